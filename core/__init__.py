@@ -1,0 +1,1 @@
+"""Everything of Lowshot that can be used without training and without a browser."""

@@ -1,0 +1,40 @@
+"""Paints a heatmap over the image it explains. Colours are colour-blind safe and never the only carrier of meaning."""
+
+from __future__ import annotations
+
+import numpy as np
+from PIL import Image
+from plotly.colors import sample_colorscale, unlabel_rgb
+
+from core.explain.methods import Explanation
+
+COLOURS = "Inferno"
+_FAINTEST = 0.15
+
+
+def colour_table() -> np.ndarray:
+    """(256, 3) uint8, from low to high attribution."""
+    steps = sample_colorscale(COLOURS, np.linspace(0, 1, 256).tolist())
+    return np.array([unlabel_rgb(step) for step in steps]).round().astype(np.uint8)
+
+
+def overlay(image: Image.Image, explanation: Explanation, opacity: float, scale: float | None = None) -> Image.Image:
+    """Lays the heatmap over the image; where there is little attribution the image shows through.
+
+    Args:
+        image: the upright image, in its own size.
+        explanation: a heatmap in the frame of the model's square input.
+        opacity: of the strongest places, in [0, 1].
+        scale: value drawn in the brightest colour; the heatmap's own peak if None.
+    Returns:
+        an RGB image of the same size; the plain image where the heatmap is degenerate.
+    """
+    plain = image.convert("RGB")
+    if explanation.degenerate:
+        return plain
+    strength = np.clip(explanation.heat / (scale or explanation.peak), 0, 1)
+    heat = Image.fromarray((strength * 255).round().astype(np.uint8)).resize(plain.size, Image.Resampling.BILINEAR)
+    level = np.asarray(heat)
+    share = np.clip(level / 255 / (1 - _FAINTEST) - _FAINTEST, 0, 1)[..., None] ** 0.5 * opacity
+    mixed = np.asarray(plain) * (1 - share) + colour_table()[level] * share
+    return Image.fromarray(mixed.round().astype(np.uint8))

@@ -1,0 +1,66 @@
+"""Do probabilities mean what they say? Temperature scaling and the expected calibration error.
+
+References:
+    Guo et al. 2017, On calibration of modern neural networks, arXiv:1706.04599.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from scipy.optimize import minimize_scalar
+from scipy.special import log_softmax, softmax
+
+BINS = 15
+TEMPERATURES = (0.25, 20.0)
+
+
+def probabilities_of(logits: np.ndarray, temperature: float = 1.0) -> np.ndarray:
+    """(N, C) logits -> (N, C) probabilities at a temperature."""
+    return np.asarray(softmax(np.asarray(logits, dtype=float) / temperature, axis=1))
+
+
+def negative_log_likelihood(logits: np.ndarray, labels: np.ndarray, temperature: float = 1.0) -> float:
+    """Mean -log p of the true class, in nats."""
+    scaled = log_softmax(np.asarray(logits, dtype=float) / temperature, axis=1)
+    return float(-scaled[np.arange(len(labels)), labels].mean())
+
+
+def fit_temperature(logits: np.ndarray, labels: np.ndarray) -> float:
+    """The temperature in [0.25, 20] with the least negative log-likelihood; 1 where no other is better.
+
+    Args:
+        logits: (N, C), of images that the classifier was not trained on.
+        labels: (N,), class indices.
+    """
+    low, high = np.log(TEMPERATURES)
+    best = minimize_scalar(
+        lambda t: negative_log_likelihood(logits, labels, float(np.exp(t))), bounds=(low, high), method="bounded"
+    )
+    fitted = float(np.exp(best.x))
+    return fitted if best.fun < negative_log_likelihood(logits, labels) else 1.0
+
+
+def expected_calibration_error(
+    probabilities: np.ndarray, labels: np.ndarray, bins: int = BINS, weights: np.ndarray | None = None
+) -> np.ndarray:
+    """Top-label expected calibration error.
+
+    Args:
+        probabilities: (N, C), rows sum to 1.
+        labels: (N,), class indices.
+        bins: equal-width bins of confidence, at least 1.
+        weights: (B, N) weightings of the images; None for one weighting with all weights 1.
+    Returns:
+        (B,), shares in [0, 1]; 0 is perfectly calibrated.
+    Raises:
+        ValueError: if there is no image or bins < 1.
+    """
+    if not len(labels) or bins < 1:
+        raise ValueError(f"Expected at least one image and one bin, but got {len(labels)} and {bins}.")
+    weights = np.ones((1, len(labels))) if weights is None else weights
+    confidence = probabilities.max(axis=1)
+    right = (probabilities.argmax(axis=1) == labels).astype(float)
+    which = np.clip(np.ceil(confidence * bins).astype(int) - 1, 0, bins - 1)
+    in_bin = np.eye(bins)[which]  # (N, bins)
+    gap = weights @ ((right - confidence)[:, None] * in_bin)  # (B, bins)
+    return np.asarray(np.abs(gap).sum(axis=1) / weights.sum(axis=1))

@@ -1,0 +1,108 @@
+"""Answers for new images: a stored run made ready once, then asked many times, from several threads."""
+
+from __future__ import annotations
+
+import threading
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image
+
+from core.checkpoints import WEIGHTS_FILE, RunMeta, read_run, read_weights
+from core.data.images import to_array
+from core.data.specs import DatasetSpec
+from core.data.transforms import normalise, to_unit
+from core.errors import CorruptRun
+from core.explain.methods import EXPLAINERS, Explanation, explain
+from core.metrics.calibration import probabilities_of
+from core.models import MODELS
+from core.models.classifier import Classifier
+from core.types import ImageSpec
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """A run's answer for one image.
+
+    Attributes:
+        probabilities: (C,), after temperature scaling.
+        decision: index of the class decided for.
+        explanation: the heatmap, where one was asked for.
+    """
+
+    probabilities: np.ndarray
+    decision: int
+    explanation: Explanation | None
+
+
+class Predictor:
+    """A run ready to answer. Safe to share between threads: one lock is held by prediction and explanation alike.
+
+    Args:
+        folder: the run's folder.
+        dataset: the data set's row, which decides on the medical encoder.
+        device: where it runs.
+    Raises:
+        CorruptRun: if the run is damaged or keeps no weights.
+        WeightsUnavailable: if its encoder cannot be had here.
+    """
+
+    def __init__(self, folder: Path, dataset: DatasetSpec, device: torch.device | None = None) -> None:
+        self.meta = read_run(folder)
+        if not self.meta.has_weights:
+            raise CorruptRun(f"The run {self.meta.run} keeps no {WEIGHTS_FILE}; only its results are stored.")
+        self.device = device or torch.device("cpu")
+        self._model = load_classifier(self.meta, dataset, folder).to(self.device, memory_format=torch.channels_last)
+        self._lock = threading.Lock()
+
+    def __call__(
+        self, images: list[Image.Image], explainer: str | None = None, target: int | None = None
+    ) -> list[Prediction]:
+        """Predicts and, if asked, explains; both come from one pass through the encoder.
+
+        Args:
+            images: decoded images of any size.
+            explainer: name of an explainer; None for none.
+            target: class to explain; the positive class of a binary task, else the class decided for, if None.
+        """
+        meta = self.meta
+        pixels = np.stack([to_array(image, meta.size, meta.channels) for image in images])
+        batch = normalise(to_unit(pixels, self.device), ImageSpec(meta.size, meta.mean, meta.std))
+        with self._lock:
+            with torch.no_grad():
+                features = self._model.encoder(batch.contiguous(memory_format=torch.channels_last))
+                logits = self._model.tapped(features).cpu().numpy()
+            probabilities = probabilities_of(logits, meta.temperature)
+            decisions = decide(meta, probabilities)
+            explanations: list[Explanation | None] = [None] * len(images)
+            if explainer is not None:
+                fixed = target if target is not None else meta.positive
+                targets = torch.as_tensor(decisions if fixed is None else np.full(len(images), fixed))
+                explanations = list(
+                    explain(EXPLAINERS[explainer], self._model.tapped, features, targets.to(self.device), meta.size)
+                )
+        return [Prediction(p, int(d), e) for p, d, e in zip(probabilities, decisions, explanations, strict=True)]
+
+
+def decide(meta: RunMeta, probabilities: np.ndarray) -> np.ndarray:
+    """(N, C) probabilities -> (N,) class indices, at the run's operating point."""
+    if meta.positive is None:
+        return probabilities.argmax(axis=1)
+    return np.where(probabilities[:, meta.positive] >= meta.threshold, meta.positive, 1 - meta.positive)
+
+
+def load_classifier(meta: RunMeta, dataset: DatasetSpec, folder: Path) -> Classifier:
+    """Rebuilds a run's classifier: the encoder's starting weights, then whatever the run trained."""
+    spec = MODELS[meta.model]
+    model = spec.build(len(meta.labels), dataset, meta.seed)
+    state = read_weights(folder)
+    encoder = {key for key in model.state_dict() if key.startswith("encoder.")}
+    if set(state) not in (set(model.state_dict()), set(model.state_dict()) - encoder):
+        raise CorruptRun(f"{folder.name}/{WEIGHTS_FILE} holds other tensors than {meta.model} has.")
+    try:
+        model.load_state_dict(state, strict=False)
+    except RuntimeError as error:
+        raise CorruptRun(f"{folder.name}/{WEIGHTS_FILE} does not fit {meta.model}: {error}") from None
+    return model.eval().requires_grad_(False)

@@ -1,0 +1,66 @@
+"""Where things are on this machine and on what they run: folders from the environment, device, versions."""
+
+from __future__ import annotations
+
+import os
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from core.errors import BadRequest
+
+if TYPE_CHECKING:
+    import torch
+
+PROJECT = Path(__file__).resolve().parent.parent
+DEVICES = ("auto", "cpu", "cuda")
+_RECORDED = ("torch", "torchvision", "timm", "captum", "kornia", "scikit-learn", "numpy", "pillow")
+
+
+def data_roots() -> list[Path]:
+    """Folders searched for data sets: `LOWSHOT_DATA` (several joined by the path separator), else `./data`."""
+    named = os.environ.get("LOWSHOT_DATA", "")
+    roots = [Path(part).expanduser() for part in named.split(os.pathsep) if part]
+    return [root.resolve() for root in roots or [PROJECT / "data"]]
+
+
+def runs_folder() -> Path:
+    """The run store: `LOWSHOT_RUNS`, else the `checkpoints/` that ships with the program."""
+    return Path(os.environ.get("LOWSHOT_RUNS") or PROJECT / "checkpoints").expanduser().resolve()
+
+
+def encoders_folder() -> Path:
+    """Where encoders pretrained by this program lie."""
+    return PROJECT / "checkpoints" / "encoders"
+
+
+def cache_folder() -> Path:
+    """What can be deleted and is made again (image banks, embeddings): `LOWSHOT_CACHE`, else `./.cache`."""
+    return Path(os.environ.get("LOWSHOT_CACHE") or PROJECT / ".cache").expanduser().resolve()
+
+
+def pick_device(name: str) -> torch.device:
+    """The device to run on; `auto` takes CUDA where there is one.
+
+    Raises:
+        BadRequest: if the name is unknown, or `cuda` is asked for where there is none.
+    """
+    import torch
+
+    if name not in DEVICES:
+        raise BadRequest(f"Expected device to be one of {', '.join(DEVICES)}, but got {name!r}.")
+    available = torch.cuda.is_available()
+    if name == "cuda" and not available:
+        raise BadRequest("Device cuda was asked for, but PyTorch finds no CUDA device here. Use --device cpu.")
+    return torch.device("cuda" if available and name != "cpu" else "cpu")
+
+
+def library_versions() -> dict[str, str]:
+    """Versions of the libraries on which results depend."""
+    found = {}
+    for package in _RECORDED:
+        try:
+            found[package] = version(package)
+        except PackageNotFoundError:
+            found[package] = "not installed"
+    return found

@@ -1,0 +1,167 @@
+"""Figures. Families keep one colour, dash and marker everywhere; colour is never the only difference."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import plotly.graph_objects as go
+import streamlit as st
+from sklearn.metrics import roc_curve
+
+from core.checkpoints import RunMeta
+from core.metrics import METRICS, Scores
+from core.models import MODELS
+
+
+@dataclass(frozen=True)
+class Style:
+    """How a series is drawn (colours: Okabe and Ito 2008)."""
+
+    colour: str
+    dash: str
+    marker: str
+
+
+_STYLES = (
+    Style("#0072B2", "solid", "circle"),
+    Style("#D55E00", "dash", "square"),
+    Style("#009E73", "dashdot", "diamond"),
+    Style("#CC79A7", "dot", "triangle-up"),
+    Style("#E69F00", "longdash", "x"),
+    Style("#56B4E9", "longdashdot", "cross"),
+    Style("#000000", "solid", "star"),
+    Style("#7A5C00", "dash", "hexagon"),
+)
+_ORDER = (
+    ("scratch-cnn", "scratch"),
+    ("imagenet-efficientnet-lite0", "frozen"),
+    ("medical-efficientnet-lite0", "frozen"),
+    ("control-random-frozen", "frozen"),
+    ("imagenet-efficientnet-lite0", "finetune"),
+    ("medical-efficientnet-lite0", "finetune"),
+    ("scratch-densenet121", "scratch"),
+)
+
+
+def series_title(model: str, strategy: str) -> str:
+    """A model and how it was trained, in few words: its family's letter first."""
+    letter = {"scratch": "A", "imagenet": "B", "medical": "C", "control": "Control"}[MODELS[model].family]
+    return f"{letter} · {MODELS[model].title}" + ("" if strategy == "scratch" else f", {strategy}")
+
+
+def style_of(model: str, strategy: str) -> Style:
+    """The style of a series, the same on every page."""
+    known = _ORDER.index((model, strategy)) if (model, strategy) in _ORDER else len(_STYLES) - 1
+    return _STYLES[known]
+
+
+def translucent(colour: str, alpha: float) -> str:
+    """#RRGGBB as an rgba() of some opacity."""
+    red, green, blue = (int(colour[i : i + 2], 16) for i in (1, 3, 5))
+    return f"rgba({red},{green},{blue},{alpha})"
+
+
+def draw(figure: go.Figure, key: str, alt: str) -> None:
+    """Shows a figure with the text that stands for it."""
+    figure.update_layout(margin={"l": 10, "r": 10, "t": 40, "b": 10}, font_size=14, legend_title_text="")
+    st.plotly_chart(figure, key=key, alt=alt, width="stretch", config={"displaylogo": False})
+
+
+def learning_curve(points: dict[tuple[str, str], list[RunMeta]], metric: str, single_seeds: bool) -> go.Figure:
+    """Metric against labelled images a class; mean over seeds, band from the lowest to the highest seed."""
+    figure = go.Figure()
+    for (model, strategy), metas in points.items():
+        style, title = style_of(model, strategy), series_title(model, strategy)
+        sizes = sorted(
+            {meta.images / len(meta.labels) if meta.train_size is None else meta.train_size for meta in metas}
+        )
+        by_size = [[m.metrics[metric] for m in metas if _size(m) == size] for size in sizes]
+        means = [float(np.mean(values)) for values in by_size]
+        low, high = [min(values) for values in by_size], [max(values) for values in by_size]
+        figure.add_scatter(
+            x=[*sizes, *sizes[::-1]], y=[*high, *low[::-1]], fill="toself", mode="none", name=title,
+            fillcolor=translucent(style.colour, 0.13), legendgroup=title, showlegend=False, hoverinfo="skip",
+        )  # fmt: skip
+        figure.add_scatter(
+            x=sizes, y=means, mode="lines+markers", name=title, legendgroup=title,
+            line={"color": style.colour, "dash": style.dash, "width": 2.5},
+            marker={"symbol": style.marker, "size": 10, "color": style.colour},
+            customdata=[[len(values), a, b] for values, a, b in zip(by_size, low, high, strict=True)],
+            hovertemplate="%{y:.3f} at %{x} a class<br>%{customdata[0]} seeds, %{customdata[1]:.3f} to "
+            "%{customdata[2]:.3f}<extra>" + title + "</extra>",
+        )  # fmt: skip
+        if single_seeds:
+            figure.add_scatter(
+                x=[_size(m) for m in metas], y=[m.metrics[metric] for m in metas], mode="markers", showlegend=False,
+                legendgroup=title, marker={"symbol": f"{style.marker}-open", "size": 7, "color": style.colour},
+                text=[f"seed {m.seed}" for m in metas], hovertemplate="%{text}: %{y:.3f}<extra></extra>",
+            )  # fmt: skip
+    every = sorted({_size(meta) for metas in points.values() for meta in metas})
+    figure.update_xaxes(
+        type="log", title="Labelled training images per class", tickvals=every, ticktext=[f"{size:g}" for size in every]
+    )
+    figure.update_yaxes(title=METRICS[metric].title)
+    figure.update_layout(height=480, legend={"orientation": "h", "y": -0.22}, hovermode="closest")
+    return figure
+
+
+def _size(meta: RunMeta) -> float:
+    return meta.images / len(meta.labels) if meta.train_size is None else meta.train_size
+
+
+def roc(curves: dict[tuple[str, str], list[Scores]]) -> go.Figure:
+    """Sensitivity against 1 - specificity; one curve a seed, the operating points marked."""
+    figure = go.Figure()
+    figure.add_scatter(
+        x=[0, 1], y=[0, 1], mode="lines", line={"color": "#888888", "dash": "dot", "width": 1}, name="chance"
+    )
+    for (model, strategy), seeds in curves.items():
+        style, title = style_of(model, strategy), series_title(model, strategy)
+        for index, scores in enumerate(seeds):
+            assert scores.positive is not None
+            truth = scores.labels == scores.positive
+            alarms, found, _ = roc_curve(truth, scores.probabilities[:, scores.positive])
+            figure.add_scatter(
+                x=alarms, y=found, mode="lines", name=title, legendgroup=title, showlegend=index == 0,
+                line={"color": translucent(style.colour, 0.55), "dash": style.dash, "width": 2},
+                hovertemplate="sensitivity %{y:.3f}, false alarms %{x:.3f}<extra>" + title + "</extra>",
+            )  # fmt: skip
+            says = scores.decisions == scores.positive
+            figure.add_scatter(
+                x=[says[~truth].mean()], y=[says[truth].mean()], mode="markers", legendgroup=title, showlegend=False,
+                marker={
+                    "symbol": style.marker, "size": 12, "color": style.colour, "line": {"color": "white", "width": 1},
+                },
+                hovertemplate="operating point: sensitivity %{y:.3f}, "
+                "false alarms %{x:.3f}<extra>" + title + "</extra>",
+            )  # fmt: skip
+    figure.update_xaxes(title="1 − specificity (share of healthy called sick)", range=[-0.01, 1.01])
+    figure.update_yaxes(title="Sensitivity (share of sick found)", range=[-0.01, 1.01])
+    figure.update_layout(height=460, legend={"orientation": "h", "y": -0.22})
+    return figure
+
+
+def confusion(counts: np.ndarray, labels: tuple[str, ...], title: str) -> go.Figure:
+    """Truth by row, decision by column: counts and the share of the row."""
+    share = counts / counts.sum(axis=1, keepdims=True)
+    text = [[f"{n:.0f}<br>{s:.0%}" for n, s in zip(ns, ss, strict=True)] for ns, ss in zip(counts, share, strict=True)]
+    figure = go.Figure(
+        go.Heatmap(
+            z=share,
+            x=list(labels),
+            y=list(labels),
+            text=text,
+            texttemplate="%{text}",
+            textfont={"size": 16},
+            colorscale="Blues",
+            zmin=0,
+            zmax=1,
+            showscale=False,
+            hovertemplate="%{y}, decided %{x}: %{text}<extra></extra>",
+        )
+    )
+    figure.update_yaxes(title="Truth", autorange="reversed")
+    figure.update_xaxes(title="Decision")
+    figure.update_layout(height=300, title={"text": title, "font": {"size": 15}})
+    return figure

@@ -1,0 +1,41 @@
+"""The frame around every page: navigation, the notice, and the guard for deep links on a fresh server."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import streamlit as st
+
+if TYPE_CHECKING:
+    from streamlit.navigation.page import StreamlitPage
+
+NOTICE = "Research use only. Not a medical device: no answer here may decide on a patient."
+_FRAMED, _WANTED = "framed", "wanted"
+
+
+def require(file: str) -> None:
+    """First statement of every page: sends a page opened without the frame through the entry script.
+
+    The first request after a server's start still finds pages by folder, before `st.navigation` has run once.
+    """
+    if _FRAMED not in st.session_state:
+        st.session_state[_WANTED] = f"pages/{Path(file).name}"
+        st.switch_page("streamlit_app.py")
+
+
+def show(pages: list[StreamlitPage]) -> None:
+    """Draws the frame and runs the page that was asked for; the first page is where "/" leads."""
+    st.set_page_config(page_title="Lowshot", page_icon=":material/radiology:", layout="wide")
+
+    def start() -> None:
+        st.switch_page(pages[0])
+
+    # A default page answers at "/" only; with a hidden one in front, "/diagnose" is a link as good as any.
+    hidden = st.Page(start, title="Lowshot", default=True, visibility="hidden")
+    chosen = st.navigation([hidden, *pages], position="top")
+    st.session_state[_FRAMED] = True
+    if wanted := st.session_state.pop(_WANTED, None):
+        st.switch_page(wanted)
+    st.caption(f":material/info: **Lowshot** · {NOTICE}")
+    chosen.run()

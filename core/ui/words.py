@@ -1,0 +1,57 @@
+"""Sentences that several pages say, made from results."""
+
+from __future__ import annotations
+
+import numpy as np
+import streamlit as st
+
+from core.checkpoints import RunMeta, Store
+from core.explain.methods import Explanation
+from core.explain.overlay import colour_table
+from core.predictor import Prediction
+
+NEAR = 0.1
+_THIRDS = ("upper", "middle", "lower"), ("left", "centre", "right")
+
+
+def problems(store: Store) -> None:
+    """Names the runs that are left out because they are damaged."""
+    if store.problems:
+        listed = "\n".join(f"- `{name}`: {why}" for name, why in store.problems.items())
+        st.warning(f"Some stored runs are damaged and left out:\n{listed}", icon=":material/warning:")
+
+
+def agreement(answers: list[tuple[RunMeta, Prediction]]) -> None:
+    """One line: do the families decide alike, and is a probability near its threshold?"""
+    if not answers:
+        return
+    decisions = {meta.labels[prediction.decision] for meta, prediction in answers}
+    near = [
+        meta
+        for meta, prediction in answers
+        if meta.positive is not None and abs(prediction.probabilities[meta.positive] - meta.threshold) < NEAR
+    ]
+    close = f" {len(near)} of {len(answers)} lie within {NEAR:.0%} of their threshold." if near else ""
+    if len(decisions) == 1 and len(answers) > 1:
+        st.success(f"All {len(answers)} families decide: {decisions.pop()}.{close}", icon=":material/check_circle:")
+    elif len(answers) > 1:
+        st.warning(f"The families disagree: treat this image as undecided.{close}", icon=":material/call_split:")
+
+
+def where(explanation: Explanation) -> str:
+    """Where a heatmap peaks, in words, for those who cannot see it."""
+    if explanation.degenerate:
+        return "the map is flat"
+    row, column = np.unravel_index(int(explanation.heat.argmax()), explanation.heat.shape)
+    size = len(explanation.heat)
+    vertical, horizontal = _THIRDS[0][min(2, 3 * int(row) // size)], _THIRDS[1][min(2, 3 * int(column) // size)]
+    return f"strongest in the {vertical} {horizontal} of the image"
+
+
+def colour_bar() -> None:
+    """The colours of the heatmaps, from low to high attribution."""
+    strip = np.repeat(colour_table()[None], 12, axis=0)
+    left, middle, right = st.columns([1, 4, 1], vertical_alignment="center")
+    left.caption("low attribution")
+    middle.image(strip, alt="Colour bar from dark (low attribution) to bright yellow (high)", width="stretch")
+    right.caption("high attribution")

@@ -1,0 +1,99 @@
+"""Compare: the families at one training-set size, with intervals, confusion matrices and ROC curves."""
+
+import numpy as np
+import pandas as pd
+import streamlit as st
+from sklearn.metrics import confusion_matrix
+
+from core.metrics import METRICS
+from core.ui import cached, charts, frame, pickers, words
+
+frame.require(__file__)
+
+st.title("Compare")
+st.write("The families at one size of the training set, on the same test images.")
+
+store = cached.store()
+words.problems(store)
+left, right = st.columns(2)
+with left:
+    dataset = pickers.dataset_with_runs(store, "compare_dataset")
+metas = store.metas(dataset)
+sizes = sorted({meta.train_size for meta in metas if meta.train_size is not None})
+sizes_shown = [*sizes, *([None] if any(meta.train_size is None for meta in metas) else [])]
+with right:
+    size = st.select_slider(
+        "Labelled training images per class", sizes_shown, value=sizes_shown[-1], key="compare_size",
+        format_func=lambda n: "all" if n is None else str(n),
+    )  # fmt: skip
+series = pickers.by_series([meta for meta in metas if meta.train_size == size])
+shown = st.multiselect(
+    "Series", list(series), default=list(series), format_func=lambda s: charts.series_title(*s), key="compare_series"
+)
+if not shown:
+    st.info("Pick at least one series.")
+    st.stop()
+folders = {meta.run: folder for folder, meta in store.runs.items()}
+
+st.subheader("Metrics")
+seed_of_interval = st.segmented_control(
+    "Interval",
+    ["seeds", "images"],
+    default="seeds",
+    format_func={"seeds": "Over seeds", "images": "Over test images"}.__getitem__,
+    key="compare_interval",
+    help="Over seeds: how much the draw of training images matters. Over test images: how sure the mean over "
+    "these seeds is, by bootstrap with patients drawn whole. They answer different questions and are never mixed.",
+)
+rows = []
+for name in shown:
+    row = {"Series": charts.series_title(*name), "Seeds": len(series[name])}
+    for metric in METRICS.values():
+        if seed_of_interval == "images":
+            estimate = cached.estimates([folders[meta.run] for meta in series[name]], series[name])[metric.name]
+            row[metric.title] = f"{estimate.value:.3f} ({estimate.low:.3f} to {estimate.high:.3f})"
+        else:
+            values = [meta.metrics[metric.name] for meta in series[name]]
+            row[metric.title] = f"{np.mean(values):.3f} ({min(values):.3f} to {max(values):.3f})"
+    rows.append(row)
+metrics = pd.DataFrame(rows)
+st.dataframe(metrics, hide_index=True, width="stretch", alt="Metrics of each series with intervals")
+count = len(cached.scores(folders[series[shown[0]][0].run], series[shown[0]][0]).labels)
+st.caption(
+    f"n = {count} test images. At the operating point fitted inside each training subset. "
+    + (
+        "Mean over seeds (95% interval over test images)."
+        if seed_of_interval == "images"
+        else "Mean (lowest to highest seed)."
+    )
+)
+st.download_button("Download (CSV)", metrics.to_csv(index=False), f"{dataset}-n{size or 'full'}.csv", "text/csv")
+
+scores = {name: [cached.scores(folders[meta.run], meta) for meta in series[name]] for name in shown}
+st.subheader("Confusion matrices")
+seeds = sorted({meta.seed for name in shown for meta in series[name]})
+seed = st.segmented_control("Seed", seeds, default=seeds[0], key="compare_seed") if len(seeds) > 1 else seeds[0]
+columns = st.columns(min(3, len(shown)))
+for index, name in enumerate(shown):
+    runs = [(meta, s) for meta, s in zip(series[name], scores[name], strict=True) if meta.seed == seed]
+    with columns[index % len(columns)]:
+        if not runs:
+            st.caption(f"{charts.series_title(*name)}: no run with seed {seed}.")
+            continue
+        meta, one = runs[0]
+        counts = confusion_matrix(one.labels, one.decisions, labels=range(len(meta.labels)))
+        charts.draw(
+            charts.confusion(counts, meta.labels, charts.series_title(*name)),
+            key=f"compare_confusion_{index}",
+            alt=f"Confusion matrix of {charts.series_title(*name)}: "
+            + "; ".join(f"{label}: {counts[i, i]} of {counts[i].sum()} right" for i, label in enumerate(meta.labels)),
+        )
+
+if series[shown[0]][0].positive is not None:
+    st.subheader("ROC curves")
+    charts.draw(
+        charts.roc(scores),
+        key="compare_roc",
+        alt="ROC curves of every seed with operating points marked; areas are in the table above.",
+    )
+    st.caption("One curve a seed; the marker is the operating point fitted inside that seed's training subset.")

@@ -1,0 +1,99 @@
+"""Learning curves: what each family reaches with how many labelled images."""
+
+import pandas as pd
+import streamlit as st
+
+from core.metrics import METRICS
+from core.ui import cached, charts, frame, pickers, words
+
+frame.require(__file__)
+
+st.title("Learning curves")
+st.write("What does each family reach with how many labelled images? All families learn from the same images.")
+
+store = cached.store()
+words.problems(store)
+left, middle, right = st.columns([3, 2, 2], vertical_alignment="bottom")
+with left:
+    dataset = pickers.dataset_with_runs(store, "curves_dataset")
+series = pickers.by_series(store.metas(dataset))
+with middle:
+    metric = st.selectbox("Metric", list(METRICS), format_func=lambda name: METRICS[name].title, key="curves_metric")
+with right:
+    seeds = st.toggle("Show single seeds", key="curves_seeds")
+shown = st.multiselect(
+    "Series", list(series), default=list(series), format_func=lambda s: charts.series_title(*s), key="curves_series"
+)
+points = {name: series[name] for name in shown}
+if not points:
+    st.info("Pick at least one series.")
+    st.stop()
+
+
+def table() -> pd.DataFrame:
+    """Mean, standard deviation and range over seeds, a row for each series and size."""
+    rows = []
+    for (model, strategy), metas in points.items():
+        for size in sorted({meta.train_size or 0 for meta in metas}):
+            here = [meta for meta in metas if (meta.train_size or 0) == size]
+            values = pd.Series([meta.metrics[metric] for meta in here])
+            rows.append(
+                {
+                    "Series": charts.series_title(model, strategy),
+                    "Images per class": str(size or "all"),
+                    "Seeds": len(here),
+                    "Mean": values.mean(),
+                    "SD over seeds": values.std(),
+                    "Lowest": values.min(),
+                    "Highest": values.max(),
+                    "Classes short": ", ".join(sorted({label for meta in here for label in meta.short})) or "none",
+                }
+            )
+    return pd.DataFrame(rows)
+
+
+summary = table()
+direction = "Higher is better." if METRICS[metric].higher_is_better else "Lower is better."
+best = summary.loc[summary["Mean"].idxmax() if METRICS[metric].higher_is_better else summary["Mean"].idxmin()]
+st.write(
+    f"**{METRICS[metric].title}.** {METRICS[metric].meaning} {direction} Best mean: {best['Series']} with "
+    f"{best['Images per class']} images per class, {best['Mean']:.3f}."
+)
+charts.draw(
+    charts.learning_curve(points, metric, seeds),
+    key="curves_chart",
+    alt=f"{METRICS[metric].title} against labelled images per class for {len(points)} series; the table below holds "
+    "the same numbers.",
+)
+tests = {meta.fingerprint: meta for metas in points.values() for meta in metas}
+st.caption(
+    "Line: mean over seeds, each a different draw of training images. Band: lowest to highest seed. Measured on the "
+    "same untouched test images, at the operating point fitted inside each training subset."
+)
+st.dataframe(
+    summary, hide_index=True, width="stretch", alt=f"{METRICS[metric].title} by series and size",
+    column_config={
+        name: st.column_config.NumberColumn(format="%.3f") for name in ("Mean", "SD over seeds", "Lowest", "Highest")
+    },
+)  # fmt: skip
+every = pd.DataFrame(
+    [
+        {"dataset": m.dataset, "model": m.model, "strategy": m.strategy, "train_size": m.train_size or "full",
+         "seed": m.seed, "subset_hash": m.subset_hash, "run": m.run, **m.metrics}
+        for metas in points.values() for m in metas
+    ]
+)  # fmt: skip
+first, second = st.columns(2)
+first.download_button(
+    "Download this table (CSV)", summary.to_csv(index=False), f"{dataset}-{metric}.csv", "text/csv", width="stretch"
+)
+second.download_button(
+    "Download every run (CSV)", every.to_csv(index=False), f"{dataset}-runs.csv", "text/csv", width="stretch"
+)
+with st.expander("Are the subsets the same for all families?"):
+    subsets = every.groupby(["train_size", "seed"])["subset_hash"].agg(["nunique", "first", "size"]).reset_index()
+    subsets.columns = ["Images per class", "Seed", "Different subsets", "Hash", "Runs"]
+    subsets["Hash"] = subsets["Hash"].str[:12]
+    same = bool((subsets["Different subsets"] == 1).all())
+    st.write("Yes: one subset for each size and seed." if same else "**No**: some runs differ in their subsets.")
+    st.dataframe(subsets, hide_index=True, width="stretch", alt="Subset hashes by size and seed")

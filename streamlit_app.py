@@ -1,0 +1,13 @@
+"""Entry of the app: the frame around every page. Start it with `streamlit run streamlit_app.py`."""
+
+import streamlit as st
+
+from core.ui import frame
+
+frame.show(
+    [
+        st.Page("pages/diagnose.py", title="Diagnose", icon=":material/radiology:"),
+        st.Page("pages/learning_curves.py", title="Learning curves", icon=":material/show_chart:"),
+        st.Page("pages/compare.py", title="Compare", icon=":material/balance:"),
+    ]
+)

@@ -1,0 +1,151 @@
+"""Every page with no results, with results, and with damaged ones; uploads good and bad."""
+
+import io
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from streamlit.testing.v1 import AppTest
+
+from core.data.images import encode_png
+from core.data.phantom import phantom_at
+
+PAGES = ["diagnose", "learning_curves", "compare"]
+
+
+@pytest.fixture(scope="module")
+def populated(tmp_path_factory):
+    """Quick phantom runs of two families."""
+    import os
+
+    from trainer.cli import main
+
+    store = tmp_path_factory.mktemp("runs")
+    os.environ["LOWSHOT_RUNS"] = str(store)
+    try:
+        for models, strategy in (("scratch-cnn", "scratch"), ("imagenet-efficientnet-lite0", "frozen")):
+            argv = ["curve", "--dataset", "phantom", "--models", models, "--strategies", strategy]
+            assert main([*argv, "--sizes", "3,5", "--seeds", "0,1"]) == 0
+    finally:
+        del os.environ["LOWSHOT_RUNS"]
+    return store
+
+
+def open_page(name, store, monkeypatch):
+    monkeypatch.setenv("LOWSHOT_RUNS", str(store))
+    app = AppTest.from_file("../../streamlit_app.py", default_timeout=120)
+    app.session_state["framed"] = True
+    app.run()
+    return app.switch_page(f"pages/{name}.py").run()
+
+
+def texts(app):
+    kinds = (app.markdown, app.info, app.warning, app.error, app.success, app.caption, app.title)
+    return "\n".join(str(element.value) for kind in kinds for element in kind)
+
+
+@pytest.mark.parametrize("name", PAGES)
+def test_pages_without_results_say_what_to_do(name, tmp_path, monkeypatch):
+    app = open_page(name, tmp_path / "empty", monkeypatch)
+    assert not app.exception
+    assert "python -m trainer curve" in texts(app)
+
+
+@pytest.mark.parametrize("name", PAGES)
+def test_pages_with_results(name, populated, monkeypatch):
+    app = open_page(name, populated, monkeypatch)
+    assert not app.exception
+    assert "synthetic" in texts(app)
+
+
+@pytest.mark.parametrize("name", PAGES)
+def test_damaged_runs_are_named(name, populated, tmp_path, monkeypatch):
+    import shutil
+
+    store = tmp_path / "store"
+    shutil.copytree(populated, store)
+    hurt = next(store.glob("phantom/*/run.json"))
+    hurt.write_text("{")
+    app = open_page(name, store, monkeypatch)
+    assert not app.exception
+    assert hurt.parent.name in texts(app)
+
+
+def upload(app, files):
+    app.file_uploader[0].set_value([(name, content, "image/png") for name, content in files])
+    return app.run()
+
+
+def test_good_and_bad_uploads_side_by_side(populated, monkeypatch):
+    app = open_page("diagnose", populated, monkeypatch)
+    jpeg = io.BytesIO()
+    Image.fromarray(phantom_at(4001).pixels).save(jpeg, "JPEG")
+    app = upload(
+        app,
+        [
+            ("good.png", encode_png(phantom_at(4000).pixels)),
+            ("renamed.png", b"hello"),
+            ("cut.jpg", jpeg.getvalue()[:600]),
+            ("good.jpg", jpeg.getvalue()),
+        ],
+    )
+    assert not app.exception
+    assert "not a PNG or JPEG" in texts(app)
+    assert "damaged" in texts(app)
+    assert len(app.metric) == 4  # two families for each of two good images
+    assert all(element.value.endswith("%") for element in app.metric)
+
+
+def test_an_example_and_a_smaller_training_set(populated, monkeypatch):
+    app = open_page("diagnose", populated, monkeypatch)
+    app.toggle(key="diagnose_example").set_value(True).run()
+    assert not app.exception
+    assert len(app.metric) == 2
+    before = [element.value for element in app.metric]
+    box = app.selectbox(key="diagnose_phantom_scratch")
+    box.set_value(box.options and box.value).run()
+    assert [element.value for element in app.metric] == before
+    app.slider(key="diagnose_opacity").set_value(0.2).run()
+    assert not app.exception
+
+
+def test_curves_react_to_metric_and_series(populated, monkeypatch):
+    app = open_page("learning_curves", populated, monkeypatch)
+    app.selectbox(key="curves_metric").set_value("brier").run()
+    assert "Lower is better" in texts(app)
+    table = app.dataframe[0].value
+    assert set(table["Images per class"]) == {"3", "5"}
+    assert (table["Seeds"] == 2).all()
+    app.multiselect(key="curves_series").set_value([]).run()
+    assert "at least one series" in texts(app)
+    assert "one subset for each size and seed" in texts(open_page("learning_curves", populated, monkeypatch))
+
+
+def test_compare_shows_both_kinds_of_interval(populated, monkeypatch):
+    app = open_page("compare", populated, monkeypatch)
+    over_seeds = app.dataframe[0].value["AUROC"][0]
+    app.segmented_control(key="compare_interval").set_value("images").run()
+    assert not app.exception
+    assert app.dataframe[0].value["AUROC"][0] != over_seeds
+    app.select_slider(key="compare_size").set_value(3).run()
+    assert not app.exception
+
+
+def test_runs_of_different_splits_are_not_compared(populated, tmp_path, monkeypatch):
+    import json
+    import shutil
+
+    store = tmp_path / "store"
+    shutil.copytree(populated, store)
+    path = next(store.glob("phantom/*/run.json"))
+    record = json.loads(path.read_text())
+    path.write_text(json.dumps({**record, "split_hash": "another"}))
+    for name in ("learning_curves", "compare"):
+        assert "cannot be compared" in texts(open_page(name, store, monkeypatch))
+
+
+def test_the_page_leaves_no_gradient_mode_behind(populated, monkeypatch):
+    app = open_page("diagnose", populated, monkeypatch)
+    upload(app, [("a.png", encode_png(np.asarray(phantom_at(4000).pixels)))])
+    assert torch.is_grad_enabled()

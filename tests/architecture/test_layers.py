@@ -1,0 +1,98 @@
+"""Who may import whom (DESIGN: the direction of imports), read from the source without running it."""
+
+import ast
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+SOURCES = [p for top in ("core", "trainer", "pages") for p in sorted((ROOT / top).rglob("*.py"))]
+SOURCES.append(ROOT / "streamlit_app.py")
+
+ALLOWED = {
+    "streamlit": ("core/ui/", "pages/", "streamlit_app.py"),
+    "captum": ("core/explain/",),
+    "timm": ("core/models/", "trainer/strategies.py"),
+    "transformers": ("core/models/",),
+    "trainer": ("trainer/",),
+    "core.ui": ("core/ui/", "pages/", "streamlit_app.py"),
+    "pickle": (),
+}
+LAYERS = (
+    ("core/registry.py", "core/types.py", "core/errors.py", "core/runtime.py", "core/storage.py"),
+    ("core/data/", "core/models/", "core/metrics/"),
+    ("core/explain/", "core/checkpoints.py", "core/predictor.py", "core/serving.py"),
+    ("core/ui/",),
+)
+
+
+def name_of(path):
+    return path.relative_to(ROOT).as_posix()
+
+
+def imports(path):
+    """(module, at module level) for every import that runs (not those for type checkers)."""
+    found = []
+
+    def visit(node, top):
+        for child in ast.iter_child_nodes(node):
+            if isinstance(child, ast.If) and "TYPE_CHECKING" in ast.dump(child.test):
+                continue
+            if isinstance(child, ast.Import):
+                found.extend((alias.name, top) for alias in child.names)
+            elif isinstance(child, ast.ImportFrom):
+                found.extend((f"{child.module}.{alias.name}", top) for alias in child.names)
+            visit(child, top and not isinstance(child, ast.FunctionDef | ast.AsyncFunctionDef))
+
+    visit(ast.parse(path.read_text()), True)
+    return found
+
+
+def layer(name):
+    for index, members in enumerate(LAYERS):
+        if any(name == member or (member.endswith("/") and name.startswith(member)) for member in members):
+            return index
+    return None
+
+
+@pytest.mark.parametrize("path", SOURCES, ids=name_of)
+def test_libraries_stay_in_their_place(path):
+    for module, top in imports(path):
+        for library, places in ALLOWED.items():
+            if module == library or module.startswith(f"{library}."):
+                assert name_of(path).startswith(places), f"{name_of(path)} imports {module}"
+        if module.split(".")[0] in ("timm", "transformers", "captum", "kornia"):
+            assert not top, f"{name_of(path)} imports {module} before it is needed"
+
+
+@pytest.mark.parametrize("path", SOURCES, ids=name_of)
+def test_imports_go_downwards(path):
+    here = layer(name_of(path))
+    if here is None:
+        return
+    for module, _ in imports(path):
+        parts = module.split(".")
+        there = [layer(f"{'/'.join(parts[:n])}{end}") for n in (2, 3) for end in (".py", "/") if len(parts) >= n]
+        reached = [found for found in there if found is not None and module.startswith("core.")]
+        assert all(found <= here for found in reached), f"{name_of(path)} imports {module} from above"
+
+
+def test_every_source_has_a_place():
+    unplaced = [
+        name_of(path)
+        for path in SOURCES
+        if name_of(path).startswith("core/") and layer(name_of(path)) is None and path.name != "__init__.py"
+    ]
+    assert unplaced == []
+
+
+def test_modules_stay_small():
+    long = {name_of(path): n for path in SOURCES if (n := len(path.read_text().splitlines())) > 300}
+    assert long == {}
+
+
+def test_pages_have_only_pages():
+    assert all(path.suffix == ".py" and path.name != "__init__.py" for path in (ROOT / "pages").glob("*.py"))
+    for page in (ROOT / "pages").glob("*.py"):
+        assert "frame.require(__file__)" in page.read_text()
+        assert "set_page_config" not in page.read_text()

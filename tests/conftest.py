@@ -1,0 +1,67 @@
+"""What all tests share: a cache and run store of their own, and how real data is asked for."""
+
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+REQUIRED = os.environ.get("LOWSHOT_REQUIRE_DATA") == "1"
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _own_cache(tmp_path_factory):
+    """Tests never read or write the user's caches."""
+    os.environ["LOWSHOT_CACHE"] = str(tmp_path_factory.mktemp("cache"))
+
+
+@pytest.fixture
+def runs(tmp_path, monkeypatch):
+    """An empty run store."""
+    store = tmp_path / "runs"
+    store.mkdir()
+    monkeypatch.setenv("LOWSHOT_RUNS", str(store))
+    return store
+
+
+@pytest.fixture(scope="session")
+def kermany():
+    """The real Kermany set; without it the test is skipped, or fails where data is required."""
+    return real("kermany")
+
+
+def real(name):
+    from core.data import DATASETS
+    from core.data.dataset import load_dataset
+    from core.data.specs import is_present
+
+    need(is_present(DATASETS[name]), f"{name} is not under LOWSHOT_DATA")
+    return load_dataset(DATASETS[name])
+
+
+def need(condition, reason, required=REQUIRED):
+    """Skips with the reason, or fails where it must not be missing."""
+    if not condition:
+        if required:
+            pytest.fail(reason)
+        pytest.skip(reason)
+
+
+@pytest.fixture
+def class_folder(tmp_path):
+    """A folder of class folders with small distinct images: `make(counts)` -> its path."""
+
+    def make(counts, parts=None, side=40, name="own"):
+        from PIL import Image
+
+        random = np.random.default_rng(0)
+        root = tmp_path / name
+        for part in parts or [""]:
+            for label, count in counts.items():
+                folder = root / part / label
+                folder.mkdir(parents=True)
+                for index in range(count):
+                    Image.fromarray(random.integers(0, 256, (side, side), dtype=np.uint8)).save(folder / f"{index}.png")
+        return Path(root)
+
+    return make

@@ -1,0 +1,132 @@
+import os
+import signal
+import subprocess
+import sys
+import textwrap
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+
+from core.checkpoints import (
+    PREDICTIONS_FILE,
+    RUN_FILE,
+    WEIGHTS_FILE,
+    Predictions,
+    RunMeta,
+    open_store,
+    read_predictions,
+    read_run,
+    read_weights,
+    save_run,
+)
+from core.errors import CorruptRun
+
+
+def example_meta(run="cnn-n2-s0-abc"):
+    return RunMeta(
+        run=run, dataset="phantom", dataset_title="Phantom", labels=("No", "Yes"), positive=1, channels=1,
+        synthetic=True, model="scratch-cnn", family="scratch", strategy="scratch", train_size=2, seed=0, images=4,
+        short=(), config={"lr": 0.1}, subset_hash="s", split_hash="p", fingerprint="f", notes=("one",), size=32,
+        mean=(0.5, 0.5, 0.5), std=(0.5, 0.5, 0.5), encoder={"kind": "random"}, selection="held out", threshold=0.4,
+        temperature=1.5, metrics={"auroc": 0.9}, metrics_at_half={"auroc": 0.9}, seconds=1.0, versions={},
+    )  # fmt: skip
+
+
+def example_predictions(n=3):
+    names = np.array([f"bild-ä{i}" for i in range(n)])
+    return Predictions(names, names, np.arange(n) % 2, np.random.default_rng(0).normal(size=(n, 2)))
+
+
+def save(store, run="cnn-n2-s0-abc", weights=True):
+    tensors = {"a.weight": torch.arange(6).reshape(2, 3) / 7} if weights else None
+    return save_run(example_meta(run), example_predictions(2), example_predictions(5), [{"epoch": 0}], tensors, store)
+
+
+def test_a_run_comes_back_as_it_was(runs):
+    folder = save(runs)
+    meta = read_run(folder)
+    assert replace(meta, hashes={}) == example_meta()
+    stored = read_predictions(folder)
+    assert stored.ids.tolist() == example_predictions(5).ids.tolist()
+    assert np.allclose(stored.logits, example_predictions(5).logits, atol=1e-6)
+    assert len(read_predictions(folder, "validation").labels) == 2
+    assert torch.allclose(read_weights(folder)["a.weight"], torch.arange(6).reshape(2, 3) / 7, atol=1e-3)
+    assert not save(runs, "other", weights=False).joinpath(WEIGHTS_FILE).exists()
+
+
+def damage_json(folder):
+    (folder / RUN_FILE).write_text((folder / RUN_FILE).read_text()[:100])
+
+
+def damage_predictions(folder):
+    (folder / PREDICTIONS_FILE).write_bytes(b"PK")
+
+
+def damage_weights(folder):
+    content = bytearray((folder / WEIGHTS_FILE).read_bytes())
+    content[-1] ^= 1
+    (folder / WEIGHTS_FILE).write_bytes(bytes(content))
+
+
+def lose_weights(folder):
+    (folder / WEIGHTS_FILE).unlink()
+
+
+def lose_json(folder):
+    (folder / RUN_FILE).unlink()
+
+
+def climb_out(folder):
+    text = (folder / RUN_FILE).read_text().replace(f'"{WEIGHTS_FILE}"', '"../../secret"')
+    (folder / RUN_FILE).write_text(text)
+
+
+@pytest.mark.parametrize(
+    "damage", [damage_json, damage_predictions, damage_weights, lose_weights, lose_json, climb_out]
+)
+def test_damaged_runs_are_named_and_left_out(runs, damage):
+    save(runs, "sound")
+    damage(save(runs, "hurt"))
+    store = open_store(runs)
+    assert [meta.run for meta in store.metas()] == ["sound"]
+    assert list(store.problems) == ["phantom/hurt"]
+
+
+def test_a_pickle_is_never_read(runs):
+    folder = save(runs)
+    np.savez(folder / PREDICTIONS_FILE, test_ids=np.array([{"a": 1}], dtype=object))
+    with pytest.raises(CorruptRun, match="cannot be read"):
+        read_predictions(folder)
+
+
+def test_a_run_already_there_stays(runs):
+    folder = save(runs)
+    before = (folder / RUN_FILE).read_bytes()
+    assert save(runs) == folder
+    assert (folder / RUN_FILE).read_bytes() == before
+    assert [path.name for path in folder.parent.iterdir()] == [folder.name]
+
+
+def test_a_kill_during_a_save_leaves_no_run_and_spoils_none(runs):
+    save(runs, "before")
+    script = textwrap.dedent(
+        f"""
+        import os, signal
+        from pathlib import Path
+        from core import checkpoints
+        from tests.unit.test_checkpoints import save
+        checkpoints.os.replace = lambda *paths: os.kill(os.getpid(), signal.SIGKILL)
+        save(Path({str(runs)!r}), "killed")
+        """
+    )
+    died = subprocess.run([sys.executable, "-c", script], env={**os.environ, "PYTHONPATH": "."}, check=False)
+    assert died.returncode == -signal.SIGKILL
+    store = open_store(runs)
+    assert [meta.run for meta in store.metas()] == ["before"]
+    assert store.problems == {}
+
+
+def test_an_empty_or_missing_store_is_no_error(tmp_path):
+    assert open_store(tmp_path / "nowhere").runs == {}

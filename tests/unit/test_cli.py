@@ -1,0 +1,144 @@
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from core.checkpoints import open_store
+from core.data.phantom import phantom_at
+from trainer.cli import main
+
+
+@pytest.fixture
+def trained(runs):
+    """A store with one quick run of each of two families on phantoms."""
+    for model, strategy in (("scratch-cnn", "scratch"), ("imagenet-efficientnet-lite0", "frozen")):
+        argv = ["run", "--dataset", "phantom", "--model", model, "--strategy", strategy, "--size", "4"]
+        assert main([*argv, "--json"]) == 0
+    return runs
+
+
+def lines(capsys):
+    return [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+
+
+def test_the_main_path(trained, tmp_path, capsys):
+    capsys.readouterr()
+    assert main(["results", "--dataset", "phantom", "--json"]) == 0
+    rows = lines(capsys)
+    assert [row["model"] for row in rows] == ["imagenet-efficientnet-lite0", "scratch-cnn"]
+    wanted = {"accuracy", "balanced_accuracy", "sensitivity", "specificity", "precision", "f1", "auroc", "auprc"}
+    assert wanted | {"brier", "ece"} == rows[0]["metrics"].keys() == rows[0]["metrics_at_half"].keys()
+    assert rows[0]["subset_hash"] == rows[1]["subset_hash"]
+
+    good, bad = tmp_path / "good.png", tmp_path / "bad.png"
+    Image.fromarray(phantom_at(5001).pixels).save(good)
+    bad.write_text("no image")
+    argv = ["predict", str(good), str(bad), "--dataset", "phantom", "--json"]
+    assert main([*argv, "--cam", str(tmp_path / "cams")]) == 0
+    answers = lines(capsys)
+    assert [row["family"] for row in answers if "family" in row] == ["scratch", "imagenet"]
+    assert all(0 <= row["probability"] <= 1 and row["decision"] in ("No opacity", "Opacity") for row in answers[:2])
+    assert "not a PNG or JPEG" in answers[2]["error"]
+    assert len(list((tmp_path / "cams").glob("*.png"))) == 2
+    assert main(["predict", str(bad), "--dataset", "phantom", "--json"]) == 1
+    capsys.readouterr()
+
+    assert main(["evaluate", "--run", rows[1]["run"], "--json"]) == 0
+    judged = lines(capsys)[0]["metrics"]["auroc"]
+    assert judged["value"] == pytest.approx(rows[1]["metrics"]["auroc"], abs=1e-3)
+    assert judged["low"] < judged["value"] < judged["high"]
+
+    argv = ["run", "--dataset", "phantom", "--model", "scratch-cnn", "--strategy", "scratch", "--size", "4", "--again"]
+    assert main(argv) == 0
+    assert "largest change of a metric 0.000000" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("argv", "said"),
+    [
+        (["run", "--dataset", "kermani", "--model", "scratch-cnn", "--strategy", "scratch", "--size", "4"], "Did you"),
+        (["run", "--dataset", "phantom", "--model", "scratch-cn", "--strategy", "scratch", "--size", "4"], "Did you"),
+        (["run", "--dataset", "phantom", "--model", "scratch-cnn", "--strategy", "frozen", "--size", "4"], "not go"),
+        (["curve", "--dataset", "phantom", "--models", "scratch-cnn", "--strategies", "frozen"], "None of these"),
+        (["curve", "--folder", "/nowhere"], "There is no folder"),
+        (["evaluate", "--run", "nothing"], "no run named"),
+        (["predict", "x.png", "--dataset", "phantom"], "No run with weights"),
+        (["run", "--dataset", "phantom", "--model", "scratch-cnn", "--strategy", "scratch", "--size", "4",
+          "--device", "cuda"], "no CUDA"),
+    ],
+)  # fmt: skip
+def test_bad_requests_get_one_sentence(runs, capsys, argv, said, monkeypatch):
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+    assert main(argv) == 2
+    captured = capsys.readouterr()
+    assert said in captured.err
+    assert "Traceback" not in captured.err
+
+
+@pytest.mark.parametrize("flag", ["--sizes=0", "--sizes=ten", "--seeds=-1", "--device=tpu"])
+def test_bad_flags_are_refused(flag):
+    with pytest.raises(SystemExit, match="2"):
+        main(["curve", flag])
+
+
+def test_list_names_every_row(capsys):
+    assert main(["list"]) == 0
+    shown = capsys.readouterr().out
+    assert all(name in shown for name in ("kermany", "phantom", "scratch-densenet121", "finetune"))
+
+
+def test_audit_finds_crossing_copies(class_folder, capsys, monkeypatch):
+    from dataclasses import replace
+
+    from core.data import DATASETS
+
+    root = class_folder({"a": 12, "b": 12}, parts=["train", "test"])  # the same noise in both parts
+    spec = replace(DATASETS["breast-ultrasound"], path=root)
+    monkeypatch.setitem(DATASETS._rows, "breast-ultrasound", spec)
+    assert main(["audit", "breast-ultrasound", "--json"]) == 1
+    assert sum(row["crosses"] for row in lines(capsys)) >= 24
+    assert main(["audit", "phantom"]) == 0
+
+
+def test_ctrl_c_keeps_finished_runs_and_the_command_resumes(runs):
+    argv = [sys.executable, "-m", "trainer", "curve", "--dataset", "phantom", "--models", "scratch-cnn",
+            "--strategies", "scratch", "--sizes", "2,3", "--seeds", "0,1", "--json"]  # fmt: skip
+    process = subprocess.Popen(argv, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, env=os.environ.copy())
+    until = time.monotonic() + 120
+    while not open_store(runs).runs and time.monotonic() < until:
+        time.sleep(0.2)
+    process.send_signal(signal.SIGINT)
+    process.communicate(timeout=60)
+    assert process.returncode == 130
+    before = {folder: (folder / "run.json").read_bytes() for folder in open_store(runs).runs}
+    assert 1 <= len(before) < 4
+    assert main(argv[3:]) == 0
+    store = open_store(runs)
+    assert len(store.runs) == 4
+    assert store.problems == {}
+    assert all((folder / "run.json").read_bytes() == content for folder, content in before.items())
+
+
+@pytest.mark.data
+def test_a_stored_kermany_run_is_reproduced(kermany, capsys):
+    """The shipped numbers come from this program: the smallest shipped run is trained again."""
+    argv = ["run", "--model", "imagenet-efficientnet-lite0", "--strategy", "frozen", "--size", "10", "--again"]
+    assert main(argv) == 0
+    assert "largest change" in capsys.readouterr().err
+
+
+def test_shipped_runs_are_sound_and_share_subsets():
+    store = open_store()
+    assert store.problems == {}
+    by_cell = {}
+    for meta in store.metas():
+        by_cell.setdefault((meta.dataset, meta.train_size, meta.seed), set()).add(meta.subset_hash)
+        assert np.isfinite(list(meta.metrics.values())).all()
+    assert by_cell
+    assert all(len(hashes) == 1 for hashes in by_cell.values())

@@ -1,0 +1,145 @@
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy.stats import norm
+from sklearn import metrics as reference
+
+from core.metrics import METRICS, Scores, bootstrap, measure
+from core.metrics.calibration import (
+    expected_calibration_error,
+    fit_temperature,
+    negative_log_likelihood,
+    probabilities_of,
+)
+from core.metrics.intervals import draw_weights
+from core.metrics.thresholds import fit_threshold
+
+
+def binary(seed, n=200, ties=True):
+    random = np.random.default_rng(seed)
+    labels = np.r_[0, 1, random.integers(0, 2, n - 2)]
+    p = np.clip(0.3 * labels + 0.7 * random.random(n), 0, 1)
+    p = np.round(p, 1) if ties else p
+    return Scores(np.stack([1 - p, p], axis=1), labels, positive=1, threshold=0.55)
+
+
+@settings(deadline=None, max_examples=30)
+@given(st.integers(0, 10_000), st.booleans())
+def test_binary_metrics_agree_with_scikit_learn(seed, ties):
+    scores = binary(seed, ties=ties)
+    found, p, y, says = measure(scores), scores.probabilities[:, 1], scores.labels, scores.decisions
+    expected = {
+        "auroc": reference.roc_auc_score(y, p),
+        "auprc": reference.average_precision_score(y, p),
+        "accuracy": reference.accuracy_score(y, says),
+        "balanced_accuracy": reference.balanced_accuracy_score(y, says),
+        "sensitivity": reference.recall_score(y, says),
+        "specificity": reference.recall_score(y, says, pos_label=0),
+        "precision": reference.precision_score(y, says, zero_division=0),
+        "f1": reference.f1_score(y, says),
+        "brier": reference.brier_score_loss(y, p),
+    }
+    assert found.keys() == METRICS.keys()
+    for name, value in expected.items():
+        assert found[name] == pytest.approx(value, abs=1e-9), name
+
+
+def test_multiclass_metrics_agree_with_scikit_learn():
+    random = np.random.default_rng(1)
+    labels = random.integers(0, 3, 300)
+    probabilities = probabilities_of(random.normal(size=(300, 3)) + 1.5 * np.eye(3)[labels])
+    found = measure(Scores(probabilities, labels))
+    says = probabilities.argmax(axis=1)
+    assert found["auroc"] == pytest.approx(reference.roc_auc_score(labels, probabilities, multi_class="ovr"))
+    assert found["f1"] == pytest.approx(reference.f1_score(labels, says, average="macro"))
+    assert found["sensitivity"] == pytest.approx(reference.recall_score(labels, says, average="macro"))
+    assert found["precision"] == pytest.approx(reference.precision_score(labels, says, average="macro"))
+    assert found["balanced_accuracy"] == pytest.approx(reference.balanced_accuracy_score(labels, says))
+
+
+def test_weights_count_images():
+    scores = binary(5)
+    weights = np.random.default_rng(0).integers(0, 3, (4, 200)).astype(float)
+    for name, metric in METRICS.items():
+        values = metric.compute(scores, weights)
+        for row, value in zip(weights, values, strict=True):
+            repeated = np.repeat(np.arange(200), row.astype(int))
+            alone = Scores(scores.probabilities[repeated], scores.labels[repeated], 1, scores.threshold)
+            assert measure(alone, name)[name] == pytest.approx(value), name
+
+
+def test_ece_by_hand():
+    probabilities = np.array([[0.1, 0.9], [0.1, 0.9], [0.4, 0.6], [0.4, 0.6]])
+    labels = np.array([1, 0, 1, 1])  # confidence .9 is right half the time, .6 always
+    assert expected_calibration_error(probabilities, labels, bins=10)[0] == pytest.approx((0.4 + 0.4) / 2)
+    with pytest.raises(ValueError, match="at least one image"):
+        expected_calibration_error(probabilities[:0], labels[:0])
+
+
+@settings(deadline=None, max_examples=30)
+@given(st.integers(0, 10_000), st.floats(0.3, 8))
+def test_temperature_never_makes_the_fit_worse(seed, stretch):
+    random = np.random.default_rng(seed)
+    labels = random.integers(0, 2, 60)
+    logits = stretch * (random.normal(size=(60, 2)) + np.eye(2)[labels])
+    fitted = fit_temperature(logits, labels)
+    assert negative_log_likelihood(logits, labels, fitted) <= negative_log_likelihood(logits, labels) + 1e-12
+
+
+def test_temperature_recovers_overconfidence():
+    random = np.random.default_rng(0)
+    logits = random.normal(size=(20_000, 2)) * 2
+    labels = (random.random(20_000) < probabilities_of(logits)[:, 1]).astype(int)
+    assert fit_temperature(3 * logits, labels) == pytest.approx(3, rel=0.05)
+
+
+def test_threshold_is_near_the_best_balanced_accuracy():
+    random = np.random.default_rng(0)
+    labels = np.repeat([0, 1], [8000, 2000])  # prevalence must not move it
+    scores = random.normal(2.0 * labels - 3, 1)
+    threshold = fit_threshold(1 / (1 + np.exp(-scores)), labels)
+    assert np.log(threshold / (1 - threshold)) == pytest.approx(-2, abs=0.1)
+
+
+def test_threshold_falls_back_where_nothing_can_be_fitted():
+    assert fit_threshold(np.array([0.2, 0.4]), np.array([1, 1])) == 0.5
+    assert fit_threshold(np.array([0.9, 0.8, 0.2, 0.1]), np.array([0, 0, 1, 1])) == 0.5
+
+
+def test_bootstrap_draws_patients_whole_and_keeps_class_counts():
+    labels, groups = np.repeat([0, 1], [30, 60]), np.arange(90) // 3
+    weights = draw_weights(labels, groups, draws=50)
+    assert np.array_equal(weights[:, ::3], weights[:, 1::3])
+    assert (weights[:, :30].sum(axis=1) == 30).all()
+    assert (weights[:, 30:].sum(axis=1) == 60).all()
+
+
+def test_interval_covers_and_is_wider_with_fewer_patients():
+    scores = binary(7, n=600, ties=False)
+    many = bootstrap([scores], np.arange(600), ("auroc",))["auroc"]
+    few = bootstrap([scores], np.arange(600) // 20 * 2 + scores.labels, ("auroc",))["auroc"]
+    assert many.low < many.value < many.high
+    assert many.value == few.value
+    assert few.high - few.low != pytest.approx(many.high - many.low, rel=1e-6)
+
+
+def test_the_mean_of_runs_has_one_interval_and_other_images_are_refused():
+    first, second = binary(7), binary(8)
+    second = Scores(second.probabilities, first.labels, 1, 0.5)
+    both = bootstrap([first, second], np.arange(200), ("auroc",))["auroc"]
+    assert both.value == pytest.approx(np.mean([measure(s, "auroc")["auroc"] for s in (first, second)]))
+    with pytest.raises(ValueError, match="same test images"):
+        bootstrap([first, binary(9)], np.arange(200))
+
+
+def test_auroc_interval_covers_the_truth_about_as_often_as_it_says():
+    random = np.random.default_rng(0)
+    truth = float(norm.cdf(1 / np.sqrt(2)))
+    hits = 0
+    for _ in range(200):
+        labels = np.repeat([0, 1], 60)
+        p = 1 / (1 + np.exp(-random.normal(labels, 1)))
+        found = bootstrap([Scores(np.stack([1 - p, p], 1), labels, 1)], np.arange(120), ("auroc",), 300)["auroc"]
+        hits += found.low <= truth <= found.high
+    assert 0.89 <= hits / 200 <= 0.99

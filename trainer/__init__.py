@@ -1,0 +1,1 @@
+"""Training: strategies, sweeps, pretraining and the command line. Imports `core`, never streamlit."""

@@ -1,0 +1,99 @@
+"""Asking stored runs from the command line: `predict`, and finding the run that is meant."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from pathlib import Path
+from typing import Any
+
+from PIL import Image
+
+from core.checkpoints import RunMeta, open_store
+from core.data import DATASETS
+from core.data.images import decode
+from core.data.specs import DatasetSpec
+from core.errors import BadRequest, CorruptRun, UnknownName, UnreadableImage
+from core.explain.overlay import overlay
+from core.predictor import Prediction, Predictor
+from core.runtime import pick_device
+from core.serving import served_runs
+
+OPACITY = 0.6
+
+
+def find_run(name: str) -> tuple[Path, RunMeta]:
+    """A stored run by its name.
+
+    Raises:
+        CorruptRun: if it is damaged.
+        UnknownName: if there is none.
+    """
+    store = open_store()
+    folder = store.folder_of(name)
+    if folder is None:
+        for place, why in store.problems.items():
+            if place.endswith(f"/{name}"):
+                raise CorruptRun(f"The run {name} is damaged: {why}.")
+        raise UnknownName(f"There is no run named {name!r} in the store; see python -m trainer results.")
+    return folder, store.runs[folder]
+
+
+def spec_of(meta: RunMeta) -> DatasetSpec:
+    """The row of the data set a run was made on."""
+    if meta.dataset not in DATASETS:
+        raise BadRequest(f"{meta.dataset} is not a registered data set; run the comparison on its folder again.")
+    return DATASETS[meta.dataset]
+
+
+def predict(arguments: argparse.Namespace) -> int:
+    """`predict`: 1 only if no image could be read."""
+    device = pick_device(arguments.device)
+    if arguments.run:
+        chosen = [find_run(arguments.run)]
+    else:
+        chosen = list(served_runs(open_store(), DATASETS[arguments.dataset].name).values())
+        if not chosen:
+            raise BadRequest(f"No run with weights is stored for {arguments.dataset}; train one with curve first.")
+    predictors = [Predictor(folder, spec_of(meta), device) for folder, meta in chosen]
+    answered = 0
+    for path in arguments.images:
+        try:
+            image = decode(path.read_bytes())
+        except (UnreadableImage, OSError) as error:
+            why = str(error) if isinstance(error, UnreadableImage) else "The file cannot be opened."
+            print(json.dumps({"image": str(path), "error": why}) if arguments.json else f"{path}: {why}", flush=True)
+            continue
+        answered += 1
+        for predictor in predictors:
+            prediction = predictor([image], "grad-cam" if arguments.cam else None)[0]
+            row = _row(path, predictor.meta, prediction)
+            if arguments.cam:
+                row |= _write_overlay(arguments.cam, path, predictor.meta, image, prediction)
+            said = f"{path}: {row['model']}: {row['label']} {row['probability']:.3f}, decided {row['decision']}"
+            print(json.dumps(row) if arguments.json else said, flush=True)
+    return 0 if answered else 1
+
+
+def _row(path: Path, meta: RunMeta, prediction: Prediction) -> dict[str, Any]:
+    shown = meta.positive if meta.positive is not None else prediction.decision
+    return {
+        "image": str(path),
+        "model": meta.model,
+        "family": meta.family,
+        "label": meta.labels[shown],
+        "probability": round(float(prediction.probabilities[shown]), 4),
+        "threshold": meta.threshold if meta.positive is not None else None,
+        "decision": meta.labels[prediction.decision],
+        "run": meta.run,
+    }
+
+
+def _write_overlay(
+    folder: Path, path: Path, meta: RunMeta, image: Image.Image, prediction: Prediction
+) -> dict[str, Any]:
+    assert prediction.explanation is not None
+    folder.mkdir(parents=True, exist_ok=True)
+    target = folder / f"{path.stem}-{meta.model}.png"
+    overlay(image, prediction.explanation, OPACITY).save(target)
+    return {"cam": str(target), "no_evidence": prediction.explanation.degenerate}

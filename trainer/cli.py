@@ -1,0 +1,134 @@
+"""The command line: what each command takes. What it does is in `trainer.commands`."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from core.errors import LowshotError
+from core.runtime import DEVICES
+
+DEFAULT_SIZES = "10,25,50,100,200"
+DEFAULT_SEEDS = "0,1,2,3,4"
+INTERRUPTED = 130
+
+
+def _names(text: str) -> list[str]:
+    return [part for part in text.split(",") if part]
+
+
+def _sizes(text: str) -> list[int | None]:
+    try:
+        sizes = [None if part == "full" else int(part) for part in _names(text)]
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"expected numbers or 'full' joined by commas, but got {text!r}") from None
+    if not sizes or any(size is not None and size < 2 for size in sizes):
+        raise argparse.ArgumentTypeError(f"expected at least 2 images a class, but got {text!r}")
+    return sizes
+
+
+def _seeds(text: str) -> list[int]:
+    try:
+        seeds = [int(part) for part in _names(text)]
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"expected whole numbers joined by commas, but got {text!r}") from None
+    if not seeds or min(seeds) < 0:
+        raise argparse.ArgumentTypeError(f"expected seeds of 0 or more, but got {text!r}")
+    return seeds
+
+
+def _add_data(parser: argparse.ArgumentParser) -> None:
+    where = parser.add_mutually_exclusive_group()
+    where.add_argument("--dataset", default="kermany", help="a data set's name (default: kermany)")
+    where.add_argument(
+        "--folder", type=Path, help="your own folder: one folder a class, with or without train and test"
+    )
+
+
+def _add_training(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--device", choices=DEVICES, default="auto")
+    parser.add_argument("--json", action="store_true", help="print one JSON object a run")
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """All commands and their flags."""
+    parser = argparse.ArgumentParser(prog="python -m trainer", description="Lowshot: what can few labels buy?")
+    commands = parser.add_subparsers(dest="command", required=True)
+
+    commands.add_parser("list", help="data sets, models and strategies")
+
+    run = commands.add_parser("run", help="train one cell of the comparison, or answer it from the store")
+    _add_data(run)
+    run.add_argument("--model", required=True)
+    run.add_argument("--strategy", required=True)
+    run.add_argument("--size", type=_sizes, required=True, help="labelled images a class, or full")
+    run.add_argument("--seed", type=_seeds, default=[0])
+    run.add_argument("--again", action="store_true", help="train anew and compare with the stored run")
+    _add_training(run)
+
+    curve = commands.add_parser("curve", help="learning curves: every model and strategy that go together")
+    _add_data(curve)
+    curve.add_argument("--models", type=_names, default=None, help="joined by commas (default: all)")
+    curve.add_argument("--strategies", type=_names, default=["scratch", "frozen"], help="(default: scratch,frozen)")
+    curve.add_argument("--sizes", type=_sizes, default=_sizes(DEFAULT_SIZES), help=f"(default: {DEFAULT_SIZES})")
+    curve.add_argument("--seeds", type=_seeds, default=_seeds(DEFAULT_SEEDS), help=f"(default: {DEFAULT_SEEDS})")
+    curve.add_argument("--keep-weights", choices=("served", "all", "none"), default="served")
+    _add_training(curve)
+
+    pretrain = commands.add_parser("pretrain", help="further train the ImageNet encoder on the medical corpus")
+    pretrain.add_argument("--target", default="kermany", help="the set the encoder must never have seen")
+    pretrain.add_argument("--sets", type=_names, default=None, help="the corpus (default: the chosen recipe's)")
+    for flag, kind in (("--epochs", float), ("--lr", float), ("--distill", float), ("--average", float)):
+        pretrain.add_argument(flag, type=kind, default=None, help="(default: the chosen recipe's)")
+    pretrain.add_argument("--share", type=float, default=None, help="other images for each image of the first set")
+    pretrain.add_argument("--seed", type=int, default=0)
+    pretrain.add_argument(
+        "--out", type=Path, default=None, help="folder for the encoder (default: checkpoints/encoders)"
+    )
+    pretrain.add_argument("--dry-run", action="store_true", help="judge the recipe and log it, but keep no encoder")
+    pretrain.add_argument("--device", choices=DEVICES, default="auto")
+
+    evaluate = commands.add_parser("evaluate", help="judge a stored run anew on the test images")
+    evaluate.add_argument("--run", required=True)
+    evaluate.add_argument("--device", choices=DEVICES, default="auto")
+    evaluate.add_argument("--json", action="store_true")
+
+    predict = commands.add_parser("predict", help="answers for image files")
+    predict.add_argument("images", nargs="+", type=Path, metavar="IMAGE")
+    which = predict.add_mutually_exclusive_group()
+    which.add_argument("--dataset", default="kermany", help="task; the best stored run of each family answers")
+    which.add_argument("--run", help="one stored run")
+    predict.add_argument("--cam", type=Path, metavar="FOLDER", help="write Grad-CAM overlays there")
+    predict.add_argument("--json", action="store_true")
+    predict.add_argument("--device", choices=DEVICES, default="cpu")
+
+    audit = commands.add_parser("audit", help="copies between the parts of a set, or between two sets")
+    audit.add_argument("dataset")
+    audit.add_argument("--against", help="another data set")
+    audit.add_argument("--json", action="store_true", help="print one JSON object a pair")
+
+    results = commands.add_parser("results", help="every stored run of a data set")
+    results.add_argument("--dataset", default="kermany")
+    results.add_argument("--json", action="store_true")
+    return parser
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Runs a command.
+
+    Returns:
+        the exit code: 0 done, 1 the command's own 'no', 2 a request that cannot be met, 130 interrupted.
+    """
+    parsed = build_parser().parse_args(arguments)
+    from trainer import commands
+
+    try:
+        return commands.COMMANDS[parsed.command](parsed)
+    except LowshotError as error:
+        print(f"lowshot: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("\nInterrupted. Finished runs are kept; the same command goes on from here.", file=sys.stderr)
+        return INTERRUPTED

@@ -1,0 +1,102 @@
+"""What determines a training run."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import numpy as np
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How a strategy trains; each strategy states its own defaults.
+
+    Attributes:
+        epochs: passes over the labelled images.
+        min_steps: optimiser steps at least; more epochs are made where a subset is so small that they are fewer.
+        batch_size: images a step.
+        lr: peak learning rate (AdamW, one cycle).
+        weight_decay: of AdamW.
+        augment: name of an augmentation.
+        views: augmented views of each image, where embeddings are cached; 0 where images change anew at every step.
+        patience: epochs without a better hold-out loss until training stops; 0 where nothing is held out.
+        folds: parts of the cross-validation inside the subset, or one in `folds` held out where a network is trained.
+    """
+
+    epochs: int
+    min_steps: int
+    batch_size: int
+    lr: float
+    weight_decay: float
+    augment: str = "aggressive"
+    views: int = 0
+    patience: int = 0
+    folds: int = 5
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One cell of the comparison."""
+
+    dataset: str
+    model: str
+    strategy: str
+    train_size: int | None
+    seed: int
+
+    @property
+    def title(self) -> str:
+        """For progress lines."""
+        return f"{self.model} {self.strategy} n={self.train_size or 'full'} seed {self.seed}"
+
+
+@dataclass(frozen=True)
+class FitData:
+    """All that a fitting function receives: the labelled images of a subset. There is no way from here to a test set.
+
+    Attributes:
+        images: (n, C, S, S), uint8.
+        labels: (n,), class indices.
+        groups: (n,), group numbers.
+        rows: (n,), positions in the data set, by which embeddings are cached.
+        classes: number of classes.
+        fingerprint, population: of the data set: its hash and how many images it has in all.
+    """
+
+    images: np.ndarray
+    labels: np.ndarray
+    groups: np.ndarray
+    rows: np.ndarray
+    classes: int
+    fingerprint: str
+    population: int
+
+    def part(self, which: np.ndarray) -> FitData:
+        """The images at some positions."""
+        return replace(
+            self,
+            images=self.images[which],
+            labels=self.labels[which],
+            groups=self.groups[which],
+            rows=self.rows[which],
+        )
+
+
+@dataclass(frozen=True)
+class Fitted:
+    """What a fitting function returns; the model it trained is changed in place.
+
+    Attributes:
+        judged: positions in the subset of the images that were predicted without having been learnt.
+        logits: (J, C), for them.
+        history: rows of the training curve.
+        keep: prefix of the tensors that were trained, "" for all.
+        selection: how the judged images were set apart, in words.
+    """
+
+    judged: np.ndarray
+    logits: np.ndarray
+    keep: str
+    selection: str
+    history: list[dict[str, Any]] = field(default_factory=list)

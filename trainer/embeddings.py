@@ -1,0 +1,116 @@
+"""Embeddings of a frozen encoder, computed once an image and view and kept on disk for every run of a sweep."""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import nn
+
+from core.data.banks import Progress
+from core.data.transforms import AUGMENTATIONS, normalise, to_unit
+from core.models.classifier import Classifier
+from core.runtime import cache_folder
+from core.storage import sha256_of
+from core.types import ImageSpec
+
+_BATCH = 32
+
+
+class EmbeddingCache:
+    """Memory-mapped embeddings of one encoder on one data set.
+
+    Row i, view 0 is the plain image; view v > 0 is augmented by a seed made of i and v, so that it does not depend on
+    what was computed before.
+
+    Args:
+        model: the classifier whose encoder and pooling are used.
+        image: the encoder's input.
+        fingerprint: of the data set.
+        rows: images in the data set.
+        augment: name of the augmentation of the views.
+        device: where the encoder runs.
+    """
+
+    def __init__(
+        self, model: Classifier, image: ImageSpec, fingerprint: str, rows: int, augment: str, device: torch.device
+    ) -> None:
+        self._model, self._image, self._augment, self._device = model, image, augment, device
+        self._rows = rows
+        key = sha256_of([state_hash(model.encoder), fingerprint, str(image), augment])
+        self._folder = cache_folder() / "embeddings" / key[:24]
+
+    def get(self, images: np.ndarray, rows: np.ndarray, views: int, progress: Progress | None = None) -> np.ndarray:
+        """Embeddings of images in their plain and augmented views.
+
+        Args:
+            images: (n, C, S, S), uint8: any array that can be indexed by position.
+            rows: (n,), their positions in the data set.
+            views: augmented views.
+            progress: called with (done, in all) where something has to be computed.
+        Returns:
+            (n, 1 + views, D), float32.
+        """
+        found = [self._view(view, images, rows, views, progress) for view in range(1 + views)]
+        return np.stack(found, axis=1)
+
+    def _view(
+        self, view: int, images: np.ndarray, rows: np.ndarray, views: int, progress: Progress | None
+    ) -> np.ndarray:
+        values, done = self._open(view)
+        missing = np.flatnonzero(~done[rows])
+        for start in range(0, len(missing), _BATCH):
+            at = missing[start : start + _BATCH]
+            values[rows[at]] = self._compute(images[at], rows[at], view)
+            if progress:
+                total = (1 + views) * len(missing)
+                progress(view * len(missing) + start + len(at), total)
+        if len(missing):
+            values.flush()
+            done[rows[missing]] = True
+            done.flush()
+        return np.array(values[rows])
+
+    def _open(self, view: int) -> tuple[np.memmap, np.memmap]:
+        values, done = self._folder / f"view{view}.npy", self._folder / f"view{view}-done.npy"
+        if not done.exists():
+            self._folder.mkdir(parents=True, exist_ok=True)
+            _create(values, (self._rows, self._width()), np.float32)
+            _create(done, (self._rows,), np.bool_)
+        return np.load(values, mmap_mode="r+"), np.load(done, mmap_mode="r+")
+
+    def _width(self) -> int:
+        with torch.no_grad():
+            size = self._image.size
+            return (
+                self._model.eval().to(self._device).embed(torch.zeros(1, 3, size, size, device=self._device)).shape[1]
+            )
+
+    def _compute(self, pixels: np.ndarray, rows: np.ndarray, view: int) -> np.ndarray:
+        images = to_unit(pixels, self._device)
+        if view:
+            seeds = rows.astype(np.int64) * 1000 + view
+            images = AUGMENTATIONS[self._augment].apply(images, seeds)
+        return embed(self._model, normalise(images, self._image), self._device)
+
+
+def embed(model: Classifier, images: torch.Tensor, device: torch.device) -> np.ndarray:
+    """(B, 3, S, S) normalised images -> (B, D) pooled features."""
+    model = model.eval().to(device, memory_format=torch.channels_last)
+    with torch.no_grad():
+        return model.embed(images.contiguous(memory_format=torch.channels_last)).float().cpu().numpy()
+
+
+def state_hash(module: nn.Module) -> str:
+    """SHA-256 over a module's tensors and their names."""
+    digest = hashlib.sha256()
+    for name, value in sorted(module.state_dict().items()):
+        digest.update(name.encode())
+        digest.update(value.detach().cpu().contiguous().numpy().tobytes())
+    return digest.hexdigest()
+
+
+def _create(path: Path, shape: tuple[int, ...], kind: type) -> None:
+    np.lib.format.open_memmap(path, mode="w+", dtype=kind, shape=shape).flush()

@@ -1,0 +1,21 @@
+"""Cross-validation inside a small subset: stratified by class, patients and copies never straddling."""
+
+from __future__ import annotations
+
+import numpy as np
+from sklearn.model_selection import StratifiedGroupKFold
+
+from core.errors import BadRequest
+
+
+def inner_folds(labels: np.ndarray, groups: np.ndarray, folds: int, seed: int) -> list[tuple[np.ndarray, np.ndarray]]:
+    """Pairs of (learnt, judged) positions; every position is judged once.
+
+    Raises:
+        BadRequest: if a class has fewer than two groups, so that nothing can be held out.
+    """
+    smallest = min(len(np.unique(groups[labels == c])) for c in np.unique(labels))
+    if smallest < 2:
+        raise BadRequest("At least two images (of different patients) a class are needed to fit a threshold.")
+    chooser = StratifiedGroupKFold(min(folds, smallest), shuffle=True, random_state=seed)
+    return list(chooser.split(labels, labels, groups))

@@ -1,0 +1,97 @@
+"""Judges an encoder by frozen probes: findings of held-out NIH patients, and few-shot transfer to sets it never saw.
+
+Recipes of pretraining are chosen by these figures, never on a target's test set.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+import torch
+from sklearn.linear_model import LogisticRegression
+from sklearn.metrics import roc_auc_score
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
+
+from core.data.transforms import normalise, to_unit
+from core.types import ImageSpec
+from trainer.corpus import CorpusPart
+
+_BATCH = 64
+MIN_POSITIVES = 20
+
+
+@torch.no_grad()
+def embed(encoder: torch.nn.Module, images: np.ndarray, size: int, device: torch.device) -> np.ndarray:
+    """Pooled features of stored images: (N, C, S, S) uint8 -> (N, D) float32."""
+    encoder = encoder.to(device).eval()
+    found = []
+    for start in range(0, len(images), _BATCH):
+        batch = normalise(to_unit(images[start : start + _BATCH], device), ImageSpec(size))
+        with torch.autocast(device.type, torch.bfloat16):
+            features = encoder(batch.contiguous(memory_format=torch.channels_last))
+        found.append(features.float().mean((2, 3)).cpu())
+    return torch.cat(found).numpy()
+
+
+def _probe(train: np.ndarray, labels: np.ndarray) -> Callable[[np.ndarray], np.ndarray]:
+    model = make_pipeline(StandardScaler(), LogisticRegression(C=0.01, max_iter=500, class_weight="balanced"))
+    model.fit(train, labels)
+    return model.predict_proba  # type: ignore[no-any-return]
+
+
+def finding_scores(
+    part: CorpusPart, features: np.ndarray, judged: np.ndarray
+) -> tuple[np.ndarray, np.ndarray, list[str]]:
+    """Probes every finding on the part's training patients and scores the judged images.
+
+    Args:
+        part: the judging set.
+        features: (N, D) of the whole set.
+        judged: indices scored.
+    Returns:
+        (J, K) scores, (J, K) labels, and the K findings with enough positives among the judged.
+    """
+    labels = part.listing.labels
+    enough = [k for k in range(labels.shape[1]) if labels[judged, k].sum() >= MIN_POSITIVES]
+    scores = [_probe(features[part.train], labels[part.train, k])(features[judged])[:, 1] for k in enough]
+    return np.stack(scores, axis=1), labels[judged][:, enough], [part.spec.labels[k] for k in enough]
+
+
+def macro_auroc(scores: np.ndarray, labels: np.ndarray) -> float:
+    """Mean AUROC over findings."""
+    return float(roc_auc_score(labels, scores, average="macro"))
+
+
+def clustered_difference(
+    first: np.ndarray, second: np.ndarray, labels: np.ndarray, groups: np.ndarray, draws: int = 1000, seed: int = 0
+) -> tuple[float, float, float]:
+    """Macro AUROC of `first` minus `second` on the same images, with a 95% bootstrap interval over patients."""
+    random = np.random.default_rng(seed)
+    _, number = np.unique(groups, return_inverse=True)
+    members = np.split(np.argsort(number, kind="stable"), np.cumsum(np.bincount(number))[:-1])
+    found = []
+    for _ in range(draws):
+        drawn = np.concatenate([members[i] for i in random.integers(0, len(members), len(members))])
+        if (labels[drawn].sum(axis=0) == 0).any():
+            continue
+        found.append(macro_auroc(first[drawn], labels[drawn]) - macro_auroc(second[drawn], labels[drawn]))
+    low, high = np.percentile(found, [2.5, 97.5])
+    return macro_auroc(first, labels) - macro_auroc(second, labels), float(low), float(high)
+
+
+def transfer_auroc(part: CorpusPart, features: np.ndarray, size: int = 50, seeds: int = 5) -> float:
+    """Few-shot probe on a set of the corpus: `size` images a class, macro one-vs-rest AUROC on other groups."""
+    labels, groups = part.listing.labels, part.listing.groups
+    found = []
+    for seed in range(seeds):
+        random = np.random.default_rng(seed)
+        chosen = np.concatenate(
+            [random.permutation(part.train[labels[part.train] == c])[:size] for c in range(len(part.spec.labels))]
+        )
+        rest = part.train[~np.isin(groups[part.train], groups[chosen])]
+        rest = random.permutation(rest)[:3000]
+        scores = _probe(features[chosen], labels[chosen])(features[rest])
+        found.append(roc_auc_score(labels[rest], scores[:, 1] if scores.shape[1] == 2 else scores, multi_class="ovr"))
+    return float(np.mean(found))

@@ -1,0 +1,150 @@
+"""The training loop of whole networks: one cycle of AdamW, early stopping on a hold-out, the best epoch kept."""
+
+from __future__ import annotations
+
+import copy
+import time
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+from core.data.banks import Progress
+from core.data.transforms import AUGMENTATIONS, normalise, to_unit
+from core.errors import BadRequest
+from core.models.classifier import Classifier
+from core.types import ImageSpec
+from trainer.config import FitData, Settings
+
+_EVALUATION_BATCH = 64
+
+
+def predict_logits(
+    model: Classifier, images: np.ndarray, image: ImageSpec, device: torch.device, progress: Progress | None = None
+) -> np.ndarray:
+    """(N, C, S, S) uint8 -> (N, classes) logits, in evaluation mode."""
+    was_training = model.training
+    model.eval().to(device, memory_format=torch.channels_last)
+    found = []
+    with torch.no_grad():
+        for start in range(0, len(images), _EVALUATION_BATCH):
+            batch = normalise(to_unit(images[start : start + _EVALUATION_BATCH], device), image)
+            found.append(model(batch.contiguous(memory_format=torch.channels_last)).float().cpu())
+            if progress:
+                progress(start + len(batch), len(images))
+    model.train(was_training)
+    return torch.cat(found).numpy()
+
+
+def train_network(
+    model: Classifier,
+    groups_of_parameters: list[dict[str, Any]],
+    learn: FitData,
+    hold_out: FitData,
+    image: ImageSpec,
+    settings: Settings,
+    seed: int,
+    device: torch.device,
+    frozen_statistics: bool,
+    progress: Progress | None = None,
+) -> tuple[np.ndarray, list[dict[str, Any]]]:
+    """Trains a network in place and leaves it at its best epoch by hold-out loss; epoch 0 is the start.
+
+    Args:
+        model: the classifier.
+        groups_of_parameters: AdamW parameter groups, each with its peak `lr`.
+        learn: images learnt from.
+        hold_out: images that decide when to stop.
+        image: the encoder's input.
+        settings: of the training.
+        seed: of order, augmentation and dropout.
+        device: where it runs.
+        frozen_statistics: keep batch normalisation in evaluation mode, as small subsets want it.
+        progress: called with (steps done, steps in all).
+    Returns:
+        (H, classes) hold-out logits of the best epoch, and a row an epoch: loss and accuracy, train and validation.
+    Raises:
+        BadRequest: if the loss is not a number.
+    """
+    torch.manual_seed(seed)
+    random = np.random.default_rng(seed)
+    augment = AUGMENTATIONS[settings.augment].apply
+    model.to(device, memory_format=torch.channels_last)
+    targets = torch.from_numpy(learn.labels).long().to(device)
+    per_epoch = max(1, round(len(learn.labels) / settings.batch_size))
+    epochs = max(settings.epochs, -(-settings.min_steps // per_epoch))
+    optimiser = torch.optim.AdamW(groups_of_parameters, weight_decay=settings.weight_decay)
+    peaks = [group["lr"] for group in groups_of_parameters]
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, peaks, total_steps=epochs * per_epoch, pct_start=0.2)
+    logits = predict_logits(model, hold_out.images, image, device)
+    best = _Best(model, logits, _loss(logits, hold_out.labels))
+    history = [_row(0, None, None, logits, hold_out.labels, 0.0)]
+    began = time.monotonic()
+    for epoch in range(1, epochs + 1):
+        _training_mode(model, frozen_statistics)
+        total, right = 0.0, 0
+        for step, at in enumerate(np.array_split(random.permutation(len(targets)), per_epoch)):
+            pixels = to_unit(learn.images[at], device)
+            batch = normalise(augment(pixels, random.integers(0, 2**63, len(at))), image)
+            outputs = model(batch.contiguous(memory_format=torch.channels_last))
+            loss = F.cross_entropy(outputs, targets[at])
+            if not torch.isfinite(loss):
+                raise BadRequest(f"The loss is no longer a number at epoch {epoch}. Lower the learning rate.")
+            optimiser.zero_grad(set_to_none=True)
+            loss.backward()  # type: ignore[no-untyped-call]
+            nn.utils.clip_grad_norm_(model.parameters(), 5.0)
+            optimiser.step()
+            schedule.step()
+            total += float(loss.detach()) * len(at)
+            right += int((outputs.argmax(1) == targets[at]).sum())
+            if progress:
+                progress((epoch - 1) * per_epoch + step + 1, epochs * per_epoch)
+        logits = predict_logits(model, hold_out.images, image, device)
+        seconds = time.monotonic() - began
+        history.append(_row(epoch, total / len(targets), right / len(targets), logits, hold_out.labels, seconds))
+        best.offer(model, logits, _loss(logits, hold_out.labels), epoch)
+        if settings.patience and epoch - best.epoch >= settings.patience:
+            break
+    model.load_state_dict(best.state)
+    model.eval().cpu()
+    return best.logits, history
+
+
+class _Best:
+    """The best epoch so far."""
+
+    def __init__(self, model: nn.Module, logits: np.ndarray, loss: float) -> None:
+        self.epoch, self.loss, self.logits = 0, loss, logits
+        self.state = copy.deepcopy(model.state_dict())
+
+    def offer(self, model: nn.Module, logits: np.ndarray, loss: float, epoch: int) -> None:
+        if loss < self.loss:
+            self.epoch, self.loss, self.logits = epoch, loss, logits
+            self.state = copy.deepcopy(model.state_dict())
+
+
+def _training_mode(model: nn.Module, frozen_statistics: bool) -> None:
+    model.train()
+    if frozen_statistics:
+        for module in model.modules():
+            if isinstance(module, nn.modules.batchnorm._BatchNorm):
+                module.eval()
+
+
+def _loss(logits: np.ndarray, labels: np.ndarray) -> float:
+    return float(F.cross_entropy(torch.from_numpy(logits), torch.from_numpy(labels).long()))
+
+
+def _row(
+    epoch: int, loss: float | None, accuracy: float | None, logits: np.ndarray, labels: np.ndarray, seconds: float
+) -> dict[str, Any]:
+    return {
+        "epoch": epoch,
+        "train_loss": loss,
+        "train_accuracy": accuracy,
+        "validation_loss": _loss(logits, labels),
+        "validation_accuracy": float((logits.argmax(axis=1) == labels).mean()),
+        "seconds": round(seconds, 2),
+    }

@@ -1,0 +1,226 @@
+"""The table of training strategies: what is trained of a model, and how its operating point is chosen.
+
+References:
+    Layer-wise rates: Howard and Ruder 2018, arXiv:1801.06146 (discriminative fine-tuning, gradual unfreezing).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+
+from core.data.banks import Progress
+from core.metrics.calibration import negative_log_likelihood
+from core.models.classifier import Classifier
+from core.models.specs import ModelSpec
+from core.registry import Registry
+from trainer.config import FitData, Fitted, Settings
+from trainer.embeddings import EmbeddingCache
+from trainer.folds import inner_folds
+from trainer.heads import LOGISTIC_STRENGTHS, fit_logistic, fit_mlp, logits_of
+from trainer.loop import train_network
+
+HEAD = "tapped."
+LAYER_DECAY = 0.75
+FROZEN_BELOW = 0.2
+
+
+@dataclass(frozen=True)
+class Context:
+    """Where and how a fit runs."""
+
+    seed: int
+    device: torch.device
+    progress: Progress | None = None
+
+
+Fit = Callable[[Classifier, ModelSpec, FitData, Settings, Context], Fitted]
+
+
+@dataclass(frozen=True)
+class Strategy:
+    """A row of the table.
+
+    Attributes:
+        name: key in the registry and in the run store.
+        title: for people.
+        meaning: one sentence for people.
+        settings: defaults.
+        fit: trains a model in place on a subset.
+        head_only: the encoder stays as it is, so embeddings can be cached.
+    """
+
+    name: str
+    title: str
+    meaning: str
+    settings: Settings
+    fit: Fit
+    head_only: bool
+
+
+STRATEGIES: Registry[Strategy] = Registry("strategy")
+
+
+def embedding_cache(
+    model: Classifier, spec: ModelSpec, data: FitData, augment: str, device: torch.device
+) -> EmbeddingCache:
+    """The cache of a model's encoder on the data set that a subset comes from."""
+    return EmbeddingCache(model, spec.image, data.fingerprint, data.population, augment, device)
+
+
+def _embeddings(model: Classifier, spec: ModelSpec, data: FitData, settings: Settings, context: Context) -> np.ndarray:
+    cache = embedding_cache(model, spec, data, settings.augment, context.device)
+    return cache.get(data.images, data.rows, settings.views, context.progress)
+
+
+def _cross_validated(
+    embeddings: np.ndarray,
+    data: FitData,
+    settings: Settings,
+    seed: int,
+    fit: Callable[[np.ndarray, np.ndarray], nn.Module],
+) -> tuple[np.ndarray, np.ndarray]:
+    """Out-of-fold logits: every image judged by a head that did not learn it. Returns (positions, logits)."""
+    judged, logits = [], []
+    for learnt, held in inner_folds(data.labels, data.groups, settings.folds, seed):
+        layers = fit(embeddings[learnt], data.labels[learnt])
+        judged.append(held)
+        logits.append(logits_of(layers, embeddings[held, 0]))
+    return np.concatenate(judged), np.concatenate(logits)
+
+
+def fit_frozen(model: Classifier, spec: ModelSpec, data: FitData, settings: Settings, context: Context) -> Fitted:
+    """The shared MLP head on embeddings of a frozen encoder."""
+    embeddings = _embeddings(model, spec, data, settings, context)
+
+    def fit(inputs: np.ndarray, labels: np.ndarray) -> nn.Module:
+        return fit_mlp(inputs, labels, data.classes, settings, context.seed)
+
+    judged, logits = _cross_validated(embeddings, data, settings, context.seed, fit)
+    model.head.layers = fit(embeddings, data.labels)
+    return Fitted(judged, logits, HEAD, _folds_in_words(settings))
+
+
+def fit_frozen_logistic(
+    model: Classifier, spec: ModelSpec, data: FitData, settings: Settings, context: Context
+) -> Fitted:
+    """Logistic regression on the same embeddings; its penalty is the one with the best out-of-fold likelihood."""
+    embeddings = _embeddings(model, spec, data, settings, context)
+    tried: list[tuple[float, float, np.ndarray, np.ndarray]] = []
+    for strength in LOGISTIC_STRENGTHS:
+
+        def fit(inputs: np.ndarray, labels: np.ndarray, strength: float = strength) -> nn.Module:
+            return fit_logistic(inputs, labels, data.classes, strength)
+
+        judged, logits = _cross_validated(embeddings, data, settings, context.seed, fit)
+        tried.append((negative_log_likelihood(logits, data.labels[judged]), strength, judged, logits))
+    _, strength, judged, logits = min(tried, key=lambda row: row[0])
+    model.head.layers = fit_logistic(embeddings, data.labels, data.classes, strength)
+    return Fitted(judged, logits, HEAD, _folds_in_words(settings) + f"; penalty strength 1/{strength:g} chosen there")
+
+
+def fit_finetune(model: Classifier, spec: ModelSpec, data: FitData, settings: Settings, context: Context) -> Fitted:
+    """The head first, on frozen embeddings; then the deeper layers with it, the deeper the faster."""
+    learnt, held = inner_folds(data.labels, data.groups, settings.folds, context.seed)[0]
+    learn, hold_out = data.part(learnt), data.part(held)
+    start = STRATEGIES["frozen"].settings
+    embeddings = _embeddings(model, spec, learn, start, context)
+    model.head.layers = fit_mlp(embeddings, learn.labels, data.classes, start, context.seed)
+    logits, history = train_network(
+        model,
+        [*_deeper_layers(model, settings), {"params": list(model.head.parameters()), "lr": settings.lr}],
+        learn,
+        hold_out,
+        spec.image,
+        settings,
+        context.seed,
+        context.device,
+        frozen_statistics=True,
+        progress=context.progress,
+    )
+    return Fitted(held, logits, "", _hold_out_in_words(settings), history)
+
+
+def _deeper_layers(model: Classifier, settings: Settings) -> list[dict[str, Any]]:
+    from timm.optim import param_groups_layer_decay
+
+    groups = param_groups_layer_decay(
+        model.encoder.network, weight_decay=settings.weight_decay, layer_decay=LAYER_DECAY, no_opt_scale=FROZEN_BELOW
+    )
+    return [
+        {"params": group["params"], "lr": settings.lr * group["lr_scale"], "weight_decay": group["weight_decay"]}
+        for group in groups
+    ]
+
+
+def fit_scratch(model: Classifier, spec: ModelSpec, data: FitData, settings: Settings, context: Context) -> Fitted:
+    """Everything from random weights."""
+    learnt, held = inner_folds(data.labels, data.groups, settings.folds, context.seed)[0]
+    logits, history = train_network(
+        model,
+        [{"params": list(model.parameters()), "lr": settings.lr}],
+        data.part(learnt),
+        data.part(held),
+        spec.image,
+        settings,
+        context.seed,
+        context.device,
+        frozen_statistics=False,
+        progress=context.progress,
+    )
+    return Fitted(held, logits, "", _hold_out_in_words(settings), history)
+
+
+def _folds_in_words(settings: Settings) -> str:
+    return f"{settings.folds}-fold cross-validation inside the subset"
+
+
+def _hold_out_in_words(settings: Settings) -> str:
+    return f"one in {settings.folds} images of the subset held out"
+
+
+STRATEGIES.add(
+    Strategy(
+        name="scratch",
+        title="From scratch",
+        meaning="Every weight is learnt from the subset alone.",
+        settings=Settings(epochs=60, min_steps=400, batch_size=32, lr=1e-3, weight_decay=1e-2, patience=20),
+        fit=fit_scratch,
+        head_only=False,
+    )
+)
+STRATEGIES.add(
+    Strategy(
+        name="frozen",
+        title="Frozen encoder, MLP head",
+        meaning="The encoder stays as it is; only the head learns.",
+        settings=Settings(epochs=20, min_steps=120, batch_size=64, lr=2e-3, weight_decay=1e-2, views=4),
+        fit=fit_frozen,
+        head_only=True,
+    )
+)
+STRATEGIES.add(
+    Strategy(
+        name="frozen-logistic",
+        title="Frozen encoder, logistic regression",
+        meaning="The simplest head there is, as a control of the MLP.",
+        settings=Settings(epochs=1, min_steps=1, batch_size=64, lr=0.0, weight_decay=0.0, views=4),
+        fit=fit_frozen_logistic,
+        head_only=True,
+    )
+)
+STRATEGIES.add(
+    Strategy(
+        name="finetune",
+        title="Fine-tuned",
+        meaning="The head first, then the deeper layers of the encoder with it at lower rates.",
+        settings=Settings(epochs=15, min_steps=60, batch_size=32, lr=3e-4, weight_decay=1e-2, patience=6),
+        fit=fit_finetune,
+        head_only=False,
+    )
+)

@@ -1,0 +1,231 @@
+"""From a cell of the comparison to a stored run; sweeps over cells, answered from the store where they are there."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass, replace
+from itertools import product
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import torch
+
+from core.checkpoints import Predictions, RunMeta, open_store, save_run
+from core.data.banks import Progress
+from core.data.dataset import Dataset
+from core.errors import BadRequest
+from core.metrics import Scores, measure
+from core.metrics.calibration import fit_temperature, probabilities_of
+from core.metrics.thresholds import fit_threshold
+from core.models import MODELS
+from core.models.classifier import Classifier
+from core.models.specs import ModelSpec
+from core.runtime import library_versions
+from core.storage import canonical_json, sha256_of
+from trainer.config import Cell, FitData, Fitted, Settings
+from trainer.embeddings import state_hash
+from trainer.loop import predict_logits
+from trainer.strategies import STRATEGIES, Context, Strategy, embedding_cache
+
+Keep = Literal["served", "all", "light", "none"]
+LIGHT_BYTES = 2_000_000
+_CODE = 1  # raised when a change of the program changes results
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """A cell with everything that determines its run, before any training."""
+
+    cell: Cell
+    spec: ModelSpec
+    strategy: Strategy
+    settings: Settings
+    model: Classifier
+    data: FitData
+    meta: RunMeta
+
+
+def settings_of(spec: ModelSpec, strategy: Strategy) -> Settings:
+    """The strategy's defaults with what the model states otherwise."""
+    return replace(strategy.settings, **spec.settings)  # type: ignore[arg-type]
+
+
+def pairs_that_go(
+    models: Iterable[str], strategies: Iterable[str]
+) -> tuple[list[tuple[str, str]], list[tuple[str, str]]]:
+    """(model, strategy) pairs that go together, and those that do not."""
+    every = list(product(models, strategies))
+    fits = [(model, strategy) for model, strategy in every if STRATEGIES[strategy].name in MODELS[model].strategies]
+    return fits, [pair for pair in every if pair not in fits]
+
+
+def prepare(cell: Cell, dataset: Dataset, bank: np.ndarray) -> Prepared:
+    """Builds the model, draws the subset and names the run.
+
+    Args:
+        cell: what to run.
+        dataset: its data set.
+        bank: (N, C, S, S) images at the model's size.
+    Raises:
+        BadRequest: if the model and strategy do not go together, or the task is not one this program trains.
+        WeightsUnavailable: if the encoder's weights cannot be had.
+    """
+    spec, strategy = MODELS[cell.model], STRATEGIES[cell.strategy]
+    if strategy.name not in spec.strategies:
+        raise BadRequest(f"{spec.name} does not go with {strategy.name}; it goes with {', '.join(spec.strategies)}.")
+    if dataset.spec.task == "multilabel":
+        raise BadRequest(f"{dataset.spec.name} is multilabel; this version trains tasks with one class an image.")
+    settings = settings_of(spec, strategy)
+    subset = dataset.subset(cell.train_size, cell.seed)
+    model = spec.build(len(dataset.labels), dataset.spec, cell.seed)
+    rows = subset.indices
+    data = FitData(
+        bank[rows],
+        dataset.listing.labels[rows],
+        dataset.parts.groups[rows],
+        rows,
+        len(dataset.labels),
+        dataset.fingerprint,
+        len(dataset.listing),
+    )
+    config = {**asdict(settings), "size": spec.image.size, "start": state_hash(model.encoder)}
+    key = sha256_of([canonical_json([_CODE, asdict(cell), config, subset.hash, dataset.split_hash])])
+    meta = RunMeta(
+        run=f"{cell.model}-{cell.strategy}-n{cell.train_size or 'full'}-s{cell.seed}-{key[:8]}",
+        dataset=dataset.spec.name,
+        dataset_title=dataset.spec.title,
+        labels=dataset.labels,
+        positive=dataset.spec.positive,
+        channels=dataset.spec.channels,
+        synthetic=dataset.spec.synthetic,
+        model=spec.name,
+        family=spec.family,
+        strategy=strategy.name,
+        train_size=cell.train_size,
+        seed=cell.seed,
+        images=len(rows),
+        short=subset.short,
+        config=config,
+        subset_hash=subset.hash,
+        split_hash=dataset.split_hash,
+        fingerprint=dataset.fingerprint,
+        notes=dataset.parts.notes,
+        size=spec.image.size,
+        mean=spec.image.mean,
+        std=spec.image.std,
+        encoder=asdict(spec.weights),
+        selection="",
+        threshold=0.5,
+        temperature=1.0,
+        metrics={},
+        metrics_at_half={},
+        seconds=0.0,
+        versions=library_versions(),
+    )
+    return Prepared(cell, spec, strategy, settings, model, data, meta)
+
+
+def run_cell(
+    prepared: Prepared, dataset: Dataset, bank: np.ndarray, keep: Keep, device: torch.device,
+    store: Path | None = None, progress: Progress | None = None,
+) -> Path:  # fmt: skip
+    """Trains, judges on the test set and stores.
+
+    Returns:
+        the run's folder.
+    """
+    began = time.monotonic()
+    context = Context(prepared.cell.seed, device, progress)
+    fitted = prepared.strategy.fit(prepared.model, prepared.spec, prepared.data, prepared.settings, context)
+    seconds = time.monotonic() - began
+    _round_to_half(prepared.model, fitted.keep)
+    meta, validation = _operating_point(prepared, fitted, dataset)
+    test = _predict_test(prepared, fitted, dataset, bank, device, progress)
+    scores = Scores(probabilities_of(test.logits, meta.temperature), test.labels, meta.positive, meta.threshold)
+    meta = replace(
+        meta,
+        seconds=round(seconds, 2),
+        metrics=_rounded(measure(scores)),
+        metrics_at_half=_rounded(measure(scores.at(0.5))),
+    )
+    state = {k: v for k, v in prepared.model.state_dict().items() if k.startswith(fitted.keep)}
+    kept = keep == "all" or (keep == "light" and 2 * sum(v.numel() for v in state.values()) < LIGHT_BYTES)
+    return save_run(meta, validation, test, fitted.history, state if kept else None, store)
+
+
+def _round_to_half(model: Classifier, prefix: str) -> None:
+    """What is measured is what is stored: half precision."""
+    with torch.no_grad():
+        for name, value in model.state_dict().items():
+            if name.startswith(prefix) and value.is_floating_point():
+                value.copy_(value.half().float())
+
+
+def _operating_point(prepared: Prepared, fitted: Fitted, dataset: Dataset) -> tuple[RunMeta, Predictions]:
+    labels = prepared.data.labels[fitted.judged]
+    temperature = fit_temperature(fitted.logits, labels)
+    threshold, positive = 0.5, prepared.meta.positive
+    if positive is not None:
+        threshold = fit_threshold(probabilities_of(fitted.logits, temperature)[:, positive], labels == positive)
+    rows = prepared.data.rows[fitted.judged]
+    validation = Predictions(dataset.listing.ids[rows], dataset.listing.groups[rows], labels, fitted.logits)
+    meta = replace(
+        prepared.meta, selection=fitted.selection, threshold=round(threshold, 6), temperature=round(temperature, 6)
+    )
+    return meta, validation
+
+
+def _predict_test(
+    prepared: Prepared,
+    fitted: Fitted,
+    dataset: Dataset,
+    bank: np.ndarray,
+    device: torch.device,
+    progress: Progress | None,
+) -> Predictions:
+    rows = dataset.parts.test
+    if prepared.strategy.head_only:
+        cache = embedding_cache(prepared.model, prepared.spec, prepared.data, prepared.settings.augment, device)
+        embeddings = cache.get(_Rows(bank, rows), rows, 0, progress)[:, 0]
+        prepared.model.cpu()
+        with torch.no_grad():
+            logits = prepared.model.head.layers(torch.from_numpy(embeddings)).numpy()
+    else:
+        logits = predict_logits(prepared.model, _Rows(bank, rows), prepared.spec.image, device, progress)
+    return Predictions(dataset.listing.ids[rows], dataset.listing.groups[rows], dataset.listing.labels[rows], logits)
+
+
+class _Rows:
+    """A view of some rows of a memory-mapped array that reads them only when they are asked for."""
+
+    def __init__(self, images: np.ndarray, rows: np.ndarray) -> None:
+        self._images, self._rows = images, rows
+
+    def __len__(self) -> int:
+        return len(self._rows)
+
+    def __getitem__(self, which: Any) -> np.ndarray:
+        return self._images[self._rows[which]]
+
+
+def _rounded(values: dict[str, float]) -> dict[str, float]:
+    return {name: round(value, 6) for name, value in values.items()}
+
+
+def what_to_keep(keep: Keep, cell: Cell, seeds: list[int], sizes: list[int | None]) -> Keep:
+    """`served` is what the app answers with: the first seed, light weights at every size and heavy ones at the
+    largest, no control. Comes down to `all`, `light` or `none` for a cell.
+    """
+    if keep != "served":
+        return keep
+    if MODELS[cell.model].family == "control" or cell.seed != seeds[0]:
+        return "none"
+    largest = None if None in sizes else max(size for size in sizes if size is not None)
+    return "all" if cell.train_size == largest else "light"
+
+
+def stored_run(prepared: Prepared, store: Path | None = None) -> Path | None:
+    """The folder of the same run if it is in the store and sound."""
+    return open_store(store).folder_of(prepared.meta.run)
