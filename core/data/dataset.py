@@ -1,0 +1,78 @@
+"""A data set ready for use: listed, scanned once, audited, split."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from core.data.audit import SIZE as SCAN_SIZE
+from core.data.audit import find_copies
+from core.data.banks import Bank, Progress, open_bank
+from core.data.listing import Listing
+from core.data.specs import DatasetSpec, list_images
+from core.data.splits import Parts, Subset, nested_subset, split
+from core.storage import sha256_of
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """A data set on this machine.
+
+    Attributes:
+        spec: its facts.
+        listing: its images.
+        labels: names of the classes.
+        parts: its split.
+        fingerprint: SHA-256 over ids, labels and the files' contents; equal on every machine with equal data.
+        split_hash: SHA-256 over the fingerprint and who is in which part.
+    """
+
+    spec: DatasetSpec
+    listing: Listing
+    labels: tuple[str, ...]
+    parts: Parts
+    fingerprint: str
+    split_hash: str
+
+    def bank(self, size: int, progress: Progress | None = None) -> Bank:
+        """All images at one size, in the order of the listing."""
+        return open_bank(self.listing, size, self.spec.channels, progress)
+
+    def subset(self, size: int | None, seed: int) -> Subset:
+        """`size` training images a class (None: all), nested within a seed."""
+        return nested_subset(self.listing.ids, self.listing.labels, self.parts.train, self.labels, size, seed)
+
+
+def scan(spec: DatasetSpec, progress: Progress | None = None) -> tuple[Listing, Bank]:
+    """Lists a data set and reads every file once, into the small grey bank that the audit compares."""
+    listing = list_images(spec)
+    return listing, open_bank(listing, SCAN_SIZE, 1, progress)
+
+
+def load_dataset(spec: DatasetSpec, progress: Progress | None = None) -> Dataset:
+    """Lists, scans, audits and splits a data set.
+
+    Args:
+        spec: its row.
+        progress: called with (images done, images in all) while files are read for the first time.
+    Raises:
+        DataUnavailable: if it is not on this machine.
+        LeakFound: if a group is on both sides of the split.
+    """
+    listing, bank = scan(spec, progress)
+    readable = np.ones(len(listing), bool)
+    readable[list(bank.errors)] = False
+    parts = split(listing.labels, listing.groups, listing.parts, readable, find_copies(bank))
+    fingerprint = sha256_of(
+        f"{name}|{np.asarray(label).tolist()}|{content}"
+        for name, label, content in sorted(
+            zip(listing.ids.tolist(), listing.labels.tolist(), bank.content, strict=True), key=lambda row: row[0]
+        )
+    )
+    membership = [fingerprint]
+    for name, indices in (("train", parts.train), ("validation", parts.validation), ("test", parts.test)):
+        membership += [name, *sorted(listing.ids[indices].tolist())]
+    return Dataset(
+        spec, listing, spec.labels or listing.labels_found, parts, fingerprint, sha256_of(membership)
+    )

@@ -1,0 +1,112 @@
+"""From the bytes of an image file to pixels. Every file, uploaded or from a data set, goes through `decode`.
+
+Only PNG and JPEG are read, recognised by content. Nothing is decoded before its size is known to be acceptable.
+"""
+
+from __future__ import annotations
+
+import io
+import warnings
+
+import numpy as np
+from PIL import Image, ImageOps, UnidentifiedImageError
+
+from core.errors import UnreadableImage
+
+FORMATS = ("PNG", "JPEG")
+SUFFIXES = (".png", ".jpg", ".jpeg")
+MAX_PIXELS = 64_000_000
+MAX_BYTES = 64 * 2**20
+MIN_SIDE = 16
+_WIDE_GREY = ("I", "I;16", "I;16B", "I;16L", "F")
+
+
+def decode(content: bytes) -> Image.Image:
+    """Decodes one PNG or JPEG, turned upright by its EXIF orientation.
+
+    16-bit grey is stretched from its own darkest to its own brightest pixel; transparency is laid over black; CMYK and
+    palettes become RGB.
+
+    Args:
+        content: the bytes of the file.
+    Returns:
+        an image of mode L (grey) or RGB.
+    Raises:
+        UnreadableImage: if the content is empty, of another format, animated, damaged, too large or too small.
+    """
+    if not content:
+        raise UnreadableImage("The file is empty.")
+    if len(content) > MAX_BYTES:
+        raise UnreadableImage(f"The file has {len(content) / 2**20:.0f} MB; at most {MAX_BYTES // 2**20} MB are read.")
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # the limit below is stricter
+            image = Image.open(io.BytesIO(content), formats=FORMATS)
+            _check_header(image)
+            image.load()
+    except Image.DecompressionBombError:
+        raise UnreadableImage(f"The image has more than {MAX_PIXELS // 10**6} million pixels. Make it smaller.") from None
+    except UnidentifiedImageError:
+        raise UnreadableImage("This is not a PNG or JPEG image, whatever its name says. Save it as PNG or JPEG.") from None
+    except UnreadableImage:
+        raise
+    except Exception as error:  # decoders raise many kinds on damaged input
+        raise UnreadableImage(f"The image is damaged or cut short ({type(error).__name__}). Export it again.") from None
+    return _plain(ImageOps.exif_transpose(image))
+
+
+def _check_header(image: Image.Image) -> None:
+    width, height = image.size
+    if width * height > MAX_PIXELS:
+        raise UnreadableImage(
+            f"The image has {width} x {height} pixels; at most {MAX_PIXELS // 10**6} million are read. Make it smaller."
+        )
+    if min(width, height) < MIN_SIDE:
+        raise UnreadableImage(f"The image has {width} x {height} pixels; at least {MIN_SIDE} a side are needed.")
+    if getattr(image, "n_frames", 1) > 1:
+        raise UnreadableImage(f"The file holds {image.n_frames} frames; give one still image a file.")
+
+
+def _plain(image: Image.Image) -> Image.Image:
+    if image.mode in ("L", "RGB"):
+        return image
+    if image.mode in _WIDE_GREY:
+        return Image.fromarray(_stretch(np.asarray(image, dtype=np.float64)))
+    if image.mode == "1":
+        return image.convert("L")
+    if image.mode in ("LA", "La"):
+        return Image.alpha_composite(Image.new("RGBA", image.size, "black"), image.convert("RGBA")).convert("L")
+    if "A" in image.mode or "transparency" in image.info:
+        return Image.alpha_composite(Image.new("RGBA", image.size, "black"), image.convert("RGBA")).convert("RGB")
+    return image.convert("RGB")
+
+
+def _stretch(pixels: np.ndarray) -> np.ndarray:
+    low, high = float(pixels.min()), float(pixels.max())
+    if high <= low:
+        return np.zeros(pixels.shape, np.uint8)
+    return np.round((pixels - low) * (255 / (high - low))).astype(np.uint8)
+
+
+def to_array(image: Image.Image, size: int, channels: int) -> np.ndarray:
+    """Resizes to a square (antialiased bilinear, aspect ratio not kept) and lays channels first.
+
+    Args:
+        image: as `decode` returns it.
+        size: side in pixels.
+        channels: 1 for grey, 3 for RGB.
+    Returns:
+        (channels, size, size), uint8.
+    """
+    image = image.convert("L" if channels == 1 else "RGB")
+    if image.size != (size, size):
+        image = image.resize((size, size), Image.Resampling.BILINEAR)
+    pixels = np.asarray(image)
+    return pixels[None] if channels == 1 else np.ascontiguousarray(pixels.transpose(2, 0, 1))
+
+
+def encode_png(pixels: np.ndarray) -> bytes:
+    """(H, W) or (H, W, 3) uint8 pixels as the bytes of a PNG file."""
+    buffer = io.BytesIO()
+    Image.fromarray(pixels).save(buffer, "PNG", compress_level=1)
+    return buffer.getvalue()

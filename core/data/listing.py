@@ -1,0 +1,64 @@
+"""What a data set's loader returns: one row an image, before any pixel is decoded."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from core.storage import sha256_of
+
+TRAIN, VALIDATION, TEST = "train", "validation", "test"
+
+
+@dataclass(frozen=True)
+class Listing:
+    """The images of a data set as its publisher ships them.
+
+    Attributes:
+        ids: (N,) names, unique, stable between machines (paths relative to the data set's folder).
+        labels: (N,) class indices; or (N, findings) of 0, 1 and NaN (unknown) for multilabel sets.
+        groups: (N,) what must stay on one side of a split (patient, lesion), as text.
+        parts: (N,) `train`, `validation`, `test`, or "" where the publisher does not say.
+        read: the bytes of image i, a PNG or JPEG file.
+        stamp: changes when any file does; cheap to compute, not portable between machines.
+        labels_found: names of the classes, where the folder itself defines them.
+    """
+
+    ids: np.ndarray
+    labels: np.ndarray
+    groups: np.ndarray
+    parts: np.ndarray
+    read: Callable[[int], bytes]
+    stamp: str
+    labels_found: tuple[str, ...] = ()
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+
+def stamp_of_files(root: Path, ids: np.ndarray) -> str:
+    """A listing's `stamp` from names, sizes and times of change."""
+    rows = []
+    for name in ids:
+        status = (root / name).stat()
+        rows.append(f"{name}|{status.st_size}|{status.st_mtime_ns}")
+    return sha256_of(rows)
+
+
+def listing_of_files(
+    root: Path, rows: list[tuple[str, object, str, str]], labels_found: tuple[str, ...] = ()
+) -> Listing:
+    """A listing over files below `root` from rows of (id, label, group, part)."""
+    ids = np.array([row[0] for row in rows], dtype=str)
+    return Listing(
+        ids=ids,
+        labels=np.array([row[1] for row in rows]),
+        groups=np.array([row[2] for row in rows], dtype=str),
+        parts=np.array([row[3] for row in rows], dtype=str),
+        read=lambda index: (root / str(ids[index])).read_bytes(),
+        stamp=stamp_of_files(root, ids),
+        labels_found=labels_found,
+    )
