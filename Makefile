@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: app setup test lint
+.PHONY: app setup test lint results
 .DELETE_ON_ERROR:
 
 app: setup
@@ -25,6 +25,9 @@ lint: $(VENV)/.installed-dev
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+
+results: setup
+	$(BIN)/python -m trainer results --write README.md
 
 test: lint
 	$(BIN)/python -m pytest

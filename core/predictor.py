@@ -12,13 +12,13 @@ from PIL import Image
 
 from core.checkpoints import WEIGHTS_FILE, RunMeta, read_run, read_weights
 from core.data.images import to_array
-from core.data.specs import DatasetSpec
 from core.data.transforms import normalise, to_unit
 from core.errors import CorruptRun
 from core.explain.methods import EXPLAINERS, Explanation, explain
 from core.metrics.calibration import probabilities_of
 from core.models import MODELS
-from core.models.classifier import Classifier
+from core.models.classifier import HEAD_LAYERS, Classifier, linear_layers
+from core.models.own_encoders import weights_of
 from core.types import ImageSpec
 
 
@@ -42,19 +42,18 @@ class Predictor:
 
     Args:
         folder: the run's folder.
-        dataset: the data set's row, which decides on the medical encoder.
         device: where it runs.
     Raises:
         CorruptRun: if the run is damaged or keeps no weights.
         WeightsUnavailable: if its encoder cannot be had here.
     """
 
-    def __init__(self, folder: Path, dataset: DatasetSpec, device: torch.device | None = None) -> None:
+    def __init__(self, folder: Path, device: torch.device | None = None) -> None:
         self.meta = read_run(folder)
         if not self.meta.has_weights:
             raise CorruptRun(f"The run {self.meta.run} keeps no {WEIGHTS_FILE}; only its results are stored.")
         self.device = device or torch.device("cpu")
-        self._model = load_classifier(self.meta, dataset, folder).to(self.device, memory_format=torch.channels_last)
+        self._model = load_classifier(self.meta, folder).to(self.device).to(memory_format=torch.channels_last)
         self._lock = threading.Lock()
 
     def __call__(
@@ -93,13 +92,23 @@ def decide(meta: RunMeta, probabilities: np.ndarray) -> np.ndarray:
     return np.where(probabilities[:, meta.positive] >= meta.threshold, meta.positive, 1 - meta.positive)
 
 
-def load_classifier(meta: RunMeta, dataset: DatasetSpec, folder: Path) -> Classifier:
-    """Rebuilds a run's classifier: the encoder's starting weights, then whatever the run trained."""
-    spec = MODELS[meta.model]
-    model = spec.build(len(meta.labels), dataset, meta.seed)
+def load_classifier(meta: RunMeta, folder: Path) -> Classifier:
+    """Rebuilds a run's classifier: the encoder's starting weights, then whatever the run trained.
+
+    Raises:
+        CorruptRun: if the stored tensors are not those that the run must have, or its encoder is not the one here.
+        WeightsUnavailable: if the encoder cannot be had.
+    """
+    if meta.model not in MODELS:
+        raise CorruptRun(f"The run {meta.run} is of the model {meta.model}, which this program no longer has.")
+    if meta.trained == "head" and weights_of(MODELS[meta.model], meta.dataset).sha256 != meta.encoder["sha256"]:
+        raise CorruptRun(f"The run {meta.run} was made with another encoder than the one here. Run it again.")
+    model = MODELS[meta.model].build(len(meta.labels), meta.dataset, meta.seed)
     state = read_weights(folder)
+    if HEAD_LAYERS + "3.weight" not in state and HEAD_LAYERS + "0.weight" in state:  # logistic regression as a head
+        model.head.layers = linear_layers(state[HEAD_LAYERS + "0.weight"].shape[1], len(meta.labels))
     encoder = {key for key in model.state_dict() if key.startswith("encoder.")}
-    if set(state) not in (set(model.state_dict()), set(model.state_dict()) - encoder):
+    if set(state) != set(model.state_dict()) - (encoder if meta.trained == "head" else set()):
         raise CorruptRun(f"{folder.name}/{WEIGHTS_FILE} holds other tensors than {meta.model} has.")
     try:
         model.load_state_dict(state, strict=False)

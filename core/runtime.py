@@ -55,6 +55,15 @@ def pick_device(name: str) -> torch.device:
     return torch.device("cuda" if available and name != "cpu" else "cpu")
 
 
+def describe_device(device: torch.device) -> str:
+    """What a run ran on, in words."""
+    import torch
+
+    if device.type == "cuda":
+        return torch.cuda.get_device_name(device)
+    return f"{torch.get_num_threads()} CPU threads"
+
+
 def library_versions() -> dict[str, str]:
     """Versions of the libraries on which results depend."""
     found = {}

@@ -3,9 +3,19 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal, Protocol
+
+import numpy as np
 
 Task = Literal["binary", "multiclass", "multilabel"]
+
+
+class Images(Protocol):
+    """(N, C, S, S) uint8 pixels that can be indexed by position: an array, or rows of one read when asked for."""
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, which: Any) -> np.ndarray: ...
 
 
 @dataclass(frozen=True)

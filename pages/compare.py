@@ -5,7 +5,9 @@ import pandas as pd
 import streamlit as st
 from sklearn.metrics import confusion_matrix
 
+from core.errors import LowshotError
 from core.metrics import METRICS
+from core.results import by_series
 from core.ui import cached, charts, frame, pickers, words
 
 frame.require(__file__)
@@ -17,8 +19,8 @@ store = cached.store()
 words.problems(store)
 left, right = st.columns(2)
 with left:
-    dataset = pickers.dataset_with_runs(store, "compare_dataset")
-metas = store.metas(dataset)
+    metas = pickers.comparable_runs(store, "compare")
+dataset = metas[0].dataset
 sizes = sorted({meta.train_size for meta in metas if meta.train_size is not None})
 sizes_shown = [*sizes, *([None] if any(meta.train_size is None for meta in metas) else [])]
 with right:
@@ -26,7 +28,7 @@ with right:
         "Labelled training images per class", sizes_shown, value=sizes_shown[-1], key="compare_size",
         format_func=lambda n: "all" if n is None else str(n),
     )  # fmt: skip
-series = pickers.by_series([meta for meta in metas if meta.train_size == size])
+series = by_series([meta for meta in metas if meta.train_size == size])
 shown = st.multiselect(
     "Series", list(series), default=list(series), format_func=lambda s: charts.series_title(*s), key="compare_series"
 )
@@ -45,12 +47,22 @@ seed_of_interval = st.segmented_control(
     help="Over seeds: how much the draw of training images matters. Over test images: how sure the mean over "
     "these seeds is, by bootstrap with patients drawn whole. They answer different questions and are never mixed.",
 )
+try:
+    scores = {name: [cached.scores(folders[meta.run], meta) for meta in series[name]] for name in shown}
+    intervals = {
+        name: cached.estimates([(folders[meta.run], meta) for meta in series[name]])
+        for name in shown
+        if seed_of_interval == "images"
+    }
+except LowshotError as error:
+    st.error(words.escape(str(error)))
+    st.stop()
 rows = []
 for name in shown:
     row = {"Series": charts.series_title(*name), "Seeds": len(series[name])}
     for metric in METRICS.values():
         if seed_of_interval == "images":
-            estimate = cached.estimates([folders[meta.run] for meta in series[name]], series[name])[metric.name]
+            estimate = intervals[name][metric.name]
             row[metric.title] = f"{estimate.value:.3f} ({estimate.low:.3f} to {estimate.high:.3f})"
         else:
             values = [meta.metrics[metric.name] for meta in series[name]]
@@ -58,7 +70,7 @@ for name in shown:
     rows.append(row)
 metrics = pd.DataFrame(rows)
 st.dataframe(metrics, hide_index=True, width="stretch", alt="Metrics of each series with intervals")
-count = len(cached.scores(folders[series[shown[0]][0].run], series[shown[0]][0]).labels)
+count = len(scores[shown[0]][0].labels)
 st.caption(
     f"n = {count} test images. At the operating point fitted inside each training subset. "
     + (
@@ -69,7 +81,6 @@ st.caption(
 )
 st.download_button("Download (CSV)", metrics.to_csv(index=False), f"{dataset}-n{size or 'full'}.csv", "text/csv")
 
-scores = {name: [cached.scores(folders[meta.run], meta) for meta in series[name]] for name in shown}
 st.subheader("Confusion matrices")
 seeds = sorted({meta.seed for name in shown for meta in series[name]})
 seed = st.segmented_control("Seed", seeds, default=seeds[0], key="compare_seed") if len(seeds) > 1 else seeds[0]

@@ -4,7 +4,6 @@ import streamlit as st
 from PIL import Image
 
 from core.checkpoints import RunMeta
-from core.data import DATASETS
 from core.data.images import MAX_BYTES, decode, encode_png
 from core.data.phantom import phantom_at
 from core.errors import CorruptRun, UnreadableImage, WeightsUnavailable
@@ -12,20 +11,25 @@ from core.explain import EXPLAINERS
 from core.explain.overlay import overlay
 from core.models import FAMILY_TITLES
 from core.predictor import Prediction
-from core.serving import SERVED_FAMILIES, candidates, served_runs
+from core.serving import SERVED_FAMILIES, candidates
+from core.storage import sha256_of
 from core.ui import cached, charts, frame, words
 
 frame.require(__file__)
 
 SHOWN_SIDE = 512
 MAX_FILES = 20
+EXAMPLE = 2003
 
 st.title("Diagnose")
 st.write("Upload images and see what three differently trained networks make of them.")
 
 store = cached.store()
 words.problems(store)
-tasks = [name for name in DATASETS if served_runs(store, name)]
+titles = {meta.dataset: meta.dataset_title for meta in store.metas()}
+names = tuple(sorted(meta.run for meta in store.metas()))
+answering = {name: served for name in titles if (served := cached.served(store, name, names))}
+tasks = list(answering)
 if not tasks:
     st.info(
         "No trained run with weights is stored yet. Train one: `python -m trainer curve --dataset phantom --models "
@@ -38,32 +42,40 @@ if not tasks:
 def run_title(meta: RunMeta) -> str:
     """A run in few words, for a menu."""
     size = meta.train_size if meta.train_size is not None else "all"
-    return f"{charts.series_title(meta.model, meta.strategy)} · {size} per class"
+    return f"{charts.series_title(meta.model, meta.strategy)} · {size} per class · seed {meta.seed}"
 
 
-with st.sidebar:
-    task = st.selectbox("Task", tasks, format_func=lambda name: DATASETS[name].title, key="diagnose_task")
-    defaults = served_runs(store, task)
-    chosen = {}
-    for family in SERVED_FAMILIES:
-        runs = candidates(store, task, family)
-        if runs:
-            names = [folder for folder, _ in runs]
-            chosen[family] = st.selectbox(
-                FAMILY_TITLES[family],
-                runs,
-                index=names.index(defaults[family][0]),
-                format_func=lambda row: run_title(row[1]),
-                key=f"diagnose_{task}_{family}",
-                help="Which stored run of this family answers. By default the one with most labels that did best on "
-                "images held out inside its own subset.",
-            )
-    explainer = EXPLAINERS[st.selectbox("Heatmap", list(EXPLAINERS), format_func=lambda name: EXPLAINERS[name].title)]
-    opacity = st.slider("Heatmap opacity", 0.0, 1.0, 0.6, 0.05, key="diagnose_opacity")
-
-spec = DATASETS[task]
-if spec.synthetic:
+linked = st.query_params.get("task", "")
+task = st.selectbox(
+    "Task",
+    tasks,
+    index=tasks.index(linked) if linked in tasks else 0,
+    format_func=titles.__getitem__,
+    key="diagnose_task",
+)
+synthetic = any(meta.synthetic for meta in store.metas(task))
+if synthetic:
     st.warning("This task is synthetic: its images are drawn by the program.", icon=":material/science:")
+
+with st.expander("Which networks answer, and how heatmaps are drawn", icon=":material/tune:"):
+    defaults = answering[task]
+    chosen = {}
+    for family, column in zip(defaults, st.columns(len(defaults)), strict=True):
+        runs = {meta.run: (folder, meta) for folder, meta in candidates(store, task, family)}
+        run = column.selectbox(
+            FAMILY_TITLES[family],
+            list(runs),
+            index=list(runs).index(defaults[family][1].run),
+            format_func=lambda name, runs=runs: run_title(runs[name][1]),
+            key=f"diagnose_{task}_{family}",
+            help="By default the run with most labels that did best on images held out inside its own subset.",
+        )
+        chosen[family] = runs[run]
+    left, right = st.columns(2)
+    explainer = EXPLAINERS[left.selectbox("Heatmap", list(EXPLAINERS), format_func=lambda name: EXPLAINERS[name].title)]
+    opacity = right.slider("Heatmap opacity", 0.0, 1.0, 0.6, 0.05, key="diagnose_opacity")
+if missing := [FAMILY_TITLES[family] for family in SERVED_FAMILIES if family not in chosen]:
+    st.caption(f"No run with weights is stored for: {', '.join(missing)}.")
 
 uploads = st.file_uploader(
     f"PNG or JPEG, several at once (at most {MAX_FILES})", accept_multiple_files=True, key="diagnose_files",
@@ -74,64 +86,66 @@ items: list[tuple[str, bytes]] = [(upload.name, upload.getvalue()) for upload in
 if len(uploads) > MAX_FILES:
     st.warning(f"{len(uploads)} files were given; the first {MAX_FILES} are answered.")
 if example:
-    items.append(("Synthetic phantom", encode_png(phantom_at(2003).pixels)))
+    items.append(("Synthetic phantom", encode_png(phantom_at(EXAMPLE).pixels)))
+    if not synthetic:
+        st.info(
+            "The example is a synthetic phantom. The networks of this task have never seen one: their answers show how "
+            "the page works, nothing else.",
+            icon=":material/science:",
+        )
 
 
-def answer(image: Image.Image) -> dict[str, Prediction | str]:
-    """Each family's prediction, or why there is none."""
+def answer(image: Image.Image, digest: str) -> dict[str, Prediction | str]:
+    """Each family's prediction, or why there is none; kept for this visit, so that sliders do not ask again."""
     found: dict[str, Prediction | str] = {}
     for family, (folder, meta) in chosen.items():
-        try:
-            found[family] = cached.predictor(folder, meta)([image], explainer.name)[0]
-        except (CorruptRun, WeightsUnavailable) as error:
-            found[family] = str(error)
+        key = (digest, meta.run, explainer.name)
+        if key not in kept:
+            try:
+                kept[key] = cached.predictor(folder, meta)([image], explainer.name)[0]
+            except (CorruptRun, WeightsUnavailable) as error:
+                kept[key] = str(error)
+        found[family] = kept[key]
     return found
 
 
-def show_family(family: str, image: Image.Image, prediction: Prediction | str) -> None:
+def show_family(meta: RunMeta, image: Image.Image, prediction: Prediction | str) -> None:
     """One column: probability, decision, heatmap."""
-    _, meta = chosen[family]
     st.subheader(FAMILY_TITLES[meta.family], divider="gray")
     if isinstance(prediction, str):
-        st.error(prediction)
+        st.error(words.escape(prediction))
         return
     index = meta.positive if meta.positive is not None else prediction.decision
-    probability = prediction.probabilities[index]
-    st.metric(f"Probability of {meta.labels[index].lower()}", f"{probability:.0%}")
-    decision = meta.labels[prediction.decision]
-    at = (
-        f" (from {meta.threshold:.0%} upwards it says {meta.labels[index].lower()})"
-        if meta.positive is not None
-        else ""
-    )
-    st.write(f"Decision: **{decision}**{at}")
+    shown = meta.labels[index].lower()
+    st.metric(f"Probability of {words.escape(shown)}", f"{prediction.probabilities[index]:.1%}")
+    at = f", from {meta.threshold:.1%} upwards {words.escape(shown)}" if meta.positive is not None else ""
+    st.write(f"Decision: **{words.escape(meta.labels[prediction.decision])}**{at}")
     explanation = prediction.explanation
     assert explanation is not None
     target = meta.labels[explanation.target].lower()
     if explanation.degenerate:
-        st.info(f"No positive evidence for {target}: the heatmap is flat and is not painted.")
-    picture = overlay(image, explanation, opacity)
+        st.info(f"No positive evidence for {words.escape(target)}: the heatmap is flat and is not painted.")
+    title = charts.series_title(meta.model, meta.strategy)
     st.image(
-        picture,
-        caption=f"{explainer.title}: evidence for {target}",
-        alt=f"{explainer.title} of {charts.series_title(meta.model, meta.strategy)} for {target}; "
-        f"{words.where(explanation)}",
+        overlay(image, explanation, opacity),
+        caption=f"{explainer.title}: evidence for {words.escape(target)}",
+        alt=f"{explainer.title} of {title} for {target}; {words.where(explanation)}",
         width="stretch",
     )
-    st.caption(f"{charts.series_title(meta.model, meta.strategy)}, learnt from {meta.images} labelled images.")
+    st.caption(f"{title}, learnt from {meta.images} labelled images.")
 
 
 def show_item(name: str, content: bytes) -> None:
     """One uploaded file: the plain image beside the three answers."""
+    st.text(name)
     try:
         image = decode(content)
     except UnreadableImage as error:
-        st.error(f"**{name}**: {error}", icon=":material/broken_image:")
+        st.error(str(error), icon=":material/broken_image:")
         return
-    predictions = answer(image)
+    predictions = answer(image, sha256_of([content]))
     shown = image.copy()
     shown.thumbnail((SHOWN_SIDE, SHOWN_SIDE))
-    st.write(f"**{name}**")
     words.agreement([(chosen[f][1], p) for f, p in predictions.items() if isinstance(p, Prediction)])
     columns = st.columns(1 + len(predictions))
     with columns[0]:
@@ -139,9 +153,12 @@ def show_item(name: str, content: bytes) -> None:
         st.image(shown, caption="As uploaded", alt="The uploaded image without any overlay", width="stretch")
     for column, (family, prediction) in zip(columns[1:], predictions.items(), strict=True):
         with column:
-            show_family(family, shown, prediction)
+            show_family(chosen[family][1], shown, prediction)
 
 
+present = {sha256_of([content]) for _, content in items}
+kept = {key: value for key, value in st.session_state.get("diagnose_kept", {}).items() if key[0] in present}
+st.session_state["diagnose_kept"] = kept
 for name, content in items:
     with st.container(border=True):
         show_item(name, content)

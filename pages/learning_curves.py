@@ -4,6 +4,7 @@ import pandas as pd
 import streamlit as st
 
 from core.metrics import METRICS
+from core.results import by_series
 from core.ui import cached, charts, frame, pickers, words
 
 frame.require(__file__)
@@ -13,10 +14,10 @@ st.write("What does each family reach with how many labelled images? All familie
 
 store = cached.store()
 words.problems(store)
-left, middle, right = st.columns([3, 2, 2], vertical_alignment="bottom")
+left, middle, right = st.columns([3, 2, 2], vertical_alignment="top")
 with left:
-    dataset = pickers.dataset_with_runs(store, "curves_dataset")
-series = pickers.by_series(store.metas(dataset))
+    runs = pickers.comparable_runs(store, "curves")
+dataset, series = runs[0].dataset, by_series(runs)
 with middle:
     metric = st.selectbox("Metric", list(METRICS), format_func=lambda name: METRICS[name].title, key="curves_metric")
 with right:
@@ -54,7 +55,7 @@ def table() -> pd.DataFrame:
 
 summary = table()
 direction = "Higher is better." if METRICS[metric].higher_is_better else "Lower is better."
-best = summary.loc[summary["Mean"].idxmax() if METRICS[metric].higher_is_better else summary["Mean"].idxmin()]
+best = summary.loc[(summary["Mean"] if METRICS[metric].higher_is_better else -summary["Mean"]).idxmax()]
 st.write(
     f"**{METRICS[metric].title}.** {METRICS[metric].meaning} {direction} Best mean: {best['Series']} with "
     f"{best['Images per class']} images per class, {best['Mean']:.3f}."
@@ -65,10 +66,10 @@ charts.draw(
     alt=f"{METRICS[metric].title} against labelled images per class for {len(points)} series; the table below holds "
     "the same numbers.",
 )
-tests = {meta.fingerprint: meta for metas in points.values() for meta in metas}
 st.caption(
     "Line: mean over seeds, each a different draw of training images. Band: lowest to highest seed. Measured on the "
-    "same untouched test images, at the operating point fitted inside each training subset."
+    "same untouched test images, at the operating point fitted inside each training subset. Hollow marker: a class had "
+    "fewer images than asked for and gave all it has."
 )
 st.dataframe(
     summary, hide_index=True, width="stretch", alt=f"{METRICS[metric].title} by series and size",

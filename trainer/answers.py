@@ -4,20 +4,21 @@ from __future__ import annotations
 
 import argparse
 import json
+import sys
 from pathlib import Path
 from typing import Any
 
+import torch
 from PIL import Image
 
 from core.checkpoints import RunMeta, open_store
-from core.data import DATASETS
 from core.data.images import decode
-from core.data.specs import DatasetSpec
-from core.errors import BadRequest, CorruptRun, UnknownName, UnreadableImage
+from core.errors import BadRequest, CorruptRun, UnknownName, UnreadableImage, WeightsUnavailable
 from core.explain.overlay import overlay
 from core.predictor import Prediction, Predictor
 from core.runtime import pick_device
 from core.serving import served_runs
+from core.storage import sha256_of
 
 OPACITY = 0.6
 
@@ -39,27 +40,18 @@ def find_run(name: str) -> tuple[Path, RunMeta]:
     return folder, store.runs[folder]
 
 
-def spec_of(meta: RunMeta) -> DatasetSpec:
-    """The row of the data set a run was made on."""
-    if meta.dataset not in DATASETS:
-        raise BadRequest(f"{meta.dataset} is not a registered data set; run the comparison on its folder again.")
-    return DATASETS[meta.dataset]
-
-
 def predict(arguments: argparse.Namespace) -> int:
     """`predict`: 1 only if no image could be read."""
     device = pick_device(arguments.device)
-    if arguments.run:
-        chosen = [find_run(arguments.run)]
-    else:
-        chosen = list(served_runs(open_store(), DATASETS[arguments.dataset].name).values())
-        if not chosen:
-            raise BadRequest(f"No run with weights is stored for {arguments.dataset}; train one with curve first.")
-    predictors = [Predictor(folder, spec_of(meta), device) for folder, meta in chosen]
+    named = [find_run(arguments.run)] if arguments.run else []
+    predictors = _ready(named or list(served_runs(open_store(), arguments.dataset).values()), device)
+    if not predictors:
+        raise BadRequest(f"No run with weights answers for {arguments.dataset}; train one with curve first.")
     answered = 0
     for path in arguments.images:
         try:
-            image = decode(path.read_bytes())
+            content = path.read_bytes()
+            image = decode(content)
         except (UnreadableImage, OSError) as error:
             why = str(error) if isinstance(error, UnreadableImage) else "The file cannot be opened."
             print(json.dumps({"image": str(path), "error": why}) if arguments.json else f"{path}: {why}", flush=True)
@@ -69,10 +61,20 @@ def predict(arguments: argparse.Namespace) -> int:
             prediction = predictor([image], "grad-cam" if arguments.cam else None)[0]
             row = _row(path, predictor.meta, prediction)
             if arguments.cam:
-                row |= _write_overlay(arguments.cam, path, predictor.meta, image, prediction)
+                row |= _write_overlay(arguments.cam, path, content, predictor.meta, image, prediction)
             said = f"{path}: {row['model']}: {row['label']} {row['probability']:.3f}, decided {row['decision']}"
             print(json.dumps(row) if arguments.json else said, flush=True)
     return 0 if answered else 1
+
+
+def _ready(chosen: list[tuple[Path, RunMeta]], device: torch.device) -> list[Predictor]:
+    found = []
+    for folder, meta in chosen:
+        try:
+            found.append(Predictor(folder, device))
+        except (CorruptRun, WeightsUnavailable) as error:
+            print(f"left out: {meta.run}: {error}", file=sys.stderr)
+    return found
 
 
 def _row(path: Path, meta: RunMeta, prediction: Prediction) -> dict[str, Any]:
@@ -90,10 +92,10 @@ def _row(path: Path, meta: RunMeta, prediction: Prediction) -> dict[str, Any]:
 
 
 def _write_overlay(
-    folder: Path, path: Path, meta: RunMeta, image: Image.Image, prediction: Prediction
+    folder: Path, path: Path, content: bytes, meta: RunMeta, image: Image.Image, prediction: Prediction
 ) -> dict[str, Any]:
     assert prediction.explanation is not None
     folder.mkdir(parents=True, exist_ok=True)
-    target = folder / f"{path.stem}-{meta.model}.png"
+    target = folder / f"{path.stem}-{sha256_of([content])[:8]}-{meta.run}.png"
     overlay(image, prediction.explanation, OPACITY).save(target)
     return {"cam": str(target), "no_evidence": prediction.explanation.degenerate}

@@ -112,6 +112,7 @@ def build_parser() -> argparse.ArgumentParser:
     results = commands.add_parser("results", help="every stored run of a data set")
     results.add_argument("--dataset", default="kermany")
     results.add_argument("--json", action="store_true")
+    results.add_argument("--write", type=Path, metavar="DOCUMENT", help="fill the result tables of a Markdown file")
     return parser
 
 

@@ -19,16 +19,18 @@ from core.data.audit import find_copies
 from core.data.banks import Progress
 from core.data.dataset import Dataset, load_dataset, scan
 from core.data.specs import is_present, own_folder
-from core.errors import BadRequest, CorruptRun
+from core.errors import BadRequest, CorruptRun, LowshotError
 from core.metrics import METRICS, Scores, bootstrap
 from core.metrics.calibration import probabilities_of
 from core.models import MODELS
+from core.results import by_series
 from core.runtime import pick_device
-from trainer.answers import find_run, predict, spec_of
+from trainer.answers import find_run, predict
 from trainer.pretraining import pretrain
 from trainer.progress import bar
 from trainer.strategies import STRATEGIES
 from trainer.sweep import Prepared
+from trainer.tables import write_tables
 
 ROW = ("dataset", "model", "family", "strategy", "train_size", "seed", "subset_hash", "metrics", "metrics_at_half")
 
@@ -70,6 +72,8 @@ def list_all(arguments: argparse.Namespace) -> int:
 
 def _dataset(arguments: argparse.Namespace) -> Dataset:
     spec = own_folder(arguments.folder) if arguments.folder else DATASETS[arguments.dataset]
+    if spec.corpus_only:
+        raise BadRequest(f"{spec.name} serves for pretraining only so far; this version has no sound split of it.")
     with bar(f"{spec.name}: reading") as show:
         dataset = load_dataset(spec, show)
     for note in dataset.parts.notes:
@@ -86,13 +90,14 @@ def run(arguments: argparse.Namespace) -> int:
         raise BadRequest("run takes one size and one seed; use curve for several.")
     dataset = _dataset(arguments)
     cell = Cell(dataset.spec.name, arguments.model, arguments.strategy, arguments.size[0], arguments.seed[0])
-    bank = dataset.bank(MODELS[cell.model].image.size).images
-    prepared = sweep.prepare(cell, dataset, bank)
-    stored = sweep.stored_run(prepared)
+    prepared = sweep.prepare(cell, dataset)
+    stored = open_store().folder_of(prepared.meta.run)
     if stored and not arguments.again:
         _print_runs([read_run(stored)], arguments.json)
         return 0
     device = pick_device(arguments.device)
+    with bar(f"{dataset.spec.name}: decoding") as show:
+        bank = dataset.bank(prepared.spec.image.size, show).images
     with bar(cell.title, "step") as show:
         if stored:
             return _compare(prepared, dataset, bank, stored, device, show, arguments.json)
@@ -145,21 +150,30 @@ def curve(arguments: argparse.Namespace) -> int:
         for seed in arguments.seeds
     ]
     folders = {folder.name: folder for folder in open_store().runs}
+    answered, failed = 0, set()
     with bar("curve", "run") as show:
         for done, cell in enumerate(cells):
             show(done, len(cells))
-            size = MODELS[cell.model].image.size
-            with bar(f"{dataset.spec.name}: decoding at {size} px") as reading:
-                bank = dataset.bank(size, reading).images
-            prepared = sweep.prepare(cell, dataset, bank)
-            folder = folders.get(prepared.meta.run)
-            if folder is None:
-                keep = sweep.what_to_keep(arguments.keep_weights, cell, arguments.seeds, arguments.sizes)
-                with bar(cell.title, "step") as steps:
-                    folder = sweep.run_cell(prepared, dataset, bank, keep, device, progress=steps)
+            if (cell.model, cell.strategy) in failed:
+                continue
+            try:
+                prepared = sweep.prepare(cell, dataset)
+                folder = folders.get(prepared.meta.run)
+                if folder is None:
+                    size = prepared.spec.image.size
+                    with bar(f"{dataset.spec.name}: decoding at {size} px") as reading:
+                        bank = dataset.bank(size, reading).images
+                    keep = sweep.what_to_keep(arguments.keep_weights, cell, arguments.seeds, arguments.sizes)
+                    with bar(cell.title, "step") as steps:
+                        folder = sweep.run_cell(prepared, dataset, bank, keep, device, progress=steps)
+            except LowshotError as error:
+                failed.add((cell.model, cell.strategy))
+                _say(f"stopped: {cell.title}: {error} The rest of its curve is left out.")
+                continue
+            answered += 1
             _print_runs([read_run(folder)], arguments.json)
         show(len(cells), len(cells))
-    return 0
+    return 0 if answered else 2
 
 
 def evaluate(arguments: argparse.Namespace) -> int:
@@ -169,15 +183,17 @@ def evaluate(arguments: argparse.Namespace) -> int:
     from trainer.loop import predict_logits
 
     folder, meta = find_run(arguments.run)
-    dataset = load_dataset(spec_of(meta))
+    if meta.dataset not in DATASETS:
+        raise BadRequest(f"{meta.dataset} is not a registered data set; its test images cannot be found again.")
+    dataset = load_dataset(DATASETS[meta.dataset])
     if dataset.split_hash != meta.split_hash:
         raise BadRequest(f"The images of {meta.dataset} here are not those of the run: their split hashes differ.")
     if not meta.has_weights:
-        raise CorruptRun(f"The run {meta.run} keeps no weights; run it again with python -m trainer run --again.")
-    model = load_classifier(meta, dataset.spec, folder)
+        raise CorruptRun(f"The run {meta.run} keeps no weights. Remove its folder {folder} and run it again.")
+    model = load_classifier(meta, folder)
     rows = dataset.parts.test
     with bar("evaluating") as show:
-        images = dataset.bank(meta.size).images[rows]
+        images = dataset.bank(meta.size, show).images[rows]
         image = ImageSpec(meta.size, meta.mean, meta.std)
         logits = predict_logits(model, images, image, pick_device(arguments.device), show)
     stored = read_predictions(folder)
@@ -227,9 +243,11 @@ def results(arguments: argparse.Namespace) -> int:
     store = open_store()
     for place, why in store.problems.items():
         _say(f"left out: {place}: {why}")
-    order = list(MODELS)
-    metas = store.metas(arguments.dataset)
-    metas.sort(key=lambda m: (order.index(m.model), m.strategy, m.train_size or 10**9, m.seed))
+    if arguments.write:
+        changed = write_tables(arguments.write, store)
+        _say(f"{arguments.write}: {'tables written anew' if changed else 'tables were up to date'}")
+        return 0
+    metas = [meta for group in by_series(store.metas(arguments.dataset)).values() for meta in group]
     _print_runs(metas, arguments.json)
     return 0
 

@@ -34,7 +34,8 @@ class CorpusPart:
         spec, listing: the set.
         bank: its images at the pretraining size.
         train, validation, test: index arrays; validation and test are empty but for the judging set.
-        removed: name of the other set -> images removed because it holds a copy of them.
+        removed: name of the other set -> images removed because they are copies of its images: of any image of the
+            target, of held-out patients of the judging set, and, in sets left out of the corpus, of any image learnt.
     """
 
     spec: DatasetSpec
@@ -46,22 +47,23 @@ class CorpusPart:
     removed: dict[str, int]
 
 
-def gather(target: str, names: tuple[str, ...], size: int) -> list[CorpusPart]:
-    """Reads, audits and cleans the corpus.
+def gather(target: str, names: tuple[str, ...], left_out: tuple[str, ...], size: int) -> list[CorpusPart]:
+    """Reads, audits and cleans the corpus, and the sets left out of it on which transfer is judged.
 
     Args:
         target: the data set that the encoder must never have seen; "" for none.
-        names: sets to take, the judging set first; all must be on this machine.
+        names: sets to learn from, the judging set first; all must be on this machine.
+        left_out: sets that are not learnt from; images with a copy in the corpus are removed from them.
         size: side in pixels.
     Raises:
         DataUnavailable: if a named set is missing, or is the target or its relative.
     """
     kept_apart = relatives(target) if target else set()
-    if clash := kept_apart & set(names):
+    if clash := kept_apart & {*names, *left_out}:
         raise DataUnavailable(f"{', '.join(sorted(clash))} cannot be in the corpus: the target is {target}.")
     guards = {name: scan(DATASETS[name])[1] for name in sorted(kept_apart) if is_present(DATASETS[name])}
     parts: list[CorpusPart] = []
-    for name in names:
+    for name in (*names, *left_out):
         spec = DATASETS[name]
         with bar(f"{name}: reading") as show:
             listing, small = scan(spec, show)
@@ -75,11 +77,12 @@ def gather(target: str, names: tuple[str, ...], size: int) -> list[CorpusPart]:
             held_out = _held_out(listing, small)
         else:
             held_out = {part: np.array([], int) for part in _HELD_OUT}
-            judged = next((part for part in parts if part.spec.name == JUDGE), None)
-            if judged is not None:
-                copies = find_copies(small, scan(judged.spec)[1])
-                crossing = np.isin(copies.second, np.concatenate([judged.validation, judged.test]))
-                removed[f"{JUDGE}, held-out patients"] = _drop(keep, np.unique(copies.first[crossing]))
+            for part in parts[: len(names)]:
+                copies = find_copies(small, scan(part.spec)[1])
+                held_from_it = np.concatenate([part.validation, part.test])
+                forbidden = held_from_it if name in names else np.concatenate([held_from_it, part.train])
+                crossing = np.isin(copies.second, forbidden)
+                removed[part.spec.name] = _drop(keep, np.unique(copies.first[crossing]))
         held = np.concatenate(list(held_out.values()))
         train = np.setdiff1d(np.flatnonzero(keep), held)
         parts.append(CorpusPart(spec, listing, bank, train, held_out["validation"], held_out["test"], removed))

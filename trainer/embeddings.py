@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import hashlib
+import os
+import shutil
+import tempfile
 from pathlib import Path
 
 import numpy as np
@@ -14,9 +17,10 @@ from core.data.transforms import AUGMENTATIONS, normalise, to_unit
 from core.models.classifier import Classifier
 from core.runtime import cache_folder
 from core.storage import sha256_of
-from core.types import ImageSpec
+from core.types import Images, ImageSpec
 
 _BATCH = 32
+_VERSION = "1"  # raised when an augmentation of the same name changes
 
 
 class EmbeddingCache:
@@ -39,10 +43,10 @@ class EmbeddingCache:
     ) -> None:
         self._model, self._image, self._augment, self._device = model, image, augment, device
         self._rows = rows
-        key = sha256_of([state_hash(model.encoder), fingerprint, str(image), augment])
+        key = sha256_of([_VERSION, state_hash(model.encoder), fingerprint, str(image), augment])
         self._folder = cache_folder() / "embeddings" / key[:24]
 
-    def get(self, images: np.ndarray, rows: np.ndarray, views: int, progress: Progress | None = None) -> np.ndarray:
+    def get(self, images: Images, rows: np.ndarray, views: int, progress: Progress | None = None) -> np.ndarray:
         """Embeddings of images in their plain and augmented views.
 
         Args:
@@ -56,9 +60,7 @@ class EmbeddingCache:
         found = [self._view(view, images, rows, views, progress) for view in range(1 + views)]
         return np.stack(found, axis=1)
 
-    def _view(
-        self, view: int, images: np.ndarray, rows: np.ndarray, views: int, progress: Progress | None
-    ) -> np.ndarray:
+    def _view(self, view: int, images: Images, rows: np.ndarray, views: int, progress: Progress | None) -> np.ndarray:
         values, done = self._open(view)
         missing = np.flatnonzero(~done[rows])
         for start in range(0, len(missing), _BATCH):
@@ -74,12 +76,17 @@ class EmbeddingCache:
         return np.array(values[rows])
 
     def _open(self, view: int) -> tuple[np.memmap, np.memmap]:
-        values, done = self._folder / f"view{view}.npy", self._folder / f"view{view}-done.npy"
-        if not done.exists():
+        folder = self._folder / f"view{view}"
+        if not folder.exists():
             self._folder.mkdir(parents=True, exist_ok=True)
-            _create(values, (self._rows, self._width()), np.float32)
-            _create(done, (self._rows,), np.bool_)
-        return np.load(values, mmap_mode="r+"), np.load(done, mmap_mode="r+")
+            staging = Path(tempfile.mkdtemp(dir=self._folder, prefix=f".view{view}.", suffix=".partial"))
+            _create(staging / "values.npy", (self._rows, self._width()), np.float32)
+            _create(staging / "done.npy", (self._rows,), np.bool_)
+            try:
+                os.replace(staging, folder)
+            except OSError:  # another process was faster
+                shutil.rmtree(staging)
+        return np.load(folder / "values.npy", mmap_mode="r+"), np.load(folder / "done.npy", mmap_mode="r+")
 
     def _width(self) -> int:
         with torch.no_grad():
@@ -98,7 +105,7 @@ class EmbeddingCache:
 
 def embed(model: Classifier, images: torch.Tensor, device: torch.device) -> np.ndarray:
     """(B, 3, S, S) normalised images -> (B, D) pooled features."""
-    model = model.eval().to(device, memory_format=torch.channels_last)
+    model = model.eval().to(device).to(memory_format=torch.channels_last)
     with torch.no_grad():
         return model.embed(images.contiguous(memory_format=torch.channels_last)).float().cpu().numpy()
 

@@ -51,7 +51,7 @@ def fit_mlp(embeddings: np.ndarray, labels: np.ndarray, classes: int, settings: 
         views = random.integers(0, inputs.shape[1], batch)
         loss = F.cross_entropy(layers(inputs[at, views]), targets[at])
         optimiser.zero_grad(set_to_none=True)
-        loss.backward()  # type: ignore[no-untyped-call]
+        loss.backward()
         optimiser.step()
         schedule.step()
     return _folded(layers.eval(), mean, deviation)
@@ -73,18 +73,14 @@ def fit_logistic(embeddings: np.ndarray, labels: np.ndarray, classes: int, stren
     if classes == 2:
         weight, bias = np.concatenate([-weight / 2, weight / 2]), np.concatenate([-bias / 2, bias / 2])
     layers = linear_layers(embeddings.shape[-1], classes)
-    with torch.no_grad():
-        layers[0].weight.copy_(torch.from_numpy(weight))
-        layers[0].bias.copy_(torch.from_numpy(bias))
+    layers.load_state_dict({"0.weight": torch.from_numpy(weight), "0.bias": torch.from_numpy(bias)})
     return _folded(layers.eval(), mean, deviation)
 
 
 def _folded(layers: nn.Sequential, mean: np.ndarray, deviation: np.ndarray) -> nn.Sequential:
-    first = layers[0]
-    assert isinstance(first, nn.Linear)
-    with torch.no_grad():
-        first.weight /= torch.from_numpy(deviation)
-        first.bias -= first.weight @ torch.from_numpy(mean)
+    state = layers.state_dict()
+    weight = state["0.weight"] / torch.from_numpy(deviation)
+    layers.load_state_dict({**state, "0.weight": weight, "0.bias": state["0.bias"] - weight @ torch.from_numpy(mean)})
     return layers
 
 

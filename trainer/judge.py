@@ -20,6 +20,8 @@ from trainer.corpus import CorpusPart
 
 _BATCH = 64
 MIN_POSITIVES = 20
+STRENGTHS = (1e-5, 1e-4, 1e-3)
+FEW_SHOT_STRENGTH = 0.01
 
 
 @torch.no_grad()
@@ -35,14 +37,14 @@ def embed(encoder: torch.nn.Module, images: np.ndarray, size: int, device: torch
     return torch.cat(found).numpy()
 
 
-def _probe(train: np.ndarray, labels: np.ndarray) -> Callable[[np.ndarray], np.ndarray]:
-    model = make_pipeline(StandardScaler(), LogisticRegression(C=0.01, max_iter=500, class_weight="balanced"))
+def _probe(train: np.ndarray, labels: np.ndarray, strength: float) -> Callable[[np.ndarray], np.ndarray]:
+    model = make_pipeline(StandardScaler(), LogisticRegression(C=strength, max_iter=500, class_weight="balanced"))
     model.fit(train, labels)
-    return model.predict_proba  # type: ignore[no-any-return]
+    return model.predict_proba
 
 
 def finding_scores(
-    part: CorpusPart, features: np.ndarray, judged: np.ndarray
+    part: CorpusPart, features: np.ndarray, judged: np.ndarray, strength: float
 ) -> tuple[np.ndarray, np.ndarray, list[str]]:
     """Probes every finding on the part's training patients and scores the judged images.
 
@@ -50,13 +52,24 @@ def finding_scores(
         part: the judging set.
         features: (N, D) of the whole set.
         judged: indices scored.
+        strength: inverse of the probe's L2 penalty.
     Returns:
         (J, K) scores, (J, K) labels, and the K findings with enough positives among the judged.
     """
     labels = part.listing.labels
     enough = [k for k in range(labels.shape[1]) if labels[judged, k].sum() >= MIN_POSITIVES]
-    scores = [_probe(features[part.train], labels[part.train, k])(features[judged])[:, 1] for k in enough]
+    scores = [_probe(features[part.train], labels[part.train, k], strength)(features[judged])[:, 1] for k in enough]
     return np.stack(scores, axis=1), labels[judged][:, enough], [part.spec.labels[k] for k in enough]
+
+
+def choose_strength(part: CorpusPart, features: np.ndarray) -> tuple[float, float]:
+    """The probe's strength with the best macro AUROC on validation patients, and that AUROC."""
+    tried = []
+    for strength in STRENGTHS:
+        scores, labels, _ = finding_scores(part, features, part.validation, strength)
+        tried.append((macro_auroc(scores, labels), strength))
+    best, strength = max(tried)
+    return strength, best
 
 
 def macro_auroc(scores: np.ndarray, labels: np.ndarray) -> float:
@@ -82,16 +95,27 @@ def clustered_difference(
 
 
 def transfer_auroc(part: CorpusPart, features: np.ndarray, size: int = 50, seeds: int = 5) -> float:
-    """Few-shot probe on a set of the corpus: `size` images a class, macro one-vs-rest AUROC on other groups."""
+    """Few-shot probe on a set left out of the corpus: macro one-vs-rest AUROC on groups that were not learnt.
+
+    Args:
+        part: the set.
+        features: (N, D) of the whole set.
+        size: images learnt a class; half of the class where it is short.
+        seeds: draws, over which the mean is taken.
+    """
     labels, groups = part.listing.labels, part.listing.groups
+    classes = np.unique(labels[part.train])
     found = []
     for seed in range(seeds):
         random = np.random.default_rng(seed)
         chosen = np.concatenate(
-            [random.permutation(part.train[labels[part.train] == c])[:size] for c in range(len(part.spec.labels))]
+            [
+                random.permutation(members)[: min(size, len(members) // 2)]
+                for members in (part.train[labels[part.train] == c] for c in classes)
+            ]
         )
         rest = part.train[~np.isin(groups[part.train], groups[chosen])]
         rest = random.permutation(rest)[:3000]
-        scores = _probe(features[chosen], labels[chosen])(features[rest])
+        scores = _probe(features[chosen], labels[chosen], FEW_SHOT_STRENGTH)(features[rest])
         found.append(roc_auc_score(labels[rest], scores[:, 1] if scores.shape[1] == 2 else scores, multi_class="ovr"))
     return float(np.mean(found))

@@ -15,18 +15,18 @@ from core.data.banks import Progress
 from core.data.transforms import AUGMENTATIONS, normalise, to_unit
 from core.errors import BadRequest
 from core.models.classifier import Classifier
-from core.types import ImageSpec
+from core.types import Images, ImageSpec
 from trainer.config import FitData, Settings
 
 _EVALUATION_BATCH = 64
 
 
 def predict_logits(
-    model: Classifier, images: np.ndarray, image: ImageSpec, device: torch.device, progress: Progress | None = None
+    model: Classifier, images: Images, image: ImageSpec, device: torch.device, progress: Progress | None = None
 ) -> np.ndarray:
     """(N, C, S, S) uint8 -> (N, classes) logits, in evaluation mode."""
     was_training = model.training
-    model.eval().to(device, memory_format=torch.channels_last)
+    model.eval().to(device).to(memory_format=torch.channels_last)
     found = []
     with torch.no_grad():
         for start in range(0, len(images), _EVALUATION_BATCH):
@@ -71,7 +71,7 @@ def train_network(
     torch.manual_seed(seed)
     random = np.random.default_rng(seed)
     augment = AUGMENTATIONS[settings.augment].apply
-    model.to(device, memory_format=torch.channels_last)
+    model.to(device).to(memory_format=torch.channels_last)
     targets = torch.from_numpy(learn.labels).long().to(device)
     per_epoch = max(1, round(len(learn.labels) / settings.batch_size))
     epochs = max(settings.epochs, -(-settings.min_steps // per_epoch))
@@ -93,7 +93,7 @@ def train_network(
             if not torch.isfinite(loss):
                 raise BadRequest(f"The loss is no longer a number at epoch {epoch}. Lower the learning rate.")
             optimiser.zero_grad(set_to_none=True)
-            loss.backward()  # type: ignore[no-untyped-call]
+            loss.backward()
             nn.utils.clip_grad_norm_(model.parameters(), 5.0)
             optimiser.step()
             schedule.step()

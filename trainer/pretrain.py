@@ -70,7 +70,7 @@ def pretrain(
         the encoder in evaluation mode on the CPU, and the training curve (step, loss and its terms).
     """
     torch.manual_seed(recipe.seed)
-    encoder = imagenet_encoder().to(device, memory_format=torch.channels_last)
+    encoder = imagenet_encoder().to(device).to(memory_format=torch.channels_last)
     start = copy.deepcopy(encoder).eval().requires_grad_(False)
     features = int(encoder.network.num_features)  # type: ignore[arg-type]
     heads = nn.ModuleList(nn.Linear(features, len(part.spec.labels)) for part in parts).to(device)
@@ -105,7 +105,7 @@ def pretrain(
                     distance = 1 - F.cosine_similarity(embedding.float(), wanted.float()).mean()
                     loss = supervised + recipe.distill * distance
             optimiser.zero_grad(set_to_none=True)
-            loss.backward()  # type: ignore[no-untyped-call]
+            loss.backward()
             nn.utils.clip_grad_norm_(encoder.parameters(), 1.0)
             optimiser.step()
             schedule.step()
@@ -114,8 +114,8 @@ def pretrain(
                     {
                         "step": step,
                         "set": which,
-                        "loss": round(float(loss), 4),
-                        "supervised": round(float(supervised), 4),
+                        "loss": round(float(loss.detach()), 4),
+                        "supervised": round(float(supervised.detach()), 4),
                         "seconds": round(time.monotonic() - began, 1),
                     }
                 )

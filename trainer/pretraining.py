@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import shutil
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -12,22 +13,59 @@ from typing import Any
 import numpy as np
 import torch
 
+from core.errors import BadRequest
 from core.models.lite0 import MEDICAL
 from core.models.own_encoders import WEIGHTS_FILE, relatives, save_own_encoder
-from core.runtime import encoders_folder, library_versions, pick_device
+from core.runtime import describe_device, encoders_folder, library_versions, pick_device
 from core.storage import write_atomically
 from trainer.corpus import JUDGE, CorpusPart, gather
-from trainer.judge import clustered_difference, embed, finding_scores, macro_auroc, transfer_auroc
+from trainer.judge import choose_strength, clustered_difference, embed, finding_scores, macro_auroc, transfer_auroc
 from trainer.pretrain import Recipe, as_record, imagenet_encoder
 from trainer.pretrain import pretrain as train_by
 
 TRANSFER_SETS = ("covid-radiography", "ham10000", "knee-osteoarthritis", "breast-ultrasound", "malaria")
 CHOSEN = Recipe(sets=(JUDGE,), epochs=4, lr=3e-4, distill=1.0)
 LOG_FILE = "recipes.jsonl"
+TRANSFER_IMAGES = 4000
 
 
 def pretrain(arguments: argparse.Namespace) -> int:
-    """`pretrain`."""
+    """`pretrain`: 1 if the encoder is no better than its start on held-out NIH patients, and so is not taken."""
+    recipe = _recipe(arguments)
+    device = pick_device(arguments.device)
+    folder = (arguments.out or encoders_folder() / MEDICAL) / f"without-{arguments.target}"
+    waiting = folder.with_name(f".{folder.name}.unjudged")
+    others = tuple(
+        name for name in TRANSFER_SETS if name not in recipe.sets and name not in relatives(arguments.target)
+    )
+    parts = gather(arguments.target, recipe.sets, others, recipe.size)
+    began = time.monotonic()
+    encoder, history = train_by(recipe, parts[: len(recipe.sets)], device)
+    record = {
+        "recipe": as_record(recipe),
+        "target": arguments.target,
+        "seconds": round(time.monotonic() - began, 1),
+        "device": describe_device(device),
+    }
+    card = _card(record, parts[: len(recipe.sets)], history)
+    if not arguments.dry_run:  # kept before it is judged, so that nothing learnt can be lost
+        save_own_encoder(waiting, encoder.state_dict(), card)
+    figures = judge(encoder, parts, len(recipe.sets), recipe.size, device, with_test=not arguments.dry_run)
+    _log(folder.parent / LOG_FILE, {**record, **figures})
+    print(json.dumps({**record, **figures}, indent=1))
+    if arguments.dry_run:
+        return 0
+    _, low, _ = figures["nih_test"]["difference"]
+    if low <= 0:
+        print(f"Not taken: on held-out NIH patients it does not beat its ImageNet start. It is kept in {waiting}.")
+        return 1
+    save_own_encoder(folder, encoder.state_dict(), {**card, **figures})
+    shutil.rmtree(waiting)
+    print(f"Kept: {folder / WEIGHTS_FILE}")
+    return 0
+
+
+def _recipe(arguments: argparse.Namespace) -> Recipe:
     named = {
         name: getattr(arguments, name)
         for name in ("epochs", "lr", "distill", "average", "share")
@@ -35,72 +73,75 @@ def pretrain(arguments: argparse.Namespace) -> int:
     }
     sets = tuple(arguments.sets) if arguments.sets else CHOSEN.sets
     recipe = replace(CHOSEN, sets=sets, seed=arguments.seed, **named)
-    device = pick_device(arguments.device)
-    others = tuple(name for name in TRANSFER_SETS if name not in sets and name not in relatives(arguments.target))
-    parts = gather(arguments.target, (*sets, *others), recipe.size)
-    corpus = parts[: len(sets)]
-    began = time.monotonic()
-    encoder, history = train_by(recipe, corpus, device)
-    seconds = round(time.monotonic() - began, 1)
-    figures = judge(encoder, imagenet_encoder(), parts, len(sets), recipe.size, device)
-    folder = (arguments.out or encoders_folder() / MEDICAL) / f"without-{arguments.target}"
-    record = {"recipe": as_record(recipe), "target": arguments.target, "seconds": seconds, **figures}
-    _log(folder.parent / LOG_FILE, record)
-    print(json.dumps(record, indent=1))
-    if not arguments.dry_run:
-        save_own_encoder(folder, encoder.state_dict(), _card(record, corpus, history))
-        print(f"Kept: {folder / WEIGHTS_FILE}")
-    return 0
+    if sets[0] != JUDGE:
+        raise BadRequest(f"The first set must be {JUDGE}, on whose held-out patients the encoder is judged.")
+    if len(sets) > 1 and recipe.share <= 0:
+        raise BadRequest(
+            "With several sets say how many images of the others there are for each of the first: --share."
+        )
+    return recipe
 
 
 def judge(
     encoder: torch.nn.Module,
-    start: torch.nn.Module,
     parts: list[CorpusPart],
     learnt: int,
     size: int,
     device: torch.device,
+    with_test: bool,
 ) -> dict[str, Any]:
     """Frozen probes of the encoder and of its ImageNet start.
 
     Args:
         encoder: the pretrained encoder.
-        start: the ImageNet encoder.
         parts: the judging set first, then the rest of the corpus, then the sets left out of it.
         learnt: how many of the parts were pretrained on.
         size: side in pixels.
         device: where the encoders run.
+        with_test: judge on the held-out test patients too; recipes are chosen without them.
     Returns:
-        macro AUROC on NIH validation and test patients for both, their difference on test with its interval, and
-        few-shot transfer to each set left out.
+        macro AUROC on NIH validation (and test) patients for both, on test their difference with its interval, and
+        few-shot transfer to each set left out, with the images removed from it as copies of the corpus.
     """
+    networks = {"encoder": encoder, "start": imagenet_encoder()}
     first = parts[0]
-    features = {
-        name: embed(net, first.bank.images, size, device) for name, net in (("encoder", encoder), ("start", start))
+    features = {name: embed(network, first.bank.images, size, device) for name, network in networks.items()}
+    chosen = {name: choose_strength(first, found) for name, found in features.items()}
+    figures: dict[str, Any] = {
+        "probe_strength": {name: strength for name, (strength, _) in chosen.items()},
+        "nih_validation": {name: round(auroc, 4) for name, (_, auroc) in chosen.items()},
     }
-    figures: dict[str, Any] = {}
-    for part in ("validation", "test"):
-        judged = getattr(first, part)
-        scored = {name: finding_scores(first, found, judged) for name, found in features.items()}
-        ours, labels, findings = scored["encoder"]
-        theirs = scored["start"][0]
-        figures[f"nih_{part}"] = {
+    if with_test:
+        ours, labels, findings = finding_scores(first, features["encoder"], first.test, chosen["encoder"][0])
+        theirs, _, _ = finding_scores(first, features["start"], first.test, chosen["start"][0])
+        difference = clustered_difference(ours, theirs, labels, first.listing.groups[first.test])
+        figures["nih_test"] = {
             "encoder": round(macro_auroc(ours, labels), 4),
             "start": round(macro_auroc(theirs, labels), 4),
+            "difference": [round(value, 4) for value in difference],
+            "images": len(first.test),
+            "patients": len(np.unique(first.listing.groups[first.test])),
+            "findings": findings,
         }
-        if part == "test":
-            difference = clustered_difference(ours, theirs, labels, first.listing.groups[judged])
-            figures["nih_test"] |= {"difference": [round(x, 4) for x in difference], "findings": findings}
-    for left_out in parts[learnt:]:
-        rows = np.sort(np.random.default_rng(0).permutation(left_out.train)[:4000])
-        some = replace(left_out, train=rows)
-        transfer = {}
-        for name, net in (("encoder", encoder), ("start", start)):
-            found = np.zeros((len(left_out.listing), 1280), np.float32)
-            found[rows] = embed(net, left_out.bank.images[rows], size, device)
-            transfer[name] = round(transfer_auroc(some, found), 4)
-        figures.setdefault("transfer", {})[left_out.spec.name] = transfer
+    figures["transfer"] = {
+        part.spec.name: {**_transfer(networks, part, size, device), "copies_removed": part.removed}
+        for part in parts[learnt:]
+    }
     return figures
+
+
+def _transfer(
+    networks: dict[str, torch.nn.Module], part: CorpusPart, size: int, device: torch.device
+) -> dict[str, float]:
+    rows = np.sort(np.random.default_rng(0).permutation(part.train)[:TRANSFER_IMAGES])
+    some = replace(part, train=rows)
+    found = {}
+    for name, network in networks.items():
+        few = embed(network, part.bank.images[rows], size, device)
+        features = np.zeros((len(part.listing), few.shape[1]), np.float32)
+        features[rows] = few
+        found[name] = round(transfer_auroc(some, features), 4)
+    return found
 
 
 def _log(path: Path, record: dict[str, Any]) -> None:

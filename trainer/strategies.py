@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import torch
@@ -17,6 +16,7 @@ from torch import nn
 from core.data.banks import Progress
 from core.metrics.calibration import negative_log_likelihood
 from core.models.classifier import Classifier
+from core.models.encoders import layer_groups
 from core.models.specs import ModelSpec
 from core.registry import Registry
 from trainer.config import FitData, Fitted, Settings
@@ -53,6 +53,7 @@ class Strategy:
         settings: defaults.
         fit: trains a model in place on a subset.
         head_only: the encoder stays as it is, so embeddings can be cached.
+        starts_from: the strategy whose result it starts from, with that strategy's own settings.
     """
 
     name: str
@@ -61,6 +62,7 @@ class Strategy:
     settings: Settings
     fit: Fit
     head_only: bool
+    starts_from: str | None = None
 
 
 STRATEGIES: Registry[Strategy] = Registry("strategy")
@@ -133,7 +135,10 @@ def fit_finetune(model: Classifier, spec: ModelSpec, data: FitData, settings: Se
     model.head.layers = fit_mlp(embeddings, learn.labels, data.classes, start, context.seed)
     logits, history = train_network(
         model,
-        [*_deeper_layers(model, settings), {"params": list(model.head.parameters()), "lr": settings.lr}],
+        [
+            *layer_groups(model.encoder, settings.lr, LAYER_DECAY, FROZEN_BELOW),
+            {"params": list(model.head.parameters()), "lr": settings.lr},
+        ],
         learn,
         hold_out,
         spec.image,
@@ -144,18 +149,6 @@ def fit_finetune(model: Classifier, spec: ModelSpec, data: FitData, settings: Se
         progress=context.progress,
     )
     return Fitted(held, logits, "", _hold_out_in_words(settings), history)
-
-
-def _deeper_layers(model: Classifier, settings: Settings) -> list[dict[str, Any]]:
-    from timm.optim import param_groups_layer_decay
-
-    groups = param_groups_layer_decay(
-        model.encoder.network, weight_decay=settings.weight_decay, layer_decay=LAYER_DECAY, no_opt_scale=FROZEN_BELOW
-    )
-    return [
-        {"params": group["params"], "lr": settings.lr * group["lr_scale"], "weight_decay": group["weight_decay"]}
-        for group in groups
-    ]
 
 
 def fit_scratch(model: Classifier, spec: ModelSpec, data: FitData, settings: Settings, context: Context) -> Fitted:
@@ -177,7 +170,7 @@ def fit_scratch(model: Classifier, spec: ModelSpec, data: FitData, settings: Set
 
 
 def _folds_in_words(settings: Settings) -> str:
-    return f"{settings.folds}-fold cross-validation inside the subset"
+    return f"cross-validation inside the subset, {settings.folds} folds at most"
 
 
 def _hold_out_in_words(settings: Settings) -> str:
@@ -199,7 +192,7 @@ STRATEGIES.add(
         name="frozen",
         title="Frozen encoder, MLP head",
         meaning="The encoder stays as it is; only the head learns.",
-        settings=Settings(epochs=20, min_steps=120, batch_size=64, lr=2e-3, weight_decay=1e-2, views=4),
+        settings=Settings(epochs=20, min_steps=60, batch_size=64, lr=2e-3, weight_decay=1e-2, views=4),
         fit=fit_frozen,
         head_only=True,
     )
@@ -222,5 +215,6 @@ STRATEGIES.add(
         settings=Settings(epochs=15, min_steps=60, batch_size=32, lr=3e-4, weight_decay=1e-2, patience=6),
         fit=fit_finetune,
         head_only=False,
+        starts_from="frozen",
     )
 )

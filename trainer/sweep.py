@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass, replace
+from datetime import UTC, datetime
 from itertools import product
 from pathlib import Path
 from typing import Any, Literal
@@ -12,7 +13,7 @@ from typing import Any, Literal
 import numpy as np
 import torch
 
-from core.checkpoints import Predictions, RunMeta, open_store, save_run
+from core.checkpoints import Predictions, RunMeta, save_run
 from core.data.banks import Progress
 from core.data.dataset import Dataset
 from core.errors import BadRequest
@@ -21,11 +22,12 @@ from core.metrics.calibration import fit_temperature, probabilities_of
 from core.metrics.thresholds import fit_threshold
 from core.models import MODELS
 from core.models.classifier import Classifier
+from core.models.own_encoders import weights_of
 from core.models.specs import ModelSpec
-from core.runtime import library_versions
+from core.runtime import describe_device, library_versions
 from core.storage import canonical_json, sha256_of
 from trainer.config import Cell, FitData, Fitted, Settings
-from trainer.embeddings import state_hash
+from trainer.heads import logits_of
 from trainer.loop import predict_logits
 from trainer.strategies import STRATEGIES, Context, Strategy, embedding_cache
 
@@ -42,8 +44,7 @@ class Prepared:
     spec: ModelSpec
     strategy: Strategy
     settings: Settings
-    model: Classifier
-    data: FitData
+    rows: np.ndarray
     meta: RunMeta
 
 
@@ -61,13 +62,9 @@ def pairs_that_go(
     return fits, [pair for pair in every if pair not in fits]
 
 
-def prepare(cell: Cell, dataset: Dataset, bank: np.ndarray) -> Prepared:
-    """Builds the model, draws the subset and names the run.
+def prepare(cell: Cell, dataset: Dataset) -> Prepared:
+    """Draws the subset and names the run; cheap, so that a sweep can ask the store before it trains.
 
-    Args:
-        cell: what to run.
-        dataset: its data set.
-        bank: (N, C, S, S) images at the model's size.
     Raises:
         BadRequest: if the model and strategy do not go together, or the task is not one this program trains.
         WeightsUnavailable: if the encoder's weights cannot be had.
@@ -79,18 +76,10 @@ def prepare(cell: Cell, dataset: Dataset, bank: np.ndarray) -> Prepared:
         raise BadRequest(f"{dataset.spec.name} is multilabel; this version trains tasks with one class an image.")
     settings = settings_of(spec, strategy)
     subset = dataset.subset(cell.train_size, cell.seed)
-    model = spec.build(len(dataset.labels), dataset.spec, cell.seed)
-    rows = subset.indices
-    data = FitData(
-        bank[rows],
-        dataset.listing.labels[rows],
-        dataset.parts.groups[rows],
-        rows,
-        len(dataset.labels),
-        dataset.fingerprint,
-        len(dataset.listing),
-    )
-    config = {**asdict(settings), "size": spec.image.size, "start": state_hash(model.encoder)}
+    weights = weights_of(spec, dataset.spec.name)
+    config = {**asdict(settings), "size": spec.image.size, "start": weights.sha256 or f"random, seed {cell.seed}"}
+    if strategy.starts_from:
+        config["starts_from"] = asdict(STRATEGIES[strategy.starts_from].settings)
     key = sha256_of([canonical_json([_CODE, asdict(cell), config, subset.hash, dataset.split_hash])])
     meta = RunMeta(
         run=f"{cell.model}-{cell.strategy}-n{cell.train_size or 'full'}-s{cell.seed}-{key[:8]}",
@@ -105,7 +94,7 @@ def prepare(cell: Cell, dataset: Dataset, bank: np.ndarray) -> Prepared:
         strategy=strategy.name,
         train_size=cell.train_size,
         seed=cell.seed,
-        images=len(rows),
+        images=len(subset.indices),
         short=subset.short,
         config=config,
         subset_hash=subset.hash,
@@ -115,42 +104,76 @@ def prepare(cell: Cell, dataset: Dataset, bank: np.ndarray) -> Prepared:
         size=spec.image.size,
         mean=spec.image.mean,
         std=spec.image.std,
-        encoder=asdict(spec.weights),
+        encoder=asdict(weights),
+        trained="head" if strategy.head_only else "all",
         selection="",
         threshold=0.5,
         temperature=1.0,
         metrics={},
         metrics_at_half={},
         seconds=0.0,
+        device="",
+        made="",
         versions=library_versions(),
     )
-    return Prepared(cell, spec, strategy, settings, model, data, meta)
+    return Prepared(cell, spec, strategy, settings, subset.indices, meta)
+
+
+def fit_data(prepared: Prepared, dataset: Dataset, bank: np.ndarray) -> FitData:
+    """The labelled images of a cell's subset, read from the bank; nothing of any other image."""
+    rows = prepared.rows
+    return FitData(
+        images=bank[rows],
+        labels=dataset.listing.labels[rows],
+        groups=dataset.parts.groups[rows],
+        rows=rows,
+        classes=len(dataset.labels),
+        fingerprint=dataset.fingerprint,
+        population=len(dataset.listing),
+    )
 
 
 def run_cell(
-    prepared: Prepared, dataset: Dataset, bank: np.ndarray, keep: Keep, device: torch.device,
-    store: Path | None = None, progress: Progress | None = None,
-) -> Path:  # fmt: skip
+    prepared: Prepared,
+    dataset: Dataset,
+    bank: np.ndarray,
+    keep: Keep,
+    device: torch.device,
+    store: Path | None = None,
+    progress: Progress | None = None,
+) -> Path:
     """Trains, judges on the test set and stores.
 
+    Args:
+        prepared: the cell.
+        dataset: its data set.
+        bank: (N, C, S, S) images at the model's size.
+        keep: whether weights are stored: `all`, `light` (where they are small) or `none`.
+        device: where it runs.
+        store: the run store; the default one if None.
+        progress: called with (done, in all) by whatever takes long.
     Returns:
         the run's folder.
     """
     began = time.monotonic()
+    model = prepared.spec.build(len(dataset.labels), dataset.spec.name, prepared.cell.seed)
+    data = fit_data(prepared, dataset, bank)
     context = Context(prepared.cell.seed, device, progress)
-    fitted = prepared.strategy.fit(prepared.model, prepared.spec, prepared.data, prepared.settings, context)
-    seconds = time.monotonic() - began
-    _round_to_half(prepared.model, fitted.keep)
-    meta, validation = _operating_point(prepared, fitted, dataset)
-    test = _predict_test(prepared, fitted, dataset, bank, device, progress)
+    fitted = prepared.strategy.fit(model, prepared.spec, data, prepared.settings, context)
+    _round_to_half(model, fitted.keep)
+    meta, validation = _operating_point(prepared.meta, fitted, data, dataset)
+    test = _predict_test(prepared, model, data, dataset, bank, device, progress)
     scores = Scores(probabilities_of(test.logits, meta.temperature), test.labels, meta.positive, meta.threshold)
+    metrics, at_half = _rounded(measure(scores)), _rounded(measure(scores.at(0.5)))
     meta = replace(
         meta,
-        seconds=round(seconds, 2),
-        metrics=_rounded(measure(scores)),
-        metrics_at_half=_rounded(measure(scores.at(0.5))),
+        metrics=metrics,
+        metrics_at_half=at_half,
+        seconds=round(time.monotonic() - began, 2),
+        device=describe_device(device),
+        made=datetime.now(UTC).isoformat(timespec="seconds"),
     )
-    state = {k: v for k, v in prepared.model.state_dict().items() if k.startswith(fitted.keep)}
+    state = {k: v for k, v in model.state_dict().items() if k.startswith(fitted.keep)}
     kept = keep == "all" or (keep == "light" and 2 * sum(v.numel() for v in state.values()) < LIGHT_BYTES)
     return save_run(meta, validation, test, fitted.history, state if kept else None, store)
 
@@ -163,38 +186,35 @@ def _round_to_half(model: Classifier, prefix: str) -> None:
                 value.copy_(value.half().float())
 
 
-def _operating_point(prepared: Prepared, fitted: Fitted, dataset: Dataset) -> tuple[RunMeta, Predictions]:
-    labels = prepared.data.labels[fitted.judged]
-    temperature = fit_temperature(fitted.logits, labels)
-    threshold, positive = 0.5, prepared.meta.positive
-    if positive is not None:
-        threshold = fit_threshold(probabilities_of(fitted.logits, temperature)[:, positive], labels == positive)
-    rows = prepared.data.rows[fitted.judged]
-    validation = Predictions(dataset.listing.ids[rows], dataset.listing.groups[rows], labels, fitted.logits)
-    meta = replace(
-        prepared.meta, selection=fitted.selection, threshold=round(threshold, 6), temperature=round(temperature, 6)
-    )
-    return meta, validation
+def _operating_point(meta: RunMeta, fitted: Fitted, data: FitData, dataset: Dataset) -> tuple[RunMeta, Predictions]:
+    labels = data.labels[fitted.judged]
+    temperature = round(fit_temperature(fitted.logits, labels), 6)
+    threshold = 0.5
+    if meta.positive is not None:
+        probabilities = probabilities_of(fitted.logits, temperature)[:, meta.positive]
+        threshold = round(fit_threshold(probabilities, labels == meta.positive), 6)
+    rows = data.rows[fitted.judged]
+    validation = Predictions(dataset.listing.ids[rows], dataset.parts.groups[rows], labels, fitted.logits)
+    return replace(meta, selection=fitted.selection, threshold=threshold, temperature=temperature), validation
 
 
 def _predict_test(
     prepared: Prepared,
-    fitted: Fitted,
+    model: Classifier,
+    data: FitData,
     dataset: Dataset,
     bank: np.ndarray,
     device: torch.device,
     progress: Progress | None,
 ) -> Predictions:
     rows = dataset.parts.test
+    images = _Rows(bank, rows)
     if prepared.strategy.head_only:
-        cache = embedding_cache(prepared.model, prepared.spec, prepared.data, prepared.settings.augment, device)
-        embeddings = cache.get(_Rows(bank, rows), rows, 0, progress)[:, 0]
-        prepared.model.cpu()
-        with torch.no_grad():
-            logits = prepared.model.head.layers(torch.from_numpy(embeddings)).numpy()
+        cache = embedding_cache(model, prepared.spec, data, prepared.settings.augment, device)
+        logits = logits_of(model.head.layers.cpu(), cache.get(images, rows, 0, progress)[:, 0])
     else:
-        logits = predict_logits(prepared.model, _Rows(bank, rows), prepared.spec.image, device, progress)
-    return Predictions(dataset.listing.ids[rows], dataset.listing.groups[rows], dataset.listing.labels[rows], logits)
+        logits = predict_logits(model, images, prepared.spec.image, device, progress)
+    return Predictions(dataset.listing.ids[rows], dataset.parts.groups[rows], dataset.listing.labels[rows], logits)
 
 
 class _Rows:
@@ -224,8 +244,3 @@ def what_to_keep(keep: Keep, cell: Cell, seeds: list[int], sizes: list[int | Non
         return "none"
     largest = None if None in sizes else max(size for size in sizes if size is not None)
     return "all" if cell.train_size == largest else "light"
-
-
-def stored_run(prepared: Prepared, store: Path | None = None) -> Path | None:
-    """The folder of the same run if it is in the store and sound."""
-    return open_store(store).folder_of(prepared.meta.run)

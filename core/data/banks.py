@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import shutil
+import tempfile
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -60,8 +62,17 @@ def open_bank(listing: Listing, size: int, channels: int, progress: Progress | N
 
 
 def _build(listing: Listing, size: int, channels: int, folder: Path, progress: Progress | None) -> None:
-    shutil.rmtree(folder, ignore_errors=True)
-    folder.mkdir(parents=True)
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    staging = Path(tempfile.mkdtemp(dir=folder.parent, prefix=f".{folder.name}.", suffix=".partial"))
+    try:
+        _fill(listing, size, channels, staging, progress)
+        if not folder.exists():
+            os.replace(staging, folder)
+    finally:
+        shutil.rmtree(staging, ignore_errors=True)
+
+
+def _fill(listing: Listing, size: int, channels: int, folder: Path, progress: Progress | None) -> None:
     total = len(listing)
     content: list[str] = []
     errors: dict[int, str] = {}

@@ -21,6 +21,8 @@ HAM_CLASSES = ("akiec", "bcc", "bkl", "df", "mel", "nv", "vasc")
 
 
 def _table(path: Path, columns: tuple[str, ...]) -> list[dict[str, str]]:
+    if not path.exists():
+        raise DataUnavailable(f"{path.name} is missing in {path.parent.name}; take the publisher's file.")
     with path.open(newline="", encoding="utf-8-sig") as file:
         reader = csv.DictReader(file)
         missing = [name for name in columns if name not in (reader.fieldnames or ())]
@@ -46,13 +48,17 @@ def load_ham(folder: Path) -> Listing:
     rows: list[tuple[str, object, str, str]] = []
     for row in _table(folder / "HAM10000_metadata.csv", ("lesion_id", "image_id", "dx")):
         if name := files.get(row["image_id"]):
+            if row["dx"] not in HAM_CLASSES:
+                raise DataUnavailable(
+                    f"{row['image_id']} has the diagnosis {row['dx']!r}, which HAM10000 does not have."
+                )
             rows.append((name, HAM_CLASSES.index(row["dx"]), row["lesion_id"], ""))
     return listing_of_files(folder, rows)
 
 
 def load_knee(folder: Path) -> Listing:
     """Reads `train|val|test / 0..4`; both knees of a person are one group."""
-    grades = {str(grade): (str(grade),) for grade in range(5)}
+    grades: dict[str, tuple[str, ...]] = {str(grade): (str(grade),) for grade in range(5)}
     return list_class_folders(folder, grades, lambda part, label, stem: stem.split("_")[0].rstrip("LR"))
 
 

@@ -73,6 +73,4 @@ def load_dataset(spec: DatasetSpec, progress: Progress | None = None) -> Dataset
     membership = [fingerprint]
     for name, indices in (("train", parts.train), ("validation", parts.validation), ("test", parts.test)):
         membership += [name, *sorted(listing.ids[indices].tolist())]
-    return Dataset(
-        spec, listing, spec.labels or listing.labels_found, parts, fingerprint, sha256_of(membership)
-    )
+    return Dataset(spec, listing, spec.labels or listing.labels_found, parts, fingerprint, sha256_of(membership))

@@ -42,10 +42,7 @@ def image_files(folder: Path) -> Iterator[Path]:
 def find_parts(root: Path) -> list[tuple[str, Path]]:
     """(part of the split, folder) for every folder named after a part; `("", root)` where there are none."""
     found = [
-        (part, path)
-        for path in subfolders(root)
-        for part, names in PART_FOLDERS.items()
-        if plain(path.name) in names
+        (part, path) for path in subfolders(root) for part, names in PART_FOLDERS.items() if plain(path.name) in names
     ]
     return found or [("", root)]
 

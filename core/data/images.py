@@ -44,15 +44,19 @@ def decode(content: bytes) -> Image.Image:
             image = Image.open(io.BytesIO(content), formats=FORMATS)
             _check_header(image)
             image.load()
+            return _plain(ImageOps.exif_transpose(image))
     except Image.DecompressionBombError:
-        raise UnreadableImage(f"The image has more than {MAX_PIXELS // 10**6} million pixels. Make it smaller.") from None
+        raise UnreadableImage(
+            f"The image has more than {MAX_PIXELS // 10**6} million pixels. Make it smaller."
+        ) from None
     except UnidentifiedImageError:
-        raise UnreadableImage("This is not a PNG or JPEG image, whatever its name says. Save it as PNG or JPEG.") from None
+        raise UnreadableImage(
+            "This is not a PNG or JPEG image, whatever its name says. Save it as PNG or JPEG."
+        ) from None
     except UnreadableImage:
         raise
     except Exception as error:  # decoders raise many kinds on damaged input
         raise UnreadableImage(f"The image is damaged or cut short ({type(error).__name__}). Export it again.") from None
-    return _plain(ImageOps.exif_transpose(image))
 
 
 def _check_header(image: Image.Image) -> None:
@@ -63,15 +67,15 @@ def _check_header(image: Image.Image) -> None:
         )
     if min(width, height) < MIN_SIDE:
         raise UnreadableImage(f"The image has {width} x {height} pixels; at least {MIN_SIDE} a side are needed.")
-    if getattr(image, "n_frames", 1) > 1:
-        raise UnreadableImage(f"The file holds {image.n_frames} frames; give one still image a file.")
+    if (frames := getattr(image, "n_frames", 1)) > 1:
+        raise UnreadableImage(f"The file holds {frames} frames; give one still image a file.")
 
 
 def _plain(image: Image.Image) -> Image.Image:
-    if image.mode in ("L", "RGB"):
+    if image.mode in ("L", "RGB") and "transparency" not in image.info:
         return image
     if image.mode in _WIDE_GREY:
-        return Image.fromarray(_stretch(np.asarray(image, dtype=np.float64)))
+        return Image.fromarray(_stretch(np.asarray(image).astype(np.float32)))
     if image.mode == "1":
         return image.convert("L")
     if image.mode in ("LA", "La"):

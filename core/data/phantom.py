@@ -17,7 +17,7 @@ from core.data.specs import DATASETS, DatasetSpec
 
 SIDE = 192
 COUNTS = {TRAIN: 1200, VALIDATION: 200, TEST: 400}
-_VERSION = "1"
+_VERSION = "2"
 
 
 @dataclass(frozen=True)
@@ -36,7 +36,7 @@ class Phantom:
 
 
 def make_phantom(seed: int, label: int, side: int = SIDE) -> Phantom:
-    """Draws a thorax with lungs, heart, spine and ribs, and for label 1 an opacity of 8 to 25% of the side in a lung."""
+    """Draws a thorax with lungs, heart, spine and ribs, and for label 1 an opacity in a lung (8 to 25% of the side)."""
     random = np.random.default_rng([seed, label])
     y, x = np.mgrid[0:side, 0:side] / (side - 1)
     x, y = _pose(random, x - 0.5, y - 0.5)
@@ -77,7 +77,7 @@ def _opacity(random: np.random.Generator, x: np.ndarray, y: np.ndarray) -> tuple
     cy = random.uniform(0.32, 0.70)
     stretch = random.uniform(0.8, 1.25)
     radius = np.sqrt(((x - cx) * stretch) ** 2 + ((y - cy) / stretch) ** 2)
-    return random.uniform(0.20, 0.34) * np.exp(-((radius / (across / 2)) ** 4)), radius <= across / 2
+    return random.uniform(0.32, 0.50) * np.exp(-((radius / (across / 2)) ** 4)), radius <= across / 2
 
 
 def phantom_at(index: int) -> Phantom:

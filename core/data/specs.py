@@ -11,6 +11,7 @@ from core.data.listing import Listing
 from core.errors import DataUnavailable
 from core.registry import Registry
 from core.runtime import data_roots
+from core.storage import sha256_of
 from core.types import Task
 
 
@@ -105,7 +106,7 @@ def own_folder(path: Path) -> DatasetSpec:
         raise DataUnavailable(f"There is no folder {path}. Give the folder that holds one folder a class.")
     labels = list_class_folders(path).labels_found
     return DatasetSpec(
-        name=f"own-{plain(path.name) or 'folder'}",
+        name=f"own-{plain(path.name) or 'folder'}-{sha256_of([str(path)])[:6]}",
         title=f"Own folder: {path.name}",
         modality="own images",
         task="binary" if len(labels) == 2 else "multiclass",

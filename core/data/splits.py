@@ -80,32 +80,40 @@ def split(labels: np.ndarray, groups: np.ndarray, parts: np.ndarray, readable: n
     parts = np.where(readable, np.where(parts == "", TRAIN, parts), "unreadable").astype("<U10")
     strata = labels if labels.ndim == 1 else (np.nan_to_num(labels) > 0).any(axis=1).astype(int)
     notes = []
+    classes = np.unique(strata)
+    given = int((parts == VALIDATION).sum())
+    validates = given and min((strata[parts == VALIDATION] == c).sum() for c in classes) >= MIN_VALIDATION
+    if not validates:
+        parts[parts == VALIDATION] = TRAIN
     if not readable.all():
         notes.append(f"{int((~readable).sum())} files could not be read and are left out.")
     if not (parts == TEST).any():
         notes.append("The publisher gives no test part; a fifth of the images was set apart by group.")
         parts[_carve(parts, strata, groups, _TEST_SHARE)] = TEST
+    _drop_twins(parts, groups, TEST, notes)
+    if validates:
+        _drop_twins(parts, groups, VALIDATION, notes)
     else:
-        crossing = np.isin(groups, groups[parts == TEST]) & np.isin(parts, (TRAIN, VALIDATION))
-        if crossing.any():
-            notes.append(
-                f"{int(crossing.sum())} training images were dropped: a copy of them or an image of the same patient "
-                "is in the test part."
-            )
-            parts[crossing] = "dropped"
-    given = int((parts == VALIDATION).sum())
-    classes = np.unique(strata)
-    if given and min((strata[parts == VALIDATION] == c).sum() for c in classes) >= MIN_VALIDATION:
-        crossing = np.isin(groups, groups[parts == VALIDATION]) & (parts == TRAIN)
-        parts[crossing] = "dropped"
-    else:
-        parts[parts == VALIDATION] = TRAIN
         came = f"The {given} validation images given are too few; they joined the training part. " if given else ""
         notes.append(f"{came}A tenth of the training part was set apart for validation, by group.")
         parts[_carve(parts, strata, groups, _VALIDATION_SHARE)] = VALIDATION
     indices = {part: np.flatnonzero(parts == part) for part in (TRAIN, VALIDATION, TEST)}
     check_disjoint(groups, indices)
+    for part in (TRAIN, TEST):
+        if len(absent := np.setdiff1d(classes, strata[indices[part]])):
+            raise BadRequest(f"The {part} part has no readable image of class number {absent[0]}; add some.")
     return Parts(indices[TRAIN], indices[VALIDATION], indices[TEST], groups, tuple(notes))
+
+
+def _drop_twins(parts: np.ndarray, groups: np.ndarray, kept: str, notes: list[str]) -> None:
+    """Drops images outside a part (and not in the test part) whose copy or patient is in it."""
+    crossing = np.isin(groups, groups[parts == kept]) & np.isin(parts, (TRAIN, VALIDATION)) & (parts != kept)
+    if crossing.any():
+        notes.append(
+            f"{int(crossing.sum())} training images were dropped: a copy of them or an image of the same patient is in "
+            f"the {kept} part."
+        )
+        parts[crossing] = "dropped"
 
 
 def _carve(parts: np.ndarray, strata: np.ndarray, groups: np.ndarray, share: int) -> np.ndarray:
@@ -126,7 +134,9 @@ def check_disjoint(groups: np.ndarray, indices: dict[str, np.ndarray]) -> None:
         for second in names[i + 1 :]:
             shared = np.intersect1d(groups[indices[first]], groups[indices[second]])
             if len(shared):
-                raise LeakFound(f"{len(shared)} groups are in both {first} and {second}; no run is made on such a split.")
+                raise LeakFound(
+                    f"{len(shared)} groups are in both {first} and {second}; no run is made on such a split."
+                )
 
 
 def nested_subset(

@@ -35,6 +35,6 @@ def overlay(image: Image.Image, explanation: Explanation, opacity: float, scale:
     strength = np.clip(explanation.heat / (scale or explanation.peak), 0, 1)
     heat = Image.fromarray((strength * 255).round().astype(np.uint8)).resize(plain.size, Image.Resampling.BILINEAR)
     level = np.asarray(heat)
-    share = np.clip(level / 255 / (1 - _FAINTEST) - _FAINTEST, 0, 1)[..., None] ** 0.5 * opacity
+    share = np.clip((level / 255 - _FAINTEST) / (1 - _FAINTEST), 0, 1)[..., None] ** 0.5 * opacity
     mixed = np.asarray(plain) * (1 - share) + colour_table()[level] * share
     return Image.fromarray(mixed.round().astype(np.uint8))

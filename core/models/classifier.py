@@ -8,6 +8,7 @@ from __future__ import annotations
 import torch
 from torch import nn
 
+HEAD_LAYERS = "tapped.head.layers."  # prefix of the head's tensors in a classifier's state
 HIDDEN = 512
 DROPOUT = 0.3
 

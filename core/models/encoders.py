@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 from importlib.metadata import PackageNotFoundError, files
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import nn
@@ -43,7 +44,24 @@ class TimmEncoder(nn.Module):
         self.network = network
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
-        return self.network.forward_features(images)  # type: ignore[operator, no-any-return]
+        return self.network.forward_features(images)  # type: ignore[operator]
+
+
+def layer_groups(encoder: nn.Module, lr: float, decay: float, frozen_below: float) -> list[dict[str, Any]]:
+    """Parameter groups whose rate falls by `decay` from each layer to the one before it.
+
+    Args:
+        encoder: a `TimmEncoder`.
+        lr: rate of the deepest layer.
+        decay: factor from a layer to the one before.
+        frozen_below: layers whose share of `lr` is smaller are frozen and left out.
+    """
+    from timm.optim import param_groups_layer_decay
+
+    network = encoder.network
+    assert isinstance(network, nn.Module)
+    groups = param_groups_layer_decay(network, layer_decay=decay, no_opt_scale=frozen_below)
+    return [{"params": group["params"], "lr": lr * group["lr_scale"]} for group in groups]
 
 
 def lite0_network() -> nn.Module:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import torch
 from torch import nn
 
-from core.data.specs import DatasetSpec
 from core.models.classifier import Classifier, Head, average_pool, mlp_layers
 from core.models.encoders import LITE0_WEIGHTS, TimmEncoder, imagenet_lite0_state, lite0_network
 from core.models.own_encoders import load_own_encoder
@@ -23,21 +22,21 @@ def _classifier(network: nn.Module, classes: int, seed: int) -> Classifier:
     return Classifier(TimmEncoder(network), Head(average_pool(), mlp_layers(features, classes)))
 
 
-def build_imagenet(classes: int, dataset: DatasetSpec, seed: int) -> Classifier:
+def build_imagenet(classes: int, dataset: str, seed: int) -> Classifier:
     """The encoder with ImageNet weights."""
     network = lite0_network()
     network.load_state_dict(imagenet_lite0_state())
     return _classifier(network, classes, seed)
 
 
-def build_medical(classes: int, dataset: DatasetSpec, seed: int) -> Classifier:
+def build_medical(classes: int, dataset: str, seed: int) -> Classifier:
     """The encoder further pretrained on medical images, never on the data set or its relatives."""
     classifier = _classifier(lite0_network(), classes, seed)
     classifier.encoder.load_state_dict(load_own_encoder(MEDICAL, dataset))
     return classifier
 
 
-def build_random(classes: int, dataset: DatasetSpec, seed: int) -> Classifier:
+def build_random(classes: int, dataset: str, seed: int) -> Classifier:
     """The encoder with random weights, drawn anew for every seed."""
     torch.manual_seed(seed)
     return _classifier(lite0_network(), classes, seed)

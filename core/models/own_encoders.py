@@ -7,15 +7,20 @@ one taken for a data set has seen neither it nor a relative of it.
 from __future__ import annotations
 
 import json
+import os
+import shutil
+import tempfile
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from core.data.specs import DATASETS, DatasetSpec
+from core.data import DATASETS
 from core.errors import WeightsUnavailable
+from core.models.specs import ModelSpec, Weights
 from core.runtime import encoders_folder
-from core.storage import canonical_json, sha256_of_file, write_atomically
+from core.storage import sha256_of_file, write_atomically
 
 WEIGHTS_FILE, CARD_FILE = "weights.safetensors", "card.json"
 
@@ -30,33 +35,58 @@ def read_card(folder: Path) -> dict[str, Any]:
     """What is stored about an encoder.
 
     Raises:
-        WeightsUnavailable: if the card is missing or damaged.
+        WeightsUnavailable: if the card is missing, damaged or incomplete.
     """
     try:
         card: dict[str, Any] = json.loads((folder / CARD_FILE).read_text())
-        return card
     except (OSError, ValueError) as error:
         raise WeightsUnavailable(f"The encoder in {folder.name} has no readable {CARD_FILE}: {error}") from None
+    lacking = [name for name in ("seen", "left_out", "sha256", "licence") if name not in card]
+    if lacking:
+        raise WeightsUnavailable(f"The {CARD_FILE} of the encoder in {folder.name} lacks {lacking[0]!r}.")
+    return card
 
 
-def find_own_encoder(model: str, dataset: DatasetSpec) -> Path:
-    """The variant of a model that has not seen the data set.
+def find_own_encoder(model: str, dataset: str) -> Path:
+    """The variant of a model that may be used on a data set.
+
+    For a registered set of real images it has seen neither the set nor a relative, and was audited against them: only
+    then are copies known to be out of its corpus. For generated images and for anyone's own folder any variant will do.
 
     Raises:
         WeightsUnavailable: if there is none.
     """
-    kept_apart = relatives(dataset.name)
+    kept_apart = relatives(dataset)
+    must_be_audited = dataset in DATASETS and not DATASETS[dataset].synthetic
     folder = encoders_folder() / model
     for variant in sorted(folder.iterdir()) if folder.is_dir() else ():
-        if (variant / CARD_FILE).exists() and not kept_apart & set(read_card(variant)["seen"]):
+        if variant.name.startswith(".") or not (variant / CARD_FILE).exists():
+            continue
+        card = read_card(variant)
+        if kept_apart <= set(card["left_out"]) if must_be_audited else not kept_apart & set(card["seen"]):
             return variant
     raise WeightsUnavailable(
-        f"There is no {model} encoder that has never seen {dataset.title}. "
-        f"Make one: python -m trainer pretrain --target {dataset.name}"
+        f"There is no {model} encoder that has never seen {dataset} and was audited against it. "
+        f"Make one: python -m trainer pretrain --target {dataset}"
     )
 
 
-def load_own_encoder(model: str, dataset: DatasetSpec) -> dict[str, torch.Tensor]:
+def weights_of(spec: ModelSpec, dataset: str) -> Weights:
+    """The weights a model starts from on a data set: for an own encoder those of the variant that is taken.
+
+    Raises:
+        WeightsUnavailable: if there is no variant for this data set.
+    """
+    if spec.weights.kind != "own":
+        return spec.weights
+    folder = find_own_encoder(spec.weights.ref, dataset)
+    card = read_card(folder)
+    return replace(
+        spec.weights, ref=f"{spec.weights.ref}/{folder.name}", sha256=card["sha256"], licence=card["licence"]
+    )
+
+
+def load_own_encoder(model: str, dataset: str) -> dict[str, torch.Tensor]:
     """The encoder's weights in single precision.
 
     Raises:
@@ -75,12 +105,22 @@ def load_own_encoder(model: str, dataset: DatasetSpec) -> dict[str, torch.Tensor
 
 
 def save_own_encoder(folder: Path, state: dict[str, torch.Tensor], card: dict[str, Any]) -> None:
-    """Writes weights in half precision, then the card that names their hash."""
+    """Writes weights in half precision and the card that names their hash; replaces an encoder there as a whole."""
     from safetensors.torch import save
 
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    staging = Path(tempfile.mkdtemp(dir=folder.parent, prefix=f".{folder.name}.", suffix=".partial"))
     half = {
         key: (value.half() if value.is_floating_point() else value).contiguous().cpu() for key, value in state.items()
     }
-    write_atomically(folder / WEIGHTS_FILE, save(half))
-    stated = {**card, "sha256": sha256_of_file(folder / WEIGHTS_FILE)}
-    write_atomically(folder / CARD_FILE, (json.dumps(json.loads(canonical_json(stated)), indent=1) + "\n").encode())
+    write_atomically(staging / WEIGHTS_FILE, save(half))
+    stated = {**card, "sha256": sha256_of_file(staging / WEIGHTS_FILE)}
+    write_atomically(staging / CARD_FILE, (json.dumps(stated, indent=1, sort_keys=True) + "\n").encode())
+    staging.chmod(0o755)
+    if folder.exists():
+        old = staging.with_name(f"{staging.name}.old")
+        os.replace(folder, old)
+        os.replace(staging, folder)
+        shutil.rmtree(old, ignore_errors=True)
+    else:
+        os.replace(staging, folder)

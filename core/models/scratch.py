@@ -5,15 +5,15 @@ from __future__ import annotations
 import torch
 from torch import nn
 
-from core.data.specs import DatasetSpec
 from core.models.classifier import Classifier, Head, average_pool, linear_layers
 from core.models.specs import MODELS, ModelSpec, Weights
 from core.types import ImageSpec
 
 CNN_WIDTHS = (32, 64, 128)
+DENSENET_FEATURES = 1024
 
 
-def build_cnn(classes: int, dataset: DatasetSpec, seed: int) -> Classifier:
+def build_cnn(classes: int, dataset: str, seed: int) -> Classifier:
     """Three convolution, ReLU and pooling stages and a fully connected layer."""
     torch.manual_seed(seed)
     stages: list[nn.Module] = []
@@ -24,7 +24,7 @@ def build_cnn(classes: int, dataset: DatasetSpec, seed: int) -> Classifier:
     return Classifier(nn.Sequential(*stages), Head(average_pool(), linear_layers(channels, classes)))
 
 
-def build_densenet121(classes: int, dataset: DatasetSpec, seed: int) -> Classifier:
+def build_densenet121(classes: int, dataset: str, seed: int) -> Classifier:
     """DenseNet-121 (Huang et al. 2017, arXiv:1608.06993) from timm, without pretrained weights."""
     import timm
 
@@ -32,7 +32,7 @@ def build_densenet121(classes: int, dataset: DatasetSpec, seed: int) -> Classifi
 
     torch.manual_seed(seed)
     network = timm.create_model("densenet121", pretrained=False, num_classes=0, global_pool="")
-    return Classifier(TimmEncoder(network), Head(average_pool(), linear_layers(network.num_features, classes)))
+    return Classifier(TimmEncoder(network), Head(average_pool(), linear_layers(DENSENET_FEATURES, classes)))
 
 
 MODELS.add(
@@ -40,7 +40,7 @@ MODELS.add(
         name="scratch-cnn",
         title="Small CNN",
         family="scratch",
-        image=ImageSpec(size=128),
+        image=ImageSpec(size=64),
         weights=Weights("random"),
         strategies=("scratch",),
         build=build_cnn,

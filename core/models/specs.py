@@ -10,7 +10,6 @@ from core.registry import Registry
 from core.types import ImageSpec
 
 if TYPE_CHECKING:
-    from core.data.specs import DatasetSpec
     from core.models.classifier import Classifier
 
 Family = Literal["scratch", "imagenet", "medical", "control"]
@@ -53,8 +52,8 @@ class ModelSpec:
         image: its input.
         weights: where the encoder starts.
         strategies: names of the strategies that go with it.
-        build: (number of classes, data set, seed) -> the classifier with the encoder's starting weights and a new
-            head. The data set decides which medical encoder may be used; the seed draws what is random.
+        build: (number of classes, name of the data set, seed) -> the classifier with the encoder's starting weights
+            and a new head. The data set decides which medical encoder may be used; the seed draws what is random.
         settings: training settings in which it departs from its strategy's defaults.
         summary: one sentence for people.
     """
@@ -65,7 +64,7 @@ class ModelSpec:
     image: ImageSpec
     weights: Weights
     strategies: tuple[str, ...]
-    build: Callable[[int, DatasetSpec, int], Classifier]
+    build: Callable[[int, str, int], Classifier]
     settings: Mapping[str, float] = field(default_factory=dict)
     summary: str = ""
 

@@ -6,52 +6,71 @@ from pathlib import Path
 
 import streamlit as st
 
-from core.checkpoints import RUN_FILE, RunMeta, Store, open_store, read_predictions
-from core.data import DATASETS
-from core.metrics import Estimate, Scores, bootstrap
-from core.metrics.calibration import probabilities_of
+from core.checkpoints import RunMeta, Store, open_store
+from core.metrics import Estimate, Scores
 from core.predictor import Predictor
+from core.results import estimate, load_scores
 from core.runtime import runs_folder
+from core.serving import served_runs
+
+Hashes = tuple[tuple[str, str], ...]
 
 
 def store() -> Store:
-    """The run store as it is now; read again only when a run came, went or changed."""
+    """The run store as it is now; read again only when a file of a run came, went or changed."""
     root = runs_folder()
-    seen = tuple(sorted((str(path), path.stat().st_mtime_ns) for path in root.glob(f"*/*/{RUN_FILE}")))
-    names = tuple(sorted(str(path) for path in root.glob("*/*") if path.is_dir()))
-    return _store(str(root), seen, names)
+    seen = []
+    for path in root.glob("*/*/*"):
+        if not any(part.startswith(".") for part in path.relative_to(root).parts):
+            try:
+                seen.append((str(path), path.stat().st_mtime_ns))
+            except FileNotFoundError:  # a run that is just being put in its place
+                continue
+    return _store(str(root), tuple(sorted(seen)))
 
 
 @st.cache_resource(max_entries=2, show_spinner="Reading the run store")
-def _store(root: str, seen: tuple[tuple[str, int], ...], names: tuple[str, ...]) -> Store:
+def _store(root: str, seen: tuple[tuple[str, int], ...]) -> Store:
     return open_store(Path(root))
+
+
+@st.cache_data(max_entries=16, show_spinner=False)
+def served(_store: Store, dataset: str, runs: tuple[str, ...]) -> dict[str, tuple[Path, RunMeta]]:
+    """The run that answers by default, by family."""
+    return served_runs(_store, dataset)
+
+
+def hashes_of(metas: list[RunMeta]) -> tuple[Hashes, ...]:
+    """What names the content of runs."""
+    return tuple(tuple(sorted(meta.hashes.items())) for meta in metas)
 
 
 def predictor(folder: Path, meta: RunMeta) -> Predictor:
     """A run ready to answer, shared by all visitors."""
-    return _predictor(str(folder), meta.dataset, tuple(sorted(meta.hashes.items())))
+    return _predictor(str(folder), hashes_of([meta]))
 
 
 @st.cache_resource(max_entries=6, show_spinner="Loading the model")
-def _predictor(folder: str, dataset: str, hashes: tuple[tuple[str, str], ...]) -> Predictor:
-    return Predictor(Path(folder), DATASETS[dataset])
+def _predictor(folder: str, hashes: tuple[Hashes, ...]) -> Predictor:
+    return Predictor(Path(folder))
 
 
 def scores(folder: Path, meta: RunMeta) -> Scores:
     """Test predictions of a run at its operating point."""
-    stored = read_predictions(folder)
-    return Scores(probabilities_of(stored.logits, meta.temperature), stored.labels, meta.positive, meta.threshold)
+    return _scores(str(folder), meta, hashes_of([meta]))
 
 
-def estimates(folders: list[Path], metas: list[RunMeta]) -> dict[str, Estimate]:
+@st.cache_data(max_entries=512, show_spinner=False)
+def _scores(folder: str, _meta: RunMeta, hashes: tuple[Hashes, ...]) -> Scores:
+    return load_scores(Path(folder), _meta)
+
+
+def estimates(runs: list[tuple[Path, RunMeta]]) -> dict[str, Estimate]:
     """The mean of several runs with 95% intervals over the test images, patients drawn whole."""
-    hashes = tuple(tuple(sorted(meta.hashes.items())) for meta in metas)
-    return _estimates(tuple(str(folder) for folder in folders), metas, hashes)
+    folders, metas = tuple(str(folder) for folder, _ in runs), [meta for _, meta in runs]
+    return _estimates(folders, metas, hashes_of(metas))
 
 
 @st.cache_data(max_entries=256, show_spinner="Computing intervals")
-def _estimates(
-    folders: tuple[str, ...], _metas: list[RunMeta], hashes: tuple[tuple[tuple[str, str], ...], ...]
-) -> dict[str, Estimate]:
-    runs = [scores(Path(folder), meta) for folder, meta in zip(folders, _metas, strict=True)]
-    return bootstrap(runs, read_predictions(Path(folders[0])).groups)
+def _estimates(folders: tuple[str, ...], _metas: list[RunMeta], hashes: tuple[Hashes, ...]) -> dict[str, Estimate]:
+    return estimate([(Path(folder), meta) for folder, meta in zip(folders, _metas, strict=True)])

@@ -16,44 +16,30 @@ from core.models import MODELS
 
 @dataclass(frozen=True)
 class Style:
-    """How a series is drawn (colours: Okabe and Ito 2008)."""
+    """How a series is drawn."""
 
     colour: str
     dash: str
     marker: str
 
 
-_STYLES = (
-    Style("#0072B2", "solid", "circle"),
-    Style("#D55E00", "dash", "square"),
-    Style("#009E73", "dashdot", "diamond"),
-    Style("#CC79A7", "dot", "triangle-up"),
-    Style("#E69F00", "longdash", "x"),
-    Style("#56B4E9", "longdashdot", "cross"),
-    Style("#000000", "solid", "star"),
-    Style("#7A5C00", "dash", "hexagon"),
-)
-_ORDER = (
-    ("scratch-cnn", "scratch"),
-    ("imagenet-efficientnet-lite0", "frozen"),
-    ("medical-efficientnet-lite0", "frozen"),
-    ("control-random-frozen", "frozen"),
-    ("imagenet-efficientnet-lite0", "finetune"),
-    ("medical-efficientnet-lite0", "finetune"),
-    ("scratch-densenet121", "scratch"),
-)
+# Colour (Okabe and Ito 2008) and marker belong to the model, the dash to the strategy.
+_COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
+_MARKERS = ("circle", "square", "diamond", "triangle-up", "x", "cross", "star")
+_DASHES = {"finetune": "dash", "frozen-logistic": "dot"}
+_LETTERS = {"scratch": "A", "imagenet": "B", "medical": "C", "control": "Control"}
 
 
 def series_title(model: str, strategy: str) -> str:
     """A model and how it was trained, in few words: its family's letter first."""
-    letter = {"scratch": "A", "imagenet": "B", "medical": "C", "control": "Control"}[MODELS[model].family]
-    return f"{letter} · {MODELS[model].title}" + ("" if strategy == "scratch" else f", {strategy}")
+    spec = MODELS[model]
+    return f"{_LETTERS[spec.family]} · {spec.title}" + ("" if strategy == "scratch" else f", {strategy}")
 
 
 def style_of(model: str, strategy: str) -> Style:
     """The style of a series, the same on every page."""
-    known = _ORDER.index((model, strategy)) if (model, strategy) in _ORDER else len(_STYLES) - 1
-    return _STYLES[known]
+    index = list(MODELS).index(model)
+    return Style(_COLOURS[index % len(_COLOURS)], _DASHES.get(strategy, "solid"), _MARKERS[index % len(_MARKERS)])
 
 
 def translucent(colour: str, alpha: float) -> str:
@@ -69,14 +55,16 @@ def draw(figure: go.Figure, key: str, alt: str) -> None:
 
 
 def learning_curve(points: dict[tuple[str, str], list[RunMeta]], metric: str, single_seeds: bool) -> go.Figure:
-    """Metric against labelled images a class; mean over seeds, band from the lowest to the highest seed."""
+    """Metric against labelled images a class; mean over seeds, band from the lowest to the highest seed.
+
+    A hollow marker is a size for which some class had too few images.
+    """
     figure = go.Figure()
     for (model, strategy), metas in points.items():
         style, title = style_of(model, strategy), series_title(model, strategy)
-        sizes = sorted(
-            {meta.images / len(meta.labels) if meta.train_size is None else meta.train_size for meta in metas}
-        )
-        by_size = [[m.metrics[metric] for m in metas if _size(m) == size] for size in sizes]
+        sizes = sorted({meta.per_class for meta in metas})
+        by_size = [[m.metrics[metric] for m in metas if m.per_class == size] for size in sizes]
+        short = {meta.per_class for meta in metas if meta.short}
         means = [float(np.mean(values)) for values in by_size]
         low, high = [min(values) for values in by_size], [max(values) for values in by_size]
         figure.add_scatter(
@@ -86,28 +74,27 @@ def learning_curve(points: dict[tuple[str, str], list[RunMeta]], metric: str, si
         figure.add_scatter(
             x=sizes, y=means, mode="lines+markers", name=title, legendgroup=title,
             line={"color": style.colour, "dash": style.dash, "width": 2.5},
-            marker={"symbol": style.marker, "size": 10, "color": style.colour},
+            marker={
+                "symbol": [f"{style.marker}-open" if size in short else style.marker for size in sizes],
+                "size": 10, "color": style.colour,
+            },
             customdata=[[len(values), a, b] for values, a, b in zip(by_size, low, high, strict=True)],
             hovertemplate="%{y:.3f} at %{x} a class<br>%{customdata[0]} seeds, %{customdata[1]:.3f} to "
             "%{customdata[2]:.3f}<extra>" + title + "</extra>",
         )  # fmt: skip
         if single_seeds:
             figure.add_scatter(
-                x=[_size(m) for m in metas], y=[m.metrics[metric] for m in metas], mode="markers", showlegend=False,
+                x=[m.per_class for m in metas], y=[m.metrics[metric] for m in metas], mode="markers", showlegend=False,
                 legendgroup=title, marker={"symbol": f"{style.marker}-open", "size": 7, "color": style.colour},
                 text=[f"seed {m.seed}" for m in metas], hovertemplate="%{text}: %{y:.3f}<extra></extra>",
             )  # fmt: skip
-    every = sorted({_size(meta) for metas in points.values() for meta in metas})
+    every = sorted({meta.per_class for metas in points.values() for meta in metas})
     figure.update_xaxes(
         type="log", title="Labelled training images per class", tickvals=every, ticktext=[f"{size:g}" for size in every]
     )
     figure.update_yaxes(title=METRICS[metric].title)
     figure.update_layout(height=480, legend={"orientation": "h", "y": -0.22}, hovermode="closest")
     return figure
-
-
-def _size(meta: RunMeta) -> float:
-    return meta.images / len(meta.labels) if meta.train_size is None else meta.train_size
 
 
 def roc(curves: dict[tuple[str, str], list[Scores]]) -> go.Figure:

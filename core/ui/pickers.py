@@ -1,17 +1,24 @@
-"""Choices that pages share: the data set among those with stored runs, and the series of a data set."""
+"""Choices that pages share."""
 
 from __future__ import annotations
+
+from collections import Counter
 
 import streamlit as st
 
 from core.checkpoints import RunMeta, Store
-from core.models import MODELS
-
-Series = tuple[str, str]
+from core.ui.words import escape
 
 
-def dataset_with_runs(store: Store, key: str) -> str:
-    """Picks a data set; says what to do and stops the page where no run is stored."""
+def comparable_runs(store: Store, page: str) -> list[RunMeta]:
+    """Picks a data set and, where its runs come from several splits, one of them: only such runs are compared.
+
+    Says what to do and stops the page where no run is stored.
+
+    Args:
+        store: the run store.
+        page: prefix of the widgets' keys.
+    """
     titles = {meta.dataset: meta.dataset_title for meta in store.metas()}
     if not titles:
         st.info(
@@ -20,25 +27,19 @@ def dataset_with_runs(store: Store, key: str) -> str:
             icon=":material/model_training:",
         )
         st.stop()
-    chosen: str = st.selectbox("Data set", list(titles), format_func=titles.__getitem__, key=key)
+    chosen: str = st.selectbox("Data set", list(titles), format_func=titles.__getitem__, key=f"{page}_dataset")
     metas = store.metas(chosen)
-    if metas[0].synthetic:
+    splits = Counter(meta.split_hash for meta in metas).most_common()
+    split = splits[0][0]
+    if len(splits) > 1:
+        st.warning("Stored runs of this data set come from different images or splits and are not mixed.")
+        split = st.selectbox(
+            "Split", [name for name, _ in splits], key=f"{page}_split",
+            format_func=lambda name: f"{name[:8]} ({dict(splits)[name]} runs)",
+        )  # fmt: skip
+    shown = [meta for meta in metas if meta.split_hash == split]
+    if shown[0].synthetic:
         st.warning("This data set is synthetic: its images are drawn by the program.", icon=":material/science:")
-    hashes = {meta.split_hash for meta in metas}
-    if len(hashes) > 1:
-        st.error(
-            "The stored runs of this data set come from different splits or images and cannot be compared. "
-            f"Split hashes: {', '.join(sorted(h[:8] for h in hashes))}. Remove the runs that do not belong.",
-        )
-        st.stop()
-    return chosen
-
-
-def by_series(metas: list[RunMeta]) -> dict[Series, list[RunMeta]]:
-    """Runs by (model, strategy), in the order of the registry."""
-    order = list(MODELS)
-    known = sorted((m for m in metas if m.model in MODELS), key=lambda m: (order.index(m.model), m.strategy, m.seed))
-    found: dict[Series, list[RunMeta]] = {}
-    for meta in known:
-        found.setdefault((meta.model, meta.strategy), []).append(meta)
-    return found
+    for note in shown[0].notes:
+        st.caption(escape(note))
+    return shown

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import numpy as np
 import streamlit as st
 
@@ -14,10 +16,15 @@ NEAR = 0.1
 _THIRDS = ("upper", "middle", "lower"), ("left", "centre", "right")
 
 
+def escape(text: str) -> str:
+    """Text from files, safe to put into Markdown: shown as it is, never as a link, an image or markup."""
+    return re.sub(r"([\\`*_{}\[\]()#+\-.!|<>$:~&^])", r"\\\1", text.replace("\n", " "))
+
+
 def problems(store: Store) -> None:
     """Names the runs that are left out because they are damaged."""
     if store.problems:
-        listed = "\n".join(f"- `{name}`: {why}" for name, why in store.problems.items())
+        listed = "\n".join(f"- {escape(name)}: {escape(why)}" for name, why in store.problems.items())
         st.warning(f"Some stored runs are damaged and left out:\n{listed}", icon=":material/warning:")
 
 
@@ -33,7 +40,9 @@ def agreement(answers: list[tuple[RunMeta, Prediction]]) -> None:
     ]
     close = f" {len(near)} of {len(answers)} lie within {NEAR:.0%} of their threshold." if near else ""
     if len(decisions) == 1 and len(answers) > 1:
-        st.success(f"All {len(answers)} families decide: {decisions.pop()}.{close}", icon=":material/check_circle:")
+        st.success(
+            f"All {len(answers)} families decide: {escape(decisions.pop())}.{close}", icon=":material/check_circle:"
+        )
     elif len(answers) > 1:
         st.warning(f"The families disagree: treat this image as undecided.{close}", icon=":material/call_split:")
 

@@ -12,7 +12,7 @@ SOURCES.append(ROOT / "streamlit_app.py")
 ALLOWED = {
     "streamlit": ("core/ui/", "pages/", "streamlit_app.py"),
     "captum": ("core/explain/",),
-    "timm": ("core/models/", "trainer/strategies.py"),
+    "timm": ("core/models/",),
     "transformers": ("core/models/",),
     "trainer": ("trainer/",),
     "core.ui": ("core/ui/", "pages/", "streamlit_app.py"),
@@ -21,7 +21,7 @@ ALLOWED = {
 LAYERS = (
     ("core/registry.py", "core/types.py", "core/errors.py", "core/runtime.py", "core/storage.py"),
     ("core/data/", "core/models/", "core/metrics/"),
-    ("core/explain/", "core/checkpoints.py", "core/predictor.py", "core/serving.py"),
+    ("core/explain/", "core/checkpoints/", "core/predictor.py", "core/serving.py", "core/results.py"),
     ("core/ui/",),
 )
 

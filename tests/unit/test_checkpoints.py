@@ -1,3 +1,4 @@
+import json
 import os
 import signal
 import subprocess
@@ -22,6 +23,9 @@ from core.checkpoints import (
     save_run,
 )
 from core.errors import CorruptRun
+from core.metrics import METRICS
+
+METRIC_VALUES = dict.fromkeys(METRICS, 0.9)
 
 
 def example_meta(run="cnn-n2-s0-abc"):
@@ -29,8 +33,10 @@ def example_meta(run="cnn-n2-s0-abc"):
         run=run, dataset="phantom", dataset_title="Phantom", labels=("No", "Yes"), positive=1, channels=1,
         synthetic=True, model="scratch-cnn", family="scratch", strategy="scratch", train_size=2, seed=0, images=4,
         short=(), config={"lr": 0.1}, subset_hash="s", split_hash="p", fingerprint="f", notes=("one",), size=32,
-        mean=(0.5, 0.5, 0.5), std=(0.5, 0.5, 0.5), encoder={"kind": "random"}, selection="held out", threshold=0.4,
-        temperature=1.5, metrics={"auroc": 0.9}, metrics_at_half={"auroc": 0.9}, seconds=1.0, versions={},
+        mean=(0.5, 0.5, 0.5), std=(0.5, 0.5, 0.5), encoder={"kind": "random", "sha256": ""}, trained="all",
+        selection="held out", threshold=0.4,
+        temperature=1.5, metrics=METRIC_VALUES, metrics_at_half=METRIC_VALUES, seconds=1.0, device="cpu",
+        made="2026-01-01", versions={},
     )  # fmt: skip
 
 
@@ -83,8 +89,12 @@ def climb_out(folder):
     (folder / RUN_FILE).write_text(text)
 
 
+def lose_a_metric(folder):
+    (folder / RUN_FILE).write_text((folder / RUN_FILE).read_text().replace('"auroc"', '"aurok"'))
+
+
 @pytest.mark.parametrize(
-    "damage", [damage_json, damage_predictions, damage_weights, lose_weights, lose_json, climb_out]
+    "damage", [lose_a_metric, damage_json, damage_predictions, damage_weights, lose_weights, lose_json, climb_out]
 )
 def test_damaged_runs_are_named_and_left_out(runs, damage):
     save(runs, "sound")
@@ -109,15 +119,68 @@ def test_a_run_already_there_stays(runs):
     assert [path.name for path in folder.parent.iterdir()] == [folder.name]
 
 
+def test_a_damaged_run_makes_room_for_a_sound_one(runs):
+    folder = save(runs)
+    damage_predictions(folder)
+    assert open_store(runs).runs == {}
+    assert save(runs) == folder
+    assert [meta.run for meta in open_store(runs).metas()] == [folder.name]
+    assert [path.name for path in folder.parent.iterdir()] == [folder.name]
+
+
+def test_of_several_answers_to_one_question_the_last_counts(runs):
+    for run, made in (("old", "2026-01-01"), ("new", "2026-03-01"), ("mid", "2026-02-01")):
+        save_run(replace(example_meta(run), made=made), example_predictions(), example_predictions(), [], None, runs)
+    store = open_store(runs)
+    assert len(store.runs) == 3
+    assert [meta.run for meta in store.metas("phantom")] == ["new"]
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("train_size", "x"),
+        ("positive", 7),
+        ("threshold", None),
+        ("temperature", 0),
+        ("size", 20_000),
+        ("seed", {}),
+        ("dataset", ["z"]),
+        ("labels", ["one"]),
+        ("mean", [0.5]),
+        ("metrics", {"auroc": 1.0}),
+        ("metrics", dict.fromkeys(METRICS, float("nan"))),
+        ("hashes", {}),
+        ("format", 2),
+        ("synthetic", "no"),
+    ],
+)
+def test_a_field_that_holds_what_it_must_not_is_named(runs, field, value):
+    folder = save(runs)
+    record = json.loads((folder / RUN_FILE).read_text())
+    (folder / RUN_FILE).write_text(json.dumps({**record, field: value}))
+    store = open_store(runs)
+    assert store.runs == {}
+    assert field in next(iter(store.problems.values()))
+
+
+def test_a_link_in_a_run_is_refused(runs, tmp_path):
+    folder = save(runs)
+    kept = tmp_path / "elsewhere"
+    (folder / PREDICTIONS_FILE).rename(kept)
+    (folder / PREDICTIONS_FILE).symlink_to(kept)
+    assert "predictions.npz is not the file" in next(iter(open_store(runs).problems.values()))
+
+
 def test_a_kill_during_a_save_leaves_no_run_and_spoils_none(runs):
     save(runs, "before")
     script = textwrap.dedent(
         f"""
         import os, signal
         from pathlib import Path
-        from core import checkpoints
+        from core.checkpoints import store
         from tests.unit.test_checkpoints import save
-        checkpoints.os.replace = lambda *paths: os.kill(os.getpid(), signal.SIGKILL)
+        store._put = lambda *paths: os.kill(os.getpid(), signal.SIGKILL)
         save(Path({str(runs)!r}), "killed")
         """
     )

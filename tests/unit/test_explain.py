@@ -4,7 +4,6 @@ import torch
 from PIL import Image
 from torch import nn
 
-from core.data import DATASETS
 from core.explain import EXPLAINERS, Explanation
 from core.explain.methods import explain
 from core.explain.overlay import overlay
@@ -33,18 +32,20 @@ def test_grad_cam_by_hand():
 
 @pytest.mark.parametrize("name", MODELS)
 def test_every_model_gives_a_map_from_one_encoder_pass(name):
-    torch.manual_seed(1)
-    model = MODELS[name].build(2, DATASETS["phantom"], 0).eval().requires_grad_(False)
-    passes = []
-    model.encoder.register_forward_hook(lambda *_: passes.append(1))
-    with torch.no_grad():
-        features = model.encoder(torch.randn(2, 3, 96, 96))
-    found = [explain(EXPLAINERS["grad-cam"], model.tapped, features, torch.tensor([t, t]), 96) for t in (0, 1)]
-    assert len(passes) == 1
-    maps = [one for both in found for one in both]
+    """An untrained head may find no positive evidence for any class, so several draws are looked at."""
+    maps, passes = [], []
+    for seed in range(4):
+        torch.manual_seed(seed)
+        model = MODELS[name].build(2, "phantom", seed).eval().requires_grad_(False)
+        model.encoder.register_forward_hook(lambda *_: passes.append(1))
+        with torch.no_grad():
+            features = model.encoder(torch.randn(2, 3, 96, 96))
+        both = [explain(EXPLAINERS["grad-cam"], model.tapped, features, torch.tensor([t, t]), 96) for t in (0, 1)]
+        maps += [one for found in both for one in found]
+        assert not np.allclose(both[0][0].heat, both[1][0].heat) or both[0][0].degenerate
+    assert len(passes) == 4
     assert all(one.heat.shape == (96, 96) and one.heat.min() >= 0 for one in maps)
     assert not all(one.degenerate for one in maps)
-    assert not np.allclose(found[0][0].heat, found[1][0].heat)
 
 
 def test_a_flat_map_is_degenerate_and_not_painted():

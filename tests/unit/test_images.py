@@ -1,5 +1,7 @@
 import contextlib
 import io
+import struct
+import zlib
 
 import numpy as np
 import pytest
@@ -27,6 +29,14 @@ def animated(format):
     return as_bytes(frames[0], format, save_all=True, append_images=frames[1:])
 
 
+def with_exif(block):
+    """A PNG whose eXIf chunk holds any bytes."""
+    chunk = b"eXIf" + b"Exif\0\0" + block
+    chunk = struct.pack(">I", len(chunk) - 4) + chunk + struct.pack(">I", zlib.crc32(chunk))
+    plain = encode_png(GREY)
+    return plain[:33] + chunk + plain[33:]
+
+
 HOSTILE = {
     "empty": (b"", "empty"),
     "text": (b"Patient: none. This is not an image.", "not a PNG or JPEG"),
@@ -36,6 +46,8 @@ HOSTILE = {
     "animated gif": (animated("GIF"), "not a PNG or JPEG"),
     "animated png": (animated("PNG"), "2 frames"),
     "svg": (b"<svg xmlns='http://www.w3.org/2000/svg'/>", "not a PNG or JPEG"),
+    "lying exif": (with_exif(b"XXXX\0\0\0\0"), "damaged"),
+    "short exif": (with_exif(b"II*\0"), "damaged"),
     "tiny": (encode_png(GREY[:4, :4]), "at least 16"),
 }
 

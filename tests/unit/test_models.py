@@ -3,7 +3,6 @@ import pytest
 import torch
 from PIL import Image
 
-from core.data import DATASETS
 from core.errors import WeightsUnavailable
 from core.models import MODELS
 from core.models.encoders import imagenet_lite0_state, lite0_network, timm_key
@@ -11,7 +10,7 @@ from core.models.own_encoders import find_own_encoder, load_own_encoder, relativ
 
 
 def build(name, classes=3):
-    return MODELS[name].build(classes, DATASETS["phantom"], 0)
+    return MODELS[name].build(classes, "phantom", 0)
 
 
 @pytest.mark.parametrize("name", MODELS)
@@ -39,7 +38,7 @@ def test_a_gradient_reaches_every_parameter(name):
 @pytest.mark.parametrize("name", [name for name in MODELS if MODELS[name].weights.kind == "random"])
 def test_random_weights_differ_by_seed_and_repeat(name):
     spec = MODELS[name]
-    first, same, other = (spec.build(2, DATASETS["phantom"], seed).state_dict() for seed in (0, 0, 1))
+    first, same, other = (spec.build(2, "phantom", seed).state_dict() for seed in (0, 0, 1))
     assert all(torch.equal(first[key], same[key]) for key in first)
     assert any(not torch.equal(first[key], other[key]) for key in first)
 
@@ -108,23 +107,44 @@ def encoders(tmp_path, monkeypatch):
     return tmp_path
 
 
-def test_an_encoder_that_saw_the_target_or_its_relative_is_never_taken(encoders):
+def card(seen, left_out):
+    return {"seen": seen, "left_out": left_out, "licence": "test"}
+
+
+def test_only_an_encoder_audited_against_the_target_is_taken(encoders):
     state = {"weight": torch.arange(4.0), "steps": torch.tensor(3)}
-    save_own_encoder(encoders / "m" / "a", state, {"seen": ["pneumoniamnist"]})
+    save_own_encoder(encoders / "m" / "a", state, card(["pneumoniamnist"], ["ham10000"]))
     with pytest.raises(WeightsUnavailable, match="never seen"):
-        find_own_encoder("m", DATASETS["kermany"])
-    save_own_encoder(encoders / "m" / "b", state, {"seen": ["ham10000"]})
-    assert find_own_encoder("m", DATASETS["kermany"]).name == "b"
-    assert find_own_encoder("m", DATASETS["ham10000"]).name == "a"
-    assert torch.equal(load_own_encoder("m", DATASETS["kermany"])["weight"], state["weight"])
+        find_own_encoder("m", "kermany")
+    save_own_encoder(encoders / "m" / "b", state, card(["malaria"], ["kermany", "pneumoniamnist"]))
+    assert find_own_encoder("m", "kermany").name == "b"
+    assert find_own_encoder("m", "ham10000").name == "a"
+    with pytest.raises(WeightsUnavailable, match="never seen"):
+        find_own_encoder("m", "covid-radiography")  # not seen, but never audited against it
+    assert find_own_encoder("m", "phantom").name == "a"
+    assert find_own_encoder("m", "own-images-123456").name == "a"
+    assert torch.equal(load_own_encoder("m", "kermany")["weight"], state["weight"])
+
+
+def test_an_encoder_is_replaced_as_a_whole(encoders):
+    for value in (1.0, 2.0):
+        save_own_encoder(encoders / "m" / "a", {"weight": torch.full((3,), value)}, card([], []))
+    assert load_own_encoder("m", "phantom")["weight"].tolist() == [2.0] * 3
+    assert [path.name for path in (encoders / "m").iterdir()] == ["a"]
+
+
+def test_an_incomplete_card_is_said(encoders):
+    save_own_encoder(encoders / "m" / "a", {"weight": torch.arange(4.0)}, {"seen": []})
+    with pytest.raises(WeightsUnavailable, match="lacks 'left_out'"):
+        find_own_encoder("m", "kermany")
 
 
 def test_a_changed_encoder_is_refused(encoders):
-    save_own_encoder(encoders / "m" / "b", {"weight": torch.arange(4.0)}, {"seen": []})
+    save_own_encoder(encoders / "m" / "b", {"weight": torch.arange(4.0)}, card([], ["kermany", "pneumoniamnist"]))
     path = encoders / "m" / "b" / "weights.safetensors"
     path.write_bytes(path.read_bytes()[:-1] + b"x")
     with pytest.raises(WeightsUnavailable, match="not the file"):
-        load_own_encoder("m", DATASETS["kermany"])
+        load_own_encoder("m", "kermany")
 
 
 def test_relatives_go_both_ways():

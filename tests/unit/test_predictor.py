@@ -8,7 +8,6 @@ import torch
 from PIL import Image
 
 from core.checkpoints import read_run, save_run
-from core.data import DATASETS
 from core.data.phantom import phantom_at
 from core.errors import CorruptRun
 from core.models import MODELS
@@ -19,7 +18,7 @@ from tests.unit.test_checkpoints import example_meta, example_predictions
 @pytest.fixture
 def stored(runs):
     """A scratch-cnn with random weights, stored as a run."""
-    model = MODELS["scratch-cnn"].build(2, DATASETS["phantom"], 0)
+    model = MODELS["scratch-cnn"].build(2, "phantom", 0)
     meta = replace(example_meta(), size=64)
     return save_run(meta, example_predictions(), example_predictions(), [], model.state_dict(), runs)
 
@@ -28,7 +27,7 @@ IMAGES = [Image.fromarray(phantom_at(index).pixels) for index in range(4)]
 
 
 def test_batches_and_single_images_agree(stored):
-    predictor = Predictor(stored, DATASETS["phantom"])
+    predictor = Predictor(stored)
     together = predictor(IMAGES, "grad-cam")
     for image, expected in zip(IMAGES, together, strict=True):
         alone = predictor([image], "grad-cam")[0]
@@ -39,7 +38,7 @@ def test_batches_and_single_images_agree(stored):
 
 
 def test_the_decision_follows_the_stored_threshold(stored):
-    predictor = Predictor(stored, DATASETS["phantom"])
+    predictor = Predictor(stored)
     p = predictor(IMAGES[:1])[0].probabilities[1]
     for threshold, decision in ((p - 0.01, 1), (p + 0.01, 0)):
         predictor.meta = replace(predictor.meta, threshold=float(threshold))
@@ -59,7 +58,7 @@ class Slow(torch.nn.Module):
 
 
 def test_threads_that_predict_and_explain_do_not_disturb_each_other(stored):
-    predictor = Predictor(stored, DATASETS["phantom"])
+    predictor = Predictor(stored)
     predictor._model.tapped.head.layers = Slow(predictor._model.tapped.head.layers)
     expected = predictor(IMAGES[:1], "grad-cam")[0]
     wrong = []
@@ -86,9 +85,9 @@ def test_threads_that_predict_and_explain_do_not_disturb_each_other(stored):
 def test_a_run_without_weights_or_with_foreign_ones_is_refused(runs, stored):
     bare = save_run(replace(example_meta("bare")), example_predictions(), example_predictions(), [], None, runs)
     with pytest.raises(CorruptRun, match="keeps no"):
-        Predictor(bare, DATASETS["phantom"])
+        Predictor(bare)
     foreign = {"tapped.head.layers.0.weight": torch.zeros(2, 2)}
     odd = save_run(replace(example_meta("odd")), example_predictions(), example_predictions(), [], foreign, runs)
     with pytest.raises(CorruptRun, match="other tensors"):
-        Predictor(odd, DATASETS["phantom"])
+        Predictor(odd)
     assert read_run(odd).has_weights

@@ -70,6 +70,26 @@ def test_the_publishers_test_is_whole_and_the_training_twin_is_dropped():
     assert parts.groups[5] == parts.groups[6]
 
 
+def test_a_missing_test_is_carved_though_validation_images_share_patients():
+    """As in Kermany's own folder when `test` is missing: 16 validation images of children also in training."""
+    labels = np.arange(400) % 2
+    groups = np.array([f"{i % 2}-{i // 4}" for i in range(400)])
+    given_parts = np.array(["train"] * 400, dtype="<U10")
+    given_parts[:400:25] = "validation"
+    assert split(labels, groups, given_parts, np.ones(400, bool), NO_COPIES).test.size > 40
+    given_parts[1::3] = "validation"  # enough of them to stay, with patients on the other side
+    parts = split(labels, groups, given_parts, np.ones(400, bool), NO_COPIES)
+    assert len(parts.validation) > 0
+    assert any("dropped" in note for note in parts.notes)
+
+
+def test_a_test_part_without_a_class_is_refused():
+    labels = np.arange(200) % 2
+    given_parts = np.where((np.arange(200) >= 150) & (labels == 0), "test", "train")
+    with pytest.raises(BadRequest, match="test part has no readable image of class number 1"):
+        split(labels, np.arange(200).astype(str), given_parts, np.ones(200, bool), NO_COPIES)
+
+
 def test_unreadable_images_are_in_no_part():
     labels = np.arange(200) % 2
     readable = np.ones(200, bool)

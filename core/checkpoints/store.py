@@ -12,14 +12,17 @@ import json
 import os
 import shutil
 import tempfile
+import zipfile
+import zlib
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass
 from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from core.checkpoints.meta import PREDICTIONS_FILE, WEIGHTS_FILE, RunMeta, from_record
 from core.errors import CorruptRun
 from core.runtime import runs_folder
 from core.storage import sha256_of_file, write_atomically
@@ -27,73 +30,7 @@ from core.storage import sha256_of_file, write_atomically
 if TYPE_CHECKING:
     import torch
 
-RUN_FILE, PREDICTIONS_FILE, HISTORY_FILE, WEIGHTS_FILE = (
-    "run.json", "predictions.npz", "history.jsonl", "weights.safetensors",
-)  # fmt: skip
-FORMAT = 1
-
-
-@dataclass(frozen=True)
-class RunMeta:
-    """Everything about a run but its arrays.
-
-    Attributes:
-        run: folder name, made of what determines the run and a hash of it.
-        dataset, dataset_title, labels, positive, channels, synthetic: the task.
-        model, family, strategy, train_size, seed: the cell of the comparison; train_size None is the full training set.
-        images: labelled images seen in all.
-        short: classes that have fewer than train_size images.
-        config: the settings of the training.
-        subset_hash, split_hash, fingerprint: of the images.
-        notes: what was done to the split.
-        size, mean, std: what the encoder expects.
-        encoder: where the starting weights come from: kind, ref, sha256, licence, source.
-        selection: images by which threshold, temperature and stopping were chosen, in words.
-        threshold: probability of the positive class from which the decision is positive (binary tasks).
-        temperature: divides the logits before the softmax.
-        metrics, metrics_at_half: on the test set at the threshold, and at 0.5.
-        seconds: wall time of the training.
-        versions: of the libraries.
-        hashes: file name -> SHA-256.
-    """
-
-    run: str
-    dataset: str
-    dataset_title: str
-    labels: tuple[str, ...]
-    positive: int | None
-    channels: int
-    synthetic: bool
-    model: str
-    family: str
-    strategy: str
-    train_size: int | None
-    seed: int
-    images: int
-    short: tuple[str, ...]
-    config: dict[str, Any]
-    subset_hash: str
-    split_hash: str
-    fingerprint: str
-    notes: tuple[str, ...]
-    size: int
-    mean: tuple[float, float, float]
-    std: tuple[float, float, float]
-    encoder: dict[str, str]
-    selection: str
-    threshold: float
-    temperature: float
-    metrics: dict[str, float]
-    metrics_at_half: dict[str, float]
-    seconds: float
-    versions: dict[str, str]
-    hashes: dict[str, str] = field(default_factory=dict)
-    format: int = FORMAT
-
-    @property
-    def has_weights(self) -> bool:
-        """Whether the run can answer for new images."""
-        return WEIGHTS_FILE in self.hashes
+RUN_FILE, HISTORY_FILE = "run.json", "history.jsonl"
 
 
 @dataclass(frozen=True)
@@ -126,8 +63,12 @@ class Store:
     problems: dict[str, str]
 
     def metas(self, dataset: str | None = None) -> list[RunMeta]:
-        """The sound runs, of one data set or all."""
-        return [meta for meta in self.runs.values() if dataset in (None, meta.dataset)]
+        """The sound runs, of one data set or all; of several that answer the same question the one made last."""
+        latest: dict[tuple[object, ...], RunMeta] = {}
+        for meta in sorted(self.runs.values(), key=lambda meta: meta.made):
+            if dataset in (None, meta.dataset):
+                latest[meta.cell] = meta
+        return sorted(latest.values(), key=lambda meta: (meta.dataset, meta.run))
 
     def folder_of(self, run: str) -> Path | None:
         """Where a run lies."""
@@ -169,8 +110,7 @@ def save_run(
         record = {**asdict(meta), "hashes": hashes}
         write_atomically(staging / RUN_FILE, (json.dumps(record, indent=1, sort_keys=True) + "\n").encode())
         staging.chmod(0o755)
-        if not folder.exists():
-            os.replace(staging, folder)
+        _put(staging, folder)
         return folder
     finally:
         shutil.rmtree(staging, ignore_errors=True)
@@ -188,6 +128,23 @@ def _pack(parts: dict[str, Predictions]) -> bytes:
     return buffer.getvalue()
 
 
+def _put(staging: Path, folder: Path) -> None:
+    """Moves a finished run to its place. A sound run already there stays; a damaged one makes room."""
+    try:
+        read_run(folder)
+        return
+    except CorruptRun:
+        pass
+    if folder.exists():
+        os.replace(folder, staging.with_name(f"{staging.name}.damaged"))
+        shutil.rmtree(staging.with_name(f"{staging.name}.damaged"), ignore_errors=True)
+    try:
+        os.replace(staging, folder)
+    except OSError:
+        if not folder.exists():  # else another process was faster with the same run
+            raise
+
+
 def read_run(folder: Path) -> RunMeta:
     """Reads and checks a run.
 
@@ -195,21 +152,15 @@ def read_run(folder: Path) -> RunMeta:
         CorruptRun: if `run.json` is missing, damaged or of another format, or a file it names is missing or changed.
     """
     try:
-        record = json.loads((folder / RUN_FILE).read_text())
-        if record.get("format") != FORMAT:
-            raise CorruptRun(f"is of format {record.get('format')}; this program reads format {FORMAT}")
-        known = {row.name for row in fields(RunMeta)}
-        values = {key: tuple(v) if isinstance(v, list) else v for key, v in record.items() if key in known}
-        meta = RunMeta(**values)
+        meta = from_record(json.loads((folder / RUN_FILE).read_text()), folder)
         for name, digest in meta.hashes.items():
-            if Path(name).name != name or _digest(folder / name) != digest:
+            path = folder / name
+            if path.is_symlink() or not path.is_file() or _digest(path) != digest:
                 raise CorruptRun(f"{name} is not the file that {RUN_FILE} names")
     except OSError as error:
         raise CorruptRun(f"{Path(error.filename or RUN_FILE).name} cannot be read") from None
-    except (ValueError, TypeError, AttributeError) as error:
-        raise CorruptRun(f"{RUN_FILE} is damaged ({error})") from None
-    if meta.run != folder.name:
-        raise CorruptRun(f"the folder was renamed; it holds the run {meta.run}")
+    except ValueError as error:
+        raise CorruptRun(f"{RUN_FILE} is damaged: {error}") from None
     return meta
 
 
@@ -257,7 +208,7 @@ def read_predictions(folder: Path, part: str = "test") -> Predictions:
                 labels=file[f"{part}_labels"].astype(int),
                 logits=file[f"{part}_logits"].astype(float),
             )
-    except (OSError, ValueError, KeyError) as error:
+    except (OSError, EOFError, ValueError, KeyError, zipfile.BadZipFile, zlib.error) as error:
         raise CorruptRun(f"{folder.name}/{PREDICTIONS_FILE} cannot be read ({error})") from None
 
 

@@ -1,0 +1,29 @@
+"""The run store: what a run is, and how it is written, read and checked."""
+
+from core.checkpoints.meta import PREDICTIONS_FILE, WEIGHTS_FILE, RunMeta
+from core.checkpoints.store import (
+    HISTORY_FILE,
+    RUN_FILE,
+    Predictions,
+    Store,
+    open_store,
+    read_predictions,
+    read_run,
+    read_weights,
+    save_run,
+)
+
+__all__ = [
+    "HISTORY_FILE",
+    "PREDICTIONS_FILE",
+    "RUN_FILE",
+    "WEIGHTS_FILE",
+    "Predictions",
+    "RunMeta",
+    "Store",
+    "open_store",
+    "read_predictions",
+    "read_run",
+    "read_weights",
+    "save_run",
+]

@@ -1,0 +1,178 @@
+"""What is stored about a run, and what makes a stored record acceptable."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass, field, fields
+from pathlib import Path
+from typing import Any
+
+from core.metrics import METRICS
+
+WEIGHTS_FILE, PREDICTIONS_FILE = "weights.safetensors", "predictions.npz"
+FORMAT = 1
+MAX_CLASSES, MAX_SIZE = 1000, 2048
+
+
+@dataclass(frozen=True)
+class RunMeta:
+    """Everything about a run but its arrays.
+
+    Attributes:
+        run: folder name, made of what determines the run and a hash of it.
+        dataset, dataset_title, labels, positive, channels, synthetic: the task.
+        model, family, strategy, train_size, seed: the cell of the comparison; train_size None is the full training set.
+        images: labelled images seen in all.
+        short: classes that have fewer than train_size images.
+        config: the settings of the training.
+        subset_hash, split_hash, fingerprint: of the images.
+        notes: what was done to the split.
+        size, mean, std: what the encoder expects.
+        encoder: where the starting weights come from: kind, ref, sha256, licence, source.
+        trained: `head` or `all`: what the strategy trained, and what weights hold.
+        selection: images by which threshold, temperature and stopping were chosen, in words.
+        threshold: probability of the positive class from which the decision is positive (binary tasks).
+        temperature: divides the logits before the softmax.
+        metrics, metrics_at_half: on the test set at the threshold, and at 0.5.
+        seconds: wall time of training and judging, with the embeddings that were not cached yet.
+        device: what it ran on.
+        made: when, in UTC.
+        versions: of the libraries.
+        hashes: file name -> SHA-256.
+    """
+
+    run: str
+    dataset: str
+    dataset_title: str
+    labels: tuple[str, ...]
+    positive: int | None
+    channels: int
+    synthetic: bool
+    model: str
+    family: str
+    strategy: str
+    train_size: int | None
+    seed: int
+    images: int
+    short: tuple[str, ...]
+    config: dict[str, Any]
+    subset_hash: str
+    split_hash: str
+    fingerprint: str
+    notes: tuple[str, ...]
+    size: int
+    mean: tuple[float, float, float]
+    std: tuple[float, float, float]
+    encoder: dict[str, str]
+    trained: str
+    selection: str
+    threshold: float
+    temperature: float
+    metrics: dict[str, float]
+    metrics_at_half: dict[str, float]
+    seconds: float
+    device: str
+    made: str
+    versions: dict[str, str]
+    hashes: dict[str, str] = field(default_factory=dict)
+    format: int = FORMAT
+
+    @property
+    def per_class(self) -> float:
+        """Labelled images a class, where the full training set counts by its mean."""
+        return self.images / len(self.labels) if self.train_size is None else self.train_size
+
+    @property
+    def cell(self) -> tuple[str, str, str, str, int | None, int]:
+        """What two runs have in common that answer the same question."""
+        return (self.dataset, self.split_hash, self.model, self.strategy, self.train_size, self.seed)
+
+    @property
+    def has_weights(self) -> bool:
+        """Whether the run can answer for new images."""
+        return WEIGHTS_FILE in self.hashes
+
+
+def _is_count(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and value >= 0
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+
+
+def _is_text(value: Any) -> bool:
+    return isinstance(value, str)
+
+
+def _are(check: Callable[[Any], bool], least: int = 0, most: int = MAX_CLASSES) -> Callable[[Any], bool]:
+    return lambda values: isinstance(values, tuple) and least <= len(values) <= most and all(map(check, values))
+
+
+def _map_of(check: Callable[[Any], bool]) -> Callable[[Any], bool]:
+    return lambda values: isinstance(values, dict) and all(_is_text(k) and check(v) for k, v in values.items())
+
+
+def _is_metrics(values: Any) -> bool:
+    return _map_of(_is_number)(values) and set(METRICS) <= set(values)
+
+
+def _is_channel_values(values: Any) -> bool:
+    return _are(_is_number, 3, 3)(values)
+
+
+_CHECKS: dict[str, Callable[[Any], bool]] = {
+    "labels": _are(_is_text, 2),
+    "positive": lambda value: value is None or _is_count(value),
+    "channels": lambda value: value in (1, 3),
+    "synthetic": lambda value: isinstance(value, bool),
+    "train_size": lambda value: value is None or (_is_count(value) and value > 0),
+    "seed": _is_count,
+    "images": lambda value: _is_count(value) and value > 0,
+    "short": _are(_is_text),
+    "notes": _are(_is_text),
+    "config": lambda value: isinstance(value, dict),
+    "size": lambda value: _is_count(value) and 0 < value <= MAX_SIZE,
+    "mean": _is_channel_values,
+    "std": _is_channel_values,
+    "encoder": _map_of(_is_text),
+    "trained": lambda value: value in ("head", "all"),
+    "threshold": lambda value: _is_number(value) and 0 <= value <= 1,
+    "temperature": lambda value: _is_number(value) and value > 0,
+    "metrics": _is_metrics,
+    "metrics_at_half": _is_metrics,
+    "seconds": _is_number,
+    "versions": _map_of(_is_text),
+    "hashes": lambda values: _map_of(_is_text)(values) and PREDICTIONS_FILE in values,
+    "format": lambda value: value == FORMAT,
+}
+
+
+def from_record(record: Any, folder: Path) -> RunMeta:
+    """A stored record as `RunMeta`, every field checked.
+
+    Args:
+        record: what was read from `run.json`.
+        folder: where it lay.
+    Raises:
+        ValueError: naming the first field that is missing or holds what it must not.
+    """
+    if not isinstance(record, dict):
+        raise ValueError("it does not hold an object")
+    values: dict[str, Any] = {}
+    for row in fields(RunMeta):
+        if row.name not in record:
+            raise ValueError(f"{row.name} is missing")
+        value = record[row.name]
+        values[row.name] = tuple(value) if isinstance(value, list) else value
+        if not _CHECKS.get(row.name, _is_text)(values[row.name]):
+            raise ValueError(f"{row.name} holds {str(value)[:40]!r}")
+    meta = RunMeta(**values)
+    if meta.positive is not None and meta.positive >= len(meta.labels):
+        raise ValueError("positive is not one of the labels")
+    if any(Path(name).name != name for name in meta.hashes):
+        raise ValueError("a file lies outside the run")
+    if (meta.dataset, meta.run) != (folder.parent.name, folder.name):
+        raise ValueError(f"the folder was renamed; it holds the run {meta.dataset}/{meta.run}")
+    return meta

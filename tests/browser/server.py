@@ -1,0 +1,112 @@
+"""A real server and a real headless browser, for tests and for the README's screenshot.
+
+`python -m tests.browser.server docs/diagnose.png` takes that screenshot, on a synthetic phantom.
+"""
+
+import os
+import shutil
+import socket
+import subprocess
+import sys
+import time
+import urllib.request
+from contextlib import contextmanager
+from pathlib import Path
+
+ROOT = Path(__file__).parents[2]
+FLAGS = [
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-quic",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+]
+WIDTHS = (1280, 800)
+
+
+def chromium():
+    """The browser's path, or None where there is none."""
+    return shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+
+
+@contextmanager
+def running(store=None):
+    """Starts the app on a free port of loopback; gives its address; ends it afterwards."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    environment = {**os.environ, **({"LOWSHOT_RUNS": str(store)} if store else {})}
+    argv = [sys.executable, "-m", "streamlit", "run", "streamlit_app.py", f"--server.port={port}"]
+    process = subprocess.Popen(
+        argv, cwd=ROOT, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True
+    )
+    address = f"http://127.0.0.1:{port}"
+    try:
+        _wait(address, process)
+        yield address
+    finally:
+        process.terminate()
+        process.wait(timeout=20)
+
+
+def _wait(address, process, seconds=60):
+    until = time.monotonic() + seconds
+    while time.monotonic() < until:
+        if process.poll() is not None:
+            raise RuntimeError(f"The app stopped: {process.stderr.read()}")
+        try:
+            urllib.request.urlopen(f"{address}/_stcore/health", timeout=2).close()
+            return
+        except OSError:
+            time.sleep(0.3)
+    raise RuntimeError("The app did not answer in time.")
+
+
+@contextmanager
+def browser():
+    """A headless Chromium."""
+    from playwright.sync_api import sync_playwright
+
+    with sync_playwright() as play:
+        opened = play.chromium.launch(executable_path=chromium(), args=FLAGS)
+        try:
+            yield opened
+        finally:
+            opened.close()
+
+
+def settle(page, seconds=120):
+    """Waits until the script run is over and nothing is stale."""
+    page.wait_for_selector("[data-testid=stApp]", timeout=seconds * 1000)
+    page.wait_for_function(
+        "() => document.querySelector('[data-testid=stApp]')?.dataset.testScriptState === 'notRunning'"
+        " && !document.querySelector('[data-stale=true]')",
+        timeout=seconds * 1000,
+    )
+    page.wait_for_timeout(500)
+
+
+def whole_page(page, width, path):
+    """A screenshot of everything there is to scroll."""
+    height = page.evaluate("document.querySelector('[data-testid=stMain]').scrollHeight")
+    page.set_viewport_size({"width": width, "height": min(4000, max(700, height + 80))})
+    page.wait_for_timeout(1000)
+    page.screenshot(path=str(path))
+
+
+def main(target):
+    """Takes the README's screenshot of the Diagnose page, answered by the shipped phantom runs."""
+    with running() as address, browser() as opened:
+        page = opened.new_page(viewport={"width": 1280, "height": 900})
+        page.goto(f"{address}/diagnose?task=phantom")
+        settle(page)
+        page.get_by_text("Show an example").click()
+        page.wait_for_selector("[data-testid=stMetric]", timeout=120_000)
+        settle(page)
+        whole_page(page, 1280, target)
+
+
+if __name__ == "__main__":
+    main(sys.argv[1])

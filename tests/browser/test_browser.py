@@ -1,0 +1,91 @@
+"""What only a real browser shows: deep links on a fresh server, uploads, layout, and where requests go."""
+
+import os
+from pathlib import Path
+from urllib.parse import urlparse
+
+import pytest
+
+from core.data.images import encode_png
+from core.data.phantom import phantom_at
+from tests.browser.server import WIDTHS, browser, chromium, running, settle, whole_page
+from tests.conftest import need
+
+pytestmark = pytest.mark.browser
+PAGES = {"diagnose": "Diagnose", "learning_curves": "Learning curves", "compare": "Compare"}
+ARTEFACTS = Path(os.environ.get("LOWSHOT_ARTEFACTS", ".cache/screenshots"))
+
+
+@pytest.fixture(scope="module")
+def opened():
+    need(chromium(), "no Chromium on this machine", required=False)
+    with browser() as found:
+        yield found
+
+
+@pytest.fixture(scope="module")
+def address(opened, tmp_path_factory):
+    """The app on quick phantom runs."""
+    from trainer.cli import main
+
+    store = tmp_path_factory.mktemp("runs")
+    os.environ["LOWSHOT_RUNS"] = str(store)
+    try:
+        for model, strategy in (("scratch-cnn", "scratch"), ("imagenet-efficientnet-lite0", "frozen")):
+            argv = ["curve", "--dataset", "phantom", "--models", model, "--strategies", strategy]
+            assert main([*argv, "--sizes", "3,5", "--seeds", "0,1"]) == 0
+    finally:
+        del os.environ["LOWSHOT_RUNS"]
+    with running(store) as found:
+        yield found
+
+
+@pytest.mark.parametrize("path", PAGES)
+def test_a_deep_link_on_a_fresh_server_shows_frame_and_page(opened, path):
+    with running() as fresh:
+        page = opened.new_page()
+        page.goto(f"{fresh}/{path}")
+        page.wait_for_selector(f"h1:has-text('{PAGES[path]}')", timeout=120_000)
+        settle(page)
+        assert page.get_by_text("Research use only").count() == 1
+        assert page.get_by_role("link", name="Compare").count() >= 1
+        assert page.get_by_text("Page not found").count() == 0
+        page.close()
+
+
+@pytest.mark.parametrize("width", WIDTHS)
+@pytest.mark.parametrize("path", PAGES)
+def test_pages_fit_their_width_and_stay_on_loopback(opened, address, path, width):
+    page = opened.new_page(viewport={"width": width, "height": 900})
+    hosts = set()
+    page.on("request", lambda request: hosts.add(urlparse(request.url).hostname))
+    page.goto(f"{address}/{path}")
+    settle(page)
+    assert page.locator("[data-testid=stException]").count() == 0
+    wide = page.evaluate("document.documentElement.scrollWidth - document.documentElement.clientWidth")
+    assert wide <= 1
+    ARTEFACTS.mkdir(parents=True, exist_ok=True)
+    whole_page(page, width, ARTEFACTS / f"{path}-{width}.png")
+    assert hosts <= {"127.0.0.1", None, ""}
+    page.close()
+
+
+def test_uploads_good_and_bad_are_answered_with_heatmaps(opened, address):
+    page = opened.new_page(viewport={"width": 1280, "height": 900})
+    page.goto(f"{address}/diagnose")
+    settle(page)
+    page.set_input_files(
+        "input[type=file]",
+        [
+            {"name": "good.png", "mimeType": "image/png", "buffer": encode_png(phantom_at(4001).pixels)},
+            {"name": "bad.png", "mimeType": "image/png", "buffer": b"hello"},
+        ],
+    )
+    page.wait_for_selector("[data-testid=stMetric]", timeout=120_000)
+    settle(page)
+    assert page.locator("[data-testid=stMetric]").count() == 2
+    assert page.get_by_text("This is not a PNG or JPEG image").count() == 1
+    alternatives = [image.get_attribute("alt") for image in page.locator("[data-testid=stImage] img").all()]
+    assert all(alternatives)
+    assert sum("Grad-CAM" in text for text in alternatives) == 2
+    page.close()

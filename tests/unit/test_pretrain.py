@@ -1,0 +1,123 @@
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from core.data import DATASETS
+from core.data.listing import Listing
+from core.data.phantom import make_phantom
+from core.errors import DataUnavailable
+from core.models.lite0 import MEDICAL
+from core.models.own_encoders import find_own_encoder, load_own_encoder, read_card
+from trainer.corpus import JUDGE, CorpusPart, gather
+from trainer.judge import clustered_difference, macro_auroc
+from trainer.pretrain import Recipe, _averaged, imagenet_encoder, pretrain
+
+
+def write_images(root, seeds, label):
+    (root / label).mkdir(parents=True, exist_ok=True)
+    for seed in seeds:
+        Image.fromarray(make_phantom(seed, 0).pixels).save(root / label / f"{seed}.png")
+
+
+@pytest.fixture
+def two_sets(tmp_path, monkeypatch):
+    """A target and a corpus set that holds re-encoded copies of two of its images."""
+    target, corpus = tmp_path / "target", tmp_path / "corpus"
+    write_images(target / "train", range(12), "NORMAL")
+    write_images(target / "train", range(12, 24), "PNEUMONIA")
+    for label, start in (("benign", 100), ("malignant", 120), ("normal", 140)):
+        write_images(corpus, range(start, start + 6), label)
+    for seed in (3, 15):
+        kind = "NORMAL" if seed < 12 else "PNEUMONIA"
+        Image.open(target / "train" / kind / f"{seed}.png").resize((150, 150)).save(
+            corpus / "benign" / f"copy{seed}.png"
+        )
+    for name, path in (("kermany", target), ("breast-ultrasound", corpus)):
+        monkeypatch.setitem(DATASETS._rows, name, replace(DATASETS[name], path=path))
+    gone = replace(DATASETS["pneumoniamnist"], path=tmp_path / "nowhere")
+    monkeypatch.setitem(DATASETS._rows, "pneumoniamnist", gone)
+
+
+def test_copies_of_the_target_are_removed_and_counted(two_sets):
+    part = gather("kermany", ("breast-ultrasound",), (), 32)[0]
+    assert part.removed["kermany"] == 2
+    assert len(part.train) == 18
+    assert not any("copy" in name for name in part.listing.ids[part.train])
+
+
+@pytest.mark.parametrize("name", ["kermany", "pneumoniamnist"])
+def test_the_target_and_its_relatives_cannot_be_in_the_corpus(name):
+    with pytest.raises(DataUnavailable, match="cannot be in the corpus"):
+        gather("kermany", (name,), (), 32)
+
+
+def small_part():
+    random = np.random.default_rng(0)
+    images = random.integers(0, 256, (64, 1, 32, 32), dtype=np.uint8)
+    labels = random.integers(0, 2, (64, 3)).astype(float)
+    labels[:, 2] = np.nan
+    ids = np.array([str(i) for i in range(64)])
+    listing = Listing(ids, labels, ids, np.full(64, ""), lambda _: b"", "small")
+    none = np.array([], int)
+    spec = replace(DATASETS[JUDGE], labels=("a", "b", "unknown"))
+    bank = type("Bank", (), {"images": images})()
+    return CorpusPart(spec, listing, bank, np.arange(64), none, none, {})
+
+
+def distance(first, second):
+    first, second = first.state_dict(), second.state_dict()
+    return sum(float((first[k].float() - second[k].float()).square().sum()) for k in first if "weight" in k)
+
+
+def test_pretraining_moves_the_encoder_and_averaging_holds_it_back():
+    recipe = Recipe(sets=(JUDGE,), epochs=2, size=32)
+    moved, history = pretrain(recipe, [small_part()], torch.device("cpu"))
+    start = imagenet_encoder()
+    assert distance(moved, start) > 0
+    assert np.isfinite([row["loss"] for row in history]).all()
+    full = distance(moved, start)
+    half = _averaged(start, moved, 0.5)
+    assert distance(half, start) == pytest.approx(full / 4, rel=1e-3)
+
+
+def test_the_difference_of_a_score_with_itself_is_nothing():
+    random = np.random.default_rng(0)
+    labels = random.integers(0, 2, (200, 2))
+    scores = random.random((200, 2)) + labels
+    groups = np.arange(200) // 2
+    assert clustered_difference(scores, scores, labels, groups, draws=50) == (0, 0, 0)
+    value, low, high = clustered_difference(scores, random.random((200, 2)), labels, groups, draws=200)
+    assert 0 < low < value < high
+    assert macro_auroc(scores, labels) > 0.9
+
+
+def test_the_shipped_encoder_is_a_medical_encoder():
+    """It beats its ImageNet start on held-out NIH patients, has never seen Kermany, and says what was removed."""
+    folder = find_own_encoder(MEDICAL, "kermany")
+    card = read_card(folder)
+    _, low, _ = card["nih_test"]["difference"]
+    assert low > 0
+    assert not {"kermany", "pneumoniamnist"} & set(card["seen"])
+    assert all("kermany" in row["copies_removed"] for row in card["corpus"])
+    assert card["licence"]
+    state = load_own_encoder(MEDICAL, "kermany")
+    assert all(torch.isfinite(value).all() for value in state.values())
+    recipes = (folder.parent / "recipes.jsonl").read_text().splitlines()
+    assert len(recipes) >= 2
+
+
+@pytest.mark.data
+def test_held_out_nih_patients_are_in_no_training_image():
+    from core.data.specs import is_present
+    from tests.conftest import need
+
+    need(is_present(DATASETS[JUDGE]), f"{JUDGE} is not under LOWSHOT_DATA")
+    part = gather("", (JUDGE,), (), 32)[0]
+    patients = part.listing.groups
+    held = set(patients[part.validation]) | set(patients[part.test])
+    assert not held & set(patients[part.train])
+    assert not set(patients[part.validation]) & set(patients[part.test])
+    assert len(part.test) > 2000

@@ -1,0 +1,40 @@
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from core.checkpoints import open_store, save_run
+from core.errors import BadRequest
+from core.metrics import METRICS
+from tests.unit.test_checkpoints import example_meta, example_predictions
+from trainer.tables import headline_table, with_tables
+
+README = Path(__file__).parents[2] / "README.md"
+
+
+def test_a_table_is_computed_from_stored_predictions(runs):
+    test = example_predictions(40)
+    right = replace(test, logits=np.stack([-test.labels, test.labels], axis=1) * 4.0)
+    for seed in (0, 1):
+        meta = replace(example_meta(f"run{seed}"), seed=seed, metrics=dict.fromkeys(METRICS, 0.123))
+        save_run(meta, test, right, [], None, runs)
+    table = headline_table(open_store(runs), "phantom", 2)
+    assert "| scratch | `scratch-cnn` | scratch | 2 | 1.000 (1.000 to 1.000)" in table
+    assert "0.123" not in table
+    text = "before\n<!-- results: phantom at 2 -->\nold\n<!-- end of results -->\nafter\n"
+    filled = with_tables(text, open_store(runs))
+    assert "old" not in filled
+    assert filled.startswith("before")
+    assert with_tables(filled, open_store(runs)) == filled
+
+
+def test_no_run_no_table(runs):
+    with pytest.raises(BadRequest, match="No run of phantom"):
+        headline_table(open_store(runs), "phantom", 2)
+
+
+def test_the_readme_is_up_to_date(monkeypatch):
+    """`make results` writes it anew."""
+    monkeypatch.delenv("LOWSHOT_RUNS", raising=False)
+    assert with_tables(README.read_text(), open_store()) == README.read_text()
