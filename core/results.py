@@ -10,7 +10,7 @@ from core.checkpoints import RunMeta, read_predictions
 from core.errors import BadRequest
 from core.metrics import Estimate, Scores, bootstrap
 from core.metrics.calibration import probabilities_of
-from core.models import MODELS
+from core.models import FAMILY_TITLES, MODELS
 
 Series = tuple[str, str]
 
@@ -39,8 +39,9 @@ def estimate(runs: list[tuple[Path, RunMeta]], names: tuple[str, ...] | None = N
 
 
 def by_series(metas: list[RunMeta]) -> dict[Series, list[RunMeta]]:
-    """Runs by (model, strategy), in the order of the registry; models that no longer exist are left out."""
-    order = list(MODELS)
+    """Runs by (model, strategy), by family and then as registered; models that no longer exist are left out."""
+    families = list(FAMILY_TITLES)
+    order = sorted(MODELS, key=lambda name: families.index(MODELS[name].family))
     known = sorted(
         (meta for meta in metas if meta.model in MODELS),
         key=lambda meta: (order.index(meta.model), meta.strategy, meta.per_class, meta.seed),

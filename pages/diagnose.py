@@ -111,14 +111,14 @@ def answer(image: Image.Image, digest: str) -> dict[str, Prediction | str]:
 
 def show_family(meta: RunMeta, image: Image.Image, prediction: Prediction | str) -> None:
     """One column: probability, decision, heatmap."""
-    st.subheader(FAMILY_TITLES[meta.family], divider="gray")
+    st.write(f"**{FAMILY_TITLES[meta.family]}**")
     if isinstance(prediction, str):
         st.error(words.escape(prediction))
         return
     index = meta.positive if meta.positive is not None else prediction.decision
     shown = meta.labels[index].lower()
-    st.metric(f"Probability of {words.escape(shown)}", f"{prediction.probabilities[index]:.1%}")
-    at = f", from {meta.threshold:.1%} upwards {words.escape(shown)}" if meta.positive is not None else ""
+    st.metric(f"Probability of {words.escape(shown)}", words.percent(prediction.probabilities[index]))
+    at = f", from {words.percent(meta.threshold)} upwards {words.escape(shown)}" if meta.positive is not None else ""
     st.write(f"Decision: **{words.escape(meta.labels[prediction.decision])}**{at}")
     explanation = prediction.explanation
     assert explanation is not None
@@ -149,7 +149,7 @@ def show_item(name: str, content: bytes) -> None:
     words.agreement([(chosen[f][1], p) for f, p in predictions.items() if isinstance(p, Prediction)])
     columns = st.columns(1 + len(predictions))
     with columns[0]:
-        st.subheader("Image", divider="gray")
+        st.write("**Image**")
         st.image(shown, caption="As uploaded", alt="The uploaded image without any overlay", width="stretch")
     for column, (family, prediction) in zip(columns[1:], predictions.items(), strict=True):
         with column:

@@ -42,7 +42,7 @@ def headline_table(store: Store, dataset: str, size: int | None) -> str:
     lines += [
         "",
         f"Mean over seeds (95% interval over the {found[HEADLINE[0]].n} test images, patients drawn whole), at the "
-        f"operating point fitted inside each training subset. Training and judging all {len(every)} stored runs of "
+        f"operating point fitted inside each training subset. Training and judging the {len(every)} stored runs of "
         f"this data set took {sum(meta.seconds for meta in every) / 60:.0f} minutes on {devices}.",
     ]
     return "\n".join(lines) + "\n"

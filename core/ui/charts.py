@@ -50,7 +50,7 @@ def translucent(colour: str, alpha: float) -> str:
 
 def draw(figure: go.Figure, key: str, alt: str) -> None:
     """Shows a figure with the text that stands for it."""
-    figure.update_layout(margin={"l": 10, "r": 10, "t": 40, "b": 10}, font_size=14, legend_title_text="")
+    figure.update_layout(margin={"l": 10, "r": 10, "b": 10}, font_size=14, legend_title_text="")
     st.plotly_chart(figure, key=key, alt=alt, width="stretch", config={"displaylogo": False})
 
 
@@ -93,7 +93,7 @@ def learning_curve(points: dict[tuple[str, str], list[RunMeta]], metric: str, si
         type="log", title="Labelled training images per class", tickvals=every, ticktext=[f"{size:g}" for size in every]
     )
     figure.update_yaxes(title=METRICS[metric].title)
-    figure.update_layout(height=480, legend={"orientation": "h", "y": -0.22}, hovermode="closest")
+    figure.update_layout(height=480, margin_t=30, legend={"orientation": "h", "y": -0.22}, hovermode="closest")
     return figure
 
 
@@ -125,7 +125,7 @@ def roc(curves: dict[tuple[str, str], list[Scores]]) -> go.Figure:
             )  # fmt: skip
     figure.update_xaxes(title="1 − specificity (share of healthy called sick)", range=[-0.01, 1.01])
     figure.update_yaxes(title="Sensitivity (share of sick found)", range=[-0.01, 1.01])
-    figure.update_layout(height=460, legend={"orientation": "h", "y": -0.22})
+    figure.update_layout(height=460, margin_t=30, legend={"orientation": "h", "y": -0.22})
     return figure
 
 
@@ -150,5 +150,6 @@ def confusion(counts: np.ndarray, labels: tuple[str, ...], title: str) -> go.Fig
     )
     figure.update_yaxes(title="Truth", autorange="reversed")
     figure.update_xaxes(title="Decision")
-    figure.update_layout(height=300, title={"text": title, "font": {"size": 15}})
+    wrapped = title.replace(", ", ",<br>")
+    figure.update_layout(height=330, title={"text": wrapped, "font": {"size": 13}}, margin_t=60)
     return figure

@@ -29,7 +29,7 @@ def require(file: str) -> None:
     The first request after a server's start still finds pages by folder, before `st.navigation` has run once.
     """
     if _FRAMED not in st.session_state:
-        st.session_state[_WANTED] = f"pages/{Path(file).name}"
+        st.session_state[_WANTED] = (f"pages/{Path(file).name}", dict(st.query_params))
         st.switch_page("streamlit_app.py")
 
 
@@ -45,6 +45,7 @@ def show(pages: list[StreamlitPage]) -> None:
     chosen = st.navigation([hidden, *pages], position="top")
     st.session_state[_FRAMED] = True
     if wanted := st.session_state.pop(_WANTED, None):
-        st.switch_page(wanted)
+        page, parameters = wanted
+        st.switch_page(page, query_params=parameters)
     st.caption(f":material/info: **Lowshot** · {NOTICE}")
     chosen.run()

@@ -21,6 +21,15 @@ def escape(text: str) -> str:
     return re.sub(r"([\\`*_{}\[\]()#+\-.!|<>$:~&^])", r"\\\1", text.replace("\n", " "))
 
 
+def percent(probability: float) -> str:
+    """A probability in percent; one that is not 0 or 1 is never shown as if it were."""
+    if 0 < probability < 0.001:
+        return "< 0.1%"
+    if 0.999 < probability < 1:
+        return "> 99.9%"
+    return f"{probability:.1%}"
+
+
 def problems(store: Store) -> None:
     """Names the runs that are left out because they are damaged."""
     if store.problems:
