@@ -25,6 +25,20 @@ def runs(tmp_path, monkeypatch):
 
 
 @pytest.fixture(scope="session")
+def phantom_runs(tmp_path_factory):
+    """A store of quick phantom runs of two families, at two sizes and two seeds."""
+    from trainer.cli import main
+
+    store = tmp_path_factory.mktemp("phantom") / "runs"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("LOWSHOT_RUNS", str(store))
+        for model, strategy in (("scratch-cnn", "scratch"), ("imagenet-efficientnet-lite0", "frozen")):
+            argv = ["curve", "--dataset", "phantom", "--models", model, "--strategies", strategy]
+            assert main([*argv, "--sizes", "3,5", "--seeds", "0,1"]) == 0
+    return store
+
+
+@pytest.fixture(scope="session")
 def kermany():
     """The real Kermany set; without it the test is skipped, or fails where data is required."""
     return real("kermany")

@@ -2,7 +2,6 @@
 
 import io
 import json
-import os
 import shutil
 
 import pytest
@@ -13,22 +12,6 @@ from core.data.images import encode_png
 from core.data.phantom import phantom_at
 
 PAGES = ["diagnose", "learning_curves", "compare"]
-
-
-@pytest.fixture(scope="module")
-def populated(tmp_path_factory):
-    """Quick phantom runs of two families."""
-    from trainer.cli import main
-
-    store = tmp_path_factory.mktemp("runs")
-    os.environ["LOWSHOT_RUNS"] = str(store)
-    try:
-        for models, strategy in (("scratch-cnn", "scratch"), ("imagenet-efficientnet-lite0", "frozen")):
-            argv = ["curve", "--dataset", "phantom", "--models", models, "--strategies", strategy]
-            assert main([*argv, "--sizes", "3,5", "--seeds", "0,1"]) == 0
-    finally:
-        del os.environ["LOWSHOT_RUNS"]
-    return store
 
 
 def open_page(name, store, monkeypatch):
@@ -52,16 +35,16 @@ def test_pages_without_results_say_what_to_do(name, tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize("name", PAGES)
-def test_pages_with_results(name, populated, monkeypatch):
-    app = open_page(name, populated, monkeypatch)
+def test_pages_with_results(name, phantom_runs, monkeypatch):
+    app = open_page(name, phantom_runs, monkeypatch)
     assert not app.exception
     assert "synthetic" in texts(app)
 
 
 @pytest.mark.parametrize("name", PAGES)
-def test_damaged_runs_are_named(name, populated, tmp_path, monkeypatch):
+def test_damaged_runs_are_named(name, phantom_runs, tmp_path, monkeypatch):
     store = tmp_path / "store"
-    shutil.copytree(populated, store)
+    shutil.copytree(phantom_runs, store)
     hurt = next(store.glob("phantom/*/run.json"))
     hurt.write_text("{")
     app = open_page(name, store, monkeypatch)
@@ -74,8 +57,8 @@ def upload(app, files):
     return app.run()
 
 
-def test_good_and_bad_uploads_side_by_side(populated, monkeypatch):
-    app = open_page("diagnose", populated, monkeypatch)
+def test_good_and_bad_uploads_side_by_side(phantom_runs, monkeypatch):
+    app = open_page("diagnose", phantom_runs, monkeypatch)
     jpeg = io.BytesIO()
     Image.fromarray(phantom_at(4001).pixels).save(jpeg, "JPEG")
     app = upload(
@@ -94,8 +77,8 @@ def test_good_and_bad_uploads_side_by_side(populated, monkeypatch):
     assert all(element.value.endswith("%") for element in app.metric)
 
 
-def test_an_example_and_a_smaller_training_set(populated, monkeypatch):
-    app = open_page("diagnose", populated, monkeypatch)
+def test_an_example_and_a_smaller_training_set(phantom_runs, monkeypatch):
+    app = open_page("diagnose", phantom_runs, monkeypatch)
     app.toggle(key="diagnose_example").set_value(True).run()
     assert not app.exception
     assert len(app.metric) == 2
@@ -110,8 +93,8 @@ def test_an_example_and_a_smaller_training_set(populated, monkeypatch):
     assert not app.exception
 
 
-def test_curves_react_to_metric_and_series(populated, monkeypatch):
-    app = open_page("learning_curves", populated, monkeypatch)
+def test_curves_react_to_metric_and_series(phantom_runs, monkeypatch):
+    app = open_page("learning_curves", phantom_runs, monkeypatch)
     app.selectbox(key="curves_metric").set_value("brier").run()
     assert "Lower is better" in texts(app)
     table = app.dataframe[0].value
@@ -119,11 +102,11 @@ def test_curves_react_to_metric_and_series(populated, monkeypatch):
     assert (table["Seeds"] == 2).all()
     app.multiselect(key="curves_series").set_value([]).run()
     assert "at least one series" in texts(app)
-    assert "one subset for each size and seed" in texts(open_page("learning_curves", populated, monkeypatch))
+    assert "one subset for each size and seed" in texts(open_page("learning_curves", phantom_runs, monkeypatch))
 
 
-def test_compare_shows_both_kinds_of_interval(populated, monkeypatch):
-    app = open_page("compare", populated, monkeypatch)
+def test_compare_shows_both_kinds_of_interval(phantom_runs, monkeypatch):
+    app = open_page("compare", phantom_runs, monkeypatch)
     over_seeds = app.dataframe[0].value["AUROC"][0]
     app.segmented_control(key="compare_interval").set_value("images").run()
     assert not app.exception
@@ -132,9 +115,9 @@ def test_compare_shows_both_kinds_of_interval(populated, monkeypatch):
     assert not app.exception
 
 
-def test_runs_of_different_splits_are_not_mixed(populated, tmp_path, monkeypatch):
+def test_runs_of_different_splits_are_not_mixed(phantom_runs, tmp_path, monkeypatch):
     store = tmp_path / "store"
-    shutil.copytree(populated, store)
+    shutil.copytree(phantom_runs, store)
     path = next(store.glob("phantom/*/run.json"))
     record = json.loads(path.read_text())
     path.write_text(json.dumps({**record, "split_hash": "another"}))
@@ -148,9 +131,9 @@ def test_runs_of_different_splits_are_not_mixed(populated, tmp_path, monkeypatch
         ]
 
 
-def test_predictions_that_vanish_are_said_and_not_a_crash(populated, tmp_path, monkeypatch):
+def test_predictions_that_vanish_are_said_and_not_a_crash(phantom_runs, tmp_path, monkeypatch):
     store = tmp_path / "store"
-    shutil.copytree(populated, store)
+    shutil.copytree(phantom_runs, store)
     app = open_page("compare", store, monkeypatch)
     next(store.glob("phantom/*/predictions.npz")).write_bytes(b"")
     app.run()
@@ -158,9 +141,9 @@ def test_predictions_that_vanish_are_said_and_not_a_crash(populated, tmp_path, m
     assert "left out" in texts(app)
 
 
-def test_hostile_labels_are_shown_as_text(populated, tmp_path, monkeypatch):
+def test_hostile_labels_are_shown_as_text(phantom_runs, tmp_path, monkeypatch):
     store = tmp_path / "store"
-    shutil.copytree(populated, store)
+    shutil.copytree(phantom_runs, store)
     for path in store.glob("phantom/*/run.json"):
         record = json.loads(path.read_text())
         path.write_text(json.dumps({**record, "labels": ["No", "![x](https://example.org/p.png)"]}))

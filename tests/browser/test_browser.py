@@ -24,19 +24,9 @@ def opened():
 
 
 @pytest.fixture(scope="module")
-def address(opened, tmp_path_factory):
+def address(opened, phantom_runs):
     """The app on quick phantom runs."""
-    from trainer.cli import main
-
-    store = tmp_path_factory.mktemp("runs")
-    os.environ["LOWSHOT_RUNS"] = str(store)
-    try:
-        for model, strategy in (("scratch-cnn", "scratch"), ("imagenet-efficientnet-lite0", "frozen")):
-            argv = ["curve", "--dataset", "phantom", "--models", model, "--strategies", strategy]
-            assert main([*argv, "--sizes", "3,5", "--seeds", "0,1"]) == 0
-    finally:
-        del os.environ["LOWSHOT_RUNS"]
-    with running(store) as found:
+    with running(phantom_runs) as found:
         yield found
 
 
