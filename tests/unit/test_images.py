@@ -46,7 +46,7 @@ HOSTILE = {
     "animated gif": (animated("GIF"), "not a PNG or JPEG"),
     "animated png": (animated("PNG"), "2 frames"),
     "svg": (b"<svg xmlns='http://www.w3.org/2000/svg'/>", "not a PNG or JPEG"),
-    "lying exif": (with_exif(b"XXXX\0\0\0\0"), "damaged"),
+    "lying exif": (with_exif(b"QQQQ\0\0\0\0"), "damaged"),
     "short exif": (with_exif(b"II*\0"), "damaged"),
     "tiny": (encode_png(GREY[:4, :4]), "at least 16"),
 }
