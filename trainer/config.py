@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 from typing import Any
 
 import numpy as np
@@ -20,7 +20,11 @@ class Settings:
         weight_decay: of AdamW.
         augment: name of an augmentation.
         views: augmented views of each image, where embeddings are cached; 0 where images change anew at every step.
+        average: decay a step of the moving average of the weights that is judged and kept; 0 keeps the weights as they
+            are.
         patience: epochs without a better hold-out loss until training stops; 0 where nothing is held out.
+        layer_decay: factor of the rate from each layer of the encoder to the one before it.
+        frozen_below: share of `lr` below which a layer of the encoder stays frozen.
         folds: parts of the cross-validation inside the subset, or one in `folds` held out where a network is trained.
     """
 
@@ -31,8 +35,15 @@ class Settings:
     weight_decay: float
     augment: str = "aggressive"
     views: int = 0
+    average: float = 0.0
     patience: int = 0
+    layer_decay: float = 1.0
+    frozen_below: float = 0.0
     folds: int = 5
+
+    def stated(self) -> dict[str, Any]:
+        """What differs from the defaults; a run is named by it, so that a setting added later renames no older run."""
+        return {row.name: getattr(self, row.name) for row in fields(self) if getattr(self, row.name) != row.default}
 
 
 @dataclass(frozen=True)

@@ -20,7 +20,7 @@ from core.storage import sha256_of
 from core.types import Images, ImageSpec
 
 _BATCH = 32
-_VERSION = "1"  # raised when an augmentation of the same name changes
+_VERSION = "2"  # raised when an augmentation of the same name changes
 
 
 class EmbeddingCache:

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import copy
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+
 import numpy as np
 import torch
 from sklearn.linear_model import LogisticRegression
 from torch import nn
 from torch.nn import functional as F
 
-from core.models.classifier import linear_layers, mlp_layers
+from core.models.classifier import DROPOUT, linear_layers
 from trainer.config import Settings
 
 LOGISTIC_STRENGTHS = (0.001, 0.01, 0.1, 1.0)
@@ -16,40 +20,59 @@ LOGISTIC_STRENGTHS = (0.001, 0.01, 0.1, 1.0)
 
 def standardisation(embeddings: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Mean and deviation of each feature over images and views: (D,) and (D,)."""
-    flat = embeddings.reshape(-1, embeddings.shape[-1])
-    return flat.mean(axis=0), flat.std(axis=0) + 1e-3
+    variance, mean = torch.var_mean(torch.from_numpy(embeddings).flatten(0, 1), dim=0, correction=0)
+    return mean.numpy(), variance.sqrt().numpy() + np.float32(1e-3)
 
 
-def fit_mlp(embeddings: np.ndarray, labels: np.ndarray, classes: int, settings: Settings, seed: int) -> nn.Sequential:
-    """Trains embedding -> 512 -> ReLU -> dropout 0.3 -> classes on standardised embeddings.
+def side_by_side(fits: Sequence[Callable[[], nn.Sequential]]) -> list[nn.Sequential]:
+    """Runs independent fits at once, each on one thread: heads are too small to share cores over.
+
+    What a fit returns does not depend on how many cores the machine has.
+    """
+    threads = torch.get_num_threads()
+    try:
+        with ThreadPoolExecutor(threads, initializer=torch.set_num_threads, initargs=(1,)) as pool:
+            return [running.result() for running in [pool.submit(fit) for fit in fits]]
+    finally:
+        torch.set_num_threads(threads)
+
+
+def fit_mlp(
+    start: nn.Sequential, embeddings: np.ndarray, labels: np.ndarray, settings: Settings, seed: int
+) -> nn.Sequential:
+    """Trains a copy of a fresh head, embedding -> 512 -> ReLU -> dropout 0.3 -> classes, on standardised embeddings.
 
     The standardisation is folded into the first layer, so what is returned takes raw embeddings.
 
     Args:
+        start: the head with its initial weights.
         embeddings: (n, views, D); every step takes a random view of each image.
         labels: (n,), class indices.
-        classes: number of classes.
         settings: of the training.
-        seed: of initial weights, order, views and dropout.
+        seed: of order, views and dropout.
     """
-    torch.manual_seed(seed)
     random = np.random.default_rng(seed)
     mean, deviation = standardisation(embeddings)
-    inputs = torch.from_numpy((embeddings - mean) / deviation)  # (n, views, D)
+    inputs = torch.from_numpy(embeddings).flatten(0, 1)  # (n * views, D)
+    views = embeddings.shape[1]
+    centre, scale = torch.from_numpy(mean), torch.from_numpy(deviation)
     targets = torch.from_numpy(labels).long()
-    layers = mlp_layers(embeddings.shape[-1], classes)
+    layers = copy.deepcopy(start)
+    into, _, _, out = layers
     optimiser = torch.optim.AdamW(layers.parameters(), lr=settings.lr, weight_decay=settings.weight_decay, fused=True)
     count, batch = len(labels), min(settings.batch_size, len(labels))
     steps = max(settings.min_steps, settings.epochs * -(-count // batch))
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, settings.lr, total_steps=steps)
     order = np.array([], int)
-    layers.train()
     for _ in range(steps):
         if len(order) < batch:
             order = np.concatenate([order, random.permutation(count)])
         at, order = order[:batch], order[batch:]
-        views = random.integers(0, inputs.shape[1], batch)
-        loss = F.cross_entropy(layers(inputs[at, views]), targets[at])
+        seen = inputs.index_select(0, torch.from_numpy(at * views + random.integers(0, views, batch)))
+        hidden = F.relu(into((seen - centre) / scale))
+        # dropout from this fit's own generator: PyTorch's is shared by all threads
+        kept = torch.from_numpy(random.random(hidden.shape, dtype=np.float32) >= DROPOUT)
+        loss = F.cross_entropy(out(hidden * kept / (1 - DROPOUT)), targets[at])
         optimiser.zero_grad(set_to_none=True)
         loss.backward()
         optimiser.step()

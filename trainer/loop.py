@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import copy
 import time
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
 from torch import nn
 from torch.nn import functional as F
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from core.data.banks import Progress
 from core.data.transforms import AUGMENTATIONS, normalise, to_unit
@@ -78,8 +79,10 @@ def train_network(
     optimiser = torch.optim.AdamW(groups_of_parameters, weight_decay=settings.weight_decay)
     peaks = [group["lr"] for group in groups_of_parameters]
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, peaks, total_steps=epochs * per_epoch, pct_start=0.2)
-    logits = predict_logits(model, hold_out.images, image, device)
-    best = _Best(model, logits, _loss(logits, hold_out.labels))
+    averaged = AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(settings.average)) if settings.average else None
+    judged = cast(Classifier, averaged.module) if averaged else model
+    logits = predict_logits(judged, hold_out.images, image, device)
+    best = _Best(judged, logits, _loss(logits, hold_out.labels))
     history = [_row(0, None, None, logits, hold_out.labels, 0.0)]
     began = time.monotonic()
     for epoch in range(1, epochs + 1):
@@ -97,14 +100,16 @@ def train_network(
             nn.utils.clip_grad_norm_(model.parameters(), 5.0)
             optimiser.step()
             schedule.step()
+            if averaged:
+                averaged.update_parameters(model)
             total += float(loss.detach()) * len(at)
             right += int((outputs.argmax(1) == targets[at]).sum())
             if progress:
                 progress((epoch - 1) * per_epoch + step + 1, epochs * per_epoch)
-        logits = predict_logits(model, hold_out.images, image, device)
+        logits = predict_logits(judged, hold_out.images, image, device)
         seconds = time.monotonic() - began
         history.append(_row(epoch, total / len(targets), right / len(targets), logits, hold_out.labels, seconds))
-        best.offer(model, logits, _loss(logits, hold_out.labels), epoch)
+        best.offer(judged, logits, _loss(logits, hold_out.labels), epoch)
         if settings.patience and epoch - best.epoch >= settings.patience:
             break
     model.load_state_dict(best.state)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 import torch
@@ -22,12 +23,10 @@ from core.registry import Registry
 from trainer.config import FitData, Fitted, Settings
 from trainer.embeddings import EmbeddingCache
 from trainer.folds import inner_folds
-from trainer.heads import LOGISTIC_STRENGTHS, fit_logistic, fit_mlp, logits_of
+from trainer.heads import LOGISTIC_STRENGTHS, fit_logistic, fit_mlp, logits_of, side_by_side
 from trainer.loop import train_network
 
 HEAD = "tapped."
-LAYER_DECAY = 0.75
-FROZEN_BELOW = 0.2
 
 
 @dataclass(frozen=True)
@@ -81,30 +80,36 @@ def _embeddings(model: Classifier, spec: ModelSpec, data: FitData, settings: Set
 
 
 def _cross_validated(
-    embeddings: np.ndarray,
-    data: FitData,
-    settings: Settings,
-    seed: int,
-    fit: Callable[[np.ndarray, np.ndarray], nn.Module],
-) -> tuple[np.ndarray, np.ndarray]:
-    """Out-of-fold logits: every image judged by a head that did not learn it. Returns (positions, logits)."""
-    judged, logits = [], []
-    for learnt, held in inner_folds(data.labels, data.groups, settings.folds, seed):
-        layers = fit(embeddings[learnt], data.labels[learnt])
-        judged.append(held)
-        logits.append(logits_of(layers, embeddings[held, 0]))
-    return np.concatenate(judged), np.concatenate(logits)
+    embeddings: np.ndarray, data: FitData, settings: Settings, seed: int, fit: Callable[[np.ndarray], nn.Sequential]
+) -> tuple[np.ndarray, np.ndarray, nn.Sequential]:
+    """Fits a head to all images, and one to each fold's rest to judge the fold by.
+
+    Args:
+        embeddings: (n, views, D).
+        data: the subset.
+        settings: of the training.
+        seed: of the folds.
+        fit: positions in the subset -> a head that learnt them.
+    Returns:
+        positions, their logits by a head that did not learn them, and the head that learnt all.
+    """
+    folds = inner_folds(data.labels, data.groups, settings.folds, seed)
+    everything = np.arange(len(data.labels))
+    *judges, final = side_by_side([partial(fit, learnt) for learnt in [*(learnt for learnt, _ in folds), everything]])
+    judged = [held for _, held in folds]
+    logits = [logits_of(judge, embeddings[held, 0]) for judge, held in zip(judges, judged, strict=True)]
+    return np.concatenate(judged), np.concatenate(logits), final
 
 
 def fit_frozen(model: Classifier, spec: ModelSpec, data: FitData, settings: Settings, context: Context) -> Fitted:
     """The shared MLP head on embeddings of a frozen encoder."""
     embeddings = _embeddings(model, spec, data, settings, context)
 
-    def fit(inputs: np.ndarray, labels: np.ndarray) -> nn.Module:
-        return fit_mlp(inputs, labels, data.classes, settings, context.seed)
+    def fit(learnt: np.ndarray) -> nn.Sequential:
+        return fit_mlp(model.head.layers, embeddings[learnt], data.labels[learnt], settings, context.seed)
 
-    judged, logits = _cross_validated(embeddings, data, settings, context.seed, fit)
-    model.head.layers = fit(embeddings, data.labels)
+    judged, logits, final = _cross_validated(embeddings, data, settings, context.seed, fit)
+    model.head.layers = final
     return Fitted(judged, logits, HEAD, _folds_in_words(settings))
 
 
@@ -113,16 +118,18 @@ def fit_frozen_logistic(
 ) -> Fitted:
     """Logistic regression on the same embeddings; its penalty is the one with the best out-of-fold likelihood."""
     embeddings = _embeddings(model, spec, data, settings, context)
-    tried: list[tuple[float, float, np.ndarray, np.ndarray]] = []
+
+    def fit(learnt: np.ndarray, strength: float) -> nn.Sequential:
+        return fit_logistic(embeddings[learnt], data.labels[learnt], data.classes, strength)
+
+    tried = []
     for strength in LOGISTIC_STRENGTHS:
-
-        def fit(inputs: np.ndarray, labels: np.ndarray, strength: float = strength) -> nn.Module:
-            return fit_logistic(inputs, labels, data.classes, strength)
-
-        judged, logits = _cross_validated(embeddings, data, settings, context.seed, fit)
-        tried.append((negative_log_likelihood(logits, data.labels[judged]), strength, judged, logits))
-    _, strength, judged, logits = min(tried, key=lambda row: row[0])
-    model.head.layers = fit_logistic(embeddings, data.labels, data.classes, strength)
+        judged, logits, final = _cross_validated(
+            embeddings, data, settings, context.seed, partial(fit, strength=strength)
+        )
+        tried.append((negative_log_likelihood(logits, data.labels[judged]), strength, judged, logits, final))
+    _, strength, judged, logits, final = min(tried, key=lambda row: row[0])
+    model.head.layers = final
     return Fitted(judged, logits, HEAD, _folds_in_words(settings) + f"; penalty strength 1/{strength:g} chosen there")
 
 
@@ -132,11 +139,11 @@ def fit_finetune(model: Classifier, spec: ModelSpec, data: FitData, settings: Se
     learn, hold_out = data.part(learnt), data.part(held)
     start = STRATEGIES["frozen"].settings
     embeddings = _embeddings(model, spec, learn, start, context)
-    model.head.layers = fit_mlp(embeddings, learn.labels, data.classes, start, context.seed)
+    model.head.layers = fit_mlp(model.head.layers, embeddings, learn.labels, start, context.seed)
     logits, history = train_network(
         model,
         [
-            *layer_groups(model.encoder, settings.lr, LAYER_DECAY, FROZEN_BELOW),
+            *layer_groups(model.encoder, settings.lr, settings.layer_decay, settings.frozen_below),
             {"params": list(model.head.parameters()), "lr": settings.lr},
         ],
         learn,
@@ -192,7 +199,7 @@ STRATEGIES.add(
         name="frozen",
         title="Frozen encoder, MLP head",
         meaning="The encoder stays as it is; only the head learns.",
-        settings=Settings(epochs=20, min_steps=60, batch_size=64, lr=2e-3, weight_decay=1e-2, views=4),
+        settings=Settings(epochs=10, min_steps=30, batch_size=64, lr=1e-3, weight_decay=1e-2, views=4),
         fit=fit_frozen,
         head_only=True,
     )
@@ -212,7 +219,17 @@ STRATEGIES.add(
         name="finetune",
         title="Fine-tuned",
         meaning="The head first, then the deeper layers of the encoder with it at lower rates.",
-        settings=Settings(epochs=15, min_steps=60, batch_size=32, lr=3e-4, weight_decay=1e-2, patience=6),
+        settings=Settings(
+            epochs=15,
+            min_steps=60,
+            batch_size=32,
+            lr=1e-4,
+            weight_decay=1e-2,
+            average=0.98,
+            patience=6,
+            layer_decay=0.75,
+            frozen_below=0.2,
+        ),
         fit=fit_finetune,
         head_only=False,
         starts_from="frozen",

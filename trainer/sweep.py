@@ -33,7 +33,7 @@ from trainer.strategies import STRATEGIES, Context, Strategy, embedding_cache
 
 Keep = Literal["served", "all", "light", "none"]
 LIGHT_BYTES = 2_000_000
-_CODE = 1  # raised when a change of the program changes results
+_CODE = 2  # raised when a change of the program changes results
 
 
 @dataclass(frozen=True)
@@ -77,10 +77,12 @@ def prepare(cell: Cell, dataset: Dataset) -> Prepared:
     settings = settings_of(spec, strategy)
     subset = dataset.subset(cell.train_size, cell.seed)
     weights = weights_of(spec, dataset.spec.name)
-    config = {**asdict(settings), "size": spec.image.size, "start": weights.sha256 or f"random, seed {cell.seed}"}
+    start = {"size": spec.image.size, "start": weights.sha256 or f"random, seed {cell.seed}"}
+    config, stated = asdict(settings) | start, settings.stated() | start
     if strategy.starts_from:
-        config["starts_from"] = asdict(STRATEGIES[strategy.starts_from].settings)
-    key = sha256_of([canonical_json([_CODE, asdict(cell), config, subset.hash, dataset.split_hash])])
+        before = STRATEGIES[strategy.starts_from].settings
+        config["starts_from"], stated["starts_from"] = asdict(before), before.stated()
+    key = sha256_of([canonical_json([_CODE, asdict(cell), stated, subset.hash, dataset.split_hash])])
     meta = RunMeta(
         run=f"{cell.model}-{cell.strategy}-n{cell.train_size or 'full'}-s{cell.seed}-{key[:8]}",
         dataset=dataset.spec.name,

@@ -18,6 +18,7 @@ from core.types import ImageSpec
 Augment = Callable[[torch.Tensor, np.ndarray], torch.Tensor]
 
 ROTATION, SHIFT, ZOOM = 15.0, 0.10, (0.85, 1.2)
+STRETCH = 0.3  # width against height, as a logarithm: an export squashed to a square keeps no true ratio
 BRIGHTNESS, CONTRAST = (0.85, 1.15), (0.75, 1.25)
 NOISE, NOISE_CHANCE, FLIP_CHANCE = 0.03, 0.3, 0.5
 
@@ -59,9 +60,9 @@ def _aggressive(images: torch.Tensor, seeds: np.ndarray) -> torch.Tensor:
     count, _, height, width = images.shape
     randoms = [np.random.default_rng(seed) for seed in seeds]
     drawn = torch.tensor(np.array([_draw(random) for random in randoms]), dtype=torch.float32, device=images.device)
-    angle, shift, zoom, flip, brightness, contrast = drawn.split([1, 2, 1, 1, 1, 1], dim=1)
+    angle, shift, zoom, flip, brightness, contrast = drawn.split([1, 2, 2, 1, 1, 1], dim=1)
     side = torch.tensor([width, height], device=images.device)
-    scale = torch.cat([zoom * flip, zoom], dim=1)
+    scale = zoom * torch.cat([flip, torch.ones_like(flip)], dim=1)
     centre = ((side - 1) / 2).expand(count, 2).float()
     matrix = get_affine_matrix2d(shift * side, centre, scale, angle[:, 0])[:, :2]
     images = warp_affine(images, matrix, (height, width), padding_mode="border", align_corners=True)
@@ -70,10 +71,12 @@ def _aggressive(images: torch.Tensor, seeds: np.ndarray) -> torch.Tensor:
 
 
 def _draw(random: np.random.Generator) -> list[float]:
+    zoom, stretch = random.uniform(*ZOOM), np.exp(random.uniform(-STRETCH, STRETCH) / 2)
     return [
         random.uniform(-ROTATION, ROTATION),
         *random.uniform(-SHIFT, SHIFT, size=2),
-        random.uniform(*ZOOM),
+        zoom * stretch,
+        zoom / stretch,
         -1.0 if random.random() < FLIP_CHANCE else 1.0,
         random.uniform(*BRIGHTNESS),
         random.uniform(*CONTRAST),
@@ -90,5 +93,5 @@ def _with_noise(images: torch.Tensor, randoms: list[np.random.Generator]) -> tor
 
 AUGMENTATIONS.add(Augmentation("none", "None", lambda images, seeds: images))
 AUGMENTATIONS.add(
-    Augmentation("aggressive", "Rotation, shift, zoom, crop, flip, brightness, contrast and noise", _aggressive)
+    Augmentation("aggressive", "Rotation, shift, zoom, stretch, crop, flip, brightness, contrast, noise", _aggressive)
 )

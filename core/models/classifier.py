@@ -21,7 +21,7 @@ class Head(nn.Module):
         layers: (B, D) -> (B, classes) logits.
     """
 
-    def __init__(self, pool: nn.Module, layers: nn.Module) -> None:
+    def __init__(self, pool: nn.Module, layers: nn.Sequential) -> None:
         super().__init__()
         self.pool = pool
         self.layers = layers

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import copy
+from functools import cache
+
 import torch
 from torch import nn
 
@@ -22,16 +25,21 @@ def _classifier(network: nn.Module, classes: int, seed: int) -> Classifier:
     return Classifier(TimmEncoder(network), Head(average_pool(), mlp_layers(features, classes)))
 
 
-def build_imagenet(classes: int, dataset: str, seed: int) -> Classifier:
-    """The encoder with ImageNet weights."""
+@cache
+def _imagenet_network() -> nn.Module:
     network = lite0_network()
     network.load_state_dict(imagenet_lite0_state())
-    return _classifier(network, classes, seed)
+    return network
+
+
+def build_imagenet(classes: int, dataset: str, seed: int) -> Classifier:
+    """The encoder with ImageNet weights."""
+    return _classifier(copy.deepcopy(_imagenet_network()), classes, seed)
 
 
 def build_medical(classes: int, dataset: str, seed: int) -> Classifier:
     """The encoder further pretrained on medical images, never on the data set or its relatives."""
-    classifier = _classifier(lite0_network(), classes, seed)
+    classifier = build_imagenet(classes, dataset, seed)
     classifier.encoder.load_state_dict(load_own_encoder(MEDICAL, dataset))
     return classifier
 

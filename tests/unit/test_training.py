@@ -3,6 +3,7 @@
 import inspect
 import json
 from dataclasses import replace
+from functools import partial
 
 import numpy as np
 import pytest
@@ -16,12 +17,14 @@ from core.data.phantom import phantom_at
 from core.errors import BadRequest
 from core.metrics.calibration import probabilities_of
 from core.models import MODELS
+from core.models.classifier import mlp_layers
 from core.predictor import Predictor
 from trainer.config import Cell, FitData, Settings
 from trainer.folds import inner_folds
-from trainer.heads import fit_logistic, fit_mlp, logits_of
+from trainer.heads import fit_logistic, fit_mlp, logits_of, side_by_side
+from trainer.loop import train_network
 from trainer.strategies import STRATEGIES
-from trainer.sweep import pairs_that_go, prepare, run_cell
+from trainer.sweep import fit_data, pairs_that_go, prepare, run_cell
 
 CPU = torch.device("cpu")
 PAIRS, _ = pairs_that_go([name for name in MODELS if name != "scratch-densenet121"], STRATEGIES)
@@ -116,10 +119,46 @@ def test_heads_fold_the_standardisation_away():
     labels = np.arange(80) % 2
     embeddings = (random.normal(size=(80, 1, 10)) * 5 + 40 + 8 * labels[:, None, None]).astype(np.float32)
     for layers in (
-        fit_mlp(embeddings, labels, 2, STRATEGIES["frozen"].settings, 0),
+        fit_mlp(mlp_layers(10, 2), embeddings, labels, STRATEGIES["frozen"].settings, 0),
         fit_logistic(embeddings, labels, 2, 1.0),
     ):
         assert (logits_of(layers, embeddings[:, 0]).argmax(1) == labels).mean() > 0.95
+
+
+def test_fits_side_by_side_equal_fits_one_after_another():
+    random = np.random.default_rng(0)
+    labels = np.arange(40) % 2
+    embeddings = random.normal(size=(40, 3, 12)).astype(np.float32)
+    start, settings = mlp_layers(12, 2), STRATEGIES["frozen"].settings
+    fits = [partial(fit_mlp, start, embeddings, labels, settings, seed) for seed in range(6)]
+    threads = torch.get_num_threads()
+    for together, alone in zip(side_by_side(fits), [fit() for fit in fits], strict=True):
+        assert torch.allclose(together[0].weight, alone[0].weight, atol=1e-5)
+    assert torch.get_num_threads() == threads
+    assert not torch.allclose(start[0].weight, together[0].weight)
+
+
+def test_settings_left_at_their_defaults_do_not_name_a_run():
+    stated = STRATEGIES["frozen"].settings.stated()
+    assert stated == {"epochs": 10, "min_steps": 30, "batch_size": 64, "lr": 1e-3, "weight_decay": 1e-2, "views": 4}
+
+
+def test_the_average_of_the_weights_is_what_is_kept(phantom):
+    spec = MODELS["scratch-cnn"]
+    prepared = prepare(Cell("phantom", "scratch-cnn", "scratch", 5, 0), phantom)
+    data = fit_data(prepared, phantom, phantom.bank(spec.image.size).images)
+    settings = replace(prepared.settings, epochs=12, min_steps=12, patience=0, augment="none")
+    kept = {}
+    for average in (0.0, 0.999):
+        model = spec.build(2, "phantom", 0)
+        before = model.head.layers[0].weight.detach().clone()
+        parameters = [{"params": list(model.parameters()), "lr": settings.lr}]
+        train_network(
+            model, parameters, data, data, spec.image, replace(settings, average=average), 0, CPU,
+            frozen_statistics=True,
+        )  # fmt: skip
+        kept[average] = (model.head.layers[0].weight - before).abs().mean().item()
+    assert 0 < kept[0.999] < kept[0.0]
 
 
 def test_logistic_head_equals_scikit_learn():
