@@ -57,29 +57,41 @@ try:
 except LowshotError as error:
     st.error(words.escape(str(error)))
     st.stop()
-rows = []
+rows, numbers = [], []
 for name in shown:
     row = {"Series": charts.series_title(*name), "Seeds": len(series[name])}
     for metric in METRICS.values():
         if seed_of_interval == "images":
             estimate = intervals[name][metric.name]
-            row[metric.title] = f"{estimate.value:.3f} ({estimate.low:.3f} to {estimate.high:.3f})"
+            value, low, high = estimate.value, estimate.low, estimate.high
         else:
             values = [meta.metrics[metric.name] for meta in series[name]]
-            row[metric.title] = f"{np.mean(values):.3f} ({min(values):.3f} to {max(values):.3f})"
+            value, low, high = float(np.mean(values)), min(values), max(values)
+        row[metric.title] = f"{value:.3f} ({low:.3f} to {high:.3f})"
+        numbers.append(
+            {"dataset": dataset, "train_size": size or "full", "model": name[0], "strategy": name[1],
+             "seeds": len(series[name]), "metric": metric.name, "value": value, "low": low, "high": high,
+             "interval_over": seed_of_interval}
+        )  # fmt: skip
     rows.append(row)
 metrics = pd.DataFrame(rows)
-st.dataframe(metrics, hide_index=True, width="stretch", alt="Metrics of each series with intervals")
+st.dataframe(
+    metrics, hide_index=True, width="stretch", alt="Metrics of each series with intervals; it scrolls sideways",
+    column_config={"Series": st.column_config.Column(pinned=True)},
+)  # fmt: skip
+of_all = series[shown[0]][0]
+positive = f" Positive class: {words.escape(of_all.labels[of_all.positive])}." if of_all.positive is not None else ""
 count = len(scores[shown[0]][0].labels)
 st.caption(
-    f"n = {count} test images. At the operating point fitted inside each training subset. "
+    f"n = {count} test images.{positive} At the operating point fitted inside each training subset. "
     + (
         "Mean over seeds (95% interval over test images)."
         if seed_of_interval == "images"
         else "Mean (lowest to highest seed)."
     )
 )
-st.download_button("Download (CSV)", metrics.to_csv(index=False), f"{dataset}-n{size or 'full'}.csv", "text/csv")
+numeric = pd.DataFrame(numbers).round(6).to_csv(index=False).encode("utf-8-sig")
+st.download_button("Download (CSV)", numeric, f"{dataset}-n{size or 'full'}.csv", "text/csv")
 
 st.subheader("Confusion matrices")
 seeds = sorted({meta.seed for name in shown for meta in series[name]})

@@ -4,7 +4,7 @@ import streamlit as st
 from PIL import Image
 
 from core.checkpoints import RunMeta
-from core.data.images import MAX_BYTES, decode, encode_png
+from core.data.images import KINDS, MAX_BYTES, decode, encode_png
 from core.data.phantom import phantom_at
 from core.errors import CorruptRun, UnreadableImage, WeightsUnavailable
 from core.explain import EXPLAINERS
@@ -32,8 +32,8 @@ answering = {name: served for name in titles if (served := cached.served(store, 
 tasks = list(answering)
 if not tasks:
     st.info(
-        "No trained run with weights is stored yet. Train one: `python -m trainer curve --dataset phantom --models "
-        "scratch-cnn,imagenet-efficientnet-lite0 --sizes 25 --seeds 0`",
+        "No trained run with weights is stored yet. Train one: `.venv/bin/python -m trainer curve --dataset phantom "
+        "--models scratch-cnn,imagenet-efficientnet-lite0 --sizes 25 --seeds 0`",
         icon=":material/model_training:",
     )
     st.stop()
@@ -78,8 +78,7 @@ if missing := [FAMILY_TITLES[family] for family in SERVED_FAMILIES if family not
     st.caption(f"No run with weights is stored for: {', '.join(missing)}.")
 
 uploads = st.file_uploader(
-    f"PNG or JPEG, several at once (at most {MAX_FILES})", accept_multiple_files=True, key="diagnose_files",
-    type=["png", "jpg", "jpeg"],
+    f"{KINDS} images, several at once (at most {MAX_FILES})", accept_multiple_files=True, key="diagnose_files",
 )  # fmt: skip
 example = st.toggle("Show an example (a synthetic phantom, not a patient)", key="diagnose_example")
 items: list[tuple[str, bytes]] = [(upload.name, upload.getvalue()) for upload in uploads[:MAX_FILES]]
@@ -118,17 +117,18 @@ def show_family(meta: RunMeta, image: Image.Image, prediction: Prediction | str)
     index = meta.positive if meta.positive is not None else prediction.decision
     shown = meta.labels[index].lower()
     st.metric(f"Probability of {words.escape(shown)}", words.percent(prediction.probabilities[index]))
-    at = f", from {words.percent(meta.threshold)} upwards {words.escape(shown)}" if meta.positive is not None else ""
+    at = f" ({words.escape(shown)} from {words.percent(meta.threshold)} upwards)" if meta.positive is not None else ""
     st.write(f"Decision: **{words.escape(meta.labels[prediction.decision])}**{at}")
     explanation = prediction.explanation
     assert explanation is not None
     target = meta.labels[explanation.target].lower()
+    evidence = f"{explainer.title}: evidence for {words.escape(target)}"
     if explanation.degenerate:
-        st.info(f"No positive evidence for {words.escape(target)}: the heatmap is flat and is not painted.")
+        evidence = f"{explainer.title} finds no evidence for {words.escape(target)}: nothing is painted"
     title = charts.series_title(meta.model, meta.strategy)
     st.image(
         overlay(image, explanation, opacity),
-        caption=f"{explainer.title}: evidence for {words.escape(target)}",
+        caption=evidence,
         alt=f"{explainer.title} of {title} for {target}; {words.where(explanation)}",
         width="stretch",
     )
@@ -150,7 +150,7 @@ def show_item(name: str, content: bytes) -> None:
     columns = st.columns(1 + len(predictions))
     with columns[0]:
         st.write("**Image**")
-        st.image(shown, caption="As uploaded", alt="The uploaded image without any overlay", width="stretch")
+        st.image(shown, caption="As read", alt="The uploaded image without any overlay", width="stretch")
     for column, (family, prediction) in zip(columns[1:], predictions.items(), strict=True):
         with column:
             show_family(chosen[family][1], shown, prediction)

@@ -9,6 +9,8 @@ from core.ui import cached, charts, frame, pickers, words
 
 frame.require(__file__)
 
+ONE_SIDED = ("sensitivity", "specificity", "precision")
+
 st.title("Learning curves")
 st.write("What does each family reach with how many labelled images? All families learn from the same images.")
 
@@ -54,12 +56,13 @@ def table() -> pd.DataFrame:
 
 
 summary = table()
-direction = "Higher is better." if METRICS[metric].higher_is_better else "Lower is better."
-best = summary.loc[(summary["Mean"] if METRICS[metric].higher_is_better else -summary["Mean"]).idxmax()]
-st.write(
-    f"**{METRICS[metric].title}.** {METRICS[metric].meaning} {direction} Best mean: {best['Series']} with "
-    f"{best['Images per class']} images per class, {best['Mean']:.3f}."
-)
+said = "Higher is better." if METRICS[metric].higher_is_better else "Lower is better."
+if metric in ONE_SIDED:
+    said += " On its own it can be had for nothing, by calling every image the same: read it with its counterpart."
+else:
+    best = summary.loc[(summary["Mean"] if METRICS[metric].higher_is_better else -summary["Mean"]).idxmax()]
+    said += f" Best mean: {best['Series']} with {best['Images per class']} images per class, {best['Mean']:.3f}."
+st.write(f"**{METRICS[metric].title}.** {METRICS[metric].meaning} {said}")
 charts.draw(
     charts.learning_curve(points, metric, seeds),
     key="curves_chart",
@@ -85,12 +88,13 @@ every = pd.DataFrame(
     ]
 )  # fmt: skip
 first, second = st.columns(2)
-first.download_button(
-    "Download this table (CSV)", summary.to_csv(index=False), f"{dataset}-{metric}.csv", "text/csv", width="stretch"
-)
-second.download_button(
-    "Download every run (CSV)", every.to_csv(index=False), f"{dataset}-runs.csv", "text/csv", width="stretch"
-)
+named = summary.assign(Dataset=dataset, Metric=metric).round(6)
+for place, label, content, name in (
+    (first, "Download this table (CSV)", named, f"{dataset}-{metric}.csv"),
+    (second, "Download every run (CSV)", every, f"{dataset}-runs.csv"),
+):
+    as_file = content.to_csv(index=False).encode("utf-8-sig")
+    place.download_button(label, as_file, name, "text/csv", width="stretch")
 with st.expander("Are the subsets the same for all families?"):
     subsets = every.groupby(["train_size", "seed"])["subset_hash"].agg(["nunique", "first", "size"]).reset_index()
     subsets.columns = ["Images per class", "Seed", "Different subsets", "Hash", "Runs"]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -43,7 +44,10 @@ def _add_data(parser: argparse.ArgumentParser) -> None:
     where = parser.add_mutually_exclusive_group()
     where.add_argument("--dataset", default="kermany", help="a data set's name (default: kermany)")
     where.add_argument(
-        "--folder", type=Path, help="your own folder: one folder a class, with or without train and test"
+        "--folder",
+        type=Path,
+        metavar="PATH",
+        help="your own images: a folder of class folders, with or without train and test, or a CSV file",
     )
 
 
@@ -104,6 +108,17 @@ def build_parser() -> argparse.ArgumentParser:
     predict.add_argument("--json", action="store_true")
     predict.add_argument("--device", choices=DEVICES, default="cpu")
 
+    data = commands.add_parser("data", help="what data sets are here, and fetching others")
+    data.set_defaults(command=None)
+    of_data = data.add_subparsers(dest="command", required=True, metavar="list|get")
+    listed = of_data.add_parser("list", help="what is present, counts, licence, and what is missing")
+    listed.set_defaults(command="data list")
+    listed.add_argument("--json", action="store_true", help="print one JSON object a data set")
+    get = of_data.add_parser("get", help="fetch a data set from its publisher")
+    get.set_defaults(command="data get")
+    get.add_argument("name", help="a data set's name; python -m trainer data list shows them")
+    get.add_argument("--to", type=Path, default=None, help="folder to put it in (default: the first data root)")
+
     audit = commands.add_parser("audit", help="copies between the parts of a set, or between two sets")
     audit.add_argument("dataset")
     audit.add_argument("--against", help="another data set")
@@ -130,6 +145,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except LowshotError as error:
         print(f"lowshot: {error}", file=sys.stderr)
         return 2
+    except BrokenPipeError:  # who read the output has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
     except KeyboardInterrupt:
         print("\nInterrupted. Finished runs are kept; the same command goes on from here.", file=sys.stderr)
         return INTERRUPTED

@@ -18,7 +18,8 @@ from core.data import DATASETS
 from core.data.audit import find_copies
 from core.data.banks import Progress
 from core.data.dataset import Dataset, load_dataset, scan
-from core.data.specs import is_present, own_folder
+from core.data.own import own_images
+from core.data.specs import family_of, find_dataset, is_present
 from core.errors import BadRequest, CorruptRun, LowshotError
 from core.metrics import METRICS, Scores, bootstrap
 from core.metrics.calibration import probabilities_of
@@ -26,6 +27,7 @@ from core.models import MODELS
 from core.results import by_series
 from core.runtime import pick_device
 from trainer.answers import find_run, predict
+from trainer.datasets import data_get, data_list
 from trainer.pretraining import pretrain
 from trainer.progress import bar
 from trainer.strategies import STRATEGIES
@@ -51,7 +53,9 @@ def _print_runs(metas: list[RunMeta], as_json: bool) -> None:
             continue
         shown = ("auroc", "balanced_accuracy", "accuracy", "sensitivity", "specificity")
         figures = "  ".join(f"{METRICS[name].title} {meta.metrics[name]:.3f}" for name in shown)
-        print(f"{meta.model} {meta.strategy}  n={meta.train_size or 'full'}  seed {meta.seed}  {figures}", flush=True)
+        short = f"  (too few images of {', '.join(meta.short)})" if meta.short else ""
+        size = meta.train_size or "full"
+        print(f"{meta.model} {meta.strategy}  n={size}  seed {meta.seed}  {figures}{short}", flush=True)
 
 
 def list_all(arguments: argparse.Namespace) -> int:
@@ -71,13 +75,15 @@ def list_all(arguments: argparse.Namespace) -> int:
 
 
 def _dataset(arguments: argparse.Namespace) -> Dataset:
-    spec = own_folder(arguments.folder) if arguments.folder else DATASETS[arguments.dataset]
+    spec = own_images(arguments.folder) if arguments.folder else find_dataset(arguments.dataset)
     if spec.corpus_only:
-        raise BadRequest(f"{spec.name} serves for pretraining only so far; this version has no sound split of it.")
+        raise BadRequest(f"{spec.name} serves for pretraining only: {spec.corpus_only}.")
     with bar(f"{spec.name}: reading") as show:
         dataset = load_dataset(spec, show)
     for note in dataset.parts.notes:
         _say(f"{spec.name}: {note}")
+    if spec.positive is not None:
+        _say(f"{spec.name}: the positive class is {dataset.labels[spec.positive]!r}")
     return dataset
 
 
@@ -183,9 +189,9 @@ def evaluate(arguments: argparse.Namespace) -> int:
     from trainer.loop import predict_logits
 
     folder, meta = find_run(arguments.run)
-    if meta.dataset not in DATASETS:
+    if family_of(meta.dataset) not in DATASETS:
         raise BadRequest(f"{meta.dataset} is not a registered data set; its test images cannot be found again.")
-    dataset = load_dataset(DATASETS[meta.dataset])
+    dataset = load_dataset(find_dataset(meta.dataset))
     if dataset.split_hash != meta.split_hash:
         raise BadRequest(f"The images of {meta.dataset} here are not those of the run: their split hashes differ.")
     if not meta.has_weights:
@@ -211,10 +217,10 @@ def evaluate(arguments: argparse.Namespace) -> int:
 def audit(arguments: argparse.Namespace) -> int:
     """`audit`: 1 when copies cross between parts, or between the sets."""
     with bar(f"{arguments.dataset}: reading") as show:
-        listing, bank = scan(DATASETS[arguments.dataset], show)
+        listing, bank = scan(find_dataset(arguments.dataset), show)
     if arguments.against:
         with bar(f"{arguments.against}: reading") as show:
-            other, other_bank = scan(DATASETS[arguments.against], show)
+            other, other_bank = scan(find_dataset(arguments.against), show)
     else:
         other, other_bank = listing, None
     with bar("comparing") as show:
@@ -260,5 +266,7 @@ COMMANDS: dict[str, Callable[[argparse.Namespace], int]] = {
     "evaluate": evaluate,
     "predict": predict,
     "audit": audit,
+    "data list": data_list,
+    "data get": data_get,
     "results": results,
 }

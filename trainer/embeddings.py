@@ -12,8 +12,10 @@ import numpy as np
 import torch
 from torch import nn
 
+from core.data.augment import augmenter
 from core.data.banks import Progress
-from core.data.transforms import AUGMENTATIONS, normalise, to_unit
+from core.data.transforms import normalise, to_unit
+from core.errors import BadRequest
 from core.models.classifier import Classifier
 from core.runtime import cache_folder
 from core.storage import sha256_of
@@ -36,12 +38,16 @@ class EmbeddingCache:
         rows: images in the data set.
         augment: name of the augmentation of the views.
         device: where the encoder runs.
+    Raises:
+        BadRequest: if the augmentation mixes images.
     """
 
     def __init__(
         self, model: Classifier, image: ImageSpec, fingerprint: str, rows: int, augment: str, device: torch.device
     ) -> None:
-        self._model, self._image, self._augment, self._device = model, image, augment, device
+        self._model, self._image, self._augmenter, self._device = model, image, augmenter(augment), device
+        if self._augmenter.mixes:
+            raise BadRequest(f"{augment} mixes whole images at every step; a frozen encoder's embeddings are cached.")
         self._rows = rows
         key = sha256_of([_VERSION, state_hash(model.encoder), fingerprint, str(image), augment])
         self._folder = cache_folder() / "embeddings" / key[:24]
@@ -99,7 +105,7 @@ class EmbeddingCache:
         images = to_unit(pixels, self._device)
         if view:
             seeds = rows.astype(np.int64) * 1000 + view
-            images = AUGMENTATIONS[self._augment].apply(images, seeds)
+            images = self._augmenter.apply(images, seeds)
         return embed(self._model, normalise(images, self._image), self._device)
 
 

@@ -12,8 +12,9 @@ from torch import nn
 from torch.nn import functional as F
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
+from core.data.augment import augmenter
 from core.data.banks import Progress
-from core.data.transforms import AUGMENTATIONS, normalise, to_unit
+from core.data.transforms import normalise, to_unit
 from core.errors import BadRequest
 from core.models.classifier import Classifier
 from core.types import Images, ImageSpec
@@ -71,7 +72,7 @@ def train_network(
     """
     torch.manual_seed(seed)
     random = np.random.default_rng(seed)
-    augment = AUGMENTATIONS[settings.augment].apply
+    augment = augmenter(settings.augment)
     model.to(device).to(memory_format=torch.channels_last)
     targets = torch.from_numpy(learn.labels).long().to(device)
     per_epoch = max(1, round(len(learn.labels) / settings.batch_size))
@@ -90,9 +91,11 @@ def train_network(
         total, right = 0.0, 0
         for step, at in enumerate(np.array_split(random.permutation(len(targets)), per_epoch)):
             pixels = to_unit(learn.images[at], device)
-            batch = normalise(augment(pixels, random.integers(0, 2**63, len(at))), image)
+            batch = normalise(augment.apply(pixels, random.integers(0, 2**63, len(at))), image)
+            wanted = F.one_hot(targets[at], learn.classes).float() if augment.mixes else targets[at]
+            batch, wanted = augment.mix(batch, wanted, random)
             outputs = model(batch.contiguous(memory_format=torch.channels_last))
-            loss = F.cross_entropy(outputs, targets[at])
+            loss = F.cross_entropy(outputs, wanted)
             if not torch.isfinite(loss):
                 raise BadRequest(f"The loss is no longer a number at epoch {epoch}. Lower the learning rate.")
             optimiser.zero_grad(set_to_none=True)

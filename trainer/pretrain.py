@@ -18,7 +18,8 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from core.data.transforms import AUGMENTATIONS, normalise, to_unit
+from core.data.augment import augmenter
+from core.data.transforms import normalise, to_unit
 from core.models.encoders import TimmEncoder, imagenet_lite0_state, lite0_network
 from core.types import ImageSpec
 from trainer.corpus import CorpusPart
@@ -82,7 +83,7 @@ def pretrain(
     schedule = torch.optim.lr_scheduler.OneCycleLR(
         optimiser, [recipe.lr, 10 * recipe.lr], total_steps=len(batches), pct_start=_WARM_UP
     )
-    augment = AUGMENTATIONS["aggressive"].apply
+    augment = augmenter("aggressive").apply
     seeds = np.random.default_rng(recipe.seed)
     image = ImageSpec(recipe.size)
     history: list[dict[str, float]] = []

@@ -23,7 +23,7 @@ from core.metrics.thresholds import fit_threshold
 from core.models import MODELS
 from core.models.classifier import Classifier
 from core.models.own_encoders import weights_of
-from core.models.specs import ModelSpec
+from core.models.specs import ModelSpec, Weights
 from core.runtime import describe_device, library_versions
 from core.storage import canonical_json, sha256_of
 from trainer.config import Cell, FitData, Fitted, Settings
@@ -72,6 +72,8 @@ def prepare(cell: Cell, dataset: Dataset) -> Prepared:
     spec, strategy = MODELS[cell.model], STRATEGIES[cell.strategy]
     if strategy.name not in spec.strategies:
         raise BadRequest(f"{spec.name} does not go with {strategy.name}; it goes with {', '.join(spec.strategies)}.")
+    if dataset.spec.dims == 3:
+        raise BadRequest(f"{dataset.spec.name} holds volumes; this version trains models of images only.")
     if dataset.spec.task == "multilabel":
         raise BadRequest(f"{dataset.spec.name} is multilabel; this version trains tasks with one class an image.")
     settings = settings_of(spec, strategy)
@@ -102,7 +104,7 @@ def prepare(cell: Cell, dataset: Dataset) -> Prepared:
         subset_hash=subset.hash,
         split_hash=dataset.split_hash,
         fingerprint=dataset.fingerprint,
-        notes=dataset.parts.notes,
+        notes=(*dataset.parts.notes, *_unchecked(dataset, weights)),
         size=spec.image.size,
         mean=spec.image.mean,
         std=spec.image.std,
@@ -119,6 +121,12 @@ def prepare(cell: Cell, dataset: Dataset) -> Prepared:
         versions=library_versions(),
     )
     return Prepared(cell, spec, strategy, settings, subset.indices, meta)
+
+
+def _unchecked(dataset: Dataset, weights: Weights) -> tuple[str, ...]:
+    if weights.kind != "own" or dataset.spec.path is None:
+        return ()
+    return ("Nobody has compared these images with those that the medical encoder learnt from.",)
 
 
 def fit_data(prepared: Prepared, dataset: Dataset, bank: np.ndarray) -> FitData:

@@ -1,28 +1,32 @@
-"""Finds copies of images between and within data sets: the same file, or the same picture resized or re-encoded.
+"""Finds copies of images between and within data sets: the same file, or the same picture resized, re-encoded or
+slightly cropped.
 
-Two pictures are compared by the correlation of their fine structure: both at 64 x 64 grey, minus their local mean, so
-that what all chest radiographs share (a bright frame around dark lungs) does not count. On the real sets used in
-development different patients stay below 0.85 and re-encoded copies above 0.88; `THRESHOLD` lies between.
+Files are compared by their hash; pictures in two steps. A perceptual fingerprint (the picture at 32 x 32, band-passed)
+names the pairs that look alike at all. What decides is the correlation of their fine structure at 64 x 64: minus the
+local mean, so that what all chest radiographs share (a bright frame around dark lungs) does not count. Where that is
+low, the pair is registered first (scale and shift along each axis), which undoes a crop of up to 3% a side.
 """
 
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from scipy.ndimage import uniform_filter
 
 from core.data.banks import Bank, Progress
+from core.data.likeness import fine_structure, fingerprint, similarity_registered
 from core.runtime import cache_folder
 from core.storage import sha256_of, write_atomically
 
-SIZE = 64
-THRESHOLD = 0.86
-_MARGIN = 4
-_BLOCK = 1024
-_VERSION = "1"
+THRESHOLD, REGISTERED_THRESHOLD = 0.86, 0.90  # registration raises chance likeness, so it must convince more
+ALIKE = 0.90  # correlation of fingerprints from which a pair is looked at
+_NEIGHBOURS, _WORTH = 64, 16  # pairs compared, and registered, for each image at most: those most alike
+_MANY = 32  # equal files beyond which each is paired with the first only
+_BLOCK, _PAIRS = 1024, 2048
+_VERSION = "2"
 
 
 @dataclass(frozen=True)
@@ -42,22 +46,6 @@ class Copies:
         return len(self.first)
 
 
-def fine_structure(images: np.ndarray) -> np.ndarray:
-    """Unit vectors whose dot product is the correlation of fine structure.
-
-    Args:
-        images: (N, 1, 64, 64), uint8.
-    Returns:
-        (N, 3136), float32; all zero for an image without any structure.
-    """
-    pixels = np.asarray(images[:, 0], dtype=np.float32)
-    detail = pixels - uniform_filter(pixels, size=(0, 9, 9), mode="mirror")
-    detail = detail[:, _MARGIN:-_MARGIN, _MARGIN:-_MARGIN].reshape(len(pixels), -1)
-    detail -= detail.mean(axis=1, keepdims=True)
-    length = np.linalg.norm(detail, axis=1, keepdims=True)
-    return np.divide(detail, length, out=np.zeros_like(detail), where=length > 1e-3)
-
-
 def find_copies(first: Bank, second: Bank | None = None, progress: Progress | None = None) -> Copies:
     """Compares every image of one bank with every image of another, or with every other image of the same.
 
@@ -73,42 +61,94 @@ def find_copies(first: Bank, second: Bank | None = None, progress: Progress | No
             np.array(stored["first"], int), np.array(stored["second"], int), np.array(stored["similarity"], float)
         )
     other = second or first
-    ours, theirs = fine_structure(first.images), fine_structure(other.images)
-    rows: list[np.ndarray] = []
-    for start in range(0, len(ours), _BLOCK):
-        similarity = ours[start : start + _BLOCK] @ theirs.T
-        if second is None:
-            similarity[np.tril_indices(len(similarity), start, len(theirs))] = -1
-        i, j = np.nonzero(similarity > THRESHOLD)
-        rows.append(np.stack([i + start, j, np.clip(similarity[i, j], -1, 1)], axis=1))
-        if progress:
-            progress(min(start + _BLOCK, len(ours)), len(ours))
-    rows.append(_identical_files(first, second))
+    prints = fingerprint(first.images)
+    other_prints = prints if second is None else fingerprint(second.images)
+    fine = _fine_structures(first.images)
+    other_fine = fine if second is None else _fine_structures(second.images)
+    rows = [_identical_files(first, second)]
+    for i, j, worth in _alike(prints, other_prints, second is None, progress):
+        found = np.einsum("pd,pd->p", fine[i], other_fine[j], dtype=np.float32)
+        copies = found > THRESHOLD
+        unclear = worth & ~copies
+        a, b = i[unclear], j[unclear]
+        found[unclear] = similarity_registered(first.images[a], other.images[b], prints[a], other_prints[b])
+        copies |= found > REGISTERED_THRESHOLD
+        rows.append(np.stack([i, j, np.clip(found, -1, 1)], axis=1)[copies])
     pairs = np.concatenate(rows)
     _, keep = np.unique(pairs[:, :2], axis=0, return_index=True)
     pairs = pairs[keep]
-    copies = Copies(pairs[:, 0].astype(int), pairs[:, 1].astype(int), pairs[:, 2])
+    result = Copies(pairs[:, 0].astype(int), pairs[:, 1].astype(int), pairs[:, 2])
     write_atomically(
         path,
-        json.dumps({name: getattr(copies, name).tolist() for name in ("first", "second", "similarity")}).encode(),
+        json.dumps({name: getattr(result, name).tolist() for name in ("first", "second", "similarity")}).encode(),
     )
-    return copies
+    return result
+
+
+def _alike(
+    ours: np.ndarray, theirs: np.ndarray, same: bool, progress: Progress | None
+) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray]]:
+    """Pairs whose fingerprints are alike, some thousands at a time, and whether they are worth registering.
+
+    Within one bank each pair comes once.
+    """
+    ours, theirs = ours.reshape(len(ours), -1), theirs.reshape(len(theirs), -1)
+    for start in range(0, len(ours), _BLOCK):
+        since = start if same else 0
+        likeness = ours[start : start + _BLOCK] @ theirs[since:].T
+        if same:
+            likeness[np.tri(*likeness.shape, dtype=np.bool_)] = -1
+        i, j = np.nonzero(likeness > _least(likeness, _NEIGHBOURS)[:, None])
+        worth = likeness[i, j] > _least(likeness, _WORTH)[i]
+        for first in range(0, len(i), _PAIRS):
+            some = slice(first, first + _PAIRS)
+            yield i[some] + start, j[some] + since, worth[some]
+        if progress:
+            progress(min(start + _BLOCK, len(ours)), len(ours))
+
+
+def _least(likeness: np.ndarray, most: int) -> np.ndarray:
+    """For each row the value above which at most so many entries lie, `ALIKE` at least."""
+    least = np.full(len(likeness), ALIKE, np.float32)
+    crowded = (likeness > ALIKE).sum(axis=1) > most
+    if crowded.any():
+        least[crowded] = -np.partition(-likeness[crowded], most, axis=1)[:, most]
+    return least
+
+
+def _fine_structures(images: np.ndarray) -> np.ndarray:
+    """Those of a whole bank, in half precision and made in blocks, so that large sets fit into memory."""
+    blocks = [fine_structure(images[at : at + _BLOCK]).astype(np.float16) for at in range(0, len(images), _BLOCK)]
+    return np.concatenate(blocks)
 
 
 def _identical_files(first: Bank, second: Bank | None) -> np.ndarray:
     other = second or first
     where: dict[str, list[int]] = {}
     for index, digest in enumerate(other.content):
-        where.setdefault(digest, []).append(index)
-    pairs = [
-        (i, j, 1.0)
-        for i, digest in enumerate(first.content)
-        for j in where.get(digest, ())
-        if second is not None or i < j
-    ]
+        if index not in other.errors:
+            where.setdefault(digest, []).append(index)
+    pairs: list[tuple[int, int, float]] = []
+    for i, digest in enumerate(first.content):
+        if i in first.errors:
+            continue
+        same = where.get(digest, [])
+        if len(same) > _MANY:  # linked through the first of them
+            same = same[:1]
+        elif second is None:
+            same = [j for j in same if j > i]
+        pairs += [(i, j, 1.0) for j in same if second is not None or i != j]
     return np.array(pairs, dtype=float).reshape(-1, 3)
 
 
 def _cache_path(first: Bank, second: Bank | None) -> Path:
-    parts = [_VERSION, str(THRESHOLD), *first.content, "against", *(second.content if second else ())]
+    parts = [
+        _VERSION,
+        str(THRESHOLD),
+        str(REGISTERED_THRESHOLD),
+        str(ALIKE),
+        *first.content,
+        "against",
+        *(second.content if second else ()),
+    ]
     return cache_folder() / "audits" / f"{sha256_of(parts)[:24]}.json"

@@ -1,7 +1,8 @@
 """Image banks: a data set decoded once into a memory-mapped array of pixels, which every run then shares.
 
-A bank is a cache. Its key is the listing's stamp with size and channels; deleting it costs only the time to decode
-again. Unreadable files keep a row of zeros and are named in `errors`.
+A bank is a cache. Its key is the listing's stamp with how images are prepared; deleting it costs only the time to
+decode again. Building streams, block by block, and goes on where a killed process stopped. Unreadable files keep a row
+of zeros and are named in `errors`.
 """
 
 from __future__ import annotations
@@ -10,22 +11,25 @@ import hashlib
 import json
 import os
 import shutil
-import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+from filelock import FileLock
+from PIL import Image
 
 from core.data.images import decode, to_array
 from core.data.listing import Listing
+from core.data.volumes import to_cube
 from core.errors import UnreadableImage
 from core.runtime import cache_folder
 from core.storage import sha256_of, write_atomically
 
-_VERSION = "1"
+_VERSION = "2"
 _BLOCK = 256
+_FACTS, _IMAGES, _DONE = "facts.json", "images.npy", "done.jsonl"
 Progress = Callable[[int, int], None]
 
 
@@ -34,8 +38,9 @@ class Bank:
     """Decoded images.
 
     Attributes:
-        images: (N, channels, size, size), uint8, memory-mapped and read-only.
-        content: (N,) SHA-256 of each file's bytes.
+        images: (N, channels, size, size), for volumes (N, channels, size, size, size), uint8, memory-mapped and
+            read-only.
+        content: (N,) SHA-256 of each file's bytes, or of its pixels where the publisher ships arrays.
         errors: index -> why the file could not be read.
     """
 
@@ -53,51 +58,73 @@ def open_bank(listing: Listing, size: int, channels: int, progress: Progress | N
         channels: 1 or 3.
         progress: called with (images done, images in all) while building.
     """
-    folder = cache_folder() / "banks" / sha256_of([_VERSION, listing.stamp, str(size), str(channels)])[:24]
-    if not (folder / "facts.json").exists():
-        _build(listing, size, channels, folder, progress)
-    facts = json.loads((folder / "facts.json").read_text())
-    images = np.load(folder / "images.npy", mmap_mode="r", allow_pickle=False)
+    key = sha256_of([_VERSION, listing.stamp, str(size), str(channels), str(listing.dims)])[:24]
+    folder = cache_folder() / "banks" / key
+    if not (folder / _FACTS).exists():
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        with FileLock(folder.with_name(f".{key}.lock")):
+            if not (folder / _FACTS).exists():
+                _build(listing, size, channels, folder, progress)
+    facts = json.loads((folder / _FACTS).read_text())
+    images = np.load(folder / _IMAGES, mmap_mode="r", allow_pickle=False)
     return Bank(images, tuple(facts["content"]), {int(index): why for index, why in facts["errors"].items()})
 
 
 def _build(listing: Listing, size: int, channels: int, folder: Path, progress: Progress | None) -> None:
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    staging = Path(tempfile.mkdtemp(dir=folder.parent, prefix=f".{folder.name}.", suffix=".partial"))
-    try:
-        _fill(listing, size, channels, staging, progress)
-        if not folder.exists():
-            os.replace(staging, folder)
-    finally:
-        shutil.rmtree(staging, ignore_errors=True)
-
-
-def _fill(listing: Listing, size: int, channels: int, folder: Path, progress: Progress | None) -> None:
-    total = len(listing)
-    content: list[str] = []
-    errors: dict[int, str] = {}
-    images = np.lib.format.open_memmap(
-        folder / "images.npy", mode="w+", dtype=np.uint8, shape=(total, channels, size, size)
-    )
-
-    def read(index: int) -> tuple[str, np.ndarray | str]:
-        data = listing.read(index)
-        try:
-            return hashlib.sha256(data).hexdigest(), to_array(decode(data), size, channels)
-        except UnreadableImage as error:
-            return hashlib.sha256(data).hexdigest(), str(error)
-
-    with ThreadPoolExecutor(max_workers=2) as pool:
-        for start in range(0, total, _BLOCK):
-            block = range(start, min(start + _BLOCK, total))
-            for index, (digest, pixels) in zip(block, pool.map(read, block), strict=True):
-                content.append(digest)
-                if isinstance(pixels, str):
-                    errors[index] = pixels
-                else:
+    staging = folder.with_name(f".{folder.name}.partial")
+    staging.mkdir(exist_ok=True)
+    shape = (len(listing), channels, *[size] * listing.dims)
+    rows = list(_rows_done(staging, shape))
+    trusted = [json.dumps(rows[start : start + _BLOCK]) + "\n" for start in range(0, len(rows), _BLOCK)]
+    write_atomically(staging / _DONE, "".join(trusted).encode())
+    mode = "r+" if rows else "w+"
+    images = np.lib.format.open_memmap(staging / _IMAGES, mode=mode, dtype=np.uint8, shape=shape)
+    with ThreadPoolExecutor(max_workers=2) as pool, (staging / _DONE).open("a") as done:
+        for start in range(len(rows), len(listing), _BLOCK):
+            block = range(start, min(start + _BLOCK, len(listing)))
+            found = list(pool.map(lambda index: _read(listing, index, size, channels), block))
+            for index, (_, pixels) in zip(block, found, strict=True):
+                if isinstance(pixels, np.ndarray):
                     images[index] = pixels
+            images.flush()
+            fresh = [(digest, pixels if isinstance(pixels, str) else None) for digest, pixels in found]
+            done.write(json.dumps(fresh) + "\n")
+            done.flush()
+            rows += fresh
             if progress:
-                progress(block.stop, total)
-    images.flush()
-    facts = {"content": content, "errors": errors}
-    write_atomically(folder / "facts.json", json.dumps(facts).encode())
+                progress(block.stop, len(listing))
+    del images  # some systems do not rename a folder whose file is mapped
+    facts = {
+        "content": [digest for digest, _ in rows],
+        "errors": {index: why for index, (_, why) in enumerate(rows) if why is not None},
+    }
+    (staging / _DONE).unlink()
+    write_atomically(staging / _FACTS, json.dumps(facts).encode())
+    shutil.rmtree(folder, ignore_errors=True)
+    os.replace(staging, folder)
+
+
+def _rows_done(staging: Path, shape: tuple[int, ...]) -> Iterator[tuple[str, str | None]]:
+    """What an interrupted build has finished: whole blocks, each written after its pixels."""
+    try:
+        if np.load(staging / _IMAGES, mmap_mode="r", allow_pickle=False).shape != shape:
+            raise ValueError
+        for line in (staging / _DONE).read_text().splitlines():
+            yield from [(digest, why) for digest, why in json.loads(line)]
+    except (OSError, ValueError):
+        return
+
+
+def _read(listing: Listing, index: int, size: int, channels: int) -> tuple[str, np.ndarray | str]:
+    try:
+        data = listing.read(index)
+    except OSError as error:
+        return "", f"The file cannot be opened ({type(error).__name__})."
+    if isinstance(data, np.ndarray):
+        digest = hashlib.sha256(data.tobytes()).hexdigest()
+        return digest, to_cube(data, size) if listing.dims == 3 else to_array(Image.fromarray(data), size, channels)
+    digest = hashlib.sha256(data).hexdigest()
+    try:
+        return digest, to_array(decode(data), size, channels)
+    except UnreadableImage as error:
+        return digest, str(error)

@@ -6,12 +6,13 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from core.data.audit import SIZE as SCAN_SIZE
 from core.data.audit import find_copies
 from core.data.banks import Bank, Progress, open_bank
+from core.data.likeness import SIZE as SCAN_SIZE
 from core.data.listing import Listing
 from core.data.specs import DatasetSpec, list_images
 from core.data.splits import Parts, Subset, nested_subset, split
+from core.data.volumes import flattened
 from core.storage import sha256_of
 
 
@@ -47,7 +48,7 @@ class Dataset:
 def scan(spec: DatasetSpec, progress: Progress | None = None) -> tuple[Listing, Bank]:
     """Lists a data set and reads every file once, into the small grey bank that the audit compares."""
     listing = list_images(spec)
-    return listing, open_bank(listing, SCAN_SIZE, 1, progress)
+    return listing, open_bank(flattened(listing), SCAN_SIZE, 1, progress)
 
 
 def load_dataset(spec: DatasetSpec, progress: Progress | None = None) -> Dataset:
@@ -73,4 +74,4 @@ def load_dataset(spec: DatasetSpec, progress: Progress | None = None) -> Dataset
     membership = [fingerprint]
     for name, indices in (("train", parts.train), ("validation", parts.validation), ("test", parts.test)):
         membership += [name, *sorted(listing.ids[indices].tolist())]
-    return Dataset(spec, listing, spec.labels or listing.labels_found, parts, fingerprint, sha256_of(membership))
+    return Dataset(spec, listing, listing.labels_found or spec.labels, parts, fingerprint, sha256_of(membership))

@@ -1,6 +1,7 @@
 """From the bytes of an image file to pixels. Every file, uploaded or from a data set, goes through `decode`.
 
-Only PNG and JPEG are read, recognised by content. Nothing is decoded before its size is known to be acceptable.
+PNG, JPEG, TIFF, BMP and DICOM are read, recognised by content and not by name. Nothing is decoded before its size is
+known to be acceptable.
 """
 
 from __future__ import annotations
@@ -11,10 +12,12 @@ import warnings
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
+from core.data.dicom import decode_dicom, is_dicom
 from core.errors import UnreadableImage
 
-FORMATS = ("PNG", "JPEG")
-SUFFIXES = (".png", ".jpg", ".jpeg")
+FORMATS = ("PNG", "JPEG", "TIFF", "BMP")
+SUFFIXES = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp", ".dcm", ".dicom")
+KINDS = "PNG, JPEG, TIFF, BMP or DICOM"
 MAX_PIXELS = 64_000_000
 MAX_BYTES = 64 * 2**20
 MIN_SIDE = 16
@@ -22,7 +25,7 @@ _WIDE_GREY = ("I", "I;16", "I;16B", "I;16L", "F")
 
 
 def decode(content: bytes) -> Image.Image:
-    """Decodes one PNG or JPEG, turned upright by its EXIF orientation.
+    """Decodes one still image; PNG, JPEG and TIFF are turned upright by their EXIF orientation.
 
     16-bit grey is stretched from its own darkest to its own brightest pixel; transparency is laid over black; CMYK and
     palettes become RGB.
@@ -37,7 +40,9 @@ def decode(content: bytes) -> Image.Image:
     if not content:
         raise UnreadableImage("The file is empty.")
     if len(content) > MAX_BYTES:
-        raise UnreadableImage(f"The file has {len(content) / 2**20:.0f} MB; at most {MAX_BYTES // 2**20} MB are read.")
+        raise UnreadableImage(f"The file has more than {MAX_BYTES // 2**20} MB. Make it smaller.")
+    if is_dicom(content):
+        return decode_dicom(content, MAX_PIXELS, MIN_SIDE)
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # the limit below is stricter
@@ -50,13 +55,11 @@ def decode(content: bytes) -> Image.Image:
             f"The image has more than {MAX_PIXELS // 10**6} million pixels. Make it smaller."
         ) from None
     except UnidentifiedImageError:
-        raise UnreadableImage(
-            "This is not a PNG or JPEG image, whatever its name says. Save it as PNG or JPEG."
-        ) from None
+        raise UnreadableImage(f"This is not a {KINDS} image, whatever its name says. Save it as PNG or JPEG.") from None
     except UnreadableImage:
         raise
-    except Exception as error:  # decoders raise many kinds on damaged input
-        raise UnreadableImage(f"The image is damaged or cut short ({type(error).__name__}). Export it again.") from None
+    except Exception:  # decoders raise many kinds on damaged input
+        raise UnreadableImage("The image is damaged or cut short. Export it again.") from None
 
 
 def _check_header(image: Image.Image) -> None:
@@ -86,6 +89,8 @@ def _plain(image: Image.Image) -> Image.Image:
 
 
 def _stretch(pixels: np.ndarray) -> np.ndarray:
+    if not np.isfinite(pixels).all():
+        raise UnreadableImage("The image holds values that are no numbers. Export it again.")
     low, high = float(pixels.min()), float(pixels.max())
     if high <= low:
         return np.zeros(pixels.shape, np.uint8)

@@ -5,9 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 
+from core.data.images import MAX_BYTES
 from core.storage import sha256_of
 
 TRAIN, VALIDATION, TEST = "train", "validation", "test"
@@ -22,8 +24,10 @@ class Listing:
         labels: (N,) class indices; or (N, findings) of 0, 1 and NaN (unknown) for multilabel sets.
         groups: (N,) what must stay on one side of a split (patient, lesion), as text.
         parts: (N,) `train`, `validation`, `test`, or "" where the publisher does not say.
-        read: the bytes of image i, a PNG or JPEG file.
+        read: the bytes of the file of image i; or, where the publisher ships arrays, its pixels: (H, W) or (H, W, 3),
+            for volumes (D, H, W), uint8.
         stamp: changes when any file does; cheap to compute, not portable between machines.
+        dims: 2 for images, 3 for volumes.
         labels_found: names of the classes, where the folder itself defines them.
     """
 
@@ -31,9 +35,10 @@ class Listing:
     labels: np.ndarray
     groups: np.ndarray
     parts: np.ndarray
-    read: Callable[[int], bytes]
+    read: Callable[[int], bytes | np.ndarray]
     stamp: str
     labels_found: tuple[str, ...] = ()
+    dims: Literal[2, 3] = 2
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -41,7 +46,7 @@ class Listing:
 
 def stamp_of_files(root: Path, ids: np.ndarray) -> str:
     """A listing's `stamp` from names, sizes and times of change."""
-    rows = []
+    rows = [str(root.resolve())]
     for name in ids:
         status = (root / name).stat()
         rows.append(f"{name}|{status.st_size}|{status.st_mtime_ns}")
@@ -58,7 +63,12 @@ def listing_of_files(
         labels=np.array([row[1] for row in rows]),
         groups=np.array([row[2] for row in rows], dtype=str),
         parts=np.array([row[3] for row in rows], dtype=str),
-        read=lambda index: (root / str(ids[index])).read_bytes(),
+        read=lambda index: _read(root / str(ids[index])),
         stamp=stamp_of_files(root, ids),
         labels_found=labels_found,
     )
+
+
+def _read(path: Path) -> bytes:
+    with path.open("rb") as file:
+        return file.read(MAX_BYTES + 1)  # what is larger is refused unread

@@ -2,17 +2,35 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
+from typing import Literal
 
-from core.data.folders import list_class_folders, plain, subfolders
+from core.data.folders import plain, subfolders
 from core.data.listing import Listing
-from core.errors import DataUnavailable
+from core.errors import DataUnavailable, UnknownName
 from core.registry import Registry
 from core.runtime import data_roots
-from core.storage import sha256_of
 from core.types import Task
+
+OPTIONS_AFTER = "@"
+
+
+@dataclass(frozen=True)
+class Remote:
+    """Where a publisher lets a data set be fetched.
+
+    Attributes:
+        kind: the way there; `apply` means that a person must ask first.
+        ref: its name there.
+        files: beginnings of the names of the files that are wanted; empty for all.
+    """
+
+    kind: Literal["kaggle", "medmnist", "dataverse", "apply"]
+    ref: str
+    files: tuple[str, ...] = ("",)
 
 
 @dataclass(frozen=True)
@@ -26,15 +44,20 @@ class DatasetSpec:
         task: binary and multiclass have one class an image, multilabel any number of findings.
         labels: names of the classes, in the order of the logits; empty where the folder itself defines them.
         positive: index of the class whose probability a binary task reports; None for other tasks.
-        load: a folder -> its listing. Generated sets ignore the folder.
+        load: a folder, and the options by name -> its listing. Generated sets ignore the folder.
         folders: names the data set's folder may have (case, hyphens and underscores do not matter).
+        files: names of which one must be in that folder, where several sets share it; empty for any folder.
+        file_of: the options by name -> that file, where they decide on it.
+        dims: 2 for images, 3 for volumes.
+        options: what a reader may choose of the labels or sizes: option -> its values, the default first.
+        remote: where `data get` fetches it.
         group_key: what keeps together in a split, for people.
         channels: 1 (grey) or 3 (colour).
         licence, citation, url: where it comes from and on what terms.
         caveats: what a reader of results must know.
         derived_from: the set whose images these are; relatives count as one set wherever sets must be kept apart.
         synthetic: generated images; said wherever they appear.
-        corpus_only: known for pretraining, not offered as a task of its own yet.
+        corpus_only: why it serves for pretraining only; "" for a task like any other.
         path: the folder itself, for a set that is not looked up under the data roots.
     """
 
@@ -43,8 +66,13 @@ class DatasetSpec:
     modality: str
     task: Task
     labels: tuple[str, ...]
-    load: Callable[[Path], Listing]
+    load: Callable[..., Listing]
     folders: tuple[str, ...] = ()
+    files: tuple[str, ...] = ()
+    file_of: Callable[..., str] | None = None
+    dims: Literal[2, 3] = 2
+    options: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    remote: Remote | None = None
     positive: int | None = None
     group_key: str = "image"
     channels: int = 1
@@ -54,11 +82,45 @@ class DatasetSpec:
     caveats: tuple[str, ...] = ()
     derived_from: str | None = None
     synthetic: bool = False
-    corpus_only: bool = False
+    corpus_only: str = ""
     path: Path | None = None
 
 
 DATASETS: Registry[DatasetSpec] = Registry("data set")
+
+
+def find_dataset(name: str) -> DatasetSpec:
+    """The row of a name, with options: `chexpert@uncertain=ones,blank=unknown`.
+
+    Raises:
+        UnknownName: if there is no such row, option or value.
+    """
+    base, _, stated = name.partition(OPTIONS_AFTER)
+    spec = DATASETS[base]
+    chosen: dict[str, str] = {}
+    for pair in filter(None, stated.split(",")):
+        option, _, value = pair.partition("=")
+        if value not in spec.options.get(option, ()):
+            known = "; ".join(f"{key}={'|'.join(values)}" for key, values in spec.options.items())
+            raise UnknownName(f"{base} has no option {pair!r}. It has: {known or 'none'}.")
+        if value != spec.options[option][0]:
+            chosen[option] = value
+    if not chosen:
+        return spec
+    words = ",".join(f"{option}={chosen[option]}" for option in sorted(chosen))
+    return replace(
+        spec,
+        name=f"{base}{OPTIONS_AFTER}{words}",
+        title=f"{spec.title}, {words.replace(',', ', ')}",
+        load=partial(spec.load, **chosen),
+        files=tuple(spec.file_of(**chosen) for _ in spec.files) if spec.file_of else spec.files,
+    )
+
+
+def family_of(name: str) -> str:
+    """The set from whose images a set is made, itself where none is: relatives count as one set."""
+    base = name.partition(OPTIONS_AFTER)[0]
+    return DATASETS[base].derived_from or base if base in DATASETS else base
 
 
 def find_folder(spec: DatasetSpec) -> Path | None:
@@ -69,7 +131,9 @@ def find_folder(spec: DatasetSpec) -> Path | None:
     for root in data_roots():
         if root.is_dir():
             for path in subfolders(root):
-                if plain(path.name) in wanted:
+                if plain(path.name) in wanted and (
+                    not spec.files or any((path / name).is_file() for name in spec.files)
+                ):
                     return path
     return None
 
@@ -77,6 +141,15 @@ def find_folder(spec: DatasetSpec) -> Path | None:
 def is_present(spec: DatasetSpec) -> bool:
     """Whether the data set's images are on this machine (generated ones always are)."""
     return spec.synthetic or find_folder(spec) is not None
+
+
+def how_to_get(spec: DatasetSpec) -> str:
+    """The way to a data set that is not here, in a sentence."""
+    if spec.remote is None:
+        return f"Get it from {spec.url or 'its publisher'} and put it below a data root"
+    if spec.remote.kind == "apply":
+        return f"Apply for it at {spec.remote.ref}"
+    return f"Fetch it: python -m trainer data get {spec.name}"
 
 
 def list_images(spec: DatasetSpec) -> Listing:
@@ -89,32 +162,7 @@ def list_images(spec: DatasetSpec) -> Listing:
     if folder is None:
         raise DataUnavailable(
             f"{spec.title} is not on this machine: no folder {' or '.join(spec.folders)} in "
-            f"{', '.join(str(root) for root in data_roots())}. Fetch it from {spec.url or 'its publisher'} and put it "
-            "there, or set LOWSHOT_DATA to the folder that holds it."
+            f"{', '.join(str(root) for root in data_roots())}. {how_to_get(spec)}; or set LOWSHOT_DATA to the folder "
+            "that holds it."
         )
     return spec.load(folder)
-
-
-def own_folder(path: Path) -> DatasetSpec:
-    """A row for anyone's own folder of class folders, with or without train, val and test above them.
-
-    Raises:
-        DataUnavailable: if the folder is missing or holds fewer than two classes.
-    """
-    path = path.expanduser().resolve()
-    if not path.is_dir():
-        raise DataUnavailable(f"There is no folder {path}. Give the folder that holds one folder a class.")
-    labels = list_class_folders(path).labels_found
-    return DatasetSpec(
-        name=f"own-{plain(path.name) or 'folder'}-{sha256_of([str(path)])[:6]}",
-        title=f"Own folder: {path.name}",
-        modality="own images",
-        task="binary" if len(labels) == 2 else "multiclass",
-        labels=labels,
-        positive=1 if len(labels) == 2 else None,
-        load=list_class_folders,
-        folders=(path.name,),
-        path=path,
-        channels=3,
-        caveats=("Nothing says which images are of one patient: only copies of one image are kept together.",),
-    )

@@ -165,12 +165,12 @@ def _ece(scores: Scores, weights: np.ndarray) -> np.ndarray:
 
 
 for _row in (
-    Metric("auroc", "AUROC", _over_classes(_auroc), True, "Chance that a sick image scores above a healthy one."),
+    Metric("auroc", "AUROC", _over_classes(_auroc), True, "Chance that a positive image scores above a negative one."),
     Metric("auprc", "AUPRC", _over_classes(_auprc), True, "Precision averaged over all sensitivities."),
     Metric("balanced_accuracy", "Balanced accuracy", _balanced_accuracy, True, "Mean share found, class by class."),
     Metric("accuracy", "Accuracy", _accuracy, True, "Share of images decided rightly."),
-    Metric("sensitivity", "Sensitivity", _over_classes(_sensitivity), True, "Share of the sick that are found."),
-    Metric("specificity", "Specificity", _over_classes(_specificity), True, "Share of the healthy left in peace."),
+    Metric("sensitivity", "Sensitivity", _over_classes(_sensitivity), True, "Share of positive images called so."),
+    Metric("specificity", "Specificity", _over_classes(_specificity), True, "Share of negative images called so."),
     Metric("precision", "Precision", _over_classes(_precision), True, "Share of alarms that are right."),
     Metric("f1", "F1", _over_classes(_f1), True, "Harmonic mean of precision and sensitivity."),
     Metric("brier", "Brier score", _brier, False, "Mean squared error of the probability."),

@@ -17,6 +17,7 @@ from typing import Any
 import torch
 
 from core.data import DATASETS
+from core.data.specs import family_of
 from core.errors import WeightsUnavailable
 from core.models.specs import ModelSpec, Weights
 from core.runtime import encoders_folder
@@ -27,8 +28,8 @@ WEIGHTS_FILE, CARD_FILE = "weights.safetensors", "card.json"
 
 def relatives(name: str) -> set[str]:
     """A data set and every set made of the same images."""
-    root = DATASETS[name].derived_from or name if name in DATASETS else name
-    return {root, *(other.name for other in DATASETS.values() if other.derived_from == root)}
+    family = family_of(name)
+    return {family, *(other for other in DATASETS if family_of(other) == family)}
 
 
 def read_card(folder: Path) -> dict[str, Any]:
@@ -50,20 +51,23 @@ def read_card(folder: Path) -> dict[str, Any]:
 def find_own_encoder(model: str, dataset: str) -> Path:
     """The variant of a model that may be used on a data set.
 
-    For a registered set of real images it has seen neither the set nor a relative, and was audited against them: only
-    then are copies known to be out of its corpus. For generated images and for anyone's own folder any variant will do.
+    For a registered set of real images it has seen neither the set nor a relative, and was audited against the set
+    whose images they are: only then are copies known to be out of its corpus. For generated images and for anyone's own
+    folder any variant will do.
 
     Raises:
         WeightsUnavailable: if there is none.
     """
-    kept_apart = relatives(dataset)
-    must_be_audited = dataset in DATASETS and not DATASETS[dataset].synthetic
+    family = family_of(dataset)
+    must_be_audited = family in DATASETS and not DATASETS[family].synthetic
     folder = encoders_folder() / model
     for variant in sorted(folder.iterdir()) if folder.is_dir() else ():
         if variant.name.startswith(".") or not (variant / CARD_FILE).exists():
             continue
         card = read_card(variant)
-        if kept_apart <= set(card["left_out"]) if must_be_audited else not kept_apart & set(card["seen"]):
+        if must_be_audited and family not in card["left_out"]:
+            continue
+        if family not in map(family_of, card["seen"]):
             return variant
     raise WeightsUnavailable(
         f"There is no {model} encoder that has never seen {dataset} and was audited against it. "

@@ -85,7 +85,7 @@ def learning_curve(points: dict[tuple[str, str], list[RunMeta]], metric: str, si
         if single_seeds:
             figure.add_scatter(
                 x=[m.per_class for m in metas], y=[m.metrics[metric] for m in metas], mode="markers", showlegend=False,
-                legendgroup=title, marker={"symbol": f"{style.marker}-open", "size": 7, "color": style.colour},
+                legendgroup=title, marker={"symbol": style.marker, "size": 6, "color": style.colour, "opacity": 0.5},
                 text=[f"seed {m.seed}" for m in metas], hovertemplate="%{text}: %{y:.3f}<extra></extra>",
             )  # fmt: skip
     every = sorted({meta.per_class for metas in points.values() for meta in metas})
@@ -123,8 +123,8 @@ def roc(curves: dict[tuple[str, str], list[Scores]]) -> go.Figure:
                 hovertemplate="operating point: sensitivity %{y:.3f}, "
                 "false alarms %{x:.3f}<extra>" + title + "</extra>",
             )  # fmt: skip
-    figure.update_xaxes(title="1 − specificity (share of healthy called sick)", range=[-0.01, 1.01])
-    figure.update_yaxes(title="Sensitivity (share of sick found)", range=[-0.01, 1.01])
+    figure.update_xaxes(title="1 − specificity (share of negatives called positive)", range=[-0.01, 1.01])
+    figure.update_yaxes(title="Sensitivity (share of positives found)", range=[-0.01, 1.01])
     figure.update_layout(height=460, margin_t=30, legend={"orientation": "h", "y": -0.22})
     return figure
 

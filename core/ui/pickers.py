@@ -23,7 +23,7 @@ def comparable_runs(store: Store, page: str) -> list[RunMeta]:
     if not titles:
         st.info(
             "No results are stored yet. Make some: "
-            "`python -m trainer curve --dataset phantom --sizes 10,25 --seeds 0,1`",
+            "`.venv/bin/python -m trainer curve --dataset phantom --sizes 10,25 --seeds 0,1`",
             icon=":material/model_training:",
         )
         st.stop()

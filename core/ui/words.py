@@ -47,11 +47,13 @@ def agreement(answers: list[tuple[RunMeta, Prediction]]) -> None:
         for meta, prediction in answers
         if meta.positive is not None and abs(prediction.probabilities[meta.positive] - meta.threshold) < NEAR
     ]
-    close = f" {len(near)} of {len(answers)} lie within {NEAR:.0%} of their threshold." if near else ""
+    close = (
+        f" {len(near)} of {len(answers)} lie within {100 * NEAR:.0f} percentage points of their threshold."
+        if near
+        else ""
+    )
     if len(decisions) == 1 and len(answers) > 1:
-        st.success(
-            f"All {len(answers)} families decide: {escape(decisions.pop())}.{close}", icon=":material/check_circle:"
-        )
+        st.info(f"All {len(answers)} families decide: {escape(decisions.pop())}.{close}", icon=":material/done_all:")
     elif len(answers) > 1:
         st.warning(f"The families disagree: treat this image as undecided.{close}", icon=":material/call_split:")
 

@@ -7,7 +7,8 @@ from core.data import DATASETS
 from core.data.dataset import load_dataset
 from core.data.folders import list_class_folders
 from core.data.kermany import load, patient_of
-from core.data.specs import find_folder, list_images, own_folder
+from core.data.own import own_images
+from core.data.specs import find_folder, list_images
 from core.errors import DataUnavailable
 
 
@@ -41,7 +42,7 @@ def test_patients_are_read_from_names():
 
 def test_an_own_folder_without_parts_is_carved(class_folder, runs):
     root = class_folder({"healthy": 40, "sick": 40})
-    dataset = load_dataset(own_folder(root))
+    dataset = load_dataset(own_images(root))
     assert dataset.labels == ("healthy", "sick")
     assert len(dataset.parts.test) == 16
     assert "a fifth of the images" in dataset.parts.notes[0]
@@ -52,7 +53,7 @@ def test_an_own_folder_with_a_test_keeps_it(class_folder):
     for label in "abc":
         (root / "test" / label).mkdir(parents=True)
         Image.effect_noise((40, 40), 80).save(root / "test" / label / "x.png")
-    dataset = load_dataset(own_folder(root))
+    dataset = load_dataset(own_images(root))
     assert dataset.spec.task == "multiclass"
     assert len(dataset.parts.test) == 3
 
@@ -70,12 +71,12 @@ def test_links_masks_and_other_files_are_left_alone(class_folder, tmp_path):
 
 
 def test_what_is_wrong_is_said(tmp_path, class_folder, monkeypatch):
-    with pytest.raises(DataUnavailable, match="There is no folder"):
-        own_folder(tmp_path / "nowhere")
+    with pytest.raises(DataUnavailable, match="There is nothing"):
+        own_images(tmp_path / "nowhere")
     with pytest.raises(DataUnavailable, match="at least two folders"):
-        own_folder(class_folder({"only": 2}, name="single"))
-    with pytest.raises(DataUnavailable, match="no PNG or JPEG image of class"):
-        own_folder(class_folder({"a": 2, "empty": 0}, name="hollow"))
+        own_images(class_folder({"only": 2}, name="single"))
+    with pytest.raises(DataUnavailable, match="no image of class"):
+        own_images(class_folder({"a": 2, "empty": 0}, name="hollow"))
     monkeypatch.setenv("LOWSHOT_DATA", str(tmp_path))
     with pytest.raises(DataUnavailable, match="set LOWSHOT_DATA"):
         list_images(DATASETS["kermany"])
@@ -90,7 +91,7 @@ def test_hyphens_and_underscores_do_not_matter(tmp_path, monkeypatch):
 def test_an_unreadable_file_is_named_and_left_out(class_folder):
     root = class_folder({"a": 30, "b": 30})
     (root / "a" / "0.png").write_bytes(b"broken")
-    dataset = load_dataset(own_folder(root))
+    dataset = load_dataset(own_images(root))
     used = sum(len(part) for part in (dataset.parts.train, dataset.parts.validation, dataset.parts.test))
     assert used == 59
     assert next(iter(dataset.bank(32).errors.values())).startswith("This is not a PNG")
@@ -98,8 +99,8 @@ def test_an_unreadable_file_is_named_and_left_out(class_folder):
 
 def test_the_fingerprint_follows_content_not_time(class_folder):
     root = class_folder({"a": 30, "b": 30})
-    before = load_dataset(own_folder(root))
+    before = load_dataset(own_images(root))
     os.utime(root / "a" / "1.png", (1, 1))
-    assert load_dataset(own_folder(root)).fingerprint == before.fingerprint
+    assert load_dataset(own_images(root)).fingerprint == before.fingerprint
     Image.effect_noise((40, 40), 80).save(root / "a" / "1.png")
-    assert load_dataset(own_folder(root)).fingerprint != before.fingerprint
+    assert load_dataset(own_images(root)).fingerprint != before.fingerprint

@@ -39,13 +39,13 @@ def with_exif(block):
 
 HOSTILE = {
     "empty": (b"", "empty"),
-    "text": (b"Patient: none. This is not an image.", "not a PNG or JPEG"),
+    "text": (b"Patient: none. This is not an image.", "not a PNG"),
     "truncated jpeg": (as_bytes(Image.fromarray(GREY), "JPEG")[:400], "damaged|not a PNG"),
     "truncated png": (encode_png(GREY)[:200], "damaged"),
     "bomb": (big_header(), "64 million"),
-    "animated gif": (animated("GIF"), "not a PNG or JPEG"),
+    "animated gif": (animated("GIF"), "not a PNG"),
     "animated png": (animated("PNG"), "2 frames"),
-    "svg": (b"<svg xmlns='http://www.w3.org/2000/svg'/>", "not a PNG or JPEG"),
+    "svg": (b"<svg xmlns='http://www.w3.org/2000/svg'/>", "not a PNG"),
     "lying exif": (with_exif(b"QQQQ\0\0\0\0"), "damaged"),
     "short exif": (with_exif(b"II*\0"), "damaged"),
     "tiny": (encode_png(GREY[:4, :4]), "at least 16"),

@@ -1,0 +1,95 @@
+"""NIH ChestX-ray14: 112,120 frontal chest radiographs of 30,805 patients, 14 findings mined from reports.
+
+References:
+    Wang et al. 2017, ChestX-ray8, arXiv:1705.02315.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+
+from core.data.folders import image_files
+from core.data.listing import TEST, TRAIN, Listing, listing_of_files
+from core.data.specs import DATASETS, DatasetSpec, Remote
+from core.data.tables import at_row, read_table
+from core.errors import DataUnavailable
+
+FINDINGS = (
+    "Atelectasis", "Cardiomegaly", "Consolidation", "Edema", "Effusion", "Emphysema", "Fibrosis", "Hernia",
+    "Infiltration", "Mass", "Nodule", "Pleural_Thickening", "Pneumonia", "Pneumothorax",
+)  # fmt: skip
+NONE = "No Finding"
+TABLES = ("Data_Entry_2017.csv", "Data_Entry_2017_v2020.csv")
+LISTS = {"train_val_list.txt": TRAIN, "test_list.txt": TEST}
+
+
+def parse_findings(cells: np.ndarray, table: Path) -> np.ndarray:
+    """Findings joined by `|` -> (N, 14) of 0 and 1.
+
+    Raises:
+        DataUnavailable: naming the first row with an unknown finding.
+    """
+    column = {name: index for index, name in enumerate(FINDINGS)}
+    labels = np.zeros((len(cells), len(FINDINGS)), np.float32)
+    for row, cell in enumerate(cells):
+        for name in cell.split("|"):
+            if name in column:
+                labels[row, column[name]] = 1
+            elif name != NONE:
+                raise DataUnavailable(
+                    f"{at_row(table, row)}: {name!r} is not one of the 14 findings or {NONE!r}. "
+                    "Take the publisher's file."
+                )
+    return labels
+
+
+def load(folder: Path) -> Listing:
+    """Reads `Data_Entry_2017.csv` and the images below, in one folder or in `images_001/images` to `images_012/images`.
+
+    Rows without a file and files without a row are left out. The publisher's lists of training and test images are
+    used where they are there.
+    """
+    table = next((folder / name for name in TABLES if (folder / name).exists()), folder / TABLES[0])
+    rows = read_table(table, ("Image Index", "Finding Labels", "Patient ID"), unique="Image Index")
+    labels = parse_findings(rows["Finding Labels"].to_numpy(), table)
+    files = {path.stem: path.relative_to(folder).as_posix() for path in image_files(folder)}
+    parts = _published_parts(folder)
+    stems = rows["Image Index"].str.rsplit(".", n=1).str[0]
+    listed: list[tuple[str, object, str, str]] = [
+        (files[stem], label, patient, parts.get(stem, ""))
+        for stem, label, patient in zip(stems, labels, rows["Patient ID"], strict=True)
+        if stem in files
+    ]
+    if not listed:
+        raise DataUnavailable(f"None of the {len(rows)} images named in {table.name} lies below {folder.name}.")
+    return listing_of_files(folder, listed)
+
+
+def _published_parts(folder: Path) -> dict[str, str]:
+    found: dict[str, str] = {}
+    for name, part in LISTS.items():
+        path = folder / name
+        if path.exists():
+            found |= {line.strip().rsplit(".", 1)[0]: part for line in path.read_text().splitlines() if line.strip()}
+    return found
+
+
+DATASETS.add(
+    DatasetSpec(
+        name="nih-chestxray14",
+        title="NIH ChestX-ray14",
+        modality="chest radiograph",
+        task="multilabel",
+        labels=FINDINGS,
+        load=load,
+        folders=("nih_chestxray14", "ChestX-ray14", "nih-chest-xrays", "CXR8"),
+        group_key="patient",
+        licence="free use with credit to the NIH Clinical Center",
+        citation="Wang et al. 2017, arXiv:1705.02315",
+        url="https://nihcc.app.box.com/v/ChestXray-NIHCC",
+        caveats=("Labels were mined from reports by text rules; some one in ten is wrong for a reader of the image.",),
+        remote=Remote("kaggle", "nih-chest-xrays/data"),
+    )
+)

@@ -1,0 +1,70 @@
+"""Publishers' label tables: read as text, and every fault named by file, row and remedy before any image is touched."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path, PurePosixPath
+
+import pandas as pd
+
+from core.errors import DataUnavailable
+
+_LONGEST = 250
+_FIRST_ROW = 2  # as a spreadsheet shows it, below the line of names
+
+
+def read_table(path: Path, columns: Iterable[str], unique: str | None = None) -> pd.DataFrame:
+    """Reads a CSV file as text; empty cells are "".
+
+    Args:
+        path: the file, plain or compressed with gzip; columns are set apart by commas, in `.tab` and `.tsv` by tabs.
+        columns: names that must be there.
+        unique: a column without repetition.
+    Raises:
+        DataUnavailable: naming the file and what is wrong: missing, not a table, a column missing, an id twice.
+    """
+    if not path.is_file():
+        raise DataUnavailable(f"{path.name} is missing in {path.parent.name}; take the publisher's file.")
+    try:
+        between = "\t" if path.suffix in (".tab", ".tsv") else ","
+        table = pd.read_csv(path, sep=between, dtype=str, keep_default_na=False, index_col=False, encoding="utf-8-sig")
+    except (ValueError, UnicodeDecodeError, OSError) as error:
+        reason = str(error).splitlines()[0]
+        raise DataUnavailable(f"{path.name} cannot be read as a table: {reason} Take the publisher's file.") from None
+    table.columns = [str(name).strip() for name in table.columns]
+    for name in columns:
+        if name not in table.columns:
+            raise DataUnavailable(
+                f"{path.name} lacks the column {name!r} among its {len(table.columns)}. "
+                "Take the publisher's file, or rename the column."
+            )
+    if unique and (twice := table[unique].duplicated()).any():
+        row = int(twice.to_numpy().argmax())
+        raise DataUnavailable(f"{path.name}, row {row + _FIRST_ROW}: {table[unique].iloc[row]!r} is there twice.")
+    return table
+
+
+def at_row(path: Path, row: int) -> str:
+    """Where a fault lies, for people."""
+    return f"{path.name}, row {row + _FIRST_ROW}"
+
+
+def inside(root: Path, names: pd.Series, table: Path) -> pd.Series:
+    """Relative paths from a table, checked to stay below a folder.
+
+    Raises:
+        DataUnavailable: naming the first row whose path is absolute or climbs out.
+    """
+    clean = names.str.replace("\\", "/", regex=False)
+    suspicious = clean.str.contains("..", regex=False) | clean.str.contains(":", regex=False)
+    suspicious |= (
+        clean.str.startswith(("/", "~")) | (clean.str.len() > _LONGEST) | clean.str.contains("\0", regex=False)
+    )
+    for row in suspicious.to_numpy().nonzero()[0]:
+        path = PurePosixPath(clean.iloc[row])
+        if path.is_absolute() or {"..", "~"} & set(path.parts) or ":" in path.parts[0] or len(str(path)) > _LONGEST:
+            raise DataUnavailable(
+                f"{at_row(table, int(row))}: the path {str(path)[:80]!r} leads out of {root.name!r}, or is none. "
+                "Give paths below the folder of the table."
+            )
+    return clean

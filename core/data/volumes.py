@@ -1,0 +1,31 @@
+"""Volumes: cubes of one channel, and the flat pictures that stand for them where only pictures will do."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+from scipy.ndimage import zoom
+
+from core.data.listing import Listing
+
+
+def to_cube(volume: np.ndarray, size: int) -> np.ndarray:
+    """(D, H, W) uint8 -> (1, size, size, size) uint8, resized linearly along each axis."""
+    if volume.shape != (size,) * 3:
+        factors = [size / side for side in volume.shape]
+        volume = np.clip(np.rint(zoom(volume.astype(np.float32), factors, order=1)), 0, 255).astype(np.uint8)
+    return volume[None]
+
+
+def flattened(listing: Listing) -> Listing:
+    """A listing of volumes as one of pictures: each volume's three middle slices side by side."""
+
+    def read(index: int) -> np.ndarray:
+        volume = np.asarray(listing.read(index))
+        middle = [side // 2 for side in volume.shape]
+        slices = [volume[middle[0]], volume[:, middle[1]], volume[:, :, middle[2]]]
+        side = max(max(piece.shape) for piece in slices)
+        return np.hstack([np.pad(piece, [(0, side - length) for length in piece.shape]) for piece in slices])
+
+    return replace(listing, read=read, dims=2, stamp=f"{listing.stamp} flattened") if listing.dims == 3 else listing

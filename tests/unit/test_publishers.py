@@ -1,0 +1,311 @@
+"""Every data set in its publisher's layout: small fabricated trees for all, the real files where they are."""
+
+import gzip
+import importlib.util
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from PIL import Image
+
+from core.data import DATASETS, chexpert, ham10000, medmnist, nih
+from core.data.own import own_images
+from core.data.specs import family_of, find_dataset, find_folder, list_images
+from core.data.tables import read_table
+from core.errors import DataUnavailable, UnknownName
+from tests.conftest import need
+
+RANDOM = np.random.default_rng(0)
+
+
+@pytest.fixture
+def root(tmp_path, monkeypatch):
+    """An empty data root."""
+    monkeypatch.setenv("LOWSHOT_DATA", str(tmp_path))
+    return tmp_path
+
+
+def put(path, content=None):
+    """A small image, or text, with the folders above it."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    if content is None:
+        Image.fromarray(RANDOM.integers(0, 256, (20, 20), dtype=np.uint8)).save(path)
+    else:
+        path.write_text(content)
+
+
+def as_rows(listing):
+    """id -> (label, group, part)."""
+    rows = zip(
+        listing.ids.tolist(), listing.labels.tolist(), listing.groups.tolist(), listing.parts.tolist(), strict=True
+    )
+    return {name: tuple(rest) for name, *rest in rows}
+
+
+def test_kermany_in_three_classes(root):
+    for name in ("NORMAL/IM-0001-0001", "PNEUMONIA/person1_bacteria_1", "PNEUMONIA/person1_virus_2"):
+        put(root / "chest_xray" / "train" / f"{name}.jpeg")
+    rows = as_rows(list_images(DATASETS["kermany-3"]))
+    assert [row[0] for row in rows.values()] == [0, 1, 2]
+    assert family_of("kermany-3") == family_of("pneumoniamnist@size=64") == "kermany"
+    put(root / "chest_xray" / "train" / "PNEUMONIA" / "person2_unknown_1.jpeg")
+    with pytest.raises(DataUnavailable, match=r"person2_unknown_1\.jpeg: the name says neither"):
+        list_images(DATASETS["kermany-3"])
+
+
+def test_ham10000_as_published(root):
+    put(root / "HAM10000" / "HAM10000_images_part_1" / "ISIC_1.jpg")
+    put(root / "HAM10000" / "HAM10000_images_part_2" / "ISIC_2.jpg")
+    table = root / "HAM10000" / "HAM10000_metadata.csv"
+    put(table, "lesion_id,image_id,dx,dx_type,age\nHAM_1,ISIC_1,mel,histo,40\nHAM_1,ISIC_2,mel,histo,\n")
+    assert as_rows(list_images(DATASETS["ham10000"])) == {
+        "HAM10000_images_part_1/ISIC_1.jpg": (4, "HAM_1", ""),
+        "HAM10000_images_part_2/ISIC_2.jpg": (4, "HAM_1", ""),
+    }
+    for text, words in (
+        ("lesion_id,image_id\nHAM_1,ISIC_1\n", "lacks the column 'dx'"),
+        ("lesion_id,image_id,dx\nHAM_1,ISIC_1,mel\nHAM_1,ISIC_1,mel\n", "row 3: 'ISIC_1' is there twice"),
+        ("lesion_id,image_id,dx\nHAM_1,ISIC_1,wart\n", "row 2: 'wart' is not one of"),
+        ("lesion_id,image_id,dx\nHAM_1,ISIC_9,mel\n", "None of the 1 images"),
+        ("", "cannot be read as a table"),
+    ):
+        put(table, text)
+        with pytest.raises(DataUnavailable, match=words):
+            list_images(DATASETS["ham10000"])
+
+
+def test_ham10000_in_class_folders(root):
+    for name in ham10000.CLASSES:
+        put(root / "ham10000" / "train" / name.upper() / f"{name}.jpg")
+        put(root / "ham10000" / "test" / name / f"{name}.jpg")
+    listing = list_images(DATASETS["ham10000"])
+    assert sorted(listing.labels) == sorted([*range(7)] * 2)
+    assert set(listing.parts) == {"train", "test"}
+
+
+@pytest.mark.parametrize("shape", ["images", "images_001/images"])
+def test_nih_as_published(root, shape):
+    folder = root / "NIH_ChestXray14"
+    header = "Image Index,Finding Labels,Follow-up #,Patient ID\n"
+    rows = "00000001_000.png,Cardiomegaly|Effusion,0,1\n00000002_000.png,No Finding,0,2\n00000003_000.png,Hernia,0,3\n"
+    put(folder / "Data_Entry_2017.csv", header + rows)
+    for name in ("00000001_000", "00000002_000"):
+        put(folder / shape / f"{name}.png")
+    put(folder / "train_val_list.txt", "00000001_000.png\n")
+    put(folder / "test_list.txt", "00000002_000.png\n")
+    listing = list_images(DATASETS["nih-chestxray14"])
+    assert as_rows(listing).keys() == {f"{shape}/00000001_000.png", f"{shape}/00000002_000.png"}
+    assert listing.labels[0][[1, 4]].tolist() == [1, 1]
+    assert listing.labels.sum() == 2
+    assert listing.groups.tolist() == ["1", "2"]
+    assert listing.parts.tolist() == ["train", "test"]
+    put(folder / "Data_Entry_2017.csv", header + rows + "00000004_000.png,Gout,0,4\n")
+    with pytest.raises(DataUnavailable, match="row 5: 'Gout' is not one of the 14 findings"):
+        list_images(DATASETS["nih-chestxray14"])
+
+
+def chexpert_table(*rows):
+    head = ",".join(["Path", "Sex", "Age", "Frontal/Lateral", "AP/PA", *chexpert.FINDINGS])
+    return "\n".join([head, *(f"{path},F,60,Frontal,AP,{','.join(cells)}" for path, cells in rows)]) + "\n"
+
+
+CELLS = ["", "1.0", "0.0", "-1.0", *[""] * 10]
+
+
+def test_chexpert_as_published(root):
+    folder = root / "CheXpert-v1.0-small"
+    for part, patient in (("train", "patient00001"), ("valid", "patient64541")):
+        name = f"{part}/{patient}/study1/view1_frontal.jpg"
+        put(folder / name)
+        put(folder / f"{part}.csv", chexpert_table((f"CheXpert-v1.0-small/{name}", CELLS)))
+    listing = list_images(DATASETS["chexpert"])
+    assert listing.parts.tolist() == ["train", "test"]
+    assert listing.groups.tolist() == ["patient00001", "patient64541"]
+    for name, expected in (
+        ("chexpert", [0, 1, 0, np.nan, 0]),
+        ("chexpert@uncertain=zeros", [0, 1, 0, 0, 0]),
+        ("chexpert@uncertain=ones", [0, 1, 0, 1, 0]),
+        ("chexpert@uncertain=smooth", [0, 1, 0, chexpert.SMOOTHED, 0]),
+        ("chexpert@blank=unknown,uncertain=ones", [np.nan, 1, 0, 1, np.nan]),
+    ):
+        assert np.allclose(list_images(find_dataset(name)).labels[0][:5], expected, equal_nan=True)
+    with pytest.raises(UnknownName, match=r"uncertain=ignore\|zeros\|ones\|smooth"):
+        find_dataset("chexpert@uncertain=perhaps")
+
+
+@pytest.mark.parametrize(
+    ("path", "cells", "words"),
+    [
+        ("CheXpert-v1.0/train/patient1/a.jpg", ["2", *CELLS[1:]], "row 2: No Finding holds '2'"),
+        ("../../etc/patient1.jpg", CELLS, "row 2: the path '../../etc/patient1.jpg' leads out"),
+        ("/etc/patient1.jpg", CELLS, "leads out"),
+        ("train/someone/a.jpg", CELLS, "names no patient"),
+    ],
+)
+def test_chexpert_faults_are_named(root, path, cells, words):
+    put(root / "chexpert" / "train.csv", chexpert_table((path, cells)))
+    put(root / "chexpert" / "train" / "someone" / "a.jpg")
+    with pytest.raises(DataUnavailable, match=words):
+        list_images(DATASETS["chexpert"])
+
+
+def test_chexpert_in_class_folders(root):
+    for part, finding, name in (
+        ("train", "No_Finding", "patient1_a.png"),
+        ("train", "Pleural_Other", "patient2_a.png"),
+        ("train", "Support_Devices", "patient2_a.png"),
+        ("val", "Support_Devices", "patient3_a.png"),
+    ):
+        put(root / "chexpert" / part / finding / name)
+    listing = list_images(DATASETS["chexpert"])
+    found = {name.rsplit("/", 1)[1]: label for name, label in zip(listing.ids, listing.labels, strict=True)}
+    at = chexpert.FINDINGS.index
+    assert found["patient2_a.png"][[at("Pleural Other"), at("Support Devices")]].tolist() == [1, 1]
+    assert found["patient1_a.png"].sum() == 1
+    assert set(listing.groups) == {"patient1", "patient2", "patient3"}
+
+
+@pytest.mark.parametrize("inner", ["images/", ""])
+def test_covid_takes_the_classes_that_are_there_and_leaves_masks_alone(root, inner):
+    for label in ("Covid", "Lung_infection", "Healthy"):
+        put(root / "COVID-19_Radiography_Dataset" / label / f"{inner}{label}-1.png")
+        put(root / "COVID-19_Radiography_Dataset" / label / "masks" / f"{label}-1.png")
+    listing = list_images(DATASETS["covid-radiography"])
+    assert listing.labels_found == ("COVID", "Lung_Opacity", "Normal")
+    assert len(listing) == 3
+    assert not any("masks" in name for name in listing.ids)
+
+
+def archive(path, shape, classes=2, columns=1):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    arrays = {}
+    for part, count in (("train", 6), ("val", 4), ("test", 5)):
+        arrays[f"{part}_images"] = RANDOM.integers(0, 256, (count, *shape), dtype=np.uint8)
+        arrays[f"{part}_labels"] = RANDOM.integers(0, classes, (count, columns))
+    np.savez(path, **arrays)
+
+
+@pytest.mark.parametrize(
+    ("name", "file", "shape"),
+    [
+        ("pneumoniamnist", "pneumoniamnist.npz", (28, 28)),
+        ("dermamnist@size=64", "dermamnist_64.npz", (64, 64, 3)),
+        ("nodulemnist3d", "nodulemnist3d.npz", (28, 28, 28)),
+        ("vesselmnist3d@size=64", "vesselmnist3d_64.npz", (64, 64, 64)),
+    ],
+)
+def test_medmnist(root, name, file, shape):
+    archive(root / "medmnist" / file, shape)
+    spec = find_dataset(name)
+    with pytest.warns(UserWarning, match="not the file that MedMNIST publishes"):
+        listing = list_images(spec)
+    assert len(listing) == 15
+    assert listing.dims == spec.dims
+    assert np.unique(listing.parts, return_counts=True)[1].tolist() == [5, 6, 4]
+    assert np.asarray(listing.read(7)).shape == shape
+
+
+def test_every_row_of_the_medmnist_table_is_a_data_set():
+    assert set(medmnist.INFO) <= set(DATASETS)
+    multilabel = [name for name in medmnist.INFO if DATASETS[name].task == "multilabel"]
+    assert multilabel == ["chestmnist"]
+    assert family_of("chestmnist") == "nih-chestxray14"
+
+
+def test_a_damaged_medmnist_file_is_named(root):
+    put(root / "medmnist" / "breastmnist.npz", "not an archive")
+    with pytest.warns(UserWarning, match="MD5"), pytest.raises(DataUnavailable, match="damaged"):
+        list_images(DATASETS["breastmnist"])
+    assert find_folder(DATASETS["pathmnist"]) is None
+
+
+def test_an_own_table_of_classes(tmp_path):
+    for name in ("a/1.png", "a/2.png", "b/3.png"):
+        put(tmp_path / name)
+    put(
+        tmp_path / "mine.csv",
+        "Path,Label,Patient ID,split\na/1.png,sick,p1,train\na/2.png,well,p1,\nb/3.png,well,p2,Test\n",
+    )
+    spec = own_images(tmp_path / "mine.csv")
+    assert (spec.task, spec.labels, spec.positive, spec.caveats) == ("binary", ("sick", "well"), 0, ())
+    assert as_rows(list_images(spec)) == {
+        "a/1.png": (0, "p1", "train"),
+        "a/2.png": (1, "p1", ""),
+        "b/3.png": (1, "p2", "test"),
+    }
+
+
+def test_an_own_table_of_findings(tmp_path):
+    for name in "12":
+        put(tmp_path / f"{name}.png")
+    put(tmp_path / "columns.csv", "image,edema,nodule\n1.png,1,\n2.png,0,1\n")
+    put(tmp_path / "joined.csv", "image,findings\n1.png,edema|nodule\n2.png,No Finding\n")
+    columns, joined = own_images(tmp_path / "columns.csv"), own_images(tmp_path / "joined.csv")
+    assert columns.task == joined.task == "multilabel"
+    assert columns.labels == joined.labels == ("edema", "nodule")
+    assert np.allclose(list_images(columns).labels, [[1, np.nan], [0, 1]], equal_nan=True)
+    assert list_images(joined).labels.tolist() == [[1, 1], [0, 0]]
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("label\nsick\n", "no column for the paths"),
+        ("path,age\n1.png,40\n", "no column for the labels"),
+        ("path,label\n1.png,a\n1.png,b\n", "row 3: '1.png' is there twice"),
+        ("path,label\n../1.png,a\n", "row 2: the path '../1.png' leads out"),
+        ("path,label\nC:/1.png,a\n", "leads out"),
+        ("path,label\n9.png,a\n", "row 2: there is no file '9.png'"),
+        ("path,label\n1.png,a\n2.png,a\n", "one class only"),
+        ("path,label,split\n1.png,a,later\n2.png,b,test\n", "row 2: 'later' is no part"),
+    ],
+)
+def test_faults_of_an_own_table_are_named(tmp_path, text, words):
+    put(tmp_path / "1.png")
+    put(tmp_path / "2.png")
+    put(tmp_path / "mine.csv", text)
+    with pytest.raises(DataUnavailable, match=words):
+        own_images(tmp_path / "mine.csv")
+
+
+def test_own_class_folders_may_be_spelt_differently_in_each_part(tmp_path):
+    for name in ("train/Covid", "train/Healthy", "test/COVID-19", "test/normal"):
+        put(tmp_path / name / "1.png")
+    assert own_images(tmp_path).labels == ("COVID", "Normal")
+    for name in ("Pneumonia", "Viral Pneumonia"):
+        for part in ("train", "test"):
+            put(tmp_path / part / name / "1.png")
+    assert own_images(tmp_path).labels == ("COVID", "Normal", "Pneumonia", "Viral Pneumonia")
+
+
+def label_files():
+    """The folder of real label files inside the torchxrayvision wheel, found without importing it."""
+    found = importlib.util.find_spec("torchxrayvision")
+    need(found is not None and found.origin, "torchxrayvision is not installed (requirements-dev.txt)", required=True)
+    return Path(found.origin).parent / "data"
+
+
+def test_the_full_nih_table_parses(tmp_path):
+    table = tmp_path / "Data_Entry_2017.csv"
+    table.write_bytes(gzip.decompress((label_files() / "Data_Entry_2017_v2020.csv.gz").read_bytes()))
+    rows = read_table(table, ("Image Index", "Finding Labels", "Patient ID"), unique="Image Index")
+    labels = nih.parse_findings(rows["Finding Labels"].to_numpy(), table)
+    assert len(rows) == 112_120
+    assert rows["Patient ID"].nunique() == 30_805
+    counts = dict(zip(nih.FINDINGS, labels.sum(axis=0).astype(int).tolist(), strict=True))
+    assert counts["Hernia"] == 227
+    assert counts["Infiltration"] == 19_894
+    assert counts["Pneumonia"] == 1_431
+    assert int((labels.sum(axis=1) == 0).sum()) == 60_361
+
+
+def test_the_full_chexpert_table_parses():
+    table = label_files() / "chexpert_train.csv.gz"
+    rows = read_table(table, ("Path", *chexpert.FINDINGS), unique="Path")
+    assert len(rows) == 223_414
+    labels = chexpert.parse_labels(rows, table)
+    counts = pd.DataFrame(labels, columns=chexpert.FINDINGS)
+    assert int((counts["Pleural Effusion"] == 1).sum()) == 86_187
+    assert int(counts["Pleural Effusion"].isna().sum()) == 11_628
+    assert int((counts["No Finding"] == 1).sum()) == 22_381

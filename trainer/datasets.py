@@ -1,0 +1,67 @@
+"""The commands on data sets as such: what is on this machine, and fetching what is not."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from typing import Any
+
+import numpy as np
+
+from core.data import DATASETS
+from core.data.specs import DatasetSpec, find_dataset, find_folder, how_to_get, is_present, list_images
+from core.errors import LowshotError
+from core.runtime import data_roots
+
+
+def data_list(arguments: argparse.Namespace) -> int:
+    """`data list`."""
+    for row in [facts_of(spec) for spec in DATASETS.values()]:
+        if arguments.json:
+            print(json.dumps(row), flush=True)
+            continue
+        counts = ", ".join(f"{part} {count:,}" for part, count in row["counts"].items())
+        state = f"{row['images']:,} images ({counts})" if row["present"] else "not on this machine"
+        print(f"{row['name']:22} {row['task']:10} {state}; {row['licence']}")
+        if row["missing"]:
+            print(f"{'':22} {row['missing']}")
+    return 0
+
+
+def facts_of(spec: DatasetSpec) -> dict[str, Any]:
+    """What is known of a data set on this machine, without decoding an image."""
+    facts: dict[str, Any] = {
+        "name": spec.name, "title": spec.title, "task": spec.task, "labels": list(spec.labels),
+        "licence": spec.licence, "present": is_present(spec), "images": 0, "counts": {}, "classes": {},
+        "missing": "" if is_present(spec) else how_to_get(spec),
+    }  # fmt: skip
+    if facts["present"]:
+        try:
+            listing = list_images(spec)
+        except LowshotError as error:
+            return {**facts, "present": False, "missing": str(error)}
+        parts, counts = np.unique(listing.parts, return_counts=True)
+        labels = listing.labels_found or spec.labels
+        per_class = np.bincount(listing.labels) if listing.labels.ndim == 1 else (listing.labels == 1).sum(axis=0)
+        facts |= {
+            "images": len(listing),
+            "counts": {part or "not split": int(n) for part, n in zip(parts.tolist(), counts, strict=True)},
+            "classes": {label: int(n) for label, n in zip(labels, per_class, strict=False)},
+        }
+        if absent := [label for label in spec.labels if label not in labels]:
+            facts["missing"] = f"no images of {', '.join(absent)}"
+    return facts
+
+
+def data_get(arguments: argparse.Namespace) -> int:
+    """`data get`."""
+    from core.data.fetch import fetch
+
+    spec = find_dataset(arguments.name)
+    if (folder := find_folder(spec)) and not arguments.to:
+        print(f"{spec.title} is here already: {folder}", file=sys.stderr)
+        return 0
+    folder = fetch(spec, (arguments.to or data_roots()[0]).expanduser().resolve())
+    print(f"{spec.title} is now in {folder}", file=sys.stderr)
+    return 0
