@@ -80,6 +80,8 @@ def _dataset(arguments: argparse.Namespace) -> Dataset:
         raise BadRequest(f"{spec.name} serves for pretraining only: {spec.corpus_only}.")
     with bar(f"{spec.name}: reading") as show:
         dataset = load_dataset(spec, show)
+    for name, why in dataset.unreadable.items():
+        _say(f"{spec.name}: left out: {name}: {why}")
     for note in dataset.parts.notes:
         _say(f"{spec.name}: {note}")
     if spec.positive is not None:

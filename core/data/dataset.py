@@ -27,6 +27,7 @@ class Dataset:
         parts: its split.
         fingerprint: SHA-256 over ids, labels and the files' contents; equal on every machine with equal data.
         split_hash: SHA-256 over the fingerprint and who is in which part.
+        unreadable: id -> why the image could not be read; such images are in no part.
     """
 
     spec: DatasetSpec
@@ -35,6 +36,7 @@ class Dataset:
     parts: Parts
     fingerprint: str
     split_hash: str
+    unreadable: dict[str, str]
 
     def bank(self, size: int, progress: Progress | None = None) -> Bank:
         """All images at one size, in the order of the listing."""
@@ -74,4 +76,6 @@ def load_dataset(spec: DatasetSpec, progress: Progress | None = None) -> Dataset
     membership = [fingerprint]
     for name, indices in (("train", parts.train), ("validation", parts.validation), ("test", parts.test)):
         membership += [name, *sorted(listing.ids[indices].tolist())]
-    return Dataset(spec, listing, listing.labels_found or spec.labels, parts, fingerprint, sha256_of(membership))
+    unreadable = {str(listing.ids[index]): why for index, why in bank.errors.items()}
+    labels = listing.labels_found or spec.labels
+    return Dataset(spec, listing, labels, parts, fingerprint, sha256_of(membership), unreadable)

@@ -94,6 +94,7 @@ def test_an_unreadable_file_is_named_and_left_out(class_folder):
     dataset = load_dataset(own_images(root))
     used = sum(len(part) for part in (dataset.parts.train, dataset.parts.validation, dataset.parts.test))
     assert used == 59
+    assert list(dataset.unreadable) == ["a/0.png"]
     assert next(iter(dataset.bank(32).errors.values())).startswith("This is not a PNG")
 
 
