@@ -79,3 +79,22 @@ def class_folder(tmp_path):
         return Path(root)
 
     return make
+
+
+def put(path, content=None):
+    """A small image, or text, with the folders above it."""
+    from PIL import Image
+
+    path.parent.mkdir(parents=True, exist_ok=True)
+    if content is None:
+        Image.fromarray(np.random.default_rng(len(str(path))).integers(0, 256, (20, 20), dtype=np.uint8)).save(path)
+    else:
+        path.write_text(content)
+
+
+def as_rows(listing):
+    """id -> (label, group, part)."""
+    rows = zip(
+        listing.ids.tolist(), listing.labels.tolist(), listing.groups.tolist(), listing.parts.tolist(), strict=True
+    )
+    return {name: tuple(rest) for name, *rest in rows}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
@@ -46,7 +47,7 @@ def own_images(path: Path) -> DatasetSpec:
     )
 
 
-def _row(path: Path, load: partial[Listing] | type[Listing] | object, found: Listing) -> DatasetSpec:
+def _row(path: Path, load: Callable[..., Listing], found: Listing) -> DatasetSpec:
     labels = found.labels_found
     multilabel = found.labels.ndim == 2
     binary = not multilabel and len(labels) == 2
@@ -59,7 +60,7 @@ def _row(path: Path, load: partial[Listing] | type[Listing] | object, found: Lis
         task="multilabel" if multilabel else "binary" if binary else "multiclass",
         labels=labels,
         positive=(0 if plain(labels[1]) in _HEALTHY else 1) if binary else None,
-        load=load,  # type: ignore[arg-type]
+        load=load,
         folders=(path.name,),
         path=path.parent if path.is_file() else path,
         group_key="patient, as the table says" if known else "image",
@@ -134,7 +135,7 @@ def _from_cells(cells: pd.Series, table: Path) -> tuple[np.ndarray, tuple[str, .
     spelt: dict[str, str] = {}
     for part in sorted({part for parts in split for part in parts}):
         spelt.setdefault(part.casefold(), part)
-    if not any(len(parts) > 1 for parts in split) and not {"no finding", "none"} & set(spelt):
+    if not any(len(parts) > 1 for parts in split):
         for row, parts in enumerate(split):
             if not parts[0]:
                 raise DataUnavailable(f"{at_row(table, row)}: there is no label. Give one, or leave the row out.")
