@@ -9,11 +9,12 @@ from pathlib import Path
 import numpy as np
 import torch
 from PIL import Image
+from scipy.special import logit
 
 from core.checkpoints import WEIGHTS_FILE, RunMeta, read_run, read_weights
-from core.data.images import to_array
+from core.data.preprocessing import preparation
 from core.data.transforms import normalise, to_unit
-from core.errors import CorruptRun
+from core.errors import CorruptRun, UnknownName
 from core.explain.methods import EXPLAINERS, Explanation, explain
 from core.metrics.calibration import probabilities_of
 from core.models import MODELS
@@ -28,12 +29,14 @@ class Prediction:
 
     Attributes:
         probabilities: (C,), after temperature scaling.
-        decision: index of the class decided for.
+        decided: indices of the classes decided for: one, or any number of findings.
+        target: the class that the heatmap is about, or would be.
         explanation: the heatmap, where one was asked for.
     """
 
     probabilities: np.ndarray
-    decision: int
+    decided: tuple[int, ...]
+    target: int
     explanation: Explanation | None
 
 
@@ -52,6 +55,10 @@ class Predictor:
         self.meta = read_run(folder)
         if not self.meta.has_weights:
             raise CorruptRun(f"The run {self.meta.run} keeps no {WEIGHTS_FILE}; only its results are stored.")
+        try:
+            self._preparation = preparation(self.meta.preparation)
+        except UnknownName as error:
+            raise CorruptRun(f"The run {self.meta.run} was made with preprocessing unknown here: {error}") from None
         self.device = device or torch.device("cpu")
         self._model = load_classifier(self.meta, folder).to(self.device).to(memory_format=torch.channels_last)
         self._lock = threading.Lock()
@@ -64,32 +71,46 @@ class Predictor:
         Args:
             images: decoded images of any size.
             explainer: name of an explainer; None for none.
-            target: class to explain; the positive class of a binary task, else the class decided for, if None.
+            target: class to explain; the one that tells most, if None.
         """
         meta = self.meta
-        pixels = np.stack([to_array(image, meta.size, meta.channels) for image in images])
+        pixels = np.stack([self._preparation.image(image, meta.size, meta.channels) for image in images])
         batch = normalise(to_unit(pixels, self.device), ImageSpec(meta.size, meta.mean, meta.std))
         with self._lock:
             with torch.no_grad():
                 features = self._model.encoder(batch.contiguous(memory_format=torch.channels_last))
                 logits = self._model.tapped(features).cpu().numpy()
-            probabilities = probabilities_of(logits, meta.temperature)
-            decisions = decide(meta, probabilities)
+            probabilities = probabilities_of(logits, meta.temperature, meta.multilabel)
+            targets = [target if target is not None else telling_class(meta, row) for row in probabilities]
             explanations: list[Explanation | None] = [None] * len(images)
             if explainer is not None:
-                fixed = target if target is not None else meta.positive
-                targets = torch.as_tensor(decisions if fixed is None else np.full(len(images), fixed))
-                explanations = list(
-                    explain(EXPLAINERS[explainer], self._model.tapped, features, targets.to(self.device), meta.size)
-                )
-        return [Prediction(p, int(d), e) for p, d, e in zip(probabilities, decisions, explanations, strict=True)]
+                at = torch.as_tensor(targets).to(self.device)
+                found = explain(EXPLAINERS[explainer], self._model.tapped, features, at, meta.size)
+                boxes = [self._preparation.box(image.width, image.height, meta.size) for image in images]
+                explanations = [one.within(box) for one, box in zip(found, boxes, strict=True)]
+        return [
+            Prediction(row, decide(meta, row), about, explanation)
+            for row, about, explanation in zip(probabilities, targets, explanations, strict=True)
+        ]
 
 
-def decide(meta: RunMeta, probabilities: np.ndarray) -> np.ndarray:
-    """(N, C) probabilities -> (N,) class indices, at the run's operating point."""
+def decide(meta: RunMeta, probabilities: np.ndarray) -> tuple[int, ...]:
+    """(C,) probabilities -> indices of the classes decided for, at the run's operating point."""
+    if meta.multilabel:
+        return tuple(np.flatnonzero(probabilities >= np.array(meta.thresholds)).tolist())
     if meta.positive is None:
-        return probabilities.argmax(axis=1)
-    return np.where(probabilities[:, meta.positive] >= meta.threshold, meta.positive, 1 - meta.positive)
+        return (int(probabilities.argmax()),)
+    return (meta.positive if probabilities[meta.positive] >= meta.threshold else 1 - meta.positive,)
+
+
+def telling_class(meta: RunMeta, probabilities: np.ndarray) -> int:
+    """The class that an answer is about: the positive one of two, the likeliest of more, the finding that lies highest
+    above its threshold (by odds).
+    """
+    if meta.positive is not None:
+        return meta.positive
+    over = logit(probabilities.clip(1e-6, 1 - 1e-6)) - (logit(np.array(meta.thresholds)) if meta.multilabel else 0)
+    return int(over.argmax())
 
 
 def load_classifier(meta: RunMeta, folder: Path) -> Classifier:

@@ -14,14 +14,14 @@ SERVED_FAMILIES = ("scratch", "imagenet", "medical")
 
 
 def candidates(store: Store, dataset: str, family: str) -> list[tuple[Path, RunMeta]]:
-    """Runs of a family that keep weights, the largest training sets first."""
+    """Runs of a family that keep weights: those of the comparison proper first, then the largest training sets."""
     current = {meta.run for meta in store.metas(dataset)}
     found = [
         (folder, meta)
         for folder, meta in store.runs.items()
         if meta.run in current and meta.family == family and meta.has_weights and meta.model in MODELS
     ]
-    return sorted(found, key=lambda row: (-row[1].per_class, row[1].run))
+    return sorted(found, key=lambda row: (_departs(row[1]), -row[1].per_class, row[1].run))
 
 
 def served_runs(store: Store, dataset: str) -> dict[str, tuple[Path, RunMeta]]:
@@ -30,9 +30,14 @@ def served_runs(store: Store, dataset: str) -> dict[str, tuple[Path, RunMeta]]:
     for family in SERVED_FAMILIES:
         runs = candidates(store, dataset, family)
         if runs:
-            most = [row for row in runs if row[1].per_class == runs[0][1].per_class]
+            best = runs[0][1]
+            most = [row for row in runs if (_departs(row[1]), row[1].per_class) == (_departs(best), best.per_class)]
             chosen[family] = min(most, key=lambda row: held_out_loss(*row))
     return chosen
+
+
+def _departs(meta: RunMeta) -> bool:
+    return bool(meta.variant or meta.leaks)
 
 
 def held_out_loss(folder: Path, meta: RunMeta) -> float:

@@ -6,7 +6,7 @@ import streamlit as st
 from sklearn.metrics import confusion_matrix
 
 from core.errors import LowshotError
-from core.metrics import METRICS
+from core.metrics import METRICS, measure
 from core.results import by_series
 from core.ui import cached, charts, frame, pickers, words
 
@@ -29,12 +29,14 @@ with right:
         format_func=lambda n: "all" if n is None else str(n),
     )  # fmt: skip
 series = by_series([meta for meta in metas if meta.train_size == size])
-shown = st.multiselect(
-    "Series", list(series), default=list(series), format_func=lambda s: charts.series_title(*s), key="compare_series"
-)
-if not shown:
-    st.info("Pick at least one series.")
-    st.stop()
+shown = pickers.pick_series(series, "compare")
+of_all = series[shown[0]][0]
+finding = None
+if of_all.multilabel:
+    finding = st.selectbox(
+        "Finding", [None, *range(len(of_all.labels))], key="compare_finding",
+        format_func=lambda k: "Mean over all that can be judged" if k is None else of_all.labels[k],
+    )  # fmt: skip
 folders = {meta.run: folder for folder, meta in store.runs.items()}
 
 st.subheader("Metrics")
@@ -49,8 +51,13 @@ seed_of_interval = st.segmented_control(
 )
 try:
     scores = {name: [cached.scores(folders[meta.run], meta) for meta in series[name]] for name in shown}
+    if finding is not None:
+        if finding not in scores[shown[0]][0].judged():
+            st.info(f"{words.escape(of_all.labels[finding])} is not both present and absent among the test images.")
+            st.stop()
+        scores = {name: [one.known_finding(finding) for one in scores[name]] for name in shown}
     intervals = {
-        name: cached.estimates([(folders[meta.run], meta) for meta in series[name]])
+        name: cached.estimates([(folders[meta.run], meta) for meta in series[name]], finding)
         for name in shown
         if seed_of_interval == "images"
     }
@@ -65,11 +72,15 @@ for name in shown:
             estimate = intervals[name][metric.name]
             value, low, high = estimate.value, estimate.low, estimate.high
         else:
-            values = [meta.metrics[metric.name] for meta in series[name]]
+            values = [
+                meta.metrics[metric.name] if finding is None else measure(one, metric.name)[metric.name]
+                for meta, one in zip(series[name], scores[name], strict=True)
+            ]
             value, low, high = float(np.mean(values)), min(values), max(values)
         row[metric.title] = f"{value:.3f} ({low:.3f} to {high:.3f})"
         numbers.append(
-            {"dataset": dataset, "train_size": size or "full", "model": name[0], "strategy": name[1],
+            {"dataset": dataset, "train_size": size or "full", **name._asdict(),
+             "finding": "" if finding is None else of_all.labels[finding],
              "seeds": len(series[name]), "metric": metric.name, "value": value, "low": low, "high": high,
              "interval_over": seed_of_interval}
         )  # fmt: skip
@@ -79,7 +90,6 @@ st.dataframe(
     metrics, hide_index=True, width="stretch", alt="Metrics of each series with intervals; it scrolls sideways",
     column_config={"Series": st.column_config.Column(pinned=True)},
 )  # fmt: skip
-of_all = series[shown[0]][0]
 positive = f" Positive class: {words.escape(of_all.labels[of_all.positive])}." if of_all.positive is not None else ""
 count = len(scores[shown[0]][0].labels)
 st.caption(
@@ -93,6 +103,11 @@ st.caption(
 numeric = pd.DataFrame(numbers).round(6).to_csv(index=False).encode("utf-8-sig")
 st.download_button("Download (CSV)", numeric, f"{dataset}-n{size or 'full'}.csv", "text/csv")
 
+if of_all.multilabel and finding is None:
+    st.caption("Choose a finding above for its confusion matrices and ROC curves.")
+    st.stop()
+labels = of_all.labels if finding is None else ("Absent", "Present")
+
 st.subheader("Confusion matrices")
 seeds = sorted({meta.seed for name in shown for meta in series[name]})
 seed = st.segmented_control("Seed", seeds, default=seeds[0], key="compare_seed") if len(seeds) > 1 else seeds[0]
@@ -104,15 +119,15 @@ for index, name in enumerate(shown):
             st.caption(f"{charts.series_title(*name)}: no run with seed {seed}.")
             continue
         meta, one = runs[0]
-        counts = confusion_matrix(one.labels, one.decisions, labels=range(len(meta.labels)))
+        counts = confusion_matrix(one.labels, one.decisions, labels=range(len(labels)))
         charts.draw(
-            charts.confusion(counts, meta.labels, charts.series_title(*name)),
+            charts.confusion(counts, labels, charts.series_title(*name)),
             key=f"compare_confusion_{index}",
             alt=f"Confusion matrix of {charts.series_title(*name)}: "
-            + "; ".join(f"{label}: {counts[i, i]} of {counts[i].sum()} right" for i, label in enumerate(meta.labels)),
+            + "; ".join(f"{label}: {counts[i, i]} of {counts[i].sum()} right" for i, label in enumerate(labels)),
         )
 
-if series[shown[0]][0].positive is not None:
+if scores[shown[0]][0].positive is not None:
     st.subheader("ROC curves")
     charts.draw(
         charts.roc(scores),

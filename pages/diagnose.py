@@ -74,6 +74,15 @@ with st.expander("Which networks answer, and how heatmaps are drawn", icon=":mat
     left, right = st.columns(2)
     explainer = EXPLAINERS[left.selectbox("Heatmap", list(EXPLAINERS), format_func=lambda name: EXPLAINERS[name].title)]
     opacity = right.slider("Heatmap opacity", 0.0, 1.0, 0.6, 0.05, key="diagnose_opacity")
+    classes = next(iter(chosen.values()))[1].labels
+    about = None
+    if len(classes) > 2:
+        about = st.selectbox(
+            "Class to explain",
+            [None, *range(len(classes))],
+            format_func=lambda k: "The one each network finds most telling" if k is None else classes[k],
+            key=f"diagnose_{task}_target",
+        )
 if missing := [FAMILY_TITLES[family] for family in SERVED_FAMILIES if family not in chosen]:
     st.caption(f"No run with weights is stored for: {', '.join(missing)}.")
 
@@ -98,10 +107,10 @@ def answer(image: Image.Image, digest: str) -> dict[str, Prediction | str]:
     """Each family's prediction, or why there is none; kept for this visit, so that sliders do not ask again."""
     found: dict[str, Prediction | str] = {}
     for family, (folder, meta) in chosen.items():
-        key = (digest, meta.run, explainer.name)
+        key = (digest, meta.run, explainer.name, about)
         if key not in kept:
             try:
-                kept[key] = cached.predictor(folder, meta)([image], explainer.name)[0]
+                kept[key] = cached.predictor(folder, meta)([image], explainer.name, about)[0]
             except (CorruptRun, WeightsUnavailable) as error:
                 kept[key] = str(error)
         found[family] = kept[key]
@@ -114,11 +123,11 @@ def show_family(meta: RunMeta, image: Image.Image, prediction: Prediction | str)
     if isinstance(prediction, str):
         st.error(words.escape(prediction))
         return
-    index = meta.positive if meta.positive is not None else prediction.decision
-    shown = meta.labels[index].lower()
-    st.metric(f"Probability of {words.escape(shown)}", words.percent(prediction.probabilities[index]))
-    at = f" ({words.escape(shown)} from {words.percent(meta.threshold)} upwards)" if meta.positive is not None else ""
-    st.write(f"Decision: **{words.escape(meta.labels[prediction.decision])}**{at}")
+    shown = meta.labels[prediction.target].lower()
+    st.metric(f"Probability of {words.escape(shown)}", words.percent(prediction.probabilities[prediction.target]))
+    threshold = words.threshold_of(meta, prediction.target)
+    at = f" ({words.escape(shown)} from {words.percent(threshold)} upwards)" if threshold is not None else ""
+    st.write(f"Decision: **{words.escape(words.decision(meta, prediction))}**{at}")
     explanation = prediction.explanation
     assert explanation is not None
     target = meta.labels[explanation.target].lower()
@@ -133,6 +142,11 @@ def show_family(meta: RunMeta, image: Image.Image, prediction: Prediction | str)
         width="stretch",
     )
     st.caption(f"{title}, learnt from {meta.images} labelled images.")
+    if meta.leaks:
+        st.caption(":material/warning: Trained with leaks allowed: its stored figures are too good.")
+    if len(meta.labels) > 2:
+        with st.expander("Every class"):
+            charts.probability_table(meta, prediction)
 
 
 def show_item(name: str, content: bytes) -> None:

@@ -24,25 +24,19 @@ with middle:
     metric = st.selectbox("Metric", list(METRICS), format_func=lambda name: METRICS[name].title, key="curves_metric")
 with right:
     seeds = st.toggle("Show single seeds", key="curves_seeds")
-shown = st.multiselect(
-    "Series", list(series), default=list(series), format_func=lambda s: charts.series_title(*s), key="curves_series"
-)
-points = {name: series[name] for name in shown}
-if not points:
-    st.info("Pick at least one series.")
-    st.stop()
+points = {name: series[name] for name in pickers.pick_series(series, "curves")}
 
 
 def table() -> pd.DataFrame:
     """Mean, standard deviation and range over seeds, a row for each series and size."""
     rows = []
-    for (model, strategy), metas in points.items():
+    for name, metas in points.items():
         for size in sorted({meta.train_size or 0 for meta in metas}):
             here = [meta for meta in metas if (meta.train_size or 0) == size]
             values = pd.Series([meta.metrics[metric] for meta in here])
             rows.append(
                 {
-                    "Series": charts.series_title(model, strategy),
+                    "Series": charts.series_title(*name),
                     "Images per class": str(size or "all"),
                     "Seeds": len(here),
                     "Mean": values.mean(),
@@ -82,9 +76,9 @@ st.dataframe(
 )  # fmt: skip
 every = pd.DataFrame(
     [
-        {"dataset": m.dataset, "model": m.model, "strategy": m.strategy, "train_size": m.train_size or "full",
-         "seed": m.seed, "subset_hash": m.subset_hash, "run": m.run, **m.metrics}
-        for metas in points.values() for m in metas
+        {"dataset": m.dataset, **name._asdict(), "train_size": m.train_size or "full", "seed": m.seed,
+         "subset_hash": m.subset_hash, "run": m.run, **m.metrics}
+        for name, metas in points.items() for m in metas
     ]
 )  # fmt: skip
 first, second = st.columns(2)

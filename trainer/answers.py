@@ -78,15 +78,16 @@ def _ready(chosen: list[tuple[Path, RunMeta]], device: torch.device) -> list[Pre
 
 
 def _row(path: Path, meta: RunMeta, prediction: Prediction) -> dict[str, Any]:
-    shown = meta.positive if meta.positive is not None else prediction.decision
+    shown = prediction.target
+    threshold = meta.thresholds[shown] if meta.multilabel else meta.threshold if meta.positive is not None else None
     return {
         "image": str(path),
         "model": meta.model,
         "family": meta.family,
         "label": meta.labels[shown],
         "probability": round(float(prediction.probabilities[shown]), 4),
-        "threshold": meta.threshold if meta.positive is not None else None,
-        "decision": meta.labels[prediction.decision],
+        "threshold": threshold,
+        "decision": "|".join(meta.labels[one] for one in prediction.decided) or "no finding",
         "run": meta.run,
     }
 

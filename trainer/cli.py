@@ -52,8 +52,18 @@ def _add_data(parser: argparse.ArgumentParser) -> None:
 
 
 def _add_training(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--allow-leaks", action="store_true",
+        help="train although copies or patients cross between the parts; the run and every page will say so",
+    )  # fmt: skip
+    parser.add_argument("--imbalance", help="how class imbalance is met; python -m trainer list shows the ways")
     parser.add_argument("--device", choices=DEVICES, default="auto")
     parser.add_argument("--json", action="store_true", help="print one JSON object a run")
+
+
+def _add_settings(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--augment", help="augmentations joined by + (default: the strategy's)")
+    parser.add_argument("--preparation", help="preprocessing steps joined by + (default: none)")
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -70,6 +80,7 @@ def build_parser() -> argparse.ArgumentParser:
     run.add_argument("--size", type=_sizes, required=True, help="labelled images a class, or full")
     run.add_argument("--seed", type=_seeds, default=[0])
     run.add_argument("--again", action="store_true", help="train anew and compare with the stored run")
+    _add_settings(run)
     _add_training(run)
 
     curve = commands.add_parser("curve", help="learning curves: every model and strategy that go together")
@@ -79,7 +90,22 @@ def build_parser() -> argparse.ArgumentParser:
     curve.add_argument("--sizes", type=_sizes, default=_sizes(DEFAULT_SIZES), help=f"(default: {DEFAULT_SIZES})")
     curve.add_argument("--seeds", type=_seeds, default=_seeds(DEFAULT_SEEDS), help=f"(default: {DEFAULT_SEEDS})")
     curve.add_argument("--keep-weights", choices=("served", "all", "none"), default="served")
+    _add_settings(curve)
     _add_training(curve)
+
+    ablate = commands.add_parser(
+        "ablate", help="augmentations and preprocessing steps: none, each alone, in pairs, and all together"
+    )
+    _add_data(ablate)
+    ablate.add_argument(
+        "--of", type=_names, required=True, help="names joined by commas, such as horizontal-flip,noise,mean-std"
+    )
+    ablate.add_argument("--orders", type=_names, default=["each", "pairs", "all"], help="(default: each,pairs,all)")
+    ablate.add_argument("--models", type=_names, required=True, help="joined by commas")
+    ablate.add_argument("--strategies", type=_names, default=["scratch", "frozen"], help="(default: scratch,frozen)")
+    ablate.add_argument("--sizes", type=_sizes, default=_sizes("50"), help="(default: 50)")
+    ablate.add_argument("--seeds", type=_seeds, default=_seeds("0,1,2"), help="(default: 0,1,2)")
+    _add_training(ablate)
 
     pretrain = commands.add_parser("pretrain", help="further train the ImageNet encoder on the medical corpus")
     pretrain.add_argument("--target", default="kermany", help="the set the encoder must never have seen")

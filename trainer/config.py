@@ -18,7 +18,9 @@ class Settings:
         batch_size: images a step.
         lr: peak learning rate (AdamW, one cycle).
         weight_decay: of AdamW.
-        augment: name of an augmentation.
+        augment: name of an augmentation, or of several joined by `+`.
+        preparation: names of preprocessing steps joined by `+`; "" for none.
+        imbalance: name of a way to meet class imbalance.
         views: augmented views of each image, where embeddings are cached; 0 where images change anew at every step.
         average: decay a step of the moving average of the weights that is judged and kept; 0 keeps the weights as they
             are.
@@ -40,10 +42,17 @@ class Settings:
     layer_decay: float = 1.0
     frozen_below: float = 0.0
     folds: int = 5
+    preparation: str = ""
+    imbalance: str = "none"
 
     def stated(self) -> dict[str, Any]:
         """What differs from the defaults; a run is named by it, so that a setting added later renames no older run."""
         return {row.name: getattr(self, row.name) for row in fields(self) if getattr(self, row.name) != row.default}
+
+    def changed_from(self, usual: Settings) -> str:
+        """What differs from other settings, as `name=value` joined by commas."""
+        names = [row.name for row in fields(self) if getattr(self, row.name) != getattr(usual, row.name)]
+        return ", ".join(f"{name}={getattr(self, name)}" for name in names)
 
 
 @dataclass(frozen=True)
@@ -68,7 +77,7 @@ class FitData:
 
     Attributes:
         images: (n, C, S, S), uint8.
-        labels: (n,), class indices.
+        labels: (n,), class indices; or (n, C) findings of 0, 1 and NaN (unknown).
         groups: (n,), group numbers.
         rows: (n,), positions in the data set, by which embeddings are cached.
         classes: number of classes.

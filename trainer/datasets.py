@@ -1,18 +1,20 @@
-"""The commands on data sets as such: what is on this machine, and fetching what is not."""
+"""The commands on data sets as such: what is on this machine, fetching what is not, and copies among them."""
 
 from __future__ import annotations
 
 import argparse
 import json
-import sys
 from typing import Any
 
 import numpy as np
 
 from core.data import DATASETS
+from core.data.audit import find_copies
+from core.data.dataset import scan
 from core.data.specs import DatasetSpec, find_dataset, find_folder, how_to_get, is_present, list_images
 from core.errors import LowshotError
 from core.runtime import data_roots
+from trainer.progress import bar, say
 
 
 def data_list(arguments: argparse.Namespace) -> int:
@@ -60,8 +62,38 @@ def data_get(arguments: argparse.Namespace) -> int:
 
     spec = find_dataset(arguments.name)
     if (folder := find_folder(spec)) and not arguments.to:
-        print(f"{spec.title} is here already: {folder}", file=sys.stderr)
+        say(f"{spec.title} is here already: {folder}")
         return 0
     folder = fetch(spec, (arguments.to or data_roots()[0]).expanduser().resolve())
-    print(f"{spec.title} is now in {folder}", file=sys.stderr)
+    say(f"{spec.title} is now in {folder}")
     return 0
+
+
+def audit(arguments: argparse.Namespace) -> int:
+    """`audit`: 1 when copies cross between parts, or between the sets."""
+    with bar(f"{arguments.dataset}: reading") as show:
+        listing, bank = scan(find_dataset(arguments.dataset), show)
+    if arguments.against:
+        with bar(f"{arguments.against}: reading") as show:
+            other, other_bank = scan(find_dataset(arguments.against), show)
+    else:
+        other, other_bank = listing, None
+    with bar("comparing") as show:
+        copies = find_copies(bank, other_bank, show)
+    crossing = 0
+    for i, j, similarity in zip(copies.first, copies.second, copies.similarity, strict=True):
+        crosses = bool(arguments.against) or listing.parts[i] != listing.parts[j]
+        crossing += crosses
+        row = {
+            "first": f"{arguments.dataset}/{listing.ids[i]}",
+            "second": f"{arguments.against or arguments.dataset}/{other.ids[j]}",
+            "similarity": round(float(similarity), 4),
+            "crosses": crosses,
+        }
+        if arguments.json:
+            print(json.dumps(row))
+        elif crosses:
+            print(f"{row['first']}  =  {row['second']}  ({row['similarity']:.3f})")
+    between = f"between {arguments.dataset} and {arguments.against}" if arguments.against else "between parts"
+    say(f"{len(copies)} pairs of copies, {crossing} of them {between}.")
+    return 1 if crossing else 0

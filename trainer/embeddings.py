@@ -38,19 +38,28 @@ class EmbeddingCache:
         rows: images in the data set.
         augment: name of the augmentation of the views.
         device: where the encoder runs.
+        pixels: preprocessing steps that the images went through.
     Raises:
         BadRequest: if the augmentation mixes images.
     """
 
     def __init__(
-        self, model: Classifier, image: ImageSpec, fingerprint: str, rows: int, augment: str, device: torch.device
+        self,
+        model: Classifier,
+        image: ImageSpec,
+        fingerprint: str,
+        rows: int,
+        augment: str,
+        device: torch.device,
+        pixels: str = "",
     ) -> None:
         self._model, self._image, self._augmenter, self._device = model, image, augmenter(augment), device
         if self._augmenter.mixes:
             raise BadRequest(f"{augment} mixes whole images at every step; a frozen encoder's embeddings are cached.")
         self._rows = rows
-        key = sha256_of([_VERSION, state_hash(model.encoder), fingerprint, str(image), augment])
-        self._folder = cache_folder() / "embeddings" / key[:24]
+        key = [_VERSION, state_hash(model.encoder), fingerprint, str(image), pixels]
+        folder = cache_folder() / "embeddings"
+        self._plain, self._augmented = (folder / sha256_of(parts)[:24] for parts in (key, [*key, augment]))
 
     def get(self, images: Images, rows: np.ndarray, views: int, progress: Progress | None = None) -> np.ndarray:
         """Embeddings of images in their plain and augmented views.
@@ -63,8 +72,9 @@ class EmbeddingCache:
         Returns:
             (n, 1 + views, D), float32.
         """
-        found = [self._view(view, images, rows, views, progress) for view in range(1 + views)]
-        return np.stack(found, axis=1)
+        differ = views if self._augmenter.rows else 0
+        found = [self._view(view, images, rows, differ, progress) for view in range(1 + differ)]
+        return np.stack(found + [found[0]] * (views - differ), axis=1)
 
     def _view(self, view: int, images: Images, rows: np.ndarray, views: int, progress: Progress | None) -> np.ndarray:
         values, done = self._open(view)
@@ -82,10 +92,10 @@ class EmbeddingCache:
         return np.array(values[rows])
 
     def _open(self, view: int) -> tuple[np.memmap, np.memmap]:
-        folder = self._folder / f"view{view}"
+        folder = (self._augmented if view else self._plain) / f"view{view}"
         if not folder.exists():
-            self._folder.mkdir(parents=True, exist_ok=True)
-            staging = Path(tempfile.mkdtemp(dir=self._folder, prefix=f".view{view}.", suffix=".partial"))
+            folder.parent.mkdir(parents=True, exist_ok=True)
+            staging = Path(tempfile.mkdtemp(dir=folder.parent, prefix=f".view{view}.", suffix=".partial"))
             _create(staging / "values.npy", (self._rows, self._width()), np.float32)
             _create(staging / "done.npy", (self._rows,), np.bool_)
             try:

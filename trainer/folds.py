@@ -5,15 +5,23 @@ from __future__ import annotations
 import numpy as np
 from sklearn.model_selection import StratifiedGroupKFold
 
+from core.data.splits import strata_of
 from core.errors import BadRequest
 
 
 def inner_folds(labels: np.ndarray, groups: np.ndarray, folds: int, seed: int) -> list[tuple[np.ndarray, np.ndarray]]:
     """Pairs of (learnt, judged) positions; every position is judged once.
 
+    Args:
+        labels: (n,), class indices, or (n, C) findings, of which the rarest that an image has is kept balanced.
+        groups: (n,), what stays together.
+        folds: parts, fewer where a class has not so many groups.
+        seed: of the draw.
+
     Raises:
         BadRequest: if a class has fewer than two groups, so that nothing can be held out.
     """
+    labels = strata_of(labels, groups, folds)
     smallest = min(len(np.unique(groups[labels == c])) for c in np.unique(labels))
     if smallest < 2:
         raise BadRequest("At least two images (of different patients) a class are needed to fit a threshold.")

@@ -14,6 +14,8 @@ from torch.nn import functional as F
 
 from core.models.classifier import DROPOUT, linear_layers
 from trainer.config import Settings
+from trainer.imbalance import imbalance_for
+from trainer.losses import as_targets, loss_for
 
 LOGISTIC_STRENGTHS = (0.001, 0.01, 0.1, 1.0)
 
@@ -47,7 +49,7 @@ def fit_mlp(
     Args:
         start: the head with its initial weights.
         embeddings: (n, views, D); every step takes a random view of each image.
-        labels: (n,), class indices.
+        labels: (n,), class indices, or (n, C) findings with NaN for unknown.
         settings: of the training.
         seed: of order, views and dropout.
     """
@@ -56,23 +58,23 @@ def fit_mlp(
     inputs = torch.from_numpy(embeddings).flatten(0, 1)  # (n * views, D)
     views = embeddings.shape[1]
     centre, scale = torch.from_numpy(mean), torch.from_numpy(deviation)
-    targets = torch.from_numpy(labels).long()
+    targets, loss_of = as_targets(labels), loss_for(labels)
+    imbalance = imbalance_for(settings.imbalance, labels, settings.augment)
     layers = copy.deepcopy(start)
     into, _, _, out = layers
+    weights = imbalance.weights(labels, len(out.get_parameter("bias")))
     optimiser = torch.optim.AdamW(layers.parameters(), lr=settings.lr, weight_decay=settings.weight_decay, fused=True)
-    count, batch = len(labels), min(settings.batch_size, len(labels))
+    order = imbalance.epoch(labels, random)
+    count, batch = len(order.positions), min(settings.batch_size, len(order.positions))
     steps = max(settings.min_steps, settings.epochs * -(-count // batch))
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, settings.lr, total_steps=steps)
-    order = np.array([], int)
     for _ in range(steps):
-        if len(order) < batch:
-            order = np.concatenate([order, random.permutation(count)])
-        at, order = order[:batch], order[batch:]
-        seen = inputs.index_select(0, torch.from_numpy(at * views + random.integers(0, views, batch)))
+        at, order = order.take(batch, lambda: imbalance.epoch(labels, random))
+        seen = inputs.index_select(0, torch.from_numpy(at.positions * views + at.views(views, random)))
         hidden = F.relu(into((seen - centre) / scale))
         # dropout from this fit's own generator: PyTorch's is shared by all threads
         kept = torch.from_numpy(random.random(hidden.shape, dtype=np.float32) >= DROPOUT)
-        loss = F.cross_entropy(out(hidden * kept / (1 - DROPOUT)), targets[at])
+        loss = loss_of.compute(out(hidden * kept / (1 - DROPOUT)), targets[at.positions], weights)
         optimiser.zero_grad(set_to_none=True)
         loss.backward()
         optimiser.step()
@@ -80,24 +82,47 @@ def fit_mlp(
     return _folded(layers.eval(), mean, deviation)
 
 
-def fit_logistic(embeddings: np.ndarray, labels: np.ndarray, classes: int, strength: float) -> nn.Sequential:
+def fit_logistic(
+    embeddings: np.ndarray, labels: np.ndarray, classes: int, strength: float, settings: Settings, seed: int
+) -> nn.Sequential:
     """Logistic regression on standardised embeddings of all views, as a linear layer on raw ones.
 
     Args:
         embeddings: (n, views, D).
-        labels: (n,), class indices.
+        labels: (n,), class indices, or (n, C) findings with NaN for unknown: one regression a finding.
         classes: number of classes.
         strength: inverse of the L2 penalty.
+        settings: of the training; only how imbalance is met counts.
+        seed: of the images drawn where some are left out or repeated.
     """
+    imbalance = imbalance_for(settings.imbalance, labels, settings.augment)
+    at = imbalance.epoch(labels, np.random.default_rng(seed)).positions if labels.ndim == 1 else np.arange(len(labels))
+    at = np.sort(at)
     mean, deviation = standardisation(embeddings)
-    flat = ((embeddings - mean) / deviation).reshape(-1, embeddings.shape[-1])
-    model = LogisticRegression(C=strength, max_iter=2000).fit(flat, np.repeat(labels, embeddings.shape[1]))
-    weight, bias = model.coef_, model.intercept_
-    if classes == 2:
-        weight, bias = np.concatenate([-weight / 2, weight / 2]), np.concatenate([-bias / 2, bias / 2])
+    flat = ((embeddings[at] - mean) / deviation).reshape(-1, embeddings.shape[-1])
+    repeated = np.repeat(labels[at], embeddings.shape[1], axis=0)
+    model = LogisticRegression(C=strength, max_iter=2000, class_weight="balanced" if imbalance.weighs else None)
+    if labels.ndim == 2:
+        fitted = [_logistic_of_finding(model, flat, column) for column in repeated.T]
+        weight, bias = np.stack([w for w, _ in fitted]), np.array([b for _, b in fitted])
+    else:
+        weight, bias = (fitted := model.fit(flat, repeated)).coef_, fitted.intercept_
+        if classes == 2:
+            weight, bias = np.concatenate([-weight / 2, weight / 2]), np.concatenate([-bias / 2, bias / 2])
     layers = linear_layers(embeddings.shape[-1], classes)
     layers.load_state_dict({"0.weight": torch.from_numpy(weight), "0.bias": torch.from_numpy(bias)})
     return _folded(layers.eval(), mean, deviation)
+
+
+def _logistic_of_finding(model: LogisticRegression, flat: np.ndarray, labels: np.ndarray) -> tuple[np.ndarray, float]:
+    """Weights and bias of one finding; only its prevalence where all known labels are alike."""
+    known = ~np.isnan(labels)
+    truth = labels[known] > 0.5
+    if truth.any() and not truth.all():
+        model.fit(flat[known], truth)
+        return model.coef_[0], float(model.intercept_[0])
+    share = (truth.sum() + 0.5) / (len(truth) + 1)
+    return np.zeros(flat.shape[1]), float(np.log(share / (1 - share)))
 
 
 def _folded(layers: nn.Sequential, mean: np.ndarray, deviation: np.ndarray) -> nn.Sequential:

@@ -19,6 +19,8 @@ from core.errors import BadRequest
 from core.models.classifier import Classifier
 from core.types import Images, ImageSpec
 from trainer.config import FitData, Settings
+from trainer.imbalance import imbalance_for
+from trainer.losses import as_targets, loss_for, share_right
 
 _EVALUATION_BATCH = 64
 
@@ -73,9 +75,13 @@ def train_network(
     torch.manual_seed(seed)
     random = np.random.default_rng(seed)
     augment = augmenter(settings.augment)
+    imbalance = imbalance_for(settings.imbalance, learn.labels, settings.augment)
+    loss_of, weights = loss_for(learn.labels), imbalance.weights(learn.labels, learn.classes)
+    weights = weights.to(device) if weights is not None else None
     model.to(device).to(memory_format=torch.channels_last)
-    targets = torch.from_numpy(learn.labels).long().to(device)
-    per_epoch = max(1, round(len(learn.labels) / settings.batch_size))
+    targets = as_targets(learn.labels).to(device)
+    shown = int(imbalance.shown(learn.labels).sum()) if targets.ndim == 1 else len(targets)
+    per_epoch = max(1, round(shown / settings.batch_size))
     epochs = max(settings.epochs, -(-settings.min_steps // per_epoch))
     optimiser = torch.optim.AdamW(groups_of_parameters, weight_decay=settings.weight_decay)
     peaks = [group["lr"] for group in groups_of_parameters]
@@ -88,14 +94,21 @@ def train_network(
     began = time.monotonic()
     for epoch in range(1, epochs + 1):
         _training_mode(model, frozen_statistics)
-        total, right = 0.0, 0
-        for step, at in enumerate(np.array_split(random.permutation(len(targets)), per_epoch)):
+        total, right = 0.0, 0.0
+        order = imbalance.epoch(learn.labels, random)
+        for step, part in enumerate(np.array_split(np.arange(shown), per_epoch)):
+            at = order.positions[part]
             pixels = to_unit(learn.images[at], device)
-            batch = normalise(augment.apply(pixels, random.integers(0, 2**63, len(at))), image)
-            wanted = F.one_hot(targets[at], learn.classes).float() if augment.mixes else targets[at]
-            batch, wanted = augment.mix(batch, wanted, random)
+            changed = augment.apply(pixels, random.integers(0, 2**63, len(at)))
+            if order.repeats is not None:
+                again = torch.from_numpy(order.repeats[part]).to(device).view(-1, 1, 1, 1)
+                changed = torch.where(again, changed, pixels)
+            wanted = targets[at]
+            if augment.mixes and wanted.ndim == 1:
+                wanted = F.one_hot(wanted, learn.classes).float()
+            batch, wanted = augment.mix(normalise(changed, image), wanted, random)
             outputs = model(batch.contiguous(memory_format=torch.channels_last))
-            loss = F.cross_entropy(outputs, wanted)
+            loss = loss_of.compute(outputs, wanted, weights)
             if not torch.isfinite(loss):
                 raise BadRequest(f"The loss is no longer a number at epoch {epoch}. Lower the learning rate.")
             optimiser.zero_grad(set_to_none=True)
@@ -106,12 +119,12 @@ def train_network(
             if averaged:
                 averaged.update_parameters(model)
             total += float(loss.detach()) * len(at)
-            right += int((outputs.argmax(1) == targets[at]).sum())
+            right += share_right(outputs.detach(), targets[at]) * len(at)
             if progress:
                 progress((epoch - 1) * per_epoch + step + 1, epochs * per_epoch)
         logits = predict_logits(judged, hold_out.images, image, device)
         seconds = time.monotonic() - began
-        history.append(_row(epoch, total / len(targets), right / len(targets), logits, hold_out.labels, seconds))
+        history.append(_row(epoch, total / shown, right / shown, logits, hold_out.labels, seconds))
         best.offer(judged, logits, _loss(logits, hold_out.labels), epoch)
         if settings.patience and epoch - best.epoch >= settings.patience:
             break
@@ -142,7 +155,7 @@ def _training_mode(model: nn.Module, frozen_statistics: bool) -> None:
 
 
 def _loss(logits: np.ndarray, labels: np.ndarray) -> float:
-    return float(F.cross_entropy(torch.from_numpy(logits), torch.from_numpy(labels).long()))
+    return float(loss_for(labels).compute(torch.from_numpy(logits), as_targets(labels), None))
 
 
 def _row(
@@ -153,6 +166,6 @@ def _row(
         "train_loss": loss,
         "train_accuracy": accuracy,
         "validation_loss": _loss(logits, labels),
-        "validation_accuracy": float((logits.argmax(axis=1) == labels).mean()),
+        "validation_accuracy": share_right(torch.from_numpy(logits), as_targets(labels)),
         "seconds": round(seconds, 2),
     }

@@ -27,3 +27,8 @@ def bar(title: str, unit: str = "image") -> Iterator[Progress]:
     finally:
         for each in drawn:
             each.close()
+
+
+def say(text: str) -> None:
+    """Tells a person something that is not a result: on standard error."""
+    print(text, file=sys.stderr)

@@ -7,14 +7,16 @@ References:
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 
 import numpy as np
 import torch
 from torch import nn
 
+from core.data.augment import augmenter
 from core.data.banks import Progress
+from core.data.preprocessing import preparation
 from core.metrics.calibration import negative_log_likelihood
 from core.models.classifier import Classifier
 from core.models.encoders import layer_groups
@@ -68,14 +70,15 @@ STRATEGIES: Registry[Strategy] = Registry("strategy")
 
 
 def embedding_cache(
-    model: Classifier, spec: ModelSpec, data: FitData, augment: str, device: torch.device
+    model: Classifier, spec: ModelSpec, data: FitData, settings: Settings, device: torch.device
 ) -> EmbeddingCache:
     """The cache of a model's encoder on the data set that a subset comes from."""
-    return EmbeddingCache(model, spec.image, data.fingerprint, data.population, augment, device)
+    pixels = preparation(settings.preparation).of_pixels
+    return EmbeddingCache(model, spec.image, data.fingerprint, data.population, settings.augment, device, pixels)
 
 
 def _embeddings(model: Classifier, spec: ModelSpec, data: FitData, settings: Settings, context: Context) -> np.ndarray:
-    cache = embedding_cache(model, spec, data, settings.augment, context.device)
+    cache = embedding_cache(model, spec, data, settings, context.device)
     return cache.get(data.images, data.rows, settings.views, context.progress)
 
 
@@ -120,7 +123,7 @@ def fit_frozen_logistic(
     embeddings = _embeddings(model, spec, data, settings, context)
 
     def fit(learnt: np.ndarray, strength: float) -> nn.Sequential:
-        return fit_logistic(embeddings[learnt], data.labels[learnt], data.classes, strength)
+        return fit_logistic(embeddings[learnt], data.labels[learnt], data.classes, strength, settings, context.seed)
 
     tried = []
     for strength in LOGISTIC_STRENGTHS:
@@ -137,7 +140,9 @@ def fit_finetune(model: Classifier, spec: ModelSpec, data: FitData, settings: Se
     """The head first, on frozen embeddings; then the deeper layers with it, the deeper the faster."""
     learnt, held = inner_folds(data.labels, data.groups, settings.folds, context.seed)[0]
     learn, hold_out = data.part(learnt), data.part(held)
-    start = STRATEGIES["frozen"].settings
+    start = replace(STRATEGIES["frozen"].settings, preparation=settings.preparation, imbalance=settings.imbalance)
+    if not augmenter(settings.augment).mixes:
+        start = replace(start, augment=settings.augment)
     embeddings = _embeddings(model, spec, learn, start, context)
     model.head.layers = fit_mlp(model.head.layers, embeddings, learn.labels, start, context.seed)
     logits, history = train_network(

@@ -1,13 +1,13 @@
-"""From a cell of the comparison to a stored run; sweeps over cells, answered from the store where they are there."""
+"""From a prepared cell of the comparison to a stored run: train, find the operating point, judge, store."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Mapping
+from dataclasses import replace
 from datetime import UTC, datetime
-from itertools import product
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, Literal
 
 import numpy as np
@@ -16,117 +16,23 @@ import torch
 from core.checkpoints import Predictions, RunMeta, save_run
 from core.data.banks import Progress
 from core.data.dataset import Dataset
-from core.errors import BadRequest
-from core.metrics import Scores, measure
+from core.metrics import measure
 from core.metrics.calibration import fit_temperature, probabilities_of
-from core.metrics.thresholds import fit_threshold
+from core.metrics.thresholds import fit_threshold, fit_thresholds
 from core.models import MODELS
 from core.models.classifier import Classifier
-from core.models.own_encoders import weights_of
-from core.models.specs import ModelSpec, Weights
-from core.runtime import describe_device, library_versions
-from core.storage import canonical_json, sha256_of
-from trainer.config import Cell, FitData, Fitted, Settings
+from core.results import scores_of
+from core.runtime import describe_device
+from trainer.cells import Prepared
+from trainer.config import Cell, FitData, Fitted
 from trainer.heads import logits_of
 from trainer.loop import predict_logits
-from trainer.strategies import STRATEGIES, Context, Strategy, embedding_cache
+from trainer.strategies import Context, embedding_cache
 
 Keep = Literal["served", "all", "light", "none"]
 LIGHT_BYTES = 2_000_000
+_NO_OPTIONS: Mapping[str, str] = MappingProxyType({})
 _CODE = 2  # raised when a change of the program changes results
-
-
-@dataclass(frozen=True)
-class Prepared:
-    """A cell with everything that determines its run, before any training."""
-
-    cell: Cell
-    spec: ModelSpec
-    strategy: Strategy
-    settings: Settings
-    rows: np.ndarray
-    meta: RunMeta
-
-
-def settings_of(spec: ModelSpec, strategy: Strategy) -> Settings:
-    """The strategy's defaults with what the model states otherwise."""
-    return replace(strategy.settings, **spec.settings)  # type: ignore[arg-type]
-
-
-def pairs_that_go(
-    models: Iterable[str], strategies: Iterable[str]
-) -> tuple[list[tuple[str, str]], list[tuple[str, str]]]:
-    """(model, strategy) pairs that go together, and those that do not."""
-    every = list(product(models, strategies))
-    fits = [(model, strategy) for model, strategy in every if STRATEGIES[strategy].name in MODELS[model].strategies]
-    return fits, [pair for pair in every if pair not in fits]
-
-
-def prepare(cell: Cell, dataset: Dataset) -> Prepared:
-    """Draws the subset and names the run; cheap, so that a sweep can ask the store before it trains.
-
-    Raises:
-        BadRequest: if the model and strategy do not go together, or the task is not one this program trains.
-        WeightsUnavailable: if the encoder's weights cannot be had.
-    """
-    spec, strategy = MODELS[cell.model], STRATEGIES[cell.strategy]
-    if strategy.name not in spec.strategies:
-        raise BadRequest(f"{spec.name} does not go with {strategy.name}; it goes with {', '.join(spec.strategies)}.")
-    if dataset.spec.dims == 3:
-        raise BadRequest(f"{dataset.spec.name} holds volumes; this version trains models of images only.")
-    if dataset.spec.task == "multilabel":
-        raise BadRequest(f"{dataset.spec.name} is multilabel; this version trains tasks with one class an image.")
-    settings = settings_of(spec, strategy)
-    subset = dataset.subset(cell.train_size, cell.seed)
-    weights = weights_of(spec, dataset.spec.name)
-    start = {"size": spec.image.size, "start": weights.sha256 or f"random, seed {cell.seed}"}
-    config, stated = asdict(settings) | start, settings.stated() | start
-    if strategy.starts_from:
-        before = STRATEGIES[strategy.starts_from].settings
-        config["starts_from"], stated["starts_from"] = asdict(before), before.stated()
-    key = sha256_of([canonical_json([_CODE, asdict(cell), stated, subset.hash, dataset.split_hash])])
-    meta = RunMeta(
-        run=f"{cell.model}-{cell.strategy}-n{cell.train_size or 'full'}-s{cell.seed}-{key[:8]}",
-        dataset=dataset.spec.name,
-        dataset_title=dataset.spec.title,
-        labels=dataset.labels,
-        positive=dataset.spec.positive,
-        channels=dataset.spec.channels,
-        synthetic=dataset.spec.synthetic,
-        model=spec.name,
-        family=spec.family,
-        strategy=strategy.name,
-        train_size=cell.train_size,
-        seed=cell.seed,
-        images=len(subset.indices),
-        short=subset.short,
-        config=config,
-        subset_hash=subset.hash,
-        split_hash=dataset.split_hash,
-        fingerprint=dataset.fingerprint,
-        notes=(*dataset.parts.notes, *_unchecked(dataset, weights)),
-        size=spec.image.size,
-        mean=spec.image.mean,
-        std=spec.image.std,
-        encoder=asdict(weights),
-        trained="head" if strategy.head_only else "all",
-        selection="",
-        threshold=0.5,
-        temperature=1.0,
-        metrics={},
-        metrics_at_half={},
-        seconds=0.0,
-        device="",
-        made="",
-        versions=library_versions(),
-    )
-    return Prepared(cell, spec, strategy, settings, subset.indices, meta)
-
-
-def _unchecked(dataset: Dataset, weights: Weights) -> tuple[str, ...]:
-    if weights.kind != "own" or dataset.spec.path is None:
-        return ()
-    return ("Nobody has compared these images with those that the medical encoder learnt from.",)
 
 
 def fit_data(prepared: Prepared, dataset: Dataset, bank: np.ndarray) -> FitData:
@@ -173,7 +79,7 @@ def run_cell(
     _round_to_half(model, fitted.keep)
     meta, validation = _operating_point(prepared.meta, fitted, data, dataset)
     test = _predict_test(prepared, model, data, dataset, bank, device, progress)
-    scores = Scores(probabilities_of(test.logits, meta.temperature), test.labels, meta.positive, meta.threshold)
+    scores = scores_of(meta, test)
     metrics, at_half = _rounded(measure(scores)), _rounded(measure(scores.at(0.5)))
     meta = replace(
         meta,
@@ -199,13 +105,19 @@ def _round_to_half(model: Classifier, prefix: str) -> None:
 def _operating_point(meta: RunMeta, fitted: Fitted, data: FitData, dataset: Dataset) -> tuple[RunMeta, Predictions]:
     labels = data.labels[fitted.judged]
     temperature = round(fit_temperature(fitted.logits, labels), 6)
+    probabilities = probabilities_of(fitted.logits, temperature, meta.multilabel)
     threshold = 0.5
-    if meta.positive is not None:
-        probabilities = probabilities_of(fitted.logits, temperature)[:, meta.positive]
-        threshold = round(fit_threshold(probabilities, labels == meta.positive), 6)
+    thresholds: tuple[float, ...] = ()
+    if meta.multilabel:
+        thresholds = tuple(round(one, 6) for one in fit_thresholds(probabilities, labels))
+    elif meta.positive is not None:
+        threshold = round(fit_threshold(probabilities[:, meta.positive], labels == meta.positive), 6)
     rows = data.rows[fitted.judged]
     validation = Predictions(dataset.listing.ids[rows], dataset.parts.groups[rows], labels, fitted.logits)
-    return replace(meta, selection=fitted.selection, threshold=threshold, temperature=temperature), validation
+    return (
+        replace(meta, selection=fitted.selection, threshold=threshold, thresholds=thresholds, temperature=temperature),
+        validation,
+    )
 
 
 def _predict_test(
@@ -220,7 +132,7 @@ def _predict_test(
     rows = dataset.parts.test
     images = _Rows(bank, rows)
     if prepared.strategy.head_only:
-        cache = embedding_cache(model, prepared.spec, data, prepared.settings.augment, device)
+        cache = embedding_cache(model, prepared.spec, data, prepared.settings, device)
         logits = logits_of(model.head.layers.cpu(), cache.get(images, rows, 0, progress)[:, 0])
     else:
         logits = predict_logits(model, images, prepared.spec.image, device, progress)

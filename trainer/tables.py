@@ -1,11 +1,16 @@
-"""Tables of results for documents, computed from the run store: `python -m trainer results --write README.md`."""
+"""Results as people and programs read them: a line or JSON object a run, and tables for documents.
+
+`python -m trainer results --write README.md` fills the latter from the run store.
+"""
 
 from __future__ import annotations
 
+import json
 import re
 from pathlib import Path
+from typing import Any
 
-from core.checkpoints import Store
+from core.checkpoints import RunMeta, Store
 from core.errors import BadRequest
 from core.metrics import METRICS
 from core.models import MODELS
@@ -13,7 +18,30 @@ from core.results import by_series, estimate
 from core.storage import write_atomically
 
 HEADLINE = ("auroc", "balanced_accuracy", "accuracy", "sensitivity", "specificity")
+_ROW = (
+    "dataset", "model", "family", "strategy", "variant", "train_size", "seed", "subset_hash", "sampled", "leaks",
+    "metrics", "metrics_at_half", "run", "threshold", "thresholds",
+)  # fmt: skip
 _BLOCK = re.compile(r"(<!-- results: (\S+) at (\S+) -->\n).*?(<!-- end of results -->)", re.DOTALL)
+
+
+def as_row(meta: RunMeta) -> dict[str, Any]:
+    """A stored run as one JSON object."""
+    return {name: getattr(meta, name) for name in _ROW}
+
+
+def print_runs(metas: list[RunMeta], as_json: bool) -> None:
+    """Prints a line or a JSON object a run."""
+    for meta in metas:
+        if as_json:
+            print(json.dumps(as_row(meta)), flush=True)
+            continue
+        figures = "  ".join(f"{METRICS[name].title} {meta.metrics[name]:.3f}" for name in HEADLINE)
+        short = f"  (too few images of {', '.join(meta.short)})" if meta.short else ""
+        variant = f"  [{meta.variant}]" if meta.variant else ""
+        leaks = f"  (LEAKS ALLOWED: {meta.leaks} images)" if meta.leaks else ""
+        size = meta.train_size or "full"
+        print(f"{meta.model} {meta.strategy}{variant}  n={size}  seed {meta.seed}  {figures}{short}{leaks}", flush=True)
 
 
 def headline_table(store: Store, dataset: str, size: int | None) -> str:
@@ -25,19 +53,19 @@ def headline_table(store: Store, dataset: str, size: int | None) -> str:
         BadRequest: if no run of that size is stored.
     """
     folders = {meta.run: folder for folder, meta in store.runs.items()}
-    metas = [meta for meta in store.metas(dataset) if meta.train_size == size]
+    metas = [meta for meta in store.metas(dataset) if meta.train_size == size and not meta.variant and not meta.leaks]
     if not metas:
         raise BadRequest(f"No run of {dataset} with {size or 'all'} images a class is stored.")
     lines = [
         "| family | model | strategy | seeds | " + " | ".join(METRICS[name].title for name in HEADLINE) + " |",
         "|---|---|---|---|" + "---|" * len(HEADLINE),
     ]
-    for (model, strategy), group in by_series(metas).items():
+    for (model, strategy, _), group in by_series(metas).items():
         found = estimate([(folders[meta.run], meta) for meta in group], HEADLINE)
         figures = [f"{e.value:.3f} ({e.low:.3f} to {e.high:.3f})" for e in (found[name] for name in HEADLINE)]
         row = [MODELS[model].family, f"`{model}`", strategy, str(len(group)), *figures]
         lines.append("| " + " | ".join(row) + " |")
-    every = store.metas(dataset)
+    every = [meta for meta in store.metas(dataset) if not meta.variant and not meta.leaks]
     devices = " and ".join(sorted({meta.device for meta in every}))
     lines += [
         "",

@@ -6,9 +6,10 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass, field, fields
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 from core.metrics import METRICS
+from core.types import Task
 
 WEIGHTS_FILE, PREDICTIONS_FILE = "weights.safetensors", "predictions.npz"
 FORMAT = 1
@@ -21,19 +22,25 @@ class RunMeta:
 
     Attributes:
         run: folder name, made of what determines the run and a hash of it.
-        dataset, dataset_title, labels, positive, channels, synthetic: the task.
+        dataset, dataset_title, task, labels, positive, channels, synthetic: the task.
         model, family, strategy, train_size, seed: the cell of the comparison; train_size None is the full training set.
+        variant: settings in which the run departs from those of its model and strategy, as `name=value` joined by
+            commas; "" for the comparison proper.
         images: labelled images seen in all.
+        sampled: images of each class, or with each finding, that an epoch shows.
         short: classes that have fewer than train_size images.
         config: the settings of the training.
         subset_hash, split_hash, fingerprint: of the images.
         notes: what was done to the split.
+        leaks: training and validation images kept although a copy of them, or their patient, is in another part.
         size, mean, std: what the encoder expects.
+        preparation: the preprocessing steps of training images, and of any image asked about later.
         encoder: where the starting weights come from: kind, ref, sha256, licence, source.
         trained: `head` or `all`: what the strategy trained, and what weights hold.
         selection: images by which threshold, temperature and stopping were chosen, in words.
         threshold: probability of the positive class from which the decision is positive (binary tasks).
-        temperature: divides the logits before the softmax.
+        thresholds: the same for each finding (multilabel tasks).
+        temperature: divides the logits before the softmax or, for findings, the sigmoid.
         metrics, metrics_at_half: on the test set at the threshold, and at 0.5.
         seconds: wall time of training and judging, with the embeddings that were not cached yet.
         device: what it ran on.
@@ -77,6 +84,12 @@ class RunMeta:
     versions: dict[str, str]
     hashes: dict[str, str] = field(default_factory=dict)
     format: int = FORMAT
+    task: Task = "binary"
+    variant: str = ""
+    sampled: dict[str, int] = field(default_factory=dict)
+    leaks: int = 0
+    preparation: str = ""
+    thresholds: tuple[float, ...] = ()
 
     @property
     def per_class(self) -> float:
@@ -84,9 +97,14 @@ class RunMeta:
         return self.images / len(self.labels) if self.train_size is None else self.train_size
 
     @property
-    def cell(self) -> tuple[str, str, str, str, int | None, int]:
+    def cell(self) -> tuple[str, str, str, str, str, int | None, int]:
         """What two runs have in common that answer the same question."""
-        return (self.dataset, self.split_hash, self.model, self.strategy, self.train_size, self.seed)
+        return (self.dataset, self.split_hash, self.model, self.strategy, self.variant, self.train_size, self.seed)
+
+    @property
+    def multilabel(self) -> bool:
+        """Whether an image may have several findings."""
+        return self.task == "multilabel"
 
     @property
     def has_weights(self) -> bool:
@@ -100,6 +118,10 @@ def _is_count(value: Any) -> bool:
 
 def _is_number(value: Any) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+
+
+def _is_share(value: Any) -> bool:
+    return _is_number(value) and 0 <= value <= 1
 
 
 def _is_text(value: Any) -> bool:
@@ -123,7 +145,7 @@ def _is_channel_values(values: Any) -> bool:
 
 
 _CHECKS: dict[str, Callable[[Any], bool]] = {
-    "labels": _are(_is_text, 2),
+    "labels": _are(_is_text, 1),
     "positive": lambda value: value is None or _is_count(value),
     "channels": lambda value: value in (1, 3),
     "synthetic": lambda value: isinstance(value, bool),
@@ -138,7 +160,7 @@ _CHECKS: dict[str, Callable[[Any], bool]] = {
     "std": _is_channel_values,
     "encoder": _map_of(_is_text),
     "trained": lambda value: value in ("head", "all"),
-    "threshold": lambda value: _is_number(value) and 0 <= value <= 1,
+    "threshold": _is_share,
     "temperature": lambda value: _is_number(value) and value > 0,
     "metrics": _is_metrics,
     "metrics_at_half": _is_metrics,
@@ -146,7 +168,12 @@ _CHECKS: dict[str, Callable[[Any], bool]] = {
     "versions": _map_of(_is_text),
     "hashes": lambda values: _map_of(_is_text)(values) and PREDICTIONS_FILE in values,
     "format": lambda value: value == FORMAT,
+    "task": lambda value: value in get_args(Task),
+    "sampled": _map_of(_is_count),
+    "leaks": _is_count,
+    "thresholds": _are(_is_share),
 }
+_LATER = ("variant", "sampled", "leaks", "preparation", "thresholds")  # fields that records of older runs lack
 
 
 def from_record(record: Any, folder: Path) -> RunMeta:
@@ -160,8 +187,11 @@ def from_record(record: Any, folder: Path) -> RunMeta:
     """
     if not isinstance(record, dict):
         raise ValueError("it does not hold an object")
+    record = {"task": "multiclass" if record.get("positive") is None else "binary", **record}
     values: dict[str, Any] = {}
     for row in fields(RunMeta):
+        if row.name not in record and row.name in _LATER:
+            continue
         if row.name not in record:
             raise ValueError(f"{row.name} is missing")
         value = record[row.name]
@@ -171,6 +201,10 @@ def from_record(record: Any, folder: Path) -> RunMeta:
     meta = RunMeta(**values)
     if meta.positive is not None and meta.positive >= len(meta.labels):
         raise ValueError("positive is not one of the labels")
+    if (meta.positive is not None) != (meta.task == "binary") or (not meta.multilabel and len(meta.labels) < 2):
+        raise ValueError("task and classes do not go together")
+    if len(meta.thresholds) != (len(meta.labels) if meta.multilabel else 0):
+        raise ValueError("thresholds and findings do not go together")
     if any(Path(name).name != name for name in meta.hashes):
         raise ValueError("a file lies outside the run")
     if (meta.dataset, meta.run) != (folder.parent.name, folder.name):

@@ -40,7 +40,7 @@ class Predictions:
     Attributes:
         ids: (N,) names of the images.
         groups: (N,) patients or lesions.
-        labels: (N,) class indices.
+        labels: (N,) class indices, or (N, C) findings of 0, 1 and NaN.
         logits: (N, C), float32.
     """
 
@@ -121,7 +121,8 @@ def _pack(parts: dict[str, Predictions]) -> bytes:
     for part, predictions in parts.items():
         arrays[f"{part}_ids"] = np.char.encode(predictions.ids.astype(str), "utf-8")
         arrays[f"{part}_groups"] = np.char.encode(predictions.groups.astype(str), "utf-8")
-        arrays[f"{part}_labels"] = predictions.labels.astype(np.int16)
+        kind = np.int16 if predictions.labels.ndim == 1 else np.float32
+        arrays[f"{part}_labels"] = predictions.labels.astype(kind)
         arrays[f"{part}_logits"] = predictions.logits.astype(np.float32)
     buffer = io.BytesIO()
     np.savez_compressed(buffer, allow_pickle=False, **arrays)
@@ -202,10 +203,11 @@ def read_predictions(folder: Path, part: str = "test") -> Predictions:
     """
     try:
         with np.load(folder / PREDICTIONS_FILE, allow_pickle=False) as file:
+            labels = file[f"{part}_labels"]
             return Predictions(
                 ids=np.char.decode(file[f"{part}_ids"], "utf-8"),
                 groups=np.char.decode(file[f"{part}_groups"], "utf-8"),
-                labels=file[f"{part}_labels"].astype(int),
+                labels=labels.astype(int if labels.ndim == 1 else float),
                 logits=file[f"{part}_logits"].astype(float),
             )
     except (OSError, EOFError, ValueError, KeyError, zipfile.BadZipFile, zlib.error) as error:

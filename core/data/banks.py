@@ -20,9 +20,9 @@ import numpy as np
 from filelock import FileLock
 from PIL import Image
 
-from core.data.images import decode, to_array
+from core.data.images import decode
 from core.data.listing import Listing
-from core.data.volumes import to_cube
+from core.data.preprocessing import PLAIN, Preparation
 from core.errors import UnreadableImage
 from core.runtime import cache_folder
 from core.storage import sha256_of, write_atomically
@@ -49,7 +49,9 @@ class Bank:
     errors: dict[int, str]
 
 
-def open_bank(listing: Listing, size: int, channels: int, progress: Progress | None = None) -> Bank:
+def open_bank(
+    listing: Listing, size: int, channels: int, progress: Progress | None = None, preparation: Preparation = PLAIN
+) -> Bank:
     """Opens the bank of a listing, building it first where there is none.
 
     Args:
@@ -57,20 +59,33 @@ def open_bank(listing: Listing, size: int, channels: int, progress: Progress | N
         size: side in pixels to which they are resized.
         channels: 1 or 3.
         progress: called with (images done, images in all) while building.
+        preparation: how they are made into pixels.
     """
-    key = sha256_of([_VERSION, listing.stamp, str(size), str(channels), str(listing.dims)])[:24]
-    folder = cache_folder() / "banks" / key
+    folder = bank_folder(listing, size, channels, preparation)
     if not (folder / _FACTS).exists():
         folder.parent.mkdir(parents=True, exist_ok=True)
-        with FileLock(folder.with_name(f".{key}.lock")):
+        with FileLock(folder.with_name(f".{folder.name}.lock")):
             if not (folder / _FACTS).exists():
-                _build(listing, size, channels, folder, progress)
+                _build(listing, size, channels, preparation, folder, progress)
     facts = json.loads((folder / _FACTS).read_text())
     images = np.load(folder / _IMAGES, mmap_mode="r", allow_pickle=False)
     return Bank(images, tuple(facts["content"]), {int(index): why for index, why in facts["errors"].items()})
 
 
-def _build(listing: Listing, size: int, channels: int, folder: Path, progress: Progress | None) -> None:
+def bank_folder(listing: Listing, size: int, channels: int, preparation: Preparation = PLAIN) -> Path:
+    """Where the bank of a listing lies, once it is built."""
+    key = [_VERSION, listing.stamp, str(size), str(channels), str(listing.dims)]
+    return cache_folder() / "banks" / sha256_of([*key, *filter(None, [preparation.of_pixels])])[:24]
+
+
+def is_built(listing: Listing, size: int, channels: int) -> bool:
+    """Whether the bank is there, so that opening it reads no image file."""
+    return (bank_folder(listing, size, channels) / _FACTS).exists()
+
+
+def _build(
+    listing: Listing, size: int, channels: int, preparation: Preparation, folder: Path, progress: Progress | None
+) -> None:
     staging = folder.with_name(f".{folder.name}.partial")
     staging.mkdir(exist_ok=True)
     shape = (len(listing), channels, *[size] * listing.dims)
@@ -82,7 +97,7 @@ def _build(listing: Listing, size: int, channels: int, folder: Path, progress: P
     with ThreadPoolExecutor(max_workers=2) as pool, (staging / _DONE).open("a") as done:
         for start in range(len(rows), len(listing), _BLOCK):
             block = range(start, min(start + _BLOCK, len(listing)))
-            found = list(pool.map(lambda index: _read(listing, index, size, channels), block))
+            found = list(pool.map(lambda index: _read(listing, index, size, channels, preparation), block))
             for index, (_, pixels) in zip(block, found, strict=True):
                 if isinstance(pixels, np.ndarray):
                     images[index] = pixels
@@ -115,16 +130,20 @@ def _rows_done(staging: Path, shape: tuple[int, ...]) -> Iterator[tuple[str, str
         return
 
 
-def _read(listing: Listing, index: int, size: int, channels: int) -> tuple[str, np.ndarray | str]:
+def _read(
+    listing: Listing, index: int, size: int, channels: int, preparation: Preparation
+) -> tuple[str, np.ndarray | str]:
     try:
         data = listing.read(index)
     except OSError as error:
         return "", f"The file cannot be opened ({type(error).__name__})."
     if isinstance(data, np.ndarray):
         digest = hashlib.sha256(data.tobytes()).hexdigest()
-        return digest, to_cube(data, size) if listing.dims == 3 else to_array(Image.fromarray(data), size, channels)
+        if listing.dims == 3:
+            return digest, preparation.volume(data, size)
+        return digest, preparation.image(Image.fromarray(data), size, channels)
     digest = hashlib.sha256(data).hexdigest()
     try:
-        return digest, to_array(decode(data), size, channels)
+        return digest, preparation.image(decode(data), size, channels)
     except UnreadableImage as error:
         return digest, str(error)

@@ -10,6 +10,7 @@ from core.data.audit import find_copies
 from core.data.banks import Bank, Progress, open_bank
 from core.data.likeness import SIZE as SCAN_SIZE
 from core.data.listing import Listing
+from core.data.preprocessing import PLAIN, Preparation
 from core.data.specs import DatasetSpec, list_images
 from core.data.splits import Parts, Subset, nested_subset, split
 from core.data.volumes import flattened
@@ -38,9 +39,9 @@ class Dataset:
     split_hash: str
     unreadable: dict[str, str]
 
-    def bank(self, size: int, progress: Progress | None = None) -> Bank:
+    def bank(self, size: int, progress: Progress | None = None, preparation: Preparation = PLAIN) -> Bank:
         """All images at one size, in the order of the listing."""
-        return open_bank(self.listing, size, self.spec.channels, progress)
+        return open_bank(self.listing, size, self.spec.channels, progress, preparation)
 
     def subset(self, size: int | None, seed: int) -> Subset:
         """`size` training images a class (None: all), nested within a seed."""
@@ -53,12 +54,13 @@ def scan(spec: DatasetSpec, progress: Progress | None = None) -> tuple[Listing, 
     return listing, open_bank(flattened(listing), SCAN_SIZE, 1, progress)
 
 
-def load_dataset(spec: DatasetSpec, progress: Progress | None = None) -> Dataset:
+def load_dataset(spec: DatasetSpec, progress: Progress | None = None, allow_leaks: bool = False) -> Dataset:
     """Lists, scans, audits and splits a data set.
 
     Args:
         spec: its row.
         progress: called with (images done, images in all) while files are read for the first time.
+        allow_leaks: keep images whose copy or patient is in another part where the publisher put them, and count them.
     Raises:
         DataUnavailable: if it is not on this machine.
         LeakFound: if a group is on both sides of the split.
@@ -66,7 +68,7 @@ def load_dataset(spec: DatasetSpec, progress: Progress | None = None) -> Dataset
     listing, bank = scan(spec, progress)
     readable = np.ones(len(listing), bool)
     readable[list(bank.errors)] = False
-    parts = split(listing.labels, listing.groups, listing.parts, readable, find_copies(bank))
+    parts = split(listing.labels, listing.groups, listing.parts, readable, find_copies(bank), allow_leaks)
     fingerprint = sha256_of(
         f"{name}|{np.asarray(label).tolist()}|{content}"
         for name, label, content in sorted(

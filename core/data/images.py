@@ -97,19 +97,19 @@ def _stretch(pixels: np.ndarray) -> np.ndarray:
     return np.round((pixels - low) * (255 / (high - low))).astype(np.uint8)
 
 
-def to_array(image: Image.Image, size: int, channels: int) -> np.ndarray:
-    """Resizes to a square (antialiased bilinear, aspect ratio not kept) and lays channels first.
+def to_array(image: Image.Image, shape: tuple[int, int], channels: int) -> np.ndarray:
+    """Resizes (antialiased bilinear) and lays channels first.
 
     Args:
         image: as `decode` returns it.
-        size: side in pixels.
+        shape: width and height in pixels, whatever the image's own ratio.
         channels: 1 for grey, 3 for RGB.
     Returns:
-        (channels, size, size), uint8.
+        (channels, height, width), uint8.
     """
     image = image.convert("L" if channels == 1 else "RGB")
-    if image.size != (size, size):
-        image = image.resize((size, size), Image.Resampling.BILINEAR)
+    if image.size != shape:
+        image = image.resize(shape, Image.Resampling.BILINEAR)
     pixels = np.asarray(image)
     return pixels[None] if channels == 1 else np.ascontiguousarray(pixels.transpose(2, 0, 1))
 

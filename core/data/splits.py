@@ -15,6 +15,7 @@ from core.errors import BadRequest, LeakFound
 from core.storage import sha256_of
 
 MIN_VALIDATION = 50
+DROPPED = "dropped"
 _TEST_SHARE = 5
 _VALIDATION_SHARE = 10
 
@@ -27,6 +28,8 @@ class Parts:
         train, validation, test: index arrays, sorted; no group is in two of them.
         groups: (N,) group number of each image, copies of one picture united.
         notes: what was done that the publisher did not do, in sentences.
+        dropped: training and validation images left out, because a copy or the same patient is in a part kept whole.
+        leaks: training and validation images that stay in spite of that, because leaks were allowed.
     """
 
     train: np.ndarray
@@ -34,6 +37,8 @@ class Parts:
     test: np.ndarray
     groups: np.ndarray
     notes: tuple[str, ...]
+    dropped: int = 0
+    leaks: int = 0
 
 
 @dataclass(frozen=True)
@@ -60,7 +65,34 @@ def unite_groups(groups: np.ndarray, copies: Copies) -> np.ndarray:
     return united[number]
 
 
-def split(labels: np.ndarray, groups: np.ndarray, parts: np.ndarray, readable: np.ndarray, copies: Copies) -> Parts:
+def strata_of(labels: np.ndarray, groups: np.ndarray, least: int) -> np.ndarray:
+    """What is kept balanced when images are dealt out: the class; of findings the rarest that an image has.
+
+    Args:
+        labels: (N,) class indices, or (N, findings).
+        groups: (N,) what stays together.
+        least: groups of images a finding needs to be a stratum of its own; rarer ones are dealt out together.
+    Returns:
+        (N,) numbers.
+    """
+    if labels.ndim == 1:
+        return labels
+    present = np.nan_to_num(labels) > 0.5
+    strata = np.full(len(labels), present.shape[1])
+    for finding in np.argsort(-present.sum(axis=0), kind="stable"):
+        strata[present[:, finding]] = finding
+    found, counts = np.unique(np.unique(np.stack([strata, groups]), axis=1)[0], return_counts=True)
+    return np.where(np.isin(strata, found[counts < least]), found[counts.argmax()], strata)
+
+
+def split(
+    labels: np.ndarray,
+    groups: np.ndarray,
+    parts: np.ndarray,
+    readable: np.ndarray,
+    copies: Copies,
+    allow_leaks: bool = False,
+) -> Parts:
     """Completes the publisher's split and keeps copies from crossing it.
 
     Args:
@@ -69,56 +101,90 @@ def split(labels: np.ndarray, groups: np.ndarray, parts: np.ndarray, readable: n
         parts: (N,) the publisher's parts, "" where unknown.
         readable: (N,) bool; unreadable images are in no part.
         copies: pairs of copies within the set.
+        allow_leaks: leave images that have a copy or the same patient in a part kept whole where the publisher put
+            them, and count them.
     Returns:
-        the parts. A training or validation image whose copy or patient is in a test set given by the publisher is
-        dropped, and the notes say how many.
+        the parts. A training or validation image whose copy or patient is in a part given by the publisher is dropped,
+        and the notes say how many.
     Raises:
-        LeakFound: if a group is on both sides all the same.
+        LeakFound: if the publisher's parts share so many patients or copies that a class has nothing left to learn
+            from, or if a group is on both sides all the same.
         BadRequest: if there are too few images or groups to carve a missing part.
     """
     groups = unite_groups(groups, copies)
     parts = np.where(readable, np.where(parts == "", TRAIN, parts), "unreadable").astype("<U10")
-    strata = labels if labels.ndim == 1 else (np.nan_to_num(labels) > 0).any(axis=1).astype(int)
-    notes = []
-    classes = np.unique(strata)
+    notes: list[str] = []
     given = int((parts == VALIDATION).sum())
-    validates = given and min((strata[parts == VALIDATION] == c).sum() for c in classes) >= MIN_VALIDATION
+    validates = _fewest(labels, parts == VALIDATION) >= MIN_VALIDATION
     if not validates:
         parts[parts == VALIDATION] = TRAIN
     if not readable.all():
         notes.append(f"{int((~readable).sum())} files could not be read and are left out.")
     if not (parts == TEST).any():
         notes.append("The publisher gives no test part; a fifth of the images was set apart by group.")
-        parts[_carve(parts, strata, groups, _TEST_SHARE)] = TEST
-    _drop_twins(parts, groups, TEST, notes)
+        parts[_carve(parts, labels, groups, _TEST_SHARE)] = TEST
+    before = parts.copy()
+    crossing = _crossing(parts, groups, TEST)
+    parts[crossing] = DROPPED
     if validates:
-        _drop_twins(parts, groups, VALIDATION, notes)
-    else:
+        parts[twins := _crossing(parts, groups, VALIDATION)] = DROPPED
+        crossing |= twins
+    if crossing.any():
+        parts = before if allow_leaks else parts
+        notes.append(_said(int(crossing.sum()), allow_leaks))
+    if not validates:
         came = f"The {given} validation images given are too few; they joined the training part. " if given else ""
         notes.append(f"{came}A tenth of the training part was set apart for validation, by group.")
-        parts[_carve(parts, strata, groups, _VALIDATION_SHARE)] = VALIDATION
+        parts[_carve(parts, labels, groups, _VALIDATION_SHARE)] = VALIDATION
     indices = {part: np.flatnonzero(parts == part) for part in (TRAIN, VALIDATION, TEST)}
-    check_disjoint(groups, indices)
-    for part in (TRAIN, TEST):
-        if len(absent := np.setdiff1d(classes, strata[indices[part]])):
+    if not allow_leaks:
+        check_disjoint(groups, indices)
+    for part in (TRAIN, TEST) if labels.ndim == 1 else ():
+        if len(absent := np.setdiff1d(labels, labels[indices[part]])):
+            if crossing[labels == absent[0]].any():
+                raise LeakFound(
+                    f"Every training image of class number {absent[0]} has a copy or an image of the same patient in a "
+                    "part kept whole. Divide the images anew by patient, or add --allow-leaks to train on them all the "
+                    "same; the results will say so."
+                )
             raise BadRequest(f"The {part} part has no readable image of class number {absent[0]}; add some.")
-    return Parts(indices[TRAIN], indices[VALIDATION], indices[TEST], groups, tuple(notes))
+    count = int(crossing.sum())
+    return Parts(
+        indices[TRAIN],
+        indices[VALIDATION],
+        indices[TEST],
+        groups,
+        tuple(notes),
+        dropped=0 if allow_leaks else count,
+        leaks=count if allow_leaks else 0,
+    )
 
 
-def _drop_twins(parts: np.ndarray, groups: np.ndarray, kept: str, notes: list[str]) -> None:
-    """Drops images outside a part (and not in the test part) whose copy or patient is in it."""
-    crossing = np.isin(groups, groups[parts == kept]) & np.isin(parts, (TRAIN, VALIDATION)) & (parts != kept)
-    if crossing.any():
-        notes.append(
-            f"{int(crossing.sum())} training images were dropped: a copy of them or an image of the same patient is in "
-            f"the {kept} part."
-        )
-        parts[crossing] = "dropped"
+def _fewest(labels: np.ndarray, part: np.ndarray) -> int:
+    """Images of the rarest class in a part; of findings, images in all."""
+    if labels.ndim == 2:
+        return int(part.sum())
+    return min(int((labels[part] == c).sum()) for c in np.unique(labels))
 
 
-def _carve(parts: np.ndarray, strata: np.ndarray, groups: np.ndarray, share: int) -> np.ndarray:
+def _crossing(parts: np.ndarray, groups: np.ndarray, kept: str) -> np.ndarray:
+    """(N,) bool: training and validation images outside a part whose copy or patient is in it."""
+    return np.isin(groups, groups[parts == kept]) & np.isin(parts, (TRAIN, VALIDATION)) & (parts != kept)
+
+
+def _said(count: int, allowed: bool) -> str:
+    why = "a copy of them or an image of the same patient is in a part kept whole."
+    if allowed:
+        return f"LEAKS ALLOWED: {count} training or validation images were kept although {why}"
+    return f"{count} training or validation images were dropped: {why}"
+
+
+def _carve(parts: np.ndarray, labels: np.ndarray, groups: np.ndarray, share: int) -> np.ndarray:
+    """A share of the training images, whole groups, each class by its share."""
     pool = np.flatnonzero(parts == TRAIN)
-    smallest = min(len(np.unique(groups[pool][strata[pool] == c])) for c in np.unique(strata))
+    strata = np.zeros(len(parts), int)
+    strata[pool] = strata_of(labels[pool], groups[pool], share)
+    smallest = min(len(np.unique(groups[pool][strata[pool] == c])) for c in np.unique(strata[pool]))
     if smallest < share:
         raise BadRequest(
             f"A class has only {smallest} groups of images; at least {share} are needed to set a part aside."
@@ -144,9 +210,12 @@ def nested_subset(
 ) -> Subset:
     """Draws `size` images a class; the subset of a smaller size lies inside that of a larger one of the same seed.
 
+    Of findings it draws `size` images that show each, and `size` that are known to show none. An image drawn for one
+    finding may show another too, so that some findings have more.
+
     Args:
         ids: (N,) names, by which the draw is ordered, so that it does not depend on the order of files.
-        labels: (N,) class indices.
+        labels: (N,) class indices, or (N, findings) of 0, 1 and NaN.
         pool: indices that may be drawn.
         class_names: names of the classes.
         size: images a class; None takes the whole pool.
@@ -157,12 +226,20 @@ def nested_subset(
     if size is not None and size < 1:
         raise BadRequest(f"Expected at least 1 image a class, but got {size}.")
     chosen, short = [], []
-    for index, name in enumerate(class_names):
-        members = pool[labels[pool] == index]
+    names = class_names if labels.ndim == 1 else (*class_names, "no finding")
+    for index, name in enumerate(names):
+        members = pool[_shows(labels[pool], index)]
         members = members[np.argsort(ids[members])]
         order = np.random.default_rng([seed, index]).permutation(len(members))
         if size is not None and len(members) < size:
             short.append(name)
         chosen.append(members[order][:size])
-    indices = np.sort(np.concatenate(chosen))
+    indices = np.unique(np.concatenate(chosen))
     return Subset(indices, sha256_of(sorted(str(name) for name in ids[indices])), tuple(short))
+
+
+def _shows(labels: np.ndarray, index: int) -> np.ndarray:
+    """(N,) bool: the images of a class or finding; after the last finding those known to show none."""
+    if labels.ndim == 1:
+        return labels == index
+    return labels[:, index] > 0.5 if index < labels.shape[1] else (labels == 0).all(axis=1)

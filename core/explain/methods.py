@@ -7,7 +7,7 @@ References:
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -24,7 +24,8 @@ class Explanation:
     """A heatmap for one image and one class.
 
     Attributes:
-        heat: (S, S) in the frame of the model's input, float32, at least 0; not scaled.
+        heat: (S, S) in the frame of the model's input, or the part of it that shows the image; float32, at least 0, not
+            scaled.
         peak: its largest value.
         target: index of the class explained.
         degenerate: flat, so that it says nothing; never to be drawn.
@@ -34,6 +35,13 @@ class Explanation:
     peak: float
     target: int
     degenerate: bool
+
+    def within(self, box: tuple[int, int, int, int]) -> Explanation:
+        """The part of the heatmap inside a box of left, top, right and bottom: the image without its margin."""
+        left, top, right, bottom = box
+        heat = self.heat[top:bottom, left:right]
+        peak, spread = float(heat.max()), float(heat.max() - heat.min())
+        return replace(self, heat=heat, peak=peak, degenerate=spread < FLAT)
 
 
 @dataclass(frozen=True)
@@ -72,8 +80,7 @@ def explain(
     large = F.interpolate(heat[:, None], size=(size, size), mode="bilinear", align_corners=False)[:, 0]
     found = []
     for one, target in zip(large.detach().cpu().numpy(), targets.tolist(), strict=True):
-        peak, spread = float(one.max()), float(one.max() - one.min())
-        found.append(Explanation(one, peak, target, degenerate=spread < FLAT))
+        found.append(Explanation(one, float(one.max()), target, degenerate=bool(one.max() - one.min() < FLAT)))
     return found
 
 

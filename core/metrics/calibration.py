@@ -8,21 +8,30 @@ from __future__ import annotations
 
 import numpy as np
 from scipy.optimize import minimize_scalar
-from scipy.special import log_softmax, softmax
+from scipy.special import expit, log_expit, log_softmax, softmax
 
 BINS = 15
 TEMPERATURES = (0.25, 20.0)
 
 
-def probabilities_of(logits: np.ndarray, temperature: float = 1.0) -> np.ndarray:
-    """(N, C) logits -> (N, C) probabilities at a temperature."""
-    return np.asarray(softmax(np.asarray(logits, dtype=float) / temperature, axis=1))
+def probabilities_of(logits: np.ndarray, temperature: float = 1.0, multilabel: bool = False) -> np.ndarray:
+    """(N, C) logits -> (N, C) probabilities at a temperature: of one class an image, or of each finding alone."""
+    scaled = np.asarray(logits, dtype=float) / temperature
+    return np.asarray(expit(scaled) if multilabel else softmax(scaled, axis=1))
 
 
 def negative_log_likelihood(logits: np.ndarray, labels: np.ndarray, temperature: float = 1.0) -> float:
-    """Mean -log p of the true class, in nats."""
-    scaled = log_softmax(np.asarray(logits, dtype=float) / temperature, axis=1)
-    return float(-scaled[np.arange(len(labels)), labels].mean())
+    """Mean -log p of what is true, in nats.
+
+    Args:
+        logits: (N, C).
+        labels: (N,), class indices; or (N, C) of 0, 1 and NaN for findings, of which the unknown do not count.
+        temperature: divides the logits.
+    """
+    scaled = np.asarray(logits, dtype=float) / temperature
+    if labels.ndim == 2:
+        return float(-np.nanmean(labels * log_expit(scaled) + (1 - labels) * log_expit(-scaled)))
+    return float(-log_softmax(scaled, axis=1)[np.arange(len(labels)), labels].mean())
 
 
 def fit_temperature(logits: np.ndarray, labels: np.ndarray) -> float:
@@ -30,7 +39,7 @@ def fit_temperature(logits: np.ndarray, labels: np.ndarray) -> float:
 
     Args:
         logits: (N, C), of images that the classifier was not trained on.
-        labels: (N,), class indices.
+        labels: (N,), class indices; or (N, C) findings with NaN for unknown.
     """
     low, high = np.log(TEMPERATURES)
     best = minimize_scalar(
@@ -63,4 +72,5 @@ def expected_calibration_error(
     which = np.clip(np.ceil(confidence * bins).astype(int) - 1, 0, bins - 1)
     in_bin = np.eye(bins)[which]  # (N, bins)
     gap = weights @ ((right - confidence)[:, None] * in_bin)  # (B, bins)
-    return np.asarray(np.abs(gap).sum(axis=1) / weights.sum(axis=1))
+    total = weights.sum(axis=1)
+    return np.divide(np.abs(gap).sum(axis=1), total, out=np.full(len(total), np.nan), where=total > 0)

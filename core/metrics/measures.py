@@ -1,8 +1,10 @@
 """The table of metrics. Each is computed for many weightings of the images at once, so a bootstrap costs one call.
 
 Binary tasks are measured on the positive class at the threshold. With more classes the decision is the most probable
-class, and class-wise metrics are one-vs-rest means over classes. A metric that is undefined for a weighting (a class
-without weight) is NaN there; precision without positive decisions is 0, as in scikit-learn.
+class, and class-wise metrics are one-vs-rest means over classes. A task of several findings is measured as so many
+binary tasks, each on the images whose label is known for it, and the mean is taken over the findings that have both
+positive and negative images. A metric that is undefined for a weighting (a class without weight) is NaN there;
+precision without positive decisions is 0, as in scikit-learn.
 """
 
 from __future__ import annotations
@@ -23,16 +25,42 @@ class Scores:
     """What is measured.
 
     Attributes:
-        probabilities: (N, C), rows sum to 1.
-        labels: (N,), class indices.
+        probabilities: (N, C), rows sum to 1; of findings each column stands alone.
+        labels: (N,), class indices; or (N, C) of 0, 1 and NaN (unknown) for findings.
         positive: the positive class of a binary task; None for more classes.
         threshold: probability of the positive class from which the decision is positive; binary tasks only.
+        thresholds: (C,), the same for each finding.
     """
 
     probabilities: np.ndarray
     labels: np.ndarray
     positive: int | None = None
     threshold: float = 0.5
+    thresholds: tuple[float, ...] = ()
+
+    @property
+    def multilabel(self) -> bool:
+        """Whether an image may have several findings."""
+        return self.labels.ndim == 2
+
+    def known(self, finding: int) -> np.ndarray:
+        """(N,) bool: the images whose label is known for a finding."""
+        return ~np.isnan(self.labels[:, finding])
+
+    def judged(self) -> list[int]:
+        """The findings that have both positive and negative images."""
+        return [k for k, column in enumerate(self.labels.T) if {0.0, 1.0} <= set(np.rint(column[self.known(k)]))]
+
+    def finding(self, finding: int) -> Scores:
+        """The binary task of one finding, on all images: those of unknown label are to be given no weight."""
+        p = self.probabilities[:, finding]
+        truth = (np.nan_to_num(self.labels[:, finding]) > 0.5).astype(int)
+        return Scores(np.stack([1 - p, p], axis=1), truth, 1, self.thresholds[finding])
+
+    def known_finding(self, finding: int) -> Scores:
+        """The binary task of one finding, on the images of known label."""
+        one, known = self.finding(finding), self.known(finding)
+        return replace(one, probabilities=one.probabilities[known], labels=one.labels[known])
 
     @property
     def decisions(self) -> np.ndarray:
@@ -47,8 +75,8 @@ class Scores:
         return list(range(self.probabilities.shape[1])) if self.positive is None else [self.positive]
 
     def at(self, threshold: float) -> Scores:
-        """The same scores at another threshold."""
-        return replace(self, threshold=threshold)
+        """The same scores at another threshold, of every finding where there are several."""
+        return replace(self, threshold=threshold, thresholds=(threshold,) * len(self.thresholds))
 
 
 @dataclass(frozen=True)
@@ -58,7 +86,7 @@ class Metric:
     Attributes:
         name: key, as in stored runs.
         title: for people.
-        compute: (scores, (B, N) weights) -> (B,) values.
+        compute: (scores of one class an image, (B, N) weights) -> (B,) values.
         higher_is_better: direction.
         meaning: one sentence for people.
     """
@@ -69,6 +97,19 @@ class Metric:
     higher_is_better: bool
     meaning: str
 
+    def __call__(self, scores: Scores, weights: np.ndarray) -> np.ndarray:
+        """(B, N) weights -> (B,) values; of findings the mean over those that can be judged."""
+        if not scores.multilabel:
+            return self.compute(scores, weights)
+        found = [self.compute(scores.finding(k), weights * scores.known(k)) for k in scores.judged()]
+        return _mean_of_defined(found) if found else np.full(len(weights), np.nan)
+
+
+def _mean_of_defined(values: list[np.ndarray]) -> np.ndarray:
+    """Mean over rows, those that are NaN left out; NaN where all are."""
+    defined = ~np.isnan(values)
+    return _ratio(np.where(defined, values, 0.0).sum(axis=0), defined.sum(axis=0))
+
 
 METRICS: Registry[Metric] = Registry("metric")
 
@@ -77,7 +118,7 @@ def measure(scores: Scores, name: str | None = None) -> dict[str, float]:
     """All metrics (or one) on the images as they are."""
     once = np.ones((1, len(scores.labels)))
     rows = METRICS.values() if name is None else [METRICS[name]]
-    return {row.name: float(row.compute(scores, once)[0]) for row in rows}
+    return {row.name: float(row(scores, once)[0]) for row in rows}
 
 
 def _ratio(part: np.ndarray, whole: np.ndarray, empty: float = np.nan) -> np.ndarray:

@@ -33,3 +33,16 @@ def fit_threshold(probabilities: np.ndarray, labels: np.ndarray) -> float:
         return 0.5
     cut = np.clip(-intercept / slope, scores.min(), scores.max())
     return float(np.clip(expit(cut), _EDGE, 1 - _EDGE))
+
+
+def fit_thresholds(probabilities: np.ndarray, labels: np.ndarray) -> tuple[float, ...]:
+    """The operating point of each finding, on the images whose label is known for it.
+
+    Args:
+        probabilities: (N, C).
+        labels: (N, C) of 0, 1 and NaN.
+    """
+    known = ~np.isnan(labels)
+    return tuple(
+        fit_threshold(probabilities[known[:, k], k], labels[known[:, k], k] > 0.5) for k in range(labels.shape[1])
+    )

@@ -65,12 +65,15 @@ def _scores(folder: str, _meta: RunMeta, hashes: tuple[Hashes, ...]) -> Scores:
     return load_scores(Path(folder), _meta)
 
 
-def estimates(runs: list[tuple[Path, RunMeta]]) -> dict[str, Estimate]:
-    """The mean of several runs with 95% intervals over the test images, patients drawn whole."""
+def estimates(runs: list[tuple[Path, RunMeta]], finding: int | None = None) -> dict[str, Estimate]:
+    """The mean of several runs with 95% intervals over the test images, patients drawn whole; of one finding or all."""
     folders, metas = tuple(str(folder) for folder, _ in runs), [meta for _, meta in runs]
-    return _estimates(folders, metas, hashes_of(metas))
+    return _estimates(folders, metas, hashes_of(metas), finding)
 
 
 @st.cache_data(max_entries=256, show_spinner="Computing intervals")
-def _estimates(folders: tuple[str, ...], _metas: list[RunMeta], hashes: tuple[Hashes, ...]) -> dict[str, Estimate]:
-    return estimate([(Path(folder), meta) for folder, meta in zip(folders, _metas, strict=True)])
+def _estimates(
+    folders: tuple[str, ...], _metas: list[RunMeta], hashes: tuple[Hashes, ...], finding: int | None
+) -> dict[str, Estimate]:
+    runs = [(Path(folder), meta) for folder, meta in zip(folders, _metas, strict=True)]
+    return estimate(runs, finding=finding)

@@ -12,6 +12,8 @@ from sklearn.metrics import roc_curve
 from core.checkpoints import RunMeta
 from core.metrics import METRICS, Scores
 from core.models import MODELS
+from core.predictor import Prediction
+from core.results import Series
 
 
 @dataclass(frozen=True)
@@ -27,19 +29,26 @@ class Style:
 _COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
 _MARKERS = ("circle", "square", "diamond", "triangle-up", "x", "cross", "star")
 _DASHES = {"finetune": "dash", "frozen-logistic": "dot"}
+_VARIANT_DASHES = ("dashdot", "longdash", "longdashdot", "4px,2px", "8px,3px,2px,3px")
+_VARIANT_MARKERS = ("hexagon", "pentagon", "triangle-down", "star-diamond", "hourglass", "bowtie", "triangle-left")
 _LETTERS = {"scratch": "A", "imagenet": "B", "medical": "C", "control": "Control"}
 
 
-def series_title(model: str, strategy: str) -> str:
+def series_title(model: str, strategy: str, variant: str = "") -> str:
     """A model and how it was trained, in few words: its family's letter first."""
     spec = MODELS[model]
-    return f"{_LETTERS[spec.family]} · {spec.title}" + ("" if strategy == "scratch" else f", {strategy}")
+    title = f"{_LETTERS[spec.family]} · {spec.title}" + ("" if strategy == "scratch" else f", {strategy}")
+    return f"{title} ({variant})" if variant else title
 
 
-def style_of(model: str, strategy: str) -> Style:
-    """The style of a series, the same on every page."""
+def style_of(model: str, strategy: str, variant: str = "") -> Style:
+    """The style of a series, the same on every page; a variant has its model's colour and another dash and marker."""
     index = list(MODELS).index(model)
-    return Style(_COLOURS[index % len(_COLOURS)], _DASHES.get(strategy, "solid"), _MARKERS[index % len(_MARKERS)])
+    dash, marker = _DASHES.get(strategy, "solid"), _MARKERS[index % len(_MARKERS)]
+    if variant:
+        number = sum(variant.encode())
+        dash, marker = _VARIANT_DASHES[number % len(_VARIANT_DASHES)], _VARIANT_MARKERS[number % len(_VARIANT_MARKERS)]
+    return Style(_COLOURS[index % len(_COLOURS)], dash, marker)
 
 
 def translucent(colour: str, alpha: float) -> str:
@@ -54,14 +63,14 @@ def draw(figure: go.Figure, key: str, alt: str) -> None:
     st.plotly_chart(figure, key=key, alt=alt, width="stretch", config={"displaylogo": False})
 
 
-def learning_curve(points: dict[tuple[str, str], list[RunMeta]], metric: str, single_seeds: bool) -> go.Figure:
+def learning_curve(points: dict[Series, list[RunMeta]], metric: str, single_seeds: bool) -> go.Figure:
     """Metric against labelled images a class; mean over seeds, band from the lowest to the highest seed.
 
     A hollow marker is a size for which some class had too few images.
     """
     figure = go.Figure()
-    for (model, strategy), metas in points.items():
-        style, title = style_of(model, strategy), series_title(model, strategy)
+    for series, metas in points.items():
+        style, title = style_of(*series), series_title(*series)
         sizes = sorted({meta.per_class for meta in metas})
         by_size = [[m.metrics[metric] for m in metas if m.per_class == size] for size in sizes]
         short = {meta.per_class for meta in metas if meta.short}
@@ -97,14 +106,14 @@ def learning_curve(points: dict[tuple[str, str], list[RunMeta]], metric: str, si
     return figure
 
 
-def roc(curves: dict[tuple[str, str], list[Scores]]) -> go.Figure:
+def roc(curves: dict[Series, list[Scores]]) -> go.Figure:
     """Sensitivity against 1 - specificity; one curve a seed, the operating points marked."""
     figure = go.Figure()
     figure.add_scatter(
         x=[0, 1], y=[0, 1], mode="lines", line={"color": "#888888", "dash": "dot", "width": 1}, name="chance"
     )
-    for (model, strategy), seeds in curves.items():
-        style, title = style_of(model, strategy), series_title(model, strategy)
+    for series, seeds in curves.items():
+        style, title = style_of(*series), series_title(*series)
         for index, scores in enumerate(seeds):
             assert scores.positive is not None
             truth = scores.labels == scores.positive
@@ -153,3 +162,17 @@ def confusion(counts: np.ndarray, labels: tuple[str, ...], title: str) -> go.Fig
     wrapped = title.replace(", ", ",<br>")
     figure.update_layout(height=330, title={"text": wrapped, "font": {"size": 13}}, margin_t=60)
     return figure
+
+
+def probability_table(meta: RunMeta, prediction: Prediction) -> None:
+    """Every class or finding with its probability and, for findings, the threshold it is held against."""
+    rows = [
+        {"Class": label, "Probability": float(p), "Decided": "yes" if index in prediction.decided else "no"}
+        | ({"Threshold": meta.thresholds[index]} if meta.multilabel else {})
+        for index, (label, p) in enumerate(zip(meta.labels, prediction.probabilities, strict=True))
+    ]
+    figures = {name: st.column_config.NumberColumn(format="percent") for name in ("Probability", "Threshold")}
+    st.dataframe(
+        sorted(rows, key=lambda row: -float(str(row["Probability"]))), hide_index=True, width="stretch",
+        alt="Probability of every class, the likeliest first", column_config=figures,
+    )  # fmt: skip

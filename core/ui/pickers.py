@@ -7,6 +7,8 @@ from collections import Counter
 import streamlit as st
 
 from core.checkpoints import RunMeta, Store
+from core.results import Series
+from core.ui import charts
 from core.ui.words import escape
 
 
@@ -40,6 +42,27 @@ def comparable_runs(store: Store, page: str) -> list[RunMeta]:
     shown = [meta for meta in metas if meta.split_hash == split]
     if shown[0].synthetic:
         st.warning("This data set is synthetic: its images are drawn by the program.", icon=":material/science:")
+    leaking = [meta for meta in shown if meta.leaks]
+    if leaking:
+        st.error(
+            f"{len(leaking)} of these {len(shown)} runs were made with leaks allowed: up to "
+            f"{max(meta.leaks for meta in leaking)} training or validation images have a copy, or an image of the same "
+            "patient, in another part. Their figures are too good.",
+            icon=":material/warning:",
+        )
     for note in shown[0].notes:
         st.caption(escape(note))
+    return shown
+
+
+def pick_series(series: dict[Series, list[RunMeta]], page: str) -> list[Series]:
+    """Picks the series to show: by default the comparison proper, without variants. Stops the page where none is."""
+    usual = [one for one in series if not one.variant]
+    shown = st.multiselect(
+        "Series", list(series), default=usual or list(series), format_func=lambda one: charts.series_title(*one),
+        key=f"{page}_series",
+    )  # fmt: skip
+    if not shown:
+        st.info("Pick at least one series.")
+        st.stop()
     return shown

@@ -37,16 +37,30 @@ def problems(store: Store) -> None:
         st.warning(f"Some stored runs are damaged and left out:\n{listed}", icon=":material/warning:")
 
 
+def decision(meta: RunMeta, prediction: Prediction) -> str:
+    """What was decided for, in words."""
+    return ", ".join(meta.labels[one] for one in prediction.decided) or "no finding"
+
+
+def threshold_of(meta: RunMeta, target: int) -> float | None:
+    """The probability from which a class is decided for; None where the likeliest class is."""
+    if meta.multilabel:
+        return meta.thresholds[target]
+    return meta.threshold if target == meta.positive else None
+
+
+def is_near(meta: RunMeta, prediction: Prediction) -> bool:
+    """Whether the answer lies close to its threshold."""
+    threshold = threshold_of(meta, prediction.target)
+    return threshold is not None and abs(prediction.probabilities[prediction.target] - threshold) < NEAR
+
+
 def agreement(answers: list[tuple[RunMeta, Prediction]]) -> None:
     """One line: do the families decide alike, and is a probability near its threshold?"""
     if not answers:
         return
-    decisions = {meta.labels[prediction.decision] for meta, prediction in answers}
-    near = [
-        meta
-        for meta, prediction in answers
-        if meta.positive is not None and abs(prediction.probabilities[meta.positive] - meta.threshold) < NEAR
-    ]
+    decisions = {decision(meta, prediction) for meta, prediction in answers}
+    near = [meta for meta, prediction in answers if is_near(meta, prediction)]
     close = (
         f" {len(near)} of {len(answers)} lie within {100 * NEAR:.0f} percentage points of their threshold."
         if near
@@ -63,8 +77,8 @@ def where(explanation: Explanation) -> str:
     if explanation.degenerate:
         return "the map is flat"
     row, column = np.unravel_index(int(explanation.heat.argmax()), explanation.heat.shape)
-    size = len(explanation.heat)
-    vertical, horizontal = _THIRDS[0][min(2, 3 * int(row) // size)], _THIRDS[1][min(2, 3 * int(column) // size)]
+    height, width = explanation.heat.shape
+    vertical, horizontal = _THIRDS[0][min(2, 3 * int(row) // height)], _THIRDS[1][min(2, 3 * int(column) // width)]
     return f"strongest in the {vertical} {horizontal} of the image"
 
 

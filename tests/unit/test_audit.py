@@ -9,15 +9,16 @@ from PIL import Image
 from core.data import DATASETS
 from core.data.audit import find_copies
 from core.data.banks import Bank, open_bank
-from core.data.images import decode, to_array
+from core.data.images import decode
 from core.data.likeness import fingerprint, register
 from core.data.phantom import SIDE, make_phantom
+from core.data.preprocessing import PLAIN
 from core.data.specs import is_present
 from tests.conftest import need
 
 
 def bank_of(contents):
-    images = np.stack([to_array(decode(content), 64, 1) for content in contents])
+    images = np.stack([PLAIN.image(decode(content), 64, 1) for content in contents])
     return Bank(images, tuple(str(hash(content)) for content in contents), {})
 
 
@@ -63,7 +64,7 @@ def test_registration_finds_a_known_crop():
     picture = make_phantom(2, 0).pixels
     left, top, right, bottom = 0.03, 0.02, 0.01, 0.03
     whole, part = (
-        to_array(Image.fromarray(p), 64, 1)[None] for p in (picture, cropped(picture, left, top, right, bottom))
+        PLAIN.image(Image.fromarray(p), 64, 1)[None] for p in (picture, cropped(picture, left, top, right, bottom))
     )
     prints = [torch.from_numpy(fingerprint(image, 64)) for image in (part, whole)]
     scale_x, shift_x, scale_y, shift_y = register(*prints)[0].tolist()

@@ -100,7 +100,7 @@ def test_exif_orientation_is_applied():
 
 def test_to_array_shapes_and_upright_corner():
     image = Image.fromarray(GREY)
-    assert to_array(image, 32, 1).shape == (1, 32, 32)
-    assert to_array(image, 32, 3).shape == (3, 32, 32)
-    same = to_array(Image.fromarray(GREY[:48, :48]), 48, 1)
+    assert to_array(image, (32, 24), 1).shape == (1, 24, 32)
+    assert to_array(image, (32, 32), 3).shape == (3, 32, 32)
+    same = to_array(Image.fromarray(GREY[:48, :48]), (48, 48), 1)
     assert np.array_equal(same[0], GREY[:48, :48])

@@ -42,7 +42,7 @@ def test_the_decision_follows_the_stored_threshold(stored):
     p = predictor(IMAGES[:1])[0].probabilities[1]
     for threshold, decision in ((p - 0.01, 1), (p + 0.01, 0)):
         predictor.meta = replace(predictor.meta, threshold=float(threshold))
-        assert predictor(IMAGES[:1])[0].decision == decision
+        assert predictor(IMAGES[:1])[0].decided == (decision,)
 
 
 class Slow(torch.nn.Module):

@@ -19,12 +19,13 @@ from core.metrics.calibration import probabilities_of
 from core.models import MODELS
 from core.models.classifier import mlp_layers
 from core.predictor import Predictor
+from trainer.cells import pairs_that_go, prepare
 from trainer.config import Cell, FitData, Settings
 from trainer.folds import inner_folds
 from trainer.heads import fit_logistic, fit_mlp, logits_of, side_by_side
 from trainer.loop import train_network
 from trainer.strategies import STRATEGIES
-from trainer.sweep import fit_data, pairs_that_go, prepare, run_cell
+from trainer.sweep import fit_data, run_cell
 
 CPU = torch.device("cpu")
 PAIRS, _ = pairs_that_go([name for name in MODELS if name != "scratch-densenet121"], STRATEGIES)
@@ -44,7 +45,7 @@ def train(dataset, model, strategy, size, seed=0, store=None, keep="all"):
 @pytest.mark.parametrize(("model", "strategy"), PAIRS)
 def test_every_strategy_writes_a_run_that_answers(phantom, runs, model, strategy, monkeypatch):
     quick = Settings(epochs=2, min_steps=2, batch_size=16, lr=1e-3, weight_decay=1e-2, patience=1, views=1)
-    monkeypatch.setattr("trainer.sweep.settings_of", lambda *_: quick)
+    monkeypatch.setattr("trainer.cells.settings_of", lambda *_: quick)
     phantom = few_test_images(phantom)
     folder = train(phantom, model, strategy, 6, store=runs)
     meta, test = read_run(folder), read_predictions(folder)
@@ -120,7 +121,7 @@ def test_heads_fold_the_standardisation_away():
     embeddings = (random.normal(size=(80, 1, 10)) * 5 + 40 + 8 * labels[:, None, None]).astype(np.float32)
     for layers in (
         fit_mlp(mlp_layers(10, 2), embeddings, labels, STRATEGIES["frozen"].settings, 0),
-        fit_logistic(embeddings, labels, 2, 1.0),
+        fit_logistic(embeddings, labels, 2, 1.0, STRATEGIES["frozen-logistic"].settings, 0),
     ):
         assert (logits_of(layers, embeddings[:, 0]).argmax(1) == labels).mean() > 0.95
 
@@ -169,7 +170,9 @@ def test_logistic_head_equals_scikit_learn():
     embeddings = (random.normal(size=(60, 1, 5)) + labels[:, None, None]).astype(np.float32)
     flat = (embeddings[:, 0] - embeddings[:, 0].mean(0)) / (embeddings[:, 0].std(0) + 1e-3)
     expected = LogisticRegression(C=0.1, max_iter=2000).fit(flat, labels).predict_proba(flat)[:, 1]
-    logits = logits_of(fit_logistic(embeddings, labels, 2, 0.1), embeddings[:, 0])
+    logits = logits_of(
+        fit_logistic(embeddings, labels, 2, 0.1, STRATEGIES["frozen-logistic"].settings, 0), embeddings[:, 0]
+    )
     assert np.allclose(1 / (1 + np.exp(logits[:, 0] - logits[:, 1])), expected, atol=1e-4)
 
 
@@ -198,7 +201,7 @@ def test_test_pixels_and_labels_change_no_weight_and_no_threshold(
 ):
     phantom = few_test_images(phantom, 20)
     quick = Settings(epochs=2, min_steps=2, batch_size=8, lr=1e-3, weight_decay=0.0, patience=1, views=1)
-    monkeypatch.setattr("trainer.sweep.settings_of", lambda *_: quick)
+    monkeypatch.setattr("trainer.cells.settings_of", lambda *_: quick)
     clean = np.array(phantom.bank(MODELS[model].image.size).images)
     spoilt = clean.copy()
     spoilt[phantom.parts.test] = 255
