@@ -9,5 +9,6 @@ frame.show(
         st.Page("pages/diagnose.py", title="Diagnose", icon=":material/radiology:"),
         st.Page("pages/learning_curves.py", title="Learning curves", icon=":material/show_chart:"),
         st.Page("pages/compare.py", title="Compare", icon=":material/balance:"),
+        st.Page("pages/data.py", title="Data", icon=":material/dataset:"),
     ]
 )

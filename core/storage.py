@@ -3,23 +3,30 @@
 from __future__ import annotations
 
 import hashlib
+import io
 import json
 import os
+import shutil
 import tempfile
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 _CHUNK = 1 << 20
 
 
 def write_atomically(path: Path, content: bytes) -> None:
     """Replaces `path` as a whole: a reader, or a kill in the middle, finds the old content or the new, never a part."""
+    write_stream_atomically(path, io.BytesIO(content))
+
+
+def write_stream_atomically(path: Path, content: IO[bytes]) -> None:
+    """The same from a stream, copied in pieces, so that its length does not matter."""
     path.parent.mkdir(parents=True, exist_ok=True)
     handle, partial = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".partial")
     try:
         with os.fdopen(handle, "wb") as file:
-            file.write(content)
+            shutil.copyfileobj(content, file, _CHUNK)
             file.flush()
             os.fsync(file.fileno())
         os.chmod(partial, 0o644)

@@ -16,10 +16,11 @@ from core.data.preprocessing import preparation
 from core.errors import BadRequest
 from core.models import MODELS
 from core.models.own_encoders import weights_of
-from core.models.specs import ModelSpec, Weights
+from core.models.specs import ModelSpec
 from core.runtime import library_versions
 from core.storage import canonical_json, sha256_of
 from trainer.config import Cell, Settings
+from trainer.exposure import exposure
 from trainer.imbalance import IMBALANCE, imbalance_for
 from trainer.strategies import STRATEGIES, Strategy
 
@@ -80,6 +81,7 @@ def prepare(cell: Cell, dataset: Dataset, options: Mapping[str, str] = _NO_OPTIO
         UnknownName: if an option names what does not exist.
         BadRequest: if the model and strategy do not go together, or the task is not one this program trains.
         WeightsUnavailable: if the encoder's weights cannot be had.
+        LeakFound: if the encoder learnt from images of the data set and leaks were not allowed.
     """
     spec, strategy = MODELS[cell.model], STRATEGIES[cell.strategy]
     if strategy.name not in spec.strategies:
@@ -95,6 +97,7 @@ def prepare(cell: Cell, dataset: Dataset, options: Mapping[str, str] = _NO_OPTIO
     imbalance = imbalance_for(settings.imbalance, labels, settings.augment)
     _check_judgeable(dataset)
     weights = weights_of(spec, dataset.spec.name)
+    seen, notes = exposure(dataset, weights)
     start = {"size": spec.image.size, "start": weights.sha256 or f"random, seed {cell.seed}"}
     config, stated = asdict(settings) | start, settings.stated() | start
     if strategy.starts_from:
@@ -123,8 +126,8 @@ def prepare(cell: Cell, dataset: Dataset, options: Mapping[str, str] = _NO_OPTIO
         subset_hash=subset.hash,
         split_hash=dataset.split_hash,
         fingerprint=dataset.fingerprint,
-        notes=(*dataset.parts.notes, *_unchecked(dataset, weights)),
-        leaks=dataset.parts.leaks,
+        notes=(*dataset.parts.notes, *notes),
+        leaks=dataset.parts.leaks + seen,
         preparation=steps.of_pixels,
         size=spec.image.size,
         mean=spec.image.mean,
@@ -149,9 +152,3 @@ def _check_judgeable(dataset: Dataset) -> None:
     labels = dataset.listing.labels[dataset.parts.test]
     if labels.ndim == 2 and not ((labels > 0.5).any(axis=0) & (labels <= 0.5).any(axis=0)).any():
         raise BadRequest(f"No finding of {dataset.spec.name} is both present and absent among its test images.")
-
-
-def _unchecked(dataset: Dataset, weights: Weights) -> tuple[str, ...]:
-    if weights.kind != "own" or dataset.spec.path is None:
-        return ()
-    return ("Nobody has compared these images with those that the medical encoder learnt from.",)

@@ -148,6 +148,7 @@ def build_parser() -> argparse.ArgumentParser:
     audit = commands.add_parser("audit", help="copies between the parts of a set, or between two sets")
     audit.add_argument("dataset")
     audit.add_argument("--against", help="another data set")
+    audit.add_argument("--sources", action="store_true", help="copies of every other set of its kind, by class")
     audit.add_argument("--json", action="store_true", help="print one JSON object a pair")
 
     results = commands.add_parser("results", help="every stored run of a data set")

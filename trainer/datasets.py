@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+from dataclasses import asdict
 from typing import Any
 
 import numpy as np
@@ -11,6 +12,7 @@ import numpy as np
 from core.data import DATASETS
 from core.data.audit import find_copies
 from core.data.dataset import scan
+from core.data.sources import copies_by_source
 from core.data.specs import DatasetSpec, find_dataset, find_folder, how_to_get, is_present, list_images
 from core.errors import LowshotError
 from core.runtime import data_roots
@@ -29,6 +31,24 @@ def data_list(arguments: argparse.Namespace) -> int:
         if row["missing"]:
             print(f"{'':22} {row['missing']}")
     return 0
+
+
+def _sources(arguments: argparse.Namespace) -> int:
+    """`audit --sources`: copies of every other set of the same kind of image, by class; 1 if there are any."""
+    spec = find_dataset(arguments.dataset)
+    found = copies_by_source(spec, bar)
+    if not found:
+        say(f"No other set of the kind {spec.modality!r} is on this machine.")
+    for row in found:
+        if arguments.json:
+            print(json.dumps(asdict(row)))
+            continue
+        classes = ", ".join(f"{label} {count:,}" for label, count in row.by_class.items() if count)
+        parts = ", ".join(f"{part} {count:,}" for part, count in row.by_part.items())
+        print(f"{row.other:22} {row.images:,} of {row.of:,} images are copies" + (f": {classes}" if classes else ""))
+        if parts:
+            print(f"{'':22} of these images there: {parts}")
+    return 1 if any(row.images for row in found) else 0
 
 
 def facts_of(spec: DatasetSpec) -> dict[str, Any]:
@@ -71,6 +91,8 @@ def data_get(arguments: argparse.Namespace) -> int:
 
 def audit(arguments: argparse.Namespace) -> int:
     """`audit`: 1 when copies cross between parts, or between the sets."""
+    if arguments.sources:
+        return _sources(arguments)
     with bar(f"{arguments.dataset}: reading") as show:
         listing, bank = scan(find_dataset(arguments.dataset), show)
     if arguments.against:

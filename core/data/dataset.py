@@ -29,6 +29,7 @@ class Dataset:
         fingerprint: SHA-256 over ids, labels and the files' contents; equal on every machine with equal data.
         split_hash: SHA-256 over the fingerprint and who is in which part.
         unreadable: id -> why the image could not be read; such images are in no part.
+        leaks_allowed: whether images that cross between parts, or that an encoder has seen, are kept and counted.
     """
 
     spec: DatasetSpec
@@ -38,6 +39,7 @@ class Dataset:
     fingerprint: str
     split_hash: str
     unreadable: dict[str, str]
+    leaks_allowed: bool = False
 
     def bank(self, size: int, progress: Progress | None = None, preparation: Preparation = PLAIN) -> Bank:
         """All images at one size, in the order of the listing."""
@@ -80,4 +82,4 @@ def load_dataset(spec: DatasetSpec, progress: Progress | None = None, allow_leak
         membership += [name, *sorted(listing.ids[indices].tolist())]
     unreadable = {str(listing.ids[index]): why for index, why in bank.errors.items()}
     labels = listing.labels_found or spec.labels
-    return Dataset(spec, listing, labels, parts, fingerprint, sha256_of(membership), unreadable)
+    return Dataset(spec, listing, labels, parts, fingerprint, sha256_of(membership), unreadable, allow_leaks)

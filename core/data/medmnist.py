@@ -7,6 +7,7 @@ References:
 from __future__ import annotations
 
 import hashlib
+import json
 import warnings
 import zipfile
 import zlib
@@ -15,12 +16,14 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from filelock import FileLock
 from medmnist.info import HOMEPAGE, INFO
 
-from core.data.listing import TEST, TRAIN, VALIDATION, Listing
+from core.data.listing import TEST, TRAIN, VALIDATION, Listing, stamp_of_files
 from core.data.specs import DATASETS, DatasetSpec, Remote
 from core.errors import DataUnavailable
-from core.storage import sha256_of_file
+from core.runtime import cache_folder
+from core.storage import write_atomically, write_stream_atomically
 
 SIZES_2D, SIZES_3D = ("28", "64", "128", "224"), ("28", "64")
 MADE_FROM = {
@@ -62,7 +65,8 @@ def is_official(path: Path, name: str, size: str) -> bool:
 def load(folder: Path, name: str, size: str = "28") -> Listing:
     """Reads `<name>.npz` or `<name>_<size>.npz`; every image is a group of its own, as patients are not published.
 
-    A file that is not the official one is read all the same, with a warning.
+    The archive is unpacked once into the cache, so that the largest need no more memory than the smallest. A file that
+    is not the official one is read all the same, with a warning.
 
     Raises:
         DataUnavailable: if the file is missing, damaged, or lacks a part.
@@ -73,31 +77,51 @@ def load(folder: Path, name: str, size: str = "28") -> Listing:
             f"Expected {path.name} in {folder.name}. Fetch it: python -m trainer data get {name}@size={size}, or from "
             f"{HOMEPAGE}."
         )
-    if not is_official(path, name, size):
+    try:
+        arrays, official = _unpacked(path, name, size)
+        images = [np.load(arrays / f"{part}_images.npy", mmap_mode="r", allow_pickle=False) for part in _PARTS]
+        parts = [np.load(arrays / f"{part}_labels.npy", allow_pickle=False) for part in _PARTS]
+        labels, counts = np.concatenate(parts), [len(part) for part in parts]
+        if counts != [len(part) for part in images] or any(part.dtype != np.uint8 for part in images):
+            raise ValueError("images and labels do not go together")
+    except (KeyError, TypeError, ValueError, IndexError, EOFError, OSError, zlib.error, zipfile.BadZipFile) as error:
+        raise DataUnavailable(f"{path.name} is damaged or not a MedMNIST file ({error}). Fetch it again.") from None
+    if not official:
         warnings.warn(
             f"{path.name} is not the file that MedMNIST publishes (its MD5 differs); results on it are not comparable "
             "with published ones.",
             stacklevel=2,
         )
-    try:
-        with np.load(path, allow_pickle=False) as archive:
-            images = np.concatenate([archive[f"{part}_images"] for part in _PARTS])
-            labels = np.concatenate([archive[f"{part}_labels"] for part in _PARTS])
-            counts = [len(archive[f"{part}_labels"]) for part in _PARTS]
-            if counts != [len(archive[f"{part}_images"]) for part in _PARTS] or images.dtype != np.uint8:
-                raise ValueError("images and labels do not go together")
-    except (KeyError, TypeError, ValueError, IndexError, EOFError, OSError, zlib.error, zipfile.BadZipFile) as error:
-        raise DataUnavailable(f"{path.name} is damaged or not a MedMNIST file ({error}). Fetch it again.") from None
+    starts = np.cumsum([0, *counts])
+
+    def read(index: int) -> np.ndarray:
+        part = int(np.searchsorted(starts, index, side="right")) - 1
+        return np.asarray(images[part][index - starts[part]])
+
     ids = np.array([f"{part}/{i:06d}" for part, count in zip(_PARTS, counts, strict=True) for i in range(count)])
     return Listing(
         ids=ids,
         labels=labels.astype(np.float32) if _TASKS[INFO[name]["task"]] == "multilabel" else labels[:, 0].astype(int),
         groups=ids,
         parts=np.repeat(list(_PARTS.values()), counts),
-        read=lambda index: images[index],
-        stamp=sha256_of_file(path),
+        read=read,
+        stamp=arrays.name,
         dims=3 if name.endswith("3d") else 2,
     )
+
+
+def _unpacked(path: Path, name: str, size: str) -> tuple[Path, bool]:
+    """The folder that holds the archive's arrays as files, and whether the archive is the official one."""
+    folder = cache_folder() / "archives" / stamp_of_files(path.parent, np.array([path.name]))[:24]
+    facts = folder / "facts.json"
+    if not facts.exists():
+        folder.mkdir(parents=True, exist_ok=True)
+        with FileLock(folder.with_name(f".{folder.name}.lock")), zipfile.ZipFile(path) as archive:
+            for member in [f"{part}_{kind}.npy" for part in _PARTS for kind in ("images", "labels")]:
+                with archive.open(member) as packed:
+                    write_stream_atomically(folder / member, packed)
+            write_atomically(facts, json.dumps({"official": is_official(path, name, size)}).encode())
+    return folder, bool(json.loads(facts.read_text())["official"])
 
 
 def _row(name: str, facts: dict[str, Any]) -> DatasetSpec:

@@ -1,4 +1,4 @@
-"""What the app keeps between reruns: the run store, predictors, estimates. Keys name content, never time."""
+"""What the app keeps between reruns: the run store, predictors, estimates, data sets. Keys name content, never time."""
 
 from __future__ import annotations
 
@@ -7,11 +7,17 @@ from pathlib import Path
 import streamlit as st
 
 from core.checkpoints import RunMeta, Store, open_store
+from core.data import DATASETS
+from core.data.dataset import Dataset, load_dataset
+from core.data.listing import Listing
+from core.data.sources import Source, copies_by_source
+from core.data.specs import find_folder, list_images
 from core.metrics import Estimate, Scores
 from core.predictor import Predictor
 from core.results import estimate, load_scores
 from core.runtime import runs_folder
 from core.serving import served_runs
+from core.ui.waiting import bar
 
 Hashes = tuple[tuple[str, str], ...]
 
@@ -77,3 +83,34 @@ def _estimates(
 ) -> dict[str, Estimate]:
     runs = [(Path(folder), meta) for folder, meta in zip(folders, _metas, strict=True)]
     return estimate(runs, finding=finding)
+
+
+def listing(name: str) -> Listing:
+    """A data set's listing; its folder is read again when the files directly in it change, or after `forget_data`."""
+    folder = find_folder(DATASETS[name]) or Path()
+    changed = max((path.stat().st_mtime_ns for path in (folder, *folder.iterdir())), default=0) if folder.name else 0
+    return _listing(name, str(folder), changed)
+
+
+@st.cache_resource(max_entries=4, show_spinner="Reading the data set's folder")
+def _listing(name: str, folder: str, changed: int) -> Listing:
+    return list_images(DATASETS[name])
+
+
+@st.cache_resource(max_entries=2, show_spinner=False)
+def dataset(name: str, stamp: str) -> Dataset:
+    """A data set read, audited and divided, with a bar where that takes long; the stamp is its listing's."""
+    with bar(f"{DATASETS[name].title}: reading") as progress:
+        return load_dataset(DATASETS[name], progress)
+
+
+@st.cache_data(max_entries=8, show_spinner=False)
+def sources(name: str, stamp: str) -> list[Source]:
+    """The copies that a data set shares with others, with bars while they are looked for."""
+    return copies_by_source(DATASETS[name], bar)
+
+
+def forget_data() -> None:
+    """Reads data sets anew from now on."""
+    for kept in (_listing, dataset, sources):
+        kept.clear()

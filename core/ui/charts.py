@@ -26,7 +26,7 @@ class Style:
 
 
 # Colour (Okabe and Ito 2008) and marker belong to the model, the dash to the strategy.
-_COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
+COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
 _MARKERS = ("circle", "square", "diamond", "triangle-up", "x", "cross", "star")
 _DASHES = {"finetune": "dash", "frozen-logistic": "dot"}
 _VARIANT_DASHES = ("dashdot", "longdash", "longdashdot", "4px,2px", "8px,3px,2px,3px")
@@ -48,7 +48,7 @@ def style_of(model: str, strategy: str, variant: str = "") -> Style:
     if variant:
         number = sum(variant.encode())
         dash, marker = _VARIANT_DASHES[number % len(_VARIANT_DASHES)], _VARIANT_MARKERS[number % len(_VARIANT_MARKERS)]
-    return Style(_COLOURS[index % len(_COLOURS)], dash, marker)
+    return Style(COLOURS[index % len(COLOURS)], dash, marker)
 
 
 def translucent(colour: str, alpha: float) -> str:

@@ -1,0 +1,74 @@
+"""Figures of the Data page."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import plotly.graph_objects as go
+
+from core.ui.charts import COLOURS
+
+_PATTERNS = ("", "/", "x", ".")
+
+
+def balance(counts: dict[str, dict[str, int]]) -> go.Figure:
+    """Images by class, a bar a part: part -> class -> images."""
+    figure = go.Figure()
+    for place, (part, classes) in enumerate(counts.items()):
+        figure.add_bar(
+            y=list(classes), x=list(classes.values()), orientation="h", name=part,
+            marker={"color": COLOURS[place % len(COLOURS)], "pattern": {"shape": _PATTERNS[place % len(_PATTERNS)]}},
+            hovertemplate="%{y}: %{x:,} images<extra>" + part + "</extra>",
+        )  # fmt: skip
+    bars = max(map(len, counts.values()), default=0)
+    figure.update_layout(
+        barmode="stack",
+        height=130 + 34 * max(2, bars),
+        margin_t=10,
+        legend={"orientation": "h", "yanchor": "bottom", "y": 1.02},
+    )
+    figure.update_yaxes(autorange="reversed")
+    figure.update_xaxes(title="Images")
+    return figure
+
+
+def together(counts: np.ndarray, names: tuple[str, ...]) -> go.Figure:
+    """Share of the images with the finding of a row that also show the finding of a column; counts as text."""
+    share = counts / np.maximum(np.diag(counts)[:, None], 1)
+    figure = go.Figure(
+        go.Heatmap(
+            z=share, x=list(names), y=list(names), colorscale="Blues", zmin=0, zmax=1, text=counts,
+            texttemplate="%{text:,}", colorbar={"title": "share of row"},
+            hovertemplate="%{y} with %{x}: %{text:,} images, %{z:.0%} of %{y}<extra></extra>",
+        )
+    )  # fmt: skip
+    figure.update_yaxes(autorange="reversed")
+    figure.update_layout(height=120 + 34 * len(names), margin_t=10)
+    return figure
+
+
+def sizes(rows: list[dict[str, Any]]) -> go.Figure:
+    """Width against height of the drawn images."""
+    figure = go.Figure()
+    figure.add_scatter(
+        x=[row["Width"] for row in rows], y=[row["Height"] for row in rows], mode="markers",
+        marker={"size": 9, "color": COLOURS[0], "opacity": 0.35}, text=[row["Class"] for row in rows],
+        hovertemplate="%{x} x %{y} pixels<br>%{text}<extra></extra>",
+    )  # fmt: skip
+    figure.update_xaxes(title="Width in pixels", rangemode="tozero")
+    figure.update_yaxes(title="Height in pixels", rangemode="tozero")
+    figure.update_layout(height=340, margin_t=10)
+    return figure
+
+
+def group_sizes(groups: np.ndarray) -> go.Figure:
+    """How many groups (patients, lesions, copies of one picture) have how many images."""
+    _, images = np.unique(groups, return_counts=True)
+    numbers, counts = np.unique(np.minimum(images, 20), return_counts=True)
+    names = [f"{n}" if n < 20 else "20 or more" for n in numbers]
+    figure = go.Figure(go.Bar(x=names, y=counts, marker_color=COLOURS[0], hovertemplate="%{y:,} groups<extra></extra>"))
+    figure.update_xaxes(title="Images in the group", type="category")
+    figure.update_yaxes(title="Groups")
+    figure.update_layout(height=260, margin_t=10)
+    return figure
