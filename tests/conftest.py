@@ -98,3 +98,18 @@ def as_rows(listing):
         listing.ids.tolist(), listing.labels.tolist(), listing.groups.tolist(), listing.parts.tolist(), strict=True
     )
     return {name: tuple(rest) for name, *rest in rows}
+
+
+@pytest.fixture(scope="session")
+def findings_runs(tmp_path_factory):
+    """A store of quick runs on phantoms with several findings, one of them a variant."""
+    from trainer.cli import main
+
+    store = tmp_path_factory.mktemp("findings") / "runs"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("LOWSHOT_RUNS", str(store))
+        argv = ["curve", "--dataset", "phantom-multilabel", "--models", "imagenet-efficientnet-lite0"]
+        argv += ["--strategies", "frozen", "--sizes", "5", "--seeds", "0,1"]
+        assert main(argv) == 0
+        assert main([*argv, "--preparation", "clahe", "--augment", "none"]) == 0
+    return store

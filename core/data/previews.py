@@ -68,16 +68,16 @@ def augmented(pixels: np.ndarray, other: np.ndarray, seed: int) -> list[Preview]
         other: another image of the same shape, for those that mix two.
         seed: of the draws; one that leaves the image as it is, as half of all flips do, is passed over.
     """
-    found, before = [], to_unit(pixels)
+    found, plain = [], as_picture(pixels)
     for row in AUGMENTATIONS.values():
         if pixels.ndim == 4 and not row.volumes:
             found.append(Preview(row, None))
             continue
         for number in range(seed, seed + _TRIES):
-            changed = _change(row, to_unit(np.stack([pixels, other])), number)
-            if not torch.equal(changed, before):
+            shown = as_picture((255 * _change(row, to_unit(np.stack([pixels, other])), number)).round().byte().numpy())
+            if not np.array_equal(shown, plain):
                 break
-        found.append(Preview(row, as_picture((changed * 255).round().byte().numpy())))
+        found.append(Preview(row, shown))
     return found
 
 

@@ -114,6 +114,10 @@ def split(
     groups = unite_groups(groups, copies)
     parts = np.where(readable, np.where(parts == "", TRAIN, parts), "unreadable").astype("<U10")
     notes: list[str] = []
+    at_odds = ~((a := labels[copies.first]) == (b := labels[copies.second]))
+    at_odds = at_odds if labels.ndim == 1 else (at_odds & ~np.isnan(a) & ~np.isnan(b)).any(axis=1)
+    if at_odds.any():
+        notes.append(f"{int(at_odds.sum())} pairs of copies bear different labels: one of each pair must be wrong.")
     given = int((parts == VALIDATION).sum())
     validates = _fewest(labels, parts == VALIDATION) >= MIN_VALIDATION
     if not validates:

@@ -12,7 +12,7 @@ from tests.browser.server import WIDTHS, browser, chromium, running, settle, who
 from tests.conftest import need
 
 pytestmark = pytest.mark.browser
-PAGES = {"diagnose": "Diagnose", "learning_curves": "Learning curves", "compare": "Compare"}
+PAGES = {"diagnose": "Diagnose", "learning_curves": "Learning curves", "compare": "Compare", "data": "Data"}
 ARTEFACTS = Path(os.environ.get("LOWSHOT_ARTEFACTS", ".cache/screenshots"))
 
 

@@ -1,0 +1,59 @@
+"""Pages on tasks of several findings, on variants, and on runs made with leaks allowed."""
+
+import json
+import shutil
+
+import pytest
+
+from core.data.images import encode_png
+from core.data.phantom_more import make_phantom_of_findings
+from tests.app.test_pages import open_page, texts, upload
+
+
+def test_diagnose_answers_for_the_most_telling_finding_or_the_one_asked_for(findings_runs, monkeypatch):
+    app = open_page("diagnose", findings_runs, monkeypatch)
+    app = upload(app, [("a.png", encode_png(make_phantom_of_findings(3, [True, False, True])[0]))])
+    assert not app.exception
+    assert app.metric[0].label.startswith("Probability of")
+    assert "Decision:" in texts(app)
+    assert set(app.dataframe[0].value["Class"]) == {"Opacity", "Nodule", "Effusion"}
+    app.selectbox(key="diagnose_phantom-multilabel_target").set_value(1).run()
+    assert not app.exception
+    assert app.metric[0].label == "Probability of nodule"
+
+
+def test_compare_judges_all_findings_or_one(findings_runs, monkeypatch):
+    app = open_page("compare", findings_runs, monkeypatch)
+    assert not app.exception
+    mean = app.dataframe[0].value["AUROC"][0]
+    assert "Choose a finding" in texts(app)
+    app.selectbox(key="compare_finding").set_value(1).run()
+    assert not app.exception
+    assert app.dataframe[0].value["AUROC"][0] != mean
+    assert "ROC curves" in [element.value for element in app.subheader]
+    app.segmented_control(key="compare_interval").set_value("images").run()
+    assert not app.exception
+
+
+@pytest.mark.parametrize("name", ["learning_curves", "compare"])
+def test_variants_are_left_out_until_they_are_asked_for(name, findings_runs, monkeypatch):
+    app = open_page(name, findings_runs, monkeypatch)
+    assert len(app.dataframe[0].value) == 1
+    picker = app.multiselect[0]
+    assert "preparation=clahe" in picker.options[1]
+    picker.select(picker.options[1]).run()
+    assert not app.exception
+    assert len(app.dataframe[0].value) == 2
+
+
+@pytest.mark.parametrize("name", ["learning_curves", "compare", "diagnose"])
+def test_runs_made_with_leaks_allowed_are_marked_on_every_page(name, phantom_runs, tmp_path, monkeypatch):
+    store = tmp_path / "store"
+    shutil.copytree(phantom_runs, store)
+    for path in store.glob("phantom/*/run.json"):
+        path.write_text(json.dumps({**json.loads(path.read_text()), "leaks": 7}))
+    app = open_page(name, store, monkeypatch)
+    if name == "diagnose":
+        app.toggle(key="diagnose_example").set_value(True).run()
+    assert not app.exception
+    assert "leaks allowed" in texts(app)
