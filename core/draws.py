@@ -93,10 +93,23 @@ def _measured(folder: Path, meta: RunMeta, finding: int | None) -> DrawnRun:
         known = scores.known(finding)
         scores, ids, groups = scores.known_finding(finding), ids[known], groups[known]
     images = sha256_of([*ids.tolist(), *groups.tolist(), np.ascontiguousarray(scores.labels).tobytes()])
-    weights = _weights(scores.labels.tobytes(), str(scores.labels.dtype), scores.labels.shape, tuple(groups.tolist()))
-    return DrawnRun(measure_drawn(scores, weights), images, len(scores), len(np.unique(groups)))
+    return DrawnRun(
+        measure_drawn(scores, weights_for(scores.labels, groups)), images, len(scores), len(np.unique(groups))
+    )
 
 
-@lru_cache(maxsize=2)
+def weights_for(labels: np.ndarray, groups: np.ndarray) -> np.ndarray:
+    """(B + 1, N) weights of a test set, first every image once; drawn once for equal labels and groups.
+
+    Args:
+        labels: (N,), class indices, or (N, C) findings.
+        groups: (N,), patients or lesions.
+    """
+    return _weights(labels.tobytes(), str(labels.dtype), labels.shape, tuple(groups.tolist()))
+
+
+@lru_cache(maxsize=4)
 def _weights(labels: bytes, kind: str, shape: tuple[int, ...], groups: tuple[str, ...]) -> np.ndarray:
-    return with_once(draw_weights(np.frombuffer(labels, kind).reshape(shape), np.array(groups)))
+    weights = with_once(draw_weights(np.frombuffer(labels, kind).reshape(shape), np.array(groups)))
+    weights.setflags(write=False)
+    return weights

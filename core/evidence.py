@@ -14,6 +14,7 @@ from typing import TypeVar
 import numpy as np
 
 from core.checkpoints import RunMeta, read_predictions, scores_of, stored_parts
+from core.draws import weights_for
 from core.errors import BadRequest, LeakFound
 from core.metrics import METRICS, Estimate, Scores, Spread, between_seeds
 from core.metrics.comparisons import Difference, corrected, paired_difference
@@ -134,14 +135,23 @@ def compare_runs(
 
 
 def compare_all(
-    series: Mapping[Key, Sequence[Run]], names: Sequence[str] | None = None, finding: int | None = None
+    series: Mapping[Key, Sequence[Run]],
+    names: Sequence[str] | None = None,
+    finding: int | None = None,
+    pairs: Sequence[tuple[Key, Key]] | None = None,
 ) -> dict[tuple[Key, Key], dict[str, Difference]]:
-    """Every pair of series at one size; p values of a metric are corrected by Holm over the pairs.
+    """Pairs of series at one size; p values of a metric are corrected by Holm over the pairs.
 
+    Args:
+        series: runs of each at one size.
+        names: metrics; all by default.
+        finding: the one finding to judge; all by default.
+        pairs: which to compare; every pair by default.
     Raises:
         BadRequest: if two of them cannot be compared.
     """
-    found = {pair: compare_runs(series[pair[0]], series[pair[1]], names, finding) for pair in combinations(series, 2)}
+    chosen = list(combinations(series, 2)) if pairs is None else pairs
+    found = {pair: compare_runs(series[pair[0]], series[pair[1]], names, finding) for pair in chosen}
     for name in names or tuple(METRICS):
         for pair, one in zip(found, corrected([row[name] for row in found.values()]), strict=True):
             found[pair][name] = one
@@ -182,7 +192,8 @@ def operation(
     points = [fit_operating_point(judged(run, "validation", target).scores, aim) for run in runs]
     tests = [judged(run, target=target) for run in runs]
     moved = at_thresholds([one.scores for one in tests], [point.threshold for point in points])
-    return points, operate(moved, tests[0].groups, aim.prevalence), moved
+    weights = weights_for(moved[0].labels, tests[0].groups)
+    return points, operate(moved, tests[0].groups, aim.prevalence, weights), moved
 
 
 def decisions(runs: Sequence[Run], prevalence: float, target: int | None = None) -> DecisionCurve:
@@ -229,4 +240,4 @@ def conformal(run: Run, level: float, target: int | None = None) -> tuple[Confor
     elif part == "calibration":
         raise LeakFound("This run was made with leaks allowed; its calibration patients may serve elsewhere too.")
     fitted = calibrate(fitted_on.scores, fitted_on.groups, level)
-    return fitted, coverage(fitted, test.scores, test.groups)
+    return fitted, coverage(fitted, test.scores, test.groups, weights_for(test.scores.labels, test.groups))

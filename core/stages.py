@@ -11,6 +11,7 @@ from core.data.specs import family_of
 from core.errors import BadRequest, LeakFound
 from core.evidence import Judged, judged
 from core.metrics import Scores, measure
+from core.metrics.intervals import DRAWS
 from core.metrics.operating import at_thresholds
 from core.metrics.thresholds import Aim, fit_operating_point
 from core.metrics.two_stage import TwoStage, two_stage
@@ -20,7 +21,12 @@ Key = TypeVar("Key")
 
 
 def joint(
-    screens: Sequence[Run], confirmers: Sequence[Run], singles: Sequence[Run], suspicious: tuple[int, ...], aim: Aim
+    screens: Sequence[Run],
+    confirmers: Sequence[Run],
+    singles: Sequence[Run],
+    suspicious: tuple[int, ...],
+    aim: Aim,
+    draws: int = DRAWS,
 ) -> TwoStage:
     """Two-stage diagnosis: screens and second stages of one data set, against one model, seed by seed.
 
@@ -30,6 +36,7 @@ def joint(
         singles: the model to compare with, chosen without the test set (`best_single`).
         suspicious: classes of the second stage that count as suspicious.
         aim: of the screen's threshold, fitted on its held-out images.
+        draws: bootstrap samples.
     Raises:
         BadRequest: if the runs are not of one data set, have no common seed, or were judged on different images.
         LeakFound: if a test image of one stage was learnt by another.
@@ -51,6 +58,7 @@ def joint(
         [_suspicious(_in(judged(run), order), suspicious) for run in alone],
         suspicious,
         answers[0].groups,
+        draws,
     )
 
 

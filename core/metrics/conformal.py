@@ -131,22 +131,24 @@ def sets_of(fitted: Conformal, probabilities: np.ndarray) -> np.ndarray:
     return np.asarray(probabilities) >= np.array(fitted.least)
 
 
-def coverage(fitted: Conformal, scores: Scores, groups: np.ndarray) -> Coverage:
+def coverage(fitted: Conformal, scores: Scores, groups: np.ndarray, weights: np.ndarray | None = None) -> Coverage:
     """Measures the sets on test images, with 95% intervals: Wilson, or by bootstrap where patients have several.
 
     Args:
         fitted: by `calibrate`.
         scores: predictions that it was not fitted on.
         groups: (N,), patients or lesions.
+        weights: (B + 1, N) drawn images, first each once; drawn anew if None.
     """
     sets = sets_of(fitted, scores.probabilities)
     holds = sets[np.arange(len(scores)), scores.labels]
     plain = len(np.unique(groups)) == len(groups)
-    weights = None if plain else with_once(draw_weights(scores.labels, groups))
+    if not plain and weights is None:
+        weights = with_once(draw_weights(scores.labels, groups))
     found = []
     for c in range(len(fitted.least)):
         here = scores.labels == c
-        if weights is None or not here.any() or holds[here].all() or not holds[here].any():
+        if plain or weights is None or not here.any() or holds[here].all() or not holds[here].any():
             units = len(np.unique(groups[here]))  # a share of none or all is as sure as there are patients
             share = float(holds[here].mean()) if here.any() else 0.0
             found.append(wilson(round(share * units), units))

@@ -3,9 +3,10 @@
 Every draw takes seeds (whole learning curves: the subsets of a seed are nested) and test images again, the same ones
 for every family, so that curves can be subtracted draw by draw. What follows from the curves is in `labels_bought`.
 
-The curve is fitted to the means over seeds by least squares, for each exponent of a grid in closed form, within what
-the metric allows: it never falls with more labels, and its asymptote does not pass a perfect score. Three numbers need
-four sizes, and data that fit a perfect asymptote as well as a near one do not tell it. The fit then says so.
+The curve is fitted to the means over seeds by weighted least squares, for each exponent of a grid in closed form,
+within what the metric allows: it never falls with more labels, and its asymptote does not pass a perfect score. Three
+numbers need four sizes, and data that fit a perfect asymptote as well as a near one do not tell it. The fit then says
+so.
 
 References:
     Cortes et al. 1993, Learning curves: asymptotic values and rate of convergence (NIPS 6).
@@ -16,7 +17,7 @@ References:
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TypeVar
 
 import numpy as np
@@ -29,6 +30,7 @@ REACH = 4  # times the largest measured size, beyond which nothing is said
 LEAST_SIZES = 3
 _EXPONENTS = np.geomspace(0.05, 4, 80)
 _RARE = 0.025
+_NO_ASYMPTOTE = "The asymptote is not identifiable: a perfect one would fit nearly as well."
 Key = TypeVar("Key")
 
 
@@ -83,6 +85,9 @@ class Fit:
             a metric that is better when lower, of its negative.
         doubts: why the curve, or its asymptote, is not to be relied on, in sentences; empty where nothing is known
             against it.
+        carries: whether the curve may be drawn beyond the measured sizes: it has enough of them, gains, passes through
+            their means, and does not put all gain before the second one. An asymptote that could be anywhere up to
+            perfect does not matter for so short a way; the band shows it.
     """
 
     metric: str
@@ -92,6 +97,7 @@ class Fit:
     gain: np.ndarray = field(repr=False)
     exponent: np.ndarray = field(repr=False)
     doubts: tuple[str, ...] = ()
+    carries: bool = True
 
     @property
     def identifiable(self) -> bool:
@@ -105,8 +111,8 @@ class Fit:
 
     @property
     def limit(self) -> float:
-        """The largest size of which anything is said; the largest measured one where no asymptote can be fitted."""
-        return max(self.sizes) * (REACH if len(self.sizes) > LEAST_SIZES else 1)
+        """The largest size of which anything is said; beyond the measured ones only where the curve carries so far."""
+        return self.sizes[-1] * (REACH if self.carries else 1)
 
     def rising(self, n: np.ndarray) -> np.ndarray:
         """(B + 1, T) curve at (T,) or (B + 1, T) sizes, turned so that higher is better."""
@@ -135,7 +141,7 @@ class Fit:
 
     def asymptote(self) -> tuple[float, float, float]:
         """The value that more and more labels would lead to, with the ends of its 95% interval."""
-        every = self.sign * self.level
+        every = self.sign * self.level + 0.0  # no negative zero
         low, high = np.percentile(every[1:], TAILS)
         return float(every[0]), float(low), float(high)
 
@@ -170,12 +176,14 @@ def _fit(measured: Measured, taken: Mapping[int, np.ndarray]) -> Fit:
     if np.isnan(values[0]).any():
         raise BadRequest(f"{METRICS[measured.metric].title} is undefined at some size; its curve cannot be fitted.")
     values = np.where(np.isnan(values), values[:1], values)
-    sizes = np.array(measured.sizes)
-    counts = np.array([len(measured.found[size]) for size in measured.sizes], dtype=float)
-    level, gain, exponent = fit_power_law(sizes / sizes[0], values, counts, bound=1.0 if sign > 0 else 0.0)
-    doubts = _doubts(values, level, gain, exponent, bound=1.0 if sign > 0 else 0.0)
+    bound = 1.0 if sign > 0 else 0.0
+    errors = values[1:].std(axis=0)
+    errors = np.maximum(errors, max(float(np.median(errors)) / 3, 1e-6))  # no point outweighs all others
+    relative = np.array(measured.sizes) / measured.sizes[0]
     means = tuple((sign * values[0]).tolist())
-    return Fit(measured.metric, measured.sizes, means, level, gain, exponent, doubts)
+    fit = Fit(measured.metric, measured.sizes, means, *fit_power_law(relative, values, errors**-2.0, bound))
+    doubts = _doubts(fit, values, errors, bound)
+    return replace(fit, doubts=tuple(doubts), carries=set(doubts) <= {_NO_ASYMPTOTE})
 
 
 def _mean_over_seeds(found: Mapping[int, np.ndarray], taken: Mapping[int, np.ndarray]) -> np.ndarray:
@@ -192,19 +200,19 @@ def _mean_over_seeds(found: Mapping[int, np.ndarray], taken: Mapping[int, np.nda
 
 
 def fit_power_law(
-    sizes: np.ndarray, values: np.ndarray, counts: np.ndarray, bound: float
+    sizes: np.ndarray, values: np.ndarray, precision: np.ndarray, bound: float
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Least squares of a - b * n^-c with b >= 0 and a <= bound, for many curves at once.
 
     Args:
         sizes: (S,), the smallest 1.
         values: (B, S), turned so that higher is better.
-        counts: (S,) weights of the points.
+        precision: (S,) weights of the points, one over their variance.
         bound: the best value that the metric can have.
     Returns:
         (B,) levels a, gains b and exponents c.
     """
-    share = counts / counts.sum()
+    share = precision / precision.sum()
     x = sizes[None] ** -_EXPONENTS[:, None]  # (E, S)
     x_mean, y_mean = x @ share, values @ share
     x_around = (x - x_mean[:, None]) * share
@@ -219,17 +227,18 @@ def fit_power_law(
     return level[rows, best], gain[rows, best], _EXPONENTS[best]
 
 
-def _doubts(
-    values: np.ndarray, level: np.ndarray, gain: np.ndarray, exponent: np.ndarray, bound: float
-) -> tuple[str, ...]:
+def _doubts(fit: Fit, values: np.ndarray, errors: np.ndarray, bound: float) -> list[str]:
     found = []
-    if values.shape[1] <= LEAST_SIZES:
-        found.append(f"{values.shape[1]} sizes are too few for an asymptote; four are needed.")
-    rise = values[1:, -1] - values[1:, 0]
-    if np.percentile(rise, TAILS[0]) <= 0:
-        found.append("No detectable rise between the smallest and the largest size.")
-    elif ((level[1:] >= bound) | (exponent[1:] <= _EXPONENTS[0])).mean() > _RARE:
-        found.append("The asymptote is not identifiable: a perfect one would fit nearly as well.")
-    elif (exponent[1:] >= _EXPONENTS[-1]).mean() > _RARE:
+    if len(fit.sizes) <= LEAST_SIZES:
+        found.append(f"{len(fit.sizes)} sizes are too few for an asymptote; four are needed.")
+    if np.percentile(values[1:, -1] - values[1:, 0], TAILS[0]) <= 0:
+        found.append("No detectable gain between the smallest and the largest size.")
+    elif ((fit.level[1:] >= bound) | (fit.exponent[1:] <= _EXPONENTS[0])).mean() > _RARE:
+        found.append(_NO_ASYMPTOTE)
+    elif (fit.exponent[1:] >= _EXPONENTS[-1]).mean() > _RARE:
         found.append("How fast the asymptote is reached is not identifiable: all gain may lie before the second size.")
-    return tuple(found)
+    missed = (values[0] - fit.rising(np.array(fit.sizes))[0]) / errors
+    worst = int(np.abs(missed).argmax())
+    if abs(missed[worst]) > 2:
+        found.append(f"The curve misses the mean at {fit.sizes[worst]:g} by {abs(missed[worst]):.1f} standard errors.")
+    return found

@@ -50,11 +50,18 @@ class Bounded:
             return f"more than {self.most:.{digits}f}"
         return f"at most {self.least:.{digits}f}" if value <= self.least else f"{value:.{digits}f}"
 
-    def words(self, digits: int = 0) -> str:
-        """Value and interval in words, extrapolation marked."""
+    def words(self, digits: int = 0, unit: str = "") -> str:
+        """Value and interval in words, extrapolation marked.
+
+        Args:
+            digits: after the point.
+            unit: what is counted, said after the value.
+        """
+        value = f"{self.said(self.value, digits)}{unit}"
+        if self.low >= self.most or self.high <= self.least:
+            return f"{value} (so is the whole 95% interval)"
         mark = ", extrapolated" if self.extrapolated and self.reached else ""
-        ends = f"95% interval {self.said(self.low, digits)} to {self.said(self.high, digits)}"
-        return f"{self.said(self.value, digits)} ({ends}{mark})"
+        return f"{value} (95% interval {self.said(self.low, digits)} to {self.said(self.high, digits)}{mark})"
 
 
 @dataclass(frozen=True)
@@ -86,7 +93,7 @@ class Crossover:
             sure = self.certain >= TAILS[1] / 100
             return f"No crossover: {later} is ahead of {sooner} throughout{'' if sure else ', though not detectably'}."
         doubt = "" if self.detected else " That there is a crossover at all is not certain."
-        return f"From about {self.size.words()} images per class {later} overtakes {sooner}.{doubt}"
+        return f"From about {self.size.words(unit=' images per class')} {later} overtakes {sooner}.{doubt}"
 
 
 def images_needed(fit: Fit, wanted: float) -> Bounded:
