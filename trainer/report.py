@@ -20,6 +20,7 @@ from core.checkpoints import RunMeta, Store, open_store
 from core.data.specs import family_of
 from core.errors import BadRequest
 from core.metrics import METRICS
+from core.metrics.conformal import needed
 from core.metrics.thresholds import Aim
 from core.results import Run, by_series, drawn_runs
 from core.storage import write_atomically
@@ -111,8 +112,10 @@ def report_on(store: Store, asked: Asked) -> dict[str, Any]:
     """The report as data: numbers, texts, lists and mappings only; what is undefined is None.
 
     Raises:
-        BadRequest: if no run of the data set, or of the size, is stored, or the target is not one of its classes.
+        BadRequest: if no run of the data set, or of the size, is stored, the target is not one of its classes, or the
+            level cannot be had.
     """
+    needed(asked.level)
     metas = [
         meta
         for meta in store.metas(asked.dataset)

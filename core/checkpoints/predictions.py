@@ -101,7 +101,12 @@ def completed(meta: RunMeta, folder: Path) -> RunMeta:
     missing = [name for name in METRICS if name not in meta.metrics or name not in meta.metrics_at_half]
     if not missing:
         return meta
-    scores = scores_of(meta, read_predictions(folder))
+    stored = read_predictions(folder)
+    if stored.logits.shape[1:] != (len(meta.labels),):
+        raise CorruptRun(
+            f"{PREDICTIONS_FILE} does not fit the record: its logits are not of {len(meta.labels)} classes"
+        )
+    scores = scores_of(meta, stored)
     try:
         found = [{name: round(measure(one, name)[name], 6) for name in missing} for one in (scores, scores.at(0.5))]
     except (IndexError, ValueError) as error:

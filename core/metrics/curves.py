@@ -11,7 +11,7 @@ so.
 References:
     Cortes et al. 1993, Learning curves: asymptotic values and rate of convergence (NIPS 6).
     Viering and Loog 2021, The shape of learning curves, arXiv:2103.10948.
-    Small-sample factor of the seeds' part: Hesterberg 2015, arXiv:1411.5279.
+    Small-sample factor of the seeds' part (expanded percentiles): Hesterberg 2015, arXiv:1411.5279.
 """
 
 from __future__ import annotations
@@ -21,9 +21,10 @@ from dataclasses import dataclass, field, replace
 from typing import TypeVar
 
 import numpy as np
+from scipy import stats
 
 from core.errors import BadRequest
-from core.metrics.intervals import TAILS
+from core.metrics.intervals import LEVEL, TAILS
 from core.metrics.measures import METRICS
 
 REACH = 4  # times the largest measured size, beyond which nothing is said
@@ -187,7 +188,7 @@ def _fit(measured: Measured, taken: Mapping[int, np.ndarray]) -> Fit:
 
 
 def _mean_over_seeds(found: Mapping[int, np.ndarray], taken: Mapping[int, np.ndarray]) -> np.ndarray:
-    """(B + 1,) means over seeds taken so often, spread as far as so few seeds would be."""
+    """(B + 1,) means over seeds taken so often, spread as far as Student's t says for so few seeds."""
     rows = np.array([found[seed] for seed in found])  # (K, B + 1)
     plain = rows.mean(axis=0)
     if len(rows) == 1:
@@ -195,7 +196,8 @@ def _mean_over_seeds(found: Mapping[int, np.ndarray], taken: Mapping[int, np.nda
     often = np.array([taken[seed] for seed in found], dtype=float)  # (K, B)
     total = often.sum(axis=0)
     drawn = np.where(total > 0, (often * rows[:, 1:]).sum(axis=0) / np.maximum(total, 1), plain[1:])
-    wider = np.sqrt(len(rows) / (len(rows) - 1))
+    student = stats.t.ppf((1 + LEVEL) / 2, len(rows) - 1) / stats.norm.ppf((1 + LEVEL) / 2)
+    wider = student * np.sqrt(len(rows) / (len(rows) - 1))
     return np.concatenate([plain[:1], plain[1:] + wider * (drawn - plain[1:])])
 
 
@@ -213,18 +215,29 @@ def fit_power_law(
         (B,) levels a, gains b and exponents c.
     """
     share = precision / precision.sum()
-    x = sizes[None] ** -_EXPONENTS[:, None]  # (E, S)
-    x_mean, y_mean = x @ share, values @ share
-    x_around = (x - x_mean[:, None]) * share
-    gain = np.maximum(-(values @ x_around.T) / (x_around * (x - x_mean[:, None])).sum(axis=1), 0)  # (B, E)
-    level = y_mean[:, None] + gain * x_mean
-    capped = np.maximum((bound - values) @ (x * share).T / (x**2 @ share), 0)
+    coarse = np.broadcast_to(_EXPONENTS, (len(values), len(_EXPONENTS)))
+    _, _, near = _best_of(coarse, sizes, values, share, bound)
+    step = _EXPONENTS[1] / _EXPONENTS[0]
+    fine = np.clip(near[:, None] * np.geomspace(1 / step, step, 15), _EXPONENTS[0], _EXPONENTS[-1])
+    return _best_of(fine, sizes, values, share, bound)
+
+
+def _best_of(
+    exponents: np.ndarray, sizes: np.ndarray, values: np.ndarray, share: np.ndarray, bound: float
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """For each of (B, S) curves the best of its (B, E) exponents, level and gain in closed form."""
+    x = sizes ** -exponents[..., None]  # (B, E, S)
+    y = values[:, None]
+    x_mean, y_mean = x @ share, y @ share
+    around = x - x_mean[..., None]
+    gain = np.maximum(-((around * y) @ share) / (around**2 @ share), 0)
+    level = y_mean + gain * x_mean
+    capped = np.maximum(((bound - y) * x) @ share / (x**2 @ share), 0)
     gain = np.where(level > bound, capped, gain)
     level = np.minimum(level, bound)
-    fitted = level[..., None] - gain[..., None] * x  # (B, E, S)
-    best = (((values[:, None] - fitted) ** 2) @ share).argmin(axis=1)
+    best = ((y - level[..., None] + gain[..., None] * x) ** 2 @ share).argmin(axis=1)
     rows = np.arange(len(values))
-    return level[rows, best], gain[rows, best], _EXPONENTS[best]
+    return level[rows, best], gain[rows, best], exponents[rows, best]
 
 
 def _doubts(fit: Fit, values: np.ndarray, errors: np.ndarray, bound: float) -> list[str]:
