@@ -101,8 +101,8 @@ def _comparisons(every: Sequence[Data]) -> str:
     parts = [
         "## Comparisons",
         "Hierarchical paired bootstrap over seeds and patients: first minus second with its 95% interval, and p "
-        f"corrected by Holm over {len(rows)} {'pair' if len(rows) == 1 else 'pairs'}. Beside it, in how many seeds DeLong (AUROC) or McNemar (decisions) "
-        "differs at 5%, corrected by Holm over all pairs and seeds.",
+        f"corrected by Holm over {len(rows)} {'pair' if len(rows) == 1 else 'pairs'}. Beside it, in how many seeds "
+        "DeLong (AUROC) or McNemar (decisions) differs at 5%, corrected by Holm over all pairs and seeds.",
     ]
     for name in COMPARED:
         test = BESIDE.get(name)
