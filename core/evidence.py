@@ -20,6 +20,7 @@ from core.metrics import METRICS, Estimate, Scores, Spread, between_seeds
 from core.metrics.comparisons import Difference, corrected, paired_difference
 from core.metrics.conformal import Conformal, Coverage, calibrate, check_served_once, coverage
 from core.metrics.curves import Fit, Measured, fit_curves
+from core.metrics.intervals import interval
 from core.metrics.operating import DecisionCurve, Operation, at_thresholds, decision_curve, operate
 from core.metrics.paired_tests import DeLong, McNemar, delong, mcnemar
 from core.metrics.thresholds import Aim, OperatingPoint, fit_operating_point
@@ -51,12 +52,12 @@ class SeedTests:
 
     Attributes:
         seed: of both.
-        delong: of AUROC.
+        delong: of AUROC; None where a class comes from fewer than two test patients.
         mcnemar: of decisions; None for several findings.
     """
 
     seed: int
-    delong: DeLong
+    delong: DeLong | None
     mcnemar: McNemar | None
 
 
@@ -108,6 +109,19 @@ def summary(
     estimates = estimate(runs, names, finding)
     found = drawn_runs(runs, finding)
     return {name: (one, between_seeds([run.values[name][0] for run in found])) for name, one in estimates.items()}
+
+
+def by_class(runs: Sequence[Run], name: str) -> list[Estimate]:
+    """A metric of each class against the rest, or of each finding: mean over runs, with intervals over test images.
+
+    Raises:
+        BadRequest: if the runs are not of one split.
+    """
+    check_comparable([meta for _, meta in runs])
+    tests = [judged(run) for run in runs]
+    weights = weights_for(tests[0].scores.labels, tests[0].groups)
+    found = np.mean([METRICS[name].by_class(one.scores, weights) for one in tests], axis=0)  # (C, B + 1)
+    return [interval(row, len(tests[0].ids), METRICS[name]) for row in found]
 
 
 def compare_runs(
@@ -170,8 +184,15 @@ def seed_tests(runs: Sequence[Run], others: Sequence[Run], finding: int | None =
         if not np.array_equal(first.ids, second.ids):
             raise BadRequest("These runs were judged on different test images and cannot be compared.")
         decisions = None if first.scores.multilabel else mcnemar(first.scores, second.scores)
-        found.append(SeedTests(run[1].seed, delong(first.scores, second.scores, first.groups), decisions))
+        found.append(SeedTests(run[1].seed, _delong(first, second), decisions))
     return found
+
+
+def _delong(first: Judged, second: Judged) -> DeLong | None:
+    try:
+        return delong(first.scores, second.scores, first.groups)
+    except BadRequest:
+        return None
 
 
 def operation(

@@ -62,7 +62,7 @@ def make_run(
     test = test or predictions("test", task, tests, strength, random)
     if change:
         held_out, test = change(held_out, test)
-    name = fields.pop("run", f"{model}-{strategy}-n{size}-s{seed}-{len(fields)}{task[0]}{fields.get('variant', '')}")
+    name = fields.pop("run", f"{model}-{strategy}-n{size}-s{seed}-{len(fields)}{task}{fields.get('variant', '')}")
     p = probabilities_of(held_out.logits, 1.0, task == "multilabel")
     meta = replace(
         example_meta(name), model=model, strategy=strategy, family=MODELS[model].family, train_size=size, seed=seed,

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from core import evidence
-from core.errors import BadRequest
+from core.errors import BadRequest, LeakFound
 from core.metrics import METRICS, measure_by_class
 from core.metrics.comparisons import holm
 from core.metrics.curves import Fit, Measured
@@ -148,7 +148,7 @@ def conformal(series: Runs, level: float, finding: int | None) -> dict[str, Any]
         row: dict[str, Any] = _name(key)
         try:
             found = [evidence.conformal(run, level, finding) for run in runs]
-        except BadRequest as error:
+        except (BadRequest, LeakFound) as error:
             rows.append({**row, "refused": str(error)})
             continue
         holds = np.mean([[one.value for one in measured.holds] for _, measured in found], axis=0)
@@ -255,7 +255,7 @@ def two_stage(
         try:
             found = joint(runs, seconds, series[single], suspicious, aim, STAGE_DRAWS)
             rows.append(row | asdict(found) | {"helps": found.helps, "words": found.verdict()})
-        except BadRequest as error:
+        except (BadRequest, LeakFound) as error:
             rows.append(row | {"refused": str(error)})
     return {"single": _name(single), "sensitivity": sensitivity, "pairs": rows}
 

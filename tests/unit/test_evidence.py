@@ -10,7 +10,7 @@ from core import evidence
 from core.checkpoints import RUN_FILE, open_store, read_predictions, read_run, save_run, scores_of, stored_parts
 from core.draws import drawn_run, weights_for
 from core.errors import BadRequest, CorruptRun, LeakFound
-from core.metrics import METRICS, bootstrap, measure
+from core.metrics import METRICS, bootstrap, measure, measure_by_class
 from core.metrics.comparisons import compare
 from core.metrics.thresholds import Aim, fit_operating_point
 from core.results import by_series, check_comparable, difference, drawn_runs, estimate
@@ -124,6 +124,28 @@ def test_findings_are_compared_on_the_images_known_for_them(runs):
     assert all(one.mcnemar for one in tests)
     assert [one.delong.effect for one in tests] == pytest.approx(found.by_seed)
     assert all(one.mcnemar is None for one in evidence.seed_tests(made[:3], made[3:]))
+
+
+def test_classes_and_findings_have_intervals_of_their_own(runs):
+    several = of(make_families(runs, sizes=(50,), task="multiclass"))[3:]
+    found = evidence.by_class(several, "sensitivity")
+    tests = [evidence.judged(run).scores for run in several]
+    for c, one in enumerate(found):
+        assert one.value == pytest.approx(np.mean([measure_by_class(scores, "sensitivity")[c] for scores in tests]))
+        assert one.low < one.value < one.high
+    findings = of(make_families(runs, sizes=(50,), task="multilabel"))[3:]
+    alone = estimate(findings, ("auroc",), finding=1)["auroc"].value
+    assert evidence.by_class(findings, "auroc")[1].value == pytest.approx(alone)
+
+
+def test_delong_is_left_out_where_one_patient_is_all_there_is_of_a_class(runs):
+    def lone(held_out, test):
+        return held_out, replace(test, groups=np.where(test.labels == 1, "one", test.groups))
+
+    weak, strong = (of([make_run(runs, kind, 50, 0, 2.0, change=lone)]) for kind in (WEAK, STRONG))
+    (found,) = evidence.seed_tests(weak, strong)
+    assert found.delong is None
+    assert found.mcnemar.p <= 1
 
 
 # Draws, kept by content
