@@ -178,7 +178,8 @@ def _measure(every: Runs, finding: int | None) -> None:
         for done, runs in enumerate(every.values()):
             show(done, len(every))
             drawn_runs(runs, finding)
-        show(len(every), len(every))
+        if every:
+            show(len(every), len(every))
 
 
 def _usual_size(metas: Sequence[RunMeta]) -> int | None:

@@ -97,10 +97,13 @@ def by_class(series: Runs) -> list[dict[str, Any]]:
 
 def operating(series: Runs, aim: Aim, target: int | None) -> dict[str, Any] | None:
     """Operating points of the binary task; None where a class or finding must be named first."""
-    if any(runs[0][1].positive is None and target is None for runs in series.values()):
+    meta = next((runs[0][1] for runs in series.values()), None)
+    judged = meta.positive if meta and target is None else target
+    if meta is None or judged is None:
         return None
     return {
         "aim": asdict(aim),
+        "of": meta.labels[judged],
         "title": aim.title,
         "series": [_operation(key, runs, aim, target) for key, runs in series.items()],
     }

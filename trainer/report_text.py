@@ -25,7 +25,7 @@ def as_markdown(content: Data) -> str:
         _families(content["families"]),
         _by_class(content["by_class"], content["about"]["labels"]),
         _comparisons(content["comparisons"]),
-        _operating(content["operating"]),
+        _operating(content["operating"]) if content["families"] else "",
         _calibration(content["calibration"], content["families"]),
         _conformal(content["conformal"], content["about"]),
         _selective(content["selective"]),
@@ -41,7 +41,7 @@ def _about(about: Data) -> str:
     lines = [
         f"# {about['title']}: what {size} labelled images per class buy",
         f"`{about['command']}` wrote this. {about['images']} test images of {about['groups']} patients or lesions; "
-        + (f"judged on {about['target']} against the rest; " if about["target"] else "")
+        + (f"only {about['target']} is judged; " if about["target"] and about["task"] == "multilabel" else "")
         + f"split `{about['split_hash'][:12]}`, images `{about['fingerprint'][:12]}`. All families learnt from the "
         + f"same subsets: {', '.join(f'seed {seed} `{name[:8]}`' for seed, name in about['subsets'].items())}.",
     ]
@@ -117,7 +117,7 @@ def _pair(row: Data) -> str:
 
 def _compared(row: Data, name: str, test: str | None) -> list[str]:
     one = row["metrics"][name]
-    finding = "no detectable difference"
+    finding = "no detectable difference" + (" once corrected" if one["p"] < 0.05 else "")
     if one["detected"]:
         ahead = (one["effect"] > 0) == METRICS[name].higher_is_better
         finding = f"{said(row['first' if ahead else 'second'])} is better"
@@ -152,6 +152,7 @@ def _operating(found: Data | None) -> str:
     return "\n\n".join(
         [
             "## Operating points",
+            f"{found['of']} against the rest. "
             f"Thresholds fitted inside each training subset for {found['title']}; predictive values and counts of "
             f"1,000 people at a prevalence of {aim['prevalence']:.1%}.",
             table(head, rows),
@@ -245,6 +246,8 @@ def _two_stage(found: Data | None) -> str:
 
 
 def _curves(found: Data) -> str:
+    if not found["series"]:
+        return ""
     title, reach = METRICS[found["metric"]].title, found["reach"]
     parts = [
         "## Learning curves",

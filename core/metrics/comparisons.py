@@ -76,7 +76,8 @@ class Difference:
         found = f"{self.effect:+.3f} (95% interval {self.low:+.3f} to {self.high:+.3f}; p {said_p(self.holm)})"
         caution = "" if self.seeds > 1 else " One seed: other training images may turn it."
         if self.winner is None:
-            return f"{title}: no detectable difference between {first} and {second}: {found}.{caution}"
+            many = ", once corrected for the number of comparisons" if self.p < 1 - LEVEL else ""
+            return f"{title}: no detectable difference between {first} and {second}{many}: {found}.{caution}"
         better, worse = (first, second) if self.winner == 0 else (second, first)
         return f"{title}: {better} is better than {worse}, {first} minus {second} {found}.{caution}"
 

@@ -118,7 +118,9 @@ def test_the_verdict_gives_effect_and_interval_first_and_knows_which_way_is_bett
     assert found["auroc"].winner == found["brier"].winner == 0
     assert found["brier"].effect < 0
     assert found["auroc"].verdict("A", "B").startswith("AUROC: A is better than B, A minus B +0.")
-    none = replace(found["auroc"], holm=0.2).verdict("A", "B")
+    lost = replace(found["auroc"], holm=0.2).verdict("A", "B")
+    assert "between A and B, once corrected for the number of comparisons: +0." in lost
+    none = replace(found["auroc"], p=0.2, holm=0.2).verdict("A", "B")
     assert none.startswith("AUROC: no detectable difference between A and B: +0.")
     assert none.index("interval") < none.index("p 0.200")
     assert said_p(0.0002) == "< 0.001"

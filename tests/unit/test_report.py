@@ -106,7 +106,7 @@ def test_leaking_runs_alone_are_shown_and_never_compared(runs):
         make_run(runs, STRONG, 50, seed, 3.0, leaks=7)
     text = as_markdown(report_on(open_store(), asked()))
     assert text.count(LEAK_MARK) == 4
-    assert "## Comparisons" not in text
+    assert sections(text) == ["Kept apart"]
 
 
 def test_the_split_with_most_runs_of_the_comparison_proper_is_reported(families):
@@ -168,7 +168,8 @@ def test_findings_are_judged_one_at_a_time_or_as_their_mean(runs):
     one = report_on(open_store(), asked(size=(50,), target="y"))
     assert one["about"]["images"] < whole["about"]["images"] == 120
     assert one["operating"]["series"][0]["refused"] == ""
-    assert "judged on y against the rest" in as_markdown(one)
+    assert "only y is judged" in as_markdown(one)
+    assert "y against the rest. Thresholds" in as_markdown(one)
     assert "| absent | present |" in as_markdown(one)
 
 
