@@ -27,7 +27,9 @@ lint: $(VENV)/.installed-dev
 	$(BIN)/mypy
 
 results: setup
-	$(BIN)/python -m trainer results --write README.md
+	for document in README.md $(wildcard docs/*.md); do \
+		$(BIN)/python -m trainer results --write $$document || exit 1; \
+	done
 
 test: lint
 	$(BIN)/python -m pytest

@@ -1,17 +1,24 @@
-"""Stored predictions as scores, and runs brought together by series, for tables and pages alike."""
+"""Stored predictions as scores, and runs brought together by series, for tables and pages alike.
+
+Runs are only brought together where they were judged on the same images of the same split; see `check_comparable`.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 
-from core.checkpoints import Predictions, RunMeta, read_predictions
+from core.checkpoints import RunMeta, read_predictions, scores_of
+from core.draws import DrawnRun, drawn_run
 from core.errors import BadRequest
-from core.metrics import Estimate, Scores, bootstrap, bootstrap_difference
-from core.metrics.calibration import probabilities_of
+from core.metrics import METRICS, Estimate, Scores
+from core.metrics.intervals import interval
 from core.models import FAMILY_TITLES, MODELS
+
+Run = tuple[Path, RunMeta]
 
 
 class Series(NamedTuple):
@@ -20,12 +27,6 @@ class Series(NamedTuple):
     model: str
     strategy: str
     variant: str = ""
-
-
-def scores_of(meta: RunMeta, predictions: Predictions) -> Scores:
-    """A run's predictions at its operating point."""
-    probabilities = probabilities_of(predictions.logits, meta.temperature, meta.multilabel)
-    return Scores(probabilities, predictions.labels, meta.positive, meta.threshold, meta.thresholds)
 
 
 def load_scores(folder: Path, meta: RunMeta) -> Scores:
@@ -37,8 +38,46 @@ def load_scores(folder: Path, meta: RunMeta) -> Scores:
     return scores_of(meta, read_predictions(folder))
 
 
+def check_comparable(metas: Sequence[RunMeta]) -> None:
+    """Stops where runs have no common test set.
+
+    Raises:
+        BadRequest: if they are of different data sets, of other images (fingerprint), or of different splits.
+    """
+    for what, found in (
+        ("data sets", {meta.dataset for meta in metas}),
+        ("images (their fingerprints differ)", {meta.fingerprint for meta in metas}),
+        ("splits (their split hashes differ)", {meta.split_hash for meta in metas}),
+    ):
+        if len(found) > 1:
+            named = ", ".join(sorted(one[:12] for one in found))
+            raise BadRequest(
+                f"These runs come from different {what}: {named}. They cannot be compared; train the missing ones on "
+                "the images that are here now."
+            )
+
+
+def drawn_runs(runs: Sequence[Run], finding: int | None = None) -> list[DrawnRun]:
+    """The metrics of comparable runs on common draws of their test images.
+
+    Args:
+        runs: folders and records.
+        finding: the one finding to judge; all by default.
+    Raises:
+        BadRequest: if there is no run, or they were not judged on the same images.
+        CorruptRun: if predictions cannot be read.
+    """
+    if not runs:
+        raise BadRequest("Expected at least one run.")
+    check_comparable([meta for _, meta in runs])
+    found = [drawn_run(folder, meta, finding) for folder, meta in runs]
+    if len({one.images for one in found}) > 1:
+        raise BadRequest("These runs were judged on different test images and cannot be compared.")
+    return found
+
+
 def estimate(
-    runs: list[tuple[Path, RunMeta]], names: tuple[str, ...] | None = None, finding: int | None = None
+    runs: Sequence[Run], names: Sequence[str] | None = None, finding: int | None = None
 ) -> dict[str, Estimate]:
     """The mean of several runs with 95% intervals over the test images, patients drawn whole.
 
@@ -50,33 +89,29 @@ def estimate(
         BadRequest: if the runs were not judged on the same images.
         CorruptRun: if predictions cannot be read.
     """
-    stored = [read_predictions(folder) for folder, _ in runs]
-    if any(not np.array_equal(one.ids, stored[0].ids) for one in stored):
-        raise BadRequest("These runs were judged on different test images and have no common mean.")
-    scores, groups = [load_scores(folder, meta) for folder, meta in runs], stored[0].groups
-    if finding is not None:
-        groups = groups[scores[0].known(finding)]
-        scores = [one.known_finding(finding) for one in scores]
-    return bootstrap(scores, groups, names)
+    found = drawn_runs(runs, finding)
+    return {
+        name: interval(np.mean([one.values[name] for one in found], axis=0), found[0].n, METRICS[name])
+        for name in names or tuple(METRICS)
+    }
 
 
-def difference(
-    runs: list[tuple[Path, RunMeta]], others: list[tuple[Path, RunMeta]], names: tuple[str, ...]
-) -> dict[str, Estimate]:
+def difference(runs: Sequence[Run], others: Sequence[Run], names: Sequence[str]) -> dict[str, Estimate]:
     """The mean of some runs minus the mean of others, with 95% intervals over the test images they share.
+
+    Seeds stay as they are: whether one way is better in general is what `evidence.compare_runs` answers.
 
     Raises:
         BadRequest: if the runs were not judged on the same images.
         CorruptRun: if predictions cannot be read.
     """
-    stored = [read_predictions(folder) for folder, _ in (*runs, *others)]
-    if any(not np.array_equal(one.ids, stored[0].ids) for one in stored):
-        raise BadRequest("These runs were judged on different test images and cannot be compared.")
-    scores = [scores_of(meta, one) for (_, meta), one in zip((*runs, *others), stored, strict=True)]
-    return bootstrap_difference(scores[: len(runs)], scores[len(runs) :], stored[0].groups, names)
+    found = drawn_runs([*runs, *others])
+    sides = found[: len(runs)], found[len(runs) :]
+    means = [{name: np.mean([one.values[name] for one in side], axis=0) for name in names} for side in sides]
+    return {name: interval(means[0][name] - means[1][name], found[0].n) for name in names}
 
 
-def by_series(metas: list[RunMeta]) -> dict[Series, list[RunMeta]]:
+def by_series(metas: Sequence[RunMeta]) -> dict[Series, list[RunMeta]]:
     """Runs by series, by family and then as registered; models that no longer exist are left out."""
     families = list(FAMILY_TITLES)
     order = sorted(MODELS, key=lambda name: families.index(MODELS[name].family))

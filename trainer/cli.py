@@ -14,6 +14,7 @@ from core.runtime import DEVICES
 DEFAULT_SIZES = "10,25,50,100,200"
 DEFAULT_SEEDS = "0,1,2,3,4"
 INTERRUPTED = 130
+RULES = ("balanced", "sensitivity", "youden", "cost")
 
 
 def _names(text: str) -> list[str]:
@@ -150,6 +151,23 @@ def build_parser() -> argparse.ArgumentParser:
     audit.add_argument("--against", help="another data set")
     audit.add_argument("--sources", action="store_true", help="copies of every other set of its kind, by class")
     audit.add_argument("--json", action="store_true", help="print one JSON object a pair")
+
+    report = commands.add_parser("report", help="what the stored runs of a data set prove, with intervals and tests")
+    report.add_argument("--dataset", default="kermany")
+    report.add_argument("--size", type=_sizes, default=None, help="images per class (default: the largest most have)")
+    report.add_argument("--models", type=_names, default=None, help="joined by commas (default: all)")
+    report.add_argument("--strategies", type=_names, default=None, help="joined by commas (default: all)")
+    report.add_argument("--target", help="class or finding to judge against the rest, of a task that is not binary")
+    report.add_argument("--rule", choices=RULES, default="sensitivity", help="what thresholds are fitted for")
+    report.add_argument("--sensitivity", type=float, default=0.95, help="wanted sensitivity (default: 0.95)")
+    report.add_argument("--ratio", type=float, default=1.0, help="false alarms that one missed case outweighs")
+    report.add_argument("--prevalence", type=float, default=0.1, help="where it is to be used (default: 0.1)")
+    report.add_argument("--metric", default="auroc", help="of the learning curves (default: auroc)")
+    report.add_argument("--reach", type=float, default=None, help="value that the curves are to reach")
+    report.add_argument("--level", type=float, default=0.9, help="of the conformal sets (default: 0.9)")
+    report.add_argument("--suspicious", type=_names, help="classes that a screen lets through to a second stage")
+    report.add_argument("--json", action="store_true", help="print one JSON object")
+    report.add_argument("--write", type=Path, metavar="FILE", help="write it as Markdown")
 
     results = commands.add_parser("results", help="every stored run of a data set")
     results.add_argument("--dataset", default="kermany")

@@ -27,6 +27,7 @@ from trainer.datasets import audit, data_get, data_list
 from trainer.imbalance import IMBALANCE
 from trainer.pretraining import pretrain
 from trainer.progress import bar, say
+from trainer.report import report
 from trainer.strategies import STRATEGIES
 from trainer.tables import print_runs, write_tables
 
@@ -115,5 +116,6 @@ COMMANDS: dict[str, Callable[[argparse.Namespace], int]] = {
     "audit": audit,
     "data list": data_list,
     "data get": data_get,
+    "report": report,
     "results": results,
 }

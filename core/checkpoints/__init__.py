@@ -1,13 +1,12 @@
 """The run store: what a run is, and how it is written, read and checked."""
 
 from core.checkpoints.meta import PREDICTIONS_FILE, WEIGHTS_FILE, RunMeta
+from core.checkpoints.predictions import Predictions, read_predictions, scores_of, stored_parts
 from core.checkpoints.store import (
     HISTORY_FILE,
     RUN_FILE,
-    Predictions,
     Store,
     open_store,
-    read_predictions,
     read_run,
     read_weights,
     save_run,
@@ -26,4 +25,6 @@ __all__ = [
     "read_run",
     "read_weights",
     "save_run",
+    "scores_of",
+    "stored_parts",
 ]

@@ -8,12 +8,15 @@ from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any, get_args
 
-from core.metrics import METRICS
 from core.types import Task
 
 WEIGHTS_FILE, PREDICTIONS_FILE = "weights.safetensors", "predictions.npz"
 FORMAT = 1
 MAX_CLASSES, MAX_SIZE = 1000, 2048
+# Every record holds these; a metric added since is computed from the predictions when the run is read.
+_ALWAYS = {
+    "auroc", "auprc", "balanced_accuracy", "accuracy", "sensitivity", "specificity", "precision", "f1", "brier", "ece",
+}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -137,7 +140,7 @@ def _map_of(check: Callable[[Any], bool]) -> Callable[[Any], bool]:
 
 
 def _is_metrics(values: Any) -> bool:
-    return _map_of(_is_number)(values) and set(METRICS) <= set(values)
+    return _map_of(_is_number)(values) and set(values) >= _ALWAYS
 
 
 def _is_channel_values(values: Any) -> bool:

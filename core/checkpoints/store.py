@@ -1,53 +1,33 @@
 """The run store. A run is a folder `<store>/<dataset>/<run>/` that is complete or not there at all.
 
-`run.json` (what was asked, on what, and what came out), `predictions.npz` (out-of-fold or hold-out, and test),
-`history.jsonl` (training curves) and, where kept, `weights.safetensors`. A run is written beside its place and moved
-there in one step; what it names by hash is checked when read; no pickle is ever read.
+`run.json` (what was asked, on what, and what came out), `predictions.npz` (out-of-fold or hold-out, test, and
+calibration where there is any), `history.jsonl` (training curves) and, where kept, `weights.safetensors`. A run is
+written beside its place and moved there in one step; what it names by hash is checked when read; no pickle is read.
 """
 
 from __future__ import annotations
 
-import io
 import json
 import os
 import shutil
 import tempfile
-import zipfile
-import zlib
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
 from core.checkpoints.meta import PREDICTIONS_FILE, WEIGHTS_FILE, RunMeta, from_record
+from core.checkpoints.predictions import Predictions, completed, pack
 from core.errors import CorruptRun
 from core.runtime import runs_folder
 from core.storage import sha256_of_file, write_atomically
+from core.types import JudgedPart
 
 if TYPE_CHECKING:
     import torch
 
 RUN_FILE, HISTORY_FILE = "run.json", "history.jsonl"
-
-
-@dataclass(frozen=True)
-class Predictions:
-    """Stored answers of a run on one part.
-
-    Attributes:
-        ids: (N,) names of the images.
-        groups: (N,) patients or lesions.
-        labels: (N,) class indices, or (N, C) findings of 0, 1 and NaN.
-        logits: (N, C), float32.
-    """
-
-    ids: np.ndarray
-    groups: np.ndarray
-    labels: np.ndarray
-    logits: np.ndarray
 
 
 @dataclass(frozen=True)
@@ -82,6 +62,7 @@ def save_run(
     history: list[dict[str, Any]],
     weights: dict[str, torch.Tensor] | None,
     store: Path | None = None,
+    calibration: Predictions | None = None,
 ) -> Path:
     """Writes a run as a whole; a run already there stays as it is.
 
@@ -92,14 +73,18 @@ def save_run(
         history: rows of the training curves.
         weights: tensors to keep, stored in half precision; None keeps none.
         store: the run store; the default one if None.
+        calibration: predictions on images that serve nothing but conformal calibration; None where there are none.
     Returns:
         the run's folder.
     """
+    parts: dict[JudgedPart, Predictions] = {"validation": validation, "test": test}
+    if calibration is not None:
+        parts["calibration"] = calibration
     folder = (store or runs_folder()) / meta.dataset / meta.run
     folder.parent.mkdir(parents=True, exist_ok=True)
     staging = Path(tempfile.mkdtemp(dir=folder.parent, prefix=f".{meta.run}.", suffix=".partial"))
     try:
-        write_atomically(staging / PREDICTIONS_FILE, _pack({"validation": validation, "test": test}))
+        write_atomically(staging / PREDICTIONS_FILE, pack(parts))
         write_atomically(staging / HISTORY_FILE, "".join(json.dumps(row) + "\n" for row in history).encode())
         if weights is not None:
             from safetensors.torch import save
@@ -114,19 +99,6 @@ def save_run(
         return folder
     finally:
         shutil.rmtree(staging, ignore_errors=True)
-
-
-def _pack(parts: dict[str, Predictions]) -> bytes:
-    arrays = {}
-    for part, predictions in parts.items():
-        arrays[f"{part}_ids"] = np.char.encode(predictions.ids.astype(str), "utf-8")
-        arrays[f"{part}_groups"] = np.char.encode(predictions.groups.astype(str), "utf-8")
-        kind = np.int16 if predictions.labels.ndim == 1 else np.float32
-        arrays[f"{part}_labels"] = predictions.labels.astype(kind)
-        arrays[f"{part}_logits"] = predictions.logits.astype(np.float32)
-    buffer = io.BytesIO()
-    np.savez_compressed(buffer, allow_pickle=False, **arrays)
-    return buffer.getvalue()
 
 
 def _put(staging: Path, folder: Path) -> None:
@@ -147,7 +119,7 @@ def _put(staging: Path, folder: Path) -> None:
 
 
 def read_run(folder: Path) -> RunMeta:
-    """Reads and checks a run.
+    """Reads and checks a run; metrics added since it was stored are computed from its predictions.
 
     Raises:
         CorruptRun: if `run.json` is missing, damaged or of another format, or a file it names is missing or changed.
@@ -162,7 +134,7 @@ def read_run(folder: Path) -> RunMeta:
         raise CorruptRun(f"{Path(error.filename or RUN_FILE).name} cannot be read") from None
     except ValueError as error:
         raise CorruptRun(f"{RUN_FILE} is damaged: {error}") from None
-    return meta
+    return completed(meta, folder)
 
 
 def _digest(path: Path) -> str:
@@ -193,25 +165,6 @@ def _run_folders(store: Path) -> Iterator[Path]:
         for folder in sorted(path for path in dataset.iterdir() if path.is_dir() and not path.is_symlink()):
             if not folder.name.startswith("."):
                 yield folder
-
-
-def read_predictions(folder: Path, part: str = "test") -> Predictions:
-    """The stored predictions of a run on `test` or `validation`.
-
-    Raises:
-        CorruptRun: if the file is missing or damaged.
-    """
-    try:
-        with np.load(folder / PREDICTIONS_FILE, allow_pickle=False) as file:
-            labels = file[f"{part}_labels"]
-            return Predictions(
-                ids=np.char.decode(file[f"{part}_ids"], "utf-8"),
-                groups=np.char.decode(file[f"{part}_groups"], "utf-8"),
-                labels=labels.astype(int if labels.ndim == 1 else float),
-                logits=file[f"{part}_logits"].astype(float),
-            )
-    except (OSError, EOFError, ValueError, KeyError, zipfile.BadZipFile, zlib.error) as error:
-        raise CorruptRun(f"{folder.name}/{PREDICTIONS_FILE} cannot be read ({error})") from None
 
 
 def read_weights(folder: Path) -> dict[str, torch.Tensor]:

@@ -64,13 +64,35 @@ def expected_calibration_error(
     Raises:
         ValueError: if there is no image or bins < 1.
     """
-    if not len(labels) or bins < 1:
-        raise ValueError(f"Expected at least one image and one bin, but got {len(labels)} and {bins}.")
-    weights = np.ones((1, len(labels))) if weights is None else weights
-    confidence = probabilities.max(axis=1)
-    right = (probabilities.argmax(axis=1) == labels).astype(float)
-    which = np.clip(np.ceil(confidence * bins).astype(int) - 1, 0, bins - 1)
-    in_bin = np.eye(bins)[which]  # (N, bins)
-    gap = weights @ ((right - confidence)[:, None] * in_bin)  # (B, bins)
+    if not len(labels):
+        raise ValueError("Expected at least one image, but got none.")
+    return calibration_gap(probabilities.max(axis=1), probabilities.argmax(axis=1) == labels, bins, weights)
+
+
+def calibration_gap(
+    stated: np.ndarray, happened: np.ndarray, bins: int = BINS, weights: np.ndarray | None = None
+) -> np.ndarray:
+    """Mean distance between a stated probability and how often it came true, bin by bin.
+
+    Args:
+        stated: (N,), probabilities.
+        happened: (N,), bool.
+        bins: equal-width bins of probability, at least 1.
+        weights: (B, N) weightings of the images; None for one weighting with all weights 1.
+    Returns:
+        (B,), shares in [0, 1].
+    Raises:
+        ValueError: if there is no image or bins < 1.
+    """
+    if not len(stated) or bins < 1:
+        raise ValueError(f"Expected at least one image and one bin, but got {len(stated)} and {bins}.")
+    weights = np.ones((1, len(stated))) if weights is None else weights
+    in_bin = np.eye(bins)[bin_of(stated, bins)]  # (N, bins)
+    gap = weights @ ((happened - stated)[:, None] * in_bin)  # (B, bins)
     total = weights.sum(axis=1)
     return np.divide(np.abs(gap).sum(axis=1), total, out=np.full(len(total), np.nan), where=total > 0)
+
+
+def bin_of(stated: np.ndarray, bins: int) -> np.ndarray:
+    """(N,) number of the equal-width bin of each probability; a bin holds its upper end, the first also 0."""
+    return np.clip(np.ceil(np.asarray(stated) * bins).astype(int) - 1, 0, bins - 1)

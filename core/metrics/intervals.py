@@ -1,9 +1,11 @@
 """Intervals over test images by the bootstrap, patients drawn whole, classes kept at their counts of patients.
 
-Intervals between seeds are another question and are never mixed with these.
+The same drawn images serve every run on a test set, so that runs can be subtracted draw by draw (`comparisons`).
+Intervals between seeds (`between_seeds`) are another question and are never mixed with these.
 
 References:
-    Efron and Tibshirani 1993, An introduction to the bootstrap (percentile interval).
+    Efron and Tibshirani 1993, An introduction to the bootstrap (percentile and reflected interval).
+    Wilson 1927, doi:10.1080/01621459.1927.10502953.
 """
 
 from __future__ import annotations
@@ -12,11 +14,15 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from scipy import stats
 
-from core.metrics.measures import METRICS, Metric, Scores
+from core.metrics.measures import METRICS, Metric
+from core.metrics.scores import Scores
 
 DRAWS = 2000
 LEVEL = 0.95
+_BLOCK = 160_000
+TAILS = (100 * (1 - LEVEL) / 2, 100 * (1 + LEVEL) / 2)
 
 
 @dataclass(frozen=True)
@@ -33,6 +39,27 @@ class Estimate:
     low: float
     high: float
     n: int
+
+
+@dataclass(frozen=True)
+class Spread:
+    """How a value differs between seeds, each a draw of training images of its own.
+
+    Attributes:
+        mean: over seeds.
+        sd: standard deviation between seeds; NaN for one seed.
+        lowest, highest: seed.
+        low, high: ends of the 95% interval (Student) of the mean over all seeds there could be; NaN for one seed.
+        seeds: how many.
+    """
+
+    mean: float
+    sd: float
+    lowest: float
+    highest: float
+    low: float
+    high: float
+    seeds: int
 
 
 def draw_weights(labels: np.ndarray, groups: np.ndarray, draws: int = DRAWS, seed: int = 0) -> np.ndarray:
@@ -58,6 +85,44 @@ def draw_weights(labels: np.ndarray, groups: np.ndarray, draws: int = DRAWS, see
     return counts[:, number]
 
 
+def with_once(weights: np.ndarray) -> np.ndarray:
+    """(B, N) -> (B + 1, N): first every image once, then the drawn weights, so that one call measures both."""
+    return np.concatenate([np.ones((1, weights.shape[1])), weights])
+
+
+def measure_drawn(scores: Scores, weights: np.ndarray, names: Sequence[str] | None = None) -> dict[str, np.ndarray]:
+    """(B, N) weights -> metric -> (B,) values; block by block, so that the work stays in the processor's cache.
+
+    Args:
+        scores: predictions.
+        weights: how often each image counts.
+        names: metrics; all by default.
+    """
+    step = max(1, _BLOCK // max(1, weights.shape[1]))
+    blocks = [weights[start : start + step] for start in range(0, len(weights), step)]
+    return {
+        name: np.concatenate([METRICS[name](scores, block) for block in blocks]) for name in names or tuple(METRICS)
+    }
+
+
+def interval(found: np.ndarray, n: int, metric: Metric | None = None) -> Estimate:
+    """A value with the 95% interval that its draws give.
+
+    Args:
+        found: (B + 1,), the value on the images as they are, then on each drawn sample; undefined ones are NaN.
+        n: images.
+        metric: what it measures. The interval of one that drawing again makes larger is reflected about the value and
+            cut at 0; its ends say where the true value lies, which is mostly below the measured one.
+    """
+    value, drawn = float(found[0]), found[1:][~np.isnan(found[1:])]
+    if not len(drawn) or np.isnan(value):
+        return Estimate(value, float("nan"), float("nan"), n)
+    low, high = (float(end) for end in np.percentile(drawn, TAILS))
+    if metric is not None and metric.grows_when_redrawn:
+        low, high = max(0.0, 2 * value - high), max(value, 2 * value - low)
+    return Estimate(value, low, high, n)
+
+
 def bootstrap_difference(
     runs: Sequence[Scores], others: Sequence[Scores], groups: np.ndarray, names: tuple[str, ...], draws: int = DRAWS
 ) -> dict[str, Estimate]:
@@ -72,25 +137,20 @@ def bootstrap_difference(
         names: metrics.
         draws: bootstrap samples.
     """
-    weights = draw_weights(runs[0].labels, groups, draws)
-    once = np.ones((1, len(groups)))
+    weights = with_once(draw_weights(runs[0].labels, groups, draws))
+    sides = [_mean_drawn(side, weights, names) for side in (runs, others)]
+    return {name: interval(sides[0][name] - sides[1][name], len(groups)) for name in names}
 
-    def minus(metric: Metric, drawn: np.ndarray) -> np.ndarray:
-        sides = [np.mean([metric(run, drawn) for run in side], axis=0) for side in (runs, others)]
-        return sides[0] - sides[1]
 
-    found = {}
-    for name in names:
-        low, high = np.nanpercentile(minus(METRICS[name], weights), [100 * (1 - LEVEL) / 2, 100 * (1 + LEVEL) / 2])
-        value = float(minus(METRICS[name], once)[0])
-        found[name] = Estimate(value, float(low), float(high), len(groups))
-    return found
+def _mean_drawn(runs: Sequence[Scores], weights: np.ndarray, names: Sequence[str] | None) -> dict[str, np.ndarray]:
+    found = [measure_drawn(run, weights, names) for run in runs]
+    return {name: np.mean([one[name] for one in found], axis=0) for name in found[0]}
 
 
 def bootstrap(
     runs: Sequence[Scores], groups: np.ndarray, names: tuple[str, ...] | None = None, draws: int = DRAWS
 ) -> dict[str, Estimate]:
-    """95% percentile intervals over test images for the mean of one or several runs on the same images.
+    """95% intervals over test images for the mean of one or several runs on the same images.
 
     Args:
         runs: predictions for the same images in the same order, one `Scores` a seed; the seeds stay as they are.
@@ -102,13 +162,36 @@ def bootstrap(
     """
     if not runs or any(not np.array_equal(run.labels, runs[0].labels, equal_nan=True) for run in runs):
         raise ValueError("Expected one or more runs on the same test images in the same order.")
-    weights = draw_weights(runs[0].labels, groups, draws)
-    once = np.ones((1, len(groups)))
-    tail = 100 * (1 - LEVEL) / 2
-    found = {}
-    for name in names or tuple(METRICS):
-        metric = METRICS[name]
-        low, high = np.nanpercentile(np.mean([metric(run, weights) for run in runs], axis=0), [tail, 100 - tail])
-        value = np.mean([metric(run, once)[0] for run in runs])
-        found[name] = Estimate(float(value), float(low), float(high), len(groups))
-    return found
+    weights = with_once(draw_weights(runs[0].labels, groups, draws))
+    found = _mean_drawn(runs, weights, names)
+    return {name: interval(one, len(groups), METRICS[name]) for name, one in found.items()}
+
+
+def between_seeds(values: Sequence[float]) -> Spread:
+    """How a metric differs between seeds, on the test images as they are.
+
+    Raises:
+        ValueError: if there is no seed.
+    """
+    found = np.asarray(values, dtype=float)
+    if not len(found):
+        raise ValueError("Expected the value of at least one seed.")
+    mean, lowest, highest = float(found.mean()), float(found.min()), float(found.max())
+    if len(found) == 1:
+        return Spread(mean, float("nan"), lowest, highest, float("nan"), float("nan"), 1)
+    sd = float(found.std(ddof=1))
+    half = float(stats.t.ppf((1 + LEVEL) / 2, len(found) - 1)) * sd / np.sqrt(len(found))
+    return Spread(mean, sd, lowest, highest, mean - half, mean + half, len(found))
+
+
+def wilson(hits: int, n: int) -> Estimate:
+    """A plain proportion of independent images with its 95% Wilson interval.
+
+    Args:
+        hits: images of which it is true, 0 to n.
+        n: images.
+    """
+    if not n:
+        return Estimate(float("nan"), 0.0, 1.0, 0)
+    ends = stats.binomtest(int(hits), int(n)).proportion_ci(LEVEL, method="wilson")
+    return Estimate(hits / n, float(ends.low), float(ends.high), int(n))

@@ -4,79 +4,31 @@ Binary tasks are measured on the positive class at the threshold. With more clas
 class, and class-wise metrics are one-vs-rest means over classes. A task of several findings is measured as so many
 binary tasks, each on the images whose label is known for it, and the mean is taken over the findings that have both
 positive and negative images. A metric that is undefined for a weighting (a class without weight) is NaN there;
-precision without positive decisions is 0, as in scikit-learn.
+precision without positive decisions, and a correlation with something that never changes, are 0, as in scikit-learn.
+
+Every metric can also be had class by class (finding by finding), each against the rest, and as the macro or weighted
+average of these.
+
+References:
+    Matthews correlation for several classes: Gorodkin 2004, doi:10.1016/j.compbiolchem.2004.09.006.
+    Calibration class by class: Kull et al. 2019, arXiv:1910.12656.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 
-from core.metrics.calibration import expected_calibration_error
+from core.metrics.calibration import calibration_gap, expected_calibration_error
+from core.metrics.scores import Scores
 from core.registry import Registry
 
-Weighted = Callable[["Scores", np.ndarray], np.ndarray]
-
-
-@dataclass(frozen=True)
-class Scores:
-    """What is measured.
-
-    Attributes:
-        probabilities: (N, C), rows sum to 1; of findings each column stands alone.
-        labels: (N,), class indices; or (N, C) of 0, 1 and NaN (unknown) for findings.
-        positive: the positive class of a binary task; None for more classes.
-        threshold: probability of the positive class from which the decision is positive; binary tasks only.
-        thresholds: (C,), the same for each finding.
-    """
-
-    probabilities: np.ndarray
-    labels: np.ndarray
-    positive: int | None = None
-    threshold: float = 0.5
-    thresholds: tuple[float, ...] = ()
-
-    @property
-    def multilabel(self) -> bool:
-        """Whether an image may have several findings."""
-        return self.labels.ndim == 2
-
-    def known(self, finding: int) -> np.ndarray:
-        """(N,) bool: the images whose label is known for a finding."""
-        return ~np.isnan(self.labels[:, finding])
-
-    def judged(self) -> list[int]:
-        """The findings that have both positive and negative images."""
-        return [k for k, column in enumerate(self.labels.T) if {0.0, 1.0} <= set(np.rint(column[self.known(k)]))]
-
-    def finding(self, finding: int) -> Scores:
-        """The binary task of one finding, on all images: those of unknown label are to be given no weight."""
-        p = self.probabilities[:, finding]
-        truth = (np.nan_to_num(self.labels[:, finding]) > 0.5).astype(int)
-        return Scores(np.stack([1 - p, p], axis=1), truth, 1, self.thresholds[finding])
-
-    def known_finding(self, finding: int) -> Scores:
-        """The binary task of one finding, on the images of known label."""
-        one, known = self.finding(finding), self.known(finding)
-        return replace(one, probabilities=one.probabilities[known], labels=one.labels[known])
-
-    @property
-    def decisions(self) -> np.ndarray:
-        """(N,), class indices decided for."""
-        if self.positive is None:
-            return self.probabilities.argmax(axis=1)
-        says = self.probabilities[:, self.positive] >= self.threshold
-        return np.where(says, self.positive, 1 - self.positive)
-
-    def classes(self) -> list[int]:
-        """The classes whose one-vs-rest metrics are averaged."""
-        return list(range(self.probabilities.shape[1])) if self.positive is None else [self.positive]
-
-    def at(self, threshold: float) -> Scores:
-        """The same scores at another threshold, of every finding where there are several."""
-        return replace(self, threshold=threshold, thresholds=(threshold,) * len(self.thresholds))
+Weighted = Callable[[Scores, np.ndarray], np.ndarray]
+OfClass = Callable[[Scores, np.ndarray, int], np.ndarray]
+Average = Literal["macro", "weighted"]
 
 
 @dataclass(frozen=True)
@@ -87,38 +39,74 @@ class Metric:
         name: key, as in stored runs.
         title: for people.
         compute: (scores of one class an image, (B, N) weights) -> (B,) values.
+        of_class: the same for one class against the rest.
         higher_is_better: direction.
         meaning: one sentence for people.
+        grows_when_redrawn: whether drawing images again adds to it, as noise does to a distance from 0; its bootstrap
+            intervals are then reflected.
     """
 
     name: str
     title: str
     compute: Weighted
+    of_class: OfClass
     higher_is_better: bool
     meaning: str
+    grows_when_redrawn: bool = False
 
     def __call__(self, scores: Scores, weights: np.ndarray) -> np.ndarray:
         """(B, N) weights -> (B,) values; of findings the mean over those that can be judged."""
         if not scores.multilabel:
             return self.compute(scores, weights)
         found = [self.compute(scores.finding(k), weights * scores.known(k)) for k in scores.judged()]
-        return _mean_of_defined(found) if found else np.full(len(weights), np.nan)
+        return _mean_of_defined(np.array(found)) if found else np.full(len(weights), np.nan)
 
+    def by_class(self, scores: Scores, weights: np.ndarray) -> np.ndarray:
+        """(B, N) weights -> (C, B) values, each class against the rest, each finding on the images known for it."""
+        if scores.multilabel:
+            findings = [(scores.finding(k), weights * scores.known(k)) for k in range(scores.labels.shape[1])]
+            return np.stack([self.of_class(one, known, 1) for one, known in findings])
+        return np.stack([self.of_class(scores, weights, c) for c in range(scores.probabilities.shape[1])])
 
-def _mean_of_defined(values: list[np.ndarray]) -> np.ndarray:
-    """Mean over rows, those that are NaN left out; NaN where all are."""
-    defined = ~np.isnan(values)
-    return _ratio(np.where(defined, values, 0.0).sum(axis=0), defined.sum(axis=0))
+    def averaged(self, scores: Scores, weights: np.ndarray, average: Average) -> np.ndarray:
+        """(B, N) weights -> (B,) means of the class-wise values, classes alike or by their number of images.
+
+        Classes for which the metric is undefined do not count.
+        """
+        values = self.by_class(scores, weights)
+        return _mean_of_defined(values, support(scores, weights) if average == "weighted" else None)
 
 
 METRICS: Registry[Metric] = Registry("metric")
 
 
+def support(scores: Scores, weights: np.ndarray) -> np.ndarray:
+    """(B, N) weights -> (C, B) weight of the images of each class, or with each finding."""
+    if scores.multilabel:
+        return (weights @ (np.nan_to_num(scores.labels) > 0.5)).T
+    return (weights @ np.eye(scores.probabilities.shape[1])[scores.labels]).T
+
+
 def measure(scores: Scores, name: str | None = None) -> dict[str, float]:
     """All metrics (or one) on the images as they are."""
-    once = np.ones((1, len(scores.labels)))
     rows = METRICS.values() if name is None else [METRICS[name]]
-    return {row.name: float(row(scores, once)[0]) for row in rows}
+    return {row.name: float(row(scores, once(scores))[0]) for row in rows}
+
+
+def measure_by_class(scores: Scores, name: str) -> np.ndarray:
+    """(C,) values of a metric, each class or finding against the rest, on the images as they are."""
+    return METRICS[name].by_class(scores, once(scores))[:, 0]
+
+
+def once(scores: Scores) -> np.ndarray:
+    """(1, N): the weighting in which every image counts once."""
+    return np.ones((1, len(scores)))
+
+
+def _mean_of_defined(values: np.ndarray, shares: np.ndarray | None = None) -> np.ndarray:
+    """Mean over rows of (C, B), those that are NaN left out; NaN where all are."""
+    shares = (np.ones_like(values) if shares is None else shares) * ~np.isnan(values)
+    return _ratio((np.nan_to_num(values) * shares).sum(axis=0), shares.sum(axis=0))
 
 
 def _ratio(part: np.ndarray, whole: np.ndarray, empty: float = np.nan) -> np.ndarray:
@@ -126,16 +114,14 @@ def _ratio(part: np.ndarray, whole: np.ndarray, empty: float = np.nan) -> np.nda
 
 
 def _counts(scores: Scores, weights: np.ndarray, c: int) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    """Weight of the hits, false alarms, misses and rightly quiet images of a class: four (B,)."""
     truth, says = scores.labels == c, scores.decisions == c
-    return (
-        weights @ (truth & says).astype(float),
-        weights @ (~truth & says).astype(float),
-        weights @ (truth & ~says).astype(float),
-        weights @ (~truth & ~says).astype(float),
-    )
+    hits, called, there = (weights @ which.astype(float) for which in (truth & says, says, truth))
+    rest = weights.sum(axis=1) - called - there + hits
+    return hits, np.maximum(called - hits, 0), np.maximum(there - hits, 0), np.maximum(rest, 0)
 
 
-def _over_classes(one: Callable[[Scores, np.ndarray, int], np.ndarray]) -> Weighted:
+def _over_classes(one: OfClass) -> Weighted:
     return lambda scores, weights: np.mean([one(scores, weights, c) for c in scores.classes()], axis=0)
 
 
@@ -143,8 +129,17 @@ def _accuracy(scores: Scores, weights: np.ndarray) -> np.ndarray:
     return _ratio(weights @ (scores.labels == scores.decisions).astype(float), weights.sum(axis=1))
 
 
+def _accuracy_of(scores: Scores, weights: np.ndarray, c: int) -> np.ndarray:
+    hits, alarms, missed, quiet = _counts(scores, weights, c)
+    return _ratio(hits + quiet, hits + alarms + missed + quiet)
+
+
 def _balanced_accuracy(scores: Scores, weights: np.ndarray) -> np.ndarray:
     return np.mean([_sensitivity(scores, weights, c) for c in range(scores.probabilities.shape[1])], axis=0)
+
+
+def _balanced_accuracy_of(scores: Scores, weights: np.ndarray, c: int) -> np.ndarray:
+    return (_sensitivity(scores, weights, c) + _specificity(scores, weights, c)) / 2
 
 
 def _sensitivity(scores: Scores, weights: np.ndarray, c: int) -> np.ndarray:
@@ -167,17 +162,31 @@ def _f1(scores: Scores, weights: np.ndarray, c: int) -> np.ndarray:
     return _ratio(2 * hits, 2 * hits + alarms + missed, empty=0.0)
 
 
+def _mcc(scores: Scores, weights: np.ndarray) -> np.ndarray:
+    classes = np.eye(scores.probabilities.shape[1])
+    truth, says = weights @ classes[scores.labels], weights @ classes[scores.decisions]  # (B, C)
+    total = weights.sum(axis=1)
+    right = weights @ (scores.labels == scores.decisions).astype(float)
+    spread = np.sqrt((total**2 - (truth**2).sum(axis=1)) * np.maximum(total**2 - (says**2).sum(axis=1), 0))
+    return np.where(total > 0, _ratio(right * total - (truth * says).sum(axis=1), spread, empty=0.0), np.nan)
+
+
+def _mcc_of(scores: Scores, weights: np.ndarray, c: int) -> np.ndarray:
+    hits, alarms, missed, quiet = _counts(scores, weights, c)
+    spread = np.sqrt((hits + alarms) * (hits + missed) * (quiet + alarms) * (quiet + missed))
+    return np.where(weights.sum(axis=1) > 0, _ratio(hits * quiet - alarms * missed, spread, empty=0.0), np.nan)
+
+
 def _steps(scores: Scores, weights: np.ndarray, c: int) -> tuple[np.ndarray, np.ndarray]:
     """Weight of positives and of negatives at each distinct score, from the highest down: two (B, distinct)."""
     p = scores.probabilities[:, c]
     order = np.argsort(-p, kind="stable")
+    every = weights[:, order]
+    positive = every * (scores.labels == c)[order]
     starts = np.flatnonzero(np.r_[True, np.diff(p[order]) != 0])
-    truth = (scores.labels == c)[order].astype(float)
-    sorted_weights = weights[:, order]
-    return (
-        np.add.reduceat(sorted_weights * truth, starts, axis=1),
-        np.add.reduceat(sorted_weights * (1 - truth), starts, axis=1),
-    )
+    if len(starts) < len(p):
+        every, positive = (np.add.reduceat(one, starts, axis=1) for one in (every, positive))
+    return positive, np.subtract(every, positive, out=every)
 
 
 def _auroc(scores: Scores, weights: np.ndarray, c: int) -> np.ndarray:
@@ -193,28 +202,41 @@ def _auprc(scores: Scores, weights: np.ndarray, c: int) -> np.ndarray:
 
 
 def _brier(scores: Scores, weights: np.ndarray) -> np.ndarray:
-    if scores.positive is None:
-        truth = np.eye(scores.probabilities.shape[1])[scores.labels]
-        error = ((scores.probabilities - truth) ** 2).sum(axis=1)
-    else:
-        error = (scores.probabilities[:, scores.positive] - (scores.labels == scores.positive)) ** 2
-    return _ratio(weights @ error, weights.sum(axis=1))
+    if scores.positive is not None:
+        return _brier_of(scores, weights, scores.positive)
+    truth = np.eye(scores.probabilities.shape[1])[scores.labels]
+    return _ratio(weights @ ((scores.probabilities - truth) ** 2).sum(axis=1), weights.sum(axis=1))
+
+
+def _brier_of(scores: Scores, weights: np.ndarray, c: int) -> np.ndarray:
+    return _ratio(weights @ (scores.probabilities[:, c] - (scores.labels == c)) ** 2, weights.sum(axis=1))
 
 
 def _ece(scores: Scores, weights: np.ndarray) -> np.ndarray:
     return expected_calibration_error(scores.probabilities, scores.labels, weights=weights)
 
 
+def _ece_of(scores: Scores, weights: np.ndarray, c: int) -> np.ndarray:
+    return calibration_gap(scores.probabilities[:, c], scores.labels == c, weights=weights)
+
+
+_AUROC_MEANING = "Chance that a positive image scores above a negative one."
+_MCC_MEANING = "Correlation of decision and truth, from -1 to 1; 0 is chance."
 for _row in (
-    Metric("auroc", "AUROC", _over_classes(_auroc), True, "Chance that a positive image scores above a negative one."),
-    Metric("auprc", "AUPRC", _over_classes(_auprc), True, "Precision averaged over all sensitivities."),
-    Metric("balanced_accuracy", "Balanced accuracy", _balanced_accuracy, True, "Mean share found, class by class."),
-    Metric("accuracy", "Accuracy", _accuracy, True, "Share of images decided rightly."),
-    Metric("sensitivity", "Sensitivity", _over_classes(_sensitivity), True, "Share of positive images called so."),
-    Metric("specificity", "Specificity", _over_classes(_specificity), True, "Share of negative images called so."),
-    Metric("precision", "Precision", _over_classes(_precision), True, "Share of alarms that are right."),
-    Metric("f1", "F1", _over_classes(_f1), True, "Harmonic mean of precision and sensitivity."),
-    Metric("brier", "Brier score", _brier, False, "Mean squared error of the probability."),
-    Metric("ece", "Calibration error (ECE)", _ece, False, "Mean gap between confidence and share right."),
-):
+    Metric("auroc", "AUROC", _over_classes(_auroc), _auroc, True, _AUROC_MEANING),
+    Metric("auprc", "AUPRC", _over_classes(_auprc), _auprc, True, "Precision averaged over all sensitivities."),
+    Metric("balanced_accuracy", "Balanced accuracy", _balanced_accuracy, _balanced_accuracy_of, True,
+           "Mean share found, class by class."),
+    Metric("accuracy", "Accuracy", _accuracy, _accuracy_of, True, "Share of images decided rightly."),
+    Metric("sensitivity", "Sensitivity", _over_classes(_sensitivity), _sensitivity, True,
+           "Share of positive images called so."),
+    Metric("specificity", "Specificity", _over_classes(_specificity), _specificity, True,
+           "Share of negative images called so."),
+    Metric("precision", "Precision", _over_classes(_precision), _precision, True, "Share of alarms that are right."),
+    Metric("f1", "F1", _over_classes(_f1), _f1, True, "Harmonic mean of precision and sensitivity."),
+    Metric("mcc", "Matthews correlation (MCC)", _mcc, _mcc_of, True, _MCC_MEANING),
+    Metric("brier", "Brier score", _brier, _brier_of, False, "Mean squared error of the probability."),
+    Metric("ece", "Calibration error (ECE)", _ece, _ece_of, False, "Mean gap between confidence and share right.",
+           grows_when_redrawn=True),
+):  # fmt: skip
     METRICS.add(_row)

@@ -2,16 +2,92 @@
 
 The fit is smooth on purpose. With ten images a class the best empirical cut jumps from draw to draw; a logistic curve
 through the scores (Platt 1999), both classes given equal weight, crosses one half at the point that maximises
-sensitivity + specificity when its shape holds, and moves far less.
+sensitivity + specificity when its shape holds, and moves far less. That is the operating point of every stored run.
+
+The other rules, for who wants another point, take the images as they are: a wanted sensitivity, the best sum of
+sensitivity and specificity (Youden), the least cost. What a point is worth on test images is in `operating`.
+
+References:
+    Platt 1999, Probabilistic outputs for support vector machines. Youden 1950, doi:10.1002/1097-0142(1950)3:1.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from dataclasses import dataclass
+
 import numpy as np
 from scipy.special import expit, logit
 from sklearn.linear_model import LogisticRegression
+from sklearn.metrics import roc_curve
+
+from core.errors import BadRequest
+from core.metrics.scores import Scores, refuse_test
+from core.registry import Registry
 
 _EDGE = 1e-6
+
+
+@dataclass(frozen=True)
+class Aim:
+    """What an operating point is for.
+
+    Attributes:
+        rule: a name in `RULES`.
+        sensitivity: wanted share of positive images called so.
+        ratio: how many false alarms one missed positive outweighs.
+        prevalence: share of positives where the classifier is to be used.
+    """
+
+    rule: str = "balanced"
+    sensitivity: float = 0.95
+    ratio: float = 1.0
+    prevalence: float = 0.5
+
+    def __post_init__(self) -> None:
+        if not (0 < self.sensitivity < 1 and 0 < self.prevalence < 1 and 0 < self.ratio < np.inf):
+            raise BadRequest(
+                "Expected a wanted sensitivity and a prevalence between 0 and 1 and a cost ratio above 0, but got "
+                f"{self.sensitivity}, {self.prevalence} and {self.ratio}."
+            )
+
+    @property
+    def title(self) -> str:
+        """The aim in words."""
+        return RULES[self.rule].title.format(self)
+
+
+@dataclass(frozen=True)
+class Rule:
+    """A way to fit an operating point.
+
+    Attributes:
+        name: key.
+        title: for people, with the numbers of an aim in it.
+        fit: ((N,) probability of the positive class, (N,) bool truth, aim) -> probability.
+    """
+
+    name: str
+    title: str
+    fit: Callable[[np.ndarray, np.ndarray, Aim], float]
+
+
+@dataclass(frozen=True)
+class OperatingPoint:
+    """A fitted operating point.
+
+    Attributes:
+        threshold: probability of the positive class from which the decision is positive.
+        aim: what it is for.
+        positives, negatives: images it was fitted on.
+        caution: what these images cannot support, "" for nothing.
+    """
+
+    threshold: float
+    aim: Aim
+    positives: int
+    negatives: int
+    caution: str = ""
 
 
 def fit_threshold(probabilities: np.ndarray, labels: np.ndarray) -> float:
@@ -46,3 +122,56 @@ def fit_thresholds(probabilities: np.ndarray, labels: np.ndarray) -> tuple[float
     return tuple(
         fit_threshold(probabilities[known[:, k], k], labels[known[:, k], k] > 0.5) for k in range(labels.shape[1])
     )
+
+
+def fit_operating_point(held_out: Scores, aim: Aim) -> OperatingPoint:
+    """The operating point of a binary task for an aim.
+
+    Args:
+        held_out: images that the classifier did not learn, never of the test set.
+        aim: what it is for.
+    Raises:
+        BadRequest: if these are test images, the task is not binary, or a class is missing.
+    """
+    refuse_test(held_out, "An operating point")
+    p, truth = held_out.positives()
+    positives, negatives = int(truth.sum()), int((~truth).sum())
+    if not positives or not negatives:
+        raise BadRequest(f"Expected held-out images of both classes, but got {positives} and {negatives}.")
+    caution = ""
+    if aim.rule == "sensitivity" and _rank(positives, aim.sensitivity) > positives:
+        caution = (
+            f"{positives} held-out positives support an expected sensitivity of at most "
+            f"{positives / (positives + 1):.1%}, not {aim.sensitivity:.1%}."
+        )
+    threshold = float(np.clip(RULES[aim.rule].fit(p, truth, aim), _EDGE, 1 - _EDGE))
+    return OperatingPoint(threshold, aim, positives, negatives, caution)
+
+
+def _rank(positives: int, wanted: float) -> int:
+    """How many of the held-out positives must lie above, so that the next one does with the wanted probability."""
+    return int(np.ceil(wanted * (positives + 1) - 1e-9))
+
+
+def _at_sensitivity(p: np.ndarray, truth: np.ndarray, aim: Aim) -> float:
+    found = np.sort(p[truth])[::-1]
+    return float(found[min(_rank(len(found), aim.sensitivity), len(found)) - 1])
+
+
+def _best_cut(p: np.ndarray, truth: np.ndarray, gain: float, loss: float) -> float:
+    """The cut with the largest gain x sensitivity - loss x share of false alarms, halfway to the next score below."""
+    alarms, found, cuts = roc_curve(truth, p, drop_intermediate=False)
+    best = int(np.argmax(gain * found - loss * alarms))
+    cut = min(float(cuts[best]), 1.0)
+    return cut if best + 1 == len(cuts) else (cut + float(cuts[best + 1])) / 2
+
+
+RULES: Registry[Rule] = Registry("rule")
+for _row in (
+    Rule("balanced", "both classes alike, by a smooth curve", lambda p, truth, _: fit_threshold(p, truth)),
+    Rule("sensitivity", "a sensitivity of {0.sensitivity:.0%}", _at_sensitivity),
+    Rule("youden", "the best sum of sensitivity and specificity", lambda p, truth, _: _best_cut(p, truth, 1, 1)),
+    Rule("cost", "least cost, a missed case weighing {0.ratio:g} false alarms at a prevalence of {0.prevalence:.1%}",
+         lambda p, truth, aim: _best_cut(p, truth, aim.prevalence * aim.ratio, 1 - aim.prevalence)),
+):  # fmt: skip
+    RULES.add(_row)

@@ -21,7 +21,16 @@ ALLOWED = {
 LAYERS = (
     ("core/registry.py", "core/types.py", "core/errors.py", "core/runtime.py", "core/storage.py"),
     ("core/data/", "core/models/", "core/metrics/"),
-    ("core/explain/", "core/checkpoints/", "core/predictor.py", "core/serving.py", "core/results.py"),
+    (
+        "core/explain/",
+        "core/checkpoints/",
+        "core/predictor.py",
+        "core/serving.py",
+        "core/draws.py",
+        "core/results.py",
+        "core/evidence.py",
+        "core/stages.py",
+    ),
     ("core/ui/",),
 )
 

@@ -34,7 +34,7 @@ def test_the_main_path(trained, tmp_path, capsys):
     rows = lines(capsys)
     assert [row["model"] for row in rows] == ["scratch-cnn", "imagenet-efficientnet-lite0"]
     wanted = {"accuracy", "balanced_accuracy", "sensitivity", "specificity", "precision", "f1", "auroc", "auprc"}
-    assert wanted | {"brier", "ece"} == rows[0]["metrics"].keys() == rows[0]["metrics_at_half"].keys()
+    assert wanted | {"mcc", "brier", "ece"} == rows[0]["metrics"].keys() == rows[0]["metrics_at_half"].keys()
     assert rows[0]["subset_hash"] == rows[1]["subset_hash"]
 
     good, bad = tmp_path / "good.png", tmp_path / "bad.png"

@@ -8,9 +8,10 @@ from core.checkpoints import open_store, save_run
 from core.errors import BadRequest
 from core.metrics import METRICS
 from tests.unit.test_checkpoints import example_meta, example_predictions
-from trainer.tables import headline_table, with_tables
+from trainer.tables import headline_table, with_tables, write_tables
 
-README = Path(__file__).parents[2] / "README.md"
+ROOT = Path(__file__).parents[2]
+DOCUMENTS = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 
 
 def test_a_table_is_computed_from_stored_predictions(runs):
@@ -34,7 +35,18 @@ def test_no_run_no_table(runs):
         headline_table(open_store(runs), "phantom", 2)
 
 
-def test_the_readme_is_up_to_date(monkeypatch):
-    """`make results` writes it anew."""
+@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.name)
+def test_tables_of_documents_are_up_to_date(document, monkeypatch, tmp_path):
+    """`make results` writes them anew; here it must change nothing, and put right what somebody typed in."""
     monkeypatch.delenv("LOWSHOT_RUNS", raising=False)
-    assert with_tables(README.read_text(), open_store()) == README.read_text()
+    store, copy = open_store(), tmp_path / document.name
+    copy.write_text(document.read_text())
+    assert not write_tables(copy, store)
+    if "<!-- results: " in document.read_text():
+        copy.write_text(document.read_text().replace("| 0.9", "| 1.9", 1))
+        assert write_tables(copy, store)
+        assert copy.read_text() == document.read_text()
+
+
+def test_the_readme_has_a_table():
+    assert "<!-- results: " in (ROOT / "README.md").read_text()

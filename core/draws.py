@@ -1,0 +1,115 @@
+"""A run's metrics on drawn test images, kept on disk by content: of the predictions, the operating point and the code.
+
+The same images are drawn for every run on a test set, so intervals of any set of runs, and differences between them,
+follow from these without measuring again. The files can be deleted; they are made again.
+"""
+
+from __future__ import annotations
+
+import io
+import zipfile
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+
+import numpy as np
+
+from core import metrics
+from core.checkpoints import PREDICTIONS_FILE, RunMeta, read_predictions, scores_of
+from core.metrics import METRICS
+from core.metrics.intervals import DRAWS, draw_weights, measure_drawn, with_once
+from core.runtime import cache_folder
+from core.storage import canonical_json, sha256_of, sha256_of_file, write_atomically
+
+_CODE = ("scores.py", "measures.py", "calibration.py", "intervals.py")
+
+
+@dataclass(frozen=True)
+class DrawnRun:
+    """A run's metrics on its test images as they are, and on each draw of them.
+
+    Attributes:
+        values: metric -> (B + 1,), first on the images as they are.
+        images: hash over the images, their labels and groups; equal for runs that can be subtracted.
+        n, groups: test images, and patients or lesions.
+    """
+
+    values: Mapping[str, np.ndarray]
+    images: str
+    n: int
+    groups: int
+
+
+def drawn_run(folder: Path, meta: RunMeta, finding: int | None = None) -> DrawnRun:
+    """Measures a run on drawn test images, or reads what was measured before.
+
+    Args:
+        folder: where it lies.
+        meta: its record.
+        finding: the one finding to judge, on the images of known label; None for all there is.
+    Raises:
+        CorruptRun: if its predictions cannot be read.
+    """
+    place = cache_folder() / "draws" / f"{_key(folder, meta, finding)}.npz"
+    stored = _read(place)
+    if stored is None:
+        stored = _measured(folder, meta, finding)
+        buffer = io.BytesIO()
+        found = np.stack([stored.values[name] for name in METRICS])
+        np.savez(buffer, found=found, images=np.array(stored.images), counts=np.array([stored.n, stored.groups]))
+        write_atomically(place, buffer.getvalue())
+    return stored
+
+
+def _key(folder: Path, meta: RunMeta, finding: int | None) -> str:
+    stated = [meta.positive, meta.threshold, meta.thresholds, meta.temperature, meta.task, finding, DRAWS]
+    predictions = meta.hashes.get(PREDICTIONS_FILE) or sha256_of_file(folder / PREDICTIONS_FILE)
+    return sha256_of([_code(), predictions, canonical_json(stated), *METRICS])
+
+
+@lru_cache(maxsize=1)
+def _code() -> str:
+    """What the numbers depend on beside the run, so that a change of the measures is never answered from the cache."""
+    here = Path(metrics.__file__).parent
+    return sha256_of([*(sha256_of_file(here / name) for name in _CODE), np.__version__])
+
+
+def _read(place: Path) -> DrawnRun | None:
+    try:
+        with np.load(place, allow_pickle=False) as file:
+            found, images, counts = file["found"], str(file["images"]), file["counts"]
+    except (OSError, EOFError, ValueError, KeyError, zipfile.BadZipFile):
+        return None
+    if found.shape != (len(METRICS), DRAWS + 1):
+        return None
+    return DrawnRun(dict(zip(METRICS, found, strict=True)), images, int(counts[0]), int(counts[1]))
+
+
+def _measured(folder: Path, meta: RunMeta, finding: int | None) -> DrawnRun:
+    stored = read_predictions(folder)
+    scores, ids, groups = scores_of(meta, stored), stored.ids, stored.groups
+    if finding is not None:
+        known = scores.known(finding)
+        scores, ids, groups = scores.known_finding(finding), ids[known], groups[known]
+    images = sha256_of([*ids.tolist(), *groups.tolist(), np.ascontiguousarray(scores.labels).tobytes()])
+    return DrawnRun(
+        measure_drawn(scores, weights_for(scores.labels, groups)), images, len(scores), len(np.unique(groups))
+    )
+
+
+def weights_for(labels: np.ndarray, groups: np.ndarray) -> np.ndarray:
+    """(B + 1, N) weights of a test set, first every image once; drawn once for equal labels and groups.
+
+    Args:
+        labels: (N,), class indices, or (N, C) findings.
+        groups: (N,), patients or lesions.
+    """
+    return _weights(labels.tobytes(), str(labels.dtype), labels.shape, tuple(groups.tolist()))
+
+
+@lru_cache(maxsize=4)
+def _weights(labels: bytes, kind: str, shape: tuple[int, ...], groups: tuple[str, ...]) -> np.ndarray:
+    weights = with_once(draw_weights(np.frombuffer(labels, kind).reshape(shape), np.array(groups)))
+    weights.setflags(write=False)
+    return weights

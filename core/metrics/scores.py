@@ -1,0 +1,121 @@
+"""What is measured: probabilities beside the truth, at an operating point, of one part of a data set.
+
+No measure is here (`measures`), and nothing is read from files (`core.results`).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from core.errors import BadRequest
+from core.types import JudgedPart
+
+
+@dataclass(frozen=True)
+class Scores:
+    """A run's answers for the images of one part.
+
+    Attributes:
+        probabilities: (N, C), rows sum to 1; of findings each column stands alone.
+        labels: (N,), class indices; or (N, C) of 0, 1 and NaN (unknown) for findings.
+        positive: the positive class of a binary task; None for more classes.
+        threshold: probability of the positive class from which the decision is positive; binary tasks only.
+        thresholds: (C,), the same for each finding.
+        part: where the images come from. Whatever fits anything takes no test images: see `refuse_test`.
+    """
+
+    probabilities: np.ndarray
+    labels: np.ndarray
+    positive: int | None = None
+    threshold: float = 0.5
+    thresholds: tuple[float, ...] = ()
+    part: JudgedPart = "test"
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    @property
+    def multilabel(self) -> bool:
+        """Whether an image may have several findings."""
+        return self.labels.ndim == 2
+
+    def known(self, finding: int) -> np.ndarray:
+        """(N,) bool: the images whose label is known for a finding."""
+        return ~np.isnan(self.labels[:, finding])
+
+    def judged(self) -> list[int]:
+        """The findings that have both positive and negative images."""
+        return [k for k, column in enumerate(self.labels.T) if {0.0, 1.0} <= set(np.rint(column[self.known(k)]))]
+
+    def finding(self, finding: int) -> Scores:
+        """The binary task of one finding, on all images: those of unknown label are to be given no weight."""
+        p = self.probabilities[:, finding]
+        truth = (np.nan_to_num(self.labels[:, finding]) > 0.5).astype(int)
+        return Scores(np.stack([1 - p, p], axis=1), truth, 1, self.thresholds[finding], part=self.part)
+
+    def known_finding(self, finding: int) -> Scores:
+        """The binary task of one finding, on the images of known label."""
+        return self.finding(finding).of(self.known(finding))
+
+    def of(self, which: np.ndarray) -> Scores:
+        """The same at some positions: (n,) indices or (N,) bool."""
+        return replace(self, probabilities=self.probabilities[which], labels=self.labels[which])
+
+    def merged(self, classes: tuple[int, ...]) -> Scores:
+        """The binary task `one of these classes, or another`, on the summed probabilities of a task of several.
+
+        Args:
+            classes: what counts as positive.
+        Raises:
+            BadRequest: if the task has findings, or `classes` are none or all of its classes.
+        """
+        count = self.probabilities.shape[1]
+        if self.multilabel or not 0 < len(set(classes)) < count or not set(classes) <= set(range(count)):
+            raise BadRequest(f"Expected some, not all, of the classes 0 to {count - 1}, but got {classes}.")
+        p = np.clip(self.probabilities[:, list(classes)].sum(axis=1), 0, 1)
+        truth = np.isin(self.labels, classes).astype(int)
+        return Scores(np.stack([1 - p, p], axis=1), truth, 1, part=self.part)
+
+    @property
+    def decisions(self) -> np.ndarray:
+        """(N,), class indices decided for."""
+        if self.positive is None:
+            return self.probabilities.argmax(axis=1)
+        says = self.probabilities[:, self.positive] >= self.threshold
+        return np.where(says, self.positive, 1 - self.positive)
+
+    def classes(self) -> list[int]:
+        """The classes whose one-vs-rest metrics are averaged."""
+        return list(range(self.probabilities.shape[1])) if self.positive is None else [self.positive]
+
+    def at(self, threshold: float) -> Scores:
+        """The same scores at another threshold, of every finding where there are several."""
+        return replace(self, threshold=threshold, thresholds=(threshold,) * len(self.thresholds))
+
+    def positives(self) -> tuple[np.ndarray, np.ndarray]:
+        """(N,) probability of the positive class and (N,) bool whether the image is positive.
+
+        Raises:
+            BadRequest: if the task is not binary.
+        """
+        if self.positive is None:
+            raise BadRequest("Expected a binary task, or one finding or class of another; choose one first.")
+        return self.probabilities[:, self.positive], self.labels == self.positive
+
+
+def refuse_test(scores: Scores, what: str) -> None:
+    """Stops whatever fits from learning of the test set.
+
+    Args:
+        scores: what is to be fitted on.
+        what: what is being fitted, for the message.
+    Raises:
+        BadRequest: if these are test images.
+    """
+    if scores.part == "test":
+        raise BadRequest(
+            f"{what} is fitted on held-out images of the training subset or on calibration images, but these are "
+            "test images. Read the part 'validation' or 'calibration' of the run."
+        )

@@ -1,0 +1,90 @@
+"""Answering only when sure: the risk among the images that are answered, against how many are.
+
+Sureness is the distance of the decision's probability from where it would turn: the threshold of a binary task, on the
+scale of log odds, or the probability of the likeliest class. No limit is fitted here.
+
+References:
+    El-Yaniv and Wiener 2010, JMLR 11:1605-1641. Geifman and El-Yaniv 2017, arXiv:1705.08500.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from scipy.special import logit
+
+from core.errors import BadRequest
+from core.metrics.intervals import TAILS, Estimate, draw_weights, interval, with_once
+from core.metrics.scores import Scores
+
+_EDGE = 1e-9
+
+
+@dataclass(frozen=True)
+class RiskCurve:
+    """Risk against coverage.
+
+    Attributes:
+        coverage: (T,) shares of images answered, the surest first.
+        risk, low, high: (T,) share of these decided wrongly, with the ends of its 95% interval.
+        area: mean risk over all coverages.
+    """
+
+    coverage: np.ndarray
+    risk: np.ndarray
+    low: np.ndarray
+    high: np.ndarray
+    area: Estimate
+
+
+def sureness(scores: Scores) -> np.ndarray:
+    """(N,), larger for decisions that are further from turning.
+
+    Raises:
+        BadRequest: if there are several findings.
+    """
+    if scores.multilabel:
+        raise BadRequest("Expected one class an image; of several findings choose one first.")
+    if scores.positive is None:
+        return np.asarray(scores.probabilities.max(axis=1))
+    p = np.clip(scores.probabilities[:, scores.positive], _EDGE, 1 - _EDGE)
+    return np.abs(logit(p) - logit(np.clip(scores.threshold, _EDGE, 1 - _EDGE)))
+
+
+def risk_curve(
+    runs: Sequence[Scores], groups: np.ndarray, coverage: np.ndarray | None = None, draws: int = 400
+) -> RiskCurve:
+    """Risk against coverage of a family, the mean over its runs.
+
+    Args:
+        runs: predictions for the same images.
+        groups: (N,), patients or lesions, drawn as a whole.
+        coverage: (T,) shares above 0, up to 1; 5% to all by default.
+        draws: bootstrap samples.
+    Raises:
+        BadRequest: if there is no run or there are several findings.
+    """
+    if not runs:
+        raise BadRequest("Expected at least one run.")
+    shares = np.linspace(0.05, 1, 20) if coverage is None else coverage
+    weights = with_once(draw_weights(runs[0].labels, groups, draws))
+    found = np.mean([_risks(run, weights, shares) for run in runs], axis=0)  # (draws + 1, T)
+    low, high = np.percentile(found[1:], TAILS, axis=0)
+    return RiskCurve(shares, found[0], low, high, interval(found.mean(axis=1), len(groups)))
+
+
+def _risks(scores: Scores, weights: np.ndarray, shares: np.ndarray) -> np.ndarray:
+    """(B, N) weights -> (B, T) risk among the surest share of the weight; images equally sure are taken in part."""
+    sure = sureness(scores)
+    order = np.argsort(-sure, kind="stable")
+    starts = np.flatnonzero(np.r_[True, np.diff(sure[order]) != 0])
+    wrong = (scores.decisions != scores.labels)[order]
+    sorted_weights = weights[:, order]
+    answered = np.cumsum(np.add.reduceat(sorted_weights, starts, axis=1), axis=1)
+    errors = np.cumsum(np.add.reduceat(sorted_weights * wrong, starts, axis=1), axis=1)
+    wanted = answered[:, -1:] * shares
+    return np.stack(
+        [np.interp(w, np.r_[0, a], np.r_[0, e]) / w for w, a, e in zip(wanted, answered, errors, strict=True)]
+    )

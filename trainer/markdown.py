@@ -1,0 +1,35 @@
+"""Numbers, intervals and tables as Markdown."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+Data = Mapping[str, Any]
+
+
+def said(series: Data) -> str:
+    """A series in words."""
+    variant = f" [{series['variant']}]" if series.get("variant") else ""
+    return f"{series['model']} {series['strategy']}{variant}"
+
+
+def number(value: float | None, digits: int = 3) -> str:
+    """A number, or a dash where it is undefined."""
+    return "–" if value is None else f"{value:.{digits}f}"
+
+
+def signed(value: float | None) -> str:
+    """A difference with its sign, or a dash where it is undefined."""
+    return "–" if value is None else f"{value:+.3f}"
+
+
+def ranged(one: Data, digits: int = 3) -> str:
+    """A value with its interval."""
+    return f"{number(one['value'], digits)} ({number(one['low'], digits)} to {number(one['high'], digits)})"
+
+
+def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """A Markdown table."""
+    lines = ["| " + " | ".join(head) + " |", "|" + "---|" * len(head)]
+    return "\n".join([*lines, *("| " + " | ".join(row) + " |" for row in rows)])

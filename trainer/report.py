@@ -1,0 +1,236 @@
+"""`report`: everything that the stored runs of a data set prove at one size, as data; `report_text` puts it into words.
+
+Runs that were made otherwise than the comparison proper (variants), or with leaks allowed, are listed apart and enter
+no comparison. Of several splits the one with most runs is reported and the runs of others are counted.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from core.checkpoints import RunMeta, Store, open_store
+from core.data.specs import family_of
+from core.errors import BadRequest
+from core.metrics import METRICS
+from core.metrics.conformal import needed
+from core.metrics.thresholds import Aim
+from core.results import Run, by_series, drawn_runs
+from core.storage import write_atomically
+from trainer import report_sections as sections
+from trainer.progress import bar, say
+from trainer.report_sections import Runs
+from trainer.report_text import as_markdown
+
+
+@dataclass(frozen=True)
+class Asked:
+    """What a report is about.
+
+    Attributes:
+        dataset: name.
+        size: labelled images per class, None for all there are; empty for the size that most series have.
+        models, strategies: to compare; empty for all.
+        target: class or finding to judge against the rest, of a task that is not binary; "" for none.
+        aim: of the operating points.
+        metric: of the learning curves.
+        reach: value of it to be reached; None for what the first series has at its largest size.
+        level: of the conformal sets.
+        suspicious: classes that a screen is to let through to a second stage; empty for no two-stage diagnosis.
+    """
+
+    dataset: str
+    size: tuple[int | None, ...] = ()
+    models: tuple[str, ...] = ()
+    strategies: tuple[str, ...] = ()
+    target: str = ""
+    aim: Aim = field(default_factory=lambda: Aim("sensitivity", prevalence=0.1))
+    metric: str = "auroc"
+    reach: float | None = None
+    level: float = 0.9
+    suspicious: tuple[str, ...] = ()
+
+    @property
+    def command(self) -> str:
+        """The command that makes this report again."""
+        usual = Asked(self.dataset)
+        flags = {
+            "size": "" if not self.size else self.size[0] or "full",
+            "models": ",".join(self.models),
+            "strategies": ",".join(self.strategies),
+            "target": self.target,
+            "metric": "" if self.metric == usual.metric else self.metric,
+            "reach": "" if self.reach is None else self.reach,
+            "suspicious": ",".join(self.suspicious),
+            "level": "" if self.level == usual.level else self.level,
+        }
+        for name in ("rule", "sensitivity", "ratio", "prevalence"):
+            value = getattr(self.aim, name)
+            flags[name] = "" if value == getattr(usual.aim, name) else value
+        stated = "".join(f" --{name} {value}" for name, value in flags.items() if value != "")
+        return f"python -m trainer report --dataset {self.dataset}{stated}"
+
+
+def report(arguments: argparse.Namespace) -> int:
+    """`report`."""
+    if arguments.size and len(arguments.size) > 1:
+        raise BadRequest(f"A report is about one size, but {len(arguments.size)} were asked for.")
+    asked = Asked(
+        arguments.dataset,
+        tuple(arguments.size or ()),
+        tuple(arguments.models or ()),
+        tuple(arguments.strategies or ()),
+        arguments.target or "",
+        Aim(arguments.rule, arguments.sensitivity, arguments.ratio, arguments.prevalence),
+        METRICS[arguments.metric].name,
+        arguments.reach,
+        arguments.level,
+        tuple(arguments.suspicious or ()),
+    )
+    store = open_store()
+    for place, why in store.problems.items():
+        say(f"left out: {place}: {why}")
+    content = report_on(store, asked)
+    if arguments.write:
+        write_atomically(arguments.write, as_markdown(content).encode())
+        say(f"{arguments.write}: written")
+    elif arguments.json:
+        print(json.dumps(content))
+    else:
+        print(as_markdown(content), end="")
+    return 0
+
+
+def report_on(store: Store, asked: Asked) -> dict[str, Any]:
+    """The report as data: numbers, texts, lists and mappings only; what is undefined is None.
+
+    Raises:
+        BadRequest: if no run of the data set, or of the size, is stored, the target is not one of its classes, or the
+            level cannot be had.
+    """
+    needed(asked.level)
+    metas = [
+        meta
+        for meta in store.metas(asked.dataset)
+        if meta.model in (asked.models or (meta.model,)) and meta.strategy in (asked.strategies or (meta.strategy,))
+    ]
+    if not metas:
+        raise BadRequest(f"No such run of {asked.dataset} is stored. Make some: python -m trainer curve --dataset ...")
+    proper = [meta for meta in metas if not meta.variant and not meta.leaks]
+    split = Counter(meta.split_hash for meta in proper or metas).most_common(1)[0][0]
+    here = [meta for meta in metas if meta.split_hash == split]
+    proper = [meta for meta in proper if meta.split_hash == split]
+    every = _runs(store, proper)
+    size = asked.size[0] if asked.size else _usual_size(proper or here)
+    series = {key: chosen for key, runs in every.items() if (chosen := [r for r in runs if r[1].train_size == size])}
+    if proper and not series:
+        raise BadRequest(f"No run of {asked.dataset} with {size or 'all'} images per class is stored.")
+    target = _index_of(here[0], asked.target) if asked.target else None
+    finding = target if here[0].multilabel else None
+    _measure(every, finding)
+    content = {
+        "about": _about(metas, here, [run for runs in series.values() for run in runs], size, asked, finding),
+        "families": [sections.family(key, runs, finding) for key, runs in series.items()],
+        "comparisons": sections.comparisons(series, finding),
+        "by_class": sections.by_class(series) if here[0].positive is None and finding is None else [],
+        "operating": sections.operating(series, asked.aim, target),
+        "calibration": sections.calibration(series, finding),
+        "conformal": sections.conformal(series, asked.level, finding),
+        "selective": sections.selective(series, finding),
+        "two_stage": sections.two_stage(
+            series,
+            _screens(store, here[0], size) if asked.suspicious else {},
+            tuple(_index_of(here[0], label) for label in asked.suspicious),
+            asked.aim.sensitivity,
+        ),
+        "curves": sections.curves(every, asked.metric, asked.reach, size, finding),
+        "apart": [_apart(meta) for meta in metas if meta.variant or meta.leaks],
+    }
+    plain: dict[str, Any] = _plain(content)
+    return plain
+
+
+def _runs(store: Store, metas: Sequence[RunMeta]) -> Runs:
+    folders = {meta.run: folder for folder, meta in store.runs.items()}
+    return {key: [(folders[meta.run], meta) for meta in group] for key, group in by_series(metas).items()}
+
+
+def _screens(store: Store, of: RunMeta, size: int | None) -> dict[str, Runs]:
+    """Binary runs on the images of the same set, which may screen for runs of several classes."""
+    found: dict[str, list[RunMeta]] = {}
+    for meta in store.metas():
+        related = family_of(meta.dataset) == family_of(of.dataset) and meta.dataset != of.dataset
+        if related and meta.positive is not None and meta.train_size == size and not meta.variant and not meta.leaks:
+            found.setdefault(meta.dataset, []).append(meta)
+    return {dataset: _runs(store, metas) for dataset, metas in found.items()}
+
+
+def _measure(every: Runs, finding: int | None) -> None:
+    """Measures what the cache does not hold yet, with a bar where that takes time."""
+    with bar("measuring on drawn test images", "series") as show:
+        for done, runs in enumerate(every.values()):
+            show(done, len(every))
+            drawn_runs(runs, finding)
+        if every:
+            show(len(every), len(every))
+
+
+def _usual_size(metas: Sequence[RunMeta]) -> int | None:
+    """The size that most series have; of several the largest."""
+    counts = Counter(size for group in by_series(metas).values() for size in {meta.train_size for meta in group})
+    return max(counts, key=lambda size: (counts[size], size or math.inf))
+
+
+def _index_of(meta: RunMeta, label: str) -> int:
+    if meta.positive is not None or label not in meta.labels:
+        raise BadRequest(
+            f"{meta.dataset} has no class or finding {label!r} to judge against the rest; its task is {meta.task} with "
+            f"{', '.join(meta.labels)}."
+        )
+    return meta.labels.index(label)
+
+
+def _about(
+    metas: Sequence[RunMeta],
+    here: Sequence[RunMeta],
+    runs: Sequence[Run],
+    size: int | None,
+    asked: Asked,
+    finding: int | None,
+) -> dict[str, Any]:
+    first = here[0]
+    counts = drawn_runs(runs[:1], finding)[0] if runs else None
+    return {
+        "command": asked.command, "dataset": first.dataset, "title": first.dataset_title, "task": first.task,
+        "labels": first.labels, "positive": None if first.positive is None else first.labels[first.positive],
+        "target": asked.target, "synthetic": first.synthetic, "size": size, "split_hash": first.split_hash,
+        "fingerprint": first.fingerprint, "images": counts.n if counts else 0, "groups": counts.groups if counts else 0,
+        "notes": first.notes, "other_splits": len(metas) - len(here),
+        "short": sorted({label for _, meta in runs for label in meta.short}),
+        "subsets": {str(meta.seed): meta.subset_hash for _, meta in runs},
+    }  # fmt: skip
+
+
+def _apart(meta: RunMeta) -> dict[str, Any]:
+    names = ("run", "model", "strategy", "variant", "leaks", "train_size", "seed", "metrics")
+    return {name: getattr(meta, name) for name in names}
+
+
+def _plain(value: Any) -> Any:
+    """Numbers, texts, lists and mappings only; NaN and infinity, which JSON does not know, become None."""
+    if isinstance(value, Mapping):
+        return {str(key): _plain(one) for key, one in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(one) for one in value]
+    if isinstance(value, float | np.floating):
+        return float(value) if math.isfinite(value) else None
+    if isinstance(value, np.integer):
+        return int(value)
+    return value
