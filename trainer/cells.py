@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, replace
 from itertools import product
 from types import MappingProxyType
+from typing import Any
 
 import numpy as np
 
@@ -21,9 +22,12 @@ from core.runtime import library_versions
 from core.storage import canonical_json, sha256_of
 from trainer.config import Cell, Settings
 from trainer.imbalance import IMBALANCE, imbalance_for
+from trainer.losses import LOSSES, loss_for, own_loss
+from trainer.optimisers import OPTIMISERS, SCHEDULES, optimiser_for
+from trainer.options import OPTIONS, checked
 from trainer.strategies import STRATEGIES, Strategy
 
-_NO_OPTIONS: Mapping[str, str] = MappingProxyType({})
+_NO_OPTIONS: Mapping[str, Any] = MappingProxyType({})
 _CODE = 2  # raised when a change of the program changes results
 
 
@@ -44,19 +48,30 @@ def settings_of(spec: ModelSpec, strategy: Strategy) -> Settings:
     return replace(strategy.settings, **spec.settings)  # type: ignore[arg-type]
 
 
-def _asked(usual: Settings, options: Mapping[str, str]) -> Settings:
-    """Settings with what a user asks for, names checked and brought into one order.
+def _asked(usual: Settings, strategy: Strategy, options: Mapping[str, Any], labels: np.ndarray) -> Settings:
+    """Settings with what a user asks for, and what comes with it; names are checked and brought into one order.
 
     Raises:
-        UnknownName: if an augmentation, preprocessing step or way to meet imbalance does not exist.
-        BadRequest: if some cannot work together.
+        UnknownName: if an option, or what it names, does not exist.
+        BadRequest: if the strategy does not take an option, or some cannot work together.
     """
-    settings = replace(usual, **{name: value for name, value in options.items() if value})  # type: ignore[arg-type]
+    stated = checked(options)
+    if not_taken := [OPTIONS[name].flag for name in stated if name not in strategy.takes]:
+        taken = ", ".join(OPTIONS[name].flag for name in strategy.takes)
+        raise BadRequest(f"{strategy.name} does not take {not_taken[0]}; it takes {taken}.")
+    if "loss" in stated:
+        row = LOSSES[stated["loss"]]
+        stated = ({"optimizer": row.optimizer} if row.optimizer else {}) | stated
+        stated["loss"] = "" if row.name == own_loss(labels) else row.name
+    if stated.get("optimizer", usual.optimizer) != usual.optimizer:
+        stated = {**OPTIMISERS[stated["optimizer"]].settings, **stated}
+    settings = replace(usual, **stated)
     augmenter(settings.augment)
     return replace(
         settings,
         preparation=preparation(settings.preparation).name,
         imbalance=IMBALANCE[settings.imbalance].name,
+        schedule=SCHEDULES[settings.schedule].name,
     )
 
 
@@ -69,13 +84,13 @@ def pairs_that_go(
     return fits, [pair for pair in every if pair not in fits]
 
 
-def prepare(cell: Cell, dataset: Dataset, options: Mapping[str, str] = _NO_OPTIONS) -> Prepared:
+def prepare(cell: Cell, dataset: Dataset, options: Mapping[str, Any] = _NO_OPTIONS) -> Prepared:
     """Draws the subset and names the run; cheap, so that a sweep can ask the store before it trains.
 
     Args:
         cell: what to train.
         dataset: its data set.
-        options: settings in which it is to depart from the strategy's own: `augment`, `preparation`, `imbalance`.
+        options: settings in which it is to depart from the strategy's own, by the names of `trainer.options`.
     Raises:
         UnknownName: if an option names what does not exist.
         BadRequest: if the model and strategy do not go together, or the task is not one this program trains.
@@ -86,13 +101,14 @@ def prepare(cell: Cell, dataset: Dataset, options: Mapping[str, str] = _NO_OPTIO
         raise BadRequest(f"{spec.name} does not go with {strategy.name}; it goes with {', '.join(spec.strategies)}.")
     if dataset.spec.dims == 3:
         raise BadRequest(f"{dataset.spec.name} holds volumes; this version trains models of images only.")
-    usual = settings_of(spec, strategy)
-    settings = _asked(usual, options)
-    steps = preparation(settings.preparation)
-    spec = replace(spec, image=steps.spec(spec.image))
     subset = dataset.subset(cell.train_size, cell.seed)
     labels = dataset.listing.labels[subset.indices]
+    usual = settings_of(spec, strategy)
+    settings = _asked(usual, strategy, options, labels)
+    steps = preparation(settings.preparation)
+    spec = replace(spec, image=steps.spec(spec.image))
     imbalance = imbalance_for(settings.imbalance, labels, settings.augment)
+    optimiser_for(settings, loss_for(settings, labels, len(dataset.labels)))
     _check_judgeable(dataset)
     weights = weights_of(spec, dataset.spec.name)
     start = {"size": spec.image.size, "start": weights.sha256 or f"random, seed {cell.seed}"}

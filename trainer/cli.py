@@ -10,6 +10,7 @@ from pathlib import Path
 
 from core.errors import LowshotError
 from core.runtime import DEVICES
+from trainer import options
 
 DEFAULT_SIZES = "10,25,50,100,200"
 DEFAULT_SEEDS = "0,1,2,3,4"
@@ -56,14 +57,8 @@ def _add_training(parser: argparse.ArgumentParser) -> None:
         "--allow-leaks", action="store_true",
         help="train although copies or patients cross between the parts; the run and every page will say so",
     )  # fmt: skip
-    parser.add_argument("--imbalance", help="how class imbalance is met; python -m trainer list shows the ways")
     parser.add_argument("--device", choices=DEVICES, default="auto")
     parser.add_argument("--json", action="store_true", help="print one JSON object a run")
-
-
-def _add_settings(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--augment", help="augmentations joined by + (default: the strategy's)")
-    parser.add_argument("--preparation", help="preprocessing steps joined by + (default: none)")
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -80,8 +75,8 @@ def build_parser() -> argparse.ArgumentParser:
     run.add_argument("--size", type=_sizes, required=True, help="labelled images a class, or full")
     run.add_argument("--seed", type=_seeds, default=[0])
     run.add_argument("--again", action="store_true", help="train anew and compare with the stored run")
-    _add_settings(run)
     _add_training(run)
+    options.add_flags(run)
 
     curve = commands.add_parser("curve", help="learning curves: every model and strategy that go together")
     _add_data(curve)
@@ -90,8 +85,8 @@ def build_parser() -> argparse.ArgumentParser:
     curve.add_argument("--sizes", type=_sizes, default=_sizes(DEFAULT_SIZES), help=f"(default: {DEFAULT_SIZES})")
     curve.add_argument("--seeds", type=_seeds, default=_seeds(DEFAULT_SEEDS), help=f"(default: {DEFAULT_SEEDS})")
     curve.add_argument("--keep-weights", choices=("served", "all", "none"), default="served")
-    _add_settings(curve)
     _add_training(curve)
+    options.add_flags(curve)
 
     ablate = commands.add_parser(
         "ablate", help="augmentations and preprocessing steps: none, each alone, in pairs, and all together"
@@ -106,6 +101,7 @@ def build_parser() -> argparse.ArgumentParser:
     ablate.add_argument("--sizes", type=_sizes, default=_sizes("50"), help="(default: 50)")
     ablate.add_argument("--seeds", type=_seeds, default=_seeds("0,1,2"), help="(default: 0,1,2)")
     _add_training(ablate)
+    options.add_flags(ablate, leave_out=("augment", "preparation"))
 
     pretrain = commands.add_parser("pretrain", help="further train the ImageNet encoder on the medical corpus")
     pretrain.add_argument("--target", default="kermany", help="the set the encoder must never have seen")

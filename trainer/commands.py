@@ -25,6 +25,8 @@ from trainer.answers import find_run, predict
 from trainer.curves import ablate, curve, run
 from trainer.datasets import audit, data_get, data_list
 from trainer.imbalance import IMBALANCE
+from trainer.losses import LOSSES
+from trainer.optimisers import OPTIMISERS, SCHEDULES
 from trainer.pretraining import pretrain
 from trainer.progress import bar, say
 from trainer.strategies import STRATEGIES
@@ -45,16 +47,22 @@ def list_all(arguments: argparse.Namespace) -> int:
     for strategy in STRATEGIES.values():
         print(f"  {strategy.name:28} {strategy.meaning}")
     print("Augmentations (--augment, several joined by +)")
-    for name, rows in PRESETS.items():
-        print(f"  {name:28} {', '.join(rows) or 'images as they are'}")
+    for name, parts in PRESETS.items():
+        print(f"  {name:28} {', '.join(parts) or 'images as they are'}")
     for augmentation in AUGMENTATIONS.values():
         print(f"  {augmentation.name:28} {augmentation.ranges}. {augmentation.caveat}")
     print("Preprocessing (--preparation, several joined by +)")
     for step in PREPROCESSING.values():
         print(f"  {step.name:28} {step.meaning} {step.caveat}")
-    print("Imbalance (--imbalance)")
-    for way in IMBALANCE.values():
-        print(f"  {way.name:28} {way.meaning}")
+    for title, rows in (
+        ("Imbalance (--imbalance)", IMBALANCE),
+        ("Losses (--loss); class-weighted: --imbalance class-weights", LOSSES),
+        ("Optimisers (--optimizer)", OPTIMISERS),
+        ("Schedules of the learning rate (--schedule)", SCHEDULES),
+    ):
+        print(title)
+        for row in rows.values():
+            print(f"  {row.name:28} {row.meaning}")
     return 0
 
 

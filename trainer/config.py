@@ -16,8 +16,8 @@ class Settings:
         epochs: passes over the labelled images.
         min_steps: optimiser steps at least; more epochs are made where a subset is so small that they are fewer.
         batch_size: images a step.
-        lr: peak learning rate (AdamW, one cycle).
-        weight_decay: of AdamW.
+        lr: peak learning rate.
+        weight_decay: of the optimiser.
         augment: name of an augmentation, or of several joined by `+`.
         preparation: names of preprocessing steps joined by `+`; "" for none.
         imbalance: name of a way to meet class imbalance.
@@ -28,6 +28,11 @@ class Settings:
         layer_decay: factor of the rate from each layer of the encoder to the one before it.
         frozen_below: share of `lr` below which a layer of the encoder stays frozen.
         folds: parts of the cross-validation inside the subset, or one in `folds` held out where a network is trained.
+        loss: name of a loss; "" for the one that goes with the labels: cross-entropy, or masked-bce for findings.
+        label_smoothing: share of each label that is spread over all classes.
+        optimizer: name of an optimiser.
+        schedule: name of a schedule of the learning rate.
+        clip: norm at which the gradients of a network are clipped.
     """
 
     epochs: int
@@ -44,6 +49,11 @@ class Settings:
     folds: int = 5
     preparation: str = ""
     imbalance: str = "none"
+    loss: str = ""
+    label_smoothing: float = 0.0
+    optimizer: str = "adamw"
+    schedule: str = "one-cycle"
+    clip: float = 5.0
 
     def stated(self) -> dict[str, Any]:
         """What differs from the defaults; a run is named by it, so that a setting added later renames no older run."""

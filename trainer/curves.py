@@ -8,6 +8,7 @@ import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -27,6 +28,7 @@ from trainer import sweep
 from trainer.ablations import combinations_of
 from trainer.cells import Prepared, pairs_that_go, prepare
 from trainer.config import Cell
+from trainer.options import asked as asked_of
 from trainer.progress import bar, say
 from trainer.tables import print_runs
 
@@ -38,7 +40,7 @@ class Asked:
     """A cell with the settings in which it departs from its strategy's own."""
 
     cell: Cell
-    options: dict[str, str]
+    options: dict[str, Any]
 
     @property
     def title(self) -> str:
@@ -63,17 +65,13 @@ def dataset_of(arguments: argparse.Namespace) -> Dataset:
     return dataset
 
 
-def _options(arguments: argparse.Namespace) -> dict[str, str]:
-    return {name: getattr(arguments, name) or "" for name in ("augment", "preparation", "imbalance")}
-
-
 def run(arguments: argparse.Namespace) -> int:
     """`run`."""
     if len(arguments.size) != 1 or len(arguments.seed) != 1:
         raise BadRequest("run takes one size and one seed; use curve for several.")
     dataset = dataset_of(arguments)
     cell = Cell(dataset.spec.name, arguments.model, arguments.strategy, arguments.size[0], arguments.seed[0])
-    asked = Asked(cell, _options(arguments))
+    asked = Asked(cell, asked_of(arguments))
     prepared = prepare(cell, dataset, asked.options)
     stored = open_store().folder_of(prepared.meta.run)
     if stored and not arguments.again:
@@ -158,9 +156,9 @@ def _answer(
 def curve(arguments: argparse.Namespace) -> int:
     """`curve`."""
     pairs = _pairs(arguments.models, arguments.strategies)
-    dataset = dataset_of(arguments)
+    dataset, options = dataset_of(arguments), asked_of(arguments)
     every = [
-        Asked(Cell(dataset.spec.name, model, strategy, size, seed), _options(arguments))
+        Asked(Cell(dataset.spec.name, model, strategy, size, seed), options)
         for model, strategy in pairs
         for size in arguments.sizes
         for seed in arguments.seeds
@@ -182,7 +180,7 @@ def ablate(arguments: argparse.Namespace) -> int:
             every = [
                 Asked(
                     Cell(dataset.spec.name, model, strategy, size, seed),
-                    {**combination.options, "imbalance": arguments.imbalance or ""},
+                    {**asked_of(arguments), **combination.options},
                 )
                 for combination in combinations
                 for seed in arguments.seeds

@@ -1,4 +1,4 @@
-"""The training loop of whole networks: one cycle of AdamW, early stopping on a hold-out, the best epoch kept."""
+"""The training loop of whole networks: early stopping on a hold-out, the best epoch kept."""
 
 from __future__ import annotations
 
@@ -21,8 +21,10 @@ from core.types import Images, ImageSpec
 from trainer.config import FitData, Settings
 from trainer.imbalance import imbalance_for
 from trainer.losses import as_targets, loss_for, share_right
+from trainer.optimisers import optimiser_for, schedule_for
 
 _EVALUATION_BATCH = 64
+_WARM_UP = 0.2
 
 
 def predict_logits(
@@ -58,7 +60,7 @@ def train_network(
 
     Args:
         model: the classifier.
-        groups_of_parameters: AdamW parameter groups, each with its peak `lr`.
+        groups_of_parameters: parameter groups, each with its peak `lr`.
         learn: images learnt from.
         hold_out: images that decide when to stop.
         image: the encoder's input.
@@ -76,21 +78,25 @@ def train_network(
     random = np.random.default_rng(seed)
     augment = augmenter(settings.augment)
     imbalance = imbalance_for(settings.imbalance, learn.labels, settings.augment)
-    loss_of, weights = loss_for(learn.labels), imbalance.weights(learn.labels, learn.classes)
+    row = loss_for(settings, learn.labels, learn.classes)
+    loss_of = row.build(settings, learn.classes, learn.labels.ndim == 2)
+    if isinstance(loss_of, nn.Module):
+        loss_of.to(device)
+    weights = imbalance.weights(learn.labels, learn.classes)
     weights = weights.to(device) if weights is not None else None
     model.to(device).to(memory_format=torch.channels_last)
     targets = as_targets(learn.labels).to(device)
     shown = int(imbalance.shown(learn.labels).sum()) if targets.ndim == 1 else len(targets)
     per_epoch = max(1, round(shown / settings.batch_size))
     epochs = max(settings.epochs, -(-settings.min_steps // per_epoch))
-    optimiser = torch.optim.AdamW(groups_of_parameters, weight_decay=settings.weight_decay)
-    peaks = [group["lr"] for group in groups_of_parameters]
-    schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, peaks, total_steps=epochs * per_epoch, pct_start=0.2)
+    steps = epochs * per_epoch
+    optimiser = optimiser_for(settings, row).build(groups_of_parameters, settings, loss_of, steps, False)
+    schedule = schedule_for(settings, optimiser, steps, _WARM_UP)
     averaged = AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(settings.average)) if settings.average else None
     judged = cast(Classifier, averaged.module) if averaged else model
     logits = predict_logits(judged, hold_out.images, image, device)
-    best = _Best(judged, logits, _loss(logits, hold_out.labels))
-    history = [_row(0, None, None, logits, hold_out.labels, 0.0)]
+    best = _Best(judged, logits, row.judge(logits, hold_out.labels))
+    history = [_row(0, None, None, best.loss, logits, hold_out.labels, 0.0)]
     began = time.monotonic()
     for epoch in range(1, epochs + 1):
         _training_mode(model, frozen_statistics)
@@ -108,12 +114,12 @@ def train_network(
                 wanted = F.one_hot(wanted, learn.classes).float()
             batch, wanted = augment.mix(normalise(changed, image), wanted, random)
             outputs = model(batch.contiguous(memory_format=torch.channels_last))
-            loss = loss_of.compute(outputs, wanted, weights)
+            loss = loss_of(outputs, wanted, weights)
             if not torch.isfinite(loss):
                 raise BadRequest(f"The loss is no longer a number at epoch {epoch}. Lower the learning rate.")
             optimiser.zero_grad(set_to_none=True)
             loss.backward()
-            nn.utils.clip_grad_norm_(model.parameters(), 5.0)
+            nn.utils.clip_grad_norm_(model.parameters(), settings.clip)
             optimiser.step()
             schedule.step()
             if averaged:
@@ -124,8 +130,9 @@ def train_network(
                 progress((epoch - 1) * per_epoch + step + 1, epochs * per_epoch)
         logits = predict_logits(judged, hold_out.images, image, device)
         seconds = time.monotonic() - began
-        history.append(_row(epoch, total / shown, right / shown, logits, hold_out.labels, seconds))
-        best.offer(judged, logits, _loss(logits, hold_out.labels), epoch)
+        held_out = row.judge(logits, hold_out.labels)
+        history.append(_row(epoch, total / shown, right / shown, held_out, logits, hold_out.labels, seconds))
+        best.offer(judged, logits, held_out, epoch)
         if settings.patience and epoch - best.epoch >= settings.patience:
             break
     model.load_state_dict(best.state)
@@ -154,18 +161,20 @@ def _training_mode(model: nn.Module, frozen_statistics: bool) -> None:
                 module.eval()
 
 
-def _loss(logits: np.ndarray, labels: np.ndarray) -> float:
-    return float(loss_for(labels).compute(torch.from_numpy(logits), as_targets(labels), None))
-
-
 def _row(
-    epoch: int, loss: float | None, accuracy: float | None, logits: np.ndarray, labels: np.ndarray, seconds: float
+    epoch: int,
+    loss: float | None,
+    accuracy: float | None,
+    held_out: float,
+    logits: np.ndarray,
+    labels: np.ndarray,
+    seconds: float,
 ) -> dict[str, Any]:
     return {
         "epoch": epoch,
         "train_loss": loss,
         "train_accuracy": accuracy,
-        "validation_loss": _loss(logits, labels),
+        "validation_loss": held_out,
         "validation_accuracy": share_right(torch.from_numpy(logits), as_targets(labels)),
         "seconds": round(seconds, 2),
     }

@@ -27,8 +27,15 @@ from trainer.embeddings import EmbeddingCache
 from trainer.folds import inner_folds
 from trainer.heads import LOGISTIC_STRENGTHS, fit_logistic, fit_mlp, logits_of, side_by_side
 from trainer.loop import train_network
+from trainer.losses import LOSSES
+from trainer.options import DATA
 
 HEAD = "tapped."
+LEARNT = (
+    *DATA, "loss", "label_smoothing", "optimizer", "schedule", "epochs", "min_steps", "batch_size", "lr",
+    "weight_decay",
+)  # fmt: skip
+NETWORK = (*LEARNT, "clip", "average", "patience")
 
 
 @dataclass(frozen=True)
@@ -53,6 +60,7 @@ class Strategy:
         meaning: one sentence for people.
         settings: defaults.
         fit: trains a model in place on a subset.
+        takes: names of the settings in which a run may depart from its own.
         head_only: the encoder stays as it is, so embeddings can be cached.
         starts_from: the strategy whose result it starts from, with that strategy's own settings.
     """
@@ -62,6 +70,7 @@ class Strategy:
     meaning: str
     settings: Settings
     fit: Fit
+    takes: tuple[str, ...]
     head_only: bool
     starts_from: str | None = None
 
@@ -140,9 +149,7 @@ def fit_finetune(model: Classifier, spec: ModelSpec, data: FitData, settings: Se
     """The head first, on frozen embeddings; then the deeper layers with it, the deeper the faster."""
     learnt, held = inner_folds(data.labels, data.groups, settings.folds, context.seed)[0]
     learn, hold_out = data.part(learnt), data.part(held)
-    start = replace(STRATEGIES["frozen"].settings, preparation=settings.preparation, imbalance=settings.imbalance)
-    if not augmenter(settings.augment).mixes:
-        start = replace(start, augment=settings.augment)
+    start = _settings_of_head(settings)
     embeddings = _embeddings(model, spec, learn, start, context)
     model.head.layers = fit_mlp(model.head.layers, embeddings, learn.labels, start, context.seed)
     logits, history = train_network(
@@ -161,6 +168,19 @@ def fit_finetune(model: Classifier, spec: ModelSpec, data: FitData, settings: Se
         progress=context.progress,
     )
     return Fitted(held, logits, "", _hold_out_in_words(settings), history)
+
+
+def _settings_of_head(settings: Settings) -> Settings:
+    """How the head is trained before the encoder: as `frozen` does, on the same images and by the same loss.
+
+    Mixed images have no embeddings to cache, and a loss with an optimiser of its own wants a start by the usual one.
+    """
+    start = replace(STRATEGIES["frozen"].settings, preparation=settings.preparation, imbalance=settings.imbalance)
+    if not augmenter(settings.augment).mixes:
+        start = replace(start, augment=settings.augment)
+    if not settings.loss or not LOSSES[settings.loss].optimizer:
+        start = replace(start, loss=settings.loss, label_smoothing=settings.label_smoothing)
+    return start
 
 
 def fit_scratch(model: Classifier, spec: ModelSpec, data: FitData, settings: Settings, context: Context) -> Fitted:
@@ -196,6 +216,7 @@ STRATEGIES.add(
         meaning="Every weight is learnt from the subset alone.",
         settings=Settings(epochs=60, min_steps=400, batch_size=32, lr=1e-3, weight_decay=1e-2, patience=20),
         fit=fit_scratch,
+        takes=NETWORK,
         head_only=False,
     )
 )
@@ -206,6 +227,7 @@ STRATEGIES.add(
         meaning="The encoder stays as it is; only the head learns.",
         settings=Settings(epochs=10, min_steps=30, batch_size=64, lr=1e-3, weight_decay=1e-2, views=4),
         fit=fit_frozen,
+        takes=LEARNT,
         head_only=True,
     )
 )
@@ -216,6 +238,7 @@ STRATEGIES.add(
         meaning="The simplest head there is, as a control of the MLP.",
         settings=Settings(epochs=1, min_steps=1, batch_size=64, lr=0.0, weight_decay=0.0, views=4),
         fit=fit_frozen_logistic,
+        takes=DATA,
         head_only=True,
     )
 )
@@ -236,6 +259,7 @@ STRATEGIES.add(
             frozen_below=0.2,
         ),
         fit=fit_finetune,
+        takes=(*NETWORK, "layer_decay"),
         head_only=False,
         starts_from="frozen",
     )
