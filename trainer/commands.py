@@ -70,7 +70,7 @@ def evaluate(arguments: argparse.Namespace) -> int:
     """`evaluate`."""
     from core.predictor import load_classifier
     from core.types import ImageSpec
-    from trainer.loop import predict_logits
+    from trainer.course import predict_logits
 
     folder, meta = find_run(arguments.run)
     if family_of(meta.dataset) not in DATASETS:

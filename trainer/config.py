@@ -120,9 +120,10 @@ class Fitted:
     Attributes:
         judged: positions in the subset of the images that were predicted without having been learnt.
         logits: (J, C), for them.
-        history: rows of the training curve.
         keep: prefix of the tensors that were trained, "" for all.
         selection: how the judged images were set apart, in words.
+        history: rows of the training curve.
+        failed: why the training stopped before its end, with what to change; "" where it did not.
     """
 
     judged: np.ndarray
@@ -130,3 +131,4 @@ class Fitted:
     keep: str
     selection: str
     history: list[dict[str, Any]] = field(default_factory=list)
+    failed: str = ""

@@ -73,17 +73,25 @@ def run(arguments: argparse.Namespace) -> int:
     cell = Cell(dataset.spec.name, arguments.model, arguments.strategy, arguments.size[0], arguments.seed[0])
     asked = Asked(cell, asked_of(arguments))
     prepared = prepare(cell, dataset, asked.options)
-    stored = open_store().folder_of(prepared.meta.run)
+    store = open_store()
+    stored = {folder.name: folder for folder in (*store.runs, *store.failed)}.get(prepared.meta.run)
     if stored and not arguments.again:
-        print_runs([read_run(stored)], arguments.json)
-        return 0
+        return _tell(read_run(stored), arguments.json)
     device = pick_device(arguments.device)
     bank = _bank(prepared, dataset)
     with bar(asked.title, "step") as show:
         if stored:
             return _compare(prepared, dataset, bank, stored, device, show, arguments.json)
         folder = sweep.run_cell(prepared, dataset, bank, "all", device, progress=show)
-    print_runs([read_run(folder)], arguments.json)
+    return _tell(read_run(folder), arguments.json)
+
+
+def _tell(meta: RunMeta, as_json: bool) -> int:
+    """Prints a run; one whose training failed is a "no"."""
+    if meta.failed:
+        say(f"failed: {meta.run}: {meta.failed}")
+        return 1
+    print_runs([meta], as_json)
     return 0
 
 
@@ -124,17 +132,21 @@ def _pairs(models: list[str] | None, strategies: list[str]) -> list[tuple[str, s
 
 def _answer(
     every: list[Asked], dataset: Dataset, arguments: argparse.Namespace, keep_weights: sweep.Keep
-) -> Iterator[tuple[Asked, Path]]:
-    """Trains what the store does not hold yet; a model and strategy that cannot go on are said and left out."""
+) -> Iterator[tuple[int, Path, RunMeta]]:
+    """Trains what the store does not hold yet: the place in the list, the run's folder and its record.
+
+    A model and strategy that cannot go on are said and left out, and so is a run whose training failed.
+    """
     device = pick_device(arguments.device)
-    folders = {folder.name: folder for folder in open_store().runs}
-    failed = set()
+    store = open_store()
+    folders = {folder.name: folder for folder in (*store.runs, *store.failed)}
+    stopped = set()
     seeds, sizes = sorted({row.cell.seed for row in every}), list({row.cell.train_size: 0 for row in every})
     with bar(arguments.command, "run") as show:
-        for done, asked in enumerate(every):
-            show(done, len(every))
+        for place, asked in enumerate(every):
+            show(place, len(every))
             cell = asked.cell
-            if (cell.model, cell.strategy) in failed:
+            if (cell.model, cell.strategy) in stopped:
                 continue
             try:
                 prepared = prepare(cell, dataset, asked.options)
@@ -146,10 +158,14 @@ def _answer(
                         folder = sweep.run_cell(prepared, dataset, bank, keep, device, progress=steps)
                     folders[folder.name] = folder
             except LowshotError as error:
-                failed.add((cell.model, cell.strategy))
+                stopped.add((cell.model, cell.strategy))
                 say(f"stopped: {asked.title}: {error} The rest of it is left out.")
                 continue
-            yield asked, folder
+            meta = read_run(folder)
+            if meta.failed:
+                say(f"failed: {asked.title}: {meta.failed}")
+            else:
+                yield place, folder, meta
         show(len(every), len(every))
 
 
@@ -164,9 +180,9 @@ def curve(arguments: argparse.Namespace) -> int:
         for seed in arguments.seeds
     ]
     answered = 0
-    for _, folder in _answer(every, dataset, arguments, arguments.keep_weights):
+    for _, _, meta in _answer(every, dataset, arguments, arguments.keep_weights):
         answered += 1
-        print_runs([read_run(folder)], arguments.json)
+        print_runs([meta], arguments.json)
     return 0 if answered else 2
 
 
@@ -186,22 +202,32 @@ def ablate(arguments: argparse.Namespace) -> int:
                 for seed in arguments.seeds
             ]
             found: dict[int, list[tuple[Path, RunMeta]]] = {}
-            for place, (_, folder) in enumerate(_answer(every, dataset, arguments, "none")):
-                found.setdefault(place // len(arguments.seeds), []).append((folder, read_run(folder)))
+            for place, folder, meta in _answer(every, dataset, arguments, "none"):
+                found.setdefault(place // len(arguments.seeds), []).append((folder, meta))
             if len(found) < len(combinations):
                 return 2
             for index, combination in enumerate(combinations):
-                _print_ablation(found[index], found[0], combination.title, arguments.json)
+                seeds = {meta.seed for _, meta in found[index]} & {meta.seed for _, meta in found[0]}
+                runs, baseline = ([one for one in found[at] if one[1].seed in seeds] for at in (index, 0))
+                if runs:
+                    _print_ablation(runs, baseline if index else [], combination.title, arguments.json)
     return 0
 
 
 def _print_ablation(
     runs: list[tuple[Path, RunMeta]], baseline: list[tuple[Path, RunMeta]], title: str, as_json: bool
 ) -> None:
-    """One combination: mean over seeds, and the difference from the baseline with its interval over test images."""
+    """One combination: mean over seeds, and the difference from the baseline with its interval over test images.
+
+    Args:
+        runs: of the combination.
+        baseline: of none of the ingredients, on the same seeds; empty for itself.
+        title: of the combination.
+        as_json: whether a program reads it.
+    """
     meta = runs[0][1]
     values = {name: float(np.mean([one.metrics[name] for _, one in runs])) for name in METRICS}
-    against = {} if runs is baseline else difference(runs, baseline, SHOWN)
+    against = difference(runs, baseline, SHOWN) if baseline else {}
     if as_json:
         row = {
             "dataset": meta.dataset, "model": meta.model, "strategy": meta.strategy, "train_size": meta.train_size,

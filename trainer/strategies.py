@@ -29,6 +29,7 @@ from trainer.heads import LOGISTIC_STRENGTHS, fit_logistic, fit_mlp, logits_of, 
 from trainer.loop import train_network
 from trainer.losses import LOSSES
 from trainer.options import DATA
+from trainer.unfinished import Unfinished
 
 HEAD = "tapped."
 LEARNT = (
@@ -40,11 +41,19 @@ NETWORK = (*LEARNT, "clip", "average", "patience")
 
 @dataclass(frozen=True)
 class Context:
-    """Where and how a fit runs."""
+    """Where and how a fit runs.
+
+    Attributes:
+        seed: of everything random.
+        device: where it runs.
+        progress: called with (done, in all) by whatever takes long.
+        unfinished: where a training of a network is kept after each epoch, to go on from after a kill.
+    """
 
     seed: int
     device: torch.device
     progress: Progress | None = None
+    unfinished: Unfinished | None = None
 
 
 Fit = Callable[[Classifier, ModelSpec, FitData, Settings, Context], Fitted]
@@ -152,7 +161,7 @@ def fit_finetune(model: Classifier, spec: ModelSpec, data: FitData, settings: Se
     start = _settings_of_head(settings)
     embeddings = _embeddings(model, spec, learn, start, context)
     model.head.layers = fit_mlp(model.head.layers, embeddings, learn.labels, start, context.seed)
-    logits, history = train_network(
+    trained = train_network(
         model,
         [
             *layer_groups(model.encoder, settings.lr, settings.layer_decay, settings.frozen_below),
@@ -166,8 +175,9 @@ def fit_finetune(model: Classifier, spec: ModelSpec, data: FitData, settings: Se
         context.device,
         frozen_statistics=True,
         progress=context.progress,
+        unfinished=context.unfinished,
     )
-    return Fitted(held, logits, "", _hold_out_in_words(settings), history)
+    return Fitted(held, trained.logits, "", _hold_out_in_words(settings), trained.history, trained.failed)
 
 
 def _settings_of_head(settings: Settings) -> Settings:
@@ -186,7 +196,7 @@ def _settings_of_head(settings: Settings) -> Settings:
 def fit_scratch(model: Classifier, spec: ModelSpec, data: FitData, settings: Settings, context: Context) -> Fitted:
     """Everything from random weights."""
     learnt, held = inner_folds(data.labels, data.groups, settings.folds, context.seed)[0]
-    logits, history = train_network(
+    trained = train_network(
         model,
         [{"params": list(model.parameters()), "lr": settings.lr}],
         data.part(learnt),
@@ -197,8 +207,9 @@ def fit_scratch(model: Classifier, spec: ModelSpec, data: FitData, settings: Set
         context.device,
         frozen_statistics=False,
         progress=context.progress,
+        unfinished=context.unfinished,
     )
-    return Fitted(held, logits, "", _hold_out_in_words(settings), history)
+    return Fitted(held, trained.logits, "", _hold_out_in_words(settings), trained.history, trained.failed)
 
 
 def _folds_in_words(settings: Settings) -> str:

@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
-from types import MappingProxyType
 from typing import Any, Literal
 
 import numpy as np
@@ -25,14 +23,13 @@ from core.results import scores_of
 from core.runtime import describe_device
 from trainer.cells import Prepared
 from trainer.config import Cell, FitData, Fitted
+from trainer.course import predict_logits
 from trainer.heads import logits_of
-from trainer.loop import predict_logits
 from trainer.strategies import Context, embedding_cache
+from trainer.unfinished import Unfinished
 
 Keep = Literal["served", "all", "light", "none"]
 LIGHT_BYTES = 2_000_000
-_NO_OPTIONS: Mapping[str, str] = MappingProxyType({})
-_CODE = 2  # raised when a change of the program changes results
 
 
 def fit_data(prepared: Prepared, dataset: Dataset, bank: np.ndarray) -> FitData:
@@ -58,7 +55,9 @@ def run_cell(
     store: Path | None = None,
     progress: Progress | None = None,
 ) -> Path:
-    """Trains, judges on the test set and stores.
+    """Trains, judges on the test set and stores. A training that a kill interrupted goes on from its last epoch.
+
+    A run whose loss is no longer a number is stored as failed, with the weights of its best epoch until then.
 
     Args:
         prepared: the cell.
@@ -74,7 +73,8 @@ def run_cell(
     began = time.monotonic()
     model = prepared.spec.build(len(dataset.labels), dataset.spec.name, prepared.cell.seed)
     data = fit_data(prepared, dataset, bank)
-    context = Context(prepared.cell.seed, device, progress)
+    unfinished = Unfinished(prepared.meta.run, device)
+    context = Context(prepared.cell.seed, device, progress, unfinished)
     fitted = prepared.strategy.fit(model, prepared.spec, data, prepared.settings, context)
     _round_to_half(model, fitted.keep)
     meta, validation = _operating_point(prepared.meta, fitted, data, dataset)
@@ -88,10 +88,15 @@ def run_cell(
         seconds=round(time.monotonic() - began, 2),
         device=describe_device(device),
         made=datetime.now(UTC).isoformat(timespec="seconds"),
+        failed=fitted.failed,
     )
     state = {k: v for k, v in model.state_dict().items() if k.startswith(fitted.keep)}
-    kept = keep == "all" or (keep == "light" and 2 * sum(v.numel() for v in state.values()) < LIGHT_BYTES)
-    return save_run(meta, validation, test, fitted.history, state if kept else None, store)
+    kept = (
+        keep == "all" or fitted.failed or (keep == "light" and 2 * sum(v.numel() for v in state.values()) < LIGHT_BYTES)
+    )
+    folder = save_run(meta, validation, test, fitted.history, state if kept else None, store)
+    unfinished.remove()
+    return folder
 
 
 def _round_to_half(model: Classifier, prefix: str) -> None:
