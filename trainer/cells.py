@@ -75,12 +75,17 @@ def _asked(usual: Settings, strategy: Strategy, options: Mapping[str, Any], labe
     )
 
 
+def strategies_of(spec: ModelSpec) -> list[str]:
+    """The strategies that go with a model."""
+    return [strategy.name for strategy in STRATEGIES.values() if strategy.goes_with(spec)]
+
+
 def pairs_that_go(
     models: Iterable[str], strategies: Iterable[str]
 ) -> tuple[list[tuple[str, str]], list[tuple[str, str]]]:
     """(model, strategy) pairs that go together, and those that do not."""
     every = list(product(models, strategies))
-    fits = [(model, strategy) for model, strategy in every if STRATEGIES[strategy].name in MODELS[model].strategies]
+    fits = [(model, strategy) for model, strategy in every if STRATEGIES[strategy].goes_with(MODELS[model])]
     return fits, [pair for pair in every if pair not in fits]
 
 
@@ -97,8 +102,10 @@ def prepare(cell: Cell, dataset: Dataset, options: Mapping[str, Any] = _NO_OPTIO
         WeightsUnavailable: if the encoder's weights cannot be had.
     """
     spec, strategy = MODELS[cell.model], STRATEGIES[cell.strategy]
-    if strategy.name not in spec.strategies:
-        raise BadRequest(f"{spec.name} does not go with {strategy.name}; it goes with {', '.join(spec.strategies)}.")
+    if not strategy.goes_with(spec):
+        raise BadRequest(
+            f"{spec.name} does not go with {strategy.name}; it goes with {', '.join(strategies_of(spec))}."
+        )
     if dataset.spec.dims == 3:
         raise BadRequest(f"{dataset.spec.name} holds volumes; this version trains models of images only.")
     subset = dataset.subset(cell.train_size, cell.seed)

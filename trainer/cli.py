@@ -89,14 +89,20 @@ def build_parser() -> argparse.ArgumentParser:
     options.add_flags(curve)
 
     ablate = commands.add_parser(
-        "ablate", help="augmentations and preprocessing steps: none, each alone, in pairs, and all together"
+        "ablate", help="what ingredients of a training are worth: none, each alone, in pairs, and all together"
     )
     _add_data(ablate)
     ablate.add_argument(
-        "--of", type=_names, required=True, help="names joined by commas, such as horizontal-flip,noise,mean-std"
+        "--of",
+        type=_names,
+        required=True,
+        help="joined by commas: augmentations, preprocessing steps, losses, ways to meet imbalance, settings with a "
+        "value; such as horizontal-flip,clahe,class-weights,focal,depth=2",
     )
     ablate.add_argument("--orders", type=_names, default=["each", "pairs", "all"], help="(default: each,pairs,all)")
-    ablate.add_argument("--models", type=_names, required=True, help="joined by commas")
+    ablate.add_argument(
+        "--models", type=_names, required=True, help="joined by commas; each is compared with the first"
+    )
     ablate.add_argument("--strategies", type=_names, default=["scratch", "frozen"], help="(default: scratch,frozen)")
     ablate.add_argument("--sizes", type=_sizes, default=_sizes("50"), help="(default: 50)")
     ablate.add_argument("--seeds", type=_seeds, default=_seeds("0,1,2"), help="(default: 0,1,2)")

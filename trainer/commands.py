@@ -21,8 +21,10 @@ from core.metrics import METRICS, bootstrap
 from core.models import MODELS
 from core.results import by_series, scores_of
 from core.runtime import pick_device
+from trainer.ablations import ablate
 from trainer.answers import find_run, predict
-from trainer.curves import ablate, curve, run
+from trainer.cells import strategies_of
+from trainer.curves import curve, run
 from trainer.datasets import audit, data_get, data_list
 from trainer.imbalance import IMBALANCE
 from trainer.losses import LOSSES
@@ -42,7 +44,7 @@ def list_all(arguments: argparse.Namespace) -> int:
         print(f"  {data.name:28} {use:12} {where:20} {data.title}; {data.licence}")
     print("Models")
     for model in MODELS.values():
-        print(f"  {model.name:28} {model.family:12} {', '.join(model.strategies)}")
+        print(f"  {model.name:28} {model.family:12} {', '.join(strategies_of(model))}")
     print("Strategies")
     for strategy in STRATEGIES.values():
         print(f"  {strategy.name:28} {strategy.meaning}")

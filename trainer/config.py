@@ -33,6 +33,8 @@ class Settings:
         optimizer: name of an optimiser.
         schedule: name of a schedule of the learning rate.
         clip: norm at which the gradients of a network are clipped.
+        depth: stages of the encoder, from the head down, that are fine-tuned; 0 leaves it to `frozen_below`.
+        thaw_every: epochs after which the next stage down starts to learn; 0 starts all at once.
     """
 
     epochs: int
@@ -54,6 +56,8 @@ class Settings:
     optimizer: str = "adamw"
     schedule: str = "one-cycle"
     clip: float = 5.0
+    depth: int = 0
+    thaw_every: int = 0
 
     def stated(self) -> dict[str, Any]:
         """What differs from the defaults; a run is named by it, so that a setting added later renames no older run."""

@@ -23,6 +23,7 @@ from trainer.imbalance import imbalance_for
 from trainer.losses import as_targets, loss_for, share_right
 from trainer.optimisers import optimiser_for, schedule_for
 from trainer.unfinished import state_of
+from trainer.unfreezing import check_thaw, thaw
 
 _EVALUATION_BATCH = 64
 _WARM_UP = 0.2
@@ -91,6 +92,7 @@ class Course:
         self._per_epoch = max(1, round(self._shown / settings.batch_size))
         self._epochs = max(settings.epochs, -(-settings.min_steps // self._per_epoch))
         steps = self._epochs * self._per_epoch
+        check_thaw(groups_of_parameters, self._epochs)
         optimiser = optimiser_for(settings, self._row)
         self._optimiser = optimiser.build(groups_of_parameters, settings, self._loss, steps, False)
         self._schedule = schedule_for(settings, self._optimiser, steps, _WARM_UP)
@@ -119,6 +121,7 @@ class Course:
             NoNumberError: if the loss is no longer a number.
         """
         training_mode(self._model, self._frozen_statistics)
+        thaw(self._optimiser.param_groups, self.done)
         total, right = 0.0, 0.0
         order = self._imbalance.epoch(self._learn.labels, self._random)
         for step, part in enumerate(np.array_split(np.arange(self._shown), self._per_epoch)):

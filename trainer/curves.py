@@ -1,9 +1,8 @@
-"""The commands that train: `run` one cell, `curve` over sizes and seeds, `ablate` over combinations of settings."""
+"""The commands that train: `run` one cell, `curve` over sizes and seeds. `ablate` is in `trainer.ablations`."""
 
 from __future__ import annotations
 
 import argparse
-import json
 import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -22,17 +21,13 @@ from core.data.specs import find_dataset
 from core.errors import BadRequest, LowshotError
 from core.metrics import METRICS
 from core.models import MODELS
-from core.results import difference
 from core.runtime import pick_device
 from trainer import sweep
-from trainer.ablations import combinations_of
 from trainer.cells import Prepared, pairs_that_go, prepare
 from trainer.config import Cell
 from trainer.options import asked as asked_of
 from trainer.progress import bar, say
 from trainer.tables import print_runs
-
-SHOWN = ("auroc", "balanced_accuracy")
 
 
 @dataclass(frozen=True)
@@ -121,7 +116,8 @@ def _compare(
     return 0 if changed < 0.005 else 1
 
 
-def _pairs(models: list[str] | None, strategies: list[str]) -> list[tuple[str, str]]:
+def pairs_of(models: list[str] | None, strategies: list[str]) -> list[tuple[str, str]]:
+    """The models and strategies that are asked for and go together; those that do not are said."""
     pairs, skipped = pairs_that_go(models or list(MODELS), strategies)
     for model, strategy in skipped if models else []:
         say(f"skipped: {model} does not go with {strategy}")
@@ -130,7 +126,7 @@ def _pairs(models: list[str] | None, strategies: list[str]) -> list[tuple[str, s
     return pairs
 
 
-def _answer(
+def answers(
     every: list[Asked], dataset: Dataset, arguments: argparse.Namespace, keep_weights: sweep.Keep
 ) -> Iterator[tuple[int, Path, RunMeta]]:
     """Trains what the store does not hold yet: the place in the list, the run's folder and its record.
@@ -171,7 +167,7 @@ def _answer(
 
 def curve(arguments: argparse.Namespace) -> int:
     """`curve`."""
-    pairs = _pairs(arguments.models, arguments.strategies)
+    pairs = pairs_of(arguments.models, arguments.strategies)
     dataset, options = dataset_of(arguments), asked_of(arguments)
     every = [
         Asked(Cell(dataset.spec.name, model, strategy, size, seed), options)
@@ -180,64 +176,7 @@ def curve(arguments: argparse.Namespace) -> int:
         for seed in arguments.seeds
     ]
     answered = 0
-    for _, _, meta in _answer(every, dataset, arguments, arguments.keep_weights):
+    for _, _, meta in answers(every, dataset, arguments, arguments.keep_weights):
         answered += 1
         print_runs([meta], arguments.json)
     return 0 if answered else 2
-
-
-def ablate(arguments: argparse.Namespace) -> int:
-    """`ablate`: the comparison of combinations, each against none of its ingredients, on the same subsets."""
-    combinations = combinations_of(arguments.of, arguments.orders)
-    pairs = _pairs(arguments.models, arguments.strategies)
-    dataset = dataset_of(arguments)
-    for model, strategy in pairs:
-        for size in arguments.sizes:
-            every = [
-                Asked(
-                    Cell(dataset.spec.name, model, strategy, size, seed),
-                    {**asked_of(arguments), **combination.options},
-                )
-                for combination in combinations
-                for seed in arguments.seeds
-            ]
-            found: dict[int, list[tuple[Path, RunMeta]]] = {}
-            for place, folder, meta in _answer(every, dataset, arguments, "none"):
-                found.setdefault(place // len(arguments.seeds), []).append((folder, meta))
-            if len(found) < len(combinations):
-                return 2
-            for index, combination in enumerate(combinations):
-                seeds = {meta.seed for _, meta in found[index]} & {meta.seed for _, meta in found[0]}
-                runs, baseline = ([one for one in found[at] if one[1].seed in seeds] for at in (index, 0))
-                if runs:
-                    _print_ablation(runs, baseline if index else [], combination.title, arguments.json)
-    return 0
-
-
-def _print_ablation(
-    runs: list[tuple[Path, RunMeta]], baseline: list[tuple[Path, RunMeta]], title: str, as_json: bool
-) -> None:
-    """One combination: mean over seeds, and the difference from the baseline with its interval over test images.
-
-    Args:
-        runs: of the combination.
-        baseline: of none of the ingredients, on the same seeds; empty for itself.
-        title: of the combination.
-        as_json: whether a program reads it.
-    """
-    meta = runs[0][1]
-    values = {name: float(np.mean([one.metrics[name] for _, one in runs])) for name in METRICS}
-    against = difference(runs, baseline, SHOWN) if baseline else {}
-    if as_json:
-        row = {
-            "dataset": meta.dataset, "model": meta.model, "strategy": meta.strategy, "train_size": meta.train_size,
-            "seeds": [one.seed for _, one in runs], "combination": title, "variant": meta.variant, "metrics": values,
-            "difference": {name: [e.value, e.low, e.high] for name, e in against.items()},
-        }  # fmt: skip
-        print(json.dumps(row), flush=True)
-        return
-    figures = []
-    for name in SHOWN:
-        change = f" ({e.value:+.3f}, {e.low:+.3f} to {e.high:+.3f})" if (e := against.get(name)) else ""
-        figures.append(f"{METRICS[name].title} {values[name]:.3f}{change}")
-    print(f"{meta.model} {meta.strategy}  n={meta.train_size or 'full'}  {title:42} {'  '.join(figures)}", flush=True)

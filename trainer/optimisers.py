@@ -104,6 +104,8 @@ def _cuts(steps: int) -> list[int]:
 
 def _one_cycle(optimiser: Optimizer, steps: int, warm_up: float) -> LRScheduler:
     peaks = [group["lr"] for group in optimiser.param_groups]
+    if warm_up * steps == 1:  # PyTorch would divide by the length of a warm-up of one step, which it counts as 0
+        warm_up /= 2
     cycles = "betas" in optimiser.defaults or "momentum" in optimiser.defaults
     return OneCycleLR(optimiser, peaks, total_steps=steps, pct_start=warm_up, cycle_momentum=cycles)
 

@@ -71,6 +71,8 @@ for _row in (
     Option("average", float, "decay a step of the moving average of the weights that is kept; 0 for none", 0),
     Option("patience", int, "epochs without a better hold-out loss until training stops; 0 for a fixed length", 0),
     Option("layer_decay", float, "factor of the rate from each layer to the one before it", 0, above=True),
+    Option("depth", int, "stages of the encoder, from the head down, that are fine-tuned", 1),
+    Option("thaw_every", int, "epochs after which the next stage down starts to learn; 0 for all at once", 0),
 ):
     OPTIONS.add(_row)
 

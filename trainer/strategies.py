@@ -19,7 +19,6 @@ from core.data.banks import Progress
 from core.data.preprocessing import preparation
 from core.metrics.calibration import negative_log_likelihood
 from core.models.classifier import Classifier
-from core.models.encoders import layer_groups
 from core.models.specs import ModelSpec
 from core.registry import Registry
 from trainer.config import FitData, Fitted, Settings
@@ -30,6 +29,7 @@ from trainer.loop import train_network
 from trainer.losses import LOSSES
 from trainer.options import DATA
 from trainer.unfinished import Unfinished
+from trainer.unfreezing import groups_of
 
 HEAD = "tapped."
 LEARNT = (
@@ -37,6 +37,7 @@ LEARNT = (
     "weight_decay",
 )  # fmt: skip
 NETWORK = (*LEARNT, "clip", "average", "patience")
+FINETUNED = (*NETWORK, "layer_decay", "depth", "thaw_every")
 
 
 @dataclass(frozen=True)
@@ -72,6 +73,7 @@ class Strategy:
         takes: names of the settings in which a run may depart from its own.
         head_only: the encoder stays as it is, so embeddings can be cached.
         starts_from: the strategy whose result it starts from, with that strategy's own settings.
+        like: a strategy that it goes with every model of; "" where models name it themselves.
     """
 
     name: str
@@ -82,6 +84,11 @@ class Strategy:
     takes: tuple[str, ...]
     head_only: bool
     starts_from: str | None = None
+    like: str = ""
+
+    def goes_with(self, spec: ModelSpec) -> bool:
+        """Whether a model can be trained so."""
+        return self.name in spec.strategies or self.like in spec.strategies
 
 
 STRATEGIES: Registry[Strategy] = Registry("strategy")
@@ -159,14 +166,12 @@ def fit_finetune(model: Classifier, spec: ModelSpec, data: FitData, settings: Se
     learnt, held = inner_folds(data.labels, data.groups, settings.folds, context.seed)[0]
     learn, hold_out = data.part(learnt), data.part(held)
     start = _settings_of_head(settings)
+    of_encoder = groups_of(model.encoder, settings)
     embeddings = _embeddings(model, spec, learn, start, context)
     model.head.layers = fit_mlp(model.head.layers, embeddings, learn.labels, start, context.seed)
     trained = train_network(
         model,
-        [
-            *layer_groups(model.encoder, settings.lr, settings.layer_decay, settings.frozen_below),
-            {"params": list(model.head.parameters()), "lr": settings.lr},
-        ],
+        [*of_encoder, {"params": list(model.head.parameters()), "lr": settings.lr}],
         learn,
         hold_out,
         spec.image,
@@ -253,25 +258,39 @@ STRATEGIES.add(
         head_only=True,
     )
 )
+_FINETUNE = Settings(
+    epochs=15,
+    min_steps=60,
+    batch_size=32,
+    lr=1e-4,
+    weight_decay=1e-2,
+    average=0.98,
+    patience=6,
+    layer_decay=0.75,
+    frozen_below=0.2,
+)
 STRATEGIES.add(
     Strategy(
         name="finetune",
         title="Fine-tuned",
         meaning="The head first, then the deeper layers of the encoder with it at lower rates.",
-        settings=Settings(
-            epochs=15,
-            min_steps=60,
-            batch_size=32,
-            lr=1e-4,
-            weight_decay=1e-2,
-            average=0.98,
-            patience=6,
-            layer_decay=0.75,
-            frozen_below=0.2,
-        ),
+        settings=_FINETUNE,
         fit=fit_finetune,
-        takes=(*NETWORK, "layer_decay"),
+        takes=FINETUNED,
         head_only=False,
         starts_from="frozen",
+    )
+)
+STRATEGIES.add(
+    Strategy(
+        name="finetune-last",
+        title="Last stage fine-tuned",
+        meaning="The head first, then the encoder's last stage with it.",
+        settings=replace(_FINETUNE, depth=1),
+        fit=fit_finetune,
+        takes=FINETUNED,
+        head_only=False,
+        starts_from="frozen",
+        like="finetune",
     )
 )

@@ -97,7 +97,7 @@ def test_unknown_findings_do_not_count():
         parts = [loss(logits[:3].clone().requires_grad_(), labels[:3], None)]
         changed = logits.clone()
         changed[:3, 1], changed[3:, 0] = 9.0, -9.0
-        assert float(loss(changed, labels, None)) == pytest.approx(float(loss(logits, labels, None)))
+        assert loss(changed, labels, None).item() == pytest.approx(loss(logits, labels, None).item())
         assert torch.isfinite(torch.stack(parts)).all()
 
 
@@ -175,6 +175,18 @@ def test_schedules_have_their_shape(name):
         "constant": (1.0, 1.0, 1.0), "step": (1.0, 1.0, 0.01),
     }[name]  # fmt: skip
     assert [rates[0], rates[20], rates[-1]] == pytest.approx(shape, abs=0.011)
+
+
+@pytest.mark.parametrize("name", SCHEDULES)
+@pytest.mark.parametrize("steps", range(1, 12))
+def test_schedules_take_any_number_of_steps(name, steps):
+    optimiser = torch.optim.AdamW([torch.zeros(1, requires_grad=True)], lr=1.0)
+    for warm_up in (0.2, 0.3):
+        schedule = schedule_for(Settings(1, 1, 1, 1.0, 0.0, schedule=name), optimiser, steps, warm_up)
+        for _ in range(steps):
+            optimiser.step()
+            schedule.step()
+            assert 0 <= optimiser.param_groups[0]["lr"] <= 1
 
 
 def test_auc_margin_brings_its_recipe_and_a_run_says_so(phantom):
