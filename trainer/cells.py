@@ -21,10 +21,14 @@ from core.models.specs import ModelSpec, Weights
 from core.runtime import library_versions
 from core.storage import canonical_json, sha256_of
 from trainer.config import Cell, Settings
+from trainer.folds import can_hold_out
 from trainer.imbalance import IMBALANCE, imbalance_for
 from trainer.losses import LOSSES, loss_for, own_loss
+from trainer.maml import ORDERS, check_model
+from trainer.meta import hashes_of, notes_on
 from trainer.optimisers import OPTIMISERS, SCHEDULES, optimiser_for
 from trainer.options import OPTIONS, checked
+from trainer.sources import Source, sources_for
 from trainer.strategies import STRATEGIES, Strategy
 
 _NO_OPTIONS: Mapping[str, Any] = MappingProxyType({})
@@ -33,7 +37,14 @@ _CODE = 2  # raised when a change of the program changes results
 
 @dataclass(frozen=True)
 class Prepared:
-    """A cell with everything that determines its run, before any training."""
+    """A cell with everything that determines its run, before any training.
+
+    Attributes:
+        cell, spec, strategy, settings: what is trained, and how.
+        rows: positions of the subset in the data set.
+        meta: the run's record, so far.
+        sources: what a start is meta-learnt from.
+    """
 
     cell: Cell
     spec: ModelSpec
@@ -41,6 +52,7 @@ class Prepared:
     settings: Settings
     rows: np.ndarray
     meta: RunMeta
+    sources: tuple[Source, ...] = ()
 
 
 def settings_of(spec: ModelSpec, strategy: Strategy) -> Settings:
@@ -116,6 +128,8 @@ def prepare(cell: Cell, dataset: Dataset, options: Mapping[str, Any] = _NO_OPTIO
     spec = replace(spec, image=steps.spec(spec.image))
     imbalance = imbalance_for(settings.imbalance, labels, settings.augment)
     optimiser_for(settings, loss_for(settings, labels, len(dataset.labels)))
+    _check_hold_out(strategy, settings, labels, dataset.parts.groups[subset.indices])
+    sources = _sources(strategy, settings, spec, dataset, cell)
     _check_judgeable(dataset)
     weights = weights_of(spec, dataset.spec.name)
     start = {"size": spec.image.size, "start": weights.sha256 or f"random, seed {cell.seed}"}
@@ -123,6 +137,8 @@ def prepare(cell: Cell, dataset: Dataset, options: Mapping[str, Any] = _NO_OPTIO
     if strategy.starts_from:
         before = STRATEGIES[strategy.starts_from].settings
         config["starts_from"], stated["starts_from"] = asdict(before), before.stated()
+    if sources:
+        config["meta_learnt_from"] = stated["meta_learnt_from"] = hashes_of(sources)
     key = sha256_of([canonical_json([_CODE, asdict(cell), stated, subset.hash, dataset.split_hash])])
     meta = RunMeta(
         run=f"{cell.model}-{cell.strategy}-n{cell.train_size or 'full'}-s{cell.seed}-{key[:8]}",
@@ -146,7 +162,7 @@ def prepare(cell: Cell, dataset: Dataset, options: Mapping[str, Any] = _NO_OPTIO
         subset_hash=subset.hash,
         split_hash=dataset.split_hash,
         fingerprint=dataset.fingerprint,
-        notes=(*dataset.parts.notes, *_unchecked(dataset, weights)),
+        notes=(*dataset.parts.notes, *_unchecked(dataset, weights), *notes_on(sources, settings)),
         leaks=dataset.parts.leaks,
         preparation=steps.of_pixels,
         size=spec.image.size,
@@ -164,7 +180,25 @@ def prepare(cell: Cell, dataset: Dataset, options: Mapping[str, Any] = _NO_OPTIO
         made="",
         versions=library_versions(),
     )
-    return Prepared(cell, spec, strategy, settings, subset.indices, meta)
+    return Prepared(cell, spec, strategy, settings, subset.indices, meta, sources)
+
+
+def _check_hold_out(strategy: Strategy, settings: Settings, labels: np.ndarray, groups: np.ndarray) -> None:
+    """Raises BadRequest where nothing can be held out and the strategy cannot do without."""
+    if not can_hold_out(labels, groups, settings.folds) and (remedy := strategy.alone(settings)):
+        raise BadRequest(f"A class has images of one patient only, so that there is nothing to hold out {remedy}.")
+
+
+def _sources(
+    strategy: Strategy, settings: Settings, spec: ModelSpec, dataset: Dataset, cell: Cell
+) -> tuple[Source, ...]:
+    """What the start is meta-learnt from; nothing where the strategy has no such start."""
+    if not strategy.query_loss:
+        return ()
+    if settings.order and settings.order not in ORDERS:
+        raise BadRequest(f"Expected --order to be one of {', '.join(ORDERS)}, but got {settings.order!r}.")
+    check_model(spec.name, spec.build(len(dataset.labels), dataset.spec.name, cell.seed))
+    return tuple(sources_for(dataset, cell, settings.sources))
 
 
 def _check_judgeable(dataset: Dataset) -> None:

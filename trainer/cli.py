@@ -26,8 +26,8 @@ def _sizes(text: str) -> list[int | None]:
         sizes = [None if part == "full" else int(part) for part in _names(text)]
     except ValueError:
         raise argparse.ArgumentTypeError(f"expected numbers or 'full' joined by commas, but got {text!r}") from None
-    if not sizes or any(size is not None and size < 2 for size in sizes):
-        raise argparse.ArgumentTypeError(f"expected at least 2 images a class, but got {text!r}")
+    if not sizes or any(size is not None and size < 1 for size in sizes):
+        raise argparse.ArgumentTypeError(f"expected at least 1 image a class, but got {text!r}")
     return sizes
 
 

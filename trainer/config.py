@@ -6,6 +6,10 @@ from dataclasses import dataclass, field, fields, replace
 from typing import Any
 
 import numpy as np
+import torch
+
+from core.data.banks import Progress
+from trainer.unfinished import Unfinished
 
 
 @dataclass(frozen=True)
@@ -35,6 +39,14 @@ class Settings:
         clip: norm at which the gradients of a network are clipped.
         depth: stages of the encoder, from the head down, that are fine-tuned; 0 leaves it to `frozen_below`.
         thaw_every: epochs after which the next stage down starts to learn; 0 starts all at once.
+        episodes: tasks of other data sets from which the start is meta-learnt; 0 for none.
+        tasks: of them, before each step of the outer loop.
+        shots, queries: images a class of a task's support and of its query set.
+        inner_lr, inner_steps: of the adaptation to a task's support set while meta-learning.
+        adapt_steps: steps of the adaptation to the subset itself.
+        outer_lr: peak rate of the outer loop.
+        order: what the outer loop sees of the inner one: `second`, `first`, or `anil`, which adapts the head only.
+        sources: data sets that tasks come from, joined by `+`; "" for all that are here and unrelated.
     """
 
     epochs: int
@@ -58,6 +70,16 @@ class Settings:
     clip: float = 5.0
     depth: int = 0
     thaw_every: int = 0
+    episodes: int = 0
+    tasks: int = 0
+    shots: int = 0
+    queries: int = 0
+    inner_lr: float = 0.0
+    inner_steps: int = 0
+    adapt_steps: int = 0
+    outer_lr: float = 0.0
+    order: str = ""
+    sources: str = ""
 
     def stated(self) -> dict[str, Any]:
         """What differs from the defaults; a run is named by it, so that a setting added later renames no older run."""
@@ -136,3 +158,20 @@ class Fitted:
     selection: str
     history: list[dict[str, Any]] = field(default_factory=list)
     failed: str = ""
+
+
+@dataclass(frozen=True)
+class Context:
+    """Where and how a fit runs.
+
+    Attributes:
+        seed: of everything random.
+        device: where it runs.
+        progress: called with (done, in all) by whatever takes long.
+        unfinished: where a training of a network is kept after each epoch, to go on from after a kill.
+    """
+
+    seed: int
+    device: torch.device
+    progress: Progress | None = None
+    unfinished: Unfinished | None = None

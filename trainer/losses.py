@@ -62,7 +62,7 @@ class Loss:
     def judge(self, logits: np.ndarray, labels: np.ndarray) -> float:
         """How bad the logits of held-out images are: (N, C) and their labels."""
         targets = as_targets(labels)
-        plain = _masked_bce if targets.ndim == 2 else F.cross_entropy
+        plain = masked_bce if targets.ndim == 2 else F.cross_entropy
         return float((self.held_out or plain)(torch.from_numpy(logits), targets))
 
 
@@ -116,7 +116,8 @@ def share_right(logits: torch.Tensor, targets: torch.Tensor) -> float:
     return float(((logits > 0) == (targets > 0.5))[known].double().mean()) if known.any() else 0.0
 
 
-def _masked_bce(logits: torch.Tensor, targets: torch.Tensor, weights: torch.Tensor | None = None) -> torch.Tensor:
+def masked_bce(logits: torch.Tensor, targets: torch.Tensor, weights: torch.Tensor | None = None) -> torch.Tensor:
+    """Mean binary cross-entropy over the labels that are known, (B, C) each; 0 where none is."""
     known = ~targets.isnan()
     if not known.any():
         return logits.sum() * 0
@@ -132,8 +133,8 @@ def _build_cross_entropy(settings: Settings, classes: int, findings: bool) -> Co
 def _build_masked_bce(settings: Settings, classes: int, findings: bool) -> Compute:
     share = settings.label_smoothing
     if not share:
-        return _masked_bce
-    return lambda logits, targets, weights: _masked_bce(logits, targets * (1 - share) + share / 2, weights)
+        return masked_bce
+    return lambda logits, targets, weights: masked_bce(logits, targets * (1 - share) + share / 2, weights)
 
 
 def _focal_of_classes(logits: torch.Tensor, targets: torch.Tensor, weights: torch.Tensor | None) -> torch.Tensor:

@@ -73,6 +73,16 @@ for _row in (
     Option("layer_decay", float, "factor of the rate from each layer to the one before it", 0, above=True),
     Option("depth", int, "stages of the encoder, from the head down, that are fine-tuned", 1),
     Option("thaw_every", int, "epochs after which the next stage down starts to learn; 0 for all at once", 0),
+    Option("episodes", int, "tasks of other data sets from which the start is meta-learnt", 1),
+    Option("tasks", int, "tasks before each step of the outer loop", 1),
+    Option("shots", int, "images a class of a task's support set", 1),
+    Option("queries", int, "images a class of a task's query set", 1),
+    Option("inner_lr", float, "rate of the adaptation to a task", 0, above=True),
+    Option("inner_steps", int, "steps of the adaptation to a task while meta-learning", 1),
+    Option("adapt_steps", int, "steps of the adaptation to the subset itself", 1),
+    Option("outer_lr", float, "peak rate of the outer loop", 0, above=True),
+    Option("order", str, "second, first (cheaper), or anil (adapts the head only)"),
+    Option("sources", str, "data sets that tasks come from, joined by + (default: all here that are unrelated)"),
 ):
     OPTIONS.add(_row)
 

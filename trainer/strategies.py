@@ -1,62 +1,27 @@
-"""The table of training strategies: what is trained of a model, and how its operating point is chosen.
-
-References:
-    Layer-wise rates: Howard and Ruder 2018, arXiv:1801.06146 (discriminative fine-tuning, gradual unfreezing).
-"""
+"""The table of training strategies: what is trained of a model, with which settings, and by which function."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from functools import partial
 
-import numpy as np
-import torch
-from torch import nn
-
-from core.data.augment import augmenter
-from core.data.banks import Progress
-from core.data.preprocessing import preparation
-from core.metrics.calibration import negative_log_likelihood
 from core.models.classifier import Classifier
 from core.models.specs import ModelSpec
 from core.registry import Registry
-from trainer.config import FitData, Fitted, Settings
-from trainer.embeddings import EmbeddingCache
-from trainer.folds import inner_folds
-from trainer.heads import LOGISTIC_STRENGTHS, fit_logistic, fit_mlp, logits_of, side_by_side
-from trainer.loop import train_network
-from trainer.losses import LOSSES
+from trainer import maml, protonet
+from trainer.config import Context, FitData, Fitted, Settings
+from trainer.few_shot import fit_maml, fit_protonet, fit_protonet_meta
+from trainer.fitting import FROZEN, fit_finetune, fit_frozen, fit_frozen_logistic, fit_scratch
+from trainer.meta import QueryLoss
 from trainer.options import DATA
-from trainer.unfinished import Unfinished
-from trainer.unfreezing import groups_of
 
-HEAD = "tapped."
 LEARNT = (
     *DATA, "loss", "label_smoothing", "optimizer", "schedule", "epochs", "min_steps", "batch_size", "lr",
     "weight_decay",
 )  # fmt: skip
 NETWORK = (*LEARNT, "clip", "average", "patience")
 FINETUNED = (*NETWORK, "layer_decay", "depth", "thaw_every")
-
-
-@dataclass(frozen=True)
-class Context:
-    """Where and how a fit runs.
-
-    Attributes:
-        seed: of everything random.
-        device: where it runs.
-        progress: called with (done, in all) by whatever takes long.
-        unfinished: where a training of a network is kept after each epoch, to go on from after a kill.
-    """
-
-    seed: int
-    device: torch.device
-    progress: Progress | None = None
-    unfinished: Unfinished | None = None
-
-
+META = ("episodes", "tasks", "shots", "queries", "outer_lr", "sources")
 Fit = Callable[[Classifier, ModelSpec, FitData, Settings, Context], Fitted]
 
 
@@ -74,6 +39,8 @@ class Strategy:
         head_only: the encoder stays as it is, so embeddings can be cached.
         starts_from: the strategy whose result it starts from, with that strategy's own settings.
         like: a strategy that it goes with every model of; "" where models name it themselves.
+        query_loss: what of tasks of other data sets is made small before the subset is seen; None for no such start.
+        alone: settings -> what to change where a class has one image and nothing can be held out; "" where it can do.
     """
 
     name: str
@@ -85,6 +52,8 @@ class Strategy:
     head_only: bool
     starts_from: str | None = None
     like: str = ""
+    query_loss: QueryLoss | None = None
+    alone: Callable[[Settings], str] = lambda settings: ""
 
     def goes_with(self, spec: ModelSpec) -> bool:
         """Whether a model can be trained so."""
@@ -94,135 +63,14 @@ class Strategy:
 STRATEGIES: Registry[Strategy] = Registry("strategy")
 
 
-def embedding_cache(
-    model: Classifier, spec: ModelSpec, data: FitData, settings: Settings, device: torch.device
-) -> EmbeddingCache:
-    """The cache of a model's encoder on the data set that a subset comes from."""
-    pixels = preparation(settings.preparation).of_pixels
-    return EmbeddingCache(model, spec.image, data.fingerprint, data.population, settings.augment, device, pixels)
+def _by_patience(settings: Settings) -> str:
+    if not settings.patience:
+        return ""
+    return "by which early stopping could be decided; add --patience 0 and say how many --epochs"
 
 
-def _embeddings(model: Classifier, spec: ModelSpec, data: FitData, settings: Settings, context: Context) -> np.ndarray:
-    cache = embedding_cache(model, spec, data, settings, context.device)
-    return cache.get(data.images, data.rows, settings.views, context.progress)
-
-
-def _cross_validated(
-    embeddings: np.ndarray, data: FitData, settings: Settings, seed: int, fit: Callable[[np.ndarray], nn.Sequential]
-) -> tuple[np.ndarray, np.ndarray, nn.Sequential]:
-    """Fits a head to all images, and one to each fold's rest to judge the fold by.
-
-    Args:
-        embeddings: (n, views, D).
-        data: the subset.
-        settings: of the training.
-        seed: of the folds.
-        fit: positions in the subset -> a head that learnt them.
-    Returns:
-        positions, their logits by a head that did not learn them, and the head that learnt all.
-    """
-    folds = inner_folds(data.labels, data.groups, settings.folds, seed)
-    everything = np.arange(len(data.labels))
-    *judges, final = side_by_side([partial(fit, learnt) for learnt in [*(learnt for learnt, _ in folds), everything]])
-    judged = [held for _, held in folds]
-    logits = [logits_of(judge, embeddings[held, 0]) for judge, held in zip(judges, judged, strict=True)]
-    return np.concatenate(judged), np.concatenate(logits), final
-
-
-def fit_frozen(model: Classifier, spec: ModelSpec, data: FitData, settings: Settings, context: Context) -> Fitted:
-    """The shared MLP head on embeddings of a frozen encoder."""
-    embeddings = _embeddings(model, spec, data, settings, context)
-
-    def fit(learnt: np.ndarray) -> nn.Sequential:
-        return fit_mlp(model.head.layers, embeddings[learnt], data.labels[learnt], settings, context.seed)
-
-    judged, logits, final = _cross_validated(embeddings, data, settings, context.seed, fit)
-    model.head.layers = final
-    return Fitted(judged, logits, HEAD, _folds_in_words(settings))
-
-
-def fit_frozen_logistic(
-    model: Classifier, spec: ModelSpec, data: FitData, settings: Settings, context: Context
-) -> Fitted:
-    """Logistic regression on the same embeddings; its penalty is the one with the best out-of-fold likelihood."""
-    embeddings = _embeddings(model, spec, data, settings, context)
-
-    def fit(learnt: np.ndarray, strength: float) -> nn.Sequential:
-        return fit_logistic(embeddings[learnt], data.labels[learnt], data.classes, strength, settings, context.seed)
-
-    tried = []
-    for strength in LOGISTIC_STRENGTHS:
-        judged, logits, final = _cross_validated(
-            embeddings, data, settings, context.seed, partial(fit, strength=strength)
-        )
-        tried.append((negative_log_likelihood(logits, data.labels[judged]), strength, judged, logits, final))
-    _, strength, judged, logits, final = min(tried, key=lambda row: row[0])
-    model.head.layers = final
-    return Fitted(judged, logits, HEAD, _folds_in_words(settings) + f"; penalty strength 1/{strength:g} chosen there")
-
-
-def fit_finetune(model: Classifier, spec: ModelSpec, data: FitData, settings: Settings, context: Context) -> Fitted:
-    """The head first, on frozen embeddings; then the deeper layers with it, the deeper the faster."""
-    learnt, held = inner_folds(data.labels, data.groups, settings.folds, context.seed)[0]
-    learn, hold_out = data.part(learnt), data.part(held)
-    start = _settings_of_head(settings)
-    of_encoder = groups_of(model.encoder, settings)
-    embeddings = _embeddings(model, spec, learn, start, context)
-    model.head.layers = fit_mlp(model.head.layers, embeddings, learn.labels, start, context.seed)
-    trained = train_network(
-        model,
-        [*of_encoder, {"params": list(model.head.parameters()), "lr": settings.lr}],
-        learn,
-        hold_out,
-        spec.image,
-        settings,
-        context.seed,
-        context.device,
-        frozen_statistics=True,
-        progress=context.progress,
-        unfinished=context.unfinished,
-    )
-    return Fitted(held, trained.logits, "", _hold_out_in_words(settings), trained.history, trained.failed)
-
-
-def _settings_of_head(settings: Settings) -> Settings:
-    """How the head is trained before the encoder: as `frozen` does, on the same images and by the same loss.
-
-    Mixed images have no embeddings to cache, and a loss with an optimiser of its own wants a start by the usual one.
-    """
-    start = replace(STRATEGIES["frozen"].settings, preparation=settings.preparation, imbalance=settings.imbalance)
-    if not augmenter(settings.augment).mixes:
-        start = replace(start, augment=settings.augment)
-    if not settings.loss or not LOSSES[settings.loss].optimizer:
-        start = replace(start, loss=settings.loss, label_smoothing=settings.label_smoothing)
-    return start
-
-
-def fit_scratch(model: Classifier, spec: ModelSpec, data: FitData, settings: Settings, context: Context) -> Fitted:
-    """Everything from random weights."""
-    learnt, held = inner_folds(data.labels, data.groups, settings.folds, context.seed)[0]
-    trained = train_network(
-        model,
-        [{"params": list(model.parameters()), "lr": settings.lr}],
-        data.part(learnt),
-        data.part(held),
-        spec.image,
-        settings,
-        context.seed,
-        context.device,
-        frozen_statistics=False,
-        progress=context.progress,
-        unfinished=context.unfinished,
-    )
-    return Fitted(held, trained.logits, "", _hold_out_in_words(settings), trained.history, trained.failed)
-
-
-def _folds_in_words(settings: Settings) -> str:
-    return f"cross-validation inside the subset, {settings.folds} folds at most"
-
-
-def _hold_out_in_words(settings: Settings) -> str:
-    return f"one in {settings.folds} images of the subset held out"
+def _by_penalty(settings: Settings) -> str:
+    return "by which the penalty could be chosen; take the strategy frozen"
 
 
 STRATEGIES.add(
@@ -234,6 +82,7 @@ STRATEGIES.add(
         fit=fit_scratch,
         takes=NETWORK,
         head_only=False,
+        alone=_by_patience,
     )
 )
 STRATEGIES.add(
@@ -241,7 +90,7 @@ STRATEGIES.add(
         name="frozen",
         title="Frozen encoder, MLP head",
         meaning="The encoder stays as it is; only the head learns.",
-        settings=Settings(epochs=10, min_steps=30, batch_size=64, lr=1e-3, weight_decay=1e-2, views=4),
+        settings=FROZEN,
         fit=fit_frozen,
         takes=LEARNT,
         head_only=True,
@@ -256,6 +105,7 @@ STRATEGIES.add(
         fit=fit_frozen_logistic,
         takes=DATA,
         head_only=True,
+        alone=_by_penalty,
     )
 )
 _FINETUNE = Settings(
@@ -278,6 +128,7 @@ STRATEGIES.add(
         fit=fit_finetune,
         takes=FINETUNED,
         head_only=False,
+        alone=_by_patience,
         starts_from="frozen",
     )
 )
@@ -290,7 +141,52 @@ STRATEGIES.add(
         fit=fit_finetune,
         takes=FINETUNED,
         head_only=False,
+        alone=_by_patience,
         starts_from="frozen",
         like="finetune",
     )
 )
+STRATEGIES.add(
+    Strategy(
+        name="protonet",
+        title="Prototypes of a frozen encoder",
+        meaning="Nothing is trained: an image is of the class whose mean embedding lies nearest.",
+        settings=Settings(epochs=1, min_steps=0, batch_size=64, lr=0.0, weight_decay=0.0, views=4),
+        fit=fit_protonet,
+        takes=("augment", "preparation"),
+        head_only=True,
+        like="frozen",
+    )
+)
+STRATEGIES.add(
+    Strategy(
+        name="protonet-meta",
+        title="Prototypes of a meta-learnt encoder",
+        meaning="The same, with an encoder trained on tasks of other data sets so that such means tell.",
+        settings=Settings(
+            epochs=1, min_steps=0, batch_size=64, lr=0.0, weight_decay=0.0, views=4, episodes=2000, tasks=4, shots=5,
+            queries=5, outer_lr=1e-3,
+        ),
+        fit=fit_protonet_meta,
+        takes=("augment", "preparation", "clip", *META),
+        head_only=False,
+        like="scratch",
+        query_loss=protonet.query_loss,
+    )
+)  # fmt: skip
+STRATEGIES.add(
+    Strategy(
+        name="maml",
+        title="MAML",
+        meaning="A start learnt from tasks of other data sets, adapted to the subset in a few gradient steps.",
+        settings=Settings(
+            epochs=1, min_steps=0, batch_size=64, lr=0.0, weight_decay=0.0, augment="none", episodes=2000, tasks=4,
+            shots=5, queries=5, inner_lr=0.05, inner_steps=5, adapt_steps=10, outer_lr=1e-3, order="second",
+        ),
+        fit=fit_maml,
+        takes=("preparation", "clip", "inner_lr", "inner_steps", "adapt_steps", "order", *META),
+        head_only=False,
+        like="scratch",
+        query_loss=maml.query_loss,
+    )
+)  # fmt: skip

@@ -22,10 +22,11 @@ from core.models.classifier import Classifier
 from core.results import scores_of
 from core.runtime import describe_device
 from trainer.cells import Prepared
-from trainer.config import Cell, FitData, Fitted
+from trainer.config import Cell, Context, FitData, Fitted
 from trainer.course import predict_logits
+from trainer.fitting import embedding_cache
 from trainer.heads import logits_of
-from trainer.strategies import Context, embedding_cache
+from trainer.meta import learn_start
 from trainer.unfinished import Unfinished
 
 Keep = Literal["served", "all", "light", "none"]
@@ -73,6 +74,12 @@ def run_cell(
     began = time.monotonic()
     model = prepared.spec.build(len(dataset.labels), dataset.spec.name, prepared.cell.seed)
     data = fit_data(prepared, dataset, bank)
+    if prepared.strategy.query_loss:
+        findings = dataset.spec.task == "multilabel"
+        learn_start(
+            prepared.strategy.name, prepared.strategy.query_loss, model, prepared.spec, findings, prepared.sources,
+            prepared.settings, prepared.cell.seed, device, progress,
+        )  # fmt: skip
     unfinished = Unfinished(prepared.meta.run, device)
     context = Context(prepared.cell.seed, device, progress, unfinished)
     fitted = prepared.strategy.fit(model, prepared.spec, data, prepared.settings, context)
@@ -109,20 +116,22 @@ def _round_to_half(model: Classifier, prefix: str) -> None:
 
 def _operating_point(meta: RunMeta, fitted: Fitted, data: FitData, dataset: Dataset) -> tuple[RunMeta, Predictions]:
     labels = data.labels[fitted.judged]
-    temperature = round(fit_temperature(fitted.logits, labels), 6)
-    probabilities = probabilities_of(fitted.logits, temperature, meta.multilabel)
-    threshold = 0.5
-    thresholds: tuple[float, ...] = ()
-    if meta.multilabel:
-        thresholds = tuple(round(one, 6) for one in fit_thresholds(probabilities, labels))
-    elif meta.positive is not None:
-        threshold = round(fit_threshold(probabilities[:, meta.positive], labels == meta.positive), 6)
     rows = data.rows[fitted.judged]
     validation = Predictions(dataset.listing.ids[rows], dataset.parts.groups[rows], labels, fitted.logits)
-    return (
-        replace(meta, selection=fitted.selection, threshold=threshold, thresholds=thresholds, temperature=temperature),
-        validation,
-    )
+    meta = replace(meta, selection=fitted.selection, thresholds=(0.5,) * (len(meta.labels) if meta.multilabel else 0))
+    if not len(rows):
+        return meta, validation
+    temperature = round(fit_temperature(fitted.logits, labels), 6)
+    probabilities = probabilities_of(fitted.logits, temperature, meta.multilabel)
+    meta = replace(meta, temperature=temperature)
+    if meta.multilabel:
+        return replace(
+            meta, thresholds=tuple(round(one, 6) for one in fit_thresholds(probabilities, labels))
+        ), validation
+    if meta.positive is not None:
+        threshold = fit_threshold(probabilities[:, meta.positive], labels == meta.positive)
+        meta = replace(meta, threshold=round(threshold, 6))
+    return meta, validation
 
 
 def _predict_test(
