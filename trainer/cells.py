@@ -60,12 +60,26 @@ def settings_of(spec: ModelSpec, strategy: Strategy) -> Settings:
     return replace(strategy.settings, **spec.settings)  # type: ignore[arg-type]
 
 
-def _asked(usual: Settings, strategy: Strategy, options: Mapping[str, Any], labels: np.ndarray) -> Settings:
+def settings_for(
+    usual: Settings,
+    strategy: Strategy,
+    options: Mapping[str, Any],
+    labels: np.ndarray,
+    groups: np.ndarray,
+    classes: int,
+) -> Settings:
     """Settings with what a user asks for, and what comes with it; names are checked and brought into one order.
 
+    Args:
+        usual: those of the strategy and model.
+        strategy: for which they are.
+        options: what is asked for, by the names of `trainer.options`.
+        labels: (n,) classes or (n, C) findings of the subset.
+        groups: (n,), of the subset.
+        classes: number of classes.
     Raises:
         UnknownName: if an option, or what it names, does not exist.
-        BadRequest: if the strategy does not take an option, or some cannot work together.
+        BadRequest: if the strategy does not take an option, or some cannot work together or with the subset.
     """
     stated = checked(options)
     if not_taken := [OPTIONS[name].flag for name in stated if name not in strategy.takes]:
@@ -78,13 +92,17 @@ def _asked(usual: Settings, strategy: Strategy, options: Mapping[str, Any], labe
     if stated.get("optimizer", usual.optimizer) != usual.optimizer:
         stated = {**OPTIMISERS[stated["optimizer"]].settings, **stated}
     settings = replace(usual, **stated)
-    augmenter(settings.augment)
-    return replace(
+    settings = replace(
         settings,
         preparation=preparation(settings.preparation).name,
-        imbalance=IMBALANCE[settings.imbalance].name,
+        imbalance=imbalance_for(settings.imbalance, labels, settings.augment).name,
         schedule=SCHEDULES[settings.schedule].name,
     )
+    augmenter(settings.augment)
+    optimiser_for(settings, loss_for(settings, labels, classes))
+    if not can_hold_out(labels, groups, settings.folds) and (remedy := strategy.alone(settings)):
+        raise BadRequest(f"A class has images of one patient only, so that there is nothing to hold out {remedy}.")
+    return settings
 
 
 def strategies_of(spec: ModelSpec) -> list[str]:
@@ -123,12 +141,11 @@ def prepare(cell: Cell, dataset: Dataset, options: Mapping[str, Any] = _NO_OPTIO
     subset = dataset.subset(cell.train_size, cell.seed)
     labels = dataset.listing.labels[subset.indices]
     usual = settings_of(spec, strategy)
-    settings = _asked(usual, strategy, options, labels)
+    groups, classes = dataset.parts.groups[subset.indices], len(dataset.labels)
+    settings = settings_for(usual, strategy, options, labels, groups, classes)
     steps = preparation(settings.preparation)
     spec = replace(spec, image=steps.spec(spec.image))
-    imbalance = imbalance_for(settings.imbalance, labels, settings.augment)
-    optimiser_for(settings, loss_for(settings, labels, len(dataset.labels)))
-    _check_hold_out(strategy, settings, labels, dataset.parts.groups[subset.indices])
+    imbalance = IMBALANCE[settings.imbalance]
     sources = _sources(strategy, settings, spec, dataset, cell)
     _check_judgeable(dataset)
     weights = weights_of(spec, dataset.spec.name)
@@ -156,7 +173,7 @@ def prepare(cell: Cell, dataset: Dataset, options: Mapping[str, Any] = _NO_OPTIO
         seed=cell.seed,
         variant=settings.changed_from(usual),
         images=len(subset.indices),
-        sampled=dict(zip(dataset.labels, imbalance.shown(labels, len(dataset.labels)).tolist(), strict=True)),
+        sampled=dict(zip(dataset.labels, imbalance.shown(labels, classes).tolist(), strict=True)),
         short=subset.short,
         config=config,
         subset_hash=subset.hash,
@@ -181,12 +198,6 @@ def prepare(cell: Cell, dataset: Dataset, options: Mapping[str, Any] = _NO_OPTIO
         versions=library_versions(),
     )
     return Prepared(cell, spec, strategy, settings, subset.indices, meta, sources)
-
-
-def _check_hold_out(strategy: Strategy, settings: Settings, labels: np.ndarray, groups: np.ndarray) -> None:
-    """Raises BadRequest where nothing can be held out and the strategy cannot do without."""
-    if not can_hold_out(labels, groups, settings.folds) and (remedy := strategy.alone(settings)):
-        raise BadRequest(f"A class has images of one patient only, so that there is nothing to hold out {remedy}.")
 
 
 def _sources(

@@ -41,6 +41,16 @@ def _seeds(text: str) -> list[int]:
     return seeds
 
 
+def _minutes(text: str) -> float:
+    try:
+        minutes = float(text)
+    except ValueError:
+        minutes = 0.0
+    if not 0 < minutes < float("inf"):
+        raise argparse.ArgumentTypeError(f"expected a number of minutes above 0, but got {text!r}")
+    return minutes
+
+
 def _add_data(parser: argparse.ArgumentParser) -> None:
     where = parser.add_mutually_exclusive_group()
     where.add_argument("--dataset", default="kermany", help="a data set's name (default: kermany)")
@@ -108,6 +118,20 @@ def build_parser() -> argparse.ArgumentParser:
     ablate.add_argument("--seeds", type=_seeds, default=_seeds("0,1,2"), help="(default: 0,1,2)")
     _add_training(ablate)
     options.add_flags(ablate, leave_out=("augment", "preparation"))
+
+    tune = commands.add_parser(
+        "tune", help="search settings over held-out images of the subset; the test set stays shut"
+    )
+    _add_data(tune)
+    tune.add_argument("--model", required=True)
+    tune.add_argument("--strategy", required=True)
+    tune.add_argument("--size", type=_sizes, required=True, help="labelled images a class, or full")
+    tune.add_argument("--seeds", type=_seeds, default=[0], help="subsets over which settings are judged (default: 0)")
+    tune.add_argument("--minutes", type=_minutes, default=10.0, help="(default: 10); the same command goes on later")
+    tune.add_argument("--over", type=_names, default=None, help="settings joined by commas (default: the strategy's)")
+    tune.add_argument("--out", type=Path, default=None, help="file for the result, which --settings takes")
+    _add_training(tune)
+    options.add_flags(tune)
 
     pretrain = commands.add_parser("pretrain", help="further train the ImageNet encoder on the medical corpus")
     pretrain.add_argument("--target", default="kermany", help="the set the encoder must never have seen")

@@ -33,6 +33,7 @@ from trainer.pretraining import pretrain
 from trainer.progress import bar, say
 from trainer.strategies import STRATEGIES
 from trainer.tables import print_runs, write_tables
+from trainer.tuning import tune
 
 
 def list_all(arguments: argparse.Namespace) -> int:
@@ -119,6 +120,7 @@ COMMANDS: dict[str, Callable[[argparse.Namespace], int]] = {
     "run": run,
     "curve": curve,
     "ablate": ablate,
+    "tune": tune,
     "pretrain": pretrain,
     "evaluate": evaluate,
     "predict": predict,

@@ -73,7 +73,7 @@ def run(arguments: argparse.Namespace) -> int:
     if stored and not arguments.again:
         return _tell(read_run(stored), arguments.json)
     device = pick_device(arguments.device)
-    bank = _bank(prepared, dataset)
+    bank = bank_of(prepared, dataset)
     with bar(asked.title, "step") as show:
         if stored:
             return _compare(prepared, dataset, bank, stored, device, show, arguments.json)
@@ -90,7 +90,8 @@ def _tell(meta: RunMeta, as_json: bool) -> int:
     return 0
 
 
-def _bank(prepared: Prepared, dataset: Dataset) -> np.ndarray:
+def bank_of(prepared: Prepared, dataset: Dataset) -> np.ndarray:
+    """The images of a data set as a cell's model takes them; decoded first where they are not yet."""
     size, steps = prepared.spec.image.size, preparation(prepared.settings.preparation)
     with bar(f"{dataset.spec.name}: decoding at {size} px") as show:
         return dataset.bank(size, show, steps).images
@@ -148,7 +149,7 @@ def answers(
                 prepared = prepare(cell, dataset, asked.options)
                 folder = folders.get(prepared.meta.run)
                 if folder is None:
-                    bank = _bank(prepared, dataset)
+                    bank = bank_of(prepared, dataset)
                     keep = sweep.what_to_keep(keep_weights, cell, seeds, sizes)
                     with bar(asked.title, "step") as steps:
                         folder = sweep.run_cell(prepared, dataset, bank, keep, device, progress=steps)

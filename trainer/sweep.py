@@ -22,7 +22,7 @@ from core.models.classifier import Classifier
 from core.results import scores_of
 from core.runtime import describe_device
 from trainer.cells import Prepared
-from trainer.config import Cell, Context, FitData, Fitted
+from trainer.config import Cell, Context, FitData, Fitted, Settings
 from trainer.course import predict_logits
 from trainer.fitting import embedding_cache
 from trainer.heads import logits_of
@@ -45,6 +45,18 @@ def fit_data(prepared: Prepared, dataset: Dataset, bank: np.ndarray) -> FitData:
         fingerprint=dataset.fingerprint,
         population=len(dataset.listing),
     )
+
+
+def train(prepared: Prepared, data: FitData, settings: Settings, context: Context) -> tuple[Classifier, Fitted]:
+    """Builds a cell's model, brings it to its start and trains it on its subset; there is no way to a test set here."""
+    spec, strategy = prepared.spec, prepared.strategy
+    model = spec.build(data.classes, prepared.meta.dataset, context.seed)
+    if strategy.query_loss:
+        learn_start(
+            strategy.name, strategy.query_loss, model, spec, prepared.meta.multilabel, prepared.sources, settings,
+            context.seed, context.device, context.progress,
+        )  # fmt: skip
+    return model, strategy.fit(model, spec, data, settings, context)
 
 
 def run_cell(
@@ -72,17 +84,10 @@ def run_cell(
         the run's folder.
     """
     began = time.monotonic()
-    model = prepared.spec.build(len(dataset.labels), dataset.spec.name, prepared.cell.seed)
     data = fit_data(prepared, dataset, bank)
-    if prepared.strategy.query_loss:
-        findings = dataset.spec.task == "multilabel"
-        learn_start(
-            prepared.strategy.name, prepared.strategy.query_loss, model, prepared.spec, findings, prepared.sources,
-            prepared.settings, prepared.cell.seed, device, progress,
-        )  # fmt: skip
     unfinished = Unfinished(prepared.meta.run, device)
     context = Context(prepared.cell.seed, device, progress, unfinished)
-    fitted = prepared.strategy.fit(model, prepared.spec, data, prepared.settings, context)
+    model, fitted = train(prepared, data, prepared.settings, context)
     _round_to_half(model, fitted.keep)
     meta, validation = _operating_point(prepared.meta, fitted, data, dataset)
     test = _predict_test(prepared, model, data, dataset, bank, device, progress)
