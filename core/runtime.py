@@ -35,7 +35,7 @@ def encoders_folder() -> Path:
 
 
 def cache_folder() -> Path:
-    """What can be deleted and is made again (image banks, embeddings, draws): `LOWSHOT_CACHE`, else `./.cache`."""
+    """What can be deleted (banks, embeddings, draws, trainings under way): `LOWSHOT_CACHE`, else `./.cache`."""
     return Path(os.environ.get("LOWSHOT_CACHE") or PROJECT / ".cache").expanduser().resolve()
 
 

@@ -37,13 +37,16 @@ def served_runs(store: Store, dataset: str) -> dict[str, tuple[Path, RunMeta]]:
 
 
 def _departs(meta: RunMeta) -> bool:
-    return bool(meta.variant or meta.leaks)
+    """Whether a run is none of the comparison proper: of other settings, on leaks, or from a start of other tasks."""
+    return bool(meta.variant or meta.leaks or "meta_learnt_from" in meta.config)
 
 
 def held_out_loss(folder: Path, meta: RunMeta) -> float:
-    """Mean negative log-likelihood on the held-out images of the subset; infinite if it cannot be read."""
+    """Mean negative log-likelihood on the held-out images of the subset; infinite if there are none."""
     try:
         stored = read_predictions(folder, "validation")
     except CorruptRun:
+        return math.inf
+    if not len(stored.labels):
         return math.inf
     return negative_log_likelihood(stored.logits, stored.labels, meta.temperature)

@@ -81,6 +81,33 @@ def class_folder(tmp_path):
     return make
 
 
+@pytest.fixture
+def other_sets(tmp_path, monkeypatch):
+    """Two small data sets to meta-learn from, `rings` of three classes and `tones` of two, fifteen patients a class."""
+    from PIL import Image
+
+    from core.data import DATASETS
+    from core.data.folders import list_class_folders
+    from core.data.specs import DatasetSpec
+
+    def load(folder):
+        return list_class_folders(folder, group_of=lambda part, label, stem: label + stem.split("-")[0])
+
+    random, names = np.random.default_rng(0), {"rings": ("a", "b", "c"), "tones": ("d", "e")}
+    for name, labels in names.items():
+        for label in labels:
+            (tmp_path / name / label).mkdir(parents=True)
+            for index in range(30):
+                pixels = random.integers(0, 200, (40, 40), dtype=np.uint8)
+                Image.fromarray(pixels).save(tmp_path / name / label / f"p{index // 2}-{index}.png")
+        spec = DatasetSpec(
+            name=name, title=name, modality="noise", task="multiclass" if len(labels) > 2 else "binary", labels=labels,
+            positive=1 if len(labels) == 2 else None, path=tmp_path / name, load=load,
+        )  # fmt: skip
+        monkeypatch.setitem(DATASETS._rows, name, spec)
+    return tuple(names)
+
+
 def put(path, content=None):
     """A small image, or text, with the folders above it."""
     from PIL import Image

@@ -27,12 +27,15 @@ def find_run(name: str) -> tuple[Path, RunMeta]:
     """A stored run by its name.
 
     Raises:
+        BadRequest: if its training failed.
         CorruptRun: if it is damaged.
         UnknownName: if there is none.
     """
     store = open_store()
     folder = store.folder_of(name)
     if folder is None:
+        if failed := next((meta for meta in store.failed.values() if meta.run == name), None):
+            raise BadRequest(f"The training of the run {name} failed: {failed.failed}")
         for place, why in store.problems.items():
             if place.endswith(f"/{name}"):
                 raise CorruptRun(f"The run {name} is damaged: {why}.")

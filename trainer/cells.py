@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, replace
 from itertools import product
 from types import MappingProxyType
+from typing import Any
 
 import numpy as np
 
@@ -21,16 +22,30 @@ from core.runtime import library_versions
 from core.storage import canonical_json, sha256_of
 from trainer.config import Cell, Settings
 from trainer.exposure import exposure
+from trainer.folds import can_hold_out
 from trainer.imbalance import IMBALANCE, imbalance_for
+from trainer.losses import LOSSES, loss_for, own_loss
+from trainer.maml import ORDERS, check_model
+from trainer.meta import hashes_of, notes_on
+from trainer.optimisers import OPTIMISERS, SCHEDULES, optimiser_for
+from trainer.options import OPTIONS, checked
+from trainer.sources import Source, sources_for
 from trainer.strategies import STRATEGIES, Strategy
 
-_NO_OPTIONS: Mapping[str, str] = MappingProxyType({})
+_NO_OPTIONS: Mapping[str, Any] = MappingProxyType({})
 _CODE = 2  # raised when a change of the program changes results
 
 
 @dataclass(frozen=True)
 class Prepared:
-    """A cell with everything that determines its run, before any training."""
+    """A cell with everything that determines its run, before any training.
+
+    Attributes:
+        cell, spec, strategy, settings: what is trained, and how.
+        rows: positions of the subset in the data set.
+        meta: the run's record, so far.
+        sources: what a start is meta-learnt from.
+    """
 
     cell: Cell
     spec: ModelSpec
@@ -38,6 +53,7 @@ class Prepared:
     settings: Settings
     rows: np.ndarray
     meta: RunMeta
+    sources: tuple[Source, ...] = ()
 
 
 def settings_of(spec: ModelSpec, strategy: Strategy) -> Settings:
@@ -45,20 +61,54 @@ def settings_of(spec: ModelSpec, strategy: Strategy) -> Settings:
     return replace(strategy.settings, **spec.settings)  # type: ignore[arg-type]
 
 
-def _asked(usual: Settings, options: Mapping[str, str]) -> Settings:
-    """Settings with what a user asks for, names checked and brought into one order.
+def settings_for(
+    usual: Settings,
+    strategy: Strategy,
+    options: Mapping[str, Any],
+    labels: np.ndarray,
+    groups: np.ndarray,
+    classes: int,
+) -> Settings:
+    """Settings with what a user asks for, and what comes with it; names are checked and brought into one order.
 
+    Args:
+        usual: those of the strategy and model.
+        strategy: for which they are.
+        options: what is asked for, by the names of `trainer.options`.
+        labels: (n,) classes or (n, C) findings of the subset.
+        groups: (n,), of the subset.
+        classes: number of classes.
     Raises:
-        UnknownName: if an augmentation, preprocessing step or way to meet imbalance does not exist.
-        BadRequest: if some cannot work together.
+        UnknownName: if an option, or what it names, does not exist.
+        BadRequest: if the strategy does not take an option, or some cannot work together or with the subset.
     """
-    settings = replace(usual, **{name: value for name, value in options.items() if value})  # type: ignore[arg-type]
-    augmenter(settings.augment)
-    return replace(
+    stated = checked(options)
+    if not_taken := [OPTIONS[name].flag for name in stated if name not in strategy.takes]:
+        taken = ", ".join(OPTIONS[name].flag for name in strategy.takes)
+        raise BadRequest(f"{strategy.name} does not take {not_taken[0]}; it takes {taken}.")
+    if "loss" in stated:
+        row = LOSSES[stated["loss"]]
+        stated = ({"optimizer": row.optimizer} if row.optimizer else {}) | stated
+        stated["loss"] = "" if row.name == own_loss(labels) else row.name
+    if stated.get("optimizer", usual.optimizer) != usual.optimizer:
+        stated = {**OPTIMISERS[stated["optimizer"]].settings, **stated}
+    settings = replace(usual, **stated)
+    settings = replace(
         settings,
         preparation=preparation(settings.preparation).name,
-        imbalance=IMBALANCE[settings.imbalance].name,
+        imbalance=imbalance_for(settings.imbalance, labels, settings.augment).name,
+        schedule=SCHEDULES[settings.schedule].name,
     )
+    augmenter(settings.augment)
+    optimiser_for(settings, loss_for(settings, labels, classes))
+    if not can_hold_out(labels, groups, settings.folds) and (remedy := strategy.alone(settings)):
+        raise BadRequest(f"A class has images of one patient only, so that there is nothing to hold out {remedy}.")
+    return settings
+
+
+def strategies_of(spec: ModelSpec) -> list[str]:
+    """The strategies that go with a model."""
+    return [strategy.name for strategy in STRATEGIES.values() if strategy.goes_with(spec)]
 
 
 def pairs_that_go(
@@ -66,17 +116,17 @@ def pairs_that_go(
 ) -> tuple[list[tuple[str, str]], list[tuple[str, str]]]:
     """(model, strategy) pairs that go together, and those that do not."""
     every = list(product(models, strategies))
-    fits = [(model, strategy) for model, strategy in every if STRATEGIES[strategy].name in MODELS[model].strategies]
+    fits = [(model, strategy) for model, strategy in every if STRATEGIES[strategy].goes_with(MODELS[model])]
     return fits, [pair for pair in every if pair not in fits]
 
 
-def prepare(cell: Cell, dataset: Dataset, options: Mapping[str, str] = _NO_OPTIONS) -> Prepared:
+def prepare(cell: Cell, dataset: Dataset, options: Mapping[str, Any] = _NO_OPTIONS) -> Prepared:
     """Draws the subset and names the run; cheap, so that a sweep can ask the store before it trains.
 
     Args:
         cell: what to train.
         dataset: its data set.
-        options: settings in which it is to depart from the strategy's own: `augment`, `preparation`, `imbalance`.
+        options: settings in which it is to depart from the strategy's own, by the names of `trainer.options`.
     Raises:
         UnknownName: if an option names what does not exist.
         BadRequest: if the model and strategy do not go together, or the task is not one this program trains.
@@ -84,17 +134,21 @@ def prepare(cell: Cell, dataset: Dataset, options: Mapping[str, str] = _NO_OPTIO
         LeakFound: if the encoder learnt from images of the data set and leaks were not allowed.
     """
     spec, strategy = MODELS[cell.model], STRATEGIES[cell.strategy]
-    if strategy.name not in spec.strategies:
-        raise BadRequest(f"{spec.name} does not go with {strategy.name}; it goes with {', '.join(spec.strategies)}.")
+    if not strategy.goes_with(spec):
+        raise BadRequest(
+            f"{spec.name} does not go with {strategy.name}; it goes with {', '.join(strategies_of(spec))}."
+        )
     if dataset.spec.dims == 3:
         raise BadRequest(f"{dataset.spec.name} holds volumes; this version trains models of images only.")
-    usual = settings_of(spec, strategy)
-    settings = _asked(usual, options)
-    steps = preparation(settings.preparation)
-    spec = replace(spec, image=steps.spec(spec.image))
     subset = dataset.subset(cell.train_size, cell.seed)
     labels = dataset.listing.labels[subset.indices]
-    imbalance = imbalance_for(settings.imbalance, labels, settings.augment)
+    usual = settings_of(spec, strategy)
+    groups, classes = dataset.parts.groups[subset.indices], len(dataset.labels)
+    settings = settings_for(usual, strategy, options, labels, groups, classes)
+    steps = preparation(settings.preparation)
+    spec = replace(spec, image=steps.spec(spec.image))
+    imbalance = IMBALANCE[settings.imbalance]
+    sources = _sources(strategy, settings, spec, dataset, cell)
     _check_judgeable(dataset)
     weights = weights_of(spec, dataset.spec.name)
     seen, notes = exposure(dataset, weights)
@@ -103,6 +157,8 @@ def prepare(cell: Cell, dataset: Dataset, options: Mapping[str, str] = _NO_OPTIO
     if strategy.starts_from:
         before = STRATEGIES[strategy.starts_from].settings
         config["starts_from"], stated["starts_from"] = asdict(before), before.stated()
+    if sources:
+        config["meta_learnt_from"] = stated["meta_learnt_from"] = hashes_of(sources)
     key = sha256_of([canonical_json([_CODE, asdict(cell), stated, subset.hash, dataset.split_hash])])
     meta = RunMeta(
         run=f"{cell.model}-{cell.strategy}-n{cell.train_size or 'full'}-s{cell.seed}-{key[:8]}",
@@ -120,13 +176,13 @@ def prepare(cell: Cell, dataset: Dataset, options: Mapping[str, str] = _NO_OPTIO
         seed=cell.seed,
         variant=settings.changed_from(usual),
         images=len(subset.indices),
-        sampled=dict(zip(dataset.labels, imbalance.shown(labels, len(dataset.labels)).tolist(), strict=True)),
+        sampled=dict(zip(dataset.labels, imbalance.shown(labels, classes).tolist(), strict=True)),
         short=subset.short,
         config=config,
         subset_hash=subset.hash,
         split_hash=dataset.split_hash,
         fingerprint=dataset.fingerprint,
-        notes=(*dataset.parts.notes, *notes),
+        notes=(*dataset.parts.notes, *notes, *notes_on(sources, settings)),
         leaks=dataset.parts.leaks + seen,
         preparation=steps.of_pixels,
         size=spec.image.size,
@@ -144,7 +200,19 @@ def prepare(cell: Cell, dataset: Dataset, options: Mapping[str, str] = _NO_OPTIO
         made="",
         versions=library_versions(),
     )
-    return Prepared(cell, spec, strategy, settings, subset.indices, meta)
+    return Prepared(cell, spec, strategy, settings, subset.indices, meta, sources)
+
+
+def _sources(
+    strategy: Strategy, settings: Settings, spec: ModelSpec, dataset: Dataset, cell: Cell
+) -> tuple[Source, ...]:
+    """What the start is meta-learnt from; nothing where the strategy has no such start."""
+    if not strategy.query_loss:
+        return ()
+    if settings.order and settings.order not in ORDERS:
+        raise BadRequest(f"Expected --order to be one of {', '.join(ORDERS)}, but got {settings.order!r}.")
+    check_model(spec.name, spec.build(len(dataset.labels), dataset.spec.name, cell.seed))
+    return tuple(sources_for(dataset, cell, settings.sources))
 
 
 def _check_judgeable(dataset: Dataset) -> None:

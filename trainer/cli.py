@@ -10,6 +10,7 @@ from pathlib import Path
 
 from core.errors import LowshotError
 from core.runtime import DEVICES
+from trainer import options
 
 DEFAULT_SIZES = "10,25,50,100,200"
 DEFAULT_SEEDS = "0,1,2,3,4"
@@ -26,8 +27,8 @@ def _sizes(text: str) -> list[int | None]:
         sizes = [None if part == "full" else int(part) for part in _names(text)]
     except ValueError:
         raise argparse.ArgumentTypeError(f"expected numbers or 'full' joined by commas, but got {text!r}") from None
-    if not sizes or any(size is not None and size < 2 for size in sizes):
-        raise argparse.ArgumentTypeError(f"expected at least 2 images a class, but got {text!r}")
+    if not sizes or any(size is not None and size < 1 for size in sizes):
+        raise argparse.ArgumentTypeError(f"expected at least 1 image a class, but got {text!r}")
     return sizes
 
 
@@ -39,6 +40,16 @@ def _seeds(text: str) -> list[int]:
     if not seeds or min(seeds) < 0:
         raise argparse.ArgumentTypeError(f"expected seeds of 0 or more, but got {text!r}")
     return seeds
+
+
+def _minutes(text: str) -> float:
+    try:
+        minutes = float(text)
+    except ValueError:
+        minutes = 0.0
+    if not 0 < minutes < float("inf"):
+        raise argparse.ArgumentTypeError(f"expected a number of minutes above 0, but got {text!r}")
+    return minutes
 
 
 def _add_data(parser: argparse.ArgumentParser) -> None:
@@ -57,14 +68,8 @@ def _add_training(parser: argparse.ArgumentParser) -> None:
         "--allow-leaks", action="store_true",
         help="train although copies or patients cross between the parts; the run and every page will say so",
     )  # fmt: skip
-    parser.add_argument("--imbalance", help="how class imbalance is met; python -m trainer list shows the ways")
     parser.add_argument("--device", choices=DEVICES, default="auto")
     parser.add_argument("--json", action="store_true", help="print one JSON object a run")
-
-
-def _add_settings(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--augment", help="augmentations joined by + (default: the strategy's)")
-    parser.add_argument("--preparation", help="preprocessing steps joined by + (default: none)")
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -81,8 +86,8 @@ def build_parser() -> argparse.ArgumentParser:
     run.add_argument("--size", type=_sizes, required=True, help="labelled images a class, or full")
     run.add_argument("--seed", type=_seeds, default=[0])
     run.add_argument("--again", action="store_true", help="train anew and compare with the stored run")
-    _add_settings(run)
     _add_training(run)
+    options.add_flags(run)
 
     curve = commands.add_parser("curve", help="learning curves: every model and strategy that go together")
     _add_data(curve)
@@ -91,22 +96,43 @@ def build_parser() -> argparse.ArgumentParser:
     curve.add_argument("--sizes", type=_sizes, default=_sizes(DEFAULT_SIZES), help=f"(default: {DEFAULT_SIZES})")
     curve.add_argument("--seeds", type=_seeds, default=_seeds(DEFAULT_SEEDS), help=f"(default: {DEFAULT_SEEDS})")
     curve.add_argument("--keep-weights", choices=("served", "all", "none"), default="served")
-    _add_settings(curve)
     _add_training(curve)
+    options.add_flags(curve)
 
     ablate = commands.add_parser(
-        "ablate", help="augmentations and preprocessing steps: none, each alone, in pairs, and all together"
+        "ablate", help="what ingredients of a training are worth: none, each alone, in pairs, and all together"
     )
     _add_data(ablate)
     ablate.add_argument(
-        "--of", type=_names, required=True, help="names joined by commas, such as horizontal-flip,noise,mean-std"
+        "--of",
+        type=_names,
+        required=True,
+        help="joined by commas: augmentations, preprocessing steps, losses, ways to meet imbalance, settings with a "
+        "value; such as horizontal-flip,clahe,class-weights,focal,depth=2",
     )
     ablate.add_argument("--orders", type=_names, default=["each", "pairs", "all"], help="(default: each,pairs,all)")
-    ablate.add_argument("--models", type=_names, required=True, help="joined by commas")
+    ablate.add_argument(
+        "--models", type=_names, required=True, help="joined by commas; each is compared with the first"
+    )
     ablate.add_argument("--strategies", type=_names, default=["scratch", "frozen"], help="(default: scratch,frozen)")
     ablate.add_argument("--sizes", type=_sizes, default=_sizes("50"), help="(default: 50)")
     ablate.add_argument("--seeds", type=_seeds, default=_seeds("0,1,2"), help="(default: 0,1,2)")
     _add_training(ablate)
+    options.add_flags(ablate, leave_out=("augment", "preparation"))
+
+    tune = commands.add_parser(
+        "tune", help="search settings over held-out images of the subset; the test set stays shut"
+    )
+    _add_data(tune)
+    tune.add_argument("--model", required=True)
+    tune.add_argument("--strategy", required=True)
+    tune.add_argument("--size", type=_sizes, required=True, help="labelled images a class, or full")
+    tune.add_argument("--seeds", type=_seeds, default=[0], help="subsets over which settings are judged (default: 0)")
+    tune.add_argument("--minutes", type=_minutes, default=10.0, help="(default: 10); the same command goes on later")
+    tune.add_argument("--over", type=_names, default=None, help="settings joined by commas (default: the strategy's)")
+    tune.add_argument("--out", type=Path, default=None, help="file for the result, which --settings takes")
+    _add_training(tune)
+    options.add_flags(tune)
 
     pretrain = commands.add_parser("pretrain", help="further train the ImageNet encoder on the medical corpus")
     pretrain.add_argument("--target", default="kermany", help="the set the encoder must never have seen")

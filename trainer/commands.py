@@ -21,15 +21,20 @@ from core.metrics import METRICS, bootstrap
 from core.models import MODELS
 from core.results import by_series, scores_of
 from core.runtime import pick_device
+from trainer.ablations import ablate
 from trainer.answers import find_run, predict
-from trainer.curves import ablate, curve, run
+from trainer.cells import strategies_of
+from trainer.curves import curve, run
 from trainer.datasets import audit, data_get, data_list
 from trainer.imbalance import IMBALANCE
+from trainer.losses import LOSSES
+from trainer.optimisers import OPTIMISERS, SCHEDULES
 from trainer.pretraining import pretrain
 from trainer.progress import bar, say
 from trainer.report import report
 from trainer.strategies import STRATEGIES
 from trainer.tables import print_runs, write_tables
+from trainer.tuning import tune
 
 
 def list_all(arguments: argparse.Namespace) -> int:
@@ -41,21 +46,27 @@ def list_all(arguments: argparse.Namespace) -> int:
         print(f"  {data.name:28} {use:12} {where:20} {data.title}; {data.licence}")
     print("Models")
     for model in MODELS.values():
-        print(f"  {model.name:28} {model.family:12} {', '.join(model.strategies)}")
+        print(f"  {model.name:28} {model.family:12} {', '.join(strategies_of(model))}")
     print("Strategies")
     for strategy in STRATEGIES.values():
         print(f"  {strategy.name:28} {strategy.meaning}")
     print("Augmentations (--augment, several joined by +)")
-    for name, rows in PRESETS.items():
-        print(f"  {name:28} {', '.join(rows) or 'images as they are'}")
+    for name, parts in PRESETS.items():
+        print(f"  {name:28} {', '.join(parts) or 'images as they are'}")
     for augmentation in AUGMENTATIONS.values():
         print(f"  {augmentation.name:28} {augmentation.ranges}. {augmentation.caveat}")
     print("Preprocessing (--preparation, several joined by +)")
     for step in PREPROCESSING.values():
         print(f"  {step.name:28} {step.meaning} {step.caveat}")
-    print("Imbalance (--imbalance)")
-    for way in IMBALANCE.values():
-        print(f"  {way.name:28} {way.meaning}")
+    for title, rows in (
+        ("Imbalance (--imbalance)", IMBALANCE),
+        ("Losses (--loss); class-weighted: --imbalance class-weights", LOSSES),
+        ("Optimisers (--optimizer)", OPTIMISERS),
+        ("Schedules of the learning rate (--schedule)", SCHEDULES),
+    ):
+        print(title)
+        for row in rows.values():
+            print(f"  {row.name:28} {row.meaning}")
     return 0
 
 
@@ -63,7 +74,7 @@ def evaluate(arguments: argparse.Namespace) -> int:
     """`evaluate`."""
     from core.predictor import load_classifier
     from core.types import ImageSpec
-    from trainer.loop import predict_logits
+    from trainer.course import predict_logits
 
     folder, meta = find_run(arguments.run)
     if family_of(meta.dataset) not in DATASETS:
@@ -110,6 +121,7 @@ COMMANDS: dict[str, Callable[[argparse.Namespace], int]] = {
     "run": run,
     "curve": curve,
     "ablate": ablate,
+    "tune": tune,
     "pretrain": pretrain,
     "evaluate": evaluate,
     "predict": predict,

@@ -6,6 +6,10 @@ from dataclasses import dataclass, field, fields, replace
 from typing import Any
 
 import numpy as np
+import torch
+
+from core.data.banks import Progress
+from trainer.unfinished import Unfinished
 
 
 @dataclass(frozen=True)
@@ -16,8 +20,8 @@ class Settings:
         epochs: passes over the labelled images.
         min_steps: optimiser steps at least; more epochs are made where a subset is so small that they are fewer.
         batch_size: images a step.
-        lr: peak learning rate (AdamW, one cycle).
-        weight_decay: of AdamW.
+        lr: peak learning rate.
+        weight_decay: of the optimiser.
         augment: name of an augmentation, or of several joined by `+`.
         preparation: names of preprocessing steps joined by `+`; "" for none.
         imbalance: name of a way to meet class imbalance.
@@ -28,6 +32,21 @@ class Settings:
         layer_decay: factor of the rate from each layer of the encoder to the one before it.
         frozen_below: share of `lr` below which a layer of the encoder stays frozen.
         folds: parts of the cross-validation inside the subset, or one in `folds` held out where a network is trained.
+        loss: name of a loss; "" for the one that goes with the labels: cross-entropy, or masked-bce for findings.
+        label_smoothing: share of each label that is spread over all classes.
+        optimizer: name of an optimiser.
+        schedule: name of a schedule of the learning rate.
+        clip: norm at which the gradients of a network are clipped.
+        depth: stages of the encoder, from the head down, that are fine-tuned; 0 leaves it to `frozen_below`.
+        thaw_every: epochs after which the next stage down starts to learn; 0 starts all at once.
+        episodes: tasks of other data sets from which the start is meta-learnt; 0 for none.
+        tasks: of them, before each step of the outer loop.
+        shots, queries: images a class of a task's support and of its query set.
+        inner_lr, inner_steps: of the adaptation to a task's support set while meta-learning.
+        adapt_steps: steps of the adaptation to the subset itself.
+        outer_lr: peak rate of the outer loop.
+        order: what the outer loop sees of the inner one: `second`, `first`, or `anil`, which adapts the head only.
+        sources: data sets that tasks come from, joined by `+`; "" for all that are here and unrelated.
     """
 
     epochs: int
@@ -44,6 +63,23 @@ class Settings:
     folds: int = 5
     preparation: str = ""
     imbalance: str = "none"
+    loss: str = ""
+    label_smoothing: float = 0.0
+    optimizer: str = "adamw"
+    schedule: str = "one-cycle"
+    clip: float = 5.0
+    depth: int = 0
+    thaw_every: int = 0
+    episodes: int = 0
+    tasks: int = 0
+    shots: int = 0
+    queries: int = 0
+    inner_lr: float = 0.0
+    inner_steps: int = 0
+    adapt_steps: int = 0
+    outer_lr: float = 0.0
+    order: str = ""
+    sources: str = ""
 
     def stated(self) -> dict[str, Any]:
         """What differs from the defaults; a run is named by it, so that a setting added later renames no older run."""
@@ -110,9 +146,10 @@ class Fitted:
     Attributes:
         judged: positions in the subset of the images that were predicted without having been learnt.
         logits: (J, C), for them.
-        history: rows of the training curve.
         keep: prefix of the tensors that were trained, "" for all.
         selection: how the judged images were set apart, in words.
+        history: rows of the training curve.
+        failed: why the training stopped before its end, with what to change; "" where it did not.
     """
 
     judged: np.ndarray
@@ -120,3 +157,21 @@ class Fitted:
     keep: str
     selection: str
     history: list[dict[str, Any]] = field(default_factory=list)
+    failed: str = ""
+
+
+@dataclass(frozen=True)
+class Context:
+    """Where and how a fit runs.
+
+    Attributes:
+        seed: of everything random.
+        device: where it runs.
+        progress: called with (done, in all) by whatever takes long.
+        unfinished: where a training of a network is kept after each epoch, to go on from after a kill.
+    """
+
+    seed: int
+    device: torch.device
+    progress: Progress | None = None
+    unfinished: Unfinished | None = None

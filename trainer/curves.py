@@ -1,13 +1,13 @@
-"""The commands that train: `run` one cell, `curve` over sizes and seeds, `ablate` over combinations of settings."""
+"""The commands that train: `run` one cell, `curve` over sizes and seeds. `ablate` is in `trainer.ablations`."""
 
 from __future__ import annotations
 
 import argparse
-import json
 import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -21,16 +21,13 @@ from core.data.specs import find_dataset
 from core.errors import BadRequest, LowshotError
 from core.metrics import METRICS
 from core.models import MODELS
-from core.results import difference
 from core.runtime import pick_device
 from trainer import sweep
-from trainer.ablations import combinations_of
 from trainer.cells import Prepared, pairs_that_go, prepare
 from trainer.config import Cell
+from trainer.options import asked as asked_of
 from trainer.progress import bar, say
 from trainer.tables import print_runs
-
-SHOWN = ("auroc", "balanced_accuracy")
 
 
 @dataclass(frozen=True)
@@ -38,7 +35,7 @@ class Asked:
     """A cell with the settings in which it departs from its strategy's own."""
 
     cell: Cell
-    options: dict[str, str]
+    options: dict[str, Any]
 
     @property
     def title(self) -> str:
@@ -63,33 +60,38 @@ def dataset_of(arguments: argparse.Namespace) -> Dataset:
     return dataset
 
 
-def _options(arguments: argparse.Namespace) -> dict[str, str]:
-    return {name: getattr(arguments, name) or "" for name in ("augment", "preparation", "imbalance")}
-
-
 def run(arguments: argparse.Namespace) -> int:
     """`run`."""
     if len(arguments.size) != 1 or len(arguments.seed) != 1:
         raise BadRequest("run takes one size and one seed; use curve for several.")
     dataset = dataset_of(arguments)
     cell = Cell(dataset.spec.name, arguments.model, arguments.strategy, arguments.size[0], arguments.seed[0])
-    asked = Asked(cell, _options(arguments))
+    asked = Asked(cell, asked_of(arguments))
     prepared = prepare(cell, dataset, asked.options)
-    stored = open_store().folder_of(prepared.meta.run)
+    store = open_store()
+    stored = {folder.name: folder for folder in (*store.runs, *store.failed)}.get(prepared.meta.run)
     if stored and not arguments.again:
-        print_runs([read_run(stored)], arguments.json)
-        return 0
+        return _tell(read_run(stored), arguments.json)
     device = pick_device(arguments.device)
-    bank = _bank(prepared, dataset)
+    bank = bank_of(prepared, dataset)
     with bar(asked.title, "step") as show:
         if stored:
             return _compare(prepared, dataset, bank, stored, device, show, arguments.json)
         folder = sweep.run_cell(prepared, dataset, bank, "all", device, progress=show)
-    print_runs([read_run(folder)], arguments.json)
+    return _tell(read_run(folder), arguments.json)
+
+
+def _tell(meta: RunMeta, as_json: bool) -> int:
+    """Prints a run; one whose training failed is a "no"."""
+    if meta.failed:
+        say(f"failed: {meta.run}: {meta.failed}")
+        return 1
+    print_runs([meta], as_json)
     return 0
 
 
-def _bank(prepared: Prepared, dataset: Dataset) -> np.ndarray:
+def bank_of(prepared: Prepared, dataset: Dataset) -> np.ndarray:
+    """The images of a data set as a cell's model takes them; decoded first where they are not yet."""
     size, steps = prepared.spec.image.size, preparation(prepared.settings.preparation)
     with bar(f"{dataset.spec.name}: decoding at {size} px") as show:
         return dataset.bank(size, show, steps).images
@@ -115,7 +117,8 @@ def _compare(
     return 0 if changed < 0.005 else 1
 
 
-def _pairs(models: list[str] | None, strategies: list[str]) -> list[tuple[str, str]]:
+def pairs_of(models: list[str] | None, strategies: list[str]) -> list[tuple[str, str]]:
+    """The models and strategies that are asked for and go together; those that do not are said."""
     pairs, skipped = pairs_that_go(models or list(MODELS), strategies)
     for model, strategy in skipped if models else []:
         say(f"skipped: {model} does not go with {strategy}")
@@ -124,96 +127,57 @@ def _pairs(models: list[str] | None, strategies: list[str]) -> list[tuple[str, s
     return pairs
 
 
-def _answer(
+def answers(
     every: list[Asked], dataset: Dataset, arguments: argparse.Namespace, keep_weights: sweep.Keep
-) -> Iterator[tuple[Asked, Path]]:
-    """Trains what the store does not hold yet; a model and strategy that cannot go on are said and left out."""
+) -> Iterator[tuple[int, Path, RunMeta]]:
+    """Trains what the store does not hold yet: the place in the list, the run's folder and its record.
+
+    A model and strategy that cannot go on are said and left out, and so is a run whose training failed.
+    """
     device = pick_device(arguments.device)
-    folders = {folder.name: folder for folder in open_store().runs}
-    failed = set()
+    store = open_store()
+    folders = {folder.name: folder for folder in (*store.runs, *store.failed)}
+    stopped = set()
     seeds, sizes = sorted({row.cell.seed for row in every}), list({row.cell.train_size: 0 for row in every})
     with bar(arguments.command, "run") as show:
-        for done, asked in enumerate(every):
-            show(done, len(every))
+        for place, asked in enumerate(every):
+            show(place, len(every))
             cell = asked.cell
-            if (cell.model, cell.strategy) in failed:
+            if (cell.model, cell.strategy) in stopped:
                 continue
             try:
                 prepared = prepare(cell, dataset, asked.options)
                 folder = folders.get(prepared.meta.run)
                 if folder is None:
-                    bank = _bank(prepared, dataset)
+                    bank = bank_of(prepared, dataset)
                     keep = sweep.what_to_keep(keep_weights, cell, seeds, sizes)
                     with bar(asked.title, "step") as steps:
                         folder = sweep.run_cell(prepared, dataset, bank, keep, device, progress=steps)
                     folders[folder.name] = folder
             except LowshotError as error:
-                failed.add((cell.model, cell.strategy))
+                stopped.add((cell.model, cell.strategy))
                 say(f"stopped: {asked.title}: {error} The rest of it is left out.")
                 continue
-            yield asked, folder
+            meta = read_run(folder)
+            if meta.failed:
+                say(f"failed: {asked.title}: {meta.failed}")
+            else:
+                yield place, folder, meta
         show(len(every), len(every))
 
 
 def curve(arguments: argparse.Namespace) -> int:
     """`curve`."""
-    pairs = _pairs(arguments.models, arguments.strategies)
-    dataset = dataset_of(arguments)
+    pairs = pairs_of(arguments.models, arguments.strategies)
+    dataset, options = dataset_of(arguments), asked_of(arguments)
     every = [
-        Asked(Cell(dataset.spec.name, model, strategy, size, seed), _options(arguments))
+        Asked(Cell(dataset.spec.name, model, strategy, size, seed), options)
         for model, strategy in pairs
         for size in arguments.sizes
         for seed in arguments.seeds
     ]
     answered = 0
-    for _, folder in _answer(every, dataset, arguments, arguments.keep_weights):
+    for _, _, meta in answers(every, dataset, arguments, arguments.keep_weights):
         answered += 1
-        print_runs([read_run(folder)], arguments.json)
+        print_runs([meta], arguments.json)
     return 0 if answered else 2
-
-
-def ablate(arguments: argparse.Namespace) -> int:
-    """`ablate`: the comparison of combinations, each against none of its ingredients, on the same subsets."""
-    combinations = combinations_of(arguments.of, arguments.orders)
-    pairs = _pairs(arguments.models, arguments.strategies)
-    dataset = dataset_of(arguments)
-    for model, strategy in pairs:
-        for size in arguments.sizes:
-            every = [
-                Asked(
-                    Cell(dataset.spec.name, model, strategy, size, seed),
-                    {**combination.options, "imbalance": arguments.imbalance or ""},
-                )
-                for combination in combinations
-                for seed in arguments.seeds
-            ]
-            found: dict[int, list[tuple[Path, RunMeta]]] = {}
-            for place, (_, folder) in enumerate(_answer(every, dataset, arguments, "none")):
-                found.setdefault(place // len(arguments.seeds), []).append((folder, read_run(folder)))
-            if len(found) < len(combinations):
-                return 2
-            for index, combination in enumerate(combinations):
-                _print_ablation(found[index], found[0], combination.title, arguments.json)
-    return 0
-
-
-def _print_ablation(
-    runs: list[tuple[Path, RunMeta]], baseline: list[tuple[Path, RunMeta]], title: str, as_json: bool
-) -> None:
-    """One combination: mean over seeds, and the difference from the baseline with its interval over test images."""
-    meta = runs[0][1]
-    values = {name: float(np.mean([one.metrics[name] for _, one in runs])) for name in METRICS}
-    against = {} if runs is baseline else difference(runs, baseline, SHOWN)
-    if as_json:
-        row = {
-            "dataset": meta.dataset, "model": meta.model, "strategy": meta.strategy, "train_size": meta.train_size,
-            "seeds": [one.seed for _, one in runs], "combination": title, "variant": meta.variant, "metrics": values,
-            "difference": {name: [e.value, e.low, e.high] for name, e in against.items()},
-        }  # fmt: skip
-        print(json.dumps(row), flush=True)
-        return
-    figures = []
-    for name in SHOWN:
-        change = f" ({e.value:+.3f}, {e.low:+.3f} to {e.high:+.3f})" if (e := against.get(name)) else ""
-        figures.append(f"{METRICS[name].title} {values[name]:.3f}{change}")
-    print(f"{meta.model} {meta.strategy}  n={meta.train_size or 'full'}  {title:42} {'  '.join(figures)}", flush=True)

@@ -8,6 +8,31 @@ from sklearn.model_selection import StratifiedGroupKFold
 from core.data.splits import strata_of
 from core.errors import BadRequest
 
+NOTHING_HELD_OUT = "nothing held out, as a class has images of one patient only; threshold 0.5, temperature 1"
+
+
+def can_hold_out(labels: np.ndarray, groups: np.ndarray, folds: int) -> bool:
+    """Whether every class has at least two groups, so that some can be judged by what learnt the others.
+
+    Args:
+        labels: (n,), class indices, or (n, C) findings.
+        groups: (n,), what stays together.
+        folds: parts of the cross-validation.
+    """
+    labels = strata_of(labels, groups, folds)
+    return min(len(np.unique(groups[labels == c])) for c in np.unique(labels)) > 1
+
+
+def judged_folds(labels: np.ndarray, groups: np.ndarray, folds: int, seed: int) -> list[tuple[np.ndarray, np.ndarray]]:
+    """`inner_folds`, or none where nothing can be held out."""
+    return inner_folds(labels, groups, folds, seed) if can_hold_out(labels, groups, folds) else []
+
+
+def held_apart(labels: np.ndarray, groups: np.ndarray, folds: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
+    """The first of `inner_folds`: positions learnt and held out; all and none where nothing can be held out."""
+    found = judged_folds(labels, groups, folds, seed)
+    return found[0] if found else (np.arange(len(labels)), np.array([], int))
+
 
 def inner_folds(labels: np.ndarray, groups: np.ndarray, folds: int, seed: int) -> list[tuple[np.ndarray, np.ndarray]]:
     """Pairs of (learnt, judged) positions; every position is judged once.

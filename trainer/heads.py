@@ -16,7 +16,9 @@ from core.models.classifier import DROPOUT, linear_layers
 from trainer.config import Settings
 from trainer.imbalance import imbalance_for
 from trainer.losses import as_targets, loss_for
+from trainer.optimisers import optimiser_for, schedule_for
 
+_WARM_UP = 0.3
 LOGISTIC_STRENGTHS = (0.001, 0.01, 0.1, 1.0)
 
 
@@ -58,23 +60,26 @@ def fit_mlp(
     inputs = torch.from_numpy(embeddings).flatten(0, 1)  # (n * views, D)
     views = embeddings.shape[1]
     centre, scale = torch.from_numpy(mean), torch.from_numpy(deviation)
-    targets, loss_of = as_targets(labels), loss_for(labels)
     imbalance = imbalance_for(settings.imbalance, labels, settings.augment)
     layers = copy.deepcopy(start)
     into, _, _, out = layers
-    weights = imbalance.weights(labels, len(out.get_parameter("bias")))
-    optimiser = torch.optim.AdamW(layers.parameters(), lr=settings.lr, weight_decay=settings.weight_decay, fused=True)
+    classes = len(out.get_parameter("bias"))
+    targets, weights = as_targets(labels), imbalance.weights(labels, classes)
+    row = loss_for(settings, labels, classes)
+    loss_of = row.build(settings, classes, labels.ndim == 2)
     order = imbalance.epoch(labels, random)
     count, batch = len(order.positions), min(settings.batch_size, len(order.positions))
     steps = max(settings.min_steps, settings.epochs * -(-count // batch))
-    schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, settings.lr, total_steps=steps)
+    groups = [{"params": list(layers.parameters()), "lr": settings.lr}]
+    optimiser = optimiser_for(settings, row).build(groups, settings, loss_of, steps, True)
+    schedule = schedule_for(settings, optimiser, steps, _WARM_UP)
     for _ in range(steps):
         at, order = order.take(batch, lambda: imbalance.epoch(labels, random))
         seen = inputs.index_select(0, torch.from_numpy(at.positions * views + at.views(views, random)))
         hidden = F.relu(into((seen - centre) / scale))
         # dropout from this fit's own generator: PyTorch's is shared by all threads
         kept = torch.from_numpy(random.random(hidden.shape, dtype=np.float32) >= DROPOUT)
-        loss = loss_of.compute(out(hidden * kept / (1 - DROPOUT)), targets[at.positions], weights)
+        loss = loss_of(out(hidden * kept / (1 - DROPOUT)), targets[at.positions], weights)
         optimiser.zero_grad(set_to_none=True)
         loss.backward()
         optimiser.step()

@@ -1,4 +1,10 @@
-"""The table of losses: what is made small while a model trains. Each copes with its task's kind of labels."""
+"""The table of losses: what is made small while a model trains. Each copes with its task's kind of labels.
+
+Weighing classes is not a loss of its own: every loss that can takes the weights of `--imbalance class-weights`.
+
+References:
+    Label smoothing: Szegedy et al. 2016, arXiv:1512.00567. Focal: Lin et al. 2017, arXiv:1708.02002.
+"""
 
 from __future__ import annotations
 
@@ -9,9 +15,15 @@ import numpy as np
 import torch
 from torch.nn import functional as F
 
+from core.data.augment import augmenter
+from core.errors import BadRequest
 from core.registry import Registry
+from trainer.auc_margin import AucMargin, auc_margin_at_best
+from trainer.config import Settings
+from trainer.imbalance import IMBALANCE
 
 Compute = Callable[[torch.Tensor, torch.Tensor, torch.Tensor | None], torch.Tensor]
+FOCUS = 2.0  # exponent by which the focal loss turns away from what is decided already
 
 
 @dataclass(frozen=True)
@@ -20,24 +32,75 @@ class Loss:
 
     Attributes:
         name: key in the registry.
-        title: for people.
-        multilabel: whether it takes (N, C) findings; else one class an image.
-        compute: ((B, C) logits, targets, (C,) weights of the classes or None) -> scalar. Targets are (B,) class
-            indices or (B, C) probabilities; of findings (B, C) in [0, 1] with NaN for unknown, which do not count.
+        title, meaning: for people.
+        build: (settings, number of classes, whether they are findings) -> what takes (B, C) logits, targets, and (C,)
+            weights of the classes or None, and gives a scalar. Targets are (B,) class indices or (B, C) probabilities;
+            of findings (B, C) in [0, 1] with NaN for unknown, which do not count.
+        classes, findings: whether it takes one class an image, and whether (N, C) findings.
+        two_only: of classes it takes two.
+        weighs: whether it takes weights of classes.
+        smooths: whether it takes smoothed labels.
+        mixes: whether it takes mixed images.
+        held_out: (logits, targets) of held-out images -> scalar, by which an epoch is judged; None for the plain
+            negative log-likelihood.
+        optimizer: the only optimiser that it goes with; "" for all but those that go with one loss only.
     """
 
     name: str
     title: str
-    multilabel: bool
-    compute: Compute
+    meaning: str
+    build: Callable[[Settings, int, bool], Compute]
+    classes: bool = False
+    findings: bool = False
+    two_only: bool = False
+    weighs: bool = True
+    smooths: bool = False
+    mixes: bool = True
+    held_out: Callable[[torch.Tensor, torch.Tensor], torch.Tensor] | None = None
+    optimizer: str = ""
+
+    def judge(self, logits: np.ndarray, labels: np.ndarray) -> float:
+        """How bad the logits of held-out images are: (N, C) and their labels."""
+        targets = as_targets(labels)
+        plain = masked_bce if targets.ndim == 2 else F.cross_entropy
+        return float((self.held_out or plain)(torch.from_numpy(logits), targets))
 
 
 LOSSES: Registry[Loss] = Registry("loss")
 
 
-def loss_for(labels: np.ndarray) -> Loss:
-    """The loss that goes with (N,) classes or (N, C) findings."""
-    return LOSSES["masked-bce" if labels.ndim == 2 else "cross-entropy"]
+def own_loss(labels: np.ndarray) -> str:
+    """The loss that goes with (N,) classes or (N, C) findings where no other is asked for."""
+    return "masked-bce" if labels.ndim == 2 else "cross-entropy"
+
+
+def loss_for(settings: Settings, labels: np.ndarray, classes: int) -> Loss:
+    """The loss of some settings, where it goes with the labels and with the other settings.
+
+    Args:
+        settings: of the training.
+        labels: (N,) class indices or (N, C) findings.
+        classes: number of classes.
+    Raises:
+        UnknownName: if there is none of that name.
+        BadRequest: if it does not go with them.
+    """
+    row = LOSSES[settings.loss or own_loss(labels)]
+    if not (row.findings if labels.ndim == 2 else row.classes):
+        kind = "several findings an image" if labels.ndim == 2 else "one class an image"
+        fitting = [one.name for one in LOSSES.values() if (one.findings if labels.ndim == 2 else one.classes)]
+        raise BadRequest(f"{row.name} does not take {kind}. Choose --loss {' or '.join(fitting)}.")
+    if row.two_only and labels.ndim == 1 and classes != 2:
+        raise BadRequest(f"{row.name} takes tasks of two classes, but there are {classes}. Choose another --loss.")
+    if not row.weighs and IMBALANCE[settings.imbalance].weighs:
+        raise BadRequest(f"{row.name} weighs no classes; leave --imbalance class-weights out.")
+    if not 0 <= settings.label_smoothing < 1:
+        raise BadRequest(f"Expected --label-smoothing from 0 up to below 1, but got {settings.label_smoothing:g}.")
+    if not row.smooths and settings.label_smoothing:
+        raise BadRequest(f"{row.name} does not take smoothed labels. Leave --label-smoothing out.")
+    if not row.mixes and augmenter(settings.augment).mixes:
+        raise BadRequest(f"{row.name} needs images of one label each, but {settings.augment} mixes them.")
+    return row
 
 
 def as_targets(labels: np.ndarray) -> torch.Tensor:
@@ -53,7 +116,8 @@ def share_right(logits: torch.Tensor, targets: torch.Tensor) -> float:
     return float(((logits > 0) == (targets > 0.5))[known].double().mean()) if known.any() else 0.0
 
 
-def _masked_bce(logits: torch.Tensor, targets: torch.Tensor, weights: torch.Tensor | None) -> torch.Tensor:
+def masked_bce(logits: torch.Tensor, targets: torch.Tensor, weights: torch.Tensor | None = None) -> torch.Tensor:
+    """Mean binary cross-entropy over the labels that are known, (B, C) each; 0 where none is."""
     known = ~targets.isnan()
     if not known.any():
         return logits.sum() * 0
@@ -61,12 +125,59 @@ def _masked_bce(logits: torch.Tensor, targets: torch.Tensor, weights: torch.Tens
     return each[known].mean()
 
 
-LOSSES.add(
-    Loss(
-        "cross-entropy",
-        "Cross-entropy",
-        False,
-        lambda logits, targets, weights: F.cross_entropy(logits, targets, weights),
+def _build_cross_entropy(settings: Settings, classes: int, findings: bool) -> Compute:
+    smoothing = settings.label_smoothing
+    return lambda logits, targets, weights: F.cross_entropy(logits, targets, weights, label_smoothing=smoothing)
+
+
+def _build_masked_bce(settings: Settings, classes: int, findings: bool) -> Compute:
+    share = settings.label_smoothing
+    if not share:
+        return masked_bce
+    return lambda logits, targets, weights: masked_bce(logits, targets * (1 - share) + share / 2, weights)
+
+
+def _focal_of_classes(logits: torch.Tensor, targets: torch.Tensor, weights: torch.Tensor | None) -> torch.Tensor:
+    from kornia.losses import focal_loss
+
+    each = focal_loss(logits, targets, alpha=None, gamma=FOCUS, weight=weights).sum(dim=1)
+    return each.mean() if weights is None else each.sum() / weights[targets].sum()  # as cross-entropy takes its mean
+
+
+def _focal_of_findings(logits: torch.Tensor, targets: torch.Tensor, weights: torch.Tensor | None) -> torch.Tensor:
+    from kornia.losses import binary_focal_loss_with_logits
+
+    known = ~targets.isnan()
+    if not known.any():
+        return logits.sum() * 0
+    each = binary_focal_loss_with_logits(
+        logits, targets.nan_to_num(), alpha=None, gamma=FOCUS, reduction="none", pos_weight=weights
     )
-)
-LOSSES.add(Loss("masked-bce", "Binary cross-entropy of each finding", True, _masked_bce))
+    return each[known].mean()
+
+
+for _row in (
+    Loss(
+        "cross-entropy", "Cross-entropy",
+        "The usual one for one class an image; weigh classes with --imbalance class-weights.",
+        _build_cross_entropy, classes=True, smooths=True,
+    ),
+    Loss(
+        "masked-bce", "Binary cross-entropy of each finding",
+        "The usual one for findings; labels that are unknown do not count.",
+        _build_masked_bce, findings=True, smooths=True,
+    ),
+    Loss(
+        "focal", "Focal", "Cross-entropy that turns away from images that are decided already.",
+        lambda settings, classes, findings: _focal_of_findings if findings else _focal_of_classes,
+        classes=True, findings=True, mixes=False,
+    ),
+    Loss(
+        "auc-margin", "AUC-margin",
+        "Parts the scores of positives from those of negatives, for two classes or each finding; learnt with pesg.",
+        lambda settings, classes, findings: AucMargin(classes if findings else 1),
+        classes=True, findings=True, two_only=True, weighs=False, mixes=False,
+        held_out=auc_margin_at_best, optimizer="pesg",
+    ),
+):  # fmt: skip
+    LOSSES.add(_row)

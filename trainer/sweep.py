@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
-from types import MappingProxyType
 from typing import Any, Literal
 
 import numpy as np
@@ -24,15 +22,15 @@ from core.models.classifier import Classifier
 from core.results import scores_of
 from core.runtime import describe_device
 from trainer.cells import Prepared
-from trainer.config import Cell, FitData, Fitted
+from trainer.config import Cell, Context, FitData, Fitted, Settings
+from trainer.course import predict_logits
+from trainer.fitting import embedding_cache
 from trainer.heads import logits_of
-from trainer.loop import predict_logits
-from trainer.strategies import Context, embedding_cache
+from trainer.meta import learn_start
+from trainer.unfinished import Unfinished
 
 Keep = Literal["served", "all", "light", "none"]
 LIGHT_BYTES = 2_000_000
-_NO_OPTIONS: Mapping[str, str] = MappingProxyType({})
-_CODE = 2  # raised when a change of the program changes results
 
 
 def fit_data(prepared: Prepared, dataset: Dataset, bank: np.ndarray) -> FitData:
@@ -49,6 +47,18 @@ def fit_data(prepared: Prepared, dataset: Dataset, bank: np.ndarray) -> FitData:
     )
 
 
+def train(prepared: Prepared, data: FitData, settings: Settings, context: Context) -> tuple[Classifier, Fitted]:
+    """Builds a cell's model, brings it to its start and trains it on its subset; there is no way to a test set here."""
+    spec, strategy = prepared.spec, prepared.strategy
+    model = spec.build(data.classes, prepared.meta.dataset, context.seed)
+    if strategy.query_loss:
+        learn_start(
+            strategy.name, strategy.query_loss, model, spec, prepared.meta.multilabel, prepared.sources, settings,
+            context.seed, context.device, context.progress,
+        )  # fmt: skip
+    return model, strategy.fit(model, spec, data, settings, context)
+
+
 def run_cell(
     prepared: Prepared,
     dataset: Dataset,
@@ -58,7 +68,9 @@ def run_cell(
     store: Path | None = None,
     progress: Progress | None = None,
 ) -> Path:
-    """Trains, judges on the test set and stores.
+    """Trains, judges on the test set and stores. A training that a kill interrupted goes on from its last epoch.
+
+    A run whose loss is no longer a number is stored as failed, with the weights of its best epoch until then.
 
     Args:
         prepared: the cell.
@@ -72,10 +84,10 @@ def run_cell(
         the run's folder.
     """
     began = time.monotonic()
-    model = prepared.spec.build(len(dataset.labels), dataset.spec.name, prepared.cell.seed)
     data = fit_data(prepared, dataset, bank)
-    context = Context(prepared.cell.seed, device, progress)
-    fitted = prepared.strategy.fit(model, prepared.spec, data, prepared.settings, context)
+    unfinished = Unfinished(prepared.meta.run, device)
+    context = Context(prepared.cell.seed, device, progress, unfinished)
+    model, fitted = train(prepared, data, prepared.settings, context)
     _round_to_half(model, fitted.keep)
     meta, validation = _operating_point(prepared.meta, fitted, data, dataset)
     test = _predict_test(prepared, model, data, dataset, bank, device, progress)
@@ -88,10 +100,15 @@ def run_cell(
         seconds=round(time.monotonic() - began, 2),
         device=describe_device(device),
         made=datetime.now(UTC).isoformat(timespec="seconds"),
+        failed=fitted.failed,
     )
     state = {k: v for k, v in model.state_dict().items() if k.startswith(fitted.keep)}
-    kept = keep == "all" or (keep == "light" and 2 * sum(v.numel() for v in state.values()) < LIGHT_BYTES)
-    return save_run(meta, validation, test, fitted.history, state if kept else None, store)
+    kept = (
+        keep == "all" or fitted.failed or (keep == "light" and 2 * sum(v.numel() for v in state.values()) < LIGHT_BYTES)
+    )
+    folder = save_run(meta, validation, test, fitted.history, state if kept else None, store)
+    unfinished.remove()
+    return folder
 
 
 def _round_to_half(model: Classifier, prefix: str) -> None:
@@ -104,20 +121,22 @@ def _round_to_half(model: Classifier, prefix: str) -> None:
 
 def _operating_point(meta: RunMeta, fitted: Fitted, data: FitData, dataset: Dataset) -> tuple[RunMeta, Predictions]:
     labels = data.labels[fitted.judged]
-    temperature = round(fit_temperature(fitted.logits, labels), 6)
-    probabilities = probabilities_of(fitted.logits, temperature, meta.multilabel)
-    threshold = 0.5
-    thresholds: tuple[float, ...] = ()
-    if meta.multilabel:
-        thresholds = tuple(round(one, 6) for one in fit_thresholds(probabilities, labels))
-    elif meta.positive is not None:
-        threshold = round(fit_threshold(probabilities[:, meta.positive], labels == meta.positive), 6)
     rows = data.rows[fitted.judged]
     validation = Predictions(dataset.listing.ids[rows], dataset.parts.groups[rows], labels, fitted.logits)
-    return (
-        replace(meta, selection=fitted.selection, threshold=threshold, thresholds=thresholds, temperature=temperature),
-        validation,
-    )
+    meta = replace(meta, selection=fitted.selection, thresholds=(0.5,) * (len(meta.labels) if meta.multilabel else 0))
+    if not len(rows):
+        return meta, validation
+    temperature = round(fit_temperature(fitted.logits, labels), 6)
+    probabilities = probabilities_of(fitted.logits, temperature, meta.multilabel)
+    meta = replace(meta, temperature=temperature)
+    if meta.multilabel:
+        return replace(
+            meta, thresholds=tuple(round(one, 6) for one in fit_thresholds(probabilities, labels))
+        ), validation
+    if meta.positive is not None:
+        threshold = fit_threshold(probabilities[:, meta.positive], labels == meta.positive)
+        meta = replace(meta, threshold=round(threshold, 6))
+    return meta, validation
 
 
 def _predict_test(

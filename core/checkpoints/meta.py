@@ -48,6 +48,8 @@ class RunMeta:
         seconds: wall time of training and judging, with the embeddings that were not cached yet.
         device: what it ran on.
         made: when, in UTC.
+        failed: why its training stopped before its end; "" where it did not. Its figures are those of the last good
+            epoch, and no table counts them.
         versions: of the libraries.
         hashes: file name -> SHA-256.
     """
@@ -93,6 +95,7 @@ class RunMeta:
     leaks: int = 0
     preparation: str = ""
     thresholds: tuple[float, ...] = ()
+    failed: str = ""
 
     @property
     def per_class(self) -> float:
@@ -176,7 +179,9 @@ _CHECKS: dict[str, Callable[[Any], bool]] = {
     "leaks": _is_count,
     "thresholds": _are(_is_share),
 }
-_LATER = ("variant", "sampled", "leaks", "preparation", "thresholds")  # fields that records of older runs lack
+_LATER = (  # fields that records of older runs lack
+    "variant", "sampled", "leaks", "preparation", "thresholds", "failed",
+)  # fmt: skip
 
 
 def from_record(record: Any, folder: Path) -> RunMeta:

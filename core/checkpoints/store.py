@@ -12,7 +12,7 @@ import os
 import shutil
 import tempfile
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -36,11 +36,13 @@ class Store:
 
     Attributes:
         runs: the sound runs, with their folders.
-        problems: folder name -> why the run is left out.
+        problems: folder name -> why the run is left out: it is damaged, or its training failed.
+        failed: the runs whose training failed, with their folders.
     """
 
     runs: dict[Path, RunMeta]
     problems: dict[str, str]
+    failed: dict[Path, RunMeta] = field(default_factory=dict)
 
     def metas(self, dataset: str | None = None) -> list[RunMeta]:
         """The sound runs, of one data set or all; of several that answer the same question the one made last."""
@@ -51,7 +53,7 @@ class Store:
         return sorted(latest.values(), key=lambda meta: (meta.dataset, meta.run))
 
     def folder_of(self, run: str) -> Path | None:
-        """Where a run lies."""
+        """Where a sound run lies."""
         return next((folder for folder, meta in self.runs.items() if meta.run == run), None)
 
 
@@ -148,14 +150,21 @@ def _digest_once(path: str, size: int, changed: int) -> str:
 
 
 def open_store(store: Path | None = None) -> Store:
-    """Reads every run; damaged ones are named and left out."""
-    runs, problems = {}, {}
+    """Reads every run; damaged and failed ones are named and left out."""
+    runs: dict[Path, RunMeta] = {}
+    failed: dict[Path, RunMeta] = {}
+    problems = {}
     for folder in _run_folders(store or runs_folder()):
+        name = f"{folder.parent.name}/{folder.name}"
         try:
-            runs[folder] = read_run(folder)
+            meta = read_run(folder)
         except CorruptRun as error:
-            problems[f"{folder.parent.name}/{folder.name}"] = str(error)
-    return Store(runs, problems)
+            problems[name] = str(error)
+            continue
+        (failed if meta.failed else runs)[folder] = meta
+        if meta.failed:
+            problems[name] = f"its training failed: {meta.failed}"
+    return Store(runs, problems, failed)
 
 
 def _run_folders(store: Path) -> Iterator[Path]:

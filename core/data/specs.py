@@ -16,6 +16,7 @@ from core.runtime import data_roots
 from core.types import Task
 
 OPTIONS_AFTER = "@"
+FINDINGS, JOINED = "findings", "+"
 
 
 @dataclass(frozen=True)
@@ -92,21 +93,63 @@ DATASETS: Registry[DatasetSpec] = Registry("data set")
 def find_dataset(name: str) -> DatasetSpec:
     """The row of a name, with options: `chexpert@uncertain=ones,blank=unknown`.
 
+    Of a set of several findings some can be chosen as the task: `chexpert@findings=Edema+Fracture`.
+
     Raises:
         UnknownName: if there is no such row, option or value.
     """
     base, _, stated = name.partition(OPTIONS_AFTER)
     spec = DATASETS[base]
     chosen: dict[str, str] = {}
+    findings: tuple[str, ...] = ()
     for pair in filter(None, stated.split(",")):
         option, _, value = pair.partition("=")
+        if option == FINDINGS and spec.task == "multilabel":
+            findings = _findings(spec, value)
+            continue
         if value not in spec.options.get(option, ()):
             known = "; ".join(f"{key}={'|'.join(values)}" for key, values in spec.options.items())
             raise UnknownName(f"{base} has no option {pair!r}. It has: {known or 'none'}.")
         if value != spec.options[option][0]:
             chosen[option] = value
-    if not chosen:
-        return spec
+    spec = _with_options(spec, base, chosen) if chosen else spec
+    return _of_findings(spec, findings) if findings else spec
+
+
+def _findings(spec: DatasetSpec, value: str) -> tuple[str, ...]:
+    """The findings that are named, in the order of the set; none where all are.
+
+    Raises:
+        UnknownName: if the set has no such finding.
+    """
+    named = value.split(JOINED)
+    if unknown := [name for name in named if name not in spec.labels]:
+        raise UnknownName(f"{spec.name} has no finding {unknown[0]!r}. It has: {', '.join(spec.labels)}.")
+    return tuple(label for label in spec.labels if label in named) if set(named) < set(spec.labels) else ()
+
+
+def _of_findings(spec: DatasetSpec, findings: tuple[str, ...]) -> DatasetSpec:
+    """The same images with some of their findings only."""
+    columns = [spec.labels.index(label) for label in findings]
+
+    def load(folder: Path) -> Listing:
+        listing = spec.load(folder)
+        return replace(listing, labels=listing.labels[:, columns])
+
+    words = f"{FINDINGS}={JOINED.join(findings)}"
+    joined = "," if OPTIONS_AFTER in spec.name else OPTIONS_AFTER
+    title = f"{spec.title}: {', '.join(findings)}"
+    return replace(spec, name=f"{spec.name}{joined}{words}", title=title, labels=findings, load=load)
+
+
+def all_findings(spec: DatasetSpec) -> DatasetSpec:
+    """The row from which some findings were chosen; the row itself where none were."""
+    base, _, stated = spec.name.partition(OPTIONS_AFTER)
+    others = [pair for pair in stated.split(",") if not pair.startswith(f"{FINDINGS}=")]
+    return find_dataset(f"{base}{OPTIONS_AFTER}{','.join(others)}") if FINDINGS in stated else spec
+
+
+def _with_options(spec: DatasetSpec, base: str, chosen: dict[str, str]) -> DatasetSpec:
     words = ",".join(f"{option}={chosen[option]}" for option in sorted(chosen))
     return replace(
         spec,

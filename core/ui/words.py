@@ -31,10 +31,10 @@ def percent(probability: float) -> str:
 
 
 def problems(store: Store) -> None:
-    """Names the runs that are left out because they are damaged."""
+    """Names the runs that are left out because they are damaged, or because their training failed."""
     if store.problems:
         listed = "\n".join(f"- {escape(name)}: {escape(why)}" for name, why in store.problems.items())
-        st.warning(f"Some stored runs are damaged and left out:\n{listed}", icon=":material/warning:")
+        st.warning(f"Some stored runs are damaged or failed, and left out:\n{listed}", icon=":material/warning:")
 
 
 def decision(meta: RunMeta, prediction: Prediction) -> str:

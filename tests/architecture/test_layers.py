@@ -18,6 +18,7 @@ ALLOWED = {
     "core.ui": ("core/ui/", "pages/", "streamlit_app.py"),
     "pickle": (),
 }
+HEAVY = ("timm", "transformers", "captum", "kornia", "optuna", "onnx", "onnxruntime", "onnxscript")
 LAYERS = (
     ("core/registry.py", "core/types.py", "core/errors.py", "core/runtime.py", "core/storage.py"),
     ("core/data/", "core/models/", "core/metrics/"),
@@ -70,7 +71,7 @@ def test_libraries_stay_in_their_place(path):
         for library, places in ALLOWED.items():
             if module == library or module.startswith(f"{library}."):
                 assert name_of(path).startswith(places), f"{name_of(path)} imports {module}"
-        if module.split(".")[0] in ("timm", "transformers", "captum", "kornia"):
+        if module.split(".")[0] in HEAVY:
             assert not top, f"{name_of(path)} imports {module} before it is needed"
 
 

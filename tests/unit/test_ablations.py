@@ -1,60 +1,112 @@
-"""Ablations: which combinations are run, and that one command compares them on the same subsets."""
-
 import json
+from dataclasses import replace
 
 import pytest
+import torch
 
 from core.checkpoints import open_store
-from core.errors import BadRequest
+from core.errors import BadRequest, UnknownName
+from core.models import MODELS
+from core.models.specs import Weights
 from trainer.ablations import combinations_of
 from trainer.cli import main
 
 
-def test_none_each_pairs_and_all():
-    found = combinations_of(["horizontal-flip", "noise", "mean-std"], ["each", "pairs", "all"])
-    assert [one.title for one in found] == [
-        "none",
-        "horizontal-flip",
-        "noise",
-        "mean-std",
-        "horizontal-flip+noise",
-        "horizontal-flip+mean-std",
-        "noise+mean-std",
-        "horizontal-flip+noise+mean-std",
+def of(ingredients, orders="each,pairs,all"):
+    return {one.title: one.options for one in combinations_of(ingredients.split(","), orders.split(","))}
+
+
+def test_ingredients_make_settings_and_what_is_left_out_is_left_out():
+    found = of("noise,clahe,focal")
+    assert list(found) == ["none", "noise", "clahe", "focal", "noise+clahe", "noise+focal", "clahe+focal",
+                           "noise+clahe+focal"]  # fmt: skip
+    assert found["none"] == {"augment": "none", "preparation": ""}
+    assert found["noise+focal"] == {"loss": "focal", "augment": "noise", "preparation": ""}
+    assert of("class-weights,depth=2,label_smoothing=0.1", "each") == {
+        "none": {}, "class-weights": {"imbalance": "class-weights"}, "depth=2": {"depth": 2},
+        "label_smoothing=0.1": {"label_smoothing": 0.1},
+    }  # fmt: skip
+
+
+def test_the_trio_of_flip_noise_and_normalisation():
+    found = of("horizontal-flip,noise,mean-std")
+    assert list(found) == [
+        "none", "horizontal-flip", "noise", "mean-std", "horizontal-flip+noise", "horizontal-flip+mean-std",
+        "noise+mean-std", "horizontal-flip+noise+mean-std",
+    ]  # fmt: skip
+    assert found["none"] == {"augment": "none", "preparation": "unit-range"}
+    assert found["horizontal-flip+noise"] == {"augment": "horizontal-flip+noise", "preparation": "unit-range"}
+    assert found["noise+mean-std"] == {"augment": "noise", "preparation": "mean-std"}
+
+
+def test_two_values_of_a_setting_never_meet():
+    found = of("depth=1,depth=2,focal")
+    assert list(found) == ["none", "depth=1", "depth=2", "focal", "depth=1+focal", "depth=2+focal"]
+    assert list(of("depth=1,depth=2,oversample,focal", "all"))[1:] == [
+        "depth=1+oversample+focal",
+        "depth=2+oversample+focal",
     ]
-    assert found[0].options == {"augment": "none", "preparation": "unit-range"}
-    assert found[4].options == {"augment": "horizontal-flip+noise", "preparation": "unit-range"}
-    assert found[-1].options == {"augment": "horizontal-flip+noise", "preparation": "mean-std"}
-    two = combinations_of(["clahe", "noise"], ["all", "pairs"])
-    assert [one.title for one in two] == ["none", "clahe+noise"]
-    assert len(combinations_of(["clahe"], ["each", "pairs", "all"])) == 2
 
 
 @pytest.mark.parametrize(
-    ("ingredients", "orders", "message"),
-    [(["clahee"], ["each"], "neither an augmentation"), (["clahe", "clahe"], ["each"], "twice"),
-     (["clahe"], ["triples"], "each, pairs, all")],
-)  # fmt: skip
-def test_wrong_ablations_are_refused(ingredients, orders, message):
-    with pytest.raises(BadRequest, match=message):
-        combinations_of(ingredients, orders)
+    ("ingredients", "said"),
+    [
+        ("nose", "is no ingredient"),
+        ("focal,focal", "named twice"),
+        ("deep=1", "no setting named"),
+        ("depth=x", "takes"),
+        ("depth=0", "at least 1"),
+    ],
+)
+def test_what_is_no_ingredient_is_refused(ingredients, said):
+    with pytest.raises((BadRequest, UnknownName), match=said):
+        of(ingredients)
 
 
-def test_one_command_runs_and_compares_them(runs, capsys):
-    argv = ["ablate", "--dataset", "phantom", "--models", "imagenet-efficientnet-lite0", "--strategies", "frozen",
-            "--of", "horizontal-flip,mean-std", "--sizes", "4", "--seeds", "0,1", "--json"]  # fmt: skip
-    assert main(argv) == 0
+def test_one_command_compares_ingredients_and_starts(runs, monkeypatch, capsys):
+    def build(classes, dataset, seed):
+        return MODELS["scratch-cnn"].build(classes, dataset, seed + 1)
+
+    other = replace(
+        MODELS["scratch-cnn"], name="other", family="imagenet", weights=Weights("package", "weights"), build=build
+    )
+    monkeypatch.setitem(MODELS._rows, "other", other)
+    argv = ["ablate", "--dataset", "phantom", "--models", "scratch-cnn,other", "--strategies", "scratch"]
+    quick = ["--sizes", "4", "--seeds", "0,1", "--epochs", "1", "--min-steps", "1", "--of", "class-weights,focal"]
+    assert main([*argv, *quick, "--orders", "each", "--json"]) == 0
     rows = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
-    assert [row["combination"] for row in rows] == ["none", "horizontal-flip", "mean-std", "horizontal-flip+mean-std"]
-    assert rows[0]["difference"] == {}
-    for row in rows[1:]:
-        value, low, high = row["difference"]["auroc"]
-        assert low <= value <= high
-        assert value == pytest.approx(row["metrics"]["auroc"] - rows[0]["metrics"]["auroc"], abs=1e-5)
-    metas = list(open_store(runs).runs.values())
-    assert len(metas) == 8
-    assert len({meta.subset_hash for meta in metas if meta.seed == 0}) == 1
-    assert len({meta.variant for meta in metas}) == 4
-    assert main([*argv[:-1]]) == 0
-    assert "horizontal-flip+mean-std" in capsys.readouterr().out
-    assert len(open_store(runs).runs) == 8
+    assert [(row["model"], row["start"], row["combination"]) for row in rows] == [
+        (model, start, combination)
+        for model, start in (("scratch-cnn", "random start"), ("other", "ImageNet start"))
+        for combination in ("none", "class-weights", "focal")
+    ]
+    assert all(row["seeds"] == [0, 1] for row in rows)
+    assert [bool(row["difference"]) for row in rows] == [False, True, True] * 2
+    assert [row["against"] for row in rows] == [""] * 3 + ["scratch-cnn"] * 3
+    value, low, high = rows[4]["difference_of_models"]["auroc"]
+    assert value == pytest.approx(rows[4]["metrics"]["auroc"] - rows[1]["metrics"]["auroc"], abs=1e-5)
+    assert low <= value <= high
+    assert len(open_store(runs).runs) == 12
+    assert main([*argv, *quick, "--orders", "each"]) == 0
+    assert "other (ImageNet start) scratch  n=4  focal" in capsys.readouterr().out
+
+
+def test_a_seed_that_diverged_is_left_out_on_both_sides(runs, capsys, monkeypatch):
+    real = torch.isfinite
+    trained = []
+
+    def spoilt(value):
+        """The second training of the second combination meets a loss that is no number."""
+        if value.ndim == 0:
+            trained.append(value)
+        return real(value) & (len(trained) != 4)
+
+    monkeypatch.setattr("trainer.course.torch.isfinite", spoilt)
+    argv = ["ablate", "--dataset", "phantom", "--models", "scratch-cnn", "--strategies", "scratch", "--sizes", "4"]
+    quick = ["--seeds", "0,1", "--epochs", "1", "--min-steps", "1", "--of", "focal", "--json"]
+    assert main([*argv, *quick]) == 0
+    said = capsys.readouterr()
+    assert "failed: scratch-cnn scratch n=4 seed 1" in said.err
+    none, focal = (json.loads(line) for line in said.out.splitlines())
+    assert (none["seeds"], focal["seeds"]) == ([0, 1], [0])
+    assert focal["difference"]["auroc"][1] <= focal["difference"]["auroc"][2]

@@ -1,0 +1,167 @@
+"""A killed training goes on to the same result; one that diverges is kept apart, with its last good epoch."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+
+from core.checkpoints import open_store, read_predictions, read_run, read_weights
+from core.data import DATASETS
+from core.data.dataset import load_dataset
+from core.models import MODELS
+from core.predictor import Predictor
+from core.runtime import cache_folder
+from trainer.cells import prepare
+from trainer.cli import main
+from trainer.config import Cell
+from trainer.loop import train_network
+from trainer.sweep import fit_data
+from trainer.unfinished import Unfinished
+
+CPU = torch.device("cpu")
+SPEC = MODELS["scratch-cnn"]
+RUN = ["run", "--dataset", "phantom", "--model", "scratch-cnn", "--strategy", "scratch", "--size", "6"]
+
+
+@pytest.fixture(scope="module")
+def phantom():
+    return load_dataset(DATASETS["phantom"])
+
+
+@pytest.fixture(scope="module")
+def some(phantom):
+    prepared = prepare(Cell("phantom", "scratch-cnn", "scratch", 12, 0), phantom)
+    return prepared, fit_data(prepared, phantom, phantom.bank(SPEC.image.size).images)
+
+
+class KilledError(Exception):
+    pass
+
+
+def train(some, name, stop_at=None, **options):
+    prepared, data = some
+    settings = replace(prepared.settings, **{"epochs": 6, "min_steps": 0, "batch_size": 8, "patience": 0, **options})
+    model = SPEC.build(2, "phantom", 0)
+    model.tapped.head.layers.append(torch.nn.Dropout(0.3))
+    parameters = [{"params": list(model.parameters()), "lr": settings.lr}]
+
+    def stop(done, total):
+        if done == stop_at:
+            raise KilledError
+
+    trained = train_network(
+        model, parameters, data.part(np.arange(20)), data.part(np.arange(20, 24)), SPEC.image, settings, 0, CPU,
+        frozen_statistics=False, progress=stop, unfinished=Unfinished(name, CPU),
+    )  # fmt: skip
+    return trained, model.state_dict()
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {},
+        {"average": 0.9, "augment": "mixup", "optimizer": "sgd", "schedule": "constant"},
+        {"loss": "auc-margin", "optimizer": "pesg", "schedule": "step", "lr": 0.1},
+        {"optimizer": "adam", "schedule": "cosine", "imbalance": "to-majority", "patience": 5},
+    ],
+    ids=["usual", "averaged", "pesg", "patient"],
+)
+@pytest.mark.parametrize("stop_at", [1, 4, 6, 9])
+def test_a_broken_training_goes_on_to_the_same_result(some, tmp_path, monkeypatch, options, stop_at):
+    monkeypatch.setenv("LOWSHOT_CACHE", str(tmp_path))
+    whole, weights = train(some, "whole", **options)
+    with pytest.raises(KilledError):
+        train(some, "broken", stop_at, **options)
+    torch.manual_seed(99)  # what else the process drew since must not matter
+    resumed, other = train(some, "broken", **options)
+    assert Unfinished("broken", CPU).path.exists()
+    assert [{**row, "seconds": 0} for row in whole.history] == [{**row, "seconds": 0} for row in resumed.history]
+    assert np.array_equal(whole.logits, resumed.logits)
+    assert all(torch.equal(weights[name], other[name]) for name in weights)
+
+
+def test_what_was_done_is_not_done_again(some, tmp_path, monkeypatch):
+    monkeypatch.setenv("LOWSHOT_CACHE", str(tmp_path))
+    with pytest.raises(KilledError):
+        train(some, "broken", stop_at=9)  # two steps an epoch: killed in the fifth
+    with pytest.raises(KilledError):
+        train(some, "broken", stop_at=9)
+    assert len(torch.load(Unfinished("broken", CPU).path, weights_only=True)["training"]["history"]) == 5
+    resumed, _ = train(some, "broken", stop_at=8)  # step 8 was over, and does not come again
+    assert len(resumed.history) == 7
+
+
+@pytest.mark.parametrize("content", [b"", b"PK\x03\x04", b"\x80\x02cposix\nsystem\n."])
+def test_a_file_that_cannot_be_read_counts_as_nothing(some, tmp_path, monkeypatch, content):
+    monkeypatch.setenv("LOWSHOT_CACHE", str(tmp_path))
+    whole, _ = train(some, "whole")
+    path = Unfinished("hurt", CPU).path
+    path.write_bytes(content)
+    again, _ = train(some, "hurt")
+    assert np.array_equal(whole.logits, again.logits)
+
+
+def test_what_was_begun_elsewhere_is_begun_anew(some, tmp_path, monkeypatch):
+    monkeypatch.setenv("LOWSHOT_CACHE", str(tmp_path))
+    Unfinished("there", torch.device("cpu")).write({"value": 1})
+    assert Unfinished("there", CPU).read() == {"value": 1}
+    monkeypatch.setattr(torch, "__version__", "1.0")
+    assert Unfinished("there", CPU).read() is None
+
+
+def test_a_killed_run_goes_on_from_its_last_epoch(runs, tmp_path, capsys):
+    argv = [*RUN, "--epochs", "60", "--min-steps", "0", "--patience", "0"]
+    process = subprocess.Popen([sys.executable, "-m", "trainer", *argv], env=os.environ.copy(), stderr=subprocess.PIPE)
+    folder, until = cache_folder() / "unfinished", time.monotonic() + 120
+    while not list(folder.glob("*.pt")) and time.monotonic() < until:
+        time.sleep(0.05)
+    process.send_signal(signal.SIGKILL)
+    process.communicate(timeout=60)
+    assert process.returncode == -signal.SIGKILL
+    left = list(folder.glob("*.pt"))
+    assert len(left) == 1
+    assert open_store(runs).runs == {}
+    assert main(argv) == 0
+    assert not left[0].exists()
+    resumed = next(iter(open_store(runs).runs))
+    os.environ["LOWSHOT_RUNS"] = str(tmp_path / "other")
+    assert main(argv) == 0
+    whole = tmp_path / "other" / "phantom" / resumed.name
+    for part in ("test", "validation"):
+        assert np.array_equal(read_predictions(whole, part).logits, read_predictions(resumed, part).logits)
+    first, second = read_weights(whole), read_weights(resumed)
+    assert all(torch.equal(first[name], second[name]) for name in first)
+    assert capsys.readouterr().out.count("scratch-cnn") == 2
+
+
+def test_a_run_that_diverges_is_kept_apart_and_named(runs, capsys):
+    argv = [*RUN, "--epochs", "3", "--min-steps", "0", "--lr", "1e25", "--optimizer", "sgd", "--clip", "1e30"]
+    assert main(argv) == 1
+    said = capsys.readouterr()
+    assert said.out == ""
+    assert "no longer a number in epoch" in said.err
+    assert "Lower the learning rate" in said.err
+    store = open_store(runs)
+    assert store.runs == {}
+    folder, meta = next(iter(store.failed.items()))
+    assert "its training failed" in store.problems[f"phantom/{meta.run}"]
+    assert all(torch.isfinite(value).all() for value in read_weights(folder).values())
+    assert len(Predictor(folder).meta.failed) > 20
+    before = (folder / "run.json").read_bytes()
+    assert main(argv) == 1  # answered from the store
+    assert (folder / "run.json").read_bytes() == before
+    assert main(["evaluate", "--run", meta.run]) == 2
+    assert "failed" in capsys.readouterr().err
+    curve = ["curve", "--dataset", "phantom", "--models", "scratch-cnn", "--strategies", "scratch", "--sizes", "6"]
+    assert main([*curve, *argv[9:], "--seeds", "0"]) == 2
+    assert main(["results", "--dataset", "phantom"]) == 0
+    said = capsys.readouterr()
+    assert said.out == ""
+    assert f"left out: phantom/{meta.run}: its training failed" in said.err
+    assert read_run(folder).metrics["auroc"] >= 0

@@ -1,0 +1,130 @@
+"""What a user may ask of a training: the settings that can be stated, as flags of the command line or in a file."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from core.errors import BadRequest
+from core.registry import Registry
+
+
+@dataclass(frozen=True)
+class Option:
+    """A setting that can be stated.
+
+    Attributes:
+        name: of the setting; the flag is the same with hyphens.
+        kind: what its text is read as.
+        meaning: for people.
+        least: smallest value; None where any will do.
+        above: whether the value must lie above `least`.
+    """
+
+    name: str
+    kind: type[str] | type[int] | type[float]
+    meaning: str
+    least: float | None = None
+    above: bool = False
+
+    @property
+    def flag(self) -> str:
+        """As typed on the command line."""
+        return "--" + self.name.replace("_", "-")
+
+    def check(self, value: Any) -> Any:
+        """The value as the setting holds it.
+
+        Raises:
+            BadRequest: if it is of another kind, or too small.
+        """
+        wrong = not isinstance(value, int | float if self.kind is float else self.kind) or isinstance(value, bool)
+        if wrong or (self.least is not None and (value <= self.least if self.above else value < self.least)):
+            limit = "" if self.least is None else f" {'above' if self.above else 'of at least'} {self.least:g}"
+            names = {str: "a name", int: "a whole number", float: "a number"}
+            raise BadRequest(f"Expected {self.flag} to be {names[self.kind]}{limit}, but got {value!r}.")
+        return float(value) if self.kind is float else value
+
+
+OPTIONS: Registry[Option] = Registry("setting")
+DATA = ("augment", "preparation", "imbalance")
+_SEE = "python -m trainer list shows them"
+
+for _row in (
+    Option("augment", str, "augmentations joined by + (default: the strategy's)"),
+    Option("preparation", str, "preprocessing steps joined by + (default: none)"),
+    Option("imbalance", str, f"how class imbalance is met; {_SEE}"),
+    Option("loss", str, f"what is made small; {_SEE} (class-weighted: --imbalance class-weights)"),
+    Option("label_smoothing", float, "share of each label that is spread over all classes", 0),
+    Option("optimizer", str, f"how weights move; {_SEE}"),
+    Option("schedule", str, f"how the learning rate changes; {_SEE}"),
+    Option("epochs", int, "passes over the labelled images", 1),
+    Option("min_steps", int, "steps at least, however few images there are", 0),
+    Option("batch_size", int, "images a step", 1),
+    Option("lr", float, "peak learning rate", 0, above=True),
+    Option("weight_decay", float, "of the optimiser", 0),
+    Option("clip", float, "norm at which the gradients are clipped", 0, above=True),
+    Option("average", float, "decay a step of the moving average of the weights that is kept; 0 for none", 0),
+    Option("patience", int, "epochs without a better hold-out loss until training stops; 0 for a fixed length", 0),
+    Option("layer_decay", float, "factor of the rate from each layer to the one before it", 0, above=True),
+    Option("depth", int, "stages of the encoder, from the head down, that are fine-tuned", 1),
+    Option("thaw_every", int, "epochs after which the next stage down starts to learn; 0 for all at once", 0),
+    Option("episodes", int, "tasks of other data sets from which the start is meta-learnt", 1),
+    Option("tasks", int, "tasks before each step of the outer loop", 1),
+    Option("shots", int, "images a class of a task's support set", 1),
+    Option("queries", int, "images a class of a task's query set", 1),
+    Option("inner_lr", float, "rate of the adaptation to a task", 0, above=True),
+    Option("inner_steps", int, "steps of the adaptation to a task while meta-learning", 1),
+    Option("adapt_steps", int, "steps of the adaptation to the subset itself", 1),
+    Option("outer_lr", float, "peak rate of the outer loop", 0, above=True),
+    Option("order", str, "second, first (cheaper), or anil (adapts the head only)"),
+    Option("sources", str, "data sets that tasks come from, joined by + (default: all here that are unrelated)"),
+):
+    OPTIONS.add(_row)
+
+
+def add_flags(parser: argparse.ArgumentParser, leave_out: Iterable[str] = ()) -> None:
+    """Flags for all options, and for a file that states several."""
+    group = parser.add_argument_group("settings in which the training is to depart from its strategy's own")
+    for option in OPTIONS.values():
+        if option.name not in leave_out:
+            group.add_argument(option.flag, type=option.kind, default=None, help=option.meaning)
+    group.add_argument("--settings", type=Path, metavar="FILE", help="a JSON file of settings; flags go before it")
+
+
+def asked(arguments: argparse.Namespace) -> dict[str, Any]:
+    """The options that are stated, those of the file first.
+
+    Raises:
+        BadRequest: if the file cannot be read or states what is no setting.
+        UnknownName: if it names what is none.
+    """
+    stated = read_settings(arguments.settings) if arguments.settings else {}
+    flags = {name: value for name in OPTIONS if (value := getattr(arguments, name, None)) not in (None, "")}
+    return {**stated, **flags}
+
+
+def read_settings(path: Path) -> dict[str, Any]:
+    """Options from a file that holds a JSON object of them, as `tune` writes it under `settings`."""
+    try:
+        content = json.loads(path.read_text())
+    except (OSError, ValueError) as error:
+        raise BadRequest(f"{path} is not a JSON file that can be read ({error}).") from None
+    stated = content.get("settings", content) if isinstance(content, dict) else None
+    if not isinstance(stated, dict):
+        raise BadRequest(f"Expected {path} to hold a JSON object of settings, such as {{'lr': 0.001}}.")
+    return checked(stated)
+
+
+def checked(stated: Mapping[str, Any]) -> dict[str, Any]:
+    """Options by name with values of the right kind.
+
+    Raises:
+        UnknownName: if there is no such option.
+        BadRequest: if a value is of another kind, or too small.
+    """
+    return {name: OPTIONS[name].check(value) for name, value in stated.items() if value not in (None, "")}
