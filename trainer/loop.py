@@ -16,7 +16,7 @@ from core.data.augment import augmenter
 from core.data.banks import Progress
 from core.data.transforms import normalise, to_unit
 from core.errors import BadRequest
-from core.models.classifier import Classifier
+from core.models.classifier import Classifier, channels_last, placed
 from core.types import Images, ImageSpec
 from trainer.config import FitData, Settings
 from trainer.imbalance import imbalance_for
@@ -28,14 +28,14 @@ _EVALUATION_BATCH = 64
 def predict_logits(
     model: Classifier, images: Images, image: ImageSpec, device: torch.device, progress: Progress | None = None
 ) -> np.ndarray:
-    """(N, C, S, S) uint8 -> (N, classes) logits, in evaluation mode."""
+    """(N, C, S, S) uint8, or volumes (N, C, S, S, S) -> (N, classes) logits, in evaluation mode."""
     was_training = model.training
-    model.eval().to(device).to(memory_format=torch.channels_last)
+    placed(model.eval(), device)
     found = []
     with torch.no_grad():
         for start in range(0, len(images), _EVALUATION_BATCH):
             batch = normalise(to_unit(images[start : start + _EVALUATION_BATCH], device), image)
-            found.append(model(batch.contiguous(memory_format=torch.channels_last)).float().cpu())
+            found.append(model(channels_last(batch)).float().cpu())
             if progress:
                 progress(start + len(batch), len(images))
     model.train(was_training)
@@ -78,7 +78,7 @@ def train_network(
     imbalance = imbalance_for(settings.imbalance, learn.labels, settings.augment)
     loss_of, weights = loss_for(learn.labels), imbalance.weights(learn.labels, learn.classes)
     weights = weights.to(device) if weights is not None else None
-    model.to(device).to(memory_format=torch.channels_last)
+    placed(model, device)
     targets = as_targets(learn.labels).to(device)
     shown = int(imbalance.shown(learn.labels).sum()) if targets.ndim == 1 else len(targets)
     per_epoch = max(1, round(shown / settings.batch_size))
@@ -101,13 +101,13 @@ def train_network(
             pixels = to_unit(learn.images[at], device)
             changed = augment.apply(pixels, random.integers(0, 2**63, len(at)))
             if order.repeats is not None:
-                again = torch.from_numpy(order.repeats[part]).to(device).view(-1, 1, 1, 1)
+                again = torch.from_numpy(order.repeats[part]).to(device).view(-1, *[1] * (pixels.ndim - 1))
                 changed = torch.where(again, changed, pixels)
             wanted = targets[at]
             if augment.mixes and wanted.ndim == 1:
                 wanted = F.one_hot(wanted, learn.classes).float()
             batch, wanted = augment.mix(normalise(changed, image), wanted, random)
-            outputs = model(batch.contiguous(memory_format=torch.channels_last))
+            outputs = model(channels_last(batch))
             loss = loss_of.compute(outputs, wanted, weights)
             if not torch.isfinite(loss):
                 raise BadRequest(f"The loss is no longer a number at epoch {epoch}. Lower the learning rate.")
