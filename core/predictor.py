@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import threading
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -14,12 +15,12 @@ from scipy.special import logit
 from core.checkpoints import WEIGHTS_FILE, RunMeta, read_run, read_weights
 from core.data.preprocessing import preparation
 from core.data.transforms import normalise, to_unit
-from core.errors import CorruptRun, UnknownName
+from core.errors import BadRequest, CorruptRun, UnknownName
 from core.explain.methods import EXPLAINERS, Explanation, explain
 from core.metrics.calibration import probabilities_of
 from core.models import MODELS
-from core.models.classifier import HEAD_LAYERS, Classifier, linear_layers
-from core.models.own_encoders import weights_of
+from core.models.classifier import HEAD_LAYERS, Classifier, channels_last, linear_layers, placed
+from core.models.sources import weights_of
 from core.types import ImageSpec
 
 
@@ -60,25 +61,31 @@ class Predictor:
         except UnknownName as error:
             raise CorruptRun(f"The run {self.meta.run} was made with preprocessing unknown here: {error}") from None
         self.device = device or torch.device("cpu")
-        self._model = load_classifier(self.meta, folder).to(self.device).to(memory_format=torch.channels_last)
+        self._image = image_spec_of(self.meta)
+        self._preparation = self._preparation.for_encoder(self._image)
+        self._model = placed(load_classifier(self.meta, folder), self.device)
         self._lock = threading.Lock()
 
     def __call__(
-        self, images: list[Image.Image], explainer: str | None = None, target: int | None = None
+        self,
+        images: Sequence[Image.Image | np.ndarray],
+        explainer: str | None = None,
+        target: int | None = None,
     ) -> list[Prediction]:
         """Predicts and, if asked, explains; both come from one pass through the encoder.
 
         Args:
-            images: decoded images of any size.
+            images: decoded images of any size; for a run on volumes (D, H, W) uint8 arrays.
             explainer: name of an explainer; None for none.
             target: class to explain; the one that tells most, if None.
+        Raises:
+            BadRequest: if images are given to a run on volumes, or volumes to one on images.
         """
         meta = self.meta
-        pixels = np.stack([self._preparation.image(image, meta.size, meta.channels) for image in images])
-        batch = normalise(to_unit(pixels, self.device), ImageSpec(meta.size, meta.mean, meta.std))
+        batch = normalise(to_unit(np.stack([self._pixels(image) for image in images]), self.device), self._image)
         with self._lock:
             with torch.no_grad():
-                features = self._model.encoder(batch.contiguous(memory_format=torch.channels_last))
+                features = self._model.encoder(channels_last(batch))
                 logits = self._model.tapped(features).cpu().numpy()
             probabilities = probabilities_of(logits, meta.temperature, meta.multilabel)
             targets = [target if target is not None else telling_class(meta, row) for row in probabilities]
@@ -86,12 +93,36 @@ class Predictor:
             if explainer is not None:
                 at = torch.as_tensor(targets).to(self.device)
                 found = explain(EXPLAINERS[explainer], self._model.tapped, features, at, meta.size)
-                boxes = [self._preparation.box(image.width, image.height, meta.size) for image in images]
-                explanations = [one.within(box) for one, box in zip(found, boxes, strict=True)]
+                explanations = [self._framed(one, image) for one, image in zip(found, images, strict=True)]
         return [
             Prediction(row, decide(meta, row), about, explanation)
             for row, about, explanation in zip(probabilities, targets, explanations, strict=True)
         ]
+
+    def _pixels(self, image: Image.Image | np.ndarray) -> np.ndarray:
+        if isinstance(image, np.ndarray) != (self._image.dims == 3):
+            wanted, came = ("images", "a volume") if isinstance(image, np.ndarray) else ("volumes", "an image")
+            raise BadRequest(f"The run {self.meta.run} answers for {wanted}, but got {came}.")
+        if isinstance(image, np.ndarray):
+            return self._preparation.volume(image, self.meta.size)
+        return self._preparation.image(image, self.meta.size, self.meta.channels)
+
+    def _framed(self, found: Explanation, image: Image.Image | np.ndarray) -> Explanation:
+        """The part of a heatmap that shows the image; that of a volume as it is."""
+        if isinstance(image, np.ndarray):
+            return found
+        return found.within(self._preparation.box(image.width, image.height, self.meta.size))
+
+
+def image_spec_of(meta: RunMeta) -> ImageSpec:
+    """What a run's encoder expects: its model's input, scaled as the run was made.
+
+    Raises:
+        CorruptRun: if the program no longer has the model.
+    """
+    if meta.model not in MODELS:
+        raise CorruptRun(f"The run {meta.run} is of the model {meta.model}, which this program no longer has.")
+    return replace(MODELS[meta.model].image, size=meta.size, mean=meta.mean, std=meta.std)
 
 
 def decide(meta: RunMeta, probabilities: np.ndarray) -> tuple[int, ...]:
@@ -120,8 +151,7 @@ def load_classifier(meta: RunMeta, folder: Path) -> Classifier:
         CorruptRun: if the stored tensors are not those that the run must have, or its encoder is not the one here.
         WeightsUnavailable: if the encoder cannot be had.
     """
-    if meta.model not in MODELS:
-        raise CorruptRun(f"The run {meta.run} is of the model {meta.model}, which this program no longer has.")
+    image_spec_of(meta)
     if meta.trained == "head" and weights_of(MODELS[meta.model], meta.dataset).sha256 != meta.encoder["sha256"]:
         raise CorruptRun(f"The run {meta.run} was made with another encoder than the one here. Run it again.")
     model = MODELS[meta.model].build(len(meta.labels), meta.dataset, meta.seed)

@@ -113,12 +113,15 @@ def difference(runs: Sequence[Run], others: Sequence[Run], names: Sequence[str])
 
 def by_series(metas: Sequence[RunMeta]) -> dict[Series, list[RunMeta]]:
     """Runs by series, by family and then as registered; models that no longer exist are left out."""
-    families = list(FAMILY_TITLES)
-    order = sorted(MODELS, key=lambda name: families.index(MODELS[name].family))
-    known = sorted(
-        (meta for meta in metas if meta.model in MODELS),
-        key=lambda meta: (order.index(meta.model), meta.strategy, meta.variant, meta.per_class, meta.seed),
-    )
+    families: list[str] = list(FAMILY_TITLES)
+    rows = list(MODELS)
+
+    def place(meta: RunMeta) -> tuple[object, ...]:
+        model = meta.model
+        row = rows.index(model) if model in rows else len(rows)  # weights given by path have no row
+        return (families.index(meta.family), row, model, meta.strategy, meta.variant, meta.per_class, meta.seed)
+
+    known = sorted((meta for meta in metas if meta.model in MODELS), key=place)
     found: dict[Series, list[RunMeta]] = {}
     for meta in known:
         found.setdefault(Series(meta.model, meta.strategy, meta.variant), []).append(meta)

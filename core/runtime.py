@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 PROJECT = Path(__file__).resolve().parent.parent
 DEVICES = ("auto", "cpu", "cuda")
-_RECORDED = ("torch", "torchvision", "timm", "captum", "kornia", "scikit-learn", "numpy", "pillow")
+_RECORDED = ("torch", "torchvision", "timm", "transformers", "captum", "kornia", "scikit-learn", "numpy", "pillow")
 
 
 def data_roots() -> list[Path]:
@@ -32,6 +32,15 @@ def runs_folder() -> Path:
 def encoders_folder() -> Path:
     """Where encoders pretrained by this program lie."""
     return PROJECT / "checkpoints" / "encoders"
+
+
+def weights_folders() -> list[Path]:
+    """Folders searched for pretrained weights: `LOWSHOT_WEIGHTS` (several joined by the path separator), else
+    `./weights`. What is fetched goes to the first.
+    """
+    named = os.environ.get("LOWSHOT_WEIGHTS", "")
+    folders = [Path(part).expanduser() for part in named.split(os.pathsep) if part]
+    return [folder.resolve() for folder in folders or [PROJECT / "weights"]]
 
 
 def cache_folder() -> Path:

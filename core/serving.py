@@ -14,12 +14,15 @@ SERVED_FAMILIES = ("scratch", "imagenet", "medical")
 
 
 def candidates(store: Store, dataset: str, family: str) -> list[tuple[Path, RunMeta]]:
-    """Runs of a family that keep weights: those of the comparison proper first, then the largest training sets."""
+    """Runs of a family that keep weights: those of the comparison proper first, then the largest training sets.
+
+    What is asked about is a picture, so runs on volumes are not among them.
+    """
     current = {meta.run for meta in store.metas(dataset)}
     found = [
         (folder, meta)
         for folder, meta in store.runs.items()
-        if meta.run in current and meta.family == family and meta.has_weights and meta.model in MODELS
+        if meta.run in current and meta.family == family and meta.has_weights and _takes_pictures(meta)
     ]
     return sorted(found, key=lambda row: (_departs(row[1]), -row[1].per_class, row[1].run))
 
@@ -34,6 +37,10 @@ def served_runs(store: Store, dataset: str) -> dict[str, tuple[Path, RunMeta]]:
             most = [row for row in runs if (_departs(row[1]), row[1].per_class) == (_departs(best), best.per_class)]
             chosen[family] = min(most, key=lambda row: held_out_loss(*row))
     return chosen
+
+
+def _takes_pictures(meta: RunMeta) -> bool:
+    return meta.model in MODELS and MODELS[meta.model].image.dims == 2
 
 
 def _departs(meta: RunMeta) -> bool:

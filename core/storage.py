@@ -9,6 +9,7 @@ import os
 import shutil
 import tempfile
 from collections.abc import Iterable
+from functools import lru_cache
 from pathlib import Path
 from typing import IO, Any
 
@@ -58,3 +59,14 @@ def sha256_of_file(path: Path) -> str:
         while block := file.read(_CHUNK):
             digest.update(block)
     return digest.hexdigest()
+
+
+def sha256_unless_changed(path: Path) -> str:
+    """SHA-256 of a file's content, computed again only when its size or time of change differs."""
+    status = path.stat()
+    return _sha256_once(str(path), status.st_size, status.st_mtime_ns)
+
+
+@lru_cache(maxsize=4096)
+def _sha256_once(path: str, size: int, changed: int) -> str:
+    return sha256_of_file(Path(path))

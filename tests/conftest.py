@@ -25,6 +25,29 @@ def runs(tmp_path, monkeypatch):
 
 
 @pytest.fixture(scope="session")
+def all_weights(tmp_path_factory):
+    """A folder with a random checkpoint, in its publisher's format, for every model that needs one."""
+    from tests.checkpoints import put_all
+
+    return put_all(tmp_path_factory.mktemp("weights"))
+
+
+@pytest.fixture
+def weights(all_weights, monkeypatch):
+    """That folder as `LOWSHOT_WEIGHTS`."""
+    monkeypatch.setenv("LOWSHOT_WEIGHTS", str(all_weights))
+    return all_weights
+
+
+@pytest.fixture
+def no_weights(tmp_path, monkeypatch):
+    """An empty folder as `LOWSHOT_WEIGHTS`, and an empty cache of the hub."""
+    monkeypatch.setenv("LOWSHOT_WEIGHTS", str(tmp_path / "weights"))
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "hub"))
+    return tmp_path / "weights"
+
+
+@pytest.fixture(scope="session")
 def phantom_runs(tmp_path_factory):
     """A store of quick phantom runs of two families, at two sizes and two seeds."""
     from trainer.cli import main

@@ -25,7 +25,7 @@ from core.errors import BadRequest
 from core.metrics import METRICS
 from core.results import difference
 from trainer.config import Cell
-from trainer.curves import Asked, answers, dataset_of, pairs_of
+from trainer.curves import Asked, answers, dataset_of, pairs_of, ready
 from trainer.imbalance import IMBALANCE
 from trainer.losses import LOSSES
 from trainer.options import OPTIONS
@@ -122,6 +122,7 @@ def ablate(arguments: argparse.Namespace) -> int:
     every = combinations_of(arguments.of, arguments.orders)
     pairs = pairs_of(arguments.models, arguments.strategies)
     dataset = dataset_of(arguments)
+    pairs = ready(pairs, dataset, arguments.models is None)
     for size in arguments.sizes:
         first: dict[str, list[Runs]] = {}
         for model, strategy in sorted(pairs, key=lambda pair: arguments.strategies.index(pair[1])):

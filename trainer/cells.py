@@ -16,8 +16,8 @@ from core.data.dataset import Dataset
 from core.data.preprocessing import preparation
 from core.errors import BadRequest
 from core.models import MODELS
-from core.models.own_encoders import weights_of
-from core.models.specs import ModelSpec
+from core.models.sources import standing, weights_of
+from core.models.specs import ModelSpec, Weights
 from core.runtime import library_versions
 from core.storage import canonical_json, sha256_of
 from trainer.config import Cell, Settings
@@ -129,7 +129,7 @@ def prepare(cell: Cell, dataset: Dataset, options: Mapping[str, Any] = _NO_OPTIO
         options: settings in which it is to depart from the strategy's own, by the names of `trainer.options`.
     Raises:
         UnknownName: if an option names what does not exist.
-        BadRequest: if the model and strategy do not go together, or the task is not one this program trains.
+        BadRequest: if model, strategy, data set and augmentation do not go together.
         WeightsUnavailable: if the encoder's weights cannot be had.
         LeakFound: if the encoder learnt from images of the data set and leaks were not allowed.
     """
@@ -138,13 +138,14 @@ def prepare(cell: Cell, dataset: Dataset, options: Mapping[str, Any] = _NO_OPTIO
         raise BadRequest(
             f"{spec.name} does not go with {strategy.name}; it goes with {', '.join(strategies_of(spec))}."
         )
-    if dataset.spec.dims == 3:
-        raise BadRequest(f"{dataset.spec.name} holds volumes; this version trains models of images only.")
+    if why := unfit(spec, dataset):
+        raise BadRequest(f"{why} Choose another model; see python -m trainer list.")
     subset = dataset.subset(cell.train_size, cell.seed)
     labels = dataset.listing.labels[subset.indices]
     usual = settings_of(spec, strategy)
     groups, classes = dataset.parts.groups[subset.indices], len(dataset.labels)
     settings = settings_for(usual, strategy, options, labels, groups, classes)
+    _check_augmentation(settings, dataset)
     steps = preparation(settings.preparation)
     spec = replace(spec, image=steps.spec(spec.image))
     imbalance = IMBALANCE[settings.imbalance]
@@ -161,7 +162,7 @@ def prepare(cell: Cell, dataset: Dataset, options: Mapping[str, Any] = _NO_OPTIO
         config["meta_learnt_from"] = stated["meta_learnt_from"] = hashes_of(sources)
     key = sha256_of([canonical_json([_CODE, asdict(cell), stated, subset.hash, dataset.split_hash])])
     meta = RunMeta(
-        run=f"{cell.model}-{cell.strategy}-n{cell.train_size or 'full'}-s{cell.seed}-{key[:8]}",
+        run=f"{spec.slug}-{cell.strategy}-n{cell.train_size or 'full'}-s{cell.seed}-{key[:8]}",
         dataset=dataset.spec.name,
         dataset_title=dataset.spec.title,
         task=dataset.spec.task,
@@ -182,7 +183,7 @@ def prepare(cell: Cell, dataset: Dataset, options: Mapping[str, Any] = _NO_OPTIO
         subset_hash=subset.hash,
         split_hash=dataset.split_hash,
         fingerprint=dataset.fingerprint,
-        notes=(*dataset.parts.notes, *notes, *notes_on(sources, settings)),
+        notes=(*dataset.parts.notes, *notes, *_unknown(dataset, spec, weights), *notes_on(sources, settings)),
         leaks=dataset.parts.leaks + seen,
         preparation=steps.of_pixels,
         size=spec.image.size,
@@ -220,3 +221,28 @@ def _check_judgeable(dataset: Dataset) -> None:
     labels = dataset.listing.labels[dataset.parts.test]
     if labels.ndim == 2 and not ((labels > 0.5).any(axis=0) & (labels <= 0.5).any(axis=0)).any():
         raise BadRequest(f"No finding of {dataset.spec.name} is both present and absent among its test images.")
+
+
+def unfit(spec: ModelSpec, dataset: Dataset) -> str:
+    """Why a model cannot take a data set's images at all, in a sentence; "" if it can."""
+    if spec.image.dims == dataset.spec.dims:
+        return ""
+    kinds = {2: "images", 3: "volumes"}
+    return f"{dataset.spec.name} holds {kinds[dataset.spec.dims]}, but {spec.name} takes {kinds[spec.image.dims]}."
+
+
+def _check_augmentation(settings: Settings, dataset: Dataset) -> None:
+    """Raises BadRequest where an augmentation is for images and the data set holds volumes."""
+    flat = [row.name for row in augmenter(settings.augment).rows if not row.volumes]
+    if dataset.spec.dims == 3 and flat:
+        raise BadRequest(f"The augmentation {flat[0]} does not take volumes. Leave it out.")
+
+
+def _unknown(dataset: Dataset, spec: ModelSpec, weights: Weights) -> tuple[str, ...]:
+    """What nobody knows of an encoder and these images, in sentences."""
+    if spec.seen and not dataset.spec.synthetic:
+        named = f"The encoder's makers say that it saw {spec.seen.named}."
+        if standing(spec, dataset.spec.name) == "unknown":
+            return (f"{named} Whether images of this set are among their private sources is not known.",)
+        return (f"{named} They do not name this set, which does not prove that it was unseen.",)
+    return ("What the encoder's weights have seen is not known.",) if weights.kind == "file" else ()

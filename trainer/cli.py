@@ -172,6 +172,32 @@ def build_parser() -> argparse.ArgumentParser:
     get.add_argument("name", help="a data set's name; python -m trainer data list shows them")
     get.add_argument("--to", type=Path, default=None, help="folder to put it in (default: the first data root)")
 
+    weights = commands.add_parser("weights", help="where pretrained weights are, fetching and converting them")
+    weights.set_defaults(command=None)
+    of_weights = weights.add_subparsers(dest="command", required=True, metavar="list|get|convert-xrv")
+    listed = of_weights.add_parser("list", help="which weights are here, where others come from, licences")
+    listed.set_defaults(command="weights list")
+    listed.add_argument("--json", action="store_true", help="print one JSON object a model")
+    get = of_weights.add_parser("get", help="fetch the weights of a model from their publisher")
+    get.set_defaults(command="weights get")
+    get.add_argument("name", help="a model's name, or the repository of its weights")
+    get.add_argument(
+        "--to", type=Path, default=None, help="folder to put them in (default: the first of LOWSHOT_WEIGHTS)"
+    )
+    made = of_weights.add_parser("convert-xrv", help="make safetensors of TorchXRayVision's pickled DenseNet-121")
+    made.set_defaults(command="weights convert-xrv")
+    made.add_argument("file", type=Path, metavar="FILE", help="the .pt file as published")
+    made.add_argument(
+        "--to", type=Path, default=None, help="folder to put it in (default: the first of LOWSHOT_WEIGHTS)"
+    )
+    made.add_argument("--sha256", default=None, help="what the file must have (default: that of the published file)")
+
+    describe = commands.add_parser("describe", help="a network's stages, parameters and multiply-adds, and its drawing")
+    describe.add_argument("model")
+    describe.add_argument("--classes", type=int, default=2)
+    describe.add_argument("--svg", type=Path, metavar="FILE", help="write the drawing there")
+    describe.add_argument("--json", action="store_true")
+
     audit = commands.add_parser("audit", help="copies between the parts of a set, or between two sets")
     audit.add_argument("dataset")
     audit.add_argument("--against", help="another data set")

@@ -18,7 +18,6 @@ from core.data.preprocessing import PREPROCESSING, preparation
 from core.data.specs import family_of, find_dataset, is_present
 from core.errors import BadRequest, CorruptRun
 from core.metrics import METRICS, bootstrap
-from core.models import MODELS
 from core.results import by_series, scores_of
 from core.runtime import pick_device
 from trainer.ablations import ablate
@@ -35,6 +34,7 @@ from trainer.report import report
 from trainer.strategies import STRATEGIES
 from trainer.tables import print_runs, write_tables
 from trainer.tuning import tune
+from trainer.weights import by_family, describe, state_of, weights_convert, weights_get, weights_list
 
 
 def list_all(arguments: argparse.Namespace) -> int:
@@ -45,8 +45,10 @@ def list_all(arguments: argparse.Namespace) -> int:
         use = "corpus only" if data.corpus_only else data.task
         print(f"  {data.name:28} {use:12} {where:20} {data.title}; {data.licence}")
     print("Models")
-    for model in MODELS.values():
-        print(f"  {model.name:28} {model.family:12} {', '.join(strategies_of(model))}")
+    for model in by_family():
+        kind = "volumes" if model.image.dims == 3 else "images"
+        state, _ = state_of(model)
+        print(f"  {model.name:44} {model.family:10} {kind:8} {state:17} {', '.join(strategies_of(model))}")
     print("Strategies")
     for strategy in STRATEGIES.values():
         print(f"  {strategy.name:28} {strategy.meaning}")
@@ -72,8 +74,7 @@ def list_all(arguments: argparse.Namespace) -> int:
 
 def evaluate(arguments: argparse.Namespace) -> int:
     """`evaluate`."""
-    from core.predictor import load_classifier
-    from core.types import ImageSpec
+    from core.predictor import image_spec_of, load_classifier
     from trainer.course import predict_logits
 
     folder, meta = find_run(arguments.run)
@@ -86,9 +87,9 @@ def evaluate(arguments: argparse.Namespace) -> int:
         raise CorruptRun(f"The run {meta.run} keeps no weights. Remove its folder {folder} and run it again.")
     model = load_classifier(meta, folder)
     rows = dataset.parts.test
+    image = image_spec_of(meta)
     with bar("evaluating") as show:
-        images = dataset.bank(meta.size, show, preparation(meta.preparation)).images[rows]
-        image = ImageSpec(meta.size, meta.mean, meta.std)
+        images = dataset.bank(meta.size, show, preparation(meta.preparation).for_encoder(image)).images[rows]
         logits = predict_logits(model, images, image, pick_device(arguments.device), show)
     stored = read_predictions(folder)
     scores = scores_of(meta, replace(stored, logits=logits))
@@ -130,4 +131,8 @@ COMMANDS: dict[str, Callable[[argparse.Namespace], int]] = {
     "data get": data_get,
     "report": report,
     "results": results,
+    "weights list": weights_list,
+    "weights get": weights_get,
+    "weights convert-xrv": weights_convert,
+    "describe": describe,
 }

@@ -16,7 +16,7 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from core.data.augment import augmenter
 from core.data.banks import Progress
 from core.data.transforms import normalise, to_unit
-from core.models.classifier import Classifier
+from core.models.classifier import Classifier, channels_last, placed
 from core.types import Images, ImageSpec
 from trainer.config import FitData, Settings
 from trainer.imbalance import imbalance_for
@@ -32,14 +32,14 @@ _WARM_UP = 0.2
 def predict_logits(
     model: Classifier, images: Images, image: ImageSpec, device: torch.device, progress: Progress | None = None
 ) -> np.ndarray:
-    """(N, C, S, S) uint8 -> (N, classes) logits, in evaluation mode."""
+    """(N, C, S, S) uint8, or volumes (N, C, S, S, S) -> (N, classes) logits, in evaluation mode."""
     was_training = model.training
-    model.eval().to(device).to(memory_format=torch.channels_last)
+    placed(model.eval(), device)
     found = []
     with torch.no_grad():
         for start in range(0, len(images), _EVALUATION_BATCH):
             batch = normalise(to_unit(images[start : start + _EVALUATION_BATCH], device), image)
-            found.append(model(batch.contiguous(memory_format=torch.channels_last)).float().cpu())
+            found.append(model(channels_last(batch)).float().cpu())
             if progress:
                 progress(start + len(batch), len(images))
     model.train(was_training)
@@ -85,7 +85,7 @@ class Course:
             self._loss.to(device)
         weights = self._imbalance.weights(learn.labels, learn.classes)
         self._weights = weights.to(device) if weights is not None else None
-        model.to(device).to(memory_format=torch.channels_last)
+        placed(model, device)
         self._targets = as_targets(learn.labels).to(device)
         one_each = self._targets.ndim == 1
         self._shown = int(self._imbalance.shown(learn.labels).sum()) if one_each else len(self._targets)
@@ -136,7 +136,7 @@ class Course:
     def _step(self, at: np.ndarray, repeats: np.ndarray | None) -> tuple[float, torch.Tensor]:
         batch, wanted = self._batch(at, repeats)
         with torch.autocast(self._device.type, torch.bfloat16, enabled=self._device.type == "cuda"):
-            outputs = self._model(batch.contiguous(memory_format=torch.channels_last))
+            outputs = self._model(channels_last(batch))
         loss = self._loss(outputs.float(), wanted, self._weights)
         if not torch.isfinite(loss):
             raise NoNumberError
@@ -154,7 +154,7 @@ class Course:
         pixels = to_unit(self._learn.images[at], self._device)
         changed = self._augment.apply(pixels, self._random.integers(0, 2**63, len(at)))
         if repeats is not None:
-            again = torch.from_numpy(repeats).to(self._device).view(-1, 1, 1, 1)
+            again = torch.from_numpy(repeats).to(self._device).view(-1, *[1] * (pixels.ndim - 1))
             changed = torch.where(again, changed, pixels)
         wanted = self._targets[at]
         if self._augment.mixes and wanted.ndim == 1:

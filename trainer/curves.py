@@ -18,12 +18,13 @@ from core.data.dataset import Dataset, load_dataset
 from core.data.own import own_images
 from core.data.preprocessing import preparation
 from core.data.specs import find_dataset
-from core.errors import BadRequest, LowshotError
+from core.errors import BadRequest, LowshotError, WeightsUnavailable
 from core.metrics import METRICS
 from core.models import MODELS
+from core.models.sources import weights_of
 from core.runtime import pick_device
 from trainer import sweep
-from trainer.cells import Prepared, pairs_that_go, prepare
+from trainer.cells import Prepared, pairs_that_go, prepare, unfit
 from trainer.config import Cell
 from trainer.options import asked as asked_of
 from trainer.progress import bar, say
@@ -92,7 +93,7 @@ def _tell(meta: RunMeta, as_json: bool) -> int:
 
 def bank_of(prepared: Prepared, dataset: Dataset) -> np.ndarray:
     """The images of a data set as a cell's model takes them; decoded first where they are not yet."""
-    size, steps = prepared.spec.image.size, preparation(prepared.settings.preparation)
+    size, steps = prepared.spec.image.size, preparation(prepared.settings.preparation).for_encoder(prepared.spec.image)
     with bar(f"{dataset.spec.name}: decoding at {size} px") as show:
         return dataset.bank(size, show, steps).images
 
@@ -125,6 +126,36 @@ def pairs_of(models: list[str] | None, strategies: list[str]) -> list[tuple[str,
     if not pairs:
         raise BadRequest("None of these models goes with any of these strategies; see python -m trainer list.")
     return pairs
+
+
+def ready(pairs: list[tuple[str, str]], dataset: Dataset, every_model: bool) -> list[tuple[str, str]]:
+    """The pairs whose model takes these images and whose weights are here; what is left out is said, a line a model.
+
+    Args:
+        pairs: models and strategies that go together.
+        dataset: what they are to learn.
+        every_model: all models were meant, so that those of the other dimension are left out without a word.
+    Raises:
+        BadRequest: if none is left.
+    """
+    left_out = {}
+    for model in dict.fromkeys(model for model, _ in pairs):
+        if why := unfit(MODELS[model], dataset):
+            left_out[model] = "" if every_model else why
+            continue
+        try:
+            weights_of(MODELS[model], dataset.spec.name)
+        except WeightsUnavailable as error:
+            left_out[model] = str(error)
+    for model, why in left_out.items():
+        if why:
+            say(f"left out: {model}: {why}")
+    found = [(model, strategy) for model, strategy in pairs if model not in left_out]
+    if not found:
+        raise BadRequest(
+            f"None of these models can be trained on {dataset.spec.name} here; see python -m trainer list."
+        )
+    return found
 
 
 def answers(
@@ -170,6 +201,7 @@ def curve(arguments: argparse.Namespace) -> int:
     """`curve`."""
     pairs = pairs_of(arguments.models, arguments.strategies)
     dataset, options = dataset_of(arguments), asked_of(arguments)
+    pairs = ready(pairs, dataset, arguments.models is None)
     every = [
         Asked(Cell(dataset.spec.name, model, strategy, size, seed), options)
         for model, strategy in pairs

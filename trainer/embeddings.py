@@ -16,7 +16,7 @@ from core.data.augment import augmenter
 from core.data.banks import Progress
 from core.data.transforms import normalise, to_unit
 from core.errors import BadRequest
-from core.models.classifier import Classifier
+from core.models.classifier import Classifier, average_pool, channels_last, placed
 from core.runtime import cache_folder
 from core.storage import sha256_of
 from core.types import Images, ImageSpec
@@ -57,7 +57,8 @@ class EmbeddingCache:
         if self._augmenter.mixes:
             raise BadRequest(f"{augment} mixes whole images at every step; a frozen encoder's embeddings are cached.")
         self._rows = rows
-        key = [_VERSION, state_hash(model.encoder), fingerprint, str(image), pixels]
+        pool = "" if repr(model.head.pool) == repr(average_pool()) else repr(model.head.pool)
+        key = [_VERSION, state_hash(model.encoder), fingerprint, str(image), pixels, *filter(None, [pool])]
         folder = cache_folder() / "embeddings"
         self._plain, self._augmented = (folder / sha256_of(parts)[:24] for parts in (key, [*key, augment]))
 
@@ -65,7 +66,7 @@ class EmbeddingCache:
         """Embeddings of images in their plain and augmented views.
 
         Args:
-            images: (n, C, S, S), uint8: any array that can be indexed by position.
+            images: (n, C, S, S) or (n, C, S, S, S), uint8: any array that can be indexed by position.
             rows: (n,), their positions in the data set.
             views: augmented views.
             progress: called with (done, in all) where something has to be computed.
@@ -106,10 +107,8 @@ class EmbeddingCache:
 
     def _width(self) -> int:
         with torch.no_grad():
-            size = self._image.size
-            return (
-                self._model.eval().to(self._device).embed(torch.zeros(1, 3, size, size, device=self._device)).shape[1]
-            )
+            one = torch.zeros(1, *self._image.shape, device=self._device)
+            return self._model.eval().to(self._device).embed(one).shape[1]
 
     def _compute(self, pixels: np.ndarray, rows: np.ndarray, view: int) -> np.ndarray:
         images = to_unit(pixels, self._device)
@@ -120,10 +119,10 @@ class EmbeddingCache:
 
 
 def embed(model: Classifier, images: torch.Tensor, device: torch.device) -> np.ndarray:
-    """(B, 3, S, S) normalised images -> (B, D) pooled features."""
-    model = model.eval().to(device).to(memory_format=torch.channels_last)
+    """(B, C, S, S) normalised images, or (B, C, S, S, S) volumes -> (B, D) pooled features."""
+    placed(model.eval(), device)
     with torch.no_grad():
-        return model.embed(images.contiguous(memory_format=torch.channels_last)).float().cpu().numpy()
+        return model.embed(channels_last(images)).float().cpu().numpy()
 
 
 def state_hash(module: nn.Module) -> str:

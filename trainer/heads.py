@@ -46,7 +46,8 @@ def fit_mlp(
 ) -> nn.Sequential:
     """Trains a copy of a fresh head, embedding -> 512 -> ReLU -> dropout 0.3 -> classes, on standardised embeddings.
 
-    The standardisation is folded into the first layer, so what is returned takes raw embeddings.
+    The standardisation is folded into the first layer, so what is returned takes raw embeddings. Layers before it, such
+    as attention that makes one embedding of several, learn with it and see raw ones.
 
     Args:
         start: the head with its initial weights.
@@ -56,13 +57,15 @@ def fit_mlp(
         seed: of order, views and dropout.
     """
     random = np.random.default_rng(seed)
-    mean, deviation = standardisation(embeddings)
+    layers = copy.deepcopy(start)
+    *before, into, _, _, out = layers
+    gather = nn.Sequential(*before)
+    width = into.get_parameter("weight").shape[1]
+    mean, deviation = standardisation(embeddings.reshape(len(embeddings), -1, width))
     inputs = torch.from_numpy(embeddings).flatten(0, 1)  # (n * views, D)
     views = embeddings.shape[1]
     centre, scale = torch.from_numpy(mean), torch.from_numpy(deviation)
     imbalance = imbalance_for(settings.imbalance, labels, settings.augment)
-    layers = copy.deepcopy(start)
-    into, _, _, out = layers
     classes = len(out.get_parameter("bias"))
     targets, weights = as_targets(labels), imbalance.weights(labels, classes)
     row = loss_for(settings, labels, classes)
@@ -76,7 +79,7 @@ def fit_mlp(
     for _ in range(steps):
         at, order = order.take(batch, lambda: imbalance.epoch(labels, random))
         seen = inputs.index_select(0, torch.from_numpy(at.positions * views + at.views(views, random)))
-        hidden = F.relu(into((seen - centre) / scale))
+        hidden = F.relu(into((gather(seen) - centre) / scale))
         # dropout from this fit's own generator: PyTorch's is shared by all threads
         kept = torch.from_numpy(random.random(hidden.shape, dtype=np.float32) >= DROPOUT)
         loss = loss_of(out(hidden * kept / (1 - DROPOUT)), targets[at.positions], weights)
@@ -84,7 +87,8 @@ def fit_mlp(
         loss.backward()
         optimiser.step()
         schedule.step()
-    return _folded(layers.eval(), mean, deviation)
+    _fold(into, mean, deviation)
+    return layers.eval()
 
 
 def fit_logistic(
@@ -116,7 +120,8 @@ def fit_logistic(
             weight, bias = np.concatenate([-weight / 2, weight / 2]), np.concatenate([-bias / 2, bias / 2])
     layers = linear_layers(embeddings.shape[-1], classes)
     layers.load_state_dict({"0.weight": torch.from_numpy(weight), "0.bias": torch.from_numpy(bias)})
-    return _folded(layers.eval(), mean, deviation)
+    _fold(layers[0], mean, deviation)
+    return layers.eval()
 
 
 def _logistic_of_finding(model: LogisticRegression, flat: np.ndarray, labels: np.ndarray) -> tuple[np.ndarray, float]:
@@ -130,11 +135,11 @@ def _logistic_of_finding(model: LogisticRegression, flat: np.ndarray, labels: np
     return np.zeros(flat.shape[1]), float(np.log(share / (1 - share)))
 
 
-def _folded(layers: nn.Sequential, mean: np.ndarray, deviation: np.ndarray) -> nn.Sequential:
-    state = layers.state_dict()
-    weight = state["0.weight"] / torch.from_numpy(deviation)
-    layers.load_state_dict({**state, "0.weight": weight, "0.bias": state["0.bias"] - weight @ torch.from_numpy(mean)})
-    return layers
+def _fold(layer: nn.Module, mean: np.ndarray, deviation: np.ndarray) -> None:
+    """Makes a linear layer on standardised embeddings one on raw embeddings, in place."""
+    state = layer.state_dict()
+    weight = state["weight"] / torch.from_numpy(deviation)
+    layer.load_state_dict({"weight": weight, "bias": state["bias"] - weight @ torch.from_numpy(mean)})
 
 
 def logits_of(layers: nn.Module, embeddings: np.ndarray) -> np.ndarray:

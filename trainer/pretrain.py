@@ -58,7 +58,7 @@ def imagenet_encoder() -> TimmEncoder:
     """EfficientNet-Lite0 with its ImageNet weights, without its classifier."""
     network = lite0_network()
     network.load_state_dict(imagenet_lite0_state())
-    network.reset_classifier(0)  # type: ignore[operator]
+    network.reset_classifier(0)
     return TimmEncoder(network)
 
 
@@ -73,7 +73,7 @@ def pretrain(
     torch.manual_seed(recipe.seed)
     encoder = imagenet_encoder().to(device).to(memory_format=torch.channels_last)
     start = copy.deepcopy(encoder).eval().requires_grad_(False)
-    features = int(encoder.network.num_features)  # type: ignore[arg-type]
+    features = int(encoder.network.num_features)
     heads = nn.ModuleList(nn.Linear(features, len(part.spec.labels)) for part in parts).to(device)
     optimiser = torch.optim.AdamW(
         [{"params": encoder.parameters(), "lr": recipe.lr}, {"params": heads.parameters(), "lr": 10 * recipe.lr}],

@@ -13,7 +13,6 @@ import shutil
 import tempfile
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field
-from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -21,7 +20,7 @@ from core.checkpoints.meta import PREDICTIONS_FILE, WEIGHTS_FILE, RunMeta, from_
 from core.checkpoints.predictions import Predictions, completed, pack
 from core.errors import CorruptRun
 from core.runtime import runs_folder
-from core.storage import sha256_of_file, write_atomically
+from core.storage import sha256_of_file, sha256_unless_changed, write_atomically
 from core.types import JudgedPart
 
 if TYPE_CHECKING:
@@ -130,23 +129,13 @@ def read_run(folder: Path) -> RunMeta:
         meta = from_record(json.loads((folder / RUN_FILE).read_text()), folder)
         for name, digest in meta.hashes.items():
             path = folder / name
-            if path.is_symlink() or not path.is_file() or _digest(path) != digest:
+            if path.is_symlink() or not path.is_file() or sha256_unless_changed(path) != digest:
                 raise CorruptRun(f"{name} is not the file that {RUN_FILE} names")
     except OSError as error:
         raise CorruptRun(f"{Path(error.filename or RUN_FILE).name} cannot be read") from None
     except ValueError as error:
         raise CorruptRun(f"{RUN_FILE} is damaged: {error}") from None
     return completed(meta, folder)
-
-
-def _digest(path: Path) -> str:
-    status = path.stat()
-    return _digest_once(str(path), status.st_size, status.st_mtime_ns)
-
-
-@lru_cache(maxsize=4096)
-def _digest_once(path: str, size: int, changed: int) -> str:
-    return sha256_of_file(Path(path))
 
 
 def open_store(store: Path | None = None) -> Store:

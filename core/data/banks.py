@@ -75,7 +75,7 @@ def open_bank(
 def bank_folder(listing: Listing, size: int, channels: int, preparation: Preparation = PLAIN) -> Path:
     """Where the bank of a listing lies, once it is built."""
     key = [_VERSION, listing.stamp, str(size), str(channels), str(listing.dims)]
-    return cache_folder() / "banks" / sha256_of([*key, *filter(None, [preparation.of_pixels])])[:24]
+    return cache_folder() / "banks" / sha256_of([*key, *filter(None, [preparation.stamp])])[:24]
 
 
 def is_built(listing: Listing, size: int, channels: int) -> bool:

@@ -14,6 +14,7 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 
 from core.data.dicom import decode_dicom, is_dicom
 from core.errors import UnreadableImage
+from core.types import Interpolation
 
 FORMATS = ("PNG", "JPEG", "TIFF", "BMP")
 SUFFIXES = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp", ".dcm", ".dicom")
@@ -97,19 +98,22 @@ def _stretch(pixels: np.ndarray) -> np.ndarray:
     return np.round((pixels - low) * (255 / (high - low))).astype(np.uint8)
 
 
-def to_array(image: Image.Image, shape: tuple[int, int], channels: int) -> np.ndarray:
-    """Resizes (antialiased bilinear) and lays channels first.
+def to_array(
+    image: Image.Image, shape: tuple[int, int], channels: int, interpolation: Interpolation = "bilinear"
+) -> np.ndarray:
+    """Resizes (antialiased) and lays channels first.
 
     Args:
         image: as `decode` returns it.
         shape: width and height in pixels, whatever the image's own ratio.
         channels: 1 for grey, 3 for RGB.
+        interpolation: how pixels are weighed.
     Returns:
         (channels, height, width), uint8.
     """
     image = image.convert("L" if channels == 1 else "RGB")
     if image.size != shape:
-        image = image.resize(shape, Image.Resampling.BILINEAR)
+        image = image.resize(shape, Image.Resampling[interpolation.upper()])
     pixels = np.asarray(image)
     return pixels[None] if channels == 1 else np.ascontiguousarray(pixels.transpose(2, 0, 1))
 

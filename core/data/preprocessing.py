@@ -19,7 +19,7 @@ from core.data.images import to_array
 from core.data.volumes import to_cube
 from core.errors import BadRequest
 from core.registry import Registry
-from core.types import ImageSpec
+from core.types import ImageSpec, Interpolation
 
 JOINED = "+"
 KEEP_ASPECT = "keep-aspect"
@@ -61,9 +61,19 @@ PREPROCESSING: Registry[Step] = Registry("preprocessing step")
 
 @dataclass(frozen=True)
 class Preparation:
-    """Steps in the order of the table; none of them is what data sets are trained on by default."""
+    """Steps in the order of the table; none of them is what data sets are trained on by default.
+
+    Attributes:
+        steps: what is done.
+        interpolation: how pictures are resized.
+    """
 
     steps: tuple[Step, ...] = ()
+    interpolation: Interpolation = "bilinear"
+
+    def for_encoder(self, image: ImageSpec) -> Preparation:
+        """The same steps, with pictures resized as an encoder wants them."""
+        return replace(self, interpolation=image.interpolation)
 
     @property
     def name(self) -> str:
@@ -72,8 +82,13 @@ class Preparation:
 
     @property
     def of_pixels(self) -> str:
-        """The name without steps that leave pixels as they are: what an image bank is keyed by."""
+        """The name without steps that leave pixels as they are."""
         return JOINED.join(step.name for step in self.steps if not step.scaling)
+
+    @property
+    def stamp(self) -> str:
+        """What an image bank is keyed by: all that decides on its pixels, "" for what is done by default."""
+        return " ".join(filter(None, [self.of_pixels, "" if self.interpolation == "bilinear" else self.interpolation]))
 
     def spec(self, image: ImageSpec) -> ImageSpec:
         """What the encoder gets: its own mean and deviation unless a step sets others."""
@@ -94,7 +109,7 @@ class Preparation:
         if any(step.grey for step in self.steps):
             image = image.convert("L")
         left, top, right, bottom = self.box(image.width, image.height, size)
-        pixels = to_array(image, (right - left, bottom - top), channels)
+        pixels = to_array(image, (right - left, bottom - top), channels, self.interpolation)
         for step in self.steps:
             pixels = _of_brightness(step.pixels, pixels) if step.pixels else pixels
         return np.pad(pixels, ((0, 0), (top, size - bottom), (left, size - right)))

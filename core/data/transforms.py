@@ -9,12 +9,22 @@ from core.types import ImageSpec
 
 
 def to_unit(pixels: np.ndarray, device: torch.device | None = None) -> torch.Tensor:
-    """(B, C, S, S) uint8 -> the same shape, float32 in [0, 1]."""
+    """(B, C, S, S) uint8 pixels, or (B, C, S, S, S) voxels -> the same shape, float32 in [0, 1]."""
     return torch.from_numpy(np.array(pixels)).to(device).float() / 255
 
 
 def normalise(images: torch.Tensor, spec: ImageSpec) -> torch.Tensor:
-    """(B, 1 or 3, S, S) in [0, 1] -> (B, 3, S, S), (x - mean) / std; grey is repeated."""
-    mean = torch.tensor(spec.mean, device=images.device).view(1, 3, 1, 1)
-    std = torch.tensor(spec.std, device=images.device).view(1, 3, 1, 1)
+    """Brings a batch to an encoder's channels and range.
+
+    Args:
+        images: (B, 1 or 3, S, S) or, for volumes, (B, 1, S, S, S), in [0, 1].
+        spec: the encoder's input.
+    Returns:
+        (B, spec.channels, ...), (x - mean) / std: grey is repeated for an encoder of colours, colours are averaged for
+        an encoder of grey.
+    """
+    if spec.channels == 1 and images.shape[1] > 1:
+        images = images.mean(dim=1, keepdim=True)
+    shape = (1, spec.channels, *[1] * (images.ndim - 2))
+    mean, std = (torch.tensor(row[: spec.channels], device=images.device).view(shape) for row in (spec.mean, spec.std))
     return (images - mean) / std

@@ -24,8 +24,8 @@ class Explanation:
     """A heatmap for one image and one class.
 
     Attributes:
-        heat: (S, S) in the frame of the model's input, or the part of it that shows the image; float32, at least 0, not
-            scaled.
+        heat: (S, S), for volumes (S, S, S), in the frame of the model's input, or the part of it that shows the image;
+            float32, at least 0, not scaled.
         peak: its largest value.
         target: index of the class explained.
         degenerate: flat, so that it says nothing; never to be drawn.
@@ -52,7 +52,8 @@ class Explainer:
         name: key in the registry.
         title: for people.
         meaning: one sentence for people.
-        attribute: (head behind the tap, (B, C, h, w) features, (B,) targets) -> (B, h, w), at least 0.
+        attribute: (head behind the tap, (B, C, h, w) features, (B,) targets) -> (B, h, w), at least 0; of volumes
+            with one dimension more.
     """
 
     name: str
@@ -72,12 +73,13 @@ def explain(
     Args:
         explainer: the method.
         tapped: the classifier behind its encoder, in evaluation mode.
-        features: (B, C, h, w), as the encoder gave them.
+        features: (B, C, h, w), for volumes (B, C, d, h, w), as the encoder gave them.
         targets: (B,), class indices.
         size: side of the model's input in pixels, to which the heatmaps are interpolated.
     """
     heat = explainer.attribute(tapped, features.detach(), targets)
-    large = F.interpolate(heat[:, None], size=(size, size), mode="bilinear", align_corners=False)[:, 0]
+    mode = "bilinear" if heat.ndim == 3 else "trilinear"
+    large = F.interpolate(heat[:, None], size=[size] * (heat.ndim - 1), mode=mode, align_corners=False)[:, 0]
     found = []
     for one, target in zip(large.detach().cpu().numpy(), targets.tolist(), strict=True):
         found.append(Explanation(one, float(one.max()), target, degenerate=bool(one.max() - one.min() < FLAT)))
@@ -90,7 +92,7 @@ def _grad_cam(tapped: TappedHead, features: torch.Tensor, targets: torch.Tensor)
     with torch.enable_grad():
         method = LayerGradCam(tapped, tapped.tap)
         heat = method.attribute(features.requires_grad_(), target=targets, relu_attributions=True)
-    return heat.detach()[:, 0]  # (B, h, w)
+    return heat.detach()[:, 0]  # (B, h, w), of volumes (B, d, h, w)
 
 
 EXPLAINERS.add(

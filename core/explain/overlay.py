@@ -28,7 +28,11 @@ def overlay(image: Image.Image, explanation: Explanation, opacity: float, scale:
         scale: value drawn in the brightest colour; the heatmap's own peak if None.
     Returns:
         an RGB image of the same size; the plain image where the heatmap is degenerate.
+    Raises:
+        ValueError: if the heatmap is a volume's.
     """
+    if explanation.heat.ndim != 2:
+        raise ValueError("Expected a heatmap of an image, but got one of a volume. Give one slice of each.")
     plain = image.convert("RGB")
     if explanation.degenerate:
         return plain

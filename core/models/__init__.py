@@ -1,9 +1,13 @@
 """Models: encoder -> tap -> head, the three families and their controls, and where weights come from.
 
-Importing the package fills `MODELS`: a new model is one row in a module imported here.
+Importing the package fills `MODELS`: a new model is one row in a module imported here. Rows are listed, and get their
+colours, in the order of the imports.
 """
 
 from core.models import lite0, scratch
+
+# isort: split
+from core.models import medsiglip, pretrained, volumes, xrv
 from core.models.specs import FAMILY_TITLES, MODELS
 
-__all__ = ["FAMILY_TITLES", "MODELS", "lite0", "scratch"]
+__all__ = ["FAMILY_TITLES", "MODELS", "lite0", "medsiglip", "pretrained", "scratch", "volumes", "xrv"]

@@ -1,9 +1,13 @@
 """One shape for every model: an encoder gives a feature map, a head pools and classifies it, a tap lies between.
 
-Explanations, embeddings and freezing hold on to the tap and need nothing else of a model.
+Explanations, embeddings and freezing hold on to the tap and need nothing else of a model. A map is (B, C, h, w), for
+volumes (B, C, d, h, w). Where a pretrained network goes on behind its map (a norm, a last transformer block), those
+layers stay the encoder's and are only run by the head: see `Rest`.
 """
 
 from __future__ import annotations
+
+from typing import Literal, Protocol, TypeVar
 
 import torch
 from torch import nn
@@ -11,6 +15,29 @@ from torch import nn
 HEAD_LAYERS = "tapped.head.layers."  # prefix of the head's tensors in a classifier's state
 HIDDEN = 512
 DROPOUT = 0.3
+M = TypeVar("M", bound=nn.Module)
+
+
+class Encoder(Protocol):
+    """A network that goes on behind its feature map."""
+
+    def rest(self, features: torch.Tensor) -> torch.Tensor:
+        """(B, C, h, w) feature map -> (B, D), as the library's own network pools it."""
+
+
+class Rest(nn.Module):
+    """A pool that runs the encoder's own layers behind its feature map.
+
+    Their weights are the encoder's: counted, hashed, frozen, tuned and stored there and only there, so this module
+    holds the encoder where PyTorch does not look for parameters.
+    """
+
+    def __init__(self, encoder: Encoder) -> None:
+        super().__init__()
+        self._encoder = (encoder,)
+
+    def forward(self, features: torch.Tensor) -> torch.Tensor:
+        return self._encoder[0].rest(features)  # (B, D)
 
 
 class Head(nn.Module):
@@ -31,29 +58,40 @@ class Head(nn.Module):
 
 
 class TappedHead(nn.Module):
-    """The part of a classifier behind its encoder; what an attribution method runs again and again."""
+    """The part of a classifier behind its encoder; what an attribution method runs again and again.
 
-    def __init__(self, head: Head) -> None:
+    Args:
+        head: feature map -> logits.
+        carried: channels at the end that belong to no place, such as a class token; they go past the tap.
+    """
+
+    def __init__(self, head: Head, carried: int = 0) -> None:
         super().__init__()
         self.tap = nn.Identity()
         self.head = head
+        self.carried = carried
 
     def forward(self, features: torch.Tensor) -> torch.Tensor:
-        return self.head(self.tap(features))
+        if not self.carried:
+            return self.head(self.tap(features))
+        places = features.shape[1] - self.carried
+        seen = self.tap(features[:, :places])  # (B, C, h, w)
+        return self.head(torch.cat([seen, features[:, places:]], dim=1))
 
 
 class Classifier(nn.Module):
     """Encoder -> tap -> head.
 
     Args:
-        encoder: (B, 3, S, S) normalised images -> (B, C, h, w) feature map.
+        encoder: (B, 3, S, S) normalised images -> (B, C, h, w) feature map; volumes have one dimension more.
         head: feature map -> logits.
+        carried: see `TappedHead`.
     """
 
-    def __init__(self, encoder: nn.Module, head: Head) -> None:
+    def __init__(self, encoder: nn.Module, head: Head, carried: int = 0) -> None:
         super().__init__()
         self.encoder = encoder
-        self.tapped = TappedHead(head)
+        self.tapped = TappedHead(head, carried)
 
     @property
     def head(self) -> Head:
@@ -79,9 +117,9 @@ class Classifier(nn.Module):
         return self.tapped(self.encoder(images))  # (B, classes)
 
 
-def average_pool() -> nn.Module:
-    """(B, C, h, w) -> (B, C): the mean over places."""
-    return nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten())
+def average_pool(dims: Literal[2, 3] = 2) -> nn.Module:
+    """(B, C, h, w), or (B, C, d, h, w) -> (B, C): the mean over places."""
+    return nn.Sequential(nn.AdaptiveAvgPool2d(1) if dims == 2 else nn.AdaptiveAvgPool3d(1), nn.Flatten())
 
 
 def mlp_layers(features: int, classes: int) -> nn.Sequential:
@@ -92,3 +130,17 @@ def mlp_layers(features: int, classes: int) -> nn.Sequential:
 def linear_layers(features: int, classes: int) -> nn.Sequential:
     """Embedding -> classes: logistic regression as a head."""
     return nn.Sequential(nn.Linear(features, classes))
+
+
+def channels_last(images: torch.Tensor) -> torch.Tensor:
+    """The same images, laid out in memory as convolutions are quickest with; volumes stay as they are, which is."""
+    return images.contiguous(memory_format=torch.channels_last) if images.ndim == 4 else images
+
+
+def placed(model: M, device: torch.device) -> M:
+    """Moves a model to a device in place, its kernels laid out as `channels_last` lays images; returns it."""
+    model.to(device)
+    for tensor in (*model.parameters(), *model.buffers()):
+        if tensor.ndim == 4:
+            tensor.data = tensor.data.to(memory_format=torch.channels_last)
+    return model

@@ -1,4 +1,4 @@
-"""Encoders from timm, and how EfficientNet-Lite0 gets real weights without a model hub.
+"""Encoders from timm and transformers, and how EfficientNet-Lite0 gets real weights without a model hub.
 
 References:
     EfficientNet: Tan and Le 2019, arXiv:1905.11946. The Lite variants: github.com/tensorflow/tpu.
@@ -39,12 +39,84 @@ _OTHER_BLOCK = {
 class TimmEncoder(nn.Module):
     """A timm network up to its last feature map: (B, 3, S, S) -> (B, C, h, w)."""
 
+    network: Any  # has methods that are not every module's
+
     def __init__(self, network: nn.Module) -> None:
         super().__init__()
         self.network = network
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
-        return self.network.forward_features(images)  # type: ignore[operator]
+        return self.network.forward_features(images)
+
+    def rest(self, features: torch.Tensor) -> torch.Tensor:
+        """(B, C, h, w) -> (B, D), as timm pools it."""
+        return self.network.forward_head(features, pre_logits=True)
+
+
+class ClassTokenEncoder(TimmEncoder):
+    """A timm transformer that pools by its class token: (B, 3, S, S) -> (B, C + P * C, h, w), before the last block.
+
+    Behind the last block only the class token is read on, so that a map of the others would have no gradient. The map
+    is therefore taken before it: patch tokens as (B, C, h, w), and the P prefix tokens, the same at every place, behind
+    them as channels that go past the tap.
+    """
+
+    @property
+    def carried(self) -> int:
+        """Channels of the prefix tokens."""
+        return int(self.network.num_prefix_tokens) * int(self.network.embed_dim)
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        expect_size(images, self.network.patch_embed.img_size[0])
+        before_last = len(self.network.blocks) - 2
+        patches, prefix = self.network.forward_intermediates(
+            images, indices=[before_last], return_prefix_tokens=True, stop_early=True, intermediates_only=True
+        )[0]
+        everywhere = prefix.flatten(1)[:, :, None, None].expand(-1, -1, *patches.shape[2:])  # (B, P * C, h, w)
+        return torch.cat([patches, everywhere], dim=1)
+
+    def rest(self, features: torch.Tensor) -> torch.Tensor:
+        """The last block and the norm on all tokens, then the class token: (B, C + P * C, h, w) -> (B, C)."""
+        patches, everywhere = features.split([features.shape[1] - self.carried, self.carried], dim=1)
+        prefix = everywhere[:, :, 0, 0].unflatten(1, (-1, patches.shape[1]))  # (B, P, C)
+        tokens = torch.cat([prefix, patches.flatten(2).transpose(1, 2)], dim=1)  # (B, P + h * w, C)
+        tokens = self.network.norm(self.network.blocks[-1](tokens))
+        return self.network.forward_head(tokens, pre_logits=True)
+
+
+class SiglipEncoder(nn.Module):
+    """The vision tower of a SigLIP model of transformers: (B, 3, S, S) -> patch tokens (B, C, h, w), after the norm.
+
+    It pools by attention over all patches, so its last map is the one that explains. Its pooled embedding is not
+    brought to length 1.
+    """
+
+    network: Any
+
+    def __init__(self, network: nn.Module) -> None:
+        super().__init__()
+        self.network = network
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        config = self.network.config
+        expect_size(images, config.image_size)
+        tokens = self.network.encoder(inputs_embeds=self.network.embeddings(images)).last_hidden_state
+        tokens = self.network.post_layernorm(tokens)  # (B, h * w, C)
+        side = config.image_size // config.patch_size
+        return tokens.transpose(1, 2).unflatten(2, (side, side))
+
+    def rest(self, features: torch.Tensor) -> torch.Tensor:
+        """(B, C, h, w) -> (B, C): attention over the patches."""
+        return self.network.head(features.flatten(2).transpose(1, 2))
+
+
+def expect_size(images: torch.Tensor, size: int) -> None:
+    """Raises ValueError where images are not of the one size that a transformer has positions for."""
+    if tuple(images.shape[-2:]) != (size, size):
+        raise ValueError(
+            f"Expected images of {size} x {size} pixels, but got {images.shape[-2]} x {images.shape[-1]}. Resize them: "
+            "this encoder knows no other positions."
+        )
 
 
 def layer_groups(encoder: nn.Module, lr: float, decay: float, frozen_below: float) -> list[dict[str, Any]]:
@@ -58,13 +130,12 @@ def layer_groups(encoder: nn.Module, lr: float, decay: float, frozen_below: floa
     """
     from timm.optim import param_groups_layer_decay
 
-    network = encoder.network
-    assert isinstance(network, nn.Module)
+    network: Any = encoder.network
     groups = param_groups_layer_decay(network, layer_decay=decay, no_opt_scale=frozen_below)
     return [{"params": group["params"], "lr": lr * group["lr_scale"]} for group in groups]
 
 
-def lite0_network() -> nn.Module:
+def lite0_network() -> Any:
     """Timm's EfficientNet-Lite0 with random weights.
 
     The name with `tf_` pads as TensorFlow does; without it the same weights load and give wrong logits.

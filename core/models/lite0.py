@@ -4,29 +4,28 @@ from __future__ import annotations
 
 import copy
 from functools import cache
+from typing import Any
 
 import torch
-from torch import nn
 
 from core.models.classifier import Classifier, Head, average_pool, mlp_layers
 from core.models.encoders import LITE0_WEIGHTS, TimmEncoder, imagenet_lite0_state, lite0_network
 from core.models.own_encoders import load_own_encoder
-from core.models.specs import MODELS, ModelSpec, Weights
+from core.models.specs import FROZEN, MODELS, TRANSFER, ModelSpec, Weights
 from core.types import ImageSpec
 
 IMAGE = ImageSpec(size=160)
-MEDICAL = "medical-efficientnet-lite0"
+IMAGENET, MEDICAL = "imagenet-efficientnet-lite0", "medical-efficientnet-lite0"
 
 
-def _classifier(network: nn.Module, classes: int, seed: int) -> Classifier:
-    network.reset_classifier(0)  # type: ignore[operator]
+def _classifier(network: Any, classes: int, seed: int) -> Classifier:
+    network.reset_classifier(0)
     torch.manual_seed(seed)
-    features = int(network.num_features)  # type: ignore[arg-type]
-    return Classifier(TimmEncoder(network), Head(average_pool(), mlp_layers(features, classes)))
+    return Classifier(TimmEncoder(network), Head(average_pool(), mlp_layers(network.num_features, classes)))
 
 
 @cache
-def _imagenet_network() -> nn.Module:
+def _imagenet_network() -> Any:
     network = lite0_network()
     network.load_state_dict(imagenet_lite0_state())
     return network
@@ -50,15 +49,20 @@ def build_random(classes: int, dataset: str, seed: int) -> Classifier:
     return _classifier(lite0_network(), classes, seed)
 
 
+def _outline(classes: int) -> Classifier:
+    return build_random(classes, "", 0)
+
+
 MODELS.add(
     ModelSpec(
-        name="imagenet-efficientnet-lite0",
+        name=IMAGENET,
         title="EfficientNet-Lite0, ImageNet",
         family="imagenet",
         image=IMAGE,
         weights=LITE0_WEIGHTS,
-        strategies=("frozen", "frozen-logistic", "finetune"),
+        strategies=TRANSFER,
         build=build_imagenet,
+        outline=_outline,
         summary="Learnt on 1.3 million everyday photographs.",
     )
 )
@@ -69,8 +73,9 @@ MODELS.add(
         family="medical",
         image=IMAGE,
         weights=Weights("own", MEDICAL, source="this program, from the ImageNet start on medical images"),
-        strategies=("frozen", "frozen-logistic", "finetune"),
+        strategies=TRANSFER,
         build=build_medical,
+        outline=_outline,
         summary="The ImageNet encoder, further trained on medical images, the target set left out.",
     )
 )
@@ -81,7 +86,7 @@ MODELS.add(
         family="control",
         image=IMAGE,
         weights=Weights("random"),
-        strategies=("frozen", "frozen-logistic"),
+        strategies=FROZEN,
         build=build_random,
         summary="The same encoder without any learning: is it the pretraining or the architecture?",
     )

@@ -10,7 +10,6 @@ import json
 import os
 import shutil
 import tempfile
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +18,6 @@ import torch
 from core.data import DATASETS
 from core.data.specs import family_of
 from core.errors import WeightsUnavailable
-from core.models.specs import ModelSpec, Weights
 from core.runtime import encoders_folder
 from core.storage import sha256_of_file, write_atomically
 
@@ -72,21 +70,6 @@ def find_own_encoder(model: str, dataset: str) -> Path:
     raise WeightsUnavailable(
         f"There is no {model} encoder that has never seen {dataset} and was audited against it. "
         f"Make one: python -m trainer pretrain --target {dataset}"
-    )
-
-
-def weights_of(spec: ModelSpec, dataset: str) -> Weights:
-    """The weights a model starts from on a data set: for an own encoder those of the variant that is taken.
-
-    Raises:
-        WeightsUnavailable: if there is no variant for this data set.
-    """
-    if spec.weights.kind != "own":
-        return spec.weights
-    folder = find_own_encoder(spec.weights.ref, dataset)
-    card = read_card(folder)
-    return replace(
-        spec.weights, ref=f"{spec.weights.ref}/{folder.name}", sha256=card["sha256"], licence=card["licence"]
     )
 
 

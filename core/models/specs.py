@@ -1,4 +1,7 @@
-"""The table of models: one `ModelSpec` a row. Builders live in modules by family."""
+"""The table of models: one `ModelSpec` a row. Builders live in modules by family or kind.
+
+A model that is no row is named by what it is and where its weights lie: see `core.models.by_path`.
+"""
 
 from __future__ import annotations
 
@@ -6,6 +9,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal
 
+from core.errors import LowshotError
 from core.registry import Registry
 from core.types import ImageSpec
 
@@ -20,6 +24,10 @@ FAMILY_TITLES: dict[Family, str] = {
     "medical": "C · Medical transfer",
     "control": "Control",
 }
+PATH_MARK = "@"
+SCRATCH = ("scratch",)
+FROZEN = ("frozen", "frozen-logistic")
+TRANSFER = (*FROZEN, "finetune")
 
 
 @dataclass(frozen=True)
@@ -28,17 +36,35 @@ class Weights:
 
     Attributes:
         kind: `random` (nothing was learnt before), `package` (inside a Python package), `own` (pretrained by this
-            program).
-        ref: package and file, or folder name.
-        sha256: of the file; empty where it is stated elsewhere (an own encoder's card).
+            program), `hub` (a repository of the Hugging Face hub), `converted` (another publisher's file, made into
+            safetensors), `file` (named by path).
+        ref: package and file, folder name, repository, or path.
+        sha256: of the file; empty in rows of which it is found out when the file is (`weights_of`).
         licence, source: terms and origin, for people.
+        terms: page on which terms must be accepted before the file is given; "" where it is given to all.
     """
 
-    kind: Literal["random", "package", "own"]
+    kind: Literal["random", "package", "own", "hub", "converted", "file"]
     ref: str = ""
     sha256: str = ""
     licence: str = ""
     source: str = ""
+    terms: str = ""
+
+
+@dataclass(frozen=True)
+class Exposure:
+    """What somebody else's encoder has seen, as far as its makers say. What they do not name is not known to be unseen.
+
+    Attributes:
+        named: the sources that they name, for people.
+        seen: registered data sets among these, and sets known to be made of them.
+        unknown: registered data sets whose images may be among sources that they do not name one by one.
+    """
+
+    named: str
+    seen: tuple[str, ...] = ()
+    unknown: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -54,8 +80,11 @@ class ModelSpec:
         strategies: names of the strategies that go with it.
         build: (number of classes, name of the data set, seed) -> the classifier with the encoder's starting weights
             and a new head. The data set decides which medical encoder may be used; the seed draws what is random.
+        outline: number of classes -> the same network with arbitrary weights, from which its shape is read where its
+            weights are not here; None where `build` needs no weights.
         settings: training settings in which it departs from its strategy's defaults.
         summary: one sentence for people.
+        seen: what a third party's encoder has seen; None where nothing medical, or where its card lists it.
     """
 
     name: str
@@ -65,8 +94,36 @@ class ModelSpec:
     weights: Weights
     strategies: tuple[str, ...]
     build: Callable[[int, str, int], Classifier]
+    outline: Callable[[int], Classifier] | None = None
     settings: Mapping[str, float] = field(default_factory=dict)
     summary: str = ""
+    seen: Exposure | None = None
+
+    @property
+    def slug(self) -> str:
+        """The name as part of a folder's name."""
+        kind, _, path = self.name.partition(PATH_MARK)
+        short = "-".join(filter(None, [kind, path.rstrip("/").rpartition("/")[2].removesuffix(".safetensors")]))
+        return "".join(letter if letter.isalnum() or letter in "-._" else "-" for letter in short)
 
 
-MODELS: Registry[ModelSpec] = Registry("model")
+class ModelRegistry(Registry[ModelSpec]):
+    """The rows, and by name every model whose weights are given by path; those are not listed."""
+
+    def __getitem__(self, name: str) -> ModelSpec:
+        if PATH_MARK not in name:
+            return super().__getitem__(name)
+        from core.models.by_path import model_at
+
+        return model_at(name)
+
+    def __contains__(self, name: object) -> bool:
+        if not isinstance(name, str) or PATH_MARK not in name:
+            return super().__contains__(name)
+        try:
+            return bool(self[name])
+        except LowshotError:
+            return False
+
+
+MODELS = ModelRegistry("model")

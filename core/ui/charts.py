@@ -43,12 +43,14 @@ def series_title(model: str, strategy: str, variant: str = "") -> str:
 
 def style_of(model: str, strategy: str, variant: str = "") -> Style:
     """The style of a series, the same on every page; a variant has its model's colour and another dash and marker."""
-    index = list(MODELS).index(model)
-    dash, marker = _DASHES.get(strategy, "solid"), _MARKERS[index % len(_MARKERS)]
+    rows = list(MODELS)
+    index = rows.index(model) if model in rows else sum(model.encode())  # weights given by path have no row
+    colours = len(COLOURS)
+    dash, marker = _DASHES.get(strategy, "solid"), _MARKERS[(index + index // colours) % len(_MARKERS)]
     if variant:
         number = sum(variant.encode())
         dash, marker = _VARIANT_DASHES[number % len(_VARIANT_DASHES)], _VARIANT_MARKERS[number % len(_VARIANT_MARKERS)]
-    return Style(COLOURS[index % len(COLOURS)], dash, marker)
+    return Style(COLOURS[index % colours], dash, marker)
 
 
 def translucent(colour: str, alpha: float) -> str:

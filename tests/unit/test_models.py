@@ -5,22 +5,19 @@ from PIL import Image
 
 from core.errors import WeightsUnavailable
 from core.models import MODELS
+from core.models.architecture import outline
 from core.models.encoders import imagenet_lite0_state, lite0_network, timm_key
 from core.models.own_encoders import find_own_encoder, load_own_encoder, relatives, save_own_encoder
+from tests.checkpoints import RUN, build, example
 
 
-def build(name, classes=3):
-    return MODELS[name].build(classes, "phantom", 0)
-
-
-@pytest.mark.parametrize("name", MODELS)
-def test_every_model_has_one_shape(name):
-    model = build(name).eval()
-    images = torch.randn(2, 3, 64, 64)
+@pytest.mark.parametrize("name", RUN)
+def test_every_model_has_one_shape(name, weights):
+    spec, model, images = MODELS[name], build(name).eval(), example(name)
     with torch.no_grad():
         features = model.encoder(images)
         logits = model(images)
-        assert features.ndim == 4
+        assert features.ndim == 2 + spec.image.dims
         assert logits.shape == (2, 3)
         assert torch.isfinite(logits).all()
         assert torch.equal(model.tapped(features), logits)
@@ -29,16 +26,33 @@ def test_every_model_has_one_shape(name):
 
 @pytest.mark.parametrize("name", MODELS)
 def test_a_gradient_reaches_every_parameter(name):
-    model = build(name).train()
-    model(torch.randn(4, 3, 64, 64)).square().sum().backward()
+    """Without values: what is connected does not depend on them."""
+    model = outline(MODELS[name], 3).train()
+    model(torch.zeros(4, *MODELS[name].image.shape, device="meta")).square().sum().backward()
     lost = [key for key, value in model.named_parameters() if value.grad is None]
     assert lost == []
 
 
+@pytest.mark.parametrize("name", MODELS)
+def test_every_outline_is_the_model_without_values(name, weights):
+    """Of those that are not built here, the map is looked at; of the others, every tensor."""
+    spec = MODELS[name]
+    empty = outline(spec, 3)
+    assert {value.device.type for value in empty.state_dict().values()} == {"meta"}
+    images = torch.zeros(2, *spec.image.shape, device="meta")
+    features = empty.encoder(images)
+    seen = []
+    empty.tap.register_forward_hook(lambda _, given, __: seen.append(given[0].shape))
+    assert empty.tapped(features).shape == (2, 3)
+    assert min(seen[0][2:]) >= 2, "a map of one place explains nothing"
+    if name in RUN and name != "medical-medsiglip":  # of which the test's checkpoint is a tiny relative
+        built = build(name).state_dict()
+        assert {k: v.shape for k, v in empty.state_dict().items()} == {k: v.shape for k, v in built.items()}
+
+
 @pytest.mark.parametrize("name", [name for name in MODELS if MODELS[name].weights.kind == "random"])
 def test_random_weights_differ_by_seed_and_repeat(name):
-    spec = MODELS[name]
-    first, same, other = (spec.build(2, "phantom", seed).state_dict() for seed in (0, 0, 1))
+    first, same, other = (build(name, 2, seed).state_dict() for seed in (0, 0, 1))
     assert all(torch.equal(first[key], same[key]) for key in first)
     assert any(not torch.equal(first[key], other[key]) for key in first)
 
@@ -48,6 +62,20 @@ def test_the_frozen_families_share_input_and_head():
     assert len({str(MODELS[name].image) for name in names}) == 1
     assert len({str(build(name).head) for name in names}) == 1
     assert [type(layer).__name__ for layer in build(names[0]).head.layers] == ["Linear", "ReLU", "Dropout", "Linear"]
+
+
+def test_the_small_cnn_has_ten_layers():
+    layers = [type(layer).__name__ for layer in build("scratch-cnn").encoder]
+    assert layers == ["Conv2d", "ReLU", "MaxPool2d"] * 3
+    assert [type(layer).__name__ for layer in build("scratch-cnn").head.layers] == ["Linear"]
+
+
+@pytest.mark.parametrize("name", ["scratch-groupnorm-cnn", "scratch-resnet18-3d"])
+def test_with_group_normalisation_an_image_is_judged_by_itself_alone(name):
+    model, images = build(name).train(), example(name, 3)
+    with torch.no_grad():
+        assert torch.allclose(model(images)[:1], model(images[:1]), atol=1e-4)
+        assert not any(isinstance(layer, torch.nn.modules.batchnorm._BatchNorm) for layer in model.modules())
 
 
 def test_every_timm_key_is_met_once():

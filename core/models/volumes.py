@@ -1,0 +1,218 @@
+"""Networks for volumes: ResNet-18 in three dimensions, from scratch or inflated from 2D, and 2D encoders over slices.
+
+Inflated: every 2D kernel is repeated along depth and divided by its depth, so that a volume without change along depth
+gives what its slice gives. Over slices: a frozen 2D encoder sees each slice as an image; its maps side by side are the
+volume's map, and the head takes their mean, or lets attention weigh them. Slices are stretched for the encoder, because
+its strides would leave one place of a small slice.
+
+References:
+    Inflation: Carreira and Zisserman 2017, arXiv:1705.07750. Attention over instances: Ilse et al. 2018,
+    arXiv:1802.04712. ResNet-18 on volumes of 28 voxels: Yang et al. 2023, doi:10.1038/s41597-022-01721-8.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from functools import partial
+from typing import Any
+
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+from core.models import lite0, pretrained
+from core.models.classifier import Classifier, Head, average_pool, linear_layers, mlp_layers
+from core.models.encoders import TimmEncoder
+from core.models.specs import FROZEN, MODELS, SCRATCH, TRANSFER, ModelSpec, Weights
+from core.types import ImageSpec
+
+SLICES = 32
+SLICE_SIDE = 96
+_AT_ONCE = 128  # slices a pass through a frozen encoder
+_ATTENTION = 128
+_RESNET18 = pretrained.NETWORKS[0].name
+
+
+class SlicesEncoder(nn.Module):
+    """A 2D encoder over the slices of a volume: (B, 3, D, H, W) -> (B, C, D, h, w).
+
+    Args:
+        encoder: (B, 3, S, S) -> (B, C, h, w).
+        side: pixels to which slices are stretched.
+    """
+
+    def __init__(self, encoder: nn.Module, side: int) -> None:
+        super().__init__()
+        self.encoder = encoder
+        self.side = side
+
+    def forward(self, volumes: torch.Tensor) -> torch.Tensor:
+        slices = volumes.transpose(1, 2).flatten(0, 1)  # (B * D, 3, H, W)
+        maps = torch.cat([self._maps(part) for part in slices.split(_AT_ONCE)])
+        return maps.unflatten(0, (len(volumes), -1)).transpose(1, 2)
+
+    def _maps(self, slices: torch.Tensor) -> torch.Tensor:
+        large = F.interpolate(slices, size=(self.side, self.side), mode="bilinear", align_corners=False)
+        return self.encoder(large.contiguous(memory_format=torch.channels_last))  # (n, C, h, w)
+
+
+class SlicePool(nn.Module):
+    """(B, C, D, h, w) -> (B, D * C): each slice's mean over places, one after another."""
+
+    def forward(self, features: torch.Tensor) -> torch.Tensor:
+        return features.mean(dim=(3, 4)).transpose(1, 2).flatten(1)
+
+
+class SliceAttention(nn.Module):
+    """Weighs slices by what they show: (B, D * C) -> (B, C), the weighted mean of the slices' embeddings.
+
+    Args:
+        features: C.
+    """
+
+    def __init__(self, features: int) -> None:
+        super().__init__()
+        self.features = features
+        self.score = nn.Sequential(
+            nn.LayerNorm(features), nn.Linear(features, _ATTENTION), nn.Tanh(), nn.Linear(_ATTENTION, 1, bias=False)
+        )
+
+    def forward(self, embeddings: torch.Tensor) -> torch.Tensor:
+        slices = embeddings.unflatten(1, (-1, self.features))  # (B, D, C)
+        return (self.score(slices).softmax(dim=1) * slices).sum(dim=1)
+
+
+def over_slices(classifier: Classifier, classes: int, attention: bool) -> Classifier:
+    """A classifier of images as one of volumes, with a new head; its encoder sees each slice."""
+    features = classifier.head.layers[0].get_parameter("weight").shape[1]
+    encoder = SlicesEncoder(classifier.encoder, SLICE_SIDE)
+    layers = mlp_layers(features, classes)
+    if attention:
+        return Classifier(encoder, Head(SlicePool(), nn.Sequential(SliceAttention(features), *layers)))
+    return Classifier(encoder, Head(average_pool(3), layers))
+
+
+def inflated(network: nn.Module) -> nn.Module:
+    """Turns a 2D network into a 3D one in place, kernels repeated along depth and divided by it; returns it.
+
+    Raises:
+        TypeError: if it holds a layer for images that has no counterpart here.
+    """
+    for name, layer in network.named_children():
+        setattr(network, name, _in_3d(layer) if not list(layer.children()) else inflated(layer))
+    return network
+
+
+def _in_3d(layer: nn.Module) -> nn.Module:
+    if isinstance(layer, nn.Conv2d):
+        depth, bias = layer.kernel_size[0], layer.bias is not None
+        new = nn.Conv3d(layer.in_channels, layer.out_channels, depth, layer.stride[0], int(layer.padding[0]), bias=bias)
+        with torch.no_grad():
+            new.weight.copy_(layer.weight[:, :, None].expand_as(new.weight) / depth)
+            if layer.bias is not None and new.bias is not None:
+                new.bias.copy_(layer.bias)
+        return new
+    if isinstance(layer, nn.BatchNorm2d):
+        norm = nn.BatchNorm3d(layer.num_features, layer.eps, layer.momentum)
+        norm.load_state_dict(layer.state_dict())
+        return norm
+    if isinstance(layer, nn.MaxPool2d):
+        return nn.MaxPool3d(layer.kernel_size, layer.stride, layer.padding)
+    if "2d" in type(layer).__name__:
+        raise TypeError(f"{type(layer).__name__} has no counterpart for volumes here; add it beside the others.")
+    return layer
+
+
+def build_scratch(classes: int, dataset: str, seed: int) -> Classifier:
+    """ResNet-18 in three dimensions with random weights, for small volumes of one channel.
+
+    The first convolution is 3 wide and no pooling follows it, as for small images: 32 voxels leave a map of 2 a side.
+    Group normalisation instead of batch normalisation: batches of volumes are small, and what a volume is normalised by
+    does not depend on the others (Wu and He 2018, arXiv:1803.08494).
+    """
+    import timm
+
+    torch.manual_seed(seed)
+    network: Any = timm.create_model("resnet18", pretrained=False, in_chans=1, norm_layer="groupnorm")
+    width = network.conv1.out_channels
+    network.conv1, network.maxpool = nn.Conv2d(1, width, 3, stride=2, padding=1, bias=False), nn.Identity()
+    network.reset_classifier(0, "")
+    encoder = TimmEncoder(_redrawn(inflated(network)))
+    return Classifier(encoder, Head(average_pool(3), linear_layers(network.num_features, classes)))
+
+
+def _redrawn(network: nn.Module) -> nn.Module:
+    """Draws 3D kernels anew, each voxel by itself: inflated random ones would be alike along depth."""
+    for layer in network.modules():
+        if isinstance(layer, nn.Conv3d):
+            nn.init.kaiming_normal_(layer.weight, mode="fan_out", nonlinearity="relu")
+    return network
+
+
+def _inflated_classifier(two: Classifier, classes: int) -> Classifier:
+    network: Any = two.encoder.network
+    network.reset_classifier(0, "")
+    features = int(network.num_features)
+    return Classifier(TimmEncoder(inflated(network)), Head(average_pool(3), mlp_layers(features, classes)))
+
+
+def build_inflated(classes: int, dataset: str, seed: int) -> Classifier:
+    """The ImageNet ResNet-18 with its kernels inflated."""
+    two = MODELS[_RESNET18].build(classes, dataset, seed)
+    torch.manual_seed(seed)
+    return _inflated_classifier(two, classes)
+
+
+def build_slices(name: str, attention: bool, classes: int, dataset: str, seed: int) -> Classifier:
+    """The encoder of an image model over slices."""
+    two = MODELS[name].build(classes, dataset, seed)
+    torch.manual_seed(seed)
+    return over_slices(two, classes, attention)
+
+
+def _outline_slices(attention: bool, classes: int) -> Classifier:
+    return over_slices(lite0.build_random(classes, "", 0), classes, attention)
+
+
+MODELS.add(
+    ModelSpec(
+        name="scratch-resnet18-3d",
+        title="ResNet-18 in 3D",
+        family="scratch",
+        image=ImageSpec(SLICES, channels=1, dims=3),
+        weights=Weights("random"),
+        strategies=SCRATCH,
+        build=build_scratch,
+        settings={"epochs": 30, "min_steps": 200, "patience": 12},
+        summary="ResNet-18 with kernels in three dimensions, without any pretraining.",
+    )
+)
+MODELS.add(
+    ModelSpec(
+        name="imagenet-resnet18-inflated",
+        title="ResNet-18 in 3D, inflated from ImageNet",
+        family="imagenet",
+        image=replace(MODELS[_RESNET18].image, size=64, dims=3),
+        weights=MODELS[_RESNET18].weights,
+        strategies=TRANSFER,
+        build=build_inflated,
+        outline=lambda classes: _inflated_classifier(pretrained.outline(pretrained.NETWORKS[0], classes), classes),
+        summary="The ImageNet ResNet-18 with each kernel repeated along depth.",
+    )
+)
+for _base, _attention in ((lite0.IMAGENET, False), (lite0.IMAGENET, True), (lite0.MEDICAL, False)):
+    _spec = MODELS[_base]
+    MODELS.add(
+        ModelSpec(
+            name=f"{_base}-slices" + "-attention" * _attention,
+            title=f"{_spec.title}, over slices" + " with attention" * _attention,
+            family=_spec.family,
+            image=ImageSpec(SLICES, dims=3),
+            weights=_spec.weights,
+            strategies=("frozen",) if _attention else FROZEN,
+            build=partial(build_slices, _base, _attention),
+            outline=partial(_outline_slices, _attention),
+            summary=f"The same encoder as {_base}, frozen, on each slice of a volume; "
+            + ("attention weighs the slices." if _attention else "the mean of the slices counts."),
+        )
+    )
