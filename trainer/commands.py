@@ -24,6 +24,7 @@ from core.runtime import pick_device
 from trainer.answers import find_run, predict
 from trainer.curves import ablate, curve, run
 from trainer.datasets import audit, data_get, data_list
+from trainer.gates import gate
 from trainer.imbalance import IMBALANCE
 from trainer.pretraining import pretrain
 from trainer.progress import bar, say
@@ -109,6 +110,7 @@ COMMANDS: dict[str, Callable[[argparse.Namespace], int]] = {
     "run": run,
     "curve": curve,
     "ablate": ablate,
+    "gate": gate,
     "pretrain": pretrain,
     "evaluate": evaluate,
     "predict": predict,
