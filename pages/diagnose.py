@@ -149,6 +149,22 @@ def show_family(meta: RunMeta, image: Image.Image, prediction: Prediction | str)
             charts.probability_table(meta, prediction)
 
 
+def is_answered(image: Image.Image, digest: str) -> bool:
+    """Whether networks are asked: the gate admits the picture, or the user says so all the same."""
+    if keeper is None:
+        return True
+    key = (digest, task)
+    if key not in admissions:
+        admissions[key] = keeper(image)
+    if admissions[key].admitted:
+        return True
+    st.warning(
+        "Not answered: this does not look like an image of this task. " + " ".join(admissions[key].reasons),
+        icon=":material/block:",
+    )
+    return st.checkbox("Answer all the same", key=f"diagnose_override_{digest}")
+
+
 def show_item(name: str, content: bytes) -> None:
     """One uploaded file: the plain image beside the three answers."""
     st.text(name)
@@ -157,9 +173,13 @@ def show_item(name: str, content: bytes) -> None:
     except UnreadableImage as error:
         st.error(str(error), icon=":material/broken_image:")
         return
-    predictions = answer(image, sha256_of([content]))
+    digest = sha256_of([content])
     shown = image.copy()
     shown.thumbnail((SHOWN_SIDE, SHOWN_SIDE))
+    if not is_answered(image, digest):
+        st.image(shown, caption="As read", alt="The uploaded image, which was not answered", width=SHOWN_SIDE // 2)
+        return
+    predictions = answer(image, digest)
     words.agreement([(chosen[f][1], p) for f, p in predictions.items() if isinstance(p, Prediction)])
     columns = st.columns(1 + len(predictions))
     with columns[0]:
@@ -171,6 +191,18 @@ def show_item(name: str, content: bytes) -> None:
 
 
 present = {sha256_of([content]) for _, content in items}
+try:
+    keeper = cached.gatekeeper(task) if items else None
+except (CorruptRun, WeightsUnavailable) as error:
+    keeper = None
+    st.error(f"Pictures are not checked before they are answered: {words.escape(str(error))}")
+if items and keeper is None:
+    st.caption(
+        "No input gate was made for this task: any picture is answered, whatever it shows. Make one: "
+        f"`.venv/bin/python -m trainer gate --dataset {task}`"
+    )
+admissions = {key: value for key, value in st.session_state.get("diagnose_admissions", {}).items() if key[0] in present}
+st.session_state["diagnose_admissions"] = admissions
 kept = {key: value for key, value in st.session_state.get("diagnose_kept", {}).items() if key[0] in present}
 st.session_state["diagnose_kept"] = kept
 for name, content in items:

@@ -147,6 +147,12 @@ def build_parser() -> argparse.ArgumentParser:
     pretrain.add_argument("--dry-run", action="store_true", help="judge the recipe and log it, but keep no encoder")
     pretrain.add_argument("--device", choices=DEVICES, default="auto")
 
+    gate = commands.add_parser("gate", help="make the input gate of a data set, which refuses images of another kind")
+    _add_data(gate)
+    gate.add_argument("--allow-leaks", action="store_true", help=argparse.SUPPRESS)
+    gate.add_argument("--out", type=Path, default=None, help="folder for the gate (default: beside the set's runs)")
+    gate.add_argument("--device", choices=DEVICES, default="auto")
+
     evaluate = commands.add_parser("evaluate", help="judge a stored run anew on the test images")
     evaluate.add_argument("--run", required=True)
     evaluate.add_argument("--device", choices=DEVICES, default="auto")

@@ -25,6 +25,7 @@ from trainer.answers import find_run, predict
 from trainer.cells import strategies_of
 from trainer.curves import curve, run
 from trainer.datasets import audit, data_get, data_list
+from trainer.gates import gate
 from trainer.imbalance import IMBALANCE
 from trainer.losses import LOSSES
 from trainer.optimisers import OPTIMISERS, SCHEDULES
@@ -123,6 +124,7 @@ COMMANDS: dict[str, Callable[[argparse.Namespace], int]] = {
     "curve": curve,
     "ablate": ablate,
     "tune": tune,
+    "gate": gate,
     "pretrain": pretrain,
     "evaluate": evaluate,
     "predict": predict,

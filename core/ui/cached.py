@@ -12,6 +12,8 @@ from core.data.dataset import Dataset, load_dataset
 from core.data.listing import Listing
 from core.data.sources import Source, copies_by_source
 from core.data.specs import find_folder, list_images
+from core.gate import FILE as GATE_FILE
+from core.gate import Gatekeeper, read_gate
 from core.metrics import Estimate, Scores
 from core.predictor import Predictor
 from core.results import estimate, load_scores
@@ -59,6 +61,27 @@ def predictor(folder: Path, meta: RunMeta) -> Predictor:
 @st.cache_resource(max_entries=6, show_spinner="Loading the model")
 def _predictor(folder: str, hashes: tuple[Hashes, ...]) -> Predictor:
     return Predictor(Path(folder))
+
+
+def gatekeeper(dataset: str) -> Gatekeeper | None:
+    """The input gate of a data set's runs, shared by all visitors; None where none was made.
+
+    Raises:
+        CorruptRun: if it is damaged.
+        WeightsUnavailable: if its encoder cannot be had here.
+    """
+    path = runs_folder() / dataset / GATE_FILE
+    try:
+        status = path.stat()
+    except OSError:
+        return None
+    return _gatekeeper(str(path.parent), status.st_size, status.st_mtime_ns)
+
+
+@st.cache_resource(max_entries=4, show_spinner="Loading the input gate")
+def _gatekeeper(folder: str, size: int, changed: int) -> Gatekeeper | None:
+    gate = read_gate(Path(folder))
+    return Gatekeeper(gate) if gate else None
 
 
 def scores(folder: Path, meta: RunMeta) -> Scores:

@@ -17,7 +17,7 @@ from core.models.sources import FILE
 from core.storage import sha256_of_file
 from tests.checkpoints import build, example, file_of, put_xrv
 from trainer.cli import main
-from trainer.curves import _ready
+from trainer.curves import ready
 
 RESNET = MODELS["imagenet-resnet18"].weights
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
@@ -157,7 +157,7 @@ def test_the_commands(weights, tmp_path, capsys, monkeypatch):
 def test_a_sweep_over_all_models_leaves_out_what_is_not_here_a_line_each(no_weights, capsys):
     dataset = SimpleNamespace(spec=DATASETS["phantom"])
     pairs = [(name, "frozen") for name in MODELS if "frozen" in MODELS[name].strategies]
-    ready = _ready([*pairs, ("imagenet-resnet18", "finetune")], dataset, every_model=True)
+    ready = ready([*pairs, ("imagenet-resnet18", "finetune")], dataset, every_model=True)
     assert [model for model, _ in ready] == [
         name
         for name in MODELS
@@ -170,12 +170,12 @@ def test_a_sweep_over_all_models_leaves_out_what_is_not_here_a_line_each(no_weig
         name for name, _ in pairs if MODELS[name].weights.kind in ("hub", "converted") and MODELS[name].image.dims == 2
     ]
     with pytest.raises(BadRequest, match="None of these models can be trained"):
-        _ready([("imagenet-resnet18", "frozen")], dataset, every_model=False)
+        ready([("imagenet-resnet18", "frozen")], dataset, every_model=False)
     assert "weights get" in capsys.readouterr().err
 
 
 def test_a_model_for_volumes_that_was_named_is_said_to_be_left_out(capsys):
     dataset = SimpleNamespace(spec=DATASETS["phantom"])
-    ready = _ready([("scratch-resnet18-3d", "scratch"), ("scratch-cnn", "scratch")], dataset, every_model=False)
+    ready = ready([("scratch-resnet18-3d", "scratch"), ("scratch-cnn", "scratch")], dataset, every_model=False)
     assert ready == [("scratch-cnn", "scratch")]
     assert "left out: scratch-resnet18-3d: phantom holds images" in capsys.readouterr().err

@@ -1,0 +1,123 @@
+"""The input gate: other kinds of pictures are refused with the reason, genuine ones are not."""
+
+import numpy as np
+import pytest
+from PIL import Image, ImageDraw, ImageOps
+from sklearn.covariance import empirical_covariance
+from sklearn.datasets import load_sample_images
+
+from core.data.images import decode
+from core.errors import CorruptRun
+from core.gate import Gate, Gatekeeper, admit, fit_gate, read_gate, save_gate
+from tests.conftest import real
+from tests.unit.test_training import CPU
+from trainer.gates import make_gate
+
+RANDOM = np.random.default_rng(0)
+SKIMAGE = ("astronaut", "camera", "coffee", "chelsea", "rocket", "brick", "grass", "gravel", "coins", "page", "text",
+           "moon", "clock", "hubble_deep_field", "cell", "colorwheel", "horse", "checkerboard", "logo")  # fmt: skip
+
+
+def test_distance_is_the_mahalanobis_distance_of_the_fitted_model():
+    spread = RANDOM.normal(size=(12, 12)) * np.r_[3, 2, 1.5, 1, np.full(8, 0.2)]
+    points = (RANDOM.normal(size=(400, 12)) @ spread.T + 5).astype(np.float32)
+    gate = fit_gate(points, points[:50], 0.0, "f")
+    from sklearn.decomposition import PCA
+
+    count = len(gate.components)
+    pca = PCA(count).fit(points)
+    centred = points[:20] - pca.mean_
+    expected = np.sqrt(np.einsum("nd,de,ne->n", centred, np.linalg.inv(pca.get_covariance()), centred) / 12)
+    assert count == 11
+    assert np.allclose(gate.distance(points[:20]), expected, rtol=1e-2)
+    assert empirical_covariance(points).shape == (12, 12)
+
+
+def test_about_one_in_a_hundred_held_images_lies_beyond_the_threshold():
+    points = RANDOM.normal(size=(2000, 30)).astype(np.float32)
+    gate = fit_gate(points[:1000], points[1000:], 0.0, "f")
+    assert (gate.distance(points[1000:]) > gate.threshold).mean() == pytest.approx(0.01, abs=0.002)
+
+
+def test_a_gate_is_stored_and_read_again(tmp_path):
+    gate = fit_gate(RANDOM.normal(size=(300, 40)), RANDOM.normal(size=(50, 40)), 1.0, "print")
+    assert read_gate(tmp_path) is None
+    save_gate(tmp_path, gate)
+    again = read_gate(tmp_path)
+    points = RANDOM.normal(size=(5, 40))
+    assert np.allclose(again.distance(points), gate.distance(points), rtol=1e-2)
+    assert (again.threshold, again.images, again.fingerprint) == (gate.threshold, 300, "print")
+    (tmp_path / "gate.npz").write_bytes(b"hello")
+    with pytest.raises(CorruptRun, match="cannot be read"):
+        read_gate(tmp_path)
+
+
+def as_told(distances):
+    """An `embed` whose pictures lie at given distances from a gate of one direction."""
+    return lambda images: np.array(distances, float)[: len(images), None]
+
+
+ONE = Gate(np.zeros(1), np.ones((1, 1)), 1.0, 2.0, 0.0, 10, "f")
+DETAIL = Image.fromarray(RANDOM.integers(0, 256, (64, 64), dtype=np.uint8))
+
+
+@pytest.mark.parametrize(
+    ("distances", "reason"),
+    [([1, 9, 9, 9, 9], None), ([3, 9, 9, 9, 9], "unlike the images"), ([3, 1, 9, 9, 9], "right side"),
+     ([3, 9, 1, 9, 9], "left side"), ([3, 9, 9, 1, 9], "upside down"), ([3, 9, 9, 9, 1], "exchanged"),
+     ([3, 2.9, 9, 9, 9], "unlike the images")],
+)  # fmt: skip
+def test_the_reason_is_what_would_put_the_picture_right(distances, reason):
+    found = admit(ONE, DETAIL, as_told(distances))
+    assert found.admitted == (reason is None)
+    assert not reason or reason in found.reasons[0]
+
+
+def test_plain_pictures_and_wrong_colours_are_refused_whatever_their_distance():
+    near = as_told([0.1] * 5)
+    assert "one brightness" in admit(ONE, Image.new("L", (50, 50), 90), near).reasons[0]
+    coloured = Image.fromarray(RANDOM.integers(0, 256, (8, 8, 3), dtype=np.uint8)).resize((128, 128))
+    assert "in colour" in admit(ONE, coloured, near).reasons[0]
+    skin = Gate(np.zeros(1), np.ones((1, 1)), 1.0, 2.0, 1.0, 10, "f")
+    assert "It is grey" in admit(skin, DETAIL, near).reasons[0]
+    assert admit(skin, coloured, near).admitted
+
+
+def other_pictures():
+    """Natural images that packages ship, text, noise and blank: none was ever used for a gate."""
+    from skimage import data
+
+    found = [Image.fromarray(image) for image in load_sample_images().images]
+    for name in SKIMAGE:
+        pixels = getattr(data, name)()
+        pixels = pixels.astype(np.uint8) * 255 if pixels.dtype == bool else pixels
+        found.append(Image.fromarray(pixels[..., :3] if pixels.ndim == 3 else pixels))
+    page = Image.new("L", (300, 300), "white")
+    ImageDraw.Draw(page).multiline_text((10, 10), "Findings: none\n" * 15, fill="black")
+    noise = [Image.fromarray(RANDOM.integers(0, 256, (200, 200), dtype=np.uint8)) for _ in range(3)]
+    return [*found, page, *noise, *(Image.new("L", (99, 99), level) for level in (0, 128, 255))]
+
+
+def sample(dataset, count):
+    rows = np.random.default_rng(1).permutation(dataset.parts.test)[:count]
+    return [decode(dataset.listing.read(int(row))) for row in rows]
+
+
+@pytest.mark.data
+def test_other_kinds_are_refused_and_genuine_test_images_are_not():
+    """The bar: at least 95% of what does not belong refused, at most 5% of genuine test images."""
+    chest, skin = real("kermany"), real("ham10000")
+    keepers = {name: Gatekeeper(make_gate(one, CPU, most=600)) for name, one in (("chest", chest), ("skin", skin))}
+    genuine = {"chest": sample(chest, 40), "skin": sample(skin, 40)}
+    for task, keeper in keepers.items():
+        refused = [not keeper(image).admitted for image in genuine[task]]
+        assert np.mean(refused) <= 0.05, task
+        wrong = genuine["skin" if task == "chest" else "chest"][:30] + other_pictures()
+        refused = [not keeper(image).admitted for image in wrong]
+        assert np.mean(refused) >= 0.95, task
+    for change, reason in (
+        (lambda image: image.transpose(Image.Transpose.ROTATE_180), "upside down"),
+        (lambda image: ImageOps.invert(image.convert("L")), "exchanged"),
+    ):
+        found = [keepers["chest"](change(image)) for image in genuine["chest"][:20]]
+        assert np.mean([reason in " ".join(one.reasons) for one in found]) >= 0.9
