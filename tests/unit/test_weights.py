@@ -157,8 +157,8 @@ def test_the_commands(weights, tmp_path, capsys, monkeypatch):
 def test_a_sweep_over_all_models_leaves_out_what_is_not_here_a_line_each(no_weights, capsys):
     dataset = SimpleNamespace(spec=DATASETS["phantom"])
     pairs = [(name, "frozen") for name in MODELS if "frozen" in MODELS[name].strategies]
-    ready = ready([*pairs, ("imagenet-resnet18", "finetune")], dataset, every_model=True)
-    assert [model for model, _ in ready] == [
+    left = ready([*pairs, ("imagenet-resnet18", "finetune")], dataset, every_model=True)
+    assert [model for model, _ in left] == [
         name
         for name in MODELS
         if "frozen" in MODELS[name].strategies
@@ -176,6 +176,6 @@ def test_a_sweep_over_all_models_leaves_out_what_is_not_here_a_line_each(no_weig
 
 def test_a_model_for_volumes_that_was_named_is_said_to_be_left_out(capsys):
     dataset = SimpleNamespace(spec=DATASETS["phantom"])
-    ready = ready([("scratch-resnet18-3d", "scratch"), ("scratch-cnn", "scratch")], dataset, every_model=False)
-    assert ready == [("scratch-cnn", "scratch")]
+    left = ready([("scratch-resnet18-3d", "scratch"), ("scratch-cnn", "scratch")], dataset, every_model=False)
+    assert left == [("scratch-cnn", "scratch")]
     assert "left out: scratch-resnet18-3d: phantom holds images" in capsys.readouterr().err
