@@ -25,7 +25,7 @@ sizes = sorted({meta.train_size for meta in metas if meta.train_size is not None
 sizes_shown = [*sizes, *([None] if any(meta.train_size is None for meta in metas) else [])]
 with right:
     size = st.select_slider(
-        "Labelled training images per class", sizes_shown, value=sizes_shown[-1], key="compare_size",
+        "Labelled training images per class", sizes_shown, value=sizes_shown[-1], key=f"compare_size_{dataset}",
         format_func=lambda n: "all" if n is None else str(n),
     )  # fmt: skip
 series = by_series([meta for meta in metas if meta.train_size == size])
@@ -34,7 +34,7 @@ of_all = series[shown[0]][0]
 finding = None
 if of_all.multilabel:
     finding = st.selectbox(
-        "Finding", [None, *range(len(of_all.labels))], key="compare_finding",
+        "Finding", [None, *range(len(of_all.labels))], key=f"compare_finding_{dataset}",
         format_func=lambda k: "Mean over all that can be judged" if k is None else of_all.labels[k],
     )  # fmt: skip
 folders = {meta.run: folder for folder, meta in store.runs.items()}

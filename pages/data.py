@@ -191,6 +191,9 @@ def picked_image() -> int:
     """The image that previews are made of."""
     left, right = st.columns(2)
     shown = [index for index in range(len(labels)) if len(members_of(listing.labels, index))]
+    if not shown:
+        st.info("No image of this set shows any of its findings, so that there is none to preview.")
+        st.stop()
     label = left.selectbox("Class", shown, format_func=labels.__getitem__, key=f"data_preview_class_{name}")
     members = members_of(listing.labels, label)
     number = right.number_input("Image", 0, len(members) - 1, 0, key=f"data_preview_{name}_{label}")
@@ -217,6 +220,16 @@ def show_previews(previews: list[Preview], before: np.ndarray, scales: bool) -> 
             )
 
 
+def another(index: int, before: np.ndarray) -> np.ndarray:
+    """A second image, for augmentations that mix two; the first itself where no other can be read."""
+    for step in range(1, 6):
+        try:
+            return pixels_of(spec, listing, (index + step * len(listing) // 6) % len(listing))
+        except UnreadableImage:
+            continue
+    return before
+
+
 def previews(kind: str) -> None:
     """Augmentation or preprocessing on one image."""
     index = picked_image()
@@ -227,9 +240,9 @@ def previews(kind: str) -> None:
             show_previews(prepared(spec, listing, index), as_picture(before), scales=True)
             return
         seed = int(st.number_input("Seed", 0, 9999, 0, key="data_preview_seed"))
-        other = pixels_of(spec, listing, (index + len(listing) // 2) % len(listing))
+        other = another(index, before)
         truth = words_for(np.asarray(listing.labels[index]), labels)
-        st.caption(f"An image of {words.escape(truth)}. The same seed draws the same change, here and in training.")
+        st.caption(f"An image of {words.escape(truth)}. The same seed draws the same change.")
         show_previews(augmented(before, other, seed), as_picture(before), scales=False)
     except UnreadableImage as error:
         st.error(words.escape(str(error)))

@@ -42,7 +42,9 @@ if not tasks:
 def run_title(meta: RunMeta) -> str:
     """A run in few words, for a menu."""
     size = meta.train_size if meta.train_size is not None else "all"
-    return f"{charts.series_title(meta.model, meta.strategy)} · {size} per class · seed {meta.seed}"
+    leaks = " · LEAKS ALLOWED" if meta.leaks else ""
+    series = charts.series_title(meta.model, meta.strategy, meta.variant)
+    return f"{series} · {size} per class · seed {meta.seed}{leaks} · {meta.run[-8:]}"
 
 
 linked = st.query_params.get("task", "")
@@ -76,7 +78,7 @@ with st.expander("Which networks answer, and how heatmaps are drawn", icon=":mat
     opacity = right.slider("Heatmap opacity", 0.0, 1.0, 0.6, 0.05, key="diagnose_opacity")
     classes = next(iter(chosen.values()))[1].labels
     about = None
-    if len(classes) > 2:
+    if len(classes) > 2 or next(iter(chosen.values()))[1].multilabel:
         about = st.selectbox(
             "Class to explain",
             [None, *range(len(classes))],
@@ -134,7 +136,7 @@ def show_family(meta: RunMeta, image: Image.Image, prediction: Prediction | str)
     evidence = f"{explainer.title}: evidence for {words.escape(target)}"
     if explanation.degenerate:
         evidence = f"{explainer.title} finds no evidence for {words.escape(target)}: nothing is painted"
-    title = charts.series_title(meta.model, meta.strategy)
+    title = charts.series_title(meta.model, meta.strategy, meta.variant)
     st.image(
         overlay(image, explanation, opacity),
         caption=evidence,
@@ -144,7 +146,7 @@ def show_family(meta: RunMeta, image: Image.Image, prediction: Prediction | str)
     st.caption(f"{title}, learnt from {meta.images} labelled images.")
     if meta.leaks:
         st.caption(":material/warning: Trained with leaks allowed: its stored figures are too good.")
-    if len(meta.labels) > 2:
+    if len(meta.labels) > 2 or meta.multilabel:
         with st.expander("Every class"):
             charts.probability_table(meta, prediction)
 

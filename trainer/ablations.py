@@ -21,15 +21,17 @@ from core.checkpoints import RunMeta
 from core.data.augment import JOINED
 from core.data.augmentations import AUGMENTATIONS
 from core.data.preprocessing import PREPROCESSING
-from core.errors import BadRequest
+from core.errors import BadRequest, LowshotError
 from core.metrics import METRICS
 from core.results import difference
+from trainer.cells import prepare
 from trainer.config import Cell
 from trainer.curves import Asked, answers, dataset_of, pairs_of, ready
 from trainer.imbalance import IMBALANCE
 from trainer.losses import LOSSES
 from trainer.options import OPTIONS
 from trainer.options import asked as asked_of
+from trainer.progress import say
 
 NONE, EACH, PAIRS, ALL = "none", "each", "pairs", "all"
 ORDERS = (EACH, PAIRS, ALL)
@@ -123,6 +125,7 @@ def ablate(arguments: argparse.Namespace) -> int:
     pairs = pairs_of(arguments.models, arguments.strategies)
     dataset = dataset_of(arguments)
     pairs = ready(pairs, dataset, arguments.models is None)
+    complete = True
     for size in arguments.sizes:
         first: dict[str, list[Runs]] = {}
         for model, strategy in sorted(pairs, key=lambda pair: arguments.strategies.index(pair[1])):
@@ -133,14 +136,25 @@ def ablate(arguments: argparse.Namespace) -> int:
                 for combination in every
                 for seed in arguments.seeds
             ]
+            try:
+                for one in asked[:: len(arguments.seeds)]:
+                    prepare(one.cell, dataset, one.options)
+            except LowshotError as error:
+                say(f"left out: {model} {strategy}: {error}")
+                complete = False
+                continue
             found: list[Runs] = [[] for _ in every]
             for place, folder, meta in answers(asked, dataset, arguments, "none"):
                 found[place // len(arguments.seeds)].append((folder, meta))
             if not all(found):
-                return 2
+                say(
+                    f"incomplete: {model} {strategy} n={size or 'full'}: a combination has no run, so none is compared."
+                )
+                complete = False
+                continue
             for row in _rows(every, found, first.setdefault(strategy, found)):
                 print(json.dumps(row) if arguments.json else _line(row), flush=True)
-    return 0
+    return 0 if complete else 2
 
 
 def _rows(every: list[Combination], found: list[Runs], first: list[Runs]) -> Iterator[dict[str, Any]]:
@@ -156,7 +170,7 @@ def _rows(every: list[Combination], found: list[Runs], first: list[Runs]) -> Ite
         yield {
             "dataset": meta.dataset, "model": meta.model, "family": meta.family, "start": _start(meta),
             "strategy": meta.strategy, "train_size": meta.train_size, "seeds": [one.seed for _, one in runs],
-            "combination": combination.title, "variant": meta.variant,
+            "combination": combination.title, "variant": meta.variant, "leaks": max(one.leaks for _, one in runs),
             "metrics": {name: float(np.mean([one.metrics[name] for _, one in runs])) for name in METRICS},
             "difference": _differences(runs, found[0]) if place else {},
             "against": first[place][0][1].model if found is not first else "",
@@ -190,4 +204,6 @@ def _line(row: dict[str, Any]) -> str:
                 said += f" ({value:+.3f}, {low:+.3f} to {high:+.3f}{words})"
         figures.append(said)
     size = row["train_size"] or "full"
-    return f"{row['model']} ({row['start']}) {row['strategy']}  n={size}  {row['combination']:42} {'  '.join(figures)}"
+    leaks = f"  (LEAKS ALLOWED: {row['leaks']} images)" if row["leaks"] else ""
+    who = f"{row['model']} ({row['start']}) {row['strategy']}  n={size}"
+    return f"{who}  {row['combination']:42} {'  '.join(figures)}{leaks}"

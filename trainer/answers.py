@@ -66,6 +66,8 @@ def predict(arguments: argparse.Namespace) -> int:
             if arguments.cam:
                 row |= _write_overlay(arguments.cam, path, content, predictor.meta, image, prediction)
             said = f"{path}: {row['model']}: {row['label']} {row['probability']:.3f}, decided {row['decision']}"
+            said += f"  [{meta.variant}]" if (meta := predictor.meta).variant else ""
+            said += f"  (LEAKS ALLOWED in training: {meta.leaks} images)" if meta.leaks else ""
             print(json.dumps(row) if arguments.json else said, flush=True)
     return 0 if answered else 1
 
@@ -92,6 +94,8 @@ def _row(path: Path, meta: RunMeta, prediction: Prediction) -> dict[str, Any]:
         "threshold": threshold,
         "decision": "|".join(meta.labels[one] for one in prediction.decided) or "no finding",
         "run": meta.run,
+        "variant": meta.variant,
+        "leaks": meta.leaks,
     }
 
 

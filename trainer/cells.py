@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from core.checkpoints import RunMeta
-from core.data.augment import augmenter
+from core.data.augment import augmenter, in_order
 from core.data.dataset import Dataset
 from core.data.preprocessing import preparation
 from core.errors import BadRequest
@@ -22,8 +22,9 @@ from core.runtime import library_versions
 from core.storage import canonical_json, sha256_of
 from trainer.config import Cell, Settings
 from trainer.exposure import exposure
+from trainer.fitting import settings_of_head
 from trainer.folds import can_hold_out
-from trainer.imbalance import IMBALANCE, imbalance_for
+from trainer.imbalance import imbalance_for
 from trainer.losses import LOSSES, loss_for, own_loss
 from trainer.maml import ORDERS, check_model
 from trainer.meta import hashes_of, notes_on
@@ -95,6 +96,7 @@ def settings_for(
     settings = replace(usual, **stated)
     settings = replace(
         settings,
+        augment=in_order(settings.augment),
         preparation=preparation(settings.preparation).name,
         imbalance=imbalance_for(settings.imbalance, labels, settings.augment).name,
         schedule=SCHEDULES[settings.schedule].name,
@@ -148,7 +150,6 @@ def prepare(cell: Cell, dataset: Dataset, options: Mapping[str, Any] = _NO_OPTIO
     _check_augmentation(settings, dataset)
     steps = preparation(settings.preparation)
     spec = replace(spec, image=steps.spec(spec.image))
-    imbalance = IMBALANCE[settings.imbalance]
     sources = _sources(strategy, settings, spec, dataset, cell)
     _check_judgeable(dataset)
     weights = weights_of(spec, dataset.spec.name)
@@ -156,8 +157,8 @@ def prepare(cell: Cell, dataset: Dataset, options: Mapping[str, Any] = _NO_OPTIO
     start = {"size": spec.image.size, "start": weights.sha256 or f"random, seed {cell.seed}"}
     config, stated = asdict(settings) | start, settings.stated() | start
     if strategy.starts_from:
-        before = STRATEGIES[strategy.starts_from].settings
-        config["starts_from"], stated["starts_from"] = asdict(before), before.stated()
+        stated["starts_from"] = STRATEGIES[strategy.starts_from].settings.stated()
+        config["starts_from"] = asdict(settings_of_head(settings))
     if sources:
         config["meta_learnt_from"] = stated["meta_learnt_from"] = hashes_of(sources)
     key = sha256_of([canonical_json([_CODE, asdict(cell), stated, subset.hash, dataset.split_hash])])
@@ -177,7 +178,6 @@ def prepare(cell: Cell, dataset: Dataset, options: Mapping[str, Any] = _NO_OPTIO
         seed=cell.seed,
         variant=settings.changed_from(usual),
         images=len(subset.indices),
-        sampled=dict(zip(dataset.labels, imbalance.shown(labels, classes).tolist(), strict=True)),
         short=subset.short,
         config=config,
         subset_hash=subset.hash,

@@ -95,8 +95,19 @@ def evaluate(arguments: argparse.Namespace) -> int:
     stored = read_predictions(folder)
     scores = scores_of(meta, replace(stored, logits=logits))
     estimates = bootstrap([scores], stored.groups)
+    if meta.leaks:
+        say(f"LEAKS ALLOWED: {meta.leaks} training or validation images cross; these figures are too good.")
     if arguments.json:
-        print(json.dumps({"run": meta.run, "metrics": {name: asdict(e) for name, e in estimates.items()}}))
+        print(
+            json.dumps(
+                {
+                    "run": meta.run,
+                    "variant": meta.variant,
+                    "leaks": meta.leaks,
+                    "metrics": {name: asdict(e) for name, e in estimates.items()},
+                }
+            )
+        )
     else:
         for name, e in estimates.items():
             print(f"{METRICS[name].title:26} {e.value:.3f}  (95% interval {e.low:.3f} to {e.high:.3f}, n = {e.n})")

@@ -118,7 +118,7 @@ def fit_finetune(model: Classifier, spec: ModelSpec, data: FitData, settings: Se
     """The head first, on frozen embeddings; then the deeper layers with it, the deeper the faster."""
     learnt, held = held_apart(data.labels, data.groups, settings.folds, context.seed)
     learn, hold_out = data.part(learnt), data.part(held)
-    start = _settings_of_head(settings)
+    start = settings_of_head(settings)
     of_encoder = groups_of(model.encoder, settings)
     embeddings = embeddings_of(model, spec, learn, start, context)
     model.head.layers = fit_mlp(model.head.layers, embeddings, learn.labels, start, context.seed)
@@ -138,7 +138,7 @@ def fit_finetune(model: Classifier, spec: ModelSpec, data: FitData, settings: Se
     return Fitted(held, trained.logits, "", _hold_out_in_words(settings, held), trained.history, trained.failed)
 
 
-def _settings_of_head(settings: Settings) -> Settings:
+def settings_of_head(settings: Settings) -> Settings:
     """How the head is trained before the encoder: as `frozen` does, on the same images and by the same loss.
 
     Mixed images have no embeddings to cache, and a loss with an optimiser of its own wants a start by the usual one.

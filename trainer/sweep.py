@@ -26,6 +26,7 @@ from trainer.config import Cell, Context, FitData, Fitted, Settings
 from trainer.course import predict_logits
 from trainer.fitting import embedding_cache
 from trainer.heads import logits_of
+from trainer.imbalance import IMBALANCE
 from trainer.meta import learn_start
 from trainer.unfinished import Unfinished
 
@@ -95,6 +96,7 @@ def run_cell(
     metrics, at_half = _rounded(measure(scores)), _rounded(measure(scores.at(0.5)))
     meta = replace(
         meta,
+        sampled=_sampled(prepared, data, fitted),
         metrics=metrics,
         metrics_at_half=at_half,
         seconds=round(time.monotonic() - began, 2),
@@ -109,6 +111,17 @@ def run_cell(
     folder = save_run(meta, validation, test, fitted.history, state if kept else None, store)
     unfinished.remove()
     return folder
+
+
+def _sampled(prepared: Prepared, data: FitData, fitted: Fitted) -> dict[str, int]:
+    """Images of each class, or with each finding, that an epoch showed: of what was learnt, not of what was held out.
+
+    A head that was judged in folds learnt all images in the end.
+    """
+    rest = np.setdiff1d(np.arange(len(data.labels)), fitted.judged)
+    learnt = data.labels[rest] if len(rest) else data.labels
+    counts = IMBALANCE[prepared.settings.imbalance].shown(learnt, data.classes)
+    return dict(zip(prepared.meta.labels, counts.tolist(), strict=True))
 
 
 def _round_to_half(model: Classifier, prefix: str) -> None:

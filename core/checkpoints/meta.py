@@ -99,8 +99,11 @@ class RunMeta:
 
     @property
     def per_class(self) -> float:
-        """Labelled images a class, where the full training set counts by its mean."""
-        return self.images / len(self.labels) if self.train_size is None else self.train_size
+        """Labelled images a class, or with each finding, where the full training set counts by its mean."""
+        if self.train_size is not None:
+            return self.train_size
+        positives = sum(self.sampled.values()) if self.multilabel and self.sampled else self.images
+        return positives / len(self.labels)
 
     @property
     def cell(self) -> tuple[str, str, str, str, str, int | None, int]:

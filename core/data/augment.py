@@ -15,7 +15,7 @@ import torch
 from core.data.augmentations import AUGMENTATIONS, Augmentation, Pose
 from core.errors import BadRequest
 
-JOINED = "+"
+JOINED, NONE = "+", "none"
 PRESETS: dict[str, tuple[str, ...]] = {
     "none": (),
     "mild": ("rotation-mild", "shift-mild", "horizontal-flip"),
@@ -71,16 +71,31 @@ class Augmenter:
 
 
 def augmenter(name: str) -> Augmenter:
-    """The augmenter of a preset, of one augmentation, or of several joined by `+`.
+    """The augmenter of a preset, of one augmentation, or of several joined by `+`, whatever their order.
 
     Raises:
         UnknownName: if there is no such augmentation.
         BadRequest: if one is named twice.
     """
-    names = [part for joined in name.split(JOINED) for part in PRESETS.get(joined, (joined,))]
+    name = in_order(name)
+    return Augmenter(tuple(AUGMENTATIONS[part] for part in PRESETS.get(name, name.split(JOINED))))
+
+
+def in_order(name: str) -> str:
+    """The one name of what several names mean: a preset as it is, others in the order of the table.
+
+    Raises:
+        UnknownName: if there is no such augmentation.
+        BadRequest: if one is named twice.
+    """
+    asked = [part for part in name.split(JOINED) if PRESETS.get(part) != ()]
+    if len(asked) < 2:
+        return asked[0] if asked else NONE
+    names = [part for joined in asked for part in PRESETS.get(joined, (joined,))]
     if twice := {part for part in names if names.count(part) > 1}:
         raise BadRequest(f"The augmentation {sorted(twice)[0]} is named twice in {name!r}.")
-    return Augmenter(tuple(AUGMENTATIONS[part] for part in names))
+    known = list(AUGMENTATIONS)
+    return JOINED.join(sorted(names, key=lambda part: known.index(AUGMENTATIONS[part].name)))
 
 
 def _warp(images: torch.Tensor, poses: list[Pose]) -> torch.Tensor:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -22,6 +23,7 @@ PATIENTS = ("patient", "patient id", "subject", "subject id", "lesion id", "grou
 ABOUT_PATIENTS = ("sex", "gender", "age", "smoker", "index", "unnamed: 0")
 PARTS = ("split", "part", "set", "fold")
 JOINED = "|"
+_LONGEST = 40
 _HEALTHY = {plain(name) for name in (*ALIASES["Normal"], "no finding", "benign", "negative", "well", "control")}
 NO_FINDING = ("", "no finding", "none", "normal")
 _VALUES = {"0": 0.0, "0.0": 0.0, "1": 1.0, "1.0": 1.0, "": np.nan}
@@ -52,10 +54,12 @@ def _row(path: Path, load: Callable[..., Listing], found: Listing) -> DatasetSpe
     multilabel = found.labels.ndim == 2
     binary = not multilabel and len(labels) == 2
     known = path.is_file() and bool((found.groups != found.ids).any())
+    number = sha256_of([str(path)])[:6]
+    stem = re.sub("[^a-z0-9]+", "-", plain(path.stem))[:_LONGEST].strip("-")
     caveat = "Nothing says which images are of one patient: only copies of one image are kept together."
     return DatasetSpec(
-        name=f"own-{plain(path.stem) or 'images'}-{sha256_of([str(path)])[:6]}",
-        title=f"Own {'table' if path.is_file() else 'folder'}: {path.name}",
+        name=f"own-{stem or 'images'}-{number}",
+        title=f"Own {'table' if path.is_file() else 'folder'}: {path.name} ({number})",
         modality="own images",
         task="multilabel" if multilabel else "binary" if binary else "multiclass",
         labels=labels,

@@ -122,13 +122,12 @@ class Preparation:
         """
         if flat := next((step.name for step in self.steps if not step.volumes), None):
             raise BadRequest(f"The preprocessing step {flat} does not take volumes.")
+        for step in self.steps:
+            voxels = step.pixels(voxels) if step.pixels else voxels
         if self.pads:
             deepest = max(voxels.shape)
             voxels = np.pad(voxels, [((deepest - side) // 2, (deepest - side + 1) // 2) for side in voxels.shape])
-        cube = to_cube(voxels, size)
-        for step in self.steps:
-            cube = step.pixels(cube[0])[None] if step.pixels else cube
-        return cube
+        return to_cube(voxels, size)
 
     @property
     def pads(self) -> bool:

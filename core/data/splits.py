@@ -136,6 +136,7 @@ def split(
     if crossing.any():
         parts = before if allow_leaks else parts
         notes.append(_said(int(crossing.sum()), allow_leaks))
+    _check_left(labels, parts, crossing)
     if not validates:
         came = f"The {given} validation images given are too few; they joined the training part. " if given else ""
         notes.append(f"{came}A tenth of the training part was set apart for validation, by group.")
@@ -143,15 +144,6 @@ def split(
     indices = {part: np.flatnonzero(parts == part) for part in (TRAIN, VALIDATION, TEST)}
     if not allow_leaks:
         check_disjoint(groups, indices)
-    for part in (TRAIN, TEST) if labels.ndim == 1 else ():
-        if len(absent := np.setdiff1d(labels, labels[indices[part]])):
-            if crossing[labels == absent[0]].any():
-                raise LeakFound(
-                    f"Every training image of class number {absent[0]} has a copy or an image of the same patient in a "
-                    "part kept whole. Divide the images anew by patient, or add --allow-leaks to train on them all the "
-                    "same; the results will say so."
-                )
-            raise BadRequest(f"The {part} part has no readable image of class number {absent[0]}; add some.")
     count = int(crossing.sum())
     return Parts(
         indices[TRAIN],
@@ -169,6 +161,22 @@ def _fewest(labels: np.ndarray, part: np.ndarray) -> int:
     if labels.ndim == 2:
         return int(part.sum())
     return min(int((labels[part] == c).sum()) for c in np.unique(labels))
+
+
+def _check_left(labels: np.ndarray, parts: np.ndarray, crossing: np.ndarray) -> None:
+    """Raises where a class has no image to train or test on, or a finding lost all that show it because they cross."""
+    shown = np.eye(int(labels.max()) + 1)[labels] if labels.ndim == 1 else np.nan_to_num(labels)
+    for index, column in enumerate((shown > 0.5).T):
+        left = {part: bool((column & (parts == part)).any()) for part in (TRAIN, TEST)}
+        if not left[TRAIN] and (column & crossing).any():
+            raise LeakFound(
+                f"Every training image of class number {index} has a copy or an image of the same patient in a part "
+                "kept whole. Divide the images anew by patient, or add --allow-leaks to train on them all the same; "
+                "the results will say so."
+            )
+        for part in (TRAIN, TEST) if labels.ndim == 1 and column.any() else ():
+            if not left[part]:
+                raise BadRequest(f"The {part} part has no readable image of class number {index}; add some.")
 
 
 def _crossing(parts: np.ndarray, groups: np.ndarray, kept: str) -> np.ndarray:
@@ -229,13 +237,15 @@ def nested_subset(
     """
     if size is not None and size < 1:
         raise BadRequest(f"Expected at least 1 image a class, but got {size}.")
+    if size is None:
+        return Subset(np.sort(pool), sha256_of(sorted(str(name) for name in ids[pool])), ())
     chosen, short = [], []
     names = class_names if labels.ndim == 1 else (*class_names, "no finding")
     for index, name in enumerate(names):
         members = pool[_shows(labels[pool], index)]
         members = members[np.argsort(ids[members])]
         order = np.random.default_rng([seed, index]).permutation(len(members))
-        if size is not None and len(members) < size:
+        if len(members) < size:
             short.append(name)
         chosen.append(members[order][:size])
     indices = np.unique(np.concatenate(chosen))

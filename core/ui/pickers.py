@@ -31,22 +31,25 @@ def comparable_runs(store: Store, page: str) -> list[RunMeta]:
         st.stop()
     chosen: str = st.selectbox("Data set", list(titles), format_func=titles.__getitem__, key=f"{page}_dataset")
     metas = store.metas(chosen)
-    splits = Counter(meta.split_hash for meta in metas).most_common()
+    leaking = {meta.split_hash for meta in metas if meta.leaks}
+    counted = Counter(meta.split_hash for meta in metas).most_common()
+    splits = sorted(counted, key=lambda row: row[0] in leaking)
     split = splits[0][0]
+    said = {name: f"{name[:8]} ({runs} runs{', leaks allowed' if name in leaking else ''})" for name, runs in splits}
     if len(splits) > 1:
         st.warning("Stored runs of this data set come from different images or splits and are not mixed.")
         split = st.selectbox(
-            "Split", [name for name, _ in splits], key=f"{page}_split",
-            format_func=lambda name: f"{name[:8]} ({dict(splits)[name]} runs)",
+            "Split", [name for name, _ in splits], key=f"{page}_split_{chosen}",
+            format_func=said.__getitem__,
         )  # fmt: skip
     shown = [meta for meta in metas if meta.split_hash == split]
     if shown[0].synthetic:
         st.warning("This data set is synthetic: its images are drawn by the program.", icon=":material/science:")
-    leaking = [meta for meta in shown if meta.leaks]
-    if leaking:
+    marked = [meta for meta in shown if meta.leaks]
+    if marked:
         st.error(
-            f"{len(leaking)} of these {len(shown)} runs were made with leaks allowed: up to "
-            f"{max(meta.leaks for meta in leaking)} training or validation images have a copy, or an image of the same "
+            f"{len(marked)} of these {len(shown)} runs were made with leaks allowed: up to "
+            f"{max(meta.leaks for meta in marked)} training or validation images have a copy, or an image of the same "
             "patient, in another part. Their figures are too good.",
             icon=":material/warning:",
         )
@@ -60,7 +63,7 @@ def pick_series(series: dict[Series, list[RunMeta]], page: str) -> list[Series]:
     usual = [one for one in series if not one.variant]
     shown = st.multiselect(
         "Series", list(series), default=usual or list(series), format_func=lambda one: charts.series_title(*one),
-        key=f"{page}_series",
+        key=f"{page}_series_{next(iter(series.values()))[0].dataset}" if series else None,
     )  # fmt: skip
     if not shown:
         st.info("Pick at least one series.")
