@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
+from core.data.augment import augmenter
 from core.errors import BadRequest
 from core.registry import Registry
 
@@ -113,8 +114,8 @@ def imbalance_for(name: str, labels: np.ndarray, augment: str) -> Imbalance:
             f"{name} repeats or drops whole images, which changes every finding they show. For several findings choose "
             f"{' or '.join(other.name for other in IMBALANCE.values() if other.findings)}."
         )
-    if row.plain_first and augment == "none":
-        raise BadRequest(f"{name} shows images again in augmented views only; name an augmentation other than none.")
+    if row.plain_first and not any(one.geometry or one.photometry for one in augmenter(augment).rows):
+        raise BadRequest(f"{name} shows images again in augmented views only; name an augmentation that changes them.")
     return row
 
 

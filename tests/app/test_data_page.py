@@ -40,7 +40,7 @@ def test_a_set_is_read_divided_and_compared_on_demand(compilation, tmp_path, mon
     assert "all 24 images are read once" in texts(app)
     app.button[0].click().run()
     assert not app.exception
-    assert "At least 5" in texts(app) or "groups of images" in texts(app) or app.dataframe
+    assert "groups of images" in texts(app), "eight images a class are too few to set a part aside"
     app = show(app, "covid-radiography", "Overview")
     assert app.dataframe[0].value["not split"].tolist() == [8, 8, 8]
 
@@ -73,13 +73,6 @@ def test_without_any_real_data_the_page_says_how_to_get_it(tmp_path, monkeypatch
     absent = app.dataframe[-1].value
     assert {"kermany", "chexpert", "dermamnist"} <= set(absent["Name"])
     assert any("stanford" in way.lower() for way in absent["How to get it"])
-
-
-def test_a_linked_set_is_shown_first(tmp_path, monkeypatch):
-    monkeypatch.setenv("LOWSHOT_RUNS", str(tmp_path))
-    app = open_page("data", tmp_path, monkeypatch)
-    app.query_params["set"] = "phantom-3d"
-    assert not app.run().exception
 
 
 def test_previews_change_the_image_and_are_the_same_for_the_same_seed(class_folder):

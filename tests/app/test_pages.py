@@ -100,7 +100,7 @@ def test_curves_react_to_metric_and_series(phantom_runs, monkeypatch):
     table = app.dataframe[0].value
     assert set(table["Images per class"]) == {"3", "5"}
     assert (table["Seeds"] == 2).all()
-    app.multiselect(key="curves_series").set_value([]).run()
+    app.multiselect(key="curves_series_phantom").set_value([]).run()
     assert "at least one series" in texts(app)
     assert "one subset for each size and seed" in texts(open_page("learning_curves", phantom_runs, monkeypatch))
 
@@ -111,7 +111,7 @@ def test_compare_shows_both_kinds_of_interval(phantom_runs, monkeypatch):
     app.segmented_control(key="compare_interval").set_value("images").run()
     assert not app.exception
     assert app.dataframe[0].value["AUROC"][0] != over_seeds
-    app.select_slider(key="compare_size").set_value(3).run()
+    app.select_slider(key="compare_size_phantom").set_value(3).run()
     assert not app.exception
 
 
@@ -125,7 +125,7 @@ def test_runs_of_different_splits_are_not_mixed(phantom_runs, tmp_path, monkeypa
         app = open_page(name, store, monkeypatch)
         assert not app.exception
         assert "are not mixed" in texts(app)
-        assert app.selectbox(key=f"{page}_split").options == [
+        assert app.selectbox(key=f"{page}_split_phantom").options == [
             f"{record['split_hash'][:8]} (7 runs)",
             "another (1 runs)",
         ]

@@ -79,3 +79,11 @@ def test_uploads_good_and_bad_are_answered_with_heatmaps(opened, address):
     assert all(alternatives)
     assert sum("Grad-CAM" in text for text in alternatives) == 2
     page.close()
+
+
+def test_a_link_to_a_set_shows_it(opened, address):
+    page = opened.new_page()
+    page.goto(f"{address}/data?set=phantom-3d")
+    settle(page)
+    assert page.get_by_text("Phantom volumes (synthetic)").count() >= 1
+    page.close()

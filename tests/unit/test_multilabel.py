@@ -60,6 +60,16 @@ def test_metrics_are_the_mean_over_findings_on_known_labels(name, expected):
     assert alone == pytest.approx(expected(MASKED[known, 1].astype(int), PROBABILITIES[known, 1], 0.5), abs=1e-9)
 
 
+def test_calibration_error_of_findings_is_the_mean_of_each_finding_alone():
+    def by_hand(truth, p, threshold):
+        confidence, right = np.maximum(p, 1 - p), ((p >= 0.5) == truth).astype(float)
+        which = np.clip(np.ceil(confidence * 15).astype(int) - 1, 0, 14)
+        return sum(abs((right - confidence)[which == b].sum()) for b in range(15)) / len(p)
+
+    scores = Scores(PROBABILITIES, MASKED, thresholds=THRESHOLDS)
+    assert measure(scores, "ece")["ece"] == pytest.approx(macro(by_hand), abs=1e-9)
+
+
 def test_a_finding_that_nobody_has_is_left_out_of_the_mean():
     none = np.column_stack([MASKED, np.zeros(300)])
     scores = Scores(np.column_stack([PROBABILITIES, np.full(300, 0.1)]), none, thresholds=(*THRESHOLDS, 0.5))
@@ -72,6 +82,10 @@ def test_intervals_hold_the_value_and_findings_have_their_own():
     scores = Scores(PROBABILITIES, MASKED, thresholds=THRESHOLDS)
     found = bootstrap([scores], np.arange(300), draws=200)
     assert all(one.low <= one.value <= one.high for one in found.values())
+    known = scores.known(2)
+    alone = bootstrap([scores.known_finding(2)], np.arange(300)[known], draws=200)
+    assert alone["auroc"].n == known.sum()
+    assert alone["auroc"].value != pytest.approx(found["auroc"].value, abs=1e-6)
 
 
 def test_likelihood_and_temperature_count_known_labels_only():
