@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,15 +13,18 @@ from PIL import Image
 from scipy.special import logit
 
 from core.checkpoints import WEIGHTS_FILE, RunMeta, read_run, read_weights
+from core.data.images import decode
 from core.data.preprocessing import preparation
 from core.data.transforms import normalise, to_unit
-from core.errors import CorruptRun, UnknownName
+from core.errors import CorruptRun, UnknownName, UnreadableImage
 from core.explain.methods import EXPLAINERS, Explanation, explain
 from core.metrics.calibration import probabilities_of
 from core.models import MODELS
 from core.models.classifier import HEAD_LAYERS, Classifier, linear_layers
 from core.models.own_encoders import weights_of
 from core.types import ImageSpec
+
+_AT_ONCE = 32
 
 
 @dataclass(frozen=True)
@@ -63,6 +67,20 @@ class Predictor:
         self._model = load_classifier(self.meta, folder).to(self.device).to(memory_format=torch.channels_last)
         self._lock = threading.Lock()
 
+    def predict(self, images: Sequence[Path | str | Image.Image]) -> list[Prediction]:
+        """Answers for image files, or images that are open already, some at a time.
+
+        Args:
+            images: paths of PNG, JPEG, TIFF, BMP or DICOM files, or images of any size.
+        Raises:
+            UnreadableImage: naming a file that cannot be opened or is no image that is read.
+        """
+        found: list[Prediction] = []
+        for start in range(0, len(images), _AT_ONCE):
+            some = images[start : start + _AT_ONCE]
+            found += self([one if isinstance(one, Image.Image) else _read(Path(one)) for one in some])
+        return found
+
     def __call__(
         self, images: list[Image.Image], explainer: str | None = None, target: int | None = None
     ) -> list[Prediction]:
@@ -92,6 +110,28 @@ class Predictor:
             Prediction(row, decide(meta, row), about, explanation)
             for row, about, explanation in zip(probabilities, targets, explanations, strict=True)
         ]
+
+
+def _read(path: Path) -> Image.Image:
+    try:
+        return decode(path.read_bytes())
+    except OSError:
+        raise UnreadableImage(f"{path}: the file cannot be opened.") from None
+    except UnreadableImage as error:
+        raise UnreadableImage(f"{path}: {error}") from None
+
+
+def load_run(folder: Path | str, device: torch.device | None = None) -> Predictor:
+    """A stored run, ready to answer: `load_run("checkpoints/kermany/...").predict(["scan.png"])`.
+
+    Args:
+        folder: the run's folder.
+        device: where it runs; the CPU if None.
+    Raises:
+        CorruptRun: if the run is damaged or keeps no weights.
+        WeightsUnavailable: if its encoder cannot be had here.
+    """
+    return Predictor(Path(folder), device)
 
 
 def decide(meta: RunMeta, probabilities: np.ndarray) -> tuple[int, ...]:

@@ -15,6 +15,7 @@ from trainer import options
 DEFAULT_SIZES = "10,25,50,100,200"
 DEFAULT_SEEDS = "0,1,2,3,4"
 INTERRUPTED = 130
+FORMATS = ("onnx", "torch-export", "safetensors")
 
 
 def _names(text: str) -> list[str]:
@@ -159,6 +160,13 @@ def build_parser() -> argparse.ArgumentParser:
     predict.add_argument("--cam", type=Path, metavar="FOLDER", help="write Grad-CAM overlays there")
     predict.add_argument("--json", action="store_true")
     predict.add_argument("--device", choices=DEVICES, default="cpu")
+
+    export = commands.add_parser("export", help="a stored run as a file for other programs, compared with the run")
+    export.add_argument("run", metavar="RUN", help="name of a stored run")
+    export.add_argument(
+        "--format", choices=("onnx", "torch-export", "safetensors"), default="onnx", help="(default: onnx)"
+    )
+    export.add_argument("--to", type=Path, default=Path("exports"), metavar="FOLDER", help="(default: exports)")
 
     data = commands.add_parser("data", help="what data sets are here, and fetching others")
     data.set_defaults(command=None)

@@ -26,6 +26,7 @@ from trainer.answers import find_run, predict
 from trainer.cells import strategies_of
 from trainer.curves import curve, run
 from trainer.datasets import audit, data_get, data_list
+from trainer.export import export
 from trainer.imbalance import IMBALANCE
 from trainer.losses import LOSSES
 from trainer.optimisers import OPTIMISERS, SCHEDULES
@@ -124,6 +125,7 @@ COMMANDS: dict[str, Callable[[argparse.Namespace], int]] = {
     "pretrain": pretrain,
     "evaluate": evaluate,
     "predict": predict,
+    "export": export,
     "audit": audit,
     "data list": data_list,
     "data get": data_get,
