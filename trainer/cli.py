@@ -134,6 +134,13 @@ def build_parser() -> argparse.ArgumentParser:
     _add_training(tune)
     options.add_flags(tune)
 
+    bench = commands.add_parser("bench", help="what data and augmentation cost a training, in images a second")
+    bench.add_argument("--model", default="scratch-cnn", help="(default: scratch-cnn)")
+    bench.add_argument("--rounds", type=int, default=5, help="epochs timed (default: 5)")
+    bench.add_argument("--device", choices=DEVICES, default="auto")
+    bench.add_argument("--json", action="store_true")
+    options.add_flags(bench)
+
     pretrain = commands.add_parser("pretrain", help="further train the ImageNet encoder on the medical corpus")
     pretrain.add_argument("--target", default="kermany", help="the set the encoder must never have seen")
     pretrain.add_argument("--sets", type=_names, default=None, help="the corpus (default: the chosen recipe's)")

@@ -23,6 +23,7 @@ from core.results import by_series, scores_of
 from core.runtime import pick_device
 from trainer.ablations import ablate
 from trainer.answers import find_run, predict
+from trainer.bench import bench
 from trainer.cells import strategies_of
 from trainer.curves import curve, run
 from trainer.datasets import audit, data_get, data_list
@@ -122,6 +123,7 @@ COMMANDS: dict[str, Callable[[argparse.Namespace], int]] = {
     "curve": curve,
     "ablate": ablate,
     "tune": tune,
+    "bench": bench,
     "pretrain": pretrain,
     "evaluate": evaluate,
     "predict": predict,
