@@ -37,9 +37,8 @@ def bench(arguments: argparse.Namespace) -> int:
     spec, strategy = MODELS[arguments.model], STRATEGIES["scratch"]
     if not strategy.goes_with(spec):
         raise BadRequest(f"{spec.name} is not trained from scratch; name a model that is.")
-    labels = np.arange(8) % 2
-    usual = settings_of(spec, strategy)
-    settings = settings_for(usual, strategy, asked_of(arguments), labels, np.arange(8), 2)
+    many = np.arange(10_000)
+    settings = settings_for(settings_of(spec, strategy), strategy, asked_of(arguments), many % 2, many, 2)
     device = pick_device(arguments.device)
     bare, product = speeds(spec, settings, device, arguments.rounds)
     row = {
