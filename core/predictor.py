@@ -13,15 +13,18 @@ from PIL import Image
 from scipy.special import logit
 
 from core.checkpoints import WEIGHTS_FILE, RunMeta, read_run, read_weights
+from core.data.images import decode
 from core.data.preprocessing import preparation
 from core.data.transforms import normalise, to_unit
-from core.errors import BadRequest, CorruptRun, UnknownName
+from core.errors import BadRequest, CorruptRun, UnknownName, UnreadableImage
 from core.explain.methods import EXPLAINERS, Explanation, explain
 from core.metrics.calibration import probabilities_of
 from core.models import MODELS
 from core.models.classifier import HEAD_LAYERS, Classifier, channels_last, linear_layers, placed
 from core.models.sources import weights_of
 from core.types import ImageSpec
+
+_AT_ONCE = 32
 
 
 @dataclass(frozen=True)
@@ -65,6 +68,20 @@ class Predictor:
         self._preparation = self._preparation.for_encoder(self._image)
         self._model = placed(load_classifier(self.meta, folder), self.device)
         self._lock = threading.Lock()
+
+    def predict(self, images: Sequence[Path | str | Image.Image]) -> list[Prediction]:
+        """Answers for image files, or images that are open already, some at a time.
+
+        Args:
+            images: paths of PNG, JPEG, TIFF, BMP or DICOM files, or images of any size.
+        Raises:
+            UnreadableImage: naming a file that cannot be opened or is no image that is read.
+        """
+        found: list[Prediction] = []
+        for start in range(0, len(images), _AT_ONCE):
+            some = images[start : start + _AT_ONCE]
+            found += self([one if isinstance(one, Image.Image) else _read(Path(one)) for one in some])
+        return found
 
     def __call__(
         self,
@@ -123,6 +140,28 @@ def image_spec_of(meta: RunMeta) -> ImageSpec:
     if meta.model not in MODELS:
         raise CorruptRun(f"The run {meta.run} is of the model {meta.model}, which this program no longer has.")
     return replace(MODELS[meta.model].image, size=meta.size, mean=meta.mean, std=meta.std)
+
+
+def _read(path: Path) -> Image.Image:
+    try:
+        return decode(path.read_bytes())
+    except OSError:
+        raise UnreadableImage(f"{path}: the file cannot be opened.") from None
+    except UnreadableImage as error:
+        raise UnreadableImage(f"{path}: {error}") from None
+
+
+def load_run(folder: Path | str, device: torch.device | None = None) -> Predictor:
+    """A stored run, ready to answer: `load_run("checkpoints/kermany/...").predict(["scan.png"])`.
+
+    Args:
+        folder: the run's folder.
+        device: where it runs; the CPU if None.
+    Raises:
+        CorruptRun: if the run is damaged or keeps no weights.
+        WeightsUnavailable: if its encoder cannot be had here.
+    """
+    return Predictor(Path(folder), device)
 
 
 def decide(meta: RunMeta, probabilities: np.ndarray) -> tuple[int, ...]:

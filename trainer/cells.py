@@ -20,6 +20,7 @@ from core.models.sources import standing, weights_of
 from core.models.specs import ModelSpec, Weights
 from core.runtime import library_versions
 from core.storage import canonical_json, sha256_of
+from trainer.checks import check_batch, check_judgeable, check_labels
 from trainer.config import Cell, Settings
 from trainer.exposure import exposure
 from trainer.fitting import settings_of_head
@@ -103,6 +104,8 @@ def settings_for(
     )
     augmenter(settings.augment)
     optimiser_for(settings, loss_for(settings, labels, classes))
+    if "batch_size" in options:
+        check_batch(settings, labels)
     if not can_hold_out(labels, groups, settings.folds) and (remedy := strategy.alone(settings)):
         raise BadRequest(f"A class has images of one patient only, so that there is nothing to hold out {remedy}.")
     return settings
@@ -145,13 +148,14 @@ def prepare(cell: Cell, dataset: Dataset, options: Mapping[str, Any] = _NO_OPTIO
     subset = dataset.subset(cell.train_size, cell.seed)
     labels = dataset.listing.labels[subset.indices]
     usual = settings_of(spec, strategy)
+    check_labels(labels, dataset)
     groups, classes = dataset.parts.groups[subset.indices], len(dataset.labels)
     settings = settings_for(usual, strategy, options, labels, groups, classes)
     _check_augmentation(settings, dataset)
     steps = preparation(settings.preparation)
     spec = replace(spec, image=steps.spec(spec.image))
     sources = _sources(strategy, settings, spec, dataset, cell)
-    _check_judgeable(dataset)
+    check_judgeable(dataset)
     weights = weights_of(spec, dataset.spec.name)
     seen, notes = exposure(dataset, weights)
     start = {"size": spec.image.size, "start": weights.sha256 or f"random, seed {cell.seed}"}
@@ -214,13 +218,6 @@ def _sources(
         raise BadRequest(f"Expected --order to be one of {', '.join(ORDERS)}, but got {settings.order!r}.")
     check_model(spec.name, spec.build(len(dataset.labels), dataset.spec.name, cell.seed))
     return tuple(sources_for(dataset, cell, settings.sources))
-
-
-def _check_judgeable(dataset: Dataset) -> None:
-    """Raises BadRequest where no finding of the test part has both positive and negative images."""
-    labels = dataset.listing.labels[dataset.parts.test]
-    if labels.ndim == 2 and not ((labels > 0.5).any(axis=0) & (labels <= 0.5).any(axis=0)).any():
-        raise BadRequest(f"No finding of {dataset.spec.name} is both present and absent among its test images.")
 
 
 def unfit(spec: ModelSpec, dataset: Dataset) -> str:

@@ -16,6 +16,7 @@ DEFAULT_SIZES = "10,25,50,100,200"
 DEFAULT_SEEDS = "0,1,2,3,4"
 INTERRUPTED = 130
 RULES = ("balanced", "sensitivity", "youden", "cost")
+FORMATS = ("onnx", "torch-export", "safetensors")
 
 
 def _names(text: str) -> list[str]:
@@ -134,6 +135,13 @@ def build_parser() -> argparse.ArgumentParser:
     _add_training(tune)
     options.add_flags(tune)
 
+    bench = commands.add_parser("bench", help="what data and augmentation cost a training, in images a second")
+    bench.add_argument("--model", default="scratch-cnn", help="(default: scratch-cnn)")
+    bench.add_argument("--rounds", type=int, default=5, help="epochs timed (default: 5)")
+    bench.add_argument("--device", choices=DEVICES, default="auto")
+    bench.add_argument("--json", action="store_true")
+    options.add_flags(bench)
+
     pretrain = commands.add_parser("pretrain", help="further train the ImageNet encoder on the medical corpus")
     pretrain.add_argument("--target", default="kermany", help="the set the encoder must never have seen")
     pretrain.add_argument("--sets", type=_names, default=None, help="the corpus (default: the chosen recipe's)")
@@ -166,6 +174,13 @@ def build_parser() -> argparse.ArgumentParser:
     predict.add_argument("--cam", type=Path, metavar="FOLDER", help="write Grad-CAM overlays there")
     predict.add_argument("--json", action="store_true")
     predict.add_argument("--device", choices=DEVICES, default="cpu")
+
+    export = commands.add_parser("export", help="a stored run as a file for other programs, compared with the run")
+    export.add_argument("run", metavar="RUN", help="name of a stored run")
+    export.add_argument(
+        "--format", choices=("onnx", "torch-export", "safetensors"), default="onnx", help="(default: onnx)"
+    )
+    export.add_argument("--to", type=Path, default=Path("exports"), metavar="FOLDER", help="(default: exports)")
 
     data = commands.add_parser("data", help="what data sets are here, and fetching others")
     data.set_defaults(command=None)

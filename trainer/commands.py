@@ -22,9 +22,11 @@ from core.results import by_series, scores_of
 from core.runtime import pick_device
 from trainer.ablations import ablate
 from trainer.answers import find_run, predict
+from trainer.bench import bench
 from trainer.cells import strategies_of
 from trainer.curves import curve, run
 from trainer.datasets import audit, data_get, data_list
+from trainer.export import export
 from trainer.gates import gate
 from trainer.imbalance import IMBALANCE
 from trainer.losses import LOSSES
@@ -136,9 +138,11 @@ COMMANDS: dict[str, Callable[[argparse.Namespace], int]] = {
     "ablate": ablate,
     "tune": tune,
     "gate": gate,
+    "bench": bench,
     "pretrain": pretrain,
     "evaluate": evaluate,
     "predict": predict,
+    "export": export,
     "audit": audit,
     "data list": data_list,
     "data get": data_get,

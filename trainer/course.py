@@ -26,7 +26,7 @@ from trainer.unfinished import state_of
 from trainer.unfreezing import check_thaw, thaw
 
 _EVALUATION_BATCH = 64
-_WARM_UP = 0.2
+WARM_UP = 0.2
 
 
 def predict_logits(
@@ -95,7 +95,7 @@ class Course:
         check_thaw(groups_of_parameters, self._epochs)
         optimiser = optimiser_for(settings, self._row)
         self._optimiser = optimiser.build(groups_of_parameters, settings, self._loss, steps, False)
-        self._schedule = schedule_for(settings, self._optimiser, steps, _WARM_UP)
+        self._schedule = schedule_for(settings, self._optimiser, steps, WARM_UP)
         average = get_ema_multi_avg_fn(settings.average) if settings.average else None
         self._averaged = AveragedModel(model, multi_avg_fn=average) if average else None
         self._judged = cast(Classifier, self._averaged.module) if self._averaged else model

@@ -94,8 +94,6 @@ def loss_for(settings: Settings, labels: np.ndarray, classes: int) -> Loss:
         raise BadRequest(f"{row.name} takes tasks of two classes, but there are {classes}. Choose another --loss.")
     if not row.weighs and IMBALANCE[settings.imbalance].weighs:
         raise BadRequest(f"{row.name} weighs no classes; leave --imbalance class-weights out.")
-    if not 0 <= settings.label_smoothing < 1:
-        raise BadRequest(f"Expected --label-smoothing from 0 up to below 1, but got {settings.label_smoothing:g}.")
     if not row.smooths and settings.label_smoothing:
         raise BadRequest(f"{row.name} does not take smoothed labels. Leave --label-smoothing out.")
     if not row.mixes and augmenter(settings.augment).mixes:

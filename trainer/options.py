@@ -23,6 +23,7 @@ class Option:
         meaning: for people.
         least: smallest value; None where any will do.
         above: whether the value must lie above `least`.
+        below: what the value must lie below; None where it need not.
     """
 
     name: str
@@ -30,6 +31,7 @@ class Option:
     meaning: str
     least: float | None = None
     above: bool = False
+    below: float | None = None
 
     @property
     def flag(self) -> str:
@@ -40,14 +42,21 @@ class Option:
         """The value as the setting holds it.
 
         Raises:
-            BadRequest: if it is of another kind, or too small.
+            BadRequest: if it is of another kind, or out of range.
         """
         wrong = not isinstance(value, int | float if self.kind is float else self.kind) or isinstance(value, bool)
-        if wrong or (self.least is not None and (value <= self.least if self.above else value < self.least)):
+        if wrong or self._is_out_of_range(value):
             limit = "" if self.least is None else f" {'above' if self.above else 'of at least'} {self.least:g}"
+            limit += "" if self.below is None else f" and below {self.below:g}"
             names = {str: "a name", int: "a whole number", float: "a number"}
             raise BadRequest(f"Expected {self.flag} to be {names[self.kind]}{limit}, but got {value!r}.")
         return float(value) if self.kind is float else value
+
+    def _is_out_of_range(self, value: Any) -> bool:
+        if self.least is None:
+            return False
+        low = value <= self.least if self.above else value < self.least
+        return low or value != value or (self.below is not None and value >= self.below)
 
 
 OPTIONS: Registry[Option] = Registry("setting")
@@ -59,7 +68,7 @@ for _row in (
     Option("preparation", str, "preprocessing steps joined by + (default: none)"),
     Option("imbalance", str, f"how class imbalance is met; {_SEE}"),
     Option("loss", str, f"what is made small; {_SEE} (class-weighted: --imbalance class-weights)"),
-    Option("label_smoothing", float, "share of each label that is spread over all classes", 0),
+    Option("label_smoothing", float, "share of each label that is spread over all classes", 0, below=1),
     Option("optimizer", str, f"how weights move; {_SEE}"),
     Option("schedule", str, f"how the learning rate changes; {_SEE}"),
     Option("epochs", int, "passes over the labelled images", 1),
@@ -68,7 +77,7 @@ for _row in (
     Option("lr", float, "peak learning rate", 0, above=True),
     Option("weight_decay", float, "of the optimiser", 0),
     Option("clip", float, "norm at which the gradients are clipped", 0, above=True),
-    Option("average", float, "decay a step of the moving average of the weights that is kept; 0 for none", 0),
+    Option("average", float, "decay a step of the moving average of the weights that is kept; 0 for none", 0, below=1),
     Option("patience", int, "epochs without a better hold-out loss until training stops; 0 for a fixed length", 0),
     Option("layer_decay", float, "factor of the rate from each layer to the one before it", 0, above=True),
     Option("depth", int, "stages of the encoder, from the head down, that are fine-tuned", 1),
@@ -125,6 +134,6 @@ def checked(stated: Mapping[str, Any]) -> dict[str, Any]:
 
     Raises:
         UnknownName: if there is no such option.
-        BadRequest: if a value is of another kind, or too small.
+        BadRequest: if a value is of another kind, or out of range.
     """
     return {name: OPTIONS[name].check(value) for name, value in stated.items() if value not in (None, "")}

@@ -1,0 +1,103 @@
+"""What cannot work stops at once, says what to change, and trains nothing."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from core.checkpoints import open_store
+from core.data import DATASETS
+from core.data.dataset import load_dataset
+from core.data.listing import Listing
+from core.data.specs import find_dataset
+from core.errors import BadRequest
+from trainer import sweep
+from trainer.cells import prepare
+from trainer.cli import main
+from trainer.config import Cell
+
+RUN = ["run", "--dataset", "phantom", "--model", "scratch-cnn", "--strategy", "scratch"]
+
+
+@pytest.fixture
+def untrained(monkeypatch, runs):
+    """Fails where a training is begun."""
+
+    def begun(*arguments):
+        raise AssertionError("a training was begun")
+
+    monkeypatch.setattr(sweep, "train", begun)
+    return runs
+
+
+@pytest.mark.parametrize(
+    ("argv", "said"),
+    [
+        (["--size", "4", "--strategy", "frozen"], "scratch-cnn does not go with frozen; it goes with scratch"),
+        (["--size", "4", "--strategy", "finetune-last"], "does not go with finetune-last"),
+        (
+            ["--size", "4", "--batch-size", "9"],
+            "--batch-size 9 is larger than the 8 labelled images that an epoch shows.",
+        ),
+        (["--size", "1"], "nothing to hold out by which early stopping could be decided; add --patience 0"),
+        (["--size", "4", "--lr", "-1"], "Expected --lr to be a number above 0, but got -1.0."),
+        (["--size", "4", "--lr", "nan"], "Expected --lr to be a number above 0, but got nan."),
+        (
+            ["--size", "4", "--average", "1"],
+            "Expected --average to be a number of at least 0 and below 1, but got 1.0.",
+        ),
+        (["--size", "4", "--label-smoothing", "2"], "at least 0 and below 1"),
+        (["--size", "4", "--depth", "2"], "scratch does not take --depth; it takes --augment"),
+        (["--size", "4", "--inner-lr", "0.1"], "scratch does not take --inner-lr"),
+        (["--size", "4", "--augment", "none", "--imbalance", "to-majority"], "name an augmentation other than none"),
+        (["--size", "4", "--loss", "masked-bce"], "Choose --loss cross-entropy or focal or auc-margin."),
+        (["--size", "4", "--settings", "/nowhere.json"], "is not a JSON file that can be read"),
+    ],
+)
+def test_it_is_refused_with_what_to_change(untrained, capsys, argv, said):
+    assert main([*RUN, *argv]) == 2
+    captured = capsys.readouterr()
+    assert said in captured.err
+    assert "Traceback" not in captured.err
+    assert open_store().runs == {}
+
+
+def test_a_batch_that_comes_with_an_optimiser_is_no_request(runs):
+    """128 images a step are PESG's recipe; of a smaller subset each step sees all."""
+    phantom = load_dataset(DATASETS["phantom"])
+    cell = Cell("phantom", "scratch-cnn", "scratch", 4, 0)
+    assert prepare(cell, phantom, {"loss": "auc-margin"}).settings.batch_size == 128
+    assert prepare(cell, phantom, {"imbalance": "oversample", "batch_size": 8}).settings.batch_size == 8
+    with pytest.raises(BadRequest, match="larger than the 8"):
+        prepare(cell, phantom, {"loss": "auc-margin", "batch_size": 128})
+
+
+def test_classes_that_are_missing_from_the_subset_are_named():
+    phantom = load_dataset(DATASETS["phantom"])
+    labels, train = phantom.listing.labels, phantom.parts.train
+    healthy = replace(phantom, parts=replace(phantom.parts, train=train[labels[train] == 0]))
+    with pytest.raises(BadRequest, match="no image of Opacity, because the training part has none"):
+        prepare(Cell("phantom", "scratch-cnn", "scratch", 4, 0), healthy)
+
+
+def test_findings_that_the_subset_cannot_teach_are_named(monkeypatch):
+    random = np.random.default_rng(0)
+    labels = (random.random((300, 3)) < 0.4).astype(np.float32)
+    labels[:, 1] = 0  # nobody has it
+    labels[labels[:, 2] == 0, 2] = np.nan  # nobody is known not to have it
+    labels[0] = 0
+    images = random.integers(0, 256, (300, 24, 24), np.uint8)
+    names = np.array([f"{index:03d}" for index in range(300)])
+    listing = Listing(names, labels, names, np.full(300, ""), lambda index: images[index], "sparse")
+    spec = replace(DATASETS["phantom-multilabel"], name="sparse", labels=("A", "B", "C"), load=lambda _: listing)
+    monkeypatch.setitem(DATASETS._rows, "sparse", spec)
+    sparse, cell = load_dataset(spec), Cell("sparse", "scratch-cnn", "scratch", 5, 0)
+    kept = sparse.parts.train[sparse.parts.train > 0]
+    sparse = replace(sparse, parts=replace(sparse.parts, train=kept))
+    with pytest.raises(BadRequest) as refused:
+        prepare(cell, sparse)
+    said = str(refused.value)
+    assert "B (no image shows it), C (no image is known to be without it)" in said
+    assert said.endswith("ask for the others: --dataset sparse@findings=A.")
+    found = load_dataset(find_dataset("sparse@findings=A"))
+    assert prepare(replace(cell, dataset=found.spec.name), found).meta.labels == ("A",)
