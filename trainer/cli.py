@@ -82,7 +82,7 @@ def build_parser() -> argparse.ArgumentParser:
 
     run = commands.add_parser("run", help="train one cell of the comparison, or answer it from the store")
     _add_data(run)
-    run.add_argument("--model", required=True)
+    run.add_argument("--model", required=True, help="a model's name, or weights by path: FAMILY:ARCHITECTURE@PATH")
     run.add_argument("--strategy", required=True)
     run.add_argument("--size", type=_sizes, required=True, help="labelled images a class, or full")
     run.add_argument("--seed", type=_seeds, default=[0])

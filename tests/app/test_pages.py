@@ -152,3 +152,12 @@ def test_hostile_labels_are_shown_as_text(phantom_runs, tmp_path, monkeypatch):
     assert not app.exception
     assert "![x](" not in texts(app)
     assert all("![x](" not in element.label for element in app.metric)
+
+
+def test_no_two_models_are_drawn_alike():
+    from core.models import MODELS
+    from core.ui.charts import style_of
+
+    styles = {(style.colour, style.marker) for style in (style_of(name, "frozen") for name in MODELS)}
+    assert len(styles) == len(MODELS)
+    assert style_of("medical:resnet18@/weights/x.safetensors", "frozen").colour.startswith("#")

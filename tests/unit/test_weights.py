@@ -8,12 +8,17 @@ from types import SimpleNamespace
 import pytest
 import requests
 import torch
+from PIL import Image
 
+from core.checkpoints import open_store
 from core.data import DATASETS
+from core.data.listing import TEST, TRAIN, VALIDATION
 from core.errors import BadRequest, UnknownName, WeightsUnavailable
 from core.models import MODELS, xrv
 from core.models.fetch import fetch, weights_named
 from core.models.sources import FILE
+from core.predictor import Predictor
+from core.results import Series, by_series
 from core.storage import sha256_of_file
 from tests.checkpoints import build, example, file_of, put_xrv
 from trainer.cli import main
@@ -152,6 +157,23 @@ def test_the_commands(weights, tmp_path, capsys, monkeypatch):
     assert main(["describe", "scratch-cnn", "--json"]) == 0
     assert json.loads(capsys.readouterr().out)["parameters"] == 93506
     assert main(["describe", "scratch-cn"]) == 2
+
+
+def test_a_run_from_weights_by_path_is_recorded_and_shown(weights, runs, monkeypatch, capsys):
+    monkeypatch.setattr("core.data.phantom.COUNTS", {TRAIN: 40, VALIDATION: 20, TEST: 8})
+    path = file_of(weights, "imagenet-resnet18")
+    name = f"medical:resnet18@{path}"
+    argv = ["run", "--dataset", "phantom", "--model", name, "--strategy", "frozen", "--size", "3", "--json"]
+    assert main(argv) == 0
+    assert json.loads(capsys.readouterr().out)["model"] == name
+    (folder, meta), *_ = open_store(runs).runs.items()
+    assert meta.run.startswith("medical-resnet18-model-frozen-n3-s0-")
+    assert (meta.encoder["kind"], meta.encoder["sha256"]) == ("file", sha256_of_file(path))
+    assert any("is not known" in note for note in meta.notes)
+    assert Predictor(folder)([Image.new("L", (64, 64))], "grad-cam")[0].probabilities.sum() == pytest.approx(1)
+    assert list(by_series([meta])) == [Series(name, "frozen")]
+    assert main(["results", "--dataset", "phantom"]) == 0
+    assert name in capsys.readouterr().out
 
 
 def test_a_sweep_over_all_models_leaves_out_what_is_not_here_a_line_each(no_weights, capsys):
