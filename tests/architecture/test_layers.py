@@ -26,6 +26,7 @@ LAYERS = (
         "core/explain/",
         "core/checkpoints/",
         "core/predictor.py",
+        "core/gate.py",
         "core/serving.py",
         "core/draws.py",
         "core/results.py",
