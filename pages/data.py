@@ -14,17 +14,16 @@ from core.data.overview import (
     co_occurrence,
     draw_images,
     image_facts,
-    labels_of,
     members_of,
     unknown_counts,
     words_for,
 )
 from core.data.previews import Preview, as_picture, augmented, pixels_of, prepared
-from core.data.sources import comparable
-from core.data.specs import how_to_get, is_present
+from core.data.specs import find_dataset, how_to_get, is_present, labels_of
 from core.data.volumes import flattened
 from core.errors import LowshotError, UnreadableImage
-from core.ui import cached, charts, data_charts, frame, words
+from core.ui import cached, charts, copies, data_charts, frame, words
+from core.ui.tables import table
 
 frame.require(__file__)
 
@@ -41,7 +40,14 @@ name = st.selectbox(
     "Data set", names, index=names.index(linked) if linked in names else 0,
     format_func=lambda one: DATASETS[one].title, key="data_set",
 )  # fmt: skip
-spec = DATASETS[name]
+if options := DATASETS[name].options:
+    chosen = {
+        option: st.pills(option.capitalize(), values, default=values[0], required=True, key=f"data_{name}_{option}")
+        for option, values in options.items()
+    }
+    name = f"{name}@{','.join(f'{option}={value}' for option, value in chosen.items())}"
+spec = find_dataset(name)
+name = spec.name
 try:
     listing = cached.listing(name)
 except LowshotError as error:
@@ -55,14 +61,6 @@ for caveat in spec.caveats:
 section = st.segmented_control(
     "Show", [OVERVIEW, IMAGES, SPLIT, AUGMENT, PREPARE], default=OVERVIEW, key="data_section", required=True
 )
-
-
-def table(rows: pd.DataFrame, alt: str, file: str) -> None:
-    """A table with its download."""
-    st.dataframe(rows, hide_index=True, width="stretch", alt=alt)
-    st.download_button(
-        "Download (CSV)", rows.to_csv(index=False).encode("utf-8-sig"), f"{name}-{file}.csv", "text/csv", key=file
-    )
 
 
 def overview() -> None:
@@ -88,7 +86,7 @@ def overview() -> None:
     rows = pd.DataFrame(counts).rename_axis("Class").reset_index()
     if unknown := unknown_counts(listing.labels, labels):
         rows["label unknown"] = [unknown.get(label, 0) for label in rows["Class"]]
-    table(rows, "Images by class and part", "classes")
+    table(rows, "Images by class and part", f"{name}-classes")
     if listing.labels.ndim == 2:
         st.subheader("Findings that come together")
         pairs = co_occurrence(listing.labels)
@@ -97,7 +95,7 @@ def overview() -> None:
             alt="Images that show two findings at once; the table below has the numbers",
         )  # fmt: skip
         table(pd.DataFrame(pairs, columns=labels).assign(Finding=labels).set_index("Finding").reset_index(),
-              "Images that show the finding of the row and that of the column", "together")  # fmt: skip
+              "Images that show the finding of the row and that of the column", f"{name}-together")  # fmt: skip
 
 
 def images() -> None:
@@ -119,7 +117,7 @@ def images() -> None:
         st.write(f"{len(rows)} images drawn at random, as they are in their files.")
         alt = "Width against height; the table below has the numbers"
         charts.draw(data_charts.sizes(rows), key="data_sizes", alt=alt)
-    table(pd.DataFrame(rows), "Size, colour and brightness of the drawn images", "images")
+    table(pd.DataFrame(rows), "Size, colour and brightness of the drawn images", f"{name}-images")
 
 
 def split() -> None:
@@ -141,7 +139,7 @@ def split() -> None:
         | class_counts(listing.labels[rows], labels)
         for part, rows in parts.items()
     ]
-    table(pd.DataFrame(rows), "Images, groups and classes by part", "parts")
+    table(pd.DataFrame(rows), "Images, groups and classes by part", f"{name}-parts")
     for note in data.parts.notes:
         st.write(f"- {words.escape(note)}")
     together = len(np.unique(listing.groups)) - len(np.unique(data.parts.groups))
@@ -152,39 +150,14 @@ def split() -> None:
     if data.unreadable:
         st.write(f"- {len(data.unreadable):,} files could not be read:")
         table(pd.DataFrame({"File": list(data.unreadable), "Why": list(data.unreadable.values())}),
-              "Files that could not be read, and why", "unreadable")  # fmt: skip
+              "Files that could not be read, and why", f"{name}-unreadable")  # fmt: skip
     charts.draw(
         data_charts.group_sizes(data.parts.groups), key="data_groups",
         alt="How many groups have how many images; most are small",
     )  # fmt: skip
     st.caption(f"Split {data.split_hash[:12]}, data {data.fingerprint[:12]}: both are in every run's record.")
-    copies()
-
-
-def copies() -> None:
-    """Copies of other sets' images, by class and source."""
-    st.subheader("Copies of other sets")
-    others = comparable(spec)
-    if not others:
-        st.write("No other set of this kind of image is on this machine.")
-        return
-    if not st.session_state.get(f"data_sources_{name}"):
-        st.write(f"Compare every image with those of {', '.join(words.escape(other.title) for other in others)}.")
-        if st.button("Look for copies"):
-            st.session_state[f"data_sources_{name}"] = True
-            st.rerun()
-        return
-    rows = []
-    for source in cached.sources(name, listing.stamp):
-        st.write(f"- **{DATASETS[source.other].title}**: {source.images:,} of {source.of:,} images are copies.")
-        where = ", ".join(f"{part} {count:,}" for part, count in source.by_part.items())
-        rows += [
-            {"Source": DATASETS[source.other].title, "Class here": label, "Copies": count, "Parts there": where}
-            for label, count in source.by_class.items()
-            if count
-        ]
-    if rows:
-        table(pd.DataFrame(rows), "Copies by source and class", "sources")
+    copies.within(spec, listing)
+    copies.elsewhere(spec, listing)
 
 
 def picked_image() -> int:

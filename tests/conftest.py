@@ -11,8 +11,9 @@ REQUIRED = os.environ.get("LOWSHOT_REQUIRE_DATA") == "1"
 
 @pytest.fixture(scope="session", autouse=True)
 def _own_cache(tmp_path_factory):
-    """Tests never read or write the user's caches."""
-    os.environ["LOWSHOT_CACHE"] = str(tmp_path_factory.mktemp("cache"))
+    """Tests never read or write the user's caches. Processes that run them side by side share one."""
+    base = tmp_path_factory.getbasetemp()
+    os.environ["LOWSHOT_CACHE"] = str((base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "cache")
 
 
 @pytest.fixture

@@ -25,7 +25,7 @@ from trainer.config import Cell, Settings
 from trainer.exposure import exposure
 from trainer.fitting import settings_of_head
 from trainer.folds import can_hold_out
-from trainer.imbalance import imbalance_for
+from trainer.imbalance import IMBALANCE, imbalance_for
 from trainer.losses import LOSSES, loss_for, own_loss
 from trainer.maml import ORDERS, check_model
 from trainer.meta import hashes_of, notes_on
@@ -187,7 +187,13 @@ def prepare(cell: Cell, dataset: Dataset, options: Mapping[str, Any] = _NO_OPTIO
         subset_hash=subset.hash,
         split_hash=dataset.split_hash,
         fingerprint=dataset.fingerprint,
-        notes=(*dataset.parts.notes, *notes, *_unknown(dataset, spec, weights), *notes_on(sources, settings)),
+        notes=(
+            *dataset.parts.notes,
+            *notes,
+            *_idle(settings, labels),
+            *_unknown(dataset, spec, weights),
+            *notes_on(sources, settings),
+        ),
         leaks=dataset.parts.leaks + seen,
         preparation=steps.of_pixels,
         size=spec.image.size,
@@ -233,6 +239,15 @@ def _check_augmentation(settings: Settings, dataset: Dataset) -> None:
     flat = [row.name for row in augmenter(settings.augment).rows if not row.volumes]
     if dataset.spec.dims == 3 and flat:
         raise BadRequest(f"The augmentation {flat[0]} does not take volumes. Leave it out.")
+
+
+def _idle(settings: Settings, labels: np.ndarray) -> tuple[str, ...]:
+    """That nothing of a subset is repeated or left out, where a way to meet imbalance was asked for, in a sentence."""
+    row = IMBALANCE[settings.imbalance]
+    if row.name == "none" or labels.ndim == 2 or len(set(np.bincount(labels)[np.unique(labels)].tolist())) > 1:
+        return ()
+    plain = " No image is shown in an augmented view." if row.plain_first else ""
+    return (f"Every class of the subset has as many images, so that {row.name} changes nothing.{plain}",)
 
 
 def _unknown(dataset: Dataset, spec: ModelSpec, weights: Weights) -> tuple[str, ...]:

@@ -20,12 +20,15 @@ FORMATS = ("onnx", "torch-export", "safetensors")
 
 
 def _names(text: str) -> list[str]:
-    return [part for part in text.split(",") if part]
+    names = [part.strip() for part in text.split(",") if part.strip()]
+    if not names:
+        raise argparse.ArgumentTypeError(f"expected names joined by commas, but got {text!r}")
+    return names
 
 
 def _sizes(text: str) -> list[int | None]:
     try:
-        sizes = [None if part == "full" else int(part) for part in _names(text)]
+        sizes = [None if part == "full" else int(part) for part in text.split(",") if part]
     except ValueError:
         raise argparse.ArgumentTypeError(f"expected numbers or 'full' joined by commas, but got {text!r}") from None
     if not sizes or any(size is not None and size < 1 for size in sizes):
@@ -35,7 +38,7 @@ def _sizes(text: str) -> list[int | None]:
 
 def _seeds(text: str) -> list[int]:
     try:
-        seeds = [int(part) for part in _names(text)]
+        seeds = [int(part) for part in text.split(",") if part]
     except ValueError:
         raise argparse.ArgumentTypeError(f"expected whole numbers joined by commas, but got {text!r}") from None
     if not seeds or min(seeds) < 0:
@@ -56,7 +59,11 @@ def _minutes(text: str) -> float:
 def _add_data(parser: argparse.ArgumentParser) -> None:
     where = parser.add_mutually_exclusive_group()
     where.add_argument("--dataset", default="kermany", help="a data set's name (default: kermany)")
-    where.add_argument(
+    _add_folder(where)
+
+
+def _add_folder(group: argparse._MutuallyExclusiveGroup) -> None:
+    group.add_argument(
         "--folder",
         type=Path,
         metavar="PATH",
@@ -220,9 +227,12 @@ def build_parser() -> argparse.ArgumentParser:
     describe.add_argument("--json", action="store_true")
 
     audit = commands.add_parser("audit", help="copies between the parts of a set, or between two sets")
-    audit.add_argument("dataset")
-    audit.add_argument("--against", help="another data set")
-    audit.add_argument("--sources", action="store_true", help="copies of every other set of its kind, by class")
+    what = audit.add_mutually_exclusive_group(required=True)
+    what.add_argument("dataset", nargs="?", help="a data set's name")
+    _add_folder(what)
+    other = audit.add_mutually_exclusive_group()
+    other.add_argument("--against", metavar="DATASET", help="another data set")
+    other.add_argument("--sources", action="store_true", help="copies of every other set of its kind, by class")
     audit.add_argument("--json", action="store_true", help="print one JSON object a pair")
 
     report = commands.add_parser("report", help="what the stored runs of a data set prove, with intervals and tests")

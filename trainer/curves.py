@@ -15,9 +15,7 @@ import torch
 from core.checkpoints import RunMeta, open_store, read_predictions, read_run
 from core.data.banks import Progress
 from core.data.dataset import Dataset, load_dataset
-from core.data.own import own_images
 from core.data.preprocessing import preparation
-from core.data.specs import find_dataset
 from core.errors import BadRequest, LowshotError, WeightsUnavailable
 from core.metrics import METRICS
 from core.models import MODELS
@@ -26,6 +24,7 @@ from core.runtime import pick_device
 from trainer import sweep
 from trainer.cells import Prepared, pairs_that_go, prepare, unfit
 from trainer.config import Cell
+from trainer.datasets import asked_for
 from trainer.options import asked as asked_of
 from trainer.progress import bar, say
 from trainer.tables import print_runs
@@ -47,7 +46,7 @@ class Asked:
 
 def dataset_of(arguments: argparse.Namespace) -> Dataset:
     """The data set that is asked for, with what is to be known about it said."""
-    spec = own_images(arguments.folder) if arguments.folder else find_dataset(arguments.dataset)
+    spec = asked_for(arguments)
     if spec.corpus_only:
         raise BadRequest(f"{spec.name} serves for pretraining only: {spec.corpus_only}.")
     with bar(f"{spec.name}: reading") as show:

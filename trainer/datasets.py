@@ -12,8 +12,10 @@ import numpy as np
 from core.data import DATASETS
 from core.data.audit import find_copies
 from core.data.dataset import scan
+from core.data.overview import class_counts
+from core.data.own import own_images
 from core.data.sources import copies_by_source
-from core.data.specs import DatasetSpec, find_dataset, find_folder, how_to_get, is_present, list_images
+from core.data.specs import DatasetSpec, find_dataset, find_folder, how_to_get, is_present, labels_of, list_images
 from core.errors import LowshotError
 from core.runtime import data_roots
 from trainer.progress import bar, say
@@ -33,9 +35,14 @@ def data_list(arguments: argparse.Namespace) -> int:
     return 0
 
 
+def asked_for(arguments: argparse.Namespace) -> DatasetSpec:
+    """The row that `--dataset` or `--folder` names."""
+    return own_images(arguments.folder) if arguments.folder else find_dataset(arguments.dataset)
+
+
 def _sources(arguments: argparse.Namespace) -> int:
     """`audit --sources`: copies of every other set of the same kind of image, by class; 1 if there are any."""
-    spec = find_dataset(arguments.dataset)
+    spec = asked_for(arguments)
     found = copies_by_source(spec, bar)
     if not found:
         say(f"No other set of the kind {spec.modality!r} is on this machine.")
@@ -64,12 +71,11 @@ def facts_of(spec: DatasetSpec) -> dict[str, Any]:
         except LowshotError as error:
             return {**facts, "present": False, "missing": str(error)}
         parts, counts = np.unique(listing.parts, return_counts=True)
-        labels = listing.labels_found or spec.labels
-        per_class = np.bincount(listing.labels) if listing.labels.ndim == 1 else (listing.labels == 1).sum(axis=0)
+        labels = labels_of(spec, listing)
         facts |= {
             "images": len(listing),
             "counts": {part or "not split": int(n) for part, n in zip(parts.tolist(), counts, strict=True)},
-            "classes": {label: int(n) for label, n in zip(labels, per_class, strict=False)},
+            "classes": class_counts(listing.labels, labels),
         }
         if absent := [label for label in spec.labels if label not in labels]:
             facts["missing"] = f"no images of {', '.join(absent)}"
@@ -93,8 +99,9 @@ def audit(arguments: argparse.Namespace) -> int:
     """`audit`: 1 when copies cross between parts, or between the sets."""
     if arguments.sources:
         return _sources(arguments)
-    with bar(f"{arguments.dataset}: reading") as show:
-        listing, bank = scan(find_dataset(arguments.dataset), show)
+    spec = asked_for(arguments)
+    with bar(f"{spec.name}: reading") as show:
+        listing, bank = scan(spec, show)
     if arguments.against:
         with bar(f"{arguments.against}: reading") as show:
             other, other_bank = scan(find_dataset(arguments.against), show)
@@ -107,8 +114,8 @@ def audit(arguments: argparse.Namespace) -> int:
         crosses = bool(arguments.against) or listing.parts[i] != listing.parts[j]
         crossing += crosses
         row = {
-            "first": f"{arguments.dataset}/{listing.ids[i]}",
-            "second": f"{arguments.against or arguments.dataset}/{other.ids[j]}",
+            "first": f"{spec.name}/{listing.ids[i]}",
+            "second": f"{arguments.against or spec.name}/{other.ids[j]}",
             "similarity": round(float(similarity), 4),
             "crosses": crosses,
         }
@@ -116,6 +123,6 @@ def audit(arguments: argparse.Namespace) -> int:
             print(json.dumps(row))
         elif crosses:
             print(f"{row['first']}  =  {row['second']}  ({row['similarity']:.3f})")
-    between = f"between {arguments.dataset} and {arguments.against}" if arguments.against else "between parts"
+    between = f"between {spec.name} and {arguments.against}" if arguments.against else "between parts"
     say(f"{len(copies)} pairs of copies, {crossing} of them {between}.")
     return 1 if crossing else 0

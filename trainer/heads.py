@@ -104,12 +104,16 @@ def fit_logistic(
         settings: of the training; only how imbalance is met counts.
         seed: of the images drawn where some are left out or repeated.
     """
+    random = np.random.default_rng(seed)
     imbalance = imbalance_for(settings.imbalance, labels, settings.augment)
-    at = imbalance.epoch(labels, np.random.default_rng(seed)).positions if labels.ndim == 1 else np.arange(len(labels))
-    at = np.sort(at)
+    epoch = imbalance.epoch(labels, random)
+    views = embeddings.shape[1]
+    if epoch.repeats is None:  # every view of every image
+        at, view = np.repeat(np.sort(epoch.positions), views), np.tile(np.arange(views), len(epoch.positions))
+    else:
+        at, view = epoch.positions, epoch.views(views, random)
     mean, deviation = standardisation(embeddings)
-    flat = ((embeddings[at] - mean) / deviation).reshape(-1, embeddings.shape[-1])
-    repeated = np.repeat(labels[at], embeddings.shape[1], axis=0)
+    flat, repeated = (embeddings[at, view] - mean) / deviation, labels[at]
     model = LogisticRegression(C=strength, max_iter=2000, class_weight="balanced" if imbalance.weighs else None)
     if labels.ndim == 2:
         fitted = [_logistic_of_finding(model, flat, column) for column in repeated.T]

@@ -11,7 +11,7 @@ from core.data.banks import Bank, Progress, open_bank
 from core.data.likeness import SIZE as SCAN_SIZE
 from core.data.listing import Listing
 from core.data.preprocessing import PLAIN, Preparation
-from core.data.specs import DatasetSpec, list_images
+from core.data.specs import DatasetSpec, labels_of, list_images
 from core.data.splits import Parts, Subset, nested_subset, split
 from core.data.volumes import flattened
 from core.storage import sha256_of
@@ -81,5 +81,6 @@ def load_dataset(spec: DatasetSpec, progress: Progress | None = None, allow_leak
     for name, indices in (("train", parts.train), ("validation", parts.validation), ("test", parts.test)):
         membership += [name, *sorted(listing.ids[indices].tolist())]
     unreadable = {str(listing.ids[index]): why for index, why in bank.errors.items()}
-    labels = listing.labels_found or spec.labels
-    return Dataset(spec, listing, labels, parts, fingerprint, sha256_of(membership), unreadable, allow_leaks)
+    return Dataset(
+        spec, listing, labels_of(spec, listing), parts, fingerprint, sha256_of(membership), unreadable, allow_leaks
+    )

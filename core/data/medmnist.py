@@ -23,8 +23,9 @@ from core.data.listing import TEST, TRAIN, VALIDATION, Listing, stamp_of_files
 from core.data.specs import DATASETS, DatasetSpec, Remote
 from core.errors import DataUnavailable
 from core.runtime import cache_folder
-from core.storage import write_atomically, write_stream_atomically
+from core.storage import sha256_of, write_atomically, write_stream_atomically
 
+_VERSION = "2"
 SIZES_2D, SIZES_3D = ("28", "64", "128", "224"), ("28", "64")
 MADE_FROM = {
     "pneumoniamnist": "kermany",
@@ -77,15 +78,10 @@ def load(folder: Path, name: str, size: str = "28") -> Listing:
             f"Expected {path.name} in {folder.name}. Fetch it: python -m trainer data get {name}@size={size}, or from "
             f"{HOMEPAGE}."
         )
-    try:
-        arrays, official = _unpacked(path, name, size)
-        images = [np.load(arrays / f"{part}_images.npy", mmap_mode="r", allow_pickle=False) for part in _PARTS]
-        parts = [np.load(arrays / f"{part}_labels.npy", allow_pickle=False) for part in _PARTS]
-        labels, counts = np.concatenate(parts), [len(part) for part in parts]
-        if counts != [len(part) for part in images] or any(part.dtype != np.uint8 for part in images):
-            raise ValueError("images and labels do not go together")
-    except (KeyError, TypeError, ValueError, IndexError, EOFError, OSError, zlib.error, zipfile.BadZipFile) as error:
-        raise DataUnavailable(f"{path.name} is damaged or not a MedMNIST file ({error}). Fetch it again.") from None
+    arrays, official = _unpacked(path, name, size)
+    images = [np.load(arrays / f"{part}_images.npy", mmap_mode="r", allow_pickle=False) for part in _PARTS]
+    parts = [np.load(arrays / f"{part}_labels.npy", allow_pickle=False) for part in _PARTS]
+    labels, counts = np.concatenate(parts), [len(part) for part in parts]
     if not official:
         warnings.warn(
             f"{path.name} is not the file that MedMNIST publishes (its MD5 differs); results on it are not comparable "
@@ -112,16 +108,55 @@ def load(folder: Path, name: str, size: str = "28") -> Listing:
 
 def _unpacked(path: Path, name: str, size: str) -> tuple[Path, bool]:
     """The folder that holds the archive's arrays as files, and whether the archive is the official one."""
-    folder = cache_folder() / "archives" / stamp_of_files(path.parent, np.array([path.name]))[:24]
+    stamp = stamp_of_files(path.parent, np.array([path.name]))
+    folder = cache_folder() / "archives" / sha256_of([_VERSION, name, stamp])[:24]
     facts = folder / "facts.json"
-    if not facts.exists():
-        folder.mkdir(parents=True, exist_ok=True)
-        with FileLock(folder.with_name(f".{folder.name}.lock")), zipfile.ZipFile(path) as archive:
-            for member in [f"{part}_{kind}.npy" for part in _PARTS for kind in ("images", "labels")]:
-                with archive.open(member) as packed:
-                    write_stream_atomically(folder / member, packed)
+    folder.mkdir(parents=True, exist_ok=True)
+    with FileLock(folder.with_name(f".{folder.name}.lock")):
+        if not facts.exists():
+            _unpack(path, folder)
+            try:
+                _check(folder, name)
+            except (TypeError, ValueError, EOFError) as error:
+                raise _damaged(path, error) from None
             write_atomically(facts, json.dumps({"official": is_official(path, name, size)}).encode())
     return folder, bool(json.loads(facts.read_text())["official"])
+
+
+def _unpack(path: Path, folder: Path) -> None:
+    """Writes an archive's arrays into a folder, one file each."""
+    try:
+        archive = zipfile.ZipFile(path)
+    except (OSError, zipfile.BadZipFile) as error:
+        raise _damaged(path, error) from None
+    with archive:
+        for member in [f"{part}_{kind}.npy" for part in _PARTS for kind in ("images", "labels")]:
+            try:  # damaged, without that member, encrypted, or packed in an unknown way
+                with archive.open(member) as packed:
+                    write_stream_atomically(folder / member, packed)
+            except (KeyError, RuntimeError, EOFError, zlib.error, zipfile.BadZipFile) as error:
+                raise _damaged(path, error) from None
+
+
+def _check(folder: Path, name: str) -> None:
+    """Raises ValueError where images and labels are not those of the set's table row."""
+    facts = INFO[name]
+    findings = _TASKS[facts["task"]] == "multilabel"
+    columns = len(facts["label"]) if findings else 1
+    axes = 4 if name.endswith("3d") or facts["n_channels"] == 3 else 3
+    for part in _PARTS:
+        images = np.load(folder / f"{part}_images.npy", mmap_mode="r", allow_pickle=False)
+        labels = np.load(folder / f"{part}_labels.npy", allow_pickle=False)
+        if images.dtype != np.uint8 or images.ndim != axes:
+            raise ValueError(f"the {part} images are not bytes along {axes} axes")
+        if labels.shape != (len(images), columns) or labels.dtype.kind not in "iu":
+            raise ValueError(f"the {part} labels are not {len(images)} rows of {columns} whole numbers")
+        if len(labels) and not 0 <= labels.min() <= labels.max() < (2 if findings else len(facts["label"])):
+            raise ValueError(f"the {part} labels hold a number that stands for no class")
+
+
+def _damaged(path: Path, error: Exception) -> DataUnavailable:
+    return DataUnavailable(f"{path.name} is damaged or not a MedMNIST file ({error}). Fetch it again.")
 
 
 def _row(name: str, facts: dict[str, Any]) -> DatasetSpec:

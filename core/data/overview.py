@@ -10,11 +10,11 @@ from PIL import Image
 
 from core.data.images import decode
 from core.data.listing import Listing
-from core.data.specs import DatasetSpec
+from core.data.specs import DatasetSpec, labels_of
 from core.data.volumes import flattened
 from core.errors import UnreadableImage
 
-NO_FINDING, UNKNOWN = "No finding", "unknown"
+NONE_OF_THEM = "none of these"
 SAMPLED = 200
 
 
@@ -35,17 +35,12 @@ class Looks:
     bytes: int
 
 
-def labels_of(spec: DatasetSpec, listing: Listing) -> tuple[str, ...]:
-    """Names of the classes or findings."""
-    return listing.labels_found or spec.labels
-
-
 def class_counts(labels: np.ndarray, names: tuple[str, ...]) -> dict[str, int]:
     """Images of each class, or with each finding and with none that is known of."""
     if labels.ndim == 1:
         return dict(zip(names, np.bincount(labels, minlength=len(names)).tolist(), strict=True))
     shown = labels > 0.5
-    return {**dict(zip(names, shown.sum(axis=0).tolist(), strict=True)), NO_FINDING: int((~shown.any(axis=1)).sum())}
+    return {**dict(zip(names, shown.sum(axis=0).tolist(), strict=True)), NONE_OF_THEM: int((~shown.any(axis=1)).sum())}
 
 
 def unknown_counts(labels: np.ndarray, names: tuple[str, ...]) -> dict[str, int]:
@@ -65,7 +60,7 @@ def words_for(label: np.ndarray, names: tuple[str, ...]) -> str:
     """One image's class, or its findings, in words."""
     if label.ndim == 0:
         return names[int(label)]
-    return ", ".join(name for name, value in zip(names, label, strict=True) if value > 0.5) or NO_FINDING
+    return ", ".join(name for name, value in zip(names, label, strict=True) if value > 0.5) or NONE_OF_THEM
 
 
 def members_of(labels: np.ndarray, index: int) -> np.ndarray:

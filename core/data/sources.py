@@ -11,7 +11,8 @@ import numpy as np
 from core.data.audit import find_copies
 from core.data.banks import Bank, Progress
 from core.data.dataset import scan
-from core.data.specs import DATASETS, DatasetSpec, family_of, is_present
+from core.data.overview import class_counts
+from core.data.specs import DATASETS, DatasetSpec, family_of, is_present, labels_of
 
 Watch = Callable[[str], AbstractContextManager[Progress]]
 
@@ -36,11 +37,14 @@ class Source:
 
 
 def comparable(spec: DatasetSpec) -> list[DatasetSpec]:
-    """The real sets of the same kind of image on this machine that are not made from the same images."""
+    """The real sets of the same kind of image on this machine that are not made from the same images.
+
+    Nobody says of what kind own images are: they are compared with all.
+    """
     return [
         other
         for other in DATASETS.values()
-        if other.modality == spec.modality
+        if (spec.path is not None or other.modality == spec.modality)
         and not other.synthetic
         and family_of(other.name) != family_of(spec.name)
         and other.derived_from is None
@@ -57,7 +61,7 @@ def copies_by_source(spec: DatasetSpec, watch: Watch) -> list[Source]:
     """
     with watch(f"{spec.name}: reading") as progress:
         listing, bank = scan(spec, progress)
-    labels = listing.labels_found or spec.labels
+    labels = labels_of(spec, listing)
     found = []
     for other in comparable(spec):
         with watch(f"{other.name}: reading") as progress:
@@ -70,7 +74,7 @@ def copies_by_source(spec: DatasetSpec, watch: Watch) -> list[Source]:
                 other=other.name,
                 images=len(here),
                 of=len(listing),
-                by_class=dict(zip(labels, _per_class(listing.labels[here], len(labels)), strict=True)),
+                by_class=class_counts(listing.labels[here], labels),
                 by_part={part or "not split": int(n) for part, n in zip(parts.tolist(), counts, strict=True)},
             )
         )
@@ -84,8 +88,3 @@ def _shared(name: str, bank: Bank, other: str, other_bank: Bank, progress: Progr
         return here, there
     copies = find_copies(bank, other_bank, progress)
     return np.unique(copies.first), np.unique(copies.second)
-
-
-def _per_class(labels: np.ndarray, classes: int) -> list[int]:
-    counts = np.bincount(labels, minlength=classes) if labels.ndim == 1 else (labels > 0.5).sum(axis=0)
-    return [int(count) for count in counts]

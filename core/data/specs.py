@@ -186,6 +186,11 @@ def is_present(spec: DatasetSpec) -> bool:
     return spec.synthetic or find_folder(spec) is not None
 
 
+def labels_of(spec: DatasetSpec, listing: Listing) -> tuple[str, ...]:
+    """Names of the classes or findings: those that the images here have, where the row leaves that open."""
+    return listing.labels_found or spec.labels
+
+
 def how_to_get(spec: DatasetSpec) -> str:
     """The way to a data set that is not here, in a sentence."""
     if spec.remote is None:

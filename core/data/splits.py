@@ -240,7 +240,7 @@ def nested_subset(
     if size is None:
         return Subset(np.sort(pool), sha256_of(sorted(str(name) for name in ids[pool])), ())
     chosen, short = [], []
-    names = class_names if labels.ndim == 1 else (*class_names, "no finding")
+    names = class_names if labels.ndim == 1 else (*class_names, "none of these")
     for index, name in enumerate(names):
         members = pool[_shows(labels[pool], index)]
         members = members[np.argsort(ids[members])]

@@ -7,11 +7,11 @@ from pathlib import Path
 import streamlit as st
 
 from core.checkpoints import RunMeta, Store, open_store
-from core.data import DATASETS
-from core.data.dataset import Dataset, load_dataset
+from core.data.audit import Copies, find_copies
+from core.data.dataset import Dataset, load_dataset, scan
 from core.data.listing import Listing
 from core.data.sources import Source, copies_by_source
-from core.data.specs import find_folder, list_images
+from core.data.specs import find_dataset, find_folder, list_images
 from core.gate import FILE as GATE_FILE
 from core.gate import Gatekeeper, read_gate
 from core.metrics import Estimate, Scores
@@ -110,30 +110,37 @@ def _estimates(
 
 def listing(name: str) -> Listing:
     """A data set's listing; its folder is read again when the files directly in it change, or after `forget_data`."""
-    folder = find_folder(DATASETS[name]) or Path()
+    folder = find_folder(find_dataset(name)) or Path()
     changed = max((path.stat().st_mtime_ns for path in (folder, *folder.iterdir())), default=0) if folder.name else 0
     return _listing(name, str(folder), changed)
 
 
 @st.cache_resource(max_entries=4, show_spinner="Reading the data set's folder")
 def _listing(name: str, folder: str, changed: int) -> Listing:
-    return list_images(DATASETS[name])
+    return list_images(find_dataset(name))
 
 
 @st.cache_resource(max_entries=2, show_spinner=False)
 def dataset(name: str, stamp: str) -> Dataset:
     """A data set read, audited and divided, with a bar where that takes long; the stamp is its listing's."""
-    with bar(f"{DATASETS[name].title}: reading") as progress:
-        return load_dataset(DATASETS[name], progress)
+    spec = find_dataset(name)
+    with bar(f"{spec.title}: reading") as progress:
+        return load_dataset(spec, progress)
+
+
+@st.cache_data(max_entries=4, show_spinner=False)
+def copies(name: str, stamp: str) -> Copies:
+    """Pairs of copies within a data set; the audit itself keeps what it found."""
+    return find_copies(scan(find_dataset(name))[1])
 
 
 @st.cache_data(max_entries=8, show_spinner=False)
 def sources(name: str, stamp: str) -> list[Source]:
     """The copies that a data set shares with others, with bars while they are looked for."""
-    return copies_by_source(DATASETS[name], bar)
+    return copies_by_source(find_dataset(name), bar)
 
 
 def forget_data() -> None:
     """Reads data sets anew from now on."""
-    for kept in (_listing, dataset, sources):
+    for kept in (_listing, dataset, copies, sources):
         kept.clear()

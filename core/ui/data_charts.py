@@ -28,7 +28,7 @@ def balance(counts: dict[str, dict[str, int]]) -> go.Figure:
         margin_t=10,
         legend={"orientation": "h", "yanchor": "bottom", "y": 1.02},
     )
-    figure.update_yaxes(autorange="reversed")
+    figure.update_yaxes(autorange="reversed", type="category")
     figure.update_xaxes(title="Images")
     return figure
 
@@ -43,7 +43,8 @@ def together(counts: np.ndarray, names: tuple[str, ...]) -> go.Figure:
             hovertemplate="%{y} with %{x}: %{text:,} images, %{z:.0%} of %{y}<extra></extra>",
         )
     )  # fmt: skip
-    figure.update_yaxes(autorange="reversed")
+    figure.update_yaxes(autorange="reversed", type="category")
+    figure.update_xaxes(type="category")
     figure.update_layout(height=120 + 34 * len(names), margin_t=10)
     return figure
 

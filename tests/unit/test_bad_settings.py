@@ -49,7 +49,7 @@ def untrained(monkeypatch, runs):
         (["--size", "4", "--label-smoothing", "2"], "at least 0 and below 1"),
         (["--size", "4", "--depth", "2"], "scratch does not take --depth; it takes --augment"),
         (["--size", "4", "--inner-lr", "0.1"], "scratch does not take --inner-lr"),
-        (["--size", "4", "--augment", "none", "--imbalance", "to-majority"], "name an augmentation other than none"),
+        (["--size", "4", "--augment", "none", "--imbalance", "to-majority"], "name an augmentation that changes them"),
         (["--size", "4", "--loss", "masked-bce"], "Choose --loss cross-entropy or focal or auc-margin."),
         (["--size", "4", "--settings", "/nowhere.json"], "is not a JSON file that can be read"),
     ],

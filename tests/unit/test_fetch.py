@@ -122,7 +122,7 @@ def test_what_kaggle_refuses_is_one_sentence_with_the_way_by_hand(fault, words, 
 def as_archive():
     buffer = io.BytesIO()
     arrays = {f"{part}_images": np.zeros((2, 28, 28), np.uint8) for part in ("train", "val", "test")}
-    np.savez(buffer, **arrays, **{f"{part}_labels": np.zeros((2, 1)) for part in ("train", "val", "test")})
+    np.savez(buffer, **arrays, **{f"{part}_labels": np.zeros((2, 1), np.uint8) for part in ("train", "val", "test")})
     return buffer.getvalue()
 
 

@@ -16,7 +16,7 @@ from trainer.cells import prepare
 from trainer.config import Cell, Settings
 from trainer.heads import fit_logistic
 from trainer.imbalance import IMBALANCE, Epoch, imbalance_for
-from trainer.losses import LOSSES, as_targets, loss_for, share_right
+from trainer.losses import as_targets, masked_bce, own_loss, share_right
 
 LABELS = np.repeat([0, 1, 2], [12, 5, 3])
 FINDINGS = np.array([[1, 0, np.nan], [1, np.nan, 0], [0, 0, 1], [1, 0, 0]], np.float32)
@@ -97,18 +97,18 @@ def test_logistic_regression_weighs_classes():
 def test_unknown_labels_change_no_loss_and_no_gradient():
     logits = torch.randn(4, 3, requires_grad=True)
     targets = as_targets(FINDINGS)
-    loss = LOSSES["masked-bce"].compute(logits, targets, None)
+    loss = masked_bce(logits, targets)
     loss.backward()
     known = ~np.isnan(FINDINGS)
     expected = F.binary_cross_entropy_with_logits(logits.detach()[known], targets[known])
     assert torch.isclose(loss.detach(), expected)
     assert (logits.grad[~known] == 0).all()
     assert (logits.grad[known] != 0).all()
-    nothing = LOSSES["masked-bce"].compute(logits, torch.full((4, 3), torch.nan), None)
+    nothing = masked_bce(logits, torch.full((4, 3), torch.nan))
     assert nothing.item() == 0
     assert share_right(torch.tensor([[5.0, -5, 5]]), torch.tensor([[1, 0, torch.nan]])) == 1
-    assert loss_for(FINDINGS).multilabel
-    assert not loss_for(LABELS).multilabel
+    assert own_loss(FINDINGS) == "masked-bce"
+    assert own_loss(LABELS) == "cross-entropy"
 
 
 def test_sampled_counts_are_recorded_and_the_variant_named(runs, tmp_path, class_folder):

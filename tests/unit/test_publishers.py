@@ -231,3 +231,36 @@ def test_the_full_chexpert_table_parses():
     assert int((counts["Pleural Effusion"] == 1).sum()) == 86_187
     assert int(counts["Pleural Effusion"].isna().sum()) == 11_628
     assert int((counts["No Finding"] == 1).sum()) == 22_381
+
+
+def test_medmnist_files_of_another_kind_are_refused_with_the_reason(root):
+    def archive(**changed):
+        arrays = {f"{part}_images": np.zeros((4, 28, 28), np.uint8) for part in ("train", "val", "test")}
+        arrays |= {f"{part}_labels": np.zeros((4, 1), np.uint8) for part in ("train", "val", "test")}
+        np.savez(root / "medmnist" / "breastmnist.npz", **arrays | changed)
+
+    (root / "medmnist").mkdir()
+    spec = DATASETS["breastmnist"]
+    for changed, reason in (
+        ({"val_labels": np.full((4, 1), 2, np.uint8)}, "val labels hold a number that stands for no class"),
+        ({"test_labels": np.zeros(4, np.uint8)}, "test labels are not 4 rows of 1 whole numbers"),
+        ({"train_labels": np.full((4, 1), np.nan)}, "train labels are not"),
+        ({"train_images": np.zeros((4, 28, 28, 3), np.uint8)}, "train images are not bytes along 3 axes"),
+    ):
+        archive(**changed)
+        with pytest.raises(DataUnavailable, match=reason):
+            list_images(spec)
+    archive()
+    path = root / "medmnist" / "breastmnist.npz"
+    whole = path.read_bytes()
+    encrypted = bytearray(whole)
+    for mark, offset in ((b"PK\x03\x04", 6), (b"PK\x01\x02", 8)):
+        at = -1
+        while (at := encrypted.find(mark, at + 1)) >= 0:
+            encrypted[at + offset] |= 1
+    path.write_bytes(encrypted)
+    with pytest.raises(DataUnavailable, match="encrypted"):
+        list_images(spec)
+    path.write_bytes(whole)
+    with pytest.warns(UserWarning, match="not the file that MedMNIST publishes"):
+        assert len(list_images(spec)) == 12
