@@ -6,6 +6,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+if "PYTEST_XDIST_WORKER" in os.environ:  # each process has a core of its own
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
 REQUIRED = os.environ.get("LOWSHOT_REQUIRE_DATA") == "1"
 
 

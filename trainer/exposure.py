@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import numpy as np
 
-from core.data import DATASETS
 from core.data.audit import find_copies
 from core.data.dataset import Dataset, scan
 from core.data.specs import find_dataset, is_present
@@ -27,11 +26,18 @@ def exposure(dataset: Dataset, weights: Weights) -> tuple[int, tuple[str, ...]]:
     if weights.kind != "own" or dataset.spec.path is None:
         return 0, ()
     card = read_card(find_own_encoder(weights.ref.split("/")[0], dataset.spec.name))
-    absent = [name for name in card["seen"] if not is_present(find_dataset(name))]
+    learnt_from = {part["set"]: part["images"] + part["held_out"] for part in card.get("corpus", ())}
+    absent: list[str] = []
     seen: set[int] = set()
-    for name in set(card["seen"]) - set(absent):
+    for name in card["seen"]:
+        if not is_present(find_dataset(name)):
+            absent.append(name)
+            continue
         with bar(f"comparing with {name}, which the medical encoder learnt from") as show:
-            seen |= set(np.unique(find_copies(scan(dataset.spec)[1], scan(DATASETS[name])[1], show).first).tolist())
+            listing, bank = scan(find_dataset(name), show)
+            seen |= set(np.unique(find_copies(scan(dataset.spec)[1], bank, show).first).tolist())
+        if len(listing) - len(bank.errors) < learnt_from.get(name, 0):
+            absent.append(name)
     if seen and not dataset.leaks_allowed:
         raise LeakFound(
             f"{len(seen)} of these images, {dataset.listing.ids[min(seen)]} among them, are copies of images that the "

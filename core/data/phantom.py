@@ -6,6 +6,7 @@ For tests, for a first run without any data, and for measuring whether heatmaps 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
@@ -85,6 +86,12 @@ def phantom_at(index: int) -> Phantom:
     return make_phantom(index, index % 2)
 
 
+@lru_cache(maxsize=2048)
+def _drawn(index: int) -> bytes:
+    """Kept, as every size and preparation asks for it again: drawing takes longer than all that comes after."""
+    return encode_png(phantom_at(index).pixels)
+
+
 def load(_: Path) -> Listing:
     """Lists the generated images; pixels are drawn when read."""
     parts = np.repeat(list(COUNTS), list(COUNTS.values()))
@@ -94,7 +101,7 @@ def load(_: Path) -> Listing:
         labels=np.arange(len(ids)) % 2,
         groups=ids,
         parts=parts,
-        read=lambda index: encode_png(phantom_at(index).pixels),
+        read=_drawn,
         stamp=f"phantom {_VERSION} {len(ids)} {SIDE}",
     )
 

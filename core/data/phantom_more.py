@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
@@ -49,6 +50,11 @@ def findings_of(index: int) -> np.ndarray:
     return np.random.default_rng([index, 7]).random(len(FINDINGS)) < PREVALENCE
 
 
+@lru_cache(maxsize=2048)
+def _drawn(index: int) -> bytes:
+    return encode_png(make_phantom_of_findings(index, findings_of(index))[0])
+
+
 def load_findings(_: Path) -> Listing:
     """Lists the generated images; of the training images' labels 15% are unknown."""
     parts = np.repeat(list(COUNTS), list(COUNTS.values()))
@@ -61,7 +67,7 @@ def load_findings(_: Path) -> Listing:
         labels=labels,
         groups=ids,
         parts=parts,
-        read=lambda index: encode_png(make_phantom_of_findings(index, findings_of(index))[0]),
+        read=_drawn,
         stamp=f"phantom-multilabel {_VERSION} {len(ids)}",
     )
 
