@@ -2,8 +2,8 @@
 
 A probabilistic principal component model (Tipping and Bishop 1999, doi:10.1111/1467-9868.00196) of the ImageNet
 encoder's embeddings of training images, small enough to lie beside the runs. Its threshold comes from training images
-that the model did not see; no label is used. Simple checks go before it: detail, colour, brightness. Where a turned,
-mirrored or inverted picture would fit much better than the picture itself, that is said as the reason.
+that the model did not see; no label is used. Simple checks go before it: detail, colour. A picture that would fit much
+better turned or inverted is refused with that as the reason; how much better, training images say too.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import threading
 import zipfile
 import zlib
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 
 import numpy as np
@@ -24,12 +24,14 @@ from core.data.preprocessing import PLAIN
 from core.data.transforms import normalise, to_unit
 from core.errors import CorruptRun
 from core.models import MODELS
+from core.models.classifier import Classifier
 from core.storage import write_atomically
+from core.types import ImageSpec
 
 FILE, ENCODER = "gate.npz", "imagenet-efficientnet-lite0"
 COMPONENTS, QUANTILE = 64, 0.99
 MIN_DETAIL, MIN_COLOUR = 6.0, 0.06
-_MARGIN = 0.9  # a turned picture must fit at least this much better to be named as the reason
+MOST_MARGIN = 0.9
 
 
 @dataclass(frozen=True)
@@ -44,6 +46,7 @@ class Gate:
         colour: share of training images that are in colour.
         images: how many were used.
         fingerprint: of the data set.
+        margin: a turned picture whose distance is below this share of the picture's own shows how it should be.
     """
 
     mean: np.ndarray
@@ -53,6 +56,7 @@ class Gate:
     colour: float
     images: int
     fingerprint: str
+    margin: float = MOST_MARGIN
 
     def distance(self, embeddings: np.ndarray) -> np.ndarray:
         """(N, D) -> (N,) root mean squared standardised distance; about 1 for a training image."""
@@ -79,12 +83,13 @@ class Admission:
     threshold: float
 
 
-def fit_gate(embeddings: np.ndarray, held: np.ndarray, colour: float, fingerprint: str) -> Gate:
-    """Fits the model to some training images and its threshold to others.
+def fit_gate(embeddings: np.ndarray, held: np.ndarray, others: np.ndarray, colour: float, fingerprint: str) -> Gate:
+    """Fits the model to some training images, and its threshold and margin to others.
 
     Args:
         embeddings: (N, D) of training images.
         held: (M, D) of training images of other patients.
+        others: (M, T, D) of the same, turned in each way.
         colour: share of colour images.
         fingerprint: of the data set.
     """
@@ -97,8 +102,10 @@ def fit_gate(embeddings: np.ndarray, held: np.ndarray, colour: float, fingerprin
     gate = Gate(
         pca.mean_.astype(np.float32), components.astype(np.float32), noise, 0.0, colour, len(embeddings), fingerprint
     )
-    threshold = float(np.quantile(gate.distance(held), QUANTILE))
-    return Gate(gate.mean, gate.components, noise, threshold, colour, len(embeddings), fingerprint)
+    own = gate.distance(held)
+    turned_best = gate.distance(others.reshape(-1, held.shape[1])).reshape(len(held), -1).min(axis=1)
+    margin = min(MOST_MARGIN, float(np.quantile(turned_best / own, 1 - QUANTILE)))
+    return replace(gate, threshold=float(np.quantile(own, QUANTILE)), margin=margin)
 
 
 def turned(image: Image.Image) -> dict[str, Image.Image]:
@@ -138,11 +145,10 @@ def admit(gate: Gate, image: Image.Image, embed: Callable[[list[Image.Image]], n
     distances = gate.distance(embed([image, *others.values()]))
     own = float(distances[0])
     best = int(distances[1:].argmin())
-    if own > gate.threshold:
-        if distances[1 + best] < own * _MARGIN and distances[1 + best] <= gate.threshold:
-            reasons.append(list(others)[best])
-        else:
-            reasons.append("It is unlike the images that the networks of this task learnt from.")
+    if distances[1 + best] < min(own * gate.margin, gate.threshold):
+        reasons.append(list(others)[best])
+    elif own > gate.threshold:
+        reasons.append("It is unlike the images that the networks of this task learnt from.")
     return Admission(not reasons, tuple(reasons), own, gate.threshold)
 
 
@@ -166,9 +172,15 @@ class Gatekeeper:
         return admit(self.gate, image, self._embed)
 
     def _embed(self, images: list[Image.Image]) -> np.ndarray:
-        pixels = np.stack([PLAIN.image(image, self._image.size, 3) for image in images])
-        with self._lock, torch.no_grad():
-            return self._model.embed(normalise(to_unit(pixels), self._image)).numpy()
+        with self._lock:
+            return embed(self._model, self._image, images)
+
+
+def embed(model: Classifier, spec: ImageSpec, images: list[Image.Image]) -> np.ndarray:
+    """Pictures -> (N, D) embeddings by an encoder on the CPU."""
+    pixels = np.stack([PLAIN.image(image, spec.size, 3) for image in images])
+    with torch.no_grad():
+        return model.embed(normalise(to_unit(pixels), spec)).numpy()
 
 
 def save_gate(folder: Path, gate: Gate) -> None:
@@ -204,4 +216,5 @@ def read_gate(folder: Path) -> Gate | None:
         colour=float(values["colour"]),
         images=int(values["images"]),
         fingerprint=str(values["fingerprint"]),
+        margin=float(values["margin"]),
     )

@@ -7,11 +7,12 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from PIL import Image
 
 from core.data.banks import Progress
 from core.data.dataset import Dataset
 from core.errors import BadRequest
-from core.gate import ENCODER, MIN_COLOUR, Gate, fit_gate, save_gate
+from core.gate import ENCODER, MIN_COLOUR, Gate, embed, fit_gate, save_gate, turned
 from core.models import MODELS
 from core.runtime import pick_device, runs_folder
 from trainer.curves import dataset_of
@@ -38,9 +39,18 @@ def make_gate(dataset: Dataset, device: torch.device, progress: Progress | None 
         raise BadRequest(f"An input gate needs training images of 20 groups at least; {len(groups)} are here.")
     spec = MODELS[ENCODER]
     images = dataset.bank(spec.image.size, progress).images
-    cache = EmbeddingCache(spec.build(2, "", 0), spec.image, dataset.fingerprint, len(dataset.listing), "none", device)
+    model = spec.build(2, "", 0).eval().requires_grad_(False)
+    cache = EmbeddingCache(model, spec.image, dataset.fingerprint, len(dataset.listing), "none", device)
     embeddings = cache.get(images[rows], rows, 0, progress)[:, 0]
-    return fit_gate(embeddings[~held], embeddings[held], _share_in_colour(images, rows), dataset.fingerprint)
+    others = []
+    for row in rows[held]:
+        ways = turned(Image.fromarray(np.squeeze(images[row].transpose(1, 2, 0))))
+        others.append(embed(model, spec.image, list(ways.values())))
+        if progress:
+            progress(len(others), int(held.sum()))
+    return fit_gate(
+        embeddings[~held], embeddings[held], np.stack(others), _share_in_colour(images, rows), dataset.fingerprint
+    )
 
 
 def _share_in_colour(images: np.ndarray, rows: np.ndarray) -> float:

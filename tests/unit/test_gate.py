@@ -18,10 +18,15 @@ SKIMAGE = ("astronaut", "camera", "coffee", "chelsea", "rocket", "brick", "grass
            "moon", "clock", "hubble_deep_field", "cell", "colorwheel", "horse", "checkerboard", "logo")  # fmt: skip
 
 
+def far(count, width):
+    """Embeddings of turned pictures, four each, that fit nothing."""
+    return np.full((count, 4, width), 100.0)
+
+
 def test_distance_is_the_mahalanobis_distance_of_the_fitted_model():
     spread = RANDOM.normal(size=(12, 12)) * np.r_[3, 2, 1.5, 1, np.full(8, 0.2)]
     points = (RANDOM.normal(size=(400, 12)) @ spread.T + 5).astype(np.float32)
-    gate = fit_gate(points, points[:50], 0.0, "f")
+    gate = fit_gate(points, points[:50], far(50, 12), 0.0, "f")
     from sklearn.decomposition import PCA
 
     count = len(gate.components)
@@ -35,12 +40,20 @@ def test_distance_is_the_mahalanobis_distance_of_the_fitted_model():
 
 def test_about_one_in_a_hundred_held_images_lies_beyond_the_threshold():
     points = RANDOM.normal(size=(2000, 30)).astype(np.float32)
-    gate = fit_gate(points[:1000], points[1000:], 0.0, "f")
+    gate = fit_gate(points[:1000], points[1000:], far(1000, 30), 0.0, "f")
     assert (gate.distance(points[1000:]) > gate.threshold).mean() == pytest.approx(0.01, abs=0.002)
 
 
+def test_where_turning_changes_little_it_must_fit_much_better_to_be_the_reason():
+    points = RANDOM.normal(size=(400, 12))
+    upright = fit_gate(points[:300], points[300:], far(100, 12), 0.0, "f")
+    lesions = fit_gate(points[:300], points[300:], points[300:, None] * np.full((4, 1), 0.5), 0.0, "f")
+    assert upright.margin == 0.9
+    assert lesions.margin == pytest.approx(0.5, abs=0.1)
+
+
 def test_a_gate_is_stored_and_read_again(tmp_path):
-    gate = fit_gate(RANDOM.normal(size=(300, 40)), RANDOM.normal(size=(50, 40)), 1.0, "print")
+    gate = fit_gate(RANDOM.normal(size=(300, 40)), RANDOM.normal(size=(50, 40)), far(50, 40), 1.0, "print")
     assert read_gate(tmp_path) is None
     save_gate(tmp_path, gate)
     again = read_gate(tmp_path)
@@ -63,7 +76,8 @@ DETAIL = Image.fromarray(RANDOM.integers(0, 256, (64, 64), dtype=np.uint8))
 
 @pytest.mark.parametrize(
     ("distances", "reason"),
-    [([1, 9, 9, 9, 9], None), ([3, 9, 9, 9, 9], "unlike the images"), ([3, 1, 9, 9, 9], "right side"),
+    [([1, 9, 9, 9, 9], None), ([1.5, 9, 9, 9, 1], "exchanged"), ([1, 9, 9, 0.95, 9], None),
+     ([3, 9, 9, 9, 9], "unlike the images"), ([3, 1, 9, 9, 9], "right side"),
      ([3, 9, 1, 9, 9], "left side"), ([3, 9, 9, 1, 9], "upside down"), ([3, 9, 9, 9, 1], "exchanged"),
      ([3, 2.9, 9, 9, 9], "unlike the images")],
 )  # fmt: skip
