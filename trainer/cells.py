@@ -153,7 +153,7 @@ def prepare(cell: Cell, dataset: Dataset, options: Mapping[str, Any] = _NO_OPTIO
     settings = settings_for(usual, strategy, options, labels, groups, classes)
     _check_augmentation(settings, dataset)
     steps = preparation(settings.preparation)
-    spec = replace(spec, image=steps.spec(spec.image))
+    spec = replace(spec, image=steps.spec(replace(spec.image, size=settings.side or spec.image.size)))
     sources = _sources(strategy, settings, spec, dataset, cell)
     check_judgeable(dataset)
     weights = weights_of(spec, dataset.spec.name)

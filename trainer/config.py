@@ -47,6 +47,7 @@ class Settings:
         outer_lr: peak rate of the outer loop.
         order: what the outer loop sees of the inner one: `second`, `first`, or `anil`, which adapts the head only.
         sources: data sets that tasks come from, joined by `+`; "" for all that are here and unrelated.
+        side: input size in pixels; 0 for the model's own.
     """
 
     epochs: int
@@ -80,6 +81,7 @@ class Settings:
     outer_lr: float = 0.0
     order: str = ""
     sources: str = ""
+    side: int = 0
 
     def stated(self) -> dict[str, Any]:
         """What differs from the defaults; a run is named by it, so that a setting added later renames no older run."""

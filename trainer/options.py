@@ -91,6 +91,7 @@ for _row in (
     Option("adapt_steps", int, "steps of the adaptation to the subset itself", 1),
     Option("outer_lr", float, "peak rate of the outer loop", 0, above=True),
     Option("order", str, "second, first (cheaper), or anil (adapts the head only)"),
+    Option("side", int, "input size in pixels of a network from scratch (default: the model's own)", 32),
     Option("sources", str, "data sets that tasks come from, joined by + (default: all here that are unrelated)"),
 ):
     OPTIONS.add(_row)

@@ -80,7 +80,7 @@ STRATEGIES.add(
         meaning="Every weight is learnt from the subset alone.",
         settings=Settings(epochs=60, min_steps=400, batch_size=32, lr=1e-3, weight_decay=1e-2, patience=20),
         fit=fit_scratch,
-        takes=NETWORK,
+        takes=(*NETWORK, "side"),
         head_only=False,
         alone=_by_patience,
     )

@@ -48,6 +48,7 @@ def untrained(monkeypatch, runs):
         ),
         (["--size", "4", "--label-smoothing", "2"], "at least 0 and below 1"),
         (["--size", "4", "--depth", "2"], "scratch does not take --depth; it takes --augment"),
+        (["--size", "4", "--side", "16"], "Expected --side to be a whole number of at least 32, but got 16."),
         (["--size", "4", "--inner-lr", "0.1"], "scratch does not take --inner-lr"),
         (["--size", "4", "--augment", "none", "--imbalance", "to-majority"], "name an augmentation that changes them"),
         (["--size", "4", "--loss", "masked-bce"], "Choose --loss cross-entropy or focal or auc-margin."),

@@ -13,6 +13,7 @@ from PIL import Image
 from core.checkpoints import open_store, read_predictions, read_run, read_weights
 from core.data import DATASETS
 from core.data.dataset import load_dataset
+from core.data.images import decode
 from core.data.listing import TEST, TRAIN, VALIDATION
 from core.data.phantom import phantom_at
 from core.data.preprocessing import preparation
@@ -137,6 +138,17 @@ def test_the_same_cell_gives_the_same_numbers(phantom, tmp_path):
     first, second = (train(small, "scratch-cnn", "scratch", 4, store=tmp_path / name) for name in "ab")
     assert read_run(first).run == read_run(second).run
     assert np.array_equal(read_predictions(first).logits, read_predictions(second).logits)
+
+
+def test_a_network_from_scratch_takes_another_size_and_answers_at_it(phantom, runs):
+    asked = {"side": 40, "epochs": 1, "min_steps": 1}
+    prepared = prepare(Cell("phantom", "scratch-cnn", "scratch", 5, 0), phantom, asked)
+    folder = run_cell(prepared, phantom, phantom.bank(40).images, "all", CPU, runs)
+    meta = read_run(folder)
+    assert (meta.size, meta.variant) == (40, "epochs=1, min_steps=1, side=40")
+    stored = read_predictions(folder).logits[0]
+    answer = Predictor(folder)([decode(phantom.listing.read(int(phantom.parts.test[0])))])[0]
+    assert np.allclose(answer.probabilities, probabilities_of(stored[None], meta.temperature, False)[0], atol=1e-3)
 
 
 def test_heads_fold_the_standardisation_away():
