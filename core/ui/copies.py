@@ -45,6 +45,11 @@ def within(spec: DatasetSpec, listing: Listing) -> None:
 def elsewhere(spec: DatasetSpec, listing: Listing) -> None:
     """Copies of other sets' images, by class and source."""
     st.subheader("Copies of other sets")
+    if spec.derived_from:
+        st.write(
+            f"This set is made of images of {words.escape(DATASETS[spec.derived_from].title)}, and counts as one with "
+            "it wherever sets must be kept apart, whether or not pixels still show it."
+        )
     others = comparable(spec)
     if not others:
         st.write("No other set of this kind of image is on this machine.")
