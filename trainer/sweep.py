@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from dataclasses import replace
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -21,6 +22,7 @@ from core.models import MODELS
 from core.models.classifier import Classifier
 from core.results import scores_of
 from core.runtime import describe_device
+from core.types import JudgedPart
 from trainer.cells import Prepared
 from trainer.config import Cell, Context, FitData, Fitted, Settings
 from trainer.course import predict_logits
@@ -91,7 +93,8 @@ def run_cell(
     model, fitted = train(prepared, data, prepared.settings, context)
     _round_to_half(model, fitted.keep)
     meta, validation = _operating_point(prepared.meta, fitted, data, dataset)
-    test = _predict_test(prepared, model, data, dataset, bank, device, progress)
+    ask = partial(_predict, prepared, model, data, dataset, bank, device, progress)
+    test, calibration = ask("test", dataset.parts.test), ask("calibration", dataset.parts.validation)
     scores = scores_of(meta, test)
     metrics, at_half = _rounded(measure(scores)), _rounded(measure(scores.at(0.5)))
     meta = replace(
@@ -108,7 +111,7 @@ def run_cell(
     kept = (
         keep == "all" or fitted.failed or (keep == "light" and 2 * sum(v.numel() for v in state.values()) < LIGHT_BYTES)
     )
-    folder = save_run(meta, validation, test, fitted.history, state if kept else None, store)
+    folder = save_run(meta, validation, test, fitted.history, state if kept else None, store, calibration)
     unfinished.remove()
     return folder
 
@@ -152,7 +155,7 @@ def _operating_point(meta: RunMeta, fitted: Fitted, data: FitData, dataset: Data
     return meta, validation
 
 
-def _predict_test(
+def _predict(
     prepared: Prepared,
     model: Classifier,
     data: FitData,
@@ -160,15 +163,20 @@ def _predict_test(
     bank: np.ndarray,
     device: torch.device,
     progress: Progress | None,
+    part: JudgedPart,
+    rows: np.ndarray,
 ) -> Predictions:
-    rows = dataset.parts.test
+    """Answers to images that nothing was fitted to. Calibration images serve conformal sets only: the validation part,
+    whose labels no other step reads.
+    """
     images = _Rows(bank, rows)
     if prepared.strategy.head_only:
         cache = embedding_cache(model, prepared.spec, data, prepared.settings, device)
         logits = logits_of(model.head.layers.cpu(), cache.get(images, rows, 0, progress)[:, 0])
     else:
         logits = predict_logits(model, images, prepared.spec.image, device, progress)
-    return Predictions(dataset.listing.ids[rows], dataset.parts.groups[rows], dataset.listing.labels[rows], logits)
+    listing = dataset.listing
+    return Predictions(listing.ids[rows], dataset.parts.groups[rows], listing.labels[rows], logits, part)
 
 
 class _Rows:

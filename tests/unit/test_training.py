@@ -18,6 +18,7 @@ from core.data.listing import TEST, TRAIN, VALIDATION
 from core.data.phantom import phantom_at
 from core.data.preprocessing import preparation
 from core.errors import BadRequest
+from core.evidence import conformal
 from core.metrics.calibration import probabilities_of
 from core.models import MODELS
 from core.models.classifier import mlp_layers
@@ -149,6 +150,18 @@ def test_a_network_from_scratch_takes_another_size_and_answers_at_it(phantom, ru
     stored = read_predictions(folder).logits[0]
     answer = Predictor(folder)([decode(phantom.listing.read(int(phantom.parts.test[0])))])[0]
     assert np.allclose(answer.probabilities, probabilities_of(stored[None], meta.temperature, False)[0], atol=1e-3)
+
+
+def test_conformal_sets_are_calibrated_on_images_that_serve_nothing_else(phantom, runs):
+    folder = train(phantom, "scratch-cnn", "scratch", 5, store=runs)
+    meta = read_run(folder)
+    stored = read_predictions(folder, "calibration")
+    learnt = phantom.listing.ids[phantom.subset(5, 0).indices]
+    assert sorted(stored.ids) == sorted(phantom.listing.ids[phantom.parts.validation])
+    assert not {*stored.ids} & {*learnt, *read_predictions(folder).ids}
+    fitted, _ = conformal((folder, meta), 0.9)
+    assert fitted.kind == "split"
+    assert sum(fitted.patients) == len(stored.ids)
 
 
 def test_heads_fold_the_standardisation_away():
