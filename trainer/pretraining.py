@@ -15,9 +15,9 @@ import torch
 
 from core.errors import BadRequest
 from core.models.lite0 import MEDICAL
-from core.models.own_encoders import WEIGHTS_FILE, relatives, save_own_encoder
+from core.models.own_encoders import CARD_FILE, WEIGHTS_FILE, card_text, read_card, relatives, save_own_encoder
 from core.runtime import describe_device, encoders_folder, library_versions, pick_device
-from core.storage import write_atomically
+from core.storage import canonical_json, write_atomically
 from trainer.corpus import JUDGE, CorpusPart, gather
 from trainer.judge import choose_strength, clustered_difference, embed, finding_scores, macro_auroc, transfer_auroc
 from trainer.pretrain import Recipe, as_record, imagenet_encoder
@@ -39,6 +39,12 @@ def pretrain(arguments: argparse.Namespace) -> int:
         name for name in TRANSFER_SETS if name not in recipe.sets and name not in relatives(arguments.target)
     )
     parts = gather(arguments.target, recipe.sets, others, recipe.size)
+    if not arguments.dry_run and (same := _same_corpus(folder.parent, recipe, parts[: len(recipe.sets)])):
+        _serve_too(same, arguments.target, parts[: len(recipe.sets)])
+        print(
+            f"The audit removes no image for {arguments.target}: {same.name} learnt from this very corpus, and serves."
+        )
+        return 0
     began = time.monotonic()
     encoder, history = train_by(recipe, parts[: len(recipe.sets)], device)
     record = {
@@ -63,6 +69,34 @@ def pretrain(arguments: argparse.Namespace) -> int:
     shutil.rmtree(waiting)
     print(f"Kept: {folder / WEIGHTS_FILE}")
     return 0
+
+
+def _same_corpus(root: Path, recipe: Recipe, corpus: list[CorpusPart]) -> Path | None:
+    """An encoder of the same recipe from the same corpus: no copy had to be removed from either."""
+    if any(count for part in corpus for count in part.removed.values()):
+        return None
+    for folder in sorted(root.iterdir()) if root.is_dir() else ():
+        if folder.name.startswith(".") or not (folder / CARD_FILE).exists():
+            continue
+        card = read_card(folder)
+        found = {
+            row["set"]: (row["images"], row["held_out"])
+            for row in card.get("corpus", ())
+            if not any(row["copies_removed"].values())
+        }
+        wanted = {part.spec.name: (len(part.train), len(part.validation) + len(part.test)) for part in corpus}
+        if found == wanted and canonical_json(card.get("recipe")) == canonical_json(as_record(recipe)):
+            return folder
+    return None
+
+
+def _serve_too(folder: Path, target: str, corpus: list[CorpusPart]) -> None:
+    """Writes into an encoder's card that it was audited against another target as well."""
+    card = read_card(folder)
+    card["left_out"] = sorted({*card["left_out"], *relatives(target)})
+    for row, part in zip(card["corpus"], corpus, strict=True):
+        row["copies_removed"] |= part.removed
+    write_atomically(folder / CARD_FILE, card_text(card))
 
 
 def _recipe(arguments: argparse.Namespace) -> Recipe:

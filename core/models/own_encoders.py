@@ -91,6 +91,11 @@ def load_own_encoder(model: str, dataset: str) -> dict[str, torch.Tensor]:
     return {key: value.float() if value.is_floating_point() else value for key, value in load_file(path).items()}
 
 
+def card_text(card: dict[str, Any]) -> bytes:
+    """A card as it is stored."""
+    return (json.dumps(card, indent=1, sort_keys=True) + "\n").encode()
+
+
 def save_own_encoder(folder: Path, state: dict[str, torch.Tensor], card: dict[str, Any]) -> None:
     """Writes weights in half precision and the card that names their hash; replaces an encoder there as a whole."""
     from safetensors.torch import save
@@ -102,7 +107,7 @@ def save_own_encoder(folder: Path, state: dict[str, torch.Tensor], card: dict[st
     }
     write_atomically(staging / WEIGHTS_FILE, save(half))
     stated = {**card, "sha256": sha256_of_file(staging / WEIGHTS_FILE)}
-    write_atomically(staging / CARD_FILE, (json.dumps(stated, indent=1, sort_keys=True) + "\n").encode())
+    write_atomically(staging / CARD_FILE, card_text(stated))
     staging.chmod(0o755)
     if folder.exists():
         old = staging.with_name(f"{staging.name}.old")

@@ -10,10 +10,11 @@ from core.data.listing import Listing
 from core.data.phantom import make_phantom
 from core.errors import DataUnavailable
 from core.models.lite0 import MEDICAL
-from core.models.own_encoders import find_own_encoder, load_own_encoder, read_card
+from core.models.own_encoders import find_own_encoder, load_own_encoder, read_card, save_own_encoder
 from trainer.corpus import JUDGE, CorpusPart, gather
 from trainer.judge import clustered_difference, macro_auroc
-from trainer.pretrain import Recipe, _averaged, imagenet_encoder, pretrain
+from trainer.pretrain import Recipe, _averaged, as_record, imagenet_encoder, pretrain
+from trainer.pretraining import _same_corpus, _serve_too
 
 
 def write_images(root, seeds, label):
@@ -65,6 +66,22 @@ def small_part():
     spec = replace(DATASETS[JUDGE], labels=("a", "b", "unknown"))
     bank = type("Bank", (), {"images": images})()
     return CorpusPart(spec, listing, bank, np.arange(64), none, none, {})
+
+
+@pytest.mark.parametrize(("copies", "serves"), [(0, True), (3, False)])
+def test_an_encoder_serves_another_target_where_nothing_had_to_be_removed(tmp_path, copies, serves):
+    recipe, part = Recipe(sets=(JUDGE,), epochs=2, size=32), replace(small_part(), removed={"ham10000": copies})
+    corpus = [{"set": JUDGE, "images": 64, "held_out": 0, "copies_removed": {"kermany": 0}}]
+    card = {"seen": [JUDGE], "left_out": ["kermany"], "licence": "", "corpus": corpus, "recipe": as_record(recipe)}
+    save_own_encoder(tmp_path / "without-kermany", {}, card)
+    found = _same_corpus(tmp_path, recipe, [part])
+    assert (found is not None) == serves
+    assert _same_corpus(tmp_path, replace(recipe, lr=1.0), [replace(part, removed={})]) is None
+    if serves:
+        _serve_too(found, "ham10000", [part])
+        after = read_card(found)
+        assert after["left_out"] == ["dermamnist", "ham10000", "kermany"]
+        assert after["corpus"][0]["copies_removed"] == {"ham10000": 0, "kermany": 0}
 
 
 def distance(first, second):
