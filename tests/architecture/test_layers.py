@@ -25,6 +25,7 @@ LAYERS = (
     (
         "core/explain/",
         "core/checkpoints/",
+        "core/jobs/",
         "core/predictor.py",
         "core/gate.py",
         "core/serving.py",
