@@ -7,13 +7,10 @@ import subprocess
 import sys
 from pathlib import Path
 
-from filelock import FileLock, Timeout
-
 from core.errors import BadRequest
 from core.jobs import records
 from core.jobs.records import Job
 from core.jobs.request import Request
-from core.jobs.worker import LOCK
 from core.runtime import PROJECT, jobs_folder
 from core.storage import write_atomically
 
@@ -83,18 +80,10 @@ class Queue:
     def wake(self) -> None:
         """Starts a worker where there is work and nobody does it."""
         unsettled = any(not records.stored(job.folder).is_over for job in self.jobs())
-        if not unsettled or self.is_worked_on():
+        if not unsettled or records.is_worked_on(self.folder):
             return
         with (self.folder / _WORKER_LOG).open("ab") as log:
             subprocess.Popen(
                 [sys.executable, "-m", "core.jobs.worker", str(self.folder)], cwd=PROJECT, stdin=subprocess.DEVNULL,
                 stdout=log, stderr=log, start_new_session=True,
             )  # fmt: skip
-
-    def is_worked_on(self) -> bool:
-        """Whether a worker is there."""
-        try:
-            with FileLock(self.folder / LOCK).acquire(timeout=0):
-                return False
-        except Timeout:
-            return True

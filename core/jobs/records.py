@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any, Literal, get_args
 
 import psutil
+from filelock import FileLock, Timeout
 
 from core.errors import BadRequest
 from core.jobs import events
@@ -24,6 +25,7 @@ from core.jobs.request import Request, from_record
 from core.storage import write_atomically
 
 REQUEST, STATE, PROGRESS, LOG, STOP = "request.json", "state.json", "progress.jsonl", "log.txt", "stop"
+LOCK = ".lock"  # beside the jobs, held by the worker
 Status = Literal["queued", "running", "done", "failed", "cancelled"]
 OVER: tuple[Status, ...] = ("done", "failed", "cancelled")
 _SAME_START = 2.0  # seconds by which the system's account of a start may differ from one reading to the next
@@ -121,17 +123,26 @@ def stored(folder: Path) -> Job:
 
 
 def read(folder: Path) -> Job:
-    """A job as it is: one whose process is gone while its files say that it runs has ended, whoever was to note it.
+    """A job as it is: one whose process is gone, and nobody is there to note it, has ended all the same.
 
     Raises:
         BadRequest: if its request is missing or damaged.
     """
     job = stored(folder)
-    if job.state.status == "running" and not is_alive(job.state):
+    if job.state.status == "running" and not is_alive(job.state) and not is_worked_on(folder.parent):
         job = stored(folder)  # it may have been noted in between
         if job.state.status == "running":
             return replace(job, state=ended(job, None, job.followed().last or job.state.began))
     return job
+
+
+def is_worked_on(jobs: Path) -> bool:
+    """Whether a worker runs the jobs of a folder: the system takes the lock from one that is dead."""
+    try:
+        with FileLock(jobs / LOCK).acquire(timeout=0):
+            return False
+    except Timeout:
+        return True
 
 
 def write_state(job: Job, state: State) -> Job:

@@ -25,7 +25,6 @@ from core.jobs import events, records
 from core.jobs.records import Job, State
 from core.runtime import PROJECT
 
-LOCK = ".lock"
 _WAIT = 3.0  # seconds for a worker that is just leaving
 _POLL = 0.2
 GRACE = 20.0  # seconds for a training to end by itself before it is killed
@@ -115,7 +114,7 @@ def _signal(state: State, number: signal.Signals) -> None:
 def main(jobs: Path) -> int:
     """Works unless another worker does."""
     try:
-        with FileLock(jobs / LOCK).acquire(timeout=_WAIT):
+        with FileLock(jobs / records.LOCK).acquire(timeout=_WAIT):
             work(jobs)
     except Timeout:
         return 0

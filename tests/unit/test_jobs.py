@@ -3,7 +3,6 @@
 import os
 import signal
 import time
-from contextlib import suppress
 
 import psutil
 import pytest
@@ -24,10 +23,12 @@ def place(class_folder, tmp_path, monkeypatch):
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
     folder = class_folder({"a": 20, "b": 20}, name="data/own")
     yield folder
-    for job in Queue().jobs():
-        with suppress(psutil.Error, ProcessLookupError):
-            if not job.is_over and records.is_alive(job.state):
-                os.killpg(job.state.pid, signal.SIGKILL)
+    left = [job for job in Queue().jobs() if not job.is_over]
+    for job in left:
+        Queue().cancel(job)
+    for job in left:
+        if records.is_alive(job.state):
+            os.killpg(job.state.pid, signal.SIGKILL)
 
 
 def request_for(folder, epochs, seeds=(0,)):
@@ -59,9 +60,9 @@ def test_two_jobs_take_turns_and_survive_whoever_started_them(place):
     running = wait_for(long, is_training)
     again = Queue()  # as after a restart of the app: nothing is known but what is on disk
     assert [job.state.status for job in again.jobs()] == ["running", "queued"]
-    assert again.is_worked_on()
+    assert records.is_worked_on(again.folder)
     followed = running.followed()
-    assert followed.title == "scratch-cnn scratch n=2 seed 0 epochs 100000, patience 0"
+    assert followed.title == "scratch-cnn scratch n=2 seed 0 epochs 100000"
     assert followed.epochs[1]["epoch"] == 1
     assert followed.epochs[1]["train_loss"] > 0
     assert (followed.runs_done, followed.runs_total) == (0, 1)
@@ -79,24 +80,17 @@ def test_two_jobs_take_turns_and_survive_whoever_started_them(place):
     assert [job.name for job in again.jobs()] == [long.name]
 
 
-def test_a_killed_training_is_failed_with_what_was_kept_and_goes_on(place):
-    job = Queue().ask(request_for(place, 3000))
+def test_a_killed_training_is_failed_goes_on_and_outlives_its_worker(place):
+    job = Queue().ask(request_for(place, 100_000))
     running = wait_for(job, is_training)
     os.kill(running.state.pid, signal.SIGKILL)
     failed = wait_for(job, lambda now: now.is_over)
     assert failed.state.status == "failed"
     assert "memory" in failed.state.why
-    assert "Traceback" not in failed.state.why
     reached = len(running.followed().epochs)
+
     second = wait_for(Queue().again(failed), is_training)
     assert len(second.followed().epochs) >= reached, "the epochs before the kill are not trained again"
-    Queue().cancel(second)
-    assert wait_for(second, lambda now: now.is_over).state.status == "cancelled"
-
-
-def test_a_killed_worker_is_replaced_and_its_training_taken_over(place):
-    job = Queue().ask(request_for(place, 100_000))
-    running = wait_for(job, is_training)
     workers = [
         process for process in psutil.process_iter(["cmdline"])
         if "core.jobs.worker" in (process.info["cmdline"] or ()) and str(Queue().folder) in process.info["cmdline"]
@@ -104,20 +98,7 @@ def test_a_killed_worker_is_replaced_and_its_training_taken_over(place):
     for worker in workers:
         worker.kill()
     psutil.wait_procs(workers, timeout=10)
-    assert records.read(job.folder).state.status == "running"
-    Queue().cancel(running)
-    ended = wait_for(job, lambda now: now.is_over)
-    assert ended.state.status == "cancelled"
-    assert not records.is_alive(running.state)
-
-
-def test_what_the_trainer_refuses_is_said_in_its_own_words(place):
-    job = Queue().ask(request_for(place, 2, seeds=(0,)))
-    bad = Queue().ask(Request(
-        title="x", dataset="kermani", models=("scratch-cnn",), strategies=("scratch",), sizes=(2,), seeds=(0,)
-    ))  # fmt: skip
-    Queue().cancel(job)
-    assert wait_for(job, lambda now: now.is_over).state.status == "cancelled"
-    failed = wait_for(bad, lambda now: now.is_over)
-    assert failed.state.status == "failed"
-    assert "Did you mean 'kermany'" in failed.state.why
+    assert records.read(second.folder).state.status == "running"
+    Queue().cancel(second)
+    assert wait_for(second, lambda now: now.is_over).state.status == "cancelled"
+    assert not records.is_alive(second.state)
