@@ -17,6 +17,8 @@ from core.gate import FILE as GATE_FILE
 from core.gate import Gatekeeper, read_gate
 from core.jobs.catalogue import Catalogue, ask_trainer
 from core.metrics import Estimate, Scores
+from core.models import MODELS
+from core.models.architecture import Architecture, architecture
 from core.predictor import Predictor
 from core.results import estimate, load_scores
 from core.runtime import runs_folder
@@ -108,6 +110,12 @@ def _estimates(
 ) -> dict[str, Estimate]:
     runs = [(Path(folder), meta) for folder, meta in zip(folders, _metas, strict=True)]
     return estimate(runs, finding=finding)
+
+
+@st.cache_data(max_entries=32, show_spinner="Reading the network's shape")
+def shape(model: str, classes: int) -> Architecture:
+    """The shape of a model with a head for some number of classes."""
+    return architecture(MODELS[model], classes)
 
 
 def listing(name: str) -> Listing:

@@ -170,18 +170,21 @@ def show_cost(
     costs = expected(store.metas(), pairs, sizes, seeds, dataset, device, is_variant)
     known = [cost for cost in costs if cost]
     there = sum(cost.seconds == 0 for cost in known)
-    said = f"**{len(costs)} runs**"
-    said += f", {there} of them in the store already" if there else ""
-    if len(known) == len(costs):
-        said += f". Expected time: **{in_words(sum(cost.seconds for cost in known))}**"
-    elif len(known) > there:
-        said += f". Expected time: {in_words(sum(cost.seconds for cost in known))} for {len(known) - there} of them; "
-        said += f"for the other {len(costs) - len(known)} it is **not known**, because no run like them is stored"
+    if there == len(costs):
+        st.write(f"**{there} runs**, all of them in the store already: there is nothing to train.")
+        return (0.0,) * there
+    said = f"**{len(costs)} runs**" + (f", {there} of them in the store already. " if there else ". ")
+    new, measured = len(costs) - there, len(known) - there
+    basis = f"measured on stored runs on {words.escape(device)}; reading a data set for the first time adds to it."
+    unknown = f"**not known**, because no run like them is stored on {words.escape(device)}."
+    total = in_words(sum(cost.seconds for cost in known))
+    if measured == new:
+        said += f"Expected time: **{total}**, {basis}"
+    elif measured:
+        said += f"Expected time: {total} for {measured} of them, {basis} For the other {new - measured} it is {unknown}"
     else:
-        said += f". Expected time of {len(costs) - there}: **not known**, because no run like them is stored"
-    st.write(
-        f"{said}. Measured on stored runs on {words.escape(device)}; reading a data set for the first time adds to it."
-    )
+        said += f"Expected time: {unknown}"
+    st.write(said)
     _table(pairs, costs, len(sizes) * len(seeds))
     return tuple(cost.seconds for cost in known) if len(known) == len(costs) else ()
 

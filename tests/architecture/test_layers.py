@@ -33,6 +33,7 @@ LAYERS = (
         "core/results.py",
         "core/evidence.py",
         "core/stages.py",
+        "core/cards/",
     ),
     ("core/ui/",),
 )
