@@ -9,6 +9,8 @@ from core.ui import cached, frame, job_panel, train_form, words
 
 frame.require(__file__)
 
+SHOWN = 20
+
 st.title("Train")
 st.write(
     "Train learning curves on a data set or on your own images. A job runs by itself: closing this page, or restarting "
@@ -72,5 +74,7 @@ new_job()
 
 if finished := [job for job in reversed(jobs) if job.is_over]:
     st.subheader("Over")
-    for job in finished:
+    for job in finished[:SHOWN]:
         job_panel.over(queue, job)
+    if len(finished) > SHOWN:
+        st.caption(f"{len(finished) - SHOWN} older jobs are not shown. Remove some to see them.")

@@ -129,6 +129,8 @@ def read(folder: Path) -> Job:
         BadRequest: if its request is missing or damaged.
     """
     job = stored(folder)
+    if job.state.status == "queued" and job.stopping:  # the worker will pass it over when its turn comes
+        return replace(job, state=replace(job.state, status="cancelled"))
     if job.state.status == "running" and not is_alive(job.state) and not is_worked_on(folder.parent):
         job = stored(folder)  # it may have been noted in between
         if job.state.status == "running":

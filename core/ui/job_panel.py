@@ -60,7 +60,7 @@ def live(queue: Queue, names: set[str]) -> None:
                 "Cancel", key=f"train_cancel_{job.name}", icon=":material/stop_circle:", disabled=job.stopping
             ):
                 queue.cancel(job)
-                st.rerun(scope="fragment")
+                st.rerun()
 
 
 def _under_way(job: Job) -> None:

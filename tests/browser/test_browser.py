@@ -17,6 +17,7 @@ PAGES = {
     "learning_curves": "Learning curves",
     "compare": "Compare",
     "data": "Data",
+    "models": "Model cards",
     "train": "Train",
 }
 ARTEFACTS = Path(os.environ.get("LOWSHOT_ARTEFACTS", ".cache/screenshots"))

@@ -9,13 +9,14 @@ from dataclasses import replace
 import psutil
 import pytest
 
-from core.errors import BadRequest
+from core.errors import BadRequest, LowshotError
 from core.jobs import events, records
-from core.jobs.catalogue import Catalogue
+from core.jobs.catalogue import Catalogue, ask_trainer
 from core.jobs.costs import Cost, cost_of, expected, time_left
 from core.jobs.queue import MOST_WAITING, Queue
 from core.jobs.records import State
 from core.jobs.request import Request, from_record, own_path, sizes_of
+from core.jobs.worker import work
 from tests.unit.test_checkpoints import example_meta
 from trainer import commands, progress
 from trainer.cli import main
@@ -119,6 +120,17 @@ def test_how_a_job_ended(job, code, told, stopping, status, said):
     state = records.ended(replace(job, stopping=stopping), code, 9.0)
     assert (state.status, state.kept, state.total) == (status, 1, 4)
     assert said in state.why
+
+
+def test_a_job_that_waits_is_cancelled_at_once(tmp_path, monkeypatch):
+    monkeypatch.setattr(Queue, "wake", lambda self: None)
+    queue = Queue(tmp_path / "jobs")
+    asked = queue.ask(REQUEST)
+    queue.cancel(asked)
+    assert queue.jobs()[0].state.status == "cancelled"
+    work(queue.folder)
+    assert records.stored(asked.folder).state.status == "cancelled"
+    assert not (asked.folder / records.LOG).exists(), "it was never started"
 
 
 def test_damaged_records_are_no_crash(job, tmp_path):
@@ -254,6 +266,12 @@ def test_time_left_weighs_runs_by_what_they_take():
     half = replace(followed, title="one", doing="one", unit="step", done=5, total=10)
     assert time_left(half, [], 10.0) == pytest.approx(10.0)
     assert time_left(replace(followed, runs_done=3), [1.0, 1.0, 8.0], 10.0) == 0.0
+
+
+def test_a_trainer_that_cannot_be_asked_is_said(monkeypatch):
+    monkeypatch.setattr("core.jobs.catalogue.sys.executable", "/nowhere/python")
+    with pytest.raises(LowshotError, match="does not say what it can do"):
+        ask_trainer()
 
 
 def test_the_trainer_says_what_can_be_chosen(capsys):
