@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import signal
 import tempfile
 import time
 from dataclasses import asdict, dataclass, replace
@@ -28,6 +29,10 @@ REQUEST, STATE, PROGRESS, LOG, STOP = "request.json", "state.json", "progress.js
 LOCK = ".lock"  # beside the jobs, held by the worker
 Status = Literal["queued", "running", "done", "failed", "cancelled"]
 OVER: tuple[Status, ...] = ("done", "failed", "cancelled")
+_SIGNALS = {
+    signal.SIGKILL: "The process was killed (SIGKILL): most often the system does that when memory runs out.",
+    signal.SIGBUS: "The process could not write what it had mapped into memory (SIGBUS): most often the disk is full.",
+}
 _SAME_START = 2.0  # seconds by which the system's account of a start may differ from one reading to the next
 
 
@@ -182,10 +187,8 @@ def is_alive(state: State) -> bool:
 def _why(code: int | None, followed: events.Followed) -> str:
     if followed.code is not None:
         return followed.why or "The program met an error that it does not know. The job's log.txt has the details."
-    if code == -9:
-        return "The process was killed (SIGKILL): most often the system does that when memory runs out."
     if code is not None and code < 0:
-        return f"The process was ended by signal {-code}."
+        return _SIGNALS.get(-code, f"The process was ended by signal {-code}.")
     if code is not None:
         return f"The process ended with code {code} before it could say why. The job's log.txt has the details."
     return "The process is gone without a word: it was killed, or the machine was restarted."

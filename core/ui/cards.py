@@ -184,6 +184,8 @@ def _judged(card: Mapping[str, Any]) -> None:
         st.subheader("What pretraining changed")
         st.write("AUROC of a logistic regression on embeddings, of the start and of the encoder.")
         st.dataframe(pd.DataFrame(rows), hide_index=True, width="stretch", alt="AUROC of start and encoder by data set")
+        if test and (change := test.get("difference")):
+            st.caption(f"On the NIH patients the encoder gains {change[0]:.3f} ({change[1]:.3f} to {change[2]:.3f}).")
         if worse := [row["Judged on"] for row in rows if row["Encoder"] < row["Start"]]:
             st.warning(f"On {words.escape(', '.join(worse))} it is worse than its start.")
 

@@ -107,6 +107,7 @@ def test_a_process_is_known_by_its_start_as_well(job):
         (130, [{"kind": "end", "code": 130, "why": "Interrupted."}], True, "cancelled", ""),
         (-9, [], True, "cancelled", ""),
         (-9, [], False, "failed", "memory runs out"),
+        (-7, [], False, "failed", "disk is full"),
         (-11, [], False, "failed", "signal 11"),
         (2, [{"kind": "end", "code": 2, "why": "The disk is full"}], False, "failed", "The disk is full"),
         (1, [{"kind": "end", "code": 1, "why": ""}], False, "failed", "log.txt"),
