@@ -29,7 +29,7 @@ REQUEST, STATE, PROGRESS, LOG, STOP = "request.json", "state.json", "progress.js
 LOCK = ".lock"  # beside the jobs, held by the worker
 Status = Literal["queued", "running", "done", "failed", "cancelled"]
 OVER: tuple[Status, ...] = ("done", "failed", "cancelled")
-_SIGNALS = {
+_SIGNALS: dict[int, str] = {
     signal.SIGKILL: "The process was killed (SIGKILL): most often the system does that when memory runs out.",
     signal.SIGBUS: "The process could not write what it had mapped into memory (SIGBUS): most often the disk is full.",
 }
