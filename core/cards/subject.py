@@ -85,7 +85,7 @@ def training_data(subject: Subject) -> dict[str, str]:
     counts = ", ".join(f"{label} {count:,}" for label, count in meta.sampled.items())
     size = f"{meta.train_size} a class" if meta.train_size else "all"
     return {
-        "Data set": meta.dataset_title + (" (synthetic)" if meta.synthetic else ""),
+        "Data set": meta.dataset_title,
         "Task": f"{meta.task}: {', '.join(meta.labels)}"
         + (f"; positive: {meta.labels[meta.positive]}" if meta.positive is not None else ""),
         "Labelled images": f"{meta.images:,} in all ({size}), drawn by seed {meta.seed}",
