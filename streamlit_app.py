@@ -10,5 +10,7 @@ frame.show(
         st.Page("pages/learning_curves.py", title="Learning curves", icon=":material/show_chart:"),
         st.Page("pages/compare.py", title="Compare", icon=":material/balance:"),
         st.Page("pages/data.py", title="Data", icon=":material/dataset:"),
+        st.Page("pages/models.py", title="Model cards", icon=":material/badge:"),
+        st.Page("pages/train.py", title="Train", icon=":material/model_training:"),
     ]
 )

@@ -48,6 +48,11 @@ def cache_folder() -> Path:
     return Path(os.environ.get("LOWSHOT_CACHE") or PROJECT / ".cache").expanduser().resolve()
 
 
+def jobs_folder() -> Path:
+    """Where jobs that the app started are kept: `LOWSHOT_JOBS`, else below the cache."""
+    return Path(os.environ.get("LOWSHOT_JOBS") or cache_folder() / "jobs").expanduser().resolve()
+
+
 def pick_device(name: str) -> torch.device:
     """The device to run on; `auto` takes CUDA where there is one.
 

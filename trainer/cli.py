@@ -8,13 +8,12 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from core.errors import LowshotError
 from core.runtime import DEVICES
 from trainer import options
+from trainer.endings import INTERRUPTED
 
 DEFAULT_SIZES = "10,25,50,100,200"
 DEFAULT_SEEDS = "0,1,2,3,4"
-INTERRUPTED = 130
 RULES = ("balanced", "sensitivity", "youden", "cost")
 FORMATS = ("onnx", "torch-export", "safetensors")
 
@@ -85,7 +84,8 @@ def build_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m trainer", description="Lowshot: what can few labels buy?")
     commands = parser.add_subparsers(dest="command", required=True)
 
-    commands.add_parser("list", help="data sets, models and strategies")
+    listed = commands.add_parser("list", help="data sets, models and strategies")
+    listed.add_argument("--json", action="store_true", help="print one JSON object a row, with its kind")
 
     run = commands.add_parser("run", help="train one cell of the comparison, or answer it from the store")
     _add_data(run)
@@ -267,15 +267,21 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """
     parsed = build_parser().parse_args(arguments)
     from trainer import commands
+    from trainer.endings import ending
+    from trainer.progress import tell
 
+    code, why = 1, ""
     try:
-        return commands.COMMANDS[parsed.command](parsed)
-    except LowshotError as error:
-        print(f"lowshot: {error}", file=sys.stderr)
-        return 2
+        code = commands.COMMANDS[parsed.command](parsed)
     except BrokenPipeError:  # who read the output has seen enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 0
-    except KeyboardInterrupt:
-        print("\nInterrupted. Finished runs are kept; the same command goes on from here.", file=sys.stderr)
-        return INTERRUPTED
+        code = 0
+    except BaseException as error:
+        known = ending(error)
+        if known is None:
+            raise
+        code, why = known
+        print(f"\n{why}" if code == INTERRUPTED else f"lowshot: {why}", file=sys.stderr)
+    finally:
+        tell("end", code=code, why=why)
+    return code

@@ -23,6 +23,7 @@ from core.runtime import pick_device
 from trainer.ablations import ablate
 from trainer.answers import find_run, predict
 from trainer.bench import bench
+from trainer.catalogue import catalogue
 from trainer.cells import strategies_of
 from trainer.curves import curve, run
 from trainer.datasets import audit, data_get, data_list
@@ -42,6 +43,10 @@ from trainer.weights import by_family, describe, state_of, weights_convert, weig
 
 def list_all(arguments: argparse.Namespace) -> int:
     """`list`."""
+    if arguments.json:
+        for entry in catalogue():
+            print(json.dumps(entry), flush=True)
+        return 0
     print("Data sets")
     for data in DATASETS.values():
         where = "generated" if data.synthetic else "present" if is_present(data) else "not on this machine"

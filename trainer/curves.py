@@ -26,7 +26,7 @@ from trainer.cells import Prepared, pairs_that_go, prepare, unfit
 from trainer.config import Cell
 from trainer.datasets import asked_for
 from trainer.options import asked as asked_of
-from trainer.progress import bar, say
+from trainer.progress import bar, say, tell
 from trainer.tables import print_runs
 
 
@@ -178,6 +178,7 @@ def answers(
             try:
                 prepared = prepare(cell, dataset, asked.options)
                 folder = folders.get(prepared.meta.run)
+                is_new = folder is None
                 if folder is None:
                     bank = bank_of(prepared, dataset)
                     keep = sweep.what_to_keep(keep_weights, cell, seeds, sizes)
@@ -189,11 +190,21 @@ def answers(
                 say(f"stopped: {asked.title}: {error} The rest of it is left out.")
                 continue
             meta = read_run(folder)
+            _tell_run(asked.title, meta, is_new)
             if meta.failed:
                 say(f"failed: {asked.title}: {meta.failed}")
             else:
                 yield place, folder, meta
         show(len(every), len(every))
+
+
+def _tell_run(title: str, meta: RunMeta, is_new: bool) -> None:
+    """Tells who follows of a run: what it is, whether it was trained just now, and how good it is."""
+    metrics = {METRICS[name].title: round(meta.metrics[name], 4) for name in ("auroc", "balanced_accuracy")}
+    tell(
+        "run", title=title, run=meta.run, trained=is_new, seconds=meta.seconds, failed=meta.failed, metrics=metrics,
+        model=meta.model, strategy=meta.strategy, train_size=meta.train_size, seed=meta.seed,
+    )  # fmt: skip
 
 
 def curve(arguments: argparse.Namespace) -> int:

@@ -12,6 +12,7 @@ from core.models.classifier import Classifier
 from core.types import ImageSpec
 from trainer.config import FitData, Settings
 from trainer.course import Course, NoNumberError
+from trainer.progress import tell
 from trainer.unfinished import Unfinished
 
 
@@ -64,6 +65,8 @@ def train_network(
         course.go_on(began)
     else:
         course.judge(0, hold_out, None, None)
+    for row in course.history:
+        tell("epoch", **row)
     failed = ""
     with torch.backends.cudnn.flags(enabled=True, deterministic=True, benchmark=False):
         while not (failed or course.is_over):
@@ -76,6 +79,7 @@ def train_network(
                 )
                 continue
             course.judge(course.done + 1, hold_out, loss, right)
+            tell("epoch", **course.history[-1])
             if unfinished:
                 unfinished.write(course.state())
     model.load_state_dict(course.best.state)

@@ -10,11 +10,15 @@ from core.checkpoints import RunMeta, Store, open_store
 from core.data.audit import Copies, find_copies
 from core.data.dataset import Dataset, load_dataset, scan
 from core.data.listing import Listing
+from core.data.own import own_images
 from core.data.sources import Source, copies_by_source
-from core.data.specs import find_dataset, find_folder, list_images
+from core.data.specs import DatasetSpec, find_dataset, find_folder, list_images
 from core.gate import FILE as GATE_FILE
 from core.gate import Gatekeeper, read_gate
+from core.jobs.catalogue import Catalogue, ask_trainer
 from core.metrics import Estimate, Scores
+from core.models import MODELS
+from core.models.architecture import Architecture, architecture
 from core.predictor import Predictor
 from core.results import estimate, load_scores
 from core.runtime import runs_folder
@@ -108,6 +112,12 @@ def _estimates(
     return estimate(runs, finding=finding)
 
 
+@st.cache_data(max_entries=32, show_spinner="Reading the network's shape")
+def shape(model: str, classes: int) -> Architecture:
+    """The shape of a model with a head for some number of classes."""
+    return architecture(MODELS[model], classes)
+
+
 def listing(name: str) -> Listing:
     """A data set's listing; its folder is read again when the files directly in it change, or after `forget_data`."""
     folder = find_folder(find_dataset(name)) or Path()
@@ -118,6 +128,22 @@ def listing(name: str) -> Listing:
 @st.cache_resource(max_entries=4, show_spinner="Reading the data set's folder")
 def _listing(name: str, folder: str, changed: int) -> Listing:
     return list_images(find_dataset(name))
+
+
+def own(path: Path) -> DatasetSpec:
+    """Own images as a row; read again when the folder, or the table, changes."""
+    return _own(str(path), path.stat().st_mtime_ns)
+
+
+@st.cache_resource(max_entries=8, show_spinner="Reading your images")
+def _own(path: str, changed: int) -> DatasetSpec:
+    return own_images(Path(path))
+
+
+@st.cache_resource(show_spinner="Asking the trainer what it can do")
+def catalogue() -> Catalogue:
+    """All that can be chosen of a training."""
+    return ask_trainer()
 
 
 @st.cache_resource(max_entries=2, show_spinner=False)

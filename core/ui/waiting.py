@@ -19,9 +19,7 @@ def bar(title: str) -> Iterator[Progress]:
 
     def show(done: int, total: int) -> None:
         left = (time.monotonic() - began) / max(1, done) * (total - done)
-        place.progress(
-            min(1.0, done / max(1, total)), f"{escape(title)}: {done:,} of {total:,}, {_in_words(left)} left"
-        )
+        place.progress(min(1.0, done / max(1, total)), f"{escape(title)}: {done:,} of {total:,}, {in_words(left)} left")
 
     try:
         yield show
@@ -29,5 +27,8 @@ def bar(title: str) -> Iterator[Progress]:
         place.empty()
 
 
-def _in_words(seconds: float) -> str:
+def in_words(seconds: float) -> str:
+    """A duration as a person would say it."""
+    if seconds >= 5400:
+        return f"about {seconds / 3600:.1f} h"
     return f"about {seconds / 60:.0f} min" if seconds >= 90 else f"about {seconds:.0f} s"

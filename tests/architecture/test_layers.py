@@ -25,6 +25,7 @@ LAYERS = (
     (
         "core/explain/",
         "core/checkpoints/",
+        "core/jobs/",
         "core/predictor.py",
         "core/gate.py",
         "core/serving.py",
@@ -32,6 +33,7 @@ LAYERS = (
         "core/results.py",
         "core/evidence.py",
         "core/stages.py",
+        "core/cards/",
     ),
     ("core/ui/",),
 )

@@ -12,7 +12,14 @@ from tests.browser.server import WIDTHS, browser, chromium, running, settle, who
 from tests.conftest import need
 
 pytestmark = pytest.mark.browser
-PAGES = {"diagnose": "Diagnose", "learning_curves": "Learning curves", "compare": "Compare", "data": "Data"}
+PAGES = {
+    "diagnose": "Diagnose",
+    "learning_curves": "Learning curves",
+    "compare": "Compare",
+    "data": "Data",
+    "models": "Model cards",
+    "train": "Train",
+}
 ARTEFACTS = Path(os.environ.get("LOWSHOT_ARTEFACTS", ".cache/screenshots"))
 
 
@@ -79,6 +86,55 @@ def test_uploads_good_and_bad_are_answered_with_heatmaps(opened, address):
     assert all(alternatives)
     assert sum("Grad-CAM" in text for text in alternatives) == 2
     page.close()
+
+
+def pick(page, label, text):
+    """Chooses an entry of a box by its label."""
+    box = page.get_by_role("combobox", name=label)
+    box.click()
+    box.fill(text)
+    box.press("Enter")
+    settle(page)
+
+
+def test_a_job_is_started_followed_through_a_reload_and_cancelled(opened, class_folder, tmp_path, monkeypatch):
+    for name in ("DATA", "RUNS", "JOBS"):
+        monkeypatch.setenv(f"LOWSHOT_{name}", str(tmp_path / name.lower()))
+    class_folder({"a": 20, "b": 20}, name="data/mine")
+    with running() as fresh:
+        page = opened.new_page(viewport={"width": 1280, "height": 900})
+        page.goto(f"{fresh}/train")
+        page.wait_for_selector("h2:has-text('New job'), h3:has-text('New job')", timeout=120_000)
+        settle(page)
+        page.get_by_text("My own images").click()
+        folder = page.locator("input[aria-label='Folder or CSV file']")
+        folder.fill("../runs")
+        folder.press("Enter")
+        page.get_by_text("Own images must lie there").wait_for(timeout=60_000)
+        folder.fill("mine")
+        folder.press("Enter")
+        page.get_by_text("2 classes").wait_for(timeout=60_000)
+        settle(page)
+        page.get_by_text("Augmentation, class imbalance and other settings").click()
+        pick(page, "Further settings", "Epochs")
+        page.locator("input[aria-label='Epochs']").fill("100000")
+        page.locator("input[aria-label='Epochs']").press("Enter")
+        settle(page)
+        page.get_by_role("button", name="Start").click()
+        page.get_by_text("is training").wait_for(timeout=120_000)
+        page.locator(".js-plotly-plot").first.wait_for(timeout=120_000)
+        page.reload()
+        page.locator(".js-plotly-plot").first.wait_for(timeout=120_000)
+        assert page.get_by_text("Loss, held out").count() == 1
+        ARTEFACTS.mkdir(parents=True, exist_ok=True)
+        for width in WIDTHS:
+            whole_page(page, width, ARTEFACTS / f"train-running-{width}.png")
+        page.get_by_role("button", name="Cancel").click()
+        page.get_by_text("· cancelled").wait_for(timeout=120_000)
+        settle(page)
+        assert page.get_by_role("button", name="Go on").count() == 1
+        assert page.locator("[data-testid=stException]").count() == 0
+        page.close()
 
 
 def test_a_link_to_a_set_shows_it(opened, address):

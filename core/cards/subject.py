@@ -1,0 +1,158 @@
+"""The facts of one run that a model card and the checklists are made of."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from core.checkpoints import RunMeta
+from core.data import DATASETS
+from core.data.specs import DatasetSpec, family_of, find_dataset
+from core.errors import CorruptRun, LowshotError
+from core.metrics import METRICS, Estimate
+from core.models import MODELS
+from core.models.own_encoders import read_card
+from core.runtime import encoders_folder
+
+SANITY_FILE = "sanity.json"
+_WIDE = 0.1  # width of a 95% interval from which a figure is called uncertain
+_FEW_SEEDS = 5
+
+
+@dataclass(frozen=True)
+class Subject:
+    """A run with what belongs to it.
+
+    Attributes:
+        meta: its record.
+        estimates: its metrics on the test images, with 95% intervals.
+        tests: test images.
+        seeds: runs of its series and size that are stored, itself included.
+        shape: its network in a sentence; "" where it cannot be described here.
+    """
+
+    meta: RunMeta
+    estimates: Mapping[str, Estimate]
+    tests: int
+    seeds: int
+    shape: str = ""
+
+    @property
+    def data(self) -> DatasetSpec | None:
+        """The data set's row; None for own images and for rows that no longer exist."""
+        try:
+            return find_dataset(self.meta.dataset)
+        except LowshotError:
+            return None
+
+    @property
+    def encoder_card(self) -> dict[str, Any] | None:
+        """The card of an encoder that this program pretrained; None for any other."""
+        if self.meta.encoder.get("kind") != "own":
+            return None
+        folder = encoders_folder() / self.meta.encoder["ref"]
+        try:
+            return read_card(folder) if folder.resolve().is_relative_to(encoders_folder()) else None
+        except LowshotError:
+            return None
+
+
+def what_it_saw(subject: Subject) -> str:
+    """What the encoder learnt from before this run, in sentences. What nobody names is not called unseen."""
+    meta, weights = subject.meta, subject.meta.encoder
+    if card := subject.encoder_card:
+        corpus = "; ".join(
+            f"{one['images']:,} images of {one['title']} ({one['licence']})" for one in card.get("corpus", ())
+        )
+        out = ", ".join(card["left_out"])
+        return f"It started from {card.get('start', 'weights not named')} and learnt from {corpus}. Left out: {out}."
+    if weights.get("kind") == "random":
+        return "Nothing: its weights were drawn at random."
+    if meta.model in MODELS and (seen := MODELS[meta.model].seen):
+        named = f"Its makers say that it saw {seen.named}."
+        return f"{named} What they do not name is not known to be unseen."
+    source = weights.get("source") or weights.get("ref") or "an unnamed source"
+    medical = "no medical images are named" if weights.get("kind") in ("package", "hub") else "what it saw is not known"
+    return f"{source}; {medical}."
+
+
+def training_data(subject: Subject) -> dict[str, str]:
+    """What the run learnt from and was judged on."""
+    meta, data = subject.meta, subject.data
+    counts = ", ".join(f"{label} {count:,}" for label, count in meta.sampled.items())
+    size = f"{meta.train_size} a class" if meta.train_size else "all"
+    return {
+        "Data set": meta.dataset_title,
+        "Task": f"{meta.task}: {', '.join(meta.labels)}"
+        + (f"; positive: {meta.labels[meta.positive]}" if meta.positive is not None else ""),
+        "Labelled images": f"{meta.images:,} in all ({size}), drawn by seed {meta.seed}",
+        "Shown in an epoch": counts or "not recorded",
+        "Classes that are short": ", ".join(meta.short) or "none",
+        "Test images": f"{subject.tests:,}",
+        "Kept together": data.group_key if data else "as the record's notes say",
+        "Licence of the data": (data.licence if data else "") or "not stated",
+        "Citation": (data.citation if data else "") or "not stated",
+        "Notes": " ".join(meta.notes) or "none",
+        "Subset, split, images": f"{meta.subset_hash[:12]}, {meta.split_hash[:12]}, {meta.fingerprint[:12]}",
+    }
+
+
+def operating_point(subject: Subject) -> dict[str, str]:
+    """From which probability the run decides, and how that was found."""
+    meta = subject.meta
+    if meta.multilabel:
+        rows = zip(meta.labels, meta.thresholds, strict=True)
+        decision = ", ".join(f"{label} from {threshold:.3f}" for label, threshold in rows)
+    elif meta.positive is not None:
+        decision = f"{meta.labels[meta.positive]} from a probability of {meta.threshold:.3f}"
+    else:
+        decision = "the likeliest class"
+    return {
+        "Decides for": decision,
+        "Temperature": f"{meta.temperature:.3f}",
+        "Chosen on": meta.selection or "nothing could be held out: 0.5, and probabilities as they are",
+    }
+
+
+def limits(subject: Subject) -> tuple[str, ...]:
+    """What a reader must know before trusting the run, each from its record."""
+    meta, data = subject.meta, subject.data
+    found = ["Research use only. It is not a medical device, and no answer of it may decide on a patient."]
+    if meta.synthetic:
+        found.append("Its images are drawn by the program. Its figures say nothing about patients.")
+    if meta.leaks:
+        found.append(f"Leaks were allowed: {meta.leaks} images have a copy, or their patient, in another part.")
+    found += list(data.caveats if data else ())
+    found.append(f"It was judged on {subject.tests:,} test images of one source. Other sources were not tested.")
+    if meta.short:
+        found.append(f"Too few training images of {', '.join(meta.short)}: these classes gave all they have.")
+    if wide := [METRICS[name].title for name, one in subject.estimates.items() if one.high - one.low > _WIDE]:
+        found.append(f"So few test images leave {', '.join(wide)} uncertain: 95% intervals wider than {_WIDE:g}.")
+    if subject.seeds < _FEW_SEEDS:
+        found.append(
+            f"Only {subject.seeds} stored seed(s): how much other training images would change is little known."
+        )
+    if meta.variant:
+        found.append(f"It is a variant ({meta.variant}) and not part of the comparison proper.")
+    if family_of(meta.dataset) in DATASETS:
+        found.append("Performance by age, sex or device is not recorded.")
+    return tuple(found)
+
+
+def sanity_checks(folder: Path) -> dict[str, str]:
+    """What was stored of checks of the run's heatmaps; nothing where none was stored.
+
+    Raises:
+        CorruptRun: if the file is damaged.
+    """
+    path = folder / SANITY_FILE
+    if not path.is_file() or path.is_symlink():
+        return {}
+    try:
+        found = json.loads(path.read_text())
+        return {str(name): f"{value:.3f}" if isinstance(value, float) else str(value) for name, value in found.items()}
+    except (OSError, ValueError, AttributeError) as error:
+        raise CorruptRun(f"{folder.name}/{SANITY_FILE} cannot be read ({error})") from None

@@ -1,0 +1,65 @@
+"""The items of TRIPOD+AI, in few words, and what a run's record answers.
+
+Reference: Collins et al. 2024, TRIPOD+AI statement, doi:10.1136/bmj-2023-078378.
+"""
+
+from __future__ import annotations
+
+from core.cards import answers
+from core.cards.items import Item
+
+_M, _R, _D, _O = "Methods", "Results", "Discussion", "Open science"
+TRIPOD = (
+    Item("1", "Title", "Development or evaluation, population and outcome", answers.technology),
+    Item("2", "Abstract", "As TRIPOD+AI for abstracts wants it"),
+    Item("3a", "Introduction", "Healthcare context and existing models"),
+    Item("3b", "Introduction", "Target population and intended use", answers.use),
+    Item("3c", "Introduction", "Known health inequalities"),
+    Item("4", "Introduction", "Objectives", answers.aim),
+    Item("5a", _M, "Sources of the data, and how representative they are", answers.source),
+    Item("5b", _M, "Dates of the data"),
+    Item("6a", _M, "Setting and centres"),
+    Item("6b", _M, "Eligibility criteria"),
+    Item("6c", _M, "Treatments received"),
+    Item("7", _M, "Preparation and quality of the data", answers.preprocessing),
+    Item("8a", _M, "Outcome and how it was assessed", answers.outcome),
+    Item("8b", _M, "Qualification of who assessed the outcome"),
+    Item("8c", _M, "Blinding of the assessment of the outcome"),
+    Item("9a", _M, "Choice of predictors", answers.predictors),
+    Item("9b", _M, "Definition and measurement of predictors"),
+    Item("9c", _M, "Qualification of who assessed predictors"),
+    Item("10", _M, "Sample size", answers.sample_size),
+    Item("11", _M, "Missing data", answers.missing),
+    Item("12a", _M, "How data were used for development and evaluation", answers.partitions),
+    Item("12b", _M, "How predictors were handled", answers.preprocessing),
+    Item("12c", _M, "Type of model, building and internal validation", answers.training),
+    Item("12d", _M, "Differences between clusters, such as hospitals"),
+    Item("12e", _M, "Measures of performance", answers.metrics),
+    Item("12f", _M, "Updating of the model", answers.updating),
+    Item("12g", _M, "How predictions are computed", answers.model),
+    Item("13", _M, "Class imbalance", answers.imbalance),
+    Item("14", _M, "Fairness"),
+    Item("15", _M, "Output and thresholds", answers.output),
+    Item("16", _M, "Differences between training and test data", answers.internal),
+    Item("17", _M, "Ethical approval"),
+    Item("18a", _O, "Funding"),
+    Item("18b", _O, "Conflicts of interest"),
+    Item("18c", _O, "Protocol"),
+    Item("18d", _O, "Registration"),
+    Item("18e", _O, "Availability of data", answers.availability),
+    Item("18f", _O, "Availability of code", answers.details),
+    Item("19", "Patients", "Involvement of patients and the public"),
+    Item("20a", _R, "Flow of participants", answers.numbers),
+    Item("20b", _R, "Characteristics of participants"),
+    Item("20c", _R, "Development against evaluation data"),
+    Item("21", _R, "Participants and events in each analysis", answers.numbers),
+    Item("22", _R, "The full model, to be used by others", answers.specification),
+    Item("23a", _R, "Performance with intervals", answers.performance),
+    Item("23b", _R, "Differences of performance between clusters"),
+    Item("24", _R, "Result of updating", answers.updating),
+    Item("25", _D, "Interpretation, fairness and comparison with others"),
+    Item("26", _D, "Limitations", answers.limitations),
+    Item("27a", _D, "Handling of poor or missing input"),
+    Item("27b", _D, "What users must know and do", answers.use),
+    Item("27c", _D, "Next steps of research"),
+)

@@ -1,0 +1,205 @@
+"""A job on disk: `request.json`, `state.json`, `progress.jsonl`, `log.txt` and, when it is to end, `stop`.
+
+Only the app writes requests and `stop`, only the worker writes states; all but the log and the progress are written as
+a whole or not at all.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import tempfile
+import time
+from dataclasses import asdict, dataclass, replace
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, Literal, get_args
+
+import psutil
+from filelock import FileLock, Timeout
+
+from core.errors import BadRequest
+from core.jobs import events
+from core.jobs.request import Request, from_record
+from core.storage import write_atomically
+
+REQUEST, STATE, PROGRESS, LOG, STOP = "request.json", "state.json", "progress.jsonl", "log.txt", "stop"
+LOCK = ".lock"  # beside the jobs, held by the worker
+Status = Literal["queued", "running", "done", "failed", "cancelled"]
+OVER: tuple[Status, ...] = ("done", "failed", "cancelled")
+_SIGNALS: dict[int, str] = {
+    signal.SIGKILL: "The process was killed (SIGKILL): most often the system does that when memory runs out.",
+    signal.SIGBUS: "The process could not write what it had mapped into memory (SIGBUS): most often the disk is full.",
+}
+_SAME_START = 2.0  # seconds by which the system's account of a start may differ from one reading to the next
+
+
+@dataclass(frozen=True)
+class State:
+    """How far a job is.
+
+    Attributes:
+        status: waiting, under way, or how it ended.
+        pid, started: the training's process: its number, and when that process started, by which a number that the
+            system gave away again is told apart.
+        began, ended: in seconds since 1970; 0 where it did not.
+        why: why it failed, in a sentence.
+        kept, total: runs in the store, of how many.
+    """
+
+    status: Status = "queued"
+    pid: int = 0
+    started: float = 0.0
+    began: float = 0.0
+    ended: float = 0.0
+    why: str = ""
+    kept: int = 0
+    total: int = 0
+
+
+@dataclass(frozen=True)
+class Job:
+    """A job as it is now.
+
+    Attributes:
+        folder: where it lies.
+        request: what was asked for.
+        state: how far it is.
+        stopping: whether it was asked to end.
+    """
+
+    folder: Path
+    request: Request
+    state: State
+    stopping: bool = False
+
+    @property
+    def name(self) -> str:
+        """The folder's name: when it was asked for."""
+        return self.folder.name
+
+    @property
+    def is_over(self) -> bool:
+        """Whether nothing more will happen."""
+        return self.state.status in OVER
+
+    def followed(self) -> events.Followed:
+        """Where its training is."""
+        return events.follow(events.read(self.folder / PROGRESS))
+
+
+def create(jobs: Path, request: Request) -> Job:
+    """Writes a new job, to wait its turn; the names of jobs are in the order in which they were asked for."""
+    jobs.mkdir(parents=True, exist_ok=True)
+    staging = Path(tempfile.mkdtemp(dir=jobs, prefix=".", suffix=".partial"))
+    try:
+        write_atomically(staging / REQUEST, json.dumps(request.record(), indent=1).encode())
+        staging.chmod(0o755)
+        while True:
+            folder = jobs / f"{datetime.now(UTC):%Y%m%d-%H%M%S-%f}"
+            if not folder.exists():
+                os.replace(staging, folder)
+                return Job(folder, request, State())
+            time.sleep(1e-4)
+    finally:
+        shutil.rmtree(staging, ignore_errors=True)
+
+
+def folders_of(jobs: Path) -> list[Path]:
+    """The folders of all jobs, the oldest first."""
+    if not jobs.is_dir():
+        return []
+    return sorted(path for path in jobs.iterdir() if path.name[0] != "." and path.is_dir() and not path.is_symlink())
+
+
+def stored(folder: Path) -> Job:
+    """A job as its files say.
+
+    Raises:
+        BadRequest: if its request is missing or damaged.
+    """
+    try:
+        request = from_record(json.loads((folder / REQUEST).read_text()))
+    except (OSError, ValueError) as error:
+        raise BadRequest(f"The job's record is damaged ({error}).") from None
+    return Job(folder, request, _state(folder), (folder / STOP).exists())
+
+
+def read(folder: Path) -> Job:
+    """A job as it is: one whose process is gone, and nobody is there to note it, has ended all the same.
+
+    Raises:
+        BadRequest: if its request is missing or damaged.
+    """
+    job = stored(folder)
+    if job.state.status == "queued" and job.stopping:  # the worker will pass it over when its turn comes
+        return replace(job, state=replace(job.state, status="cancelled"))
+    if job.state.status == "running" and not is_alive(job.state) and not is_worked_on(folder.parent):
+        job = stored(folder)  # it may have been noted in between
+        if job.state.status == "running":
+            return replace(job, state=ended(job, None, job.followed().last or job.state.began))
+    return job
+
+
+def is_worked_on(jobs: Path) -> bool:
+    """Whether a worker runs the jobs of a folder: the system takes the lock from one that is dead."""
+    try:
+        with FileLock(jobs / LOCK).acquire(timeout=0):
+            return False
+    except Timeout:
+        return True
+
+
+def write_state(job: Job, state: State) -> Job:
+    """Stores how far a job is."""
+    write_atomically(job.folder / STATE, json.dumps(asdict(state), indent=1).encode())
+    return replace(job, state=state)
+
+
+def ended(job: Job, code: int | None, when: float) -> State:
+    """How a job ended.
+
+    Args:
+        job: whose process is gone.
+        code: its exit code, negative for a signal; None where nobody was there to see it.
+        when: it ended.
+    """
+    followed = job.followed()
+    state = replace(job.state, ended=when, kept=followed.kept, total=followed.runs_total)
+    if code == 0 or (code is None and followed.code == 0):
+        return replace(state, status="done")
+    if job.stopping:
+        return replace(state, status="cancelled")
+    return replace(state, status="failed", why=_why(code, followed))
+
+
+def is_alive(state: State) -> bool:
+    """Whether the very process of a state still runs."""
+    try:
+        process = psutil.Process(state.pid)
+        return abs(process.create_time() - state.started) < _SAME_START and process.status() != psutil.STATUS_ZOMBIE
+    except (psutil.Error, ValueError):
+        return False
+
+
+def _why(code: int | None, followed: events.Followed) -> str:
+    if followed.code is not None:
+        return followed.why or "The program met an error that it does not know. The job's log.txt has the details."
+    if code is not None and code < 0:
+        return _SIGNALS.get(-code, f"The process was ended by signal {-code}.")
+    if code is not None:
+        return f"The process ended with code {code} before it could say why. The job's log.txt has the details."
+    return "The process is gone without a word: it was killed, or the machine was restarted."
+
+
+def _state(folder: Path) -> State:
+    try:
+        record: Any = json.loads((folder / STATE).read_text())
+        state = State(**record)
+    except FileNotFoundError:
+        return State()
+    except (OSError, TypeError, ValueError):
+        return State(status="failed", why="The job's record is damaged.")
+    return state if state.status in get_args(Status) else State(status="failed", why="The job's record is damaged.")

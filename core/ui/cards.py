@@ -1,0 +1,194 @@
+"""The parts of the Model cards page: facts as tables, a network's shape, figures with intervals, calibration, lists."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import streamlit as st
+
+from core.cards.checklists import GUIDELINES
+from core.cards.items import OPEN, answered, as_markdown
+from core.cards.subject import Subject, sanity_checks
+from core.checkpoints import RunMeta
+from core.errors import CorruptRun, LowshotError
+from core.metrics import METRICS, Estimate, Scores
+from core.metrics.reliability import chance_error
+from core.metrics.reliability import reliability as bins_of
+from core.models.diagram import alt_text, as_text, diagram, short
+from core.ui import cached, card_charts, charts, words
+from core.ui.tables import table
+
+
+def facts(rows: Mapping[str, str]) -> None:
+    """A table of facts; what comes from files is shown as it is."""
+    shown = {name: words.escape(value) for name, value in rows.items()}
+    st.table(pd.DataFrame({"": list(shown), "Fact": list(shown.values())}).set_index(""))
+
+
+def shape_in_words(model: str, classes: int) -> str:
+    """A network in a sentence; "" where it cannot be described here."""
+    try:
+        return alt_text(cached.shape(model, classes))
+    except LowshotError:
+        return ""
+
+
+def network(model: str, classes: int, trained: str, file: str) -> None:
+    """The drawing and the table of a network's stages, and how much of it was trained: `head`, `all` or "" (unsaid)."""
+    try:
+        found = cached.shape(model, classes)
+    except LowshotError as error:
+        st.info(words.escape(str(error)))
+        return
+    st.image(diagram(found), alt=alt_text(found), width="stretch")
+    st.caption(words.escape(alt_text(found)))
+    learns = f", of which this way of training learns {found.trainable(trained == 'head'):,}" if trained else ""
+    st.write(f"**{found.parameters:,} parameters**{learns}.")
+    rows = [
+        {
+            "Stage": one.name, "Output": as_text(one.shape), "Parameters": one.parameters,
+            "Multiply-adds": short(one.macs), "Layers": one.layers,
+        }
+        for one in found.stages
+    ]  # fmt: skip
+    table(pd.DataFrame(rows), "Stages of the network", file)
+
+
+def figures(meta: RunMeta, here: Mapping[str, Estimate], over: Mapping[str, Estimate], seeds: int) -> None:
+    """Every metric of the run with its interval, at 0.5, and as the mean over seeds."""
+    rows = [
+        {
+            "Metric": METRICS[name].title, "This run": one.value, "from": one.low, "to": one.high,
+            "At 0.5": meta.metrics_at_half.get(name), f"Mean over {seeds} seeds": over[name].value,
+            "mean from": over[name].low, "mean to": over[name].high,
+        }
+        for name, one in here.items()
+    ]  # fmt: skip
+    frame = pd.DataFrame(rows).round(4)
+    numbers = {name: st.column_config.NumberColumn(format="%.3f") for name in frame.columns if name != "Metric"}
+    st.dataframe(
+        frame, hide_index=True, width="stretch", height="content", column_config=numbers,
+        alt="Metrics on the test images with intervals",
+    )  # fmt: skip
+    st.caption(
+        f"On {next(iter(here.values())).n:,} test images, 95% intervals over them, patients drawn whole. The first "
+        "figures are at the run's operating point."
+    )
+
+
+def calibration(scores: Scores, measured: Estimate | None, key: str) -> None:
+    """The reliability diagram, and whether the error is more than chance would show."""
+    bins = bins_of(scores)
+    chance = chance_error(scores)
+    shown = [one for one in bins if one.n]
+    charts.draw(
+        card_charts.reliability(bins), key=key,
+        alt="Reliability diagram: " + "; ".join(
+            f"stated {one.stated:.2f}, came true {one.happened.value:.2f} of {one.n}" for one in shown
+        ),
+    )  # fmt: skip
+    if measured:
+        more = "more than" if measured.value > chance.high else "no more than"
+        st.write(
+            f"Expected calibration error **{measured.value:.3f}** ({measured.low:.3f} to {measured.high:.3f}): {more} "
+            f"the {chance.high:.3f} that perfectly calibrated probabilities of so many images reach by chance in 5% of "
+            "cases."
+        )
+    st.caption("Numbers: images in each range of probabilities. Bars: 95% intervals, images taken for independent.")
+
+
+def sanity(folder: Path) -> None:
+    """Stored checks of the heatmaps, or that there are none."""
+    try:
+        found = sanity_checks(folder)
+    except CorruptRun as error:
+        st.warning(words.escape(str(error)))
+        return
+    if found:
+        facts(found)
+    else:
+        st.write("No check of its heatmaps is stored with this run. Whether they depend on its weights is open.")
+
+
+def listed(sentences: Sequence[str]) -> None:
+    """Sentences as a list."""
+    st.markdown("\n".join(f"- {words.escape(one)}" for one in sentences))
+
+
+def checklist(subject: Subject) -> None:
+    """A reporting checklist with what the record answers; the rest is open."""
+    name = st.segmented_control(
+        "Guideline", list(GUIDELINES), default=next(iter(GUIDELINES)), required=True, key="models_guideline",
+        format_func=lambda one: GUIDELINES[one].title,
+    )  # fmt: skip
+    guideline = GUIDELINES[name]
+    rows = answered(guideline, subject)
+    known = sum(bool(answer) for _, answer in rows)
+    st.write(
+        f"**{known} of {len(rows)}** items are answered from the run's record. The others are open: a person has to "
+        f"answer them. {words.escape(guideline.citation)}; items in the words of this program, the published text "
+        "counts."
+    )
+    shown = [
+        {"Item": item.number, "Section": item.section, "Asks for": item.topic, "Answer": answer or OPEN}
+        for item, answer in rows
+    ]
+    st.dataframe(pd.DataFrame(shown), hide_index=True, width="stretch", alt=f"{guideline.title} with answers")
+    st.download_button(
+        "Download (Markdown)", as_markdown(guideline, subject), f"{name}-{subject.meta.run}.md", "text/markdown",
+        key=f"models_download_{name}",
+    )  # fmt: skip
+
+
+def encoder(card: Mapping[str, Any]) -> None:
+    """What is stored about an encoder that this program pretrained."""
+    facts({
+        "Started from": str(card.get("start", "not recorded")), "Licence": str(card["licence"]),
+        "Has seen": ", ".join(card["seen"]), "Left out, with copies": ", ".join(card["left_out"]),
+        "Made on": f"{card.get('device', 'not recorded')}, in {card.get('seconds', 0) / 60:.0f} minutes",
+        "SHA-256": str(card["sha256"]),
+    })  # fmt: skip
+    st.subheader("Training data")
+    corpus = [
+        {
+            "Set": one["title"], "Images": one["images"], "Held out": one.get("held_out"), "Licence": one["licence"],
+            "Citation": one.get("citation", ""),
+            "Copies removed": ", ".join(f"{name} {n}" for name, n in one.get("copies_removed", {}).items()),
+        }
+        for one in card.get("corpus", ())
+    ]  # fmt: skip
+    st.dataframe(pd.DataFrame(corpus), hide_index=True, width="stretch", alt="Sets that the encoder learnt from")
+    _judged(card)
+    if curve := card.get("training_curve"):
+        st.subheader("Training curve")
+        alt = f"Loss of the pretraining, from {curve[0]['loss']:.2f} to {curve[-1]['loss']:.2f}"
+        charts.draw(card_charts.pretraining(curve), key="models_pretraining", alt=alt)
+    if recipe := card.get("recipe"):
+        st.subheader("Recipe")
+        facts({name.replace("_", " ").capitalize(): _plain(value) for name, value in recipe.items()})
+
+
+def _judged(card: Mapping[str, Any]) -> None:
+    rows = []
+    if test := card.get("nih_test"):
+        rows.append({"Judged on": f"{test['images']:,} images of {test['patients']:,} NIH patients that it never saw",
+                     "Start": test["start"], "Encoder": test["encoder"]})  # fmt: skip
+    rows += [
+        {"Judged on": name, "Start": one["start"], "Encoder": one["encoder"]}
+        for name, one in card.get("transfer", {}).items()
+    ]
+    if rows:
+        st.subheader("What pretraining changed")
+        st.write("AUROC of a logistic regression on embeddings, of the start and of the encoder.")
+        st.dataframe(pd.DataFrame(rows), hide_index=True, width="stretch", alt="AUROC of start and encoder by data set")
+        if test and (change := test.get("difference")):
+            st.caption(f"On the NIH patients the encoder gains {change[0]:.3f} ({change[1]:.3f} to {change[2]:.3f}).")
+        if worse := [row["Judged on"] for row in rows if row["Encoder"] < row["Start"]]:
+            st.warning(f"On {words.escape(', '.join(worse))} it is worse than its start.")
+
+
+def _plain(value: Any) -> str:
+    return ", ".join(map(str, value)) if isinstance(value, list) else str(value)

@@ -1,0 +1,168 @@
+"""Jobs on the Train page: the one under way with its curve, those that wait, and those that are over."""
+
+from __future__ import annotations
+
+import time
+from datetime import datetime
+
+import pandas as pd
+import streamlit as st
+
+from core.errors import BadRequest
+from core.jobs.costs import time_left
+from core.jobs.events import STEPS, Followed
+from core.jobs.queue import Queue
+from core.jobs.records import LOG, Job
+from core.jobs.request import size_text
+from core.ui import charts, job_charts, words
+from core.ui.waiting import in_words
+
+STATES = {
+    "queued": (":material/schedule:", "waits"),
+    "running": (":material/play_circle:", "is training"),
+    "done": (":material/check_circle:", "done"),
+    "failed": (":material/error:", "failed"),
+    "cancelled": (":material/cancel:", "cancelled"),
+}
+_LINES = 14
+
+
+def heading(job: Job) -> None:
+    """What a job is, and how it stands."""
+    icon, said = STATES[job.state.status]
+    asked = job.request
+    said = "is being cancelled" if job.stopping and not job.is_over else said
+    st.markdown(f"{icon} **{words.escape(asked.title)}** · {said}")
+    parts = [
+        ", ".join(asked.models), ", ".join(asked.strategies), f"{', '.join(map(size_text, asked.sizes))} a class",
+        f"seeds {', '.join(map(str, asked.seeds))}",
+        *(f"{name} {value}" for name, value in asked.options.items()),
+    ]  # fmt: skip
+    st.caption(words.escape(" · ".join(parts)))
+
+
+def live(queue: Queue, names: set[str]) -> None:
+    """The jobs that are not over; once one of them is, the whole page is drawn anew."""
+    queue.wake()
+    jobs = [job for job in queue.jobs() if job.name in names]
+    if {job.name for job in jobs if not job.is_over} != names:
+        st.rerun(scope="app")
+    for place, job in enumerate(jobs):
+        with st.container(border=True):
+            heading(job)
+            if job.state.status == "running":
+                _under_way(job)
+            elif place:
+                st.caption(f"{place} before it. One job runs at a time.")
+            else:
+                st.caption("It starts in a moment.")
+            if st.button(
+                "Cancel", key=f"train_cancel_{job.name}", icon=":material/stop_circle:", disabled=job.stopping
+            ):
+                queue.cancel(job)
+                st.rerun()
+
+
+def _under_way(job: Job) -> None:
+    followed = job.followed()
+    elapsed = time.time() - job.state.began
+    left = time_left(followed, job.request.expected, elapsed)
+    if followed.runs_total:
+        st.progress(
+            min(1.0, followed.runs_done / followed.runs_total),
+            f"Run {min(followed.runs_done + 1, followed.runs_total)} of {followed.runs_total}",
+        )
+    if followed.total:
+        unit = {STEPS: "steps"}.get(followed.unit, f"{followed.unit}s")
+        st.progress(
+            min(1.0, followed.done / followed.total),
+            f"{words.escape(followed.doing)}: {followed.done:,} of {followed.total:,} {unit}",
+        )
+    elif not followed.runs_total:
+        st.caption("The trainer is starting; this takes some seconds.")
+    _figures(followed, elapsed, left)
+    if followed.epochs:
+        charts.draw(
+            job_charts.training_curve(followed.epochs), key=f"train_curve_{job.name}",
+            alt=job_charts.in_text(followed.epochs),
+        )  # fmt: skip
+    elif followed.title:
+        st.caption("This way of training has no epochs of its own to draw: a head on stored embeddings takes seconds.")
+    log(followed)
+
+
+def _figures(followed: Followed, elapsed: float, left: float | None) -> None:
+    last = followed.epochs[-1] if followed.epochs else {}
+    shown = {
+        "Epoch": str(last["epoch"]) if last else "–",
+        "Loss, learnt": _number(last.get("train_loss")),
+        "Loss, held out": _number(last.get("validation_loss")),
+        "Accuracy, held out": _number(last.get("validation_accuracy")),
+        "Time so far": in_words(elapsed).removeprefix("about "),
+        "Time left": in_words(left) if left is not None else "not known yet",
+    }
+    with st.container(horizontal=True):
+        for title, value in shown.items():
+            st.metric(title, value, width="content")
+
+
+def _number(value: float | None) -> str:
+    return "–" if value is None else f"{value:.3f}"
+
+
+def log(followed: Followed) -> None:
+    """The last of what the trainer said."""
+    if followed.texts:
+        lines = [f"{datetime.fromtimestamp(when):%H:%M:%S}  {text}" for when, text in followed.texts[-_LINES:]]
+        st.code("\n".join(lines), language=None, wrap_lines=True)
+
+
+def over(queue: Queue, job: Job) -> None:
+    """A job that is over: how it ended, what was kept, and what can be done about it."""
+    state = job.state
+    with st.container(border=True):
+        heading(job)
+        if state.status == "failed":
+            st.error(words.escape(state.why), icon=":material/error:")
+        kept = f"{state.kept} of {state.total} runs are in the store." if state.total else "No run was finished."
+        took = f" It took {in_words(state.ended - state.began)}." if state.began and state.ended > state.began else ""
+        st.write(kept + took)
+        with st.container(horizontal=True):
+            if state.status != "done" and st.button("Go on", key=f"train_again_{job.name}", icon=":material/resume:"):
+                _try(queue, job)
+            if state.kept:
+                st.page_link("pages/learning_curves.py", label="Learning curves", icon=":material/show_chart:")
+            if st.button("Remove", key=f"train_forget_{job.name}", icon=":material/delete:"):
+                queue.forget(job)
+                st.rerun()
+        if st.toggle("Runs and log", key=f"train_log_{job.name}"):
+            _details(job)
+
+
+def _try(queue: Queue, job: Job) -> None:
+    try:
+        queue.again(job)
+    except BadRequest as error:
+        st.error(words.escape(str(error)))
+        return
+    st.rerun()
+
+
+def _details(job: Job) -> None:
+    followed = job.followed()
+    if followed.runs:
+        rows = [
+            {
+                "Run": run.get("title"), "Trained now": "yes" if run.get("trained") else "was in the store",
+                "Seconds": run.get("seconds"), **run.get("metrics", {}),
+            }
+            for run in followed.runs
+        ]  # fmt: skip
+        st.dataframe(pd.DataFrame(rows), hide_index=True, width="stretch", alt="Finished runs of this job")
+    if followed.epochs:
+        charts.draw(
+            job_charts.training_curve(followed.epochs), key=f"train_curve_{job.name}",
+            alt=job_charts.in_text(followed.epochs),
+        )  # fmt: skip
+    log(followed)
+    st.caption(f"All that the trainer printed is in {words.escape(f'{job.name}/{LOG}')}, in the folder of jobs.")

@@ -1,0 +1,115 @@
+"""Model cards: what is known of every stored run and of every encoder that this program pretrained."""
+
+import streamlit as st
+
+from core.cards.subject import Subject, limits, operating_point, training_data, what_it_saw
+from core.errors import CorruptRun, LowshotError
+from core.models import MODELS
+from core.models.own_encoders import CARD_FILE, read_card
+from core.results import by_series
+from core.runtime import encoders_folder
+from core.ui import cached, cards, charts, frame, pickers, words
+
+frame.require(__file__)
+
+RUNS, ENCODERS = "Runs", "Encoders"
+
+st.title("Model cards")
+st.write("What is known of a model before it is trusted. What no record holds is listed as open.")
+kind = st.segmented_control("Show", [RUNS, ENCODERS], default=RUNS, required=True, key="models_kind")
+
+
+def runs() -> None:
+    """The card of one stored run."""
+    store = cached.store()
+    words.problems(store)
+    metas = pickers.comparable_runs(store, "models")
+    dataset, series = metas[0].dataset, by_series(metas)
+    left, middle, right = st.columns([3, 1, 1])
+    one = left.selectbox(
+        "Series", list(series), format_func=lambda name: charts.series_title(*name), key=f"models_series_{dataset}"
+    )
+    sizes = sorted({meta.train_size or 0 for meta in series[one]}, reverse=True)
+    size = middle.selectbox(
+        "Images per class", sizes, format_func=lambda n: str(n or "all"), key=f"models_size_{dataset}_{one}"
+    )
+    same = [meta for meta in series[one] if (meta.train_size or 0) == size]
+    meta = right.selectbox("Seed", same, format_func=lambda m: str(m.seed), key=f"models_seed_{dataset}_{one}_{size}")
+    folder = store.folder_of(meta.run)
+    finding = None
+    if meta.multilabel:
+        finding = st.selectbox(
+            "Finding", [None, *range(len(meta.labels))], key=f"models_finding_{dataset}",
+            format_func=lambda index: "All findings, mean" if index is None else meta.labels[index],
+        )  # fmt: skip
+    try:
+        scores = cached.scores(folder, meta)
+        here = cached.estimates([(folder, meta)], finding)
+        over = cached.estimates([(store.folder_of(m.run), m) for m in same], finding)
+    except (CorruptRun, LowshotError) as error:
+        st.error(words.escape(str(error)))
+        return
+    subject = Subject(meta, here, len(scores), len(same), cards.shape_in_words(meta.model, len(meta.labels)))
+    st.header(words.escape(charts.series_title(*one)))
+    st.caption(
+        f"Run {words.escape(meta.run)}, made {words.escape(meta.made)} on {words.escape(meta.device)} in "
+        f"{meta.seconds:.0f} s"
+    )
+    st.subheader("Known limits")
+    cards.listed(limits(subject))
+    st.subheader("Training data")
+    cards.facts(training_data(subject))
+    st.subheader("What the encoder has seen")
+    st.write(words.escape(what_it_saw(subject)))
+    st.caption(
+        f"Licence of its weights: {words.escape(meta.encoder.get('licence') or 'none: nothing was learnt before')}"
+    )
+    st.subheader("Operating point")
+    cards.facts(operating_point(subject))
+    st.subheader("Performance")
+    cards.figures(meta, here, over, len(same))
+    st.subheader("Calibration")
+    if meta.multilabel and finding is None:
+        st.info("Choose a finding to see whether its probabilities come true.")
+    else:
+        judged = scores.known_finding(finding) if finding is not None else scores
+        cards.calibration(judged, here.get("ece"), f"models_reliability_{meta.run}_{finding}")
+    st.subheader("Architecture")
+    cards.network(meta.model, len(meta.labels), meta.trained, f"{meta.run}-stages")
+    st.subheader("Sanity checks of heatmaps")
+    cards.sanity(folder)
+    st.subheader("Export")
+    if meta.has_weights:
+        st.write("As ONNX; `--format` has the other formats. What is written is read again and compared with the run.")
+        st.code(f"python -m trainer export {meta.run}", language=None)
+    else:
+        st.write("This run keeps no weights, so that it cannot be exported. The first seed of its size may.")
+    st.subheader("Reporting checklist")
+    cards.checklist(subject)
+
+
+def encoders() -> None:
+    """The card of an encoder that this program pretrained."""
+    folders = [path.parent for path in sorted(encoders_folder().glob(f"*/*/{CARD_FILE}")) if path.parent.name[0] != "."]
+    if not folders:
+        st.info("No encoder was pretrained here. Make one: `.venv/bin/python -m trainer pretrain`")
+        return
+    folder = st.selectbox(
+        "Encoder", folders, format_func=lambda path: f"{path.parent.name}, {path.name}", key="models_encoder"
+    )
+    try:
+        card = read_card(folder)
+    except LowshotError as error:
+        st.error(words.escape(str(error)))
+        return
+    st.header(words.escape(card.get("title", folder.parent.name)))
+    cards.encoder(card)
+    if folder.parent.name in MODELS:
+        st.subheader("Architecture")
+        cards.network(folder.parent.name, 2, "", f"{folder.parent.name}-stages")
+
+
+if kind == RUNS:
+    runs()
+else:
+    encoders()

@@ -1,0 +1,80 @@
+"""Train: choose what is to be learnt from how many images, start it as a process of its own, and follow it."""
+
+import streamlit as st
+
+from core.errors import BadRequest, LowshotError
+from core.jobs.queue import Queue
+from core.jobs.request import Request, sizes_of
+from core.ui import cached, frame, job_panel, train_form, words
+
+frame.require(__file__)
+
+SHOWN = 20
+
+st.title("Train")
+st.write(
+    "Train learning curves on a data set or on your own images. A job runs by itself: closing this page, or restarting "
+    "the app, does not end it."
+)
+
+queue = Queue()
+jobs = queue.jobs()
+if unfinished := {job.name for job in jobs if not job.is_over}:
+    st.subheader("Under way")
+    st.fragment(job_panel.live, run_every="1s")(queue, unfinished)
+
+st.subheader("New job")
+try:
+    catalogue = cached.catalogue()
+except LowshotError as error:
+    st.error(words.escape(str(error)))
+    st.stop()
+
+
+def new_job() -> None:
+    """The form: everything that a job is, what it will cost, and the button that starts it."""
+    data = train_form.pick_data()
+    if data is None:
+        return
+    models = train_form.pick_models(catalogue, data.spec)
+    strategies = train_form.pick_strategies(catalogue, models)
+    left, right = st.columns(2)
+    sizes = left.multiselect(
+        "Labelled images per class", train_form.SIZES, default=["10", "25"], accept_new_options=True,
+        key="train_sizes", help="How many the model may learn from. full: all training images.",
+    )  # fmt: skip
+    seeds = right.multiselect(
+        "Seeds", train_form.SEEDS, default=["0", "1"], key="train_seeds",
+        help="Each seed draws other images. Five or more are needed to compare families.",
+    )  # fmt: skip
+    options = train_form.pick_settings(catalogue, strategies)
+    try:
+        request = Request(
+            title=data.spec.title, dataset="" if data.folder else data.spec.name, folder=data.folder,
+            models=tuple(models), strategies=tuple(strategies), sizes=sizes_of(sizes),
+            seeds=tuple(sorted(map(int, seeds))), options=options,
+        )  # fmt: skip
+        request.check()
+        if not (pairs := catalogue.pairs(models, strategies)):
+            raise BadRequest("None of these models goes with any of these ways of training. Choose another.")
+    except BadRequest as error:
+        st.info(words.escape(str(error)))
+        return
+    seconds = train_form.show_cost(cached.store(), pairs, request.sizes, request.seeds, data.spec.name, bool(options))
+    if st.button("Start", type="primary", icon=":material/play_arrow:", key="train_start"):
+        try:
+            queue.ask(Request(**{**vars(request), "expected": seconds}))
+        except (BadRequest, OSError) as error:
+            st.error(words.escape(str(error)))
+            return
+        st.rerun()
+
+
+new_job()
+
+if finished := [job for job in reversed(jobs) if job.is_over]:
+    st.subheader("Over")
+    for job in finished[:SHOWN]:
+        job_panel.over(queue, job)
+    if len(finished) > SHOWN:
+        st.caption(f"{len(finished) - SHOWN} older jobs are not shown. Remove some to see them.")

@@ -1,0 +1,83 @@
+"""The Model cards page: runs of every kind of task, encoders, and with nothing there."""
+
+import json
+import shutil
+
+import pytest
+
+from core.models.own_encoders import CARD_FILE
+from core.runtime import PROJECT
+from tests.app.test_pages import open_page, texts
+
+
+def test_without_results_it_says_what_to_do(tmp_path, monkeypatch):
+    app = open_page("models", tmp_path / "empty", monkeypatch)
+    assert not app.exception
+    assert "python -m trainer curve" in texts(app)
+
+
+def test_the_card_of_a_run(phantom_runs, monkeypatch):
+    app = open_page("models", phantom_runs, monkeypatch)
+    assert not app.exception
+    said = texts(app)
+    for part in ("drawn by the program", "Only 2 stored seed", "**93,506 parameters**, of which this way of training "
+                 "learns 93,506", "Expected calibration error", "No check of its heatmaps"):  # fmt: skip
+        assert part in said.replace("\\", "")
+    assert app.code[0].value.startswith("python -m trainer export scratch-cnn-scratch-n5-s0")
+    metrics = next(frame.value for frame in app.dataframe if "Metric" in frame.value)
+    assert ((metrics["from"] <= metrics["This run"]) & (metrics["This run"] <= metrics["to"])).all()
+    series = next(box for box in app.selectbox if box.label == "Series")
+    series.select_index(1).run()
+    assert not app.exception
+    assert "2,562 of" not in texts(app)
+    app.segmented_control(key="models_guideline").set_value("tripod-ai").run()
+    assert not app.exception
+    assert set(app.dataframe[-1].value["Answer"]) > {"open"}
+
+
+def test_findings_are_judged_one_by_one(findings_runs, monkeypatch):
+    app = open_page("models", findings_runs, monkeypatch)
+    assert not app.exception
+    assert "Choose a finding" in texts(app)
+    app.selectbox(key="models_finding_phantom-multilabel").set_value(1).run()
+    assert not app.exception
+    assert "Expected calibration error" in texts(app)
+
+
+def test_damaged_runs_and_checks_are_named(phantom_runs, tmp_path, monkeypatch):
+    store = tmp_path / "store"
+    shutil.copytree(phantom_runs, store)
+    folder = next(store.glob("phantom/scratch-cnn-scratch-n5-s0*"))
+    (folder / "sanity.json").write_text("[")
+    app = open_page("models", store, monkeypatch)
+    assert not app.exception
+    assert "cannot be read" in texts(app)
+    (folder / "sanity.json").write_text(json.dumps({"check <b>": 0.5}))
+    app.run()
+    assert not app.exception
+    (folder / "run.json").write_text("{")
+    app.run()
+    assert not app.exception
+    assert folder.name in texts(app)
+
+
+def test_the_card_of_a_shipped_encoder(tmp_path, monkeypatch):
+    app = open_page("models", tmp_path / "empty", monkeypatch)
+    app.segmented_control(key="models_kind").set_value("Encoders").run()
+    assert not app.exception
+    assert "it is worse than its start" in texts(app)
+    assert app.dataframe[0].value["Images"].tolist() == [11029]
+
+
+@pytest.mark.parametrize("card", [None, "{", '{"seen": []}'])
+def test_encoders_that_are_not_there_or_damaged(card, tmp_path, monkeypatch):
+    shipped = PROJECT / "checkpoints" / "encoders" / "medical-efficientnet-lite0" / "without-kermany"
+    if card is not None:
+        folder = tmp_path / "encoders" / "medical-efficientnet-lite0" / shipped.name
+        folder.mkdir(parents=True)
+        (folder / CARD_FILE).write_text(card)
+    monkeypatch.setattr("core.runtime.encoders_folder", lambda: tmp_path / "encoders")
+    app = open_page("models", tmp_path / "empty", monkeypatch)
+    app.segmented_control(key="models_kind").set_value("Encoders").run()
+    assert not app.exception
+    assert ("No encoder was pretrained" if card is None else CARD_FILE) in texts(app).replace("\\", "")

@@ -1,0 +1,178 @@
+"""The Train page: choosing, what it costs, starting, and jobs in every state. Nothing is trained here."""
+
+import json
+import sys
+import time
+from dataclasses import asdict, replace
+
+import psutil
+import pytest
+
+from core.jobs import records
+from core.jobs.catalogue import Catalogue
+from core.jobs.queue import Queue
+from core.jobs.records import State
+from core.jobs.request import Request
+from tests.app.test_pages import open_page, texts
+from trainer.catalogue import catalogue as rows
+
+REQUEST = Request(
+    title="Own [x](y)", dataset="phantom", models=("scratch-cnn",), strategies=("scratch",), sizes=(3,), seeds=(0, 1),
+    expected=(30.0, 30.0),
+)  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def catalogue():
+    """What the trainer says, without the process that the page asks."""
+    return Catalogue(rows())
+
+
+@pytest.fixture
+def queue(tmp_path, monkeypatch, catalogue):
+    """An empty queue at which nobody works."""
+    monkeypatch.setenv("LOWSHOT_JOBS", str(tmp_path / "jobs"))
+    monkeypatch.setattr(Queue, "wake", lambda self: None)
+    monkeypatch.setattr("core.ui.cached.catalogue", lambda: catalogue)
+    return Queue()
+
+
+def put(queue, state, *events, request=REQUEST):
+    job = records.create(queue.folder, request)
+    (job.folder / records.STATE).write_text(json.dumps(asdict(state)))
+    lines = [{"time": time.time(), **event} for event in events]
+    (job.folder / records.PROGRESS).write_text("".join(json.dumps(line) + "\n" for line in lines))
+    return job
+
+
+def running():
+    here = psutil.Process()
+    return State("running", here.pid, here.create_time(), began=time.time() - 30)
+
+
+def button(app, label):
+    return next(one for one in app.button if one.label == label)
+
+
+def test_a_job_is_chosen_and_put_into_the_queue(queue, phantom_runs, monkeypatch):
+    app = open_page("train", phantom_runs, monkeypatch)
+    assert not app.exception
+    app.selectbox(key="train_dataset").set_value("phantom").run()
+    assert "synthetic" in texts(app)
+    models = next(one for one in app.multiselect if one.label == "Models")
+    models.set_value(["scratch-cnn"]).run()
+    app.multiselect(key="train_sizes").set_value(["3", "5"]).run()
+    assert "**4 runs**, all of them in the store" in texts(app)
+    app.multiselect(key="train_sizes").set_value(["3", "5", "full"]).run()
+    assert "Expected time: **not known**" in texts(app)
+    app.multiselect(key="train_sizes").set_value(["3", "4"]).run()
+    assert "**4 runs**, 2 of them in the store already. Expected time: **about" in texts(app)
+    app.multiselect(key="train_more").set_value(["epochs"]).run()
+    app.number_input(key="train_set_epochs").set_value(7).run()
+    app.multiselect(key="train_set_augment").set_value(["horizontal-flip", "noise"]).run()
+    app.selectbox(key="train_set_imbalance").set_value("oversample").run()
+    assert "shown again until" in texts(app)
+    assert "**4 runs**. Expected time: **about" in texts(app)
+    button(app, "Start").click().run()
+    assert not app.exception
+    (job,) = queue.jobs()
+    assert job.request.argv()[3:] == [
+        "curve", "--dataset=phantom", "--models=scratch-cnn", "--strategies=scratch", "--sizes=3,4", "--seeds=0,1",
+        "--augment=horizontal-flip+noise", "--imbalance=oversample", "--epochs=7",
+    ]  # fmt: skip
+    assert len(job.request.expected) == 4
+    assert "waits" in texts(app)
+    assert sys.executable == job.request.argv()[0]
+
+
+def test_own_images_are_taken_from_below_a_data_root_only(queue, class_folder, tmp_path, monkeypatch):
+    folder = class_folder({"well": 4, "ill": 4}, name="data/mine")
+    monkeypatch.setenv("LOWSHOT_DATA", str(tmp_path / "data"))
+    app = open_page("train", tmp_path / "runs", monkeypatch)
+    app.segmented_control(key="train_kind").set_value("My own images").run()
+    assert not app.exception
+    assert all(one.label != "Start" for one in app.button)
+    for bad in ("/etc", "../jobs", "nothing"):
+        app.text_input(key="train_folder").set_value(bad).run()
+        assert not app.exception
+        assert "Own images must lie there" in texts(app)
+    app.text_input(key="train_folder").set_value("mine").run()
+    assert not app.exception
+    assert "2 classes, ill, well" in texts(app)
+    assert "not known" in texts(app)
+    button(app, "Start").click().run()
+    assert queue.jobs()[0].request.folder == str(folder)
+
+
+def test_what_does_not_go_together_is_said(queue, tmp_path, monkeypatch):
+    app = open_page("train", tmp_path / "runs", monkeypatch)
+    app.multiselect(key="train_seeds").set_value([]).run()
+    assert "at least one seed" in texts(app)
+    app.multiselect(key="train_seeds").set_value(["0"]).run()
+    strategies = next(one for one in app.multiselect if one.label == "Ways of training")
+    strategies.set_value([]).run()
+    assert "at least one way of training" in texts(app)
+    assert not app.exception
+    assert all(one.label != "Start" for one in app.button)
+
+
+def test_the_job_under_way_is_shown_and_cancelled(queue, tmp_path, monkeypatch):
+    epochs = [
+        {"kind": "epoch", "epoch": n, "train_loss": None if n == 0 else 0.5, "validation_loss": 0.6,
+         "validation_accuracy": 0.75} for n in range(4)
+    ]  # fmt: skip
+    job = put(
+        queue, running(), {"kind": "bar", "title": "curve", "unit": "run", "done": 1, "total": 2},
+        {"kind": "begin", "title": "one", "unit": "step"}, *epochs,
+        {"kind": "bar", "title": "one", "unit": "step", "done": 5, "total": 10}, {"kind": "say", "text": "a note"},
+    )  # fmt: skip
+    waiting = put(queue, State())
+    app = open_page("train", tmp_path / "runs", monkeypatch)
+    assert not app.exception
+    assert "is training" in texts(app)
+    assert "[x](y)" not in texts(app)
+    shown = {one.label: one.value for one in app.metric}
+    assert [shown[name] for name in ("Epoch", "Loss, learnt", "Loss, held out", "Accuracy, held out")] == [
+        "3", "0.500", "0.600", "0.750",
+    ]  # fmt: skip
+    assert shown["Time left"].startswith("about")
+    assert "a note" in app.code[0].value
+    assert "1 before it" in texts(app)
+    app.button(key=f"train_cancel_{job.name}").click().run()
+    assert not app.exception
+    assert "is being cancelled" in texts(app)
+    assert (job.folder / records.STOP).exists()
+    assert not (waiting.folder / records.STOP).exists()
+
+
+def test_jobs_that_are_over_say_how_and_go_on(queue, tmp_path, monkeypatch):
+    run = {"kind": "run", "title": "one", "trained": True, "seconds": 3.0, "failed": "", "metrics": {"AUROC": 0.9}}
+    put(queue, State("done", began=1.0, ended=91.0, kept=2, total=2), run)
+    failed = put(queue, State("failed", began=1.0, ended=5.0, why="The disk is full. <b>", kept=1, total=2), run)
+    gone = replace(running(), started=1.0)
+    put(queue, gone)
+    app = open_page("train", tmp_path / "runs", monkeypatch)
+    assert not app.exception
+    assert "2 of 2 runs are in the store. It took about 90 s" in texts(app).replace("2 min", "90 s")
+    assert "The disk is full" in texts(app)
+    assert "gone without a word" in texts(app)
+    app.toggle(key=f"train_log_{failed.name}").set_value(True).run()
+    assert not app.exception
+    assert app.dataframe[-1].value["AUROC"].tolist() == [0.9]
+    app.button(key=f"train_again_{failed.name}").click().run()
+    assert not app.exception
+    assert [job.state.status for job in queue.jobs()][-1] == "queued"
+    app.button(key=f"train_forget_{failed.name}").click().run()
+    assert not failed.folder.exists()
+
+
+def test_a_trainer_that_does_not_answer_is_said(queue, tmp_path, monkeypatch):
+    from core.errors import LowshotError
+
+    def fail():
+        raise LowshotError("The trainer does not say what it can do")
+
+    monkeypatch.setattr("core.ui.cached.catalogue", fail)
+    app = open_page("train", tmp_path / "runs", monkeypatch)
+    assert not app.exception
+    assert "does not say" in texts(app)

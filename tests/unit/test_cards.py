@@ -1,0 +1,105 @@
+"""Model cards and checklists: made of records alone, and open where these do not say."""
+
+import json
+from dataclasses import replace
+
+import pytest
+
+from core.cards.checklists import GUIDELINES
+from core.cards.items import answered, as_markdown
+from core.cards.subject import SANITY_FILE, Subject, limits, operating_point, sanity_checks, training_data, what_it_saw
+from core.checkpoints import open_store
+from core.errors import CorruptRun
+from core.metrics import Estimate
+from core.runtime import PROJECT
+from tests.unit.test_checkpoints import example_meta
+
+MEASURED = {"auroc": Estimate(0.9, 0.88, 0.92, 624), "specificity": Estimate(0.7, 0.6, 0.8, 624)}
+
+
+@pytest.fixture(scope="module")
+def shipped():
+    """The shipped runs of one size, by model."""
+    store = open_store(PROJECT / "checkpoints")
+    return {
+        meta.model: meta
+        for meta in store.metas("kermany")
+        if meta.train_size == 200 and meta.seed == 0 and meta.strategy in ("scratch", "frozen")
+    }
+
+
+def subject(meta, **other):
+    return Subject(meta, **{"estimates": MEASURED, "tests": 624, "seeds": 5, "shape": "A network.", **other})
+
+
+def test_every_shipped_kind_of_run_says_what_its_encoder_saw(shipped):
+    saw = {name: what_it_saw(subject(meta)) for name, meta in shipped.items()}
+    assert "ImageNet" in saw["imagenet-efficientnet-lite0"]
+    assert "11,029 images of NIH ChestX-ray14" in saw["medical-efficientnet-lite0"]
+    assert "Left out: kermany, pneumoniamnist" in saw["medical-efficientnet-lite0"]
+    assert saw["scratch-cnn"] == saw["control-random-frozen"] == "Nothing: its weights were drawn at random."
+
+
+def test_a_card_of_a_shipped_run(shipped):
+    one = subject(shipped["medical-efficientnet-lite0"])
+    rows = training_data(one)
+    assert rows["Licence of the data"] == "CC BY 4.0"
+    assert rows["Labelled images"] == "400 in all (200 a class), drawn by seed 0"
+    assert rows["Test images"] == "624"
+    assert operating_point(one)["Decides for"].startswith("Pneumonia from a probability of 0.")
+    said = " ".join(limits(one))
+    assert "Children of one hospital" in said
+    assert "leave Specificity uncertain" in said
+    assert "seed(s)" not in said
+
+
+def test_limits_name_what_makes_a_run_doubtful():
+    meta = replace(
+        example_meta("x"), synthetic=True, leaks=3, short=("Yes",), variant="augment=none", dataset="own-mine-abc123"
+    )
+    said = " ".join(limits(subject(meta, seeds=1)))
+    for part in ("drawn by the program", "Leaks were allowed: 3", "Too few training images of Yes", "Only 1 stored",
+                 "augment=none"):  # fmt: skip
+        assert part in said
+    assert subject(meta).data is None
+    assert training_data(subject(meta))["Licence of the data"] == "not stated"
+
+
+def test_third_parties_encoders_are_never_called_unseen(shipped):
+    meta = replace(
+        shipped["imagenet-efficientnet-lite0"], model="medical-medsiglip",
+        encoder={"kind": "hub", "ref": "google/medsiglip-448", "source": "Google"},
+    )  # fmt: skip
+    assert "not known to be unseen" in what_it_saw(subject(meta))
+    gone = replace(meta, model="gone", encoder={"kind": "file", "ref": "x.safetensors"})
+    assert "what it saw is not known" in what_it_saw(subject(gone))
+    outside = replace(meta, encoder={"kind": "own", "ref": "../../.."})
+    assert subject(outside).encoder_card is None
+
+
+@pytest.mark.parametrize("name", GUIDELINES)
+def test_every_item_is_answered_or_open(name, shipped):
+    guideline = GUIDELINES[name]
+    numbers = [item.number for item in guideline.items]
+    assert len(set(numbers)) == len(numbers)
+    wanted = [str(n) for n in range(1, 45 if name == "claim-2024" else 28)]
+    assert list(dict.fromkeys(number.rstrip("abcdefg") for number in numbers)) == wanted
+    one = subject(shipped["medical-efficientnet-lite0"])
+    found = {item.topic: answer for item, answer in answered(guideline, one)}
+    assert found["Funding"] == ""
+    assert any("0.900 (0.880 to 0.920)" in answer for answer in found.values())
+    text = as_markdown(guideline, one)
+    known = sum(map(bool, found.values()))
+    assert f"{known} of {len(numbers)} items are answered" in text
+    assert text.count("| **open** |") == len(numbers) - known > 0
+    assert all(line.count("|") - line.count("\\|") == 5 for line in text.splitlines() if line.startswith("|"))
+
+
+def test_checks_of_heatmaps_are_read_where_they_are_stored(tmp_path):
+    assert sanity_checks(tmp_path) == {}
+    (tmp_path / SANITY_FILE).write_text(json.dumps({"rank correlation after randomisation": 0.03125, "n": 16}))
+    assert sanity_checks(tmp_path) == {"rank correlation after randomisation": "0.031", "n": "16"}
+    for damaged in ("[1]", "{"):
+        (tmp_path / SANITY_FILE).write_text(damaged)
+        with pytest.raises(CorruptRun, match="cannot be read"):
+            sanity_checks(tmp_path)

@@ -1,0 +1,104 @@
+"""Jobs as real processes: started, followed, ended, killed, queued, and found again by whoever looks next."""
+
+import os
+import signal
+import time
+
+import psutil
+import pytest
+
+from core.checkpoints import open_store
+from core.jobs import records
+from core.jobs.queue import Queue
+from core.jobs.request import Request
+
+PATIENCE = 120  # seconds until a test gives up
+
+
+@pytest.fixture
+def place(class_folder, tmp_path, monkeypatch):
+    """A data root with own images, and folders for runs and jobs; what still runs at the end is ended."""
+    for name in ("DATA", "RUNS", "JOBS", "CACHE"):
+        monkeypatch.setenv(f"LOWSHOT_{name}", str(tmp_path / name.lower()))
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    folder = class_folder({"a": 20, "b": 20}, name="data/own")
+    yield folder
+    left = [job for job in Queue().jobs() if not job.is_over]
+    for job in left:
+        Queue().cancel(job)
+    for job in left:
+        if records.is_alive(job.state):
+            os.killpg(job.state.pid, signal.SIGKILL)
+
+
+def request_for(folder, epochs, seeds=(0,)):
+    return Request(
+        title="Own", folder=str(folder), models=("scratch-cnn",), strategies=("scratch",), sizes=(2,), seeds=seeds,
+        options={"epochs": epochs, "min_steps": 0, "patience": 0},
+    )  # fmt: skip
+
+
+def wait_for(job, condition):
+    until = time.monotonic() + PATIENCE
+    while time.monotonic() < until:
+        Queue().wake()
+        now = records.read(job.folder)
+        if condition(now):
+            return now
+        if now.is_over:
+            break
+        time.sleep(0.1)
+    raise AssertionError(f"{records.read(job.folder)}\n{(job.folder / records.LOG).read_text()}")
+
+
+def is_training(job):
+    return job.state.status == "running" and len(job.followed().epochs) > 2
+
+
+def test_two_jobs_take_turns_and_survive_whoever_started_them(place):
+    long, short = Queue().ask(request_for(place, 100_000)), Queue().ask(request_for(place, 2, seeds=(0, 1)))
+    running = wait_for(long, is_training)
+    again = Queue()  # as after a restart of the app: nothing is known but what is on disk
+    assert [job.state.status for job in again.jobs()] == ["running", "queued"]
+    assert records.is_worked_on(again.folder)
+    followed = running.followed()
+    assert followed.title == "scratch-cnn scratch n=2 seed 0 epochs 100000"
+    assert followed.epochs[1]["epoch"] == 1
+    assert followed.epochs[1]["train_loss"] > 0
+    assert (followed.runs_done, followed.runs_total) == (0, 1)
+
+    again.cancel(running)
+    stopped = wait_for(long, lambda job: job.is_over)
+    assert (stopped.state.status, stopped.state.kept, stopped.state.total) == ("cancelled", 0, 1)
+    assert "Interrupted" in stopped.followed().why
+    done = wait_for(short, lambda job: job.is_over)
+    assert (done.state.status, done.state.kept, done.state.total) == ("done", 2, 2)
+    assert [run["trained"] for run in done.followed().runs] == [True, True]
+    assert len(open_store().runs) == 2
+    assert done.state.began >= stopped.state.ended - 1
+    again.forget(done)
+    assert [job.name for job in again.jobs()] == [long.name]
+
+
+def test_a_killed_training_is_failed_goes_on_and_outlives_its_worker(place):
+    job = Queue().ask(request_for(place, 100_000))
+    running = wait_for(job, is_training)
+    os.kill(running.state.pid, signal.SIGKILL)
+    failed = wait_for(job, lambda now: now.is_over)
+    assert failed.state.status == "failed"
+    assert "memory" in failed.state.why
+    reached = len(running.followed().epochs)
+
+    second = wait_for(Queue().again(failed), is_training)
+    assert len(second.followed().epochs) >= reached, "the epochs before the kill are not trained again"
+    workers = [
+        process for process in psutil.process_iter(["cmdline"])
+        if "core.jobs.worker" in (process.info["cmdline"] or ()) and str(Queue().folder) in process.info["cmdline"]
+    ]  # fmt: skip
+    for worker in workers:
+        worker.kill()
+    psutil.wait_procs(workers, timeout=10)
+    assert records.read(second.folder).state.status == "running"
+    Queue().cancel(second)
+    assert wait_for(second, lambda now: now.is_over).state.status == "cancelled"
+    assert not records.is_alive(second.state)
