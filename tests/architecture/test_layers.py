@@ -32,6 +32,7 @@ LAYERS = (
         "core/results.py",
         "core/evidence.py",
         "core/stages.py",
+        "core/operated.py",
     ),
     ("core/ui/",),
 )
