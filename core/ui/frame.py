@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING
 import streamlit as st
 from PIL import Image
 
+from core.ui import pickers
+
 if TYPE_CHECKING:
     from streamlit.navigation.page import StreamlitPage
 
@@ -35,7 +37,6 @@ def require(file: str) -> None:
 
 def show(pages: list[StreamlitPage]) -> None:
     """Draws the frame and runs the page that was asked for; the first page is where "/" leads."""
-    st.set_page_config(page_title="Lowshot", page_icon=_icon(), layout="wide")
 
     def start() -> None:
         st.switch_page(pages[0])
@@ -43,6 +44,9 @@ def show(pages: list[StreamlitPage]) -> None:
     # A default page answers at "/" only; with a hidden one in front, "/diagnose" is a link as good as any.
     hidden = st.Page(start, title="Lowshot", default=True, visibility="hidden")
     chosen = st.navigation([hidden, *pages], position="top")
+    name = "Lowshot" if chosen == hidden else f"{chosen.title} · Lowshot"
+    st.set_page_config(page_title=name, page_icon=_icon(), layout="wide")
+    pickers.keep_choices()
     st.session_state[_FRAMED] = True
     if wanted := st.session_state.pop(_WANTED, None):
         page, parameters = wanted
