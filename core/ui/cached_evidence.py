@@ -12,7 +12,7 @@ from core.checkpoints import read_history
 from core.draws import drawn_run
 from core.errors import BadRequest
 from core.evidence import Judged, SeedTests
-from core.metrics import METRICS, measure
+from core.metrics import METRICS, Estimate, measure
 from core.metrics.comparisons import Difference
 from core.metrics.conformal import Conformal, Coverage
 from core.metrics.curves import Fit
@@ -173,14 +173,18 @@ def _judged(key: str, _run: Run, target: int | None) -> Judged:
     return evidence.judged(_run, target=target)
 
 
-def conformal(run: Run, level: float, target: int | None) -> tuple[Conformal, Coverage]:
-    """Conformal sets of a run and their coverage."""
-    return _conformal(key_of([run]), run, level, target)
+def conformal(
+    runs: Sequence[Run], level: float, target: int | None
+) -> tuple[list[tuple[Conformal, Coverage]], list[Estimate]]:
+    """Conformal sets of each run, and their mean coverage of each class."""
+    return _conformal(key_of(runs), runs, level, target)
 
 
-@st.cache_data(max_entries=512, show_spinner=False)
-def _conformal(key: str, _run: Run, level: float, target: int | None) -> tuple[Conformal, Coverage]:
-    return evidence.conformal(_run, level, target)
+@st.cache_data(max_entries=128, show_spinner=False)
+def _conformal(
+    key: str, _runs: Sequence[Run], level: float, target: int | None
+) -> tuple[list[tuple[Conformal, Coverage]], list[Estimate]]:
+    return evidence.conformal_series(_runs, level, target)
 
 
 def history(run: Run) -> list[dict[str, float | None]]:

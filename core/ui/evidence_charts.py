@@ -123,7 +123,7 @@ def training_curves(series: Mapping[str, tuple[Style, Sequence[Sequence[Mapping[
                 if any(value is not None for line in lines for _, value in line):
                     figure.add_scatter(
                         **_joined(lines), mode="lines", line={"color": style.colour, "dash": dash, "width": 1.6},
-                        name=f"{legend_title(title)}, {'learnt from' if part == 'train' else 'held out'}",
+                        name=f"{legend_title(title, False)}, {'learnt from' if part == 'train' else 'held out'}",
                         legendgroup=f"{title}-{part}", showlegend=column == 1, row=1, col=column,
                         hovertemplate="epoch %{x}: %{y:.3f}<extra></extra>",
                     )  # fmt: skip
@@ -146,7 +146,7 @@ def _frame(titles: list[str], panels: bool) -> tuple[go.Figure, list[dict[str, i
     rows = -(-len(titles) // columns)
     figure = make_subplots(
         rows=rows, cols=columns, shared_xaxes="all", shared_yaxes="all", subplot_titles=list(map(legend_title, titles)),
-        vertical_spacing=0.32 / max(rows, 2), horizontal_spacing=0.03,
+        vertical_spacing=0.42 / max(rows, 2), horizontal_spacing=0.03,
     )  # fmt: skip
     figure.update_annotations(font_size=12)
     return figure, [{"row": index // columns + 1, "col": index % columns + 1} for index in range(len(titles))]
@@ -157,9 +157,10 @@ def _axes(figure: go.Figure, sizes: list[float], title: str, panels: bool, count
     figure.update_xaxes(**wanted)
     if panels:
         rows = -(-count // min(_A_ROW, count))
+        figure.update_xaxes(showticklabels=True, tickfont_size=11)
         figure.update_xaxes(title="images per class", title_font_size=12, row=rows)
         figure.update_yaxes(title=title, title_font_size=12, col=1)
-        figure.update_layout(height=90 + 245 * rows, margin_t=50, showlegend=False)
+        figure.update_layout(height=90 + 255 * rows, margin_t=50, showlegend=False)
     else:
         figure.update_xaxes(title="Labelled training images per class")
         figure.update_yaxes(title=title)

@@ -14,6 +14,7 @@ from core.metrics.curves import REACH, Fit
 from core.metrics.labels_bought import crossover, images_needed, label_multiplier
 from core.ui import charts, evidence_charts
 from core.ui.evidence_charts import Measured
+from core.ui.pickers import keep_possible
 from core.ui.tables import table
 from core.ui.words import escape
 
@@ -49,7 +50,12 @@ def show(measured: Mapping[str, Measured], fits: Mapping[str, Fit], metric: str,
         "curve does not carry. A red ring: the asymptote is not identifiable."
     )
     st.subheader(f"Images per class needed for {wanted:.3f}")
-    table(_needed(fits, wanted), "Images per class each series needs, its asymptote, and doubts", f"{file}-needed")
+    table(_needed(fits, wanted), "Images per class each series needs, and its asymptote", f"{file}-needed")
+    doubts: dict[str, list[str]] = {}
+    for title, fit in fits.items():
+        for doubt in fit.doubts:
+            doubts.setdefault(doubt, []).append(title)
+    st.markdown("\n".join(f"- {escape(doubt)} ({escape('; '.join(of))})" for doubt, of in doubts.items()))
     if len(fits) > 1:
         st.subheader("How many times more labels?")
         _multipliers(fits, file)
@@ -78,7 +84,6 @@ def _needed(fits: Mapping[str, Fit], wanted: float) -> pd.DataFrame:
                 "Series": title,
                 "Images per class needed": images_needed(fit, wanted).words(),
                 "Asymptote": f"{value:.3f} ({low:.3f} to {high:.3f})" if fit.identifiable else "not identifiable",
-                "Doubts": " ".join(fit.doubts) or "none",
             }
         )
     return pd.DataFrame(rows)
@@ -87,6 +92,7 @@ def _needed(fits: Mapping[str, Fit], wanted: float) -> pd.DataFrame:
 def _multipliers(fits: Mapping[str, Fit], file: str) -> None:
     """Of every pair the series behind and how many times more labels it needs."""
     sizes = sorted({n for fit in fits.values() for n in fit.sizes})
+    keep_possible(f"curves_at_{file}", sizes)
     at = st.select_slider(
         "Images per class of the series ahead", sizes, value=sizes[len(sizes) // 2], key=f"curves_at_{file}",
         format_func=lambda n: f"{n:g}",

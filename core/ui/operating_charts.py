@@ -17,6 +17,7 @@ from core.ui.charts import Style, legend_title, translucent
 TITLES = ("ROC", "Precision and recall", "Calibration", "Decision curve", "Images by probability", "Risk and coverage")
 _ROC, _PR, _RELIABILITY, _DECISION, _COUNTS, _RISK = ({"row": i // 2 + 1, "col": i % 2 + 1} for i in range(6))
 _POINTS = 300
+BANDED = 4  # series beyond which bands would cover one another
 _GREY = "#777777"
 
 
@@ -61,7 +62,7 @@ def diagrams(series: Mapping[str, Drawn], prevalence: float, single_seeds: bool)
             curve = one.moved.decisions
             traces.append((_grey(curve.thresholds, curve.act_on_all, "acting on all"), _DECISION))
             traces.append((_grey([0, 1], [0, 0], "acting on none"), _DECISION))
-        traces += _of_series(title, one, prevalence, single_seeds)
+        traces += _of_series(title, one, prevalence, single_seeds, len(series) <= BANDED)
     figure.add_traces([trace for trace, _ in traces], *([at[side] for _, at in traces] for side in ("row", "col")))
     _axes(figure, prevalence)
     figure.update_layout(
@@ -71,8 +72,17 @@ def diagrams(series: Mapping[str, Drawn], prevalence: float, single_seeds: bool)
     return figure
 
 
+def _legend(title: str, style: Style) -> go.Scatter:
+    """What the legend shows of a series: line and marker together, drawn nowhere."""
+    return go.Scatter(
+        x=[None], y=[None], mode="lines+markers", name=legend_title(title, False), legendgroup=title,
+        line={"color": style.colour, "dash": style.dash, "width": 2},
+        marker={"symbol": style.marker, "size": 9, "color": style.colour},
+    )  # fmt: skip
+
+
 def _of_series(
-    title: str, one: Drawn, prevalence: float, single_seeds: bool
+    title: str, one: Drawn, prevalence: float, single_seeds: bool, banded: bool
 ) -> list[tuple[go.Scatter | go.Bar, dict[str, int]]]:
     style, worth, curve, risk = one.style, one.moved.after, one.moved.decisions, one.risk
     alarms, found = 1 - worth.specificity.value, worth.sensitivity.value
@@ -81,20 +91,22 @@ def _of_series(
     stated, happened = [row.stated for row in bins], [row.happened.value for row in bins]
     line = _Lines(title, style)
     traces = [
-        (line.line(one.mean.alarms, one.mean.found, legend=True), _ROC),
+        (_legend(title, style), _ROC),
+        (line.line(one.mean.alarms, one.mean.found), _ROC),
         (line.mark([alarms], [found]), _ROC),
         (line.line(one.mean.found, one.mean.precision(prevalence)), _PR),
         (line.mark([found], [worth.ppv.value]), _PR),
         (line.reliability(bins), _RELIABILITY),
         (line.mark([one.mark], [np.interp(one.mark, stated, happened)]), _RELIABILITY),
-        (line.band(curve.thresholds, curve.low, curve.high), _DECISION),
         (line.line(curve.thresholds, curve.benefit), _DECISION),
         (line.mark(marks[:, 0], marks[:, 1], 7), _DECISION),
         (line.counts(one.bins), _COUNTS),
-        (line.band(risk.coverage, risk.low, risk.high), _RISK),
         (line.line(risk.coverage, risk.risk), _RISK),
         (line.mark([1], [risk.risk[-1]]), _RISK),
     ]
+    if banded:
+        traces.append((line.band(curve.thresholds, curve.low, curve.high), _DECISION))
+        traces.append((line.band(risk.coverage, risk.low, risk.high), _RISK))
     if single_seeds:
         for of, at in ((lambda rate: (rate.alarms, rate.found), _ROC),
                        (lambda rate: (rate.found, rate.precision(prevalence)), _PR)):  # fmt: skip
@@ -112,13 +124,10 @@ class _Lines:
     def _common(self) -> dict[str, object]:
         return {"legendgroup": self.title, "showlegend": False}
 
-    def line(self, x: np.ndarray, y: np.ndarray, legend: bool = False) -> go.Scatter:
+    def line(self, x: np.ndarray, y: np.ndarray) -> go.Scatter:
         return go.Scatter(
-            x=x, y=y, mode="lines+markers" if legend else "lines", legendgroup=self.title, showlegend=legend,
-            name=legend_title(self.title, False),
-            line={"color": self.style.colour, "dash": self.style.dash, "width": 2},
-            marker={"symbol": self.style.marker, "size": [0] * len(x) if legend else 0},
-            hovertemplate="%{x:.3f}, %{y:.3f}<extra>" + self.title + "</extra>",
+            x=x, y=y, mode="lines", line={"color": self.style.colour, "dash": self.style.dash, "width": 2},
+            hovertemplate="%{x:.3f}, %{y:.3f}<extra>" + self.title + "</extra>", **self._common(),
         )  # fmt: skip
 
     def thin(self, lines: list[tuple[np.ndarray, np.ndarray]]) -> go.Scatter:
@@ -187,8 +196,8 @@ def _axes(figure: go.Figure, prevalence: float) -> None:
         (_DECISION, "probability from which one acts", "net benefit"), (_COUNTS, "stated probability", "test images"),
         (_RISK, "share answered, surest first", "share decided wrongly"),
     ):  # fmt: skip
-        figure.update_xaxes(title=x, range=share, title_standoff=4, title_font_size=13, **at)
-        figure.update_yaxes(title=y, title_standoff=4, title_font_size=13, **at)
+        figure.update_xaxes(title=x, range=share, title_standoff=12, title_font_size=13, **at)
+        figure.update_yaxes(title=y, title_standoff=12, title_font_size=13, **at)
     for at in (_ROC, _PR, _RELIABILITY):
         figure.update_yaxes(range=[-0.02, 1.04], **at)
     figure.update_yaxes(range=[-0.15 * prevalence, 1.05 * prevalence], **_DECISION)

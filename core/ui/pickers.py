@@ -12,7 +12,12 @@ from core.results import Run, Series
 from core.ui import charts
 from core.ui.words import LEAK_MARK, escape
 
-KEPT = ("compare_", "curves_")  # of the keys of widgets that hold a choice; none of them is a button
+KEPT = (
+    "compare_",
+    "curves_",
+    "data_set",
+    "data_section",
+)  # of the keys of widgets that hold a choice; none of them is a button
 
 
 def comparable_runs(store: Store, page: str) -> list[RunMeta]:
@@ -32,6 +37,7 @@ def comparable_runs(store: Store, page: str) -> list[RunMeta]:
             icon=":material/model_training:",
         )
         st.stop()
+    keep_possible(f"{page}_dataset", list(titles))
     chosen: str = st.selectbox("Data set", list(titles), format_func=titles.__getitem__, key=f"{page}_dataset")
     metas = store.metas(chosen)
     leaking = {meta.split_hash for meta in metas if meta.leaks}
@@ -41,6 +47,7 @@ def comparable_runs(store: Store, page: str) -> list[RunMeta]:
     said = {name: f"{name[:8]} ({runs} runs{', leaks allowed' if name in leaking else ''})" for name, runs in splits}
     if len(splits) > 1:
         st.warning("Stored runs of this data set come from different images or splits and are not mixed.")
+        keep_possible(f"{page}_split_{chosen}", [name for name, _ in splits])
         split = st.selectbox(
             "Split", [name for name, _ in splits], key=f"{page}_split_{chosen}",
             format_func=said.__getitem__,

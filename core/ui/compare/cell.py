@@ -50,7 +50,9 @@ def show(view: View, runs: Mapping[Series, Run], judged: Mapping[Series, Judged]
     pages = -(-len(here) // A_PAGE)
     page = 1
     if pages > 1:
-        page = int(st.number_input(f"Page, of {pages}", 1, pages, 1, key=f"compare_page_{name}_{truth}_{said}"))
+        key = f"compare_page_{name}_{truth}_{said}"
+        keep_possible(key, range(1, pages + 1))
+        page = int(st.number_input(f"Page, of {pages}", 1, pages, 1, key=key))
     st.caption(f"{len(here)} images, the surest decisions first.")
     shown = here[(page - 1) * A_PAGE : page * A_PAGE]
     for position in shown.tolist():

@@ -23,7 +23,7 @@ def show(view: View) -> None:
         st.info("Choose a finding above for its confusion matrices.")
         return
     binary = view.first.positive is not None or view.finding is not None
-    chosen = controls.ask() if binary else None
+    chosen = controls.ask(prevalence_too=False) if binary else None
     seed = pickers.pick_seed(view.seeds(), "compare")
     runs = view.at_seed(seed)
     judged = {name: _judged(view, name, run, chosen) for name, run in runs.items()}
@@ -43,7 +43,8 @@ def show(view: View) -> None:
             )  # fmt: skip
     st.caption(
         "Images, and the share of those with the same truth. "
-        + (f"Threshold fitted for {chosen.aim.title}, shifted by {chosen.shift:+.2f}." if chosen else "")
+        + (f"Threshold fitted for {chosen.aim.title}" if chosen else "")
+        + (f", shifted by {chosen.shift:+.2f}." if chosen and chosen.shift else "." if chosen else "")
     )
     if judged:
         cell.show(view, runs, judged)

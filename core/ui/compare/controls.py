@@ -18,6 +18,7 @@ TITLES = {
     "youden": "Youden",
     "cost": "Least cost",
 }
+USUAL = 0.1
 PREVALENCES = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, *(share / 100 for share in range(10, 100, 5)))
 
 
@@ -42,8 +43,12 @@ class Chosen:
         return moved_by(self.fitted(runs, target), self.shift)
 
 
-def ask() -> Chosen:
-    """The controls."""
+def ask(prevalence_too: bool = True) -> Chosen:
+    """The controls.
+
+    Args:
+        prevalence_too: whether the prevalence matters whatever the aim; it does for the least cost.
+    """
     left, right = st.columns([3, 2], vertical_alignment="top")
     with left:
         rule = st.segmented_control(
@@ -68,8 +73,10 @@ def ask() -> Chosen:
         "Shift of the threshold", -0.5, 0.5, 0.0, 0.01, key="compare_shift",
         help="Added to the probability from which each run calls an image positive.",
     )  # fmt: skip
+    if not prevalence_too and rule != "cost":
+        return Chosen(Aim(rule, sensitivity, ratio, st.session_state.get("compare_prevalence", USUAL)), shift)
     prevalence = right.select_slider(
-        "Prevalence where it is used", PREVALENCES, value=0.1, format_func=lambda share: f"{100 * share:g}%",
+        "Prevalence where it is used", PREVALENCES, value=USUAL, format_func=lambda share: f"{100 * share:g}%",
         key="compare_prevalence", help="Predictive values, precision and net benefit depend on it.",
     )  # fmt: skip
     return Chosen(Aim(rule, sensitivity, ratio, prevalence), shift)

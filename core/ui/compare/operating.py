@@ -51,7 +51,8 @@ def _moving(view: View, target: int | None) -> None:
         "Marker: the operating point (mean over seeds; in the decision curve each seed; in calibration the chosen "
         f"seed). Curves: mean over seeds. Precision and net benefit hold at a prevalence of "
         f"{100 * chosen.aim.prevalence:g}%, probabilities shifted there in the decision curve. Grey: chance, perfect "
-        "calibration, acting on all and on none. Bands: 95% over test images; bars of the calibration diagram: Wilson."
+        "calibration, acting on all and on none. Bands (up to "
+        f"{operating_charts.BANDED} series): 95% over test images; bars of the calibration diagram: Wilson."
     )
 
 

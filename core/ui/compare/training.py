@@ -6,6 +6,7 @@ import streamlit as st
 
 from core.ui import cached_evidence, charts, evidence_charts
 from core.ui.compare.view import View
+from core.ui.pickers import keep_possible
 from core.ui.words import escape
 
 ALL = "All"
@@ -14,9 +15,8 @@ ALL = "All"
 def show(view: View) -> None:
     """One seed or all of them."""
     seeds = view.seeds()
-    seed = st.segmented_control("Seed", [ALL, *seeds], default=ALL, key="compare_training_seed", required=True)
-    if seed not in (ALL, *seeds):
-        seed = ALL
+    keep_possible("compare_training_seed", [*seeds, ALL])
+    seed = st.segmented_control("Seed", [*seeds, ALL], default=seeds[0], key="compare_training_seed", required=True)
     histories = {
         name: [rows for run in runs if seed in (ALL, run[1].seed) and (rows := cached_evidence.history(run))]
         for name, runs in view.runs.items()

@@ -18,7 +18,6 @@ from core.ui.pickers import keep_possible
 from core.ui.tables import table
 from core.ui.words import escape
 
-HARMLESS = ("normal", "no finding", "benign", "healthy", "negative", "nevus", "nv", "bkl", "df", "vasc")
 Stage = tuple[str, Series]
 
 
@@ -57,7 +56,8 @@ def show(view: View) -> None:
 
 def _suspicious(dataset: str, labels: tuple[str, ...]) -> tuple[int, ...]:
     """The classes to be let through to the second stage."""
-    usual = [label for label in labels if label.lower() not in HARMLESS]
+    base = dataset.partition(OPTIONS_AFTER)[0]
+    usual = [label for label in (DATASETS[base].suspicious if base in DATASETS else ()) if label in labels]
     key = f"compare_suspicious_{dataset}"
     keep_possible(key, labels)
     chosen = st.multiselect("Suspicious classes", labels, default=usual, key=key)
