@@ -26,13 +26,15 @@ def _icon() -> Image.Image:
 
 
 def require(file: str) -> None:
-    """First statement of every page: sends a page opened without the frame through the entry script.
+    """First statement of every page: sends a page opened without the frame through the entry script, and keeps what
+    was chosen on other pages.
 
     The first request after a server's start still finds pages by folder, before `st.navigation` has run once.
     """
     if _FRAMED not in st.session_state:
         st.session_state[_WANTED] = (f"pages/{Path(file).name}", dict(st.query_params))
         st.switch_page("streamlit_app.py")
+    pickers.keep_choices()
 
 
 def show(pages: list[StreamlitPage]) -> None:
@@ -46,7 +48,6 @@ def show(pages: list[StreamlitPage]) -> None:
     chosen = st.navigation([hidden, *pages], position="top")
     name = "Lowshot" if chosen == hidden else f"{chosen.title} · Lowshot"
     st.set_page_config(page_title=name, page_icon=_icon(), layout="wide")
-    pickers.keep_choices()
     st.session_state[_FRAMED] = True
     if wanted := st.session_state.pop(_WANTED, None):
         page, parameters = wanted

@@ -29,18 +29,17 @@ def show(view: View, runs: Mapping[Series, Run], judged: Mapping[Series, Judged]
     """Asks for a cell and shows its images, page by page."""
     st.subheader("Images behind a cell")
     first, second, third = st.columns([2, 1, 1])
-    key = f"compare_cell_series_{view.dataset}"
+    of = f"{view.dataset}_{view.finding}"
+    key = f"compare_cell_{of}"
     keep_possible(key, list(judged))
     with first:
         name = st.selectbox("Series", list(judged), format_func=view.title, key=key)
     places = range(len(view.labels))
     named = view.labels.__getitem__
     with second:
-        truth = st.selectbox(
-            "Truth", places, index=len(places) - 1, format_func=named, key=f"compare_truth_{view.labels}"
-        )
+        truth = st.selectbox("Truth", places, index=len(places) - 1, format_func=named, key=f"compare_truth_{of}")
     with third:
-        said = st.selectbox("Decision", places, format_func=named, key=f"compare_said_{view.labels}")
+        said = st.selectbox("Decision", places, format_func=named, key=f"compare_said_{of}")
     one = judged[name]
     here = np.flatnonzero((one.scores.labels == truth) & (one.scores.decisions == said))
     if not len(here):
@@ -50,7 +49,7 @@ def show(view: View, runs: Mapping[Series, Run], judged: Mapping[Series, Judged]
     pages = -(-len(here) // A_PAGE)
     page = 1
     if pages > 1:
-        key = f"compare_page_{name}_{truth}_{said}"
+        key = f"compare_page_{of}_{name}_{truth}_{said}"
         keep_possible(key, range(1, pages + 1))
         page = int(st.number_input(f"Page, of {pages}", 1, pages, 1, key=key))
     st.caption(f"{len(here)} images, the surest decisions first.")
