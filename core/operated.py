@@ -15,8 +15,8 @@ from sklearn.metrics import roc_curve
 
 from core.draws import weights_for
 from core.evidence import judged
-from core.metrics import Estimate, Scores
-from core.metrics.operating import DecisionCurve, Operation, at_thresholds, decision_curve, operate, shift_cost
+from core.metrics import Scores
+from core.metrics.operating import DecisionCurve, Operation, at_thresholds, decision_curve, operate
 from core.metrics.selective import RiskCurve, risk_curve
 from core.metrics.thresholds import Aim, OperatingPoint, fit_operating_point
 from core.results import Run, check_comparable
@@ -50,15 +50,12 @@ class Moved:
 
     Attributes:
         thresholds: of each run, shifted.
-        before, after: at the fitted and at the shifted thresholds.
-        cost: what the shift changes in 1,000 people (`operating.shift_cost`).
+        worth: sensitivity, specificity and predictive values with them.
         decisions: net benefit, with the shifted thresholds marked.
     """
 
     thresholds: tuple[float, ...]
-    before: Operation
-    after: Operation
-    cost: dict[str, Estimate]
+    worth: Operation
     decisions: DecisionCurve
 
 
@@ -132,11 +129,10 @@ def move(prepared: Prepared, fitted: Sequence[float], shift: float, prevalence: 
     """
     thresholds = moved_by(fitted, shift)
     runs = at_thresholds(prepared.tests, thresholds)
-    before = operate(at_thresholds(prepared.tests, fitted), prepared.groups, prevalence, prepared.weights)
-    after = before if shift == 0 else operate(runs, prepared.groups, prevalence, prepared.weights)
+    worth = operate(runs, prepared.groups, prevalence, prepared.weights)
     fitted_at = float(np.mean([one.positives()[1].mean() for one in prepared.held_out]))
     decisions = decision_curve(runs, prepared.groups, prevalence, fitted_at, weights=prepared.weights[: DRAWS + 1])
-    return Moved(thresholds, before, after, shift_cost(before, after, len(prepared.groups)), decisions)
+    return Moved(thresholds, worth, decisions)
 
 
 def risk_at(prepared: Prepared, thresholds: Sequence[float]) -> RiskCurve:

@@ -86,13 +86,16 @@ def _risks(scores: Scores, weights: np.ndarray, shares: np.ndarray) -> np.ndarra
     order = np.argsort(-sure, kind="stable")
     starts = np.flatnonzero(np.r_[True, np.diff(sure[order]) != 0])
     wrong = (scores.decisions != scores.labels)[order]
-    sorted_weights = weights[:, order]
-    parts = [sorted_weights, sorted_weights * wrong]
-    if len(starts) < len(order):
-        parts = [np.add.reduceat(one, starts, axis=1) for one in parts]
-    answered, errors = (np.pad(np.cumsum(one, axis=1), ((0, 0), (1, 0))) for one in parts)  # (B, cuts + 1), from none
+    cuts = np.r_[0, starts[1:], len(order)]  # images answered at each cut, from none to all
+    answered = _added(weights[:, order])[:, cuts]
+    errors = _added(weights[:, order[wrong]])[:, np.r_[0, np.cumsum(wrong)][cuts]]  # few are wrong: add up these alone
     wanted = answered[:, -1:] * shares
     return _between(wanted, answered, errors) / wanted
+
+
+def _added(weights: np.ndarray) -> np.ndarray:
+    """(B, N) -> (B, N + 1): the weight of the first none, one, two, ... images."""
+    return np.pad(np.cumsum(weights, axis=1), ((0, 0), (1, 0)))
 
 
 def _between(wanted: np.ndarray, answered: np.ndarray, errors: np.ndarray) -> np.ndarray:

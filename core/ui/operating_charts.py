@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cache
+from typing import Any
 
 import numpy as np
 import plotly.graph_objects as go
@@ -15,7 +18,15 @@ from core.operated import Moved, Rates
 from core.ui.charts import Style, legend_title, translucent
 
 TITLES = ("ROC", "Precision and recall", "Calibration", "Decision curve", "Images by probability", "Risk and coverage")
-_ROC, _PR, _RELIABILITY, _DECISION, _COUNTS, _RISK = ({"row": i // 2 + 1, "col": i % 2 + 1} for i in range(6))
+_ROC, _PR, _RELIABILITY, _DECISION, _COUNTS, _RISK = (
+    {"xaxis": f"x{n}", "yaxis": f"y{n}"} for n in ("", "2", "3", "4", "5", "6")
+)
+AXES = (
+    ("1 − specificity", "sensitivity"), ("sensitivity (recall)", "precision (PPV)"),
+    ("stated probability", "came true"), ("probability from which one acts", "net benefit"),
+    ("stated probability", "test images"), ("share answered, surest first", "share decided wrongly"),
+)  # fmt: skip
+Trace = dict[str, Any]  # plain, so that plotly checks it once, when the figure is made
 _POINTS = 300
 BANDED = 4  # series beyond which bands would cover one another
 _GREY = "#777777"
@@ -51,66 +62,81 @@ def diagrams(series: Mapping[str, Drawn], prevalence: float, single_seeds: bool)
         prevalence: at which precision and net benefit hold.
         single_seeds: whether the curve of each seed is drawn behind the mean.
     """
-    figure = make_subplots(rows=3, cols=2, subplot_titles=TITLES, vertical_spacing=0.1, horizontal_spacing=0.1)
-    traces: list[tuple[go.Scatter | go.Bar, dict[str, int]]] = [
-        (_grey([0, 1], [0, 1]), _ROC),
-        (_grey([0, 1], [prevalence, prevalence]), _PR),
-        (_grey([0, 1], [0, 1]), _RELIABILITY),
+    traces: list[Trace] = [
+        _grey([0, 1], [0, 1]) | _ROC,
+        _grey([0, 1], [prevalence, prevalence]) | _PR,
+        _grey([0, 1], [0, 1]) | _RELIABILITY,
     ]
     for number, (title, one) in enumerate(series.items()):
         if not number:
             curve = one.moved.decisions
-            traces.append((_grey(curve.thresholds, curve.act_on_all, "acting on all"), _DECISION))
-            traces.append((_grey([0, 1], [0, 0], "acting on none"), _DECISION))
+            traces.append(_grey(curve.thresholds, curve.act_on_all, "acting on all") | _DECISION)
+            traces.append(_grey([0, 1], [0, 0], "acting on none") | _DECISION)
         traces += _of_series(title, one, prevalence, single_seeds, len(series) <= BANDED)
-    figure.add_traces([trace for trace, _ in traces], *([at[side] for _, at in traces] for side in ("row", "col")))
-    _axes(figure, prevalence)
+    layout = copy.deepcopy(_layout())
+    layout["yaxis4"]["range"] = [-0.15 * prevalence, 1.05 * prevalence]
+    return go.Figure(traces, {**layout, "height": 1080 + 20 * len(series)})
+
+
+@cache
+def _layout() -> dict[str, Any]:
+    """Everything of the figure that never changes; to build it takes longer than the rest."""
+    figure = make_subplots(rows=3, cols=2, subplot_titles=TITLES, vertical_spacing=0.1, horizontal_spacing=0.1)
     figure.update_layout(
-        height=1080 + 20 * len(series), margin_t=60, barmode="group", bargap=0.1,
-        legend={"orientation": "h", "y": 1.05, "yanchor": "bottom", "x": 0},
-    )  # fmt: skip
-    return figure
+        margin_t=60, barmode="group", bargap=0.1, legend={"orientation": "h", "y": 1.05, "yanchor": "bottom", "x": 0}
+    )
+    for number, (x, y) in enumerate(AXES):
+        at = {"row": number // 2 + 1, "col": number % 2 + 1}
+        figure.update_xaxes(title=x, range=[-0.02, 1.02], title_standoff=12, title_font_size=13, **at)
+        figure.update_yaxes(title=y, title_standoff=12, title_font_size=13, **at)
+        if number < 3:  # shares
+            figure.update_yaxes(range=[-0.02, 1.04], **at)
+    figure.update_yaxes(rangemode="tozero", row=3, col=2)
+    layout: dict[str, Any] = figure.layout.to_plotly_json()
+    return layout
 
 
-def _legend(title: str, style: Style) -> go.Scatter:
+def _scatter(**stated: object) -> Trace:
+    return {"type": "scatter", **stated}
+
+
+def _legend(title: str, style: Style) -> Trace:
     """What the legend shows of a series: line and marker together, drawn nowhere."""
-    return go.Scatter(
+    return _scatter(
         x=[None], y=[None], mode="lines+markers", name=legend_title(title, False), legendgroup=title,
         line={"color": style.colour, "dash": style.dash, "width": 2},
         marker={"symbol": style.marker, "size": 9, "color": style.colour},
     )  # fmt: skip
 
 
-def _of_series(
-    title: str, one: Drawn, prevalence: float, single_seeds: bool, banded: bool
-) -> list[tuple[go.Scatter | go.Bar, dict[str, int]]]:
-    style, worth, curve, risk = one.style, one.moved.after, one.moved.decisions, one.risk
+def _of_series(title: str, one: Drawn, prevalence: float, single_seeds: bool, banded: bool) -> list[Trace]:
+    style, worth, curve, risk = one.style, one.moved.worth, one.moved.decisions, one.risk
     alarms, found = 1 - worth.specificity.value, worth.sensitivity.value
     marks = np.array(curve.marks)
     bins = [row for row in one.bins if row.n]
     stated, happened = [row.stated for row in bins], [row.happened.value for row in bins]
     line = _Lines(title, style)
     traces = [
-        (_legend(title, style), _ROC),
-        (line.line(one.mean.alarms, one.mean.found), _ROC),
-        (line.mark([alarms], [found]), _ROC),
-        (line.line(one.mean.found, one.mean.precision(prevalence)), _PR),
-        (line.mark([found], [worth.ppv.value]), _PR),
-        (line.reliability(bins), _RELIABILITY),
-        (line.mark([one.mark], [np.interp(one.mark, stated, happened)]), _RELIABILITY),
-        (line.line(curve.thresholds, curve.benefit), _DECISION),
-        (line.mark(marks[:, 0], marks[:, 1], 7), _DECISION),
-        (line.counts(one.bins), _COUNTS),
-        (line.line(risk.coverage, risk.risk), _RISK),
-        (line.mark([1], [risk.risk[-1]]), _RISK),
+        _legend(title, style) | _ROC,
+        line.line(one.mean.alarms, one.mean.found) | _ROC,
+        line.mark([alarms], [found]) | _ROC,
+        line.line(one.mean.found, one.mean.precision(prevalence)) | _PR,
+        line.mark([found], [worth.ppv.value]) | _PR,
+        line.reliability(bins) | _RELIABILITY,
+        line.mark([one.mark], [np.interp(one.mark, stated, happened)]) | _RELIABILITY,
+        line.line(curve.thresholds, curve.benefit) | _DECISION,
+        line.mark(marks[:, 0], marks[:, 1], 7) | _DECISION,
+        line.counts(one.bins) | _COUNTS,
+        line.line(risk.coverage, risk.risk) | _RISK,
+        line.mark([1], [risk.risk[-1]]) | _RISK,
     ]
     if banded:
-        traces.append((line.band(curve.thresholds, curve.low, curve.high), _DECISION))
-        traces.append((line.band(risk.coverage, risk.low, risk.high), _RISK))
+        traces.append(line.band(curve.thresholds, curve.low, curve.high) | _DECISION)
+        traces.append(line.band(risk.coverage, risk.low, risk.high) | _RISK)
     if single_seeds:
         for of, at in ((lambda rate: (rate.alarms, rate.found), _ROC),
                        (lambda rate: (rate.found, rate.precision(prevalence)), _PR)):  # fmt: skip
-            traces.append((line.thin([of(_thinned(rate)) for rate in one.seeds]), at))
+            traces.append(line.thin([of(_thinned(rate)) for rate in one.seeds]) | at)
     return traces
 
 
@@ -124,21 +150,21 @@ class _Lines:
     def _common(self) -> dict[str, object]:
         return {"legendgroup": self.title, "showlegend": False}
 
-    def line(self, x: np.ndarray, y: np.ndarray) -> go.Scatter:
-        return go.Scatter(
+    def line(self, x: np.ndarray, y: np.ndarray) -> Trace:
+        return _scatter(
             x=x, y=y, mode="lines", line={"color": self.style.colour, "dash": self.style.dash, "width": 2},
             hovertemplate="%{x:.3f}, %{y:.3f}<extra>" + self.title + "</extra>", **self._common(),
         )  # fmt: skip
 
-    def thin(self, lines: list[tuple[np.ndarray, np.ndarray]]) -> go.Scatter:
+    def thin(self, lines: list[tuple[np.ndarray, np.ndarray]]) -> Trace:
         x, y = (np.concatenate([np.r_[line[side], np.nan] for line in lines]) for side in (0, 1))
-        return go.Scatter(
+        return _scatter(
             x=x, y=y, mode="lines", line={"color": translucent(self.style.colour, 0.35), "width": 1}, hoverinfo="skip",
             **self._common(),
         )  # fmt: skip
 
-    def mark(self, x: object, y: object, size: int = 12) -> go.Scatter:
-        return go.Scatter(
+    def mark(self, x: object, y: object, size: int = 12) -> Trace:
+        return _scatter(
             x=x, y=y, mode="markers",
             hovertemplate="operating point: %{x:.3f}, %{y:.3f}<extra>" + self.title + "</extra>",
             marker={"symbol": self.style.marker, "size": size, "color": self.style.colour,
@@ -146,15 +172,15 @@ class _Lines:
             **self._common(),
         )  # fmt: skip
 
-    def band(self, x: np.ndarray, low: np.ndarray, high: np.ndarray) -> go.Scatter:
-        return go.Scatter(
+    def band(self, x: np.ndarray, low: np.ndarray, high: np.ndarray) -> Trace:
+        return _scatter(
             x=np.r_[x, x[::-1]], y=np.r_[high, low[::-1]], fill="toself", mode="none", hoverinfo="skip",
             fillcolor=translucent(self.style.colour, 0.09), **self._common(),
         )  # fmt: skip
 
-    def reliability(self, bins: list[Bin]) -> go.Scatter:
+    def reliability(self, bins: list[Bin]) -> Trace:
         values = [row.happened for row in bins]
-        return go.Scatter(
+        return _scatter(
             x=[row.stated for row in bins], y=[one.value for one in values], mode="lines",
             line={"color": self.style.colour, "dash": self.style.dash, "width": 2}, customdata=[row.n for row in bins],
             error_y={
@@ -166,8 +192,9 @@ class _Lines:
             **self._common(),
         )  # fmt: skip
 
-    def counts(self, bins: list[Bin]) -> go.Bar:
-        return go.Bar(
+    def counts(self, bins: list[Bin]) -> Trace:
+        return dict(
+            type="bar",
             x=[(row.low + row.high) / 2 for row in bins], y=[row.n for row in bins], marker_color=self.style.colour,
             hovertemplate="%{y} images around %{x:.2f}<extra>" + self.title + "</extra>", **self._common(),
         )  # fmt: skip
@@ -181,24 +208,8 @@ def _thinned(rates: Rates) -> Rates:
     return Rates(rates.alarms[kept], rates.found[kept])
 
 
-def _grey(x: object, y: object, name: str = "") -> go.Scatter:
-    return go.Scatter(
+def _grey(x: object, y: object, name: str = "") -> Trace:
+    return _scatter(
         x=x, y=y, mode="lines", line={"color": _GREY, "dash": "dot", "width": 1}, showlegend=False,
         hovertemplate=name + "<extra></extra>" if name else None, hoverinfo=None if name else "skip",
     )  # fmt: skip
-
-
-def _axes(figure: go.Figure, prevalence: float) -> None:
-    share = [-0.02, 1.02]
-    for at, x, y in (
-        (_ROC, "1 − specificity", "sensitivity"), (_PR, "sensitivity (recall)", "precision (PPV)"),
-        (_RELIABILITY, "stated probability", "came true"),
-        (_DECISION, "probability from which one acts", "net benefit"), (_COUNTS, "stated probability", "test images"),
-        (_RISK, "share answered, surest first", "share decided wrongly"),
-    ):  # fmt: skip
-        figure.update_xaxes(title=x, range=share, title_standoff=12, title_font_size=13, **at)
-        figure.update_yaxes(title=y, title_standoff=12, title_font_size=13, **at)
-    for at in (_ROC, _PR, _RELIABILITY):
-        figure.update_yaxes(range=[-0.02, 1.04], **at)
-    figure.update_yaxes(range=[-0.15 * prevalence, 1.05 * prevalence], **_DECISION)
-    figure.update_yaxes(rangemode="tozero", **_RISK)

@@ -6,6 +6,7 @@ import pandas as pd
 import streamlit as st
 
 from core.metrics import Estimate
+from core.metrics.operating import shift_cost
 from core.operated import Moved
 from core.results import Run, Series
 from core.ui import cached_evidence, charts, operating_charts, pickers
@@ -32,10 +33,7 @@ def _moving(view: View, target: int | None) -> None:
     with left:
         seed = pickers.pick_seed(view.seeds(), "compare", "Seed of the calibration diagram")
     single = right.toggle("Single seeds", key="compare_single", help="In the first two diagrams.")
-    moved = {
-        name: cached_evidence.moved(runs, target, chosen.fitted(runs, target), chosen.shift, chosen.aim.prevalence)
-        for name, runs in view.runs.items()
-    }
+    moved = _moved(view, target, chosen, chosen.shift)
     _table(view, target, chosen, moved)
     at_seed = view.at_seed(seed)
     drawn = {
@@ -56,6 +54,14 @@ def _moving(view: View, target: int | None) -> None:
     )
 
 
+def _moved(view: View, target: int | None, chosen: Chosen, shift: float) -> dict[Series, Moved]:
+    """Every series at a shift of its fitted thresholds."""
+    return {
+        name: cached_evidence.moved(runs, target, chosen.fitted(runs, target), shift, chosen.aim.prevalence)
+        for name, runs in view.runs.items()
+    }
+
+
 def _drawn(view: View, name: Series, target: int | None, moved: Moved, run: Run) -> operating_charts.Drawn:
     runs = view.runs[name]
     mean, seeds = cached_evidence.rates(runs, target)
@@ -68,22 +74,24 @@ def _drawn(view: View, name: Series, target: int | None, moved: Moved, run: Run)
 
 def _table(view: View, target: int | None, chosen: Chosen, moved: dict[Series, Moved]) -> None:
     rows = []
+    fitted = _moved(view, target, chosen, 0.0) if chosen.shift else moved
     for name, one in moved.items():
-        counts = one.after.per_thousand()
+        counts = one.worth.per_thousand()
         row = {
             "Series": view.title(name),
             "Threshold": f"{min(one.thresholds):.2f} to {max(one.thresholds):.2f}",
-            "Sensitivity": _said(one.after.sensitivity),
-            "Specificity": _said(one.after.specificity),
-            "PPV": _said(one.after.ppv),
-            "NPV": _said(one.after.npv),
+            "Sensitivity": _said(one.worth.sensitivity),
+            "Specificity": _said(one.worth.specificity),
+            "PPV": _said(one.worth.ppv),
+            "NPV": _said(one.worth.npv),
             "Found": f"{counts['found']:.0f}",
             "Missed": f"{counts['missed']:.1f}",
             "False alarms": f"{counts['false_alarms']:.0f}",
         }
         if chosen.shift:
+            costs = shift_cost(fitted[name].worth, one.worth, one.worth.sensitivity.n)
             for what, title in (("missed", "More missed"), ("false_alarms", "More false alarms")):
-                cost = one.cost[what]
+                cost = costs[what]
                 row[title] = f"{cost.value:+.1f} ({cost.low:+.1f} to {cost.high:+.1f})"
         rows.append(row)
     table(pd.DataFrame(rows), "What each series is worth at its operating point", f"{view.file}-operating")
