@@ -14,10 +14,10 @@ SECTIONS = {
     "Metrics": metrics.show,
     "Differences": differences.show,
     "Operating point": operating.show,
-    "Confusion matrices": confusion.show,
+    "Confusion": confusion.show,
     "Conformal sets": conformal.show,
     "Two stages": two_stage.show,
-    "Training curves": training.show,
+    "Training": training.show,
 }
 
 st.title("Compare")

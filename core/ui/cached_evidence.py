@@ -21,7 +21,7 @@ from core.metrics.selective import RiskCurve
 from core.metrics.thresholds import Aim, OperatingPoint
 from core.metrics.two_stage import TwoStage
 from core.operated import Moved, Prepared, Rates
-from core.results import Run, Series, class_report
+from core.results import Run, Series, class_report, load_scores
 from core.storage import sha256_of
 from core.ui.waiting import bar
 
@@ -204,7 +204,7 @@ def report(run: Run) -> list[dict[str, float | str]]:
 
 @st.cache_data(max_entries=512, show_spinner=False)
 def _report(key: str, _run: Run) -> list[dict[str, float | str]]:
-    return class_report(evidence.judged(_run).scores, _run[1].labels)
+    return class_report(load_scores(*_run), _run[1].labels)
 
 
 def curves(series: Runs, metric: str, finding: int | None) -> dict[Series, Fit]:

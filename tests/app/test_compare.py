@@ -10,8 +10,7 @@ from tests.app.test_pages import open_page, texts
 from tests.made import STRONG, WEAK, make_run
 
 SECTIONS = [
-    "Metrics", "Differences", "Operating point", "Confusion matrices", "Conformal sets", "Two stages",
-    "Training curves",
+    "Metrics", "Differences", "Operating point", "Confusion", "Conformal sets", "Two stages", "Training",
 ]  # fmt: skip
 
 
@@ -47,7 +46,7 @@ def test_every_section_of_every_kind_of_task(section, kind, request, monkeypatch
     app = show(open_page("compare", request.getfixturevalue(kind), monkeypatch), section)
     if kind != "findings_runs":
         return
-    if section in ("Operating point", "Confusion matrices", "Conformal sets"):
+    if section in ("Operating point", "Confusion", "Conformal sets"):
         assert "Choose a finding above" in texts(app)
     app.selectbox(key="compare_finding_phantom-multilabel").set_value(1).run()
     assert not app.exception
@@ -121,7 +120,7 @@ def test_a_cautious_aim_says_what_the_held_out_images_cannot_support(tmp_path, m
 
 
 def test_images_behind_a_cell_with_every_familys_probability_and_heatmap(phantom_runs, monkeypatch):
-    app = show(open_page("compare", phantom_runs, monkeypatch), "Confusion matrices")
+    app = show(open_page("compare", phantom_runs, monkeypatch), "Confusion")
     for truth in (1, 0):
         app.selectbox(key="compare_truth_phantom_None").set_value(truth).run()
         app.selectbox(key="compare_said_phantom_None").set_value(truth).run()
@@ -138,7 +137,7 @@ def test_images_behind_a_cell_with_every_familys_probability_and_heatmap(phantom
 
 
 def test_images_that_are_not_here_are_said_to_be_missing(made_runs, tmp_path, monkeypatch):
-    app = show(open_page("compare", made_runs, monkeypatch), "Confusion matrices")
+    app = show(open_page("compare", made_runs, monkeypatch), "Confusion")
     assert "not in the folder that is on this machine" in texts(app)
 
 
@@ -167,10 +166,11 @@ def test_the_classification_report_agrees_with_scikit_learn(class_runs):
     from sklearn.metrics import classification_report
 
     from core.checkpoints import open_store
-    from core.results import class_report, load_scores
+    from core.evidence import judged
+    from core.results import class_report
 
     folder, meta = next(iter(open_store(class_runs).runs.items()))
-    scores = load_scores(folder, meta)
+    scores = judged((folder, meta)).scores
     rows = {row["class"]: row for row in class_report(scores, meta.labels)}
     theirs = classification_report(scores.labels, scores.decisions, target_names=meta.labels, output_dict=True)
     for name in ("a", "b", "c", "macro avg", "weighted avg"):
