@@ -18,7 +18,7 @@ from core.draws import weights_for
 from core.errors import BadRequest, LeakFound
 from core.metrics import METRICS, Estimate, Scores, Spread, between_seeds
 from core.metrics.comparisons import Difference, corrected, paired_difference
-from core.metrics.conformal import Conformal, Coverage, calibrate, check_served_once, coverage
+from core.metrics.conformal import Conformal, Coverage, calibrate, check_served_once, coverage, mean_coverage
 from core.metrics.curves import Fit, Measured, fit_curves
 from core.metrics.intervals import interval
 from core.metrics.operating import DecisionCurve, Operation, at_thresholds, decision_curve, operate
@@ -262,3 +262,20 @@ def conformal(run: Run, level: float, target: int | None = None) -> tuple[Confor
         raise LeakFound("This run was made with leaks allowed; its calibration patients may serve elsewhere too.")
     fitted = calibrate(fitted_on.scores, fitted_on.groups, level)
     return fitted, coverage(fitted, test.scores, test.groups, weights_for(test.scores.labels, test.groups))
+
+
+def conformal_series(
+    runs: Sequence[Run], level: float, target: int | None = None
+) -> tuple[list[tuple[Conformal, Coverage]], list[Estimate]]:
+    """`conformal` of each run of a series, and the coverage of each class as the mean over them.
+
+    Raises:
+        BadRequest: if the runs are not of one split, or a class has too few calibration patients.
+        LeakFound: if a calibration patient serves elsewhere too.
+    """
+    check_comparable([meta for _, meta in runs])
+    found = [conformal(run, level, target) for run in runs]
+    tests = [judged(run, target=target) for run in runs]
+    groups, scores = tests[0].groups, [one.scores for one in tests]
+    weights = weights_for(scores[0].labels, groups)
+    return found, mean_coverage([fitted for fitted, _ in found], scores, groups, weights)

@@ -11,14 +11,16 @@ from typing import NamedTuple
 
 import numpy as np
 
-from core.checkpoints import RunMeta, read_predictions, scores_of
+from core.checkpoints import RunMeta, Store, read_predictions, scores_of
 from core.draws import DrawnRun, drawn_run
 from core.errors import BadRequest
 from core.metrics import METRICS, Estimate, Scores
 from core.metrics.intervals import interval
+from core.metrics.measures import Average, once, support
 from core.models import FAMILY_TITLES, MODELS
 
 Run = tuple[Path, RunMeta]
+REPORTED = ("precision", "sensitivity", "specificity", "f1", "auroc", "auprc")  # of each class
 
 
 class Series(NamedTuple):
@@ -126,3 +128,34 @@ def by_series(metas: Sequence[RunMeta]) -> dict[Series, list[RunMeta]]:
     for meta in known:
         found.setdefault(Series(meta.model, meta.strategy, meta.variant), []).append(meta)
     return found
+
+
+def runs_by_series(store: Store, metas: Sequence[RunMeta]) -> dict[Series, list[Run]]:
+    """`by_series`, each run with its folder in the store."""
+    folders = {meta.run: folder for folder, meta in store.runs.items()}
+    return {key: [(folders[meta.run], meta) for meta in group] for key, group in by_series(metas).items()}
+
+
+def class_report(scores: Scores, labels: Sequence[str]) -> list[dict[str, float | str]]:
+    """The classification report of one run: a row for each class or finding against the rest, then their averages.
+
+    Args:
+        scores: its predictions at its operating point; of findings each on the images of known label.
+        labels: names of the classes or findings.
+    """
+    weights = once(scores)
+    counts = support(scores, weights)[:, 0]
+    columns = {name: METRICS[name].by_class(scores, weights)[:, 0] for name in REPORTED}
+    rows: list[dict[str, float | str]] = [
+        {"class": label, "images": int(counts[k]), **{name: float(found[k]) for name, found in columns.items()}}
+        for k, label in enumerate(labels)
+    ]
+    averages: tuple[Average, ...] = ("macro", "weighted")
+    return rows + [
+        {
+            "class": f"{average} average",
+            "images": len(scores),
+            **{name: float(METRICS[name].averaged(scores, weights, average)[0]) for name in REPORTED},
+        }
+        for average in averages
+    ]

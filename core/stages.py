@@ -7,6 +7,7 @@ from typing import TypeVar
 
 import numpy as np
 
+from core.checkpoints import RunMeta, Store
 from core.data.specs import family_of
 from core.errors import BadRequest, LeakFound
 from core.evidence import Judged, judged
@@ -15,7 +16,7 @@ from core.metrics.intervals import DRAWS
 from core.metrics.operating import at_thresholds
 from core.metrics.thresholds import Aim, fit_operating_point
 from core.metrics.two_stage import TwoStage, two_stage
-from core.results import Run
+from core.results import Run, Series, runs_by_series
 
 Key = TypeVar("Key")
 
@@ -60,6 +61,28 @@ def joint(
         answers[0].groups,
         draws,
     )
+
+
+def offered(store: Store, of: RunMeta) -> tuple[dict[str, dict[Series, list[Run]]], dict[str, dict[Series, list[Run]]]]:
+    """Runs of one size on the images of one set that may be stages: data set -> series -> runs.
+
+    Variants and runs made with leaks allowed are not among them.
+
+    Args:
+        store: the run store.
+        of: a run of the set, with the size wanted.
+    Returns:
+        screens (binary runs, and those of several classes, whose suspicious ones are taken together), and second
+        stages (runs of several classes).
+    """
+    found: dict[str, list[RunMeta]] = {}
+    for meta in store.metas():
+        related = family_of(meta.dataset) == family_of(of.dataset) and meta.train_size == of.train_size
+        mine = meta.dataset != of.dataset or meta.split_hash == of.split_hash
+        if related and mine and not meta.multilabel and not meta.variant and not meta.leaks:
+            found.setdefault(meta.dataset, []).append(meta)
+    runs = {dataset: runs_by_series(store, metas) for dataset, metas in found.items()}
+    return runs, {dataset: series for dataset, series in runs.items() if found[dataset][0].positive is None}
 
 
 def _suspicious(scores: Scores, classes: tuple[int, ...]) -> Scores:

@@ -1,49 +1,96 @@
-"""Learning curves: what each family reaches with how many labelled images."""
+"""Learning curves: what each family reaches with how many labelled images, and what labels buy."""
 
 import pandas as pd
 import streamlit as st
 
+from core.errors import LowshotError
 from core.metrics import METRICS
-from core.results import by_series
-from core.ui import cached, charts, frame, pickers, words
+from core.results import runs_by_series
+from core.ui import cached, cached_evidence, charts, evidence_charts, frame, labels_bought, pickers, words
 
 frame.require(__file__)
 
 ONE_SIDED = ("sensitivity", "specificity", "precision")
+MEASURED, BOUGHT = "Measured", "What labels buy"
+TOGETHER, PANELS = "All in one", "A panel each"
+MANY = 4  # series beyond which bands lie on one another
 
 st.title("Learning curves")
 st.write("What does each family reach with how many labelled images? All families learn from the same images.")
 
 store = cached.store()
 words.problems(store)
-left, middle, right = st.columns([3, 2, 2], vertical_alignment="top")
+left, right = st.columns([3, 2], vertical_alignment="top")
 with left:
-    runs = pickers.comparable_runs(store, "curves")
-dataset, series = runs[0].dataset, by_series(runs)
-with middle:
-    metric = st.selectbox("Metric", list(METRICS), format_func=lambda name: METRICS[name].title, key="curves_metric")
+    metas = pickers.comparable_runs(store, "curves")
+dataset, series = metas[0].dataset, runs_by_series(store, metas)
 with right:
-    seeds = st.toggle("Show single seeds", key="curves_seeds")
+    metric = st.selectbox("Metric", list(METRICS), format_func=lambda name: METRICS[name].title, key="curves_metric")
+    finding = pickers.pick_finding(metas[0], "curves")
 points = {name: series[name] for name in pickers.pick_series(series, "curves")}
+first, second, third = st.columns([2, 2, 1], vertical_alignment="bottom")
+with first:
+    section = st.segmented_control(
+        "Show", [MEASURED, BOUGHT], default=MEASURED, key="curves_section", required=True,
+        help="Fitted curves take a moment the first time: every run is measured on drawn test images.",
+    )  # fmt: skip
+with second:
+    layout = st.segmented_control(
+        "Layout", [TOGETHER, PANELS], default=PANELS if len(points) > MANY else TOGETHER, key="curves_layout",
+        required=True,
+    )  # fmt: skip
+with third:
+    seeds = st.toggle("Single seeds", key="curves_seeds", disabled=section == BOUGHT)
+titles = {name: pickers.title_of(name, runs) for name, runs in points.items()}
+try:
+    values = {name: cached_evidence.values(runs, metric, finding) for name, runs in points.items()}
+except LowshotError as error:
+    st.error(words.escape(str(error)))
+    st.stop()
+
+
+def measured() -> dict[str, evidence_charts.Measured]:
+    """What is drawn of each series, by title."""
+    shown = {}
+    for name, runs in points.items():
+        found: dict[float, list[float]] = {}
+        for (_, meta), value in zip(runs, values[name], strict=True):
+            found.setdefault(meta.per_class, []).append(value)
+        short = frozenset(meta.per_class for _, meta in runs if meta.short)
+        shown[titles[name]] = evidence_charts.Measured(charts.style_of(*name), found, short)
+    return shown
+
+
+if section == BOUGHT:
+    try:
+        fits = cached_evidence.curves(points, metric, finding)
+    except LowshotError as error:
+        st.error(words.escape(str(error)))
+        st.stop()
+    named = {titles[name]: fit for name, fit in fits.items()}
+    of = "" if finding is None else f"-{metas[0].labels[finding]}"
+    labels_bought.show(measured(), named, metric, layout == PANELS, f"{dataset}-{metric}{of}")
+    st.stop()
 
 
 def table() -> pd.DataFrame:
     """Mean, standard deviation and range over seeds, a row for each series and size."""
     rows = []
-    for name, metas in points.items():
-        for size in sorted({meta.train_size or 0 for meta in metas}):
-            here = [meta for meta in metas if (meta.train_size or 0) == size]
-            values = pd.Series([meta.metrics[metric] for meta in here])
+    for name, runs in points.items():
+        found = pd.Series(values[name])
+        for size in sorted({meta.train_size or 0 for _, meta in runs}):
+            here = [(meta.train_size or 0) == size for _, meta in runs]
+            short = {label for (_, meta), one in zip(runs, here, strict=True) if one for label in meta.short}
             rows.append(
                 {
-                    "Series": charts.series_title(*name),
+                    "Series": titles[name],
                     "Images per class": str(size or "all"),
-                    "Seeds": len(here),
-                    "Mean": values.mean(),
-                    "SD over seeds": values.std(),
-                    "Lowest": values.min(),
-                    "Highest": values.max(),
-                    "Classes short": ", ".join(sorted({label for meta in here for label in meta.short})) or "none",
+                    "Seeds": sum(here),
+                    "Mean": found[here].mean(),
+                    "SD over seeds": found[here].std(),
+                    "Lowest": found[here].min(),
+                    "Highest": found[here].max(),
+                    "Classes short": ", ".join(sorted(short)) or "none",
                 }
             )
     return pd.DataFrame(rows)
@@ -58,7 +105,7 @@ else:
     said += f" Best mean: {best['Series']} with {best['Images per class']} images per class, {best['Mean']:.3f}."
 st.write(f"**{METRICS[metric].title}.** {METRICS[metric].meaning} {said}")
 charts.draw(
-    charts.learning_curve(points, metric, seeds),
+    evidence_charts.learning_curves(measured(), metric, seeds, layout == PANELS),
     key="curves_chart",
     alt=f"{METRICS[metric].title} against labelled images per class for {len(points)} series; the table below holds "
     "the same numbers.",
@@ -77,8 +124,8 @@ st.dataframe(
 every = pd.DataFrame(
     [
         {"dataset": m.dataset, **name._asdict(), "train_size": m.train_size or "full", "seed": m.seed,
-         "subset_hash": m.subset_hash, "run": m.run, **m.metrics}
-        for name, metas in points.items() for m in metas
+         "leaks": m.leaks, "subset_hash": m.subset_hash, "run": m.run, **m.metrics}
+        for name, runs in points.items() for _, m in runs
     ]
 )  # fmt: skip
 first, second = st.columns(2)

@@ -8,7 +8,7 @@ from core.models import MODELS
 from core.models.own_encoders import CARD_FILE, read_card
 from core.results import by_series
 from core.runtime import encoders_folder
-from core.ui import cached, cards, charts, frame, pickers, words
+from core.ui import cached, cached_evidence, cards, charts, frame, pickers, words
 
 frame.require(__file__)
 
@@ -43,7 +43,7 @@ def runs() -> None:
             format_func=lambda index: "All findings, mean" if index is None else meta.labels[index],
         )  # fmt: skip
     try:
-        scores = cached.scores(folder, meta)
+        scores = cached_evidence.judged((folder, meta)).scores
         here = cached.estimates([(folder, meta)], finding)
         over = cached.estimates([(store.folder_of(m.run), m) for m in same], finding)
     except (CorruptRun, LowshotError) as error:

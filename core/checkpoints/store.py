@@ -179,3 +179,21 @@ def read_weights(folder: Path) -> dict[str, torch.Tensor]:
     except (OSError, SafetensorError) as error:
         raise CorruptRun(f"{folder.name}/{WEIGHTS_FILE} cannot be read ({error})") from None
     return {key: value.float() if value.is_floating_point() else value for key, value in state.items()}
+
+
+def read_history(folder: Path) -> list[dict[str, Any]]:
+    """The rows of a run's training curves, an epoch each; none for a way of training that stores none.
+
+    Raises:
+        CorruptRun: if the file is damaged.
+    """
+    try:
+        lines = (folder / HISTORY_FILE).read_text().splitlines()
+        rows = [json.loads(line) for line in lines if line.strip()]
+    except FileNotFoundError:
+        return []
+    except (OSError, ValueError) as error:
+        raise CorruptRun(f"{folder.name}/{HISTORY_FILE} cannot be read ({error})") from None
+    if not all(isinstance(row, dict) for row in rows):
+        raise CorruptRun(f"{folder.name}/{HISTORY_FILE} cannot be read (a row is no object)")
+    return rows

@@ -28,6 +28,7 @@ DATASETS.add(
         modality="chest radiograph",
         task="multiclass",
         labels=CLASSES,
+        suspicious=("COVID", "Lung_Opacity", "Viral Pneumonia"),
         load=load,
         folders=("covid_radiography", "COVID-19_Radiography_Dataset", "covid19-radiography-database"),
         licence="research use; terms of each source",

@@ -53,6 +53,7 @@ DATASETS.add(
         modality="dermatoscopic image",
         task="multiclass",
         labels=CLASSES,
+        suspicious=("akiec", "bcc", "mel"),
         load=load,
         folders=("ham10000", "skin-cancer-mnist-ham10000"),
         group_key="lesion",

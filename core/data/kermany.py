@@ -81,6 +81,7 @@ DATASETS.add(
         title="Chest X-rays of children (Kermany), bacterial and viral apart",
         task="multiclass",
         labels=LABELS_OF_THREE,
+        suspicious=LABELS_OF_THREE[1:],
         positive=None,
         load=load_three,
         derived_from="kermany",

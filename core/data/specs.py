@@ -49,6 +49,8 @@ class DatasetSpec:
         folders: names the data set's folder may have (case, hyphens and underscores do not matter).
         files: names of which one must be in that folder, where several sets share it; empty for any folder.
         file_of: the options by name -> that file, where they decide on it.
+        suspicious: classes that a screen lets through to a second stage, of several classes; empty where there is no
+            such division.
         dims: 2 for images, 3 for volumes.
         options: what a reader may choose of the labels or sizes: option -> its values, the default first.
         remote: where `data get` fetches it.
@@ -71,6 +73,7 @@ class DatasetSpec:
     folders: tuple[str, ...] = ()
     files: tuple[str, ...] = ()
     file_of: Callable[..., str] | None = None
+    suspicious: tuple[str, ...] = ()
     dims: Literal[2, 3] = 2
     options: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     remote: Remote | None = None

@@ -158,6 +158,34 @@ def coverage(fitted: Conformal, scores: Scores, groups: np.ndarray, weights: np.
     return Coverage(tuple(found), float(sizes.mean()), float((sizes == 1).mean()), float((sizes == 0).mean()))
 
 
+def mean_coverage(
+    fitted: Sequence[Conformal], runs: Sequence[Scores], groups: np.ndarray, weights: np.ndarray
+) -> list[Estimate]:
+    """Coverage of each class, the mean over runs on the same test images, with 95% intervals over these.
+
+    Args:
+        fitted: of each run, by `calibrate`.
+        runs: predictions that they were not fitted on.
+        groups: (N,), patients or lesions.
+        weights: (B + 1, N) drawn images, first each once.
+    """
+    labels = runs[0].labels
+    every = np.arange(len(labels))
+    holds = np.mean(
+        [sets_of(one, run.probabilities)[every, labels] for one, run in zip(fitted, runs, strict=True)], axis=0
+    )
+    found = []
+    for c in range(len(fitted[0].least)):
+        here = labels == c
+        share = float(holds[here].mean()) if here.any() else 0.0
+        if 0 < share < 1:
+            found.append(interval(weights[:, here] @ holds[here] / weights[:, here].sum(axis=1), int(here.sum())))
+        else:  # a share of none or all is as sure as there are patients
+            units = len(np.unique(groups[here]))
+            found.append(wilson(round(share * units), units))
+    return found
+
+
 def check_served_once(calibration: np.ndarray, others: Sequence[np.ndarray]) -> None:
     """Stops if a calibration patient served anything else.
 

@@ -54,7 +54,11 @@ def sureness(scores: Scores) -> np.ndarray:
 
 
 def risk_curve(
-    runs: Sequence[Scores], groups: np.ndarray, coverage: np.ndarray | None = None, draws: int = 400
+    runs: Sequence[Scores],
+    groups: np.ndarray,
+    coverage: np.ndarray | None = None,
+    draws: int = 400,
+    weights: np.ndarray | None = None,
 ) -> RiskCurve:
     """Risk against coverage of a family, the mean over its runs.
 
@@ -63,13 +67,14 @@ def risk_curve(
         groups: (N,), patients or lesions, drawn as a whole.
         coverage: (T,) shares above 0, up to 1; 5% to all by default.
         draws: bootstrap samples.
+        weights: (B + 1, N) drawn images, first each once, so that a slider draws them once; drawn anew if None.
     Raises:
         BadRequest: if there is no run or there are several findings.
     """
     if not runs:
         raise BadRequest("Expected at least one run.")
     shares = np.linspace(0.05, 1, 20) if coverage is None else coverage
-    weights = with_once(draw_weights(runs[0].labels, groups, draws))
+    weights = with_once(draw_weights(runs[0].labels, groups, draws)) if weights is None else weights
     found = np.mean([_risks(run, weights, shares) for run in runs], axis=0)  # (draws + 1, T)
     low, high = np.percentile(found[1:], TAILS, axis=0)
     return RiskCurve(shares, found[0], low, high, interval(found.mean(axis=1), len(groups)))
@@ -81,10 +86,26 @@ def _risks(scores: Scores, weights: np.ndarray, shares: np.ndarray) -> np.ndarra
     order = np.argsort(-sure, kind="stable")
     starts = np.flatnonzero(np.r_[True, np.diff(sure[order]) != 0])
     wrong = (scores.decisions != scores.labels)[order]
-    sorted_weights = weights[:, order]
-    answered = np.cumsum(np.add.reduceat(sorted_weights, starts, axis=1), axis=1)
-    errors = np.cumsum(np.add.reduceat(sorted_weights * wrong, starts, axis=1), axis=1)
+    cuts = np.r_[0, starts[1:], len(order)]  # images answered at each cut, from none to all
+    answered = _added(weights[:, order])[:, cuts]
+    errors = _added(weights[:, order[wrong]])[:, np.r_[0, np.cumsum(wrong)][cuts]]  # few are wrong: add up these alone
     wanted = answered[:, -1:] * shares
-    return np.stack(
-        [np.interp(w, np.r_[0, a], np.r_[0, e]) / w for w, a, e in zip(wanted, answered, errors, strict=True)]
-    )
+    return _between(wanted, answered, errors) / wanted
+
+
+def _added(weights: np.ndarray) -> np.ndarray:
+    """(B, N) -> (B, N + 1): the weight of the first none, one, two, ... images."""
+    return np.pad(np.cumsum(weights, axis=1), ((0, 0), (1, 0)))
+
+
+def _between(wanted: np.ndarray, answered: np.ndarray, errors: np.ndarray) -> np.ndarray:
+    """Row by row the errors where (B, T) weight is answered, on the line between the cuts beside it, for all rows in
+    one search: each row is moved above the one before it.
+    """
+    rows = np.arange(len(answered))[:, None]
+    above = (answered[:, -1].max() + 1) * rows
+    at = np.searchsorted((answered + above).ravel(), (wanted + above).ravel()).reshape(wanted.shape)
+    at = np.clip(at - answered.shape[1] * rows, 1, answered.shape[1] - 1)
+    before, after = answered[rows, at - 1], answered[rows, at]
+    step = np.divide(wanted - before, after - before, out=np.zeros_like(wanted), where=after > before)
+    return np.asarray(errors[rows, at - 1] + np.clip(step, 0, 1) * (errors[rows, at] - errors[rows, at - 1]))

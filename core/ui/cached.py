@@ -16,11 +16,11 @@ from core.data.specs import DatasetSpec, find_dataset, find_folder, list_images
 from core.gate import FILE as GATE_FILE
 from core.gate import Gatekeeper, read_gate
 from core.jobs.catalogue import Catalogue, ask_trainer
-from core.metrics import Estimate, Scores
+from core.metrics import Estimate
 from core.models import MODELS
 from core.models.architecture import Architecture, architecture
 from core.predictor import Predictor
-from core.results import estimate, load_scores
+from core.results import estimate
 from core.runtime import runs_folder
 from core.serving import served_runs
 from core.ui.waiting import bar
@@ -88,16 +88,6 @@ def _gatekeeper(folder: str, size: int, changed: int) -> Gatekeeper | None:
     return Gatekeeper(gate) if gate else None
 
 
-def scores(folder: Path, meta: RunMeta) -> Scores:
-    """Test predictions of a run at its operating point."""
-    return _scores(str(folder), meta, hashes_of([meta]))
-
-
-@st.cache_data(max_entries=512, show_spinner=False)
-def _scores(folder: str, _meta: RunMeta, hashes: tuple[Hashes, ...]) -> Scores:
-    return load_scores(Path(folder), _meta)
-
-
 def estimates(runs: list[tuple[Path, RunMeta]], finding: int | None = None) -> dict[str, Estimate]:
     """The mean of several runs with 95% intervals over the test images, patients drawn whole; of one finding or all."""
     folders, metas = tuple(str(folder) for folder, _ in runs), [meta for _, meta in runs]
@@ -146,6 +136,12 @@ def catalogue() -> Catalogue:
     return ask_trainer()
 
 
+@st.cache_resource(max_entries=4, show_spinner=False)
+def positions(name: str, stamp: str) -> dict[str, int]:
+    """Where each image lies in a data set's listing, by its name; the stamp is the listing's."""
+    return {one: place for place, one in enumerate(listing(name).ids.tolist())}
+
+
 @st.cache_resource(max_entries=2, show_spinner=False)
 def dataset(name: str, stamp: str) -> Dataset:
     """A data set read, audited and divided, with a bar where that takes long; the stamp is its listing's."""
@@ -168,5 +164,5 @@ def sources(name: str, stamp: str) -> list[Source]:
 
 def forget_data() -> None:
     """Reads data sets anew from now on."""
-    for kept in (_listing, dataset, copies, sources):
+    for kept in (_listing, positions, dataset, copies, sources):
         kept.clear()

@@ -7,13 +7,11 @@ from dataclasses import dataclass
 import numpy as np
 import plotly.graph_objects as go
 import streamlit as st
-from sklearn.metrics import roc_curve
 
 from core.checkpoints import RunMeta
-from core.metrics import METRICS, Scores
 from core.models import MODELS
 from core.predictor import Prediction
-from core.results import Series
+from core.ui.words import LEAK_MARK
 
 
 @dataclass(frozen=True)
@@ -27,6 +25,7 @@ class Style:
 
 # Colour (Okabe and Ito 2008) and marker belong to the model, the dash to the strategy.
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
+RED = "#B00020"
 _MARKERS = ("circle", "square", "diamond", "triangle-up", "x", "cross", "star")
 _DASHES = {"finetune": "dash", "frozen-logistic": "dot"}
 _VARIANT_DASHES = ("dashdot", "longdash", "longdashdot", "4px,2px", "8px,3px,2px,3px")
@@ -59,90 +58,21 @@ def translucent(colour: str, alpha: float) -> str:
     return f"rgba({red},{green},{blue},{alpha})"
 
 
+def legend_title(title: str, wrapped: bool = True) -> str:
+    """A series' title as figures show it: broken in two where it is long, the mark of leaks in red."""
+    title = title.replace(", ", ",<br>", 1) if wrapped else title
+    return title.replace(LEAK_MARK, f'<span style="color:{RED}">{LEAK_MARK}</span>')
+
+
 def draw(figure: go.Figure, key: str, alt: str) -> None:
     """Shows a figure with the text that stands for it."""
     figure.update_layout(margin={"l": 10, "r": 10, "b": 10}, font_size=14, legend_title_text="")
     st.plotly_chart(figure, key=key, alt=alt, width="stretch", config={"displaylogo": False})
 
 
-def learning_curve(points: dict[Series, list[RunMeta]], metric: str, single_seeds: bool) -> go.Figure:
-    """Metric against labelled images a class; mean over seeds, band from the lowest to the highest seed.
-
-    A hollow marker is a size for which some class had too few images.
-    """
-    figure = go.Figure()
-    for series, metas in points.items():
-        style, title = style_of(*series), series_title(*series)
-        sizes = sorted({meta.per_class for meta in metas})
-        by_size = [[m.metrics[metric] for m in metas if m.per_class == size] for size in sizes]
-        short = {meta.per_class for meta in metas if meta.short}
-        means = [float(np.mean(values)) for values in by_size]
-        low, high = [min(values) for values in by_size], [max(values) for values in by_size]
-        figure.add_scatter(
-            x=[*sizes, *sizes[::-1]], y=[*high, *low[::-1]], fill="toself", mode="none", name=title,
-            fillcolor=translucent(style.colour, 0.13), legendgroup=title, showlegend=False, hoverinfo="skip",
-        )  # fmt: skip
-        figure.add_scatter(
-            x=sizes, y=means, mode="lines+markers", name=title, legendgroup=title,
-            line={"color": style.colour, "dash": style.dash, "width": 2.5},
-            marker={
-                "symbol": [f"{style.marker}-open" if size in short else style.marker for size in sizes],
-                "size": 10, "color": style.colour,
-            },
-            customdata=[[len(values), a, b] for values, a, b in zip(by_size, low, high, strict=True)],
-            hovertemplate="%{y:.3f} at %{x} a class<br>%{customdata[0]} seeds, %{customdata[1]:.3f} to "
-            "%{customdata[2]:.3f}<extra>" + title + "</extra>",
-        )  # fmt: skip
-        if single_seeds:
-            figure.add_scatter(
-                x=[m.per_class for m in metas], y=[m.metrics[metric] for m in metas], mode="markers", showlegend=False,
-                legendgroup=title, marker={"symbol": style.marker, "size": 6, "color": style.colour, "opacity": 0.5},
-                text=[f"seed {m.seed}" for m in metas], hovertemplate="%{text}: %{y:.3f}<extra></extra>",
-            )  # fmt: skip
-    every = sorted({meta.per_class for metas in points.values() for meta in metas})
-    figure.update_xaxes(
-        type="log", title="Labelled training images per class", tickvals=every, ticktext=[f"{size:g}" for size in every]
-    )
-    figure.update_yaxes(title=METRICS[metric].title)
-    figure.update_layout(height=480, margin_t=30, legend={"orientation": "h", "y": -0.22}, hovermode="closest")
-    return figure
-
-
-def roc(curves: dict[Series, list[Scores]]) -> go.Figure:
-    """Sensitivity against 1 - specificity; one curve a seed, the operating points marked."""
-    figure = go.Figure()
-    figure.add_scatter(
-        x=[0, 1], y=[0, 1], mode="lines", line={"color": "#888888", "dash": "dot", "width": 1}, name="chance"
-    )
-    for series, seeds in curves.items():
-        style, title = style_of(*series), series_title(*series)
-        for index, scores in enumerate(seeds):
-            assert scores.positive is not None
-            truth = scores.labels == scores.positive
-            alarms, found, _ = roc_curve(truth, scores.probabilities[:, scores.positive])
-            figure.add_scatter(
-                x=alarms, y=found, mode="lines", name=title, legendgroup=title, showlegend=index == 0,
-                line={"color": translucent(style.colour, 0.55), "dash": style.dash, "width": 2},
-                hovertemplate="sensitivity %{y:.3f}, false alarms %{x:.3f}<extra>" + title + "</extra>",
-            )  # fmt: skip
-            says = scores.decisions == scores.positive
-            figure.add_scatter(
-                x=[says[~truth].mean()], y=[says[truth].mean()], mode="markers", legendgroup=title, showlegend=False,
-                marker={
-                    "symbol": style.marker, "size": 12, "color": style.colour, "line": {"color": "white", "width": 1},
-                },
-                hovertemplate="operating point: sensitivity %{y:.3f}, "
-                "false alarms %{x:.3f}<extra>" + title + "</extra>",
-            )  # fmt: skip
-    figure.update_xaxes(title="1 − specificity (share of negatives called positive)", range=[-0.01, 1.01])
-    figure.update_yaxes(title="Sensitivity (share of positives found)", range=[-0.01, 1.01])
-    figure.update_layout(height=460, margin_t=30, legend={"orientation": "h", "y": -0.22})
-    return figure
-
-
 def confusion(counts: np.ndarray, labels: tuple[str, ...], title: str) -> go.Figure:
     """Truth by row, decision by column: counts and the share of the row."""
-    share = counts / counts.sum(axis=1, keepdims=True)
+    share = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
     text = [[f"{n:.0f}<br>{s:.0%}" for n, s in zip(ns, ss, strict=True)] for ns, ss in zip(counts, share, strict=True)]
     figure = go.Figure(
         go.Heatmap(
@@ -161,8 +91,7 @@ def confusion(counts: np.ndarray, labels: tuple[str, ...], title: str) -> go.Fig
     )
     figure.update_yaxes(title="Truth", autorange="reversed")
     figure.update_xaxes(title="Decision")
-    wrapped = title.replace(", ", ",<br>")
-    figure.update_layout(height=330, title={"text": wrapped, "font": {"size": 13}}, margin_t=60)
+    figure.update_layout(height=330, title={"text": legend_title(title), "font": {"size": 13}}, margin_t=60)
     return figure
 
 

@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING
 import streamlit as st
 from PIL import Image
 
+from core.ui import pickers
+
 if TYPE_CHECKING:
     from streamlit.navigation.page import StreamlitPage
 
@@ -24,18 +26,19 @@ def _icon() -> Image.Image:
 
 
 def require(file: str) -> None:
-    """First statement of every page: sends a page opened without the frame through the entry script.
+    """First statement of every page: sends a page opened without the frame through the entry script, and keeps what
+    was chosen on other pages.
 
     The first request after a server's start still finds pages by folder, before `st.navigation` has run once.
     """
     if _FRAMED not in st.session_state:
         st.session_state[_WANTED] = (f"pages/{Path(file).name}", dict(st.query_params))
         st.switch_page("streamlit_app.py")
+    pickers.keep_choices()
 
 
 def show(pages: list[StreamlitPage]) -> None:
     """Draws the frame and runs the page that was asked for; the first page is where "/" leads."""
-    st.set_page_config(page_title="Lowshot", page_icon=_icon(), layout="wide")
 
     def start() -> None:
         st.switch_page(pages[0])
@@ -43,6 +46,8 @@ def show(pages: list[StreamlitPage]) -> None:
     # A default page answers at "/" only; with a hidden one in front, "/diagnose" is a link as good as any.
     hidden = st.Page(start, title="Lowshot", default=True, visibility="hidden")
     chosen = st.navigation([hidden, *pages], position="top")
+    name = "Lowshot" if chosen == hidden else f"{chosen.title} · Lowshot"
+    st.set_page_config(page_title=name, page_icon=_icon(), layout="wide")
     st.session_state[_FRAMED] = True
     if wanted := st.session_state.pop(_WANTED, None):
         page, parameters = wanted

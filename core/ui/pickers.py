@@ -3,13 +3,21 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Mapping, Sequence
 
 import streamlit as st
 
 from core.checkpoints import RunMeta, Store
-from core.results import Series
+from core.results import Run, Series
 from core.ui import charts
-from core.ui.words import escape
+from core.ui.words import LEAK_MARK, escape
+
+KEPT = (
+    "compare_",
+    "curves_",
+    "data_set",
+    "data_section",
+)  # of the keys of widgets that hold a choice; none of them is a button
 
 
 def comparable_runs(store: Store, page: str) -> list[RunMeta]:
@@ -29,6 +37,7 @@ def comparable_runs(store: Store, page: str) -> list[RunMeta]:
             icon=":material/model_training:",
         )
         st.stop()
+    keep_possible(f"{page}_dataset", list(titles))
     chosen: str = st.selectbox("Data set", list(titles), format_func=titles.__getitem__, key=f"{page}_dataset")
     metas = store.metas(chosen)
     leaking = {meta.split_hash for meta in metas if meta.leaks}
@@ -38,6 +47,7 @@ def comparable_runs(store: Store, page: str) -> list[RunMeta]:
     said = {name: f"{name[:8]} ({runs} runs{', leaks allowed' if name in leaking else ''})" for name, runs in splits}
     if len(splits) > 1:
         st.warning("Stored runs of this data set come from different images or splits and are not mixed.")
+        keep_possible(f"{page}_split_{chosen}", [name for name, _ in splits])
         split = st.selectbox(
             "Split", [name for name, _ in splits], key=f"{page}_split_{chosen}",
             format_func=said.__getitem__,
@@ -58,14 +68,72 @@ def comparable_runs(store: Store, page: str) -> list[RunMeta]:
     return shown
 
 
-def pick_series(series: dict[Series, list[RunMeta]], page: str) -> list[Series]:
+def title_of(name: Series, runs: Sequence[Run]) -> str:
+    """A series in words, marked where any of its runs was made with leaks allowed."""
+    return charts.series_title(*name) + (f" {LEAK_MARK}" if any(meta.leaks for _, meta in runs) else "")
+
+
+def pick_size(metas: Sequence[RunMeta], page: str) -> int | None:
+    """Picks one of the sizes of the training set at which runs are stored; None for all training images."""
+    sizes: list[int | None] = [*sorted({meta.train_size for meta in metas if meta.train_size is not None})]
+    sizes += [None] if any(meta.train_size is None for meta in metas) else []
+    key = f"{page}_size_{metas[0].dataset}"
+    keep_possible(key, sizes)
+    return st.select_slider(
+        "Labelled training images per class", sizes, value=sizes[-1], key=key,
+        format_func=lambda n: "all" if n is None else str(n),
+    )  # fmt: skip
+
+
+def pick_seed(seeds: Sequence[int], page: str, title: str = "Seed") -> int:
+    """Picks one of the seeds, where there are several."""
+    if len(seeds) == 1:
+        return seeds[0]
+    key = f"{page}_seed"
+    keep_possible(key, seeds)
+    chosen: int = st.segmented_control(title, seeds, default=seeds[0], key=key, required=True)
+    return chosen
+
+
+def pick_finding(of: RunMeta, page: str) -> int | None:
+    """Picks one finding to judge, where there are several; None for the mean over all."""
+    if not of.multilabel:
+        return None
+    return st.selectbox(
+        "Finding", [None, *range(len(of.labels))], key=f"{page}_finding_{of.dataset}",
+        format_func=lambda k: "Mean over all that can be judged" if k is None else of.labels[k],
+    )  # fmt: skip
+
+
+def pick_series(series: Mapping[Series, Sequence[Run]], page: str) -> list[Series]:
     """Picks the series to show: by default the comparison proper, without variants. Stops the page where none is."""
-    usual = [one for one in series if not one.variant]
+    usual = [one for one in series if not one.variant] or list(series)
+    key = f"{page}_series_{next(iter(series.values()))[0][1].dataset}" if series else f"{page}_series"
+    keep_possible(key, list(series))
     shown = st.multiselect(
-        "Series", list(series), default=usual or list(series), format_func=lambda one: charts.series_title(*one),
-        key=f"{page}_series_{next(iter(series.values()))[0].dataset}" if series else None,
+        "Series", list(series), default=None if key in st.session_state else usual,
+        format_func=lambda one: title_of(one, series[one]), key=key,
     )  # fmt: skip
     if not shown:
         st.info("Pick at least one series.")
         st.stop()
-    return shown
+    return [one for one in series if one in shown]
+
+
+def keep_possible(key: str, options: Sequence[object]) -> None:
+    """Forgets of a kept choice what is no longer offered; a choice of nothing that is offered is made anew."""
+    chosen = st.session_state.get(key)
+    if isinstance(chosen, list) and chosen:
+        still = [one for one in chosen if one in options]
+        if not still:
+            del st.session_state[key]
+        elif still != chosen:
+            st.session_state[key] = still
+    elif key in st.session_state and not isinstance(chosen, list) and chosen not in options:
+        del st.session_state[key]
+
+
+def keep_choices() -> None:
+    """Keeps what was chosen on the pages that are not shown; without it a widget forgets when its page is left."""
+    for key in [key for key in st.session_state if str(key).startswith(KEPT)]:
+        st.session_state[key] = st.session_state[key]

@@ -13,6 +13,7 @@ from core.explain.overlay import colour_table
 from core.predictor import Prediction
 
 NEAR = 0.1
+LEAK_MARK = "⚠ leaks allowed"  # wherever a run made with leaks allowed is named
 _THIRDS = ("upper", "middle", "lower"), ("left", "centre", "right")
 
 

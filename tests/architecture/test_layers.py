@@ -34,6 +34,7 @@ LAYERS = (
         "core/evidence.py",
         "core/stages.py",
         "core/cards/",
+        "core/operated.py",
     ),
     ("core/ui/",),
 )

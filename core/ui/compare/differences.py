@@ -1,0 +1,88 @@
+"""Compare: each series minus a reference, effect with interval first, corrected p second, in words."""
+
+from __future__ import annotations
+
+import pandas as pd
+import streamlit as st
+
+from core.metrics import METRICS
+from core.metrics.comparisons import Difference, said_p
+from core.results import Series
+from core.ui import cached_evidence, charts, evidence_charts
+from core.ui.compare.view import View
+from core.ui.pickers import keep_possible
+from core.ui.tables import table
+from core.ui.words import escape
+
+
+def show(view: View) -> None:
+    """Forest plot, sentences, and the classical tests of each seed."""
+    if len(view.runs) < 2:
+        st.info("Pick at least two series to compare them.")
+        return
+    left, right = st.columns(2)
+    key = f"compare_reference_{view.dataset}"
+    keep_possible(key, list(view.runs))
+    with left:
+        reference = st.selectbox("Reference", list(view.runs), format_func=view.title, key=key)
+    with right:
+        metric = st.selectbox(
+            "Metric", list(METRICS), format_func=lambda name: METRICS[name].title, key="compare_difference_metric"
+        )
+    found, refused = cached_evidence.differences(view.runs, reference, view.finding)
+    for name, why in refused.items():
+        st.error(f"{escape(view.title(name))} is not compared. {escape(why)}")
+    if not found:
+        return
+    rows = {view.title(name): (charts.style_of(*name), metrics[metric]) for name, metrics in found.items()}
+    named = charts.legend_title(view.title(reference), False)
+    charts.draw(
+        evidence_charts.forest(rows, metric, named), key="compare_forest",
+        alt=f"Differences in {METRICS[metric].title} from {view.title(reference)}; said in words below.",
+    )  # fmt: skip
+    st.caption(
+        "95% interval over seeds and test images together (hierarchical paired bootstrap, patients drawn whole); p "
+        f"corrected by Holm over {len(found)} {'pair' if len(found) == 1 else 'pairs'}. Hollow: no detectable "
+        "difference. Every series learnt from the same subsets as the reference."
+    )
+    st.markdown("\n".join(f"- {escape(one.verdict(title, view.title(reference)))}" for title, (_, one) in rows.items()))
+    with st.expander("Every metric"):
+        every = pd.DataFrame([_row(view.title(name), one) for name, of in found.items() for one in of.values()])
+        table(every, f"Differences from {view.title(reference)} in every metric", f"{view.file}-differences")
+    with st.expander("Seed by seed: DeLong (AUROC) and McNemar (decisions)"):
+        _seeds(view, list(found), reference)
+
+
+def _row(title: str, one: Difference) -> dict[str, str | int]:
+    return {
+        "Series": title,
+        "Metric": METRICS[one.metric].title,
+        "Difference": f"{one.effect:+.3f} ({one.low:+.3f} to {one.high:+.3f})",
+        "p, Holm": said_p(one.holm),
+        "Finding": ("no detectable difference", "better", "worse")[0 if one.winner is None else 1 + one.winner],
+        "Seeds": one.seeds,
+    }
+
+
+def _seeds(view: View, names: list[Series], reference: Series) -> None:
+    """The classical tests, which know one draw of training images each."""
+    rows = []
+    for name in names:
+        for one in cached_evidence.seed_tests(view.runs[name], view.runs[reference], view.finding):
+            row: dict[str, str | int] = {"Series": view.title(name), "Seed": one.seed}
+            if one.delong:
+                found = one.delong
+                row["AUROC difference (DeLong)"] = f"{found.effect:+.3f} ({found.low:+.3f} to {found.high:+.3f})"
+                row["p, DeLong"] = said_p(found.p)
+            if one.mcnemar:
+                row["Only this one right"], row["Only the reference right"] = (
+                    one.mcnemar.only_first,
+                    one.mcnemar.only_second,
+                )
+                row["p, McNemar exact"] = said_p(one.mcnemar.p)
+            rows.append(row)
+    table(pd.DataFrame(rows), "DeLong and McNemar for each seed", f"{view.file}-seeds")
+    st.caption(
+        "Not corrected for their number, and blind to the draw of training images: they stand beside the comparison "
+        "above, not in its place. McNemar takes images for independent."
+    )

@@ -1,0 +1,117 @@
+"""Compare: operating points, what a shift of them costs, and six diagrams that move with the sliders."""
+
+from __future__ import annotations
+
+import pandas as pd
+import streamlit as st
+
+from core.metrics import Estimate
+from core.metrics.operating import shift_cost
+from core.operated import Moved
+from core.results import Run, Series
+from core.ui import cached_evidence, charts, operating_charts, pickers
+from core.ui.compare import controls
+from core.ui.compare.controls import Chosen
+from core.ui.compare.view import View
+from core.ui.tables import table
+from core.ui.words import escape
+
+
+def show(view: View) -> None:
+    """The class to judge, then everything that moves with a slider, which alone runs again."""
+    if view.first.multilabel and view.finding is None:
+        st.info("Choose a finding above: an operating point belongs to one question.")
+        return
+    target = view.target("compare")
+    _moving(view, target)
+
+
+@st.fragment
+def _moving(view: View, target: int | None) -> None:
+    chosen = controls.ask()
+    left, right = st.columns([3, 1], vertical_alignment="bottom")
+    with left:
+        seed = pickers.pick_seed(view.seeds(), "compare", "Seed of the calibration diagram")
+    single = right.toggle("Single seeds", key="compare_single", help="In the first two diagrams.")
+    moved = _moved(view, target, chosen, chosen.shift)
+    _table(view, target, chosen, moved)
+    at_seed = view.at_seed(seed)
+    drawn = {
+        view.title(name): _drawn(view, name, target, moved[name], at_seed.get(name, view.runs[name][0]))
+        for name in view.runs
+    }
+    charts.draw(
+        operating_charts.diagrams(drawn, chosen.aim.prevalence, single), key="compare_diagrams",
+        alt="ROC, precision-recall, calibration, decision curve, counts, and risk against coverage of every series, "
+        "with the operating point marked in each; the table above holds its figures.",
+    )  # fmt: skip
+    st.caption(
+        "Marker: the operating point (mean over seeds; in the decision curve each seed; in calibration the chosen "
+        f"seed). Curves: mean over seeds. Precision and net benefit hold at a prevalence of "
+        f"{100 * chosen.aim.prevalence:g}%, probabilities shifted there in the decision curve. Grey: chance, perfect "
+        "calibration, acting on all and on none. Bands (up to "
+        f"{operating_charts.BANDED} series): 95% over test images; bars of the calibration diagram: Wilson."
+    )
+
+
+def _moved(view: View, target: int | None, chosen: Chosen, shift: float) -> dict[Series, Moved]:
+    """Every series at a shift of its fitted thresholds."""
+    return {
+        name: cached_evidence.moved(runs, target, chosen.fitted(runs, target), shift, chosen.aim.prevalence)
+        for name, runs in view.runs.items()
+    }
+
+
+def _drawn(view: View, name: Series, target: int | None, moved: Moved, run: Run) -> operating_charts.Drawn:
+    runs = view.runs[name]
+    mean, seeds = cached_evidence.rates(runs, target)
+    bins, _ = cached_evidence.diagram(run, target)
+    return operating_charts.Drawn(
+        charts.style_of(*name), mean, seeds, moved, cached_evidence.risk(runs, target, moved.thresholds), bins,
+        moved.thresholds[runs.index(run)],
+    )  # fmt: skip
+
+
+def _table(view: View, target: int | None, chosen: Chosen, moved: dict[Series, Moved]) -> None:
+    rows = []
+    fitted = _moved(view, target, chosen, 0.0) if chosen.shift else moved
+    for name, one in moved.items():
+        counts = one.worth.per_thousand()
+        row = {
+            "Series": view.title(name),
+            "Threshold": f"{min(one.thresholds):.2f} to {max(one.thresholds):.2f}",
+            "Sensitivity": _said(one.worth.sensitivity),
+            "Specificity": _said(one.worth.specificity),
+            "PPV": _said(one.worth.ppv),
+            "NPV": _said(one.worth.npv),
+            "Found": f"{counts['found']:.0f}",
+            "Missed": f"{counts['missed']:.1f}",
+            "False alarms": f"{counts['false_alarms']:.0f}",
+        }
+        if chosen.shift:
+            costs = shift_cost(fitted[name].worth, one.worth, one.worth.sensitivity.n)
+            for what, title in (("missed", "More missed"), ("false_alarms", "More false alarms")):
+                cost = costs[what]
+                row[title] = f"{cost.value:+.1f} ({cost.low:+.1f} to {cost.high:+.1f})"
+        rows.append(row)
+    table(pd.DataFrame(rows), "What each series is worth at its operating point", f"{view.file}-operating")
+    meta = view.first
+    judged = meta.positive if target is None else target
+    assert judged is not None
+    st.caption(
+        f"{escape(meta.labels[judged])} against the rest; threshold fitted for {chosen.aim.title}"
+        + (
+            f", then shifted by {chosen.shift:+.2f}; what the shift changes is in the last columns"
+            if chosen.shift
+            else ""
+        )
+        + f". Found, missed and false alarms: of 1,000 people at a prevalence of {100 * chosen.aim.prevalence:g}%. "
+        "95% intervals over test images, patients drawn whole."
+    )
+    for name, runs in view.runs.items():
+        for caution in sorted({point.caution for point in cached_evidence.points(runs, target, chosen.aim)} - {""}):
+            st.warning(f"{escape(view.title(name))}: {escape(caution)}", icon=":material/warning:")
+
+
+def _said(one: Estimate) -> str:
+    return f"{one.value:.3f} ({one.low:.3f} to {one.high:.3f})"

@@ -1,0 +1,37 @@
+"""Compare: training curves of any run, loss and metric against epoch, as they were stored with it."""
+
+from __future__ import annotations
+
+import streamlit as st
+
+from core.ui import cached_evidence, charts, evidence_charts
+from core.ui.compare.view import View
+from core.ui.pickers import keep_possible
+from core.ui.words import escape
+
+ALL = "All"
+
+
+def show(view: View) -> None:
+    """One seed or all of them."""
+    seeds = view.seeds()
+    keep_possible("compare_training_seed", [*seeds, ALL])
+    seed = st.segmented_control("Seed", [*seeds, ALL], default=seeds[0], key="compare_training_seed", required=True)
+    histories = {
+        name: [rows for run in runs if seed in (ALL, run[1].seed) and (rows := cached_evidence.history(run))]
+        for name, runs in view.runs.items()
+    }
+    if without := [view.title(name) for name, rows in histories.items() if not rows]:
+        st.caption(
+            f"No training curve is stored for: {escape('; '.join(without))}. A head on a frozen encoder stops by "
+            "cross-validation inside the subset and keeps none."
+        )
+    drawn = {view.title(name): (charts.style_of(*name), rows) for name, rows in histories.items() if rows}
+    if drawn:
+        charts.draw(
+            evidence_charts.training_curves(drawn), key="compare_training",
+            alt="Loss and metric against epoch of every run, on what was learnt from and on held-out images.",
+        )  # fmt: skip
+        st.caption(
+            "Solid: images that were learnt from. Dashed: images held out inside the subset. Epoch 0 is the start."
+        )

@@ -1,0 +1,70 @@
+"""What is chosen at the top of the Compare page, handed to each of its sections."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import streamlit as st
+
+from core.checkpoints import RunMeta, Store
+from core.results import Run, Series
+from core.ui.pickers import title_of
+
+
+@dataclass(frozen=True)
+class View:
+    """Series at one size.
+
+    Attributes:
+        store: where the runs are from.
+        runs: series -> runs of one size and split, a seed each.
+        size: labelled images per class; None for all.
+        finding: the one finding to judge, of several; None for all.
+    """
+
+    store: Store
+    runs: dict[Series, list[Run]]
+    size: int | None
+    finding: int | None
+
+    @property
+    def first(self) -> RunMeta:
+        """A run that says what all have in common: data set, task, labels."""
+        return next(iter(self.runs.values()))[0][1]
+
+    @property
+    def dataset(self) -> str:
+        """Name of the data set."""
+        return self.first.dataset
+
+    @property
+    def labels(self) -> tuple[str, ...]:
+        """Classes of the task as it is judged."""
+        return self.first.labels if self.finding is None else ("Absent", "Present")
+
+    @property
+    def file(self) -> str:
+        """Beginning of the names of downloads."""
+        return f"{self.dataset}-n{self.size or 'full'}"
+
+    def title(self, name: Series) -> str:
+        """A series in words, marked where its runs were made with leaks allowed."""
+        return title_of(name, self.runs[name])
+
+    def seeds(self) -> list[int]:
+        """Of any series."""
+        return sorted({meta.seed for runs in self.runs.values() for _, meta in runs})
+
+    def at_seed(self, seed: int) -> dict[Series, Run]:
+        """The run of each series that has this seed."""
+        return {name: run for name, runs in self.runs.items() for run in runs if run[1].seed == seed}
+
+    def target(self, page: str) -> int | None:
+        """The class to judge against the rest where there are several: asks for it; the finding where there is one."""
+        if self.first.positive is not None or self.first.multilabel:
+            return self.finding
+        chosen: int = st.selectbox(
+            "Class to judge against the rest", range(len(self.first.labels)), key=f"{page}_class_{self.dataset}",
+            format_func=self.first.labels.__getitem__,
+        )  # fmt: skip
+        return chosen

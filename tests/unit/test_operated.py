@@ -1,0 +1,95 @@
+"""What a slider moves, against what is computed from the runs anew."""
+
+import numpy as np
+import pytest
+
+from core import evidence, operated
+from core.checkpoints import open_store, read_history
+from core.errors import BadRequest, CorruptRun
+from core.metrics.operating import at_thresholds, operate
+from core.metrics.thresholds import Aim
+from core.results import runs_by_series
+from core.stages import offered
+from tests.made import STRONG, WEAK, make_run
+
+
+def series_of(folder, **made):
+    for seed in range(3):
+        make_run(folder, STRONG, 20, seed, 2.0, **made)
+    store = open_store(folder)
+    return next(iter(runs_by_series(store, store.metas()).values()))
+
+
+def test_an_operating_point_is_worth_the_same_as_when_it_is_computed_anew(runs):
+    series = series_of(runs)
+    prepared, aim = operated.prepare(series), Aim("youden", prevalence=0.2)
+    points = operated.points_of(prepared, aim)
+    moved = operated.move(prepared, [point.threshold for point in points], 0.0, 0.2)
+    theirs, worth, _ = evidence.operation(series, aim)
+    assert points == theirs
+    assert moved.worth.ppv == worth.ppv
+    assert (moved.worth.drawn == worth.drawn).all()
+    shifted = operated.move(prepared, [point.threshold for point in points], 0.1, 0.2)
+    again = at_thresholds(prepared.tests, [point.threshold + 0.1 for point in points])
+    assert shifted.worth.sensitivity == operate(again, prepared.groups, 0.2, prepared.weights).sensitivity
+    assert shifted.decisions.marks != moved.decisions.marks
+
+
+def test_a_shift_stays_between_never_and_always():
+    assert operated.moved_by([0.2, 0.9], -0.5) == (0.001, 0.4)
+    assert operated.moved_by([0.9], 0.5) == (0.999,)
+    assert operated.moved_by([0.0001], 0.0) == (0.0001,)
+
+
+def test_precision_at_a_prevalence_by_hand():
+    rates = operated.Rates(np.array([0.0, 0.0, 0.1, 1.0]), np.array([0.0, 0.5, 0.8, 1.0]))
+    assert rates.precision(0.2) == pytest.approx([1.0, 1.0, 0.16 / (0.16 + 0.08), 0.2])
+
+
+def test_the_mean_curve_lies_between_those_of_the_seeds(runs):
+    mean, seeds = operated.rates_of(operated.prepare(series_of(runs)))
+    assert len(seeds) == 3
+    assert (np.diff(mean.found) >= 0).all()
+    assert (mean.alarms[0], mean.found[0], mean.alarms[-1], mean.found[-1]) == (0, 0, 1, 1)
+    areas = [np.trapezoid(one.found, one.alarms) for one in seeds]
+    assert min(areas) - 0.01 <= np.trapezoid(mean.found, mean.alarms) <= max(areas) + 0.01
+
+
+def test_several_classes_need_one_to_be_named(runs):
+    series = series_of(runs, task="multiclass")
+    with pytest.raises(BadRequest, match="choose one first"):
+        operated.prepare(series)
+    assert operated.prepare(series, 1).tests[0].positive == 1
+
+
+def test_coverage_over_seeds_is_the_mean_of_the_seeds_and_lies_in_its_interval(runs):
+    found, holds = evidence.conformal_series(series_of(runs), 0.9)
+    for c, one in enumerate(holds):
+        assert one.value == pytest.approx(np.mean([measured.holds[c].value for _, measured in found]))
+        assert one.low <= one.value <= one.high
+
+
+def test_stages_are_offered_of_one_set_and_size_without_variants_and_leaks(runs):
+    make_run(runs, WEAK, 20, 0, 1.0)
+    make_run(runs, STRONG, 20, 0, 1.0, task="multiclass", dataset="kermany-3", run="three")
+    make_run(runs, STRONG, 20, 0, 1.0, task="multiclass", dataset="kermany", run="of-kermany")
+    make_run(runs, STRONG, 20, 1, 1.0, task="multiclass", dataset="kermany-3", run="leaky", leaks=3)
+    make_run(runs, STRONG, 10, 1, 1.0, task="multiclass", dataset="kermany-3", run="smaller")
+    store = open_store(runs)
+    of = next(meta for meta in store.metas() if meta.run == "three")
+    screens, confirmers = offered(store, of)
+    assert set(screens) == set(confirmers) == {"kermany", "kermany-3"}
+    assert [meta.run for runs in confirmers["kermany-3"].values() for _, meta in runs] == ["three"]
+    binary = next(meta for meta in store.metas() if meta.positive is not None)
+    assert offered(store, binary)[1] == {}
+
+
+def test_training_curves_are_read_and_damage_is_named(tmp_path):
+    assert read_history(tmp_path) == []
+    path = tmp_path / "history.jsonl"
+    path.write_text('{"epoch": 0, "train_loss": null}\n\n{"epoch": 1, "train_loss": 0.5}\n')
+    assert [row["epoch"] for row in read_history(tmp_path)] == [0, 1]
+    for damaged in ("{", "[1]"):
+        path.write_text(damaged)
+        with pytest.raises(CorruptRun, match=r"history\.jsonl cannot be read"):
+            read_history(tmp_path)
