@@ -153,7 +153,7 @@ EXPLAINERS.add(
     Explainer(
         name="integrated-gradients",
         title="Integrated gradients",
-        meaning="Each pixel's share of the rise of the score from the image's mean to the image, averaged over places.",
+        meaning="Each pixel's share of the score's rise from the image's mean to the image, averaged over places.",
         attribute=_integrated_gradients,
         caution="Another starting image gives another map. Edges stand out whether they matter or not.",
     )
@@ -162,7 +162,7 @@ EXPLAINERS.add(
     Explainer(
         name="guided-grad-cam",
         title="Guided Grad-CAM",
-        meaning="Grad-CAM times the gradient that passes only through active ReLU layers: sharp edges inside its places.",
+        meaning="Grad-CAM times the gradient that only active ReLU layers let through: sharp edges inside its places.",
         attribute=_guided_grad_cam,
         caution="Guided backpropagation draws much the same edges for a network with random weights (Adebayo et al. "
         "2018): the sharpness is the image's, not the evidence's. For experts.",
