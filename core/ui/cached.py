@@ -2,21 +2,25 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import streamlit as st
 
+from core.cases.seeds import Lookup, lookup
 from core.checkpoints import RunMeta, Store, open_store
 from core.data.audit import Copies, find_copies
 from core.data.dataset import Dataset, load_dataset, scan
 from core.data.listing import Listing
 from core.data.sources import Source, copies_by_source
 from core.data.specs import find_dataset, find_folder, list_images
+from core.evidence import conformal
 from core.gate import FILE as GATE_FILE
 from core.gate import Gatekeeper, read_gate
 from core.metrics import Estimate, Scores
+from core.metrics.conformal import Conformal, Coverage
 from core.predictor import Predictor
-from core.results import estimate, load_scores
+from core.results import Run, estimate, load_scores
 from core.runtime import runs_folder
 from core.serving import served_runs
 from core.ui.waiting import bar
@@ -58,7 +62,7 @@ def predictor(folder: Path, meta: RunMeta) -> Predictor:
     return _predictor(str(folder), hashes_of([meta]))
 
 
-@st.cache_resource(max_entries=6, show_spinner="Loading the model")
+@st.cache_resource(max_entries=18, show_spinner="Loading the model")
 def _predictor(folder: str, hashes: tuple[Hashes, ...]) -> Predictor:
     return Predictor(Path(folder))
 
@@ -92,6 +96,32 @@ def scores(folder: Path, meta: RunMeta) -> Scores:
 @st.cache_data(max_entries=512, show_spinner=False)
 def _scores(folder: str, _meta: RunMeta, hashes: tuple[Hashes, ...]) -> Scores:
     return load_scores(Path(folder), _meta)
+
+
+def seed_lookup(run: Run, others: Sequence[Run], target: int) -> Lookup:
+    """Test answers of a run about one class, beside those of its other seeds."""
+    return _seed_lookup([run, *others], hashes_of([meta for _, meta in (run, *others)]), target)
+
+
+@st.cache_data(max_entries=64, show_spinner=False)
+def _seed_lookup(_runs: list[Run], hashes: tuple[Hashes, ...], target: int) -> Lookup:
+    return lookup(_runs[0], _runs[1:], target)
+
+
+def conformal_of(run: Run, level: float, target: int | None) -> tuple[Conformal, Coverage]:
+    """Conformal sets of a run and what they do on its test images.
+
+    Raises:
+        BadRequest: if they cannot be had, with the reason.
+    """
+    return _conformal_of(run, hashes_of([run[1]]), level, target)
+
+
+@st.cache_data(max_entries=64, show_spinner=False)
+def _conformal_of(
+    _run: Run, hashes: tuple[Hashes, ...], level: float, target: int | None
+) -> tuple[Conformal, Coverage]:
+    return conformal(_run, level, target)
 
 
 def estimates(runs: list[tuple[Path, RunMeta]], finding: int | None = None) -> dict[str, Estimate]:
