@@ -43,7 +43,9 @@ class Faithfulness:
     def words(self) -> str:
         """The scores with what they are compared with, in a sentence."""
         better = (self.deletion < self.random_deletion) + (self.insertion > self.random_insertion)
-        verdict = ("no better than chance", "better than chance by one of the two", "better than chance")[better]
+        verdict = ("no better than random", "better than random in one of the two", "better than random in both")[
+            better
+        ]
         return (
             f"Deletion {self.deletion:.2f} (random order {self.random_deletion:.2f}, lower is better), insertion "
             f"{self.insertion:.2f} (random order {self.random_insertion:.2f}, higher is better): {verdict}."

@@ -1,0 +1,156 @@
+"""Damaged and hostile files: each is an image or a sentence, never a crash, a hang or a great deal of memory.
+
+The plain suite tries a few hundred; `LOWSHOT_FUZZ=20000 python -m pytest tests/unit/test_fuzz.py -n 0` as many as it
+says. `LOWSHOT_FUZZ_SEED` draws others.
+"""
+
+import io
+import os
+import resource
+import signal
+import sys
+import warnings
+import zipfile
+
+import numpy as np
+import pytest
+from PIL import Image
+from pydicom.uid import JPEGBaseline8Bit, RLELossless
+
+from core.data.images import decode, encode_png
+from core.data.uploads import take_apart
+from core.errors import UnreadableImage
+from tests.unit.test_dicom import dicom
+
+COUNT, SEED = int(os.environ.get("LOWSHOT_FUZZ", "400")), int(os.environ.get("LOWSHOT_FUZZ_SEED", "0"))
+SECONDS, MEMORY = 5, 2**30
+GREY = np.random.default_rng(0).integers(0, 256, (40, 48), dtype=np.uint8)
+SMOOTH = np.add.outer(np.arange(40) * 3, np.arange(48) * 2).astype(np.uint8)
+TELLING = (0, 1, 2, 4, 8, 16, 32, 64, 127, 128, 254, 255)
+
+
+def saved(format, pixels=SMOOTH, **more):
+    buffer = io.BytesIO()
+    Image.fromarray(pixels).save(buffer, format, **more)
+    return buffer.getvalue()
+
+
+def packed():
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED) as archive:
+        for name in ("a.png", "folder/b.png"):
+            archive.writestr(name, encode_png(SMOOTH))
+        archive.writestr("c.dcm", dicom(SMOOTH.astype(np.uint16)))
+    return buffer.getvalue()
+
+
+def compressed_dicom():
+    """A JPEG inside a DICOM file."""
+    from pydicom.encaps import encapsulate
+
+    return dicom(SMOOTH, syntax=JPEGBaseline8Bit, PixelData=encapsulate([saved("JPEG")]))
+
+
+def deep_sequences(depth=200):
+    """Sequences inside one another, in an element that is read."""
+    from pydicom.dataset import Dataset
+
+    inner = Dataset()
+    for _ in range(depth):
+        outer = Dataset()
+        outer.ModalityLUTSequence = [inner]
+        inner = outer
+    return dicom(SMOOTH.astype(np.uint16), ModalityLUTSequence=[inner])
+
+
+SEEDS = {
+    "png": encode_png(SMOOTH),
+    "interlaced colour png": saved("PNG", np.stack([SMOOTH] * 3, -1), optimize=True),
+    "wide png": saved("PNG", SMOOTH.astype(np.uint16) * 200),
+    "jpeg": saved("JPEG"),
+    "progressive jpeg": saved("JPEG", np.stack([GREY] * 3, -1), progressive=True),
+    "tiff": saved("TIFF"),
+    "lzw tiff": saved("TIFF", compression="tiff_lzw"),
+    "deflated tiff": saved("TIFF", np.stack([SMOOTH] * 3, -1), compression="tiff_deflate"),
+    "jpeg tiff": saved("TIFF", compression="jpeg"),
+    "bmp": saved("BMP"),
+    "dicom": dicom(SMOOTH.astype(np.uint16), WindowCenter=100, WindowWidth=50, RescaleSlope="2", RescaleIntercept="-3"),
+    "colour dicom": dicom(np.stack([SMOOTH] * 3, -1), photometric="RGB"),
+    "jpeg dicom": compressed_dicom(),
+    "rle dicom": dicom(SMOOTH, syntax=RLELossless),
+    "deep dicom": deep_sequences(),
+    "zip": packed(),
+}
+
+
+def mutated(content, random):
+    """A few bytes changed, a part cut out, doubled, moved or filled, or numbers made huge; sometimes several of it."""
+    data = bytearray(content)
+    for _ in range(random.integers(1, 4)):
+        if not data:
+            break
+        kind, at = random.integers(0, 8), int(random.integers(0, len(data)))
+        to = min(len(data), at + int(random.integers(1, 65)))
+        if kind <= 2:
+            for place in random.integers(0, len(data), random.integers(1, 12)):
+                data[place] = random.choice(TELLING) if random.random() < 0.5 else random.integers(0, 256)
+        elif kind == 3:  # headers hold what hurts most
+            data[int(random.integers(0, min(len(data), 400)))] = random.integers(0, 256)
+        elif kind == 4:
+            del data[at:to]
+        elif kind == 5:
+            data[at:at] = data[at:to] * int(random.integers(1, 20))
+        elif kind == 6:
+            data[at:to] = bytes([int(random.choice(TELLING))]) * (to - at)
+        else:
+            del data[at:]
+    return bytes(data)
+
+
+def attempt(content):
+    """What the page does with an upload."""
+    found, _ = take_apart([("file", content)])
+    for upload in found:
+        if upload.problem:
+            continue
+        try:
+            image = decode(upload.content)
+        except UnreadableImage:
+            continue
+        assert image.mode in ("L", "RGB")
+
+
+class Hang(BaseException):
+    """Raised by the clock; no handler for errors catches it."""
+
+
+def _hang(*_):
+    raise Hang(f"more than {SECONDS} s")
+
+
+def peak():
+    """Bytes of memory held at most so far."""
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
+
+
+@pytest.mark.parametrize("name", SEEDS)
+def test_every_mutation_is_an_image_or_a_sentence(name):
+    random = np.random.default_rng([SEED, sum(map(ord, name))])
+    attempt(SEEDS[name])
+    before = peak()
+    old = signal.signal(signal.SIGPROF, _hang)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # what decoders say of damaged files
+            for number in range(max(1, COUNT // len(SEEDS))):
+                content = mutated(SEEDS[name], random)
+                signal.setitimer(signal.ITIMER_PROF, SECONDS)  # of this process, however busy the machine is
+                try:
+                    attempt(content)
+                except (Exception, Hang) as error:
+                    pytest.fail(f"{name}, mutation {number} of seed {SEED}: {type(error).__name__}: {error}")
+                finally:
+                    signal.setitimer(signal.ITIMER_PROF, 0)
+    finally:
+        signal.signal(signal.SIGPROF, old)
+    assert peak() - before < MEMORY
