@@ -8,6 +8,7 @@ from collections.abc import Sequence
 
 from core.cases.case import Case
 from core.cases.sentences import agree, decision, gate_words, is_near
+from core.models import FAMILY_TITLES
 
 _FORMULA = ("=", "+", "-", "@", "\t", "\r")
 _SHORT = 12
@@ -27,7 +28,8 @@ def rows_of(
     for number, case in enumerate(cases, start=1):
         row = {"Image": str(number)} | ({"File": case.name} if names else {}) | {"Pixels SHA-256": case.pixels[:_SHORT]}
         near = False
-        for family, answer in case.answers.items():
+        for answer in case.answers.values():
+            family = FAMILY_TITLES[answer.meta.family]  # type: ignore[index]
             if answer.prediction is None:
                 row[family] = answer.problem
                 continue

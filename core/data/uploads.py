@@ -107,7 +107,7 @@ def _members(name: str, content: bytes, limits: Limits) -> Iterator[Upload]:
         raise UnreadableImage(
             f"The archive has {len(entries)} entries; at most {limits.entries} are read. Give fewer images at once."
         )
-    wanted = [one for one in entries if not one.is_dir() and not _is_left_out(one.filename)]
+    wanted = [one for one in entries if not one.filename.endswith("/") and not _is_left_out(one.filename)]
     if sum(one.file_size for one in wanted) > limits.unpacked_bytes:
         raise UnreadableImage(
             f"Unpacked, the archive has more than {limits.unpacked_bytes // MIB} MB. Give fewer images at once."

@@ -102,8 +102,9 @@ def _doubts(answer: Answer) -> None:
         st.caption(escape(answer.seeds))
     else:
         ends = f"{percent(answer.seeds.low)} to {percent(answer.seeds.high)}"
-        kind = "seeds" if answer.seeds.asked else "seeds, on like test images"
-        st.markdown(f"Over {answer.seeds.seeds} {kind}: **{ends}**", help=escape(answer.seeds.how))
+        st.markdown(f"Over {answer.seeds.seeds} seeds: **{ends}**", help=escape(answer.seeds.how))
+        if not answer.seeds.asked:
+            st.caption("Only this seed's weights are stored: the range is that of like test images.")
     if isinstance(answer.doubt, ClassSet):
         held = ", ".join(answer.doubt.classes) or "no class fits"
         st.markdown(f"Set at {answer.doubt.level:.0%}: **{escape(held)}**", help=escape(answer.doubt.how))

@@ -162,10 +162,10 @@ def test_pixels_and_not_the_file_name_an_image():
 
 def test_the_table_and_its_csv_file():
     rows = rows_of([FULL, case(answer("scratch", 0.2))], [("=cmd()|x", "It is damaged.")])
-    assert rows[0]["scratch: probability"] == "0.9300"
+    assert rows[0]["A · From scratch: probability"] == "0.9300"
     assert rows[0]["Families agree"] == "yes"
     assert rows[0]["Near a threshold"] == "yes"
-    assert rows[0]["medical"] == "Its encoder cannot be had."
+    assert rows[0]["C · Medical transfer"] == "Its encoder cannot be had."
     read = list(csv.DictReader(io.StringIO(as_csv(rows).decode("utf-8-sig"))))
     assert [row["Image"] for row in read] == ["1", "2", "not read"]
     assert read[2]["File"] == "'=cmd()|x"

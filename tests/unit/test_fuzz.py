@@ -15,6 +15,9 @@ import zipfile
 import numpy as np
 import pytest
 from PIL import Image
+from pydicom import dcmread
+from pydicom.dataset import Dataset
+from pydicom.encaps import encapsulate
 from pydicom.uid import JPEGBaseline8Bit, RLELossless
 
 from core.data.images import decode, encode_png
@@ -44,23 +47,28 @@ def packed():
     return buffer.getvalue()
 
 
-def compressed_dicom():
+def jpeg_dicom():
     """A JPEG inside a DICOM file."""
-    from pydicom.encaps import encapsulate
-
     return dicom(SMOOTH, syntax=JPEGBaseline8Bit, PixelData=encapsulate([saved("JPEG")]))
 
 
-def deep_sequences(depth=200):
-    """Sequences inside one another, in an element that is read."""
-    from pydicom.dataset import Dataset
+def rle_dicom():
+    """Runs of equal bytes inside a DICOM file, packed by pydicom."""
+    file = dcmread(io.BytesIO(dicom(SMOOTH.astype(np.uint16))))
+    file.compress(RLELossless)
+    buffer = io.BytesIO()
+    file.save_as(buffer)
+    return buffer.getvalue()
 
+
+def deep_dicom(depth=200, name="ModalityLUTSequence"):
+    """Sequences inside one another, in an element that is read; its innermost one is no table."""
     inner = Dataset()
     for _ in range(depth):
         outer = Dataset()
-        outer.ModalityLUTSequence = [inner]
+        setattr(outer, name, [inner])
         inner = outer
-    return dicom(SMOOTH.astype(np.uint16), ModalityLUTSequence=[inner])
+    return dicom(SMOOTH.astype(np.uint16), **{name: [inner]})
 
 
 SEEDS = {
@@ -76,9 +84,9 @@ SEEDS = {
     "bmp": saved("BMP"),
     "dicom": dicom(SMOOTH.astype(np.uint16), WindowCenter=100, WindowWidth=50, RescaleSlope="2", RescaleIntercept="-3"),
     "colour dicom": dicom(np.stack([SMOOTH] * 3, -1), photometric="RGB"),
-    "jpeg dicom": compressed_dicom(),
-    "rle dicom": dicom(SMOOTH, syntax=RLELossless),
-    "deep dicom": deep_sequences(),
+    "jpeg dicom": jpeg_dicom(),
+    "rle dicom": rle_dicom(),
+    "deep dicom": deep_dicom(),
     "zip": packed(),
 }
 
@@ -154,3 +162,29 @@ def test_every_mutation_is_an_image_or_a_sentence(name):
     finally:
         signal.signal(signal.SIGPROF, old)
     assert peak() - before < MEMORY
+
+
+@pytest.mark.parametrize("name", [name for name in SEEDS if name not in ("deep dicom", "zip")])
+def test_what_is_mutated_can_be_read_before(name):
+    assert decode(SEEDS[name]).size == (48, 40)
+
+
+def test_the_zip_that_is_mutated_can_be_read_before():
+    assert [decode(upload.content).size for upload in take_apart([("all.zip", SEEDS["zip"])])[0]] == [(48, 40)] * 3
+
+
+@pytest.mark.parametrize("name", ["ModalityLUTSequence", "ReferencedImageSequence"])
+def test_sequences_a_thousand_deep_are_an_image_or_a_sentence(name):
+    attempt(deep_dicom(900, name))
+
+
+def test_sizes_that_lie_are_refused_before_memory_is_asked_for():
+    before = peak()
+    for rows, columns, words in ((65535, 65535, "million"), (7000, 7000, "damaged"), (0, 40, "no image")):
+        with pytest.raises(UnreadableImage, match=words):
+            decode(dicom(SMOOTH.astype(np.uint16), Rows=rows, Columns=columns))
+    with pytest.raises(UnreadableImage, match="2000000000 frames"):
+        decode(dicom(SMOOTH.astype(np.uint16), NumberOfFrames="2000000000"))
+    with pytest.raises(UnreadableImage):
+        decode(dicom(SMOOTH, syntax=JPEGBaseline8Bit, PixelData=encapsulate([b"\xff\xd8" + bytes(100)])))
+    assert peak() - before < MEMORY / 4
