@@ -134,12 +134,12 @@ def admit(gate: Gate, image: Image.Image, embed: Callable[[list[Image.Image]], n
         embed: pictures -> (N, D) embeddings, as those the gate was fitted to.
     """
     reasons = plain_reasons(gate, image)
-    others = turned(image)
-    distances = gate.distance(embed([image, *others.values()]))
-    own = float(distances[0])
-    best = int(distances[1:].argmin())
-    if own > gate.threshold:
-        if distances[1 + best] < own * _MARGIN and distances[1 + best] <= gate.threshold:
+    own = float(gate.distance(embed([image]))[0])
+    if own > gate.threshold:  # only then is it worth while to turn it
+        others = turned(image)
+        distances = gate.distance(embed(list(others.values())))
+        best = int(distances.argmin())
+        if distances[best] < own * _MARGIN and distances[best] <= gate.threshold:
             reasons.append(list(others)[best])
         else:
             reasons.append("It is unlike the images that the networks of this task learnt from.")

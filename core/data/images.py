@@ -78,7 +78,7 @@ def _plain(image: Image.Image) -> Image.Image:
     if image.mode in ("L", "RGB") and "transparency" not in image.info:
         return image
     if image.mode in _WIDE_GREY:
-        return Image.fromarray(_stretch(np.asarray(image).astype(np.float32)))
+        return Image.fromarray(_stretch(np.array(image, np.float32)))
     if image.mode == "1":
         return image.convert("L")
     if image.mode in ("LA", "La"):
@@ -89,12 +89,15 @@ def _plain(image: Image.Image) -> Image.Image:
 
 
 def _stretch(pixels: np.ndarray) -> np.ndarray:
+    """Float pixels, which are overwritten, from black to white."""
     if not np.isfinite(pixels).all():
         raise UnreadableImage("The image holds values that are no numbers. Export it again.")
     low, high = float(pixels.min()), float(pixels.max())
     if high <= low:
         return np.zeros(pixels.shape, np.uint8)
-    return np.round((pixels - low) * (255 / (high - low))).astype(np.uint8)
+    pixels -= low  # in place: pictures may be large
+    pixels *= 255 / (high - low)
+    return np.round(pixels, out=pixels).astype(np.uint8)
 
 
 def to_array(

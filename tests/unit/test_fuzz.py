@@ -8,6 +8,7 @@ import io
 import os
 import resource
 import signal
+import struct
 import sys
 import warnings
 import zipfile
@@ -16,7 +17,6 @@ import numpy as np
 import pytest
 from PIL import Image
 from pydicom import dcmread
-from pydicom.dataset import Dataset
 from pydicom.encaps import encapsulate
 from pydicom.uid import JPEGBaseline8Bit, RLELossless
 
@@ -61,14 +61,13 @@ def rle_dicom():
     return buffer.getvalue()
 
 
-def deep_dicom(depth=200, name="ModalityLUTSequence"):
-    """Sequences inside one another, in an element that is read; its innermost one is no table."""
-    inner = Dataset()
-    for _ in range(depth):
-        outer = Dataset()
-        setattr(outer, name, [inner])
-        inner = outer
-    return dicom(SMOOTH.astype(np.uint16), **{name: [inner]})
+def deep_dicom(depth=200, element=(0x0028, 0x3000), closed=True):
+    """Sequences inside one another, of undefined length, in one element before the pixels."""
+    plain = dicom(SMOOTH.astype(np.uint16))
+    start = plain.index(struct.pack("<HH", 0x7FE0, 0x0010) + b"OW")
+    opened = struct.pack("<HH2sHL", *element, b"SQ", 0, 2**32 - 1) + struct.pack("<HHL", 0xFFFE, 0xE000, 2**32 - 1)
+    ends = struct.pack("<HHL", 0xFFFE, 0xE00D, 0) + struct.pack("<HHL", 0xFFFE, 0xE0DD, 0)
+    return plain[:start] + opened * depth + (ends * depth if closed else b"") + plain[start:]
 
 
 SEEDS = {
@@ -173,9 +172,12 @@ def test_the_zip_that_is_mutated_can_be_read_before():
     assert [decode(upload.content).size for upload in take_apart([("all.zip", SEEDS["zip"])])[0]] == [(48, 40)] * 3
 
 
-@pytest.mark.parametrize("name", ["ModalityLUTSequence", "ReferencedImageSequence"])
-def test_sequences_a_thousand_deep_are_an_image_or_a_sentence(name):
-    attempt(deep_dicom(900, name))
+@pytest.mark.parametrize("closed", [True, False])
+@pytest.mark.parametrize("element", [(0x0028, 0x3000), (0x0008, 0x1140)])  # one that is read, one that is not
+def test_sequences_many_thousands_deep_are_an_image_or_a_sentence(element, closed):
+    before = peak()
+    attempt(deep_dicom(50_000, element, closed))
+    assert peak() - before < MEMORY
 
 
 def test_sizes_that_lie_are_refused_before_memory_is_asked_for():
