@@ -13,6 +13,8 @@ from PIL import Image
 from core.cases.case import Case
 from core.cases.report import THUMBNAIL_SIDE, Wanted, as_record
 from core.cases.sentences import percent
+from core.explain.quality import Faithfulness
+from core.models import FAMILY_TITLES
 
 _FONT, _MARGIN, _TEXT, _SMALL = "DejaVu", 16, 10, 8
 _PICTURE = 42  # mm
@@ -59,7 +61,7 @@ class _Page:
     def line(self, text: str, size: int = _TEXT, bold: bool = False) -> None:
         """A paragraph."""
         self.sheet.set_font(_FONT, "B" if bold else "", size)
-        self.sheet.multi_cell(0, size * 0.5, _safe(text), new_x="LMARGIN", new_y="NEXT")
+        self.sheet.multi_cell(0, size * 0.5, _safe(text), align="L", new_x="LMARGIN", new_y="NEXT")
         self.sheet.ln(1)
 
     def heading(self, text: str) -> None:
@@ -89,7 +91,7 @@ class _Page:
             self.sheet.image(small, x, top, small.width * scale, small.height * scale, alt_text=_safe(title))
             self.sheet.set_xy(x, top + _PICTURE + 1)
             self.sheet.set_font(_FONT, "", _SMALL)
-            self.sheet.multi_cell(_PICTURE, 3.5, _safe(title), new_x="LMARGIN", new_y="TOP")
+            self.sheet.multi_cell(_PICTURE, 3.5, _safe(title), align="L", new_x="LMARGIN", new_y="TOP")
         self.sheet.set_y(top + _PICTURE + 12)
 
 
@@ -130,7 +132,10 @@ def as_pdf(
     for answer in record["answers"]:
         _write_answer(page, answer)
     for one in record["heatmap_overlap"]:
-        pair, share = " and ".join(one["families"]), one["share_of_strongest_fifth_in_common"]
+        pair, share = (
+            " and ".join(FAMILY_TITLES[family] for family in one["families"]),
+            one["share_of_strongest_fifth_in_common"],
+        )
         page.line(f"Heatmaps of {pair}: {share:.0%} of the strongest fifth is common (20% by chance).")
     page.heading("What to know")
     for line in record["caveats"][1:]:
@@ -141,7 +146,7 @@ def as_pdf(
 
 
 def _write_answer(page: _Page, answer: dict[str, Any]) -> None:
-    page.heading(f"{answer['family']}: {answer['model']}, {answer['strategy']}")
+    page.heading(f"{FAMILY_TITLES[answer['family']]}: {answer['model']}, {answer['strategy']}")
     if answer["problem"]:
         page.line(answer["problem"])
     else:
@@ -177,4 +182,6 @@ def _evidence(heatmap: dict[str, Any]) -> str:
     if heatmap["flat"]:
         return f"{heatmap['explainer']} for {heatmap['class']}: no positive evidence."
     found = f"{heatmap['where']}, peak {heatmap['peak']:.3g}. {heatmap['note']}"
+    if heatmap["faithfulness"]:
+        found += f" {Faithfulness(**heatmap['faithfulness']).words}"
     return f"{heatmap['explainer']} for {heatmap['class']}: {found}"

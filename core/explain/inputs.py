@@ -18,9 +18,11 @@ from torch.nn import functional as F
 from torch.overrides import TorchFunctionMode
 
 from core.explain.methods import EXPLAINERS, Explainer, Heat, Question
+from core.models.classifier import channels_last
 
 WINDOWS = 6  # windows side by side that cover an image; they move by half their side
 STEPS = 20
+REACH, SHIFTS = 0.075, 4  # of the side; places a side to which Grad-CAM over shifts moves the image
 CELLS = 28  # pixel attributions are averaged over so many places a side
 _AT_ONCE = 16
 _ACTIVATIONS = {
@@ -99,6 +101,30 @@ def _guided_grad_cam(asked: Question) -> Heat:
     return Heat(found.detach().sum(dim=1).clamp(min=0))
 
 
+def _shifted_grad_cam(asked: Question) -> Heat:
+    """The mean of maps of the image moved a little, each moved back; borders are repeated where it came from."""
+    side = asked.images.shape[-1]
+    reach = max(1, round(REACH * side))
+    steps = sorted({round(step) for step in torch.linspace(-reach, reach, SHIFTS).tolist()})
+    padded = F.pad(asked.images, (reach,) * 4, mode="replicate")
+    heat, seen = torch.zeros_like(padded[:, 0]), torch.zeros_like(padded[:1, 0])
+    for down in steps:
+        for right in steps:
+            place = (..., slice(reach + down, reach + down + side), slice(reach + right, reach + right + side))
+            moved = channels_last(padded[place])
+            with torch.no_grad():
+                features = asked.model.encoder(moved)
+            maps = EXPLAINERS["grad-cam"].attribute(asked._replace(images=moved, features=features)).maps
+            heat[place] += F.interpolate(maps[:, None], size=(side, side), mode="bilinear", align_corners=False)[:, 0]
+            seen[place] += 1
+    inside = slice(reach, reach + side)
+    return Heat((heat / seen.clamp(min=1))[:, inside, inside])
+
+
+def _pictures_only(asked: Question) -> str:
+    return "" if asked.images.ndim == 4 else "It moves pictures; this network takes volumes."
+
+
 class _Recorder(TorchFunctionMode):
     """Notes which activation functions are called."""
 
@@ -140,6 +166,16 @@ def _other_than_relu(asked: Question) -> str:
     return ""
 
 
+EXPLAINERS.add(
+    Explainer(
+        name="grad-cam-shifted",
+        title="Grad-CAM over shifts",
+        meaning="The mean of Grad-CAM over the image moved a little each way: finer than a cell of the feature map.",
+        attribute=_shifted_grad_cam,
+        caution="It explains the mean over shifts, and takes sixteen passes instead of one.",
+        refuses=_pictures_only,
+    )
+)
 EXPLAINERS.add(
     Explainer(
         name="occlusion",

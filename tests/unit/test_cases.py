@@ -135,7 +135,8 @@ def text_of(content):
 def test_the_pdf_report_says_what_the_json_says():
     reader, text = text_of(as_pdf(FULL, made=MADE))
     for words in (agreement(FULL), "93.0%", "Ill \u03b2", "OVERRIDDEN", "run-scratch", "ab" * 32, "Measured.",
-                  "Its encoder cannot be had.", "40% of the strongest fifth", "Not a medical device",
+                  "Its encoder cannot be had.", "40% of the strongest fifth", "Deletion 0.20",
+                  "B · ImageNet transfer:", "Not a medical device",
                   FULL.answers["scratch"].meta.hashes["predictions.npz"]):  # fmt: skip
         assert words.replace(" ", "") in text.replace(" ", ""), words
     assert SECRET not in text

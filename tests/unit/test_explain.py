@@ -130,6 +130,26 @@ def test_integrated_gradients_are_captums_and_say_how_complete_they_are(name):
     assert f"the score rose by {rise[0]:+.2f}" in found.notes[0]
 
 
+def test_grad_cam_over_shifts_is_the_mean_of_captums_maps_moved_back():
+    from captum.attr import LayerGradCam
+
+    model, images = network("scratch-cnn", side=48)
+    found = EXPLAINERS["grad-cam-shifted"].attribute(ask(model, images, 1, 0)).maps
+    total, count = np.zeros((2, 48, 48)), np.zeros((48, 48))
+    padded = np.pad(images.numpy(), ((0, 0), (0, 0), (4, 4), (4, 4)), mode="edge")
+    for down in (-4, -1, 1, 4):
+        for right in (-4, -1, 1, 4):
+            moved = torch.from_numpy(padded[:, :, 4 + down : 52 + down, 4 + right : 52 + right].copy())
+            heat = LayerGradCam(model, model.tap).attribute(moved, target=torch.tensor([1, 0]), relu_attributions=True)
+            large = nn.functional.interpolate(heat, size=(48, 48), mode="bilinear").detach().numpy()[:, 0]
+            for row in range(48):
+                for column in range(48):
+                    if 0 <= row - down < 48 and 0 <= column - right < 48:
+                        total[:, row, column] += large[:, row - down, column - right]
+                        count[row, column] += 1
+    assert np.allclose(found.numpy(), total / count, atol=1e-5)
+
+
 @pytest.mark.parametrize("name", ["scratch-cnn", "scratch-resnet18", "scratch-densenet121", "scratch-groupnorm-cnn"])
 def test_guided_grad_cam_is_captums_where_every_activation_is_a_relu_layer(name):
     from captum.attr import GuidedGradCam
