@@ -17,7 +17,7 @@ from core.data.images import decode
 from core.data.preprocessing import preparation
 from core.data.transforms import normalise, to_unit
 from core.errors import BadRequest, CorruptRun, UnknownName, UnreadableImage
-from core.explain.methods import EXPLAINERS, Explanation, explain
+from core.explain import EXPLAINERS, Explanation, Question, explain
 from core.metrics.calibration import probabilities_of
 from core.models import MODELS
 from core.models.classifier import HEAD_LAYERS, Classifier, channels_last, linear_layers, placed
@@ -96,7 +96,8 @@ class Predictor:
             explainer: name of an explainer; None for none.
             target: class to explain; the one that tells most, if None.
         Raises:
-            BadRequest: if images are given to a run on volumes, or volumes to one on images.
+            BadRequest: if images are given to a run on volumes, or volumes to one on images, or the explainer is not
+                for this model.
         """
         meta = self.meta
         batch = normalise(to_unit(np.stack([self._pixels(image) for image in images]), self.device), self._image)
@@ -109,12 +110,24 @@ class Predictor:
             explanations: list[Explanation | None] = [None] * len(images)
             if explainer is not None:
                 at = torch.as_tensor(targets).to(self.device)
-                found = explain(EXPLAINERS[explainer], self._model.tapped, features, at, meta.size)
+                asked = Question(self._model, batch, features, at)
+                if reason := EXPLAINERS[explainer].refuses(asked):
+                    raise BadRequest(f"{EXPLAINERS[explainer].title} is not for {meta.model}. {reason}")
+                found = explain(EXPLAINERS[explainer], asked)
                 explanations = [self._framed(one, image) for one, image in zip(found, images, strict=True)]
         return [
             Prediction(row, decide(meta, row), about, explanation)
             for row, about, explanation in zip(probabilities, targets, explanations, strict=True)
         ]
+
+    def refusal(self, explainer: str) -> str:
+        """Why an explainer is not for this model, in words; "" where it is."""
+        asked = torch.zeros((1, *replace(self._image, size=self.meta.size).shape), device=self.device)
+        with self._lock, torch.no_grad():
+            features = self._model.encoder(channels_last(asked))
+            return EXPLAINERS[explainer].refuses(
+                Question(self._model, asked, features, torch.zeros(1, dtype=torch.long))
+            )
 
     def _pixels(self, image: Image.Image | np.ndarray) -> np.ndarray:
         if isinstance(image, np.ndarray) != (self._image.dims == 3):

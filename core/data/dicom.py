@@ -9,7 +9,7 @@ References:
 from __future__ import annotations
 
 import io
-from collections.abc import MutableSequence
+from collections.abc import Callable, Iterator, MutableSequence
 from typing import Any
 
 import numpy as np
@@ -22,6 +22,7 @@ _MARK = b"DICM"
 _DEFLATED, _META = b"1.2.840.10008.1.2.1.99", 4096
 HEAD = _PREAMBLE + len(_MARK)  # bytes that tell
 _FAR = 1e9
+_BAND = 2**20  # pixels
 _READ = [
     "SamplesPerPixel", "PhotometricInterpretation", "PlanarConfiguration", "Rows", "Columns", "NumberOfFrames",
     "BitsAllocated", "BitsStored", "HighBit", "PixelRepresentation", "SmallestImagePixelValue",
@@ -86,16 +87,40 @@ def _decode(content: bytes, max_pixels: int, min_side: int) -> Image.Image:
         return Image.fromarray(_to_bytes(stored, 0, 2.0**header.BitsStored - 1))
     if header.SamplesPerPixel != 1 or stored.ndim != 2:
         raise UnreadableImage(f"The DICOM file holds {photometric} pixels of {stored.ndim} axes. Export it as PNG.")
-    values = apply_modality_lut(stored, header)
     inverted = photometric == "MONOCHROME1"
     centre, width = _first(header, "WindowCenter"), _first(header, "WindowWidth")
-    if "VOILUTSequence" not in header and centre is not None and width:
+    windowed = "VOILUTSequence" not in header and centre is not None and bool(width)
+
+    def shown(band: np.ndarray) -> np.ndarray:
+        values = apply_modality_lut(band, header)
+        return apply_voi_lut(values, header) if windowed or "VOILUTSequence" in header else values
+
+    if windowed:
         ends = apply_voi_lut(np.array([-_FAR, _FAR]), header)  # what the window maps to black and white
-        return Image.fromarray(_to_bytes(apply_voi_lut(values, header), ends.min(), ends.max(), inverted))
-    shown = apply_voi_lut(values, header) if "VOILUTSequence" in header else values
-    padding = stored == header.get("PixelPaddingValue", None)
-    inside = shown[~padding] if not np.all(padding) else shown
-    return Image.fromarray(_to_bytes(shown, inside.min(), inside.max(), inverted))
+    else:
+        ends = _ends(stored, shown, header.get("PixelPaddingValue", None))
+    return Image.fromarray(_in_bands(stored, lambda band: _to_bytes(shown(band), ends.min(), ends.max(), inverted)))
+
+
+def _bands(stored: np.ndarray) -> Iterator[np.ndarray]:
+    """Rows of a picture, some at a time: values in double precision need many times the memory of stored ones."""
+    rows = max(1, _BAND // stored.shape[1])
+    return (stored[top : top + rows] for top in range(0, len(stored), rows))
+
+
+def _in_bands(stored: np.ndarray, change: Callable[[np.ndarray], np.ndarray]) -> np.ndarray:
+    return np.concatenate([change(band) for band in _bands(stored)])
+
+
+def _ends(stored: np.ndarray, shown: Callable[[np.ndarray], np.ndarray], padding: Any) -> np.ndarray:
+    """The darkest and the brightest value shown, padding left out where there is anything else."""
+    everywhere = bool(np.all(stored == padding))
+    found = []
+    for band in _bands(stored):
+        kept = shown(band)[(band != padding) | everywhere]
+        if kept.size:
+            found += [kept.min(), kept.max()]
+    return np.array(found)
 
 
 def _first(header: Any, name: str) -> float | None:

@@ -14,14 +14,13 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 
 from core.data.dicom import decode_dicom, is_dicom
 from core.errors import UnreadableImage
+from core.limits import LIMITS, MIB
 from core.types import Interpolation
 
 FORMATS = ("PNG", "JPEG", "TIFF", "BMP")
 SUFFIXES = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp", ".dcm", ".dicom")
 KINDS = "PNG, JPEG, TIFF, BMP or DICOM"
-MAX_PIXELS = 64_000_000
-MAX_BYTES = 64 * 2**20
-MIN_SIDE = 16
+MAX_PIXELS, MAX_BYTES, MIN_SIDE = LIMITS.pixels, LIMITS.file_bytes, LIMITS.side
 _WIDE_GREY = ("I", "I;16", "I;16B", "I;16L", "F")
 
 
@@ -41,7 +40,7 @@ def decode(content: bytes) -> Image.Image:
     if not content:
         raise UnreadableImage("The file is empty.")
     if len(content) > MAX_BYTES:
-        raise UnreadableImage(f"The file has more than {MAX_BYTES // 2**20} MB. Make it smaller.")
+        raise UnreadableImage(f"The file has more than {MAX_BYTES // MIB} MB. Make it smaller.")
     if is_dicom(content):
         return decode_dicom(content, MAX_PIXELS, MIN_SIDE)
     try:
@@ -71,7 +70,7 @@ def _check_header(image: Image.Image) -> None:
         )
     if min(width, height) < MIN_SIDE:
         raise UnreadableImage(f"The image has {width} x {height} pixels; at least {MIN_SIDE} a side are needed.")
-    if (frames := getattr(image, "n_frames", 1)) > 1:
+    if (frames := getattr(image, "n_frames", 1)) > LIMITS.frames:
         raise UnreadableImage(f"The file holds {frames} frames; give one still image a file.")
 
 
@@ -79,7 +78,7 @@ def _plain(image: Image.Image) -> Image.Image:
     if image.mode in ("L", "RGB") and "transparency" not in image.info:
         return image
     if image.mode in _WIDE_GREY:
-        return Image.fromarray(_stretch(np.asarray(image).astype(np.float32)))
+        return Image.fromarray(_stretch(np.array(image, np.float32)))
     if image.mode == "1":
         return image.convert("L")
     if image.mode in ("LA", "La"):
@@ -90,12 +89,15 @@ def _plain(image: Image.Image) -> Image.Image:
 
 
 def _stretch(pixels: np.ndarray) -> np.ndarray:
+    """Float pixels, which are overwritten, from black to white."""
     if not np.isfinite(pixels).all():
         raise UnreadableImage("The image holds values that are no numbers. Export it again.")
     low, high = float(pixels.min()), float(pixels.max())
     if high <= low:
         return np.zeros(pixels.shape, np.uint8)
-    return np.round((pixels - low) * (255 / (high - low))).astype(np.uint8)
+    pixels -= low  # in place: pictures may be large
+    pixels *= 255 / (high - low)
+    return np.round(pixels, out=pixels).astype(np.uint8)
 
 
 def to_array(

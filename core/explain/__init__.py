@@ -1,5 +1,6 @@
-"""Where a classifier found its evidence: attribution methods on the tap, and overlays. Only here is captum used."""
+"""Where a classifier found its evidence: attribution methods, their quality, and overlays. Only here is captum used."""
 
-from core.explain.methods import EXPLAINERS, Explainer, Explanation
+from core.explain import inputs  # noqa: F401 (fills the table)
+from core.explain.methods import EXPLAINERS, Explainer, Explanation, Question, explain
 
-__all__ = ["EXPLAINERS", "Explainer", "Explanation"]
+__all__ = ["EXPLAINERS", "Explainer", "Explanation", "Question", "explain"]

@@ -1,4 +1,4 @@
-"""The table of explainers, and the heatmap they give.
+"""The table of explainers, and the heatmap they give. Methods that ask the whole network are in `core.explain.inputs`.
 
 References:
     Grad-CAM: Selvaraju et al. 2017, arXiv:1610.02391.
@@ -8,12 +8,13 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from typing import NamedTuple
 
 import numpy as np
 import torch
 from torch.nn import functional as F
 
-from core.models.classifier import TappedHead
+from core.models.classifier import Classifier
 from core.registry import Registry
 
 FLAT = 1e-8
@@ -29,12 +30,14 @@ class Explanation:
         peak: its largest value.
         target: index of the class explained.
         degenerate: flat, so that it says nothing; never to be drawn.
+        note: what the method says of its own accuracy, for people; "" where it says nothing.
     """
 
     heat: np.ndarray
     peak: float
     target: int
     degenerate: bool
+    note: str = ""
 
     def within(self, box: tuple[int, int, int, int]) -> Explanation:
         """The part of the heatmap inside a box of left, top, right and bottom: the image without its margin."""
@@ -42,6 +45,34 @@ class Explanation:
         heat = self.heat[top:bottom, left:right]
         peak, spread = float(heat.max()), float(heat.max() - heat.min())
         return replace(self, heat=heat, peak=peak, degenerate=spread < FLAT)
+
+
+class Question(NamedTuple):
+    """What an explainer is asked about: a batch, and the classifier that answered it.
+
+    Attributes:
+        model: in evaluation mode.
+        images: (B, 3, S, S), normalised; of volumes with one dimension more.
+        features: (B, C, h, w), as the encoder gave them.
+        targets: (B,), class indices.
+    """
+
+    model: Classifier
+    images: torch.Tensor
+    features: torch.Tensor
+    targets: torch.Tensor
+
+
+class Heat(NamedTuple):
+    """What an explainer answers: (B, h, w) heat, at least 0, and a note on each map, or none."""
+
+    maps: torch.Tensor
+    notes: tuple[str, ...] = ()
+
+
+def never(_: Question) -> str:
+    """Takes every model."""
+    return ""
 
 
 @dataclass(frozen=True)
@@ -52,47 +83,48 @@ class Explainer:
         name: key in the registry.
         title: for people.
         meaning: one sentence for people.
-        attribute: (head behind the tap, (B, C, h, w) features, (B,) targets) -> (B, h, w), at least 0; of volumes
-            with one dimension more.
+        attribute: a question -> its heat, in any resolution.
+        caution: what to know before such a map is believed; "" where the meaning says it.
+        refuses: a question -> why the model cannot be explained so, or "".
     """
 
     name: str
     title: str
     meaning: str
-    attribute: Callable[[TappedHead, torch.Tensor, torch.Tensor], torch.Tensor]
+    attribute: Callable[[Question], Heat]
+    caution: str = ""
+    refuses: Callable[[Question], str] = never
 
 
 EXPLAINERS: Registry[Explainer] = Registry("explainer")
 
 
-def explain(
-    explainer: Explainer, tapped: TappedHead, features: torch.Tensor, targets: torch.Tensor, size: int
-) -> list[Explanation]:
-    """Heatmaps from features already computed, so that prediction and explanation share one encoder pass.
+def explain(explainer: Explainer, asked: Question) -> list[Explanation]:
+    """Heatmaps in the frame of the images. Those of the tap share the encoder pass of the prediction.
 
     Args:
-        explainer: the method.
-        tapped: the classifier behind its encoder, in evaluation mode.
-        features: (B, C, h, w), for volumes (B, C, d, h, w), as the encoder gave them.
-        targets: (B,), class indices.
-        size: side of the model's input in pixels, to which the heatmaps are interpolated.
+        explainer: the method; it must not refuse the model.
+        asked: the batch and its classifier.
     """
-    heat = explainer.attribute(tapped, features.detach(), targets)
-    mode = "bilinear" if heat.ndim == 3 else "trilinear"
-    large = F.interpolate(heat[:, None], size=[size] * (heat.ndim - 1), mode=mode, align_corners=False)[:, 0]
-    found = []
-    for one, target in zip(large.detach().cpu().numpy(), targets.tolist(), strict=True):
-        found.append(Explanation(one, float(one.max()), target, degenerate=bool(one.max() - one.min() < FLAT)))
-    return found
+    heat = explainer.attribute(asked._replace(features=asked.features.detach()))
+    maps = heat.maps.detach()
+    mode = "bilinear" if maps.ndim == 3 else "trilinear"
+    large = F.interpolate(maps[:, None], size=asked.images.shape[2:], mode=mode, align_corners=False)[:, 0]
+    notes = heat.notes or ("",) * len(maps)
+    return [
+        Explanation(one, float(one.max()), target, bool(one.max() - one.min() < FLAT), note)
+        for one, target, note in zip(large.cpu().numpy(), asked.targets.tolist(), notes, strict=True)
+    ]
 
 
-def _grad_cam(tapped: TappedHead, features: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+def _grad_cam(asked: Question) -> Heat:
     from captum.attr import LayerGradCam
 
+    tapped = asked.model.tapped
     with torch.enable_grad():
         method = LayerGradCam(tapped, tapped.tap)
-        heat = method.attribute(features.requires_grad_(), target=targets, relu_attributions=True)
-    return heat.detach()[:, 0]  # (B, h, w), of volumes (B, d, h, w)
+        heat = method.attribute(asked.features.requires_grad_(), target=asked.targets, relu_attributions=True)
+    return Heat(heat.detach()[:, 0])  # (B, h, w), of volumes (B, d, h, w)
 
 
 EXPLAINERS.add(

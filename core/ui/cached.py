@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import streamlit as st
 
+from core.cases.seeds import Lookup, lookup
 from core.checkpoints import RunMeta, Store, open_store
 from core.data.audit import Copies, find_copies
 from core.data.dataset import Dataset, load_dataset, scan
@@ -20,7 +22,7 @@ from core.metrics import Estimate
 from core.models import MODELS
 from core.models.architecture import Architecture, architecture
 from core.predictor import Predictor
-from core.results import estimate
+from core.results import Run, estimate
 from core.runtime import runs_folder
 from core.serving import served_runs
 from core.ui.waiting import bar
@@ -62,7 +64,7 @@ def predictor(folder: Path, meta: RunMeta) -> Predictor:
     return _predictor(str(folder), hashes_of([meta]))
 
 
-@st.cache_resource(max_entries=6, show_spinner="Loading the model")
+@st.cache_resource(max_entries=18, show_spinner="Loading the model")
 def _predictor(folder: str, hashes: tuple[Hashes, ...]) -> Predictor:
     return Predictor(Path(folder))
 
@@ -86,6 +88,16 @@ def gatekeeper(dataset: str) -> Gatekeeper | None:
 def _gatekeeper(folder: str, size: int, changed: int) -> Gatekeeper | None:
     gate = read_gate(Path(folder))
     return Gatekeeper(gate) if gate else None
+
+
+def seed_lookup(run: Run, others: Sequence[Run], target: int) -> Lookup:
+    """Test answers of a run about one class, beside those of its other seeds."""
+    return _seed_lookup([run, *others], hashes_of([meta for _, meta in (run, *others)]), target)
+
+
+@st.cache_data(max_entries=64, show_spinner=False)
+def _seed_lookup(_runs: list[Run], hashes: tuple[Hashes, ...], target: int) -> Lookup:
+    return lookup(_runs[0], _runs[1:], target)
 
 
 def estimates(runs: list[tuple[Path, RunMeta]], finding: int | None = None) -> dict[str, Estimate]:

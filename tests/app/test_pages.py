@@ -3,6 +3,7 @@
 import io
 import json
 import shutil
+import zipfile
 
 import pytest
 from PIL import Image
@@ -91,6 +92,80 @@ def test_an_example_and_a_smaller_training_set(phantom_runs, monkeypatch):
     assert app.metric[1].value != before[1]
     app.slider(key="diagnose_opacity").set_value(0.2).run()
     assert not app.exception
+
+
+def test_more_images_than_fit_become_a_table_with_one_shown_in_full(phantom_runs, monkeypatch):
+    app = open_page("diagnose", phantom_runs, monkeypatch)
+    archive = io.BytesIO()
+    with zipfile.ZipFile(archive, "w") as packed:
+        for index in range(5):
+            packed.writestr(f"in/{index}.png", encode_png(phantom_at(4000 + index).pixels))
+        packed.writestr("x.svg", b"<svg/>")
+    app = upload(app, [("all.zip", archive.getvalue())])
+    assert not app.exception
+    table = app.dataframe[0].value
+    assert table["Image"].tolist() == ["1", "2", "3", "4", "5", "not read"]
+    assert "hold programs" in table["Input gate"].iloc[-1]
+    assert len(app.metric) == 2
+    first = [element.value for element in app.metric]
+    shown = float(first[0].rstrip("%")) / 100
+    assert float(table["A · From scratch: probability"][0]) == pytest.approx(shown, abs=0.001)
+    app.selectbox(key="diagnose_pick").select_index(1).run()
+    assert not app.exception
+    assert [element.value for element in app.metric] != first
+
+
+def test_a_batch_that_is_stopped_says_so_and_goes_on(phantom_runs, monkeypatch):
+    app = open_page("diagnose", phantom_runs, monkeypatch)
+    files = [(f"{index}.png", encode_png(phantom_at(4000 + index).pixels)) for index in range(5)]
+    from core.storage import sha256_of
+
+    digests = [sha256_of([content, ""])[:8] for _, content in files]
+    app.session_state["diagnose_stopped"] = "-".join(digests)
+    app = upload(app, files)
+    assert "Stopped: 0 of 5" in texts(app)
+    app.button(key="diagnose_go_on").click().run()
+    assert len(app.dataframe[0].value) == 5
+    assert "Stopped" not in texts(app)
+
+
+def test_other_explainers_and_why_one_is_not_for_a_network(phantom_runs, monkeypatch):
+    app = open_page("diagnose", phantom_runs, monkeypatch)
+    app.toggle(key="diagnose_example").set_value(True).run()
+    app.selectbox(key="diagnose_explainer").set_value("guided-grad-cam").run()
+    assert not app.exception
+    assert "ReLU6" in texts(app)
+    assert "For experts" in texts(app)
+    app.selectbox(key="diagnose_explainer").set_value("integrated-gradients").run()
+    assert not app.exception
+    assert "the score rose by" in texts(app)
+    app.selectbox(key="diagnose_phantom_target").set_value(0).run()
+    assert not app.exception
+
+
+def test_heatmaps_are_measured_on_demand(phantom_runs, monkeypatch):
+    app = open_page("diagnose", phantom_runs, monkeypatch)
+    app.toggle(key="diagnose_example").set_value(True).run()
+    assert "Deletion" not in texts(app)
+    next(button for button in app.button if "Measure deletion" in button.label).click().run()
+    assert not app.exception
+    assert "random order" in texts(app)
+
+
+def test_nothing_of_an_upload_reaches_a_log_or_the_disk(phantom_runs, monkeypatch, caplog, capfd, tmp_path):
+    from tests.unit.test_dicom import SECRET, dicom
+
+    caplog.set_level("DEBUG")
+    monkeypatch.setenv("TMPDIR", str(tmp_path))
+    app = open_page("diagnose", phantom_runs, monkeypatch)
+    grey = phantom_at(4000).pixels
+    app = upload(app, [("Doe_Jane.dcm", dicom(grey.astype("uint16"))), ("Doe_bad.png", b"GIF89a Doe")])
+    assert not app.exception
+    assert "Doe_Jane.dcm" in [element.value for element in app.text]
+    said = caplog.text + "".join(capfd.readouterr())
+    assert SECRET not in said
+    assert "Doe_" not in said
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_curves_react_to_metric_and_series(phantom_runs, monkeypatch):

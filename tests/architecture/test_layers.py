@@ -20,7 +20,7 @@ ALLOWED = {
 }
 HEAVY = ("timm", "transformers", "captum", "kornia", "optuna", "onnx", "onnxruntime", "onnxscript")
 LAYERS = (
-    ("core/registry.py", "core/types.py", "core/errors.py", "core/runtime.py", "core/storage.py"),
+    ("core/registry.py", "core/types.py", "core/errors.py", "core/runtime.py", "core/storage.py", "core/limits.py"),
     ("core/data/", "core/models/", "core/metrics/"),
     (
         "core/explain/",
@@ -28,6 +28,7 @@ LAYERS = (
         "core/jobs/",
         "core/predictor.py",
         "core/gate.py",
+        "core/cases/",
         "core/serving.py",
         "core/draws.py",
         "core/results.py",

@@ -4,10 +4,9 @@ import torch
 from PIL import Image
 from torch import nn
 
-from core.explain import EXPLAINERS, Explanation
-from core.explain.methods import explain
+from core.explain import EXPLAINERS, Explanation, Question, explain
+from core.explain.inputs import activations, by_places, mean_image, window_of
 from core.explain.overlay import overlay
-from core.models import MODELS
 from core.models.classifier import Classifier, Head, average_pool
 from tests.checkpoints import RUN, build, example
 
@@ -20,13 +19,16 @@ def tiny():
     return Classifier(nn.Identity(), Head(average_pool(), layer)).eval()
 
 
+def ask(model, images, *targets):
+    """A question about one class for each image."""
+    with torch.no_grad():
+        return Question(model, images, model.encoder(images), torch.tensor(targets))
+
+
 def test_grad_cam_by_hand():
     features = torch.tensor([[[[1.0, 0.0], [0.0, 3.0]], [[4.0, 0.0], [2.0, 0.0]]]])  # (1, 2, 2, 2)
     # channel weights are the mean gradients, w / 4: class 0 gives relu(0.5 a - 0.25 b), class 1 the opposite
-    maps = [
-        EXPLAINERS["grad-cam"].attribute(tiny().tapped, features.clone(), torch.tensor([target]))[0]
-        for target in (0, 1)
-    ]
+    maps = [EXPLAINERS["grad-cam"].attribute(ask(tiny(), features.clone(), target)).maps[0] for target in (0, 1)]
     assert torch.allclose(maps[0], torch.tensor([[0.0, 0.0], [0.0, 1.5]]))
     assert torch.allclose(maps[1], torch.tensor([[0.5, 0.0], [0.5, 0.0]]))
 
@@ -38,23 +40,22 @@ def test_every_model_gives_a_map_from_one_encoder_pass(name, weights):
     maps, passes = [], []
     model = build(name, 2).eval().requires_grad_(False)
     model.encoder.register_forward_hook(lambda *_: passes.append(1))
-    with torch.no_grad():
-        features = model.encoder(example(name))
+    asked = ask(model, example(name), 0, 0)
     for _ in range(4):
         for layer in model.head.layers.modules():
             if hasattr(layer, "reset_parameters"):
                 layer.reset_parameters()
-        both = [explain(EXPLAINERS["grad-cam"], model.tapped, features, torch.tensor([t, t]), 96) for t in (0, 1)]
+        both = [explain(EXPLAINERS["grad-cam"], asked._replace(targets=torch.tensor([t, t]))) for t in (0, 1)]
         maps += [one for found in both for one in found]
         assert not np.allclose(both[0][0].heat, both[1][0].heat) or both[0][0].degenerate
     assert len(passes) == 1
-    assert all(one.heat.shape == (96,) * MODELS[name].image.dims and one.heat.min() >= 0 for one in maps)
+    assert all(one.heat.shape == asked.images.shape[2:] and one.heat.min() >= 0 for one in maps)
     assert not all(one.degenerate for one in maps)
 
 
 def test_a_flat_map_is_degenerate_and_not_painted():
     features = torch.zeros(1, 2, 4, 4)
-    flat = explain(EXPLAINERS["grad-cam"], tiny().tapped, features, torch.tensor([0]), 32)[0]
+    flat = explain(EXPLAINERS["grad-cam"], ask(tiny(), features, 0))[0]
     assert flat.degenerate
     image = Image.fromarray(np.random.default_rng(0).integers(0, 255, (40, 30), dtype=np.uint8))
     assert np.array_equal(np.asarray(overlay(image, flat, 1.0)), np.asarray(image.convert("RGB")))
@@ -76,3 +77,142 @@ def test_the_overlay_is_strongest_where_the_map_is():
     assert change[100:, :100].max() == 0
     plain = np.asarray(overlay(image, Explanation(heat, 2.0, 1, False), 0.0))
     assert np.array_equal(plain, np.asarray(image.convert("RGB")))
+
+
+def network(name, classes=2, side=64):
+    """A model of the table with a head that was drawn, and two images."""
+    torch.manual_seed(0)
+    model = build(name, classes).eval().requires_grad_(False)
+    for layer in model.head.layers.modules():
+        if hasattr(layer, "reset_parameters"):
+            layer.reset_parameters()
+    return model, torch.randn(2, 3, side, side)
+
+
+@pytest.mark.parametrize("name", ["scratch-cnn", "imagenet-efficientnet-lite0"])
+def test_occlusion_is_captums(name):
+    from captum.attr import Occlusion
+
+    model, images = network(name)
+    shape, strides = window_of(images)
+    assert shape == (3, 11, 11)
+    wanted = Occlusion(model).attribute(images, shape, strides, mean_image(images), target=torch.tensor([1, 0]))
+    found = EXPLAINERS["occlusion"].attribute(ask(model, images, 1, 0)).maps
+    assert torch.allclose(found, wanted[:, 1].clamp(min=0), atol=1e-5)
+
+
+def test_occlusion_by_hand():
+    """A mean over places times 2: hiding a window costs twice what it holds above the image's mean."""
+    images = torch.zeros(1, 2, 12, 12)
+    images[0, 0, 4:6, 8:10] = 9.0
+    heat = EXPLAINERS["occlusion"].attribute(ask(tiny(), images, 0)).maps[0]
+    held, mean = (4 + 2 + 2 + 1) / 4, 9 * 4 / 144  # four windows of 2 x 2 cover the pixel; the image's mean
+    assert heat[4, 8] == pytest.approx(2 * (9 * held - 4 * mean) / 144)
+    assert torch.allclose(heat[4:6, 8:10], heat[4, 8])
+    assert (heat < heat[4, 8] - 1e-3).sum() == 140
+    assert heat[:2].max() == 0
+
+
+@pytest.mark.parametrize("name", ["scratch-cnn", "imagenet-efficientnet-lite0"])
+def test_integrated_gradients_are_captums_and_say_how_complete_they_are(name):
+    from captum.attr import IntegratedGradients
+
+    model, images = network(name)
+    wanted, off = IntegratedGradients(model).attribute(
+        images, mean_image(images), target=torch.tensor([1, 0]), n_steps=20, return_convergence_delta=True
+    )
+    found = EXPLAINERS["integrated-gradients"].attribute(ask(model, images, 1, 0))
+    places = by_places(wanted.sum(dim=1))
+    assert places.shape == (2, 28, 28)
+    assert torch.allclose(found.maps, places.clamp(min=0), atol=1e-5)
+    rise = (model(images) - model(mean_image(images)))[[0, 1], [1, 0]].detach()
+    assert torch.allclose(wanted.sum(dim=(1, 2, 3)) - rise, off, atol=1e-4)
+    assert f"the score rose by {rise[0]:+.2f}" in found.notes[0]
+
+
+def test_grad_cam_over_shifts_is_the_mean_of_captums_maps_moved_back():
+    from captum.attr import LayerGradCam
+
+    model, images = network("scratch-cnn", side=48)
+    found = EXPLAINERS["grad-cam-shifted"].attribute(ask(model, images, 1, 0)).maps
+    total, count = np.zeros((2, 48, 48)), np.zeros((48, 48))
+    padded = np.pad(images.numpy(), ((0, 0), (0, 0), (4, 4), (4, 4)), mode="edge")
+    for down in (-4, -1, 1, 4):
+        for right in (-4, -1, 1, 4):
+            moved = torch.from_numpy(padded[:, :, 4 + down : 52 + down, 4 + right : 52 + right].copy())
+            heat = LayerGradCam(model, model.tap).attribute(moved, target=torch.tensor([1, 0]), relu_attributions=True)
+            large = nn.functional.interpolate(heat, size=(48, 48), mode="bilinear").detach().numpy()[:, 0]
+            for row in range(48):
+                for column in range(48):
+                    if 0 <= row - down < 48 and 0 <= column - right < 48:
+                        total[:, row, column] += large[:, row - down, column - right]
+                        count[row, column] += 1
+    assert np.allclose(found.numpy(), total / count, atol=1e-5)
+
+
+@pytest.mark.parametrize("name", ["scratch-cnn", "scratch-resnet18", "scratch-densenet121", "scratch-groupnorm-cnn"])
+def test_guided_grad_cam_is_captums_where_every_activation_is_a_relu_layer(name):
+    from captum.attr import GuidedGradCam
+
+    model, images = network(name)
+    asked = ask(model, images, 1, 0)
+    assert EXPLAINERS["guided-grad-cam"].refuses(asked) == ""
+    wanted = GuidedGradCam(model, model.tap).attribute(images, target=torch.tensor([1, 0]), interpolate_mode="bilinear")
+    found = EXPLAINERS["guided-grad-cam"].attribute(asked).maps
+    assert torch.allclose(found, wanted.detach().sum(dim=1).clamp(min=0), atol=1e-6)
+    with torch.no_grad():
+        assert torch.allclose(model(images), model.tapped(asked.features), atol=1e-5)  # no hook was left behind
+
+
+class Calls(nn.Module):
+    """An encoder that calls an activation as a function."""
+
+    def __init__(self, function):
+        super().__init__()
+        self.function, self.layer, self.relu = function, nn.Conv2d(3, 2, 3, padding=1), nn.ReLU()
+
+    def forward(self, images):
+        return self.function(self.relu(self.layer(images)))
+
+
+@pytest.mark.parametrize(
+    ("function", "words"),
+    [
+        (torch.relu, "outside its layers"),
+        (nn.functional.relu, "outside its layers"),
+        (nn.functional.gelu, "GELU"),
+        (lambda x: x * x.sigmoid(), "sigmoid"),
+        (lambda x: x, ""),
+    ],
+)
+def test_functional_activations_are_noticed(function, words):
+    model = Classifier(Calls(function), tiny().head).eval()
+    reason = EXPLAINERS["guided-grad-cam"].refuses(ask(model, torch.randn(2, 3, 8, 8), 0, 0))
+    assert words in reason
+    assert bool(words) == bool(reason)
+    assert activations(model, torch.randn(1, 3, 8, 8))[1] == 1
+
+
+def test_guided_grad_cam_is_refused_for_relu6_with_the_reason():
+    model, images = network("imagenet-efficientnet-lite0")
+    assert "ReLU6" in EXPLAINERS["guided-grad-cam"].refuses(ask(model, images, 0, 0))
+    assert EXPLAINERS["guided-grad-cam"].caution
+
+
+@pytest.mark.parametrize("name", EXPLAINERS)
+def test_every_explainer_points_at_what_a_known_network_looks_at(name):
+    """A network that answers to bright red: its maps peak in the red square."""
+    layer = nn.Conv2d(3, 2, 1)
+    with torch.no_grad():
+        layer.weight.zero_()
+        layer.weight[0, 0], layer.weight[1, 1] = 1.0, 1.0
+        layer.bias.fill_(-0.5)
+    model = Classifier(nn.Sequential(layer, nn.ReLU()), tiny().head).eval()
+    images = torch.zeros(1, 3, 48, 48)
+    images[0, 0, 24:32, 8:16] = 2.0
+    found = explain(EXPLAINERS[name], ask(model, images, 0))[0]
+    row, column = np.unravel_index(found.heat.argmax(), found.heat.shape)
+    assert 24 <= row < 32
+    assert 8 <= column < 16
+    assert not found.degenerate
+    assert explain(EXPLAINERS[name], ask(model, torch.zeros(1, 3, 48, 48), 0))[0].degenerate

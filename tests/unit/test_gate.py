@@ -66,8 +66,9 @@ def test_a_gate_is_stored_and_read_again(tmp_path):
 
 
 def as_told(distances):
-    """An `embed` whose pictures lie at given distances from a gate of one direction."""
-    return lambda images: np.array(distances, float)[: len(images), None]
+    """An `embed` whose pictures lie, one after the other, at given distances from a gate of one direction."""
+    left = list(distances)
+    return lambda images: np.array([left.pop(0) for _ in images], float)[:, None]
 
 
 ONE = Gate(np.zeros(1), np.ones((1, 1)), 1.0, 2.0, 0.0, 10, "f")
@@ -88,7 +89,7 @@ def test_the_reason_is_what_would_put_the_picture_right(distances, reason):
 
 
 def test_plain_pictures_and_wrong_colours_are_refused_whatever_their_distance():
-    near = as_told([0.1] * 5)
+    near = as_told([0.1] * 50)
     assert "one brightness" in admit(ONE, Image.new("L", (50, 50), 90), near).reasons[0]
     coloured = Image.fromarray(RANDOM.integers(0, 256, (8, 8, 3), dtype=np.uint8)).resize((128, 128))
     assert "in colour" in admit(ONE, coloured, near).reasons[0]

@@ -11,8 +11,7 @@ from safetensors.torch import load_file, save_file
 from core.data.preprocessing import preparation
 from core.data.transforms import normalise, to_unit
 from core.errors import WeightsUnavailable
-from core.explain import EXPLAINERS
-from core.explain.methods import explain
+from core.explain import EXPLAINERS, Question, explain
 from core.models import MODELS
 from core.models.sources import FILE, standing, weights_of
 from core.storage import sha256_of_file
@@ -60,16 +59,17 @@ def test_preprocessing_equals_the_processors(tower):
 
 
 def test_grad_cam_is_the_gradient_through_the_attention_pool(tower):
-    model = build(NAME, 2).eval()
+    model, images = build(NAME, 2).eval(), example(NAME, 1)
     with torch.no_grad():
-        features = model.encoder(example(NAME, 1))
-    maps = [explain(EXPLAINERS["grad-cam"], model.tapped, features, torch.tensor([t]), 448)[0] for t in (0, 1)]
+        features = model.encoder(images)
+    asked = [Question(model, images, features, torch.tensor([target])) for target in (0, 1)]
+    maps = [explain(EXPLAINERS["grad-cam"], one)[0] for one in asked]
     assert not all(one.degenerate for one in maps)
     taken = features.clone().requires_grad_()
     gradient = torch.autograd.grad(model.tapped(taken)[0, 0], taken)[0]
     wanted = (gradient.mean(dim=(2, 3), keepdim=True) * features).sum(dim=1).relu()
-    found = EXPLAINERS["grad-cam"].attribute(model.tapped, features, torch.tensor([0]))
-    assert torch.allclose(found, wanted, atol=1e-7)
+    found = EXPLAINERS["grad-cam"].attribute(asked[0])
+    assert torch.allclose(found.maps, wanted, atol=1e-7)
 
 
 def test_another_size_of_image_is_refused(tower):

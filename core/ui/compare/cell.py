@@ -10,6 +10,7 @@ import pandas as pd
 import streamlit as st
 from PIL import Image
 
+from core.cases.sentences import where
 from core.data.overview import Looks, look
 from core.data.specs import find_dataset, is_present
 from core.errors import LowshotError
@@ -17,7 +18,7 @@ from core.evidence import Judged
 from core.explain.methods import EXPLAINERS
 from core.explain.overlay import overlay
 from core.results import Run, Series
-from core.ui import cached, words
+from core.ui import cached
 from core.ui.compare.view import View
 from core.ui.pickers import keep_possible
 from core.ui.words import escape
@@ -125,7 +126,7 @@ def _heatmaps(view: View, runs: Mapping[Series, Run], image: Image.Image) -> Non
             target = escape(meta.labels[prediction.explanation.target])
             st.image(
                 overlay(image, prediction.explanation, 0.6), caption=f"{escape(view.title(name))}: {target}",
-                alt=f"Heatmap of {view.title(name)}; {words.where(prediction.explanation)}", width="stretch",
+                alt=f"Heatmap of {view.title(name)}; {where(prediction.explanation)}", width="stretch",
             )  # fmt: skip
     if len(kept) < len(runs):
         st.caption("Series that are missing keep no weights for this seed.")

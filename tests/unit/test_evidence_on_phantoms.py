@@ -1,0 +1,53 @@
+"""Where heatmaps of the shipped phantom runs peak, against the planted evidence, and those of random weights."""
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from scipy.ndimage import distance_transform_edt
+from scipy.stats import binomtest
+
+from core.data.phantom import SIDE, phantom_at
+from core.explain.quality import peak_distance
+from core.predictor import Predictor
+from core.runtime import PROJECT
+
+PHANTOMS = [phantom_at(index) for index in range(1401, 1521, 2)]  # test images with an opacity
+STORE = PROJECT / "checkpoints" / "phantom"
+
+
+def found_at(predictor, explainer="grad-cam", phantoms=PHANTOMS):
+    """For each phantom, whether the peak lies on the evidence or within half a cell of the feature map."""
+    side = predictor.meta.size
+    half = 0.5 / predictor._model.encoder(torch.zeros(1, 3, side, side)).shape[-1]
+    answers = predictor([Image.fromarray(one.pixels) for one in phantoms], explainer, 1)
+    hits = [
+        not one.explanation.degenerate and peak_distance(one.explanation, phantom.evidence) <= half
+        for one, phantom in zip(answers, phantoms, strict=True)
+    ]
+    near = [(distance_transform_edt(~one.evidence) <= half * SIDE).mean() for one in phantoms]
+    return int(sum(hits)), float(np.mean(near))
+
+
+def randomise(model):
+    torch.manual_seed(0)
+    for module in model.modules():
+        if hasattr(module, "reset_parameters"):
+            module.reset_parameters()
+
+
+@pytest.mark.parametrize("family", ["scratch", "imagenet", "medical"])
+def test_trained_maps_find_the_evidence_more_often_than_chance_and_random_ones_do_not(family):
+    folder = next(path for path in sorted(STORE.glob(f"{family}-*-n50-s0-*")))
+    predictor = Predictor(folder)
+    hits, chance = found_at(predictor)
+    assert binomtest(hits, len(PHANTOMS), chance, "greater").pvalue < 0.001, (hits, chance)
+    randomise(predictor._model)
+    blind, _ = found_at(predictor)
+    assert binomtest(blind, len(PHANTOMS), chance, "greater").pvalue > 0.01, (blind, chance)
+
+
+def test_shifts_find_the_evidence_where_one_pass_misses_it():
+    predictor = Predictor(next(STORE.glob("imagenet-*-n50-s0-*")))
+    some = PHANTOMS[:16]
+    assert found_at(predictor, "grad-cam-shifted", some)[0] > found_at(predictor, "grad-cam", some)[0]
