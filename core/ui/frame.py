@@ -43,11 +43,13 @@ def show(pages: list[StreamlitPage]) -> None:
     def start() -> None:
         st.switch_page(pages[0])
 
+    # Before navigation, which would fetch the chosen page's Material symbol from the internet for the tab.
+    st.set_page_config(page_icon=_icon(), layout="wide")
     # A default page answers at "/" only; with a hidden one in front, "/diagnose" is a link as good as any.
     hidden = st.Page(start, title="Lowshot", default=True, visibility="hidden")
     chosen = st.navigation([hidden, *pages], position="top")
     name = "Lowshot" if chosen == hidden else f"{chosen.title} · Lowshot"
-    st.set_page_config(page_title=name, page_icon=_icon(), layout="wide")
+    st.set_page_config(page_title=name)
     st.session_state[_FRAMED] = True
     if wanted := st.session_state.pop(_WANTED, None):
         page, parameters = wanted

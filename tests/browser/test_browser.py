@@ -8,6 +8,7 @@ import pytest
 
 from core.data.images import encode_png
 from core.data.phantom import phantom_at
+from core.ui.frame import NOTICE
 from tests.browser.server import WIDTHS, browser, chromium, running, settle, whole_page
 from tests.conftest import need
 
@@ -44,7 +45,7 @@ def test_a_deep_link_on_a_fresh_server_shows_frame_and_page(opened, path):
         page.goto(f"{fresh}/{path}")
         page.wait_for_selector(f"h1:has-text('{PAGES[path]}')", timeout=120_000)
         settle(page)
-        assert page.get_by_text("Research use only").count() == 1
+        assert page.get_by_text(NOTICE).count() == 1
         assert page.get_by_role("link", name="Compare").count() >= 1
         assert page.get_by_text("Page not found").count() == 0
         page.close()
@@ -92,8 +93,10 @@ def pick(page, label, text):
     """Chooses an entry of a box by its label."""
     box = page.get_by_role("combobox", name=label)
     box.click()
-    box.fill(text)
+    box.press_sequentially(text, delay=50)
+    page.get_by_role("option", name=text, exact=True).wait_for()
     box.press("Enter")
+    box.press("Escape")
     settle(page)
 
 
