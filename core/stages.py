@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import TypeVar
 
@@ -16,7 +17,7 @@ from core.metrics.intervals import DRAWS
 from core.metrics.operating import at_thresholds
 from core.metrics.thresholds import Aim, fit_operating_point
 from core.metrics.two_stage import TwoStage, two_stage
-from core.results import Run, Series, runs_by_series
+from core.results import Run, Series, check_comparable, runs_by_series
 
 Key = TypeVar("Key")
 
@@ -39,7 +40,8 @@ def joint(
         aim: of the screen's threshold, fitted on its held-out images.
         draws: bootstrap samples.
     Raises:
-        BadRequest: if the runs are not of one data set, have no common seed, or were judged on different images.
+        BadRequest: if the runs are not of one data set and split, have no common seed, or were judged on different
+            images.
         LeakFound: if a test image of one stage was learnt by another.
     """
     sides = [{meta.seed: (folder, meta) for folder, meta in side} for side in (screens, confirmers, singles)]
@@ -48,6 +50,8 @@ def joint(
         raise BadRequest("The stages have no seed in common; train them with the same seeds.")
     first, second, alone = ([side[seed] for seed in seeds] for side in sides)
     _check_one_set([*first, *second, *alone])
+    for name in {meta.dataset for _, meta in (*first, *second, *alone)}:
+        check_comparable([meta for _, meta in (*first, *second, *alone) if meta.dataset == name])
     points = [
         fit_operating_point(_suspicious(judged(run, "validation").scores, suspicious), aim).threshold for run in first
     ]
@@ -66,7 +70,7 @@ def joint(
 def offered(store: Store, of: RunMeta) -> tuple[dict[str, dict[Series, list[Run]]], dict[str, dict[Series, list[Run]]]]:
     """Runs of one size on the images of one set that may be stages: data set -> series -> runs.
 
-    Variants and runs made with leaks allowed are not among them.
+    Variants and runs made with leaks allowed are not among them; of another set than `of`'s the split with most runs.
 
     Args:
         store: the run store.
@@ -81,6 +85,9 @@ def offered(store: Store, of: RunMeta) -> tuple[dict[str, dict[Series, list[Run]
         mine = meta.dataset != of.dataset or meta.split_hash == of.split_hash
         if related and mine and not meta.multilabel and not meta.variant and not meta.leaks:
             found.setdefault(meta.dataset, []).append(meta)
+    for dataset, metas in found.items():
+        split = Counter(meta.split_hash for meta in metas).most_common(1)[0][0]
+        found[dataset] = [meta for meta in metas if meta.split_hash == split]
     runs = {dataset: runs_by_series(store, metas) for dataset, metas in found.items()}
     return runs, {dataset: series for dataset, series in runs.items() if found[dataset][0].positive is None}
 

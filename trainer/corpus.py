@@ -16,7 +16,7 @@ from core.data.audit import find_copies
 from core.data.banks import Bank, open_bank
 from core.data.dataset import scan
 from core.data.listing import Listing
-from core.data.specs import DatasetSpec, is_present
+from core.data.specs import DatasetSpec, family_of, how_to_get, is_present
 from core.data.splits import unite_groups
 from core.errors import DataUnavailable
 from core.models.own_encoders import relatives
@@ -56,12 +56,18 @@ def gather(target: str, names: tuple[str, ...], left_out: tuple[str, ...], size:
         left_out: sets that are not learnt from; images with a copy in the corpus are removed from them.
         size: side in pixels.
     Raises:
-        DataUnavailable: if a named set is missing, or is the target or its relative.
+        DataUnavailable: if a named set is missing, or is the target or its relative; or if the target, or the set
+            whose images it is made of, is missing, so that nothing can be compared with it.
     """
     kept_apart = relatives(target) if target else set()
     if clash := kept_apart & {*names, *left_out}:
         raise DataUnavailable(f"{', '.join(sorted(clash))} cannot be in the corpus: the target is {target}.")
     guards = {name: scan(DATASETS[name])[1] for name in sorted(kept_apart) if is_present(DATASETS[name])}
+    if (family := family_of(target)) in DATASETS and family not in guards:
+        raise DataUnavailable(
+            f"{family} is not on this machine, so that its copies cannot be found in the corpus. "
+            f"{how_to_get(DATASETS[family])}."
+        )
     parts: list[CorpusPart] = []
     for name in (*names, *left_out):
         spec = DATASETS[name]

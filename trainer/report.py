@@ -11,18 +11,18 @@ import json
 import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
 
 from core.checkpoints import RunMeta, Store, open_store
-from core.data.specs import family_of
 from core.errors import BadRequest
 from core.metrics import METRICS
 from core.metrics.conformal import needed
 from core.metrics.thresholds import Aim
-from core.results import Run, by_series, drawn_runs
+from core.results import Run, by_series, drawn_runs, runs_by_series
+from core.stages import offered
 from core.storage import write_atomically
 from trainer import report_sections as sections
 from trainer.progress import bar, say
@@ -127,7 +127,7 @@ def report_on(store: Store, asked: Asked) -> dict[str, Any]:
     split = Counter(meta.split_hash for meta in proper or metas).most_common(1)[0][0]
     here = [meta for meta in metas if meta.split_hash == split]
     proper = [meta for meta in proper if meta.split_hash == split]
-    every = _runs(store, proper)
+    every = runs_by_series(store, proper)
     size = asked.size[0] if asked.size else _usual_size(proper or here)
     series = {key: chosen for key, runs in every.items() if (chosen := [r for r in runs if r[1].train_size == size])}
     if proper and not series:
@@ -157,19 +157,10 @@ def report_on(store: Store, asked: Asked) -> dict[str, Any]:
     return plain
 
 
-def _runs(store: Store, metas: Sequence[RunMeta]) -> Runs:
-    folders = {meta.run: folder for folder, meta in store.runs.items()}
-    return {key: [(folders[meta.run], meta) for meta in group] for key, group in by_series(metas).items()}
-
-
 def _screens(store: Store, of: RunMeta, size: int | None) -> dict[str, Runs]:
     """Binary runs on the images of the same set, which may screen for runs of several classes."""
-    found: dict[str, list[RunMeta]] = {}
-    for meta in store.metas():
-        related = family_of(meta.dataset) == family_of(of.dataset) and meta.dataset != of.dataset
-        if related and meta.positive is not None and meta.train_size == size and not meta.variant and not meta.leaks:
-            found.setdefault(meta.dataset, []).append(meta)
-    return {dataset: _runs(store, metas) for dataset, metas in found.items()}
+    every, confirmers = offered(store, replace(of, train_size=size))
+    return {dataset: series for dataset, series in every.items() if dataset not in confirmers}
 
 
 def _measure(every: Runs, finding: int | None) -> None:

@@ -11,7 +11,7 @@ import numpy as np
 
 from core import evidence
 from core.errors import BadRequest, LeakFound
-from core.metrics import METRICS, measure_by_class
+from core.metrics import METRICS
 from core.metrics.comparisons import holm
 from core.metrics.curves import Fit, Measured
 from core.metrics.labels_bought import Bounded, crossover, images_needed, label_multiplier
@@ -81,17 +81,17 @@ def _corrected(tests: Mapping[tuple[Series, Series], list[evidence.SeedTests]], 
 
 
 def by_class(series: Runs) -> list[dict[str, Any]]:
-    """Class-wise metrics with macro and weighted averages, mean over seeds."""
+    """Class-wise metrics with intervals over test images, and their macro and weighted averages; means over seeds."""
     found = []
     for key, runs in series.items():
         tests = [evidence.judged(run).scores for run in runs]
-        values = {name: np.mean([measure_by_class(one, name) for one in tests], axis=0) for name in BY_CLASS}
+        values = {name: [asdict(one) for one in evidence.by_class(runs, name)] for name in BY_CLASS}
         averages = {
             f"{average}_{name}": float(np.mean([METRICS[name].averaged(one, once(one), average)[0] for one in tests]))
             for name in BY_CLASS
             for average in ("macro", "weighted")
         }
-        found.append({**_name(key), "classes": {name: one.tolist() for name, one in values.items()}, **averages})
+        found.append({**_name(key), "classes": values, **averages})
     return found
 
 
@@ -114,9 +114,13 @@ def _operation(key: Series, runs: Sequence[Run], aim: Aim, target: int | None) -
         points, worth, _ = evidence.operation(runs, aim, target)
     except BadRequest as error:
         return {**_name(key), "refused": str(error), "cautions": []}
+    curve = evidence.decisions(runs, aim.prevalence, target)
     return {
         **_name(key),
         "refused": "",
+        "decision_curve": {
+            name: getattr(curve, name).tolist() for name in ("thresholds", "benefit", "low", "high", "act_on_all")
+        },
         "thresholds": [point.threshold for point in points],
         "cautions": sorted({point.caution for point in points if point.caution}),
         "per_thousand": worth.per_thousand(),

@@ -85,11 +85,14 @@ def _spread(one: Data) -> str:
 def _by_class(rows: Sequence[Data], labels: Sequence[str]) -> str:
     if not rows:
         return ""
-    parts = ["## Class by class", "Each against the rest, mean over seeds; then the macro and the weighted average."]
+    parts = ["## Class by class", "Each against the rest, mean over seeds with 95% intervals; then the averages."]
     for name in rows[0]["classes"]:
         head = [METRICS[name].title, *labels, "macro", "weighted"]
-        values = [[*row["classes"][name], row[f"macro_{name}"], row[f"weighted_{name}"]] for row in rows]
-        parts.append(table(head, [[said(row), *map(number, of)] for row, of in zip(rows, values, strict=True)]))
+        lines = []
+        for row in rows:
+            averages = [number(row[f"{average}_{name}"]) for average in ("macro", "weighted")]
+            lines.append([said(row), *map(ranged, row["classes"][name]), *averages])
+        parts.append(table(head, lines))
     return "\n\n".join(parts)
 
 

@@ -9,7 +9,7 @@ from core.errors import BadRequest, CorruptRun
 from core.metrics.operating import at_thresholds, operate
 from core.metrics.thresholds import Aim
 from core.results import runs_by_series
-from core.stages import offered
+from core.stages import joint, offered
 from tests.made import STRONG, WEAK, make_run
 
 
@@ -82,6 +82,21 @@ def test_stages_are_offered_of_one_set_and_size_without_variants_and_leaks(runs)
     assert [meta.run for runs in confirmers["kermany-3"].values() for _, meta in runs] == ["three"]
     binary = next(meta for meta in store.metas() if meta.positive is not None)
     assert offered(store, binary)[1] == {}
+
+
+def test_of_a_related_set_one_split_is_offered_and_another_is_not_joined(runs):
+    for seed in (0, 1):
+        make_run(runs, STRONG, 20, seed, 1.0, task="multiclass", dataset="kermany-3", run=f"three-{seed}")
+        make_run(runs, WEAK, 20, seed, 1.0, dataset="kermany", run=f"here-{seed}")
+    make_run(runs, WEAK, 20, 1, 1.0, dataset="kermany", run="foreign", split_hash="0" * 64)
+    store = open_store(runs)
+    metas = {meta.run: meta for meta in store.metas()}
+    screens = offered(store, metas["three-0"])[0]["kermany"]
+    assert [meta.run for found in screens.values() for _, meta in found] == ["here-0", "here-1"]
+    of = {run: (store.folder_of(run), meta) for run, meta in metas.items()}
+    confirmers = [of["three-0"], of["three-1"]]
+    with pytest.raises(BadRequest, match="different splits"):
+        joint([of["here-0"], of["foreign"]], confirmers, confirmers, (1,), Aim("sensitivity", 0.9))
 
 
 def test_training_curves_are_read_and_damage_is_named(tmp_path):

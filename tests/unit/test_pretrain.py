@@ -49,6 +49,12 @@ def test_copies_of_the_target_are_removed_and_counted(two_sets):
     assert not any("copy" in name for name in part.listing.ids[part.train])
 
 
+def test_without_the_target_nothing_can_be_certified(two_sets, monkeypatch, tmp_path):
+    monkeypatch.setenv("LOWSHOT_DATA", str(tmp_path / "nothing"))
+    with pytest.raises(DataUnavailable, match="ham10000 is not on this machine, so that its copies cannot be found"):
+        gather("dermamnist", ("breast-ultrasound",), (), 32)
+
+
 @pytest.mark.parametrize("name", ["kermany", "pneumoniamnist"])
 def test_the_target_and_its_relatives_cannot_be_in_the_corpus(name):
     with pytest.raises(DataUnavailable, match="cannot be in the corpus"):

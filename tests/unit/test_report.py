@@ -137,7 +137,7 @@ def test_several_classes(runs):
     assert "Class by class" in sections(text)
     assert "name one with `--target`" in text
     row = plain["by_class"][0]
-    assert row["macro_f1"] == pytest.approx(np.mean(row["classes"]["f1"]))
+    assert row["macro_f1"] == pytest.approx(np.mean([one["value"] for one in row["classes"]["f1"]]))
     chosen = report_on(store, Asked("kermany-3", (50,), target="b", suspicious=("b", "c")))
     assert chosen["operating"]["series"][0]["sensitivity"]["value"] > 0.5
     assert len(chosen["two_stage"]["pairs"]) == 4
