@@ -59,7 +59,9 @@ class Queue:
         return job
 
     def cancel(self, job: Job) -> None:
-        """Asks a job to end; the worker ends it."""
+        """Asks a job to end; the worker ends it. One that somebody just removed stays removed."""
+        if not job.folder.is_dir():
+            return
         write_atomically(job.folder / records.STOP, b"")
         self.wake()
 

@@ -44,7 +44,17 @@ class Request:
     expected: tuple[float, ...] = ()
 
     def check(self) -> None:
-        """Refuses what cannot be a job.
+        """Refuses what cannot be a job here and now.
+
+        Raises:
+            BadRequest: if its form is wrong, or own images do not lie below a data root.
+        """
+        self.check_form()
+        if self.folder:
+            own_path(self.folder)
+
+    def check_form(self) -> None:
+        """Refuses what can be a job nowhere. Where the images lie is left out: they may be gone, the job is not.
 
         Raises:
             BadRequest: if something is missing, out of range, or looks like a flag or a path where a name is wanted.
@@ -59,8 +69,6 @@ class Request:
                 raise BadRequest(f"Choose at least one {what}.")
         if bool(self.dataset) == bool(self.folder):
             raise BadRequest("Choose a data set, or give the path of your own images.")
-        if self.folder:
-            own_path(self.folder)
         if bad := [size for size in self.sizes if size is not None and not 1 <= size <= MOST_SIZE]:
             raise BadRequest(f"Expected sizes of at least 1 image a class, but got {bad[0]}.")
         if bad_seeds := [seed for seed in self.seeds if not 0 <= seed <= MOST_SEED]:
@@ -96,7 +104,7 @@ def from_record(record: Any) -> Request:
     try:
         values: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in record.items()}
         found = Request(**values)
-        found.check()
+        found.check_form()
     except (AttributeError, TypeError, ValueError) as error:
         raise BadRequest(f"The job's record is damaged ({error}).") from None
     return found

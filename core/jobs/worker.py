@@ -60,6 +60,11 @@ def _run(job: Job) -> None:
     if job.stopping:
         records.write_state(job, replace(job.state, status="cancelled", ended=time.time()))
         return
+    try:
+        job.request.check()
+    except BadRequest as error:  # its own images were there when it was asked for
+        records.write_state(job, replace(job.state, status="failed", ended=time.time(), why=str(error)))
+        return
     environment = {**os.environ, events.VARIABLE: str(job.folder / records.PROGRESS)}
     with (job.folder / records.LOG).open("ab") as log:
         process = subprocess.Popen(

@@ -3,6 +3,10 @@
 import errno
 import json
 import os
+import shutil
+import signal
+import subprocess
+import sys
 import time
 from dataclasses import replace
 
@@ -132,6 +136,39 @@ def test_a_job_that_waits_is_cancelled_at_once(tmp_path, monkeypatch):
     work(queue.folder)
     assert records.stored(asked.folder).state.status == "cancelled"
     assert not (asked.folder / records.LOG).exists(), "it was never started"
+
+
+def test_a_job_outlives_its_images(tmp_path, monkeypatch):
+    monkeypatch.setattr(Queue, "wake", lambda self: None)
+    monkeypatch.setenv("LOWSHOT_DATA", str(tmp_path / "data"))
+    mine = tmp_path / "data" / "mine"
+    mine.mkdir(parents=True)
+    queue = Queue(tmp_path / "jobs")
+    asked, waiting = [queue.ask(replace(REQUEST, dataset="", folder=str(mine))) for _ in range(2)]
+    process = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE, start_new_session=True)
+    try:
+        records.write_state(
+            asked, State("running", process.pid, psutil.Process(process.pid).create_time(), time.time())
+        )
+        mine.rmdir()
+        assert [job.state.status for job in queue.jobs()] == ["running", "queued"]
+        queue.cancel(asked)
+        work(queue.folder)
+        assert process.wait(10) == -signal.SIGTERM
+    finally:
+        process.kill()
+        process.communicate()
+    assert [job.state.status for job in queue.jobs()] == ["cancelled", "failed"]
+    assert "Own images must lie there" in queue.jobs()[1].state.why
+    assert not (waiting.folder / records.LOG).exists(), "it was never started"
+    with pytest.raises(BadRequest, match="Own images must lie there"):
+        queue.again(asked)
+
+
+def test_a_job_that_was_removed_is_not_cancelled_into_being(job, tmp_path):
+    shutil.rmtree(job.folder)
+    Queue(tmp_path / "jobs").cancel(job)
+    assert not job.folder.exists()
 
 
 def test_damaged_records_are_no_crash(job, tmp_path):
