@@ -13,6 +13,7 @@ from core.runtime import data_roots
 
 MOST_RUNS = 1000
 MOST_SEED, MOST_SIZE = 10_000, 1_000_000
+_MOST_DIGITS = len(str(MOST_SIZE))
 FULL = "full"
 JOINED = "+"
 
@@ -119,13 +120,15 @@ def sizes_of(texts: list[str]) -> tuple[int | None, ...]:
     """Sizes that a person typed or picked, each once, in order.
 
     Raises:
-        BadRequest: if one is neither a number nor `full`.
+        BadRequest: if one is neither a number of at most seven digits nor `full`.
     """
     found: list[int | None] = []
     for text in texts:
         cleaned = text.strip().casefold()
         if cleaned != FULL and not (cleaned.isascii() and cleaned.isdigit()):
             raise BadRequest(f"Expected sizes as whole numbers, or {FULL}, but got {text!r}.")
+        if cleaned != FULL and len(cleaned) > _MOST_DIGITS:
+            raise BadRequest(f"Expected sizes of at most {MOST_SIZE:,}, but got a number of {len(cleaned):,} digits.")
         found.append(None if cleaned == FULL else int(cleaned))
     return tuple(sorted(set(found), key=lambda size: (size is None, size or 0)))
 

@@ -91,6 +91,10 @@ def test_sizes_are_read_as_typed():
     assert sizes_of(["25", " 10", "full", "FULL", "10"]) == (10, 25, None)
     with pytest.raises(BadRequest, match="whole numbers"):
         sizes_of(["ten"])
+    assert sizes_of(["1000000"]) == (1_000_000,)
+    for digits in (8, 5000):
+        with pytest.raises(BadRequest, match="at most 1,000,000"):
+            sizes_of(["9" * digits])
 
 
 def test_a_process_is_known_by_its_start_as_well(job):
