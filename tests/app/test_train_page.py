@@ -145,6 +145,15 @@ def test_the_job_under_way_is_shown_and_cancelled(queue, tmp_path, monkeypatch):
     assert not (waiting.folder / records.STOP).exists()
 
 
+def test_a_worker_that_cannot_be_started_is_said(queue, tmp_path, monkeypatch):
+    put(queue, State())
+    monkeypatch.setattr(Queue, "wake", lambda self: "No job can be started: <b> 0.0 MB left.")
+    app = open_page("train", tmp_path / "runs", monkeypatch)
+    assert not app.exception
+    assert "No job can be started" in texts(app)
+    assert "It starts in a moment" not in texts(app)
+
+
 def test_jobs_that_are_over_say_how_and_go_on(queue, tmp_path, monkeypatch):
     run = {"kind": "run", "title": "one", "trained": True, "seconds": 3.0, "failed": "", "metrics": {"AUROC": 0.9}}
     put(queue, State("done", began=1.0, ended=91.0, kept=2, total=2), run)

@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 from dataclasses import replace
+from types import SimpleNamespace
 
 import psutil
 import pytest
@@ -17,7 +18,7 @@ from core.errors import BadRequest, LowshotError
 from core.jobs import events, records
 from core.jobs.catalogue import Catalogue, ask_trainer
 from core.jobs.costs import Cost, cost_of, expected, time_left
-from core.jobs.queue import MOST_WAITING, Queue
+from core.jobs.queue import LEAST_TO_WORK, MOST_WAITING, Queue
 from core.jobs.records import State
 from core.jobs.request import Request, from_record, own_path, sizes_of
 from core.jobs.worker import work
@@ -173,6 +174,45 @@ def test_a_job_that_was_removed_is_not_cancelled_into_being(job, tmp_path):
     shutil.rmtree(job.folder)
     Queue(tmp_path / "jobs").cancel(job)
     assert not job.folder.exists()
+
+
+def full_for(times, monkeypatch):
+    """A disk that takes no state for some times."""
+    write, left = records.write_atomically, [times]
+
+    def write_or_fail(path, content):
+        if path.name == records.STATE and left[0]:
+            left[0] -= 1
+            raise OSError(errno.ENOSPC, "No space left on device")
+        write(path, content)
+
+    monkeypatch.setattr(records, "write_atomically", write_or_fail)
+
+
+def test_a_job_that_cannot_be_noted_is_not_started(job, monkeypatch):
+    full_for(1, monkeypatch)
+    work(job.folder.parent)
+    state = records.stored(job.folder).state
+    assert (state.status, state.why) == ("failed", "It could not be started: No space left on device.")
+    assert not (job.folder / records.LOG).exists(), "nothing ran"
+    again = records.create(job.folder.parent, REQUEST)
+    full_for(2, monkeypatch)
+    with pytest.raises(OSError, match="No space left"):
+        work(job.folder.parent)
+    assert not (again.folder / records.LOG).exists(), "nothing ran"
+
+
+def test_no_worker_is_started_where_it_could_write_nothing(job, monkeypatch):
+    def never(*arguments, **others):
+        raise AssertionError("a worker was started")
+
+    monkeypatch.setattr(subprocess, "Popen", never)
+    queue = Queue(job.folder.parent)
+    with monkeypatch.context() as full:
+        full.setattr(shutil, "disk_usage", lambda path: SimpleNamespace(free=LEAST_TO_WORK - 1))
+        assert "5.0 MB left. Free some space" in queue.wake()
+    (queue.folder / ".worker.log").mkdir()
+    assert queue.wake() == f"No job can be started in {queue.folder}: Is a directory."
 
 
 def test_damaged_records_are_no_crash(job, tmp_path):
