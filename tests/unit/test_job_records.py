@@ -332,10 +332,19 @@ def test_costs_are_measured_never_guessed():
     for unlike in ({"model": "other"}, {"strategy": "other"}, {"device": "elsewhere"}):
         assert cost(10, **unlike) is None
     assert cost(None, dataset="e") is None
-    rows = expected(stored, [("m", "s")], [10, 50], [0, 7], "d", "here", False)
+    rows = expected(stored, [("m", "s")], [10, 50], [0, 7], "d", "here")
     assert [row.seconds for row in rows] == [0.0, 4.0, 0.0, 8.0]
-    rows = expected(stored, [("m", "s")], [10, 50], [0, 7], "d", "here", True)
+    rows = expected(stored, [("m", "s")], [10, 50], [0, 7], "d", "here", ["lr"])
     assert [row.seconds for row in rows] == [4.0, 4.0, 8.0, 8.0]
+
+
+def test_settings_that_change_the_work_make_the_cost_unknown():
+    stored = [meta(10, 4.0), meta(10, 900.0, seed=1, variant="epochs=1000"), meta(20, 900.0, variant="side=512")]
+    assert cost_of(stored, "m", "s", 10, "d", "here") == Cost(4.0, 1)
+    assert cost_of(stored, "m", "s", 20, "d", "here") == Cost(8.0, 1)
+    assert cost_of(stored[1:], "m", "s", 10, "d", "here") is None
+    for name in ("epochs", "min_steps", "batch_size", "side", "episodes", "augment", "imbalance", "patience", "depth"):
+        assert expected(stored, [("m", "s")], [10, 20], [0], "d", "here", ["lr", name]) == [None, None]
 
 
 def test_time_left_weighs_runs_by_what_they_take():
