@@ -359,6 +359,24 @@ def test_time_left_weighs_runs_by_what_they_take():
     assert time_left(replace(followed, runs_done=3), [1.0, 1.0, 8.0], 10.0) == 0.0
 
 
+def test_runs_from_the_store_say_nothing_of_the_time_left():
+    lines = []
+    for place in range(8):  # the first was left out, so that it has no run
+        lines.append({"kind": "bar", "unit": "run", "done": place, "total": 10})
+        if place:
+            lines.append({"kind": "run", "trained": False, "title": "one"})
+    followed = events.follow([*lines, {"kind": "bar", "unit": "run", "done": 8, "total": 10}])
+    assert followed.from_store == set(range(1, 8))
+    followed = replace(followed, from_store=set(range(8)))
+    assert time_left(followed, [600.0] * 10, 20.0) == pytest.approx(1180.0)
+    assert time_left(followed, [], 20.0) is None
+    half = replace(followed, title="one", doing="one", unit="step", done=5, total=10)
+    assert time_left(half, [], 20.0) == pytest.approx(60.0)
+    assert time_left(replace(followed, runs_done=9), [600.0] * 10, 620.0) == pytest.approx(620.0)
+    whole = replace(followed, runs_done=10, from_store=set(range(10)))
+    assert time_left(whole, [600.0] * 10, 5.0) == 0.0
+
+
 def test_a_trainer_that_cannot_be_asked_is_said(monkeypatch):
     monkeypatch.setattr("core.jobs.catalogue.sys.executable", "/nowhere/python")
     with pytest.raises(LowshotError, match="does not say what it can do"):
