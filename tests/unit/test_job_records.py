@@ -295,6 +295,21 @@ def test_a_command_says_how_it_ended(error, code, said, tmp_path, monkeypatch, c
     assert said in end["why"]
 
 
+def test_a_curve_that_could_not_go_on_is_no_job_done(job, runs, monkeypatch, capsys):
+    monkeypatch.setenv(events.VARIABLE, str(job.folder / records.PROGRESS))
+    argv = ["curve", "--dataset", "phantom", "--models", "scratch-cnn", "--strategies", "scratch", "--sizes", "20,2"]
+    argv += ["--seeds", "0", "--epochs", "1", "--min-steps", "0", "--patience", "0", "--batch-size", "16", "--json"]
+    code = main(argv)
+    assert code == 2
+    (row,) = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    assert row["train_size"] == 20
+    state = records.ended(job, code, 9.0)
+    assert (state.status, state.kept, state.total) == ("failed", 1, 2)
+    assert "1 of 1 pairs of model and strategy could not go on" in state.why
+    assert "scratch-cnn scratch n=2 seed 0" in state.why
+    assert "batch" in state.why
+
+
 def test_an_error_that_is_not_known_is_not_hidden(tmp_path, monkeypatch):
     def fail(arguments):
         raise ZeroDivisionError
