@@ -60,7 +60,7 @@ def new_job() -> None:
     except BadRequest as error:
         st.info(words.escape(str(error)))
         return
-    seconds = train_form.show_cost(cached.store(), pairs, request.sizes, request.seeds, data.spec.name, bool(options))
+    seconds = train_form.show_cost(cached.store(), pairs, request.sizes, request.seeds, data.spec.name, options)
     if st.button("Start", type="primary", icon=":material/play_arrow:", key="train_start"):
         try:
             queue.ask(Request(**{**vars(request), "expected": seconds}))

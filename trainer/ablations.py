@@ -144,8 +144,10 @@ def ablate(arguments: argparse.Namespace) -> int:
                 complete = False
                 continue
             found: list[Runs] = [[] for _ in every]
-            for place, folder, meta in answers(asked, dataset, arguments, "none"):
+            stopped: dict[tuple[str, str], str] = {}
+            for place, folder, meta in answers(asked, dataset, arguments, "none", stopped):
                 found[place // len(arguments.seeds)].append((folder, meta))
+            complete = complete and not stopped
             if not all(found):
                 say(
                     f"incomplete: {model} {strategy} n={size or 'full'}: a combination has no run, so none is compared."

@@ -184,9 +184,7 @@ def build_parser() -> argparse.ArgumentParser:
 
     export = commands.add_parser("export", help="a stored run as a file for other programs, compared with the run")
     export.add_argument("run", metavar="RUN", help="name of a stored run")
-    export.add_argument(
-        "--format", choices=("onnx", "torch-export", "safetensors"), default="onnx", help="(default: onnx)"
-    )
+    export.add_argument("--format", choices=FORMATS, default=FORMATS[0], help=f"(default: {FORMATS[0]})")
     export.add_argument("--to", type=Path, default=Path("exports"), metavar="FOLDER", help="(default: exports)")
 
     data = commands.add_parser("data", help="what data sets are here, and fetching others")

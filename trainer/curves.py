@@ -158,16 +158,26 @@ def ready(pairs: list[tuple[str, str]], dataset: Dataset, every_model: bool) -> 
 
 
 def answers(
-    every: list[Asked], dataset: Dataset, arguments: argparse.Namespace, keep_weights: sweep.Keep
+    every: list[Asked],
+    dataset: Dataset,
+    arguments: argparse.Namespace,
+    keep_weights: sweep.Keep,
+    stopped: dict[tuple[str, str], str],
 ) -> Iterator[tuple[int, Path, RunMeta]]:
     """Trains what the store does not hold yet: the place in the list, the run's folder and its record.
 
-    A model and strategy that cannot go on are said and left out, and so is a run whose training failed.
+    A run whose training failed is said and left out.
+
+    Args:
+        every: the cells, in the order in which they are trained.
+        dataset: what they learn.
+        arguments: of the command.
+        keep_weights: of which runs.
+        stopped: takes the models and strategies that cannot go on, the rest of which is left out, with where and why.
     """
     device = pick_device(arguments.device)
     store = open_store()
     folders = {folder.name: folder for folder in (*store.runs, *store.failed)}
-    stopped = set()
     seeds, sizes = sorted({row.cell.seed for row in every}), list({row.cell.train_size: 0 for row in every})
     with bar(arguments.command, "run") as show:
         for place, asked in enumerate(every):
@@ -186,7 +196,7 @@ def answers(
                         folder = sweep.run_cell(prepared, dataset, bank, keep, device, progress=steps)
                     folders[folder.name] = folder
             except LowshotError as error:
-                stopped.add((cell.model, cell.strategy))
+                stopped[cell.model, cell.strategy] = f"{asked.title}: {error}"
                 say(f"stopped: {asked.title}: {error} The rest of it is left out.")
                 continue
             meta = read_run(folder)
@@ -208,7 +218,11 @@ def _tell_run(title: str, meta: RunMeta, is_new: bool) -> None:
 
 
 def curve(arguments: argparse.Namespace) -> int:
-    """`curve`."""
+    """`curve`.
+
+    Raises:
+        BadRequest: once all else is trained, if a model and strategy could not go on.
+    """
     pairs = pairs_of(arguments.models, arguments.strategies)
     dataset, options = dataset_of(arguments), asked_of(arguments)
     pairs = ready(pairs, dataset, arguments.models is None)
@@ -218,8 +232,13 @@ def curve(arguments: argparse.Namespace) -> int:
         for size in arguments.sizes
         for seed in arguments.seeds
     ]
-    answered = 0
-    for _, _, meta in answers(every, dataset, arguments, arguments.keep_weights):
+    answered, stopped = 0, dict[tuple[str, str], str]()
+    for _, _, meta in answers(every, dataset, arguments, arguments.keep_weights, stopped):
         answered += 1
         print_runs([meta], arguments.json)
+    if stopped:
+        raise BadRequest(
+            f"{len(stopped)} of {len(pairs)} pairs of model and strategy could not go on, and the rest of them is left "
+            f"out; finished runs are kept. {' '.join(stopped.values())}"
+        )
     return 0 if answered else 2

@@ -5,7 +5,7 @@ Nothing is guessed: without such a run the answer is that it is not known.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from statistics import median
 
@@ -15,6 +15,8 @@ from core.checkpoints import RunMeta
 from core.jobs.events import Followed
 
 _TOO_EARLY = 0.02
+# Settings with which a step stays as dear as it was, and which change no other. All others change the work, or may.
+_SAME_WORK = {"label_smoothing", "schedule", "lr", "weight_decay", "clip", "inner_lr", "outer_lr"}
 
 
 @dataclass(frozen=True)
@@ -38,14 +40,15 @@ def cost_of(
     """What a run will take; None where no like run is stored.
 
     Args:
-        metas: stored runs.
+        metas: stored runs; those with settings of their own do not count.
         model: of the run.
         strategy: of the run.
         size: of the run; None for all images.
         dataset: its data set; runs on others count only where there are none on this.
         device: as runs name it.
     """
-    like = [m for m in metas if (m.model, m.strategy, m.device, m.failed) == (model, strategy, device, "")]
+    wanted = (model, strategy, device, "", "")
+    like = [m for m in metas if (m.model, m.strategy, m.device, m.failed, m.variant) == wanted]
     here = [m for m in like if m.dataset == dataset]
     rows = here or like
     sized = [m for m in rows if (m.train_size is None) == (size is None)]
@@ -67,6 +70,11 @@ def _at(seconds: dict[int | None, float], size: int | None) -> float:
     return float(np.interp(size, sizes, [seconds[one] for one in sizes]))
 
 
+def is_same_work(options: Iterable[str]) -> bool:
+    """Whether runs with some settings stated take as long as those without."""
+    return set(options) <= _SAME_WORK
+
+
 def expected(
     metas: Sequence[RunMeta],
     pairs: Sequence[tuple[str, str]],
@@ -74,7 +82,7 @@ def expected(
     seeds: Sequence[int],
     dataset: str,
     device: str,
-    is_variant: bool,
+    options: Iterable[str] = (),
 ) -> list[Cost | None]:
     """What each run of a job will take, in the order in which they are trained.
 
@@ -85,12 +93,15 @@ def expected(
         seeds: of the runs.
         dataset: their data set.
         device: as runs name it.
-        is_variant: whether settings are stated; then nothing says which runs are in the store.
+        options: settings that are stated; then nothing says which runs are in the store.
     """
+    stated = set(options)
+    if not is_same_work(stated):
+        return [None] * (len(pairs) * len(sizes) * len(seeds))
     there = {(m.model, m.strategy, m.train_size, m.seed) for m in metas if m.dataset == dataset and not m.variant}
     return [
         Cost(0.0, 1)
-        if not is_variant and (model, strategy, size, seed) in there
+        if not stated and (model, strategy, size, seed) in there
         else cost_of(metas, model, strategy, size, dataset, device)
         for model, strategy in pairs
         for size in sizes
@@ -110,6 +121,10 @@ def time_left(followed: Followed, weights: Sequence[float], elapsed: float) -> f
         return None
     known = len(weights) == followed.runs_total and sum(weights) > 0
     each = list(weights) if known else [1.0] * followed.runs_total
+    for place in followed.from_store & set(range(followed.runs_done)):  # they took no time, whatever was expected
+        each[place] = 0.0
+    if not sum(each):
+        return 0.0
     under_way = each[followed.runs_done] * followed.of_run if followed.runs_done < len(each) else 0.0
     share = (sum(each[: followed.runs_done]) + under_way) / sum(each)
     if share > _TOO_EARLY:

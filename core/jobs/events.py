@@ -66,6 +66,7 @@ class Followed:
         title: of the run under way.
         epochs: its training curve so far.
         runs: the finished runs, in order.
+        from_store: places, among all runs of the job, of those that were not trained now.
         texts: what was said, the last of it, with the time.
         code, why: how it ended by its own word; None while it has not.
         last: time of the last line.
@@ -80,6 +81,7 @@ class Followed:
     title: str = ""
     epochs: list[dict[str, Any]] = field(default_factory=list)
     runs: list[dict[str, Any]] = field(default_factory=list)
+    from_store: set[int] = field(default_factory=set)
     texts: list[tuple[float, str]] = field(default_factory=list)
     code: int | None = None
     why: str = ""
@@ -108,6 +110,8 @@ def follow(events: Iterable[dict[str, Any]]) -> Followed:
             found.epochs.append(event)
         elif kind == "run":
             found.runs.append(event)
+            if not event.get("trained", True):
+                found.from_store.add(found.runs_done)  # the bar over runs stands at the run until it is told
             found.texts.append((found.last, _sentence(event)))
         elif kind == "say":
             found.texts.append((found.last, str(event.get("text", ""))))

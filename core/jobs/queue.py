@@ -15,7 +15,8 @@ from core.runtime import PROJECT, jobs_folder
 from core.storage import write_atomically
 
 MOST_WAITING = 20
-LEAST_FREE = 200_000_000  # bytes
+LEAST_FREE = 200_000_000  # bytes that a new job wants
+LEAST_TO_WORK = 5_000_000  # bytes without which a worker could not even note how a job ended
 _WORKER_LOG = ".worker.log"
 
 
@@ -59,7 +60,9 @@ class Queue:
         return job
 
     def cancel(self, job: Job) -> None:
-        """Asks a job to end; the worker ends it."""
+        """Asks a job to end; the worker ends it. One that somebody just removed stays removed."""
+        if not job.folder.is_dir():
+            return
         write_atomically(job.folder / records.STOP, b"")
         self.wake()
 
@@ -77,13 +80,26 @@ class Queue:
             raise BadRequest("This job is not over. Cancel it first.")
         shutil.rmtree(job.folder, ignore_errors=True)
 
-    def wake(self) -> None:
-        """Starts a worker where there is work and nobody does it."""
+    def wake(self) -> str:
+        """Starts a worker where there is work and nobody does it.
+
+        Returns:
+            why none could be started, in a sentence; "" where one was, or none is needed.
+        """
         unsettled = any(not records.stored(job.folder).is_over for job in self.jobs())
         if not unsettled or records.is_worked_on(self.folder):
-            return
-        with (self.folder / _WORKER_LOG).open("ab") as log:
-            subprocess.Popen(
-                [sys.executable, "-m", "core.jobs.worker", str(self.folder)], cwd=PROJECT, stdin=subprocess.DEVNULL,
-                stdout=log, stderr=log, start_new_session=True,
-            )  # fmt: skip
+            return ""
+        try:
+            if (free := shutil.disk_usage(self.folder).free) < LEAST_TO_WORK:
+                return (
+                    f"No job can be started: the disk that holds {self.folder} has {free / 1e6:.1f} MB left. Free some "
+                    "space; then it goes on by itself."
+                )
+            with (self.folder / _WORKER_LOG).open("ab") as log:
+                subprocess.Popen(
+                    [sys.executable, "-m", "core.jobs.worker", str(self.folder)], cwd=PROJECT,
+                    stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True,
+                )  # fmt: skip
+        except OSError as error:
+            return f"No job can be started in {self.folder}: {error.strerror or error}."
+        return ""

@@ -13,6 +13,7 @@ from core.runtime import data_roots
 
 MOST_RUNS = 1000
 MOST_SEED, MOST_SIZE = 10_000, 1_000_000
+_MOST_DIGITS = len(str(MOST_SIZE))
 FULL = "full"
 JOINED = "+"
 
@@ -44,7 +45,17 @@ class Request:
     expected: tuple[float, ...] = ()
 
     def check(self) -> None:
-        """Refuses what cannot be a job.
+        """Refuses what cannot be a job here and now.
+
+        Raises:
+            BadRequest: if its form is wrong, or own images do not lie below a data root.
+        """
+        self.check_form()
+        if self.folder:
+            own_path(self.folder)
+
+    def check_form(self) -> None:
+        """Refuses what can be a job nowhere. Where the images lie is left out: they may be gone, the job is not.
 
         Raises:
             BadRequest: if something is missing, out of range, or looks like a flag or a path where a name is wanted.
@@ -59,8 +70,6 @@ class Request:
                 raise BadRequest(f"Choose at least one {what}.")
         if bool(self.dataset) == bool(self.folder):
             raise BadRequest("Choose a data set, or give the path of your own images.")
-        if self.folder:
-            own_path(self.folder)
         if bad := [size for size in self.sizes if size is not None and not 1 <= size <= MOST_SIZE]:
             raise BadRequest(f"Expected sizes of at least 1 image a class, but got {bad[0]}.")
         if bad_seeds := [seed for seed in self.seeds if not 0 <= seed <= MOST_SEED]:
@@ -96,7 +105,7 @@ def from_record(record: Any) -> Request:
     try:
         values: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in record.items()}
         found = Request(**values)
-        found.check()
+        found.check_form()
     except (AttributeError, TypeError, ValueError) as error:
         raise BadRequest(f"The job's record is damaged ({error}).") from None
     return found
@@ -111,13 +120,15 @@ def sizes_of(texts: list[str]) -> tuple[int | None, ...]:
     """Sizes that a person typed or picked, each once, in order.
 
     Raises:
-        BadRequest: if one is neither a number nor `full`.
+        BadRequest: if one is neither a number of at most seven digits nor `full`.
     """
     found: list[int | None] = []
     for text in texts:
         cleaned = text.strip().casefold()
         if cleaned != FULL and not (cleaned.isascii() and cleaned.isdigit()):
             raise BadRequest(f"Expected sizes as whole numbers, or {FULL}, but got {text!r}.")
+        if cleaned != FULL and len(cleaned) > _MOST_DIGITS:
+            raise BadRequest(f"Expected sizes of at most {MOST_SIZE:,}, but got a number of {len(cleaned):,} digits.")
         found.append(None if cleaned == FULL else int(cleaned))
     return tuple(sorted(set(found), key=lambda size: (size is None, size or 0)))
 

@@ -60,6 +60,28 @@ def _run(job: Job) -> None:
     if job.stopping:
         records.write_state(job, replace(job.state, status="cancelled", ended=time.time()))
         return
+    try:
+        job.request.check()  # its own images were there when it was asked for
+        job, process = _start(job)
+    except (BadRequest, OSError) as error:
+        why = str(error) if isinstance(error, BadRequest) else f"It could not be started: {error.strerror or error}."
+        records.write_state(job, replace(job.state, status="failed", ended=time.time(), why=why))
+        return
+
+    def poll() -> tuple[int] | None:
+        code = process.poll()
+        return None if code is None else (code,)
+
+    _finish(job, poll)
+
+
+def _start(job: Job) -> tuple[Job, subprocess.Popen[bytes]]:
+    """Starts the training of a job.
+
+    Raises:
+        OSError: if it cannot be started or noted; then nothing runs.
+    """
+    records.write_state(job, State("running", began=time.time()))  # a full disk is met before anything runs
     environment = {**os.environ, events.VARIABLE: str(job.folder / records.PROGRESS)}
     with (job.folder / records.LOG).open("ab") as log:
         process = subprocess.Popen(
@@ -71,15 +93,11 @@ def _run(job: Job) -> None:
         job = records.write_state(job, State("running", process.pid, seen.create_time(), time.time()))
     except BaseException:  # what nobody could follow or end must not run
         os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
         raise
     with suppress(psutil.Error):
         seen.nice(_NICE)
-
-    def poll() -> tuple[int] | None:
-        code = process.poll()
-        return None if code is None else (code,)
-
-    _finish(job, poll)
+    return job, process
 
 
 def _finish(job: Job, poll: Callable[[], tuple[int | None] | None]) -> None:

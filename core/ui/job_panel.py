@@ -43,7 +43,8 @@ def heading(job: Job) -> None:
 
 def live(queue: Queue, names: set[str]) -> None:
     """The jobs that are not over; once one of them is, the whole page is drawn anew."""
-    queue.wake()
+    if why := queue.wake():
+        st.error(words.escape(why), icon=":material/error:")
     jobs = [job for job in queue.jobs() if job.name in names]
     if {job.name for job in jobs if not job.is_over} != names:
         st.rerun(scope="app")
@@ -54,7 +55,7 @@ def live(queue: Queue, names: set[str]) -> None:
                 _under_way(job)
             elif place:
                 st.caption(f"{place} before it. One job runs at a time.")
-            else:
+            elif not why:
                 st.caption("It starts in a moment.")
             if st.button(
                 "Cancel", key=f"train_cancel_{job.name}", icon=":material/stop_circle:", disabled=job.stopping

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Any, NamedTuple
 
 import pandas as pd
@@ -13,7 +13,7 @@ from core.data import DATASETS
 from core.data.specs import DatasetSpec, find_dataset, is_present
 from core.errors import LowshotError
 from core.jobs.catalogue import Catalogue, Row
-from core.jobs.costs import Cost, expected
+from core.jobs.costs import Cost, expected, is_same_work
 from core.jobs.request import JOINED, own_path
 from core.models import MODELS
 from core.models.sources import weights_of
@@ -163,11 +163,11 @@ def show_cost(
     sizes: Sequence[int | None],
     seeds: Sequence[int],
     dataset: str,
-    is_variant: bool,
+    options: Collection[str],
 ) -> tuple[float, ...]:
     """Says how long it will take by what was measured; gives the seconds of each run, none where some are not known."""
     device = describe_device(pick_device("auto"))
-    costs = expected(store.metas(), pairs, sizes, seeds, dataset, device, is_variant)
+    costs = expected(store.metas(), pairs, sizes, seeds, dataset, device, options)
     known = [cost for cost in costs if cost]
     there = sum(cost.seconds == 0 for cost in known)
     if there == len(costs):
@@ -176,7 +176,10 @@ def show_cost(
     said = f"**{len(costs)} runs**" + (f", {there} of them in the store already. " if there else ". ")
     new, measured = len(costs) - there, len(known) - there
     basis = f"measured on stored runs on {words.escape(device)}; reading a data set for the first time adds to it."
-    unknown = f"**not known**, because no run like them is stored on {words.escape(device)}."
+    reason = f"no run like them is stored on {words.escape(device)}"
+    if not is_same_work(options):
+        reason = "the settings change how much there is to do"
+    unknown = f"**not known**, because {reason}."
     total = in_words(sum(cost.seconds for cost in known))
     if measured == new:
         said += f"Expected time: **{total}**, {basis}"

@@ -14,7 +14,7 @@ from core.errors import CorruptRun, UnreadableImage
 from core.metrics.calibration import probabilities_of
 from core.predictor import load_run
 from trainer import export as exports
-from trainer.cli import FORMATS, main
+from trainer.cli import FORMATS, build_parser, main
 
 ROOT = Path(__file__).parents[2]
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
@@ -47,8 +47,10 @@ def test_an_exported_file_answers_as_the_run_does(shipped, tmp_path, capsys, nam
     assert str(ROOT).encode() not in path.read_bytes()
 
 
-def test_formats_of_the_command_are_those_of_the_table():
+def test_formats_of_the_command_are_those_of_the_table(monkeypatch):
     assert tuple(exports.FORMATS) == FORMATS
+    monkeypatch.setattr("trainer.cli.FORMATS", ("other",))
+    assert build_parser().parse_args(["export", "run"]).format == "other"
 
 
 def test_an_encoder_goes_with_its_head_into_onnx(shipped, tmp_path, capsys):

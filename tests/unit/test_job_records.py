@@ -3,8 +3,13 @@
 import errno
 import json
 import os
+import shutil
+import signal
+import subprocess
+import sys
 import time
 from dataclasses import replace
+from types import SimpleNamespace
 
 import psutil
 import pytest
@@ -13,7 +18,7 @@ from core.errors import BadRequest, LowshotError
 from core.jobs import events, records
 from core.jobs.catalogue import Catalogue, ask_trainer
 from core.jobs.costs import Cost, cost_of, expected, time_left
-from core.jobs.queue import MOST_WAITING, Queue
+from core.jobs.queue import LEAST_TO_WORK, MOST_WAITING, Queue
 from core.jobs.records import State
 from core.jobs.request import Request, from_record, own_path, sizes_of
 from core.jobs.worker import work
@@ -87,6 +92,10 @@ def test_sizes_are_read_as_typed():
     assert sizes_of(["25", " 10", "full", "FULL", "10"]) == (10, 25, None)
     with pytest.raises(BadRequest, match="whole numbers"):
         sizes_of(["ten"])
+    assert sizes_of(["1000000"]) == (1_000_000,)
+    for digits in (8, 5000):
+        with pytest.raises(BadRequest, match="at most 1,000,000"):
+            sizes_of(["9" * digits])
 
 
 def test_a_process_is_known_by_its_start_as_well(job):
@@ -132,6 +141,78 @@ def test_a_job_that_waits_is_cancelled_at_once(tmp_path, monkeypatch):
     work(queue.folder)
     assert records.stored(asked.folder).state.status == "cancelled"
     assert not (asked.folder / records.LOG).exists(), "it was never started"
+
+
+def test_a_job_outlives_its_images(tmp_path, monkeypatch):
+    monkeypatch.setattr(Queue, "wake", lambda self: None)
+    monkeypatch.setenv("LOWSHOT_DATA", str(tmp_path / "data"))
+    mine = tmp_path / "data" / "mine"
+    mine.mkdir(parents=True)
+    queue = Queue(tmp_path / "jobs")
+    asked, waiting = [queue.ask(replace(REQUEST, dataset="", folder=str(mine))) for _ in range(2)]
+    process = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE, start_new_session=True)
+    try:
+        records.write_state(
+            asked, State("running", process.pid, psutil.Process(process.pid).create_time(), time.time())
+        )
+        mine.rmdir()
+        assert [job.state.status for job in queue.jobs()] == ["running", "queued"]
+        queue.cancel(asked)
+        work(queue.folder)
+        assert process.wait(10) == -signal.SIGTERM
+    finally:
+        process.kill()
+        process.communicate()
+    assert [job.state.status for job in queue.jobs()] == ["cancelled", "failed"]
+    assert "Own images must lie there" in queue.jobs()[1].state.why
+    assert not (waiting.folder / records.LOG).exists(), "it was never started"
+    with pytest.raises(BadRequest, match="Own images must lie there"):
+        queue.again(asked)
+
+
+def test_a_job_that_was_removed_is_not_cancelled_into_being(job, tmp_path):
+    shutil.rmtree(job.folder)
+    Queue(tmp_path / "jobs").cancel(job)
+    assert not job.folder.exists()
+
+
+def full_for(times, monkeypatch):
+    """A disk that takes no state for some times."""
+    write, left = records.write_atomically, [times]
+
+    def write_or_fail(path, content):
+        if path.name == records.STATE and left[0]:
+            left[0] -= 1
+            raise OSError(errno.ENOSPC, "No space left on device")
+        write(path, content)
+
+    monkeypatch.setattr(records, "write_atomically", write_or_fail)
+
+
+def test_a_job_that_cannot_be_noted_is_not_started(job, monkeypatch):
+    full_for(1, monkeypatch)
+    work(job.folder.parent)
+    state = records.stored(job.folder).state
+    assert (state.status, state.why) == ("failed", "It could not be started: No space left on device.")
+    assert not (job.folder / records.LOG).exists(), "nothing ran"
+    again = records.create(job.folder.parent, REQUEST)
+    full_for(2, monkeypatch)
+    with pytest.raises(OSError, match="No space left"):
+        work(job.folder.parent)
+    assert not (again.folder / records.LOG).exists(), "nothing ran"
+
+
+def test_no_worker_is_started_where_it_could_write_nothing(job, monkeypatch):
+    def never(*arguments, **others):
+        raise AssertionError("a worker was started")
+
+    monkeypatch.setattr(subprocess, "Popen", never)
+    queue = Queue(job.folder.parent)
+    with monkeypatch.context() as full:
+        full.setattr(shutil, "disk_usage", lambda path: SimpleNamespace(free=LEAST_TO_WORK - 1))
+        assert "5.0 MB left. Free some space" in queue.wake()
+    (queue.folder / ".worker.log").mkdir()
+    assert queue.wake() == f"No job can be started in {queue.folder}: Is a directory."
 
 
 def test_damaged_records_are_no_crash(job, tmp_path):
@@ -214,6 +295,21 @@ def test_a_command_says_how_it_ended(error, code, said, tmp_path, monkeypatch, c
     assert said in end["why"]
 
 
+def test_a_curve_that_could_not_go_on_is_no_job_done(job, runs, monkeypatch, capsys):
+    monkeypatch.setenv(events.VARIABLE, str(job.folder / records.PROGRESS))
+    argv = ["curve", "--dataset", "phantom", "--models", "scratch-cnn", "--strategies", "scratch", "--sizes", "20,2"]
+    argv += ["--seeds", "0", "--epochs", "1", "--min-steps", "0", "--patience", "0", "--batch-size", "16", "--json"]
+    code = main(argv)
+    assert code == 2
+    (row,) = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    assert row["train_size"] == 20
+    state = records.ended(job, code, 9.0)
+    assert (state.status, state.kept, state.total) == ("failed", 1, 2)
+    assert "1 of 1 pairs of model and strategy could not go on" in state.why
+    assert "scratch-cnn scratch n=2 seed 0" in state.why
+    assert "batch" in state.why
+
+
 def test_an_error_that_is_not_known_is_not_hidden(tmp_path, monkeypatch):
     def fail(arguments):
         raise ZeroDivisionError
@@ -251,10 +347,19 @@ def test_costs_are_measured_never_guessed():
     for unlike in ({"model": "other"}, {"strategy": "other"}, {"device": "elsewhere"}):
         assert cost(10, **unlike) is None
     assert cost(None, dataset="e") is None
-    rows = expected(stored, [("m", "s")], [10, 50], [0, 7], "d", "here", False)
+    rows = expected(stored, [("m", "s")], [10, 50], [0, 7], "d", "here")
     assert [row.seconds for row in rows] == [0.0, 4.0, 0.0, 8.0]
-    rows = expected(stored, [("m", "s")], [10, 50], [0, 7], "d", "here", True)
+    rows = expected(stored, [("m", "s")], [10, 50], [0, 7], "d", "here", ["lr"])
     assert [row.seconds for row in rows] == [4.0, 4.0, 8.0, 8.0]
+
+
+def test_settings_that_change_the_work_make_the_cost_unknown():
+    stored = [meta(10, 4.0), meta(10, 900.0, seed=1, variant="epochs=1000"), meta(20, 900.0, variant="side=512")]
+    assert cost_of(stored, "m", "s", 10, "d", "here") == Cost(4.0, 1)
+    assert cost_of(stored, "m", "s", 20, "d", "here") == Cost(8.0, 1)
+    assert cost_of(stored[1:], "m", "s", 10, "d", "here") is None
+    for name in ("epochs", "min_steps", "batch_size", "side", "episodes", "augment", "imbalance", "patience", "depth"):
+        assert expected(stored, [("m", "s")], [10, 20], [0], "d", "here", ["lr", name]) == [None, None]
 
 
 def test_time_left_weighs_runs_by_what_they_take():
@@ -267,6 +372,24 @@ def test_time_left_weighs_runs_by_what_they_take():
     half = replace(followed, title="one", doing="one", unit="step", done=5, total=10)
     assert time_left(half, [], 10.0) == pytest.approx(10.0)
     assert time_left(replace(followed, runs_done=3), [1.0, 1.0, 8.0], 10.0) == 0.0
+
+
+def test_runs_from_the_store_say_nothing_of_the_time_left():
+    lines = []
+    for place in range(8):  # the first was left out, so that it has no run
+        lines.append({"kind": "bar", "unit": "run", "done": place, "total": 10})
+        if place:
+            lines.append({"kind": "run", "trained": False, "title": "one"})
+    followed = events.follow([*lines, {"kind": "bar", "unit": "run", "done": 8, "total": 10}])
+    assert followed.from_store == set(range(1, 8))
+    followed = replace(followed, from_store=set(range(8)))
+    assert time_left(followed, [600.0] * 10, 20.0) == pytest.approx(1180.0)
+    assert time_left(followed, [], 20.0) is None
+    half = replace(followed, title="one", doing="one", unit="step", done=5, total=10)
+    assert time_left(half, [], 20.0) == pytest.approx(60.0)
+    assert time_left(replace(followed, runs_done=9), [600.0] * 10, 620.0) == pytest.approx(620.0)
+    whole = replace(followed, runs_done=10, from_store=set(range(10)))
+    assert time_left(whole, [600.0] * 10, 5.0) == 0.0
 
 
 def test_a_trainer_that_cannot_be_asked_is_said(monkeypatch):
