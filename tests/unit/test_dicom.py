@@ -2,14 +2,24 @@
 
 import contextlib
 import io
+import struct
 import warnings
 
 import numpy as np
 import pytest
 from PIL import Image
+from pydicom import dcmread
 from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.encaps import encapsulate
-from pydicom.uid import ExplicitVRLittleEndian, JPEGLosslessSV1, SecondaryCaptureImageStorage, generate_uid
+from pydicom.uid import (
+    DeflatedExplicitVRLittleEndian,
+    ExplicitVRLittleEndian,
+    JPEGBaseline8Bit,
+    JPEGLosslessSV1,
+    RLELossless,
+    SecondaryCaptureImageStorage,
+    generate_uid,
+)
 
 from core.data.folders import image_files
 from core.data.images import decode
@@ -173,6 +183,28 @@ def test_what_cannot_be_shown_gets_a_sentence(name, grey):
         decode(content)
 
 
+def test_a_deflated_file_is_refused_wherever_it_says_so(grey):
+    deflated = dicom(grey, syntax=DeflatedExplicitVRLittleEndian)
+    start = deflated.index(struct.pack("<HH", 0x0002, 0x0010))
+    padding = struct.pack("<HH2sHL", 0x0002, 0x0001, b"OB", 0, 10_000) + bytes(10_000)
+    for content in (deflated, deflated[:start] + padding + deflated[start:]):
+        with pytest.raises(UnreadableImage, match="deflated as a whole"):
+            decode(content)
+
+
+def test_a_jpeg_of_very_many_scans_is_refused_but_other_pixels_may_look_like_scans(grey):
+    for syntax in (JPEGBaseline8Bit, JPEGLosslessSV1):
+        with pytest.raises(UnreadableImage, match="65 scans"):
+            decode(dicom(grey, syntax=syntax, PixelData=encapsulate([b"\xff\xd8" + b"\xff\xda\0\2" * 65])))
+    plain = dicom(np.tile(np.array([0xFF, 0xDA], np.uint8), (40, 24)))
+    file, buffer = dcmread(io.BytesIO(plain)), io.BytesIO()
+    file.compress(RLELossless)
+    file.save_as(buffer)
+    for content in (plain, buffer.getvalue()):
+        assert content.count(b"\xff\xda") > 65
+        assert decode(content).size == (48, 40)
+
+
 def test_files_without_a_telling_name_are_found_by_content(grey, tmp_path):
     for name in ("IM000001", "1.2.840.113619.2.5", "named.dcm"):
         (tmp_path / name).write_bytes(dicom(grey))
@@ -197,5 +229,5 @@ def test_sixteen_bit_tiff_is_stretched_and_several_pages_are_refused():
     assert np.abs(shown - (wide - wide.min()) / (wide.max() - wide.min()) * 255).max() <= 0.51
     pages = io.BytesIO()
     Image.fromarray(wide).save(pages, "TIFF", save_all=True, append_images=[Image.fromarray(wide)])
-    with pytest.raises(UnreadableImage, match="2 frames"):
+    with pytest.raises(UnreadableImage, match="several frames"):
         decode(pages.getvalue())
