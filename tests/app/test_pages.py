@@ -143,6 +143,30 @@ def test_other_explainers_and_why_one_is_not_for_a_network(phantom_runs, monkeyp
     assert not app.exception
 
 
+def test_rows_of_a_batch_are_about_the_positive_class_whatever_is_explained(phantom_runs, monkeypatch):
+    app = open_page("diagnose", phantom_runs, monkeypatch)
+    negative, positive = app.selectbox(key="diagnose_phantom_target").options[1:]
+    app.selectbox(key="diagnose_phantom_target").set_value(0).run()
+    app = upload(app, [(f"{index}.png", encode_png(phantom_at(4000 + index).pixels)) for index in range(5)])
+    assert not app.exception
+    assert set(app.dataframe[0].value["A · From scratch: of"]) == {positive}
+    assert app.metric[0].label == f"Probability of {negative.lower()}"
+
+
+def test_a_damaged_run_of_another_seed_leaves_the_answer_alone(phantom_runs, tmp_path, monkeypatch):
+    store = tmp_path / "store"
+    shutil.copytree(phantom_runs, store)
+    app = open_page("diagnose", store, monkeypatch)
+    answers = {app.selectbox(key=f"diagnose_phantom_{family}").value for family in ("scratch", "imagenet")}
+    hurt = [path for path in store.glob("phantom/*/*.safetensors") if path.parent.name not in answers]
+    assert hurt
+    for path in hurt:
+        path.write_bytes(b"")
+    app.toggle(key="diagnose_example").set_value(True).run()
+    assert not app.exception
+    assert len(app.metric) == 2
+
+
 def test_heatmaps_are_measured_on_demand(phantom_runs, monkeypatch):
     app = open_page("diagnose", phantom_runs, monkeypatch)
     app.toggle(key="diagnose_example").set_value(True).run()
