@@ -1,5 +1,6 @@
 """Every page with no results, with results, and with damaged ones; uploads good and bad."""
 
+import asyncio
 import io
 import json
 import shutil
@@ -190,6 +191,30 @@ def test_nothing_of_an_upload_reaches_a_log_or_the_disk(phantom_runs, monkeypatc
     assert SECRET not in said
     assert "Doe_" not in said
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_large_upload_is_not_spooled_to_the_disk():
+    from starlette.requests import Request
+
+    import core.ui.frame  # noqa: F401 (which the app starts with)
+    from core.limits import LIMITS, MIB
+
+    content = bytes(3 * MIB)
+    head = b'--x\r\nContent-Disposition: form-data; name="file"; filename="a.png"\r\n\r\n'
+    messages = iter([{"type": "http.request", "body": head + content + b"\r\n--x--\r\n", "more_body": False}])
+
+    async def receive():
+        return next(messages)
+
+    async def parsed():
+        headers = [(b"content-type", b"multipart/form-data; boundary=x")]
+        form = await Request({"type": "http", "method": "PUT", "headers": headers}, receive).form()
+        return form["file"].file._rolled, await form["file"].read(), form["file"].file._max_size
+
+    rolled, read, most = asyncio.run(parsed())
+    assert not rolled
+    assert read == content
+    assert most > LIMITS.file_bytes
 
 
 def test_curves_react_to_metric_and_series(phantom_runs, monkeypatch):
