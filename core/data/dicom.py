@@ -9,6 +9,8 @@ References:
 from __future__ import annotations
 
 import io
+import logging
+import warnings
 from collections.abc import Callable, Iterator, MutableSequence
 from typing import Any
 
@@ -33,6 +35,10 @@ _READ = [
     "RedPaletteColorLookupTableData", "GreenPaletteColorLookupTableData", "BluePaletteColorLookupTableData",
     "PixelData",
 ]  # fmt: skip
+
+# Its warnings quote values of headers. Once and for all: filters that are set and reset are not safe between threads.
+warnings.filterwarnings("ignore", module=r"pydicom(\.|$)")
+logging.getLogger("pydicom").propagate = False
 
 
 def is_dicom(content: bytes) -> bool:

@@ -3,7 +3,10 @@
 import contextlib
 import io
 import struct
+import subprocess
+import sys
 import warnings
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -160,6 +163,21 @@ def test_no_header_value_survives(grey, caplog):
     with pytest.raises(UnreadableImage) as told:
         decode(dicom(grey, NumberOfFrames=3))
     assert SECRET not in str(told.value)
+
+
+def test_no_header_value_is_in_a_warning(grey, tmp_path):
+    (tmp_path / "odd.dcm").write_bytes(
+        dicom(grey, SpecificCharacterSet="ISO_IR 100").replace(b"ISO_IR 100", b"DOE^JANE 1")
+    )
+    code = (
+        "import logging, sys; from pathlib import Path; logging.basicConfig(level='DEBUG')\n"
+        "from core.data.images import decode; print(decode(Path(sys.argv[1]).read_bytes()).size)"
+    )
+    asked = [sys.executable, "-W", "always", "-c", code, str(tmp_path / "odd.dcm")]
+    done = subprocess.run(asked, cwd=Path(__file__).parents[2], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "(48, 40)"
+    assert "Warning" not in done.stderr
+    assert "DOE" not in done.stderr
 
 
 def hostile(grey):
