@@ -116,6 +116,23 @@ def test_more_images_than_fit_become_a_table_with_one_shown_in_full(phantom_runs
     assert [element.value for element in app.metric] != first
 
 
+def test_archives_are_unpacked_once_a_visit(phantom_runs, opened, monkeypatch):
+    archives = []
+    for index in (4000, 4001):
+        archive = io.BytesIO()
+        with zipfile.ZipFile(archive, "w") as packed:
+            packed.writestr(f"{index}", encode_png(phantom_at(index).pixels))
+        archives.append(("all.zip", archive.getvalue()))
+    app = upload(open_page("diagnose", phantom_runs, monkeypatch), archives[:1])
+    app.toggle(key="diagnose_example").set_value(True).run()
+    app.slider(key="diagnose_opacity").set_value(0.2).run()
+    assert len(app.metric) == 4  # the example was added once, not at every click
+    assert opened == ["4000"]
+    app = upload(app, archives[1:])
+    assert not app.exception
+    assert opened == ["4000", "4001"]
+
+
 def test_a_batch_that_is_stopped_says_so_and_goes_on(phantom_runs, monkeypatch):
     app = open_page("diagnose", phantom_runs, monkeypatch)
     files = [(f"{index}.png", encode_png(phantom_at(4000 + index).pixels)) for index in range(5)]
