@@ -16,6 +16,7 @@ class Limits:
         pixels: width times height of one image.
         side: least width and height.
         frames: of one file.
+        scans: of one JPEG.
         images: answered at once, loose or from archives.
         entries: of one archive, folders and other files included.
         directory_bytes: of an archive's table of contents, read before anything else.
@@ -28,6 +29,7 @@ class Limits:
     pixels: int = 64_000_000
     side: int = 16
     frames: int = 1
+    scans: int = 64
     images: int = 50
     entries: int = 200
     directory_bytes: int = 256 * 1024

@@ -5,7 +5,7 @@ import streamlit as st
 from core.checkpoints import RunMeta
 from core.data.images import KINDS, encode_png
 from core.data.phantom import phantom_at
-from core.data.uploads import Upload, take_apart
+from core.data.uploads import Upload
 from core.errors import CorruptRun, WeightsUnavailable
 from core.explain import EXPLAINERS
 from core.limits import LIMITS, MIB
@@ -15,6 +15,7 @@ from core.ui import cached, charts, frame, words
 from core.ui.asking import Asked, Picture, case_of, digest_of, forget_others, item_of
 from core.ui.batch import ask_all, show_table
 from core.ui.cases import legend, override, override_key, scales_of, show_case
+from core.ui.uploaded import taken_apart
 
 frame.require(__file__)
 
@@ -98,9 +99,9 @@ uploads = st.file_uploader(
     help=f"Up to {LIMITS.file_bytes // MIB} MB a file. Held in memory only, never stored; no name of a file is logged.",
 )
 example = st.toggle("Show an example (a synthetic phantom, not a patient)", key="diagnose_example")
-images, more = take_apart((upload.name, upload.getvalue()) for upload in uploads)
+images, more = taken_apart(uploads)
 if more:
-    st.warning(f"{more} more images were given than are answered at once; the first {len(images)} are answered.")
+    st.warning(f"{more} more files were given than are read at once; the first {len(images)} images are answered.")
 if example:
     images.append(Upload("Synthetic phantom", encode_png(phantom_at(EXAMPLE).pixels)))
     if not synthetic:

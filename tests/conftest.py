@@ -27,6 +27,22 @@ def runs(tmp_path, monkeypatch):
     return store
 
 
+@pytest.fixture
+def opened(monkeypatch):
+    """Names of members of zip archives, as they are read."""
+    import zipfile
+
+    names, open_member = [], zipfile.ZipFile.open
+
+    def recorded(self, member, mode="r", **more):
+        if mode == "r":
+            names.append(member.filename)
+        return open_member(self, member, mode, **more)
+
+    monkeypatch.setattr(zipfile.ZipFile, "open", recorded)
+    return names
+
+
 @pytest.fixture(scope="session")
 def all_weights(tmp_path_factory):
     """A folder with a random checkpoint, in its publisher's format, for every model that needs one."""

@@ -36,9 +36,12 @@ def threshold_of(meta: RunMeta, target: int) -> float | None:
 
 
 def is_near(meta: RunMeta, prediction: Prediction) -> bool:
-    """Whether the answer lies close to its threshold."""
-    threshold = threshold_of(meta, prediction.target)
-    return threshold is not None and bool(abs(prediction.probabilities[prediction.target] - threshold) < NEAR)
+    """Whether the answer, whatever class a heatmap is about, lies close to a threshold."""
+    thresholds = [threshold_of(meta, one) for one in range(len(meta.labels))]
+    return any(
+        threshold is not None and abs(chance - threshold) < NEAR
+        for threshold, chance in zip(thresholds, prediction.probabilities.tolist(), strict=True)
+    )
 
 
 def where(explanation: Explanation) -> str:

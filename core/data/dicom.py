@@ -9,17 +9,20 @@ References:
 from __future__ import annotations
 
 import io
+import logging
+import warnings
 from collections.abc import Callable, Iterator, MutableSequence
 from typing import Any
 
 import numpy as np
 from PIL import Image
 
+from core.data.jpeg import check_scans
 from core.errors import UnreadableImage
 
 _PREAMBLE = 128
 _MARK = b"DICM"
-_DEFLATED, _META = b"1.2.840.10008.1.2.1.99", 4096
+_DEFLATED, _JPEG = b"1.2.840.10008.1.2.1.99", "1.2.840.10008.1.2.4."  # of JPEG all begin like this
 HEAD = _PREAMBLE + len(_MARK)  # bytes that tell
 _FAR = 1e9
 _BAND = 2**20  # pixels
@@ -32,6 +35,10 @@ _READ = [
     "RedPaletteColorLookupTableData", "GreenPaletteColorLookupTableData", "BluePaletteColorLookupTableData",
     "PixelData",
 ]  # fmt: skip
+
+# Its warnings quote values of headers. Once and for all: filters that are set and reset are not safe between threads.
+warnings.filterwarnings("ignore", module=r"pydicom(\.|$)")
+logging.getLogger("pydicom").propagate = False
 
 
 def is_dicom(content: bytes) -> bool:
@@ -68,10 +75,12 @@ def _decode(content: bytes, max_pixels: int, min_side: int) -> Image.Image:
     from pydicom import dcmread
     from pydicom.pixels import apply_color_lut, apply_modality_lut, apply_voi_lut, pixel_array
 
-    if _DEFLATED in content[:_META]:  # would be inflated whole before its size is known
+    if _DEFLATED in content:  # anywhere: padding may come first; would be inflated whole before its size is known
         raise UnreadableImage("The DICOM file is deflated as a whole. Export it uncompressed, or as PNG.")
     header = dcmread(io.BytesIO(content), specific_tags=_READ)
     _check_header(header, max_pixels, min_side)
+    if header.file_meta.TransferSyntaxUID.startswith(_JPEG):
+        check_scans(header.PixelData)
     try:
         stored = pixel_array(header)
     except (RuntimeError, NotImplementedError):

@@ -11,8 +11,10 @@ import warnings
 
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL.TiffImagePlugin import COMPRESSION, STRIPOFFSETS, TILEOFFSETS, TiffImageFile
 
 from core.data.dicom import decode_dicom, is_dicom
+from core.data.jpeg import check_scans
 from core.errors import UnreadableImage
 from core.limits import LIMITS, MIB
 from core.types import Interpolation
@@ -21,6 +23,7 @@ FORMATS = ("PNG", "JPEG", "TIFF", "BMP")
 SUFFIXES = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp", ".dcm", ".dicom")
 KINDS = "PNG, JPEG, TIFF, BMP or DICOM"
 MAX_PIXELS, MAX_BYTES, MIN_SIDE = LIMITS.pixels, LIMITS.file_bytes, LIMITS.side
+_TIFF_JPEG = (6, 7)  # old style and new
 _WIDE_GREY = ("I", "I;16", "I;16B", "I;16L", "F")
 
 
@@ -48,6 +51,7 @@ def decode(content: bytes) -> Image.Image:
             warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # the limit below is stricter
             image = Image.open(io.BytesIO(content), formats=FORMATS)
             _check_header(image)
+            _check_scans(image, content)
             image.load()
             return _plain(ImageOps.exif_transpose(image))
     except Image.DecompressionBombError:
@@ -70,8 +74,26 @@ def _check_header(image: Image.Image) -> None:
         )
     if min(width, height) < MIN_SIDE:
         raise UnreadableImage(f"The image has {width} x {height} pixels; at least {MIN_SIDE} a side are needed.")
-    if (frames := getattr(image, "n_frames", 1)) > LIMITS.frames:
-        raise UnreadableImage(f"The file holds {frames} frames; give one still image a file.")
+    if _has_more_frames(image):
+        raise UnreadableImage("The file holds several frames; give one still image a file.")
+
+
+def _has_more_frames(image: Image.Image) -> bool:
+    if image.format != "TIFF":
+        return getattr(image, "n_frames", 1) > LIMITS.frames
+    try:  # counting all frames of a TIFF takes time that grows with their square
+        image.seek(LIMITS.frames)
+    except EOFError:
+        image.seek(0)
+        return False
+    return True
+
+
+def _check_scans(image: Image.Image, content: bytes) -> None:
+    if image.format == "JPEG":
+        check_scans(content)
+    elif isinstance(image, TiffImageFile) and image.tag_v2.get(COMPRESSION) in _TIFF_JPEG:
+        check_scans(content, max(len(image.tag_v2.get(tag, ())) for tag in (STRIPOFFSETS, TILEOFFSETS)))
 
 
 def _plain(image: Image.Image) -> Image.Image:

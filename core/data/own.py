@@ -82,6 +82,8 @@ def load_table(folder: Path, table: Path) -> Listing:
     rows = read_table(table, ())
     columns = {plain(name): name for name in rows.columns}
     path_column = _column(columns, PATHS, table, "the paths of the images")
+    if rows.empty:
+        raise DataUnavailable(f"{table.name} holds a line of names only. Give one row an image below it.")
     names = inside(folder, rows[path_column], table)
     if (twice := names.duplicated()).any():
         row = int(twice.to_numpy().argmax())

@@ -10,8 +10,9 @@ import io
 import struct
 import zipfile
 import zlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
+from functools import partial
 
 from core.data.dicom import is_dicom
 from core.data.images import KINDS
@@ -51,28 +52,37 @@ def take_apart(files: Iterable[tuple[str, bytes]], limits: Limits = LIMITS) -> t
         files: names and contents.
         limits: what they may be.
     Returns:
-        at most `limits.images` images, and how many more were left unread.
+        at most `limits.images` images, and how many more files were left unread: once a limit is met nothing is
+        unpacked just to be counted, and an archive that was not opened is one file.
     """
     found: list[Upload] = []
     more = held = 0
+    full = False
     for name, content in files:
-        for upload in _images_in(name, content, limits):
-            if len(found) < limits.images and held + len(upload.content) <= limits.total_bytes:
+        if full:
+            more += 1
+            continue
+        for read in _images_in(name, content, limits):
+            if not full and held + len((upload := read()).content) <= limits.total_bytes:
                 found.append(upload)
                 held += len(upload.content)
+                full = len(found) == limits.images
             else:
+                full = True
                 more += 1
     return found, more
 
 
-def _images_in(name: str, content: bytes, limits: Limits) -> Iterator[Upload]:
+def _images_in(name: str, content: bytes, limits: Limits) -> Iterator[Callable[[], Upload]]:
+    """What reads each image of a file when it is called."""
     if not content.startswith(_ZIP):
-        yield Upload(name, content, problem=problem_of(content, limits))
+        yield lambda: Upload(name, content, problem=problem_of(content, limits))
         return
     try:
         yield from _members(name, content, limits)
     except UnreadableImage as error:
-        yield Upload(name, problem=str(error))
+        refused = Upload(name, problem=str(error))
+        yield lambda: refused
 
 
 def problem_of(content: bytes, limits: Limits = LIMITS) -> str:
@@ -89,8 +99,8 @@ def problem_of(content: bytes, limits: Limits = LIMITS) -> str:
     return ""
 
 
-def _members(name: str, content: bytes, limits: Limits) -> Iterator[Upload]:
-    """Images of an archive, read one by one.
+def _members(name: str, content: bytes, limits: Limits) -> Iterator[Callable[[], Upload]]:
+    """What reads the images of an archive one by one.
 
     Raises:
         UnreadableImage: if the archive as a whole is refused.
@@ -115,14 +125,17 @@ def _members(name: str, content: bytes, limits: Limits) -> Iterator[Upload]:
     if not wanted:
         raise UnreadableImage("The archive holds no file.")
     for one in wanted:
-        shown = f"{name} / {one.filename.rpartition('/')[2]}"
-        try:
-            member = _read(archive, one, limits)
-        except UnreadableImage as error:
-            yield Upload(shown, problem=str(error))
-            continue
-        problem = "An archive inside an archive is not opened." if member.startswith(_ZIP) else problem_of(member)
-        yield Upload(shown, b"" if problem else member, problem)
+        yield partial(_member, name, archive, one, limits)
+
+
+def _member(name: str, archive: zipfile.ZipFile, one: zipfile.ZipInfo, limits: Limits) -> Upload:
+    shown = f"{name} / {one.filename.rpartition('/')[2]}"
+    try:
+        member = _read(archive, one, limits)
+    except UnreadableImage as error:
+        return Upload(shown, problem=str(error))
+    problem = "An archive inside an archive is not opened." if member.startswith(_ZIP) else problem_of(member)
+    return Upload(shown, b"" if problem else member, problem)
 
 
 def _is_left_out(filename: str) -> bool:

@@ -201,7 +201,8 @@ def guarded(ask: Callable[[], Answer], meta: RunMeta) -> Answer:
 def _ask(asked: Asked, image: Image.Image, run: Run, explained: bool) -> Answer:
     predictor = cached.predictor(*run)
     refusal = predictor.refusal(asked.explainer) if explained else ""
-    prediction = predictor([image], asked.explainer if explained and not refusal else None, asked.target)[0]
+    target = asked.target if explained else None
+    prediction = predictor([image], asked.explainer if explained and not refusal else None, target)[0]
     return Answer(
         run[1],
         prediction,
@@ -214,10 +215,10 @@ def _ask(asked: Asked, image: Image.Image, run: Run, explained: bool) -> Answer:
 def _seeds(asked: Asked, image: Image.Image, run: Run, prediction: Prediction) -> SeedInterval | str:
     others, target = siblings(asked.store, run[1]), prediction.target
     own = float(prediction.probabilities[target])
-    if ready := [other for other in others if other[1].has_weights]:
-        answers = [cached.predictor(*other)([image])[0] for other in ready]
-        return from_answers([own, *(float(one.probabilities[target]) for one in answers)])
     try:
+        if ready := [other for other in others if other[1].has_weights]:
+            answers = [cached.predictor(*other)([image])[0] for other in ready]
+            return from_answers([own, *(float(one.probabilities[target]) for one in answers)])
         return from_lookup(cached.seed_lookup(run, others, target), own)
     except LowshotError as error:
         return f"How much hangs on the seed is not known: {error}"

@@ -7,7 +7,9 @@ from typing import TYPE_CHECKING
 
 import streamlit as st
 from PIL import Image
+from starlette.formparsers import MultiPartParser
 
+from core.limits import LIMITS, MIB
 from core.ui import pickers
 
 if TYPE_CHECKING:
@@ -15,6 +17,8 @@ if TYPE_CHECKING:
 
 NOTICE = "Research use only. Not a medical device: no answer here may decide on a patient."
 _FRAMED, _WANTED = "framed", "wanted"
+
+MultiPartParser.spool_max_size = LIMITS.file_bytes + 2 * MIB  # above it, uploads would be written to disk
 
 
 def _icon() -> Image.Image:

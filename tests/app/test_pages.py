@@ -1,5 +1,6 @@
 """Every page with no results, with results, and with damaged ones; uploads good and bad."""
 
+import asyncio
 import io
 import json
 import shutil
@@ -115,6 +116,23 @@ def test_more_images_than_fit_become_a_table_with_one_shown_in_full(phantom_runs
     assert [element.value for element in app.metric] != first
 
 
+def test_archives_are_unpacked_once_a_visit(phantom_runs, opened, monkeypatch):
+    archives = []
+    for index in (4000, 4001):
+        archive = io.BytesIO()
+        with zipfile.ZipFile(archive, "w") as packed:
+            packed.writestr(f"{index}", encode_png(phantom_at(index).pixels))
+        archives.append(("all.zip", archive.getvalue()))
+    app = upload(open_page("diagnose", phantom_runs, monkeypatch), archives[:1])
+    app.toggle(key="diagnose_example").set_value(True).run()
+    app.slider(key="diagnose_opacity").set_value(0.2).run()
+    assert len(app.metric) == 4  # the example was added once, not at every click
+    assert opened == ["4000"]
+    app = upload(app, archives[1:])
+    assert not app.exception
+    assert opened == ["4000", "4001"]
+
+
 def test_a_batch_that_is_stopped_says_so_and_goes_on(phantom_runs, monkeypatch):
     app = open_page("diagnose", phantom_runs, monkeypatch)
     files = [(f"{index}.png", encode_png(phantom_at(4000 + index).pixels)) for index in range(5)]
@@ -143,6 +161,30 @@ def test_other_explainers_and_why_one_is_not_for_a_network(phantom_runs, monkeyp
     assert not app.exception
 
 
+def test_rows_of_a_batch_are_about_the_positive_class_whatever_is_explained(phantom_runs, monkeypatch):
+    app = open_page("diagnose", phantom_runs, monkeypatch)
+    negative, positive = app.selectbox(key="diagnose_phantom_target").options[1:]
+    app.selectbox(key="diagnose_phantom_target").set_value(0).run()
+    app = upload(app, [(f"{index}.png", encode_png(phantom_at(4000 + index).pixels)) for index in range(5)])
+    assert not app.exception
+    assert set(app.dataframe[0].value["A · From scratch: of"]) == {positive}
+    assert app.metric[0].label == f"Probability of {negative.lower()}"
+
+
+def test_a_damaged_run_of_another_seed_leaves_the_answer_alone(phantom_runs, tmp_path, monkeypatch):
+    store = tmp_path / "store"
+    shutil.copytree(phantom_runs, store)
+    app = open_page("diagnose", store, monkeypatch)
+    answers = {app.selectbox(key=f"diagnose_phantom_{family}").value for family in ("scratch", "imagenet")}
+    hurt = [path for path in store.glob("phantom/*/*.safetensors") if path.parent.name not in answers]
+    assert hurt
+    for path in hurt:
+        path.write_bytes(b"")
+    app.toggle(key="diagnose_example").set_value(True).run()
+    assert not app.exception
+    assert len(app.metric) == 2
+
+
 def test_heatmaps_are_measured_on_demand(phantom_runs, monkeypatch):
     app = open_page("diagnose", phantom_runs, monkeypatch)
     app.toggle(key="diagnose_example").set_value(True).run()
@@ -166,6 +208,30 @@ def test_nothing_of_an_upload_reaches_a_log_or_the_disk(phantom_runs, monkeypatc
     assert SECRET not in said
     assert "Doe_" not in said
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_large_upload_is_not_spooled_to_the_disk():
+    from starlette.requests import Request
+
+    import core.ui.frame  # noqa: F401 (which the app starts with)
+    from core.limits import LIMITS, MIB
+
+    content = bytes(3 * MIB)
+    head = b'--x\r\nContent-Disposition: form-data; name="file"; filename="a.png"\r\n\r\n'
+    messages = iter([{"type": "http.request", "body": head + content + b"\r\n--x--\r\n", "more_body": False}])
+
+    async def receive():
+        return next(messages)
+
+    async def parsed():
+        headers = [(b"content-type", b"multipart/form-data; boundary=x")]
+        form = await Request({"type": "http", "method": "PUT", "headers": headers}, receive).form()
+        return form["file"].file._rolled, await form["file"].read(), form["file"].file._max_size
+
+    rolled, read, most = asyncio.run(parsed())
+    assert not rolled
+    assert read == content
+    assert most > LIMITS.file_bytes
 
 
 def test_curves_react_to_metric_and_series(phantom_runs, monkeypatch):

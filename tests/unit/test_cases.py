@@ -15,7 +15,7 @@ from core.cases.doubt import class_set
 from core.cases.pdf import as_pdf
 from core.cases.report import Wanted, as_json, as_record
 from core.cases.seeds import Lookup, from_answers, from_lookup, lookup, siblings
-from core.cases.sentences import agreement, caveats, gate_words
+from core.cases.sentences import agreement, caveats, gate_words, is_near
 from core.cases.table import as_csv, rows_of
 from core.checkpoints import open_store
 from core.data.images import decode, encode_png
@@ -83,6 +83,20 @@ FULL = case(
 )
 def test_agreement_is_one_plain_sentence(found, words):
     assert agreement(found) == words
+
+
+def test_near_a_threshold_does_not_hang_on_the_class_explained():
+    one = answer("scratch", 0.55)
+    findings = replace(one.meta, task="multilabel", labels=("a", "b", "c"), positive=None, thresholds=(0.5, 0.9, 0.2))
+    far = replace(one.meta, task="multiclass", labels=("a", "b", "c"), positive=None)
+    for target in range(2):
+        assert is_near(one.meta, replace(one.prediction, target=target))
+        assert not is_near(one.meta, replace(answer("scratch", 0.65).prediction, target=target))
+    for target in range(3):
+        chances = replace(one.prediction, target=target, probabilities=np.array([0.7, 0.82, 0.05]))
+        assert is_near(findings, chances)
+        assert not is_near(replace(findings, thresholds=(0.5, 0.95, 0.2)), chances)
+        assert not is_near(far, chances)
 
 
 def test_the_gates_word_is_stated_with_its_override():

@@ -2,14 +2,27 @@
 
 import contextlib
 import io
+import struct
+import subprocess
+import sys
 import warnings
+from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
+from pydicom import dcmread
 from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.encaps import encapsulate
-from pydicom.uid import ExplicitVRLittleEndian, JPEGLosslessSV1, SecondaryCaptureImageStorage, generate_uid
+from pydicom.uid import (
+    DeflatedExplicitVRLittleEndian,
+    ExplicitVRLittleEndian,
+    JPEGBaseline8Bit,
+    JPEGLosslessSV1,
+    RLELossless,
+    SecondaryCaptureImageStorage,
+    generate_uid,
+)
 
 from core.data.folders import image_files
 from core.data.images import decode
@@ -152,6 +165,21 @@ def test_no_header_value_survives(grey, caplog):
     assert SECRET not in str(told.value)
 
 
+def test_no_header_value_is_in_a_warning(grey, tmp_path):
+    (tmp_path / "odd.dcm").write_bytes(
+        dicom(grey, SpecificCharacterSet="ISO_IR 100").replace(b"ISO_IR 100", b"DOE^JANE 1")
+    )
+    code = (
+        "import logging, sys; from pathlib import Path; logging.basicConfig(level='DEBUG')\n"
+        "from core.data.images import decode; print(decode(Path(sys.argv[1]).read_bytes()).size)"
+    )
+    asked = [sys.executable, "-W", "always", "-c", code, str(tmp_path / "odd.dcm")]
+    done = subprocess.run(asked, cwd=Path(__file__).parents[2], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "(48, 40)"
+    assert "Warning" not in done.stderr
+    assert "DOE" not in done.stderr
+
+
 def hostile(grey):
     header_only = Dataset()
     return {
@@ -171,6 +199,28 @@ def test_what_cannot_be_shown_gets_a_sentence(name, grey):
     content, words = hostile(grey)[name]
     with pytest.raises(UnreadableImage, match=words):
         decode(content)
+
+
+def test_a_deflated_file_is_refused_wherever_it_says_so(grey):
+    deflated = dicom(grey, syntax=DeflatedExplicitVRLittleEndian)
+    start = deflated.index(struct.pack("<HH", 0x0002, 0x0010))
+    padding = struct.pack("<HH2sHL", 0x0002, 0x0001, b"OB", 0, 10_000) + bytes(10_000)
+    for content in (deflated, deflated[:start] + padding + deflated[start:]):
+        with pytest.raises(UnreadableImage, match="deflated as a whole"):
+            decode(content)
+
+
+def test_a_jpeg_of_very_many_scans_is_refused_but_other_pixels_may_look_like_scans(grey):
+    for syntax in (JPEGBaseline8Bit, JPEGLosslessSV1):
+        with pytest.raises(UnreadableImage, match="65 scans"):
+            decode(dicom(grey, syntax=syntax, PixelData=encapsulate([b"\xff\xd8" + b"\xff\xda\0\2" * 65])))
+    plain = dicom(np.tile(np.array([0xFF, 0xDA], np.uint8), (40, 24)))
+    file, buffer = dcmread(io.BytesIO(plain)), io.BytesIO()
+    file.compress(RLELossless)
+    file.save_as(buffer)
+    for content in (plain, buffer.getvalue()):
+        assert content.count(b"\xff\xda") > 65
+        assert decode(content).size == (48, 40)
 
 
 def test_files_without_a_telling_name_are_found_by_content(grey, tmp_path):
@@ -197,5 +247,5 @@ def test_sixteen_bit_tiff_is_stretched_and_several_pages_are_refused():
     assert np.abs(shown - (wide - wide.min()) / (wide.max() - wide.min()) * 255).max() <= 0.51
     pages = io.BytesIO()
     Image.fromarray(wide).save(pages, "TIFF", save_all=True, append_images=[Image.fromarray(wide)])
-    with pytest.raises(UnreadableImage, match="2 frames"):
+    with pytest.raises(UnreadableImage, match="several frames"):
         decode(pages.getvalue())

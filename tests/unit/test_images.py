@@ -9,6 +9,7 @@ from PIL import Image
 
 from core.data.images import decode, encode_png, to_array
 from core.errors import UnreadableImage
+from core.limits import LIMITS
 
 GREY = np.random.default_rng(0).integers(0, 256, (48, 64), dtype=np.uint8)
 
@@ -44,7 +45,7 @@ HOSTILE = {
     "truncated png": (encode_png(GREY)[:200], "damaged"),
     "bomb": (big_header(), "64 million"),
     "animated gif": (animated("GIF"), "not a PNG"),
-    "animated png": (animated("PNG"), "2 frames"),
+    "animated png": (animated("PNG"), "several frames"),
     "svg": (b"<svg xmlns='http://www.w3.org/2000/svg'/>", "not a PNG"),
     "lying exif": (with_exif(b"QQQQ\0\0\0\0"), "damaged"),
     "short exif": (with_exif(b"II*\0"), "damaged"),
@@ -57,6 +58,51 @@ def test_hostile_files_get_a_sentence(name):
     content, words = HOSTILE[name]
     with pytest.raises(UnreadableImage, match=words):
         decode(content)
+
+
+def with_scans(extra):
+    """A progressive JPEG whose last scan is there so many times more, and how many it has without them."""
+    whole = as_bytes(Image.fromarray(GREY), "JPEG", progressive=True)
+    last, end = whole.rindex(b"\xff\xda"), whole.rindex(b"\xff\xd9")
+    return whole[:end] + whole[last:end] * extra + whole[end:], whole.count(b"\xff\xda")
+
+
+def in_tiff(jpeg, strips=1):
+    """A TIFF of grey strips, each of them the same JPEG."""
+    offsets = struct.pack(f"<{strips}L", *[8] * strips)
+    lengths = struct.pack(f"<{strips}L", *[len(jpeg)] * strips)
+    at = 8 + len(jpeg) + len(jpeg) % 2
+    of_offsets, of_lengths = (at, at + len(offsets)) if strips > 1 else (8, len(jpeg))
+    rows = [(256, 64), (257, 48 * strips), (258, 8), (259, 7), (262, 1), (273, of_offsets), (277, 1), (278, 48),
+            (279, of_lengths)]  # fmt: skip
+    counts = {273: strips, 279: strips}
+    table = b"".join(struct.pack("<HHLL", tag, 4, counts.get(tag, 1), value) for tag, value in rows)
+    directory = struct.pack("<H", len(rows)) + table + bytes(4)
+    body = jpeg + bytes(len(jpeg) % 2) + offsets + lengths
+    return b"II*\0" + struct.pack("<L", 8 + len(body)) + body + directory
+
+
+def test_a_jpeg_of_very_many_scans_is_refused_before_it_is_decoded(monkeypatch):
+    most, first = with_scans(0)
+    most = with_scans(LIMITS.scans - first)[0]
+    assert decode(most).size == decode(in_tiff(most)).size == (64, 48)
+    several = in_tiff(with_scans(0)[0], strips=20)  # more scans in all than one JPEG may have
+    assert decode(several).size == (64, 960)
+    more = with_scans(LIMITS.scans - first + 1)[0]
+    monkeypatch.setattr("PIL.ImageFile.ImageFile.load", None)
+    monkeypatch.setattr("PIL.TiffImagePlugin.TiffImageFile.load", None)
+    for content in (more, in_tiff(more)):
+        with pytest.raises(UnreadableImage, match="65 scans; at most 64"):
+            decode(content)
+
+
+def test_frames_of_a_tiff_are_not_counted(monkeypatch):
+    pages = as_bytes(Image.fromarray(GREY), "TIFF", save_all=True, append_images=[Image.fromarray(GREY)] * 3)
+    seen = []
+    monkeypatch.setattr("PIL.TiffImagePlugin.TiffImageFile.n_frames", property(lambda _: seen.append("all") or 4))
+    with pytest.raises(UnreadableImage, match="several frames"):
+        decode(pages)
+    assert seen == []
 
 
 def test_every_mutation_is_an_image_or_a_sentence():

@@ -47,6 +47,19 @@ def test_more_images_than_are_answered_at_once_are_counted():
     assert (len(found), more) == (3, 1)
 
 
+def test_beyond_the_limits_nothing_is_unpacked(opened):
+    archive = packed([(str(n), PNG) for n in range(6)])
+    found, more = take_apart([("a.zip", archive), ("b.zip", archive), ("c.png", PNG)], SMALL)
+    assert (len(found), more) == (4, 2 + 1 + 1)
+    assert opened == ["0", "1", "2", "3"]
+    opened.clear()
+    heavy = packed([(str(n), bytes([n]) + PNG[1:]) for n in range(4)])
+    tight = replace(SMALL, total_bytes=2 * len(PNG) + 1)
+    found, more = take_apart([("a.zip", heavy), ("b.zip", heavy)], tight)
+    assert (len(found), more) == (2, 2 + 1)
+    assert opened == ["0", "1", "2"]
+
+
 def test_a_bomb_is_refused_before_it_is_unpacked():
     bomb = packed([("one.png", bytes(MIB))])
     assert "200 times its size" in problems(("bomb.zip", bomb))[0]
