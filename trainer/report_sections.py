@@ -150,11 +150,10 @@ def conformal(series: Runs, level: float, finding: int | None) -> dict[str, Any]
     for key, runs in series.items():
         row: dict[str, Any] = _name(key)
         try:
-            found = [evidence.conformal(run, level, finding) for run in runs]
+            found, holds = evidence.conformal_series(runs, level, finding)
         except (BadRequest, LeakFound) as error:
             rows.append({**row, "refused": str(error)})
             continue
-        holds = np.mean([[one.value for one in measured.holds] for _, measured in found], axis=0)
         rows.append(
             {
                 **row,
@@ -162,7 +161,7 @@ def conformal(series: Runs, level: float, finding: int | None) -> dict[str, Any]
                 "kind": found[0][0].kind,
                 "promise": found[0][0].promise,
                 "patients": [list(fitted.patients) for fitted, _ in found],
-                "holds": holds.tolist(),
+                "holds": [asdict(one) for one in holds],
                 "first_seed": [asdict(one) for one in found[0][1].holds],
                 **{
                     name: float(np.mean([getattr(one, name) for _, one in found]))

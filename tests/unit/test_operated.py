@@ -8,9 +8,10 @@ from core.checkpoints import open_store, read_history
 from core.errors import BadRequest, CorruptRun
 from core.metrics.operating import at_thresholds, operate
 from core.metrics.thresholds import Aim
-from core.results import runs_by_series
+from core.results import Series, runs_by_series
 from core.stages import offered
 from tests.made import STRONG, WEAK, make_run
+from trainer import report_sections
 
 
 def series_of(folder, **made):
@@ -67,6 +68,24 @@ def test_coverage_over_seeds_is_the_mean_of_the_seeds_and_lies_in_its_interval(r
     for c, one in enumerate(holds):
         assert one.value == pytest.approx(np.mean([measured.holds[c].value for _, measured in found]))
         assert one.low <= one.value <= one.high
+
+
+def test_seeds_with_and_without_calibration_images_do_not_share_a_promise(runs):
+    for seed in range(3):
+        make_run(runs, STRONG, 20, seed, 3.0, calibration=80 if seed == 0 else 0)
+    store = open_store(runs)
+    series = runs_by_series(store, store.metas())
+    with pytest.raises(BadRequest, match="seeds 1, 2 store none"):
+        evidence.conformal_series(next(iter(series.values())), 0.9)
+    (row,) = report_sections.conformal(series, 0.9, None)["series"]
+    assert "seeds 1, 2 store none" in row["refused"]
+
+
+def test_a_report_has_the_interval_of_the_mean_coverage(runs):
+    series = series_of(runs)
+    _, holds = evidence.conformal_series(series, 0.9)
+    (row,) = report_sections.conformal({Series(*STRONG, ""): series}, 0.9, None)["series"]
+    assert row["holds"] == [vars(one) for one in holds]
 
 
 def test_stages_are_offered_of_one_set_and_size_without_variants_and_leaks(runs):
