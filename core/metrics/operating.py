@@ -19,7 +19,7 @@ from scipy.special import expit, logit
 from scipy.stats import beta
 
 from core.errors import BadRequest
-from core.metrics.intervals import DRAWS, TAILS, Estimate, draw_weights, interval, with_once
+from core.metrics.intervals import DRAWS, Estimate, draw_weights, ends, interval, with_once
 from core.metrics.scores import Scores
 
 CURVE_DRAWS = 400
@@ -160,7 +160,7 @@ def decision_curve(
         fitted_at: share of positives among the images that temperatures were fitted on; probabilities are shifted from
             there to `prevalence`.
         acting: (T,) probabilities; 0.01 to 0.99 by default.
-        weights: of `drawn_weights`; a few drawn anew if None.
+        weights: of `drawn_weights`; a few drawn anew if None. The first row alone gives the curve without a band (NaN).
     Raises:
         BadRequest: if a prevalence is not between 0 and 1, or the task is not binary.
     """
@@ -177,7 +177,7 @@ def decision_curve(
         for which, right in ((truth, called), (~truth, 1 - called))
     )
     benefit = net_benefit(sensitivity, specificity, prevalence, acting)
-    low, high = np.percentile(benefit[1:], TAILS, axis=0)
+    low, high = ends(benefit[1:])
     marks = tuple(_mark(run, truth, prevalence, fitted_at) for run in runs)
     act_on_all = net_benefit(np.ones_like(acting), np.zeros_like(acting), prevalence, acting)
     return DecisionCurve(prevalence, acting, benefit[0], low, high, act_on_all, marks)

@@ -130,26 +130,34 @@ def _points(key: str, _prepared: Prepared, target: int | None, aim: Aim) -> list
     return operated.points_of(_prepared, aim)
 
 
-def moved(runs: Sequence[Run], target: int | None, fitted: tuple[float, ...], shift: float, prevalence: float) -> Moved:
+def moved(
+    runs: Sequence[Run], target: int | None, fitted: tuple[float, ...], shift: float, prevalence: float, banded: bool
+) -> Moved:
     """A series at shifted thresholds and a prevalence."""
-    return _moved(key_of(runs), prepared(runs, target), target, fitted, shift, prevalence)
+    return _moved(key_of(runs), prepared(runs, target), target, fitted, shift, prevalence, banded)
 
 
 @st.cache_data(max_entries=512, show_spinner=False)
 def _moved(
-    key: str, _prepared: Prepared, target: int | None, fitted: tuple[float, ...], shift: float, prevalence: float
+    key: str,
+    _prepared: Prepared,
+    target: int | None,
+    fitted: tuple[float, ...],
+    shift: float,
+    prevalence: float,
+    banded: bool,
 ) -> Moved:
-    return operated.move(_prepared, fitted, shift, prevalence)
+    return operated.move(_prepared, fitted, shift, prevalence, banded)
 
 
-def risk(runs: Sequence[Run], target: int | None, thresholds: tuple[float, ...]) -> RiskCurve:
+def risk(runs: Sequence[Run], target: int | None, thresholds: tuple[float, ...], banded: bool) -> RiskCurve:
     """Risk against coverage at thresholds."""
-    return _risk(key_of(runs), prepared(runs, target), target, thresholds)
+    return _risk(key_of(runs), prepared(runs, target), target, thresholds, banded)
 
 
 @st.cache_data(max_entries=512, show_spinner=False)
-def _risk(key: str, _prepared: Prepared, target: int | None, thresholds: tuple[float, ...]) -> RiskCurve:
-    return operated.risk_at(_prepared, thresholds)
+def _risk(key: str, _prepared: Prepared, target: int | None, thresholds: tuple[float, ...], banded: bool) -> RiskCurve:
+    return operated.risk_at(_prepared, thresholds, banded)
 
 
 def rates(runs: Sequence[Run], target: int | None) -> tuple[Rates, list[Rates]]:

@@ -1,6 +1,7 @@
 """Sections of the Compare page: several families, several classes, several findings; what a slider computes."""
 
 import json
+from dataclasses import replace
 
 import pytest
 
@@ -140,6 +141,44 @@ def test_sliders_move_everything_and_draw_nothing_anew(made_runs, monkeypatch):
     app.segmented_control(key="compare_rule").set_value("youden").run()
     assert not app.exception
     assert drawn == []
+
+
+def nothing_held_out(held_out, test):
+    fields = ("ids", "groups", "labels", "logits")
+    return replace(held_out, **{name: getattr(held_out, name)[:0] for name in fields}), test
+
+
+@pytest.mark.parametrize("section", ["Operating point", "Confusion"])
+def test_a_series_with_nothing_held_out_is_named_and_the_others_are_shown(section, tmp_path, monkeypatch):
+    make_run(tmp_path, STRONG, 20, 0, 3.0)
+    make_run(tmp_path, WEAK, 20, 0, 1.0, change=nothing_held_out)
+    app = show(open_page("compare", tmp_path, monkeypatch), section)
+    (error,) = (element.value for element in app.error)
+    assert charts.series_title(*WEAK, "") in error.replace("\\", "")
+    if section == "Operating point":
+        assert app.dataframe[0].value["Series"].tolist() == [charts.series_title(*STRONG, "")]
+    else:
+        assert len(app.get("plotly_chart")) == 1
+
+
+def test_a_series_that_lacks_the_chosen_seed_is_named(tmp_path, monkeypatch):
+    for kind, seeds in ((WEAK, (0,)), (STRONG, (0, 1))):
+        for seed in seeds:
+            make_run(tmp_path, kind, 20, seed, 2.0)
+    app = show(open_page("compare", tmp_path, monkeypatch), "Operating point")
+    assert "another seed" not in texts(app)
+    app.segmented_control(key="compare_seed").set_value(1).run()
+    assert not app.exception
+    assert f"another seed of: {charts.series_title(*WEAK, '')}. No run with seed 1." in texts(app).replace("\\", "")
+
+
+def test_all_images_are_asked_for_by_their_name(tmp_path, monkeypatch):
+    for seed in range(2):
+        make_run(tmp_path, STRONG, 20, seed, 2.0, dataset="kermany")
+    for path in tmp_path.glob("*/*/run.json"):
+        path.write_text(json.dumps({**json.loads(path.read_text()), "train_size": None}))
+    app = show(open_page("compare", tmp_path, monkeypatch), "Two stages")
+    assert "--sizes full --seeds 0,1" in texts(app)
 
 
 def test_a_cautious_aim_says_what_the_held_out_images_cannot_support(tmp_path, monkeypatch):

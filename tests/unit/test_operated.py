@@ -36,6 +36,19 @@ def test_an_operating_point_is_worth_the_same_as_when_it_is_computed_anew(runs):
     assert shifted.decisions.marks != moved.decisions.marks
 
 
+def test_curves_without_bands_are_those_with_bands(runs):
+    prepared = operated.prepare(series_of(runs))
+    with_bands, without = (operated.move(prepared, [0.5] * 3, 0.1, 0.2, banded) for banded in (True, False))
+    assert without.decisions.benefit == pytest.approx(with_bands.decisions.benefit)
+    assert without.worth.sensitivity == with_bands.worth.sensitivity
+    risks = [operated.risk_at(prepared, with_bands.thresholds, banded) for banded in (True, False)]
+    assert risks[0].risk == pytest.approx(risks[1].risk)
+    assert not np.isnan([with_bands.decisions.low, with_bands.decisions.high]).any()
+    assert not np.isnan([risks[0].low, risks[0].high]).any()
+    assert np.isnan([without.decisions.low, without.decisions.high]).all()
+    assert np.isnan([risks[1].low, risks[1].high]).all()
+
+
 def test_a_shift_stays_between_never_and_always():
     assert operated.moved_by([0.2, 0.9], -0.5) == (0.001, 0.4)
     assert operated.moved_by([0.9], 0.5) == (0.999,)
