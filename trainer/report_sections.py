@@ -14,7 +14,7 @@ from core.errors import BadRequest, LeakFound
 from core.metrics import METRICS, measure_by_class
 from core.metrics.comparisons import holm
 from core.metrics.curves import Fit, Measured
-from core.metrics.labels_bought import Bounded, crossover, images_needed, label_multiplier
+from core.metrics.labels_bought import Bounded, crossover, images_needed, label_multiplier, usual_reach
 from core.metrics.measures import Average, once
 from core.metrics.reliability import chance_error, reliability
 from core.metrics.selective import risk_curve
@@ -190,7 +190,7 @@ def curves(every: Runs, metric: str, reach: float | None, size: int | None, find
     """Learning curves at all sizes: fits, sizes needed, label multipliers and crossovers of every pair."""
     measured, fits = evidence.learning_curves(every, metric, finding)
     first = next(iter(fits.values()), None)
-    wanted = reach if reach is not None or first is None else first.means[-1]
+    wanted = reach if reach is not None or first is None else usual_reach(first)
     return {
         "metric": metric,
         "reach": wanted,
