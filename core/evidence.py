@@ -270,10 +270,18 @@ def conformal_series(
     """`conformal` of each run of a series, and the coverage of each class as the mean over them.
 
     Raises:
-        BadRequest: if the runs are not of one split, or a class has too few calibration patients.
+        BadRequest: if the runs are not of one split, a class has too few calibration patients, or only some runs store
+            calibration images.
         LeakFound: if a calibration patient serves elsewhere too.
     """
     check_comparable([meta for _, meta in runs])
+    without = [meta.seed for folder, meta in runs if "calibration" not in stored_parts(folder)]
+    if 0 < len(without) < len(runs):
+        raise BadRequest(
+            "Expected calibration images with every seed or with none, since what sets promise depends on it, but "
+            f"seeds {', '.join(map(str, without))} store none and the others do. Train those seeds anew, all with "
+            "calibration images."
+        )
     found = [conformal(run, level, target) for run in runs]
     tests = [judged(run, target=target) for run in runs]
     groups, scores = tests[0].groups, [one.scores for one in tests]

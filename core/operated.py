@@ -116,7 +116,7 @@ def moved_by(thresholds: Sequence[float], shift: float) -> tuple[float, ...]:
     return tuple(float(np.clip(one + shift, min(one, _EDGE), max(one, 1 - _EDGE))) for one in thresholds)
 
 
-def move(prepared: Prepared, fitted: Sequence[float], shift: float, prevalence: float) -> Moved:
+def move(prepared: Prepared, fitted: Sequence[float], shift: float, prevalence: float, banded: bool = True) -> Moved:
     """What an operating point, a shift of it and a prevalence mean, on the draws that are there.
 
     Args:
@@ -124,6 +124,7 @@ def move(prepared: Prepared, fitted: Sequence[float], shift: float, prevalence: 
         fitted: threshold of each run.
         shift: added to each.
         prevalence: share of positives where the classifier is to be used.
+        banded: whether the decision curve has a band; it takes most of the time where there are many test images.
     Raises:
         BadRequest: if the prevalence is not between 0 and 1, or a class is missing among the held-out images.
     """
@@ -131,14 +132,18 @@ def move(prepared: Prepared, fitted: Sequence[float], shift: float, prevalence: 
     runs = at_thresholds(prepared.tests, thresholds)
     worth = operate(runs, prepared.groups, prevalence, prepared.weights)
     fitted_at = float(np.mean([one.positives()[1].mean() for one in prepared.held_out]))
-    decisions = decision_curve(runs, prepared.groups, prevalence, fitted_at, weights=prepared.weights[: DRAWS + 1])
+    decisions = decision_curve(runs, prepared.groups, prevalence, fitted_at, weights=_drawn(prepared, banded))
     return Moved(thresholds, worth, decisions)
 
 
-def risk_at(prepared: Prepared, thresholds: Sequence[float]) -> RiskCurve:
-    """Risk against coverage of a series at given thresholds, on the draws that are there."""
+def _drawn(prepared: Prepared, banded: bool) -> np.ndarray:
+    return prepared.weights[: DRAWS + 1 if banded else 1]
+
+
+def risk_at(prepared: Prepared, thresholds: Sequence[float], banded: bool = True) -> RiskCurve:
+    """Risk against coverage of a series at given thresholds, on the draws that are there; `banded` as in `move`."""
     runs = at_thresholds(prepared.tests, thresholds)
-    return risk_curve(runs, prepared.groups, weights=prepared.weights[: DRAWS + 1])
+    return risk_curve(runs, prepared.groups, weights=_drawn(prepared, banded))
 
 
 def rates_of(prepared: Prepared) -> tuple[Rates, list[Rates]]:

@@ -102,7 +102,11 @@ if metric in ONE_SIDED:
     said += " On its own it can be had for nothing, by calling every image the same: read it with its counterpart."
 else:
     best = summary.loc[(summary["Mean"] if METRICS[metric].higher_is_better else -summary["Mean"]).idxmax()]
-    said += f" Best mean: {best['Series']} with {best['Images per class']} images per class, {best['Mean']:.3f}."
+    of = f"{'highest' if METRICS[metric].higher_is_better else 'lowest'} of {len(summary)} cells on the test set"
+    said += (
+        f" Best mean: {words.escape(best['Series'])} with {best['Images per class']} images per class, "
+        f"{best['Mean']:.3f}{f' ({of}, so a little too good)' if len(summary) > 1 else ''}."
+    )
 st.write(f"**{METRICS[metric].title}.** {METRICS[metric].meaning} {said}")
 charts.draw(
     evidence_charts.learning_curves(measured(), metric, seeds, layout == PANELS),

@@ -14,7 +14,7 @@ from core.errors import BadRequest, LeakFound
 from core.metrics import METRICS
 from core.metrics.comparisons import holm
 from core.metrics.curves import Fit, Measured
-from core.metrics.labels_bought import Bounded, crossover, images_needed, label_multiplier
+from core.metrics.labels_bought import Bounded, crossover, images_needed, label_multiplier, usual_reach
 from core.metrics.measures import Average, once
 from core.metrics.reliability import chance_error, reliability
 from core.metrics.selective import risk_curve
@@ -154,11 +154,10 @@ def conformal(series: Runs, level: float, finding: int | None) -> dict[str, Any]
     for key, runs in series.items():
         row: dict[str, Any] = _name(key)
         try:
-            found = [evidence.conformal(run, level, finding) for run in runs]
+            found, holds = evidence.conformal_series(runs, level, finding)
         except (BadRequest, LeakFound) as error:
             rows.append({**row, "refused": str(error)})
             continue
-        holds = np.mean([[one.value for one in measured.holds] for _, measured in found], axis=0)
         rows.append(
             {
                 **row,
@@ -166,7 +165,7 @@ def conformal(series: Runs, level: float, finding: int | None) -> dict[str, Any]
                 "kind": found[0][0].kind,
                 "promise": found[0][0].promise,
                 "patients": [list(fitted.patients) for fitted, _ in found],
-                "holds": holds.tolist(),
+                "holds": [asdict(one) for one in holds],
                 "first_seed": [asdict(one) for one in found[0][1].holds],
                 **{
                     name: float(np.mean([getattr(one, name) for _, one in found]))
@@ -195,7 +194,7 @@ def curves(every: Runs, metric: str, reach: float | None, size: int | None, find
     """Learning curves at all sizes: fits, sizes needed, label multipliers and crossovers of every pair."""
     measured, fits = evidence.learning_curves(every, metric, finding)
     first = next(iter(fits.values()), None)
-    wanted = reach if reach is not None or first is None else first.means[-1]
+    wanted = reach if reach is not None or first is None else usual_reach(first)
     return {
         "metric": metric,
         "reach": wanted,

@@ -190,7 +190,8 @@ def _conformal(found: Data, about: Data) -> str:
     rows = [one for one in found["series"] if not one["refused"]]
     parts = [
         "## Conformal sets",
-        f"Share of test images whose set holds the truth; {found['level']:.0%} were asked for.",
+        f"Share of test images whose set holds the truth, mean over seeds with the 95% interval over test images; "
+        f"{found['level']:.0%} were asked for.",
     ]
     if rows:
         head = ["series", "calibrated on", *labels, "classes in a set", "sets of one", "empty sets"]
@@ -198,7 +199,7 @@ def _conformal(found: Data, about: Data) -> str:
             [
                 said(one),
                 one["kind"],
-                *(number(value) for value in one["holds"]),
+                *(ranged(value) for value in one["holds"]),
                 *(number(one[name], 2) for name in ("size", "single", "empty")),
             ]
             for one in rows

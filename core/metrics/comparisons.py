@@ -70,6 +70,11 @@ class Difference:
             return None
         return int((self.effect > 0) != METRICS[self.metric].higher_is_better)
 
+    def reversed(self) -> Difference:
+        """The second family minus the first."""
+        by_seed = tuple(0.0 - one for one in self.by_seed)  # 0 stays 0; -0.0 would be said with a minus
+        return replace(self, effect=0.0 - self.effect, low=0.0 - self.high, high=0.0 - self.low, by_seed=by_seed)
+
     def verdict(self, first: str, second: str) -> str:
         """The finding in a sentence: effect and interval first, p second."""
         title = METRICS[self.metric].title

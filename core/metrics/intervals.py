@@ -123,6 +123,11 @@ def interval(found: np.ndarray, n: int, metric: Metric | None = None) -> Estimat
     return Estimate(value, low, high, n)
 
 
+def ends(drawn: np.ndarray) -> np.ndarray:
+    """(B, T) draws of a curve -> (2, T), the ends of its 95% band; NaN where nothing was drawn."""
+    return np.percentile(drawn, TAILS, axis=0) if len(drawn) else np.full((2, drawn.shape[1]), np.nan)
+
+
 def bootstrap_difference(
     runs: Sequence[Scores], others: Sequence[Scores], groups: np.ndarray, names: tuple[str, ...], draws: int = DRAWS
 ) -> dict[str, Estimate]:

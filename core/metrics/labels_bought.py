@@ -96,6 +96,11 @@ class Crossover:
         return f"From about {self.size.words(unit=' images per class')} {later} overtakes {sooner}.{doubt}"
 
 
+def usual_reach(fit: Fit) -> float:
+    """The value to be reached where none was asked for: the mean at the largest size, to the digits that are shown."""
+    return round(float(fit.means[-1]), 3)
+
+
 def images_needed(fit: Fit, wanted: float) -> Bounded:
     """Images per class that a family needs to reach a value of its metric.
 

@@ -19,7 +19,7 @@ from scipy.special import expit, logit
 from scipy.stats import beta
 
 from core.errors import BadRequest
-from core.metrics.intervals import DRAWS, TAILS, Estimate, draw_weights, interval, with_once
+from core.metrics.intervals import DRAWS, Estimate, draw_weights, ends, interval, with_once
 from core.metrics.scores import Scores
 
 CURVE_DRAWS = 400
@@ -33,7 +33,8 @@ class Operation:
         prevalence: share of positives among those it is used on.
         sensitivity, specificity: mean over runs, on the test images.
         ppv, npv: share of alarms, and of quiet answers, that are right at this prevalence.
-        drawn: (2, B + 1), sensitivity and specificity as they are and on each draw, to compute further values from.
+        drawn: (2, B + 1), sensitivity and specificity as they are and on each draw, to subtract those of another
+            threshold from; the exact bound of a share of none or all is not in them.
     """
 
     prevalence: float
@@ -99,13 +100,17 @@ def operate(
     weights = drawn_weights(runs, groups) if weights is None else weights
     truth = runs[0].positives()[1]
     called = np.mean([run.positives()[0] >= run.threshold for run in runs], axis=0)  # (N,) share of runs
-    shares = []
-    for which, right in ((truth, called), (~truth, 1 - called)):
-        found = weights[:, which] @ right[which] / weights[:, which].sum(axis=1)
-        shares.append(_with_doubt(found, len(np.unique(groups[which]))))
-    drawn = np.stack(shares)
-    ppv, npv = predictive_values(drawn[0], drawn[1], prevalence)
-    sensitivity, specificity, ppv_found, npv_found = (_around(row, len(groups)) for row in (*drawn, ppv, npv))
+    drawn = np.stack(
+        [
+            weights[:, which] @ right[which] / weights[:, which].sum(axis=1)
+            for which, right in ((truth, called), (~truth, 1 - called))
+        ]
+    )
+    shares = [
+        _with_doubt(row, len(np.unique(groups[which]))) for row, which in zip(drawn, (truth, ~truth), strict=True)
+    ]
+    ppv, npv = predictive_values(shares[0], shares[1], prevalence)
+    sensitivity, specificity, ppv_found, npv_found = (_around(row, len(groups)) for row in (*shares, ppv, npv))
     return Operation(prevalence, sensitivity, specificity, ppv_found, npv_found, drawn)
 
 
@@ -155,7 +160,7 @@ def decision_curve(
         fitted_at: share of positives among the images that temperatures were fitted on; probabilities are shifted from
             there to `prevalence`.
         acting: (T,) probabilities; 0.01 to 0.99 by default.
-        weights: of `drawn_weights`; a few drawn anew if None.
+        weights: of `drawn_weights`; a few drawn anew if None. The first row alone gives the curve without a band (NaN).
     Raises:
         BadRequest: if a prevalence is not between 0 and 1, or the task is not binary.
     """
@@ -172,7 +177,7 @@ def decision_curve(
         for which, right in ((truth, called), (~truth, 1 - called))
     )
     benefit = net_benefit(sensitivity, specificity, prevalence, acting)
-    low, high = np.percentile(benefit[1:], TAILS, axis=0)
+    low, high = ends(benefit[1:])
     marks = tuple(_mark(run, truth, prevalence, fitted_at) for run in runs)
     act_on_all = net_benefit(np.ones_like(acting), np.zeros_like(acting), prevalence, acting)
     return DecisionCurve(prevalence, acting, benefit[0], low, high, act_on_all, marks)
@@ -194,9 +199,9 @@ def shift_cost(before: Operation, after: Operation, n: int) -> dict[str, Estimat
     """
     sensitivity, specificity = after.drawn - before.drawn
     return {
-        "missed": interval(-1000 * before.prevalence * sensitivity, n),
-        "false_alarms": interval(-1000 * (1 - before.prevalence) * specificity, n),
-    }
+        "missed": interval(-1000 * before.prevalence * sensitivity + 0.0, n),
+        "false_alarms": interval(-1000 * (1 - before.prevalence) * specificity + 0.0, n),
+    }  # 0 is added because nothing changed is 0, not the -0.0 that the product gives
 
 
 def at_thresholds(runs: Sequence[Scores], thresholds: Sequence[float]) -> list[Scores]:

@@ -16,7 +16,7 @@ import numpy as np
 from scipy.special import logit
 
 from core.errors import BadRequest
-from core.metrics.intervals import TAILS, Estimate, draw_weights, interval, with_once
+from core.metrics.intervals import Estimate, draw_weights, ends, interval, with_once
 from core.metrics.scores import Scores
 
 _EDGE = 1e-9
@@ -67,7 +67,8 @@ def risk_curve(
         groups: (N,), patients or lesions, drawn as a whole.
         coverage: (T,) shares above 0, up to 1; 5% to all by default.
         draws: bootstrap samples.
-        weights: (B + 1, N) drawn images, first each once, so that a slider draws them once; drawn anew if None.
+        weights: (B + 1, N) drawn images, first each once, so that a slider draws them once; drawn anew if None. The
+            first row alone gives the curve without a band (NaN).
     Raises:
         BadRequest: if there is no run or there are several findings.
     """
@@ -76,7 +77,7 @@ def risk_curve(
     shares = np.linspace(0.05, 1, 20) if coverage is None else coverage
     weights = with_once(draw_weights(runs[0].labels, groups, draws)) if weights is None else weights
     found = np.mean([_risks(run, weights, shares) for run in runs], axis=0)  # (draws + 1, T)
-    low, high = np.percentile(found[1:], TAILS, axis=0)
+    low, high = ends(found[1:])
     return RiskCurve(shares, found[0], low, high, interval(found.mean(axis=1), len(groups)))
 
 

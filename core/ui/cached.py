@@ -25,9 +25,8 @@ from core.predictor import Predictor
 from core.results import Run, estimate
 from core.runtime import runs_folder
 from core.serving import served_runs
+from core.storage import sha256_of
 from core.ui.waiting import bar
-
-Hashes = tuple[tuple[str, str], ...]
 
 
 def store() -> Store:
@@ -54,19 +53,19 @@ def served(_store: Store, dataset: str, runs: tuple[str, ...]) -> dict[str, tupl
     return served_runs(_store, dataset)
 
 
-def hashes_of(metas: list[RunMeta]) -> tuple[Hashes, ...]:
-    """What names the content of runs."""
-    return tuple(tuple(sorted(meta.hashes.items())) for meta in metas)
+def key_of(runs: Sequence[Run]) -> str:
+    """What names runs and everything their records say; the hashes of their files alone miss the threshold."""
+    return sha256_of(part for folder, meta in runs for part in (str(folder), repr(meta)))
 
 
 def predictor(folder: Path, meta: RunMeta) -> Predictor:
     """A run ready to answer, shared by all visitors."""
-    return _predictor(str(folder), hashes_of([meta]))
+    return _predictor(key_of([(folder, meta)]), folder)
 
 
 @st.cache_resource(max_entries=18, show_spinner="Loading the model")
-def _predictor(folder: str, hashes: tuple[Hashes, ...]) -> Predictor:
-    return Predictor(Path(folder))
+def _predictor(key: str, _folder: Path) -> Predictor:
+    return Predictor(_folder)
 
 
 def gatekeeper(dataset: str) -> Gatekeeper | None:
@@ -92,26 +91,23 @@ def _gatekeeper(folder: str, size: int, changed: int) -> Gatekeeper | None:
 
 def seed_lookup(run: Run, others: Sequence[Run], target: int) -> Lookup:
     """Test answers of a run about one class, beside those of its other seeds."""
-    return _seed_lookup([run, *others], hashes_of([meta for _, meta in (run, *others)]), target)
+    runs = [run, *others]
+    return _seed_lookup(key_of(runs), runs, target)
 
 
 @st.cache_data(max_entries=64, show_spinner=False)
-def _seed_lookup(_runs: list[Run], hashes: tuple[Hashes, ...], target: int) -> Lookup:
+def _seed_lookup(key: str, _runs: list[Run], target: int) -> Lookup:
     return lookup(_runs[0], _runs[1:], target)
 
 
-def estimates(runs: list[tuple[Path, RunMeta]], finding: int | None = None) -> dict[str, Estimate]:
+def estimates(runs: Sequence[Run], finding: int | None = None) -> dict[str, Estimate]:
     """The mean of several runs with 95% intervals over the test images, patients drawn whole; of one finding or all."""
-    folders, metas = tuple(str(folder) for folder, _ in runs), [meta for _, meta in runs]
-    return _estimates(folders, metas, hashes_of(metas), finding)
+    return _estimates(key_of(runs), runs, finding)
 
 
 @st.cache_data(max_entries=256, show_spinner="Computing intervals")
-def _estimates(
-    folders: tuple[str, ...], _metas: list[RunMeta], hashes: tuple[Hashes, ...], finding: int | None
-) -> dict[str, Estimate]:
-    runs = [(Path(folder), meta) for folder, meta in zip(folders, _metas, strict=True)]
-    return estimate(runs, finding=finding)
+def _estimates(key: str, _runs: Sequence[Run], finding: int | None) -> dict[str, Estimate]:
+    return estimate(_runs, finding=finding)
 
 
 @st.cache_data(max_entries=32, show_spinner="Reading the network's shape")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from itertools import combinations
 
 import streamlit as st
 
@@ -23,15 +24,11 @@ from core.metrics.two_stage import TwoStage
 from core.operated import Moved, Prepared, Rates
 from core.results import Run, Series, class_report, load_scores
 from core.storage import sha256_of
+from core.ui.cached import key_of
 from core.ui.waiting import bar
 
 Runs = Mapping[Series, Sequence[Run]]
 STAGE_DRAWS = 500
-
-
-def key_of(runs: Sequence[Run]) -> str:
-    """What names runs and everything their records say."""
-    return sha256_of(part for folder, meta in runs for part in (str(folder), repr(meta)))
 
 
 def _key_of_all(series: Runs) -> str:
@@ -48,26 +45,38 @@ def measured(runs: Sequence[Run], finding: int | None) -> None:
 
 def differences(
     series: Runs, reference: Series, finding: int | None
-) -> tuple[dict[Series, dict[str, Difference]], dict[Series, str]]:
-    """Every other series minus the reference, Holm over them; and why some are not compared."""
-    return _differences(_key_of_all(series), series, reference, finding)
+) -> tuple[dict[Series, dict[str, Difference]], dict[Series, str], int]:
+    """Every other series minus the reference; why some are not compared; and over how many pairs Holm corrects.
+
+    These are all pairs of the series, as in a report: a verdict must not depend on which of them is the reference.
+    """
+    found, refused = _differences(_key_of_all(series), series, finding)
+    turned: dict[Series, dict[str, Difference]] = {}
+    for name in series:
+        if (name, reference) in found:
+            turned[name] = found[name, reference]
+        elif (reference, name) in found:
+            turned[name] = {metric: one.reversed() for metric, one in found[reference, name].items()}
+    return (
+        turned,
+        {a if b == reference else b: why for (a, b), why in refused.items() if reference in (a, b)},
+        len(found),
+    )
 
 
 @st.cache_data(max_entries=64, show_spinner=False)
 def _differences(
-    key: str, _series: Runs, reference: Series, finding: int | None
-) -> tuple[dict[Series, dict[str, Difference]], dict[Series, str]]:
+    key: str, _series: Runs, finding: int | None
+) -> tuple[dict[tuple[Series, Series], dict[str, Difference]], dict[tuple[Series, Series], str]]:
     pairs, refused = [], {}
-    for name in _series:
-        if name != reference:
-            try:
-                evidence.paired(_series[name], _series[reference])
-                pairs.append((name, reference))
-            except BadRequest as error:
-                refused[name] = str(error)
+    for pair in combinations(_series, 2):
+        try:
+            evidence.paired(_series[pair[0]], _series[pair[1]])
+            pairs.append(pair)
+        except BadRequest as error:
+            refused[pair] = str(error)
     measured([run for runs in _series.values() for run in runs], finding)
-    found = evidence.compare_all(_series, finding=finding, pairs=pairs)
-    return {first: metrics for (first, _), metrics in found.items()}, refused
+    return evidence.compare_all(_series, finding=finding, pairs=pairs), refused
 
 
 def seed_tests(runs: Sequence[Run], others: Sequence[Run], finding: int | None) -> list[SeedTests]:
@@ -121,26 +130,34 @@ def _points(key: str, _prepared: Prepared, target: int | None, aim: Aim) -> list
     return operated.points_of(_prepared, aim)
 
 
-def moved(runs: Sequence[Run], target: int | None, fitted: tuple[float, ...], shift: float, prevalence: float) -> Moved:
+def moved(
+    runs: Sequence[Run], target: int | None, fitted: tuple[float, ...], shift: float, prevalence: float, banded: bool
+) -> Moved:
     """A series at shifted thresholds and a prevalence."""
-    return _moved(key_of(runs), prepared(runs, target), target, fitted, shift, prevalence)
+    return _moved(key_of(runs), prepared(runs, target), target, fitted, shift, prevalence, banded)
 
 
 @st.cache_data(max_entries=512, show_spinner=False)
 def _moved(
-    key: str, _prepared: Prepared, target: int | None, fitted: tuple[float, ...], shift: float, prevalence: float
+    key: str,
+    _prepared: Prepared,
+    target: int | None,
+    fitted: tuple[float, ...],
+    shift: float,
+    prevalence: float,
+    banded: bool,
 ) -> Moved:
-    return operated.move(_prepared, fitted, shift, prevalence)
+    return operated.move(_prepared, fitted, shift, prevalence, banded)
 
 
-def risk(runs: Sequence[Run], target: int | None, thresholds: tuple[float, ...]) -> RiskCurve:
+def risk(runs: Sequence[Run], target: int | None, thresholds: tuple[float, ...], banded: bool) -> RiskCurve:
     """Risk against coverage at thresholds."""
-    return _risk(key_of(runs), prepared(runs, target), target, thresholds)
+    return _risk(key_of(runs), prepared(runs, target), target, thresholds, banded)
 
 
 @st.cache_data(max_entries=512, show_spinner=False)
-def _risk(key: str, _prepared: Prepared, target: int | None, thresholds: tuple[float, ...]) -> RiskCurve:
-    return operated.risk_at(_prepared, thresholds)
+def _risk(key: str, _prepared: Prepared, target: int | None, thresholds: tuple[float, ...], banded: bool) -> RiskCurve:
+    return operated.risk_at(_prepared, thresholds, banded)
 
 
 def rates(runs: Sequence[Run], target: int | None) -> tuple[Rates, list[Rates]]:

@@ -11,7 +11,7 @@ import streamlit as st
 
 from core.metrics import METRICS
 from core.metrics.curves import REACH, Fit
-from core.metrics.labels_bought import crossover, images_needed, label_multiplier
+from core.metrics.labels_bought import crossover, images_needed, label_multiplier, usual_reach
 from core.ui import charts, evidence_charts
 from core.ui.evidence_charts import Measured
 from core.ui.pickers import keep_possible
@@ -66,10 +66,10 @@ def show(measured: Mapping[str, Measured], fits: Mapping[str, Fit], metric: str,
 def _wanted(fits: Mapping[str, Fit], metric: str, file: str) -> float:
     """The value to be reached; at first what the first series has at its largest size."""
     row = METRICS[metric]
-    first = next(iter(fits.values())).means[-1]
+    first = usual_reach(next(iter(fits.values())))
     least = -1.0 if metric == "mcc" else 0.0
     chosen = st.number_input(
-        f"{row.title} to be reached", least, 1.0, float(np.clip(round(first, 3), least, 1)), _STEP, format="%.3f",
+        f"{row.title} to be reached", least, 1.0, float(np.clip(first, least, 1)), _STEP, format="%.3f",
         key=f"curves_wanted_{file}", help=f"{row.meaning} {'Higher' if row.higher_is_better else 'Lower'} is better.",
     )  # fmt: skip
     return float(chosen)

@@ -106,18 +106,33 @@ def pick_finding(of: RunMeta, page: str) -> int | None:
 
 
 def pick_series(series: Mapping[Series, Sequence[Run]], page: str) -> list[Series]:
-    """Picks the series to show: by default the comparison proper, without variants. Stops the page where none is."""
+    """Picks the series to show: by default the comparison proper, without variants. Stops the page where none is.
+
+    Remembered is which series were added or taken away, not which are shown: one that is not offered for a while, as at
+    another size, is there again afterwards.
+    """
     usual = [one for one in series if not one.variant] or list(series)
     key = f"{page}_series_{next(iter(series.values()))[0][1].dataset}" if series else f"{page}_series"
-    keep_possible(key, list(series))
+    picked: dict[Series, bool] = st.session_state.setdefault(f"{key}_picked", {})
+    wanted = [one for one in series if picked.get(one, one in usual)]
+    if not wanted and st.session_state.get(key) != []:  # none of those offered, though not emptied by hand
+        wanted = usual
+    if key not in st.session_state or set(st.session_state[key]) != set(wanted):
+        st.session_state[key] = wanted
     shown = st.multiselect(
-        "Series", list(series), default=None if key in st.session_state else usual,
-        format_func=lambda one: title_of(one, series[one]), key=key,
+        "Series", list(series), format_func=lambda one: title_of(one, series[one]), key=key,
+        on_change=_remember, args=(key, wanted),
     )  # fmt: skip
     if not shown:
         st.info("Pick at least one series.")
         st.stop()
     return [one for one in series if one in shown]
+
+
+def _remember(key: str, before: Sequence[Series]) -> None:
+    """Keeps which series were just added or taken away."""
+    now = st.session_state[key]
+    st.session_state[f"{key}_picked"] |= {one: one in now for one in {*before} ^ {*now}}
 
 
 def keep_possible(key: str, options: Sequence[object]) -> None:

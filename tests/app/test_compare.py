@@ -1,11 +1,16 @@
 """Sections of the Compare page: several families, several classes, several findings; what a slider computes."""
 
 import json
+from dataclasses import replace
 
 import pytest
 
-from core import draws
-from core.metrics import conformal, intervals, operating, selective
+from core import draws, evidence
+from core.checkpoints import open_store
+from core.metrics import METRICS, conformal, intervals, operating, selective
+from core.metrics.comparisons import said_p
+from core.results import runs_by_series
+from core.ui import charts
 from tests.app.test_pages import open_page, texts
 from tests.made import STRONG, WEAK, make_run
 
@@ -65,6 +70,33 @@ def test_differences_are_said_in_words_effect_first(made_runs, monkeypatch):
     assert "95% interval -" in texts(app).replace("\\", "")
 
 
+def test_a_verdict_is_that_of_the_report_whichever_the_reference(tmp_path, monkeypatch):
+    third = ("control-random-frozen", "frozen")
+    for seed in range(3):
+        for kind, strength in ((WEAK, 1.0), (STRONG, 1.8), (third, 1.3)):
+            make_run(tmp_path, kind, 20, seed, strength)
+    store = open_store(tmp_path)
+    series = runs_by_series(store, store.metas())
+    reported = {
+        frozenset((charts.series_title(*pair[0]), charts.series_title(*pair[1]))): said_p(metrics["auroc"].holm)
+        for pair, metrics in evidence.compare_all(series).items()
+    }
+    app = show(open_page("compare", tmp_path, monkeypatch), "Differences")
+    effects = {}
+    for number in range(3):
+        app.selectbox(key="compare_reference_phantom").select_index(number).run()
+        assert not app.exception
+        assert "over all 3 pairs" in texts(app)
+        reference = app.selectbox(key="compare_reference_phantom").options[number]
+        rows = app.dataframe[0].value
+        for row in rows[rows["Metric"] == METRICS["auroc"].title].to_dict("records"):
+            assert row["p, Holm"] == reported[frozenset((row["Series"], reference))]
+            effects[row["Series"], reference] = float(row["Difference"].split()[0])
+    assert len(effects) == 6
+    for (name, reference), effect in effects.items():
+        assert effect == -effects[reference, name]
+
+
 def test_equal_families_are_called_so(tmp_path, monkeypatch):
     for seed in range(3):
         for kind in (WEAK, STRONG):
@@ -109,6 +141,44 @@ def test_sliders_move_everything_and_draw_nothing_anew(made_runs, monkeypatch):
     app.segmented_control(key="compare_rule").set_value("youden").run()
     assert not app.exception
     assert drawn == []
+
+
+def nothing_held_out(held_out, test):
+    fields = ("ids", "groups", "labels", "logits")
+    return replace(held_out, **{name: getattr(held_out, name)[:0] for name in fields}), test
+
+
+@pytest.mark.parametrize("section", ["Operating point", "Confusion"])
+def test_a_series_with_nothing_held_out_is_named_and_the_others_are_shown(section, tmp_path, monkeypatch):
+    make_run(tmp_path, STRONG, 20, 0, 3.0)
+    make_run(tmp_path, WEAK, 20, 0, 1.0, change=nothing_held_out)
+    app = show(open_page("compare", tmp_path, monkeypatch), section)
+    (error,) = (element.value for element in app.error)
+    assert charts.series_title(*WEAK, "") in error.replace("\\", "")
+    if section == "Operating point":
+        assert app.dataframe[0].value["Series"].tolist() == [charts.series_title(*STRONG, "")]
+    else:
+        assert len(app.get("plotly_chart")) == 1
+
+
+def test_a_series_that_lacks_the_chosen_seed_is_named(tmp_path, monkeypatch):
+    for kind, seeds in ((WEAK, (0,)), (STRONG, (0, 1))):
+        for seed in seeds:
+            make_run(tmp_path, kind, 20, seed, 2.0)
+    app = show(open_page("compare", tmp_path, monkeypatch), "Operating point")
+    assert "another seed" not in texts(app)
+    app.segmented_control(key="compare_seed").set_value(1).run()
+    assert not app.exception
+    assert f"another seed of: {charts.series_title(*WEAK, '')}. No run with seed 1." in texts(app).replace("\\", "")
+
+
+def test_all_images_are_asked_for_by_their_name(tmp_path, monkeypatch):
+    for seed in range(2):
+        make_run(tmp_path, STRONG, 20, seed, 2.0, dataset="kermany")
+    for path in tmp_path.glob("*/*/run.json"):
+        path.write_text(json.dumps({**json.loads(path.read_text()), "train_size": None}))
+    app = show(open_page("compare", tmp_path, monkeypatch), "Two stages")
+    assert "--sizes full --seeds 0,1" in texts(app)
 
 
 def test_a_cautious_aim_says_what_the_held_out_images_cannot_support(tmp_path, monkeypatch):
@@ -165,7 +235,6 @@ def test_two_stages_are_joined_where_several_classes_are_stored_and_refused_else
 def test_the_classification_report_agrees_with_scikit_learn(class_runs):
     from sklearn.metrics import classification_report
 
-    from core.checkpoints import open_store
     from core.evidence import judged
     from core.results import class_report
 
@@ -202,6 +271,28 @@ def test_a_kept_choice_that_is_no_longer_offered_is_made_anew(made_runs, tmp_pat
     app.run()
     assert not app.exception
     assert [title.split(" · ")[0] for title in app.dataframe[0].value["Series"]] == ["B"]
+
+
+def test_series_that_a_size_lacks_are_there_again_at_the_size_that_has_them(tmp_path, monkeypatch):
+    third = ("control-random-frozen", "frozen")
+    for kind in (WEAK, STRONG, third):
+        make_run(tmp_path, kind, 20, 0, 2.0)
+    for kind in (WEAK, STRONG):
+        make_run(tmp_path, kind, 10, 0, 2.0)
+    app = open_page("compare", tmp_path, monkeypatch)
+
+    def shown(size):
+        app.select_slider(key="compare_size_phantom").set_value(size).run()
+        assert not app.exception
+        return set(app.dataframe[0].value["Series"])
+
+    assert [len(shown(size)) for size in (20, 10, 20)] == [3, 2, 3]
+    series = app.multiselect(key="compare_series_phantom")
+    kept = [one for one in series.value if (one.model, one.strategy) != WEAK]
+    series.set_value(kept).run()
+    assert [len(shown(size)) for size in (10, 20)] == [1, 2]
+    app.multiselect(key="compare_series_phantom").set_value([]).run()
+    assert "Pick at least one series." in texts(app)
 
 
 def test_runs_made_with_leaks_allowed_are_marked_in_every_section(tmp_path, monkeypatch):

@@ -7,7 +7,9 @@ import pytest
 
 from core.data.images import encode_png
 from core.data.phantom_more import make_phantom_of_findings
+from core.ui.words import LEAK_MARK
 from tests.app.test_pages import open_page, texts, upload
+from tests.made import STRONG, make_run
 
 
 def test_diagnose_answers_for_the_most_telling_finding_or_the_one_asked_for(findings_runs, monkeypatch):
@@ -44,14 +46,21 @@ def test_variants_are_left_out_until_they_are_asked_for(name, findings_runs, mon
     assert len(app.dataframe[0].value) == 2
 
 
-@pytest.mark.parametrize("name", ["learning_curves", "compare", "diagnose"])
-def test_runs_made_with_leaks_allowed_are_marked_on_every_page(name, phantom_runs, tmp_path, monkeypatch):
+@pytest.mark.parametrize("name", ["learning_curves", "compare"])
+def test_series_made_with_leaks_allowed_are_marked_beside_the_banner(name, tmp_path, monkeypatch):
+    make_run(tmp_path, STRONG, 20, 0, 2.0, leaks=7)
+    app = open_page(name, tmp_path, monkeypatch)
+    assert not app.exception
+    assert LEAK_MARK in app.multiselect[0].options[0]
+    assert app.dataframe[0].value["Series"].str.contains(LEAK_MARK).all()
+
+
+def test_runs_made_with_leaks_allowed_are_marked_on_diagnose(phantom_runs, tmp_path, monkeypatch):
     store = tmp_path / "store"
     shutil.copytree(phantom_runs, store)
     for path in store.glob("phantom/*/run.json"):
         path.write_text(json.dumps({**json.loads(path.read_text()), "leaks": 7}))
-    app = open_page(name, store, monkeypatch)
-    if name == "diagnose":
-        app.toggle(key="diagnose_example").set_value(True).run()
+    app = open_page("diagnose", store, monkeypatch)
+    app.toggle(key="diagnose_example").set_value(True).run()
     assert not app.exception
     assert "leaks allowed" in texts(app)

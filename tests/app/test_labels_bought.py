@@ -2,8 +2,11 @@
 
 import pytest
 
+from core.checkpoints import open_store
+from core.results import runs_by_series
 from tests.app.test_pages import open_page, texts
 from tests.made import STRONG, WEAK, make_run
+from trainer import report_sections
 
 
 @pytest.fixture(scope="module")
@@ -43,6 +46,24 @@ def test_another_value_to_be_reached_needs_another_number_of_images(sizes, monke
     app.number_input(key="curves_wanted_phantom-auroc").set_value(0.999).run()
     assert app.dataframe[0].value["Images per class needed"].tolist() != before
     assert "Images per class needed for 0.999" in [element.value for element in app.subheader]
+
+
+def test_the_page_and_the_report_agree_on_what_is_needed(sizes, monkeypatch):
+    store = open_store(sizes)
+    found = report_sections.curves(runs_by_series(store, store.metas()), "auroc", None, None, None)
+    app = show(open_page("learning_curves", sizes, monkeypatch))
+    assert app.number_input(key="curves_wanted_phantom-auroc").value == found["reach"]
+    words = [row["needed"]["words"] for row in found["series"]]
+    assert app.dataframe[0].value["Images per class needed"].tolist() == words
+
+
+def test_a_variant_named_in_markdown_is_shown_as_it_is(tmp_path, monkeypatch):
+    make_run(tmp_path, STRONG, 20, 0, 3.0, variant="![x](y.png)")
+    make_run(tmp_path, STRONG, 10, 0, 1.0, variant="![x](y.png)")
+    app = open_page("learning_curves", tmp_path, monkeypatch)
+    assert "Best mean" in texts(app)
+    assert "![x](y.png)" not in texts(app)
+    assert "(highest of 2 cells on the test set, so a little too good)" in texts(app)
 
 
 def test_an_asymptote_that_is_not_identifiable_is_said(tmp_path, monkeypatch):

@@ -126,6 +126,19 @@ def test_the_verdict_gives_effect_and_interval_first_and_knows_which_way_is_bett
     assert said_p(0.0002) == "< 0.001"
 
 
+def test_a_reversed_difference_is_that_of_the_families_exchanged():
+    random = np.random.default_rng(0)
+    first, second = random.normal(0.8, 0.02, (3, 101)), random.normal(0.7, 0.02, (3, 101))
+    one = paired_difference("auroc", first, second, 100, 50)
+    other = paired_difference("auroc", second, first, 100, 50)
+    assert one.reversed().by_seed == pytest.approx(other.by_seed)
+    same = {name: value for name, value in vars(other).items() if name not in ("metric", "by_seed")}
+    assert {name: getattr(one.reversed(), name) for name in same} == pytest.approx(same)
+    assert one.reversed().reversed() == one
+    equal = paired_difference("auroc", first, first, 100, 50).reversed()
+    assert "-0.000" not in equal.verdict("a", "b")
+
+
 def test_other_images_or_seeds_are_refused():
     runs, others, groups = two_families(np.random.default_rng(0), 0.1)
     turned = [replace(one, labels=1 - one.labels) for one in others]

@@ -8,9 +8,10 @@ from core.checkpoints import open_store, read_history
 from core.errors import BadRequest, CorruptRun
 from core.metrics.operating import at_thresholds, operate
 from core.metrics.thresholds import Aim
-from core.results import runs_by_series
+from core.results import Series, runs_by_series
 from core.stages import joint, offered
 from tests.made import STRONG, WEAK, make_run
+from trainer import report_sections
 
 
 def series_of(folder, **made):
@@ -33,6 +34,19 @@ def test_an_operating_point_is_worth_the_same_as_when_it_is_computed_anew(runs):
     again = at_thresholds(prepared.tests, [point.threshold + 0.1 for point in points])
     assert shifted.worth.sensitivity == operate(again, prepared.groups, 0.2, prepared.weights).sensitivity
     assert shifted.decisions.marks != moved.decisions.marks
+
+
+def test_curves_without_bands_are_those_with_bands(runs):
+    prepared = operated.prepare(series_of(runs))
+    with_bands, without = (operated.move(prepared, [0.5] * 3, 0.1, 0.2, banded) for banded in (True, False))
+    assert without.decisions.benefit == pytest.approx(with_bands.decisions.benefit)
+    assert without.worth.sensitivity == with_bands.worth.sensitivity
+    risks = [operated.risk_at(prepared, with_bands.thresholds, banded) for banded in (True, False)]
+    assert risks[0].risk == pytest.approx(risks[1].risk)
+    assert not np.isnan([with_bands.decisions.low, with_bands.decisions.high]).any()
+    assert not np.isnan([risks[0].low, risks[0].high]).any()
+    assert np.isnan([without.decisions.low, without.decisions.high]).all()
+    assert np.isnan([risks[1].low, risks[1].high]).all()
 
 
 def test_a_shift_stays_between_never_and_always():
@@ -67,6 +81,24 @@ def test_coverage_over_seeds_is_the_mean_of_the_seeds_and_lies_in_its_interval(r
     for c, one in enumerate(holds):
         assert one.value == pytest.approx(np.mean([measured.holds[c].value for _, measured in found]))
         assert one.low <= one.value <= one.high
+
+
+def test_seeds_with_and_without_calibration_images_do_not_share_a_promise(runs):
+    for seed in range(3):
+        make_run(runs, STRONG, 20, seed, 3.0, calibration=80 if seed == 0 else 0)
+    store = open_store(runs)
+    series = runs_by_series(store, store.metas())
+    with pytest.raises(BadRequest, match="seeds 1, 2 store none"):
+        evidence.conformal_series(next(iter(series.values())), 0.9)
+    (row,) = report_sections.conformal(series, 0.9, None)["series"]
+    assert "seeds 1, 2 store none" in row["refused"]
+
+
+def test_a_report_has_the_interval_of_the_mean_coverage(runs):
+    series = series_of(runs)
+    _, holds = evidence.conformal_series(series, 0.9)
+    (row,) = report_sections.conformal({Series(*STRONG, ""): series}, 0.9, None)["series"]
+    assert row["holds"] == [vars(one) for one in holds]
 
 
 def test_stages_are_offered_of_one_set_and_size_without_variants_and_leaks(runs):

@@ -156,6 +156,21 @@ def test_a_shift_of_the_threshold_costs_what_the_counts_say():
     assert cost["missed"].value > 0 > cost["false_alarms"].value
 
 
+def test_the_cost_of_a_shift_from_all_found_is_that_of_the_images_lost():
+    """The exact bound of a share of all belongs to its own interval; subtracted, it would make the cost negative."""
+    p = np.r_[0.62, np.full(59, 0.9), np.linspace(0, 0.55, 60)]
+    scores = Scores(np.stack([1 - p, p], axis=1), np.repeat([1, 0], 60), 1)
+    groups, weights = np.arange(120), drawn_weights([scores], np.arange(120))
+    every, but_one, same = (operate([scores.at(cut)], groups, 0.1, weights) for cut in (0.58, 0.63, 0.575))
+    assert every.sensitivity.low < every.sensitivity.value == 1
+    lost = shift_cost(every, but_one, 120)["missed"]
+    drawn = 100 * weights[1:, 0] / weights[1:, :60].sum(axis=1)
+    assert lost.value == pytest.approx(100 / 60)
+    assert (lost.low, lost.high) == pytest.approx(tuple(np.percentile(drawn, (2.5, 97.5))))
+    for nothing in shift_cost(same, every, 120).values():
+        assert [f"{one:+.1f}" for one in (nothing.value, nothing.low, nothing.high)] == ["+0.0"] * 3
+
+
 def test_net_benefit_by_hand_and_of_those_who_treat_all_or_none():
     """Vickers and Elkin: true positives less false positives at the odds of the threshold, a person."""
     assert net_benefit(np.array(0.8), np.array(0.9), 0.2, np.array(0.25)) == pytest.approx(0.16 - 0.08 / 3)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import streamlit as st
 from sklearn.metrics import confusion_matrix
@@ -11,6 +13,7 @@ from core.metrics.operating import at_thresholds
 from core.results import Run, Series
 from core.ui import cached_evidence, charts, pickers
 from core.ui.compare import cell, controls
+from core.ui.compare.operating import sound
 from core.ui.compare.view import View
 from core.ui.words import escape
 
@@ -25,6 +28,10 @@ def show(view: View) -> None:
     binary = view.first.positive is not None or view.finding is not None
     chosen = controls.ask(prevalence_too=False) if binary else None
     seed = pickers.pick_seed(view.seeds(), "compare")
+    if chosen:
+        view = replace(view, runs=sound(view, view.finding, chosen))
+        if not view.runs:
+            return
     runs = view.at_seed(seed)
     judged = {name: _judged(view, name, run, chosen) for name, run in runs.items()}
     columns = st.columns(min(A_ROW, len(view.runs)))

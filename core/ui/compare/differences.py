@@ -29,7 +29,7 @@ def show(view: View) -> None:
         metric = st.selectbox(
             "Metric", list(METRICS), format_func=lambda name: METRICS[name].title, key="compare_difference_metric"
         )
-    found, refused = cached_evidence.differences(view.runs, reference, view.finding)
+    found, refused, pairs = cached_evidence.differences(view.runs, reference, view.finding)
     for name, why in refused.items():
         st.error(f"{escape(view.title(name))} is not compared. {escape(why)}")
     if not found:
@@ -42,8 +42,8 @@ def show(view: View) -> None:
     )  # fmt: skip
     st.caption(
         "95% interval over seeds and test images together (hierarchical paired bootstrap, patients drawn whole); p "
-        f"corrected by Holm over {len(found)} {'pair' if len(found) == 1 else 'pairs'}. Hollow: no detectable "
-        "difference. Every series learnt from the same subsets as the reference."
+        f"corrected by Holm over {'one pair' if pairs == 1 else f'all {pairs} pairs of the series'}, whichever the "
+        "reference. Hollow: no detectable difference. Every series learnt from the same subsets as the reference."
     )
     st.markdown("\n".join(f"- {escape(one.verdict(title, view.title(reference)))}" for title, (_, one) in rows.items()))
     with st.expander("Every metric"):

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pandas as pd
 import streamlit as st
 
+from core.errors import BadRequest, LowshotError
 from core.metrics import Estimate
 from core.metrics.operating import shift_cost
 from core.operated import Moved
@@ -28,11 +31,21 @@ def show(view: View) -> None:
 
 @st.fragment
 def _moving(view: View, target: int | None) -> None:
+    try:
+        _shown(view, target)
+    except LowshotError as error:  # the page does not see what a fragment raises
+        st.error(escape(str(error)))
+
+
+def _shown(view: View, target: int | None) -> None:
     chosen = controls.ask()
     left, right = st.columns([3, 1], vertical_alignment="bottom")
     with left:
         seed = pickers.pick_seed(view.seeds(), "compare", "Seed of the calibration diagram")
     single = right.toggle("Single seeds", key="compare_single", help="In the first two diagrams.")
+    view = replace(view, runs=sound(view, target, chosen))
+    if not view.runs:
+        return
     moved = _moved(view, target, chosen, chosen.shift)
     _table(view, target, chosen, moved)
     at_seed = view.at_seed(seed)
@@ -40,6 +53,10 @@ def _moving(view: View, target: int | None) -> None:
         view.title(name): _drawn(view, name, target, moved[name], at_seed.get(name, view.runs[name][0]))
         for name in view.runs
     }
+    if lacking := [view.title(name) for name in view.runs if name not in at_seed]:
+        st.caption(
+            f"The calibration diagram shows another seed of: {escape('; '.join(lacking))}. No run with seed {seed}."
+        )
     charts.draw(
         operating_charts.diagrams(drawn, chosen.aim.prevalence, single), key="compare_diagrams",
         alt="ROC, precision-recall, calibration, decision curve, counts, and risk against coverage of every series, "
@@ -54,11 +71,27 @@ def _moving(view: View, target: int | None) -> None:
     )
 
 
+def sound(view: View, target: int | None, chosen: Chosen) -> dict[Series, list[Run]]:
+    """The series whose operating points can be fitted; says of the others why not."""
+    found = {}
+    for name, runs in view.runs.items():
+        try:
+            chosen.fitted(runs, target)
+            found[name] = runs
+        except BadRequest as error:
+            st.error(f"{escape(view.title(name))}: {escape(str(error))}")
+    return found
+
+
+def _banded(view: View) -> bool:
+    return len(view.runs) <= operating_charts.BANDED
+
+
 def _moved(view: View, target: int | None, chosen: Chosen, shift: float) -> dict[Series, Moved]:
     """Every series at a shift of its fitted thresholds."""
+    at = shift, chosen.aim.prevalence, _banded(view)
     return {
-        name: cached_evidence.moved(runs, target, chosen.fitted(runs, target), shift, chosen.aim.prevalence)
-        for name, runs in view.runs.items()
+        name: cached_evidence.moved(runs, target, chosen.fitted(runs, target), *at) for name, runs in view.runs.items()
     }
 
 
@@ -67,8 +100,8 @@ def _drawn(view: View, name: Series, target: int | None, moved: Moved, run: Run)
     mean, seeds = cached_evidence.rates(runs, target)
     bins, _ = cached_evidence.diagram(run, target)
     return operating_charts.Drawn(
-        charts.style_of(*name), mean, seeds, moved, cached_evidence.risk(runs, target, moved.thresholds), bins,
-        moved.thresholds[runs.index(run)],
+        charts.style_of(*name), mean, seeds, moved, cached_evidence.risk(runs, target, moved.thresholds, _banded(view)),
+        bins, moved.thresholds[runs.index(run)],
     )  # fmt: skip
 
 

@@ -106,9 +106,8 @@ def _absent(view: View) -> None:
     if view.first.multilabel or not several:
         st.info("This data set has no classes of which a screen could single some out: two stages need several.")
         return
-    size = f" --sizes {view.size}" if view.size else ""
     seeds = ",".join(map(str, view.seeds()))
     st.info(
         f"A second stage of several classes is missing at this size. Train one: `python -m trainer curve --dataset "
-        f"{several[0].partition(OPTIONS_AFTER)[0]}{size} --seeds {seeds}`"
+        f"{several[0].partition(OPTIONS_AFTER)[0]} --sizes {view.size or 'full'} --seeds {seeds}`"
     )
