@@ -171,20 +171,6 @@ def test_rows_of_a_batch_are_about_the_positive_class_whatever_is_explained(phan
     assert app.metric[0].label == f"Probability of {negative.lower()}"
 
 
-def test_a_damaged_run_of_another_seed_leaves_the_answer_alone(phantom_runs, tmp_path, monkeypatch):
-    store = tmp_path / "store"
-    shutil.copytree(phantom_runs, store)
-    app = open_page("diagnose", store, monkeypatch)
-    answers = {app.selectbox(key=f"diagnose_phantom_{family}").value for family in ("scratch", "imagenet")}
-    hurt = [path for path in store.glob("phantom/*/*.safetensors") if path.parent.name not in answers]
-    assert hurt
-    for path in hurt:
-        path.write_bytes(b"")
-    app.toggle(key="diagnose_example").set_value(True).run()
-    assert not app.exception
-    assert len(app.metric) == 2
-
-
 def test_heatmaps_are_measured_on_demand(phantom_runs, monkeypatch):
     app = open_page("diagnose", phantom_runs, monkeypatch)
     app.toggle(key="diagnose_example").set_value(True).run()

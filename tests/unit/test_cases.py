@@ -5,6 +5,7 @@ import io
 import json
 from dataclasses import replace
 from datetime import UTC, datetime
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -17,7 +18,7 @@ from core.cases.report import Wanted, as_json, as_record
 from core.cases.seeds import Lookup, from_answers, from_lookup, lookup, siblings
 from core.cases.sentences import agreement, caveats, gate_words, is_near
 from core.cases.table import as_csv, rows_of
-from core.checkpoints import open_store
+from core.checkpoints import WEIGHTS_FILE, open_store
 from core.data.images import decode, encode_png
 from core.evidence import conformal, judged
 from core.explain import Explanation
@@ -216,3 +217,16 @@ def test_seeds_and_conformal_sets_of_stored_runs(runs):
         assert one.classes == (run[1].labels[int(chance > 0.5)],)
         assert "no guarantee" in one.how
         assert "it held the truth in" in one.how
+
+
+def test_a_damaged_run_of_another_seed_leaves_the_answer_alone(runs):
+    from core.ui.asking import _seeds
+
+    own, other = [make_run(runs, STRONG, 25, seed, 3.0, tests=60) for seed in (0, 1)]
+    stored = dict(open_store(runs).runs)
+    stored[other] = replace(stored[other], hashes={**stored[other].hashes, WEIGHTS_FILE: "00"})
+    found = _seeds(
+        SimpleNamespace(store=SimpleNamespace(runs=stored)), Image.new("L", (32, 32)), (own, stored[own]),
+        answer("imagenet", 0.9).prediction,
+    )  # fmt: skip
+    assert found.startswith("How much hangs on the seed is not known: The run")
