@@ -110,19 +110,19 @@ def test_audit_finds_crossing_copies(class_folder, capsys, monkeypatch):
 
 def test_ctrl_c_keeps_finished_runs_and_the_command_resumes(runs):
     argv = [sys.executable, "-m", "trainer", "curve", "--dataset", "phantom", "--models", "scratch-cnn",
-            "--strategies", "scratch", "--sizes", "2,3", "--seeds", "0,1", "--json"]  # fmt: skip
+            "--strategies", "scratch", "--sizes", "2,3,4", "--seeds", "0,1,2", "--json"]  # fmt: skip
     process = subprocess.Popen(argv, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, env=os.environ.copy())
     until = time.monotonic() + 120
-    while not open_store(runs).runs and time.monotonic() < until:
-        time.sleep(0.2)
+    while not any(runs.glob("*/[!.]*/run.json")) and time.monotonic() < until:
+        time.sleep(0.05)
     process.send_signal(signal.SIGINT)
     process.communicate(timeout=60)
     assert process.returncode == 130
     before = {folder: (folder / "run.json").read_bytes() for folder in open_store(runs).runs}
-    assert 1 <= len(before) < 4
+    assert 1 <= len(before) < 9
     assert main(argv[3:]) == 0
     store = open_store(runs)
-    assert len(store.runs) == 4
+    assert len(store.runs) == 9
     assert store.problems == {}
     assert all((folder / "run.json").read_bytes() == content for folder, content in before.items())
 
@@ -151,4 +151,4 @@ def test_shipped_runs_are_sound_light_and_share_subsets(monkeypatch):
     assert all(len(hashes) == 1 for hashes in subsets.values())
     assert len({meta.split_hash for meta in store.metas("kermany")}) == 1
     shipped = sum(path.stat().st_size for path in runs_folder().rglob("*") if path.is_file())
-    assert shipped < 60e6
+    assert shipped < 100e6

@@ -6,11 +6,13 @@ import time
 
 import psutil
 import pytest
+import torch
 
 from core.checkpoints import open_store
 from core.jobs import records
 from core.jobs.queue import Queue
 from core.jobs.request import Request
+from core.runtime import cache_folder
 
 PATIENCE = 120  # seconds until a test gives up
 
@@ -87,10 +89,13 @@ def test_a_killed_training_is_failed_goes_on_and_outlives_its_worker(place):
     failed = wait_for(job, lambda now: now.is_over)
     assert failed.state.status == "failed"
     assert "memory" in failed.state.why
-    reached = len(running.followed().epochs)
+    kept = next((cache_folder() / "unfinished").glob("*.pt"))
+    reached = len(torch.load(kept, weights_only=True)["training"]["history"])
+    assert reached > 1
 
-    second = wait_for(Queue().again(failed), is_training)
-    assert len(second.followed().epochs) >= reached, "the epochs before the kill are not trained again"
+    second = wait_for(Queue().again(failed), lambda job: len(job.followed().epochs) >= reached)
+    before, told = failed.followed().epochs[reached - 1], second.followed().epochs[reached - 1]
+    assert told["seconds"] == before["seconds"], "the epochs before the kill are not trained again"
     workers = [
         process for process in psutil.process_iter(["cmdline"])
         if "core.jobs.worker" in (process.info["cmdline"] or ()) and str(Queue().folder) in process.info["cmdline"]
