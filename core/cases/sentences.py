@@ -7,11 +7,11 @@ import numpy as np
 from core.cases.case import Case
 from core.checkpoints import RunMeta
 from core.explain.methods import Explanation
+from core.models import FAMILY_LETTERS
 from core.predictor import Prediction
 
 NEAR = 0.1
 _THIRDS = ("upper", "middle", "lower"), ("left", "centre", "right")
-_LETTERS = {"scratch": "A", "imagenet": "B", "medical": "C", "control": "Control"}
 
 
 def percent(probability: float) -> str:
@@ -74,8 +74,9 @@ def agreement(case: Case) -> str:
     decisions: dict[str, list[str]] = {}
     for one in case.answered:
         assert one.prediction is not None
-        decisions.setdefault(decision(one.meta, one.prediction), []).append(_LETTERS[one.meta.family])
-    near = [_LETTERS[one.meta.family] for one in case.answered if one.prediction and is_near(one.meta, one.prediction)]
+        decisions.setdefault(decision(one.meta, one.prediction), []).append(FAMILY_LETTERS[one.meta.family])
+    close = [one for one in case.answered if one.prediction and is_near(one.meta, one.prediction)]
+    near = [FAMILY_LETTERS[one.meta.family] for one in close]
     if len(case.answered) == 1:
         said = f"Only one family answered, and decided {next(iter(decisions))}"
     elif len(decisions) == 1:
@@ -84,7 +85,10 @@ def agreement(case: Case) -> str:
         sides = "; ".join(f"{' and '.join(who)}: {what}" for what, who in decisions.items())
         said = f"The families disagree ({sides}), so this image is undecided"
     within = f"within {100 * NEAR:.0f} percentage points of its threshold"
-    said += f", {' and '.join(near)} only just, {within}" if near else ", none of them near its threshold"
+    if near:
+        said += f", {' and '.join(near)} only just, {within}"
+    elif any(threshold_of(one.meta, c) is not None for one in case.answered for c in range(len(one.meta.labels))):
+        said += ", none of them near its threshold"
     return f"{said}, and the image {_likeness(case)}."
 
 

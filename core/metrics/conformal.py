@@ -92,7 +92,7 @@ def needed(level: float) -> int:
     return int(np.ceil(1 / (1 - level) - 1 - _ROUNDING))
 
 
-def calibrate(scores: Scores, groups: np.ndarray, level: float, seed: int = 0) -> Conformal:
+def calibrate(scores: Scores, groups: np.ndarray, level: float, seed: int = 0, labels: Sequence[str] = ()) -> Conformal:
     """Fits conformal sets.
 
     Args:
@@ -100,6 +100,7 @@ def calibrate(scores: Scores, groups: np.ndarray, level: float, seed: int = 0) -
         groups: (N,), patients or lesions, of each of whom one image a class is taken.
         level: share of sets that shall hold the truth.
         seed: of the choice of that image.
+        labels: names of the classes, for what is said where one has too few.
     Raises:
         BadRequest: if these are test images, there are several findings, or a class has too few patients.
     """
@@ -110,9 +111,10 @@ def calibrate(scores: Scores, groups: np.ndarray, level: float, seed: int = 0) -
     for c in range(scores.probabilities.shape[1]):
         chosen = _one_each(np.flatnonzero(scores.labels == c), groups, seed)
         if len(chosen) < enough:
+            short = labels[c] if labels else f"class number {c}"
             raise BadRequest(
-                f"Sets at {level:.0%} need at least {enough} calibration patients of every class, but class number "
-                f"{c} has {len(chosen)}. Label more, or ask for at most {1 - 1 / (len(chosen) + 1):.0%}."
+                f"Sets at {level:.0%} need at least {enough} calibration patients of every class, but {short} has "
+                f"{len(chosen)}. Label more, or ask for at most {1 - 1 / (len(chosen) + 1):.0%}."
             )
         rank = int(np.floor((1 - level) * (len(chosen) + 1) + _ROUNDING))
         least.append(float(np.sort(scores.probabilities[chosen, c])[rank - 1]))

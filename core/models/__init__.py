@@ -8,6 +8,6 @@ from core.models import lite0, scratch
 
 # isort: split
 from core.models import medsiglip, pretrained, volumes, xrv
-from core.models.specs import FAMILY_TITLES, MODELS
+from core.models.specs import FAMILY_LETTERS, FAMILY_TITLES, MODELS
 
-__all__ = ["FAMILY_TITLES", "MODELS", "lite0", "medsiglip", "pretrained", "scratch", "volumes", "xrv"]
+__all__ = ["FAMILY_LETTERS", "FAMILY_TITLES", "MODELS", "lite0", "medsiglip", "pretrained", "scratch", "volumes", "xrv"]

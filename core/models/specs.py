@@ -24,6 +24,7 @@ FAMILY_TITLES: dict[Family, str] = {
     "medical": "C · Medical transfer",
     "control": "Control",
 }
+FAMILY_LETTERS: dict[str, str] = {family: title.partition(" · ")[0] for family, title in FAMILY_TITLES.items()}
 PATH_MARK = "@"
 SCRATCH = ("scratch",)
 FROZEN = ("frozen", "frozen-logistic")

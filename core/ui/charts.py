@@ -9,7 +9,7 @@ import plotly.graph_objects as go
 import streamlit as st
 
 from core.checkpoints import RunMeta
-from core.models import MODELS
+from core.models import FAMILY_LETTERS, MODELS
 from core.predictor import Prediction
 from core.ui.words import LEAK_MARK
 
@@ -30,13 +30,12 @@ _MARKERS = ("circle", "square", "diamond", "triangle-up", "x", "cross", "star")
 _DASHES = {"finetune": "dash", "frozen-logistic": "dot"}
 _VARIANT_DASHES = ("dashdot", "longdash", "longdashdot", "4px,2px", "8px,3px,2px,3px")
 _VARIANT_MARKERS = ("hexagon", "pentagon", "triangle-down", "star-diamond", "hourglass", "bowtie", "triangle-left")
-_LETTERS = {"scratch": "A", "imagenet": "B", "medical": "C", "control": "Control"}
 
 
 def series_title(model: str, strategy: str, variant: str = "") -> str:
     """A model and how it was trained, in few words: its family's letter first."""
     spec = MODELS[model]
-    title = f"{_LETTERS[spec.family]} · {spec.title}" + ("" if strategy == "scratch" else f", {strategy}")
+    title = f"{FAMILY_LETTERS[spec.family]} · {spec.title}" + ("" if strategy == "scratch" else f", {strategy}")
     return f"{title} ({variant})" if variant else title
 
 

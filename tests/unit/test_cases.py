@@ -60,6 +60,16 @@ FULL = case(
 )  # fmt: skip
 
 
+def test_no_threshold_is_spoken_of_where_the_likeliest_class_decides():
+    said = agreement(case(several(answer("scratch", 0.9)), several(answer("imagenet", 0.8)), admission=ADMITTED))
+    assert said == "All 2 families decide Ill \u03b2, and the image is like the training data."
+
+
+def several(one):
+    """The same answer of a task of classes, none of which is the positive one."""
+    return replace(one, meta=replace(one.meta, positive=None, task="multiclass"))
+
+
 @pytest.mark.parametrize(
     ("found", "words"),
     [

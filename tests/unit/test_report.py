@@ -126,7 +126,7 @@ def test_what_cannot_be_paired_is_named_and_the_rest_compared(families):
 
 def test_too_few_calibration_patients_are_refused_in_words(families):
     text = as_markdown(report_on(open_store(), asked(size=(10,), level=0.95)))
-    assert "need at least 19 calibration patients of every class" in text
+    assert "need at least 19 calibration patients of every class, but No has" in text
 
 
 def test_several_classes(runs):
