@@ -8,9 +8,9 @@ from scipy.ndimage import distance_transform_edt
 from scipy.stats import binomtest
 
 from core.data.phantom import SIDE, phantom_at
-from core.explain.quality import peak_distance
 from core.predictor import Predictor
 from core.runtime import PROJECT
+from tests.heatmaps import peak_distance
 
 PHANTOMS = [phantom_at(index) for index in range(1401, 1521, 2)]  # test images with an opacity
 STORE = PROJECT / "checkpoints" / "phantom"

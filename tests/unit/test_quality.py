@@ -7,7 +7,8 @@ import pytest
 from PIL import Image
 
 from core.explain import Explanation
-from core.explain.quality import exchanged, faithfulness, peak_distance, top_overlap
+from core.explain.quality import exchanged, faithfulness, top_overlap
+from tests.heatmaps import peak_distance
 
 
 def at(row, column, side=64, width=12):
