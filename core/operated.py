@@ -8,15 +8,16 @@ draws. Thresholds are fitted on held-out images; a shift of them is the user's o
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from sklearn.metrics import roc_curve
 
-from core.draws import weights_for
+from core.draws import groups_for
 from core.evidence import judged
 from core.metrics import Scores
-from core.metrics.operating import DecisionCurve, Operation, at_thresholds, decision_curve, operate
+from core.metrics.group_draws import GroupDraws
+from core.metrics.operating import DecisionCurve, Operation, at_thresholds, decision_curve, marks_of, operate
 from core.metrics.selective import RiskCurve, risk_curve
 from core.metrics.thresholds import Aim, OperatingPoint, fit_operating_point
 from core.results import Run, check_comparable
@@ -33,14 +34,14 @@ class Prepared:
     Attributes:
         tests, held_out: predictions, a run each.
         groups: (N,) patients or lesions of the test images.
-        weights: (B + 1, N) drawn test images, first each once.
+        drawn: test images, first each once.
         seeds: of the runs.
     """
 
     tests: tuple[Scores, ...]
     held_out: tuple[Scores, ...]
     groups: np.ndarray
-    weights: np.ndarray
+    drawn: GroupDraws
     seeds: tuple[int, ...]
 
 
@@ -97,7 +98,7 @@ def prepare(runs: Sequence[Run], target: int | None = None) -> Prepared:
         tuple(one.scores for one in tests),
         tuple(judged(run, "validation", target).scores for run in runs),
         tests[0].groups,
-        weights_for(tests[0].scores.labels, tests[0].groups),
+        groups_for(tests[0].scores.labels, tests[0].groups),
         tuple(meta.seed for _, meta in runs),
     )
 
@@ -116,7 +117,9 @@ def moved_by(thresholds: Sequence[float], shift: float) -> tuple[float, ...]:
     return tuple(float(np.clip(one + shift, min(one, _EDGE), max(one, 1 - _EDGE))) for one in thresholds)
 
 
-def move(prepared: Prepared, fitted: Sequence[float], shift: float, prevalence: float, banded: bool = True) -> Moved:
+def move(
+    prepared: Prepared, fitted: Sequence[float], shift: float, prevalence: float, curve: DecisionCurve | None = None
+) -> Moved:
     """What an operating point, a shift of it and a prevalence mean, on the draws that are there.
 
     Args:
@@ -124,26 +127,43 @@ def move(prepared: Prepared, fitted: Sequence[float], shift: float, prevalence: 
         fitted: threshold of each run.
         shift: added to each.
         prevalence: share of positives where the classifier is to be used.
-        banded: whether the decision curve has a band; it takes most of the time where there are many test images.
+        curve: the decision curve at this prevalence, where it is known: thresholds move its marks alone.
     Raises:
         BadRequest: if the prevalence is not between 0 and 1, or a class is missing among the held-out images.
     """
     thresholds = moved_by(fitted, shift)
     runs = at_thresholds(prepared.tests, thresholds)
-    worth = operate(runs, prepared.groups, prevalence, prepared.weights)
-    fitted_at = float(np.mean([one.positives()[1].mean() for one in prepared.held_out]))
-    decisions = decision_curve(runs, prepared.groups, prevalence, fitted_at, weights=_drawn(prepared, banded))
-    return Moved(thresholds, worth, decisions)
+    worth = operate(runs, prepared.groups, prevalence, prepared.drawn)
+    curve = benefit_at(prepared, prevalence) if curve is None else curve
+    return Moved(thresholds, worth, replace(curve, marks=marks_of(runs, prevalence, _fitted_at(prepared))))
 
 
-def _drawn(prepared: Prepared, banded: bool) -> np.ndarray:
-    return prepared.weights[: DRAWS + 1 if banded else 1]
+def benefit_at(prepared: Prepared, prevalence: float, banded: bool = True) -> DecisionCurve:
+    """The decision curve of a series at a prevalence, on the draws that are there.
+
+    Args:
+        prepared: the series.
+        prevalence: share of positives where the classifier is to be used.
+        banded: whether it has a band, which takes most of the time.
+    Raises:
+        BadRequest: if the prevalence is not between 0 and 1, or a class is missing among the held-out images.
+    """
+    drawn = _drawn(prepared, banded)
+    return decision_curve(prepared.tests, prepared.groups, prevalence, _fitted_at(prepared), drawn=drawn)
+
+
+def _fitted_at(prepared: Prepared) -> float:
+    return float(np.mean([one.positives()[1].mean() for one in prepared.held_out]))
+
+
+def _drawn(prepared: Prepared, banded: bool) -> GroupDraws:
+    return prepared.drawn.first(DRAWS if banded else 0)
 
 
 def risk_at(prepared: Prepared, thresholds: Sequence[float], banded: bool = True) -> RiskCurve:
-    """Risk against coverage of a series at given thresholds, on the draws that are there; `banded` as in `move`."""
+    """Risk against coverage of a series at thresholds, on the draws that are there; `banded` as in `benefit_at`."""
     runs = at_thresholds(prepared.tests, thresholds)
-    return risk_curve(runs, prepared.groups, weights=_drawn(prepared, banded))
+    return risk_curve(runs, prepared.groups, drawn=_drawn(prepared, banded))
 
 
 def rates_of(prepared: Prepared) -> tuple[Rates, list[Rates]]:

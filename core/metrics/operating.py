@@ -19,7 +19,8 @@ from scipy.special import expit, logit
 from scipy.stats import beta
 
 from core.errors import BadRequest
-from core.metrics.intervals import DRAWS, Estimate, draw_weights, ends, interval, with_once
+from core.metrics.group_draws import GroupDraws, draw_groups
+from core.metrics.intervals import DRAWS, Estimate, ends, interval
 from core.metrics.scores import Scores
 
 CURVE_DRAWS = 400
@@ -72,19 +73,19 @@ class DecisionCurve:
     marks: tuple[tuple[float, float], ...]
 
 
-def drawn_weights(runs: Sequence[Scores], groups: np.ndarray, draws: int = DRAWS) -> np.ndarray:
-    """(draws + 1, N) weights for `operate` and `decision_curve`, so that a slider draws them once.
+def drawn_images(runs: Sequence[Scores], groups: np.ndarray, draws: int = DRAWS) -> GroupDraws:
+    """Drawn test images for `operate` and `decision_curve`, so that a slider draws them once.
 
     Raises:
         BadRequest: if there is no run, or the runs are not of the same images.
     """
     if not runs or any(not np.array_equal(run.labels, runs[0].labels) for run in runs):
         raise BadRequest("Expected one or more runs on the same test images in the same order.")
-    return with_once(draw_weights(runs[0].labels, groups, draws))
+    return draw_groups(runs[0].labels, groups, draws)
 
 
 def operate(
-    runs: Sequence[Scores], groups: np.ndarray, prevalence: float, weights: np.ndarray | None = None
+    runs: Sequence[Scores], groups: np.ndarray, prevalence: float, drawn: GroupDraws | None = None
 ) -> Operation:
     """Sensitivity, specificity and predictive values of a family, the mean over its runs at their thresholds.
 
@@ -92,26 +93,37 @@ def operate(
         runs: binary predictions for the same images, each at its threshold (`Scores.at` sets another).
         groups: (N,), patients or lesions, drawn as a whole.
         prevalence: share of positives where the classifier is to be used.
-        weights: of `drawn_weights`; drawn anew if None.
+        drawn: of `drawn_images`; drawn anew if None.
     Raises:
         BadRequest: if the prevalence is not between 0 and 1, or the task is not binary.
     """
     _check(prevalence)
-    weights = drawn_weights(runs, groups) if weights is None else weights
+    drawn = drawn_images(runs, groups) if drawn is None else drawn
     truth = runs[0].positives()[1]
-    called = np.mean([run.positives()[0] >= run.threshold for run in runs], axis=0)  # (N,) share of runs
-    drawn = np.stack(
-        [
-            weights[:, which] @ right[which] / weights[:, which].sum(axis=1)
-            for which, right in ((truth, called), (~truth, 1 - called))
-        ]
-    )
-    shares = [
-        _with_doubt(row, len(np.unique(groups[which]))) for row, which in zip(drawn, (truth, ~truth), strict=True)
-    ]
+    called = np.sum([run.positives()[0] >= run.threshold for run in runs], axis=0)  # (N,) by how many runs
+    right = _right(drawn, truth, called, len(runs))
+    units = [len(np.unique(drawn.number[which])) for which in (truth, ~truth)]
+    shares = [_with_doubt(row, count) for row, count in zip(right, units, strict=True)]
     ppv, npv = predictive_values(shares[0], shares[1], prevalence)
     sensitivity, specificity, ppv_found, npv_found = (_around(row, len(groups)) for row in (*shares, ppv, npv))
-    return Operation(prevalence, sensitivity, specificity, ppv_found, npv_found, drawn)
+    return Operation(prevalence, sensitivity, specificity, ppv_found, npv_found, right)
+
+
+def _right(drawn: GroupDraws, truth: np.ndarray, called: np.ndarray, runs: int) -> np.ndarray:
+    """(2, B + 1) share of right answers among positive and among other images, the mean over runs.
+
+    Args:
+        drawn: test images.
+        truth: (N,) bool, whether an image is positive.
+        called: (N,) by how many runs an image is called positive.
+        runs: how many there are.
+    """
+    columns = []
+    for which, hits in ((truth, called), (~truth, runs - called)):
+        table = drawn.table(hits, runs + 1, which)
+        columns += [table @ np.arange(runs + 1), table.sum(axis=1)]
+    right, positives, quiet, others = drawn.summed(np.stack(columns, axis=1)).T
+    return np.stack([right / (runs * positives), quiet / (runs * others)])
 
 
 def predictive_values(
@@ -149,7 +161,7 @@ def decision_curve(
     prevalence: float,
     fitted_at: float,
     acting: np.ndarray | None = None,
-    weights: np.ndarray | None = None,
+    drawn: GroupDraws | None = None,
 ) -> DecisionCurve:
     """Net benefit of a family at each probability from which one would act, the mean over its runs.
 
@@ -159,28 +171,45 @@ def decision_curve(
         prevalence: share of positives where the classifier is to be used.
         fitted_at: share of positives among the images that temperatures were fitted on; probabilities are shifted from
             there to `prevalence`.
-        acting: (T,) probabilities; 0.01 to 0.99 by default.
-        weights: of `drawn_weights`; a few drawn anew if None. The first row alone gives the curve without a band (NaN).
+        acting: (T,) probabilities, rising; 0.01 to 0.99 by default.
+        drawn: of `drawn_images`; a few drawn anew if None. Without draws the curve has no band (NaN).
     Raises:
         BadRequest: if a prevalence is not between 0 and 1, or the task is not binary.
     """
     _check(prevalence)
     _check(fitted_at)
     acting = np.linspace(0.01, 0.99, 50) if acting is None else acting
-    weights = drawn_weights(runs, groups, CURVE_DRAWS) if weights is None else weights
+    drawn = drawn_images(runs, groups, CURVE_DRAWS) if drawn is None else drawn
     truth = runs[0].positives()[1]
-    called = np.mean(
-        [shifted(run.positives()[0], fitted_at, prevalence)[:, None] >= acting for run in runs], axis=0
-    )  # (N, T)
-    sensitivity, specificity = (
-        weights[:, which] @ right[which] / weights[:, which].sum(axis=1, keepdims=True)
-        for which, right in ((truth, called), (~truth, 1 - called))
-    )
-    benefit = net_benefit(sensitivity, specificity, prevalence, acting)
+    reached = [
+        np.searchsorted(acting, shifted(run.positives()[0], fitted_at, prevalence), side="right") for run in runs
+    ]
+    sensitivity, alarms = (_called(drawn, which, reached, len(acting)) for which in (truth, ~truth))
+    benefit = net_benefit(sensitivity, 1 - alarms, prevalence, acting)
     low, high = ends(benefit[1:])
-    marks = tuple(_mark(run, truth, prevalence, fitted_at) for run in runs)
     act_on_all = net_benefit(np.ones_like(acting), np.zeros_like(acting), prevalence, acting)
-    return DecisionCurve(prevalence, acting, benefit[0], low, high, act_on_all, marks)
+    return DecisionCurve(prevalence, acting, benefit[0], low, high, act_on_all, marks_of(runs, prevalence, fitted_at))
+
+
+def _called(drawn: GroupDraws, which: np.ndarray, reached: Sequence[np.ndarray], steps: int) -> np.ndarray:
+    """(B + 1, T) share of some images that is called, the mean over runs.
+
+    Args:
+        drawn: test images.
+        which: (N,) bool, the images.
+        reached: of each run (N,), how many of the T probabilities an image reaches.
+        steps: T.
+    """
+    table = np.sum([drawn.table(run, steps + 1, which) for run in reached], axis=0)  # (G, T + 1)
+    at_least = np.cumsum(table[:, ::-1], axis=1)[:, ::-1]  # the first column holds all
+    sums = drawn.summed(at_least)
+    return np.asarray(sums[:, 1:] / sums[:, :1])
+
+
+def marks_of(runs: Sequence[Scores], prevalence: float, fitted_at: float) -> tuple[tuple[float, float], ...]:
+    """Where the operating point of each run lies on a decision curve: (probability, net benefit)."""
+    truth = runs[0].positives()[1]
+    return tuple(_mark(run, truth, prevalence, fitted_at) for run in runs)
 
 
 def _mark(run: Scores, truth: np.ndarray, prevalence: float, fitted_at: float) -> tuple[float, float]:

@@ -16,7 +16,8 @@ import numpy as np
 from scipy.special import logit
 
 from core.errors import BadRequest
-from core.metrics.intervals import Estimate, draw_weights, ends, interval, with_once
+from core.metrics.group_draws import GroupDraws, draw_groups
+from core.metrics.intervals import Estimate, ends, interval
 from core.metrics.scores import Scores
 
 _EDGE = 1e-9
@@ -58,7 +59,7 @@ def risk_curve(
     groups: np.ndarray,
     coverage: np.ndarray | None = None,
     draws: int = 400,
-    weights: np.ndarray | None = None,
+    drawn: GroupDraws | None = None,
 ) -> RiskCurve:
     """Risk against coverage of a family, the mean over its runs.
 
@@ -67,46 +68,47 @@ def risk_curve(
         groups: (N,), patients or lesions, drawn as a whole.
         coverage: (T,) shares above 0, up to 1; 5% to all by default.
         draws: bootstrap samples.
-        weights: (B + 1, N) drawn images, first each once, so that a slider draws them once; drawn anew if None. The
-            first row alone gives the curve without a band (NaN).
+        drawn: images, so that a slider draws them once; drawn anew if None. Without draws the curve has no band (NaN).
     Raises:
         BadRequest: if there is no run or there are several findings.
     """
     if not runs:
         raise BadRequest("Expected at least one run.")
     shares = np.linspace(0.05, 1, 20) if coverage is None else coverage
-    weights = with_once(draw_weights(runs[0].labels, groups, draws)) if weights is None else weights
+    weights = (draw_groups(runs[0].labels, groups, draws) if drawn is None else drawn).weights()
+    weights = np.concatenate([np.zeros_like(weights[:, :1]), weights], axis=1)  # first no image: adding up begins there
     found = np.mean([_risks(run, weights, shares) for run in runs], axis=0)  # (draws + 1, T)
     low, high = ends(found[1:])
     return RiskCurve(shares, found[0], low, high, interval(found.mean(axis=1), len(groups)))
 
 
 def _risks(scores: Scores, weights: np.ndarray, shares: np.ndarray) -> np.ndarray:
-    """(B, N) weights -> (B, T) risk among the surest share of the weight; images equally sure are taken in part."""
+    """(B, 1 + N) whole weights, of none first -> (B, T) risk among the surest share; equally sure images go in part."""
     sure = sureness(scores)
     order = np.argsort(-sure, kind="stable")
     starts = np.flatnonzero(np.r_[True, np.diff(sure[order]) != 0])
     wrong = (scores.decisions != scores.labels)[order]
     cuts = np.r_[0, starts[1:], len(order)]  # images answered at each cut, from none to all
-    answered = _added(weights[:, order])[:, cuts]
-    errors = _added(weights[:, order[wrong]])[:, np.r_[0, np.cumsum(wrong)][cuts]]  # few are wrong: add up these alone
+    wrong_until = np.r_[0, np.cumsum(wrong)][cuts]  # few are wrong: add up these alone
+    answered, errors = (
+        np.cumsum(np.take(weights, np.r_[0, 1 + chosen], axis=1), axis=1, dtype=np.int32)
+        for chosen in (order, order[wrong])
+    )
     wanted = answered[:, -1:] * shares
-    return _between(wanted, answered, errors) / wanted
-
-
-def _added(weights: np.ndarray) -> np.ndarray:
-    """(B, N) -> (B, N + 1): the weight of the first none, one, two, ... images."""
-    return np.pad(np.cumsum(weights, axis=1), ((0, 0), (1, 0)))
-
-
-def _between(wanted: np.ndarray, answered: np.ndarray, errors: np.ndarray) -> np.ndarray:
-    """Row by row the errors where (B, T) weight is answered, on the line between the cuts beside it, for all rows in
-    one search: each row is moved above the one before it.
-    """
+    at = _reaching(answered, cuts, wanted)
     rows = np.arange(len(answered))[:, None]
-    above = (answered[:, -1].max() + 1) * rows
-    at = np.searchsorted((answered + above).ravel(), (wanted + above).ravel()).reshape(wanted.shape)
-    at = np.clip(at - answered.shape[1] * rows, 1, answered.shape[1] - 1)
-    before, after = answered[rows, at - 1], answered[rows, at]
+    before, after = answered[rows, cuts[at - 1]], answered[rows, cuts[at]]
+    errors_before, errors_after = errors[rows, wrong_until[at - 1]], errors[rows, wrong_until[at]]
     step = np.divide(wanted - before, after - before, out=np.zeros_like(wanted), where=after > before)
-    return np.asarray(errors[rows, at - 1] + np.clip(step, 0, 1) * (errors[rows, at] - errors[rows, at - 1]))
+    return np.asarray((errors_before + np.clip(step, 0, 1) * (errors_after - errors_before)) / wanted)
+
+
+def _reaching(answered: np.ndarray, cuts: np.ndarray, wanted: np.ndarray) -> np.ndarray:
+    """(B, T): the first cut after none at which a weight is answered, by halving in all rows at once."""
+    rows = np.arange(len(answered))[:, None]
+    low, high = np.ones(wanted.shape, int), np.full(wanted.shape, len(cuts) - 1)
+    for _ in range(len(cuts).bit_length()):
+        middle = (low + high) // 2
+        short = answered[rows, cuts[middle]] < wanted
+        low, high = np.where(short, np.minimum(middle + 1, high), low), np.where(short, high, middle)
+    return high

@@ -17,6 +17,7 @@ from core.metrics import METRICS, Estimate, measure
 from core.metrics.comparisons import Difference
 from core.metrics.conformal import Conformal, Coverage
 from core.metrics.curves import Fit
+from core.metrics.operating import DecisionCurve
 from core.metrics.reliability import Bin, ChanceError, chance_error, reliability
 from core.metrics.selective import RiskCurve
 from core.metrics.thresholds import Aim, OperatingPoint
@@ -134,10 +135,17 @@ def moved(
     runs: Sequence[Run], target: int | None, fitted: tuple[float, ...], shift: float, prevalence: float, banded: bool
 ) -> Moved:
     """A series at shifted thresholds and a prevalence."""
-    return _moved(key_of(runs), prepared(runs, target), target, fitted, shift, prevalence, banded)
+    key, ready = key_of(runs), prepared(runs, target)
+    curve = _benefit(key, ready, target, prevalence, banded)
+    return _moved(key, ready, target, fitted, shift, prevalence, curve, banded)
 
 
-@st.cache_data(max_entries=512, show_spinner=False)
+@st.cache_data(max_entries=128, show_spinner=False)
+def _benefit(key: str, _prepared: Prepared, target: int | None, prevalence: float, banded: bool) -> DecisionCurve:
+    return operated.benefit_at(_prepared, prevalence, banded)
+
+
+@st.cache_data(max_entries=128, show_spinner=False)
 def _moved(
     key: str,
     _prepared: Prepared,
@@ -145,9 +153,10 @@ def _moved(
     fitted: tuple[float, ...],
     shift: float,
     prevalence: float,
+    _curve: DecisionCurve,
     banded: bool,
 ) -> Moved:
-    return operated.move(_prepared, fitted, shift, prevalence, banded)
+    return operated.move(_prepared, fitted, shift, prevalence, _curve)
 
 
 def risk(runs: Sequence[Run], target: int | None, thresholds: tuple[float, ...], banded: bool) -> RiskCurve:

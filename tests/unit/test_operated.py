@@ -32,20 +32,23 @@ def test_an_operating_point_is_worth_the_same_as_when_it_is_computed_anew(runs):
     assert (moved.worth.drawn == worth.drawn).all()
     shifted = operated.move(prepared, [point.threshold for point in points], 0.1, 0.2)
     again = at_thresholds(prepared.tests, [point.threshold + 0.1 for point in points])
-    assert shifted.worth.sensitivity == operate(again, prepared.groups, 0.2, prepared.weights).sensitivity
+    assert shifted.worth.sensitivity == operate(again, prepared.groups, 0.2, prepared.drawn).sensitivity
     assert shifted.decisions.marks != moved.decisions.marks
 
 
 def test_curves_without_bands_are_those_with_bands(runs):
     prepared = operated.prepare(series_of(runs))
-    with_bands, without = (operated.move(prepared, [0.5] * 3, 0.1, 0.2, banded) for banded in (True, False))
-    assert without.decisions.benefit == pytest.approx(with_bands.decisions.benefit)
-    assert without.worth.sensitivity == with_bands.worth.sensitivity
-    risks = [operated.risk_at(prepared, with_bands.thresholds, banded) for banded in (True, False)]
+    with_band, without = (operated.benefit_at(prepared, 0.2, banded) for banded in (True, False))
+    assert without.benefit == pytest.approx(with_band.benefit)
+    assert not np.isnan([with_band.low, with_band.high]).any()
+    assert np.isnan([without.low, without.high]).all()
+    moved = [operated.move(prepared, [0.5] * 3, 0.1, 0.2, curve) for curve in (None, with_band, without)]
+    assert moved[0].worth.sensitivity == moved[2].worth.sensitivity
+    assert moved[0].decisions.marks == moved[1].decisions.marks == moved[2].decisions.marks != with_band.marks
+    assert moved[1].decisions.low is with_band.low  # thresholds draw no band anew
+    risks = [operated.risk_at(prepared, moved[0].thresholds, banded) for banded in (True, False)]
     assert risks[0].risk == pytest.approx(risks[1].risk)
-    assert not np.isnan([with_bands.decisions.low, with_bands.decisions.high]).any()
     assert not np.isnan([risks[0].low, risks[0].high]).any()
-    assert np.isnan([without.decisions.low, without.decisions.high]).all()
     assert np.isnan([risks[1].low, risks[1].high]).all()
 
 

@@ -15,7 +15,7 @@ from core.metrics import Scores
 from core.metrics.operating import (
     at_thresholds,
     decision_curve,
-    drawn_weights,
+    drawn_images,
     net_benefit,
     operate,
     predictive_values,
@@ -146,8 +146,8 @@ def test_no_miss_in_100_positives_is_no_proof_of_none():
 
 def test_a_shift_of_the_threshold_costs_what_the_counts_say():
     test = held_out(2, part="test")
-    groups, weights = np.arange(200), drawn_weights([test], np.arange(200))
-    low, high = (operate([test.at(cut)], groups, 0.1, weights) for cut in (0.3, 0.6))
+    groups, drawn = np.arange(200), drawn_images([test], np.arange(200))
+    low, high = (operate([test.at(cut)], groups, 0.1, drawn) for cut in (0.3, 0.6))
     cost = shift_cost(low, high, 200)
     before, after = low.per_thousand(), high.per_thousand()
     for name in ("missed", "false_alarms"):
@@ -160,10 +160,11 @@ def test_the_cost_of_a_shift_from_all_found_is_that_of_the_images_lost():
     """The exact bound of a share of all belongs to its own interval; subtracted, it would make the cost negative."""
     p = np.r_[0.62, np.full(59, 0.9), np.linspace(0, 0.55, 60)]
     scores = Scores(np.stack([1 - p, p], axis=1), np.repeat([1, 0], 60), 1)
-    groups, weights = np.arange(120), drawn_weights([scores], np.arange(120))
-    every, but_one, same = (operate([scores.at(cut)], groups, 0.1, weights) for cut in (0.58, 0.63, 0.575))
+    groups, drawn = np.arange(120), drawn_images([scores], np.arange(120))
+    every, but_one, same = (operate([scores.at(cut)], groups, 0.1, drawn) for cut in (0.58, 0.63, 0.575))
     assert every.sensitivity.low < every.sensitivity.value == 1
     lost = shift_cost(every, but_one, 120)["missed"]
+    weights = drawn.weights()
     drawn = 100 * weights[1:, 0] / weights[1:, :60].sum(axis=1)
     assert lost.value == pytest.approx(100 / 60)
     assert (lost.low, lost.high) == pytest.approx(tuple(np.percentile(drawn, (2.5, 97.5))))
