@@ -16,13 +16,16 @@ from pathlib import Path
 import numpy as np
 
 from core import metrics
-from core.checkpoints import PREDICTIONS_FILE, RunMeta, read_predictions, scores_of
+from core.checkpoints import PREDICTIONS_FILE, RunMeta
+from core.judged import judged
 from core.metrics import METRICS
+from core.metrics.group_draws import GroupDraws, draw_groups
 from core.metrics.intervals import DRAWS, draw_weights, measure_drawn, with_once
 from core.runtime import cache_folder
 from core.storage import canonical_json, sha256_of, sha256_of_file, write_atomically
 
 _CODE = ("scores.py", "measures.py", "calibration.py", "intervals.py")
+_FITTED = ("thresholds.py",)
 
 
 @dataclass(frozen=True)
@@ -47,7 +50,8 @@ def drawn_run(folder: Path, meta: RunMeta, finding: int | None = None) -> DrawnR
     Args:
         folder: where it lies.
         meta: its record.
-        finding: the one finding to judge, on the images of known label; None for all there is.
+        finding: the one finding to judge, on the images of known label, or the one class against the rest; None for
+            the task as it is.
     Raises:
         CorruptRun: if its predictions cannot be read.
     """
@@ -65,14 +69,15 @@ def drawn_run(folder: Path, meta: RunMeta, finding: int | None = None) -> DrawnR
 def _key(folder: Path, meta: RunMeta, finding: int | None) -> str:
     stated = [meta.positive, meta.threshold, meta.thresholds, meta.temperature, meta.task, finding, DRAWS]
     predictions = meta.hashes.get(PREDICTIONS_FILE) or sha256_of_file(folder / PREDICTIONS_FILE)
-    return sha256_of([_code(), predictions, canonical_json(stated), *METRICS])
+    fitted = [] if finding is None or meta.multilabel else [_code(_FITTED)]  # a class's operating point is fitted
+    return sha256_of([_code(_CODE), *fitted, predictions, canonical_json(stated), *METRICS])
 
 
-@lru_cache(maxsize=1)
-def _code() -> str:
+@lru_cache(maxsize=2)
+def _code(names: tuple[str, ...]) -> str:
     """What the numbers depend on beside the run, so that a change of the measures is never answered from the cache."""
     here = Path(metrics.__file__).parent
-    return sha256_of([*(sha256_of_file(here / name) for name in _CODE), np.__version__])
+    return sha256_of([*(sha256_of_file(here / name) for name in names), np.__version__])
 
 
 def _read(place: Path) -> DrawnRun | None:
@@ -87,28 +92,37 @@ def _read(place: Path) -> DrawnRun | None:
 
 
 def _measured(folder: Path, meta: RunMeta, finding: int | None) -> DrawnRun:
-    stored = read_predictions(folder)
-    scores, ids, groups = scores_of(meta, stored), stored.ids, stored.groups
-    if finding is not None:
-        known = scores.known(finding)
-        scores, ids, groups = scores.known_finding(finding), ids[known], groups[known]
-    images = sha256_of([*ids.tolist(), *groups.tolist(), np.ascontiguousarray(scores.labels).tobytes()])
+    found = judged((folder, meta), target=finding)
+    labels, groups = found.scores.labels, found.groups
+    images = sha256_of([*found.ids.tolist(), *groups.tolist(), np.ascontiguousarray(labels).tobytes()])
     return DrawnRun(
-        measure_drawn(scores, weights_for(scores.labels, groups)), images, len(scores), len(np.unique(groups))
+        measure_drawn(found.scores, weights_for(labels, groups)), images, len(found.ids), len(np.unique(groups))
     )
 
 
-def weights_for(labels: np.ndarray, groups: np.ndarray) -> np.ndarray:
-    """(B + 1, N) weights of a test set, first every image once; drawn once for equal labels and groups.
+def groups_for(labels: np.ndarray, groups: np.ndarray) -> GroupDraws:
+    """Drawn groups of a test set, first each once; drawn once for equal labels and groups.
 
     Args:
         labels: (N,), class indices, or (N, C) findings.
         groups: (N,), patients or lesions.
     """
+    return _groups(labels.tobytes(), str(labels.dtype), labels.shape, tuple(groups.tolist()))
+
+
+def weights_for(labels: np.ndarray, groups: np.ndarray) -> np.ndarray:
+    """(B + 1, N) the same as weights of the images, many times as large."""
     return _weights(labels.tobytes(), str(labels.dtype), labels.shape, tuple(groups.tolist()))
 
 
-@lru_cache(maxsize=4)
+@lru_cache(maxsize=8)
+def _groups(labels: bytes, kind: str, shape: tuple[int, ...], groups: tuple[str, ...]) -> GroupDraws:
+    drawn = draw_groups(np.frombuffer(labels, kind).reshape(shape), np.array(groups))
+    drawn.counts.setflags(write=False)
+    return drawn
+
+
+@lru_cache(maxsize=2)
 def _weights(labels: bytes, kind: str, shape: tuple[int, ...], groups: tuple[str, ...]) -> np.ndarray:
     weights = with_once(draw_weights(np.frombuffer(labels, kind).reshape(shape), np.array(groups)))
     weights.setflags(write=False)

@@ -13,9 +13,10 @@ from typing import TypeVar
 
 import numpy as np
 
-from core.checkpoints import RunMeta, read_predictions, scores_of, stored_parts
-from core.draws import weights_for
+from core.checkpoints import stored_parts
+from core.draws import groups_for, weights_for
 from core.errors import BadRequest, LeakFound
+from core.judged import Judged, judged
 from core.metrics import METRICS, Estimate, Scores, Spread, between_seeds
 from core.metrics.comparisons import Difference, corrected, paired_difference
 from core.metrics.conformal import Conformal, Coverage, calibrate, check_served_once, coverage, mean_coverage
@@ -31,22 +32,6 @@ Key = TypeVar("Key")
 
 
 @dataclass(frozen=True)
-class Judged:
-    """One part of a run, as one binary task or as it is.
-
-    Attributes:
-        meta: the run.
-        scores: predictions at the operating point.
-        groups, ids: (N,) of their images.
-    """
-
-    meta: RunMeta
-    scores: Scores
-    groups: np.ndarray
-    ids: np.ndarray
-
-
-@dataclass(frozen=True)
 class SeedTests:
     """The classical tests of one pair of runs.
 
@@ -59,27 +44,6 @@ class SeedTests:
     seed: int
     delong: DeLong | None
     mcnemar: McNemar | None
-
-
-def judged(run: Run, part: JudgedPart = "test", target: int | None = None) -> Judged:
-    """A part of a run's predictions.
-
-    Args:
-        run: folder and record.
-        part: which images.
-        target: the finding or class to judge against the rest, of a task that is not binary; None for the task as it
-            is.
-    Raises:
-        CorruptRun: if they cannot be read.
-    """
-    folder, meta = run
-    stored = read_predictions(folder, part)
-    scores, kept = scores_of(meta, stored), np.ones(len(stored.ids), bool)
-    if target is not None and meta.multilabel:
-        kept, scores = scores.known(target), scores.known_finding(target)
-    elif target is not None and meta.positive is None:
-        scores = scores.merged((target,))
-    return Judged(meta, scores, stored.groups[kept], stored.ids[kept])
 
 
 def paired(runs: Sequence[Run], others: Sequence[Run]) -> list[tuple[Run, Run]]:
@@ -159,7 +123,7 @@ def compare_all(
     Args:
         series: runs of each at one size.
         names: metrics; all by default.
-        finding: the one finding to judge; all by default.
+        finding: the one finding, or class against the rest, to judge; all by default.
         pairs: which to compare; every pair by default.
     Raises:
         BadRequest: if two of them cannot be compared.
@@ -213,8 +177,8 @@ def operation(
     points = [fit_operating_point(judged(run, "validation", target).scores, aim) for run in runs]
     tests = [judged(run, target=target) for run in runs]
     moved = at_thresholds([one.scores for one in tests], [point.threshold for point in points])
-    weights = weights_for(moved[0].labels, tests[0].groups)
-    return points, operate(moved, tests[0].groups, aim.prevalence, weights), moved
+    drawn = groups_for(moved[0].labels, tests[0].groups)
+    return points, operate(moved, tests[0].groups, aim.prevalence, drawn), moved
 
 
 def decisions(runs: Sequence[Run], prevalence: float, target: int | None = None) -> DecisionCurve:

@@ -64,7 +64,7 @@ def drawn_runs(runs: Sequence[Run], finding: int | None = None) -> list[DrawnRun
 
     Args:
         runs: folders and records.
-        finding: the one finding to judge; all by default.
+        finding: the one finding, or class against the rest, to judge; all by default.
     Raises:
         BadRequest: if there is no run, or they were not judged on the same images.
         CorruptRun: if predictions cannot be read.
@@ -86,7 +86,7 @@ def estimate(
     Args:
         runs: folders and records of runs on the same test images.
         names: metrics; all by default.
-        finding: the one finding to judge, on the images of known label; all by default.
+        finding: the one finding, or class against the rest, to judge; all by default.
     Raises:
         BadRequest: if the runs were not judged on the same images.
         CorruptRun: if predictions cannot be read.

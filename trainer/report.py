@@ -11,17 +11,19 @@ import json
 import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 import numpy as np
 
 from core.checkpoints import RunMeta, Store, open_store
 from core.errors import BadRequest
+from core.judged import target_named
 from core.metrics import METRICS
 from core.metrics.conformal import needed
 from core.metrics.thresholds import Aim
 from core.results import Run, by_series, drawn_runs, runs_by_series
+from core.shortcuts import shortcuts_of
 from core.stages import offered
 from core.storage import write_atomically
 from trainer import report_sections as sections
@@ -132,25 +134,25 @@ def report_on(store: Store, asked: Asked) -> dict[str, Any]:
     series = {key: chosen for key, runs in every.items() if (chosen := [r for r in runs if r[1].train_size == size])}
     if proper and not series:
         raise BadRequest(f"No run of {asked.dataset} with {size or 'all'} images per class is stored.")
-    target = _index_of(here[0], asked.target) if asked.target else None
-    finding = target if here[0].multilabel else None
-    _measure(every, finding)
+    target = target_named(here[0], asked.target) if asked.target else None
+    _measure(every, target)
     content = {
-        "about": _about(metas, here, [run for runs in series.values() for run in runs], size, asked, finding),
-        "families": [sections.family(key, runs, finding) for key, runs in series.items()],
-        "comparisons": sections.comparisons(series, finding),
-        "by_class": sections.by_class(series) if here[0].positive is None and finding is None else [],
+        "about": _about(metas, here, [run for runs in series.values() for run in runs], size, asked, target),
+        "families": [sections.family(key, runs, target) for key, runs in series.items()],
+        "comparisons": sections.comparisons(series, target),
+        "by_class": sections.by_class(series) if here[0].positive is None and target is None else [],
         "operating": sections.operating(series, asked.aim, target),
-        "calibration": sections.calibration(series, finding),
-        "conformal": sections.conformal(series, asked.level, finding),
-        "selective": sections.selective(series, finding),
+        "calibration": sections.calibration(series, target),
+        "conformal": sections.conformal(series, asked.level, target),
+        "selective": sections.selective(series, target),
         "two_stage": sections.two_stage(
             series,
             _screens(store, here[0], size) if asked.suspicious else {},
-            tuple(_index_of(here[0], label) for label in asked.suspicious),
+            tuple(target_named(here[0], label) for label in asked.suspicious),
             asked.aim.sensitivity,
         ),
-        "curves": sections.curves(every, asked.metric, asked.reach, size, finding),
+        "curves": sections.curves(every, asked.metric, asked.reach, size, target),
+        "shortcuts": [asdict(one) | {"words": one.sentence} for one in shortcuts_of(store, asked.dataset, split)],
         "apart": [_apart(meta) for meta in metas if meta.variant or meta.leaks],
     }
     plain: dict[str, Any] = _plain(content)
@@ -163,12 +165,12 @@ def _screens(store: Store, of: RunMeta, size: int | None) -> dict[str, Runs]:
     return {dataset: series for dataset, series in every.items() if dataset not in confirmers}
 
 
-def _measure(every: Runs, finding: int | None) -> None:
+def _measure(every: Runs, target: int | None) -> None:
     """Measures what the cache does not hold yet, with a bar where that takes time."""
     with bar("measuring on drawn test images", "series") as show:
         for done, runs in enumerate(every.values()):
             show(done, len(every))
-            drawn_runs(runs, finding)
+            drawn_runs(runs, target)
         if every:
             show(len(every), len(every))
 
@@ -179,25 +181,16 @@ def _usual_size(metas: Sequence[RunMeta]) -> int | None:
     return max(counts, key=lambda size: (counts[size], size or math.inf))
 
 
-def _index_of(meta: RunMeta, label: str) -> int:
-    if meta.positive is not None or label not in meta.labels:
-        raise BadRequest(
-            f"{meta.dataset} has no class or finding {label!r} to judge against the rest; its task is {meta.task} with "
-            f"{', '.join(meta.labels)}."
-        )
-    return meta.labels.index(label)
-
-
 def _about(
     metas: Sequence[RunMeta],
     here: Sequence[RunMeta],
     runs: Sequence[Run],
     size: int | None,
     asked: Asked,
-    finding: int | None,
+    target: int | None,
 ) -> dict[str, Any]:
     first = here[0]
-    counts = drawn_runs(runs[:1], finding)[0] if runs else None
+    counts = drawn_runs(runs[:1], target)[0] if runs else None
     return {
         "command": asked.command, "dataset": first.dataset, "title": first.dataset_title, "task": first.task,
         "labels": first.labels, "positive": None if first.positive is None else first.labels[first.positive],

@@ -31,6 +31,7 @@ def as_markdown(content: Data) -> str:
         _selective(content["selective"]),
         _two_stage(content["two_stage"]),
         _curves(content["curves"]),
+        _shortcuts(content["shortcuts"]),
         _apart(content["apart"]),
     ]
     return "\n\n".join(part for part in parts if part) + "\n"
@@ -38,10 +39,11 @@ def as_markdown(content: Data) -> str:
 
 def _about(about: Data) -> str:
     size = "all" if about["size"] is None else about["size"]
+    against = "" if about["task"] == "multilabel" else " against the rest"
     lines = [
         f"# {about['title']}: what {size} labelled images per class buy",
         f"`{about['command']}` wrote this. {about['images']} test images of {about['groups']} patients or lesions; "
-        + (f"only {about['target']} is judged; " if about["target"] and about["task"] == "multilabel" else "")
+        + (f"only {about['target']}{against} is judged; " if about["target"] else "")
         + f"split `{about['split_hash'][:12]}`, images `{about['fingerprint'][:12]}`. All families learnt from the "
         + f"same subsets: {', '.join(f'seed {seed} `{name[:8]}`' for seed, name in about['subsets'].items())}.",
     ]
@@ -187,6 +189,8 @@ def _calibration(rows: Sequence[Data], families: Sequence[Data]) -> str:
 
 def _conformal(found: Data, about: Data) -> str:
     labels = ("absent", "present") if about["task"] == "multilabel" else about["labels"]
+    if about["target"] and about["task"] != "multilabel":
+        labels = (f"not {about['target']}", about["target"])
     rows = [one for one in found["series"] if not one["refused"]]
     parts = [
         "## Conformal sets",
@@ -280,6 +284,10 @@ def _curves(found: Data) -> str:
 
 def _three(values: Sequence[float | None]) -> str:
     return ranged(dict(zip(("value", "low", "high"), values, strict=True)))
+
+
+def _shortcuts(rows: Sequence[Data]) -> str:
+    return "\n\n".join(["## Shortcuts", *(one["words"] for one in rows)]) if rows else ""
 
 
 def _apart(rows: Sequence[Data]) -> str:

@@ -96,12 +96,14 @@ def pick_seed(seeds: Sequence[int], page: str, title: str = "Seed") -> int:
 
 
 def pick_finding(of: RunMeta, page: str) -> int | None:
-    """Picks one finding to judge, where there are several; None for the mean over all."""
-    if not of.multilabel:
+    """Picks one finding to judge, or one class against the rest, of several; None for the task as it is."""
+    if of.positive is not None:
         return None
+    every = "Mean over all that can be judged" if of.multilabel else "All classes"
+    rest = "" if of.multilabel else " against the rest"
     return st.selectbox(
-        "Finding", [None, *range(len(of.labels))], key=f"{page}_finding_{of.dataset}",
-        format_func=lambda k: "Mean over all that can be judged" if k is None else of.labels[k],
+        "Finding" if of.multilabel else "Class", [None, *range(len(of.labels))], key=f"{page}_finding_{of.dataset}",
+        format_func=lambda k: every if k is None else f"{of.labels[k]}{rest}",
     )  # fmt: skip
 
 

@@ -7,7 +7,7 @@ import pytest
 
 from core import draws, evidence
 from core.checkpoints import open_store
-from core.metrics import METRICS, conformal, intervals, operating, selective
+from core.metrics import METRICS, conformal, group_draws, intervals
 from core.metrics.comparisons import said_p
 from core.results import runs_by_series
 from core.ui import charts
@@ -97,6 +97,22 @@ def test_a_verdict_is_that_of_the_report_whichever_the_reference(tmp_path, monke
         assert effect == -effects[reference, name]
 
 
+def test_one_class_is_judged_against_the_rest_in_every_section(class_runs, monkeypatch):
+    app = open_page("compare", class_runs, monkeypatch)
+    whole = app.dataframe[0].value
+    app.selectbox(key="compare_finding_phantom").set_value(1).run()
+    assert not app.exception
+    assert (app.dataframe[0].value["AUROC"] != whole["AUROC"]).all()
+    for section in SECTIONS:
+        show(app, section)
+        assert not app.exception
+        if section == "Operating point":
+            assert "b against the rest" in texts(app)
+            assert all(one.key != "compare_class_phantom" for one in app.selectbox)
+        if section == "Conformal sets":
+            assert {"not b", "b"} <= set(app.dataframe[0].value.columns)
+
+
 def test_equal_families_are_called_so(tmp_path, monkeypatch):
     for seed in range(3):
         for kind in (WEAK, STRONG):
@@ -125,7 +141,7 @@ def test_runs_of_other_subsets_are_refused_by_name(tmp_path, monkeypatch):
 def test_sliders_move_everything_and_draw_nothing_anew(made_runs, monkeypatch):
     app = show(open_page("compare", made_runs, monkeypatch), "Operating point")
     drawn = []
-    for module in (draws, intervals, operating, selective, conformal):
+    for module in (draws, intervals, group_draws, conformal):
         monkeypatch.setattr(module, "draw_weights", lambda *given, **named: drawn.append(given))
     monkeypatch.setattr(draws, "_measured", lambda *given: drawn.append(given))
     before = app.dataframe[0].value

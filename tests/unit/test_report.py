@@ -5,9 +5,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from sklearn.metrics import roc_auc_score
 
+from core import evidence
 from core.checkpoints import open_store, read_run
-from core.results import estimate
+from core.metrics.thresholds import Aim
+from core.results import estimate, runs_by_series
 from tests.made import STRONG, WEAK, make_families, make_run
 from trainer.cli import main
 from trainer.markdown import number, ranged
@@ -143,8 +146,33 @@ def test_several_classes(runs):
     assert len(chosen["two_stage"]["pairs"]) == 4
     assert chosen["two_stage"]["single"]["model"] == STRONG[0]
     text = as_markdown(chosen)
+    assert "only b against the rest is judged" in text
+    assert "| not b | b |" in text
     assert "Two stages" in sections(text)
     assert "pairs help." in text or "Two stages do not help" in text
+
+
+def test_a_class_against_the_rest_is_judged_alike_in_every_section(runs):
+    make_families(runs, sizes=(10, 25, 50), task="multiclass", dataset="kermany-3")
+    store = open_store()
+    content = report_on(store, Asked("kermany-3", (50,), target="b", aim=Aim("balanced", prevalence=0.1)))
+    series = runs_by_series(store, [meta for meta in store.metas() if meta.train_size == 50])
+    for key, family in zip(series, content["families"], strict=True):
+        judged = [evidence.judged(run) for run in series[key]]
+        theirs = [roc_auc_score(one.scores.labels == 1, one.scores.probabilities[:, 1]) for one in judged]
+        assert family["metrics"]["auroc"]["images"]["value"] == pytest.approx(np.mean(theirs))
+    for family, point in zip(content["families"], content["operating"]["series"], strict=True):
+        for name in ("sensitivity", "specificity"):  # the point of every stored run, fitted on held-out images
+            assert family["metrics"][name]["images"]["value"] == pytest.approx(point[name]["value"])
+    (pair,) = content["comparisons"]
+    means = [family["metrics"]["auroc"]["images"]["value"] for family in content["families"]]
+    assert pair["metrics"]["auroc"]["effect"] == pytest.approx(means[0] - means[1])
+    assert all(seed["delong"] and seed["mcnemar"] for seed in pair["by_seed"])
+    assert [len(row["first_seed"]) for row in content["calibration"]] == [10, 10]
+    assert [len(row["holds"]) for row in content["conformal"]["series"]] == [2, 2]
+    assert len(content["selective"]) == len(content["curves"]["series"]) == 2
+    whole = report_on(store, Asked("kermany-3", (50,)))
+    assert whole["families"][0]["metrics"]["auroc"] != content["families"][0]["metrics"]["auroc"]
 
 
 def test_binary_runs_of_the_same_set_may_screen(runs):

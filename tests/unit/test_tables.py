@@ -7,6 +7,7 @@ import pytest
 from core.checkpoints import open_store, save_run
 from core.errors import BadRequest
 from core.metrics import METRICS
+from tests.made import STRONG, make_run
 from tests.unit.test_checkpoints import example_meta, example_predictions
 from trainer.tables import headline_table, with_tables, write_tables
 
@@ -28,6 +29,18 @@ def test_a_table_is_computed_from_stored_predictions(runs):
     assert "old" not in filled
     assert filled.startswith("before")
     assert with_tables(filled, open_store(runs)) == filled
+
+
+def test_a_table_may_be_of_a_class_against_the_rest(runs):
+    make_run(runs, STRONG, 20, 0, 2.0, task="multiclass")
+    text = "".join(f"<!-- results: phantom at 20{of} -->\n<!-- end of results -->\n" for of in ("", " of b"))
+    whole, one = with_tables(text, open_store(runs)).split("<!-- end of results -->")[:2]
+    rows = [next(line for line in part.splitlines() if "imagenet" in line) for part in (whole, one)]
+    assert rows[0] != rows[1]
+    assert "b against the rest." in one
+    assert "against the rest" not in whole
+    with pytest.raises(BadRequest, match="no class or finding 'z' to judge"):
+        with_tables(text.replace("of b", "of z"), open_store(runs))
 
 
 def test_no_run_no_table(runs):

@@ -19,7 +19,7 @@ class View:
         store: where the runs are from.
         runs: series -> runs of one size and split, a seed each.
         size: labelled images per class; None for all.
-        finding: the one finding to judge, of several; None for all.
+        finding: the one finding, or class against the rest, to judge, of several; None for all.
     """
 
     store: Store
@@ -40,7 +40,10 @@ class View:
     @property
     def labels(self) -> tuple[str, ...]:
         """Classes of the task as it is judged."""
-        return self.first.labels if self.finding is None else ("Absent", "Present")
+        if self.finding is None:
+            return self.first.labels
+        named = self.first.labels[self.finding]
+        return ("Absent", "Present") if self.first.multilabel else (f"not {named}", named)
 
     @property
     def file(self) -> str:
@@ -60,8 +63,8 @@ class View:
         return {name: run for name, runs in self.runs.items() for run in runs if run[1].seed == seed}
 
     def target(self, page: str) -> int | None:
-        """The class to judge against the rest where there are several: asks for it; the finding where there is one."""
-        if self.first.positive is not None or self.first.multilabel:
+        """What was chosen at the top; where no class of several was, asks for the one to judge."""
+        if self.first.positive is not None or self.first.multilabel or self.finding is not None:
             return self.finding
         chosen: int = st.selectbox(
             "Class to judge against the rest", range(len(self.first.labels)), key=f"{page}_class_{self.dataset}",
