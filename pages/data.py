@@ -22,6 +22,7 @@ from core.data.previews import Preview, as_picture, augmented, pixels_of, prepar
 from core.data.specs import find_dataset, how_to_get, is_present, labels_of
 from core.data.volumes import flattened
 from core.errors import LowshotError, UnreadableImage
+from core.shortcuts import shortcuts_of
 from core.ui import cached, charts, copies, data_charts, frame, words
 from core.ui.tables import table
 
@@ -77,6 +78,8 @@ def overview() -> None:
         "Source": spec.url or "made by this program",
     }
     st.table(pd.DataFrame({"": list(facts), "Fact": list(facts.values())}).set_index(""))
+    for one in shortcuts_of(cached.store(), name):
+        st.write(f"- {words.escape(one.sentence)}")
     st.subheader("Class balance")
     parts = {part or "not split": listing.parts == part for part in dict.fromkeys(listing.parts.tolist())}
     counts = {part: class_counts(listing.labels[which], labels) for part, which in parts.items()}

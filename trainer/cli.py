@@ -250,6 +250,15 @@ def build_parser() -> argparse.ArgumentParser:
     report.add_argument("--json", action="store_true", help="print one JSON object")
     report.add_argument("--write", type=Path, metavar="FILE", help="write it as Markdown")
 
+    shortcuts = commands.add_parser(
+        "shortcuts", help="whether the border or the corners of the images alone tell the classes apart"
+    )
+    _add_data(shortcuts)
+    shortcuts.add_argument("--model", default="imagenet-efficientnet-lite0", help="(default: %(default)s), frozen")
+    shortcuts.add_argument("--size", type=_sizes, default=_sizes("50"), help="labelled images a class (default: 50)")
+    shortcuts.add_argument("--seeds", type=_seeds, default=_seeds(DEFAULT_SEEDS), help=f"(default: {DEFAULT_SEEDS})")
+    _add_training(shortcuts)
+
     results = commands.add_parser("results", help="every stored run of a data set")
     results.add_argument("--dataset", default="kermany")
     results.add_argument("--json", action="store_true")

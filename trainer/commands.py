@@ -35,6 +35,7 @@ from trainer.optimisers import OPTIMISERS, SCHEDULES
 from trainer.pretraining import pretrain
 from trainer.progress import bar, say
 from trainer.report import report
+from trainer.shortcuts import shortcuts
 from trainer.strategies import STRATEGIES
 from trainer.tables import print_runs, write_tables
 from trainer.tuning import tune
@@ -152,6 +153,7 @@ COMMANDS: dict[str, Callable[[argparse.Namespace], int]] = {
     "data list": data_list,
     "data get": data_get,
     "report": report,
+    "shortcuts": shortcuts,
     "results": results,
     "weights list": weights_list,
     "weights get": weights_get,

@@ -29,7 +29,8 @@ Box = tuple[int, int, int, int]
 
 @dataclass(frozen=True)
 class Step:
-    """A row of the table, of one of three sorts: it changes pixels, frames the picture, or scales its values.
+    """A row of the table, of one of four sorts: it changes pixels, blanks some, frames the picture, or scales its
+    values.
 
     Attributes:
         name: key in the registry; several are joined by `+`.
@@ -38,6 +39,7 @@ class Step:
         caveat: what a clinician should know about it.
         pixels: ((H, W) uint8 brightness or voxels) -> the same shape; colours keep their hue.
         grey: colours are dropped.
+        keeps: (height and width) -> (H, W) bool, where the picture stays; the rest is black, colours too.
         pads: the picture keeps its ratio of width to height, on black; else it is squashed to a square.
         scaling: what the encoder expects -> with another mean and deviation.
         instead: the step that takes its place where an ablation leaves it out.
@@ -49,6 +51,7 @@ class Step:
     meaning: str
     caveat: str
     pixels: Callable[[np.ndarray], np.ndarray] | None = None
+    keeps: Callable[[int, int], np.ndarray] | None = None
     grey: bool = False
     pads: bool = False
     scaling: Callable[[ImageSpec], ImageSpec] | None = None
@@ -111,6 +114,7 @@ class Preparation:
         left, top, right, bottom = self.box(image.width, image.height, size)
         pixels = to_array(image, (right - left, bottom - top), channels, self.interpolation)
         for step in self.steps:
+            pixels = np.where(step.keeps(*pixels.shape[1:]), pixels, 0) if step.keeps else pixels
             pixels = _of_brightness(step.pixels, pixels) if step.pixels else pixels
         return np.pad(pixels, ((0, 0), (top, size - bottom), (left, size - right)))
 
@@ -187,7 +191,37 @@ def _clahe(pixels: np.ndarray) -> np.ndarray:
     return np.rint(equalize_adapthist(pixels, clip_limit=_CLIP) * 255).astype(np.uint8)
 
 
-for _step in (
+def _outer(height: int, width: int, share: int) -> tuple[np.ndarray, np.ndarray]:
+    """(H, 1) and (1, W) bool: the rows and columns that lie in the outer part, one in `share` of them at each end."""
+    sides = []
+    for length in (height, width):
+        deep = max(1, round(length / share))
+        at = np.arange(length)
+        sides.append((at < deep) | (at >= length - deep))
+    return sides[0][:, None], sides[1][None, :]
+
+
+def _border(height: int, width: int) -> np.ndarray:
+    rows, columns = _outer(height, width, 16)
+    return rows | columns
+
+
+def _corners(height: int, width: int) -> np.ndarray:
+    rows, columns = _outer(height, width, 8)
+    return rows & columns
+
+
+for _step in (  # those that blank come first: a later step must not carry what they hide into what they leave
+    Step(
+        "border-only", "Border only", "The outer sixteenth at each side stays, all else is black.",
+        "For checking a data set, never for use: whoever answers from this has not seen the patient.",
+        keeps=_border, volumes=False,
+    ),
+    Step(
+        "corner-only", "Corners only", "An eighth of each side in every corner stays, all else is black.",
+        "As with the border: markers, frames and scanners lie there, and disease does not.",
+        keeps=_corners, volumes=False,
+    ),
     Step(
         "greyscale", "Greyscale", "Colours are dropped; brightness stays.",
         "Colour is evidence on skin and in stained cells.",
