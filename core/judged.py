@@ -48,12 +48,15 @@ def judged(run: Run, part: JudgedPart = "test", target: int | None = None) -> Ju
         target: the finding or class to judge against the rest, of a task that is not binary; None for the task as it
             is.
     Raises:
+        BadRequest: if a finding is not to be judged on the test images.
         CorruptRun: if they cannot be read.
     """
     folder, meta = run
     stored = read_predictions(folder, part)
     scores, kept = scores_of(meta, stored), np.ones(len(stored.ids), bool)
     if target is not None and meta.multilabel:
+        if part == "test" and target not in scores.judged():
+            raise BadRequest(f"{meta.labels[target]} cannot be judged: the test images do not show it, or too few do.")
         kept, scores = scores.known(target), scores.known_finding(target)
     elif target is not None and meta.positive is None:
         scores = scores.merged((target,))

@@ -55,7 +55,8 @@ class Shortcut:
         measured = (
             f"From {self.part} of the image alone, all else blanked, {self.model} ({self.strategy}, "
             f"{self.size or 'all'} labelled images per class, {len(self.seeds)} "
-            f"{'seed' if len(self.seeds) == 1 else 'seeds'}) reaches an AUROC of {self.alone.value:.3f} ({self.alone.low:.3f} to {self.alone.high:.3f}){whole}."
+            f"{'seed' if len(self.seeds) == 1 else 'seeds'}) reaches an AUROC of "
+            f"{self.alone.value:.3f} ({self.alone.low:.3f} to {self.alone.high:.3f}){whole}."
         )
         if not self.found:
             return f"{measured} That is not detectably better than chance: no shortcut was found there."

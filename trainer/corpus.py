@@ -1,7 +1,8 @@
 """The pretraining corpus: every medical set on this machine but the target and its relatives, copies taken out.
 
-A copy of a target image is removed wherever the audit finds one. So are images of NIH patients held out for judging
-the encoder, and copies of those in other sets.
+A copy of a target image is removed wherever the audit finds one. So are images of patients held out for judging
+the encoder, and copies of those in other sets. Judged is on the first set of the corpus: NIH, or another where NIH is
+the target.
 """
 
 from __future__ import annotations
@@ -22,7 +23,6 @@ from core.errors import DataUnavailable
 from core.models.own_encoders import relatives
 from trainer.progress import bar
 
-JUDGE = "nih-chestxray14"
 _HELD_OUT = {"validation": 0.1, "test": 0.2}
 
 
@@ -79,7 +79,7 @@ def gather(target: str, names: tuple[str, ...], left_out: tuple[str, ...], size:
         removed = {}
         for guard, guard_bank in guards.items():
             removed[guard] = _drop(keep, np.unique(find_copies(small, guard_bank).first))
-        if name == JUDGE:
+        if name == names[0]:
             held_out = _held_out(listing, small)
         else:
             held_out = {part: np.array([], int) for part in _HELD_OUT}

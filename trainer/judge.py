@@ -1,4 +1,5 @@
-"""Judges an encoder by frozen probes: findings of held-out NIH patients, and few-shot transfer to sets it never saw.
+"""Judges an encoder by frozen probes: findings or classes of held-out patients, and few-shot transfer to sets it never
+saw.
 
 Recipes of pretraining are chosen by these figures, never on a target's test set.
 """
@@ -56,10 +57,19 @@ def finding_scores(
     Returns:
         (J, K) scores, (J, K) labels, and the K findings with enough positives among the judged.
     """
-    labels = part.listing.labels
+    labels, names = columns_of(part)
     enough = [k for k in range(labels.shape[1]) if labels[judged, k].sum() >= MIN_POSITIVES]
     scores = [_probe(features[part.train], labels[part.train, k], strength)(features[judged])[:, 1] for k in enough]
-    return np.stack(scores, axis=1), labels[judged][:, enough], [part.spec.labels[k] for k in enough]
+    return np.stack(scores, axis=1), labels[judged][:, enough], [names[k] for k in enough]
+
+
+def columns_of(part: CorpusPart) -> tuple[np.ndarray, list[str]]:
+    """(N, K) of 0 and 1, what is probed, and its names: findings, the positive of two classes, each of more."""
+    labels, names = part.listing.labels, list(part.spec.labels)
+    if labels.ndim == 2:
+        return labels, names
+    shown = [part.spec.positive] if part.spec.positive is not None else list(range(len(names)))
+    return np.stack([labels == k for k in shown], axis=1).astype(float), [names[k] for k in shown]
 
 
 def choose_strength(part: CorpusPart, features: np.ndarray) -> tuple[float, float]:

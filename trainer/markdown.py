@@ -33,3 +33,13 @@ def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     """A Markdown table."""
     lines = ["| " + " | ".join(head) + " |", "|" + "---|" * len(head)]
     return "\n".join([*lines, *("| " + " | ".join(row) + " |" for row in rows)])
+
+
+def ranged_of(values: Sequence[float | None]) -> str:
+    """`ranged` of a value with the ends of its interval, in this order."""
+    return ranged(dict(zip(("value", "low", "high"), values, strict=True)))
+
+
+def section(title: str, paragraphs: Sequence[str]) -> str:
+    """A section of plain paragraphs; "" where there is none."""
+    return "\n\n".join([f"## {title}", *paragraphs]) if paragraphs else ""

@@ -15,22 +15,35 @@ import torch
 
 from core.errors import BadRequest
 from core.models.lite0 import MEDICAL
-from core.models.own_encoders import CARD_FILE, WEIGHTS_FILE, card_text, read_card, relatives, save_own_encoder
+from core.models.own_encoders import (
+    CARD_FILE,
+    JUDGE,
+    WEIGHTS_FILE,
+    card_text,
+    judge_key,
+    read_card,
+    relatives,
+    save_own_encoder,
+)
 from core.runtime import describe_device, encoders_folder, library_versions, pick_device
 from core.storage import canonical_json, write_atomically
-from trainer.corpus import JUDGE, CorpusPart, gather
+from trainer.corpus import CorpusPart, gather
 from trainer.judge import choose_strength, clustered_difference, embed, finding_scores, macro_auroc, transfer_auroc
 from trainer.pretrain import Recipe, as_record, imagenet_encoder
 from trainer.pretrain import pretrain as train_by
 
 TRANSFER_SETS = ("covid-radiography", "ham10000", "knee-osteoarthritis", "breast-ultrasound", "malaria")
 CHOSEN = Recipe(sets=(JUDGE,), epochs=4, lr=3e-4, distill=1.0)
+WITHOUT_JUDGE = replace(CHOSEN, sets=("kermany", "knee-osteoarthritis"), share=1.0)  # for NIH itself as the target
 LOG_FILE = "recipes.jsonl"
 TRANSFER_IMAGES = 4000
 
 
 def pretrain(arguments: argparse.Namespace) -> int:
-    """`pretrain`: 1 if the encoder is no better than its start on held-out NIH patients, and so is not taken."""
+    """`pretrain`: 1 if the encoder is no better than its start on held-out patients, and so is not taken.
+
+    They are of NIH; where that is the target, of the first set of the corpus.
+    """
     recipe = _recipe(arguments)
     device = pick_device(arguments.device)
     folder = (arguments.out or encoders_folder() / MEDICAL) / f"without-{arguments.target}"
@@ -61,9 +74,12 @@ def pretrain(arguments: argparse.Namespace) -> int:
     print(json.dumps({**record, **figures}, indent=1))
     if arguments.dry_run:
         return 0
-    _, low, _ = figures["nih_test"]["difference"]
+    _, low, _ = figures[f"{judge_key(recipe.sets[0])}_test"]["difference"]
     if low <= 0:
-        print(f"Not taken: on held-out NIH patients it does not beat its ImageNet start. It is kept in {waiting}.")
+        print(
+            f"Not taken: on held-out patients of {recipe.sets[0]} it does not beat its ImageNet start. It is kept "
+            f"in {waiting}."
+        )
         return 1
     save_own_encoder(folder, encoder.state_dict(), {**card, **figures})
     shutil.rmtree(waiting)
@@ -105,9 +121,11 @@ def _recipe(arguments: argparse.Namespace) -> Recipe:
         for name in ("epochs", "lr", "distill", "average", "share")
         if getattr(arguments, name) is not None
     }
-    sets = tuple(arguments.sets) if arguments.sets else CHOSEN.sets
-    recipe = replace(CHOSEN, sets=sets, seed=arguments.seed, **named)
-    if sets[0] != JUDGE:
+    without = JUDGE in relatives(arguments.target)
+    usual = WITHOUT_JUDGE if without else CHOSEN
+    sets = tuple(arguments.sets) if arguments.sets else usual.sets
+    recipe = replace(usual, sets=sets, seed=arguments.seed, **named)
+    if sets[0] != JUDGE and not without:
         raise BadRequest(f"The first set must be {JUDGE}, on whose held-out patients the encoder is judged.")
     if len(sets) > 1 and recipe.share <= 0:
         raise BadRequest(
@@ -134,22 +152,23 @@ def judge(
         device: where the encoders run.
         with_test: judge on the held-out test patients too; recipes are chosen without them.
     Returns:
-        macro AUROC on NIH validation (and test) patients for both, on test their difference with its interval, and
-        few-shot transfer to each set left out, with the images removed from it as copies of the corpus.
+        macro AUROC on the first part's validation (and test) patients for both, on test their difference with its
+        interval, and few-shot transfer to each set left out, with the images removed from it as copies of the corpus.
     """
     networks = {"encoder": encoder, "start": imagenet_encoder()}
+    key = judge_key(parts[0].spec.name)
     first = parts[0]
     features = {name: embed(network, first.bank.images, size, device) for name, network in networks.items()}
     chosen = {name: choose_strength(first, found) for name, found in features.items()}
     figures: dict[str, Any] = {
         "probe_strength": {name: strength for name, (strength, _) in chosen.items()},
-        "nih_validation": {name: round(auroc, 4) for name, (_, auroc) in chosen.items()},
+        f"{key}_validation": {name: round(auroc, 4) for name, (_, auroc) in chosen.items()},
     }
     if with_test:
         ours, labels, findings = finding_scores(first, features["encoder"], first.test, chosen["encoder"][0])
         theirs, _, _ = finding_scores(first, features["start"], first.test, chosen["start"][0])
         difference = clustered_difference(ours, theirs, labels, first.listing.groups[first.test])
-        figures["nih_test"] = {
+        figures[f"{key}_test"] = {
             "encoder": round(macro_auroc(ours, labels), 4),
             "start": round(macro_auroc(theirs, labels), 4),
             "difference": [round(value, 4) for value in difference],

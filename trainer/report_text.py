@@ -7,7 +7,7 @@ from typing import Any
 
 from core.metrics import METRICS
 from core.metrics.comparisons import said_p
-from trainer.markdown import number, ranged, said, signed, table
+from trainer.markdown import number, ranged, ranged_of, said, section, signed, table
 
 SHOWN = ("auroc", "auprc", "balanced_accuracy", "sensitivity", "specificity", "f1", "mcc", "brier", "ece")
 COMPARED = ("auroc", "balanced_accuracy", "brier")
@@ -31,7 +31,7 @@ def as_markdown(content: Data) -> str:
         _selective(content["selective"]),
         _two_stage(content["two_stage"]),
         _curves(content["curves"]),
-        _shortcuts(content["shortcuts"]),
+        section("Shortcuts", [one["words"] for one in content["shortcuts"]]),
         _apart(content["apart"]),
     ]
     return "\n\n".join(part for part in parts if part) + "\n"
@@ -188,9 +188,8 @@ def _calibration(rows: Sequence[Data], families: Sequence[Data]) -> str:
 
 
 def _conformal(found: Data, about: Data) -> str:
-    labels = ("absent", "present") if about["task"] == "multilabel" else about["labels"]
-    if about["target"] and about["task"] != "multilabel":
-        labels = (f"not {about['target']}", about["target"])
+    labels = about["labels"] if not about["target"] else (f"not {about['target']}", about["target"])
+    labels = ("absent", "present") if about["task"] == "multilabel" else labels
     rows = [one for one in found["series"] if not one["refused"]]
     parts = [
         "## Conformal sets",
@@ -267,7 +266,7 @@ def _curves(found: Data) -> str:
         [
             said(one),
             ", ".join(f"{point['size']:g}: {number(point['mean'])}" for point in one["points"]),
-            "–" if one["asymptote"] is None else _three(one["asymptote"]),
+            "–" if one["asymptote"] is None else ranged_of(one["asymptote"]),
             one["needed"]["words"] if one["needed"] else "–",
             " ".join(one["doubts"]) or "none",
         ]
@@ -280,14 +279,6 @@ def _curves(found: Data) -> str:
             f"{pair['multiplier']['words']}. {pair['crossover']['words']}"
         )
     return "\n\n".join(parts[:3]) + ("\n\n" + "\n".join(parts[3:]) if parts[3:] else "")
-
-
-def _three(values: Sequence[float | None]) -> str:
-    return ranged(dict(zip(("value", "low", "high"), values, strict=True)))
-
-
-def _shortcuts(rows: Sequence[Data]) -> str:
-    return "\n\n".join(["## Shortcuts", *(one["words"] for one in rows)]) if rows else ""
 
 
 def _apart(rows: Sequence[Data]) -> str:

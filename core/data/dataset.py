@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -70,7 +70,9 @@ def load_dataset(spec: DatasetSpec, progress: Progress | None = None, allow_leak
     listing, bank = scan(spec, progress)
     readable = np.ones(len(listing), bool)
     readable[list(bank.errors)] = False
-    parts = split(listing.labels, listing.groups, listing.parts, readable, find_copies(bank), allow_leaks)
+    parts = split(
+        listing.labels, listing.groups, listing.parts, readable, find_copies(bank), allow_leaks, spec.test_share
+    )
     fingerprint = sha256_of(
         f"{name}|{np.asarray(label).tolist()}|{content}"
         for name, label, content in sorted(
@@ -80,7 +82,25 @@ def load_dataset(spec: DatasetSpec, progress: Progress | None = None, allow_leak
     membership = [fingerprint]
     for name, indices in (("train", parts.train), ("validation", parts.validation), ("test", parts.test)):
         membership += [name, *sorted(listing.ids[indices].tolist())]
+    labels = labels_of(spec, listing)
+    listing, parts = _judgeable(listing, parts, labels, spec.least_positives)
     unreadable = {str(listing.ids[index]): why for index, why in bank.errors.items()}
-    return Dataset(
-        spec, listing, labels_of(spec, listing), parts, fingerprint, sha256_of(membership), unreadable, allow_leaks
-    )
+    return Dataset(spec, listing, labels, parts, fingerprint, sha256_of(membership), unreadable, allow_leaks)
+
+
+def _judgeable(listing: Listing, parts: Parts, labels: tuple[str, ...], least: int) -> tuple[Listing, Parts]:
+    """Takes the truth of findings that too few test images show out of the test part, and says of which and how many.
+
+    They are learnt like the others. Figures from a handful of positives would say more of these than of a classifier.
+    """
+    if listing.labels.ndim == 1 or not least:
+        return listing, parts
+    shown = (listing.labels[parts.test] > 0.5).sum(axis=0)
+    few = np.flatnonzero(shown < least)
+    if not len(few):
+        return listing, parts
+    truth = listing.labels.copy()
+    truth[np.ix_(parts.test, few)] = np.nan
+    named = ", ".join(f"{labels[k]} ({shown[k]})" for k in few)
+    note = f"Learnt but not judged, as fewer than {least} test images show them: {named}."
+    return replace(listing, labels=truth), replace(parts, notes=(*parts.notes, note))

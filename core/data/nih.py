@@ -86,6 +86,8 @@ DATASETS.add(
         load=load,
         folders=("nih_chestxray14", "ChestX-ray14", "nih-chest-xrays", "CXR8"),
         group_key="patient",
+        test_share=2,  # of rare findings too, enough positives of other patients must be left to judge them on
+        least_positives=100,
         licence="free use with credit to the NIH Clinical Center",
         citation="Wang et al. 2017, arXiv:1705.02315",
         url="https://nihcc.app.box.com/v/ChestXray-NIHCC",

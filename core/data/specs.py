@@ -61,6 +61,8 @@ class DatasetSpec:
         derived_from: the set whose images these are; relatives count as one set wherever sets must be kept apart.
         synthetic: generated images; said wherever they appear.
         corpus_only: why it serves for pretraining only; "" for a task like any other.
+        test_share: one in how many groups is set apart for the test where the publisher gives no test part.
+        least_positives: test images that must show a finding for it to be judged; one that fewer show is learnt only.
         path: the folder itself, for a set that is not looked up under the data roots.
     """
 
@@ -87,6 +89,8 @@ class DatasetSpec:
     derived_from: str | None = None
     synthetic: bool = False
     corpus_only: str = ""
+    test_share: int = 5
+    least_positives: int = 0
     path: Path | None = None
 
 

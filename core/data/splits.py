@@ -16,7 +16,8 @@ from core.storage import sha256_of
 
 MIN_VALIDATION = 50
 DROPPED = "dropped"
-_TEST_SHARE = 5
+TEST_SHARE = 5
+_SHARES = {2: "half", 5: "a fifth"}
 _VALIDATION_SHARE = 10
 
 
@@ -92,6 +93,7 @@ def split(
     readable: np.ndarray,
     copies: Copies,
     allow_leaks: bool = False,
+    test_share: int = TEST_SHARE,
 ) -> Parts:
     """Completes the publisher's split and keeps copies from crossing it.
 
@@ -103,6 +105,7 @@ def split(
         copies: pairs of copies within the set.
         allow_leaks: leave images that have a copy or the same patient in a part kept whole where the publisher put
             them, and count them.
+        test_share: one in how many groups is set apart where the publisher gives no test part.
     Returns:
         the parts. A training or validation image whose copy or patient is in a part given by the publisher is dropped,
         and the notes say how many.
@@ -125,8 +128,9 @@ def split(
     if not readable.all():
         notes.append(f"{int((~readable).sum())} files could not be read and are left out.")
     if not (parts == TEST).any():
-        notes.append("The publisher gives no test part; a fifth of the images was set apart by group.")
-        parts[_carve(parts, labels, groups, _TEST_SHARE)] = TEST
+        share = _SHARES.get(test_share, f"one in {test_share}")
+        notes.append(f"The publisher gives no test part; {share} of the images was set apart by group.")
+        parts[_carve(parts, labels, groups, test_share)] = TEST
     before = parts.copy()
     crossing = _crossing(parts, groups, TEST)
     parts[crossing] = DROPPED

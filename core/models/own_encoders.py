@@ -22,6 +22,7 @@ from core.runtime import encoders_folder
 from core.storage import sha256_of_file, write_atomically
 
 WEIGHTS_FILE, CARD_FILE = "weights.safetensors", "card.json"
+JUDGE = "nih-chestxray14"  # on whose held-out patients encoders are judged, but for one made for it
 
 
 def relatives(name: str) -> set[str]:
@@ -44,6 +45,19 @@ def read_card(folder: Path) -> dict[str, Any]:
     if lacking:
         raise WeightsUnavailable(f"The {CARD_FILE} of the encoder in {folder.name} lacks {lacking[0]!r}.")
     return card
+
+
+def judge_key(dataset: str) -> str:
+    """How figures on held-out patients of a set are called in cards."""
+    return "nih" if dataset == JUDGE else dataset
+
+
+def judged_on(card: dict[str, Any]) -> tuple[str, dict[str, Any]] | None:
+    """On whose held-out patients an encoder was judged, and the figures; None where its card has none."""
+    for dataset in card["seen"]:
+        if found := card.get(f"{judge_key(dataset)}_test"):
+            return dataset, found
+    return None
 
 
 def find_own_encoder(model: str, dataset: str) -> Path:

@@ -18,6 +18,7 @@ from core.metrics import METRICS, Estimate, Scores
 from core.metrics.reliability import chance_error
 from core.metrics.reliability import reliability as bins_of
 from core.models.diagram import alt_text, as_text, diagram, short
+from core.models.own_encoders import JUDGE, judged_on
 from core.ui import cached, card_charts, charts, words
 from core.ui.tables import table
 
@@ -171,11 +172,13 @@ def encoder(card: Mapping[str, Any]) -> None:
         facts({name.replace("_", " ").capitalize(): _plain(value) for name, value in recipe.items()})
 
 
-def _judged(card: Mapping[str, Any]) -> None:
+def _judged(card: dict[str, Any]) -> None:
     rows = []
-    if test := card.get("nih_test"):
-        rows.append({"Judged on": f"{test['images']:,} images of {test['patients']:,} NIH patients that it never saw",
-                     "Start": test["start"], "Encoder": test["encoder"]})  # fmt: skip
+    judge, test = judged_on(card) or ("", {})
+    title = "NIH" if judge == JUDGE else judge
+    if test:
+        unseen = f"{test['images']:,} images of {test['patients']:,} {title} patients that it never saw"
+        rows.append({"Judged on": unseen, "Start": test["start"], "Encoder": test["encoder"]})
     rows += [
         {"Judged on": name, "Start": one["start"], "Encoder": one["encoder"]}
         for name, one in card.get("transfer", {}).items()
@@ -185,7 +188,9 @@ def _judged(card: Mapping[str, Any]) -> None:
         st.write("AUROC of a logistic regression on embeddings, of the start and of the encoder.")
         st.dataframe(pd.DataFrame(rows), hide_index=True, width="stretch", alt="AUROC of start and encoder by data set")
         if test and (change := test.get("difference")):
-            st.caption(f"On the NIH patients the encoder gains {change[0]:.3f} ({change[1]:.3f} to {change[2]:.3f}).")
+            st.caption(
+                f"On the {title} patients the encoder gains {change[0]:.3f} ({change[1]:.3f} to {change[2]:.3f})."
+            )
         if worse := [row["Judged on"] for row in rows if row["Encoder"] < row["Start"]]:
             st.warning(f"On {words.escape(', '.join(worse))} it is worse than its start.")
 

@@ -8,13 +8,21 @@ from PIL import Image
 from core.data import DATASETS
 from core.data.listing import Listing
 from core.data.phantom import make_phantom
-from core.errors import DataUnavailable
+from core.errors import BadRequest, DataUnavailable
 from core.models.lite0 import MEDICAL
-from core.models.own_encoders import find_own_encoder, load_own_encoder, read_card, save_own_encoder
-from trainer.corpus import JUDGE, CorpusPart, gather
-from trainer.judge import clustered_difference, macro_auroc
+from core.models.own_encoders import (
+    JUDGE,
+    find_own_encoder,
+    judged_on,
+    load_own_encoder,
+    read_card,
+    save_own_encoder,
+)
+from trainer.cli import build_parser, main
+from trainer.corpus import CorpusPart, gather
+from trainer.judge import clustered_difference, columns_of, macro_auroc
 from trainer.pretrain import Recipe, _averaged, as_record, imagenet_encoder, pretrain
-from trainer.pretraining import _same_corpus, _serve_too
+from trainer.pretraining import _recipe, _same_corpus, _serve_too
 
 
 def write_images(root, seeds, label):
@@ -88,6 +96,63 @@ def test_an_encoder_serves_another_target_where_nothing_had_to_be_removed(tmp_pa
         after = read_card(found)
         assert after["left_out"] == ["dermamnist", "ham10000", "kermany"]
         assert after["corpus"][0]["copies_removed"] == {"ham10000": 0, "kermany": 0}
+
+
+def test_for_nih_itself_an_encoder_learns_from_and_is_judged_on_other_sets(tmp_path, monkeypatch, capsys):
+    target, judge = tmp_path / "target", tmp_path / "judge"
+    (target / "images").mkdir(parents=True)
+    rows = ["Image Index,Finding Labels,Patient ID"]
+    for seed in range(6):
+        Image.fromarray(make_phantom(seed, 0).pixels).save(target / "images" / f"{seed}.png")
+        rows.append(f"{seed}.png,{'Mass' if seed % 2 else 'No Finding'},{seed}")
+    (target / "Data_Entry_2017.csv").write_text("\n".join(rows))
+    for number, label in enumerate(("NORMAL", "PNEUMONIA")):
+        (judge / "train" / label).mkdir(parents=True)
+        for seed in range(100):
+            pixels = np.clip(make_phantom(1000 + seed, number).pixels[::3, ::3].astype(int) + 40 * number, 0, 255)
+            image = Image.fromarray(pixels.astype(np.uint8))
+            image.save(judge / "train" / label / f"person{seed + 200 * number}_{label}.jpeg")
+    Image.open(target / "images" / "3.png").save(judge / "train" / "NORMAL" / "person900_copy.jpeg")
+    for name, path in ((JUDGE, target), ("kermany", judge)):
+        monkeypatch.setitem(DATASETS._rows, name, replace(DATASETS[name], path=path))
+    for name in ("chestmnist", "pneumoniamnist"):
+        monkeypatch.setitem(DATASETS._rows, name, replace(DATASETS[name], path=tmp_path / "nowhere"))
+    monkeypatch.setattr("trainer.pretraining.TRANSFER_SETS", ())
+    argv = ["pretrain", "--target", JUDGE, "--sets", "kermany", "--epochs", "0.5", "--out", str(tmp_path / "out")]
+    assert main([*argv, "--device", "cpu"]) in (0, 1)
+    said = capsys.readouterr().out
+    (folder,) = [path for path in (tmp_path / "out").iterdir() if path.is_dir()]
+    card = read_card(folder)
+    assert card["seen"] == ["kermany"]
+    assert JUDGE in card["left_out"]
+    assert card["corpus"][0]["copies_removed"][JUDGE] == 1
+    assert "kermany_test" in said
+    if folder.name.startswith("without"):
+        dataset, found = judged_on(card)
+        assert dataset == "kermany"
+        assert found["findings"] == ["Pneumonia"]
+
+
+def test_who_judges_an_encoder():
+    parse = build_parser().parse_args
+    assert _recipe(parse(["pretrain"])).sets == (JUDGE,)
+    assert _recipe(parse(["pretrain", "--target", "chestmnist"])).sets == ("kermany", "knee-osteoarthritis")
+    with pytest.raises(BadRequest, match="first set must be nih-chestxray14"):
+        _recipe(parse(["pretrain", "--sets", "ham10000"]))
+    card = {"seen": [JUDGE, "kermany"], "nih_test": {"images": 3}}
+    assert judged_on(card) == (JUDGE, {"images": 3})
+    assert judged_on({"seen": ["kermany"]}) is None
+    columns, names = columns_of(replace(small_part(), spec=DATASETS["kermany"], listing=of_classes([0, 1, 1])))
+    assert columns.tolist() == [[0], [1], [1]]
+    assert names == [DATASETS["kermany"].labels[1]]
+    columns, names = columns_of(replace(small_part(), spec=DATASETS["covid-radiography"], listing=of_classes([2, 0])))
+    assert columns.tolist() == [[0, 0, 1, 0], [1, 0, 0, 0]]
+    assert len(names) == 4
+
+
+def of_classes(labels):
+    ids = np.array([str(one) for one in range(len(labels))])
+    return Listing(ids, np.array(labels), ids, np.full(len(ids), ""), lambda _: b"", "classes")
 
 
 def distance(first, second):
