@@ -112,12 +112,10 @@ def build_parser() -> argparse.ArgumentParser:
     )
     _add_data(ablate)
     ablate.add_argument(
-        "--of",
-        type=_names,
-        required=True,
+        "--of", type=_names, required=True,
         help="joined by commas: augmentations, preprocessing steps, losses, ways to meet imbalance, settings with a "
         "value; such as horizontal-flip,clahe,class-weights,focal,depth=2",
-    )
+    )  # fmt: skip
     ablate.add_argument("--orders", type=_names, default=["each", "pairs", "all"], help="(default: each,pairs,all)")
     ablate.add_argument(
         "--models", type=_names, required=True, help="joined by commas; each is compared with the first"
@@ -258,6 +256,14 @@ def build_parser() -> argparse.ArgumentParser:
     shortcuts.add_argument("--size", type=_sizes, default=_sizes("50"), help="labelled images a class (default: 50)")
     shortcuts.add_argument("--seeds", type=_seeds, default=_seeds(DEFAULT_SEEDS), help=f"(default: {DEFAULT_SEEDS})")
     _add_training(shortcuts)
+
+    calibrate = commands.add_parser(
+        "calibrate", help="add the answers for conformal calibration that older runs lack; each is trained again for it"
+    )
+    _add_data(calibrate)
+    calibrate.add_argument("--models", type=_names, default=None, help="joined by commas (default: all)")
+    calibrate.add_argument("--strategies", type=_names, default=None, help="joined by commas (default: all)")
+    calibrate.set_defaults(allow_leaks=False, device="auto")
 
     results = commands.add_parser("results", help="every stored run of a data set")
     results.add_argument("--dataset", default="kermany")

@@ -23,6 +23,7 @@ from core.runtime import pick_device
 from trainer.ablations import ablate
 from trainer.answers import find_run, predict
 from trainer.bench import bench
+from trainer.calibrated import calibrate_runs
 from trainer.catalogue import catalogue
 from trainer.cells import strategies_of
 from trainer.curves import curve, run
@@ -154,6 +155,7 @@ COMMANDS: dict[str, Callable[[argparse.Namespace], int]] = {
     "data get": data_get,
     "report": report,
     "shortcuts": shortcuts,
+    "calibrate": calibrate_runs,
     "results": results,
     "weights list": weights_list,
     "weights get": weights_get,

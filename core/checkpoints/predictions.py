@@ -17,6 +17,8 @@ from core.metrics import METRICS, Scores, measure
 from core.metrics.calibration import probabilities_of
 from core.types import JudgedPart
 
+PARTS: tuple[JudgedPart, ...] = ("validation", "test", "calibration")
+
 
 @dataclass(frozen=True)
 class Predictions:
@@ -71,7 +73,7 @@ def read_predictions(folder: Path, part: JudgedPart = "test") -> Predictions:
         raise CorruptRun(f"{folder.name}/{PREDICTIONS_FILE} cannot be read ({error})") from None
 
 
-def stored_parts(folder: Path) -> tuple[str, ...]:
+def stored_parts(folder: Path) -> tuple[JudgedPart, ...]:
     """The parts of which a run stores predictions.
 
     Raises:
@@ -79,7 +81,7 @@ def stored_parts(folder: Path) -> tuple[str, ...]:
     """
     try:
         with np.load(folder / PREDICTIONS_FILE, allow_pickle=False) as file:
-            return tuple(name.removesuffix("_ids") for name in file.files if name.endswith("_ids"))
+            return tuple(part for part in PARTS if f"{part}_ids" in file.files)
     except (OSError, EOFError, ValueError, zipfile.BadZipFile) as error:
         raise CorruptRun(f"{folder.name}/{PREDICTIONS_FILE} cannot be read ({error})") from None
 

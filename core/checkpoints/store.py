@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from core.checkpoints.meta import PREDICTIONS_FILE, WEIGHTS_FILE, RunMeta, from_record
-from core.checkpoints.predictions import Predictions, completed, pack
+from core.checkpoints.predictions import Predictions, completed, pack, read_predictions, stored_parts
 from core.errors import CorruptRun
 from core.runtime import runs_folder
 from core.storage import sha256_of_file, sha256_unless_changed, write_atomically
@@ -98,6 +98,32 @@ def save_run(
         staging.chmod(0o755)
         _put(staging, folder)
         return folder
+    finally:
+        shutil.rmtree(staging, ignore_errors=True)
+
+
+def add_part(folder: Path, added: Predictions) -> None:
+    """Adds predictions on a part to a stored run; all else of it, its name too, stays as it is.
+
+    Raises:
+        CorruptRun: if the run cannot be read.
+        ValueError: if it stores this part already.
+    """
+    read_run(folder)
+    if added.part in stored_parts(folder):
+        raise ValueError(f"Expected a run without {added.part} predictions, but {folder.name} stores some.")
+    parts = {part: read_predictions(folder, part) for part in stored_parts(folder)}
+    staging = Path(tempfile.mkdtemp(dir=folder.parent, prefix=f".{folder.name}.", suffix=".partial"))
+    try:
+        shutil.copytree(folder, staging, dirs_exist_ok=True)
+        write_atomically(staging / PREDICTIONS_FILE, pack({**parts, added.part: added}))
+        record = json.loads((folder / RUN_FILE).read_text())
+        record["hashes"][PREDICTIONS_FILE] = sha256_of_file(staging / PREDICTIONS_FILE)
+        write_atomically(staging / RUN_FILE, (json.dumps(record, indent=1, sort_keys=True) + "\n").encode())
+        before = staging.with_name(f"{staging.name}.before")
+        os.replace(folder, before)
+        os.replace(staging, folder)
+        shutil.rmtree(before, ignore_errors=True)
     finally:
         shutil.rmtree(staging, ignore_errors=True)
 

@@ -1,0 +1,77 @@
+"""`calibrate`: what an older run lacks is added, and nothing else of it changes."""
+
+import json
+
+import numpy as np
+import pytest
+
+from core.checkpoints import add_part, open_store, read_predictions, read_run, stored_parts
+from core.checkpoints.predictions import pack
+from core.storage import sha256_of_file
+from trainer.cli import main
+
+ARGV = ["--dataset", "phantom"]
+
+
+def strip(folder, change=None):
+    """Makes a run as it was stored before there were calibration images."""
+    parts = {part: read_predictions(folder, part) for part in ("validation", "test")}
+    if change:
+        change(parts["test"].logits)
+    (folder / "predictions.npz").write_bytes(pack(parts))
+    record = json.loads((folder / "run.json").read_text())
+    record["hashes"]["predictions.npz"] = sha256_of_file(folder / "predictions.npz")
+    (folder / "run.json").write_text(json.dumps(record, indent=1, sort_keys=True) + "\n")
+
+
+@pytest.fixture
+def run_of(runs):
+    assert main(["run", *ARGV, "--model", "scratch-cnn", "--strategy", "scratch", "--size", "2"]) == 0
+    (folder,) = open_store(runs).runs
+    return folder
+
+
+def test_a_run_gets_what_it_lacks_and_keeps_all_else(run_of, capsys):
+    before = {path.name: path.read_bytes() for path in run_of.iterdir()}
+    meta, wanted = read_run(run_of), read_predictions(run_of, "calibration")
+    strip(run_of)
+    old = {part: read_predictions(run_of, part) for part in stored_parts(run_of)}
+    assert set(old) == {"validation", "test"}
+    capsys.readouterr()
+    assert main(["calibrate", *ARGV]) == 0
+    assert f"{meta.run}: added" in capsys.readouterr().out
+    assert read_run(run_of) == meta  # the hash of its predictions too
+    for part, one in old.items():
+        assert (read_predictions(run_of, part).logits == one.logits).all()
+    found = read_predictions(run_of, "calibration")
+    assert (found.ids == wanted.ids).all()
+    assert np.abs(found.logits - wanted.logits).max() < 1e-6
+    assert {path.name for path in run_of.parent.iterdir()} == {run_of.name}
+    assert {path.name for path in run_of.iterdir()} == set(before)
+    with pytest.raises(ValueError, match="stores some"):
+        add_part(run_of, found)
+    assert main(["calibrate", *ARGV]) == 0  # nothing is lacking any more
+    assert "added" not in capsys.readouterr().out
+
+
+def test_a_run_that_comes_out_otherwise_is_left_as_it_is(run_of, capsys):
+    def nudge(logits):
+        logits[3, 0] += 0.01
+
+    strip(run_of, nudge)
+    before = (run_of / "predictions.npz").read_bytes()
+    assert main(["calibrate", *ARGV]) == 1
+    assert "left as it is: Trained again, a test logit moved by 0.0100" in capsys.readouterr().out
+    assert (run_of / "predictions.npz").read_bytes() == before
+    assert main(["calibrate", *ARGV, "--models", "imagenet-efficientnet-lite0"]) == 0  # none of these
+
+
+def test_a_run_of_other_settings_is_not_made_again(run_of, capsys):
+    strip(run_of)
+    record = json.loads((run_of / "run.json").read_text())
+    other = run_of.with_name("scratch-cnn-scratch-n2-s0-00000000")
+    run_of.rename(other)
+    (other / "run.json").write_text(json.dumps({**record, "run": other.name}))
+    assert main(["calibrate", *ARGV]) == 1
+    assert "make another run" in capsys.readouterr().out
+    assert stored_parts(other) == ("validation", "test")

@@ -1,0 +1,76 @@
+"""The command `calibrate`: gives runs that were stored without them the answers for conformal calibration.
+
+A run keeps no state from which it could answer anew as it did (heads of most seeds are not kept), so it is trained
+again, and its test answers must come out as they are stored. Nothing else of the run changes: not its name, not a
+number.
+"""
+
+from __future__ import annotations
+
+import argparse
+import tempfile
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from core.checkpoints import RunMeta, add_part, open_store, read_predictions, stored_parts
+from core.data.dataset import Dataset
+from core.errors import BadRequest, LowshotError
+from core.runtime import pick_device
+from trainer import sweep
+from trainer.cells import prepare
+from trainer.config import Cell
+from trainer.curves import bank_of, dataset_of
+from trainer.progress import bar, say
+
+SAME = 1e-4  # of a logit; another processor rounds otherwise
+PART = "calibration"
+
+
+def calibrate_runs(arguments: argparse.Namespace) -> int:
+    """`calibrate`: 1 if a run could not be made again."""
+    dataset, store = dataset_of(arguments), open_store()
+    lacking = [
+        (folder, meta)
+        for folder, meta in store.runs.items()
+        if meta.dataset == dataset.spec.name
+        and meta.model in (arguments.models or (meta.model,))
+        and meta.strategy in (arguments.strategies or (meta.strategy,))
+        and not meta.variant
+        and not meta.leaks
+        and PART not in stored_parts(folder)
+    ]
+    device, refused = pick_device(arguments.device), 0
+    with bar("calibrate", "run") as show:
+        for place, (folder, meta) in enumerate(lacking):
+            show(place, len(lacking))
+            try:
+                _add(folder, meta, dataset, device)
+                print(f"{meta.run}: added", flush=True)
+            except LowshotError as error:
+                refused += 1
+                print(f"{meta.run}: left as it is: {error}", flush=True)
+        show(len(lacking), len(lacking))
+    say(f"{len(lacking) - refused} of {len(lacking)} runs without calibration images have them now.")
+    return int(refused > 0)
+
+
+def _add(folder: Path, meta: RunMeta, dataset: Dataset, device: torch.device) -> None:
+    """Trains a run again, compares, and adds what it answers for the validation part.
+
+    Raises:
+        BadRequest: if the run cannot be asked for again, or its test answers come out otherwise.
+    """
+    prepared = prepare(Cell(meta.dataset, meta.model, meta.strategy, meta.train_size, meta.seed), dataset)
+    if prepared.meta.run != meta.run:
+        raise BadRequest(f"The images, settings or weights that are here now make another run, {prepared.meta.run}.")
+    with tempfile.TemporaryDirectory() as aside, bar(meta.run, "step") as show:
+        again = sweep.run_cell(prepared, dataset, bank_of(prepared, dataset), "none", device, Path(aside), show)
+        stored, anew = (read_predictions(one) for one in (folder, again))
+        if not np.array_equal(stored.ids, anew.ids):
+            raise BadRequest("Trained again it was judged on other test images.")
+        moved = float(np.abs(stored.logits - anew.logits).max())
+        if not moved <= SAME:
+            raise BadRequest(f"Trained again, a test logit moved by {moved:.6f}; at most {SAME} is taken for the same.")
+        add_part(folder, read_predictions(again, PART))
