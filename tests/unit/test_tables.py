@@ -1,3 +1,4 @@
+import re
 from dataclasses import replace
 from pathlib import Path
 
@@ -59,6 +60,15 @@ def test_tables_of_documents_are_up_to_date(document, monkeypatch, tmp_path):
         copy.write_text(document.read_text().replace("| 0.9", "| 1.9", 1))
         assert write_tables(copy, store)
         assert copy.read_text() == document.read_text()
+
+
+@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.name)
+def test_no_figure_of_a_result_is_typed_into_prose(document):
+    """Figures stand in blocks that `make results` fills; commands in code may hold numbers."""
+    text = re.sub(
+        r"<!-- results: .*?<!-- end of results -->|```.*?```|`[^`]*`", "", document.read_text(), flags=re.DOTALL
+    )
+    assert re.findall(r"(?<![\d.])[01]\.\d{3}(?![\d.])|AUROC of \S*\d", text) == []
 
 
 def test_the_readme_has_a_table():
