@@ -80,7 +80,7 @@ def gather(target: str, names: tuple[str, ...], left_out: tuple[str, ...], size:
         for guard, guard_bank in guards.items():
             removed[guard] = _drop(keep, np.unique(find_copies(small, guard_bank).first))
         if name == names[0]:
-            held_out = _held_out(listing, small)
+            held_out = {part: rows[keep[rows]] for part, rows in _held_out(listing, small).items()}
         else:
             held_out = {part: np.array([], int) for part in _HELD_OUT}
             for part in parts[: len(names)]:

@@ -2,14 +2,16 @@
 
 import json
 import shutil
+from dataclasses import replace
 
+import numpy as np
 import pytest
 
 from core.data.images import encode_png
 from core.data.phantom_more import make_phantom_of_findings
 from core.ui.words import LEAK_MARK
 from tests.app.test_pages import open_page, texts, upload
-from tests.made import STRONG, make_run
+from tests.made import STRONG, WEAK, make_run
 
 
 def test_diagnose_answers_for_the_most_telling_finding_or_the_one_asked_for(findings_runs, monkeypatch):
@@ -33,6 +35,20 @@ def test_compare_judges_all_findings_or_one(findings_runs, monkeypatch):
     assert app.dataframe[0].value["AUROC"][0] != mean
     app.segmented_control(key="compare_interval").set_value("images").run()
     assert not app.exception
+
+
+def test_a_finding_that_cannot_be_judged_is_said_and_breaks_no_page(tmp_path, monkeypatch):
+    def forget(held_out, test):
+        return held_out, replace(test, labels=np.where(np.arange(2) == 1, np.nan, test.labels))
+
+    for seed in (0, 1):
+        for kind in (WEAK, STRONG):
+            make_run(tmp_path, kind, 20, seed, 2.0, task="multilabel", change=forget)
+    for page, key in (("compare", "compare_finding_phantom"), ("learning_curves", "curves_finding_phantom")):
+        app = open_page(page, tmp_path, monkeypatch)
+        app.selectbox(key=key).set_value(1).run()
+        assert not app.exception
+        assert "y cannot be judged" in texts(app)
 
 
 @pytest.mark.parametrize("name", ["learning_curves", "compare"])

@@ -1,5 +1,7 @@
 """Tasks of several findings with unknown labels, from the subset to the answer."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -12,15 +14,20 @@ from core.data import DATASETS
 from core.data.dataset import load_dataset
 from core.data.phantom_more import findings_of, make_phantom_of_findings
 from core.data.splits import nested_subset, strata_of
+from core.draws import drawn_run
+from core.errors import BadRequest
 from core.metrics import Scores, bootstrap, measure
 from core.metrics.calibration import fit_temperature, negative_log_likelihood, probabilities_of
 from core.metrics.thresholds import fit_threshold, fit_thresholds
 from core.predictor import Predictor
 from core.results import estimate
+from tests.made import STRONG, make_run
 from tests.unit.test_training import CPU
 from trainer.cells import prepare
 from trainer.config import Cell
 from trainer.folds import inner_folds
+from trainer.report import Asked, report_on
+from trainer.report_text import as_markdown
 from trainer.sweep import run_cell
 
 RANDOM = np.random.default_rng(5)
@@ -76,6 +83,48 @@ def test_a_finding_that_nobody_has_is_left_out_of_the_mean():
     assert scores.judged() == [0, 1, 2]
     before = measure(Scores(PROBABILITIES, MASKED, thresholds=THRESHOLDS))
     assert measure(scores) == pytest.approx(before)
+
+
+def test_a_finding_that_few_test_images_show_is_learnt_but_not_judged():
+    plain = load_dataset(DATASETS["phantom-multilabel"])
+    shown = (plain.listing.labels[plain.parts.test] > 0.5).sum(axis=0)
+    few = int(shown.argmin())
+    some = load_dataset(replace(DATASETS["phantom-multilabel"], least_positives=int(shown[few]) + 1))
+    assert (some.split_hash, some.fingerprint) == (plain.split_hash, plain.fingerprint)
+    assert np.isnan(some.listing.labels[some.parts.test, few]).all()
+    rest = np.setdiff1d(np.arange(len(some.listing)), some.parts.test)
+    assert np.array_equal(some.listing.labels[rest], plain.listing.labels[rest], equal_nan=True)
+    others = [k for k in range(len(shown)) if k != few and shown[k] > shown[few]]
+    assert np.array_equal(some.listing.labels[:, others], plain.listing.labels[:, others], equal_nan=True)
+    assert f"{some.labels[few]} ({shown[few]})" in some.parts.notes[-1]
+    every = load_dataset(replace(DATASETS["phantom-multilabel"], least_positives=int(shown[few])))
+    assert every.parts.notes == plain.parts.notes
+
+
+def test_nih_asks_for_a_hundred_positives_of_patients_outside_training():
+    spec = DATASETS["nih-chestxray14"]
+    assert (spec.least_positives, spec.test_share, spec.group_key) == (100, 2, "patient")
+
+
+def test_what_is_not_judged_is_refused_alone_and_left_out_of_the_mean(runs):
+    def forget(held_out, test):
+        return held_out, replace(test, labels=np.where(np.arange(2) == 1, np.nan, test.labels))
+
+    for seed in (0, 1):
+        make_run(runs, STRONG, 20, seed, 2.0, task="multilabel", change=forget)
+    store = open_store(runs)
+    folder, meta = next(iter(store.runs.items()))
+    assert meta.metrics["auroc"] == pytest.approx(drawn_run(folder, meta, 0).values["auroc"][0])
+    with pytest.raises(BadRequest, match="y cannot be judged"):
+        drawn_run(folder, meta, 1)
+    with pytest.raises(BadRequest, match="y cannot be judged"):
+        report_on(store, Asked("phantom", (20,), target="y"))
+    content = report_on(store, Asked("phantom", (20,)))
+    assert content["by_class"][0]["classes"]["auroc"][1]["value"] is None
+    assert content["by_class"][0]["macro_auroc"] == pytest.approx(
+        content["by_class"][0]["classes"]["auroc"][0]["value"]
+    )
+    assert "–" in as_markdown(content)
 
 
 def test_intervals_hold_the_value_and_findings_have_their_own():
