@@ -83,7 +83,7 @@ def shortcuts_of(store: Store, dataset: str, split: str | None = None) -> list[S
     for step in STEPS:
         rows = [runs for runs in series.values() if runs[0][1].preparation == step]
         if rows:
-            found.append(_of(step, _largest(rows[0]), series.values()))
+            found.append(_of(step, _largest(rows[0]), list(series.values())))
     return found
 
 

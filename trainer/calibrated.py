@@ -18,6 +18,7 @@ from core.checkpoints import RunMeta, add_part, open_store, read_predictions, st
 from core.data.dataset import Dataset
 from core.errors import BadRequest, LowshotError
 from core.runtime import pick_device
+from core.types import JudgedPart
 from trainer import sweep
 from trainer.cells import prepare
 from trainer.config import Cell
@@ -25,7 +26,7 @@ from trainer.curves import bank_of, dataset_of
 from trainer.progress import bar, say
 
 SAME = 1e-4  # of a logit; another processor rounds otherwise
-PART = "calibration"
+PART: JudgedPart = "calibration"
 
 
 def calibrate_runs(arguments: argparse.Namespace) -> int:

@@ -10,6 +10,7 @@ import json
 import os
 import shutil
 import tempfile
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -52,7 +53,7 @@ def judge_key(dataset: str) -> str:
     return "nih" if dataset == JUDGE else dataset
 
 
-def judged_on(card: dict[str, Any]) -> tuple[str, dict[str, Any]] | None:
+def judged_on(card: Mapping[str, Any]) -> tuple[str, dict[str, Any]] | None:
     """On whose held-out patients an encoder was judged, and the figures; None where its card has none."""
     for dataset in card["seen"]:
         if found := card.get(f"{judge_key(dataset)}_test"):

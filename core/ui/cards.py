@@ -172,7 +172,7 @@ def encoder(card: Mapping[str, Any]) -> None:
         facts({name.replace("_", " ").capitalize(): _plain(value) for name, value in recipe.items()})
 
 
-def _judged(card: dict[str, Any]) -> None:
+def _judged(card: Mapping[str, Any]) -> None:
     rows = []
     judge, test = judged_on(card) or ("", {})
     title = "NIH" if judge == JUDGE else judge
