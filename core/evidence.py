@@ -29,6 +29,7 @@ from core.results import Run, check_comparable, drawn_runs, estimate
 from core.types import JudgedPart
 
 Key = TypeVar("Key")
+_BLOCK = 160_000
 
 
 @dataclass(frozen=True)
@@ -84,7 +85,10 @@ def by_class(runs: Sequence[Run], name: str) -> list[Estimate]:
     check_comparable([meta for _, meta in runs])
     tests = [judged(run) for run in runs]
     weights = weights_for(tests[0].scores.labels, tests[0].groups)
-    found = np.mean([METRICS[name].by_class(one.scores, weights) for one in tests], axis=0)  # (C, B + 1)
+    step = max(1, _BLOCK // max(1, weights.shape[1]))  # of many images a whole table of draws would fill the memory
+    blocks = [weights[at : at + step] for at in range(0, len(weights), step)]
+    each = [[METRICS[name].by_class(one.scores, block) for block in blocks] for one in tests]
+    found = np.mean([np.concatenate(one, axis=1) for one in each], axis=0)  # (C, B + 1)
     return [interval(row, len(tests[0].ids), METRICS[name]) for row in found]
 
 
