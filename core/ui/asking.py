@@ -21,6 +21,7 @@ from PIL import Image
 from core.cases import Answer, Case, ClassSet, SeedInterval, pixels_hash
 from core.cases.doubt import LEVEL, class_set
 from core.cases.seeds import from_answers, from_lookup, siblings
+from core.cases.verdict import Stages, Verdict, verdict
 from core.checkpoints import RunMeta, Store
 from core.data.images import decode
 from core.data.uploads import Upload
@@ -49,6 +50,7 @@ class Asked:
         explainer: name of the explainer.
         target: class to explain; None for the one that tells most.
         keeper: the input gate; None where there is none.
+        stages: who screens and who says which; None where the task has no stages.
     """
 
     store: Store
@@ -59,6 +61,7 @@ class Asked:
     explainer: str
     target: int | None
     keeper: Gatekeeper | None
+    stages: Stages | None = None
 
 
 @dataclass(frozen=True)
@@ -166,7 +169,20 @@ def case_of(asked: Asked, item: Item, picture: Picture, overridden: bool, explai
     if refused and not overridden:
         return case
     answers = {family: _answer(asked, item, picture, run, explained) for family, run in asked.chosen.items()}
-    return replace(case, overridden=refused, answers=answers, overlaps=_overlaps(answers) if explained else {})
+    return replace(
+        case, overridden=refused, answers=answers, verdict=_verdict(asked, answers),
+        overlaps=_overlaps(answers) if explained else {},
+    )  # fmt: skip
+
+
+def _verdict(asked: Asked, answers: Mapping[str, Answer]) -> Verdict | None:
+    """Both stages' verdict, where both could answer."""
+    if asked.stages is None:
+        return None
+    first, second = answers[asked.stages.screen], answers[asked.stages.confirmer]
+    if first.prediction is None or second.prediction is None:
+        return None
+    return verdict(asked.stages, second.meta, first.prediction, second.prediction)
 
 
 def _admission(asked: Asked, item: Item, picture: Picture) -> Admission | None:

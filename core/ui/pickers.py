@@ -101,7 +101,7 @@ def pick_finding(of: RunMeta, page: str) -> int | None:
         return None
     return st.selectbox(
         "Finding", [None, *range(len(of.labels))], key=f"{page}_finding_{of.dataset}",
-        format_func=lambda k: "Mean over all that can be judged" if k is None else of.labels[k],
+        format_func=lambda k: "Mean over all that can be judged" if k is None else of.titles[k],
     )  # fmt: skip
 
 

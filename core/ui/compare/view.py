@@ -40,7 +40,7 @@ class View:
     @property
     def labels(self) -> tuple[str, ...]:
         """Classes of the task as it is judged."""
-        return self.first.labels if self.finding is None else ("Absent", "Present")
+        return self.first.titles if self.finding is None else ("Absent", "Present")
 
     @property
     def file(self) -> str:
@@ -65,6 +65,6 @@ class View:
             return self.finding
         chosen: int = st.selectbox(
             "Class to judge against the rest", range(len(self.first.labels)), key=f"{page}_class_{self.dataset}",
-            format_func=self.first.labels.__getitem__,
+            format_func=self.first.titles.__getitem__,
         )  # fmt: skip
         return chosen
