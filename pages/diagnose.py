@@ -137,7 +137,7 @@ if not images:
     st.stop()
 
 try:
-    keeper = cached.gatekeeper(task)
+    keeper = cached.gatekeeper(task, (meta for _, meta in chosen.values()))
 except (CorruptRun, WeightsUnavailable) as error:
     keeper = None
     st.error(f"Pictures are not checked before they are answered: {words.escape(str(error))}")
