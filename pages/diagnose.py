@@ -15,7 +15,7 @@ from core.models import FAMILY_TITLES
 from core.results import Run
 from core.serving import SERVED_FAMILIES, candidates
 from core.ui import cached, cached_evidence, charts, frame, words
-from core.ui.asking import Asked, Picture, case_of, digest_of, forget_others, item_of
+from core.ui.asking import Asked, Picture, case_of, forget_others, item_of
 from core.ui.batch import ask_all, show_table
 from core.ui.cases import legend, override, override_key, scales_of, show_case
 from core.ui.uploaded import taken_apart
@@ -131,7 +131,7 @@ if example:
             "the page works, nothing else.",
             icon=":material/science:",
         )
-forget_others({digest_of(upload) for upload in images})
+forget_others({upload.digest for upload in images})
 if not images:
     st.caption("Images are held in memory only and never stored.")
     st.stop()

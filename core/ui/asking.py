@@ -31,7 +31,6 @@ from core.explain.quality import faithfulness, top_overlap
 from core.gate import Admission, Gatekeeper
 from core.predictor import Prediction, Predictor
 from core.results import Run
-from core.storage import sha256_of
 from core.ui import cached, cached_evidence
 
 SHOWN_SIDE = 512
@@ -124,14 +123,9 @@ def forget_others(digests: set[str]) -> None:
     st.session_state[_KEPT] = {key: value for key, value in _kept().items() if key[1] in digests}
 
 
-def digest_of(upload: Upload) -> str:
-    """What an upload is kept under."""
-    return sha256_of([upload.content, upload.problem])
-
-
 def item_of(picture: Picture) -> Item:
     """An upload decoded once a visit; later only its small copy is looked at."""
-    key = ("item", digest := digest_of(picture.upload))
+    key = ("item", digest := picture.upload.digest)
     if key not in _kept():
         _kept()[key] = _decoded(picture, digest)
     return replace(_kept()[key], name=picture.upload.name)

@@ -93,7 +93,9 @@ def _family(asked: Asked, answer: Answer, shown: Image.Image, opacity: float, sc
         st.error(escape(answer.problem))
         return
     about = escape(inside(meta.titles[prediction.target]))
-    st.metric(f"Probability of {about}", percent(prediction.probabilities[prediction.target]))
+    title = f"Probability of {about}"
+    st.markdown(title)  # the metric's own label is cut where it does not fit its line
+    st.metric(title, percent(prediction.probabilities[prediction.target]), label_visibility="collapsed")
     threshold = threshold_of(meta, prediction.target)
     at = f" ({about} from {percent(threshold)} upwards)" if threshold is not None else ""
     st.write(f"Decision: **{escape(decision(meta, prediction))}**{at}")
