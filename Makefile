@@ -1,9 +1,10 @@
-# `make app` starts Lowshot, `make test` checks it, `make setup` only builds the environment.
+# `make app` starts Lowshot, `make test` checks it, `make setup` only builds the environment, `make screenshots` takes the
+# README's pictures anew, `make load` lets 20 visitors use the app for two minutes.
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: app setup test lint results
+.PHONY: app setup test lint results screenshots load
 .DELETE_ON_ERROR:
 
 app: setup
@@ -31,6 +32,13 @@ results: setup
 	for document in README.md $(wildcard docs/*.md); do \
 		$(BIN)/python -m trainer results --write $$document || exit 1; \
 	done
+
+screenshots: $(VENV)/.installed-dev
+	$(BIN)/python -m tests.browser.server docs
+
+load: $(VENV)/.installed-dev
+	$(BIN)/python -m tests.load.load
+	$(BIN)/python -m tests.load.load --alone
 
 test: lint
 	$(BIN)/python -m pytest

@@ -228,7 +228,7 @@ def conformal(run: Run, level: float, target: int | None = None) -> tuple[Confor
         check_served_once(fitted_on.groups, others)
     elif part == "calibration":
         raise LeakFound("This run was made with leaks allowed; its calibration patients may serve elsewhere too.")
-    labels = run[1].labels
+    labels = run[1].titles
     if target is not None and run[1].positive is None:
         labels = (f"not {labels[target]}", labels[target])
     fitted = calibrate(fitted_on.scores, fitted_on.groups, level, labels=labels)

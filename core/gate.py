@@ -12,7 +12,7 @@ import io
 import threading
 import zipfile
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 
@@ -45,7 +45,7 @@ class Gate:
         threshold: distance above which a picture is unlike them.
         colour: share of training images that are in colour.
         images: how many were used.
-        fingerprint: of the data set.
+        fingerprint: of the data set, as in the record of every run that learnt from it.
         margin: a turned picture whose distance is below this share of the picture's own shows how it should be.
     """
 
@@ -174,6 +174,27 @@ class Gatekeeper:
     def _embed(self, images: list[Image.Image]) -> np.ndarray:
         with self._lock:
             return embed(self._model, self._image, images)
+
+
+def open_gate(folder: Path, fingerprints: Collection[str]) -> Gatekeeper | None:
+    """The gate beside a data set's runs, ready to judge pictures; None where none was made.
+
+    Args:
+        folder: of the data set's runs.
+        fingerprints: of the images that the runs learnt from which are to answer.
+    Raises:
+        CorruptRun: if it is damaged, or was made from other images than the runs learnt from.
+        WeightsUnavailable: if its encoder cannot be had here.
+    """
+    gate = read_gate(folder)
+    if gate is None:
+        return None
+    if set(fingerprints) - {gate.fingerprint}:
+        raise CorruptRun(
+            f"The input gate of {folder.name} was made from other images than the networks learnt from. Make it anew: "
+            f"python -m trainer gate --dataset {folder.name}"
+        )
+    return Gatekeeper(gate)
 
 
 def embed(model: Classifier, spec: ImageSpec, images: list[Image.Image]) -> np.ndarray:

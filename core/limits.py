@@ -21,7 +21,8 @@ class Limits:
         entries: of one archive, folders and other files included.
         directory_bytes: of an archive's table of contents, read before anything else.
         unpacked_bytes: of all members of one archive together.
-        total_bytes: of all images that are held at once.
+        held_unpacked_bytes: of all members of archives that one visit holds at once, beside the archives themselves.
+        total_bytes: of all images that are looked at in one visit; loose ones are held by the server as they came.
         ratio: of a member's bytes unpacked to packed.
     """
 
@@ -33,7 +34,8 @@ class Limits:
     images: int = 50
     entries: int = 200
     directory_bytes: int = 256 * 1024
-    unpacked_bytes: int = 256 * MIB
+    unpacked_bytes: int = 128 * MIB
+    held_unpacked_bytes: int = 128 * MIB
     total_bytes: int = 512 * MIB
     ratio: int = 200
 

@@ -15,7 +15,7 @@ from core.evidence import Judged, judged
 from core.metrics import Scores, measure
 from core.metrics.intervals import DRAWS
 from core.metrics.operating import at_thresholds
-from core.metrics.thresholds import Aim, fit_operating_point
+from core.metrics.thresholds import Aim, OperatingPoint, fit_operating_point
 from core.metrics.two_stage import TwoStage, two_stage
 from core.results import Run, Series, check_comparable, runs_by_series
 
@@ -52,9 +52,7 @@ def joint(
     _check_one_set([*first, *second, *alone])
     for name in {meta.dataset for _, meta in (*first, *second, *alone)}:
         check_comparable([meta for _, meta in (*first, *second, *alone) if meta.dataset == name])
-    points = [
-        fit_operating_point(_suspicious(judged(run, "validation").scores, suspicious), aim).threshold for run in first
-    ]
+    points = [screen_point(run, suspicious, aim).threshold for run in first]
     answers = [judged(run) for run in second]
     order = {name: place for place, name in enumerate(answers[0].ids.tolist())}
     return two_stage(
@@ -65,6 +63,17 @@ def joint(
         answers[0].groups,
         draws,
     )
+
+
+def screen_point(run: Run, suspicious: tuple[int, ...], aim: Aim) -> OperatingPoint:
+    """A screen's threshold, fitted on its held-out images.
+
+    Args:
+        run: binary, or of several classes whose suspicious ones are taken together.
+        suspicious: those classes.
+        aim: what the threshold is for.
+    """
+    return fit_operating_point(_suspicious(judged(run, "validation").scores, suspicious), aim)
 
 
 def offered(store: Store, of: RunMeta) -> tuple[dict[str, dict[Series, list[Run]]], dict[str, dict[Series, list[Run]]]]:

@@ -19,7 +19,7 @@ from core.data.overview import (
     words_for,
 )
 from core.data.previews import Preview, as_picture, augmented, pixels_of, prepared
-from core.data.specs import find_dataset, how_to_get, is_present, labels_of
+from core.data.specs import class_titles, find_dataset, how_to_get, is_present, labels_of
 from core.data.volumes import flattened
 from core.errors import LowshotError, UnreadableImage
 from core.shortcuts import shortcuts_of
@@ -54,7 +54,7 @@ try:
 except LowshotError as error:
     st.error(words.escape(str(error)))
     st.stop()
-labels = labels_of(spec, listing)
+labels = class_titles(name, labels_of(spec, listing))
 if spec.synthetic:
     st.warning("This data set is synthetic: its images are drawn by the program.", icon=":material/science:")
 for caveat in spec.caveats:

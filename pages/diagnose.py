@@ -2,17 +2,20 @@
 
 import streamlit as st
 
-from core.checkpoints import RunMeta
+from core.cases.seeds import siblings
+from core.cases.verdict import Stages, suspicious_of
+from core.checkpoints import RunMeta, Store
 from core.data.images import KINDS, encode_png
 from core.data.phantom import phantom_at
 from core.data.uploads import Upload
-from core.errors import CorruptRun, WeightsUnavailable
+from core.errors import CorruptRun, LowshotError, WeightsUnavailable
 from core.explain import EXPLAINERS
 from core.limits import LIMITS, MIB
 from core.models import FAMILY_TITLES
+from core.results import Run
 from core.serving import SERVED_FAMILIES, candidates
-from core.ui import cached, charts, frame, words
-from core.ui.asking import Asked, Picture, case_of, digest_of, forget_others, item_of
+from core.ui import cached, cached_evidence, charts, frame, words
+from core.ui.asking import Asked, Picture, case_of, forget_others, item_of
 from core.ui.batch import ask_all, show_table
 from core.ui.cases import legend, override, override_key, scales_of, show_case
 from core.ui.uploaded import taken_apart
@@ -48,6 +51,23 @@ def run_title(meta: RunMeta) -> str:
     return f"{series} · {size} per class · seed {meta.seed}{leaks} · {meta.run[-8:]}"
 
 
+def chosen_stages(store: Store, chosen: dict[str, Run]) -> Stages | None:
+    """Asks how sensitive the screen is to be, where the task has one, and picks both stages."""
+    if not suspicious_of(next(iter(chosen.values()))[1]):
+        return None
+    sensitivity = st.slider(
+        "Sensitivity wanted of the screen (two stages)", 0.8, 0.99, 0.95, 0.01, format="percent",
+        key="diagnose_sensitivity", help="The screen and the second stage are chosen among these networks by images "
+        "held out inside their subsets; the screen's threshold is fitted there too.",
+    )  # fmt: skip
+    try:
+        series = {family: [run, *siblings(store, run[1])] for family, run in chosen.items()}
+        return cached_evidence.chosen_stages(series, sensitivity)
+    except LowshotError as error:
+        st.caption(f"No two-stage verdict: {words.escape(str(error))}")
+        return None
+
+
 linked = st.query_params.get("task", "")
 task = st.selectbox(
     "Task",
@@ -80,7 +100,7 @@ with st.expander("Which networks answer, and how heatmaps are drawn", icon=":mat
         help="Occlusion and integrated gradients take seconds an image and network.",
     )  # fmt: skip
     opacity = right.slider("Heatmap opacity", 0.0, 1.0, 0.6, 0.05, key="diagnose_opacity")
-    classes = next(iter(chosen.values()))[1].labels
+    classes = next(iter(chosen.values()))[1].titles
     about = st.selectbox(
         "Class to explain",
         [None, *range(len(classes))],
@@ -88,6 +108,7 @@ with st.expander("Which networks answer, and how heatmaps are drawn", icon=":mat
         key=f"diagnose_{task}_target",
         help="Of two classes the positive one; of more the likeliest; of findings the highest above its threshold.",
     )
+    stages = chosen_stages(store, chosen)
 if missing := [FAMILY_TITLES[family] for family in SERVED_FAMILIES if family not in chosen]:
     st.caption(f"No run with weights is stored for: {', '.join(missing)}.")
 
@@ -110,13 +131,13 @@ if example:
             "the page works, nothing else.",
             icon=":material/science:",
         )
-forget_others({digest_of(upload) for upload in images})
+forget_others({upload.digest for upload in images})
 if not images:
     st.caption("Images are held in memory only and never stored.")
     st.stop()
 
 try:
-    keeper = cached.gatekeeper(task)
+    keeper = cached.gatekeeper(task, (meta for _, meta in chosen.values()))
 except (CorruptRun, WeightsUnavailable) as error:
     keeper = None
     st.error(f"Pictures are not checked before they are answered: {words.escape(str(error))}")
@@ -125,7 +146,7 @@ if keeper is None:
         "No input gate was made for this task: any picture is answered, whatever it shows. Make one: "
         f"`.venv/bin/python -m trainer gate --dataset {task}`"
     )
-asked = Asked(store, task, titles[task], synthetic, chosen, explainer, about, keeper)
+asked = Asked(store, task, titles[task], synthetic, chosen, explainer, about, keeper, stages)
 pictures = [Picture(upload) for upload in images]
 items = [(item_of(picture), picture) for picture in pictures]
 readable = [(item, picture) for item, picture in items if not item.problem]

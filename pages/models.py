@@ -40,7 +40,7 @@ def runs() -> None:
     if meta.multilabel:
         finding = st.selectbox(
             "Finding", [None, *range(len(meta.labels))], key=f"models_finding_{dataset}",
-            format_func=lambda index: "All findings, mean" if index is None else meta.labels[index],
+            format_func=lambda index: "All findings, mean" if index is None else meta.titles[index],
         )  # fmt: skip
     try:
         scores = cached_evidence.judged((folder, meta)).scores

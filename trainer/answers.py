@@ -15,10 +15,12 @@ from core.checkpoints import RunMeta, open_store
 from core.data.images import decode
 from core.errors import BadRequest, CorruptRun, UnknownName, UnreadableImage, WeightsUnavailable
 from core.explain.overlay import overlay
+from core.gate import Admission, Gatekeeper, open_gate
 from core.predictor import Prediction, Predictor
 from core.runtime import pick_device
 from core.serving import served_runs
 from core.storage import sha256_of
+from trainer.progress import say
 
 OPACITY = 0.6
 
@@ -44,12 +46,13 @@ def find_run(name: str) -> tuple[Path, RunMeta]:
 
 
 def predict(arguments: argparse.Namespace) -> int:
-    """`predict`: 1 only if no image could be read."""
+    """`predict`: 1 only if no image was answered. What the input gate refuses is not, unless asked for all the same."""
     device = pick_device(arguments.device)
-    named = [find_run(arguments.run)] if arguments.run else []
-    predictors = _ready(named or list(served_runs(open_store(), arguments.dataset).values()), device)
+    chosen = [find_run(arguments.run)] if arguments.run else list(served_runs(open_store(), arguments.dataset).values())
+    predictors = _ready(chosen, device)
     if not predictors:
         raise BadRequest(f"No run with weights answers for {arguments.dataset}; train one with curve first.")
+    keeper = _keeper(chosen, arguments.despite_gate)
     answered = 0
     for path in arguments.images:
         try:
@@ -57,19 +60,49 @@ def predict(arguments: argparse.Namespace) -> int:
             image = decode(content)
         except (UnreadableImage, OSError) as error:
             why = str(error) if isinstance(error, UnreadableImage) else "The file cannot be opened."
-            print(json.dumps({"image": str(path), "error": why}) if arguments.json else f"{path}: {why}", flush=True)
+            _say(arguments, {"image": str(path), "error": why}, f"{path}: {why}")
+            continue
+        admission = keeper(image) if keeper else None
+        if admission and not admission.admitted and not arguments.despite_gate:
+            reasons = " ".join(admission.reasons)
+            _say(arguments, {"image": str(path), "refused": reasons}, f"{path}: refused by the input gate: {reasons}")
             continue
         answered += 1
         for predictor in predictors:
             prediction = predictor([image], "grad-cam" if arguments.cam else None)[0]
-            row = _row(path, predictor.meta, prediction)
+            row = _row(path, predictor.meta, prediction, admission)
             if arguments.cam:
                 row |= _write_overlay(arguments.cam, path, content, predictor.meta, image, prediction)
             said = f"{path}: {row['model']}: {row['label']} {row['probability']:.3f}, decided {row['decision']}"
             said += f"  [{meta.variant}]" if (meta := predictor.meta).variant else ""
             said += f"  (LEAKS ALLOWED in training: {meta.leaks} images)" if meta.leaks else ""
-            print(json.dumps(row) if arguments.json else said, flush=True)
+            said += "  (REFUSED by the input gate)" if admission and not admission.admitted else ""
+            _say(arguments, row, said)
     return 0 if answered else 1
+
+
+def _say(arguments: argparse.Namespace, row: dict[str, Any], said: str) -> None:
+    print(json.dumps(row) if arguments.json else said, flush=True)
+
+
+def _keeper(chosen: list[tuple[Path, RunMeta]], despite: bool) -> Gatekeeper | None:
+    """The gate beside the runs that are asked, which are of one data set; None where none was made.
+
+    Raises:
+        CorruptRun: if it is damaged, or made from other images than the runs, and answers do not go past it anyhow.
+        WeightsUnavailable: likewise, if its encoder cannot be had.
+    """
+    folder = chosen[0][0].parent
+    try:
+        keeper = open_gate(folder, {meta.fingerprint for _, meta in chosen})
+    except (CorruptRun, WeightsUnavailable) as error:
+        if not despite:
+            raise
+        say(f"pictures are not checked: {error}")
+        return None
+    if keeper is None:
+        say(f"no input gate was made for {folder.name}: any picture is answered, whatever it shows")
+    return keeper
 
 
 def _ready(chosen: list[tuple[Path, RunMeta]], device: torch.device) -> list[Predictor]:
@@ -82,7 +115,7 @@ def _ready(chosen: list[tuple[Path, RunMeta]], device: torch.device) -> list[Pre
     return found
 
 
-def _row(path: Path, meta: RunMeta, prediction: Prediction) -> dict[str, Any]:
+def _row(path: Path, meta: RunMeta, prediction: Prediction, admission: Admission | None) -> dict[str, Any]:
     shown = prediction.target
     threshold = meta.thresholds[shown] if meta.multilabel else meta.threshold if meta.positive is not None else None
     return {
@@ -96,6 +129,7 @@ def _row(path: Path, meta: RunMeta, prediction: Prediction) -> dict[str, Any]:
         "run": meta.run,
         "variant": meta.variant,
         "leaks": meta.leaks,
+        "gate": None if admission is None else "admitted" if admission.admitted else "refused",
     }
 
 

@@ -177,6 +177,9 @@ def build_parser() -> argparse.ArgumentParser:
     which.add_argument("--dataset", default="kermany", help="task; the best stored run of each family answers")
     which.add_argument("--run", help="one stored run")
     predict.add_argument("--cam", type=Path, metavar="FOLDER", help="write Grad-CAM overlays there")
+    predict.add_argument(
+        "--despite-gate", action="store_true", help="answer pictures that the input gate refuses, too, and say so"
+    )
     predict.add_argument("--json", action="store_true")
     predict.add_argument("--device", choices=DEVICES, default="cpu")
 

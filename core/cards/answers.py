@@ -12,7 +12,7 @@ def technology(subject: Subject) -> str:
     kind = (
         "transfer learning with a deep network" if meta.family != "scratch" else "a deep network trained from scratch"
     )
-    return f"Development and evaluation of {kind} ({meta.model}, {meta.strategy}) for {' or '.join(meta.labels)}."
+    return f"Development and evaluation of {kind} ({meta.model}, {meta.strategy}) for {' or '.join(meta.titles)}."
 
 
 def aim(subject: Subject) -> str:

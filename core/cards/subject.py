@@ -10,7 +10,7 @@ from typing import Any
 
 from core.checkpoints import RunMeta
 from core.data import DATASETS
-from core.data.specs import DatasetSpec, family_of, find_dataset
+from core.data.specs import DatasetSpec, class_titles, family_of, find_dataset
 from core.errors import CorruptRun, LowshotError
 from core.metrics import METRICS, Estimate
 from core.models import MODELS
@@ -82,15 +82,19 @@ def what_it_saw(subject: Subject) -> str:
 def training_data(subject: Subject) -> dict[str, str]:
     """What the run learnt from and was judged on."""
     meta, data = subject.meta, subject.data
-    counts = ", ".join(f"{label} {count:,}" for label, count in meta.sampled.items())
+    counts = ", ".join(
+        f"{title} {meta.sampled[label]:,}"
+        for label, title in zip(meta.labels, meta.titles, strict=True)
+        if label in meta.sampled
+    )
     size = f"{meta.train_size} a class" if meta.train_size else "all"
     return {
         "Data set": meta.dataset_title,
-        "Task": f"{meta.task}: {', '.join(meta.labels)}"
-        + (f"; positive: {meta.labels[meta.positive]}" if meta.positive is not None else ""),
+        "Task": f"{meta.task}: {', '.join(meta.titles)}"
+        + (f"; positive: {meta.titles[meta.positive]}" if meta.positive is not None else ""),
         "Labelled images": f"{meta.images:,} in all ({size}), drawn by seed {meta.seed}",
         "Shown in an epoch": counts or "not recorded",
-        "Classes that are short": ", ".join(meta.short) or "none",
+        "Classes that are short": ", ".join(class_titles(meta.dataset, meta.short)) or "none",
         "Test images": f"{subject.tests:,}",
         "Kept together": data.group_key if data else "as the record's notes say",
         "Licence of the data": (data.licence if data else "") or "not stated",
@@ -104,10 +108,10 @@ def operating_point(subject: Subject) -> dict[str, str]:
     """From which probability the run decides, and how that was found."""
     meta = subject.meta
     if meta.multilabel:
-        rows = zip(meta.labels, meta.thresholds, strict=True)
+        rows = zip(meta.titles, meta.thresholds, strict=True)
         decision = ", ".join(f"{label} from {threshold:.3f}" for label, threshold in rows)
     elif meta.positive is not None:
-        decision = f"{meta.labels[meta.positive]} from a probability of {meta.threshold:.3f}"
+        decision = f"{meta.titles[meta.positive]} from a probability of {meta.threshold:.3f}"
     else:
         decision = "the likeliest class"
     return {
@@ -128,7 +132,8 @@ def limits(subject: Subject) -> tuple[str, ...]:
     found += list(data.caveats if data else ())
     found.append(f"It was judged on {subject.tests:,} test images of one source. Other sources were not tested.")
     if meta.short:
-        found.append(f"Too few training images of {', '.join(meta.short)}: these classes gave all they have.")
+        short = ", ".join(class_titles(meta.dataset, meta.short))
+        found.append(f"Too few training images of {short}: these classes gave all they have.")
     if wide := [METRICS[name].title for name, one in subject.estimates.items() if one.high - one.low > _WIDE]:
         found.append(f"So few test images leave {', '.join(wide)} uncertain: 95% intervals wider than {_WIDE:g}.")
     if subject.seeds < _FEW_SEEDS:

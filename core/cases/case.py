@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 from PIL import Image
 
@@ -12,6 +13,9 @@ from core.explain.quality import Faithfulness
 from core.gate import Admission
 from core.predictor import Prediction
 from core.storage import sha256_of
+
+if TYPE_CHECKING:
+    from core.cases.verdict import Verdict
 
 
 @dataclass(frozen=True)
@@ -83,6 +87,7 @@ class Case:
         overridden: answered although the gate refused it.
         explainer: title of the explainer.
         answers: by family.
+        verdict: of both stages; None where the task has none, or a stage could not answer.
         overlaps: pairs of families and the share of the strongest fifth of their heatmaps that is common.
     """
 
@@ -96,6 +101,7 @@ class Case:
     overridden: bool
     explainer: str
     answers: Mapping[str, Answer] = field(default_factory=dict)
+    verdict: Verdict | None = None
     overlaps: Mapping[tuple[str, str], float] = field(default_factory=dict)
 
     @property

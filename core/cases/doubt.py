@@ -21,7 +21,7 @@ def class_set(fitted: Conformal, measured: Coverage, meta: RunMeta, prediction: 
         meta: the run.
         prediction: its answer.
     """
-    labels, probabilities = meta.labels, prediction.probabilities
+    labels, probabilities = meta.titles, prediction.probabilities
     if meta.multilabel:
         finding = labels[prediction.target]
         chance = probabilities[prediction.target]

@@ -127,6 +127,10 @@ def as_pdf(
     page.heading("Summary")
     page.line(record["summary"])
     page.line(f"Input gate: {record['gate']['words']}")
+    if both := record["two_stage"]:
+        page.heading(f"Two stages: {both['outcome']}")
+        page.line(both["words"])
+        page.line(both["measured_words"], _SMALL)
     if wanted.thumbnail:
         page.pictures({"The image as read": wanted.thumbnail, **(heatmaps or {})})
     for answer in record["answers"]:
@@ -154,7 +158,9 @@ def _write_answer(page: _Page, answer: dict[str, Any]) -> None:
         rows = [("Class", "Probability", "Threshold")]
         for label, probability in answer["probabilities"].items():
             threshold = answer["thresholds"][label]
-            rows.append((label, percent(probability), "-" if threshold is None else percent(threshold)))
+            rows.append(
+                (answer["class_titles"][label], percent(probability), "-" if threshold is None else percent(threshold))
+            )
         page.table(rows)
         page.line(_doubts(answer))
         page.line(_evidence(answer["heatmap"]))

@@ -17,6 +17,7 @@ from PIL import Image
 
 from core.cases.case import Answer, Case, ClassSet
 from core.cases.sentences import agreement, caveats, decision, gate_words, learnt_from, threshold_of, where
+from core.cases.verdict import measured_words, outcome, verdict_words
 from core.data import DATASETS
 from core.data.specs import OPTIONS_AFTER
 from core.runtime import library_versions
@@ -67,12 +68,36 @@ def as_record(case: Case, wanted: Wanted | None = None, made: datetime | None = 
             "words": gate_words(case),
         },
         "summary": agreement(case),
+        "two_stage": _two_stage(case),
         "answers": [_answer(family, answer, case) for family, answer in case.answers.items()],
         "heatmap_overlap": [
             {"families": list(pair), "share_of_strongest_fifth_in_common": share, "by_chance": 0.2}
             for pair, share in case.overlaps.items()
         ],
         "caveats": caveats(case, of_data(case)),
+    }
+
+
+def _two_stage(case: Case) -> dict[str, Any] | None:
+    found = case.verdict
+    if found is None:
+        return None
+    stages = found.stages
+    screen, confirmer = (case.answers[family].meta for family in (stages.screen, stages.confirmer))
+    return {
+        "outcome": outcome(found),
+        "words": verdict_words(found),
+        "suspicious_classes": [confirmer.labels[index] for index in stages.suspicious],
+        "screen": {
+            "run": screen.run,
+            "probability": found.chance,
+            "threshold": stages.point.threshold,
+            "wanted_sensitivity": stages.point.aim.sensitivity,
+            "suspicious": found.passed,
+        },
+        "second_stage": {"run": confirmer.run, "decision": found.second or None},
+        "measured": stages.figures if isinstance(stages.figures, str) else asdict(stages.figures),
+        "measured_words": measured_words(stages),
     }
 
 
@@ -117,11 +142,12 @@ def _answer(family: str, answer: Answer, case: Case) -> dict[str, Any]:
     thresholds = [threshold_of(meta, index) for index in range(len(meta.labels))]
     values = prediction.probabilities.tolist()
     return record | {
+        "class_titles": dict(zip(meta.labels, meta.titles, strict=True)),
         "probabilities": dict(zip(meta.labels, values, strict=True)),
         "thresholds": dict(zip(meta.labels, thresholds, strict=True)),
         "temperature": meta.temperature,
         "decision": decision(meta, prediction),
-        "about": meta.labels[prediction.target],
+        "about": meta.titles[prediction.target],
         "seed_interval": answer.seeds if isinstance(answer.seeds, str) else asdict(answer.seeds),
         "conformal_set": asdict(answer.doubt) if isinstance(answer.doubt, ClassSet) else answer.doubt,
         "heatmap": _heatmap(answer, case),
@@ -134,7 +160,7 @@ def _heatmap(answer: Answer, case: Case) -> dict[str, Any]:
         return {"explainer": case.explainer, "none_because": answer.unexplained or "it was not asked for"}
     return {
         "explainer": case.explainer,
-        "class": answer.meta.labels[found.target],
+        "class": answer.meta.titles[found.target],
         "peak": found.peak,
         "flat": found.degenerate,
         "where": where(found),

@@ -6,6 +6,7 @@ import numpy as np
 
 from core.cases.case import Case
 from core.checkpoints import RunMeta
+from core.data.specs import class_titles
 from core.explain.methods import Explanation
 from core.models import FAMILY_LETTERS
 from core.predictor import Prediction
@@ -23,9 +24,14 @@ def percent(probability: float) -> str:
     return f"{probability:.1%}"
 
 
+def inside(title: str) -> str:
+    """A class's title as it stands inside a sentence: without its capital, unless it is an abbreviation."""
+    return title if title[1:2].isupper() else title[:1].lower() + title[1:]
+
+
 def decision(meta: RunMeta, prediction: Prediction) -> str:
     """What was decided for, in words."""
-    return ", ".join(meta.labels[one] for one in prediction.decided) or "no finding"
+    return ", ".join(meta.titles[one] for one in prediction.decided) or "no finding"
 
 
 def threshold_of(meta: RunMeta, target: int) -> float | None:
@@ -58,7 +64,7 @@ def learnt_from(meta: RunMeta) -> str:
     """How many labelled images a run learnt from, per class first."""
     if meta.train_size is None:
         return f"Trained on all {meta.images} labelled images ({meta.per_class:.0f} per class on average)."
-    short = f"; fewer of {', '.join(meta.short)}" if meta.short else ""
+    short = f"; fewer of {', '.join(class_titles(meta.dataset, meta.short))}" if meta.short else ""
     return f"Trained on {meta.train_size} labelled images per class{short}."
 
 

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 
 from core.cases.case import Case
 from core.cases.sentences import agree, decision, gate_words, is_near
+from core.cases.verdict import outcome
 from core.models import FAMILY_TITLES
 
 _FORMULA = ("=", "+", "-", "@", "\t", "\r")
@@ -37,10 +38,12 @@ def rows_of(
             chance = answer.prediction.probabilities[target]
             row[family] = decision(answer.meta, answer.prediction)
             row[f"{family}: probability"] = f"{chance:.4f}"
-            row[f"{family}: of"] = answer.meta.labels[target]
+            row[f"{family}: of"] = answer.meta.titles[target]
             near |= is_near(answer.meta, answer.prediction)
         row["Families agree"] = _yes(agree(case)) if len(case.answered) > 1 else ""
         row["Near a threshold"] = _yes(near) if case.answered else ""
+        if case.verdict:
+            row["Two stages"] = outcome(case.verdict)
         row["Input gate"] = gate_words(case)
         rows.append(row)
     for name, problem in problems:

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any, get_args
 
+from core.data.specs import class_titles
 from core.types import Task
 
 WEIGHTS_FILE, PREDICTIONS_FILE = "weights.safetensors", "predictions.npz"
@@ -104,6 +105,11 @@ class RunMeta:
             return self.train_size
         positives = sum(self.sampled.values()) if self.multilabel and self.sampled else self.images
         return positives / len(self.labels)
+
+    @property
+    def titles(self) -> tuple[str, ...]:
+        """`labels` as people call them."""
+        return class_titles(self.dataset, self.labels)
 
     @property
     def cell(self) -> tuple[str, str, str, str, str, int | None, int]:

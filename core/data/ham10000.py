@@ -53,6 +53,15 @@ DATASETS.add(
         modality="dermatoscopic image",
         task="multiclass",
         labels=CLASSES,
+        titles={
+            "akiec": "actinic keratosis or Bowen's disease (akiec)",
+            "bcc": "basal cell carcinoma (bcc)",
+            "bkl": "benign keratosis (bkl)",
+            "df": "dermatofibroma (df)",
+            "mel": "melanoma (mel)",
+            "nv": "melanocytic nevus (nv)",
+            "vasc": "vascular lesion (vasc)",
+        },
         suspicious=("akiec", "bcc", "mel"),
         load=load,
         folders=("ham10000", "skin-cancer-mnist-ham10000"),
@@ -61,7 +70,7 @@ DATASETS.add(
         licence="CC BY-NC 4.0",
         citation="Tschandl et al. 2018, doi:10.1038/sdata.2018.161",
         url="https://doi.org/10.7910/DVN/DBW86T",
-        caveats=("Two thirds of the images are naevi; half of the lesions were confirmed without histology.",),
+        caveats=("Two thirds of the images are nevi; half of the lesions were confirmed without histology.",),
         remote=Remote("dataverse", "doi:10.7910/DVN/DBW86T", ("HAM10000_images_part_", TABLE)),
     )
 )

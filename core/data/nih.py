@@ -83,6 +83,7 @@ DATASETS.add(
         modality="chest radiograph",
         task="multilabel",
         labels=FINDINGS,
+        titles={"Pleural_Thickening": "Pleural thickening"},
         load=load,
         folders=("nih_chestxray14", "ChestX-ray14", "nih-chest-xrays", "CXR8"),
         group_key="patient",

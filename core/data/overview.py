@@ -10,7 +10,7 @@ from PIL import Image
 
 from core.data.images import decode
 from core.data.listing import Listing
-from core.data.specs import DatasetSpec, labels_of
+from core.data.specs import DatasetSpec, class_titles, labels_of
 from core.data.volumes import flattened
 from core.errors import UnreadableImage
 
@@ -76,7 +76,7 @@ def look(spec: DatasetSpec, listing: Listing, index: int) -> Looks | None:
     except (UnreadableImage, OSError):
         return None
     size = data.nbytes if isinstance(data, np.ndarray) else len(data)
-    words = words_for(np.asarray(listing.labels[index]), labels_of(spec, listing))
+    words = words_for(np.asarray(listing.labels[index]), class_titles(spec.name, labels_of(spec, listing)))
     return Looks(str(listing.ids[index]), words, image, size)
 
 

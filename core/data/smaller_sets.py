@@ -50,6 +50,7 @@ DATASETS.add(
         modality="knee radiograph",
         task="multiclass",
         labels=GRADES,
+        titles={grade: f"Kellgren-Lawrence grade {grade}" for grade in GRADES},
         load=load_knee,
         folders=("knee_osteoarthritis",),
         group_key="person",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
@@ -49,6 +49,7 @@ class DatasetSpec:
         folders: names the data set's folder may have (case, hyphens and underscores do not matter).
         files: names of which one must be in that folder, where several sets share it; empty for any folder.
         file_of: the options by name -> that file, where they decide on it.
+        titles: classes whose name is a code -> what pages and reports call them, the code with it.
         suspicious: classes that a screen lets through to a second stage, of several classes; empty where there is no
             such division.
         dims: 2 for images, 3 for volumes.
@@ -75,6 +76,7 @@ class DatasetSpec:
     folders: tuple[str, ...] = ()
     files: tuple[str, ...] = ()
     file_of: Callable[..., str] | None = None
+    titles: Mapping[str, str] = field(default_factory=dict)
     suspicious: tuple[str, ...] = ()
     dims: Literal[2, 3] = 2
     options: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
@@ -196,6 +198,13 @@ def is_present(spec: DatasetSpec) -> bool:
 def labels_of(spec: DatasetSpec, listing: Listing) -> tuple[str, ...]:
     """Names of the classes or findings: those that the images here have, where the row leaves that open."""
     return listing.labels_found or spec.labels
+
+
+def class_titles(dataset: str, labels: Sequence[str]) -> tuple[str, ...]:
+    """What people call classes or findings: `melanoma (mel)`; the name itself where the data set's row says no more."""
+    base = dataset.partition(OPTIONS_AFTER)[0]
+    titles = DATASETS[base].titles if base in DATASETS else {}
+    return tuple(titles.get(label, label) for label in labels)
 
 
 def how_to_get(spec: DatasetSpec) -> str:

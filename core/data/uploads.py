@@ -12,12 +12,13 @@ import zipfile
 import zlib
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
-from functools import partial
+from functools import cached_property, partial
 
 from core.data.dicom import is_dicom
 from core.data.images import KINDS
 from core.errors import UnreadableImage
 from core.limits import LIMITS, MIB, Limits
+from core.storage import sha256_of
 
 _ZIP = (b"PK\x03\x04", b"PK\x05\x06")
 _ARCHIVES = (*_ZIP, b"\x1f\x8b", b"Rar!", b"7z\xbc\xaf\x27\x1c", b"BZh", b"\xfd7zXZ\x00")
@@ -44,6 +45,11 @@ class Upload:
     content: bytes = b""
     problem: str = ""
 
+    @cached_property
+    def digest(self) -> str:
+        """SHA-256 of it, made once: the same file has the same."""
+        return sha256_of([self.content, self.problem])
+
 
 def take_apart(files: Iterable[tuple[str, bytes]], limits: Limits = LIMITS) -> tuple[list[Upload], int]:
     """Uploaded files as images, archives taken apart.
@@ -56,20 +62,24 @@ def take_apart(files: Iterable[tuple[str, bytes]], limits: Limits = LIMITS) -> t
         unpacked just to be counted, and an archive that was not opened is one file.
     """
     found: list[Upload] = []
-    more = held = 0
+    more = held = unpacked = 0
     full = False
     for name, content in files:
         if full:
             more += 1
             continue
+        is_archive = content.startswith(_ZIP)
         for read in _images_in(name, content, limits):
-            if not full and held + len((upload := read()).content) <= limits.total_bytes:
-                found.append(upload)
-                held += len(upload.content)
-                full = len(found) == limits.images
-            else:
-                full = True
+            if not full:
+                upload = read()
+                size = len(upload.content)
+                held, unpacked = held + size, unpacked + size * is_archive
+                full = held > limits.total_bytes or unpacked > limits.held_unpacked_bytes
+            if full:
                 more += 1
+            else:
+                found.append(upload)
+                full = len(found) == limits.images
     return found, more
 
 

@@ -21,6 +21,7 @@ from PIL import Image
 from core.cases import Answer, Case, ClassSet, SeedInterval, pixels_hash
 from core.cases.doubt import LEVEL, class_set
 from core.cases.seeds import from_answers, from_lookup, siblings
+from core.cases.verdict import Stages, Verdict, verdict
 from core.checkpoints import RunMeta, Store
 from core.data.images import decode
 from core.data.uploads import Upload
@@ -30,7 +31,6 @@ from core.explain.quality import faithfulness, top_overlap
 from core.gate import Admission, Gatekeeper
 from core.predictor import Prediction, Predictor
 from core.results import Run
-from core.storage import sha256_of
 from core.ui import cached, cached_evidence
 
 SHOWN_SIDE = 512
@@ -49,6 +49,7 @@ class Asked:
         explainer: name of the explainer.
         target: class to explain; None for the one that tells most.
         keeper: the input gate; None where there is none.
+        stages: who screens and who says which; None where the task has no stages.
     """
 
     store: Store
@@ -59,6 +60,7 @@ class Asked:
     explainer: str
     target: int | None
     keeper: Gatekeeper | None
+    stages: Stages | None = None
 
 
 @dataclass(frozen=True)
@@ -121,14 +123,9 @@ def forget_others(digests: set[str]) -> None:
     st.session_state[_KEPT] = {key: value for key, value in _kept().items() if key[1] in digests}
 
 
-def digest_of(upload: Upload) -> str:
-    """What an upload is kept under."""
-    return sha256_of([upload.content, upload.problem])
-
-
 def item_of(picture: Picture) -> Item:
     """An upload decoded once a visit; later only its small copy is looked at."""
-    key = ("item", digest := digest_of(picture.upload))
+    key = ("item", digest := picture.upload.digest)
     if key not in _kept():
         _kept()[key] = _decoded(picture, digest)
     return replace(_kept()[key], name=picture.upload.name)
@@ -166,7 +163,20 @@ def case_of(asked: Asked, item: Item, picture: Picture, overridden: bool, explai
     if refused and not overridden:
         return case
     answers = {family: _answer(asked, item, picture, run, explained) for family, run in asked.chosen.items()}
-    return replace(case, overridden=refused, answers=answers, overlaps=_overlaps(answers) if explained else {})
+    return replace(
+        case, overridden=refused, answers=answers, verdict=_verdict(asked, answers),
+        overlaps=_overlaps(answers) if explained else {},
+    )  # fmt: skip
+
+
+def _verdict(asked: Asked, answers: Mapping[str, Answer]) -> Verdict | None:
+    """Both stages' verdict, where both could answer."""
+    if asked.stages is None:
+        return None
+    first, second = answers[asked.stages.screen], answers[asked.stages.confirmer]
+    if first.prediction is None or second.prediction is None:
+        return None
+    return verdict(asked.stages, second.meta, first.prediction, second.prediction)
 
 
 def _admission(asked: Asked, item: Item, picture: Picture) -> Admission | None:

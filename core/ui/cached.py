@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import streamlit as st
@@ -16,7 +16,7 @@ from core.data.own import own_images
 from core.data.sources import Source, copies_by_source
 from core.data.specs import DatasetSpec, find_dataset, find_folder, list_images
 from core.gate import FILE as GATE_FILE
-from core.gate import Gatekeeper, read_gate
+from core.gate import Gatekeeper, open_gate
 from core.jobs.catalogue import Catalogue, ask_trainer
 from core.metrics import Estimate
 from core.models import MODELS
@@ -68,11 +68,11 @@ def _predictor(key: str, _folder: Path) -> Predictor:
     return Predictor(_folder)
 
 
-def gatekeeper(dataset: str) -> Gatekeeper | None:
-    """The input gate of a data set's runs, shared by all visitors; None where none was made.
+def gatekeeper(dataset: str, metas: Iterable[RunMeta]) -> Gatekeeper | None:
+    """The input gate of a data set, for the runs that answer, shared by all visitors; None where none was made.
 
     Raises:
-        CorruptRun: if it is damaged.
+        CorruptRun: if it is damaged, or was made from other images than these runs.
         WeightsUnavailable: if its encoder cannot be had here.
     """
     path = runs_folder() / dataset / GATE_FILE
@@ -80,13 +80,14 @@ def gatekeeper(dataset: str) -> Gatekeeper | None:
         status = path.stat()
     except OSError:
         return None
-    return _gatekeeper(str(path.parent), status.st_size, status.st_mtime_ns)
+    return _gatekeeper(
+        str(path.parent), status.st_size, status.st_mtime_ns, tuple(sorted({meta.fingerprint for meta in metas}))
+    )  # fmt: skip
 
 
 @st.cache_resource(max_entries=4, show_spinner="Loading the input gate")
-def _gatekeeper(folder: str, size: int, changed: int) -> Gatekeeper | None:
-    gate = read_gate(Path(folder))
-    return Gatekeeper(gate) if gate else None
+def _gatekeeper(folder: str, size: int, changed: int, fingerprints: tuple[str, ...]) -> Gatekeeper | None:
+    return open_gate(Path(folder), fingerprints)
 
 
 def seed_lookup(run: Run, others: Sequence[Run], target: int) -> Lookup:

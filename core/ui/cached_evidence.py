@@ -9,6 +9,7 @@ from itertools import combinations
 import streamlit as st
 
 from core import evidence, operated, stages
+from core.cases.verdict import Stages, choose_stages
 from core.checkpoints import read_history
 from core.draws import drawn_run
 from core.errors import BadRequest
@@ -252,6 +253,19 @@ def best_single(series: Runs, suspicious: tuple[int, ...]) -> Series:
 @st.cache_data(max_entries=64, show_spinner=False)
 def _best_single(key: str, _series: Runs, suspicious: tuple[int, ...]) -> Series:
     return stages.best_single(_series, suspicious)
+
+
+def chosen_stages(series: Mapping[str, Sequence[Run]], sensitivity: float) -> Stages:
+    """Both stages of the Diagnose page: of each family the run that answers, then its other seeds."""
+    keys = tuple((family, key_of(runs)) for family, runs in series.items())
+    return _chosen_stages(keys, series, sensitivity)
+
+
+@st.cache_data(max_entries=64, show_spinner="Joining the stages")
+def _chosen_stages(
+    keys: tuple[tuple[str, str], ...], _series: Mapping[str, Sequence[Run]], sensitivity: float
+) -> Stages:
+    return choose_stages(_series, sensitivity, STAGE_DRAWS)
 
 
 def two_stage(

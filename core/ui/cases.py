@@ -8,7 +8,8 @@ from PIL import Image
 from core.cases import Answer, Case, ClassSet
 from core.cases.pdf import as_pdf
 from core.cases.report import Wanted, as_json
-from core.cases.sentences import agree, agreement, decision, learnt_from, percent, threshold_of, where
+from core.cases.sentences import agree, agreement, decision, inside, learnt_from, percent, threshold_of, where
+from core.cases.verdict import Verdict, measured_words, outcome, verdict_words
 from core.explain import EXPLAINERS
 from core.explain.overlay import overlay
 from core.models import FAMILY_TITLES
@@ -37,6 +38,8 @@ def show_case(asked: Asked, item: Item, picture: Picture, case: Case, opacity: f
         st.image(item.shown, caption="As read", alt="The uploaded image, which was not answered", width=256)
         return
     agreement_panel(case)
+    if case.verdict:
+        _verdict(case.verdict)
     columns = st.columns(1 + len(case.answers))
     with columns[0]:
         st.write("**Image**")
@@ -73,6 +76,15 @@ def agreement_panel(case: Case) -> None:
         st.warning(text, icon=":material/call_split:")
 
 
+def _verdict(found: Verdict) -> None:
+    """Both stages' verdict, how it came about, and what they are worth together."""
+    title = escape(outcome(found))
+    with st.container(border=True):
+        st.markdown(f":material/filter_alt: Two stages: **{title}**")
+        st.write(escape(verdict_words(found)))
+        st.caption(escape(measured_words(found.stages)))
+
+
 def _family(asked: Asked, answer: Answer, shown: Image.Image, opacity: float, scales: dict[str, float]) -> None:
     """One column: probability, decision, doubt, heatmap."""
     meta, prediction = answer.meta, answer.prediction
@@ -80,8 +92,10 @@ def _family(asked: Asked, answer: Answer, shown: Image.Image, opacity: float, sc
     if prediction is None:
         st.error(escape(answer.problem))
         return
-    about = escape(meta.labels[prediction.target].lower())
-    st.metric(f"Probability of {about}", percent(prediction.probabilities[prediction.target]))
+    about = escape(inside(meta.titles[prediction.target]))
+    title = f"Probability of {about}"
+    st.markdown(title)  # the metric's own label is cut where it does not fit its line
+    st.metric(title, percent(prediction.probabilities[prediction.target]), label_visibility="collapsed")
     threshold = threshold_of(meta, prediction.target)
     at = f" ({about} from {percent(threshold)} upwards)" if threshold is not None else ""
     st.write(f"Decision: **{escape(decision(meta, prediction))}**{at}")
@@ -120,7 +134,7 @@ def _evidence(
     if found is None:
         st.caption(f"No heatmap: {explainer.title} is not for this network. {escape(answer.unexplained)}")
         return
-    target = escape(answer.meta.labels[found.target].lower())
+    target = escape(inside(answer.meta.titles[found.target]))
     scale = scales.get(answer.meta.run, found.peak)
     caption = f"{explainer.title}: evidence for {target}. Brightest: {scale:.3g}"
     if found.degenerate:
@@ -128,7 +142,7 @@ def _evidence(
     st.image(
         overlay(shown, found, opacity, scale),
         caption=caption,
-        alt=f"{explainer.title} of {title} for {answer.meta.labels[found.target].lower()}; {where(found)}",
+        alt=f"{explainer.title} of {title} for {inside(answer.meta.titles[found.target])}; {where(found)}",
         width="stretch",
     )
     if found.note:

@@ -99,7 +99,7 @@ def probability_table(meta: RunMeta, prediction: Prediction) -> None:
     rows = [
         {"Class": label, "Probability": float(p), "Decided": "yes" if index in prediction.decided else "no"}
         | ({"Threshold": meta.thresholds[index]} if meta.multilabel else {})
-        for index, (label, p) in enumerate(zip(meta.labels, prediction.probabilities, strict=True))
+        for index, (label, p) in enumerate(zip(meta.titles, prediction.probabilities, strict=True))
     ]
     figures = {name: st.column_config.NumberColumn(format="percent") for name in ("Probability", "Threshold")}
     st.dataframe(

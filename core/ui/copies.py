@@ -10,7 +10,7 @@ from core.data import DATASETS
 from core.data.listing import Listing
 from core.data.overview import look, words_for
 from core.data.sources import comparable
-from core.data.specs import DatasetSpec, labels_of
+from core.data.specs import DatasetSpec, class_titles, labels_of
 from core.ui import cached, words
 from core.ui.tables import table
 
@@ -22,7 +22,7 @@ def within(spec: DatasetSpec, listing: Listing) -> None:
     if not len(found):
         st.write("The audit found no copy of an image within the set.")
         return
-    labels = labels_of(spec, listing)
+    labels = class_titles(spec.name, labels_of(spec, listing))
     firsts, seconds = found.first, found.second
     part_of = [part or "not split" for part in listing.parts.tolist()]
     pairs = pd.DataFrame({

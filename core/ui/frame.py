@@ -10,7 +10,7 @@ from PIL import Image
 from starlette.formparsers import MultiPartParser
 
 from core.limits import LIMITS, MIB
-from core.ui import pickers
+from core.ui import login, pickers
 
 if TYPE_CHECKING:
     from streamlit.navigation.page import StreamlitPage
@@ -51,12 +51,18 @@ def show(pages: list[StreamlitPage]) -> None:
     st.set_page_config(page_icon=_icon(), layout="wide")
     # A default page answers at "/" only; with a hidden one in front, "/diagnose" is a link as good as any.
     hidden = st.Page(start, title="Lowshot", default=True, visibility="hidden")
-    chosen = st.navigation([hidden, *pages], position="top")
+    locked = login.is_needed()
+    chosen = st.navigation([hidden, *pages], position="hidden" if locked else "top")
     name = "Lowshot" if chosen == hidden else f"{chosen.title} · Lowshot"
     st.set_page_config(page_title=name)
+    if locked:  # before the page counts as framed: nothing of any page runs
+        st.caption(f":material/info: **Lowshot** · {NOTICE}")
+        login.ask()
+        st.stop()
     st.session_state[_FRAMED] = True
     if wanted := st.session_state.pop(_WANTED, None):
         page, parameters = wanted
         st.switch_page(page, query_params=parameters)
     st.caption(f":material/info: **Lowshot** · {NOTICE}")
+    login.offer_logout()
     chosen.run()

@@ -103,7 +103,7 @@ def pick_finding(of: RunMeta, page: str) -> int | None:
     rest = "" if of.multilabel else " against the rest"
     return st.selectbox(
         "Finding" if of.multilabel else "Class", [None, *range(len(of.labels))], key=f"{page}_finding_{of.dataset}",
-        format_func=lambda k: every if k is None else f"{of.labels[k]}{rest}",
+        format_func=lambda k: every if k is None else f"{of.titles[k]}{rest}",
     )  # fmt: skip
 
 

@@ -1,6 +1,6 @@
-"""A real server and a real headless browser, for tests and for the README's screenshot.
+"""A real server and a real headless browser, for tests and for the README's screenshots.
 
-`python -m tests.browser.server docs/diagnose.png` takes that screenshot, on a synthetic phantom.
+`make screenshots` takes every picture in `docs/` anew, on synthetic phantoms alone.
 """
 
 import os
@@ -8,6 +8,7 @@ import shutil
 import socket
 import subprocess
 import sys
+import tempfile
 import time
 import urllib.request
 from contextlib import contextmanager
@@ -34,28 +35,39 @@ def chromium():
 @contextmanager
 def running(store=None):
     """Starts the app on a free port of loopback; gives its address; ends it afterwards."""
+    with process(store) as (address, _):
+        yield address
+
+
+@contextmanager
+def process(store=None):
+    """The same, with the number of its process."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
     environment = {**os.environ, **({"LOWSHOT_RUNS": str(store)} if store else {})}
     argv = [sys.executable, "-m", "streamlit", "run", "streamlit_app.py", f"--server.port={port}"]
-    process = subprocess.Popen(
-        argv, cwd=ROOT, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True
-    )
     address = f"http://127.0.0.1:{port}"
-    try:
-        _wait(address, process)
-        yield address
-    finally:
-        process.terminate()
-        process.wait(timeout=20)
+    with tempfile.TemporaryFile("w+") as said:  # a pipe that nobody reads would stop a server that says much
+        server = subprocess.Popen(argv, cwd=ROOT, env=environment, stdout=subprocess.DEVNULL, stderr=said)
+        try:
+            _wait(address, server, said)
+            yield address, server.pid
+        finally:
+            server.terminate()
+            try:
+                server.wait(timeout=60)
+            except subprocess.TimeoutExpired:
+                server.kill()
+                server.wait()
 
 
-def _wait(address, process, seconds=60):
+def _wait(address, server, said, seconds=120):
     until = time.monotonic() + seconds
     while time.monotonic() < until:
-        if process.poll() is not None:
-            raise RuntimeError(f"The app stopped: {process.stderr.read()}")
+        if server.poll() is not None:
+            said.seek(0)
+            raise RuntimeError(f"The app stopped: {said.read()}")
         try:
             urllib.request.urlopen(f"{address}/_stcore/health", timeout=2).close()
             return
@@ -96,16 +108,26 @@ def whole_page(page, width, path):
     page.screenshot(path=str(path))
 
 
-def main(target):
-    """Takes the README's screenshot of the Diagnose page, answered by the shipped phantom runs."""
+def diagnose(page, address):
+    """The Diagnose page with an answered phantom."""
+    page.goto(f"{address}/diagnose?task=phantom")
+    settle(page)
+    page.get_by_text("Show an example").click()
+    page.wait_for_selector("[data-testid=stMetric]", timeout=120_000)
+    settle(page)
+
+
+SCREENSHOTS = {"diagnose.png": diagnose}
+
+
+def main(folder):
+    """Takes the README's screenshots, answered by the shipped phantom runs."""
     with running() as address, browser() as opened:
-        page = opened.new_page(viewport={"width": 1280, "height": 900})
-        page.goto(f"{address}/diagnose?task=phantom")
-        settle(page)
-        page.get_by_text("Show an example").click()
-        page.wait_for_selector("[data-testid=stMetric]", timeout=120_000)
-        settle(page)
-        whole_page(page, 1280, target)
+        for name, show in SCREENSHOTS.items():
+            page = opened.new_page(viewport={"width": 1280, "height": 900})
+            show(page, address)
+            whole_page(page, 1280, Path(folder) / name)
+            page.close()
 
 
 if __name__ == "__main__":

@@ -27,6 +27,7 @@ ARTEFACTS = Path(os.environ.get("LOWSHOT_ARTEFACTS", ".cache/screenshots"))
 @pytest.fixture(scope="module")
 def opened():
     need(chromium(), "no Chromium on this machine", required=False)
+    ARTEFACTS.mkdir(parents=True, exist_ok=True)
     with browser() as found:
         yield found
 
@@ -62,7 +63,6 @@ def test_pages_fit_their_width_and_stay_on_loopback(opened, address, path, width
     assert page.locator("[data-testid=stException]").count() == 0
     wide = page.evaluate("document.documentElement.scrollWidth - document.documentElement.clientWidth")
     assert wide <= 1
-    ARTEFACTS.mkdir(parents=True, exist_ok=True)
     whole_page(page, width, ARTEFACTS / f"{path}-{width}.png")
     assert hosts <= {"127.0.0.1", None, ""}
     page.close()
@@ -86,6 +86,37 @@ def test_uploads_good_and_bad_are_answered_with_heatmaps(opened, address):
     alternatives = [image.get_attribute("alt") for image in page.locator("[data-testid=stImage] img").all()]
     assert all(alternatives)
     assert sum("Grad-CAM" in text for text in alternatives) == 2
+    assert all(is_drawn(image) for image in page.locator("[data-testid=stImage] img").all())
+    for width in WIDTHS:
+        whole_page(page, width, ARTEFACTS / f"diagnose-answered-{width}.png")
+    page.close()
+
+
+def is_drawn(image):
+    """Whether the browser has a picture's pixels and gives it room."""
+    image.scroll_into_view_if_needed()
+    return image.is_visible() and image.evaluate("one => one.complete && one.naturalWidth > 16 && one.width > 16")
+
+
+def test_the_opacity_slider_repaints_the_heatmap_and_leaves_the_answer(opened, address):
+    page = opened.new_page(viewport={"width": 1280, "height": 900})
+    page.goto(f"{address}/diagnose")
+    settle(page)
+    page.get_by_text("Show an example").click()
+    heatmap = page.locator("img[alt^='Grad-CAM']").first
+    heatmap.wait_for(timeout=120_000)
+    page.get_by_text("Which networks answer").click()
+    settle(page)
+    before, said = heatmap.get_attribute("src"), page.locator("[data-testid=stMetricValue]").all_text_contents()
+    slider = page.get_by_role("slider", name="Heatmap opacity")
+    slider.focus()
+    for _ in range(12):  # from 0.6 to none, by the keyboard alone
+        slider.press("ArrowLeft")
+    page.wait_for_function("src => document.querySelector(`img[alt^='Grad-CAM']`).getAttribute('src') !== src",
+                           arg=before, timeout=60_000)  # fmt: skip
+    settle(page)
+    assert page.locator("[data-testid=stMetricValue]").all_text_contents() == said
+    assert is_drawn(heatmap)
     page.close()
 
 
@@ -129,7 +160,6 @@ def test_a_job_is_started_followed_through_a_reload_and_cancelled(opened, class_
         page.reload()
         page.locator(".js-plotly-plot").first.wait_for(timeout=120_000)
         assert page.get_by_text("Loss, held out").count() == 1
-        ARTEFACTS.mkdir(parents=True, exist_ok=True)
         for width in WIDTHS:
             whole_page(page, width, ARTEFACTS / f"train-running-{width}.png")
         page.get_by_role("button", name="Cancel").click()

@@ -60,6 +60,16 @@ def test_beyond_the_limits_nothing_is_unpacked(opened):
     assert opened == ["0", "1", "2"]
 
 
+def test_what_is_unpacked_is_held_within_a_limit_of_its_own():
+    archive = packed([(str(n), bytes([n]) + PNG[1:]) for n in range(4)])
+    tight = replace(SMALL, held_unpacked_bytes=2 * len(PNG) + 1)
+    found, more = take_apart([("a.png", PNG), ("a.zip", archive), ("b.png", PNG)], tight)
+    assert [len(one.content) for one in found] == [len(PNG)] * 3
+    assert more == 2 + 1
+    loose, more = take_apart([(str(n), PNG) for n in range(4)], tight)
+    assert (len(loose), more) == (4, 0)  # these are held as they came, whatever is done
+
+
 def test_a_bomb_is_refused_before_it_is_unpacked():
     bomb = packed([("one.png", bytes(MIB))])
     assert "200 times its size" in problems(("bomb.zip", bomb))[0]

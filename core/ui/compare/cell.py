@@ -123,7 +123,7 @@ def _heatmaps(view: View, runs: Mapping[Series, Run], image: Image.Image) -> Non
                 st.caption(f"{escape(view.title(name))}: {escape(str(error))}")
                 continue
             assert prediction.explanation is not None
-            target = escape(meta.labels[prediction.explanation.target])
+            target = escape(meta.titles[prediction.explanation.target])
             st.image(
                 overlay(image, prediction.explanation, 0.6), caption=f"{escape(view.title(name))}: {target}",
                 alt=f"Heatmap of {view.title(name)}; {where(prediction.explanation)}", width="stretch",

@@ -38,7 +38,7 @@ def show(view: View) -> None:
         alt="Metrics of each series with intervals; it scrolls sideways",
     )  # fmt: skip
     first = view.first
-    positive = f" Positive class: {escape(first.labels[first.positive])}." if first.positive is not None else ""
+    positive = f" Positive class: {escape(first.titles[first.positive])}." if first.positive is not None else ""
     count = len(cached_evidence.judged(next(iter(view.runs.values()))[0], view.finding).scores)
     st.caption(
         f"n = {count} test images.{positive} At the operating point fitted inside each training subset. "
@@ -84,7 +84,7 @@ def _report(view: View) -> None:
     every = pd.DataFrame(rows)
     titles = {name: view.title(name) for name in view.runs}
     mean = every.groupby(["model", "strategy", "variant", "class"], sort=False)[["images", *REPORTED]].mean()
-    shown = mean.reset_index()
+    shown = mean.reset_index().replace({"class": dict(zip(view.first.labels, view.first.titles, strict=True))})
     shown.insert(0, "Series", [titles[Series(*key)] for key in shown[["model", "strategy", "variant"]].to_numpy()])
     shown = shown.drop(columns=["model", "strategy", "variant"]).rename(
         columns={"class": "Class", "images": "Test images", **{name: METRICS[name].title for name in REPORTED}}

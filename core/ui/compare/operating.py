@@ -132,7 +132,7 @@ def _table(view: View, target: int | None, chosen: Chosen, moved: dict[Series, M
     judged = meta.positive if target is None else target
     assert judged is not None
     st.caption(
-        f"{escape(meta.labels[judged])} against the rest; threshold fitted for {chosen.aim.title}"
+        f"{escape(meta.titles[judged])} against the rest; threshold fitted for {chosen.aim.title}"
         + (
             f", then shifted by {chosen.shift:+.2f}; what the shift changes is in the last columns"
             if chosen.shift

@@ -6,7 +6,7 @@ import pandas as pd
 import streamlit as st
 
 from core.data import DATASETS
-from core.data.specs import OPTIONS_AFTER, family_of
+from core.data.specs import OPTIONS_AFTER, class_titles, family_of
 from core.metrics import Estimate
 from core.metrics.thresholds import Aim
 from core.metrics.two_stage import TwoStage
@@ -51,7 +51,7 @@ def show(view: View) -> None:
     found = cached_evidence.two_stage(
         stages[first], seconds[second[1]], seconds[single], suspicious, Aim("sensitivity", sensitivity)
     )
-    _said(found, labels, suspicious, charts.series_title(*single), view)
+    _said(found, class_titles(dataset, labels), suspicious, charts.series_title(*single), view)
 
 
 def _suspicious(dataset: str, labels: tuple[str, ...]) -> tuple[int, ...]:
@@ -60,7 +60,10 @@ def _suspicious(dataset: str, labels: tuple[str, ...]) -> tuple[int, ...]:
     usual = [label for label in (DATASETS[base].suspicious if base in DATASETS else ()) if label in labels]
     key = f"compare_suspicious_{dataset}"
     keep_possible(key, labels)
-    chosen = st.multiselect("Suspicious classes", labels, default=usual, key=key)
+    chosen = st.multiselect(
+        "Suspicious classes", labels, default=usual, key=key,
+        format_func=dict(zip(labels, class_titles(dataset, labels), strict=True)).__getitem__,
+    )  # fmt: skip
     return tuple(index for index, label in enumerate(labels) if label in chosen)
 
 
@@ -74,7 +77,7 @@ def _pick(title: str, stages: list[Stage], dataset: str) -> Stage:
     return chosen
 
 
-def _said(found: TwoStage, labels: tuple[str, ...], suspicious: tuple[int, ...], single: str, view: View) -> None:
+def _said(found: TwoStage, titles: tuple[str, ...], suspicious: tuple[int, ...], single: str, view: View) -> None:
     """The finding in a sentence, then the figures."""
     (st.success if found.helps else st.warning)(escape(found.verdict()))
     values = {
@@ -88,7 +91,7 @@ def _said(found: TwoStage, labels: tuple[str, ...], suspicious: tuple[int, ...],
     rows = [{"What": what, "Share": _ranged(one)} for what, one in values.items()]
     table(pd.DataFrame(rows), "Joint figures of both stages with intervals", f"{view.file}-stages")
     st.caption(
-        f"Suspicious: {escape(', '.join(labels[k] for k in suspicious))}. Mean over seeds that both stages have, with "
+        f"Suspicious: {escape(', '.join(titles[k] for k in suspicious))}. Mean over seeds that both stages have, with "
         "the 95% interval over test images. The screen's threshold is fitted on held-out images, so that the "
         "sensitivity reached may differ from the one wanted. The one model is the best on held-out images; its "
         "threshold is moved to the same sensitivity."

@@ -41,8 +41,8 @@ class View:
     def labels(self) -> tuple[str, ...]:
         """Classes of the task as it is judged."""
         if self.finding is None:
-            return self.first.labels
-        named = self.first.labels[self.finding]
+            return self.first.titles
+        named = self.first.titles[self.finding]
         return ("Absent", "Present") if self.first.multilabel else (f"not {named}", named)
 
     @property
@@ -68,6 +68,6 @@ class View:
             return self.finding
         chosen: int = st.selectbox(
             "Class to judge against the rest", range(len(self.first.labels)), key=f"{page}_class_{self.dataset}",
-            format_func=self.first.labels.__getitem__,
+            format_func=self.first.titles.__getitem__,
         )  # fmt: skip
         return chosen

@@ -1,0 +1,93 @@
+"""The optional log-in: asked for only where it is configured, and then before anything else is shown."""
+
+import pytest
+from streamlit.testing.v1 import AppTest
+
+from core.ui import login
+from core.ui.frame import NOTICE
+
+APP = "../../streamlit_app.py"
+
+ONE = {"redirect_uri": "https://lowshot.example.org/oauth2callback", "cookie_secret": "s" * 32, "client_id": "lowshot",
+       "client_secret": "x", "server_metadata_url": "https://id.example.org/.well-known/openid"}  # fmt: skip
+SHARED = {name: ONE[name] for name in ("redirect_uri", "cookie_secret")}
+OWN = {name: value for name, value in ONE.items() if name not in SHARED}
+
+
+@pytest.fixture
+def app(runs):
+    """The app on an empty run store."""
+    return AppTest.from_file(APP, default_timeout=60)
+
+
+@pytest.fixture
+def authlib(monkeypatch):
+    monkeypatch.setattr(login, "find_spec", lambda name: object())
+
+
+def buttons(app):
+    return [one.label for one in app.button]
+
+
+def test_without_a_configuration_nobody_is_asked(app):
+    app.run()
+    assert not app.exception
+    assert [one.value for one in app.title] == ["Diagnose"]
+    assert "Log out" not in buttons(app)
+
+
+@pytest.mark.parametrize(
+    ("section", "labels"),
+    [(ONE, ["Log in"]), (SHARED | {"clinic": OWN, "campus": OWN}, ["Log in with clinic", "Log in with campus"])],
+)
+def test_who_is_not_logged_in_sees_the_notice_and_the_way_in_and_nothing_else(app, authlib, section, labels):
+    app.secrets["auth"] = section
+    app.run()
+    assert not app.exception
+    assert [one.value for one in app.title] == ["Lowshot"]
+    assert buttons(app) == labels
+    assert any(NOTICE in one.value for one in app.caption)
+    assert not app.get("file_uploader")
+    assert not app.selectbox
+
+
+def test_a_page_opened_on_its_own_asks_too(app, authlib, runs):
+    app.secrets["auth"] = ONE
+    app.run()
+    app.switch_page("pages/diagnose.py").run()
+    assert [one.value for one in app.title] == ["Lowshot"]
+    assert not app.get("file_uploader")
+
+
+def test_who_is_logged_in_sees_the_page_and_the_way_out(app, authlib):
+    app.secrets["auth"] = ONE
+    app.user = {"is_logged_in": True, "email": "a@example.org"}
+    app.run()
+    assert not app.exception
+    assert [one.value for one in app.title] == ["Diagnose"]
+    assert "Log out" in buttons(app)
+
+
+def test_without_authlib_the_pages_stay_shut(app, monkeypatch):
+    monkeypatch.setattr(login, "find_spec", lambda name: None)
+    app.secrets["auth"] = ONE
+    app.run()
+    assert "Authlib is not installed" in app.error[0].value
+    assert not app.button
+
+
+def test_with_a_damaged_file_of_secrets_the_pages_stay_shut(app, tmp_path, monkeypatch):
+    from streamlit import config
+    from streamlit.runtime.secrets import Secrets
+
+    (tmp_path / "secrets.toml").write_text("[auth\n")
+    before = config.get_option("secrets.files")
+    monkeypatch.setattr("streamlit.secrets", Secrets())
+    config.set_option("secrets.files", [str(tmp_path / "secrets.toml")])
+    try:
+        app.run()
+    finally:
+        config.set_option("secrets.files", before)
+    assert "cannot be read" in app.error[0].value
+    assert [one.value for one in app.title] == ["Lowshot"]
+    assert not app.button

@@ -1,0 +1,79 @@
+"""`predict` asks the input gate first, and a gate is only asked about what it was made for."""
+
+import json
+import shutil
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from core.checkpoints import open_store
+from core.data.phantom import phantom_at
+from core.gate import open_gate, read_gate, save_gate
+from core.runtime import runs_folder
+from core.serving import served_runs
+from trainer.cli import main
+
+
+@pytest.fixture
+def pictures(tmp_path):
+    """A phantom, and noise."""
+    good, odd = tmp_path / "phantom.png", tmp_path / "noise.png"
+    Image.fromarray(phantom_at(5001).pixels).save(good)
+    Image.fromarray(np.random.default_rng(0).integers(0, 256, (200, 200), dtype=np.uint8)).save(odd)
+    return [str(good), str(odd)]
+
+
+@pytest.fixture
+def one_run(runs):
+    """A store of one shipped phantom run, with its gate."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.delenv("LOWSHOT_RUNS")
+        shipped = runs_folder()
+        folder, meta = served_runs(open_store(), "phantom")["imagenet"]
+    shutil.copytree(folder, runs / "phantom" / meta.run)
+    shutil.copy(shipped / "phantom" / "gate.npz", runs / "phantom")
+    return meta
+
+
+def predict(capsys, argv):
+    """Exit code, rows, and what was said beside them."""
+    code = main(["predict", *argv, "--dataset", "phantom", "--json"])
+    captured = capsys.readouterr()
+    return code, [json.loads(line) for line in captured.out.splitlines()], captured.err
+
+
+def test_a_refused_picture_says_why_and_gets_no_answer_unless_asked_for(one_run, pictures, capsys):
+    code, rows, _ = predict(capsys, pictures)
+    assert code == 0
+    assert [row.get("gate") for row in rows] == ["admitted", None]
+    assert "unlike the images" in rows[1]["refused"]
+    assert "probability" not in rows[1]
+    assert predict(capsys, pictures[1:])[0] == 1
+    code, rows, _ = predict(capsys, [*pictures, "--despite-gate"])
+    assert [row["gate"] for row in rows] == ["admitted", "refused"]
+    assert main(["predict", pictures[1], "--dataset", "phantom", "--despite-gate"]) == 0
+    assert "(REFUSED by the input gate)" in capsys.readouterr().out
+    assert main(["predict", pictures[1], "--dataset", "phantom"]) == 1
+    assert "refused by the input gate: It is unlike" in capsys.readouterr().out
+
+
+def test_a_gate_made_from_other_images_answers_for_none(one_run, runs, pictures, capsys):
+    folder = runs / "phantom"
+    assert open_gate(folder, {one_run.fingerprint}) is not None
+    save_gate(folder, replace(read_gate(folder), fingerprint="another"))
+    code, rows, said = predict(capsys, pictures[:1])
+    assert (code, rows) == (2, [])
+    assert "made from other images" in said
+    assert "trainer gate --dataset phantom" in said
+    code, rows, said = predict(capsys, [*pictures, "--despite-gate"])
+    assert [row["gate"] for row in rows] == [None, None]
+    assert "pictures are not checked" in said
+
+
+def test_without_a_gate_any_picture_is_answered_and_that_is_said(one_run, runs, pictures, capsys):
+    (runs / "phantom" / "gate.npz").unlink()
+    code, rows, said = predict(capsys, pictures)
+    assert (code, len(rows)) == (0, 2)
+    assert "no input gate was made for phantom" in said
