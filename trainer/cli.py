@@ -261,7 +261,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Runs a command.
 
     Returns:
-        the exit code: 0 done, 1 the command's own 'no', 2 a request that cannot be met, 130 interrupted.
+        the exit code: 0 done, 1 the command's own 'no', 2 a request that cannot be met, 74 a full disk, 130
+        interrupted.
     """
     parsed = build_parser().parse_args(arguments)
     from trainer import commands
