@@ -74,7 +74,7 @@ def _plain(value: Any) -> Any:
 
 
 def depends_on_weights(found: Randomised) -> bool | None:
-    """Whether the maps go when every weight does: None where all maps of random weights were flat."""
+    """Whether the maps go when every weight does; None where all maps, trained or random, were flat."""
     last = found.steps[-1]
     if math.isnan(last.value):
         return None
@@ -85,6 +85,8 @@ def in_a_sentence(found: Randomised) -> str:
     """What a reader of a heatmap must know of it."""
     last, depends = found.steps[-1], depends_on_weights(found)
     of = f"{found.images} test images, {found.draws} draws of weights"
+    if found.others.flat == 1:
+        return f"Every heatmap of the trained network is flat: there is nothing to compare ({of})."
     if depends is None:
         return f"With random weights every heatmap is flat, which proves little ({of})."
     verdict = "do not survive random weights, as it should be" if depends else "stay alike with random weights: caution"
