@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from core.cards.sanity import check_of, in_a_sentence
+from core.cards.sanity import told_of
 from core.cards.subgroups import characteristics, title_of
 from core.cards.subject import Subject, limits, operating_point, training_data, what_it_saw
-from core.errors import CorruptRun
 from core.gate import FILE as GATE_FILE
 from core.metrics import METRICS
 
@@ -128,11 +127,7 @@ def uncertainty(subject: Subject) -> str:
 def explainability(subject: Subject) -> str:
     """Heatmaps."""
     told = "Grad-CAM and other attributions on request. They show where a score came from, not where disease is."
-    try:
-        found = check_of(subject.folder, subject.meta) if subject.folder else None
-    except CorruptRun:  # the card itself says so
-        found = None
-    return f"{told} {in_a_sentence(found)}" if found else told
+    return f"{told} {told_of(subject.folder, subject.meta) if subject.folder else ''}".strip()
 
 
 def internal(subject: Subject) -> str:

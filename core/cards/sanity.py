@@ -30,15 +30,20 @@ def check_of(folder: Path, meta: RunMeta) -> Randomised | None:
         return None
     try:
         found = row["found"]
-        return Randomised(
-            int(found["images"]),
-            int(found["draws"]),
-            tuple(_alike(one) for one in found["steps"]),
-            _alike(found["others"]),
-            Planted(**found["planted"]) if found["planted"] else None,
-        )
-    except (KeyError, TypeError, ValueError) as error:
+        steps = [_alike(one) for _, one in zip(STEPS, found["steps"], strict=True)]
+        planted = Planted(**found["planted"]) if found["planted"] else None
+        return Randomised(int(found["images"]), int(found["draws"]), tuple(steps), _alike(found["others"]), planted)
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
         raise CorruptRun(f"{folder.parent.name}/{FILE} cannot be read ({error})") from None
+
+
+def told_of(folder: Path, meta: RunMeta) -> str:
+    """What a reader of the run's heatmaps must know, in a sentence; "" where nothing is stored of it."""
+    try:
+        found = check_of(folder, meta)
+    except CorruptRun as error:
+        return str(error)
+    return in_a_sentence(found) if found else ""
 
 
 def keep_check(folder: Path, meta: RunMeta, found: Randomised) -> None:

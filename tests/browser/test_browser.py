@@ -100,7 +100,7 @@ def pick(page, label, text):
     settle(page)
 
 
-def test_a_job_is_started_followed_through_a_reload_and_a_restart_and_cancelled(opened, class_folder, tmp_path, monkeypatch):
+def test_a_job_outlives_a_reload_and_a_restart_and_is_cancelled(opened, class_folder, tmp_path, monkeypatch):
     for name in ("DATA", "RUNS", "JOBS"):
         monkeypatch.setenv(f"LOWSHOT_{name}", str(tmp_path / name.lower()))
     class_folder({"a": 20, "b": 20}, name="data/mine")

@@ -12,7 +12,16 @@ import torch
 from scipy.stats import spearmanr
 from torch import nn
 
-from core.cards.sanity import FILE, check_of, depends_on_weights, in_a_sentence, keep_check, on_evidence, rows_of
+from core.cards.sanity import (
+    FILE,
+    check_of,
+    depends_on_weights,
+    in_a_sentence,
+    keep_check,
+    on_evidence,
+    rows_of,
+    told_of,
+)
 from core.checkpoints import open_store
 from core.checkpoints.beside import read_beside, save_beside
 from core.data import DATASETS
@@ -160,7 +169,9 @@ def stored(tmp_path, monkeypatch):
 def test_a_check_is_believed_of_the_weights_it_was_made_of_alone(stored):
     store, (folder, meta) = stored
     assert check_of(folder, meta) is None
+    assert told_of(folder, meta) == ""
     keep_check(folder, meta, FOUND)
+    assert told_of(folder, meta) == in_a_sentence(FOUND)
     assert check_of(folder, meta) == FOUND
     other = replace(meta, hashes={**meta.hashes, "weights.safetensors": "0" * 64})
     assert check_of(folder, other) is None
@@ -192,10 +203,13 @@ def test_a_record_is_no_link_and_fits_what_it_names(stored, tmp_path):
     with pytest.raises(CorruptRun, match="a link"):
         check_of(folder, meta)
     (store / "phantom" / FILE).unlink()
-    for runs in ([], {meta.run: 3}, {meta.run: {"weights": meta.hashes["weights.safetensors"], "found": {}}}):
+    found = {"images": 2, "draws": 1, "planted": None, "others": [], "steps": [{}]}
+    weights = {"weights": meta.hashes["weights.safetensors"]}
+    for runs in ([], {meta.run: 3}, *({meta.run: {**weights, "found": one}} for one in ({}, found, [], None))):
         save_beside(store / "phantom", FILE, {"runs": runs})
         with pytest.raises(CorruptRun, match="cannot be read"):
             check_of(folder, meta)
+        assert "cannot be read" in told_of(folder, meta)
 
 
 def test_the_command_checks_runs_keeps_what_it_found_and_answers_from_it(stored, monkeypatch, capsys):
