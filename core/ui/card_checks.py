@@ -69,7 +69,7 @@ def by_group(found: Sequence[Subgroup], meta: RunMeta) -> None:
     figures = list(dict.fromkeys(name for one in found for name in one.figures))
     rows = [
         {
-            "By": one.by, "Group": one.name, "Images": one.images, "Patients or lesions": one.groups,
+            "Group": f"{one.by}: {one.name}", "Images": one.images, "Patients or lesions": one.groups,
             **{title_of(name): _value(one, name) for name in figures},
         }
         for one in found
@@ -77,7 +77,7 @@ def by_group(found: Sequence[Subgroup], meta: RunMeta) -> None:
     table(pd.DataFrame(rows), "Figures by sex and by age", f"{meta.run}-groups")
     minus = [
         {
-            "Group": one.name, "minus": one.against,
+            "Group": f"{one.by}: {one.name}", "minus": one.against,
             **{title_of(name): _signed(one.differences.get(name)) for name in figures},
         }
         for one in found

@@ -414,7 +414,8 @@ def test_a_cancelling_that_cannot_be_noted_is_said(job, monkeypatch):
 def test_a_curve_in_which_every_training_diverged_says_so(job, runs, monkeypatch, capsys):
     monkeypatch.setenv(events.VARIABLE, str(job.folder / records.PROGRESS))
     argv = ["curve", "--dataset", "phantom", "--models", "scratch-cnn", "--strategies", "scratch", "--sizes", "3"]
-    code = main([*argv, "--seeds", "0,1", "--epochs", "2", "--min-steps", "0", "--lr", "1e30", "--clip", "0"])
+    argv += ["--seeds", "0,1", "--epochs", "3", "--min-steps", "0", "--lr", "1e25", "--optimizer", "sgd"]
+    code = main([*argv, "--clip", "1e30"])
     assert code == 2
     assert "failed: scratch-cnn scratch n=3 seed 0" in capsys.readouterr().err
     state = records.ended(job, code, 9.0)
