@@ -22,7 +22,9 @@ def test_the_card_of_a_run(phantom_runs, monkeypatch):
     for part in ("drawn by the program", "Only 2 stored seed", "**93,506 parameters**, of which this way of training "
                  "learns 93,506", "Expected calibration error", "No check of its heatmaps"):  # fmt: skip
         assert part in said.replace("\\", "")
-    assert app.code[0].value.startswith("python -m trainer export scratch-cnn-scratch-n5-s0")
+    commands = [one.value for one in app.code]
+    assert commands[0] == "python -m trainer sanity --dataset phantom"
+    assert commands[1].startswith("python -m trainer export scratch-cnn-scratch-n5-s0")
     metrics = next(frame.value for frame in app.dataframe if "Metric" in frame.value)
     assert ((metrics["from"] <= metrics["This run"]) & (metrics["This run"] <= metrics["to"])).all()
     series = next(box for box in app.selectbox if box.label == "Series")
