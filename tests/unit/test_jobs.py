@@ -122,9 +122,6 @@ def test_a_full_disk_ends_a_training_as_failed_with_what_was_kept(place):
     failed = wait_for(job, lambda now: now.is_over)
     assert (failed.state.status, failed.state.kept, failed.state.total) == ("failed", 0, 1)
     assert "The disk is full" in failed.state.why
-    second = wait_for(Queue().again(failed), is_training)
-    Queue().cancel(second)
-    assert wait_for(second, lambda now: now.is_over).state.status == "cancelled"
 
 
 def test_worker_and_training_killed_together_leave_a_failed_job_and_what_waits_is_trained(place):
