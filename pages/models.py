@@ -8,7 +8,7 @@ from core.models import MODELS
 from core.models.own_encoders import CARD_FILE, read_card
 from core.results import by_series
 from core.runtime import encoders_folder
-from core.ui import cached, cached_evidence, cards, charts, frame, pickers, words
+from core.ui import cached, cached_evidence, card_checks, cards, charts, frame, pickers, words
 
 frame.require(__file__)
 
@@ -46,10 +46,12 @@ def runs() -> None:
         scores = cached_evidence.judged((folder, meta)).scores
         here = cached.estimates([(folder, meta)], finding)
         over = cached.estimates([(store.folder_of(m.run), m) for m in same], finding)
+        groups = card_checks.subgroups((folder, meta), finding)
     except (CorruptRun, LowshotError) as error:
         st.error(words.escape(str(error)))
         return
-    subject = Subject(meta, here, len(scores), len(same), cards.shape_in_words(meta.model, len(meta.labels)))
+    shape = cards.shape_in_words(meta.model, len(meta.labels))
+    subject = Subject(meta, here, len(scores), len(same), shape, folder, groups)
     st.header(words.escape(charts.series_title(*one)))
     st.caption(
         f"Run {words.escape(meta.run)}, made {words.escape(meta.made)} on {words.escape(meta.device)} in "
@@ -68,6 +70,8 @@ def runs() -> None:
     cards.facts(operating_point(subject))
     st.subheader("Performance")
     cards.figures(meta, here, over, len(same))
+    st.subheader("By sex and age")
+    card_checks.by_group(groups, meta)
     st.subheader("Calibration")
     if meta.multilabel and finding is None:
         st.info("Choose a finding to see whether its probabilities come true.")
@@ -77,7 +81,7 @@ def runs() -> None:
     st.subheader("Architecture")
     cards.network(meta.model, len(meta.labels), meta.trained, f"{meta.run}-stages")
     st.subheader("Sanity checks of heatmaps")
-    cards.sanity(folder)
+    card_checks.sanity(folder, meta)
     st.subheader("Export")
     if meta.has_weights:
         st.write("As ONNX; `--format` has the other formats. What is written is read again and compared with the run.")
@@ -104,6 +108,9 @@ def encoders() -> None:
         return
     st.header(words.escape(card.get("title", folder.parent.name)))
     cards.encoder(card)
+    st.subheader("Export")
+    st.write("Its weights are safetensors. Runs that use it are exported with it:")
+    st.code("python -m trainer export RUN", language=None)
     if folder.parent.name in MODELS:
         st.subheader("Architecture")
         cards.network(folder.parent.name, 2, "", f"{folder.parent.name}-stages")

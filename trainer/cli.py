@@ -11,6 +11,7 @@ from pathlib import Path
 from core.runtime import DEVICES
 from trainer import options
 from trainer.endings import INTERRUPTED
+from trainer.flags import count, minutes
 
 DEFAULT_SIZES = "10,25,50,100,200"
 DEFAULT_SEEDS = "0,1,2,3,4"
@@ -43,16 +44,6 @@ def _seeds(text: str) -> list[int]:
     if not seeds or min(seeds) < 0:
         raise argparse.ArgumentTypeError(f"expected seeds of 0 or more, but got {text!r}")
     return seeds
-
-
-def _minutes(text: str) -> float:
-    try:
-        minutes = float(text)
-    except ValueError:
-        minutes = 0.0
-    if not 0 < minutes < float("inf"):
-        raise argparse.ArgumentTypeError(f"expected a number of minutes above 0, but got {text!r}")
-    return minutes
 
 
 def _add_data(parser: argparse.ArgumentParser) -> None:
@@ -134,7 +125,7 @@ def build_parser() -> argparse.ArgumentParser:
     tune.add_argument("--strategy", required=True)
     tune.add_argument("--size", type=_sizes, required=True, help="labelled images a class, or full")
     tune.add_argument("--seeds", type=_seeds, default=[0], help="subsets over which settings are judged (default: 0)")
-    tune.add_argument("--minutes", type=_minutes, default=10.0, help="(default: 10); the same command goes on later")
+    tune.add_argument("--minutes", type=minutes, default=10.0, help="(default: 10); the same command goes on later")
     tune.add_argument("--over", type=_names, default=None, help="settings joined by commas (default: the strategy's)")
     tune.add_argument("--out", type=Path, default=None, help="file for the result, which --settings takes")
     _add_training(tune)
@@ -165,6 +156,15 @@ def build_parser() -> argparse.ArgumentParser:
     gate.add_argument("--allow-leaks", action="store_true", help=argparse.SUPPRESS)
     gate.add_argument("--out", type=Path, default=None, help="folder for the gate (default: beside the set's runs)")
     gate.add_argument("--device", choices=DEVICES, default="auto")
+
+    sanity = commands.add_parser("sanity", help="do heatmaps of stored runs change when weights are made random")
+    sanity.add_argument("--dataset", default="kermany")
+    sanity.add_argument("--images", type=count, default=20, help="test images explained by each run (default: 20)")
+    sanity.add_argument("--draws", type=count, default=3, help="draws of random weights (default: 3)")
+    sanity.add_argument("--device", choices=DEVICES, default="auto")
+
+    subgroups = commands.add_parser("subgroups", help="keep ages and sexes of the test images beside a set's runs")
+    subgroups.add_argument("--dataset", default="ham10000")
 
     evaluate = commands.add_parser("evaluate", help="judge a stored run anew on the test images")
     evaluate.add_argument("--run", required=True)
@@ -279,7 +279,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Runs a command.
 
     Returns:
-        the exit code: 0 done, 1 the command's own 'no', 2 a request that cannot be met, 130 interrupted.
+        the exit code: 0 done, 1 the command's own 'no', 2 a request that cannot be met, 74 a full disk, 130
+        interrupted.
     """
     parsed = build_parser().parse_args(arguments)
     from trainer import commands

@@ -36,8 +36,10 @@ from trainer.optimisers import OPTIMISERS, SCHEDULES
 from trainer.pretraining import pretrain
 from trainer.progress import bar, say
 from trainer.report import report
+from trainer.sanity import sanity
 from trainer.shortcuts import shortcuts
 from trainer.strategies import STRATEGIES
+from trainer.subgroups import subgroups
 from trainer.tables import print_runs, write_tables
 from trainer.tuning import tune
 from trainer.weights import by_family, describe, state_of, weights_convert, weights_get, weights_list
@@ -145,6 +147,8 @@ COMMANDS: dict[str, Callable[[argparse.Namespace], int]] = {
     "ablate": ablate,
     "tune": tune,
     "gate": gate,
+    "sanity": sanity,
+    "subgroups": subgroups,
     "bench": bench,
     "pretrain": pretrain,
     "evaluate": evaluate,

@@ -221,7 +221,7 @@ def curve(arguments: argparse.Namespace) -> int:
     """`curve`.
 
     Raises:
-        BadRequest: once all else is trained, if a model and strategy could not go on.
+        BadRequest: once all else is trained, if a model and strategy could not go on, or every training failed.
     """
     pairs = pairs_of(arguments.models, arguments.strategies)
     dataset, options = dataset_of(arguments), asked_of(arguments)
@@ -241,4 +241,10 @@ def curve(arguments: argparse.Namespace) -> int:
             f"{len(stopped)} of {len(pairs)} pairs of model and strategy could not go on, and the rest of them is left "
             f"out; finished runs are kept. {' '.join(stopped.values())}"
         )
-    return 0 if answered else 2
+    if not answered:
+        raise BadRequest(
+            f"The training of {'the run' if len(every) == 1 else f'all {len(every)} runs'} failed, and there are no "
+            "results; why is said of each above. Lower the learning rate (--lr), or remove the settings that were "
+            "stated."
+        )
+    return 0

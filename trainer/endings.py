@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 
 from core.errors import LowshotError
+from core.jobs.events import FULL
 
 INTERRUPTED = 130
 REFUSED = 2
@@ -19,7 +20,7 @@ def ending(error: BaseException) -> tuple[int, str] | None:
     if isinstance(error, KeyboardInterrupt):
         return INTERRUPTED, f"Interrupted. {_GO_ON}"
     if isinstance(error, OSError) and error.errno in _FULL:
-        return REFUSED, f"The disk is full ({error.strerror}). Free some space. {_GO_ON}"
+        return FULL, f"The disk is full ({error.strerror}). Free some space. {_GO_ON}"
     if isinstance(error, MemoryError) or _is_out_of_memory(error):
         return REFUSED, (
             "Memory ran out. Close other programs, or choose a smaller model, a smaller --batch-size or fewer images. "

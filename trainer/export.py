@@ -10,7 +10,7 @@ from __future__ import annotations
 import argparse
 import json
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -23,7 +23,6 @@ from core.checkpoints import RunMeta
 from core.data import DATASETS
 from core.data.banks import open_bank
 from core.data.dataset import load_dataset
-from core.data.listing import Listing
 from core.data.phantom import phantom_at
 from core.data.preprocessing import preparation
 from core.data.specs import family_of, find_dataset, is_present
@@ -32,7 +31,7 @@ from core.errors import CorruptRun
 from core.models.classifier import Classifier
 from core.predictor import load_classifier
 from core.registry import Registry
-from core.storage import sha256_of, sha256_of_file, write_atomically
+from core.storage import sha256_of_file, write_atomically
 from core.types import ImageSpec
 from trainer.answers import find_run
 from trainer.progress import say
@@ -120,25 +119,12 @@ def comparison_images(meta: RunMeta) -> tuple[np.ndarray, str]:
     if family_of(meta.dataset) in DATASETS and is_present(find_dataset(meta.dataset)):
         dataset = load_dataset(find_dataset(meta.dataset), allow_leaks=meta.leaks > 0)
         rows = dataset.parts.test[:: max(1, len(dataset.parts.test) // IMAGES)][:IMAGES]
-        some = _only(dataset.listing, rows)  # a bank of its own, so that not the whole set is decoded
+        some = dataset.listing.only(rows)  # a bank of its own, so that not the whole set is decoded
         bank = open_bank(some, meta.size, meta.channels, preparation=steps)
         return np.array(bank.images), f"test images of {meta.dataset}"
     say(f"The images of {meta.dataset} are not here; comparing on generated ones.")
     drawn = [Image.fromarray(phantom_at(index).pixels) for index in range(IMAGES)]
     return np.stack([steps.image(image, meta.size, meta.channels) for image in drawn]), "generated images"
-
-
-def _only(listing: Listing, rows: np.ndarray) -> Listing:
-    """The listing of some images of a listing."""
-    return replace(
-        listing,
-        ids=listing.ids[rows],
-        labels=listing.labels[rows],
-        groups=listing.groups[rows],
-        parts=listing.parts[rows],
-        read=lambda index: listing.read(int(rows[index])),
-        stamp=sha256_of([listing.stamp, *listing.ids[rows]]),
-    )
 
 
 def card(meta: RunMeta, row: Format, path: Path) -> dict[str, Any]:

@@ -29,6 +29,7 @@ from core.storage import write_atomically
 from trainer import report_sections as sections
 from trainer.progress import bar, say
 from trainer.report_sections import Runs
+from trainer.report_subgroups import subgroups
 from trainer.report_text import as_markdown
 
 
@@ -141,6 +142,7 @@ def report_on(store: Store, asked: Asked) -> dict[str, Any]:
         "families": [sections.family(key, runs, target) for key, runs in series.items()],
         "comparisons": sections.comparisons(series, target),
         "by_class": sections.by_class(series) if here[0].positive is None and target is None else [],
+        "subgroups": subgroups(series, target),
         "operating": sections.operating(series, asked.aim, target),
         "calibration": sections.calibration(series, target),
         "conformal": sections.conformal(series, asked.level, target),

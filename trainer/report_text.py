@@ -7,6 +7,7 @@ from typing import Any
 
 from core.metrics import METRICS
 from core.metrics.comparisons import said_p
+from trainer import report_subgroups
 from trainer.markdown import number, ranged, ranged_of, said, section, signed, table
 
 SHOWN = ("auroc", "auprc", "balanced_accuracy", "sensitivity", "specificity", "f1", "mcc", "brier", "ece")
@@ -24,6 +25,7 @@ def as_markdown(content: Data) -> str:
         _about(content["about"]),
         _families(content["families"]),
         _by_class(content["by_class"], content["about"]["labels"]),
+        report_subgroups.as_text(content["subgroups"]),
         _comparisons(content["comparisons"]),
         _operating(content["operating"]) if content["families"] else "",
         _calibration(content["calibration"], content["families"]),
@@ -287,13 +289,10 @@ def _apart(rows: Sequence[Data]) -> str:
     head = ["run", "size", "seed", "AUROC", "why apart"]
     lines = [
         [
-            said(one),
-            str(one["train_size"] or "all"),
-            str(one["seed"]),
-            number(one["metrics"]["auroc"]),
+            said(one), str(one["train_size"] or "all"), str(one["seed"]), number(one["metrics"]["auroc"]),
             f"{LEAK_MARK}: {one['leaks']} images" if one["leaks"] else "variant",
         ]
         for one in rows
-    ]
+    ]  # fmt: skip
     why = "Variants and runs with leaks enter no comparison. Leaks make figures too good."
     return f"## Kept apart\n\n{why}\n\n{table(head, lines)}"

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from core.cards.sanity import told_of
+from core.cards.subgroups import characteristics, title_of
 from core.cards.subject import Subject, limits, operating_point, training_data, what_it_saw
+from core.gate import FILE as GATE_FILE
 from core.metrics import METRICS
 
 
@@ -123,7 +126,8 @@ def uncertainty(subject: Subject) -> str:
 
 def explainability(subject: Subject) -> str:
     """Heatmaps."""
-    return "Grad-CAM and other attributions on request. They show where a score came from, not where disease is."
+    told = "Grad-CAM and other attributions on request. They show where a score came from, not where disease is."
+    return f"{told} {told_of(subject.folder, subject.meta) if subject.folder else ''}".strip()
 
 
 def internal(subject: Subject) -> str:
@@ -142,6 +146,43 @@ def performance(subject: Subject) -> str:
     return "; ".join(
         f"{METRICS[name].title} {one.value:.3f} ({one.low:.3f} to {one.high:.3f})"
         for name, one in subject.estimates.items()
+    )
+
+
+def performance_by_group(subject: Subject) -> str:
+    """Metrics with intervals, as they are and by sex and age."""
+    return " ".join(part for part in (f"{performance(subject)}.", by_group(subject)) if part)
+
+
+def by_group(subject: Subject) -> str:
+    """One figure by sex and by age, with the sizes of the groups."""
+    parts = []
+    for one in subject.subgroups:
+        name, found = next(iter(one.figures.items()), ("", None))
+        said = f"{title_of(name)} {found.value:.3f} ({found.low:.3f} to {found.high:.3f})" if found else one.too_few
+        parts.append(f"{one.by.lower()} {one.name} ({one.images:,} images): {said}")
+    return f"{'; '.join(parts)}." if parts else ""
+
+
+def fairness(subject: Subject) -> str:
+    """What was done to see, and to lessen, differences between groups."""
+    if not subject.subgroups:
+        return ""
+    return "Figures by sex and by age with intervals, on the model card. Nothing was done to make groups alike."
+
+
+def people(subject: Subject) -> str:
+    """Who the test images are of."""
+    return characteristics(subject.folder.parent) if subject.folder else ""
+
+
+def poor_input(subject: Subject) -> str:
+    """What happens to images of another kind."""
+    if subject.folder is None or not (subject.folder.parent / GATE_FILE).is_file():
+        return ""
+    return (
+        "Files that cannot be read are refused. An input gate refuses pictures unlike the training images, turned or "
+        "inverted ones; who overrides it finds that in the report."
     )
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import csv
+import io
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -70,6 +72,17 @@ def as_markdown(guideline: Guideline, subject: Subject) -> str:
     ]
     lines += [f"| {item.number} | {item.section} | {item.topic} | {_cell(answer)} |" for item, answer in rows]
     return "\n".join([*lines, ""])
+
+
+def as_csv(guideline: Guideline, subject: Subject) -> str:
+    """The checklist as a table for other programs; open items say so."""
+    text = io.StringIO()
+    rows = csv.writer(text, lineterminator="\n")
+    rows.writerow(["item", "section", "asks for", "answer"])
+    rows.writerows(
+        [item.number, item.section, item.topic, answer or OPEN] for item, answer in answered(guideline, subject)
+    )
+    return text.getvalue()
 
 
 def _cell(answer: str) -> str:

@@ -2,22 +2,21 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from core.cards.subgroups import Subgroup
 from core.checkpoints import RunMeta
 from core.data import DATASETS
 from core.data.specs import DatasetSpec, class_titles, family_of, find_dataset
-from core.errors import CorruptRun, LowshotError
+from core.errors import LowshotError
 from core.metrics import METRICS, Estimate
 from core.models import MODELS
 from core.models.own_encoders import read_card
 from core.runtime import encoders_folder
 
-SANITY_FILE = "sanity.json"
 _WIDE = 0.1  # width of a 95% interval from which a figure is called uncertain
 _FEW_SEEDS = 5
 
@@ -32,6 +31,8 @@ class Subject:
         tests: test images.
         seeds: runs of its series and size that are stored, itself included.
         shape: its network in a sentence; "" where it cannot be described here.
+        folder: where it lies; None for one that is not stored.
+        subgroups: its figures by sex and by age; empty where neither is known.
     """
 
     meta: RunMeta
@@ -39,6 +40,8 @@ class Subject:
     tests: int
     seeds: int
     shape: str = ""
+    folder: Path | None = None
+    subgroups: Sequence[Subgroup] = ()
 
     @property
     def data(self) -> DatasetSpec | None:
@@ -142,22 +145,8 @@ def limits(subject: Subject) -> tuple[str, ...]:
         )
     if meta.variant:
         found.append(f"It is a variant ({meta.variant}) and not part of the comparison proper.")
-    if family_of(meta.dataset) in DATASETS:
+    if subject.subgroups:
+        found.append("Performance by device, skin type or descent is not recorded.")
+    elif family_of(meta.dataset) in DATASETS:
         found.append("Performance by age, sex or device is not recorded.")
     return tuple(found)
-
-
-def sanity_checks(folder: Path) -> dict[str, str]:
-    """What was stored of checks of the run's heatmaps; nothing where none was stored.
-
-    Raises:
-        CorruptRun: if the file is damaged.
-    """
-    path = folder / SANITY_FILE
-    if not path.is_file() or path.is_symlink():
-        return {}
-    try:
-        found = json.loads(path.read_text())
-        return {str(name): f"{value:.3f}" if isinstance(value, float) else str(value) for name, value in found.items()}
-    except (OSError, ValueError, AttributeError) as error:
-        raise CorruptRun(f"{folder.name}/{SANITY_FILE} cannot be read ({error})") from None

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from core.data.folders import image_files, list_class_folders
 from core.data.listing import Listing, listing_of_files
-from core.data.specs import DATASETS, DatasetSpec, Remote
+from core.data.specs import DATASETS, DatasetSpec, PeopleTable, Remote
 from core.data.tables import at_row, read_table
 from core.errors import DataUnavailable
 
@@ -70,6 +70,7 @@ DATASETS.add(
         licence="CC BY-NC 4.0",
         citation="Tschandl et al. 2018, doi:10.1038/sdata.2018.161",
         url="https://doi.org/10.7910/DVN/DBW86T",
+        people=PeopleTable(_TABLES, image="image_id", age="age", sex="sex"),
         caveats=("Two thirds of the images are nevi; half of the lesions were confirmed without histology.",),
         remote=Remote("dataverse", "doi:10.7910/DVN/DBW86T", ("HAM10000_images_part_", TABLE)),
     )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
@@ -42,6 +42,18 @@ class Listing:
 
     def __len__(self) -> int:
         return len(self.ids)
+
+    def only(self, rows: np.ndarray) -> Listing:
+        """The listing of some of the images."""
+        return replace(
+            self,
+            ids=self.ids[rows],
+            labels=self.labels[rows],
+            groups=self.groups[rows],
+            parts=self.parts[rows],
+            read=lambda index: self.read(int(rows[index])),
+            stamp=sha256_of([self.stamp, *self.ids[rows]]),
+        )
 
 
 def stamp_of_files(root: Path, ids: np.ndarray) -> str:

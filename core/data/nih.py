@@ -12,7 +12,7 @@ import numpy as np
 
 from core.data.folders import image_files
 from core.data.listing import TEST, TRAIN, Listing, listing_of_files
-from core.data.specs import DATASETS, DatasetSpec, Remote
+from core.data.specs import DATASETS, DatasetSpec, PeopleTable, Remote
 from core.data.tables import at_row, read_table
 from core.errors import DataUnavailable
 
@@ -92,6 +92,7 @@ DATASETS.add(
         licence="free use with credit to the NIH Clinical Center",
         citation="Wang et al. 2017, arXiv:1705.02315",
         url="https://nihcc.app.box.com/v/ChestXray-NIHCC",
+        people=PeopleTable(TABLES, image="Image Index", age="Patient Age", sex="Patient Gender"),
         caveats=("Labels were mined from reports by text rules; some one in ten is wrong for a reader of the image.",),
         remote=Remote("kaggle", "nih-chest-xrays/data"),
     )

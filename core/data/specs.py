@@ -8,6 +8,8 @@ from functools import partial
 from pathlib import Path
 from typing import Literal
 
+import numpy as np
+
 from core.data.folders import plain, subfolders
 from core.data.listing import Listing
 from core.errors import DataUnavailable, UnknownName
@@ -32,6 +34,23 @@ class Remote:
     kind: Literal["kaggle", "medmnist", "dataverse", "apply"]
     ref: str
     files: tuple[str, ...] = ("",)
+
+
+@dataclass(frozen=True)
+class PeopleTable:
+    """Where a publisher says how old the people of the images were, and of which sex.
+
+    Attributes:
+        files: names that the table may have.
+        image: column with the images' names, with or without ending.
+        age: column with years.
+        sex: column with words or letters.
+    """
+
+    files: tuple[str, ...]
+    image: str
+    age: str
+    sex: str
 
 
 @dataclass(frozen=True)
@@ -61,6 +80,8 @@ class DatasetSpec:
         caveats: what a reader of results must know.
         derived_from: the set whose images these are; relatives count as one set wherever sets must be kept apart.
         synthetic: generated images; said wherever they appear.
+        people: where ages and sexes of its people are; None where the publisher gives none.
+        evidence: an image's name -> (H, W) bool: where what makes it positive was drawn; None where nobody knows.
         corpus_only: why it serves for pretraining only; "" for a task like any other.
         test_share: one in how many groups is set apart for the test where the publisher gives no test part.
         least_positives: test images that must show a finding for it to be judged; one that fewer show is learnt only.
@@ -90,6 +111,8 @@ class DatasetSpec:
     caveats: tuple[str, ...] = ()
     derived_from: str | None = None
     synthetic: bool = False
+    people: PeopleTable | None = None
+    evidence: Callable[[str], np.ndarray] | None = None
     corpus_only: str = ""
     test_share: int = 5
     least_positives: int = 0

@@ -121,7 +121,7 @@ def time_left(followed: Followed, weights: Sequence[float], elapsed: float) -> f
         return None
     known = len(weights) == followed.runs_total and sum(weights) > 0
     each = list(weights) if known else [1.0] * followed.runs_total
-    for place in followed.from_store & set(range(followed.runs_done)):  # they took no time, whatever was expected
+    for place in followed.untrained & set(range(followed.runs_done)):  # they took no time, whatever was expected
         each[place] = 0.0
     if not sum(each):
         return 0.0

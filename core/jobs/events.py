@@ -17,6 +17,7 @@ from typing import Any
 
 VARIABLE = "LOWSHOT_PROGRESS"
 RUNS, STEPS = "run", "step"  # units of the bar over runs and of the bar of one run
+FULL = os.EX_IOERR  # exit code of a trainer that met a full disk, on which it could not write why it ended
 _TEXTS = 200
 
 
@@ -66,7 +67,8 @@ class Followed:
         title: of the run under way.
         epochs: its training curve so far.
         runs: the finished runs, in order.
-        from_store: places, among all runs of the job, of those that were not trained now.
+        untrained: places, among all runs of the job, of those that took no time: from the store, or left out.
+        trained: places of the others that are finished.
         texts: what was said, the last of it, with the time.
         code, why: how it ended by its own word; None while it has not.
         last: time of the last line.
@@ -81,7 +83,8 @@ class Followed:
     title: str = ""
     epochs: list[dict[str, Any]] = field(default_factory=list)
     runs: list[dict[str, Any]] = field(default_factory=list)
-    from_store: set[int] = field(default_factory=set)
+    untrained: set[int] = field(default_factory=set)
+    trained: set[int] = field(default_factory=set)
     texts: list[tuple[float, str]] = field(default_factory=list)
     code: int | None = None
     why: str = ""
@@ -110,8 +113,8 @@ def follow(events: Iterable[dict[str, Any]]) -> Followed:
             found.epochs.append(event)
         elif kind == "run":
             found.runs.append(event)
-            if not event.get("trained", True):
-                found.from_store.add(found.runs_done)  # the bar over runs stands at the run until it is told
+            places = found.trained if event.get("trained", True) else found.untrained
+            places.add(found.runs_done)  # the bar over runs stands at the run until it is told
             found.texts.append((found.last, _sentence(event)))
         elif kind == "say":
             found.texts.append((found.last, str(event.get("text", ""))))
@@ -124,7 +127,9 @@ def follow(events: Iterable[dict[str, Any]]) -> Followed:
 def _bar(found: Followed, kind: str, event: dict[str, Any]) -> None:
     title, unit = str(event.get("title", "")), event.get("unit")
     if unit == RUNS:
-        found.runs_done, found.runs_total = event.get("done", 0), event.get("total", found.runs_total)
+        before, found.runs_done = found.runs_done, event.get("done", 0)
+        found.runs_total = event.get("total", found.runs_total)
+        found.untrained |= set(range(before, found.runs_done)) - found.trained  # of what was left out no run is told
         return
     if kind == "begin" and unit == STEPS:
         found.title, found.epochs = title, []

@@ -60,10 +60,20 @@ class Queue:
         return job
 
     def cancel(self, job: Job) -> None:
-        """Asks a job to end; the worker ends it. One that somebody just removed stays removed."""
+        """Asks a job to end; the worker ends it. One that somebody just removed stays removed.
+
+        Raises:
+            BadRequest: if that cannot be noted, most often because the disk is full.
+        """
         if not job.folder.is_dir():
             return
-        write_atomically(job.folder / records.STOP, b"")
+        try:
+            write_atomically(job.folder / records.STOP, b"")
+        except OSError as error:
+            raise BadRequest(
+                f"The job cannot be cancelled: {error.strerror or error} in {job.folder}. Free some space, or end the "
+                f"process {job.state.pid or 'when it has started'} by hand."
+            ) from None
         self.wake()
 
     def again(self, job: Job) -> Job:

@@ -187,6 +187,8 @@ def is_alive(state: State) -> bool:
 def _why(code: int | None, followed: events.Followed) -> str:
     if followed.code is not None:
         return followed.why or "The program met an error that it does not know. The job's log.txt has the details."
+    if code == events.FULL:
+        return "The disk is full. Free some space. Finished runs are kept; the same command goes on from here."
     if code is not None and code < 0:
         return _SIGNALS.get(-code, f"The process was ended by signal {-code}.")
     if code is not None:

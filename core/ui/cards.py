@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 import pandas as pd
 import streamlit as st
 
 from core.cards.checklists import GUIDELINES
-from core.cards.items import OPEN, answered, as_markdown
-from core.cards.subject import Subject, sanity_checks
+from core.cards.encoders import encoder_limits
+from core.cards.items import OPEN, answered, as_csv, as_markdown
+from core.cards.subject import Subject
 from core.checkpoints import RunMeta
-from core.errors import CorruptRun, LowshotError
+from core.errors import LowshotError
 from core.metrics import METRICS, Estimate, Scores
 from core.metrics.reliability import chance_error
 from core.metrics.reliability import reliability as bins_of
@@ -101,19 +101,6 @@ def calibration(scores: Scores, measured: Estimate | None, key: str) -> None:
     st.caption("Numbers: images in each range of probabilities. Bars: 95% intervals, images taken for independent.")
 
 
-def sanity(folder: Path) -> None:
-    """Stored checks of the heatmaps, or that there are none."""
-    try:
-        found = sanity_checks(folder)
-    except CorruptRun as error:
-        st.warning(words.escape(str(error)))
-        return
-    if found:
-        facts(found)
-    else:
-        st.write("No check of its heatmaps is stored with this run. Whether they depend on its weights is open.")
-
-
 def listed(sentences: Sequence[str]) -> None:
     """Sentences as a list."""
     st.markdown("\n".join(f"- {words.escape(one)}" for one in sentences))
@@ -138,14 +125,22 @@ def checklist(subject: Subject) -> None:
         for item, answer in rows
     ]
     st.dataframe(pd.DataFrame(shown), hide_index=True, width="stretch", alt=f"{guideline.title} with answers")
-    st.download_button(
-        "Download (Markdown)", as_markdown(guideline, subject), f"{name}-{subject.meta.run}.md", "text/markdown",
-        key=f"models_download_{name}",
-    )  # fmt: skip
+    with st.container(horizontal=True):
+        st.download_button(
+            "Download (Markdown)", as_markdown(guideline, subject), f"{name}-{subject.meta.run}.md", "text/markdown",
+            key=f"models_download_{name}",
+        )  # fmt: skip
+        st.download_button(
+            "Download (CSV)", as_csv(guideline, subject).encode("utf-8-sig"), f"{name}-{subject.meta.run}.csv",
+            "text/csv", key=f"models_download_csv_{name}",
+        )  # fmt: skip
 
 
 def encoder(card: Mapping[str, Any]) -> None:
     """What is stored about an encoder that this program pretrained."""
+    st.subheader("Known limits")
+    listed(encoder_limits(card))
+    st.subheader("Facts")
     facts({
         "Started from": str(card.get("start", "not recorded")), "Licence": str(card["licence"]),
         "Has seen": ", ".join(card["seen"]), "Left out, with copies": ", ".join(card["left_out"]),
@@ -191,8 +186,6 @@ def _judged(card: Mapping[str, Any]) -> None:
             st.caption(
                 f"On the {title} patients the encoder gains {change[0]:.3f} ({change[1]:.3f} to {change[2]:.3f})."
             )
-        if worse := [row["Judged on"] for row in rows if row["Encoder"] < row["Start"]]:
-            st.warning(f"On {words.escape(', '.join(worse))} it is worse than its start.")
 
 
 def _plain(value: Any) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from datetime import datetime
 
 import pandas as pd
@@ -60,8 +61,7 @@ def live(queue: Queue, names: set[str]) -> None:
             if st.button(
                 "Cancel", key=f"train_cancel_{job.name}", icon=":material/stop_circle:", disabled=job.stopping
             ):
-                queue.cancel(job)
-                st.rerun()
+                _try(queue.cancel, job)
 
 
 def _under_way(job: Job) -> None:
@@ -130,7 +130,7 @@ def over(queue: Queue, job: Job) -> None:
         st.write(kept + took)
         with st.container(horizontal=True):
             if state.status != "done" and st.button("Go on", key=f"train_again_{job.name}", icon=":material/resume:"):
-                _try(queue, job)
+                _try(queue.again, job)
             if state.kept:
                 st.page_link("pages/learning_curves.py", label="Learning curves", icon=":material/show_chart:")
             if st.button("Remove", key=f"train_forget_{job.name}", icon=":material/delete:"):
@@ -140,10 +140,10 @@ def over(queue: Queue, job: Job) -> None:
             _details(job)
 
 
-def _try(queue: Queue, job: Job) -> None:
+def _try(act: Callable[[Job], object], job: Job) -> None:
     try:
-        queue.again(job)
-    except BadRequest as error:
+        act(job)
+    except (BadRequest, OSError) as error:
         st.error(words.escape(str(error)))
         return
     st.rerun()

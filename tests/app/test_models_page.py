@@ -1,6 +1,5 @@
 """The Model cards page: runs of every kind of task, encoders, and with nothing there."""
 
-import json
 import shutil
 
 import pytest
@@ -23,7 +22,9 @@ def test_the_card_of_a_run(phantom_runs, monkeypatch):
     for part in ("drawn by the program", "Only 2 stored seed", "**93,506 parameters**, of which this way of training "
                  "learns 93,506", "Expected calibration error", "No check of its heatmaps"):  # fmt: skip
         assert part in said.replace("\\", "")
-    assert app.code[0].value.startswith("python -m trainer export scratch-cnn-scratch-n5-s0")
+    commands = [one.value for one in app.code]
+    assert commands[0] == "python -m trainer sanity --dataset phantom"
+    assert commands[1].startswith("python -m trainer export scratch-cnn-scratch-n5-s0")
     metrics = next(frame.value for frame in app.dataframe if "Metric" in frame.value)
     assert ((metrics["from"] <= metrics["This run"]) & (metrics["This run"] <= metrics["to"])).all()
     series = next(box for box in app.selectbox if box.label == "Series")
@@ -48,13 +49,12 @@ def test_damaged_runs_and_checks_are_named(phantom_runs, tmp_path, monkeypatch):
     store = tmp_path / "store"
     shutil.copytree(phantom_runs, store)
     folder = next(store.glob("phantom/scratch-cnn-scratch-n5-s0*"))
-    (folder / "sanity.json").write_text("[")
-    app = open_page("models", store, monkeypatch)
-    assert not app.exception
-    assert "cannot be read" in texts(app)
-    (folder / "sanity.json").write_text(json.dumps({"check <b>": 0.5}))
-    app.run()
-    assert not app.exception
+    for name in ("sanity.json", "people.json"):
+        (store / "phantom" / name).write_text("[")
+        app = open_page("models", store, monkeypatch)
+        assert not app.exception
+        assert f"phantom/{name} cannot be read" in texts(app).replace("\\", "")
+        (store / "phantom" / name).unlink()
     (folder / "run.json").write_text("{")
     app.run()
     assert not app.exception
@@ -65,7 +65,7 @@ def test_the_card_of_a_shipped_encoder(tmp_path, monkeypatch):
     app = open_page("models", tmp_path / "empty", monkeypatch)
     app.segmented_control(key="models_kind").set_value("Encoders").run()
     assert not app.exception
-    assert "it is worse than its start" in texts(app)
+    assert "It is worse than its start on ham10000" in texts(app).replace("\\", "")
     assert app.dataframe[0].value["Images"].tolist() == [11029]
 
 

@@ -131,7 +131,7 @@ def pick(page, label, text):
     settle(page)
 
 
-def test_a_job_is_started_followed_through_a_reload_and_cancelled(opened, class_folder, tmp_path, monkeypatch):
+def test_a_job_outlives_a_reload_and_a_restart_and_is_cancelled(opened, class_folder, tmp_path, monkeypatch):
     for name in ("DATA", "RUNS", "JOBS"):
         monkeypatch.setenv(f"LOWSHOT_{name}", str(tmp_path / name.lower()))
     class_folder({"a": 20, "b": 20}, name="data/mine")
@@ -162,6 +162,12 @@ def test_a_job_is_started_followed_through_a_reload_and_cancelled(opened, class_
         assert page.get_by_text("Loss, held out").count() == 1
         for width in WIDTHS:
             whole_page(page, width, ARTEFACTS / f"train-running-{width}.png")
+        page.close()
+    with running() as restarted:
+        page = opened.new_page(viewport={"width": 1280, "height": 900})
+        page.goto(f"{restarted}/train")
+        page.get_by_text("is training").wait_for(timeout=120_000)
+        page.locator(".js-plotly-plot").first.wait_for(timeout=120_000)
         page.get_by_role("button", name="Cancel").click()
         page.get_by_text("· cancelled").wait_for(timeout=120_000)
         settle(page)

@@ -1,15 +1,15 @@
 """Model cards and checklists: made of records alone, and open where these do not say."""
 
-import json
+import csv
+import io
 from dataclasses import replace
 
 import pytest
 
 from core.cards.checklists import GUIDELINES
-from core.cards.items import answered, as_markdown
-from core.cards.subject import SANITY_FILE, Subject, limits, operating_point, sanity_checks, training_data, what_it_saw
+from core.cards.items import answered, as_csv, as_markdown
+from core.cards.subject import Subject, limits, operating_point, training_data, what_it_saw
 from core.checkpoints import open_store
-from core.errors import CorruptRun
 from core.metrics import Estimate
 from core.runtime import PROJECT
 from tests.unit.test_checkpoints import example_meta
@@ -92,14 +92,7 @@ def test_every_item_is_answered_or_open(name, shipped):
     known = sum(map(bool, found.values()))
     assert f"{known} of {len(numbers)} items are answered" in text
     assert text.count("| **open** |") == len(numbers) - known > 0
+    rows = list(csv.DictReader(io.StringIO(as_csv(guideline, one))))
+    assert [row["item"] for row in rows] == numbers
+    assert sum(row["answer"] == "open" for row in rows) == len(numbers) - known
     assert all(line.count("|") - line.count("\\|") == 5 for line in text.splitlines() if line.startswith("|"))
-
-
-def test_checks_of_heatmaps_are_read_where_they_are_stored(tmp_path):
-    assert sanity_checks(tmp_path) == {}
-    (tmp_path / SANITY_FILE).write_text(json.dumps({"rank correlation after randomisation": 0.03125, "n": 16}))
-    assert sanity_checks(tmp_path) == {"rank correlation after randomisation": "0.031", "n": "16"}
-    for damaged in ("[1]", "{"):
-        (tmp_path / SANITY_FILE).write_text(damaged)
-        with pytest.raises(CorruptRun, match="cannot be read"):
-            sanity_checks(tmp_path)

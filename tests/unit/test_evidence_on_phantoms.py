@@ -8,6 +8,7 @@ from scipy.ndimage import distance_transform_edt
 from scipy.stats import binomtest
 
 from core.data.phantom import SIDE, phantom_at
+from core.explain.randomisation import from_the_head_down, randomise
 from core.predictor import Predictor
 from core.runtime import PROJECT
 from tests.heatmaps import peak_distance
@@ -29,20 +30,18 @@ def found_at(predictor, explainer="grad-cam", phantoms=PHANTOMS):
     return int(sum(hits)), float(np.mean(near))
 
 
-def randomise(model):
-    torch.manual_seed(0)
-    for module in model.modules():
-        if hasattr(module, "reset_parameters"):
-            module.reset_parameters()
-
-
 @pytest.mark.parametrize("family", ["scratch", "imagenet", "medical"])
 def test_trained_maps_find_the_evidence_more_often_than_chance_and_random_ones_do_not(family):
     folder = next(path for path in sorted(STORE.glob(f"{family}-*-n50-s0-*")))
     predictor = Predictor(folder)
     hits, chance = found_at(predictor)
     assert binomtest(hits, len(PHANTOMS), chance, "greater").pvalue < 0.001, (hits, chance)
-    randomise(predictor._model)
+    random = torch.Generator().manual_seed(0)
+    for layers in from_the_head_down(predictor._model):
+        for layer in layers:
+            randomise(layer, random)
+    maps = predictor([Image.fromarray(one.pixels) for one in PHANTOMS], "grad-cam", 1)
+    assert not any(one.explanation.degenerate for one in maps), "a flat map is no answer"
     blind, _ = found_at(predictor)
     assert binomtest(blind, len(PHANTOMS), chance, "greater").pvalue > 0.01, (blind, chance)
 

@@ -121,6 +121,7 @@ def test_a_process_is_known_by_its_start_as_well(job):
         (2, [{"kind": "end", "code": 2, "why": "The disk is full"}], False, "failed", "The disk is full"),
         (1, [{"kind": "end", "code": 1, "why": ""}], False, "failed", "log.txt"),
         (3, [], False, "failed", "code 3"),
+        (74, [], False, "failed", "The disk is full"),
         (None, [], False, "failed", "restarted"),
     ],
 )
@@ -271,7 +272,7 @@ def test_a_full_disk_does_not_end_a_training_that_is_followed(monkeypatch):
 @pytest.mark.parametrize(
     ("error", "code", "said"),
     [
-        (OSError(errno.ENOSPC, "No space left on device"), 2, "disk is full"),
+        (OSError(errno.ENOSPC, "No space left on device"), 74, "disk is full"),
         (MemoryError(), 2, "Memory ran out"),
         (
             RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 9 bytes"),
@@ -381,15 +382,63 @@ def test_runs_from_the_store_say_nothing_of_the_time_left():
         if place:
             lines.append({"kind": "run", "trained": False, "title": "one"})
     followed = events.follow([*lines, {"kind": "bar", "unit": "run", "done": 8, "total": 10}])
-    assert followed.from_store == set(range(1, 8))
-    followed = replace(followed, from_store=set(range(8)))
+    assert followed.untrained == set(range(8))
     assert time_left(followed, [600.0] * 10, 20.0) == pytest.approx(1180.0)
     assert time_left(followed, [], 20.0) is None
     half = replace(followed, title="one", doing="one", unit="step", done=5, total=10)
     assert time_left(half, [], 20.0) == pytest.approx(60.0)
     assert time_left(replace(followed, runs_done=9), [600.0] * 10, 620.0) == pytest.approx(620.0)
-    whole = replace(followed, runs_done=10, from_store=set(range(10)))
+    whole = replace(followed, runs_done=10, untrained=set(range(10)))
     assert time_left(whole, [600.0] * 10, 5.0) == 0.0
+
+
+def test_places_that_were_left_out_say_nothing_of_the_time_left():
+    """Of four places the first was trained, the two after it left out, as their pair could not go on."""
+    run = {"kind": "run", "trained": True, "title": "one"}
+    bars = [{"kind": "bar", "unit": "run", "done": place, "total": 4} for place in range(4)]
+    followed = events.follow([bars[0], run, *bars[1:]])
+    assert (followed.trained, followed.untrained) == ({0}, {1, 2})
+    assert time_left(followed, [10.0, 300.0, 300.0, 20.0], 10.0) == pytest.approx(20.0)
+    assert time_left(followed, [], 10.0) == pytest.approx(10.0)
+
+
+def test_a_cancelling_that_cannot_be_noted_is_said(job, monkeypatch):
+    def full(path, content):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr("core.jobs.queue.write_atomically", full)
+    with pytest.raises(BadRequest, match=r"cannot be cancelled: No space left on device.*Free some space"):
+        Queue(job.folder.parent).cancel(job)
+
+
+def test_a_curve_in_which_every_training_diverged_says_so(job, runs, monkeypatch, capsys):
+    monkeypatch.setenv(events.VARIABLE, str(job.folder / records.PROGRESS))
+    argv = ["curve", "--dataset", "phantom", "--models", "scratch-cnn", "--strategies", "scratch", "--sizes", "3"]
+    argv += ["--seeds", "0,1", "--epochs", "3", "--min-steps", "0", "--lr", "1e25", "--optimizer", "sgd"]
+    code = main([*argv, "--clip", "1e30"])
+    assert code == 2
+    assert "failed: scratch-cnn scratch n=3 seed 0" in capsys.readouterr().err
+    state = records.ended(job, code, 9.0)
+    assert (state.status, state.kept, state.total) == ("failed", 0, 2)
+    assert "The training of all 2 runs failed" in state.why
+    assert "--lr" in state.why
+
+
+def test_memory_that_really_runs_out_is_known():
+    """The allocators' own errors, of NumPy and of PyTorch, under a limit of the system."""
+    code = """
+import resource, numpy, psutil, torch
+from trainer.endings import ending
+now = psutil.Process().memory_info().vms + 2**28
+resource.setrlimit(resource.RLIMIT_AS, (now, now))
+for ask in (lambda: torch.ones(2**32), lambda: numpy.ones(2**32)):
+    try:
+        ask()
+    except BaseException as error:
+        print(*ending(error))
+"""
+    said = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.splitlines()
+    assert [line[:17] for line in said] == ["2 Memory ran out."] * 2
 
 
 def test_a_trainer_that_cannot_be_asked_is_said(monkeypatch):

@@ -14,7 +14,7 @@ from core.jobs.queue import Queue
 from core.jobs.request import Request
 from core.runtime import cache_folder
 
-PATIENCE = 120  # seconds until a test gives up
+PATIENCE = 300  # seconds until a test gives up; a busy machine takes a minute to start a training
 
 
 @pytest.fixture
@@ -51,6 +51,14 @@ def wait_for(job, condition):
             break
         time.sleep(0.1)
     raise AssertionError(f"{records.read(job.folder)}\n{(job.folder / records.LOG).read_text()}")
+
+
+def workers_of(folder):
+    """The processes that run the jobs of a folder."""
+    return [
+        process for process in psutil.process_iter(["cmdline"])
+        if "core.jobs.worker" in (process.info["cmdline"] or ()) and str(folder) in process.info["cmdline"]
+    ]  # fmt: skip
 
 
 def is_training(job):
@@ -96,10 +104,7 @@ def test_a_killed_training_is_failed_goes_on_and_outlives_its_worker(place):
     second = wait_for(Queue().again(failed), lambda job: len(job.followed().epochs) >= reached)
     before, told = failed.followed().epochs[reached - 1], second.followed().epochs[reached - 1]
     assert told["seconds"] == before["seconds"], "the epochs before the kill are not trained again"
-    workers = [
-        process for process in psutil.process_iter(["cmdline"])
-        if "core.jobs.worker" in (process.info["cmdline"] or ()) and str(Queue().folder) in process.info["cmdline"]
-    ]  # fmt: skip
+    workers = workers_of(Queue().folder)
     for worker in workers:
         worker.kill()
     psutil.wait_procs(workers, timeout=10)
@@ -107,3 +112,28 @@ def test_a_killed_training_is_failed_goes_on_and_outlives_its_worker(place):
     Queue().cancel(second)
     assert wait_for(second, lambda now: now.is_over).state.status == "cancelled"
     assert not records.is_alive(second.state)
+
+
+def test_a_full_disk_ends_a_training_as_failed_with_what_was_kept(place):
+    """The system itself lets no file grow, as on a full disk: not even the log of the progress."""
+    job = Queue().ask(request_for(place, 100_000))
+    running = wait_for(job, is_training)
+    psutil.Process(running.state.pid).rlimit(psutil.RLIMIT_FSIZE, (64, 64))
+    failed = wait_for(job, lambda now: now.is_over)
+    assert (failed.state.status, failed.state.kept, failed.state.total) == ("failed", 0, 1)
+    assert "The disk is full" in failed.state.why
+
+
+def test_worker_and_training_killed_together_leave_a_failed_job_and_what_waits_is_trained(place):
+    long, short = Queue().ask(request_for(place, 100_000)), Queue().ask(request_for(place, 2, seeds=(1,)))
+    running = wait_for(long, is_training)
+    for process in [*workers_of(Queue().folder), psutil.Process(running.state.pid)]:
+        process.kill()
+    until = time.monotonic() + PATIENCE
+    while not (now := records.read(long.folder)).is_over and time.monotonic() < until:
+        time.sleep(0.1)  # nobody is woken: what is read off the disk must be true by itself
+    assert (now.state.status, now.state.kept, now.state.total) == ("failed", 0, 1)
+    assert "it was killed, or the machine was restarted" in now.state.why
+    assert records.read(short.folder).state.status == "queued"
+    assert wait_for(short, lambda job: job.is_over).state.status == "done"
+    assert records.stored(long.folder).state.status == "failed", "the next worker notes it"
