@@ -98,7 +98,9 @@ def estimate(
     }
 
 
-def difference(runs: Sequence[Run], others: Sequence[Run], names: Sequence[str]) -> dict[str, Estimate]:
+def difference(
+    runs: Sequence[Run], others: Sequence[Run], names: Sequence[str], finding: int | None = None
+) -> dict[str, Estimate]:
     """The mean of some runs minus the mean of others, with 95% intervals over the test images they share.
 
     Seeds stay as they are: whether one way is better in general is what `evidence.compare_runs` answers.
@@ -107,7 +109,7 @@ def difference(runs: Sequence[Run], others: Sequence[Run], names: Sequence[str])
         BadRequest: if the runs were not judged on the same images.
         CorruptRun: if predictions cannot be read.
     """
-    found = drawn_runs([*runs, *others])
+    found = drawn_runs([*runs, *others], finding)
     sides = found[: len(runs)], found[len(runs) :]
     means = [{name: np.mean([one.values[name] for one in side], axis=0) for name in names} for side in sides]
     return {name: interval(means[0][name] - means[1][name], found[0].n) for name in names}

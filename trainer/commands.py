@@ -28,6 +28,7 @@ from trainer.catalogue import catalogue
 from trainer.cells import strategies_of
 from trainer.curves import curve, run
 from trainer.datasets import audit, data_get, data_list
+from trainer.documents import write_tables
 from trainer.export import export
 from trainer.gates import gate
 from trainer.imbalance import IMBALANCE
@@ -40,7 +41,7 @@ from trainer.sanity import sanity
 from trainer.shortcuts import shortcuts
 from trainer.strategies import STRATEGIES
 from trainer.subgroups import subgroups
-from trainer.tables import print_runs, write_tables
+from trainer.tables import print_runs
 from trainer.tuning import tune
 from trainer.weights import by_family, describe, state_of, weights_convert, weights_get, weights_list
 

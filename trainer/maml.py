@@ -38,7 +38,7 @@ def check_model(name: str, model: nn.Module) -> None:
 
 
 def adapted(
-    model: nn.Module,
+    model: Classifier,
     weights: Weights,
     images: torch.Tensor,
     targets: torch.Tensor,
@@ -51,7 +51,7 @@ def adapted(
 
     Args:
         model: whose weights they are.
-        weights: by name, where the steps begin.
+        weights: its own, by name.
         images: (B, C, S, S), normalised.
         targets: (B,) indices into the columns, or (B, logits) findings with NaN.
         columns: logits of the classes; None for findings.
@@ -59,35 +59,44 @@ def adapted(
         steps: how many.
         outer: whether a gradient will be taken through them.
     """
-    names = [name for name in weights if name.startswith(HEAD if settings.order == "anil" else "")]
-    fast = weights
+    net, prefix, given = _moved(model, images, settings.order, outer)
+    fast = {name.removeprefix(prefix): value for name, value in weights.items() if name.startswith(prefix)}
     for _ in range(steps):
         if not outer:
             fast = {name: value.detach().requires_grad_() for name, value in fast.items()}
-        gradients = _gradients(model, fast, names, images, targets, columns, outer and settings.order != "first")
-        fast = {**fast, **{name: fast[name] - settings.inner_lr * gradients[name] for name in names}}
-    return fast
+        gradients = _gradients(net, fast, given, targets, columns, outer and settings.order != "first")
+        fast = {name: value - settings.inner_lr * gradients[name] for name, value in fast.items()}
+    return {**weights, **{prefix + name: value for name, value in fast.items()}}
+
+
+def _moved(model: Classifier, images: torch.Tensor, order: str, outer: bool) -> tuple[nn.Module, str, torch.Tensor]:
+    """What the steps change, the prefix of its weights, and what it is given: for ANIL the head and feature maps, which
+    no step changes.
+    """
+    if order != "anil":
+        return model, "", images
+    with torch.set_grad_enabled(outer):
+        return model.tapped, HEAD, torch.cat([model.encoder(part) for part in images.split(_CHUNK)])
 
 
 def _gradients(
-    model: nn.Module,
+    net: nn.Module,
     weights: Weights,
-    names: list[str],
-    images: torch.Tensor,
+    given: torch.Tensor,
     targets: torch.Tensor,
     columns: torch.Tensor | None,
     graph: bool,
 ) -> Weights:
     """The gradient of the mean loss over all images, some at a time."""
-    total = {name: torch.zeros(()) for name in names}
+    total = {name: torch.zeros(()) for name in weights}
     counts = [_count(part) for part in targets.split(_CHUNK)]
-    for part, wanted, count in zip(images.split(_CHUNK), targets.split(_CHUNK), counts, strict=True):
+    for part, wanted, count in zip(given.split(_CHUNK), targets.split(_CHUNK), counts, strict=True):
         share = count / max(1, sum(counts))
-        loss = share * _loss(functional_call(model, weights, (part,)), wanted, columns)
+        loss = share * _loss(functional_call(net, weights, (part,)), wanted, columns)
         found = torch.autograd.grad(
-            loss, [weights[name] for name in names], create_graph=graph, allow_unused=True, materialize_grads=True
+            loss, list(weights.values()), create_graph=graph, allow_unused=True, materialize_grads=True
         )
-        total = {name: total[name].to(one.device) + one for name, one in zip(names, found, strict=True)}
+        total = {name: total[name].to(one.device) + one for name, one in zip(weights, found, strict=True)}
     return total
 
 

@@ -19,11 +19,11 @@ from core.serving import candidates, served_runs
 from tests.unit.test_training import CPU
 from trainer.cells import prepare
 from trainer.config import Cell, Settings
+from trainer.documents import headline_table
 from trainer.heads import fit_mlp
 from trainer.imbalance import IMBALANCE
 from trainer.loop import train_network
 from trainer.sweep import fit_data, run_cell
-from trainer.tables import headline_table
 
 LITE0 = "imagenet-efficientnet-lite0"
 QUICK = Settings(epochs=2, min_steps=6, batch_size=8, lr=1e-2, weight_decay=0.0, patience=0, views=2)
@@ -148,8 +148,8 @@ def test_a_variant_never_stands_for_the_comparison_proper(oblong, runs, quick):
     assert [folder for folder, _ in candidates(store, name, "scratch")] == [proper, variant]
     assert served_runs(store, name)["scratch"][0] == proper
     run(oblong, runs, {"augment": "none"}, size=6)
-    assert headline_table(open_store(runs), name, 6).count("`scratch-cnn`") == 1
-    assert "the 1 stored runs" in headline_table(open_store(runs), name, 6)
+    assert headline_table(open_store(runs), name, [6]).count("`scratch-cnn`") == 1
+    assert "the 1 stored runs" in headline_table(open_store(runs), name, [6])
 
 
 def test_augmentations_have_one_name_whatever_their_order():

@@ -10,7 +10,7 @@ from core.errors import BadRequest
 from core.metrics import METRICS
 from tests.made import STRONG, make_run
 from tests.unit.test_checkpoints import example_meta, example_predictions
-from trainer.tables import headline_table, with_tables, write_tables
+from trainer.documents import TABLES, headline_table, size_table, variant_table, with_tables, write_tables
 
 ROOT = Path(__file__).parents[2]
 DOCUMENTS = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
@@ -22,7 +22,7 @@ def test_a_table_is_computed_from_stored_predictions(runs):
     for seed in (0, 1):
         meta = replace(example_meta(f"run{seed}"), seed=seed, metrics=dict.fromkeys(METRICS, 0.123))
         save_run(meta, test, right, [], None, runs)
-    table = headline_table(open_store(runs), "phantom", 2)
+    table = headline_table(open_store(runs), "phantom", [2])
     assert "| scratch | `scratch-cnn` | scratch | 2 | 1.000 (1.000 to 1.000)" in table
     assert "0.123" not in table
     text = "before\n<!-- results: phantom at 2 -->\nold\n<!-- end of results -->\nafter\n"
@@ -44,9 +44,54 @@ def test_a_table_may_be_of_a_class_against_the_rest(runs):
         with_tables(text.replace("of b", "of z"), open_store(runs))
 
 
-def test_no_run_no_table(runs):
-    with pytest.raises(BadRequest, match="No run of phantom"):
-        headline_table(open_store(runs), "phantom", 2)
+@pytest.mark.parametrize("kind", TABLES)
+def test_no_run_no_table(runs, kind):
+    with pytest.raises(BadRequest, match="No table of phantom can be made for 2 a class"):
+        TABLES[kind](open_store(runs), "phantom", [2])
+
+
+def test_a_kind_of_table_that_does_not_exist_is_refused(runs):
+    with pytest.raises(BadRequest, match="results, sizes, variants, but got 'result'"):
+        with_tables("<!-- result: phantom at 2 -->\n<!-- end of results -->", open_store(runs))
+
+
+def stored(runs, name, strength, **facts):
+    """A run whose logits are the truth, so many times, or chance where that is 0."""
+    test = example_predictions(40)
+    noise = np.random.default_rng(0).standard_normal((len(test.labels), 2))
+    logits = noise + strength * np.stack([-test.labels, test.labels], axis=1)
+    meta = replace(example_meta(name), **facts)
+    save_run(meta, test, replace(test, logits=logits), [], None, runs)
+    return meta
+
+
+def test_a_table_by_size_holds_the_series_that_have_every_size(runs):
+    for size in (2, 5):
+        stored(runs, f"plain{size}", 9.0, train_size=size)
+    stored(runs, "short", 9.0, train_size=5, variant="lr=1")
+    table = size_table(open_store(runs), "phantom", [2, 5])
+    assert "| 2 a class | 5 a class |" in table
+    assert "| scratch | 1 | 1.000 (1.000 to 1.000) | 1.000 (1.000 to 1.000) |" in table
+    assert "lr=1" not in table
+    assert "lr=1" in size_table(open_store(runs), "phantom", [5])
+
+
+def test_a_variant_is_compared_with_what_it_departs_from(runs):
+    plain = stored(runs, "plain", 9.0)
+    stored(runs, "other", 0.0, variant="loss=focal")
+    table = variant_table(open_store(runs), plain.dataset, [2])
+    lines = [line for line in table.splitlines() if line.startswith("| scratch")]
+    assert lines[0].endswith("| – | – |")
+    change = float(lines[1].split("|")[-3].split()[0])
+    auroc = [float(line.split("|")[5].split()[0]) for line in lines]
+    assert change == pytest.approx(auroc[1] - auroc[0], abs=0.0011)
+    assert change < -0.2
+
+
+def test_variants_alone_are_compared_with_nothing(runs):
+    stored(runs, "other", 0.0, variant="loss=focal")
+    with pytest.raises(BadRequest, match="No table"):
+        variant_table(open_store(runs), "phantom", [2])
 
 
 @pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.name)
