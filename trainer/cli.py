@@ -11,39 +11,12 @@ from pathlib import Path
 from core.runtime import DEVICES
 from trainer import options
 from trainer.endings import INTERRUPTED
-from trainer.flags import count, minutes
+from trainer.flags import count, minutes, names, seeds, sizes
 
 DEFAULT_SIZES = "10,25,50,100,200"
 DEFAULT_SEEDS = "0,1,2,3,4"
 RULES = ("balanced", "sensitivity", "youden", "cost")
 FORMATS = ("onnx", "torch-export", "safetensors")
-
-
-def _names(text: str) -> list[str]:
-    names = [part.strip() for part in text.split(",") if part.strip()]
-    if not names:
-        raise argparse.ArgumentTypeError(f"expected names joined by commas, but got {text!r}")
-    return names
-
-
-def _sizes(text: str) -> list[int | None]:
-    try:
-        sizes = [None if part == "full" else int(part) for part in text.split(",") if part]
-    except ValueError:
-        raise argparse.ArgumentTypeError(f"expected numbers or 'full' joined by commas, but got {text!r}") from None
-    if not sizes or any(size is not None and size < 1 for size in sizes):
-        raise argparse.ArgumentTypeError(f"expected at least 1 image a class, but got {text!r}")
-    return sizes
-
-
-def _seeds(text: str) -> list[int]:
-    try:
-        seeds = [int(part) for part in text.split(",") if part]
-    except ValueError:
-        raise argparse.ArgumentTypeError(f"expected whole numbers joined by commas, but got {text!r}") from None
-    if not seeds or min(seeds) < 0:
-        raise argparse.ArgumentTypeError(f"expected seeds of 0 or more, but got {text!r}")
-    return seeds
 
 
 def _add_data(parser: argparse.ArgumentParser) -> None:
@@ -82,18 +55,18 @@ def build_parser() -> argparse.ArgumentParser:
     _add_data(run)
     run.add_argument("--model", required=True, help="a model's name, or weights by path: FAMILY:ARCHITECTURE@PATH")
     run.add_argument("--strategy", required=True)
-    run.add_argument("--size", type=_sizes, required=True, help="labelled images a class, or full")
-    run.add_argument("--seed", type=_seeds, default=[0])
+    run.add_argument("--size", type=sizes, required=True, help="labelled images a class, or full")
+    run.add_argument("--seed", type=seeds, default=[0])
     run.add_argument("--again", action="store_true", help="train anew and compare with the stored run")
     _add_training(run)
     options.add_flags(run)
 
     curve = commands.add_parser("curve", help="learning curves: every model and strategy that go together")
     _add_data(curve)
-    curve.add_argument("--models", type=_names, default=None, help="joined by commas (default: all)")
-    curve.add_argument("--strategies", type=_names, default=["scratch", "frozen"], help="(default: scratch,frozen)")
-    curve.add_argument("--sizes", type=_sizes, default=_sizes(DEFAULT_SIZES), help=f"(default: {DEFAULT_SIZES})")
-    curve.add_argument("--seeds", type=_seeds, default=_seeds(DEFAULT_SEEDS), help=f"(default: {DEFAULT_SEEDS})")
+    curve.add_argument("--models", type=names, default=None, help="joined by commas (default: all)")
+    curve.add_argument("--strategies", type=names, default=["scratch", "frozen"], help="(default: scratch,frozen)")
+    curve.add_argument("--sizes", type=sizes, default=sizes(DEFAULT_SIZES), help=f"(default: {DEFAULT_SIZES})")
+    curve.add_argument("--seeds", type=seeds, default=seeds(DEFAULT_SEEDS), help=f"(default: {DEFAULT_SEEDS})")
     curve.add_argument("--keep-weights", choices=("served", "all", "none"), default="served")
     _add_training(curve)
     options.add_flags(curve)
@@ -103,17 +76,15 @@ def build_parser() -> argparse.ArgumentParser:
     )
     _add_data(ablate)
     ablate.add_argument(
-        "--of", type=_names, required=True,
+        "--of", type=names, required=True,
         help="joined by commas: augmentations, preprocessing steps, losses, ways to meet imbalance, settings with a "
         "value; such as horizontal-flip,clahe,class-weights,focal,depth=2",
     )  # fmt: skip
-    ablate.add_argument("--orders", type=_names, default=["each", "pairs", "all"], help="(default: each,pairs,all)")
-    ablate.add_argument(
-        "--models", type=_names, required=True, help="joined by commas; each is compared with the first"
-    )
-    ablate.add_argument("--strategies", type=_names, default=["scratch", "frozen"], help="(default: scratch,frozen)")
-    ablate.add_argument("--sizes", type=_sizes, default=_sizes("50"), help="(default: 50)")
-    ablate.add_argument("--seeds", type=_seeds, default=_seeds("0,1,2"), help="(default: 0,1,2)")
+    ablate.add_argument("--orders", type=names, default=["each", "pairs", "all"], help="(default: each,pairs,all)")
+    ablate.add_argument("--models", type=names, required=True, help="joined by commas; each is compared with the first")
+    ablate.add_argument("--strategies", type=names, default=["scratch", "frozen"], help="(default: scratch,frozen)")
+    ablate.add_argument("--sizes", type=sizes, default=sizes("50"), help="(default: 50)")
+    ablate.add_argument("--seeds", type=seeds, default=seeds("0,1,2"), help="(default: 0,1,2)")
     _add_training(ablate)
     options.add_flags(ablate, leave_out=("augment", "preparation"))
 
@@ -123,10 +94,10 @@ def build_parser() -> argparse.ArgumentParser:
     _add_data(tune)
     tune.add_argument("--model", required=True)
     tune.add_argument("--strategy", required=True)
-    tune.add_argument("--size", type=_sizes, required=True, help="labelled images a class, or full")
-    tune.add_argument("--seeds", type=_seeds, default=[0], help="subsets over which settings are judged (default: 0)")
+    tune.add_argument("--size", type=sizes, required=True, help="labelled images a class, or full")
+    tune.add_argument("--seeds", type=seeds, default=[0], help="subsets over which settings are judged (default: 0)")
     tune.add_argument("--minutes", type=minutes, default=10.0, help="(default: 10); the same command goes on later")
-    tune.add_argument("--over", type=_names, default=None, help="settings joined by commas (default: the strategy's)")
+    tune.add_argument("--over", type=names, default=None, help="settings joined by commas (default: the strategy's)")
     tune.add_argument("--out", type=Path, default=None, help="file for the result, which --settings takes")
     _add_training(tune)
     options.add_flags(tune)
@@ -140,7 +111,7 @@ def build_parser() -> argparse.ArgumentParser:
 
     pretrain = commands.add_parser("pretrain", help="further train the ImageNet encoder on the medical corpus")
     pretrain.add_argument("--target", default="kermany", help="the set the encoder must never have seen")
-    pretrain.add_argument("--sets", type=_names, default=None, help="the corpus (default: the chosen recipe's)")
+    pretrain.add_argument("--sets", type=names, default=None, help="the corpus (default: the chosen recipe's)")
     for flag, kind in (("--epochs", float), ("--lr", float), ("--distill", float), ("--average", float)):
         pretrain.add_argument(flag, type=kind, default=None, help="(default: the chosen recipe's)")
     pretrain.add_argument("--share", type=float, default=None, help="other images for each image of the first set")
@@ -236,9 +207,9 @@ def build_parser() -> argparse.ArgumentParser:
 
     report = commands.add_parser("report", help="what the stored runs of a data set prove, with intervals and tests")
     report.add_argument("--dataset", default="kermany")
-    report.add_argument("--size", type=_sizes, default=None, help="images per class (default: the largest most have)")
-    report.add_argument("--models", type=_names, default=None, help="joined by commas (default: all)")
-    report.add_argument("--strategies", type=_names, default=None, help="joined by commas (default: all)")
+    report.add_argument("--size", type=sizes, default=None, help="images per class (default: the largest most have)")
+    report.add_argument("--models", type=names, default=None, help="joined by commas (default: all)")
+    report.add_argument("--strategies", type=names, default=None, help="joined by commas (default: all)")
     report.add_argument("--target", help="class or finding to judge against the rest, of a task that is not binary")
     report.add_argument("--rule", choices=RULES, default="sensitivity", help="what thresholds are fitted for")
     report.add_argument("--sensitivity", type=float, default=0.95, help="wanted sensitivity (default: 0.95)")
@@ -247,7 +218,7 @@ def build_parser() -> argparse.ArgumentParser:
     report.add_argument("--metric", default="auroc", help="of the learning curves (default: auroc)")
     report.add_argument("--reach", type=float, default=None, help="value that the curves are to reach")
     report.add_argument("--level", type=float, default=0.9, help="of the conformal sets (default: 0.9)")
-    report.add_argument("--suspicious", type=_names, help="classes that a screen lets through to a second stage")
+    report.add_argument("--suspicious", type=names, help="classes that a screen lets through to a second stage")
     report.add_argument("--json", action="store_true", help="print one JSON object")
     report.add_argument("--write", type=Path, metavar="FILE", help="write it as Markdown")
 
@@ -256,16 +227,16 @@ def build_parser() -> argparse.ArgumentParser:
     )
     _add_data(shortcuts)
     shortcuts.add_argument("--model", default="imagenet-efficientnet-lite0", help="(default: %(default)s), frozen")
-    shortcuts.add_argument("--size", type=_sizes, default=_sizes("50"), help="labelled images a class (default: 50)")
-    shortcuts.add_argument("--seeds", type=_seeds, default=_seeds(DEFAULT_SEEDS), help=f"(default: {DEFAULT_SEEDS})")
+    shortcuts.add_argument("--size", type=sizes, default=sizes("50"), help="labelled images a class (default: 50)")
+    shortcuts.add_argument("--seeds", type=seeds, default=seeds(DEFAULT_SEEDS), help=f"(default: {DEFAULT_SEEDS})")
     _add_training(shortcuts)
 
     calibrate = commands.add_parser(
         "calibrate", help="add the answers for conformal calibration that older runs lack; each is trained again for it"
     )
     _add_data(calibrate)
-    calibrate.add_argument("--models", type=_names, default=None, help="joined by commas (default: all)")
-    calibrate.add_argument("--strategies", type=_names, default=None, help="joined by commas (default: all)")
+    calibrate.add_argument("--models", type=names, default=None, help="joined by commas (default: all)")
+    calibrate.add_argument("--strategies", type=names, default=None, help="joined by commas (default: all)")
     calibrate.set_defaults(allow_leaks=False, device="auto")
 
     results = commands.add_parser("results", help="every stored run of a data set")
