@@ -14,12 +14,13 @@ from typing import Any
 
 import numpy as np
 
-from core.checkpoints import RunMeta, read_predictions, scores_of
+from core.checkpoints import RunMeta
 from core.checkpoints.beside import read_beside, save_beside
 from core.data.people import FEMALE, MALE, People
 from core.data.specs import find_dataset
 from core.draws import weights_for
 from core.errors import CorruptRun, LowshotError
+from core.judged import judged
 from core.metrics import METRICS, Estimate, Scores
 from core.metrics.intervals import interval, measure_drawn
 from core.results import Run, check_comparable
@@ -122,40 +123,30 @@ def members(people: People) -> list[tuple[str, str, np.ndarray]]:
     return found
 
 
-def by_subgroup(runs: Sequence[Run], finding: int | None = None, draws: int = DRAWS) -> list[Subgroup]:
+def by_subgroup(runs: Sequence[Run], target: int | None = None, draws: int = DRAWS) -> list[Subgroup]:
     """Figures by sex and by age: the mean over runs with 95% intervals; none where no ages and sexes are kept.
 
     Args:
         runs: folders and records of runs on the same test images.
-        finding: the one finding to judge, on the images of known label; all by default.
+        target: the finding or class to judge against the rest; None for the task as it is.
         draws: bootstrap samples.
     Raises:
         BadRequest: if the runs were not judged on the same images.
         CorruptRun: if predictions, or the ages and sexes, cannot be read.
     """
     check_comparable([meta for _, meta in runs])
-    every = [_scores(run, finding) for run in runs]
-    scores, ids, groups = every[0]
-    people = people_of(runs[0][0].parent, ids)
+    every = [judged(run, target=target) for run in runs]
+    scores, groups = every[0].scores, every[0].groups
+    people = people_of(runs[0][0].parent, every[0].ids)
     if people is None:
         return []
     weights = weights_for(scores.labels, groups)[: draws + 1]
-    views = [_views(one, runs[0][1]) for one, _, _ in every]
+    views = [_views(one.scores, one.meta) for one in every]
     found: list[Subgroup] = []
     for by in (SEX, AGE):
         rows = [(name, member) for of, name, member in members(people) if of == by]
         found += _side_by_side(by, rows, scores, groups, views, weights)
     return found
-
-
-def _scores(run: Run, finding: int | None) -> tuple[Scores, np.ndarray, np.ndarray]:
-    folder, meta = run
-    stored = read_predictions(folder)
-    scores = scores_of(meta, stored)
-    if finding is None:
-        return scores, stored.ids, stored.groups
-    known = scores.known(finding)
-    return scores.known_finding(finding), stored.ids[known], stored.groups[known]
 
 
 def _views(scores: Scores, meta: RunMeta) -> list[tuple[Scores, dict[str, str]]]:

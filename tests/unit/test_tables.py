@@ -101,7 +101,7 @@ def test_tables_of_documents_are_up_to_date(document, monkeypatch, tmp_path):
     store, copy = open_store(), tmp_path / document.name
     copy.write_text(document.read_text())
     assert not write_tables(copy, store)
-    if "<!-- results: " in document.read_text():
+    if "<!-- end of results" in document.read_text():
         copy.write_text(document.read_text().replace("| 0.9", "| 1.9", 1))
         assert write_tables(copy, store)
         assert copy.read_text() == document.read_text()
@@ -111,7 +111,7 @@ def test_tables_of_documents_are_up_to_date(document, monkeypatch, tmp_path):
 def test_no_figure_of_a_result_is_typed_into_prose(document):
     """Figures stand in blocks that `make results` fills; commands in code may hold numbers."""
     text = re.sub(
-        r"<!-- results: .*?<!-- end of results -->|```.*?```|`[^`]*`", "", document.read_text(), flags=re.DOTALL
+        r"<!-- \w+: .*?<!-- end of results -->|```.*?```|`[^`]*`", "", document.read_text(), flags=re.DOTALL
     )
     assert re.findall(r"(?<![\d.])[01]\.\d{3}(?![\d.])|AUROC of \S*\d", text) == []
 
