@@ -269,7 +269,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if known is None:
             raise
         code, why = known
-        print(f"\n{why}" if code == INTERRUPTED else f"lowshot: {why}", file=sys.stderr)
+        try:
+            print(f"\n{why}" if code == INTERRUPTED else f"lowshot: {why}", file=sys.stderr, flush=True)
+        except OSError:  # a log on the full disk itself; the code says enough
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stderr.fileno())
     finally:
         tell("end", code=code, why=why)
     return code
