@@ -8,6 +8,7 @@ import pytest
 
 from core.data.images import encode_png
 from core.data.phantom import phantom_at
+from core.jobs.queue import Queue
 from core.ui.frame import NOTICE
 from tests.browser.server import WIDTHS, browser, chromium, running, settle, whole_page
 from tests.conftest import need
@@ -21,6 +22,7 @@ PAGES = {
     "models": "Model cards",
     "train": "Train",
 }
+PATIENCE = 300_000  # milliseconds: a busy machine takes minutes to start a training
 ARTEFACTS = Path(os.environ.get("LOWSHOT_ARTEFACTS", ".cache/screenshots"))
 
 
@@ -131,14 +133,24 @@ def pick(page, label, text):
     settle(page)
 
 
-def test_a_job_outlives_a_reload_and_a_restart_and_is_cancelled(opened, class_folder, tmp_path, monkeypatch):
+@pytest.fixture
+def own_places(tmp_path, monkeypatch):
+    """Folders of its own for a test that starts jobs; what still trains when it ends is cancelled."""
     for name in ("DATA", "RUNS", "JOBS"):
         monkeypatch.setenv(f"LOWSHOT_{name}", str(tmp_path / name.lower()))
+    yield
+    queue = Queue()
+    for job in queue.jobs():
+        if not job.is_over:
+            queue.cancel(job)
+
+
+def test_a_job_outlives_a_reload_and_a_restart_and_is_cancelled(opened, class_folder, own_places):
     class_folder({"a": 20, "b": 20}, name="data/mine")
     with running() as fresh:
         page = opened.new_page(viewport={"width": 1280, "height": 900})
         page.goto(f"{fresh}/train")
-        page.wait_for_selector("h2:has-text('New job'), h3:has-text('New job')", timeout=120_000)
+        page.wait_for_selector("h2:has-text('New job'), h3:has-text('New job')", timeout=PATIENCE)
         settle(page)
         page.get_by_text("My own images").click()
         folder = page.locator("input[aria-label='Folder or CSV file']")
@@ -155,10 +167,10 @@ def test_a_job_outlives_a_reload_and_a_restart_and_is_cancelled(opened, class_fo
         page.locator("input[aria-label='Epochs']").press("Enter")
         settle(page)
         page.get_by_role("button", name="Start").click()
-        page.get_by_text("is training").wait_for(timeout=120_000)
-        page.locator(".js-plotly-plot").first.wait_for(timeout=120_000)
+        page.get_by_text("is training").wait_for(timeout=PATIENCE)
+        page.locator(".js-plotly-plot").first.wait_for(timeout=PATIENCE)
         page.reload()
-        page.locator(".js-plotly-plot").first.wait_for(timeout=120_000)
+        page.locator(".js-plotly-plot").first.wait_for(timeout=PATIENCE)
         assert page.get_by_text("Loss, held out").count() == 1
         for width in WIDTHS:
             whole_page(page, width, ARTEFACTS / f"train-running-{width}.png")
@@ -166,10 +178,10 @@ def test_a_job_outlives_a_reload_and_a_restart_and_is_cancelled(opened, class_fo
     with running() as restarted:
         page = opened.new_page(viewport={"width": 1280, "height": 900})
         page.goto(f"{restarted}/train")
-        page.get_by_text("is training").wait_for(timeout=120_000)
-        page.locator(".js-plotly-plot").first.wait_for(timeout=120_000)
+        page.get_by_text("is training").wait_for(timeout=PATIENCE)
+        page.locator(".js-plotly-plot").first.wait_for(timeout=PATIENCE)
         page.get_by_role("button", name="Cancel").click()
-        page.get_by_text("· cancelled").wait_for(timeout=120_000)
+        page.get_by_text("· cancelled").wait_for(timeout=PATIENCE)
         settle(page)
         assert page.get_by_role("button", name="Go on").count() == 1
         assert page.locator("[data-testid=stException]").count() == 0
