@@ -234,7 +234,11 @@ def _pair(one: Series, other: Series, fits: Mapping[Series, Fit], at: float) -> 
 
 
 def _common_size(sizes: Sequence[float], others: Sequence[float], largest: int | None) -> float | None:
-    """The middle of the sizes at which both were measured, up to the size of the report."""
+    """The middle of the sizes at which both were measured, up to the size of the report; None where they have but one
+    size in common, between which and itself no curves can cross.
+    """
+    if max(sizes[0], others[0]) >= min(sizes[-1], others[-1]):
+        return None
     common = sorted(size for size in set(sizes) & set(others) if largest is None or size <= largest)
     return common[len(common) // 2] if common else None
 

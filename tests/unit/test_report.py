@@ -232,3 +232,13 @@ def test_one_seed_and_one_series_are_enough(runs):
     assert "## Comparisons" not in text
     assert "Fewer than three sizes" in text
     assert read_run(Path(folder)).metrics
+
+
+def test_curves_that_meet_at_one_size_only_are_not_compared(runs):
+    for size in (2, 5, 10):
+        make_run(runs, WEAK, size, 0, 1.0)
+    for size in (10, 25, 50):
+        make_run(runs, STRONG, size, 0, 2.0)
+    found = report_on(open_store(runs), Asked("phantom", (10,)))["curves"]
+    assert len(found["series"]) == 2
+    assert found["pairs"] == []
