@@ -27,7 +27,10 @@ class Style:
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
 RED = "#B00020"
 _MARKERS = ("circle", "square", "diamond", "triangle-up", "x", "cross", "star")
-_DASHES = {"finetune": "dash", "frozen-logistic": "dot"}
+_DASHES = {
+    "finetune": "dash", "frozen-logistic": "dot", "finetune-last": "6px,3px", "protonet": "10px,2px,2px,2px",
+    "protonet-meta": "10px,2px,2px,2px", "maml": "dash",
+}  # fmt: skip
 _VARIANT_DASHES = ("dashdot", "longdash", "longdashdot", "4px,2px", "8px,3px,2px,3px")
 _VARIANT_MARKERS = ("hexagon", "pentagon", "triangle-down", "star-diamond", "hourglass", "bowtie", "triangle-left")
 

@@ -288,3 +288,13 @@ def test_no_two_models_are_drawn_alike():
     styles = {(style.colour, style.marker) for style in (style_of(name, "frozen") for name in MODELS)}
     assert len(styles) == len(MODELS)
     assert style_of("medical:resnet18@/weights/x.safetensors", "frozen").colour.startswith("#")
+
+
+def test_strategies_of_one_model_differ_in_their_dash():
+    from core.models import MODELS
+    from core.ui.charts import style_of
+    from trainer.strategies import STRATEGIES
+
+    for spec in MODELS.values():
+        names = [row.name for row in STRATEGIES.values() if row.goes_with(spec)]
+        assert len({style_of(spec.name, name).dash for name in names}) == len(names), spec.name
