@@ -48,7 +48,7 @@ def headline_table(store: Store, dataset: str, sizes: list[Size], of: str | None
     return (
         table(["family", "model", "strategy", "seeds", *(METRICS[name].title for name in HEADLINE)], rows)
         + f"\n\n{_rest(of)}"
-        f"Mean over seeds (95% interval over the {_images(series)} test images, patients drawn whole), at the "
+        f"Mean over seeds (95% interval over the {_images(series, target)} test images, patients drawn whole), at the "
         f"operating point fitted inside each training subset. Training and judging the {len(every)} stored runs of "
         f"this data set took {sum(meta.seconds for meta in every) / 60:.0f} minutes on {devices}.\n"
     )
@@ -72,7 +72,7 @@ def size_table(store: Store, dataset: str, sizes: list[Size], of: str | None = N
     ]
     return (
         table(["family", "model", "strategy", "seeds", *(_said(size) for size in sizes)], rows) + f"\n\n{_rest(of)}"
-        f"AUROC, the mean over seeds (95% interval over the {_images(columns[0])} test images, patients drawn "
+        f"AUROC, the mean over seeds (95% interval over the {_images(columns[0], target)} test images, patients drawn "
         "whole), by labelled images per class. At one size and seed every row learns from the same images.\n"
     )
 
@@ -101,7 +101,7 @@ def variant_table(store: Store, dataset: str, sizes: list[Size], of: str | None 
         table(["family", "model", "strategy", "seeds", *titles, *(f"change of {title}" for title in titles)], rows)
         + f"\n\n{_rest(of)}"
         f"Mean over seeds, and difference from the same model and strategy by default on the same subsets (95% "
-        f"intervals over the {_images(series)} test images, patients drawn whole), {_said(sizes[0])}.\n"
+        f"intervals over the {_images(series, target)} test images, patients drawn whole), {_said(sizes[0])}.\n"
     )
 
 
@@ -171,8 +171,9 @@ def _rest(of: str | None) -> str:
     return f"{of} against the rest. " if of else ""
 
 
-def _images(series: dict[Series, list[Run]]) -> int:
-    return estimate(next(iter(series.values())), ("auroc",))["auroc"].n
+def _images(series: dict[Series, list[Run]], target: int | None) -> int:
+    """Test images that count: of a finding those whose label is known."""
+    return estimate(next(iter(series.values())), ("auroc",), target)["auroc"].n
 
 
 def _said(size: Size) -> str:

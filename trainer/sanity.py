@@ -101,7 +101,7 @@ def _checked(
 
 
 def _kept(folder: Path, meta: RunMeta, arguments: argparse.Namespace) -> Randomised | None:
-    """What is kept of a run, if it was made of as many draws and images, or of all that there were."""
+    """What is kept of a run, if it was made of as many draws and images."""
     try:
         found = check_of(folder, meta)
     except LowshotError:

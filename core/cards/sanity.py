@@ -91,13 +91,13 @@ def in_a_sentence(found: Randomised) -> str:
     last, depends = found.steps[-1], depends_on_weights(found)
     of = f"{found.images} test images, {found.draws} draws of weights"
     if found.others.flat == 1:
-        return f"Every heatmap of the trained network is flat: there is nothing to compare ({of})."
+        return f"Every Grad-CAM heatmap of the trained network is flat: there is nothing to compare ({of})."
     if depends is None:
-        return f"With random weights every heatmap is flat, which proves little ({of})."
+        return f"With random weights every Grad-CAM heatmap is flat, which proves little ({of})."
     verdict = "do not survive random weights, as it should be" if depends else "stay alike with random weights: caution"
     return (
-        f"Heatmaps {verdict}: rank correlation with the trained network's {said(last)} over {of}; maps of different "
-        f"images by the trained network {said(found.others)}."
+        f"Grad-CAM heatmaps {verdict}: rank correlation with the trained network's {said(last)} over {of}; maps of "
+        f"different images by the trained network {said(found.others)}."
     )
 
 

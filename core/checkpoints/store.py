@@ -122,7 +122,11 @@ def add_part(folder: Path, added: Predictions) -> None:
         write_atomically(staging / RUN_FILE, (json.dumps(record, indent=1, sort_keys=True) + "\n").encode())
         before = staging.with_name(f"{staging.name}.before")
         os.replace(folder, before)
-        os.replace(staging, folder)
+        try:
+            os.replace(staging, folder)
+        except OSError:
+            os.replace(before, folder)
+            raise
         shutil.rmtree(before, ignore_errors=True)
     finally:
         shutil.rmtree(staging, ignore_errors=True)

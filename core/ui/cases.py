@@ -5,6 +5,7 @@ from __future__ import annotations
 import streamlit as st
 from PIL import Image
 
+from core.cards.sanity import told_of
 from core.cases import Answer, Case, ClassSet
 from core.cases.pdf import as_pdf
 from core.cases.report import Wanted, as_json
@@ -161,7 +162,9 @@ def legend(asked: Asked) -> None:
 
 
 def _heatmap_quality(asked: Asked, item: Item, picture: Picture, case: Case) -> None:
-    """Overlap of the families at once; deletion and insertion when asked for, as they take a while."""
+    """Overlap of the families and what model cards say of their maps at once; deletion and insertion, which take a
+    while, when asked for.
+    """
     painted = [
         one for one in case.answered
         if one.prediction and one.prediction.explanation and not one.prediction.explanation.degenerate
@@ -181,8 +184,12 @@ def _heatmap_quality(asked: Asked, item: Item, picture: Picture, case: Case) -> 
                 help="Asks each network 44 times, with parts of the image blurred: does the score follow?",
             )
         for answer in painted:
+            title = FAMILY_TITLES[answer.meta.family]  # type: ignore[index]
             if answer.faithfulness:
-                st.write(f"**{FAMILY_TITLES[answer.meta.family]}**: {answer.faithfulness.words}")  # type: ignore[index]
+                st.write(f"**{title}**: {answer.faithfulness.words}")
+            folder, meta = asked.chosen[answer.meta.family]
+            if checked := told_of(folder, meta):
+                st.write(f"**{title}**, from its model card: {escape(checked)}")
 
 
 def _reports(item: Item, case: Case, opacity: float, scales: dict[str, float]) -> None:

@@ -1,6 +1,8 @@
 """`calibrate`: what an older run lacks is added, and nothing else of it changes."""
 
 import json
+import os
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -64,6 +66,23 @@ def test_a_run_that_comes_out_otherwise_is_left_as_it_is(run_of, capsys):
     assert "left as it is: Trained again, a test logit moved by 0.0100" in capsys.readouterr().out
     assert (run_of / "predictions.npz").read_bytes() == before
     assert main(["calibrate", *ARGV, "--models", "imagenet-efficientnet-lite0"]) == 0  # none of these
+
+
+def test_a_run_is_back_in_its_place_where_the_exchange_fails(run_of, monkeypatch):
+    found = read_predictions(run_of, "calibration")
+    strip(run_of)
+    before, really = read_run(run_of), os.replace
+
+    def breaks(source, target):
+        if str(source).endswith(".partial") and Path(target) == run_of:
+            raise OSError("full")
+        really(source, target)
+
+    monkeypatch.setattr("core.checkpoints.store.os.replace", breaks)
+    with pytest.raises(OSError, match="full"):
+        add_part(run_of, found)
+    assert read_run(run_of) == before
+    assert [path.name for path in run_of.parent.iterdir()] == [run_of.name]
 
 
 def test_a_run_of_other_settings_is_not_made_again(run_of, capsys):

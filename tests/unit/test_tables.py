@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from core.checkpoints import open_store, save_run
+from core.checkpoints import open_store, read_predictions, save_run
 from core.errors import BadRequest
 from core.metrics import METRICS
 from tests.made import STRONG, make_run
@@ -42,6 +42,14 @@ def test_a_table_may_be_of_a_class_against_the_rest(runs):
     assert "against the rest" not in whole
     with pytest.raises(BadRequest, match="no class or finding 'z' to judge"):
         with_tables(text.replace("of b", "of z"), open_store(runs))
+
+
+def test_a_table_of_a_finding_counts_the_images_whose_label_is_known(runs):
+    folder = make_run(runs, STRONG, 20, 0, 2.0, task="multilabel")
+    known = [int((~np.isnan(read_predictions(folder).labels[:, k])).sum()) for k in (0, 1)]
+    assert known[0] < 120
+    text = headline_table(open_store(runs), "phantom", [20], "x")
+    assert f"interval over the {known[0]} test images" in text
 
 
 @pytest.mark.parametrize("kind", TABLES)
