@@ -3,11 +3,18 @@
 `second` order differentiates through those steps, `first` order takes the gradient where they end, `anil` adapts the
 head only. No batch normalisation: by it a prediction would depend on the other images asked about.
 
+The head is one linear layer. It begins each task at zero, as its classes have no order that tasks could share, and it
+sees embeddings less their mean over the support set: what all images have in common is far larger than what tells them
+apart, and a rate that moves the one overshoots along the other. When the steps are done that mean goes into the bias.
+
 References:
-    MAML and its first order: Finn et al. 2017, arXiv:1703.03400. ANIL: Raghu et al. 2020, arXiv:1909.09157.
+    MAML and its first order: Finn et al. 2017, arXiv:1703.03400. ANIL: Raghu et al. 2020, arXiv:1909.09157. A head
+    from zero: Kao et al. 2022, arXiv:2106.15367.
 """
 
 from __future__ import annotations
+
+from collections.abc import Callable
 
 import torch
 from torch import nn
@@ -16,14 +23,15 @@ from torch.nn import functional as F
 
 from core.data.transforms import normalise, to_unit
 from core.errors import BadRequest
-from core.models.classifier import Classifier
+from core.models.classifier import HEAD_LAYERS, Classifier
 from core.types import ImageSpec
 from trainer.config import FitData, Settings
 from trainer.episodes import Task
 from trainer.losses import as_targets, masked_bce
 
 ORDERS = ("second", "first", "anil")
-HEAD = "tapped."
+ENCODER = "encoder."
+WEIGHT, BIAS = f"{HEAD_LAYERS}0.weight", f"{HEAD_LAYERS}0.bias"
 _CHUNK = 64  # images whose gradient is computed at once
 Weights = dict[str, torch.Tensor]
 
@@ -39,7 +47,6 @@ def check_model(name: str, model: nn.Module) -> None:
 
 def adapted(
     model: Classifier,
-    weights: Weights,
     images: torch.Tensor,
     targets: torch.Tensor,
     columns: torch.Tensor | None,
@@ -47,11 +54,10 @@ def adapted(
     steps: int,
     outer: bool,
 ) -> Weights:
-    """Weights after some gradient steps on a support set.
+    """A model's weights, by name, after some gradient steps on a support set; the model itself stays as it is.
 
     Args:
-        model: whose weights they are.
-        weights: its own, by name.
+        model: with the start.
         images: (B, C, S, S), normalised.
         targets: (B,) indices into the columns, or (B, logits) findings with NaN.
         columns: logits of the classes; None for findings.
@@ -59,29 +65,38 @@ def adapted(
         steps: how many.
         outer: whether a gradient will be taken through them.
     """
-    net, prefix, given = _moved(model, images, settings.order, outer)
-    fast = {name.removeprefix(prefix): value for name, value in weights.items() if name.startswith(prefix)}
+    through, head_only = outer and settings.order != "first", settings.order == "anil"
+    own = dict(model.named_parameters())
+    fast = own | {name: torch.zeros_like(own[name]).requires_grad_() for name in (WEIGHT, BIAS)}
+    given = images
+    if head_only:
+        with torch.set_grad_enabled(through):
+            given = torch.cat([model.embed(part) for part in images.split(_CHUNK)])
+        fast = {name: fast[name] for name in (WEIGHT, BIAS)}
+    if not outer:
+        fast = {name: value.detach() for name, value in fast.items()}
+
+    def embed(weights: Weights, part: torch.Tensor) -> torch.Tensor:
+        if head_only:
+            return part
+        encoder = {name.removeprefix(ENCODER): value for name, value in weights.items() if name.startswith(ENCODER)}
+        return model.head.pool(functional_call(model.encoder, encoder, (part,)))
+
+    def centre() -> torch.Tensor:
+        with torch.set_grad_enabled(through):
+            return torch.cat([embed(fast, part) for part in given.split(_CHUNK)]).mean(dim=0)
+
     for _ in range(steps):
-        if not outer:
-            fast = {name: value.detach().requires_grad_() for name, value in fast.items()}
-        gradients = _gradients(net, fast, given, targets, columns, outer and settings.order != "first")
+        here = {name: value.clone() if through else value.detach().requires_grad_() for name, value in fast.items()}
+        gradients = _gradients(embed, here, centre(), given, targets, columns, through)
         fast = {name: value - settings.inner_lr * gradients[name] for name, value in fast.items()}
-    return {**weights, **{prefix + name: value for name, value in fast.items()}}
-
-
-def _moved(model: Classifier, images: torch.Tensor, order: str, outer: bool) -> tuple[nn.Module, str, torch.Tensor]:
-    """What the steps change, the prefix of its weights, and what it is given: for ANIL the head and feature maps, which
-    no step changes.
-    """
-    if order != "anil":
-        return model, "", images
-    with torch.set_grad_enabled(outer):
-        return model.tapped, HEAD, torch.cat([model.encoder(part) for part in images.split(_CHUNK)])
+    return own | fast | {BIAS: fast[BIAS] - fast[WEIGHT] @ centre()}
 
 
 def _gradients(
-    net: nn.Module,
+    embed: Callable[[Weights, torch.Tensor], torch.Tensor],
     weights: Weights,
+    centre: torch.Tensor,
     given: torch.Tensor,
     targets: torch.Tensor,
     columns: torch.Tensor | None,
@@ -91,8 +106,8 @@ def _gradients(
     total = {name: torch.zeros(()) for name in weights}
     counts = [_count(part) for part in targets.split(_CHUNK)]
     for part, wanted, count in zip(given.split(_CHUNK), targets.split(_CHUNK), counts, strict=True):
-        share = count / max(1, sum(counts))
-        loss = share * _loss(functional_call(net, weights, (part,)), wanted, columns)
+        logits = F.linear(embed(weights, part) - centre, weights[WEIGHT], weights[BIAS])
+        loss = count / max(1, sum(counts)) * _loss(logits, wanted, columns)
         found = torch.autograd.grad(
             loss, list(weights.values()), create_graph=graph, allow_unused=True, materialize_grads=True
         )
@@ -110,18 +125,15 @@ def _loss(logits: torch.Tensor, targets: torch.Tensor, columns: torch.Tensor | N
 
 def query_loss(model: Classifier, task: Task, settings: Settings) -> torch.Tensor:
     """The loss on a task's query set after adaptation to its support set: what the outer loop makes small."""
-    weights: Weights = dict(model.named_parameters())
-    steps = settings.inner_steps
-    fast = adapted(model, weights, task.support, task.support_targets, task.columns, settings, steps, outer=True)
+    fast = adapted(model, task.support, task.support_targets, task.columns, settings, settings.inner_steps, outer=True)
     return _loss(functional_call(model, fast, (task.query,)), task.query_targets, task.columns)
 
 
 def adapt_to(model: Classifier, data: FitData, image: ImageSpec, settings: Settings, device: torch.device) -> Weights:
     """A meta-learnt model's weights after adaptation to labelled images; the model itself stays as it is."""
     model.eval().to(device)
-    weights: Weights = dict(model.named_parameters())
     pixels = normalise(to_unit(data.images, device), image)
     targets = as_targets(data.labels).to(device)
     columns = torch.arange(data.classes, device=device) if targets.ndim == 1 else None
-    fast = adapted(model, weights, pixels, targets, columns, settings, settings.adapt_steps, outer=False)
+    fast = adapted(model, pixels, targets, columns, settings, settings.adapt_steps, outer=False)
     return {name: value.detach() for name, value in fast.items()}

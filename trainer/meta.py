@@ -28,7 +28,7 @@ from trainer.unfinished import Unfinished, state_of
 
 QueryLoss = Callable[[Classifier, Task, Settings], torch.Tensor]
 USED = ("episodes", "tasks", "shots", "queries", "inner_lr", "inner_steps", "outer_lr", "order", "clip")
-_VERSION = 1
+_VERSION = 2
 
 
 def hashes_of(sources: Sequence[Source]) -> dict[str, str]:

@@ -181,7 +181,7 @@ STRATEGIES.add(
         meaning="A start learnt from tasks of other data sets, adapted to the subset in a few gradient steps.",
         settings=Settings(
             epochs=1, min_steps=0, batch_size=64, lr=0.0, weight_decay=0.0, augment="none", episodes=2000, tasks=4,
-            shots=5, queries=5, inner_lr=0.05, inner_steps=5, adapt_steps=10, outer_lr=1e-3, order="second",
+            shots=5, queries=5, inner_lr=0.1, inner_steps=5, adapt_steps=10, outer_lr=1e-3, order="second",
         ),
         fit=fit_maml,
         takes=("preparation", "clip", "inner_lr", "inner_steps", "adapt_steps", "order", *META),

@@ -55,7 +55,7 @@ def some_task(findings=False, seed=0, size=5):
 def gradient_of(model, task, settings):
     model.zero_grad()
     query_loss(model, task, settings).backward()
-    return {name: value.grad.clone() for name, value in model.named_parameters()}
+    return {name: value.grad.clone() for name, value in model.encoder.named_parameters()}
 
 
 @pytest.mark.parametrize("findings", [False, True])
@@ -64,7 +64,7 @@ def test_the_outer_gradient_is_that_of_finite_differences(order, findings):
     model, task = small_model().double(), some_task(findings)
     settings = replace(SETTINGS, order=order)
     found = gradient_of(model, task, settings)
-    for name, value in model.named_parameters():
+    for name, value in model.encoder.named_parameters():
         for place in np.random.default_rng(0).choice(value.numel(), min(3, value.numel()), replace=False):
             flat, step, losses = value.data.view(-1), 1e-5, []
             for sign in (1, -1):
@@ -78,21 +78,44 @@ def test_the_outer_gradient_is_that_of_finite_differences(order, findings):
 def test_first_order_takes_the_gradient_where_adaptation_ends():
     model, task = small_model().double(), some_task()
     first, second = (gradient_of(model, task, replace(SETTINGS, order=order)) for order in ("first", "second"))
-    fast = adapted(model, dict(model.named_parameters()), task.support, task.support_targets, task.columns,
+    fast = adapted(model, task.support, task.support_targets, task.columns,
                    SETTINGS, SETTINGS.inner_steps, outer=False)  # fmt: skip
     fast = {name: value.detach().requires_grad_() for name, value in fast.items()}
     loss = F.cross_entropy(functional_call(model, fast, (task.query,))[:, task.columns], task.query_targets)
     expected = dict(zip(fast, torch.autograd.grad(loss, list(fast.values())), strict=True))
-    assert all(torch.allclose(first[name], expected[name]) for name in expected)
+    assert all(torch.allclose(first[name], expected[f"encoder.{name}"]) for name in first)
     assert not all(torch.allclose(first[name], second[name], rtol=1e-3) for name in first)
 
 
 def test_anil_adapts_the_head_only():
     model, task = small_model().double(), some_task()
-    fast = adapted(model, dict(model.named_parameters()), task.support, task.support_targets, task.columns,
+    fast = adapted(model, task.support, task.support_targets, task.columns,
                    replace(SETTINGS, order="anil"), 2, outer=False)  # fmt: skip
     moved = {name for name, value in model.named_parameters() if not torch.equal(value, fast[name])}
     assert moved == {"tapped.head.layers.0.weight", "tapped.head.layers.0.bias"}
+
+
+@pytest.mark.parametrize("order", ["second", "first", "anil"])
+def test_the_head_begins_at_zero_and_what_all_images_share_does_not_matter(order):
+    """A level that every embedding has would make steps of this size overshoot."""
+    model, task, found = small_model().double(), some_task(), []
+    settings = replace(SETTINGS, order=order, inner_lr=1.0, inner_steps=5)
+    for level, head in ((0.0, 0.0), (50.0, 9.0)):
+        with torch.no_grad():
+            model.head.layers[0].weight.add_(head)
+        model.head.pool = nn.Sequential(average_pool(), Raised(level))
+        found.append(query_loss(model, task, settings).item())
+    assert found[0] == pytest.approx(found[1], abs=1e-9)
+    assert query_loss(model, task, replace(settings, inner_steps=0)).item() == pytest.approx(np.log(2))
+
+
+class Raised(nn.Module):
+    def __init__(self, level):
+        super().__init__()
+        self.level = level
+
+    def forward(self, embeddings):
+        return embeddings + self.level
 
 
 def test_adaptation_to_many_images_is_that_to_all_at_once(monkeypatch):
