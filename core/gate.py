@@ -24,7 +24,7 @@ from core.data.preprocessing import PLAIN
 from core.data.transforms import normalise, to_unit
 from core.errors import CorruptRun
 from core.models import MODELS
-from core.models.classifier import Classifier
+from core.models.classifier import Classifier, channels_last, placed
 from core.storage import write_atomically
 from core.types import ImageSpec
 
@@ -164,7 +164,7 @@ class Gatekeeper:
     def __init__(self, gate: Gate) -> None:
         self.gate = gate
         self._image = MODELS[ENCODER].image
-        self._model = MODELS[ENCODER].build(2, "", 0).eval().requires_grad_(False)
+        self._model = placed(MODELS[ENCODER].build(2, "", 0), torch.device("cpu")).eval().requires_grad_(False)
         self._lock = threading.Lock()
 
     def __call__(self, image: Image.Image) -> Admission:
@@ -201,7 +201,7 @@ def embed(model: Classifier, spec: ImageSpec, images: list[Image.Image]) -> np.n
     """Pictures -> (N, D) embeddings by an encoder on the CPU."""
     pixels = np.stack([PLAIN.image(image, spec.size, 3) for image in images])
     with torch.no_grad():
-        return model.embed(normalise(to_unit(pixels), spec)).numpy()
+        return model.embed(channels_last(normalise(to_unit(pixels), spec))).numpy()
 
 
 def save_gate(folder: Path, gate: Gate) -> None:

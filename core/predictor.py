@@ -68,6 +68,7 @@ class Predictor:
         self._preparation = self._preparation.for_encoder(self._image)
         self._model = placed(load_classifier(self.meta, folder), self.device)
         self._lock = threading.Lock()
+        self._refusals: dict[str, str] = {}
 
     def predict(self, images: Sequence[Path | str | Image.Image]) -> list[Prediction]:
         """Answers for image files, or images that are open already, some at a time.
@@ -122,6 +123,11 @@ class Predictor:
 
     def refusal(self, explainer: str) -> str:
         """Why an explainer is not for this model, in words; "" where it is."""
+        if explainer not in self._refusals:
+            self._refusals[explainer] = self._refusal(explainer)
+        return self._refusals[explainer]
+
+    def _refusal(self, explainer: str) -> str:
         asked = torch.zeros((1, *replace(self._image, size=self.meta.size).shape), device=self.device)
         with self._lock, torch.no_grad():
             features = self._model.encoder(channels_last(asked))

@@ -28,11 +28,9 @@ FULLY_SHOWN = 4  # images; of more a table is shown, and one of them in full
 st.title("Diagnose")
 st.write("Upload images and see what three differently trained networks make of them.")
 
-store = cached.store()
+store, answering = cached.store_and_served()
 words.problems(store)
 titles = {meta.dataset: meta.dataset_title for meta in store.metas()}
-names = tuple(sorted(meta.run for meta in store.metas()))
-answering = {name: served for name in titles if (served := cached.served(store, name, names))}
 tasks = list(answering)
 if not tasks:
     st.info(

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import cache
+
 import numpy as np
 from PIL import Image
 from plotly.colors import sample_colorscale, unlabel_rgb
@@ -12,10 +14,13 @@ COLOURS = "Inferno"
 _FAINTEST = 0.15
 
 
+@cache
 def colour_table() -> np.ndarray:
-    """(256, 3) uint8, from low to high attribution."""
+    """(256, 3) uint8, from low to high attribution; one array for all, which cannot be written to."""
     steps = sample_colorscale(COLOURS, np.linspace(0, 1, 256).tolist())
-    return np.array([unlabel_rgb(step) for step in steps]).round().astype(np.uint8)
+    table = np.array([unlabel_rgb(step) for step in steps]).round().astype(np.uint8)
+    table.setflags(write=False)
+    return table
 
 
 def overlay(image: Image.Image, explanation: Explanation, opacity: float, scale: float | None = None) -> Image.Image:

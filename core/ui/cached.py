@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from pathlib import Path
 
 import streamlit as st
@@ -32,25 +34,46 @@ from core.ui.waiting import bar
 def store() -> Store:
     """The run store as it is now; read again only when a file of a run came, went or changed."""
     root = runs_folder()
-    seen = []
-    for path in root.glob("*/*/*"):
-        if not any(part.startswith(".") for part in path.relative_to(root).parts):
-            try:
-                seen.append((str(path), path.stat().st_mtime_ns))
-            except FileNotFoundError:  # a run that is just being put in its place
-                continue
-    return _store(str(root), tuple(sorted(seen)))
+    return _store(str(root), _stamp(root))
 
 
 @st.cache_resource(max_entries=2, show_spinner="Reading the run store")
-def _store(root: str, seen: tuple[tuple[str, int], ...]) -> Store:
+def _store(root: str, stamp: str) -> Store:
     return open_store(Path(root))
 
 
-@st.cache_data(max_entries=16, show_spinner=False)
-def served(_store: Store, dataset: str, runs: tuple[str, ...]) -> dict[str, tuple[Path, RunMeta]]:
-    """The run that answers by default, by family."""
-    return served_runs(_store, dataset)
+def store_and_served() -> tuple[Store, dict[str, dict[str, Run]]]:
+    """The same, and for each data set that any run can answer for the run that does so by default, by family."""
+    root = runs_folder()
+    now = str(root), _stamp(root)
+    return _store(*now), _served(*now)
+
+
+@st.cache_resource(max_entries=2, show_spinner=False)
+def _served(root: str, stamp: str) -> dict[str, dict[str, Run]]:
+    found = _store(root, stamp)
+    names = {meta.dataset: None for meta in found.metas()}
+    return {name: runs for name in names if (runs := served_runs(found, name))}
+
+
+def _stamp(root: Path) -> str:
+    """One text for all files of runs and when each changed: it is made anew at every rerun, of a thousand files."""
+    seen = []
+    for folder in _visible(root):
+        for run in _visible(folder.path):
+            for file in _visible(run.path):
+                with suppress(FileNotFoundError):
+                    seen.append(f"{file.path}|{file.stat().st_mtime_ns}")
+    return sha256_of(sorted(seen))
+
+
+def _visible(folder: str | Path) -> list[os.DirEntry[str]]:
+    """What a folder holds, hidden things aside; nothing for a file, or a run that is just being put in its place."""
+    try:
+        with os.scandir(folder) as entries:
+            return [entry for entry in entries if not entry.name.startswith(".")]
+    except (FileNotFoundError, NotADirectoryError):
+        return []
 
 
 def key_of(runs: Sequence[Run]) -> str:

@@ -1,10 +1,12 @@
 """What the app keeps between reruns is made anew when the record of a run changes, whatever its files hold."""
 
 import json
+import shutil
 from dataclasses import replace
 
 from core.checkpoints import open_store, read_run
 from core.results import estimate
+from core.serving import served_runs
 from core.ui import cached
 from tests.made import STRONG, make_run
 
@@ -24,3 +26,30 @@ def test_a_model_is_made_ready_anew_when_its_record_changes(tmp_path, monkeypatc
     record = json.loads((folder / "run.json").read_text())
     (folder / "run.json").write_text(json.dumps({**record, "temperature": 7.5}))
     assert cached.predictor(folder, read_run(folder)).temperature == 7.5
+
+
+def test_the_store_is_read_again_when_a_file_came_went_or_changed_and_not_otherwise(tmp_path, monkeypatch):
+    monkeypatch.setenv("LOWSHOT_RUNS", str(tmp_path))
+    assert not cached.store().runs
+    folder = make_run(tmp_path, STRONG, 20, 0, 1.0)
+    one = cached.store()
+    assert list(one.runs) == [folder]
+    hidden = folder.parent / ".being-written"
+    hidden.mkdir()
+    (hidden / "run.json").write_text("{")
+    assert cached.store() is one
+    (folder / "run.json").write_text("{")
+    assert not cached.store().runs
+    shutil.rmtree(folder)
+    assert not cached.store().problems
+
+
+def test_what_answers_follows_the_store(phantom_runs, tmp_path, monkeypatch):
+    monkeypatch.setenv("LOWSHOT_RUNS", str(tmp_path / "store"))
+    assert cached.store_and_served()[1] == {}
+    shutil.copytree(phantom_runs, tmp_path / "store")
+    store, served = cached.store_and_served()
+    assert served == {"phantom": served_runs(store, "phantom")}
+    assert store is cached.store()
+    shutil.rmtree(next(iter(served["phantom"].values()))[0])
+    assert cached.store_and_served()[1] != served
