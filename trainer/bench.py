@@ -35,7 +35,7 @@ STEPS = 16
 def bench(arguments: argparse.Namespace) -> int:
     """`bench`: 1 if data and augmentation cost more than a tenth."""
     spec, strategy = MODELS[arguments.model], STRATEGIES["scratch"]
-    if not strategy.goes_with(spec):
+    if strategy.why_not(spec):
         raise BadRequest(f"{spec.name} is not trained from scratch; name a model that is.")
     many = np.arange(10_000)
     settings = settings_for(settings_of(spec, strategy), strategy, asked_of(arguments), many % 2, many, 2)

@@ -27,7 +27,7 @@ from trainer.fitting import settings_of_head
 from trainer.folds import can_hold_out
 from trainer.imbalance import IMBALANCE, imbalance_for
 from trainer.losses import LOSSES, loss_for, own_loss
-from trainer.maml import ORDERS, check_model
+from trainer.maml import ORDERS
 from trainer.meta import hashes_of, notes_on
 from trainer.optimisers import OPTIMISERS, SCHEDULES, optimiser_for
 from trainer.options import OPTIONS, checked
@@ -113,7 +113,7 @@ def settings_for(
 
 def strategies_of(spec: ModelSpec) -> list[str]:
     """The strategies that go with a model."""
-    return [strategy.name for strategy in STRATEGIES.values() if strategy.goes_with(spec)]
+    return [strategy.name for strategy in STRATEGIES.values() if not strategy.why_not(spec)]
 
 
 def pairs_that_go(
@@ -121,7 +121,7 @@ def pairs_that_go(
 ) -> tuple[list[tuple[str, str]], list[tuple[str, str]]]:
     """(model, strategy) pairs that go together, and those that do not."""
     every = list(product(models, strategies))
-    fits = [(model, strategy) for model, strategy in every if STRATEGIES[strategy].goes_with(MODELS[model])]
+    fits = [(model, strategy) for model, strategy in every if not STRATEGIES[strategy].why_not(MODELS[model])]
     return fits, [pair for pair in every if pair not in fits]
 
 
@@ -139,10 +139,8 @@ def prepare(cell: Cell, dataset: Dataset, options: Mapping[str, Any] = _NO_OPTIO
         LeakFound: if the encoder learnt from images of the data set and leaks were not allowed.
     """
     spec, strategy = MODELS[cell.model], STRATEGIES[cell.strategy]
-    if not strategy.goes_with(spec):
-        raise BadRequest(
-            f"{spec.name} does not go with {strategy.name}; it goes with {', '.join(strategies_of(spec))}."
-        )
+    if why := strategy.why_not(spec):
+        raise BadRequest(f"{why} It goes with {', '.join(strategies_of(spec))}.")
     if why := unfit(spec, dataset):
         raise BadRequest(f"{why} Choose another model; see python -m trainer list.")
     subset = dataset.subset(cell.train_size, cell.seed)
@@ -154,7 +152,7 @@ def prepare(cell: Cell, dataset: Dataset, options: Mapping[str, Any] = _NO_OPTIO
     _check_augmentation(settings, dataset)
     steps = preparation(settings.preparation)
     spec = replace(spec, image=steps.spec(replace(spec.image, size=settings.side or spec.image.size)))
-    sources = _sources(strategy, settings, spec, dataset, cell)
+    sources = _sources(strategy, settings, dataset, cell)
     check_judgeable(dataset)
     weights = weights_of(spec, dataset.spec.name)
     seen, notes = exposure(dataset, weights)
@@ -214,15 +212,12 @@ def prepare(cell: Cell, dataset: Dataset, options: Mapping[str, Any] = _NO_OPTIO
     return Prepared(cell, spec, strategy, settings, subset.indices, meta, sources)
 
 
-def _sources(
-    strategy: Strategy, settings: Settings, spec: ModelSpec, dataset: Dataset, cell: Cell
-) -> tuple[Source, ...]:
+def _sources(strategy: Strategy, settings: Settings, dataset: Dataset, cell: Cell) -> tuple[Source, ...]:
     """What the start is meta-learnt from; nothing where the strategy has no such start."""
     if not strategy.query_loss:
         return ()
     if settings.order and settings.order not in ORDERS:
         raise BadRequest(f"Expected --order to be one of {', '.join(ORDERS)}, but got {settings.order!r}.")
-    check_model(spec.name, spec.build(len(dataset.labels), dataset.spec.name, cell.seed))
     return tuple(sources_for(dataset, cell, settings.sources))
 
 

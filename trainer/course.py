@@ -20,7 +20,7 @@ from core.models.classifier import Classifier, channels_last, placed
 from core.types import Images, ImageSpec
 from trainer.config import FitData, Settings
 from trainer.imbalance import imbalance_for
-from trainer.losses import as_targets, loss_for, share_right
+from trainer.losses import NoNumberError, are_numbers, as_targets, loss_for, share_right
 from trainer.optimisers import optimiser_for, schedule_for
 from trainer.unfinished import state_of
 from trainer.unfreezing import check_thaw, thaw
@@ -44,10 +44,6 @@ def predict_logits(
                 progress(start + len(batch), len(images))
     model.train(was_training)
     return torch.cat(found).numpy()
-
-
-class NoNumberError(Exception):
-    """The loss of a step is not a number; `train_network` answers it."""
 
 
 class Best(NamedTuple):
@@ -139,7 +135,7 @@ class Course:
             outputs = self._model(channels_last(batch))
         loss = self._loss(outputs.float(), wanted, self._weights)
         if not torch.isfinite(loss):
-            raise NoNumberError
+            raise NoNumberError("the loss was")
         self._optimiser.zero_grad(set_to_none=True)
         loss.backward()
         nn.utils.clip_grad_norm_(self._model.parameters(), self._settings.clip)
@@ -162,11 +158,19 @@ class Course:
         return self._augment.mix(normalise(changed, self._image), wanted, self._random)
 
     def judge(self, epoch: int, hold_out: FitData, loss: float | None, right: float | None) -> None:
-        """Ends an epoch: writes its row and keeps the network if it is the best so far, or nothing is held out."""
+        """Ends an epoch: writes its row and keeps the network if it is the best so far, or nothing is held out.
+
+        Raises:
+            NoNumberError: if a weight, or the hold-out loss, is no longer a number.
+        """
+        if loss is not None and not are_numbers(self._judged.state_dict().values()):
+            raise NoNumberError("a weight was")
         logits, held_out = self.best.logits, math.nan
         if held := len(hold_out.labels):
             logits = predict_logits(self._judged, hold_out.images, self._image, self._device)
             held_out = self._row.judge(logits, hold_out.labels)
+            if loss is not None and not math.isfinite(held_out):
+                raise NoNumberError("the hold-out loss was")
         seconds = 0.0 if loss is None else time.monotonic() - self._began
         self.history.append(_row(loss, right, held_out, logits, hold_out.labels, epoch, seconds))
         if loss is None or not held or held_out < self.best.loss:

@@ -15,7 +15,7 @@ from torch.nn import functional as F
 from core.models.classifier import DROPOUT, linear_layers
 from trainer.config import Settings
 from trainer.imbalance import imbalance_for
-from trainer.losses import as_targets, loss_for
+from trainer.losses import NoNumberError, are_numbers, as_targets, loss_for
 from trainer.optimisers import optimiser_for, schedule_for
 
 _WARM_UP = 0.3
@@ -55,6 +55,8 @@ def fit_mlp(
         labels: (n,), class indices, or (n, C) findings with NaN for unknown.
         settings: of the training.
         seed: of order, views and dropout.
+    Raises:
+        NoNumberError: if the loss or a weight is no longer a number.
     """
     random = np.random.default_rng(seed)
     layers = copy.deepcopy(start)
@@ -76,18 +78,23 @@ def fit_mlp(
     groups = [{"params": list(layers.parameters()), "lr": settings.lr}]
     optimiser = optimiser_for(settings, row).build(groups, settings, loss_of, steps, True)
     schedule = schedule_for(settings, optimiser, steps, _WARM_UP)
-    for _ in range(steps):
+    failed = f"of the head was no longer a number. Lower the learning rate (--lr), which was {settings.lr:g}."
+    for step in range(steps):
         at, order = order.take(batch, lambda: imbalance.epoch(labels, random))
         seen = inputs.index_select(0, torch.from_numpy(at.positions * views + at.views(views, random)))
         hidden = F.relu(into((gather(seen) - centre) / scale))
         # dropout from this fit's own generator: PyTorch's is shared by all threads
         kept = torch.from_numpy(random.random(hidden.shape, dtype=np.float32) >= DROPOUT)
         loss = loss_of(out(hidden * kept / (1 - DROPOUT)), targets[at.positions], weights)
+        if not torch.isfinite(loss):
+            raise NoNumberError(f"at step {step + 1} the loss {failed}")
         optimiser.zero_grad(set_to_none=True)
         loss.backward()
         optimiser.step()
         schedule.step()
     _fold(into, mean, deviation)
+    if not are_numbers(layers.state_dict().values()):
+        raise NoNumberError(f"in the end a weight {failed}")
     return layers.eval()
 
 

@@ -11,7 +11,8 @@ from core.data.banks import Progress
 from core.models.classifier import Classifier
 from core.types import ImageSpec
 from trainer.config import FitData, Settings
-from trainer.course import Course, NoNumberError
+from trainer.course import Course
+from trainer.losses import NoNumberError
 from trainer.progress import tell
 from trainer.unfinished import Unfinished
 
@@ -72,13 +73,13 @@ def train_network(
         while not (failed or course.is_over):
             try:
                 loss, right = course.epoch(progress)
-            except NoNumberError:
+                course.judge(course.done + 1, hold_out, loss, right)
+            except NoNumberError as error:
                 failed = (
-                    f"the loss was no longer a number in epoch {course.done + 1}. Lower the learning rate (--lr), "
+                    f"{error} no longer a number in epoch {course.done + 1}. Lower the learning rate (--lr), "
                     f"which was {settings.lr:g}, or the norm at which gradients are clipped (--clip)."
                 )
                 continue
-            course.judge(course.done + 1, hold_out, loss, right)
             tell("epoch", **course.history[-1])
             if unfinished:
                 unfinished.write(course.state())

@@ -8,7 +8,7 @@ References:
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 import numpy as np
@@ -24,6 +24,15 @@ from trainer.imbalance import IMBALANCE
 
 Compute = Callable[[torch.Tensor, torch.Tensor, torch.Tensor | None], torch.Tensor]
 FOCUS = 2.0  # exponent by which the focal loss turns away from what is decided already
+
+
+class NoNumberError(Exception):
+    """A loss, or what a step made of the weights, is no longer a number; the text says where, and what to change."""
+
+
+def are_numbers(tensors: Iterable[torch.Tensor]) -> bool:
+    """Whether weights can be stored, in half precision: none is infinite there, or no number."""
+    return all(bool(one.half().isfinite().all()) for one in tensors if one.is_floating_point())
 
 
 @dataclass(frozen=True)

@@ -17,12 +17,10 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import torch
-from torch import nn
 from torch.func import functional_call
 from torch.nn import functional as F
 
 from core.data.transforms import normalise, to_unit
-from core.errors import BadRequest
 from core.models.classifier import HEAD_LAYERS, Classifier
 from core.types import ImageSpec
 from trainer.config import FitData, Settings
@@ -34,15 +32,6 @@ ENCODER = "encoder."
 WEIGHT, BIAS = f"{HEAD_LAYERS}0.weight", f"{HEAD_LAYERS}0.bias"
 _CHUNK = 64  # images whose gradient is computed at once
 Weights = dict[str, torch.Tensor]
-
-
-def check_model(name: str, model: nn.Module) -> None:
-    """Raises BadRequest if a model has batch normalisation."""
-    if any(isinstance(module, nn.modules.batchnorm._BatchNorm) for module in model.modules()):
-        raise BadRequest(
-            f"{name} has batch normalisation, by which what it says of an image would depend on the others of the "
-            "batch. Choose a model with group normalisation or none."
-        )
 
 
 def adapted(

@@ -6,6 +6,7 @@ What is learnt from a task is decided by `trainer.maml` and `trainer.protonet`; 
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,6 @@ import torch
 from torch import nn
 
 from core.data.banks import Progress
-from core.errors import BadRequest
 from core.models.classifier import Classifier
 from core.models.specs import ModelSpec
 from core.runtime import cache_folder
@@ -23,6 +23,7 @@ from core.storage import canonical_json, sha256_of, write_atomically
 from trainer.config import Settings
 from trainer.embeddings import state_hash
 from trainer.episodes import Draw, Task, Tasks
+from trainer.losses import NoNumberError
 from trainer.sources import Source
 from trainer.unfinished import Unfinished, state_of
 
@@ -73,6 +74,8 @@ def learn_start(
         seed: of the tasks.
         device: where it runs.
         progress: called with (tasks done, in all).
+    Raises:
+        NoNumberError: if the loss is no longer a number; the model is as it was when the loss last was one.
     """
     logits = len(model.head.layers[-1].get_parameter("bias"))
     used = {name: getattr(settings, name) for name in USED}
@@ -91,7 +94,11 @@ def learn_start(
     tasks = Tasks(pools, Draw(logits, findings, settings.shots, settings.queries), spec.image, device)
     unfinished = Unfinished(f"start-{key}", device)
     with torch.backends.cudnn.flags(enabled=True, deterministic=True, benchmark=False):
-        history = learn_from(model, tasks, query_loss, settings, seed, device, progress, unfinished)
+        try:
+            history = learn_from(model, tasks, query_loss, settings, seed, device, progress, unfinished)
+        except NoNumberError:
+            unfinished.remove()
+            raise
     _write(path, model, {"kind": kind, "settings": used, "sources": hashes_of(sources), "query_loss": history})
     unfinished.remove()
 
@@ -128,7 +135,7 @@ def learn_from(
     Returns:
         the mean query loss of each step.
     Raises:
-        BadRequest: if the loss is no longer a number.
+        NoNumberError: if the loss is no longer a number; the model is as it was when the loss last was one.
     """
     torch.manual_seed(seed)
     random = np.random.default_rng([seed, 17])
@@ -137,6 +144,7 @@ def learn_from(
     optimiser = torch.optim.Adam(model.parameters(), lr=settings.outer_lr)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, steps)
     history: list[float] = []
+    good = copy.deepcopy(model.state_dict())
     if began := unfinished.read() if unfinished else None:
         model.load_state_dict(began["model"])
         optimiser.load_state_dict(began["optimiser"])
@@ -151,10 +159,12 @@ def learn_from(
             loss.backward()
             total += loss.item()
         if not np.isfinite(total):
-            raise BadRequest(
-                f"Meta-learning diverged at step {len(history) + 1}. Lower --inner-lr (now {settings.inner_lr:g}) or "
-                f"--outer-lr (now {settings.outer_lr:g})."
+            model.load_state_dict(good)
+            raise NoNumberError(
+                f"meta-learning diverged at step {len(history) + 1}, and the start of the step before was kept. Lower "
+                f"--inner-lr, which was {settings.inner_lr:g}, or --outer-lr, which was {settings.outer_lr:g}."
             )
+        good = copy.deepcopy(model.state_dict())
         nn.utils.clip_grad_norm_(model.parameters(), settings.clip)
         optimiser.step()
         schedule.step()

@@ -55,9 +55,16 @@ class Strategy:
     query_loss: QueryLoss | None = None
     alone: Callable[[Settings], str] = lambda settings: ""
 
-    def goes_with(self, spec: ModelSpec) -> bool:
-        """Whether a model can be trained so."""
-        return self.name in spec.strategies or self.like in spec.strategies
+    def why_not(self, spec: ModelSpec) -> str:
+        """Why a model cannot be trained so, in a sentence; "" if it can."""
+        if self.name not in spec.strategies and self.like not in spec.strategies:
+            return f"{spec.name} does not go with {self.name}."
+        if self.query_loss and spec.batch_normalised:
+            return (
+                f"{spec.name} does not go with {self.name}: it has batch normalisation, by which what it says of an "
+                "image would depend on the others of the batch."
+            )
+        return ""
 
 
 STRATEGIES: Registry[Strategy] = Registry("strategy")

@@ -26,9 +26,11 @@ from core.types import JudgedPart
 from trainer.cells import Prepared
 from trainer.config import Cell, Context, FitData, Fitted, Settings
 from trainer.course import predict_logits
-from trainer.fitting import embedding_cache
+from trainer.fitting import HEAD, embedding_cache, together
+from trainer.folds import NOTHING_HELD_OUT
 from trainer.heads import logits_of
 from trainer.imbalance import IMBALANCE
+from trainer.losses import NoNumberError
 from trainer.meta import learn_start
 from trainer.unfinished import Unfinished
 
@@ -51,15 +53,23 @@ def fit_data(prepared: Prepared, dataset: Dataset, bank: np.ndarray) -> FitData:
 
 
 def train(prepared: Prepared, data: FitData, settings: Settings, context: Context) -> tuple[Classifier, Fitted]:
-    """Builds a cell's model, brings it to its start and trains it on its subset; there is no way to a test set here."""
+    """Builds a cell's model, brings it to its start and trains it on its subset; there is no way to a test set here.
+
+    What diverges is what it was before: a start that was being learnt, or the fresh head of a frozen encoder.
+    """
     spec, strategy = prepared.spec, prepared.strategy
     model = spec.build(data.classes, prepared.meta.dataset, context.seed)
-    if strategy.query_loss:
-        learn_start(
-            strategy.name, strategy.query_loss, model, spec, prepared.meta.multilabel, prepared.sources, settings,
-            context.seed, context.device, context.progress,
-        )  # fmt: skip
-    return model, strategy.fit(model, spec, data, settings, context)
+    try:
+        if strategy.query_loss:
+            learn_start(
+                strategy.name, strategy.query_loss, model, spec, prepared.meta.multilabel, prepared.sources, settings,
+                context.seed, context.device, context.progress,
+            )  # fmt: skip
+        return model, strategy.fit(model, spec, data, settings, context)
+    except NoNumberError as error:
+        nothing, kept = together([], [], data.classes), HEAD if strategy.head_only else ""
+        model.eval().cpu()
+        return model, Fitted(*nothing, kept, NOTHING_HELD_OUT, failed=str(error))
 
 
 def run_cell(

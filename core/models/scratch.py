@@ -88,6 +88,7 @@ MODELS.add(
         strategies=SCRATCH,
         build=build_densenet121,
         settings={"epochs": 25, "patience": 10},
+        batch_normalised=True,
         summary="The network that chest X-ray papers use most, without any pretraining.",
     )
 )
@@ -101,6 +102,7 @@ MODELS.add(
         strategies=SCRATCH,
         build=build_resnet18,
         settings={"epochs": 25, "patience": 10},
+        batch_normalised=True,
         summary="The commonest residual network, without any pretraining.",
     )
 )

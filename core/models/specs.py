@@ -86,6 +86,7 @@ class ModelSpec:
         settings: training settings in which it departs from its strategy's defaults.
         summary: one sentence for people.
         seen: what a third party's encoder has seen; None where nothing medical, or where its card lists it.
+        batch_normalised: whether what it says of an image, while it is trained, depends on the others of the batch.
     """
 
     name: str
@@ -99,6 +100,7 @@ class ModelSpec:
     settings: Mapping[str, float] = field(default_factory=dict)
     summary: str = ""
     seen: Exposure | None = None
+    batch_normalised: bool = False
 
     @property
     def slug(self) -> str:

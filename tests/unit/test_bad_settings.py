@@ -33,7 +33,7 @@ def untrained(monkeypatch, runs):
 @pytest.mark.parametrize(
     ("argv", "said"),
     [
-        (["--size", "4", "--strategy", "frozen"], "scratch-cnn does not go with frozen; it goes with scratch"),
+        (["--size", "4", "--strategy", "frozen"], "scratch-cnn does not go with frozen. It goes with scratch"),
         (["--size", "4", "--strategy", "finetune-last"], "does not go with finetune-last"),
         (
             ["--size", "4", "--batch-size", "9"],

@@ -13,14 +13,17 @@ from torch.func import functional_call
 from torch.nn import functional as F
 
 from core.errors import BadRequest
+from core.models import MODELS
 from core.models.classifier import Classifier, Head, average_pool, linear_layers
 from core.types import ImageSpec
+from trainer.cells import strategies_of
 from trainer.config import Context, FitData
 from trainer.course import predict_logits
 from trainer.episodes import Draw, Pool, Task, Tasks
 from trainer.few_shot import fit_maml
 from trainer.heads import logits_of
-from trainer.maml import adapt_to, adapted, check_model, query_loss
+from trainer.losses import NoNumberError
+from trainer.maml import adapt_to, adapted, query_loss
 from trainer.meta import learn_from
 from trainer.protonet import fit_prototypes
 from trainer.protonet import query_loss as prototype_loss
@@ -147,10 +150,14 @@ def test_permuting_the_images_asked_about_changes_no_prediction():
     assert np.ptp(together, axis=0).min() > 1e-4
 
 
-def test_batch_normalisation_is_refused():
-    check_model("fine", small_model())
-    with pytest.raises(BadRequest, match="some-model has batch normalisation"):
-        check_model("some-model", nn.Sequential(nn.Conv2d(1, 1, 1), nn.BatchNorm2d(1)))
+@pytest.mark.parametrize("name", [spec.name for spec in MODELS.values() if "scratch" in spec.strategies])
+def test_meta_learning_goes_with_networks_without_batch_normalisation_alone(name):
+    network = MODELS[name].build(2, "phantom", 0)
+    normalised = any(isinstance(module, nn.modules.batchnorm._BatchNorm) for module in network.modules())
+    assert MODELS[name].batch_normalised == normalised
+    for strategy in ("maml", "protonet-meta"):
+        assert ("it has batch normalisation" in STRATEGIES[strategy].why_not(MODELS[name])) == normalised
+        assert (strategy in strategies_of(MODELS[name])) != normalised
 
 
 def pool(labels, groups=None, rows=None, name="other"):
@@ -335,10 +342,19 @@ def test_meta_learning_goes_on_after_a_kill(tmp_path, monkeypatch):
     assert all(torch.equal(whole[name], resumed[name]) for name in whole)
 
 
-def test_diverging_stops_with_what_to_change():
+def test_diverging_stops_with_what_to_change_and_keeps_the_last_good_start():
     tasks = Tasks([pool(np.arange(60) % 3)], Draw(2, False, 2, 2), IMAGE, CPU)
-    with pytest.raises(BadRequest, match="Lower --inner-lr"):
+    with pytest.raises(NoNumberError, match=r"at step 1, .* Lower --inner-lr"):
         learn_from(small_model(), tasks, query_loss, replace(SETTINGS, inner_lr=1e38), 0, CPU)
+    model, calls = small_model(), []
+
+    def breaks(network, task, settings):
+        calls.append({name: value.detach().clone() for name, value in network.state_dict().items()})
+        return query_loss(network, task, settings) * (torch.nan if len(calls) > 4 else 1)
+
+    with pytest.raises(NoNumberError, match="at step 3"):
+        learn_from(model, tasks, breaks, SETTINGS, 0, CPU)  # two tasks a step
+    assert all(torch.equal(value, calls[2][name]) for name, value in model.state_dict().items())
 
 
 def test_an_adaptation_that_diverges_keeps_the_start():

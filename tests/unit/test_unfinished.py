@@ -142,6 +142,35 @@ def test_a_killed_run_goes_on_from_its_last_epoch(runs, tmp_path, capsys):
     assert capsys.readouterr().out.count("scratch-cnn") == 2
 
 
+@pytest.mark.parametrize(
+    ("argv", "said"),
+    [
+        (["--model", "imagenet-efficientnet-lite0", "--strategy", "frozen", "--size", "4", "--lr", "1e30"], "the head"),
+        # of a single step, whose own loss is a number
+        ([*RUN[3:], "--epochs", "1", "--min-steps", "1", "--lr", "1e38", "--clip", "1e38"], "in epoch 1"),
+        ([*RUN[3:-1], "1", "--patience", "0", "--epochs", "1", "--min-steps", "1", "--lr", "1e38", "--clip", "1e38"],
+         "a weight was no longer a number in epoch 1"),
+        pytest.param(
+            ["--model", "scratch-groupnorm-cnn", "--strategy", "maml", "--size", "4", "--episodes", "4", "--inner-lr",
+             "1e38", "--sources", "breast-ultrasound"], "meta-learning diverged at step 1", marks=pytest.mark.data,
+        ),
+    ],
+    ids=["head", "last step", "nothing held out", "start"],
+)  # fmt: skip
+def test_every_training_that_diverges_is_stored_as_failed(runs, capsys, argv, said):
+    options = [] if "maml" in argv else ["--optimizer", "sgd"]
+    assert main(["run", "--dataset", "phantom", *argv, *options]) == 1
+    error = capsys.readouterr().err
+    assert said in error
+    assert "Lower " in error
+    store = open_store(runs)
+    assert store.runs == {}
+    ((folder, meta),) = store.failed.items()
+    assert said in meta.failed
+    assert all(torch.isfinite(value).all() for value in read_weights(folder).values())
+    assert 0 <= read_run(folder).metrics["auroc"] <= 1
+
+
 def test_a_run_that_diverges_is_kept_apart_and_named(runs, capsys):
     argv = [*RUN, "--epochs", "3", "--min-steps", "0", "--lr", "1e25", "--optimizer", "sgd", "--clip", "1e30"]
     assert main(argv) == 1
