@@ -36,7 +36,8 @@ def card(spec: ModelSpec) -> None:
     st.subheader("What the encoder has seen")
     cards.listed(has_seen(spec))
     st.subheader("Weights")
-    cards.facts(weights_facts(spec))
+    # a list: in a table addresses and paths, which have no place to break, would be cut off
+    cards.listed([f"{name}: {fact}" for name, fact in weights_facts(spec).items()])
     st.subheader("Input")
     cards.facts(input_facts(spec.image))
     st.subheader("Architecture")
