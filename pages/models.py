@@ -1,4 +1,4 @@
-"""Model cards: what is known of every stored run and of every encoder that this program pretrained."""
+"""Model cards: what is known of every stored run, of every encoder pretrained here, and of every network there is."""
 
 import streamlit as st
 
@@ -8,15 +8,17 @@ from core.models import MODELS
 from core.models.own_encoders import CARD_FILE, read_card
 from core.results import by_series
 from core.runtime import encoders_folder
-from core.ui import cached, cached_evidence, card_checks, cards, charts, frame, pickers, words
+from core.ui import cached, cached_evidence, card_checks, cards, charts, frame, networks, pickers, words
 
 frame.require(__file__)
 
-RUNS, ENCODERS = "Runs", "Encoders"
+RUNS, ENCODERS, NETWORKS = "Runs", "Encoders", "Networks"
 
 st.title("Model cards")
 st.write("What is known of a model before it is trusted. What no record holds is listed as open.")
-kind = st.segmented_control("Show", [RUNS, ENCODERS], default=RUNS, required=True, key="models_kind")
+linked = st.query_params.get("network", "")
+first = NETWORKS if linked in list(MODELS) else RUNS
+kind = st.segmented_control("Show", [RUNS, ENCODERS, NETWORKS], default=first, required=True, key="models_kind")
 
 
 def runs() -> None:
@@ -118,5 +120,7 @@ def encoders() -> None:
 
 if kind == RUNS:
     runs()
-else:
+elif kind == ENCODERS:
     encoders()
+else:
+    networks.card(networks.pick(linked))

@@ -11,6 +11,8 @@ from core.data.augment import PRESETS
 from core.data.augmentations import AUGMENTATIONS
 from core.data.preprocessing import PREPROCESSING
 from core.data.specs import is_present
+from core.models.sources import state_of
+from core.models.specs import by_family
 from trainer.cells import strategies_of
 from trainer.imbalance import IMBALANCE
 from trainer.losses import LOSSES
@@ -18,7 +20,6 @@ from trainer.maml import ORDERS
 from trainer.optimisers import OPTIMISERS, SCHEDULES
 from trainer.options import OPTIONS
 from trainer.strategies import STRATEGIES
-from trainer.weights import by_family, state_of
 
 _CHOICES: dict[str, Iterable[str]] = {
     "augment": (*PRESETS, *AUGMENTATIONS),

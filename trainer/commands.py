@@ -18,6 +18,8 @@ from core.data.preprocessing import PREPROCESSING, preparation
 from core.data.specs import family_of, find_dataset, is_present
 from core.errors import BadRequest, CorruptRun
 from core.metrics import METRICS, bootstrap
+from core.models.sources import state_of
+from core.models.specs import by_family
 from core.results import by_series, scores_of
 from core.runtime import pick_device
 from trainer.ablations import ablate
@@ -43,7 +45,7 @@ from trainer.strategies import STRATEGIES
 from trainer.subgroups import subgroups
 from trainer.tables import print_runs
 from trainer.tuning import tune
-from trainer.weights import by_family, describe, state_of, weights_convert, weights_get, weights_list
+from trainer.weights import describe, weights_convert, weights_get, weights_list
 
 
 def list_all(arguments: argparse.Namespace) -> int:

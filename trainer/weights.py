@@ -5,36 +5,18 @@ from __future__ import annotations
 import argparse
 import json
 from dataclasses import asdict
-from pathlib import Path
 
-from core.errors import BadRequest, WeightsUnavailable
-from core.models import FAMILY_TITLES, MODELS
+from core.errors import BadRequest
+from core.models import MODELS
 from core.models.architecture import Architecture, architecture
 from core.models.diagram import alt_text, as_text, diagram, short
 from core.models.fetch import fetch, weights_named
-from core.models.sources import find_file
-from core.models.specs import ModelSpec
+from core.models.sources import state_of
+from core.models.specs import ModelSpec, by_family
 from core.models.xrv import PUBLISHED_SHA256, convert
 from core.runtime import weights_folders
 from core.storage import sha256_unless_changed, write_atomically
 from trainer.progress import say
-
-
-def state_of(spec: ModelSpec) -> tuple[str, Path | None]:
-    """Where a model's weights are, in few words, and the file where they are one of a folder of weights."""
-    if spec.weights.kind == "random":
-        return "random", None
-    if spec.weights.kind in ("package", "own"):
-        return "with the program", None
-    try:
-        return "here", find_file(spec.weights)
-    except WeightsUnavailable:
-        return "not here", None
-
-
-def by_family() -> list[ModelSpec]:
-    """All models, family by family."""
-    return sorted(MODELS.values(), key=lambda spec: list(FAMILY_TITLES).index(spec.family))
 
 
 def weights_list(arguments: argparse.Namespace) -> int:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from core.cards.seen import encoder_saw, own_encoder_saw
 from core.cards.subgroups import Subgroup
 from core.checkpoints import RunMeta
 from core.data import DATASETS
@@ -67,19 +68,9 @@ def what_it_saw(subject: Subject) -> str:
     """What the encoder learnt from before this run, in sentences. What nobody names is not called unseen."""
     meta, weights = subject.meta, subject.meta.encoder
     if card := subject.encoder_card:
-        corpus = "; ".join(
-            f"{one['images']:,} images of {one['title']} ({one['licence']})" for one in card.get("corpus", ())
-        )
-        out = ", ".join(card["left_out"])
-        return f"It started from {card.get('start', 'weights not named')} and learnt from {corpus}. Left out: {out}."
-    if weights.get("kind") == "random":
-        return "Nothing: its weights were drawn at random."
-    if meta.model in MODELS and (seen := MODELS[meta.model].seen):
-        named = f"Its makers say that it saw {seen.named}."
-        return f"{named} What they do not name is not known to be unseen."
-    source = weights.get("source") or weights.get("ref") or "an unnamed source"
-    medical = "no medical images are named" if weights.get("kind") in ("package", "hub") else "what it saw is not known"
-    return f"{source}; {medical}."
+        return own_encoder_saw(card)
+    exposure = MODELS[meta.model].seen if meta.model in MODELS else None
+    return encoder_saw(weights.get("kind", ""), weights.get("source") or weights.get("ref", ""), exposure)
 
 
 def training_data(subject: Subject) -> dict[str, str]:

@@ -61,6 +61,11 @@ def judged_on(card: Mapping[str, Any]) -> tuple[str, dict[str, Any]] | None:
     return None
 
 
+def variants(model: str) -> list[Path]:
+    """The folders of a model's encoders that have a card, by name."""
+    return [path.parent for path in sorted((encoders_folder() / model).glob(f"[!.]*/{CARD_FILE}"))]
+
+
 def find_own_encoder(model: str, dataset: str) -> Path:
     """The variant of a model that may be used on a data set.
 
@@ -73,10 +78,7 @@ def find_own_encoder(model: str, dataset: str) -> Path:
     """
     family = family_of(dataset)
     must_be_audited = family in DATASETS and not DATASETS[family].synthetic
-    folder = encoders_folder() / model
-    for variant in sorted(folder.iterdir()) if folder.is_dir() else ():
-        if variant.name.startswith(".") or not (variant / CARD_FILE).exists():
-            continue
+    for variant in variants(model):
         card = read_card(variant)
         if must_be_audited and family not in card["left_out"]:
             continue

@@ -91,9 +91,10 @@ NETWORKS = (
     TimmFacts(
         "generic-dinov2-vits14", "ViT-S/14, DINOv2 on web images", "vit_small_patch14_dinov2.lvd142m", "Apache-2.0",
         classes=0, size=224, published_size=518,
-        source="LVD-142M, 142 million images chosen from the web",
-        summary="Generic transfer: learnt on 142 million web images without labels, not on ImageNet. The strongest "
-        "generic encoder here; family C has to beat it.",
+        source="LVD-142M: web images chosen for their likeness to curated sets, and those sets, ImageNet-22k "
+        "among them",
+        summary="Generic transfer, not ImageNet pretraining: learnt on 142 million web images without labels. The "
+        "strongest generic encoder here; family C has to beat it.",
     ),
 )  # fmt: skip
 

@@ -21,6 +21,7 @@ from core.storage import sha256_unless_changed
 
 FILE = "model.safetensors"
 Standing = Literal["seen", "unknown", "not named"]
+State = Literal["random", "with the program", "here", "not here"]
 
 
 def weights_of(spec: ModelSpec, dataset: str) -> Weights:
@@ -50,6 +51,18 @@ def standing(spec: ModelSpec, dataset: str) -> Standing:
     if spec.seen and family in map(family_of, spec.seen.seen):
         return "seen"
     return "unknown" if spec.seen and family in map(family_of, spec.seen.unknown) else "not named"
+
+
+def state_of(spec: ModelSpec) -> tuple[State, Path | None]:
+    """Where a model's weights are, in few words, and the file where they are one of a folder of weights."""
+    if spec.weights.kind == "random":
+        return "random", None
+    if spec.weights.kind in ("package", "own"):
+        return "with the program", None
+    try:
+        return "here", find_file(spec.weights)
+    except WeightsUnavailable:
+        return "not here", None
 
 
 def find_file(weights: Weights, name: str = FILE) -> Path:

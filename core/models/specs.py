@@ -130,3 +130,8 @@ class ModelRegistry(Registry[ModelSpec]):
 
 
 MODELS = ModelRegistry("model")
+
+
+def by_family() -> list[ModelSpec]:
+    """All rows, family by family."""
+    return sorted(MODELS.values(), key=lambda spec: list(FAMILY_TITLES).index(spec.family))

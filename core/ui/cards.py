@@ -11,12 +11,14 @@ import streamlit as st
 from core.cards.checklists import GUIDELINES
 from core.cards.encoders import encoder_limits
 from core.cards.items import OPEN, answered, as_csv, as_markdown
+from core.cards.networks import shape_facts
 from core.cards.subject import Subject
 from core.checkpoints import RunMeta
 from core.errors import LowshotError
 from core.metrics import METRICS, Estimate, Scores
 from core.metrics.reliability import chance_error
 from core.metrics.reliability import reliability as bins_of
+from core.models import MODELS
 from core.models.diagram import alt_text, as_text, diagram, short
 from core.models.own_encoders import JUDGE, judged_on
 from core.ui import cached, card_charts, charts, words
@@ -38,7 +40,14 @@ def shape_in_words(model: str, classes: int) -> str:
 
 
 def network(model: str, classes: int, trained: str, file: str) -> None:
-    """The drawing and the table of a network's stages, and how much of it was trained: `head`, `all` or "" (unsaid)."""
+    """The drawing of a network, its numbers and the table of its stages.
+
+    Args:
+        model: its name.
+        classes: of its head.
+        trained: what was trained of it: `head` or `all`; "" where nothing was yet, and both are told.
+        file: name of the table's download, without its ending.
+    """
     try:
         found = cached.shape(model, classes)
     except LowshotError as error:
@@ -46,8 +55,11 @@ def network(model: str, classes: int, trained: str, file: str) -> None:
         return
     st.image(diagram(found), alt=alt_text(found), width="stretch")
     st.caption(words.escape(alt_text(found)))
-    learns = f", of which this way of training learns {found.trainable(trained == 'head'):,}" if trained else ""
-    st.write(f"**{found.parameters:,} parameters**{learns}.")
+    if trained:
+        learns = found.trainable(trained == "head")
+        st.write(f"**{found.parameters:,} parameters**, of which this way of training learns {learns:,}.")
+    else:
+        facts(shape_facts(MODELS[model], found))
     rows = [
         {
             "Stage": one.name, "Output": as_text(one.shape), "Parameters": one.parameters,
@@ -55,7 +67,8 @@ def network(model: str, classes: int, trained: str, file: str) -> None:
         }
         for one in found.stages
     ]  # fmt: skip
-    table(pd.DataFrame(rows), "Stages of the network", file)
+    rows.append({"Stage": "in all", "Parameters": found.parameters, "Multiply-adds": short(found.macs)})
+    table(pd.DataFrame(rows).fillna(""), "Stages of the network", file)
 
 
 def figures(meta: RunMeta, here: Mapping[str, Estimate], over: Mapping[str, Estimate], seeds: int) -> None:

@@ -1,0 +1,83 @@
+"""Networks on the Model cards page: every kind of row, whether runs are stored or not and weights are here or not."""
+
+import pytest
+from streamlit.testing.v1 import AppTest
+
+from core.errors import LowshotError
+from core.jobs.catalogue import Catalogue
+from tests.app.test_pages import open_page, texts
+from trainer.catalogue import catalogue as rows
+
+SAID = {
+    "scratch-cnn": "Nothing: its weights were drawn at random",
+    "imagenet-efficientnet-lite0": "no medical images are named",
+    "generic-dinov2-vits14": "not ImageNet pretraining: learnt on 142 million web images",
+    "scratch-resnet18-3d": "kernels in three dimensions",
+    "medical-medsiglip": "What they do not name is not known to be unseen",
+}
+
+
+@pytest.fixture(autouse=True)
+def catalogue(monkeypatch):
+    """What the trainer says, without the process that the page asks."""
+    asked = Catalogue(rows())
+    monkeypatch.setattr("core.ui.cached.catalogue", lambda: asked)
+
+
+def facts(app):
+    """The tables of facts as one mapping."""
+    return {name: value.replace("\\", "") for one in app.table for name, value in one.value["Fact"].items()}
+
+
+def networks(store, monkeypatch):
+    app = open_page("models", store, monkeypatch)
+    return app.segmented_control(key="models_kind").set_value("Networks").run()
+
+
+def test_networks_of_every_kind_without_runs_and_weights(tmp_path, no_weights, monkeypatch):
+    app = networks(tmp_path / "empty", monkeypatch)
+    for name, said in SAID.items():
+        app.selectbox(key="models_network").set_value(name).run()
+        assert not app.exception
+        assert said in texts(app).replace("\\", "")
+        known = facts(app)
+        assert "- Licence" in texts(app)
+        assert {"Normalisation", "Feature map", "Embedding", "Trainable", "Multiply-adds"} <= known.keys()
+        stages, ways = (frame.value for frame in app.dataframe)
+        assert stages["Stage"].iloc[-1] == "in all"
+        assert stages["Parameters"].iloc[-1] == stages["Parameters"].iloc[:-1].sum()
+        assert f"{stages['Parameters'].iloc[-1]:,}" == known["Parameters"]
+        assert ("frozen" in set(ways["In commands"])) == (not name.startswith("scratch"))
+    assert "To fetch them: accept the terms" in texts(app).replace("\\", "")
+
+
+def test_networks_beside_runs(phantom_runs, monkeypatch):
+    app = networks(phantom_runs, monkeypatch)
+    assert not app.exception
+    assert app.header[0].value == "Small CNN"
+    assert [box.label for box in app.selectbox] == ["Network"]
+
+
+def test_a_link_opens_a_network(tmp_path, monkeypatch):
+    monkeypatch.setenv("LOWSHOT_RUNS", str(tmp_path))
+    app = AppTest.from_file("../../streamlit_app.py", default_timeout=120)
+    app.session_state["framed"] = True
+    app.run()
+    app.switch_page("pages/models.py")
+    app.query_params["network"] = "imagenet-resnet18"
+    app.run()
+    assert not app.exception
+    assert app.header[0].value.replace("\\", "") == "ResNet-18, ImageNet"
+    app.query_params["network"] = "medical:resnet18@/etc/hosts"
+    app.run()
+    assert not app.exception
+
+
+def test_a_trainer_that_does_not_answer_is_named(tmp_path, monkeypatch):
+    def fail():
+        raise LowshotError("The trainer does not answer.")
+
+    monkeypatch.setattr("core.ui.cached.catalogue", fail)
+    app = networks(tmp_path, monkeypatch)
+    assert not app.exception
+    assert app.error[0].value.replace("\\", "") == "The trainer does not answer."

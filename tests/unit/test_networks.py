@@ -1,0 +1,89 @@
+"""What cards of networks say, of every row of `MODELS`."""
+
+import pytest
+
+from core.cards.networks import has_seen, input_facts, shape_facts, title_of, weights_facts
+from core.models import FAMILY_TITLES, MODELS
+from core.models.architecture import architecture
+from core.models.own_encoders import CARD_FILE
+from core.models.specs import by_family
+
+DINOV2 = MODELS["generic-dinov2-vits14"]
+
+
+def test_networks_are_ordered_by_family_and_told_apart_by_their_titles():
+    families = [spec.family for spec in by_family()]
+    assert list(dict.fromkeys(families)) == list(FAMILY_TITLES)
+    assert families == sorted(families, key=list(FAMILY_TITLES).index)
+    assert len({title_of(spec) for spec in by_family()}) == len(MODELS)
+    assert title_of(MODELS["scratch-cnn"]) == "A · Small CNN"
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_every_network_says_what_it_saw_and_where_its_weights_are(name, no_weights):
+    spec = MODELS[name]
+    assert spec.summary.endswith((".", "?"))
+    saw, facts, given = has_seen(spec), weights_facts(spec), input_facts(spec.image)
+    assert all([*saw, *facts.values(), *given.values()])
+    assert (saw == ("Nothing: its weights were drawn at random.",)) == (spec.weights.kind == "random")
+    assert ("never" in " ".join(saw)) is False
+    here = facts.get("On this machine", "")
+    assert (f"weights get {spec.weights.ref}" in here) == (spec.weights.kind in ("hub", "converted"))
+    assert here.startswith("yes") == (spec.weights.kind in ("package", "own"))
+    assert facts.get("Terms to accept", "") == spec.weights.terms
+    assert given["Kind"] == {2: "images", 3: "volumes"}[spec.image.dims]
+
+
+def test_weights_that_are_here_are_said_to_be(weights):
+    assert weights_facts(MODELS["imagenet-resnet18"])["On this machine"] == "yes"
+
+
+def test_dinov2_learnt_on_web_images_and_not_as_imagenet_networks_do():
+    assert "not ImageNet pretraining: learnt on 142 million web images" in DINOV2.summary
+    assert "web images" in has_seen(DINOV2)[0]
+
+
+def test_sets_that_third_parties_saw_or_may_have_seen_are_named():
+    assert "COVID-19 Radiography" in has_seen(MODELS["medical-xrv-densenet121"])[1]
+    said = has_seen(MODELS["medical-medsiglip"])
+    assert "not known to be unseen" in said[0]
+    assert said[1:] == ("Whether it has seen these is not known: Skin lesions (HAM10000).",)
+
+
+def test_own_encoders_are_told_one_by_one(tmp_path, monkeypatch):
+    spec = MODELS["medical-efficientnet-lite0-slices"]
+    assert "without-kermany: It started from ImageNet weights" in has_seen(spec)[0]
+    monkeypatch.setattr("core.models.own_encoders.encoders_folder", lambda: tmp_path)
+    assert "No encoder was pretrained here" in has_seen(spec)[0]
+    assert "trainer pretrain" in weights_facts(spec)["On this machine"]
+    for name in ("hurt", ".staging"):
+        (tmp_path / spec.weights.ref / name).mkdir(parents=True)
+        (tmp_path / spec.weights.ref / name / CARD_FILE).write_text("{")
+    assert [one.partition(":")[0] for one in has_seen(spec)] == ["hurt"]
+    assert weights_facts(spec)["Licence"] == "not stated"
+
+
+def test_the_input_in_numbers():
+    assert input_facts(MODELS["imagenet-resnet50"].image)["Normalisation"] == (
+        "values in [0, 1], less 0.485, 0.456, 0.406, divided by 0.229, 0.224, 0.225; from -2.118 to 2.64"
+    )
+    grey = input_facts(MODELS["medical-xrv-densenet121"].image)
+    assert grey["Channels"].startswith("1;")
+    assert grey["Normalisation"].endswith("from -1024 to 1024")
+    assert input_facts(MODELS["scratch-resnet18-3d"].image)["Size"] == "32 x 32 x 32 voxels"
+
+
+def test_the_shape_in_numbers():
+    def told(name):
+        return shape_facts(MODELS[name], architecture(MODELS[name]))
+
+    head = 1280 * 512 + 512 + 512 * 2 + 2
+    lite0 = told("imagenet-efficientnet-lite0")
+    assert (lite0["Feature map"], lite0["Embedding"]) == ("1280 x 5 x 5", "1,280 numbers")
+    assert (
+        lite0["Trainable"]
+        == f"{head:,}, the head's, where the encoder is frozen; up to 4,027,906 where it is fine-tuned"
+    )
+    assert told("control-random-frozen")["Trainable"] == f"{head:,}, the head's, where the encoder is frozen"
+    assert told("scratch-cnn")["Trainable"] == "all of them"
+    assert told("scratch-resnet18-3d")["Multiply-adds"].endswith("for one volume")
