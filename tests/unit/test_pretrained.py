@@ -31,6 +31,7 @@ def test_facts_are_timms_own(facts):
     assert (theirs.mean, theirs.std, theirs.interpolation) == (facts.mean, facts.std, facts.interpolation)
     assert theirs.num_classes == facts.classes
     assert theirs.license.lower() == facts.licence.lower()
+    assert theirs.fixed_input_size == ("img_size" in facts.options), "convolutions take any size"
 
 
 @pytest.mark.parametrize("facts", LIGHT, ids=lambda facts: facts.name)
