@@ -10,7 +10,7 @@ from core.models.sources import FILE
 from core.models.xrv import NAME, convert
 from core.storage import sha256_of_file
 
-HEAVY = {"imagenet-vgg16", "imagenet-vgg19"}  # half a gigabyte each: their shape is looked at without values
+HEAVY = {"imagenet-vgg16", "imagenet-vgg19"}  # half a gigabyte each: never written to disk
 KEPT = {"imagenet-resnet18", "imagenet-dino-vits16"}  # the other rows through timm differ from these by facts alone
 RUN = [
     name

@@ -7,7 +7,7 @@ refuses every module saved before PyTorch 1.6, as this one was.) What remains is
 list of names. The result is safetensors, the only thing that models read. TorchXRayVision itself is not needed: timm's
 DenseNet-121 of one channel has the same tensors under the same names.
 
-Input: one channel in [-1024, 1024], 224 pixels. Their library resizes anything else, with a warning; here it is refused.
+Input: one channel in [-1024, 1024], 224 pixels. Their library resizes anything else and warns; here it is refused.
 
 References:
     TorchXRayVision: Cohen et al. 2021, arXiv:2111.00595; weights `densenet121-res224-all`: arXiv:2002.02497.
