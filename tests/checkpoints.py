@@ -7,10 +7,10 @@ import torch
 from core.models import MODELS
 from core.models.pretrained import NETWORKS
 from core.models.sources import FILE
-from core.models.xrv import convert
+from core.models.xrv import NAME, convert
 from core.storage import sha256_of_file
 
-HEAVY = {"imagenet-vgg16", "imagenet-vgg19"}  # half a gigabyte each: their shape is looked at without values
+HEAVY = {"imagenet-vgg16", "imagenet-vgg19"}  # half a gigabyte each: never written to disk
 KEPT = {"imagenet-resnet18", "imagenet-dino-vits16"}  # the other rows through timm differ from these by facts alone
 RUN = [
     name
@@ -24,10 +24,10 @@ def build(name, classes=3, seed=0):
 
 
 def example(name, count=2):
-    """A random batch, as small as the model takes it: transformers know one size, convolutions any."""
+    """A random batch, as small as the model takes it: transformers and TorchXRayVision know one size, the rest any."""
     image = MODELS[name].image
     smallest = 75 if "inception" in name else 64
-    side = image.size if "vits" in name or name == "medical-medsiglip" else min(image.size, smallest)
+    side = image.size if "vits" in name or name in ("medical-medsiglip", NAME) else min(image.size, smallest)
     return torch.randn(count, image.channels, *[side] * image.dims)
 
 

@@ -200,7 +200,8 @@ class Search:
         if not _judged(study):
             raise BadRequest(f"No settings could be judged: {study.trials[0].user_attrs.get('refused')}")
         usual = self._of_usual(study)
-        say(f"{len(study.trials)} trials; the best has {study.best_value:.4f}, the usual settings {usual}")
+        theirs = "none: they could not be judged" if usual is None else f"{usual:.4f}"
+        say(f"{len(study.trials)} trials; the best has {study.best_value:.4f}, the usual settings {theirs}")
         say(f"written: {out}; use it with --settings {out}")
 
     def _judge(self, trial: Trial, watch: Callable[[], None]) -> float:

@@ -37,15 +37,23 @@ _OTHER_BLOCK = {
 
 
 class TimmEncoder(nn.Module):
-    """A timm network up to its last feature map: (B, 3, S, S) -> (B, C, h, w)."""
+    """A timm network up to its last feature map: (B, 3, S, S) -> (B, C, h, w).
+
+    Args:
+        network: timm's.
+        size: the one side in pixels that its publishers take; 0 where it takes any, as convolutions do by themselves.
+    """
 
     network: Any  # has methods that are not every module's
 
-    def __init__(self, network: nn.Module) -> None:
+    def __init__(self, network: nn.Module, size: int = 0) -> None:
         super().__init__()
         self.network = network
+        self.size = size
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
+        if self.size:
+            expect_size(images, self.size)
         return self.network.forward_features(images)
 
     def rest(self, features: torch.Tensor) -> torch.Tensor:
@@ -111,11 +119,11 @@ class SiglipEncoder(nn.Module):
 
 
 def expect_size(images: torch.Tensor, size: int) -> None:
-    """Raises ValueError where images are not of the one size that a transformer has positions for."""
+    """Raises ValueError where images are not of the one size that an encoder was made for."""
     if tuple(images.shape[-2:]) != (size, size):
         raise ValueError(
             f"Expected images of {size} x {size} pixels, but got {images.shape[-2]} x {images.shape[-1]}. Resize them: "
-            "this encoder knows no other positions."
+            "this encoder was made for no other size."
         )
 
 

@@ -99,11 +99,17 @@ NETWORKS = (
 )  # fmt: skip
 
 
-def classifier_of(network: Any, classes: int) -> Classifier:
-    """A timm network as encoder, tap and the head that all frozen families share; its own classifier is dropped."""
+def classifier_of(network: Any, classes: int, size: int = 0) -> Classifier:
+    """A timm network as encoder, tap and the head that all frozen families share; its own classifier is dropped.
+
+    Args:
+        network: timm's.
+        classes: of the head.
+        size: see `TimmEncoder`; transformers know theirs.
+    """
     network.reset_classifier(0)
     tokens = getattr(network, "num_prefix_tokens", 0) and getattr(network, "global_pool", "") == "token"
-    encoder = ClassTokenEncoder(network) if tokens else TimmEncoder(network)
+    encoder = ClassTokenEncoder(network) if tokens else TimmEncoder(network, size)
     head = Head(Rest(encoder), mlp_layers(int(network.head_hidden_size), classes))
     return Classifier(encoder, head, encoder.carried if isinstance(encoder, ClassTokenEncoder) else 0)
 

@@ -48,8 +48,11 @@ class SlicesEncoder(nn.Module):
 
     def forward(self, volumes: torch.Tensor) -> torch.Tensor:
         slices = volumes.transpose(1, 2).flatten(0, 1)  # (B * D, 3, H, W)
-        maps = torch.cat([self._maps(part) for part in slices.split(_AT_ONCE)])
-        return maps.unflatten(0, (len(volumes), -1)).transpose(1, 2)
+        if torch.compiler.is_exporting():  # how many passes there are would fix the number of volumes in the file
+            maps = self._maps(slices)
+        else:
+            maps = torch.cat([self._maps(part) for part in slices.split(_AT_ONCE)])
+        return maps.unflatten(0, (-1, volumes.shape[2])).transpose(1, 2)
 
     def _maps(self, slices: torch.Tensor) -> torch.Tensor:
         large = F.interpolate(slices, size=(self.side, self.side), mode="bilinear", align_corners=False)

@@ -7,7 +7,7 @@ refuses every module saved before PyTorch 1.6, as this one was.) What remains is
 list of names. The result is safetensors, the only thing that models read. TorchXRayVision itself is not needed: timm's
 DenseNet-121 of one channel has the same tensors under the same names.
 
-Input: one channel in [-1024, 1024], 224 pixels.
+Input: one channel in [-1024, 1024], 224 pixels. Their library resizes anything else and warns; here it is refused.
 
 References:
     TorchXRayVision: Cohen et al. 2021, arXiv:2111.00595; weights `densenet121-res224-all`: arXiv:2002.02497.
@@ -167,7 +167,7 @@ def outline(classes: int) -> Classifier:
     """The same without the published weights, for its shape alone."""
     import timm
 
-    return classifier_of(timm.create_model("densenet121", pretrained=False, in_chans=1), classes)
+    return classifier_of(timm.create_model("densenet121", pretrained=False, in_chans=1), classes, IMAGE.size)
 
 
 MODELS.add(

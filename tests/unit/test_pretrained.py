@@ -31,6 +31,7 @@ def test_facts_are_timms_own(facts):
     assert (theirs.mean, theirs.std, theirs.interpolation) == (facts.mean, facts.std, facts.interpolation)
     assert theirs.num_classes == facts.classes
     assert theirs.license.lower() == facts.licence.lower()
+    assert theirs.fixed_input_size == ("img_size" in facts.options), "convolutions take any size"
 
 
 @pytest.mark.parametrize("facts", LIGHT, ids=lambda facts: facts.name)
@@ -49,13 +50,25 @@ def test_embeddings_equal_timms_own(facts, tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize("name", sorted(HEAVY))
-def test_heavy_networks_go_on_behind_their_map_as_timms_do(name):
-    """Their weights would be half a gigabyte on disk, so that shapes are compared without values."""
-    facts, images = BY_NAME[name], torch.zeros(1, 3, 224, 224, device="meta")
-    model = outline(MODELS[name], 2)
-    assert model.encoder(images).shape == (1, 512, 7, 7)
-    assert model.embed(images).shape == (1, 4096)
-    assert facts.classes == 1000
+def test_embeddings_of_heavy_networks_equal_timms_own(name):
+    """Their weights would be half a gigabyte on disk; both networks hold the same tensors in memory instead."""
+    import timm
+
+    with torch.device("meta"):
+        theirs = timm.create_model(BY_NAME[name].timm, pretrained=False).eval()
+    model, state, random = outline(MODELS[name], 2), {}, torch.Generator().manual_seed(0)
+    for key, value in theirs.state_dict().items():
+        wide = (12 / value[0].numel()) ** 0.5 if value.ndim > 1 else 0.1  # so that values stay about as large
+        state[key] = (torch.rand(value.shape, generator=random) - 0.5).mul_(wide)
+    theirs.load_state_dict(state, assign=True)
+    learnt = {key: value for key, value in state.items() if not key.startswith("head.fc.")}
+    model.encoder.network.load_state_dict(learnt, assign=True)
+    images = example(name, 1)
+    with torch.no_grad():
+        found, wanted = model.embed(images), theirs.forward_head(theirs.forward_features(images), pre_logits=True)
+    assert found.shape == (1, 4096)
+    assert wanted.std() > 1e-3
+    assert torch.allclose(found, wanted, atol=1e-5)
 
 
 def test_a_map_of_a_class_token_network_is_its_patches_before_the_last_block(weights):

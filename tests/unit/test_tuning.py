@@ -66,13 +66,15 @@ def landscape(monkeypatch):
 
 
 def test_better_settings_are_found_and_the_usual_ones_come_first(phantom, monkeypatch, tmp_path):
-    tried, out = landscape(monkeypatch), tmp_path / "tuned.json"
+    tried, out, said = landscape(monkeypatch), tmp_path / "tuned.json", []
+    monkeypatch.setattr(tuning, "say", said.append)
     search(phantom, ["lr", "label_smoothing"]).run(0.05, out)
     assert (tried[0].lr, tried[0].label_smoothing) == (1e-3, 0.0)
     found = json.loads(out.read_text())
     assert found["trials"] == len(tried) > 20
     assert found["usual_value"] == pytest.approx(np.log(5) + 0.1)
     assert found["value"] < 0.5 * found["usual_value"]
+    assert f"the best has {found['value']:.4f}, the usual settings 1.7094" in said[-2]
     assert 0.001 < found["settings"]["lr"] < 0.01
     assert found["settings"]["epochs"] == 1
     assert read_settings(out) == found["settings"]

@@ -8,8 +8,10 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from safetensors.torch import load_file
 from sklearn.metrics import roc_auc_score
 from torch import nn
+from torch.nn import functional as F
 
 from core.checkpoints import open_store, read_predictions, read_run
 from core.data import DATASETS
@@ -24,7 +26,7 @@ from core.models.volumes import SliceAttention, SlicePool, SlicesEncoder, inflat
 from core.predictor import Predictor
 from core.serving import candidates
 from core.types import ImageSpec
-from tests.checkpoints import build, example
+from tests.checkpoints import build, example, file_of
 from trainer.cells import prepare
 from trainer.config import Cell, Settings
 from trainer.embeddings import EmbeddingCache
@@ -80,6 +82,63 @@ def test_inflation_keeps_every_weight_of_the_published_network(weights):
             assert torch.equal(three[name][:, :, 0], three[name][:, :, -1])
         else:
             assert torch.equal(three[name], value)
+
+
+class OverDepth(nn.Module):
+    """A layer for images on a volume: the mean, or for pooling the maximum, over neighbouring slices, then the layer on
+    each slice. With kernels that are alike along depth this is what a layer for volumes does.
+    """
+
+    def __init__(self, layer):
+        super().__init__()
+        self.layer = layer
+
+    def forward(self, volumes):
+        if isinstance(self.layer, nn.Conv2d | nn.MaxPool2d):
+            side, stride, padding = (
+                one[0] if isinstance(one, tuple) else one
+                for one in (self.layer.kernel_size, self.layer.stride, self.layer.padding)
+            )
+            mean = isinstance(self.layer, nn.Conv2d)
+            volumes = F.pad(volumes, (0, 0, 0, 0, padding, padding), value=0.0 if mean else -torch.inf)
+            volumes = (F.avg_pool3d if mean else F.max_pool3d)(volumes, (side, 1, 1), (stride, 1, 1))
+        slices = self.layer(volumes.transpose(1, 2).flatten(0, 1))
+        return slices.unflatten(0, (len(volumes), -1)).transpose(1, 2)
+
+
+def over_depth(network):
+    for name, layer in network.named_children():
+        takes_slices = isinstance(layer, nn.Conv2d | nn.BatchNorm2d | nn.MaxPool2d)
+        setattr(network, name, OverDepth(layer) if takes_slices else over_depth(layer))
+    return network
+
+
+def test_the_inflated_networks_embedding_equals_the_published_networks_layers_slice_by_slice(weights):
+    import timm
+
+    name = "imagenet-resnet18"
+    published = timm.create_model("resnet18.tv_in1k", pretrained=False).eval()
+    published.load_state_dict(load_file(file_of(weights, name)))
+    volumes = torch.randn(1, *MODELS["imagenet-resnet18-inflated"].image.shape)
+    model = build("imagenet-resnet18-inflated").eval()
+    with torch.no_grad():
+        wanted = over_depth(published).forward_features(volumes).mean(dim=(2, 3, 4))
+        found = model.embed(volumes)
+    assert wanted.shape == (1, 512)
+    assert wanted.std() > 0.01
+    assert torch.allclose(found, wanted, atol=1e-5)
+
+
+def test_far_from_its_ends_a_volume_without_depth_has_its_slices_map(weights):
+    """The network sees 435 voxels around a place; the volume is deeper than that, and one place of its map is free."""
+    picture = torch.randn(1, 3, 32, 32)
+    with torch.no_grad():
+        wanted = build("imagenet-resnet18").eval().encoder(picture)
+        model = build("imagenet-resnet18-inflated").eval()
+        found = model.encoder(picture[:, :, None].expand(-1, -1, 480, -1, -1))
+    assert found.shape == (1, 512, 15, 1, 1)
+    assert torch.allclose(found[:, :, 7], wanted, atol=1e-5)
+    assert not torch.allclose(found[:, :, 0], wanted, atol=1e-2), "at its ends it sees nothing beyond"
 
 
 def test_a_layer_without_a_counterpart_is_said():

@@ -10,6 +10,7 @@ from safetensors.torch import load_file, save_file
 from core.data.transforms import normalise, to_unit
 from core.errors import WeightsUnavailable
 from core.models import MODELS, xrv
+from core.models.architecture import outline
 from core.models.sources import standing, weights_of
 from core.storage import sha256_of_file
 from tests.checkpoints import build, file_of, put_xrv
@@ -27,6 +28,13 @@ def test_embeddings_equal_the_librarys_own(tmp_path, monkeypatch, old_format):
         wanted = theirs.features2(images)
         assert torch.allclose(build(xrv.NAME).eval().embed(images), wanted, rtol=1e-5)
     assert weights_of(SPEC, "kermany").sha256 == sha256_of_file(file_of(tmp_path, xrv.NAME))
+
+
+@pytest.mark.parametrize("shape", [(1, 1, 96, 96), (1, 1, 224, 448)])
+def test_another_size_of_image_is_refused(shape):
+    """Their library would resize it and warn."""
+    with pytest.raises(ValueError, match=f"Expected images of 224 x 224 pixels, but got {shape[2]} x {shape[3]}"):
+        outline(SPEC, 2).encoder(torch.zeros(shape, device="meta"))
 
 
 def test_preprocessing_equals_the_librarys_own():
