@@ -58,13 +58,13 @@ class Metric:
         """(B, N) weights -> (B,) values; of findings the mean over those that can be judged."""
         if not scores.multilabel:
             return self.compute(scores, weights)
-        found = [self.compute(scores.finding(k), weights * scores.known(k)) for k in scores.judged()]
+        found = [self.compute(scores.finding(k), _of_known(scores, weights, k)) for k in scores.judged()]
         return _mean_of_defined(np.array(found)) if found else np.full(len(weights), np.nan)
 
     def by_class(self, scores: Scores, weights: np.ndarray) -> np.ndarray:
         """(B, N) weights -> (C, B) values, each class against the rest, each finding on the images known for it."""
         if scores.multilabel:
-            findings = [(scores.finding(k), weights * scores.known(k)) for k in range(scores.labels.shape[1])]
+            findings = [(scores.finding(k), _of_known(scores, weights, k)) for k in range(scores.labels.shape[1])]
             return np.stack([self.of_class(one, known, 1) for one, known in findings])
         return np.stack([self.of_class(scores, weights, c) for c in range(scores.probabilities.shape[1])])
 
@@ -75,6 +75,12 @@ class Metric:
         """
         values = self.by_class(scores, weights)
         return _mean_of_defined(values, support(scores, weights) if average == "weighted" else None)
+
+
+def _of_known(scores: Scores, weights: np.ndarray, finding: int) -> np.ndarray:
+    """(B, N) weights -> the same, 0 where the label of a finding is unknown."""
+    known = scores.known(finding)
+    return weights if known.all() else weights * known
 
 
 METRICS: Registry[Metric] = Registry("metric")

@@ -6,6 +6,7 @@ No measure is here (`measures`), and nothing is read from files (`core.results`)
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from functools import cached_property
 
 import numpy as np
 
@@ -47,7 +48,12 @@ class Scores:
 
     def judged(self) -> list[int]:
         """The findings that have both positive and negative images."""
-        return [k for k, column in enumerate(self.labels.T) if {0.0, 1.0} <= set(np.rint(column[self.known(k)]))]
+        return self._judged
+
+    @cached_property
+    def _judged(self) -> list[int]:
+        truth = np.rint(self.labels)
+        return np.flatnonzero((truth == 0).any(axis=0) & (truth == 1).any(axis=0)).tolist()
 
     def finding(self, finding: int) -> Scores:
         """The binary task of one finding, on all images: those of unknown label are to be given no weight."""
