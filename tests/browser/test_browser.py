@@ -5,6 +5,7 @@ from pathlib import Path
 from urllib.parse import urlparse
 
 import pytest
+from playwright.sync_api import TimeoutError as PlaywrightTimeout
 
 from core.data.images import encode_png
 from core.data.phantom import phantom_at
@@ -123,14 +124,34 @@ def test_the_opacity_slider_repaints_the_heatmap_and_leaves_the_answer(opened, a
 
 
 def pick(page, label, text):
-    """Chooses an entry of a box by its label."""
-    box = page.get_by_role("combobox", name=label)
-    box.click()
-    box.press_sequentially(text, delay=50)
-    page.get_by_role("option", name=text, exact=True).wait_for()
+    """Chooses an entry of a box by its label; again where the page was drawn anew meanwhile and closed the box."""
+    box, option = page.get_by_role("combobox", name=label), page.get_by_role("option", name=text, exact=True)
+    for last in (False, False, True):
+        settle(page)
+        box.click()
+        box.fill(text)
+        try:
+            option.wait_for(timeout=15_000)
+            break
+        except PlaywrightTimeout:
+            if last:
+                raise
     box.press("Enter")
     box.press("Escape")
     settle(page)
+
+
+def state(page, label, value):
+    """Fills in a number, and sees to it that the page, drawn anew, still shows it."""
+    place = page.locator(f"input[aria-label='{label}']")
+    for _ in range(3):
+        place.fill(value)
+        place.press("Enter")
+        page.wait_for_timeout(500)
+        settle(page)
+        if place.input_value() == value:
+            return
+    raise AssertionError(f"{label} does not stay {value}")
 
 
 @pytest.fixture
@@ -163,9 +184,7 @@ def test_a_job_outlives_a_reload_and_a_restart_and_is_cancelled(opened, class_fo
         settle(page)
         page.get_by_text("Augmentation, class imbalance and other settings").click()
         pick(page, "Further settings", "Epochs")
-        page.locator("input[aria-label='Epochs']").fill("100000")
-        page.locator("input[aria-label='Epochs']").press("Enter")
-        settle(page)
+        state(page, "Epochs", "100000")
         page.get_by_role("button", name="Start").click()
         page.get_by_text("is training").wait_for(timeout=PATIENCE)
         page.locator(".js-plotly-plot").first.wait_for(timeout=PATIENCE)
