@@ -182,9 +182,15 @@ def test_a_job_outlives_a_reload_and_a_restart_and_is_cancelled(opened, class_fo
         folder.press("Enter")
         page.get_by_text("2 classes").wait_for(timeout=60_000)
         settle(page)
+        ways = page.get_by_role("combobox", name="Ways of training")
+        ways.press("Backspace")  # heads have no curve
+        ways.press("Escape")
+        settle(page)
         page.get_by_text("Augmentation, class imbalance and other settings").click()
         pick(page, "Further settings", "Epochs")
         state(page, "Epochs", "100000")
+        pick(page, "Further settings", "Patience")  # or all runs may be over too soon
+        state(page, "Patience", "100000")
         page.get_by_role("button", name="Start").click()
         page.get_by_text("is training").wait_for(timeout=PATIENCE)
         page.locator(".js-plotly-plot").first.wait_for(timeout=PATIENCE)
