@@ -27,7 +27,11 @@ FOCUS = 2.0  # exponent by which the focal loss turns away from what is decided 
 
 
 class NoNumberError(Exception):
-    """A loss, or what a step made of the weights, is no longer a number; the text says where, and what to change."""
+    """A loss, or what a step made of the weights, is no longer a number.
+
+    Its text is what a failed run says, with what to change; of a network's epoch only what it was, to which the loop
+    adds the rest.
+    """
 
 
 def are_numbers(tensors: Iterable[torch.Tensor]) -> bool:

@@ -144,13 +144,13 @@ def learn_from(
     optimiser = torch.optim.Adam(model.parameters(), lr=settings.outer_lr)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, steps)
     history: list[float] = []
-    good = copy.deepcopy(model.state_dict())
     if began := unfinished.read() if unfinished else None:
         model.load_state_dict(began["model"])
         optimiser.load_state_dict(began["optimiser"])
         schedule.load_state_dict(began["schedule"])
         random.bit_generator.state = began["random"]
         history = began["history"]
+    good = copy.deepcopy(model.state_dict())
     while len(history) < steps:
         optimiser.zero_grad(set_to_none=True)
         total = 0.0

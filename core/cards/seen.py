@@ -9,7 +9,7 @@ from core.models.specs import Exposure
 
 
 def own_encoder_saw(card: Mapping[str, Any]) -> str:
-    """The same of an encoder that this program pretrained, from its card."""
+    """What an encoder that this program pretrained learnt from, by its card."""
     corpus = "; ".join(
         f"{one['images']:,} images of {one['title']} ({one['licence']})" for one in card.get("corpus", ())
     )
@@ -18,7 +18,7 @@ def own_encoder_saw(card: Mapping[str, Any]) -> str:
 
 
 def encoder_saw(kind: str, source: str, exposure: Exposure | None) -> str:
-    """The same of any other encoder.
+    """What any other encoder learnt from.
 
     Args:
         kind: of its weights, as in `Weights`.

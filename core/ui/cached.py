@@ -57,7 +57,7 @@ def _served(root: str, stamp: str) -> dict[str, dict[str, Run]]:
 
 
 def _stamp(root: Path) -> str:
-    """One text for all files of runs and when each changed: it is made anew at every rerun, of a thousand files."""
+    """One text for all files of runs and when each changed. Made anew at every rerun, so it must be quick."""
     seen = []
     for folder in _visible(root):
         for run in _visible(folder.path):

@@ -357,6 +357,25 @@ def test_diverging_stops_with_what_to_change_and_keeps_the_last_good_start():
     assert all(torch.equal(value, calls[2][name]) for name, value in model.state_dict().items())
 
 
+def test_a_start_that_diverges_when_it_is_gone_on_with_is_what_it_was_when_it_was_left(tmp_path, monkeypatch):
+    monkeypatch.setenv("LOWSHOT_CACHE", str(tmp_path))
+    monkeypatch.setattr("trainer.unfinished._SHARE", float("inf"))
+    tasks = Tasks([pool(np.arange(60) % 3)], Draw(2, False, 2, 2), IMAGE, CPU)
+    left = small_model()
+
+    def stop(done, total):
+        if done == 4:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        learn_from(left, tasks, query_loss, SETTINGS, 0, CPU, stop, Unfinished("left", CPU))
+    model = small_model()
+    with pytest.raises(NoNumberError, match="at step 3"):
+        learn_from(model, tasks, lambda *asked: query_loss(*asked) * torch.nan, SETTINGS, 0, CPU, None,
+                   Unfinished("left", CPU))  # fmt: skip
+    assert all(torch.equal(value, left.state_dict()[name]) for name, value in model.state_dict().items())
+
+
 def test_an_adaptation_that_diverges_keeps_the_start():
     model = small_model()
     start = {name: value.clone() for name, value in model.state_dict().items()}
