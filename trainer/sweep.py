@@ -12,7 +12,7 @@ from typing import Any, Literal
 import numpy as np
 import torch
 
-from core.checkpoints import Predictions, RunMeta, save_run
+from core.checkpoints import Predictions, RunMeta, as_stored, save_run
 from core.data.banks import Progress
 from core.data.dataset import Dataset
 from core.metrics import measure
@@ -147,13 +147,13 @@ def _round_to_half(model: Classifier, prefix: str) -> None:
 
 def _operating_point(meta: RunMeta, fitted: Fitted, data: FitData, dataset: Dataset) -> tuple[RunMeta, Predictions]:
     labels = data.labels[fitted.judged]
-    rows = data.rows[fitted.judged]
-    validation = Predictions(dataset.listing.ids[rows], dataset.parts.groups[rows], labels, fitted.logits)
+    rows, logits = data.rows[fitted.judged], as_stored(fitted.logits, meta.multilabel)
+    validation = Predictions(dataset.listing.ids[rows], dataset.parts.groups[rows], labels, logits)
     meta = replace(meta, selection=fitted.selection, thresholds=(0.5,) * (len(meta.labels) if meta.multilabel else 0))
     if not len(rows):
         return meta, validation
-    temperature = round(fit_temperature(fitted.logits, labels), 6)
-    probabilities = probabilities_of(fitted.logits, temperature, meta.multilabel)
+    temperature = round(fit_temperature(logits, labels), 6)
+    probabilities = probabilities_of(logits, temperature, meta.multilabel)
     meta = replace(meta, temperature=temperature)
     if meta.multilabel:
         return replace(
@@ -186,6 +186,7 @@ def _predict(
     else:
         logits = predict_logits(model, images, prepared.spec.image, device, progress)
     listing = dataset.listing
+    logits = as_stored(logits, prepared.meta.multilabel)
     return Predictions(listing.ids[rows], dataset.parts.groups[rows], listing.labels[rows], logits, part)
 
 

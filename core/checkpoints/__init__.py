@@ -1,7 +1,7 @@
 """The run store: what a run is, and how it is written, read and checked."""
 
 from core.checkpoints.meta import PREDICTIONS_FILE, WEIGHTS_FILE, RunMeta
-from core.checkpoints.predictions import Predictions, read_predictions, scores_of, stored_parts
+from core.checkpoints.predictions import Predictions, as_stored, read_predictions, scores_of, stored_parts
 from core.checkpoints.store import (
     HISTORY_FILE,
     RUN_FILE,
@@ -23,6 +23,7 @@ __all__ = [
     "RunMeta",
     "Store",
     "add_part",
+    "as_stored",
     "open_store",
     "read_history",
     "read_predictions",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import lzma
 import zipfile
 import zlib
 from collections.abc import Mapping
@@ -28,7 +29,7 @@ class Predictions:
         ids: (N,) names of the images.
         groups: (N,) patients or lesions.
         labels: (N,) class indices, or (N, C) findings of 0, 1 and NaN.
-        logits: (N, C), float32.
+        logits: (N, C), as `as_stored` gives them; those of older runs in single precision.
         part: where the images come from; whatever is not said to be held out counts as test images.
     """
 
@@ -39,17 +40,45 @@ class Predictions:
     part: JudgedPart = "test"
 
 
+def as_stored(logits: np.ndarray, multilabel: bool) -> np.ndarray:
+    """Answers as they are stored, in half precision: what is measured is what is stored, as it is with weights.
+
+    Args:
+        logits: (N, C).
+        multilabel: each is a finding's own; else only their differences mean anything, and their mean is taken off
+            first, which would use up the digits (negative distances from prototypes have a large one).
+    Returns:
+        (N, C), float32.
+    """
+    return _half(logits if multilabel else logits - logits.mean(axis=1, keepdims=True)).astype(np.float32)
+
+
+def _half(logits: np.ndarray) -> np.ndarray:
+    largest = np.finfo(np.float16).max
+    return np.clip(logits, -largest, largest).astype(np.float16)
+
+
 def pack(parts: Mapping[JudgedPart, Predictions]) -> bytes:
-    """Predictions by part as the content of an `npz` file without pickles."""
+    """Predictions by part as the content of an `npz` file without pickles.
+
+    LZMA makes names and labels half as long as `numpy.savez_compressed` does. Logits that half precision holds exactly
+    are stored so; others stay as they are, so that adding a part to an older run changes no figure.
+    """
     arrays = {}
     for part, predictions in parts.items():
         arrays[f"{part}_ids"] = np.char.encode(predictions.ids.astype(str), "utf-8")
         arrays[f"{part}_groups"] = np.char.encode(predictions.groups.astype(str), "utf-8")
         kind = np.int16 if predictions.labels.ndim == 1 else np.float32
         arrays[f"{part}_labels"] = predictions.labels.astype(kind)
-        arrays[f"{part}_logits"] = predictions.logits.astype(np.float32)
+        half = _half(predictions.logits)
+        exact = np.array_equal(half.astype(float), predictions.logits)
+        arrays[f"{part}_logits"] = half if exact else predictions.logits.astype(np.float32)
     buffer = io.BytesIO()
-    np.savez_compressed(buffer, allow_pickle=False, **arrays)
+    with zipfile.ZipFile(buffer, "w") as file:
+        for name, values in arrays.items():
+            content = io.BytesIO()
+            np.lib.format.write_array(content, values, allow_pickle=False)
+            file.writestr(zipfile.ZipInfo(f"{name}.npy"), content.getvalue(), zipfile.ZIP_LZMA)
     return buffer.getvalue()
 
 
@@ -69,7 +98,7 @@ def read_predictions(folder: Path, part: JudgedPart = "test") -> Predictions:
                 logits=file[f"{part}_logits"].astype(float),
                 part=part,
             )
-    except (OSError, EOFError, ValueError, KeyError, zipfile.BadZipFile, zlib.error) as error:
+    except (OSError, EOFError, ValueError, KeyError, zipfile.BadZipFile, zlib.error, lzma.LZMAError) as error:
         raise CorruptRun(f"{folder.name}/{PREDICTIONS_FILE} cannot be read ({error})") from None
 
 

@@ -1,3 +1,4 @@
+import io
 import json
 import os
 import signal
@@ -9,6 +10,8 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from scipy.special import softmax
+from sklearn.metrics import roc_auc_score
 
 from core.checkpoints import (
     PREDICTIONS_FILE,
@@ -16,12 +19,14 @@ from core.checkpoints import (
     WEIGHTS_FILE,
     Predictions,
     RunMeta,
+    as_stored,
     open_store,
     read_predictions,
     read_run,
     read_weights,
     save_run,
 )
+from core.checkpoints.predictions import pack
 from core.errors import CorruptRun
 from core.metrics import METRICS
 
@@ -60,6 +65,28 @@ def test_a_run_comes_back_as_it_was(runs):
     assert len(read_predictions(folder, "validation").labels) == 2
     assert torch.allclose(read_weights(folder)["a.weight"], torch.arange(6).reshape(2, 3) / 7, atol=1e-3)
     assert not save(runs, "other", weights=False).joinpath(WEIGHTS_FILE).exists()
+
+
+def test_answers_are_stored_in_half_precision_and_older_ones_as_they_were():
+    random = np.random.default_rng(1)
+    logits = random.normal(0, 5, size=(4000, 3)).astype(np.float32)
+    logits[0] = 0, 1e6, -1e6
+    halved = as_stored(logits, multilabel=True)
+    assert np.allclose(halved[1:], logits[1:], rtol=2**-11, atol=2**-25)
+    assert np.isfinite(halved).all()
+    far = as_stored(logits[1:] - 5000, multilabel=False)  # of classes only differences count
+    assert np.allclose(softmax(far, axis=1), softmax(logits[1:], axis=1), atol=2e-3)
+    labels, names = random.integers(0, 3, 4000), np.char.add("patient/image-", np.arange(4000).astype(str))
+    files = {}
+    for kind, values in (("half", halved), ("single", logits)):
+        files[kind] = pack({"test": Predictions(names, names, labels, values)})
+        with np.load(io.BytesIO(files[kind]), allow_pickle=False) as file:
+            assert file["test_logits"].dtype == {"half": np.float16, "single": np.float32}[kind]
+            assert np.array_equal(file["test_logits"].astype(np.float32), values)
+    assert len(files["half"]) < 0.7 * len(files["single"])
+    assert files["half"] == pack({"test": Predictions(names, names, labels, halved)})  # no date in it
+    auroc = [roc_auc_score(labels == 1, softmax(values, axis=1)[:, 1]) for values in (halved, logits)]
+    assert auroc[0] == pytest.approx(auroc[1], abs=1e-5)
 
 
 def damage_json(folder):
