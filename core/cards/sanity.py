@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,7 @@ from typing import Any
 from core.checkpoints import WEIGHTS_FILE, RunMeta
 from core.checkpoints.beside import read_beside, save_beside
 from core.errors import CorruptRun
+from core.explain.methods import EXPLAINERS
 from core.explain.randomisation import STEPS, Alike, Planted, Randomised
 
 FILE = "sanity.json"
@@ -31,7 +33,7 @@ def check_of(folder: Path, meta: RunMeta) -> Randomised | None:
     try:
         found = row["found"]
         steps = [_alike(one) for _, one in zip(STEPS, found["steps"], strict=True)]
-        planted = Planted(**found["planted"]) if found["planted"] else None
+        planted = {name: Planted(**one) for name, one in (found["planted"] or {}).items()}
         return Randomised(int(found["images"]), int(found["draws"]), tuple(steps), _alike(found["others"]), planted)
     except (AttributeError, KeyError, TypeError, ValueError) as error:
         raise CorruptRun(f"{folder.parent.name}/{FILE} cannot be read ({error})") from None
@@ -101,11 +103,12 @@ def in_a_sentence(found: Randomised) -> str:
     )
 
 
-def on_evidence(found: Planted) -> str:
-    """How often maps peak on planted evidence, against random weights and chance."""
-    return (
-        f"{found.hits} of {found.of} heatmaps peak on the planted evidence or within half a cell of it; with random "
-        f"weights {found.random_hits} of {found.random_of}; by chance {found.chance:.0%} would."
+def on_evidence(planted: Mapping[str, Planted]) -> str:
+    """How often maps peak on planted evidence, against random weights and chance, an explainer a sentence."""
+    return " ".join(
+        f"{EXPLAINERS[name].title}: {found.hits} of {found.of} heatmaps peak on the planted evidence or within half a "
+        f"cell of it; with random weights {found.random_hits} of {found.random_of}; by chance {found.chance:.0%} would."
+        for name, found in planted.items()
     )
 
 

@@ -31,6 +31,7 @@ class Explanation:
         target: index of the class explained.
         degenerate: flat, so that it says nothing; never to be drawn.
         note: what the method says of its own accuracy, for people; "" where it says nothing.
+        cell: side of the places that the map tells apart, as a share of the input's.
     """
 
     heat: np.ndarray
@@ -38,6 +39,7 @@ class Explanation:
     target: int
     degenerate: bool
     note: str = ""
+    cell: float = 0.0
 
     def within(self, box: tuple[int, int, int, int]) -> Explanation:
         """The part of the heatmap inside a box of left, top, right and bottom: the image without its margin."""
@@ -112,7 +114,7 @@ def explain(explainer: Explainer, asked: Question) -> list[Explanation]:
     large = F.interpolate(maps[:, None], size=asked.images.shape[2:], mode=mode, align_corners=False)[:, 0]
     notes = heat.notes or ("",) * len(maps)
     return [
-        Explanation(one, float(one.max()), target, bool(one.max() - one.min() < FLAT), note)
+        Explanation(one, float(one.max()), target, bool(one.max() - one.min() < FLAT), note, 1 / maps.shape[-1])
         for one, target, note in zip(large.cpu().numpy(), asked.targets.tolist(), notes, strict=True)
     ]
 

@@ -13,8 +13,8 @@ References:
 from __future__ import annotations
 
 import copy
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 
 import numpy as np
 import torch
@@ -27,6 +27,8 @@ from core.models.classifier import Classifier, channels_last
 
 STEPS = ("the head", "and the last third of the encoder", "and its middle third", "every layer")
 IMAGES, DRAWS = 20, 3
+CHECKED = "grad-cam"  # whose maps are compared with those of random weights
+POINTING = (CHECKED, "hires-cam")  # of which it is counted, where evidence was planted, how often they peak there
 _MEASURED = (nn.modules.batchnorm._BatchNorm,)
 
 
@@ -48,7 +50,7 @@ class Alike:
 
 @dataclass(frozen=True)
 class Planted:
-    """How many maps peak on planted evidence, or within half a cell of the feature map of it. Flat ones do not.
+    """How many maps peak on planted evidence, or within half a cell of their feature map of it. Flat ones do not.
 
     Attributes:
         hits, of: by the trained network.
@@ -72,14 +74,14 @@ class Randomised:
         draws: of random weights.
         steps: for each of `STEPS` how alike the maps are to the trained ones.
         others: the same for maps of different images by the trained network.
-        planted: where evidence was planted; None elsewhere.
+        planted: by explainer, where evidence was planted; empty elsewhere.
     """
 
     images: int
     draws: int
     steps: tuple[Alike, ...]
     others: Alike
-    planted: Planted | None = None
+    planted: Mapping[str, Planted] = field(default_factory=dict)
 
 
 def randomise(layer: nn.Module, random: torch.Generator) -> None:
@@ -155,7 +157,8 @@ def check_randomised(
         draws: how often weights are drawn.
         evidence: (H, W) bool for each image, where the evidence lies; None where nobody knows.
     """
-    trained, cell = _maps(model, images, targets)
+    trained = _maps(model, images, targets)
+    everywhere = []
     by_step: list[list[list[Explanation]]] = [[] for _ in STEPS]
     for draw in range(draws):
         changed = copy.deepcopy(model)
@@ -163,28 +166,47 @@ def check_randomised(
         for step, layers in enumerate(from_the_head_down(changed)):
             for layer in layers:
                 randomise(layer, random)
-            by_step[step].append(_maps(changed, images, targets)[0])
+            by_step[step].append(_maps(changed, images, targets))
+        everywhere.append(changed)
     steps = tuple(_alike(trained, maps) for maps in by_step)
     others = _alike(trained, [trained[shift:] + trained[:shift] for shift in (1, 2, 3) if shift < len(trained)])
-    planted = None
+    planted = {}
     if evidence is not None:
-        random_maps = [(one, where) for maps in by_step[-1] for one, where in zip(maps, evidence, strict=True)]
-        planted = Planted(
-            hits=sum(peaks_on(one, where, cell / 2) for one, where in zip(trained, evidence, strict=True)),
-            of=len(trained),
-            random_hits=sum(peaks_on(one, where, cell / 2) for one, where in random_maps),
-            random_of=len(random_maps),
-            chance=float(np.mean([_near(where, cell / 2).mean() for where in evidence])),
-        )
+        asked = _asked(model, images, targets)
+        for name in POINTING:
+            if not EXPLAINERS[name].refuses(asked):
+                planted[name] = _on_planted(name, model, everywhere, images, targets, evidence)
     return Randomised(len(trained), draws, steps, others, planted)
 
 
-def _maps(model: Classifier, images: torch.Tensor, targets: Sequence[int]) -> tuple[list[Explanation], float]:
-    """Grad-CAM of each image, and the side of a cell of the feature map as a share of the image's."""
+def _on_planted(
+    name: str,
+    model: Classifier,
+    randoms: Sequence[Classifier],
+    images: torch.Tensor,
+    targets: Sequence[int],
+    evidence: Sequence[np.ndarray],
+) -> Planted:
+    trained = _maps(model, images, targets, name)
+    random_maps = [pair for one in randoms for pair in zip(_maps(one, images, targets, name), evidence, strict=True)]
+    reach = trained[0].cell / 2
+    return Planted(
+        hits=sum(peaks_on(one, where, reach) for one, where in zip(trained, evidence, strict=True)),
+        of=len(trained),
+        random_hits=sum(peaks_on(one, where, reach) for one, where in random_maps),
+        random_of=len(random_maps),
+        chance=float(np.mean([_near(where, reach).mean() for where in evidence])),
+    )
+
+
+def _asked(model: Classifier, images: torch.Tensor, targets: Sequence[int]) -> Question:
     with torch.no_grad():
         features = model.encoder(channels_last(images))
-    asked = Question(model, images, features, torch.as_tensor(targets, device=images.device))
-    return explain(EXPLAINERS["grad-cam"], asked), 1 / features.shape[-1]
+    return Question(model, images, features, torch.as_tensor(targets, device=images.device))
+
+
+def _maps(model: Classifier, images: torch.Tensor, targets: Sequence[int], name: str = CHECKED) -> list[Explanation]:
+    return explain(EXPLAINERS[name], _asked(model, images, targets))
 
 
 def _alike(trained: list[Explanation], others: list[list[Explanation]]) -> Alike:

@@ -103,6 +103,11 @@ class Classifier(nn.Module):
         """The place between encoder and head where attribution methods listen."""
         return self.tapped.tap
 
+    @property
+    def finer(self) -> nn.Module | None:
+        """A stage of the encoder whose map has more places than its last; None where it knows of none."""
+        return getattr(self.encoder, "finer", None)
+
     def embed(self, images: torch.Tensor) -> torch.Tensor:
         """Pooled features.
 

@@ -60,6 +60,13 @@ class TimmEncoder(nn.Module):
         """(B, C, h, w) -> (B, D), as timm pools it."""
         return self.network.forward_head(features, pre_logits=True)
 
+    @property
+    def finer(self) -> nn.Module | None:
+        """The last stage whose map has more places than the encoder's; None where every stage has as many."""
+        stages = list(self.network.feature_info)
+        finer = [stage["module"] for stage in stages if stage["reduction"] < stages[-1]["reduction"]]
+        return self.network.get_submodule(finer[-1]) if finer else None
+
 
 class ClassTokenEncoder(TimmEncoder):
     """A timm transformer that pools by its class token: (B, 3, S, S) -> (B, C + P * C, h, w), before the last block.

@@ -71,15 +71,16 @@ def find_own_encoder(model: str, dataset: str) -> Path:
 
     For a registered set of real images it has seen neither the set nor a relative, and was audited against the set
     whose images they are: only then are copies known to be out of its corpus. For generated images and for anyone's own
-    folder any variant will do.
+    folder any variant will do; of several the one that was audited against the most sets is taken, so that an encoder
+    made for one set changes nothing elsewhere.
 
     Raises:
         WeightsUnavailable: if there is none.
     """
     family = family_of(dataset)
     must_be_audited = family in DATASETS and not DATASETS[family].synthetic
-    for variant in variants(model):
-        card = read_card(variant)
+    cards = {variant: read_card(variant) for variant in variants(model)}
+    for variant, card in sorted(cards.items(), key=lambda one: -len(one[1]["left_out"])):
         if must_be_audited and family not in card["left_out"]:
             continue
         if family not in map(family_of, card["seen"]):

@@ -19,6 +19,12 @@ def tiny():
     return Classifier(nn.Identity(), Head(average_pool(), layer)).eval()
 
 
+class Staged(nn.Sequential):
+    """An encoder whose first layer is its earlier stage."""
+
+    finer = property(lambda self: self[0])
+
+
 def ask(model, images, *targets):
     """A question about one class for each image."""
     with torch.no_grad():
@@ -130,6 +136,40 @@ def test_integrated_gradients_are_captums_and_say_how_complete_they_are(name):
     assert f"the score rose by {rise[0]:+.2f}" in found.notes[0]
 
 
+def test_hires_cam_is_gradient_times_activation_of_the_earlier_stage():
+    model, images = network("scratch-resnet18", side=64)
+    kept = []
+    handle = model.encoder.network.layer3.register_forward_hook(lambda _, __, out: kept.append(out))
+    score = model(images.clone().requires_grad_())[[0, 1], [1, 0]].sum()
+    handle.remove()
+    (slope,) = torch.autograd.grad(score, kept[0])
+    asked = ask(model, images, 1, 0)
+    found = EXPLAINERS["hires-cam"].attribute(asked).maps
+    assert found.shape == (2, 4, 4)
+    assert asked.features.shape[2:] == (2, 2)
+    assert torch.allclose(found, (slope * kept[0]).sum(dim=1).clamp(min=0).detach(), atol=1e-6)
+    assert [one.cell for one in explain(EXPLAINERS["hires-cam"], asked)] == [1 / 4] * 2
+
+
+@pytest.mark.parametrize("name", RUN)
+def test_every_model_gives_a_finer_map_or_says_why_not(name, weights):
+    model = build(name, 2).eval().requires_grad_(False)
+    asked = ask(model, example(name), 0, 0)
+    if reason := EXPLAINERS["hires-cam"].refuses(asked):
+        assert "no earlier stage" in reason
+        return
+    maps = EXPLAINERS["hires-cam"].attribute(asked).maps
+    assert maps.shape[-1] >= 2 * asked.features.shape[-1] - 1
+    assert torch.isfinite(maps).all()
+    assert maps.min() >= 0
+
+
+def test_which_models_have_a_finer_stage(weights):
+    have = {name for name in RUN if build(name, 2).finer is not None}
+    assert {"imagenet-efficientnet-lite0", "control-random-frozen", "imagenet-resnet18", "scratch-resnet18"} <= have
+    assert not {"scratch-cnn", "imagenet-dino-vits16", "medical-medsiglip"} & have
+
+
 def test_grad_cam_over_shifts_is_the_mean_of_captums_maps_moved_back():
     from captum.attr import LayerGradCam
 
@@ -207,7 +247,7 @@ def test_every_explainer_points_at_what_a_known_network_looks_at(name):
         layer.weight.zero_()
         layer.weight[0, 0], layer.weight[1, 1] = 1.0, 1.0
         layer.bias.fill_(-0.5)
-    model = Classifier(nn.Sequential(layer, nn.ReLU()), tiny().head).eval()
+    model = Classifier(Staged(layer, nn.ReLU()), tiny().head).eval()
     images = torch.zeros(1, 3, 48, 48)
     images[0, 0, 24:32, 8:16] = 2.0
     found = explain(EXPLAINERS[name], ask(model, images, 0))[0]

@@ -49,7 +49,11 @@ from trainer.sanity import check_run, rows_to_explain
 
 GOOD = Alike(0.02, -0.05, 0.09, 0.1)
 FOUND = Randomised(
-    20, 3, (Alike(0.6, 0.5, 0.7, 0.0), GOOD, GOOD, GOOD), Alike(0.4, 0.3, 0.5, 0.0), Planted(16, 20, 5, 60, 0.11)
+    20,
+    3,
+    (Alike(0.6, 0.5, 0.7, 0.0), GOOD, GOOD, GOOD),
+    Alike(0.4, 0.3, 0.5, 0.0),
+    {"grad-cam": Planted(16, 20, 5, 60, 0.11)},
 )
 
 
@@ -123,8 +127,10 @@ def test_a_network_that_learnt_points_at_its_evidence_and_a_random_one_does_not(
     assert all(torch.equal(value, before[key]) for key, value in model.state_dict().items())
     assert not model.training
     assert (found.images, found.draws, len(found.steps)) == (8, 5, 4)
-    assert (found.planted.hits, found.planted.of, found.planted.random_of) == (8, 8, 40)
-    assert found.planted.random_hits < 40
+    assert list(found.planted) == ["grad-cam"], "its encoder has no earlier stage"
+    planted = found.planted["grad-cam"]
+    assert (planted.hits, planted.of, planted.random_of) == (8, 8, 40)
+    assert planted.random_hits < 40
     assert found.steps[-1].high < 0.9
     assert found == check_randomised(model, images, [1] * len(images), 5, evidence), "the draws are seeded"
 
@@ -175,10 +181,10 @@ def test_a_check_is_believed_of_the_weights_it_was_made_of_alone(stored):
     assert check_of(folder, meta) == FOUND
     other = replace(meta, hashes={**meta.hashes, "weights.safetensors": "0" * 64})
     assert check_of(folder, other) is None
-    keep_check(folder, meta, replace(FOUND, others=Alike(math.nan, math.nan, math.nan, 1.0), planted=None))
+    keep_check(folder, meta, replace(FOUND, others=Alike(math.nan, math.nan, math.nan, 1.0), planted={}))
     again = check_of(folder, meta)
     assert math.isnan(again.others.value)
-    assert again.planted is None
+    assert again.planted == {}
     content = json.loads((store / "phantom" / FILE).read_text())
     content["content"]["runs"][meta.run]["found"]["images"] = 2000
     (store / "phantom" / FILE).write_text(json.dumps(content))
@@ -219,7 +225,7 @@ def test_the_command_checks_runs_keeps_what_it_found_and_answers_from_it(stored,
     first = capsys.readouterr().out
     assert meta.run in first
     assert "4 test images, 1 draws" in first
-    assert check_of(folder, meta).planted.of == 4
+    assert {one.of for one in check_of(folder, meta).planted.values()} == {4}
 
     def never(*arguments):
         raise AssertionError("it was checked again")
@@ -256,5 +262,5 @@ def test_every_shipped_run_with_weights_has_a_check_that_fits_it(dataset):
         found = check_of(folder, meta)
         assert found is not None, f"python -m trainer sanity --dataset {dataset}"
         assert found.images >= 20
-        assert (found.planted is not None) == (dataset == "phantom")
+        assert bool(found.planted) == (dataset == "phantom")
         assert depends_on_weights(found) is (True if found.others.flat < 1 else None)
