@@ -19,12 +19,13 @@ from core import metrics
 from core.checkpoints import PREDICTIONS_FILE, RunMeta
 from core.judged import judged
 from core.metrics import METRICS
+from core.metrics.drawn_binary import measure_groups, takes
 from core.metrics.group_draws import GroupDraws, draw_groups
 from core.metrics.intervals import DRAWS, draw_weights, measure_drawn, with_once
 from core.runtime import cache_folder
 from core.storage import canonical_json, sha256_of, sha256_of_file, write_atomically
 
-_CODE = ("scores.py", "measures.py", "calibration.py", "intervals.py")
+_CODE = ("scores.py", "measures.py", "calibration.py", "intervals.py", "group_draws.py", "drawn_binary.py")
 _FITTED = ("thresholds.py",)
 
 
@@ -95,9 +96,11 @@ def _measured(folder: Path, meta: RunMeta, finding: int | None) -> DrawnRun:
     found = judged((folder, meta), target=finding)
     labels, groups = found.scores.labels, found.groups
     images = sha256_of([*found.ids.tolist(), *groups.tolist(), np.ascontiguousarray(labels).tobytes()])
-    return DrawnRun(
-        measure_drawn(found.scores, weights_for(labels, groups)), images, len(found.ids), len(np.unique(groups))
-    )
+    if takes(found.scores):
+        values = measure_groups(found.scores, groups_for(labels, groups))
+    else:
+        values = measure_drawn(found.scores, weights_for(labels, groups))
+    return DrawnRun(values, images, len(found.ids), len(np.unique(groups)))
 
 
 def groups_for(labels: np.ndarray, groups: np.ndarray) -> GroupDraws:

@@ -10,6 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
+from scipy import sparse
 
 from core.metrics.intervals import DRAWS, draw_weights, with_once
 
@@ -50,6 +51,26 @@ class GroupDraws:
         step = max(1, _BLOCK // max(1, self.counts.shape[1]))
         blocks = [self.counts[at : at + step].astype(np.float32) @ values for at in range(0, len(self.counts), step)]
         return np.concatenate(blocks).astype(float)
+
+    def picked(self, place: np.ndarray, places: int, of: np.ndarray) -> np.ndarray:
+        """(B + 1, places): what `summed` gives of a `table` in which few images are counted."""
+        ones = np.ones(int(of.sum()), np.float32)
+        few = sparse.csr_array((ones, (place[of], self.number[of])), shape=(places, self.counts.shape[1]))
+        return np.asarray(few @ self.counts.T.astype(np.float32)).T.astype(float)
+
+    def added(self, values: np.ndarray, of: np.ndarray) -> np.ndarray:
+        """(N, K) real numbers of images -> (B + 1, K) their sums over each draw.
+
+        Args:
+            values: one row an image.
+            of: (N,) bool, the images that are counted.
+        """
+        groups = self.counts.shape[1]
+        columns = [np.bincount(self.number[of], column[of], minlength=groups) for column in values.T]
+        by_group = np.stack(columns, axis=1)
+        step = max(1, _BLOCK // max(1, groups))
+        blocks = [self.counts[at : at + step].astype(float) @ by_group for at in range(0, len(self.counts), step)]
+        return np.concatenate(blocks)
 
     def weights(self) -> np.ndarray:
         """(B + 1, N): how often each image was drawn."""

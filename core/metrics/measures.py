@@ -28,6 +28,7 @@ from core.registry import Registry
 
 Weighted = Callable[[Scores, np.ndarray], np.ndarray]
 OfClass = Callable[[Scores, np.ndarray, int], np.ndarray]
+OfCounts = Callable[[np.ndarray, np.ndarray, np.ndarray, np.ndarray], np.ndarray]
 Average = Literal["macro", "weighted"]
 
 
@@ -59,7 +60,7 @@ class Metric:
         if not scores.multilabel:
             return self.compute(scores, weights)
         found = [self.compute(scores.finding(k), _of_known(scores, weights, k)) for k in scores.judged()]
-        return _mean_of_defined(np.array(found)) if found else np.full(len(weights), np.nan)
+        return mean_of_defined(np.array(found)) if found else np.full(len(weights), np.nan)
 
     def by_class(self, scores: Scores, weights: np.ndarray) -> np.ndarray:
         """(B, N) weights -> (C, B) values, each class against the rest, each finding on the images known for it."""
@@ -74,7 +75,7 @@ class Metric:
         Classes for which the metric is undefined do not count.
         """
         values = self.by_class(scores, weights)
-        return _mean_of_defined(values, support(scores, weights) if average == "weighted" else None)
+        return mean_of_defined(values, support(scores, weights) if average == "weighted" else None)
 
 
 def _of_known(scores: Scores, weights: np.ndarray, finding: int) -> np.ndarray:
@@ -109,7 +110,7 @@ def once(scores: Scores) -> np.ndarray:
     return np.ones((1, len(scores)))
 
 
-def _mean_of_defined(values: np.ndarray, shares: np.ndarray | None = None) -> np.ndarray:
+def mean_of_defined(values: np.ndarray, shares: np.ndarray | None = None) -> np.ndarray:
     """Mean over rows of (C, B), those that are NaN left out; NaN where all are."""
     shares = (np.ones_like(values) if shares is None else shares) * ~np.isnan(values)
     return _ratio((np.nan_to_num(values) * shares).sum(axis=0), shares.sum(axis=0))
@@ -127,6 +128,47 @@ def _counts(scores: Scores, weights: np.ndarray, c: int) -> tuple[np.ndarray, np
     return hits, np.maximum(called - hits, 0), np.maximum(there - hits, 0), np.maximum(rest, 0)
 
 
+def _accuracy_at(hits: np.ndarray, alarms: np.ndarray, missed: np.ndarray, quiet: np.ndarray) -> np.ndarray:
+    return _ratio(hits + quiet, hits + alarms + missed + quiet)
+
+
+def _sensitivity_at(hits: np.ndarray, alarms: np.ndarray, missed: np.ndarray, quiet: np.ndarray) -> np.ndarray:
+    return _ratio(hits, hits + missed)
+
+
+def _specificity_at(hits: np.ndarray, alarms: np.ndarray, missed: np.ndarray, quiet: np.ndarray) -> np.ndarray:
+    return _ratio(quiet, quiet + alarms)
+
+
+def _balanced_accuracy_at(hits: np.ndarray, alarms: np.ndarray, missed: np.ndarray, quiet: np.ndarray) -> np.ndarray:
+    return (_sensitivity_at(hits, alarms, missed, quiet) + _specificity_at(hits, alarms, missed, quiet)) / 2
+
+
+def _precision_at(hits: np.ndarray, alarms: np.ndarray, missed: np.ndarray, quiet: np.ndarray) -> np.ndarray:
+    return _ratio(hits, hits + alarms, empty=0.0)
+
+
+def _f1_at(hits: np.ndarray, alarms: np.ndarray, missed: np.ndarray, quiet: np.ndarray) -> np.ndarray:
+    return _ratio(2 * hits, 2 * hits + alarms + missed, empty=0.0)
+
+
+def _mcc_at(hits: np.ndarray, alarms: np.ndarray, missed: np.ndarray, quiet: np.ndarray) -> np.ndarray:
+    spread = np.sqrt((hits + alarms) * (hits + missed) * (quiet + alarms) * (quiet + missed))
+    found = _ratio(hits * quiet - alarms * missed, spread, empty=0.0)
+    return np.where(hits + alarms + missed + quiet > 0, found, np.nan)
+
+
+COUNTED: dict[str, OfCounts] = {
+    "accuracy": _accuracy_at, "sensitivity": _sensitivity_at, "specificity": _specificity_at,
+    "balanced_accuracy": _balanced_accuracy_at, "precision": _precision_at, "f1": _f1_at, "mcc": _mcc_at,
+}  # fmt: skip
+
+
+def _of_class(name: str) -> OfClass:
+    """A metric that hits, false alarms, misses and rightly quiet images determine, of a class against the rest."""
+    return lambda scores, weights, c: COUNTED[name](*_counts(scores, weights, c))
+
+
 def _over_classes(one: OfClass) -> Weighted:
     return lambda scores, weights: np.mean([one(scores, weights, c) for c in scores.classes()], axis=0)
 
@@ -135,37 +177,9 @@ def _accuracy(scores: Scores, weights: np.ndarray) -> np.ndarray:
     return _ratio(weights @ (scores.labels == scores.decisions).astype(float), weights.sum(axis=1))
 
 
-def _accuracy_of(scores: Scores, weights: np.ndarray, c: int) -> np.ndarray:
-    hits, alarms, missed, quiet = _counts(scores, weights, c)
-    return _ratio(hits + quiet, hits + alarms + missed + quiet)
-
-
 def _balanced_accuracy(scores: Scores, weights: np.ndarray) -> np.ndarray:
-    return np.mean([_sensitivity(scores, weights, c) for c in range(scores.probabilities.shape[1])], axis=0)
-
-
-def _balanced_accuracy_of(scores: Scores, weights: np.ndarray, c: int) -> np.ndarray:
-    return (_sensitivity(scores, weights, c) + _specificity(scores, weights, c)) / 2
-
-
-def _sensitivity(scores: Scores, weights: np.ndarray, c: int) -> np.ndarray:
-    hits, _, missed, _ = _counts(scores, weights, c)
-    return _ratio(hits, hits + missed)
-
-
-def _specificity(scores: Scores, weights: np.ndarray, c: int) -> np.ndarray:
-    _, alarms, _, quiet = _counts(scores, weights, c)
-    return _ratio(quiet, quiet + alarms)
-
-
-def _precision(scores: Scores, weights: np.ndarray, c: int) -> np.ndarray:
-    hits, alarms, _, _ = _counts(scores, weights, c)
-    return _ratio(hits, hits + alarms, empty=0.0)
-
-
-def _f1(scores: Scores, weights: np.ndarray, c: int) -> np.ndarray:
-    hits, alarms, missed, _ = _counts(scores, weights, c)
-    return _ratio(2 * hits, 2 * hits + alarms + missed, empty=0.0)
+    found = [_sensitivity_at(*_counts(scores, weights, c)) for c in range(scores.probabilities.shape[1])]
+    return np.mean(found, axis=0)
 
 
 def _mcc(scores: Scores, weights: np.ndarray) -> np.ndarray:
@@ -175,12 +189,6 @@ def _mcc(scores: Scores, weights: np.ndarray) -> np.ndarray:
     right = weights @ (scores.labels == scores.decisions).astype(float)
     spread = np.sqrt((total**2 - (truth**2).sum(axis=1)) * np.maximum(total**2 - (says**2).sum(axis=1), 0))
     return np.where(total > 0, _ratio(right * total - (truth * says).sum(axis=1), spread, empty=0.0), np.nan)
-
-
-def _mcc_of(scores: Scores, weights: np.ndarray, c: int) -> np.ndarray:
-    hits, alarms, missed, quiet = _counts(scores, weights, c)
-    spread = np.sqrt((hits + alarms) * (hits + missed) * (quiet + alarms) * (quiet + missed))
-    return np.where(weights.sum(axis=1) > 0, _ratio(hits * quiet - alarms * missed, spread, empty=0.0), np.nan)
 
 
 def _steps(scores: Scores, weights: np.ndarray, c: int) -> tuple[np.ndarray, np.ndarray]:
@@ -231,16 +239,18 @@ _MCC_MEANING = "Correlation of decision and truth, from -1 to 1; 0 is chance."
 for _row in (
     Metric("auroc", "AUROC", _over_classes(_auroc), _auroc, True, _AUROC_MEANING),
     Metric("auprc", "AUPRC", _over_classes(_auprc), _auprc, True, "Precision averaged over all sensitivities."),
-    Metric("balanced_accuracy", "Balanced accuracy", _balanced_accuracy, _balanced_accuracy_of, True,
+    Metric("balanced_accuracy", "Balanced accuracy", _balanced_accuracy, _of_class("balanced_accuracy"), True,
            "Mean share found, class by class."),
-    Metric("accuracy", "Accuracy", _accuracy, _accuracy_of, True, "Share of images decided rightly."),
-    Metric("sensitivity", "Sensitivity", _over_classes(_sensitivity), _sensitivity, True,
+    Metric("accuracy", "Accuracy", _accuracy, _of_class("accuracy"), True, "Share of images decided rightly."),
+    Metric("sensitivity", "Sensitivity", _over_classes(_of_class("sensitivity")), _of_class("sensitivity"), True,
            "Share of positive images called so."),
-    Metric("specificity", "Specificity", _over_classes(_specificity), _specificity, True,
+    Metric("specificity", "Specificity", _over_classes(_of_class("specificity")), _of_class("specificity"), True,
            "Share of negative images called so."),
-    Metric("precision", "Precision", _over_classes(_precision), _precision, True, "Share of alarms that are right."),
-    Metric("f1", "F1", _over_classes(_f1), _f1, True, "Harmonic mean of precision and sensitivity."),
-    Metric("mcc", "Matthews correlation (MCC)", _mcc, _mcc_of, True, _MCC_MEANING),
+    Metric("precision", "Precision", _over_classes(_of_class("precision")), _of_class("precision"), True,
+           "Share of alarms that are right."),
+    Metric("f1", "F1", _over_classes(_of_class("f1")), _of_class("f1"), True,
+           "Harmonic mean of precision and sensitivity."),
+    Metric("mcc", "Matthews correlation (MCC)", _mcc, _of_class("mcc"), True, _MCC_MEANING),
     Metric("brier", "Brier score", _brier, _brier_of, False, "Mean squared error of the probability."),
     Metric("ece", "Calibration error (ECE)", _ece, _ece_of, False, "Mean gap between confidence and share right.",
            grows_when_redrawn=True),

@@ -1,4 +1,4 @@
-"""EfficientNet-Lite0 three times over: with ImageNet weights (B), with medical weights (C), with none (control)."""
+"""EfficientNet-Lite0: with ImageNet weights (B), at two sizes, with medical weights (C), with none (control)."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from core.models.own_encoders import load_own_encoder
 from core.models.specs import FROZEN, MODELS, TRANSFER, ModelSpec, Weights
 from core.types import ImageSpec
 
-IMAGE = ImageSpec(size=160)
+IMAGE, LARGER = ImageSpec(size=160), ImageSpec(size=224)
 IMAGENET, MEDICAL = "imagenet-efficientnet-lite0", "medical-efficientnet-lite0"
 
 
@@ -64,6 +64,19 @@ MODELS.add(
         build=build_imagenet,
         outline=_outline,
         summary="Learnt on 1.3 million everyday photographs.",
+    )
+)
+MODELS.add(
+    ModelSpec(
+        name=f"{IMAGENET}-224",
+        title="EfficientNet-Lite0 at 224 px, ImageNet",
+        family="imagenet",
+        image=LARGER,
+        weights=LITE0_WEIGHTS,
+        strategies=TRANSFER,
+        build=build_imagenet,
+        outline=_outline,
+        summary="The same encoder on larger images, for fine structure: twice as many pixels, twice the time.",
     )
 )
 MODELS.add(
