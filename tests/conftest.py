@@ -28,6 +28,15 @@ def runs(tmp_path, monkeypatch):
 
 
 @pytest.fixture
+def families(runs):
+    """Made-up runs of (a weak, a strong) family: three seeds at size 50."""
+    from tests.made import make_families, of
+
+    made = of(make_families(runs, sizes=(50,)))
+    return made[:3], made[3:]
+
+
+@pytest.fixture
 def opened(monkeypatch):
     """Names of members of zip archives, as they are read."""
     import zipfile

@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from core.checkpoints import Predictions, save_run, scores_of
+from core.checkpoints import Predictions, read_run, save_run, scores_of
 from core.metrics import METRICS, measure
 from core.metrics.calibration import probabilities_of
 from core.metrics.thresholds import fit_threshold, fit_thresholds
@@ -87,3 +87,8 @@ def make_families(store, sizes=(10, 25, 50, 100), seeds=(0, 1, 2), families=None
         for size in sizes
         for seed in seeds
     ]
+
+
+def of(folders):
+    """Folders of runs, each with its record."""
+    return [(folder, read_run(folder)) for folder in folders]

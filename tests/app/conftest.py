@@ -1,0 +1,25 @@
+"""Made-up runs that tests of several sections read; none writes to them."""
+
+import pytest
+
+from tests.made import STRONG, WEAK, make_run
+
+
+@pytest.fixture(scope="session")
+def made_runs(tmp_path_factory):
+    """Binary runs of two families, of known strength."""
+    store = tmp_path_factory.mktemp("made") / "runs"
+    for seed in range(3):
+        for kind, strength in ((WEAK, 0.5), (STRONG, 3.0)):
+            make_run(store, kind, 20, seed, strength)
+    return store
+
+
+@pytest.fixture(scope="session")
+def class_runs(tmp_path_factory):
+    """Runs of three classes of two families."""
+    store = tmp_path_factory.mktemp("classes") / "runs"
+    for seed in range(2):
+        for kind, strength in ((WEAK, 1.0), (STRONG, 3.0)):
+            make_run(store, kind, 20, seed, strength, task="multiclass")
+    return store
