@@ -1,21 +1,53 @@
 """What all tests share: a cache and run store of their own, and how real data is asked for."""
 
 import os
+import shutil
 from pathlib import Path
 
 import numpy as np
 import pytest
+from filelock import FileLock
 
 if "PYTEST_XDIST_WORKER" in os.environ:  # each process has a core of its own
     os.environ.setdefault("OMP_NUM_THREADS", "1")
 REQUIRED = os.environ.get("LOWSHOT_REQUIRE_DATA") == "1"
+LONGEST = (
+    "unit/test_gate.py", "unit/test_audit.py", "browser/test_browser.py", "unit/test_jobs.py",
+    "unit/test_export.py", "unit/test_cli.py", "unit/test_pretrain.py", "unit/test_tables.py",
+    "unit/test_comparisons.py", "unit/test_leaks.py", "unit/test_training.py",
+    "load/test_load.py", "app/test_compare.py", "unit/test_unfinished.py",
+)  # fmt: skip
+
+
+def pytest_collection_modifyitems(items):
+    """Begins with the files that take minutes, so that no process is left alone with one of them at the end."""
+    place = {f"tests/{name}": index for index, name in enumerate(LONGEST)}
+    items.sort(key=lambda item: place.get(item.nodeid.partition("::")[0], len(place)))
+
+
+def common(tmp_path_factory):
+    """The folder that the processes which run the tests side by side share."""
+    base = tmp_path_factory.getbasetemp()
+    return base.parent if "PYTEST_XDIST_WORKER" in os.environ else base
+
+
+def made_once(tmp_path_factory, name, make):
+    """A folder that the first process to ask makes with `make(folder)`, for all of them: nobody may write to it."""
+    folder = common(tmp_path_factory) / name
+    with FileLock(folder.with_suffix(".lock")):
+        if not folder.exists():
+            partial = folder.with_suffix(".partial")
+            shutil.rmtree(partial, ignore_errors=True)
+            partial.mkdir()
+            make(partial)
+            partial.rename(folder)
+    return folder
 
 
 @pytest.fixture(scope="session", autouse=True)
 def _own_cache(tmp_path_factory):
     """Tests never read or write the user's caches. Processes that run them side by side share one."""
-    base = tmp_path_factory.getbasetemp()
-    os.environ["LOWSHOT_CACHE"] = str((base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "cache")
+    os.environ["LOWSHOT_CACHE"] = str(common(tmp_path_factory) / "cache")
 
 
 @pytest.fixture
@@ -57,7 +89,7 @@ def all_weights(tmp_path_factory):
     """A folder with a random checkpoint, in its publisher's format, for every model that needs one."""
     from tests.checkpoints import put_all
 
-    return put_all(tmp_path_factory.mktemp("weights"))
+    return made_once(tmp_path_factory, "weights", put_all)
 
 
 @pytest.fixture
@@ -78,15 +110,36 @@ def no_weights(tmp_path, monkeypatch):
 @pytest.fixture(scope="session")
 def phantom_runs(tmp_path_factory):
     """A store of quick phantom runs of two families, at two sizes and two seeds."""
+    argv = ["--dataset", "phantom", "--sizes", "3,5", "--seeds", "0,1"]
+    return stored_curves(
+        tmp_path_factory,
+        "phantom-runs",
+        [*argv, "--models", "scratch-cnn", "--strategies", "scratch"],
+        [*argv, "--models", "imagenet-efficientnet-lite0", "--strategies", "frozen"],
+    )
+
+
+@pytest.fixture(scope="session")
+def findings_runs(tmp_path_factory):
+    """A store of quick runs on phantoms with several findings, one of them a variant."""
+    argv = ["--dataset", "phantom-multilabel", "--models", "imagenet-efficientnet-lite0", "--strategies", "frozen"]
+    argv += ["--sizes", "5", "--seeds", "0,1"]
+    variant = [*argv, "--preparation", "clahe", "--augment", "none"]
+    return stored_curves(tmp_path_factory, "findings-runs", argv, variant)
+
+
+def stored_curves(tmp_path_factory, name, *asked):
+    """A store of what `curve` trains, made once; a copy for each process, as some tests put records into it."""
     from trainer.cli import main
 
-    store = tmp_path_factory.mktemp("phantom") / "runs"
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("LOWSHOT_RUNS", str(store))
-        for model, strategy in (("scratch-cnn", "scratch"), ("imagenet-efficientnet-lite0", "frozen")):
-            argv = ["curve", "--dataset", "phantom", "--models", model, "--strategies", strategy]
-            assert main([*argv, "--sizes", "3,5", "--seeds", "0,1"]) == 0
-    return store
+    def make(folder):
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setenv("LOWSHOT_RUNS", str(folder))
+            for argv in asked:
+                assert main(["curve", *argv]) == 0
+
+    made = made_once(tmp_path_factory, name, make)
+    return shutil.copytree(made, tmp_path_factory.mktemp(name) / "runs")
 
 
 @pytest.fixture(scope="session")
@@ -176,18 +229,3 @@ def as_rows(listing):
         listing.ids.tolist(), listing.labels.tolist(), listing.groups.tolist(), listing.parts.tolist(), strict=True
     )
     return {name: tuple(rest) for name, *rest in rows}
-
-
-@pytest.fixture(scope="session")
-def findings_runs(tmp_path_factory):
-    """A store of quick runs on phantoms with several findings, one of them a variant."""
-    from trainer.cli import main
-
-    store = tmp_path_factory.mktemp("findings") / "runs"
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("LOWSHOT_RUNS", str(store))
-        argv = ["curve", "--dataset", "phantom-multilabel", "--models", "imagenet-efficientnet-lite0"]
-        argv += ["--strategies", "frozen", "--sizes", "5", "--seeds", "0,1"]
-        assert main(argv) == 0
-        assert main([*argv, "--preparation", "clahe", "--augment", "none"]) == 0
-    return store

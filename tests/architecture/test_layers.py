@@ -5,6 +5,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.conftest import LONGEST
+
 ROOT = Path(__file__).parents[2]
 SOURCES = [p for top in ("core", "trainer", "pages") for p in sorted((ROOT / top).rglob("*.py"))]
 SOURCES.append(ROOT / "streamlit_app.py")
@@ -104,8 +106,13 @@ def test_every_source_has_a_place():
 
 
 def test_modules_stay_small():
-    long = {name_of(path): n for path in SOURCES if (n := len(path.read_text().splitlines())) > 300}
+    every = [*SOURCES, *(ROOT / "tests").rglob("*.py")]
+    long = {name_of(path): n for path in every if (n := len(path.read_text().splitlines())) > 300}
     assert long == {}
+
+
+def test_the_longest_test_files_are_named_as_they_are():
+    assert [name for name in LONGEST if not (ROOT / "tests" / name).is_file()] == []
 
 
 def test_pages_have_only_pages():
