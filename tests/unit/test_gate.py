@@ -1,7 +1,10 @@
 """The input gate: other kinds of pictures are refused with the reason, genuine ones are not."""
 
+from typing import ClassVar
+
 import numpy as np
 import pytest
+import torch
 from PIL import Image, ImageDraw, ImageOps
 from sklearn.covariance import empirical_covariance
 from sklearn.datasets import load_sample_images
@@ -9,10 +12,11 @@ from sklearn.datasets import load_sample_images
 from core.data.images import decode
 from core.errors import CorruptRun
 from core.gate import Gate, Gatekeeper, admit, fit_gate, read_gate, save_gate
+from core.runtime import PROJECT
 from tests.conftest import real
-from tests.unit.test_training import CPU
 from trainer.gates import make_gate
 
+CPU = torch.device("cpu")
 RANDOM = np.random.default_rng(0)
 SKIMAGE = ("astronaut", "camera", "coffee", "chelsea", "rocket", "brick", "grass", "gravel", "coins", "page", "text",
            "moon", "clock", "hubble_deep_field", "cell", "colorwheel", "horse", "checkerboard", "logo")  # fmt: skip
@@ -118,16 +122,34 @@ def sample(dataset, count):
     return [decode(dataset.listing.read(int(row))) for row in rows]
 
 
+class Remembering(Gatekeeper):
+    """One whose encoder is asked once about a picture, whichever gate it is for."""
+
+    seen: ClassVar = {}
+
+    def _embed(self, images):
+        key = id(images[0])
+        if key not in self.seen:
+            self.seen[key] = images[0], super()._embed(images)  # the picture is kept, so that no other takes its id
+        return self.seen[key][1]
+
+
 @pytest.mark.data
 def test_other_kinds_are_refused_and_genuine_test_images_are_not():
-    """The bar: at least 95% of what does not belong refused, at most 5% of genuine test images."""
+    """The bar: at least 95% of what does not belong refused, at most 5% of genuine test images.
+
+    One gate is made here from fewer images than usual, the other is the shipped one.
+    """
     chest, skin = real("kermany"), real("ham10000")
-    keepers = {name: Gatekeeper(make_gate(one, CPU, most=600)) for name, one in (("chest", chest), ("skin", skin))}
+    shipped = read_gate(PROJECT / "checkpoints" / "ham10000")
+    assert shipped.fingerprint == skin.fingerprint
+    keepers = {"chest": Remembering(make_gate(chest, CPU, most=600)), "skin": Remembering(shipped)}
     genuine = {"chest": sample(chest, 40), "skin": sample(skin, 40)}
+    others = other_pictures()
     for task, keeper in keepers.items():
         refused = [not keeper(image).admitted for image in genuine[task]]
         assert np.mean(refused) <= 0.05, task
-        wrong = genuine["skin" if task == "chest" else "chest"][:30] + other_pictures()
+        wrong = genuine["skin" if task == "chest" else "chest"][:30] + others
         refused = [not keeper(image).admitted for image in wrong]
         assert np.mean(refused) >= 0.95, task
     for change, reason in (

@@ -6,6 +6,7 @@ import torch
 from PIL import Image
 
 from core.data import DATASETS
+from core.data.likeness import SIZE as SCAN_SIZE
 from core.data.listing import Listing
 from core.data.phantom import make_phantom
 from core.errors import BadRequest, DataUnavailable
@@ -205,7 +206,7 @@ def test_held_out_nih_patients_are_in_no_training_image():
     from tests.conftest import need
 
     need(is_present(DATASETS[JUDGE]), f"{JUDGE} is not under LOWSHOT_DATA")
-    part = gather("", (JUDGE,), (), 32)[0]
+    part = gather("", (JUDGE,), (), SCAN_SIZE)[0]  # at which the images are decoded anyhow
     patients = part.listing.groups
     held = set(patients[part.validation]) | set(patients[part.test])
     assert not held & set(patients[part.train])
