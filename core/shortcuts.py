@@ -66,6 +66,18 @@ class Shortcut:
         )
 
 
+def warning_of(found: Sequence[Shortcut]) -> str:
+    """What a reader of any answer on the data set must know, in a sentence; "" where no shortcut was found."""
+    parts = [one for one in found if one.found]
+    if not parts:
+        return ""
+    reached = " and ".join(f"{one.part} alone an AUROC of {one.alone.value:.3f}" for one in parts)
+    return (
+        f"Classes of this data set can be told apart where no disease is: a classifier reaches from {reached}. "
+        "Any answer may come from there."
+    )
+
+
 def shortcuts_of(store: Store, dataset: str, split: str | None = None) -> list[Shortcut]:
     """What stored runs say of a data set, one row a part: of several sizes the largest, of several models the first.
 

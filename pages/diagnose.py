@@ -14,7 +14,7 @@ from core.limits import LIMITS, MIB
 from core.models import FAMILY_TITLES
 from core.results import Run
 from core.serving import SERVED_FAMILIES, candidates
-from core.ui import cached, cached_evidence, charts, frame, words
+from core.ui import cached, cached_evidence, charts, frame, shortcuts, words
 from core.ui.asking import Asked, Picture, case_of, forget_others, item_of
 from core.ui.batch import ask_all, show_table
 from core.ui.cases import legend, override, override_key, scales_of, show_case
@@ -77,6 +77,7 @@ task = st.selectbox(
 synthetic = any(meta.synthetic for meta in store.metas(task))
 if synthetic:
     st.warning("This task is synthetic: its images are drawn by the program.", icon=":material/science:")
+shortcuts.warn(store, task)
 
 with st.expander("Which networks answer, and how heatmaps are drawn", icon=":material/tune:"):
     defaults = answering[task]

@@ -8,7 +8,7 @@ from core.models import MODELS
 from core.models.own_encoders import CARD_FILE, read_card
 from core.results import by_series
 from core.runtime import encoders_folder
-from core.ui import cached, cached_evidence, card_checks, cards, charts, frame, networks, pickers, words
+from core.ui import cached, cached_evidence, card_checks, cards, charts, frame, networks, pickers, shortcuts, words
 
 frame.require(__file__)
 
@@ -53,7 +53,8 @@ def runs() -> None:
         st.error(words.escape(str(error)))
         return
     shape = cards.shape_in_words(meta.model, len(meta.labels))
-    subject = Subject(meta, here, len(scores), len(same), shape, folder, groups)
+    told = shortcuts.told(store, meta.dataset)
+    subject = Subject(meta, here, len(scores), len(same), shape, folder, groups, told)
     st.header(words.escape(charts.series_title(*one)))
     st.caption(
         f"Run {words.escape(meta.run)}, made {words.escape(meta.made)} on {words.escape(meta.device)} in "

@@ -4,7 +4,8 @@ A document marks the place of a table by a comment of one of these kinds and `<!
 
 - `<!-- results: DATASET at SIZE -->`: every model and strategy as it is by default, with the headline metrics;
 - `<!-- sizes: DATASET at SIZE,SIZE -->`: every series that has runs at all these sizes, with its AUROC at each;
-- `<!-- variants: DATASET at SIZE -->`: what a departure from a strategy's own settings changes.
+- `<!-- variants: DATASET at SIZE -->`: what a departure from a strategy's own settings changes;
+- `<!-- shortcuts: DATASET at SIZE -->`: whether the border or the corners alone tell the classes apart, in sentences.
 
 `... at SIZE of CLASS` judges one class against the rest.
 """
@@ -21,6 +22,7 @@ from core.judged import target_named
 from core.metrics import METRICS, Estimate
 from core.models import MODELS
 from core.results import Run, Series, difference, estimate, runs_by_series
+from core.shortcuts import shortcuts_of
 from core.storage import write_atomically
 from trainer.markdown import table
 
@@ -105,8 +107,20 @@ def variant_table(store: Store, dataset: str, sizes: list[Size], of: str | None 
     )
 
 
+def shortcut_sentences(store: Store, dataset: str, sizes: list[Size], of: str | None = None) -> str:
+    """What the border and the corners of the images give away, a sentence each.
+
+    Raises:
+        BadRequest: if that was not asked at this size.
+    """
+    found = [one for one in shortcuts_of(store, dataset) if one.size == sizes[0]]
+    if not found:
+        raise _missing(dataset, sizes)
+    return "".join(f"- {one.sentence}\n" for one in found)
+
+
 TABLES: dict[str, Callable[[Store, str, list[Size], str | None], str]] = {
-    "results": headline_table, "sizes": size_table, "variants": variant_table,
+    "results": headline_table, "sizes": size_table, "variants": variant_table, "shortcuts": shortcut_sentences,
 }  # fmt: skip
 
 

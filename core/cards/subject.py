@@ -34,6 +34,7 @@ class Subject:
         shape: its network in a sentence; "" where it cannot be described here.
         folder: where it lies; None for one that is not stored.
         subgroups: its figures by sex and by age; empty where neither is known.
+        shortcuts: what the border or the corners of its images give away, in a sentence; "" where that is not known.
     """
 
     meta: RunMeta
@@ -43,6 +44,7 @@ class Subject:
     shape: str = ""
     folder: Path | None = None
     subgroups: Sequence[Subgroup] = ()
+    shortcuts: str = ""
 
     @property
     def data(self) -> DatasetSpec | None:
@@ -124,6 +126,8 @@ def limits(subject: Subject) -> tuple[str, ...]:
     if meta.leaks:
         found.append(f"Leaks were allowed: {meta.leaks} images have a copy, or their patient, in another part.")
     found += list(data.caveats if data else ())
+    if subject.shortcuts:
+        found.append(subject.shortcuts)
     found.append(f"It was judged on {subject.tests:,} test images of one source. Other sources were not tested.")
     if meta.short:
         short = ", ".join(class_titles(meta.dataset, meta.short))

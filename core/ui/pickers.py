@@ -9,7 +9,7 @@ import streamlit as st
 
 from core.checkpoints import RunMeta, Store
 from core.results import Run, Series
-from core.ui import charts
+from core.ui import charts, shortcuts
 from core.ui.words import LEAK_MARK, escape
 
 KEPT = (
@@ -55,6 +55,7 @@ def comparable_runs(store: Store, page: str) -> list[RunMeta]:
     shown = [meta for meta in metas if meta.split_hash == split]
     if shown[0].synthetic:
         st.warning("This data set is synthetic: its images are drawn by the program.", icon=":material/science:")
+    shortcuts.warn(store, chosen)
     marked = [meta for meta in shown if meta.leaks]
     if marked:
         st.error(

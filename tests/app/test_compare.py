@@ -30,6 +30,20 @@ def test_every_section_of_every_kind_of_task(section, kind, request, monkeypatch
     assert "Choose a finding above" not in texts(app)
 
 
+def test_a_shortcut_is_said_wherever_the_set_is_shown(tmp_path, monkeypatch):
+    for seed in range(2):
+        make_run(tmp_path, STRONG, 20, seed, 3.0)
+        make_run(tmp_path, WEAK, 20, seed, 1.0)
+    for page in ("compare", "learning_curves", "models"):
+        assert "where no disease is" not in texts(open_page(page, tmp_path, monkeypatch))
+    for seed in range(2):
+        make_run(tmp_path, STRONG, 20, seed, 2.0, preparation="border-only", variant="preparation border-only")
+    for page in ("compare", "learning_curves", "models"):
+        app = open_page(page, tmp_path, monkeypatch)
+        assert "from the border alone an AUROC of" in texts(app), page
+        assert not app.exception
+
+
 def test_one_class_is_judged_against_the_rest_in_every_section(class_runs, monkeypatch):
     app = open_page("compare", class_runs, monkeypatch)
     whole = app.dataframe[0].value

@@ -8,10 +8,12 @@ from PIL import Image
 
 from core.checkpoints import open_store
 from core.data.preprocessing import preparation
+from core.errors import BadRequest
 from core.results import estimate, runs_by_series
-from core.shortcuts import shortcuts_of
+from core.shortcuts import shortcuts_of, warning_of
 from tests.made import STRONG, WEAK, make_run
 from trainer.cli import main
+from trainer.documents import with_tables
 from trainer.report import Asked, report_on
 from trainer.report_text import as_markdown
 
@@ -61,12 +63,21 @@ def test_a_planted_shortcut_is_said_and_none_is_not_called_absent(runs):
     assert "the border tells the classes apart without the disease" in border.sentence
     assert f"AUROC of {border.alone.value:.3f} ({border.alone.low:.3f} to" in border.sentence
     assert "not detectably better than chance: no shortcut was found there." in corners.sentence
+    warning = warning_of([border, corners])
+    assert f"reaches from the border alone an AUROC of {border.alone.value:.3f}." in warning
+    assert "corners" not in warning
+    assert warning_of([corners]) == ""
+    assert warning_of([]) == ""
     content = report_on(store, Asked("phantom", (20,)))
     text = as_markdown(content)
     assert "## Shortcuts" in text
     assert border.sentence in text
     assert corners.sentence in text
     assert len(content["families"]) == 1  # they enter no comparison
+    place = "<!-- shortcuts: phantom at {} -->\n<!-- end of results -->\n"
+    assert with_tables(place.format(20), store).splitlines()[1:3] == [f"- {border.sentence}", f"- {corners.sentence}"]
+    with pytest.raises(BadRequest, match="are not stored"):
+        with_tables(place.format(50), store)
     assert shortcuts_of(store, "kermany") == []
 
 
