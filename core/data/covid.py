@@ -28,7 +28,7 @@ DATASETS.add(
         modality="chest radiograph",
         task="multiclass",
         labels=CLASSES,
-        titles={"COVID": "COVID-19", "Lung_Opacity": "Lung opacity"},
+        titles={"COVID": "COVID-19", "Lung_Opacity": "Lung opacity", "Viral Pneumonia": "Viral pneumonia"},
         suspicious=("COVID", "Lung_Opacity", "Viral Pneumonia"),
         load=load,
         folders=("covid_radiography", "COVID-19_Radiography_Dataset", "covid19-radiography-database"),

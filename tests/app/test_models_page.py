@@ -61,12 +61,20 @@ def test_damaged_runs_and_checks_are_named(phantom_runs, tmp_path, monkeypatch):
     assert folder.name in texts(app)
 
 
-def test_the_card_of_a_shipped_encoder(tmp_path, monkeypatch):
+@pytest.mark.parametrize(
+    ("target", "images"), [("kermany", [11029]), ("covid-radiography", [10200]), ("nih-chestxray14", [4158, 8260])]
+)
+def test_the_card_of_a_shipped_encoder(target, images, tmp_path, monkeypatch):
     app = open_page("models", tmp_path / "empty", monkeypatch)
     app.segmented_control(key="models_kind").set_value("Encoders").run()
+    box = app.selectbox(key="models_encoder")
+    box.set_value(box.value.with_name(f"without-{target}")).run()
     assert not app.exception
-    assert "It is worse than its start on ham10000" in texts(app).replace("\\", "")
-    assert app.dataframe[0].value["Images"].tolist() == [11029]
+    said = texts(app).replace("\\", "")
+    assert "It is worse than its start on" in said
+    assert "ham10000" in said
+    assert ("Other images of the same people cannot be found" in said) == (target == "covid-radiography")
+    assert app.dataframe[0].value["Images"].tolist() == images
 
 
 @pytest.mark.parametrize("card", [None, "{", '{"seen": []}'])
