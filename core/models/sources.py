@@ -116,7 +116,8 @@ def by_hand(weights: Weights) -> str:
     first = f"{_terms(weights)}; " if weights.terms else ""
     return (
         f"Without a connection: on another machine {first}hf download {weights.ref} --local-dir "
-        f"{Path(weights.ref).name}; copy that folder to {weights_folders()[0] / weights.ref} (LOWSHOT_WEIGHTS)."
+        f"{Path(weights.ref).name}; copy that folder to {weights.ref} in the first folder of LOWSHOT_WEIGHTS "
+        "(./weights by default)."
     )
 
 

@@ -52,7 +52,9 @@ def test_sets_that_third_parties_saw_or_may_have_seen_are_named():
 
 def test_own_encoders_are_told_one_by_one(tmp_path, monkeypatch):
     spec = MODELS["medical-efficientnet-lite0-slices"]
-    assert "without-kermany: It started from ImageNet weights" in has_seen(spec)[0]
+    told = [one.partition(": ")[::2] for one in has_seen(spec)]
+    assert [name for name, _ in told] == ["without-covid-radiography", "without-kermany", "without-nih-chestxray14"]
+    assert all(said.startswith("It started from ImageNet weights") for _, said in told)
     monkeypatch.setattr("core.models.own_encoders.encoders_folder", lambda: tmp_path)
     assert "No encoder was pretrained here" in has_seen(spec)[0]
     assert "trainer pretrain" in weights_facts(spec)["On this machine"]
