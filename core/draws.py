@@ -96,11 +96,11 @@ def _measured(folder: Path, meta: RunMeta, finding: int | None) -> DrawnRun:
     found = judged((folder, meta), target=finding)
     labels, groups = found.scores.labels, found.groups
     images = sha256_of([*found.ids.tolist(), *groups.tolist(), np.ascontiguousarray(labels).tobytes()])
-    if takes(found.scores):
-        values = measure_groups(found.scores, groups_for(labels, groups))
-    else:
-        values = measure_drawn(found.scores, weights_for(labels, groups))
-    return DrawnRun(values, images, len(found.ids), len(np.unique(groups)))
+    count = len(np.unique(groups))
+    values = measure_groups(found.scores, groups_for(labels, groups)) if takes(found.scores, count) else {}
+    if rest := [name for name in METRICS if name not in values]:
+        values |= measure_drawn(found.scores, weights_for(labels, groups), rest)
+    return DrawnRun(values, images, len(found.ids), count)
 
 
 def groups_for(labels: np.ndarray, groups: np.ndarray) -> GroupDraws:

@@ -71,10 +71,13 @@ def warning_of(found: Sequence[Shortcut]) -> str:
     parts = [one for one in found if one.found]
     if not parts:
         return ""
-    reached = " and ".join(f"{one.part} alone an AUROC of {one.alone.value:.3f}" for one in parts)
+    reached = " and ".join(
+        f"from {one.part} alone an AUROC of {one.alone.value:.3f} ({one.alone.low:.3f} to {one.alone.high:.3f})"
+        for one in parts
+    )
     return (
-        f"Classes of this data set can be told apart where no disease is: a classifier reaches from {reached}. "
-        "Any answer may come from there."
+        f"A classifier reaches {reached} on this data set, better than chance: what tells its images apart is not the "
+        "disease alone, and any answer may come from there."
     )
 
 

@@ -49,11 +49,11 @@ def runs() -> None:
         here = cached.estimates([(folder, meta)], finding)
         over = cached.estimates([(store.folder_of(m.run), m) for m in same], finding)
         groups = card_checks.subgroups((folder, meta), finding)
+        told = shortcuts.told(store, meta.dataset, meta.split_hash)
     except (CorruptRun, LowshotError) as error:
         st.error(words.escape(str(error)))
         return
     shape = cards.shape_in_words(meta.model, len(meta.labels))
-    told = shortcuts.told(store, meta.dataset)
     subject = Subject(meta, here, len(scores), len(same), shape, folder, groups, told)
     st.header(words.escape(charts.series_title(*one)))
     st.caption(

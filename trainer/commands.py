@@ -9,7 +9,7 @@ from dataclasses import asdict, replace
 
 import numpy as np
 
-from core.checkpoints import open_store, read_predictions
+from core.checkpoints import Predictions, RunMeta, as_stored, open_store, read_predictions
 from core.data import DATASETS
 from core.data.augment import PRESETS
 from core.data.augmentations import AUGMENTATIONS
@@ -106,7 +106,7 @@ def evaluate(arguments: argparse.Namespace) -> int:
     with bar("evaluating") as show:
         images = dataset.bank(meta.size, show, preparation(meta.preparation).for_encoder(image)).images[rows]
         logits = predict_logits(model, images, image, pick_device(arguments.device), show)
-    stored = read_predictions(folder)
+    stored, logits = read_predictions(folder), as_stored(logits, meta.multilabel)
     scores = scores_of(meta, replace(stored, logits=logits))
     estimates = bootstrap([scores], stored.groups)
     if meta.leaks:
@@ -125,8 +125,12 @@ def evaluate(arguments: argparse.Namespace) -> int:
     else:
         for name, e in estimates.items():
             print(f"{METRICS[name].title:26} {e.value:.3f}  (95% interval {e.low:.3f} to {e.high:.3f}, n = {e.n})")
-    say(f"Largest difference from a stored logit: {np.abs(logits - stored.logits).max():.6f}")
+    say(f"Largest difference from a stored logit: {_moved(logits, stored, meta):.6f}")
     return 0
+
+
+def _moved(logits: np.ndarray, stored: Predictions, meta: RunMeta) -> float:
+    return float(np.abs(logits - as_stored(stored.logits, meta.multilabel)).max())
 
 
 def results(arguments: argparse.Namespace) -> int:

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from core.checkpoints import RunMeta, open_store, read_predictions, read_run
+from core.checkpoints import RunMeta, as_stored, open_store, read_predictions, read_run
 from core.data.banks import Progress
 from core.data.dataset import Dataset, load_dataset
 from core.data.preprocessing import preparation
@@ -109,7 +109,8 @@ def _compare(
     with tempfile.TemporaryDirectory() as aside:
         again = sweep.run_cell(prepared, dataset, bank, "none", device, Path(aside), show)
         meta, before = read_run(again), read_run(stored)
-        moved = np.abs(read_predictions(again).logits - read_predictions(stored).logits).max()
+        sides = [as_stored(read_predictions(one).logits, meta.multilabel) for one in (again, stored)]
+        moved = np.abs(sides[0] - sides[1]).max()
         print_runs([meta], as_json)
     worst = max(METRICS, key=lambda name: abs(meta.metrics[name] - before.metrics[name]))
     changed = abs(meta.metrics[worst] - before.metrics[worst])

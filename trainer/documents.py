@@ -17,7 +17,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 from core.checkpoints import RunMeta, Store
-from core.errors import BadRequest
+from core.data.specs import find_dataset
+from core.errors import BadRequest, LowshotError
 from core.judged import target_named
 from core.metrics import METRICS, Estimate
 from core.models import MODELS
@@ -35,7 +36,7 @@ Size = int | None
 def headline_table(store: Store, dataset: str, sizes: list[Size], of: str | None = None) -> str:
     """A row for each model and strategy as it is by default, at one training-set size.
 
-    Each figure is the mean over seeds with the 95% bootstrap interval over test images, patients drawn whole.
+    Each figure is the mean over seeds with the 95% bootstrap interval over test images, groups drawn whole.
 
     Raises:
         BadRequest: if no run of that size is stored.
@@ -50,7 +51,7 @@ def headline_table(store: Store, dataset: str, sizes: list[Size], of: str | None
     return (
         table(["family", "model", "strategy", "seeds", *(METRICS[name].title for name in HEADLINE)], rows)
         + f"\n\n{_rest(of)}"
-        f"Mean over seeds (95% interval over the {_images(series, target)} test images, patients drawn whole), at the "
+        f"Mean over seeds (95% interval over the {_images(series, target)} test images, {_drawn(dataset)}), at the "
         f"operating point fitted inside each training subset. Training and judging the {len(every)} stored runs of "
         f"this data set took {sum(meta.seconds for meta in every) / 60:.0f} minutes on {devices}.\n"
     )
@@ -74,8 +75,9 @@ def size_table(store: Store, dataset: str, sizes: list[Size], of: str | None = N
     ]
     return (
         table(["family", "model", "strategy", "seeds", *(_said(size) for size in sizes)], rows) + f"\n\n{_rest(of)}"
-        f"AUROC, the mean over seeds (95% interval over the {_images(columns[0], target)} test images, patients drawn "
-        "whole), by labelled images per class. At one size and seed every row learns from the same images.\n"
+        f"AUROC, the mean over seeds (95% interval over the {_images(columns[0], target)} test images, "
+        f"{_drawn(dataset)}), by labelled images per class. At one size and seed every row learns from the same "
+        "images.\n"
     )
 
 
@@ -103,7 +105,7 @@ def variant_table(store: Store, dataset: str, sizes: list[Size], of: str | None 
         table(["family", "model", "strategy", "seeds", *titles, *(f"change of {title}" for title in titles)], rows)
         + f"\n\n{_rest(of)}"
         f"Mean over seeds, and difference from the same model and strategy by default on the same subsets (95% "
-        f"intervals over the {_images(series, target)} test images, patients drawn whole), {_said(sizes[0])}.\n"
+        f"intervals over the {_images(series, target)} test images, {_drawn(dataset)}), {_said(sizes[0])}.\n"
     )
 
 
@@ -188,6 +190,15 @@ def _rest(of: str | None) -> str:
 def _images(series: dict[Series, list[Run]], target: int | None) -> int:
     """Test images that count: of a finding those whose label is known."""
     return estimate(next(iter(series.values())), ("auroc",), target)["auroc"].n
+
+
+def _drawn(dataset: str) -> str:
+    """What the bootstrap draws whole, in words: patients, lesions, or images where nothing keeps them together."""
+    try:
+        key = find_dataset(dataset).group_key
+    except LowshotError:
+        key = "group"
+    return f"drawn by {key}, copies together"
 
 
 def _said(size: Size) -> str:

@@ -28,10 +28,7 @@ def encoder_limits(card: Mapping[str, Any]) -> tuple[str, ...]:
                 removed[name] = removed.get(name, 0) + count
     if removed:
         said = ", ".join(f"{count:,} of {name}'s" for name, count in removed.items())
-        found.append(
-            f"Copies were removed from what it learnt: {said}. Other images of the same people cannot be found where a "
-            "set does not name its people."
-        )
+        found.append(f"Copies were removed from what it learnt: {said}. Other images of the people in them were not.")
     found.append(f"Not to be used on what it has seen, or on sets of the same images: {', '.join(card['seen'])}.")
     if card.get("transfer"):
         found.append("Its figures on other sets have no intervals.")

@@ -12,7 +12,7 @@ from core.checkpoints import WEIGHTS_FILE, RunMeta
 from core.checkpoints.beside import read_beside, save_beside
 from core.errors import CorruptRun
 from core.explain.methods import EXPLAINERS
-from core.explain.randomisation import STEPS, Alike, Planted, Randomised
+from core.explain.randomisation import CHECKED, STEPS, Alike, Planted, Randomised
 
 FILE = "sanity.json"
 ALIKE = 0.5  # a rank correlation from which maps are called alike
@@ -33,7 +33,9 @@ def check_of(folder: Path, meta: RunMeta) -> Randomised | None:
     try:
         found = row["found"]
         steps = [_alike(one) for _, one in zip(STEPS, found["steps"], strict=True)]
-        planted = {name: Planted(**one) for name, one in (found["planted"] or {}).items()}
+        counted = found["planted"] or {}
+        counted = {CHECKED: counted} if "hits" in counted else counted  # as it was when one explainer was counted
+        planted = {name: Planted(**one) for name, one in counted.items() if name in EXPLAINERS}
         return Randomised(int(found["images"]), int(found["draws"]), tuple(steps), _alike(found["others"]), planted)
     except (AttributeError, KeyError, TypeError, ValueError) as error:
         raise CorruptRun(f"{folder.parent.name}/{FILE} cannot be read ({error})") from None

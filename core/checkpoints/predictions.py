@@ -18,6 +18,11 @@ from core.metrics import METRICS, Scores, measure
 from core.metrics.calibration import probabilities_of
 from core.types import JudgedPart
 
+_LARGEST = float(np.finfo(np.float16).max)
+_UNREADABLE = (
+    OSError, EOFError, ValueError, KeyError, NotImplementedError, RuntimeError, zipfile.BadZipFile, zlib.error,
+    lzma.LZMAError,
+)  # fmt: skip
 PARTS: tuple[JudgedPart, ...] = ("validation", "test", "calibration")
 
 
@@ -50,12 +55,12 @@ def as_stored(logits: np.ndarray, multilabel: bool) -> np.ndarray:
     Returns:
         (N, C), float32.
     """
-    return _half(logits if multilabel else logits - logits.mean(axis=1, keepdims=True)).astype(np.float32)
+    finite = np.clip(logits, -_LARGEST, _LARGEST)
+    return _half(finite if multilabel else finite - finite.mean(axis=1, keepdims=True)).astype(np.float32)
 
 
 def _half(logits: np.ndarray) -> np.ndarray:
-    largest = np.finfo(np.float16).max
-    return np.clip(logits, -largest, largest).astype(np.float16)
+    return np.clip(logits, -_LARGEST, _LARGEST).astype(np.float16)
 
 
 def pack(parts: Mapping[JudgedPart, Predictions]) -> bytes:
@@ -98,7 +103,7 @@ def read_predictions(folder: Path, part: JudgedPart = "test") -> Predictions:
                 logits=file[f"{part}_logits"].astype(float),
                 part=part,
             )
-    except (OSError, EOFError, ValueError, KeyError, zipfile.BadZipFile, zlib.error, lzma.LZMAError) as error:
+    except _UNREADABLE as error:
         raise CorruptRun(f"{folder.name}/{PREDICTIONS_FILE} cannot be read ({error})") from None
 
 
@@ -111,7 +116,7 @@ def stored_parts(folder: Path) -> tuple[JudgedPart, ...]:
     try:
         with np.load(folder / PREDICTIONS_FILE, allow_pickle=False) as file:
             return tuple(part for part in PARTS if f"{part}_ids" in file.files)
-    except (OSError, EOFError, ValueError, zipfile.BadZipFile) as error:
+    except _UNREADABLE as error:
         raise CorruptRun(f"{folder.name}/{PREDICTIONS_FILE} cannot be read ({error})") from None
 
 

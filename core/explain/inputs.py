@@ -135,7 +135,7 @@ def _hires_cam(asked: Question) -> Heat:
 
 
 def _no_finer_stage(asked: Question) -> str:
-    return "" if asked.model.finer else "This network has no earlier stage that sees more places than its last."
+    return "" if asked.model.finer else "No earlier stage of this network is known that tells more places apart."
 
 
 def _pictures_only(asked: Question) -> str:
@@ -197,9 +197,10 @@ EXPLAINERS.add(
     Explainer(
         name="hires-cam",
         title="HiResCAM, one stage earlier",
-        meaning="Places of an earlier stage, four times as many as Grad-CAM's, whose features raise the score there.",
+        meaning="Places of an earlier stage, more and smaller than Grad-CAM's, whose features raise the score there.",
         attribute=_hires_cam,
-        caution="Earlier features are simpler: a place may count for an edge or a texture that helps only with others.",
+        caution="Earlier features are simpler: a place may count for an edge that stands out, as it does for networks "
+        "with random weights. The paper's proof holds for the last stage alone.",
         refuses=_no_finer_stage,
     )
 )

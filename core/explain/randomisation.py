@@ -167,7 +167,8 @@ def check_randomised(
             for layer in layers:
                 randomise(layer, random)
             by_step[step].append(_maps(changed, images, targets))
-        everywhere.append(changed)
+        if evidence is not None:
+            everywhere.append(changed)
     steps = tuple(_alike(trained, maps) for maps in by_step)
     others = _alike(trained, [trained[shift:] + trained[:shift] for shift in (1, 2, 3) if shift < len(trained)])
     planted = {}

@@ -1,8 +1,9 @@
 """All metrics of a yes-or-no task, or of findings, on drawn groups at once: the values of `measures`, sooner.
 
 What is measured is said there. Here images are added up within groups first, and rankings are looked at only where a
-positive image stands: with several images a patient and few positive ones, that is a small part of the work. A test
-holds both ways against each other. Tasks of several classes are measured by `intervals.measure_drawn`.
+positive image stands: with several images a patient and few positive ones, that is a small part of the work. Where
+that is not so, and for tasks of several classes, `intervals.measure_drawn` is the way. A test holds both against each
+other.
 """
 
 from __future__ import annotations
@@ -14,10 +15,19 @@ from core.metrics.group_draws import GroupDraws
 from core.metrics.measures import COUNTED, METRICS, mean_of_defined
 from core.metrics.scores import Scores
 
+LARGEST = 4_000_000  # groups times positive images, from which image by image is quicker, and smaller
 
-def takes(scores: Scores) -> bool:
-    """Whether a task is one of yes or no, or of findings."""
-    return scores.multilabel or scores.positive is not None
+
+def takes(scores: Scores, groups: int) -> bool:
+    """Whether a task is one of yes or no, or of findings, and small enough.
+
+    Args:
+        scores: of the task.
+        groups: patients or lesions.
+    """
+    if scores.multilabel:
+        return int(np.nansum(scores.labels, axis=0).max(initial=0)) * groups <= LARGEST
+    return scores.positive is not None and int((scores.labels == scores.positive).sum()) * groups <= LARGEST
 
 
 def measure_groups(scores: Scores, draws: GroupDraws) -> dict[str, np.ndarray]:

@@ -79,12 +79,19 @@ def find_own_encoder(model: str, dataset: str) -> Path:
     """
     family = family_of(dataset)
     must_be_audited = family in DATASETS and not DATASETS[family].synthetic
-    cards = {variant: read_card(variant) for variant in variants(model)}
+    cards, damaged = {}, None
+    for variant in variants(model):
+        try:
+            cards[variant] = read_card(variant)
+        except WeightsUnavailable as error:  # another may serve
+            damaged = error
     for variant, card in sorted(cards.items(), key=lambda one: -len(one[1]["left_out"])):
         if must_be_audited and family not in card["left_out"]:
             continue
         if family not in map(family_of, card["seen"]):
             return variant
+    if damaged:
+        raise damaged
     raise WeightsUnavailable(
         f"There is no {model} encoder that has never seen {dataset} and was audited against it. "
         f"Make one: python -m trainer pretrain --target {dataset}"

@@ -55,7 +55,7 @@ def comparable_runs(store: Store, page: str) -> list[RunMeta]:
     shown = [meta for meta in metas if meta.split_hash == split]
     if shown[0].synthetic:
         st.warning("This data set is synthetic: its images are drawn by the program.", icon=":material/science:")
-    shortcuts.warn(store, chosen)
+    shortcuts.warn(store, chosen, split)
     marked = [meta for meta in shown if meta.leaks]
     if marked:
         st.error(

@@ -35,7 +35,7 @@ def test_a_shortcut_is_said_wherever_the_set_is_shown(tmp_path, monkeypatch):
         make_run(tmp_path, STRONG, 20, seed, 3.0)
         make_run(tmp_path, WEAK, 20, seed, 1.0)
     for page in ("compare", "learning_curves", "models"):
-        assert "where no disease is" not in texts(open_page(page, tmp_path, monkeypatch))
+        assert "from the border alone" not in texts(open_page(page, tmp_path, monkeypatch))
     for seed in range(2):
         make_run(tmp_path, STRONG, 20, seed, 2.0, preparation="border-only", variant="preparation border-only")
     for page in ("compare", "learning_curves", "models"):

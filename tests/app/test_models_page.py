@@ -73,7 +73,7 @@ def test_the_card_of_a_shipped_encoder(target, images, tmp_path, monkeypatch):
     said = texts(app).replace("\\", "")
     assert "It is worse than its start on" in said
     assert "ham10000" in said
-    assert ("Other images of the same people cannot be found" in said) == (target == "covid-radiography")
+    assert ("Other images of the people in them were not" in said) == (target == "covid-radiography")
     assert app.dataframe[0].value["Images"].tolist() == images
 
 

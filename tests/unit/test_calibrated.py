@@ -56,14 +56,28 @@ def test_a_run_gets_what_it_lacks_and_keeps_all_else(run_of, capsys):
     assert "added" not in capsys.readouterr().out
 
 
+def test_an_older_run_keeps_its_answers_as_they_came(run_of, capsys):
+    """They were stored in single precision, and not about their mean."""
+
+    def as_they_came(logits):
+        logits += 0.7812345
+
+    strip(run_of, as_they_came)
+    before = read_predictions(run_of)
+    assert main(["calibrate", *ARGV]) == 0
+    assert ": added" in capsys.readouterr().out
+    assert (read_predictions(run_of).logits == before.logits).all()
+    assert np.load(run_of / "predictions.npz")["test_logits"].dtype == np.float32
+
+
 def test_a_run_that_comes_out_otherwise_is_left_as_it_is(run_of, capsys):
     def nudge(logits):
-        logits[3, 0] += 0.01
+        logits[3, 0] += 0.01  # half of it about their mean
 
     strip(run_of, nudge)
     before = (run_of / "predictions.npz").read_bytes()
     assert main(["calibrate", *ARGV]) == 1
-    assert "left as it is: Trained again, a test logit moved by 0.0100" in capsys.readouterr().out
+    assert "left as it is: Trained again, a test logit moved by 0.00" in capsys.readouterr().out
     assert (run_of / "predictions.npz").read_bytes() == before
     assert main(["calibrate", *ARGV, "--models", "imagenet-efficientnet-lite0"]) == 0  # none of these
 

@@ -76,6 +76,9 @@ def test_answers_are_stored_in_half_precision_and_older_ones_as_they_were():
     assert np.isfinite(halved).all()
     far = as_stored(logits[1:] - 5000, multilabel=False)  # of classes only differences count
     assert np.allclose(softmax(far, axis=1), softmax(logits[1:], axis=1), atol=2e-3)
+    endless = as_stored(np.array([[np.inf, 0, 1], [-np.inf, 0, 1]]), multilabel=False)
+    assert np.isfinite(endless).all()
+    assert softmax(endless, axis=1)[0].tolist() == [1, 0, 0]
     labels, names = random.integers(0, 3, 4000), np.char.add("patient/image-", np.arange(4000).astype(str))
     files = {}
     for kind, values in (("half", halved), ("single", logits)):

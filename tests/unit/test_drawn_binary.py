@@ -64,7 +64,10 @@ def test_what_cannot_be_judged_is_not_a_number():
     same(only, np.arange(5), 3)
 
 
-def test_several_classes_are_not_taken():
-    assert not takes(Scores(np.full((3, 3), 1 / 3), np.arange(3)))
-    assert takes(Scores(np.full((3, 2), 0.5), np.array([0, 1, 1]), 1))
-    assert takes(findings(np.random.default_rng(0), 9, False))
+def test_several_classes_are_not_taken_and_neither_is_what_is_slower_so():
+    assert not takes(Scores(np.full((3, 3), 1 / 3), np.arange(3)), 3)
+    assert takes(Scores(np.full((3, 2), 0.5), np.array([0, 1, 1]), 1), 3)
+    assert takes(findings(np.random.default_rng(0), 9, False), 9)
+    many = Scores(np.full((6000, 2), 0.5), np.arange(6000) % 2, 1)
+    assert takes(many, 100)
+    assert not takes(many, 6000)

@@ -156,7 +156,7 @@ def test_every_model_gives_a_finer_map_or_says_why_not(name, weights):
     model = build(name, 2).eval().requires_grad_(False)
     asked = ask(model, example(name), 0, 0)
     if reason := EXPLAINERS["hires-cam"].refuses(asked):
-        assert "no earlier stage" in reason
+        assert "No earlier stage" in reason
         return
     maps = EXPLAINERS["hires-cam"].attribute(asked).maps
     assert maps.shape[-1] >= 2 * asked.features.shape[-1] - 1

@@ -152,6 +152,11 @@ def test_only_an_encoder_audited_against_the_target_is_taken(encoders):
     assert find_own_encoder("m", "phantom").name == "b"  # audited against more sets
     assert find_own_encoder("m", "own-images-123456").name == "b"
     assert torch.equal(load_own_encoder("m", "kermany")["weight"], state["weight"])
+    (encoders / "m" / "c").mkdir()
+    (encoders / "m" / "c" / "card.json").write_text("{")
+    assert find_own_encoder("m", "kermany").name == "b"  # a damaged one does not stand in the way
+    with pytest.raises(WeightsUnavailable, match=r"in c has no readable|of the encoder in c lacks"):
+        find_own_encoder("m", "covid-radiography")
 
 
 def test_an_encoder_is_replaced_as_a_whole(encoders):

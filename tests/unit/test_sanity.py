@@ -194,6 +194,19 @@ def test_a_check_is_believed_of_the_weights_it_was_made_of_alone(stored):
     assert check_of(folder, meta) == FOUND
 
 
+def test_a_record_made_when_one_explainer_was_counted_is_read(stored):
+    store, (folder, meta) = stored
+    keep_check(folder, meta, FOUND)
+    rows = read_beside(store / "phantom", FILE)["runs"]
+    counted = rows[meta.run]["found"]["planted"]
+    rows[meta.run]["found"]["planted"] = counted["grad-cam"]
+    save_beside(store / "phantom", FILE, {"runs": rows})
+    assert check_of(folder, meta) == FOUND
+    rows[meta.run]["found"]["planted"] = {**counted, "of-another-version": counted["grad-cam"]}
+    save_beside(store / "phantom", FILE, {"runs": rows})
+    assert check_of(folder, meta) == FOUND
+
+
 @pytest.mark.parametrize("text", ["[1]", "{", '{"sha256": "x", "content": []}', '{"content": {}}'])
 def test_damaged_records_are_named(text, tmp_path):
     assert read_beside(tmp_path, FILE) is None

@@ -64,7 +64,7 @@ def test_a_planted_shortcut_is_said_and_none_is_not_called_absent(runs):
     assert f"AUROC of {border.alone.value:.3f} ({border.alone.low:.3f} to" in border.sentence
     assert "not detectably better than chance: no shortcut was found there." in corners.sentence
     warning = warning_of([border, corners])
-    assert f"reaches from the border alone an AUROC of {border.alone.value:.3f}." in warning
+    assert f"reaches from the border alone an AUROC of {border.alone.value:.3f} ({border.alone.low:.3f} to" in warning
     assert "corners" not in warning
     assert warning_of([corners]) == ""
     assert warning_of([]) == ""
