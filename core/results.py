@@ -139,7 +139,8 @@ def runs_by_series(store: Store, metas: Sequence[RunMeta]) -> dict[Series, list[
 
 
 def class_report(scores: Scores, labels: Sequence[str]) -> list[dict[str, float | str]]:
-    """The classification report of one run: a row for each class or finding against the rest, then their averages.
+    """The classification report of one run: a row for each class or finding that can be judged, against the rest, then
+    their averages.
 
     Args:
         scores: its predictions at its operating point; of findings each on the images of known label.
@@ -151,6 +152,7 @@ def class_report(scores: Scores, labels: Sequence[str]) -> list[dict[str, float 
     rows: list[dict[str, float | str]] = [
         {"class": label, "images": int(counts[k]), **{name: float(found[k]) for name, found in columns.items()}}
         for k, label in enumerate(labels)
+        if not scores.multilabel or k in scores.judged()
     ]
     averages: tuple[Average, ...] = ("macro", "weighted")
     return rows + [

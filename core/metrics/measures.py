@@ -63,10 +63,14 @@ class Metric:
         return mean_of_defined(np.array(found)) if found else np.full(len(weights), np.nan)
 
     def by_class(self, scores: Scores, weights: np.ndarray) -> np.ndarray:
-        """(B, N) weights -> (C, B) values, each class against the rest, each finding on the images known for it."""
+        """(B, N) weights -> (C, B) values, each class against the rest, each finding on the images known for it; NaN
+        for a finding that nothing can be judged of.
+        """
         if scores.multilabel:
-            findings = [(scores.finding(k), _of_known(scores, weights, k)) for k in range(scores.labels.shape[1])]
-            return np.stack([self.of_class(one, known, 1) for one, known in findings])
+            found = np.full((scores.labels.shape[1], len(weights)), np.nan)
+            for k in scores.judged():
+                found[k] = self.of_class(scores.finding(k), _of_known(scores, weights, k), 1)
+            return found
         return np.stack([self.of_class(scores, weights, c) for c in range(scores.probabilities.shape[1])])
 
     def averaged(self, scores: Scores, weights: np.ndarray, average: Average) -> np.ndarray:

@@ -12,6 +12,7 @@ from core.metrics.calibration import calibration_gap, probabilities_of
 from core.metrics.intervals import bootstrap, interval
 from core.metrics.measures import support
 from core.metrics.scores import refuse_test
+from core.results import class_report
 
 
 def several(seed, n=150, classes=4):
@@ -224,3 +225,15 @@ def test_the_interval_of_a_calibration_error_lies_below_what_drawing_again_adds(
     plain = interval(np.array([0.5, 0.4, 0.6, np.nan]), 10)
     assert (plain.low, plain.high) == pytest.approx((0.405, 0.595))
     assert np.isnan(interval(np.array([0.5, np.nan]), 10).low)
+
+
+def test_a_finding_that_cannot_be_judged_has_no_value_no_row_and_no_part_in_an_average():
+    labels = np.array([[0, 0], [1, 0], [1, np.nan], [0, 0]], float)
+    scores = Scores(np.array([[0.2, 0.9], [0.8, 0.1], [0.7, 0.4], [0.6, 0.3]]), labels, thresholds=(0.5, 0.5))
+    for name, metric in METRICS.items():
+        values = metric.by_class(scores, np.ones((1, 4)))[:, 0]
+        assert np.isfinite(values[0]), name
+        assert np.isnan(values[1]), name
+        assert metric.averaged(scores, np.ones((1, 4)), "macro")[0] == pytest.approx(values[0])
+    rows = class_report(scores, ("one", "nobody has it"))
+    assert [row["class"] for row in rows] == ["one", "macro average", "weighted average"]
