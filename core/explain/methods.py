@@ -31,7 +31,7 @@ class Explanation:
         target: index of the class explained.
         degenerate: flat, so that it says nothing; never to be drawn.
         note: what the method says of its own accuracy, for people; "" where it says nothing.
-        cell: side of the places that the map tells apart, as a share of the input's.
+        cell: side of a cell of the map as the method gave it, before it was enlarged, as a share of the input's.
     """
 
     heat: np.ndarray

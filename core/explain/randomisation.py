@@ -175,21 +175,18 @@ def check_randomised(
     if evidence is not None:
         asked = _asked(model, images, targets)
         for name in POINTING:
-            if not EXPLAINERS[name].refuses(asked):
-                planted[name] = _on_planted(name, model, everywhere, images, targets, evidence)
+            if name == CHECKED:
+                planted[name] = _on_planted(trained, by_step[-1], evidence)
+            elif not EXPLAINERS[name].refuses(asked):
+                random_maps = [_maps(one, images, targets, name) for one in everywhere]
+                planted[name] = _on_planted(_maps(model, images, targets, name), random_maps, evidence)
     return Randomised(len(trained), draws, steps, others, planted)
 
 
 def _on_planted(
-    name: str,
-    model: Classifier,
-    randoms: Sequence[Classifier],
-    images: torch.Tensor,
-    targets: Sequence[int],
-    evidence: Sequence[np.ndarray],
+    trained: list[Explanation], by_draw: list[list[Explanation]], evidence: Sequence[np.ndarray]
 ) -> Planted:
-    trained = _maps(model, images, targets, name)
-    random_maps = [pair for one in randoms for pair in zip(_maps(one, images, targets, name), evidence, strict=True)]
+    random_maps = [pair for maps in by_draw for pair in zip(maps, evidence, strict=True)]
     reach = trained[0].cell / 2
     return Planted(
         hits=sum(peaks_on(one, where, reach) for one, where in zip(trained, evidence, strict=True)),

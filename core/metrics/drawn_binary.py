@@ -33,6 +33,8 @@ def takes(scores: Scores, groups: int) -> bool:
 def measure_groups(scores: Scores, draws: GroupDraws) -> dict[str, np.ndarray]:
     """Metric -> (B + 1,) values, first on the images as they are; of findings the mean over those that can be judged.
 
+    A metric that is not known here is left out.
+
     Args:
         scores: of a task that `takes` accepts.
         draws: of its images.
@@ -42,7 +44,7 @@ def measure_groups(scores: Scores, draws: GroupDraws) -> dict[str, np.ndarray]:
     found = [_measured(scores.finding(k), scores.known(k), draws) for k in scores.judged()]
     if not found:
         return {name: np.full(len(draws.counts), np.nan) for name in METRICS}
-    return {name: mean_of_defined(np.array([one[name] for one in found])) for name in METRICS}
+    return {name: mean_of_defined(np.array([one[name] for one in found])) for name in found[0]}
 
 
 def _measured(scores: Scores, known: np.ndarray, draws: GroupDraws) -> dict[str, np.ndarray]:

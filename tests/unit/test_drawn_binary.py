@@ -5,10 +5,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from core.checkpoints import open_store
+from core.draws import drawn_run
 from core.metrics import METRICS, Scores
 from core.metrics.drawn_binary import measure_groups, takes
 from core.metrics.group_draws import draw_groups
 from core.metrics.intervals import measure_drawn
+from core.metrics.measures import Metric
+from tests.made import STRONG, make_run
 
 
 def binary(random, n, ties, positive=1):
@@ -62,6 +66,16 @@ def test_what_cannot_be_judged_is_not_a_number():
     assert all(np.isnan(values).all() and values.shape == (4,) for values in found.values())
     only = Scores(np.tile([0.6, 0.4], (5, 1)), np.zeros(5, int), 1)
     same(only, np.arange(5), 3)
+
+
+def test_a_metric_that_is_new_is_measured_image_by_image(runs, monkeypatch):
+    make_run(runs, STRONG, 20, 0, 2.0)
+    ((folder, meta),) = open_store(runs).runs.items()
+    share = Metric("share", "Share", lambda scores, weights: weights.sum(axis=1), lambda s, w, c: w[:, 0], True, "New.")
+    monkeypatch.setitem(METRICS._rows, "share", share)
+    assert drawn_run(folder, meta).values["share"][0] == drawn_run(folder, meta).n
+    many = findings(np.random.default_rng(0), 9, False)
+    assert "share" not in measure_groups(many, draw_groups(many.labels, np.arange(9), 3))
 
 
 def test_several_classes_are_not_taken_and_neither_is_what_is_slower_so():
