@@ -1,8 +1,8 @@
 """The pretraining corpus: every medical set on this machine but the target and its relatives, copies taken out.
 
-A copy of a target image is removed wherever the audit finds one. So are images of patients held out for judging
-the encoder, and copies of those in other sets. Judged is on the first set of the corpus: NIH, or another where NIH is
-the target.
+A copy of a target image is removed wherever the audit finds one, with every other image of the same patient. So are
+images of patients held out for judging the encoder, and copies of those in other sets. Judged is on the first set of
+the corpus: NIH, or another where NIH is the target.
 """
 
 from __future__ import annotations
@@ -36,6 +36,7 @@ class CorpusPart:
         train, validation, test: index arrays; validation and test are empty but for the judging set.
         removed: name of the other set -> images removed because they are copies of its images: of any image of the
             target, of held-out patients of the judging set, and, in sets left out of the corpus, of any image learnt.
+        people: name of the target or a relative -> further images removed, of patients of whom it has a copy.
     """
 
     spec: DatasetSpec
@@ -45,6 +46,7 @@ class CorpusPart:
     validation: np.ndarray
     test: np.ndarray
     removed: dict[str, int]
+    people: dict[str, int]
 
 
 def gather(target: str, names: tuple[str, ...], left_out: tuple[str, ...], size: int) -> list[CorpusPart]:
@@ -76,9 +78,11 @@ def gather(target: str, names: tuple[str, ...], left_out: tuple[str, ...], size:
             bank = open_bank(listing, size, spec.channels, show)
         keep = np.ones(len(listing), bool)
         keep[list(small.errors)] = False
-        removed = {}
+        removed, people = {}, {}
         for guard, guard_bank in guards.items():
-            removed[guard] = _drop(keep, np.unique(find_copies(small, guard_bank).first))
+            copies = np.unique(find_copies(small, guard_bank).first)
+            removed[guard] = _drop(keep, copies)
+            people[guard] = _drop(keep, np.flatnonzero(np.isin(listing.groups, listing.groups[copies])))
         if name == names[0]:
             held_out = {part: rows[keep[rows]] for part, rows in _held_out(listing, small).items()}
         else:
@@ -91,7 +95,7 @@ def gather(target: str, names: tuple[str, ...], left_out: tuple[str, ...], size:
                 removed[part.spec.name] = _drop(keep, np.unique(copies.first[crossing]))
         held = np.concatenate(list(held_out.values()))
         train = np.setdiff1d(np.flatnonzero(keep), held)
-        parts.append(CorpusPart(spec, listing, bank, train, held_out["validation"], held_out["test"], removed))
+        parts.append(CorpusPart(spec, listing, bank, train, held_out["validation"], held_out["test"], removed, people))
     return parts
 
 

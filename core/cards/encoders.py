@@ -28,7 +28,9 @@ def encoder_limits(card: Mapping[str, Any]) -> tuple[str, ...]:
                 removed[name] = removed.get(name, 0) + count
     if removed:
         said = ", ".join(f"{count:,} of {name}'s" for name, count in removed.items())
-        found.append(f"Copies were removed from what it learnt: {said}. Other images of the people in them were not.")
+        too = all("people_removed" in row for row in corpus)
+        others = "were too, where the set tells who is who" if too else "were not"
+        found.append(f"Copies were removed from what it learnt: {said}. Other images of the people in them {others}.")
     found.append(f"Not to be used on what it has seen, or on sets of the same images: {', '.join(card['seen'])}.")
     if card.get("transfer"):
         found.append("Its figures on other sets have no intervals.")

@@ -99,14 +99,22 @@ def find_own_encoder(model: str, dataset: str) -> Path:
 
 
 def load_own_encoder(model: str, dataset: str) -> dict[str, torch.Tensor]:
-    """The encoder's weights in single precision.
+    """The weights of the encoder that may be used on a data set: `weights_of` its folder.
 
     Raises:
         WeightsUnavailable: if there is none for this data set, or its file is not the one its card names.
     """
+    return weights_of(find_own_encoder(model, dataset))
+
+
+def weights_of(folder: Path) -> dict[str, torch.Tensor]:
+    """The weights in an encoder's folder, in single precision.
+
+    Raises:
+        WeightsUnavailable: if the file is missing, or is not the one that the card names.
+    """
     from safetensors.torch import load_file
 
-    folder = find_own_encoder(model, dataset)
     path = folder / WEIGHTS_FILE
     if not path.exists() or sha256_of_file(path) != read_card(folder)["sha256"]:
         raise WeightsUnavailable(

@@ -165,7 +165,8 @@ def encoder(card: Mapping[str, Any]) -> None:
         {
             "Set": one["title"], "Images": one["images"], "Held out": one.get("held_out"), "Licence": one["licence"],
             "Citation": one.get("citation", ""),
-            "Copies removed": ", ".join(f"{name} {n}" for name, n in one.get("copies_removed", {}).items()),
+            "Copies removed": _counts(one.get("copies_removed", {})),
+            "Others of the same people removed": _counts(one.get("people_removed", {})),
         }
         for one in card.get("corpus", ())
     ]  # fmt: skip
@@ -203,3 +204,7 @@ def _judged(card: Mapping[str, Any]) -> None:
 
 def _plain(value: Any) -> str:
     return ", ".join(map(str, value)) if isinstance(value, list) else str(value)
+
+
+def _counts(of: Mapping[str, int]) -> str:
+    return ", ".join(f"{name} {n:,}" for name, n in of.items())

@@ -54,6 +54,7 @@ def two_sets(tmp_path, monkeypatch):
 def test_copies_of_the_target_are_removed_and_counted(two_sets):
     part = gather("kermany", ("breast-ultrasound",), (), 32)[0]
     assert part.removed["kermany"] == 2
+    assert part.people["kermany"] == 0  # every image of this set is a group of its own
     kept = np.concatenate([part.train, part.validation, part.test])
     assert len(np.unique(kept)) == len(kept) == 18
     assert not any("copy" in name for name in part.listing.ids[part.train])
@@ -81,7 +82,7 @@ def small_part():
     none = np.array([], int)
     spec = replace(DATASETS[JUDGE], labels=("a", "b", "unknown"))
     bank = type("Bank", (), {"images": images})()
-    return CorpusPart(spec, listing, bank, np.arange(64), none, none, {})
+    return CorpusPart(spec, listing, bank, np.arange(64), none, none, {}, {})
 
 
 @pytest.mark.parametrize(("copies", "serves"), [(0, True), (3, False)])
@@ -131,6 +132,13 @@ def test_for_nih_itself_an_encoder_learns_from_and_is_judged_on_other_sets(tmp_p
     assert card["corpus"][0]["copies_removed"][JUDGE] == 1
     assert "kermany_test" in said
     if folder.name.startswith("without"):
+        waiting = folder.with_name(f".{folder.name}.unjudged")
+        folder.rename(waiting)  # as if it had ended before
+        monkeypatch.setattr("trainer.pretraining.train_by", None)  # is not called
+        assert main([*argv, "--device", "cpu"]) == 0
+        assert "trained already" in capsys.readouterr().out
+        assert not waiting.exists()
+        assert read_card(folder)["sha256"] == card["sha256"]
         dataset, found = judged_on(card)
         assert dataset == "kermany"
         assert found["findings"] == ["Pneumonia"]
