@@ -1,8 +1,8 @@
 """The pretraining corpus: every medical set on this machine but the target and its relatives, copies taken out.
 
-A copy of a target image is removed wherever the audit finds one, with every other image of the same patient. So are
-images of patients held out for judging the encoder, and copies of those in other sets. Judged is on the first set of
-the corpus: NIH, or another where NIH is the target.
+A copy of a target image is removed wherever the audit finds one. Not learnt from are other images of patients by whose
+copies the target judges (validation and test), images of patients held out for judging the encoder, and copies of
+those in other sets. Judged is on the first set of the corpus: NIH, or another where NIH is the target.
 """
 
 from __future__ import annotations
@@ -13,9 +13,9 @@ import numpy as np
 from sklearn.model_selection import GroupShuffleSplit
 
 from core.data import DATASETS
-from core.data.audit import find_copies
+from core.data.audit import Copies, find_copies
 from core.data.banks import Bank, open_bank
-from core.data.dataset import scan
+from core.data.dataset import load_dataset, scan
 from core.data.listing import Listing
 from core.data.specs import DatasetSpec, family_of, how_to_get, is_present
 from core.data.splits import unite_groups
@@ -36,7 +36,8 @@ class CorpusPart:
         train, validation, test: index arrays; validation and test are empty but for the judging set.
         removed: name of the other set -> images removed because they are copies of its images: of any image of the
             target, of held-out patients of the judging set, and, in sets left out of the corpus, of any image learnt.
-        people: name of the target or a relative -> further images removed, of patients of whom it has a copy.
+        people: name of the target or a relative -> further images not learnt from, of patients by a copy of whose
+            images it validates or tests.
     """
 
     spec: DatasetSpec
@@ -78,11 +79,8 @@ def gather(target: str, names: tuple[str, ...], left_out: tuple[str, ...], size:
             bank = open_bank(listing, size, spec.channels, show)
         keep = np.ones(len(listing), bool)
         keep[list(small.errors)] = False
-        removed, people = {}, {}
-        for guard, guard_bank in guards.items():
-            copies = np.unique(find_copies(small, guard_bank).first)
-            removed[guard] = _drop(keep, copies)
-            people[guard] = _drop(keep, np.flatnonzero(np.isin(listing.groups, listing.groups[copies])))
+        found = {guard: find_copies(small, guard_bank) for guard, guard_bank in guards.items()}
+        removed = {guard: _drop(keep, np.unique(copies.first)) for guard, copies in found.items()}
         if name == names[0]:
             held_out = {part: rows[keep[rows]] for part, rows in _held_out(listing, small).items()}
         else:
@@ -94,7 +92,12 @@ def gather(target: str, names: tuple[str, ...], left_out: tuple[str, ...], size:
                 crossing = np.isin(copies.second, forbidden)
                 removed[part.spec.name] = _drop(keep, np.unique(copies.first[crossing]))
         held = np.concatenate(list(held_out.values()))
-        train = np.setdiff1d(np.flatnonzero(keep), held)
+        train, people = np.setdiff1d(np.flatnonzero(keep), held), {}
+        if name in names:
+            for guard, copies in found.items():
+                before = len(train)
+                train = train[~_of_people_judged(listing, copies, guard)[train]]
+                people[guard] = before - len(train)
         parts.append(CorpusPart(spec, listing, bank, train, held_out["validation"], held_out["test"], removed, people))
     return parts
 
@@ -103,6 +106,16 @@ def _drop(keep: np.ndarray, indices: np.ndarray) -> int:
     dropped = int(keep[indices].sum())
     keep[indices] = False
     return dropped
+
+
+def _of_people_judged(listing: Listing, copies: Copies, guard: str) -> np.ndarray:
+    """(N,) bool, the images of people of whom the guard has a copy in its validation or test part."""
+    others = np.isin(listing.groups, listing.groups[copies.first])
+    if others.sum() == len(np.unique(copies.first)):  # nobody has another image: its split need not be known
+        return others
+    parts = load_dataset(DATASETS[guard], allow_leaks=True).parts
+    judged = np.isin(copies.second, np.concatenate([parts.validation, parts.test]))
+    return np.isin(listing.groups, listing.groups[copies.first[judged]])
 
 
 def _held_out(listing: Listing, small: Bank) -> dict[str, np.ndarray]:

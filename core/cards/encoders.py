@@ -29,8 +29,13 @@ def encoder_limits(card: Mapping[str, Any]) -> tuple[str, ...]:
     if removed:
         said = ", ".join(f"{count:,} of {name}'s" for name, count in removed.items())
         too = all("people_removed" in row for row in corpus)
-        others = "were too, where the set tells who is who" if too else "were not"
-        found.append(f"Copies were removed from what it learnt: {said}. Other images of the people in them {others}.")
+        others = (
+            "Nor did it learn other images of people by whom a set there validates or tests, as far as it is known who "
+            "is who."
+            if too
+            else "Other images of the people in them were not removed."
+        )
+        found.append(f"Copies were removed from what it learnt: {said}. {others}")
     found.append(f"Not to be used on what it has seen, or on sets of the same images: {', '.join(card['seen'])}.")
     if card.get("transfer"):
         found.append("Its figures on other sets have no intervals.")

@@ -109,7 +109,8 @@ def on_evidence(planted: Mapping[str, Planted]) -> str:
     """How often maps peak on planted evidence, against random weights and chance, an explainer a sentence."""
     return " ".join(
         f"{EXPLAINERS[name].title}: {found.hits} of {found.of} heatmaps peak on the planted evidence or within half a "
-        f"cell of it; with random weights {found.random_hits} of {found.random_of}; by chance {found.chance:.0%} would."
+        f"cell of it; with random weights {found.random_hits} of {found.random_of}, and {found.chance:.0%} of those on "
+        "the evidence of another image, which is chance."
         for name, found in planted.items()
     )
 

@@ -55,7 +55,8 @@ class Planted:
     Attributes:
         hits, of: by the trained network.
         random_hits, random_of: with every layer random.
-        chance: share of the image that would count, on average.
+        chance: share of the maps with every layer random that would count on the evidence of another image: maps and
+            evidence both have their usual places, and so meet without either knowing the other.
     """
 
     hits: int
@@ -119,26 +120,26 @@ def rank_correlation(first: Explanation, second: Explanation) -> float:
     return float(np.corrcoef(*ranks)[0, 1])
 
 
-def peaks_on(explanation: Explanation, evidence: np.ndarray, reach: float) -> bool:
-    """Whether a map's largest value lies on evidence, or near it; never for a flat map.
+def near(evidence: np.ndarray, reach: float) -> np.ndarray:
+    """Where evidence is, or is near.
 
     Args:
-        explanation: the map, of the whole image.
         evidence: (H, W) bool, True where it is.
         reach: how far from it still counts, as a share of the side.
     """
+    return np.asarray(distance_transform_edt(~evidence) <= reach * evidence.shape[0])
+
+
+def peaks_on(explanation: Explanation, where: np.ndarray) -> bool:
+    """Whether the largest value of a map of the whole image lies where (H, W) bool is True; never for a flat map."""
     if explanation.degenerate:
         return False
     place = np.unravel_index(int(explanation.heat.argmax()), explanation.heat.shape)
     there = tuple(
         int((one + 0.5) / size * side)
-        for one, size, side in zip(place, explanation.heat.shape, evidence.shape, strict=True)
+        for one, size, side in zip(place, explanation.heat.shape, where.shape, strict=True)
     )
-    return bool(_near(evidence, reach)[there])
-
-
-def _near(evidence: np.ndarray, reach: float) -> np.ndarray:
-    return np.asarray(distance_transform_edt(~evidence) <= reach * evidence.shape[0])
+    return bool(where[there])
 
 
 def check_randomised(
@@ -186,15 +187,11 @@ def check_randomised(
 def _on_planted(
     trained: list[Explanation], by_draw: list[list[Explanation]], evidence: Sequence[np.ndarray]
 ) -> Planted:
-    random_maps = [pair for maps in by_draw for pair in zip(maps, evidence, strict=True)]
-    reach = trained[0].cell / 2
-    return Planted(
-        hits=sum(peaks_on(one, where, reach) for one, where in zip(trained, evidence, strict=True)),
-        of=len(trained),
-        random_hits=sum(peaks_on(one, where, reach) for one, where in random_maps),
-        random_of=len(random_maps),
-        chance=float(np.mean([_near(where, reach).mean() for where in evidence])),
-    )
+    counts = [near(where, trained[0].cell / 2) for where in evidence]
+    hits = [peaks_on(one, where) for one, where in zip(trained, counts, strict=True)]
+    random = np.array([[[peaks_on(one, where) for where in counts] for one in maps] for maps in by_draw])
+    own = np.eye(len(counts), dtype=bool)
+    return Planted(sum(hits), len(hits), int(random[:, own].sum()), random[:, own].size, float(random[:, ~own].mean()))
 
 
 def _asked(model: Classifier, images: torch.Tensor, targets: Sequence[int]) -> Question:

@@ -6,6 +6,8 @@ import torch
 from PIL import Image
 
 from core.data import DATASETS
+from core.data.audit import Copies
+from core.data.dataset import load_dataset
 from core.data.likeness import SIZE as SCAN_SIZE
 from core.data.listing import Listing
 from core.data.phantom import make_phantom
@@ -20,7 +22,7 @@ from core.models.own_encoders import (
     save_own_encoder,
 )
 from trainer.cli import build_parser, main
-from trainer.corpus import CorpusPart, gather
+from trainer.corpus import CorpusPart, _of_people_judged, gather
 from trainer.judge import clustered_difference, columns_of, macro_auroc
 from trainer.pretrain import Recipe, _averaged, as_record, imagenet_encoder, pretrain
 from trainer.pretraining import _recipe, _same_corpus, _serve_too
@@ -70,6 +72,17 @@ def test_without_the_target_nothing_can_be_certified(two_sets, monkeypatch, tmp_
 def test_the_target_and_its_relatives_cannot_be_in_the_corpus(name):
     with pytest.raises(DataUnavailable, match="cannot be in the corpus"):
         gather("kermany", (name,), (), 32)
+
+
+def test_of_people_by_whom_the_target_judges_no_image_is_learnt():
+    parts = load_dataset(DATASETS["phantom"]).parts
+    listing = of_classes([0] * 7)
+    listing = replace(listing, groups=np.array(["a", "a", "b", "b", "c", "c", "d"]))
+    copies = Copies(np.array([0, 2, 4]), np.array([parts.test[0], parts.train[0], parts.validation[0]]), np.ones(3))
+    found = _of_people_judged(listing, copies, "phantom")
+    assert found.tolist() == [True, True, False, False, True, True, False]
+    alone = replace(listing, groups=listing.ids)
+    assert _of_people_judged(alone, copies, "phantom").tolist() == [True, False, True, False, True, False, False]
 
 
 def small_part():

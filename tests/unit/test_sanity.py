@@ -34,8 +34,10 @@ from core.explain.randomisation import (
     Alike,
     Planted,
     Randomised,
+    _on_planted,
     check_randomised,
     from_the_head_down,
+    near,
     peaks_on,
     randomise,
     rank_correlation,
@@ -95,11 +97,22 @@ def test_a_peak_is_on_evidence_where_its_distance_says_so():
     evidence[20:35, 10:25] = True
     for _ in range(200):
         one = heat(random.random((60, 60)))
-        assert peaks_on(one, evidence, 0.0) == (peak_distance(one, evidence) == pytest.approx(0))
-    assert not peaks_on(heat(np.zeros((60, 60))), evidence, 1.0)
+        assert peaks_on(one, evidence) == (peak_distance(one, evidence) == pytest.approx(0))
+    assert not peaks_on(heat(np.zeros((60, 60))), near(evidence, 1.0))
     beside = np.zeros((60, 60))
     beside[27, 29] = 1
-    assert [peaks_on(heat(beside), evidence, reach / 60) for reach in (4, 5)] == [False, True]
+    assert [peaks_on(heat(beside), near(evidence, reach / 60)) for reach in (4, 5)] == [False, True]
+
+
+def test_chance_is_how_often_random_maps_fall_on_the_evidence_of_another_image():
+    """Maps that all peak at one place, where the evidence of every other image lies, find it by chance alone."""
+    evidence = [np.zeros((10, 10), bool) for _ in range(4)]
+    for number, one in enumerate(evidence):
+        one[(2, 8)[number // 2], 5] = True
+    values = np.zeros((10, 10))
+    values[2, 5] = 1
+    planted = _on_planted([heat(values)] * 4, [[heat(values)] * 4] * 2, evidence)
+    assert planted == Planted(2, 4, 4, 8, 0.5)
 
 
 @pytest.mark.parametrize("name", ["scratch-cnn", "scratch-groupnorm-cnn", "scratch-resnet18", "control-random-frozen"])
@@ -131,6 +144,7 @@ def test_a_network_that_learnt_points_at_its_evidence_and_a_random_one_does_not(
     planted = found.planted["grad-cam"]
     assert (planted.hits, planted.of, planted.random_of) == (8, 8, 40)
     assert planted.random_hits < 40
+    assert 0 <= planted.chance < 1
     assert found.steps[-1].high < 0.9
     assert found == check_randomised(model, images, [1] * len(images), 5, evidence), "the draws are seeded"
 
@@ -153,7 +167,7 @@ def test_what_is_found_is_said():
     assert "do not survive random weights" in in_a_sentence(FOUND)
     assert "0.02 (-0.05 to 0.09) over 20 test images, 3 draws" in in_a_sentence(FOUND)
     assert "16 of 20 heatmaps peak on the planted evidence" in on_evidence(FOUND.planted)
-    assert "random weights 5 of 60; by chance 11% would" in on_evidence(FOUND.planted)
+    assert "random weights 5 of 60, and 11% of those on the evidence of another" in on_evidence(FOUND.planted)
     assert [row["Random"] for row in rows_of(FOUND)][:4] == list(STEPS)
     flat = replace(FOUND, steps=(Alike(math.nan, math.nan, math.nan, 1.0),) * 4)
     assert depends_on_weights(flat) is None
