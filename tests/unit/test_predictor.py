@@ -1,5 +1,7 @@
+import gc
 import threading
 import time
+import weakref
 from dataclasses import replace
 
 import numpy as np
@@ -12,6 +14,7 @@ from core.data.phantom import phantom_at
 from core.errors import CorruptRun
 from core.models import MODELS
 from core.predictor import Predictor
+from core.runtime import PROJECT
 from tests.unit.test_checkpoints import example_meta, example_predictions
 
 
@@ -80,6 +83,22 @@ def test_threads_that_predict_and_explain_do_not_disturb_each_other(stored):
     for thread in threads:
         thread.join()
     assert wrong == []
+
+
+@pytest.mark.parametrize("family", ["scratch", "imagenet"])
+def test_a_network_that_nobody_keeps_is_freed_without_the_garbage_collector(family):
+    """The app takes networks out of what the collector looks through."""
+    predictor = Predictor(next(path for path in (PROJECT / "checkpoints" / "phantom").glob(f"{family}-*-s0-*")))
+    for explainer in ("grad-cam", "grad-cam-shifted", "occlusion", "integrated-gradients"):
+        predictor(IMAGES[:1], explainer)
+    weights = weakref.ref(next(predictor._model.parameters()))
+    gc.collect()
+    gc.disable()
+    try:
+        del predictor
+        assert weights() is None
+    finally:
+        gc.enable()
 
 
 def test_a_run_without_weights_or_with_foreign_ones_is_refused(runs, stored):
