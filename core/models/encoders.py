@@ -13,6 +13,7 @@ from typing import Any
 
 import torch
 from torch import nn
+from torch.nn import functional as F
 
 from core.errors import WeightsUnavailable
 from core.models.specs import Weights
@@ -66,6 +67,26 @@ class TimmEncoder(nn.Module):
         stages = list(self.network.feature_info)
         finer = [stage["module"] for stage in stages if stage["reduction"] < stages[-1]["reduction"]]
         return self.network.get_submodule(finer[-1]) if finer else None
+
+
+class StagesEncoder(TimmEncoder):
+    """The maps of every stage of a timm network, brought to the places of the last: (B, 3, S, S) -> (B, C, h, w).
+
+    C is the sum of the stages' channels. Earlier stages hold colour and fine structure that the last gives up for what
+    everyday photographs show.
+
+    References:
+        Features of all levels where the target is far from what was learnt: Evci et al. 2022, Head2Toe,
+        arXiv:2201.03529.
+    """
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        maps = self.network.forward_intermediates(images, intermediates_only=True)
+        return torch.cat([F.adaptive_avg_pool2d(one, maps[-1].shape[2:]) for one in maps], dim=1)
+
+    def rest(self, features: torch.Tensor) -> torch.Tensor:
+        """(B, C, h, w) -> (B, C): the mean over places."""
+        return features.mean((2, 3))
 
 
 class ClassTokenEncoder(TimmEncoder):

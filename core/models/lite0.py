@@ -1,21 +1,26 @@
-"""EfficientNet-Lite0: with ImageNet weights (B), at two sizes, with medical weights (C), with none (control)."""
+"""EfficientNet-Lite0: with ImageNet weights (B), at two sizes, with medical weights (C), with none (control). Each is
+read after its last layer, or after every stage.
+"""
 
 from __future__ import annotations
 
 import copy
+from collections.abc import Callable
+from dataclasses import replace
 from functools import cache
 from typing import Any
 
 import torch
+from torch import nn
 
 from core.models.classifier import Classifier, Head, average_pool, mlp_layers
-from core.models.encoders import LITE0_WEIGHTS, TimmEncoder, imagenet_lite0_state, lite0_network
+from core.models.encoders import LITE0_WEIGHTS, StagesEncoder, TimmEncoder, imagenet_lite0_state, lite0_network
 from core.models.own_encoders import load_own_encoder
 from core.models.specs import FROZEN, MODELS, TRANSFER, ModelSpec, Weights
 from core.types import ImageSpec
 
 IMAGE, LARGER = ImageSpec(size=160), ImageSpec(size=224)
-IMAGENET, MEDICAL = "imagenet-efficientnet-lite0", "medical-efficientnet-lite0"
+IMAGENET, MEDICAL, CONTROL = "imagenet-efficientnet-lite0", "medical-efficientnet-lite0", "control-random-frozen"
 
 
 def _classifier(network: Any, classes: int, seed: int) -> Classifier:
@@ -51,6 +56,23 @@ def build_random(classes: int, dataset: str, seed: int) -> Classifier:
 
 def _outline(classes: int) -> Classifier:
     return build_random(classes, "", 0)
+
+
+def _of_every_stage(build: Callable[[int, str, int], Classifier]) -> Callable[[int, str, int], Classifier]:
+    """The same encoder, read after every stage; behind it a new head."""
+
+    def build_so(classes: int, dataset: str, seed: int) -> Classifier:
+        network: Any = build(classes, dataset, seed).encoder.network
+        network.conv_head = network.bn2 = nn.Identity()  # behind the last stage, and not read
+        torch.manual_seed(seed)
+        features = sum(stage["num_chs"] for stage in network.feature_info)
+        return Classifier(StagesEncoder(network), Head(average_pool(), mlp_layers(features, classes)))
+
+    return build_so
+
+
+def _outline_of_every_stage(classes: int) -> Classifier:
+    return _of_every_stage(build_random)(classes, "", 0)
 
 
 MODELS.add(
@@ -94,7 +116,7 @@ MODELS.add(
 )
 MODELS.add(
     ModelSpec(
-        name="control-random-frozen",
+        name=CONTROL,
         title="EfficientNet-Lite0, random",
         family="control",
         image=IMAGE,
@@ -104,3 +126,16 @@ MODELS.add(
         summary="The same encoder without any learning: is it the pretraining or the architecture?",
     )
 )
+for _whole in (IMAGENET, MEDICAL, CONTROL):
+    _row = MODELS[_whole]
+    MODELS.add(
+        replace(
+            _row,
+            name=f"{_whole}-stages",
+            title=f"{_row.title}, every stage",
+            strategies=FROZEN,
+            build=_of_every_stage(_row.build),
+            outline=_outline_of_every_stage,
+            summary="The same encoder, read after every stage: colour and fine structure beside what is shown.",
+        )
+    )

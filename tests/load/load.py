@@ -244,7 +244,7 @@ def main(arguments=None):
     parser.add_argument("--users", type=int, default=20)
     parser.add_argument("--seconds", type=float, default=120)
     parser.add_argument("--alone", action="store_true", help="measure one visitor alone")
-    parser.add_argument("--batches", type=int, default=5, help="of fifty images, with --alone")
+    parser.add_argument("--batches", type=int, default=11, help="of fifty images, with --alone")
     asked = parser.parse_args(arguments)
     with process() as (address, pid):
         if asked.alone:
