@@ -1,8 +1,8 @@
 """The command `calibrate`: gives runs that were stored without them the answers for conformal calibration.
 
-A run keeps no state from which it could answer anew as it did (heads of most seeds are not kept), so it is trained
-again, and its test answers must come out as they are stored. Nothing else of the run changes: not its name, not a
-number.
+A run that keeps weights is asked by them. Another keeps no state from which it could answer anew as it did, so it is
+trained again. In both cases its test answers must come out as they are stored. Nothing else of the run changes: not its
+name, not a number.
 """
 
 from __future__ import annotations
@@ -14,14 +14,18 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from core.checkpoints import RunMeta, add_part, as_stored, open_store, read_predictions, stored_parts
+from core.checkpoints import Predictions, RunMeta, add_part, as_stored, open_store, read_predictions, stored_parts
 from core.data.dataset import Dataset
+from core.data.preprocessing import preparation
 from core.errors import BadRequest, LowshotError
+from core.models.classifier import placed
+from core.predictor import image_spec_of, load_classifier
 from core.runtime import pick_device
 from core.types import JudgedPart
 from trainer import sweep
 from trainer.cells import prepare
 from trainer.config import Cell
+from trainer.course import predict_logits
 from trainer.curves import bank_of, dataset_of
 from trainer.progress import bar, say
 
@@ -59,24 +63,47 @@ def calibrate_runs(arguments: argparse.Namespace) -> int:
 
 
 def _add(folder: Path, meta: RunMeta, dataset: Dataset, device: torch.device) -> None:
-    """Trains a run again, compares, and adds what it answers for the validation part.
+    """Asks a run again, compares, and adds what it answers for the validation part.
 
     Raises:
-        BadRequest: if the run cannot be asked for again, or its test answers come out otherwise.
+        BadRequest: if the run cannot be asked again, or its test answers come out otherwise.
     """
+    ask = _by_its_weights if meta.has_weights else _trained_again
+    anew, calibration = ask(folder, meta, dataset, device)
+    stored = read_predictions(folder)
+    if not np.array_equal(stored.ids, anew.ids):
+        raise BadRequest("Asked again it was judged on other test images.")
+    before = as_stored(stored.logits, meta.multilabel)  # older runs hold them as they came
+    if not np.allclose(anew.logits, before, LAST_BIT, SAME):
+        moved = float(np.abs(before - anew.logits).max())
+        raise BadRequest(
+            f"Asked again, a test logit moved by {moved:.6f}; at most {SAME} and what half precision rounds is "
+            "taken for the same."
+        )
+    add_part(folder, calibration)
+
+
+def _by_its_weights(
+    folder: Path, meta: RunMeta, dataset: Dataset, device: torch.device
+) -> tuple[Predictions, Predictions]:
+    if dataset.split_hash != meta.split_hash:
+        raise BadRequest(f"The images of {meta.dataset} here are not those of the run: their split hashes differ.")
+    model, image = placed(load_classifier(meta, folder), device), image_spec_of(meta)
+    images = dataset.bank(meta.size, None, preparation(meta.preparation).for_encoder(image)).images
+    listing, found = dataset.listing, []
+    asked: tuple[tuple[JudgedPart, np.ndarray], ...] = (("test", dataset.parts.test), (PART, dataset.parts.validation))
+    for part, rows in asked:
+        logits = as_stored(predict_logits(model, images[rows], image, device), meta.multilabel)
+        found.append(Predictions(listing.ids[rows], dataset.parts.groups[rows], listing.labels[rows], logits, part))
+    return found[0], found[1]
+
+
+def _trained_again(
+    folder: Path, meta: RunMeta, dataset: Dataset, device: torch.device
+) -> tuple[Predictions, Predictions]:
     prepared = prepare(Cell(meta.dataset, meta.model, meta.strategy, meta.train_size, meta.seed), dataset)
     if prepared.meta.run != meta.run:
         raise BadRequest(f"The images, settings or weights that are here now make another run, {prepared.meta.run}.")
     with tempfile.TemporaryDirectory() as aside, bar(meta.run, "step") as show:
         again = sweep.run_cell(prepared, dataset, bank_of(prepared, dataset), "none", device, Path(aside), show)
-        stored, anew = (read_predictions(one) for one in (folder, again))
-        if not np.array_equal(stored.ids, anew.ids):
-            raise BadRequest("Trained again it was judged on other test images.")
-        before = as_stored(stored.logits, meta.multilabel)  # older runs hold them as they came
-        if not np.allclose(anew.logits, before, LAST_BIT, SAME):
-            moved = float(np.abs(before - anew.logits).max())
-            raise BadRequest(
-                f"Trained again, a test logit moved by {moved:.6f}; at most {SAME} and what half precision rounds is "
-                "taken for the same."
-            )
-        add_part(folder, read_predictions(again, PART))
+        return read_predictions(again), read_predictions(again, PART)

@@ -62,7 +62,7 @@ def test_damaged_runs_and_checks_are_named(phantom_runs, tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize(
-    ("target", "images"), [("kermany", [11029]), ("covid-radiography", [10200]), ("nih-chestxray14", [4158, 8260])]
+    ("target", "images"), [("kermany", [11029]), ("covid-radiography", [8957]), ("nih-chestxray14", [4158, 8260])]
 )
 def test_the_card_of_a_shipped_encoder(target, images, tmp_path, monkeypatch):
     app = open_page("models", tmp_path / "empty", monkeypatch)
@@ -73,7 +73,7 @@ def test_the_card_of_a_shipped_encoder(target, images, tmp_path, monkeypatch):
     said = texts(app).replace("\\", "")
     assert "It is worse than its start on" in said
     assert "ham10000" in said
-    assert ("Other images of the people in them were not" in said) == (target == "covid-radiography")
+    assert ("Nor did it learn other images of people" in said) == (target == "covid-radiography")
     assert app.dataframe[0].value["Images"].tolist() == images
 
 

@@ -27,10 +27,21 @@ def strip(folder, change=None):
 
 
 @pytest.fixture
-def run_of(runs):
+def kept_of(runs):
+    """A run that keeps its weights."""
     assert main(["run", *ARGV, "--model", "scratch-cnn", "--strategy", "scratch", "--size", "2"]) == 0
     (folder,) = open_store(runs).runs
     return folder
+
+
+@pytest.fixture
+def run_of(kept_of):
+    """A run that does not."""
+    (kept_of / "weights.safetensors").unlink()
+    record = json.loads((kept_of / "run.json").read_text())
+    del record["hashes"]["weights.safetensors"]
+    (kept_of / "run.json").write_text(json.dumps(record, indent=1, sort_keys=True) + "\n")
+    return kept_of
 
 
 def test_a_run_gets_what_it_lacks_and_keeps_all_else(run_of, capsys):
@@ -56,6 +67,20 @@ def test_a_run_gets_what_it_lacks_and_keeps_all_else(run_of, capsys):
     assert "added" not in capsys.readouterr().out
 
 
+def test_a_run_that_keeps_weights_is_asked_by_them(kept_of, capsys, monkeypatch):
+    monkeypatch.setattr("trainer.calibrated.sweep.run_cell", None)  # is not called
+    wanted = read_predictions(kept_of, "calibration")
+    strip(kept_of)
+    assert main(["calibrate", *ARGV]) == 0
+    found = read_predictions(kept_of, "calibration")
+    for one in ("ids", "groups", "labels"):
+        assert (getattr(found, one) == getattr(wanted, one)).all()
+    assert np.abs(found.logits - wanted.logits).max() < 1e-4
+    strip(kept_of, lambda logits: np.add(logits, np.arange(2), out=logits))
+    assert main(["calibrate", *ARGV]) == 1
+    assert "left as it is: Asked again, a test logit moved by 0.5" in capsys.readouterr().out
+
+
 def test_an_older_run_keeps_its_answers_as_they_came(run_of, capsys):
     """They were stored in single precision, and not about their mean."""
 
@@ -77,7 +102,7 @@ def test_a_run_that_comes_out_otherwise_is_left_as_it_is(run_of, capsys):
     strip(run_of, nudge)
     before = (run_of / "predictions.npz").read_bytes()
     assert main(["calibrate", *ARGV]) == 1
-    assert "left as it is: Trained again, a test logit moved by 0.00" in capsys.readouterr().out
+    assert "left as it is: Asked again, a test logit moved by 0.00" in capsys.readouterr().out
     assert (run_of / "predictions.npz").read_bytes() == before
     assert main(["calibrate", *ARGV, "--models", "imagenet-efficientnet-lite0"]) == 0  # none of these
 
