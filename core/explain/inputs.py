@@ -10,6 +10,7 @@ References:
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 import torch
@@ -22,7 +23,7 @@ from core.models.classifier import channels_last
 
 WINDOWS = 6  # windows side by side that cover an image; they move by half their side
 STEPS = 20
-REACH, SHIFTS = 0.075, 4  # of the side; places a side to which Grad-CAM over shifts moves the image
+REACH, SHIFTS = 0.075, 4  # of the side; places a side to which explainers over shifts move the image
 CELLS = 28  # pixel attributions are averaged over so many places a side
 _AT_ONCE = 16
 _ACTIVATIONS = {
@@ -101,8 +102,10 @@ def _guided_grad_cam(asked: Question) -> Heat:
     return Heat(found.detach().sum(dim=1).clamp(min=0))
 
 
-def _shifted_grad_cam(asked: Question) -> Heat:
-    """The mean of maps of the image moved a little, each moved back; borders are repeated where it came from."""
+def _over_shifts(name: str, asked: Question) -> Heat:
+    """The mean of an explainer's maps of the image moved a little, each moved back; borders are repeated where it came
+    from.
+    """
     side = asked.images.shape[-1]
     reach = max(1, round(REACH * side))
     steps = sorted({round(step) for step in torch.linspace(-reach, reach, SHIFTS).tolist()})
@@ -114,11 +117,11 @@ def _shifted_grad_cam(asked: Question) -> Heat:
             moved = channels_last(padded[place])
             with torch.no_grad():
                 features = asked.model.encoder(moved)
-            maps = EXPLAINERS["grad-cam"].attribute(asked._replace(images=moved, features=features)).maps
+            maps = EXPLAINERS[name].attribute(asked._replace(images=moved, features=features)).maps
             heat[place] += F.interpolate(maps[:, None], size=(side, side), mode="bilinear", align_corners=False)[:, 0]
             seen[place] += 1
     inside = slice(reach, reach + side)
-    return Heat((heat / seen.clamp(min=1))[:, inside, inside])
+    return Heat((heat / seen.clamp(min=1))[:, inside, inside], places=maps.shape[-1])
 
 
 def _hires_cam(asked: Question) -> Heat:
@@ -188,7 +191,7 @@ EXPLAINERS.add(
         name="grad-cam-shifted",
         title="Grad-CAM over shifts",
         meaning="The mean of Grad-CAM over the image moved a little each way: finer than a cell of the feature map.",
-        attribute=_shifted_grad_cam,
+        attribute=partial(_over_shifts, "grad-cam"),
         caution="It explains the mean over shifts, and takes sixteen passes instead of one.",
         refuses=_pictures_only,
     )
@@ -202,6 +205,17 @@ EXPLAINERS.add(
         caution="Earlier features are simpler: a place may count for an edge that stands out, as it does for networks "
         "with random weights. The paper's proof holds for the last stage alone.",
         refuses=_no_finer_stage,
+    )
+)
+EXPLAINERS.add(
+    Explainer(
+        name="hires-cam-shifted",
+        title="HiResCAM over shifts",
+        meaning="The mean of HiResCAM, one stage earlier, over the image moved a little each way: what stands out in "
+        "one place of the grid by chance is evened out.",
+        attribute=partial(_over_shifts, "hires-cam"),
+        caution="As of HiResCAM. It explains the mean over shifts, and takes sixteen passes instead of one.",
+        refuses=lambda asked: _no_finer_stage(asked) or _pictures_only(asked),
     )
 )
 EXPLAINERS.add(

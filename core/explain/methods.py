@@ -66,10 +66,13 @@ class Question(NamedTuple):
 
 
 class Heat(NamedTuple):
-    """What an explainer answers: (B, h, w) heat, at least 0, and a note on each map, or none."""
+    """What an explainer answers: (B, h, w) heat, at least 0, a note on each map, or none, and the places a side that
+    it tells apart, where they are fewer than the maps'; 0 where they are not.
+    """
 
     maps: torch.Tensor
     notes: tuple[str, ...] = ()
+    places: int = 0
 
 
 def never(_: Question) -> str:
@@ -113,8 +116,9 @@ def explain(explainer: Explainer, asked: Question) -> list[Explanation]:
     mode = "bilinear" if maps.ndim == 3 else "trilinear"
     large = F.interpolate(maps[:, None], size=asked.images.shape[2:], mode=mode, align_corners=False)[:, 0]
     notes = heat.notes or ("",) * len(maps)
+    cell = 1 / (heat.places or maps.shape[-1])
     return [
-        Explanation(one, float(one.max()), target, bool(one.max() - one.min() < FLAT), note, 1 / maps.shape[-1])
+        Explanation(one, float(one.max()), target, bool(one.max() - one.min() < FLAT), note, cell)
         for one, target, note in zip(large.cpu().numpy(), asked.targets.tolist(), notes, strict=True)
     ]
 

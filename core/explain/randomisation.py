@@ -28,7 +28,7 @@ from core.models.classifier import Classifier, channels_last
 STEPS = ("the head", "and the last third of the encoder", "and its middle third", "every layer")
 IMAGES, DRAWS = 20, 3
 CHECKED = "grad-cam"  # whose maps are compared with those of random weights
-POINTING = (CHECKED, "hires-cam")  # of which it is counted, where evidence was planted, how often they peak there
+POINTING = (CHECKED, "hires-cam", "hires-cam-shifted")  # it is counted how often these peak on planted evidence
 _MEASURED = (nn.modules.batchnorm._BatchNorm,)
 
 

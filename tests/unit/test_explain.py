@@ -190,6 +190,18 @@ def test_grad_cam_over_shifts_is_the_mean_of_captums_maps_moved_back():
     assert np.allclose(found.numpy(), total / count, atol=1e-5)
 
 
+def test_over_shifts_a_cell_stays_as_large_and_what_refuses_one_image_refuses_sixteen():
+    model, images = network("scratch-resnet18", side=64)
+    asked = ask(model, images, 1, 0)
+    for name, places in (("grad-cam", 2), ("hires-cam", 4)):
+        maps = explain(EXPLAINERS[f"{name}-shifted"], asked)
+        assert [one.cell for one in maps] == [1 / places] * 2
+        assert maps[0].heat.shape == (64, 64)
+        assert not np.allclose(maps[0].heat, explain(EXPLAINERS[name], asked)[0].heat)
+    model, images = network("scratch-cnn", side=48)
+    assert "No earlier stage" in EXPLAINERS["hires-cam-shifted"].refuses(ask(model, images, 1, 0))
+
+
 @pytest.mark.parametrize("name", ["scratch-cnn", "scratch-resnet18", "scratch-densenet121", "scratch-groupnorm-cnn"])
 def test_guided_grad_cam_is_captums_where_every_activation_is_a_relu_layer(name):
     from captum.attr import GuidedGradCam

@@ -85,10 +85,10 @@ def test_threads_that_predict_and_explain_do_not_disturb_each_other(stored):
     assert wrong == []
 
 
-@pytest.mark.parametrize("family", ["scratch", "imagenet"])
-def test_a_network_that_nobody_keeps_is_freed_without_the_garbage_collector(family):
+@pytest.mark.parametrize("run", ["scratch-cnn-scratch", "imagenet-efficientnet-lite0-frozen"])
+def test_a_network_that_nobody_keeps_is_freed_without_the_garbage_collector(run):
     """The app takes networks out of what the collector looks through."""
-    predictor = Predictor(next(path for path in (PROJECT / "checkpoints" / "phantom").glob(f"{family}-*-s0-*")))
+    predictor = Predictor(next((PROJECT / "checkpoints" / "phantom").glob(f"{run}-n50-s0-*")))
     for explainer in ("grad-cam", "grad-cam-shifted", "occlusion", "integrated-gradients"):
         predictor(IMAGES[:1], explainer)
     weights = weakref.ref(next(predictor._model.parameters()))
