@@ -232,7 +232,8 @@ def build_parser() -> argparse.ArgumentParser:
     _add_training(shortcuts)
 
     calibrate = commands.add_parser(
-        "calibrate", help="add the answers for conformal calibration that older runs lack; each is trained again for it"
+        "calibrate",
+        help="add the answers for conformal calibration that older runs lack; those without weights are trained again",
     )
     _add_data(calibrate)
     calibrate.add_argument("--models", type=names, default=None, help="joined by commas (default: all)")

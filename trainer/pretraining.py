@@ -27,7 +27,7 @@ from core.models.own_encoders import (
     weights_of,
 )
 from core.runtime import describe_device, encoders_folder, library_versions, pick_device
-from core.storage import canonical_json, write_atomically
+from core.storage import canonical_json, sha256_of, write_atomically
 from trainer.corpus import CorpusPart, gather
 from trainer.judge import choose_strength, clustered_difference, embed, finding_scores, macro_auroc, transfer_auroc
 from trainer.pretrain import Recipe, as_record, imagenet_encoder
@@ -78,7 +78,7 @@ def pretrain(arguments: argparse.Namespace) -> int:
         }
         if not arguments.dry_run:  # kept before it is judged, so that nothing learnt can be lost
             save_own_encoder(waiting, encoder.state_dict(), card)
-    record = {key: card[key] for key in ("recipe", "target", "seconds", "device")}
+    record = {key: card[key] for key in ("recipe", "target", "seconds", "device", "corpus")}
     figures = judge(encoder, parts, len(recipe.sets), recipe.size, device, with_test=not arguments.dry_run)
     _log(folder.parent / LOG_FILE, {**record, **figures})
     print(json.dumps({**record, **figures}, indent=1))
@@ -86,9 +86,12 @@ def pretrain(arguments: argparse.Namespace) -> int:
         return 0
     _, low, _ = figures[f"{judge_key(recipe.sets[0])}_test"]["difference"]
     if low <= 0:
+        refused = waiting.with_suffix(".refused")
+        shutil.rmtree(refused, ignore_errors=True)
+        waiting.rename(refused)
         print(
             f"Not taken: on held-out patients of {recipe.sets[0]} it does not beat its ImageNet start. It is kept "
-            f"in {waiting}."
+            f"in {refused}."
         )
         return 1
     save_own_encoder(folder, encoder.state_dict(), {**card, **figures})
@@ -98,7 +101,7 @@ def pretrain(arguments: argparse.Namespace) -> int:
 
 
 def _waits(waiting: Path, recipe: Recipe, corpus: list[CorpusPart]) -> bool:
-    """Whether an encoder of the same recipe from the same images was trained, and the run ended before it was kept."""
+    """Whether an encoder of this recipe was trained on these images, and the command ended before it was judged."""
     if not (waiting / CARD_FILE).exists():
         return False
     card = read_card(waiting)
@@ -239,6 +242,7 @@ def _row(part: CorpusPart) -> dict[str, Any]:
         "title": part.spec.title,
         "images": len(part.train),
         "held_out": len(part.validation) + len(part.test),
+        "learnt_hash": sha256_of(sorted(part.listing.ids[part.train].tolist())),
         "copies_removed": part.removed,
         "people_removed": part.people,
         "licence": part.spec.licence,

@@ -90,7 +90,7 @@ def _checked(
     """Checks a run, or answers from what is kept of it; whether there is an answer."""
     try:
         found = _kept(folder, meta, arguments)
-        if found is None:
+        if found is None or (dataset.spec.evidence and not found.planted):
             found = check_run(folder, meta, dataset, arguments.images, arguments.draws, device)
             keep_check(folder, meta, found)
     except LowshotError as error:

@@ -12,7 +12,7 @@ from core.checkpoints import WEIGHTS_FILE, RunMeta
 from core.checkpoints.beside import read_beside, save_beside
 from core.errors import CorruptRun
 from core.explain.methods import EXPLAINERS
-from core.explain.randomisation import CHECKED, STEPS, Alike, Planted, Randomised
+from core.explain.randomisation import STEPS, Alike, Planted, Randomised
 
 FILE = "sanity.json"
 ALIKE = 0.5  # a rank correlation from which maps are called alike
@@ -34,7 +34,8 @@ def check_of(folder: Path, meta: RunMeta) -> Randomised | None:
         found = row["found"]
         steps = [_alike(one) for _, one in zip(STEPS, found["steps"], strict=True)]
         counted = found["planted"] or {}
-        counted = {CHECKED: counted} if "hits" in counted else counted  # as it was when one explainer was counted
+        if "hits" in counted or any("chance" in one for one in counted.values()):  # older, of another kind of chance
+            counted = {}
         planted = {name: Planted(**one) for name, one in counted.items() if name in EXPLAINERS}
         return Randomised(int(found["images"]), int(found["draws"]), tuple(steps), _alike(found["others"]), planted)
     except (AttributeError, KeyError, TypeError, ValueError) as error:
@@ -109,8 +110,8 @@ def on_evidence(planted: Mapping[str, Planted]) -> str:
     """How often maps peak on planted evidence, against random weights and chance, an explainer a sentence."""
     return " ".join(
         f"{EXPLAINERS[name].title}: {found.hits} of {found.of} heatmaps peak on the planted evidence or within half a "
-        f"cell of it; with random weights {found.random_hits} of {found.random_of}, and {found.chance:.0%} of those on "
-        "the evidence of another image, which is chance."
+        f"cell of it; with random weights {found.random_hits} of {found.random_of}, where {found.elsewhere:.0%} is "
+        "chance: so often these lie on the evidence of another image."
         for name, found in planted.items()
     )
 

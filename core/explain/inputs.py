@@ -203,7 +203,8 @@ EXPLAINERS.add(
         meaning="Places of an earlier stage, more and smaller than Grad-CAM's, whose features raise the score there.",
         attribute=_hires_cam,
         caution="Earlier features are simpler: a place may count for an edge that stands out, as it does for networks "
-        "with random weights. The paper's proof holds for the last stage alone.",
+        "with random weights. The paper's proof holds for the last stage alone. Of a network that is read after every "
+        "stage, what earlier stages say past this one is not in the map.",
         refuses=_no_finer_stage,
     )
 )
@@ -214,7 +215,7 @@ EXPLAINERS.add(
         meaning="The mean of HiResCAM, one stage earlier, over the image moved a little each way: what stands out in "
         "one place of the grid by chance is evened out.",
         attribute=partial(_over_shifts, "hires-cam"),
-        caution="As of HiResCAM. It explains the mean over shifts, and takes sixteen passes instead of one.",
+        caution="As of HiResCAM. It explains the mean over shifts, and takes sixteen times as long.",
         refuses=lambda asked: _no_finer_stage(asked) or _pictures_only(asked),
     )
 )

@@ -55,15 +55,15 @@ class Planted:
     Attributes:
         hits, of: by the trained network.
         random_hits, random_of: with every layer random.
-        chance: share of the maps with every layer random that would count on the evidence of another image: maps and
-            evidence both have their usual places, and so meet without either knowing the other.
+        elsewhere: how often, as a share, the maps with every layer random count on the evidence of another image: maps
+            and evidence both have their usual places, and so meet by chance, without either knowing the other.
     """
 
     hits: int
     of: int
     random_hits: int
     random_of: int
-    chance: float
+    elsewhere: float
 
 
 @dataclass(frozen=True)

@@ -33,7 +33,7 @@ def takes(scores: Scores, groups: int) -> bool:
 def measure_groups(scores: Scores, draws: GroupDraws) -> dict[str, np.ndarray]:
     """Metric -> (B + 1,) values, first on the images as they are; of findings the mean over those that can be judged.
 
-    A metric that is not known here is left out.
+    A metric that is not known here is left out; where nothing can be judged, every metric is NaN.
 
     Args:
         scores: of a task that `takes` accepts.

@@ -70,10 +70,8 @@ class TimmEncoder(nn.Module):
 
 
 class StagesEncoder(TimmEncoder):
-    """The maps of every stage of a timm network, brought to the places of the last: (B, 3, S, S) -> (B, C, h, w).
-
-    C is the sum of the stages' channels. Earlier stages hold colour and fine structure that the last gives up for what
-    everyday photographs show.
+    """The last map at each resolution of a timm network, all brought to the places of the coarsest: (B, 3, S, S) ->
+    (B, C, h, w), C being the sum of their channels. What a network has behind its stages is not read.
 
     References:
         Features of all levels where the target is far from what was learnt: Evci et al. 2022, Head2Toe,

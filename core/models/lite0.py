@@ -1,5 +1,5 @@
-"""EfficientNet-Lite0: with ImageNet weights (B), at two sizes, with medical weights (C), with none (control). Each is
-read after its last layer, or after every stage.
+"""EfficientNet-Lite0: with ImageNet weights (B), at two sizes, with medical weights (C), with none (control). At the
+smaller size each is read after its last layer, or after every stage.
 """
 
 from __future__ import annotations
@@ -59,7 +59,7 @@ def _outline(classes: int) -> Classifier:
 
 
 def _of_every_stage(build: Callable[[int, str, int], Classifier]) -> Callable[[int, str, int], Classifier]:
-    """The same encoder, read after every stage; behind it a new head."""
+    """The same encoder, read after every stage in place of its last layer; behind it a new head."""
 
     def build_so(classes: int, dataset: str, seed: int) -> Classifier:
         network: Any = build(classes, dataset, seed).encoder.network
@@ -136,6 +136,6 @@ for _whole in (IMAGENET, MEDICAL, CONTROL):
             strategies=FROZEN,
             build=_of_every_stage(_row.build),
             outline=_outline_of_every_stage,
-            summary="The same encoder, read after every stage: colour and fine structure beside what is shown.",
+            summary="The same encoder, read after each of its five stages in place of its last layer.",
         )
     )

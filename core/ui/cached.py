@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gc
 import os
 from collections.abc import Iterable, Sequence
 from contextlib import suppress
@@ -40,9 +39,7 @@ def store() -> Store:
 
 @st.cache_resource(max_entries=2, show_spinner="Reading the run store")
 def _store(root: str, stamp: str) -> Store:
-    found = open_store(Path(root))
-    _spare_the_collector()
-    return found
+    return open_store(Path(root))
 
 
 def store_and_served() -> tuple[Store, dict[str, dict[str, Run]]]:
@@ -79,16 +76,6 @@ def _visible(folder: str | Path) -> list[os.DirEntry[str]]:
         return []
 
 
-def _spare_the_collector() -> None:
-    """Takes all that is loaded by now out of what the garbage collector looks through after each rerun.
-
-    That look holds up the end of the page, and most of what it meets are libraries and networks, which stay. What is
-    no longer kept is freed all the same when the last that refers to it goes.
-    """
-    gc.collect()
-    gc.freeze()
-
-
 def key_of(runs: Sequence[Run]) -> str:
     """What names runs and everything their records say; the hashes of their files alone miss the threshold."""
     return sha256_of(part for folder, meta in runs for part in (str(folder), repr(meta)))
@@ -101,9 +88,7 @@ def predictor(folder: Path, meta: RunMeta) -> Predictor:
 
 @st.cache_resource(max_entries=18, show_spinner="Loading the model")
 def _predictor(key: str, _folder: Path) -> Predictor:
-    found = Predictor(_folder)
-    _spare_the_collector()
-    return found
+    return Predictor(_folder)
 
 
 def gatekeeper(dataset: str, metas: Iterable[RunMeta]) -> Gatekeeper | None:
@@ -125,9 +110,7 @@ def gatekeeper(dataset: str, metas: Iterable[RunMeta]) -> Gatekeeper | None:
 
 @st.cache_resource(max_entries=4, show_spinner="Loading the input gate")
 def _gatekeeper(folder: str, size: int, changed: int, fingerprints: tuple[str, ...]) -> Gatekeeper | None:
-    found = open_gate(Path(folder), fingerprints)
-    _spare_the_collector()
-    return found
+    return open_gate(Path(folder), fingerprints)
 
 
 def seed_lookup(run: Run, others: Sequence[Run], target: int) -> Lookup:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import gc
+from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -10,7 +12,7 @@ from PIL import Image
 from starlette.formparsers import MultiPartParser
 
 from core.limits import LIMITS, MIB
-from core.ui import login, pickers
+from core.ui import cached, login, pickers  # noqa: F401  with `cached` come the libraries: see below
 
 if TYPE_CHECKING:
     from streamlit.navigation.page import StreamlitPage
@@ -19,6 +21,14 @@ NOTICE = "Research use only. Not a medical device: no answer here may decide on 
 _FRAMED, _WANTED = "framed", "wanted"
 
 MultiPartParser.spool_max_size = LIMITS.file_bytes + 2 * MIB  # above it, uploads would be written to disk
+
+# Streamlit collects garbage after every rerun, and the page ends when that is done. The libraries, most of what it
+# would look through, are taken out of that once, before any page has run: nothing of a visitor may ever be among them,
+# or it would stay.
+for _library in ("captum.attr", "timm"):  # others import them only when they are first needed
+    import_module(_library)
+gc.collect()
+gc.freeze()
 
 
 def _icon() -> Image.Image:

@@ -1,13 +1,16 @@
 """What the app keeps between reruns is made anew when the record of a run changes, whatever its files hold."""
 
+import gc
 import json
 import shutil
 from dataclasses import replace
 
 from core.checkpoints import open_store, read_run
 from core.results import estimate
+from core.runtime import PROJECT
 from core.serving import served_runs
 from core.ui import cached
+from tests.app.test_pages import open_page
 from tests.made import STRONG, make_run
 
 
@@ -53,3 +56,15 @@ def test_what_answers_follows_the_store(phantom_runs, tmp_path, monkeypatch):
     assert store is cached.store()
     shutil.rmtree(next(iter(served["phantom"].values()))[0])
     assert cached.store_and_served()[1] != served
+
+
+def test_nothing_of_a_visitor_is_kept_from_the_garbage_collector(tmp_path, monkeypatch):
+    """Pages hold uploads, in cycles that the collector alone frees. It is spared libraries, before any page runs."""
+    app = open_page("diagnose", PROJECT / "checkpoints", monkeypatch)
+    before = gc.get_freeze_count()
+    assert before > 0
+    app.run()
+    cached.store()
+    cached.predictor(*cached.store_and_served()[1]["phantom"]["scratch"])
+    cached.gatekeeper("phantom", [])
+    assert gc.get_freeze_count() <= before

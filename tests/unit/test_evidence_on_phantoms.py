@@ -57,7 +57,7 @@ def test_the_networks_that_answer_for_phantoms_point_at_what_was_planted(model):
     found = check_of(folder, read_run(folder)).planted["hires-cam-shifted"]
     assert found.of == 100
     assert found.hits >= 80
-    assert binomtest(found.random_hits, found.random_of, found.chance, "greater").pvalue > 0.01
+    assert binomtest(found.random_hits, found.random_of, found.elsewhere, "greater").pvalue > 0.01
 
 
 def test_shifts_find_the_evidence_where_one_pass_misses_it():

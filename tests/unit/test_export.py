@@ -63,11 +63,12 @@ def test_formats_of_the_command_are_those_of_the_table(monkeypatch):
     assert build_parser().parse_args(["export", "run"]).format == "other"
 
 
-def test_an_encoder_goes_with_its_head_into_onnx(shipped, tmp_path, capsys):
+@pytest.mark.parametrize("model", ["imagenet-efficientnet-lite0", "imagenet-efficientnet-lite0-stages"])
+def test_an_encoder_goes_with_its_head_into_onnx(shipped, tmp_path, capsys, model):
     """The file gives the probabilities that are stored, for a batch of any size."""
     import onnxruntime
 
-    meta = shipped("imagenet-efficientnet-lite0")
+    meta = shipped(model)
     assert main(["export", meta.run, "--to", str(tmp_path)]) == 0
     folder = open_store().folder_of(meta.run)
     stored = read_predictions(folder)

@@ -24,6 +24,20 @@ def test_every_model_has_one_shape(name, weights):
         assert torch.equal(model.head.layers(model.embed(images)), logits)
 
 
+def test_read_after_every_stage_an_image_is_the_means_of_the_stages_maps():
+    whole, stages = (MODELS[f"imagenet-efficientnet-lite0{end}"].build(2, "", 0).eval() for end in ("", "-stages"))
+    maps, network = [], whole.encoder.network
+    for stage in network.feature_info:
+        network.get_submodule(stage["module"]).register_forward_hook(lambda _, __, out: maps.append(out))
+    images = torch.rand((2, 3, 160, 160), generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        whole(images)
+        found = stages.embed(images)
+    assert [one.shape[-1] for one in maps] == [80, 40, 20, 10, 5]
+    assert found.shape == (2, 512)
+    assert torch.allclose(found, torch.cat([one.mean((2, 3)) for one in maps], dim=1), atol=1e-5)
+
+
 @pytest.mark.parametrize("name", MODELS)
 def test_a_gradient_reaches_every_parameter(name):
     """Without values: what is connected does not depend on them."""

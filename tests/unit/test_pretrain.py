@@ -85,6 +85,19 @@ def test_of_people_by_whom_the_target_judges_no_image_is_learnt():
     assert _of_people_judged(alone, copies, "phantom").tolist() == [True, False, True, False, True, False, False]
 
 
+def test_people_whom_the_target_knows_are_counted_and_not_learnt(two_sets, monkeypatch):
+    def known(listing, copies, guard):
+        assert (guard, len(copies)) == ("kermany", 2)
+        return np.char.endswith(listing.ids, "105.png") | np.char.find(listing.ids, "copy") >= 0
+
+    monkeypatch.setattr("trainer.corpus._of_people_judged", known)
+    part = gather("kermany", ("breast-ultrasound",), (), 32)[0]
+    without = [name for name in part.listing.ids[part.train] if name.endswith("105.png")]
+    held = [name for name in part.listing.ids[[*part.validation, *part.test]] if name.endswith("105.png")]
+    assert not without
+    assert part.people["kermany"] == 1 - len(held)
+
+
 def small_part():
     random = np.random.default_rng(0)
     images = random.integers(0, 256, (64, 1, 32, 32), dtype=np.uint8)

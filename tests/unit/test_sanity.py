@@ -144,7 +144,7 @@ def test_a_network_that_learnt_points_at_its_evidence_and_a_random_one_does_not(
     planted = found.planted["grad-cam"]
     assert (planted.hits, planted.of, planted.random_of) == (8, 8, 40)
     assert planted.random_hits < 40
-    assert 0 <= planted.chance < 1
+    assert 0 <= planted.elsewhere < 1
     assert found.steps[-1].high < 0.9
     assert found == check_randomised(model, images, [1] * len(images), 5, evidence), "the draws are seeded"
 
@@ -167,7 +167,7 @@ def test_what_is_found_is_said():
     assert "do not survive random weights" in in_a_sentence(FOUND)
     assert "0.02 (-0.05 to 0.09) over 20 test images, 3 draws" in in_a_sentence(FOUND)
     assert "16 of 20 heatmaps peak on the planted evidence" in on_evidence(FOUND.planted)
-    assert "random weights 5 of 60, and 11% of those on the evidence of another" in on_evidence(FOUND.planted)
+    assert "random weights 5 of 60, where 11% is chance" in on_evidence(FOUND.planted)
     assert [row["Random"] for row in rows_of(FOUND)][:4] == list(STEPS)
     flat = replace(FOUND, steps=(Alike(math.nan, math.nan, math.nan, 1.0),) * 4)
     assert depends_on_weights(flat) is None
@@ -208,14 +208,16 @@ def test_a_check_is_believed_of_the_weights_it_was_made_of_alone(stored):
     assert check_of(folder, meta) == FOUND
 
 
-def test_a_record_made_when_one_explainer_was_counted_is_read(stored):
+def test_of_older_records_what_was_counted_otherwise_is_left_out(stored):
     store, (folder, meta) = stored
     keep_check(folder, meta, FOUND)
     rows = read_beside(store / "phantom", FILE)["runs"]
     counted = rows[meta.run]["found"]["planted"]
-    rows[meta.run]["found"]["planted"] = counted["grad-cam"]
-    save_beside(store / "phantom", FILE, {"runs": rows})
-    assert check_of(folder, meta) == FOUND
+    older = {key: value for key, value in counted["grad-cam"].items() if key != "elsewhere"} | {"chance": 0.1}
+    for planted in (older, {"grad-cam": older}):
+        rows[meta.run]["found"]["planted"] = planted
+        save_beside(store / "phantom", FILE, {"runs": rows})
+        assert check_of(folder, meta) == replace(FOUND, planted={})
     rows[meta.run]["found"]["planted"] = {**counted, "of-another-version": counted["grad-cam"]}
     save_beside(store / "phantom", FILE, {"runs": rows})
     assert check_of(folder, meta) == FOUND
