@@ -87,8 +87,8 @@ def test_of_people_by_whom_the_target_judges_no_image_is_learnt():
 
 def test_people_whom_the_target_knows_are_counted_and_not_learnt(two_sets, monkeypatch):
     def known(listing, copies, guard):
-        assert (guard, len(copies)) == ("kermany", 2)
-        return np.char.endswith(listing.ids, "105.png") | np.char.find(listing.ids, "copy") >= 0
+        assert len(copies) == (2 if guard == "kermany" else 0)
+        return np.array([guard == "kermany" and ("copy" in name or name.endswith("105.png")) for name in listing.ids])
 
     monkeypatch.setattr("trainer.corpus._of_people_judged", known)
     part = gather("kermany", ("breast-ultrasound",), (), 32)[0]
