@@ -18,6 +18,7 @@ KEPT = (
     "data_set",
     "data_section",
 )  # of the keys of widgets that hold a choice; none of them is a button
+EVERY = -1  # instead of None: kept, that would be shown as no choice
 
 
 def comparable_runs(store: Store, page: str) -> list[RunMeta]:
@@ -102,10 +103,11 @@ def pick_finding(of: RunMeta, page: str) -> int | None:
         return None
     every = "Mean over all that can be judged" if of.multilabel else "All classes"
     rest = "" if of.multilabel else " against the rest"
-    return st.selectbox(
-        "Finding" if of.multilabel else "Class", [None, *range(len(of.labels))], key=f"{page}_finding_{of.dataset}",
-        format_func=lambda k: every if k is None else f"{of.titles[k]}{rest}",
+    chosen = st.selectbox(
+        "Finding" if of.multilabel else "Class", [EVERY, *range(len(of.labels))], key=f"{page}_finding_{of.dataset}",
+        format_func=lambda k: every if k == EVERY else f"{of.titles[k]}{rest}",
     )  # fmt: skip
+    return None if chosen == EVERY else chosen
 
 
 def pick_series(series: Mapping[Series, Sequence[Run]], page: str) -> list[Series]:
