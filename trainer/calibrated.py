@@ -16,16 +16,12 @@ import torch
 
 from core.checkpoints import Predictions, RunMeta, add_part, as_stored, open_store, read_predictions, stored_parts
 from core.data.dataset import Dataset
-from core.data.preprocessing import preparation
 from core.errors import BadRequest, LowshotError
-from core.models.classifier import placed
-from core.predictor import image_spec_of, load_classifier
 from core.runtime import pick_device
 from core.types import JudgedPart
 from trainer import sweep
 from trainer.cells import prepare
 from trainer.config import Cell
-from trainer.course import predict_logits
 from trainer.curves import bank_of, dataset_of
 from trainer.progress import bar, say
 
@@ -86,14 +82,10 @@ def _add(folder: Path, meta: RunMeta, dataset: Dataset, device: torch.device) ->
 def _by_its_weights(
     folder: Path, meta: RunMeta, dataset: Dataset, device: torch.device
 ) -> tuple[Predictions, Predictions]:
-    if dataset.split_hash != meta.split_hash:
-        raise BadRequest(f"The images of {meta.dataset} here are not those of the run: their split hashes differ.")
-    model, image = placed(load_classifier(meta, folder), device), image_spec_of(meta)
-    images = dataset.bank(meta.size, None, preparation(meta.preparation).for_encoder(image)).images
     listing, found = dataset.listing, []
     asked: tuple[tuple[JudgedPart, np.ndarray], ...] = (("test", dataset.parts.test), (PART, dataset.parts.validation))
     for part, rows in asked:
-        logits = as_stored(predict_logits(model, images[rows], image, device), meta.multilabel)
+        logits = sweep.ask_again(folder, meta, dataset, rows, device, None)
         found.append(Predictions(listing.ids[rows], dataset.parts.groups[rows], listing.labels[rows], logits, part))
     return found[0], found[1]
 

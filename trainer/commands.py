@@ -14,7 +14,7 @@ from core.data import DATASETS
 from core.data.augment import PRESETS
 from core.data.augmentations import AUGMENTATIONS
 from core.data.dataset import load_dataset
-from core.data.preprocessing import PREPROCESSING, preparation
+from core.data.preprocessing import PREPROCESSING
 from core.data.specs import family_of, find_dataset, is_present
 from core.errors import BadRequest, CorruptRun
 from core.metrics import METRICS, bootstrap
@@ -89,24 +89,17 @@ def list_all(arguments: argparse.Namespace) -> int:
 
 def evaluate(arguments: argparse.Namespace) -> int:
     """`evaluate`."""
-    from core.predictor import image_spec_of, load_classifier
-    from trainer.course import predict_logits
+    from trainer.sweep import ask_again
 
     folder, meta = find_run(arguments.run)
     if family_of(meta.dataset) not in DATASETS:
         raise BadRequest(f"{meta.dataset} is not a registered data set; its test images cannot be found again.")
     dataset = load_dataset(find_dataset(meta.dataset), allow_leaks=meta.leaks > 0)
-    if dataset.split_hash != meta.split_hash:
-        raise BadRequest(f"The images of {meta.dataset} here are not those of the run: their split hashes differ.")
     if not meta.has_weights:
         raise CorruptRun(f"The run {meta.run} keeps no weights. Remove its folder {folder} and run it again.")
-    model = load_classifier(meta, folder)
-    rows = dataset.parts.test
-    image = image_spec_of(meta)
     with bar("evaluating") as show:
-        images = dataset.bank(meta.size, show, preparation(meta.preparation).for_encoder(image)).images[rows]
-        logits = predict_logits(model, images, image, pick_device(arguments.device), show)
-    stored, logits = read_predictions(folder), as_stored(logits, meta.multilabel)
+        logits = ask_again(folder, meta, dataset, dataset.parts.test, pick_device(arguments.device), show)
+    stored = read_predictions(folder)
     scores = scores_of(meta, replace(stored, logits=logits))
     estimates = bootstrap([scores], stored.groups)
     if meta.leaks:

@@ -15,11 +15,14 @@ import torch
 from core.checkpoints import Predictions, RunMeta, as_stored, save_run
 from core.data.banks import Progress
 from core.data.dataset import Dataset
+from core.data.preprocessing import preparation
+from core.errors import BadRequest
 from core.metrics import measure
 from core.metrics.calibration import fit_temperature, probabilities_of
 from core.metrics.thresholds import fit_threshold, fit_thresholds
 from core.models import MODELS
 from core.models.classifier import Classifier
+from core.predictor import image_spec_of, load_classifier
 from core.results import scores_of
 from core.runtime import describe_device
 from core.types import JudgedPart
@@ -188,6 +191,21 @@ def _predict(
     listing = dataset.listing
     logits = as_stored(logits, prepared.meta.multilabel)
     return Predictions(listing.ids[rows], dataset.parts.groups[rows], listing.labels[rows], logits, part)
+
+
+def ask_again(
+    folder: Path, meta: RunMeta, dataset: Dataset, rows: np.ndarray, device: torch.device, progress: Progress | None
+) -> np.ndarray:
+    """What a stored run answers by its weights: (N, C) logits, as they are stored.
+
+    Raises:
+        BadRequest: if the images here are not those of the run.
+    """
+    if dataset.split_hash != meta.split_hash:
+        raise BadRequest(f"The images of {meta.dataset} here are not those of the run: their split hashes differ.")
+    model, image = load_classifier(meta, folder), image_spec_of(meta)
+    images = dataset.bank(meta.size, progress, preparation(meta.preparation).for_encoder(image)).images
+    return as_stored(predict_logits(model, _Rows(images, rows), image, device, progress), meta.multilabel)
 
 
 class _Rows:

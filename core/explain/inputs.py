@@ -10,6 +10,7 @@ References:
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import partial
 from typing import Any
 
@@ -102,9 +103,16 @@ def _guided_grad_cam(asked: Question) -> Heat:
     return Heat(found.detach().sum(dim=1).clamp(min=0))
 
 
-def _over_shifts(name: str, asked: Question) -> Heat:
-    """The mean of an explainer's maps of the image moved a little, each moved back; borders are repeated where it came
-    from.
+def _grad_cam_anew(asked: Question) -> Heat:
+    """Grad-CAM of images that the encoder has not seen yet."""
+    with torch.no_grad():
+        features = asked.model.encoder(asked.images)
+    return EXPLAINERS["grad-cam"].attribute(asked._replace(features=features))
+
+
+def _over_shifts(attribute: Callable[[Question], Heat], asked: Question) -> Heat:
+    """The mean of a method's maps of the image moved a little, each moved back; borders are repeated where it came
+    from. The question's features are not those of the moved images: the method must not look at them.
     """
     side = asked.images.shape[-1]
     reach = max(1, round(REACH * side))
@@ -114,10 +122,7 @@ def _over_shifts(name: str, asked: Question) -> Heat:
     for down in steps:
         for right in steps:
             place = (..., slice(reach + down, reach + down + side), slice(reach + right, reach + right + side))
-            moved = channels_last(padded[place])
-            with torch.no_grad():
-                features = asked.model.encoder(moved)
-            maps = EXPLAINERS[name].attribute(asked._replace(images=moved, features=features)).maps
+            maps = attribute(asked._replace(images=channels_last(padded[place]))).maps
             heat[place] += F.interpolate(maps[:, None], size=(side, side), mode="bilinear", align_corners=False)[:, 0]
             seen[place] += 1
     inside = slice(reach, reach + side)
@@ -191,7 +196,7 @@ EXPLAINERS.add(
         name="grad-cam-shifted",
         title="Grad-CAM over shifts",
         meaning="The mean of Grad-CAM over the image moved a little each way: finer than a cell of the feature map.",
-        attribute=partial(_over_shifts, "grad-cam"),
+        attribute=partial(_over_shifts, _grad_cam_anew),
         caution="It explains the mean over shifts, and takes sixteen passes instead of one.",
         refuses=_pictures_only,
     )
@@ -214,7 +219,7 @@ EXPLAINERS.add(
         title="HiResCAM over shifts",
         meaning="The mean of HiResCAM, one stage earlier, over the image moved a little each way: what stands out in "
         "one place of the grid by chance is evened out.",
-        attribute=partial(_over_shifts, "hires-cam"),
+        attribute=partial(_over_shifts, _hires_cam),
         caution="As of HiResCAM. It explains the mean over shifts, and takes sixteen times as long.",
         refuses=lambda asked: _no_finer_stage(asked) or _pictures_only(asked),
     )

@@ -1,7 +1,5 @@
-import gc
 import threading
 import time
-import weakref
 from dataclasses import replace
 
 import numpy as np
@@ -14,7 +12,6 @@ from core.data.phantom import phantom_at
 from core.errors import CorruptRun
 from core.models import MODELS
 from core.predictor import Predictor
-from core.runtime import PROJECT
 from tests.unit.test_checkpoints import example_meta, example_predictions
 
 
@@ -83,22 +80,6 @@ def test_threads_that_predict_and_explain_do_not_disturb_each_other(stored):
     for thread in threads:
         thread.join()
     assert wrong == []
-
-
-@pytest.mark.parametrize("run", ["scratch-cnn-scratch", "imagenet-efficientnet-lite0-frozen"])
-def test_a_network_that_nobody_keeps_is_freed_without_the_garbage_collector(run):
-    """The app takes networks out of what the collector looks through."""
-    predictor = Predictor(next((PROJECT / "checkpoints" / "phantom").glob(f"{run}-n50-s0-*")))
-    for explainer in ("grad-cam", "grad-cam-shifted", "occlusion", "integrated-gradients"):
-        predictor(IMAGES[:1], explainer)
-    weights = weakref.ref(next(predictor._model.parameters()))
-    gc.collect()
-    gc.disable()
-    try:
-        del predictor
-        assert weights() is None
-    finally:
-        gc.enable()
 
 
 def test_a_run_without_weights_or_with_foreign_ones_is_refused(runs, stored):
