@@ -108,6 +108,16 @@ class Classifier(nn.Module):
         """A stage of the encoder whose map has more places than its last; None where it knows of none."""
         return getattr(self.encoder, "finer", None)
 
+    @property
+    def blocks(self) -> tuple[int, ...]:
+        """Widths of the embedding's blocks, in order; their sum is the width that the head's first linear layer takes.
+
+        An encoder that joins embeddings of different networks, whose scales have nothing in common, states a width for
+        each (`encoder.blocks`), so that a head can normalize them one by one. Every other embedding is one block.
+        """
+        width = next(layer.in_features for layer in self.head.layers if isinstance(layer, nn.Linear))
+        return getattr(self.encoder, "blocks", (width,))
+
     def embed(self, images: torch.Tensor) -> torch.Tensor:
         """Pooled features.
 

@@ -22,6 +22,9 @@ def test_every_model_has_one_shape(name, weights):
         assert torch.isfinite(logits).all()
         assert torch.equal(model.tapped(features), logits)
         assert torch.equal(model.head.layers(model.embed(images)), logits)
+        linear = next(layer for layer in model.head.layers if isinstance(layer, torch.nn.Linear))
+        assert sum(model.blocks) == linear.in_features
+        assert len(model.blocks) == (2 if "joined" in name else 1)
 
 
 def test_read_after_every_stage_an_image_is_the_means_of_the_stages_maps():
