@@ -73,6 +73,10 @@ def overview() -> None:
         "Task": what[spec.task] + (f"; positive: {labels[spec.positive]}" if spec.positive is not None else ""),
         "Kept together": f"{spec.group_key} ({len(np.unique(listing.groups)):,} groups, before copies are united)",
         "Made from": DATASETS[spec.derived_from].title if spec.derived_from else "no other registered set",
+        "External test sets": "; ".join(
+            f"{DATASETS[one.dataset].title}: {', '.join(one.classes)}. {one.caveat}".strip() for one in spec.external
+        )
+        or "none",
         "Licence": spec.licence or "not stated",
         "Citation": spec.citation or "not stated",
         "Source": spec.url or "made by this program",

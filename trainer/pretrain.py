@@ -19,6 +19,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from core.data.augment import augmenter
+from core.data.listing import UNLABELLED
 from core.data.transforms import normalise, to_unit
 from core.models.encoders import TimmEncoder, imagenet_lite0_state, lite0_network
 from core.types import ImageSpec
@@ -127,7 +128,8 @@ def pretrain(
 def _supervised_loss(logits: torch.Tensor, labels: np.ndarray, task: str) -> torch.Tensor:
     target = torch.as_tensor(labels, device=logits.device)
     if task != "multilabel":
-        return F.cross_entropy(logits, target.long(), label_smoothing=0.1)
+        losses = F.cross_entropy(logits, target.long(), ignore_index=UNLABELLED, label_smoothing=0.1, reduction="none")
+        return losses.sum() / (target != UNLABELLED).sum().clamp_min(1)
     known = ~torch.isnan(target)
     loss = F.binary_cross_entropy_with_logits(logits, torch.nan_to_num(target).float(), reduction="none")
     return (loss * known).sum() / known.sum().clamp_min(1)

@@ -16,9 +16,18 @@ from core.data import DATASETS
 from core.data.audit import find_copies
 from core.data.banks import Bank, open_bank
 from core.data.dataset import Dataset, scan
-from core.data.listing import Listing
+from core.data.listing import UNLABELLED, Listing
 from core.data.preprocessing import preparation
-from core.data.specs import OPTIONS_AFTER, DatasetSpec, all_findings, find_dataset, find_folder, is_present, list_images
+from core.data.specs import (
+    OPTIONS_AFTER,
+    DatasetSpec,
+    all_findings,
+    external_names,
+    find_dataset,
+    find_folder,
+    is_present,
+    list_images,
+)
 from core.errors import BadRequest, DataUnavailable
 from core.models.own_encoders import relatives
 from core.storage import sha256_of
@@ -82,8 +91,11 @@ def sources_for(dataset: Dataset, cell: Cell, named: str) -> list[Source]:
 
 
 def _unrelated(dataset: Dataset) -> list[str]:
-    """Real sets on this machine that are not the target or its relatives, and whose labels are of the same kind."""
-    apart = relatives(dataset.spec.name)
+    """Real sets on this machine that are not the target or its relatives, and whose labels are of the same kind.
+
+    External test sets are left out: they must be named.
+    """
+    apart = relatives(dataset.spec.name) | external_names()
     return [
         name
         for name, spec in DATASETS.items()
@@ -130,6 +142,8 @@ def _cleaned(spec: DatasetSpec, dataset: Dataset) -> Source:
     listing, small = _scanned(spec)
     keep = np.ones(len(listing), bool)
     keep[list(small.errors)] = False
+    if listing.labels.ndim == 1:
+        keep &= listing.labels != UNLABELLED
     before = int(keep.sum())
     for guard in _guards(dataset):
         with bar(f"{spec.name}: looking for copies") as show:

@@ -4,10 +4,10 @@ Importing the package fills `DATASETS`: a new set is one module or row, imported
 """
 
 from core.data import kermany, phantom  # isort: skip  (what is shown first)
-from core.data import chexpert, covid, ham10000, medmnist, nih, phantom_more, smaller_sets
+from core.data import chexpert, covid, ham10000, isic, medmnist, nih, phantom_more, smaller_sets
 from core.data.specs import DATASETS
 
 __all__ = [
-    "DATASETS", "chexpert", "covid", "ham10000", "kermany", "medmnist", "nih", "phantom", "phantom_more",
-    "smaller_sets",
+    "DATASETS", "chexpert", "covid", "ham10000", "isic", "kermany", "medmnist", "nih", "phantom",
+    "phantom_more", "smaller_sets",
 ]  # fmt: skip

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from core.data.folders import image_files, list_class_folders
 from core.data.listing import Listing, listing_of_files
-from core.data.specs import DATASETS, DatasetSpec, PeopleTable, Remote
+from core.data.specs import DATASETS, DatasetSpec, External, PeopleTable, Remote
 from core.data.tables import at_row, read_table
 from core.errors import DataUnavailable
 
@@ -73,5 +73,12 @@ DATASETS.add(
         people=PeopleTable(_TABLES, image="image_id", age="age", sex="sex"),
         caveats=("Two thirds of the images are nevi; half of the lesions were confirmed without histology.",),
         remote=Remote("dataverse", "doi:10.7910/DVN/DBW86T", ("HAM10000_images_part_", TABLE)),
+        external=(
+            External(
+                "isic2017-dermoscopy",
+                {label: label for label in ("bkl", "mel", "nv")},
+                "bkl is narrower there: seborrheic keratoses only.",
+            ),
+        ),
     )
 )

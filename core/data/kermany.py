@@ -14,7 +14,7 @@ import numpy as np
 
 from core.data.folders import ALIASES, list_class_folders
 from core.data.listing import TEST, Listing
-from core.data.specs import DATASETS, DatasetSpec, Remote
+from core.data.specs import DATASETS, DatasetSpec, External, Remote
 from core.errors import DataUnavailable
 
 LABELS = ("Normal", "Pneumonia")
@@ -72,6 +72,13 @@ _ROW = DatasetSpec(
         "The publisher's 16 validation images are too few to use and join the training images.",
     ),
     remote=Remote("kaggle", "paultimothymooney/chest-xray-pneumonia"),
+    external=(
+        External(
+            "nih-adult-pneumonia",
+            {label: label for label in LABELS},
+            "Adults instead of children, and labels mined from reports.",
+        ),
+    ),
 )
 DATASETS.add(_ROW)
 DATASETS.add(
@@ -85,5 +92,6 @@ DATASETS.add(
         positive=None,
         load=load_three,
         derived_from="kermany",
+        external=(),  # nothing elsewhere tells bacterial from viral pneumonia
     )
 )

@@ -13,6 +13,7 @@ from core.data.images import MAX_BYTES
 from core.storage import sha256_of
 
 TRAIN, VALIDATION, TEST = "train", "validation", "test"
+UNLABELLED = -1  # class index of an image whose class nobody stated; it serves for pretraining only
 
 
 @dataclass(frozen=True)
@@ -21,7 +22,8 @@ class Listing:
 
     Attributes:
         ids: (N,) names, unique, stable between machines (paths relative to the data set's folder).
-        labels: (N,) class indices; or (N, findings) of 0, 1 and NaN (unknown) for multilabel sets.
+        labels: (N,) class indices, `UNLABELLED` where there is none; or (N, findings) of 0, 1 and NaN (unknown) for
+            multilabel sets.
         groups: (N,) what must stay on one side of a split (patient, lesion), as text.
         parts: (N,) `train`, `validation`, `test`, or "" where the publisher does not say.
         read: the bytes of the file of image i; or, where the publisher ships arrays, its pixels: (H, W) or (H, W, 3),

@@ -13,7 +13,7 @@ import numpy as np
 from core.data.folders import image_files
 from core.data.listing import TEST, TRAIN, Listing, listing_of_files
 from core.data.specs import DATASETS, DatasetSpec, PeopleTable, Remote
-from core.data.tables import at_row, read_table
+from core.data.tables import at_row, inside, read_table
 from core.errors import DataUnavailable
 
 FINDINGS = (
@@ -21,6 +21,7 @@ FINDINGS = (
     "Infiltration", "Mass", "Nodule", "Pleural_Thickening", "Pneumonia", "Pneumothorax",
 )  # fmt: skip
 NONE = "No Finding"
+ADULT_LABELS, ADULT_FOLDERS, ADULT_TABLE = ("Normal", "Pneumonia"), ("NORMAL", "PNEUMONIA"), "labels.csv"
 TABLES = ("Data_Entry_2017.csv", "Data_Entry_2017_v2020.csv")
 LISTS = {"train_val_list.txt": TRAIN, "test_list.txt": TEST}
 
@@ -67,6 +68,33 @@ def load(folder: Path) -> Listing:
     return listing_of_files(folder, listed)
 
 
+def load_adult_pneumonia(folder: Path) -> Listing:
+    """Read `labels.csv` and the images that it names, grouped by NIH patient.
+
+    Raises:
+        DataUnavailable: naming the file and the row at fault.
+    """
+    table = folder / ADULT_TABLE
+    rows = read_table(table, ("image", "label", "patient"), unique="image")
+    unknown = ~rows["label"].isin(ADULT_FOLDERS)
+    if unknown.any():
+        row = int(unknown.to_numpy().argmax())
+        raise DataUnavailable(
+            f"{at_row(table, row)}: label is {rows['label'].iloc[row]!r}; expected {' or '.join(ADULT_FOLDERS)}. "
+            "Correct the row or remove it."
+        )
+    listed: list[tuple[str, object, str, str]] = [
+        (image, ADULT_FOLDERS.index(label), patient, "")
+        for image, label, patient in zip(
+            inside(folder, rows["image"], table), rows["label"], rows["patient"], strict=True
+        )
+        if (folder / image).is_file()
+    ]
+    if not listed:
+        raise DataUnavailable(f"None of the {len(rows)} images named in {table.name} lies below {folder.name}.")
+    return listing_of_files(folder, listed, ADULT_LABELS)
+
+
 def _published_parts(folder: Path) -> dict[str, str]:
     found: dict[str, str] = {}
     for name, part in LISTS.items():
@@ -95,5 +123,32 @@ DATASETS.add(
         people=PeopleTable(TABLES, image="Image Index", age="Patient Age", sex="Patient Gender"),
         caveats=("Labels were mined from reports by text rules; some one in ten is wrong for a reader of the image.",),
         remote=Remote("kaggle", "nih-chest-xrays/data"),
+    )
+)
+DATASETS.add(
+    DatasetSpec(
+        name="nih-adult-pneumonia",
+        title="Pneumonia, mostly adults (NIH ChestX-ray14)",
+        modality="chest radiograph",
+        task="binary",
+        labels=ADULT_LABELS,
+        positive=1,
+        load=load_adult_pneumonia,
+        folders=("nih_adult_pneumonia",),
+        group_key="patient",
+        licence="free use with credit to the NIH Clinical Center",
+        citation="Wang et al. 2017, arXiv:1705.02315",
+        url="https://github.com/muhammedtalo/COVID-19",
+        people=PeopleTable(
+            (ADULT_TABLE,), image="image", age="age", sex="sex", view="view", reader="expert_airspace_opacity"
+        ),
+        caveats=(
+            "Labels were mined from reports by text rules; of 39 images that a radiologist read, 11 of 21 pneumonias "
+            "and 16 of 18 normal images were confirmed.",
+            "Views are confounded with the label: 342 of 500 normal images are AP, 225 of 500 pneumonias.",
+            "657 of the 1,000 images are in nih-chestxray14 too: an encoder that learnt from their patients is not "
+            "evaluated here.",
+        ),
+        derived_from="nih-chestxray14",
     )
 )

@@ -9,12 +9,12 @@ import numpy as np
 from PIL import Image
 
 from core.data.images import decode
-from core.data.listing import Listing
+from core.data.listing import UNLABELLED, Listing
 from core.data.specs import DatasetSpec, class_titles, labels_of
 from core.data.volumes import flattened
 from core.errors import UnreadableImage
 
-NONE_OF_THEM = "none of these"
+NONE_OF_THEM, NO_LABEL = "none of these", "no label"
 SAMPLED = 200
 
 
@@ -36,9 +36,11 @@ class Looks:
 
 
 def class_counts(labels: np.ndarray, names: tuple[str, ...]) -> dict[str, int]:
-    """Images of each class, or with each finding and with none that is known of."""
+    """Images of each class and, where there are any, without a label; or with each finding and with none known of."""
     if labels.ndim == 1:
-        return dict(zip(names, np.bincount(labels, minlength=len(names)).tolist(), strict=True))
+        known = labels[labels != UNLABELLED]
+        counts = dict(zip(names, np.bincount(known, minlength=len(names)).tolist(), strict=True))
+        return counts | ({NO_LABEL: len(labels) - len(known)} if len(known) < len(labels) else {})
     shown = labels > 0.5
     return {**dict(zip(names, shown.sum(axis=0).tolist(), strict=True)), NONE_OF_THEM: int((~shown.any(axis=1)).sum())}
 
@@ -59,7 +61,7 @@ def co_occurrence(labels: np.ndarray) -> np.ndarray:
 def words_for(label: np.ndarray, names: tuple[str, ...]) -> str:
     """One image's class, or its findings, in words."""
     if label.ndim == 0:
-        return names[int(label)]
+        return NO_LABEL if label == UNLABELLED else names[int(label)]
     return ", ".join(name for name, value in zip(names, label, strict=True) if value > 0.5) or NONE_OF_THEM
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import PurePosixPath
 
 import numpy as np
@@ -13,7 +13,9 @@ from core.data.tables import read_table
 from core.errors import DataUnavailable
 
 OLDEST = 110  # years; what is above is a slip of the table
+VIEWS = ("AP", "PA")
 FEMALE, MALE, UNKNOWN = "female", "male", ""
+_READINGS = {"yes": 1.0, "no": 0.0}
 _SEXES = {"f": FEMALE, "female": FEMALE, "m": MALE, "male": MALE}
 
 
@@ -24,10 +26,14 @@ class People:
     Attributes:
         age: (N,) years; NaN where it is not known.
         sex: (N,) `female`, `male` or "" where it is not known.
+        view: (N,) `AP`, `PA` or "" where it is not known; empty where the table has no views.
+        reader: (N,) a radiologist's reading: 1 yes, 0 no, NaN none; empty where the table has none.
     """
 
     age: np.ndarray
     sex: np.ndarray
+    view: np.ndarray = field(default_factory=lambda: np.array([], str))
+    reader: np.ndarray = field(default_factory=lambda: np.array([]))
 
 
 def read_people(spec: DatasetSpec, ids: np.ndarray) -> People:
@@ -45,12 +51,18 @@ def read_people(spec: DatasetSpec, ids: np.ndarray) -> People:
         raise DataUnavailable(f"Ages and sexes of {spec.name} cannot be read: {why}.")
     named = spec.people
     table = next((folder / name for name in named.files if (folder / name).is_file()), folder / named.files[0])
-    rows = read_table(table, (named.image, named.age, named.sex))
+    rows = read_table(table, filter(None, (named.image, named.age, named.sex, named.view, named.reader)))
     rows.index = pd.Index(_stem(name) for name in rows[named.image])
     rows = rows[~rows.index.duplicated()].reindex([_stem(name) for name in ids.tolist()])
     age = pd.to_numeric(rows[named.age].str.strip().str.rstrip("Yy"), errors="coerce").to_numpy(float)
     sex = rows[named.sex].str.strip().str.lower().map(_SEXES).fillna(UNKNOWN)
-    return People(np.where((age >= 0) & (age <= OLDEST), age, np.nan), sex.to_numpy(str))
+    more: dict[str, np.ndarray] = {}
+    if named.view:
+        views = rows[named.view].fillna(UNKNOWN).str.strip().str.upper()
+        more["view"] = views.where(views.isin(VIEWS), UNKNOWN).to_numpy(str)
+    if named.reader:
+        more["reader"] = rows[named.reader].fillna("").str.strip().str.lower().map(_READINGS).to_numpy(float)
+    return People(np.where((age >= 0) & (age <= OLDEST), age, np.nan), sex.to_numpy(str), **more)
 
 
 def _stem(name: str) -> str:

@@ -45,12 +45,31 @@ class PeopleTable:
         image: column with the images' names, with or without ending.
         age: column with years.
         sex: column with words or letters.
+        view: column with the projection of a radiograph (AP, PA); "" where there is none.
+        reader: column with a radiologist's reading of the image, yes or no; "" where there is none.
     """
 
     files: tuple[str, ...]
     image: str
     age: str
     sex: str
+    view: str = ""
+    reader: str = ""
+
+
+@dataclass(frozen=True)
+class External:
+    """A test set of other patients, on which runs of a data set are evaluated too.
+
+    Attributes:
+        dataset: name of its row.
+        classes: its classes or findings -> those of the data set that mean the same; what is not named is left out.
+        caveat: in what classes of one name differ, in a sentence; "" where they do not.
+    """
+
+    dataset: str
+    classes: Mapping[str, str]
+    caveat: str = ""
 
 
 @dataclass(frozen=True)
@@ -86,6 +105,7 @@ class DatasetSpec:
         test_share: one in how many groups is set apart for the test where the publisher gives no test part.
         least_positives: test images that must show a finding for it to be judged; one that fewer show is learnt only.
         path: the folder itself, for a set that is not looked up under the data roots.
+        external: test sets of other patients, with the classes that both have.
     """
 
     name: str
@@ -117,6 +137,7 @@ class DatasetSpec:
     test_share: int = 5
     least_positives: int = 0
     path: Path | None = None
+    external: tuple[External, ...] = ()
 
 
 DATASETS: Registry[DatasetSpec] = Registry("data set")
@@ -196,6 +217,11 @@ def family_of(name: str) -> str:
     """The set from whose images a set is made, itself where none is: relatives count as one set."""
     base = name.partition(OPTIONS_AFTER)[0]
     return DATASETS[base].derived_from or base if base in DATASETS else base
+
+
+def external_names() -> set[str]:
+    """Return the names of the data sets that serve another one as an external test set."""
+    return {external.dataset for spec in DATASETS.values() for external in spec.external}
 
 
 def find_folder(spec: DatasetSpec) -> Path | None:

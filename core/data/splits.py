@@ -10,7 +10,7 @@ from scipy.sparse.csgraph import connected_components
 from sklearn.model_selection import StratifiedGroupKFold
 
 from core.data.audit import Copies
-from core.data.listing import TEST, TRAIN, VALIDATION
+from core.data.listing import TEST, TRAIN, UNLABELLED, VALIDATION
 from core.errors import BadRequest, LeakFound
 from core.storage import sha256_of
 
@@ -98,7 +98,7 @@ def split(
     """Completes the publisher's split and keeps copies from crossing it.
 
     Args:
-        labels: (N,) class indices or (N, findings).
+        labels: (N,) class indices or (N, findings); images without a label are in no part.
         groups: (N,) patients or lesions.
         parts: (N,) the publisher's parts, "" where unknown.
         readable: (N,) bool; unreadable images are in no part.
@@ -115,10 +115,14 @@ def split(
         BadRequest: if there are too few images or groups to carve a missing part.
     """
     groups = unite_groups(groups, copies)
-    parts = np.where(readable, np.where(parts == "", TRAIN, parts), "unreadable").astype("<U10")
+    labelled = labels != UNLABELLED if labels.ndim == 1 else np.ones(len(labels), bool)
+    parts = np.where(readable & labelled, np.where(parts == "", TRAIN, parts), "no part").astype("<U10")
     notes: list[str] = []
     at_odds = ~((a := labels[copies.first]) == (b := labels[copies.second]))
-    at_odds = at_odds if labels.ndim == 1 else (at_odds & ~np.isnan(a) & ~np.isnan(b)).any(axis=1)
+    if labels.ndim == 1:
+        at_odds &= labelled[copies.first] & labelled[copies.second]
+    else:
+        at_odds = (at_odds & ~np.isnan(a) & ~np.isnan(b)).any(axis=1)
     if at_odds.any():
         notes.append(f"{int(at_odds.sum())} pairs of copies bear different labels: one of each pair must be wrong.")
     given = int((parts == VALIDATION).sum())
@@ -127,6 +131,8 @@ def split(
         parts[parts == VALIDATION] = TRAIN
     if not readable.all():
         notes.append(f"{int((~readable).sum())} files could not be read and are left out.")
+    if not labelled.all():
+        notes.append(f"{int((~labelled).sum())} images have no label and are in no part.")
     if not (parts == TEST).any():
         share = _SHARES.get(test_share, f"one in {test_share}")
         notes.append(f"The publisher gives no test part; {share} of the images was set apart by group.")
@@ -164,12 +170,15 @@ def _fewest(labels: np.ndarray, part: np.ndarray) -> int:
     """Images of the rarest class in a part; of findings, images in all."""
     if labels.ndim == 2:
         return int(part.sum())
-    return min(int((labels[part] == c).sum()) for c in np.unique(labels))
+    return min(int((labels[part] == c).sum()) for c in np.unique(labels[labels != UNLABELLED]))
 
 
 def _check_left(labels: np.ndarray, parts: np.ndarray, crossing: np.ndarray) -> None:
     """Raises where a class has no image to train or test on, or a finding lost all that show it because they cross."""
-    shown = np.eye(int(labels.max()) + 1)[labels] if labels.ndim == 1 else np.nan_to_num(labels)
+    if labels.ndim == 1:
+        shown = (labels[:, None] == np.arange(labels.max() + 1)).astype(float)
+    else:
+        shown = np.nan_to_num(labels)
     for index, column in enumerate((shown > 0.5).T):
         left = {part: bool((column & (parts == part)).any()) for part in (TRAIN, TEST)}
         if not left[TRAIN] and (column & crossing).any():

@@ -9,7 +9,7 @@ from core.data import DATASETS
 from core.data.audit import Copies
 from core.data.dataset import load_dataset
 from core.data.likeness import SIZE as SCAN_SIZE
-from core.data.listing import Listing
+from core.data.listing import UNLABELLED, Listing
 from core.data.phantom import make_phantom
 from core.errors import BadRequest, DataUnavailable
 from core.models.lite0 import MEDICAL
@@ -24,7 +24,7 @@ from core.models.own_encoders import (
 from trainer.cli import build_parser, main
 from trainer.corpus import CorpusPart, _of_people_judged, gather
 from trainer.judge import clustered_difference, columns_of, macro_auroc
-from trainer.pretrain import Recipe, _averaged, as_record, imagenet_encoder, pretrain
+from trainer.pretrain import Recipe, _averaged, _supervised_loss, as_record, imagenet_encoder, pretrain
 from trainer.pretraining import _recipe, _same_corpus, _serve_too
 
 
@@ -246,3 +246,11 @@ def test_held_out_nih_patients_are_in_no_training_image():
     assert not held & set(patients[part.train])
     assert not set(patients[part.validation]) & set(patients[part.test])
     assert len(part.test) > 2000
+
+
+def test_an_image_without_a_label_has_no_part_in_the_supervised_loss():
+    logits = torch.randn(4, 3, generator=torch.Generator().manual_seed(0))
+    labels = np.array([0, UNLABELLED, 2, UNLABELLED])
+    known = _supervised_loss(logits[[0, 2]], labels[[0, 2]], "multiclass")
+    assert float(_supervised_loss(logits, labels, "multiclass")) == pytest.approx(float(known))
+    assert float(_supervised_loss(logits, np.full(4, UNLABELLED), "multiclass")) == 0

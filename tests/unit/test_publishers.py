@@ -9,6 +9,8 @@ import pandas as pd
 import pytest
 
 from core.data import DATASETS, chexpert, ham10000, medmnist, nih
+from core.data.overview import class_counts, words_for
+from core.data.people import read_people
 from core.data.specs import family_of, find_dataset, find_folder, list_images
 from core.data.tables import read_table
 from core.errors import DataUnavailable, UnknownName
@@ -63,6 +65,85 @@ def test_ham10000_in_class_folders(root):
     listing = list_images(DATASETS["ham10000"])
     assert sorted(listing.labels) == sorted([*range(7)] * 2)
     assert set(listing.parts) == {"train", "test"}
+
+
+def test_isic_keeps_unlabelled_images_and_groups_near_copies(root):
+    folder = root / "isic2017_dermoscopy"
+    for name in "abcde":
+        put(folder / "images" / f"{name}.jpg")
+    put(folder / "labels.csv", "image_id,dx\na,mel\nb,\nc,nv\nd,bkl\ne,nv\ngone,nv\n")
+    put(folder / "near_duplicates.csv", "a,b\na,c\nd,e\nc,e\n")
+    spec = DATASETS["isic2017-dermoscopy"]
+    listing = list_images(spec)
+    assert [spec.labels[label] if label >= 0 else "" for label in listing.labels] == ["mel", "", "nv", "bkl", "nv"]
+    groups = dict(zip(listing.ids, listing.groups, strict=True))
+    assert len({groups[f"images/{name}.jpg"] for name in "aced"}) == 1
+    assert groups["images/b.jpg"] not in {groups["images/a.jpg"]}
+    assert class_counts(listing.labels, spec.labels) == {"bkl": 1, "mel": 1, "nv": 2, "no label": 1}
+    assert words_for(listing.labels[1], spec.labels) == "no label"
+    put(folder / "near_duplicates.csv", "a,b\na,nobody\n")
+    with pytest.raises(DataUnavailable, match=r"near_duplicates\.csv, row 2: 'nobody' is not in labels\.csv"):
+        list_images(spec)
+    put(folder / "labels.csv", "image_id,dx\na,akiec\n")
+    with pytest.raises(DataUnavailable, match=r"labels\.csv, row 2: dx is 'akiec'; expected bkl, mel, nv, or nothing"):
+        list_images(spec)
+
+
+def test_adult_pneumonia_as_published(root):
+    folder = root / "nih_adult_pneumonia"
+    for name in ("PNEUMONIA/1_0", "PNEUMONIA/1_1", "NORMAL/2_0"):
+        put(folder / f"{name}.jpg")
+    columns = "image,label,patient,age,sex,view,expert_airspace_opacity\n"
+    rows = (
+        "PNEUMONIA/1_0.jpg,PNEUMONIA,1,61,M,AP,YES\nPNEUMONIA/1_1.jpg,PNEUMONIA,1,61,M,PA,\n"
+        "NORMAL/2_0.jpg,NORMAL,2,,F,odd,NO\n"
+    )
+    put(folder / "labels.csv", columns + rows)
+    spec = DATASETS["nih-adult-pneumonia"]
+    listing = list_images(spec)
+    assert as_rows(listing) == {
+        "PNEUMONIA/1_0.jpg": (1, "1", ""), "PNEUMONIA/1_1.jpg": (1, "1", ""), "NORMAL/2_0.jpg": (0, "2", ""),
+    }  # fmt: skip
+    people = read_people(spec, listing.ids)
+    assert people.view.tolist() == ["AP", "PA", ""]
+    np.testing.assert_array_equal(people.reader, [1, np.nan, 0])
+    assert family_of(spec.name) == "nih-chestxray14"
+    put(folder / "labels.csv", columns + "NORMAL/2_0.jpg,healthy,2,,F,PA,\n")
+    with pytest.raises(DataUnavailable, match=r"row 2: label is 'healthy'; expected NORMAL or PNEUMONIA"):
+        list_images(spec)
+    put(folder / "labels.csv", columns + "../2_0.jpg,NORMAL,2,,F,PA,\n")
+    with pytest.raises(DataUnavailable, match="leads out of"):
+        list_images(spec)
+
+
+def test_external_sets_and_their_classes_exist():
+    named = [(spec, external) for spec in DATASETS.values() for external in spec.external]
+    assert {(spec.name, external.dataset) for spec, external in named} == {
+        ("kermany", "nih-adult-pneumonia"), ("ham10000", "isic2017-dermoscopy"),
+    }  # fmt: skip
+    for spec, external in named:
+        assert set(external.classes) <= set(DATASETS[external.dataset].labels)
+        assert set(external.classes.values()) <= set(spec.labels)
+        assert family_of(external.dataset) != family_of(spec.name)
+
+
+@pytest.mark.data
+def test_the_real_external_sets():
+    adults, skin = DATASETS["nih-adult-pneumonia"], DATASETS["isic2017-dermoscopy"]
+    for spec in (adults, skin):
+        need(find_folder(spec), f"{spec.name} is not under LOWSHOT_DATA")
+    listing = list_images(adults)
+    assert np.bincount(listing.labels).tolist() == [500, 500]
+    assert len(np.unique(listing.groups)) == 682
+    people = read_people(adults, listing.ids)
+    assert [int((people.view == view).sum()) for view in ("AP", "PA")] == [567, 433]
+    assert np.isfinite(people.reader).sum() == 39
+    nih_here = DATASETS["nih-chestxray14"]
+    if find_folder(nih_here):
+        assert len(np.intersect1d(listing.groups, list_images(nih_here).groups)) > 300
+    listing = list_images(skin)
+    assert np.bincount(listing.labels + 1).tolist() == [568, 160, 459, 1506]
+    assert len(np.unique(listing.groups)) == 2693 - 6
 
 
 @pytest.mark.parametrize("shape", ["images", "images_001/images"])

@@ -4,6 +4,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from core.data.audit import Copies
+from core.data.listing import UNLABELLED
 from core.data.splits import check_disjoint, nested_subset, split, unite_groups
 from core.errors import BadRequest, LeakFound
 
@@ -113,3 +114,11 @@ def test_a_crossing_group_stops():
 def test_too_few_groups_to_carve_is_said():
     with pytest.raises(BadRequest, match="groups of images"):
         split(np.array([0, 0, 1, 1]), np.array(list("abcd")), np.full(4, ""), np.ones(4, bool), NO_COPIES)
+
+
+def test_images_without_a_label_are_in_no_part():
+    labels = np.where(np.arange(300) % 3 == 2, UNLABELLED, np.arange(300) % 3)
+    parts = split(labels, np.arange(300).astype(str), np.full(300, ""), np.ones(300, bool), copies((0, 2), (3, 4)))
+    assert sorted(np.concatenate([parts.train, parts.validation, parts.test])) == np.flatnonzero(labels >= 0).tolist()
+    assert "100 images have no label and are in no part." in parts.notes
+    assert "1 pairs of copies bear different labels: one of each pair must be wrong." in parts.notes

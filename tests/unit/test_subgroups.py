@@ -65,7 +65,7 @@ def test_tables_are_read_and_slips_are_unknown(tmp_path):
 
 def test_age_and_sex_are_facts_of_a_row():
     named = {name for name, row in DATASETS.items() if row.people}
-    assert named == {"ham10000", "nih-chestxray14"}
+    assert named == {"ham10000", "isic2017-dermoscopy", "nih-adult-pneumonia", "nih-chestxray14"}
     assert find_dataset("nih-chestxray14@findings=Mass").people == DATASETS["nih-chestxray14"].people
 
 
