@@ -8,7 +8,7 @@ from typing import Any, Literal, Protocol
 import numpy as np
 
 Task = Literal["binary", "multiclass", "multilabel"]
-JudgedPart = Literal["validation", "calibration", "test"]  # images whose predictions a run stores
+JudgedPart = Literal["validation", "calibration", "test", "external"]  # images whose predictions a run stores
 Interpolation = Literal["bilinear", "bicubic"]
 
 

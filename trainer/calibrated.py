@@ -14,19 +14,18 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from core.checkpoints import Predictions, RunMeta, add_part, as_stored, open_store, read_predictions, stored_parts
+from core.checkpoints import Predictions, RunMeta, add_part, open_store, read_predictions, stored_parts
 from core.data.dataset import Dataset
 from core.errors import BadRequest, LowshotError
 from core.runtime import pick_device
 from core.types import JudgedPart
 from trainer import sweep
 from trainer.cells import prepare
+from trainer.completed import check_same
 from trainer.config import Cell
 from trainer.curves import bank_of, dataset_of
 from trainer.progress import bar, say
 
-SAME = 1e-4  # of a logit; another processor rounds otherwise
-LAST_BIT = 2**-10  # of a logit: stored in half precision, it may be rounded the other way
 PART: JudgedPart = "calibration"
 
 
@@ -66,16 +65,7 @@ def _add(folder: Path, meta: RunMeta, dataset: Dataset, device: torch.device) ->
     """
     ask = _by_its_weights if meta.has_weights else _trained_again
     anew, calibration = ask(folder, meta, dataset, device)
-    stored = read_predictions(folder)
-    if not np.array_equal(stored.ids, anew.ids):
-        raise BadRequest("Asked again it was judged on other test images.")
-    before = as_stored(stored.logits, meta.multilabel)  # older runs hold them as they came
-    if not np.allclose(anew.logits, before, LAST_BIT, SAME):
-        moved = float(np.abs(before - anew.logits).max())
-        raise BadRequest(
-            f"Asked again, a test logit moved by {moved:.6f}; at most {SAME} and what half precision rounds is "
-            "taken for the same."
-        )
+    check_same(meta, read_predictions(folder), anew)
     add_part(folder, calibration)
 
 

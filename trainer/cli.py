@@ -11,7 +11,7 @@ from pathlib import Path
 from core.runtime import DEVICES
 from trainer import options
 from trainer.endings import INTERRUPTED
-from trainer.flags import count, minutes, names, seeds, sizes
+from trainer.flags import count, minutes, names, pairs, seeds, sizes
 
 DEFAULT_SIZES = "10,25,50,100,200"
 DEFAULT_SEEDS = "0,1,2,3,4"
@@ -43,6 +43,18 @@ def _add_training(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--json", action="store_true", help="print one JSON object a run")
 
 
+def _add_external(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--external", action="append", metavar="NAME|PATH",
+        help="an external test set on which every run is evaluated too: a data set's name, or your own images laid out "
+        "as --folder takes them; may be given several times",
+    )  # fmt: skip
+    parser.add_argument(
+        "--external-classes", type=pairs, metavar="THERE=HERE,...",
+        help="which classes of the external test set are which of the data set (default: those of the same name)",
+    )  # fmt: skip
+
+
 def build_parser() -> argparse.ArgumentParser:
     """All commands and their flags."""
     parser = argparse.ArgumentParser(prog="python -m trainer", description="Lowshot: what can few labels buy?")
@@ -59,6 +71,7 @@ def build_parser() -> argparse.ArgumentParser:
     run.add_argument("--seed", type=seeds, default=[0])
     run.add_argument("--again", action="store_true", help="train anew and compare with the stored run")
     _add_training(run)
+    _add_external(run)
     options.add_flags(run)
 
     curve = commands.add_parser("curve", help="learning curves: every model and strategy that go together")
@@ -69,6 +82,7 @@ def build_parser() -> argparse.ArgumentParser:
     curve.add_argument("--seeds", type=seeds, default=seeds(DEFAULT_SEEDS), help=f"(default: {DEFAULT_SEEDS})")
     curve.add_argument("--keep-weights", choices=("served", "all", "none"), default="served")
     _add_training(curve)
+    _add_external(curve)
     options.add_flags(curve)
 
     ablate = commands.add_parser(

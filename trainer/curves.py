@@ -23,8 +23,10 @@ from core.models.sources import weights_of
 from core.runtime import pick_device
 from trainer import sweep
 from trainer.cells import Prepared, pairs_that_go, prepare, unfit
+from trainer.completed import complete_external
 from trainer.config import Cell
 from trainer.datasets import asked_for
+from trainer.external import with_external
 from trainer.options import asked as asked_of
 from trainer.progress import bar, say, tell
 from trainer.tables import print_runs
@@ -64,15 +66,18 @@ def run(arguments: argparse.Namespace) -> int:
     """`run`."""
     if len(arguments.size) != 1 or len(arguments.seed) != 1:
         raise BadRequest("run takes one size and one seed; use curve for several.")
-    dataset = dataset_of(arguments)
+    dataset = with_external(dataset_of(arguments), arguments)
     cell = Cell(dataset.spec.name, arguments.model, arguments.strategy, arguments.size[0], arguments.seed[0])
     asked = Asked(cell, asked_of(arguments))
     prepared = prepare(cell, dataset, asked.options)
     store = open_store()
     stored = {folder.name: folder for folder in (*store.runs, *store.failed)}.get(prepared.meta.run)
-    if stored and not arguments.again:
-        return _tell(read_run(stored), arguments.json)
     device = pick_device(arguments.device)
+    if stored and not arguments.again:
+        if arguments.external:
+            with bar(asked.title, "step") as show:
+                complete_external(stored, prepared, dataset, bank_of(prepared, dataset), device, show)
+        return _tell(read_run(stored), arguments.json)
     bank = bank_of(prepared, dataset)
     with bar(asked.title, "step") as show:
         if stored:
@@ -164,6 +169,7 @@ def answers(
     arguments: argparse.Namespace,
     keep_weights: sweep.Keep,
     stopped: dict[tuple[str, str], str],
+    complete: bool = False,
 ) -> Iterator[tuple[int, Path, RunMeta]]:
     """Trains what the store does not hold yet: the place in the list, the run's folder and its record.
 
@@ -175,6 +181,7 @@ def answers(
         arguments: of the command.
         keep_weights: of which runs.
         stopped: takes the models and strategies that cannot go on, the rest of which is left out, with where and why.
+        complete: evaluate stored runs on the external test sets that they lack.
     """
     device = pick_device(arguments.device)
     store = open_store()
@@ -196,6 +203,9 @@ def answers(
                     with bar(asked.title, "step") as steps:
                         folder = sweep.run_cell(prepared, dataset, bank, keep, device, progress=steps)
                     folders[folder.name] = folder
+                elif complete:
+                    with bar(asked.title, "step") as steps:
+                        complete_external(folder, prepared, dataset, bank_of(prepared, dataset), device, steps)
             except LowshotError as error:
                 stopped[cell.model, cell.strategy] = f"{asked.title}: {error}"
                 say(f"stopped: {asked.title}: {error} The rest of it is left out.")
@@ -225,7 +235,7 @@ def curve(arguments: argparse.Namespace) -> int:
         BadRequest: once all else is trained, if a model and strategy could not go on, or every training failed.
     """
     pairs = pairs_of(arguments.models, arguments.strategies)
-    dataset, options = dataset_of(arguments), asked_of(arguments)
+    dataset, options = with_external(dataset_of(arguments), arguments), asked_of(arguments)
     pairs = ready(pairs, dataset, arguments.models is None)
     every = [
         Asked(Cell(dataset.spec.name, model, strategy, size, seed), options)
@@ -234,7 +244,7 @@ def curve(arguments: argparse.Namespace) -> int:
         for seed in arguments.seeds
     ]
     answered, stopped = 0, dict[tuple[str, str], str]()
-    for _, _, meta in answers(every, dataset, arguments, arguments.keep_weights, stopped):
+    for _, _, meta in answers(every, dataset, arguments, arguments.keep_weights, stopped, bool(arguments.external)):
         answered += 1
         print_runs([meta], arguments.json)
     if stopped:

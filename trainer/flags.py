@@ -35,6 +35,19 @@ def names(text: str) -> list[str]:
     return found
 
 
+def pairs(text: str) -> dict[str, str]:
+    """Names with an equals sign between them, joined by commas."""
+    found = {}
+    for part in names(text):
+        there, sign, here = (word.strip() for word in part.partition("="))
+        if not (there and sign and here):
+            raise argparse.ArgumentTypeError(f"expected THERE=HERE joined by commas, but got {part!r}")
+        if there in found:
+            raise argparse.ArgumentTypeError(f"{there!r} is mapped twice; a class there is one class here")
+        found[there] = here
+    return found
+
+
 def sizes(text: str) -> list[int | None]:
     """Labelled images a class, joined by commas; None for `full`."""
     try:

@@ -29,6 +29,7 @@ from core.types import JudgedPart
 from trainer.cells import Prepared
 from trainer.config import Cell, Context, FitData, Fitted, Settings
 from trainer.course import predict_logits
+from trainer.external import evaluate_external
 from trainer.fitting import HEAD, embedding_cache, together
 from trainer.folds import NOTHING_HELD_OUT
 from trainer.heads import logits_of
@@ -108,6 +109,9 @@ def run_cell(
     meta, validation = _operating_point(prepared.meta, fitted, data, dataset)
     ask = partial(_predict, prepared, model, data, dataset, bank, device, progress)
     test, calibration = ask("test", dataset.parts.test), ask("calibration", dataset.parts.validation)
+    outside = evaluate_external(
+        prepared, dataset, meta, test, partial(_predict_external, prepared, model, data, device, progress)
+    )
     scores = scores_of(meta, test)
     metrics, at_half = _rounded(measure(scores)), _rounded(measure(scores.at(0.5)))
     meta = replace(
@@ -119,12 +123,15 @@ def run_cell(
         device=describe_device(device),
         made=datetime.now(UTC).isoformat(timespec="seconds"),
         failed=fitted.failed,
+        external=outside.records,
+        notes=(*meta.notes, *outside.notes),
     )
     state = {k: v for k, v in model.state_dict().items() if k.startswith(fitted.keep)}
     kept = (
         keep == "all" or fitted.failed or (keep == "light" and 2 * sum(v.numel() for v in state.values()) < LIGHT_BYTES)
     )
-    folder = save_run(meta, validation, test, fitted.history, state if kept else None, store, calibration)
+    weights = state if kept else None
+    folder = save_run(meta, validation, test, fitted.history, weights, store, calibration, outside.predictions)
     unfinished.remove()
     return folder
 
@@ -191,6 +198,21 @@ def _predict(
     listing = dataset.listing
     logits = as_stored(logits, prepared.meta.multilabel)
     return Predictions(listing.ids[rows], dataset.parts.groups[rows], listing.labels[rows], logits, part)
+
+
+def _predict_external(
+    prepared: Prepared,
+    model: Classifier,
+    data: FitData,
+    device: torch.device,
+    progress: Progress | None,
+    outside: Dataset,
+) -> Predictions:
+    """Predict an external test set as the run's own, with embeddings cached by its own fingerprint."""
+    image = prepared.spec.image
+    bank = outside.bank(image.size, progress, preparation(prepared.settings.preparation).for_encoder(image)).images
+    there = replace(data, fingerprint=outside.fingerprint, population=len(outside.listing))
+    return _predict(prepared, model, there, outside, bank, device, progress, "external", outside.parts.test)
 
 
 def ask_again(

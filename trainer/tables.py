@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from typing import Any
 
-from core.checkpoints import RunMeta
+from core.checkpoints import ExternalRecord, RunMeta
 from core.metrics import METRICS
 from trainer.documents import HEADLINE
 
@@ -17,7 +18,13 @@ _ROW = (
 
 def as_row(meta: RunMeta) -> dict[str, Any]:
     """A stored run as one JSON object."""
-    return {name: getattr(meta, name) for name in _ROW}
+    evaluated = {name: record for name, record in meta.external.items() if not record.refused}
+    return {name: getattr(meta, name) for name in _ROW} | {
+        "external": {name: record.metrics for name, record in evaluated.items()},
+        "external_own": {name: record.own_metrics for name, record in evaluated.items()},
+        "external_same_archive": [name for name, record in evaluated.items() if record.same_archive],
+        "external_refused": {name: record.refused for name, record in meta.external.items() if record.refused},
+    }
 
 
 def print_runs(metas: list[RunMeta], as_json: bool) -> None:
@@ -32,3 +39,22 @@ def print_runs(metas: list[RunMeta], as_json: bool) -> None:
         leaks = f"  (LEAKS ALLOWED: {meta.leaks} images)" if meta.leaks else ""
         size = meta.train_size or "full"
         print(f"{meta.model} {meta.strategy}{variant}  n={size}  seed {meta.seed}  {figures}{short}{leaks}", flush=True)
+        for line in lines_of_external(meta.external):
+            print(f"    {line}", flush=True)
+
+
+def lines_of_external(records: Mapping[str, ExternalRecord]) -> list[str]:
+    """Return a line for each external test set: the figures there and on the own test, or why there are none."""
+    lines = []
+    for name, record in records.items():
+        if record.refused:
+            lines.append(f"elsewhere, {name}: not evaluated: {record.refused}")
+            continue
+        figures = "  ".join(
+            f"{METRICS[metric].title} {record.metrics[metric]:.3f} (own test {record.own_metrics[metric]:.3f})"
+            for metric in HEADLINE
+            if metric in record.metrics and metric in record.own_metrics
+        )
+        archive = "  (same archive as the encoder's images)" if record.same_archive else ""
+        lines.append(f"elsewhere, {name}: {figures}{archive}")
+    return lines

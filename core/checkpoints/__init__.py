@@ -1,11 +1,20 @@
 """The run store: what a run is, and how it is written, read and checked."""
 
-from core.checkpoints.meta import PREDICTIONS_FILE, WEIGHTS_FILE, RunMeta
-from core.checkpoints.predictions import Predictions, as_stored, read_predictions, scores_of, stored_parts
+from core.checkpoints.meta import PREDICTIONS_FILE, WEIGHTS_FILE, ExternalRecord, RunMeta
+from core.checkpoints.predictions import (
+    Predictions,
+    as_stored,
+    external_names,
+    read_predictions,
+    scores_of,
+    shared_classes,
+    stored_parts,
+)
 from core.checkpoints.store import (
     HISTORY_FILE,
     RUN_FILE,
     Store,
+    add_external,
     add_part,
     open_store,
     read_history,
@@ -19,11 +28,14 @@ __all__ = [
     "PREDICTIONS_FILE",
     "RUN_FILE",
     "WEIGHTS_FILE",
+    "ExternalRecord",
     "Predictions",
     "RunMeta",
     "Store",
+    "add_external",
     "add_part",
     "as_stored",
+    "external_names",
     "open_store",
     "read_history",
     "read_predictions",
@@ -31,5 +43,6 @@ __all__ = [
     "read_weights",
     "save_run",
     "scores_of",
+    "shared_classes",
     "stored_parts",
 ]

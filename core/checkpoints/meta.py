@@ -21,6 +21,34 @@ _ALWAYS = {
 
 
 @dataclass(frozen=True)
+class ExternalRecord:
+    """How a run did on an external test set, on the classes that both have and at the run's own operating point.
+
+    Attributes:
+        title: of the external set, for people.
+        labels: the shared classes or findings, as the run names them.
+        images, groups: external images of these classes, and their patients or lesions.
+        fingerprint: of the external images.
+        metrics: on the external images.
+        own_metrics: on the run's own test images of the same classes.
+        caveat: in what the classes or the people differ, in a sentence; "" where nothing is known.
+        same_archive: whether the encoder learnt from the archive that the external set is from, its patients left out.
+        refused: why the run was not evaluated there, with the remedy; "" where it was. All else is then empty.
+    """
+
+    title: str
+    labels: tuple[str, ...] = ()
+    images: int = 0
+    groups: int = 0
+    fingerprint: str = ""
+    metrics: dict[str, float] = field(default_factory=dict)
+    own_metrics: dict[str, float] = field(default_factory=dict)
+    caveat: str = ""
+    same_archive: bool = False
+    refused: str = ""
+
+
+@dataclass(frozen=True)
 class RunMeta:
     """Everything about a run but its arrays.
 
@@ -53,6 +81,7 @@ class RunMeta:
             epoch, and no table counts them.
         versions: of the libraries.
         hashes: file name -> SHA-256.
+        external: name of an external test set -> how the run did there, or why it was not evaluated.
     """
 
     run: str
@@ -97,6 +126,7 @@ class RunMeta:
     preparation: str = ""
     thresholds: tuple[float, ...] = ()
     failed: str = ""
+    external: dict[str, ExternalRecord] = field(default_factory=dict)
 
     @property
     def per_class(self) -> float:
@@ -159,6 +189,31 @@ def _is_channel_values(values: Any) -> bool:
     return _are(_is_number, 3, 3)(values)
 
 
+def _is_external(value: Any) -> bool:
+    return (
+        isinstance(value, ExternalRecord)
+        and all(map(_is_text, (value.title, value.fingerprint, value.caveat, value.refused)))
+        and isinstance(value.same_archive, bool)
+        and _are(_is_text)(value.labels)
+        and _is_count(value.images)
+        and _is_count(value.groups)
+        and all(_map_of(_is_number)(metrics) for metrics in (value.metrics, value.own_metrics))
+    )
+
+
+def _external(record: Any) -> dict[str, ExternalRecord]:
+    """Parse how a run did on external test sets.
+
+    Raises:
+        ValueError: if a field is unknown or missing.
+    """
+    try:
+        rows = {str(name): dict(row) for name, row in record.items()}
+        return {name: ExternalRecord(**{**row, "labels": tuple(row.get("labels", ()))}) for name, row in rows.items()}
+    except (AttributeError, TypeError, ValueError):
+        raise ValueError(f"external holds {str(record)[:40]!r}") from None
+
+
 _CHECKS: dict[str, Callable[[Any], bool]] = {
     "labels": _are(_is_text, 1),
     "positive": lambda value: value is None or _is_count(value),
@@ -187,9 +242,10 @@ _CHECKS: dict[str, Callable[[Any], bool]] = {
     "sampled": _map_of(_is_count),
     "leaks": _is_count,
     "thresholds": _are(_is_share),
+    "external": lambda values: isinstance(values, dict) and all(map(_is_external, values.values())),
 }
 _LATER = (  # fields that records of older runs lack
-    "variant", "sampled", "leaks", "preparation", "thresholds", "failed",
+    "variant", "sampled", "leaks", "preparation", "thresholds", "failed", "external",
 )  # fmt: skip
 
 
@@ -213,6 +269,8 @@ def from_record(record: Any, folder: Path) -> RunMeta:
             raise ValueError(f"{row.name} is missing")
         value = record[row.name]
         values[row.name] = tuple(value) if isinstance(value, list) else value
+        if row.name == "external":
+            values[row.name] = _external(value)
         if not _CHECKS.get(row.name, _is_text)(values[row.name]):
             raise ValueError(f"{row.name} holds {str(value)[:40]!r}")
     meta = RunMeta(**values)

@@ -1,8 +1,9 @@
 """The run store. A run is a folder `<store>/<dataset>/<run>/` that is complete or not there at all.
 
-`run.json` (what was asked, on what, and what came out), `predictions.npz` (out-of-fold or hold-out, test, and
-calibration where there is any), `history.jsonl` (training curves) and, where kept, `weights.safetensors`. A run is
-written beside its place and moved there in one step; what it names by hash is checked when read; no pickle is read.
+`run.json` (what was asked, on what, and what came out), `predictions.npz` (out-of-fold or hold-out, test, calibration
+and external test sets where there are any), `history.jsonl` (training curves) and, where kept, `weights.safetensors`.
+A run is written beside its place and moved there in one step; what it names by hash is checked when read; no pickle is
+read.
 """
 
 from __future__ import annotations
@@ -11,13 +12,21 @@ import json
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
-from core.checkpoints.meta import PREDICTIONS_FILE, WEIGHTS_FILE, RunMeta, from_record
-from core.checkpoints.predictions import Predictions, completed, pack, read_predictions, stored_parts
+from core.checkpoints.meta import PREDICTIONS_FILE, WEIGHTS_FILE, ExternalRecord, RunMeta, from_record
+from core.checkpoints.predictions import (
+    Predictions,
+    completed,
+    external_names,
+    pack,
+    read_predictions,
+    stored_parts,
+)
 from core.errors import CorruptRun
 from core.runtime import runs_folder
 from core.storage import sha256_of_file, sha256_unless_changed, write_atomically
@@ -26,6 +35,7 @@ from core.types import JudgedPart
 if TYPE_CHECKING:
     import torch
 
+_NONE: Mapping[str, Predictions] = MappingProxyType({})
 RUN_FILE, HISTORY_FILE = "run.json", "history.jsonl"
 
 
@@ -64,6 +74,7 @@ def save_run(
     weights: dict[str, torch.Tensor] | None,
     store: Path | None = None,
     calibration: Predictions | None = None,
+    external: Mapping[str, Predictions] = _NONE,
 ) -> Path:
     """Writes a run as a whole; a run already there stays as it is.
 
@@ -75,6 +86,7 @@ def save_run(
         weights: tensors to keep, stored in half precision; None keeps none.
         store: the run store; the default one if None.
         calibration: predictions on images that serve nothing but conformal calibration; None where there are none.
+        external: predictions on external test sets, by name.
     Returns:
         the run's folder.
     """
@@ -85,7 +97,7 @@ def save_run(
     folder.parent.mkdir(parents=True, exist_ok=True)
     staging = Path(tempfile.mkdtemp(dir=folder.parent, prefix=f".{meta.run}.", suffix=".partial"))
     try:
-        write_atomically(staging / PREDICTIONS_FILE, pack(parts))
+        write_atomically(staging / PREDICTIONS_FILE, pack(parts, external))
         write_atomically(staging / HISTORY_FILE, "".join(json.dumps(row) + "\n" for row in history).encode())
         if weights is not None:
             from safetensors.torch import save
@@ -109,15 +121,57 @@ def add_part(folder: Path, added: Predictions) -> None:
         CorruptRun: if the run cannot be read.
         ValueError: if it stores this part already.
     """
-    read_run(folder)
     if added.part in stored_parts(folder):
         raise ValueError(f"Expected a run without {added.part} predictions, but {folder.name} stores some.")
+    parts, external = _stored(folder)
+    _rewrite(folder, {**parts, added.part: added}, external, {})
+
+
+def add_external(
+    folder: Path,
+    records: Mapping[str, ExternalRecord],
+    predictions: Mapping[str, Predictions],
+    notes: Sequence[str] = (),
+) -> None:
+    """Add external test sets to a stored run, or replace them; its name and all other figures stay as they are.
+
+    Args:
+        folder: of the run.
+        records: name of the external set -> how the run did there, or why it was not evaluated.
+        predictions: on those on which it was evaluated.
+        notes: added to those of the run.
+    Raises:
+        CorruptRun: if the run cannot be read.
+    """
+    meta = read_run(folder)
+    parts, external = _stored(folder)
+    kept = {name: stored for name, stored in external.items() if name not in records}
+    changes = {
+        "external": {name: asdict(record) for name, record in {**meta.external, **records}.items()},
+        "notes": list(dict.fromkeys([*meta.notes, *notes])),
+    }
+    _rewrite(folder, parts, {**kept, **predictions}, changes)
+
+
+def _stored(folder: Path) -> tuple[dict[JudgedPart, Predictions], dict[str, Predictions]]:
+    """Return all predictions of a sound run: by part, and on external test sets by name."""
+    read_run(folder)
     parts = {part: read_predictions(folder, part) for part in stored_parts(folder)}
+    return parts, {name: read_predictions(folder, "external", name) for name in external_names(folder)}
+
+
+def _rewrite(
+    folder: Path,
+    parts: Mapping[JudgedPart, Predictions],
+    external: Mapping[str, Predictions],
+    changes: Mapping[str, Any],
+) -> None:
+    """Replace the predictions of a stored run and some fields of its record, in one step."""
     staging = Path(tempfile.mkdtemp(dir=folder.parent, prefix=f".{folder.name}.", suffix=".partial"))
     try:
         shutil.copytree(folder, staging, dirs_exist_ok=True)
-        write_atomically(staging / PREDICTIONS_FILE, pack({**parts, added.part: added}))
-        record = json.loads((folder / RUN_FILE).read_text())
+        write_atomically(staging / PREDICTIONS_FILE, pack(parts, external))
+        record = json.loads((folder / RUN_FILE).read_text()) | changes
         record["hashes"][PREDICTIONS_FILE] = sha256_of_file(staging / PREDICTIONS_FILE)
         write_atomically(staging / RUN_FILE, (json.dumps(record, indent=1, sort_keys=True) + "\n").encode())
         before = staging.with_name(f"{staging.name}.before")

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -15,6 +17,9 @@ from core.data.specs import DatasetSpec, labels_of, list_images
 from core.data.splits import Parts, Subset, nested_subset, split
 from core.data.volumes import flattened
 from core.storage import sha256_of
+
+if TYPE_CHECKING:
+    from core.data.external import ExternalSet
 
 
 @dataclass(frozen=True)
@@ -30,6 +35,8 @@ class Dataset:
         split_hash: SHA-256 over the fingerprint and who is in which part.
         unreadable: id -> why the image could not be read; such images are in no part.
         leaks_allowed: whether images that cross between parts, or that an encoder has seen, are kept and counted.
+        external: test sets of other patients, on which its runs are evaluated too.
+        refused: name of another external set -> title and why nothing is evaluated there.
     """
 
     spec: DatasetSpec
@@ -40,6 +47,8 @@ class Dataset:
     split_hash: str
     unreadable: dict[str, str]
     leaks_allowed: bool = False
+    external: tuple[ExternalSet, ...] = ()
+    refused: Mapping[str, tuple[str, str]] = field(default_factory=dict)
 
     def bank(self, size: int, progress: Progress | None = None, preparation: Preparation = PLAIN) -> Bank:
         """All images at one size, in the order of the listing."""
@@ -54,6 +63,16 @@ def scan(spec: DatasetSpec, progress: Progress | None = None) -> tuple[Listing, 
     """Lists a data set and reads every file once, into the small grey bank that the audit compares."""
     listing = list_images(spec)
     return listing, open_bank(flattened(listing), SCAN_SIZE, 1, progress)
+
+
+def fingerprint_of(listing: Listing, bank: Bank) -> str:
+    """Return the SHA-256 over names, labels and contents of all images, in the order of their names."""
+    return sha256_of(
+        f"{name}|{np.asarray(label).tolist()}|{content}"
+        for name, label, content in sorted(
+            zip(listing.ids.tolist(), listing.labels.tolist(), bank.content, strict=True), key=lambda row: row[0]
+        )
+    )
 
 
 def load_dataset(spec: DatasetSpec, progress: Progress | None = None, allow_leaks: bool = False) -> Dataset:
@@ -73,12 +92,7 @@ def load_dataset(spec: DatasetSpec, progress: Progress | None = None, allow_leak
     parts = split(
         listing.labels, listing.groups, listing.parts, readable, find_copies(bank), allow_leaks, spec.test_share
     )
-    fingerprint = sha256_of(
-        f"{name}|{np.asarray(label).tolist()}|{content}"
-        for name, label, content in sorted(
-            zip(listing.ids.tolist(), listing.labels.tolist(), bank.content, strict=True), key=lambda row: row[0]
-        )
-    )
+    fingerprint = fingerprint_of(listing, bank)
     membership = [fingerprint]
     for name, indices in (("train", parts.train), ("validation", parts.validation), ("test", parts.test)):
         membership += [name, *sorted(listing.ids[indices].tolist())]

@@ -62,14 +62,17 @@ class External:
     """A test set of other patients, on which runs of a data set are evaluated too.
 
     Attributes:
-        dataset: name of its row.
+        dataset: name of its row; "" for one's own images.
         classes: its classes or findings -> those of the data set that mean the same; what is not named is left out.
+            Without any, classes of the same name are the same.
         caveat: in what classes of one name differ, in a sentence; "" where they do not.
+        path: a folder or table of one's own images.
     """
 
     dataset: str
-    classes: Mapping[str, str]
+    classes: Mapping[str, str] = field(default_factory=dict)
     caveat: str = ""
+    path: Path | None = None
 
 
 @dataclass(frozen=True)

@@ -120,7 +120,7 @@ def refuse_test(scores: Scores, what: str) -> None:
     Raises:
         BadRequest: if these are test images.
     """
-    if scores.part == "test":
+    if scores.part in ("test", "external"):
         raise BadRequest(
             f"{what} is fitted on held-out images of the training subset or on calibration images, but these are "
             "test images. Read the part 'validation' or 'calibration' of the run."
