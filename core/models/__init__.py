@@ -8,6 +8,20 @@ from core.models import lite0, scratch
 
 # isort: split
 from core.models import medsiglip, pretrained, volumes, xrv
+
+# isort: split
+from core.models import dinov2
 from core.models.specs import FAMILY_LETTERS, FAMILY_TITLES, MODELS
 
-__all__ = ["FAMILY_LETTERS", "FAMILY_TITLES", "MODELS", "lite0", "medsiglip", "pretrained", "scratch", "volumes", "xrv"]
+__all__ = [
+    "FAMILY_LETTERS",
+    "FAMILY_TITLES",
+    "MODELS",
+    "dinov2",
+    "lite0",
+    "medsiglip",
+    "pretrained",
+    "scratch",
+    "volumes",
+    "xrv",
+]

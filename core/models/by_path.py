@@ -4,7 +4,8 @@
     imagenet:vit_small_patch16_224.augreg_in1k@/weights/vit.safetensors
     medical:siglip@/weights/my-siglip
 
-FAMILY is `imagenet` or `medical`: whose learning curve it belongs to, which only who gives the weights can know.
+FAMILY is `imagenet`, `generic` or `medical`: whose learning curve it belongs to, which only who gives the
+weights can know.
 ARCHITECTURE is a name of timm's, with a tag where mean and deviation depend on it, or `siglip` for a vision tower as
 transformers saves it. PATH is a safetensors file (or a folder with `model.safetensors`), absolute or below
 `LOWSHOT_WEIGHTS`. Every tensor must be met; a classifier in the file is dropped. The file's SHA-256 is in every run's
@@ -26,7 +27,7 @@ from core.models.sources import find_file, weights_of
 from core.models.specs import FROZEN, PATH_MARK, TRANSFER, Family, ModelSpec, Weights
 from core.types import ImageSpec
 
-FAMILIES: dict[str, Family] = {"imagenet": "imagenet", "medical": "medical"}
+FAMILIES: dict[str, Family] = {"imagenet": "imagenet", "generic": "generic", "medical": "medical"}
 SIGLIP = "siglip"
 
 

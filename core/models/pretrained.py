@@ -23,7 +23,7 @@ from core.errors import WeightsUnavailable
 from core.models.classifier import Classifier, Head, Rest, mlp_layers
 from core.models.encoders import ClassTokenEncoder, TimmEncoder
 from core.models.sources import find_file, weights_of
-from core.models.specs import MODELS, TRANSFER, ModelSpec, Weights
+from core.models.specs import MODELS, TRANSFER, Family, ModelSpec, Weights
 from core.types import ImageSpec, Interpolation
 
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
@@ -42,6 +42,7 @@ class TimmFacts:
         mean, std, interpolation: of its input.
         classes: of the classifier in the file; 0 where it has none.
         published_size: the size it was published for, where it is used at another.
+        family: as in `ModelSpec`.
     """
 
     name: str
@@ -56,6 +57,7 @@ class TimmFacts:
     interpolation: Interpolation = "bicubic"
     classes: int = 1000
     published_size: int = 0
+    family: Family = "imagenet"
 
     @property
     def image(self) -> ImageSpec:
@@ -90,7 +92,7 @@ NETWORKS = (
     ),
     TimmFacts(
         "generic-dinov2-vits14", "ViT-S/14, DINOv2 on web images", "vit_small_patch14_dinov2.lvd142m", "Apache-2.0",
-        classes=0, size=224, published_size=518,
+        classes=0, size=224, published_size=518, family="generic",
         source="LVD-142M: web images chosen for their likeness to curated sets, and those sets, ImageNet-22k "
         "among them",
         summary="Generic transfer, not ImageNet pretraining: learnt on 142 million web images without labels. The "
@@ -160,7 +162,7 @@ for _facts in NETWORKS:
         ModelSpec(
             name=_facts.name,
             title=_facts.title,
-            family="imagenet",
+            family=_facts.family,
             image=_facts.image,
             weights=Weights("hub", f"timm/{_facts.timm}", licence=_facts.licence, source=_facts.source),
             strategies=TRANSFER,

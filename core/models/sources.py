@@ -9,6 +9,7 @@ answered with random weights.
 from __future__ import annotations
 
 from dataclasses import replace
+from importlib.metadata import PackageNotFoundError, files
 from pathlib import Path
 from typing import Literal
 
@@ -40,7 +41,10 @@ def weights_of(spec: ModelSpec, dataset: str) -> Weights:
         folder = find_own_encoder(weights.ref, dataset)
         card = read_card(folder)
         return replace(weights, ref=f"{weights.ref}/{folder.name}", sha256=card["sha256"], licence=card["licence"])
-    if weights.kind in ("random", "package"):
+    if weights.kind == "random":
+        return weights
+    if weights.kind == "package":
+        package_file(weights)
         return weights
     return replace(weights, sha256=sha256_unless_changed(find_file(weights)))
 
@@ -57,9 +61,12 @@ def state_of(spec: ModelSpec) -> tuple[State, Path | None]:
     """Where a model's weights are, in few words, and the file where they are one of a folder of weights."""
     if spec.weights.kind == "random":
         return "random", None
-    if spec.weights.kind in ("package", "own"):
+    if spec.weights.kind == "own":
         return "with the program", None
     try:
+        if spec.weights.kind == "package":
+            package_file(spec.weights)
+            return "with the program", None
         return "here", find_file(spec.weights)
     except WeightsUnavailable:
         return "not here", None
@@ -90,6 +97,26 @@ def find_file(weights: Weights, name: str = FILE) -> Path:
     return cached
 
 
+def package_file(weights: Weights) -> Path:
+    """Find the file of weights inside an installed Python package.
+
+    Raises:
+        WeightsUnavailable: if the package is not installed, or its file is not the pinned one.
+    """
+    package, _, name = weights.ref.partition("/")
+    try:
+        listed = files(package) or []
+    except PackageNotFoundError:
+        listed = []
+    path = next((Path(str(file.locate())) for file in listed if file.name == Path(name).name), None)
+    if path is None or not path.is_file():
+        raise WeightsUnavailable(how_to_get(weights))
+    if sha256_unless_changed(path) != weights.sha256:
+        again = weights.install.replace("--no-deps ", "").replace("install", "install --force-reinstall --no-deps", 1)
+        raise WeightsUnavailable(f"{path.name} is not the file this program was made for. Reinstall it: {again}")
+    return path
+
+
 def _in_hub_cache(repository: str, name: str) -> Path | None:
     from huggingface_hub import try_to_load_from_cache
 
@@ -99,6 +126,9 @@ def _in_hub_cache(repository: str, name: str) -> Path | None:
 
 def how_to_get(weights: Weights) -> str:
     """The way to weights that are not here: with a connection, and by way of another machine."""
+    if weights.kind == "package":
+        package = weights.ref.partition("/")[0]
+        return f"The weights come inside the package {package}, which is not installed. Install it: {weights.install}"
     first = f"{_terms(weights)}; then " if weights.terms else ""
     return (
         f"The weights {weights.ref} are not here. To fetch them: {first}python -m trainer weights get {weights.ref}. "

