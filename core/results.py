@@ -5,13 +5,13 @@ Runs are only brought together where they were judged on the same images of the 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 
-from core.checkpoints import RunMeta, Store, read_predictions, scores_of
+from core.checkpoints import OLD_RECIPE, RunMeta, Store, read_predictions, scores_of
 from core.draws import DrawnRun, drawn_run
 from core.errors import BadRequest
 from core.metrics import METRICS, Estimate, Scores
@@ -29,6 +29,23 @@ class Series(NamedTuple):
     model: str
     strategy: str
     variant: str = ""
+
+    @property
+    def is_old(self) -> bool:
+        """Whether its runs were made before the protocol."""
+        return self.variant.endswith(OLD_RECIPE)
+
+    @property
+    def default(self) -> Series:
+        """The series of the same model, strategy and recipe with that strategy's own settings."""
+        return self._replace(variant=OLD_RECIPE if self.is_old else "")
+
+
+def comparison_proper(series: Iterable[Series]) -> list[Series]:
+    """Select the series with their strategy's own settings; old recipes only where no current one replaces them."""
+    every = list(series)
+    defaults = [key for key in every if key == key.default]
+    return [key for key in defaults if not key.is_old or key._replace(variant="") not in defaults]
 
 
 def load_scores(folder: Path, meta: RunMeta) -> Scores:
@@ -123,12 +140,12 @@ def by_series(metas: Sequence[RunMeta]) -> dict[Series, list[RunMeta]]:
     def place(meta: RunMeta) -> tuple[object, ...]:
         model = meta.model
         row = rows.index(model) if model in rows else len(rows)  # weights given by path have no row
-        return (families.index(meta.family), row, model, meta.strategy, meta.variant, meta.per_class, meta.seed)
+        return (families.index(meta.family), row, model, meta.strategy, meta.series_variant, meta.per_class, meta.seed)
 
     known = sorted((meta for meta in metas if meta.model in MODELS), key=place)
     found: dict[Series, list[RunMeta]] = {}
     for meta in known:
-        found.setdefault(Series(meta.model, meta.strategy, meta.variant), []).append(meta)
+        found.setdefault(Series(meta.model, meta.strategy, meta.series_variant), []).append(meta)
     return found
 
 

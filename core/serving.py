@@ -24,7 +24,7 @@ def candidates(store: Store, dataset: str, family: str) -> list[tuple[Path, RunM
         for folder, meta in store.runs.items()
         if meta.run in current and meta.family == family and meta.has_weights and _takes_pictures(meta)
     ]
-    return sorted(found, key=lambda row: (_departs(row[1]), -row[1].per_class, row[1].run))
+    return sorted(found, key=lambda row: (*_rank(row[1]), row[1].run))
 
 
 def served_runs(store: Store, dataset: str) -> dict[str, tuple[Path, RunMeta]]:
@@ -33,14 +33,18 @@ def served_runs(store: Store, dataset: str) -> dict[str, tuple[Path, RunMeta]]:
     for family in SERVED_FAMILIES:
         runs = candidates(store, dataset, family)
         if runs:
-            best = runs[0][1]
-            most = [row for row in runs if (_departs(row[1]), row[1].per_class) == (_departs(best), best.per_class)]
+            most = [row for row in runs if _rank(row[1]) == _rank(runs[0][1])]
             chosen[family] = min(most, key=lambda row: held_out_loss(*row))
     return chosen
 
 
 def _takes_pictures(meta: RunMeta) -> bool:
     return meta.model in MODELS and MODELS[meta.model].image.dims == 2
+
+
+def _rank(meta: RunMeta) -> tuple[bool, float, int]:
+    """Order of preference, lowest first: the comparison proper, most labels, the current protocol."""
+    return _departs(meta), -meta.per_class, -meta.protocol
 
 
 def _departs(meta: RunMeta) -> bool:

@@ -114,7 +114,7 @@ def _of(step: str, runs: Sequence[Run], every: Sequence[Sequence[Run]]) -> Short
         (folder, meta)
         for group in every
         for folder, meta in group
-        if (meta.model, meta.strategy, meta.variant) == (first.model, first.strategy, "")
+        if (meta.model, meta.strategy, meta.variant, meta.protocol) == (first.model, first.strategy, "", first.protocol)
         and meta.train_size == first.train_size
         and meta.seed in seeds
     ]

@@ -45,7 +45,7 @@ def run_title(meta: RunMeta) -> str:
     """A run in few words, for a menu."""
     size = meta.train_size if meta.train_size is not None else "all"
     leaks = " · LEAKS ALLOWED" if meta.leaks else ""
-    series = charts.series_title(meta.model, meta.strategy, meta.variant)
+    series = charts.series_title(meta.model, meta.strategy, meta.series_variant)
     return f"{series} · {size} per class · seed {meta.seed}{leaks} · {meta.run[-8:]}"
 
 

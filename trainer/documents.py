@@ -22,7 +22,7 @@ from core.errors import BadRequest, LowshotError
 from core.judged import target_named
 from core.metrics import METRICS, Estimate
 from core.models import MODELS
-from core.results import Run, Series, difference, estimate, runs_by_series
+from core.results import Run, Series, comparison_proper, difference, estimate, runs_by_series
 from core.shortcuts import shortcuts_of
 from core.storage import write_atomically
 from trainer.markdown import table
@@ -41,7 +41,8 @@ def headline_table(store: Store, dataset: str, sizes: list[Size], of: str | None
     Raises:
         BadRequest: if no run of that size is stored.
     """
-    series = {key: runs for key, runs in _at(store, dataset, sizes[0]).items() if not key.variant}
+    at_size = _at(store, dataset, sizes[0])
+    series = {key: at_size[key] for key in comparison_proper(at_size)}
     if not series:
         raise _missing(dataset, sizes)
     target = _target(series, of)
@@ -90,10 +91,10 @@ def variant_table(store: Store, dataset: str, sizes: list[Size], of: str | None 
     series = _at(store, dataset, sizes[0])
     rows, target = [], _target(series, of)
     for key, runs in series.items():
-        plain = series.get(key._replace(variant=""))
-        if not plain or not any(other[:2] == key[:2] and other.variant for other in series):
+        plain = series.get(key.default)
+        if not plain or not any(other.default == key.default != other for other in series):
             continue
-        changes = difference(*_shared(runs, plain), SHOWN, target).values() if key.variant else ()
+        changes = difference(*_shared(runs, plain), SHOWN, target).values() if key != key.default else ()
         rows.append(
             [*_named(key), str(len(runs)), *_figures(runs, SHOWN, target)]
             + ([_signed(one) for one in changes] or ["–"] * len(SHOWN))

@@ -22,7 +22,7 @@ from core.judged import target_named
 from core.metrics import METRICS
 from core.metrics.conformal import needed
 from core.metrics.thresholds import Aim
-from core.results import Run, by_series, drawn_runs, runs_by_series
+from core.results import Run, by_series, comparison_proper, drawn_runs, runs_by_series
 from core.shortcuts import shortcuts_of
 from core.stages import offered
 from core.storage import write_atomically
@@ -130,7 +130,8 @@ def report_on(store: Store, asked: Asked) -> dict[str, Any]:
     split = Counter(meta.split_hash for meta in proper or metas).most_common(1)[0][0]
     here = [meta for meta in metas if meta.split_hash == split]
     proper = [meta for meta in proper if meta.split_hash == split]
-    every = runs_by_series(store, proper)
+    stored_series = runs_by_series(store, proper)
+    every = {key: stored_series[key] for key in comparison_proper(stored_series)}
     size = asked.size[0] if asked.size else _usual_size(proper or here)
     series = {key: chosen for key, runs in every.items() if (chosen := [r for r in runs if r[1].train_size == size])}
     if proper and not series:

@@ -11,8 +11,8 @@ from core.metrics import METRICS
 from trainer.documents import HEADLINE
 
 _ROW = (
-    "dataset", "model", "family", "strategy", "variant", "train_size", "seed", "subset_hash", "sampled", "leaks",
-    "metrics", "metrics_at_half", "run", "threshold", "thresholds",
+    "dataset", "model", "family", "strategy", "variant", "protocol", "train_size", "seed", "subset_hash", "sampled",
+    "leaks", "metrics", "metrics_at_half", "run", "threshold", "thresholds",
 )  # fmt: skip
 
 
@@ -35,7 +35,7 @@ def print_runs(metas: list[RunMeta], as_json: bool) -> None:
             continue
         figures = "  ".join(f"{METRICS[name].title} {meta.metrics[name]:.3f}" for name in HEADLINE)
         short = f"  (too few images of {', '.join(meta.short)})" if meta.short else ""
-        variant = f"  [{meta.variant}]" if meta.variant else ""
+        variant = f"  [{meta.series_variant}]" if meta.series_variant else ""
         leaks = f"  (LEAKS ALLOWED: {meta.leaks} images)" if meta.leaks else ""
         size = meta.train_size or "full"
         print(f"{meta.model} {meta.strategy}{variant}  n={size}  seed {meta.seed}  {figures}{short}{leaks}", flush=True)

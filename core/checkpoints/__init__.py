@@ -1,6 +1,6 @@
 """The run store: what a run is, and how it is written, read and checked."""
 
-from core.checkpoints.meta import PREDICTIONS_FILE, WEIGHTS_FILE, ExternalRecord, RunMeta
+from core.checkpoints.meta import OLD_RECIPE, PREDICTIONS_FILE, PROTOCOL, WEIGHTS_FILE, ExternalRecord, RunMeta
 from core.checkpoints.predictions import (
     Predictions,
     as_stored,
@@ -25,7 +25,9 @@ from core.checkpoints.store import (
 
 __all__ = [
     "HISTORY_FILE",
+    "OLD_RECIPE",
     "PREDICTIONS_FILE",
+    "PROTOCOL",
     "RUN_FILE",
     "WEIGHTS_FILE",
     "ExternalRecord",

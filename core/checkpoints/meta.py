@@ -13,6 +13,8 @@ from core.types import Task
 
 WEIGHTS_FILE, PREDICTIONS_FILE = "weights.safetensors", "predictions.npz"
 FORMAT = 1
+PROTOCOL = 1  # version of docs/protocol.md; runs made before it count as 0
+OLD_RECIPE = "old recipe"
 MAX_CLASSES, MAX_SIZE = 1000, 2048
 # Every record holds these; a metric added since is computed from the predictions when the run is read.
 _ALWAYS = {
@@ -56,6 +58,7 @@ class RunMeta:
         run: folder name, made of what determines the run and a hash of it.
         dataset, dataset_title, task, labels, positive, channels, synthetic: the task.
         model, family, strategy, train_size, seed: the cell of the comparison; train_size None is the full training set.
+        protocol: version of the protocol by which it was made (docs/protocol.md); 0 for runs made before there was one.
         variant: settings in which the run departs from those of its model and strategy, as `name=value` joined by
             commas; "" for the comparison proper.
         images: labelled images seen in all.
@@ -127,6 +130,7 @@ class RunMeta:
     thresholds: tuple[float, ...] = ()
     failed: str = ""
     external: dict[str, ExternalRecord] = field(default_factory=dict)
+    protocol: int = PROTOCOL
 
     @property
     def per_class(self) -> float:
@@ -144,7 +148,13 @@ class RunMeta:
     @property
     def cell(self) -> tuple[str, str, str, str, str, int | None, int]:
         """What two runs have in common that answer the same question."""
-        return (self.dataset, self.split_hash, self.model, self.strategy, self.variant, self.train_size, self.seed)
+        variant = self.series_variant
+        return (self.dataset, self.split_hash, self.model, self.strategy, variant, self.train_size, self.seed)
+
+    @property
+    def series_variant(self) -> str:
+        """`variant`, with a mark on runs made before the protocol: they are a series of their own."""
+        return self.variant if self.protocol else ", ".join(filter(None, [self.variant, OLD_RECIPE]))
 
     @property
     def multilabel(self) -> bool:
@@ -241,6 +251,7 @@ _CHECKS: dict[str, Callable[[Any], bool]] = {
     "task": lambda value: value in get_args(Task),
     "sampled": _map_of(_is_count),
     "leaks": _is_count,
+    "protocol": _is_count,
     "thresholds": _are(_is_share),
     "external": lambda values: isinstance(values, dict) and all(map(_is_external, values.values())),
 }
@@ -260,7 +271,7 @@ def from_record(record: Any, folder: Path) -> RunMeta:
     """
     if not isinstance(record, dict):
         raise ValueError("it does not hold an object")
-    record = {"task": "multiclass" if record.get("positive") is None else "binary", **record}
+    record = {"protocol": 0, "task": "multiclass" if record.get("positive") is None else "binary", **record}
     values: dict[str, Any] = {}
     for row in fields(RunMeta):
         if row.name not in record and row.name in _LATER:

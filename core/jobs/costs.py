@@ -11,7 +11,7 @@ from statistics import median
 
 import numpy as np
 
-from core.checkpoints import RunMeta
+from core.checkpoints import PROTOCOL, RunMeta
 from core.jobs.events import Followed
 
 _TOO_EARLY = 0.02
@@ -47,8 +47,8 @@ def cost_of(
         dataset: its data set; runs on others count only where there are none on this.
         device: as runs name it.
     """
-    wanted = (model, strategy, device, "", "")
-    like = [m for m in metas if (m.model, m.strategy, m.device, m.failed, m.variant) == wanted]
+    wanted = (model, strategy, device, "", "", PROTOCOL)
+    like = [m for m in metas if (m.model, m.strategy, m.device, m.failed, m.variant, m.protocol) == wanted]
     here = [m for m in like if m.dataset == dataset]
     rows = here or like
     sized = [m for m in rows if (m.train_size is None) == (size is None)]
@@ -98,7 +98,11 @@ def expected(
     stated = set(options)
     if not is_same_work(stated):
         return [None] * (len(pairs) * len(sizes) * len(seeds))
-    there = {(m.model, m.strategy, m.train_size, m.seed) for m in metas if m.dataset == dataset and not m.variant}
+    there = {
+        (m.model, m.strategy, m.train_size, m.seed)
+        for m in metas
+        if (m.dataset, m.variant, m.protocol) == (dataset, "", PROTOCOL)
+    }
     return [
         Cost(0.0, 1)
         if not stated and (model, strategy, size, seed) in there

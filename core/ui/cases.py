@@ -101,7 +101,7 @@ def _family(asked: Asked, answer: Answer, shown: Image.Image, opacity: float, sc
     at = f" ({about} from {percent(threshold)} upwards)" if threshold is not None else ""
     st.write(f"Decision: **{escape(decision(meta, prediction))}**{at}")
     _doubts(answer)
-    title = charts.series_title(meta.model, meta.strategy, meta.variant)
+    title = charts.series_title(meta.model, meta.strategy, meta.series_variant)
     _evidence(asked, answer, shown, opacity, scales, title)
     st.caption(f"{escape(title)}. {escape(learnt_from(meta))}")
     if meta.leaks:

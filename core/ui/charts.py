@@ -8,7 +8,7 @@ import numpy as np
 import plotly.graph_objects as go
 import streamlit as st
 
-from core.checkpoints import RunMeta
+from core.checkpoints import OLD_RECIPE, RunMeta
 from core.models import FAMILY_LETTERS, MODELS
 from core.predictor import Prediction
 from core.ui.words import LEAK_MARK
@@ -48,10 +48,11 @@ def style_of(model: str, strategy: str, variant: str = "") -> Style:
     index = rows.index(model) if model in rows else sum(model.encode())  # weights given by path have no row
     colours = len(COLOURS)
     dash, marker = _DASHES.get(strategy, "solid"), _MARKERS[(index + index // colours) % len(_MARKERS)]
+    is_old, variant = variant.endswith(OLD_RECIPE), variant.removesuffix(OLD_RECIPE).removesuffix(", ")
     if variant:
         number = sum(variant.encode())
         dash, marker = _VARIANT_DASHES[number % len(_VARIANT_DASHES)], _VARIANT_MARKERS[number % len(_VARIANT_MARKERS)]
-    return Style(COLOURS[index % colours], dash, marker)
+    return Style(COLOURS[index % colours], "longdash" if is_old and dash == "solid" else dash, marker)
 
 
 def translucent(colour: str, alpha: float) -> str:

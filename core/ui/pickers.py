@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 import streamlit as st
 
 from core.checkpoints import RunMeta, Store
-from core.results import Run, Series
+from core.results import Run, Series, comparison_proper
 from core.ui import charts, shortcuts
 from core.ui.words import LEAK_MARK, escape
 
@@ -116,7 +116,7 @@ def pick_series(series: Mapping[Series, Sequence[Run]], page: str) -> list[Serie
     Remembered is which series were added or taken away, not which are shown: one that is not offered for a while, as at
     another size, is there again afterwards.
     """
-    usual = [one for one in series if not one.variant] or list(series)
+    usual = comparison_proper(series) or list(series)
     key = f"{page}_series_{next(iter(series.values()))[0][1].dataset}" if series else f"{page}_series"
     picked: dict[Series, bool] = st.session_state.setdefault(f"{key}_picked", {})
     wanted = [one for one in series if picked.get(one, one in usual)]
