@@ -20,7 +20,7 @@ from core.errors import BadRequest, CorruptRun, UnknownName, UnreadableImage
 from core.explain import EXPLAINERS, Explanation, Question, explain
 from core.metrics.calibration import probabilities_of
 from core.models import MODELS
-from core.models.classifier import HEAD_LAYERS, Classifier, channels_last, linear_layers, placed
+from core.models.classifier import HEAD_LAYERS, Classifier, channels_last, layers_like, placed
 from core.models.sources import weights_of
 from core.types import ImageSpec
 
@@ -106,6 +106,8 @@ class Predictor:
             with torch.no_grad():
                 features = self._model.encoder(channels_last(batch))
                 logits = self._model.tapped(features).cpu().numpy()
+                if meta.config.get("mirror"):
+                    logits = (logits + self._model(channels_last(batch.flip(-1))).cpu().numpy()) / 2
             probabilities = probabilities_of(logits, meta.temperature, meta.multilabel)
             targets = [target if target is not None else telling_class(meta, row) for row in probabilities]
             explanations: list[Explanation | None] = [None] * len(images)
@@ -214,8 +216,11 @@ def load_classifier(meta: RunMeta, folder: Path) -> Classifier:
         raise CorruptRun(f"The run {meta.run} was made with another encoder than the one here. Run it again.")
     model = MODELS[meta.model].build(len(meta.labels), meta.dataset, meta.seed)
     state = read_weights(folder)
-    if HEAD_LAYERS + "3.weight" not in state and HEAD_LAYERS + "0.weight" in state:  # logistic regression as a head
-        model.head.layers = linear_layers(state[HEAD_LAYERS + "0.weight"].shape[1], len(meta.labels))
+    if of_head := {key.removeprefix(HEAD_LAYERS): state[key] for key in state if key.startswith(HEAD_LAYERS)}:
+        try:
+            model.head.layers = layers_like(of_head, model.head.layers, model.blocks)
+        except (ValueError, IndexError):
+            raise CorruptRun(f"{folder.name}/{WEIGHTS_FILE} holds no head that this program makes.") from None
     encoder = {key for key in model.state_dict() if key.startswith("encoder.")}
     if set(state) != set(model.state_dict()) - (encoder if meta.trained == "head" else set()):
         raise CorruptRun(f"{folder.name}/{WEIGHTS_FILE} holds other tensors than {meta.model} has.")

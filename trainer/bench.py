@@ -66,7 +66,7 @@ def speeds(spec: ModelSpec, settings: Settings, device: torch.device, rounds: in
     course, bare = _course(spec, data, long, device), _Bare(spec, data, long, device)
     found: tuple[list[float], list[float]] = ([], [])
     for turn in range(rounds + 1):
-        for place, run in enumerate((bare.epoch, lambda: course.epoch(None))):
+        for place, run in enumerate((bare.epoch, lambda: course.train(None))):
             began = perf_counter()
             run()
             if device.type == "cuda":
@@ -80,9 +80,7 @@ def speeds(spec: ModelSpec, settings: Settings, device: torch.device, rounds: in
 def _course(spec: ModelSpec, data: FitData, settings: Settings, device: torch.device) -> Course:
     model = spec.build(2, "", 0)
     groups = [{"params": list(model.parameters()), "lr": settings.lr}]
-    course = Course(model, groups, data, spec.image, settings, 0, device, frozen_statistics=False)
-    course.history = [{}]  # as after the start is judged
-    return course
+    return Course(model, groups, data, spec.image, settings, 0, device, frozen_statistics=False)
 
 
 class _Bare:

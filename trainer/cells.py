@@ -24,7 +24,7 @@ from trainer.checks import check_batch, check_judgeable, check_labels
 from trainer.config import Cell, Settings
 from trainer.exposure import exposure
 from trainer.fitting import settings_of_head
-from trainer.folds import can_hold_out
+from trainer.heads import check_scaling
 from trainer.imbalance import IMBALANCE, imbalance_for
 from trainer.losses import LOSSES, loss_for, own_loss
 from trainer.maml import ORDERS
@@ -33,9 +33,10 @@ from trainer.optimisers import OPTIMISERS, SCHEDULES, optimiser_for
 from trainer.options import OPTIONS, checked
 from trainer.sources import Source, sources_for
 from trainer.strategies import STRATEGIES, Strategy
+from trainer.unfreezing import check_tune
 
 _NO_OPTIONS: Mapping[str, Any] = MappingProxyType({})
-_CODE = 2  # raised when a change of the program changes results
+_CODE = 3  # raised when a change of the program changes results
 
 
 @dataclass(frozen=True)
@@ -103,11 +104,11 @@ def settings_for(
         schedule=SCHEDULES[settings.schedule].name,
     )
     augmenter(settings.augment)
+    check_scaling(settings)
+    check_tune(settings)
     optimiser_for(settings, loss_for(settings, labels, classes))
     if "batch_size" in options:
         check_batch(settings, labels)
-    if not can_hold_out(labels, groups, settings.folds) and (remedy := strategy.alone(settings)):
-        raise BadRequest(f"A class has images of one patient only, so that there is nothing to hold out {remedy}.")
     return settings
 
 

@@ -26,12 +26,13 @@ class Settings:
         preparation: names of preprocessing steps joined by `+`; "" for none.
         imbalance: name of a way to meet class imbalance.
         views: augmented views of each image, where embeddings are cached; 0 where images change anew at every step.
-        average: decay a step of the moving average of the weights that is judged and kept; 0 keeps the weights as they
-            are.
-        patience: epochs without a better hold-out loss until training stops; 0 where nothing is held out.
+        average: decay a step of the moving average of the weights that is evaluated and kept; 0 keeps the weights as
+            they are.
+        patience: epochs without a lower held-out loss after the peak of the learning rate, at which a fold stops; the
+            final network is trained for the median length of the folds. 0 for the full length.
         layer_decay: factor of the rate from each layer of the encoder to the one before it.
         frozen_below: share of `lr` below which a layer of the encoder stays frozen.
-        folds: parts of the cross-validation inside the subset, or one in `folds` held out where a network is trained.
+        folds: parts of the cross-validation inside the subset.
         loss: name of a loss; "" for the one that goes with the labels: cross-entropy, or masked-bce for findings.
         label_smoothing: share of each label that is spread over all classes.
         optimizer: name of an optimiser.
@@ -48,6 +49,15 @@ class Settings:
         order: what the outer loop sees of the inner one: `second`, `first`, or `anil`, which adapts the head only.
         sources: data sets that tasks come from, joined by `+`; "" for all that are here and unrelated.
         side: input size in pixels; 0 for the model's own.
+        scaling: of embeddings before the head: `unit` centers them and scales each block to unit length, `standard`
+            divides each feature by its deviation.
+        strength: inverse of the L2 penalty of logistic regression; 0 chooses it by out-of-fold likelihood.
+        fold_ensemble: 1 averages the heads of the folds and the final head.
+        mirror: 1 averages the logits of an image and of its mirror image at test time.
+        tune: which parameters of the encoder fine-tuning changes: `layers` (see `layer_decay`, `frozen_below`,
+            `depth`), `norm` (those of normalization layers), `bias` (biases) or `lora` (low-rank updates of the linear
+            layers of a transformer).
+        rank: of the low-rank updates.
     """
 
     epochs: int
@@ -82,6 +92,12 @@ class Settings:
     order: str = ""
     sources: str = ""
     side: int = 0
+    scaling: str = "unit"
+    strength: float = 0.0
+    fold_ensemble: int = 0
+    mirror: int = 0
+    tune: str = "layers"
+    rank: int = 8
 
     def stated(self) -> dict[str, Any]:
         """What differs from the defaults; a run is named by it, so that a setting added later renames no older run."""
@@ -146,11 +162,11 @@ class Fitted:
     """What a fitting function returns; the model it trained is changed in place.
 
     Attributes:
-        judged: positions in the subset of the images that were predicted without having been learnt.
+        judged: positions in the subset of the images that were predicted out of fold.
         logits: (J, C), for them.
         keep: prefix of the tensors that were trained, "" for all.
-        selection: how the judged images were set apart, in words.
-        history: rows of the training curve.
+        selection: how these images were held out, in words.
+        history: rows of the training curves of the folds (`fold` 1, 2, ...) and of the final network (`fold` 0).
         failed: why the training stopped before its end, with what to change; "" where it did not.
     """
 

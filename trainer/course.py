@@ -1,11 +1,11 @@
-"""The state of a network's training and the steps that change it; when it stops is decided in `trainer.loop`."""
+"""The state of a network's training and the optimizer steps that change it; the loop itself is `trainer.loop`."""
 
 from __future__ import annotations
 
 import copy
 import math
 import time
-from typing import Any, NamedTuple, cast
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -26,33 +26,42 @@ from trainer.unfinished import state_of
 from trainer.unfreezing import check_thaw, thaw
 
 _EVALUATION_BATCH = 64
-WARM_UP = 0.2
+WARM_UP = 0.2  # share of the steps in which a one-cycle schedule rises to its peak
+_ROWS = 40  # of a training curve, about
 
 
 def predict_logits(
-    model: Classifier, images: Images, image: ImageSpec, device: torch.device, progress: Progress | None = None
+    model: Classifier,
+    images: Images,
+    image: ImageSpec,
+    device: torch.device,
+    progress: Progress | None = None,
+    mirror: bool = False,
 ) -> np.ndarray:
-    """(N, C, S, S) uint8, or volumes (N, C, S, S, S) -> (N, classes) logits, in evaluation mode."""
+    """(N, C, S, S) uint8, or volumes (N, C, S, S, S) -> (N, classes) logits, in evaluation mode.
+
+    Args:
+        model: the classifier.
+        images: pixels, that can be indexed by position.
+        image: the encoder's input.
+        device: where it runs.
+        progress: called with (images done, images in all).
+        mirror: average the logits of each image and of its mirror image.
+    """
     was_training = model.training
     placed(model.eval(), device)
     found = []
     with torch.no_grad():
         for start in range(0, len(images), _EVALUATION_BATCH):
             batch = normalise(to_unit(images[start : start + _EVALUATION_BATCH], device), image)
-            found.append(model(channels_last(batch)).float().cpu())
+            logits = model(channels_last(batch)).float()
+            if mirror:
+                logits = (logits + model(channels_last(batch.flip(-1))).float()) / 2
+            found.append(logits.cpu())
             if progress:
                 progress(start + len(batch), len(images))
     model.train(was_training)
     return torch.cat(found).numpy()
-
-
-class Best(NamedTuple):
-    """The epoch that is kept: its number, hold-out loss and logits, and the network as it was."""
-
-    epoch: int
-    loss: float
-    logits: np.ndarray
-    state: dict[str, torch.Tensor]
 
 
 class Course:
@@ -68,6 +77,7 @@ class Course:
         seed: int,
         device: torch.device,
         frozen_statistics: bool,
+        stop_after: int = 0,
     ) -> None:
         torch.manual_seed(seed)
         self._frozen_statistics = frozen_statistics
@@ -87,47 +97,58 @@ class Course:
         self._shown = int(self._imbalance.shown(learn.labels).sum()) if one_each else len(self._targets)
         self._per_epoch = max(1, round(self._shown / settings.batch_size))
         self._epochs = max(settings.epochs, -(-settings.min_steps // self._per_epoch))
+        self._stop_after = min(stop_after, self._epochs) or self._epochs
+        self._epochs_a_row = -(-self._epochs // _ROWS)
         steps = self._epochs * self._per_epoch
         check_thaw(groups_of_parameters, self._epochs)
         optimiser = optimiser_for(settings, self._row)
         self._optimiser = optimiser.build(groups_of_parameters, settings, self._loss, steps, False)
+        self._peak_step = steps * WARM_UP if settings.schedule == "one-cycle" else 0.0
         self._schedule = schedule_for(settings, self._optimiser, steps, WARM_UP)
         average = get_ema_multi_avg_fn(settings.average) if settings.average else None
         self._averaged = AveragedModel(model, multi_avg_fn=average) if average else None
-        self._judged = cast(Classifier, self._averaged.module) if self._averaged else model
+        self._evaluated = cast(Classifier, self._averaged.module) if self._averaged else model
         self.history: list[dict[str, Any]] = []
-        self.best = Best(0, math.inf, np.zeros((0, learn.classes), np.float32), {})
+        self.epochs_done = 0
+        self.epochs_kept = 0
+        self.logits = np.zeros((0, learn.classes), np.float32)
+        self.weights: dict[str, torch.Tensor] = {}
+        self._lowest = math.inf
         self._began = time.monotonic()
 
     @property
-    def done(self) -> int:
-        """Epochs that are over."""
-        return len(self.history) - 1
-
-    @property
     def is_over(self) -> bool:
-        """Whether all epochs are over, or too many brought nothing better."""
-        waited = self._settings.patience and self.done - self.best.epoch >= self._settings.patience
-        return bool(waited) or self.done >= self._epochs
+        """Whether all passes are over or, with patience, too many after the peak brought nothing better."""
+        waited = self.epochs_done - max(self.epochs_kept, math.ceil(self._peak_step / self._per_epoch))
+        stops = bool(self._settings.patience) and math.isfinite(self._lowest) and waited >= self._settings.patience
+        return stops or self.epochs_done >= self._stop_after
 
-    def epoch(self, progress: Progress | None) -> tuple[float, float]:
-        """One pass over the images; mean loss and share right.
+    def train(self, progress: Progress | None) -> dict[str, float]:
+        """Train up to the next row of the history.
+
+        Returns:
+            mean training loss, share of training images predicted correctly, and the highest learning rate since the
+            last row.
 
         Raises:
             NoNumberError: if the loss is no longer a number.
         """
         training_mode(self._model, self._frozen_statistics)
-        thaw(self._optimiser.param_groups, self.done)
-        total, right = 0.0, 0.0
-        order = self._imbalance.epoch(self._learn.labels, self._random)
-        for step, part in enumerate(np.array_split(np.arange(self._shown), self._per_epoch)):
-            at = order.positions[part]
-            loss, outputs = self._step(at, None if order.repeats is None else order.repeats[part])
-            total += loss * len(at)
-            right += share_right(outputs, self._targets[at]) * len(at)
-            if progress:
-                progress(self.done * self._per_epoch + step + 1, self._epochs * self._per_epoch)
-        return total / self._shown, right / self._shown
+        total, right, shown, rate = 0.0, 0.0, 0, 0.0
+        for _ in range(min(self._epochs_a_row, self._stop_after - self.epochs_done)):
+            thaw(self._optimiser.param_groups, self.epochs_done)
+            order = self._imbalance.epoch(self._learn.labels, self._random)
+            for step, part in enumerate(np.array_split(np.arange(self._shown), self._per_epoch)):
+                at = order.positions[part]
+                rate = max(rate, max(group["lr"] for group in self._optimiser.param_groups))
+                loss, outputs = self._step(at, None if order.repeats is None else order.repeats[part])
+                total += loss * len(at)
+                right += share_right(outputs, self._targets[at]) * len(at)
+                if progress:
+                    progress(self.epochs_done * self._per_epoch + step + 1, self._stop_after * self._per_epoch)
+            shown += self._shown
+            self.epochs_done += 1
+        return {"loss": total / shown, "accuracy": right / shown, "lr": rate}
 
     def _step(self, at: np.ndarray, repeats: np.ndarray | None) -> tuple[float, torch.Tensor]:
         batch, wanted = self._batch(at, repeats)
@@ -146,7 +167,7 @@ class Course:
         return float(loss.detach()), outputs.detach()
 
     def _batch(self, at: np.ndarray, repeats: np.ndarray | None) -> tuple[torch.Tensor, torch.Tensor]:
-        """Images at some positions, changed as the settings want it, and what is wanted of them."""
+        """Images at some positions, augmented as the settings want it, and their targets."""
         pixels = to_unit(self._learn.images[at], self._device)
         changed = self._augment.apply(pixels, self._random.integers(0, 2**63, len(at)))
         if repeats is not None:
@@ -157,24 +178,45 @@ class Course:
             wanted = F.one_hot(wanted, self._learn.classes).float()
         return self._augment.mix(normalise(changed, self._image), wanted, self._random)
 
-    def judge(self, epoch: int, hold_out: FitData, loss: float | None, right: float | None) -> None:
-        """Ends an epoch: writes its row and keeps the network if it is the best so far, or nothing is held out.
+    def evaluate(self, hold_out: FitData, trained: dict[str, float] | None) -> None:
+        """Write a row of the history and keep the weights: the last ones or, with patience, the best after the peak.
+
+        Args:
+            hold_out: images that were not learnt; may be none.
+            trained: what `train` returned; None before the first step.
 
         Raises:
-            NoNumberError: if a weight, or the hold-out loss, is no longer a number.
+            NoNumberError: if a weight, or the held-out loss, is no longer a number.
         """
-        if loss is not None and not are_numbers(self._judged.state_dict().values()):
+        if trained and not are_numbers(self._evaluated.state_dict().values()):
             raise NoNumberError("a weight was")
-        logits, held_out = self.best.logits, math.nan
+        logits, held_out = self.logits, math.nan
         if held := len(hold_out.labels):
-            logits = predict_logits(self._judged, hold_out.images, self._image, self._device)
+            logits = predict_logits(self._evaluated, hold_out.images, self._image, self._device)
             held_out = self._row.judge(logits, hold_out.labels)
-            if loss is not None and not math.isfinite(held_out):
+            if trained and not math.isfinite(held_out):
                 raise NoNumberError("the hold-out loss was")
-        seconds = 0.0 if loss is None else time.monotonic() - self._began
-        self.history.append(_row(loss, right, held_out, logits, hold_out.labels, epoch, seconds))
-        if loss is None or not held or held_out < self.best.loss:
-            self.best = Best(epoch, held_out, logits, copy.deepcopy(self._judged.state_dict()))
+        self.history.append(
+            {
+                "epoch": self.epochs_done,
+                "step": self.epochs_done * self._per_epoch,
+                "lr": trained["lr"] if trained else 0.0,
+                "train_loss": trained["loss"] if trained else None,
+                "train_accuracy": trained["accuracy"] if trained else None,
+                "validation_loss": held_out if math.isfinite(held_out) else None,
+                "validation_accuracy": (
+                    share_right(torch.from_numpy(logits), as_targets(hold_out.labels)) if held else None
+                ),
+                "seconds": round(time.monotonic() - self._began, 2) if trained else 0.0,
+            }
+        )
+        past_peak = self.epochs_done * self._per_epoch >= self._peak_step
+        chooses = self._settings.patience and held
+        if not chooses or not math.isfinite(self._lowest) or held_out < self._lowest:
+            self.epochs_kept, self.logits = self.epochs_done, logits
+            self.weights = copy.deepcopy(self._evaluated.state_dict())
+            if chooses and past_peak and trained:
+                self._lowest = held_out
 
     def state(self) -> dict[str, Any]:
         """All of it as plain tensors, numbers and text."""
@@ -186,7 +228,11 @@ class Course:
             "averaged": self._averaged.state_dict() if self._averaged else {},
             "random": state_of(self._random),
             "history": self.history,
-            "best": {**self.best._asdict(), "logits": torch.from_numpy(self.best.logits)},
+            "epochs_done": self.epochs_done,
+            "epochs_kept": self.epochs_kept,
+            "lowest": self._lowest,
+            "logits": torch.from_numpy(self.logits),
+            "weights": self.weights,
         }
 
     def go_on(self, state: dict[str, Any]) -> None:
@@ -200,8 +246,9 @@ class Course:
             self._averaged.load_state_dict(state["averaged"])
         self._random.bit_generator.state = state["random"]
         self.history = state["history"]
+        self.epochs_done, self.epochs_kept = state["epochs_done"], state["epochs_kept"]
+        self._lowest, self.logits, self.weights = state["lowest"], state["logits"].cpu().numpy(), state["weights"]
         self._began = time.monotonic() - self.history[-1]["seconds"]
-        self.best = Best(**{**state["best"], "logits": state["best"]["logits"].cpu().numpy()})
 
 
 def training_mode(model: nn.Module, frozen_statistics: bool) -> None:
@@ -211,22 +258,3 @@ def training_mode(model: nn.Module, frozen_statistics: bool) -> None:
         for module in model.modules():
             if isinstance(module, nn.modules.batchnorm._BatchNorm):
                 module.eval()
-
-
-def _row(
-    loss: float | None,
-    accuracy: float | None,
-    held_out: float,
-    logits: np.ndarray,
-    labels: np.ndarray,
-    epoch: int,
-    seconds: float,
-) -> dict[str, Any]:
-    return {
-        "epoch": epoch,
-        "train_loss": loss,
-        "train_accuracy": accuracy,
-        "validation_loss": held_out if math.isfinite(held_out) else None,
-        "validation_accuracy": share_right(torch.from_numpy(logits), as_targets(labels)) if len(labels) else None,
-        "seconds": round(seconds, 2),
-    }

@@ -9,28 +9,33 @@ References:
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import copy
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
+from typing import Any
 
 import numpy as np
 import torch
 from torch import nn
 
 from core.data.augment import augmenter
+from core.data.banks import Progress
 from core.data.preprocessing import preparation
-from core.metrics.calibration import negative_log_likelihood
-from core.models.classifier import Classifier
+from core.metrics.calibration import fit_temperature, negative_log_likelihood
+from core.models.classifier import Classifier, MeanOf
 from core.models.specs import ModelSpec
 from trainer.config import Context, FitData, Fitted, Settings
 from trainer.embeddings import EmbeddingCache
-from trainer.folds import NOTHING_HELD_OUT, held_apart, judged_folds
-from trainer.heads import LOGISTIC_STRENGTHS, fit_logistic, fit_mlp, logits_of, side_by_side
-from trainer.loop import train_network
+from trainer.folds import NOTHING_HELD_OUT, judged_folds
+from trainer.heads import fit_logistic, fit_mlp, fit_plain_loop, logits_of, side_by_side
+from trainer.loop import Trained, train_network
 from trainer.losses import LOSSES
-from trainer.unfreezing import groups_of
+from trainer.unfreezing import groups_of, merge_low_rank
 
 HEAD = "tapped."
+STRENGTHS = (0.3, 1.0, 3.0, 10.0, 30.0, 100.0)  # of logistic regression on embeddings of unit length
+NO_FOLDS_STRENGTH = 10.0  # where nothing can be held out
 FROZEN = Settings(epochs=10, min_steps=30, batch_size=64, lr=1e-3, weight_decay=1e-2, views=4)
 
 
@@ -53,39 +58,41 @@ def embeddings_of(
 def cross_validated(
     embeddings: np.ndarray, data: FitData, settings: Settings, seed: int, fit: Callable[[np.ndarray], nn.Sequential]
 ) -> tuple[np.ndarray, np.ndarray, nn.Sequential]:
-    """Fits a head to all images, and one to each fold's rest to judge the fold by.
+    """Fit a head to all images, and one to each fold's rest that predicts the fold.
 
     Args:
-        embeddings: (n, views, D).
+        embeddings: (n, views, D), the plain view first.
         data: the subset.
         settings: of the training.
         seed: of the folds.
-        fit: positions in the subset -> a head that learnt them.
+        fit: positions in the subset -> a head fitted to them.
     Returns:
-        positions, their logits by a head that did not learn them, and the head that learnt all. No positions where
-        nothing can be held out.
+        positions, their out-of-fold logits, and the final head: that of all images or, for a fold ensemble, the mean of
+        all heads. No positions where nothing can be held out.
     """
     folds = judged_folds(data.labels, data.groups, settings.folds, seed)
     everything = np.arange(len(data.labels))
-    *judges, final = side_by_side([partial(fit, learnt) for learnt in [*(learnt for learnt, _ in folds), everything]])
-    judged = [held for _, held in folds]
-    logits = [logits_of(judge, embeddings[held, 0]) for judge, held in zip(judges, judged, strict=True)]
-    return *together(judged, logits, data.classes), final
+    *of_folds, final = side_by_side([partial(fit, rest) for rest in [*(rest for rest, _ in folds), everything]])
+    held_out = [held for _, held in folds]
+    logits = [logits_of(head, embeddings[held, 0]) for head, held in zip(of_folds, held_out, strict=True)]
+    if settings.fold_ensemble and of_folds:
+        final = nn.Sequential(MeanOf([*of_folds, final])).eval()
+    return *together(held_out, logits, data.classes), final
 
 
 def together(judged: list[np.ndarray], logits: list[np.ndarray], classes: int) -> tuple[np.ndarray, np.ndarray]:
-    """Positions judged in several folds, and their (J, classes) logits; empty where there are no folds."""
+    """Positions predicted in several folds, and their (J, classes) logits; empty where there are no folds."""
     if not judged:
         return np.array([], int), np.zeros((0, classes), np.float32)
     return np.concatenate(judged), np.concatenate(logits)
 
 
 def fit_frozen(model: Classifier, spec: ModelSpec, data: FitData, settings: Settings, context: Context) -> Fitted:
-    """The shared MLP head on embeddings of a frozen encoder."""
+    """The MLP head on embeddings of a frozen encoder."""
     embeddings = embeddings_of(model, spec, data, settings, context)
 
-    def fit(learnt: np.ndarray) -> nn.Sequential:
-        return fit_mlp(model.head.layers, embeddings[learnt], data.labels[learnt], settings, context.seed)
+    def fit(rows: np.ndarray) -> nn.Sequential:
+        return fit_mlp(model.head.layers, embeddings[rows], data.labels[rows], settings, context.seed, model.blocks)
 
     judged, logits, final = cross_validated(embeddings, data, settings, context.seed, fit)
     model.head.layers = final
@@ -95,47 +102,135 @@ def fit_frozen(model: Classifier, spec: ModelSpec, data: FitData, settings: Sett
 def fit_frozen_logistic(
     model: Classifier, spec: ModelSpec, data: FitData, settings: Settings, context: Context
 ) -> Fitted:
-    """Logistic regression on the same embeddings; its penalty is the one with the best out-of-fold likelihood."""
+    """Logistic regression on the same embeddings; its penalty is the one with the best out-of-fold likelihood.
+
+    The likelihood is taken at the temperature that the run would have, so that the penalty is chosen by what it does
+    to the order of the images and not by the scale of the logits.
+    """
+    embeddings = embeddings_of(model, spec, data, settings, context)
+    strengths = (settings.strength,) if settings.strength else STRENGTHS
+    folds = judged_folds(data.labels, data.groups, settings.folds, context.seed)
+    held_out = [held for _, held in folds]
+
+    def fit(rows: np.ndarray, some: Sequence[float]) -> list[nn.Sequential]:
+        return fit_logistic(
+            embeddings[rows], data.labels[rows], data.classes, some, settings, context.seed, model.blocks
+        )
+
+    of_folds = [fit(rest, strengths) for rest, _ in folds]
+    tried = []
+    for place, strength in enumerate(strengths):
+        parts = [logits_of(heads[place], embeddings[held, 0]) for heads, held in zip(of_folds, held_out, strict=True)]
+        judged, logits = together(held_out, parts, data.classes)
+        labels = data.labels[judged]
+        loss = negative_log_likelihood(logits, labels, fit_temperature(logits, labels)) if len(judged) else 0.0
+        tried.append((loss, place, strength, judged, logits))
+    if not folds:
+        tried = tried[strengths.index(NO_FOLDS_STRENGTH) :] if not settings.strength else tried
+    _, place, strength, judged, logits = min(tried, key=lambda row: row[:2])
+    (final,) = fit(np.arange(len(data.labels)), [strength])
+    if settings.fold_ensemble and of_folds:
+        final = nn.Sequential(MeanOf([*(heads[place] for heads in of_folds), final])).eval()
+    model.head.layers = final
+    words = folds_in_words(settings, judged)
+    return Fitted(judged, logits, HEAD, words if settings.strength else f"{words}; penalty 1/{strength:g} chosen there")
+
+
+def fit_plain_loop_frozen(
+    model: Classifier, spec: ModelSpec, data: FitData, settings: Settings, context: Context
+) -> Fitted:
+    """The straightforward loop on cached views of a frozen encoder: the baseline that nobody tuned."""
     embeddings = embeddings_of(model, spec, data, settings, context)
 
-    def fit(learnt: np.ndarray, strength: float) -> nn.Sequential:
-        return fit_logistic(embeddings[learnt], data.labels[learnt], data.classes, strength, settings, context.seed)
+    def fit(rows: np.ndarray) -> nn.Sequential:
+        return fit_plain_loop(model.head.layers, embeddings[rows, 1:], data.labels[rows], settings, context.seed)
 
-    tried = []
-    for strength in LOGISTIC_STRENGTHS:
-        judged, logits, final = cross_validated(
-            embeddings, data, settings, context.seed, partial(fit, strength=strength)
-        )
-        tried.append((negative_log_likelihood(logits, data.labels[judged]), strength, judged, logits, final))
-    _, strength, judged, logits, final = min(tried, key=lambda row: row[0])
+    judged, logits, final = cross_validated(embeddings, data, settings, context.seed, fit)
     model.head.layers = final
-    return Fitted(
-        judged, logits, HEAD, folds_in_words(settings, judged) + f"; penalty strength 1/{strength:g} chosen there"
-    )
+    return Fitted(judged, logits, HEAD, folds_in_words(settings, judged))
+
+
+def fit_network(
+    model: Classifier,
+    spec: ModelSpec,
+    data: FitData,
+    settings: Settings,
+    context: Context,
+    frozen_statistics: bool,
+    prepare: Callable[[FitData], list[dict[str, Any]]],
+) -> Fitted:
+    """Train a network on all images, after one on each fold's rest that predicts the fold.
+
+    The folds serve the operating point, the temperature and, with patience, the length; no weight of theirs is kept.
+
+    Args:
+        model: the classifier at its start.
+        spec: its row.
+        data: the subset.
+        settings: of the training.
+        context: where and how it runs.
+        frozen_statistics: keep batch normalization in evaluation mode.
+        prepare: given training images, brings the model from its start to where training begins, in place, and
+            returns its parameter groups.
+    """
+    start, layers = copy.deepcopy(model.state_dict()), model.head.layers
+    folds = judged_folds(data.labels, data.groups, settings.folds, context.seed)
+    everything = np.arange(len(data.labels))
+    predicted: list[np.ndarray] = []
+    history: list[dict[str, Any]] = []
+    lengths: list[int] = []
+    trained = Trained(np.zeros((0, data.classes), np.float32), [], 0)
+    parts = [*enumerate(folds, start=1), (0, (everything, everything[:0]))]
+    for place, (fold, (rest, held)) in enumerate(parts):
+        model.head.layers = copy.deepcopy(layers)
+        model.load_state_dict(start)
+        model.requires_grad_(True)
+        unfinished = context.unfinished.part(f"fold{fold}") if context.unfinished else None
+        trained = train_network(
+            model,
+            prepare(data.part(rest)),
+            data.part(rest),
+            data.part(held),
+            spec.image,
+            settings,
+            context.seed,
+            context.device,
+            frozen_statistics,
+            progress=_of_parts(context.progress, place, len(parts)),
+            unfinished=unfinished,
+            stop_after=round(float(np.median(lengths))) if settings.patience and lengths and not fold else 0,
+        )
+        merge_low_rank(model)
+        history += [{**row, "fold": fold} for row in trained.history]
+        if trained.failed:
+            break
+        if fold:
+            predicted.append(trained.logits)
+            lengths.append(trained.epochs)
+    judged, logits = together([held for _, held in folds[: len(predicted)]], predicted, data.classes)
+    return Fitted(judged, logits, "", folds_in_words(settings, judged), history, trained.failed)
+
+
+def _of_parts(progress: Progress | None, place: int, parts: int) -> Progress | None:
+    """Progress of one of several trainings as that of all."""
+    if progress is None:
+        return None
+    return lambda done, total: progress(place * total + done, parts * total)
 
 
 def fit_finetune(model: Classifier, spec: ModelSpec, data: FitData, settings: Settings, context: Context) -> Fitted:
-    """The head first, on frozen embeddings; then the deeper layers with it, the deeper the faster."""
-    learnt, held = held_apart(data.labels, data.groups, settings.folds, context.seed)
-    learn, hold_out = data.part(learnt), data.part(held)
-    start = settings_of_head(settings)
-    of_encoder = groups_of(model.encoder, settings)
-    embeddings = embeddings_of(model, spec, learn, start, context)
-    model.head.layers = fit_mlp(model.head.layers, embeddings, learn.labels, start, context.seed)
-    trained = train_network(
-        model,
-        [*of_encoder, {"params": list(model.head.parameters()), "lr": settings.lr}],
-        learn,
-        hold_out,
-        spec.image,
-        settings,
-        context.seed,
-        context.device,
-        frozen_statistics=True,
-        progress=context.progress,
-        unfinished=context.unfinished,
-    )
-    return Fitted(held, trained.logits, "", _hold_out_in_words(settings, held), trained.history, trained.failed)
+    """The head first, on frozen embeddings; then the chosen parameters of the encoder with it."""
+    of_head = settings_of_head(settings)
+
+    def prepare(learn: FitData) -> list[dict[str, Any]]:
+        embeddings = embeddings_of(model, spec, learn, of_head, context)
+        model.head.layers = fit_mlp(
+            model.head.layers, embeddings, learn.labels, of_head, context.seed, model.blocks
+        ).train()
+        of_encoder = groups_of(model.encoder, settings)
+        return [*of_encoder, {"params": list(model.head.parameters()), "lr": settings.lr}]
+
+    return fit_network(model, spec, data, settings, context, frozen_statistics=True, prepare=prepare)
 
 
 def settings_of_head(settings: Settings) -> Settings:
@@ -152,30 +247,16 @@ def settings_of_head(settings: Settings) -> Settings:
 
 
 def fit_scratch(model: Classifier, spec: ModelSpec, data: FitData, settings: Settings, context: Context) -> Fitted:
-    """Everything from random weights."""
-    learnt, held = held_apart(data.labels, data.groups, settings.folds, context.seed)
-    trained = train_network(
-        model,
-        [{"params": list(model.parameters()), "lr": settings.lr}],
-        data.part(learnt),
-        data.part(held),
-        spec.image,
-        settings,
-        context.seed,
-        context.device,
-        frozen_statistics=False,
-        progress=context.progress,
-        unfinished=context.unfinished,
-    )
-    return Fitted(held, trained.logits, "", _hold_out_in_words(settings, held), trained.history, trained.failed)
+    """Every weight from its random start."""
+
+    def prepare(learn: FitData) -> list[dict[str, Any]]:
+        return [{"params": list(model.parameters()), "lr": settings.lr}]
+
+    return fit_network(model, spec, data, settings, context, frozen_statistics=False, prepare=prepare)
 
 
 def folds_in_words(settings: Settings, judged: np.ndarray) -> str:
-    """How images were set apart by which a head was judged."""
+    """How images were held out for the operating point and the temperature."""
     if not len(judged):
         return NOTHING_HELD_OUT
     return f"cross-validation inside the subset, {settings.folds} folds at most"
-
-
-def _hold_out_in_words(settings: Settings, held: np.ndarray) -> str:
-    return f"one in {settings.folds} images of the subset held out" if len(held) else NOTHING_HELD_OUT

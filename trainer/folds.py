@@ -28,12 +28,6 @@ def judged_folds(labels: np.ndarray, groups: np.ndarray, folds: int, seed: int) 
     return inner_folds(labels, groups, folds, seed) if can_hold_out(labels, groups, folds) else []
 
 
-def held_apart(labels: np.ndarray, groups: np.ndarray, folds: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
-    """The first of `inner_folds`: positions learnt and held out; all and none where nothing can be held out."""
-    found = judged_folds(labels, groups, folds, seed)
-    return found[0] if found else (np.arange(len(labels)), np.array([], int))
-
-
 def inner_folds(labels: np.ndarray, groups: np.ndarray, folds: int, seed: int) -> list[tuple[np.ndarray, np.ndarray]]:
     """Pairs of (learnt, judged) positions; every position is judged once.
 

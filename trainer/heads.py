@@ -1,4 +1,4 @@
-"""Heads on cached embeddings: the MLP that all frozen families share, and logistic regression."""
+"""Heads on cached embeddings: the MLP and logistic regression, on embeddings centered and scaled to unit length."""
 
 from __future__ import annotations
 
@@ -12,20 +12,34 @@ from sklearn.linear_model import LogisticRegression
 from torch import nn
 from torch.nn import functional as F
 
-from core.models.classifier import DROPOUT, linear_layers
+from core.errors import BadRequest
+from core.models.classifier import DROPOUT, UnitNorm, linear_layers
 from trainer.config import Settings
 from trainer.imbalance import imbalance_for
 from trainer.losses import NoNumberError, are_numbers, as_targets, loss_for
 from trainer.optimisers import optimiser_for, schedule_for
 
 _WARM_UP = 0.3
-LOGISTIC_STRENGTHS = (0.001, 0.01, 0.1, 1.0)
+SCALINGS = ("unit", "standard")
 
 
 def standardisation(embeddings: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Mean and deviation of each feature over images and views: (D,) and (D,)."""
     variance, mean = torch.var_mean(torch.from_numpy(embeddings).flatten(0, 1), dim=0, correction=0)
     return mean.numpy(), variance.sqrt().numpy() + np.float32(1e-3)
+
+
+def unit_norm(embeddings: np.ndarray, blocks: Sequence[int], scale: float) -> UnitNorm:
+    """Return the normalization that centers embeddings at their mean over images and views.
+
+    Args:
+        embeddings: (n, views, D).
+        blocks: widths of the blocks that are scaled one by one; their sum is D.
+        scale: length of an embedding afterwards.
+    """
+    norm = UnitNorm(blocks, scale)
+    norm.mean.copy_(torch.from_numpy(embeddings).flatten(0, 1).mean(dim=0))
+    return norm
 
 
 def side_by_side(fits: Sequence[Callable[[], nn.Sequential]]) -> list[nn.Sequential]:
@@ -41,13 +55,24 @@ def side_by_side(fits: Sequence[Callable[[], nn.Sequential]]) -> list[nn.Sequent
         torch.set_num_threads(threads)
 
 
-def fit_mlp(
-    start: nn.Sequential, embeddings: np.ndarray, labels: np.ndarray, settings: Settings, seed: int
-) -> nn.Sequential:
-    """Trains a copy of a fresh head, embedding -> 512 -> ReLU -> dropout 0.3 -> classes, on standardised embeddings.
+def check_scaling(settings: Settings) -> None:
+    """Raise BadRequest if the scaling of embeddings is not one of `SCALINGS`."""
+    if settings.scaling not in SCALINGS:
+        raise BadRequest(f"Expected --scaling to be one of {', '.join(SCALINGS)}, but got {settings.scaling!r}.")
 
-    The standardisation is folded into the first layer, so what is returned takes raw embeddings. Layers before it, such
-    as attention that makes one embedding of several, learn with it and see raw ones.
+
+def fit_mlp(
+    start: nn.Sequential,
+    embeddings: np.ndarray,
+    labels: np.ndarray,
+    settings: Settings,
+    seed: int,
+    blocks: Sequence[int] = (),
+) -> nn.Sequential:
+    """Train a copy of a fresh head, embedding -> 512 -> ReLU -> dropout 0.3 -> classes, on normalized embeddings.
+
+    The normalization becomes part of the head, which therefore takes raw embeddings. Layers before it, such as
+    attention over slices, are trained with it and see raw ones.
 
     Args:
         start: the head with its initial weights.
@@ -55,18 +80,26 @@ def fit_mlp(
         labels: (n,), class indices, or (n, C) findings with NaN for unknown.
         settings: of the training.
         seed: of order, views and dropout.
+        blocks: widths of the blocks of an embedding that are scaled one by one; one block by default.
     Raises:
         NoNumberError: if the loss or a weight is no longer a number.
     """
+    check_scaling(settings)
     random = np.random.default_rng(seed)
     layers = copy.deepcopy(start)
     *before, into, _, _, out = layers
     gather = nn.Sequential(*before)
     width = into.get_parameter("weight").shape[1]
-    mean, deviation = standardisation(embeddings.reshape(len(embeddings), -1, width))
+    rows = embeddings.reshape(len(embeddings), -1, width)
+    mean, deviation = standardisation(rows)
+    norm = unit_norm(rows, tuple(blocks) or (width,), width**0.5)
+    center, spread = torch.from_numpy(mean), torch.from_numpy(deviation)
     inputs = torch.from_numpy(embeddings).flatten(0, 1)  # (n * views, D)
     views = embeddings.shape[1]
-    centre, scale = torch.from_numpy(mean), torch.from_numpy(deviation)
+
+    def normalized(raw: torch.Tensor) -> torch.Tensor:
+        return norm(gather(raw)) if settings.scaling == "unit" else (gather(raw) - center) / spread
+
     imbalance = imbalance_for(settings.imbalance, labels, settings.augment)
     classes = len(out.get_parameter("bias"))
     targets, weights = as_targets(labels), imbalance.weights(labels, classes)
@@ -82,7 +115,7 @@ def fit_mlp(
     for step in range(steps):
         at, order = order.take(batch, lambda: imbalance.epoch(labels, random))
         seen = inputs.index_select(0, torch.from_numpy(at.positions * views + at.views(views, random)))
-        hidden = F.relu(into((gather(seen) - centre) / scale))
+        hidden = F.relu(into(normalized(seen)))
         # dropout from this fit's own generator: PyTorch's is shared by all threads
         kept = torch.from_numpy(random.random(hidden.shape, dtype=np.float32) >= DROPOUT)
         loss = loss_of(out(hidden * kept / (1 - DROPOUT)), targets[at.positions], weights)
@@ -92,25 +125,38 @@ def fit_mlp(
         loss.backward()
         optimiser.step()
         schedule.step()
-    _fold(into, mean, deviation)
+    if settings.scaling == "unit":
+        layers = nn.Sequential(*before, norm, *layers[len(before) :])
+    else:
+        _fold(into, mean, deviation)
     if not are_numbers(layers.state_dict().values()):
         raise NoNumberError(f"in the end a weight {failed}")
     return layers.eval()
 
 
 def fit_logistic(
-    embeddings: np.ndarray, labels: np.ndarray, classes: int, strength: float, settings: Settings, seed: int
-) -> nn.Sequential:
-    """Logistic regression on standardised embeddings of all views, as a linear layer on raw ones.
+    embeddings: np.ndarray,
+    labels: np.ndarray,
+    classes: int,
+    strengths: Sequence[float],
+    settings: Settings,
+    seed: int,
+    blocks: Sequence[int] = (),
+) -> list[nn.Sequential]:
+    """Fit logistic regressions on normalized embeddings of all views, one for each penalty.
 
     Args:
         embeddings: (n, views, D).
         labels: (n,), class indices, or (n, C) findings with NaN for unknown: one regression a finding.
         classes: number of classes.
-        strength: inverse of the L2 penalty.
-        settings: of the training; only how imbalance is met counts.
+        strengths: inverses of the L2 penalty, ascending; each fit starts from the one before.
+        settings: of the training; only scaling and how imbalance is met count.
         seed: of the images drawn where some are left out or repeated.
+        blocks: widths of the blocks of an embedding that are scaled one by one; one block by default.
+    Returns:
+        for each strength a head that takes raw embeddings.
     """
+    check_scaling(settings)
     random = np.random.default_rng(seed)
     imbalance = imbalance_for(settings.imbalance, labels, settings.augment)
     epoch = imbalance.epoch(labels, random)
@@ -119,31 +165,85 @@ def fit_logistic(
         at, view = np.repeat(np.sort(epoch.positions), views), np.tile(np.arange(views), len(epoch.positions))
     else:
         at, view = epoch.positions, epoch.views(views, random)
+    norm = unit_norm(embeddings, tuple(blocks) or (embeddings.shape[-1],), 1.0)
     mean, deviation = standardisation(embeddings)
-    flat, repeated = (embeddings[at, view] - mean) / deviation, labels[at]
-    model = LogisticRegression(C=strength, max_iter=2000, class_weight="balanced" if imbalance.weighs else None)
-    if labels.ndim == 2:
-        fitted = [_logistic_of_finding(model, flat, column) for column in repeated.T]
-        weight, bias = np.stack([w for w, _ in fitted]), np.array([b for _, b in fitted])
-    else:
-        weight, bias = (fitted := model.fit(flat, repeated)).coef_, fitted.intercept_
+    flat, repeated = embeddings[at, view], labels[at]
+    flat = norm(torch.from_numpy(flat)).numpy() if settings.scaling == "unit" else (flat - mean) / deviation
+    weighting = "balanced" if imbalance.weighs else None
+    columns: list[np.ndarray | None] = [None] if labels.ndim == 1 else list(repeated.T)
+    models = [LogisticRegression(max_iter=2000, class_weight=weighting, warm_start=True) for _ in columns]
+    heads = []
+    for strength in strengths:
+        fitted = [_logistic(model.set_params(C=strength), flat, repeated, column, classes) for model, column in
+                  zip(models, columns, strict=True)]  # fmt: skip
+        weight, bias = (np.concatenate(parts) for parts in zip(*fitted, strict=True))
+        linear = linear_layers(flat.shape[1], classes)
+        linear.load_state_dict({"0.weight": torch.from_numpy(weight), "0.bias": torch.from_numpy(bias)})
+        if settings.scaling == "standard":
+            _fold(linear[0], mean, deviation)
+        heads.append((nn.Sequential(norm, *linear) if settings.scaling == "unit" else linear).eval())
+    return heads
+
+
+def _logistic(
+    model: LogisticRegression, flat: np.ndarray, labels: np.ndarray, finding: np.ndarray | None, classes: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """Weights (rows, D) and biases (rows,) of one regression: of all classes, or of one finding.
+
+    A finding whose known labels are all alike keeps its prevalence alone.
+    """
+    if finding is None:
+        model.fit(flat, labels)
         if classes == 2:
-            weight, bias = np.concatenate([-weight / 2, weight / 2]), np.concatenate([-bias / 2, bias / 2])
-    layers = linear_layers(embeddings.shape[-1], classes)
-    layers.load_state_dict({"0.weight": torch.from_numpy(weight), "0.bias": torch.from_numpy(bias)})
-    _fold(layers[0], mean, deviation)
-    return layers.eval()
-
-
-def _logistic_of_finding(model: LogisticRegression, flat: np.ndarray, labels: np.ndarray) -> tuple[np.ndarray, float]:
-    """Weights and bias of one finding; only its prevalence where all known labels are alike."""
-    known = ~np.isnan(labels)
-    truth = labels[known] > 0.5
+            weight, bias = model.coef_ / 2, model.intercept_ / 2
+            return np.concatenate([-weight, weight]), np.concatenate([-bias, bias])
+        return model.coef_, model.intercept_
+    known = ~np.isnan(finding)
+    truth = finding[known] > 0.5
     if truth.any() and not truth.all():
         model.fit(flat[known], truth)
-        return model.coef_[0], float(model.intercept_[0])
+        return model.coef_, model.intercept_
     share = (truth.sum() + 0.5) / (len(truth) + 1)
-    return np.zeros(flat.shape[1]), float(np.log(share / (1 - share)))
+    return np.zeros((1, flat.shape[1])), np.array([np.log(share / (1 - share))])
+
+
+def fit_plain_loop(
+    start: nn.Sequential, embeddings: np.ndarray, labels: np.ndarray, settings: Settings, seed: int
+) -> nn.Sequential:
+    """Train a fresh head as a straightforward loop does: raw embeddings, AdamW at a constant rate, a fixed length.
+
+    Nobody tuned it; it is the baseline that every recipe has to beat.
+
+    Args:
+        start: the head with its initial weights.
+        embeddings: (n, views, D), of augmented views only; epoch e sees view e.
+        labels: (n,), class indices, or (n, C) findings with NaN for unknown.
+        settings: of the training: epochs, batch size, rate and weight decay.
+        seed: of order and dropout.
+    Raises:
+        NoNumberError: if the loss or a weight is no longer a number.
+    """
+    random = np.random.default_rng(seed)
+    layers = copy.deepcopy(start)
+    *before, last = layers
+    body = nn.Sequential(*(layer for layer in before if not isinstance(layer, nn.Dropout)))
+    inputs, targets = torch.from_numpy(embeddings), as_targets(labels)
+    row = loss_for(settings, labels, len(last.get_parameter("bias")))
+    loss_of = row.build(settings, len(last.get_parameter("bias")), labels.ndim == 2)
+    optimiser = torch.optim.AdamW(layers.parameters(), lr=settings.lr, weight_decay=settings.weight_decay)
+    for epoch in range(settings.epochs):
+        order = random.permutation(len(labels))
+        for start_at in range(0, len(order), settings.batch_size):
+            at = torch.from_numpy(order[start_at : start_at + settings.batch_size])
+            hidden = body(inputs[at, epoch % inputs.shape[1]])
+            kept = torch.from_numpy(random.random(hidden.shape, dtype=np.float32) >= DROPOUT)
+            loss = loss_of(last(hidden * kept / (1 - DROPOUT)), targets[at], None)
+            if not torch.isfinite(loss):
+                raise NoNumberError(f"in epoch {epoch + 1} the loss of the head was no longer a number. Lower --lr.")
+            optimiser.zero_grad(set_to_none=True)
+            loss.backward()
+            optimiser.step()
+    return layers.eval()
 
 
 def _fold(layer: nn.Module, mean: np.ndarray, deviation: np.ndarray) -> None:

@@ -1,4 +1,4 @@
-"""The training loop of whole networks: early stopping on a hold-out, the best epoch kept, and going on after a kill."""
+"""The training loop of whole networks: a fixed number of optimizer steps, and going on after a kill."""
 
 from __future__ import annotations
 
@@ -18,16 +18,18 @@ from trainer.unfinished import Unfinished
 
 
 class Trained(NamedTuple):
-    """What comes of a training.
+    """The result of a training.
 
     Attributes:
-        logits: (H, classes), for the hold-out by the epoch that is kept.
-        history: a row an epoch: loss and accuracy, train and validation.
+        logits: (H, classes), of the held-out images by the network at its end.
+        history: rows of the training curve: step, learning rate, loss and accuracy in training and on held-out images.
+        epochs: passes after which training ended.
         failed: why the training stopped before its end, with what to change; "" where it did not.
     """
 
     logits: np.ndarray
     history: list[dict[str, Any]]
+    epochs: int
     failed: str = ""
 
 
@@ -43,46 +45,49 @@ def train_network(
     frozen_statistics: bool,
     progress: Progress | None = None,
     unfinished: Unfinished | None = None,
+    stop_after: int = 0,
 ) -> Trained:
-    """Trains a network in place and leaves it at its best epoch by hold-out loss; epoch 0 is the start.
+    """Train a network in place.
 
     Args:
         model: the classifier.
         groups_of_parameters: parameter groups, each with its peak `lr`.
-        learn: images learnt from.
-        hold_out: images that decide when to stop; may be none where `patience` is 0, and then the last epoch is kept.
+        learn: training images.
+        hold_out: images on which the training curve is followed; may be none. They change nothing but where
+            `settings.patience` asks to stop.
         image: the encoder's input.
-        settings: of the training.
+        settings: of the training. Its length is `epochs` passes, but at least `min_steps` optimizer steps.
         seed: of order, augmentation and dropout.
         device: where it runs; on a GPU the network computes in bfloat16 where that is safe.
-        frozen_statistics: keep batch normalisation in evaluation mode, as small subsets want it.
+        frozen_statistics: keep batch normalization in evaluation mode, as small subsets want it.
         progress: called with (steps done, steps in all).
-        unfinished: where the state after each epoch is kept; a training found there is gone on with.
+        unfinished: where the state after each row of the history is kept; a training found there is gone on with.
+        stop_after: passes after which training ends; 0 for the full length. The schedule stays that of the full
+            length.
     Returns:
-        what came of it. If the loss is no longer a number, training stops there and its best epoch so far is kept.
+        the result. If the loss is no longer a number, training stops there and the last good weights are kept.
     """
-    course = Course(model, groups_of_parameters, learn, image, settings, seed, device, frozen_statistics)
+    course = Course(model, groups_of_parameters, learn, image, settings, seed, device, frozen_statistics, stop_after)
     if began := unfinished.read() if unfinished else None:
         course.go_on(began)
     else:
-        course.judge(0, hold_out, None, None)
+        course.evaluate(hold_out, None)
     for row in course.history:
         tell("epoch", **row)
     failed = ""
     with torch.backends.cudnn.flags(enabled=True, deterministic=True, benchmark=False):
         while not (failed or course.is_over):
             try:
-                loss, right = course.epoch(progress)
-                course.judge(course.done + 1, hold_out, loss, right)
+                course.evaluate(hold_out, course.train(progress))
             except NoNumberError as error:
                 failed = (
-                    f"{error} no longer a number in epoch {course.done + 1}. Lower the learning rate (--lr), "
+                    f"{error} no longer a number in epoch {course.history[-1]['epoch'] + 1}. Lower the learning rate (--lr), "
                     f"which was {settings.lr:g}, or the norm at which gradients are clipped (--clip)."
                 )
                 continue
             tell("epoch", **course.history[-1])
             if unfinished:
-                unfinished.write(course.state())
-    model.load_state_dict(course.best.state)
+                unfinished.write(course.state(), always=course.is_over)
+    model.load_state_dict(course.weights)
     model.eval().cpu()
-    return Trained(course.best.logits, course.history, failed)
+    return Trained(course.logits, course.history, course.epochs_kept, failed)

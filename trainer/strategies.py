@@ -11,7 +11,14 @@ from core.registry import Registry
 from trainer import maml, protonet
 from trainer.config import Context, FitData, Fitted, Settings
 from trainer.few_shot import fit_maml, fit_protonet, fit_protonet_meta
-from trainer.fitting import FROZEN, fit_finetune, fit_frozen, fit_frozen_logistic, fit_scratch
+from trainer.fitting import (
+    FROZEN,
+    fit_finetune,
+    fit_frozen,
+    fit_frozen_logistic,
+    fit_plain_loop_frozen,
+    fit_scratch,
+)
 from trainer.meta import QueryLoss
 from trainer.options import DATA
 
@@ -19,8 +26,9 @@ LEARNT = (
     *DATA, "loss", "label_smoothing", "optimizer", "schedule", "epochs", "min_steps", "batch_size", "lr",
     "weight_decay",
 )  # fmt: skip
-NETWORK = (*LEARNT, "clip", "average", "patience")
-FINETUNED = (*NETWORK, "layer_decay", "depth", "thaw_every")
+HEADS = ("views", "scaling", "fold_ensemble", "mirror", "folds")
+NETWORK = (*LEARNT, "clip", "average", "patience", "mirror", "folds")
+FINETUNED = (*NETWORK, "layer_decay", "frozen_below", "depth", "thaw_every", "tune", "rank")
 META = ("episodes", "tasks", "shots", "queries", "outer_lr", "sources")
 Fit = Callable[[Classifier, ModelSpec, FitData, Settings, Context], Fitted]
 
@@ -40,7 +48,6 @@ class Strategy:
         starts_from: the strategy whose result it starts from, with that strategy's own settings.
         like: a strategy that it goes with every model of; "" where models name it themselves.
         query_loss: what of tasks of other data sets is made small before the subset is seen; None for no such start.
-        alone: settings -> what to change where a class has one image and nothing can be held out; "" where it can do.
     """
 
     name: str
@@ -53,7 +60,6 @@ class Strategy:
     starts_from: str | None = None
     like: str = ""
     query_loss: QueryLoss | None = None
-    alone: Callable[[Settings], str] = lambda settings: ""
 
     def why_not(self, spec: ModelSpec) -> str:
         """Why a model cannot be trained so, in a sentence; "" if it can."""
@@ -70,36 +76,25 @@ class Strategy:
 STRATEGIES: Registry[Strategy] = Registry("strategy")
 
 
-def _by_patience(settings: Settings) -> str:
-    if not settings.patience:
-        return ""
-    return "by which early stopping could be decided; add --patience 0 and say how many --epochs"
-
-
-def _by_penalty(settings: Settings) -> str:
-    return "by which the penalty could be chosen; take the strategy frozen"
-
-
 STRATEGIES.add(
     Strategy(
         name="scratch",
         title="From scratch",
         meaning="Every weight is learnt from the subset alone.",
-        settings=Settings(epochs=60, min_steps=400, batch_size=32, lr=1e-3, weight_decay=1e-2, patience=20),
+        settings=Settings(epochs=60, min_steps=200, batch_size=32, lr=1e-3, weight_decay=1e-2, folds=2),
         fit=fit_scratch,
         takes=(*NETWORK, "side"),
         head_only=False,
-        alone=_by_patience,
     )
 )
 STRATEGIES.add(
     Strategy(
         name="frozen",
         title="Frozen encoder, MLP head",
-        meaning="The encoder stays as it is; only the head learns.",
+        meaning="The encoder stays as it is; only the head is trained.",
         settings=FROZEN,
         fit=fit_frozen,
-        takes=LEARNT,
+        takes=(*LEARNT, *HEADS),
         head_only=True,
     )
 )
@@ -107,24 +102,41 @@ STRATEGIES.add(
     Strategy(
         name="frozen-logistic",
         title="Frozen encoder, logistic regression",
-        meaning="The simplest head there is, as a control of the MLP.",
+        meaning="A linear head on embeddings of unit length; its penalty is chosen inside the subset.",
         settings=Settings(epochs=1, min_steps=1, batch_size=64, lr=0.0, weight_decay=0.0, views=4),
         fit=fit_frozen_logistic,
-        takes=DATA,
+        takes=(*DATA, *HEADS, "strength"),
         head_only=True,
-        alone=_by_penalty,
+    )
+)
+STRATEGIES.add(
+    Strategy(
+        name="plain-loop",
+        title="Frozen encoder, plain loop",
+        meaning="The straightforward way that nobody tuned: an MLP on raw embeddings, 20 passes at a constant rate.",
+        settings=Settings(epochs=20, min_steps=0, batch_size=32, lr=1e-3, weight_decay=1e-2, views=20),
+        fit=fit_plain_loop_frozen,
+        takes=(),
+        head_only=True,
+        like="frozen",
+    )
+)
+STRATEGIES.add(
+    Strategy(
+        name="plain-scratch",
+        title="From scratch, plain loop",
+        meaning="The straightforward way that nobody tuned: 60 passes at a constant rate.",
+        settings=Settings(
+            epochs=60, min_steps=0, batch_size=32, lr=1e-3, weight_decay=1e-2, schedule="constant", folds=2
+        ),
+        fit=fit_scratch,
+        takes=("side",),
+        head_only=False,
+        like="scratch",
     )
 )
 _FINETUNE = Settings(
-    epochs=15,
-    min_steps=60,
-    batch_size=32,
-    lr=1e-4,
-    weight_decay=1e-2,
-    average=0.98,
-    patience=6,
-    layer_decay=0.75,
-    frozen_below=0.2,
+    epochs=15, min_steps=100, batch_size=32, lr=1e-4, weight_decay=1e-2, layer_decay=0.75, frozen_below=0.2, folds=2
 )
 STRATEGIES.add(
     Strategy(
@@ -135,7 +147,6 @@ STRATEGIES.add(
         fit=fit_finetune,
         takes=FINETUNED,
         head_only=False,
-        alone=_by_patience,
         starts_from="frozen",
     )
 )
@@ -148,7 +159,6 @@ STRATEGIES.add(
         fit=fit_finetune,
         takes=FINETUNED,
         head_only=False,
-        alone=_by_patience,
         starts_from="frozen",
         like="finetune",
     )

@@ -116,7 +116,7 @@ def run_cell(
     metrics, at_half = _rounded(measure(scores)), _rounded(measure(scores.at(0.5)))
     meta = replace(
         meta,
-        sampled=_sampled(prepared, data, fitted),
+        sampled=_sampled(prepared, data),
         metrics=metrics,
         metrics_at_half=at_half,
         seconds=round(time.monotonic() - began, 2),
@@ -136,14 +136,9 @@ def run_cell(
     return folder
 
 
-def _sampled(prepared: Prepared, data: FitData, fitted: Fitted) -> dict[str, int]:
-    """Images of each class, or with each finding, that an epoch showed: of what was learnt, not of what was held out.
-
-    A head that was judged in folds learnt all images in the end.
-    """
-    rest = np.setdiff1d(np.arange(len(data.labels)), fitted.judged)
-    learnt = data.labels[rest] if len(rest) else data.labels
-    counts = IMBALANCE[prepared.settings.imbalance].shown(learnt, data.classes)
+def _sampled(prepared: Prepared, data: FitData) -> dict[str, int]:
+    """Images of each class, or with each finding, that an epoch of the final network shows."""
+    counts = IMBALANCE[prepared.settings.imbalance].shown(data.labels, data.classes)
     return dict(zip(prepared.meta.labels, counts.tolist(), strict=True))
 
 
@@ -189,12 +184,14 @@ def _predict(
     """Answers to images that nothing was fitted to. Calibration images serve conformal sets only: the validation part,
     whose labels no other step reads.
     """
-    images = _Rows(bank, rows)
+    images, settings = _Rows(bank, rows), prepared.settings
     if prepared.strategy.head_only:
-        cache = embedding_cache(model, prepared.spec, data, prepared.settings, device)
-        logits = logits_of(model.head.layers.cpu(), cache.get(images, rows, 0, progress)[:, 0])
+        cache = embedding_cache(model, prepared.spec, data, replace(settings, augment="mirror"), device)
+        views = cache.get(images, rows, settings.mirror, progress)  # (N, 1 or 2, D)
+        head = model.head.layers.cpu()
+        logits = np.mean([logits_of(head, view) for view in np.moveaxis(views, 1, 0)], axis=0)
     else:
-        logits = predict_logits(model, images, prepared.spec.image, device, progress)
+        logits = predict_logits(model, images, prepared.spec.image, device, progress, bool(settings.mirror))
     listing = dataset.listing
     logits = as_stored(logits, prepared.meta.multilabel)
     return Predictions(listing.ids[rows], dataset.parts.groups[rows], listing.labels[rows], logits, part)

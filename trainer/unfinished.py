@@ -6,6 +6,7 @@ are written, and only those are read.
 
 from __future__ import annotations
 
+import glob
 import io
 import time
 from typing import Any
@@ -31,7 +32,7 @@ class Unfinished:
     def __init__(self, name: str, device: torch.device) -> None:
         self.path = cache_folder() / "unfinished" / f"{name}.pt"
         self._stamp = [_VERSION, str(torch.__version__), device.type]
-        self._device = device
+        self._device, self._name = device, name
         self._written, self._cost = time.monotonic(), 0.0
 
     def read(self) -> dict[str, Any] | None:
@@ -51,10 +52,15 @@ class Unfinished:
             torch.cuda.set_rng_state(generators[1].cpu(), self._device)
         return state["training"]
 
-    def write(self, training: dict[str, Any]) -> None:
-        """Writes plain tensors, numbers and text, unless writing would take more than a tenth of the time."""
+    def write(self, training: dict[str, Any], always: bool = False) -> None:
+        """Writes plain tensors, numbers and text, unless writing would take more than a tenth of the time.
+
+        Args:
+            training: the state.
+            always: write it whatever that takes.
+        """
         now = time.monotonic()
-        if now - self._written < self._cost / _SHARE:
+        if not always and now - self._written < self._cost / _SHARE:
             return
         generators = [torch.get_rng_state()]
         if self._device.type == "cuda":
@@ -65,9 +71,14 @@ class Unfinished:
         self._written = time.monotonic()
         self._cost = self._written - now
 
+    def part(self, name: str) -> Unfinished:
+        """The place of one part of a training, such as a fold."""
+        return Unfinished(f"{self._name}.{name}", self._device)
+
     def remove(self) -> None:
-        """The training is over."""
-        self.path.unlink(missing_ok=True)
+        """Remove what is kept of the training, with all its parts: it is over."""
+        for path in (self.path, *self.path.parent.glob(f"{glob.escape(self._name)}.*.pt")):
+            path.unlink(missing_ok=True)
 
 
 def state_of(random: np.random.Generator) -> dict[str, Any]:

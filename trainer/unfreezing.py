@@ -1,15 +1,19 @@
-"""How much of an encoder is trained, how fast each layer of it, and from which epoch on: gradual unfreezing.
+"""Which parameters of an encoder fine-tuning changes, how fast each layer, and from which epoch on.
 
 References:
     Howard and Ruder 2018, arXiv:1801.06146: lower rates for layers further from the head, and unfreezing from it down.
+    Hu et al. 2022, arXiv:2106.09685: low-rank updates (LoRA). Ben Zaken et al. 2022, arXiv:2106.10199: biases alone.
+    Frankle et al. 2021, arXiv:2003.00152: batch normalization alone.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
+import torch
 from torch import nn
+from torch.nn.utils import parametrize
 
 from core.errors import BadRequest
 from core.models.encoders import layer_groups
@@ -52,14 +56,23 @@ def _blocks(network: nn.Module, prefix: str = "") -> Iterator[list[str]]:
 
 
 def groups_of(encoder: nn.Module, settings: Settings) -> Groups:
-    """Parameter groups of what is to be trained of an encoder; the rest of it is frozen.
+    """Return parameter groups of what is to be trained of an encoder; the rest of it is frozen.
 
     Args:
         encoder: of a classifier.
-        settings: of the training: `lr`, `layer_decay`, `frozen_below`, `depth` and `thaw_every`.
+        settings: of the training: `tune`, `lr`, `layer_decay`, `frozen_below`, `depth`, `thaw_every` and `rank`.
     Raises:
-        BadRequest: if the encoder has fewer stages than are to be trained.
+        BadRequest: if the encoder has fewer stages than are to be trained, or nothing of the kind that is to be.
     """
+    check_tune(settings)
+    if settings.tune != "layers":
+        encoder.requires_grad_(False)
+        chosen = list(_CHOSEN[settings.tune](encoder, settings.rank))
+        if not chosen:
+            raise BadRequest(f"This encoder has nothing that --tune {settings.tune} could train. Choose another.")
+        for parameter in chosen:
+            parameter.requires_grad_(True)
+        return [{"params": chosen, "lr": settings.lr}]
     if not settings.depth and not settings.thaw_every:
         return layer_groups(encoder, settings.lr, settings.layer_decay, settings.frozen_below)
     stages = stages_of(encoder)[::-1]
@@ -73,6 +86,59 @@ def groups_of(encoder: nn.Module, settings: Settings) -> Groups:
         for place, stage in enumerate(trained)
         for rate, parameters in _by_rate(stage, rates)
     ]
+
+
+class LowRank(nn.Module):
+    """A kernel plus a low-rank update, as a parametrization of a linear layer: W + up @ down.
+
+    Args:
+        kernel: (out, in), which stays as it is.
+        rank: of the update, which begins at zero.
+    """
+
+    def __init__(self, kernel: torch.Tensor, rank: int) -> None:
+        super().__init__()
+        self.up = nn.Parameter(torch.zeros(kernel.shape[0], rank))
+        self.down = nn.Parameter(torch.randn(rank, kernel.shape[1]) / kernel.shape[1] ** 0.5)
+
+    def forward(self, kernel: torch.Tensor) -> torch.Tensor:
+        return kernel + self.up @ self.down
+
+
+def _low_rank(encoder: nn.Module, rank: int) -> Iterator[nn.Parameter]:
+    """Give every linear layer of transformer blocks a low-rank update, in place, and yield its parameters."""
+    for layer in [layer for layer in encoder.modules() if isinstance(layer, nn.Linear)]:
+        update = LowRank(layer.weight, rank)
+        parametrize.register_parametrization(layer, "weight", update)
+        yield from (update.up, update.down)
+
+
+def merge_low_rank(model: nn.Module) -> None:
+    """Make low-rank updates part of the kernels, in place."""
+    for layer in [layer for layer in model.modules() if parametrize.is_parametrized(layer, "weight")]:
+        parametrize.remove_parametrizations(layer, "weight", leave_parametrized=True)
+
+
+def _norms(encoder: nn.Module, rank: int) -> Iterator[nn.Parameter]:
+    for layer in encoder.modules():
+        if isinstance(layer, nn.LayerNorm | nn.GroupNorm | nn.modules.batchnorm._BatchNorm):
+            yield from layer.parameters(recurse=False)
+
+
+def _biases(encoder: nn.Module, rank: int) -> Iterator[nn.Parameter]:
+    yield from (parameter for name, parameter in encoder.named_parameters() if name.endswith("bias"))
+
+
+_CHOSEN: dict[str, Callable[[nn.Module, int], Iterator[nn.Parameter]]] = {
+    "norm": _norms, "bias": _biases, "lora": _low_rank,
+}  # fmt: skip
+TUNES = ("layers", *_CHOSEN)
+
+
+def check_tune(settings: Settings) -> None:
+    """Raise BadRequest if what is to be tuned is not one of `TUNES`."""
+    if settings.tune not in TUNES:
+        raise BadRequest(f"Expected --tune to be one of {', '.join(TUNES)}, but got {settings.tune!r}.")
 
 
 def _rates(encoder: nn.Module, stages: list[list[nn.Parameter]], settings: Settings) -> dict[int, float]:

@@ -195,6 +195,11 @@ for _row in (
         geometry=_flip(-1.0, 1.0),
     ),
     Augmentation(
+        "mirror", "Mirror image", "every image",
+        "For averaging over an image and its mirror image at test time; see horizontal flip.",
+        geometry=lambda random, pose: pose.resize(-1.0, 1.0),
+    ),
+    Augmentation(
         "vertical-flip", "Vertical flip", "half of the images",
         "No chest film is upside down; sensible for skin and cells only.",
         geometry=_flip(1.0, -1.0),

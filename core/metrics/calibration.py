@@ -11,7 +11,8 @@ from scipy.optimize import minimize_scalar
 from scipy.special import expit, log_expit, log_softmax, softmax
 
 BINS = 15
-TEMPERATURES = (0.25, 20.0)
+TEMPERATURES = (0.05, 20.0)
+PRIOR = 0.3  # standard deviation of log T before any image is seen
 
 
 def probabilities_of(logits: np.ndarray, temperature: float = 1.0, multilabel: bool = False) -> np.ndarray:
@@ -35,18 +36,26 @@ def negative_log_likelihood(logits: np.ndarray, labels: np.ndarray, temperature:
 
 
 def fit_temperature(logits: np.ndarray, labels: np.ndarray) -> float:
-    """The temperature in [0.25, 20] with the least negative log-likelihood; 1 where no other is better.
+    """Fit the temperature with the highest posterior density under a log-normal prior around 1.
+
+    Ten images cannot tell a temperature: without a prior it runs to the end of its range. With many images the prior
+    no longer matters.
 
     Args:
-        logits: (N, C), of images that the classifier was not trained on.
+        logits: (N, C), of images that the classifier was not trained on; N at least 1.
         labels: (N,), class indices; or (N, C) findings with NaN for unknown.
+    Returns:
+        a temperature in [0.05, 20].
     """
+    known = int((~np.isnan(labels)).sum()) if labels.ndim == 2 else len(labels)
+
+    def loss(log_temperature: float) -> float:
+        fit = known * negative_log_likelihood(logits, labels, float(np.exp(log_temperature)))
+        return fit + 0.5 * (log_temperature / PRIOR) ** 2
+
     low, high = np.log(TEMPERATURES)
-    best = minimize_scalar(
-        lambda t: negative_log_likelihood(logits, labels, float(np.exp(t))), bounds=(low, high), method="bounded"
-    )
-    fitted = float(np.exp(best.x))
-    return fitted if best.fun < negative_log_likelihood(logits, labels) else 1.0
+    best = minimize_scalar(loss, bounds=(low, high), method="bounded")
+    return float(np.exp(best.x)) if best.fun < loss(0.0) else 1.0
 
 
 def expected_calibration_error(

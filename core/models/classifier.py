@@ -7,10 +7,12 @@ layers stay the encoder's and are only run by the head: see `Rest`.
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from typing import Literal, Protocol, TypeVar
 
 import torch
 from torch import nn
+from torch.nn import functional as F
 
 HEAD_LAYERS = "tapped.head.layers."  # prefix of the head's tensors in a classifier's state
 HIDDEN = 512
@@ -137,8 +139,72 @@ def average_pool(dims: Literal[2, 3] = 2) -> nn.Module:
     return nn.Sequential(nn.AdaptiveAvgPool2d(1) if dims == 2 else nn.AdaptiveAvgPool3d(1), nn.Flatten())
 
 
+class UnitNorm(nn.Module):
+    """Center embeddings and scale each block of them to unit length, times a constant.
+
+    A handful of images cannot tell the spread of each of a thousand features, but it can tell their mean; and the
+    length of an embedding carries contrast and sharpness of the image rather than its content.
+
+    Args:
+        blocks: widths of the blocks of an embedding, each scaled by itself; their sum is D.
+        scale: length of the whole embedding afterwards.
+    """
+
+    mean: torch.Tensor
+    scale: torch.Tensor
+
+    def __init__(self, blocks: Sequence[int], scale: float = 1.0) -> None:
+        super().__init__()
+        self.blocks = tuple(blocks)
+        self.register_buffer("mean", torch.zeros(sum(blocks)))
+        self.register_buffer("scale", torch.tensor(float(scale)))
+
+    def forward(self, embeddings: torch.Tensor) -> torch.Tensor:
+        parts = (embeddings - self.mean).split(self.blocks, dim=-1)
+        unit = torch.cat([F.normalize(part, dim=-1) for part in parts], dim=-1)
+        return unit * (self.scale / len(self.blocks) ** 0.5)  # (..., D)
+
+
+class MeanOf(nn.Module):
+    """Average the logits of several heads.
+
+    Args:
+        heads: each (B, D) -> (B, classes).
+    """
+
+    def __init__(self, heads: Sequence[nn.Module]) -> None:
+        super().__init__()
+        self.heads = nn.ModuleList(heads)
+
+    def forward(self, embeddings: torch.Tensor) -> torch.Tensor:
+        return torch.stack([head(embeddings) for head in self.heads]).mean(0)  # (B, classes)
+
+
+def layers_like(state: Mapping[str, torch.Tensor], current: nn.Sequential, blocks: Sequence[int]) -> nn.Sequential:
+    """Build the head layers that a state dict belongs to.
+
+    Args:
+        state: tensors of head layers as `nn.Sequential` names them: a normalization or none, then one linear layer or
+            the MLP; or several such heads whose logits are averaged.
+        current: the head as the model is built; layers before its first linear one (attention over slices) are kept.
+        blocks: widths of the blocks of the embedding.
+    Returns:
+        layers of those shapes; their values are not set.
+    """
+    if members := sorted({int(key.split(".")[2]) for key in state if key.startswith("0.heads.")}):
+        prefixes = [f"0.heads.{member}." for member in members]
+        states = [{key[len(p) :]: value for key, value in state.items() if key.startswith(p)} for p in prefixes]
+        return nn.Sequential(MeanOf([layers_like(part, nn.Sequential(), blocks) for part in states]))
+    before = list(current)[: next((i for i, layer in enumerate(current) if isinstance(layer, nn.Linear)), 0)]
+    rest = {key: value for key, value in state.items() if int(key.split(".")[0]) >= len(before)}
+    norm = [UnitNorm(blocks)] if any(key.endswith(".mean") for key in rest) else []
+    kernels = [value.shape for key, value in rest.items() if key.endswith(".weight") and value.ndim == 2]
+    linear = linear_layers(kernels[0][1], kernels[0][0]) if len(kernels) == 1 else None
+    return nn.Sequential(*before, *norm, *(linear or mlp_layers(kernels[0][1], kernels[-1][0])))
+
+
 def mlp_layers(features: int, classes: int) -> nn.Sequential:
-    """Embedding -> 512 -> ReLU -> dropout 0.3 -> classes: the head that all frozen families share."""
+    """Embedding -> 512 -> ReLU -> dropout 0.3 -> classes: the MLP head."""
     return nn.Sequential(nn.Linear(features, HIDDEN), nn.ReLU(), nn.Dropout(DROPOUT), nn.Linear(HIDDEN, classes))
 
 

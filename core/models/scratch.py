@@ -87,7 +87,7 @@ MODELS.add(
         weights=Weights("random"),
         strategies=SCRATCH,
         build=build_densenet121,
-        settings={"epochs": 25, "patience": 10},
+        settings={"epochs": 25},
         batch_normalised=True,
         summary="The network that chest X-ray papers use most, without any pretraining.",
     )
@@ -101,7 +101,7 @@ MODELS.add(
         weights=Weights("random"),
         strategies=SCRATCH,
         build=build_resnet18,
-        settings={"epochs": 25, "patience": 10},
+        settings={"epochs": 25},
         batch_normalised=True,
         summary="The commonest residual network, without any pretraining.",
     )

@@ -186,7 +186,7 @@ MODELS.add(
         weights=Weights("random"),
         strategies=SCRATCH,
         build=build_scratch,
-        settings={"epochs": 30, "min_steps": 200, "batch_size": 16, "patience": 20},
+        settings={"epochs": 30, "min_steps": 200, "batch_size": 16},
         summary="ResNet-18 with kernels in three dimensions, without any pretraining.",
     )
 )

@@ -39,7 +39,8 @@ def untrained(monkeypatch, runs):
             ["--size", "4", "--batch-size", "9"],
             "--batch-size 9 is larger than the 8 labelled images that an epoch shows.",
         ),
-        (["--size", "1"], "nothing to hold out by which early stopping could be decided; add --patience 0"),
+        (["--size", "4", "--fold-ensemble", "1"], "scratch does not take --fold-ensemble"),
+        (["--size", "4", "--mirror", "2"], "Expected --mirror to be a whole number of at least 0 and below 2"),
         (["--size", "4", "--lr", "-1"], "Expected --lr to be a number above 0, but got -1.0."),
         (["--size", "4", "--lr", "nan"], "Expected --lr to be a number above 0, but got nan."),
         (

@@ -94,6 +94,13 @@ def test_temperature_recovers_overconfidence():
     assert fit_temperature(3 * logits, labels) == pytest.approx(3, rel=0.05)
 
 
+@pytest.mark.parametrize("right", [True, False])
+def test_temperature_of_four_images_does_not_run_away(right):
+    labels = np.array([0, 1, 0, 1])
+    logits = np.eye(2)[labels if right else 1 - labels]
+    assert 0.5 < fit_temperature(logits, labels) < 2
+
+
 def test_threshold_is_near_the_best_balanced_accuracy():
     random = np.random.default_rng(0)
     labels = np.repeat([0, 1], [8000, 2000])  # prevalence must not move it
