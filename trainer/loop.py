@@ -81,8 +81,8 @@ def train_network(
                 course.evaluate(hold_out, course.train(progress))
             except NoNumberError as error:
                 failed = (
-                    f"{error} no longer a number in epoch {course.history[-1]['epoch'] + 1}. Lower the learning rate (--lr), "
-                    f"which was {settings.lr:g}, or the norm at which gradients are clipped (--clip)."
+                    f"{error} no longer a number in epoch {course.history[-1]['epoch'] + 1}. Lower the learning rate "
+                    f"(--lr), which was {settings.lr:g}, or the norm at which gradients are clipped (--clip)."
                 )
                 continue
             tell("epoch", **course.history[-1])
