@@ -105,12 +105,6 @@ def test_every_source_has_a_place():
     assert unplaced == []
 
 
-def test_modules_stay_small():
-    every = [*SOURCES, *(ROOT / "tests").rglob("*.py")]
-    long = {name_of(path): n for path in every if (n := len(path.read_text().splitlines())) > 400}
-    assert long == {}
-
-
 def test_the_longest_test_files_are_named_as_they_are():
     assert [name for name in LONGEST if not (ROOT / "tests" / name).is_file()] == []
 
