@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import io
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -17,7 +17,7 @@ import numpy as np
 
 from core import metrics
 from core.checkpoints import PREDICTIONS_FILE, RunMeta
-from core.judged import judged
+from core.judged import Judged, judged, judged_shared
 from core.metrics import METRICS
 from core.metrics.drawn_binary import measure_groups, takes
 from core.metrics.group_draws import GroupDraws, draw_groups
@@ -56,10 +56,34 @@ def drawn_run(folder: Path, meta: RunMeta, finding: int | None = None) -> DrawnR
     Raises:
         CorruptRun: if its predictions cannot be read.
     """
-    place = cache_folder() / "draws" / f"{_key(folder, meta, finding)}.npz"
+    return _kept(_key(folder, meta, finding), lambda: judged((folder, meta), target=finding))
+
+
+def drawn_shared(folder: Path, meta: RunMeta, external: str, elsewhere: bool, view: str = "") -> DrawnRun:
+    """Measure a run on resampled images of the classes that it shares with an external test set, or read the result.
+
+    Args:
+        folder: where it lies.
+        meta: its record.
+        external: name of the external set, on which the run was evaluated.
+        elsewhere: whether on the external images, or on the run's own test images.
+        view: of the external images only those of this projection; all where it is "".
+    Raises:
+        CorruptRun: if its predictions cannot be read.
+    """
+    labels = meta.external[external].labels
+    if not elsewhere and labels == meta.labels:
+        return drawn_run(folder, meta)
+    key = sha256_of([_key(folder, meta, None), external if elsewhere else "own", view, *labels])
+    return _kept(key, lambda: judged_shared((folder, meta), external, elsewhere, view))
+
+
+def _kept(key: str, load: Callable[[], Judged]) -> DrawnRun:
+    """Return what is in the cache, or measure and keep it."""
+    place = cache_folder() / "draws" / f"{key}.npz"
     stored = _read(place)
     if stored is None:
-        stored = _measured(folder, meta, finding)
+        stored = _measured(load())
         buffer = io.BytesIO()
         found = np.stack([stored.values[name] for name in METRICS])
         np.savez(buffer, found=found, images=np.array(stored.images), counts=np.array([stored.n, stored.groups]))
@@ -92,8 +116,7 @@ def _read(place: Path) -> DrawnRun | None:
     return DrawnRun(dict(zip(METRICS, found, strict=True)), images, int(counts[0]), int(counts[1]))
 
 
-def _measured(folder: Path, meta: RunMeta, finding: int | None) -> DrawnRun:
-    found = judged((folder, meta), target=finding)
+def _measured(found: Judged) -> DrawnRun:
     labels, groups = found.scores.labels, found.groups
     images = sha256_of([*found.ids.tolist(), *groups.tolist(), np.ascontiguousarray(labels).tobytes()])
     count = len(np.unique(groups))

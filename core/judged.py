@@ -11,11 +11,11 @@ from pathlib import Path
 
 import numpy as np
 
-from core.checkpoints import RunMeta, read_predictions, scores_of
+from core.checkpoints import RunMeta, read_predictions, scores_of, shared_classes
 from core.errors import BadRequest
 from core.metrics.scores import Scores
 from core.metrics.thresholds import Aim, fit_operating_point
-from core.types import JudgedPart
+from core.types import VIEW, JudgedPart
 
 Run = tuple[Path, RunMeta]
 
@@ -63,6 +63,27 @@ def judged(run: Run, part: JudgedPart = "test", target: int | None = None) -> Ju
         if part == "test":
             scores = scores.at(_threshold(run, target))
     return Judged(meta, scores, stored.groups[kept], stored.ids[kept])
+
+
+def judged_shared(run: Run, external: str, elsewhere: bool, view: str = "") -> Judged:
+    """Predictions on the classes that a run shares with an external test set, at the run's own operating point.
+
+    Args:
+        run: folder and record.
+        external: name of the external set, on which the run was evaluated.
+        elsewhere: whether of the external images, or of the run's own test images.
+        view: of the external images only those of this projection; all where it is "".
+    Raises:
+        CorruptRun: if they cannot be read.
+    """
+    folder, meta = run
+    stored = read_predictions(folder, "external", external) if elsewhere else read_predictions(folder)
+    scores, kept = shared_classes(meta, stored, meta.external[external].labels)
+    ids, groups = stored.ids[kept], stored.groups[kept]
+    if not view:
+        return Judged(meta, scores, groups, ids)
+    seen = stored.facts[VIEW][kept] == view
+    return Judged(meta, scores.of(seen), groups[seen], ids[seen])
 
 
 def target_named(meta: RunMeta, label: str) -> int:

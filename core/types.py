@@ -9,6 +9,7 @@ import numpy as np
 
 Task = Literal["binary", "multiclass", "multilabel"]
 JudgedPart = Literal["validation", "calibration", "test", "external"]  # images whose predictions a run stores
+VIEW, READER = "view", "reader"  # facts of external images: projection of a radiograph, a radiologist's yes or no
 Interpolation = Literal["bilinear", "bicubic"]
 
 

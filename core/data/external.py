@@ -20,9 +20,9 @@ from core.data.people import read_people
 from core.data.specs import DatasetSpec, External, family_of, find_dataset, labels_of
 from core.data.splits import Parts, unite_groups
 from core.errors import BadRequest, LeakFound, UnknownName
+from core.types import READER, VIEW
 
 _SHOWN = 3
-VIEW, READER = "view", "reader"
 
 
 @dataclass(frozen=True, eq=False)
