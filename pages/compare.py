@@ -5,7 +5,7 @@ import streamlit as st
 from core.errors import LowshotError
 from core.results import runs_by_series
 from core.ui import cached, frame, pickers, words
-from core.ui.compare import conformal, confusion, differences, metrics, operating, training, two_stage
+from core.ui.compare import conformal, confusion, differences, elsewhere, metrics, operating, training, two_stage
 from core.ui.compare.view import View
 
 frame.require(__file__)
@@ -13,6 +13,7 @@ frame.require(__file__)
 SECTIONS = {
     "Metrics": metrics.show,
     "Differences": differences.show,
+    "Elsewhere": elsewhere.show,
     "Operating point": operating.show,
     "Confusion": confusion.show,
     "Conformal sets": conformal.show,

@@ -4,11 +4,25 @@ import streamlit as st
 
 from core.cards.subject import Subject, limits, operating_point, training_data, what_it_saw
 from core.errors import CorruptRun, LowshotError
+from core.external import external_sets, refusals
 from core.models import MODELS
 from core.models.own_encoders import CARD_FILE, read_card
 from core.results import by_series
 from core.runtime import encoders_folder
-from core.ui import cached, cached_evidence, card_checks, cards, charts, frame, networks, pickers, shortcuts, words
+from core.ui import (
+    cached,
+    cached_evidence,
+    card_checks,
+    cards,
+    charts,
+    external,
+    frame,
+    networks,
+    pickers,
+    shortcuts,
+    words,
+)  # fmt: skip
+from core.ui.tables import table
 
 frame.require(__file__)
 
@@ -50,11 +64,12 @@ def runs() -> None:
         over = cached.estimates([(store.folder_of(m.run), m) for m in same], finding)
         groups = card_checks.subgroups((folder, meta), finding)
         told = shortcuts.told(store, meta.dataset, meta.split_hash)
+        there = [one for name in external_sets([(folder, meta)]) for one in external.compared([(folder, meta)], name)]
     except (CorruptRun, LowshotError) as error:
         st.error(words.escape(str(error)))
         return
     shape = cards.shape_in_words(meta.model, len(meta.labels))
-    subject = Subject(meta, here, len(scores), len(same), shape, folder, groups, told)
+    subject = Subject(meta, here, len(scores), len(same), shape, folder, groups, told, there)
     st.header(words.escape(charts.series_title(*one)))
     st.caption(
         f"Run {words.escape(meta.run)}, made {words.escape(meta.made)} on {words.escape(meta.device)} in "
@@ -73,6 +88,19 @@ def runs() -> None:
     cards.facts(operating_point(subject))
     st.subheader("Performance")
     cards.figures(meta, here, over, len(same))
+    st.subheader("Elsewhere")
+    if not meta.external:
+        st.write("It was not evaluated on an external test set.")
+    external.refused(refusals([(folder, meta)]))
+    for name in external_sets([(folder, meta)]):
+        found = [one for one in there if one.name == name]
+        external.facts(found[0])
+        table(
+            external.frame({"This run": found}).drop(columns="Series"), "Own test and elsewhere", f"{meta.run}-{name}"
+        )
+        st.caption(external.CAPTION + (f" {external.VIEWS}" if len(found) > 1 else ""))
+        if (read := external.read_by_radiologist([(folder, meta)], name)) is not None:
+            external.radiologist(read)
     st.subheader("By sex and age")
     card_checks.by_group(groups, meta)
     st.subheader("Calibration")

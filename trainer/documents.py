@@ -5,6 +5,7 @@ A document marks the place of a table by a comment of one of these kinds and `<!
 - `<!-- results: DATASET at SIZE -->`: every model and strategy as it is by default, with the headline metrics;
 - `<!-- sizes: DATASET at SIZE,SIZE -->`: every series that has runs at all these sizes, with its AUROC at each;
 - `<!-- variants: DATASET at SIZE -->`: what a departure from a strategy's own settings changes;
+- `<!-- external: DATASET at SIZE -->`: own test and elsewhere side by side, with the difference;
 - `<!-- shortcuts: DATASET at SIZE -->`: whether the border or the corners alone tell the classes apart, in sentences.
 
 `... at SIZE of CLASS` judges one class against the rest.
@@ -19,6 +20,7 @@ from pathlib import Path
 from core.checkpoints import RunMeta, Store
 from core.data.specs import find_dataset
 from core.errors import BadRequest, LowshotError
+from core.external import by_view, external_sets
 from core.judged import target_named
 from core.metrics import METRICS, Estimate
 from core.models import MODELS
@@ -122,8 +124,37 @@ def shortcut_sentences(store: Store, dataset: str, sizes: list[Size], of: str | 
     return "".join(f"- {one.sentence}\n" for one in found)
 
 
+def external_table(store: Store, dataset: str, sizes: list[Size], of: str | None = None) -> str:
+    """A row for each series, external test set and view: own test, elsewhere and the difference, in AUROC.
+
+    Raises:
+        BadRequest: if no run of that size was evaluated on an external set, or one class is asked for.
+    """
+    if of:
+        raise BadRequest(f"A table of external test sets is of all shared classes; leave out 'of {of}'.")
+    rows, sets = [], dict[str, str]()
+    for key, runs in _at(store, dataset, sizes[0]).items():
+        for name in external_sets(runs) if not key.variant else ():
+            for one in by_view(runs, name, ("auroc",)):
+                own, there, drop = one.own["auroc"], one.there["auroc"], one.drop["auroc"]
+                sets[name] = f"{one.record.title}: {', '.join(one.record.labels)}. {one.record.caveat}".strip()
+                figures = [f"{e.value:.3f} ({e.low:.3f} to {e.high:.3f})" for e in (own, there)]
+                change = f"{drop.effect:+.3f} ({drop.low:+.3f} to {drop.high:+.3f})"
+                named = f"{name}, same archive" if one.record.same_archive else name
+                rows.append([*_named(key), str(one.seeds), named, one.view or "all", *figures, change])
+    if not rows:
+        raise _missing(dataset, sizes)
+    head = ["family", "model", "strategy", "seeds", "external set", "views", "own test", "elsewhere"]
+    return (
+        table([*head, "own minus elsewhere"], rows) + f"\n\nAUROC on the shared classes, {_said(sizes[0])}: mean over "
+        "seeds (95% interval over patients). The difference has its 95% interval over seeds and the patients of both "
+        f"sets. {' '.join(sets.values())}\n"
+    )
+
+
 TABLES: dict[str, Callable[[Store, str, list[Size], str | None], str]] = {
     "results": headline_table, "sizes": size_table, "variants": variant_table, "shortcuts": shortcut_sentences,
+    "external": external_table,
 }  # fmt: skip
 
 

@@ -28,6 +28,7 @@ from core.stages import offered
 from core.storage import write_atomically
 from trainer import report_sections as sections
 from trainer.progress import bar, say
+from trainer.report_external import external
 from trainer.report_sections import Runs
 from trainer.report_subgroups import subgroups
 from trainer.report_text import as_markdown
@@ -141,6 +142,7 @@ def report_on(store: Store, asked: Asked) -> dict[str, Any]:
     content = {
         "about": _about(metas, here, [run for runs in series.values() for run in runs], size, asked, target),
         "families": [sections.family(key, runs, target) for key, runs in series.items()],
+        "external": external(series),
         "comparisons": sections.comparisons(series, target),
         "by_class": sections.by_class(series) if here[0].positive is None and target is None else [],
         "subgroups": subgroups(series, target),

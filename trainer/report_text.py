@@ -7,7 +7,7 @@ from typing import Any
 
 from core.metrics import METRICS
 from core.metrics.comparisons import said_p
-from trainer import report_subgroups
+from trainer import report_external, report_subgroups
 from trainer.markdown import number, ranged, ranged_of, said, section, signed, table
 
 SHOWN = ("auroc", "auprc", "balanced_accuracy", "sensitivity", "specificity", "f1", "mcc", "brier", "ece")
@@ -24,6 +24,7 @@ def as_markdown(content: Data) -> str:
     parts = [
         _about(content["about"]),
         _families(content["families"]),
+        report_external.as_text(content["external"]),
         _by_class(content["by_class"], content["about"]["labels"]),
         report_subgroups.as_text(content["subgroups"]),
         _comparisons(content["comparisons"]),

@@ -135,6 +135,17 @@ def internal(subject: Subject) -> str:
     return f"{subject.tests:,} test images of the same source, never used to fit anything."
 
 
+def external(subject: Subject) -> str:
+    """Test images of other sources, with what is lost there."""
+    found = [one.sentence("auroc") for one in subject.elsewhere]
+    refused = [
+        f"Not evaluated on {record.title}: {record.refused}"
+        for record in subject.meta.external.values()
+        if record.refused
+    ]
+    return " ".join([*found, *refused])
+
+
 def numbers(subject: Subject) -> str:
     """Counts."""
     rows = training_data(subject)

@@ -43,7 +43,7 @@ CLAIM = (
     Item("30", _M, "Robustness or sensitivity analysis"),
     Item("31", _M, "Explainability, and how it was checked", answers.explainability),
     Item("32", _M, "Evaluation on internal data", answers.internal),
-    Item("33", _M, "Testing on external data"),
+    Item("33", _M, "Testing on external data", answers.external),
     Item("34", _M, "Registration of a clinical trial"),
     Item("35", _R, "Numbers included and excluded", answers.numbers),
     Item("36", _R, "Demographic and clinical characteristics by partition", answers.people),

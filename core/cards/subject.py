@@ -13,6 +13,7 @@ from core.checkpoints import RunMeta
 from core.data import DATASETS
 from core.data.specs import DatasetSpec, class_titles, family_of, find_dataset
 from core.errors import LowshotError
+from core.external import Elsewhere
 from core.metrics import METRICS, Estimate
 from core.models import MODELS
 from core.models.own_encoders import read_card
@@ -35,6 +36,7 @@ class Subject:
         folder: where it lies; None for one that is not stored.
         subgroups: its figures by sex and by age; empty where neither is known.
         shortcuts: what the border or the corners of its images give away, in a sentence; "" where that is not known.
+        elsewhere: the run on its own test set and on external ones.
     """
 
     meta: RunMeta
@@ -45,6 +47,7 @@ class Subject:
     folder: Path | None = None
     subgroups: Sequence[Subgroup] = ()
     shortcuts: str = ""
+    elsewhere: Sequence[Elsewhere] = ()
 
     @property
     def data(self) -> DatasetSpec | None:
@@ -117,6 +120,26 @@ def operating_point(subject: Subject) -> dict[str, str]:
     }
 
 
+def _sources(subject: Subject) -> list[str]:
+    """Say how the run does on images of other sources, or that nobody looked."""
+    meta, found = subject.meta, [f"It was evaluated on {subject.tests:,} test images of one source."]
+    if not any(not record.refused for record in meta.external.values()):
+        found = [f"It was judged on {subject.tests:,} test images of one source. Other sources were not tested."]
+    for name, record in meta.external.items():
+        if record.refused:
+            found.append(f"It was not evaluated on {record.title}: {record.refused}")
+            continue
+        one = next((one for one in subject.elsewhere if one.name == name and not one.view), None)
+        if one:
+            found.append(f"{one.sentence('auroc')} {record.caveat}".strip())
+        elif {"auroc"} <= record.metrics.keys() & record.own_metrics.keys():
+            own, there = record.own_metrics["auroc"], record.metrics["auroc"]
+            found.append(
+                f"AUROC {own:.3f} on its own test images, {there:.3f} on {record.title}. {record.caveat}".strip()
+            )
+    return found
+
+
 def limits(subject: Subject) -> tuple[str, ...]:
     """What a reader must know before trusting the run, each from its record."""
     meta, data = subject.meta, subject.data
@@ -128,7 +151,7 @@ def limits(subject: Subject) -> tuple[str, ...]:
     found += list(data.caveats if data else ())
     if subject.shortcuts:
         found.append(subject.shortcuts)
-    found.append(f"It was judged on {subject.tests:,} test images of one source. Other sources were not tested.")
+    found += _sources(subject)
     if meta.short:
         short = ", ".join(class_titles(meta.dataset, meta.short))
         found.append(f"Too few training images of {short}: these classes gave all they have.")

@@ -7,7 +7,7 @@ from tests.app.test_pages import open_page, texts
 from tests.made import STRONG, WEAK, make_run
 
 SECTIONS = [
-    "Metrics", "Differences", "Operating point", "Confusion", "Conformal sets", "Two stages", "Training",
+    "Metrics", "Differences", "Elsewhere", "Operating point", "Confusion", "Conformal sets", "Two stages", "Training",
 ]  # fmt: skip
 
 

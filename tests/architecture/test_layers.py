@@ -37,6 +37,7 @@ LAYERS = (
         "core/results.py",
         "core/shortcuts.py",
         "core/evidence.py",
+        "core/external.py",
         "core/stages.py",
         "core/cards/",
         "core/operated.py",

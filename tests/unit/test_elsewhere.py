@@ -1,5 +1,6 @@
 """Own test set and elsewhere, side by side: the same task, the same operating point, and what the drop varies over."""
 
+import json
 from dataclasses import replace
 
 import numpy as np
@@ -13,6 +14,9 @@ from core.draws import drawn_run, drawn_shared
 from core.errors import BadRequest
 from core.metrics import measure
 from tests.made import STRONG, WEAK, make_run, predictions
+from trainer.cli import main
+from trainer.report import Asked, report_on
+from trainer.report_text import as_markdown
 
 NAME = "adults"
 
@@ -133,8 +137,7 @@ def test_views_are_figures_of_their_own(series):
     whole, ap, pa = external.by_view(series, NAME, ["auroc"])
     assert [one.view for one in (whole, ap, pa)] == ["", "AP", "PA"]
     assert ap.images + pa.images == whole.images
-    folder, meta = series[0]
-    there = read_predictions(folder, "external", NAME)
+    there = read_predictions(series[0][0], "external", NAME)
     seen = there.facts["view"] == "PA"
     values = [
         roc_auc_score(p.labels[seen], (p.logits[:, 1] - p.logits[:, 0])[seen])
@@ -155,7 +158,7 @@ def test_runs_of_other_external_images_are_not_brought_together(series):
     folder, meta = series[1]
     record = replace(meta.external[NAME], fingerprint="0" * 64)
     add_external(folder, {NAME: record}, {NAME: read_predictions(folder, "external", NAME)})
-    with pytest.raises(BadRequest, match="different images or classes of adults.*--external adults"):
+    with pytest.raises(BadRequest, match=r"different images or classes of adults.*--external adults"):
         external.elsewhere([series[0], (folder, read_run(folder))], NAME)
     with pytest.raises(BadRequest, match="None of these runs was evaluated on nowhere"):
         external.elsewhere(series, "nowhere")
@@ -168,3 +171,32 @@ def test_why_a_run_was_not_evaluated_is_kept(runs):
     assert external.external_sets([run]) == []
     assert external.refusals([run])[NAME].refused == "its encoder learnt from them."
     assert external.evaluated([run], NAME) == []
+
+
+def test_the_report_and_the_tables_show_both_side_by_side(series, runs, tmp_path):
+    dataset = series[0][1].dataset
+    content = report_on(open_store(), Asked(dataset))
+    json.dumps(content, allow_nan=False)
+    (row,) = content["external"]
+    found = external.elsewhere(series, NAME)
+    assert row["views"][0]["drop"]["auroc"]["value"] == pytest.approx(found.drop["auroc"].effect)
+    text = as_markdown(content)
+    assert "## Own test and elsewhere" in text
+    assert f"{found.own['auroc'].value:.3f} (" in text
+    assert f"{found.drop['auroc'].effect:+.3f} (" in text
+    assert "confirmed 3 of 3 No, 2 of 3 Yes." in text
+    assert "So few images carry no verdict." in text
+    document = tmp_path / "document.md"
+    document.write_text(f"<!-- external: {dataset} at 50 -->\nold\n<!-- end of results -->\n")
+    assert main(["results", "--write", str(document)]) == 0
+    assert "| adults | PA |" in document.read_text()
+    assert f"| {found.drop['auroc'].effect:+.3f} (" in document.read_text()
+    document.write_text(f"<!-- external: {dataset} at 50 of Yes -->\n<!-- end of results -->\n")
+    assert main(["results", "--write", str(document)]) == 2
+
+
+def test_a_series_that_was_refused_says_so_in_the_report(runs):
+    folder = make_run(runs, WEAK, 50, 0, 1.0)
+    add_external(folder, {NAME: ExternalRecord("Adults", refused="its encoder learnt from them.")}, {})
+    text = as_markdown(report_on(open_store(), Asked(read_run(folder).dataset)))
+    assert "was not evaluated on Adults: its encoder learnt from them." in text
