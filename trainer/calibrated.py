@@ -73,7 +73,7 @@ def _by_its_weights(
     folder: Path, meta: RunMeta, dataset: Dataset, device: torch.device
 ) -> tuple[Predictions, Predictions]:
     listing, found = dataset.listing, []
-    asked: tuple[tuple[JudgedPart, np.ndarray], ...] = (("test", dataset.parts.test), (PART, dataset.parts.validation))
+    asked: tuple[tuple[JudgedPart, np.ndarray], ...] = (("test", dataset.parts.test), (PART, dataset.calibration))
     for part, rows in asked:
         logits = sweep.ask_again(folder, meta, dataset, rows, device, None)
         found.append(Predictions(listing.ids[rows], dataset.parts.groups[rows], listing.labels[rows], logits, part))

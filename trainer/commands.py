@@ -40,6 +40,7 @@ from trainer.pretraining import pretrain
 from trainer.progress import bar, say
 from trainer.report import report
 from trainer.sanity import sanity
+from trainer.search import search
 from trainer.shortcuts import shortcuts
 from trainer.strategies import STRATEGIES
 from trainer.subgroups import subgroups
@@ -145,6 +146,7 @@ COMMANDS: dict[str, Callable[[argparse.Namespace], int]] = {
     "run": run,
     "curve": curve,
     "ablate": ablate,
+    "search": search,
     "tune": tune,
     "gate": gate,
     "sanity": sanity,

@@ -82,7 +82,7 @@ for _row in (
     Option("folds", int, "parts of the cross-validation inside the subset", 2),
     Option("views", int, "augmented views of each image on which a frozen encoder's head is trained", 0),
     Option("scaling", str, "of embeddings: unit (centered, each of unit length) or standard (each feature by itself)"),
-    Option("strength", float, "inverse of the penalty of logistic regression (default: chosen out of fold)", 0, True),
+    Option("strength", float, "inverse of the penalty of logistic regression; 0 to choose it out of fold", 0),
     Option("fold_ensemble", int, "1 to average the heads of the folds and the final head", 0, below=2),
     Option("mirror", int, "1 to average an image and its mirror image at test time", 0, below=2),
     Option("tune", str, "which parameters of the encoder fine-tuning changes: layers, norm, bias or lora"),

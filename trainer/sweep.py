@@ -108,7 +108,7 @@ def run_cell(
     _round_to_half(model, fitted.keep)
     meta, validation = _operating_point(prepared.meta, fitted, data, dataset)
     ask = partial(_predict, prepared, model, data, dataset, bank, device, progress)
-    test, calibration = ask("test", dataset.parts.test), ask("calibration", dataset.parts.validation)
+    test, calibration = ask("test", dataset.parts.test), ask("calibration", dataset.calibration)
     outside = evaluate_external(
         prepared, dataset, meta, test, partial(_predict_external, prepared, model, data, device, progress)
     )

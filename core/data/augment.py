@@ -19,6 +19,8 @@ JOINED, NONE = "+", "none"
 PRESETS: dict[str, tuple[str, ...]] = {
     "none": (),
     "mild": ("rotation-mild", "shift-mild", "horizontal-flip"),
+    "geometric": ("zoom", "stretch", "rotation", "shift", "horizontal-flip"),
+    "stretched": ("wide-crop", "wide-stretch", "rotation", "horizontal-flip"),
     "aggressive": (
         "zoom", "stretch", "rotation", "shift", "horizontal-flip", "brightness", "contrast", "noise",
     ),

@@ -240,6 +240,16 @@ for _row in (
         geometry=_crop(0.8),
     ),
     Augmentation(
+        "wide-crop", "Wide crop", "60 to 100% of the area, anywhere",
+        "The finding itself may be cut away while the label stays.",
+        geometry=_crop(0.6**0.5),
+    ),
+    Augmentation(
+        "wide-stretch", "Wide stretch", "width against height by up to two thirds",
+        "Exports squashed to a square come in any ratio; heart width against height no longer tells.",
+        geometry=_stretch(0.51),
+    ),
+    Augmentation(
         "brightness", "Brightness", "-15 to 15% of the range",
         "Exposure varies; very dark lungs may pass for emphysema.",
         photometry=_brightness(0.85, 1.15),

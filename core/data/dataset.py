@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -14,7 +15,7 @@ from core.data.likeness import SIZE as SCAN_SIZE
 from core.data.listing import Listing
 from core.data.preprocessing import PLAIN, Preparation
 from core.data.specs import DatasetSpec, labels_of, list_images
-from core.data.splits import Parts, Subset, nested_subset, split
+from core.data.splits import Parts, Subset, halve, nested_subset, split
 from core.data.volumes import flattened
 from core.storage import sha256_of
 
@@ -49,6 +50,20 @@ class Dataset:
     leaks_allowed: bool = False
     external: tuple[ExternalSet, ...] = ()
     refused: Mapping[str, tuple[str, str]] = field(default_factory=dict)
+
+    @cached_property
+    def development(self) -> np.ndarray:
+        """Validation images on which settings are searched; no run learns from them or is evaluated on them."""
+        return self._halves[0]
+
+    @cached_property
+    def calibration(self) -> np.ndarray:
+        """The other half of the validation images: they calibrate conformal sets and serve nothing else."""
+        return self._halves[1]
+
+    @cached_property
+    def _halves(self) -> tuple[np.ndarray, np.ndarray]:
+        return halve(self.parts.validation, self.listing.ids, self.listing.labels, self.parts.groups)
 
     def bank(self, size: int, progress: Progress | None = None, preparation: Preparation = PLAIN) -> Bank:
         """All images at one size, in the order of the listing."""

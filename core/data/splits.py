@@ -218,6 +218,28 @@ def _carve(parts: np.ndarray, labels: np.ndarray, groups: np.ndarray, share: int
     return pool[next(iter(folds))[1]]
 
 
+def halve(rows: np.ndarray, ids: np.ndarray, labels: np.ndarray, groups: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Divide images into two halves by group, each class by its share, the same way on every machine.
+
+    Args:
+        rows: positions to divide.
+        ids: (N,) names, by whose hash groups are dealt out.
+        labels: (N,) class indices or (N, findings).
+        groups: (N,) what stays together.
+    Returns:
+        sorted positions of the two halves.
+    """
+    first_name: dict[int, str] = {}
+    strata: dict[int, int] = {}
+    for row, stratum in zip(rows, strata_of(labels[rows], groups[rows], 2), strict=True):
+        group = int(groups[row])
+        first_name[group] = min(first_name.get(group, str(ids[row])), str(ids[row]))
+        strata[group] = min(strata.get(group, int(stratum)), int(stratum))
+    order = sorted(strata, key=lambda group: (strata[group], sha256_of([first_name[group]])))
+    first = np.isin(groups[rows], order[::2])
+    return np.sort(rows[first]), np.sort(rows[~first])
+
+
 def check_disjoint(groups: np.ndarray, indices: dict[str, np.ndarray]) -> None:
     """Raises LeakFound if a group is in two parts."""
     names = list(indices)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import torch
@@ -66,6 +68,32 @@ def build_groupnorm_cnn(classes: int, dataset: str, seed: int) -> Classifier:
     return Classifier(nn.Sequential(*stages), Head(average_pool(), linear_layers(channels, classes)))
 
 
+def _group_norm(width: int) -> nn.Module:
+    return nn.GroupNorm(GROUPS, width)
+
+
+def build_strided_cnn(
+    width: int, norm: Callable[[int], nn.Module], classes: int, dataset: str, seed: int
+) -> Classifier:
+    """A stem of stride 2, then four stages of convolution, normalization, ReLU and pooling, and a linear layer.
+
+    Args:
+        width: channels of the stem; the stages have 1, 2, 4 and 4 times as many.
+        norm: channels -> a normalization layer.
+        classes: number of classes.
+        dataset: not used.
+        seed: of the random weights.
+    """
+    torch.manual_seed(seed)
+    stages: list[nn.Module] = [nn.Conv2d(3, width, 5, stride=2, padding=2, bias=False), norm(width), nn.ReLU()]
+    channels = width
+    for factor in (1, 2, 4, 4):
+        conv = nn.Conv2d(channels, factor * width, 3, padding=1, bias=False)
+        stages += [conv, norm(factor * width), nn.ReLU(), nn.MaxPool2d(2)]
+        channels = factor * width
+    return Classifier(nn.Sequential(*stages), Head(average_pool(), linear_layers(channels, classes)))
+
+
 MODELS.add(
     ModelSpec(
         name="scratch-cnn",
@@ -78,6 +106,24 @@ MODELS.add(
         summary="Three convolution, ReLU and pooling stages and one fully connected layer.",
     )
 )
+for _name, _title, _width, _norm, _words in (
+    ("scratch-cnn-160", "CNN at 160 px", 32, nn.BatchNorm2d, "batch normalization"),
+    ("scratch-cnn-160-wide", "Wide CNN at 160 px", 64, nn.BatchNorm2d, "batch normalization, twice as wide"),
+    ("scratch-cnn-160-groupnorm", "CNN at 160 px, group norm", 32, _group_norm, "group normalization"),
+):
+    MODELS.add(
+        ModelSpec(
+            name=_name,
+            title=_title,
+            family="scratch",
+            image=ImageSpec(size=160),
+            weights=Weights("random"),
+            strategies=SCRATCH,
+            build=partial(build_strided_cnn, _width, _norm),
+            batch_normalised=_norm is nn.BatchNorm2d,
+            summary=f"A stem of stride 2 and four convolution stages with {_words}, at the size that B and C see.",
+        )
+    )
 MODELS.add(
     ModelSpec(
         name="scratch-densenet121",

@@ -158,7 +158,11 @@ def test_conformal_sets_are_calibrated_on_images_that_serve_nothing_else(phantom
     meta = read_run(folder)
     stored = read_predictions(folder, "calibration")
     learnt = phantom.listing.ids[phantom.subset(5, 0).indices]
-    assert sorted(stored.ids) == sorted(phantom.listing.ids[phantom.parts.validation])
+    assert sorted(stored.ids) == sorted(phantom.listing.ids[phantom.calibration])
+    halves = (phantom.development, phantom.calibration)
+    assert sorted(np.concatenate(halves)) == sorted(phantom.parts.validation)
+    assert abs(len(halves[0]) - len(halves[1])) <= 2
+    assert not {*phantom.parts.groups[halves[0]]} & {*phantom.parts.groups[halves[1]]}
     assert not {*stored.ids} & {*learnt, *read_predictions(folder).ids}
     fitted, _ = conformal((folder, meta), 0.9)
     assert fitted.kind == "split"

@@ -1,0 +1,65 @@
+"""Spoilt images: transforms that no candidate trains on, by which the search for settings tests robustness.
+
+A test set differs from its training images in ways nobody foresees. Settings chosen on clean validation images alone
+therefore prefer heads that have never seen a changed image.
+
+References:
+    Hendrycks and Dietterich 2019, arXiv:1903.12261 (corruptions as a benchmark of robustness).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+import torch
+
+Spoil = Callable[[torch.Tensor, torch.Generator], torch.Tensor]
+
+
+def _gamma(images: torch.Tensor, random: torch.Generator) -> torch.Tensor:
+    exponents = torch.exp(torch.empty(len(images), 1, 1, 1).uniform_(-0.6, 0.6, generator=random))
+    return (images / 255) ** exponents * 255
+
+
+def _blur(images: torch.Tensor, random: torch.Generator) -> torch.Tensor:
+    from torchvision.transforms.v2.functional import gaussian_blur
+
+    side = images.shape[-1]
+    return gaussian_blur(images, [side // 16 * 2 + 1], [side / 90])
+
+
+def _noise(images: torch.Tensor, random: torch.Generator) -> torch.Tensor:
+    return images + 15 * torch.randn(images.shape, generator=random)
+
+
+def _jpeg(images: torch.Tensor, random: torch.Generator) -> torch.Tensor:
+    from torchvision.transforms.v2.functional import jpeg
+
+    color = images.round().to(torch.uint8).expand(-1, 3, -1, -1)
+    return torch.stack([jpeg(image, 15) for image in color]).float()[:, : images.shape[1]]
+
+
+def _contrast(images: torch.Tensor, random: torch.Generator) -> torch.Tensor:
+    factors = torch.exp(torch.empty(len(images), 1, 1, 1).uniform_(-0.7, 0.4, generator=random))
+    mean = images.mean((1, 2, 3), keepdim=True)
+    return (images - mean) * factors + mean
+
+
+SPOILS: dict[str, Spoil] = {
+    "gamma": _gamma, "blur": _blur, "noise": _noise, "jpeg": _jpeg, "contrast": _contrast,
+}  # fmt: skip
+
+
+def spoil(name: str, images: np.ndarray, seed: int) -> np.ndarray:
+    """Spoil images in one way.
+
+    Args:
+        name: key of `SPOILS`.
+        images: (N, 1 or 3, S, S), uint8.
+        seed: of what is random; equal seeds give equal images.
+    Returns:
+        the same shape, uint8.
+    """
+    changed = SPOILS[name](torch.from_numpy(np.ascontiguousarray(images)).float(), torch.Generator().manual_seed(seed))
+    return changed.round().clamp(0, 255).to(torch.uint8).numpy()
