@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import torch
+from scipy.optimize import minimize
+from scipy.special import expit, log_expit
 from sklearn.linear_model import LogisticRegression
 from torch import nn
 from torch.nn import functional as F
@@ -169,14 +171,9 @@ def fit_logistic(
     mean, deviation = standardisation(embeddings)
     flat, repeated = embeddings[at, view], labels[at]
     flat = norm(torch.from_numpy(flat)).numpy() if settings.scaling == "unit" else (flat - mean) / deviation
-    weighting = "balanced" if imbalance.weighs else None
-    columns: list[np.ndarray | None] = [None] if labels.ndim == 1 else list(repeated.T)
-    models = [LogisticRegression(max_iter=2000, class_weight=weighting, warm_start=True) for _ in columns]
+    fits = _of_classes if labels.ndim == 1 else _of_findings
     heads = []
-    for strength in strengths:
-        fitted = [_logistic(model.set_params(C=strength), flat, repeated, column, classes) for model, column in
-                  zip(models, columns, strict=True)]  # fmt: skip
-        weight, bias = (np.concatenate(parts) for parts in zip(*fitted, strict=True))
+    for weight, bias in fits(flat, repeated, classes, strengths, imbalance.weighs):
         linear = linear_layers(flat.shape[1], classes)
         linear.load_state_dict({"0.weight": torch.from_numpy(weight), "0.bias": torch.from_numpy(bias)})
         if settings.scaling == "standard":
@@ -185,26 +182,55 @@ def fit_logistic(
     return heads
 
 
-def _logistic(
-    model: LogisticRegression, flat: np.ndarray, labels: np.ndarray, finding: np.ndarray | None, classes: int
-) -> tuple[np.ndarray, np.ndarray]:
-    """Weights (rows, D) and biases (rows,) of one regression: of all classes, or of one finding.
-
-    A finding whose known labels are all alike keeps its prevalence alone.
-    """
-    if finding is None:
-        model.fit(flat, labels)
+def _of_classes(
+    flat: np.ndarray, labels: np.ndarray, classes: int, strengths: Sequence[float], weighs: bool
+) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """Yield weights (C, D) and biases (C,) of multinomial regression for each strength."""
+    model = LogisticRegression(max_iter=2000, class_weight="balanced" if weighs else None, warm_start=True)
+    for strength in strengths:
+        model.set_params(C=strength).fit(flat, labels)
+        weight, bias = model.coef_, model.intercept_
         if classes == 2:
-            weight, bias = model.coef_ / 2, model.intercept_ / 2
-            return np.concatenate([-weight, weight]), np.concatenate([-bias, bias])
-        return model.coef_, model.intercept_
-    known = ~np.isnan(finding)
-    truth = finding[known] > 0.5
-    if truth.any() and not truth.all():
-        model.fit(flat[known], truth)
-        return model.coef_, model.intercept_
-    share = (truth.sum() + 0.5) / (len(truth) + 1)
-    return np.zeros((1, flat.shape[1])), np.array([np.log(share / (1 - share))])
+            weight, bias = np.concatenate([-weight / 2, weight / 2]), np.concatenate([-bias / 2, bias / 2])
+        yield weight, bias
+
+
+def _of_findings(
+    flat: np.ndarray, labels: np.ndarray, classes: int, strengths: Sequence[float], weighs: bool
+) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """Yield weights (C, D) and biases (C,) of one regression a finding, for each strength.
+
+    All findings share one matrix product, which makes fourteen of them as quick as one. A finding whose known labels
+    are all alike keeps its prevalence alone.
+    """
+    known = ~np.isnan(labels)
+    truth = np.where(known, labels > 0.5, False)
+    positives, count = truth.sum(axis=0), known.sum(axis=0)
+    both = (positives > 0) & (positives < count)
+    importance = known.astype(flat.dtype)
+    if weighs:
+        balance = np.where(truth, count / np.maximum(2 * positives, 1), count / np.maximum(2 * (count - positives), 1))
+        importance = importance * balance.astype(flat.dtype)
+    importance = importance * both
+    share = (positives + 0.5) / (count + 1)
+    weight = np.zeros((classes, flat.shape[1]))
+    bias = np.log(share / (1 - share))
+
+    def loss(packed: np.ndarray, strength: float) -> tuple[float, np.ndarray]:
+        weight, bias = np.split(packed.reshape(classes, -1), [-1], axis=1)  # (C, D) and (C, 1)
+        logits = flat @ weight.T.astype(flat.dtype) + bias.T.astype(flat.dtype)
+        penalty = 0.5 * float((weight**2).sum()) / strength
+        value = -float((importance * (truth * log_expit(logits) + ~truth * log_expit(-logits))).sum(dtype=float))
+        residual = importance * (expit(logits) - truth)  # (N, C)
+        slope = np.concatenate([residual.T @ flat + weight / strength, residual.sum(axis=0)[:, None]], axis=1)
+        return value + penalty, slope.ravel().astype(float)
+
+    for strength in strengths:
+        start = np.concatenate([weight, bias[:, None]], axis=1).ravel()
+        fitted = minimize(loss, start, (strength,), "L-BFGS-B", jac=True, options={"maxiter": 1000}).x
+        weight, bias = (part.copy() for part in np.split(fitted.reshape(classes, -1), [-1], axis=1))
+        bias = bias[:, 0]
+        yield weight, bias
 
 
 def fit_plain_loop(

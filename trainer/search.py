@@ -48,6 +48,7 @@ SETS = ("kermany", "ham10000", "nih-chestxray14")
 LOG_FOLDER = PROJECT / "docs" / "protocol"
 SPOILT_WEIGHT = 0.5
 _SPOIL_SEED = 0
+_SPOIL_VERSION = "1"  # raised when a spoil changes
 
 Suggest = Callable[["Trial"], dict[str, Any]]
 
@@ -203,7 +204,7 @@ def score(development: Development, cell: Cell, options: Mapping[str, Any], devi
 
 def _spoilt(data: FitData, name: str, dataset: Dataset) -> FitData:
     """The subset's facts with a fingerprint of the spoilt development images, by which their embeddings are cached."""
-    key = sha256_of([data.fingerprint, "development", name, str(_SPOIL_SEED)])
+    key = sha256_of([data.fingerprint, "development", name, str(_SPOIL_SEED), _SPOIL_VERSION])
     return replace(data, fingerprint=key, population=len(dataset.development))
 
 

@@ -9,10 +9,12 @@ References:
 
 from __future__ import annotations
 
+import io
 from collections.abc import Callable
 
 import numpy as np
 import torch
+from PIL import Image
 
 Spoil = Callable[[torch.Tensor, torch.Generator], torch.Tensor]
 
@@ -25,8 +27,8 @@ def _gamma(images: torch.Tensor, random: torch.Generator) -> torch.Tensor:
 def _blur(images: torch.Tensor, random: torch.Generator) -> torch.Tensor:
     from torchvision.transforms.v2.functional import gaussian_blur
 
-    side = images.shape[-1]
-    return gaussian_blur(images, [side // 16 * 2 + 1], [side / 90])
+    kernel, deviation = images.shape[-1] // 16 * 2 + 1, images.shape[-1] / 90
+    return gaussian_blur(images, [kernel, kernel], [deviation, deviation])
 
 
 def _noise(images: torch.Tensor, random: torch.Generator) -> torch.Tensor:
@@ -34,10 +36,17 @@ def _noise(images: torch.Tensor, random: torch.Generator) -> torch.Tensor:
 
 
 def _jpeg(images: torch.Tensor, random: torch.Generator) -> torch.Tensor:
-    from torchvision.transforms.v2.functional import jpeg
+    mode = "RGB" if images.shape[1] == 3 else "L"
+    packed = images.round().to(torch.uint8).permute(0, 2, 3, 1).squeeze(-1).numpy()  # (N, S, S) or (N, S, S, 3)
+    return torch.stack([_compressed(Image.fromarray(pixels, mode)) for pixels in packed])
 
-    color = images.round().to(torch.uint8).expand(-1, 3, -1, -1)
-    return torch.stack([jpeg(image, 15) for image in color]).float()[:, : images.shape[1]]
+
+def _compressed(image: Image.Image) -> torch.Tensor:
+    """(C, S, S), the image after JPEG at quality 15."""
+    file = io.BytesIO()
+    image.save(file, "JPEG", quality=15)
+    pixels = torch.from_numpy(np.array(Image.open(file), np.float32))
+    return pixels.permute(2, 0, 1) if pixels.ndim == 3 else pixels[None]
 
 
 def _contrast(images: torch.Tensor, random: torch.Generator) -> torch.Tensor:

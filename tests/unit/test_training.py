@@ -238,6 +238,30 @@ def test_logistic_head_equals_scikit_learn(scaling):
         assert np.allclose(1 / (1 + np.exp(logits[:, 0] - logits[:, 1])), expected, atol=2e-3)
 
 
+@pytest.mark.parametrize("imbalance", ["none", "class-weights"])
+def test_logistic_head_of_findings_equals_scikit_learn_finding_by_finding(imbalance):
+    from sklearn.linear_model import LogisticRegression
+    from sklearn.preprocessing import normalize
+
+    random = np.random.default_rng(0)
+    embeddings = random.normal(size=(80, 1, 6)).astype(np.float32)
+    labels = (embeddings[:, 0, :3] + random.normal(size=(80, 3)) > 0.8).astype(float)
+    labels[random.random((80, 3)) < 0.2] = np.nan
+    labels[:, 2] = np.where(np.isnan(labels[:, 2]), np.nan, 0)  # nobody shows the third
+    settings = replace(STRATEGIES["frozen-logistic"].settings, imbalance=imbalance)
+    (head,) = fit_logistic(embeddings, labels, 3, [3.0], settings, 0)
+    logits = logits_of(head, embeddings[:, 0])
+    flat = normalize(embeddings[:, 0] - embeddings[:, 0].mean(0))
+    for finding in (0, 1):
+        known = ~np.isnan(labels[:, finding])
+        weight = "balanced" if imbalance == "class-weights" else None
+        model = LogisticRegression(C=3.0, tol=1e-8, max_iter=2000, class_weight=weight)
+        model.fit(flat[known], labels[known, finding])
+        assert np.allclose(logits[:, finding], model.decision_function(flat), atol=5e-3)
+    assert np.ptp(logits[:, 2]) < 1e-3
+    assert logits[0, 2] < -2
+
+
 def test_blocks_of_an_embedding_are_scaled_one_by_one():
     """A block a thousand times as large as the other weighs no more."""
     random = np.random.default_rng(0)

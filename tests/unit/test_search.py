@@ -1,0 +1,68 @@
+"""The protocol's search: spoilt images, halves of the validation part, and a log that a later call goes on with."""
+
+import json
+
+import numpy as np
+import pytest
+
+from core.data import DATASETS
+from core.data.spoil import SPOILS, spoil
+from trainer import search as searching
+from trainer.cli import main
+from trainer.search import Space, macro_auroc
+
+RANDOM = np.random.default_rng(0)
+IMAGES = RANDOM.integers(60, 200, (3, 1, 64, 64)).astype(np.uint8)
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+@pytest.mark.parametrize("name", SPOILS)
+def test_spoilt_images_differ_are_repeatable_and_keep_their_shape(name, channels):
+    images = np.repeat(IMAGES, channels, axis=1)
+    first, second = spoil(name, images, 0), spoil(name, images, 0)
+    assert first.shape == images.shape
+    assert first.dtype == np.uint8
+    assert np.array_equal(first, second)
+    assert np.abs(first.astype(int) - images).mean() > 1
+
+
+def test_no_candidate_trains_on_what_spoils():
+    """Candidates change geometry and mix; brightness, contrast and noise are left to the spoils."""
+    from core.data.augment import PRESETS
+    from core.data.augmentations import AUGMENTATIONS
+
+    for name in searching._VIEWS:
+        assert all(AUGMENTATIONS[row].photometry is None for row in PRESETS[name])
+
+
+def test_macro_auroc_leaves_out_what_too_few_show():
+    labels = np.array([[1.0, 0], [0, 0], [1, 0], [0, 1], [1, np.nan]] * 5)
+    logits = np.stack([labels[:, 0], RANDOM.normal(size=25)], axis=1)
+    logits[:, 1] = np.nan_to_num(labels[:, 1])
+    assert macro_auroc(logits, labels) == 1
+    rare = labels.copy()
+    rare[4:, 1] = 0  # one image shows the second finding
+    assert macro_auroc(logits[:, ::-1], rare) < 1
+
+
+def test_a_search_writes_a_log_and_goes_on_with_it(runs, tmp_path, monkeypatch):
+    space = Space(
+        "tiny", "control-random-frozen", ("frozen-logistic",), (4,), (100,),
+        lambda trial: {
+            "strategy": "frozen-logistic", "augment": "none", "views": 0,
+            "strength": trial.suggest_categorical("strength", [1.0, 10.0]),
+        },
+    )  # fmt: skip
+    monkeypatch.setattr(searching, "SPACES", {"tiny": space})
+    monkeypatch.setattr(searching, "SETS", ("phantom",))
+    log = tmp_path / "log.jsonl"
+    argv = ["search", "--space", "tiny", "--log", str(log), "--trials"]
+    assert main([*argv, "1"]) == 0
+    assert main([*argv, "3"]) == 0
+    rows = [json.loads(line) for line in log.read_text().splitlines()]
+    assert [row["trial"] for row in rows] == [0, 1, 2]
+    (cell,) = rows[0]["cells"]
+    assert (cell["set"], cell["size"], cell["seed"]) == ("phantom", 4, 100)
+    assert cell["score"] == pytest.approx((cell["clean"] + cell["spoilt"]) / 2, abs=1e-4)
+    assert main(["search", "--space", "none"]) == 2
+    assert DATASETS["phantom"]
