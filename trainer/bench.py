@@ -38,7 +38,7 @@ def bench(arguments: argparse.Namespace) -> int:
     if strategy.why_not(spec):
         raise BadRequest(f"{spec.name} is not trained from scratch; name a model that is.")
     many = np.arange(10_000)
-    settings = settings_for(settings_of(spec, strategy), strategy, asked_of(arguments), many % 2, many, 2)
+    settings = settings_for(settings_of(spec, strategy, 100), strategy, asked_of(arguments), many % 2, many, 2)
     device = pick_device(arguments.device)
     bare, product = speeds(spec, settings, device, arguments.rounds)
     row = {

@@ -31,6 +31,7 @@ from trainer.maml import ORDERS
 from trainer.meta import hashes_of, notes_on
 from trainer.optimisers import OPTIMISERS, SCHEDULES, optimiser_for
 from trainer.options import OPTIONS, checked
+from trainer.recipes import recipe_for
 from trainer.sources import Source, sources_for
 from trainer.strategies import STRATEGIES, Strategy
 from trainer.unfreezing import check_tune
@@ -59,9 +60,16 @@ class Prepared:
     sources: tuple[Source, ...] = ()
 
 
-def settings_of(spec: ModelSpec, strategy: Strategy) -> Settings:
-    """The strategy's defaults with what the model states otherwise."""
-    return replace(strategy.settings, **spec.settings)  # type: ignore[arg-type]
+def settings_of(spec: ModelSpec, strategy: Strategy, per_class: float) -> Settings:
+    """Return the strategy's defaults with what the model states otherwise, then what the search found.
+
+    Args:
+        spec: the model's row.
+        strategy: the strategy.
+        per_class: labelled images a class; settings that were searched follow it.
+    """
+    stated = {name: value for name, value in spec.settings.items() if name in strategy.takes}
+    return replace(strategy.settings, **{**stated, **recipe_for(spec, strategy.name, per_class)})
 
 
 def settings_for(
@@ -146,7 +154,7 @@ def prepare(cell: Cell, dataset: Dataset, options: Mapping[str, Any] = _NO_OPTIO
         raise BadRequest(f"{why} Choose another model; see python -m trainer list.")
     subset = dataset.subset(cell.train_size, cell.seed)
     labels = dataset.listing.labels[subset.indices]
-    usual = settings_of(spec, strategy)
+    usual = settings_of(spec, strategy, cell.train_size or len(labels) / len(dataset.labels))
     check_labels(labels, dataset)
     groups, classes = dataset.parts.groups[subset.indices], len(dataset.labels)
     settings = settings_for(usual, strategy, options, labels, groups, classes)

@@ -103,7 +103,8 @@ def build_parser() -> argparse.ArgumentParser:
     options.add_flags(ablate, leave_out=("augment", "preparation"))
 
     searched = commands.add_parser("search", help="the protocol's search for settings on development images")
-    searched.add_argument("--space", required=True, help="frozen, frozen-stages, frozen-dinov2, finetune or scratch")
+    searched.add_argument("--space", default="", help="frozen, frozen-stages, frozen-dinov2, finetune or scratch")
+    searched.add_argument("--choose", action="store_true", help="make the best settings of all logs the defaults")
     searched.add_argument("--trials", type=count, default=24, help="in all (default: 24)")
     searched.add_argument("--minutes", type=minutes, default=110.0, help="until it stops; the same command goes on")
     searched.add_argument("--log", type=Path, default=None, help="(default: docs/protocol/search-SPACE.jsonl)")

@@ -39,6 +39,8 @@ from trainer.course import predict_logits
 from trainer.fitting import embedding_cache
 from trainer.heads import logits_of
 from trainer.progress import bar, say
+from trainer.recipes import PATH as RECIPES
+from trainer.recipes import choose
 from trainer.sweep import fit_data, train
 
 if TYPE_CHECKING:
@@ -240,9 +242,14 @@ def cells_of(space: Space, sets: tuple[str, ...]) -> Iterator[tuple[str, int, in
 
 
 def search(arguments: argparse.Namespace) -> int:
-    """`search`: run trials until there are as many as asked for; the same command goes on where it stopped."""
+    """`search`: run trials until there are as many as asked for; the same command goes on where it stopped.
+
+    With `--choose` no trial is run: the best settings of all logs become the strategies' own.
+    """
     import optuna
 
+    if arguments.choose:
+        return _choose()
     if arguments.space not in SPACES:
         raise BadRequest(f"Expected --space to be one of {', '.join(SPACES)}, but got {arguments.space!r}.")
     space, device = SPACES[arguments.space], pick_device(arguments.device)
@@ -291,6 +298,21 @@ def search(arguments: argparse.Namespace) -> int:
         )  # fmt: skip
         write_atomically(path, "".join(json.dumps(row) + "\n" for row in rows).encode())
         say(f"trial {len(rows)} of {arguments.trials}: {value:.4f} {options}")
+    return 0
+
+
+def _choose() -> int:
+    """Write the best settings of every log to `trainer/recipes.json`."""
+    found: dict[str, dict[str, dict[str, dict[str, Any]]]] = {}
+    for space in SPACES.values():
+        path = LOG_FOLDER / f"search-{space.name}.jsonl"
+        if not path.exists():
+            say(f"{path.name} is not there; {space.name} keeps the strategies' own settings")
+            continue
+        for strategy, by_size in choose([json.loads(line) for line in path.read_text().splitlines()]).items():
+            found.setdefault(strategy, {})[space.model] = by_size
+    write_atomically(RECIPES, (json.dumps(found, indent=1, sort_keys=True) + "\n").encode())
+    say(f"written: {RECIPES.name}")
     return 0
 
 

@@ -212,7 +212,8 @@ class Search:
         prepared, data = self._fits[0]
         try:
             settings = settings_for(
-                settings_of(prepared.spec, prepared.strategy), prepared.strategy, {**self._options, **tried},
+                settings_of(prepared.spec, prepared.strategy, prepared.meta.per_class), prepared.strategy,
+                {**self._options, **tried},
                 data.labels, data.groups, data.classes,
             )  # fmt: skip
             return held_out_loss(self._fits, settings, self._device, watch)

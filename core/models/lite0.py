@@ -104,6 +104,7 @@ MODELS.add(
 MODELS.add(
     ModelSpec(
         name=MEDICAL,
+        twin_of=IMAGENET,
         title="EfficientNet-Lite0, medical",
         family="medical",
         image=IMAGE,
@@ -117,6 +118,7 @@ MODELS.add(
 MODELS.add(
     ModelSpec(
         name=CONTROL,
+        twin_of=IMAGENET,
         title="EfficientNet-Lite0, random",
         family="control",
         image=IMAGE,
@@ -135,6 +137,7 @@ for _whole in (IMAGENET, MEDICAL, CONTROL):
             title=f"{_row.title}, every stage",
             strategies=FROZEN,
             build=_of_every_stage(_row.build),
+            twin_of=f"{IMAGENET}-stages" if _row.twin_of else "",
             outline=_outline_of_every_stage,
             summary="The same encoder, read after each of its five stages in place of its last layer.",
         )

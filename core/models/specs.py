@@ -88,6 +88,7 @@ class ModelSpec:
             weights are not here; None where `build` needs no weights.
         settings: training settings in which it departs from its strategy's defaults.
         summary: one sentence for people.
+        twin_of: name of the model of the same architecture whose searched settings it takes; "" for its own.
         seen: what a third party's encoder has seen; None where nothing medical, or where its card lists it.
         batch_normalised: whether what it says of an image, while it is trained, depends on the others of the batch.
     """
@@ -102,6 +103,7 @@ class ModelSpec:
     outline: Callable[[int], Classifier] | None = None
     settings: Mapping[str, float] = field(default_factory=dict)
     summary: str = ""
+    twin_of: str = ""
     seen: Exposure | None = None
     batch_normalised: bool = False
 

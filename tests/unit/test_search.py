@@ -7,9 +7,13 @@ import pytest
 
 from core.data import DATASETS
 from core.data.spoil import SPOILS, spoil
+from core.models import MODELS
 from trainer import search as searching
+from trainer.cells import settings_of
 from trainer.cli import main
+from trainer.recipes import choose, recipes
 from trainer.search import Space, macro_auroc
+from trainer.strategies import STRATEGIES
 
 RANDOM = np.random.default_rng(0)
 IMAGES = RANDOM.integers(60, 200, (3, 1, 64, 64)).astype(np.uint8)
@@ -66,3 +70,33 @@ def test_a_search_writes_a_log_and_goes_on_with_it(runs, tmp_path, monkeypatch):
     assert cell["score"] == pytest.approx((cell["clean"] + cell["spoilt"]) / 2, abs=1e-4)
     assert main(["search", "--space", "none"]) == 2
     assert DATASETS["phantom"]
+
+
+def test_the_settings_of_each_size_are_those_of_the_best_trial_over_sets():
+    places = [("a", 10), ("a", 10), ("b", 10), ("a", 50), ("b", 50)]
+
+    def row(lr, *scores):
+        cells = [{"set": s, "size": n, "score": v} for (s, n), v in zip(places, scores, strict=True)]
+        return {"options": {"strategy": "frozen", "lr": lr}, "cells": cells}
+
+    rows = [row(1, 0.9, 0.9, 0.5, 0.6, 0.6), row(2, 0.8, 0.8, 0.8, 0.5, 0.6)]
+    assert choose(rows) == {"frozen": {"10": {"lr": 2}, "50": {"lr": 1}}}  # a set counts once, however many seeds
+
+
+def test_settings_follow_the_size_and_a_twin_takes_those_of_its_model(monkeypatch):
+    table = {"frozen": {"imagenet-efficientnet-lite0": {"10": {"lr": 0.1}, "200": {"lr": 0.2}}}}
+    monkeypatch.setattr("trainer.recipes.recipes", lambda: table)
+    spec, strategy = MODELS["imagenet-efficientnet-lite0"], STRATEGIES["frozen"]
+    assert [settings_of(spec, strategy, n).lr for n in (1, 10, 40, 50, 2000)] == [0.1, 0.1, 0.1, 0.2, 0.2]
+    for twin in ("medical-efficientnet-lite0", "control-random-frozen"):
+        assert settings_of(MODELS[twin], strategy, 10).lr == 0.1
+    assert settings_of(MODELS["medical-efficientnet-lite0-stages"], strategy, 10) == strategy.settings
+    assert all(row.twin_of == "" or row.twin_of in MODELS for row in MODELS.values())
+
+
+def test_every_stored_recipe_is_one_that_its_strategy_takes():
+    for strategy, by_model in recipes().items():
+        for model, by_size in by_model.items():
+            assert not STRATEGIES[strategy].why_not(MODELS[model])
+            for options in by_size.values():
+                assert set(options) <= set(STRATEGIES[strategy].takes)
