@@ -17,6 +17,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from scipy.special import xlogy
 from torch import nn
 
 from core.data.augment import augmenter
@@ -26,6 +27,7 @@ from core.metrics.calibration import fit_temperature, negative_log_likelihood
 from core.models.classifier import Classifier, MeanOf
 from core.models.specs import ModelSpec
 from trainer.config import Context, FitData, Fitted, Settings
+from trainer.course import predict_logits
 from trainer.embeddings import EmbeddingCache
 from trainer.folds import NOTHING_HELD_OUT, judged_folds
 from trainer.heads import fit_logistic, fit_mlp, fit_plain_loop, logits_of, side_by_side
@@ -208,7 +210,27 @@ def fit_network(
             predicted.append(trained.logits)
             lengths.append(trained.epochs)
     judged, logits = together([held for _, held in folds[: len(predicted)]], predicted, data.classes)
+    fitted = predict_logits(model, data.images, spec.image, context.device)
+    model.cpu()
+    history[-1] |= {
+        "fit_loss": negative_log_likelihood(fitted, data.labels), "guess_loss": loss_of_guessing(data.labels)
+    }  # fmt: skip
     return Fitted(judged, logits, "", folds_in_words(settings, judged), history, trained.failed)
+
+
+def loss_of_guessing(labels: np.ndarray) -> float:
+    """Return the log-loss, in nats, of stating how common each class or finding is among the images.
+
+    Args:
+        labels: (n,) class indices, or (n, C) findings with NaN for unknown.
+    """
+    if labels.ndim == 1:
+        shares = np.bincount(labels) / len(labels)
+        return float(-xlogy(shares, shares).sum())
+    shares = np.nanmean(labels, axis=0)
+    known = (~np.isnan(labels)).sum(axis=0)
+    entropy = -xlogy(shares, shares) - xlogy(1 - shares, 1 - shares)
+    return float((known * entropy).sum() / known.sum())
 
 
 def _of_parts(progress: Progress | None, place: int, parts: int) -> Progress | None:

@@ -338,6 +338,8 @@ def test_every_network_learns_from_all_labels_and_peaks(small, runs):
     final = [row for row in rows if row["fold"] == 0]
     assert final[-1]["step"] == 10
     assert all(row["validation_loss"] is None for row in final)
+    assert final[-1]["guess_loss"] == pytest.approx(np.log(2))
+    assert final[-1]["fit_loss"] > 0
     meta = read_run(folder)
     assert sum(meta.sampled.values()) == meta.images == 12
     assert sorted(read_predictions(folder, "validation").ids) == sorted(small.listing.ids[prepared.rows])

@@ -1,0 +1,51 @@
+"""No network that ships is hardly trained: its rate peaked, and it fits its own training images."""
+
+import math
+
+import numpy as np
+import pytest
+
+from core.checkpoints import open_store, read_history
+from core.runtime import PROJECT
+from trainer.fitting import loss_of_guessing
+
+
+def complaint(meta, history):
+    """What is wrong with the training of a network, in words; "" for nothing."""
+    for fold in sorted({row["fold"] for row in history}):
+        rows = [row for row in history if row["fold"] == fold]
+        if max(row["lr"] for row in rows) < 0.95 * meta["lr"]:
+            return f"the rate of fold {fold} never peaked"
+    last = history[-1]
+    if last["fit_loss"] > 0.5 * last["guess_loss"]:
+        return "the training loss did not fall by half from that of guessing"
+    return ""
+
+
+def row(fold, lr, **more):
+    return {"fold": fold, "lr": lr, **more}
+
+
+def test_hardly_trained_networks_are_found():
+    good = [row(1, 0.1), row(0, 0.05), row(0, 0.1, fit_loss=0.2, guess_loss=0.69)]
+    assert complaint({"lr": 0.1}, good) == ""
+    assert "fold 0 never peaked" in complaint({"lr": 0.1}, [good[0], row(0, 0.05, fit_loss=0.2, guess_loss=0.69)])
+    assert "by half" in complaint({"lr": 0.1}, [row(0, 0.1, fit_loss=0.4, guess_loss=0.69)])
+
+
+def test_the_loss_of_guessing_by_hand():
+    assert loss_of_guessing(np.array([0, 1, 1, 0])) == pytest.approx(math.log(2))
+    findings = np.array([[1, 0], [0, np.nan], [1, 0], [0, 0]])
+    assert loss_of_guessing(findings) == pytest.approx(4 * math.log(2) / 7)  # 4 and 3 known labels
+
+
+def test_no_shipped_network_is_hardly_trained():
+    stored = open_store(PROJECT / "checkpoints").runs
+    assert stored
+    networks = {
+        folder: meta
+        for folder, meta in stored.items()
+        if meta.protocol and meta.trained == "all" and read_history(folder) and "meta_learnt_from" not in meta.config
+    }
+    wrong = {meta.run: complaint(meta.config, read_history(folder)) for folder, meta in networks.items()}
+    assert {run: why for run, why in wrong.items() if why} == {}
