@@ -80,7 +80,7 @@ def drawn_shared(folder: Path, meta: RunMeta, external: str, elsewhere: bool, vi
 
 def _kept(key: str, load: Callable[[], Judged]) -> DrawnRun:
     """Return what is in the cache, or measure and keep it."""
-    place = cache_folder() / "draws" / f"{key}.npz"
+    place = _place(key)
     stored = _read(place)
     if stored is None:
         stored = _measured(load())
@@ -89,6 +89,15 @@ def _kept(key: str, load: Callable[[], Judged]) -> DrawnRun:
         np.savez(buffer, found=found, images=np.array(stored.images), counts=np.array([stored.n, stored.groups]))
         write_atomically(place, buffer.getvalue())
     return stored
+
+
+def is_measured(folder: Path, meta: RunMeta, finding: int | None = None) -> bool:
+    """Whether `drawn_run` would read what was measured before. Arguments as there."""
+    return _place(_key(folder, meta, finding)).is_file()
+
+
+def _place(key: str) -> Path:
+    return cache_folder() / "draws" / f"{key}.npz"
 
 
 def _key(folder: Path, meta: RunMeta, finding: int | None) -> str:

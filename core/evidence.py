@@ -17,15 +17,15 @@ from core.checkpoints import stored_parts
 from core.draws import groups_for, weights_for
 from core.errors import BadRequest, LeakFound
 from core.judged import Judged, judged
-from core.metrics import METRICS, Estimate, Scores, Spread, between_seeds
-from core.metrics.comparisons import Difference, corrected, paired_difference
+from core.metrics import METRICS, Estimate, Scores
+from core.metrics.comparisons import MARGIN, Difference, corrected, paired_difference
 from core.metrics.conformal import Conformal, Coverage, calibrate, check_served_once, coverage, mean_coverage
 from core.metrics.curves import Fit, Measured, fit_curves
 from core.metrics.intervals import interval
 from core.metrics.operating import DecisionCurve, Operation, at_thresholds, decision_curve, operate
 from core.metrics.paired_tests import DeLong, McNemar, delong, mcnemar
 from core.metrics.thresholds import Aim, OperatingPoint, fit_operating_point
-from core.results import Run, check_comparable, drawn_runs, estimate
+from core.results import Run, check_comparable, drawn_runs
 from core.types import JudgedPart
 
 Key = TypeVar("Key")
@@ -67,15 +67,6 @@ def paired(runs: Sequence[Run], others: Sequence[Run]) -> list[tuple[Run, Run]]:
     return pairs
 
 
-def summary(
-    runs: Sequence[Run], names: Sequence[str] | None = None, finding: int | None = None
-) -> dict[str, tuple[Estimate, Spread]]:
-    """Each metric of a series at one size: its interval over test images and, apart from it, its spread over seeds."""
-    estimates = estimate(runs, names, finding)
-    found = drawn_runs(runs, finding)
-    return {name: (one, between_seeds([run.values[name][0] for run in found])) for name, one in estimates.items()}
-
-
 def by_class(runs: Sequence[Run], name: str) -> list[Estimate]:
     """A metric of each class against the rest, or of each finding: mean over runs, with intervals over test images.
 
@@ -93,10 +84,20 @@ def by_class(runs: Sequence[Run], name: str) -> list[Estimate]:
 
 
 def compare_runs(
-    runs: Sequence[Run], others: Sequence[Run], names: Sequence[str] | None = None, finding: int | None = None
+    runs: Sequence[Run],
+    others: Sequence[Run],
+    names: Sequence[str] | None = None,
+    finding: int | None = None,
+    margin: float = MARGIN,
 ) -> dict[str, Difference]:
-    """The hierarchical paired bootstrap of two series at one size, for each metric.
+    """The hierarchical paired bootstrap of two series at one size, for each metric; not corrected for other contrasts.
 
+    Args:
+        runs: of the first series.
+        others: of the second.
+        names: metrics; all by default.
+        finding: the one finding, or class against the rest, to evaluate; all by default.
+        margin: of equivalence, in units of each metric.
     Raises:
         BadRequest: if they cannot be compared; see `paired`.
     """
@@ -111,6 +112,7 @@ def compare_runs(
             np.array([one.values[name] for one in second]),
             first[0].n,
             first[0].groups,
+            margin,
         )
         for name in names or tuple(METRICS)
     }
@@ -121,19 +123,21 @@ def compare_all(
     names: Sequence[str] | None = None,
     finding: int | None = None,
     pairs: Sequence[tuple[Key, Key]] | None = None,
+    margin: float = MARGIN,
 ) -> dict[tuple[Key, Key], dict[str, Difference]]:
-    """Pairs of series at one size; p values of a metric are corrected by Holm over the pairs.
+    """Pairs of series, each pair of one size; p values of a metric are corrected by Holm over the pairs.
 
     Args:
-        series: runs of each at one size.
+        series: runs of each.
         names: metrics; all by default.
         finding: the one finding, or class against the rest, to judge; all by default.
-        pairs: which to compare; every pair by default.
+        pairs: which to compare, the stated contrasts; every pair by default.
+        margin: of equivalence, in units of each metric.
     Raises:
         BadRequest: if two of them cannot be compared.
     """
     chosen = list(combinations(series, 2)) if pairs is None else pairs
-    found = {pair: compare_runs(series[pair[0]], series[pair[1]], names, finding) for pair in chosen}
+    found = {pair: compare_runs(series[pair[0]], series[pair[1]], names, finding, margin) for pair in chosen}
     for name in names or tuple(METRICS):
         for pair, one in zip(found, corrected([row[name] for row in found.values()]), strict=True):
             found[pair][name] = one

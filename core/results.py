@@ -14,7 +14,7 @@ import numpy as np
 from core.checkpoints import OLD_RECIPE, RunMeta, Store, read_predictions, scores_of
 from core.draws import DrawnRun, drawn_run
 from core.errors import BadRequest
-from core.metrics import METRICS, Estimate, Scores
+from core.metrics import METRICS, Estimate, Scores, SeriesEstimate, series_estimate
 from core.metrics.intervals import interval
 from core.metrics.measures import Average, once, support
 from core.models import FAMILY_TITLES, MODELS
@@ -98,7 +98,7 @@ def drawn_runs(runs: Sequence[Run], finding: int | None = None) -> list[DrawnRun
 def estimate(
     runs: Sequence[Run], names: Sequence[str] | None = None, finding: int | None = None
 ) -> dict[str, Estimate]:
-    """The mean of several runs with 95% intervals over the test images, patients drawn whole.
+    """The mean of several runs with 95% intervals over the test images, patients drawn whole; seeds stay as they are.
 
     Args:
         runs: folders and records of runs on the same test images.
@@ -115,21 +115,24 @@ def estimate(
     }
 
 
-def difference(
-    runs: Sequence[Run], others: Sequence[Run], names: Sequence[str], finding: int | None = None
-) -> dict[str, Estimate]:
-    """The mean of some runs minus the mean of others, with 95% intervals over the test images they share.
+def summarize(
+    runs: Sequence[Run], names: Sequence[str] | None = None, finding: int | None = None
+) -> dict[str, SeriesEstimate]:
+    """Return each metric of a series at one size: the mean with its intervals over test patients, seeds, and both.
 
-    Seeds stay as they are: whether one way is better in general is what `evidence.compare_runs` answers.
-
+    Args:
+        runs: folders and records of runs on the same test images, a seed each.
+        names: metrics; all by default.
+        finding: the one finding, or class against the rest, to evaluate; all by default.
     Raises:
-        BadRequest: if the runs were not judged on the same images.
+        BadRequest: if the runs were not evaluated on the same images.
         CorruptRun: if predictions cannot be read.
     """
-    found = drawn_runs([*runs, *others], finding)
-    sides = found[: len(runs)], found[len(runs) :]
-    means = [{name: np.mean([one.values[name] for one in side], axis=0) for name in names} for side in sides]
-    return {name: interval(means[0][name] - means[1][name], found[0].n) for name in names}
+    found = drawn_runs(runs, finding)
+    return {
+        name: series_estimate(np.array([one.values[name] for one in found]), found[0].n, METRICS[name])
+        for name in names or tuple(METRICS)
+    }
 
 
 def by_series(metas: Sequence[RunMeta]) -> dict[Series, list[RunMeta]]:

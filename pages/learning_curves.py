@@ -4,7 +4,7 @@ import pandas as pd
 import streamlit as st
 
 from core.errors import LowshotError
-from core.metrics import METRICS
+from core.metrics import METRICS, between_seeds
 from core.results import runs_by_series
 from core.ui import cached, cached_evidence, charts, evidence_charts, frame, labels_bought, pickers, words
 
@@ -41,6 +41,12 @@ with second:
     )  # fmt: skip
 with third:
     seeds = st.toggle("Single seeds", key="curves_seeds", disabled=section == BOUGHT)
+    patients = st.toggle(
+        "Test patients", value=cached_evidence.is_measured(points, finding), key="curves_patients",
+        disabled=section == BOUGHT,
+        help="Intervals over test patients in the table. The first time every run is measured on resampled test "
+        "patients, which takes up to some seconds a run.",
+    )  # fmt: skip
 titles = {name: pickers.title_of(name, runs) for name, runs in points.items()}
 try:
     values = {name: cached_evidence.values(runs, metric, finding) for name, runs in points.items()}
@@ -74,25 +80,27 @@ if section == BOUGHT:
 
 
 def table() -> pd.DataFrame:
-    """Mean, standard deviation and range over seeds, a row for each series and size."""
+    """Mean with intervals over seeds and test patients, and the spread of seeds: a row for each series and size."""
+    if patients:
+        cached_evidence.measured([run for runs in points.values() for run in runs], finding)
     rows = []
     for name, runs in points.items():
-        found = pd.Series(values[name])
         for size in sorted({meta.train_size or 0 for _, meta in runs}):
             here = [(meta.train_size or 0) == size for _, meta in runs]
-            short = {label for (_, meta), one in zip(runs, here, strict=True) if one for label in meta.short}
-            rows.append(
-                {
-                    "Series": titles[name],
-                    "Images per class": str(size or "all"),
-                    "Seeds": sum(here),
-                    "Mean": found[here].mean(),
-                    "SD over seeds": found[here].std(),
-                    "Lowest": found[here].min(),
-                    "Highest": found[here].max(),
-                    "Classes short": ", ".join(sorted(short)) or "none",
-                }
-            )
+            chosen = [run for run, one in zip(runs, here, strict=True) if one]
+            over = between_seeds([value for value, one in zip(values[name], here, strict=True) if one], METRICS[metric])
+            row = {
+                "Series": titles[name], "Images per class": str(size or "all"), "Seeds": over.seeds, "Mean": over.mean,
+                "Seeds from": over.low, "Seeds to": over.high,
+            }  # fmt: skip
+            if patients:
+                interval = cached.summaries(chosen, finding)[metric].patients
+                row |= {"Patients from": interval.low, "Patients to": interval.high}
+            short = sorted({label for _, meta in chosen for label in meta.short})
+            rows.append(row | {
+                "SD over seeds": over.sd, "Lowest": over.lowest, "Highest": over.highest,
+                "Classes short": ", ".join(short) or "none",
+            })  # fmt: skip
     return pd.DataFrame(rows)
 
 
@@ -115,14 +123,17 @@ charts.draw(
     "the same numbers.",
 )
 st.caption(
-    "Line: mean over seeds, each a different draw of training images. Band: lowest to highest seed. Measured on the "
-    "same untouched test images, at the operating point fitted inside each training subset. Hollow marker: a class had "
-    "fewer images than asked for and gave all it has."
+    "Line: mean over seeds, each a different draw of training images. Band: 95% interval of the mean over seeds "
+    "(Student's t), the test patients as they are; none for one seed. The table has it too and, switched on above, the "
+    "interval over test patients, the seeds as they are. Whether two families differ or are equivalent is tested on "
+    "**Compare**; bands cannot tell. Measured on the same untouched test images, at the operating point fitted inside "
+    "each training subset. Hollow marker: a class had fewer images than asked for and gave all it has."
 )
 st.dataframe(
     summary, hide_index=True, width="stretch", alt=f"{METRICS[metric].title} by series and size",
     column_config={
-        name: st.column_config.NumberColumn(format="%.3f") for name in ("Mean", "SD over seeds", "Lowest", "Highest")
+        name: st.column_config.NumberColumn(format="%.3f")
+        for name in summary.columns if summary[name].dtype == float
     },
 )  # fmt: skip
 every = pd.DataFrame(

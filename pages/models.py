@@ -61,7 +61,7 @@ def runs() -> None:
     try:
         scores = cached_evidence.judged((folder, meta)).scores
         here = cached.estimates([(folder, meta)], finding)
-        over = cached.estimates([(store.folder_of(m.run), m) for m in same], finding)
+        over = cached.summaries([(store.folder_of(m.run), m) for m in same], finding)
         groups = card_checks.subgroups((folder, meta), finding)
         told = shortcuts.told(store, meta.dataset, meta.split_hash)
         there = [one for name in external_sets([(folder, meta)]) for one in external.compared([(folder, meta)], name)]
@@ -87,7 +87,7 @@ def runs() -> None:
     st.subheader("Operating point")
     cards.facts(operating_point(subject))
     st.subheader("Performance")
-    cards.figures(meta, here, over, len(same))
+    cards.figures(meta, here, over)
     st.subheader("Elsewhere")
     if not meta.external:
         st.write("It was not evaluated on an external test set.")

@@ -2,7 +2,8 @@
 
 An ingredient is an augmentation, a preprocessing step, or a setting with a value, such as `loss=focal`; for losses and
 ways to meet imbalance their name will do. What encoders start from is a matter of models: those that are named are
-compared with the first.
+compared with the first. Verdicts are corrected by Holm over all contrasts of the command, so that rows are printed at
+its end.
 """
 
 from __future__ import annotations
@@ -22,8 +23,9 @@ from core.data.augment import JOINED
 from core.data.augmentations import AUGMENTATIONS
 from core.data.preprocessing import PREPROCESSING
 from core.errors import BadRequest, LowshotError
+from core.evidence import compare_runs
 from core.metrics import METRICS
-from core.results import difference
+from core.metrics.comparisons import Difference, corrected
 from trainer.cells import prepare
 from trainer.config import Cell
 from trainer.curves import Asked, answers, dataset_of, pairs_of, ready
@@ -36,6 +38,7 @@ from trainer.progress import say
 NONE, EACH, PAIRS, ALL = "none", "each", "pairs", "all"
 ORDERS = (EACH, PAIRS, ALL)
 SHOWN = ("auroc", "balanced_accuracy")
+DIFFERENCES = ("difference", "difference_of_models")
 _STARTS = {"imagenet": "ImageNet"}
 Runs = list[tuple[Path, RunMeta]]
 
@@ -126,6 +129,7 @@ def ablate(arguments: argparse.Namespace) -> int:
     dataset = dataset_of(arguments)
     pairs = ready(pairs, dataset, arguments.models is None)
     complete = True
+    rows: list[dict[str, Any]] = []
     for size in arguments.sizes:
         first: dict[str, list[Runs]] = {}
         for model, strategy in sorted(pairs, key=lambda pair: arguments.strategies.index(pair[1])):
@@ -154,13 +158,15 @@ def ablate(arguments: argparse.Namespace) -> int:
                 )
                 complete = False
                 continue
-            for row in _rows(every, found, first.setdefault(strategy, found)):
-                print(json.dumps(row) if arguments.json else _line(row), flush=True)
+            rows += _rows(every, found, first.setdefault(strategy, found))
+    _correct(rows)
+    for row in rows:
+        print(json.dumps(_plain(row)) if arguments.json else _line(row), flush=True)
     return 0 if complete else 2
 
 
 def _rows(every: list[Combination], found: list[Runs], first: list[Runs]) -> Iterator[dict[str, Any]]:
-    """A row a combination: mean over seeds, and differences with their intervals over test images.
+    """A row a combination: mean over seeds, and differences with intervals over seeds and patients, not corrected yet.
 
     Args:
         every: the combinations, none of the ingredients first.
@@ -180,13 +186,24 @@ def _rows(every: list[Combination], found: list[Runs], first: list[Runs]) -> Ite
         }  # fmt: skip
 
 
-def _differences(runs: Runs, others: Runs) -> dict[str, list[float]]:
-    """Value and interval of the difference of the means over the seeds that both have."""
-    seeds = {meta.seed for _, meta in runs} & {meta.seed for _, meta in others}
-    if not seeds:
+def _differences(runs: Runs, others: Runs) -> dict[str, Difference]:
+    """The difference in each metric over the seeds that both have; none where they share no seed."""
+    if not {meta.seed for _, meta in runs} & {meta.seed for _, meta in others}:
         return {}
-    mine, theirs = ([one for one in side if one[1].seed in seeds] for side in (runs, others))
-    return {name: [e.value, e.low, e.high] for name, e in difference(mine, theirs, SHOWN).items()}
+    return compare_runs(runs, others, SHOWN)
+
+
+def _correct(rows: list[dict[str, Any]]) -> None:
+    """Correct every difference of a metric by Holm over all of them, in place."""
+    every = [row[kind] for row in rows for kind in DIFFERENCES if row[kind]]
+    for name in SHOWN:
+        for differences, one in zip(every, corrected([of[name] for of in every]), strict=True):
+            differences[name] = one
+
+
+def _plain(row: dict[str, Any]) -> dict[str, Any]:
+    """A row as plain data."""
+    return row | {kind: {name: one.record() for name, one in row[kind].items()} for kind in DIFFERENCES}
 
 
 def _start(meta: RunMeta) -> str:
@@ -200,10 +217,13 @@ def _line(row: dict[str, Any]) -> str:
     figures = []
     for name in SHOWN:
         said = f"{METRICS[name].title} {row['metrics'][name]:.3f}"
-        for where, words in (("difference", ""), ("difference_of_models", f" from {row['against']}")):
-            if name in row[where]:
-                value, low, high = row[where][name]
-                said += f" ({value:+.3f}, {low:+.3f} to {high:+.3f}{words})"
+        for kind, first, second in (
+            ("difference", row["combination"], NONE),
+            ("difference_of_models", row["model"], row["against"]),
+        ):
+            if name in row[kind]:
+                one = row[kind][name]
+                said += f" (from {second} {one.interval_text()}: {one.verdict_text(first, second)})"
         figures.append(said)
     size = row["train_size"] or "full"
     leaks = f"  (LEAKS ALLOWED: {row['leaks']} images)" if row["leaks"] else ""

@@ -118,7 +118,8 @@ def evaluate(arguments: argparse.Namespace) -> int:
         )
     else:
         for name, e in estimates.items():
-            print(f"{METRICS[name].title:26} {e.value:.3f}  (95% interval {e.low:.3f} to {e.high:.3f}, n = {e.n})")
+            over = f"95% interval over test patients {e.low:.3f} to {e.high:.3f}"
+            print(f"{METRICS[name].title:26} {e.value:.3f}  ({over}, n = {e.n})")
     say(f"Largest difference from a stored logit: {_moved(logits, stored, meta):.6f}")
     return 0
 

@@ -6,6 +6,8 @@ A document marks the place of a table by a comment of one of these kinds and `<!
 - `<!-- sizes: DATASET at SIZE,SIZE -->`: every series that has runs at all these sizes, with its AUROC at each;
 - `<!-- variants: DATASET at SIZE -->`: what a departure from a strategy's own settings changes;
 - `<!-- external: DATASET at SIZE -->`: own test and elsewhere side by side, with the difference;
+- `<!-- verdicts: DATASET at SIZE,SIZE -->`: the stated contrasts (`CONTRASTS`) at these sizes, in AUROC, each with its
+  verdict, corrected by Holm over the table;
 - `<!-- shortcuts: DATASET at SIZE -->`: whether the border or the corners alone tell the classes apart, in sentences.
 
 `... at SIZE of CLASS` judges one class against the rest.
@@ -14,23 +16,35 @@ A document marks the place of a table by a comment of one of these kinds and `<!
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 from core.checkpoints import RunMeta, Store
 from core.data.specs import find_dataset
 from core.errors import BadRequest, LowshotError
+from core.evidence import compare_all
 from core.external import by_view, external_sets
 from core.judged import target_named
-from core.metrics import METRICS, Estimate
+from core.metrics import METRICS
+from core.metrics.comparisons import MIN_SEEDS, Difference, format_p
+from core.metrics.equivalence import MARGIN
 from core.models import MODELS
-from core.results import Run, Series, comparison_proper, difference, estimate, runs_by_series
+from core.results import OLD_RECIPE, Run, Series, comparison_proper, estimate, runs_by_series, summarize
 from core.shortcuts import shortcuts_of
 from core.storage import write_atomically
 from trainer.markdown import table
 
 HEADLINE = ("auroc", "balanced_accuracy", "accuracy", "sensitivity", "specificity")
 SHOWN = ("auroc", "balanced_accuracy")
+_A = Series("scratch-cnn", "scratch")
+_B = Series("imagenet-efficientnet-lite0", "frozen")
+_C = Series("medical-efficientnet-lite0", "frozen")
+CONTRASTS = {
+    "B against A": (_B, _A),
+    "C against B": (_C, _B),
+    "B fine-tuned against its frozen head": (_B._replace(strategy="finetune"), _B),
+    "B after every stage against its last layer": (_B._replace(model="imagenet-efficientnet-lite0-stages"), _B),
+}
 _BLOCK = re.compile(r"(<!-- (\w+): (\S+) at (\S+)(?: of (\S+))? -->\n).*?(<!-- end of results -->)", re.DOTALL)
 Size = int | None
 
@@ -38,7 +52,7 @@ Size = int | None
 def headline_table(store: Store, dataset: str, sizes: list[Size], of: str | None = None) -> str:
     """A row for each model and strategy as it is by default, at one training-set size.
 
-    Each figure is the mean over seeds with the 95% bootstrap interval over test images, groups drawn whole.
+    Each figure is the mean over seeds with its 95% intervals over test patients and over seeds, side by side.
 
     Raises:
         BadRequest: if no run of that size is stored.
@@ -54,8 +68,8 @@ def headline_table(store: Store, dataset: str, sizes: list[Size], of: str | None
     return (
         table(["family", "model", "strategy", "seeds", *(METRICS[name].title for name in HEADLINE)], rows)
         + f"\n\n{_rest(of)}"
-        f"Mean over seeds (95% interval over the {_images(series, target)} test images, {_drawn(dataset)}), at the "
-        f"operating point fitted inside each training subset. Training and judging the {len(every)} stored runs of "
+        f"Mean over seeds with 95% intervals: {_intervals(dataset, _images(series, target))} At the operating point "
+        f"fitted inside each training subset. Training and judging the {len(every)} stored runs of "
         f"this data set took {sum(meta.seconds for meta in every) / 60:.0f} minutes on {devices}.\n"
     )
 
@@ -78,8 +92,8 @@ def size_table(store: Store, dataset: str, sizes: list[Size], of: str | None = N
     ]
     return (
         table(["family", "model", "strategy", "seeds", *(_said(size) for size in sizes)], rows) + f"\n\n{_rest(of)}"
-        f"AUROC, the mean over seeds (95% interval over the {_images(columns[0], target)} test images, "
-        f"{_drawn(dataset)}), by labelled images per class. At one size and seed every row learns from the same "
+        f"AUROC, the mean over seeds, by labelled images per class, with 95% intervals: "
+        f"{_intervals(dataset, _images(columns[0], target))} At one size and seed every row learns from the same "
         "images.\n"
     )
 
@@ -91,24 +105,92 @@ def variant_table(store: Store, dataset: str, sizes: list[Size], of: str | None 
         BadRequest: if no series has a variant there.
     """
     series = _at(store, dataset, sizes[0])
-    rows, target = [], _target(series, of)
-    for key, runs in series.items():
-        plain = series.get(key.default)
-        if not plain or not any(other.default == key.default != other for other in series):
-            continue
-        changes = difference(*_shared(runs, plain), SHOWN, target).values() if key != key.default else ()
-        rows.append(
-            [*_named(key), str(len(runs)), *_figures(runs, SHOWN, target)]
-            + ([_signed(one) for one in changes] or ["–"] * len(SHOWN))
-        )
-    if not rows:
+    target = _target(series, of)
+    pairs = [(key, key.default) for key in series if key != key.default and key.default in series]
+    if not pairs:
         raise _missing(dataset, sizes)
+    changes = compare_all(series, SHOWN, target, pairs)
+    shown = {key for pair in pairs for key in pair}
+    rows = [
+        [*_named(key), str(len(runs)), *_figures(runs, SHOWN, target),
+         *_changes(changes.get((key, key.default)))]
+        for key, runs in series.items()
+        if key in shown
+    ]  # fmt: skip
     titles = [METRICS[name].title for name in SHOWN]
     return (
         table(["family", "model", "strategy", "seeds", *titles, *(f"change of {title}" for title in titles)], rows)
         + f"\n\n{_rest(of)}"
-        f"Mean over seeds, and difference from the same model and strategy by default on the same subsets (95% "
-        f"intervals over the {_images(series, target)} test images, {_drawn(dataset)}), {_said(sizes[0])}.\n"
+        f"{_said(sizes[0]).capitalize()}: mean over seeds with 95% intervals: "
+        f"{_intervals(dataset, _images(series, target))} Change: difference from the same model and strategy by "
+        f"default on the same subsets, {_verdicts(one for row in changes.values() for one in row.values())}\n"
+    )
+
+
+def verdict_table(store: Store, dataset: str, sizes: list[Size], of: str | None = None) -> str:
+    """Return a row for each stated contrast at each size, in AUROC, with its verdict.
+
+    Raises:
+        BadRequest: if at none of these sizes both sides of a contrast are stored.
+    """
+    series: dict[tuple[Size, Series], list[Run]] = {}
+    contrasts: dict[tuple[tuple[Size, Series], tuple[Size, Series]], str] = {}
+    for size in sizes:
+        here = _at(store, dataset, size)
+        series |= {(size, key): runs for key, runs in here.items()}
+        for title, sides in CONTRASTS.items():
+            recipes = [tuple(side._replace(variant=variant) for side in sides) for variant in ("", OLD_RECIPE)]
+            stored = [pair for pair in recipes if pair[0] in here and pair[1] in here]
+            if stored:  # the current recipes, else those from before the protocol, never one of each
+                contrasts[(size, stored[0][0]), (size, stored[0][1])] = title
+    if not contrasts:
+        raise _missing(dataset, sizes)
+    target = _target({key: runs for (_, key), runs in series.items()}, of)
+    found = {pair: row["auroc"] for pair, row in compare_all(series, ("auroc",), target, list(contrasts)).items()}
+    rows = []
+    for ((size, key), other), one in found.items():
+        title = contrasts[(size, key), other]
+        mark = f" ({OLD_RECIPE})" if key.is_old else ""
+        p_values = [format_p(p) for p in (one.holm, one.holm_equivalence)]
+        verdict = one.verdict_text(*_sides(title))
+        rows.append([f"{title}{mark}", _said(size), str(one.seeds), one.interval_text(), *p_values, verdict])
+    names = "; ".join(
+        f"{title}: `{first.model}` {first.strategy} minus `{second.model}` {second.strategy}"
+        for title, (first, second) in CONTRASTS.items()
+        if title in contrasts.values()
+    )
+    old = (
+        " Rows marked old recipe: runs made before the protocol."
+        if any(key.is_old for (_, key), _ in contrasts)
+        else ""
+    )
+    return (
+        table(["contrast", "size", "seeds", "difference of AUROC", "p", "p of equivalence", "verdict"], rows)
+        + f"\n\n{_rest(of)}{names}. Differences are {_verdicts(found.values())}\n"
+    )
+
+
+def _sides(title: str) -> tuple[str, str]:
+    """The two sides of a contrast in words."""
+    first, _, second = title.partition(" against ")
+    return first, second
+
+
+def _changes(found: dict[str, Difference] | None) -> list[str]:
+    """The change of each metric with its verdict; dashes for the series the others are compared with."""
+    if found is None:
+        return ["–"] * len(SHOWN)
+    return [f"{one.interval_text()}: {one.verdict}" for one in (found[name] for name in SHOWN)]
+
+
+def _verdicts(differences: Iterable[Difference]) -> str:
+    """How differences are tested, the end of a sentence."""
+    contrasts = max(one.contrasts for one in differences)
+    return (
+        "with the 95% interval over seeds and test patients together. Verdicts: different (p below .05), equivalent "
+        f"(two one-sided tests within {MARGIN:g}, p below .05) or undecided, both p corrected by Holm over "
+        f"{contrasts} {'contrast' if contrasts == 1 else 'contrasts'} of a metric; below {MIN_SEEDS} common seeds "
+        "there is no verdict."
     )
 
 
@@ -153,8 +235,8 @@ def external_table(store: Store, dataset: str, sizes: list[Size], of: str | None
 
 
 TABLES: dict[str, Callable[[Store, str, list[Size], str | None], str]] = {
-    "results": headline_table, "sizes": size_table, "variants": variant_table, "shortcuts": shortcut_sentences,
-    "external": external_table,
+    "results": headline_table, "sizes": size_table, "variants": variant_table, "verdicts": verdict_table,
+    "shortcuts": shortcut_sentences, "external": external_table,
 }  # fmt: skip
 
 
@@ -187,13 +269,6 @@ def _at(store: Store, dataset: str, size: Size) -> dict[Series, list[Run]]:
     return runs_by_series(store, [meta for meta in _metas(store, dataset) if meta.train_size == size])
 
 
-def _shared(runs: list[Run], others: list[Run]) -> tuple[list[Run], list[Run]]:
-    """The runs of both sides whose seed both have."""
-    seeds = {meta.seed for _, meta in runs} & {meta.seed for _, meta in others}
-    kept = [[run for run in side if run[1].seed in seeds] for side in (runs, others)]
-    return kept[0], kept[1]
-
-
 def _named(key: Series) -> list[str]:
     return [
         MODELS[key.model].family,
@@ -203,12 +278,7 @@ def _named(key: Series) -> list[str]:
 
 
 def _figures(runs: list[Run], names: tuple[str, ...], target: int | None) -> list[str]:
-    found = estimate(runs, names, target)
-    return [f"{e.value:.3f} ({e.low:.3f} to {e.high:.3f})" for e in (found[name] for name in names)]
-
-
-def _signed(change: Estimate) -> str:
-    return f"{change.value:+.3f} ({change.low:+.3f} to {change.high:+.3f})"
+    return [one.text(separator="<br>") for one in summarize(runs, names, target).values()]
 
 
 def _target(series: dict[Series, list[Run]], of: str | None) -> int | None:
@@ -224,13 +294,21 @@ def _images(series: dict[Series, list[Run]], target: int | None) -> int:
     return estimate(next(iter(series.values())), ("auroc",), target)["auroc"].n
 
 
-def _drawn(dataset: str) -> str:
-    """What the bootstrap draws whole, in words: patients, lesions, or images where nothing keeps them together."""
+def _intervals(dataset: str, images: int) -> str:
+    """What varies in the two intervals of a cell, in a sentence."""
+    return (
+        f"test patients (the {images} test images resampled by {_group(dataset)}, copies together; these seeds) and "
+        "seeds (Student's t over training subsets; these test images)."
+    )
+
+
+def _group(dataset: str) -> str:
+    """What the bootstrap keeps together, in words: patients, lesions, or images where nothing does."""
     try:
         key = find_dataset(dataset).group_key
     except LowshotError:
         key = "group"
-    return f"drawn by {key}, copies together"
+    return key
 
 
 def _said(size: Size) -> str:

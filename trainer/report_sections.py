@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from itertools import combinations, product
 from typing import Any
 
@@ -12,14 +12,15 @@ import numpy as np
 from core import evidence
 from core.errors import BadRequest, LeakFound
 from core.metrics import METRICS
-from core.metrics.comparisons import holm
+from core.metrics.comparisons import corrected, holm
 from core.metrics.curves import Fit, Measured
 from core.metrics.labels_bought import Bounded, crossover, images_needed, label_multiplier, usual_reach
 from core.metrics.measures import Average, once
 from core.metrics.reliability import chance_error, reliability
 from core.metrics.selective import risk_curve
 from core.metrics.thresholds import Aim
-from core.results import Run, Series
+from core.metrics.two_stage import TwoStage
+from core.results import Run, Series, summarize
 from core.stages import best_single, joint
 from trainer.markdown import said
 
@@ -35,13 +36,13 @@ def _name(key: Series) -> dict[str, str]:
 
 
 def family(key: Series, runs: Sequence[Run], finding: int | None) -> dict[str, Any]:
-    """A series with every metric: intervals over test images and, apart, the spread over seeds."""
-    found = evidence.summary(runs, finding=finding)
+    """A series with every metric: intervals over test patients, over seeds, and over both, side by side."""
+    found = summarize(runs, finding=finding)
     return {
         **_name(key),
         "family": runs[0][1].family,
         "seeds": [meta.seed for _, meta in runs],
-        "metrics": {name: {"images": asdict(one), "seeds": asdict(spread)} for name, (one, spread) in found.items()},
+        "metrics": {name: asdict(one) for name, one in found.items()},
     }
 
 
@@ -57,15 +58,18 @@ def comparisons(series: Runs, finding: int | None) -> list[dict[str, Any]]:
             rows.append({"first": _name(pair[0]), "second": _name(pair[1]), "refused": str(error)})
     found = evidence.compare_all(series, finding=finding, pairs=pairs)
     tests = {pair: evidence.seed_tests(series[pair[0]], series[pair[1]], finding) for pair in pairs}
-    corrected = {kind: _corrected(tests, kind) for kind in ("delong", "mcnemar")}
+    classical = {kind: _corrected(tests, kind) for kind in ("delong", "mcnemar")}
     for pair, metrics in found.items():
         row = {
             "first": _name(pair[0]),
             "second": _name(pair[1]),
             "refused": "",
-            "metrics": {name: asdict(one) | {"detected": one.detected} for name, one in metrics.items()},
+            "metrics": {
+                name: one.record() | {"verdict_text": one.verdict_text(said(_name(pair[0])), said(_name(pair[1])))}
+                for name, one in metrics.items()
+            },
             "by_seed": [
-                asdict(one) | {f"{kind}_holm": values.get((pair, one.seed)) for kind, values in corrected.items()}
+                asdict(one) | {f"{kind}_holm": values.get((pair, one.seed)) for kind, values in classical.items()}
                 for one in tests[pair]
             ],
         }
@@ -248,6 +252,8 @@ def two_stage(
 ) -> dict[str, Any] | None:
     """Every screen with every second stage at one size, against the best single model of the held-out images.
 
+    The verdicts are corrected by Holm over all these pairs.
+
     Args:
         series: runs of several classes.
         screens: data set -> further, binary runs that may screen.
@@ -259,14 +265,20 @@ def two_stage(
     single, aim = best_single(series, suspicious), Aim("sensitivity", sensitivity)
     offered = [("", key, runs) for key, runs in series.items()]
     offered += [(name, key, runs) for name, found in screens.items() for key, runs in found.items()]
-    rows = []
+    rows: list[dict[str, Any]] = []
+    measured: list[TwoStage | None] = []
     for (name, key, runs), (confirmer, seconds) in product(offered, series.items()):
         row: dict[str, Any] = {"screen": _name(key) | {"dataset": name}, "confirmer": _name(confirmer), "refused": ""}
         try:
-            found = joint(runs, seconds, series[single], suspicious, aim, STAGE_DRAWS)
-            rows.append(row | asdict(found) | {"helps": found.helps, "words": found.verdict()})
+            measured.append(joint(runs, seconds, series[single], suspicious, aim, STAGE_DRAWS))
+            rows.append(row)
         except (BadRequest, LeakFound) as error:
+            measured.append(None)
             rows.append(row | {"refused": str(error)})
+    gains = iter(corrected([one.gain for one in measured if one]))
+    rows = [
+        row | replace(one, gain=next(gains)).record() if one else row for row, one in zip(rows, measured, strict=True)
+    ]
     return {"single": _name(single), "sensitivity": sensitivity, "pairs": rows}
 
 

@@ -25,8 +25,9 @@ def as_text(rows: Sequence[Data]) -> str:
         return ""
     parts = [
         "## By sex and by age",
-        "Mean over seeds with 95% intervals, patients or lesions drawn whole, not corrected for the number of groups; "
-        "differences are from the largest group. Means over classes are given only where a group has "
+        "Mean over seeds with 95% intervals over test patients or lesions (resampled whole), not corrected for "
+        "the number of groups; differences are from the largest group. Means over classes are given only where a "
+        "group has "
         f"{LEAST_OF_CLASS} images of each class. Groups differ in their classes and in much that is not recorded: a "
         "difference says nothing about its cause.",
     ]

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from core.metrics import METRICS
-from core.metrics.comparisons import said_p
+from core.metrics.comparisons import MIN_SEEDS, format_p
 from trainer import report_external, report_subgroups
 from trainer.markdown import number, ranged, ranged_of, said, section, signed, table
 
@@ -62,35 +62,48 @@ def _about(about: Data) -> str:
 def _families(families: Sequence[Data]) -> str:
     if not families:
         return ""
-    head = ["series", "seeds", *(METRICS[name].title for name in SHOWN)]
-    images = [
-        [said(one), str(len(one["seeds"])), *(ranged(one["metrics"][name]["images"]) for name in SHOWN)]
-        for one in families
+    parts = [
+        "## Families",
+        "Mean over seeds with three 95% intervals, named by what varies in each: test patients (resampled whole, these "
+        "seeds), seeds (Student's t, these patients), and both. Then the standard deviation between seeds, and the "
+        "lowest and highest seed. The interval of the calibration error says where the true one lies, which is mostly "
+        "below the measured one.",
     ]
-    seeds = [
-        [said(one), str(len(one["seeds"])), *(_spread(one["metrics"][name]["seeds"]) for name in SHOWN)]
-        for one in families
-    ]
-    return "\n\n".join(
-        [
-            "## Families",
-            "Mean over seeds with the 95% interval over test images, patients drawn whole. The interval of the "
-            "calibration error says where the true one lies, which is mostly below the measured one.",
-            table(head, images),
-            "Between seeds, which is another question: standard deviation (lowest to highest seed).",
-            table(head, seeds),
+    for name in SHOWN:
+        head = [
+            METRICS[name].title,
+            "seeds",
+            "mean",
+            "test patients",
+            "seeds vary",
+            "both vary",
+            "SD of seeds",
+            "range",
         ]
-    )
+        rows = [_family(one, one["metrics"][name]) for one in families]
+        parts.append(table(head, rows))
+    return "\n\n".join(parts)
 
 
-def _spread(one: Data) -> str:
-    return f"{number(one['sd'])} ({number(one['lowest'])} to {number(one['highest'])})"
+def _family(series: Data, one: Data) -> list[str]:
+    seeds = one["seeds"]
+    return [
+        said(series), str(seeds["seeds"]), number(one["value"]), _ends(one["patients"]), _ends(seeds),
+        _ends(one["both"]), number(seeds["sd"]), f"{number(seeds['lowest'])} to {number(seeds['highest'])}",
+    ]  # fmt: skip
+
+
+def _ends(one: Data) -> str:
+    return "–" if one["low"] is None else f"{number(one['low'])} to {number(one['high'])}"
 
 
 def _by_class(rows: Sequence[Data], labels: Sequence[str]) -> str:
     if not rows:
         return ""
-    parts = ["## Class by class", "Each against the rest, mean over seeds with 95% intervals; then the averages."]
+    parts = [
+        "## Class by class",
+        "Each against the rest, mean over seeds with 95% intervals over test patients; then the averages.",
+    ]
     for name in rows[0]["classes"]:
         head = [METRICS[name].title, *labels, "macro", "weighted"]
         lines = []
@@ -108,13 +121,12 @@ def _comparisons(every: Sequence[Data]) -> str:
         return "\n\n".join(["## Comparisons", *refused]) if refused else ""
     parts = [
         "## Comparisons",
-        "Hierarchical paired bootstrap over seeds and patients: first minus second with its 95% interval, and p "
-        f"corrected by Holm over {len(rows)} {'pair' if len(rows) == 1 else 'pairs'}. Beside it, in how many seeds "
-        "DeLong (AUROC) or McNemar (decisions) differs at 5%, corrected by Holm over all pairs and seeds.",
+        _method(rows),
     ]
     for name in COMPARED:
         test = BESIDE.get(name)
-        head = [METRICS[name].title, "first minus second", "p", "finding", *([BESIDE_TITLES[test]] if test else [])]
+        head = [METRICS[name].title, "first minus second", "p", "p of equivalence", "power", "verdict"]
+        head += [BESIDE_TITLES[test]] if test else []
         parts.append(table(head, [_compared(row, name, test) for row in rows]))
     return "\n\n".join([*parts, *refused])
 
@@ -125,13 +137,29 @@ def _pair(row: Data) -> str:
 
 def _compared(row: Data, name: str, test: str | None) -> list[str]:
     one = row["metrics"][name]
-    finding = "no detectable difference" + (" once corrected" if one["p"] < 0.05 else "")
-    if one["detected"]:
-        ahead = (one["effect"] > 0) == METRICS[name].higher_is_better
-        finding = f"{said(row['first' if ahead else 'second'])} is better"
-    effect = f"{one['effect']:+.3f} ({signed(one['low'])} to {signed(one['high'])})"
+    effect = f"{signed(one['effect'])} ({signed(one['low'])} to {signed(one['high'])})"
     beside = [_counted(row["by_seed"], f"{test}_holm")] if test else []
-    return [_pair(row), effect, said_p(one["holm"]), finding, *beside]
+    power = "–" if one["power"] is None else f"{one['power']:.0%}"
+    return [_pair(row), effect, _p(one["holm"]), _p(one["holm_equivalence"]), power, one["verdict_text"], *beside]
+
+
+def _p(value: float | None) -> str:
+    return "–" if value is None else format_p(value)
+
+
+def _method(rows: Sequence[Data]) -> str:
+    """How pairs were compared, and what the verdicts mean."""
+    first = [row["metrics"][COMPARED[0]] for row in rows]
+    contrasts, margin = max(one["contrasts"] for one in first), first[0]["margin"]
+    over = f"{contrasts} {'contrast' if contrasts == 1 else 'contrasts'}"
+    return (
+        "Hierarchical paired bootstrap: first minus second with its 95% interval over seeds and test patients "
+        "together. *Different*: p below .05. *Equivalent*: two one-sided tests place the difference within "
+        f"{margin:g}, p below .05; *power* is how often that would succeed between equal families with these standard "
+        f"errors. *Undecided*: neither. Both p are corrected by Holm over {over} of a metric. Below {MIN_SEEDS} common "
+        "seeds the interval is the wider t-based one and there is no verdict. Beside it, in how many seeds DeLong "
+        "(AUROC) or McNemar (decisions) differs at 5%, corrected by Holm over all pairs and seeds."
+    )
 
 
 def _counted(seeds: Sequence[Data], kind: str) -> str:
@@ -162,7 +190,8 @@ def _operating(found: Data | None) -> str:
             "## Operating points",
             f"{found['of']} against the rest. "
             f"Thresholds fitted inside each training subset for {found['title']}; predictive values and counts of "
-            f"1,000 people at a prevalence of {aim['prevalence']:.1%}.",
+            f"1,000 people at a prevalence of {aim['prevalence']:.1%}. Mean over seeds, 95% intervals over test "
+            "patients.",
             table(head, rows),
             *(line for line in cautions if not line.endswith(": ")),
         ]
@@ -178,13 +207,16 @@ def _calibration(rows: Sequence[Data], families: Sequence[Data]) -> str:
         [
             said(one),
             " ".join(number(value, 2) for value in one["temperatures"]),
-            ranged(metrics[said(one)]["brier"]["images"]),
-            ranged(metrics[said(one)]["ece"]["images"]),
+            ranged(metrics[said(one)]["brier"]["patients"]),
+            ranged(metrics[said(one)]["ece"]["patients"]),
             f"{number(one['chance_ece'])} ({number(one['chance_ece_high'])})",
         ]
         for one in rows
     ]
-    said_of = "Temperatures are fitted on held-out images of the subset. Perfectly calibrated probabilities would show "
+    said_of = (
+        "Temperatures are fitted on held-out images of the subset. Intervals are over test patients. Perfectly "
+        "calibrated probabilities would show "
+    )
     return "\n\n".join(
         ["## Calibration", said_of + "the error of the last column on so many images.", table(head, lines)]
     )
@@ -196,7 +228,7 @@ def _conformal(found: Data, about: Data) -> str:
     rows = [one for one in found["series"] if not one["refused"]]
     parts = [
         "## Conformal sets",
-        f"Share of test images whose set holds the truth, mean over seeds with the 95% interval over test images; "
+        f"Share of test images whose set holds the truth, mean over seeds with the 95% interval over test patients; "
         f"{found['level']:.0%} were asked for.",
     ]
     if rows:
@@ -221,7 +253,11 @@ def _selective(rows: Sequence[Data]) -> str:
     head = ["series", *(f"surest {one['coverage']:.0%}" for one in rows[0]["risks"])]
     lines = [[said(row), *(ranged({**one, "value": one["risk"]}) for one in row["risks"])] for row in rows]
     return "\n\n".join(
-        ["## Answering only when sure", "Share decided wrongly among the surest images.", table(head, lines)]
+        [
+            "## Answering only when sure",
+            "Share decided wrongly among the surest images, mean over seeds with 95% intervals over test patients.",
+            table(head, lines),
+        ]
     )
 
 
@@ -230,23 +266,27 @@ def _two_stage(found: Data | None) -> str:
         return ""
     rows = [one for one in found["pairs"] if not one["refused"]]
     head = ["screen", "second stage", "sensitivity", "specificity", "rightly named", "seen by the second stage",
-            "one model alone", "gain"]  # fmt: skip
+            "one model alone", "gain", "verdict"]  # fmt: skip
     names = ("sensitivity", "specificity", "named", "workload", "single")
     lines = [
         [
             f"{said(one['screen'])} {one['screen']['dataset']}".strip(),
             said(one["confirmer"]),
             *(ranged(one[name]) for name in names),
-            f"{signed(one['gain']['value'])} ({signed(one['gain']['low'])} to {signed(one['gain']['high'])})",
+            f"{signed(one['gain']['effect'])} ({signed(one['gain']['low'])} to {signed(one['gain']['high'])})",
+            one["gain"]["verdict"],
         ]
         for one in rows
     ]
     helpful = [one for one in rows if one["helps"]]
-    said_of = f"{len(helpful)} of {len(rows)} pairs help." if helpful else "Two stages do not help, whatever the pair."
+    tested = [one for one in rows if one["gain"]["verdict"] != "no verdict"]
+    counted = f"{len(helpful)} of {len(tested)} pairs help, after Holm over them." if tested else "There is no verdict."
     parts = [
         "## Two stages",
         f"A screen fitted for a sensitivity of {found['sensitivity']:.0%}, then a second stage; compared at the same "
-        f"sensitivity with {said(found['single'])} alone, the best on held-out images. {said_of}",
+        f"sensitivity with {said(found['single'])} alone, the best on held-out images. Shares with 95% "
+        f"intervals over test patients; gain in specificity with its interval over seeds and test patients. {counted} "
+        f"Below {MIN_SEEDS} common seeds there is no verdict.",
         table(head, lines),
     ]
     refused = [

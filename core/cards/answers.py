@@ -121,7 +121,10 @@ def metrics(subject: Subject) -> str:
 
 def uncertainty(subject: Subject) -> str:
     """How intervals are made."""
-    return "95% intervals by a bootstrap over the test images, patients drawn whole where they are known."
+    return (
+        "95% intervals over test patients, by a bootstrap that resamples them whole; the training images stay as they "
+        "are."
+    )
 
 
 def explainability(subject: Subject) -> str:
@@ -154,10 +157,11 @@ def numbers(subject: Subject) -> str:
 
 def performance(subject: Subject) -> str:
     """Metrics with intervals."""
-    return "; ".join(
+    figures = "; ".join(
         f"{METRICS[name].title} {one.value:.3f} ({one.low:.3f} to {one.high:.3f})"
         for name, one in subject.estimates.items()
     )
+    return f"{figures} (95% intervals over test patients)"
 
 
 def performance_by_group(subject: Subject) -> str:

@@ -96,7 +96,7 @@ def _two_stage(case: Case) -> dict[str, Any] | None:
             "suspicious": found.passed,
         },
         "second_stage": {"run": confirmer.run, "decision": found.second or None},
-        "measured": stages.figures if isinstance(stages.figures, str) else asdict(stages.figures),
+        "measured": stages.figures if isinstance(stages.figures, str) else stages.figures.record(),
         "measured_words": measured_words(stages),
     }
 

@@ -152,7 +152,8 @@ def measured_words(stages: Stages) -> str:
     found = stages.figures
     caution = f" {stages.point.caution}" if stages.point.caution else ""
     return (
-        f"Measured on {found.sensitivity.n:,} test images, mean of {_seeds(stages.seeds)}: of the suspicious ones "
+        f"Measured on {found.sensitivity.n:,} test images, mean of {_seeds(stages.seeds)} (95% "
+        "intervals over test patients): of the suspicious ones "
         f"{_ranged(found.sensitivity)} end with a suspicious class and {_ranged(found.named)} with the right one; of "
         f"the others {_ranged(found.specificity)} do not. The second stage sees {found.workload.value:.0%} of all "
         f"images. {found.verdict()}{caution}"

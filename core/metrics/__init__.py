@@ -1,6 +1,14 @@
 """Measures of a classifier from stored predictions: discrimination, calibration, thresholds, intervals, comparisons."""
 
-from core.metrics.intervals import Estimate, Spread, between_seeds, bootstrap, bootstrap_difference, wilson
+from core.metrics.intervals import (
+    Estimate,
+    SeriesEstimate,
+    Spread,
+    between_seeds,
+    bootstrap,
+    series_estimate,
+    wilson,
+)
 from core.metrics.measures import METRICS, Metric, measure, measure_by_class
 from core.metrics.scores import Scores
 
@@ -9,11 +17,12 @@ __all__ = [
     "Estimate",
     "Metric",
     "Scores",
+    "SeriesEstimate",
     "Spread",
     "between_seeds",
     "bootstrap",
-    "bootstrap_difference",
     "measure",
     "measure_by_class",
+    "series_estimate",
     "wilson",
 ]

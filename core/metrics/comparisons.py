@@ -1,32 +1,54 @@
-"""Is one family better than another? The hierarchical paired bootstrap: seeds, and patients or lesions, drawn again.
+"""Is one family better than another, or as good? The hierarchical paired bootstrap over seeds and patients.
 
-Both families answered the same test images after learning from the same subsets, so they are subtracted seed by seed
-and draw by draw. The difference then varies for two reasons: other training images (seeds) and other patients in the
-test set. Patients are drawn again for all seeds at once, since all seeds share the test set. For the seeds drawing
-again has a closed form, their variance; it is used, corrected for how few seeds there are, because percentiles of the
-raw draws call equal families different in a tenth of the cases with five seeds (the tests show both).
+Both families predict the same test images after training on the same subsets, so they are subtracted seed by seed and
+resample by resample. The difference then varies for two reasons: other training images (seeds) and other patients in
+the test set. Patients are resampled for all seeds at once, since all seeds share the test set. For the seeds resampling
+has a closed form, their variance; it is used, corrected for how few seeds there are, because percentiles of the raw
+resamples call equal families different in a tenth of the cases with five seeds (the tests show both).
 
-Variance of the mean difference = variance over drawn patients + variance between seeds / seeds, less what of the latter
-is the same patients' noise counted again. Its degrees of freedom follow Satterthwaite; interval and p are Student's.
+From five seeds on: variance of the mean difference = variance over resampled patients + variance between seeds / seeds,
+less what of the latter is the same patients' noise counted again. Its degrees of freedom follow Satterthwaite; interval
+and p values are Student's. Three verdicts follow, each corrected by Holm over the stated contrasts:
+
+- *different*: the test of no difference has p < .05;
+- *equivalent*: two one-sided tests (TOST) show that the difference lies within the margin, p < .05;
+- *undecided*: neither.
+
+Holm is applied to the two tests apart, each over all contrasts, so that each kind of false verdict occurs anywhere
+among them in at most 5% of cases. A difference that is certain but smaller than the margin is *different*; its sentence
+says that it is within the margin.
+
+Below five seeds Satterthwaite's approximation does not hold its level (up to 12.7% with two seeds), so no p value is
+computed and there is *no verdict*. The interval is Banerjee's: the half-widths of the two Student intervals, over seeds
+and over patients, combined by Pythagoras. It covers at least the nominal share whatever the two variances are.
 
 References:
     Owen 2007, The pigeonhole bootstrap (crossed factors), doi:10.1214/07-AOAS122.
     Hesterberg 2015, bootstrap intervals of few observations are too narrow, arXiv:1411.5279.
-    Satterthwaite 1946, doi:10.2307/3002019. Holm 1979, A simple sequentially rejective multiple test procedure.
+    Satterthwaite 1946, doi:10.2307/3002019. Banerjee 1961, On confidence interval for two-means problem based on
+    separate estimates of variances and tabulated values of t-table, Sankhya A 23, 359-378.
+    Holm 1979, A simple sequentially rejective multiple test procedure.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
+from typing import Any, Literal
 
 import numpy as np
 from scipy import stats
 
 from core.errors import BadRequest
+from core.metrics.equivalence import MARGIN, tost_p, tost_power
 from core.metrics.intervals import DRAWS, LEVEL, draw_weights, measure_drawn, with_once
 from core.metrics.measures import METRICS
 from core.metrics.scores import Scores
+
+Verdict = Literal["different", "equivalent", "undecided", "no verdict"]
+MIN_SEEDS = 5
+UNKNOWN = float("nan")
 
 
 @dataclass(frozen=True)
@@ -36,10 +58,14 @@ class Difference:
     Attributes:
         metric: name.
         effect: mean over seeds of first minus second.
-        low, high: ends of the 95% interval over seeds and patients together.
-        p: that the families are equal, two-sided.
-        holm: the same corrected for how many comparisons were made; equal to p for one.
-        error: standard error.
+        low, high: ends of the 95% interval over what `varies` names, not corrected for the number of contrasts.
+        p: of the test that the families are equal, two-sided; NaN where there is no verdict.
+        holm: the same corrected over the contrasts.
+        p_equivalence: of the two one-sided tests that they differ by the margin or more, the larger; NaN likewise.
+        holm_equivalence: the same corrected over the contrasts.
+        margin: of equivalence, in units of the metric.
+        contrasts: how many contrasts Holm was taken over.
+        error: standard error; `error_patients` and `error_seeds` are its parts (NaN for the seeds of a single one).
         freedom: degrees of freedom.
         seeds, n, groups: paired seeds, test images, patients or lesions.
         by_seed: difference of each seed on the images as they are.
@@ -51,7 +77,13 @@ class Difference:
     high: float
     p: float
     holm: float
+    p_equivalence: float
+    holm_equivalence: float
+    margin: float
+    contrasts: int
     error: float
+    error_patients: float
+    error_seeds: float
     freedom: float
     seeds: int
     n: int
@@ -59,81 +91,186 @@ class Difference:
     by_seed: tuple[float, ...]
 
     @property
-    def detected(self) -> bool:
-        """Whether the families differ at the 5% level after correction."""
-        return self.holm < 1 - LEVEL
+    def verdict(self) -> Verdict:
+        """What may be said of the two families, after correction for the number of contrasts."""
+        if math.isnan(self.holm):
+            return "no verdict"
+        if self.holm < 1 - LEVEL:
+            return "different"
+        return "equivalent" if self.holm_equivalence < 1 - LEVEL else "undecided"
 
     @property
     def winner(self) -> int | None:
-        """0 if the first family is better, 1 if the second is, None where no difference was detected."""
-        if not self.detected:
+        """0 if the first family is better, 1 if the second is, None where the verdict is not `different`."""
+        if self.verdict != "different":
             return None
         return int((self.effect > 0) != METRICS[self.metric].higher_is_better)
 
+    @property
+    def within_margin(self) -> bool:
+        """Whether the two one-sided tests place the difference within the margin, also where it is `different`."""
+        return self.holm_equivalence < 1 - LEVEL
+
+    @property
+    def varies(self) -> str:
+        """What varies in the interval, in words."""
+        return "seeds and test patients" if self.seeds > 1 else "test patients, one seed"
+
+    @property
+    def power(self) -> float:
+        """Power of the test of equivalence at this standard error, if the families were equal.
+
+        With more than one contrast it is that of Holm's first and hardest step. NaN where there is no verdict.
+        """
+        if self.verdict == "no verdict":
+            return UNKNOWN
+        return tost_power(self.error, self.freedom, self.margin, level=(1 - LEVEL) / self.contrasts)
+
     def reversed(self) -> Difference:
         """The second family minus the first."""
-        by_seed = tuple(0.0 - one for one in self.by_seed)  # 0 stays 0; -0.0 would be said with a minus
+        by_seed = tuple(0.0 - one for one in self.by_seed)  # 0 stays 0; -0.0 would be shown with a minus
         return replace(self, effect=0.0 - self.effect, low=0.0 - self.high, high=0.0 - self.low, by_seed=by_seed)
 
-    def verdict(self, first: str, second: str) -> str:
-        """The finding in a sentence: effect and interval first, p second."""
+    def interval_text(self) -> str:
+        """The difference with its interval, signed."""
+        return f"{self.effect:+.3f} ({self.low:+.3f} to {self.high:+.3f})"
+
+    def verdict_text(self, first: str, second: str) -> str:
+        """The verdict in a few words, without numbers."""
+        if self.verdict == "different":
+            better = first if self.winner == 0 else second
+            return f"different: {better} is better" + (", by less than the margin" if self.within_margin else "")
+        if self.verdict == "equivalent":
+            return f"equivalent within {self.margin:g}"
+        return no_verdict_text(self.seeds) if self.verdict == "no verdict" else "undecided"
+
+    def sentence(self, first: str, second: str) -> str:
+        """The finding in a sentence: verdict, effect and interval, then p.
+
+        Args:
+            first: name of the first family.
+            second: name of the second.
+        """
         title = METRICS[self.metric].title
-        found = f"{self.effect:+.3f} (95% interval {self.low:+.3f} to {self.high:+.3f}; p {said_p(self.holm)})"
-        caution = "" if self.seeds > 1 else " One seed: other training images may turn it."
-        if self.winner is None:
-            many = ", once corrected for the number of comparisons" if self.p < 1 - LEVEL else ""
-            return f"{title}: no detectable difference between {first} and {second}{many}: {found}.{caution}"
-        better, worse = (first, second) if self.winner == 0 else (second, first)
-        return f"{title}: {better} is better than {worse}, {first} minus {second} {found}.{caution}"
+        effect = f"{first} minus {second} {self.effect:+.3f} (95% interval over {self.varies} "
+        effect += f"{self.low:+.3f} to {self.high:+.3f}"
+        over = "" if self.contrasts == 1 else f" by Holm over {self.contrasts} contrasts"
+        p, p_equivalence = format_p(self.holm), format_p(self.holm_equivalence)
+        if self.verdict == "no verdict":
+            return f"{title}: {no_verdict_text(self.seeds)}. {effect})."
+        if self.verdict == "different":
+            better, worse = (first, second) if self.winner == 0 else (second, first)
+            within = f", though by less than the margin of {self.margin:g}" if self.within_margin else ""
+            return f"{title}: {better} is better than {worse}{within}: {effect}; p {p}{over})."
+        if self.verdict == "equivalent":
+            return (
+                f"{title}: {first} and {second} are equivalent within {self.margin:g}: {effect}; p of equivalence "
+                f"{p_equivalence}{over})."
+            )
+        return (
+            f"{title}: undecided between {first} and {second}, neither different nor equivalent within "
+            f"{self.margin:g}: {effect}; p {p}, of equivalence {p_equivalence}{over})."
+        )
+
+    def record(self) -> dict[str, Any]:
+        """Everything as plain data for JSON: undefined numbers are None, the verdict and what varies are added."""
+        fields = {k: None if isinstance(v, float) and math.isnan(v) else v for k, v in asdict(self).items()}
+        power = self.power
+        return fields | {
+            "verdict": self.verdict, "varies": self.varies, "within_margin": self.within_margin,
+            "power": None if math.isnan(power) else power,
+        }  # fmt: skip
 
 
-def said_p(p: float) -> str:
-    """A p value as people write it."""
+def format_p(p: float) -> str:
+    """Return a p value as people write it; a dash where there is none."""
+    if math.isnan(p):
+        return "–"
     return "< 0.001" if p < 0.001 else f"{p:.3f}"
 
 
-def paired_difference(metric: str, first: np.ndarray, second: np.ndarray, n: int, groups: int) -> Difference:
-    """Compares two families by a metric that was measured on the same drawn images, seed by seed.
+def no_verdict_text(seeds: int) -> str:
+    """Why there is no verdict: too few seeds, or a metric that is undefined."""
+    if seeds >= MIN_SEEDS:
+        return "no verdict: the metric is undefined on these images"
+    return f"no verdict: {seeds} {'seed' if seeds == 1 else 'seeds'}, at least {MIN_SEEDS} needed"
+
+
+def paired_difference(
+    metric: str, first: np.ndarray, second: np.ndarray, n: int, groups: int, margin: float = MARGIN
+) -> Difference:
+    """Compare two families by a metric that was measured on the same resampled images, seed by seed.
 
     Args:
         metric: its name.
-        first: (K, B + 1), a row a seed; the value on the images as they are, then on each draw.
+        first: (K, B + 1), a row a seed; the value on the images as they are, then on each resample.
         second: the same of the other family.
         n: test images.
         groups: patients or lesions among them.
+        margin: of equivalence, in units of the metric, above 0.
     Raises:
-        BadRequest: if the shapes differ or there is no seed.
+        BadRequest: if the shapes differ, there is no seed, or the margin is not above 0.
     """
     if first.shape != second.shape or first.ndim != 2 or not len(first):
         raise BadRequest(f"Expected the same seeds and draws on both sides, but got {first.shape} and {second.shape}.")
+    if not margin > 0:
+        raise BadRequest(f"Expected a margin of equivalence above 0, but got {margin}. Usual is {MARGIN}.")
     minus = first - second
     by_seed, drawn = minus[:, 0], minus[:, 1:]
     drawn = drawn[:, ~np.isnan(drawn).any(axis=0)]
     seeds, effect = len(minus), float(by_seed.mean())
+    found = Difference(
+        metric, effect, UNKNOWN, UNKNOWN, UNKNOWN, UNKNOWN, UNKNOWN, UNKNOWN, margin, 1, UNKNOWN, UNKNOWN, UNKNOWN,
+        UNKNOWN, seeds, n, groups, tuple(by_seed.tolist()),
+    )  # fmt: skip
     if drawn.shape[1] < 2 or np.isnan(effect):
-        unknown = float("nan")
-        return Difference(
-            metric, effect, unknown, unknown, 1.0, 1.0, unknown, unknown, seeds, n, groups, tuple(by_seed.tolist())
+        return found
+    patients = float(drawn.mean(axis=0).std(ddof=1))
+    own = float(drawn.var(axis=1, ddof=1).mean())  # patients' variance of a single seed
+    of_seeds = float(by_seed.std(ddof=1)) / math.sqrt(seeds) if seeds > 1 else UNKNOWN
+    if seeds < MIN_SEEDS:
+        half = _wide_half(patients, of_seeds, seeds, groups)
+        error = math.hypot(patients, 0.0 if seeds == 1 else of_seeds)
+        return replace(
+            found, low=effect - half, high=effect + half, error=error, error_patients=patients, error_seeds=of_seeds
         )
-    error, freedom = _error_of(by_seed, drawn, groups)
-    half = float(stats.t.ppf((1 + LEVEL) / 2, freedom)) * error
+    error, freedom = combined_error(patients, of_seeds, seeds, groups, max(0.0, (own - patients**2) / (seeds - 1)))
+    half = _quantile((1 + LEVEL) / 2, freedom) * error
     p = float(2 * stats.t.sf(abs(effect) / error, freedom)) if error > 0 else float(effect == 0)
-    return Difference(
-        metric, effect, effect - half, effect + half, p, p, error, freedom, seeds, n, groups, tuple(by_seed.tolist())
-    )
+    p_equivalence = tost_p(effect, error, freedom, margin)
+    return replace(
+        found, low=effect - half, high=effect + half, p=p, holm=p, p_equivalence=p_equivalence,
+        holm_equivalence=p_equivalence, error=error, error_patients=patients, error_seeds=of_seeds, freedom=freedom,
+    )  # fmt: skip
 
 
-def _error_of(by_seed: np.ndarray, drawn: np.ndarray, groups: int) -> tuple[float, float]:
-    """Standard error of the mean over seeds, and its degrees of freedom."""
-    seeds, of_groups = len(by_seed), max(groups - 2, 1)
-    images = float(drawn.mean(axis=0).var(ddof=1))
-    if seeds == 1:
-        return float(np.sqrt(images)), of_groups
-    twice = max(0.0, (float(drawn.var(axis=1, ddof=1).mean()) - images) / (seeds - 1))  # noise of patients, per seed
-    training = float(by_seed.var(ddof=1)) / seeds
-    variance = images + max(0.0, training - twice)
-    parts = training**2 / (seeds - 1) + images**2 / of_groups
-    return float(np.sqrt(variance)), variance**2 / parts if parts > 0 else of_groups
+def _quantile(share: float, freedom: float) -> float:
+    return float(stats.t.ppf(share, freedom))
+
+
+def _wide_half(patients: float, of_seeds: float, seeds: int, groups: int) -> float:
+    """Half-width of Banerjee's 95% interval; of a single seed that over test patients alone."""
+    over_patients = _quantile((1 + LEVEL) / 2, max(groups - 2, 1)) * patients
+    return over_patients if seeds == 1 else math.hypot(over_patients, _quantile((1 + LEVEL) / 2, seeds - 1) * of_seeds)
+
+
+def combined_error(
+    patients: float, of_seeds: float, seeds: int, groups: int, twice: float = 0.0
+) -> tuple[float, float]:
+    """Standard error of a mean difference over seeds and patients, with Satterthwaite's degrees of freedom.
+
+    Args:
+        patients: standard error over test patients of the mean over seeds.
+        of_seeds: standard deviation between seeds divided by the square root of their number.
+        seeds: at least 2.
+        groups: patients or lesions.
+        twice: variance within `of_seeds` that is the patients' noise of each seed, counted in `patients` already.
+    Returns:
+        the standard error and its degrees of freedom.
+    """
+    variance = patients**2 + max(0.0, of_seeds**2 - twice)
+    parts = of_seeds**4 / (seeds - 1) + patients**4 / max(groups - 2, 1)
+    return math.sqrt(variance), variance**2 / parts if parts > 0 else float(max(groups - 2, 1))
 
 
 def compare(
@@ -142,8 +279,9 @@ def compare(
     groups: np.ndarray,
     names: Sequence[str] | None = None,
     draws: int = DRAWS,
+    margin: float = MARGIN,
 ) -> dict[str, Difference]:
-    """Compares two families, run by run, on the same test images.
+    """Compare two families, run by run, on the same test images.
 
     Args:
         runs: predictions of one family, a seed each, for the same images in the same order.
@@ -151,6 +289,7 @@ def compare(
         groups: (N,), patients or lesions, drawn as a whole.
         names: metrics; all by default.
         draws: bootstrap samples.
+        margin: of equivalence, in units of each metric.
     Raises:
         BadRequest: if the numbers of seeds differ, or the runs are not of the same images.
     """
@@ -162,7 +301,12 @@ def compare(
     first, second = ([measure_drawn(run, weights, names) for run in side] for side in (runs, others))
     return {
         name: paired_difference(
-            name, np.array([run[name] for run in first]), np.array([run[name] for run in second]), len(groups), count
+            name,
+            np.array([run[name] for run in first]),
+            np.array([run[name] for run in second]),
+            len(groups),
+            count,
+            margin,
         )
         for name in names or tuple(METRICS)
     }
@@ -183,6 +327,29 @@ def holm(p_values: Sequence[float]) -> list[float]:
 
 
 def corrected(differences: Sequence[Difference]) -> list[Difference]:
-    """The same comparisons, p corrected by Holm over all of them; those of one metric belong together."""
-    values = holm([one.p for one in differences])
-    return [replace(one, holm=value) for one, value in zip(differences, values, strict=True)]
+    """Return the same contrasts with Holm's correction over them, of both tests apart.
+
+    Args:
+        differences: of one metric over all stated contrasts. Those without p values (too few seeds) are not tested
+            and do not count.
+    """
+    tested = [index for index, one in enumerate(differences) if not math.isnan(one.p)]
+    different = holm([differences[index].p for index in tested])
+    equivalent = holm([differences[index].p_equivalence for index in tested])
+    found = list(differences)
+    for index, p, p_equivalence in zip(tested, different, equivalent, strict=True):
+        found[index] = replace(found[index], holm=p, holm_equivalence=p_equivalence, contrasts=len(tested))
+    return found
+
+
+def corrected_for(difference: Difference, contrasts: int) -> Difference:
+    """Return one contrast corrected as the first of so many (Bonferroni), where the others are not computed.
+
+    Args:
+        difference: not corrected yet.
+        contrasts: how many could have been looked at, itself included.
+    """
+    if math.isnan(difference.p):
+        return difference
+    p, p_equivalence = (min(1.0, one * contrasts) for one in (difference.p, difference.p_equivalence))
+    return replace(difference, holm=p, holm_equivalence=p_equivalence, contrasts=contrasts)

@@ -51,7 +51,7 @@ def _measured(scores: Scores, known: np.ndarray, draws: GroupDraws) -> dict[str,
     p, truth = scores.positives()
     counts = _counts(truth, scores.decisions == scores.positive, known, draws)
     found = {name: of_counts(*counts) for name, of_counts in COUNTED.items()}
-    found["auroc"], found["auprc"] = _ranked(p, truth, known, draws)
+    found["auroc"], found["auprc"] = _ranked(scores.odds(scores.classes()[0]), truth, known, draws)
     sure = scores.probabilities.max(axis=1)
     gap = (scores.probabilities.argmax(axis=1) == scores.labels) - sure
     added = draws.added(np.column_stack([(truth - p) ** 2, gap[:, None] * np.eye(BINS)[bin_of(sure, BINS)]]), known)
@@ -73,21 +73,21 @@ def _counts(
     return hits, alarms, missed, quiet
 
 
-def _ranked(p: np.ndarray, truth: np.ndarray, known: np.ndarray, draws: GroupDraws) -> tuple[np.ndarray, np.ndarray]:
+def _ranked(rank: np.ndarray, truth: np.ndarray, known: np.ndarray, draws: GroupDraws) -> tuple[np.ndarray, np.ndarray]:
     """AUROC and AUPRC, (B + 1,) each, from what lies at and above the score of each positive image."""
-    steps = np.unique(p[truth & known])  # (T,)
+    steps = np.unique(rank[truth & known])  # (T,)
     if not len(steps):
         nothing = np.full(len(draws.counts), np.nan)
         return nothing, nothing.copy()
-    reached = np.searchsorted(steps, p, side="right")  # how many of them a score reaches
+    reached = np.searchsorted(steps, rank, side="right")  # how many of them a score reaches
     from_here = np.cumsum(draws.table(reached, len(steps) + 1, known)[:, ::-1], axis=1)[:, -2::-1]
     called = draws.summed(from_here)  # (B + 1, T) images at or above each
     at = np.maximum(reached - 1, 0)
-    tied = known & ~truth & (steps[at] == p)
+    tied = known & ~truth & (steps[at] == rank)
     positive, level = draws.picked(at, len(steps), truth & known), draws.picked(at, len(steps), tied)
     hits = np.cumsum(positive[:, ::-1], axis=1)[:, ::-1]
     there = hits[:, 0]
-    rest = draws.summed(draws.table(np.zeros(len(p), int), 1, known & ~truth))[:, 0]
+    rest = draws.summed(draws.table(np.zeros(len(rank), int), 1, known & ~truth))[:, 0]
     below = rest[:, None] - (called - hits) + level / 2
     right = np.divide(hits, called, out=np.zeros_like(hits), where=called > 0)
     return _share((positive * below).sum(axis=1), there * rest), _share((right * positive).sum(axis=1), there)

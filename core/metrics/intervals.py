@@ -1,9 +1,12 @@
 """Intervals over test images by the bootstrap, patients drawn whole, classes kept at their counts of patients.
 
 The same drawn images serve every run on a test set, so that runs can be subtracted draw by draw (`comparisons`).
-Intervals between seeds (`between_seeds`) are another question and are never mixed with these.
+Intervals between seeds (`between_seeds`) are another question: a series has both side by side, and a third over both
+(`series_estimate`), each named by what varies in it.
 
 References:
+    Zou and Donner 2008, Construction of confidence limits about effect measures, doi:10.1002/sim.3095 (MOVER: the
+    distances from the value to the ends of two intervals, combined by Pythagoras).
     Efron and Tibshirani 1993, An introduction to the bootstrap (percentile and reflected interval).
     Wilson 1927, doi:10.1080/01621459.1927.10502953.
 """
@@ -60,6 +63,37 @@ class Spread:
     low: float
     high: float
     seeds: int
+
+
+@dataclass(frozen=True)
+class SeriesEstimate:
+    """The mean over the seeds of a series, with what varies kept apart.
+
+    Attributes:
+        value: mean over seeds on the images as they are.
+        patients: its 95% interval over test patients; the seeds stay as they are.
+        seeds: its 95% interval over seeds (Student), and their spread; the test patients stay as they are.
+        both: its 95% interval over seeds and test patients together; NaN ends for a single seed, whose seeds' part
+            nobody knows.
+    """
+
+    value: float
+    patients: Estimate
+    seeds: Spread
+    both: Estimate
+
+    def text(self, digits: int = 3, separator: str = "; ") -> str:
+        """The value with both intervals side by side, each named by what varies in it.
+
+        Args:
+            digits: after the point.
+            separator: between the parts.
+        """
+        over_seeds = (
+            f"seeds {self.seeds.low:.{digits}f} to {self.seeds.high:.{digits}f}" if self.seeds.seeds > 1 else "one seed"
+        )
+        over_patients = f"test patients {self.patients.low:.{digits}f} to {self.patients.high:.{digits}f}"
+        return separator.join([f"{self.value:.{digits}f}", over_patients, over_seeds])
 
 
 def draw_weights(labels: np.ndarray, groups: np.ndarray, draws: int = DRAWS, seed: int = 0) -> np.ndarray:
@@ -128,25 +162,6 @@ def ends(drawn: np.ndarray) -> np.ndarray:
     return np.percentile(drawn, TAILS, axis=0) if len(drawn) else np.full((2, drawn.shape[1]), np.nan)
 
 
-def bootstrap_difference(
-    runs: Sequence[Scores], others: Sequence[Scores], groups: np.ndarray, names: tuple[str, ...], draws: int = DRAWS
-) -> dict[str, Estimate]:
-    """95% percentile intervals over test images for the mean of some runs minus the mean of others.
-
-    The same images are drawn for both sides; seeds stay as they are.
-
-    Args:
-        runs: predictions for the same images in the same order.
-        others: the same, of what they are compared with.
-        groups: (N,), what is drawn as a whole.
-        names: metrics.
-        draws: bootstrap samples.
-    """
-    weights = with_once(draw_weights(runs[0].labels, groups, draws))
-    sides = [_mean_drawn(side, weights, names) for side in (runs, others)]
-    return {name: interval(sides[0][name] - sides[1][name], len(groups)) for name in names}
-
-
 def _mean_drawn(runs: Sequence[Scores], weights: np.ndarray, names: Sequence[str] | None) -> dict[str, np.ndarray]:
     found = [measure_drawn(run, weights, names) for run in runs]
     return {name: np.mean([one[name] for one in found], axis=0) for name in found[0]}
@@ -172,9 +187,32 @@ def bootstrap(
     return {name: interval(one, len(groups), METRICS[name]) for name, one in found.items()}
 
 
-def between_seeds(values: Sequence[float]) -> Spread:
+def series_estimate(values: np.ndarray, n: int, metric: Metric) -> SeriesEstimate:
+    """Return the mean over seeds with its intervals over test patients, over seeds, and over both.
+
+    Args:
+        values: (K, B + 1), a row a seed; the value on the images as they are, then on each resample.
+        n: test images.
+        metric: what it measures.
+    Raises:
+        ValueError: if there is no seed.
+    """
+    patients, seeds = interval(values.mean(axis=0), n, metric), between_seeds(values[:, 0].tolist(), metric)
+    value = patients.value
+    below, above = (
+        np.hypot(value - patients.low, value - seeds.low),
+        np.hypot(patients.high - value, seeds.high - value),
+    )
+    low, high = np.clip([value - below, value + above], *metric.range)  # keeps NaN
+    return SeriesEstimate(value, patients, seeds, Estimate(value, float(low), float(high), n))
+
+
+def between_seeds(values: Sequence[float], metric: Metric | None = None) -> Spread:
     """How a metric differs between seeds, on the test images as they are.
 
+    Args:
+        values: of each seed.
+        metric: what they measure; the interval is cut at the ends of its range. None cuts nothing.
     Raises:
         ValueError: if there is no seed.
     """
@@ -186,7 +224,9 @@ def between_seeds(values: Sequence[float]) -> Spread:
         return Spread(mean, float("nan"), lowest, highest, float("nan"), float("nan"), 1)
     sd = float(found.std(ddof=1))
     half = float(stats.t.ppf((1 + LEVEL) / 2, len(found) - 1)) * sd / np.sqrt(len(found))
-    return Spread(mean, sd, lowest, highest, mean - half, mean + half, len(found))
+    least, most = metric.range if metric else (-np.inf, np.inf)
+    low, high = np.clip([mean - half, mean + half], least, most)
+    return Spread(mean, sd, lowest, highest, float(low), float(high), len(found))
 
 
 def wilson(hits: int, n: int) -> Estimate:

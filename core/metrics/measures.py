@@ -45,6 +45,7 @@ class Metric:
         meaning: one sentence for people.
         grows_when_redrawn: whether drawing images again adds to it, as noise does to a distance from 0; its bootstrap
             intervals are then reflected.
+        range: the least and the largest value it can have.
     """
 
     name: str
@@ -54,6 +55,7 @@ class Metric:
     higher_is_better: bool
     meaning: str
     grows_when_redrawn: bool = False
+    range: tuple[float, float] = (0.0, 1.0)
 
     def __call__(self, scores: Scores, weights: np.ndarray) -> np.ndarray:
         """(B, N) weights -> (B,) values; of findings the mean over those that can be judged."""
@@ -197,12 +199,12 @@ def _mcc(scores: Scores, weights: np.ndarray) -> np.ndarray:
 
 def _steps(scores: Scores, weights: np.ndarray, c: int) -> tuple[np.ndarray, np.ndarray]:
     """Weight of positives and of negatives at each distinct score, from the highest down: two (B, distinct)."""
-    p = scores.probabilities[:, c]
-    order = np.argsort(-p, kind="stable")
+    rank = scores.odds(c)
+    order = np.argsort(-rank, kind="stable")
     every = weights[:, order]
     positive = every * (scores.labels == c)[order]
-    starts = np.flatnonzero(np.r_[True, np.diff(p[order]) != 0])
-    if len(starts) < len(p):
+    starts = np.flatnonzero(np.r_[True, rank[order][1:] != rank[order][:-1]])
+    if len(starts) < len(rank):
         every, positive = (np.add.reduceat(one, starts, axis=1) for one in (every, positive))
     return positive, np.subtract(every, positive, out=every)
 
@@ -254,8 +256,9 @@ for _row in (
            "Share of alarms that are right."),
     Metric("f1", "F1", _over_classes(_of_class("f1")), _of_class("f1"), True,
            "Harmonic mean of precision and sensitivity."),
-    Metric("mcc", "Matthews correlation (MCC)", _mcc, _of_class("mcc"), True, _MCC_MEANING),
-    Metric("brier", "Brier score", _brier, _brier_of, False, "Mean squared error of the probability."),
+    Metric("mcc", "Matthews correlation (MCC)", _mcc, _of_class("mcc"), True, _MCC_MEANING, range=(-1.0, 1.0)),
+    Metric("brier", "Brier score", _brier, _brier_of, False, "Mean squared error of the probability.",
+           range=(0.0, 2.0)),  # a sum over classes, where there are several
     Metric("ece", "Calibration error (ECE)", _ece, _ece_of, False, "Mean gap between confidence and share right.",
            grows_when_redrawn=True),
 ):  # fmt: skip

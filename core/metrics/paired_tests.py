@@ -104,7 +104,7 @@ def _mean_auroc(scores: Scores, number: np.ndarray) -> tuple[float, np.ndarray]:
         tasks = [(scores.labels[:, k] > 0.5, scores.probabilities[:, k], scores.known(k)) for k in scores.judged()]
     else:
         every = np.ones(len(scores), bool)
-        tasks = [(scores.labels == c, scores.probabilities[:, c], every) for c in scores.classes()]
+        tasks = [(scores.labels == c, scores.odds(c), every) for c in scores.classes()]
     found = []
     for truth, p, known in tasks:
         auroc, parts = auroc_parts(truth[known], p[known], number[known])

@@ -80,9 +80,10 @@ class Scores:
         count = self.probabilities.shape[1]
         if self.multilabel or not 0 < len(set(classes)) < count or not set(classes) <= set(range(count)):
             raise BadRequest(f"Expected some, not all, of the classes 0 to {count - 1}, but got {classes}.")
-        p = np.clip(self.probabilities[:, list(classes)].sum(axis=1), 0, 1)
+        others = [c for c in range(count) if c not in classes]
+        sums = [self.probabilities[:, which].sum(axis=1) for which in (others, list(classes))]
         truth = np.isin(self.labels, classes).astype(int)
-        return Scores(np.stack([1 - p, p], axis=1), truth, 1, part=self.part)
+        return Scores(np.clip(np.stack(sums, axis=1), 0, 1), truth, 1, part=self.part)
 
     @property
     def decisions(self) -> np.ndarray:
@@ -91,6 +92,15 @@ class Scores:
             return self.probabilities.argmax(axis=1)
         says = self.probabilities[:, self.positive] >= self.threshold
         return np.where(says, self.positive, 1 - self.positive)
+
+    def odds(self, c: int) -> np.ndarray:
+        """(N,) odds of a class against the rest, by which images are ranked.
+
+        They order images as the probabilities do, and go on telling them apart where a probability is so close to 1
+        that it rounds to it: no temperature changes a ranking of a binary task.
+        """
+        p, rest = self.probabilities[:, c], np.delete(self.probabilities, c, axis=1).sum(axis=1)
+        return np.divide(p, rest, out=np.full(len(p), np.inf), where=rest > 0)
 
     def classes(self) -> list[int]:
         """The classes whose one-vs-rest metrics are averaged."""

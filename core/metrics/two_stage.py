@@ -6,16 +6,19 @@ of one set; the screen's threshold comes from held-out images (`thresholds.fit_o
 
 Joint figures are compared with one model alone at the same sensitivity: its threshold is moved, draw by draw, to where
 it finds as many suspicious images. That needs the truth of the test images and is a yardstick, not a way to operate.
+The comparison is paired by seed and has the verdicts of `comparisons`.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from typing import Any
 
 import numpy as np
 
 from core.errors import BadRequest
+from core.metrics.comparisons import Difference, no_verdict_text, paired_difference
 from core.metrics.intervals import DRAWS, Estimate, draw_weights, interval, with_once
 from core.metrics.scores import Scores
 
@@ -24,7 +27,7 @@ _ROUNDING = 1e-9
 
 @dataclass(frozen=True)
 class TwoStage:
-    """Joint figures of both stages, the mean over pairs of runs.
+    """Joint figures of both stages, the mean over pairs of runs; their intervals are over test patients.
 
     Attributes:
         sensitivity: suspicious images that end with a suspicious class.
@@ -32,7 +35,8 @@ class TwoStage:
         named: suspicious images that end with the right class.
         workload: share of all images that the second stage sees.
         single: specificity of the one model alone at the same sensitivity.
-        gain: specificity of both stages minus `single`.
+        gain: specificity of both stages minus `single`, over seeds and test patients; corrected for other pairs of
+            stages by `replace(gain=...)` where there are any.
     """
 
     sensitivity: Estimate
@@ -40,22 +44,32 @@ class TwoStage:
     named: Estimate
     workload: Estimate
     single: Estimate
-    gain: Estimate
+    gain: Difference
 
     @property
     def helps(self) -> bool:
-        """Whether both stages raise fewer false alarms than the one model at the same sensitivity, detectably."""
-        return self.gain.low > 0
+        """Whether the verdict is that both stages raise fewer false alarms than the one model."""
+        return self.gain.winner == 0
+
+    def record(self) -> dict[str, Any]:
+        """Everything as plain data for JSON."""
+        return {**asdict(self), "gain": self.gain.record(), "helps": self.helps, "words": self.verdict()}
 
     def verdict(self) -> str:
         """The finding in a sentence."""
-        found = (
-            f"specificity {self.gain.value:+.3f} (95% interval {self.gain.low:+.3f} to {self.gain.high:+.3f}) against "
-            f"the best single model at the same sensitivity of {self.sensitivity.value:.3f}"
+        gain = self.gain
+        measured = (
+            f"specificity {gain.effect:+.3f} (95% interval over {gain.varies} {gain.low:+.3f} to {gain.high:+.3f}) "
+            f"against the best single model at the same sensitivity of {self.sensitivity.value:.3f}"
         )
-        if self.helps:
-            return f"Two stages help: {found}."
-        return f"Two stages do worse: {found}." if self.gain.high < 0 else f"Two stages do not help: {found}."
+        within = f", by less than the margin of {gain.margin:g}" if gain.within_margin else ""
+        opening = {
+            "different": f"Two stages {'help' if self.helps else 'do worse'}{within}",
+            "equivalent": f"Two stages do as well as one model, within {gain.margin:g}",
+            "undecided": "Whether two stages help is undecided",
+            "no verdict": f"Whether two stages help is open ({no_verdict_text(gain.seeds)})",
+        }[gain.verdict]
+        return f"{opening}: {measured}."
 
 
 def two_stage(
@@ -85,15 +99,15 @@ def two_stage(
         _check(screen, confirmer, one, suspicious)
     weights = with_once(draw_weights(confirmers[0].labels, groups, draws))
     truth = screens[0].positives()[1]
-    found = np.mean(
+    by_seed = np.array(
         [
             _joint(screen, confirmer, one, suspicious, truth, weights)
             for screen, confirmer, one in zip(screens, confirmers, alone, strict=True)
-        ],
-        axis=0,
-    )  # (5, draws + 1)
-    rows = [interval(row, len(groups)) for row in (*found, found[1] - found[4])]
-    return TwoStage(*rows)
+        ]
+    )  # (K, 5, draws + 1)
+    gain = paired_difference("specificity", by_seed[:, 1], by_seed[:, 4], len(groups), len(np.unique(groups)))
+    sensitivity, specificity, named, workload, single = (interval(row, len(groups)) for row in by_seed.mean(axis=0))
+    return TwoStage(sensitivity, specificity, named, workload, single, gain)
 
 
 def _joint(

@@ -20,11 +20,11 @@ from core.data.specs import DatasetSpec, find_dataset, find_folder, list_images
 from core.gate import FILE as GATE_FILE
 from core.gate import Gatekeeper, open_gate
 from core.jobs.catalogue import Catalogue, ask_trainer
-from core.metrics import Estimate
+from core.metrics import Estimate, SeriesEstimate
 from core.models import MODELS
 from core.models.architecture import Architecture, architecture
 from core.predictor import Predictor
-from core.results import Run, estimate
+from core.results import Run, estimate, summarize
 from core.runtime import runs_folder
 from core.serving import served_runs
 from core.storage import sha256_of
@@ -132,6 +132,16 @@ def estimates(runs: Sequence[Run], finding: int | None = None) -> dict[str, Esti
 @st.cache_data(max_entries=256, show_spinner="Computing intervals")
 def _estimates(key: str, _runs: Sequence[Run], finding: int | None) -> dict[str, Estimate]:
     return estimate(_runs, finding=finding)
+
+
+def summaries(runs: Sequence[Run], finding: int | None = None) -> dict[str, SeriesEstimate]:
+    """A series' metrics with intervals over test patients, seeds, and both; of one finding or all."""
+    return _summaries(key_of(runs), runs, finding)
+
+
+@st.cache_data(max_entries=256, show_spinner="Computing intervals")
+def _summaries(key: str, _runs: Sequence[Run], finding: int | None) -> dict[str, SeriesEstimate]:
+    return summarize(_runs, finding=finding)
 
 
 @st.cache_data(max_entries=32, show_spinner="Reading the network's shape")

@@ -8,7 +8,7 @@ from itertools import combinations
 
 import streamlit as st
 
-from core import evidence, operated, stages
+from core import draws, evidence, operated, stages
 from core.cases.verdict import Stages, choose_stages
 from core.checkpoints import read_history
 from core.draws import drawn_run
@@ -43,6 +43,11 @@ def measured(runs: Sequence[Run], finding: int | None) -> None:
         for done, (folder, meta) in enumerate(runs):
             show(done, len(runs))
             drawn_run(folder, meta, finding)
+
+
+def is_measured(series: Runs, finding: int | None) -> bool:
+    """Whether all these runs were measured on drawn test images before."""
+    return all(draws.is_measured(folder, meta, finding) for runs in series.values() for folder, meta in runs)
 
 
 def differences(

@@ -87,8 +87,8 @@ def by_group(found: Sequence[Subgroup], meta: RunMeta) -> None:
         st.write("**Differences from the largest group**")
         table(pd.DataFrame(minus), "Differences between groups", f"{meta.run}-group-differences")
     st.caption(
-        "This run on its test images, 95% intervals, patients or lesions drawn whole, not corrected for the number of "
-        "groups. Means over classes are given only where a group has "
+        "This run on its test images, 95% intervals over test patients or lesions (resampled whole), not corrected "
+        "for the number of groups. Means over classes are given only where a group has "
         f"{LEAST_OF_CLASS} images of each class. Groups differ in their classes and in much that is not recorded: a "
         "difference says nothing about its cause."
     )

@@ -15,7 +15,7 @@ from core.cards.networks import shape_facts
 from core.cards.subject import Subject
 from core.checkpoints import RunMeta
 from core.errors import LowshotError
-from core.metrics import METRICS, Estimate, Scores
+from core.metrics import METRICS, Estimate, Scores, SeriesEstimate
 from core.metrics.reliability import chance_error
 from core.metrics.reliability import reliability as bins_of
 from core.models import MODELS
@@ -71,13 +71,21 @@ def network(model: str, classes: int, trained: str, file: str) -> None:
     table(pd.DataFrame(rows).fillna(""), "Stages of the network", file)
 
 
-def figures(meta: RunMeta, here: Mapping[str, Estimate], over: Mapping[str, Estimate], seeds: int) -> None:
-    """Every metric of the run with its interval, at 0.5, and as the mean over seeds."""
+def figures(meta: RunMeta, here: Mapping[str, Estimate], over: Mapping[str, SeriesEstimate]) -> None:
+    """Every metric of the run with its interval, at 0.5, and as the mean over seeds with both intervals.
+
+    Args:
+        meta: the run.
+        here: its metrics with intervals over test patients.
+        over: those of all seeds of its series and size.
+    """
+    seeds = next(iter(over.values())).seeds.seeds
     rows = [
         {
-            "Metric": METRICS[name].title, "This run": one.value, "from": one.low, "to": one.high,
+            "Metric": METRICS[name].title, "This run": one.value, "patients from": one.low, "patients to": one.high,
             "At 0.5": meta.metrics_at_half.get(name), f"Mean over {seeds} seeds": over[name].value,
-            "mean from": over[name].low, "mean to": over[name].high,
+            "mean: patients from": over[name].patients.low, "mean: patients to": over[name].patients.high,
+            "mean: seeds from": over[name].seeds.low, "mean: seeds to": over[name].seeds.high,
         }
         for name, one in here.items()
     ]  # fmt: skip
@@ -88,8 +96,9 @@ def figures(meta: RunMeta, here: Mapping[str, Estimate], over: Mapping[str, Esti
         alt="Metrics on the test images with intervals",
     )  # fmt: skip
     st.caption(
-        f"On {next(iter(here.values())).n:,} test images, 95% intervals over them, patients drawn whole. The first "
-        "figures are at the run's operating point."
+        f"On {next(iter(here.values())).n:,} test images, at the run's operating point, with 95% intervals. "
+        "Patients: the test patients vary, resampled whole, and the trained networks stay as they are. Seeds: the "
+        "training images vary (Student's t over seeds), and the test patients stay as they are."
     )
 
 
@@ -107,7 +116,8 @@ def calibration(scores: Scores, measured: Estimate | None, key: str) -> None:
     if measured:
         more = "more than" if measured.value > chance.high else "no more than"
         st.write(
-            f"Expected calibration error **{measured.value:.3f}** ({measured.low:.3f} to {measured.high:.3f}): {more} "
+            f"Expected calibration error **{measured.value:.3f}** ({measured.low:.3f} to {measured.high:.3f} over test "
+            f"patients): {more} "
             f"the {chance.high:.3f} that perfectly calibrated probabilities of so many images reach by chance in 5% of "
             "cases."
         )

@@ -9,8 +9,8 @@ import numpy as np
 import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
-from core.metrics import METRICS
-from core.metrics.comparisons import Difference, said_p
+from core.metrics import METRICS, Metric, Spread, between_seeds
+from core.metrics.comparisons import Difference, format_p
 from core.metrics.curves import Fit
 from core.ui.charts import RED, Style, legend_title, translucent
 
@@ -37,7 +37,7 @@ class Measured:
 def learning_curves(
     series: Mapping[str, Measured], metric: str, single_seeds: bool = False, panels: bool = False
 ) -> go.Figure:
-    """Metric against labelled images a class; mean over seeds, band from the lowest to the highest seed.
+    """Metric against labelled images a class; mean over seeds, band: its 95% interval over seeds (Student's t).
 
     Args:
         series: title -> what was measured; a hollow marker is a size for which some class had too few images.
@@ -50,7 +50,7 @@ def learning_curves(
     for (title, one), at in zip(series.items(), places, strict=True):
         if panels:
             _behind(figure, [line for other, line in means.items() if other != title], at)
-        _measured(figure, title, one, single_seeds, at, not panels)
+        _measured(figure, title, one, METRICS[metric], single_seeds, at, not panels)
     _axes(figure, sorted({n for one in series.values() for n in one.found}), METRICS[metric].title, panels, len(series))
     return figure
 
@@ -85,19 +85,25 @@ def fitted_curves(
 
 
 def forest(rows: Mapping[str, tuple[Style, Difference]], metric: str, reference: str) -> go.Figure:
-    """Differences from a reference with 95% intervals; filled where a difference was detected, hollow where not."""
+    """Differences from a reference with 95% intervals: filled where the verdict is `different`, the margin shaded."""
     figure = go.Figure()
     names = [legend_title(title) for title in rows]
     for name, (style, one) in zip(names, rows.values(), strict=True):
         figure.add_scatter(
             x=[one.effect], y=[name], mode="markers", showlegend=False,
-            marker={"symbol": style.marker + ("" if one.detected else "-open"), "size": 13, "color": style.colour},
+            marker={
+                "symbol": style.marker + ("" if one.verdict == "different" else "-open"), "size": 13,
+                "color": style.colour,
+            },
             error_x={
                 "array": [one.high - one.effect], "arrayminus": [one.effect - one.low], "thickness": 2.5, "width": 6,
                 "color": style.colour,
             },
-            hovertemplate=f"%{{x:+.3f}} ({one.low:+.3f} to {one.high:+.3f})<br>p {said_p(one.holm)}<extra></extra>",
+            hovertemplate=f"{one.interval_text()}<br>over {one.varies}<br>{one.verdict}; p {format_p(one.holm)}, of "
+            f"equivalence {format_p(one.holm_equivalence)}<extra></extra>",
         )  # fmt: skip
+    margin = next(one.margin for _, one in rows.values())
+    figure.add_vrect(-margin, margin, fillcolor=translucent(GREY, 0.2), line_width=0, layer="below")
     figure.add_vline(0, line={"color": "#444444", "width": 1.5})
     better = "right" if METRICS[metric].higher_is_better else "left"
     figure.update_xaxes(title=f"{METRICS[metric].title}: difference from the reference ({better} is better)")
@@ -183,12 +189,16 @@ def _joined(lines: Sequence[Sequence[tuple[float | None, float | None]]]) -> dic
 
 
 def _measured(
-    figure: go.Figure, title: str, one: Measured, single_seeds: bool, at: dict[str, int], legend: bool
+    figure: go.Figure, title: str, one: Measured, metric: Metric, single_seeds: bool, at: dict[str, int], legend: bool
 ) -> None:
     style, sizes = one.style, sorted(one.found)
     values = [one.found[n] for n in sizes]
-    low, high = [min(row) for row in values], [max(row) for row in values]
-    _band(figure, sizes, low, high, translucent(style.colour, 0.13), title, at)
+    spreads = [between_seeds(row, metric) for row in values]
+    several = [(n, spread) for n, spread in zip(sizes, spreads, strict=True) if spread.seeds > 1]
+    _band(
+        figure, [n for n, _ in several], [one.low for _, one in several], [one.high for _, one in several],
+        translucent(style.colour, 0.13), title, at,
+    )  # fmt: skip
     figure.add_scatter(
         x=sizes, y=[float(np.mean(row)) for row in values], mode="lines+markers", name=legend_title(title, False),
         legendgroup=title, showlegend=legend, line={"color": style.colour, "dash": style.dash, "width": 2.5}, **at,
@@ -196,9 +206,8 @@ def _measured(
             "symbol": [f"{style.marker}-open" if n in one.short else style.marker for n in sizes],
             "size": 9, "color": style.colour,
         },
-        customdata=[[len(row), a, b] for row, a, b in zip(values, low, high, strict=True)],
-        hovertemplate="%{y:.3f} at %{x:g} a class<br>%{customdata[0]} seeds, %{customdata[1]:.3f} to "
-        "%{customdata[2]:.3f}<extra>" + title + "</extra>",
+        customdata=[_over_seeds(spread) for spread in spreads],
+        hovertemplate="%{y:.3f} at %{x:g} a class<br>%{customdata}<extra>" + title + "</extra>",
     )  # fmt: skip
     if single_seeds:
         figure.add_scatter(
@@ -206,6 +215,11 @@ def _measured(
             mode="markers", showlegend=False, legendgroup=title, hovertemplate="one seed: %{y:.3f}<extra></extra>",
             marker={"symbol": style.marker, "size": 5, "color": style.colour, "opacity": 0.5}, **at,
         )  # fmt: skip
+
+
+def _over_seeds(spread: Spread) -> str:
+    """The interval over seeds in words."""
+    return f"{spread.seeds} seeds: {spread.low:.3f} to {spread.high:.3f}" if spread.seeds > 1 else "one seed"
 
 
 def _curve(fit: Fit) -> list[tuple[float, float]]:

@@ -33,8 +33,6 @@ def test_compare_judges_all_findings_or_one(findings_runs, monkeypatch):
     app.selectbox(key="compare_finding_phantom-multilabel").set_value(1).run()
     assert not app.exception
     assert app.dataframe[0].value["AUROC"][0] != mean
-    app.segmented_control(key="compare_interval").set_value("images").run()
-    assert not app.exception
 
 
 def test_a_finding_that_cannot_be_judged_is_said_and_breaks_no_page(tmp_path, monkeypatch):

@@ -117,7 +117,8 @@ def test_two_stages_are_joined_where_several_classes_are_stored_and_refused_else
     assert "Choose at least one suspicious class" in texts(app)
     app.multiselect(key="compare_suspicious_phantom").set_value(["b", "c"]).run()
     assert not app.exception
-    assert "Two stages" in app.warning[-1].value or "Two stages" in app.success[-1].value
+    assert "no verdict: 2 seeds, at least 5 needed" in app.info[-1].value.replace("\\", "")
+    assert app.dataframe[0].value["Interval over"].tolist() == ["test patients"] * 5 + ["seeds and test patients"]
     assert "joint sensitivity" in app.dataframe[0].value["What"][0]
     app = show(open_page("compare", made_runs, monkeypatch), "Two stages")
     assert "two stages need several" in texts(app)

@@ -1,10 +1,14 @@
 """Every page with no results, with results, and with damaged, mixed or hostile ones."""
 
 import json
+import re
 import shutil
 
 import pytest
 from streamlit.testing.v1 import AppTest
+
+from core.checkpoints import open_store
+from core.results import runs_by_series, summarize
 
 PAGES = ["diagnose", "learning_curves", "compare"]
 
@@ -59,17 +63,26 @@ def test_curves_react_to_metric_and_series(phantom_runs, monkeypatch):
     table = app.dataframe[0].value
     assert set(table["Images per class"]) == {"3", "5"}
     assert (table["Seeds"] == 2).all()
+    assert ((table["Seeds from"] <= table["Mean"]) & (table["Mean"] <= table["Seeds to"])).all()
+    patients = app.toggle(key="curves_patients")
+    patients.set_value(not patients.value).run()
+    other = app.dataframe[0].value
+    assert ("Patients from" in table) != ("Patients from" in other)
+    both = other if "Patients from" in other else table
+    assert ((both["Patients from"] <= both["Mean"]) & (both["Mean"] <= both["Patients to"])).all()
     app.multiselect(key="curves_series_phantom").set_value([]).run()
     assert "at least one series" in texts(app)
     assert "one subset for each size and seed" in texts(open_page("learning_curves", phantom_runs, monkeypatch))
 
 
-def test_compare_shows_both_kinds_of_interval(phantom_runs, monkeypatch):
+def test_compare_shows_both_intervals_side_by_side_named_by_what_varies(phantom_runs, monkeypatch):
     app = open_page("compare", phantom_runs, monkeypatch)
-    over_seeds = app.dataframe[0].value["AUROC"][0]
-    app.segmented_control(key="compare_interval").set_value("images").run()
-    assert not app.exception
-    assert app.dataframe[0].value["AUROC"][0] != over_seeds
+    store = open_store(phantom_runs)
+    largest = [meta for meta in store.metas() if meta.train_size == 5]
+    for (key, runs), shown in zip(runs_by_series(store, largest).items(), app.dataframe[0].value["AUROC"], strict=True):
+        assert shown == summarize(runs, ("auroc",))["auroc"].text(), key
+        assert re.fullmatch(r"[\d.]+; test patients [\d.]+ to [\d.]+; seeds [\d.]+ to [\d.]+", shown)
+    assert "named by what varies" in texts(app)
     app.select_slider(key="compare_size_phantom").set_value(3).run()
     assert not app.exception
 

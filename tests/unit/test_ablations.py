@@ -8,7 +8,9 @@ from core.checkpoints import open_store
 from core.errors import BadRequest, UnknownName
 from core.models import MODELS
 from core.models.specs import Weights
-from trainer.ablations import combinations_of
+from tests.made import STRONG, WEAK, make_run
+from tests.made import of as of_runs
+from trainer.ablations import _correct, _line, _rows, combinations_of
 from trainer.cli import main
 
 
@@ -83,12 +85,15 @@ def test_one_command_compares_ingredients_and_starts(runs, monkeypatch, capsys):
     assert all(row["seeds"] == [0, 1] for row in rows)
     assert [bool(row["difference"]) for row in rows] == [False, True, True] * 2
     assert [row["against"] for row in rows] == [""] * 3 + ["scratch-cnn"] * 3
-    value, low, high = rows[4]["difference_of_models"]["auroc"]
-    assert value == pytest.approx(rows[4]["metrics"]["auroc"] - rows[1]["metrics"]["auroc"], abs=1e-5)
-    assert low <= value <= high
+    one = rows[4]["difference_of_models"]["auroc"]
+    assert one["effect"] == pytest.approx(rows[4]["metrics"]["auroc"] - rows[1]["metrics"]["auroc"], abs=1e-5)
+    assert one["low"] <= one["effect"] <= one["high"]
+    assert (one["verdict"], one["p"], one["seeds"]) == ("no verdict", None, 2)
     assert len(open_store(runs).runs) == 12
     assert main([*argv, *quick, "--orders", "each"]) == 0
-    assert "other (ImageNet start) scratch  n=4  focal" in capsys.readouterr().out
+    said = capsys.readouterr().out
+    assert "other (ImageNet start) scratch  n=4  focal" in said
+    assert "no verdict: 2 seeds, at least 5 needed" in said
 
 
 def test_a_seed_that_diverged_is_left_out_on_both_sides(runs, capsys, monkeypatch):
@@ -109,4 +114,26 @@ def test_a_seed_that_diverged_is_left_out_on_both_sides(runs, capsys, monkeypatc
     assert "failed: scratch-cnn scratch n=4 seed 1" in said.err
     none, focal = (json.loads(line) for line in said.out.splitlines())
     assert (none["seeds"], focal["seeds"]) == ([0, 1], [0])
-    assert focal["difference"]["auroc"][1] <= focal["difference"]["auroc"][2]
+    assert focal["difference"]["auroc"]["seeds"] == 1
+    assert focal["difference"]["auroc"]["varies"] == "test patients, one seed"
+
+
+def test_verdicts_are_corrected_over_every_contrast_of_the_command(runs):
+    """Two models, three combinations: four differences from none and three of the models, seven in each metric."""
+    made = [
+        of_runs([make_run(runs, kind, 50, seed, strength, variant=variant) for seed in range(5)])
+        for kind, extra in ((WEAK, 0.0), (STRONG, 1.0))
+        for variant, strength in (("", 1.0 + extra), ("a=1", 1.0 + extra), ("b=1", 3.0))
+    ]
+    every = combinations_of(["class-weights", "focal"], ["each"])
+    first = made[:3]
+    rows = [*_rows(every, first, first), *_rows(every, made[3:], first)]
+    before = [row["difference"]["auroc"] for row in rows if row["difference"]]
+    _correct(rows)
+    after = [one["auroc"] for row in rows for one in (row["difference"], row["difference_of_models"]) if one]
+    assert len(after) == 7
+    assert {one.contrasts for one in after} == {7}
+    assert min(one.holm for one in after) == pytest.approx(7 * min(one.p for one in after))
+    assert rows[2]["difference"]["auroc"].verdict == "different"
+    assert "different: focal is better" in _line(rows[2])
+    assert {one.contrasts for one in before} == {1}

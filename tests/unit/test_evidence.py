@@ -11,7 +11,7 @@ from core.errors import BadRequest
 from core.metrics import bootstrap, measure_by_class
 from core.metrics.comparisons import compare
 from core.metrics.thresholds import Aim
-from core.results import by_series, check_comparable, difference, drawn_runs, estimate
+from core.results import by_series, check_comparable, drawn_runs, estimate, summarize
 from tests.made import STRONG, WEAK, make_families, make_run, of, predictions
 
 
@@ -24,14 +24,14 @@ def test_stored_runs_are_compared_as_their_scores_are(families):
         for place, value in asdict(one).items():
             wanted = value if isinstance(value, str) else pytest.approx(value, nan_ok=True)
             assert asdict(found[name])[place] == wanted, (name, place)  # added up in another order
-    assert found["auroc"].winner == 0
+    assert found["auroc"].verdict == "no verdict"
     assert found["auroc"].groups == len(set(groups)) == 60
 
 
 def test_runs_are_paired_by_seed_whatever_their_order(families):
     weak, strong = families
     straight = evidence.compare_runs(strong, weak, ("auroc",))["auroc"]
-    assert evidence.compare_runs(strong, weak[::-1], ("auroc",))["auroc"] == straight
+    assert evidence.compare_runs(strong, weak[::-1], ("auroc",))["auroc"].record() == straight.record()
     fewer = evidence.compare_runs(strong, weak[:2], ("auroc",))["auroc"]
     assert fewer.seeds == 2
     assert fewer.by_seed == straight.by_seed[:2]
@@ -51,7 +51,7 @@ def test_a_run_of_another_split_or_other_images_is_never_compared(families, fiel
     with pytest.raises(BadRequest, match=said):
         evidence.compare_all({"a": strong, "b": other})
     if field != "subset_hash":
-        for call in (lambda: estimate([*strong, *other]), lambda: difference(strong, other, ("auroc",)),
+        for call in (lambda: estimate([*strong, *other]), lambda: summarize([*strong, *other], ("auroc",)),
                      lambda: evidence.learning_curves({"a": strong, "b": other}, "auroc"),
                      lambda: evidence.operation([*strong, *other], Aim())):  # fmt: skip
             with pytest.raises(BadRequest, match=said):
@@ -74,10 +74,9 @@ def test_runs_without_a_common_seed_or_with_other_test_images_are_refused(runs, 
 
 
 def test_every_pair_is_corrected_for_their_number(runs):
-    made = of(
-        make_families(runs, sizes=(50,), families={WEAK: 1.0, STRONG: 1.3, ("control-random-frozen", "frozen"): 0.6})
-    )
-    series = {"weak": made[:3], "strong": made[3:6], "control": made[6:]}
+    families = {WEAK: 1.0, STRONG: 1.3, ("control-random-frozen", "frozen"): 0.6}
+    made = of(make_families(runs, sizes=(50,), seeds=range(5), families=families))
+    series = {"weak": made[:5], "strong": made[5:10], "control": made[10:]}
     found = evidence.compare_all(series, ("auroc",))
     alone = evidence.compare_runs(series["weak"], series["strong"], ("auroc",))["auroc"]
     assert len(found) == 3
@@ -86,17 +85,34 @@ def test_every_pair_is_corrected_for_their_number(runs):
     assert smallest.holm == pytest.approx(min(1, 3 * smallest.p))
     one = evidence.compare_all(series, ("auroc",), pairs=[("weak", "strong")])
     assert one["weak", "strong"]["auroc"].holm == alone.p
+    assert {row["auroc"].contrasts for row in found.values()} == {3}
+    wide = evidence.compare_all(series, ("auroc",), margin=0.5)
+    assert all(row["auroc"].within_margin and row["auroc"].margin == 0.5 for row in wide.values())
 
 
 def test_seeds_and_images_have_intervals_of_their_own(families):
     weak, _ = families
-    estimated, spread = evidence.summary(weak)["auroc"]
+    found = summarize(weak)["auroc"]
+    estimated, spread = found.patients, found.seeds
     values = [meta.metrics["auroc"] for _, meta in weak]
     assert (spread.lowest, spread.highest, spread.mean) == pytest.approx((min(values), max(values), np.mean(values)))
     assert estimated.value == pytest.approx(spread.mean)
     scores = [evidence.judged(run).scores for run in weak]
     assert estimated == bootstrap(scores, evidence.judged(weak[0]).groups, ("auroc",))["auroc"]
     assert estimate(weak)["auroc"] == estimated
+    half = 4.302653 * np.std(values, ddof=1) / np.sqrt(3)  # Student's t of two degrees of freedom
+    assert (spread.low, spread.high) == pytest.approx((spread.mean - half, min(1, spread.mean + half)))
+    assert found.both.low == pytest.approx(
+        spread.mean - np.hypot(spread.mean - estimated.low, spread.mean - spread.low)
+    )
+    assert found.both.low < min(estimated.low, spread.low)
+    assert found.text() == (
+        f"{spread.mean:.3f}; test patients {estimated.low:.3f} to {estimated.high:.3f}; seeds {spread.low:.3f} to "
+        f"{spread.high:.3f}"
+    )
+    alone = summarize(weak[:1])["auroc"]
+    assert alone.text().endswith("; one seed")
+    assert np.isnan([alone.both.low, alone.both.high]).all()
 
 
 def test_findings_are_compared_on_the_images_known_for_them(runs):

@@ -8,9 +8,18 @@ import pytest
 from core.checkpoints import open_store, read_predictions, save_run
 from core.errors import BadRequest
 from core.metrics import METRICS
-from tests.made import STRONG, make_run
+from tests.made import STRONG, WEAK, make_families, make_run
 from tests.unit.test_checkpoints import example_meta, example_predictions
-from trainer.documents import TABLES, headline_table, size_table, variant_table, with_tables, write_tables
+from trainer.documents import (
+    CONTRASTS,
+    TABLES,
+    headline_table,
+    size_table,
+    variant_table,
+    verdict_table,
+    with_tables,
+    write_tables,
+)
 
 ROOT = Path(__file__).parents[2]
 DOCUMENTS = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
@@ -23,7 +32,11 @@ def test_a_table_is_computed_from_stored_predictions(runs):
         meta = replace(example_meta(f"run{seed}"), seed=seed, metrics=dict.fromkeys(METRICS, 0.123))
         save_run(meta, test, right, [], None, runs)
     table = headline_table(open_store(runs), "phantom", [2])
-    assert "| scratch | `scratch-cnn` | scratch | 2 | 1.000 (1.000 to 1.000)" in table
+    assert (
+        "| scratch | `scratch-cnn` | scratch | 2 | 1.000<br>test patients 1.000 to 1.000<br>seeds 1.000 to 1.000 |"
+        in table
+    )
+    assert "seeds (Student's t over training subsets; these test images)" in table
     assert "0.123" not in table
     text = "before\n<!-- results: phantom at 2 -->\nold\n<!-- end of results -->\nafter\n"
     filled = with_tables(text, open_store(runs))
@@ -49,7 +62,7 @@ def test_a_table_of_a_finding_counts_the_images_whose_label_is_known(runs):
     known = [int((~np.isnan(read_predictions(folder).labels[:, k])).sum()) for k in (0, 1)]
     assert known[0] < 120
     text = headline_table(open_store(runs), "phantom", [20], "x")
-    assert f"interval over the {known[0]} test images" in text
+    assert f"test patients (the {known[0]} test images resampled by" in text
 
 
 @pytest.mark.parametrize("kind", TABLES)
@@ -59,7 +72,7 @@ def test_no_run_no_table(runs, kind):
 
 
 def test_a_kind_of_table_that_does_not_exist_is_refused(runs):
-    with pytest.raises(BadRequest, match="results, sizes, variants, shortcuts, external, but got 'result'"):
+    with pytest.raises(BadRequest, match="results, sizes, variants, verdicts, shortcuts, external, but got 'result'"):
         with_tables("<!-- result: phantom at 2 -->\n<!-- end of results -->", open_store(runs))
 
 
@@ -79,7 +92,8 @@ def test_a_table_by_size_holds_the_series_that_have_every_size(runs):
     stored(runs, "short", 9.0, train_size=5, variant="lr=1")
     table = size_table(open_store(runs), "phantom", [2, 5])
     assert "| 2 a class | 5 a class |" in table
-    assert "| scratch | 1 | 1.000 (1.000 to 1.000) | 1.000 (1.000 to 1.000) |" in table
+    cell = "1.000<br>test patients 1.000 to 1.000<br>one seed"
+    assert f"| scratch | 1 | {cell} | {cell} |" in table
     assert "lr=1" not in table
     assert "lr=1" in size_table(open_store(runs), "phantom", [5])
 
@@ -91,9 +105,24 @@ def test_a_variant_is_compared_with_what_it_departs_from(runs):
     lines = [line for line in table.splitlines() if line.startswith("| scratch")]
     assert lines[0].endswith("| – | – |")
     change = float(lines[1].split("|")[-3].split()[0])
-    auroc = [float(line.split("|")[5].split()[0]) for line in lines]
+    auroc = [float(line.split("|")[5].split("<br>")[0]) for line in lines]
+    assert lines[1].count("no verdict") == 2
     assert change == pytest.approx(auroc[1] - auroc[0], abs=0.0011)
     assert change < -0.2
+
+
+def test_stated_contrasts_get_verdicts_corrected_over_the_table(runs):
+    make_families(runs, sizes=(10, 50), seeds=range(5), families={WEAK: 1.0, STRONG: 4.0}, tests=300)
+    make_run(runs, STRONG, 100, 0, 3.0)
+    make_run(runs, WEAK, 100, 0, 3.0)
+    table = verdict_table(open_store(runs), "phantom", [10, 50, 100])
+    rows = [line.split(" | ") for line in table.splitlines() if line.startswith("| B against A")]
+    assert [row[1] for row in rows] == ["10 a class", "50 a class", "100 a class"]
+    assert [row[-1] for row in rows[:2]] == ["different: B is better |"] * 2
+    assert rows[2][4:] == ["–", "–", "no verdict: 1 seed, at least 5 needed |"]
+    assert "corrected by Holm over 2 contrasts" in table
+    assert "within 0.01" in table
+    assert {"B against A", "C against B"} <= set(CONTRASTS)
 
 
 def test_variants_alone_are_compared_with_nothing(runs):

@@ -9,6 +9,7 @@ from sklearn.metrics import roc_curve
 from core.errors import BadRequest
 from core.metrics import Scores
 from core.metrics.calibration import probabilities_of
+from core.metrics.comparisons import corrected_for
 from core.metrics.two_stage import specificity_at, two_stage
 
 SUSPICIOUS = (1, 2)
@@ -70,19 +71,33 @@ def test_a_model_compared_with_itself_gains_nothing():
     by_decision = replace(alone, probabilities=np.stack([1 - decided, decided], axis=1))
     found = two_stage([everything], [confirmer], [by_decision], SUSPICIOUS, np.arange(600), draws=100)
     assert found.workload.value == 1
-    assert (found.gain.value, found.gain.low, found.gain.high) == pytest.approx((0, 0, 0), abs=1e-9)
+    assert (found.gain.effect, found.gain.low, found.gain.high) == pytest.approx((0, 0, 0), abs=1e-9)
     assert not found.helps
-    assert found.verdict().startswith("Two stages do not help: specificity +0.000")
+    assert found.verdict().startswith(
+        "Whether two stages help is open (no verdict: 1 seed, at least 5 needed): specificity +0.000"
+    )
+    assert found.record()["gain"]["p"] is None
+    five = two_stage([everything] * 5, [confirmer] * 5, [by_decision] * 5, SUSPICIOUS, np.arange(600), draws=100)
+    assert five.verdict().startswith("Two stages do as well as one model, within 0.01: specificity +0.000")
 
 
 def test_it_is_said_whether_two_stages_help():
-    pairs = [stages(seed, screen=4.0) for seed in (3, 4)]
+    pairs = [stages(seed, screen=4.0) for seed in range(3, 8)]
     screens, confirmers = [one[0] for one in pairs], [one[1] for one in pairs]
     helps = two_stage(screens, confirmers, confirmers, SUSPICIOUS, np.arange(600), draws=200)
     assert helps.helps
     assert helps.verdict().startswith("Two stages help: specificity +0.")
     assert helps.sensitivity.low < helps.sensitivity.value < helps.sensitivity.high
-    weak = [stages(seed, screen=0.3)[0].at(0.5) for seed in (3, 4)]
+    assert helps.gain.varies == "seeds and test patients"
+    assert "95% interval over seeds and test patients" in helps.verdict()
+    two = two_stage(screens[:2], confirmers[:2], confirmers[:2], SUSPICIOUS, np.arange(600), draws=200)
+    assert not two.helps
+    assert two.gain.low > 0
+    assert "no verdict: 2 seeds, at least 5 needed" in two.verdict()
+    unsure = replace(helps, gain=corrected_for(helps.gain, 10**9))
+    assert not unsure.helps
+    assert unsure.verdict().startswith("Whether two stages help is undecided: specificity +0.")
+    weak = [stages(seed, screen=0.3)[0].at(0.5) for seed in range(3, 8)]
     harms = two_stage(weak, confirmers, confirmers, SUSPICIOUS, np.arange(600), draws=200)
     assert not harms.helps
     assert harms.verdict().startswith("Two stages do worse: specificity -0.")

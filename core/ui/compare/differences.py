@@ -1,4 +1,4 @@
-"""Compare: each series minus a reference, effect with interval first, corrected p second, in words."""
+"""Compare: each series minus a reference: verdict, effect with interval, corrected p, in words."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import pandas as pd
 import streamlit as st
 
 from core.metrics import METRICS
-from core.metrics.comparisons import Difference, said_p
+from core.metrics.comparisons import MIN_SEEDS, Difference, format_p
 from core.results import Series
 from core.ui import cached_evidence, charts, evidence_charts
 from core.ui.compare.view import View
@@ -36,30 +36,39 @@ def show(view: View) -> None:
         return
     rows = {view.title(name): (charts.style_of(*name), metrics[metric]) for name, metrics in found.items()}
     named = charts.legend_title(view.title(reference), False)
+    margin = next(one.margin for _, one in rows.values())
     charts.draw(
         evidence_charts.forest(rows, metric, named), key="compare_forest",
         alt=f"Differences in {METRICS[metric].title} from {view.title(reference)}; said in words below.",
     )  # fmt: skip
     st.caption(
-        "95% interval over seeds and test images together (hierarchical paired bootstrap, patients drawn whole); p "
-        f"corrected by Holm over {'one pair' if pairs == 1 else f'all {pairs} pairs of the series'}, whichever the "
-        "reference. Hollow: no detectable difference. Every series learnt from the same subsets as the reference."
+        "95% interval over seeds and test patients together (hierarchical paired bootstrap, patients resampled whole). "
+        f"Different (filled): p below .05. Equivalent: two one-sided tests place the difference within {margin:g} "
+        "(shaded), p below .05. Undecided: neither. Both p are corrected by Holm over "
+        f"{'one pair' if pairs == 1 else f'all {pairs} pairs of the series'}, whichever the reference. Below "
+        f"{MIN_SEEDS} common seeds the interval is the wider t-based one and there is no verdict. Every series was "
+        "trained on the same subsets as the reference."
     )
-    st.markdown("\n".join(f"- {escape(one.verdict(title, view.title(reference)))}" for title, (_, one) in rows.items()))
+    st.markdown(
+        "\n".join(f"- {escape(one.sentence(title, view.title(reference)))}" for title, (_, one) in rows.items())
+    )
     with st.expander("Every metric"):
-        every = pd.DataFrame([_row(view.title(name), one) for name, of in found.items() for one in of.values()])
+        every = pd.DataFrame(
+            [_row(view.title(name), one, view.title(reference)) for name, of in found.items() for one in of.values()]
+        )
         table(every, f"Differences from {view.title(reference)} in every metric", f"{view.file}-differences")
     with st.expander("Seed by seed: DeLong (AUROC) and McNemar (decisions)"):
         _seeds(view, list(found), reference)
 
 
-def _row(title: str, one: Difference) -> dict[str, str | int]:
+def _row(title: str, one: Difference, reference: str) -> dict[str, str | int]:
     return {
         "Series": title,
         "Metric": METRICS[one.metric].title,
-        "Difference": f"{one.effect:+.3f} ({one.low:+.3f} to {one.high:+.3f})",
-        "p, Holm": said_p(one.holm),
-        "Finding": ("no detectable difference", "better", "worse")[0 if one.winner is None else 1 + one.winner],
+        "Difference": one.interval_text(),
+        "p, Holm": format_p(one.holm),
+        "p of equivalence, Holm": format_p(one.holm_equivalence),
+        "Verdict": one.verdict_text(title, reference),
         "Seeds": one.seeds,
     }
 
@@ -73,13 +82,13 @@ def _seeds(view: View, names: list[Series], reference: Series) -> None:
             if one.delong:
                 found = one.delong
                 row["AUROC difference (DeLong)"] = f"{found.effect:+.3f} ({found.low:+.3f} to {found.high:+.3f})"
-                row["p, DeLong"] = said_p(found.p)
+                row["p, DeLong"] = format_p(found.p)
             if one.mcnemar:
                 row["Only this one right"], row["Only the reference right"] = (
                     one.mcnemar.only_first,
                     one.mcnemar.only_second,
                 )
-                row["p, McNemar exact"] = said_p(one.mcnemar.p)
+                row["p, McNemar exact"] = format_p(one.mcnemar.p)
             rows.append(row)
     table(pd.DataFrame(rows), "DeLong and McNemar for each seed", f"{view.file}-seeds")
     st.caption(

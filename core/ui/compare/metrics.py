@@ -4,69 +4,79 @@ from __future__ import annotations
 
 import json
 
-import numpy as np
 import pandas as pd
 import streamlit as st
+from streamlit.delta_generator import DeltaGenerator
 
-from core.metrics import METRICS
+from core.metrics import METRICS, Spread, between_seeds
 from core.results import REPORTED, Series
 from core.ui import cached, cached_evidence
 from core.ui.compare.view import View
 from core.ui.words import escape
 
-SEEDS, IMAGES = "seeds", "images"
-INTERVALS = {SEEDS: "Over seeds", IMAGES: "Over test images"}
+CAPTION = (
+    "Mean over seeds with 95% intervals, named by what varies: test patients (resampled whole, these seeds) and seeds "
+    "(Student's t, these patients). They answer different questions; the file also has the interval over both."
+)
 
 
 def show(view: View) -> None:
     """The table, its downloads, and the classes apart."""
-    over = st.segmented_control(
-        "Interval", list(INTERVALS), default=SEEDS, format_func=INTERVALS.__getitem__, key="compare_interval",
-        required=True,
-        help="Over seeds: how much the draw of training images matters. Over test images: how sure the mean over "
-        "these seeds is, by bootstrap with patients drawn whole. They answer different questions and are never mixed.",
-    )  # fmt: skip
-    found = {name: _intervals(view, name, over) for name in view.runs}
-    rows = [
-        {"Series": view.title(name), "Seeds": len(view.runs[name])}
-        | {METRICS[metric].title: f"{value:.3f} ({low:.3f} to {high:.3f})" for metric, (value, low, high) in of.items()}
-        for name, of in found.items()
-    ]
-    st.dataframe(
-        pd.DataFrame(rows), hide_index=True, width="stretch",
-        column_config={"Series": st.column_config.Column(pinned=True)},
-        alt="Metrics of each series with intervals; it scrolls sideways",
-    )  # fmt: skip
+    place = st.empty()
+    seeds = {name: _over_seeds(view, name) for name in view.runs}
+    _table(place, view, {name: {metric: _text(one) for metric, one in of.items()} for name, of in seeds.items()})
+    cached_evidence.measured([run for runs in view.runs.values() for run in runs], view.finding)
+    found = {name: cached.summaries(runs, view.finding) for name, runs in view.runs.items()}
+    _table(place, view, {name: {metric: one.text() for metric, one in of.items()} for name, of in found.items()})
     first = view.first
     positive = f" Positive class: {escape(first.titles[first.positive])}." if first.positive is not None else ""
     count = len(cached_evidence.judged(next(iter(view.runs.values()))[0], view.finding).scores)
     st.caption(
-        f"n = {count} test images.{positive} At the operating point fitted inside each training subset. "
-        + ("Mean over seeds (95% interval over test images)." if over == IMAGES else "Mean (lowest to highest seed).")
+        f"n = {count} test images.{positive} At the operating point fitted inside each training subset. {CAPTION}"
     )
     numbers = [
         {
             "dataset": view.dataset, "train_size": view.size or "full", **name._asdict(),
             "finding": "" if view.finding is None else first.labels[view.finding], "seeds": len(view.runs[name]),
-            "leaks": max(meta.leaks for _, meta in view.runs[name]), "metric": metric, "value": value, "low": low,
-            "high": high, "interval_over": over,
+            "leaks": max(meta.leaks for _, meta in view.runs[name]), "metric": metric, "value": one.value,
+            "patients_low": one.patients.low, "patients_high": one.patients.high, "seeds_low": one.seeds.low,
+            "seeds_high": one.seeds.high, "both_low": one.both.low, "both_high": one.both.high,
+            "seeds_sd": one.seeds.sd, "lowest_seed": one.seeds.lowest, "highest_seed": one.seeds.highest,
         }
         for name, of in found.items()
-        for metric, (value, low, high) in of.items()
+        for metric, one in of.items()
     ]  # fmt: skip
     as_file = pd.DataFrame(numbers).round(6).to_csv(index=False).encode("utf-8-sig")
     st.download_button("Download (CSV)", as_file, f"{view.file}.csv", "text/csv")
     _report(view)
 
 
-def _intervals(view: View, name: Series, over: str) -> dict[str, tuple[float, float, float]]:
-    """Metric -> mean over seeds with the ends of what was asked for."""
+def _over_seeds(view: View, name: Series) -> dict[str, Spread]:
+    """Metric -> its spread over seeds, which records hold already."""
     runs = view.runs[name]
-    if over == IMAGES:
-        estimates = cached.estimates(runs, view.finding)
-        return {metric: (one.value, one.low, one.high) for metric, one in estimates.items()}
-    values = {metric: cached_evidence.values(runs, metric, view.finding) for metric in METRICS}
-    return {metric: (float(np.mean(of)), min(of), max(of)) for metric, of in values.items()}
+    return {
+        metric: between_seeds(cached_evidence.values(runs, metric, view.finding), row)
+        for metric, row in METRICS.items()
+    }
+
+
+def _text(one: Spread) -> str:
+    """A figure while the intervals over test patients are still being computed."""
+    seeds = f"seeds {one.low:.3f} to {one.high:.3f}" if one.seeds > 1 else "one seed"
+    return f"{one.mean:.3f}; test patients …; {seeds}"
+
+
+def _table(place: DeltaGenerator, view: View, texts: dict[Series, dict[str, str]]) -> None:
+    rows = [
+        {"Series": view.title(name), "Seeds": len(view.runs[name])}
+        | {METRICS[metric].title: text for metric, text in of.items()}
+        for name, of in texts.items()
+    ]
+    place.dataframe(
+        pd.DataFrame(rows), hide_index=True, width="stretch",
+        column_config={"Series": st.column_config.Column(pinned=True)},
+        alt="Metrics of each series with intervals; it scrolls sideways",
+    )  # fmt: skip
 
 
 def _report(view: View) -> None:

@@ -139,7 +139,7 @@ def _table(view: View, target: int | None, chosen: Chosen, moved: dict[Series, M
             else ""
         )
         + f". Found, missed and false alarms: of 1,000 people at a prevalence of {100 * chosen.aim.prevalence:g}%. "
-        "95% intervals over test images, patients drawn whole."
+        "Mean over seeds, 95% intervals over test patients, resampled whole."
     )
     for name, runs in view.runs.items():
         for caution in sorted({point.caution for point in cached_evidence.points(runs, target, chosen.aim)} - {""}):

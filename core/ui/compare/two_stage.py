@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pandas as pd
 import streamlit as st
 
 from core.data import DATASETS
 from core.data.specs import OPTIONS_AFTER, class_titles, family_of
 from core.metrics import Estimate
+from core.metrics.comparisons import corrected_for, format_p
 from core.metrics.thresholds import Aim
 from core.metrics.two_stage import TwoStage
 from core.results import Series
@@ -51,7 +54,9 @@ def show(view: View) -> None:
     found = cached_evidence.two_stage(
         stages[first], seconds[second[1]], seconds[single], suspicious, Aim("sensitivity", sensitivity)
     )
-    _said(found, class_titles(dataset, labels), suspicious, charts.series_title(*single), view)
+    pairs = len(stages) * len(seconds)
+    found = replace(found, gain=corrected_for(found.gain, pairs))
+    _said(found, pairs, class_titles(dataset, labels), suspicious, charts.series_title(*single), view)
 
 
 def _suspicious(dataset: str, labels: tuple[str, ...]) -> tuple[int, ...]:
@@ -77,22 +82,28 @@ def _pick(title: str, stages: list[Stage], dataset: str) -> Stage:
     return chosen
 
 
-def _said(found: TwoStage, titles: tuple[str, ...], suspicious: tuple[int, ...], single: str, view: View) -> None:
+def _said(
+    found: TwoStage, pairs: int, titles: tuple[str, ...], suspicious: tuple[int, ...], single: str, view: View
+) -> None:
     """The finding in a sentence, then the figures."""
-    (st.success if found.helps else st.warning)(escape(found.verdict()))
+    worse = found.gain.verdict == "different" and not found.helps
+    (st.success if found.helps else st.warning if worse else st.info)(escape(found.verdict()))
     values = {
         "Suspicious images that end with a suspicious class (joint sensitivity)": found.sensitivity,
         "Other images that do not (joint specificity)": found.specificity,
         "Suspicious images that end with the right class": found.named,
         "Images that the second stage sees (workload)": found.workload,
         f"Specificity of one model alone at the same sensitivity ({single})": found.single,
-        "Gain in specificity": found.gain,
     }
-    rows = [{"What": what, "Share": _ranged(one)} for what, one in values.items()]
+    rows = [{"What": what, "Share": _ranged(one), "Interval over": "test patients"} for what, one in values.items()]
+    gain = found.gain
+    rows.append({"What": "Gain in specificity", "Share": gain.interval_text(), "Interval over": gain.varies})
     table(pd.DataFrame(rows), "Joint figures of both stages with intervals", f"{view.file}-stages")
     st.caption(
         f"Suspicious: {escape(', '.join(titles[k] for k in suspicious))}. Mean over seeds that both stages have, with "
-        "the 95% interval over test images. The screen's threshold is fitted on held-out images, so that the "
+        f"95% intervals. Verdict: p below .05 after correction for the {pairs} pairs of stages that can be chosen here "
+        f"(p {format_p(gain.holm)}; of equivalence within {gain.margin:g} {format_p(gain.holm_equivalence)}). The "
+        "screen's threshold is fitted on held-out images, so that the "
         "sensitivity reached may differ from the one wanted. The one model is the best on held-out images; its "
         "threshold is moved to the same sensitivity."
     )
