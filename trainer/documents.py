@@ -159,11 +159,6 @@ def verdict_table(store: Store, dataset: str, sizes: list[Size], of: str | None 
         for title, (first, second) in CONTRASTS.items()
         if title in contrasts.values()
     )
-    old = (
-        " Rows marked old recipe: runs made before the protocol."
-        if any(key.is_old for (_, key), _ in contrasts)
-        else ""
-    )
     return (
         table(["contrast", "size", "seeds", "difference of AUROC", "p", "p of equivalence", "verdict"], rows)
         + f"\n\n{_rest(of)}{names}. Differences are {_verdicts(found.values())}\n"
