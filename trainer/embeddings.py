@@ -16,7 +16,8 @@ from core.data.augment import augmenter
 from core.data.banks import Progress
 from core.data.transforms import normalise, to_unit
 from core.errors import BadRequest
-from core.models.classifier import Classifier, average_pool, channels_last, placed
+from core.models.classifier import Classifier, average_pool
+from core.models.engine import embedder
 from core.runtime import cache_folder
 from core.storage import sha256_of
 from core.types import Images, ImageSpec
@@ -58,7 +59,9 @@ class EmbeddingCache:
             raise BadRequest(f"{augment} mixes whole images at every step; a frozen encoder's embeddings are cached.")
         self._rows = rows
         pool = "" if repr(model.head.pool) == repr(average_pool()) else repr(model.head.pool)
-        key = [_VERSION, state_hash(model.encoder), fingerprint, str(image), pixels, *filter(None, [pool])]
+        weights = state_hash(model.encoder)
+        self._embed = embedder(model, sha256_of([weights, pool]), device)
+        key = [_VERSION, weights, fingerprint, str(image), pixels, *filter(None, [pool])]
         folder = cache_folder() / "embeddings"
         self._plain, self._augmented = (folder / sha256_of(parts)[:24] for parts in (key, [*key, augment]))
 
@@ -115,14 +118,7 @@ class EmbeddingCache:
         if view:
             seeds = rows.astype(np.int64) * 1000 + view
             images = self._augmenter.apply(images, seeds)
-        return embed(self._model, normalise(images, self._image), self._device)
-
-
-def embed(model: Classifier, images: torch.Tensor, device: torch.device) -> np.ndarray:
-    """(B, C, S, S) normalised images, or (B, C, S, S, S) volumes -> (B, D) pooled features."""
-    placed(model.eval(), device)
-    with torch.no_grad():
-        return model.embed(channels_last(images)).float().cpu().numpy()
+        return self._embed(normalise(images, self._image))
 
 
 def state_hash(module: nn.Module) -> str:
