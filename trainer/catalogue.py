@@ -44,7 +44,7 @@ def catalogue() -> Iterator[dict[str, Any]]:
     for model in by_family():
         yield {
             "kind": "model", "name": model.name, "title": model.title, "family": model.family,
-            "dims": model.image.dims, "weights": state_of(model)[0], "strategies": strategies_of(model),
+            "dims": model.image.dims, "weights": state_of(model.weights)[0], "strategies": strategies_of(model),
         }  # fmt: skip
     for strategy in STRATEGIES.values():
         yield {

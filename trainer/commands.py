@@ -63,7 +63,7 @@ def list_all(arguments: argparse.Namespace) -> int:
     print("Models")
     for model in by_family():
         kind = "volumes" if model.image.dims == 3 else "images"
-        state, _ = state_of(model)
+        state, _ = state_of(model.weights)
         print(f"  {model.name:44} {model.family:10} {kind:8} {state:17} {', '.join(strategies_of(model))}")
     print("Strategies")
     for strategy in STRATEGIES.values():

@@ -22,7 +22,7 @@ from trainer.progress import say
 def weights_list(arguments: argparse.Namespace) -> int:
     """`weights list`."""
     for spec in by_family():
-        state, path = state_of(spec)
+        state, path = state_of(spec.weights)
         row = {
             "model": spec.name, "weights": spec.weights.ref, "state": state, "file": str(path) if path else "",
             "sha256": sha256_unless_changed(path) if path else spec.weights.sha256,

@@ -76,7 +76,7 @@ def _here(spec: ModelSpec) -> str:
     if spec.weights.kind == "own":
         found = ", ".join(folder.name for folder in variants(spec.weights.ref))
         return f"yes, as {found}" if found else "not here. Make one: python -m trainer pretrain"
-    state, _ = state_of(spec)
+    state, _ = state_of(spec.weights)
     if state == "not here":
         return how_to_get(spec.weights)
     return "yes, they come with the program" if state == "with the program" else "yes"

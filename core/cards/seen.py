@@ -29,5 +29,5 @@ def encoder_saw(kind: str, source: str, exposure: Exposure | None) -> str:
         return "Nothing: its weights were drawn at random."
     if exposure:
         return f"Its makers say that it saw {exposure.named}. What they do not name is not known to be unseen."
-    medical = "no medical images are named" if kind in ("package", "hub") else "what it saw is not known"
+    medical = "no medical images are named" if kind in ("package", "hub", "joined") else "what it saw is not known"
     return f"{source or 'an unnamed source'}; {medical}."

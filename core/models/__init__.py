@@ -11,6 +11,9 @@ from core.models import medsiglip, pretrained, volumes, xrv
 
 # isort: split
 from core.models import dinov2
+
+# isort: split
+from core.models import joined
 from core.models.specs import FAMILY_LETTERS, FAMILY_TITLES, MODELS
 
 __all__ = [
@@ -18,6 +21,7 @@ __all__ = [
     "FAMILY_TITLES",
     "MODELS",
     "dinov2",
+    "joined",
     "lite0",
     "medsiglip",
     "pretrained",

@@ -77,19 +77,19 @@ class StagesEncoder(TimmEncoder):
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
         maps = self.network.forward_intermediates(images, intermediates_only=True)
-        return torch.cat([_pooled_to(one, [int(side) for side in maps[-1].shape[2:]]) for one in maps], dim=1)
+        return torch.cat([_pooled_to(one, int(maps[-1].shape[2]), int(maps[-1].shape[3])) for one in maps], dim=1)
 
     def rest(self, features: torch.Tensor) -> torch.Tensor:
         """(B, C, h, w) -> (B, C): the mean over places."""
         return features.mean((2, 3))
 
 
-def _pooled_to(features: torch.Tensor, places: list[int]) -> torch.Tensor:
-    """Means over the places of a coarser map: (B, C, H, W) -> (B, C, h, w)."""
-    sides = [int(side) for side in features.shape[2:]]  # numbers even where the network is being traced
-    if all(side % wanted == 0 for side, wanted in zip(sides, places, strict=True)):
-        return F.avg_pool2d(features, [side // wanted for side, wanted in zip(sides, places, strict=True)])
-    return F.adaptive_avg_pool2d(features, places)  # ONNX has no such layer
+def _pooled_to(features: torch.Tensor, height: int, width: int) -> torch.Tensor:
+    """Means over the places of a coarser map: (B, C, H, W) -> (B, C, height, width)."""
+    rows, columns = int(features.shape[2]), int(features.shape[3])  # numbers even where the network is being traced
+    if rows % height == 0 and columns % width == 0:
+        return F.avg_pool2d(features, (rows // height, columns // width))
+    return F.adaptive_avg_pool2d(features, (height, width))  # ONNX has no such layer
 
 
 class ClassTokenEncoder(TimmEncoder):

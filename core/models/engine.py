@@ -1,8 +1,8 @@
 """One way to compute embeddings of a frozen encoder: ONNX Runtime where it takes the network, PyTorch elsewhere.
 
-ONNX Runtime folds batch normalization into the convolutions and fuses activations; it serves images on the CPU. Volumes,
-other devices and very large networks stay with PyTorch. Both give the same embeddings within `TOLERANCE`, which is
-checked when a graph is built, so a cache may hold embeddings of both. Nothing is written to disk.
+ONNX Runtime folds batch normalization into the convolutions and fuses activations; it serves images on the CPU.
+Volumes, other devices and very large networks stay with PyTorch. Both give the same embeddings within `TOLERANCE`,
+which is checked when a graph is built, so a cache may hold embeddings of both. Nothing is written to disk.
 """
 
 from __future__ import annotations
@@ -94,7 +94,7 @@ def _graph(source: _Source) -> Embed | None:
     try:
         run = _session(_exported(source.model, shape), threads)
         apart = difference(run(images), wanted)
-    except Exception as error:  # noqa: BLE001 - exporter and runtime raise many kinds; PyTorch runs every network
+    except Exception as error:  # exporter and runtime raise many kinds; PyTorch runs every network
         _LOG.info("ONNX Runtime does not take this encoder, PyTorch does: %s", error)
         return None
     if not apart <= TOLERANCE:
@@ -115,7 +115,7 @@ def _exported(model: Classifier, shape: tuple[int, ...]) -> bytes:
         torch.onnx.export(
             _Embedding(model).eval(),
             (torch.zeros(2, *shape),),
-            written,
+            written,  # type: ignore[arg-type]  # a buffer will do as well as a path
             dynamo=False,
             input_names=["images"],
             output_names=["embeddings"],

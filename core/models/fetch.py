@@ -24,8 +24,9 @@ def weights_named(name: str) -> Weights:
     """
     refs = {spec.weights.ref: spec.weights for spec in MODELS.values() if spec.weights.ref}
     weights = refs[name] if name in refs else MODELS[name].weights
-    if weights.kind == "package":
-        package_file(weights)
+    for part in weights.parts or (weights,):
+        if part.kind == "package":
+            package_file(part)
     if weights.kind not in ("hub", "converted"):
         raise BadRequest(f"{name} needs nothing to be fetched: its weights are {weights.source or 'random'}.")
     return weights

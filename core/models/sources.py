@@ -16,7 +16,7 @@ from typing import Literal
 from core.data.specs import family_of
 from core.errors import WeightsUnavailable
 from core.models.own_encoders import find_own_encoder, read_card
-from core.models.specs import ModelSpec, Weights
+from core.models.specs import ModelSpec, Weights, joined_weights
 from core.runtime import weights_folders
 from core.storage import sha256_unless_changed
 
@@ -36,15 +36,20 @@ def weights_of(spec: ModelSpec, dataset: str) -> Weights:
             f"{spec.name} learnt from images of {family_of(dataset)} (it saw {spec.seen.named}), so results on "
             f"{dataset} would say nothing. Choose another model for this data set."
         )
-    weights = spec.weights
+    return _located(spec.weights, dataset)
+
+
+def _located(weights: Weights, dataset: str) -> Weights:
+    """The same weights with the hash of the very file."""
+    if weights.kind == "joined":
+        return joined_weights(_located(part, dataset) for part in weights.parts)
     if weights.kind == "own":
         folder = find_own_encoder(weights.ref, dataset)
         card = read_card(folder)
         return replace(weights, ref=f"{weights.ref}/{folder.name}", sha256=card["sha256"], licence=card["licence"])
-    if weights.kind == "random":
-        return weights
     if weights.kind == "package":
         package_file(weights)
+    if weights.kind in ("random", "package"):
         return weights
     return replace(weights, sha256=sha256_unless_changed(find_file(weights)))
 
@@ -57,17 +62,21 @@ def standing(spec: ModelSpec, dataset: str) -> Standing:
     return "unknown" if spec.seen and family in map(family_of, spec.seen.unknown) else "not named"
 
 
-def state_of(spec: ModelSpec) -> tuple[State, Path | None]:
-    """Where a model's weights are, in few words, and the file where they are one of a folder of weights."""
-    if spec.weights.kind == "random":
+def state_of(weights: Weights) -> tuple[State, Path | None]:
+    """Where weights are, in few words, and the file where they are one of a folder of weights."""
+    if weights.kind == "random":
         return "random", None
-    if spec.weights.kind == "own":
+    if weights.kind == "own":
         return "with the program", None
+    if weights.kind == "joined":
+        states: list[State] = [state_of(part)[0] for part in weights.parts]
+        worst: tuple[State, ...] = ("not here", "here", "with the program")
+        return next((state for state in worst if state in states), "random"), None
     try:
-        if spec.weights.kind == "package":
-            package_file(spec.weights)
+        if weights.kind == "package":
+            package_file(weights)
             return "with the program", None
-        return "here", find_file(spec.weights)
+        return "here", find_file(weights)
     except WeightsUnavailable:
         return "not here", None
 
@@ -126,6 +135,8 @@ def _in_hub_cache(repository: str, name: str) -> Path | None:
 
 def how_to_get(weights: Weights) -> str:
     """The way to weights that are not here: with a connection, and by way of another machine."""
+    if weights.kind == "joined":
+        return " ".join(how_to_get(part) for part in weights.parts if state_of(part)[0] == "not here")
     if weights.kind == "package":
         package = weights.ref.partition("/")[0]
         return f"The weights come inside the package {package}, which is not installed. Install it: {weights.install}"

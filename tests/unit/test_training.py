@@ -36,7 +36,7 @@ from trainer.unfreezing import groups_of, merge_low_rank
 CPU = torch.device("cpu")
 SLOW = {"scratch-densenet121", "scratch-resnet18"}
 TRAINED = [name for name in RUN if MODELS[name].image.dims == 2 and name not in SLOW]
-OURS = ("random", "package", "own")
+OURS = ("random", "package", "own", "joined")
 PAIRS = [  # others' encoders differ from ours before the tap; what a strategy does behind it is the same for all
     (model, strategy)
     for model, strategy in pairs_that_go(TRAINED, STRATEGIES)[0]

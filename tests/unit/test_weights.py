@@ -184,7 +184,7 @@ def test_a_sweep_over_all_models_leaves_out_what_is_not_here_a_line_each(no_weig
         name
         for name in MODELS
         if "frozen" in MODELS[name].strategies
-        and MODELS[name].weights.kind in ("random", "package", "own")
+        and MODELS[name].weights.kind in ("random", "package", "own", "joined")
         and MODELS[name].image.dims == 2
     ]
     said = [line for line in capsys.readouterr().err.splitlines() if line.startswith("left out")]
