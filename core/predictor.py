@@ -21,6 +21,7 @@ from core.explain import EXPLAINERS, Explanation, Question, explain
 from core.metrics.calibration import probabilities_of
 from core.models import MODELS
 from core.models.classifier import HEAD_LAYERS, Classifier, channels_last, layers_like, placed
+from core.models.own_encoders import variant_of_run
 from core.models.sources import weights_of
 from core.types import ImageSpec
 
@@ -212,9 +213,15 @@ def load_classifier(meta: RunMeta, folder: Path) -> Classifier:
         WeightsUnavailable: if the encoder cannot be had.
     """
     image_spec_of(meta)
-    if meta.trained == "head" and weights_of(MODELS[meta.model], meta.dataset).sha256 != meta.encoder["sha256"]:
+    spec, classes = MODELS[meta.model], len(meta.labels)
+    if spec.weights.kind == "own" and meta.trained == "head":
+        model = spec.build(classes, variant_of_run(meta.encoder), meta.seed)
+    elif spec.weights.kind == "own" and spec.outline:
+        model = spec.outline(classes)  # every tensor is the run's own, so its encoder need not be here
+    elif meta.trained == "head" and weights_of(spec, meta.dataset).sha256 != meta.encoder["sha256"]:
         raise CorruptRun(f"The run {meta.run} was made with another encoder than the one here. Run it again.")
-    model = MODELS[meta.model].build(len(meta.labels), meta.dataset, meta.seed)
+    else:
+        model = spec.build(classes, meta.dataset, meta.seed)
     state = read_weights(folder)
     if of_head := {key.removeprefix(HEAD_LAYERS): state[key] for key in state if key.startswith(HEAD_LAYERS)}:
         try:

@@ -30,8 +30,8 @@ def runs_folder() -> Path:
 
 
 def encoders_folder() -> Path:
-    """Where encoders pretrained by this program lie."""
-    return PROJECT / "checkpoints" / "encoders"
+    """Where encoders pretrained by this program lie: `LOWSHOT_ENCODERS`, else `checkpoints/encoders`."""
+    return Path(os.environ.get("LOWSHOT_ENCODERS") or PROJECT / "checkpoints" / "encoders").expanduser().resolve()
 
 
 def weights_folders() -> list[Path]:

@@ -15,6 +15,7 @@ from trainer.flags import count, minutes, names, pairs, seeds, sizes
 
 DEFAULT_SIZES = "10,25,50,100,200"
 DEFAULT_SEEDS = "0,1,2,3,4"
+DEFAULT_TARGETS, DEFAULT_START = "kermany,covid-radiography,ham10000", "imagenet-efficientnet-lite0"
 RULES = ("balanced", "sensitivity", "youden", "cost")
 FORMATS = ("onnx", "torch-export", "safetensors")
 
@@ -131,17 +132,27 @@ def build_parser() -> argparse.ArgumentParser:
     bench.add_argument("--json", action="store_true")
     options.add_flags(bench)
 
-    pretrain = commands.add_parser("pretrain", help="further train the ImageNet encoder on the medical corpus")
-    pretrain.add_argument("--target", default="kermany", help="the set the encoder must never have seen")
-    pretrain.add_argument("--sets", type=names, default=None, help="the corpus (default: the chosen recipe's)")
-    for flag, kind in (("--epochs", float), ("--lr", float), ("--distill", float), ("--average", float)):
-        pretrain.add_argument(flag, type=kind, default=None, help="(default: the chosen recipe's)")
-    pretrain.add_argument("--share", type=float, default=None, help="other images for each image of the first set")
-    pretrain.add_argument("--seed", type=int, default=0)
+    pretrain = commands.add_parser("pretrain", help="further train an encoder of family B on the medical corpus")
     pretrain.add_argument(
-        "--out", type=Path, default=None, help="folder for the encoder (default: checkpoints/encoders)"
+        "--targets", type=names, default=names(DEFAULT_TARGETS),
+        help=f"data sets the encoder must never have seen, joined by commas (default: {DEFAULT_TARGETS})",
+    )  # fmt: skip
+    pretrain.add_argument("--start", default=DEFAULT_START, help=f"the encoder of family B (default: {DEFAULT_START})")
+    pretrain.add_argument("--sets", type=names, default=None, help="the corpus (default: all that is here and allowed)")
+    for flag, kind, meaning in (
+        ("--cut", int, "last block that stays as it is"), ("--views", int, "augmented views an image"),
+        ("--epochs", int, "passes over the corpus"), ("--lr", float, "peak rate"),
+        ("--distill", float, "weight of the distance to the start"),
+        ("--average", float, "share of the trained weights in the average with the start"),
+    ):  # fmt: skip
+        pretrain.add_argument(flag, type=kind, default=None, help=f"{meaning} (default: the chosen recipe's)")
+    pretrain.add_argument("--seed", type=int, default=0, help="0 is shipped; others are replicates (default: 0)")
+    pretrain.add_argument(
+        "--out", type=Path, default=None, help="folder for encoders (default: LOWSHOT_ENCODERS or checkpoints/encoders)"
     )
-    pretrain.add_argument("--dry-run", action="store_true", help="judge the recipe and log it, but keep no encoder")
+    pretrain.add_argument(
+        "--trial", action="store_true", help="try the recipe on proxies and validation patients, log it, keep nothing"
+    )
     pretrain.add_argument("--device", choices=DEVICES, default="auto")
 
     gate = commands.add_parser("gate", help="make the input gate of a data set, which refuses images of another kind")

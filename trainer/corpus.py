@@ -1,12 +1,13 @@
-"""The pretraining corpus: every medical set on this machine but the target and its relatives, copies taken out.
+"""The pretraining corpus: medical sets without the targets, whatever is made of their images, and their patients.
 
-A copy of a target image is removed wherever the audit finds one. Not learnt from are other images of patients by whose
-copies the target judges (validation and test), images of patients held out for judging the encoder, and copies of
-those in other sets. Judged is on the first set of the corpus: NIH, or another where NIH is the target.
+The rule is strict. Of a target, its relatives and its external test sets no image is learnt, no copy of an image, and
+no other image of a patient of whom one of them holds a copy, in whichever part. Patients held out for the gate are not
+learnt either, nor are copies of their images in other sets.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -15,7 +16,7 @@ from sklearn.model_selection import GroupShuffleSplit
 from core.data import DATASETS
 from core.data.audit import Copies, find_copies
 from core.data.banks import Bank, open_bank
-from core.data.dataset import load_dataset, scan
+from core.data.dataset import scan
 from core.data.listing import Listing
 from core.data.specs import DatasetSpec, family_of, how_to_get, is_present
 from core.data.splits import unite_groups
@@ -23,7 +24,7 @@ from core.errors import DataUnavailable
 from core.models.own_encoders import relatives
 from trainer.progress import bar
 
-_HELD_OUT = {"validation": 0.1, "test": 0.2}
+_HELD_OUT = {"validation": 0.1, "test": 0.25}  # of the patients of a set that judges, in this order
 
 
 @dataclass(frozen=True)
@@ -33,73 +34,89 @@ class CorpusPart:
     Attributes:
         spec, listing: the set.
         bank: its images at the pretraining size.
-        train, validation, test: index arrays; validation and test are empty but for the judging set.
-        removed: name of the other set -> images removed because they are copies of its images: of any image of the
-            target, of held-out patients of the judging set, and, in sets left out of the corpus, of any image learnt.
-        people: name of the target or a relative -> further images not learnt from, of patients by a copy of whose
-            images it validates or tests.
+        groups: (N,) number of each image's patient, copies of one picture united.
+        train, validation, test: index arrays; the last two are empty but for sets of the gate.
+        copies: name of another set -> images removed because they are copies of its images.
+        patients: name of another set -> further images removed, of patients of whom it holds a copy.
     """
 
     spec: DatasetSpec
     listing: Listing
     bank: Bank
+    groups: np.ndarray
     train: np.ndarray
     validation: np.ndarray
     test: np.ndarray
-    removed: dict[str, int]
-    people: dict[str, int]
+    copies: dict[str, int]
+    patients: dict[str, int]
 
 
-def gather(target: str, names: tuple[str, ...], left_out: tuple[str, ...], size: int) -> list[CorpusPart]:
-    """Reads, audits and cleans the corpus, and the sets left out of it on which transfer is judged.
+def guards_of(targets: Sequence[str], names: Iterable[str]) -> list[str]:
+    """The sets whose images and patients must be out of a corpus.
 
     Args:
-        target: the data set that the encoder must never have seen; "" for none.
-        names: sets to learn from, the judging set first; all must be on this machine.
-        left_out: sets that are not learnt from; images with a copy in the corpus are removed from them.
+        targets: data sets that the encoder must never have seen.
+        names: sets of the corpus. An external test set that is one of them is no guard: the encoder will not be judged
+            on it.
+    Returns:
+        the targets, their relatives and their external test sets, as far as they are on this machine.
+    Raises:
+        DataUnavailable: if a target, or the set whose images it is made of, is not on this machine, so that nothing can
+            be compared with it; or if a set of the corpus is a target or a relative of one.
+    """
+    apart = set().union(*(relatives(target) for target in targets))
+    if clash := apart & set(names):
+        raise DataUnavailable(
+            f"{', '.join(sorted(clash))} cannot be in the corpus: the encoder is made for {', '.join(targets)}. "
+            "Leave it out of --sets."
+        )
+    for target in targets:
+        if (family := family_of(target)) in DATASETS and not is_present(DATASETS[family]):
+            raise DataUnavailable(
+                f"{family} is not on this machine, so that its copies cannot be found in the corpus. "
+                f"{how_to_get(DATASETS[family])}."
+            )
+    elsewhere = {external.dataset for name in apart for external in DATASETS[name].external} - set(names)
+    return [name for name in sorted(apart | elsewhere) if is_present(DATASETS[name])]
+
+
+def gather(targets: Sequence[str], names: Sequence[str], gates: Iterable[str], size: int) -> list[CorpusPart]:
+    """Reads, audits and cleans the corpus.
+
+    Args:
+        targets: data sets that the encoder must never have seen.
+        names: sets to learn from; all must be on this machine.
+        gates: those of them of which patients are held out for judging the encoder.
         size: side in pixels.
     Raises:
-        DataUnavailable: if a named set is missing, or is the target or its relative; or if the target, or the set
-            whose images it is made of, is missing, so that nothing can be compared with it.
+        DataUnavailable: see `guards_of`; or if a set of the corpus is missing.
     """
-    kept_apart = relatives(target) if target else set()
-    if clash := kept_apart & {*names, *left_out}:
-        raise DataUnavailable(f"{', '.join(sorted(clash))} cannot be in the corpus: the target is {target}.")
-    guards = {name: scan(DATASETS[name])[1] for name in sorted(kept_apart) if is_present(DATASETS[name])}
-    if (family := family_of(target)) in DATASETS and family not in guards:
-        raise DataUnavailable(
-            f"{family} is not on this machine, so that its copies cannot be found in the corpus. "
-            f"{how_to_get(DATASETS[family])}."
-        )
+    guards = {name: scan(DATASETS[name]) for name in guards_of(targets, names)}
     parts: list[CorpusPart] = []
-    for name in (*names, *left_out):
+    for name in sorted(names, key=lambda one: one not in set(gates)):  # held-out patients are known before other sets
         spec = DATASETS[name]
         with bar(f"{name}: reading") as show:
             listing, small = scan(spec, show)
             bank = open_bank(listing, size, spec.channels, show)
+        groups = unite_groups(listing.groups, find_copies(small))
         keep = np.ones(len(listing), bool)
         keep[list(small.errors)] = False
-        found = {guard: find_copies(small, guard_bank) for guard, guard_bank in guards.items()}
-        removed = {guard: _drop(keep, np.unique(copies.first)) for guard, copies in found.items()}
-        if name == names[0]:
-            held_out = {part: rows[keep[rows]] for part, rows in _held_out(listing, small).items()}
-        else:
-            held_out = {part: np.array([], int) for part in _HELD_OUT}
-            for part in parts[: len(names)]:
-                copies = find_copies(small, scan(part.spec)[1])
-                held_from_it = np.concatenate([part.validation, part.test])
-                forbidden = held_from_it if name in names else np.concatenate([held_from_it, part.train])
-                crossing = np.isin(copies.second, forbidden)
-                removed[part.spec.name] = _drop(keep, np.unique(copies.first[crossing]))
-        held = np.concatenate(list(held_out.values()))
-        train, people = np.setdiff1d(np.flatnonzero(keep), held), {}
-        if name in names:
-            for guard, copies in found.items():
-                before = len(train)
-                train = train[~_of_people_judged(listing, copies, guard)[train]]
-                people[guard] = before - len(train)
-        parts.append(CorpusPart(spec, listing, bank, train, held_out["validation"], held_out["test"], removed, people))
-    return parts
+        copied, patients = {}, {}
+        for guard, (theirs, guard_bank) in guards.items():
+            copies = find_copies(small, guard_bank)
+            copied[guard] = _drop(keep, np.unique(copies.first))
+            patients[guard] = _drop(keep, _of_their_patients(spec, listing, groups, copies, guard, theirs))
+        for part in parts:
+            copies = find_copies(small, scan(part.spec)[1])
+            crossing = np.isin(copies.second, np.concatenate([part.validation, part.test]))
+            copied[part.spec.name] = _drop(keep, np.unique(copies.first[crossing]))
+        held_out = _held_out(groups, listing.labels, keep) if name in gates else {}
+        empty = np.array([], int)
+        held = np.isin(groups, groups[np.concatenate([empty, *held_out.values()])])
+        train = np.flatnonzero(keep & ~held)
+        validation, test = (held_out.get(part, empty) for part in _HELD_OUT)
+        parts.append(CorpusPart(spec, listing, bank, groups, train, validation, test, copied, patients))
+    return sorted(parts, key=lambda part: list(names).index(part.spec.name))
 
 
 def _drop(keep: np.ndarray, indices: np.ndarray) -> int:
@@ -108,23 +125,23 @@ def _drop(keep: np.ndarray, indices: np.ndarray) -> int:
     return dropped
 
 
-def _of_people_judged(listing: Listing, copies: Copies, guard: str) -> np.ndarray:
-    """(N,) bool, the images of people of whom the guard has a copy in its validation or test part."""
-    others = np.isin(listing.groups, listing.groups[copies.first])
-    if others.sum() == len(np.unique(copies.first)):  # nobody has another image: its split need not be known
-        return others
-    parts = load_dataset(DATASETS[guard], allow_leaks=True).parts
-    judged = np.isin(copies.second, np.concatenate([parts.validation, parts.test]))
-    return np.isin(listing.groups, listing.groups[copies.first[judged]])
+def _of_their_patients(
+    spec: DatasetSpec, listing: Listing, groups: np.ndarray, copies: Copies, guard: str, theirs: Listing
+) -> np.ndarray:
+    """Indices of images of patients of whom a guard holds a copy; where both are of one archive, by number too."""
+    known = np.isin(groups, groups[copies.first])
+    if family_of(guard) == family_of(spec.name):
+        known |= np.isin(groups, groups[np.isin(listing.groups, theirs.groups)])
+    return np.flatnonzero(known)
 
 
-def _held_out(listing: Listing, small: Bank) -> dict[str, np.ndarray]:
-    groups = unite_groups(listing.groups, find_copies(small))
-    rest = np.arange(len(listing))
-    found = {}
+def _held_out(groups: np.ndarray, labels: np.ndarray, keep: np.ndarray) -> dict[str, np.ndarray]:
+    """Labelled images of held-out patients: validation and test."""
+    labelled = labels >= 0 if labels.ndim == 1 else ~np.isnan(labels).all(axis=1)
+    rest, found = np.flatnonzero(keep & labelled), {}
     for seed, (part, share) in enumerate(_HELD_OUT.items()):
         chooser = GroupShuffleSplit(1, test_size=share, random_state=seed)
-        keep, out = next(chooser.split(rest, groups=groups[rest]))
+        kept, out = next(chooser.split(rest, groups=groups[rest]))
         found[part] = rest[out]
-        rest = rest[keep]
+        rest = rest[kept]
     return found

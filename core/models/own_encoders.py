@@ -1,7 +1,11 @@
 """Encoders that this program pretrained: a folder with `weights.safetensors` (half precision) and `card.json`.
 
 `checkpoints/encoders/<model>/<variant>/`. A model may have several variants that differ in what they have seen; the
-one taken for a data set has seen neither it nor a relative of it.
+one taken for a data set has seen neither it nor a relative of it, and no patient of whom it holds an image.
+
+Cards have a version. Version 1 (no key `version`) was made by an older recipe, chosen with probes on images of later
+targets, and left out only patients by whom a target validates or tests. Those encoders serve the stored runs that name
+them; new runs take the newest version.
 """
 
 from __future__ import annotations
@@ -11,19 +15,24 @@ import os
 import shutil
 import tempfile
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
+from torch import nn
 
 from core.data import DATASETS
 from core.data.specs import family_of
 from core.errors import WeightsUnavailable
+from core.models.specs import MODELS
 from core.runtime import encoders_folder
 from core.storage import sha256_of_file, write_atomically
 
 WEIGHTS_FILE, CARD_FILE = "weights.safetensors", "card.json"
-JUDGE = "nih-chestxray14"  # on whose held-out patients encoders are judged, but for one made for it
+VERSION = 2  # of the cards that `trainer pretrain` writes
+VARIANT = "variant:"  # before the name of a variant, where a data set is expected
+_NIH = "nih-chestxray14"
 
 
 def relatives(name: str) -> set[str]:
@@ -48,17 +57,42 @@ def read_card(folder: Path) -> dict[str, Any]:
     return card
 
 
-def judge_key(dataset: str) -> str:
-    """How figures on held-out patients of a set are called in cards."""
-    return "nih" if dataset == JUDGE else dataset
+@dataclass(frozen=True)
+class Gate:
+    """What an encoder and its start are worth on patients that neither saw.
+
+    Attributes:
+        dataset: whose held-out patients.
+        read: how the encoder was read (`last`: its last layer, `stages`: after every stage).
+        encoder, start: macro AUROC of a probe.
+        difference: encoder minus start, with its 95% interval over patients.
+        images, patients: how many.
+        findings: what was probed.
+    """
+
+    dataset: str
+    read: str
+    encoder: float
+    start: float
+    difference: tuple[float, float, float]
+    images: int
+    patients: int
+    findings: tuple[str, ...] = ()
+
+    @property
+    def passed(self) -> bool:
+        """Whether the whole interval lies above zero."""
+        return self.difference[1] > 0
 
 
-def judged_on(card: Mapping[str, Any]) -> tuple[str, dict[str, Any]] | None:
-    """On whose held-out patients an encoder was judged, and the figures; None where its card has none."""
-    for dataset in card["seen"]:
-        if found := card.get(f"{judge_key(dataset)}_test"):
-            return dataset, found
-    return None
+def gates_of(card: Mapping[str, Any]) -> list[Gate]:
+    """The figures on held-out patients that a card states; cards of version 1 have at most one."""
+    if card.get("version", 1) >= VERSION:
+        rows = card.get("gates", ())
+    else:
+        keys = {name: "nih_test" if name == _NIH else f"{name}_test" for name in card["seen"]}
+        rows = [{"dataset": name, "read": "last", **card[key]} for name, key in keys.items() if key in card][:1]
+    return [Gate(**{**row, "difference": tuple(row["difference"]), "findings": tuple(row["findings"])}) for row in rows]
 
 
 def variants(model: str) -> list[Path]:
@@ -67,16 +101,21 @@ def variants(model: str) -> list[Path]:
 
 
 def find_own_encoder(model: str, dataset: str) -> Path:
-    """The variant of a model that may be used on a data set.
+    """The variant of a model that new runs on a data set take.
 
-    For a registered set of real images it has seen neither the set nor a relative, and was audited against the set
-    whose images they are: only then are copies known to be out of its corpus. For generated images and for anyone's own
-    folder any variant will do; of several the one that was audited against the most sets is taken, so that an encoder
-    made for one set changes nothing elsewhere.
+    Of the variants of the newest version: for a registered set of real images it has seen neither the set nor a
+    relative, and was audited against the set whose images they are, because only then are copies known to be out of its
+    corpus. For generated images and for anyone's own folder any variant will do; of several the one that was audited
+    against the most sets is taken, so that an encoder made for one set changes nothing elsewhere.
 
+    Args:
+        model: whose variants.
+        dataset: the data set; or `VARIANT` and a variant's name, which is then taken as it is.
     Raises:
         WeightsUnavailable: if there is none.
     """
+    if dataset.startswith(VARIANT):
+        return encoders_folder() / model / dataset.removeprefix(VARIANT)
     family = family_of(dataset)
     must_be_audited = family in DATASETS and not DATASETS[family].synthetic
     cards, damaged = {}, None
@@ -85,26 +124,54 @@ def find_own_encoder(model: str, dataset: str) -> Path:
             cards[variant] = read_card(variant)
         except WeightsUnavailable as error:  # another may serve
             damaged = error
+    newest = max((card.get("version", 1) for card in cards.values()), default=VERSION)
     for variant, card in sorted(cards.items(), key=lambda one: -len(one[1]["left_out"])):
-        if must_be_audited and family not in card["left_out"]:
+        if card.get("version", 1) < newest or (must_be_audited and family not in card["left_out"]):
             continue
         if family not in map(family_of, card["seen"]):
             return variant
     if damaged:
         raise damaged
+    command = MODELS[model].weights.install if model in MODELS else "python -m trainer pretrain"
     raise WeightsUnavailable(
         f"There is no {model} encoder that has never seen {dataset} and was audited against it. "
-        f"Make one: python -m trainer pretrain --target {dataset}"
+        f"Make one: {command} --targets {family}"
     )
 
 
-def load_own_encoder(model: str, dataset: str) -> dict[str, torch.Tensor]:
-    """The weights of the encoder that may be used on a data set: `weights_of` its folder.
+def variant_of_run(encoder: Mapping[str, Any]) -> str:
+    """The variant that a stored run was made with, of whatever version, as `find_own_encoder` takes it.
+
+    Args:
+        encoder: the run's record of it, with `ref` (model and variant) and `sha256`.
+    Raises:
+        WeightsUnavailable: if no variant has these weights.
+    """
+    for variant in variants(str(encoder["ref"]).partition("/")[0]):
+        try:
+            if read_card(variant)["sha256"] == encoder["sha256"]:
+                return f"{VARIANT}{variant.name}"
+        except WeightsUnavailable:  # another may be the one
+            continue
+    raise WeightsUnavailable(
+        f"The encoder {encoder['ref']} with which this run was made is not here. Restore its folder below "
+        f"{encoders_folder()}, or make the run again with the encoder of today."
+    )
+
+
+def load_trained(encoder: nn.Module, folder: Path) -> None:
+    """Loads the weights in a folder into the start from which they were trained; those it lacks stay the start's.
 
     Raises:
-        WeightsUnavailable: if there is none for this data set, or its file is not the one its card names.
+        WeightsUnavailable: if the file is not the one its card names, or is of another network.
     """
-    return weights_of(find_own_encoder(model, dataset))
+    state = weights_of(folder)
+    try:
+        unmet = encoder.load_state_dict(state, strict=False).unexpected_keys
+    except RuntimeError as error:
+        raise WeightsUnavailable(f"The weights in {folder.name} do not fit their network: {error}") from None
+    if unmet:
+        raise WeightsUnavailable(f"The weights in {folder.name} are of another network: it has no {unmet[0]}.")
 
 
 def weights_of(folder: Path) -> dict[str, torch.Tensor]:

@@ -15,7 +15,7 @@ from typing import Literal
 
 from core.data.specs import family_of
 from core.errors import WeightsUnavailable
-from core.models.own_encoders import find_own_encoder, read_card
+from core.models.own_encoders import find_own_encoder, read_card, variants
 from core.models.specs import ModelSpec, Weights, joined_weights
 from core.runtime import weights_folders
 from core.storage import sha256_unless_changed
@@ -67,7 +67,7 @@ def state_of(weights: Weights) -> tuple[State, Path | None]:
     if weights.kind == "random":
         return "random", None
     if weights.kind == "own":
-        return "with the program", None
+        return ("with the program" if variants(weights.ref) else "not here"), None
     if weights.kind == "joined":
         states: list[State] = [state_of(part)[0] for part in weights.parts]
         worst: tuple[State, ...] = ("not here", "here", "with the program")

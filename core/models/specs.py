@@ -45,7 +45,7 @@ class Weights:
         sha256: of the file; empty in rows of which it is found out when the file is (`weights_of`).
         licence, source: terms and origin, for people.
         terms: page on which terms must be accepted before the file is given; "" where it is given to all.
-        install: command that installs the package; "" for all other kinds.
+        install: command that installs the package, or makes what this program pretrains; "" for all other kinds.
         parts: the weights of each encoder that is joined; empty for all other kinds.
     """
 
@@ -107,7 +107,8 @@ class ModelSpec:
         weights: where the encoder starts.
         strategies: names of the strategies that go with it.
         build: (number of classes, name of the data set, seed) -> the classifier with the encoder's starting weights
-            and a new head. The data set decides which medical encoder may be used; the seed draws what is random.
+            and a new head. The data set decides which medical encoder may be used (`variant:NAME` names one); the seed
+            draws what is random.
         outline: number of classes -> the same network with arbitrary weights, from which its shape is read where its
             weights are not here; None where `build` needs no weights.
         settings: training settings in which it departs from its strategy's defaults.

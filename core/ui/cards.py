@@ -20,9 +20,11 @@ from core.metrics.reliability import chance_error
 from core.metrics.reliability import reliability as bins_of
 from core.models import MODELS
 from core.models.diagram import alt_text, as_text, diagram, short
-from core.models.own_encoders import JUDGE, judged_on
+from core.models.own_encoders import gates_of
 from core.ui import cached, card_charts, charts, words
 from core.ui.tables import table
+
+READS = {"last": "last layer", "stages": "every stage"}
 
 
 def facts(rows: Mapping[str, str]) -> None:
@@ -167,6 +169,7 @@ def encoder(card: Mapping[str, Any]) -> None:
     facts({
         "Started from": str(card.get("start", "not recorded")), "Licence": str(card["licence"]),
         "Has seen": ", ".join(card["seen"]), "Left out, with copies": ", ".join(card["left_out"]),
+        "Left out, with their patients": ", ".join(card.get("excluded_patients_of", ())) or "not recorded",
         "Made on": f"{card.get('device', 'not recorded')}, in {card.get('seconds', 0) / 60:.0f} minutes",
         "SHA-256": str(card["sha256"]),
     })  # fmt: skip
@@ -192,27 +195,27 @@ def encoder(card: Mapping[str, Any]) -> None:
 
 
 def _judged(card: Mapping[str, Any]) -> None:
-    rows = []
-    judge, test = judged_on(card) or ("", {})
-    title = "NIH" if judge == JUDGE else judge
-    if test:
-        unseen = f"{test['images']:,} images of {test['patients']:,} {title} patients that it never saw"
-        rows.append({"Judged on": unseen, "Start": test["start"], "Encoder": test["encoder"]})
+    rows = [
+        {
+            "Judged on": f"{gate.images:,} images of {gate.patients:,} patients of {gate.dataset} that it never saw",
+            "Read": READS.get(gate.read, gate.read), "Start": gate.start, "Encoder": gate.encoder,
+            "Difference (95% interval)": "{:+.3f} ({:+.3f} to {:+.3f})".format(*gate.difference),
+        }
+        for gate in gates_of(card)
+    ]  # fmt: skip
     rows += [
-        {"Judged on": name, "Start": one["start"], "Encoder": one["encoder"]}
-        for name, one in card.get("transfer", {}).items()
+        {"Judged on": name, "Start": row["start"], "Encoder": row["encoder"]}
+        for name, row in card.get("transfer", {}).items()
     ]
     if rows:
         st.subheader("What pretraining changed")
         st.write("AUROC of a logistic regression on embeddings, of the start and of the encoder.")
         st.dataframe(pd.DataFrame(rows), hide_index=True, width="stretch", alt="AUROC of start and encoder by data set")
-        if test and (change := test.get("difference")):
-            st.caption(
-                f"On the {title} patients the encoder gains {change[0]:.3f} ({change[1]:.3f} to {change[2]:.3f})."
-            )
 
 
 def _plain(value: Any) -> str:
+    if isinstance(value, dict):
+        return _counts(value)
     return ", ".join(map(str, value)) if isinstance(value, list) else str(value)
 
 

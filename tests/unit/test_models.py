@@ -7,7 +7,7 @@ from core.errors import WeightsUnavailable
 from core.models import MODELS
 from core.models.architecture import outline
 from core.models.encoders import imagenet_lite0_state, lite0_network, timm_key
-from core.models.own_encoders import find_own_encoder, load_own_encoder, relatives, save_own_encoder
+from core.models.own_encoders import find_own_encoder, relatives, save_own_encoder, weights_of
 from tests.checkpoints import RUN, build, example
 
 
@@ -149,7 +149,7 @@ def test_only_an_encoder_audited_against_the_target_is_taken(encoders):
         find_own_encoder("m", "covid-radiography")  # not seen, but never audited against it
     assert find_own_encoder("m", "phantom").name == "b"  # audited against more sets
     assert find_own_encoder("m", "own-images-123456").name == "b"
-    assert torch.equal(load_own_encoder("m", "kermany")["weight"], state["weight"])
+    assert torch.equal(weights_of(encoders / "m" / "b")["weight"], state["weight"])
     (encoders / "m" / "c").mkdir()
     (encoders / "m" / "c" / "card.json").write_text("{")
     assert find_own_encoder("m", "kermany").name == "b"  # a damaged one does not stand in the way
@@ -160,7 +160,7 @@ def test_only_an_encoder_audited_against_the_target_is_taken(encoders):
 def test_an_encoder_is_replaced_as_a_whole(encoders):
     for value in (1.0, 2.0):
         save_own_encoder(encoders / "m" / "a", {"weight": torch.full((3,), value)}, card([], []))
-    assert load_own_encoder("m", "phantom")["weight"].tolist() == [2.0] * 3
+    assert weights_of(find_own_encoder("m", "phantom"))["weight"].tolist() == [2.0] * 3
     assert [path.name for path in (encoders / "m").iterdir()] == ["a"]
 
 
@@ -175,7 +175,7 @@ def test_a_changed_encoder_is_refused(encoders):
     path = encoders / "m" / "b" / "weights.safetensors"
     path.write_bytes(path.read_bytes()[:-1] + b"x")
     with pytest.raises(WeightsUnavailable, match="not the file"):
-        load_own_encoder("m", "kermany")
+        weights_of(find_own_encoder("m", "kermany"))
 
 
 def test_relatives_go_both_ways():

@@ -6,6 +6,7 @@ from core.cards.networks import has_seen, input_facts, shape_facts, title_of, we
 from core.models import FAMILY_TITLES, MODELS
 from core.models.architecture import architecture
 from core.models.own_encoders import CARD_FILE
+from core.models.sources import state_of
 from core.models.specs import by_family
 
 DINOV2 = MODELS["generic-dinov2-vits14"]
@@ -29,7 +30,7 @@ def test_every_network_says_what_it_saw_and_where_its_weights_are(name, no_weigh
     assert ("never" in " ".join(saw)) is False
     here = facts.get("On this machine", "")
     assert (f"weights get {spec.weights.ref}" in here) == (spec.weights.kind in ("hub", "converted"))
-    assert here.startswith("yes") == (spec.weights.kind in ("package", "own", "joined"))
+    assert here.startswith("yes") == (state_of(spec.weights)[0] == "with the program")
     assert facts.get("Terms to accept", "") == spec.weights.terms
     assert given["Kind"] == {2: "images", 3: "volumes"}[spec.image.dims]
 

@@ -1,195 +1,69 @@
+import json
 from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
-from PIL import Image
 
 from core.data import DATASETS
-from core.data.audit import Copies
-from core.data.dataset import load_dataset
-from core.data.likeness import SIZE as SCAN_SIZE
 from core.data.listing import UNLABELLED, Listing
-from core.data.phantom import make_phantom
-from core.errors import BadRequest, DataUnavailable
-from core.models.lite0 import MEDICAL
+from core.errors import BadRequest, UnknownName, WeightsUnavailable
+from core.models import MODELS, dinov2
+from core.models.lite0 import IMAGENET, MEDICAL
 from core.models.own_encoders import (
-    JUDGE,
+    Gate,
     find_own_encoder,
-    judged_on,
-    load_own_encoder,
+    gates_of,
+    load_trained,
     read_card,
     save_own_encoder,
+    variant_of_run,
+    weights_of,
 )
+from tests.archives import put_image, put_nih
+from trainer.activations import PLAIN, activations
 from trainer.cli import build_parser, main
-from trainer.corpus import CorpusPart, _of_people_judged, gather
-from trainer.judge import clustered_difference, columns_of, macro_auroc
-from trainer.pretrain import Recipe, _averaged, _supervised_loss, as_record, imagenet_encoder, pretrain
-from trainer.pretraining import _recipe, _same_corpus, _serve_too
+from trainer.corpus import CorpusPart
+from trainer.judge import clustered_difference, columns_of, cross_fitted_scores, few_shot_auroc, gates, macro_auroc
+from trainer.pretrain import Recipe, averaged, prepare, pretrain, taken
+from trainer.pretraining import GATES, _judging, _recipe
+from trainer.starts import STARTS
+from trainer.trials import PROXIES, trial
+
+NIH = "nih-chestxray14"
+CPU = torch.device("cpu")
 
 
-def write_images(root, seeds, label):
-    (root / label).mkdir(parents=True, exist_ok=True)
-    for seed in seeds:
-        Image.fromarray(make_phantom(seed, 0).pixels).save(root / label / f"{seed}.png")
+@pytest.fixture(autouse=True)
+def cache(tmp_path, monkeypatch):
+    monkeypatch.setenv("LOWSHOT_CACHE", str(tmp_path / "cache"))
 
 
-@pytest.fixture
-def two_sets(tmp_path, monkeypatch):
-    """A target and a corpus set that holds re-encoded copies of two of its images."""
-    target, corpus = tmp_path / "target", tmp_path / "corpus"
-    write_images(target / "train", range(12), "NORMAL")
-    write_images(target / "train", range(12, 24), "PNEUMONIA")
-    for label, start in (("benign", 100), ("malignant", 120), ("normal", 140)):
-        write_images(corpus, range(start, start + 6), label)
-    for seed in (3, 15):
-        kind = "NORMAL" if seed < 12 else "PNEUMONIA"
-        Image.open(target / "train" / kind / f"{seed}.png").resize((150, 150)).save(
-            corpus / "benign" / f"copy{seed}.png"
-        )
-    for name, path in (("kermany", target), ("breast-ultrasound", corpus)):
-        monkeypatch.setitem(DATASETS._rows, name, replace(DATASETS[name], path=path))
-    gone = replace(DATASETS["pneumoniamnist"], path=tmp_path / "nowhere")
-    monkeypatch.setitem(DATASETS._rows, "pneumoniamnist", gone)
-
-
-def test_copies_of_the_target_are_removed_and_counted(two_sets):
-    part = gather("kermany", ("breast-ultrasound",), (), 32)[0]
-    assert part.removed["kermany"] == 2
-    assert part.people["kermany"] == 0  # every image of this set is a group of its own
-    kept = np.concatenate([part.train, part.validation, part.test])
-    assert len(np.unique(kept)) == len(kept) == 18
-    assert not any("copy" in name for name in part.listing.ids[part.train])
-
-
-def test_without_the_target_nothing_can_be_certified(two_sets, monkeypatch, tmp_path):
-    monkeypatch.setenv("LOWSHOT_DATA", str(tmp_path / "nothing"))
-    with pytest.raises(DataUnavailable, match="ham10000 is not on this machine, so that its copies cannot be found"):
-        gather("dermamnist", ("breast-ultrasound",), (), 32)
-
-
-@pytest.mark.parametrize("name", ["kermany", "pneumoniamnist"])
-def test_the_target_and_its_relatives_cannot_be_in_the_corpus(name):
-    with pytest.raises(DataUnavailable, match="cannot be in the corpus"):
-        gather("kermany", (name,), (), 32)
-
-
-def test_of_people_by_whom_the_target_judges_no_image_is_learnt():
-    parts = load_dataset(DATASETS["phantom"]).parts
-    listing = of_classes([0] * 7)
-    listing = replace(listing, groups=np.array(["a", "a", "b", "b", "c", "c", "d"]))
-    copies = Copies(np.array([0, 2, 4]), np.array([parts.test[0], parts.train[0], parts.validation[0]]), np.ones(3))
-    found = _of_people_judged(listing, copies, "phantom")
-    assert found.tolist() == [True, True, False, False, True, True, False]
-    alone = replace(listing, groups=listing.ids)
-    assert _of_people_judged(alone, copies, "phantom").tolist() == [True, False, True, False, True, False, False]
-
-
-def test_people_whom_the_target_knows_are_counted_and_not_learnt(two_sets, monkeypatch):
-    def known(listing, copies, guard):
-        assert len(copies) == (2 if guard == "kermany" else 0)
-        return np.array([guard == "kermany" and ("copy" in name or name.endswith("105.png")) for name in listing.ids])
-
-    monkeypatch.setattr("trainer.corpus._of_people_judged", known)
-    part = gather("kermany", ("breast-ultrasound",), (), 32)[0]
-    without = [name for name in part.listing.ids[part.train] if name.endswith("105.png")]
-    held = [name for name in part.listing.ids[[*part.validation, *part.test]] if name.endswith("105.png")]
-    assert not without
-    assert part.people["kermany"] == 1 - len(held)
-
-
-def small_part():
-    random = np.random.default_rng(0)
-    images = random.integers(0, 256, (64, 1, 32, 32), dtype=np.uint8)
-    labels = random.integers(0, 2, (64, 3)).astype(float)
-    labels[:, 2] = np.nan
-    ids = np.array([str(i) for i in range(64)])
-    listing = Listing(ids, labels, ids, np.full(64, ""), lambda _: b"", "small")
-    none = np.array([], int)
-    spec = replace(DATASETS[JUDGE], labels=("a", "b", "unknown"))
+def part_of(name, labels, groups=None, seed=0):
+    """A corpus part of random images; those of class 1 are bright."""
+    random, labels = np.random.default_rng(seed), np.asarray(labels)
+    images = random.integers(0, 128, (len(labels), 1, 160, 160), dtype=np.uint8)
+    if labels.ndim == 1:
+        images[labels == 1] += 100
+    ids = np.array([str(i) for i in range(len(labels))])
+    groups = ids if groups is None else np.asarray(groups)
+    listing = Listing(ids, labels, groups, np.full(len(ids), ""), lambda _: b"", f"{name} {seed}")
     bank = type("Bank", (), {"images": images})()
-    return CorpusPart(spec, listing, bank, np.arange(64), none, none, {}, {})
+    every, none = np.arange(len(labels)), np.array([], int)
+    number = np.unique(groups, return_inverse=True)[1]
+    return CorpusPart(DATASETS[name], listing, bank, number, every, none, none, {}, {})
 
 
-@pytest.mark.parametrize(("copies", "serves"), [(0, True), (3, False)])
-def test_an_encoder_serves_another_target_where_nothing_had_to_be_removed(tmp_path, copies, serves):
-    recipe, part = Recipe(sets=(JUDGE,), epochs=2, size=32), replace(small_part(), removed={"ham10000": copies})
-    corpus = [{"set": JUDGE, "images": 64, "held_out": 0, "copies_removed": {"kermany": 0}}]
-    card = {"seen": [JUDGE], "left_out": ["kermany"], "licence": "", "corpus": corpus, "recipe": as_record(recipe)}
-    save_own_encoder(tmp_path / "without-kermany", {}, card)
-    found = _same_corpus(tmp_path, recipe, [part])
-    assert (found is not None) == serves
-    assert _same_corpus(tmp_path, replace(recipe, lr=1.0), [replace(part, removed={})]) is None
-    if serves:
-        _serve_too(found, "ham10000", [part])
-        after = read_card(found)
-        assert after["left_out"] == ["dermamnist", "ham10000", "kermany"]
-        assert after["corpus"][0]["copies_removed"] == {"ham10000": 0, "kermany": 0}
+def two_parts():
+    findings = np.random.default_rng(0).integers(0, 2, (64, 14)).astype(float)
+    findings[:, 2] = np.nan
+    classes = np.arange(64) % 3
+    classes[:8] = UNLABELLED
+    return [part_of(NIH, findings), part_of("isic2017-dermoscopy", classes, seed=1)]
 
 
-def test_for_nih_itself_an_encoder_learns_from_and_is_judged_on_other_sets(tmp_path, monkeypatch, capsys):
-    target, judge = tmp_path / "target", tmp_path / "judge"
-    (target / "images").mkdir(parents=True)
-    rows = ["Image Index,Finding Labels,Patient ID"]
-    for seed in range(6):
-        Image.fromarray(make_phantom(seed, 0).pixels).save(target / "images" / f"{seed}.png")
-        rows.append(f"{seed}.png,{'Mass' if seed % 2 else 'No Finding'},{seed}")
-    (target / "Data_Entry_2017.csv").write_text("\n".join(rows))
-    for number, label in enumerate(("NORMAL", "PNEUMONIA")):
-        (judge / "train" / label).mkdir(parents=True)
-        for seed in range(100):
-            pixels = np.clip(make_phantom(1000 + seed, number).pixels[::3, ::3].astype(int) + 40 * number, 0, 255)
-            image = Image.fromarray(pixels.astype(np.uint8))
-            image.save(judge / "train" / label / f"person{seed + 200 * number}_{label}.jpeg")
-    Image.open(target / "images" / "3.png").save(judge / "train" / "NORMAL" / "person900_copy.jpeg")
-    for name, path in ((JUDGE, target), ("kermany", judge)):
-        monkeypatch.setitem(DATASETS._rows, name, replace(DATASETS[name], path=path))
-    for name in ("chestmnist", "pneumoniamnist"):
-        monkeypatch.setitem(DATASETS._rows, name, replace(DATASETS[name], path=tmp_path / "nowhere"))
-    monkeypatch.setattr("trainer.pretraining.TRANSFER_SETS", ())
-    monkeypatch.setattr("trainer.judge.MIN_POSITIVES", 3)
-    argv = ["pretrain", "--target", JUDGE, "--sets", "kermany", "--epochs", "0.5", "--out", str(tmp_path / "out")]
-    assert main([*argv, "--device", "cpu"]) in (0, 1)
-    said = capsys.readouterr().out
-    (folder,) = [path for path in (tmp_path / "out").iterdir() if path.is_dir()]
-    card = read_card(folder)
-    assert card["seen"] == ["kermany"]
-    assert JUDGE in card["left_out"]
-    assert card["corpus"][0]["copies_removed"][JUDGE] == 1
-    assert "kermany_test" in said
-    if folder.name.startswith("without"):
-        waiting = folder.with_name(f".{folder.name}.unjudged")
-        folder.rename(waiting)  # as if it had ended before
-        monkeypatch.setattr("trainer.pretraining.train_by", None)  # is not called
-        assert main([*argv, "--device", "cpu"]) == 0
-        assert "trained already" in capsys.readouterr().out
-        assert not waiting.exists()
-        assert read_card(folder)["sha256"] == card["sha256"]
-        dataset, found = judged_on(card)
-        assert dataset == "kermany"
-        assert found["findings"] == ["Pneumonia"]
-
-
-def test_who_judges_an_encoder():
-    parse = build_parser().parse_args
-    assert _recipe(parse(["pretrain"])).sets == (JUDGE,)
-    assert _recipe(parse(["pretrain", "--target", "chestmnist"])).sets == ("kermany", "knee-osteoarthritis")
-    with pytest.raises(BadRequest, match="first set must be nih-chestxray14"):
-        _recipe(parse(["pretrain", "--sets", "ham10000"]))
-    card = {"seen": [JUDGE, "kermany"], "nih_test": {"images": 3}}
-    assert judged_on(card) == (JUDGE, {"images": 3})
-    assert judged_on({"seen": ["kermany"]}) is None
-    columns, names = columns_of(replace(small_part(), spec=DATASETS["kermany"], listing=of_classes([0, 1, 1])))
-    assert columns.tolist() == [[0], [1], [1]]
-    assert names == [DATASETS["kermany"].labels[1]]
-    columns, names = columns_of(replace(small_part(), spec=DATASETS["covid-radiography"], listing=of_classes([2, 0])))
-    assert columns.tolist() == [[0, 0, 1, 0], [1, 0, 0, 0]]
-    assert len(names) == 4
-
-
-def of_classes(labels):
-    ids = np.array([str(one) for one in range(len(labels))])
-    return Listing(ids, np.array(labels), ids, np.full(len(ids), ""), lambda _: b"", "classes")
+def small(**named):
+    return Recipe(IMAGENET, {NIH: 64, "isic2017-dermoscopy": 64}, cut=4, views=1, epochs=2, **named)
 
 
 def distance(first, second):
@@ -197,15 +71,166 @@ def distance(first, second):
     return sum(float((first[k].float() - second[k].float()).square().sum()) for k in first if "weight" in k)
 
 
-def test_pretraining_moves_the_encoder_and_averaging_holds_it_back():
-    recipe = Recipe(sets=(JUDGE,), epochs=2, size=32)
-    moved, history = pretrain(recipe, [small_part()], torch.device("cpu"))
-    start = imagenet_encoder()
-    assert distance(moved, start) > 0
+def test_pretraining_moves_the_tail_and_averaging_holds_it_back():
+    trunk, start = STARTS[IMAGENET].build(4)
+    recipe = small()
+    trained, history = pretrain(recipe, prepare(recipe, two_parts(), trunk, start, CPU), start, CPU)
     assert np.isfinite([row["loss"] for row in history]).all()
-    full = distance(moved, start)
-    half = _averaged(start, moved, 0.5)
-    assert distance(half, start) == pytest.approx(full / 4, rel=1e-3)
+    full = distance(trained, start)
+    assert full > 0
+    assert distance(averaged(start, trained, 0.5), start) == pytest.approx(full / 4, rel=1e-3)
+    statistics = [key for key in start.state_dict() if "running" in key]
+    assert all(torch.equal(start.state_dict()[key], trained.state_dict()[key]) for key in statistics)
+
+
+def test_a_killed_pretraining_goes_on_to_the_same_end(monkeypatch):
+    trunk, start = STARTS[IMAGENET].build(4)
+    recipe = small()
+    materials = prepare(recipe, two_parts(), trunk, start, CPU)
+    whole, _ = pretrain(recipe, materials, start, CPU)
+    monkeypatch.setattr("trainer.pretrain._CHECKPOINT_STEPS", 1)
+    steps = torch.optim.AdamW.step
+    done = []
+
+    def killed(self, *arguments):
+        if len(done) == 3:
+            raise KeyboardInterrupt
+        done.append(1)
+        return steps(self, *arguments)
+
+    monkeypatch.setattr(torch.optim.AdamW, "step", killed)
+    with pytest.raises(KeyboardInterrupt):
+        pretrain(recipe, materials, start, CPU)
+    monkeypatch.setattr(torch.optim.AdamW, "step", steps)
+    resumed, history = pretrain(recipe, materials, start, CPU)
+    assert history[-1]["step"] == 3
+    assert distance(resumed, whole) == pytest.approx(0, abs=1e-8)
+
+
+def test_the_distance_to_the_start_is_what_distillation_makes_small():
+    trunk, start = STARTS[IMAGENET].build(4)
+    ends = []
+    for weight in (0.0, 30.0):
+        recipe = small(distill=weight, lr=1e-3)
+        _, history = pretrain(recipe, prepare(recipe, two_parts(), trunk, start, CPU), start, CPU)
+        ends.append(history[-1]["distance"])
+    assert ends[1] < ends[0]
+
+
+@pytest.mark.parametrize("cut", STARTS[IMAGENET].cuts)
+def test_trunk_and_tail_are_the_network_that_is_read(cut):
+    """Both reads of a cut start equal the embeddings of the models of family B."""
+    images = torch.rand(2, 3, 160, 160)
+    trunk, tail = STARTS[IMAGENET].build(cut)
+    with torch.inference_mode():
+        features, pooled = trunk(images)
+        outputs = [*tail(features), pooled]
+        for read, suffix in (("last", ""), ("stages", "-stages")):
+            model = MODELS[IMAGENET + suffix].build(2, "", 0).eval()
+            wanted = model.head.pool(model.encoder(images)) if not suffix else model.encoder(images).mean((2, 3))
+            found = torch.cat([outputs[place] for place in tail.reads[read]], dim=1)
+            assert torch.allclose(found, wanted, atol=1e-4)
+
+
+@pytest.mark.parametrize("cut", STARTS[dinov2.NAME].cuts)
+def test_trunk_and_tail_are_the_transformer_that_is_read(cut):
+    images = torch.rand(2, 3, 224, 224)
+    trunk, tail = STARTS[dinov2.NAME].build(cut)
+    model = MODELS[dinov2.NAME].build(2, "", 0).eval()
+    with torch.inference_mode():
+        (found,) = tail(trunk(images)[0])
+        assert torch.allclose(found, model.embed(images), atol=1e-4)
+    assert set(tail.encoder_state()) <= set(model.encoder.state_dict())
+    assert {key.split(".")[2] for key in tail.encoder_state()} == {str(block) for block in range(cut + 1, 8)}
+
+
+def test_a_transformer_is_trained_on_half_of_its_tokens():
+    _, tail = STARTS[dinov2.NAME].build(6)
+    tokens, seen = torch.randn(2, 257, 384), []
+    tail.blocks["7"].register_forward_pre_hook(lambda _, given: seen.append(given[0].shape[1]))
+    tail(tokens)
+    with torch.inference_mode():
+        tail(tokens)
+    assert seen == [129, 257]
+
+
+def test_what_is_saved_is_read_by_the_medical_model(tmp_path, monkeypatch):
+    monkeypatch.setenv("LOWSHOT_ENCODERS", str(tmp_path))
+    _, tail = STARTS[IMAGENET].build(3)
+    with torch.no_grad():
+        tail.conv_head.weight.mul_(2)
+    card = {"version": 2, "seen": [NIH], "left_out": ["kermany"], "licence": ""}
+    save_own_encoder(tmp_path / MEDICAL / "new", tail.encoder_state(), card)
+    model, start = (MODELS[name].build(2, "kermany", 0).encoder.state_dict() for name in (MEDICAL, IMAGENET))
+    assert torch.allclose(model["network.conv_head.weight"], 2 * start["network.conv_head.weight"], atol=1e-3)
+    assert torch.equal(model["network.conv_stem.weight"], start["network.conv_stem.weight"])
+    save_own_encoder(tmp_path / MEDICAL / "new", {"network.nothing": torch.zeros(1)}, card)
+    with pytest.raises(WeightsUnavailable, match="of another network: it has no network"):
+        load_trained(MODELS[IMAGENET].build(2, "", 0).encoder, tmp_path / MEDICAL / "new")
+
+
+def test_new_runs_take_the_newest_recipe_and_stored_runs_their_own(tmp_path, monkeypatch):
+    monkeypatch.setenv("LOWSHOT_ENCODERS", str(tmp_path))
+    old = {"seen": ["malaria"], "left_out": ["kermany", "ham10000", "nih-chestxray14"], "licence": ""}
+    save_own_encoder(tmp_path / "m" / "old", {"weight": torch.zeros(2)}, old)
+    assert find_own_encoder("m", "kermany").name == "old"
+    save_own_encoder(tmp_path / "m" / "new", {"weight": torch.ones(2)}, {**old, "version": 2, "left_out": ["kermany"]})
+    assert find_own_encoder("m", "kermany").name == "new"
+    with pytest.raises(WeightsUnavailable, match="pretrain --targets ham10000"):
+        find_own_encoder("m", "ham10000")  # the old one is not taken in its place
+    stored = {"ref": "m/old", "sha256": read_card(tmp_path / "m" / "old")["sha256"]}
+    assert find_own_encoder("m", variant_of_run(stored)).name == "old"
+    with pytest.raises(WeightsUnavailable, match="with which this run was made is not here"):
+        variant_of_run({"ref": "m/old", "sha256": "0"})
+
+
+def test_activations_are_computed_once_and_resumed(monkeypatch):
+    start, part = STARTS[IMAGENET], two_parts()[0]
+    trunk, _ = start.build(4)
+    rows = np.arange(40)
+    monkeypatch.setattr("trainer.activations._BLOCK", 32)
+    seen = []
+
+    def counting(images):
+        seen.append(len(images))
+        if len(seen) == 2:
+            raise KeyboardInterrupt
+        return trunk(images)
+
+    with pytest.raises(KeyboardInterrupt):
+        activations(start, 4, counting, part, rows, 1, CPU)
+    found = activations(start, 4, counting, part, rows, 1, CPU)
+    assert seen == [32, 8, 8]  # the first block is not computed again
+    whole = activations(start, 4, trunk, part, np.arange(41), 1, CPU)
+    assert np.array_equal(found.features, whole.features[:40])  # a view is the same whatever stands beside it
+    plain = activations(start, 4, trunk, part, rows, PLAIN, CPU)
+    assert not np.array_equal(plain.features, found.features)
+
+
+def test_which_recipe_and_gates_are_taken():
+    parse = build_parser().parse_args
+    recipe = _recipe(parse(["pretrain", "--targets", "kermany", "--sets", NIH, "--epochs", "7"]))
+    assert (recipe.sets, recipe.epochs, recipe.start) == ({NIH: 8000}, 7, IMAGENET)
+    assert NIH not in _recipe(parse(["pretrain", "--targets", "chestmnist"])).sets
+    assert _judging([NIH, "kermany", "isic2017-dermoscopy"]) == (NIH, "isic2017-dermoscopy")
+    assert _judging(["kermany", "malaria"]) == ("kermany",)
+    with pytest.raises(BadRequest, match="Expected --sets to name one of"):
+        _judging(["malaria"])
+    with pytest.raises(BadRequest, match="Expected --cut to be one of 3, 2, 4"):
+        _recipe(parse(["pretrain", "--cut", "9"]))
+    with pytest.raises(BadRequest, match="Expected --average above 0"):
+        _recipe(parse(["pretrain", "--average", "0"]))
+    with pytest.raises(UnknownName, match="Did you mean 'kermany'"):
+        _recipe(parse(["pretrain", "--targets", "kermani"]))
+
+
+def test_what_is_probed_of_each_kind_of_labels():
+    columns, names = columns_of(part_of("kermany", [0, 1, 1]))
+    assert columns.tolist() == [[0], [1], [1]]
+    assert names == ["Pneumonia"]
+    columns, names = columns_of(part_of("covid-radiography", [2, 0]))
+    assert columns.tolist() == [[0, 0, 1, 0], [1, 0, 0, 0]]
+    assert len(names) == 4
 
 
 def test_the_difference_of_a_score_with_itself_is_nothing():
@@ -219,38 +244,132 @@ def test_the_difference_of_a_score_with_itself_is_nothing():
     assert macro_auroc(scores, labels) > 0.9
 
 
-def test_the_shipped_encoder_is_a_medical_encoder():
-    """It beats its ImageNet start on held-out NIH patients, has never seen Kermany, and says what was removed."""
-    folder = find_own_encoder(MEDICAL, "kermany")
+def test_probes_tell_what_is_in_embeddings_from_what_is_not():
+    random = np.random.default_rng(0)
+    labels = random.integers(0, 2, 300)
+    groups = np.arange(300) // 2
+    useless = random.normal(size=(300, 8))
+    useful = useless.copy()
+    useful[:, 0] += 2 * labels
+    part = replace(part_of("kermany", labels, groups), validation=np.arange(100), test=np.arange(100, 300))
+    (better,) = gates(part, {"last": useful}, {"last": useless})
+    (same,) = gates(part, {"last": useless}, {"last": useless})
+    assert better.passed
+    assert better.encoder > 0.85 > better.start
+    assert not same.passed
+    assert same.difference == (0, 0, 0)
+    assert few_shot_auroc(useful, labels, groups, 20) > 0.8
+    assert few_shot_auroc(useless, labels, groups, 20) < 0.6
+    assert few_shot_auroc(useful, np.stack([labels, np.full(300, np.nan)], axis=1), groups, 20) > 0.8
+
+
+def test_a_probe_never_scores_a_patient_it_was_fitted_on():
+    """Labels that only a patient's identity tells: a probe that had seen the patient would know them."""
+    random = np.random.default_rng(0)
+    groups = np.repeat(np.arange(100), 3)
+    features = np.repeat(random.normal(size=(100, 200)), 3, axis=0)
+    labels = np.repeat(random.integers(0, 2, 100), 3)[:, None]
+    scores, columns = cross_fitted_scores(features, labels, groups, 100.0)
+    assert columns.tolist() == [0]
+    assert macro_auroc(scores, labels) < 0.65
+
+
+@pytest.fixture
+def small_corpus(tmp_path, monkeypatch):
+    """NIH as the target; Kermany, whose two classes differ plainly, as the corpus that judges."""
+    put_nih(tmp_path / "nih", [(seed, seed) for seed in range(6)])
+    for tint, label in enumerate(("NORMAL", "PNEUMONIA")):
+        for seed in range(100):
+            name = f"person{seed + 200 * tint}_{label}.png"
+            put_image(tmp_path / "kermany" / "train" / label / name, 1000 + seed, tint=tint)
+    for name, folder in ((NIH, "nih"), ("kermany", "kermany")):
+        monkeypatch.setitem(DATASETS._rows, name, replace(DATASETS[name], path=tmp_path / folder))
+    for name in ("chestmnist", "pneumoniamnist", "nih-adult-pneumonia"):
+        monkeypatch.setitem(DATASETS._rows, name, replace(DATASETS[name], path=tmp_path / "nowhere"))
+    monkeypatch.setattr("trainer.judge.MIN_POSITIVES", 3)
+    argv = ["pretrain", "--targets", NIH, "--sets", "kermany", "--epochs", "1", "--views", "1", "--cut", "4"]
+    return [*argv, "--out", str(tmp_path / "out"), "--device", "cpu"], tmp_path / "out" / MEDICAL
+
+
+def test_the_command_keeps_or_refuses_logs_and_repeats(small_corpus, monkeypatch, capsys):
+    argv, out = small_corpus
+    code = main(argv)
+    logged = [json.loads(line) for line in (out / "recipes.jsonl").read_text().splitlines()]
+    (record,) = logged
+    assert record["passed"] == (code == 0)
+    assert {row["read"] for row in record["gates"]} == {"last", "stages"}
+    assert {row["dataset"] for row in record["gates"]} == {"kermany"}
+    assert record["passed"] == all(row["difference"][1] > 0 for row in record["gates"])
+    (folder,) = [path for path in out.iterdir() if path.is_dir()]
+    assert folder.name == (
+        "strict-without-nih-chestxray14" if code == 0 else ".strict-without-nih-chestxray14-seed0.refused"
+    )
     card = read_card(folder)
-    _, low, _ = card["nih_test"]["difference"]
-    assert low > 0
-    assert not {"kermany", "pneumoniamnist"} & set(card["seen"])
-    assert all("kermany" in row["copies_removed"] for row in card["corpus"])
-    assert card["licence"]
-    state = load_own_encoder(MEDICAL, "kermany")
-    assert all(torch.isfinite(value).all() for value in state.values())
-    recipes = (folder.parent / "recipes.jsonl").read_text().splitlines()
-    assert len(recipes) >= 2
+    assert card["seen"] == ["kermany"]
+    assert NIH in card["left_out"]
+    assert NIH in card["excluded_patients_of"]
 
 
-@pytest.mark.data
-def test_held_out_nih_patients_are_in_no_training_image():
-    from core.data.specs import is_present
-    from tests.conftest import need
+def test_an_encoder_that_waits_for_its_gate_is_not_trained_again(small_corpus, monkeypatch, capsys):
+    argv, out = small_corpus
 
-    need(is_present(DATASETS[JUDGE]), f"{JUDGE} is not under LOWSHOT_DATA")
-    part = gather("", (JUDGE,), (), SCAN_SIZE)[0]  # at which the images are decoded anyhow
-    patients = part.listing.groups
-    held = set(patients[part.validation]) | set(patients[part.test])
-    assert not held & set(patients[part.train])
-    assert not set(patients[part.validation]) & set(patients[part.test])
-    assert len(part.test) > 2000
+    def stop(*_):
+        raise KeyboardInterrupt
+
+    judged = "trainer.pretraining.gates"
+    with monkeypatch.context() as patched:
+        patched.setattr(judged, stop)
+        assert main(argv) == 130
+    row = Gate("kermany", "last", 0.9, 0.8, (0.1, 0.05, 0.2), images=9, patients=9)
+    monkeypatch.setattr(judged, lambda *_: [row])
+    monkeypatch.setattr("trainer.pretraining.train_by", None)  # is not called
+    assert main(argv) == 0
+    assert "trained already" in capsys.readouterr().err
+    folder = out / "strict-without-nih-chestxray14"
+    assert gates_of(read_card(folder)) == [row]
+    assert not list(out.glob(".*waiting"))
 
 
-def test_an_image_without_a_label_has_no_part_in_the_supervised_loss():
-    logits = torch.randn(4, 3, generator=torch.Generator().manual_seed(0))
-    labels = np.array([0, UNLABELLED, 2, UNLABELLED])
-    known = _supervised_loss(logits[[0, 2]], labels[[0, 2]], "multiclass")
-    assert float(_supervised_loss(logits, labels, "multiclass")) == pytest.approx(float(known))
-    assert float(_supervised_loss(logits, np.full(4, UNLABELLED), "multiclass")) == 0
+def test_another_seed_is_a_replicate_in_the_card(small_corpus, monkeypatch):
+    argv, out = small_corpus
+    outcomes = iter([(0.1, 0.05, 0.2), (0.1, -0.05, 0.2)])
+    monkeypatch.setattr(
+        "trainer.pretraining.gates", lambda *_: [Gate("kermany", "last", 0.9, 0.8, next(outcomes), 9, 9)]
+    )
+    assert main(argv) == 0
+    folder = out / "strict-without-nih-chestxray14"
+    weights = weights_of(folder)
+    assert main([*argv, "--seed", "1"]) == 1
+    (replicate,) = read_card(folder)["replicates"]
+    assert (replicate["seed"], replicate["passed"]) == (1, False)
+    assert all(torch.equal(value, weights[key]) for key, value in weights_of(folder).items())
+    assert [path.name for path in out.iterdir() if path.is_dir()] == [folder.name]
+
+
+def test_the_recipe_takes_the_same_images_for_every_seed():
+    part = part_of("kermany", np.zeros(50, int))
+    first, second = (taken(Recipe(IMAGENET, {"kermany": 20}, seed=seed), part) for seed in (0, 1))
+    assert len(first) == 20
+    assert np.array_equal(first, second)
+
+
+def test_old_cards_state_their_gate_too():
+    figures = {"encoder": 0.7, "start": 0.6, "difference": [0.1, 0.05, 0.2], "images": 3, "patients": 2, "findings": []}
+    (gate,) = gates_of({"seen": [NIH, "kermany"], "nih_test": figures})
+    assert (gate.dataset, gate.encoder, gate.passed) == (NIH, 0.7, True)
+    assert gates_of({"seen": ["kermany"]}) == []
+
+
+def test_a_trial_judges_by_proxies_and_learns_none_of_them(monkeypatch):
+    monkeypatch.setattr("trainer.trials._SIZES", (5,))
+    monkeypatch.setattr("trainer.trials._SEEDS", 1)
+    findings = np.random.default_rng(0).integers(0, 2, (150, 14)).astype(float)
+    first = replace(part_of(NIH, findings), train=np.arange(64), validation=np.arange(64, 150))
+    proxy = part_of("malaria", np.arange(64) % 2)
+    recipe = Recipe(IMAGENET, {NIH: 64}, cut=4, views=1, epochs=1)
+    records = list(trial(recipe, [first, proxy], CPU))
+    assert [record["recipe"]["average"] for record in records] == [1.0, 0.5, 0.25]
+    assert "malaria" not in records[0]["recipe"]["sets"]  # what stands for a target is not learnt
+    tasks = {key.partition(", ")[0] for key in records[0]["gains"]}
+    assert tasks == {"malaria", f"{NIH} (findings left out)", f"{NIH} (findings learnt)"}
+    assert set(PROXIES).isdisjoint(name for choice in GATES for name in choice)

@@ -16,7 +16,7 @@ from core.data.listing import TEST, TRAIN, VALIDATION
 from core.errors import BadRequest, UnknownName, WeightsUnavailable
 from core.models import MODELS, xrv
 from core.models.fetch import fetch, weights_named
-from core.models.sources import FILE
+from core.models.sources import FILE, state_of
 from core.predictor import Predictor
 from core.results import Series, by_series
 from core.storage import sha256_of_file
@@ -184,12 +184,12 @@ def test_a_sweep_over_all_models_leaves_out_what_is_not_here_a_line_each(no_weig
         name
         for name in MODELS
         if "frozen" in MODELS[name].strategies
-        and MODELS[name].weights.kind in ("random", "package", "own", "joined")
+        and state_of(MODELS[name].weights)[0] in ("random", "with the program")
         and MODELS[name].image.dims == 2
     ]
     said = [line for line in capsys.readouterr().err.splitlines() if line.startswith("left out")]
     assert [line.split(": ")[1] for line in said] == [
-        name for name, _ in pairs if MODELS[name].weights.kind in ("hub", "converted") and MODELS[name].image.dims == 2
+        name for name, _ in pairs if state_of(MODELS[name])[0] == "not here" and MODELS[name].image.dims == 2
     ]
     with pytest.raises(BadRequest, match="None of these models can be trained"):
         ready([("imagenet-resnet18", "frozen")], dataset, every_model=False)
