@@ -15,7 +15,7 @@ KEPT = {"imagenet-resnet18", "imagenet-dino-vits16"}  # the other rows through t
 RUN = [
     name
     for name, spec in MODELS.items()
-    if state_of(spec)[0] == "with the program"
+    if state_of(spec.weights)[0] == "with the program"
     or spec.weights.kind in ("random", "converted")
     or name in KEPT
     or spec.weights.terms

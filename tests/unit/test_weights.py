@@ -189,7 +189,7 @@ def test_a_sweep_over_all_models_leaves_out_what_is_not_here_a_line_each(no_weig
     ]
     said = [line for line in capsys.readouterr().err.splitlines() if line.startswith("left out")]
     assert [line.split(": ")[1] for line in said] == [
-        name for name, _ in pairs if state_of(MODELS[name])[0] == "not here" and MODELS[name].image.dims == 2
+        name for name, _ in pairs if state_of(MODELS[name].weights)[0] == "not here" and MODELS[name].image.dims == 2
     ]
     with pytest.raises(BadRequest, match="None of these models can be trained"):
         ready([("imagenet-resnet18", "frozen")], dataset, every_model=False)
