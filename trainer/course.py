@@ -27,7 +27,7 @@ from trainer.unfreezing import check_thaw, thaw
 
 _EVALUATION_BATCH = 64
 WARM_UP = 0.2  # share of the steps in which a one-cycle schedule rises to its peak
-_ROWS = 40  # of a training curve, about
+_ROWS, _MOST_EPOCHS = 40, 50  # of a training curve, about; between two rows
 
 
 def predict_logits(
@@ -98,7 +98,7 @@ class Course:
         self._per_epoch = max(1, round(self._shown / settings.batch_size))
         self._epochs = max(settings.epochs, -(-settings.min_steps // self._per_epoch))
         self._stop_after = min(stop_after, self._epochs) or self._epochs
-        self._epochs_a_row = -(-self._epochs // _ROWS)
+        self._epochs_a_row = min(-(-self._epochs // _ROWS), _MOST_EPOCHS)
         steps = self._epochs * self._per_epoch
         check_thaw(groups_of_parameters, self._epochs)
         optimiser = optimiser_for(settings, self._row)

@@ -110,6 +110,8 @@ def follow(events: Iterable[dict[str, Any]]) -> Followed:
         if kind in ("begin", "bar"):
             _bar(found, kind, event)
         elif kind == "epoch":
+            if found.epochs and event["epoch"] <= found.epochs[-1]["epoch"]:  # the next fold begins
+                found.epochs = []
             found.epochs.append(event)
         elif kind == "run":
             found.runs.append(event)

@@ -46,6 +46,12 @@ def test_progress_is_written_and_read(tmp_path, monkeypatch, capsys):
     assert found.last == pytest.approx(time.time(), abs=60)
 
 
+def test_the_training_curve_is_that_of_the_fold_under_way():
+    rows = [{"kind": "epoch", "epoch": epoch, "train_loss": loss} for epoch, loss in [(0, None), (5, 0.4), (0, None)]]
+    assert [row["epoch"] for row in events.follow(rows[:2]).epochs] == [0, 5]
+    assert [row["epoch"] for row in events.follow(rows).epochs] == [0]
+
+
 def test_a_full_disk_does_not_end_a_training_that_is_followed(monkeypatch):
     monkeypatch.setenv(events.VARIABLE, "/dev/full")
     progress.tell("epoch", epoch=1)

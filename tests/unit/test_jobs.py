@@ -73,7 +73,7 @@ def test_two_jobs_take_turns_and_survive_whoever_started_them(place):
     assert records.is_worked_on(again.folder)
     followed = running.followed()
     assert followed.title == "scratch-cnn scratch n=2 seed 0 epochs 100000"
-    assert followed.epochs[1]["epoch"] == 1
+    assert followed.epochs[1]["epoch"] > 0
     assert followed.epochs[1]["train_loss"] > 0
     assert (followed.runs_done, followed.runs_total) == (0, 1)
 

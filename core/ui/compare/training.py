@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
+
 import streamlit as st
 
 from core.ui import cached_evidence, charts, evidence_charts
@@ -18,7 +20,7 @@ def show(view: View) -> None:
     keep_possible("compare_training_seed", [*seeds, ALL])
     seed = st.segmented_control("Seed", [*seeds, ALL], default=seeds[0], key="compare_training_seed", required=True)
     histories = {
-        name: [rows for run in runs if seed in (ALL, run[1].seed) and (rows := cached_evidence.history(run))]
+        name: [curve for run in runs if seed in (ALL, run[1].seed) for curve in curves_of(cached_evidence.history(run))]
         for name, runs in view.runs.items()
     }
     if without := [view.title(name) for name, rows in histories.items() if not rows]:
@@ -33,5 +35,12 @@ def show(view: View) -> None:
             alt="Loss and metric against epoch of every run, on what was learnt from and on held-out images.",
         )  # fmt: skip
         st.caption(
-            "Solid: images that were learnt from. Dashed: images held out inside the subset. Epoch 0 is the start."
+            "Solid: training images. Dashed: images held out inside the subset. Epoch 0 is the start. Each fold of a "
+            "run has its lines; the final network is trained on all images and has none held out."
         )
+
+
+def curves_of(history: Sequence[Mapping[str, float | None]]) -> list[list[Mapping[str, float | None]]]:
+    """Return the rows of each fold of a run and of its final network; older runs have one training."""
+    folds = dict.fromkeys(row.get("fold") for row in history)
+    return [[row for row in history if row.get("fold") == fold] for fold in folds]
