@@ -7,7 +7,6 @@ import torch
 from core.checkpoints import open_store
 from core.errors import BadRequest, UnknownName
 from core.models import MODELS
-from core.models.specs import Weights
 from tests.made import STRONG, WEAK, make_run
 from tests.made import of as of_runs
 from trainer.ablations import _correct, _line, _rows, combinations_of
@@ -70,7 +69,7 @@ def test_one_command_compares_ingredients_and_starts(runs, monkeypatch, capsys):
         return MODELS["scratch-cnn"].build(classes, dataset, seed + 1)
 
     for name, family in (("first", "imagenet"), ("other", "medical")):
-        weights = Weights("package", "numpy/__init__.py")  # any installed file
+        weights = MODELS["imagenet-efficientnet-lite0"].weights  # installed, and not read by this network
         spec = replace(MODELS["scratch-cnn"], name=name, family=family, weights=weights, build=build)
         monkeypatch.setitem(MODELS._rows, name, spec)
     argv = ["ablate", "--dataset", "phantom", "--models", "first,other", "--strategies", "scratch"]
