@@ -8,27 +8,31 @@ from pathlib import Path
 from core.checkpoints import RunMeta, Store, read_predictions
 from core.errors import CorruptRun
 from core.metrics.calibration import negative_log_likelihood
-from core.models import MODELS
+from core.models import FAMILY_LETTERS, MODELS
 
-SERVED_FAMILIES = ("scratch", "imagenet", "medical")
+SERVED_FAMILIES = ("scratch", "imagenet", "medical")  # the first of each column
 
 
 def candidates(store: Store, dataset: str, family: str) -> list[tuple[Path, RunMeta]]:
-    """Runs of a family that keep weights: those of the comparison proper first, then the largest training sets.
+    """Runs of a column that keep weights: those of the comparison proper first, then the largest training sets.
 
-    What is asked about is a picture, so runs on volumes are not among them.
+    A column holds the families of one letter: ImageNet and generic transfer are both B. What is asked about is a
+    picture, so runs on volumes are not among them.
     """
     current = {meta.run for meta in store.metas(dataset)}
     found = [
         (folder, meta)
         for folder, meta in store.runs.items()
-        if meta.run in current and meta.family == family and meta.has_weights and _takes_pictures(meta)
+        if meta.run in current
+        and FAMILY_LETTERS[meta.family] == FAMILY_LETTERS[family]
+        and meta.has_weights
+        and _takes_pictures(meta)
     ]
     return sorted(found, key=lambda row: (*_rank(row[1]), row[1].run))
 
 
 def served_runs(store: Store, dataset: str) -> dict[str, tuple[Path, RunMeta]]:
-    """For each family the run that answers by default: of those with most labels, the best on held-out images."""
+    """For each column the run that answers by default: of those with most labels, the best on held-out images."""
     chosen = {}
     for family in SERVED_FAMILIES:
         runs = candidates(store, dataset, family)

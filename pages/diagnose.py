@@ -84,15 +84,16 @@ with st.expander("Which networks answer, and how heatmaps are drawn", icon=":mat
     chosen = {}
     for family, column in zip(defaults, st.columns(len(defaults)), strict=True):
         runs = {meta.run: (folder, meta) for folder, meta in candidates(store, task, family)}
+        families = dict.fromkeys(meta.family for _, meta in runs.values())
         run = column.selectbox(
-            FAMILY_TITLES[family],
+            " / ".join(FAMILY_TITLES[one] for one in FAMILY_TITLES if one in families),
             list(runs),
             index=list(runs).index(defaults[family][1].run),
             format_func=lambda name, runs=runs: run_title(runs[name][1]),
             key=f"diagnose_{task}_{family}",
             help="By default the run with most labels that did best on images held out inside its own subset.",
         )
-        chosen[family] = runs[run]
+        chosen[runs[run][1].family] = runs[run]
     left, right = st.columns(2)
     explainer = left.selectbox(
         "Heatmap", list(EXPLAINERS), format_func=lambda name: EXPLAINERS[name].title, key="diagnose_explainer",
@@ -108,7 +109,7 @@ with st.expander("Which networks answer, and how heatmaps are drawn", icon=":mat
         help="Of two classes the positive one; of more the likeliest; of findings the highest above its threshold.",
     )
     stages = chosen_stages(store, chosen)
-if missing := [FAMILY_TITLES[family] for family in SERVED_FAMILIES if family not in chosen]:
+if missing := [FAMILY_TITLES[family] for family in SERVED_FAMILIES if family not in defaults]:
     st.caption(f"No run with weights is stored for: {', '.join(missing)}.")
 
 folder = st.toggle("Upload a folder instead of files", key="diagnose_folder")
