@@ -224,7 +224,8 @@ def ask_again(
         raise BadRequest(f"The images of {meta.dataset} here are not those of the run: their split hashes differ.")
     model, image = load_classifier(meta, folder), image_spec_of(meta)
     images = dataset.bank(meta.size, progress, preparation(meta.preparation).for_encoder(image)).images
-    return as_stored(predict_logits(model, _Rows(images, rows), image, device, progress), meta.multilabel)
+    mirror = bool(meta.config.get("mirror"))
+    return as_stored(predict_logits(model, _Rows(images, rows), image, device, progress, mirror), meta.multilabel)
 
 
 class _Rows:

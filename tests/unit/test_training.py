@@ -30,7 +30,7 @@ from trainer.folds import inner_folds
 from trainer.heads import fit_logistic, fit_mlp, logits_of, side_by_side
 from trainer.loop import train_network
 from trainer.strategies import STRATEGIES
-from trainer.sweep import fit_data, run_cell
+from trainer.sweep import ask_again, fit_data, run_cell
 from trainer.unfreezing import groups_of, merge_low_rank
 
 CPU = torch.device("cpu")
@@ -289,6 +289,8 @@ def test_a_stored_head_comes_back_whatever_it_is_made_of(small, runs, ensemble):
     answers = Predictor(folder)(images)
     stored = probabilities_of(test.logits[:3], meta.temperature)
     assert np.allclose([a.probabilities for a in answers], stored, atol=2e-3)
+    again = ask_again(folder, meta, small, small.parts.test, CPU, None)
+    assert np.allclose(again, test.logits, atol=2e-2)
     assert any(name.startswith("tapped.head.layers.0.heads.") for name in read_weights(folder)) == bool(ensemble)
 
 
