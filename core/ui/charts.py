@@ -29,7 +29,7 @@ RED = "#B00020"
 _MARKERS = ("circle", "square", "diamond", "triangle-up", "x", "cross", "star")
 _DASHES = {
     "finetune": "dash", "frozen-logistic": "dot", "finetune-last": "6px,3px", "protonet": "10px,2px,2px,2px",
-    "protonet-meta": "10px,2px,2px,2px", "maml": "dash",
+    "plain-loop": "2px,4px", "plain-scratch": "2px,4px", "protonet-meta": "10px,2px,2px,2px", "maml": "dash",
 }  # fmt: skip
 _VARIANT_DASHES = ("dashdot", "longdash", "longdashdot", "4px,2px", "8px,3px,2px,3px")
 _VARIANT_MARKERS = ("hexagon", "pentagon", "triangle-down", "star-diamond", "hourglass", "bowtie", "triangle-left")

@@ -26,7 +26,7 @@ def test_the_card_of_a_run(phantom_runs, monkeypatch):
     assert commands[0] == "python -m trainer sanity --dataset phantom"
     assert commands[1].startswith("python -m trainer export scratch-cnn-scratch-n5-s0")
     metrics = next(frame.value for frame in app.dataframe if "Metric" in frame.value)
-    assert ((metrics["from"] <= metrics["This run"]) & (metrics["This run"] <= metrics["to"])).all()
+    assert ((metrics["patients from"] <= metrics["This run"]) & (metrics["This run"] <= metrics["patients to"])).all()
     series = next(box for box in app.selectbox if box.label == "Series")
     series.select_index(1).run()
     assert not app.exception

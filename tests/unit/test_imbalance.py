@@ -90,7 +90,7 @@ def test_logistic_regression_weighs_classes():
     embeddings = (random.normal(size=(20, 1, 4)) + (LABELS == 0)[:, None, None]).astype(np.float32)
     settings = Settings(epochs=1, min_steps=1, batch_size=8, lr=0.0, weight_decay=0.0)
     weighed = Settings(**{**vars(settings), "imbalance": "class-weights"})
-    plain, fair = (fit_logistic(embeddings, LABELS, 3, 0.01, one, 0)[0].bias for one in (settings, weighed))
+    plain, fair = (fit_logistic(embeddings, LABELS, 3, [0.01], one, 0)[0][-1].bias for one in (settings, weighed))
     assert fair[2] - fair[0] > plain[2] - plain[0]
 
 

@@ -18,7 +18,6 @@ from trainer.config import Cell, Settings
 from trainer.heads import fit_mlp, logits_of
 from trainer.losses import LOSSES, loss_for
 from trainer.optimisers import OPTIMISERS, SCHEDULES, schedule_for
-from trainer.strategies import STRATEGIES
 
 SETTINGS = Settings(epochs=4, min_steps=40, batch_size=16, lr=1e-2, weight_decay=0.0, augment="none")
 NAN = float("nan")
@@ -250,15 +249,3 @@ def test_settings_are_flags_and_a_file_of_the_command_line(runs, tmp_path, capsy
     assert main(["list"]) == 0
     shown = capsys.readouterr().out
     assert all(name in shown for name in (*LOSSES, *OPTIMISERS, *SCHEDULES, "class-weights"))
-
-
-def test_shipped_runs_keep_their_names(monkeypatch):
-    """Settings that were added since default to what was done before."""
-    monkeypatch.delenv("LOWSHOT_RUNS", raising=False)
-    dataset = load_dataset(DATASETS["phantom"])
-    metas = open_store().metas("phantom")
-    assert metas
-    for meta in metas:
-        cell = Cell("phantom", meta.model, meta.strategy, meta.train_size, meta.seed)
-        assert prepare(cell, dataset).meta.run == meta.run
-    assert {meta.strategy for meta in metas} <= set(STRATEGIES)
