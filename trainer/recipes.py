@@ -41,22 +41,28 @@ def recipe_for(spec: ModelSpec, strategy: str, per_class: float) -> Mapping[str,
     return by_size[min(by_size, key=lambda size: abs(math.log(per_class / int(size))))]
 
 
-def choose(rows: Sequence[Mapping[str, Any]]) -> dict[str, dict[str, dict[str, Any]]]:
-    """Choose for each strategy and size the settings with the best mean score over data sets.
+def choose(rows: Sequence[Mapping[str, Any]], model: str) -> dict[tuple[str, str], dict[str, dict[str, Any]]]:
+    """Choose for each strategy, model and size the settings with the best mean score over data sets.
 
     Args:
         rows: of a search's log.
+        model: of trials that name none.
     Returns:
-        strategy -> size -> settings.
+        (strategy, model) -> size -> settings.
     """
-    chosen: dict[str, dict[str, tuple[float, dict[str, Any]]]] = {}
+    best: dict[tuple[str, str], dict[str, tuple[float, dict[str, Any]]]] = {}
     for row in rows:
         options = {name: value for name, value in row["options"].items() if name not in ("strategy", "model")}
+        by_size = best.setdefault((row["options"]["strategy"], row["options"].get("model", model)), {})
         for size in sorted({cell["size"] for cell in row["cells"]}):
-            sets = sorted({cell["set"] for cell in row["cells"] if cell["size"] == size})
-            scores = [[c["score"] for c in row["cells"] if (c["size"], c["set"]) == (size, name)] for name in sets]
-            value = float(np.mean([np.mean(values) for values in scores]))
-            best = chosen.setdefault(row["options"]["strategy"], {})
-            if str(size) not in best or value > best[str(size)][0]:
-                best[str(size)] = (value, options)
-    return {strategy: {size: options for size, (_, options) in by_size.items()} for strategy, by_size in chosen.items()}
+            value = score_at(row, size)
+            if str(size) not in by_size or value > by_size[str(size)][0]:
+                by_size[str(size)] = (value, options)
+    return {key: {size: options for size, (_, options) in by_size.items()} for key, by_size in best.items()}
+
+
+def score_at(row: Mapping[str, Any], size: int) -> float:
+    """Return a trial's mean score over data sets at one size, of the mean over seeds in each."""
+    cells = [cell for cell in row["cells"] if cell["size"] == size]
+    sets = sorted({cell["set"] for cell in cells})
+    return float(np.mean([np.mean([cell["score"] for cell in cells if cell["set"] == name]) for name in sets]))

@@ -15,7 +15,7 @@ from __future__ import annotations
 import argparse
 import json
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
@@ -44,7 +44,7 @@ from trainer.recipes import choose
 from trainer.sweep import fit_data, train
 
 if TYPE_CHECKING:
-    from optuna import Trial
+    from optuna import Study, Trial
 
 SETS = ("kermany", "ham10000", "nih-chestxray14")
 LOG_FOLDER = PROJECT / "docs" / "protocol"
@@ -266,11 +266,9 @@ def search(arguments: argparse.Namespace) -> int:
                 value=row["value"],
             )
         )
-    study.sampler = optuna.samplers.TPESampler(seed=len(rows))
     until = time.monotonic() + 60 * arguments.minutes
     while len(rows) < arguments.trials and time.monotonic() < until:
-        trial = study.ask()
-        options = space.suggest(trial)
+        trial, options = _new_trial(study, space, rows)
         cells = []
         try:
             for name, size, seed in cells_of(space, SETS):
@@ -301,6 +299,23 @@ def search(arguments: argparse.Namespace) -> int:
     return 0
 
 
+def _new_trial(study: Study, space: Space, rows: Sequence[Mapping[str, Any]]) -> tuple[Trial, dict[str, Any]]:
+    """Ask for settings that no trial in the log has: by the estimator, else at random."""
+    from optuna.samplers import RandomSampler, TPESampler
+    from optuna.trial import TrialState
+
+    tried = [row["options"] for row in rows]
+    for attempt in range(100):
+        seed = 100 * len(rows) + attempt
+        study.sampler = RandomSampler(seed) if attempt else TPESampler(seed=len(rows))
+        trial = study.ask()
+        options = space.suggest(trial)
+        if options not in tried:
+            return trial, options
+        study.tell(trial, state=TrialState.FAIL)
+    raise BadRequest(f"Every setting of the space {space.name} has been tried; ask for fewer --trials.")
+
+
 def _choose() -> int:
     """Write the best settings of every log to `trainer/recipes.json`."""
     found: dict[str, dict[str, dict[str, dict[str, Any]]]] = {}
@@ -309,8 +324,9 @@ def _choose() -> int:
         if not path.exists():
             say(f"{path.name} is not there; {space.name} keeps the strategies' own settings")
             continue
-        for strategy, by_size in choose([json.loads(line) for line in path.read_text().splitlines()]).items():
-            found.setdefault(strategy, {})[space.model] = by_size
+        rows = [json.loads(line) for line in path.read_text().splitlines()]
+        for (strategy, model), by_size in choose(rows, space.model).items():
+            found.setdefault(strategy, {})[model] = by_size
     write_atomically(RECIPES, (json.dumps(found, indent=1, sort_keys=True) + "\n").encode())
     say(f"written: {RECIPES.name}")
     return 0

@@ -54,7 +54,7 @@ def test_a_search_writes_a_log_and_goes_on_with_it(runs, tmp_path, monkeypatch):
         "tiny", "control-random-frozen", ("frozen-logistic",), (4,), (100,),
         lambda trial: {
             "strategy": "frozen-logistic", "augment": "none", "views": 0,
-            "strength": trial.suggest_categorical("strength", [1.0, 10.0]),
+            "strength": trial.suggest_categorical("strength", [1.0, 10.0, 100.0]),
         },
     )  # fmt: skip
     monkeypatch.setattr(searching, "SPACES", {"tiny": space})
@@ -68,6 +68,8 @@ def test_a_search_writes_a_log_and_goes_on_with_it(runs, tmp_path, monkeypatch):
     (cell,) = rows[0]["cells"]
     assert (cell["set"], cell["size"], cell["seed"]) == ("phantom", 4, 100)
     assert cell["score"] == pytest.approx((cell["clean"] + cell["spoilt"]) / 2, abs=1e-4)
+    assert sorted(row["options"]["strength"] for row in rows) == [1.0, 10.0, 100.0]  # no trial repeats another
+    assert main([*argv, "4"]) == 2
     assert main(["search", "--space", "none"]) == 2
     assert DATASETS["phantom"]
 
@@ -80,7 +82,12 @@ def test_the_settings_of_each_size_are_those_of_the_best_trial_over_sets():
         return {"options": {"strategy": "frozen", "lr": lr}, "cells": cells}
 
     rows = [row(1, 0.9, 0.9, 0.5, 0.6, 0.6), row(2, 0.8, 0.8, 0.8, 0.5, 0.6)]
-    assert choose(rows) == {"frozen": {"10": {"lr": 2}, "50": {"lr": 1}}}  # a set counts once, however many seeds
+    best = {"10": {"lr": 2}, "50": {"lr": 1}}
+    assert choose(rows, "encoder") == {("frozen", "encoder"): best}  # a set counts once, however many seeds
+    other = {"options": rows[0]["options"] | {"model": "wide"}, "cells": rows[0]["cells"]}
+    assert choose([*rows, other], "encoder") == {
+        ("frozen", "encoder"): best, ("frozen", "wide"): {"10": {"lr": 1}, "50": {"lr": 1}},
+    }  # fmt: skip
 
 
 def test_settings_follow_the_size_and_a_twin_takes_those_of_its_model(monkeypatch):
