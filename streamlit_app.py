@@ -2,9 +2,9 @@
 
 import streamlit as st
 
-from core.ui import frame
+from core.ui import app_frame
 
-frame.show(
+app_frame.show(
     [
         st.Page("pages/diagnose.py", title="Diagnose", icon=":material/radiology:"),
         st.Page("pages/learning_curves.py", title="Learning curves", icon=":material/show_chart:"),

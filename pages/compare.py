@@ -3,17 +3,17 @@
 import streamlit as st
 
 from core.errors import LowshotError
-from core.results import runs_by_series
-from core.ui import cached, frame, pickers, words
-from core.ui.compare import conformal, confusion, differences, elsewhere, metrics, operating, training, two_stage
+from core.runs.series import runs_by_series
+from core.ui import app_frame, cache, pickers, text
+from core.ui.compare import conformal, confusion, differences, external, metrics, operating, training, two_stage
 from core.ui.compare.view import View
 
-frame.require(__file__)
+app_frame.require(__file__)
 
 SECTIONS = {
     "Metrics": metrics.show,
     "Differences": differences.show,
-    "Elsewhere": elsewhere.show,
+    "Elsewhere": external.show,
     "Operating point": operating.show,
     "Confusion": confusion.show,
     "Conformal sets": conformal.show,
@@ -24,8 +24,8 @@ SECTIONS = {
 st.title("Compare")
 st.write("The families at one size of the training set, on the same test images.")
 
-store = cached.store()
-words.problems(store)
+store = cache.store()
+text.problems(store)
 left, right = st.columns(2)
 with left:
     metas = pickers.comparable_runs(store, "compare")
@@ -38,4 +38,4 @@ section = st.segmented_control("Show", list(SECTIONS), default="Metrics", key="c
 try:
     SECTIONS[section](View(store, chosen, size, finding))
 except LowshotError as error:
-    st.error(words.escape(str(error)))
+    st.error(text.escape(str(error)))

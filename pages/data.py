@@ -6,9 +6,10 @@ import numpy as np
 import pandas as pd
 import streamlit as st
 
+from core.analysis.shortcuts import shortcuts_of
 from core.data import DATASETS
-from core.data.banks import is_built
-from core.data.likeness import SIZE as SCAN_SIZE
+from core.data.duplicates import SIZE as SCAN_SIZE
+from core.data.image_cache import is_built
 from core.data.overview import (
     class_counts,
     co_occurrence,
@@ -22,11 +23,11 @@ from core.data.previews import Preview, as_picture, augmented, pixels_of, prepar
 from core.data.specs import class_titles, find_dataset, how_to_get, is_present, labels_of
 from core.data.volumes import flattened
 from core.errors import LowshotError, UnreadableImage
-from core.shortcuts import shortcuts_of
-from core.ui import cached, charts, copies, data_charts, frame, words
+from core.ui import app_frame, cache, charts, text
+from core.ui.data import duplicates, summary_charts
 from core.ui.tables import table
 
-frame.require(__file__)
+app_frame.require(__file__)
 
 OVERVIEW, IMAGES, SPLIT, AUGMENT, PREPARE = "Overview", "Images", "Split and copies", "Augmentation", "Preprocessing"
 A_ROW = 5
@@ -50,15 +51,15 @@ if options := DATASETS[name].options:
 spec = find_dataset(name)
 name = spec.name
 try:
-    listing = cached.listing(name)
+    listing = cache.listing(name)
 except LowshotError as error:
-    st.error(words.escape(str(error)))
+    st.error(text.escape(str(error)))
     st.stop()
 labels = class_titles(name, labels_of(spec, listing))
 if spec.synthetic:
     st.warning("This data set is synthetic: its images are drawn by the program.", icon=":material/science:")
 for caveat in spec.caveats:
-    st.caption(words.escape(caveat))
+    st.caption(text.escape(caveat))
 section = st.segmented_control(
     "Show", [OVERVIEW, IMAGES, SPLIT, AUGMENT, PREPARE], default=OVERVIEW, key="data_section", required=True
 )
@@ -82,13 +83,15 @@ def overview() -> None:
         "Source": spec.url or "made by this program",
     }
     st.table(pd.DataFrame({"": list(facts), "Fact": list(facts.values())}).set_index(""))
-    for one in shortcuts_of(cached.store(), name):
-        st.write(f"- {words.escape(one.sentence)}")
+    for one in shortcuts_of(cache.store(), name):
+        st.write(f"- {text.escape(one.sentence)}")
     st.subheader("Class balance")
     parts = {part or "not split": listing.parts == part for part in dict.fromkeys(listing.parts.tolist())}
     counts = {part: class_counts(listing.labels[which], labels) for part, which in parts.items()}
     charts.draw(
-        data_charts.balance(counts), key="data_balance", alt="Images by class and part; the table below has the numbers"
+        summary_charts.balance(counts),
+        key="data_balance",
+        alt="Images by class and part; the table below has the numbers",
     )
     rows = pd.DataFrame(counts).rename_axis("Class").reset_index()
     if unknown := unknown_counts(listing.labels, labels):
@@ -98,7 +101,7 @@ def overview() -> None:
         st.subheader("Findings that come together")
         pairs = co_occurrence(listing.labels)
         charts.draw(
-            data_charts.together(pairs, labels), key="data_together",
+            summary_charts.together(pairs, labels), key="data_together",
             alt="Images that show two findings at once; the table below has the numbers",
         )  # fmt: skip
         table(pd.DataFrame(pairs, columns=labels).assign(Finding=labels).set_index("Finding").reset_index(),
@@ -110,12 +113,12 @@ def images() -> None:
     seed = int(st.number_input("Draw", 0, 999, 0, key="data_seed", help="Another number draws other images."))
     for index, label in enumerate(labels):
         members = members_of(listing.labels, index)
-        st.write(f"**{words.escape(label)}**, {len(members):,} images")
+        st.write(f"**{text.escape(label)}**, {len(members):,} images")
         drawn = draw_images(spec, listing, members, A_ROW, seed)
         for place, one in zip(st.columns(A_ROW), drawn, strict=False):
             small = one.image.copy()
             small.thumbnail((224, 224))
-            place.image(small, caption=words.escape(Path(one.id).stem), alt=f"An image of {one.label}", width="stretch")
+            place.image(small, caption=text.escape(Path(one.id).stem), alt=f"An image of {one.label}", width="stretch")
     st.subheader("How the images differ")
     rows = image_facts(spec, listing)
     if listing.dims == 3:
@@ -123,7 +126,7 @@ def images() -> None:
     else:
         st.write(f"{len(rows)} images drawn at random, as they are in their files.")
         alt = "Width against height; the table below has the numbers"
-        charts.draw(data_charts.sizes(rows), key="data_sizes", alt=alt)
+        charts.draw(summary_charts.sizes(rows), key="data_sizes", alt=alt)
     table(pd.DataFrame(rows), "Size, colour and brightness of the drawn images", f"{name}-images")
 
 
@@ -136,9 +139,9 @@ def split() -> None:
             st.rerun()
         return
     try:
-        data = cached.dataset(name, listing.stamp)
+        data = cache.dataset(name, listing.stamp)
     except LowshotError as error:
-        st.error(words.escape(str(error)))
+        st.error(text.escape(str(error)))
         return
     parts = {"train": data.parts.train, "validation": data.parts.validation, "test": data.parts.test}
     rows = [
@@ -148,7 +151,7 @@ def split() -> None:
     ]
     table(pd.DataFrame(rows), "Images, groups and classes by part", f"{name}-parts")
     for note in data.parts.notes:
-        st.write(f"- {words.escape(note)}")
+        st.write(f"- {text.escape(note)}")
     together = len(np.unique(listing.groups)) - len(np.unique(data.parts.groups))
     st.write(
         f"- Groups joined with another because they hold copies of one picture: {together:,}. Images left out because "
@@ -159,12 +162,12 @@ def split() -> None:
         table(pd.DataFrame({"File": list(data.unreadable), "Why": list(data.unreadable.values())}),
               "Files that could not be read, and why", f"{name}-unreadable")  # fmt: skip
     charts.draw(
-        data_charts.group_sizes(data.parts.groups), key="data_groups",
+        summary_charts.group_sizes(data.parts.groups), key="data_groups",
         alt="How many groups have how many images; most are small",
     )  # fmt: skip
     st.caption(f"Split {data.split_hash[:12]}, data {data.fingerprint[:12]}: both are in every run's record.")
-    copies.within(spec, listing)
-    copies.elsewhere(spec, listing)
+    duplicates.within(spec, listing)
+    duplicates.elsewhere(spec, listing)
 
 
 def picked_image() -> int:
@@ -195,9 +198,7 @@ def show_previews(previews: list[Preview], before: np.ndarray, scales: bool) -> 
                 continue
             values = f" Values {preview.scale[0]:.2f} to {preview.scale[1]:.2f}." if scales else ""
             place.image(preview.pixels, caption=row.title, alt=f"The image after {row.title}", width="stretch")
-            place.caption(
-                f"`{row.name}`: {words.escape(meaning)}.{values} {words.escape(row.caveat)}".replace("..", ".")
-            )
+            place.caption(f"`{row.name}`: {text.escape(meaning)}.{values} {text.escape(row.caveat)}".replace("..", "."))
 
 
 def another(index: int, before: np.ndarray) -> np.ndarray:
@@ -222,10 +223,10 @@ def previews(kind: str) -> None:
         seed = int(st.number_input("Seed", 0, 9999, 0, key="data_preview_seed"))
         other = another(index, before)
         truth = words_for(np.asarray(listing.labels[index]), labels)
-        st.caption(f"An image of {words.escape(truth)}. The same seed draws the same change.")
+        st.caption(f"An image of {text.escape(truth)}. The same seed draws the same change.")
         show_previews(augmented(before, other, seed), as_picture(before), scales=False)
     except UnreadableImage as error:
-        st.error(words.escape(str(error)))
+        st.error(text.escape(str(error)))
 
 
 if section == OVERVIEW:
@@ -246,5 +247,5 @@ with st.expander(f"Not on this machine ({len(DATASETS) - len(present)} sets)"):
     alt = "Data sets that are not on this machine and how to get them"
     st.dataframe(pd.DataFrame(absent), hide_index=True, width="stretch", alt=alt)
 if st.button("Read folders again", help="After files were added or removed."):
-    cached.forget_data()
+    cache.forget_data()
     st.rerun()

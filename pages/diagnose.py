@@ -2,25 +2,24 @@
 
 import streamlit as st
 
-from core.cases.seeds import siblings
-from core.cases.verdict import Stages, suspicious_of
-from core.checkpoints import RunMeta, Store
+from core.data.datasets.phantom import phantom_at
 from core.data.images import KINDS, encode_png
-from core.data.phantom import phantom_at
 from core.data.uploads import Upload
 from core.errors import CorruptRun, LowshotError, WeightsUnavailable
 from core.explain import EXPLAINERS
-from core.limits import LIMITS, MIB
+from core.inference.seed_interval import siblings
+from core.inference.two_stage import Stages, suspicious_of
 from core.models import FAMILY_TITLES
-from core.results import Run
-from core.serving import SERVED_FAMILIES, candidates
-from core.ui import cached, cached_evidence, charts, frame, shortcuts, words
-from core.ui.asking import Asked, Picture, case_of, forget_others, item_of
-from core.ui.batch import ask_all, show_table
-from core.ui.cases import legend, override, override_key, scales_of, show_case
-from core.ui.uploaded import taken_apart
+from core.paths import LIMITS, MIB
+from core.runs import RunMeta, Store
+from core.runs.selection import SERVED_FAMILIES, candidates
+from core.runs.series import Run
+from core.ui import app_frame, cache, charts, pickers, text
+from core.ui.diagnose.answers import Asked, Picture, case_of, forget_others, item_of, taken_apart
+from core.ui.diagnose.batch import ask_all, show_table
+from core.ui.diagnose.case_view import legend, override, override_key, scales_of, show_case
 
-frame.require(__file__)
+app_frame.require(__file__)
 
 EXAMPLE = 2003
 FULLY_SHOWN = 4  # images; of more a table is shown, and one of them in full
@@ -28,8 +27,8 @@ FULLY_SHOWN = 4  # images; of more a table is shown, and one of them in full
 st.title("Diagnose")
 st.write("Upload images and see what three differently trained networks make of them.")
 
-store, answering = cached.store_and_served()
-words.problems(store)
+store, answering = cache.store_and_served()
+text.problems(store)
 titles = {meta.dataset: meta.dataset_title for meta in store.metas()}
 tasks = list(answering)
 if not tasks:
@@ -60,9 +59,9 @@ def chosen_stages(store: Store, chosen: dict[str, Run]) -> Stages | None:
     )  # fmt: skip
     try:
         series = {family: [run, *siblings(store, run[1])] for family, run in chosen.items()}
-        return cached_evidence.chosen_stages(series, sensitivity)
+        return cache.chosen_stages(series, sensitivity)
     except LowshotError as error:
-        st.caption(f"No two-stage verdict: {words.escape(str(error))}")
+        st.caption(f"No two-stage verdict: {text.escape(str(error))}")
         return None
 
 
@@ -77,7 +76,7 @@ task = st.selectbox(
 synthetic = any(meta.synthetic for meta in store.metas(task))
 if synthetic:
     st.warning("This task is synthetic: its images are drawn by the program.", icon=":material/science:")
-shortcuts.warn(store, task)
+pickers.warn(store, task)
 
 with st.expander("Which networks answer, and how heatmaps are drawn", icon=":material/tune:"):
     defaults = answering[task]
@@ -137,10 +136,10 @@ if not images:
     st.stop()
 
 try:
-    keeper = cached.gatekeeper(task, (meta for _, meta in chosen.values()))
+    keeper = cache.gatekeeper(task, (meta for _, meta in chosen.values()))
 except (CorruptRun, WeightsUnavailable) as error:
     keeper = None
-    st.error(f"Pictures are not checked before they are answered: {words.escape(str(error))}")
+    st.error(f"Pictures are not checked before they are answered: {text.escape(str(error))}")
 if keeper is None:
     st.caption(
         "No input gate was made for this task: any picture is answered, whatever it shows. Make one: "

@@ -5,10 +5,12 @@ import streamlit as st
 
 from core.errors import LowshotError
 from core.metrics import METRICS, between_seeds
-from core.results import runs_by_series
-from core.ui import cached, cached_evidence, charts, evidence_charts, frame, labels_bought, pickers, words
+from core.runs.series import runs_by_series
+from core.ui import app_frame, cache, charts, pickers, text
+from core.ui.compare import metric_charts
+from core.ui.learning_curves import label_efficiency
 
-frame.require(__file__)
+app_frame.require(__file__)
 
 ONE_SIDED = ("sensitivity", "specificity", "precision")
 MEASURED, BOUGHT = "Measured", "What labels buy"
@@ -18,8 +20,8 @@ MANY = 4  # series beyond which bands lie on one another
 st.title("Learning curves")
 st.write("What does each family reach with how many labelled images? All families learn from the same images.")
 
-store = cached.store()
-words.problems(store)
+store = cache.store()
+text.problems(store)
 left, right = st.columns([3, 2], vertical_alignment="top")
 with left:
     metas = pickers.comparable_runs(store, "curves")
@@ -42,20 +44,20 @@ with second:
 with third:
     seeds = st.toggle("Single seeds", key="curves_seeds", disabled=section == BOUGHT)
     patients = st.toggle(
-        "Test patients", value=cached_evidence.is_measured(points, finding), key="curves_patients",
+        "Test patients", value=cache.is_measured(points, finding), key="curves_patients",
         disabled=section == BOUGHT,
         help="Intervals over test patients in the table. The first time every run is measured on resampled test "
         "patients, which takes up to some seconds a run.",
     )  # fmt: skip
 titles = {name: pickers.title_of(name, runs) for name, runs in points.items()}
 try:
-    values = {name: cached_evidence.values(runs, metric, finding) for name, runs in points.items()}
+    values = {name: cache.values(runs, metric, finding) for name, runs in points.items()}
 except LowshotError as error:
-    st.error(words.escape(str(error)))
+    st.error(text.escape(str(error)))
     st.stop()
 
 
-def measured() -> dict[str, evidence_charts.Measured]:
+def measured() -> dict[str, metric_charts.Measured]:
     """What is drawn of each series, by title."""
     shown = {}
     for name, runs in points.items():
@@ -63,26 +65,26 @@ def measured() -> dict[str, evidence_charts.Measured]:
         for (_, meta), value in zip(runs, values[name], strict=True):
             found.setdefault(meta.per_class, []).append(value)
         short = frozenset(meta.per_class for _, meta in runs if meta.short)
-        shown[titles[name]] = evidence_charts.Measured(charts.style_of(*name), found, short)
+        shown[titles[name]] = metric_charts.Measured(charts.style_of(*name), found, short)
     return shown
 
 
 if section == BOUGHT:
     try:
-        fits = cached_evidence.curves(points, metric, finding)
+        fits = cache.curves(points, metric, finding)
     except LowshotError as error:
-        st.error(words.escape(str(error)))
+        st.error(text.escape(str(error)))
         st.stop()
     named = {titles[name]: fit for name, fit in fits.items()}
     of = "" if finding is None else f"-{metas[0].labels[finding]}"
-    labels_bought.show(measured(), named, metric, layout == PANELS, f"{dataset}-{metric}{of}")
+    label_efficiency.show(measured(), named, metric, layout == PANELS, f"{dataset}-{metric}{of}")
     st.stop()
 
 
 def table() -> pd.DataFrame:
     """Mean with intervals over seeds and test patients, and the spread of seeds: a row for each series and size."""
     if patients:
-        cached_evidence.measured([run for runs in points.values() for run in runs], finding)
+        cache.measured([run for runs in points.values() for run in runs], finding)
     rows = []
     for name, runs in points.items():
         for size in sorted({meta.train_size or 0 for _, meta in runs}):
@@ -94,7 +96,7 @@ def table() -> pd.DataFrame:
                 "Seeds from": over.low, "Seeds to": over.high,
             }  # fmt: skip
             if patients:
-                interval = cached.summaries(chosen, finding)[metric].patients
+                interval = cache.summaries(chosen, finding)[metric].patients
                 row |= {"Patients from": interval.low, "Patients to": interval.high}
             short = sorted({label for _, meta in chosen for label in meta.short})
             rows.append(row | {
@@ -112,12 +114,12 @@ else:
     best = summary.loc[(summary["Mean"] if METRICS[metric].higher_is_better else -summary["Mean"]).idxmax()]
     of = f"{'highest' if METRICS[metric].higher_is_better else 'lowest'} of {len(summary)} cells on the test set"
     said += (
-        f" Best mean: {words.escape(best['Series'])} with {best['Images per class']} images per class, "
+        f" Best mean: {text.escape(best['Series'])} with {best['Images per class']} images per class, "
         f"{best['Mean']:.3f}{f' ({of}, so a little too good)' if len(summary) > 1 else ''}."
     )
 st.write(f"**{METRICS[metric].title}.** {METRICS[metric].meaning} {said}")
 charts.draw(
-    evidence_charts.learning_curves(measured(), metric, seeds, layout == PANELS),
+    metric_charts.learning_curves(measured(), metric, seeds, layout == PANELS),
     key="curves_chart",
     alt=f"{METRICS[metric].title} against labelled images per class for {len(points)} series; the table below holds "
     "the same numbers.",

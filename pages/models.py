@@ -2,29 +2,18 @@
 
 import streamlit as st
 
+from core.analysis.external import external_sets, refusals
 from core.cards.subject import Subject, limits, operating_point, training_data, what_it_saw
 from core.errors import CorruptRun, LowshotError
-from core.external import external_sets, refusals
 from core.models import MODELS
-from core.models.own_encoders import CARD_FILE, read_card
-from core.results import by_series
-from core.runtime import encoders_folder
-from core.ui import (
-    cached,
-    cached_evidence,
-    card_checks,
-    cards,
-    charts,
-    external,
-    frame,
-    networks,
-    pickers,
-    shortcuts,
-    words,
-)  # fmt: skip
+from core.models.medical_encoders import CARD_FILE, read_card
+from core.paths import encoders_folder
+from core.runs.series import by_series
+from core.ui import app_frame, cache, charts, external, pickers, text
+from core.ui.model_cards import checks, network_card, run_card  # fmt: skip
 from core.ui.tables import table
 
-frame.require(__file__)
+app_frame.require(__file__)
 
 RUNS, ENCODERS, NETWORKS = "Runs", "Encoders", "Networks"
 
@@ -37,8 +26,8 @@ kind = st.segmented_control("Show", [RUNS, ENCODERS, NETWORKS], default=first, r
 
 def runs() -> None:
     """The card of one stored run."""
-    store = cached.store()
-    words.problems(store)
+    store = cache.store()
+    text.problems(store)
     metas = pickers.comparable_runs(store, "models")
     dataset, series = metas[0].dataset, by_series(metas)
     left, middle, right = st.columns([3, 1, 1])
@@ -59,35 +48,35 @@ def runs() -> None:
             format_func=lambda index: "All findings, mean" if index is None else meta.titles[index],
         )  # fmt: skip
     try:
-        scores = cached_evidence.judged((folder, meta)).scores
-        here = cached.estimates([(folder, meta)], finding)
-        over = cached.summaries([(store.folder_of(m.run), m) for m in same], finding)
-        groups = card_checks.subgroups((folder, meta), finding)
-        told = shortcuts.told(store, meta.dataset, meta.split_hash)
+        scores = cache.judged((folder, meta)).scores
+        here = cache.estimates([(folder, meta)], finding)
+        over = cache.summaries([(store.folder_of(m.run), m) for m in same], finding)
+        groups = checks.subgroups((folder, meta), finding)
+        told = pickers.told(store, meta.dataset, meta.split_hash)
         there = [one for name in external_sets([(folder, meta)]) for one in external.compared([(folder, meta)], name)]
     except (CorruptRun, LowshotError) as error:
-        st.error(words.escape(str(error)))
+        st.error(text.escape(str(error)))
         return
-    shape = cards.shape_in_words(meta.model, len(meta.labels))
+    shape = run_card.shape_in_words(meta.model, len(meta.labels))
     subject = Subject(meta, here, len(scores), len(same), shape, folder, groups, told, there)
-    st.header(words.escape(charts.series_title(*one)))
+    st.header(text.escape(charts.series_title(*one)))
     st.caption(
-        f"Run {words.escape(meta.run)}, made {words.escape(meta.made)} on {words.escape(meta.device)} in "
+        f"Run {text.escape(meta.run)}, made {text.escape(meta.made)} on {text.escape(meta.device)} in "
         f"{meta.seconds:.0f} s"
     )
     st.subheader("Known limits")
-    cards.listed(limits(subject))
+    run_card.listed(limits(subject))
     st.subheader("Training data")
-    cards.facts(training_data(subject))
+    run_card.facts(training_data(subject))
     st.subheader("What the encoder has seen")
-    st.write(words.escape(what_it_saw(subject)))
+    st.write(text.escape(what_it_saw(subject)))
     st.caption(
-        f"Licence of its weights: {words.escape(meta.encoder.get('licence') or 'none: nothing was learnt before')}"
+        f"Licence of its weights: {text.escape(meta.encoder.get('licence') or 'none: nothing was learnt before')}"
     )
     st.subheader("Operating point")
-    cards.facts(operating_point(subject))
+    run_card.facts(operating_point(subject))
     st.subheader("Performance")
-    cards.figures(meta, here, over)
+    run_card.figures(meta, here, over)
     st.subheader("Elsewhere")
     if not meta.external:
         st.write("It was not evaluated on an external test set.")
@@ -102,17 +91,17 @@ def runs() -> None:
         if (read := external.read_by_radiologist([(folder, meta)], name)) is not None:
             external.radiologist(read)
     st.subheader("By sex and age")
-    card_checks.by_group(groups, meta)
+    checks.by_group(groups, meta)
     st.subheader("Calibration")
     if meta.multilabel and finding is None:
         st.info("Choose a finding to see whether its probabilities come true.")
     else:
         judged = scores.known_finding(finding) if finding is not None else scores
-        cards.calibration(judged, here.get("ece"), f"models_reliability_{meta.run}_{finding}")
+        run_card.calibration(judged, here.get("ece"), f"models_reliability_{meta.run}_{finding}")
     st.subheader("Architecture")
-    cards.network(meta.model, len(meta.labels), meta.trained, f"{meta.run}-stages")
+    run_card.network(meta.model, len(meta.labels), meta.trained, f"{meta.run}-stages")
     st.subheader("Sanity checks of heatmaps")
-    card_checks.sanity(folder, meta)
+    checks.sanity(folder, meta)
     st.subheader("Export")
     if meta.has_weights:
         st.write("As ONNX; `--format` has the other formats. What is written is read again and compared with the run.")
@@ -120,7 +109,7 @@ def runs() -> None:
     else:
         st.write("This run keeps no weights, so that it cannot be exported. The first seed of its size may.")
     st.subheader("Reporting checklist")
-    cards.checklist(subject)
+    run_card.checklist(subject)
 
 
 def encoders() -> None:
@@ -135,16 +124,16 @@ def encoders() -> None:
     try:
         card = read_card(folder)
     except LowshotError as error:
-        st.error(words.escape(str(error)))
+        st.error(text.escape(str(error)))
         return
-    st.header(words.escape(card.get("title", folder.parent.name)))
-    cards.encoder(card)
+    st.header(text.escape(card.get("title", folder.parent.name)))
+    run_card.encoder(card)
     st.subheader("Export")
     st.write("Its weights are safetensors. Runs that use it are exported with it:")
     st.code("python -m trainer export RUN", language=None)
     if folder.parent.name in MODELS:
         st.subheader("Architecture")
-        cards.network(folder.parent.name, 2, "", f"{folder.parent.name}-stages")
+        run_card.network(folder.parent.name, 2, "", f"{folder.parent.name}-stages")
 
 
 if kind == RUNS:
@@ -152,4 +141,4 @@ if kind == RUNS:
 elif kind == ENCODERS:
     encoders()
 else:
-    networks.card(networks.pick(linked))
+    network_card.card(network_card.pick(linked))

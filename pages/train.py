@@ -5,9 +5,10 @@ import streamlit as st
 from core.errors import BadRequest, LowshotError
 from core.jobs.queue import Queue
 from core.jobs.request import Request, sizes_of
-from core.ui import cached, frame, job_panel, train_form, words
+from core.ui import app_frame, cache, text
+from core.ui.train import form, job_panel
 
-frame.require(__file__)
+app_frame.require(__file__)
 
 SHOWN = 20
 
@@ -25,29 +26,29 @@ if unfinished := {job.name for job in jobs if not job.is_over}:
 
 st.subheader("New job")
 try:
-    catalogue = cached.catalogue()
+    catalogue = cache.catalogue()
 except LowshotError as error:
-    st.error(words.escape(str(error)))
+    st.error(text.escape(str(error)))
     st.stop()
 
 
 def new_job() -> None:
     """The form: everything that a job is, what it will cost, and the button that starts it."""
-    data = train_form.pick_data()
+    data = form.pick_data()
     if data is None:
         return
-    models = train_form.pick_models(catalogue, data.spec)
-    strategies = train_form.pick_strategies(catalogue, models)
+    models = form.pick_models(catalogue, data.spec)
+    strategies = form.pick_strategies(catalogue, models)
     left, right = st.columns(2)
     sizes = left.multiselect(
-        "Labelled images per class", train_form.SIZES, default=["10", "25"], accept_new_options=True,
+        "Labelled images per class", form.SIZES, default=["10", "25"], accept_new_options=True,
         key="train_sizes", help="How many the model may learn from. full: all training images.",
     )  # fmt: skip
     seeds = right.multiselect(
-        "Seeds", train_form.SEEDS, default=["0", "1"], key="train_seeds",
+        "Seeds", form.SEEDS, default=["0", "1"], key="train_seeds",
         help="Each seed draws other images. Five or more are needed to compare families.",
     )  # fmt: skip
-    options = train_form.pick_settings(catalogue, strategies)
+    options = form.pick_settings(catalogue, strategies)
     try:
         request = Request(
             title=data.spec.title, dataset="" if data.folder else data.spec.name, folder=data.folder,
@@ -58,14 +59,14 @@ def new_job() -> None:
         if not (pairs := catalogue.pairs(models, strategies)):
             raise BadRequest("None of these models goes with any of these ways of training. Choose another.")
     except BadRequest as error:
-        st.info(words.escape(str(error)))
+        st.info(text.escape(str(error)))
         return
-    seconds = train_form.show_cost(cached.store(), pairs, request.sizes, request.seeds, data.spec.name, options)
+    seconds = form.show_cost(cache.store(), pairs, request.sizes, request.seeds, data.spec.name, options)
     if st.button("Start", type="primary", icon=":material/play_arrow:", key="train_start"):
         try:
             queue.ask(Request(**{**vars(request), "expected": seconds}))
         except (BadRequest, OSError) as error:
-            st.error(words.escape(str(error)))
+            st.error(text.escape(str(error)))
             return
         st.rerun()
 

@@ -3,7 +3,7 @@
 import numpy as np
 from PIL import Image
 
-from core.data.phantom import make_phantom
+from core.data.datasets.phantom import make_phantom
 
 
 def put_image(path, seed, side=60, tint=0):

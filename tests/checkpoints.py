@@ -4,11 +4,11 @@ from pathlib import Path
 
 import torch
 
+from core.files import sha256_of_file
 from core.models import MODELS
-from core.models.pretrained import NETWORKS
-from core.models.sources import FILE, state_of
+from core.models.timm_models import NETWORKS
+from core.models.weights import FILE, state_of
 from core.models.xrv import NAME, convert
-from core.storage import sha256_of_file
 
 HEAVY = {"imagenet-vgg16", "imagenet-vgg19"}  # half a gigabyte each: never written to disk
 KEPT = {"imagenet-resnet18", "imagenet-dino-vits16"}  # the other rows through timm differ from these by facts alone

@@ -191,7 +191,7 @@ def other_sets(tmp_path, monkeypatch):
     from PIL import Image
 
     from core.data import DATASETS
-    from core.data.folders import list_class_folders
+    from core.data.datasets.folders import list_class_folders
     from core.data.specs import DatasetSpec
 
     def load(folder):

@@ -8,9 +8,9 @@ from torch import nn
 
 from core.models.classifier import Classifier, Head, average_pool, linear_layers
 from core.types import ImageSpec
-from trainer.config import FitData
-from trainer.episodes import Pool, Task
-from trainer.strategies import STRATEGIES
+from trainer.meta_learning.episodes import Pool, Task
+from trainer.training.settings import FitData
+from trainer.training.strategies import STRATEGIES
 
 CPU = torch.device("cpu")
 IMAGE = ImageSpec(6)

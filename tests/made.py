@@ -4,11 +4,11 @@ from dataclasses import replace
 
 import numpy as np
 
-from core.checkpoints import Predictions, read_run, save_run, scores_of
 from core.metrics import METRICS, measure
 from core.metrics.calibration import probabilities_of
 from core.metrics.thresholds import fit_threshold, fit_thresholds
 from core.models import MODELS
+from core.runs import Predictions, read_run, save_run, scores_of
 from tests.unit.test_checkpoints import example_meta
 
 WEAK, STRONG = ("scratch-cnn", "scratch"), ("imagenet-efficientnet-lite0", "frozen")

@@ -1,16 +1,18 @@
-"""The command line: what each command takes. What it does is in `trainer.commands`."""
+"""The command line: the flags of each command, and how a command ends. What commands do is in `trainer.commands`."""
 
 from __future__ import annotations
 
 import argparse
+import errno
 import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from core.runtime import DEVICES
-from trainer import options
-from trainer.endings import INTERRUPTED
+from core.errors import LowshotError
+from core.jobs.events import FULL
+from core.paths import DEVICES
+from trainer import flags
 from trainer.flags import count, minutes, names, pairs, seeds, sizes
 
 DEFAULT_SIZES = "10,25,50,100,200"
@@ -73,7 +75,7 @@ def build_parser() -> argparse.ArgumentParser:
     run.add_argument("--again", action="store_true", help="train anew and compare with the stored run")
     _add_training(run)
     _add_external(run)
-    options.add_flags(run)
+    flags.add_flags(run)
 
     curve = commands.add_parser("curve", help="learning curves: every model and strategy that go together")
     _add_data(curve)
@@ -84,7 +86,7 @@ def build_parser() -> argparse.ArgumentParser:
     curve.add_argument("--keep-weights", choices=("served", "all", "none"), default="served")
     _add_training(curve)
     _add_external(curve)
-    options.add_flags(curve)
+    flags.add_flags(curve)
 
     ablate = commands.add_parser(
         "ablate", help="what ingredients of a training are worth: none, each alone, in pairs, and all together"
@@ -101,7 +103,7 @@ def build_parser() -> argparse.ArgumentParser:
     ablate.add_argument("--sizes", type=sizes, default=sizes("50"), help="(default: 50)")
     ablate.add_argument("--seeds", type=seeds, default=seeds("0,1,2"), help="(default: 0,1,2)")
     _add_training(ablate)
-    options.add_flags(ablate, leave_out=("augment", "preparation"))
+    flags.add_flags(ablate, leave_out=("augment", "preparation"))
 
     searched = commands.add_parser("search", help="the protocol's search for settings on development images")
     searched.add_argument("--space", default="", help="frozen, frozen-stages, frozen-dinov2, finetune or scratch")
@@ -123,14 +125,14 @@ def build_parser() -> argparse.ArgumentParser:
     tune.add_argument("--over", type=names, default=None, help="settings joined by commas (default: the strategy's)")
     tune.add_argument("--out", type=Path, default=None, help="file for the result, which --settings takes")
     _add_training(tune)
-    options.add_flags(tune)
+    flags.add_flags(tune)
 
     bench = commands.add_parser("bench", help="what data and augmentation cost a training, in images a second")
     bench.add_argument("--model", default="scratch-cnn", help="(default: scratch-cnn)")
     bench.add_argument("--rounds", type=int, default=5, help="epochs timed (default: 5)")
     bench.add_argument("--device", choices=DEVICES, default="auto")
     bench.add_argument("--json", action="store_true")
-    options.add_flags(bench)
+    flags.add_flags(bench)
 
     pretrain = commands.add_parser("pretrain", help="further train an encoder of family B on the medical corpus")
     pretrain.add_argument(
@@ -289,7 +291,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """
     parsed = build_parser().parse_args(arguments)
     from trainer import commands
-    from trainer.endings import ending
     from trainer.progress import tell
 
     code, why = 1, ""
@@ -310,3 +311,35 @@ def main(arguments: Sequence[str] | None = None) -> int:
     finally:
         tell("end", code=code, why=why)
     return code
+
+
+INTERRUPTED = 130
+REFUSED = 2
+_GO_ON = "Finished runs are kept; the same command goes on from here."
+_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+
+
+def ending(error: BaseException) -> tuple[int, str] | None:
+    """Exit code and sentence for an error that a person can do something about; None for any other."""
+    if isinstance(error, LowshotError):
+        return REFUSED, str(error)
+    if isinstance(error, KeyboardInterrupt):
+        return INTERRUPTED, f"Interrupted. {_GO_ON}"
+    if isinstance(error, OSError) and error.errno in _FULL:
+        return FULL, f"The disk is full ({error.strerror}). Free some space. {_GO_ON}"
+    if isinstance(error, MemoryError) or _is_out_of_memory(error):
+        return REFUSED, (
+            "Memory ran out. Close other programs, or choose a smaller model, a smaller --batch-size or fewer images. "
+            f"{_GO_ON}"
+        )
+    return None
+
+
+def _is_out_of_memory(error: BaseException) -> bool:
+    """PyTorch's own errors: one class for a GPU, a plain RuntimeError for the CPU's allocator."""
+    import torch
+
+    text = str(error)
+    return isinstance(error, torch.OutOfMemoryError) or (
+        isinstance(error, RuntimeError) and ("can't allocate memory" in text or "not enough memory" in text)
+    )

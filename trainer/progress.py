@@ -15,7 +15,7 @@ from typing import Any
 
 from tqdm import tqdm
 
-from core.data.banks import Progress
+from core.data.image_cache import Progress
 from core.jobs import events
 
 _EVERY = 1.0  # seconds between two lines of a bar

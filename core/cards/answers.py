@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from core.cards.sanity import told_of
-from core.cards.subgroups import characteristics, title_of
+from core.analysis.saliency_sanity import told_of
+from core.analysis.subgroups import characteristics, title_of
 from core.cards.subject import Subject, limits, operating_point, training_data, what_it_saw
-from core.gate import FILE as GATE_FILE
+from core.inference.input_gate import FILE as GATE_FILE
 from core.metrics import METRICS
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from core.models.own_encoders import VERSION, Gate, gates_of
+from core.models.medical_encoders import VERSION, Gate, gates_of
 
 
 def encoder_limits(card: Mapping[str, Any]) -> tuple[str, ...]:

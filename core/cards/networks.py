@@ -8,15 +8,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from core.cards.seen import encoder_saw, own_encoder_saw
+from core.cards.subject import encoder_saw, own_encoder_saw
 from core.data import DATASETS
 from core.errors import LowshotError
 from core.models import FAMILY_LETTERS
-from core.models.architecture import Architecture
-from core.models.diagram import as_text, short
-from core.models.own_encoders import read_card, variants
-from core.models.sources import how_to_get, state_of
+from core.models.medical_encoders import read_card, variants
 from core.models.specs import FROZEN, ModelSpec
+from core.models.summary import Architecture, as_text, short
+from core.models.weights import how_to_get, state_of
 from core.types import ImageSpec
 
 

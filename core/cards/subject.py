@@ -1,4 +1,7 @@
-"""The facts of one run that a model card and the checklists are made of."""
+"""Facts about one run for its model card and checklists, and what its encoder was trained on.
+
+Sources of training data that nobody names are reported as unknown, never as unseen.
+"""
 
 from __future__ import annotations
 
@@ -7,17 +10,17 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from core.cards.seen import encoder_saw, own_encoder_saw
-from core.cards.subgroups import Subgroup
-from core.checkpoints import RunMeta
+from core.analysis.external import Elsewhere
+from core.analysis.subgroups import Subgroup
 from core.data import DATASETS
 from core.data.specs import DatasetSpec, class_titles, family_of, find_dataset
 from core.errors import LowshotError
-from core.external import Elsewhere
 from core.metrics import METRICS, Estimate
 from core.models import MODELS
-from core.models.own_encoders import read_card
-from core.runtime import encoders_folder
+from core.models.medical_encoders import read_card
+from core.models.specs import Exposure
+from core.paths import encoders_folder
+from core.runs import RunMeta
 
 _WIDE = 0.1  # width of a 95% interval from which a figure is called uncertain
 _FEW_SEEDS = 5
@@ -168,3 +171,28 @@ def limits(subject: Subject) -> tuple[str, ...]:
     elif family_of(meta.dataset) in DATASETS:
         found.append("Performance by age, sex or device is not recorded.")
     return tuple(found)
+
+
+def own_encoder_saw(card: Mapping[str, Any]) -> str:
+    """What an encoder that this program pretrained learnt from, by its card."""
+    corpus = "; ".join(
+        f"{one['images']:,} images of {one['title']} ({one['licence']})" for one in card.get("corpus", ())
+    )
+    out = ", ".join(card["left_out"])
+    return f"It started from {card.get('start', 'weights not named')} and learnt from {corpus}. Left out: {out}."
+
+
+def encoder_saw(kind: str, source: str, exposure: Exposure | None) -> str:
+    """What any other encoder learnt from.
+
+    Args:
+        kind: of its weights, as in `Weights`.
+        source: where they come from; "" where that is not known.
+        exposure: what its makers name, where its row says so.
+    """
+    if kind == "random":
+        return "Nothing: its weights were drawn at random."
+    if exposure:
+        return f"Its makers say that it saw {exposure.named}. What they do not name is not known to be unseen."
+    medical = "no medical images are named" if kind in ("package", "hub", "joined") else "what it saw is not known"
+    return f"{source or 'an unnamed source'}; {medical}."

@@ -9,18 +9,18 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from core.data.audit import find_copies
-from core.data.banks import Bank, Progress, open_bank
-from core.data.likeness import SIZE as SCAN_SIZE
+from core.data.duplicates import SIZE as SCAN_SIZE
+from core.data.duplicates import find_copies
+from core.data.image_cache import Bank, Progress, open_bank
 from core.data.listing import Listing
 from core.data.preprocessing import PLAIN, Preparation
 from core.data.specs import DatasetSpec, labels_of, list_images
 from core.data.splits import Parts, Subset, halve, nested_subset, split
 from core.data.volumes import flattened
-from core.storage import sha256_of
+from core.files import sha256_of
 
 if TYPE_CHECKING:
-    from core.data.external import ExternalSet
+    from core.data.external_sets import ExternalSet
 
 
 @dataclass(frozen=True)

@@ -16,7 +16,7 @@ from PIL.TiffImagePlugin import COMPRESSION, STRIPOFFSETS, TILEOFFSETS, TiffImag
 from core.data.dicom import decode_dicom, is_dicom
 from core.data.jpeg import check_scans
 from core.errors import UnreadableImage
-from core.limits import LIMITS, MIB
+from core.paths import LIMITS, MIB
 from core.types import Interpolation
 
 FORMATS = ("PNG", "JPEG", "TIFF", "BMP")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from core.errors import UnreadableImage
-from core.limits import LIMITS
+from core.paths import LIMITS
 
 _SCAN = b"\xff\xda"  # cannot stand within compressed pixels, where 0xFF is followed by 0
 

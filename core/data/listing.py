@@ -10,7 +10,7 @@ from typing import Literal
 import numpy as np
 
 from core.data.images import MAX_BYTES
-from core.storage import sha256_of
+from core.files import sha256_of
 
 TRAIN, VALIDATION, TEST = "train", "validation", "test"
 UNLABELLED = -1  # class index of an image whose class nobody stated; it serves for pretraining only

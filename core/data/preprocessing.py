@@ -1,7 +1,7 @@
 """The table of preprocessing steps, and how several make the pixels that an encoder sees.
 
 Training and prediction go through the same `Preparation`, named in the run's record. What is random and only for
-training images is in `core.data.augmentations`.
+training images is in `core.data.augmentation`.
 
 References:
     CLAHE: Zuiderveld 1994, Graphics Gems IV, doi:10.1016/B978-0-12-336156-1.50061-6.

@@ -8,8 +8,7 @@ import numpy as np
 import torch
 from PIL import Image
 
-from core.data.augment import Augmenter
-from core.data.augmentations import AUGMENTATIONS, Augmentation
+from core.data.augmentation import AUGMENTATIONS, Augmentation, Augmenter
 from core.data.images import decode
 from core.data.listing import Listing
 from core.data.preprocessing import PLAIN, PREPROCESSING, Preparation, Step

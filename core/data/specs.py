@@ -10,11 +10,11 @@ from typing import Literal
 
 import numpy as np
 
-from core.data.folders import plain, subfolders
+from core.data.datasets.folders import plain, subfolders
 from core.data.listing import Listing
 from core.errors import DataUnavailable, UnknownName
+from core.paths import data_roots
 from core.registry import Registry
-from core.runtime import data_roots
 from core.types import Task
 
 OPTIONS_AFTER = "@"

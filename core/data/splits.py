@@ -9,10 +9,10 @@ from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 from sklearn.model_selection import StratifiedGroupKFold
 
-from core.data.audit import Copies
+from core.data.duplicates import Copies
 from core.data.listing import TEST, TRAIN, UNLABELLED, VALIDATION
 from core.errors import BadRequest, LeakFound
-from core.storage import sha256_of
+from core.files import sha256_of
 
 MIN_VALIDATION = 50
 DROPPED = "dropped"

@@ -17,8 +17,8 @@ from functools import cached_property, partial
 from core.data.dicom import is_dicom
 from core.data.images import KINDS
 from core.errors import UnreadableImage
-from core.limits import LIMITS, MIB, Limits
-from core.storage import sha256_of
+from core.files import sha256_of
+from core.paths import LIMITS, MIB, Limits
 
 _ZIP = (b"PK\x03\x04", b"PK\x05\x06")
 _ARCHIVES = (*_ZIP, b"\x1f\x8b", b"Rar!", b"7z\xbc\xaf\x27\x1c", b"BZh", b"\xfd7zXZ\x00")

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from core.errors import LowshotError
-from core.runtime import PROJECT
+from core.paths import PROJECT
 
 Row = Mapping[str, Any]
 _SECONDS = 180

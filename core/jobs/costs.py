@@ -11,8 +11,8 @@ from statistics import median
 
 import numpy as np
 
-from core.checkpoints import PROTOCOL, RunMeta
 from core.jobs.events import Followed
+from core.runs import PROTOCOL, RunMeta
 
 _TOO_EARLY = 0.02
 # Settings with which a step stays as dear as it was, and which change no other. All others change the work, or may.

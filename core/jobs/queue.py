@@ -8,11 +8,11 @@ import sys
 from pathlib import Path
 
 from core.errors import BadRequest
+from core.files import write_atomically
 from core.jobs import records
 from core.jobs.records import Job
 from core.jobs.request import Request
-from core.runtime import PROJECT, jobs_folder
-from core.storage import write_atomically
+from core.paths import PROJECT, jobs_folder
 
 MOST_WAITING = 20
 LEAST_FREE = 200_000_000  # bytes that a new job wants

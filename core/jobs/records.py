@@ -21,9 +21,9 @@ import psutil
 from filelock import FileLock, Timeout
 
 from core.errors import BadRequest
+from core.files import write_atomically
 from core.jobs import events
 from core.jobs.request import Request, from_record
-from core.storage import write_atomically
 
 REQUEST, STATE, PROGRESS, LOG, STOP = "request.json", "state.json", "progress.jsonl", "log.txt", "stop"
 LOCK = ".lock"  # beside the jobs, held by the worker

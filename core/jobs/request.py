@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from core.errors import BadRequest
-from core.runtime import data_roots
+from core.paths import data_roots
 
 MOST_RUNS = 1000
 MOST_SEED, MOST_SIZE = 10_000, 1_000_000

@@ -23,7 +23,7 @@ from filelock import FileLock, Timeout
 from core.errors import BadRequest
 from core.jobs import events, records
 from core.jobs.records import Job, State
-from core.runtime import PROJECT
+from core.paths import PROJECT
 
 _WAIT = 3.0  # seconds for a worker that is just leaving
 _POLL = 0.2

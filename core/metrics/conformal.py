@@ -28,7 +28,7 @@ from typing import Literal
 import numpy as np
 
 from core.errors import BadRequest, LeakFound
-from core.metrics.intervals import Estimate, draw_weights, interval, wilson, with_once
+from core.metrics.bootstrap import Estimate, draw_weights, interval, wilson, with_once
 from core.metrics.scores import Scores, refuse_test
 
 Kind = Literal["split", "cross"]

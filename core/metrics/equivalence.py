@@ -13,7 +13,7 @@ import math
 
 from scipy import integrate, stats
 
-from core.metrics.intervals import LEVEL
+from core.metrics.bootstrap import LEVEL
 
 MARGIN = 0.01  # of AUROC; every text that uses it states it
 

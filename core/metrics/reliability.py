@@ -15,8 +15,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from core.errors import BadRequest
+from core.metrics.bootstrap import Estimate, wilson
 from core.metrics.calibration import BINS, bin_of
-from core.metrics.intervals import Estimate, wilson
 from core.metrics.scores import Scores
 
 DIAGRAM_BINS = 10

@@ -1,6 +1,6 @@
 """What is measured: probabilities beside the truth, at an operating point, of one part of a data set.
 
-No measure is here (`measures`), and nothing is read from files (`core.results`).
+No measure is here (`measures`), and nothing is read from files (`core.runs.series`).
 """
 
 from __future__ import annotations

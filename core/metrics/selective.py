@@ -16,8 +16,8 @@ import numpy as np
 from scipy.special import logit
 
 from core.errors import BadRequest
-from core.metrics.group_draws import GroupDraws, draw_groups
-from core.metrics.intervals import Estimate, ends, interval
+from core.metrics.bootstrap import Estimate, ends, interval
+from core.metrics.grouped_bootstrap import GroupDraws, draw_groups
 from core.metrics.scores import Scores
 
 _EDGE = 1e-9

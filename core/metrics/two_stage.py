@@ -18,8 +18,8 @@ from typing import Any
 import numpy as np
 
 from core.errors import BadRequest
+from core.metrics.bootstrap import DRAWS, Estimate, draw_weights, interval, with_once
 from core.metrics.comparisons import Difference, no_verdict_text, paired_difference
-from core.metrics.intervals import DRAWS, Estimate, draw_weights, interval, with_once
 from core.metrics.scores import Scores
 
 _ROUNDING = 1e-9

@@ -4,28 +4,29 @@ Importing the package fills `MODELS`: a new model is one row in a module importe
 colours, in the order of the imports.
 """
 
-from core.models import lite0, scratch
+from core.models import efficientnet_lite0, scratch
 
 # isort: split
-from core.models import medsiglip, pretrained, volumes, xrv
+from core.models import medsiglip, timm_models, volumes, xrv
 
 # isort: split
 from core.models import dinov2
 
 # isort: split
-from core.models import joined
+from core.models import custom_weights, joined
 from core.models.specs import FAMILY_LETTERS, FAMILY_TITLES, MODELS
 
 __all__ = [
     "FAMILY_LETTERS",
     "FAMILY_TITLES",
     "MODELS",
+    "custom_weights",
     "dinov2",
+    "efficientnet_lite0",
     "joined",
-    "lite0",
     "medsiglip",
-    "pretrained",
     "scratch",
+    "timm_models",
     "volumes",
     "xrv",
 ]

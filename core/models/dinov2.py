@@ -25,10 +25,10 @@ from torch.nn import functional as F
 
 from core.models.classifier import Classifier, Head, Rest, mlp_layers
 from core.models.encoders import ClassTokenEncoder
-from core.models.own_encoders import find_own_encoder, load_trained
-from core.models.pretrained import IMAGENET_MEAN, IMAGENET_STD
-from core.models.sources import package_file
+from core.models.medical_encoders import find_own_encoder, load_trained
 from core.models.specs import MODELS, TRANSFER, ModelSpec, Weights
+from core.models.timm_models import IMAGENET_MEAN, IMAGENET_STD
+from core.models.weights import package_file
 from core.types import ImageSpec
 
 if TYPE_CHECKING:

@@ -13,8 +13,8 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from core.models.sources import package_file
 from core.models.specs import Weights
+from core.models.weights import package_file
 
 LITE0_WEIGHTS = Weights(
     kind="package",

@@ -16,7 +16,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from core.data.transforms import normalise
-from core.models import dinov2, lite0
+from core.models import dinov2, efficientnet_lite0
 from core.models.classifier import Classifier, Head, Rest, mlp_layers
 from core.models.encoders import expect_size
 from core.models.specs import FROZEN, MODELS, ModelSpec, joined_weights
@@ -41,7 +41,7 @@ class Part:
     channels: int
 
 
-PARTS = (Part(MODELS[f"{lite0.IMAGENET}-stages"], 5, 512), Part(MODELS[dinov2.NAME], 16, 384))
+PARTS = (Part(MODELS[f"{efficientnet_lite0.IMAGENET}-stages"], 5, 512), Part(MODELS[dinov2.NAME], 16, 384))
 
 
 class JoinedEncoder(nn.Module):

@@ -18,8 +18,8 @@ import torch
 from core.errors import WeightsUnavailable
 from core.models.classifier import Classifier, Head, Rest, mlp_layers
 from core.models.encoders import SiglipEncoder
-from core.models.sources import find_file, weights_of
 from core.models.specs import FROZEN, MODELS, Exposure, ModelSpec, Weights
+from core.models.weights import find_file, weights_of
 from core.types import ImageSpec
 
 NAME = "medical-medsiglip"

@@ -1,6 +1,6 @@
 """The table of models: one `ModelSpec` a row. Builders live in modules by family or kind.
 
-A model that is no row is named by what it is and where its weights lie: see `core.models.by_path`.
+A model outside the table is named by its family, architecture and path; see `core.models.custom_weights`.
 """
 
 from __future__ import annotations
@@ -10,8 +10,8 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal
 
 from core.errors import LowshotError
+from core.files import sha256_of
 from core.registry import Registry
-from core.storage import sha256_of
 from core.types import ImageSpec
 
 if TYPE_CHECKING:
@@ -141,14 +141,16 @@ class ModelSpec:
 
 
 class ModelRegistry(Registry[ModelSpec]):
-    """The rows, and by name every model whose weights are given by path; those are not listed."""
+    """The rows, and by name every model whose weights are given by path; those are not listed.
+
+    Attributes:
+        model_at: name with a path -> model; set by `core.models.custom_weights`.
+    """
+
+    model_at: Callable[[str], ModelSpec]
 
     def __getitem__(self, name: str) -> ModelSpec:
-        if PATH_MARK not in name:
-            return super().__getitem__(name)
-        from core.models.by_path import model_at
-
-        return model_at(name)
+        return self.model_at(name) if PATH_MARK in name else super().__getitem__(name)
 
     def __contains__(self, name: object) -> bool:
         if not isinstance(name, str) or PATH_MARK not in name:

@@ -20,7 +20,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from core.models import lite0, pretrained
+from core.models import efficientnet_lite0, timm_models
 from core.models.classifier import Classifier, Head, average_pool, linear_layers, mlp_layers
 from core.models.encoders import TimmEncoder
 from core.models.specs import FROZEN, MODELS, SCRATCH, TRANSFER, ModelSpec, Weights
@@ -30,7 +30,7 @@ SLICES = 32
 SLICE_SIDE = 96
 _AT_ONCE = 128  # slices a pass through a frozen encoder
 _ATTENTION = 128
-_RESNET18 = pretrained.NETWORKS[0].name
+_RESNET18 = timm_models.NETWORKS[0].name
 
 
 class SlicesEncoder(nn.Module):
@@ -174,7 +174,7 @@ def build_slices(name: str, attention: bool, classes: int, dataset: str, seed: i
 
 
 def _outline_slices(attention: bool, classes: int) -> Classifier:
-    return over_slices(lite0.build_random(classes, "", 0), classes, attention)
+    return over_slices(efficientnet_lite0.build_random(classes, "", 0), classes, attention)
 
 
 MODELS.add(
@@ -199,11 +199,15 @@ MODELS.add(
         weights=MODELS[_RESNET18].weights,
         strategies=TRANSFER,
         build=build_inflated,
-        outline=lambda classes: _inflated_classifier(pretrained.outline(pretrained.NETWORKS[0], classes), classes),
+        outline=lambda classes: _inflated_classifier(timm_models.outline(timm_models.NETWORKS[0], classes), classes),
         summary="The ImageNet ResNet-18 with each kernel repeated along depth.",
     )
 )
-for _base, _attention in ((lite0.IMAGENET, False), (lite0.IMAGENET, True), (lite0.MEDICAL, False)):
+for _base, _attention in (
+    (efficientnet_lite0.IMAGENET, False),
+    (efficientnet_lite0.IMAGENET, True),
+    (efficientnet_lite0.MEDICAL, False),
+):
     _spec = MODELS[_base]
     MODELS.add(
         ModelSpec(

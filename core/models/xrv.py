@@ -25,11 +25,11 @@ from typing import IO, Any
 import torch
 
 from core.errors import WeightsUnavailable
+from core.files import sha256_of_file, write_atomically
 from core.models.classifier import Classifier
-from core.models.pretrained import classifier_of
-from core.models.sources import FILE, find_file, weights_of
 from core.models.specs import MODELS, TRANSFER, Exposure, ModelSpec, Weights
-from core.storage import sha256_of_file, write_atomically
+from core.models.timm_models import classifier_of
+from core.models.weights import FILE, find_file, weights_of
 from core.types import ImageSpec
 
 NAME = "medical-xrv-densenet121"

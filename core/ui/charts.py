@@ -8,10 +8,10 @@ import numpy as np
 import plotly.graph_objects as go
 import streamlit as st
 
-from core.checkpoints import OLD_RECIPE, RunMeta
+from core.inference.predictor import Prediction
 from core.models import FAMILY_LETTERS, MODELS
-from core.predictor import Prediction
-from core.ui.words import LEAK_MARK
+from core.runs import OLD_RECIPE, RunMeta
+from core.ui.text import LEAK_MARK
 
 
 @dataclass(frozen=True)

@@ -8,14 +8,14 @@ import pandas as pd
 import plotly.graph_objects as go
 import streamlit as st
 
-from core.checkpoints import ExternalRecord
-from core.external import SHOWN, Elsewhere, Reading, by_view, reading
+from core.analysis.external import SHOWN, Elsewhere, Reading, by_view, reading
 from core.metrics import METRICS, Estimate
 from core.metrics.comparisons import Difference
-from core.results import Run
-from core.ui.cached import key_of
+from core.runs import ExternalRecord
+from core.runs.series import Run
+from core.ui.cache import key_of
 from core.ui.charts import Style, legend_title
-from core.ui.words import escape
+from core.ui.text import escape
 
 CAPTION = (
     "Both figures are of the shared classes, at the run's own temperature and threshold: mean over seeds with 95% "

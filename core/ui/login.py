@@ -13,7 +13,7 @@ from typing import Any
 
 import streamlit as st
 
-from core.ui.words import escape
+from core.ui.text import escape
 
 SHARED = "client_id"  # where it stands in [auth] itself, there is one provider without a name
 

@@ -1,4 +1,4 @@
-"""Choices that pages share."""
+"""Choices and warnings that pages share."""
 
 from __future__ import annotations
 
@@ -7,10 +7,13 @@ from collections.abc import Mapping, Sequence
 
 import streamlit as st
 
-from core.checkpoints import RunMeta, Store
-from core.results import Run, Series, comparison_proper
-from core.ui import charts, shortcuts
-from core.ui.words import LEAK_MARK, escape
+from core.analysis.shortcuts import STEPS, shortcuts_of, warning_of
+from core.errors import LowshotError
+from core.files import sha256_of
+from core.runs import RunMeta, Store
+from core.runs.series import Run, Series, comparison_proper
+from core.ui import charts, pickers
+from core.ui.text import LEAK_MARK, escape
 
 KEPT = (
     "compare_",
@@ -56,7 +59,7 @@ def comparable_runs(store: Store, page: str) -> list[RunMeta]:
     shown = [meta for meta in metas if meta.split_hash == split]
     if shown[0].synthetic:
         st.warning("This data set is synthetic: its images are drawn by the program.", icon=":material/science:")
-    shortcuts.warn(store, chosen, split)
+    pickers.warn(store, chosen, split)
     marked = [meta for meta in shown if meta.leaks]
     if marked:
         st.error(
@@ -157,3 +160,37 @@ def keep_choices() -> None:
     """Keeps what was chosen on the pages that are not shown; without it a widget forgets when its page is left."""
     for key in [key for key in st.session_state if str(key).startswith(KEPT)]:
         st.session_state[key] = st.session_state[key]
+
+
+def warn(store: Store, dataset: str, split: str | None = None) -> None:
+    """A warning where a shortcut was found, or where that cannot be said.
+
+    Args:
+        store: the run store.
+        dataset: name.
+        split: hash of the split that is shown; None for that of the run made last.
+    """
+    try:
+        said = told(store, dataset, split)
+    except LowshotError as error:
+        said = f"Whether borders or corners tell the classes apart cannot be said: {error}"
+    if said:
+        st.warning(escape(said), icon=":material/crop_free:")
+
+
+def told(store: Store, dataset: str, split: str | None = None) -> str:
+    """What was found, in a sentence; "" where nothing was, or nobody looked.
+
+    Raises:
+        LowshotError: if stored runs cannot be read.
+    """
+    metas = store.metas(dataset)
+    if not any(meta.preparation in STEPS for meta in metas):
+        return ""
+    stated = (f"{meta.run} {meta.made} {sorted(meta.hashes.items())}" for meta in metas)
+    return _told(sha256_of([split or "", *stated]), store, dataset, split)
+
+
+@st.cache_data(max_entries=32, show_spinner="Measuring what borders and corners give away")
+def _told(key: str, _store: Store, _dataset: str, _split: str | None) -> str:
+    return warning_of(shortcuts_of(_store, _dataset, _split))

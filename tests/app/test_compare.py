@@ -2,7 +2,7 @@
 
 import pytest
 
-from core.checkpoints import open_store
+from core.runs import open_store
 from tests.app.test_pages import open_page, texts
 from tests.made import STRONG, WEAK, make_run
 
@@ -132,8 +132,8 @@ def test_runs_made_with_leaks_allowed_are_marked_in_every_section(tmp_path, monk
 def test_the_classification_report_agrees_with_scikit_learn(class_runs):
     from sklearn.metrics import classification_report
 
-    from core.evidence import judged
-    from core.results import class_report
+    from core.analysis.comparison import judged
+    from core.runs.series import class_report
 
     folder, meta = next(iter(open_store(class_runs).runs.items()))
     scores = judged((folder, meta)).scores

@@ -3,8 +3,8 @@
 import pytest
 
 from core.data import DATASETS
-from core.data.augmentations import AUGMENTATIONS
-from core.data.own import own_images
+from core.data.augmentation import AUGMENTATIONS
+from core.data.datasets.custom import own_images
 from core.data.preprocessing import PREPROCESSING
 from core.data.previews import as_picture, augmented, pixels_of
 from core.data.specs import list_images

@@ -7,8 +7,8 @@ import zipfile
 import pytest
 from PIL import Image
 
+from core.data.datasets.phantom import phantom_at
 from core.data.images import encode_png
-from core.data.phantom import phantom_at
 from tests.app.test_pages import open_page, texts, upload
 
 
@@ -89,7 +89,7 @@ def test_archives_are_unpacked_once_a_visit(phantom_runs, opened, monkeypatch):
 def test_a_batch_that_is_stopped_says_so_and_goes_on(phantom_runs, monkeypatch):
     app = open_page("diagnose", phantom_runs, monkeypatch)
     files = [(f"{index}.png", encode_png(phantom_at(4000 + index).pixels)) for index in range(5)]
-    from core.storage import sha256_of
+    from core.files import sha256_of
 
     digests = [sha256_of([content, ""])[:8] for _, content in files]
     app.session_state["diagnose_stopped"] = "-".join(digests)
@@ -134,8 +134,8 @@ def test_heatmaps_are_measured_on_demand(phantom_runs, monkeypatch):
 
 
 def test_what_the_model_card_says_of_heatmaps_stands_beside_them(phantom_runs, monkeypatch):
-    from core.cards.sanity import FILE, keep_check, told_of
-    from core.checkpoints import open_store
+    from core.analysis.saliency_sanity import FILE, keep_check, told_of
+    from core.runs import open_store
     from tests.unit.test_sanity import FOUND
 
     monkeypatch.setenv("LOWSHOT_RUNS", str(phantom_runs))
@@ -170,8 +170,8 @@ def test_nothing_of_an_upload_reaches_a_log_or_the_disk(phantom_runs, monkeypatc
 def test_a_large_upload_is_not_spooled_to_the_disk():
     from starlette.requests import Request
 
-    import core.ui.frame  # noqa: F401 (which the app starts with)
-    from core.limits import LIMITS, MIB
+    import core.ui.app_frame  # noqa: F401 (which the app starts with)
+    from core.paths import LIMITS, MIB
 
     content = bytes(3 * MIB)
     head = b'--x\r\nContent-Disposition: form-data; name="file"; filename="a.png"\r\n\r\n'

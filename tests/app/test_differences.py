@@ -4,11 +4,11 @@ import json
 
 import numpy as np
 
-from core import evidence
-from core.checkpoints import open_store
+from core.analysis import comparison
 from core.metrics import METRICS
 from core.metrics.comparisons import format_p
-from core.results import runs_by_series
+from core.runs import open_store
+from core.runs.series import runs_by_series
 from core.ui import charts
 from tests.app.test_compare import show
 from tests.app.test_pages import open_page, texts
@@ -59,7 +59,7 @@ def test_a_verdict_is_that_of_the_report_whichever_the_reference(tmp_path, monke
     series = runs_by_series(store, store.metas())
     reported = {
         frozenset((charts.series_title(*pair[0]), charts.series_title(*pair[1]))): format_p(metrics["auroc"].holm)
-        for pair, metrics in evidence.compare_all(series).items()
+        for pair, metrics in comparison.compare_all(series).items()
     }
     app = show(open_page("compare", tmp_path, monkeypatch), "Differences")
     effects = {}

@@ -2,9 +2,9 @@
 
 import pytest
 
-from core import external
-from core.checkpoints import ExternalRecord, add_external, read_run
+from core.analysis import external
 from core.metrics import METRICS
+from core.runs import ExternalRecord, add_external, read_run
 from tests.app.test_compare import show
 from tests.app.test_pages import open_page, texts
 from tests.made import STRONG, WEAK, make_run

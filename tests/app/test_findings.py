@@ -7,9 +7,9 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from core.data.datasets.phantom import make_phantom_of_findings
 from core.data.images import encode_png
-from core.data.phantom_more import make_phantom_of_findings
-from core.ui.words import LEAK_MARK
+from core.ui.text import LEAK_MARK
 from tests.app.test_pages import open_page, texts, upload
 from tests.made import STRONG, WEAK, make_run
 

@@ -2,11 +2,11 @@
 
 import pytest
 
-from core.checkpoints import open_store
-from core.results import runs_by_series
+from core.runs import open_store
+from core.runs.series import runs_by_series
 from tests.app.test_pages import open_page, texts
 from tests.made import STRONG, WEAK, make_run
-from trainer import report_sections
+from trainer.reporting import sections
 
 
 @pytest.fixture(scope="module")
@@ -50,7 +50,7 @@ def test_another_value_to_be_reached_needs_another_number_of_images(sizes, monke
 
 def test_the_page_and_the_report_agree_on_what_is_needed(sizes, monkeypatch):
     store = open_store(sizes)
-    found = report_sections.curves(runs_by_series(store, store.metas()), "auroc", None, None, None)
+    found = sections.curves(runs_by_series(store, store.metas()), "auroc", None, None, None)
     app = show(open_page("learning_curves", sizes, monkeypatch))
     assert app.number_input(key="curves_wanted_phantom-auroc").value == found["reach"]
     words = [row["needed"]["words"] for row in found["series"]]

@@ -4,7 +4,7 @@ import pytest
 from streamlit.testing.v1 import AppTest
 
 from core.ui import login
-from core.ui.frame import NOTICE
+from core.ui.app_frame import NOTICE
 
 APP = "../../streamlit_app.py"
 

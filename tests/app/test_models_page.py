@@ -4,8 +4,8 @@ import shutil
 
 import pytest
 
-from core.models.own_encoders import CARD_FILE
-from core.runtime import PROJECT
+from core.models.medical_encoders import CARD_FILE
+from core.paths import PROJECT
 from tests.app.test_pages import open_page, texts
 
 
@@ -84,7 +84,7 @@ def test_encoders_that_are_not_there_or_damaged(card, tmp_path, monkeypatch):
         folder = tmp_path / "encoders" / "medical-efficientnet-lite0" / shipped.name
         folder.mkdir(parents=True)
         (folder / CARD_FILE).write_text(card)
-    monkeypatch.setattr("core.runtime.encoders_folder", lambda: tmp_path / "encoders")
+    monkeypatch.setattr("core.paths.encoders_folder", lambda: tmp_path / "encoders")
     app = open_page("models", tmp_path / "empty", monkeypatch)
     app.segmented_control(key="models_kind").set_value("Encoders").run()
     assert not app.exception

@@ -6,7 +6,7 @@ from streamlit.testing.v1 import AppTest
 from core.errors import LowshotError
 from core.jobs.catalogue import Catalogue
 from tests.app.test_pages import open_page, texts
-from trainer.catalogue import catalogue as rows
+from trainer.commands.list import catalogue as rows
 
 SAID = {
     "scratch-cnn": "Nothing: its weights were drawn at random",
@@ -21,7 +21,7 @@ SAID = {
 def catalogue(monkeypatch):
     """What the trainer says, without the process that the page asks."""
     asked = Catalogue(rows())
-    monkeypatch.setattr("core.ui.cached.catalogue", lambda: asked)
+    monkeypatch.setattr("core.ui.cache.catalogue", lambda: asked)
 
 
 def facts(app):
@@ -77,7 +77,7 @@ def test_a_trainer_that_does_not_answer_is_named(tmp_path, monkeypatch):
     def fail():
         raise LowshotError("The trainer does not answer.")
 
-    monkeypatch.setattr("core.ui.cached.catalogue", fail)
+    monkeypatch.setattr("core.ui.cache.catalogue", fail)
     app = networks(tmp_path, monkeypatch)
     assert not app.exception
     assert app.error[0].value.replace("\\", "") == "The trainer does not answer."

@@ -5,8 +5,8 @@ from dataclasses import replace
 
 import pytest
 
-from core import draws
-from core.metrics import conformal, group_draws, intervals
+from core.metrics import bootstrap, conformal, grouped_bootstrap
+from core.runs import metric_cache
 from core.ui import charts
 from tests.app.test_compare import show
 from tests.app.test_pages import open_page, texts
@@ -16,9 +16,9 @@ from tests.made import STRONG, WEAK, make_run
 def test_sliders_move_everything_and_draw_nothing_anew(made_runs, monkeypatch):
     app = show(open_page("compare", made_runs, monkeypatch), "Operating point")
     drawn = []
-    for module in (draws, intervals, group_draws, conformal):
+    for module in (metric_cache, bootstrap, grouped_bootstrap, conformal):
         monkeypatch.setattr(module, "draw_weights", lambda *given, **named: drawn.append(given))
-    monkeypatch.setattr(draws, "_measured", lambda *given: drawn.append(given))
+    monkeypatch.setattr(metric_cache, "_measured", lambda *given: drawn.append(given))
     before = app.dataframe[0].value
     app.slider(key="compare_shift").set_value(0.2).run()
     assert not app.exception

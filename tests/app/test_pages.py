@@ -7,8 +7,8 @@ import shutil
 import pytest
 from streamlit.testing.v1 import AppTest
 
-from core.checkpoints import open_store
-from core.results import runs_by_series, summarize
+from core.runs import open_store
+from core.runs.series import runs_by_series, summarize
 
 PAGES = ["diagnose", "learning_curves", "compare"]
 
@@ -138,7 +138,7 @@ def test_no_two_models_are_drawn_alike():
 def test_strategies_of_one_model_differ_in_their_dash():
     from core.models import MODELS
     from core.ui.charts import style_of
-    from trainer.strategies import STRATEGIES
+    from trainer.training.strategies import STRATEGIES
 
     for spec in MODELS.values():
         names = [row.name for row in STRATEGIES.values() if not row.why_not(spec)]

@@ -14,7 +14,7 @@ from core.jobs.queue import Queue
 from core.jobs.records import State
 from core.jobs.request import Request
 from tests.app.test_pages import open_page, texts
-from trainer.catalogue import catalogue as rows
+from trainer.commands.list import catalogue as rows
 
 REQUEST = Request(
     title="Own [x](y)", dataset="phantom", models=("scratch-cnn",), strategies=("scratch",), sizes=(3,), seeds=(0, 1),
@@ -33,7 +33,7 @@ def queue(tmp_path, monkeypatch, catalogue):
     """An empty queue at which nobody works."""
     monkeypatch.setenv("LOWSHOT_JOBS", str(tmp_path / "jobs"))
     monkeypatch.setattr(Queue, "wake", lambda self: None)
-    monkeypatch.setattr("core.ui.cached.catalogue", lambda: catalogue)
+    monkeypatch.setattr("core.ui.cache.catalogue", lambda: catalogue)
     return Queue()
 
 
@@ -184,7 +184,7 @@ def test_a_trainer_that_does_not_answer_is_said(queue, tmp_path, monkeypatch):
     def fail():
         raise LowshotError("The trainer does not say what it can do")
 
-    monkeypatch.setattr("core.ui.cached.catalogue", fail)
+    monkeypatch.setattr("core.ui.cache.catalogue", fail)
     app = open_page("train", tmp_path / "runs", monkeypatch)
     assert not app.exception
     assert "does not say" in texts(app)

@@ -7,10 +7,10 @@ from urllib.parse import urlparse
 import pytest
 from playwright.sync_api import TimeoutError as PlaywrightTimeout
 
+from core.data.datasets.phantom import phantom_at
 from core.data.images import encode_png
-from core.data.phantom import phantom_at
 from core.jobs.queue import Queue
-from core.ui.frame import NOTICE
+from core.ui.app_frame import NOTICE
 from tests.browser.server import WIDTHS, browser, chromium, running, settle, whole_page
 from tests.conftest import need
 

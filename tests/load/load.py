@@ -18,13 +18,13 @@ import numpy as np
 import psutil
 from PIL import Image
 
-from core.cases.sentences import percent
-from core.checkpoints import open_store
+from core.data.datasets.phantom import phantom_at
 from core.data.images import decode, encode_png
-from core.data.phantom import phantom_at
 from core.data.specs import find_dataset, list_images
-from core.predictor import Predictor
-from core.serving import served_runs
+from core.inference.predictor import Predictor
+from core.inference.text import percent
+from core.runs import open_store
+from core.runs.selection import served_runs
 from tests.browser.server import process
 from tests.load.visitor import Visitor
 

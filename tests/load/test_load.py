@@ -2,8 +2,8 @@
 
 import pytest
 
+from core.data.datasets.phantom import phantom_at
 from core.data.images import encode_png
-from core.data.phantom import phantom_at
 from tests.browser.server import process
 from tests.load.load import Images, crowd, is_copy, report, wrong_answers
 

@@ -4,13 +4,13 @@ from dataclasses import replace
 import pytest
 import torch
 
-from core.checkpoints import open_store
 from core.errors import BadRequest, UnknownName
 from core.models import MODELS
+from core.runs import open_store
 from tests.made import STRONG, WEAK, make_run
 from tests.made import of as of_runs
-from trainer.ablations import _correct, _line, _rows, combinations_of
 from trainer.cli import main
+from trainer.commands.ablate import _correct, _line, _rows, combinations_of
 
 
 def of(ingredients, orders="each,pairs,all"):
@@ -105,7 +105,7 @@ def test_a_seed_that_diverged_is_left_out_on_both_sides(runs, capsys, monkeypatc
             checked.append(value)
         return real(value) & (len(checked) != spoilt[0])
 
-    monkeypatch.setattr("trainer.course.torch.isfinite", finite)
+    monkeypatch.setattr("trainer.training.network_trainer.torch.isfinite", finite)
     argv = ["ablate", "--dataset", "phantom", "--models", "scratch-cnn", "--strategies", "scratch", "--sizes", "4"]
     quick = ["--epochs", "1", "--min-steps", "1", "--of", "focal", "--json"]
     assert main([*argv, *quick, "--seeds", "0"]) == 0

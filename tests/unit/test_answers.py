@@ -8,11 +8,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from core.checkpoints import open_store
-from core.data.phantom import phantom_at
-from core.gate import open_gate, read_gate, save_gate
-from core.runtime import runs_folder
-from core.serving import served_runs
+from core.data.datasets.phantom import phantom_at
+from core.inference.input_gate import open_gate, read_gate, save_gate
+from core.paths import runs_folder
+from core.runs import open_store
+from core.runs.selection import served_runs
 from trainer.cli import main
 
 

@@ -6,8 +6,7 @@ import pytest
 import torch
 
 from core.models import MODELS
-from core.models.architecture import architecture, outline
-from core.models.diagram import alt_text, as_text, diagram, short
+from core.models.summary import alt_text, architecture, as_text, diagram, outline, short
 
 # multiply-adds in millions and parameters in millions, as torchvision's and the papers' tables state them
 PUBLISHED = {

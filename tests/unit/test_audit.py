@@ -7,11 +7,10 @@ import torch
 from PIL import Image
 
 from core.data import DATASETS
-from core.data.audit import find_copies
-from core.data.banks import Bank, open_bank
+from core.data.datasets.phantom import SIDE, make_phantom
+from core.data.duplicates import find_copies, fingerprint, register
+from core.data.image_cache import Bank, open_bank
 from core.data.images import decode
-from core.data.likeness import fingerprint, register
-from core.data.phantom import SIDE, make_phantom
 from core.data.preprocessing import PLAIN
 from core.data.specs import is_present
 from tests.conftest import need

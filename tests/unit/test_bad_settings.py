@@ -5,16 +5,16 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from core.checkpoints import open_store
 from core.data import DATASETS
 from core.data.dataset import load_dataset
 from core.data.listing import Listing
 from core.data.specs import find_dataset
 from core.errors import BadRequest
-from trainer import sweep
-from trainer.cells import prepare
+from core.runs import open_store
 from trainer.cli import main
-from trainer.config import Cell
+from trainer.training import run_cell
+from trainer.training.run_plan import prepare
+from trainer.training.settings import Cell
 
 RUN = ["run", "--dataset", "phantom", "--model", "scratch-cnn", "--strategy", "scratch"]
 
@@ -26,7 +26,7 @@ def untrained(monkeypatch, runs):
     def begun(*arguments):
         raise AssertionError("a training was begun")
 
-    monkeypatch.setattr(sweep, "train", begun)
+    monkeypatch.setattr(run_cell, "train", begun)
     return runs
 
 

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from core.data.banks import open_bank
+from core.data.image_cache import open_bank
 from core.data.listing import Listing
 from core.data.volumes import flattened, to_cube
 
@@ -31,7 +31,7 @@ def test_unreadable_files_are_named_and_do_not_stop_the_rest():
 
 
 def test_a_killed_build_goes_on_where_it_stopped(monkeypatch):
-    monkeypatch.setattr("core.data.banks._BLOCK", 10)
+    monkeypatch.setattr("core.data.image_cache._BLOCK", 10)
     read_once = []
 
     def until_killed(index):
@@ -53,9 +53,9 @@ def test_a_killed_build_goes_on_where_it_stopped(monkeypatch):
 
 
 def test_half_written_progress_is_not_trusted(monkeypatch):
-    from core.runtime import cache_folder
+    from core.paths import cache_folder
 
-    monkeypatch.setattr("core.data.banks._BLOCK", 10)
+    monkeypatch.setattr("core.data.image_cache._BLOCK", 10)
     calls = iter(range(100))
 
     def killed(index):

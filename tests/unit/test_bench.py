@@ -9,10 +9,10 @@ import pytest
 import torch
 
 from core.models import MODELS
-from trainer import bench
 from trainer.cli import main
-from trainer.config import FitData
-from trainer.strategies import STRATEGIES
+from trainer.commands import bench
+from trainer.training.settings import FitData
+from trainer.training.strategies import STRATEGIES
 
 
 @pytest.mark.parametrize(("seconds", "ratio", "code"), [((2.0, 2.1), 0.952, 0), ((1.0, 4.0), 0.25, 1)])

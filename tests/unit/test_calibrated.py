@@ -7,9 +7,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from core.checkpoints import add_part, open_store, read_predictions, read_run, stored_parts
-from core.checkpoints.predictions import pack
-from core.storage import sha256_of_file
+from core.files import sha256_of_file
+from core.runs import add_part, open_store, read_predictions, read_run, stored_parts
+from core.runs.predictions import pack
 from trainer.cli import main
 
 ARGV = ["--dataset", "phantom"]
@@ -68,7 +68,7 @@ def test_a_run_gets_what_it_lacks_and_keeps_all_else(run_of, capsys):
 
 
 def test_a_run_that_keeps_weights_is_asked_by_them(kept_of, capsys, monkeypatch):
-    monkeypatch.setattr("trainer.calibrated.sweep.run_cell", None)  # is not called
+    monkeypatch.setattr("trainer.commands.calibrate.sweep.run_cell", None)  # is not called
     wanted = read_predictions(kept_of, "calibration")
     strip(kept_of)
     assert main(["calibrate", *ARGV]) == 0
@@ -117,7 +117,7 @@ def test_a_run_is_back_in_its_place_where_the_exchange_fails(run_of, monkeypatch
             raise OSError("full")
         really(source, target)
 
-    monkeypatch.setattr("core.checkpoints.store.os.replace", breaks)
+    monkeypatch.setattr("core.runs.store.os.replace", breaks)
     with pytest.raises(OSError, match="full"):
         add_part(run_of, found)
     assert read_run(run_of) == before

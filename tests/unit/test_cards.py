@@ -9,9 +9,9 @@ import pytest
 from core.cards.checklists import GUIDELINES
 from core.cards.items import answered, as_csv, as_markdown
 from core.cards.subject import Subject, limits, operating_point, training_data, what_it_saw
-from core.checkpoints import open_store
 from core.metrics import Estimate
-from core.runtime import PROJECT
+from core.paths import PROJECT
+from core.runs import open_store
 from tests.unit.test_checkpoints import example_meta
 
 MEASURED = {"auroc": Estimate(0.9, 0.88, 0.92, 624), "specificity": Estimate(0.7, 0.6, 0.8, 624)}

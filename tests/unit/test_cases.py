@@ -9,22 +9,22 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
+from core.inference.doubt import class_set
 from PIL import Image
 
-from core.cases import Answer, Case, ClassSet, SeedInterval, pixels_hash
-from core.cases.doubt import class_set
-from core.cases.pdf import as_pdf
-from core.cases.report import Wanted, as_json, as_record
-from core.cases.seeds import Lookup, from_answers, from_lookup, lookup, siblings
-from core.cases.sentences import agreement, caveats, gate_words, is_near
-from core.cases.table import as_csv, rows_of
-from core.checkpoints import WEIGHTS_FILE, open_store
+from core.analysis.comparison import conformal, judged
 from core.data.images import decode, encode_png
-from core.evidence import conformal, judged
 from core.explain import Explanation
 from core.explain.quality import Faithfulness
-from core.gate import Admission
-from core.predictor import Prediction
+from core.inference import Answer, Case, ClassSet, SeedInterval, pixels_hash
+from core.inference.batch_table import as_csv, rows_of
+from core.inference.input_gate import Admission
+from core.inference.predictor import Prediction
+from core.inference.report_json import Wanted, as_json, as_record
+from core.inference.report_pdf import as_pdf
+from core.inference.seed_interval import Lookup, from_answers, from_lookup, lookup, siblings
+from core.inference.text import agreement, caveats, gate_words, is_near
+from core.runs import WEIGHTS_FILE, open_store
 from tests.made import STRONG, make_run
 from tests.unit.test_checkpoints import example_meta
 
@@ -230,7 +230,7 @@ def test_seeds_and_conformal_sets_of_stored_runs(runs):
 
 
 def test_a_damaged_run_of_another_seed_leaves_the_answer_alone(runs):
-    from core.ui.asking import _seeds
+    from core.ui.diagnose.answers import _seeds
 
     own, other = [make_run(runs, STRONG, 25, seed, 3.0, tests=60) for seed in (0, 1)]
     stored = dict(open_store(runs).runs)

@@ -13,7 +13,9 @@ import torch
 from scipy.special import softmax
 from sklearn.metrics import roc_auc_score
 
-from core.checkpoints import (
+from core.errors import CorruptRun
+from core.metrics import METRICS
+from core.runs import (
     PREDICTIONS_FILE,
     RUN_FILE,
     WEIGHTS_FILE,
@@ -26,9 +28,7 @@ from core.checkpoints import (
     read_weights,
     save_run,
 )
-from core.checkpoints.predictions import pack
-from core.errors import CorruptRun
-from core.metrics import METRICS
+from core.runs.predictions import pack
 
 METRIC_VALUES = dict.fromkeys(METRICS, 0.9)
 
@@ -208,7 +208,7 @@ def test_a_kill_during_a_save_leaves_no_run_and_spoils_none(runs):
         f"""
         import os, signal
         from pathlib import Path
-        from core.checkpoints import store
+        from core.runs import store
         from tests.unit.test_checkpoints import save
         store._put = lambda *paths: os.kill(os.getpid(), signal.SIGKILL)
         save(Path({str(runs)!r}), "killed")

@@ -9,9 +9,9 @@ import time
 import pytest
 from PIL import Image
 
-from core.checkpoints import open_store
-from core.data.phantom import phantom_at
-from core.runtime import runs_folder
+from core.data.datasets.phantom import phantom_at
+from core.paths import runs_folder
+from core.runs import open_store
 from trainer.cli import main
 
 

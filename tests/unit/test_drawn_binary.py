@@ -5,13 +5,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from core.checkpoints import open_store
-from core.draws import drawn_run
 from core.metrics import METRICS, Scores
-from core.metrics.drawn_binary import measure_groups, takes
-from core.metrics.group_draws import draw_groups
-from core.metrics.intervals import measure_drawn
+from core.metrics.bootstrap import measure_drawn
+from core.metrics.grouped_bootstrap import draw_groups, measure_groups, takes
 from core.metrics.measures import Metric
+from core.runs import open_store
+from core.runs.metric_cache import drawn_run
 from tests.made import STRONG, make_run
 
 

@@ -5,10 +5,10 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from core import evidence
-from core.draws import drawn_run, weights_for
+from core.analysis import comparison
 from core.metrics import METRICS, measure
-from core.runtime import cache_folder
+from core.paths import cache_folder
+from core.runs.metric_cache import drawn_run, weights_for
 from tests.made import WEAK, make_run, of
 
 
@@ -45,7 +45,7 @@ def test_another_operating_point_or_other_predictions_are_never_answered_from_th
 def test_draws_begin_with_the_images_as_they_are_and_are_the_same_for_every_run(families):
     weak, strong = families
     for run in (weak[0], strong[0]):
-        for name, value in measure(evidence.judged(run).scores).items():
+        for name, value in measure(comparison.judged(run).scores).items():
             assert drawn_run(*run).values[name][0] == pytest.approx(value)
-    one, other = (evidence.judged(run) for run in (weak[0], strong[0]))
+    one, other = (comparison.judged(run) for run in (weak[0], strong[0]))
     assert weights_for(one.scores.labels, one.groups) is weights_for(other.scores.labels, other.groups)

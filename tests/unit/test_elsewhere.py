@@ -8,15 +8,15 @@ import pytest
 from scipy.special import softmax
 from sklearn.metrics import roc_auc_score
 
-from core import external
-from core.checkpoints import ExternalRecord, add_external, open_store, read_predictions, read_run, shared_classes
-from core.draws import drawn_run, drawn_shared
+from core.analysis import external
 from core.errors import BadRequest
 from core.metrics import measure
+from core.runs import ExternalRecord, add_external, open_store, read_predictions, read_run, shared_classes
+from core.runs.metric_cache import drawn_run, drawn_shared
 from tests.made import STRONG, WEAK, make_run, predictions
 from trainer.cli import main
-from trainer.report import Asked, report_on
-from trainer.report_text import as_markdown
+from trainer.commands.report import Asked, report_on
+from trainer.reporting.markdown_report import as_markdown
 
 NAME = "adults"
 

@@ -9,7 +9,7 @@ import torch
 from core.models import MODELS, engine
 from core.models.engine import TOLERANCE, difference, embed_eagerly, embedder
 from tests.checkpoints import RUN, build, example
-from trainer.embeddings import EmbeddingCache
+from trainer.training.embedding_cache import EmbeddingCache
 
 CPU = torch.device("cpu")
 NAME = "imagenet-efficientnet-lite0"

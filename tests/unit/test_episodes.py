@@ -5,7 +5,7 @@ import pytest
 
 from core.errors import BadRequest
 from tests.episodes import CPU, IMAGE, NAN, pool, rows_of
-from trainer.episodes import Draw, Tasks
+from trainer.meta_learning.episodes import Draw, Tasks
 
 
 def test_support_and_query_share_no_patient_and_labels_are_true():

@@ -7,13 +7,13 @@ from PIL import Image
 from scipy.ndimage import distance_transform_edt
 from scipy.stats import binomtest
 
-from core.cards.sanity import check_of
-from core.checkpoints import open_store, read_run
-from core.data.phantom import SIDE, phantom_at
+from core.analysis.saliency_sanity import check_of
+from core.data.datasets.phantom import SIDE, phantom_at
 from core.explain.randomisation import from_the_head_down, randomise
-from core.predictor import Predictor
-from core.runtime import PROJECT
-from core.serving import served_runs
+from core.inference.predictor import Predictor
+from core.paths import PROJECT
+from core.runs import open_store, read_run
+from core.runs.selection import served_runs
 from tests.heatmaps import peak_distance
 
 PHANTOMS = [phantom_at(index) for index in range(1401, 1521, 2)]  # test images with an opacity

@@ -10,21 +10,21 @@ import torch
 from PIL import Image
 from torch import nn
 
-from core.checkpoints import open_store, read_predictions, read_run, save_run
-from core.data.phantom import phantom_at
+from core.data.datasets.phantom import phantom_at
 from core.errors import CorruptRun, UnreadableImage
+from core.inference.predictor import Predictor, load_run
 from core.metrics.calibration import probabilities_of
 from core.models import MODELS, xrv
 from core.models.classifier import Classifier, Head, average_pool, linear_layers
-from core.models.sources import weights_of
 from core.models.specs import ModelSpec, Weights
 from core.models.volumes import inflated, over_slices
-from core.predictor import Predictor, load_run
+from core.models.weights import weights_of
+from core.runs import open_store, read_predictions, read_run, save_run
 from core.types import ImageSpec
 from tests.unit.test_checkpoints import example_meta, example_predictions
 from tests.unit.test_volumes import put_medmnist
-from trainer import export as exports
 from trainer.cli import FORMATS, build_parser, main
+from trainer.commands import export as exports
 
 ROOT = Path(__file__).parents[2]
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))

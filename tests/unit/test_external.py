@@ -9,19 +9,19 @@ import pandas as pd
 import pytest
 from PIL import Image
 
-from core.checkpoints import external_names, open_store, read_predictions, read_run, shared_classes
 from core.data import DATASETS
 from core.data.dataset import load_dataset
-from core.data.external import load_external
+from core.data.datasets.custom import own_images
+from core.data.datasets.phantom import make_phantom
+from core.data.external_sets import load_external
 from core.data.listing import UNLABELLED
-from core.data.own import own_images
-from core.data.phantom import make_phantom
 from core.data.specs import External, is_present
 from core.errors import BadRequest, DataUnavailable, LeakFound, UnknownName
 from core.metrics import measure
+from core.runs import external_names, open_store, read_predictions, read_run, shared_classes
 from tests.conftest import need
 from trainer.cli import build_parser, main
-from trainer.external import _standing_of_own, with_external
+from trainer.training.external import _standing_of_own, with_external
 
 CLASSES = ("clear", "opacity")
 ENCODER = {"seen": [], "left_out": [], "licence": "", "sha256": ""}

@@ -19,7 +19,7 @@ import requests
 from kagglehub.exceptions import CredentialError, DataCorruptionError, KaggleApiHTTPError, UnauthenticatedError
 
 from core.data import DATASETS
-from core.data.fetch import fetch
+from core.data.download import fetch
 from core.data.specs import find_dataset, list_images
 from core.errors import DataUnavailable
 from trainer.cli import main
@@ -185,7 +185,7 @@ def test_ham10000_comes_from_dataverse_unpacked(dataverse, tmp_path):
     folder = fetch(DATASETS["ham10000"], tmp_path)
     found = sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file())
     assert found == ["HAM10000_metadata.tab", "images/ISIC_1.jpg"]
-    from core.data.ham10000 import load
+    from core.data.datasets.ham10000 import load
 
     assert load(folder).labels.tolist() == [4]
 

@@ -5,9 +5,9 @@ from PIL import Image
 
 from core.data import DATASETS
 from core.data.dataset import load_dataset
-from core.data.folders import list_class_folders
-from core.data.kermany import load, patient_of
-from core.data.own import own_images
+from core.data.datasets.custom import own_images
+from core.data.datasets.folders import list_class_folders
+from core.data.datasets.kermany import load, patient_of
 from core.data.specs import find_folder, list_images
 from core.errors import DataUnavailable
 

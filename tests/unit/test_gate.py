@@ -11,10 +11,10 @@ from sklearn.datasets import load_sample_images
 
 from core.data.images import decode
 from core.errors import CorruptRun
-from core.gate import Gate, Gatekeeper, admit, fit_gate, read_gate, save_gate
-from core.runtime import PROJECT
+from core.inference.input_gate import Gate, Gatekeeper, admit, fit_gate, read_gate, save_gate
+from core.paths import PROJECT
 from tests.conftest import real
-from trainer.gates import make_gate
+from trainer.commands.gate import make_gate
 
 CPU = torch.device("cpu")
 RANDOM = np.random.default_rng(0)

@@ -6,9 +6,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from core.metrics import Scores
-from core.metrics.group_draws import draw_groups
-from core.metrics.intervals import draw_weights, with_once
-from core.metrics.operating import decision_curve, net_benefit, operate, shifted
+from core.metrics.bootstrap import draw_weights, with_once
+from core.metrics.grouped_bootstrap import draw_groups
+from core.metrics.operating_point import decision_curve, net_benefit, operate, shifted
 from core.metrics.selective import risk_curve, sureness
 
 

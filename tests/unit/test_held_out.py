@@ -4,11 +4,11 @@ from dataclasses import replace
 
 import pytest
 
-from core import evidence
-from core.checkpoints import read_predictions, read_run, save_run, stored_parts
+from core.analysis import comparison
 from core.errors import BadRequest, LeakFound
 from core.metrics import measure
 from core.metrics.thresholds import Aim, fit_operating_point
+from core.runs import read_predictions, read_run, save_run, stored_parts
 from tests.made import WEAK, make_families, make_run, of
 
 
@@ -18,9 +18,9 @@ def test_an_operating_point_does_not_know_the_test_images(runs):
 
     run, other = of([make_run(runs, WEAK, 50, 0, 1.5), make_run(runs, WEAK, 50, 0, 1.5, change=turned, run="turned")])
     aim = Aim("sensitivity", 0.9, prevalence=0.1)
-    points, worth, scores = evidence.operation([run], aim)
-    turned_points, turned_worth, _ = evidence.operation([other], aim)
-    assert points == turned_points == [fit_operating_point(evidence.judged(run, "validation").scores, aim)]
+    points, worth, scores = comparison.operation([run], aim)
+    turned_points, turned_worth, _ = comparison.operation([other], aim)
+    assert points == turned_points == [fit_operating_point(comparison.judged(run, "validation").scores, aim)]
     assert worth.sensitivity.value != turned_worth.sensitivity.value
     assert scores[0].threshold == points[0].threshold
     assert worth.sensitivity.value == pytest.approx(measure(scores[0])["sensitivity"])
@@ -28,14 +28,14 @@ def test_an_operating_point_does_not_know_the_test_images(runs):
 
 def test_parts_are_told_apart_when_read(families):
     run = families[0][0]
-    assert evidence.judged(run).scores.part == "test"
-    assert evidence.judged(run, "validation").scores.part == "validation"
+    assert comparison.judged(run).scores.part == "test"
+    assert comparison.judged(run, "validation").scores.part == "validation"
     with pytest.raises(BadRequest, match="these are test images"):
-        fit_operating_point(evidence.judged(run).scores, Aim())
+        fit_operating_point(comparison.judged(run).scores, Aim())
 
 
 def test_net_benefit_is_at_the_prevalence_asked_for(families):
-    curve = evidence.decisions(families[1], 0.1)
+    curve = comparison.decisions(families[1], 0.1)
     assert curve.act_on_all[0] == pytest.approx(0.1 - 0.9 * 0.01 / 0.99)
     assert len(curve.marks) == 3
     assert curve.benefit.max() <= 0.1
@@ -43,26 +43,26 @@ def test_net_benefit_is_at_the_prevalence_asked_for(families):
 
 def test_one_class_of_several_is_judged_against_the_rest(runs):
     made = of(make_families(runs, sizes=(50,), task="multiclass"))[3:]
-    points, worth, scores = evidence.operation(made, Aim("youden"), target=2)
+    points, worth, scores = comparison.operation(made, Aim("youden"), target=2)
     stored = read_predictions(made[0][0])
     assert scores[0].labels.tolist() == (stored.labels == 2).astype(int).tolist()
     assert worth.sensitivity.value > 0.6
     assert len(points) == 3
     with pytest.raises(BadRequest, match="binary task"):
-        evidence.operation(made, Aim("youden"))
+        comparison.operation(made, Aim("youden"))
 
 
 def test_calibration_images_are_used_where_a_run_stores_any(runs):
     with_part = of([make_run(runs, WEAK, 50, 0, 2.0, calibration=80)])[0]
     without = of([make_run(runs, WEAK, 50, 1, 2.0)])[0]
     assert stored_parts(with_part[0]) == ("validation", "test", "calibration")
-    fitted, measured = evidence.conformal(with_part, 0.9)
+    fitted, measured = comparison.conformal(with_part, 0.9)
     assert (fitted.kind, fitted.patients) == ("split", (20, 20))
     assert len(measured.holds) == 2
-    fitted, _ = evidence.conformal(without, 0.9)
+    fitted, _ = comparison.conformal(without, 0.9)
     assert (fitted.kind, fitted.patients) == ("cross", (25, 25))
     with pytest.raises(BadRequest, match="at least 99 calibration patients"):
-        evidence.conformal(without, 0.99)
+        comparison.conformal(without, 0.99)
 
 
 @pytest.mark.parametrize("other", ["validation", "test"])
@@ -73,7 +73,7 @@ def test_calibration_patients_serve_nothing_else(runs, other):
     shared = held_out if other == "validation" else test
     stored = save_run(replace(meta, run="shared", hashes={}), held_out, test, [], None, runs, calibration=shared)
     with pytest.raises(LeakFound, match="serve nothing else"):
-        evidence.conformal((stored, read_run(stored)), 0.9)
+        comparison.conformal((stored, read_run(stored)), 0.9)
 
 
 def test_held_out_patients_among_the_test_patients_stop_the_calibration(runs):
@@ -82,4 +82,4 @@ def test_held_out_patients_among_the_test_patients_stop_the_calibration(runs):
 
     run = of([make_run(runs, WEAK, 50, 0, 2.0, change=shared)])[0]
     with pytest.raises(LeakFound, match="also in another part"):
-        evidence.conformal(run, 0.9)
+        comparison.conformal(run, 0.9)

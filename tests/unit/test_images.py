@@ -9,7 +9,7 @@ from PIL import Image
 
 from core.data.images import decode, encode_png, to_array
 from core.errors import UnreadableImage
-from core.limits import LIMITS
+from core.paths import LIMITS
 
 GREY = np.random.default_rng(0).integers(0, 256, (48, 64), dtype=np.uint8)
 

@@ -7,16 +7,16 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from core.checkpoints import read_run
 from core.data import DATASETS
 from core.data.dataset import load_dataset
 from core.errors import BadRequest
+from core.runs import read_run
 from tests.unit.test_training import few_test_images
-from trainer.cells import prepare
-from trainer.config import Cell, Settings
-from trainer.heads import fit_logistic
-from trainer.imbalance import IMBALANCE, Epoch, imbalance_for
-from trainer.losses import as_targets, masked_bce, own_loss, share_right
+from trainer.training.class_balance import IMBALANCE, Epoch, imbalance_for
+from trainer.training.heads import fit_logistic
+from trainer.training.losses import as_targets, masked_bce, own_loss, share_right
+from trainer.training.run_plan import prepare
+from trainer.training.settings import Cell, Settings
 
 LABELS = np.repeat([0, 1, 2], [12, 5, 3])
 FINDINGS = np.array([[1, 0, np.nan], [1, np.nan, 0], [0, 0, 1], [1, 0, 0]], np.float32)

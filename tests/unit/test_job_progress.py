@@ -12,8 +12,7 @@ from core.errors import BadRequest
 from core.jobs import events, records
 from tests.unit.test_job_records import REQUEST
 from trainer import commands, progress
-from trainer.cli import main
-from trainer.endings import ending
+from trainer.cli import ending, main
 
 
 @pytest.fixture
@@ -105,7 +104,7 @@ def test_memory_that_really_runs_out_is_known():
     """The allocators' own errors, of NumPy and of PyTorch, under a limit of the system."""
     code = """
 import resource, numpy, psutil, torch
-from trainer.endings import ending
+from trainer.cli import ending
 now = psutil.Process().memory_info().vms + 2**28
 resource.setrlimit(resource.RLIMIT_AS, (now, now))
 for ask in (lambda: torch.ones(2**32), lambda: numpy.ones(2**32)):

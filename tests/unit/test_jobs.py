@@ -8,11 +8,11 @@ import psutil
 import pytest
 import torch
 
-from core.checkpoints import open_store
 from core.jobs import records
 from core.jobs.queue import Queue
 from core.jobs.request import Request
-from core.runtime import cache_folder
+from core.paths import cache_folder
+from core.runs import open_store
 
 PATIENCE = 300  # seconds until a test gives up; a busy machine takes a minute to start a training
 

@@ -8,20 +8,20 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from core.checkpoints import read_run
 from core.data import DATASETS
 from core.data.dataset import load_dataset
-from core.data.own import own_images
-from core.data.sources import comparable, copies_by_source
+from core.data.datasets.custom import own_images
+from core.data.overlap import comparable, copies_by_source
 from core.data.specs import find_folder, is_present
 from core.data.splits import split
 from core.errors import LeakFound
+from core.runs import read_run
 from tests.conftest import need, real
 from tests.unit.test_splits import NO_COPIES, copies
-from trainer.cells import prepare
 from trainer.cli import main
-from trainer.config import Cell
 from trainer.progress import bar
+from trainer.training.run_plan import prepare
+from trainer.training.settings import Cell
 
 LABELS = np.arange(200) % 2
 OWN = np.array([f"p{i}" for i in range(200)])
@@ -143,7 +143,7 @@ def test_where_the_corpus_is_not_here_own_images_are_said_to_be_unchecked(class_
 @pytest.mark.parametrize("name", ["ham10000", "nih-chestxray14"])
 def test_no_lesion_or_patient_is_on_both_sides_of_any_split_for_any_seed(name):
     """The parts, what each seed's subset leaves to them, and the folds inside every subset."""
-    from trainer.folds import inner_folds
+    from trainer.training.folds import inner_folds
 
     data = real(name)
     sides = [set(data.parts.groups[rows]) for rows in (data.parts.train, data.parts.validation, data.parts.test)]
@@ -164,7 +164,7 @@ def test_no_lesion_or_patient_is_on_both_sides_of_any_split_for_any_seed(name):
 @pytest.mark.data
 def test_relatives_are_one_set_though_pixels_cannot_show_it():
     from core.data.specs import family_of
-    from core.models.own_encoders import relatives
+    from core.models.medical_encoders import relatives
 
     assert family_of("pneumoniamnist") == family_of("kermany") == family_of("kermany-3")
     assert {"dermamnist", "ham10000"} <= relatives("ham10000")

@@ -5,8 +5,7 @@ import pytest
 from scipy.optimize import curve_fit
 
 from core.errors import BadRequest
-from core.metrics.curves import Measured, fit_curves, fit_power_law
-from core.metrics.labels_bought import crossover, images_needed, label_multiplier
+from core.metrics.learning_curves import Measured, crossover, fit_curves, fit_power_law, images_needed, label_multiplier
 
 SIZES = (10, 25, 50, 100, 200)
 DRAWS = 400

@@ -7,17 +7,16 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from core.checkpoints import open_store
 from core.data import DATASETS
 from core.data.dataset import load_dataset
 from core.errors import BadRequest, UnknownName
 from core.models.classifier import mlp_layers
-from trainer.auc_margin import MARGIN, AucMargin, Pesg, auc_margin_at_best
-from trainer.cells import prepare
-from trainer.config import Cell, Settings
-from trainer.heads import fit_mlp, logits_of
-from trainer.losses import LOSSES, loss_for
-from trainer.optimisers import OPTIMISERS, SCHEDULES, schedule_for
+from core.runs import open_store
+from trainer.training.heads import fit_mlp, logits_of
+from trainer.training.losses import LOSSES, MARGIN, AucMargin, Pesg, auc_margin_at_best, loss_for
+from trainer.training.optimizers import OPTIMISERS, SCHEDULES, schedule_for
+from trainer.training.run_plan import prepare
+from trainer.training.settings import Cell, Settings
 
 SETTINGS = Settings(epochs=4, min_steps=40, batch_size=16, lr=1e-2, weight_decay=0.0, augment="none")
 NAN = float("nan")

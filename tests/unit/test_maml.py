@@ -11,10 +11,10 @@ from torch.nn import functional as F
 
 from core.models.classifier import average_pool
 from tests.episodes import CPU, IMAGE, NAN, SETTINGS, fit_data, small_model, some_task
-from trainer.config import Context
-from trainer.course import predict_logits
-from trainer.few_shot import fit_maml
-from trainer.maml import adapt_to, adapted, query_loss
+from trainer.meta_learning.maml import adapt_to, adapted, query_loss
+from trainer.training.fit import fit_maml
+from trainer.training.network_trainer import predict_logits
+from trainer.training.settings import Context
 
 
 def gradient_of(model, task, settings):
@@ -88,7 +88,7 @@ def test_adaptation_to_many_images_is_that_to_all_at_once(monkeypatch):
         model = small_model()
         found = []
         for chunk in (64, 3):
-            monkeypatch.setattr("trainer.maml._CHUNK", chunk)
+            monkeypatch.setattr("trainer.meta_learning.maml._CHUNK", chunk)
             found.append(adapt_to(model, fit_data(labels), IMAGE, SETTINGS, CPU))
         assert all(torch.allclose(found[0][name], found[1][name], atol=1e-6) for name in found[0])
 

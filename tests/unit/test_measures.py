@@ -8,11 +8,11 @@ from sklearn import metrics as reference
 
 from core.errors import BadRequest
 from core.metrics import METRICS, Scores, between_seeds, measure, measure_by_class, wilson
+from core.metrics.bootstrap import bootstrap, interval
 from core.metrics.calibration import calibration_gap, probabilities_of
-from core.metrics.intervals import bootstrap, interval
 from core.metrics.measures import support
 from core.metrics.scores import refuse_test
-from core.results import class_report
+from core.runs.series import class_report
 
 
 def several(seed, n=150, classes=4):

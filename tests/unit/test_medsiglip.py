@@ -12,9 +12,9 @@ from core.data.preprocessing import preparation
 from core.data.transforms import normalise, to_unit
 from core.errors import WeightsUnavailable
 from core.explain import EXPLAINERS, Question, explain
+from core.files import sha256_of_file
 from core.models import MODELS
-from core.models.sources import FILE, standing, weights_of
-from core.storage import sha256_of_file
+from core.models.weights import FILE, standing, weights_of
 from tests.checkpoints import build, example, put_siglip
 
 NAME = "medical-medsiglip"
@@ -153,7 +153,7 @@ def test_a_folder_given_by_path_is_a_model(tmp_path):
 
 
 def test_the_outline_is_the_published_tower():
-    from core.models.architecture import architecture
+    from core.models.summary import architecture
 
     facts = architecture(SPEC)
     assert (facts.features, facts.embedding) == ((1152, 32, 32), 1152)

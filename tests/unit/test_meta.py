@@ -12,13 +12,13 @@ from torch import nn
 from core.models import MODELS
 from core.models.classifier import Classifier, Head, linear_layers
 from tests.episodes import CPU, IMAGE, SETTINGS, pool, small_model
-from trainer.cells import strategies_of
-from trainer.episodes import Draw, Pool, Tasks
-from trainer.losses import NoNumberError
-from trainer.maml import query_loss
-from trainer.meta import learn_from
-from trainer.strategies import STRATEGIES
-from trainer.unfinished import Unfinished
+from trainer.meta_learning.episodes import Draw, Pool, Tasks
+from trainer.meta_learning.maml import query_loss
+from trainer.meta_learning.outer_loop import learn_from
+from trainer.training.losses import NoNumberError
+from trainer.training.resume import Unfinished
+from trainer.training.run_plan import strategies_of
+from trainer.training.strategies import STRATEGIES
 
 
 @pytest.mark.parametrize("name", [spec.name for spec in MODELS.values() if "scratch" in spec.strategies])
@@ -150,7 +150,7 @@ def test_diverging_stops_with_what_to_change_and_keeps_the_last_good_start():
 
 def test_a_start_that_diverges_when_it_is_gone_on_with_is_what_it_was_when_it_was_left(tmp_path, monkeypatch):
     monkeypatch.setenv("LOWSHOT_CACHE", str(tmp_path))
-    monkeypatch.setattr("trainer.unfinished._SHARE", float("inf"))
+    monkeypatch.setattr("trainer.training.resume._SHARE", float("inf"))
     tasks = Tasks([pool(np.arange(60) % 3)], Draw(2, False, 2, 2), IMAGE, CPU)
     left = small_model()
 

@@ -6,13 +6,13 @@ from scipy.stats import norm
 from sklearn import metrics as reference
 
 from core.metrics import METRICS, Scores, bootstrap, measure
+from core.metrics.bootstrap import draw_weights
 from core.metrics.calibration import (
     expected_calibration_error,
     fit_temperature,
     negative_log_likelihood,
     probabilities_of,
 )
-from core.metrics.intervals import draw_weights
 from core.metrics.thresholds import fit_threshold
 
 

@@ -5,9 +5,9 @@ from PIL import Image
 
 from core.errors import WeightsUnavailable
 from core.models import MODELS
-from core.models.architecture import outline
 from core.models.encoders import imagenet_lite0_state, lite0_network, timm_key
-from core.models.own_encoders import find_own_encoder, relatives, save_own_encoder, weights_of
+from core.models.medical_encoders import find_own_encoder, relatives, save_own_encoder, weights_of
+from core.models.summary import outline
 from tests.checkpoints import RUN, build, example
 
 
@@ -129,7 +129,7 @@ def test_logits_equal_timms_own():
 
 @pytest.fixture
 def encoders(tmp_path, monkeypatch):
-    monkeypatch.setattr("core.models.own_encoders.encoders_folder", lambda: tmp_path)
+    monkeypatch.setattr("core.models.medical_encoders.encoders_folder", lambda: tmp_path)
     return tmp_path
 
 

@@ -9,26 +9,26 @@ from hypothesis import strategies as st
 from PIL import Image
 from sklearn import metrics as reference
 
-from core.checkpoints import open_store, read_predictions, read_run
 from core.data import DATASETS
 from core.data.dataset import load_dataset
-from core.data.phantom_more import findings_of, make_phantom_of_findings
+from core.data.datasets.phantom import findings_of, make_phantom_of_findings
 from core.data.splits import nested_subset, strata_of
-from core.draws import drawn_run
 from core.errors import BadRequest
+from core.inference.predictor import Predictor
 from core.metrics import Scores, bootstrap, measure
 from core.metrics.calibration import fit_temperature, negative_log_likelihood, probabilities_of
 from core.metrics.thresholds import fit_threshold, fit_thresholds
-from core.predictor import Predictor
-from core.results import estimate
+from core.runs import open_store, read_predictions, read_run
+from core.runs.metric_cache import drawn_run
+from core.runs.series import estimate
 from tests.made import STRONG, make_run
 from tests.unit.test_training import CPU
-from trainer.cells import prepare
-from trainer.config import Cell
-from trainer.folds import inner_folds
-from trainer.report import Asked, report_on
-from trainer.report_text import as_markdown
-from trainer.sweep import run_cell
+from trainer.commands.report import Asked, report_on
+from trainer.reporting.markdown_report import as_markdown
+from trainer.training.folds import inner_folds
+from trainer.training.run_cell import run_cell
+from trainer.training.run_plan import prepare
+from trainer.training.settings import Cell
 
 RANDOM = np.random.default_rng(5)
 TRUTH = (RANDOM.random((300, 3)) < [0.5, 0.3, 0.1]).astype(float)

@@ -4,10 +4,10 @@ import pytest
 
 from core.cards.networks import has_seen, input_facts, shape_facts, title_of, weights_facts
 from core.models import FAMILY_TITLES, MODELS
-from core.models.architecture import architecture
-from core.models.own_encoders import CARD_FILE
-from core.models.sources import state_of
+from core.models.medical_encoders import CARD_FILE
 from core.models.specs import by_family
+from core.models.summary import architecture
+from core.models.weights import state_of
 
 DINOV2 = MODELS["generic-dinov2-vits14"]
 
@@ -56,7 +56,7 @@ def test_own_encoders_are_told_one_by_one(tmp_path, monkeypatch):
     told = [one.partition(": ")[::2] for one in has_seen(spec)]
     assert [name for name, _ in told] == ["without-covid-radiography", "without-kermany", "without-nih-chestxray14"]
     assert all(said.startswith("It started from ImageNet weights") for _, said in told)
-    monkeypatch.setattr("core.models.own_encoders.encoders_folder", lambda: tmp_path)
+    monkeypatch.setattr("core.models.medical_encoders.encoders_folder", lambda: tmp_path)
     assert "No encoder was pretrained here" in has_seen(spec)[0]
     assert "trainer pretrain" in weights_facts(spec)["On this machine"]
     for name in ("hurt", ".staging"):

@@ -3,15 +3,15 @@
 import numpy as np
 import pytest
 
-from core import evidence, operated
-from core.checkpoints import open_store, read_history
+from core.analysis import comparison, operating_point
+from core.analysis.two_stage import joint, offered
 from core.errors import BadRequest, CorruptRun
-from core.metrics.operating import at_thresholds, operate
+from core.metrics.operating_point import at_thresholds, operate
 from core.metrics.thresholds import Aim
-from core.results import Series, runs_by_series
-from core.stages import joint, offered
+from core.runs import open_store, read_history
+from core.runs.series import Series, runs_by_series
 from tests.made import STRONG, WEAK, make_run
-from trainer import report_sections
+from trainer.reporting import sections
 
 
 def series_of(folder, **made):
@@ -23,48 +23,48 @@ def series_of(folder, **made):
 
 def test_an_operating_point_is_worth_the_same_as_when_it_is_computed_anew(runs):
     series = series_of(runs)
-    prepared, aim = operated.prepare(series), Aim("youden", prevalence=0.2)
-    points = operated.points_of(prepared, aim)
-    moved = operated.move(prepared, [point.threshold for point in points], 0.0, 0.2)
-    theirs, worth, _ = evidence.operation(series, aim)
+    prepared, aim = operating_point.prepare(series), Aim("youden", prevalence=0.2)
+    points = operating_point.points_of(prepared, aim)
+    moved = operating_point.move(prepared, [point.threshold for point in points], 0.0, 0.2)
+    theirs, worth, _ = comparison.operation(series, aim)
     assert points == theirs
     assert moved.worth.ppv == worth.ppv
     assert (moved.worth.drawn == worth.drawn).all()
-    shifted = operated.move(prepared, [point.threshold for point in points], 0.1, 0.2)
+    shifted = operating_point.move(prepared, [point.threshold for point in points], 0.1, 0.2)
     again = at_thresholds(prepared.tests, [point.threshold + 0.1 for point in points])
     assert shifted.worth.sensitivity == operate(again, prepared.groups, 0.2, prepared.drawn).sensitivity
     assert shifted.decisions.marks != moved.decisions.marks
 
 
 def test_curves_without_bands_are_those_with_bands(runs):
-    prepared = operated.prepare(series_of(runs))
-    with_band, without = (operated.benefit_at(prepared, 0.2, banded) for banded in (True, False))
+    prepared = operating_point.prepare(series_of(runs))
+    with_band, without = (operating_point.benefit_at(prepared, 0.2, banded) for banded in (True, False))
     assert without.benefit == pytest.approx(with_band.benefit)
     assert not np.isnan([with_band.low, with_band.high]).any()
     assert np.isnan([without.low, without.high]).all()
-    moved = [operated.move(prepared, [0.5] * 3, 0.1, 0.2, curve) for curve in (None, with_band, without)]
+    moved = [operating_point.move(prepared, [0.5] * 3, 0.1, 0.2, curve) for curve in (None, with_band, without)]
     assert moved[0].worth.sensitivity == moved[2].worth.sensitivity
     assert moved[0].decisions.marks == moved[1].decisions.marks == moved[2].decisions.marks != with_band.marks
     assert moved[1].decisions.low is with_band.low  # thresholds draw no band anew
-    risks = [operated.risk_at(prepared, moved[0].thresholds, banded) for banded in (True, False)]
+    risks = [operating_point.risk_at(prepared, moved[0].thresholds, banded) for banded in (True, False)]
     assert risks[0].risk == pytest.approx(risks[1].risk)
     assert not np.isnan([risks[0].low, risks[0].high]).any()
     assert np.isnan([risks[1].low, risks[1].high]).all()
 
 
 def test_a_shift_stays_between_never_and_always():
-    assert operated.moved_by([0.2, 0.9], -0.5) == (0.001, 0.4)
-    assert operated.moved_by([0.9], 0.5) == (0.999,)
-    assert operated.moved_by([0.0001], 0.0) == (0.0001,)
+    assert operating_point.moved_by([0.2, 0.9], -0.5) == (0.001, 0.4)
+    assert operating_point.moved_by([0.9], 0.5) == (0.999,)
+    assert operating_point.moved_by([0.0001], 0.0) == (0.0001,)
 
 
 def test_precision_at_a_prevalence_by_hand():
-    rates = operated.Rates(np.array([0.0, 0.0, 0.1, 1.0]), np.array([0.0, 0.5, 0.8, 1.0]))
+    rates = operating_point.Rates(np.array([0.0, 0.0, 0.1, 1.0]), np.array([0.0, 0.5, 0.8, 1.0]))
     assert rates.precision(0.2) == pytest.approx([1.0, 1.0, 0.16 / (0.16 + 0.08), 0.2])
 
 
 def test_the_mean_curve_lies_between_those_of_the_seeds(runs):
-    mean, seeds = operated.rates_of(operated.prepare(series_of(runs)))
+    mean, seeds = operating_point.rates_of(operating_point.prepare(series_of(runs)))
     assert len(seeds) == 3
     assert (np.diff(mean.found) >= 0).all()
     assert (mean.alarms[0], mean.found[0], mean.alarms[-1], mean.found[-1]) == (0, 0, 1, 1)
@@ -75,12 +75,12 @@ def test_the_mean_curve_lies_between_those_of_the_seeds(runs):
 def test_several_classes_need_one_to_be_named(runs):
     series = series_of(runs, task="multiclass")
     with pytest.raises(BadRequest, match="choose one first"):
-        operated.prepare(series)
-    assert operated.prepare(series, 1).tests[0].positive == 1
+        operating_point.prepare(series)
+    assert operating_point.prepare(series, 1).tests[0].positive == 1
 
 
 def test_coverage_over_seeds_is_the_mean_of_the_seeds_and_lies_in_its_interval(runs):
-    found, holds = evidence.conformal_series(series_of(runs), 0.9)
+    found, holds = comparison.conformal_series(series_of(runs), 0.9)
     for c, one in enumerate(holds):
         assert one.value == pytest.approx(np.mean([measured.holds[c].value for _, measured in found]))
         assert one.low <= one.value <= one.high
@@ -92,15 +92,15 @@ def test_seeds_with_and_without_calibration_images_do_not_share_a_promise(runs):
     store = open_store(runs)
     series = runs_by_series(store, store.metas())
     with pytest.raises(BadRequest, match="seeds 1, 2 store none"):
-        evidence.conformal_series(next(iter(series.values())), 0.9)
-    (row,) = report_sections.conformal(series, 0.9, None)["series"]
+        comparison.conformal_series(next(iter(series.values())), 0.9)
+    (row,) = sections.conformal(series, 0.9, None)["series"]
     assert "seeds 1, 2 store none" in row["refused"]
 
 
 def test_a_report_has_the_interval_of_the_mean_coverage(runs):
     series = series_of(runs)
-    _, holds = evidence.conformal_series(series, 0.9)
-    (row,) = report_sections.conformal({Series(*STRONG, ""): series}, 0.9, None)["series"]
+    _, holds = comparison.conformal_series(series, 0.9)
+    (row,) = sections.conformal({Series(*STRONG, ""): series}, 0.9, None)["series"]
     assert row["holds"] == [vars(one) for one in holds]
 
 

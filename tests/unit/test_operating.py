@@ -12,7 +12,7 @@ from sklearn.metrics import confusion_matrix, roc_curve
 
 from core.errors import BadRequest, UnknownName
 from core.metrics import Scores
-from core.metrics.operating import (
+from core.metrics.operating_point import (
     at_thresholds,
     decision_curve,
     drawn_images,

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from core.data.own import own_images
+from core.data.datasets.custom import own_images
 from core.data.specs import list_images
 from core.errors import DataUnavailable
 from tests.conftest import as_rows, put

@@ -7,11 +7,11 @@ import pytest
 import torch
 from PIL import Image
 
-from core.checkpoints import read_run, save_run
-from core.data.phantom import phantom_at
+from core.data.datasets.phantom import phantom_at
 from core.errors import CorruptRun
+from core.inference.predictor import Predictor
 from core.models import MODELS
-from core.predictor import Predictor
+from core.runs import read_run, save_run
 from tests.unit.test_checkpoints import example_meta, example_predictions
 
 

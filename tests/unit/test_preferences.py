@@ -7,23 +7,23 @@ import pytest
 import torch
 from PIL import Image
 
-from core.checkpoints import open_store, read_predictions, read_run, read_weights
-from core.data.augment import augmenter, in_order
+from core.data.augmentation import augmenter, in_order
 from core.data.dataset import load_dataset
-from core.data.own import own_images
+from core.data.datasets.custom import own_images
 from core.data.preprocessing import preparation
-from core.metrics.intervals import draw_weights
+from core.inference.predictor import Predictor
+from core.metrics.bootstrap import draw_weights
 from core.models import MODELS
-from core.predictor import Predictor
-from core.serving import candidates, served_runs
+from core.runs import open_store, read_predictions, read_run, read_weights
+from core.runs.selection import candidates, served_runs
 from tests.unit.test_training import CPU
-from trainer.cells import prepare
-from trainer.config import Cell, Settings
-from trainer.documents import headline_table
-from trainer.heads import fit_mlp
-from trainer.imbalance import IMBALANCE
-from trainer.loop import train_network
-from trainer.sweep import fit_data, run_cell
+from trainer.reporting.document_tables import headline_table
+from trainer.training.class_balance import IMBALANCE
+from trainer.training.heads import fit_mlp
+from trainer.training.network_trainer import train_network
+from trainer.training.run_cell import fit_data, run_cell
+from trainer.training.run_plan import prepare
+from trainer.training.settings import Cell, Settings
 
 LITE0 = "imagenet-efficientnet-lite0"
 QUICK = Settings(epochs=2, min_steps=6, batch_size=8, lr=1e-2, weight_decay=0.0, patience=0, views=2)
@@ -44,7 +44,7 @@ def oblong(tmp_path_factory):
 
 @pytest.fixture
 def quick(monkeypatch):
-    monkeypatch.setattr("trainer.cells.settings_of", lambda *_: QUICK)
+    monkeypatch.setattr("trainer.training.run_plan.settings_of", lambda *_: QUICK)
 
 
 def run(dataset, store, options=None, model="scratch-cnn", strategy="scratch", keep="all", size=None):
@@ -85,7 +85,7 @@ def test_networks_see_class_weights_and_plain_originals(oblong, quick):
 
 def test_only_repeats_are_changed_on_the_way_to_the_majority(oblong, quick, monkeypatch):
     """A network that records what it is shown: every original comes as it is, every repeat changed."""
-    from trainer.course import Course
+    from trainer.training.network_trainer import Course
 
     spec = MODELS["scratch-cnn"]
     prepared = prepare(Cell(oblong.spec.name, "scratch-cnn", "scratch", None, 0), oblong)

@@ -6,23 +6,23 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from core.checkpoints import read_predictions, read_run
 from core.data import DATASETS
-from core.data.banks import open_bank
 from core.data.dataset import load_dataset
+from core.data.datasets.phantom import phantom_at
+from core.data.image_cache import open_bank
 from core.data.images import to_array
-from core.data.phantom import phantom_at
 from core.data.preprocessing import KEEP_ASPECT, PLAIN, PREPROCESSING, preparation
 from core.errors import BadRequest, UnknownName
 from core.explain.methods import Explanation
+from core.inference.predictor import Predictor
 from core.metrics.calibration import probabilities_of
 from core.models import MODELS
-from core.predictor import Predictor
+from core.runs import read_predictions, read_run
 from core.types import ImageSpec
 from tests.unit.test_training import CPU, few_test_images
-from trainer.cells import prepare
-from trainer.config import Cell, Settings
-from trainer.sweep import run_cell
+from trainer.training.run_cell import run_cell
+from trainer.training.run_plan import prepare
+from trainer.training.settings import Cell, Settings
 
 RANDOM = np.random.default_rng(0)
 WIDE = Image.fromarray(RANDOM.integers(40, 200, (40, 100, 3), dtype=np.uint8))
@@ -123,7 +123,7 @@ def test_banks_of_different_preparations_are_kept_apart():
 @pytest.mark.parametrize(("model", "strategy"), [("scratch-cnn", "scratch"), ("imagenet-efficientnet-lite0", "frozen")])
 def test_an_image_asked_about_later_goes_the_way_of_training(steps, model, strategy, runs, monkeypatch):
     quick = Settings(epochs=1, min_steps=2, batch_size=8, lr=1e-3, weight_decay=0.0, patience=1, views=1)
-    monkeypatch.setattr("trainer.cells.settings_of", lambda *_: quick)
+    monkeypatch.setattr("trainer.training.run_plan.settings_of", lambda *_: quick)
     phantom = few_test_images(load_dataset(DATASETS["phantom"]))
     prepared = prepare(Cell("phantom", model, strategy, 4, 0), phantom, {"preparation": steps})
     bank = phantom.bank(MODELS[model].image.size, preparation=preparation(steps)).images

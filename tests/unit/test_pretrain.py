@@ -4,13 +4,26 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from trainer.commands.pretrain.activations import PLAIN, activations
+from trainer.commands.pretrain.corpus import CorpusPart
+from trainer.commands.pretrain.linear_probe import (
+    clustered_difference,
+    columns_of,
+    cross_fitted_scores,
+    few_shot_auroc,
+    gates,
+    macro_auroc,
+)
+from trainer.commands.pretrain.starts import STARTS
+from trainer.commands.pretrain.train import Recipe, averaged, prepare, pretrain, taken
+from trainer.commands.pretrain.trials import PROXIES, trial
 
 from core.data import DATASETS
 from core.data.listing import UNLABELLED, Listing
 from core.errors import BadRequest, UnknownName, WeightsUnavailable
 from core.models import MODELS, dinov2
-from core.models.lite0 import IMAGENET, MEDICAL
-from core.models.own_encoders import (
+from core.models.efficientnet_lite0 import IMAGENET, MEDICAL
+from core.models.medical_encoders import (
     Gate,
     find_own_encoder,
     gates_of,
@@ -21,14 +34,8 @@ from core.models.own_encoders import (
     weights_of,
 )
 from tests.archives import put_image, put_nih
-from trainer.activations import PLAIN, activations
 from trainer.cli import build_parser, main
-from trainer.corpus import CorpusPart
-from trainer.judge import clustered_difference, columns_of, cross_fitted_scores, few_shot_auroc, gates, macro_auroc
-from trainer.pretrain import Recipe, averaged, prepare, pretrain, taken
-from trainer.pretraining import GATES, _judging, _recipe
-from trainer.starts import STARTS
-from trainer.trials import PROXIES, trial
+from trainer.commands.pretrain import GATES, _judging, _recipe
 
 NIH = "nih-chestxray14"
 CPU = torch.device("cpu")
@@ -88,7 +95,7 @@ def test_a_killed_pretraining_goes_on_to_the_same_end(monkeypatch):
     recipe = small()
     materials = prepare(recipe, two_parts(), trunk, start, CPU)
     whole, _ = pretrain(recipe, materials, start, CPU)
-    monkeypatch.setattr("trainer.pretrain._CHECKPOINT_STEPS", 1)
+    monkeypatch.setattr("trainer.pretraining.train._CHECKPOINT_STEPS", 1)
     steps = torch.optim.AdamW.step
     done = []
 
@@ -188,7 +195,7 @@ def test_activations_are_computed_once_and_resumed(monkeypatch):
     start, part = STARTS[IMAGENET], two_parts()[0]
     trunk, _ = start.build(4)
     rows = np.arange(40)
-    monkeypatch.setattr("trainer.activations._BLOCK", 32)
+    monkeypatch.setattr("trainer.pretraining.activations._BLOCK", 32)
     seen = []
 
     def counting(images):
@@ -286,7 +293,7 @@ def small_corpus(tmp_path, monkeypatch):
         monkeypatch.setitem(DATASETS._rows, name, replace(DATASETS[name], path=tmp_path / folder))
     for name in ("chestmnist", "pneumoniamnist", "nih-adult-pneumonia"):
         monkeypatch.setitem(DATASETS._rows, name, replace(DATASETS[name], path=tmp_path / "nowhere"))
-    monkeypatch.setattr("trainer.judge.MIN_POSITIVES", 3)
+    monkeypatch.setattr("trainer.pretraining.linear_probe.MIN_POSITIVES", 3)
     argv = ["pretrain", "--targets", NIH, "--sets", "kermany", "--epochs", "1", "--views", "1", "--cut", "4"]
     return [*argv, "--out", str(tmp_path / "out"), "--device", "cpu"], tmp_path / "out" / MEDICAL
 
@@ -316,13 +323,13 @@ def test_an_encoder_that_waits_for_its_gate_is_not_trained_again(small_corpus, m
     def stop(*_):
         raise KeyboardInterrupt
 
-    judged = "trainer.pretraining.gates"
+    judged = "trainer.commands.pretrain.gates"
     with monkeypatch.context() as patched:
         patched.setattr(judged, stop)
         assert main(argv) == 130
     row = Gate("kermany", "last", 0.9, 0.8, (0.1, 0.05, 0.2), images=9, patients=9)
     monkeypatch.setattr(judged, lambda *_: [row])
-    monkeypatch.setattr("trainer.pretraining.train_by", None)  # is not called
+    monkeypatch.setattr("trainer.commands.pretrain.train_by", None)  # is not called
     assert main(argv) == 0
     assert "trained already" in capsys.readouterr().err
     folder = out / "strict-without-nih-chestxray14"
@@ -334,7 +341,7 @@ def test_another_seed_is_a_replicate_in_the_card(small_corpus, monkeypatch):
     argv, out = small_corpus
     outcomes = iter([(0.1, 0.05, 0.2), (0.1, -0.05, 0.2)])
     monkeypatch.setattr(
-        "trainer.pretraining.gates", lambda *_: [Gate("kermany", "last", 0.9, 0.8, next(outcomes), 9, 9)]
+        "trainer.commands.pretrain.gates", lambda *_: [Gate("kermany", "last", 0.9, 0.8, next(outcomes), 9, 9)]
     )
     assert main(argv) == 0
     folder = out / "strict-without-nih-chestxray14"
@@ -361,8 +368,8 @@ def test_old_cards_state_their_gate_too():
 
 
 def test_a_trial_judges_by_proxies_and_learns_none_of_them(monkeypatch):
-    monkeypatch.setattr("trainer.trials._SIZES", (5,))
-    monkeypatch.setattr("trainer.trials._SEEDS", 1)
+    monkeypatch.setattr("trainer.pretraining.trials._SIZES", (5,))
+    monkeypatch.setattr("trainer.pretraining.trials._SEEDS", 1)
     findings = np.random.default_rng(0).integers(0, 2, (150, 14)).astype(float)
     first = replace(part_of(NIH, findings), train=np.arange(64), validation=np.arange(64, 150))
     proxy = part_of("malaria", np.arange(64) % 2)

@@ -9,11 +9,11 @@ from safetensors.torch import load_file, save_file
 from core.data.preprocessing import preparation
 from core.data.transforms import normalise, to_unit
 from core.errors import UnknownName, WeightsUnavailable
+from core.files import sha256_of_file
 from core.models import MODELS
-from core.models.architecture import outline
-from core.models.pretrained import NETWORKS
-from core.models.sources import FILE, weights_of
-from core.storage import sha256_of_file
+from core.models.summary import outline
+from core.models.timm_models import NETWORKS
+from core.models.weights import FILE, weights_of
 from core.types import ImageSpec
 from tests.checkpoints import HEAVY, build, example, file_of, put_timm
 

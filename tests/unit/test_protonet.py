@@ -7,9 +7,9 @@ from sklearn.neighbors import NearestCentroid
 from torch.nn import functional as F
 
 from tests.episodes import NAN, SETTINGS, small_model, some_task
-from trainer.heads import logits_of
-from trainer.protonet import fit_prototypes
-from trainer.protonet import query_loss as prototype_loss
+from trainer.meta_learning.protonet import fit_prototypes
+from trainer.meta_learning.protonet import query_loss as prototype_loss
+from trainer.training.heads import logits_of
 
 
 def test_prototypes_are_those_of_an_independent_implementation():

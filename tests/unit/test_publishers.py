@@ -8,9 +8,10 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from core.data import DATASETS, chexpert, ham10000, medmnist, nih
+from core.data import DATASETS
+from core.data.datasets import chexpert, ham10000, medmnist, nih
+from core.data.demographics import read_people
 from core.data.overview import class_counts, words_for
-from core.data.people import read_people
 from core.data.specs import family_of, find_dataset, find_folder, list_images
 from core.data.tables import read_table
 from core.errors import DataUnavailable, UnknownName

@@ -7,15 +7,15 @@ import numpy as np
 import pytest
 from sklearn.metrics import roc_auc_score
 
-from core import evidence
-from core.checkpoints import open_store, read_run
+from core.analysis import comparison
 from core.metrics.thresholds import Aim
-from core.results import estimate, runs_by_series
+from core.runs import open_store, read_run
+from core.runs.series import estimate, runs_by_series
 from tests.made import STRONG, WEAK, make_families, make_run
 from trainer.cli import main
-from trainer.markdown import number, ranged
-from trainer.report import Asked, report_on
-from trainer.report_text import LEAK_MARK, as_markdown
+from trainer.commands.report import Asked, report_on
+from trainer.reporting.markdown import number, ranged
+from trainer.reporting.markdown_report import LEAK_MARK, as_markdown
 
 
 def sections(text):
@@ -81,8 +81,8 @@ def test_without_a_size_the_one_that_most_series_have_is_taken(families):
 def test_the_command_of_a_report_makes_it_again(families):
     flags = f"--size 50 --models {WEAK[0]} --strategies scratch --metric brier --reach 0.2 --level 0.8 --rule cost"
     flags += " --ratio 5.0 --prevalence 0.3 --sensitivity 0.9 --suspicious a,b --target a"
-    from trainer import report
     from trainer.cli import build_parser
+    from trainer.commands import report
 
     seen = []
     with pytest.MonkeyPatch.context() as patch:
@@ -162,7 +162,7 @@ def test_a_class_against_the_rest_is_judged_alike_in_every_section(runs):
     content = report_on(store, Asked("kermany-3", (50,), target="b", aim=Aim("balanced", prevalence=0.1)))
     series = runs_by_series(store, [meta for meta in store.metas() if meta.train_size == 50])
     for key, family in zip(series, content["families"], strict=True):
-        judged = [evidence.judged(run) for run in series[key]]
+        judged = [comparison.judged(run) for run in series[key]]
         theirs = [roc_auc_score(one.scores.labels == 1, one.scores.probabilities[:, 1]) for one in judged]
         assert family["metrics"]["auroc"]["value"] == pytest.approx(np.mean(theirs))
     for family, point in zip(content["families"], content["operating"]["series"], strict=True):

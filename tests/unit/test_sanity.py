@@ -12,7 +12,7 @@ import torch
 from scipy.stats import spearmanr
 from torch import nn
 
-from core.cards.sanity import (
+from core.analysis.saliency_sanity import (
     FILE,
     check_of,
     depends_on_weights,
@@ -22,11 +22,9 @@ from core.cards.sanity import (
     rows_of,
     told_of,
 )
-from core.checkpoints import open_store
-from core.checkpoints.beside import read_beside, save_beside
 from core.data import DATASETS
 from core.data.dataset import load_dataset
-from core.data.phantom import phantom_at
+from core.data.datasets.phantom import phantom_at
 from core.errors import BadRequest, CorruptRun
 from core.explain import Explanation
 from core.explain.randomisation import (
@@ -44,10 +42,12 @@ from core.explain.randomisation import (
 )
 from core.models import MODELS
 from core.models.classifier import Classifier, Head, average_pool, linear_layers
-from core.runtime import PROJECT
+from core.paths import PROJECT
+from core.runs import open_store
+from core.runs.sidecar import read_beside, save_beside
 from tests.heatmaps import peak_distance
 from trainer.cli import main
-from trainer.sanity import check_run, rows_to_explain
+from trainer.commands.sanity import check_run, rows_to_explain
 
 GOOD = Alike(0.02, -0.05, 0.09, 0.1)
 FOUND = Randomised(
@@ -259,7 +259,7 @@ def test_the_command_checks_runs_keeps_what_it_found_and_answers_from_it(stored,
     def never(*arguments):
         raise AssertionError("it was checked again")
 
-    monkeypatch.setattr("trainer.sanity.check_randomised", never)
+    monkeypatch.setattr("trainer.commands.sanity.check_randomised", never)
     assert main(argv) == 0
     assert capsys.readouterr().out == first
     assert main(["sanity", "--dataset", "ham10000"]) == 2

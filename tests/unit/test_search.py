@@ -6,14 +6,14 @@ import numpy as np
 import pytest
 
 from core.data import DATASETS
-from core.data.spoil import SPOILS, spoil
+from core.data.corruption import SPOILS, spoil
 from core.models import MODELS
-from trainer import search as searching
-from trainer.cells import settings_of
 from trainer.cli import main
-from trainer.recipes import choose, recipes
-from trainer.search import Space, macro_auroc
-from trainer.strategies import STRATEGIES
+from trainer.commands import search as searching
+from trainer.commands.search import Space, macro_auroc
+from trainer.training.recipes import choose, recipes
+from trainer.training.run_plan import settings_of
+from trainer.training.strategies import STRATEGIES
 
 RANDOM = np.random.default_rng(0)
 IMAGES = RANDOM.integers(60, 200, (3, 1, 64, 64)).astype(np.uint8)
@@ -32,8 +32,7 @@ def test_spoilt_images_differ_are_repeatable_and_keep_their_shape(name, channels
 
 def test_no_candidate_trains_on_what_spoils():
     """Candidates change geometry and mix; brightness, contrast and noise are left to the spoils."""
-    from core.data.augment import PRESETS
-    from core.data.augmentations import AUGMENTATIONS
+    from core.data.augmentation import AUGMENTATIONS, PRESETS
 
     for name in searching._VIEWS:
         assert all(AUGMENTATIONS[row].photometry is None for row in PRESETS[name])
@@ -92,7 +91,7 @@ def test_the_settings_of_each_size_are_those_of_the_best_trial_over_sets():
 
 def test_settings_follow_the_size_and_a_twin_takes_those_of_its_model(monkeypatch):
     table = {"frozen": {"imagenet-efficientnet-lite0": {"10": {"lr": 0.1}, "200": {"lr": 0.2}}}}
-    monkeypatch.setattr("trainer.recipes.recipes", lambda: table)
+    monkeypatch.setattr("trainer.training.recipes.recipes", lambda: table)
     spec, strategy = MODELS["imagenet-efficientnet-lite0"], STRATEGIES["frozen"]
     assert [settings_of(spec, strategy, n).lr for n in (1, 10, 40, 50, 2000)] == [0.1, 0.1, 0.1, 0.2, 0.2]
     for twin in ("medical-efficientnet-lite0", "control-random-frozen"):

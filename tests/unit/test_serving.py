@@ -5,9 +5,9 @@ from dataclasses import replace
 import pytest
 import torch
 
-from core.checkpoints import open_store, save_run
-from core.models import MODELS, dinov2, lite0
-from core.serving import SERVED_FAMILIES, candidates, served_runs
+from core.models import MODELS, dinov2, efficientnet_lite0
+from core.runs import open_store, save_run
+from core.runs.selection import SERVED_FAMILIES, candidates, served_runs
 from tests.unit.test_checkpoints import example_meta, example_predictions
 
 
@@ -25,7 +25,7 @@ def store_run(runs, model, size, logits_times=1.0):
 
 @pytest.mark.parametrize(("lite0_times", "generic_times"), [(1.0, 3.0), (3.0, 1.0)])
 def test_imagenet_and_generic_transfer_share_column_b(runs, lite0_times, generic_times):
-    ours = store_run(runs, lite0.IMAGENET, 10, lite0_times)
+    ours = store_run(runs, efficientnet_lite0.IMAGENET, 10, lite0_times)
     generic = store_run(runs, dinov2.NAME, 10, generic_times)
     smaller = store_run(runs, dinov2.NAME, 5, 9.0)
     store = open_store(runs)
@@ -36,10 +36,10 @@ def test_imagenet_and_generic_transfer_share_column_b(runs, lite0_times, generic
 
 
 def test_other_columns_hold_one_family(runs):
-    for model in (lite0.MEDICAL, lite0.CONTROL, "scratch-cnn", dinov2.NAME):
+    for model in (efficientnet_lite0.MEDICAL, efficientnet_lite0.CONTROL, "scratch-cnn", dinov2.NAME):
         store_run(runs, model, 10)
     served = served_runs(open_store(runs), "phantom")
     assert {column: meta.model for column, (_, meta) in served.items()} == {
-        "scratch": "scratch-cnn", "imagenet": dinov2.NAME, "medical": lite0.MEDICAL,
+        "scratch": "scratch-cnn", "imagenet": dinov2.NAME, "medical": efficientnet_lite0.MEDICAL,
     }  # fmt: skip
     assert tuple(served) == SERVED_FAMILIES

@@ -5,9 +5,9 @@ import math
 import numpy as np
 import pytest
 
-from core.checkpoints import open_store, read_history
-from core.runtime import PROJECT
-from trainer.fitting import loss_of_guessing
+from core.paths import PROJECT
+from core.runs import open_store, read_history
+from trainer.training.fit import loss_of_guessing
 
 
 def complaint(meta, history):

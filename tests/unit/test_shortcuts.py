@@ -6,16 +6,16 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from core.checkpoints import open_store
+from core.analysis.shortcuts import shortcuts_of, warning_of
 from core.data.preprocessing import preparation
 from core.errors import BadRequest
-from core.results import estimate, runs_by_series
-from core.shortcuts import shortcuts_of, warning_of
+from core.runs import open_store
+from core.runs.series import estimate, runs_by_series
 from tests.made import STRONG, WEAK, make_run
 from trainer.cli import main
-from trainer.documents import with_tables
-from trainer.report import Asked, report_on
-from trainer.report_text import as_markdown
+from trainer.commands.report import Asked, report_on
+from trainer.reporting.document_tables import with_tables
+from trainer.reporting.markdown_report import as_markdown
 
 
 def test_blanking_leaves_border_or_corners_and_nothing_of_the_rest():

@@ -8,21 +8,21 @@ import numpy as np
 import pytest
 import torch
 
-from core.checkpoints import open_store, read_predictions, read_run
 from core.data import DATASETS
 from core.data.dataset import load_dataset
 from core.data.listing import Listing
 from core.data.specs import find_dataset, list_images
 from core.errors import BadRequest, DataUnavailable, UnknownName
 from core.models import MODELS
-from core.runtime import cache_folder
-from core.serving import served_runs
-from trainer.cells import prepare
+from core.paths import cache_folder
+from core.runs import open_store, read_predictions, read_run
+from core.runs.selection import served_runs
 from trainer.cli import main
-from trainer.config import Cell
-from trainer.sources import sources_for
-from trainer.strategies import STRATEGIES
-from trainer.sweep import run_cell
+from trainer.meta_learning.task_sources import sources_for
+from trainer.training.run_cell import run_cell
+from trainer.training.run_plan import prepare
+from trainer.training.settings import Cell
+from trainer.training.strategies import STRATEGIES
 
 CPU = torch.device("cpu")
 QUICK = {"episodes": 4, "tasks": 2, "shots": 1, "queries": 2, "sources": "rings+tones"}
@@ -36,7 +36,7 @@ def _no_real_data(tmp_path, monkeypatch):
 @pytest.fixture
 def target(class_folder):
     """A binary set of one's own."""
-    from core.data.own import own_images
+    from core.data.datasets.custom import own_images
 
     return load_dataset(own_images(class_folder({"ill": 30, "well": 30})))
 

@@ -3,7 +3,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from core.data.audit import Copies
+from core.data.duplicates import Copies
 from core.data.listing import UNLABELLED
 from core.data.splits import check_disjoint, nested_subset, split, unite_groups
 from core.errors import BadRequest, LeakFound

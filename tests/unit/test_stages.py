@@ -5,10 +5,10 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from core.checkpoints import read_predictions
+from core.analysis.two_stage import best_single, joint
 from core.errors import BadRequest, LeakFound
 from core.metrics.thresholds import Aim
-from core.stages import best_single, joint
+from core.runs import read_predictions
 from tests.made import STRONG, WEAK, make_run, of, predictions
 
 

@@ -6,7 +6,7 @@ import textwrap
 
 import pytest
 
-from core.storage import sha256_of, write_atomically
+from core.files import sha256_of, write_atomically
 
 
 def test_parts_are_told_apart():
@@ -37,7 +37,7 @@ def test_an_error_leaves_no_partial_file(tmp_path, monkeypatch):
     def full(*_):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("core.storage.os.replace", full)
+    monkeypatch.setattr("core.files.os.replace", full)
     with pytest.raises(OSError, match="No space"):
         write_atomically(target, b"new")
     assert [path.name for path in tmp_path.iterdir()] == ["kept.bin"]

@@ -6,12 +6,12 @@ import numpy as np
 import pytest
 from sklearn.metrics import roc_auc_score
 
-from core.checkpoints import RUN_FILE, open_store, read_predictions, read_run, scores_of
 from core.errors import CorruptRun
 from core.metrics import METRICS, Scores, measure
 from core.metrics.calibration import probabilities_of
 from core.metrics.measures import COUNTED
-from core.runtime import PROJECT
+from core.paths import PROJECT
+from core.runs import RUN_FILE, open_store, read_predictions, read_run, scores_of
 from tests.made import WEAK, make_run
 
 ROUNDED = 0.51e-6  # records have six digits

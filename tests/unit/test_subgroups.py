@@ -8,8 +8,7 @@ import numpy as np
 import pytest
 from sklearn.metrics import accuracy_score, balanced_accuracy_score, roc_auc_score
 
-from core.cards import answers
-from core.cards.subgroups import (
+from core.analysis.subgroups import (
     AGE,
     FILE,
     LEAST,
@@ -21,15 +20,16 @@ from core.cards.subgroups import (
     members,
     people_of,
 )
+from core.cards import answers
 from core.cards.subject import Subject, limits
-from core.checkpoints import open_store, read_predictions
-from core.checkpoints.beside import read_beside, save_beside
 from core.data import DATASETS
-from core.data.people import People, read_people
+from core.data.demographics import People, read_people
 from core.data.specs import PeopleTable, find_dataset
 from core.errors import CorruptRun, DataUnavailable
 from core.metrics.calibration import probabilities_of
-from core.runtime import PROJECT
+from core.paths import PROJECT
+from core.runs import open_store, read_predictions
+from core.runs.sidecar import read_beside, save_beside
 from tests.conftest import need
 from trainer.cli import main
 

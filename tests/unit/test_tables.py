@@ -5,12 +5,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from core.checkpoints import open_store, read_predictions, save_run
 from core.errors import BadRequest
 from core.metrics import METRICS
+from core.runs import open_store, read_predictions, save_run
 from tests.made import STRONG, WEAK, make_families, make_run
 from tests.unit.test_checkpoints import example_meta, example_predictions
-from trainer.documents import (
+from trainer.reporting.document_tables import (
     CONTRASTS,
     TABLES,
     headline_table,

@@ -10,28 +10,28 @@ import pytest
 import torch
 from PIL import Image
 
-from core.checkpoints import open_store, read_history, read_predictions, read_run, read_weights
+from core.analysis.comparison import conformal
 from core.data import DATASETS
 from core.data.dataset import load_dataset
+from core.data.datasets.phantom import phantom_at
 from core.data.images import decode
 from core.data.listing import TEST, TRAIN, VALIDATION
-from core.data.phantom import phantom_at
 from core.data.preprocessing import preparation
 from core.errors import BadRequest
-from core.evidence import conformal
+from core.inference.predictor import Predictor
 from core.metrics.calibration import probabilities_of
 from core.models import MODELS
 from core.models.classifier import mlp_layers
-from core.predictor import Predictor
+from core.runs import open_store, read_history, read_predictions, read_run, read_weights
 from tests.checkpoints import RUN
-from trainer.cells import pairs_that_go, prepare
-from trainer.config import Cell, FitData, Settings
-from trainer.folds import inner_folds
-from trainer.heads import fit_logistic, fit_mlp, logits_of, side_by_side
-from trainer.loop import train_network
-from trainer.strategies import STRATEGIES
-from trainer.sweep import ask_again, fit_data, run_cell
-from trainer.unfreezing import groups_of, merge_low_rank
+from trainer.training.folds import inner_folds
+from trainer.training.heads import fit_logistic, fit_mlp, logits_of, side_by_side
+from trainer.training.layer_freezing import groups_of, merge_low_rank
+from trainer.training.network_trainer import train_network
+from trainer.training.run_cell import ask_again, fit_data, run_cell
+from trainer.training.run_plan import pairs_that_go, prepare
+from trainer.training.settings import Cell, FitData, Settings
+from trainer.training.strategies import STRATEGIES
 
 CPU = torch.device("cpu")
 SLOW = {"scratch-densenet121", "scratch-resnet18"}
@@ -54,7 +54,7 @@ def phantom():
 def small():
     """The same with few images, which are quickly drawn at every size that a model takes."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("core.data.phantom.COUNTS", {TRAIN: 40, VALIDATION: 20, TEST: 8})
+        patch.setattr("core.data.datasets.phantom.COUNTS", {TRAIN: 40, VALIDATION: 20, TEST: 8})
         return load_dataset(DATASETS["phantom"])
 
 
@@ -72,7 +72,7 @@ def test_every_strategy_writes_a_run_that_answers(small, runs, weights, other_se
         epochs=2, min_steps=2, batch_size=16, lr=1e-3, weight_decay=1e-2, patience=1, views=1, episodes=2, tasks=1,
         shots=1, queries=1, inner_lr=0.01, inner_steps=1, adapt_steps=1, outer_lr=1e-3, order="second",
     )  # fmt: skip
-    monkeypatch.setattr("trainer.cells.settings_of", lambda *_: quick)
+    monkeypatch.setattr("trainer.training.run_plan.settings_of", lambda *_: quick)
     folder = train(small, model, strategy, 6, store=runs)
     meta, test = read_run(folder), read_predictions(folder)
     assert meta.metrics.keys() == meta.metrics_at_half.keys()
@@ -392,7 +392,7 @@ def test_test_pixels_and_labels_change_no_weight_and_no_threshold(
 ):
     phantom = few_test_images(phantom, 20)
     quick = Settings(epochs=2, min_steps=2, batch_size=8, lr=1e-3, weight_decay=0.0, patience=1, views=1)
-    monkeypatch.setattr("trainer.cells.settings_of", lambda *_: quick)
+    monkeypatch.setattr("trainer.training.run_plan.settings_of", lambda *_: quick)
     clean = np.array(phantom.bank(MODELS[model].image.size).images)
     spoilt = clean.copy()
     spoilt[phantom.parts.test] = 255

@@ -2,9 +2,8 @@ import numpy as np
 import pytest
 import torch
 
-from core.data.augment import PRESETS, augmenter
-from core.data.augmentations import AUGMENTATIONS
-from core.data.phantom import phantom_at
+from core.data.augmentation import AUGMENTATIONS, PRESETS, augmenter
+from core.data.datasets.phantom import phantom_at
 from core.data.transforms import normalise, to_unit
 from core.errors import BadRequest, UnknownName
 from core.types import ImageSpec

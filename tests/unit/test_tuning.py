@@ -7,18 +7,18 @@ import numpy as np
 import pytest
 import torch
 
-from core.checkpoints import open_store
 from core.data import DATASETS
 from core.data.dataset import load_dataset
 from core.errors import BadRequest
-from core.runtime import cache_folder
-from trainer import tuning
-from trainer.cells import prepare
+from core.paths import cache_folder
+from core.runs import open_store
 from trainer.cli import main
-from trainer.config import Cell
-from trainer.options import OPTIONS, read_settings
-from trainer.sweep import fit_data
-from trainer.tuning import SPACES, USUAL, Search
+from trainer.commands import tune
+from trainer.commands.tune import SPACES, USUAL, Search
+from trainer.flags import OPTIONS, read_settings
+from trainer.training.run_cell import fit_data
+from trainer.training.run_plan import prepare
+from trainer.training.settings import Cell
 
 CPU = torch.device("cpu")
 
@@ -26,7 +26,7 @@ CPU = torch.device("cpu")
 @pytest.fixture(autouse=True)
 def _cache_of_its_own(tmp_path, monkeypatch, phantom):
     """Journals of one test are not those of another; the phantom is read by then."""
-    monkeypatch.setattr("trainer.tuning.cache_folder", lambda: tmp_path / "cache")
+    monkeypatch.setattr("trainer.commands.tune.cache_folder", lambda: tmp_path / "cache")
 
 
 @pytest.fixture(scope="module")
@@ -61,13 +61,13 @@ def landscape(monkeypatch):
         tried.append(settings)
         return abs(np.log(settings.lr / 0.005)) + abs(settings.label_smoothing - 0.1)
 
-    monkeypatch.setattr(tuning, "held_out_loss", judge)
+    monkeypatch.setattr(tune, "held_out_loss", judge)
     return tried
 
 
 def test_better_settings_are_found_and_the_usual_ones_come_first(phantom, monkeypatch, tmp_path):
     tried, out, said = landscape(monkeypatch), tmp_path / "tuned.json", []
-    monkeypatch.setattr(tuning, "say", said.append)
+    monkeypatch.setattr(tune, "say", said.append)
     search(phantom, ["lr", "label_smoothing"]).run(0.05, out)
     assert (tried[0].lr, tried[0].label_smoothing) == (1e-3, 0.0)
     found = json.loads(out.read_text())
@@ -82,7 +82,7 @@ def test_better_settings_are_found_and_the_usual_ones_come_first(phantom, monkey
 
 def test_a_stopped_search_goes_on(phantom, monkeypatch, tmp_path):
     tried, out = landscape(monkeypatch), tmp_path / "tuned.json"
-    real, calls = tuning.held_out_loss, []
+    real, calls = tune.held_out_loss, []
 
     def stopped(*arguments):
         calls.append(1)
@@ -90,7 +90,7 @@ def test_a_stopped_search_goes_on(phantom, monkeypatch, tmp_path):
             raise KeyboardInterrupt
         return real(*arguments)
 
-    monkeypatch.setattr(tuning, "held_out_loss", stopped)
+    monkeypatch.setattr(tune, "held_out_loss", stopped)
     with pytest.raises(KeyboardInterrupt):
         search(phantom, ["lr", "label_smoothing"]).run(0.02, out)
     assert json.loads(out.read_text())["trials"] == 4
@@ -109,11 +109,11 @@ def test_what_cannot_be_judged_is_passed_over(phantom, monkeypatch, tmp_path):
             raise BadRequest("too fast")
         return settings.lr
 
-    monkeypatch.setattr(tuning, "held_out_loss", judge)
+    monkeypatch.setattr(tune, "held_out_loss", judge)
     out = tmp_path / "tuned.json"
     search(phantom, ["lr"]).run(0.01, out)
     assert json.loads(out.read_text())["settings"]["lr"] <= 1e-3
-    monkeypatch.setattr(tuning, "held_out_loss", lambda *_: (_ for _ in ()).throw(BadRequest("never")))
+    monkeypatch.setattr(tune, "held_out_loss", lambda *_: (_ for _ in ()).throw(BadRequest("never")))
     with pytest.raises(BadRequest, match="No settings could be judged: never"):
         search(phantom, ["label_smoothing"]).run(0.001, tmp_path / "none.json")
     assert not (tmp_path / "none.json").exists()
@@ -127,7 +127,7 @@ def test_the_test_set_stays_shut(phantom, monkeypatch, tmp_path):
         if index:
             labels[phantom.parts.test] = 1 - labels[phantom.parts.test]
         dataset = replace(phantom, listing=replace(phantom.listing, labels=labels))
-        monkeypatch.setattr("trainer.tuning.cache_folder", lambda index=index: tmp_path / str(index))
+        monkeypatch.setattr("trainer.commands.tune.cache_folder", lambda index=index: tmp_path / str(index))
         out = tmp_path / f"{index}.json"
         search(dataset, ["lr"]).run(1e-6, out)
         values.append(json.loads(out.read_text())["value"])

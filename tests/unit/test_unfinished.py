@@ -12,20 +12,20 @@ import numpy as np
 import pytest
 import torch
 
-from core.checkpoints import open_store, read_predictions, read_run, read_weights
 from core.data import DATASETS
 from core.data.dataset import load_dataset
 from core.data.specs import is_present
+from core.inference.predictor import Predictor
 from core.models import MODELS
-from core.predictor import Predictor
-from core.runtime import cache_folder
+from core.paths import cache_folder
+from core.runs import open_store, read_predictions, read_run, read_weights
 from tests.conftest import need
-from trainer.cells import prepare
 from trainer.cli import main
-from trainer.config import Cell
-from trainer.loop import train_network
-from trainer.sweep import fit_data
-from trainer.unfinished import Unfinished
+from trainer.training.network_trainer import train_network
+from trainer.training.resume import Unfinished
+from trainer.training.run_cell import fit_data
+from trainer.training.run_plan import prepare
+from trainer.training.settings import Cell
 
 CPU = torch.device("cpu")
 SPEC = MODELS["scratch-cnn"]
@@ -91,7 +91,7 @@ def test_a_broken_training_goes_on_to_the_same_result(some, tmp_path, monkeypatc
 
 def test_what_was_done_is_not_done_again(some, tmp_path, monkeypatch):
     monkeypatch.setenv("LOWSHOT_CACHE", str(tmp_path))
-    monkeypatch.setattr("trainer.unfinished._SHARE", math.inf)  # every epoch is written, however slow the disk is
+    monkeypatch.setattr("trainer.training.resume._SHARE", math.inf)  # every epoch is written, however slow the disk is
     with pytest.raises(KilledError):
         train(some, "broken", stop_at=9)  # two steps an epoch: killed in the fifth
     with pytest.raises(KilledError):

@@ -13,10 +13,10 @@ from core.errors import BadRequest
 from core.models.classifier import Classifier, Head, average_pool, linear_layers
 from core.models.encoders import TimmEncoder
 from core.types import ImageSpec
-from trainer.config import FitData
-from trainer.loop import train_network
-from trainer.strategies import STRATEGIES
-from trainer.unfreezing import THAW, check_thaw, groups_of, stages_of, thaw
+from trainer.training.layer_freezing import THAW, check_thaw, groups_of, stages_of, thaw
+from trainer.training.network_trainer import train_network
+from trainer.training.settings import FitData
+from trainer.training.strategies import STRATEGIES
 
 SETTINGS = STRATEGIES["finetune"].settings
 CPU = torch.device("cpu")

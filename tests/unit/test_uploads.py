@@ -12,7 +12,7 @@ import pytest
 
 from core.data.images import encode_png
 from core.data.uploads import take_apart
-from core.limits import LIMITS, MIB
+from core.paths import LIMITS, MIB
 
 PNG = encode_png(np.random.default_rng(0).integers(0, 256, (24, 24), dtype=np.uint8))
 SMALL = replace(LIMITS, images=4, entries=8, file_bytes=MIB, unpacked_bytes=2 * MIB, total_bytes=3 * MIB)

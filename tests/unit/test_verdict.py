@@ -6,19 +6,19 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from core.cases import Answer, Case
-from core.cases.pdf import as_pdf
-from core.cases.report import as_json
-from core.cases.table import rows_of
-from core.cases.verdict import choose_stages, measured_words, outcome, suspicious_of, verdict, verdict_words
-from core.checkpoints import open_store
+from core.analysis.comparison import judged
+from core.analysis.two_stage import joint
 from core.data import DATASETS
 from core.data.specs import class_titles
-from core.evidence import judged
+from core.inference import Answer, Case
+from core.inference.batch_table import rows_of
+from core.inference.predictor import Prediction, decide
+from core.inference.report_json import as_json
+from core.inference.report_pdf import as_pdf
+from core.inference.two_stage import choose_stages, measured_words, outcome, suspicious_of, verdict, verdict_words
 from core.metrics.thresholds import Aim
-from core.predictor import Prediction, decide
-from core.results import runs_by_series
-from core.stages import joint
+from core.runs import open_store
+from core.runs.series import runs_by_series
 from tests.made import STRONG, WEAK, make_families
 
 SKIN = DATASETS["ham10000"]

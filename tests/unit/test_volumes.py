@@ -13,26 +13,26 @@ from sklearn.metrics import roc_auc_score
 from torch import nn
 from torch.nn import functional as F
 
-from core.checkpoints import open_store, read_predictions, read_run
 from core.data import DATASETS
 from core.data.dataset import load_dataset
-from core.data.phantom_more import make_cube
+from core.data.datasets.phantom import make_cube
 from core.data.transforms import normalise, to_unit
 from core.errors import BadRequest
+from core.inference.predictor import Predictor
 from core.metrics.calibration import probabilities_of
 from core.models import MODELS
 from core.models.classifier import average_pool, mlp_layers
 from core.models.volumes import SliceAttention, SlicePool, SlicesEncoder, inflated
-from core.predictor import Predictor
-from core.serving import candidates
+from core.runs import open_store, read_predictions, read_run
+from core.runs.selection import candidates
 from core.types import ImageSpec
 from tests.checkpoints import build, example, file_of
-from trainer.cells import prepare
-from trainer.config import Cell, Settings
-from trainer.embeddings import EmbeddingCache
-from trainer.heads import fit_mlp, logits_of
-from trainer.strategies import STRATEGIES
-from trainer.sweep import run_cell
+from trainer.training.embedding_cache import EmbeddingCache
+from trainer.training.heads import fit_mlp, logits_of
+from trainer.training.run_cell import run_cell
+from trainer.training.run_plan import prepare
+from trainer.training.settings import Cell, Settings
+from trainer.training.strategies import STRATEGIES
 
 VOLUMES = [name for name in MODELS if MODELS[name].image.dims == 3]
 
@@ -223,7 +223,7 @@ def test_models_and_data_sets_go_together_by_dimension(cubes):
 
 def quick(monkeypatch):
     settings = Settings(epochs=1, min_steps=2, batch_size=6, lr=1e-3, weight_decay=1e-2, patience=1, views=1)
-    monkeypatch.setattr("trainer.cells.settings_of", lambda *_: settings)
+    monkeypatch.setattr("trainer.training.run_plan.settings_of", lambda *_: settings)
 
 
 @pytest.mark.parametrize("name", ["nodulemnist3d", "vesselmnist3d"])

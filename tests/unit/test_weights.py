@@ -10,19 +10,19 @@ import requests
 import torch
 from PIL import Image
 
-from core.checkpoints import open_store
 from core.data import DATASETS
 from core.data.listing import TEST, TRAIN, VALIDATION
 from core.errors import BadRequest, UnknownName, WeightsUnavailable
+from core.files import sha256_of_file
+from core.inference.predictor import Predictor
 from core.models import MODELS, xrv
-from core.models.fetch import fetch, weights_named
-from core.models.sources import FILE, state_of
-from core.predictor import Predictor
-from core.results import Series, by_series
-from core.storage import sha256_of_file
+from core.models.download import fetch, weights_named
+from core.models.weights import FILE, state_of
+from core.runs import open_store
+from core.runs.series import Series, by_series
 from tests.checkpoints import build, example, file_of, put_xrv
 from trainer.cli import main
-from trainer.curves import ready
+from trainer.commands.curve import ready
 
 RESNET = MODELS["imagenet-resnet18"].weights
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
@@ -160,7 +160,7 @@ def test_the_commands(weights, tmp_path, capsys, monkeypatch):
 
 
 def test_a_run_from_weights_by_path_is_recorded_and_shown(weights, runs, monkeypatch, capsys):
-    monkeypatch.setattr("core.data.phantom.COUNTS", {TRAIN: 40, VALIDATION: 20, TEST: 8})
+    monkeypatch.setattr("core.data.datasets.phantom.COUNTS", {TRAIN: 40, VALIDATION: 20, TEST: 8})
     path = file_of(weights, "imagenet-resnet18")
     name = f"medical:resnet18@{path}"
     argv = ["run", "--dataset", "phantom", "--model", name, "--strategy", "frozen", "--size", "3", "--json"]

@@ -9,10 +9,10 @@ from safetensors.torch import load_file, save_file
 
 from core.data.transforms import normalise, to_unit
 from core.errors import WeightsUnavailable
+from core.files import sha256_of_file
 from core.models import MODELS, xrv
-from core.models.architecture import outline
-from core.models.sources import standing, weights_of
-from core.storage import sha256_of_file
+from core.models.summary import outline
+from core.models.weights import standing, weights_of
 from tests.checkpoints import build, file_of, put_xrv
 
 SPEC = MODELS[xrv.NAME]

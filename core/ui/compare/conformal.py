@@ -8,11 +8,11 @@ import streamlit as st
 
 from core.errors import BadRequest, LeakFound
 from core.metrics.conformal import needed
-from core.results import Series
-from core.ui import cached_evidence
+from core.runs.series import Series
+from core.ui import cache
 from core.ui.compare.view import View
 from core.ui.tables import table
-from core.ui.words import escape
+from core.ui.text import escape
 
 LEVELS = (0.8, 0.9, 0.95)
 
@@ -48,7 +48,7 @@ def show(view: View) -> None:
 
 
 def _row(view: View, name: Series, level: float) -> tuple[dict[str, str | float], str]:
-    found, holds = cached_evidence.conformal(view.runs[name], level, view.finding)
+    found, holds = cache.conformal(view.runs[name], level, view.finding)
     row: dict[str, str | float] = {"Series": view.title(name)}
     for label, one in zip(view.labels, holds, strict=True):
         mark = " ↓" if one.high < level else ""

@@ -2,20 +2,31 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import streamlit as st
+from PIL import Image
 from sklearn.metrics import confusion_matrix
 
-from core.evidence import Judged
-from core.metrics.operating import at_thresholds
-from core.results import Run, Series
-from core.ui import cached_evidence, charts, pickers
-from core.ui.compare import cell, controls
+from core.analysis.comparison import Judged
+from core.data.overview import Looks, look
+from core.data.specs import find_dataset, is_present
+from core.errors import LowshotError
+from core.explain.methods import EXPLAINERS
+from core.explain.overlay import overlay
+from core.inference.text import where
+from core.metrics.operating_point import at_thresholds
+from core.runs.series import Run, Series
+from core.ui import cache, charts, pickers
+from core.ui.compare import operating
 from core.ui.compare.operating import sound
 from core.ui.compare.view import View
-from core.ui.words import escape
+from core.ui.pickers import keep_possible
+from core.ui.text import escape
 
 A_ROW = 3
 
@@ -26,7 +37,7 @@ def show(view: View) -> None:
         st.info("Choose a finding above for its confusion matrices.")
         return
     binary = view.first.positive is not None or view.finding is not None
-    chosen = controls.ask(prevalence_too=False) if binary else None
+    chosen = operating.ask(prevalence_too=False) if binary else None
     seed = pickers.pick_seed(view.seeds(), "compare")
     if chosen:
         view = replace(view, runs=sound(view, view.finding, chosen))
@@ -54,14 +65,123 @@ def show(view: View) -> None:
         + (f", shifted by {chosen.shift:+.2f}." if chosen and chosen.shift else "." if chosen else "")
     )
     if judged:
-        cell.show(view, runs, judged)
+        _images_of_cell(view, runs, judged)
 
 
-def _judged(view: View, name: Series, run: Run, chosen: controls.Chosen | None) -> Judged:
+def _judged(view: View, name: Series, run: Run, chosen: operating.Chosen | None) -> Judged:
     """The test predictions of a run, at the chosen operating point where there is one threshold."""
-    found = cached_evidence.judged(run, view.finding)
+    found = cache.judged(run, view.finding)
     if chosen is None:
         return found
     runs = view.runs[name]
     threshold = np.array(chosen.thresholds(runs, view.finding))[runs.index(run)]
     return Judged(found.meta, at_thresholds([found.scores], [float(threshold)])[0], found.groups, found.ids)
+
+
+A_PAGE, SIDE = 4, 420
+
+
+def _images_of_cell(view: View, runs: Mapping[Series, Run], judged: Mapping[Series, Judged]) -> None:
+    """Asks for a cell and shows its images, page by page."""
+    st.subheader("Images behind a cell")
+    first, second, third = st.columns([2, 1, 1])
+    of = f"{view.dataset}_{view.finding}"
+    key = f"compare_cell_{of}"
+    keep_possible(key, list(judged))
+    with first:
+        name = st.selectbox("Series", list(judged), format_func=view.title, key=key)
+    places = range(len(view.labels))
+    named = view.labels.__getitem__
+    with second:
+        truth = st.selectbox("Truth", places, index=len(places) - 1, format_func=named, key=f"compare_truth_{of}")
+    with third:
+        said = st.selectbox("Decision", places, format_func=named, key=f"compare_said_{of}")
+    one = judged[name]
+    here = np.flatnonzero((one.scores.labels == truth) & (one.scores.decisions == said))
+    if not len(here):
+        st.write("No test image is in this cell.")
+        return
+    here = here[np.argsort(-one.scores.probabilities[here, said], kind="stable")]
+    pages = -(-len(here) // A_PAGE)
+    page = 1
+    if pages > 1:
+        key = f"compare_page_{of}_{name}_{truth}_{said}"
+        keep_possible(key, range(1, pages + 1))
+        page = int(st.number_input(f"Page, of {pages}", 1, pages, 1, key=key))
+    st.caption(f"{len(here)} images, the surest decisions first.")
+    shown = here[(page - 1) * A_PAGE : page * A_PAGE]
+    for position in shown.tolist():
+        with st.container(border=True):
+            _image(view, runs, judged, str(one.ids[position]))
+
+
+def _image(view: View, runs: Mapping[Series, Run], judged: Mapping[Series, Judged], name: str) -> None:
+    """One image with every family's answer."""
+    left, right = st.columns([1, 2])
+    found = _look(view.dataset, name)
+    with left:
+        if isinstance(found, str):
+            st.caption(found)
+        else:
+            small = found.image.copy()
+            small.thumbnail((SIDE, SIDE))
+            st.image(small, caption=escape(Path(name).name), alt=f"Test image, {found.label}", width="stretch")
+    with right:
+        st.caption(escape(name))
+        _answers(view, judged, name)
+        if isinstance(found, str) or not any(meta.has_weights for _, meta in runs.values()):
+            return
+        if st.toggle("Heatmaps", key=f"cell_heat_{view.dataset}_{name}"):
+            _heatmaps(view, runs, found.image)
+
+
+def _answers(view: View, judged: Mapping[Series, Judged], name: str) -> None:
+    """Each family's probabilities and decision."""
+    rows = []
+    for series, one in judged.items():
+        at = np.flatnonzero(one.ids == name)
+        if len(at):
+            scores = one.scores.of(at[:1])
+            rows.append(
+                {"Series": view.title(series), "Decision": view.labels[int(scores.decisions[0])]}
+                | dict(zip(view.labels, scores.probabilities[0].tolist(), strict=True))
+            )
+    formats = {label: st.column_config.NumberColumn(format="percent") for label in view.labels}
+    st.dataframe(
+        pd.DataFrame(rows), hide_index=True, width="stretch", column_config=formats,
+        alt=f"Probability of each class by every series for {name}",
+    )  # fmt: skip
+
+
+def _look(dataset: str, name: str) -> Looks | str:
+    """The image of a name, or why it cannot be shown."""
+    try:
+        spec = find_dataset(dataset)
+        if not is_present(spec):
+            return "The images of this data set are not on this machine."
+        listing = cache.listing(dataset)
+        found = look(spec, listing, cache.positions(dataset, listing.stamp)[name])
+    except (LowshotError, KeyError):
+        return "This image is not in the folder that is on this machine."
+    return found or "This image cannot be read."
+
+
+def _heatmaps(view: View, runs: Mapping[Series, Run], image: Image.Image) -> None:
+    """What each family that keeps weights looks at."""
+    kept = {name: run for name, run in runs.items() if run[1].has_weights}
+    columns = st.columns(max(2, len(kept)))
+    for column, (name, (folder, meta)) in zip(columns, kept.items(), strict=False):
+        with column:
+            try:
+                prediction = cache.predictor(folder, meta)([image], next(iter(EXPLAINERS)), view.finding)[0]
+            except LowshotError as error:
+                st.caption(f"{escape(view.title(name))}: {escape(str(error))}")
+                continue
+            assert prediction.explanation is not None
+            target = escape(meta.titles[prediction.explanation.target])
+            st.image(
+                overlay(image, prediction.explanation, 0.6), caption=f"{escape(view.title(name))}: {target}",
+                alt=f"Heatmap of {view.title(name)}; {where(prediction.explanation)}", width="stretch",
+            )  # fmt: skip
+    if len(kept) < len(runs):
+        st.caption("Series that are missing keep no weights for this seed.")

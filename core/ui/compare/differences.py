@@ -7,12 +7,13 @@ import streamlit as st
 
 from core.metrics import METRICS
 from core.metrics.comparisons import MIN_SEEDS, Difference, format_p
-from core.results import Series
-from core.ui import cached_evidence, charts, evidence_charts
+from core.runs.series import Series
+from core.ui import cache, charts
+from core.ui.compare import metric_charts
 from core.ui.compare.view import View
 from core.ui.pickers import keep_possible
 from core.ui.tables import table
-from core.ui.words import escape
+from core.ui.text import escape
 
 
 def show(view: View) -> None:
@@ -29,7 +30,7 @@ def show(view: View) -> None:
         metric = st.selectbox(
             "Metric", list(METRICS), format_func=lambda name: METRICS[name].title, key="compare_difference_metric"
         )
-    found, refused, pairs = cached_evidence.differences(view.runs, reference, view.finding)
+    found, refused, pairs = cache.differences(view.runs, reference, view.finding)
     for name, why in refused.items():
         st.error(f"{escape(view.title(name))} is not compared. {escape(why)}")
     if not found:
@@ -38,7 +39,7 @@ def show(view: View) -> None:
     named = charts.legend_title(view.title(reference), False)
     margin = next(one.margin for _, one in rows.values())
     charts.draw(
-        evidence_charts.forest(rows, metric, named), key="compare_forest",
+        metric_charts.forest(rows, metric, named), key="compare_forest",
         alt=f"Differences in {METRICS[metric].title} from {view.title(reference)}; said in words below.",
     )  # fmt: skip
     st.caption(
@@ -77,7 +78,7 @@ def _seeds(view: View, names: list[Series], reference: Series) -> None:
     """The classical tests, which know one draw of training images each."""
     rows = []
     for name in names:
-        for one in cached_evidence.seed_tests(view.runs[name], view.runs[reference], view.finding):
+        for one in cache.seed_tests(view.runs[name], view.runs[reference], view.finding):
             row: dict[str, str | int] = {"Series": view.title(name), "Seed": one.seed}
             if one.delong:
                 found = one.delong

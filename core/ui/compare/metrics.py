@@ -9,10 +9,10 @@ import streamlit as st
 from streamlit.delta_generator import DeltaGenerator
 
 from core.metrics import METRICS, Spread, between_seeds
-from core.results import REPORTED, Series
-from core.ui import cached, cached_evidence
+from core.runs.series import REPORTED, Series
+from core.ui import cache
 from core.ui.compare.view import View
-from core.ui.words import escape
+from core.ui.text import escape
 
 CAPTION = (
     "Mean over seeds with 95% intervals, named by what varies: test patients (resampled whole, these seeds) and seeds "
@@ -25,12 +25,12 @@ def show(view: View) -> None:
     place = st.empty()
     seeds = {name: _over_seeds(view, name) for name in view.runs}
     _table(place, view, {name: {metric: _text(one) for metric, one in of.items()} for name, of in seeds.items()})
-    cached_evidence.measured([run for runs in view.runs.values() for run in runs], view.finding)
-    found = {name: cached.summaries(runs, view.finding) for name, runs in view.runs.items()}
+    cache.measured([run for runs in view.runs.values() for run in runs], view.finding)
+    found = {name: cache.summaries(runs, view.finding) for name, runs in view.runs.items()}
     _table(place, view, {name: {metric: one.text() for metric, one in of.items()} for name, of in found.items()})
     first = view.first
     positive = f" Positive class: {escape(first.titles[first.positive])}." if first.positive is not None else ""
-    count = len(cached_evidence.judged(next(iter(view.runs.values()))[0], view.finding).scores)
+    count = len(cache.judged(next(iter(view.runs.values()))[0], view.finding).scores)
     st.caption(
         f"n = {count} test images.{positive} At the operating point fitted inside each training subset. {CAPTION}"
     )
@@ -54,10 +54,7 @@ def show(view: View) -> None:
 def _over_seeds(view: View, name: Series) -> dict[str, Spread]:
     """Metric -> its spread over seeds, which records hold already."""
     runs = view.runs[name]
-    return {
-        metric: between_seeds(cached_evidence.values(runs, metric, view.finding), row)
-        for metric, row in METRICS.items()
-    }
+    return {metric: between_seeds(cache.values(runs, metric, view.finding), row) for metric, row in METRICS.items()}
 
 
 def _text(one: Spread) -> str:
@@ -89,7 +86,7 @@ def _report(view: View) -> None:
         }
         for name, runs in view.runs.items()
         for folder, meta in runs
-        for row in cached_evidence.report((folder, meta))
+        for row in cache.report((folder, meta))
     ]  # fmt: skip
     every = pd.DataFrame(rows)
     titles = {name: view.title(name) for name in view.runs}

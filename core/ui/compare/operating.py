@@ -1,23 +1,27 @@
-"""Compare: operating points, what a shift of them costs, and six diagrams that move with the sliders."""
+"""Compare: operating points, what shifting them costs, and six diagrams that follow the sliders.
+
+The choice of rule, shift and prevalence is shared with the confusion section.
+"""
 
 from __future__ import annotations
 
-from dataclasses import replace
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 
 import pandas as pd
 import streamlit as st
 
+from core.analysis.operating_point import Moved, moved_by
 from core.errors import BadRequest, LowshotError
 from core.metrics import Estimate
-from core.metrics.operating import shift_cost
-from core.operated import Moved
-from core.results import Run, Series
-from core.ui import cached_evidence, charts, operating_charts, pickers
-from core.ui.compare import controls
-from core.ui.compare.controls import Chosen
+from core.metrics.operating_point import shift_cost
+from core.metrics.thresholds import Aim
+from core.runs.series import Run, Series
+from core.ui import cache, charts, pickers
+from core.ui.compare import operating, operating_charts
 from core.ui.compare.view import View
 from core.ui.tables import table
-from core.ui.words import escape
+from core.ui.text import escape
 
 
 def show(view: View) -> None:
@@ -38,7 +42,7 @@ def _moving(view: View, target: int | None) -> None:
 
 
 def _shown(view: View, target: int | None) -> None:
-    chosen = controls.ask()
+    chosen = operating.ask()
     left, right = st.columns([3, 1], vertical_alignment="bottom")
     with left:
         seed = pickers.pick_seed(view.seeds(), "compare", "Seed of the calibration diagram")
@@ -90,17 +94,15 @@ def _banded(view: View) -> bool:
 def _moved(view: View, target: int | None, chosen: Chosen, shift: float) -> dict[Series, Moved]:
     """Every series at a shift of its fitted thresholds."""
     at = shift, chosen.aim.prevalence, _banded(view)
-    return {
-        name: cached_evidence.moved(runs, target, chosen.fitted(runs, target), *at) for name, runs in view.runs.items()
-    }
+    return {name: cache.moved(runs, target, chosen.fitted(runs, target), *at) for name, runs in view.runs.items()}
 
 
 def _drawn(view: View, name: Series, target: int | None, moved: Moved, run: Run) -> operating_charts.Drawn:
     runs = view.runs[name]
-    mean, seeds = cached_evidence.rates(runs, target)
-    bins, _ = cached_evidence.diagram(run, target)
+    mean, seeds = cache.rates(runs, target)
+    bins, _ = cache.diagram(run, target)
     return operating_charts.Drawn(
-        charts.style_of(*name), mean, seeds, moved, cached_evidence.risk(runs, target, moved.thresholds, _banded(view)),
+        charts.style_of(*name), mean, seeds, moved, cache.risk(runs, target, moved.thresholds, _banded(view)),
         bins, moved.thresholds[runs.index(run)],
     )  # fmt: skip
 
@@ -142,9 +144,79 @@ def _table(view: View, target: int | None, chosen: Chosen, moved: dict[Series, M
         "Mean over seeds, 95% intervals over test patients, resampled whole."
     )
     for name, runs in view.runs.items():
-        for caution in sorted({point.caution for point in cached_evidence.points(runs, target, chosen.aim)} - {""}):
+        for caution in sorted({point.caution for point in cache.points(runs, target, chosen.aim)} - {""}):
             st.warning(f"{escape(view.title(name))}: {escape(caution)}", icon=":material/warning:")
 
 
 def _said(one: Estimate) -> str:
     return f"{one.value:.3f} ({one.low:.3f} to {one.high:.3f})"
+
+
+TITLES = {
+    "balanced": "Both classes alike",
+    "sensitivity": "A sensitivity",
+    "youden": "Youden",
+    "cost": "Least cost",
+}
+USUAL = 0.1
+PREVALENCES = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, *(share / 100 for share in range(10, 100, 5)))
+
+
+@dataclass(frozen=True)
+class Chosen:
+    """Where the user puts the series.
+
+    Attributes:
+        aim: of the operating point, with the prevalence.
+        shift: added to each threshold.
+    """
+
+    aim: Aim
+    shift: float
+
+    def fitted(self, runs: Sequence[Run], target: int | None) -> tuple[float, ...]:
+        """The threshold of each run for the aim."""
+        return tuple(point.threshold for point in cache.points(runs, target, self.aim))
+
+    def thresholds(self, runs: Sequence[Run], target: int | None) -> tuple[float, ...]:
+        """The same, shifted."""
+        return moved_by(self.fitted(runs, target), self.shift)
+
+
+def ask(prevalence_too: bool = True) -> Chosen:
+    """The controls.
+
+    Args:
+        prevalence_too: whether the prevalence matters whatever the aim; it does for the least cost.
+    """
+    left, right = st.columns([3, 2], vertical_alignment="top")
+    with left:
+        rule = st.segmented_control(
+            "Operating point for", list(TITLES), default="balanced", format_func=TITLES.__getitem__,
+            key="compare_rule", required=True,
+            help="Fitted on images held out inside each training subset, never on test images. Both classes alike is "
+            "the point of every stored run.",
+        )  # fmt: skip
+    sensitivity, ratio = 0.95, 1.0
+    with right:
+        if rule == "sensitivity":
+            sensitivity = st.slider(
+                "Wanted sensitivity", 0.5, 0.99, 0.95, 0.01, format="percent", key="compare_sensitivity"
+            )
+        elif rule == "cost":
+            ratio = st.select_slider(
+                "False alarms that a missed case outweighs", (0.2, 0.5, 1.0, 2.0, 5.0, 10.0, 20.0, 50.0), value=5.0,
+                format_func=lambda n: f"{n:g}", key="compare_ratio",
+            )  # fmt: skip
+    left, right = st.columns(2)
+    shift = left.slider(
+        "Shift of the threshold", -0.5, 0.5, 0.0, 0.01, key="compare_shift",
+        help="Added to the probability from which each run calls an image positive.",
+    )  # fmt: skip
+    if not prevalence_too and rule != "cost":
+        return Chosen(Aim(rule, sensitivity, ratio, st.session_state.get("compare_prevalence", USUAL)), shift)
+    prevalence = right.select_slider(
+        "Prevalence where it is used", PREVALENCES, value=USUAL, format_func=lambda share: f"{100 * share:g}%",
+        key="compare_prevalence", help="Predictive values, precision and net benefit depend on it.",
+    )  # fmt: skip
+    return Chosen(Aim(rule, sensitivity, ratio, prevalence), shift)

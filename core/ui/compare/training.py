@@ -6,10 +6,11 @@ from collections.abc import Mapping, Sequence
 
 import streamlit as st
 
-from core.ui import cached_evidence, charts, evidence_charts
+from core.ui import cache, charts
+from core.ui.compare import metric_charts
 from core.ui.compare.view import View
 from core.ui.pickers import keep_possible
-from core.ui.words import escape
+from core.ui.text import escape
 
 ALL = "All"
 
@@ -20,7 +21,7 @@ def show(view: View) -> None:
     keep_possible("compare_training_seed", [*seeds, ALL])
     seed = st.segmented_control("Seed", [*seeds, ALL], default=seeds[0], key="compare_training_seed", required=True)
     histories = {
-        name: [curve for run in runs if seed in (ALL, run[1].seed) for curve in curves_of(cached_evidence.history(run))]
+        name: [curve for run in runs if seed in (ALL, run[1].seed) for curve in curves_of(cache.history(run))]
         for name, runs in view.runs.items()
     }
     if without := [view.title(name) for name, rows in histories.items() if not rows]:
@@ -31,7 +32,7 @@ def show(view: View) -> None:
     drawn = {view.title(name): (charts.style_of(*name), rows) for name, rows in histories.items() if rows}
     if drawn:
         charts.draw(
-            evidence_charts.training_curves(drawn), key="compare_training",
+            metric_charts.training_curves(drawn), key="compare_training",
             alt="Loss and metric against epoch of every run, on what was learnt from and on held-out images.",
         )  # fmt: skip
         st.caption(

@@ -7,19 +7,19 @@ from dataclasses import replace
 import pandas as pd
 import streamlit as st
 
+from core.analysis.two_stage import offered
 from core.data import DATASETS
 from core.data.specs import OPTIONS_AFTER, class_titles, family_of
 from core.metrics import Estimate
 from core.metrics.comparisons import corrected_for, format_p
 from core.metrics.thresholds import Aim
 from core.metrics.two_stage import TwoStage
-from core.results import Series
-from core.stages import offered
-from core.ui import cached_evidence, charts
+from core.runs.series import Series
+from core.ui import cache, charts
 from core.ui.compare.view import View
 from core.ui.pickers import keep_possible
 from core.ui.tables import table
-from core.ui.words import escape
+from core.ui.text import escape
 
 Stage = tuple[str, Series]
 
@@ -50,8 +50,8 @@ def show(view: View) -> None:
         first = _pick("Screen", list(stages), dataset)
     with right:
         second = _pick("Second stage", [(dataset, key) for key in seconds], dataset)
-    single = cached_evidence.best_single(seconds, suspicious)
-    found = cached_evidence.two_stage(
+    single = cache.best_single(seconds, suspicious)
+    found = cache.two_stage_results(
         stages[first], seconds[second[1]], seconds[single], suspicious, Aim("sensitivity", sensitivity)
     )
     pairs = len(stages) * len(seconds)

@@ -6,8 +6,8 @@ from dataclasses import dataclass
 
 import streamlit as st
 
-from core.checkpoints import RunMeta, Store
-from core.results import Run, Series
+from core.runs import RunMeta, Store
+from core.runs.series import Run, Series
 from core.ui.pickers import title_of
 
 

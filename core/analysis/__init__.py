@@ -1,0 +1,1 @@
+"""Findings from stored runs: comparisons, operating points, two stages, shortcuts, subgroups."""

@@ -1,0 +1,196 @@
+"""Own test set and elsewhere, side by side: what runs lose on an external test set, at the same operating point.
+
+Both figures are of one task: images and probabilities are restricted to the classes that both sets have. The drop is
+own test minus elsewhere. Patients of the two sets are resampled independently, seeds together, since each seed is one
+network on both sets.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from core.errors import BadRequest
+from core.metrics import METRICS, Estimate
+from core.metrics.bootstrap import bootstrap, interval
+from core.metrics.comparisons import Difference, paired_difference
+from core.runs import ExternalRecord, read_predictions
+from core.runs.metric_cache import DrawnRun, drawn_shared
+from core.runs.scores import judged_shared
+from core.runs.series import Run, check_comparable
+from core.types import READER, VIEW
+
+SHOWN = ("auroc", "balanced_accuracy", "sensitivity", "specificity", "brier", "ece")
+_READ = ("auroc", "sensitivity", "specificity")
+
+
+@dataclass(frozen=True)
+class Elsewhere:
+    """A series at one size on its own test set and on an external one.
+
+    Attributes:
+        name: of the external set.
+        record: of the first run: title, shared classes, caveat, whether it is of the encoder's archive.
+        view: projection to which the external images are restricted; "" for all.
+        own, there: metric -> mean over seeds with its 95% interval over patients.
+        drop: metric -> own minus elsewhere, with its 95% interval over seeds and the patients of both sets.
+        own_images, own_groups, images, groups: images and patients or lesions of the shared classes.
+        seeds: runs.
+    """
+
+    name: str
+    record: ExternalRecord
+    view: str
+    own: Mapping[str, Estimate]
+    there: Mapping[str, Estimate]
+    drop: Mapping[str, Difference]
+    own_images: int
+    own_groups: int
+    images: int
+    groups: int
+    seeds: int
+
+    @property
+    def title(self) -> str:
+        """The external set in words, with the view and whether its archive is that of the encoder."""
+        marks = [f"{self.view} views only" if self.view else "", "same archive" if self.record.same_archive else ""]
+        return f"{self.record.title}{''.join(f' ({mark})' for mark in marks if mark)}"
+
+    def sentence(self, metric: str) -> str:
+        """Return the finding in a sentence: both figures, then the drop with its interval."""
+        own, there, drop = self.own[metric], self.there[metric], self.drop[metric]
+        varies = "seeds and the patients of both sets" if drop.seeds > 1 else "the patients of both sets, one seed"
+        return (
+            f"{METRICS[metric].title}: {own.value:.3f} on the own test images, {there.value:.3f} on {self.title}: a "
+            f"difference of {drop.effect:+.3f} (95% interval over {varies} {drop.low:+.3f} to {drop.high:+.3f})."
+        )
+
+
+@dataclass(frozen=True)
+class Reading:
+    """A series on the few external images that a radiologist read, by the radiologist's label. No verdict follows.
+
+    Attributes:
+        images: images that were read.
+        confirmed: class of the data set -> (images that the radiologist confirmed, images that were read).
+        figures: metric -> mean over seeds with its 95% interval over patients.
+    """
+
+    images: int
+    confirmed: Mapping[str, tuple[int, int]]
+    figures: Mapping[str, Estimate]
+
+
+def external_sets(runs: Sequence[Run]) -> list[str]:
+    """Return the external sets on which any of the runs was evaluated, in the order of their first run."""
+    return list({name: 0 for _, meta in runs for name, record in meta.external.items() if not record.refused})
+
+
+def refusals(runs: Sequence[Run]) -> dict[str, ExternalRecord]:
+    """Return the external sets on which runs were not evaluated, each with the first record that says why."""
+    found: dict[str, ExternalRecord] = {}
+    for _, meta in runs:
+        for name, record in meta.external.items():
+            if record.refused:
+                found.setdefault(name, record)
+    return found
+
+
+def evaluated(runs: Sequence[Run], name: str) -> list[Run]:
+    """Return the runs that were evaluated on an external set."""
+    return [run for run in runs if (record := run[1].external.get(name)) and not record.refused]
+
+
+def views(run: Run, name: str) -> list[str]:
+    """Return the projections of the external images that a run stores; none where they are not known."""
+    seen = read_predictions(run[0], "external", name).facts.get(VIEW, np.array([], str))
+    return sorted(set(seen.tolist()) - {""})
+
+
+def elsewhere(runs: Sequence[Run], name: str, names: Sequence[str] | None = None, view: str = "") -> Elsewhere:
+    """Compare a series with itself on an external test set.
+
+    Args:
+        runs: of one series at one size, evaluated there.
+        name: of the external set.
+        names: metrics; all by default.
+        view: projection to which the external images are restricted; "" for all.
+    Raises:
+        BadRequest: if there is no run, or they were not evaluated on the same images of the same classes.
+        CorruptRun: if predictions cannot be read.
+    """
+    runs = evaluated(runs, name)
+    if not runs:
+        raise BadRequest(f"None of these runs was evaluated on {name}. Train with --external {name}.")
+    check_comparable([meta for _, meta in runs])
+    records = [meta.external[name] for _, meta in runs]
+    if len({(record.fingerprint, record.labels) for record in records}) > 1:
+        raise BadRequest(
+            f"These runs were evaluated on different images or classes of {name} and cannot be brought together. "
+            f"Evaluate them again: --external {name}."
+        )
+    own = [drawn_shared(*run, name, False) for run in runs]
+    there = [drawn_shared(*run, name, True, view) for run in runs]
+    chosen = tuple(names or METRICS)
+    return Elsewhere(
+        name=name,
+        record=records[0],
+        view=view,
+        own=_means(own, chosen),
+        there=_means(there, chosen),
+        drop={metric: _drop(own, there, metric) for metric in chosen},
+        own_images=own[0].n,
+        own_groups=own[0].groups,
+        images=there[0].n,
+        groups=there[0].groups,
+        seeds=len(runs),
+    )
+
+
+def by_view(runs: Sequence[Run], name: str, names: Sequence[str] | None = None) -> list[Elsewhere]:
+    """Compare a series with itself elsewhere as a whole and, where views are known, view by view."""
+    runs = evaluated(runs, name)
+    return [elsewhere(runs, name, names, view) for view in ("", *(views(runs[0], name) if runs else ()))]
+
+
+def reading(runs: Sequence[Run], name: str) -> Reading | None:
+    """Evaluate a series by a radiologist's reading of external images, where binary runs and readings are there.
+
+    Raises:
+        CorruptRun: if predictions cannot be read.
+    """
+    runs = evaluated(runs, name)
+    positive = runs[0][1].positive if runs else None
+    if positive is None:
+        return None
+    stored, meta = read_predictions(runs[0][0], "external", name), runs[0][1]
+    said = stored.facts.get(READER, np.full(len(stored.ids), ""))
+    read = said != ""
+    if not read.any():
+        return None
+    truth = np.where(said[read] == "yes", positive, 1 - positive)
+    scores = [replace(judged_shared(run, name, True).scores.of(read), labels=truth) for run in runs]
+    confirmed = {
+        label: (int((of & (truth == index)).sum()), int(of.sum()))
+        for index, label in enumerate(meta.labels)
+        if (of := stored.labels[read] == index).any()
+    }
+    return Reading(int(read.sum()), confirmed, bootstrap(scores, stored.groups[read], _READ))
+
+
+def _means(drawn: Sequence[DrawnRun], names: Sequence[str]) -> dict[str, Estimate]:
+    return {
+        name: interval(np.mean([one.values[name] for one in drawn], axis=0), drawn[0].n, METRICS[name])
+        for name in names
+    }
+
+
+def _drop(own: Sequence[DrawnRun], there: Sequence[DrawnRun], metric: str) -> Difference:
+    """Subtract draw by draw; the draws of one set are taken in reverse, so that they are independent of the other's."""
+    first = np.array([one.values[metric] for one in own])
+    second = np.array([one.values[metric] for one in there])
+    second = np.concatenate([second[:, :1], second[:, :0:-1]], axis=1)
+    smaller = min((own[0], there[0]), key=lambda one: one.groups)
+    return paired_difference(metric, first, second, smaller.n, smaller.groups)

@@ -1,0 +1,136 @@
+"""Sanity checks of heatmaps that are kept beside the runs of a data set: by run, in figures and in a sentence."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from core.errors import CorruptRun
+from core.explain.methods import EXPLAINERS
+from core.explain.randomisation import STEPS, Alike, Planted, Randomised
+from core.runs import WEIGHTS_FILE, RunMeta
+from core.runs.sidecar import read_beside, save_beside
+
+FILE = "sanity.json"
+ALIKE = 0.5  # a rank correlation from which maps are called alike
+
+
+def check_of(folder: Path, meta: RunMeta) -> Randomised | None:
+    """What was found of a run; None where it was not checked, or with other weights.
+
+    Args:
+        folder: of the run.
+        meta: its record.
+    Raises:
+        CorruptRun: if the record of the checks is damaged.
+    """
+    row = _rows(folder.parent).get(meta.run)
+    if row is None or row.get("weights") != meta.hashes.get(WEIGHTS_FILE):
+        return None
+    try:
+        found = row["found"]
+        steps = [_alike(one) for _, one in zip(STEPS, found["steps"], strict=True)]
+        counted = found["planted"] or {}
+        if "hits" in counted or any("chance" in one for one in counted.values()):  # older, of another kind of chance
+            counted = {}
+        planted = {name: Planted(**one) for name, one in counted.items() if name in EXPLAINERS}
+        return Randomised(int(found["images"]), int(found["draws"]), tuple(steps), _alike(found["others"]), planted)
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
+        raise CorruptRun(f"{folder.parent.name}/{FILE} cannot be read ({error})") from None
+
+
+def told_of(folder: Path, meta: RunMeta) -> str:
+    """What a reader of the run's heatmaps must know, in a sentence; "" where nothing is stored of it."""
+    try:
+        found = check_of(folder, meta)
+    except CorruptRun as error:
+        return str(error)
+    return in_a_sentence(found) if found else ""
+
+
+def keep_check(folder: Path, meta: RunMeta, found: Randomised) -> None:
+    """Adds what was found of a run to the record beside the runs of its data set, with the hash of its weights."""
+    try:
+        rows = _rows(folder.parent)
+    except CorruptRun:  # it is made again
+        rows = {}
+    rows = {name: row for name, row in rows.items() if (folder.parent / name).is_dir()}
+    rows[meta.run] = {"weights": meta.hashes[WEIGHTS_FILE], "found": _plain(asdict(found))}
+    save_beside(folder.parent, FILE, {"runs": rows})
+
+
+def _rows(folder: Path) -> dict[str, Any]:
+    content = read_beside(folder, FILE)
+    rows = content.get("runs") if content else {}
+    if not isinstance(rows, dict) or not all(isinstance(row, dict) for row in rows.values()):
+        raise CorruptRun(f"{folder.name}/{FILE} cannot be read (it holds no runs)")
+    return rows
+
+
+def _alike(row: dict[str, Any]) -> Alike:
+    return Alike(**{name: math.nan if value is None else float(value) for name, value in row.items()})
+
+
+def _plain(value: Any) -> Any:
+    """Four digits are kept; what is undefined is null, which other programs read too."""
+    if isinstance(value, float):
+        return None if math.isnan(value) else round(value, 4)
+    if isinstance(value, dict):
+        return {name: _plain(one) for name, one in value.items()}
+    return [_plain(one) for one in value] if isinstance(value, list | tuple) else value
+
+
+def depends_on_weights(found: Randomised) -> bool | None:
+    """Whether the maps go when every weight does; None where all maps, trained or random, were flat."""
+    last = found.steps[-1]
+    if math.isnan(last.value):
+        return None
+    return (last.value if math.isnan(last.high) else last.high) < ALIKE
+
+
+def in_a_sentence(found: Randomised) -> str:
+    """What a reader of a heatmap must know of it."""
+    last, depends = found.steps[-1], depends_on_weights(found)
+    of = f"{found.images} test images, {found.draws} draws of weights"
+    if found.others.flat == 1:
+        return f"Every Grad-CAM heatmap of the trained network is flat: there is nothing to compare ({of})."
+    if depends is None:
+        return f"With random weights every Grad-CAM heatmap is flat, which proves little ({of})."
+    verdict = "do not survive random weights, as it should be" if depends else "stay alike with random weights: caution"
+    return (
+        f"Grad-CAM heatmaps {verdict}: rank correlation with the trained network's {said(last)} over {of}; maps of "
+        f"different images by the trained network {said(found.others)}."
+    )
+
+
+def on_evidence(planted: Mapping[str, Planted]) -> str:
+    """How often maps peak on planted evidence, against random weights and chance, an explainer a sentence."""
+    return " ".join(
+        f"{EXPLAINERS[name].title}: {found.hits} of {found.of} heatmaps peak on the planted evidence or within half a "
+        f"cell of it; with random weights {found.random_hits} of {found.random_of}, where {found.elsewhere:.0%} is "
+        "chance: so often these lie on the evidence of another image."
+        for name, found in planted.items()
+    )
+
+
+def said(one: Alike) -> str:
+    """A rank correlation with its interval."""
+    if math.isnan(one.value):
+        return "undefined: all flat"
+    return f"{one.value:.2f}" + ("" if math.isnan(one.low) else f" ({one.low:.2f} to {one.high:.2f})")
+
+
+def rows_of(found: Randomised) -> list[dict[str, str]]:
+    """A row for each step of the randomisation, for a table."""
+    rows = [
+        {"Random": name, "Rank correlation with the trained maps": said(one), "Flat maps": f"{one.flat:.0%}"}
+        for name, one in zip(STEPS, found.steps, strict=True)
+    ]
+    rows.append({
+        "Random": "nothing; maps of other images", "Rank correlation with the trained maps": said(found.others),
+        "Flat maps": f"{found.others.flat:.0%}",
+    })  # fmt: skip
+    return rows

@@ -1,0 +1,383 @@
+"""Data augmentation: the table of random transforms, and their application to whole batches on the device.
+
+Each image has its own seed, so a view of an image does not depend on its neighbours in the batch. All geometric
+transforms are composed into one affine warp, so pixels are interpolated once. Volumes (B, C, D, H, W) are transformed
+alike in all slices.
+
+References:
+    MixUp: Zhang et al. 2018, arXiv:1710.09412. CutMix: Yun et al. 2019, arXiv:1905.04899.
+    CLAHE: Zuiderveld 1994, Graphics Gems IV, doi:10.1016/B978-0-12-336156-1.50061-6.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+from core.errors import BadRequest
+from core.registry import Registry
+
+
+@dataclass
+class Pose:
+    """How one image is turned, moved, scaled and mirrored: angle in degrees, shift as a share of the side."""
+
+    angle: float = 0.0
+    shift_x: float = 0.0
+    shift_y: float = 0.0
+    scale_x: float = 1.0
+    scale_y: float = 1.0
+
+    def resize(self, x: float, y: float) -> None:
+        """Scales further along each axis; a negative factor mirrors."""
+        self.scale_x *= x
+        self.scale_y *= y
+
+    def move(self, x: float, y: float) -> None:
+        """Shifts further, as a share of the side."""
+        self.shift_x += x
+        self.shift_y += y
+
+
+Geometry = Callable[[np.random.Generator, Pose], None]
+Photometry = Callable[[torch.Tensor, list[np.random.Generator]], torch.Tensor]
+Mixing = Callable[[torch.Tensor, torch.Tensor, np.random.Generator], tuple[torch.Tensor, torch.Tensor]]
+
+
+@dataclass(frozen=True)
+class Augmentation:
+    """A row of the table: one kind of change, of one of three sorts.
+
+    Attributes:
+        name: key in the registry; several are joined by `+`.
+        title: for people.
+        ranges: what is drawn, in words.
+        caveat: what a clinician should know about it.
+        geometry: (generator, pose) -> None; draws and notes a change of the pose.
+        photometry: ((B, C, S, S) in [0, 1], a generator an image) -> the same shape, not yet clipped to [0, 1].
+        mixing: ((B, ...) normalised images, (B, K) targets as probabilities, generator) -> mixed images and targets.
+        volumes: whether it takes volumes.
+    """
+
+    name: str
+    title: str
+    ranges: str
+    caveat: str
+    geometry: Geometry | None = None
+    photometry: Photometry | None = None
+    mixing: Mixing | None = None
+    volumes: bool = True
+
+
+AUGMENTATIONS: Registry[Augmentation] = Registry("augmentation")
+
+
+def _per_image(values: list[float], images: torch.Tensor) -> torch.Tensor:
+    return torch.tensor(values, dtype=torch.float32, device=images.device)
+
+
+def _rotation(degrees: float) -> Geometry:
+    def draw(random: np.random.Generator, pose: Pose) -> None:
+        pose.angle += random.uniform(-degrees, degrees)
+
+    return draw
+
+
+def _shift(share: float) -> Geometry:
+    return lambda random, pose: pose.move(*random.uniform(-share, share, size=2))
+
+
+def _zoom(low: float, high: float) -> Geometry:
+    def draw(random: np.random.Generator, pose: Pose) -> None:
+        zoom = random.uniform(low, high)
+        pose.resize(zoom, zoom)
+
+    return draw
+
+
+def _stretch(log_ratio: float) -> Geometry:
+    def draw(random: np.random.Generator, pose: Pose) -> None:
+        stretch = float(np.exp(random.uniform(-log_ratio, log_ratio) / 2))
+        pose.resize(stretch, 1 / stretch)
+
+    return draw
+
+
+def _crop(least: float) -> Geometry:
+    def draw(random: np.random.Generator, pose: Pose) -> None:
+        zoom = 1 / random.uniform(least, 1)
+        pose.resize(zoom, zoom)
+        pose.move(*random.uniform(-1, 1, size=2) * (zoom - 1) / 2)
+
+    return draw
+
+
+def _flip(x: float, y: float) -> Geometry:
+    def draw(random: np.random.Generator, pose: Pose) -> None:
+        if random.random() < 0.5:
+            pose.resize(x, y)
+
+    return draw
+
+
+def _brightness(low: float, high: float) -> Photometry:
+    def change(images: torch.Tensor, randoms: list[np.random.Generator]) -> torch.Tensor:
+        from kornia.enhance import adjust_brightness
+
+        return adjust_brightness(images, _per_image([random.uniform(low, high) for random in randoms], images) - 1)
+
+    return change
+
+
+def _contrast(low: float, high: float) -> Photometry:
+    def change(images: torch.Tensor, randoms: list[np.random.Generator]) -> torch.Tensor:
+        from kornia.enhance import adjust_contrast_with_mean_subtraction
+
+        factors = _per_image([random.uniform(low, high) for random in randoms], images)
+        return adjust_contrast_with_mean_subtraction(images, factors)
+
+    return change
+
+
+def _noise(deviation: float, chance: float) -> Photometry:
+    def change(images: torch.Tensor, randoms: list[np.random.Generator]) -> torch.Tensor:
+        planes = images.shape[1] if images.shape[1] > 3 else 1  # colours share their noise, slices do not
+        noise = np.zeros((len(randoms), planes, *images.shape[2:]), np.float32)
+        for row, random in zip(noise, randoms, strict=True):
+            if random.random() < chance:
+                row[:] = deviation * random.standard_normal(row.shape, dtype=np.float32)
+        return images + torch.from_numpy(noise).to(images.device)
+
+    return change
+
+
+def _clahe(clip: float) -> Photometry:
+    def change(images: torch.Tensor, randoms: list[np.random.Generator]) -> torch.Tensor:
+        from kornia.enhance import equalize_clahe
+
+        share = _per_image([random.uniform(0, 1) for random in randoms], images).view(-1, 1, 1, 1)
+        return torch.lerp(images, equalize_clahe(images.clamp(0, 1), clip, (8, 8)), share)
+
+    return change
+
+
+def _mixup(alpha: float) -> Mixing:
+    def mix(
+        images: torch.Tensor, targets: torch.Tensor, random: np.random.Generator
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        share = float(random.beta(alpha, alpha))
+        other = torch.from_numpy(random.permutation(len(images))).to(images.device)
+        return torch.lerp(images[other], images, share), torch.lerp(targets[other], targets, share)
+
+    return mix
+
+
+def _cutmix(alpha: float) -> Mixing:
+    def mix(
+        images: torch.Tensor, targets: torch.Tensor, random: np.random.Generator
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        height, width = images.shape[-2:]
+        cut = np.sqrt(1 - random.beta(alpha, alpha))
+        tall, wide = round(height * cut), round(width * cut)
+        top, left = random.integers(height - tall + 1), random.integers(width - wide + 1)
+        other = torch.from_numpy(random.permutation(len(images))).to(images.device)
+        mixed = images.clone()
+        mixed[..., top : top + tall, left : left + wide] = images[other][..., top : top + tall, left : left + wide]
+        return mixed, torch.lerp(targets, targets[other], tall * wide / (height * width))
+
+    return mix
+
+
+for _row in (
+    Augmentation(
+        "horizontal-flip", "Horizontal flip", "half of the images",
+        "A flipped heart lies on the wrong side: harmless for opacities, wrong for situs or named sides.",
+        geometry=_flip(-1.0, 1.0),
+    ),
+    Augmentation(
+        "mirror", "Mirror image", "every image",
+        "For averaging over an image and its mirror image at test time; see horizontal flip.",
+        geometry=lambda random, pose: pose.resize(-1.0, 1.0),
+    ),
+    Augmentation(
+        "vertical-flip", "Vertical flip", "half of the images",
+        "No chest film is upside down; sensible for skin and cells only.",
+        geometry=_flip(1.0, -1.0),
+    ),
+    Augmentation(
+        "rotation", "Rotation", "-15 to 15 degrees",
+        "Patients lie askew, though rarely by more.",
+        geometry=_rotation(15.0),
+    ),
+    Augmentation(
+        "rotation-mild", "Slight rotation", "-7 to 7 degrees",
+        "What positioning varies by.",
+        geometry=_rotation(7.0),
+    ),
+    Augmentation(
+        "shift", "Shift", "up to 10% of the side",
+        "Findings at the border may leave the picture.",
+        geometry=_shift(0.10),
+    ),
+    Augmentation(
+        "shift-mild", "Slight shift", "up to 5% of the side",
+        "What positioning varies by.",
+        geometry=_shift(0.05),
+    ),
+    Augmentation(
+        "zoom", "Zoom", "0.85 to 1.2",
+        "Size is evidence for the heart and for nodules; apices and recesses may leave the picture.",
+        geometry=_zoom(0.85, 1.2),
+    ),
+    Augmentation(
+        "stretch", "Stretch", "width against height by up to a third",
+        "An export squashed to a square keeps no true ratio; heart width against chest width stays as it is.",
+        geometry=_stretch(0.3),
+    ),
+    Augmentation(
+        "random-crop", "Random crop", "80 to 100% of the side, anywhere",
+        "The finding itself may be cut away while the label stays.",
+        geometry=_crop(0.8),
+    ),
+    Augmentation(
+        "wide-crop", "Wide crop", "60 to 100% of the area, anywhere",
+        "The finding itself may be cut away while the label stays.",
+        geometry=_crop(0.6**0.5),
+    ),
+    Augmentation(
+        "wide-stretch", "Wide stretch", "width against height by up to two thirds",
+        "Exports squashed to a square come in any ratio; heart width against height no longer tells.",
+        geometry=_stretch(0.51),
+    ),
+    Augmentation(
+        "brightness", "Brightness", "-15 to 15% of the range",
+        "Exposure varies; very dark lungs may pass for emphysema.",
+        photometry=_brightness(0.85, 1.15),
+    ),
+    Augmentation(
+        "contrast", "Contrast", "0.75 to 1.25",
+        "Windowing varies; faint opacities may vanish.",
+        photometry=_contrast(0.75, 1.25),
+    ),
+    Augmentation(
+        "clahe-jitter", "CLAHE jitter", "mixed with its locally equalised self by 0 to 100%",
+        "Local equalisation lifts faint opacities and noise alike.",
+        photometry=_clahe(2.0), volumes=False,
+    ),
+    Augmentation(
+        "noise", "Gaussian noise", "deviation 0.03, in three of ten images",
+        "Like a lower dose; hides fine interstitial patterns.",
+        photometry=_noise(0.03, 0.3),
+    ),
+    Augmentation(
+        "mixup", "MixUp", "two images blended, beta(0.4, 0.4)",
+        "No patient looks like a blend of two; helps calibration more than realism.",
+        mixing=_mixup(0.4),
+    ),
+    Augmentation(
+        "cutmix", "CutMix", "a box of another image, beta(1, 1)",
+        "The pasted box may hold no finding while its label counts.",
+        mixing=_cutmix(1.0),
+    ),
+):  # fmt: skip
+    AUGMENTATIONS.add(_row)
+
+
+JOINED, NONE = "+", "none"
+PRESETS: dict[str, tuple[str, ...]] = {
+    "none": (),
+    "mild": ("rotation-mild", "shift-mild", "horizontal-flip"),
+    "geometric": ("zoom", "stretch", "rotation", "shift", "horizontal-flip"),
+    "stretched": ("wide-crop", "wide-stretch", "rotation", "horizontal-flip"),
+    "aggressive": (
+        "zoom", "stretch", "rotation", "shift", "horizontal-flip", "brightness", "contrast", "noise",
+    ),
+}  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Augmenter:
+    """Augmentations that are applied together: geometry in one warp, then photometry in order, then mixing."""
+
+    rows: tuple[Augmentation, ...]
+
+    def apply(self, images: torch.Tensor, seeds: np.ndarray) -> torch.Tensor:
+        """Changes images, each by its own seed.
+
+        Args:
+            images: (B, 1 or 3, S, S), or (B, 1, S, S, S) for volumes, in [0, 1].
+            seeds: (B,).
+        Returns:
+            the same shape, in [0, 1].
+        """
+        if not self.rows:
+            return images
+        shape = images.shape
+        flat = images.flatten(1, -3)  # (B, C or C * D, S, S)
+        randoms = [np.random.default_rng(seed) for seed in seeds]
+        poses = [Pose() for _ in randoms]
+        for row in self.rows:
+            if row.geometry:
+                for random, pose in zip(randoms, poses, strict=True):
+                    row.geometry(random, pose)
+        if any(row.geometry for row in self.rows):
+            flat = _warp(flat, poses)
+        for row in self.rows:
+            if row.photometry:
+                flat = row.photometry(flat, randoms)
+        return flat.clamp(0, 1).reshape(shape)
+
+    def mix(
+        self, images: torch.Tensor, targets: torch.Tensor, random: np.random.Generator
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Mixes the images of a batch with one another, and their targets alike; one way is drawn for each batch."""
+        ways = [row.mixing for row in self.rows if row.mixing]
+        return ways[random.integers(len(ways))](images, targets, random) if ways else (images, targets)
+
+    @property
+    def mixes(self) -> bool:
+        """Whether batches are mixed, so that targets are no longer one class an image."""
+        return any(row.mixing for row in self.rows)
+
+
+def augmenter(name: str) -> Augmenter:
+    """The augmenter of a preset, of one augmentation, or of several joined by `+`, whatever their order.
+
+    Raises:
+        UnknownName: if there is no such augmentation.
+        BadRequest: if one is named twice.
+    """
+    name = in_order(name)
+    return Augmenter(tuple(AUGMENTATIONS[part] for part in PRESETS.get(name, name.split(JOINED))))
+
+
+def in_order(name: str) -> str:
+    """The one name of what several names mean: a preset as it is, others in the order of the table.
+
+    Raises:
+        UnknownName: if there is no such augmentation.
+        BadRequest: if one is named twice.
+    """
+    asked = [part for part in name.split(JOINED) if PRESETS.get(part) != ()]
+    if len(asked) < 2:
+        return asked[0] if asked else NONE
+    names = [part for joined in asked for part in PRESETS.get(joined, (joined,))]
+    if twice := {part for part in names if names.count(part) > 1}:
+        raise BadRequest(f"The augmentation {sorted(twice)[0]} is named twice in {name!r}.")
+    known = list(AUGMENTATIONS)
+    return JOINED.join(sorted(names, key=lambda part: known.index(AUGMENTATIONS[part].name)))
+
+
+def _warp(images: torch.Tensor, poses: list[Pose]) -> torch.Tensor:
+    from kornia.geometry.transform import get_affine_matrix2d, warp_affine
+
+    count, _, height, width = images.shape
+    drawn = torch.tensor([[p.angle, p.shift_x, p.shift_y, p.scale_x, p.scale_y] for p in poses], dtype=torch.float32)
+    angle, shift, scale = drawn.to(images.device).split([1, 2, 2], dim=1)
+    side = torch.tensor([width, height], device=images.device)
+    centre = ((side - 1) / 2).expand(count, 2).float()
+    matrix = get_affine_matrix2d(shift * side, centre, scale, angle[:, 0])[:, :2]
+    return warp_affine(images, matrix, (height, width), padding_mode="border", align_corners=True)

@@ -1,0 +1,131 @@
+"""CheXpert: 224,316 chest radiographs of 65,240 patients, 14 observations, uncertain labels kept as such.
+
+References:
+    Irvin et al. 2019, CheXpert, arXiv:1901.07031. Smoothing of uncertain labels: Pham et al. 2021, arXiv:1911.06475.
+"""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from core.data.datasets.folders import ALIASES, list_class_folders
+from core.data.listing import TEST, TRAIN, Listing, listing_of_files
+from core.data.specs import DATASETS, DatasetSpec, Remote
+from core.data.tables import at_row, inside, read_table
+from core.errors import DataUnavailable
+
+FINDINGS = (
+    "No Finding", "Enlarged Cardiomediastinum", "Cardiomegaly", "Lung Opacity", "Lung Lesion", "Edema",
+    "Consolidation", "Pneumonia", "Atelectasis", "Pneumothorax", "Pleural Effusion", "Pleural Other", "Fracture",
+    "Support Devices",
+)  # fmt: skip
+TABLES = {"train.csv": TRAIN, "valid.csv": TEST}
+SMOOTHED = 0.7  # the middle of the range [0.55, 0.85] of Pham et al.
+UNCERTAIN = {"ignore": np.nan, "zeros": 0.0, "ones": 1.0, "smooth": SMOOTHED}
+_PATIENT = re.compile(r"patient\d+")
+BLANK = {"negative": 0.0, "unknown": np.nan}
+
+
+def parse_labels(rows: pd.DataFrame, table: Path, uncertain: str = "ignore", blank: str = "negative") -> np.ndarray:
+    """The 14 columns -> (N, 14) of 0, 1, NaN (unknown) and, where smoothed, a value between.
+
+    Args:
+        rows: of the publisher's table, as text.
+        table: its file, for errors.
+        uncertain: what -1 becomes: `ignore` (unknown), `zeros`, `ones` or `smooth`.
+        blank: what an empty cell becomes: `negative` or `unknown`.
+    Raises:
+        DataUnavailable: naming the first row with another value.
+    """
+    codes, texts = pd.factorize(rows[list(FINDINGS)].to_numpy(dtype=object).ravel())
+    unsure, silent = UNCERTAIN[uncertain], BLANK[blank]
+    value_of = {"1.0": 1.0, "1": 1.0, "0.0": 0.0, "0": 0.0, "-1.0": unsure, "-1": unsure, "": silent}
+    for code, text in enumerate(texts):
+        if text not in value_of:
+            row, column = divmod(int((codes == code).argmax()), len(FINDINGS))
+            raise DataUnavailable(
+                f"{at_row(table, row)}: {FINDINGS[column]} holds {text!r}; expected 1, 0, -1 or nothing."
+            )
+    values = np.array([value_of[text] for text in texts], np.float32)
+    return values[codes].reshape(len(rows), len(FINDINGS))
+
+
+def load(folder: Path, uncertain: str = "ignore", blank: str = "negative") -> Listing:
+    """Reads `train.csv` and `valid.csv`; or `[train|valid|test /] No_Finding ... Support_Devices / image`.
+
+    The publisher's 234 validation images, labelled by three radiologists, serve as the test set.
+    """
+    tables = {folder / name: part for name, part in TABLES.items() if (folder / name).exists()}
+    if not tables:
+        return _load_class_folders(folder)
+    listed: list[tuple[str, object, str, str]] = []
+    for table, part in tables.items():
+        rows = read_table(table, ("Path", *FINDINGS), unique="Path")
+        labels = parse_labels(rows, table, uncertain, blank)
+        names = inside(folder, rows["Path"].map(_below), table)
+        for row, (name, label) in enumerate(zip(names, labels, strict=True)):
+            if (folder / name).is_file():
+                listed.append((name, label, _patient_of(name, table, row), part))
+    if not listed:
+        raise DataUnavailable(
+            f"None of the images named in {' and '.join(path.name for path in tables)} lies below {folder.name}."
+        )
+    return listing_of_files(folder, listed)
+
+
+def _below(path: str) -> str:
+    first, _, rest = path.partition("/")
+    return rest if first.casefold().startswith("chexpert") else path
+
+
+def _patient_of(name: str, table: Path, row: int) -> str:
+    if found := _PATIENT.search(name):
+        return found.group(0)
+    raise DataUnavailable(f"{at_row(table, row)}: the path {name!r} names no patient. Take the publisher's file.")
+
+
+def _load_class_folders(folder: Path) -> Listing:
+    """A folder a finding. A path that is below several of them is one image with several findings; those of no folder
+    are taken as absent.
+    """
+    names = {name: ALIASES.get(name, (name,)) for name in FINDINGS}
+    found = list_class_folders(folder, names, may_lack=True)
+    images: dict[tuple[str, str], list[int]] = {}
+    for index, (name, part) in enumerate(zip(found.ids, found.parts, strict=True)):
+        levels = name.split("/")
+        images.setdefault((part, "/".join(levels[2 if part else 1 :])), []).append(index)
+    listed: list[tuple[str, object, str, str]] = []
+    for (part, below), indices in images.items():
+        label = np.zeros(len(FINDINGS), np.float32)
+        label[[FINDINGS.index(found.labels_found[found.labels[index]]) for index in indices]] = 1
+        patient = _PATIENT.search(below)
+        name = str(found.ids[indices[0]])
+        listed.append((name, label, patient.group(0) if patient else name, part))
+    return listing_of_files(folder, listed)
+
+
+DATASETS.add(
+    DatasetSpec(
+        name="chexpert",
+        title="CheXpert",
+        modality="chest radiograph",
+        task="multilabel",
+        labels=FINDINGS,
+        load=load,
+        folders=("chexpert", "CheXpert-v1.0", "CheXpert-v1.0-small"),
+        options={"uncertain": tuple(UNCERTAIN), "blank": tuple(BLANK)},
+        group_key="patient",
+        licence="Stanford research use agreement",
+        citation="Irvin et al. 2019, arXiv:1901.07031",
+        url="https://stanfordmlgroup.github.io/competitions/chexpert/",
+        caveats=(
+            "Labels were mined from reports; the 234 validation images, labelled by radiologists, serve as test.",
+            "An empty cell means that the report does not mention the finding; by default it counts as absent.",
+        ),
+        remote=Remote("apply", "https://stanfordmlgroup.github.io/competitions/chexpert/"),
+    )
+)

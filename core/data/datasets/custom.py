@@ -1,0 +1,163 @@
+"""Anyone's own images as a data set: a folder of class folders, or a table of paths, labels and patients."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from core.data.datasets.folders import ALIASES, PART_FOLDERS, list_class_folders, plain
+from core.data.listing import Listing, listing_of_files
+from core.data.specs import DatasetSpec
+from core.data.tables import at_row, inside, read_table
+from core.errors import DataUnavailable
+from core.files import sha256_of
+
+PATHS = ("path", "image", "file", "filename", "image path")
+LABELS = ("label", "labels", "class", "finding", "findings", "finding labels", "diagnosis", "target")
+PATIENTS = ("patient", "patient id", "subject", "subject id", "lesion id", "group")
+ABOUT_PATIENTS = ("sex", "gender", "age", "smoker", "index", "unnamed: 0")
+PARTS = ("split", "part", "set", "fold")
+JOINED = "|"
+_LONGEST = 40
+_HEALTHY = {plain(name) for name in (*ALIASES["Normal"], "no finding", "benign", "negative", "well", "control")}
+NO_FINDING = ("", "no finding", "none", "normal")
+_VALUES = {"0": 0.0, "0.0": 0.0, "1": 1.0, "1.0": 1.0, "": np.nan}
+
+
+def own_images(path: Path) -> DatasetSpec:
+    """A row for anyone's own folder or CSV table.
+
+    Args:
+        path: a folder of class folders, with or without train, val and test above them; or a CSV file with a column of
+            paths beside it and a column of labels (several joined by `|`), or a column of 0, 1 and nothing (unknown)
+            a finding, and, where known, columns of patients and of parts.
+    Raises:
+        DataUnavailable: if there is nothing at the path, or it is laid out otherwise.
+    """
+    path = path.expanduser().resolve()
+    if path.is_file():
+        return _row(path, partial(load_table, table=path), load_table(path.parent, path))
+    if path.is_dir():
+        return _row(path, list_class_folders, list_class_folders(path))
+    raise DataUnavailable(
+        f"There is nothing at {path}. Give the folder that holds one folder a class, or a CSV file of paths and labels."
+    )
+
+
+def _row(path: Path, load: Callable[..., Listing], found: Listing) -> DatasetSpec:
+    labels = found.labels_found
+    multilabel = found.labels.ndim == 2
+    binary = not multilabel and len(labels) == 2
+    known = path.is_file() and bool((found.groups != found.ids).any())
+    number = sha256_of([str(path)])[:6]
+    stem = re.sub("[^a-z0-9]+", "-", plain(path.stem))[:_LONGEST].strip("-")
+    caveat = "Nothing says which images are of one patient: only copies of one image are kept together."
+    return DatasetSpec(
+        name=f"own-{stem or 'images'}-{number}",
+        title=f"Own {'table' if path.is_file() else 'folder'}: {path.name} ({number})",
+        modality="own images",
+        task="multilabel" if multilabel else "binary" if binary else "multiclass",
+        labels=labels,
+        positive=(0 if plain(labels[1]) in _HEALTHY else 1) if binary else None,
+        load=load,
+        folders=(path.name,),
+        path=path.parent if path.is_file() else path,
+        group_key="patient, as the table says" if known else "image",
+        channels=3,
+        caveats=() if known else (caveat,),
+    )
+
+
+def load_table(folder: Path, table: Path) -> Listing:
+    """Reads a CSV of own images; paths are relative to its folder.
+
+    Raises:
+        DataUnavailable: naming the row that is at fault.
+    """
+    rows = read_table(table, ())
+    columns = {plain(name): name for name in rows.columns}
+    path_column = _column(columns, PATHS, table, "the paths of the images")
+    if rows.empty:
+        raise DataUnavailable(f"{table.name} holds a line of names only. Give one row an image below it.")
+    names = inside(folder, rows[path_column], table)
+    if (twice := names.duplicated()).any():
+        row = int(twice.to_numpy().argmax())
+        raise DataUnavailable(f"{at_row(table, row)}: {names.iloc[row]!r} is there twice.")
+    for row, name in enumerate(names):
+        if not (folder / name).is_file():
+            raise DataUnavailable(f"{at_row(table, row)}: there is no file {name!r} in {folder.name!r}.")
+        if not (folder / name).resolve().is_relative_to(folder.resolve()):
+            raise DataUnavailable(f"{at_row(table, row)}: {name!r} is a link that leads out of {folder.name!r}.")
+    patients = (
+        rows[columns[key]].where(rows[columns[key]] != "", names) if (key := _known(columns, PATIENTS)) else names
+    )
+    parts = _parts(rows[columns[key]], table) if (key := _known(columns, PARTS)) else [""] * len(rows)
+    if key := _known(columns, LABELS):
+        labels, found = _from_cells(rows[columns[key]], table)
+    elif findings := _findings(rows, columns, table):
+        labels, found = rows[findings].replace(_VALUES).to_numpy(np.float32), tuple(findings)
+    else:
+        _column(columns, LABELS, table, "the labels")
+    if len(found) < 2 and labels.ndim == 1:
+        raise DataUnavailable(f"{table.name} holds one class only, {found[0]!r}; at least two are needed.")
+    return listing_of_files(folder, list(zip(names, labels, patients, parts, strict=True)), found)
+
+
+def _known(columns: dict[str, str], wanted: tuple[str, ...]) -> str | None:
+    return next((plain(name) for name in wanted if plain(name) in columns), None)
+
+
+def _column(columns: dict[str, str], wanted: tuple[str, ...], table: Path, what: str) -> str:
+    if key := _known(columns, wanted):
+        return columns[key]
+    raise DataUnavailable(
+        f"{table.name} has no column for {what} among its {len(columns)}: name one of them {', '.join(wanted[:3])}."
+    )
+
+
+def _findings(rows: pd.DataFrame, columns: dict[str, str], table: Path) -> list[str]:
+    """The columns of 0, 1 and nothing; one odd value among them is a fault, not another kind of column."""
+    other = {plain(name) for name in (*PATHS, *PATIENTS, *PARTS, *ABOUT_PATIENTS)}
+    found = []
+    for key, name in columns.items():
+        cells = rows[name]
+        fits = cells.isin(_VALUES)
+        if key in other or (cells == "").all() or fits.mean() < 0.5:
+            continue
+        if not fits.all():
+            row = int((~fits).to_numpy().argmax())
+            raise DataUnavailable(f"{at_row(table, row)}: {name} holds {cells.iloc[row]!r}; expected 1, 0 or nothing.")
+        found.append(name)
+    return found
+
+
+def _from_cells(cells: pd.Series, table: Path) -> tuple[np.ndarray, tuple[str, ...]]:
+    split = [[part.strip() for part in cell.split(JOINED)] for cell in cells]
+    spelt: dict[str, str] = {}
+    for part in sorted({part for parts in split for part in parts}):
+        spelt.setdefault(part.casefold(), part)
+    if not any(len(parts) > 1 for parts in split):
+        for row, parts in enumerate(split):
+            if not parts[0]:
+                raise DataUnavailable(f"{at_row(table, row)}: there is no label. Give one, or leave the row out.")
+        found = sorted(spelt)
+        return np.array([found.index(parts[0].casefold()) for parts in split]), tuple(spelt[key] for key in found)
+    findings = sorted(key for key in spelt if key not in NO_FINDING)
+    named = [{part.casefold() for part in parts} for parts in split]
+    labels = np.array([[float(key in parts) for key in findings] for parts in named], np.float32)
+    return labels, tuple(spelt[key] for key in findings)
+
+
+def _parts(cells: pd.Series, table: Path) -> list[str]:
+    part_of = {alias: part for part, aliases in PART_FOLDERS.items() for alias in aliases} | {"": ""}
+    found = []
+    for row, cell in enumerate(cells):
+        if plain(cell) not in part_of:
+            raise DataUnavailable(f"{at_row(table, row)}: {cell!r} is no part of a split; expected train, val or test.")
+        found.append(part_of[plain(cell)])
+    return found

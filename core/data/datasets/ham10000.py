@@ -1,0 +1,84 @@
+"""HAM10000: 10,015 dermatoscopic images of 7,470 pigmented skin lesions, seven diagnoses.
+
+References:
+    Tschandl et al. 2018, Scientific Data 5:180161, doi:10.1038/sdata.2018.161; data doi:10.7910/DVN/DBW86T.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from core.data.datasets.folders import image_files, list_class_folders
+from core.data.listing import Listing, listing_of_files
+from core.data.specs import DATASETS, DatasetSpec, External, PeopleTable, Remote
+from core.data.tables import at_row, read_table
+from core.errors import DataUnavailable
+
+CLASSES = ("akiec", "bcc", "bkl", "df", "mel", "nv", "vasc")
+TABLE = "HAM10000_metadata"
+_TABLES = (f"{TABLE}.csv", TABLE, f"{TABLE}.tab")
+
+
+def load(folder: Path) -> Listing:
+    """Reads `HAM10000_metadata.csv` and the images below, grouped by lesion; or `train|val|test / akiec ... vasc`.
+
+    Class folders carry no lesion: without the table every image is a group of its own, and only copies are united.
+    """
+    table = next((folder / name for name in _TABLES if (folder / name).is_file()), None)
+    if table is None:
+        return list_class_folders(folder, {name: (name,) for name in CLASSES})
+    rows = read_table(table, ("lesion_id", "image_id", "dx"), unique="image_id")
+    unknown = ~rows["dx"].isin(CLASSES)
+    if unknown.any():
+        row = int(unknown.to_numpy().argmax())
+        raise DataUnavailable(
+            f"{at_row(table, row)}: {rows['dx'].iloc[row]!r} is not one of {', '.join(CLASSES)}. "
+            "Take the publisher's file."
+        )
+    files = {path.stem: path.relative_to(folder).as_posix() for path in image_files(folder)}
+    listed: list[tuple[str, object, str, str]] = [
+        (files[image], CLASSES.index(diagnosis), lesion, "")
+        for image, diagnosis, lesion in zip(rows["image_id"], rows["dx"], rows["lesion_id"], strict=True)
+        if image in files
+    ]
+    if not listed:
+        raise DataUnavailable(f"None of the {len(rows)} images named in {table.name} lies below {folder.name}.")
+    return listing_of_files(folder, listed, CLASSES)
+
+
+DATASETS.add(
+    DatasetSpec(
+        name="ham10000",
+        title="Skin lesions (HAM10000)",
+        modality="dermatoscopic image",
+        task="multiclass",
+        labels=CLASSES,
+        titles={
+            "akiec": "actinic keratosis or Bowen's disease (akiec)",
+            "bcc": "basal cell carcinoma (bcc)",
+            "bkl": "benign keratosis (bkl)",
+            "df": "dermatofibroma (df)",
+            "mel": "melanoma (mel)",
+            "nv": "melanocytic nevus (nv)",
+            "vasc": "vascular lesion (vasc)",
+        },
+        suspicious=("akiec", "bcc", "mel"),
+        load=load,
+        folders=("ham10000", "skin-cancer-mnist-ham10000"),
+        group_key="lesion",
+        channels=3,
+        licence="CC BY-NC 4.0",
+        citation="Tschandl et al. 2018, doi:10.1038/sdata.2018.161",
+        url="https://doi.org/10.7910/DVN/DBW86T",
+        people=PeopleTable(_TABLES, image="image_id", age="age", sex="sex"),
+        caveats=("Two thirds of the images are nevi; half of the lesions were confirmed without histology.",),
+        remote=Remote("dataverse", "doi:10.7910/DVN/DBW86T", ("HAM10000_images_part_", TABLE)),
+        external=(
+            External(
+                "isic2017-dermoscopy",
+                {label: label for label in ("bkl", "mel", "nv")},
+                "bkl is narrower there: seborrheic keratoses only.",
+            ),
+        ),
+    )
+)

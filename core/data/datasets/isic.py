@@ -1,0 +1,92 @@
+"""Dermatoscopic images of the ISIC archive (challenges of 2016 to 2018) that are not in HAM10000: an external test set.
+
+References:
+    Codella et al. 2018, Skin lesion analysis toward melanoma detection (ISIC 2017), arXiv:1710.05006.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from core.data.datasets.folders import image_files
+from core.data.listing import UNLABELLED, Listing, listing_of_files
+from core.data.specs import DATASETS, DatasetSpec, PeopleTable
+from core.data.tables import at_row, read_table
+from core.errors import DataUnavailable
+
+CLASSES = ("bkl", "mel", "nv")
+TABLE, PAIRS = "labels.csv", "near_duplicates.csv"
+
+
+def load(folder: Path) -> Listing:
+    """Read `labels.csv` and the images below; an empty `dx` is an image without a label.
+
+    Nobody published which images show one lesion. The pairs of near copies in `near_duplicates.csv` share a group.
+
+    Raises:
+        DataUnavailable: naming the file and the row at fault.
+    """
+    table = folder / TABLE
+    rows = read_table(table, ("image_id", "dx"), unique="image_id")
+    unknown = ~rows["dx"].isin(("", *CLASSES))
+    if unknown.any():
+        row = int(unknown.to_numpy().argmax())
+        raise DataUnavailable(
+            f"{at_row(table, row)}: dx is {rows['dx'].iloc[row]!r}; expected {', '.join(CLASSES)}, or nothing where "
+            "the image has no label. Correct the row or remove it."
+        )
+    group_of = _grouped(folder, rows["image_id"].tolist())
+    files = {path.stem: path.relative_to(folder).as_posix() for path in image_files(folder)}
+    listed: list[tuple[str, object, str, str]] = [
+        (files[image], CLASSES.index(dx) if dx else UNLABELLED, group_of[image], "")
+        for image, dx in zip(rows["image_id"], rows["dx"], strict=True)
+        if image in files
+    ]
+    if not listed:
+        raise DataUnavailable(f"None of the {len(rows)} images named in {table.name} lies below {folder.name}.")
+    return listing_of_files(folder, listed, CLASSES)
+
+
+def _grouped(folder: Path, images: list[str]) -> dict[str, str]:
+    """Return the group of each image: its own name, or that of the first of its near copies."""
+    group_of = {image: image for image in images}
+    path = folder / PAIRS
+    if not path.is_file():
+        return group_of
+    pairs = read_table(path, ("a", "b"))
+    for row, (first, second) in enumerate(zip(pairs["a"], pairs["b"], strict=True)):
+        if missing := [image for image in (first, second) if image not in group_of]:
+            raise DataUnavailable(f"{at_row(path, row)}: {missing[0]!r} is not in {TABLE}. Take both files anew.")
+        joined, absorbed = group_of[first], group_of[second]
+        group_of = {image: joined if group == absorbed else group for image, group in group_of.items()}
+    return group_of
+
+
+DATASETS.add(
+    DatasetSpec(
+        name="isic2017-dermoscopy",
+        title="Skin lesions (ISIC 2016 to 2018)",
+        modality="dermatoscopic image",
+        task="multiclass",
+        labels=CLASSES,
+        titles={
+            "bkl": "seborrheic keratosis (bkl)",
+            "mel": "melanoma (mel)",
+            "nv": "melanocytic nevus (nv)",
+        },
+        suspicious=("mel",),
+        load=load,
+        folders=("isic2017_dermoscopy",),
+        channels=3,
+        licence="CC0 for the most part; 102 labels from ISIC 2019 under CC BY-NC 4.0",
+        citation="Codella et al. 2018, arXiv:1710.05006; Codella et al. 2019, arXiv:1902.03368",
+        url="https://challenge.isic-archive.com/data/",
+        people=PeopleTable((TABLE,), image="image_id", age="age", sex="sex"),
+        caveats=(
+            "bkl is narrower than in HAM10000: seborrheic keratoses only.",
+            "568 images have no label; they serve for pretraining only.",
+            "Nothing says which images show one lesion or one patient; six pairs of near copies are kept together.",
+            "Images were squashed to squares.",
+        ),
+    )
+)

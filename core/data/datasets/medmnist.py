@@ -1,0 +1,189 @@
+"""MedMNIST: 18 sets of small images and volumes with official splits, one NumPy archive each. Rows come from its table.
+
+References:
+    Yang et al. 2023, MedMNIST v2, Scientific Data 10:41, doi:10.1038/s41597-022-01721-8.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import warnings
+import zipfile
+import zlib
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from filelock import FileLock
+from medmnist.info import HOMEPAGE, INFO
+
+from core.data.listing import TEST, TRAIN, VALIDATION, Listing, stamp_of_files
+from core.data.specs import DATASETS, DatasetSpec, Remote
+from core.errors import DataUnavailable
+from core.files import sha256_of, write_atomically, write_stream_atomically
+from core.paths import cache_folder
+
+_VERSION = "2"
+SIZES_2D, SIZES_3D = ("28", "64", "128", "224"), ("28", "64")
+MADE_FROM = {
+    "pneumoniamnist": "kermany",
+    "dermamnist": "ham10000",
+    "chestmnist": "nih-chestxray14",
+    "breastmnist": "breast-ultrasound",
+    **dict.fromkeys(("organamnist", "organcmnist", "organsmnist"), "organmnist3d"),
+}
+MODALITIES = {
+    "path": "colon pathology", "chest": "chest radiograph", "derma": "dermatoscopic image", "oct": "retinal OCT",
+    "pneumonia": "chest radiograph", "retina": "fundus photograph", "breast": "breast ultrasound",
+    "blood": "blood-cell microscopy", "tissue": "kidney-cell microscopy", "organa": "abdominal CT",
+    "organc": "abdominal CT", "organs": "abdominal CT", "organ": "abdominal CT", "nodule": "chest CT",
+    "adrenal": "shape from abdominal CT", "fracture": "chest CT", "vessel": "shape from brain MRA",
+    "synapse": "electron microscopy",
+}  # fmt: skip
+_PARTS = {"train": TRAIN, "val": VALIDATION, "test": TEST}
+_TASKS: dict[str, Any] = {
+    "binary-class": "binary",
+    "multi-class": "multiclass",
+    "ordinal-regression": "multiclass",
+    "multi-label, binary-class": "multilabel",
+}
+
+
+def file_name(name: str, size: str = "28") -> str:
+    """The archive of a set at a size."""
+    return f"{name}.npz" if size == "28" else f"{name}_{size}.npz"
+
+
+def is_official(path: Path, name: str, size: str) -> bool:
+    """Whether an archive has the MD5 that the MedMNIST package states."""
+    stated = INFO[name].get("MD5" if size == "28" else f"MD5_{size}")
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "md5").hexdigest() == stated
+
+
+def load(folder: Path, name: str, size: str = "28") -> Listing:
+    """Reads `<name>.npz` or `<name>_<size>.npz`; every image is a group of its own, as patients are not published.
+
+    The archive is unpacked once into the cache, so that the largest need no more memory than the smallest. A file that
+    is not the official one is read all the same, with a warning.
+
+    Raises:
+        DataUnavailable: if the file is missing, damaged, or lacks a part.
+    """
+    path = folder / file_name(name, size)
+    if not path.exists():
+        raise DataUnavailable(
+            f"Expected {path.name} in {folder.name}. Fetch it: python -m trainer data get {name}@size={size}, or from "
+            f"{HOMEPAGE}."
+        )
+    arrays, official = _unpacked(path, name, size)
+    images = [np.load(arrays / f"{part}_images.npy", mmap_mode="r", allow_pickle=False) for part in _PARTS]
+    parts = [np.load(arrays / f"{part}_labels.npy", allow_pickle=False) for part in _PARTS]
+    labels, counts = np.concatenate(parts), [len(part) for part in parts]
+    if not official:
+        warnings.warn(
+            f"{path.name} is not the file that MedMNIST publishes (its MD5 differs); results on it are not comparable "
+            "with published ones.",
+            stacklevel=2,
+        )
+    starts = np.cumsum([0, *counts])
+
+    def read(index: int) -> np.ndarray:
+        part = int(np.searchsorted(starts, index, side="right")) - 1
+        return np.asarray(images[part][index - starts[part]])
+
+    ids = np.array([f"{part}/{i:06d}" for part, count in zip(_PARTS, counts, strict=True) for i in range(count)])
+    return Listing(
+        ids=ids,
+        labels=labels.astype(np.float32) if _TASKS[INFO[name]["task"]] == "multilabel" else labels[:, 0].astype(int),
+        groups=ids,
+        parts=np.repeat(list(_PARTS.values()), counts),
+        read=read,
+        stamp=arrays.name,
+        dims=3 if name.endswith("3d") else 2,
+    )
+
+
+def _unpacked(path: Path, name: str, size: str) -> tuple[Path, bool]:
+    """The folder that holds the archive's arrays as files, and whether the archive is the official one."""
+    stamp = stamp_of_files(path.parent, np.array([path.name]))
+    folder = cache_folder() / "archives" / sha256_of([_VERSION, name, stamp])[:24]
+    facts = folder / "facts.json"
+    folder.mkdir(parents=True, exist_ok=True)
+    with FileLock(folder.with_name(f".{folder.name}.lock")):
+        if not facts.exists():
+            _unpack(path, folder)
+            try:
+                _check(folder, name)
+            except (TypeError, ValueError, EOFError) as error:
+                raise _damaged(path, error) from None
+            write_atomically(facts, json.dumps({"official": is_official(path, name, size)}).encode())
+    return folder, bool(json.loads(facts.read_text())["official"])
+
+
+def _unpack(path: Path, folder: Path) -> None:
+    """Writes an archive's arrays into a folder, one file each."""
+    try:
+        archive = zipfile.ZipFile(path)
+    except (OSError, zipfile.BadZipFile) as error:
+        raise _damaged(path, error) from None
+    with archive:
+        for member in [f"{part}_{kind}.npy" for part in _PARTS for kind in ("images", "labels")]:
+            try:  # damaged, without that member, encrypted, or packed in an unknown way
+                with archive.open(member) as packed:
+                    write_stream_atomically(folder / member, packed)
+            except (KeyError, RuntimeError, EOFError, zlib.error, zipfile.BadZipFile) as error:
+                raise _damaged(path, error) from None
+
+
+def _check(folder: Path, name: str) -> None:
+    """Raises ValueError where images and labels are not those of the set's table row."""
+    facts = INFO[name]
+    findings = _TASKS[facts["task"]] == "multilabel"
+    columns = len(facts["label"]) if findings else 1
+    axes = 4 if name.endswith("3d") or facts["n_channels"] == 3 else 3
+    for part in _PARTS:
+        images = np.load(folder / f"{part}_images.npy", mmap_mode="r", allow_pickle=False)
+        labels = np.load(folder / f"{part}_labels.npy", allow_pickle=False)
+        if images.dtype != np.uint8 or images.ndim != axes:
+            raise ValueError(f"the {part} images are not bytes along {axes} axes")
+        if labels.shape != (len(images), columns) or labels.dtype.kind not in "iu":
+            raise ValueError(f"the {part} labels are not {len(images)} rows of {columns} whole numbers")
+        if len(labels) and not 0 <= labels.min() <= labels.max() < (2 if findings else len(facts["label"])):
+            raise ValueError(f"the {part} labels hold a number that stands for no class")
+
+
+def _damaged(path: Path, error: Exception) -> DataUnavailable:
+    return DataUnavailable(f"{path.name} is damaged or not a MedMNIST file ({error}). Fetch it again.")
+
+
+def _row(name: str, facts: dict[str, Any]) -> DatasetSpec:
+    task = _TASKS[facts["task"]]
+    volumes = name.endswith("3d")
+    return DatasetSpec(
+        name=name,
+        title=facts["python_class"] + (" (volumes)" if volumes else ""),
+        modality=MODALITIES[name.split("mnist")[0]],
+        task=task,
+        labels=tuple(str(label) for label in facts["label"].values()),
+        positive=1 if task == "binary" else None,
+        load=partial(load, name=name),
+        folders=("medmnist", "medmnist_v2"),
+        files=(file_name(name),),
+        file_of=partial(file_name, name),
+        dims=3 if volumes else 2,
+        channels=facts["n_channels"],
+        options={"size": SIZES_3D if volumes else SIZES_2D},
+        licence=facts["license"],
+        citation="Yang et al. 2023, doi:10.1038/s41597-022-01721-8",
+        url=HOMEPAGE,
+        caveats=("Patients are not published: only copies of one image are kept together.",),
+        derived_from=MADE_FROM.get(name),
+        remote=Remote("medmnist", name),
+    )
+
+
+for _name, _facts in INFO.items():
+    DATASETS.add(_row(_name, _facts))

@@ -1,0 +1,154 @@
+"""NIH ChestX-ray14: 112,120 frontal chest radiographs of 30,805 patients, 14 findings mined from reports.
+
+References:
+    Wang et al. 2017, ChestX-ray8, arXiv:1705.02315.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+
+from core.data.datasets.folders import image_files
+from core.data.listing import TEST, TRAIN, Listing, listing_of_files
+from core.data.specs import DATASETS, DatasetSpec, PeopleTable, Remote
+from core.data.tables import at_row, inside, read_table
+from core.errors import DataUnavailable
+
+FINDINGS = (
+    "Atelectasis", "Cardiomegaly", "Consolidation", "Edema", "Effusion", "Emphysema", "Fibrosis", "Hernia",
+    "Infiltration", "Mass", "Nodule", "Pleural_Thickening", "Pneumonia", "Pneumothorax",
+)  # fmt: skip
+NONE = "No Finding"
+ADULT_LABELS, ADULT_FOLDERS, ADULT_TABLE = ("Normal", "Pneumonia"), ("NORMAL", "PNEUMONIA"), "labels.csv"
+TABLES = ("Data_Entry_2017.csv", "Data_Entry_2017_v2020.csv")
+LISTS = {"train_val_list.txt": TRAIN, "test_list.txt": TEST}
+
+
+def parse_findings(cells: np.ndarray, table: Path) -> np.ndarray:
+    """Findings joined by `|` -> (N, 14) of 0 and 1.
+
+    Raises:
+        DataUnavailable: naming the first row with an unknown finding.
+    """
+    column = {name: index for index, name in enumerate(FINDINGS)}
+    labels = np.zeros((len(cells), len(FINDINGS)), np.float32)
+    for row, cell in enumerate(cells):
+        for name in cell.split("|"):
+            if name in column:
+                labels[row, column[name]] = 1
+            elif name != NONE:
+                raise DataUnavailable(
+                    f"{at_row(table, row)}: {name!r} is not one of the 14 findings or {NONE!r}. "
+                    "Take the publisher's file."
+                )
+    return labels
+
+
+def load(folder: Path) -> Listing:
+    """Reads `Data_Entry_2017.csv` and the images below, in one folder or in `images_001/images` to `images_012/images`.
+
+    Rows without a file and files without a row are left out. The publisher's lists of training and test images are
+    used where they are there.
+    """
+    table = next((folder / name for name in TABLES if (folder / name).exists()), folder / TABLES[0])
+    rows = read_table(table, ("Image Index", "Finding Labels", "Patient ID"), unique="Image Index")
+    labels = parse_findings(rows["Finding Labels"].to_numpy(), table)
+    files = {path.stem: path.relative_to(folder).as_posix() for path in image_files(folder)}
+    parts = _published_parts(folder)
+    stems = rows["Image Index"].str.rsplit(".", n=1).str[0]
+    listed: list[tuple[str, object, str, str]] = [
+        (files[stem], label, patient, parts.get(stem, ""))
+        for stem, label, patient in zip(stems, labels, rows["Patient ID"], strict=True)
+        if stem in files
+    ]
+    if not listed:
+        raise DataUnavailable(f"None of the {len(rows)} images named in {table.name} lies below {folder.name}.")
+    return listing_of_files(folder, listed)
+
+
+def load_adult_pneumonia(folder: Path) -> Listing:
+    """Read `labels.csv` and the images that it names, grouped by NIH patient.
+
+    Raises:
+        DataUnavailable: naming the file and the row at fault.
+    """
+    table = folder / ADULT_TABLE
+    rows = read_table(table, ("image", "label", "patient"), unique="image")
+    unknown = ~rows["label"].isin(ADULT_FOLDERS)
+    if unknown.any():
+        row = int(unknown.to_numpy().argmax())
+        raise DataUnavailable(
+            f"{at_row(table, row)}: label is {rows['label'].iloc[row]!r}; expected {' or '.join(ADULT_FOLDERS)}. "
+            "Correct the row or remove it."
+        )
+    listed: list[tuple[str, object, str, str]] = [
+        (image, ADULT_FOLDERS.index(label), patient, "")
+        for image, label, patient in zip(
+            inside(folder, rows["image"], table), rows["label"], rows["patient"], strict=True
+        )
+        if (folder / image).is_file()
+    ]
+    if not listed:
+        raise DataUnavailable(f"None of the {len(rows)} images named in {table.name} lies below {folder.name}.")
+    return listing_of_files(folder, listed, ADULT_LABELS)
+
+
+def _published_parts(folder: Path) -> dict[str, str]:
+    found: dict[str, str] = {}
+    for name, part in LISTS.items():
+        path = folder / name
+        if path.exists():
+            found |= {line.strip().rsplit(".", 1)[0]: part for line in path.read_text().splitlines() if line.strip()}
+    return found
+
+
+DATASETS.add(
+    DatasetSpec(
+        name="nih-chestxray14",
+        title="NIH ChestX-ray14",
+        modality="chest radiograph",
+        task="multilabel",
+        labels=FINDINGS,
+        titles={"Pleural_Thickening": "Pleural thickening"},
+        load=load,
+        folders=("nih_chestxray14", "ChestX-ray14", "nih-chest-xrays", "CXR8"),
+        group_key="patient",
+        test_share=2,  # of rare findings too, enough positives of other patients must be left to judge them on
+        least_positives=100,
+        licence="free use with credit to the NIH Clinical Center",
+        citation="Wang et al. 2017, arXiv:1705.02315",
+        url="https://nihcc.app.box.com/v/ChestXray-NIHCC",
+        people=PeopleTable(TABLES, image="Image Index", age="Patient Age", sex="Patient Gender"),
+        caveats=("Labels were mined from reports by text rules; some one in ten is wrong for a reader of the image.",),
+        remote=Remote("kaggle", "nih-chest-xrays/data"),
+    )
+)
+DATASETS.add(
+    DatasetSpec(
+        name="nih-adult-pneumonia",
+        title="Pneumonia, mostly adults (NIH ChestX-ray14)",
+        modality="chest radiograph",
+        task="binary",
+        labels=ADULT_LABELS,
+        positive=1,
+        load=load_adult_pneumonia,
+        folders=("nih_adult_pneumonia",),
+        group_key="patient",
+        licence="free use with credit to the NIH Clinical Center",
+        citation="Wang et al. 2017, arXiv:1705.02315",
+        url="https://github.com/muhammedtalo/COVID-19",
+        people=PeopleTable(
+            (ADULT_TABLE,), image="image", age="age", sex="sex", view="view", reader="expert_airspace_opacity"
+        ),
+        caveats=(
+            "Labels were mined from reports by text rules; of 39 images that a radiologist read, 11 of 21 pneumonias "
+            "and 16 of 18 normal images were confirmed.",
+            "Views are confounded with the label: 342 of 500 normal images are AP, 225 of 500 pneumonias.",
+            "657 of the 1,000 images are in nih-chestxray14 too: an encoder that learnt from their patients is not "
+            "evaluated here.",
+        ),
+        derived_from="nih-chestxray14",
+    )
+)

@@ -1,0 +1,259 @@
+"""Synthetic images with planted evidence at a known place: one opacity, several findings, small volumes.
+
+They serve tests, a first run without any data, and the question whether heatmaps point at the evidence. They are
+labelled synthetic everywhere.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+
+import numpy as np
+from scipy.ndimage import gaussian_filter
+
+from core.data.images import encode_png
+from core.data.listing import TEST, TRAIN, VALIDATION, Listing
+from core.data.specs import DATASETS, DatasetSpec
+
+SIDE = 192
+COUNTS = {TRAIN: 1200, VALIDATION: 200, TEST: 400}
+_VERSION = "2"
+
+
+@dataclass(frozen=True)
+class Phantom:
+    """One synthetic image.
+
+    Attributes:
+        pixels: (SIDE, SIDE), uint8.
+        evidence: (SIDE, SIDE), bool: where the opacity is; all False for label 0.
+        label: 1 with an opacity, 0 without.
+    """
+
+    pixels: np.ndarray
+    evidence: np.ndarray
+    label: int
+
+
+def make_phantom(seed: int, label: int, side: int = SIDE) -> Phantom:
+    """Draws a thorax with lungs, heart, spine and ribs, and for label 1 an opacity in a lung (8 to 25% of the side)."""
+    random = np.random.default_rng([seed, label])
+    y, x = np.mgrid[0:side, 0:side] / (side - 1)
+    x, y = _pose(random, x - 0.5, y - 0.5)
+    lungs = _ellipse(x, y, 0.30, 0.50, 0.145, 0.32) + _ellipse(x, y, 0.70, 0.50, 0.145, 0.32)
+    picture = 0.62 * _ellipse(x, y, 0.5, 0.55, 0.47, 0.62) - 0.38 * np.clip(lungs, 0, 1)
+    picture += 0.20 * _ellipse(x, y, 0.56, 0.66, 0.15 * random.uniform(0.8, 1.2), 0.17)
+    picture += 0.16 * np.exp(-(((x - 0.5) / 0.035) ** 2))
+    phase, pitch, bow = random.uniform(0, 1), random.uniform(0.07, 0.11), random.uniform(0.3, 1.0)
+    ribs = np.sin(2 * np.pi * ((y - bow * (x - 0.5) ** 2) / pitch + phase))
+    picture += 0.05 * np.clip(ribs, 0, 1) * np.clip(lungs + 0.25, 0, 1)
+    for grain, strength in ((side / 16, 0.045), (side / 48, 0.065)):  # soft tissue and vessels
+        texture = gaussian_filter(random.normal(size=(side, side)), grain)
+        picture += strength * texture / texture.std()
+    evidence = np.zeros((side, side), bool)
+    if label:
+        opacity, evidence = _opacity(random, x, y)
+        picture += opacity
+    picture = gaussian_filter(picture, 0.6) + random.normal(0, 0.02, size=picture.shape)
+    picture = picture * random.uniform(0.85, 1.15) + random.uniform(-0.04, 0.04)
+    return Phantom(np.round(np.clip(picture + 0.06, 0, 1) * 255).astype(np.uint8), evidence, label)
+
+
+def _pose(random: np.random.Generator, x: np.ndarray, y: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    angle, scale = random.normal(0, 0.06), random.uniform(0.9, 1.12)
+    turned_x = (np.cos(angle) * x - np.sin(angle) * y) / scale * random.uniform(0.93, 1.07)
+    turned_y = (np.sin(angle) * x + np.cos(angle) * y) / scale
+    return turned_x + 0.5 + random.normal(0, 0.02), turned_y + 0.5 + random.normal(0, 0.02)
+
+
+def _ellipse(x: np.ndarray, y: np.ndarray, cx: float, cy: float, rx: float, ry: float) -> np.ndarray:
+    inside = 1 - np.sqrt(((x - cx) / rx) ** 2 + ((y - cy) / ry) ** 2)
+    return np.clip(inside * 6, 0, 1)
+
+
+def _opacity(random: np.random.Generator, x: np.ndarray, y: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    across = random.uniform(0.08, 0.25)
+    cx = random.choice([0.30, 0.70]) + random.uniform(-0.05, 0.05)
+    cy = random.uniform(0.32, 0.70)
+    stretch = random.uniform(0.8, 1.25)
+    radius = np.sqrt(((x - cx) * stretch) ** 2 + ((y - cy) / stretch) ** 2)
+    return random.uniform(0.32, 0.50) * np.exp(-((radius / (across / 2)) ** 4)), radius <= across / 2
+
+
+def phantom_at(index: int) -> Phantom:
+    """Image `index` of the data set; even indices are without, odd ones with an opacity."""
+    return make_phantom(index, index % 2)
+
+
+@lru_cache(maxsize=2048)
+def _phantom_png(index: int) -> bytes:
+    """Kept, as every size and preparation asks for it again: drawing takes longer than all that comes after."""
+    return encode_png(phantom_at(index).pixels)
+
+
+def evidence_in(name: str) -> np.ndarray:
+    """(SIDE, SIDE) bool: where the opacity of an image of the data set lies, by its name."""
+    return phantom_at(int(name.rsplit("-", 1)[1].removesuffix(".png"))).evidence
+
+
+def load(_: Path) -> Listing:
+    """Lists the generated images; pixels are drawn when read."""
+    parts = np.repeat(list(COUNTS), list(COUNTS.values()))
+    ids = np.array([f"{part}/phantom-{index:05d}.png" for index, part in enumerate(parts)])
+    return Listing(
+        ids=ids,
+        labels=np.arange(len(ids)) % 2,
+        groups=ids,
+        parts=parts,
+        read=_phantom_png,
+        stamp=f"phantom {_VERSION} {len(ids)} {SIDE}",
+    )
+
+
+DATASETS.add(
+    DatasetSpec(
+        name="phantom",
+        title="Phantom chest images (synthetic)",
+        modality="synthetic image in the style of a chest radiograph",
+        task="binary",
+        labels=("No opacity", "Opacity"),
+        positive=1,
+        load=load,
+        licence="MIT, as the program",
+        citation="Generated by this program",
+        synthetic=True,
+        evidence=evidence_in,
+        caveats=("Synthetic: nothing measured here says anything about patients.",),
+    )
+)
+
+
+FINDINGS = ("Opacity", "Nodule", "Effusion")
+MORE_COUNTS = {TRAIN: 600, VALIDATION: 150, TEST: 300}
+PREVALENCE, UNKNOWN = 0.35, 0.15
+CUBE = 32
+_MORE_VERSION = "1"
+
+
+def make_phantom_of_findings(seed: int, present: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Draws a thorax with some findings.
+
+    Args:
+        seed: of the image.
+        present: (3,) bool, in the order of `FINDINGS`.
+    Returns:
+        (SIDE, SIDE) uint8 pixels, and (3, SIDE, SIDE) bool: where each finding is.
+    """
+    random = np.random.default_rng([seed, 3])
+    thorax = make_phantom(seed, int(present[0]))
+    pixels = thorax.pixels.astype(float)
+    y, x = np.mgrid[0:SIDE, 0:SIDE] / (SIDE - 1)
+    side = random.choice([0.30, 0.70])
+    across, cx, cy = random.uniform(0.05, 0.08), side + random.uniform(-0.07, 0.07), random.uniform(0.30, 0.65)
+    nodule = np.hypot(x - cx, y - cy) <= across / 2
+    level = random.uniform(0.66, 0.76)
+    effusion = (y >= level + 0.02 * np.sin(9 * x)) & (np.abs(x - (1 - side)) < 0.15) & (y < 0.84)
+    for mask, strength, there in ((nodule, 85.0, present[1]), (effusion, 75.0, present[2])):
+        if there:
+            pixels += strength * gaussian_filter(mask.astype(float), 1.2)
+    where = np.stack([thorax.evidence, nodule & present[1], effusion & present[2]])
+    return np.round(np.clip(pixels, 0, 255)).astype(np.uint8), where
+
+
+def findings_of(index: int) -> np.ndarray:
+    """(3,) bool: what image `index` of the set shows."""
+    return np.random.default_rng([index, 7]).random(len(FINDINGS)) < PREVALENCE
+
+
+@lru_cache(maxsize=2048)
+def _findings_png(index: int) -> bytes:
+    return encode_png(make_phantom_of_findings(index, findings_of(index))[0])
+
+
+def load_findings(_: Path) -> Listing:
+    """Lists the generated images; of the training images' labels 15% are unknown."""
+    parts = np.repeat(list(MORE_COUNTS), list(MORE_COUNTS.values()))
+    labels = np.array([findings_of(index) for index in range(len(parts))], np.float32)
+    hidden = np.random.default_rng(0).random(labels.shape) < UNKNOWN
+    labels[hidden & (parts == TRAIN)[:, None]] = np.nan
+    ids = np.array([f"{part}/phantom-findings-{index:05d}.png" for index, part in enumerate(parts)])
+    return Listing(
+        ids=ids,
+        labels=labels,
+        groups=ids,
+        parts=parts,
+        read=_findings_png,
+        stamp=f"phantom-multilabel {_MORE_VERSION} {len(ids)}",
+    )
+
+
+def make_cube(seed: int, label: int) -> tuple[np.ndarray, np.ndarray]:
+    """Draws a volume with vessels, and for label 1 a ball among them.
+
+    Returns:
+        (CUBE, CUBE, CUBE) uint8 voxels, and bool: where the ball is.
+    """
+    random = np.random.default_rng([seed, label, 5])
+    z, y, x = np.mgrid[0:CUBE, 0:CUBE, 0:CUBE] / (CUBE - 1)
+    cube = 0.3 + 0.06 * random.normal(size=(CUBE,) * 3)
+    for _ in range(4):
+        point, direction = random.uniform(0.2, 0.8, 3), random.normal(size=3)
+        direction /= np.linalg.norm(direction)
+        away = np.stack([z, y, x], axis=-1) - point
+        off_axis = np.linalg.norm(away - (away @ direction)[..., None] * direction, axis=-1)
+        cube += 0.25 * np.exp(-((off_axis / 0.05) ** 2))
+    centre, radius = random.uniform(0.3, 0.7, 3), random.uniform(0.10, 0.17)
+    ball = np.linalg.norm(np.stack([z, y, x], axis=-1) - centre, axis=-1) <= radius
+    if label:
+        cube += 0.3 * gaussian_filter(ball.astype(float), 0.7)
+    cube = gaussian_filter(cube, 0.5)
+    return np.round(np.clip(cube, 0, 1) * 255).astype(np.uint8), ball & bool(label)
+
+
+def load_cubes(_: Path) -> Listing:
+    """Lists the generated volumes; even ones are without, odd ones with a ball."""
+    parts = np.repeat(list(MORE_COUNTS), list(MORE_COUNTS.values()))
+    ids = np.array([f"{part}/phantom-3d-{index:05d}" for index, part in enumerate(parts)])
+    return Listing(
+        ids=ids,
+        labels=np.arange(len(ids)) % 2,
+        groups=ids,
+        parts=parts,
+        read=lambda index: make_cube(index, index % 2)[0],
+        stamp=f"phantom-3d {_MORE_VERSION} {len(ids)}",
+        dims=3,
+    )
+
+
+DATASETS.add(
+    DatasetSpec(
+        name="phantom-multilabel",
+        title="Phantom chest images with several findings (synthetic)",
+        modality="synthetic image in the style of a chest radiograph",
+        task="multilabel",
+        labels=FINDINGS,
+        load=load_findings,
+        licence="MIT, as the program",
+        citation="Generated by this program",
+        synthetic=True,
+        caveats=(*DATASETS["phantom"].caveats, "Of the training labels 15% are unknown, on purpose."),
+    )
+)
+DATASETS.add(
+    DatasetSpec(
+        name="phantom-3d",
+        title="Phantom volumes (synthetic)",
+        modality="synthetic volume",
+        task="binary",
+        labels=("No ball", "Ball"),
+        positive=1,
+        load=load_cubes,
+        dims=3,
+        licence="MIT, as the program",
+        citation="Generated by this program",
+        synthetic=True,
+        caveats=DATASETS["phantom"].caveats,
+    )
+)

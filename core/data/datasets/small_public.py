@@ -1,0 +1,110 @@
+"""Small public sets in class folders: knees, blood smears, breast ultrasound. Tasks of their own, and corpus for C."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import numpy as np
+
+from core.data.datasets.folders import list_class_folders
+from core.data.listing import Listing, listing_of_files
+from core.data.specs import DATASETS, DatasetSpec
+
+GRADES = tuple("01234")
+CELLS = ("Parasitized", "Uninfected")
+TUMOURS = ("benign", "malignant", "normal")
+_SEGMENTATION = re.compile(r"_mask(_\d+)?\.\w+$")
+_SLIDE = re.compile(r"C\d+P\d+")
+
+
+def load_knee(folder: Path) -> Listing:
+    """Reads `train|val|test / 0..4`; both knees of a person are one group."""
+    return list_class_folders(
+        folder, {grade: (grade,) for grade in GRADES}, lambda part, label, stem: stem.split("_")[0].rstrip("LR")
+    )
+
+
+def load_malaria(folder: Path) -> Listing:
+    """Reads `Parasitized / Uninfected`; the patient is in the file name."""
+
+    def patient_of(part: str, label: str, stem: str) -> str:
+        found = _SLIDE.match(stem)
+        return found.group(0) if found else stem
+
+    return list_class_folders(folder, {label: (label,) for label in CELLS}, patient_of)
+
+
+def load_ultrasound(folder: Path) -> Listing:
+    """Reads `benign / malignant / normal`; the segmentations that the publisher puts beside the images are left out."""
+    found = list_class_folders(folder, {label: (label,) for label in TUMOURS})
+    kept = np.array([not _SEGMENTATION.search(name) for name in found.ids])
+    rows = zip(found.ids[kept], found.labels[kept], found.groups[kept], found.parts[kept], strict=True)
+    return listing_of_files(folder, list(rows), TUMOURS)
+
+
+DATASETS.add(
+    DatasetSpec(
+        name="knee-osteoarthritis",
+        title="Knee radiographs (OAI)",
+        modality="knee radiograph",
+        task="multiclass",
+        labels=GRADES,
+        titles={grade: f"Kellgren-Lawrence grade {grade}" for grade in GRADES},
+        load=load_knee,
+        folders=("knee_osteoarthritis",),
+        group_key="person",
+        licence="CC BY 4.0 at Mendeley; the OAI's own terms also apply",
+        citation="Chen 2018, doi:10.17632/56rmx5bjcr",
+        url="https://data.mendeley.com/datasets/56rmx5bjcr",
+        caveats=("Kellgren-Lawrence grades; readers disagree on neighbouring ones.",),
+    )
+)
+DATASETS.add(
+    DatasetSpec(
+        name="malaria",
+        title="Malaria blood-smear cells (NLM)",
+        modality="blood-smear cell",
+        task="binary",
+        labels=CELLS,
+        positive=0,
+        load=load_malaria,
+        folders=("malaria", "cell_images"),
+        group_key="patient",
+        licence="public domain",
+        citation="Rajaraman et al. 2018, doi:10.7717/peerj.4568",
+        url="https://lhncbc.nlm.nih.gov/LHC-research/LHC-projects/image-processing/malaria-datasheet.html",
+    )
+)
+DATASETS.add(
+    DatasetSpec(
+        name="breast-ultrasound",
+        title="Breast ultrasound (BUSI)",
+        modality="breast ultrasound",
+        task="multiclass",
+        labels=TUMOURS,
+        load=load_ultrasound,
+        folders=("breast_ultrasound", "Dataset_BUSI_with_GT"),
+        licence="CC BY 4.0, as listed by MedMNIST",
+        citation="Al-Dhabyani et al. 2020, doi:10.1016/j.dib.2019.104863",
+        url="https://doi.org/10.1016/j.dib.2019.104863",
+        caveats=("Nothing says which images are of one woman: only copies of one image are kept together.",),
+    )
+)
+DATASETS.add(
+    DatasetSpec(
+        name="blood-cells",
+        title="White blood cells (BCCD, augmented)",
+        modality="blood-smear cell",
+        task="multiclass",
+        labels=("EOSINOPHIL", "LYMPHOCYTE", "MONOCYTE", "NEUTROPHIL"),
+        load=list_class_folders,
+        folders=("blood_cells",),
+        channels=3,
+        licence="MIT",
+        citation="BCCD, github.com/Shenggan/BCCD_Dataset",
+        url="https://github.com/Shenggan/BCCD_Dataset",
+        caveats=("Rotated copies of about 365 originals.",),
+        corpus_only="its images are rotated copies of about 365 originals and nothing says which, so no split is sound",
+    )
+)

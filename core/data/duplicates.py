@@ -1,0 +1,280 @@
+"""Copies of images within and between data sets: the same file, or the same picture resized, re-encoded or cropped.
+
+Files are compared by hash, pictures in two steps. A perceptual fingerprint (the picture at 32 x 32 pixels, band-passed)
+selects candidate pairs. The correlation of their fine structure at 64 x 64 pixels decides: the local mean is
+subtracted, so that what all chest radiographs share (a bright frame around dark lungs) does not count. Where it is low,
+the pair is first registered (scale and shift along each axis), which undoes a crop of up to 3% a side.
+
+References:
+    Registration: Baker and Matthews 2004, Lucas-Kanade 20 years on, doi:10.1023/B:VISI.0000011205.11775.fd (inverse
+    compositional algorithm).
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from scipy.ndimage import gaussian_filter, uniform_filter
+from torch.nn import functional as F
+
+from core.data.image_cache import Bank, Progress
+from core.files import sha256_of, write_atomically
+from core.paths import cache_folder
+
+THRESHOLD, REGISTERED_THRESHOLD = 0.86, 0.90  # registration raises chance likeness, so it must convince more
+ALIKE = 0.90  # correlation of fingerprints from which a pair is looked at
+_NEIGHBOURS, _WORTH = 64, 16  # pairs compared, and registered, for each image at most: those most alike
+_MANY = 32  # equal files beyond which each is paired with the first only
+_BLOCK, _PAIRS = 1024, 2048
+_VERSION = "2"
+
+
+@dataclass(frozen=True)
+class Copies:
+    """Pairs of copies.
+
+    Attributes:
+        first, second: (P,) indices into the first and the second bank.
+        similarity: (P,) correlation of the fine structure in [-1, 1]; 1 for identical files.
+    """
+
+    first: np.ndarray
+    second: np.ndarray
+    similarity: np.ndarray
+
+    def __len__(self) -> int:
+        return len(self.first)
+
+
+def find_copies(first: Bank, second: Bank | None = None, progress: Progress | None = None) -> Copies:
+    """Compares every image of one bank with every image of another, or with every other image of the same.
+
+    Args:
+        first: a bank of grey 64 px images.
+        second: another; None compares the first with itself, each pair once.
+        progress: called with (images done, images in all).
+    """
+    path = _cache_path(first, second)
+    if path.exists():
+        stored = json.loads(path.read_text())
+        return Copies(
+            np.array(stored["first"], int), np.array(stored["second"], int), np.array(stored["similarity"], float)
+        )
+    other = second or first
+    prints = fingerprint(first.images)
+    other_prints = prints if second is None else fingerprint(second.images)
+    fine = _fine_structures(first.images)
+    other_fine = fine if second is None else _fine_structures(second.images)
+    rows = [_identical_files(first, second)]
+    for i, j, worth in _alike(prints, other_prints, second is None, progress):
+        found = np.einsum("pd,pd->p", fine[i], other_fine[j], dtype=np.float32)
+        copies = found > THRESHOLD
+        unclear = worth & ~copies
+        a, b = i[unclear], j[unclear]
+        found[unclear] = similarity_registered(first.images[a], other.images[b], prints[a], other_prints[b])
+        copies |= found > REGISTERED_THRESHOLD
+        rows.append(np.stack([i, j, np.clip(found, -1, 1)], axis=1)[copies])
+    pairs = np.concatenate(rows)
+    _, keep = np.unique(pairs[:, :2], axis=0, return_index=True)
+    pairs = pairs[keep]
+    result = Copies(pairs[:, 0].astype(int), pairs[:, 1].astype(int), pairs[:, 2])
+    write_atomically(
+        path,
+        json.dumps({name: getattr(result, name).tolist() for name in ("first", "second", "similarity")}).encode(),
+    )
+    return result
+
+
+def _alike(
+    ours: np.ndarray, theirs: np.ndarray, same: bool, progress: Progress | None
+) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray]]:
+    """Pairs whose fingerprints are alike, some thousands at a time, and whether they are worth registering.
+
+    Within one bank each pair comes once.
+    """
+    ours, theirs = ours.reshape(len(ours), -1), theirs.reshape(len(theirs), -1)
+    for start in range(0, len(ours), _BLOCK):
+        since = start if same else 0
+        likeness = ours[start : start + _BLOCK] @ theirs[since:].T
+        if same:
+            likeness[np.tri(*likeness.shape, dtype=np.bool_)] = -1
+        i, j = np.nonzero(likeness > _least(likeness, _NEIGHBOURS)[:, None])
+        worth = likeness[i, j] > _least(likeness, _WORTH)[i]
+        for first in range(0, len(i), _PAIRS):
+            some = slice(first, first + _PAIRS)
+            yield i[some] + start, j[some] + since, worth[some]
+        if progress:
+            progress(min(start + _BLOCK, len(ours)), len(ours))
+
+
+def _least(likeness: np.ndarray, most: int) -> np.ndarray:
+    """For each row the value above which at most so many entries lie, `ALIKE` at least."""
+    least = np.full(len(likeness), ALIKE, np.float32)
+    crowded = (likeness > ALIKE).sum(axis=1) > most
+    if crowded.any():
+        least[crowded] = -np.partition(-likeness[crowded], most, axis=1)[:, most]
+    return least
+
+
+def _fine_structures(images: np.ndarray) -> np.ndarray:
+    """Those of a whole bank, in half precision and made in blocks, so that large sets fit into memory."""
+    blocks = [fine_structure(images[at : at + _BLOCK]).astype(np.float16) for at in range(0, len(images), _BLOCK)]
+    return np.concatenate(blocks)
+
+
+def _identical_files(first: Bank, second: Bank | None) -> np.ndarray:
+    other = second or first
+    where: dict[str, list[int]] = {}
+    for index, digest in enumerate(other.content):
+        if index not in other.errors:
+            where.setdefault(digest, []).append(index)
+    pairs: list[tuple[int, int, float]] = []
+    for i, digest in enumerate(first.content):
+        if i in first.errors:
+            continue
+        same = where.get(digest, [])
+        if len(same) > _MANY:  # linked through the first of them
+            same = same[:1]
+        elif second is None:
+            same = [j for j in same if j > i]
+        pairs += [(i, j, 1.0) for j in same if second is not None or i != j]
+    return np.array(pairs, dtype=float).reshape(-1, 3)
+
+
+def _cache_path(first: Bank, second: Bank | None) -> Path:
+    parts = [
+        _VERSION,
+        str(THRESHOLD),
+        str(REGISTERED_THRESHOLD),
+        str(ALIKE),
+        *first.content,
+        "against",
+        *(second.content if second else ()),
+    ]
+    return cache_folder() / "audits" / f"{sha256_of(parts)[:24]}.json"
+
+
+SIZE = 64
+SETTLED = 0.945  # correlation of fingerprints once registered, below which a pair is not looked at any further
+_MARGIN = 4
+_COARSE_SIDE = 32
+_BAND = (1.0, 5.0)  # deviations of the two Gaussians of the fingerprint, in its pixels
+_FARTHEST = 0.15  # a registration that scales or shifts by more is not of a slight crop
+_STEPS = 4
+
+
+def fine_structure(images: np.ndarray) -> np.ndarray:
+    """Unit vectors whose dot product is the correlation of fine structure.
+
+    Args:
+        images: (N, 1, 64, 64), uint8.
+    Returns:
+        (N, 3136), float32; all zero for an image without any structure.
+    """
+    pixels = np.asarray(images[:, 0], dtype=np.float32)
+    detail = pixels - uniform_filter(pixels, size=(0, 9, 9), mode="mirror")
+    detail = detail[:, _MARGIN:-_MARGIN, _MARGIN:-_MARGIN].reshape(len(pixels), -1)
+    detail -= detail.mean(axis=1, keepdims=True)
+    length = np.linalg.norm(detail, axis=1, keepdims=True)
+    return np.divide(detail, length, out=np.zeros_like(detail), where=length > 1e-3)
+
+
+def fingerprint(images: np.ndarray, side: int = _COARSE_SIDE) -> np.ndarray:
+    """Band-passed pictures whose dot product is a correlation.
+
+    Args:
+        images: (N, 1, 64, 64), uint8.
+        side: of the fingerprint in pixels; divides 64.
+    Returns:
+        (N, side, side), float32, of unit length inside a margin and zero in it; all zero without structure.
+    """
+    small = np.asarray(images[:, 0], dtype=np.float32)
+    small = small.reshape(len(images), side, SIZE // side, side, SIZE // side).mean(axis=(2, 4))
+    return _unit(_smooth(small, _BAND[0]) - _smooth(small, _BAND[1])).astype(np.float32)
+
+
+def _smooth(images: np.ndarray, deviation: float) -> np.ndarray:
+    return np.asarray(gaussian_filter(images, (0, deviation, deviation)))
+
+
+def _unit(images: np.ndarray) -> np.ndarray:
+    """Zero in a margin, of mean 0 and length 1 inside it."""
+    margin = images.shape[1] // 16
+    inside = np.zeros(images.shape[1:], bool)
+    inside[margin:-margin, margin:-margin] = True
+    centred = np.where(inside, images - images[:, inside].mean(axis=1)[:, None, None], 0)
+    length = np.sqrt((centred**2).sum(axis=(1, 2), keepdims=True))
+    return np.divide(centred, length, out=np.zeros_like(centred), where=length > 1e-3)
+
+
+def register(first: torch.Tensor, second: torch.Tensor, pose: torch.Tensor | None = None) -> torch.Tensor:
+    """Finds the scale and shift along each axis that lay one picture on another.
+
+    Args:
+        first: (P, S, S), fingerprints.
+        second: (P, S, S), fingerprints of pictures that show nearly the same.
+        pose: (P, 4), where to start; the identity if None.
+    Returns:
+        (P, 4): scale x, shift x, scale y, shift y, in coordinates from -1 to 1, from the frame of the first to that of
+        the second; the identity where no slight crop explains the pair.
+    """
+    line = torch.linspace(-1, 1, first.shape[1])
+    slope_y, slope_x = torch.gradient(first, spacing=float(line[1] - line[0]), dim=(1, 2))
+    steepest = torch.stack([slope_x * line, slope_x, slope_y * line[:, None], slope_y], dim=1).flatten(2)  # (P, 4, SS)
+    update = torch.linalg.solve(steepest @ steepest.transpose(1, 2) + 1e-6 * torch.eye(4), steepest)
+    identity = torch.tensor([1.0, 0, 1, 0])
+    pose = identity.repeat(len(first), 1) if pose is None else pose
+    for _ in range(_STEPS):
+        error = (_warped(second, pose) - first).flatten(1)[:, :, None]
+        step = (update @ error)[:, :, 0]
+        scale = pose[:, ::2] / (1 + step[:, ::2])
+        pose = torch.stack([scale, pose[:, 1::2] - scale * step[:, 1::2]], dim=2).flatten(1)
+    slight = ((pose - identity).abs() <= _FARTHEST).all(dim=1, keepdim=True)
+    return torch.where(slight, pose, identity)
+
+
+def _warped(images: torch.Tensor, pose: torch.Tensor) -> torch.Tensor:
+    zero = torch.zeros(len(pose))
+    matrix = torch.stack([pose[:, 0], zero, pose[:, 1], zero, pose[:, 2], pose[:, 3]], dim=1).view(-1, 2, 3)
+    grid = F.affine_grid(matrix, [len(images), 1, *images.shape[1:]], align_corners=True)
+    return F.grid_sample(images[:, None], grid, padding_mode="border", align_corners=True)[:, 0]
+
+
+def similarity_registered(
+    first: np.ndarray, second: np.ndarray, first_print: np.ndarray, second_print: np.ndarray
+) -> np.ndarray:
+    """Correlation of the fine structure of pairs once registered.
+
+    Args:
+        first: (P, 1, 64, 64), uint8.
+        second: (P, 1, 64, 64), uint8.
+        first_print: (P, 32, 32), fingerprints of the first.
+        second_print: (P, 32, 32), fingerprints of the second.
+    Returns:
+        (P,), in [-1, 1]; 0 for pairs whose fingerprints stay apart.
+    """
+    if not len(first):
+        return np.zeros(0)
+    still, moving = torch.from_numpy(first_print), torch.from_numpy(second_print)
+    pose = register(still, moving)
+    wider = pose[:, 0] * pose[:, 2] > 1  # the first shows more: lay it on the second, whose every place it has
+    inverse = torch.stack([1 / pose[:, 0], -pose[:, 1] / pose[:, 0], 1 / pose[:, 2], -pose[:, 3] / pose[:, 2]], dim=1)
+    pose = torch.where(wider[:, None], inverse, pose)
+    swapped = wider[:, None, None]
+    still, moving = torch.where(swapped, moving, still), torch.where(swapped, still, moving)
+    settled = (_unit(_warped(moving, pose).numpy()) * _unit(still.numpy())).sum(axis=(1, 2)) > SETTLED
+    found = np.zeros(len(first))
+    if settled.any():
+        turn = wider.numpy()[settled, None, None, None]
+        ours, theirs = first[settled], second[settled]
+        ours, theirs = np.where(turn, theirs, ours), np.where(turn, ours, theirs)
+        finer = [torch.from_numpy(fingerprint(images, SIZE)) for images in (ours, theirs)]
+        pose = register(finer[0], finer[1], pose[torch.from_numpy(settled)])
+        moved = _warped(torch.from_numpy(theirs[:, 0].astype(np.float32)), pose).numpy()
+        found[settled] = (fine_structure(ours) * fine_structure(moved[:, None])).sum(axis=1)
+    return found

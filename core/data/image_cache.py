@@ -1,0 +1,149 @@
+"""Image banks: a data set decoded once into a memory-mapped array of pixels, which every run then shares.
+
+A bank is a cache. Its key is the listing's stamp with how images are prepared; deleting it costs only the time to
+decode again. Building streams, block by block, and goes on where a killed process stopped. Unreadable files keep a row
+of zeros and are named in `errors`.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from filelock import FileLock
+from PIL import Image
+
+from core.data.images import decode
+from core.data.listing import Listing
+from core.data.preprocessing import PLAIN, Preparation
+from core.errors import UnreadableImage
+from core.files import sha256_of, write_atomically
+from core.paths import cache_folder
+
+_VERSION = "2"
+_BLOCK = 256
+_FACTS, _IMAGES, _DONE = "facts.json", "images.npy", "done.jsonl"
+Progress = Callable[[int, int], None]
+
+
+@dataclass(frozen=True)
+class Bank:
+    """Decoded images.
+
+    Attributes:
+        images: (N, channels, size, size), for volumes (N, channels, size, size, size), uint8, memory-mapped and
+            read-only.
+        content: (N,) SHA-256 of each file's bytes, or of its pixels where the publisher ships arrays.
+        errors: index -> why the file could not be read.
+    """
+
+    images: np.ndarray
+    content: tuple[str, ...]
+    errors: dict[int, str]
+
+
+def open_bank(
+    listing: Listing, size: int, channels: int, progress: Progress | None = None, preparation: Preparation = PLAIN
+) -> Bank:
+    """Opens the bank of a listing, building it first where there is none.
+
+    Args:
+        listing: the images.
+        size: side in pixels to which they are resized.
+        channels: 1 or 3.
+        progress: called with (images done, images in all) while building.
+        preparation: how they are made into pixels.
+    """
+    folder = bank_folder(listing, size, channels, preparation)
+    if not (folder / _FACTS).exists():
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        with FileLock(folder.with_name(f".{folder.name}.lock")):
+            if not (folder / _FACTS).exists():
+                _build(listing, size, channels, preparation, folder, progress)
+    facts = json.loads((folder / _FACTS).read_text())
+    images = np.load(folder / _IMAGES, mmap_mode="r", allow_pickle=False)
+    return Bank(images, tuple(facts["content"]), {int(index): why for index, why in facts["errors"].items()})
+
+
+def bank_folder(listing: Listing, size: int, channels: int, preparation: Preparation = PLAIN) -> Path:
+    """Where the bank of a listing lies, once it is built."""
+    key = [_VERSION, listing.stamp, str(size), str(channels), str(listing.dims)]
+    return cache_folder() / "banks" / sha256_of([*key, *filter(None, [preparation.stamp])])[:24]
+
+
+def is_built(listing: Listing, size: int, channels: int) -> bool:
+    """Whether the bank is there, so that opening it reads no image file."""
+    return (bank_folder(listing, size, channels) / _FACTS).exists()
+
+
+def _build(
+    listing: Listing, size: int, channels: int, preparation: Preparation, folder: Path, progress: Progress | None
+) -> None:
+    staging = folder.with_name(f".{folder.name}.partial")
+    staging.mkdir(exist_ok=True)
+    shape = (len(listing), channels, *[size] * listing.dims)
+    rows = list(_rows_done(staging, shape))
+    trusted = [json.dumps(rows[start : start + _BLOCK]) + "\n" for start in range(0, len(rows), _BLOCK)]
+    write_atomically(staging / _DONE, "".join(trusted).encode())
+    mode = "r+" if rows else "w+"
+    images = np.lib.format.open_memmap(staging / _IMAGES, mode=mode, dtype=np.uint8, shape=shape)
+    with ThreadPoolExecutor(max_workers=2) as pool, (staging / _DONE).open("a") as done:
+        for start in range(len(rows), len(listing), _BLOCK):
+            block = range(start, min(start + _BLOCK, len(listing)))
+            found = list(pool.map(lambda index: _read(listing, index, size, channels, preparation), block))
+            for index, (_, pixels) in zip(block, found, strict=True):
+                if isinstance(pixels, np.ndarray):
+                    images[index] = pixels
+            images.flush()
+            fresh = [(digest, pixels if isinstance(pixels, str) else None) for digest, pixels in found]
+            done.write(json.dumps(fresh) + "\n")
+            done.flush()
+            rows += fresh
+            if progress:
+                progress(block.stop, len(listing))
+    del images  # some systems do not rename a folder whose file is mapped
+    facts = {
+        "content": [digest for digest, _ in rows],
+        "errors": {index: why for index, (_, why) in enumerate(rows) if why is not None},
+    }
+    (staging / _DONE).unlink()
+    write_atomically(staging / _FACTS, json.dumps(facts).encode())
+    shutil.rmtree(folder, ignore_errors=True)
+    os.replace(staging, folder)
+
+
+def _rows_done(staging: Path, shape: tuple[int, ...]) -> Iterator[tuple[str, str | None]]:
+    """What an interrupted build has finished: whole blocks, each written after its pixels."""
+    try:
+        if np.load(staging / _IMAGES, mmap_mode="r", allow_pickle=False).shape != shape:
+            raise ValueError
+        for line in (staging / _DONE).read_text().splitlines():
+            yield from [(digest, why) for digest, why in json.loads(line)]
+    except (OSError, ValueError):
+        return
+
+
+def _read(
+    listing: Listing, index: int, size: int, channels: int, preparation: Preparation
+) -> tuple[str, np.ndarray | str]:
+    try:
+        data = listing.read(index)
+    except OSError as error:
+        return "", f"The file cannot be opened ({type(error).__name__})."
+    if isinstance(data, np.ndarray):
+        digest = hashlib.sha256(data.tobytes()).hexdigest()
+        if listing.dims == 3:
+            return digest, preparation.volume(data, size)
+        return digest, preparation.image(Image.fromarray(data), size, channels)
+    digest = hashlib.sha256(data).hexdigest()
+    try:
+        return digest, preparation.image(decode(data), size, channels)
+    except UnreadableImage as error:
+        return digest, str(error)

@@ -1,0 +1,238 @@
+"""Answers for new images: a stored run made ready once, then asked many times, from several threads."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image
+from scipy.special import logit
+
+from core.data.images import decode
+from core.data.preprocessing import preparation
+from core.data.transforms import normalise, to_unit
+from core.errors import BadRequest, CorruptRun, UnknownName, UnreadableImage
+from core.explain import EXPLAINERS, Explanation, Question, explain
+from core.metrics.calibration import probabilities_of
+from core.models import MODELS
+from core.models.classifier import HEAD_LAYERS, Classifier, channels_last, layers_like, placed
+from core.models.medical_encoders import variant_of_run
+from core.models.weights import weights_of
+from core.runs import WEIGHTS_FILE, RunMeta, read_run, read_weights
+from core.types import ImageSpec
+
+_AT_ONCE = 32
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """A run's answer for one image.
+
+    Attributes:
+        probabilities: (C,), after temperature scaling.
+        decided: indices of the classes decided for: one, or any number of findings.
+        target: the class that the heatmap is about, or would be.
+        explanation: the heatmap, where one was asked for.
+    """
+
+    probabilities: np.ndarray
+    decided: tuple[int, ...]
+    target: int
+    explanation: Explanation | None
+
+
+class Predictor:
+    """A run ready to answer. Safe to share between threads: one lock is held by prediction and explanation alike.
+
+    Args:
+        folder: the run's folder.
+        device: where it runs.
+    Raises:
+        CorruptRun: if the run is damaged or keeps no weights.
+        WeightsUnavailable: if its encoder cannot be had here.
+    """
+
+    def __init__(self, folder: Path, device: torch.device | None = None) -> None:
+        self.meta = read_run(folder)
+        if not self.meta.has_weights:
+            raise CorruptRun(f"The run {self.meta.run} keeps no {WEIGHTS_FILE}; only its results are stored.")
+        try:
+            self._preparation = preparation(self.meta.preparation)
+        except UnknownName as error:
+            raise CorruptRun(f"The run {self.meta.run} was made with preprocessing unknown here: {error}") from None
+        self.device = device or torch.device("cpu")
+        self._image = image_spec_of(self.meta)
+        self._preparation = self._preparation.for_encoder(self._image)
+        self._model = placed(load_classifier(self.meta, folder), self.device)
+        self._lock = threading.Lock()
+        self._refusals: dict[str, str] = {}
+
+    def predict(self, images: Sequence[Path | str | Image.Image]) -> list[Prediction]:
+        """Answers for image files, or images that are open already, some at a time.
+
+        Args:
+            images: paths of PNG, JPEG, TIFF, BMP or DICOM files, or images of any size.
+        Raises:
+            UnreadableImage: naming a file that cannot be opened or is no image that is read.
+        """
+        found: list[Prediction] = []
+        for start in range(0, len(images), _AT_ONCE):
+            some = images[start : start + _AT_ONCE]
+            found += self([one if isinstance(one, Image.Image) else _read(Path(one)) for one in some])
+        return found
+
+    def __call__(
+        self,
+        images: Sequence[Image.Image | np.ndarray],
+        explainer: str | None = None,
+        target: int | None = None,
+    ) -> list[Prediction]:
+        """Predicts and, if asked, explains; both come from one pass through the encoder.
+
+        Args:
+            images: decoded images of any size; for a run on volumes (D, H, W) uint8 arrays.
+            explainer: name of an explainer; None for none.
+            target: class to explain; the one that tells most, if None.
+        Raises:
+            BadRequest: if images are given to a run on volumes, or volumes to one on images, or the explainer is not
+                for this model.
+        """
+        meta = self.meta
+        batch = normalise(to_unit(np.stack([self._pixels(image) for image in images]), self.device), self._image)
+        with self._lock:
+            with torch.no_grad():
+                features = self._model.encoder(channels_last(batch))
+                logits = self._model.tapped(features).cpu().numpy()
+                if meta.config.get("mirror"):
+                    logits = (logits + self._model(channels_last(batch.flip(-1))).cpu().numpy()) / 2
+            probabilities = probabilities_of(logits, meta.temperature, meta.multilabel)
+            targets = [target if target is not None else telling_class(meta, row) for row in probabilities]
+            explanations: list[Explanation | None] = [None] * len(images)
+            if explainer is not None:
+                at = torch.as_tensor(targets).to(self.device)
+                asked = Question(self._model, batch, features, at)
+                if reason := EXPLAINERS[explainer].refuses(asked):
+                    raise BadRequest(f"{EXPLAINERS[explainer].title} is not for {meta.model}. {reason}")
+                found = explain(EXPLAINERS[explainer], asked)
+                explanations = [self._framed(one, image) for one, image in zip(found, images, strict=True)]
+        return [
+            Prediction(row, decide(meta, row), about, explanation)
+            for row, about, explanation in zip(probabilities, targets, explanations, strict=True)
+        ]
+
+    def refusal(self, explainer: str) -> str:
+        """Why an explainer is not for this model, in words; "" where it is."""
+        if explainer not in self._refusals:
+            self._refusals[explainer] = self._refusal(explainer)
+        return self._refusals[explainer]
+
+    def _refusal(self, explainer: str) -> str:
+        asked = torch.zeros((1, *replace(self._image, size=self.meta.size).shape), device=self.device)
+        with self._lock, torch.no_grad():
+            features = self._model.encoder(channels_last(asked))
+            return EXPLAINERS[explainer].refuses(
+                Question(self._model, asked, features, torch.zeros(1, dtype=torch.long))
+            )
+
+    def _pixels(self, image: Image.Image | np.ndarray) -> np.ndarray:
+        if isinstance(image, np.ndarray) != (self._image.dims == 3):
+            wanted, came = ("images", "a volume") if isinstance(image, np.ndarray) else ("volumes", "an image")
+            raise BadRequest(f"The run {self.meta.run} answers for {wanted}, but got {came}.")
+        if isinstance(image, np.ndarray):
+            return self._preparation.volume(image, self.meta.size)
+        return self._preparation.image(image, self.meta.size, self.meta.channels)
+
+    def _framed(self, found: Explanation, image: Image.Image | np.ndarray) -> Explanation:
+        """The part of a heatmap that shows the image; that of a volume as it is."""
+        if isinstance(image, np.ndarray):
+            return found
+        return found.within(self._preparation.box(image.width, image.height, self.meta.size))
+
+
+def image_spec_of(meta: RunMeta) -> ImageSpec:
+    """What a run's encoder expects: its model's input, scaled as the run was made.
+
+    Raises:
+        CorruptRun: if the program no longer has the model.
+    """
+    if meta.model not in MODELS:
+        raise CorruptRun(f"The run {meta.run} is of the model {meta.model}, which this program no longer has.")
+    return replace(MODELS[meta.model].image, size=meta.size, mean=meta.mean, std=meta.std)
+
+
+def _read(path: Path) -> Image.Image:
+    try:
+        return decode(path.read_bytes())
+    except OSError:
+        raise UnreadableImage(f"{path}: the file cannot be opened.") from None
+    except UnreadableImage as error:
+        raise UnreadableImage(f"{path}: {error}") from None
+
+
+def load_run(folder: Path | str, device: torch.device | None = None) -> Predictor:
+    """A stored run, ready to answer: `load_run("checkpoints/kermany/...").predict(["scan.png"])`.
+
+    Args:
+        folder: the run's folder.
+        device: where it runs; the CPU if None.
+    Raises:
+        CorruptRun: if the run is damaged or keeps no weights.
+        WeightsUnavailable: if its encoder cannot be had here.
+    """
+    return Predictor(Path(folder), device)
+
+
+def decide(meta: RunMeta, probabilities: np.ndarray) -> tuple[int, ...]:
+    """(C,) probabilities -> indices of the classes decided for, at the run's operating point."""
+    if meta.multilabel:
+        return tuple(np.flatnonzero(probabilities >= np.array(meta.thresholds)).tolist())
+    if meta.positive is None:
+        return (int(probabilities.argmax()),)
+    return (meta.positive if probabilities[meta.positive] >= meta.threshold else 1 - meta.positive,)
+
+
+def telling_class(meta: RunMeta, probabilities: np.ndarray) -> int:
+    """The class that an answer is about: the positive one of two, the likeliest of more, the finding that lies highest
+    above its threshold (by odds).
+    """
+    if meta.positive is not None:
+        return meta.positive
+    over = logit(probabilities.clip(1e-6, 1 - 1e-6)) - (logit(np.array(meta.thresholds)) if meta.multilabel else 0)
+    return int(over.argmax())
+
+
+def load_classifier(meta: RunMeta, folder: Path) -> Classifier:
+    """Rebuilds a run's classifier: the encoder's starting weights, then whatever the run trained.
+
+    Raises:
+        CorruptRun: if the stored tensors are not those that the run must have, or its encoder is not the one here.
+        WeightsUnavailable: if the encoder cannot be had.
+    """
+    image_spec_of(meta)
+    spec, classes = MODELS[meta.model], len(meta.labels)
+    if spec.weights.kind == "own" and meta.trained == "head":
+        model = spec.build(classes, variant_of_run(meta.encoder), meta.seed)
+    elif spec.weights.kind == "own" and spec.outline:
+        model = spec.outline(classes)  # every tensor is the run's own, so its encoder need not be here
+    elif meta.trained == "head" and weights_of(spec, meta.dataset).sha256 != meta.encoder["sha256"]:
+        raise CorruptRun(f"The run {meta.run} was made with another encoder than the one here. Run it again.")
+    else:
+        model = spec.build(classes, meta.dataset, meta.seed)
+    state = read_weights(folder)
+    if of_head := {key.removeprefix(HEAD_LAYERS): state[key] for key in state if key.startswith(HEAD_LAYERS)}:
+        try:
+            model.head.layers = layers_like(of_head, model.head.layers, model.blocks)
+        except (ValueError, IndexError):
+            raise CorruptRun(f"{folder.name}/{WEIGHTS_FILE} holds no head that this program makes.") from None
+    encoder = {key for key in model.state_dict() if key.startswith("encoder.")}
+    if set(state) != set(model.state_dict()) - (encoder if meta.trained == "head" else set()):
+        raise CorruptRun(f"{folder.name}/{WEIGHTS_FILE} holds other tensors than {meta.model} has.")
+    try:
+        model.load_state_dict(state, strict=False)
+    except RuntimeError as error:
+        raise CorruptRun(f"{folder.name}/{WEIGHTS_FILE} does not fit {meta.model}: {error}") from None
+    return model.eval().requires_grad_(False)

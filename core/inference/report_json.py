@@ -1,0 +1,177 @@
+"""The report on one image as JSON: all that is needed to know what answered, how, and with what doubt.
+
+The image is named by the SHA-256 of its pixels. The upload's name and a small copy of the image are in it only if asked
+for: both may name a patient.
+"""
+
+from __future__ import annotations
+
+import base64
+import io
+import json
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
+from typing import Any
+
+from PIL import Image
+
+from core.data import DATASETS
+from core.data.specs import OPTIONS_AFTER
+from core.inference.case import Answer, Case, ClassSet
+from core.inference.text import agreement, caveats, decision, gate_words, learnt_from, threshold_of, where
+from core.inference.two_stage import measured_words, outcome, verdict_words
+from core.paths import library_versions
+
+FORMAT = 1
+THUMBNAIL_SIDE = 256
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """What goes into a report beyond the usual.
+
+    Attributes:
+        name: whether the upload's name does.
+        thumbnail: a small copy of the image, or None.
+    """
+
+    name: bool = False
+    thumbnail: Image.Image | None = None
+
+
+def as_record(case: Case, wanted: Wanted | None = None, made: datetime | None = None) -> dict[str, Any]:
+    """A case as plain values.
+
+    Args:
+        case: with its answers.
+        wanted: what goes in beyond the usual; nothing by default.
+        made: when; now by default.
+    """
+    wanted = wanted or Wanted()
+    image: dict[str, Any] = {"pixels_sha256": case.pixels, "width": case.width, "height": case.height}
+    if wanted.name:
+        image["name"] = case.name
+    if wanted.thumbnail:
+        image["thumbnail_png_base64"] = base64.b64encode(_png(wanted.thumbnail)).decode()
+    return {
+        "report": "Lowshot case report",
+        "format": FORMAT,
+        "made": (made or datetime.now(UTC)).isoformat(timespec="seconds"),
+        "versions": library_versions(),
+        "task": case.task,
+        "synthetic": case.synthetic,
+        "image": image,
+        "gate": {
+            **(asdict(case.admission) if case.admission else {}),
+            "present": case.admission is not None,
+            "overridden": case.overridden,
+            "words": gate_words(case),
+        },
+        "summary": agreement(case),
+        "two_stage": _two_stage(case),
+        "answers": [_answer(family, answer, case) for family, answer in case.answers.items()],
+        "heatmap_overlap": [
+            {"families": list(pair), "share_of_strongest_fifth_in_common": share, "by_chance": 0.2}
+            for pair, share in case.overlaps.items()
+        ],
+        "caveats": caveats(case, of_data(case)),
+    }
+
+
+def _two_stage(case: Case) -> dict[str, Any] | None:
+    found = case.verdict
+    if found is None:
+        return None
+    stages = found.stages
+    screen, confirmer = (case.answers[family].meta for family in (stages.screen, stages.confirmer))
+    return {
+        "outcome": outcome(found),
+        "words": verdict_words(found),
+        "suspicious_classes": [confirmer.labels[index] for index in stages.suspicious],
+        "screen": {
+            "run": screen.run,
+            "probability": found.chance,
+            "threshold": stages.point.threshold,
+            "wanted_sensitivity": stages.point.aim.sensitivity,
+            "suspicious": found.passed,
+        },
+        "second_stage": {"run": confirmer.run, "decision": found.second or None},
+        "measured": stages.figures if isinstance(stages.figures, str) else stages.figures.record(),
+        "measured_words": measured_words(stages),
+    }
+
+
+def of_data(case: Case) -> tuple[str, ...]:
+    """What the data set's row and the runs' records say against themselves."""
+    found: list[str] = []
+    for answer in case.answers.values():
+        name = answer.meta.dataset.partition(OPTIONS_AFTER)[0]
+        rows = DATASETS[name].caveats if name in DATASETS else ()
+        found += [line for line in (*rows, *answer.meta.notes) if line not in found]
+    return tuple(found)
+
+
+def as_json(case: Case, wanted: Wanted | None = None, made: datetime | None = None) -> bytes:
+    """A case as a JSON file."""
+    return json.dumps(as_record(case, wanted, made), indent=2, ensure_ascii=False, allow_nan=False).encode()
+
+
+def _answer(family: str, answer: Answer, case: Case) -> dict[str, Any]:
+    meta, prediction = answer.meta, answer.prediction
+    record: dict[str, Any] = {
+        "family": family,
+        "run": meta.run,
+        "model": meta.model,
+        "strategy": meta.strategy,
+        "variant": meta.variant,
+        "seed": meta.seed,
+        "learnt_from": learnt_from(meta),
+        "labelled_images": meta.images,
+        "subset_hash": meta.subset_hash,
+        "data_fingerprint": meta.fingerprint,
+        "encoder": {
+            key: value for key, value in meta.encoder.items() if (key, meta.encoder["kind"]) != ("ref", "file")
+        },
+        "files_sha256": dict(meta.hashes),
+        "versions_at_training": dict(meta.versions),
+        "trained_with_leaks": bool(meta.leaks),
+        "problem": answer.problem or None,
+    }
+    if prediction is None:
+        return record
+    thresholds = [threshold_of(meta, index) for index in range(len(meta.labels))]
+    values = prediction.probabilities.tolist()
+    return record | {
+        "class_titles": dict(zip(meta.labels, meta.titles, strict=True)),
+        "probabilities": dict(zip(meta.labels, values, strict=True)),
+        "thresholds": dict(zip(meta.labels, thresholds, strict=True)),
+        "temperature": meta.temperature,
+        "decision": decision(meta, prediction),
+        "about": meta.titles[prediction.target],
+        "seed_interval": answer.seeds if isinstance(answer.seeds, str) else asdict(answer.seeds),
+        "conformal_set": asdict(answer.doubt) if isinstance(answer.doubt, ClassSet) else answer.doubt,
+        "heatmap": _heatmap(answer, case),
+    }
+
+
+def _heatmap(answer: Answer, case: Case) -> dict[str, Any]:
+    found = answer.prediction.explanation if answer.prediction else None
+    if found is None:
+        return {"explainer": case.explainer, "none_because": answer.unexplained or "it was not asked for"}
+    return {
+        "explainer": case.explainer,
+        "class": answer.meta.titles[found.target],
+        "peak": found.peak,
+        "flat": found.degenerate,
+        "where": where(found),
+        "note": found.note,
+        "faithfulness": asdict(answer.faithfulness) if answer.faithfulness else None,
+    }
+
+
+def _png(image: Image.Image) -> bytes:
+    small = image.copy()
+    small.thumbnail((THUMBNAIL_SIDE, THUMBNAIL_SIDE))
+    buffer = io.BytesIO()
+    small.save(buffer, "PNG")
+    return buffer.getvalue()

@@ -1,0 +1,193 @@
+"""The report on one image as PDF: the same values as its JSON, for people. Fonts are embedded; nothing is fetched."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+from PIL import Image
+
+from core.explain.quality import Faithfulness
+from core.inference.case import Case
+from core.inference.report_json import THUMBNAIL_SIDE, Wanted, as_record
+from core.inference.text import percent
+from core.models import FAMILY_TITLES
+
+_FONT, _MARGIN, _TEXT, _SMALL = "DejaVu", 16, 10, 8
+_PICTURE = 42  # mm
+
+
+@lru_cache(maxsize=1)
+def _fonts() -> tuple[Path, Path]:
+    """A font with Greek and Cyrillic, plain and bold: matplotlib brings it along."""
+    import matplotlib
+
+    folder = Path(matplotlib.get_data_path()) / "fonts" / "ttf"
+    return folder / "DejaVuSans.ttf", folder / "DejaVuSans-Bold.ttf"
+
+
+@lru_cache(maxsize=1)
+def _drawable() -> frozenset[int]:
+    from fontTools.ttLib import TTFont
+
+    with TTFont(_fonts()[0], lazy=True) as font:
+        return frozenset(font.getBestCmap())
+
+
+def _safe(text: str) -> str:
+    """Letters that the font lacks become question marks; the library would name them in a log otherwise."""
+    return "".join(letter if ord(letter) in _drawable() else "?" for letter in text.replace("\n", " "))
+
+
+class _Page:
+    """A sheet that is written from top to bottom."""
+
+    def __init__(self, made: datetime) -> None:
+        from fpdf import FPDF
+
+        self.sheet = FPDF(format="A4")
+        self.sheet.set_margin(_MARGIN)
+        self.sheet.set_auto_page_break(True, _MARGIN)
+        self.sheet.set_lang("en")
+        self.sheet.set_title("Lowshot case report")
+        self.sheet.set_creation_date(made)
+        for style, path in zip(("", "B"), _fonts(), strict=True):
+            self.sheet.add_font(_FONT, style, path)
+        self.sheet.add_page()
+
+    def line(self, text: str, size: int = _TEXT, bold: bool = False) -> None:
+        """A paragraph."""
+        self.sheet.set_font(_FONT, "B" if bold else "", size)
+        self.sheet.multi_cell(0, size * 0.5, _safe(text), align="L", new_x="LMARGIN", new_y="NEXT")
+        self.sheet.ln(1)
+
+    def heading(self, text: str) -> None:
+        """A heading, with room above."""
+        self.sheet.ln(2)
+        self.line(text, 12, bold=True)
+
+    def table(self, rows: Sequence[tuple[str, ...]]) -> None:
+        """Rows of text, the first one its heading."""
+        self.sheet.set_font(_FONT, "", _SMALL)
+        with self.sheet.table(line_height=4.5, text_align="LEFT", headings_style=_bold()) as table:
+            for row in rows:
+                table.row([_safe(cell) for cell in row])
+        self.sheet.ln(2)
+
+    def pictures(self, pictures: Mapping[str, Image.Image]) -> None:
+        """Small pictures side by side, each with what it shows."""
+        top, left = self.sheet.get_y(), self.sheet.l_margin
+        if top + _PICTURE + 2 * _MARGIN > self.sheet.h:
+            self.sheet.add_page()
+            top = self.sheet.get_y()
+        for place, (title, picture) in enumerate(pictures.items()):
+            small = picture.convert("RGB")
+            small.thumbnail((THUMBNAIL_SIDE, THUMBNAIL_SIDE))
+            scale = _PICTURE / max(small.size)
+            x = left + place * (_PICTURE + 3)
+            self.sheet.image(small, x, top, small.width * scale, small.height * scale, alt_text=_safe(title))
+            self.sheet.set_xy(x, top + _PICTURE + 1)
+            self.sheet.set_font(_FONT, "", _SMALL)
+            self.sheet.multi_cell(_PICTURE, 3.5, _safe(title), align="L", new_x="LMARGIN", new_y="TOP")
+        self.sheet.set_y(top + _PICTURE + 12)
+
+
+def _bold() -> Any:
+    from fpdf.fonts import FontFace
+
+    return FontFace(emphasis="BOLD")
+
+
+def as_pdf(
+    case: Case,
+    wanted: Wanted | None = None,
+    heatmaps: Mapping[str, Image.Image] | None = None,
+    made: datetime | None = None,
+) -> bytes:
+    """A case as a PDF file.
+
+    Args:
+        case: with its answers.
+        wanted: what goes in beyond the usual.
+        heatmaps: overlays by title, drawn beside the small copy of the image; without that copy none are.
+        made: when; now by default.
+    """
+    wanted, made = wanted or Wanted(), made or datetime.now(UTC)
+    record = as_record(case, wanted, made)
+    page = _Page(made)
+    page.line("Lowshot case report", 16, bold=True)
+    page.line(record["caveats"][0], bold=True)
+    page.line(f"{case.task} · made {record['made']}")
+    page.line(f"Image: {case.width} x {case.height} pixels, SHA-256 of its pixels {case.pixels}", _SMALL)
+    if wanted.name:
+        page.line(f"File: {case.name}", _SMALL)
+    page.heading("Summary")
+    page.line(record["summary"])
+    page.line(f"Input gate: {record['gate']['words']}")
+    if both := record["two_stage"]:
+        page.heading(f"Two stages: {both['outcome']}")
+        page.line(both["words"])
+        page.line(both["measured_words"], _SMALL)
+    if wanted.thumbnail:
+        page.pictures({"The image as read": wanted.thumbnail, **(heatmaps or {})})
+    for answer in record["answers"]:
+        _write_answer(page, answer)
+    for one in record["heatmap_overlap"]:
+        pair, share = (
+            " and ".join(FAMILY_TITLES[family] for family in one["families"]),
+            one["share_of_strongest_fifth_in_common"],
+        )
+        page.line(f"Heatmaps of {pair}: {share:.0%} of the strongest fifth is common (20% by chance).")
+    page.heading("What to know")
+    for line in record["caveats"][1:]:
+        page.line(f"• {line}")
+    page.heading("Versions")
+    page.line(", ".join(f"{name} {version}" for name, version in record["versions"].items()), _SMALL)
+    return bytes(page.sheet.output())
+
+
+def _write_answer(page: _Page, answer: dict[str, Any]) -> None:
+    page.heading(f"{FAMILY_TITLES[answer['family']]}: {answer['model']}, {answer['strategy']}")
+    if answer["problem"]:
+        page.line(answer["problem"])
+    else:
+        page.line(f"Decision: {answer['decision']}. {answer['learnt_from']}")
+        rows = [("Class", "Probability", "Threshold")]
+        for label, probability in answer["probabilities"].items():
+            threshold = answer["thresholds"][label]
+            rows.append(
+                (answer["class_titles"][label], percent(probability), "-" if threshold is None else percent(threshold))
+            )
+        page.table(rows)
+        page.line(_doubts(answer))
+        page.line(_evidence(answer["heatmap"]))
+    files = "; ".join(f"{name} {value}" for name, value in answer["files_sha256"].items())
+    encoder = ", ".join(f"{name} {value}" for name, value in answer["encoder"].items() if value)
+    page.line(f"Run {answer['run']}, seed {answer['seed']}. Encoder: {encoder}. SHA-256: {files}.", _SMALL)
+
+
+def _doubts(answer: dict[str, Any]) -> str:
+    seeds, doubt = answer["seed_interval"], answer["conformal_set"]
+    said = (
+        seeds
+        if isinstance(seeds, str)
+        else f"Over seeds: {percent(seeds['low'])} to {percent(seeds['high'])}. {seeds['how']}"
+    )
+    if isinstance(doubt, str):
+        return f"{said} Conformal set: {doubt}" if doubt else said
+    held = ", ".join(doubt["classes"]) or "no class"
+    return f"{said} Conformal set at {doubt['level']:.0%}: {held}. {doubt['how']}"
+
+
+def _evidence(heatmap: dict[str, Any]) -> str:
+    if "none_because" in heatmap:
+        return f"{heatmap['explainer']}: no heatmap, as {heatmap['none_because']}"
+    if heatmap["flat"]:
+        return f"{heatmap['explainer']} for {heatmap['class']}: no positive evidence."
+    found = f"{heatmap['where']}, peak {heatmap['peak']:.3g}. {heatmap['note']}"
+    if heatmap["faithfulness"]:
+        found += f" {Faithfulness(**heatmap['faithfulness']).words}"
+    return f"{heatmap['explainer']} for {heatmap['class']}: {found}"

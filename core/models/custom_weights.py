@@ -1,0 +1,127 @@
+"""Models whose weights are given by path: `FAMILY:ARCHITECTURE@PATH`, wherever a model's name is asked for.
+
+    medical:resnet50@radimagenet/resnet50.safetensors
+    imagenet:vit_small_patch16_224.augreg_in1k@/weights/vit.safetensors
+    medical:siglip@/weights/my-siglip
+
+FAMILY is `imagenet`, `generic` or `medical`: whose learning curve it belongs to, which only who gives the
+weights can know.
+ARCHITECTURE is a name of timm's, with a tag where mean and deviation depend on it, or `siglip` for a vision tower as
+transformers saves it. PATH is a safetensors file (or a folder with `model.safetensors`), absolute or below
+`LOWSHOT_WEIGHTS`. Every tensor must be met; a classifier in the file is dropped. The file's SHA-256 is in every run's
+record. What such weights have seen is not known, and runs say so.
+"""
+
+from __future__ import annotations
+
+import json
+from functools import partial
+from typing import Any
+
+import torch
+
+from core.errors import UnknownName, WeightsUnavailable
+from core.models import medsiglip, timm_models
+from core.models.classifier import Classifier
+from core.models.specs import FROZEN, MODELS, PATH_MARK, TRANSFER, Family, ModelSpec, Weights
+from core.models.weights import find_file, weights_of
+from core.types import ImageSpec
+
+FAMILIES: dict[str, Family] = {"imagenet": "imagenet", "generic": "generic", "medical": "medical"}
+SIGLIP = "siglip"
+
+
+def model_at(name: str) -> ModelSpec:
+    """The model that a name with a path means.
+
+    Raises:
+        UnknownName: if the name is not of that form, or timm has no such architecture.
+        WeightsUnavailable: if a tower's folder is missing or damaged.
+    """
+    kind, _, path = name.partition(PATH_MARK)
+    family, _, architecture = kind.partition(":")
+    if family not in FAMILIES or not architecture or not path:
+        raise UnknownName(
+            f"Expected FAMILY:ARCHITECTURE@PATH with FAMILY {' or '.join(FAMILIES)}, such as "
+            f"medical:resnet50@/weights/resnet50.safetensors, but got {name!r}."
+        )
+    tower = architecture == SIGLIP
+    weights = Weights("file", path, source="given by path", licence="not known")
+    return ModelSpec(
+        name=name,
+        title=f"{architecture}, {path.rstrip('/').rpartition('/')[2]}",
+        family=FAMILIES[family],
+        image=_tower_image(weights) if tower else _timm_image(architecture),
+        weights=weights,
+        strategies=FROZEN if tower else TRANSFER,
+        build=partial(_build_tower if tower else _build_timm, name, architecture),
+        outline=partial(_outline_tower, weights) if tower else partial(_outline_timm, architecture),
+        summary="Weights given by path; what they learnt from is not known here.",
+    )
+
+
+def _timm_image(architecture: str) -> ImageSpec:
+    facts = _timm_facts(architecture)
+    interpolation = "bilinear" if facts.interpolation == "bilinear" else "bicubic"
+    return ImageSpec(facts.input_size[1], tuple(facts.mean), tuple(facts.std), interpolation=interpolation)  # type: ignore[arg-type]
+
+
+def _timm_facts(architecture: str) -> Any:
+    import timm
+
+    if not timm.is_model(architecture):
+        raise UnknownName(f"timm has no architecture {architecture!r}; see timm.list_models().")
+    return timm.get_pretrained_cfg(architecture) or timm.get_pretrained_cfg(architecture.partition(".")[0])
+
+
+def _build_timm(name: str, architecture: str, classes: int, dataset: str, seed: int) -> Classifier:
+    from safetensors import SafetensorError, safe_open
+
+    spec = model_at(name)
+    weights_of(spec, dataset)
+    path = find_file(spec.weights)
+    named = _timm_facts(architecture).classifier
+    classifier = f"{named[0] if isinstance(named, tuple) else named}.weight"
+    try:
+        with safe_open(path, "pt") as file:
+            learnt = file.get_slice(classifier).get_shape()[0] if classifier in file.keys() else 0  # noqa: SIM118
+    except (OSError, SafetensorError) as error:
+        raise WeightsUnavailable(f"{path} is not a safetensors file: {error}.") from None
+    network = timm_models.load_timm(architecture, path, learnt)
+    torch.manual_seed(seed)
+    return timm_models.classifier_of(network, classes)
+
+
+def _outline_timm(architecture: str, classes: int) -> Classifier:
+    import timm
+
+    return timm_models.classifier_of(timm.create_model(architecture, pretrained=False), classes)
+
+
+def _tower_image(weights: Weights) -> ImageSpec:
+    path = find_file(weights, medsiglip.PROCESSOR)
+    try:
+        stated = json.loads(path.read_text())
+        mean, std, size = tuple(stated["image_mean"]), tuple(stated["image_std"]), int(stated["size"]["height"])
+        interpolation = {2: "bilinear", 3: "bicubic"}[stated["resample"]]
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise WeightsUnavailable(f"{path} is not a processor of transformers ({error!r}).") from None
+    return ImageSpec(size, mean, std, interpolation=interpolation)  # type: ignore[arg-type]
+
+
+def _build_tower(name: str, _: str, classes: int, dataset: str, seed: int) -> Classifier:
+    spec = model_at(name)
+    weights_of(spec, dataset)
+    network = medsiglip.load_tower(find_file(spec.weights, medsiglip.CONFIG).parent)
+    torch.manual_seed(seed)
+    return medsiglip.classifier_of(network, classes)
+
+
+def _outline_tower(weights: Weights, classes: int) -> Classifier:
+    from transformers import SiglipVisionConfig, SiglipVisionModel
+
+    config = SiglipVisionConfig.from_pretrained(find_file(weights, medsiglip.CONFIG).parent)
+    return medsiglip.classifier_of(SiglipVisionModel(config), classes)
+
+
+MODELS.model_at = model_at

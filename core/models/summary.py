@@ -1,0 +1,276 @@
+"""Summary of a network: resolution, channels, parameters and multiply-adds by stage, and a drawing of it.
+
+The facts are read off the network itself, run once on PyTorch's meta device: nothing is computed and no weights are
+needed. A stage is all that runs at one resolution. Multiply-adds are half of PyTorch's count of floating-point
+operations. The drawing is an SVG without scripts, fonts or external references.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from dataclasses import dataclass, field
+from functools import partial
+from html import escape
+
+import torch
+from torch import nn
+from torch.utils.flop_counter import FlopCounterMode
+from torch.utils.hooks import RemovableHandle
+
+from core.models.classifier import Classifier, Rest
+from core.models.specs import ModelSpec
+from core.models.volumes import SlicesEncoder
+
+Shape = tuple[int, ...]
+_RESIZING = (
+    nn.Conv2d, nn.Conv3d, nn.MaxPool2d, nn.MaxPool3d, nn.AvgPool2d, nn.AvgPool3d,
+)  # fmt: skip
+_UNSEEN = (nn.Identity, nn.Dropout, nn.Flatten, Rest)
+
+
+@dataclass(frozen=True)
+class Stage:
+    """What runs at one resolution.
+
+    Attributes:
+        name: its first and last layer, as the library names them.
+        layers: kinds of layers and how many of each, in words.
+        shape: (C, h, w) that the next resolution gets, without the batch; (D,) behind the pooling.
+        parameters: of its layers.
+        macs: multiply-adds for one image.
+    """
+
+    name: str
+    layers: str
+    shape: Shape
+    parameters: int
+    macs: int
+
+
+@dataclass(frozen=True)
+class Architecture:
+    """A model's shape.
+
+    Attributes:
+        title: of the model.
+        input: (C, S, S), for volumes (C, S, S, S).
+        features: (C, h, w): the map behind the encoder, at the tap.
+        embedding: width of the pooled features.
+        classes: of the head.
+        stages: of the encoder, then pooling and head.
+        slices: how often the encoder runs for one input; its stages show one slice.
+        parameters, head_parameters: in all, and those of the head, which alone are trained where the encoder is frozen.
+        macs: multiply-adds for one image or volume.
+    """
+
+    title: str
+    input: Shape
+    features: Shape
+    embedding: int
+    classes: int
+    stages: tuple[Stage, ...]
+    slices: int
+    parameters: int
+    head_parameters: int
+    macs: int
+
+    def trainable(self, head_only: bool) -> int:
+        """Parameters that are trained, by a strategy that trains the head alone or everything."""
+        return self.head_parameters if head_only else self.parameters
+
+
+@dataclass
+class _Open:
+    """A stage while the network is being run through."""
+
+    names: list[str] = field(default_factory=list)
+    kinds: Counter[str] = field(default_factory=Counter)
+    shape: Shape = ()
+    parameters: int = 0
+    macs: int = 0
+
+    def closed(self, name: str = "") -> Stage:
+        ends = dict.fromkeys(_readable(one) for one in (self.names[:1] + self.names[-1:]))
+        layers = ", ".join(f"{count} {kind}" for kind, count in self.kinds.items())
+        return Stage(name or " to ".join(ends), layers, self.shape, self.parameters, self.macs)
+
+
+def _readable(name: str) -> str:
+    return f"layer {int(name) + 1}" if name.isdigit() else name
+
+
+class _Walk:
+    """Listens to every layer that runs and adds it to the stage of the resolution at which it does."""
+
+    def __init__(self, counter: FlopCounterMode) -> None:
+        self.counter = counter
+        self.stages: dict[Shape, _Open] = {}  # by resolution, in the order in which they were reached
+        self.side: Shape = ()
+        self.counted: set[int] = set()
+        self.flops = 0
+
+    @property
+    def now(self) -> _Open:
+        """The stage of the present resolution."""
+        return self.stages.setdefault(self.side, _Open())
+
+    def listen(self, model: nn.Module) -> list[RemovableHandle]:
+        """Hooks on all layers; names are those that the library gives them."""
+        hooks = []
+        for name, layer in model.named_modules():
+            has_own = next(layer.parameters(recurse=False), None) is not None
+            if (has_own or not list(layer.children())) and not isinstance(layer, _UNSEEN):
+                short = name
+                for outer in ("encoder.", "encoder.", "network."):
+                    short = short.removeprefix(outer)
+                hooks.append(layer.register_forward_hook(partial(self._ran, short)))
+        return hooks
+
+    def _ran(self, name: str, layer: nn.Module, given: tuple[torch.Tensor, ...], output: torch.Tensor) -> None:
+        if isinstance(layer, _RESIZING):
+            side = tuple(output.shape[2:])
+            if side < self.side and not self.now.shape:  # of branches that leave a resolution the first gives its shape
+                self.now.shape = tuple(given[0].shape[1:])
+            self.side = side
+        inside = [value for child in layer.children() for value in child.parameters()]
+        if not inside or isinstance(layer, nn.MultiheadAttention):
+            self.now.names.append(name)
+            self.now.kinds[type(layer).__name__] += 1
+        self.count(layer)
+
+    def count(self, layer: nn.Module | None = None) -> None:
+        """Adds a layer's parameters, where they were not counted before, and what was computed since the last one."""
+        for value in layer.parameters() if layer else ():
+            if id(value) not in self.counted:
+                self.counted.add(id(value))
+                self.now.parameters += value.numel()
+        total = self.counter.get_total_flops()
+        self.now.macs += (total - self.flops) // 2
+        self.flops = total
+
+    def take(self, shape: Shape) -> list[_Open]:
+        """The stages run through since the last taking; the last of them ends in `shape`."""
+        self.count()
+        self.now.shape = shape
+        taken = [one for one in self.stages.values() if one.names or one.macs or one.parameters]
+        self.stages = {}
+        return taken or [_Open(shape=shape)]
+
+
+def outline(spec: ModelSpec, classes: int) -> Classifier:
+    """A model without values, on the meta device: weights need not be here, and random ones cannot pass for them."""
+    with torch.random.fork_rng(devices=[]), torch.device("meta"):
+        model = spec.outline(classes) if spec.outline else spec.build(classes, "", 0)
+    return model.eval()
+
+
+def architecture(spec: ModelSpec, classes: int = 2) -> Architecture:
+    """The shape of a model with a head for some number of classes."""
+    model = outline(spec, classes)
+    image = torch.zeros(1, *spec.image.shape, device="meta")
+    with FlopCounterMode(display=False) as counter, torch.no_grad():
+        walk = _Walk(counter)
+        hooks = walk.listen(model)
+        features = model.encoder(image)
+        slices = features.shape[2] if isinstance(model.encoder, SlicesEncoder) else 1
+        places = tuple(features[:, : features.shape[1] - model.tapped.carried].shape[1:])
+        encoder = walk.take((places[0], *places[2:]) if slices > 1 else places)
+        embedding = model.head.pool(features)
+        pooling = walk.take(tuple(embedding.shape[1:]))
+        model.head.layers(embedding)
+        head = walk.take((classes,))
+        total = counter.get_total_flops() // 2
+    for hook in hooks:
+        hook.remove()
+    parameters = sum(value.numel() for value in model.parameters())
+    # positions and class tokens belong to no layer that runs; they are added where the image comes in
+    encoder[0].parameters += parameters - sum(one.parameters for one in (*encoder, *pooling, *head))
+    return Architecture(
+        title=spec.title,
+        input=spec.image.shape,
+        features=places,
+        embedding=embedding.shape[1],
+        classes=classes,
+        stages=(*(one.closed() for one in encoder), pooling[-1].closed("pooling"), head[-1].closed("head")),
+        slices=slices,
+        parameters=parameters,
+        head_parameters=sum(value.numel() for value in model.head.parameters()),
+        macs=total,
+    )
+
+
+_STEP, _WIDTH, _TOP, _TALL, _MARGIN = 132, 84, 34, 150, 16
+_ENCODER, _HEAD, _INPUT, _INK = "#56B4E9", "#E69F00", "#BBBBBB", "#222222"
+
+
+def diagram(model: Architecture) -> str:
+    """The drawing as SVG: input, the encoder's stages, pooling, head."""
+    blocks = [("input", model.input, "", _INPUT)]
+    for stage in model.stages:
+        colour = _HEAD if len(stage.shape) == 1 else _ENCODER
+        blocks.append((stage.name, stage.shape, f"{short(stage.parameters)} parameters", colour))
+    width, height = 2 * _MARGIN + _STEP * len(blocks), _TOP + _TALL + 76
+    largest = max(max(shape[1:], default=1) for _, shape, _, _ in blocks)
+    drawn = [_block(index, *block, largest=largest) for index, block in enumerate(blocks)]
+    return (
+        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width} {height}" width="{width}" height="{height}" '
+        f'role="img" aria-label="{escape(alt_text(model))}" font-family="sans-serif" font-size="11" fill="{_INK}">'
+        f"<title>{escape(model.title)}</title>{''.join(drawn)}</svg>"
+    )
+
+
+def _block(index: int, name: str, shape: Shape, note: str, colour: str, largest: int) -> str:
+    side = max(shape[1:], default=1)
+    tall = max(10.0, _TALL * math.log2(1 + side) / math.log2(1 + largest))
+    left, top, middle = _MARGIN + index * _STEP, _TOP + (_TALL - tall) / 2, _TOP + _TALL / 2
+    arrow = ""
+    if index:
+        start, end = left - (_STEP - _WIDTH) + 4, left - 4
+        arrow = f'<path d="M{start} {middle}H{end}m-6 -4l6 4l-6 4" fill="none" stroke="{_INK}" stroke-width="1.2"/>'
+    lines = [*_wrapped(name), note]
+    text = "".join(
+        f'<text x="{left + _WIDTH / 2}" y="{_TOP + _TALL + 18 + 14 * row}" text-anchor="middle">{escape(line)}</text>'
+        for row, line in enumerate(lines)
+    )
+    return (
+        f'{arrow}<rect x="{left}" y="{top:.1f}" width="{_WIDTH}" height="{tall:.1f}" rx="3" fill="{colour}" '
+        f'stroke="{_INK}" stroke-width="0.8"/><text x="{left + _WIDTH / 2}" y="{_TOP - 12}" text-anchor="middle">'
+        f"{escape(as_text(shape))}</text>{text}"
+    )
+
+
+def _wrapped(name: str) -> list[str]:
+    """A stage's name in lines that fit below its block."""
+    first, _, last = name.partition(" to ")
+    return [_cut(first), f"to {_cut(last, 16)}"] if last else [_cut(first)]
+
+
+def _cut(name: str, most: int = 20) -> str:
+    return name if len(name) <= most else f"…{name[1 - most :]}"
+
+
+def alt_text(model: Architecture) -> str:
+    """What the drawing shows, in sentences."""
+    encoder = [stage for stage in model.stages if len(stage.shape) > 1]
+    stages = f"{len(encoder)} stages" if len(encoder) > 1 else "one stage"
+    each = f" on each of {model.slices} slices" if model.slices > 1 else ""
+    return (
+        f"{model.title}: from an input of {as_text(model.input)} through {stages}{each} to a feature map of "
+        f"{as_text(model.features)}, pooled to {model.embedding} numbers, then {model.classes} outputs. "
+        f"{short(model.parameters)} parameters, {short(model.head_parameters)} of them in the head; "
+        f"{short(model.macs)} multiply-adds."
+    )
+
+
+def as_text(shape: Shape) -> str:
+    """`512 x 7 x 7`."""
+    return " x ".join(map(str, shape))
+
+
+def short(count: int) -> str:
+    """A count in few characters: 11.2 M."""
+    for size, letter in ((10**9, "G"), (10**6, "M"), (10**3, "k")):
+        if count >= size:
+            return f"{count / size:.3g} {letter}"
+    return str(count)

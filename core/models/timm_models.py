@@ -1,0 +1,173 @@
+"""Family B through timm: one table of facts, a row a network, and how a row becomes a classifier.
+
+Facts are timm's own (a test compares them). The embedding is the library's too: whatever a network does behind its
+feature map (VGG's two wide layers, ConvNeXt's norm) is part of it. Images are squashed to the square as everywhere in
+this program; the centre crop that ImageNet scores are made with would cut away borders.
+
+References:
+    timm: Wightman 2019, doi:10.5281/zenodo.4414861. DINO: Caron et al. 2021, arXiv:2104.14294. DINOv2: Oquab et al.
+    2023, arXiv:2304.07193. ConvNeXt: Liu et al. 2022, arXiv:2201.03545. ResNet: He et al. 2015, arXiv:1512.03385. VGG:
+    Simonyan and Zisserman 2014, arXiv:1409.1556. Inception-v3: Szegedy et al. 2015, arXiv:1512.00567.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from core.errors import WeightsUnavailable
+from core.models.classifier import Classifier, Head, Rest, mlp_layers
+from core.models.encoders import ClassTokenEncoder, TimmEncoder
+from core.models.specs import MODELS, TRANSFER, Family, ModelSpec, Weights
+from core.models.weights import find_file, weights_of
+from core.types import ImageSpec, Interpolation
+
+IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+_EVERYDAY = "Learnt on 1.3 million everyday photographs."
+
+
+@dataclass(frozen=True)
+class TimmFacts:
+    """One network with its weights, as timm publishes it.
+
+    Attributes:
+        name, title, summary: as in `ModelSpec`.
+        timm: timm's name of architecture and weights; also the repository's.
+        licence, source: terms and origin of the weights.
+        size: side in pixels at which it is used.
+        mean, std, interpolation: of its input.
+        classes: of the classifier in the file; 0 where it has none.
+        published_size: the size it was published for, where it is used at another.
+        family: as in `ModelSpec`.
+    """
+
+    name: str
+    title: str
+    timm: str
+    licence: str
+    source: str = "ImageNet-1k"
+    summary: str = _EVERYDAY
+    size: int = 224
+    mean: tuple[float, float, float] = IMAGENET_MEAN
+    std: tuple[float, float, float] = IMAGENET_STD
+    interpolation: Interpolation = "bicubic"
+    classes: int = 1000
+    published_size: int = 0
+    family: Family = "imagenet"
+
+    @property
+    def image(self) -> ImageSpec:
+        """What the encoder expects."""
+        return ImageSpec(self.size, self.mean, self.std, interpolation=self.interpolation)
+
+    @property
+    def options(self) -> dict[str, Any]:
+        """What timm is told beside the name: transformers learn positions for one size, resampled for another."""
+        return {"img_size": self.size} if self.timm.startswith("vit_") else {}
+
+
+NETWORKS = (
+    TimmFacts(
+        "imagenet-resnet18", "ResNet-18, ImageNet", "resnet18.tv_in1k", "BSD-3-Clause", interpolation="bilinear"
+    ),
+    TimmFacts(
+        "imagenet-resnet50", "ResNet-50, ImageNet", "resnet50.tv_in1k", "BSD-3-Clause", interpolation="bilinear"
+    ),
+    TimmFacts("imagenet-densenet121", "DenseNet-121, ImageNet", "densenet121.tv_in1k", "Apache-2.0"),
+    TimmFacts("imagenet-vgg16", "VGG-16, ImageNet", "vgg16.tv_in1k", "BSD-3-Clause", interpolation="bilinear"),
+    TimmFacts("imagenet-vgg19", "VGG-19, ImageNet", "vgg19.tv_in1k", "BSD-3-Clause", interpolation="bilinear"),
+    TimmFacts(
+        "imagenet-inception-v3", "Inception-v3, ImageNet", "inception_v3.tf_in1k", "Apache-2.0",
+        size=299, mean=(0.5, 0.5, 0.5), std=(0.5, 0.5, 0.5),
+    ),
+    TimmFacts("imagenet-convnext-tiny", "ConvNeXt-Tiny, ImageNet", "convnext_tiny.fb_in1k", "Apache-2.0"),
+    TimmFacts(
+        "imagenet-dino-vits16", "ViT-S/16, DINO on ImageNet", "vit_small_patch16_224.dino", "Apache-2.0", classes=0,
+        source="ImageNet-1k without its labels",
+        summary="Learnt on 1.3 million everyday photographs without their labels.",
+    ),
+    TimmFacts(
+        "generic-dinov2-vits14", "ViT-S/14, DINOv2 on web images", "vit_small_patch14_dinov2.lvd142m", "Apache-2.0",
+        classes=0, size=224, published_size=518, family="generic",
+        source="LVD-142M: web images chosen for their likeness to curated sets, and those sets, ImageNet-22k "
+        "among them",
+        summary="Generic transfer, not ImageNet pretraining: learnt on 142 million web images without labels. The "
+        "strongest generic encoder here; family C has to beat it.",
+    ),
+)  # fmt: skip
+
+
+def classifier_of(network: Any, classes: int, size: int = 0) -> Classifier:
+    """A timm network as encoder, tap and the head that all frozen families share; its own classifier is dropped.
+
+    Args:
+        network: timm's.
+        classes: of the head.
+        size: see `TimmEncoder`; transformers know theirs.
+    """
+    network.reset_classifier(0)
+    tokens = getattr(network, "num_prefix_tokens", 0) and getattr(network, "global_pool", "") == "token"
+    encoder = ClassTokenEncoder(network) if tokens else TimmEncoder(network, size)
+    head = Head(Rest(encoder), mlp_layers(int(network.head_hidden_size), classes))
+    return Classifier(encoder, head, encoder.carried if isinstance(encoder, ClassTokenEncoder) else 0)
+
+
+def load_timm(name: str, path: Path, classes: int, **options: Any) -> Any:
+    """A timm network with the weights of a safetensors file, every tensor of which must be met.
+
+    Args:
+        name: timm's name.
+        path: the file.
+        classes: of the classifier in the file. With any other number timm would load what fits and leave the rest
+            random.
+        options: for timm's builder.
+    Raises:
+        WeightsUnavailable: if the file is damaged or of another network.
+    """
+    import timm
+    from safetensors import SafetensorError
+
+    overlay = {"file": str(path), "num_classes": classes}
+    try:
+        return timm.create_model(
+            name, pretrained=True, pretrained_cfg_overlay=overlay, num_classes=classes, **options
+        ).eval()
+    except (SafetensorError, RuntimeError, OSError, KeyError) as error:
+        why = " ".join(str(error).split())[:200]
+        raise WeightsUnavailable(f"{path} does not hold the weights of {name}: {why}. Fetch it again.") from None
+
+
+def build(facts: TimmFacts, classes: int, dataset: str, seed: int) -> Classifier:
+    """The classifier of a row with its published weights."""
+    spec = MODELS[facts.name]
+    weights_of(spec, dataset)
+    network = load_timm(facts.timm, find_file(spec.weights), facts.classes, **facts.options)
+    torch.manual_seed(seed)
+    return classifier_of(network, classes)
+
+
+def outline(facts: TimmFacts, classes: int) -> Classifier:
+    """The same without the published weights, for its shape alone."""
+    import timm
+
+    return classifier_of(timm.create_model(facts.timm, pretrained=False, **facts.options), classes)
+
+
+for _facts in NETWORKS:
+    MODELS.add(
+        ModelSpec(
+            name=_facts.name,
+            title=_facts.title,
+            family=_facts.family,
+            image=_facts.image,
+            weights=Weights("hub", f"timm/{_facts.timm}", licence=_facts.licence, source=_facts.source),
+            strategies=TRANSFER,
+            build=partial(build, _facts),
+            outline=partial(outline, _facts),
+            summary=_facts.summary,
+        )
+    )

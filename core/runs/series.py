@@ -1,0 +1,185 @@
+"""Stored predictions as scores, and runs brought together by series, for tables and pages alike.
+
+Runs are only brought together where they were judged on the same images of the same split; see `check_comparable`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+from core.errors import BadRequest
+from core.metrics import METRICS, Estimate, Scores, SeriesEstimate, series_estimate
+from core.metrics.bootstrap import interval
+from core.metrics.measures import Average, once, support
+from core.models import FAMILY_TITLES, MODELS
+from core.runs import OLD_RECIPE, RunMeta, Store, read_predictions, scores_of
+from core.runs.metric_cache import DrawnRun, drawn_run
+
+Run = tuple[Path, RunMeta]
+REPORTED = ("precision", "sensitivity", "specificity", "f1", "auroc", "auprc")  # of each class
+
+
+class Series(NamedTuple):
+    """Runs that differ in size and seed only: a line of the learning curves."""
+
+    model: str
+    strategy: str
+    variant: str = ""
+
+    @property
+    def is_old(self) -> bool:
+        """Whether its runs were made before the protocol."""
+        return self.variant.endswith(OLD_RECIPE)
+
+    @property
+    def default(self) -> Series:
+        """The series of the same model, strategy and recipe with that strategy's own settings."""
+        return self._replace(variant=OLD_RECIPE if self.is_old else "")
+
+
+def comparison_proper(series: Iterable[Series]) -> list[Series]:
+    """Select the series with their strategy's own settings; old recipes only where no current one replaces them."""
+    every = list(series)
+    defaults = [key for key in every if key == key.default]
+    return [key for key in defaults if not key.is_old or key._replace(variant="") not in defaults]
+
+
+def load_scores(folder: Path, meta: RunMeta) -> Scores:
+    """Test predictions of a run at its operating point.
+
+    Raises:
+        CorruptRun: if they cannot be read.
+    """
+    return scores_of(meta, read_predictions(folder))
+
+
+def check_comparable(metas: Sequence[RunMeta]) -> None:
+    """Stops where runs have no common test set.
+
+    Raises:
+        BadRequest: if they are of different data sets, of other images (fingerprint), or of different splits.
+    """
+    for what, found in (
+        ("data sets", {meta.dataset for meta in metas}),
+        ("images (their fingerprints differ)", {meta.fingerprint for meta in metas}),
+        ("splits (their split hashes differ)", {meta.split_hash for meta in metas}),
+    ):
+        if len(found) > 1:
+            named = ", ".join(sorted(one[:12] for one in found))
+            raise BadRequest(
+                f"These runs come from different {what}: {named}. They cannot be compared; train the missing ones on "
+                "the images that are here now."
+            )
+
+
+def drawn_runs(runs: Sequence[Run], finding: int | None = None) -> list[DrawnRun]:
+    """The metrics of comparable runs on common draws of their test images.
+
+    Args:
+        runs: folders and records.
+        finding: the one finding, or class against the rest, to judge; all by default.
+    Raises:
+        BadRequest: if there is no run, or they were not judged on the same images.
+        CorruptRun: if predictions cannot be read.
+    """
+    if not runs:
+        raise BadRequest("Expected at least one run.")
+    check_comparable([meta for _, meta in runs])
+    found = [drawn_run(folder, meta, finding) for folder, meta in runs]
+    if len({one.images for one in found}) > 1:
+        raise BadRequest("These runs were judged on different test images and cannot be compared.")
+    return found
+
+
+def estimate(
+    runs: Sequence[Run], names: Sequence[str] | None = None, finding: int | None = None
+) -> dict[str, Estimate]:
+    """The mean of several runs with 95% intervals over the test images, patients drawn whole; seeds stay as they are.
+
+    Args:
+        runs: folders and records of runs on the same test images.
+        names: metrics; all by default.
+        finding: the one finding, or class against the rest, to judge; all by default.
+    Raises:
+        BadRequest: if the runs were not judged on the same images.
+        CorruptRun: if predictions cannot be read.
+    """
+    found = drawn_runs(runs, finding)
+    return {
+        name: interval(np.mean([one.values[name] for one in found], axis=0), found[0].n, METRICS[name])
+        for name in names or tuple(METRICS)
+    }
+
+
+def summarize(
+    runs: Sequence[Run], names: Sequence[str] | None = None, finding: int | None = None
+) -> dict[str, SeriesEstimate]:
+    """Return each metric of a series at one size: the mean with its intervals over test patients, seeds, and both.
+
+    Args:
+        runs: folders and records of runs on the same test images, a seed each.
+        names: metrics; all by default.
+        finding: the one finding, or class against the rest, to evaluate; all by default.
+    Raises:
+        BadRequest: if the runs were not evaluated on the same images.
+        CorruptRun: if predictions cannot be read.
+    """
+    found = drawn_runs(runs, finding)
+    return {
+        name: series_estimate(np.array([one.values[name] for one in found]), found[0].n, METRICS[name])
+        for name in names or tuple(METRICS)
+    }
+
+
+def by_series(metas: Sequence[RunMeta]) -> dict[Series, list[RunMeta]]:
+    """Runs by series, by family and then as registered; models that no longer exist are left out."""
+    families: list[str] = list(FAMILY_TITLES)
+    rows = list(MODELS)
+
+    def place(meta: RunMeta) -> tuple[object, ...]:
+        model = meta.model
+        row = rows.index(model) if model in rows else len(rows)  # weights given by path have no row
+        return (families.index(meta.family), row, model, meta.strategy, meta.series_variant, meta.per_class, meta.seed)
+
+    known = sorted((meta for meta in metas if meta.model in MODELS), key=place)
+    found: dict[Series, list[RunMeta]] = {}
+    for meta in known:
+        found.setdefault(Series(meta.model, meta.strategy, meta.series_variant), []).append(meta)
+    return found
+
+
+def runs_by_series(store: Store, metas: Sequence[RunMeta]) -> dict[Series, list[Run]]:
+    """`by_series`, each run with its folder in the store."""
+    folders = {meta.run: folder for folder, meta in store.runs.items()}
+    return {key: [(folders[meta.run], meta) for meta in group] for key, group in by_series(metas).items()}
+
+
+def class_report(scores: Scores, labels: Sequence[str]) -> list[dict[str, float | str]]:
+    """The classification report of one run: a row for each class or finding that can be judged, against the rest, then
+    their averages.
+
+    Args:
+        scores: its predictions at its operating point; of findings each on the images of known label.
+        labels: names of the classes or findings.
+    """
+    weights = once(scores)
+    counts = support(scores, weights)[:, 0]
+    columns = {name: METRICS[name].by_class(scores, weights)[:, 0] for name in REPORTED}
+    rows: list[dict[str, float | str]] = [
+        {"class": label, "images": int(counts[k]), **{name: float(found[k]) for name, found in columns.items()}}
+        for k, label in enumerate(labels)
+        if not scores.multilabel or k in scores.judged()
+    ]
+    averages: tuple[Average, ...] = ("macro", "weighted")
+    return rows + [
+        {
+            "class": f"{average} average",
+            "images": len(scores),
+            **{name: float(METRICS[name].averaged(scores, weights, average)[0]) for name in REPORTED},
+        }
+        for average in averages
+    ]

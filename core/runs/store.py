@@ -1,0 +1,276 @@
+"""The run store. A run is a folder `<store>/<dataset>/<run>/` that is complete or not there at all.
+
+`run.json` (what was asked, on what, and what came out), `predictions.npz` (out-of-fold or hold-out, test, calibration
+and external test sets where there are any), `history.jsonl` (training curves) and, where kept, `weights.safetensors`.
+A run is written beside its place and moved there in one step; what it names by hash is checked when read; no pickle is
+read.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any
+
+from core.errors import CorruptRun
+from core.files import sha256_of_file, sha256_unless_changed, write_atomically
+from core.paths import runs_folder
+from core.runs.predictions import Predictions, completed, external_names, pack, read_predictions, stored_parts
+from core.runs.record import PREDICTIONS_FILE, WEIGHTS_FILE, ExternalRecord, RunMeta, from_record
+from core.types import JudgedPart
+
+if TYPE_CHECKING:
+    import torch
+
+_NONE: Mapping[str, Predictions] = MappingProxyType({})
+RUN_FILE, HISTORY_FILE = "run.json", "history.jsonl"
+
+
+@dataclass(frozen=True)
+class Store:
+    """What a run store holds.
+
+    Attributes:
+        runs: the sound runs, with their folders.
+        problems: folder name -> why the run is left out: it is damaged, or its training failed.
+        failed: the runs whose training failed, with their folders.
+    """
+
+    runs: dict[Path, RunMeta]
+    problems: dict[str, str]
+    failed: dict[Path, RunMeta] = field(default_factory=dict)
+
+    def metas(self, dataset: str | None = None) -> list[RunMeta]:
+        """The sound runs, of one data set or all; of several that answer the same question the one made last."""
+        latest: dict[tuple[object, ...], RunMeta] = {}
+        for meta in sorted(self.runs.values(), key=lambda meta: meta.made):
+            if dataset in (None, meta.dataset):
+                latest[meta.cell] = meta
+        return sorted(latest.values(), key=lambda meta: (meta.dataset, meta.run))
+
+    def folder_of(self, run: str) -> Path | None:
+        """Where a sound run lies."""
+        return next((folder for folder, meta in self.runs.items() if meta.run == run), None)
+
+
+def save_run(
+    meta: RunMeta,
+    validation: Predictions,
+    test: Predictions,
+    history: list[dict[str, Any]],
+    weights: dict[str, torch.Tensor] | None,
+    store: Path | None = None,
+    calibration: Predictions | None = None,
+    external: Mapping[str, Predictions] = _NONE,
+) -> Path:
+    """Writes a run as a whole; a run already there stays as it is.
+
+    Args:
+        meta: without hashes.
+        validation: out-of-fold or hold-out predictions inside the subset.
+        test: predictions on the test set.
+        history: rows of the training curves.
+        weights: tensors to keep, stored in half precision; None keeps none.
+        store: the run store; the default one if None.
+        calibration: predictions on images that serve nothing but conformal calibration; None where there are none.
+        external: predictions on external test sets, by name.
+    Returns:
+        the run's folder.
+    """
+    parts: dict[JudgedPart, Predictions] = {"validation": validation, "test": test}
+    if calibration is not None:
+        parts["calibration"] = calibration
+    folder = (store or runs_folder()) / meta.dataset / meta.run
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    staging = Path(tempfile.mkdtemp(dir=folder.parent, prefix=f".{meta.run}.", suffix=".partial"))
+    try:
+        write_atomically(staging / PREDICTIONS_FILE, pack(parts, external))
+        write_atomically(staging / HISTORY_FILE, "".join(json.dumps(row) + "\n" for row in history).encode())
+        if weights is not None:
+            from safetensors.torch import save
+
+            half = {k: (v.half() if v.is_floating_point() else v).contiguous().cpu() for k, v in weights.items()}
+            write_atomically(staging / WEIGHTS_FILE, save(half))
+        hashes = {path.name: sha256_of_file(path) for path in sorted(staging.iterdir())}
+        record = {**asdict(meta), "hashes": hashes}
+        write_atomically(staging / RUN_FILE, (json.dumps(record, indent=1, sort_keys=True) + "\n").encode())
+        staging.chmod(0o755)
+        _put(staging, folder)
+        return folder
+    finally:
+        shutil.rmtree(staging, ignore_errors=True)
+
+
+def add_part(folder: Path, added: Predictions) -> None:
+    """Adds predictions on a part to a stored run; all else of it, its name too, stays as it is.
+
+    Raises:
+        CorruptRun: if the run cannot be read.
+        ValueError: if it stores this part already.
+    """
+    if added.part in stored_parts(folder):
+        raise ValueError(f"Expected a run without {added.part} predictions, but {folder.name} stores some.")
+    parts, external = _stored(folder)
+    _rewrite(folder, {**parts, added.part: added}, external, {})
+
+
+def add_external(
+    folder: Path,
+    records: Mapping[str, ExternalRecord],
+    predictions: Mapping[str, Predictions],
+    notes: Sequence[str] = (),
+) -> None:
+    """Add external test sets to a stored run, or replace them; its name and all other figures stay as they are.
+
+    Args:
+        folder: of the run.
+        records: name of the external set -> how the run did there, or why it was not evaluated.
+        predictions: on those on which it was evaluated.
+        notes: added to those of the run.
+    Raises:
+        CorruptRun: if the run cannot be read.
+    """
+    meta = read_run(folder)
+    parts, external = _stored(folder)
+    kept = {name: stored for name, stored in external.items() if name not in records}
+    changes = {
+        "external": {name: asdict(record) for name, record in {**meta.external, **records}.items()},
+        "notes": list(dict.fromkeys([*meta.notes, *notes])),
+    }
+    _rewrite(folder, parts, {**kept, **predictions}, changes)
+
+
+def _stored(folder: Path) -> tuple[dict[JudgedPart, Predictions], dict[str, Predictions]]:
+    """Return all predictions of a sound run: by part, and on external test sets by name."""
+    read_run(folder)
+    parts = {part: read_predictions(folder, part) for part in stored_parts(folder)}
+    return parts, {name: read_predictions(folder, "external", name) for name in external_names(folder)}
+
+
+def _rewrite(
+    folder: Path,
+    parts: Mapping[JudgedPart, Predictions],
+    external: Mapping[str, Predictions],
+    changes: Mapping[str, Any],
+) -> None:
+    """Replace the predictions of a stored run and some fields of its record, in one step."""
+    staging = Path(tempfile.mkdtemp(dir=folder.parent, prefix=f".{folder.name}.", suffix=".partial"))
+    try:
+        shutil.copytree(folder, staging, dirs_exist_ok=True)
+        write_atomically(staging / PREDICTIONS_FILE, pack(parts, external))
+        record = json.loads((folder / RUN_FILE).read_text()) | changes
+        record["hashes"][PREDICTIONS_FILE] = sha256_of_file(staging / PREDICTIONS_FILE)
+        write_atomically(staging / RUN_FILE, (json.dumps(record, indent=1, sort_keys=True) + "\n").encode())
+        before = staging.with_name(f"{staging.name}.before")
+        os.replace(folder, before)
+        try:
+            os.replace(staging, folder)
+        except OSError:
+            os.replace(before, folder)
+            raise
+        shutil.rmtree(before, ignore_errors=True)
+    finally:
+        shutil.rmtree(staging, ignore_errors=True)
+
+
+def _put(staging: Path, folder: Path) -> None:
+    """Moves a finished run to its place. A sound run already there stays; a damaged one makes room."""
+    try:
+        read_run(folder)
+        return
+    except CorruptRun:
+        pass
+    if folder.exists():
+        os.replace(folder, staging.with_name(f"{staging.name}.damaged"))
+        shutil.rmtree(staging.with_name(f"{staging.name}.damaged"), ignore_errors=True)
+    try:
+        os.replace(staging, folder)
+    except OSError:
+        if not folder.exists():  # else another process was faster with the same run
+            raise
+
+
+def read_run(folder: Path) -> RunMeta:
+    """Reads and checks a run; metrics added since it was stored are computed from its predictions.
+
+    Raises:
+        CorruptRun: if `run.json` is missing, damaged or of another format, or a file it names is missing or changed.
+    """
+    try:
+        meta = from_record(json.loads((folder / RUN_FILE).read_text()), folder)
+        for name, digest in meta.hashes.items():
+            path = folder / name
+            if path.is_symlink() or not path.is_file() or sha256_unless_changed(path) != digest:
+                raise CorruptRun(f"{name} is not the file that {RUN_FILE} names")
+    except OSError as error:
+        raise CorruptRun(f"{Path(error.filename or RUN_FILE).name} cannot be read") from None
+    except ValueError as error:
+        raise CorruptRun(f"{RUN_FILE} is damaged: {error}") from None
+    return completed(meta, folder)
+
+
+def open_store(store: Path | None = None) -> Store:
+    """Reads every run; damaged and failed ones are named and left out."""
+    runs: dict[Path, RunMeta] = {}
+    failed: dict[Path, RunMeta] = {}
+    problems = {}
+    for folder in _run_folders(store or runs_folder()):
+        name = f"{folder.parent.name}/{folder.name}"
+        try:
+            meta = read_run(folder)
+        except CorruptRun as error:
+            problems[name] = str(error)
+            continue
+        (failed if meta.failed else runs)[folder] = meta
+        if meta.failed:
+            problems[name] = f"its training failed: {meta.failed}"
+    return Store(runs, problems, failed)
+
+
+def _run_folders(store: Path) -> Iterator[Path]:
+    if not store.is_dir():
+        return
+    for dataset in sorted(path for path in store.iterdir() if path.is_dir() and path.name != "encoders"):
+        for folder in sorted(path for path in dataset.iterdir() if path.is_dir() and not path.is_symlink()):
+            if not folder.name.startswith("."):
+                yield folder
+
+
+def read_weights(folder: Path) -> dict[str, torch.Tensor]:
+    """The tensors a run keeps, in single precision.
+
+    Raises:
+        CorruptRun: if the file is missing or damaged.
+    """
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
+
+    try:
+        state = load_file(folder / WEIGHTS_FILE)
+    except (OSError, SafetensorError) as error:
+        raise CorruptRun(f"{folder.name}/{WEIGHTS_FILE} cannot be read ({error})") from None
+    return {key: value.float() if value.is_floating_point() else value for key, value in state.items()}
+
+
+def read_history(folder: Path) -> list[dict[str, Any]]:
+    """The rows of a run's training curves, an epoch each; none for a way of training that stores none.
+
+    Raises:
+        CorruptRun: if the file is damaged.
+    """
+    try:
+        lines = (folder / HISTORY_FILE).read_text().splitlines()
+        rows = [json.loads(line) for line in lines if line.strip()]
+    except FileNotFoundError:
+        return []
+    except (OSError, ValueError) as error:
+        raise CorruptRun(f"{folder.name}/{HISTORY_FILE} cannot be read ({error})") from None
+    if not all(isinstance(row, dict) for row in rows):
+        raise CorruptRun(f"{folder.name}/{HISTORY_FILE} cannot be read (a row is no object)")
+    return rows

@@ -1,0 +1,490 @@
+"""Caches between reruns: runs, predictors, data sets, comparisons, operating points. Keys name content, not time."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import replace
+from itertools import combinations
+from pathlib import Path
+
+import streamlit as st
+
+from core.analysis import comparison, operating_point, two_stage
+from core.analysis.comparison import Judged, SeedTests
+from core.analysis.operating_point import Moved, Prepared, Rates
+from core.data.dataset import Dataset, load_dataset, scan
+from core.data.datasets.custom import own_images
+from core.data.duplicates import Copies, find_copies
+from core.data.listing import Listing
+from core.data.overlap import Source, copies_by_source
+from core.data.specs import DatasetSpec, find_dataset, find_folder, list_images
+from core.errors import BadRequest
+from core.files import sha256_of
+from core.inference.input_gate import FILE as GATE_FILE
+from core.inference.input_gate import Gatekeeper, open_gate
+from core.inference.predictor import Predictor
+from core.inference.seed_interval import Lookup, lookup
+from core.inference.two_stage import Stages, choose_stages
+from core.jobs.catalogue import Catalogue, ask_trainer
+from core.metrics import METRICS, Estimate, SeriesEstimate, measure
+from core.metrics.comparisons import Difference
+from core.metrics.conformal import Conformal, Coverage
+from core.metrics.learning_curves import Fit
+from core.metrics.operating_point import DecisionCurve
+from core.metrics.reliability import Bin, ChanceError, chance_error, reliability
+from core.metrics.selective import RiskCurve
+from core.metrics.thresholds import Aim, OperatingPoint
+from core.metrics.two_stage import TwoStage
+from core.models import MODELS
+from core.models.summary import Architecture, architecture
+from core.paths import runs_folder
+from core.runs import RunMeta, Store, metric_cache, open_store, read_history
+from core.runs.metric_cache import drawn_run
+from core.runs.selection import served_runs
+from core.runs.series import Run, Series, class_report, estimate, load_scores, summarize
+from core.ui.progress import bar
+
+
+def store() -> Store:
+    """The run store as it is now; read again only when a file of a run came, went or changed."""
+    root = runs_folder()
+    return _store(str(root), _stamp(root))
+
+
+@st.cache_resource(max_entries=2, show_spinner="Reading the run store")
+def _store(root: str, stamp: str) -> Store:
+    return open_store(Path(root))
+
+
+def store_and_served() -> tuple[Store, dict[str, dict[str, Run]]]:
+    """The same, and for each data set that any run can answer for the run that does so by default, by family."""
+    root = runs_folder()
+    now = str(root), _stamp(root)
+    return _store(*now), _served(*now)
+
+
+@st.cache_resource(max_entries=2, show_spinner=False)
+def _served(root: str, stamp: str) -> dict[str, dict[str, Run]]:
+    found = _store(root, stamp)
+    names = {meta.dataset: None for meta in found.metas()}
+    return {name: runs for name in names if (runs := served_runs(found, name))}
+
+
+def _stamp(root: Path) -> str:
+    """One text for all files of runs and when each changed. Made anew at every rerun, so it must be quick."""
+    seen = []
+    for folder in _visible(root):
+        for run in _visible(folder.path):
+            for file in _visible(run.path):
+                with suppress(FileNotFoundError):
+                    seen.append(f"{file.path}|{file.stat().st_mtime_ns}")
+    return sha256_of(sorted(seen))
+
+
+def _visible(folder: str | Path) -> list[os.DirEntry[str]]:
+    """What a folder holds, hidden things aside; nothing for a file, or a run that is just being put in its place."""
+    try:
+        with os.scandir(folder) as entries:
+            return [entry for entry in entries if not entry.name.startswith(".")]
+    except (FileNotFoundError, NotADirectoryError):
+        return []
+
+
+def key_of(runs: Sequence[Run]) -> str:
+    """What names runs and everything their records say; the hashes of their files alone miss the threshold."""
+    return sha256_of(part for folder, meta in runs for part in (str(folder), repr(meta)))
+
+
+def predictor(folder: Path, meta: RunMeta) -> Predictor:
+    """A run ready to answer, shared by all visitors."""
+    return _predictor(key_of([(folder, meta)]), folder)
+
+
+@st.cache_resource(max_entries=18, show_spinner="Loading the model")
+def _predictor(key: str, _folder: Path) -> Predictor:
+    return Predictor(_folder)
+
+
+def gatekeeper(dataset: str, metas: Iterable[RunMeta]) -> Gatekeeper | None:
+    """The input gate of a data set, for the runs that answer, shared by all visitors; None where none was made.
+
+    Raises:
+        CorruptRun: if it is damaged, or was made from other images than these runs.
+        WeightsUnavailable: if its encoder cannot be had here.
+    """
+    path = runs_folder() / dataset / GATE_FILE
+    try:
+        status = path.stat()
+    except OSError:
+        return None
+    return _gatekeeper(
+        str(path.parent), status.st_size, status.st_mtime_ns, tuple(sorted({meta.fingerprint for meta in metas}))
+    )  # fmt: skip
+
+
+@st.cache_resource(max_entries=4, show_spinner="Loading the input gate")
+def _gatekeeper(folder: str, size: int, changed: int, fingerprints: tuple[str, ...]) -> Gatekeeper | None:
+    return open_gate(Path(folder), fingerprints)
+
+
+def seed_lookup(run: Run, others: Sequence[Run], target: int) -> Lookup:
+    """Test answers of a run about one class, beside those of its other seeds."""
+    runs = [run, *others]
+    return _seed_lookup(key_of(runs), runs, target)
+
+
+@st.cache_data(max_entries=64, show_spinner=False)
+def _seed_lookup(key: str, _runs: list[Run], target: int) -> Lookup:
+    return lookup(_runs[0], _runs[1:], target)
+
+
+def estimates(runs: Sequence[Run], finding: int | None = None) -> dict[str, Estimate]:
+    """The mean of several runs with 95% intervals over the test images, patients drawn whole; of one finding or all."""
+    return _estimates(key_of(runs), runs, finding)
+
+
+@st.cache_data(max_entries=256, show_spinner="Computing intervals")
+def _estimates(key: str, _runs: Sequence[Run], finding: int | None) -> dict[str, Estimate]:
+    return estimate(_runs, finding=finding)
+
+
+def summaries(runs: Sequence[Run], finding: int | None = None) -> dict[str, SeriesEstimate]:
+    """A series' metrics with intervals over test patients, seeds, and both; of one finding or all."""
+    return _summaries(key_of(runs), runs, finding)
+
+
+@st.cache_data(max_entries=256, show_spinner="Computing intervals")
+def _summaries(key: str, _runs: Sequence[Run], finding: int | None) -> dict[str, SeriesEstimate]:
+    return summarize(_runs, finding=finding)
+
+
+@st.cache_data(max_entries=32, show_spinner="Reading the network's shape")
+def shape(model: str, classes: int) -> Architecture:
+    """The shape of a model with a head for some number of classes."""
+    return architecture(MODELS[model], classes)
+
+
+def listing(name: str) -> Listing:
+    """A data set's listing; its folder is read again when the files directly in it change, or after `forget_data`."""
+    folder = find_folder(find_dataset(name)) or Path()
+    changed = max((path.stat().st_mtime_ns for path in (folder, *folder.iterdir())), default=0) if folder.name else 0
+    return _listing(name, str(folder), changed)
+
+
+@st.cache_resource(max_entries=4, show_spinner="Reading the data set's folder")
+def _listing(name: str, folder: str, changed: int) -> Listing:
+    return list_images(find_dataset(name))
+
+
+def own(path: Path) -> DatasetSpec:
+    """Own images as a row; read again when the folder, or the table, changes."""
+    return _own(str(path), path.stat().st_mtime_ns)
+
+
+@st.cache_resource(max_entries=8, show_spinner="Reading your images")
+def _own(path: str, changed: int) -> DatasetSpec:
+    return own_images(Path(path))
+
+
+@st.cache_resource(show_spinner="Asking the trainer what it can do")
+def catalogue() -> Catalogue:
+    """All that can be chosen of a training."""
+    return ask_trainer()
+
+
+@st.cache_resource(max_entries=4, show_spinner=False)
+def positions(name: str, stamp: str) -> dict[str, int]:
+    """Where each image lies in a data set's listing, by its name; the stamp is the listing's."""
+    return {one: place for place, one in enumerate(listing(name).ids.tolist())}
+
+
+@st.cache_resource(max_entries=2, show_spinner=False)
+def dataset(name: str, stamp: str) -> Dataset:
+    """A data set read, audited and divided, with a bar where that takes long; the stamp is its listing's."""
+    spec = find_dataset(name)
+    with bar(f"{spec.title}: reading") as progress:
+        return load_dataset(spec, progress)
+
+
+@st.cache_data(max_entries=4, show_spinner=False)
+def copies(name: str, stamp: str) -> Copies:
+    """Pairs of copies within a data set; the audit itself keeps what it found."""
+    return find_copies(scan(find_dataset(name))[1])
+
+
+@st.cache_data(max_entries=8, show_spinner=False)
+def sources(name: str, stamp: str) -> list[Source]:
+    """The copies that a data set shares with others, with bars while they are looked for."""
+    return copies_by_source(find_dataset(name), bar)
+
+
+def forget_data() -> None:
+    """Reads data sets anew from now on."""
+    for kept in (_listing, positions, dataset, copies, sources):
+        kept.clear()
+
+
+Runs = Mapping[Series, Sequence[Run]]
+STAGE_DRAWS = 500
+
+
+def _key_of_all(series: Runs) -> str:
+    return sha256_of(part for name, runs in series.items() for part in (*name, key_of(runs)))
+
+
+def measured(runs: Sequence[Run], finding: int | None) -> None:
+    """Measures runs on drawn test images where that was not done yet, with a bar."""
+    with bar("Measuring on drawn test images") as show:
+        for done, (folder, meta) in enumerate(runs):
+            show(done, len(runs))
+            drawn_run(folder, meta, finding)
+
+
+def is_measured(series: Runs, finding: int | None) -> bool:
+    """Whether all these runs were measured on drawn test images before."""
+    return all(metric_cache.is_measured(folder, meta, finding) for runs in series.values() for folder, meta in runs)
+
+
+def differences(
+    series: Runs, reference: Series, finding: int | None
+) -> tuple[dict[Series, dict[str, Difference]], dict[Series, str], int]:
+    """Every other series minus the reference; why some are not compared; and over how many pairs Holm corrects.
+
+    These are all pairs of the series, as in a report: a verdict must not depend on which of them is the reference.
+    """
+    found, refused = _differences(_key_of_all(series), series, finding)
+    turned: dict[Series, dict[str, Difference]] = {}
+    for name in series:
+        if (name, reference) in found:
+            turned[name] = found[name, reference]
+        elif (reference, name) in found:
+            turned[name] = {metric: one.reversed() for metric, one in found[reference, name].items()}
+    return (
+        turned,
+        {a if b == reference else b: why for (a, b), why in refused.items() if reference in (a, b)},
+        len(found),
+    )
+
+
+@st.cache_data(max_entries=64, show_spinner=False)
+def _differences(
+    key: str, _series: Runs, finding: int | None
+) -> tuple[dict[tuple[Series, Series], dict[str, Difference]], dict[tuple[Series, Series], str]]:
+    pairs, refused = [], {}
+    for pair in combinations(_series, 2):
+        try:
+            comparison.paired(_series[pair[0]], _series[pair[1]])
+            pairs.append(pair)
+        except BadRequest as error:
+            refused[pair] = str(error)
+    measured([run for runs in _series.values() for run in runs], finding)
+    return comparison.compare_all(_series, finding=finding, pairs=pairs), refused
+
+
+def seed_tests(runs: Sequence[Run], others: Sequence[Run], finding: int | None) -> list[SeedTests]:
+    """DeLong and McNemar, seed by seed."""
+    return _seed_tests(key_of(runs), key_of(others), runs, others, finding)
+
+
+@st.cache_data(max_entries=128, show_spinner=False)
+def _seed_tests(
+    key: str, other: str, _runs: Sequence[Run], _others: Sequence[Run], finding: int | None
+) -> list[SeedTests]:
+    return comparison.seed_tests(_runs, _others, finding)
+
+
+def values(runs: Sequence[Run], metric: str, finding: int | None) -> list[float]:
+    """A metric of each run; of one finding, or as its record says."""
+    if finding is None:
+        return [meta.metrics[metric] for _, meta in runs]
+    return _values(key_of(runs), runs, metric, finding)
+
+
+@st.cache_data(max_entries=512, show_spinner=False)
+def _values(key: str, _runs: Sequence[Run], metric: str, finding: int) -> list[float]:
+    return [measure(comparison.judged(run, target=finding).scores, metric)[metric] for run in _runs]
+
+
+def prepared(runs: Sequence[Run], target: int | None) -> Prepared:
+    """A series read and its test images drawn."""
+    return _prepared(key_of(runs), runs, target)
+
+
+@st.cache_resource(max_entries=32, show_spinner="Drawing test images")
+def _prepared(key: str, _runs: Sequence[Run], target: int | None) -> Prepared:
+    return operating_point.prepare(_runs, target)
+
+
+def points(runs: Sequence[Run], target: int | None, aim: Aim) -> list[OperatingPoint]:
+    """The operating point of each run; what an aim does not use is no part of the question."""
+    usual = Aim(aim.rule)
+    asked = replace(
+        usual,
+        sensitivity=aim.sensitivity if aim.rule == "sensitivity" else usual.sensitivity,
+        ratio=aim.ratio if aim.rule == "cost" else usual.ratio,
+        prevalence=aim.prevalence if aim.rule == "cost" else usual.prevalence,
+    )
+    return _points(key_of(runs), prepared(runs, target), target, asked)
+
+
+@st.cache_data(max_entries=512, show_spinner=False)
+def _points(key: str, _prepared: Prepared, target: int | None, aim: Aim) -> list[OperatingPoint]:
+    return operating_point.points_of(_prepared, aim)
+
+
+def moved(
+    runs: Sequence[Run], target: int | None, fitted: tuple[float, ...], shift: float, prevalence: float, banded: bool
+) -> Moved:
+    """A series at shifted thresholds and a prevalence."""
+    key, ready = key_of(runs), prepared(runs, target)
+    curve = _benefit(key, ready, target, prevalence, banded)
+    return _moved(key, ready, target, fitted, shift, prevalence, curve, banded)
+
+
+@st.cache_data(max_entries=128, show_spinner=False)
+def _benefit(key: str, _prepared: Prepared, target: int | None, prevalence: float, banded: bool) -> DecisionCurve:
+    return operating_point.benefit_at(_prepared, prevalence, banded)
+
+
+@st.cache_data(max_entries=128, show_spinner=False)
+def _moved(
+    key: str,
+    _prepared: Prepared,
+    target: int | None,
+    fitted: tuple[float, ...],
+    shift: float,
+    prevalence: float,
+    _curve: DecisionCurve,
+    banded: bool,
+) -> Moved:
+    return operating_point.move(_prepared, fitted, shift, prevalence, _curve)
+
+
+def risk(runs: Sequence[Run], target: int | None, thresholds: tuple[float, ...], banded: bool) -> RiskCurve:
+    """Risk against coverage at thresholds."""
+    return _risk(key_of(runs), prepared(runs, target), target, thresholds, banded)
+
+
+@st.cache_data(max_entries=512, show_spinner=False)
+def _risk(key: str, _prepared: Prepared, target: int | None, thresholds: tuple[float, ...], banded: bool) -> RiskCurve:
+    return operating_point.risk_at(_prepared, thresholds, banded)
+
+
+def rates(runs: Sequence[Run], target: int | None) -> tuple[Rates, list[Rates]]:
+    """Sensitivity against false alarms: mean over seeds, and each seed."""
+    return _rates(key_of(runs), prepared(runs, target), target)
+
+
+@st.cache_data(max_entries=128, show_spinner=False)
+def _rates(key: str, _prepared: Prepared, target: int | None) -> tuple[Rates, list[Rates]]:
+    return operating_point.rates_of(_prepared)
+
+
+def diagram(run: Run, target: int | None) -> tuple[list[Bin], ChanceError]:
+    """The reliability diagram of one run, and the calibration error that chance alone shows."""
+    return _diagram(key_of([run]), prepared([run], target), target)
+
+
+@st.cache_data(max_entries=256, show_spinner=False)
+def _diagram(key: str, _prepared: Prepared, target: int | None) -> tuple[list[Bin], ChanceError]:
+    return reliability(_prepared.tests[0]), chance_error(_prepared.tests[0])
+
+
+def judged(run: Run, target: int | None = None) -> Judged:
+    """A run's test predictions with the names of its images."""
+    return _judged(key_of([run]), run, target)
+
+
+@st.cache_data(max_entries=256, show_spinner=False)
+def _judged(key: str, _run: Run, target: int | None) -> Judged:
+    return comparison.judged(_run, target=target)
+
+
+def conformal(
+    runs: Sequence[Run], level: float, target: int | None
+) -> tuple[list[tuple[Conformal, Coverage]], list[Estimate]]:
+    """Conformal sets of each run, and their mean coverage of each class."""
+    return _conformal(key_of(runs), runs, level, target)
+
+
+@st.cache_data(max_entries=128, show_spinner=False)
+def _conformal(
+    key: str, _runs: Sequence[Run], level: float, target: int | None
+) -> tuple[list[tuple[Conformal, Coverage]], list[Estimate]]:
+    return comparison.conformal_series(_runs, level, target)
+
+
+def history(run: Run) -> list[dict[str, float | None]]:
+    """A run's training curves."""
+    return _history(key_of([run]), run)
+
+
+@st.cache_data(max_entries=512, show_spinner=False)
+def _history(key: str, _run: Run) -> list[dict[str, float | None]]:
+    return read_history(_run[0])
+
+
+def report(run: Run) -> list[dict[str, float | str]]:
+    """The classification report of a run."""
+    return _report(key_of([run]), run)
+
+
+@st.cache_data(max_entries=512, show_spinner=False)
+def _report(key: str, _run: Run) -> list[dict[str, float | str]]:
+    return class_report(load_scores(*_run), _run[1].labels)
+
+
+def curves(series: Runs, metric: str, finding: int | None) -> dict[Series, Fit]:
+    """The fitted learning curves of series with three sizes or more."""
+    return _curves(_key_of_all(series), series, METRICS[metric].name, finding)
+
+
+@st.cache_data(max_entries=32, show_spinner=False)
+def _curves(key: str, _series: Runs, metric: str, finding: int | None) -> dict[Series, Fit]:
+    measured([run for runs in _series.values() for run in runs], finding)
+    return comparison.learning_curves(_series, metric, finding)[1]
+
+
+def best_single(series: Runs, suspicious: tuple[int, ...]) -> Series:
+    """The series to compare two stages with, chosen on held-out images."""
+    return _best_single(_key_of_all(series), series, suspicious)
+
+
+@st.cache_data(max_entries=64, show_spinner=False)
+def _best_single(key: str, _series: Runs, suspicious: tuple[int, ...]) -> Series:
+    return two_stage.best_single(_series, suspicious)
+
+
+def chosen_stages(series: Mapping[str, Sequence[Run]], sensitivity: float) -> Stages:
+    """Both stages of the Diagnose page: of each family the run that answers, then its other seeds."""
+    keys = tuple((family, key_of(runs)) for family, runs in series.items())
+    return _chosen_stages(keys, series, sensitivity)
+
+
+@st.cache_data(max_entries=64, show_spinner="Joining the stages")
+def _chosen_stages(
+    keys: tuple[tuple[str, str], ...], _series: Mapping[str, Sequence[Run]], sensitivity: float
+) -> Stages:
+    return choose_stages(_series, sensitivity, STAGE_DRAWS)
+
+
+def two_stage_results(
+    screens: Sequence[Run], confirmers: Sequence[Run], singles: Sequence[Run], suspicious: tuple[int, ...], aim: Aim
+) -> TwoStage:
+    """Both stages joined, against one model alone."""
+    keys = tuple(map(key_of, (screens, confirmers, singles)))
+    return _two_stage(keys, screens, confirmers, singles, suspicious, aim)
+
+
+@st.cache_data(max_entries=64, show_spinner="Joining the stages")
+def _two_stage(
+    keys: tuple[str, ...],
+    _screens: Sequence[Run],
+    _confirmers: Sequence[Run],
+    _singles: Sequence[Run],
+    suspicious: tuple[int, ...],
+    aim: Aim,
+) -> TwoStage:
+    return two_stage.joint(_screens, _confirmers, _singles, suspicious, aim, STAGE_DRAWS)

@@ -1,0 +1,268 @@
+"""Figures of evidence: learning curves measured and fitted, differences with intervals, training curves."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import plotly.graph_objects as go
+from plotly.subplots import make_subplots
+
+from core.metrics import METRICS, Metric, Spread, between_seeds
+from core.metrics.comparisons import Difference, format_p
+from core.metrics.learning_curves import Fit
+from core.ui.charts import RED, Style, legend_title, translucent
+
+GREY = "#9A9A9A"
+_A_ROW = 3
+_POINTS = 80
+
+
+@dataclass(frozen=True)
+class Measured:
+    """A series as it was measured.
+
+    Attributes:
+        style: how it is drawn.
+        found: images per class -> the value of each seed.
+        short: sizes for which some class had too few images.
+    """
+
+    style: Style
+    found: Mapping[float, Sequence[float]]
+    short: frozenset[float] = frozenset()
+
+
+def learning_curves(
+    series: Mapping[str, Measured], metric: str, single_seeds: bool = False, panels: bool = False
+) -> go.Figure:
+    """Metric against labelled images a class; mean over seeds, band: its 95% interval over seeds (Student's t).
+
+    Args:
+        series: title -> what was measured; a hollow marker is a size for which some class had too few images.
+        metric: its name.
+        single_seeds: whether each seed is shown too.
+        panels: a panel for each series, the others' means in grey behind it.
+    """
+    figure, places = _frame(list(series), panels)
+    means = {title: [(n, float(np.mean(one.found[n]))) for n in sorted(one.found)] for title, one in series.items()}
+    for (title, one), at in zip(series.items(), places, strict=True):
+        if panels:
+            _behind(figure, [line for other, line in means.items() if other != title], at)
+        _measured(figure, title, one, METRICS[metric], single_seeds, at, not panels)
+    _axes(figure, sorted({n for one in series.values() for n in one.found}), METRICS[metric].title, panels, len(series))
+    return figure
+
+
+def fitted_curves(
+    series: Mapping[str, tuple[Measured, Fit]], metric: str, wanted: float | None = None, panels: bool = False
+) -> go.Figure:
+    """Fitted curves with their bands through the measured means; what lies beyond them dotted, on a fainter band.
+
+    Args:
+        series: title -> measured and fitted.
+        metric: its name.
+        wanted: a value to be reached, drawn as a line.
+        panels: a panel for each series, the others in grey behind it.
+    """
+    figure, places = _frame(list(series), panels)
+    lines = {title: _curve(fit) for title, (_, fit) in series.items()}
+    for (title, (one, fit)), at in zip(series.items(), places, strict=True):
+        if panels:
+            _behind(figure, [line for other, line in lines.items() if other != title], at)
+        _fitted(figure, title, one.style, fit, at, not panels)
+        figure.add_scatter(
+            x=list(fit.sizes), y=list(fit.means), mode="markers", legendgroup=title, showlegend=False, **at,
+            marker={"symbol": one.style.marker, "size": 8, "color": one.style.colour},
+            hovertemplate="measured mean %{y:.3f} at %{x:g}<extra>" + title + "</extra>",
+        )  # fmt: skip
+    if wanted is not None:
+        figure.add_hline(wanted, line={"color": "#444444", "dash": "dot", "width": 1.5})
+    ticks = {n for one, _ in series.values() for n in one.found} | {fit.limit for _, fit in series.values()}
+    _axes(figure, sorted(ticks), METRICS[metric].title, panels, len(series))
+    return figure
+
+
+def forest(rows: Mapping[str, tuple[Style, Difference]], metric: str, reference: str) -> go.Figure:
+    """Differences from a reference with 95% intervals: filled where the verdict is `different`, the margin shaded."""
+    figure = go.Figure()
+    names = [legend_title(title) for title in rows]
+    for name, (style, one) in zip(names, rows.values(), strict=True):
+        figure.add_scatter(
+            x=[one.effect], y=[name], mode="markers", showlegend=False,
+            marker={
+                "symbol": style.marker + ("" if one.verdict == "different" else "-open"), "size": 13,
+                "color": style.colour,
+            },
+            error_x={
+                "array": [one.high - one.effect], "arrayminus": [one.effect - one.low], "thickness": 2.5, "width": 6,
+                "color": style.colour,
+            },
+            hovertemplate=f"{one.interval_text()}<br>over {one.varies}<br>{one.verdict}; p {format_p(one.holm)}, of "
+            f"equivalence {format_p(one.holm_equivalence)}<extra></extra>",
+        )  # fmt: skip
+    margin = next(one.margin for _, one in rows.values())
+    figure.add_vrect(-margin, margin, fillcolor=translucent(GREY, 0.2), line_width=0, layer="below")
+    figure.add_vline(0, line={"color": "#444444", "width": 1.5})
+    better = "right" if METRICS[metric].higher_is_better else "left"
+    figure.update_xaxes(title=f"{METRICS[metric].title}: difference from the reference ({better} is better)")
+    figure.update_yaxes(autorange="reversed", type="category", categoryarray=names)
+    figure.update_layout(
+        height=150 + 58 * len(rows), margin_t=45, title={"text": f"Reference: {reference}", "font": {"size": 14}}
+    )
+    return figure
+
+
+def training_curves(series: Mapping[str, tuple[Style, Sequence[Sequence[Mapping[str, float | None]]]]]) -> go.Figure:
+    """Loss and metric by epoch of each run: what it learnt from in solid lines, held-out images dashed.
+
+    Args:
+        series: title -> style and the stored rows of each of its runs.
+    """
+    kinds = _kinds([row for _, runs in series.values() for rows in runs for row in rows])
+    figure = make_subplots(rows=1, cols=len(kinds), subplot_titles=[kind.capitalize() for kind in kinds])
+    for title, (style, runs) in series.items():
+        for column, kind in enumerate(kinds, 1):
+            for part, dash in (("train", "solid"), ("validation", "dash")):
+                lines = [[(row["epoch"], row.get(f"{part}_{kind}")) for row in rows] for rows in runs]
+                if any(value is not None for line in lines for _, value in line):
+                    figure.add_scatter(
+                        **_joined(lines), mode="lines", line={"color": style.colour, "dash": dash, "width": 1.6},
+                        name=f"{legend_title(title, False)}, {'learnt from' if part == 'train' else 'held out'}",
+                        legendgroup=f"{title}-{part}", showlegend=column == 1, row=1, col=column,
+                        hovertemplate="epoch %{x}: %{y:.3f}<extra></extra>",
+                    )  # fmt: skip
+    figure.update_xaxes(title="Epoch")
+    figure.update_layout(height=430 + 22 * len(series), margin_t=40, legend={"orientation": "h", "y": -0.25})
+    return figure
+
+
+def _kinds(rows: Sequence[Mapping[str, float | None]]) -> list[str]:
+    """What was written down by epoch: the loss first."""
+    names = {name.split("_", 1)[1] for row in rows for name in row if name.startswith(("train_", "validation_"))}
+    return sorted(names, key=lambda name: (name != "loss", name))
+
+
+def _frame(titles: list[str], panels: bool) -> tuple[go.Figure, list[dict[str, int]]]:
+    """A figure, and where in it each series goes."""
+    if not panels:
+        return go.Figure(), [{} for _ in titles]
+    columns = min(_A_ROW, len(titles))
+    rows = -(-len(titles) // columns)
+    figure = make_subplots(
+        rows=rows, cols=columns, shared_xaxes="all", shared_yaxes="all", subplot_titles=list(map(legend_title, titles)),
+        vertical_spacing=0.42 / max(rows, 2), horizontal_spacing=0.03,
+    )  # fmt: skip
+    figure.update_annotations(font_size=12)
+    return figure, [{"row": index // columns + 1, "col": index % columns + 1} for index in range(len(titles))]
+
+
+def _axes(figure: go.Figure, sizes: list[float], title: str, panels: bool, count: int) -> None:
+    wanted = {"type": "log", "tickvals": sizes, "ticktext": [f"{n:g}" for n in sizes], "tickangle": 0}
+    figure.update_xaxes(**wanted)
+    if panels:
+        rows = -(-count // min(_A_ROW, count))
+        figure.update_xaxes(showticklabels=True, tickfont_size=11)
+        figure.update_xaxes(title="images per class", title_font_size=12, row=rows)
+        figure.update_yaxes(title=title, title_font_size=12, col=1)
+        figure.update_layout(height=90 + 255 * rows, margin_t=50, showlegend=False)
+    else:
+        figure.update_xaxes(title="Labelled training images per class")
+        figure.update_yaxes(title=title)
+        legend = {"orientation": "h", "y": -0.2, "yanchor": "top"}
+        figure.update_layout(height=430 + 24 * count, margin_t=20, legend=legend, hovermode="closest")
+
+
+def _behind(figure: go.Figure, lines: Sequence[Sequence[tuple[float, float]]], at: dict[str, int]) -> None:
+    """The other series, thin and grey."""
+    figure.add_scatter(
+        **_joined(lines), mode="lines", line={"color": translucent(GREY, 0.6), "width": 1}, showlegend=False,
+        hoverinfo="skip", **at,
+    )  # fmt: skip
+
+
+def _joined(lines: Sequence[Sequence[tuple[float | None, float | None]]]) -> dict[str, list[float | None]]:
+    """Several lines as one, with gaps between them: fewer traces draw faster."""
+    every = [point for line in lines for point in (*line, (None, None))]
+    return {"x": [x for x, _ in every], "y": [y for _, y in every]}
+
+
+def _measured(
+    figure: go.Figure, title: str, one: Measured, metric: Metric, single_seeds: bool, at: dict[str, int], legend: bool
+) -> None:
+    style, sizes = one.style, sorted(one.found)
+    values = [one.found[n] for n in sizes]
+    spreads = [between_seeds(row, metric) for row in values]
+    several = [(n, spread) for n, spread in zip(sizes, spreads, strict=True) if spread.seeds > 1]
+    _band(
+        figure, [n for n, _ in several], [one.low for _, one in several], [one.high for _, one in several],
+        translucent(style.colour, 0.13), title, at,
+    )  # fmt: skip
+    figure.add_scatter(
+        x=sizes, y=[float(np.mean(row)) for row in values], mode="lines+markers", name=legend_title(title, False),
+        legendgroup=title, showlegend=legend, line={"color": style.colour, "dash": style.dash, "width": 2.5}, **at,
+        marker={
+            "symbol": [f"{style.marker}-open" if n in one.short else style.marker for n in sizes],
+            "size": 9, "color": style.colour,
+        },
+        customdata=[_over_seeds(spread) for spread in spreads],
+        hovertemplate="%{y:.3f} at %{x:g} a class<br>%{customdata}<extra>" + title + "</extra>",
+    )  # fmt: skip
+    if single_seeds:
+        figure.add_scatter(
+            x=[n for n, row in zip(sizes, values, strict=True) for _ in row], y=[v for row in values for v in row],
+            mode="markers", showlegend=False, legendgroup=title, hovertemplate="one seed: %{y:.3f}<extra></extra>",
+            marker={"symbol": style.marker, "size": 5, "color": style.colour, "opacity": 0.5}, **at,
+        )  # fmt: skip
+
+
+def _over_seeds(spread: Spread) -> str:
+    """The interval over seeds in words."""
+    return f"{spread.seeds} seeds: {spread.low:.3f} to {spread.high:.3f}" if spread.seeds > 1 else "one seed"
+
+
+def _curve(fit: Fit) -> list[tuple[float, float]]:
+    sizes = np.geomspace(fit.sizes[0], fit.sizes[-1], _POINTS)
+    return list(zip(sizes.tolist(), (fit.sign * fit.rising(sizes)[0]).tolist(), strict=True))
+
+
+def _fitted(figure: go.Figure, title: str, style: Style, fit: Fit, at: dict[str, int], legend: bool) -> None:
+    inside = fit.band(np.geomspace(fit.sizes[0], fit.sizes[-1], _POINTS))
+    beyond = fit.band(np.geomspace(fit.sizes[-1], fit.limit, _POINTS)) if fit.limit > fit.sizes[-1] else None
+    for band, dash, faint in ((inside, style.dash, 0.15), (beyond, "dot", 0.06)):
+        if band is None:
+            continue
+        _band(
+            figure,
+            band.sizes.tolist(),
+            band.low.tolist(),
+            band.high.tolist(),
+            translucent(style.colour, faint),
+            title,
+            at,
+        )
+        outside = band is beyond
+        figure.add_scatter(
+            x=band.sizes, y=band.value, mode="lines", name=legend_title(title, False), legendgroup=title,
+            showlegend=legend and not outside, **at,
+            line={"color": translucent(style.colour, 0.7 if outside else 1), "dash": dash, "width": 2.5},
+            hovertemplate="%{y:.3f} at %{x:.0f} a class" + (", extrapolated" if outside else "")
+            + "<extra>" + title + "</extra>",
+        )  # fmt: skip
+    if not fit.identifiable:
+        figure.add_scatter(
+            x=[fit.sizes[-1]], y=[fit.means[-1]], mode="markers", legendgroup=title, showlegend=False, **at,
+            marker={"symbol": "circle-open", "size": 17, "color": RED, "line": {"width": 1.5}},
+            hovertemplate="not identifiable: " + " ".join(fit.doubts) + "<extra></extra>",
+        )  # fmt: skip
+
+
+def _band(
+    figure: go.Figure, x: Sequence[float], low: Sequence[float], high: Sequence[float], colour: str, title: str,
+    at: dict[str, int],
+) -> None:  # fmt: skip
+    figure.add_scatter(
+        x=[*x, *x[::-1]], y=[*high, *low[::-1]], fill="toself", mode="none", fillcolor=colour, legendgroup=title,
+        showlegend=False, hoverinfo="skip", **at,
+    )  # fmt: skip

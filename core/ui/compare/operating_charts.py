@@ -1,0 +1,215 @@
+"""Six diagrams of one operating point in one figure: a click in the legend hides a series in all of them."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cache
+from typing import Any
+
+import numpy as np
+import plotly.graph_objects as go
+from plotly.subplots import make_subplots
+
+from core.analysis.operating_point import Moved, Rates
+from core.metrics.reliability import Bin
+from core.metrics.selective import RiskCurve
+from core.ui.charts import Style, legend_title, translucent
+
+TITLES = ("ROC", "Precision and recall", "Calibration", "Decision curve", "Images by probability", "Risk and coverage")
+_ROC, _PR, _RELIABILITY, _DECISION, _COUNTS, _RISK = (
+    {"xaxis": f"x{n}", "yaxis": f"y{n}"} for n in ("", "2", "3", "4", "5", "6")
+)
+AXES = (
+    ("1 − specificity", "sensitivity"), ("sensitivity (recall)", "precision (PPV)"),
+    ("stated probability", "came true"), ("probability from which one acts", "net benefit"),
+    ("stated probability", "test images"), ("share answered, surest first", "share decided wrongly"),
+)  # fmt: skip
+Trace = dict[str, Any]  # plain, so that plotly checks it once, when the figure is made
+_POINTS = 300
+BANDED = 4  # series beyond which bands would cover one another
+_GREY = "#777777"
+
+
+@dataclass(frozen=True)
+class Drawn:
+    """A series at its operating point.
+
+    Attributes:
+        style: how it is drawn.
+        mean, seeds: sensitivity against false alarms: mean over seeds, and each seed.
+        moved: what it is worth where the user put it.
+        risk: against coverage.
+        bins: reliability diagram of one seed.
+        mark: threshold of that seed.
+    """
+
+    style: Style
+    mean: Rates
+    seeds: list[Rates]
+    moved: Moved
+    risk: RiskCurve
+    bins: list[Bin]
+    mark: float
+
+
+def diagrams(series: Mapping[str, Drawn], prevalence: float, single_seeds: bool) -> go.Figure:
+    """ROC, precision-recall, reliability with counts, decision curve, risk and coverage, the operating point in each.
+
+    Args:
+        series: title -> what is drawn.
+        prevalence: at which precision and net benefit hold.
+        single_seeds: whether the curve of each seed is drawn behind the mean.
+    """
+    traces: list[Trace] = [
+        _grey([0, 1], [0, 1]) | _ROC,
+        _grey([0, 1], [prevalence, prevalence]) | _PR,
+        _grey([0, 1], [0, 1]) | _RELIABILITY,
+    ]
+    for number, (title, one) in enumerate(series.items()):
+        if not number:
+            curve = one.moved.decisions
+            traces.append(_grey(curve.thresholds, curve.act_on_all, "acting on all") | _DECISION)
+            traces.append(_grey([0, 1], [0, 0], "acting on none") | _DECISION)
+        traces += _of_series(title, one, prevalence, single_seeds, len(series) <= BANDED)
+    layout = copy.deepcopy(_layout())
+    layout["yaxis4"]["range"] = [-0.15 * prevalence, 1.05 * prevalence]
+    return go.Figure(traces, {**layout, "height": 1080 + 20 * len(series)})
+
+
+@cache
+def _layout() -> dict[str, Any]:
+    """Everything of the figure that never changes; to build it takes longer than the rest."""
+    figure = make_subplots(rows=3, cols=2, subplot_titles=TITLES, vertical_spacing=0.1, horizontal_spacing=0.1)
+    figure.update_layout(
+        margin_t=60, barmode="group", bargap=0.1, legend={"orientation": "h", "y": 1.05, "yanchor": "bottom", "x": 0}
+    )
+    for number, (x, y) in enumerate(AXES):
+        at = {"row": number // 2 + 1, "col": number % 2 + 1}
+        figure.update_xaxes(title=x, range=[-0.02, 1.02], title_standoff=12, title_font_size=13, **at)
+        figure.update_yaxes(title=y, title_standoff=12, title_font_size=13, **at)
+        if number < 3:  # shares
+            figure.update_yaxes(range=[-0.02, 1.04], **at)
+    figure.update_yaxes(rangemode="tozero", row=3, col=2)
+    layout: dict[str, Any] = figure.layout.to_plotly_json()
+    return layout
+
+
+def _scatter(**stated: object) -> Trace:
+    return {"type": "scatter", **stated}
+
+
+def _legend(title: str, style: Style) -> Trace:
+    """What the legend shows of a series: line and marker together, drawn nowhere."""
+    return _scatter(
+        x=[None], y=[None], mode="lines+markers", name=legend_title(title, False), legendgroup=title,
+        line={"color": style.colour, "dash": style.dash, "width": 2},
+        marker={"symbol": style.marker, "size": 9, "color": style.colour},
+    )  # fmt: skip
+
+
+def _of_series(title: str, one: Drawn, prevalence: float, single_seeds: bool, banded: bool) -> list[Trace]:
+    style, worth, curve, risk = one.style, one.moved.worth, one.moved.decisions, one.risk
+    alarms, found = 1 - worth.specificity.value, worth.sensitivity.value
+    marks = np.array(curve.marks)
+    bins = [row for row in one.bins if row.n]
+    stated, happened = [row.stated for row in bins], [row.happened.value for row in bins]
+    line = _Lines(title, style)
+    traces = [
+        _legend(title, style) | _ROC,
+        line.line(one.mean.alarms, one.mean.found) | _ROC,
+        line.mark([alarms], [found]) | _ROC,
+        line.line(one.mean.found, one.mean.precision(prevalence)) | _PR,
+        line.mark([found], [worth.ppv.value]) | _PR,
+        line.reliability(bins) | _RELIABILITY,
+        line.mark([one.mark], [np.interp(one.mark, stated, happened)]) | _RELIABILITY,
+        line.line(curve.thresholds, curve.benefit) | _DECISION,
+        line.mark(marks[:, 0], marks[:, 1], 7) | _DECISION,
+        line.counts(one.bins) | _COUNTS,
+        line.line(risk.coverage, risk.risk) | _RISK,
+        line.mark([1], [risk.risk[-1]]) | _RISK,
+    ]
+    if banded:
+        traces.append(line.band(curve.thresholds, curve.low, curve.high) | _DECISION)
+        traces.append(line.band(risk.coverage, risk.low, risk.high) | _RISK)
+    if single_seeds:
+        for of, at in ((lambda rate: (rate.alarms, rate.found), _ROC),
+                       (lambda rate: (rate.found, rate.precision(prevalence)), _PR)):  # fmt: skip
+            traces.append(line.thin([of(_thinned(rate)) for rate in one.seeds]) | at)
+    return traces
+
+
+@dataclass(frozen=True)
+class _Lines:
+    """Traces of one series, all under one entry of the legend."""
+
+    title: str
+    style: Style
+
+    def _common(self) -> dict[str, object]:
+        return {"legendgroup": self.title, "showlegend": False}
+
+    def line(self, x: np.ndarray, y: np.ndarray) -> Trace:
+        return _scatter(
+            x=x, y=y, mode="lines", line={"color": self.style.colour, "dash": self.style.dash, "width": 2},
+            hovertemplate="%{x:.3f}, %{y:.3f}<extra>" + self.title + "</extra>", **self._common(),
+        )  # fmt: skip
+
+    def thin(self, lines: list[tuple[np.ndarray, np.ndarray]]) -> Trace:
+        x, y = (np.concatenate([np.r_[line[side], np.nan] for line in lines]) for side in (0, 1))
+        return _scatter(
+            x=x, y=y, mode="lines", line={"color": translucent(self.style.colour, 0.35), "width": 1}, hoverinfo="skip",
+            **self._common(),
+        )  # fmt: skip
+
+    def mark(self, x: object, y: object, size: int = 12) -> Trace:
+        return _scatter(
+            x=x, y=y, mode="markers",
+            hovertemplate="operating point: %{x:.3f}, %{y:.3f}<extra>" + self.title + "</extra>",
+            marker={"symbol": self.style.marker, "size": size, "color": self.style.colour,
+                    "line": {"color": "white", "width": 1}},
+            **self._common(),
+        )  # fmt: skip
+
+    def band(self, x: np.ndarray, low: np.ndarray, high: np.ndarray) -> Trace:
+        return _scatter(
+            x=np.r_[x, x[::-1]], y=np.r_[high, low[::-1]], fill="toself", mode="none", hoverinfo="skip",
+            fillcolor=translucent(self.style.colour, 0.09), **self._common(),
+        )  # fmt: skip
+
+    def reliability(self, bins: list[Bin]) -> Trace:
+        values = [row.happened for row in bins]
+        return _scatter(
+            x=[row.stated for row in bins], y=[one.value for one in values], mode="lines",
+            line={"color": self.style.colour, "dash": self.style.dash, "width": 2}, customdata=[row.n for row in bins],
+            error_y={
+                "array": [one.high - one.value for one in values],
+                "arrayminus": [one.value - one.low for one in values],
+                "thickness": 1, "width": 2, "color": translucent(self.style.colour, 0.5),
+            },
+            hovertemplate="stated %{x:.3f}, came true %{y:.3f}, %{customdata} images<extra>" + self.title + "</extra>",
+            **self._common(),
+        )  # fmt: skip
+
+    def counts(self, bins: list[Bin]) -> Trace:
+        return dict(
+            type="bar",
+            x=[(row.low + row.high) / 2 for row in bins], y=[row.n for row in bins], marker_color=self.style.colour,
+            hovertemplate="%{y} images around %{x:.2f}<extra>" + self.title + "</extra>", **self._common(),
+        )  # fmt: skip
+
+
+def _thinned(rates: Rates) -> Rates:
+    """At most so many points that the eye sees no difference."""
+    if len(rates.alarms) <= _POINTS:
+        return rates
+    kept = np.linspace(0, len(rates.alarms) - 1, _POINTS).round().astype(int)
+    return Rates(rates.alarms[kept], rates.found[kept])
+
+
+def _grey(x: object, y: object, name: str = "") -> Trace:
+    return _scatter(
+        x=x, y=y, mode="lines", line={"color": _GREY, "dash": "dot", "width": 1}, showlegend=False,
+        hovertemplate=name + "<extra></extra>" if name else None, hoverinfo=None if name else "skip",
+    )  # fmt: skip

@@ -1,0 +1,61 @@
+"""Many images in one go: asked one by one behind a bar that can be stopped, then one table and its CSV file."""
+
+from __future__ import annotations
+
+import streamlit as st
+
+from core.inference import Case
+from core.inference.batch_table import as_csv, rows_of
+from core.ui.diagnose.answers import Asked, Item, Picture, case_of, is_kept
+from core.ui.progress import bar
+
+_STOPPED = "diagnose_stopped"
+
+
+def _stop(batch: str) -> None:
+    st.session_state[_STOPPED] = batch
+
+
+def _go_on() -> None:
+    st.session_state.pop(_STOPPED, None)
+
+
+def ask_all(asked: Asked, pictures: list[tuple[Item, Picture]], batch: str, overridden: bool) -> list[Case]:
+    """Cases of all images that were answered, without heatmaps; the bar shows how long it will still take.
+
+    Args:
+        asked: what is asked.
+        pictures: the images.
+        batch: names this set of images; stopping holds for it alone.
+        overridden: whether the gate's refusals are set aside.
+    """
+    waiting = sum(not is_kept(asked, item, overridden) for item, _ in pictures)
+    stopped = st.session_state.get(_STOPPED) == batch
+    place = st.empty()
+    if waiting and not stopped:
+        place.button("Stop", key="diagnose_stop", icon=":material/stop:", on_click=_stop, args=(batch,))
+    cases, done = [], 0
+    with bar("Asking the networks") as progress:
+        for item, picture in pictures:
+            if not is_kept(asked, item, overridden):
+                if stopped:
+                    continue
+                progress(done, waiting)
+                done += 1
+            cases.append(case_of(asked, item, picture, overridden, explained=False))
+    place.empty()
+    if stopped and waiting:
+        st.warning(f"Stopped: {len(cases)} of {len(pictures)} images were answered.", icon=":material/stop:")
+        st.button("Go on", key="diagnose_go_on", on_click=_go_on)
+    return cases
+
+
+def show_table(cases: list[Case], problems: list[tuple[str, str]]) -> None:
+    """The summary table, and the same as a file."""
+    rows = rows_of(cases, problems)
+    st.dataframe(rows, hide_index=True, width="stretch", alt="One row an image: each family's decision and probability")
+    named = st.checkbox("State the files' names in the CSV file", key="diagnose_csv_names")
+    st.download_button(
+        "Download CSV", lambda: as_csv(rows_of(cases, problems, named)), "lowshot-batch.csv", "text/csv",
+        key="diagnose_csv", on_click="ignore", icon=":material/download:",
+    )  # fmt: skip

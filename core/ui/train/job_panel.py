@@ -1,0 +1,206 @@
+"""Jobs on the Train page: the one under way with its curve, those that wait, and those that are over."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from datetime import datetime
+from typing import Any
+
+import pandas as pd
+import plotly.graph_objects as go
+import streamlit as st
+
+from core.errors import BadRequest
+from core.jobs.costs import time_left
+from core.jobs.events import STEPS, Followed
+from core.jobs.queue import Queue
+from core.jobs.records import LOG, Job
+from core.jobs.request import size_text
+from core.ui import charts, text
+from core.ui.charts import COLOURS
+from core.ui.progress import in_words
+from core.ui.train import job_panel
+
+STATES = {
+    "queued": (":material/schedule:", "waits"),
+    "running": (":material/play_circle:", "is training"),
+    "done": (":material/check_circle:", "done"),
+    "failed": (":material/error:", "failed"),
+    "cancelled": (":material/cancel:", "cancelled"),
+}
+_LINES = 14
+
+
+def heading(job: Job) -> None:
+    """What a job is, and how it stands."""
+    icon, said = STATES[job.state.status]
+    asked = job.request
+    said = "is being cancelled" if job.stopping and not job.is_over else said
+    st.markdown(f"{icon} **{text.escape(asked.title)}** · {said}")
+    parts = [
+        ", ".join(asked.models), ", ".join(asked.strategies), f"{', '.join(map(size_text, asked.sizes))} a class",
+        f"seeds {', '.join(map(str, asked.seeds))}",
+        *(f"{name} {value}" for name, value in asked.options.items()),
+    ]  # fmt: skip
+    st.caption(text.escape(" · ".join(parts)))
+
+
+def live(queue: Queue, names: set[str]) -> None:
+    """The jobs that are not over; once one of them is, the whole page is drawn anew."""
+    if why := queue.wake():
+        st.error(text.escape(why), icon=":material/error:")
+    jobs = [job for job in queue.jobs() if job.name in names]
+    if {job.name for job in jobs if not job.is_over} != names:
+        st.rerun(scope="app")
+    for place, job in enumerate(jobs):
+        with st.container(border=True):
+            heading(job)
+            if job.state.status == "running":
+                _under_way(job)
+            elif place:
+                st.caption(f"{place} before it. One job runs at a time.")
+            elif not why:
+                st.caption("It starts in a moment.")
+            if st.button(
+                "Cancel", key=f"train_cancel_{job.name}", icon=":material/stop_circle:", disabled=job.stopping
+            ):
+                _try(queue.cancel, job)
+
+
+def _under_way(job: Job) -> None:
+    followed = job.followed()
+    elapsed = time.time() - job.state.began
+    left = time_left(followed, job.request.expected, elapsed)
+    if followed.runs_total:
+        st.progress(
+            min(1.0, followed.runs_done / followed.runs_total),
+            f"Run {min(followed.runs_done + 1, followed.runs_total)} of {followed.runs_total}",
+        )
+    if followed.total:
+        unit = {STEPS: "steps"}.get(followed.unit, f"{followed.unit}s")
+        st.progress(
+            min(1.0, followed.done / followed.total),
+            f"{text.escape(followed.doing)}: {followed.done:,} of {followed.total:,} {unit}",
+        )
+    elif not followed.runs_total:
+        st.caption("The trainer is starting; this takes some seconds.")
+    _figures(followed, elapsed, left)
+    if followed.epochs:
+        charts.draw(
+            job_panel.training_curve(followed.epochs), key=f"train_curve_{job.name}",
+            alt=job_panel.in_text(followed.epochs),
+        )  # fmt: skip
+    elif followed.title:
+        st.caption("This way of training has no epochs of its own to draw: a head on stored embeddings takes seconds.")
+    log(followed)
+
+
+def _figures(followed: Followed, elapsed: float, left: float | None) -> None:
+    last = followed.epochs[-1] if followed.epochs else {}
+    shown = {
+        "Epoch": str(last["epoch"]) if last else "–",
+        "Loss, learnt": _number(last.get("train_loss")),
+        "Loss, held out": _number(last.get("validation_loss")),
+        "Accuracy, held out": _number(last.get("validation_accuracy")),
+        "Time so far": in_words(elapsed).removeprefix("about "),
+        "Time left": in_words(left) if left is not None else "not known yet",
+    }
+    with st.container(horizontal=True):
+        for title, value in shown.items():
+            st.metric(title, value, width="content")
+
+
+def _number(value: float | None) -> str:
+    return "–" if value is None else f"{value:.3f}"
+
+
+def log(followed: Followed) -> None:
+    """The last of what the trainer said."""
+    if followed.texts:
+        lines = [f"{datetime.fromtimestamp(when):%H:%M:%S}  {line}" for when, line in followed.texts[-_LINES:]]
+        st.code("\n".join(lines), language=None, wrap_lines=True)
+
+
+def over(queue: Queue, job: Job) -> None:
+    """A job that is over: how it ended, what was kept, and what can be done about it."""
+    state = job.state
+    with st.container(border=True):
+        heading(job)
+        if state.status == "failed":
+            st.error(text.escape(state.why), icon=":material/error:")
+        kept = f"{state.kept} of {state.total} runs are in the store." if state.total else "No run was finished."
+        took = f" It took {in_words(state.ended - state.began)}." if state.began and state.ended > state.began else ""
+        st.write(kept + took)
+        with st.container(horizontal=True):
+            if state.status != "done" and st.button("Go on", key=f"train_again_{job.name}", icon=":material/resume:"):
+                _try(queue.again, job)
+            if state.kept:
+                st.page_link("pages/learning_curves.py", label="Learning curves", icon=":material/show_chart:")
+            if st.button("Remove", key=f"train_forget_{job.name}", icon=":material/delete:"):
+                queue.forget(job)
+                st.rerun()
+        if st.toggle("Runs and log", key=f"train_log_{job.name}"):
+            _details(job)
+
+
+def _try(act: Callable[[Job], object], job: Job) -> None:
+    try:
+        act(job)
+    except (BadRequest, OSError) as error:
+        st.error(text.escape(str(error)))
+        return
+    st.rerun()
+
+
+def _details(job: Job) -> None:
+    followed = job.followed()
+    if followed.runs:
+        rows = [
+            {
+                "Run": run.get("title"), "Trained now": "yes" if run.get("trained") else "was in the store",
+                "Seconds": run.get("seconds"), **run.get("metrics", {}),
+            }
+            for run in followed.runs
+        ]  # fmt: skip
+        st.dataframe(pd.DataFrame(rows), hide_index=True, width="stretch", alt="Finished runs of this job")
+    if followed.epochs:
+        charts.draw(
+            job_panel.training_curve(followed.epochs), key=f"train_curve_{job.name}",
+            alt=job_panel.in_text(followed.epochs),
+        )  # fmt: skip
+    log(followed)
+    st.caption(f"All that the trainer printed is in {text.escape(f'{job.name}/{LOG}')}, in the folder of jobs.")
+
+
+_MOST = 400
+_CURVES = (
+    ("train_loss", "Loss on learnt images", COLOURS[0], "solid", "circle"),
+    ("validation_loss", "Loss on images held out", COLOURS[1], "dash", "square"),
+)
+
+
+def training_curve(epochs: Sequence[dict[str, Any]]) -> go.Figure:
+    """Loss against epoch, of what is learnt and of what is held out; long curves are thinned."""
+    figure = go.Figure()
+    shown = epochs[:: 1 + len(epochs) // _MOST]
+    for field, title, colour, dash, marker in _CURVES:
+        rows = [row for row in shown if row.get(field) is not None]
+        figure.add_scatter(
+            x=[row["epoch"] for row in rows], y=[row[field] for row in rows], mode="lines+markers", name=title,
+            line={"color": colour, "dash": dash, "width": 2}, marker={"symbol": marker, "size": 6, "color": colour},
+            hovertemplate="epoch %{x}: %{y:.4f}<extra>" + title + "</extra>",
+        )  # fmt: skip
+    figure.update_xaxes(title="Epoch", rangemode="tozero")
+    figure.update_yaxes(title="Loss", rangemode="tozero")
+    figure.update_layout(
+        height=280, margin_t=10, legend={"orientation": "h", "yanchor": "bottom", "y": 1.02}, uirevision="kept"
+    )
+    return figure
+
+
+def in_text(epochs: Sequence[dict[str, Any]]) -> str:
+    """What the training curve shows, for those who cannot see it."""
+    last = epochs[-1]
+    parts = [f"{title.lower()} {last[field]:.3f}" for field, title, *_ in _CURVES if last.get(field) is not None]
+    return f"Training curve up to epoch {last['epoch']}: {', '.join(parts) or 'no loss yet'}"

@@ -1,0 +1,234 @@
+"""The command `export`: a stored run as a file for other programs, read again and compared with the run.
+
+An exported network takes pixels or voxels that were prepared as the run was and scaled to [0, 1], and gives logits and
+calibrated probabilities; the rest of what one must know (labels, operating points, preparation, licence) is in a JSON
+file beside it. Keras' `.h5` is not written: read the ONNX file instead.
+"""
+
+from __future__ import annotations
+
+import argparse
+import io
+import json
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import nn
+
+from core.data import DATASETS
+from core.data.dataset import load_dataset
+from core.data.datasets.phantom import make_cube, phantom_at
+from core.data.image_cache import open_bank
+from core.data.preprocessing import preparation
+from core.data.specs import family_of, find_dataset, is_present
+from core.data.transforms import normalise, to_unit
+from core.errors import BadRequest, CorruptRun
+from core.files import sha256_of_file, write_atomically
+from core.inference.predictor import image_spec_of, load_classifier
+from core.models.classifier import Classifier
+from core.registry import Registry
+from core.runs import RunMeta
+from core.types import ImageSpec
+from trainer.commands.predict import find_run
+from trainer.progress import say
+
+if TYPE_CHECKING:
+    from torch.export import ExportedProgram
+
+IMAGES, VOLUMES = 64, 16  # compared
+TOLERANCE = 1e-4  # largest difference of a probability
+ONNX_BYTES = 2**31 - 2**24  # a protocol buffer holds 2 GB; some of it is the graph
+_AT_ONCE = 5  # not the example's count, and not a divisor of how many are compared: files must take any number
+Answer = Callable[[np.ndarray], np.ndarray]
+
+
+class Portable(nn.Module):
+    """A run's network with its scaling before it and its calibration behind it.
+
+    Args:
+        model: the classifier.
+        image: its input.
+        temperature: divides the logits.
+        multilabel: whether each finding stands alone.
+    """
+
+    def __init__(self, model: Classifier, image: ImageSpec, temperature: float, multilabel: bool) -> None:
+        super().__init__()
+        self.model = model
+        self._image, self._temperature, self._multilabel = image, temperature, multilabel
+
+    def forward(self, pixels: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """(B, C, S, S), or (B, 1, S, S, S), in [0, 1] -> (B, classes) logits and probabilities."""
+        logits = self.model(normalise(pixels, self._image))
+        scaled = logits / self._temperature
+        return logits, scaled.sigmoid() if self._multilabel else scaled.softmax(dim=1)
+
+
+@dataclass(frozen=True)
+class Format:
+    """A row of the table.
+
+    Attributes:
+        name: key in the registry.
+        suffix: of the file.
+        content: (network, an example of its input) -> what is in the file.
+        read: (path, record of the run, its folder) -> what gives probabilities for pixels by the file alone.
+    """
+
+    name: str
+    suffix: str
+    content: Callable[[Portable, torch.Tensor], bytes]
+    read: Callable[[Path, RunMeta, Path], Answer]
+
+
+FORMATS: Registry[Format] = Registry("export format")
+
+
+def export(arguments: argparse.Namespace) -> int:
+    """`export`: 1 if the file does not answer as the run does.
+
+    Raises:
+        BadRequest: if the network cannot be had in the format.
+        CorruptRun: if the run keeps no weights.
+    """
+    folder, meta = find_run(arguments.run)
+    if not meta.has_weights:
+        raise CorruptRun(f"The run {meta.run} keeps no weights. Remove its folder {folder} and run it again.")
+    row = FORMATS[arguments.format]
+    path = arguments.to / f"{meta.run}{row.suffix}"
+    network = portable(meta, folder)
+    pixels, what = comparison_images(meta)
+    try:
+        content = row.content(network, to_unit(pixels[:2]))
+    except RuntimeError as error:  # whatever PyTorch cannot translate is one
+        why = " ".join(str(error).split())[:200]
+        raise BadRequest(f"The run {meta.run} cannot be had as {row.name}; choose another format. {why}") from None
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_atomically(path, content)
+    beside = path.with_suffix(f"{row.suffix}.json")
+    write_atomically(beside, (json.dumps(card(meta, row, path), indent=1) + "\n").encode())
+    with torch.no_grad():
+        expected = _answers(lambda some: network(torch.from_numpy(some))[1].numpy(), pixels)
+    found = _answers(row.read(path, meta, folder), pixels)
+    apart = float(np.abs(found - expected).max())
+    print(f"{path}: largest difference of a probability {apart:.2e} on {len(pixels)} {what}")
+    return 0 if apart <= TOLERANCE else 1
+
+
+def portable(meta: RunMeta, folder: Path) -> Portable:
+    """A stored run's network, ready to be exported."""
+    classifier = load_classifier(meta, folder)
+    return Portable(classifier, image_spec_of(meta), meta.temperature, meta.multilabel).eval()
+
+
+def _answers(ask: Answer, pixels: np.ndarray) -> np.ndarray:
+    """(N, C, S, S) uint8 -> (N, classes) probabilities, asked for some at a time: volumes are large."""
+    parts = [pixels[start : start + _AT_ONCE] for start in range(0, len(pixels), _AT_ONCE)]
+    return np.concatenate([ask(to_unit(part).numpy()) for part in parts])
+
+
+def comparison_images(meta: RunMeta) -> tuple[np.ndarray, str]:
+    """Prepared pixels of some test images of the run's data set where they are here, else of drawn ones, and which."""
+    image = image_spec_of(meta)
+    steps = preparation(meta.preparation).for_encoder(image)
+    count, kind = (VOLUMES, "volumes") if image.dims == 3 else (IMAGES, "images")
+    if family_of(meta.dataset) in DATASETS and is_present(find_dataset(meta.dataset)):
+        dataset = load_dataset(find_dataset(meta.dataset), allow_leaks=meta.leaks > 0)
+        rows = dataset.parts.test[:: max(1, len(dataset.parts.test) // count)][:count]
+        some = dataset.listing.only(rows)  # a bank of its own, so that not the whole set is decoded
+        bank = open_bank(some, meta.size, meta.channels, preparation=steps)
+        return np.array(bank.images), f"test {kind} of {meta.dataset}"
+    say(f"The {kind} of {meta.dataset} are not here; comparing on generated ones.")
+    if image.dims == 3:
+        drawn = [steps.volume(make_cube(index, index % 2)[0], meta.size) for index in range(count)]
+    else:
+        pictures = [Image.fromarray(phantom_at(index).pixels) for index in range(count)]
+        drawn = [steps.image(picture, meta.size, meta.channels) for picture in pictures]
+    return np.stack(drawn), f"generated {kind}"
+
+
+def card(meta: RunMeta, row: Format, path: Path) -> dict[str, Any]:
+    """What one must know of an exported file."""
+    image = image_spec_of(meta)
+    shape = ", ".join(map(str, (meta.channels, *[meta.size] * image.dims)))
+    resized = f"resized to a square, {image.interpolation}" if image.dims == 2 else "resized to a cube, linearly"
+    return {
+        "run": meta.run, "format": row.name, "sha256": sha256_of_file(path),
+        "use": "Research use only. Not a medical device: no answer may decide on a patient.",
+        "input": f"pixels: (B, {shape}), prepared so and divided by 255",
+        "preparation": f"{meta.preparation}, {resized}" if meta.preparation else resized,
+        "outputs": ["logits", "probabilities"], "labels": list(meta.labels), "positive": meta.positive,
+        "task": meta.task, "threshold": meta.threshold, "thresholds": list(meta.thresholds),
+        "temperature": meta.temperature, "mean": list(meta.mean), "std": list(meta.std), "synthetic": meta.synthetic,
+        "trained_on": meta.dataset, "encoder": meta.encoder, "notes": list(meta.notes),
+    }  # fmt: skip
+
+
+def _program(network: Portable, example: torch.Tensor) -> ExportedProgram:
+    program = torch.export.export(network, (example,), dynamic_shapes=({0: torch.export.Dim("batch")},))
+    for node in program.graph.nodes:  # where this program lies on this machine is nobody's business
+        node.meta.pop("stack_trace", None)
+    return program
+
+
+def _to_onnx(network: Portable, example: torch.Tensor) -> bytes:
+    import torch.onnx
+
+    held = sum(value.nbytes for value in network.state_dict().values())
+    if held > ONNX_BYTES:
+        raise BadRequest(f"An ONNX file holds 2 GB, but this network has {held / 1e9:.1f} GB; choose another format.")
+    written = torch.onnx.export(
+        _program(network, example), (), dynamo=True, input_names=["pixels"], output_names=["logits", "probabilities"],
+        verbose=False,
+    )  # fmt: skip
+    assert written is not None
+    return bytes(written.model_proto.SerializeToString())
+
+
+def _read_onnx(path: Path, meta: RunMeta, folder: Path) -> Answer:
+    import onnxruntime
+
+    session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
+    return lambda pixels: session.run(["probabilities"], {"pixels": pixels})[0]
+
+
+def _to_program(network: Portable, example: torch.Tensor) -> bytes:
+    buffer = io.BytesIO()
+    torch.export.save(_program(network, example), buffer)
+    return buffer.getvalue()
+
+
+def _read_program(path: Path, meta: RunMeta, folder: Path) -> Answer:
+    program = torch.export.load(path).module()
+    return lambda pixels: program(torch.from_numpy(pixels))[1].detach().numpy()
+
+
+def _to_tensors(network: Portable, example: torch.Tensor) -> bytes:
+    from safetensors.torch import save
+
+    state = {name: value.contiguous() for name, value in network.model.state_dict().items()}
+    return save(state)
+
+
+def _read_tensors(path: Path, meta: RunMeta, folder: Path) -> Answer:
+    from safetensors.torch import load_file
+
+    network = portable(meta, folder)
+    for value in network.model.state_dict().values():  # so that nothing but the file can answer
+        value.zero_()
+    network.model.load_state_dict(load_file(path))
+    with torch.no_grad():
+        return lambda pixels: network(torch.from_numpy(pixels))[1].detach().numpy()
+
+
+for _row in (
+    Format("onnx", ".onnx", _to_onnx, _read_onnx),
+    Format("torch-export", ".pt2", _to_program, _read_program),
+    Format("safetensors", ".safetensors", _to_tensors, _read_tensors),
+):
+    FORMATS.add(_row)

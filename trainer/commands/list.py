@@ -1,0 +1,70 @@
+"""All that can be chosen of a training, as plain rows for other programs: `python -m trainer list --json`."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import asdict
+from typing import Any
+
+from core.data import DATASETS
+from core.data.augmentation import AUGMENTATIONS, PRESETS
+from core.data.preprocessing import PREPROCESSING
+from core.data.specs import is_present
+from core.models.specs import by_family
+from core.models.weights import state_of
+from trainer.flags import OPTIONS
+from trainer.meta_learning.maml import ORDERS
+from trainer.training.class_balance import IMBALANCE
+from trainer.training.losses import LOSSES
+from trainer.training.optimizers import OPTIMISERS, SCHEDULES
+from trainer.training.run_plan import strategies_of
+from trainer.training.strategies import STRATEGIES
+
+_CHOICES: dict[str, Iterable[str]] = {
+    "augment": (*PRESETS, *AUGMENTATIONS),
+    "preparation": PREPROCESSING,
+    "imbalance": IMBALANCE,
+    "loss": LOSSES,
+    "optimizer": OPTIMISERS,
+    "schedule": SCHEDULES,
+    "order": ORDERS,
+    "sources": [name for name, spec in DATASETS.items() if not spec.corpus_only],
+}
+_SEVERAL = ("augment", "preparation", "sources")
+
+
+def catalogue() -> Iterator[dict[str, Any]]:
+    """A row each: data sets, models, strategies, then the settings that can be stated and what they can be set to."""
+    for data in DATASETS.values():
+        yield {
+            "kind": "dataset", "name": data.name, "title": data.title, "task": data.task, "dims": data.dims,
+            "present": is_present(data), "corpus_only": data.corpus_only, "licence": data.licence,
+        }  # fmt: skip
+    for model in by_family():
+        yield {
+            "kind": "model", "name": model.name, "title": model.title, "family": model.family,
+            "dims": model.image.dims, "weights": state_of(model.weights)[0], "strategies": strategies_of(model),
+        }  # fmt: skip
+    for strategy in STRATEGIES.values():
+        yield {
+            "kind": "strategy", "name": strategy.name, "title": strategy.title, "meaning": strategy.meaning,
+            "takes": list(strategy.takes), "settings": asdict(strategy.settings),
+        }  # fmt: skip
+    for option in OPTIONS.values():
+        yield {
+            "kind": "option", "name": option.name, "flag": option.flag, "type": option.kind.__name__,
+            "meaning": option.meaning, "least": option.least, "above": option.above, "below": option.below,
+            "choices": list(_CHOICES.get(option.name, ())), "several": option.name in _SEVERAL,
+        }  # fmt: skip
+    for name, parts in PRESETS.items():
+        yield {"kind": "augment", "name": name, "title": name, "meaning": ", ".join(parts) or "images as they are"}
+    for one in AUGMENTATIONS.values():
+        yield {"kind": "augment", "name": one.name, "title": one.title, "meaning": f"{one.ranges}. {one.caveat}"}
+    for step in PREPROCESSING.values():
+        said = f"{step.meaning} {step.caveat}".strip()
+        yield {"kind": "preparation", "name": step.name, "title": step.title, "meaning": said}
+    for way in IMBALANCE.values():
+        yield {"kind": "imbalance", "name": way.name, "title": way.title, "meaning": way.meaning}
+    for kind, table in (("loss", LOSSES), ("optimizer", OPTIMISERS), ("schedule", SCHEDULES)):
+        for row in table.values():
+            yield {"kind": kind, "name": row.name, "title": row.name, "meaning": row.meaning}

@@ -1,0 +1,205 @@
+"""`pretrain`: train a medical encoder by a recipe, pass it through the gate, and keep it with a card.
+
+The gate: on held-out patients of the corpus, chest and skin, every read of the encoder must beat the same read of its
+start, with the whole interval above zero. It is evaluated once, after the trials have fixed the
+recipe.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import shutil
+import time
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from core.data import DATASETS
+from core.data.specs import find_dataset, is_present
+from core.errors import BadRequest
+from core.files import canonical_json, sha256_of, write_atomically
+from core.models import MODELS, dinov2, efficientnet_lite0
+from core.models.medical_encoders import (
+    CARD_FILE,
+    VERSION,
+    WEIGHTS_FILE,
+    Gate,
+    card_text,
+    read_card,
+    relatives,
+    save_own_encoder,
+    weights_of,
+)
+from core.paths import describe_device, encoders_folder, library_versions, pick_device
+from trainer.commands.pretrain.activations import PLAIN, activations
+from trainer.commands.pretrain.corpus import CorpusPart, gather, guards_of
+from trainer.commands.pretrain.linear_probe import gates
+from trainer.commands.pretrain.starts import STARTS, Start, Tail, Trunk
+from trainer.commands.pretrain.train import Recipe, as_record, averaged, embeddings, prepare, taken
+from trainer.commands.pretrain.train import pretrain as train_by
+from trainer.commands.pretrain.trials import PROXIES, trial
+from trainer.progress import say
+
+CORPUS = {"nih-chestxray14": 8000, "kermany": 3000, "isic2017-dermoscopy": 3000, "ham10000": 3000}  # images at most
+GATES = (("nih-chestxray14", "kermany"), ("isic2017-dermoscopy", "ham10000"))  # the first of each in the corpus
+CHOSEN = {
+    efficientnet_lite0.IMAGENET: Recipe(efficientnet_lite0.IMAGENET, cut=3, views=2, epochs=3, lr=3e-4, distill=1.0),
+    dinov2.NAME: Recipe(dinov2.NAME, cut=5, views=0, epochs=3, lr=1e-4),
+}
+LOG_FILE = "recipes.jsonl"
+
+
+def pretrain(arguments: argparse.Namespace) -> int:
+    """`pretrain`: 1 if the encoder does not beat its start on every gate, and so is not kept as medical."""
+    recipe, targets = _recipe(arguments), tuple(arguments.targets)
+    start, device = STARTS[recipe.start], pick_device(arguments.device)
+    folder = (arguments.out or encoders_folder()) / start.medical / f"strict-without-{'-'.join(targets)}"
+    judging = _judging(recipe.sets)
+    if arguments.trial:
+        proxies = [name for name in PROXIES if name not in recipe.sets]
+        parts = gather(targets, (*recipe.sets, *proxies), judging, start.image.size)
+        for record in trial(recipe, parts, device):
+            _log(folder.parent / LOG_FILE, {"kind": "trial", "targets": targets, **record})
+        return 0
+    parts = gather(targets, tuple(recipe.sets), judging, start.image.size)
+    trunk, start_tail = start.build(recipe.cut)
+    waiting = folder.with_name(f".{folder.name}-seed{recipe.seed}.waiting")
+    if _waits(waiting, recipe, parts):
+        say(f"It has been trained already, and is judged: {waiting}")
+    else:
+        began = time.monotonic()
+        trained, history = train_by(recipe, prepare(recipe, parts, trunk, start_tail, device), start_tail, device)
+        card = {
+            **_describe(start, recipe, targets, parts),
+            "seconds": round(time.monotonic() - began, 1),
+            "device": describe_device(device),
+            "training_curve": history,
+        }
+        state = averaged(start_tail, trained, recipe.average).encoder_state()
+        save_own_encoder(waiting, state, card)  # before it is judged, so that nothing learnt can be lost
+    tail = start.build(recipe.cut)[1]
+    tail.load_encoder_state(weights_of(waiting))  # in the half precision that is shipped
+    judges = [part for part in parts if part.spec.name in judging]
+    found = [row for part in judges for row in _gates_of(start, recipe.cut, trunk, (tail, start_tail), part, device)]
+    passed = all(row.passed for row in found)
+    figures = [asdict(row) for row in found]
+    result = {"recipe": as_record(recipe), "passed": passed, "gates": figures}
+    _log(folder.parent / LOG_FILE, {"kind": "gate", "targets": targets, **result})
+    print(json.dumps(result, indent=1))
+    if recipe.seed != 0:
+        return _keep_replicate(folder, waiting, recipe.seed, figures, passed)
+    if not passed:
+        refused = waiting.with_suffix(".refused")
+        shutil.rmtree(refused, ignore_errors=True)
+        waiting.rename(refused)
+        print(f"Not kept as medical: it does not beat its start on every gate. Its weights are in {refused}.")
+        return 1
+    save_own_encoder(folder, tail.encoder_state(), {**read_card(waiting), "gates": figures, "replicates": []})
+    shutil.rmtree(waiting)
+    print(f"Kept: {folder / WEIGHTS_FILE}")
+    return 0
+
+
+def _keep_replicate(folder: Path, waiting: Path, seed: int, figures: list[dict[str, Any]], passed: bool) -> int:
+    """Writes the figures of another seed into the card of the shipped encoder; its weights are not kept."""
+    if (folder / CARD_FILE).exists():
+        card = read_card(folder)
+        others = [row for row in card["replicates"] if row["seed"] != seed]
+        card["replicates"] = [*others, {"seed": seed, "passed": passed, "gates": figures}]
+        write_atomically(folder / CARD_FILE, card_text(card))
+    shutil.rmtree(waiting)
+    print(f"Seed {seed} is a replicate: its figures are in {folder / CARD_FILE}, its weights are not kept.")
+    return 0 if passed else 1
+
+
+def _recipe(arguments: argparse.Namespace) -> Recipe:
+    names = ("cut", "views", "epochs", "lr", "distill", "average", "seed")
+    named = {name: getattr(arguments, name) for name in names if getattr(arguments, name) is not None}
+    start = STARTS[arguments.start]
+    for target in arguments.targets:
+        find_dataset(target)
+    apart = set().union(*(relatives(target) for target in arguments.targets))
+    chosen = arguments.sets or [name for name in CORPUS if name not in apart and is_present(DATASETS[name])]
+    sets = {find_dataset(name).name: CORPUS.get(name, 1000) for name in chosen}
+    recipe = replace(CHOSEN[start.name], sets=sets, **named)
+    if recipe.cut not in start.cuts:
+        cuts = ", ".join(map(str, start.cuts))
+        raise BadRequest(f"Expected --cut to be one of {cuts} for {start.name}, but got {recipe.cut}.")
+    if not 0 < recipe.average <= 1:
+        raise BadRequest(f"Expected --average above 0 and at most 1, but got {recipe.average}.")
+    return recipe
+
+
+def _judging(sets: Iterable[str]) -> tuple[str, ...]:
+    """The sets of a corpus on whose held-out patients the encoder is judged.
+
+    Raises:
+        BadRequest: if there is none.
+    """
+    within = set(sets)
+    first = [next((name for name in choice if name in within), "") for choice in GATES]
+    if not any(first):
+        every = ", ".join(name for choice in GATES for name in choice)
+        raise BadRequest(f"Expected --sets to name one of {every}, on whose held-out patients the encoder is judged.")
+    return tuple(filter(None, first))
+
+
+def _gates_of(
+    start: Start, cut: int, trunk: Trunk, tails: tuple[Tail, Tail], part: CorpusPart, device: torch.device
+) -> list[Gate]:
+    """The gate of a set: the encoder against its start, by every read."""
+    held = np.concatenate([part.validation, part.test])
+    cached = activations(start, cut, trunk, part, held, PLAIN, device)
+    encoder, origin = (embeddings(tail, cached, device) for tail in tails)
+    return gates(part, encoder, origin)
+
+
+def _waits(waiting: Path, recipe: Recipe, parts: list[CorpusPart]) -> bool:
+    """Whether an encoder of this recipe was trained on these images, and the command ended before it was judged."""
+    if not (waiting / CARD_FILE).exists():
+        return False
+    card = read_card(waiting)
+    now = canonical_json([as_record(recipe), [_row(recipe, part) for part in parts]])
+    return canonical_json([card.get("recipe"), card.get("corpus")]) == now
+
+
+def _log(path: Path, record: Mapping[str, Any]) -> None:
+    before = path.read_text() if path.exists() else ""
+    write_atomically(path, (before + json.dumps(record) + "\n").encode())
+
+
+def _describe(start: Start, recipe: Recipe, targets: Sequence[str], parts: list[CorpusPart]) -> dict[str, Any]:
+    seen = [part.spec.name for part in parts]
+    return {
+        "version": VERSION,
+        "recipe": as_record(recipe),
+        "title": MODELS[start.medical].title,
+        "start": f"{start.weights.ref} ({start.weights.licence}): {start.weights.source}",
+        "targets": list(targets),
+        "seen": seen,
+        "left_out": sorted(set().union(*(relatives(target) for target in targets))),
+        "excluded_patients_of": guards_of(targets, seen),
+        "corpus": [_row(recipe, part) for part in parts],
+        "licence": "; ".join(sorted({f"{part.spec.title}: {part.spec.licence}" for part in parts})),
+        "versions": library_versions(),
+    }
+
+
+def _row(recipe: Recipe, part: CorpusPart) -> dict[str, Any]:
+    rows = taken(recipe, part)
+    return {
+        "set": part.spec.name,
+        "title": part.spec.title,
+        "images": len(rows),
+        "held_out": len(part.validation) + len(part.test),
+        "learnt_hash": sha256_of(sorted(part.listing.ids[rows].tolist())),
+        "copies_removed": part.copies,
+        "people_removed": part.patients,
+        "licence": part.spec.licence,
+        "citation": part.spec.citation,
+    }

@@ -1,0 +1,344 @@
+"""The search for settings that the protocol asks for: the same number of trials for every family, on the same images.
+
+Candidates are trained on subsets of the training part, as every run is, and scored on the development images of three
+data sets, clean and spoilt. Test images and the images that calibrate conformal sets are not read. The settings that do
+best at each size become the strategy's own (`trainer/training/recipes.json`), and every trial is in the log.
+
+Not here: `tune`, which helps a user with images of their own and scores out-of-fold answers inside one subset.
+
+References:
+    Optuna: Akiba et al. 2019, arXiv:1907.10902, with its tree-structured Parzen estimator.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from sklearn.metrics import roc_auc_score
+
+from core.data import DATASETS
+from core.data.corruption import SPOILS, spoil
+from core.data.dataset import Dataset, load_dataset
+from core.data.image_cache import Bank
+from core.data.preprocessing import preparation
+from core.errors import BadRequest
+from core.files import sha256_of, write_atomically
+from core.metrics.calibration import fit_temperature, negative_log_likelihood
+from core.models import MODELS
+from core.paths import PROJECT, pick_device
+from trainer.progress import bar, say
+from trainer.training.fit import embedding_cache
+from trainer.training.heads import logits_of
+from trainer.training.network_trainer import predict_logits
+from trainer.training.recipes import PATH as RECIPES
+from trainer.training.recipes import choose
+from trainer.training.run_cell import fit_data, train
+from trainer.training.run_plan import prepare
+from trainer.training.settings import Cell, Context, FitData
+
+if TYPE_CHECKING:
+    from optuna import Study, Trial
+
+SETS = ("kermany", "ham10000", "nih-chestxray14")
+LOG_FOLDER = PROJECT / "docs" / "protocol"
+SPOILT_WEIGHT = 0.5
+_SPOIL_SEED = 0
+_SPOIL_VERSION = "1"  # raised when a spoil changes
+
+Suggest = Callable[["Trial"], dict[str, Any]]
+
+
+@dataclass(frozen=True)
+class Space:
+    """What is searched for one family.
+
+    Attributes:
+        name: of the search and of its log.
+        model: row that stands for the family in the search.
+        strategies: among which a trial chooses.
+        sizes: labelled images a class at which every trial is scored.
+        seeds: subsets, drawn with seeds that no reported run uses.
+        largest: data set -> largest size scored there. The rarest classes of HAM10000 and NIH run out above 100.
+        suggest: trial -> options; the key `strategy` names the strategy.
+    """
+
+    name: str
+    model: str
+    strategies: tuple[str, ...]
+    sizes: tuple[int, ...]
+    seeds: tuple[int, ...]
+    suggest: Suggest
+    largest: Mapping[str, int] = field(default_factory=lambda: {"ham10000": 100, "nih-chestxray14": 100})
+
+
+_VIEWS = ("mild", "geometric", "stretched")
+
+
+def _frozen(trial: Trial) -> dict[str, Any]:
+    strategy = trial.suggest_categorical("strategy", ["frozen-logistic", "frozen"])
+    views = trial.suggest_categorical("views", [0, 2, 4, 6])
+    options: dict[str, Any] = {"strategy": strategy, "views": views}
+    options["augment"] = trial.suggest_categorical("augment", _VIEWS) if views else "none"
+    if strategy == "frozen-logistic":
+        return options | {"strength": trial.suggest_categorical("strength", [0.0, 1.0, 3.0, 10.0, 30.0, 100.0])}
+    return options | {
+        "lr": trial.suggest_float("lr", 1e-4, 1e-2, log=True),
+        "weight_decay": trial.suggest_float("weight_decay", 1e-3, 1.0, log=True),
+        "epochs": trial.suggest_categorical("epochs", [5, 10, 20, 40]),
+        "min_steps": trial.suggest_categorical("min_steps", [30, 100, 200]),
+        "label_smoothing": trial.suggest_categorical("label_smoothing", [0.0, 0.1]),
+    }
+
+
+def _finetune(trial: Trial) -> dict[str, Any]:
+    tune = trial.suggest_categorical("tune", ["layers", "norm", "bias"])
+    options: dict[str, Any] = {"strategy": "finetune", "tune": tune}
+    if tune == "layers":
+        options["layer_decay"] = trial.suggest_categorical("layer_decay", [0.65, 0.75, 0.9])
+        options["frozen_below"] = trial.suggest_categorical("frozen_below", [0.0, 0.2])
+    return options | {
+        "lr": trial.suggest_float("lr", 3e-5, 3e-3, log=True),
+        "weight_decay": trial.suggest_float("weight_decay", 1e-3, 1.0, log=True),
+        "epochs": trial.suggest_categorical("epochs", [5, 10, 20]),
+        "min_steps": trial.suggest_categorical("min_steps", [30, 60, 120]),
+        "average": trial.suggest_categorical("average", [0.0, 0.95]),
+        "augment": trial.suggest_categorical("augment", _VIEWS),
+        "label_smoothing": trial.suggest_categorical("label_smoothing", [0.0, 0.1]),
+    }
+
+
+def _scratch(trial: Trial) -> dict[str, Any]:
+    augment = trial.suggest_categorical("augment", _VIEWS)
+    mixing = trial.suggest_categorical("mixing", ["", "+mixup", "+cutmix"])
+    return {
+        "strategy": "scratch",
+        "model": trial.suggest_categorical("model", SCRATCH_MODELS),
+        "augment": augment + mixing,
+        "lr": trial.suggest_float("lr", 3e-4, 1e-2, log=True),
+        "weight_decay": trial.suggest_float("weight_decay", 1e-3, 1.0, log=True),
+        "epochs": trial.suggest_categorical("epochs", [20, 40, 80]),
+        "min_steps": trial.suggest_categorical("min_steps", [100, 200, 400]),
+        "label_smoothing": trial.suggest_categorical("label_smoothing", [0.0, 0.1]),
+    }
+
+
+SCRATCH_MODELS = ("scratch-cnn-160", "scratch-cnn-160-wide", "scratch-cnn-160-groupnorm")
+_SHORT = {"nih-chestxray14": 10}  # 14 findings: 50 images of each take half of a trial's time
+_HEADS = ("frozen-logistic", "frozen")
+SPACES = {
+    space.name: space
+    for space in (
+        Space("frozen", "imagenet-efficientnet-lite0", _HEADS, (10, 50, 200), (100, 101), _frozen),
+        Space("frozen-stages", "imagenet-efficientnet-lite0-stages", _HEADS, (10, 50, 200), (100, 101), _frozen),
+        Space("frozen-dinov2", "generic-dinov2-vits14-imgfocus", _HEADS, (10, 50, 200), (100, 101), _frozen),
+        Space("finetune", "imagenet-efficientnet-lite0", ("finetune",), (10, 50), (100,), _finetune, _SHORT),
+        Space("scratch", SCRATCH_MODELS[0], ("scratch",), (10, 50), (100,), _scratch, _SHORT),
+    )
+}
+
+
+@dataclass(frozen=True)
+class Development:
+    """A data set with its development images, clean and spoilt.
+
+    Attributes:
+        dataset: the set.
+        bank: all of its images at the model's size.
+        spoilt: name of a spoil -> (D, C, S, S) development images.
+    """
+
+    dataset: Dataset
+    bank: Bank
+    spoilt: dict[str, np.ndarray]
+
+
+def development_of(dataset: Dataset, model: str) -> Development:
+    """Read a data set at a model's size and spoil its development images."""
+    image = MODELS[model].image
+    with bar(f"{dataset.spec.name}: decoding at {image.size} px") as show:
+        bank = dataset.bank(image.size, show, preparation("").for_encoder(image))
+    clean = bank.images[dataset.development]
+    return Development(dataset, bank, {"clean": clean} | {name: spoil(name, clean, _SPOIL_SEED) for name in SPOILS})
+
+
+def score(development: Development, cell: Cell, options: Mapping[str, Any], device: torch.device) -> dict[str, float]:
+    """Train a cell and score it on development images.
+
+    Whole networks are trained once, without folds: those serve threshold and temperature, which AUROC does not see.
+
+    Returns:
+        AUROC (mean over classes or findings) on clean images and the mean over spoils, log-loss at the fitted
+        temperature and at temperature 1, training and evaluation seconds.
+    """
+    began = time.monotonic()
+    dataset = development.dataset
+    prepared = prepare(cell, dataset, options)
+    data = fit_data(prepared, dataset, development.bank.images)
+    settings = prepared.settings if prepared.strategy.head_only else replace(prepared.settings, folds=1)
+    model, fitted = train(prepared, data, settings, Context(cell.seed, device))
+    if fitted.failed:
+        raise BadRequest(fitted.failed)
+    labels = dataset.listing.labels[dataset.development]
+    logits = {}
+    for name, images in development.spoilt.items():
+        if prepared.strategy.head_only:
+            population = _spoilt(data, name, dataset)
+            cache = embedding_cache(model, prepared.spec, population, prepared.settings, device)
+            embeddings = cache.get(images, np.arange(len(images)), 0)[:, 0]
+            logits[name] = logits_of(model.head.layers.cpu(), embeddings)
+        else:
+            logits[name] = predict_logits(model, images, prepared.spec.image, device)
+    held_out = data.labels[fitted.judged]
+    temperature = fit_temperature(fitted.logits, held_out) if len(held_out) else 1.0
+    auroc = {name: macro_auroc(values, labels) for name, values in logits.items()}
+    spoilt = float(np.mean([value for name, value in auroc.items() if name != "clean"]))
+    return {
+        "clean": auroc["clean"],
+        "spoilt": spoilt,
+        "score": (1 - SPOILT_WEIGHT) * auroc["clean"] + SPOILT_WEIGHT * spoilt,
+        "log_loss": negative_log_likelihood(logits["clean"], labels, temperature),
+        "log_loss_at_1": negative_log_likelihood(logits["clean"], labels),
+        "temperature": temperature,
+        "seconds": round(time.monotonic() - began, 1),
+    }
+
+
+def _spoilt(data: FitData, name: str, dataset: Dataset) -> FitData:
+    """The subset's facts with a fingerprint of the spoilt development images, by which their embeddings are cached."""
+    key = sha256_of([data.fingerprint, "development", name, str(_SPOIL_SEED), _SPOIL_VERSION])
+    return replace(data, fingerprint=key, population=len(dataset.development))
+
+
+def macro_auroc(logits: np.ndarray, labels: np.ndarray) -> float:
+    """Mean one-vs-rest AUROC over classes, or over findings that at least five images show and five do not.
+
+    Args:
+        logits: (N, C).
+        labels: (N,) class indices, or (N, C) findings with NaN for unknown.
+    """
+    if labels.ndim == 1:
+        if logits.shape[1] == 2:
+            return float(roc_auc_score(labels, logits[:, 1] - logits[:, 0]))
+        shifted = logits - logits.max(axis=1, keepdims=True)
+        probabilities = np.exp(shifted) / np.exp(shifted).sum(axis=1, keepdims=True)
+        return float(roc_auc_score(labels, probabilities, multi_class="ovr", average="macro"))
+    found = []
+    for column, truth in zip(logits.T, labels.T, strict=True):
+        known = ~np.isnan(truth)
+        shown = truth[known] > 0.5
+        if min(shown.sum(), (~shown).sum()) >= 5:
+            found.append(roc_auc_score(shown, column[known]))
+    return float(np.mean(found))
+
+
+def cells_of(space: Space, sets: tuple[str, ...]) -> Iterator[tuple[str, int, int]]:
+    """Data set, size and seed of every cell of a trial."""
+    for name in sets:
+        for size in space.sizes:
+            for seed in space.seeds:
+                if size <= space.largest.get(name, size):
+                    yield name, size, seed
+
+
+def search(arguments: argparse.Namespace) -> int:
+    """`search`: run trials until there are as many as asked for; the same command goes on where it stopped.
+
+    With `--choose` no trial is run: the best settings of all logs become the strategies' own.
+    """
+    import optuna
+
+    if arguments.choose:
+        return _choose()
+    if arguments.space not in SPACES:
+        raise BadRequest(f"Expected --space to be one of {', '.join(SPACES)}, but got {arguments.space!r}.")
+    space, device = SPACES[arguments.space], pick_device(arguments.device)
+    path = arguments.log or LOG_FOLDER / f"search-{space.name}.jsonl"
+    rows = [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
+    developments = {name: development_of(load_dataset(DATASETS[name]), space.model) for name in SETS}
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    study = optuna.create_study(direction="maximize", sampler=optuna.samplers.TPESampler(seed=0))
+    for row in rows:
+        study.add_trial(
+            optuna.trial.create_trial(
+                params=row["params"],
+                distributions={k: _distribution(v) for k, v in row["distributions"].items()},
+                value=row["value"],
+            )
+        )
+    until = time.monotonic() + 60 * arguments.minutes
+    while len(rows) < arguments.trials and time.monotonic() < until:
+        trial, options = _new_trial(study, space, rows)
+        cells = []
+        try:
+            for name, size, seed in cells_of(space, SETS):
+                stated = {
+                    k: v for k, v in options.items() if k not in ("strategy", "model") and (k, v) != ("strength", 0.0)
+                }
+                cell = Cell(name, options.get("model", space.model), options["strategy"], size, seed)
+                cells.append(
+                    {"set": name, "size": size, "seed": seed, **score(developments[name], cell, stated, device)}
+                )
+        except BadRequest as error:
+            study.tell(trial, state=optuna.trial.TrialState.FAIL)
+            say(f"trial {len(rows)}: {error}")
+            continue
+        value = float(np.mean([np.mean([c["score"] for c in cells if c["set"] == name]) for name in SETS]))
+        study.tell(trial, value)
+        rows.append(
+            {
+                "trial": len(rows), "value": round(value, 5), "options": options, "params": trial.params,
+                "distributions": {
+                    k: optuna.distributions.distribution_to_json(v) for k, v in trial.distributions.items()
+                },
+                "cells": [{k: round(v, 5) if isinstance(v, float) else v for k, v in c.items()} for c in cells],
+            }
+        )  # fmt: skip
+        write_atomically(path, "".join(json.dumps(row) + "\n" for row in rows).encode())
+        say(f"trial {len(rows)} of {arguments.trials}: {value:.4f} {options}")
+    return 0
+
+
+def _new_trial(study: Study, space: Space, rows: Sequence[Mapping[str, Any]]) -> tuple[Trial, dict[str, Any]]:
+    """Ask for settings that no trial in the log has: by the estimator, else at random."""
+    from optuna.samplers import RandomSampler, TPESampler
+    from optuna.trial import TrialState
+
+    tried = [row["options"] for row in rows]
+    for attempt in range(100):
+        seed = 100 * len(rows) + attempt
+        study.sampler = RandomSampler(seed) if attempt else TPESampler(seed=len(rows))
+        trial = study.ask()
+        options = space.suggest(trial)
+        if options not in tried:
+            return trial, options
+        study.tell(trial, state=TrialState.FAIL)
+    raise BadRequest(f"Every setting of the space {space.name} has been tried; ask for fewer --trials.")
+
+
+def _choose() -> int:
+    """Write the best settings of every log to `trainer/training/recipes.json`."""
+    found: dict[str, dict[str, dict[str, dict[str, Any]]]] = {}
+    for space in SPACES.values():
+        path = LOG_FOLDER / f"search-{space.name}.jsonl"
+        if not path.exists():
+            say(f"{path.name} is not there; {space.name} keeps the strategies' own settings")
+            continue
+        rows = [json.loads(line) for line in path.read_text().splitlines()]
+        for (strategy, model), by_size in choose(rows, space.model).items():
+            found.setdefault(strategy, {})[model] = by_size
+    write_atomically(RECIPES, (json.dumps(found, indent=1, sort_keys=True) + "\n").encode())
+    say(f"written: {RECIPES.name}")
+    return 0
+
+
+def _distribution(text: str) -> Any:
+    import optuna
+
+    return optuna.distributions.json_to_distribution(text)

@@ -1,0 +1,178 @@
+"""Outer loop of meta-learning: a start is learnt from tasks of other data sets and cached by what determines it.
+
+The loss of a task comes from `maml` or `protonet`, the tasks from `task_sources`. Images of the target are never read.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+
+from core.data.image_cache import Progress
+from core.files import canonical_json, sha256_of, write_atomically
+from core.models.classifier import Classifier
+from core.models.specs import ModelSpec
+from core.paths import cache_folder
+from trainer.meta_learning.episodes import Draw, Task, Tasks
+from trainer.meta_learning.task_sources import Source
+from trainer.training.embedding_cache import state_hash
+from trainer.training.losses import NoNumberError
+from trainer.training.resume import Unfinished, state_of
+from trainer.training.settings import Settings
+
+QueryLoss = Callable[[Classifier, Task, Settings], torch.Tensor]
+USED = ("episodes", "tasks", "shots", "queries", "inner_lr", "inner_steps", "outer_lr", "order", "clip")
+_VERSION = 2
+
+
+def hashes_of(sources: Sequence[Source]) -> dict[str, str]:
+    """What a start was learnt from, as part of a run's record and name."""
+    return {source.spec.name: source.hash for source in sources}
+
+
+def notes_on(sources: Sequence[Source], settings: Settings) -> tuple[str, ...]:
+    """What a reader of results must know of a meta-learnt start, in sentences."""
+    if not sources:
+        return ()
+    copies = sum(source.removed for source in sources)
+    names = ", ".join(source.title for source in sources)
+    return (
+        f"Its start was meta-learnt from {settings.episodes:,} tasks of {names}; {copies} images there that are copies "
+        "of images of this set or its relatives were left out.",
+    )
+
+
+def learn_start(
+    kind: str,
+    query_loss: QueryLoss,
+    model: Classifier,
+    spec: ModelSpec,
+    findings: bool,
+    sources: Sequence[Source],
+    settings: Settings,
+    seed: int,
+    device: torch.device,
+    progress: Progress | None = None,
+) -> None:
+    """Brings a model to its meta-learnt start, in place: from the cache, or by learning it.
+
+    Args:
+        kind: name of the strategy.
+        query_loss: what is made small of each task.
+        model: with its own start.
+        spec: of the model.
+        findings: whether the target asks for findings.
+        sources: where tasks come from.
+        settings: of the training.
+        seed: of the tasks.
+        device: where it runs.
+        progress: called with (tasks done, in all).
+    Raises:
+        NoNumberError: if the loss is no longer a number; the model is as it was when the loss last was one.
+    """
+    logits = len(model.head.layers[-1].get_parameter("bias"))
+    used = {name: getattr(settings, name) for name in USED}
+    key = sha256_of(
+        [
+            canonical_json([_VERSION, kind, used, settings.preparation, findings, logits, seed, str(spec.image)]),
+            state_hash(model),
+            canonical_json(hashes_of(sources)),
+        ]
+    )[:24]
+    path = cache_folder() / "starts" / f"{key}.safetensors"
+    if state := _read(path):
+        model.load_state_dict(state)
+        return
+    pools = [source.pool(spec.image.size, settings.preparation) for source in sources]
+    tasks = Tasks(pools, Draw(logits, findings, settings.shots, settings.queries), spec.image, device)
+    unfinished = Unfinished(f"start-{key}", device)
+    with torch.backends.cudnn.flags(enabled=True, deterministic=True, benchmark=False):
+        try:
+            history = learn_from(model, tasks, query_loss, settings, seed, device, progress, unfinished)
+        except NoNumberError:
+            unfinished.remove()
+            raise
+    _write(path, model, {"kind": kind, "settings": used, "sources": hashes_of(sources), "query_loss": history})
+    unfinished.remove()
+
+
+def _read(path: Path) -> dict[str, torch.Tensor] | None:
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
+
+    try:
+        return load_file(path)
+    except (OSError, SafetensorError):
+        return None
+
+
+def _write(path: Path, model: nn.Module, record: dict[str, Any]) -> None:
+    from safetensors.torch import save
+
+    state = {name: value.contiguous() for name, value in model.state_dict().items()}
+    write_atomically(path, save(state, metadata={"record": canonical_json(record)}))
+
+
+def learn_from(
+    model: Classifier,
+    tasks: Tasks,
+    query_loss: QueryLoss,
+    settings: Settings,
+    seed: int,
+    device: torch.device,
+    progress: Progress | None = None,
+    unfinished: Unfinished | None = None,
+) -> list[float]:
+    """The outer loop: Adam on the mean query loss of some tasks at a time, its rate falling along half a cosine.
+
+    Returns:
+        the mean query loss of each step.
+    Raises:
+        NoNumberError: if the loss is no longer a number; the model is as it was when the loss last was one.
+    """
+    torch.manual_seed(seed)
+    random = np.random.default_rng([seed, 17])
+    model.eval().to(device)  # nothing here may depend on chance or on the rest of a batch
+    steps = -(-settings.episodes // settings.tasks)
+    optimiser = torch.optim.Adam(model.parameters(), lr=settings.outer_lr)
+    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, steps)
+    history: list[float] = []
+    if began := unfinished.read() if unfinished else None:
+        model.load_state_dict(began["model"])
+        optimiser.load_state_dict(began["optimiser"])
+        schedule.load_state_dict(began["schedule"])
+        random.bit_generator.state = began["random"]
+        history = began["history"]
+    good = copy.deepcopy(model.state_dict())
+    while len(history) < steps:
+        optimiser.zero_grad(set_to_none=True)
+        total = 0.0
+        for _ in range(settings.tasks):
+            loss = query_loss(model, tasks.next(random), settings) / settings.tasks
+            loss.backward()
+            total += loss.item()
+        if not np.isfinite(total):
+            model.load_state_dict(good)
+            raise NoNumberError(
+                f"meta-learning diverged at step {len(history) + 1}, and the start of the step before was kept. Lower "
+                f"--inner-lr, which was {settings.inner_lr:g}, or --outer-lr, which was {settings.outer_lr:g}."
+            )
+        good = copy.deepcopy(model.state_dict())
+        nn.utils.clip_grad_norm_(model.parameters(), settings.clip)
+        optimiser.step()
+        schedule.step()
+        history.append(round(total, 5))
+        if unfinished:
+            parts: dict[str, Any] = {"model": model, "optimiser": optimiser, "schedule": schedule}
+            states = {name: part.state_dict() for name, part in parts.items()}
+            unfinished.write({**states, "random": state_of(random), "history": history})
+        if progress:
+            progress(len(history) * settings.tasks, steps * settings.tasks)
+    model.cpu()
+    return history

@@ -1,0 +1,1 @@
+"""Further pretraining of encoders on medical images."""

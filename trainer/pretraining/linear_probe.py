@@ -1,0 +1,176 @@
+"""Evaluates encoders by linear probes of their embeddings, on images that no encoder was trained on.
+
+A probe is the logistic regression by which the contest reads frozen encoders: embeddings are centered and brought to
+length 1. It is fitted and evaluated on held-out images alone, so that an encoder gains nothing from fitting its own
+training images.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+
+import numpy as np
+from sklearn.linear_model import LogisticRegression
+from sklearn.metrics import roc_auc_score
+from sklearn.model_selection import StratifiedGroupKFold
+
+from core.models.medical_encoders import Gate
+from trainer.commands.pretrain.corpus import CorpusPart
+
+MIN_POSITIVES = 20
+STRENGTHS = (1.0, 10.0, 100.0)
+FEW_SHOT_STRENGTH = 10.0
+FOLDS = 5
+
+
+def unit(features: np.ndarray, center: np.ndarray) -> np.ndarray:
+    """(N, D) embeddings less a (D,) center, each brought to length 1."""
+    centered = features - center
+    return centered / np.linalg.norm(centered, axis=1, keepdims=True).clip(1e-8)
+
+
+def gates(part: CorpusPart, encoder: Mapping[str, np.ndarray], start: Mapping[str, np.ndarray]) -> list[Gate]:
+    """Compares an encoder with its start on held-out patients of a set: one `Gate` a read.
+
+    The strength of each probe is chosen on the validation patients, the figures are of the test patients.
+
+    Args:
+        part: the set.
+        encoder: read -> (V + T, D) its embeddings of the validation images, then of the test images.
+        start: the same of its start.
+    """
+    labels, names = columns_of(part)
+    held = np.concatenate([part.validation, part.test])
+    labels, groups = labels[held], part.groups[held]
+    validation, test = slice(0, len(part.validation)), slice(len(part.validation), None)
+    found = []
+    for read in encoder:
+        scored = []
+        for features in (encoder[read], start[read]):
+            strength = choose_strength(features[validation], labels[validation], groups[validation])
+            scored.append(cross_fitted_scores(features[test], labels[test], groups[test], strength))
+        (ours, columns), (theirs, _) = scored
+        truth = labels[test][:, columns]
+        change, low, high = clustered_difference(ours, theirs, truth, groups[test])
+        found.append(
+            Gate(
+                dataset=part.spec.name,
+                read=read,
+                encoder=round(macro_auroc(ours, truth), 4),
+                start=round(macro_auroc(theirs, truth), 4),
+                difference=(round(change, 4), round(low, 4), round(high, 4)),
+                images=len(part.test),
+                patients=len(np.unique(groups[test])),
+                findings=tuple(names[k] for k in columns),
+            )
+        )
+    return found
+
+
+def columns_of(part: CorpusPart) -> tuple[np.ndarray, list[str]]:
+    """(N, K) of 0, 1 and NaN, what is probed, and its names: findings, the positive of two classes, each of more."""
+    labels, names = part.listing.labels, list(part.spec.labels)
+    if labels.ndim == 2:
+        return labels, names
+    shown = [part.spec.positive] if part.spec.positive is not None else list(range(len(names)))
+    return np.stack([labels == k for k in shown], axis=1).astype(float), [names[k] for k in shown]
+
+
+def _scores(train: np.ndarray, labels: np.ndarray, test: np.ndarray, strength: float) -> np.ndarray:
+    center = train.mean(axis=0)
+    model = LogisticRegression(C=strength, max_iter=300, class_weight="balanced")
+    model.fit(unit(train, center), labels)
+    found: np.ndarray = model.decision_function(unit(test, center))
+    return found
+
+
+def cross_fitted_scores(
+    features: np.ndarray, labels: np.ndarray, groups: np.ndarray, strength: float
+) -> tuple[np.ndarray, np.ndarray]:
+    """Scores of held-out images by probes fitted on the other held-out images, five folds by group.
+
+    Args:
+        features: (N, D) embeddings.
+        labels: (N, K) of 0 and 1.
+        groups: (N,) patients.
+        strength: inverse of the probe's L2 penalty.
+    Returns:
+        (N, K) scores, and the (K',) columns with at least `MIN_POSITIVES` positives, of which they are.
+    """
+    columns = np.flatnonzero((labels == 1).sum(axis=0) >= MIN_POSITIVES)
+    scores = np.zeros((len(labels), len(columns)))
+    for place, column in enumerate(columns):
+        truth = (labels[:, column] == 1).astype(int)
+        folds = StratifiedGroupKFold(FOLDS, shuffle=True, random_state=0).split(features, truth, groups)
+        for train, test in folds:
+            scores[test, place] = _scores(features[train], truth[train], features[test], strength)
+    return scores, columns
+
+
+def choose_strength(features: np.ndarray, labels: np.ndarray, groups: np.ndarray) -> float:
+    """The probe's strength with the best macro AUROC over the folds."""
+    tried = []
+    for strength in STRENGTHS:
+        scores, columns = cross_fitted_scores(features, labels, groups, strength)
+        tried.append((macro_auroc(scores, labels[:, columns]), strength))
+    return max(tried)[1]
+
+
+def macro_auroc(scores: np.ndarray, labels: np.ndarray) -> float:
+    """Mean AUROC over findings."""
+    return float(np.mean([roc_auc_score(labels[:, k] == 1, scores[:, k]) for k in range(labels.shape[1])]))
+
+
+def clustered_difference(
+    first: np.ndarray, second: np.ndarray, labels: np.ndarray, groups: np.ndarray, draws: int = 1000, seed: int = 0
+) -> tuple[float, float, float]:
+    """Macro AUROC of `first` minus `second` on the same images, with a 95% bootstrap interval over patients."""
+    random = np.random.default_rng(seed)
+    _, number = np.unique(groups, return_inverse=True)
+    members = np.split(np.argsort(number, kind="stable"), np.cumsum(np.bincount(number))[:-1])
+    found = []
+    for _ in range(draws):
+        drawn = np.concatenate([members[i] for i in random.integers(0, len(members), len(members))])
+        if (labels[drawn].sum(axis=0) == 0).any():
+            continue
+        found.append(macro_auroc(first[drawn], labels[drawn]) - macro_auroc(second[drawn], labels[drawn]))
+    low, high = np.percentile(found, [2.5, 97.5])
+    return macro_auroc(first, labels) - macro_auroc(second, labels), float(low), float(high)
+
+
+def few_shot_auroc(features: np.ndarray, labels: np.ndarray, groups: np.ndarray, size: int, seeds: int = 10) -> float:
+    """Mean AUROC of few-shot probes over classes or findings.
+
+    A probe is fitted on `size` images of each class, or with and without a finding, and scores the images of all other
+    groups.
+
+    Args:
+        features: (N, D) embeddings.
+        labels: (N,) class indices, or (N, K) of 0, 1 and NaN.
+        groups: (N,) patients.
+        size: images fitted a class; half of the class where it is short.
+        seeds: resamples, over which the mean is taken.
+    """
+    found = []
+    for seed in range(seeds):
+        for target in [labels] if labels.ndim == 1 else _findings(labels):
+            known = np.flatnonzero(target >= 0)
+            chosen = _support(target, known, size, np.random.default_rng(seed))
+            rest = known[~np.isin(groups[known], groups[chosen])]
+            scores = _scores(features[chosen], target[chosen].astype(int), features[rest], FEW_SHOT_STRENGTH)
+            truth = target[rest]
+            each = [truth == 1] if scores.ndim == 1 else [truth == k for k in np.unique(target[known])]
+            columns = scores[:, None] if scores.ndim == 1 else scores
+            found += [roc_auc_score(one, columns[:, k]) for k, one in enumerate(each) if 0 < one.sum() < len(one)]
+    return float(np.mean(found))
+
+
+def _findings(labels: np.ndarray) -> Iterator[np.ndarray]:
+    for column in labels.T:
+        if (column == 1).sum() >= 2 * MIN_POSITIVES:
+            yield np.where(np.isnan(column), -1, column)
+
+
+def _support(target: np.ndarray, known: np.ndarray, size: int, random: np.random.Generator) -> np.ndarray:
+    classes = [known[target[known] == value] for value in np.unique(target[known])]
+    return np.concatenate([random.permutation(members)[: min(size, len(members) // 2)] for members in classes])

@@ -1,0 +1,180 @@
+"""Starts of pretraining: a pretrained network cut into a frozen trunk, whose activations are cached, and a tail that is
+trained.
+
+The early layers of a network are generic, and forgetting them is what made earlier medical encoders worse than their
+start. Cutting keeps them, and lets each image pass the expensive early layers once a view instead of once a step.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import torch
+from torch import nn
+
+from core.models import dinov2, efficientnet_lite0
+from core.models.encoders import LITE0_WEIGHTS, imagenet_lite0_state, lite0_network
+from core.models.specs import Weights
+from core.registry import Registry
+from core.types import ImageSpec
+
+_NETWORK = "network."  # before the names of a network's tensors in an encoder
+_KEPT = 0.5  # of the patch tokens, while a transformer is trained
+
+
+class Trunk(Protocol):
+    """The frozen part."""
+
+    def __call__(self, images: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Normalized images (B, 3, S, S) -> activations at the cut (B, ...), and (B, P) pooled stages before it."""
+
+
+class Tail(nn.Module):
+    """The trained part.
+
+    Attributes:
+        reads: name of a read of the encoder -> which of the pooled outputs it joins; -1 stands for the pooled stages of
+            the trunk.
+    """
+
+    reads: dict[str, tuple[int, ...]]
+
+    def forward(self, activations: torch.Tensor) -> list[torch.Tensor]:
+        """Activations at the cut (B, ...) -> pooled outputs [(B, D_0), (B, D_1), ...], one a trained stage."""
+        raise NotImplementedError
+
+    def encoder_state(self) -> dict[str, torch.Tensor]:
+        """The trained tensors, under the names they have in the whole encoder."""
+        return {f"{_NETWORK}{key}": value for key, value in self.state_dict().items()}
+
+    def load_encoder_state(self, state: dict[str, torch.Tensor]) -> None:
+        """Loads what `encoder_state` gave."""
+        self.load_state_dict({key.removeprefix(_NETWORK): value for key, value in state.items()})
+
+
+@dataclass(frozen=True)
+class Start:
+    """A network that medical pretraining may start from.
+
+    Attributes:
+        model: row of family B whose encoder it is; its name is the key in the registry.
+        medical: row of family C that results.
+        weights: where it starts.
+        image: the encoder's input.
+        cuts: where it may be cut; the first is the default.
+        build: cut -> trunk and tail, in evaluation mode.
+    """
+
+    model: str
+    medical: str
+    weights: Weights
+    image: ImageSpec
+    cuts: tuple[int, ...]
+    build: Callable[[int], tuple[Trunk, Tail]]
+
+    @property
+    def name(self) -> str:
+        """Key in the registry."""
+        return self.model
+
+
+STARTS: Registry[Start] = Registry("start of pretraining")
+
+
+class _Lite0Tail(Tail):
+    """EfficientNet-Lite0 above a stage. Batch normalization keeps its ImageNet statistics."""
+
+    def __init__(self, network: Any, cut: int) -> None:
+        super().__init__()
+        self._cut = cut
+        self.blocks = nn.ModuleDict({str(index): network.blocks[index] for index in range(cut + 1, 7)})
+        self.conv_head, self.bn2 = network.conv_head, network.bn2
+        self._ends = [index for index in (4, 6) if index > cut]  # stages whose map is the last of its resolution
+        stages = tuple(range(len(self._ends)))
+        self.reads = {"last": (len(stages),), "stages": (-1, *stages)}
+
+    def forward(self, activations: torch.Tensor) -> list[torch.Tensor]:
+        pooled = []
+        for index, stage in self.blocks.items():
+            activations = stage(activations)
+            if int(index) in self._ends:
+                pooled.append(activations.mean((2, 3)))
+        return [*pooled, self.bn2(self.conv_head(activations)).mean((2, 3))]
+
+
+def _build_lite0(cut: int) -> tuple[Trunk, Tail]:
+    network = lite0_network()
+    network.load_state_dict(imagenet_lite0_state())
+    network.eval().requires_grad_(False).to(memory_format=torch.channels_last)
+    tail = _Lite0Tail(copy.deepcopy(network), cut)
+    ends = [index for index in (0, 1, 2, 4, 6) if index <= cut]
+
+    def trunk(images: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        images = images.contiguous(memory_format=torch.channels_last)
+        features, pooled = network.bn1(network.conv_stem(images)), []
+        for index in range(cut + 1):
+            features = network.blocks[index](features)
+            if index in ends:
+                pooled.append(features.mean((2, 3)))
+        return features, torch.cat(pooled, dim=1)
+
+    return trunk, tail
+
+
+STARTS.add(
+    Start(
+        model=efficientnet_lite0.IMAGENET,
+        medical=efficientnet_lite0.MEDICAL,
+        weights=LITE0_WEIGHTS,
+        image=efficientnet_lite0.IMAGE,
+        cuts=(3, 2, 4),
+        build=_build_lite0,
+    )
+)
+
+
+class _TransformerTail(Tail):
+    """DINOv2's blocks above the cut, up to the one that is read.
+
+    While gradients are computed, half of the patch tokens are left out at random: it costs half, and no two passes over
+    an image are alike (Li et al. 2023, arXiv:2212.00794).
+    """
+
+    def __init__(self, network: Any, cut: int) -> None:
+        super().__init__()
+        self.reads = {"last": (0,)}
+        self.blocks = nn.ModuleDict({str(at): block for at, block in enumerate(network.blocks) if at > cut})
+
+    def forward(self, activations: torch.Tensor) -> list[torch.Tensor]:
+        if torch.is_grad_enabled():
+            patches = activations.shape[1] - 1
+            kept = 1 + torch.randperm(patches)[: round(_KEPT * patches)]
+            activations = torch.cat([activations[:, :1], activations[:, kept.to(activations.device)]], dim=1)
+        for block in self.blocks.values():
+            activations = block(activations)
+        return [dinov2.embedding_of(activations)]
+
+
+def _build_dinov2(cut: int) -> tuple[Trunk, Tail]:
+    network = dinov2.truncated_network().eval().requires_grad_(False)
+    tail = _TransformerTail(copy.deepcopy(network), cut)
+
+    def trunk(images: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        return dinov2.tokens_after(network, images, cut), torch.empty(len(images), 0)  # (B, 1 + h * w, C)
+
+    return trunk, tail
+
+
+STARTS.add(
+    Start(
+        model=dinov2.NAME,
+        medical=dinov2.MEDICAL,
+        weights=dinov2.WEIGHTS,
+        image=dinov2.IMAGE,
+        cuts=(5, 3, 6),
+        build=_build_dinov2,
+    )
+)

@@ -1,0 +1,111 @@
+"""Trials of pretraining recipes, by which they are chosen. No image of a target is in them, nor one of the gate.
+
+A trial learns from part of the corpus. Other sets, the `PROXIES`, stand for a target of another kind; some findings of
+the chest X-rays, whose labels it does not see, stand for a target of the same kind. It is judged by few-shot probes,
+the recipe's encoder against its start: on the proxies, on those findings and on the other labels of validation
+patients.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import torch
+
+from trainer.commands.pretrain.activations import PLAIN, activations
+from trainer.commands.pretrain.corpus import CorpusPart
+from trainer.commands.pretrain.linear_probe import few_shot_auroc
+from trainer.commands.pretrain.starts import STARTS, Tail, Trunk
+from trainer.commands.pretrain.train import Recipe, as_record, averaged, embeddings, prepare
+from trainer.commands.pretrain.train import pretrain as train_by
+from trainer.progress import say
+
+PROXIES = ("knee-osteoarthritis", "breast-ultrasound", "malaria")
+UNLEARNT = {"nih-chestxray14": ("Consolidation", "Edema", "Infiltration", "Pneumonia")}
+AVERAGES = (1.0, 0.5, 0.25)
+_SIZES, _SEEDS = (10, 40), 10  # labels a class, resamples of them
+_IMAGES, _LEARNT = 1200, 2000  # images of a probe, and images learnt of a set at most
+
+
+@dataclass(frozen=True)
+class _Probe:
+    """Images and labels of a few-shot task."""
+
+    name: str
+    part: CorpusPart
+    rows: np.ndarray
+    labels: np.ndarray
+
+
+def trial(recipe: Recipe, parts: list[CorpusPart], device: torch.device) -> Iterator[dict[str, Any]]:
+    """Tries a recipe at every share of the average with the start.
+
+    Args:
+        recipe: the recipe; `average` is not read.
+        parts: the corpus and the proxies.
+        device: where it runs.
+    Yields:
+        a record for each share: the recipe and, by task, read and size, the AUROC of encoder and start.
+    """
+    start = STARTS[recipe.start]
+    trunk, start_tail = start.build(recipe.cut)
+    learnt = [_without_findings(part) for part in parts if part.spec.name not in PROXIES]
+    sets = {part.spec.name: min(recipe.sets[part.spec.name], _LEARNT) for part in learnt}
+    recipe = replace(recipe, sets=sets)
+    probes = [probe for part in parts for probe in _probes(part)]
+    before = _judged(probes, recipe, trunk, start_tail, device)
+    began = time.monotonic()
+    trained, history = train_by(recipe, prepare(recipe, learnt, trunk, start_tail, device), start_tail, device)
+    seconds = round(time.monotonic() - began, 1)
+    for share in AVERAGES:
+        after = _judged(probes, recipe, trunk, averaged(start_tail, trained, share), device)
+        gains = {key: round(after[key] - before[key], 4) for key in after}
+        mean = {read: _mean(gains, read) for read in start_tail.reads}
+        say(f"average {share}: {mean}")
+        yield {
+            "recipe": as_record(replace(recipe, average=share)), "mean_gain": mean, "gains": gains, "start": before,
+            "seconds": seconds, "loss": [history[0]["loss"], history[-1]["loss"]],
+        }  # fmt: skip
+
+
+def _without_findings(part: CorpusPart) -> CorpusPart:
+    hidden = [part.spec.labels.index(name) for name in UNLEARNT.get(part.spec.name, ())]
+    if not hidden:
+        return part
+    labels = part.listing.labels.copy()
+    labels[:, hidden] = np.nan
+    return replace(part, listing=replace(part.listing, labels=labels))
+
+
+def _probes(part: CorpusPart) -> Iterator[_Probe]:
+    rows = part.train if part.spec.name in PROXIES else part.validation
+    rows = np.sort(np.random.default_rng(0).permutation(rows)[:_IMAGES])
+    labels = part.listing.labels[rows]
+    if not len(rows):
+        return
+    if part.spec.name not in UNLEARNT:
+        yield _Probe(part.spec.name, part, rows, labels)
+        return
+    hidden = np.isin(part.spec.labels, UNLEARNT[part.spec.name])
+    yield _Probe(f"{part.spec.name} (findings left out)", part, rows, labels[:, hidden])
+    yield _Probe(f"{part.spec.name} (findings learnt)", part, rows, labels[:, ~hidden])
+
+
+def _judged(probes: list[_Probe], recipe: Recipe, trunk: Trunk, tail: Tail, device: torch.device) -> dict[str, float]:
+    """Few-shot AUROC by `task, read, size`."""
+    start, found = STARTS[recipe.start], {}
+    for probe in probes:
+        cached = activations(start, recipe.cut, trunk, probe.part, probe.rows, PLAIN, device)
+        for read, features in embeddings(tail, cached, device).items():
+            for size in _SIZES:
+                auroc = few_shot_auroc(features, probe.labels, probe.part.groups[probe.rows], size, _SEEDS)
+                found[f"{probe.name}, {read}, {size}"] = round(auroc, 4)
+    return found
+
+
+def _mean(gains: dict[str, float], read: str) -> float:
+    return round(float(np.mean([gain for key, gain in gains.items() if f", {read}, " in key])), 4)

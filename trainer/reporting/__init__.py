@@ -1,0 +1,1 @@
+"""Reports and document tables from stored runs."""

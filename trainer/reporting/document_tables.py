@@ -1,0 +1,366 @@
+"""Tables of documents, filled anew from the run store by `python -m trainer results --write README.md`.
+
+A document marks the place of a table by a comment of one of these kinds and `<!-- end of results -->`:
+
+- `<!-- results: DATASET at SIZE -->`: every model and strategy as it is by default, with the headline metrics;
+- `<!-- sizes: DATASET at SIZE,SIZE -->`: every series that has runs at all these sizes, with its AUROC at each;
+- `<!-- variants: DATASET at SIZE -->`: what a departure from a strategy's own settings changes;
+- `<!-- external: DATASET at SIZE -->`: own test and elsewhere side by side, with the difference;
+- `<!-- verdicts: DATASET at SIZE,SIZE -->`: the stated contrasts (`CONTRASTS`) at these sizes, in AUROC, each with its
+  verdict, corrected by Holm over the table;
+- `<!-- shortcuts: DATASET at SIZE -->`: whether the border or the corners alone tell the classes apart, in sentences.
+
+`... at SIZE of CLASS` judges one class against the rest.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+from core.analysis.comparison import compare_all
+from core.analysis.external import by_view, external_sets
+from core.analysis.shortcuts import shortcuts_of
+from core.data.specs import find_dataset
+from core.errors import BadRequest, LowshotError
+from core.files import write_atomically
+from core.metrics import METRICS
+from core.metrics.comparisons import MIN_SEEDS, Difference, format_p
+from core.metrics.equivalence import MARGIN
+from core.models import MODELS
+from core.runs import ExternalRecord, RunMeta, Store
+from core.runs.scores import target_named
+from core.runs.series import OLD_RECIPE, Run, Series, comparison_proper, estimate, runs_by_series, summarize
+from trainer.reporting.markdown import table
+
+HEADLINE = ("auroc", "balanced_accuracy", "accuracy", "sensitivity", "specificity")
+SHOWN = ("auroc", "balanced_accuracy")
+_A = Series("scratch-cnn", "scratch")
+_B = Series("imagenet-efficientnet-lite0", "frozen")
+_C = Series("medical-efficientnet-lite0", "frozen")
+CONTRASTS = {
+    "B against A": (_B, _A),
+    "C against B": (_C, _B),
+    "B fine-tuned against its frozen head": (_B._replace(strategy="finetune"), _B),
+    "B after every stage against its last layer": (_B._replace(model="imagenet-efficientnet-lite0-stages"), _B),
+}
+_BLOCK = re.compile(r"(<!-- (\w+): (\S+) at (\S+)(?: of (\S+))? -->\n).*?(<!-- end of results -->)", re.DOTALL)
+Size = int | None
+
+
+def headline_table(store: Store, dataset: str, sizes: list[Size], of: str | None = None) -> str:
+    """A row for each model and strategy as it is by default, at one training-set size.
+
+    Each figure is the mean over seeds with its 95% intervals over test patients and over seeds, side by side.
+
+    Raises:
+        BadRequest: if no run of that size is stored.
+    """
+    at_size = _at(store, dataset, sizes[0])
+    series = {key: at_size[key] for key in comparison_proper(at_size)}
+    if not series:
+        raise _missing(dataset, sizes)
+    target = _target(series, of)
+    rows = [[*_named(key), str(len(runs)), *_figures(runs, HEADLINE, target)] for key, runs in series.items()]
+    every = [meta for meta in _metas(store, dataset) if not meta.variant]
+    devices = " and ".join(sorted({meta.device for meta in every}))
+    return (
+        table(["family", "model", "strategy", "seeds", *(METRICS[name].title for name in HEADLINE)], rows)
+        + f"\n\n{_rest(of)}"
+        f"Mean over seeds with 95% intervals: {_intervals(dataset, _images(series, target))} At the operating point "
+        f"fitted inside each training subset. Training and judging the {len(every)} stored runs of "
+        f"this data set took {sum(meta.seconds for meta in every) / 60:.0f} minutes on {devices}.\n"
+    )
+
+
+def size_table(store: Store, dataset: str, sizes: list[Size], of: str | None = None) -> str:
+    """A row for each series that has runs at all of some sizes, with its AUROC at each.
+
+    Raises:
+        BadRequest: if there is no such series.
+    """
+    columns = [_at(store, dataset, size) for size in sizes]
+    complete = [key for key in columns[0] if all(key in column for column in columns)]
+    if not complete:
+        raise _missing(dataset, sizes)
+    target = _target(columns[0], of)
+    rows = [
+        [*_named(key), str(min(len(column[key]) for column in columns))]
+        + [_figures(column[key], ("auroc",), target)[0] for column in columns]
+        for key in complete
+    ]
+    return (
+        table(["family", "model", "strategy", "seeds", *(_said(size) for size in sizes)], rows) + f"\n\n{_rest(of)}"
+        f"AUROC, the mean over seeds, by labelled images per class, with 95% intervals: "
+        f"{_intervals(dataset, _images(columns[0], target))} At one size and seed every row learns from the same "
+        "images.\n"
+    )
+
+
+def variant_table(store: Store, dataset: str, sizes: list[Size], of: str | None = None) -> str:
+    """What each variant of a series changes against the series itself, at one training-set size.
+
+    Raises:
+        BadRequest: if no series has a variant there.
+    """
+    series = _at(store, dataset, sizes[0])
+    target = _target(series, of)
+    pairs = [(key, key.default) for key in series if key != key.default and key.default in series]
+    if not pairs:
+        raise _missing(dataset, sizes)
+    changes = compare_all(series, SHOWN, target, pairs)
+    shown = {key for pair in pairs for key in pair}
+    rows = [
+        [*_named(key), str(len(runs)), *_figures(runs, SHOWN, target),
+         *_changes(changes.get((key, key.default)))]
+        for key, runs in series.items()
+        if key in shown
+    ]  # fmt: skip
+    titles = [METRICS[name].title for name in SHOWN]
+    return (
+        table(["family", "model", "strategy", "seeds", *titles, *(f"change of {title}" for title in titles)], rows)
+        + f"\n\n{_rest(of)}"
+        f"{_said(sizes[0]).capitalize()}: mean over seeds with 95% intervals: "
+        f"{_intervals(dataset, _images(series, target))} Change: difference from the same model and strategy by "
+        f"default on the same subsets, {_verdicts(one for row in changes.values() for one in row.values())}\n"
+    )
+
+
+def verdict_table(store: Store, dataset: str, sizes: list[Size], of: str | None = None) -> str:
+    """Return a row for each stated contrast at each size, in AUROC, with its verdict.
+
+    Raises:
+        BadRequest: if at none of these sizes both sides of a contrast are stored.
+    """
+    series: dict[tuple[Size, Series], list[Run]] = {}
+    contrasts: dict[tuple[tuple[Size, Series], tuple[Size, Series]], str] = {}
+    for size in sizes:
+        here = _at(store, dataset, size)
+        series |= {(size, key): runs for key, runs in here.items()}
+        for title, sides in CONTRASTS.items():
+            recipes = [tuple(side._replace(variant=variant) for side in sides) for variant in ("", OLD_RECIPE)]
+            stored = [pair for pair in recipes if pair[0] in here and pair[1] in here]
+            if stored:  # the current recipes, else those from before the protocol, never one of each
+                contrasts[(size, stored[0][0]), (size, stored[0][1])] = title
+    if not contrasts:
+        raise _missing(dataset, sizes)
+    target = _target({key: runs for (_, key), runs in series.items()}, of)
+    found = {pair: row["auroc"] for pair, row in compare_all(series, ("auroc",), target, list(contrasts)).items()}
+    rows = []
+    for ((size, key), other), one in found.items():
+        title = contrasts[(size, key), other]
+        mark = f" ({OLD_RECIPE})" if key.is_old else ""
+        p_values = [format_p(p) for p in (one.holm, one.holm_equivalence)]
+        verdict = one.verdict_text(*_sides(title))
+        rows.append([f"{title}{mark}", _said(size), str(one.seeds), one.interval_text(), *p_values, verdict])
+    names = "; ".join(
+        f"{title}: `{first.model}` {first.strategy} minus `{second.model}` {second.strategy}"
+        for title, (first, second) in CONTRASTS.items()
+        if title in contrasts.values()
+    )
+    return (
+        table(["contrast", "size", "seeds", "difference of AUROC", "p", "p of equivalence", "verdict"], rows)
+        + f"\n\n{_rest(of)}{names}. Differences are {_verdicts(found.values())}\n"
+    )
+
+
+def _sides(title: str) -> tuple[str, str]:
+    """The two sides of a contrast in words."""
+    first, _, second = title.partition(" against ")
+    return first, second
+
+
+def _changes(found: dict[str, Difference] | None) -> list[str]:
+    """The change of each metric with its verdict; dashes for the series the others are compared with."""
+    if found is None:
+        return ["–"] * len(SHOWN)
+    return [f"{one.interval_text()}: {one.verdict}" for one in (found[name] for name in SHOWN)]
+
+
+def _verdicts(differences: Iterable[Difference]) -> str:
+    """How differences are tested, the end of a sentence."""
+    contrasts = max(one.contrasts for one in differences)
+    return (
+        "with the 95% interval over seeds and test patients together. Verdicts: different (p below .05), equivalent "
+        f"(two one-sided tests within {MARGIN:g}, p below .05) or undecided, both p corrected by Holm over "
+        f"{contrasts} {'contrast' if contrasts == 1 else 'contrasts'} of a metric; below {MIN_SEEDS} common seeds "
+        "there is no verdict."
+    )
+
+
+def shortcut_sentences(store: Store, dataset: str, sizes: list[Size], of: str | None = None) -> str:
+    """What the border and the corners of the images give away, a sentence each.
+
+    Raises:
+        BadRequest: if that was not asked at this size.
+    """
+    found = [one for one in shortcuts_of(store, dataset) if one.size == sizes[0]]
+    if not found:
+        raise _missing(dataset, sizes)
+    return "".join(f"- {one.sentence}\n" for one in found)
+
+
+def external_table(store: Store, dataset: str, sizes: list[Size], of: str | None = None) -> str:
+    """A row for each series, external test set and view: own test, elsewhere and the difference, in AUROC.
+
+    Raises:
+        BadRequest: if no run of that size was evaluated on an external set, or one class is asked for.
+    """
+    if of:
+        raise BadRequest(f"A table of external test sets is of all shared classes; leave out 'of {of}'.")
+    rows, sets = [], dict[str, str]()
+    for key, runs in _at(store, dataset, sizes[0]).items():
+        for name in external_sets(runs) if not key.variant else ():
+            for one in by_view(runs, name, ("auroc",)):
+                own, there, drop = one.own["auroc"], one.there["auroc"], one.drop["auroc"]
+                sets[name] = f"{one.record.title}: {', '.join(one.record.labels)}. {one.record.caveat}".strip()
+                figures = [f"{e.value:.3f} ({e.low:.3f} to {e.high:.3f})" for e in (own, there)]
+                change = f"{drop.effect:+.3f} ({drop.low:+.3f} to {drop.high:+.3f})"
+                named = f"{name}, same archive" if one.record.same_archive else name
+                rows.append([*_named(key), str(one.seeds), named, one.view or "all", *figures, change])
+    if not rows:
+        raise _missing(dataset, sizes)
+    head = ["family", "model", "strategy", "seeds", "external set", "views", "own test", "elsewhere"]
+    return (
+        table([*head, "own minus elsewhere"], rows) + f"\n\nAUROC on the shared classes, {_said(sizes[0])}: mean over "
+        "seeds (95% interval over patients). The difference has its 95% interval over seeds and the patients of both "
+        f"sets. {' '.join(sets.values())}\n"
+    )
+
+
+TABLES: dict[str, Callable[[Store, str, list[Size], str | None], str]] = {
+    "results": headline_table, "sizes": size_table, "variants": variant_table, "verdicts": verdict_table,
+    "shortcuts": shortcut_sentences, "external": external_table,
+}  # fmt: skip
+
+
+def with_tables(text: str, store: Store) -> str:
+    """A document with every table filled anew."""
+
+    def fill(block: re.Match[str]) -> str:
+        if block[2] not in TABLES:
+            raise BadRequest(f"Expected a table of the kind {', '.join(TABLES)}, but got {block[2]!r}.")
+        sizes = [None if size == "full" else int(size) for size in block[4].split(",")]
+        return f"{block[1]}{TABLES[block[2]](store, block[3], sizes, block[5])}{block[6]}"
+
+    return _BLOCK.sub(fill, text)
+
+
+def write_tables(path: Path, store: Store) -> bool:
+    """Fills the tables of a document in place; returns whether it changed."""
+    before = path.read_text()
+    after = with_tables(before, store)
+    if after != before:
+        write_atomically(path, after.encode())
+    return after != before
+
+
+def _metas(store: Store, dataset: str) -> list[RunMeta]:
+    return [meta for meta in store.metas(dataset) if not meta.leaks]
+
+
+def _at(store: Store, dataset: str, size: Size) -> dict[Series, list[Run]]:
+    return runs_by_series(store, [meta for meta in _metas(store, dataset) if meta.train_size == size])
+
+
+def _named(key: Series) -> list[str]:
+    return [
+        MODELS[key.model].family,
+        f"`{key.model}`",
+        f"{key.strategy} ({key.variant})" if key.variant else key.strategy,
+    ]
+
+
+def _figures(runs: list[Run], names: tuple[str, ...], target: int | None) -> list[str]:
+    return [one.text(separator="<br>") for one in summarize(runs, names, target).values()]
+
+
+def _target(series: dict[Series, list[Run]], of: str | None) -> int | None:
+    return target_named(next(iter(series.values()))[0][1], of) if of and series else None
+
+
+def _rest(of: str | None) -> str:
+    return f"{of} against the rest. " if of else ""
+
+
+def _images(series: dict[Series, list[Run]], target: int | None) -> int:
+    """Test images that count: of a finding those whose label is known."""
+    return estimate(next(iter(series.values())), ("auroc",), target)["auroc"].n
+
+
+def _intervals(dataset: str, images: int) -> str:
+    """What varies in the two intervals of a cell, in a sentence."""
+    return (
+        f"test patients (the {images} test images resampled by {_group(dataset)}, copies together; these seeds) and "
+        "seeds (Student's t over training subsets; these test images)."
+    )
+
+
+def _group(dataset: str) -> str:
+    """What the bootstrap keeps together, in words: patients, lesions, or images where nothing does."""
+    try:
+        key = find_dataset(dataset).group_key
+    except LowshotError:
+        key = "group"
+    return key
+
+
+def _said(size: Size) -> str:
+    return f"{size} a class" if size else "all training images"
+
+
+def _missing(dataset: str, sizes: list[Size]) -> BadRequest:
+    return BadRequest(f"No table of {dataset} can be made for {', '.join(map(_said, sizes))}: runs are not stored.")
+
+
+_ROW = (
+    "dataset", "model", "family", "strategy", "variant", "protocol", "train_size", "seed", "subset_hash", "sampled",
+    "leaks", "metrics", "metrics_at_half", "run", "threshold", "thresholds",
+)  # fmt: skip
+
+
+def as_row(meta: RunMeta) -> dict[str, Any]:
+    """A stored run as one JSON object."""
+    evaluated = {name: record for name, record in meta.external.items() if not record.refused}
+    return {name: getattr(meta, name) for name in _ROW} | {
+        "external": {name: record.metrics for name, record in evaluated.items()},
+        "external_own": {name: record.own_metrics for name, record in evaluated.items()},
+        "external_same_archive": [name for name, record in evaluated.items() if record.same_archive],
+        "external_refused": {name: record.refused for name, record in meta.external.items() if record.refused},
+    }
+
+
+def print_runs(metas: list[RunMeta], as_json: bool) -> None:
+    """Prints a line or a JSON object a run."""
+    for meta in metas:
+        if as_json:
+            print(json.dumps(as_row(meta)), flush=True)
+            continue
+        figures = "  ".join(f"{METRICS[name].title} {meta.metrics[name]:.3f}" for name in HEADLINE)
+        short = f"  (too few images of {', '.join(meta.short)})" if meta.short else ""
+        variant = f"  [{meta.series_variant}]" if meta.series_variant else ""
+        leaks = f"  (LEAKS ALLOWED: {meta.leaks} images)" if meta.leaks else ""
+        size = meta.train_size or "full"
+        print(f"{meta.model} {meta.strategy}{variant}  n={size}  seed {meta.seed}  {figures}{short}{leaks}", flush=True)
+        for line in lines_of_external(meta.external):
+            print(f"    {line}", flush=True)
+
+
+def lines_of_external(records: Mapping[str, ExternalRecord]) -> list[str]:
+    """Return a line for each external test set: the figures there and on the own test, or why there are none."""
+    lines = []
+    for name, record in records.items():
+        if record.refused:
+            lines.append(f"elsewhere, {name}: not evaluated: {record.refused}")
+            continue
+        figures = "  ".join(
+            f"{METRICS[metric].title} {record.metrics[metric]:.3f} (own test {record.own_metrics[metric]:.3f})"
+            for metric in HEADLINE
+            if metric in record.metrics and metric in record.own_metrics
+        )
+        archive = "  (same archive as the encoder's images)" if record.same_archive else ""
+        lines.append(f"elsewhere, {name}: {figures}{archive}")
+    return lines

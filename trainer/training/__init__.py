@@ -1,0 +1,1 @@
+"""From settings to a stored run: plans, fitting, heads, losses, optimizers."""

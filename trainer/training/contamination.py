@@ -1,0 +1,50 @@
+"""Has a medical encoder already seen the images it is to be shown on?
+
+Registered sets are answered by the encoder's card: it was audited against them before it learnt. Anyone's own images
+are compared here with the corpus, where the corpus is on this machine.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from core.data.dataset import Dataset, scan
+from core.data.duplicates import find_copies
+from core.data.specs import find_dataset, is_present
+from core.errors import LeakFound
+from core.models.medical_encoders import find_own_encoder, read_card
+from core.models.specs import Weights
+from trainer.progress import bar
+
+
+def exposure(dataset: Dataset, weights: Weights) -> tuple[int, tuple[str, ...]]:
+    """Images of an own folder or table that the encoder learnt from, and what is to be said about it.
+
+    Raises:
+        LeakFound: if there are any and leaks were not allowed.
+    """
+    if weights.kind != "own" or dataset.spec.path is None:
+        return 0, ()
+    card = read_card(find_own_encoder(weights.ref.split("/")[0], dataset.spec.name))
+    learnt_from = {part["set"]: part["images"] + part["held_out"] for part in card.get("corpus", ())}
+    absent: list[str] = []
+    seen: set[int] = set()
+    for name in card["seen"]:
+        if not is_present(find_dataset(name)):
+            absent.append(name)
+            continue
+        with bar(f"comparing with {name}, which the medical encoder learnt from") as show:
+            listing, bank = scan(find_dataset(name), show)
+            seen |= set(np.unique(find_copies(scan(dataset.spec)[1], bank, show).first).tolist())
+        if len(listing) - len(bank.errors) < learnt_from.get(name, 0):
+            absent.append(name)
+    if seen and not dataset.leaks_allowed:
+        raise LeakFound(
+            f"{len(seen)} of these images, {dataset.listing.ids[min(seen)]} among them, are copies of images that the "
+            "medical encoder learnt from. Take them out, leave out the medical models, or add --allow-leaks; the "
+            "results will say so."
+        )
+    notes = [f"LEAKS ALLOWED: the medical encoder learnt from {len(seen)} of these images."] if seen else []
+    if absent:
+        notes.append("Nobody has compared these images with all those that the medical encoder learnt from.")
+    return len(seen), tuple(notes)

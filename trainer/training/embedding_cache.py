@@ -1,0 +1,134 @@
+"""Embeddings of a frozen encoder, computed once an image and view and kept on disk for every run of a sweep."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import shutil
+import tempfile
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import nn
+
+from core.data.augmentation import augmenter
+from core.data.image_cache import Progress
+from core.data.transforms import normalise, to_unit
+from core.errors import BadRequest
+from core.files import sha256_of
+from core.models.classifier import Classifier, average_pool
+from core.models.engine import embedder
+from core.paths import cache_folder
+from core.types import Images, ImageSpec
+
+_BATCH = 32
+_VERSION = "2"  # raised when an augmentation of the same name changes
+
+
+class EmbeddingCache:
+    """Memory-mapped embeddings of one encoder on one data set.
+
+    Row i, view 0 is the plain image; view v > 0 is augmented by a seed made of i and v, so that it does not depend on
+    what was computed before.
+
+    Args:
+        model: the classifier whose encoder and pooling are used.
+        image: the encoder's input.
+        fingerprint: of the data set.
+        rows: images in the data set.
+        augment: name of the augmentation of the views.
+        device: where the encoder runs.
+        pixels: preprocessing steps that the images went through.
+    Raises:
+        BadRequest: if the augmentation mixes images.
+    """
+
+    def __init__(
+        self,
+        model: Classifier,
+        image: ImageSpec,
+        fingerprint: str,
+        rows: int,
+        augment: str,
+        device: torch.device,
+        pixels: str = "",
+    ) -> None:
+        self._model, self._image, self._augmenter, self._device = model, image, augmenter(augment), device
+        if self._augmenter.mixes:
+            raise BadRequest(f"{augment} mixes whole images at every step; a frozen encoder's embeddings are cached.")
+        self._rows = rows
+        pool = "" if repr(model.head.pool) == repr(average_pool()) else repr(model.head.pool)
+        weights = state_hash(model.encoder)
+        self._embed = embedder(model, sha256_of([weights, pool]), device)
+        key = [_VERSION, weights, fingerprint, str(image), pixels, *filter(None, [pool])]
+        folder = cache_folder() / "embeddings"
+        self._plain, self._augmented = (folder / sha256_of(parts)[:24] for parts in (key, [*key, augment]))
+
+    def get(self, images: Images, rows: np.ndarray, views: int, progress: Progress | None = None) -> np.ndarray:
+        """Embeddings of images in their plain and augmented views.
+
+        Args:
+            images: (n, C, S, S) or (n, C, S, S, S), uint8: any array that can be indexed by position.
+            rows: (n,), their positions in the data set.
+            views: augmented views.
+            progress: called with (done, in all) where something has to be computed.
+        Returns:
+            (n, 1 + views, D), float32.
+        """
+        differ = views if self._augmenter.rows else 0
+        found = [self._view(view, images, rows, differ, progress) for view in range(1 + differ)]
+        return np.stack(found + [found[0]] * (views - differ), axis=1)
+
+    def _view(self, view: int, images: Images, rows: np.ndarray, views: int, progress: Progress | None) -> np.ndarray:
+        values, done = self._open(view)
+        missing = np.flatnonzero(~done[rows])
+        for start in range(0, len(missing), _BATCH):
+            at = missing[start : start + _BATCH]
+            values[rows[at]] = self._compute(images[at], rows[at], view)
+            if progress:
+                total = (1 + views) * len(missing)
+                progress(view * len(missing) + start + len(at), total)
+        if len(missing):
+            values.flush()
+            done[rows[missing]] = True
+            done.flush()
+        return np.array(values[rows])
+
+    def _open(self, view: int) -> tuple[np.memmap, np.memmap]:
+        folder = (self._augmented if view else self._plain) / f"view{view}"
+        if not folder.exists():
+            folder.parent.mkdir(parents=True, exist_ok=True)
+            staging = Path(tempfile.mkdtemp(dir=folder.parent, prefix=f".view{view}.", suffix=".partial"))
+            _create(staging / "values.npy", (self._rows, self._width()), np.float32)
+            _create(staging / "done.npy", (self._rows,), np.bool_)
+            try:
+                os.replace(staging, folder)
+            except OSError:  # another process was faster
+                shutil.rmtree(staging)
+        return np.load(folder / "values.npy", mmap_mode="r+"), np.load(folder / "done.npy", mmap_mode="r+")
+
+    def _width(self) -> int:
+        with torch.no_grad():
+            one = torch.zeros(1, *self._image.shape, device=self._device)
+            return self._model.eval().to(self._device).embed(one).shape[1]
+
+    def _compute(self, pixels: np.ndarray, rows: np.ndarray, view: int) -> np.ndarray:
+        images = to_unit(pixels, self._device)
+        if view:
+            seeds = rows.astype(np.int64) * 1000 + view
+            images = self._augmenter.apply(images, seeds)
+        return self._embed(normalise(images, self._image))
+
+
+def state_hash(module: nn.Module) -> str:
+    """SHA-256 over a module's tensors and their names."""
+    digest = hashlib.sha256()
+    for name, value in sorted(module.state_dict().items()):
+        digest.update(name.encode())
+        digest.update(value.detach().cpu().contiguous().numpy().tobytes())
+    return digest.hexdigest()
+
+
+def _create(path: Path, shape: tuple[int, ...], kind: type) -> None:
+    np.lib.format.open_memmap(path, mode="w+", dtype=kind, shape=shape).flush()

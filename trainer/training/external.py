@@ -1,0 +1,226 @@
+"""Evaluation on external test sets: which may serve a data set, whom an encoder has seen, what a run predicts there.
+
+A run is evaluated as it is: its temperature and its threshold come from its own subset. What the external images are,
+and whether they share patients or copies with the data set, is checked in `core.data.external_sets`.
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from core.data.dataset import Dataset, scan
+from core.data.duplicates import find_copies
+from core.data.external_sets import ExternalSet, load_external
+from core.data.specs import DATASETS, External, family_of, find_dataset, is_present
+from core.errors import BadRequest, LowshotError
+from core.metrics import Scores, measure
+from core.models.medical_encoders import find_own_encoder, read_card
+from core.models.weights import standing
+from core.runs import ExternalRecord, Predictions, RunMeta, shared_classes
+from trainer.progress import bar, say
+from trainer.training.run_plan import Prepared
+
+EXCLUDED = "excluded_patients_of"  # key of an encoder's card: external sets whose patients it never saw
+Ask = Callable[[Dataset], Predictions]
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """What a run is worth on external test sets.
+
+    Attributes:
+        records: name of the external set -> how the run did there, or why it was not evaluated.
+        predictions: on those on which it was evaluated.
+        notes: for the run's record.
+    """
+
+    records: dict[str, ExternalRecord] = field(default_factory=dict)
+    predictions: dict[str, Predictions] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Standing:
+    """What is known of an encoder and an external test set.
+
+    Attributes:
+        refused: why nothing is to be evaluated, with the remedy; "" where it may be.
+        same_archive: whether the encoder learnt from the same archive, without the patients of the set.
+        note: what is not known; "" where nothing is to be said.
+    """
+
+    refused: str = ""
+    same_archive: bool = False
+    note: str = ""
+
+
+def with_external(dataset: Dataset, arguments: argparse.Namespace) -> Dataset:
+    """Add the external test sets of a data set: those that its row names and that are here, and those asked for.
+
+    Args:
+        dataset: the data set.
+        arguments: of the command; `external` are names or paths, `external_classes` maps classes there to classes here.
+    Raises:
+        LowshotError: if a set that was asked for may not serve; one that the row names is recorded as refused.
+    """
+    asked = [_asked(name, arguments.external_classes, dataset) for name in arguments.external or ()]
+    if arguments.external_classes and len(asked) != 1:
+        raise BadRequest(
+            f"--external-classes maps the classes of one external test set, but {len(asked)} are given. Name one with "
+            "--external."
+        )
+    named = {external.dataset for external in asked}
+    usual = [external for external in dataset.spec.external if external.dataset not in named]
+    found: list[ExternalSet] = []
+    refused: dict[str, tuple[str, str]] = {}
+    for external in [*asked, *usual]:
+        name = str(external.path or external.dataset)
+        if external in usual and not is_present(find_dataset(name)):
+            say(f"external test set {name}: not on this machine, so that nothing is evaluated there")
+            continue
+        try:
+            with bar(f"external test set {name}: reading") as show:
+                found.append(load_external(external, dataset, show))
+        except LowshotError as error:
+            if external in asked:
+                raise
+            refused[name] = (find_dataset(name).title, str(error))
+            say(f"external test set {name}: refused: {error}")
+            continue
+        outside = found[-1]
+        rows = outside.dataset.parts.test
+        say(f"external test set {outside.name}: {len(rows):,} images of {', '.join(outside.labels)}")
+    return replace(dataset, external=tuple(found), refused=refused)
+
+
+def _asked(name: str, classes: Mapping[str, str] | None, dataset: Dataset) -> External:
+    """Return an external test set by its name or path; the row's own mapping holds where none is given."""
+    row = next((external for external in dataset.spec.external if external.dataset == name), None)
+    if row is not None:
+        return replace(row, classes=classes) if classes else row
+    if Path(name).expanduser().exists() and name not in DATASETS:
+        return External("", classes or {}, path=Path(name))
+    return External(find_dataset(name).name, classes or {})
+
+
+def evaluate_external(prepared: Prepared, dataset: Dataset, meta: RunMeta, test: Predictions, ask: Ask) -> Evaluation:
+    """Evaluate a trained run on the external test sets of its data set.
+
+    Args:
+        prepared: the cell.
+        dataset: its data set, with its external sets.
+        meta: the run's record with its operating point.
+        test: predictions on its own test images.
+        ask: external images -> the run's predictions on their test part.
+    """
+    found = Evaluation({name: ExternalRecord(title, refused=why) for name, (title, why) in dataset.refused.items()})
+    notes = [f"Not evaluated on {record.title}: {record.refused}" for record in found.records.values()]
+    for external in dataset.external:
+        title, of_encoder = external.dataset.spec.title, standing_of(prepared, external)
+        if of_encoder.refused:
+            found.records[external.name] = ExternalRecord(title, refused=of_encoder.refused)
+            notes.append(f"Not evaluated on {title}: {of_encoder.refused}")
+            continue
+        if of_encoder.note:
+            notes.append(of_encoder.note)
+        rows = external.dataset.parts.test
+        facts = {name: values[rows] for name, values in external.facts.items()}
+        there = replace(ask(external.dataset), part="external", facts=facts)
+        found.predictions[external.name] = there
+        scores, kept = shared_classes(meta, there, external.labels)
+        found.records[external.name] = ExternalRecord(
+            title=title,
+            labels=external.labels,
+            images=int(kept.sum()),
+            groups=len(np.unique(there.groups[kept])),
+            fingerprint=external.dataset.fingerprint,
+            metrics=_measured(scores),
+            own_metrics=_measured(shared_classes(meta, test, external.labels)[0]),
+            caveat=external.caveat,
+            same_archive=of_encoder.same_archive,
+        )
+    return replace(found, notes=tuple(notes))
+
+
+def _measured(scores: Scores) -> dict[str, float]:
+    """Return all metrics that are defined."""
+    return {name: round(value, 6) for name, value in measure(scores).items() if np.isfinite(value)}
+
+
+def standing_of(prepared: Prepared, external: ExternalSet) -> Standing:
+    """Decide whether a run may be evaluated on an external test set, by what its weights have learnt from."""
+    name, spec = external.name, prepared.spec
+    for source in prepared.sources:
+        if family_of(source.spec.name) == family_of(name):
+            return Standing(
+                f"its start was meta-learnt from {source.spec.name}, which has images of the same archive. Name other "
+                "data sets with --sources."
+            )
+    if spec.seen and external.dataset.spec.path is None:
+        known = standing(spec, name)
+        if known == "seen":
+            return Standing(
+                f"the makers of {spec.name} say that it learnt from {family_of(name)}, whose images these are. Choose "
+                "another model for this comparison."
+            )
+        if known == "unknown":
+            return Standing(note=f"Whether {spec.name} has seen images of {name} is not known.")
+    if spec.weights.kind != "own":
+        return Standing()
+    return _standing_of_own(read_card(find_own_encoder(spec.weights.ref, prepared.meta.dataset)), external)
+
+
+def _standing_of_own(card: Mapping[str, Any], external: ExternalSet) -> Standing:
+    """Decide by the card of an encoder that this program pretrained, and by the audit where the card is silent."""
+    name, own_images = external.name, external.dataset.spec.path is not None
+    excluded = name in card.get(EXCLUDED, ())
+    same = [seen for seen in card["seen"] if family_of(seen) == family_of(name)]
+    if same and (name in same or not excluded):
+        return Standing(
+            f"its encoder learnt from {same[0]}, and the patients of {name} were not left out. Choose a model whose "
+            f"encoder's card names {name} under {EXCLUDED!r}, or pretrain one without them."
+        )
+    absent = []
+    for seen in () if excluded else card["seen"]:
+        other = find_dataset(seen)
+        if not own_images and other.modality != external.dataset.spec.modality:
+            continue
+        if not is_present(other):
+            absent.append(seen)
+        elif count := _copies_in(seen, external):
+            return Standing(
+                f"its encoder learnt from {seen}, which holds copies of {count} of these images. Take them out of the "
+                "external test set, or choose a model whose encoder has not seen them."
+            )
+    note = f"Nobody has compared {name} with all that the encoder learnt from: {', '.join(absent)} is not here."
+    return Standing(same_archive=bool(same), note=note if absent else "")
+
+
+@lru_cache(maxsize=64)
+def _copies_in(seen: str, external: ExternalSet) -> int:
+    """Return how many images of an external set have a copy in a registered data set."""
+    with bar(f"comparing {external.name} with {seen}, which an encoder learnt from") as show:
+        first, second = scan(external.dataset.spec)[1], scan(find_dataset(seen), show)[1]
+        copies = find_copies(first, second, show)
+    return len(np.intersect1d(copies.first, external.dataset.parts.test))
+
+
+def lacking(meta: RunMeta, dataset: Dataset) -> tuple[ExternalSet, ...]:
+    """Return the external sets of a data set on which a stored run was not evaluated, nor refused."""
+    return tuple(external for external in dataset.external if not _has(meta, external))
+
+
+def _has(meta: RunMeta, external: ExternalSet) -> bool:
+    stored = meta.external.get(external.name)
+    if stored is None:
+        return False
+    return bool(stored.refused) or (
+        stored.fingerprint == external.dataset.fingerprint and stored.labels == external.labels
+    )

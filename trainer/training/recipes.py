@@ -1,0 +1,68 @@
+"""Settings by model and size that the search found (`recipes.json`), and how they are chosen from its logs.
+
+A strategy's settings follow the number of labelled images: views and penalties that help at 200 images a class hurt at
+ten. A model that is the medical twin of another takes the other's settings, so that the two differ in weights alone.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping, Sequence
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from core.models.specs import ModelSpec
+
+PATH = Path(__file__).with_name("recipes.json")
+
+
+@cache
+def recipes() -> dict[str, dict[str, dict[str, dict[str, Any]]]]:
+    """Return the settings found: strategy -> model -> size -> settings."""
+    found: dict[str, dict[str, dict[str, dict[str, Any]]]] = json.loads(PATH.read_text())
+    return found
+
+
+def recipe_for(spec: ModelSpec, strategy: str, per_class: float) -> Mapping[str, Any]:
+    """Return the settings of the searched size nearest to a size, by ratio; none where nothing was searched.
+
+    Args:
+        spec: the model's row.
+        strategy: name of the strategy.
+        per_class: labelled images a class.
+    """
+    by_size = recipes().get(strategy, {}).get(spec.twin_of or spec.name, {})
+    if not by_size:
+        return {}
+    return by_size[min(by_size, key=lambda size: abs(math.log(per_class / int(size))))]
+
+
+def choose(rows: Sequence[Mapping[str, Any]], model: str) -> dict[tuple[str, str], dict[str, dict[str, Any]]]:
+    """Choose for each strategy, model and size the settings with the best mean score over data sets.
+
+    Args:
+        rows: of a search's log.
+        model: of trials that name none.
+    Returns:
+        (strategy, model) -> size -> settings.
+    """
+    best: dict[tuple[str, str], dict[str, tuple[float, dict[str, Any]]]] = {}
+    for row in rows:
+        options = {name: value for name, value in row["options"].items() if name not in ("strategy", "model")}
+        by_size = best.setdefault((row["options"]["strategy"], row["options"].get("model", model)), {})
+        for size in sorted({cell["size"] for cell in row["cells"]}):
+            value = score_at(row, size)
+            if str(size) not in by_size or value > by_size[str(size)][0]:
+                by_size[str(size)] = (value, options)
+    return {key: {size: options for size, (_, options) in by_size.items()} for key, by_size in best.items()}
+
+
+def score_at(row: Mapping[str, Any], size: int) -> float:
+    """Return a trial's mean score over data sets at one size, of the mean over seeds in each."""
+    cells = [cell for cell in row["cells"] if cell["size"] == size]
+    sets = sorted({cell["set"] for cell in cells})
+    return float(np.mean([np.mean([cell["score"] for cell in cells if cell["set"] == name]) for name in sets]))

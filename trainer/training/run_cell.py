@@ -1,0 +1,257 @@
+"""From a prepared cell of the comparison to a stored run: train, find the operating point, judge, store."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import replace
+from datetime import UTC, datetime
+from functools import partial
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import torch
+
+from core.data.dataset import Dataset
+from core.data.image_cache import Progress
+from core.data.preprocessing import preparation
+from core.errors import BadRequest
+from core.inference.predictor import image_spec_of, load_classifier
+from core.metrics import measure
+from core.metrics.calibration import fit_temperature, probabilities_of
+from core.metrics.thresholds import fit_threshold, fit_thresholds
+from core.models import MODELS
+from core.models.classifier import Classifier
+from core.paths import describe_device
+from core.runs import Predictions, RunMeta, as_stored, save_run
+from core.runs.series import scores_of
+from core.types import JudgedPart
+from trainer.meta_learning.outer_loop import learn_start
+from trainer.training.class_balance import IMBALANCE
+from trainer.training.external import evaluate_external
+from trainer.training.fit import HEAD, embedding_cache, together
+from trainer.training.folds import NOTHING_HELD_OUT
+from trainer.training.heads import logits_of
+from trainer.training.losses import NoNumberError
+from trainer.training.network_trainer import predict_logits
+from trainer.training.resume import Unfinished
+from trainer.training.run_plan import Prepared
+from trainer.training.settings import Cell, Context, FitData, Fitted, Settings
+
+Keep = Literal["served", "all", "light", "none"]
+LIGHT_BYTES = 2_000_000
+
+
+def fit_data(prepared: Prepared, dataset: Dataset, bank: np.ndarray) -> FitData:
+    """The labelled images of a cell's subset, read from the bank; nothing of any other image."""
+    rows = prepared.rows
+    return FitData(
+        images=bank[rows],
+        labels=dataset.listing.labels[rows],
+        groups=dataset.parts.groups[rows],
+        rows=rows,
+        classes=len(dataset.labels),
+        fingerprint=dataset.fingerprint,
+        population=len(dataset.listing),
+    )
+
+
+def train(prepared: Prepared, data: FitData, settings: Settings, context: Context) -> tuple[Classifier, Fitted]:
+    """Builds a cell's model, brings it to its start and trains it on its subset; there is no way to a test set here.
+
+    What diverges is what it was before: a start that was being learnt, or the fresh head of a frozen encoder.
+    """
+    spec, strategy = prepared.spec, prepared.strategy
+    model = spec.build(data.classes, prepared.meta.dataset, context.seed)
+    try:
+        if strategy.query_loss:
+            learn_start(
+                strategy.name, strategy.query_loss, model, spec, prepared.meta.multilabel, prepared.sources, settings,
+                context.seed, context.device, context.progress,
+            )  # fmt: skip
+        return model, strategy.fit(model, spec, data, settings, context)
+    except NoNumberError as error:
+        nothing, kept = together([], [], data.classes), HEAD if strategy.head_only else ""
+        model.eval().cpu()
+        return model, Fitted(*nothing, kept, NOTHING_HELD_OUT, failed=str(error))
+
+
+def run_cell(
+    prepared: Prepared,
+    dataset: Dataset,
+    bank: np.ndarray,
+    keep: Keep,
+    device: torch.device,
+    store: Path | None = None,
+    progress: Progress | None = None,
+) -> Path:
+    """Trains, judges on the test set and stores. A training that a kill interrupted goes on from its last epoch.
+
+    A run whose loss is no longer a number is stored as failed, with the weights of its best epoch until then.
+
+    Args:
+        prepared: the cell.
+        dataset: its data set.
+        bank: (N, C, S, S) images at the model's size.
+        keep: whether weights are stored: `all`, `light` (where they are small) or `none`.
+        device: where it runs.
+        store: the run store; the default one if None.
+        progress: called with (done, in all) by whatever takes long.
+    Returns:
+        the run's folder.
+    """
+    began = time.monotonic()
+    data = fit_data(prepared, dataset, bank)
+    unfinished = Unfinished(prepared.meta.run, device)
+    context = Context(prepared.cell.seed, device, progress, unfinished)
+    model, fitted = train(prepared, data, prepared.settings, context)
+    _round_to_half(model, fitted.keep)
+    meta, validation = _operating_point(prepared.meta, fitted, data, dataset)
+    ask = partial(_predict, prepared, model, data, dataset, bank, device, progress)
+    test, calibration = ask("test", dataset.parts.test), ask("calibration", dataset.calibration)
+    outside = evaluate_external(
+        prepared, dataset, meta, test, partial(_predict_external, prepared, model, data, device, progress)
+    )
+    scores = scores_of(meta, test)
+    metrics, at_half = _rounded(measure(scores)), _rounded(measure(scores.at(0.5)))
+    meta = replace(
+        meta,
+        sampled=_sampled(prepared, data),
+        metrics=metrics,
+        metrics_at_half=at_half,
+        seconds=round(time.monotonic() - began, 2),
+        device=describe_device(device),
+        made=datetime.now(UTC).isoformat(timespec="seconds"),
+        failed=fitted.failed,
+        external=outside.records,
+        notes=(*meta.notes, *outside.notes),
+    )
+    state = {k: v for k, v in model.state_dict().items() if k.startswith(fitted.keep)}
+    kept = (
+        keep == "all" or fitted.failed or (keep == "light" and 2 * sum(v.numel() for v in state.values()) < LIGHT_BYTES)
+    )
+    weights = state if kept else None
+    folder = save_run(meta, validation, test, fitted.history, weights, store, calibration, outside.predictions)
+    unfinished.remove()
+    return folder
+
+
+def _sampled(prepared: Prepared, data: FitData) -> dict[str, int]:
+    """Images of each class, or with each finding, that an epoch of the final network shows."""
+    counts = IMBALANCE[prepared.settings.imbalance].shown(data.labels, data.classes)
+    return dict(zip(prepared.meta.labels, counts.tolist(), strict=True))
+
+
+def _round_to_half(model: Classifier, prefix: str) -> None:
+    """What is measured is what is stored: half precision."""
+    with torch.no_grad():
+        for name, value in model.state_dict().items():
+            if name.startswith(prefix) and value.is_floating_point():
+                value.copy_(value.half().float())
+
+
+def _operating_point(meta: RunMeta, fitted: Fitted, data: FitData, dataset: Dataset) -> tuple[RunMeta, Predictions]:
+    labels = data.labels[fitted.judged]
+    rows, logits = data.rows[fitted.judged], as_stored(fitted.logits, meta.multilabel)
+    validation = Predictions(dataset.listing.ids[rows], dataset.parts.groups[rows], labels, logits)
+    meta = replace(meta, selection=fitted.selection, thresholds=(0.5,) * (len(meta.labels) if meta.multilabel else 0))
+    if not len(rows):
+        return meta, validation
+    temperature = round(fit_temperature(logits, labels), 6)
+    probabilities = probabilities_of(logits, temperature, meta.multilabel)
+    meta = replace(meta, temperature=temperature)
+    if meta.multilabel:
+        return replace(
+            meta, thresholds=tuple(round(one, 6) for one in fit_thresholds(probabilities, labels))
+        ), validation
+    if meta.positive is not None:
+        threshold = fit_threshold(probabilities[:, meta.positive], labels == meta.positive)
+        meta = replace(meta, threshold=round(threshold, 6))
+    return meta, validation
+
+
+def _predict(
+    prepared: Prepared,
+    model: Classifier,
+    data: FitData,
+    dataset: Dataset,
+    bank: np.ndarray,
+    device: torch.device,
+    progress: Progress | None,
+    part: JudgedPart,
+    rows: np.ndarray,
+) -> Predictions:
+    """Answers to images that nothing was fitted to. Calibration images serve conformal sets only: the validation part,
+    whose labels no other step reads.
+    """
+    images, settings = _Rows(bank, rows), prepared.settings
+    if prepared.strategy.head_only:
+        cache = embedding_cache(model, prepared.spec, data, replace(settings, augment="mirror"), device)
+        views = cache.get(images, rows, settings.mirror, progress)  # (N, 1 or 2, D)
+        head = model.head.layers.cpu()
+        logits = np.mean([logits_of(head, view) for view in np.moveaxis(views, 1, 0)], axis=0)
+    else:
+        logits = predict_logits(model, images, prepared.spec.image, device, progress, bool(settings.mirror))
+    listing = dataset.listing
+    logits = as_stored(logits, prepared.meta.multilabel)
+    return Predictions(listing.ids[rows], dataset.parts.groups[rows], listing.labels[rows], logits, part)
+
+
+def _predict_external(
+    prepared: Prepared,
+    model: Classifier,
+    data: FitData,
+    device: torch.device,
+    progress: Progress | None,
+    outside: Dataset,
+) -> Predictions:
+    """Predict an external test set as the run's own, with embeddings cached by its own fingerprint."""
+    image = prepared.spec.image
+    bank = outside.bank(image.size, progress, preparation(prepared.settings.preparation).for_encoder(image)).images
+    there = replace(data, fingerprint=outside.fingerprint, population=len(outside.listing))
+    return _predict(prepared, model, there, outside, bank, device, progress, "external", outside.parts.test)
+
+
+def ask_again(
+    folder: Path, meta: RunMeta, dataset: Dataset, rows: np.ndarray, device: torch.device, progress: Progress | None
+) -> np.ndarray:
+    """What a stored run answers by its weights: (N, C) logits, as they are stored.
+
+    Raises:
+        BadRequest: if the images here are not those of the run.
+    """
+    if dataset.split_hash != meta.split_hash:
+        raise BadRequest(f"The images of {meta.dataset} here are not those of the run: their split hashes differ.")
+    model, image = load_classifier(meta, folder), image_spec_of(meta)
+    images = dataset.bank(meta.size, progress, preparation(meta.preparation).for_encoder(image)).images
+    mirror = bool(meta.config.get("mirror"))
+    return as_stored(predict_logits(model, _Rows(images, rows), image, device, progress, mirror), meta.multilabel)
+
+
+class _Rows:
+    """A view of some rows of a memory-mapped array that reads them only when they are asked for."""
+
+    def __init__(self, images: np.ndarray, rows: np.ndarray) -> None:
+        self._images, self._rows = images, rows
+
+    def __len__(self) -> int:
+        return len(self._rows)
+
+    def __getitem__(self, which: Any) -> np.ndarray:
+        return self._images[self._rows[which]]
+
+
+def _rounded(values: dict[str, float]) -> dict[str, float]:
+    return {name: round(value, 6) for name, value in values.items()}
+
+
+def what_to_keep(keep: Keep, cell: Cell, seeds: list[int], sizes: list[int | None]) -> Keep:
+    """`served` is what the app answers with: the first seed, light weights at every size and heavy ones at the
+    largest, no control. Comes down to `all`, `light` or `none` for a cell.
+    """
+    if keep != "served":
+        return keep
+    if MODELS[cell.model].family == "control" or cell.seed != seeds[0]:
+        return "none"
+    largest = None if None in sizes else max(size for size in sizes if size is not None)
+    return "all" if cell.train_size == largest else "light"

@@ -1,0 +1,211 @@
+"""The table of training strategies: what is trained of a model, with which settings, and by which function."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
+from core.models.classifier import Classifier
+from core.models.specs import ModelSpec
+from core.registry import Registry
+from trainer.flags import DATA
+from trainer.meta_learning import maml, protonet
+from trainer.meta_learning.outer_loop import QueryLoss
+from trainer.training.fit import (
+    FROZEN,
+    fit_finetune,
+    fit_frozen,
+    fit_frozen_logistic,
+    fit_maml,
+    fit_plain_loop_frozen,
+    fit_protonet,
+    fit_protonet_meta,
+    fit_scratch,
+)
+from trainer.training.settings import Context, FitData, Fitted, Settings
+
+LEARNT = (
+    *DATA, "loss", "label_smoothing", "optimizer", "schedule", "epochs", "min_steps", "batch_size", "lr",
+    "weight_decay",
+)  # fmt: skip
+HEADS = ("views", "scaling", "fold_ensemble", "mirror", "folds")
+NETWORK = (*LEARNT, "clip", "average", "patience", "mirror", "folds")
+FINETUNED = (*NETWORK, "layer_decay", "frozen_below", "depth", "thaw_every", "tune", "rank")
+META = ("episodes", "tasks", "shots", "queries", "outer_lr", "sources")
+Fit = Callable[[Classifier, ModelSpec, FitData, Settings, Context], Fitted]
+
+
+@dataclass(frozen=True)
+class Strategy:
+    """A row of the table.
+
+    Attributes:
+        name: key in the registry and in the run store.
+        title: for people.
+        meaning: one sentence for people.
+        settings: defaults.
+        fit: trains a model in place on a subset.
+        takes: names of the settings in which a run may depart from its own.
+        head_only: the encoder stays as it is, so embeddings can be cached.
+        starts_from: the strategy whose result it starts from, with that strategy's own settings.
+        like: a strategy that it goes with every model of; "" where models name it themselves.
+        query_loss: what of tasks of other data sets is made small before the subset is seen; None for no such start.
+    """
+
+    name: str
+    title: str
+    meaning: str
+    settings: Settings
+    fit: Fit
+    takes: tuple[str, ...]
+    head_only: bool
+    starts_from: str | None = None
+    like: str = ""
+    query_loss: QueryLoss | None = None
+
+    def why_not(self, spec: ModelSpec) -> str:
+        """Why a model cannot be trained so, in a sentence; "" if it can."""
+        if self.name not in spec.strategies and self.like not in spec.strategies:
+            return f"{spec.name} does not go with {self.name}."
+        if self.query_loss and spec.batch_normalised:
+            return (
+                f"{spec.name} does not go with {self.name}: it has batch normalisation, by which what it says of an "
+                "image would depend on the others of the batch."
+            )
+        return ""
+
+
+STRATEGIES: Registry[Strategy] = Registry("strategy")
+
+
+STRATEGIES.add(
+    Strategy(
+        name="scratch",
+        title="From scratch",
+        meaning="Every weight is learnt from the subset alone.",
+        settings=Settings(epochs=60, min_steps=200, batch_size=32, lr=1e-3, weight_decay=1e-2, folds=2),
+        fit=fit_scratch,
+        takes=(*NETWORK, "side"),
+        head_only=False,
+    )
+)
+STRATEGIES.add(
+    Strategy(
+        name="frozen",
+        title="Frozen encoder, MLP head",
+        meaning="The encoder stays as it is; only the head is trained.",
+        settings=FROZEN,
+        fit=fit_frozen,
+        takes=(*LEARNT, *HEADS),
+        head_only=True,
+    )
+)
+STRATEGIES.add(
+    Strategy(
+        name="frozen-logistic",
+        title="Frozen encoder, logistic regression",
+        meaning="A linear head on embeddings of unit length; its penalty is chosen inside the subset.",
+        settings=Settings(epochs=1, min_steps=1, batch_size=64, lr=0.0, weight_decay=0.0, views=4),
+        fit=fit_frozen_logistic,
+        takes=(*DATA, *HEADS, "strength"),
+        head_only=True,
+    )
+)
+STRATEGIES.add(
+    Strategy(
+        name="plain-loop",
+        title="Frozen encoder, plain loop",
+        meaning="The straightforward way that nobody tuned: an MLP on raw embeddings, 20 passes at a constant rate.",
+        settings=Settings(epochs=20, min_steps=0, batch_size=32, lr=1e-3, weight_decay=1e-2, views=20),
+        fit=fit_plain_loop_frozen,
+        takes=(),
+        head_only=True,
+        like="frozen",
+    )
+)
+STRATEGIES.add(
+    Strategy(
+        name="plain-scratch",
+        title="From scratch, plain loop",
+        meaning="The straightforward way that nobody tuned: 60 passes at a constant rate.",
+        settings=Settings(
+            epochs=60, min_steps=0, batch_size=32, lr=1e-3, weight_decay=1e-2, schedule="constant", folds=2
+        ),
+        fit=fit_scratch,
+        takes=("side",),
+        head_only=False,
+        like="scratch",
+    )
+)
+_FINETUNE = Settings(
+    epochs=15, min_steps=100, batch_size=32, lr=1e-4, weight_decay=1e-2, layer_decay=0.75, frozen_below=0.2, folds=2
+)
+STRATEGIES.add(
+    Strategy(
+        name="finetune",
+        title="Fine-tuned",
+        meaning="The head first, then the deeper layers of the encoder with it at lower rates.",
+        settings=_FINETUNE,
+        fit=fit_finetune,
+        takes=FINETUNED,
+        head_only=False,
+        starts_from="frozen",
+    )
+)
+STRATEGIES.add(
+    Strategy(
+        name="finetune-last",
+        title="Last stage fine-tuned",
+        meaning="The head first, then the encoder's last stage with it.",
+        settings=replace(_FINETUNE, depth=1),
+        fit=fit_finetune,
+        takes=FINETUNED,
+        head_only=False,
+        starts_from="frozen",
+        like="finetune",
+    )
+)
+STRATEGIES.add(
+    Strategy(
+        name="protonet",
+        title="Prototypes of a frozen encoder",
+        meaning="Nothing is trained: an image is of the class whose mean embedding lies nearest.",
+        settings=Settings(epochs=1, min_steps=0, batch_size=64, lr=0.0, weight_decay=0.0, views=4),
+        fit=fit_protonet,
+        takes=("augment", "preparation"),
+        head_only=True,
+        like="frozen",
+    )
+)
+STRATEGIES.add(
+    Strategy(
+        name="protonet-meta",
+        title="Prototypes of a meta-learnt encoder",
+        meaning="The same, with an encoder trained on tasks of other data sets so that such means tell.",
+        settings=Settings(
+            epochs=1, min_steps=0, batch_size=64, lr=0.0, weight_decay=0.0, views=4, episodes=2000, tasks=4, shots=5,
+            queries=5, outer_lr=1e-3,
+        ),
+        fit=fit_protonet_meta,
+        takes=("augment", "preparation", "clip", *META),
+        head_only=False,
+        like="scratch",
+        query_loss=protonet.query_loss,
+    )
+)  # fmt: skip
+STRATEGIES.add(
+    Strategy(
+        name="maml",
+        title="MAML",
+        meaning="A start learnt from tasks of other data sets, adapted to the subset in a few gradient steps.",
+        settings=Settings(
+            epochs=1, min_steps=0, batch_size=64, lr=0.0, weight_decay=0.0, augment="none", episodes=2000, tasks=4,
+            shots=5, queries=5, inner_lr=0.1, inner_steps=5, adapt_steps=10, outer_lr=1e-3, order="second",
+        ),
+        fit=fit_maml,
+        takes=("preparation", "clip", "inner_lr", "inner_steps", "adapt_steps", "order", *META),
+        head_only=False,
+        like="scratch",
+        query_loss=maml.query_loss,
+    )
+)  # fmt: skip
