@@ -68,7 +68,7 @@ def test_a_run_gets_what_it_lacks_and_keeps_all_else(run_of, capsys):
 
 
 def test_a_run_that_keeps_weights_is_asked_by_them(kept_of, capsys, monkeypatch):
-    monkeypatch.setattr("trainer.commands.calibrate.sweep.run_cell", None)  # is not called
+    monkeypatch.setattr("trainer.commands.calibrate.run_cell.run_cell", None)  # is not called
     wanted = read_predictions(kept_of, "calibration")
     strip(kept_of)
     assert main(["calibrate", *ARGV]) == 0

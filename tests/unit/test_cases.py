@@ -9,7 +9,6 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
-from core.inference.doubt import class_set
 from PIL import Image
 
 from core.analysis.comparison import conformal, judged
@@ -18,6 +17,7 @@ from core.explain import Explanation
 from core.explain.quality import Faithfulness
 from core.inference import Answer, Case, ClassSet, SeedInterval, pixels_hash
 from core.inference.batch_table import as_csv, rows_of
+from core.inference.case import class_set
 from core.inference.input_gate import Admission
 from core.inference.predictor import Prediction
 from core.inference.report_json import Wanted, as_json, as_record

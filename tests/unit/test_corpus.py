@@ -4,12 +4,12 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from trainer.commands.pretrain.corpus import gather, guards_of
 
 from core.data import DATASETS
 from core.data.specs import External
 from core.errors import DataUnavailable
 from tests.archives import put_image, put_nih
+from trainer.pretraining.corpus import gather, guards_of
 
 NIH = "nih-chestxray14"
 

@@ -4,19 +4,6 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from trainer.commands.pretrain.activations import PLAIN, activations
-from trainer.commands.pretrain.corpus import CorpusPart
-from trainer.commands.pretrain.linear_probe import (
-    clustered_difference,
-    columns_of,
-    cross_fitted_scores,
-    few_shot_auroc,
-    gates,
-    macro_auroc,
-)
-from trainer.commands.pretrain.starts import STARTS
-from trainer.commands.pretrain.train import Recipe, averaged, prepare, pretrain, taken
-from trainer.commands.pretrain.trials import PROXIES, trial
 
 from core.data import DATASETS
 from core.data.listing import UNLABELLED, Listing
@@ -36,6 +23,19 @@ from core.models.medical_encoders import (
 from tests.archives import put_image, put_nih
 from trainer.cli import build_parser, main
 from trainer.commands.pretrain import GATES, _judging, _recipe
+from trainer.pretraining.activations import PLAIN, activations
+from trainer.pretraining.corpus import CorpusPart
+from trainer.pretraining.linear_probe import (
+    clustered_difference,
+    columns_of,
+    cross_fitted_scores,
+    few_shot_auroc,
+    gates,
+    macro_auroc,
+)
+from trainer.pretraining.starts import STARTS
+from trainer.pretraining.train import Recipe, averaged, prepare, pretrain, taken
+from trainer.pretraining.trials import PROXIES, trial
 
 NIH = "nih-chestxray14"
 CPU = torch.device("cpu")

@@ -36,13 +36,13 @@ from core.models.medical_encoders import (
     weights_of,
 )
 from core.paths import describe_device, encoders_folder, library_versions, pick_device
-from trainer.commands.pretrain.activations import PLAIN, activations
-from trainer.commands.pretrain.corpus import CorpusPart, gather, guards_of
-from trainer.commands.pretrain.linear_probe import gates
-from trainer.commands.pretrain.starts import STARTS, Start, Tail, Trunk
-from trainer.commands.pretrain.train import Recipe, as_record, averaged, embeddings, prepare, taken
-from trainer.commands.pretrain.train import pretrain as train_by
-from trainer.commands.pretrain.trials import PROXIES, trial
+from trainer.pretraining.activations import PLAIN, activations
+from trainer.pretraining.corpus import CorpusPart, gather, guards_of
+from trainer.pretraining.linear_probe import gates
+from trainer.pretraining.starts import STARTS, Start, Tail, Trunk
+from trainer.pretraining.train import Recipe, as_record, averaged, embeddings, prepare, taken
+from trainer.pretraining.train import pretrain as train_by
+from trainer.pretraining.trials import PROXIES, trial
 from trainer.progress import say
 
 CORPUS = {"nih-chestxray14": 8000, "kermany": 3000, "isic2017-dermoscopy": 3000, "ham10000": 3000}  # images at most

@@ -15,8 +15,8 @@ from core.data.augmentation import augmenter
 from core.data.transforms import normalise, to_unit
 from core.files import sha256_of, write_atomically
 from core.paths import cache_folder
-from trainer.commands.pretrain.corpus import CorpusPart
-from trainer.commands.pretrain.starts import Start, Trunk
+from trainer.pretraining.corpus import CorpusPart
+from trainer.pretraining.starts import Start, Trunk
 from trainer.progress import bar
 
 PLAIN = 0

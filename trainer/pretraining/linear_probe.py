@@ -15,7 +15,7 @@ from sklearn.metrics import roc_auc_score
 from sklearn.model_selection import StratifiedGroupKFold
 
 from core.models.medical_encoders import Gate
-from trainer.commands.pretrain.corpus import CorpusPart
+from trainer.pretraining.corpus import CorpusPart
 
 MIN_POSITIVES = 20
 STRENGTHS = (1.0, 10.0, 100.0)

@@ -22,9 +22,9 @@ from torch.nn import functional as F
 
 from core.data.listing import UNLABELLED
 from core.files import canonical_json, sha256_of
-from trainer.commands.pretrain.activations import PLAIN, Activations, activations
-from trainer.commands.pretrain.corpus import CorpusPart
-from trainer.commands.pretrain.starts import STARTS, Tail, Trunk
+from trainer.pretraining.activations import PLAIN, Activations, activations
+from trainer.pretraining.corpus import CorpusPart
+from trainer.pretraining.starts import STARTS, Tail, Trunk
 from trainer.progress import bar
 from trainer.training.resume import Unfinished
 

@@ -16,12 +16,12 @@ from typing import Any
 import numpy as np
 import torch
 
-from trainer.commands.pretrain.activations import PLAIN, activations
-from trainer.commands.pretrain.corpus import CorpusPart
-from trainer.commands.pretrain.linear_probe import few_shot_auroc
-from trainer.commands.pretrain.starts import STARTS, Tail, Trunk
-from trainer.commands.pretrain.train import Recipe, as_record, averaged, embeddings, prepare
-from trainer.commands.pretrain.train import pretrain as train_by
+from trainer.pretraining.activations import PLAIN, activations
+from trainer.pretraining.corpus import CorpusPart
+from trainer.pretraining.linear_probe import few_shot_auroc
+from trainer.pretraining.starts import STARTS, Tail, Trunk
+from trainer.pretraining.train import Recipe, as_record, averaged, embeddings, prepare
+from trainer.pretraining.train import pretrain as train_by
 from trainer.progress import say
 
 PROXIES = ("knee-osteoarthritis", "breast-ultrasound", "malaria")

@@ -24,7 +24,7 @@ from core.errors import LowshotError, UnreadableImage
 from core.explain import EXPLAINERS
 from core.explain.quality import faithfulness, top_overlap
 from core.inference import Answer, Case, ClassSet, SeedInterval, pixels_hash
-from core.inference.doubt import LEVEL, class_set
+from core.inference.case import LEVEL, class_set
 from core.inference.input_gate import Admission, Gatekeeper
 from core.inference.predictor import Prediction, Predictor
 from core.inference.seed_interval import from_answers, from_lookup, siblings
