@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from core.errors import BadRequest
+from core.paths import DEVICES
 from core.registry import Registry
 
 
@@ -124,6 +125,7 @@ class Option:
         return low or value != value or (self.below is not None and value >= self.below)
 
 
+DEFAULT_SEEDS = "0,1,2,3,4"
 OPTIONS: Registry[Option] = Registry("setting")
 DATA = ("augment", "preparation", "imbalance")
 _SEE = "python -m trainer list shows them"
@@ -171,7 +173,7 @@ for _row in (
     OPTIONS.add(_row)
 
 
-def add_flags(parser: argparse.ArgumentParser, leave_out: Iterable[str] = ()) -> None:
+def add_settings(parser: argparse.ArgumentParser, leave_out: Iterable[str] = ()) -> None:
     """Flags for all options, and for a file that states several."""
     group = parser.add_argument_group("settings in which the training is to depart from its strategy's own")
     for option in OPTIONS.values():
@@ -212,3 +214,43 @@ def checked(stated: Mapping[str, Any]) -> dict[str, Any]:
         BadRequest: if a value is of another kind, or out of range.
     """
     return {name: OPTIONS[name].check(value) for name, value in stated.items() if value not in (None, "")}
+
+
+def add_data(parser: argparse.ArgumentParser) -> None:
+    """Add `--dataset` and `--folder`, of which one may be given."""
+    where = parser.add_mutually_exclusive_group()
+    where.add_argument("--dataset", default="kermany", help="a data set's name (default: kermany)")
+    add_folder(where)
+
+
+def add_folder(group: argparse._MutuallyExclusiveGroup) -> None:
+    """Add `--folder`."""
+    group.add_argument(
+        "--folder",
+        type=Path,
+        metavar="PATH",
+        help="your own images: a folder of class folders, with or without train and test, or a CSV file",
+    )
+
+
+def add_training(parser: argparse.ArgumentParser) -> None:
+    """Add the flags of every command that trains."""
+    parser.add_argument(
+        "--allow-leaks", action="store_true",
+        help="train although copies or patients cross between the parts; the run and every page will say so",
+    )  # fmt: skip
+    parser.add_argument("--device", choices=DEVICES, default="auto")
+    parser.add_argument("--json", action="store_true", help="print one JSON object a run")
+
+
+def add_external(parser: argparse.ArgumentParser) -> None:
+    """Add `--external` and `--external-classes`."""
+    parser.add_argument(
+        "--external", action="append", metavar="NAME|PATH",
+        help="an external test set on which every run is evaluated too: a data set's name, or your own images laid out "
+        "as --folder takes them; may be given several times",
+    )  # fmt: skip
+    parser.add_argument(
+        "--external-classes", type=pairs, metavar="THERE=HERE,...",
+        help="which classes of the external test set are which of the data set (default: those of the same name)",
+    )  # fmt: skip

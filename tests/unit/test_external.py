@@ -20,7 +20,7 @@ from core.errors import BadRequest, DataUnavailable, LeakFound, UnknownName
 from core.metrics import measure
 from core.runs import external_names, open_store, read_predictions, read_run, shared_classes
 from tests.conftest import need
-from trainer.cli import build_parser, main
+from trainer.cli import main, parse
 from trainer.training.external import _standing_of_own, with_external
 
 CLASSES = ("clear", "opacity")
@@ -134,12 +134,12 @@ def test_sets_of_another_kind_or_that_are_not_there_are_refused(own, tmp_path):
 
 def test_flags(own, elsewhere, capsys):
     argv = ["curve", "--external", "a", "--external", "b", "--external-classes", "x=Normal, y = Pneumonia"]
-    parsed = build_parser().parse_args(argv)
+    parsed = parse(argv)
     assert parsed.external == ["a", "b"]
     assert parsed.external_classes == {"x": "Normal", "y": "Pneumonia"}
     for bad in ("x", "x=", "x=a,x=b"):
         with pytest.raises(SystemExit):
-            build_parser().parse_args(["curve", "--external-classes", bad])
+            parse(["curve", "--external-classes", bad])
     assert "mapped twice" in capsys.readouterr().err
     with pytest.raises(BadRequest, match="2 are given"):
         with_external(own, asked(elsewhere, elsewhere, classes={"CLEAR": "clear"}))

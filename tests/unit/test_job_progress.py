@@ -11,7 +11,7 @@ import pytest
 from core.errors import BadRequest
 from core.jobs import events, records
 from tests.unit.test_job_records import REQUEST
-from trainer import commands, progress
+from trainer import progress
 from trainer.cli import ending, main
 
 
@@ -77,7 +77,7 @@ def test_a_command_says_how_it_ended(error, code, said, tmp_path, monkeypatch, c
         raise error
 
     monkeypatch.setenv(events.VARIABLE, str(tmp_path / "progress.jsonl"))
-    monkeypatch.setitem(commands.COMMANDS, "list", fail)
+    monkeypatch.setattr("trainer.commands.list.run", fail)
     assert main(["list"]) == code
     assert said in capsys.readouterr().err
     end = events.read(tmp_path / "progress.jsonl")[-1]
@@ -92,7 +92,7 @@ def test_an_error_that_is_not_known_is_not_hidden(tmp_path, monkeypatch):
     assert ending(ZeroDivisionError()) is None
     assert ending(RuntimeError("shape")) is None
     monkeypatch.setenv(events.VARIABLE, str(tmp_path / "progress.jsonl"))
-    monkeypatch.setitem(commands.COMMANDS, "list", fail)
+    monkeypatch.setattr("trainer.commands.list.run", fail)
     with pytest.raises(ZeroDivisionError):
         main(["list"])
     assert events.read(tmp_path / "progress.jsonl")[-1] | {"time": 0} == {

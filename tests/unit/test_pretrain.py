@@ -21,7 +21,7 @@ from core.models.medical_encoders import (
     weights_of,
 )
 from tests.archives import put_image, put_nih
-from trainer.cli import build_parser, main
+from trainer.cli import main, parse
 from trainer.commands.pretrain import GATES, _judging, _recipe
 from trainer.pretraining.activations import PLAIN, activations
 from trainer.pretraining.corpus import CorpusPart
@@ -215,7 +215,6 @@ def test_activations_are_computed_once_and_resumed(monkeypatch):
 
 
 def test_which_recipe_and_gates_are_taken():
-    parse = build_parser().parse_args
     recipe = _recipe(parse(["pretrain", "--targets", "kermany", "--sets", NIH, "--epochs", "7"]))
     assert (recipe.sets, recipe.epochs, recipe.start) == ({NIH: 8000}, 7, IMAGENET)
     assert NIH not in _recipe(parse(["pretrain", "--targets", "chestmnist"])).sets

@@ -81,7 +81,7 @@ def test_without_a_size_the_one_that_most_series_have_is_taken(families):
 def test_the_command_of_a_report_makes_it_again(families):
     flags = f"--size 50 --models {WEAK[0]} --strategies scratch --metric brier --reach 0.2 --level 0.8 --rule cost"
     flags += " --ratio 5.0 --prevalence 0.3 --sensitivity 0.9 --suspicious a,b --target a"
-    from trainer.cli import build_parser
+    from trainer.cli import parse
     from trainer.commands import report
 
     seen = []
@@ -89,7 +89,7 @@ def test_the_command_of_a_report_makes_it_again(families):
         patch.setattr(report, "report_on", lambda store, asked: seen.append(asked) or {"about": 1})
         for argv in (f"report --dataset phantom {flags}".split(), None):
             argv = argv or seen[0].command.split()[3:]
-            report.report(build_parser().parse_args([*argv, "--json"]))
+            report.run(parse([*argv, "--json"]))
     assert seen[0] == seen[1]
     assert Asked("phantom").command == "python -m trainer report --dataset phantom"
 

@@ -25,8 +25,9 @@ from core.errors import BadRequest, LowshotError
 from core.metrics import METRICS
 from core.metrics.comparisons import Difference, corrected
 from core.runs import RunMeta
-from trainer.commands.curve import Asked, answers, dataset_of, pairs_of, ready
-from trainer.flags import OPTIONS
+from trainer.commands.curve import answers, pairs_of, ready
+from trainer.commands.run import Asked, dataset_of
+from trainer.flags import OPTIONS, add_data, add_settings, add_training, names, seeds, sizes
 from trainer.flags import asked as asked_of
 from trainer.progress import say
 from trainer.training.class_balance import IMBALANCE
@@ -121,7 +122,25 @@ def _combination(names: tuple[str, ...], settings: dict[str, tuple[str, Any] | N
     return Combination(JOINED.join(names) or NONE, options)
 
 
-def ablate(arguments: argparse.Namespace) -> int:
+def add_flags(parser: argparse.ArgumentParser) -> None:
+    """Add the flags of the command."""
+    add_data(parser)
+    parser.add_argument(
+        "--of", type=names, required=True,
+        help="joined by commas: augmentations, preprocessing steps, losses, ways to meet imbalance, settings with a "
+        "value; such as horizontal-flip,clahe,class-weights,focal,depth=2",
+    )  # fmt: skip
+    parser.add_argument("--orders", type=names, default=["each", "pairs", "all"], help="(default: each,pairs,all)")
+    parser.add_argument("--models", type=names, required=True, help="joined by commas; each is compared with the first")
+    parser.add_argument("--strategies", type=names, default=["scratch", "frozen"], help="(default: scratch,frozen)")
+    parser.add_argument("--sizes", type=sizes, default=sizes("50"), help="(default: 50)")
+    parser.add_argument("--seeds", type=seeds, default=seeds("0,1,2"), help="(default: 0,1,2)")
+    add_training(parser)
+    add_settings(parser, leave_out=("augment", "preparation"))
+    parser.set_defaults(execute=run)
+
+
+def run(arguments: argparse.Namespace) -> int:
     """`ablate`: each combination against none of its ingredients, and each model against the first."""
     every = combinations_of(arguments.of, arguments.orders)
     pairs = pairs_of(arguments.models, arguments.strategies)

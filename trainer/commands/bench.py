@@ -19,7 +19,8 @@ from core.data.transforms import normalise, to_unit
 from core.errors import BadRequest
 from core.models import MODELS
 from core.models.specs import ModelSpec
-from core.paths import describe_device, pick_device
+from core.paths import DEVICES, describe_device, pick_device
+from trainer.flags import add_settings
 from trainer.flags import asked as asked_of
 from trainer.training.losses import loss_for
 from trainer.training.network_trainer import WARM_UP, Course
@@ -32,7 +33,17 @@ BAR = 0.9  # share of the bare speed that a training must reach
 STEPS = 16
 
 
-def bench(arguments: argparse.Namespace) -> int:
+def add_flags(parser: argparse.ArgumentParser) -> None:
+    """Add the flags of the command."""
+    parser.add_argument("--model", default="scratch-cnn", help="(default: scratch-cnn)")
+    parser.add_argument("--rounds", type=int, default=5, help="epochs timed (default: 5)")
+    parser.add_argument("--device", choices=DEVICES, default="auto")
+    parser.add_argument("--json", action="store_true")
+    add_settings(parser)
+    parser.set_defaults(execute=run)
+
+
+def run(arguments: argparse.Namespace) -> int:
     """`bench`: 1 if data and augmentation cost more than a tenth."""
     spec, strategy = MODELS[arguments.model], STRATEGIES["scratch"]
     if strategy.why_not(spec):

@@ -19,7 +19,8 @@ from core.errors import BadRequest, LowshotError
 from core.paths import pick_device
 from core.runs import Predictions, RunMeta, add_part, open_store, read_predictions, stored_parts
 from core.types import JudgedPart
-from trainer.commands.curve import bank_of, dataset_of
+from trainer.commands.run import bank_of, dataset_of
+from trainer.flags import add_data, names
 from trainer.progress import bar, say
 from trainer.training import run_cell
 from trainer.training.completion import check_same
@@ -29,7 +30,16 @@ from trainer.training.settings import Cell
 PART: JudgedPart = "calibration"
 
 
-def calibrate_runs(arguments: argparse.Namespace) -> int:
+def add_flags(parser: argparse.ArgumentParser) -> None:
+    """Add the flags of the command."""
+    add_data(parser)
+    parser.add_argument("--models", type=names, default=None, help="joined by commas (default: all)")
+    parser.add_argument("--strategies", type=names, default=None, help="joined by commas (default: all)")
+    parser.set_defaults(allow_leaks=False, device="auto")
+    parser.set_defaults(execute=run)
+
+
+def run(arguments: argparse.Namespace) -> int:
     """`calibrate`: 1 if a run could not be made again."""
     dataset, store = dataset_of(arguments), open_store()
     lacking = [

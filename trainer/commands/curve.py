@@ -1,126 +1,30 @@
-"""The commands that train: `run` one cell, `curve` over sizes and seeds. `ablate` is in `trainer.commands.ablate`."""
+"""`curve`: learning curves over models, strategies, sizes and seeds."""
 
 from __future__ import annotations
 
 import argparse
-import tempfile
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-import numpy as np
-import torch
-
-from core.data.dataset import Dataset, load_dataset
-from core.data.image_cache import Progress
-from core.data.preprocessing import preparation
+from core.data.dataset import Dataset
 from core.errors import BadRequest, LowshotError, WeightsUnavailable
 from core.metrics import METRICS
 from core.models import MODELS
 from core.models.weights import weights_of
 from core.paths import pick_device
-from core.runs import RunMeta, as_stored, open_store, read_predictions, read_run
-from trainer.commands.data import asked_for
+from core.runs import RunMeta, open_store, read_run
+from trainer.commands.run import Asked, bank_of, dataset_of
+from trainer.flags import DEFAULT_SEEDS, add_data, add_external, add_settings, add_training, names, seeds, sizes
 from trainer.flags import asked as asked_of
 from trainer.progress import bar, say, tell
 from trainer.reporting.document_tables import print_runs
 from trainer.training import run_cell
 from trainer.training.completion import complete_external
 from trainer.training.external import with_external
-from trainer.training.run_plan import Prepared, pairs_that_go, prepare, unfit
+from trainer.training.run_plan import pairs_that_go, prepare, unfit
 from trainer.training.settings import Cell
 
-
-@dataclass(frozen=True)
-class Asked:
-    """A cell with the settings in which it departs from its strategy's own."""
-
-    cell: Cell
-    options: dict[str, Any]
-
-    @property
-    def title(self) -> str:
-        """For progress lines."""
-        stated = ", ".join(f"{name} {value}" for name, value in self.options.items() if value)
-        return f"{self.cell.title} {stated}".strip()
-
-
-def dataset_of(arguments: argparse.Namespace) -> Dataset:
-    """The data set that is asked for, with what is to be known about it said."""
-    spec = asked_for(arguments)
-    if spec.corpus_only:
-        raise BadRequest(f"{spec.name} serves for pretraining only: {spec.corpus_only}.")
-    with bar(f"{spec.name}: reading") as show:
-        dataset = load_dataset(spec, show, arguments.allow_leaks)
-    for name, why in dataset.unreadable.items():
-        say(f"{spec.name}: left out: {name}: {why}")
-    for note in dataset.parts.notes:
-        say(f"{spec.name}: {note}")
-    if spec.positive is not None:
-        say(f"{spec.name}: the positive class is {dataset.labels[spec.positive]!r}")
-    return dataset
-
-
-def run(arguments: argparse.Namespace) -> int:
-    """`run`."""
-    if len(arguments.size) != 1 or len(arguments.seed) != 1:
-        raise BadRequest("run takes one size and one seed; use curve for several.")
-    dataset = with_external(dataset_of(arguments), arguments)
-    cell = Cell(dataset.spec.name, arguments.model, arguments.strategy, arguments.size[0], arguments.seed[0])
-    asked = Asked(cell, asked_of(arguments))
-    prepared = prepare(cell, dataset, asked.options)
-    store = open_store()
-    stored = {folder.name: folder for folder in (*store.runs, *store.failed)}.get(prepared.meta.run)
-    device = pick_device(arguments.device)
-    if stored and not arguments.again:
-        if arguments.external:
-            with bar(asked.title, "step") as show:
-                complete_external(stored, prepared, dataset, bank_of(prepared, dataset), device, show)
-        return _tell(read_run(stored), arguments.json)
-    bank = bank_of(prepared, dataset)
-    with bar(asked.title, "step") as show:
-        if stored:
-            return _compare(prepared, dataset, bank, stored, device, show, arguments.json)
-        folder = run_cell.run_cell(prepared, dataset, bank, "all", device, progress=show)
-    return _tell(read_run(folder), arguments.json)
-
-
-def _tell(meta: RunMeta, as_json: bool) -> int:
-    """Prints a run; one whose training failed is a "no"."""
-    if meta.failed:
-        say(f"failed: {meta.run}: {meta.failed}")
-        return 1
-    print_runs([meta], as_json)
-    return 0
-
-
-def bank_of(prepared: Prepared, dataset: Dataset) -> np.ndarray:
-    """The images of a data set as a cell's model takes them; decoded first where they are not yet."""
-    size, steps = prepared.spec.image.size, preparation(prepared.settings.preparation).for_encoder(prepared.spec.image)
-    with bar(f"{dataset.spec.name}: decoding at {size} px") as show:
-        return dataset.bank(size, show, steps).images
-
-
-def _compare(
-    prepared: Prepared,
-    dataset: Dataset,
-    bank: np.ndarray,
-    stored: Path,
-    device: torch.device,
-    show: Progress,
-    as_json: bool,
-) -> int:
-    with tempfile.TemporaryDirectory() as aside:
-        again = run_cell.run_cell(prepared, dataset, bank, "none", device, Path(aside), show)
-        meta, before = read_run(again), read_run(stored)
-        sides = [as_stored(read_predictions(one).logits, meta.multilabel) for one in (again, stored)]
-        moved = np.abs(sides[0] - sides[1]).max()
-        print_runs([meta], as_json)
-    worst = max(METRICS, key=lambda name: abs(meta.metrics[name] - before.metrics[name]))
-    changed = abs(meta.metrics[worst] - before.metrics[worst])
-    say(f"Against the stored run: largest change of a metric {changed:.6f} ({worst}), of a logit {moved:.6f}.")
-    return 0 if changed < 0.005 else 1
+DEFAULT_SIZES = "10,25,50,100,200"
 
 
 def pairs_of(models: list[str] | None, strategies: list[str]) -> list[tuple[str, str]]:
@@ -228,7 +132,21 @@ def _tell_run(title: str, meta: RunMeta, is_new: bool) -> None:
     )  # fmt: skip
 
 
-def curve(arguments: argparse.Namespace) -> int:
+def add_flags(parser: argparse.ArgumentParser) -> None:
+    """Add the flags of the command."""
+    add_data(parser)
+    parser.add_argument("--models", type=names, default=None, help="joined by commas (default: all)")
+    parser.add_argument("--strategies", type=names, default=["scratch", "frozen"], help="(default: scratch,frozen)")
+    parser.add_argument("--sizes", type=sizes, default=sizes(DEFAULT_SIZES), help=f"(default: {DEFAULT_SIZES})")
+    parser.add_argument("--seeds", type=seeds, default=seeds(DEFAULT_SEEDS), help=f"(default: {DEFAULT_SEEDS})")
+    parser.add_argument("--keep-weights", choices=("served", "all", "none"), default="served")
+    add_training(parser)
+    add_external(parser)
+    add_settings(parser)
+    parser.set_defaults(execute=run)
+
+
+def run(arguments: argparse.Namespace) -> int:
     """`curve`.
 
     Raises:

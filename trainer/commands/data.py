@@ -4,21 +4,30 @@ from __future__ import annotations
 
 import argparse
 import json
-from dataclasses import asdict
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from core.data import DATASETS
-from core.data.dataset import scan
 from core.data.datasets.custom import own_images
-from core.data.duplicates import find_copies
-from core.data.overlap import copies_by_source
 from core.data.overview import class_counts
 from core.data.specs import DatasetSpec, find_dataset, find_folder, how_to_get, is_present, labels_of, list_images
 from core.errors import LowshotError
 from core.paths import data_roots
-from trainer.progress import bar, say
+from trainer.progress import say
+
+
+def add_flags(parser: argparse.ArgumentParser) -> None:
+    """Add the subcommands and their flags."""
+    actions = parser.add_subparsers(dest="action", required=True, metavar="list|get")
+    listed = actions.add_parser("list", help="what is present, counts, licence, and what is missing")
+    listed.set_defaults(execute=data_list)
+    listed.add_argument("--json", action="store_true", help="print one JSON object a data set")
+    get = actions.add_parser("get", help="fetch a data set from its publisher")
+    get.set_defaults(execute=data_get)
+    get.add_argument("name", help="a data set's name; python -m trainer data list shows them")
+    get.add_argument("--to", type=Path, default=None, help="folder to put it in (default: the first data root)")
 
 
 def data_list(arguments: argparse.Namespace) -> int:
@@ -38,24 +47,6 @@ def data_list(arguments: argparse.Namespace) -> int:
 def asked_for(arguments: argparse.Namespace) -> DatasetSpec:
     """The row that `--dataset` or `--folder` names."""
     return own_images(arguments.folder) if arguments.folder else find_dataset(arguments.dataset)
-
-
-def _sources(arguments: argparse.Namespace) -> int:
-    """`audit --sources`: copies of every other set of the same kind of image, by class; 1 if there are any."""
-    spec = asked_for(arguments)
-    found = copies_by_source(spec, bar)
-    if not found:
-        say(f"No other set of the kind {spec.modality!r} is on this machine.")
-    for row in found:
-        if arguments.json:
-            print(json.dumps(asdict(row)))
-            continue
-        classes = ", ".join(f"{label} {count:,}" for label, count in row.by_class.items() if count)
-        parts = ", ".join(f"{part} {count:,}" for part, count in row.by_part.items())
-        print(f"{row.other:22} {row.images:,} of {row.of:,} images are copies" + (f": {classes}" if classes else ""))
-        if parts:
-            print(f"{'':22} of these images there: {parts}")
-    return 1 if any(row.images for row in found) else 0
 
 
 def facts_of(spec: DatasetSpec) -> dict[str, Any]:
@@ -93,36 +84,3 @@ def data_get(arguments: argparse.Namespace) -> int:
     folder = fetch(spec, (arguments.to or data_roots()[0]).expanduser().resolve())
     say(f"{spec.title} is now in {folder}")
     return 0
-
-
-def audit(arguments: argparse.Namespace) -> int:
-    """`audit`: 1 when copies cross between parts, or between the sets."""
-    if arguments.sources:
-        return _sources(arguments)
-    spec = asked_for(arguments)
-    with bar(f"{spec.name}: reading") as show:
-        listing, bank = scan(spec, show)
-    if arguments.against:
-        with bar(f"{arguments.against}: reading") as show:
-            other, other_bank = scan(find_dataset(arguments.against), show)
-    else:
-        other, other_bank = listing, None
-    with bar("comparing") as show:
-        copies = find_copies(bank, other_bank, show)
-    crossing = 0
-    for i, j, similarity in zip(copies.first, copies.second, copies.similarity, strict=True):
-        crosses = bool(arguments.against) or listing.parts[i] != listing.parts[j]
-        crossing += crosses
-        row = {
-            "first": f"{spec.name}/{listing.ids[i]}",
-            "second": f"{arguments.against or spec.name}/{other.ids[j]}",
-            "similarity": round(float(similarity), 4),
-            "crosses": crosses,
-        }
-        if arguments.json:
-            print(json.dumps(row))
-        elif crosses:
-            print(f"{row['first']}  =  {row['second']}  ({row['similarity']:.3f})")
-    between = f"between {spec.name} and {arguments.against}" if arguments.against else "between parts"
-    say(f"{len(copies)} pairs of copies, {crossing} of them {between}.")
-    return 1 if crossing else 0

@@ -89,7 +89,15 @@ class Format:
 FORMATS: Registry[Format] = Registry("export format")
 
 
-def export(arguments: argparse.Namespace) -> int:
+def add_flags(parser: argparse.ArgumentParser) -> None:
+    """Add the flags of the command."""
+    parser.add_argument("run", metavar="RUN", help="name of a stored run")
+    parser.add_argument("--format", choices=tuple(FORMATS), default="onnx", help="(default: onnx)")
+    parser.add_argument("--to", type=Path, default=Path("exports"), metavar="FOLDER", help="(default: exports)")
+    parser.set_defaults(execute=run)
+
+
+def run(arguments: argparse.Namespace) -> int:
     """`export`: 1 if the file does not answer as the run does.
 
     Raises:

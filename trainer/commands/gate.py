@@ -14,8 +14,9 @@ from core.data.image_cache import Progress
 from core.errors import BadRequest
 from core.inference.input_gate import ENCODER, MIN_COLOUR, Gate, embed, fit_gate, save_gate, turned
 from core.models import MODELS
-from core.paths import pick_device, runs_folder
-from trainer.commands.curve import dataset_of
+from core.paths import DEVICES, pick_device, runs_folder
+from trainer.commands.run import dataset_of
+from trainer.flags import add_data
 from trainer.progress import bar, say
 from trainer.training.embedding_cache import EmbeddingCache
 
@@ -61,7 +62,16 @@ def _share_in_colour(images: np.ndarray, rows: np.ndarray) -> float:
     return round(share) if min(share, 1 - share) < 0.01 else share
 
 
-def gate(arguments: argparse.Namespace) -> int:
+def add_flags(parser: argparse.ArgumentParser) -> None:
+    """Add the flags of the command."""
+    add_data(parser)
+    parser.add_argument("--allow-leaks", action="store_true", help=argparse.SUPPRESS)
+    parser.add_argument("--out", type=Path, default=None, help="folder for the gate (default: beside the set's runs)")
+    parser.add_argument("--device", choices=DEVICES, default="auto")
+    parser.set_defaults(execute=run)
+
+
+def run(arguments: argparse.Namespace) -> int:
     """`gate`."""
     dataset = dataset_of(arguments)
     with bar(f"{dataset.spec.name}: looking at training images") as show:

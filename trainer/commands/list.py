@@ -1,7 +1,9 @@
-"""All that can be chosen of a training, as plain rows for other programs: `python -m trainer list --json`."""
+"""`list`: all that can be chosen of a training, for people or as plain rows for other programs (`--json`)."""
 
 from __future__ import annotations
 
+import argparse
+import json
 from collections.abc import Iterable, Iterator
 from dataclasses import asdict
 from typing import Any
@@ -68,3 +70,48 @@ def catalogue() -> Iterator[dict[str, Any]]:
     for kind, table in (("loss", LOSSES), ("optimizer", OPTIMISERS), ("schedule", SCHEDULES)):
         for row in table.values():
             yield {"kind": kind, "name": row.name, "title": row.name, "meaning": row.meaning}
+
+
+def add_flags(parser: argparse.ArgumentParser) -> None:
+    """Add the flags of the command."""
+    parser.add_argument("--json", action="store_true", help="print one JSON object a row, with its kind")
+    parser.set_defaults(execute=run)
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """`list`."""
+    if arguments.json:
+        for entry in catalogue():
+            print(json.dumps(entry), flush=True)
+        return 0
+    print("Data sets")
+    for data in DATASETS.values():
+        where = "generated" if data.synthetic else "present" if is_present(data) else "not on this machine"
+        use = "corpus only" if data.corpus_only else data.task
+        print(f"  {data.name:28} {use:12} {where:20} {data.title}; {data.licence}")
+    print("Models")
+    for model in by_family():
+        kind = "volumes" if model.image.dims == 3 else "images"
+        state, _ = state_of(model.weights)
+        print(f"  {model.name:44} {model.family:10} {kind:8} {state:17} {', '.join(strategies_of(model))}")
+    print("Strategies")
+    for strategy in STRATEGIES.values():
+        print(f"  {strategy.name:28} {strategy.meaning}")
+    print("Augmentations (--augment, several joined by +)")
+    for name, parts in PRESETS.items():
+        print(f"  {name:28} {', '.join(parts) or 'images as they are'}")
+    for augmentation in AUGMENTATIONS.values():
+        print(f"  {augmentation.name:28} {augmentation.ranges}. {augmentation.caveat}")
+    print("Preprocessing (--preparation, several joined by +)")
+    for step in PREPROCESSING.values():
+        print(f"  {step.name:28} {step.meaning} {step.caveat}")
+    for title, rows in (
+        ("Imbalance (--imbalance)", IMBALANCE),
+        ("Losses (--loss); class-weighted: --imbalance class-weights", LOSSES),
+        ("Optimisers (--optimizer)", OPTIMISERS),
+        ("Schedules of the learning rate (--schedule)", SCHEDULES),
+    ):
+        print(title)
+        for row in rows.values():
+            print(f"  {row.name:28} {row.meaning}")
+    return 0

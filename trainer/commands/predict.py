@@ -17,7 +17,7 @@ from core.explain.overlay import overlay
 from core.files import sha256_of
 from core.inference.input_gate import Admission, Gatekeeper, open_gate
 from core.inference.predictor import Prediction, Predictor
-from core.paths import pick_device
+from core.paths import DEVICES, pick_device
 from core.runs import RunMeta, open_store
 from core.runs.selection import served_runs
 from trainer.progress import say
@@ -45,7 +45,22 @@ def find_run(name: str) -> tuple[Path, RunMeta]:
     return folder, store.runs[folder]
 
 
-def predict(arguments: argparse.Namespace) -> int:
+def add_flags(parser: argparse.ArgumentParser) -> None:
+    """Add the flags of the command."""
+    parser.add_argument("images", nargs="+", type=Path, metavar="IMAGE")
+    which = parser.add_mutually_exclusive_group()
+    which.add_argument("--dataset", default="kermany", help="task; the best stored run of each family answers")
+    which.add_argument("--run", help="one stored run")
+    parser.add_argument("--cam", type=Path, metavar="FOLDER", help="write Grad-CAM overlays there")
+    parser.add_argument(
+        "--despite-gate", action="store_true", help="answer pictures that the input gate refuses, too, and say so"
+    )
+    parser.add_argument("--json", action="store_true")
+    parser.add_argument("--device", choices=DEVICES, default="cpu")
+    parser.set_defaults(execute=run)
+
+
+def run(arguments: argparse.Namespace) -> int:
     """`predict`: 1 only if no image was answered. What the input gate refuses is not, unless asked for all the same."""
     device = pick_device(arguments.device)
     chosen = [find_run(arguments.run)] if arguments.run else list(served_runs(open_store(), arguments.dataset).values())

@@ -35,7 +35,8 @@ from core.models.medical_encoders import (
     save_own_encoder,
     weights_of,
 )
-from core.paths import describe_device, encoders_folder, library_versions, pick_device
+from core.paths import DEVICES, describe_device, encoders_folder, library_versions, pick_device
+from trainer.flags import names
 from trainer.pretraining.activations import PLAIN, activations
 from trainer.pretraining.corpus import CorpusPart, gather, guards_of
 from trainer.pretraining.linear_probe import gates
@@ -44,6 +45,8 @@ from trainer.pretraining.train import Recipe, as_record, averaged, embeddings, p
 from trainer.pretraining.train import pretrain as train_by
 from trainer.pretraining.trials import PROXIES, trial
 from trainer.progress import say
+
+DEFAULT_TARGETS, DEFAULT_START = "kermany,covid-radiography,ham10000", "imagenet-efficientnet-lite0"
 
 CORPUS = {"nih-chestxray14": 8000, "kermany": 3000, "isic2017-dermoscopy": 3000, "ham10000": 3000}  # images at most
 GATES = (("nih-chestxray14", "kermany"), ("isic2017-dermoscopy", "ham10000"))  # the first of each in the corpus
@@ -54,7 +57,33 @@ CHOSEN = {
 LOG_FILE = "recipes.jsonl"
 
 
-def pretrain(arguments: argparse.Namespace) -> int:
+def add_flags(parser: argparse.ArgumentParser) -> None:
+    """Add the flags of the command."""
+    parser.add_argument(
+        "--targets", type=names, default=names(DEFAULT_TARGETS),
+        help=f"data sets the encoder must never have seen, joined by commas (default: {DEFAULT_TARGETS})",
+    )  # fmt: skip
+    parser.add_argument("--start", default=DEFAULT_START, help=f"the encoder of family B (default: {DEFAULT_START})")
+    parser.add_argument("--sets", type=names, default=None, help="the corpus (default: all that is here and allowed)")
+    for flag, kind, meaning in (
+        ("--cut", int, "last block that stays as it is"), ("--views", int, "augmented views an image"),
+        ("--epochs", int, "passes over the corpus"), ("--lr", float, "peak rate"),
+        ("--distill", float, "weight of the distance to the start"),
+        ("--average", float, "share of the trained weights in the average with the start"),
+    ):  # fmt: skip
+        parser.add_argument(flag, type=kind, default=None, help=f"{meaning} (default: the chosen recipe's)")
+    parser.add_argument("--seed", type=int, default=0, help="0 is shipped; others are replicates (default: 0)")
+    parser.add_argument(
+        "--out", type=Path, default=None, help="folder for encoders (default: LOWSHOT_ENCODERS or checkpoints/encoders)"
+    )
+    parser.add_argument(
+        "--trial", action="store_true", help="try the recipe on proxies and validation patients, log it, keep nothing"
+    )
+    parser.add_argument("--device", choices=DEVICES, default="auto")
+    parser.set_defaults(execute=run)
+
+
+def run(arguments: argparse.Namespace) -> int:
     """`pretrain`: 1 if the encoder does not beat its start on every gate, and so is not kept as medical."""
     recipe, targets = _recipe(arguments), tuple(arguments.targets)
     start, device = STARTS[recipe.start], pick_device(arguments.device)

@@ -12,6 +12,7 @@ import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -22,10 +23,11 @@ from core.errors import BadRequest
 from core.files import write_atomically
 from core.metrics import METRICS
 from core.metrics.conformal import needed
-from core.metrics.thresholds import Aim
+from core.metrics.thresholds import RULES, Aim
 from core.runs import RunMeta, Store, open_store
 from core.runs.scores import target_named
 from core.runs.series import Run, by_series, comparison_proper, drawn_runs, runs_by_series
+from trainer.flags import names, sizes
 from trainer.progress import bar, say
 from trainer.reporting import sections
 from trainer.reporting.external import external
@@ -81,7 +83,27 @@ class Asked:
         return f"python -m trainer report --dataset {self.dataset}{stated}"
 
 
-def report(arguments: argparse.Namespace) -> int:
+def add_flags(parser: argparse.ArgumentParser) -> None:
+    """Add the flags of the command."""
+    parser.add_argument("--dataset", default="kermany")
+    parser.add_argument("--size", type=sizes, default=None, help="images per class (default: the largest most have)")
+    parser.add_argument("--models", type=names, default=None, help="joined by commas (default: all)")
+    parser.add_argument("--strategies", type=names, default=None, help="joined by commas (default: all)")
+    parser.add_argument("--target", help="class or finding to judge against the rest, of a task that is not binary")
+    parser.add_argument("--rule", choices=tuple(RULES), default="sensitivity", help="what thresholds are fitted for")
+    parser.add_argument("--sensitivity", type=float, default=0.95, help="wanted sensitivity (default: 0.95)")
+    parser.add_argument("--ratio", type=float, default=1.0, help="false alarms that one missed case outweighs")
+    parser.add_argument("--prevalence", type=float, default=0.1, help="where it is to be used (default: 0.1)")
+    parser.add_argument("--metric", default="auroc", help="of the learning curves (default: auroc)")
+    parser.add_argument("--reach", type=float, default=None, help="value that the curves are to reach")
+    parser.add_argument("--level", type=float, default=0.9, help="of the conformal sets (default: 0.9)")
+    parser.add_argument("--suspicious", type=names, help="classes that a screen lets through to a second stage")
+    parser.add_argument("--json", action="store_true", help="print one JSON object")
+    parser.add_argument("--write", type=Path, metavar="FILE", help="write it as Markdown")
+    parser.set_defaults(execute=run)
+
+
+def run(arguments: argparse.Namespace) -> int:
     """`report`."""
     if arguments.size and len(arguments.size) > 1:
         raise BadRequest(f"A report is about one size, but {len(arguments.size)} were asked for.")

@@ -19,8 +19,9 @@ from core.explain.randomisation import Randomised, check_randomised
 from core.inference.predictor import image_spec_of, load_classifier, telling_class
 from core.metrics.calibration import probabilities_of
 from core.models.classifier import placed
-from core.paths import pick_device
+from core.paths import DEVICES, pick_device
 from core.runs import RunMeta, open_store
+from trainer.flags import count
 from trainer.progress import bar, say
 
 
@@ -65,7 +66,16 @@ def check_run(
     return check_randomised(model, images, targets, draws, evidence)
 
 
-def sanity(arguments: argparse.Namespace) -> int:
+def add_flags(parser: argparse.ArgumentParser) -> None:
+    """Add the flags of the command."""
+    parser.add_argument("--dataset", default="kermany")
+    parser.add_argument("--images", type=count, default=20, help="test images explained by each run (default: 20)")
+    parser.add_argument("--draws", type=count, default=3, help="draws of random weights (default: 3)")
+    parser.add_argument("--device", choices=DEVICES, default="auto")
+    parser.set_defaults(execute=run)
+
+
+def run(arguments: argparse.Namespace) -> int:
     """`sanity`: 1 if no run could be checked."""
     store = open_store()
     kept = {meta.run for meta in store.metas(arguments.dataset)}

@@ -17,6 +17,7 @@ import json
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -33,6 +34,7 @@ from core.files import sha256_of, write_atomically
 from core.metrics.calibration import fit_temperature, negative_log_likelihood
 from core.models import MODELS
 from core.paths import PROJECT, pick_device
+from trainer.flags import add_training, count, minutes
 from trainer.progress import bar, say
 from trainer.training.fit import embedding_cache
 from trainer.training.heads import logits_of
@@ -247,7 +249,18 @@ def cells_of(space: Space, sets: tuple[str, ...]) -> Iterator[tuple[str, int, in
                     yield name, size, seed
 
 
-def search(arguments: argparse.Namespace) -> int:
+def add_flags(parser: argparse.ArgumentParser) -> None:
+    """Add the flags of the command."""
+    parser.add_argument("--space", default="", help="frozen, frozen-stages, frozen-dinov2, finetune or scratch")
+    parser.add_argument("--choose", action="store_true", help="make the best settings of all logs the defaults")
+    parser.add_argument("--trials", type=count, default=24, help="in all (default: 24)")
+    parser.add_argument("--minutes", type=minutes, default=110.0, help="until it stops; the same command goes on")
+    parser.add_argument("--log", type=Path, default=None, help="(default: docs/protocol/search-SPACE.jsonl)")
+    add_training(parser)
+    parser.set_defaults(execute=run)
+
+
+def run(arguments: argparse.Namespace) -> int:
     """`search`: run trials until there are as many as asked for; the same command goes on where it stopped.
 
     With `--choose` no trial is run: the best settings of all logs become the strategies' own.

@@ -9,14 +9,26 @@ from dataclasses import asdict
 from core.analysis.shortcuts import STEPS, shortcuts_of
 from core.errors import BadRequest
 from core.runs import open_store
-from trainer.commands.curve import Asked, answers, dataset_of, pairs_of, ready
+from trainer.commands.curve import answers, pairs_of, ready
+from trainer.commands.run import Asked, dataset_of
+from trainer.flags import DEFAULT_SEEDS, add_data, add_training, seeds, sizes
 from trainer.reporting.document_tables import print_runs
 from trainer.training.settings import Cell
 
 STRATEGY = "frozen"
 
 
-def shortcuts(arguments: argparse.Namespace) -> int:
+def add_flags(parser: argparse.ArgumentParser) -> None:
+    """Add the flags of the command."""
+    add_data(parser)
+    parser.add_argument("--model", default="imagenet-efficientnet-lite0", help="(default: %(default)s), frozen")
+    parser.add_argument("--size", type=sizes, default=sizes("50"), help="labelled images a class (default: 50)")
+    parser.add_argument("--seeds", type=seeds, default=seeds(DEFAULT_SEEDS), help=f"(default: {DEFAULT_SEEDS})")
+    add_training(parser)
+    parser.set_defaults(execute=run)
+
+
+def run(arguments: argparse.Namespace) -> int:
     """`shortcuts`: 1 if a part without disease tells the classes apart. Runs are answered from the store.
 
     Raises:

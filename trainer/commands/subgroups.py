@@ -14,7 +14,13 @@ from core.runs import open_store
 from trainer.progress import bar, say
 
 
-def subgroups(arguments: argparse.Namespace) -> int:
+def add_flags(parser: argparse.ArgumentParser) -> None:
+    """Add the flags of the command."""
+    parser.add_argument("--dataset", default="ham10000")
+    parser.set_defaults(execute=run)
+
+
+def run(arguments: argparse.Namespace) -> int:
     """`subgroups`.
 
     Raises:

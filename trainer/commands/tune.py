@@ -24,7 +24,8 @@ from core.errors import BadRequest
 from core.files import canonical_json, sha256_of, write_atomically
 from core.metrics.calibration import fit_temperature, negative_log_likelihood
 from core.paths import cache_folder, pick_device
-from trainer.commands.curve import bank_of, dataset_of
+from trainer.commands.run import bank_of, dataset_of
+from trainer.flags import add_data, add_settings, add_training, minutes, names, seeds, sizes
 from trainer.flags import asked as asked_of
 from trainer.progress import bar, say
 from trainer.training.run_cell import fit_data, train
@@ -103,7 +104,22 @@ def held_out_loss(
     return float(np.mean(found))
 
 
-def tune(arguments: argparse.Namespace) -> int:
+def add_flags(parser: argparse.ArgumentParser) -> None:
+    """Add the flags of the command."""
+    add_data(parser)
+    parser.add_argument("--model", required=True)
+    parser.add_argument("--strategy", required=True)
+    parser.add_argument("--size", type=sizes, required=True, help="labelled images a class, or full")
+    parser.add_argument("--seeds", type=seeds, default=[0], help="subsets over which settings are judged (default: 0)")
+    parser.add_argument("--minutes", type=minutes, default=10.0, help="(default: 10); the same command goes on later")
+    parser.add_argument("--over", type=names, default=None, help="settings joined by commas (default: the strategy's)")
+    parser.add_argument("--out", type=Path, default=None, help="file for the result, which --settings takes")
+    add_training(parser)
+    add_settings(parser)
+    parser.set_defaults(execute=run)
+
+
+def run(arguments: argparse.Namespace) -> int:
     """`tune`."""
     if len(arguments.size) != 1:
         raise BadRequest("tune takes one size; settings that suit one may not suit another.")

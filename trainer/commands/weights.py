@@ -4,18 +4,37 @@ from __future__ import annotations
 
 import argparse
 import json
-from dataclasses import asdict
+from pathlib import Path
 
 from core.errors import BadRequest
-from core.files import sha256_unless_changed, write_atomically
-from core.models import MODELS
+from core.files import sha256_unless_changed
 from core.models.download import fetch, weights_named
-from core.models.specs import ModelSpec, by_family
-from core.models.summary import Architecture, alt_text, architecture, as_text, diagram, short
+from core.models.specs import by_family
 from core.models.weights import state_of
 from core.models.xrv import PUBLISHED_SHA256, convert
 from core.paths import weights_folders
 from trainer.progress import say
+
+
+def add_flags(parser: argparse.ArgumentParser) -> None:
+    """Add the subcommands and their flags."""
+    actions = parser.add_subparsers(dest="action", required=True, metavar="list|get|convert-xrv")
+    listed = actions.add_parser("list", help="which weights are here, where others come from, licences")
+    listed.set_defaults(execute=weights_list)
+    listed.add_argument("--json", action="store_true", help="print one JSON object a model")
+    get = actions.add_parser("get", help="fetch the weights of a model from their publisher")
+    get.set_defaults(execute=weights_get)
+    get.add_argument("name", help="a model's name, or the repository of its weights")
+    get.add_argument(
+        "--to", type=Path, default=None, help="folder to put them in (default: the first of LOWSHOT_WEIGHTS)"
+    )
+    made = actions.add_parser("convert-xrv", help="make safetensors of TorchXRayVision's pickled DenseNet-121")
+    made.set_defaults(execute=weights_convert)
+    made.add_argument("file", type=Path, metavar="FILE", help="the .pt file as published")
+    made.add_argument(
+        "--to", type=Path, default=None, help="folder to put it in (default: the first of LOWSHOT_WEIGHTS)"
+    )
+    made.add_argument("--sha256", default=None, help="what the file must have (default: that of the published file)")
 
 
 def weights_list(arguments: argparse.Namespace) -> int:
@@ -51,31 +70,3 @@ def weights_convert(arguments: argparse.Namespace) -> int:
     path = convert(arguments.file, arguments.to or weights_folders()[0], arguments.sha256 or PUBLISHED_SHA256)
     print(f"{path}  SHA-256 {sha256_unless_changed(path)}")
     return 0
-
-
-def describe(arguments: argparse.Namespace) -> int:
-    """`describe`."""
-    spec = MODELS[arguments.model]
-    facts = architecture(spec, arguments.classes)
-    if arguments.svg:
-        write_atomically(arguments.svg, diagram(facts).encode())
-        say(f"{arguments.svg}: {alt_text(facts)}")
-    if arguments.json:
-        print(json.dumps({"model": spec.name, **asdict(facts)}))
-    else:
-        print_architecture(spec, facts)
-    return 0
-
-
-def print_architecture(spec: ModelSpec, facts: Architecture) -> None:
-    """The table of stages and the sums, for people."""
-    print(f"{spec.name}: {spec.title}. {spec.summary}")
-    print(alt_text(facts))
-    rows = [("stage", "shape", "parameters", "multiply-adds", "layers")]
-    rows += [(one.name, as_text(one.shape), f"{one.parameters:,}", short(one.macs), one.layers) for one in facts.stages]
-    rows.append(("in all", "", f"{facts.parameters:,}", short(facts.macs), ""))
-    rows.append(("trained where the encoder is frozen", "", f"{facts.trainable(True):,}", "", ""))
-    widths = [max(len(row[column]) for row in rows) for column in range(4)]
-    for name, shape, parameters, macs, layers in rows:
-        line = f"{name:{widths[0]}}  {shape:{widths[1]}}  {parameters:>{widths[2]}}  {macs:>{widths[3]}}  {layers}"
-        print(line.rstrip())

@@ -1,0 +1,78 @@
+"""`audit`: copies of images between the parts of a data set, or between two data sets."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from dataclasses import asdict
+
+from core.data.dataset import scan
+from core.data.duplicates import find_copies
+from core.data.overlap import copies_by_source
+from core.data.specs import find_dataset
+from trainer.commands.data import asked_for
+from trainer.flags import add_folder
+from trainer.progress import bar, say
+
+
+def _sources(arguments: argparse.Namespace) -> int:
+    """`audit --sources`: copies of every other set of the same kind of image, by class; 1 if there are any."""
+    spec = asked_for(arguments)
+    found = copies_by_source(spec, bar)
+    if not found:
+        say(f"No other set of the kind {spec.modality!r} is on this machine.")
+    for row in found:
+        if arguments.json:
+            print(json.dumps(asdict(row)))
+            continue
+        classes = ", ".join(f"{label} {count:,}" for label, count in row.by_class.items() if count)
+        parts = ", ".join(f"{part} {count:,}" for part, count in row.by_part.items())
+        print(f"{row.other:22} {row.images:,} of {row.of:,} images are copies" + (f": {classes}" if classes else ""))
+        if parts:
+            print(f"{'':22} of these images there: {parts}")
+    return 1 if any(row.images for row in found) else 0
+
+
+def add_flags(parser: argparse.ArgumentParser) -> None:
+    """Add the flags of the command."""
+    what = parser.add_mutually_exclusive_group(required=True)
+    what.add_argument("dataset", nargs="?", help="a data set's name")
+    add_folder(what)
+    other = parser.add_mutually_exclusive_group()
+    other.add_argument("--against", metavar="DATASET", help="another data set")
+    other.add_argument("--sources", action="store_true", help="copies of every other set of its kind, by class")
+    parser.add_argument("--json", action="store_true", help="print one JSON object a pair")
+    parser.set_defaults(execute=run)
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """`audit`: 1 when copies cross between parts, or between the sets."""
+    if arguments.sources:
+        return _sources(arguments)
+    spec = asked_for(arguments)
+    with bar(f"{spec.name}: reading") as show:
+        listing, bank = scan(spec, show)
+    if arguments.against:
+        with bar(f"{arguments.against}: reading") as show:
+            other, other_bank = scan(find_dataset(arguments.against), show)
+    else:
+        other, other_bank = listing, None
+    with bar("comparing") as show:
+        copies = find_copies(bank, other_bank, show)
+    crossing = 0
+    for i, j, similarity in zip(copies.first, copies.second, copies.similarity, strict=True):
+        crosses = bool(arguments.against) or listing.parts[i] != listing.parts[j]
+        crossing += crosses
+        row = {
+            "first": f"{spec.name}/{listing.ids[i]}",
+            "second": f"{arguments.against or spec.name}/{other.ids[j]}",
+            "similarity": round(float(similarity), 4),
+            "crosses": crosses,
+        }
+        if arguments.json:
+            print(json.dumps(row))
+        elif crosses:
+            print(f"{row['first']}  =  {row['second']}  ({row['similarity']:.3f})")
+    between = f"between {spec.name} and {arguments.against}" if arguments.against else "between parts"
+    say(f"{len(copies)} pairs of copies, {crossing} of them {between}.")
+    return 1 if crossing else 0

@@ -1,0 +1,51 @@
+"""`describe`: a network's stages, parameters and multiply-adds, and its drawing."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from dataclasses import asdict
+from pathlib import Path
+
+from core.files import write_atomically
+from core.models import MODELS
+from core.models.specs import ModelSpec
+from core.models.summary import Architecture, alt_text, architecture, as_text, diagram, short
+from trainer.progress import say
+
+
+def add_flags(parser: argparse.ArgumentParser) -> None:
+    """Add the flags of the command."""
+    parser.add_argument("model")
+    parser.add_argument("--classes", type=int, default=2)
+    parser.add_argument("--svg", type=Path, metavar="FILE", help="write the drawing there")
+    parser.add_argument("--json", action="store_true")
+    parser.set_defaults(execute=run)
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """`describe`."""
+    spec = MODELS[arguments.model]
+    facts = architecture(spec, arguments.classes)
+    if arguments.svg:
+        write_atomically(arguments.svg, diagram(facts).encode())
+        say(f"{arguments.svg}: {alt_text(facts)}")
+    if arguments.json:
+        print(json.dumps({"model": spec.name, **asdict(facts)}))
+    else:
+        print_architecture(spec, facts)
+    return 0
+
+
+def print_architecture(spec: ModelSpec, facts: Architecture) -> None:
+    """The table of stages and the sums, for people."""
+    print(f"{spec.name}: {spec.title}. {spec.summary}")
+    print(alt_text(facts))
+    rows = [("stage", "shape", "parameters", "multiply-adds", "layers")]
+    rows += [(one.name, as_text(one.shape), f"{one.parameters:,}", short(one.macs), one.layers) for one in facts.stages]
+    rows.append(("in all", "", f"{facts.parameters:,}", short(facts.macs), ""))
+    rows.append(("trained where the encoder is frozen", "", f"{facts.trainable(True):,}", "", ""))
+    widths = [max(len(row[column]) for row in rows) for column in range(4)]
+    for name, shape, parameters, macs, layers in rows:
+        line = f"{name:{widths[0]}}  {shape:{widths[1]}}  {parameters:>{widths[2]}}  {macs:>{widths[3]}}  {layers}"
+        print(line.rstrip())

@@ -1,0 +1,33 @@
+"""`results`: list the stored runs of a data set, or fill the result tables of a document."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from core.runs import open_store
+from core.runs.series import by_series
+from trainer.progress import say
+from trainer.reporting.document_tables import print_runs, write_tables
+
+
+def add_flags(parser: argparse.ArgumentParser) -> None:
+    """Add the flags of the command."""
+    parser.add_argument("--dataset", default="kermany")
+    parser.add_argument("--json", action="store_true")
+    parser.add_argument("--write", type=Path, metavar="DOCUMENT", help="fill the result tables of a Markdown file")
+    parser.set_defaults(execute=run)
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """`results`."""
+    store = open_store()
+    for place, why in store.problems.items():
+        say(f"left out: {place}: {why}")
+    if arguments.write:
+        changed = write_tables(arguments.write, store)
+        say(f"{arguments.write}: {'tables written anew' if changed else 'tables were up to date'}")
+        return 0
+    metas = [meta for group in by_series(store.metas(arguments.dataset)).values() for meta in group]
+    print_runs(metas, arguments.json)
+    return 0
