@@ -1,4 +1,4 @@
-"""A run's metrics on drawn test images, kept on disk by content: of the predictions, the operating point and the code.
+"""A run's metrics on drawn test images, kept on disk by content: the predictions, the operating point, a version.
 
 The same images are drawn for every run on a test set, so intervals of any set of runs, and differences between them,
 follow from these without measuring again. The files can be deleted; they are made again.
@@ -15,7 +15,6 @@ from pathlib import Path
 
 import numpy as np
 
-from core import metrics
 from core.files import canonical_json, sha256_of, sha256_of_file, write_atomically
 from core.metrics import METRICS
 from core.metrics.bootstrap import DRAWS, draw_weights, measure_drawn, with_once
@@ -24,8 +23,7 @@ from core.paths import cache_folder
 from core.runs import PREDICTIONS_FILE, RunMeta
 from core.runs.scores import Judged, judged, judged_shared
 
-_CODE = ("scores.py", "measures.py", "calibration.py", "intervals.py", "group_draws.py", "drawn_binary.py")
-_FITTED = ("thresholds.py",)
+VERSION = 1  # raised when a metric, the resampling or a fitted threshold changes
 
 
 @dataclass(frozen=True)
@@ -102,15 +100,7 @@ def _place(key: str) -> Path:
 def _key(folder: Path, meta: RunMeta, finding: int | None) -> str:
     stated = [meta.positive, meta.threshold, meta.thresholds, meta.temperature, meta.task, finding, DRAWS]
     predictions = meta.hashes.get(PREDICTIONS_FILE) or sha256_of_file(folder / PREDICTIONS_FILE)
-    fitted = [] if finding is None or meta.multilabel else [_code(_FITTED)]  # a class's operating point is fitted
-    return sha256_of([_code(_CODE), *fitted, predictions, canonical_json(stated), *METRICS])
-
-
-@lru_cache(maxsize=2)
-def _code(names: tuple[str, ...]) -> str:
-    """What the numbers depend on beside the run, so that a change of the measures is never answered from the cache."""
-    here = Path(metrics.__file__).parent
-    return sha256_of([*(sha256_of_file(here / name) for name in names), np.__version__])
+    return sha256_of([str(VERSION), np.__version__, predictions, canonical_json(stated), *METRICS])
 
 
 def _read(place: Path) -> DrawnRun | None:

@@ -152,4 +152,5 @@ def test_no_figure_of_a_result_is_typed_into_prose(document):
 
 
 def test_the_readme_has_a_table():
-    assert "<!-- results: " in (ROOT / "README.md").read_text()
+    assert "<!-- verdicts: " in (ROOT / "README.md").read_text()
+    assert "<!-- results: " in (ROOT / "docs" / "results.md").read_text()
