@@ -1,4 +1,4 @@
-"""Entry of the app: the frame around every page. Start it with `streamlit run streamlit_app.py`."""
+"""Entry point of the app: list its pages. Start it with `streamlit run streamlit_app.py`."""
 
 import streamlit as st
 

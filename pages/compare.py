@@ -1,4 +1,4 @@
-"""Compare: the families at one training-set size, section by section; only the one that is shown is computed."""
+"""Compare: the model families at one training-set size. Only the section on display is computed."""
 
 import streamlit as st
 
@@ -13,16 +13,16 @@ app_frame.require(__file__)
 SECTIONS = {
     "Metrics": metrics.show,
     "Differences": differences.show,
-    "Elsewhere": external.show,
+    "External test": external.show,
     "Operating point": operating.show,
     "Confusion": confusion.show,
-    "Conformal sets": conformal.show,
+    "Prediction sets": conformal.show,
     "Two stages": two_stage.show,
     "Training": training.show,
 }
 
 st.title("Compare")
-st.write("The families at one size of the training set, on the same test images.")
+st.write("Compare the model families at one training-set size, on the same test images.")
 
 store = cache.store()
 text.problems(store)

@@ -1,4 +1,4 @@
-"""Diagnose: the three families' answers to uploaded images, side by side, with their evidence."""
+"""Diagnose: predictions of the three model families for uploaded images, side by side with their heatmaps."""
 
 import streamlit as st
 
@@ -22,15 +22,15 @@ from core.ui.diagnose.case_view import legend, override, override_key, scales_of
 app_frame.require(__file__)
 
 EXAMPLE = 2003
-FULLY_SHOWN = 4  # images; of more a table is shown, and one of them in full
+FULLY_SHOWN = 4  # images; above this number the page shows a table and one image in full
 
 st.title("Diagnose")
-st.write("Upload images and see what three differently trained networks make of them.")
+st.write("Upload images and compare the predictions of three differently trained networks.")
 
-store, answering = cache.store_and_served()
+store, default_runs = cache.store_and_served()
 text.problems(store)
 titles = {meta.dataset: meta.dataset_title for meta in store.metas()}
-tasks = list(answering)
+tasks = list(default_runs)
 if not tasks:
     st.info(
         "No trained run with weights is stored yet. Train one: `.venv/bin/python -m trainer curve --dataset phantom "
@@ -41,7 +41,7 @@ if not tasks:
 
 
 def run_title(meta: RunMeta) -> str:
-    """A run in few words, for a menu."""
+    """Return the menu entry of a run."""
     size = meta.train_size if meta.train_size is not None else "all"
     leaks = " · LEAKS ALLOWED" if meta.leaks else ""
     series = charts.series_title(meta.model, meta.strategy, meta.series_variant)
@@ -49,17 +49,17 @@ def run_title(meta: RunMeta) -> str:
 
 
 def chosen_stages(store: Store, chosen: dict[str, Run]) -> Stages | None:
-    """Asks how sensitive the screen is to be, where the task has one, and picks both stages."""
+    """Show the slider for the screening sensitivity and choose both stages; None if the task has no stages."""
     if not suspicious_of(next(iter(chosen.values()))[1]):
         return None
     sensitivity = st.slider(
-        "Sensitivity wanted of the screen (two stages)", 0.8, 0.99, 0.95, 0.01, format="percent",
-        key="diagnose_sensitivity", help="The screen and the second stage are chosen among these networks by images "
-        "held out inside their subsets; the screen's threshold is fitted there too.",
+        "Target sensitivity of the screening stage", 0.8, 0.99, 0.95, 0.01, format="percent",
+        key="diagnose_sensitivity", help="The networks of both stages are chosen from those above by their performance "
+        "on images held out within their training subsets. The screening threshold is fitted on the same images.",
     )  # fmt: skip
     try:
-        series = {family: [run, *siblings(store, run[1])] for family, run in chosen.items()}
-        return cache.chosen_stages(series, sensitivity)
+        runs_by_family = {family: [run, *siblings(store, run[1])] for family, run in chosen.items()}
+        return cache.chosen_stages(runs_by_family, sensitivity)
     except LowshotError as error:
         st.caption(f"No two-stage verdict: {text.escape(str(error))}")
         return None
@@ -75,11 +75,11 @@ task = st.selectbox(
 )
 synthetic = any(meta.synthetic for meta in store.metas(task))
 if synthetic:
-    st.warning("This task is synthetic: its images are drawn by the program.", icon=":material/science:")
+    st.warning("This task is synthetic: its images are computer-generated.", icon=":material/science:")
 pickers.warn(store, task)
 
-with st.expander("Which networks answer, and how heatmaps are drawn", icon=":material/tune:"):
-    defaults = answering[task]
+with st.expander("Networks and heatmap settings", icon=":material/tune:"):
+    defaults = default_runs[task]
     chosen = {}
     for family, column in zip(defaults, st.columns(len(defaults)), strict=True):
         runs = {meta.run: (folder, meta) for folder, meta in candidates(store, task, family)}
@@ -90,22 +90,23 @@ with st.expander("Which networks answer, and how heatmaps are drawn", icon=":mat
             index=list(runs).index(defaults[family][1].run),
             format_func=lambda name, runs=runs: run_title(runs[name][1]),
             key=f"diagnose_{task}_{family}",
-            help="By default the run with most labels that did best on images held out inside its own subset.",
+            help="Default: of the runs with the most labels, the one that performed best on images held out within "
+            "its training subset.",
         )
         chosen[runs[run][1].family] = runs[run]
     left, right = st.columns(2)
     explainer = left.selectbox(
         "Heatmap", list(EXPLAINERS), format_func=lambda name: EXPLAINERS[name].title, key="diagnose_explainer",
-        help="Occlusion and integrated gradients take seconds an image and network.",
+        help="Occlusion and integrated gradients take several seconds per image and network.",
     )  # fmt: skip
     opacity = right.slider("Heatmap opacity", 0.0, 1.0, 0.6, 0.05, key="diagnose_opacity")
     classes = next(iter(chosen.values()))[1].titles
-    about = st.selectbox(
+    target = st.selectbox(
         "Class to explain",
         [None, *range(len(classes))],
-        format_func=lambda k: "The one that each answer is about" if k is None else classes[k],
+        format_func=lambda k: "Default class of each prediction" if k is None else classes[k],
         key=f"diagnose_{task}_target",
-        help="Of two classes the positive one; of more the likeliest; of findings the highest above its threshold.",
+        help="Default: the positive class, the most likely class, or the finding furthest above its threshold.",
     )
     stages = chosen_stages(store, chosen)
 if missing := [FAMILY_TITLES[family] for family in SERVED_FAMILIES if family not in defaults]:
@@ -116,18 +117,19 @@ uploads = st.file_uploader(
     f"{KINDS} images, several at once, or zip archives of them (at most {LIMITS.images} images)",
     accept_multiple_files="directory" if folder else True,
     key="diagnose_folder_files" if folder else "diagnose_files",
-    help=f"Up to {LIMITS.file_bytes // MIB} MB a file. Held in memory only, never stored; no name of a file is logged.",
+    help=f"Up to {LIMITS.file_bytes // MIB} MB per file. Files are held in memory only and never stored; file names "
+    "are not logged.",
 )
 example = st.toggle("Show an example (a synthetic phantom, not a patient)", key="diagnose_example")
 images, more = taken_apart(uploads)
 if more:
-    st.warning(f"{more} more files were given than are read at once; the first {len(images)} images are answered.")
+    st.warning(f"{more} files exceed the limit and were not read. Predictions cover the first {len(images)} images.")
 if example:
     images.append(Upload("Synthetic phantom", encode_png(phantom_at(EXAMPLE).pixels)))
     if not synthetic:
         st.info(
-            "The example is a synthetic phantom. The networks of this task have never seen one: their answers show how "
-            "the page works, nothing else.",
+            "The example is a synthetic phantom. The networks of this task were not trained on phantoms: their "
+            "predictions only show how the page works.",
             icon=":material/science:",
         )
 forget_others({upload.digest for upload in images})
@@ -136,45 +138,47 @@ if not images:
     st.stop()
 
 try:
-    keeper = cache.gatekeeper(task, (meta for _, meta in chosen.values()))
+    gatekeeper = cache.gatekeeper(task, (meta for _, meta in chosen.values()))
 except (CorruptRun, WeightsUnavailable) as error:
-    keeper = None
-    st.error(f"Pictures are not checked before they are answered: {text.escape(str(error))}")
-if keeper is None:
+    gatekeeper = None
+    st.error(f"Image check unavailable: images are not checked. {text.escape(str(error))}")
+if gatekeeper is None:
     st.caption(
-        "No input gate was made for this task: any picture is answered, whatever it shows. Make one: "
+        "No image check runs for this task: every image gets a prediction, whatever it shows. Create one: "
         f"`.venv/bin/python -m trainer gate --dataset {task}`"
     )
-asked = Asked(store, task, titles[task], synthetic, chosen, explainer, about, keeper, stages)
+request = Asked(store, task, titles[task], synthetic, chosen, explainer, target, gatekeeper, stages)
 pictures = [Picture(upload) for upload in images]
 items = [(item_of(picture), picture) for picture in pictures]
 readable = [(item, picture) for item, picture in items if not item.problem]
 shown = items
 if len(items) > FULLY_SHOWN:
-    every = (
-        st.toggle("Answer images that the input gate refuses, too", key="diagnose_override_all") if keeper else False
+    override_all = (
+        st.toggle("Also predict images that fail the image check", key="diagnose_override_all") if gatekeeper else False
     )
-    cases = ask_all(asked, readable, "-".join(item.digest[:8] for item, _ in items), every)
+    cases = ask_all(request, readable, "-".join(item.digest[:8] for item, _ in items), override_all)
     show_table(cases, [(item.name, item.problem) for item, _ in items if item.problem])
     names = [f"{number}: {item.name}" for number, (item, _) in enumerate(readable, start=1)]
-    pick = st.selectbox("Image shown in full", range(len(readable)), format_func=names.__getitem__, key="diagnose_pick")
-    shown = [readable[pick]] if pick is not None else []
+    position = st.selectbox(
+        "Image to show in full", range(len(readable)), format_func=names.__getitem__, key="diagnose_pick"
+    )
+    shown = [readable[position]] if position is not None else []
 
-answered = [
-    (item, picture, case_of(asked, item, picture, st.session_state.get(override_key(item), False), explained=True))
+cases_shown = [
+    (item, picture, case_of(request, item, picture, st.session_state.get(override_key(item), False), explained=True))
     for item, picture in shown
     if not item.problem
 ]
-scales = scales_of([case for _, _, case in answered])
+scales = scales_of([case for _, _, case in cases_shown])
 for item, _ in shown:
     if item.problem:
         with st.container(border=True):
             st.text(item.name)
             st.error(item.problem, icon=":material/broken_image:")
-for item, picture, case in answered:
+for item, picture, case in cases_shown:
     with st.container(border=True):
         st.text(item.name)
         override(item, case)
-        show_case(asked, item, picture, case, opacity, scales)
+        show_case(request, item, picture, case, opacity, scales)
 if scales:
-    legend(asked)
+    legend(request)

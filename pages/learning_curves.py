@@ -1,4 +1,4 @@
-"""Learning curves: what each family reaches with how many labelled images, and what labels buy."""
+"""Learning curves: performance of each family against the number of labeled images, and label efficiency."""
 
 import pandas as pd
 import streamlit as st
@@ -13,12 +13,12 @@ from core.ui.learning_curves import label_efficiency
 app_frame.require(__file__)
 
 ONE_SIDED = ("sensitivity", "specificity", "precision")
-MEASURED, BOUGHT = "Measured", "What labels buy"
-TOGETHER, PANELS = "All in one", "A panel each"
-MANY = 4  # series beyond which bands lie on one another
+MEASURED, BOUGHT = "Measured", "Label efficiency"
+TOGETHER, PANELS = "One panel", "A panel per series"
+MANY = 4  # with more series, bands overlap
 
 st.title("Learning curves")
-st.write("What does each family reach with how many labelled images? All families learn from the same images.")
+st.write("Performance by number of labeled training images. All families are trained on the same images.")
 
 store = cache.store()
 text.problems(store)
@@ -34,7 +34,7 @@ first, second, third = st.columns([2, 2, 1], vertical_alignment="bottom")
 with first:
     section = st.segmented_control(
         "Show", [MEASURED, BOUGHT], default=MEASURED, key="curves_section", required=True,
-        help="Fitted curves take a moment the first time: every run is measured on drawn test images.",
+        help="Fitted curves take a moment the first time: every run is evaluated on resampled test images.",
     )  # fmt: skip
 with second:
     layout = st.segmented_control(
@@ -42,12 +42,12 @@ with second:
         required=True,
     )  # fmt: skip
 with third:
-    seeds = st.toggle("Single seeds", key="curves_seeds", disabled=section == BOUGHT)
+    seeds = st.toggle("Individual seeds", key="curves_seeds", disabled=section == BOUGHT)
     patients = st.toggle(
         "Test patients", value=cache.is_measured(points, finding), key="curves_patients",
         disabled=section == BOUGHT,
-        help="Intervals over test patients in the table. The first time every run is measured on resampled test "
-        "patients, which takes up to some seconds a run.",
+        help="Adds intervals over test patients to the table. The first time, every run is evaluated on resampled test "
+        "patients, which takes up to a few seconds per run.",
     )  # fmt: skip
 titles = {name: pickers.title_of(name, runs) for name, runs in points.items()}
 try:
@@ -58,14 +58,14 @@ except LowshotError as error:
 
 
 def measured() -> dict[str, metric_charts.Measured]:
-    """What is drawn of each series, by title."""
+    """Return the values to plot for each series, by title."""
     shown = {}
     for name, runs in points.items():
-        found: dict[float, list[float]] = {}
+        by_size: dict[float, list[float]] = {}
         for (_, meta), value in zip(runs, values[name], strict=True):
-            found.setdefault(meta.per_class, []).append(value)
+            by_size.setdefault(meta.per_class, []).append(value)
         short = frozenset(meta.per_class for _, meta in runs if meta.short)
-        shown[titles[name]] = metric_charts.Measured(charts.style_of(*name), found, short)
+        shown[titles[name]] = metric_charts.Measured(charts.style_of(*name), by_size, short)
     return shown
 
 
@@ -82,54 +82,57 @@ if section == BOUGHT:
 
 
 def table() -> pd.DataFrame:
-    """Mean with intervals over seeds and test patients, and the spread of seeds: a row for each series and size."""
+    """Return a row per series and size: mean, intervals over seeds and test patients, and the spread over seeds."""
     if patients:
         cache.measured([run for runs in points.values() for run in runs], finding)
     rows = []
     for name, runs in points.items():
         for size in sorted({meta.train_size or 0 for _, meta in runs}):
-            here = [(meta.train_size or 0) == size for _, meta in runs]
-            chosen = [run for run, one in zip(runs, here, strict=True) if one]
-            over = between_seeds([value for value, one in zip(values[name], here, strict=True) if one], METRICS[metric])
+            of_size = [(meta.train_size or 0) == size for _, meta in runs]
+            chosen = [run for run, keep in zip(runs, of_size, strict=True) if keep]
+            spread = between_seeds(
+                [value for value, keep in zip(values[name], of_size, strict=True) if keep], METRICS[metric]
+            )
             row = {
-                "Series": titles[name], "Images per class": str(size or "all"), "Seeds": over.seeds, "Mean": over.mean,
-                "Seeds from": over.low, "Seeds to": over.high,
+                "Series": titles[name], "Images per class": str(size or "all"), "Seeds": spread.seeds,
+                "Mean": spread.mean, "Seeds from": spread.low, "Seeds to": spread.high,
             }  # fmt: skip
             if patients:
                 interval = cache.summaries(chosen, finding)[metric].patients
                 row |= {"Patients from": interval.low, "Patients to": interval.high}
             short = sorted({label for _, meta in chosen for label in meta.short})
             rows.append(row | {
-                "SD over seeds": over.sd, "Lowest": over.lowest, "Highest": over.highest,
+                "SD over seeds": spread.sd, "Lowest": spread.lowest, "Highest": spread.highest,
                 "Classes short": ", ".join(short) or "none",
             })  # fmt: skip
     return pd.DataFrame(rows)
 
 
 summary = table()
-said = "Higher is better." if METRICS[metric].higher_is_better else "Lower is better."
+reading = "Higher is better." if METRICS[metric].higher_is_better else "Lower is better."
 if metric in ONE_SIDED:
-    said += " On its own it can be had for nothing, by calling every image the same: read it with its counterpart."
+    reading += " A model can maximize it by assigning all images to one class: read it together with its counterpart."
 else:
     best = summary.loc[(summary["Mean"] if METRICS[metric].higher_is_better else -summary["Mean"]).idxmax()]
     of = f"{'highest' if METRICS[metric].higher_is_better else 'lowest'} of {len(summary)} cells on the test set"
-    said += (
+    reading += (
         f" Best mean: {text.escape(best['Series'])} with {best['Images per class']} images per class, "
-        f"{best['Mean']:.3f}{f' ({of}, so a little too good)' if len(summary) > 1 else ''}."
+        f"{best['Mean']:.3f}{f' ({of}, so slightly optimistic)' if len(summary) > 1 else ''}."
     )
-st.write(f"**{METRICS[metric].title}.** {METRICS[metric].meaning} {said}")
+st.write(f"**{METRICS[metric].title}.** {METRICS[metric].meaning} {reading}")
 charts.draw(
     metric_charts.learning_curves(measured(), metric, seeds, layout == PANELS),
     key="curves_chart",
-    alt=f"{METRICS[metric].title} against labelled images per class for {len(points)} series; the table below holds "
-    "the same numbers.",
+    alt=f"{METRICS[metric].title} against labeled images per class for {len(points)} series; the table below "
+    "contains the same numbers.",
 )
 st.caption(
-    "Line: mean over seeds, each a different draw of training images. Band: 95% interval of the mean over seeds "
-    "(Student's t), the test patients as they are; none for one seed. The table has it too and, switched on above, the "
-    "interval over test patients, the seeds as they are. Whether two families differ or are equivalent is tested on "
-    "**Compare**; bands cannot tell. Measured on the same untouched test images, at the operating point fitted inside "
-    "each training subset. Hollow marker: a class had fewer images than asked for and gave all it has."
+    "Line: mean over seeds; each seed draws a different training subset. Band: 95% interval of the mean over seeds "
+    "(Student's t) for fixed test patients; none for a single seed. The table lists the same interval and, if switched "
+    "on above, the interval over test patients for fixed seeds. **Compare** tests whether two families differ or are "
+    "equivalent; bands cannot show this. All runs are evaluated on the same held-out test images, at the operating "
+    "point fitted within each training subset. Hollow marker: a class had fewer images than requested and all of them "
+    "were used."
 )
 st.dataframe(
     summary, hide_index=True, width="stretch", alt=f"{METRICS[metric].title} by series and size",
@@ -149,7 +152,7 @@ first, second = st.columns(2)
 named = summary.assign(Dataset=dataset, Metric=metric).round(6)
 for place, label, content, name in (
     (first, "Download this table (CSV)", named, f"{dataset}-{metric}.csv"),
-    (second, "Download every run (CSV)", every, f"{dataset}-runs.csv"),
+    (second, "Download all runs (CSV)", every, f"{dataset}-runs.csv"),
 ):
     as_file = content.to_csv(index=False).encode("utf-8-sig")
     place.download_button(label, as_file, name, "text/csv", width="stretch")

@@ -1,4 +1,4 @@
-"""Model cards: what is known of every stored run, of every encoder pretrained here, and of every network there is."""
+"""Model cards: facts on every stored run, every encoder pretrained here, and every registered network."""
 
 import streamlit as st
 
@@ -18,28 +18,30 @@ app_frame.require(__file__)
 RUNS, ENCODERS, NETWORKS = "Runs", "Encoders", "Networks"
 
 st.title("Model cards")
-st.write("What is known of a model before it is trusted. What no record holds is listed as open.")
+st.write("What to know about a model before trusting it. Items without a record are listed as open.")
 linked = st.query_params.get("network", "")
 first = NETWORKS if linked in list(MODELS) else RUNS
 kind = st.segmented_control("Show", [RUNS, ENCODERS, NETWORKS], default=first, required=True, key="models_kind")
 
 
 def runs() -> None:
-    """The card of one stored run."""
+    """Show the card of a stored run."""
     store = cache.store()
     text.problems(store)
     metas = pickers.comparable_runs(store, "models")
     dataset, series = metas[0].dataset, by_series(metas)
     left, middle, right = st.columns([3, 1, 1])
-    one = left.selectbox(
+    chosen = left.selectbox(
         "Series", list(series), format_func=lambda name: charts.series_title(*name), key=f"models_series_{dataset}"
     )
-    sizes = sorted({meta.train_size or 0 for meta in series[one]}, reverse=True)
+    sizes = sorted({meta.train_size or 0 for meta in series[chosen]}, reverse=True)
     size = middle.selectbox(
-        "Images per class", sizes, format_func=lambda n: str(n or "all"), key=f"models_size_{dataset}_{one}"
+        "Images per class", sizes, format_func=lambda n: str(n or "all"), key=f"models_size_{dataset}_{chosen}"
     )
-    same = [meta for meta in series[one] if (meta.train_size or 0) == size]
-    meta = right.selectbox("Seed", same, format_func=lambda m: str(m.seed), key=f"models_seed_{dataset}_{one}_{size}")
+    same = [meta for meta in series[chosen] if (meta.train_size or 0) == size]
+    meta = right.selectbox(
+        "Seed", same, format_func=lambda m: str(m.seed), key=f"models_seed_{dataset}_{chosen}_{size}"
+    )
     folder = store.folder_of(meta.run)
     finding = None
     if meta.multilabel:
@@ -49,19 +51,21 @@ def runs() -> None:
         )  # fmt: skip
     try:
         scores = cache.judged((folder, meta)).scores
-        here = cache.estimates([(folder, meta)], finding)
-        over = cache.summaries([(store.folder_of(m.run), m) for m in same], finding)
+        estimates = cache.estimates([(folder, meta)], finding)
+        summaries = cache.summaries([(store.folder_of(m.run), m) for m in same], finding)
         groups = checks.subgroups((folder, meta), finding)
-        told = pickers.told(store, meta.dataset, meta.split_hash)
-        there = [one for name in external_sets([(folder, meta)]) for one in external.compared([(folder, meta)], name)]
+        shortcuts = pickers.told(store, meta.dataset, meta.split_hash)
+        compared = [
+            row for name in external_sets([(folder, meta)]) for row in external.compared([(folder, meta)], name)
+        ]
     except (CorruptRun, LowshotError) as error:
         st.error(text.escape(str(error)))
         return
     shape = run_card.shape_in_words(meta.model, len(meta.labels))
-    subject = Subject(meta, here, len(scores), len(same), shape, folder, groups, told, there)
-    st.header(text.escape(charts.series_title(*one)))
+    subject = Subject(meta, estimates, len(scores), len(same), shape, folder, groups, shortcuts, compared)
+    st.header(text.escape(charts.series_title(*chosen)))
     st.caption(
-        f"Run {text.escape(meta.run)}, made {text.escape(meta.made)} on {text.escape(meta.device)} in "
+        f"Run {text.escape(meta.run)}, created {text.escape(meta.made)} on {text.escape(meta.device)} in "
         f"{meta.seconds:.0f} s"
     )
     st.subheader("Known limits")
@@ -71,52 +75,58 @@ def runs() -> None:
     st.subheader("What the encoder has seen")
     st.write(text.escape(what_it_saw(subject)))
     st.caption(
-        f"Licence of its weights: {text.escape(meta.encoder.get('licence') or 'none: nothing was learnt before')}"
+        f"License of the pretrained weights: {text.escape(meta.encoder.get('licence') or 'none, not pretrained')}"
     )
     st.subheader("Operating point")
     run_card.facts(operating_point(subject))
     st.subheader("Performance")
-    run_card.figures(meta, here, over)
-    st.subheader("Elsewhere")
+    run_card.figures(meta, estimates, summaries)
+    st.subheader("External test")
     if not meta.external:
-        st.write("It was not evaluated on an external test set.")
+        st.write("This run was not evaluated on an external test set.")
     external.refused(refusals([(folder, meta)]))
     for name in external_sets([(folder, meta)]):
-        found = [one for one in there if one.name == name]
-        external.facts(found[0])
+        views = [row for row in compared if row.name == name]
+        external.facts(views[0])
         table(
-            external.frame({"This run": found}).drop(columns="Series"), "Own test and elsewhere", f"{meta.run}-{name}"
-        )
-        st.caption(external.CAPTION + (f" {external.VIEWS}" if len(found) > 1 else ""))
-        if (read := external.read_by_radiologist([(folder, meta)], name)) is not None:
-            external.radiologist(read)
+            external.frame({"This run": views}).drop(columns="Series"), "Own test and external test",
+            f"{meta.run}-{name}",
+        )  # fmt: skip
+        st.caption(external.CAPTION + (f" {external.VIEWS}" if len(views) > 1 else ""))
+        if (reading := external.read_by_radiologist([(folder, meta)], name)) is not None:
+            external.radiologist(reading)
     st.subheader("By sex and age")
     checks.by_group(groups, meta)
     st.subheader("Calibration")
     if meta.multilabel and finding is None:
-        st.info("Choose a finding to see whether its probabilities come true.")
+        st.info("Choose a finding to see its calibration.")
     else:
-        judged = scores.known_finding(finding) if finding is not None else scores
-        run_card.calibration(judged, here.get("ece"), f"models_reliability_{meta.run}_{finding}")
+        known = scores.known_finding(finding) if finding is not None else scores
+        run_card.calibration(known, estimates.get("ece"), f"models_reliability_{meta.run}_{finding}")
     st.subheader("Architecture")
     run_card.network(meta.model, len(meta.labels), meta.trained, f"{meta.run}-stages")
     st.subheader("Sanity checks of heatmaps")
     checks.sanity(folder, meta)
     st.subheader("Export")
     if meta.has_weights:
-        st.write("As ONNX; `--format` has the other formats. What is written is read again and compared with the run.")
+        st.write(
+            "Exports to ONNX by default; see `--format` for other formats. The exported file is read back and compared "
+            "with the run."
+        )
         st.code(f"python -m trainer export {meta.run}", language=None)
     else:
-        st.write("This run keeps no weights, so that it cannot be exported. The first seed of its size may.")
+        st.write(
+            "This run has no stored weights and cannot be exported. The first seed of the same size may have weights."
+        )
     st.subheader("Reporting checklist")
     run_card.checklist(subject)
 
 
 def encoders() -> None:
-    """The card of an encoder that this program pretrained."""
+    """Show the card of an encoder pretrained here."""
     folders = [path.parent for path in sorted(encoders_folder().glob(f"*/*/{CARD_FILE}")) if path.parent.name[0] != "."]
     if not folders:
-        st.info("No encoder was pretrained here. Make one: `.venv/bin/python -m trainer pretrain`")
+        st.info("No encoder was pretrained here yet. Pretrain one: `.venv/bin/python -m trainer pretrain`")
         return
     folder = st.selectbox(
         "Encoder", folders, format_func=lambda path: f"{path.parent.name}, {path.name}", key="models_encoder"
@@ -129,7 +139,7 @@ def encoders() -> None:
     st.header(text.escape(card.get("title", folder.parent.name)))
     run_card.encoder(card)
     st.subheader("Export")
-    st.write("Its weights are safetensors. Runs that use it are exported with it:")
+    st.write("The weights are stored as safetensors. An exported run includes its encoder:")
     st.code("python -m trainer export RUN", language=None)
     if folder.parent.name in MODELS:
         st.subheader("Architecture")

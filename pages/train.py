@@ -1,4 +1,4 @@
-"""Train: choose what is to be learnt from how many images, start it as a process of its own, and follow it."""
+"""Train: choose data, models and training-set sizes, start a job as a separate process, and follow its progress."""
 
 import streamlit as st
 
@@ -14,14 +14,14 @@ SHOWN = 20
 
 st.title("Train")
 st.write(
-    "Train learning curves on a data set or on your own images. A job runs by itself: closing this page, or restarting "
-    "the app, does not end it."
+    "Train learning curves on a data set or on your own images. Jobs run in the background: closing this page or "
+    "restarting the app does not stop them."
 )
 
 queue = Queue()
 jobs = queue.jobs()
 if unfinished := {job.name for job in jobs if not job.is_over}:
-    st.subheader("Under way")
+    st.subheader("In progress")
     st.fragment(job_panel.live, run_every="1s")(queue, unfinished)
 
 st.subheader("New job")
@@ -33,7 +33,7 @@ except LowshotError as error:
 
 
 def new_job() -> None:
-    """The form: everything that a job is, what it will cost, and the button that starts it."""
+    """Show the form of a job, its expected cost, and the button that starts it."""
     data = form.pick_data()
     if data is None:
         return
@@ -41,12 +41,12 @@ def new_job() -> None:
     strategies = form.pick_strategies(catalogue, models)
     left, right = st.columns(2)
     sizes = left.multiselect(
-        "Labelled images per class", form.SIZES, default=["10", "25"], accept_new_options=True,
-        key="train_sizes", help="How many the model may learn from. full: all training images.",
+        "Labeled images per class", form.SIZES, default=["10", "25"], accept_new_options=True,
+        key="train_sizes", help="Number of images to train on. full: all training images.",
     )  # fmt: skip
     seeds = right.multiselect(
         "Seeds", form.SEEDS, default=["0", "1"], key="train_seeds",
-        help="Each seed draws other images. Five or more are needed to compare families.",
+        help="Each seed draws a different training subset. Comparing families requires at least five.",
     )  # fmt: skip
     options = form.pick_settings(catalogue, strategies)
     try:
@@ -57,7 +57,7 @@ def new_job() -> None:
         )  # fmt: skip
         request.check()
         if not (pairs := catalogue.pairs(models, strategies)):
-            raise BadRequest("None of these models goes with any of these ways of training. Choose another.")
+            raise BadRequest("None of these models supports any of these training strategies. Choose another one.")
     except BadRequest as error:
         st.info(text.escape(str(error)))
         return
@@ -74,7 +74,7 @@ def new_job() -> None:
 new_job()
 
 if finished := [job for job in reversed(jobs) if job.is_over]:
-    st.subheader("Over")
+    st.subheader("Finished")
     for job in finished[:SHOWN]:
         job_panel.over(queue, job)
     if len(finished) > SHOWN:

@@ -17,7 +17,7 @@ from core.ui import cache, login, pickers  # noqa: F401  with `cached` come the 
 if TYPE_CHECKING:
     from streamlit.navigation.page import StreamlitPage
 
-NOTICE = "Research use only. Not a medical device: no answer here may decide on a patient."
+NOTICE = "Research use only. Not a medical device: do not base decisions about a patient on these predictions."
 _FRAMED, _WANTED = "framed", "wanted"
 
 MultiPartParser.spool_max_size = LIMITS.file_bytes + 2 * MIB  # above it, uploads would be written to disk

@@ -58,7 +58,7 @@ def comparable_runs(store: Store, page: str) -> list[RunMeta]:
         )  # fmt: skip
     shown = [meta for meta in metas if meta.split_hash == split]
     if shown[0].synthetic:
-        st.warning("This data set is synthetic: its images are drawn by the program.", icon=":material/science:")
+        st.warning("This data set is synthetic: its images are computer-generated.", icon=":material/science:")
     pickers.warn(store, chosen, split)
     marked = [meta for meta in shown if meta.leaks]
     if marked:

@@ -7,7 +7,8 @@ from tests.app.test_pages import open_page, texts
 from tests.made import STRONG, WEAK, make_run
 
 SECTIONS = [
-    "Metrics", "Differences", "Elsewhere", "Operating point", "Confusion", "Conformal sets", "Two stages", "Training",
+    "Metrics", "Differences", "External test", "Operating point", "Confusion", "Prediction sets", "Two stages",
+    "Training",
 ]  # fmt: skip
 
 
@@ -23,7 +24,7 @@ def test_every_section_of_every_kind_of_task(section, kind, request, monkeypatch
     app = show(open_page("compare", request.getfixturevalue(kind), monkeypatch), section)
     if kind != "findings_runs":
         return
-    if section in ("Operating point", "Confusion", "Conformal sets"):
+    if section in ("Operating point", "Confusion", "Prediction sets"):
         assert "Choose a finding above" in texts(app)
     app.selectbox(key="compare_finding_phantom-multilabel").set_value(1).run()
     assert not app.exception
@@ -58,7 +59,7 @@ def test_one_class_is_judged_against_the_rest_in_every_section(class_runs, monke
         if section == "Operating point":
             assert "b against the rest" in texts(app)
             assert all(one.key != "compare_class_phantom" for one in app.selectbox)
-        if section == "Conformal sets":
+        if section == "Prediction sets":
             assert {"not b", "b"} <= set(app.dataframe[0].value.columns)
 
 

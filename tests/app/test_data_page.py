@@ -58,7 +58,7 @@ def test_copies_by_source_come_from_the_audit(class_folder, tmp_path, monkeypatc
         noise(covid / "Normal" / f"Normal-{number}.png", 600 + number)
     (nih / "Data_Entry_2017.csv").write_text("\n".join(rows))
     app = show(open_page("data", tmp_path / "runs", monkeypatch), "covid-radiography", "Split and copies")
-    for label in ("Read and compare them", "Look for copies"):
+    for label in ("Read and compare images", "Look for copies"):
         next(button for button in app.button if button.label == label).click().run()
         assert not app.exception
     assert "**NIH ChestX-ray14**: 6 of 48 images are copies" in texts(app)

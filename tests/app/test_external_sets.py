@@ -22,7 +22,7 @@ def store(tmp_path):
 
 
 def test_compare_shows_both_side_by_side(store, monkeypatch):
-    app = show(open_page("compare", store, monkeypatch), "Elsewhere")
+    app = show(open_page("compare", store, monkeypatch), "External test")
     said = texts(app).replace("\\", "")
     runs = [(folder, read_run(folder)) for folder in sorted(store.glob("phantom/*frozen*"))]
     found = external.elsewhere(runs, NAME)
@@ -43,7 +43,7 @@ def test_compare_shows_both_side_by_side(store, monkeypatch):
 
 
 def test_without_an_external_set_the_way_to_one_is_shown(made_runs, monkeypatch):
-    app = show(open_page("compare", made_runs, monkeypatch), "Elsewhere")
+    app = show(open_page("compare", made_runs, monkeypatch), "External test")
     assert "None of these runs was evaluated on an external test set" in texts(app)
     assert "--external FOLDER" in app.code[0].value
 

@@ -20,7 +20,7 @@ def sizes(tmp_path_factory):
     return store
 
 
-def show(app, section="What labels buy"):
+def show(app, section="Label efficiency"):
     app.segmented_control(key="curves_section").set_value(section).run()
     assert not app.exception
     return app
@@ -36,7 +36,7 @@ def test_what_labels_buy_is_read_off_the_fits(sizes, metric, monkeypatch):
     assert needed["Images per class needed"].str.contains("95% interval").all()
     assert list(more.columns) == ["Series behind", "needs times as many labels", "to equal"]
     assert "Crossovers" in [element.value for element in app.subheader]
-    app.segmented_control(key="curves_layout").set_value("A panel each").run()
+    app.segmented_control(key="curves_layout").set_value("A panel per series").run()
     assert not app.exception
 
 
@@ -63,7 +63,7 @@ def test_a_variant_named_in_markdown_is_shown_as_it_is(tmp_path, monkeypatch):
     app = open_page("learning_curves", tmp_path, monkeypatch)
     assert "Best mean" in texts(app)
     assert "![x](y.png)" not in texts(app)
-    assert "(highest of 2 cells on the test set, so a little too good)" in texts(app)
+    assert "(highest of 2 cells on the test set, so slightly optimistic)" in texts(app)
 
 
 def test_an_asymptote_that_is_not_identifiable_is_said(tmp_path, monkeypatch):

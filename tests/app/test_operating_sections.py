@@ -103,7 +103,7 @@ def test_images_that_are_not_here_are_said_to_be_missing(made_runs, tmp_path, mo
 
 
 def test_conformal_sets_that_cannot_be_had_say_how_many_patients_they_need(class_runs, monkeypatch):
-    app = show(open_page("compare", class_runs, monkeypatch), "Conformal sets")
+    app = show(open_page("compare", class_runs, monkeypatch), "Prediction sets")
     assert "needs 9 calibration patients" in texts(app)
     app.segmented_control(key="compare_level").set_value(0.95).run()
     assert not app.exception

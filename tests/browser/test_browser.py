@@ -108,7 +108,7 @@ def test_the_opacity_slider_repaints_the_heatmap_and_leaves_the_answer(opened, a
     page.get_by_text("Show an example").click()
     heatmap = page.locator("img[alt^='Grad-CAM']").first
     heatmap.wait_for(timeout=120_000)
-    page.get_by_text("Which networks answer").click()
+    page.get_by_text("Networks and heatmap settings").click()
     settle(page)
     before, said = heatmap.get_attribute("src"), page.locator("[data-testid=stMetricValue]").all_text_contents()
     slider = page.get_by_role("slider", name="Heatmap opacity")

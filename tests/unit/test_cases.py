@@ -239,4 +239,4 @@ def test_a_damaged_run_of_another_seed_leaves_the_answer_alone(runs):
         SimpleNamespace(store=SimpleNamespace(runs=stored)), Image.new("L", (32, 32)), (own, stored[own]),
         answer("imagenet", 0.9).prediction,
     )  # fmt: skip
-    assert found.startswith("How much hangs on the seed is not known: The run")
+    assert found.startswith("Variability between seeds is not available: The run")

@@ -1,1 +1,1 @@
-"""Parts of the Diagnose page."""
+"""The Diagnose page: predictions kept for the visit, the batch table, and the view of one image."""

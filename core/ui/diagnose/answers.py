@@ -1,7 +1,8 @@
-"""Predictions for uploaded images, kept for the visit so that sliders need no new ones.
+"""Predictions for uploaded images, kept in the session so that sliders do not trigger new ones.
 
-Kept are small copies, hashes and predictions, by the SHA-256 of the upload, never its bytes; so are unpacked archives.
-What is no longer uploaded is dropped. Errors are logged by kind and place alone, without names or content.
+The session keeps thumbnails, hashes and predictions under the SHA-256 of the upload, never the bytes of the file, and
+the unpacked archives. Entries of images that are no longer uploaded are dropped. The log records the kind and place of
+an error only, without names or content.
 """
 
 from __future__ import annotations
@@ -43,16 +44,18 @@ _LOG = logging.getLogger("lowshot.diagnose")
 
 @dataclass(frozen=True)
 class Asked:
-    """What is asked of every image.
+    """Settings of the page that apply to every image.
 
     Attributes:
-        store: of runs.
-        task, title, synthetic: the data set.
-        chosen: the run that answers, by family.
+        store: the run store.
+        task: name of the data set.
+        title: title of the data set.
+        synthetic: whether its images are computer-generated.
+        chosen: the run that predicts, by family.
         explainer: name of the explainer.
-        target: class to explain; None for the one that tells most.
-        keeper: the input gate; None where there is none.
-        stages: who screens and who says which; None where the task has no stages.
+        target: class to explain; None for the default class of each prediction.
+        keeper: the input gate; None if the task has none.
+        stages: the screening and the second stage; None if the task has no stages.
     """
 
     store: Store
@@ -68,14 +71,16 @@ class Asked:
 
 @dataclass(frozen=True)
 class Item:
-    """One upload as it is kept.
+    """An upload as kept in the session.
 
     Attributes:
-        name: as it came.
+        name: file name.
         digest: SHA-256 of the file.
-        problem: why it is no image; "" where it is.
-        shown: a small copy.
-        pixels, width, height: of the decoded image.
+        problem: why the file cannot be read as an image; "" if it can.
+        shown: thumbnail.
+        pixels: hash of the decoded pixels.
+        width: of the decoded image, in pixels.
+        height: of the decoded image, in pixels.
     """
 
     name: str
@@ -88,32 +93,32 @@ class Item:
 
 
 class Picture:
-    """An upload's pixels, decoded when first asked for and only once a rerun."""
+    """The pixels of an upload, decoded on first use and at most once per rerun."""
 
     def __init__(self, upload: Upload) -> None:
         self.upload = upload
 
     @cached_property
     def image(self) -> Image.Image:
-        """As `decode` returns it."""
+        """The image as returned by `decode`."""
         return decode(self.upload.content)
 
 
 def _kept() -> dict[tuple[Any, ...], Any]:
-    found: dict[tuple[Any, ...], Any] = st.session_state.setdefault(_KEPT, {})
-    return found
+    entries: dict[tuple[Any, ...], Any] = st.session_state.setdefault(_KEPT, {})
+    return entries
 
 
 def is_kept(asked: Asked, item: Item, overridden: bool) -> bool:
-    """Whether nothing has to be asked before this image's row can be shown."""
+    """Return whether the row of this image can be shown without running the gate or a network."""
     gate = asked.keeper is None or ("admission", item.digest, asked.task) in _kept()
     answers = all(_answer_key(asked, item, run, False) in _kept() for run in asked.chosen.values())
     return gate and (answers or (not overridden and _is_refused(asked, item)))
 
 
 def _is_refused(asked: Asked, item: Item) -> bool:
-    found = _kept().get(("admission", item.digest, asked.task))
-    return found is not None and not found.admitted
+    admission = _kept().get(("admission", item.digest, asked.task))
+    return admission is not None and not admission.admitted
 
 
 def _answer_key(asked: Asked, item: Item, run: Run, explained: bool) -> tuple[Any, ...]:
@@ -122,12 +127,12 @@ def _answer_key(asked: Asked, item: Item, run: Run, explained: bool) -> tuple[An
 
 
 def forget_others(digests: set[str]) -> None:
-    """Drops whatever belongs to images that are no longer uploaded."""
+    """Drop the entries of images that are no longer uploaded."""
     st.session_state[_KEPT] = {key: value for key, value in _kept().items() if key[1] in digests}
 
 
 def item_of(picture: Picture) -> Item:
-    """An upload decoded once a visit; later only its small copy is looked at."""
+    """Return the item of an upload, which is decoded once per session; reruns use its thumbnail."""
     key = ("item", digest := picture.upload.digest)
     if key not in _kept():
         _kept()[key] = _decoded(picture, digest)
@@ -148,14 +153,14 @@ def _decoded(picture: Picture, digest: str) -> Item:
 
 
 def case_of(asked: Asked, item: Item, picture: Picture, overridden: bool, explained: bool) -> Case:
-    """All that is said of an image. Networks are asked where the gate admits it, or the user says so all the same.
+    """Return the results for an image. Networks run if the gate admits it, or if the user overrides the gate.
 
     Args:
-        asked: what is asked.
-        item: the image, as kept.
+        asked: settings of the page.
+        item: the image, as kept in the session.
         picture: its pixels.
-        overridden: whether a refusal of the gate is set aside.
-        explained: whether heatmaps are wanted.
+        overridden: whether the user overrides a refusal of the gate.
+        explained: whether to compute heatmaps.
     """
     admission = _admission(asked, item, picture)
     refused = admission is not None and not admission.admitted
@@ -167,13 +172,13 @@ def case_of(asked: Asked, item: Item, picture: Picture, overridden: bool, explai
         return case
     answers = {family: _answer(asked, item, picture, run, explained) for family, run in asked.chosen.items()}
     return replace(
-        case, overridden=refused, answers=answers, verdict=_verdict(asked, answers),
+        case, overridden=refused, answers=answers, verdict=_two_stage_verdict(asked, answers),
         overlaps=_overlaps(answers) if explained else {},
     )  # fmt: skip
 
 
-def _verdict(asked: Asked, answers: Mapping[str, Answer]) -> Verdict | None:
-    """Both stages' verdict, where both could answer."""
+def _two_stage_verdict(asked: Asked, answers: Mapping[str, Answer]) -> Verdict | None:
+    """Return the two-stage verdict; None if the task has no stages or either network failed."""
     if asked.stages is None:
         return None
     first, second = answers[asked.stages.screen], answers[asked.stages.confirmer]
@@ -188,19 +193,19 @@ def _admission(asked: Asked, item: Item, picture: Picture) -> Admission | None:
     key = ("admission", item.digest, asked.task)
     if key not in _kept():
         _kept()[key] = asked.keeper(picture.image)
-    found: Admission = _kept()[key]
-    return found
+    admission: Admission = _kept()[key]
+    return admission
 
 
 def _answer(asked: Asked, item: Item, picture: Picture, run: Run, explained: bool) -> Answer:
     key = _answer_key(asked, item, run, explained)
     if key not in _kept():
-        _kept()[key] = guarded(lambda: _ask(asked, picture.image, run, explained), run[1])
+        _kept()[key] = guarded(lambda: _predict(asked, picture.image, run, explained), run[1])
     return replace(_kept()[key], faithfulness=_kept().get(("faithfulness", *key[1:])))
 
 
 def guarded(ask: Callable[[], Answer], meta: RunMeta) -> Answer:
-    """An answer, or the sentence that stands for it; an error that nobody foresaw is logged without its text."""
+    """Return a result, or one that states the problem. An unexpected error is logged without its text."""
     try:
         return ask()
     except LowshotError as error:
@@ -208,10 +213,10 @@ def guarded(ask: Callable[[], Answer], meta: RunMeta) -> Answer:
     except Exception as error:
         last = traceback.extract_tb(error.__traceback__)[-1]
         _LOG.error("%s in %s, line %s", type(error).__name__, last.name, last.lineno)
-        return Answer(meta, problem=f"This network could not answer ({type(error).__name__}); others are not affected.")
+        return Answer(meta, problem=f"This network failed ({type(error).__name__}); the others are not affected.")
 
 
-def _ask(asked: Asked, image: Image.Image, run: Run, explained: bool) -> Answer:
+def _predict(asked: Asked, image: Image.Image, run: Run, explained: bool) -> Answer:
     predictor = cache.predictor(*run)
     refusal = predictor.refusal(asked.explainer) if explained else ""
     target = asked.target if explained else None
@@ -221,7 +226,7 @@ def _ask(asked: Asked, image: Image.Image, run: Run, explained: bool) -> Answer:
         prediction,
         unexplained=refusal,
         seeds=_seeds(asked, image, run, prediction),
-        doubt=_doubt(run, prediction),
+        doubt=_prediction_set(run, prediction),
     )
 
 
@@ -231,37 +236,37 @@ def _seeds(asked: Asked, image: Image.Image, run: Run, prediction: Prediction) -
     try:
         if ready := [other for other in others if other[1].has_weights]:
             answers = [cache.predictor(*other)([image])[0] for other in ready]
-            return from_answers([own, *(float(one.probabilities[target]) for one in answers)])
+            return from_answers([own, *(float(answer.probabilities[target]) for answer in answers)])
         return from_lookup(cache.seed_lookup(run, others, target), own)
     except LowshotError as error:
-        return f"How much hangs on the seed is not known: {error}"
+        return f"Variability between seeds is not available: {error}"
 
 
-def _doubt(run: Run, prediction: Prediction) -> ClassSet | str:
+def _prediction_set(run: Run, prediction: Prediction) -> ClassSet | str:
     meta = run[1]
     try:
-        found = cache.conformal([run], LEVEL, prediction.target if meta.multilabel else None)[0][0]
+        fitted = cache.conformal([run], LEVEL, prediction.target if meta.multilabel else None)[0][0]
     except LowshotError as error:
         return str(error)
-    return class_set(*found, meta, prediction)
+    return class_set(*fitted, meta, prediction)
 
 
 def _overlaps(answers: Mapping[str, Answer]) -> dict[tuple[str, str], float]:
-    """How far heatmaps of two families on the same class lie in the same places."""
+    """Return the overlap of the heatmaps of each pair of families that explain the same class."""
     maps = {
         family: answer.prediction.explanation
         for family, answer in answers.items()
         if answer.prediction and answer.prediction.explanation and not answer.prediction.explanation.degenerate
     }
     return {
-        (one, other): top_overlap(maps[one], maps[other])
-        for one, other in combinations(maps, 2)
-        if maps[one].target == maps[other].target
+        (first, second): top_overlap(maps[first], maps[second])
+        for first, second in combinations(maps, 2)
+        if maps[first].target == maps[second].target
     }
 
 
 def measure_heatmaps(asked: Asked, item: Item, picture: Picture) -> None:
-    """Measures deletion and insertion of every heatmap of an image, and keeps them."""
+    """Measure deletion and insertion for every heatmap of an image and keep the results in the session."""
     for run in asked.chosen.values():
         key = _answer_key(asked, item, run, True)
         prediction = _kept()[key].prediction if key in _kept() else None
@@ -269,21 +274,21 @@ def measure_heatmaps(asked: Asked, item: Item, picture: Picture) -> None:
             continue
         predictor = cache.predictor(*run)
 
-        def ask(images: Sequence[Image.Image], predictor: Predictor = predictor) -> np.ndarray:
-            return np.stack([one.probabilities for one in predictor.predict(images)])
+        def probabilities_of(images: Sequence[Image.Image], predictor: Predictor = predictor) -> np.ndarray:
+            return np.stack([prediction.probabilities for prediction in predictor.predict(images)])
 
-        _kept()[("faithfulness", *key[1:])] = faithfulness(picture.image, prediction.explanation, ask)
+        _kept()[("faithfulness", *key[1:])] = faithfulness(picture.image, prediction.explanation, probabilities_of)
 
 
 _TAKEN_APART = "diagnose_taken_apart"
 
 
 def taken_apart(files: Sequence[UploadedFile]) -> tuple[list[Upload], int]:
-    """Uploaded files as `take_apart` gives them, kept in memory until other files, or none, are uploaded."""
-    named = tuple(file.file_id for file in files)
-    before, found = st.session_state.get(_TAKEN_APART, (None, ([], 0)))
-    if before != named:
-        found = take_apart((file.name, file.getvalue()) for file in files)
-        st.session_state[_TAKEN_APART] = (named, found)
-    images, more = found
+    """Return the uploads from `take_apart`, kept in memory until the uploaded files change."""
+    file_ids = tuple(file.file_id for file in files)
+    before, unpacked = st.session_state.get(_TAKEN_APART, (None, ([], 0)))
+    if before != file_ids:
+        unpacked = take_apart((file.name, file.getvalue()) for file in files)
+        st.session_state[_TAKEN_APART] = (file_ids, unpacked)
+    images, more = unpacked
     return list(images), more

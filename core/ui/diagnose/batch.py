@@ -1,4 +1,4 @@
-"""Many images in one go: asked one by one behind a bar that can be stopped, then one table and its CSV file."""
+"""Batches of images: predictions with a progress bar that can be stopped, then a table and its CSV file."""
 
 from __future__ import annotations
 
@@ -16,18 +16,18 @@ def _stop(batch: str) -> None:
     st.session_state[_STOPPED] = batch
 
 
-def _go_on() -> None:
+def _continue() -> None:
     st.session_state.pop(_STOPPED, None)
 
 
 def ask_all(asked: Asked, pictures: list[tuple[Item, Picture]], batch: str, overridden: bool) -> list[Case]:
-    """Cases of all images that were answered, without heatmaps; the bar shows how long it will still take.
+    """Return the cases of all processed images, without heatmaps, while a bar shows the remaining time.
 
     Args:
-        asked: what is asked.
+        asked: settings of the page.
         pictures: the images.
-        batch: names this set of images; stopping holds for it alone.
-        overridden: whether the gate's refusals are set aside.
+        batch: key of this set of images; stopping applies to this set only.
+        overridden: whether the user overrides refusals of the gate.
     """
     waiting = sum(not is_kept(asked, item, overridden) for item, _ in pictures)
     stopped = st.session_state.get(_STOPPED) == batch
@@ -35,7 +35,7 @@ def ask_all(asked: Asked, pictures: list[tuple[Item, Picture]], batch: str, over
     if waiting and not stopped:
         place.button("Stop", key="diagnose_stop", icon=":material/stop:", on_click=_stop, args=(batch,))
     cases, done = [], 0
-    with bar("Asking the networks") as progress:
+    with bar("Running the networks") as progress:
         for item, picture in pictures:
             if not is_kept(asked, item, overridden):
                 if stopped:
@@ -45,16 +45,18 @@ def ask_all(asked: Asked, pictures: list[tuple[Item, Picture]], batch: str, over
             cases.append(case_of(asked, item, picture, overridden, explained=False))
     place.empty()
     if stopped and waiting:
-        st.warning(f"Stopped: {len(cases)} of {len(pictures)} images were answered.", icon=":material/stop:")
-        st.button("Go on", key="diagnose_go_on", on_click=_go_on)
+        st.warning(f"Stopped: {len(cases)} of {len(pictures)} images were processed.", icon=":material/stop:")
+        st.button("Continue", key="diagnose_go_on", on_click=_continue)
     return cases
 
 
 def show_table(cases: list[Case], problems: list[tuple[str, str]]) -> None:
-    """The summary table, and the same as a file."""
+    """Show the summary table and its download."""
     rows = rows_of(cases, problems)
-    st.dataframe(rows, hide_index=True, width="stretch", alt="One row an image: each family's decision and probability")
-    named = st.checkbox("State the files' names in the CSV file", key="diagnose_csv_names")
+    st.dataframe(
+        rows, hide_index=True, width="stretch", alt="One row per image: each family's decision and probability"
+    )
+    named = st.checkbox("Include file names in the CSV file", key="diagnose_csv_names")
     st.download_button(
         "Download CSV", lambda: as_csv(rows_of(cases, problems, named)), "lowshot-batch.csv", "text/csv",
         key="diagnose_csv", on_click="ignore", icon=":material/download:",

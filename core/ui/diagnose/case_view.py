@@ -1,4 +1,4 @@
-"""Draws one case on the Diagnose page: the gate's word, the image, a column a family, the panels and the reports."""
+"""View of one image on the Diagnose page: image check, one column per family, heatmap quality, and report downloads."""
 
 from __future__ import annotations
 
@@ -22,25 +22,25 @@ CHANCE = 0.2
 
 
 def scales_of(cases: list[Case]) -> dict[str, float]:
-    """The largest peak of each run's heatmaps among the images shown: the scale that they share."""
+    """Return the largest heatmap peak of each run over the images shown: the scale that its maps share."""
     scales: dict[str, float] = {}
     for case in cases:
         for answer in case.answered:
-            found = answer.prediction.explanation if answer.prediction else None
-            if found and not found.degenerate:
-                scales[answer.meta.run] = max(found.peak, scales.get(answer.meta.run, 0.0))
+            explanation = answer.prediction.explanation if answer.prediction else None
+            if explanation and not explanation.degenerate:
+                scales[answer.meta.run] = max(explanation.peak, scales.get(answer.meta.run, 0.0))
     return scales
 
 
 def show_case(asked: Asked, item: Item, picture: Picture, case: Case, opacity: float, scales: dict[str, float]) -> None:
-    """One image with everything that is said of it."""
+    """Show an image with its results."""
     assert item.shown is not None
     if not case.answers:
-        st.image(item.shown, caption="As read", alt="The uploaded image, which was not answered", width=256)
+        st.image(item.shown, caption="As read", alt="The uploaded image, without a prediction", width=256)
         return
     agreement_panel(case)
     if case.verdict:
-        _verdict(case.verdict)
+        _two_stage_verdict(case.verdict)
     columns = st.columns(1 + len(case.answers))
     with columns[0]:
         st.write("**Image**")
@@ -53,41 +53,41 @@ def show_case(asked: Asked, item: Item, picture: Picture, case: Case, opacity: f
 
 
 def override(item: Item, case: Case) -> None:
-    """What the gate found, with the box that sets it aside."""
+    """Show why the gate refused an image, with the checkbox that overrides it."""
     if not case.unlike or case.admission is None:
         return
     st.warning(
-        "Not answered: this does not look like an image of this task. " + " ".join(case.admission.reasons),
+        "No prediction: this does not look like an image for this task. " + " ".join(case.admission.reasons),
         icon=":material/block:",
     )
-    st.checkbox("Answer all the same", key=override_key(item), help="The report will say so.")
+    st.checkbox("Predict anyway", key=override_key(item), help="The report will state this.")
 
 
 def override_key(item: Item) -> str:
-    """Where it is kept that an image is answered all the same."""
+    """Return the session key that records whether the user overrides the gate for an image."""
     return f"diagnose_override_{item.digest}"
 
 
 def agreement_panel(case: Case) -> None:
-    """The one sentence: agreement, nearness to a threshold, likeness to the training data."""
-    text = escape(agreement(case))
+    """Show one sentence on agreement, distance to the threshold, and similarity to the training data."""
+    sentence = escape(agreement(case))
     if agree(case) and len(case.answered) > 1 and not case.unlike:
-        st.info(text, icon=":material/done_all:")
+        st.info(sentence, icon=":material/done_all:")
     else:
-        st.warning(text, icon=":material/call_split:")
+        st.warning(sentence, icon=":material/call_split:")
 
 
-def _verdict(found: Verdict) -> None:
-    """Both stages' verdict, how it came about, and what they are worth together."""
-    title = escape(outcome(found))
+def _two_stage_verdict(verdict: Verdict) -> None:
+    """Show the two-stage verdict, how it was reached, and the measured performance of both stages together."""
+    title = escape(outcome(verdict))
     with st.container(border=True):
         st.markdown(f":material/filter_alt: Two stages: **{title}**")
-        st.write(escape(verdict_words(found)))
-        st.caption(escape(measured_words(found.stages)))
+        st.write(escape(verdict_words(verdict)))
+        st.caption(escape(measured_words(verdict.stages)))
 
 
 def _family(asked: Asked, answer: Answer, shown: Image.Image, opacity: float, scales: dict[str, float]) -> None:
-    """One column: probability, decision, doubt, heatmap."""
+    """Show one column: probability, decision, uncertainty and heatmap."""
     meta, prediction = answer.meta, answer.prediction
     st.write(f"**{FAMILY_TITLES[meta.family]}**")  # type: ignore[index]
     if prediction is None:
@@ -95,93 +95,96 @@ def _family(asked: Asked, answer: Answer, shown: Image.Image, opacity: float, sc
         return
     about = escape(inside(meta.titles[prediction.target]))
     title = f"Probability of {about}"
-    st.markdown(title)  # the metric's own label is cut where it does not fit its line
+    st.markdown(title)  # `st.metric` would truncate a long label
     st.metric(title, percent(prediction.probabilities[prediction.target]), label_visibility="collapsed")
     threshold = threshold_of(meta, prediction.target)
-    at = f" ({about} from {percent(threshold)} upwards)" if threshold is not None else ""
+    at = f" ({about} at {percent(threshold)} or above)" if threshold is not None else ""
     st.write(f"Decision: **{escape(decision(meta, prediction))}**{at}")
-    _doubts(answer)
+    _uncertainty(answer)
     title = charts.series_title(meta.model, meta.strategy, meta.series_variant)
-    _evidence(asked, answer, shown, opacity, scales, title)
+    _heatmap(asked, answer, shown, opacity, scales, title)
     st.caption(f"{escape(title)}. {escape(learnt_from(meta))}")
     if meta.leaks:
-        st.caption(":material/warning: Trained with leaks allowed: its stored figures are too good.")
+        st.caption(":material/warning: Trained with leaks allowed. Reported performance is inflated by data leakage.")
     if len(meta.labels) > 2 or meta.multilabel:
-        with st.expander("Every class"):
+        with st.expander("All classes"):
             charts.probability_table(meta, prediction)
 
 
-def _doubts(answer: Answer) -> None:
-    """Interval over seeds and conformal set, in a line each; how they were found in the tooltip."""
+def _uncertainty(answer: Answer) -> None:
+    """Show the interval over seeds and the prediction set, one line each; tooltips state the method."""
     if isinstance(answer.seeds, str):
         st.caption(escape(answer.seeds))
     else:
         ends = f"{percent(answer.seeds.low)} to {percent(answer.seeds.high)}"
-        st.markdown(f"Over {answer.seeds.seeds} seeds: **{ends}**", help=escape(answer.seeds.how))
+        st.markdown(f"Retrained on other samples: **{ends}**", help=escape(answer.seeds.how))
         if not answer.seeds.asked:
-            st.caption("Only this seed's weights are stored: the range is that of like test images.")
+            st.caption("Weights are stored for this seed only: the range comes from similar test images.")
     if isinstance(answer.doubt, ClassSet):
-        held = ", ".join(answer.doubt.classes) or "no class fits"
-        st.markdown(f"Set at {answer.doubt.level:.0%}: **{escape(held)}**", help=escape(answer.doubt.how))
+        members = ", ".join(answer.doubt.classes) or "no class fits"
+        st.markdown(f"{answer.doubt.level:.0%} prediction set: **{escape(members)}**", help=escape(answer.doubt.how))
     elif answer.doubt:
-        st.caption(f"No conformal set: {escape(answer.doubt)}")
+        st.caption(f"No prediction set: {escape(answer.doubt)}")
 
 
-def _evidence(
+def _heatmap(
     asked: Asked, answer: Answer, shown: Image.Image, opacity: float, scales: dict[str, float], title: str
 ) -> None:
     explainer = EXPLAINERS[asked.explainer]
-    found = answer.prediction.explanation if answer.prediction else None
-    if found is None:
-        st.caption(f"No heatmap: {explainer.title} is not for this network. {escape(answer.unexplained)}")
+    explanation = answer.prediction.explanation if answer.prediction else None
+    if explanation is None:
+        st.caption(f"No heatmap: {explainer.title} does not support this network. {escape(answer.unexplained)}")
         return
-    target = escape(inside(answer.meta.titles[found.target]))
-    scale = scales.get(answer.meta.run, found.peak)
-    caption = f"{explainer.title}: evidence for {target}. Brightest: {scale:.3g}"
-    if found.degenerate:
-        caption = f"{explainer.title}: no positive evidence for {target}, nothing is painted"
+    target = escape(inside(answer.meta.titles[explanation.target]))
+    scale = scales.get(answer.meta.run, explanation.peak)
+    caption = f"{explainer.title}: evidence for {target}. Scale maximum: {scale:.3g}"
+    if explanation.degenerate:
+        caption = f"{explainer.title}: no positive evidence for {target}, so no overlay is drawn"
     st.image(
-        overlay(shown, found, opacity, scale),
+        overlay(shown, explanation, opacity, scale),
         caption=caption,
-        alt=f"{explainer.title} of {title} for {inside(answer.meta.titles[found.target])}; {where(found)}",
+        alt=f"{explainer.title} of {title} for {inside(answer.meta.titles[explanation.target])}; {where(explanation)}",
         width="stretch",
     )
-    if found.note:
-        st.caption(escape(found.note))
+    if explanation.note:
+        st.caption(escape(explanation.note))
 
 
 def legend(asked: Asked) -> None:
-    """The colour bar, the scale, and what to know before a map is believed."""
+    """Show the color bar, the scale, and the limits of the method."""
     colour_bar()
     explainer = EXPLAINERS[asked.explainer]
     st.caption(
         f"**{explainer.title}**: {explainer.meaning} {explainer.caution} A heatmap shows where features raised a "
-        "score, not where disease is. Each model has one scale for all images shown, from 0 to its largest peak among "
-        "them, written under each map: brightness may be compared between images of one model, not between models."
+        "score, not where disease is. All images shown share one scale per model, from 0 to the model's largest peak, "
+        "stated under each map: compare brightness between images of one model, not between models."
     )
 
 
 def _heatmap_quality(asked: Asked, item: Item, picture: Picture, case: Case) -> None:
-    """Overlap of the families and what model cards say of their maps at once; deletion and insertion, which take a
-    while, when asked for.
+    """Show the overlap of the families' maps and the checks from their model cards. Deletion and insertion are slow
+    and run on request.
     """
     painted = [
-        one for one in case.answered
-        if one.prediction and one.prediction.explanation and not one.prediction.explanation.degenerate
+        answer for answer in case.answered
+        if answer.prediction and answer.prediction.explanation and not answer.prediction.explanation.degenerate
     ]  # fmt: skip
     if not painted:
         return
     with st.expander("How good are these heatmaps?", icon=":material/rule:"):
-        for (one, other), share in case.overlaps.items():
-            pair = f"{FAMILY_TITLES[one]} and {FAMILY_TITLES[other]}"  # type: ignore[index]
-            st.write(f"{pair} share {share:.0%} of the strongest fifth of their maps ({CHANCE:.0%} by chance).")
+        for (first, second), share in case.overlaps.items():
+            pair = f"{FAMILY_TITLES[first]} and {FAMILY_TITLES[second]}"  # type: ignore[index]
+            st.write(
+                f"{pair}: the strongest fifths of their maps overlap by {share:.0%} ({CHANCE:.0%} expected by chance)."
+            )
         if any(answer.faithfulness is None for answer in painted):
             st.button(
                 "Measure deletion and insertion",
                 key=f"diagnose_measure_{item.digest}",
                 on_click=measure_heatmaps,
                 args=(asked, item, picture),
-                help="Asks each network 44 times, with parts of the image blurred: does the score follow?",
+                help="Runs each network 44 times with parts of the image blurred, to test whether the score follows "
+                "the heatmap.",
             )
         for answer in painted:
             title = FAMILY_TITLES[answer.meta.family]  # type: ignore[index]
@@ -193,12 +196,12 @@ def _heatmap_quality(asked: Asked, item: Item, picture: Picture, case: Case) -> 
 
 
 def _reports(item: Item, case: Case, opacity: float, scales: dict[str, float]) -> None:
-    """Downloads of the report; what may name a patient is in it only if asked for."""
+    """Show the report downloads; content that may identify a patient is included only on request."""
     with st.expander("Report", icon=":material/description:"):
         left, right = st.columns(2)
-        name = left.checkbox("State the file's name", key=f"diagnose_name_{item.digest}")
-        small = right.checkbox("Include a small copy and the heatmaps", key=f"diagnose_small_{item.digest}")
-        st.caption("Both may name or show a patient. Without them the image is named by the SHA-256 of its pixels.")
+        name = left.checkbox("Include the file name", key=f"diagnose_name_{item.digest}")
+        small = right.checkbox("Include a thumbnail and the heatmaps", key=f"diagnose_small_{item.digest}")
+        st.caption("Both may identify a patient. Without them, the SHA-256 hash of the pixels identifies the image.")
         wanted = Wanted(name, item.shown if small else None)
         maps = _overlays(item, case, opacity, scales) if small else {}
         stem = f"lowshot-{case.pixels[:12]}"
@@ -213,10 +216,10 @@ def _reports(item: Item, case: Case, opacity: float, scales: dict[str, float]) -
 
 
 def _overlays(item: Item, case: Case, opacity: float, scales: dict[str, float]) -> dict[str, Image.Image]:
-    found = {}
+    overlays = {}
     for answer in case.answered:
         heat = answer.prediction.explanation if answer.prediction else None
         if heat and item.shown:
             title = f"{FAMILY_TITLES[answer.meta.family]}, {case.explainer}"  # type: ignore[index]
-            found[title] = overlay(item.shown, heat, opacity, scales.get(answer.meta.run))
-    return found
+            overlays[title] = overlay(item.shown, heat, opacity, scales.get(answer.meta.run))
+    return overlays

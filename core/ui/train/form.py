@@ -52,7 +52,7 @@ def pick_data() -> Data | None:
         name = f"{name}@{','.join(f'{option}={value}' for option, value in chosen.items())}"
     spec = find_dataset(name)
     if spec.synthetic:
-        st.warning("This data set is synthetic: its images are drawn by the program.", icon=":material/science:")
+        st.warning("This data set is synthetic: its images are computer-generated.", icon=":material/science:")
     return Data(spec)
 
 
