@@ -1,1 +1,1 @@
-"""What pages share. The only part of `core` that imports streamlit."""
+"""Code shared by the pages. The only part of `core` that imports streamlit."""

@@ -12,7 +12,7 @@ from PIL import Image
 from starlette.formparsers import MultiPartParser
 
 from core.paths import LIMITS, MIB
-from core.ui import cache, login, pickers  # noqa: F401  with `cached` come the libraries: see below
+from core.ui import cache, login, pickers  # noqa: F401  `cache` imports the libraries that are frozen below
 
 if TYPE_CHECKING:
     from streamlit.navigation.page import StreamlitPage
@@ -22,28 +22,31 @@ _FRAMED, _WANTED = "framed", "wanted"
 
 MultiPartParser.spool_max_size = LIMITS.file_bytes + 2 * MIB  # above it, uploads would be written to disk
 
-# Streamlit collects garbage after every rerun, and the page ends when that is done. The libraries, most of what it
-# would look through, are taken out of that once, before any page has run: nothing of a visitor may ever be among them,
-# or it would stay.
-for _library in ("captum.attr", "timm"):  # others import them only when they are first needed
+# Streamlit collects garbage after every rerun, and the page is finished only then. Most tracked objects belong to the
+# libraries, so these are excluded from collection once, before any page runs: visitor data must never be frozen, or it
+# would stay in memory.
+for _library in ("captum.attr", "timm"):  # other modules import these lazily
     import_module(_library)
 gc.collect()
 gc.freeze()
 
 
 def _icon() -> Image.Image:
-    """Three bars, one a family. A Material symbol as a page icon would be fetched from the internet."""
+    """Return an icon of three bars, one per family. A Material symbol would be fetched from the internet."""
     icon = Image.new("RGB", (48, 48), "white")
-    for place, (colour, height) in enumerate((("#0072B2", 20), ("#D55E00", 32), ("#009E73", 44))):
-        icon.paste(Image.new("RGB", (12, height), colour), (3 + 15 * place, 48 - height))
+    for position, (colour, bar_height) in enumerate((("#0072B2", 20), ("#D55E00", 32), ("#009E73", 44))):
+        icon.paste(Image.new("RGB", (12, bar_height), colour), (3 + 15 * position, 48 - bar_height))
     return icon
 
 
 def require(file: str) -> None:
-    """First statement of every page: sends a page opened without the frame through the entry script, and keeps what
-    was chosen on other pages.
+    """Redirect a page opened without the frame through the entry script, and keep the choices of other pages.
 
-    The first request after a server's start still finds pages by folder, before `st.navigation` has run once.
+    Every page calls this first. On the first request after a server start, before `st.navigation` has run, Streamlit
+    still finds pages by folder.
+
+    Args:
+        file: path of the page's script.
     """
     if _FRAMED not in st.session_state:
         st.session_state[_WANTED] = (f"pages/{Path(file).name}", dict(st.query_params))
@@ -52,20 +55,20 @@ def require(file: str) -> None:
 
 
 def show(pages: list[StreamlitPage]) -> None:
-    """Draws the frame and runs the page that was asked for; the first page is where "/" leads."""
+    """Draw the frame and run the requested page; "/" leads to the first of the pages."""
 
     def start() -> None:
         st.switch_page(pages[0])
 
-    # Before navigation, which would fetch the chosen page's Material symbol from the internet for the tab.
+    # Set the icon before navigation, which would fetch the page's Material symbol from the internet for the tab.
     st.set_page_config(page_icon=_icon(), layout="wide")
-    # A default page answers at "/" only; with a hidden one in front, "/diagnose" is a link as good as any.
+    # A default page is reachable at "/" only. A hidden default page keeps links such as "/diagnose" working.
     hidden = st.Page(start, title="Lowshot", default=True, visibility="hidden")
     locked = login.is_needed()
     chosen = st.navigation([hidden, *pages], position="hidden" if locked else "top")
     name = "Lowshot" if chosen == hidden else f"{chosen.title} · Lowshot"
     st.set_page_config(page_title=name)
-    if locked:  # before the page counts as framed: nothing of any page runs
+    if locked:  # before the session counts as framed, so that no page runs
         st.caption(f":material/info: **Lowshot** · {NOTICE}")
         login.ask()
         st.stop()

@@ -1,4 +1,7 @@
-"""Caches between reruns: runs, predictors, data sets, comparisons, operating points. Keys name content, not time."""
+"""Caches between reruns: runs, predictors, data sets, comparisons and operating points.
+
+Keys identify content: the hashes and records of runs, or the stamp of a listing.
+"""
 
 from __future__ import annotations
 
@@ -48,7 +51,7 @@ from core.ui.progress import bar
 
 
 def store() -> Store:
-    """The run store as it is now; read again only when a file of a run came, went or changed."""
+    """Return the run store; it is read again only if a file of a run was added, removed or changed."""
     root = runs_folder()
     return _store(str(root), _stamp(root))
 
@@ -59,7 +62,7 @@ def _store(root: str, stamp: str) -> Store:
 
 
 def store_and_served() -> tuple[Store, dict[str, dict[str, Run]]]:
-    """The same, and for each data set that any run can answer for the run that does so by default, by family."""
+    """Return the run store and, for each data set with a run that can predict, the default run by family."""
     root = runs_folder()
     now = str(root), _stamp(root)
     return _store(*now), _served(*now)
@@ -67,24 +70,24 @@ def store_and_served() -> tuple[Store, dict[str, dict[str, Run]]]:
 
 @st.cache_resource(max_entries=2, show_spinner=False)
 def _served(root: str, stamp: str) -> dict[str, dict[str, Run]]:
-    found = _store(root, stamp)
-    names = {meta.dataset: None for meta in found.metas()}
-    return {name: runs for name in names if (runs := served_runs(found, name))}
+    opened = _store(root, stamp)
+    names = {meta.dataset: None for meta in opened.metas()}
+    return {name: runs for name in names if (runs := served_runs(opened, name))}
 
 
 def _stamp(root: Path) -> str:
-    """One text for all files of runs and when each changed. Made anew at every rerun, so it must be quick."""
-    seen = []
+    """Return a hash over the paths and modification times of all files of runs; it runs at every rerun, so is fast."""
+    lines = []
     for folder in _visible(root):
         for run in _visible(folder.path):
             for file in _visible(run.path):
                 with suppress(FileNotFoundError):
-                    seen.append(f"{file.path}|{file.stat().st_mtime_ns}")
-    return sha256_of(sorted(seen))
+                    lines.append(f"{file.path}|{file.stat().st_mtime_ns}")
+    return sha256_of(sorted(lines))
 
 
 def _visible(folder: str | Path) -> list[os.DirEntry[str]]:
-    """What a folder holds, hidden things aside; nothing for a file, or a run that is just being put in its place."""
+    """Return the entries of a folder without hidden ones; none for a file, or for a run that is just being moved."""
     try:
         with os.scandir(folder) as entries:
             return [entry for entry in entries if not entry.name.startswith(".")]
@@ -93,12 +96,12 @@ def _visible(folder: str | Path) -> list[os.DirEntry[str]]:
 
 
 def key_of(runs: Sequence[Run]) -> str:
-    """What names runs and everything their records say; the hashes of their files alone miss the threshold."""
+    """Return a key of runs and of their whole records; the hashes of their files alone do not cover the threshold."""
     return sha256_of(part for folder, meta in runs for part in (str(folder), repr(meta)))
 
 
 def predictor(folder: Path, meta: RunMeta) -> Predictor:
-    """A run ready to answer, shared by all visitors."""
+    """Return the predictor of a run, shared by all visitors."""
     return _predictor(key_of([(folder, meta)]), folder)
 
 
@@ -108,11 +111,15 @@ def _predictor(key: str, _folder: Path) -> Predictor:
 
 
 def gatekeeper(dataset: str, metas: Iterable[RunMeta]) -> Gatekeeper | None:
-    """The input gate of a data set, for the runs that answer, shared by all visitors; None where none was made.
+    """Return the input gate of a data set, shared by all visitors; None if there is none.
+
+    Args:
+        dataset: name.
+        metas: the runs that predict.
 
     Raises:
-        CorruptRun: if it is damaged, or was made from other images than these runs.
-        WeightsUnavailable: if its encoder cannot be had here.
+        CorruptRun: if the gate is damaged, or was fitted on other images than these runs.
+        WeightsUnavailable: if the weights of its encoder are not available here.
     """
     path = runs_folder() / dataset / GATE_FILE
     try:
@@ -124,13 +131,13 @@ def gatekeeper(dataset: str, metas: Iterable[RunMeta]) -> Gatekeeper | None:
     )  # fmt: skip
 
 
-@st.cache_resource(max_entries=4, show_spinner="Loading the input gate")
+@st.cache_resource(max_entries=4, show_spinner="Loading the image check")
 def _gatekeeper(folder: str, size: int, changed: int, fingerprints: tuple[str, ...]) -> Gatekeeper | None:
     return open_gate(Path(folder), fingerprints)
 
 
 def seed_lookup(run: Run, others: Sequence[Run], target: int) -> Lookup:
-    """Test answers of a run about one class, beside those of its other seeds."""
+    """Return the test predictions of a run for a class, paired with those of its other seeds."""
     runs = [run, *others]
     return _seed_lookup(key_of(runs), runs, target)
 
@@ -141,7 +148,12 @@ def _seed_lookup(key: str, _runs: list[Run], target: int) -> Lookup:
 
 
 def estimates(runs: Sequence[Run], finding: int | None = None) -> dict[str, Estimate]:
-    """The mean of several runs with 95% intervals over the test images, patients drawn whole; of one finding or all."""
+    """Return the mean metrics of runs with 95% intervals over test images, resampled by patient.
+
+    Args:
+        runs: of one series and size.
+        finding: the finding to evaluate; None for all.
+    """
     return _estimates(key_of(runs), runs, finding)
 
 
@@ -151,7 +163,12 @@ def _estimates(key: str, _runs: Sequence[Run], finding: int | None) -> dict[str,
 
 
 def summaries(runs: Sequence[Run], finding: int | None = None) -> dict[str, SeriesEstimate]:
-    """A series' metrics with intervals over test patients, seeds, and both; of one finding or all."""
+    """Return the metrics of a series with intervals over test patients, over seeds, and over both.
+
+    Args:
+        runs: of one series and size.
+        finding: the finding to evaluate; None for all.
+    """
     return _summaries(key_of(runs), runs, finding)
 
 
@@ -160,14 +177,17 @@ def _summaries(key: str, _runs: Sequence[Run], finding: int | None) -> dict[str,
     return summarize(_runs, finding=finding)
 
 
-@st.cache_data(max_entries=32, show_spinner="Reading the network's shape")
+@st.cache_data(max_entries=32, show_spinner="Reading the architecture")
 def shape(model: str, classes: int) -> Architecture:
-    """The shape of a model with a head for some number of classes."""
+    """Return the architecture of a model with a head for a number of classes."""
     return architecture(MODELS[model], classes)
 
 
 def listing(name: str) -> Listing:
-    """A data set's listing; its folder is read again when the files directly in it change, or after `forget_data`."""
+    """Return the listing of a data set.
+
+    Its folder is read again when the files directly in it change, or after `forget_data`.
+    """
     folder = find_folder(find_dataset(name)) or Path()
     changed = max((path.stat().st_mtime_ns for path in (folder, *folder.iterdir())), default=0) if folder.name else 0
     return _listing(name, str(folder), changed)
@@ -179,7 +199,7 @@ def _listing(name: str, folder: str, changed: int) -> Listing:
 
 
 def own(path: Path) -> DatasetSpec:
-    """Own images as a row; read again when the folder, or the table, changes."""
+    """Return the specification of own images; it is read again if the folder or the CSV file changes."""
     return _own(str(path), path.stat().st_mtime_ns)
 
 
@@ -188,21 +208,21 @@ def _own(path: str, changed: int) -> DatasetSpec:
     return own_images(Path(path))
 
 
-@st.cache_resource(show_spinner="Asking the trainer what it can do")
+@st.cache_resource(show_spinner="Loading the training options")
 def catalogue() -> Catalogue:
-    """All that can be chosen of a training."""
+    """Return the options of a training, as reported by the trainer."""
     return ask_trainer()
 
 
 @st.cache_resource(max_entries=4, show_spinner=False)
 def positions(name: str, stamp: str) -> dict[str, int]:
-    """Where each image lies in a data set's listing, by its name; the stamp is the listing's."""
-    return {one: place for place, one in enumerate(listing(name).ids.tolist())}
+    """Return the position of each image in a data set's listing, by image name; the stamp is the listing's."""
+    return {image: position for position, image in enumerate(listing(name).ids.tolist())}
 
 
 @st.cache_resource(max_entries=2, show_spinner=False)
 def dataset(name: str, stamp: str) -> Dataset:
-    """A data set read, audited and divided, with a bar where that takes long; the stamp is its listing's."""
+    """Return a data set, read, audited and split, with a progress bar; the stamp is its listing's."""
     spec = find_dataset(name)
     with bar(f"{spec.title}: reading") as progress:
         return load_dataset(spec, progress)
@@ -210,20 +230,20 @@ def dataset(name: str, stamp: str) -> Dataset:
 
 @st.cache_data(max_entries=4, show_spinner=False)
 def copies(name: str, stamp: str) -> Copies:
-    """Pairs of copies within a data set; the audit itself keeps what it found."""
+    """Return the pairs of copies within a data set; the audit stores its own results."""
     return find_copies(scan(find_dataset(name))[1])
 
 
 @st.cache_data(max_entries=8, show_spinner=False)
 def sources(name: str, stamp: str) -> list[Source]:
-    """The copies that a data set shares with others, with bars while they are looked for."""
+    """Return the copies that a data set shares with others, with progress bars during the search."""
     return copies_by_source(find_dataset(name), bar)
 
 
 def forget_data() -> None:
-    """Reads data sets anew from now on."""
-    for kept in (_listing, positions, dataset, copies, sources):
-        kept.clear()
+    """Clear the caches of data sets, so that they are read again."""
+    for cached in (_listing, positions, dataset, copies, sources):
+        cached.clear()
 
 
 Runs = Mapping[Series, Sequence[Run]]
@@ -235,36 +255,40 @@ def _key_of_all(series: Runs) -> str:
 
 
 def measured(runs: Sequence[Run], finding: int | None) -> None:
-    """Measures runs on drawn test images where that was not done yet, with a bar."""
-    with bar("Measuring on drawn test images") as show:
+    """Evaluate runs on resampled test images, with a progress bar, and store the results; skip runs that have them."""
+    with bar("Evaluating on resampled test images") as show:
         for done, (folder, meta) in enumerate(runs):
             show(done, len(runs))
             drawn_run(folder, meta, finding)
 
 
 def is_measured(series: Runs, finding: int | None) -> bool:
-    """Whether all these runs were measured on drawn test images before."""
+    """Return whether all runs have stored results on resampled test images."""
     return all(metric_cache.is_measured(folder, meta, finding) for runs in series.values() for folder, meta in runs)
 
 
 def differences(
     series: Runs, reference: Series, finding: int | None
 ) -> tuple[dict[Series, dict[str, Difference]], dict[Series, str], int]:
-    """Every other series minus the reference; why some are not compared; and over how many pairs Holm corrects.
+    """Return the differences of all other series from a reference.
 
-    These are all pairs of the series, as in a report: a verdict must not depend on which of them is the reference.
+    Holm's correction covers all pairs of the series, as in a report: a verdict must not depend on the reference.
+
+    Returns:
+        The differences (series minus reference) by series and metric, the reasons why some series are not compared,
+        and the number of pairs that Holm's correction covers.
     """
-    found, refused = _differences(_key_of_all(series), series, finding)
-    turned: dict[Series, dict[str, Difference]] = {}
+    pairs, refused = _differences(_key_of_all(series), series, finding)
+    from_reference: dict[Series, dict[str, Difference]] = {}
     for name in series:
-        if (name, reference) in found:
-            turned[name] = found[name, reference]
-        elif (reference, name) in found:
-            turned[name] = {metric: one.reversed() for metric, one in found[reference, name].items()}
+        if (name, reference) in pairs:
+            from_reference[name] = pairs[name, reference]
+        elif (reference, name) in pairs:
+            from_reference[name] = {metric: row.reversed() for metric, row in pairs[reference, name].items()}
     return (
-        turned,
+        from_reference,
         {a if b == reference else b: why for (a, b), why in refused.items() if reference in (a, b)},
-        len(found),
+        len(pairs),
     )
 
 
@@ -284,7 +308,7 @@ def _differences(
 
 
 def seed_tests(runs: Sequence[Run], others: Sequence[Run], finding: int | None) -> list[SeedTests]:
-    """DeLong and McNemar, seed by seed."""
+    """Return DeLong's and McNemar's tests for each seed."""
     return _seed_tests(key_of(runs), key_of(others), runs, others, finding)
 
 
@@ -296,7 +320,7 @@ def _seed_tests(
 
 
 def values(runs: Sequence[Run], metric: str, finding: int | None) -> list[float]:
-    """A metric of each run; of one finding, or as its record says."""
+    """Return a metric of each run, from its record or, for a single finding, from its predictions."""
     if finding is None:
         return [meta.metrics[metric] for _, meta in runs]
     return _values(key_of(runs), runs, metric, finding)
@@ -308,25 +332,25 @@ def _values(key: str, _runs: Sequence[Run], metric: str, finding: int) -> list[f
 
 
 def prepared(runs: Sequence[Run], target: int | None) -> Prepared:
-    """A series read and its test images drawn."""
+    """Return a series with its predictions and the resamples of its test images."""
     return _prepared(key_of(runs), runs, target)
 
 
-@st.cache_resource(max_entries=32, show_spinner="Drawing test images")
+@st.cache_resource(max_entries=32, show_spinner="Resampling test images")
 def _prepared(key: str, _runs: Sequence[Run], target: int | None) -> Prepared:
     return operating_point.prepare(_runs, target)
 
 
 def points(runs: Sequence[Run], target: int | None, aim: Aim) -> list[OperatingPoint]:
-    """The operating point of each run; what an aim does not use is no part of the question."""
-    usual = Aim(aim.rule)
-    asked = replace(
-        usual,
-        sensitivity=aim.sensitivity if aim.rule == "sensitivity" else usual.sensitivity,
-        ratio=aim.ratio if aim.rule == "cost" else usual.ratio,
-        prevalence=aim.prevalence if aim.rule == "cost" else usual.prevalence,
+    """Return the operating point of each run; values that the rule does not use are not part of the cache key."""
+    default = Aim(aim.rule)
+    relevant = replace(
+        default,
+        sensitivity=aim.sensitivity if aim.rule == "sensitivity" else default.sensitivity,
+        ratio=aim.ratio if aim.rule == "cost" else default.ratio,
+        prevalence=aim.prevalence if aim.rule == "cost" else default.prevalence,
     )
-    return _points(key_of(runs), prepared(runs, target), target, asked)
+    return _points(key_of(runs), prepared(runs, target), target, relevant)
 
 
 @st.cache_data(max_entries=512, show_spinner=False)
@@ -337,7 +361,7 @@ def _points(key: str, _prepared: Prepared, target: int | None, aim: Aim) -> list
 def moved(
     runs: Sequence[Run], target: int | None, fitted: tuple[float, ...], shift: float, prevalence: float, banded: bool
 ) -> Moved:
-    """A series at shifted thresholds and a prevalence."""
+    """Return a series' performance at shifted thresholds and a prevalence."""
     key, ready = key_of(runs), prepared(runs, target)
     curve = _benefit(key, ready, target, prevalence, banded)
     return _moved(key, ready, target, fitted, shift, prevalence, curve, banded)
@@ -363,7 +387,7 @@ def _moved(
 
 
 def risk(runs: Sequence[Run], target: int | None, thresholds: tuple[float, ...], banded: bool) -> RiskCurve:
-    """Risk against coverage at thresholds."""
+    """Return the risk-coverage curve of a series at its thresholds."""
     return _risk(key_of(runs), prepared(runs, target), target, thresholds, banded)
 
 
@@ -373,7 +397,7 @@ def _risk(key: str, _prepared: Prepared, target: int | None, thresholds: tuple[f
 
 
 def rates(runs: Sequence[Run], target: int | None) -> tuple[Rates, list[Rates]]:
-    """Sensitivity against false alarms: mean over seeds, and each seed."""
+    """Return sensitivity against false-positive rate: the mean over seeds, and each seed."""
     return _rates(key_of(runs), prepared(runs, target), target)
 
 
@@ -383,7 +407,7 @@ def _rates(key: str, _prepared: Prepared, target: int | None) -> tuple[Rates, li
 
 
 def diagram(run: Run, target: int | None) -> tuple[list[Bin], ChanceError]:
-    """The reliability diagram of one run, and the calibration error that chance alone shows."""
+    """Return the reliability diagram of a run and its calibration error under chance alone."""
     return _diagram(key_of([run]), prepared([run], target), target)
 
 
@@ -393,7 +417,7 @@ def _diagram(key: str, _prepared: Prepared, target: int | None) -> tuple[list[Bi
 
 
 def judged(run: Run, target: int | None = None) -> Judged:
-    """A run's test predictions with the names of its images."""
+    """Return a run's test predictions with the names of the images."""
     return _judged(key_of([run]), run, target)
 
 
@@ -405,7 +429,7 @@ def _judged(key: str, _run: Run, target: int | None) -> Judged:
 def conformal(
     runs: Sequence[Run], level: float, target: int | None
 ) -> tuple[list[tuple[Conformal, Coverage]], list[Estimate]]:
-    """Conformal sets of each run, and their mean coverage of each class."""
+    """Return the prediction sets (conformal) of each run and their mean coverage of each class."""
     return _conformal(key_of(runs), runs, level, target)
 
 
@@ -417,7 +441,7 @@ def _conformal(
 
 
 def history(run: Run) -> list[dict[str, float | None]]:
-    """A run's training curves."""
+    """Return the rows of a run's training curves."""
     return _history(key_of([run]), run)
 
 
@@ -427,7 +451,7 @@ def _history(key: str, _run: Run) -> list[dict[str, float | None]]:
 
 
 def report(run: Run) -> list[dict[str, float | str]]:
-    """The classification report of a run."""
+    """Return the classification report of a run."""
     return _report(key_of([run]), run)
 
 
@@ -437,7 +461,7 @@ def _report(key: str, _run: Run) -> list[dict[str, float | str]]:
 
 
 def curves(series: Runs, metric: str, finding: int | None) -> dict[Series, Fit]:
-    """The fitted learning curves of series with three sizes or more."""
+    """Return the fitted learning curves of the series with at least three sizes."""
     return _curves(_key_of_all(series), series, METRICS[metric].name, finding)
 
 
@@ -448,7 +472,7 @@ def _curves(key: str, _series: Runs, metric: str, finding: int | None) -> dict[S
 
 
 def best_single(series: Runs, suspicious: tuple[int, ...]) -> Series:
-    """The series to compare two stages with, chosen on held-out images."""
+    """Return the best single-stage series, chosen on held-out images, for comparison with two stages."""
     return _best_single(_key_of_all(series), series, suspicious)
 
 
@@ -458,12 +482,17 @@ def _best_single(key: str, _series: Runs, suspicious: tuple[int, ...]) -> Series
 
 
 def chosen_stages(series: Mapping[str, Sequence[Run]], sensitivity: float) -> Stages:
-    """Both stages of the Diagnose page: of each family the run that answers, then its other seeds."""
+    """Choose both stages for the Diagnose page.
+
+    Args:
+        series: by family, the run that predicts, followed by its other seeds.
+        sensitivity: target sensitivity of the screening stage.
+    """
     keys = tuple((family, key_of(runs)) for family, runs in series.items())
     return _chosen_stages(keys, series, sensitivity)
 
 
-@st.cache_data(max_entries=64, show_spinner="Joining the stages")
+@st.cache_data(max_entries=64, show_spinner="Combining the stages")
 def _chosen_stages(
     keys: tuple[tuple[str, str], ...], _series: Mapping[str, Sequence[Run]], sensitivity: float
 ) -> Stages:
@@ -473,12 +502,12 @@ def _chosen_stages(
 def two_stage_results(
     screens: Sequence[Run], confirmers: Sequence[Run], singles: Sequence[Run], suspicious: tuple[int, ...], aim: Aim
 ) -> TwoStage:
-    """Both stages joined, against one model alone."""
+    """Return the joint performance of both stages, compared with a single model."""
     keys = tuple(map(key_of, (screens, confirmers, singles)))
     return _two_stage(keys, screens, confirmers, singles, suspicious, aim)
 
 
-@st.cache_data(max_entries=64, show_spinner="Joining the stages")
+@st.cache_data(max_entries=64, show_spinner="Combining the stages")
 def _two_stage(
     keys: tuple[str, ...],
     _screens: Sequence[Run],

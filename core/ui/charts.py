@@ -1,4 +1,4 @@
-"""Figures. Families keep one colour, dash and marker everywhere; colour is never the only difference."""
+"""Chart styles and shared figures. Each series keeps its color, dash and marker; color is never the only cue."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ from core.ui.text import LEAK_MARK
 
 @dataclass(frozen=True)
 class Style:
-    """How a series is drawn."""
+    """Color, line dash and marker of a series."""
 
     colour: str
     dash: str
     marker: str
 
 
-# Colour (Okabe and Ito 2008) and marker belong to the model, the dash to the strategy.
+# The model determines the color (Okabe and Ito 2008) and the marker, the strategy determines the dash.
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
 RED = "#B00020"
 _MARKERS = ("circle", "square", "diamond", "triangle-up", "x", "cross", "star")
@@ -36,16 +36,19 @@ _VARIANT_MARKERS = ("hexagon", "pentagon", "triangle-down", "star-diamond", "hou
 
 
 def series_title(model: str, strategy: str, variant: str = "") -> str:
-    """A model and how it was trained, in few words: its family's letter first."""
+    """Return the title of a series: family letter, model, strategy and variant."""
     spec = MODELS[model]
     title = f"{FAMILY_LETTERS[spec.family]} · {spec.title}" + ("" if strategy == "scratch" else f", {strategy}")
     return f"{title} ({variant})" if variant else title
 
 
 def style_of(model: str, strategy: str, variant: str = "") -> Style:
-    """The style of a series, the same on every page; a variant has its model's colour and another dash and marker."""
+    """Return the style of a series, equal on all pages.
+
+    A variant keeps the color of its model and has another dash and marker.
+    """
     rows = list(MODELS)
-    index = rows.index(model) if model in rows else sum(model.encode())  # weights given by path have no row
+    index = rows.index(model) if model in rows else sum(model.encode())  # models given by path are not registered
     colours = len(COLOURS)
     dash, marker = _DASHES.get(strategy, "solid"), _MARKERS[(index + index // colours) % len(_MARKERS)]
     is_old, variant = variant.endswith(OLD_RECIPE), variant.removesuffix(OLD_RECIPE).removesuffix(", ")
@@ -56,25 +59,25 @@ def style_of(model: str, strategy: str, variant: str = "") -> Style:
 
 
 def translucent(colour: str, alpha: float) -> str:
-    """#RRGGBB as an rgba() of some opacity."""
+    """Convert #RRGGBB to rgba() with an opacity."""
     red, green, blue = (int(colour[i : i + 2], 16) for i in (1, 3, 5))
     return f"rgba({red},{green},{blue},{alpha})"
 
 
 def legend_title(title: str, wrapped: bool = True) -> str:
-    """A series' title as figures show it: broken in two where it is long, the mark of leaks in red."""
+    """Format a series' title for figures: wrapped after its first comma, with the leak mark in red."""
     title = title.replace(", ", ",<br>", 1) if wrapped else title
     return title.replace(LEAK_MARK, f'<span style="color:{RED}">{LEAK_MARK}</span>')
 
 
 def draw(figure: go.Figure, key: str, alt: str) -> None:
-    """Shows a figure with the text that stands for it."""
+    """Show a figure with its alternative text."""
     figure.update_layout(margin={"l": 10, "r": 10, "b": 10}, font_size=14, legend_title_text="")
     st.plotly_chart(figure, key=key, alt=alt, width="stretch", config={"displaylogo": False})
 
 
 def confusion(counts: np.ndarray, labels: tuple[str, ...], title: str) -> go.Figure:
-    """Truth by row, decision by column: counts and the share of the row."""
+    """Draw a confusion matrix (rows: truth, columns: decision) with counts and the share of each row."""
     share = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
     text = [[f"{n:.0f}<br>{s:.0%}" for n, s in zip(ns, ss, strict=True)] for ns, ss in zip(counts, share, strict=True)]
     figure = go.Figure(
@@ -99,7 +102,7 @@ def confusion(counts: np.ndarray, labels: tuple[str, ...], title: str) -> go.Fig
 
 
 def probability_table(meta: RunMeta, prediction: Prediction) -> None:
-    """Every class or finding with its probability and, for findings, the threshold it is held against."""
+    """Show the probability of every class or finding and, for findings, the threshold."""
     rows = [
         {"Class": label, "Probability": float(p), "Decided": "yes" if index in prediction.decided else "no"}
         | ({"Threshold": meta.thresholds[index]} if meta.multilabel else {})
@@ -108,5 +111,5 @@ def probability_table(meta: RunMeta, prediction: Prediction) -> None:
     figures = {name: st.column_config.NumberColumn(format="percent") for name in ("Probability", "Threshold")}
     st.dataframe(
         sorted(rows, key=lambda row: -float(str(row["Probability"]))), hide_index=True, width="stretch",
-        alt="Probability of every class, the likeliest first", column_config=figures,
+        alt="Probability of every class, the most likely first", column_config=figures,
     )  # fmt: skip

@@ -1,4 +1,4 @@
-"""Own test and elsewhere side by side, on the Compare page and on model cards."""
+"""Own test and external test side by side, on the Compare page and on model cards."""
 
 from __future__ import annotations
 
@@ -18,29 +18,29 @@ from core.ui.charts import Style, legend_title
 from core.ui.text import escape
 
 CAPTION = (
-    "Both figures are of the shared classes, at the run's own temperature and threshold: mean over seeds with 95% "
-    "intervals over patients. The difference is own test minus elsewhere; its 95% interval is over seeds and the "
-    "patients of both sets, resampled independently. Accuracy, precision, F1 and AUPRC also move with the share of "
-    "each class, which differs between the sets."
+    "Both results use the shared classes, at the run's own temperature and threshold: mean over seeds with 95% "
+    "intervals over patients. The difference is own test minus external test (elsewhere); its 95% interval is over "
+    "seeds and the patients of both sets, resampled independently. Accuracy, precision, F1 and AUPRC also depend on "
+    "the share of each class, which differs between the sets."
 )
 VIEWS = (
-    "Views (AP, PA) are confounded with the label: sick patients are imaged lying down. Figures within one view do not "
-    "profit from it."
+    "Views (AP, PA) are confounded with the label: sick patients are imaged lying down. Results within one view do not "
+    "benefit from this."
 )
 
 
 def compared(runs: Sequence[Run], name: str) -> list[Elsewhere]:
-    """Return a series on its own test set and on an external one, as a whole and view by view; kept between reruns."""
+    """Return a series' results on its own and on an external test set, overall and by view; cached between reruns."""
     return _compared(key_of(runs), runs, name)
 
 
-@st.cache_data(max_entries=64, show_spinner="Measuring own test and elsewhere")
+@st.cache_data(max_entries=64, show_spinner="Evaluating own test and external test")
 def _compared(key: str, _runs: Sequence[Run], name: str) -> list[Elsewhere]:
     return by_view(_runs, name)
 
 
 def read_by_radiologist(runs: Sequence[Run], name: str) -> Reading | None:
-    """Return a series by a radiologist's reading of the external images; kept between reruns."""
+    """Return a series' results against a radiologist's reading of the external images; cached between reruns."""
     return _read(key_of(runs), runs, name)
 
 
@@ -50,33 +50,33 @@ def _read(key: str, _runs: Sequence[Run], name: str) -> Reading | None:
 
 
 def rows(series: str, found: Sequence[Elsewhere], names: Sequence[str] = SHOWN) -> list[dict[str, str | int]]:
-    """Return a row for each metric of each view: own test, elsewhere and the difference."""
+    """Return a row for each metric and view: own test, external test and the difference."""
     return [
         {
             "Series": series,
-            "Views": one.view or "all",
+            "Views": row.view or "all",
             "Metric": METRICS[name].title,
-            "Own test": _interval(one.own[name]),
-            "Elsewhere": _interval(one.there[name]),
-            "Own minus elsewhere": _drop(one.drop[name]),
-            "Images there": one.images,
-            "Seeds": one.seeds,
+            "Own test": _interval_text(row.own[name]),
+            "Elsewhere": _interval_text(row.there[name]),
+            "Own minus elsewhere": _difference_text(row.drop[name]),
+            "Images there": row.images,
+            "Seeds": row.seeds,
         }
-        for one in found
+        for row in found
         for name in names
     ]
 
 
 def frame(series: Mapping[str, Sequence[Elsewhere]], names: Sequence[str] = SHOWN) -> pd.DataFrame:
-    """Return the rows of several series as a table; views have a column where there are any."""
-    table = pd.DataFrame([row for title, found in series.items() for row in rows(title, found, names)])
-    return table if any(one.view for found in series.values() for one in found) else table.drop(columns="Views")
+    """Return the rows of several series as a table; the column of views is omitted if no series has any."""
+    table = pd.DataFrame([row for title, views in series.items() for row in rows(title, views, names)])
+    return table if any(view.view for views in series.values() for view in views) else table.drop(columns="Views")
 
 
 def facts(found: Elsewhere) -> None:
-    """Say what the external set is, which classes count and what differs."""
+    """Describe the external set, its classes and how it differs."""
     archive = (
-        " The encoder learnt from other patients of the **same archive**: devices and readers are not new to it."
+        " The encoder was trained on other patients of the **same archive**: devices and readers are not new to it."
         if found.record.same_archive
         else ""
     )
@@ -87,46 +87,46 @@ def facts(found: Elsewhere) -> None:
 
 
 def radiologist(found: Reading) -> None:
-    """Give figures of the few images that a radiologist read, without a verdict."""
+    """Show results on the few images read by a radiologist, without a verdict."""
     confirmed = ", ".join(f"{yes} of {of} {escape(label)}" for label, (yes, of) in found.confirmed.items())
-    figures = ", ".join(f"{METRICS[name].title} {_interval(one)}" for name, one in found.figures.items())
+    figures = ", ".join(f"{METRICS[name].title} {_interval_text(estimate)}" for name, estimate in found.figures.items())
     st.caption(
-        f"A radiologist read {found.images} of these images and confirmed {confirmed}. By the radiologist's label: "
-        f"{figures}. So few images carry no verdict."
+        f"A radiologist read {found.images} of these images and confirmed {confirmed}. Against the radiologist's "
+        f"labels: {figures}. So few images do not support a verdict."
     )
 
 
 def refused(records: Mapping[str, ExternalRecord], series: str = "") -> None:
-    """Say on which external sets nothing was evaluated, and why."""
+    """List the external sets that were not evaluated, with the reason."""
     for record in records.values():
-        of = f"{escape(series)} was not" if series else "Not"
-        st.info(f"{of} evaluated on {escape(record.title)}: {escape(record.refused)}")
+        subject = f"{escape(series)} was not" if series else "Not"
+        st.info(f"{subject} evaluated on {escape(record.title)}: {escape(record.refused)}")
 
 
 def chart(series: Mapping[str, tuple[Style, Elsewhere]], metric: str) -> go.Figure:
-    """Draw own test (filled) and elsewhere (hollow) of each series, with 95% intervals over patients."""
+    """Draw own test (filled) and external test (hollow) of each series, with 95% intervals over patients."""
     figure = go.Figure()
-    for place, (what, hollow) in enumerate((("own test", ""), ("elsewhere", "-open"))):
-        for title, (style, one) in series.items():
-            at: Estimate = (one.there if place else one.own)[metric]
+    for is_external, (label, hollow) in enumerate((("own test", ""), ("external test", "-open"))):
+        for title, (style, elsewhere) in series.items():
+            estimate: Estimate = (elsewhere.there if is_external else elsewhere.own)[metric]
             figure.add_scatter(
-                x=[at.value], y=[legend_title(title)], mode="markers", showlegend=False, name=what,
+                x=[estimate.value], y=[legend_title(title)], mode="markers", showlegend=False, name=label,
                 marker={"symbol": style.marker + hollow, "size": 13, "color": style.colour},
                 error_x={
-                    "array": [at.high - at.value], "arrayminus": [at.value - at.low], "thickness": 2.5, "width": 6,
-                    "color": style.colour,
+                    "array": [estimate.high - estimate.value], "arrayminus": [estimate.value - estimate.low],
+                    "thickness": 2.5, "width": 6, "color": style.colour,
                 },
-                hovertemplate=f"{what}: %{{x:.3f}} ({at.low:.3f} to {at.high:.3f})<extra></extra>",
+                hovertemplate=f"{label}: %{{x:.3f}} ({estimate.low:.3f} to {estimate.high:.3f})<extra></extra>",
             )  # fmt: skip
-    figure.update_xaxes(title=f"{METRICS[metric].title}: own test filled, elsewhere hollow")
+    figure.update_xaxes(title=f"{METRICS[metric].title}: own test filled, external test hollow")
     figure.update_yaxes(autorange="reversed", type="category")
     figure.update_layout(height=150 + 58 * len(series), margin_t=30)
     return figure
 
 
-def _interval(one: Estimate) -> str:
-    return f"{one.value:.3f} ({one.low:.3f} to {one.high:.3f})"
+def _interval_text(estimate: Estimate) -> str:
+    return f"{estimate.value:.3f} ({estimate.low:.3f} to {estimate.high:.3f})"
 
 
-def _drop(one: Difference) -> str:
-    return f"{one.effect:+.3f} ({one.low:+.3f} to {one.high:+.3f})"
+def _difference_text(difference: Difference) -> str:
+    return f"{difference.effect:+.3f} ({difference.low:+.3f} to {difference.high:+.3f})"

@@ -1,4 +1,4 @@
-"""Choices and warnings that pages share."""
+"""Pickers and warnings shared by the pages."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ KEPT = (
     "curves_",
     "data_set",
     "data_section",
-)  # of the keys of widgets that hold a choice; none of them is a button
-EVERY = -1  # instead of None: kept, that would be shown as no choice
+)  # key prefixes of widgets whose value is kept; buttons must not be among them
+EVERY = -1  # stands for None, which a restored widget would show as no choice
 
 
 def comparable_runs(store: Store, page: str) -> list[RunMeta]:
-    """Picks a data set and, where its runs come from several splits, one of them: only such runs are compared.
+    """Pick a data set and, if its runs come from several splits, one split, so that its runs are comparable.
 
-    Says what to do and stops the page where no run is stored.
+    If no run is stored, the page explains how to make one and stops.
 
     Args:
         store: the run store.
@@ -36,7 +36,7 @@ def comparable_runs(store: Store, page: str) -> list[RunMeta]:
     titles = {meta.dataset: meta.dataset_title for meta in store.metas()}
     if not titles:
         st.info(
-            "No results are stored yet. Make some: "
+            "No results are stored yet. Train some models: "
             "`.venv/bin/python -m trainer curve --dataset phantom --sizes 10,25 --seeds 0,1`",
             icon=":material/model_training:",
         )
@@ -48,13 +48,15 @@ def comparable_runs(store: Store, page: str) -> list[RunMeta]:
     counted = Counter(meta.split_hash for meta in metas).most_common()
     splits = sorted(counted, key=lambda row: row[0] in leaking)
     split = splits[0][0]
-    said = {name: f"{name[:8]} ({runs} runs{', leaks allowed' if name in leaking else ''})" for name, runs in splits}
+    descriptions = {
+        name: f"{name[:8]} ({runs} runs{', leaks allowed' if name in leaking else ''})" for name, runs in splits
+    }
     if len(splits) > 1:
         st.warning("Stored runs of this data set come from different images or splits and are not mixed.")
         keep_possible(f"{page}_split_{chosen}", [name for name, _ in splits])
         split = st.selectbox(
             "Split", [name for name, _ in splits], key=f"{page}_split_{chosen}",
-            format_func=said.__getitem__,
+            format_func=descriptions.__getitem__,
         )  # fmt: skip
     shown = [meta for meta in metas if meta.split_hash == split]
     if shown[0].synthetic:
@@ -65,7 +67,7 @@ def comparable_runs(store: Store, page: str) -> list[RunMeta]:
         st.error(
             f"{len(marked)} of these {len(shown)} runs were made with leaks allowed: up to "
             f"{max(meta.leaks for meta in marked)} training or validation images have a copy, or an image of the same "
-            "patient, in another part. Their figures are too good.",
+            "patient, in another part. Reported performance is inflated by data leakage.",
             icon=":material/warning:",
         )
     for note in shown[0].notes:
@@ -74,24 +76,24 @@ def comparable_runs(store: Store, page: str) -> list[RunMeta]:
 
 
 def title_of(name: Series, runs: Sequence[Run]) -> str:
-    """A series in words, marked where any of its runs was made with leaks allowed."""
+    """Return the title of a series, marked if any of its runs was made with leaks allowed."""
     return charts.series_title(*name) + (f" {LEAK_MARK}" if any(meta.leaks for _, meta in runs) else "")
 
 
 def pick_size(metas: Sequence[RunMeta], page: str) -> int | None:
-    """Picks one of the sizes of the training set at which runs are stored; None for all training images."""
+    """Pick a training-set size for which runs are stored; None stands for all training images."""
     sizes: list[int | None] = [*sorted({meta.train_size for meta in metas if meta.train_size is not None})]
     sizes += [None] if any(meta.train_size is None for meta in metas) else []
     key = f"{page}_size_{metas[0].dataset}"
     keep_possible(key, sizes)
     return st.select_slider(
-        "Labelled training images per class", sizes, value=sizes[-1], key=key,
+        "Labeled training images per class", sizes, value=sizes[-1], key=key,
         format_func=lambda n: "all" if n is None else str(n),
     )  # fmt: skip
 
 
 def pick_seed(seeds: Sequence[int], page: str, title: str = "Seed") -> int:
-    """Picks one of the seeds, where there are several."""
+    """Pick a seed if there are several."""
     if len(seeds) == 1:
         return seeds[0]
     key = f"{page}_seed"
@@ -101,10 +103,15 @@ def pick_seed(seeds: Sequence[int], page: str, title: str = "Seed") -> int:
 
 
 def pick_finding(of: RunMeta, page: str) -> int | None:
-    """Picks one finding to judge, or one class against the rest, of several; None for the task as it is."""
+    """Pick one finding, or one class against the rest, to evaluate; None for the whole task.
+
+    Args:
+        of: any run of the task.
+        page: prefix of the widget's key.
+    """
     if of.positive is not None:
         return None
-    every = "Mean over all that can be judged" if of.multilabel else "All classes"
+    every = "Mean over all findings that can be evaluated" if of.multilabel else "All classes"
     rest = "" if of.multilabel else " against the rest"
     chosen = st.selectbox(
         "Finding" if of.multilabel else "Class", [EVERY, *range(len(of.labels))], key=f"{page}_finding_{of.dataset}",
@@ -114,72 +121,72 @@ def pick_finding(of: RunMeta, page: str) -> int | None:
 
 
 def pick_series(series: Mapping[Series, Sequence[Run]], page: str) -> list[Series]:
-    """Picks the series to show: by default the comparison proper, without variants. Stops the page where none is.
+    """Pick the series to show: by default the main comparison, without variants. Stop the page if none is picked.
 
-    Remembered is which series were added or taken away, not which are shown: one that is not offered for a while, as at
-    another size, is there again afterwards.
+    The session stores which series the user added or removed, not which are shown. A series that is missing at another
+    size therefore reappears at the sizes that have it.
     """
     usual = comparison_proper(series) or list(series)
     key = f"{page}_series_{next(iter(series.values()))[0][1].dataset}" if series else f"{page}_series"
     picked: dict[Series, bool] = st.session_state.setdefault(f"{key}_picked", {})
-    wanted = [one for one in series if picked.get(one, one in usual)]
-    if not wanted and st.session_state.get(key) != []:  # none of those offered, though not emptied by hand
+    wanted = [name for name in series if picked.get(name, name in usual)]
+    if not wanted and st.session_state.get(key) != []:  # no picked series exists here, and the user did not clear all
         wanted = usual
     if key not in st.session_state or set(st.session_state[key]) != set(wanted):
         st.session_state[key] = wanted
     shown = st.multiselect(
-        "Series", list(series), format_func=lambda one: title_of(one, series[one]), key=key,
+        "Series", list(series), format_func=lambda name: title_of(name, series[name]), key=key,
         on_change=_remember, args=(key, wanted),
     )  # fmt: skip
     if not shown:
         st.info("Pick at least one series.")
         st.stop()
-    return [one for one in series if one in shown]
+    return [name for name in series if name in shown]
 
 
 def _remember(key: str, before: Sequence[Series]) -> None:
-    """Keeps which series were just added or taken away."""
+    """Store which series the user just added or removed."""
     now = st.session_state[key]
-    st.session_state[f"{key}_picked"] |= {one: one in now for one in {*before} ^ {*now}}
+    st.session_state[f"{key}_picked"] |= {name: name in now for name in {*before} ^ {*now}}
 
 
 def keep_possible(key: str, options: Sequence[object]) -> None:
-    """Forgets of a kept choice what is no longer offered; a choice of nothing that is offered is made anew."""
+    """Remove unavailable options from a kept choice; reset the choice if no option remains."""
     chosen = st.session_state.get(key)
     if isinstance(chosen, list) and chosen:
-        still = [one for one in chosen if one in options]
-        if not still:
+        available = [option for option in chosen if option in options]
+        if not available:
             del st.session_state[key]
-        elif still != chosen:
-            st.session_state[key] = still
+        elif available != chosen:
+            st.session_state[key] = available
     elif key in st.session_state and not isinstance(chosen, list) and chosen not in options:
         del st.session_state[key]
 
 
 def keep_choices() -> None:
-    """Keeps what was chosen on the pages that are not shown; without it a widget forgets when its page is left."""
+    """Keep the choices of pages that are not shown; otherwise widgets lose their value when the page is left."""
     for key in [key for key in st.session_state if str(key).startswith(KEPT)]:
         st.session_state[key] = st.session_state[key]
 
 
 def warn(store: Store, dataset: str, split: str | None = None) -> None:
-    """A warning where a shortcut was found, or where that cannot be said.
+    """Show a warning if a shortcut was found, or if the test for shortcuts failed.
 
     Args:
         store: the run store.
         dataset: name.
-        split: hash of the split that is shown; None for that of the run made last.
+        split: hash of the split that is shown; None for the split of the newest run.
     """
     try:
-        said = told(store, dataset, split)
+        message = told(store, dataset, split)
     except LowshotError as error:
-        said = f"Whether borders or corners tell the classes apart cannot be said: {error}"
-    if said:
-        st.warning(escape(said), icon=":material/crop_free:")
+        message = f"The test for shortcuts in image borders and corners failed: {error}"
+    if message:
+        st.warning(escape(message), icon=":material/crop_free:")
 
 
 def told(store: Store, dataset: str, split: str | None = None) -> str:
-    """What was found, in a sentence; "" where nothing was, or nobody looked.
+    """Return the shortcut warning of a data set; "" if no shortcut was found or none was tested for.
 
     Raises:
         LowshotError: if stored runs cannot be read.
@@ -191,6 +198,6 @@ def told(store: Store, dataset: str, split: str | None = None) -> str:
     return _told(sha256_of([split or "", *stated]), store, dataset, split)
 
 
-@st.cache_data(max_entries=32, show_spinner="Measuring what borders and corners give away")
+@st.cache_data(max_entries=32, show_spinner="Testing image borders and corners for shortcuts")
 def _told(key: str, _store: Store, _dataset: str, _split: str | None) -> str:
     return warning_of(shortcuts_of(_store, _dataset, _split))

@@ -1,4 +1,4 @@
-"""Progress on pages: what is being done, how far it is, and about how long it will still take."""
+"""Progress bars with the remaining time, and durations in words."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from core.ui.text import escape
 
 @contextmanager
 def bar(title: str) -> Iterator[Progress]:
-    """Gives a function (done, in all) that draws a bar; nothing is drawn where it is never called."""
+    """Yield a function (done, total) that draws a progress bar; no bar appears if it is never called."""
     place, began = st.empty(), time.monotonic()
 
     def show(done: int, total: int) -> None:
@@ -28,7 +28,7 @@ def bar(title: str) -> Iterator[Progress]:
 
 
 def in_words(seconds: float) -> str:
-    """A duration as a person would say it."""
+    """Return a duration in words, rounded."""
     if seconds >= 5400:
         return f"about {seconds / 3600:.1f} h"
     return f"about {seconds / 60:.0f} min" if seconds >= 90 else f"about {seconds:.0f} s"

@@ -1,4 +1,4 @@
-"""Tables with their download."""
+"""Tables with a download button."""
 
 from __future__ import annotations
 
@@ -7,12 +7,12 @@ import streamlit as st
 
 
 def table(rows: pd.DataFrame, alt: str, file: str) -> None:
-    """Shows a table and lets it be downloaded.
+    """Show a table and its download button.
 
     Args:
         rows: the table.
-        alt: what it holds, for those who cannot see it.
-        file: name of the download, without its ending.
+        alt: description for screen readers.
+        file: name of the download, without the extension.
     """
     st.dataframe(rows, hide_index=True, width="stretch", alt=alt)
     as_file = rows.to_csv(index=False).encode("utf-8-sig")

@@ -1,4 +1,4 @@
-"""Sentences that several pages say, made from results."""
+"""Text shared by several pages: Markdown escaping, damaged runs, and the color bar."""
 
 from __future__ import annotations
 
@@ -10,25 +10,25 @@ import streamlit as st
 from core.explain.overlay import colour_table
 from core.runs import Store
 
-LEAK_MARK = "⚠ leaks allowed"  # wherever a run made with leaks allowed is named
+LEAK_MARK = "⚠ leaks allowed"  # follows the name of every run made with leaks allowed
 
 
 def escape(text: str) -> str:
-    """Text from files, safe to put into Markdown: shown as it is, never as a link, an image or markup."""
+    """Escape text for Markdown, so that it is shown literally and never as a link, an image or markup."""
     return re.sub(r"([\\`*_{}\[\]()#+\-.!|<>$:~&^])", r"\\\1", text.replace("\n", " "))
 
 
 def problems(store: Store) -> None:
-    """Names the runs that are left out because they are damaged, or because their training failed."""
+    """List the runs that are left out because they are damaged or their training failed."""
     if store.problems:
-        listed = "\n".join(f"- {escape(name)}: {escape(why)}" for name, why in store.problems.items())
-        st.warning(f"Some stored runs are damaged or failed, and left out:\n{listed}", icon=":material/warning:")
+        lines = "\n".join(f"- {escape(name)}: {escape(why)}" for name, why in store.problems.items())
+        st.warning(f"Some stored runs are damaged or failed and are left out:\n{lines}", icon=":material/warning:")
 
 
 def colour_bar() -> None:
-    """The colours of the heatmaps, from low to high attribution."""
+    """Show the colors of the heatmaps, from low to high attribution."""
     strip = np.repeat(colour_table()[None], 12, axis=0)
     left, middle, right = st.columns([1, 4, 1], vertical_alignment="center")
     left.caption("low attribution")
-    middle.image(strip, alt="Colour bar from dark (low attribution) to bright yellow (high)", width="stretch")
+    middle.image(strip, alt="Color bar from dark (low attribution) to bright yellow (high)", width="stretch")
     right.caption("high attribution")

@@ -30,7 +30,7 @@ def test_compare_shows_both_side_by_side(store, monkeypatch):
     assert "evaluated on Adults: its encoder learnt from them." in said
     assert "Adults instead of children." in said
     assert "same archive" in said
-    assert "So few images carry no verdict." in said
+    assert "So few images do not support a verdict." in said
     assert "Views (AP, PA) are confounded" in said
     rows = app.dataframe[0].value
     assert rows["Views"].tolist() == ["all", "AP", "PA"]
