@@ -99,7 +99,7 @@ def test_images_behind_a_cell_with_every_familys_probability_and_heatmap(phantom
 
 def test_images_that_are_not_here_are_said_to_be_missing(made_runs, tmp_path, monkeypatch):
     app = show(open_page("compare", made_runs, monkeypatch), "Confusion")
-    assert "not in the folder that is on this machine" in texts(app)
+    assert "not in the data set's folder on this machine" in texts(app)
 
 
 def test_conformal_sets_that_cannot_be_had_say_how_many_patients_they_need(class_runs, monkeypatch):
@@ -121,4 +121,4 @@ def test_two_stages_are_joined_where_several_classes_are_stored_and_refused_else
     assert app.dataframe[0].value["Interval over"].tolist() == ["test patients"] * 5 + ["seeds and test patients"]
     assert "joint sensitivity" in app.dataframe[0].value["What"][0]
     app = show(open_page("compare", made_runs, monkeypatch), "Two stages")
-    assert "two stages need several" in texts(app)
+    assert "two stages need several classes" in texts(app)

@@ -1,1 +1,1 @@
-"""The sections of the Compare page, one module each: `show(view)` draws what is chosen there and computes no more."""
+"""The sections of the Compare page, one module each. `show(view)` draws a section and computes only what it shows."""

@@ -1,4 +1,4 @@
-"""Compare: confusion matrices as counts and rates at the chosen operating point, and the images behind a cell."""
+"""Compare: confusion matrices (counts and rates) at the chosen operating point, and the images of a cell."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ A_ROW = 3
 
 
 def show(view: View) -> None:
-    """A matrix for each series, of one seed."""
+    """Show the confusion matrix of each series for one seed."""
     if view.first.multilabel and view.finding is None:
         st.info("Choose a finding above for its confusion matrices.")
         return
@@ -56,11 +56,11 @@ def show(view: View) -> None:
             charts.draw(
                 charts.confusion(counts, view.labels, view.title(name)), key=f"compare_matrix_{index}",
                 alt=f"Confusion matrix of {view.title(name)}: " + "; ".join(
-                    f"{label}: {counts[i, i]} of {counts[i].sum()} right" for i, label in enumerate(view.labels)
+                    f"{label}: {counts[i, i]} of {counts[i].sum()} correct" for i, label in enumerate(view.labels)
                 ),
             )  # fmt: skip
     st.caption(
-        "Images, and the share of those with the same truth. "
+        "Number of images, and their share of all images of the same true class. "
         + (f"Threshold fitted for {chosen.aim.title}" if chosen else "")
         + (f", shifted by {chosen.shift:+.2f}." if chosen and chosen.shift else "." if chosen else "")
     )
@@ -69,21 +69,22 @@ def show(view: View) -> None:
 
 
 def _judged(view: View, name: Series, run: Run, chosen: operating.Chosen | None) -> Judged:
-    """The test predictions of a run, at the chosen operating point where there is one threshold."""
-    found = cache.judged(run, view.finding)
+    """Return the test predictions of a run, at the chosen operating point if the task has a threshold."""
+    predictions = cache.judged(run, view.finding)
     if chosen is None:
-        return found
+        return predictions
     runs = view.runs[name]
     threshold = np.array(chosen.thresholds(runs, view.finding))[runs.index(run)]
-    return Judged(found.meta, at_thresholds([found.scores], [float(threshold)])[0], found.groups, found.ids)
+    scores = at_thresholds([predictions.scores], [float(threshold)])[0]
+    return Judged(predictions.meta, scores, predictions.groups, predictions.ids)
 
 
 A_PAGE, SIDE = 4, 420
 
 
 def _images_of_cell(view: View, runs: Mapping[Series, Run], judged: Mapping[Series, Judged]) -> None:
-    """Asks for a cell and shows its images, page by page."""
-    st.subheader("Images behind a cell")
+    """Show the pickers of a cell and the images of that cell, page by page."""
+    st.subheader("Images in a cell")
     first, second, third = st.columns([2, 1, 1])
     of = f"{view.dataset}_{view.finding}"
     key = f"compare_cell_{of}"
@@ -95,53 +96,53 @@ def _images_of_cell(view: View, runs: Mapping[Series, Run], judged: Mapping[Seri
     with second:
         truth = st.selectbox("Truth", places, index=len(places) - 1, format_func=named, key=f"compare_truth_{of}")
     with third:
-        said = st.selectbox("Decision", places, format_func=named, key=f"compare_said_{of}")
-    one = judged[name]
-    here = np.flatnonzero((one.scores.labels == truth) & (one.scores.decisions == said))
-    if not len(here):
+        decision = st.selectbox("Decision", places, format_func=named, key=f"compare_said_{of}")
+    predictions = judged[name]
+    matches = np.flatnonzero((predictions.scores.labels == truth) & (predictions.scores.decisions == decision))
+    if not len(matches):
         st.write("No test image is in this cell.")
         return
-    here = here[np.argsort(-one.scores.probabilities[here, said], kind="stable")]
-    pages = -(-len(here) // A_PAGE)
+    matches = matches[np.argsort(-predictions.scores.probabilities[matches, decision], kind="stable")]
+    pages = -(-len(matches) // A_PAGE)
     page = 1
     if pages > 1:
-        key = f"compare_page_{of}_{name}_{truth}_{said}"
+        key = f"compare_page_{of}_{name}_{truth}_{decision}"
         keep_possible(key, range(1, pages + 1))
-        page = int(st.number_input(f"Page, of {pages}", 1, pages, 1, key=key))
-    st.caption(f"{len(here)} images, the surest decisions first.")
-    shown = here[(page - 1) * A_PAGE : page * A_PAGE]
+        page = int(st.number_input(f"Page (1 to {pages})", 1, pages, 1, key=key))
+    st.caption(f"{len(matches)} images, most confident decisions first.")
+    shown = matches[(page - 1) * A_PAGE : page * A_PAGE]
     for position in shown.tolist():
         with st.container(border=True):
-            _image(view, runs, judged, str(one.ids[position]))
+            _image(view, runs, judged, str(predictions.ids[position]))
 
 
 def _image(view: View, runs: Mapping[Series, Run], judged: Mapping[Series, Judged], name: str) -> None:
-    """One image with every family's answer."""
+    """Show an image with the prediction of each series."""
     left, right = st.columns([1, 2])
-    found = _look(view.dataset, name)
+    loaded = _look(view.dataset, name)
     with left:
-        if isinstance(found, str):
-            st.caption(found)
+        if isinstance(loaded, str):
+            st.caption(loaded)
         else:
-            small = found.image.copy()
+            small = loaded.image.copy()
             small.thumbnail((SIDE, SIDE))
-            st.image(small, caption=escape(Path(name).name), alt=f"Test image, {found.label}", width="stretch")
+            st.image(small, caption=escape(Path(name).name), alt=f"Test image, {loaded.label}", width="stretch")
     with right:
         st.caption(escape(name))
-        _answers(view, judged, name)
-        if isinstance(found, str) or not any(meta.has_weights for _, meta in runs.values()):
+        _predictions(view, judged, name)
+        if isinstance(loaded, str) or not any(meta.has_weights for _, meta in runs.values()):
             return
         if st.toggle("Heatmaps", key=f"cell_heat_{view.dataset}_{name}"):
-            _heatmaps(view, runs, found.image)
+            _heatmaps(view, runs, loaded.image)
 
 
-def _answers(view: View, judged: Mapping[Series, Judged], name: str) -> None:
-    """Each family's probabilities and decision."""
+def _predictions(view: View, judged: Mapping[Series, Judged], name: str) -> None:
+    """Show the probabilities and the decision of each series for an image."""
     rows = []
-    for series, one in judged.items():
-        at = np.flatnonzero(one.ids == name)
-        if len(at):
-            scores = one.scores.of(at[:1])
+    for series, predictions in judged.items():
+        positions = np.flatnonzero(predictions.ids == name)
+        if len(positions):
+            scores = predictions.scores.of(positions[:1])
             rows.append(
                 {"Series": view.title(series), "Decision": view.labels[int(scores.decisions[0])]}
                 | dict(zip(view.labels, scores.probabilities[0].tolist(), strict=True))
@@ -154,20 +155,20 @@ def _answers(view: View, judged: Mapping[Series, Judged], name: str) -> None:
 
 
 def _look(dataset: str, name: str) -> Looks | str:
-    """The image of a name, or why it cannot be shown."""
+    """Return the image with a name, or the reason why it cannot be shown."""
     try:
         spec = find_dataset(dataset)
         if not is_present(spec):
             return "The images of this data set are not on this machine."
         listing = cache.listing(dataset)
-        found = look(spec, listing, cache.positions(dataset, listing.stamp)[name])
+        loaded = look(spec, listing, cache.positions(dataset, listing.stamp)[name])
     except (LowshotError, KeyError):
-        return "This image is not in the folder that is on this machine."
-    return found or "This image cannot be read."
+        return "This image is not in the data set's folder on this machine."
+    return loaded or "This image cannot be read."
 
 
 def _heatmaps(view: View, runs: Mapping[Series, Run], image: Image.Image) -> None:
-    """What each family that keeps weights looks at."""
+    """Show the heatmap of each series with stored weights."""
     kept = {name: run for name, run in runs.items() if run[1].has_weights}
     columns = st.columns(max(2, len(kept)))
     for column, (name, (folder, meta)) in zip(columns, kept.items(), strict=False):
@@ -184,4 +185,4 @@ def _heatmaps(view: View, runs: Mapping[Series, Run], image: Image.Image) -> Non
                 alt=f"Heatmap of {view.title(name)}; {where(prediction.explanation)}", width="stretch",
             )  # fmt: skip
     if len(kept) < len(runs):
-        st.caption("Series that are missing keep no weights for this seed.")
+        st.caption("Series without a heatmap have no stored weights for this seed.")

@@ -1,4 +1,4 @@
-"""Compare: each series on its own test images and on an external test set, at the same operating point."""
+"""Compare: each series on its own and on an external test set, at the same operating point."""
 
 from __future__ import annotations
 
@@ -14,15 +14,15 @@ from core.ui.text import escape
 
 
 def show(view: View) -> None:
-    """Table, chart and sentences of one external set and metric; then every metric, view by view."""
+    """Show the chart, sentences and table of an external set for one metric; then all metrics by view."""
     every = [run for runs in view.runs.values() for run in runs]
     names = external_sets(every)
     for series, runs in view.runs.items():
         external.refused(refusals(runs), view.title(series))
     if not names:
         st.info(
-            "None of these runs was evaluated on an external test set. Images of other patients, in one folder a "
-            "class, serve as one:"
+            "None of these runs was evaluated on an external test set. Images of other patients, in one folder per "
+            "class, can serve as one:"
         )
         st.code(f"python -m trainer curve --dataset {view.dataset} --external FOLDER", language=None)
         return
@@ -34,30 +34,34 @@ def show(view: View) -> None:
         name = st.selectbox("External test set", names, format_func=titles.__getitem__, key=key)
     with right:
         metric = st.selectbox(
-            "Metric", list(METRICS), format_func=lambda one: METRICS[one].title, key="compare_external_metric"
+            "Metric", list(METRICS), format_func=lambda row: METRICS[row].title, key="compare_external_metric"
         )
-    found = {
-        series: external.compared(there, name) for series, runs in view.runs.items() if (there := evaluated(runs, name))
+    results = {
+        series: external.compared(tested, name)
+        for series, runs in view.runs.items()
+        if (tested := evaluated(runs, name))
     }
-    if without := [view.title(series) for series in view.runs if series not in found]:
-        st.caption(f"Not evaluated there: {escape('; '.join(without))}.")
-    external.facts(next(iter(found.values()))[0])
+    if without := [view.title(series) for series in view.runs if series not in results]:
+        st.caption(f"Not evaluated on this set: {escape('; '.join(without))}.")
+    external.facts(next(iter(results.values()))[0])
     if view.finding is not None:
-        st.caption("All shared classes count here, whichever class was chosen above.")
-    whole = {view.title(series): (charts.style_of(*series), of[0]) for series, of in found.items()}
+        st.caption("These results cover all shared classes, whichever class is chosen above.")
+    overall = {view.title(series): (charts.style_of(*series), views[0]) for series, views in results.items()}
     charts.draw(
-        external.chart(whole, metric), key="compare_external_chart",
-        alt=f"{METRICS[metric].title} on the own test images and elsewhere; said in words below.",
+        external.chart(overall, metric), key="compare_external_chart",
+        alt=f"{METRICS[metric].title} on the own and on the external test set; described in words below.",
     )  # fmt: skip
-    st.markdown("\n".join(f"- {escape(title)}: {escape(one.sentence(metric))}" for title, (_, one) in whole.items()))
+    st.markdown("\n".join(f"- {escape(title)}: {escape(row.sentence(metric))}" for title, (_, row) in overall.items()))
     st.caption(external.CAPTION)
-    titled = {view.title(series): of for series, of in found.items()}
-    table(external.frame(titled, (metric,)), "Own test and elsewhere", f"{view.file}-external")
-    if any(one.view for of in found.values() for one in of):
+    titled = {view.title(series): views for series, views in results.items()}
+    table(external.frame(titled, (metric,)), "Own test and external test", f"{view.file}-external")
+    if any(row.view for views in results.values() for row in views):
         st.caption(external.VIEWS)
-    for series in found:
-        if (read := external.read_by_radiologist(view.runs[series], name)) is not None:
+    for series in results:
+        if (reading := external.read_by_radiologist(view.runs[series], name)) is not None:
             st.write(f"**{escape(view.title(series))}**")
-            external.radiologist(read)
-    with st.expander("Every metric"):
-        table(external.frame(titled, tuple(METRICS)), "Every metric, own test and elsewhere", f"{view.file}-elsewhere")
+            external.radiologist(reading)
+    with st.expander("All metrics"):
+        table(
+            external.frame(titled, tuple(METRICS)), "All metrics, own test and external test", f"{view.file}-elsewhere"
+        )

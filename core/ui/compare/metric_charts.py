@@ -1,4 +1,4 @@
-"""Figures of evidence: learning curves measured and fitted, differences with intervals, training curves."""
+"""Figures of metrics: measured and fitted learning curves, differences with intervals, and training curves."""
 
 from __future__ import annotations
 
@@ -21,10 +21,10 @@ _POINTS = 80
 
 @dataclass(frozen=True)
 class Measured:
-    """A series as it was measured.
+    """Measured values of a series.
 
     Attributes:
-        style: how it is drawn.
+        style: its style.
         found: images per class -> the value of each seed.
         short: sizes for which some class had too few images.
     """
@@ -37,72 +37,72 @@ class Measured:
 def learning_curves(
     series: Mapping[str, Measured], metric: str, single_seeds: bool = False, panels: bool = False
 ) -> go.Figure:
-    """Metric against labelled images a class; mean over seeds, band: its 95% interval over seeds (Student's t).
+    """Draw a metric against labeled images per class. Line: mean over seeds; band: its 95% interval (Student's t).
 
     Args:
-        series: title -> what was measured; a hollow marker is a size for which some class had too few images.
-        metric: its name.
-        single_seeds: whether each seed is shown too.
-        panels: a panel for each series, the others' means in grey behind it.
+        series: title -> measured values; a hollow marker is a size for which some class had too few images.
+        metric: name of the metric.
+        single_seeds: whether to show each seed as well.
+        panels: whether each series has its own panel, with the means of the others in gray.
     """
     figure, places = _frame(list(series), panels)
-    means = {title: [(n, float(np.mean(one.found[n]))) for n in sorted(one.found)] for title, one in series.items()}
-    for (title, one), at in zip(series.items(), places, strict=True):
+    means = {title: [(n, float(np.mean(row.found[n]))) for n in sorted(row.found)] for title, row in series.items()}
+    for (title, row), at in zip(series.items(), places, strict=True):
         if panels:
             _behind(figure, [line for other, line in means.items() if other != title], at)
-        _measured(figure, title, one, METRICS[metric], single_seeds, at, not panels)
-    _axes(figure, sorted({n for one in series.values() for n in one.found}), METRICS[metric].title, panels, len(series))
+        _measured(figure, title, row, METRICS[metric], single_seeds, at, not panels)
+    _axes(figure, sorted({n for row in series.values() for n in row.found}), METRICS[metric].title, panels, len(series))
     return figure
 
 
 def fitted_curves(
     series: Mapping[str, tuple[Measured, Fit]], metric: str, wanted: float | None = None, panels: bool = False
 ) -> go.Figure:
-    """Fitted curves with their bands through the measured means; what lies beyond them dotted, on a fainter band.
+    """Draw fitted curves with bands and the measured means; extrapolation is dotted, on a fainter band.
 
     Args:
-        series: title -> measured and fitted.
-        metric: its name.
-        wanted: a value to be reached, drawn as a line.
-        panels: a panel for each series, the others in grey behind it.
+        series: title -> measured values and fit.
+        metric: name of the metric.
+        wanted: a target value, drawn as a line.
+        panels: whether each series has its own panel, with the others in gray.
     """
     figure, places = _frame(list(series), panels)
     lines = {title: _curve(fit) for title, (_, fit) in series.items()}
-    for (title, (one, fit)), at in zip(series.items(), places, strict=True):
+    for (title, (row, fit)), at in zip(series.items(), places, strict=True):
         if panels:
             _behind(figure, [line for other, line in lines.items() if other != title], at)
-        _fitted(figure, title, one.style, fit, at, not panels)
+        _fitted(figure, title, row.style, fit, at, not panels)
         figure.add_scatter(
             x=list(fit.sizes), y=list(fit.means), mode="markers", legendgroup=title, showlegend=False, **at,
-            marker={"symbol": one.style.marker, "size": 8, "color": one.style.colour},
+            marker={"symbol": row.style.marker, "size": 8, "color": row.style.colour},
             hovertemplate="measured mean %{y:.3f} at %{x:g}<extra>" + title + "</extra>",
         )  # fmt: skip
     if wanted is not None:
         figure.add_hline(wanted, line={"color": "#444444", "dash": "dot", "width": 1.5})
-    ticks = {n for one, _ in series.values() for n in one.found} | {fit.limit for _, fit in series.values()}
+    ticks = {n for row, _ in series.values() for n in row.found} | {fit.limit for _, fit in series.values()}
     _axes(figure, sorted(ticks), METRICS[metric].title, panels, len(series))
     return figure
 
 
 def forest(rows: Mapping[str, tuple[Style, Difference]], metric: str, reference: str) -> go.Figure:
-    """Differences from a reference with 95% intervals: filled where the verdict is `different`, the margin shaded."""
+    """Draw differences from a reference with 95% intervals; filled: verdict `different`, shaded: equivalence margin."""
     figure = go.Figure()
     names = [legend_title(title) for title in rows]
-    for name, (style, one) in zip(names, rows.values(), strict=True):
+    for name, (style, row) in zip(names, rows.values(), strict=True):
         figure.add_scatter(
-            x=[one.effect], y=[name], mode="markers", showlegend=False,
+            x=[row.effect], y=[name], mode="markers", showlegend=False,
             marker={
-                "symbol": style.marker + ("" if one.verdict == "different" else "-open"), "size": 13,
+                "symbol": style.marker + ("" if row.verdict == "different" else "-open"), "size": 13,
                 "color": style.colour,
             },
             error_x={
-                "array": [one.high - one.effect], "arrayminus": [one.effect - one.low], "thickness": 2.5, "width": 6,
+                "array": [row.high - row.effect], "arrayminus": [row.effect - row.low], "thickness": 2.5, "width": 6,
                 "color": style.colour,
             },
-            hovertemplate=f"{one.interval_text()}<br>over {one.varies}<br>{one.verdict}; p {format_p(one.holm)}, of "
-            f"equivalence {format_p(one.holm_equivalence)}<extra></extra>",
+            hovertemplate=f"{row.interval_text()}<br>over {row.varies}<br>{row.verdict}; p {format_p(row.holm)}, of "
+            f"equivalence {format_p(row.holm_equivalence)}<extra></extra>",
         )  # fmt: skip
-    margin = next(one.margin for _, one in rows.values())
+    margin = next(row.margin for _, row in rows.values())
     figure.add_vrect(-margin, margin, fillcolor=translucent(GREY, 0.2), line_width=0, layer="below")
     figure.add_vline(0, line={"color": "#444444", "width": 1.5})
     better = "right" if METRICS[metric].higher_is_better else "left"
@@ -115,7 +115,7 @@ def forest(rows: Mapping[str, tuple[Style, Difference]], metric: str, reference:
 
 
 def training_curves(series: Mapping[str, tuple[Style, Sequence[Sequence[Mapping[str, float | None]]]]]) -> go.Figure:
-    """Loss and metric by epoch of each run: what it learnt from in solid lines, held-out images dashed.
+    """Draw loss and metric by epoch of each run; solid: training images, dashed: held-out images.
 
     Args:
         series: title -> style and the stored rows of each of its runs.
@@ -129,7 +129,7 @@ def training_curves(series: Mapping[str, tuple[Style, Sequence[Sequence[Mapping[
                 if any(value is not None for line in lines for _, value in line):
                     figure.add_scatter(
                         **_joined(lines), mode="lines", line={"color": style.colour, "dash": dash, "width": 1.6},
-                        name=f"{legend_title(title, False)}, {'learnt from' if part == 'train' else 'held out'}",
+                        name=f"{legend_title(title, False)}, {'training' if part == 'train' else 'held out'}",
                         legendgroup=f"{title}-{part}", showlegend=column == 1, row=1, col=column,
                         hovertemplate="epoch %{x}: %{y:.3f}<extra></extra>",
                     )  # fmt: skip
@@ -139,13 +139,13 @@ def training_curves(series: Mapping[str, tuple[Style, Sequence[Sequence[Mapping[
 
 
 def _kinds(rows: Sequence[Mapping[str, float | None]]) -> list[str]:
-    """What was written down by epoch: the loss first."""
+    """Return the names of the quantities stored by epoch, the loss first."""
     names = {name.split("_", 1)[1] for row in rows for name in row if name.startswith(("train_", "validation_"))}
     return sorted(names, key=lambda name: (name != "loss", name))
 
 
 def _frame(titles: list[str], panels: bool) -> tuple[go.Figure, list[dict[str, int]]]:
-    """A figure, and where in it each series goes."""
+    """Return a figure and the row and column of each series in it."""
     if not panels:
         return go.Figure(), [{} for _ in titles]
     columns = min(_A_ROW, len(titles))
@@ -168,14 +168,14 @@ def _axes(figure: go.Figure, sizes: list[float], title: str, panels: bool, count
         figure.update_yaxes(title=title, title_font_size=12, col=1)
         figure.update_layout(height=90 + 255 * rows, margin_t=50, showlegend=False)
     else:
-        figure.update_xaxes(title="Labelled training images per class")
+        figure.update_xaxes(title="Labeled training images per class")
         figure.update_yaxes(title=title)
         legend = {"orientation": "h", "y": -0.2, "yanchor": "top"}
         figure.update_layout(height=430 + 24 * count, margin_t=20, legend=legend, hovermode="closest")
 
 
 def _behind(figure: go.Figure, lines: Sequence[Sequence[tuple[float, float]]], at: dict[str, int]) -> None:
-    """The other series, thin and grey."""
+    """Draw the other series, thin and gray."""
     figure.add_scatter(
         **_joined(lines), mode="lines", line={"color": translucent(GREY, 0.6), "width": 1}, showlegend=False,
         hoverinfo="skip", **at,
@@ -183,31 +183,37 @@ def _behind(figure: go.Figure, lines: Sequence[Sequence[tuple[float, float]]], a
 
 
 def _joined(lines: Sequence[Sequence[tuple[float | None, float | None]]]) -> dict[str, list[float | None]]:
-    """Several lines as one, with gaps between them: fewer traces draw faster."""
+    """Join several lines into one trace with gaps, because fewer traces draw faster."""
     every = [point for line in lines for point in (*line, (None, None))]
     return {"x": [x for x, _ in every], "y": [y for _, y in every]}
 
 
 def _measured(
-    figure: go.Figure, title: str, one: Measured, metric: Metric, single_seeds: bool, at: dict[str, int], legend: bool
+    figure: go.Figure,
+    title: str,
+    measured: Measured,
+    metric: Metric,
+    single_seeds: bool,
+    at: dict[str, int],
+    legend: bool,
 ) -> None:
-    style, sizes = one.style, sorted(one.found)
-    values = [one.found[n] for n in sizes]
+    style, sizes = measured.style, sorted(measured.found)
+    values = [measured.found[n] for n in sizes]
     spreads = [between_seeds(row, metric) for row in values]
     several = [(n, spread) for n, spread in zip(sizes, spreads, strict=True) if spread.seeds > 1]
     _band(
-        figure, [n for n, _ in several], [one.low for _, one in several], [one.high for _, one in several],
+        figure, [n for n, _ in several], [spread.low for _, spread in several], [spread.high for _, spread in several],
         translucent(style.colour, 0.13), title, at,
     )  # fmt: skip
     figure.add_scatter(
         x=sizes, y=[float(np.mean(row)) for row in values], mode="lines+markers", name=legend_title(title, False),
         legendgroup=title, showlegend=legend, line={"color": style.colour, "dash": style.dash, "width": 2.5}, **at,
         marker={
-            "symbol": [f"{style.marker}-open" if n in one.short else style.marker for n in sizes],
+            "symbol": [f"{style.marker}-open" if n in measured.short else style.marker for n in sizes],
             "size": 9, "color": style.colour,
         },
         customdata=[_over_seeds(spread) for spread in spreads],
-        hovertemplate="%{y:.3f} at %{x:g} a class<br>%{customdata}<extra>" + title + "</extra>",
+        hovertemplate="%{y:.3f} at %{x:g} per class<br>%{customdata}<extra>" + title + "</extra>",
     )  # fmt: skip
     if single_seeds:
         figure.add_scatter(
@@ -218,7 +224,7 @@ def _measured(
 
 
 def _over_seeds(spread: Spread) -> str:
-    """The interval over seeds in words."""
+    """Format the interval over seeds."""
     return f"{spread.seeds} seeds: {spread.low:.3f} to {spread.high:.3f}" if spread.seeds > 1 else "one seed"
 
 
@@ -247,7 +253,7 @@ def _fitted(figure: go.Figure, title: str, style: Style, fit: Fit, at: dict[str,
             x=band.sizes, y=band.value, mode="lines", name=legend_title(title, False), legendgroup=title,
             showlegend=legend and not outside, **at,
             line={"color": translucent(style.colour, 0.7 if outside else 1), "dash": dash, "width": 2.5},
-            hovertemplate="%{y:.3f} at %{x:.0f} a class" + (", extrapolated" if outside else "")
+            hovertemplate="%{y:.3f} at %{x:.0f} per class" + (", extrapolated" if outside else "")
             + "<extra>" + title + "</extra>",
         )  # fmt: skip
     if not fit.identifiable:

@@ -1,4 +1,4 @@
-"""Compare: the table of metrics with intervals, and the classification report of every run as files."""
+"""Compare: the table of metrics with intervals, and the classification report of every run."""
 
 from __future__ import annotations
 
@@ -15,36 +15,39 @@ from core.ui.compare.view import View
 from core.ui.text import escape
 
 CAPTION = (
-    "Mean over seeds with 95% intervals, named by what varies: test patients (resampled whole, these seeds) and seeds "
-    "(Student's t, these patients). They answer different questions; the file also has the interval over both."
+    "Mean over seeds with 95% intervals, named by what varies: test patients (resampled whole, fixed seeds) or seeds "
+    "(Student's t, fixed patients). They answer different questions; the file also has the interval over both."
 )
 
 
 def show(view: View) -> None:
-    """The table, its downloads, and the classes apart."""
+    """Show the table of metrics, its download, and the classification report."""
     place = st.empty()
+    # First show the intervals over seeds, which are quick; replace the table once the others are computed.
     seeds = {name: _over_seeds(view, name) for name in view.runs}
-    _table(place, view, {name: {metric: _text(one) for metric, one in of.items()} for name, of in seeds.items()})
+    _table(place, view, {name: {metric: _text(row) for metric, row in rows.items()} for name, rows in seeds.items()})
     cache.measured([run for runs in view.runs.values() for run in runs], view.finding)
-    found = {name: cache.summaries(runs, view.finding) for name, runs in view.runs.items()}
-    _table(place, view, {name: {metric: one.text() for metric, one in of.items()} for name, of in found.items()})
+    summaries = {name: cache.summaries(runs, view.finding) for name, runs in view.runs.items()}
+    _table(
+        place, view, {name: {metric: row.text() for metric, row in rows.items()} for name, rows in summaries.items()}
+    )
     first = view.first
     positive = f" Positive class: {escape(first.titles[first.positive])}." if first.positive is not None else ""
     count = len(cache.judged(next(iter(view.runs.values()))[0], view.finding).scores)
     st.caption(
-        f"n = {count} test images.{positive} At the operating point fitted inside each training subset. {CAPTION}"
+        f"n = {count} test images.{positive} At the operating point fitted within each training subset. {CAPTION}"
     )
     numbers = [
         {
             "dataset": view.dataset, "train_size": view.size or "full", **name._asdict(),
             "finding": "" if view.finding is None else first.labels[view.finding], "seeds": len(view.runs[name]),
-            "leaks": max(meta.leaks for _, meta in view.runs[name]), "metric": metric, "value": one.value,
-            "patients_low": one.patients.low, "patients_high": one.patients.high, "seeds_low": one.seeds.low,
-            "seeds_high": one.seeds.high, "both_low": one.both.low, "both_high": one.both.high,
-            "seeds_sd": one.seeds.sd, "lowest_seed": one.seeds.lowest, "highest_seed": one.seeds.highest,
+            "leaks": max(meta.leaks for _, meta in view.runs[name]), "metric": metric, "value": row.value,
+            "patients_low": row.patients.low, "patients_high": row.patients.high, "seeds_low": row.seeds.low,
+            "seeds_high": row.seeds.high, "both_low": row.both.low, "both_high": row.both.high,
+            "seeds_sd": row.seeds.sd, "lowest_seed": row.seeds.lowest, "highest_seed": row.seeds.highest,
         }
-        for name, of in found.items()
-        for metric, one in of.items()
+        for name, rows in summaries.items()
+        for metric, row in rows.items()
     ]  # fmt: skip
     as_file = pd.DataFrame(numbers).round(6).to_csv(index=False).encode("utf-8-sig")
     st.download_button("Download (CSV)", as_file, f"{view.file}.csv", "text/csv")
@@ -52,33 +55,33 @@ def show(view: View) -> None:
 
 
 def _over_seeds(view: View, name: Series) -> dict[str, Spread]:
-    """Metric -> its spread over seeds, which records hold already."""
+    """Return the spread over seeds of each metric, from the stored records."""
     runs = view.runs[name]
     return {metric: between_seeds(cache.values(runs, metric, view.finding), row) for metric, row in METRICS.items()}
 
 
-def _text(one: Spread) -> str:
-    """A figure while the intervals over test patients are still being computed."""
-    seeds = f"seeds {one.low:.3f} to {one.high:.3f}" if one.seeds > 1 else "one seed"
-    return f"{one.mean:.3f}; test patients …; {seeds}"
+def _text(spread: Spread) -> str:
+    """Format a metric while its interval over test patients is still being computed."""
+    seeds = f"seeds {spread.low:.3f} to {spread.high:.3f}" if spread.seeds > 1 else "one seed"
+    return f"{spread.mean:.3f}; test patients …; {seeds}"
 
 
 def _table(place: DeltaGenerator, view: View, texts: dict[Series, dict[str, str]]) -> None:
     rows = [
         {"Series": view.title(name), "Seeds": len(view.runs[name])}
-        | {METRICS[metric].title: text for metric, text in of.items()}
-        for name, of in texts.items()
+        | {METRICS[metric].title: text for metric, text in by_metric.items()}
+        for name, by_metric in texts.items()
     ]
     place.dataframe(
         pd.DataFrame(rows), hide_index=True, width="stretch",
         column_config={"Series": st.column_config.Column(pinned=True)},
-        alt="Metrics of each series with intervals; it scrolls sideways",
+        alt="Metrics of each series with intervals; the table scrolls sideways",
     )  # fmt: skip
 
 
 def _report(view: View) -> None:
-    """Class by class: one run on the page, all of them as files."""
-    st.subheader("Class by class")
+    """Show the classification report, averaged over seeds, with every run as files."""
+    st.subheader("By class")
     rows = [
         {
             "dataset": view.dataset, "train_size": view.size or "full", **name._asdict(), "seed": meta.seed,
@@ -101,7 +104,7 @@ def _report(view: View) -> None:
         shown, hide_index=True, width="stretch", alt="Classification report: each class against the rest, by series",
         column_config={"Series": st.column_config.Column(pinned=True), **formats},
     )  # fmt: skip
-    st.caption("Each class or finding against the rest, mean over seeds; the files hold every run.")
+    st.caption("Each class or finding against the rest, mean over seeds. The files contain every run.")
     left, right = st.columns(2)
     left.download_button(
         "Classification report (CSV)", every.round(6).to_csv(index=False).encode("utf-8-sig"),

@@ -1,6 +1,6 @@
-"""Compare: operating points, what shifting them costs, and six diagrams that follow the sliders.
+"""Compare: operating points, the cost of shifting them, and six diagrams that follow the sliders.
 
-The choice of rule, shift and prevalence is shared with the confusion section.
+The confusion section shares the choice of rule, shift and prevalence.
 """
 
 from __future__ import annotations
@@ -25,28 +25,28 @@ from core.ui.text import escape
 
 
 def show(view: View) -> None:
-    """The class to judge, then everything that moves with a slider, which alone runs again."""
+    """Show the picker of the class, then the sliders and diagrams, which rerun on their own."""
     if view.first.multilabel and view.finding is None:
-        st.info("Choose a finding above: an operating point belongs to one question.")
+        st.info("Choose a finding above: an operating point needs a single finding.")
         return
     target = view.target("compare")
-    _moving(view, target)
+    _fragment(view, target)
 
 
 @st.fragment
-def _moving(view: View, target: int | None) -> None:
+def _fragment(view: View, target: int | None) -> None:
     try:
-        _shown(view, target)
-    except LowshotError as error:  # the page does not see what a fragment raises
+        _content(view, target)
+    except LowshotError as error:  # the page cannot catch an error raised in a fragment
         st.error(escape(str(error)))
 
 
-def _shown(view: View, target: int | None) -> None:
+def _content(view: View, target: int | None) -> None:
     chosen = operating.ask()
     left, right = st.columns([3, 1], vertical_alignment="bottom")
     with left:
         seed = pickers.pick_seed(view.seeds(), "compare", "Seed of the calibration diagram")
-    single = right.toggle("Single seeds", key="compare_single", help="In the first two diagrams.")
+    single = right.toggle("Individual seeds", key="compare_single", help="In the first two diagrams.")
     view = replace(view, runs=sound(view, target, chosen))
     if not view.runs:
         return
@@ -64,27 +64,27 @@ def _shown(view: View, target: int | None) -> None:
     charts.draw(
         operating_charts.diagrams(drawn, chosen.aim.prevalence, single), key="compare_diagrams",
         alt="ROC, precision-recall, calibration, decision curve, counts, and risk against coverage of every series, "
-        "with the operating point marked in each; the table above holds its figures.",
+        "with the operating point marked in each; the table above has the numbers.",
     )  # fmt: skip
     st.caption(
-        "Marker: the operating point (mean over seeds; in the decision curve each seed; in calibration the chosen "
-        f"seed). Curves: mean over seeds. Precision and net benefit hold at a prevalence of "
-        f"{100 * chosen.aim.prevalence:g}%, probabilities shifted there in the decision curve. Grey: chance, perfect "
-        "calibration, acting on all and on none. Bands (up to "
-        f"{operating_charts.BANDED} series): 95% over test images; bars of the calibration diagram: Wilson."
+        "Marker: the operating point (mean over seeds; in the decision curve each seed; in the calibration diagram the "
+        f"chosen seed). Curves: mean over seeds. Precision and net benefit apply to a prevalence of "
+        f"{100 * chosen.aim.prevalence:g}%; the decision curve uses probabilities adjusted to it. Gray: chance, "
+        "perfect calibration, acting on all and on none. Bands (up to "
+        f"{operating_charts.BANDED} series): 95% over test images; bars of the calibration diagram: Wilson intervals."
     )
 
 
 def sound(view: View, target: int | None, chosen: Chosen) -> dict[Series, list[Run]]:
-    """The series whose operating points can be fitted; says of the others why not."""
-    found = {}
+    """Return the series whose operating points can be fitted; show the reason for each of the others."""
+    fittable = {}
     for name, runs in view.runs.items():
         try:
             chosen.fitted(runs, target)
-            found[name] = runs
+            fittable[name] = runs
         except BadRequest as error:
             st.error(f"{escape(view.title(name))}: {escape(str(error))}")
-    return found
+    return fittable
 
 
 def _banded(view: View) -> bool:
@@ -92,9 +92,9 @@ def _banded(view: View) -> bool:
 
 
 def _moved(view: View, target: int | None, chosen: Chosen, shift: float) -> dict[Series, Moved]:
-    """Every series at a shift of its fitted thresholds."""
-    at = shift, chosen.aim.prevalence, _banded(view)
-    return {name: cache.moved(runs, target, chosen.fitted(runs, target), *at) for name, runs in view.runs.items()}
+    """Return the performance of every series at a shift of its fitted thresholds."""
+    settings = shift, chosen.aim.prevalence, _banded(view)
+    return {name: cache.moved(runs, target, chosen.fitted(runs, target), *settings) for name, runs in view.runs.items()}
 
 
 def _drawn(view: View, name: Series, target: int | None, moved: Moved, run: Run) -> operating_charts.Drawn:
@@ -110,37 +110,37 @@ def _drawn(view: View, name: Series, target: int | None, moved: Moved, run: Run)
 def _table(view: View, target: int | None, chosen: Chosen, moved: dict[Series, Moved]) -> None:
     rows = []
     fitted = _moved(view, target, chosen, 0.0) if chosen.shift else moved
-    for name, one in moved.items():
-        counts = one.worth.per_thousand()
+    for name, at_shift in moved.items():
+        counts = at_shift.worth.per_thousand()
         row = {
             "Series": view.title(name),
-            "Threshold": f"{min(one.thresholds):.2f} to {max(one.thresholds):.2f}",
-            "Sensitivity": _said(one.worth.sensitivity),
-            "Specificity": _said(one.worth.specificity),
-            "PPV": _said(one.worth.ppv),
-            "NPV": _said(one.worth.npv),
+            "Threshold": f"{min(at_shift.thresholds):.2f} to {max(at_shift.thresholds):.2f}",
+            "Sensitivity": _interval_text(at_shift.worth.sensitivity),
+            "Specificity": _interval_text(at_shift.worth.specificity),
+            "PPV": _interval_text(at_shift.worth.ppv),
+            "NPV": _interval_text(at_shift.worth.npv),
             "Found": f"{counts['found']:.0f}",
             "Missed": f"{counts['missed']:.1f}",
             "False alarms": f"{counts['false_alarms']:.0f}",
         }
         if chosen.shift:
-            costs = shift_cost(fitted[name].worth, one.worth, one.worth.sensitivity.n)
-            for what, title in (("missed", "More missed"), ("false_alarms", "More false alarms")):
-                cost = costs[what]
+            costs = shift_cost(fitted[name].worth, at_shift.worth, at_shift.worth.sensitivity.n)
+            for error, title in (("missed", "More missed"), ("false_alarms", "More false alarms")):
+                cost = costs[error]
                 row[title] = f"{cost.value:+.1f} ({cost.low:+.1f} to {cost.high:+.1f})"
         rows.append(row)
-    table(pd.DataFrame(rows), "What each series is worth at its operating point", f"{view.file}-operating")
+    table(pd.DataFrame(rows), "Performance of each series at its operating point", f"{view.file}-operating")
     meta = view.first
-    judged = meta.positive if target is None else target
-    assert judged is not None
+    evaluated = meta.positive if target is None else target
+    assert evaluated is not None
     st.caption(
-        f"{escape(meta.titles[judged])} against the rest; threshold fitted for {chosen.aim.title}"
+        f"{escape(meta.titles[evaluated])} against the rest; threshold fitted for {chosen.aim.title}"
         + (
-            f", then shifted by {chosen.shift:+.2f}; what the shift changes is in the last columns"
+            f", then shifted by {chosen.shift:+.2f}; the last columns show the effect of the shift"
             if chosen.shift
             else ""
         )
-        + f". Found, missed and false alarms: of 1,000 people at a prevalence of {100 * chosen.aim.prevalence:g}%. "
+        + f". Found, missed and false alarms: per 1,000 people at a prevalence of {100 * chosen.aim.prevalence:g}%. "
         "Mean over seeds, 95% intervals over test patients, resampled whole."
     )
     for name, runs in view.runs.items():
@@ -148,14 +148,14 @@ def _table(view: View, target: int | None, chosen: Chosen, moved: dict[Series, M
             st.warning(f"{escape(view.title(name))}: {escape(caution)}", icon=":material/warning:")
 
 
-def _said(one: Estimate) -> str:
-    return f"{one.value:.3f} ({one.low:.3f} to {one.high:.3f})"
+def _interval_text(estimate: Estimate) -> str:
+    return f"{estimate.value:.3f} ({estimate.low:.3f} to {estimate.high:.3f})"
 
 
 TITLES = {
-    "balanced": "Both classes alike",
-    "sensitivity": "A sensitivity",
-    "youden": "Youden",
+    "balanced": "Balanced",
+    "sensitivity": "Target sensitivity",
+    "youden": "Youden index",
     "cost": "Least cost",
 }
 USUAL = 0.1
@@ -164,10 +164,10 @@ PREVALENCES = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, *(share / 100 for share in
 
 @dataclass(frozen=True)
 class Chosen:
-    """Where the user puts the series.
+    """The operating point chosen by the user.
 
     Attributes:
-        aim: of the operating point, with the prevalence.
+        aim: rule of the operating point, with the prevalence.
         shift: added to each threshold.
     """
 
@@ -175,48 +175,48 @@ class Chosen:
     shift: float
 
     def fitted(self, runs: Sequence[Run], target: int | None) -> tuple[float, ...]:
-        """The threshold of each run for the aim."""
+        """Return the threshold of each run for the aim."""
         return tuple(point.threshold for point in cache.points(runs, target, self.aim))
 
     def thresholds(self, runs: Sequence[Run], target: int | None) -> tuple[float, ...]:
-        """The same, shifted."""
+        """Return the shifted threshold of each run."""
         return moved_by(self.fitted(runs, target), self.shift)
 
 
 def ask(prevalence_too: bool = True) -> Chosen:
-    """The controls.
+    """Show the controls of the operating point and return the choice.
 
     Args:
-        prevalence_too: whether the prevalence matters whatever the aim; it does for the least cost.
+        prevalence_too: whether to show the prevalence for every rule; it is always shown for the least cost.
     """
     left, right = st.columns([3, 2], vertical_alignment="top")
     with left:
         rule = st.segmented_control(
             "Operating point for", list(TITLES), default="balanced", format_func=TITLES.__getitem__,
             key="compare_rule", required=True,
-            help="Fitted on images held out inside each training subset, never on test images. Both classes alike is "
-            "the point of every stored run.",
+            help="Fitted on images held out within each training subset, never on test images. Balanced is the "
+            "operating point of every stored run.",
         )  # fmt: skip
     sensitivity, ratio = 0.95, 1.0
     with right:
         if rule == "sensitivity":
             sensitivity = st.slider(
-                "Wanted sensitivity", 0.5, 0.99, 0.95, 0.01, format="percent", key="compare_sensitivity"
+                "Target sensitivity", 0.5, 0.99, 0.95, 0.01, format="percent", key="compare_sensitivity"
             )
         elif rule == "cost":
             ratio = st.select_slider(
-                "False alarms that a missed case outweighs", (0.2, 0.5, 1.0, 2.0, 5.0, 10.0, 20.0, 50.0), value=5.0,
+                "Cost of a missed case, in false alarms", (0.2, 0.5, 1.0, 2.0, 5.0, 10.0, 20.0, 50.0), value=5.0,
                 format_func=lambda n: f"{n:g}", key="compare_ratio",
             )  # fmt: skip
     left, right = st.columns(2)
     shift = left.slider(
         "Shift of the threshold", -0.5, 0.5, 0.0, 0.01, key="compare_shift",
-        help="Added to the probability from which each run calls an image positive.",
+        help="Added to the probability at which each run calls an image positive.",
     )  # fmt: skip
     if not prevalence_too and rule != "cost":
         return Chosen(Aim(rule, sensitivity, ratio, st.session_state.get("compare_prevalence", USUAL)), shift)
     prevalence = right.select_slider(
-        "Prevalence where it is used", PREVALENCES, value=USUAL, format_func=lambda share: f"{100 * share:g}%",
+        "Prevalence in the target population", PREVALENCES, value=USUAL, format_func=lambda share: f"{100 * share:g}%",
         key="compare_prevalence", help="Predictive values, precision and net benefit depend on it.",
     )  # fmt: skip
     return Chosen(Aim(rule, sensitivity, ratio, prevalence), shift)

@@ -23,24 +23,25 @@ _ROC, _PR, _RELIABILITY, _DECISION, _COUNTS, _RISK = (
 )
 AXES = (
     ("1 − specificity", "sensitivity"), ("sensitivity (recall)", "precision (PPV)"),
-    ("stated probability", "came true"), ("probability from which one acts", "net benefit"),
-    ("stated probability", "test images"), ("share answered, surest first", "share decided wrongly"),
+    ("predicted probability", "observed frequency"), ("threshold probability", "net benefit"),
+    ("predicted probability", "test images"), ("coverage, most confident first", "error rate"),
 )  # fmt: skip
-Trace = dict[str, Any]  # plain, so that plotly checks it once, when the figure is made
+Trace = dict[str, Any]  # a plain dict, so that plotly validates it only once, with the figure
 _POINTS = 300
-BANDED = 4  # series beyond which bands would cover one another
+BANDED = 4  # with more series, bands would overlap
 _GREY = "#777777"
 
 
 @dataclass(frozen=True)
 class Drawn:
-    """A series at its operating point.
+    """Data of a series at its operating point.
 
     Attributes:
-        style: how it is drawn.
-        mean, seeds: sensitivity against false alarms: mean over seeds, and each seed.
-        moved: what it is worth where the user put it.
-        risk: against coverage.
+        style: its style.
+        mean: sensitivity against false-positive rate, mean over seeds.
+        seeds: the same for each seed.
+        moved: performance at the chosen operating point.
+        risk: risk against coverage.
         bins: reliability diagram of one seed.
         mark: threshold of that seed.
     """
@@ -55,24 +56,24 @@ class Drawn:
 
 
 def diagrams(series: Mapping[str, Drawn], prevalence: float, single_seeds: bool) -> go.Figure:
-    """ROC, precision-recall, reliability with counts, decision curve, risk and coverage, the operating point in each.
+    """Draw ROC, precision-recall, reliability with counts, decision and risk-coverage curves with operating points.
 
     Args:
-        series: title -> what is drawn.
-        prevalence: at which precision and net benefit hold.
-        single_seeds: whether the curve of each seed is drawn behind the mean.
+        series: title -> data.
+        prevalence: at which precision and net benefit apply.
+        single_seeds: whether to draw the curve of each seed behind the mean.
     """
     traces: list[Trace] = [
         _grey([0, 1], [0, 1]) | _ROC,
         _grey([0, 1], [prevalence, prevalence]) | _PR,
         _grey([0, 1], [0, 1]) | _RELIABILITY,
     ]
-    for number, (title, one) in enumerate(series.items()):
+    for number, (title, drawn) in enumerate(series.items()):
         if not number:
-            curve = one.moved.decisions
+            curve = drawn.moved.decisions
             traces.append(_grey(curve.thresholds, curve.act_on_all, "acting on all") | _DECISION)
             traces.append(_grey([0, 1], [0, 0], "acting on none") | _DECISION)
-        traces += _of_series(title, one, prevalence, single_seeds, len(series) <= BANDED)
+        traces += _of_series(title, drawn, prevalence, single_seeds, len(series) <= BANDED)
     layout = copy.deepcopy(_layout())
     layout["yaxis4"]["range"] = [-0.15 * prevalence, 1.05 * prevalence]
     return go.Figure(traces, {**layout, "height": 1080 + 20 * len(series)})
@@ -80,7 +81,7 @@ def diagrams(series: Mapping[str, Drawn], prevalence: float, single_seeds: bool)
 
 @cache
 def _layout() -> dict[str, Any]:
-    """Everything of the figure that never changes; to build it takes longer than the rest."""
+    """Return the constant layout of the figure; it is cached because building it takes longer than the rest."""
     figure = make_subplots(rows=3, cols=2, subplot_titles=TITLES, vertical_spacing=0.1, horizontal_spacing=0.1)
     figure.update_layout(
         margin_t=60, barmode="group", bargap=0.1, legend={"orientation": "h", "y": 1.05, "yanchor": "bottom", "x": 0}
@@ -89,7 +90,7 @@ def _layout() -> dict[str, Any]:
         at = {"row": number // 2 + 1, "col": number % 2 + 1}
         figure.update_xaxes(title=x, range=[-0.02, 1.02], title_standoff=12, title_font_size=13, **at)
         figure.update_yaxes(title=y, title_standoff=12, title_font_size=13, **at)
-        if number < 3:  # shares
+        if number < 3:  # the first three diagrams show shares from 0 to 1
             figure.update_yaxes(range=[-0.02, 1.04], **at)
     figure.update_yaxes(rangemode="tozero", row=3, col=2)
     layout: dict[str, Any] = figure.layout.to_plotly_json()
@@ -101,7 +102,7 @@ def _scatter(**stated: object) -> Trace:
 
 
 def _legend(title: str, style: Style) -> Trace:
-    """What the legend shows of a series: line and marker together, drawn nowhere."""
+    """Return an invisible trace that puts the line and marker of a series into the legend."""
     return _scatter(
         x=[None], y=[None], mode="lines+markers", name=legend_title(title, False), legendgroup=title,
         line={"color": style.colour, "dash": style.dash, "width": 2},
@@ -109,24 +110,24 @@ def _legend(title: str, style: Style) -> Trace:
     )  # fmt: skip
 
 
-def _of_series(title: str, one: Drawn, prevalence: float, single_seeds: bool, banded: bool) -> list[Trace]:
-    style, worth, curve, risk = one.style, one.moved.worth, one.moved.decisions, one.risk
+def _of_series(title: str, drawn: Drawn, prevalence: float, single_seeds: bool, banded: bool) -> list[Trace]:
+    style, worth, curve, risk = drawn.style, drawn.moved.worth, drawn.moved.decisions, drawn.risk
     alarms, found = 1 - worth.specificity.value, worth.sensitivity.value
-    marks = np.array(curve.marks)
-    bins = [row for row in one.bins if row.n]
+    decision_marks = np.array(curve.marks)
+    bins = [row for row in drawn.bins if row.n]
     stated, happened = [row.stated for row in bins], [row.happened.value for row in bins]
     line = _Lines(title, style)
     traces = [
         _legend(title, style) | _ROC,
-        line.line(one.mean.alarms, one.mean.found) | _ROC,
+        line.line(drawn.mean.alarms, drawn.mean.found) | _ROC,
         line.mark([alarms], [found]) | _ROC,
-        line.line(one.mean.found, one.mean.precision(prevalence)) | _PR,
+        line.line(drawn.mean.found, drawn.mean.precision(prevalence)) | _PR,
         line.mark([found], [worth.ppv.value]) | _PR,
         line.reliability(bins) | _RELIABILITY,
-        line.mark([one.mark], [np.interp(one.mark, stated, happened)]) | _RELIABILITY,
+        line.mark([drawn.mark], [np.interp(drawn.mark, stated, happened)]) | _RELIABILITY,
         line.line(curve.thresholds, curve.benefit) | _DECISION,
-        line.mark(marks[:, 0], marks[:, 1], 7) | _DECISION,
-        line.counts(one.bins) | _COUNTS,
+        line.mark(decision_marks[:, 0], decision_marks[:, 1], 7) | _DECISION,
+        line.counts(drawn.bins) | _COUNTS,
         line.line(risk.coverage, risk.risk) | _RISK,
         line.mark([1], [risk.risk[-1]]) | _RISK,
     ]
@@ -134,15 +135,15 @@ def _of_series(title: str, one: Drawn, prevalence: float, single_seeds: bool, ba
         traces.append(line.band(curve.thresholds, curve.low, curve.high) | _DECISION)
         traces.append(line.band(risk.coverage, risk.low, risk.high) | _RISK)
     if single_seeds:
-        for of, at in ((lambda rate: (rate.alarms, rate.found), _ROC),
+        for pick, axes in ((lambda rate: (rate.alarms, rate.found), _ROC),
                        (lambda rate: (rate.found, rate.precision(prevalence)), _PR)):  # fmt: skip
-            traces.append(line.thin([of(_thinned(rate)) for rate in one.seeds]) | at)
+            traces.append(line.thin([pick(_thinned(rate)) for rate in drawn.seeds]) | axes)
     return traces
 
 
 @dataclass(frozen=True)
 class _Lines:
-    """Traces of one series, all under one entry of the legend."""
+    """Traces of a series, which share one legend entry."""
 
     title: str
     style: Style
@@ -181,15 +182,15 @@ class _Lines:
     def reliability(self, bins: list[Bin]) -> Trace:
         values = [row.happened for row in bins]
         return _scatter(
-            x=[row.stated for row in bins], y=[one.value for one in values], mode="lines",
+            x=[row.stated for row in bins], y=[share.value for share in values], mode="lines",
             line={"color": self.style.colour, "dash": self.style.dash, "width": 2}, customdata=[row.n for row in bins],
             error_y={
-                "array": [one.high - one.value for one in values],
-                "arrayminus": [one.value - one.low for one in values],
+                "array": [share.high - share.value for share in values],
+                "arrayminus": [share.value - share.low for share in values],
                 "thickness": 1, "width": 2, "color": translucent(self.style.colour, 0.5),
             },
-            hovertemplate="stated %{x:.3f}, came true %{y:.3f}, %{customdata} images<extra>" + self.title + "</extra>",
-            **self._common(),
+            hovertemplate="predicted %{x:.3f}, observed %{y:.3f}, %{customdata} images<extra>" + self.title
+            + "</extra>", **self._common(),
         )  # fmt: skip
 
     def counts(self, bins: list[Bin]) -> Trace:
@@ -201,7 +202,7 @@ class _Lines:
 
 
 def _thinned(rates: Rates) -> Rates:
-    """At most so many points that the eye sees no difference."""
+    """Reduce rates to at most `_POINTS` points, which draw the same curve."""
     if len(rates.alarms) <= _POINTS:
         return rates
     kept = np.linspace(0, len(rates.alarms) - 1, _POINTS).round().astype(int)

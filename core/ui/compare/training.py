@@ -1,4 +1,4 @@
-"""Compare: training curves of any run, loss and metric against epoch, as they were stored with it."""
+"""Compare: stored training curves of the runs, loss and metric against epoch."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ ALL = "All"
 
 
 def show(view: View) -> None:
-    """One seed or all of them."""
+    """Show the training curves of one seed or of all seeds."""
     seeds = view.seeds()
     keep_possible("compare_training_seed", [*seeds, ALL])
     seed = st.segmented_control("Seed", [*seeds, ALL], default=seeds[0], key="compare_training_seed", required=True)
@@ -26,18 +26,18 @@ def show(view: View) -> None:
     }
     if without := [view.title(name) for name, rows in histories.items() if not rows]:
         st.caption(
-            f"No training curve is stored for: {escape('; '.join(without))}. A head on a frozen encoder stops by "
-            "cross-validation inside the subset and keeps none."
+            f"No training curve is stored for: {escape('; '.join(without))}. For a head on a frozen encoder, "
+            "cross-validation within the subset determines when to stop, and no curve is stored."
         )
     drawn = {view.title(name): (charts.style_of(*name), rows) for name, rows in histories.items() if rows}
     if drawn:
         charts.draw(
             metric_charts.training_curves(drawn), key="compare_training",
-            alt="Loss and metric against epoch of every run, on what was learnt from and on held-out images.",
+            alt="Loss and metric against epoch of every run, on training images and on held-out images.",
         )  # fmt: skip
         st.caption(
-            "Solid: training images. Dashed: images held out inside the subset. Epoch 0 is the start. Each fold of a "
-            "run has its lines; the final network is trained on all images and has none held out."
+            "Solid: training images. Dashed: images held out within the subset. Epoch 0 is before training. Each fold "
+            "of a run has its own lines; the final network is trained on all images and has no held-out images."
         )
 
 

@@ -1,4 +1,4 @@
-"""What is chosen at the top of the Compare page, handed to each of its sections."""
+"""The selection at the top of the Compare page, passed to each section."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from core.ui.pickers import title_of
 
 @dataclass(frozen=True)
 class View:
-    """Series at one size.
+    """The selected series at one training-set size.
 
     Attributes:
-        store: where the runs are from.
-        runs: series -> runs of one size and split, a seed each.
-        size: labelled images per class; None for all.
-        finding: the one finding, or class against the rest, to judge, of several; None for all.
+        store: the run store.
+        runs: series -> runs of one size and split, one per seed.
+        size: labeled images per class; None for all.
+        finding: index of the finding, or of the class against the rest, to evaluate; None for all.
     """
 
     store: Store
@@ -29,7 +29,7 @@ class View:
 
     @property
     def first(self) -> RunMeta:
-        """A run that says what all have in common: data set, task, labels."""
+        """A run that represents what all have in common: data set, task, labels."""
         return next(iter(self.runs.values()))[0][1]
 
     @property
@@ -39,7 +39,7 @@ class View:
 
     @property
     def labels(self) -> tuple[str, ...]:
-        """Classes of the task as it is judged."""
+        """Classes of the task as evaluated."""
         if self.finding is None:
             return self.first.titles
         named = self.first.titles[self.finding]
@@ -47,27 +47,27 @@ class View:
 
     @property
     def file(self) -> str:
-        """Beginning of the names of downloads."""
+        """Prefix of the names of downloads."""
         return f"{self.dataset}-n{self.size or 'full'}"
 
     def title(self, name: Series) -> str:
-        """A series in words, marked where its runs were made with leaks allowed."""
+        """Return the title of a series, marked if its runs were made with leaks allowed."""
         return title_of(name, self.runs[name])
 
     def seeds(self) -> list[int]:
-        """Of any series."""
+        """Return the seeds of all series, sorted."""
         return sorted({meta.seed for runs in self.runs.values() for _, meta in runs})
 
     def at_seed(self, seed: int) -> dict[Series, Run]:
-        """The run of each series that has this seed."""
+        """Return the run with a seed for each series that has one."""
         return {name: run for name, runs in self.runs.items() for run in runs if run[1].seed == seed}
 
     def target(self, page: str) -> int | None:
-        """What was chosen at the top; where no class of several was, asks for the one to judge."""
+        """Return the class chosen at the top; for several classes without a choice, show a picker."""
         if self.first.positive is not None or self.first.multilabel or self.finding is not None:
             return self.finding
         chosen: int = st.selectbox(
-            "Class to judge against the rest", range(len(self.first.labels)), key=f"{page}_class_{self.dataset}",
+            "Class to evaluate against the rest", range(len(self.first.labels)), key=f"{page}_class_{self.dataset}",
             format_func=self.first.titles.__getitem__,
         )  # fmt: skip
         return chosen
