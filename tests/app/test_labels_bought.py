@@ -78,7 +78,7 @@ def test_two_sizes_are_too_few_for_a_curve(tmp_path, monkeypatch):
     for size in (10, 20):
         make_run(tmp_path, STRONG, size, 0, 2.0)
     app = show(open_page("learning_curves", tmp_path, monkeypatch))
-    assert "has three sizes or more" in texts(app)
+    assert "No selected series has three sizes or more" in texts(app)
 
 
 def test_a_finding_can_be_looked_at_alone(tmp_path, monkeypatch):

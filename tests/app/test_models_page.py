@@ -19,8 +19,8 @@ def test_the_card_of_a_run(phantom_runs, monkeypatch):
     app = open_page("models", phantom_runs, monkeypatch)
     assert not app.exception
     said = texts(app)
-    for part in ("computer-generated", "Only 2 stored seed", "**93,506 parameters**, of which this way of training "
-                 "learns 93,506", "Expected calibration error", "No check of its heatmaps"):  # fmt: skip
+    for part in ("computer-generated", "Only 2 stored seed", "**93,506 parameters**, of which this strategy trains "
+                 "93,506", "Expected calibration error", "No check of its heatmaps"):  # fmt: skip
         assert part in said.replace("\\", "")
     commands = [one.value for one in app.code]
     assert commands[0] == "python -m trainer sanity --dataset phantom"

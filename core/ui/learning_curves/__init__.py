@@ -1,1 +1,1 @@
-"""Parts of the Learning curves page."""
+"""The section of the Learning curves page on label efficiency."""

@@ -1,4 +1,4 @@
-"""What labels buy, on the Learning curves page: fitted curves, images needed, label multipliers, crossovers."""
+"""Label efficiency on the Learning curves page: fitted curves, images needed, label multipliers, and crossovers."""
 
 from __future__ import annotations
 
@@ -22,65 +22,67 @@ _STEP = 0.005
 
 
 def show(measured: Mapping[str, Measured], fits: Mapping[str, Fit], metric: str, panels: bool, file: str) -> None:
-    """The fitted curves and what follows from them.
+    """Show the fitted curves and the results derived from them.
 
     Args:
-        measured: title -> a series as measured, the reference for what is to be reached first.
-        fits: title -> its curve, of series with three sizes or more.
-        metric: its name.
-        panels: whether each series has a panel of its own.
-        file: beginning of the names of downloads.
+        measured: title -> measured values of a series, the main one first.
+        fits: title -> fitted curve, for series with at least three sizes.
+        metric: name of the metric.
+        panels: whether each series has its own panel.
+        file: prefix of the names of downloads.
     """
     if left_out := [escape(title) for title in measured if title not in fits]:
-        st.caption(f"Fewer than three sizes, so no curve is fitted: {'; '.join(left_out)}.")
+        st.caption(f"No curve is fitted to series with fewer than three sizes: {'; '.join(left_out)}.")
     if not fits:
-        st.info("No series here has three sizes or more. Train some: `python -m trainer curve --sizes 10,25,50,100`")
+        st.info(
+            "No selected series has three sizes or more. Train more: `python -m trainer curve --sizes 10,25,50,100`"
+        )
         return
-    wanted = _wanted(fits, metric, file)
+    target = _target(fits, metric, file)
     charts.draw(
-        metric_charts.fitted_curves({title: (measured[title], fits[title]) for title in fits}, metric, wanted, panels),
+        metric_charts.fitted_curves({title: (measured[title], fits[title]) for title in fits}, metric, target, panels),
         key="curves_fitted",
-        alt=f"Fitted curves of {METRICS[metric].title}; the tables below hold what is read off them.",
+        alt=f"Fitted curves of {METRICS[metric].title}; the tables below have the numbers derived from them.",
     )
     st.caption(
-        "Power law with an asymptote, fitted to the means over seeds (markers); band: 95%, seeds and test images drawn "
-        f"again. Dotted: extrapolated, at most to {REACH} times the largest measured size, and not at all where the "
-        "curve does not carry. A red ring: the asymptote is not identifiable."
+        "Power law with an asymptote, fitted to the means over seeds (markers). Band: 95%, from resampled seeds and "
+        f"test images. Dotted: extrapolation, up to {REACH} times the largest measured size, and none where the fit "
+        "does not support it. Red ring: the asymptote is not identifiable."
     )
-    st.subheader(f"Images per class needed for {wanted:.3f}")
-    table(_needed(fits, wanted), "Images per class each series needs, and its asymptote", f"{file}-needed")
+    st.subheader(f"Images per class needed for {target:.3f}")
+    table(_needed(fits, target), "Images per class each series needs, and its asymptote", f"{file}-needed")
     doubts: dict[str, list[str]] = {}
     for title, fit in fits.items():
         for doubt in fit.doubts:
             doubts.setdefault(doubt, []).append(title)
-    st.markdown("\n".join(f"- {escape(doubt)} ({escape('; '.join(of))})" for doubt, of in doubts.items()))
+    st.markdown("\n".join(f"- {escape(doubt)} ({escape('; '.join(titles))})" for doubt, titles in doubts.items()))
     if len(fits) > 1:
-        st.subheader("How many times more labels?")
+        st.subheader("Label multipliers")
         _multipliers(fits, file)
         st.subheader("Crossovers")
         _crossovers(fits)
 
 
-def _wanted(fits: Mapping[str, Fit], metric: str, file: str) -> float:
-    """The value to be reached; at first what the first series has at its largest size."""
+def _target(fits: Mapping[str, Fit], metric: str, file: str) -> float:
+    """Show the picker of the target value; the default is the value of the first series at its largest size."""
     row = METRICS[metric]
     first = usual_reach(next(iter(fits.values())))
     least = -1.0 if metric == "mcc" else 0.0
     chosen = st.number_input(
-        f"{row.title} to be reached", least, 1.0, float(np.clip(first, least, 1)), _STEP, format="%.3f",
+        f"Target {row.title}", least, 1.0, float(np.clip(first, least, 1)), _STEP, format="%.3f",
         key=f"curves_wanted_{file}", help=f"{row.meaning} {'Higher' if row.higher_is_better else 'Lower'} is better.",
     )  # fmt: skip
     return float(chosen)
 
 
-def _needed(fits: Mapping[str, Fit], wanted: float) -> pd.DataFrame:
+def _needed(fits: Mapping[str, Fit], target: float) -> pd.DataFrame:
     rows = []
     for title, fit in fits.items():
         value, low, high = fit.asymptote()
         rows.append(
             {
                 "Series": title,
-                "Images per class needed": images_needed(fit, wanted).words(),
+                "Images per class needed": images_needed(fit, target).words(),
                 "Asymptote": f"{value:.3f} ({low:.3f} to {high:.3f})" if fit.identifiable else "not identifiable",
             }
         )
@@ -88,19 +90,19 @@ def _needed(fits: Mapping[str, Fit], wanted: float) -> pd.DataFrame:
 
 
 def _multipliers(fits: Mapping[str, Fit], file: str) -> None:
-    """Of every pair the series behind and how many times more labels it needs."""
+    """Show for every pair how many times more labels the worse series needs to equal the better one."""
     sizes = sorted({n for fit in fits.values() for n in fit.sizes})
     keep_possible(f"curves_at_{file}", sizes)
     at = st.select_slider(
-        "Images per class of the series ahead", sizes, value=sizes[len(sizes) // 2], key=f"curves_at_{file}",
+        "Images per class of the better series", sizes, value=sizes[len(sizes) // 2], key=f"curves_at_{file}",
         format_func=lambda n: f"{n:g}",
     )  # fmt: skip
     rows = []
-    for one, other in combinations([title for title, fit in fits.items() if fit.sizes[0] <= at <= fit.sizes[-1]], 2):
-        lead = (fits[one].rising(np.array([at])) - fits[other].rising(np.array([at])))[0, 0]
-        behind, ahead = (one, other) if lead < 0 else (other, one)
-        found = label_multiplier(fits[behind], fits[ahead], at)
-        rows.append({"Series behind": behind, "needs times as many labels": found.words(1), "to equal": ahead})
+    for first, second in combinations([title for title, fit in fits.items() if fit.sizes[0] <= at <= fit.sizes[-1]], 2):
+        lead = (fits[first].rising(np.array([at])) - fits[second].rising(np.array([at])))[0, 0]
+        behind, ahead = (first, second) if lead < 0 else (second, first)
+        multiplier = label_multiplier(fits[behind], fits[ahead], at)
+        rows.append({"Series behind": behind, "needs times as many labels": multiplier.words(1), "to equal": ahead})
     if not rows:
         st.write(f"No two series were measured around {at:g} images per class.")
         return
@@ -108,15 +110,15 @@ def _multipliers(fits: Mapping[str, Fit], file: str) -> None:
 
 
 def _crossovers(fits: Mapping[str, Fit]) -> None:
-    """Every pair in words, those that cross first."""
+    """Show a sentence for every pair, first those that cross."""
     crossing: list[str] = []
-    none: list[str] = []
-    for one, other in combinations(fits, 2):
-        smallest = max(fits[one].sizes[0], fits[other].sizes[0])
-        if smallest < min(fits[one].sizes[-1], fits[other].sizes[-1]):
-            found = crossover(fits[one], fits[other])
-            (none if found.size is None else crossing).append(found.verdict(one, other))
+    separate: list[str] = []
+    for first, second in combinations(fits, 2):
+        smallest = max(fits[first].sizes[0], fits[second].sizes[0])
+        if smallest < min(fits[first].sizes[-1], fits[second].sizes[-1]):
+            result = crossover(fits[first], fits[second])
+            (separate if result.size is None else crossing).append(result.verdict(first, second))
     st.markdown("\n".join(f"- {escape(line)}" for line in crossing) or "No two curves cross within the measured sizes.")
-    if none:
-        with st.expander(f"{len(none)} pairs that do not cross"):
-            st.markdown("\n".join(f"- {escape(line)}" for line in none))
+    if separate:
+        with st.expander(f"{len(separate)} pairs that do not cross"):
+            st.markdown("\n".join(f"- {escape(line)}" for line in separate))

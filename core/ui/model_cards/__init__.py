@@ -1,1 +1,1 @@
-"""Parts of the Model cards page."""
+"""The Model cards page: cards of runs and networks, and their checks."""

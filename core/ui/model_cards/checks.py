@@ -1,4 +1,4 @@
-"""Parts of a model card that need records beside the runs: checks of heatmaps, and figures by sex and by age."""
+"""Parts of a model card that need extra records: sanity checks of heatmaps, and results by sex and age."""
 
 from __future__ import annotations
 
@@ -22,30 +22,34 @@ from core.ui.tables import table
 
 
 def sanity(folder: Path, meta: RunMeta) -> None:
-    """What became of the run's heatmaps when its weights were made random, or that nobody looked."""
+    """Show how the run's heatmaps change when its weights are randomized, or that no check is stored."""
     try:
-        found = check_of(folder, meta)
+        check = check_of(folder, meta)
     except CorruptRun as error:
         st.warning(text.escape(str(error)))
         return
-    if found is None:
-        st.write("No check of its heatmaps is stored with this run. Whether they depend on its weights is open.")
+    if check is None:
+        st.write("No check of its heatmaps is stored with this run. It is unknown whether they depend on its weights.")
         if meta.has_weights:
             st.code(f"python -m trainer sanity --dataset {meta.dataset}", language=None)
         return
-    say = st.warning if depends_on_weights(found) is False else st.write
-    say(text.escape(in_a_sentence(found)))
-    if found.planted:
-        st.write(text.escape(on_evidence(found.planted)))
-    table(pd.DataFrame(rows_of(found)), "Grad-CAM with weights made random from the head down", f"{meta.run}-sanity")
+    show = st.warning if depends_on_weights(check) is False else st.write
+    show(text.escape(in_a_sentence(check)))
+    if check.planted:
+        st.write(text.escape(on_evidence(check.planted)))
+    table(pd.DataFrame(rows_of(check)), "Grad-CAM with weights randomized from the head down", f"{meta.run}-sanity")
     st.caption(
-        "Grad-CAM, weights made random from the head down (Adebayo et al. 2018, arXiv:1810.03292). Spearman's rank "
-        "correlation, mean over images with its 95% interval; flat maps say nothing and do not count."
+        "Grad-CAM with weights randomized from the head down (Adebayo et al. 2018, arXiv:1810.03292). Spearman's rank "
+        "correlation, mean over images with its 95% interval; flat maps carry no information and are excluded."
     )
 
 
 def subgroups(run: Run, finding: int | None) -> list[Subgroup]:
-    """Figures by sex and by age, kept between reruns; none where there are none, with the reason said.
+    """Return the results of a run by sex and by age, cached between reruns; none if ages and sexes are not stored.
+
+    Args:
+        run: the run.
+        finding: the finding to evaluate; None for all.
 
     Raises:
         CorruptRun: if the record of ages and sexes, or the predictions, are damaged.
@@ -56,41 +60,41 @@ def subgroups(run: Run, finding: int | None) -> list[Subgroup]:
     return _subgroups(cache.key_of([run]), changed, run, finding) if changed else []
 
 
-@st.cache_data(max_entries=64, show_spinner="Computing figures by sex and by age")
+@st.cache_data(max_entries=64, show_spinner="Computing results by sex and age")
 def _subgroups(key: str, changed: int, _run: Run, finding: int | None) -> list[Subgroup]:
     return by_subgroup([_run], finding)
 
 
 def by_group(found: Sequence[Subgroup], meta: RunMeta) -> None:
-    """Tables of the groups: how many, how good, and against the largest one."""
+    """Show the size and results of each group, and its differences from the largest group."""
     if not found:
         _no_groups(meta)
         return
-    figures = list(dict.fromkeys(name for one in found for name in one.figures))
+    figures = list(dict.fromkeys(name for group in found for name in group.figures))
     rows = [
         {
-            "Group": f"{one.by}: {one.name}", "Images": one.images, "Patients or lesions": one.groups,
-            **{title_of(name): _value(one, name) for name in figures},
+            "Group": f"{group.by}: {group.name}", "Images": group.images, "Patients or lesions": group.groups,
+            **{title_of(name): _value(group, name) for name in figures},
         }
-        for one in found
+        for group in found
     ]  # fmt: skip
-    table(pd.DataFrame(rows), "Figures by sex and by age", f"{meta.run}-groups")
-    minus = [
+    table(pd.DataFrame(rows), "Results by sex and age", f"{meta.run}-groups")
+    differences = [
         {
-            "Group": f"{one.by}: {one.name}", "minus": one.against,
-            **{title_of(name): _signed(one.differences.get(name)) for name in figures},
+            "Group": f"{group.by}: {group.name}", "minus": group.against,
+            **{title_of(name): _signed(group.differences.get(name)) for name in figures},
         }
-        for one in found
-        if one.against
+        for group in found
+        if group.against
     ]  # fmt: skip
-    if minus:
+    if differences:
         st.write("**Differences from the largest group**")
-        table(pd.DataFrame(minus), "Differences between groups", f"{meta.run}-group-differences")
+        table(pd.DataFrame(differences), "Differences between groups", f"{meta.run}-group-differences")
     st.caption(
         "This run on its test images, 95% intervals over test patients or lesions (resampled whole), not corrected "
-        "for the number of groups. Means over classes are given only where a group has "
-        f"{LEAST_OF_CLASS} images of each class. Groups differ in their classes and in much that is not recorded: a "
-        "difference says nothing about its cause."
+        "for the number of groups. Means over classes are given only if a group has "
+        f"{LEAST_OF_CLASS} images of each class. Groups differ in their classes and in factors that are not recorded: "
+        "a difference says nothing about its cause."
     )
 
 
@@ -100,22 +104,22 @@ def _no_groups(meta: RunMeta) -> None:
     except LowshotError:
         known = False
     if known:
-        st.write("Ages and sexes of its test images are not stored yet. With the data set here, this stores them:")
+        st.write("Ages and sexes of the test images are not stored yet. To store them, with the data set present, run:")
         st.code(f"python -m trainer subgroups --dataset {meta.dataset}", language=None)
     else:
-        st.write("Not known: the data set gives neither age nor sex of its people.")
+        st.write("Unknown: the data set provides neither age nor sex.")
 
 
-def _value(one: Subgroup, name: str) -> str:
-    if one.too_few:
-        return one.too_few
-    found = one.figures.get(name)
-    if found is None:
+def _value(group: Subgroup, name: str) -> str:
+    if group.too_few:
+        return group.too_few
+    estimate = group.figures.get(name)
+    if estimate is None:
         return "too few of a class"
-    return "–" if math.isnan(found.value) else f"{found.value:.3f} ({found.low:.3f} to {found.high:.3f})"
+    return "–" if math.isnan(estimate.value) else f"{estimate.value:.3f} ({estimate.low:.3f} to {estimate.high:.3f})"
 
 
-def _signed(found: Estimate | None) -> str:
-    if found is None or math.isnan(found.value):
+def _signed(difference: Estimate | None) -> str:
+    if difference is None or math.isnan(difference.value):
         return "–"
-    return f"{found.value:+.3f} ({found.low:+.3f} to {found.high:+.3f})"
+    return f"{difference.value:+.3f} ({difference.low:+.3f} to {difference.high:+.3f})"

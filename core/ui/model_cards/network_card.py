@@ -1,4 +1,4 @@
-"""The card of a network: what is known of a row of `MODELS`, whether anything was trained with it or not."""
+"""The card of a network: facts on a row of `MODELS`, whether or not a run uses it."""
 
 from __future__ import annotations
 
@@ -16,40 +16,40 @@ _CLASSES = 2
 
 
 def pick(linked: str) -> ModelSpec:
-    """Picks one of all networks, which are ordered by family.
+    """Pick one of all networks, which are ordered by family.
 
     Args:
-        linked: name of the one to begin with; any other text begins with the first.
+        linked: name of the default network; any other text selects the first.
     """
     names = [spec.name for spec in by_family()]
     name = st.selectbox(
         "Network", names, index=names.index(linked) if linked in names else 0,
-        format_func=lambda one: title_of(MODELS[one]), key="models_network",
+        format_func=lambda model: title_of(MODELS[model]), key="models_network",
     )  # fmt: skip
     return MODELS[name]
 
 
 def card(spec: ModelSpec) -> None:
-    """All that is known of a network."""
+    """Show the card of a network."""
     st.header(text.escape(spec.title))
-    st.caption(f"{text.escape(FAMILY_TITLES[spec.family])}. Its name in commands is `{spec.name}`.")
+    st.caption(f"{text.escape(FAMILY_TITLES[spec.family])}. Name in commands: `{spec.name}`.")
     st.write(text.escape(spec.summary))
     st.subheader("What the encoder has seen")
     run_card.listed(has_seen(spec))
     st.subheader("Weights")
-    # a list: in a table addresses and paths, which have no place to break, would be cut off
+    # a list, because a table truncates addresses and paths, which do not wrap
     run_card.listed([f"{name}: {fact}" for name, fact in weights_facts(spec).items()])
     st.subheader("Input")
     run_card.facts(input_facts(spec.image))
     st.subheader("Architecture")
     st.write(f"With a head for {_CLASSES} classes.")
     run_card.network(spec.name, _CLASSES, "", f"{spec.name}-stages")
-    st.subheader("Ways of training")
-    _ways(spec)
+    st.subheader("Training strategies")
+    _strategies(spec)
 
 
-def _ways(spec: ModelSpec) -> None:
-    """The ways of training that go with it, as the trainer says them: the last thing shown, because it is asked."""
+def _strategies(spec: ModelSpec) -> None:
+    """Show the supported training strategies as the trainer lists them; shown last because the trainer starts first."""
     try:
         catalogue = cache.catalogue()
     except LowshotError as error:
@@ -57,7 +57,7 @@ def _ways(spec: ModelSpec) -> None:
         return
     rows = catalogue.of("strategy")
     shown = [
-        {"Way of training": rows[name]["title"], "In commands": name, "What learns": rows[name]["meaning"]}
+        {"Strategy": rows[name]["title"], "In commands": name, "What is trained": rows[name]["meaning"]}
         for name in catalogue.strategies_for([spec.name])
     ]
-    st.dataframe(pd.DataFrame(shown), hide_index=True, width="stretch", alt=f"Ways of training {spec.title}")
+    st.dataframe(pd.DataFrame(shown), hide_index=True, width="stretch", alt=f"Training strategies for {spec.title}")

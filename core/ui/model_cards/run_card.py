@@ -1,4 +1,4 @@
-"""The parts of the Model cards page: facts as tables, a network's shape, figures with intervals, calibration, lists."""
+"""Parts of model cards: tables of facts, architecture, metrics with intervals, calibration, and checklists."""
 
 from __future__ import annotations
 
@@ -31,13 +31,13 @@ READS = {"last": "last layer", "stages": "every stage"}
 
 
 def facts(rows: Mapping[str, str]) -> None:
-    """A table of facts; what comes from files is shown as it is."""
+    """Show a table of facts; text from files is escaped."""
     shown = {name: text.escape(value) for name, value in rows.items()}
     st.table(pd.DataFrame({"": list(shown), "Fact": list(shown.values())}).set_index(""))
 
 
 def shape_in_words(model: str, classes: int) -> str:
-    """A network in a sentence; "" where it cannot be described here."""
+    """Return a sentence on a network's architecture; "" if it cannot be built here."""
     try:
         return alt_text(cache.shape(model, classes))
     except LowshotError:
@@ -45,54 +45,55 @@ def shape_in_words(model: str, classes: int) -> str:
 
 
 def network(model: str, classes: int, trained: str, file: str) -> None:
-    """The drawing of a network, its numbers and the table of its stages.
+    """Show the diagram of a network, its size and the table of its stages.
 
     Args:
-        model: its name.
-        classes: of its head.
-        trained: what was trained of it: `head` or `all`; "" where nothing was yet, and both are told.
-        file: name of the table's download, without its ending.
+        model: name of the model.
+        classes: number of classes of its head.
+        trained: the trained part, `head` or `all`; "" shows the numbers of both.
+        file: name of the table's download, without the extension.
     """
     try:
-        found = cache.shape(model, classes)
+        shape = cache.shape(model, classes)
     except LowshotError as error:
         st.info(text.escape(str(error)))
         return
-    st.image(diagram(found), alt=alt_text(found), width="stretch")
-    st.caption(text.escape(alt_text(found)))
+    st.image(diagram(shape), alt=alt_text(shape), width="stretch")
+    st.caption(text.escape(alt_text(shape)))
     if trained:
-        learns = found.trainable(trained == "head")
-        st.write(f"**{found.parameters:,} parameters**, of which this way of training learns {learns:,}.")
+        trainable = shape.trainable(trained == "head")
+        st.write(f"**{shape.parameters:,} parameters**, of which this strategy trains {trainable:,}.")
     else:
-        facts(shape_facts(MODELS[model], found))
+        facts(shape_facts(MODELS[model], shape))
     rows = [
         {
-            "Stage": one.name, "Output": as_text(one.shape), "Parameters": one.parameters,
-            "Multiply-adds": short(one.macs), "Layers": one.layers,
+            "Stage": stage.name, "Output": as_text(stage.shape), "Parameters": stage.parameters,
+            "Multiply-adds": short(stage.macs), "Layers": stage.layers,
         }
-        for one in found.stages
+        for stage in shape.stages
     ]  # fmt: skip
-    rows.append({"Stage": "in all", "Parameters": found.parameters, "Multiply-adds": short(found.macs)})
+    rows.append({"Stage": "in all", "Parameters": shape.parameters, "Multiply-adds": short(shape.macs)})
     table(pd.DataFrame(rows).fillna(""), "Stages of the network", file)
 
 
 def figures(meta: RunMeta, here: Mapping[str, Estimate], over: Mapping[str, SeriesEstimate]) -> None:
-    """Every metric of the run with its interval, at 0.5, and as the mean over seeds with both intervals.
+    """Show the metrics of a run with intervals, at a threshold of 0.5, and as the mean over seeds.
 
     Args:
         meta: the run.
         here: its metrics with intervals over test patients.
-        over: those of all seeds of its series and size.
+        over: metrics over all seeds of its series and size, with intervals over patients and over seeds.
     """
     seeds = next(iter(over.values())).seeds.seeds
     rows = [
         {
-            "Metric": METRICS[name].title, "This run": one.value, "patients from": one.low, "patients to": one.high,
-            "At 0.5": meta.metrics_at_half.get(name), f"Mean over {seeds} seeds": over[name].value,
+            "Metric": METRICS[name].title, "This run": estimate.value, "patients from": estimate.low,
+            "patients to": estimate.high, "At 0.5": meta.metrics_at_half.get(name),
+            f"Mean over {seeds} seeds": over[name].value,
             "mean: patients from": over[name].patients.low, "mean: patients to": over[name].patients.high,
             "mean: seeds from": over[name].seeds.low, "mean: seeds to": over[name].seeds.high,
         }
-        for name, one in here.items()
+        for name, estimate in here.items()
     ]  # fmt: skip
     frame = pd.DataFrame(rows).round(4)
     numbers = {name: st.column_config.NumberColumn(format="%.3f") for name in frame.columns if name != "Metric"}
@@ -102,20 +103,26 @@ def figures(meta: RunMeta, here: Mapping[str, Estimate], over: Mapping[str, Seri
     )  # fmt: skip
     st.caption(
         f"On {next(iter(here.values())).n:,} test images, at the run's operating point, with 95% intervals. "
-        "Patients: the test patients vary, resampled whole, and the trained networks stay as they are. Seeds: the "
-        "training images vary (Student's t over seeds), and the test patients stay as they are."
+        "Patients: the test patients vary (resampled whole) and the trained networks are fixed. Seeds: the training "
+        "images vary (Student's t over seeds) and the test patients are fixed."
     )
 
 
 def calibration(scores: Scores, measured: Estimate | None, key: str) -> None:
-    """The reliability diagram, and whether the error is more than chance would show."""
+    """Show the reliability diagram, and whether the calibration error exceeds chance.
+
+    Args:
+        scores: test predictions of the run.
+        measured: expected calibration error; None if unknown.
+        key: of the chart.
+    """
     bins = bins_of(scores)
     chance = chance_error(scores)
-    shown = [one for one in bins if one.n]
+    shown = [row for row in bins if row.n]
     charts.draw(
         run_card.reliability(bins), key=key,
         alt="Reliability diagram: " + "; ".join(
-            f"stated {one.stated:.2f}, came true {one.happened.value:.2f} of {one.n}" for one in shown
+            f"predicted {row.stated:.2f}, observed {row.happened.value:.2f} of {row.n}" for row in shown
         ),
     )  # fmt: skip
     if measured:
@@ -123,30 +130,30 @@ def calibration(scores: Scores, measured: Estimate | None, key: str) -> None:
         st.write(
             f"Expected calibration error **{measured.value:.3f}** ({measured.low:.3f} to {measured.high:.3f} over test "
             f"patients): {more} "
-            f"the {chance.high:.3f} that perfectly calibrated probabilities of so many images reach by chance in 5% of "
-            "cases."
+            f"the {chance.high:.3f} that perfectly calibrated probabilities of the same number of images exceed by "
+            "chance in 5% of cases."
         )
-    st.caption("Numbers: images in each range of probabilities. Bars: 95% intervals, images taken for independent.")
+    st.caption("Numbers: images per probability bin. Bars: 95% intervals that treat images as independent.")
 
 
 def listed(sentences: Sequence[str]) -> None:
-    """Sentences as a list."""
-    st.markdown("\n".join(f"- {text.escape(one)}" for one in sentences))
+    """Show sentences as a list."""
+    st.markdown("\n".join(f"- {text.escape(sentence)}" for sentence in sentences))
 
 
 def checklist(subject: Subject) -> None:
-    """A reporting checklist with what the record answers; the rest is open."""
+    """Show a reporting checklist, filled in from the record where possible."""
     name = st.segmented_control(
         "Guideline", list(GUIDELINES), default=next(iter(GUIDELINES)), required=True, key="models_guideline",
-        format_func=lambda one: GUIDELINES[one].title,
+        format_func=lambda row: GUIDELINES[row].title,
     )  # fmt: skip
     guideline = GUIDELINES[name]
     rows = answered(guideline, subject)
     known = sum(bool(answer) for _, answer in rows)
     st.write(
-        f"**{known} of {len(rows)}** items are answered from the run's record. The others are open: a person has to "
-        f"answer them. {text.escape(guideline.citation)}; items in the words of this program, the published text "
-        "counts."
+        f"**{known} of {len(rows)}** items are answered from the run's record. The others are open and need an answer "
+        f"from the authors. {text.escape(guideline.citation)}. Items are paraphrased; the published text is "
+        "authoritative."
     )
     shown = [
         {"Item": item.number, "Section": item.section, "Asks for": item.topic, "Answer": answer or OPEN}
@@ -165,54 +172,58 @@ def checklist(subject: Subject) -> None:
 
 
 def encoder(card: Mapping[str, Any]) -> None:
-    """What is stored about an encoder that this program pretrained."""
+    """Show the stored facts on an encoder pretrained here.
+
+    Args:
+        card: content of its card file.
+    """
     st.subheader("Known limits")
     listed(encoder_limits(card))
     st.subheader("Facts")
     facts({
-        "Started from": str(card.get("start", "not recorded")), "Licence": str(card["licence"]),
-        "Has seen": ", ".join(card["seen"]), "Left out, with copies": ", ".join(card["left_out"]),
-        "Left out, with their patients": ", ".join(card.get("excluded_patients_of", ())) or "not recorded",
-        "Made on": f"{card.get('device', 'not recorded')}, in {card.get('seconds', 0) / 60:.0f} minutes",
+        "Started from": str(card.get("start", "not recorded")), "License": str(card["licence"]),
+        "Has seen": ", ".join(card["seen"]), "Excluded, with copies": ", ".join(card["left_out"]),
+        "Excluded, with their patients": ", ".join(card.get("excluded_patients_of", ())) or "not recorded",
+        "Computed on": f"{card.get('device', 'not recorded')}, in {card.get('seconds', 0) / 60:.0f} minutes",
         "SHA-256": str(card["sha256"]),
     })  # fmt: skip
     st.subheader("Training data")
     corpus = [
         {
-            "Set": one["title"], "Images": one["images"], "Held out": one.get("held_out"), "Licence": one["licence"],
-            "Citation": one.get("citation", ""),
-            "Copies removed": _counts(one.get("copies_removed", {})),
-            "Others of the same people removed": _counts(one.get("people_removed", {})),
+            "Data set": part["title"], "Images": part["images"], "Held out": part.get("held_out"),
+            "License": part["licence"], "Citation": part.get("citation", ""),
+            "Copies removed": _counts(part.get("copies_removed", {})),
+            "Others of the same patients removed": _counts(part.get("people_removed", {})),
         }
-        for one in card.get("corpus", ())
+        for part in card.get("corpus", ())
     ]  # fmt: skip
-    st.dataframe(pd.DataFrame(corpus), hide_index=True, width="stretch", alt="Sets that the encoder learnt from")
-    _judged(card)
+    st.dataframe(pd.DataFrame(corpus), hide_index=True, width="stretch", alt="Data sets for pretraining the encoder")
+    _evaluation(card)
     if curve := card.get("training_curve"):
         st.subheader("Training curve")
-        alt = f"Loss of the pretraining, from {curve[0]['loss']:.2f} to {curve[-1]['loss']:.2f}"
+        alt = f"Pretraining loss, from {curve[0]['loss']:.2f} to {curve[-1]['loss']:.2f}"
         charts.draw(run_card.pretraining(curve), key="models_pretraining", alt=alt)
     if recipe := card.get("recipe"):
         st.subheader("Recipe")
         facts({name.replace("_", " ").capitalize(): _plain(value) for name, value in recipe.items()})
 
 
-def _judged(card: Mapping[str, Any]) -> None:
+def _evaluation(card: Mapping[str, Any]) -> None:
     rows = [
         {
-            "Judged on": f"{gate.images:,} images of {gate.patients:,} patients of {gate.dataset} that it never saw",
+            "Evaluated on": f"{gate.images:,} images of {gate.patients:,} patients of {gate.dataset} that it never saw",
             "Read": READS.get(gate.read, gate.read), "Start": gate.start, "Encoder": gate.encoder,
             "Difference (95% interval)": "{:+.3f} ({:+.3f} to {:+.3f})".format(*gate.difference),
         }
         for gate in gates_of(card)
     ]  # fmt: skip
     rows += [
-        {"Judged on": name, "Start": row["start"], "Encoder": row["encoder"]}
+        {"Evaluated on": name, "Start": row["start"], "Encoder": row["encoder"]}
         for name, row in card.get("transfer", {}).items()
     ]
     if rows:
-        st.subheader("What pretraining changed")
-        st.write("AUROC of a logistic regression on embeddings, of the start and of the encoder.")
+        st.subheader("Effect of pretraining")
+        st.write("AUROC of a logistic regression on embeddings, before (start) and after pretraining (encoder).")
         st.dataframe(pd.DataFrame(rows), hide_index=True, width="stretch", alt="AUROC of start and encoder by data set")
 
 
@@ -227,33 +238,33 @@ def _counts(of: Mapping[str, int]) -> str:
 
 
 def reliability(bins: Sequence[Bin]) -> go.Figure:
-    """Share that came true against stated probability, with Wilson intervals and counts of images."""
-    shown = [one for one in bins if one.n]
+    """Draw observed frequency against predicted probability, with Wilson intervals and numbers of images."""
+    shown = [row for row in bins if row.n]
     figure = go.Figure()
     figure.add_scatter(
         x=[0, 1], y=[0, 1], mode="lines", line={"color": "#767676", "dash": "dot", "width": 1.5}, name="perfect"
     )
     figure.add_scatter(
-        x=[one.stated for one in shown], y=[one.happened.value for one in shown], mode="lines+markers+text",
+        x=[row.stated for row in shown], y=[row.happened.value for row in shown], mode="lines+markers+text",
         name="measured",
-        text=[f"{one.n}" for one in shown], textposition="bottom right", textfont={"color": "#31333F", "size": 12},
+        text=[f"{row.n}" for row in shown], textposition="bottom right", textfont={"color": "#31333F", "size": 12},
         line={"color": COLOURS[0], "width": 2}, marker={"symbol": "circle", "size": 9, "color": COLOURS[0]},
         error_y={
             "type": "data", "symmetric": False, "color": COLOURS[0],
-            "array": [one.happened.high - one.happened.value for one in shown],
-            "arrayminus": [one.happened.value - one.happened.low for one in shown],
+            "array": [row.happened.high - row.happened.value for row in shown],
+            "arrayminus": [row.happened.value - row.happened.low for row in shown],
         },
-        customdata=[[one.n] for one in shown],
-        hovertemplate="stated %{x:.2f}, came true %{y:.2f}, %{customdata[0]} images<extra></extra>",
+        customdata=[[row.n] for row in shown],
+        hovertemplate="predicted %{x:.2f}, observed %{y:.2f}, %{customdata[0]} images<extra></extra>",
     )  # fmt: skip
-    figure.update_xaxes(title="Stated probability", range=[-0.02, 1.02])
-    figure.update_yaxes(title="Share for which it came true", range=[-0.02, 1.02])
+    figure.update_xaxes(title="Predicted probability", range=[-0.02, 1.02])
+    figure.update_yaxes(title="Observed frequency", range=[-0.02, 1.02])
     figure.update_layout(height=380, margin_t=10, legend={"orientation": "h", "yanchor": "bottom", "y": 1.02})
     return figure
 
 
 def pretraining(curve: Sequence[dict[str, Any]]) -> go.Figure:
-    """Loss against step of an encoder's pretraining."""
+    """Draw loss against step of an encoder's pretraining."""
     figure = go.Figure()
     figure.add_scatter(
         x=[row["step"] for row in curve], y=[row["loss"] for row in curve], mode="lines+markers", name="loss",
