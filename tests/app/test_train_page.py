@@ -64,7 +64,7 @@ def test_a_job_is_chosen_and_put_into_the_queue(queue, phantom_runs, monkeypatch
     app.multiselect(key="train_sizes").set_value(["3", "5"]).run()
     assert "**4 runs**, all of them in the store" in texts(app)
     app.multiselect(key="train_sizes").set_value(["3", "5", "full"]).run()
-    assert "Expected time: **not known**" in texts(app)
+    assert "Expected time: **unknown**" in texts(app)
     app.multiselect(key="train_sizes").set_value(["3", "4"]).run()
     assert "**4 runs**, 2 of them in the store already. Expected time: **about" in texts(app)
     app.multiselect(key="train_more").set_value(["lr"]).run()
@@ -75,7 +75,7 @@ def test_a_job_is_chosen_and_put_into_the_queue(queue, phantom_runs, monkeypatch
     app.multiselect(key="train_set_augment").set_value(["horizontal-flip", "noise"]).run()
     app.selectbox(key="train_set_imbalance").set_value("oversample").run()
     assert "shown again until" in texts(app)
-    assert "**4 runs**. Expected time: **not known**, because the settings change" in texts(app)
+    assert "**4 runs**. Expected time: **unknown**, because the settings change" in texts(app)
     button(app, "Start").click().run()
     assert not app.exception
     (job,) = queue.jobs()
@@ -84,7 +84,7 @@ def test_a_job_is_chosen_and_put_into_the_queue(queue, phantom_runs, monkeypatch
         "--augment=horizontal-flip+noise", "--imbalance=oversample", "--epochs=7",
     ]  # fmt: skip
     assert job.request.expected == ()
-    assert "waits" in texts(app)
+    assert "queued" in texts(app)
     assert sys.executable == job.request.argv()[0]
 
 
@@ -102,7 +102,7 @@ def test_own_images_are_taken_from_below_a_data_root_only(queue, class_folder, t
     app.text_input(key="train_folder").set_value("mine").run()
     assert not app.exception
     assert "2 classes, ill, well" in texts(app)
-    assert "not known" in texts(app)
+    assert "unknown" in texts(app)
     button(app, "Start").click().run()
     assert queue.jobs()[0].request.folder == str(folder)
 
@@ -112,7 +112,7 @@ def test_what_does_not_go_together_is_said(queue, tmp_path, monkeypatch):
     app.multiselect(key="train_seeds").set_value([]).run()
     assert "at least one seed" in texts(app)
     app.multiselect(key="train_seeds").set_value(["0"]).run()
-    strategies = next(one for one in app.multiselect if one.label == "Ways of training")
+    strategies = next(one for one in app.multiselect if one.label == "Training strategies")
     strategies.set_value([]).run()
     assert "at least one way of training" in texts(app)
     assert not app.exception
@@ -135,12 +135,12 @@ def test_the_job_under_way_is_shown_and_cancelled(queue, tmp_path, monkeypatch):
     assert "is training" in texts(app)
     assert "[x](y)" not in texts(app)
     shown = {one.label: one.value for one in app.metric}
-    assert [shown[name] for name in ("Epoch", "Loss, learnt", "Loss, held out", "Accuracy, held out")] == [
+    assert [shown[name] for name in ("Epoch", "Loss, training", "Loss, held out", "Accuracy, held out")] == [
         "3", "0.500", "0.600", "0.750",
     ]  # fmt: skip
     assert shown["Time left"].startswith("about")
     assert "a note" in app.code[0].value
-    assert "1 before it" in texts(app)
+    assert "Jobs ahead in the queue: 1." in texts(app).replace("\\", "")
     app.button(key=f"train_cancel_{job.name}").click().run()
     assert not app.exception
     assert "is being cancelled" in texts(app)
@@ -154,7 +154,7 @@ def test_a_worker_that_cannot_be_started_is_said(queue, tmp_path, monkeypatch):
     app = open_page("train", tmp_path / "runs", monkeypatch)
     assert not app.exception
     assert "No job can be started" in texts(app)
-    assert "It starts in a moment" not in texts(app)
+    assert "starts in a moment" not in texts(app)
 
 
 def test_jobs_that_are_over_say_how_and_go_on(queue, tmp_path, monkeypatch):

@@ -182,9 +182,9 @@ def test_a_job_outlives_a_reload_and_a_restart_and_is_cancelled(opened, class_fo
         folder.press("Enter")
         page.get_by_text("2 classes").wait_for(timeout=60_000)
         settle(page)
-        ways = page.get_by_role("combobox", name="Ways of training")
-        ways.press("Backspace")  # heads have no curve
-        ways.press("Escape")
+        strategies = page.get_by_role("combobox", name="Training strategies")
+        strategies.press("Backspace")  # heads have no curve
+        strategies.press("Escape")
         settle(page)
         page.get_by_text("Augmentation, class imbalance and other settings").click()
         pick(page, "Further settings", "Epochs")
@@ -208,7 +208,7 @@ def test_a_job_outlives_a_reload_and_a_restart_and_is_cancelled(opened, class_fo
         page.get_by_role("button", name="Cancel").click()
         page.get_by_text("· cancelled").wait_for(timeout=PATIENCE)
         settle(page)
-        assert page.get_by_role("button", name="Go on").count() == 1
+        assert page.get_by_role("button", name="Continue").count() == 1
         assert page.locator("[data-testid=stException]").count() == 0
         page.close()
 

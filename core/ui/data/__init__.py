@@ -1,1 +1,1 @@
-"""Parts of the Data page."""
+"""The Data page: duplicates found by the audit, and summary charts."""

@@ -1,4 +1,4 @@
-"""What the audit found, on the Data page: copies within a set, and of other sets' images."""
+"""Results of the audit on the Data page: copies within a data set, and copies from other data sets."""
 
 from __future__ import annotations
 
@@ -16,43 +16,48 @@ from core.ui.tables import table
 
 
 def within(spec: DatasetSpec, listing: Listing) -> None:
-    """Copies inside the set, pair by pair."""
-    st.subheader("Copies within the set")
-    found = cache.copies(spec.name, listing.stamp)
-    if not len(found):
-        st.write("The audit found no copy of an image within the set.")
+    """Show the copies within a data set, pair by pair."""
+    st.subheader("Copies within the data set")
+    copies = cache.copies(spec.name, listing.stamp)
+    if not len(copies):
+        st.write("The audit found no copies within the data set.")
         return
     labels = class_titles(spec.name, labels_of(spec, listing))
-    firsts, seconds = found.first, found.second
+    firsts, seconds = copies.first, copies.second
     part_of = [part or "not split" for part in listing.parts.tolist()]
     pairs = pd.DataFrame({
-        "Pair": range(1, len(found) + 1), "First": listing.ids[firsts], "Second": listing.ids[seconds],
-        "Similarity": np.round(found.similarity, 3),
+        "Pair": range(1, len(copies) + 1), "First": listing.ids[firsts], "Second": listing.ids[seconds],
+        "Similarity": np.round(copies.similarity, 3),
         "Publisher's parts": [f"{part_of[i]}, {part_of[j]}" for i, j in zip(firsts, seconds, strict=True)],
         "Labels": [
             " / ".join(dict.fromkeys(words_for(np.asarray(listing.labels[index]), labels) for index in pair))
             for pair in zip(firsts, seconds, strict=True)
         ],
     })  # fmt: skip
-    st.write(f"{len(found):,} pairs; 1 is the same file, less the same picture resized, compressed anew or cropped.")
-    table(pairs, "Pairs of copies within the set", f"{spec.name}-copies")
-    number = int(st.number_input("Look at pair", 1, len(found), 1, key=f"data_pair_{spec.name}")) - 1
+    st.write(
+        f"{len(copies):,} pairs. A similarity of 1 means identical files; lower values mean the same image after "
+        "resizing, recompression or cropping."
+    )
+    table(pairs, "Pairs of copies within the data set", f"{spec.name}-copies")
+    number = int(st.number_input("Show pair", 1, len(copies), 1, key=f"data_pair_{spec.name}")) - 1
     for place, index in zip(st.columns([1, 1, 1]), (firsts[number], seconds[number]), strict=False):
-        if one := look(spec, listing, int(index)):
-            place.image(one.image, caption=text.escape(one.id), alt=f"An image of {one.label}", width="stretch")
+        if loaded := look(spec, listing, int(index)):
+            place.image(
+                loaded.image, caption=text.escape(loaded.id), alt=f"An image of {loaded.label}", width="stretch"
+            )
 
 
 def elsewhere(spec: DatasetSpec, listing: Listing) -> None:
-    """Copies of other sets' images, by class and source."""
-    st.subheader("Copies of other sets")
+    """Show the copies from other data sets, by class and source."""
+    st.subheader("Copies from other data sets")
     if spec.derived_from:
         st.write(
-            f"This set is made of images of {text.escape(DATASETS[spec.derived_from].title)}, and counts as one with "
-            "it wherever sets must be kept apart, whether or not pixels still show it."
+            f"This data set is derived from {text.escape(DATASETS[spec.derived_from].title)}. Wherever data sets must "
+            "be kept apart, both count as one, even if the pixels no longer match."
         )
     others = comparable(spec)
     if not others:
-        st.write("No other set of this kind of image is on this machine.")
+        st.write("No other data set with this kind of image is on this machine.")
         return
     if not st.session_state.get(f"data_sources_{spec.name}"):
         st.write(f"Compare every image with those of {', '.join(text.escape(other.title) for other in others)}.")
@@ -63,9 +68,9 @@ def elsewhere(spec: DatasetSpec, listing: Listing) -> None:
     rows = []
     for source in cache.sources(spec.name, listing.stamp):
         st.write(f"- **{DATASETS[source.other].title}**: {source.images:,} of {source.of:,} images are copies.")
-        where = ", ".join(f"{part} {count:,}" for part, count in source.by_part.items())
+        parts = ", ".join(f"{part} {count:,}" for part, count in source.by_part.items())
         rows += [
-            {"Source": DATASETS[source.other].title, "Class here": label, "Copies": count, "Parts there": where}
+            {"Source": DATASETS[source.other].title, "Class here": label, "Copies": count, "Parts there": parts}
             for label, count in source.by_class.items()
             if count
         ]

@@ -1,4 +1,4 @@
-"""Figures of the Data page."""
+"""Charts of the Data page."""
 
 from __future__ import annotations
 
@@ -13,7 +13,11 @@ _PATTERNS = ("", "/", "x", ".")
 
 
 def balance(counts: dict[str, dict[str, int]]) -> go.Figure:
-    """Images by class, a bar a part: part -> class -> images."""
+    """Draw the number of images by class, stacked by part.
+
+    Args:
+        counts: part -> class -> images.
+    """
     figure = go.Figure()
     for place, (part, classes) in enumerate(counts.items()):
         figure.add_bar(
@@ -34,7 +38,7 @@ def balance(counts: dict[str, dict[str, int]]) -> go.Figure:
 
 
 def together(counts: np.ndarray, names: tuple[str, ...]) -> go.Figure:
-    """Share of the images with the finding of a row that also show the finding of a column; counts as text."""
+    """Draw the share of images with the row's finding that also show the column's finding; text: counts."""
     share = counts / np.maximum(np.diag(counts)[:, None], 1)
     figure = go.Figure(
         go.Heatmap(
@@ -50,7 +54,7 @@ def together(counts: np.ndarray, names: tuple[str, ...]) -> go.Figure:
 
 
 def sizes(rows: list[dict[str, Any]]) -> go.Figure:
-    """Width against height of the drawn images."""
+    """Draw width against height of the sampled images."""
     figure = go.Figure()
     figure.add_scatter(
         x=[row["Width"] for row in rows], y=[row["Height"] for row in rows], mode="markers",
@@ -64,7 +68,7 @@ def sizes(rows: list[dict[str, Any]]) -> go.Figure:
 
 
 def group_sizes(groups: np.ndarray) -> go.Figure:
-    """How many groups (patients, lesions, copies of one picture) have how many images."""
+    """Draw the number of groups (patients, lesions, copies of an image) by number of images per group."""
     _, images = np.unique(groups, return_counts=True)
     numbers, counts = np.unique(np.minimum(images, 20), return_counts=True)
     names = [f"{n}" if n < 20 else "20 or more" for n in numbers]

@@ -1,1 +1,1 @@
-"""Parts of the Train page."""
+"""The Train page: the form of a new job, and the panel of each job."""

@@ -1,4 +1,4 @@
-"""The choices of the Train page: data, models, ways of training, sizes, seeds and settings, and what they will cost."""
+"""Form of the Train page: data, models, strategies and settings, and the expected cost of a job."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from core.runs import Store
 from core.ui import cache, text
 from core.ui.progress import in_words
 
-PRESENT, OWN = "A data set that is here", "My own images"
+PRESENT, OWN = "An available data set", "My own images"
 SIZES, SEEDS = ("5", "10", "25", "50", "100", "200", "full"), ("0", "1", "2", "3", "4")
 USUAL_MODELS = ("scratch-cnn", "imagenet-efficientnet-lite0", "medical-efficientnet-lite0")
 _FIRST = ("augment", "preparation", "imbalance")
@@ -29,19 +29,24 @@ _TITLES = {"augment": "Augmentation", "preparation": "Preprocessing", "imbalance
 
 
 class Data(NamedTuple):
-    """Images to learn from: their row, and their path where they are somebody's own."""
+    """Images to train on.
+
+    Attributes:
+        spec: the data set.
+        folder: path of own images; "" for a registered data set.
+    """
 
     spec: DatasetSpec
     folder: str = ""
 
 
 def pick_data() -> Data | None:
-    """A registered set, or own images below a data root; None until there is one."""
+    """Pick a registered data set or own images below a data root; None until there is a valid choice."""
     kind = st.segmented_control("Images", [PRESENT, OWN], default=PRESENT, required=True, key="train_kind")
     if kind == OWN:
         return _pick_own()
     names = [spec.name for spec in DATASETS.values() if is_present(spec) and not spec.corpus_only]
-    name = st.selectbox("Data set", names, format_func=lambda one: DATASETS[one].title, key="train_dataset")
+    name = st.selectbox("Data set", names, format_func=lambda row: DATASETS[row].title, key="train_dataset")
     if options := DATASETS[name].options:
         chosen = {
             option: st.pills(
@@ -60,9 +65,10 @@ def _pick_own() -> Data | None:
     roots = ", ".join(map(str, data_roots()))
     typed = st.text_input(
         "Folder or CSV file", key="train_folder", placeholder="my-images",
-        help="A folder that holds one folder a class, or a CSV file with the columns path, label and, best, patient.",
+        help="A folder with one subfolder per class, or a CSV file with the columns path, label and, if possible, "
+        "patient.",
     )  # fmt: skip
-    st.caption(f"Own images must lie below {text.escape(roots)}. Nothing is copied or uploaded.")
+    st.caption(f"Own images must be below {text.escape(roots)}. Nothing is copied or uploaded.")
     if not typed.strip():
         return None
     try:
@@ -78,49 +84,49 @@ def _pick_own() -> Data | None:
 
 
 def pick_models(catalogue: Catalogue, spec: DatasetSpec) -> list[str]:
-    """Models that take such images and whose weights are here; the others are named with the reason."""
-    fit, missing = [], {}
+    """Pick models that support the images and whose weights are present; list the others with the reason."""
+    usable, missing = [], {}
     for name, row in catalogue.of("model").items():
         if row["dims"] != spec.dims or name not in MODELS:
             continue
         try:
             weights_of(MODELS[name], spec.name)
-            fit.append(name)
+            usable.append(name)
         except LowshotError as error:
             missing[name] = str(error)
     chosen: list[str] = st.multiselect(
-        "Models", fit, default=[name for name in USUAL_MODELS if name in fit] or fit[:1],
+        "Models", usable, default=[name for name in USUAL_MODELS if name in usable] or usable[:1],
         format_func=lambda name: MODELS[name].title, key=f"train_models_{spec.dims}_{spec.name}",
     )  # fmt: skip
     if missing:
-        with st.expander(f"{len(missing)} models cannot be chosen here"):
-            for name, why in missing.items():
-                st.write(f"- **{text.escape(MODELS[name].title)}**: {text.escape(why)}")
-    return [name for name in fit if name in chosen]
+        with st.expander(f"{len(missing)} models are not available here"):
+            for name, reason in missing.items():
+                st.write(f"- **{text.escape(MODELS[name].title)}**: {text.escape(reason)}")
+    return [name for name in usable if name in chosen]
 
 
 def pick_strategies(catalogue: Catalogue, models: Sequence[str]) -> list[str]:
-    """Ways of training that go with at least one of the models."""
+    """Pick training strategies that at least one of the models supports."""
     names, rows = catalogue.strategies_for(models), catalogue.of("strategy")
     chosen: list[str] = st.multiselect(
-        "Ways of training", names, default=[name for name in ("scratch", "frozen") if name in names],
+        "Training strategies", names, default=[name for name in ("scratch", "frozen") if name in names],
         format_func=lambda name: rows[name]["title"], key=f"train_strategies_{'_'.join(names)}",
     )  # fmt: skip
     return [name for name in names if name in chosen]
 
 
 def pick_settings(catalogue: Catalogue, strategies: Sequence[str]) -> dict[str, Any]:
-    """Settings in which the training departs from its strategy's own; only those that all strategies take."""
+    """Pick settings that differ from the strategy's defaults; only settings that all strategies support."""
     rows = {row["name"]: row for row in catalogue.settings_for(strategies)}
     with st.expander("Augmentation, class imbalance and other settings"):
-        st.caption("What is left empty stays as the way of training has it. Anything else makes the runs a variant.")
-        found = {name: _widget(catalogue, rows[name]) for name in _FIRST if name in rows}
+        st.caption("Leave blank for defaults. Any other value makes the runs a variant.")
+        values = {name: _widget(catalogue, rows[name]) for name in _FIRST if name in rows}
         more: list[str] = st.multiselect(
             "Further settings", [name for name in rows if name not in _FIRST], format_func=_title_of,
             key="train_more",
         )  # fmt: skip
-        found |= {name: _widget(catalogue, rows[name]) for name in more if name in rows}
-    return {name: value for name, value in found.items() if value not in (None, "")}
+        values |= {name: _widget(catalogue, rows[name]) for name in more if name in rows}
+    return {name: value for name, value in values.items() if value not in (None, "")}
 
 
 def _title_of(name: str) -> str:
@@ -128,23 +134,23 @@ def _title_of(name: str) -> str:
 
 
 def _widget(catalogue: Catalogue, row: Row) -> Any:
-    """The widget of a setting; None where nothing is stated."""
+    """Show the widget of a setting and return its value; None if it is left blank."""
     name, title = row["name"], _title_of(row["name"])
     key, help_text = f"train_set_{name}", text.escape(row["meaning"])
     if row["choices"]:
-        told = catalogue.of(name)
+        described = catalogue.of(name)
 
-        def said(one: str) -> str:
-            return told[one]["title"] if one in told else one
+        def choice_title(choice: str) -> str:
+            return described[choice]["title"] if choice in described else choice
 
         if row["several"]:
-            return JOINED.join(st.multiselect(title, row["choices"], format_func=said, key=key, help=help_text))
+            return JOINED.join(st.multiselect(title, row["choices"], format_func=choice_title, key=key, help=help_text))
         chosen = st.selectbox(
-            title, row["choices"], index=None, placeholder="As the way of training has it", format_func=said, key=key,
-            help=help_text,
+            title, row["choices"], index=None, placeholder="Default of the strategy", format_func=choice_title,
+            key=key, help=help_text,
         )  # fmt: skip
-        if chosen in told:
-            st.caption(text.escape(told[chosen]["meaning"]))
+        if chosen in described:
+            st.caption(text.escape(described[chosen]["meaning"]))
         return chosen
     if row["type"] == "str":
         return st.text_input(title, key=key, help=help_text)
@@ -165,47 +171,61 @@ def show_cost(
     dataset: str,
     options: Collection[str],
 ) -> tuple[float, ...]:
-    """Says how long it will take by what was measured; gives the seconds of each run, none where some are not known."""
+    """Show the expected time of a job, based on stored runs.
+
+    Args:
+        store: the run store.
+        pairs: model and strategy of each series.
+        sizes: labeled images per class; None for all.
+        seeds: of the training subsets.
+        dataset: name of the data set.
+        options: names of the settings that differ from the defaults.
+
+    Returns:
+        The expected seconds of each run; empty if some are unknown.
+    """
     device = describe_device(pick_device("auto"))
     costs = expected(store.metas(), pairs, sizes, seeds, dataset, device, options)
     known = [cost for cost in costs if cost]
-    there = sum(cost.seconds == 0 for cost in known)
-    if there == len(costs):
-        st.write(f"**{there} runs**, all of them in the store already: there is nothing to train.")
-        return (0.0,) * there
-    said = f"**{len(costs)} runs**" + (f", {there} of them in the store already. " if there else ". ")
-    new, measured = len(costs) - there, len(known) - there
-    basis = f"measured on stored runs on {text.escape(device)}; reading a data set for the first time adds to it."
-    reason = f"no run like them is stored on {text.escape(device)}"
+    stored = sum(cost.seconds == 0 for cost in known)
+    if stored == len(costs):
+        st.write(f"**{stored} runs**, all of them in the store already: there is nothing to train.")
+        return (0.0,) * stored
+    message = f"**{len(costs)} runs**" + (f", {stored} of them in the store already. " if stored else ". ")
+    new, measured = len(costs) - stored, len(known) - stored
+    basis = f"based on stored runs on {text.escape(device)}; reading a data set for the first time takes longer."
+    reason = f"no similar run on {text.escape(device)} is stored"
     if not is_same_work(options):
-        reason = "the settings change how much there is to do"
-    unknown = f"**not known**, because {reason}."
+        reason = "the settings change the amount of work"
+    unknown = f"**unknown**, because {reason}."
     total = in_words(sum(cost.seconds for cost in known))
     if measured == new:
-        said += f"Expected time: **{total}**, {basis}"
+        message += f"Expected time: **{total}**, {basis}"
     elif measured:
-        said += f"Expected time: {total} for {measured} of them, {basis} For the other {new - measured} it is {unknown}"
+        message += (
+            f"Expected time: {total} for {measured} of them, {basis} For the other {new - measured} it is {unknown}"
+        )
     else:
-        said += f"Expected time: {unknown}"
-    st.write(said)
+        message += f"Expected time: {unknown}"
+    st.write(message)
     _table(pairs, costs, len(sizes) * len(seeds))
     return tuple(cost.seconds for cost in known) if len(known) == len(costs) else ()
 
 
 def _table(pairs: Sequence[tuple[str, str]], costs: Sequence[Cost | None], each: int) -> None:
     rows = []
-    for place, (model, strategy) in enumerate(pairs):
-        mine = costs[place * each : (place + 1) * each]
-        new = [cost for cost in mine if cost is None or cost.seconds]
+    for position, (model, strategy) in enumerate(pairs):
+        of_pair = costs[position * each : (position + 1) * each]
+        new = [cost for cost in of_pair if cost is None or cost.seconds]
         known = [cost for cost in new if cost]
-        unknown = "not known" if new else "nothing to train"
+        unknown = "unknown" if new else "nothing to train"
         basis = max((cost.runs for cost in known), default=0)
         rows.append({
-            "Model": MODELS[model].title, "Way of training": strategy, "Runs": each, "In the store": each - len(new),
+            "Model": MODELS[model].title, "Strategy": strategy, "Runs": each, "In the store": each - len(new),
             "Time": in_words(sum(cost.seconds for cost in known)) if known and len(known) == len(new) else unknown,
-            "Rests on": f"{basis} runs" + (" of other data sets" if any(c.elsewhere for c in known) else "")
+            "Based on": f"{basis} runs" + (" of other data sets" if any(c.elsewhere for c in known) else "")
             if known else "",
         })  # fmt: skip
-    alt = "Expected time by model and way of training"
+    alt = "Expected time by model and strategy"
     with st.expander("Expected time by model"):
         st.dataframe(pd.DataFrame(rows), hide_index=True, width="stretch", alt=alt)

@@ -1,4 +1,4 @@
-"""Jobs on the Train page: the one under way with its curve, those that wait, and those that are over."""
+"""Jobs on the Train page: the running job with its training curve, queued jobs, and finished jobs."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from core.ui.progress import in_words
 from core.ui.train import job_panel
 
 STATES = {
-    "queued": (":material/schedule:", "waits"),
+    "queued": (":material/schedule:", "queued"),
     "running": (":material/play_circle:", "is training"),
     "done": (":material/check_circle:", "done"),
     "failed": (":material/error:", "failed"),
@@ -33,42 +33,42 @@ _LINES = 14
 
 
 def heading(job: Job) -> None:
-    """What a job is, and how it stands."""
-    icon, said = STATES[job.state.status]
-    asked = job.request
-    said = "is being cancelled" if job.stopping and not job.is_over else said
-    st.markdown(f"{icon} **{text.escape(asked.title)}** · {said}")
+    """Show the request of a job and its state."""
+    icon, status = STATES[job.state.status]
+    request = job.request
+    status = "is being cancelled" if job.stopping and not job.is_over else status
+    st.markdown(f"{icon} **{text.escape(request.title)}** · {status}")
     parts = [
-        ", ".join(asked.models), ", ".join(asked.strategies), f"{', '.join(map(size_text, asked.sizes))} a class",
-        f"seeds {', '.join(map(str, asked.seeds))}",
-        *(f"{name} {value}" for name, value in asked.options.items()),
+        ", ".join(request.models), ", ".join(request.strategies),
+        f"{', '.join(map(size_text, request.sizes))} per class", f"seeds {', '.join(map(str, request.seeds))}",
+        *(f"{name} {value}" for name, value in request.options.items()),
     ]  # fmt: skip
     st.caption(text.escape(" · ".join(parts)))
 
 
 def live(queue: Queue, names: set[str]) -> None:
-    """The jobs that are not over; once one of them is, the whole page is drawn anew."""
-    if why := queue.wake():
-        st.error(text.escape(why), icon=":material/error:")
+    """Show the unfinished jobs; when one of them finishes, rerun the whole page."""
+    if problem := queue.wake():
+        st.error(text.escape(problem), icon=":material/error:")
     jobs = [job for job in queue.jobs() if job.name in names]
     if {job.name for job in jobs if not job.is_over} != names:
         st.rerun(scope="app")
-    for place, job in enumerate(jobs):
+    for position, job in enumerate(jobs):
         with st.container(border=True):
             heading(job)
             if job.state.status == "running":
-                _under_way(job)
-            elif place:
-                st.caption(f"{place} before it. One job runs at a time.")
-            elif not why:
-                st.caption("It starts in a moment.")
+                _running(job)
+            elif position:
+                st.caption(f"Jobs ahead in the queue: {position}. One job runs at a time.")
+            elif not problem:
+                st.caption("This job starts in a moment.")
             if st.button(
                 "Cancel", key=f"train_cancel_{job.name}", icon=":material/stop_circle:", disabled=job.stopping
             ):
                 _try(queue.cancel, job)
 
 
-def _under_way(job: Job) -> None:
+def _running(job: Job) -> None:
     followed = job.followed()
     elapsed = time.time() - job.state.began
     left = time_left(followed, job.request.expected, elapsed)
@@ -84,7 +84,7 @@ def _under_way(job: Job) -> None:
             f"{text.escape(followed.doing)}: {followed.done:,} of {followed.total:,} {unit}",
         )
     elif not followed.runs_total:
-        st.caption("The trainer is starting; this takes some seconds.")
+        st.caption("The trainer is starting; this takes a few seconds.")
     _figures(followed, elapsed, left)
     if followed.epochs:
         charts.draw(
@@ -92,7 +92,7 @@ def _under_way(job: Job) -> None:
             alt=job_panel.in_text(followed.epochs),
         )  # fmt: skip
     elif followed.title:
-        st.caption("This way of training has no epochs of its own to draw: a head on stored embeddings takes seconds.")
+        st.caption("No training curve: training a head on stored embeddings takes seconds and has no epochs.")
     log(followed)
 
 
@@ -100,11 +100,11 @@ def _figures(followed: Followed, elapsed: float, left: float | None) -> None:
     last = followed.epochs[-1] if followed.epochs else {}
     shown = {
         "Epoch": str(last["epoch"]) if last else "–",
-        "Loss, learnt": _number(last.get("train_loss")),
+        "Loss, training": _number(last.get("train_loss")),
         "Loss, held out": _number(last.get("validation_loss")),
         "Accuracy, held out": _number(last.get("validation_accuracy")),
         "Time so far": in_words(elapsed).removeprefix("about "),
-        "Time left": in_words(left) if left is not None else "not known yet",
+        "Time left": in_words(left) if left is not None else "unknown",
     }
     with st.container(horizontal=True):
         for title, value in shown.items():
@@ -116,24 +116,28 @@ def _number(value: float | None) -> str:
 
 
 def log(followed: Followed) -> None:
-    """The last of what the trainer said."""
+    """Show the last lines of the trainer's output."""
     if followed.texts:
         lines = [f"{datetime.fromtimestamp(when):%H:%M:%S}  {line}" for when, line in followed.texts[-_LINES:]]
         st.code("\n".join(lines), language=None, wrap_lines=True)
 
 
 def over(queue: Queue, job: Job) -> None:
-    """A job that is over: how it ended, what was kept, and what can be done about it."""
+    """Show a finished job: how it ended, the runs it stored, and the actions on it."""
     state = job.state
     with st.container(border=True):
         heading(job)
         if state.status == "failed":
             st.error(text.escape(state.why), icon=":material/error:")
         kept = f"{state.kept} of {state.total} runs are in the store." if state.total else "No run was finished."
-        took = f" It took {in_words(state.ended - state.began)}." if state.began and state.ended > state.began else ""
-        st.write(kept + took)
+        duration = (
+            f" It took {in_words(state.ended - state.began)}." if state.began and state.ended > state.began else ""
+        )
+        st.write(kept + duration)
         with st.container(horizontal=True):
-            if state.status != "done" and st.button("Go on", key=f"train_again_{job.name}", icon=":material/resume:"):
+            if state.status != "done" and st.button(
+                "Continue", key=f"train_again_{job.name}", icon=":material/resume:"
+            ):
                 _try(queue.again, job)
             if state.kept:
                 st.page_link("pages/learning_curves.py", label="Learning curves", icon=":material/show_chart:")
@@ -170,18 +174,18 @@ def _details(job: Job) -> None:
             alt=job_panel.in_text(followed.epochs),
         )  # fmt: skip
     log(followed)
-    st.caption(f"All that the trainer printed is in {text.escape(f'{job.name}/{LOG}')}, in the folder of jobs.")
+    st.caption(f"The full output of the trainer is in {text.escape(f'{job.name}/{LOG}')}, in the folder of jobs.")
 
 
 _MOST = 400
 _CURVES = (
-    ("train_loss", "Loss on learnt images", COLOURS[0], "solid", "circle"),
-    ("validation_loss", "Loss on images held out", COLOURS[1], "dash", "square"),
+    ("train_loss", "Loss on training images", COLOURS[0], "solid", "circle"),
+    ("validation_loss", "Loss on held-out images", COLOURS[1], "dash", "square"),
 )
 
 
 def training_curve(epochs: Sequence[dict[str, Any]]) -> go.Figure:
-    """Loss against epoch, of what is learnt and of what is held out; long curves are thinned."""
+    """Draw loss against epoch on training and on held-out images; long curves are thinned."""
     figure = go.Figure()
     shown = epochs[:: 1 + len(epochs) // _MOST]
     for field, title, colour, dash, marker in _CURVES:
@@ -200,7 +204,7 @@ def training_curve(epochs: Sequence[dict[str, Any]]) -> go.Figure:
 
 
 def in_text(epochs: Sequence[dict[str, Any]]) -> str:
-    """What the training curve shows, for those who cannot see it."""
+    """Return the alternative text of the training curve."""
     last = epochs[-1]
     parts = [f"{title.lower()} {last[field]:.3f}" for field, title, *_ in _CURVES if last.get(field) is not None]
     return f"Training curve up to epoch {last['epoch']}: {', '.join(parts) or 'no loss yet'}"
