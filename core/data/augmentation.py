@@ -1,8 +1,8 @@
 """Data augmentation: the table of random transforms, and their application to whole batches on the device.
 
-Each image has its own seed, so a view of an image does not depend on its neighbours in the batch. All geometric
-transforms are composed into one affine warp, so pixels are interpolated once. Volumes (B, C, D, H, W) are transformed
-alike in all slices.
+Each image has its own seed, so its augmented view does not depend on the other images of the batch. All geometric
+transforms are composed into one affine warp, so pixels are interpolated once. All slices of a volume (B, C, D, H, W)
+get the same transform.
 
 References:
     MixUp: Zhang et al. 2018, arXiv:1710.09412. CutMix: Yun et al. 2019, arXiv:1905.04899.
@@ -23,7 +23,7 @@ from core.registry import Registry
 
 @dataclass
 class Pose:
-    """How one image is turned, moved, scaled and mirrored: angle in degrees, shift as a share of the side."""
+    """Affine pose of one image: angle in degrees, shift as a fraction of the side; a negative scale mirrors."""
 
     angle: float = 0.0
     shift_x: float = 0.0
@@ -32,12 +32,12 @@ class Pose:
     scale_y: float = 1.0
 
     def resize(self, x: float, y: float) -> None:
-        """Scales further along each axis; a negative factor mirrors."""
+        """Multiply the scale along each axis; a negative factor mirrors."""
         self.scale_x *= x
         self.scale_y *= y
 
     def move(self, x: float, y: float) -> None:
-        """Shifts further, as a share of the side."""
+        """Add to the shift, as a fraction of the side."""
         self.shift_x += x
         self.shift_y += y
 
@@ -49,17 +49,17 @@ Mixing = Callable[[torch.Tensor, torch.Tensor, np.random.Generator], tuple[torch
 
 @dataclass(frozen=True)
 class Augmentation:
-    """A row of the table: one kind of change, of one of three sorts.
+    """A row of the table: one augmentation, either geometric, photometric or mixing.
 
     Attributes:
-        name: key in the registry; several are joined by `+`.
-        title: for people.
-        ranges: what is drawn, in words.
+        name: key in the registry; `+` joins several names.
+        title: display name.
+        ranges: range of the random parameter, in words.
         caveat: what a clinician should know about it.
-        geometry: (generator, pose) -> None; draws and notes a change of the pose.
-        photometry: ((B, C, S, S) in [0, 1], a generator an image) -> the same shape, not yet clipped to [0, 1].
-        mixing: ((B, ...) normalised images, (B, K) targets as probabilities, generator) -> mixed images and targets.
-        volumes: whether it takes volumes.
+        geometry: (generator, pose) -> None; draws a random change and applies it to the pose.
+        photometry: ((B, C, S, S) in [0, 1], one generator per image) -> the same shape, not yet clipped to [0, 1].
+        mixing: ((B, ...) normalized images, (B, K) targets as probabilities, generator) -> mixed images and targets.
+        volumes: whether it accepts volumes.
     """
 
     name: str
@@ -144,7 +144,7 @@ def _contrast(low: float, high: float) -> Photometry:
 
 def _noise(deviation: float, chance: float) -> Photometry:
     def change(images: torch.Tensor, randoms: list[np.random.Generator]) -> torch.Tensor:
-        planes = images.shape[1] if images.shape[1] > 3 else 1  # colours share their noise, slices do not
+        planes = images.shape[1] if images.shape[1] > 3 else 1  # noise is shared by color channels, not by slices
         noise = np.zeros((len(randoms), planes, *images.shape[2:]), np.float32)
         for row, random in zip(noise, randoms, strict=True):
             if random.random() < chance:
@@ -204,57 +204,57 @@ for _row in (
     ),
     Augmentation(
         "vertical-flip", "Vertical flip", "half of the images",
-        "No chest film is upside down; sensible for skin and cells only.",
+        "No chest radiograph is upside down; use it for skin and cells only.",
         geometry=_flip(1.0, -1.0),
     ),
     Augmentation(
         "rotation", "Rotation", "-15 to 15 degrees",
-        "Patients lie askew, though rarely by more.",
+        "Patients are seldom rotated by more.",
         geometry=_rotation(15.0),
     ),
     Augmentation(
         "rotation-mild", "Slight rotation", "-7 to 7 degrees",
-        "What positioning varies by.",
+        "The usual variation in patient positioning.",
         geometry=_rotation(7.0),
     ),
     Augmentation(
         "shift", "Shift", "up to 10% of the side",
-        "Findings at the border may leave the picture.",
+        "Findings near the border may be cut off.",
         geometry=_shift(0.10),
     ),
     Augmentation(
         "shift-mild", "Slight shift", "up to 5% of the side",
-        "What positioning varies by.",
+        "The usual variation in patient positioning.",
         geometry=_shift(0.05),
     ),
     Augmentation(
         "zoom", "Zoom", "0.85 to 1.2",
-        "Size is evidence for the heart and for nodules; apices and recesses may leave the picture.",
+        "Size matters for the heart and for nodules; apices and recesses may be cut off.",
         geometry=_zoom(0.85, 1.2),
     ),
     Augmentation(
-        "stretch", "Stretch", "width against height by up to a third",
-        "An export squashed to a square keeps no true ratio; heart width against chest width stays as it is.",
+        "stretch", "Stretch", "aspect ratio changed by up to a third",
+        "Images exported as squares have lost their aspect ratio; the cardiothoracic ratio does not change.",
         geometry=_stretch(0.3),
     ),
     Augmentation(
         "random-crop", "Random crop", "80 to 100% of the side, anywhere",
-        "The finding itself may be cut away while the label stays.",
+        "The finding itself may be cut off although the label stays.",
         geometry=_crop(0.8),
     ),
     Augmentation(
         "wide-crop", "Wide crop", "60 to 100% of the area, anywhere",
-        "The finding itself may be cut away while the label stays.",
+        "The finding itself may be cut off although the label stays.",
         geometry=_crop(0.6**0.5),
     ),
     Augmentation(
-        "wide-stretch", "Wide stretch", "width against height by up to two thirds",
-        "Exports squashed to a square come in any ratio; heart width against height no longer tells.",
+        "wide-stretch", "Wide stretch", "aspect ratio changed by up to two thirds",
+        "Images exported as squares may have any aspect ratio; the ratio of heart width to height loses its meaning.",
         geometry=_stretch(0.51),
     ),
     Augmentation(
         "brightness", "Brightness", "-15 to 15% of the range",
-        "Exposure varies; very dark lungs may pass for emphysema.",
+        "Exposure varies; very dark lungs may look like emphysema.",
         photometry=_brightness(0.85, 1.15),
     ),
     Augmentation(
@@ -263,23 +263,23 @@ for _row in (
         photometry=_contrast(0.75, 1.25),
     ),
     Augmentation(
-        "clahe-jitter", "CLAHE jitter", "mixed with its locally equalised self by 0 to 100%",
-        "Local equalisation lifts faint opacities and noise alike.",
+        "clahe-jitter", "CLAHE jitter", "blended with its locally equalized version by 0 to 100%",
+        "Local equalization amplifies faint opacities and noise alike.",
         photometry=_clahe(2.0), volumes=False,
     ),
     Augmentation(
-        "noise", "Gaussian noise", "deviation 0.03, in three of ten images",
-        "Like a lower dose; hides fine interstitial patterns.",
+        "noise", "Gaussian noise", "standard deviation 0.03, in 30% of the images",
+        "Resembles a lower dose; hides fine interstitial patterns.",
         photometry=_noise(0.03, 0.3),
     ),
     Augmentation(
         "mixup", "MixUp", "two images blended, beta(0.4, 0.4)",
-        "No patient looks like a blend of two; helps calibration more than realism.",
+        "No patient looks like a blend of two; improves calibration rather than realism.",
         mixing=_mixup(0.4),
     ),
     Augmentation(
         "cutmix", "CutMix", "a box of another image, beta(1, 1)",
-        "The pasted box may hold no finding while its label counts.",
+        "The pasted box may show no finding although its label counts.",
         mixing=_cutmix(1.0),
     ),
 ):  # fmt: skip
@@ -300,16 +300,16 @@ PRESETS: dict[str, tuple[str, ...]] = {
 
 @dataclass(frozen=True)
 class Augmenter:
-    """Augmentations that are applied together: geometry in one warp, then photometry in order, then mixing."""
+    """Augmentations applied together: geometry in one warp, then photometry in order, then mixing."""
 
     rows: tuple[Augmentation, ...]
 
     def apply(self, images: torch.Tensor, seeds: np.ndarray) -> torch.Tensor:
-        """Changes images, each by its own seed.
+        """Augment a batch, without mixing; each image has its own seed.
 
         Args:
             images: (B, 1 or 3, S, S), or (B, 1, S, S, S) for volumes, in [0, 1].
-            seeds: (B,).
+            seeds: (B,) one seed per image.
         Returns:
             the same shape, in [0, 1].
         """
@@ -333,40 +333,40 @@ class Augmenter:
     def mix(
         self, images: torch.Tensor, targets: torch.Tensor, random: np.random.Generator
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        """Mixes the images of a batch with one another, and their targets alike; one way is drawn for each batch."""
-        ways = [row.mixing for row in self.rows if row.mixing]
-        return ways[random.integers(len(ways))](images, targets, random) if ways else (images, targets)
+        """Mix the images of a batch with one another, and their targets alike, by one method chosen at random."""
+        methods = [row.mixing for row in self.rows if row.mixing]
+        return methods[random.integers(len(methods))](images, targets, random) if methods else (images, targets)
 
     @property
     def mixes(self) -> bool:
-        """Whether batches are mixed, so that targets are no longer one class an image."""
+        """Whether batches are mixed, so that an image may have more than one target class."""
         return any(row.mixing for row in self.rows)
 
 
 def augmenter(name: str) -> Augmenter:
-    """The augmenter of a preset, of one augmentation, or of several joined by `+`, whatever their order.
+    """Return the augmenter of a preset, of one augmentation, or of several joined by `+` in any order.
 
     Raises:
         UnknownName: if there is no such augmentation.
-        BadRequest: if one is named twice.
+        BadRequest: if an augmentation is named twice.
     """
     name = in_order(name)
     return Augmenter(tuple(AUGMENTATIONS[part] for part in PRESETS.get(name, name.split(JOINED))))
 
 
 def in_order(name: str) -> str:
-    """The one name of what several names mean: a preset as it is, others in the order of the table.
+    """Return the canonical form of a name: a preset unchanged, other names in the order of the table.
 
     Raises:
         UnknownName: if there is no such augmentation.
-        BadRequest: if one is named twice.
+        BadRequest: if an augmentation is named twice.
     """
-    asked = [part for part in name.split(JOINED) if PRESETS.get(part) != ()]
-    if len(asked) < 2:
-        return asked[0] if asked else NONE
-    names = [part for joined in asked for part in PRESETS.get(joined, (joined,))]
-    if twice := {part for part in names if names.count(part) > 1}:
-        raise BadRequest(f"The augmentation {sorted(twice)[0]} is named twice in {name!r}.")
+    requested = [part for part in name.split(JOINED) if PRESETS.get(part) != ()]
+    if len(requested) < 2:
+        return requested[0] if requested else NONE
+    names = [part for part_or_preset in requested for part in PRESETS.get(part_or_preset, (part_or_preset,))]
+    if repeated := {part for part in names if names.count(part) > 1}:
+        raise BadRequest(f"The augmentation {sorted(repeated)[0]} is named twice in {name!r}.")
     known = list(AUGMENTATIONS)
     return JOINED.join(sorted(names, key=lambda part: known.index(AUGMENTATIONS[part].name)))
 
@@ -375,8 +375,10 @@ def _warp(images: torch.Tensor, poses: list[Pose]) -> torch.Tensor:
     from kornia.geometry.transform import get_affine_matrix2d, warp_affine
 
     count, _, height, width = images.shape
-    drawn = torch.tensor([[p.angle, p.shift_x, p.shift_y, p.scale_x, p.scale_y] for p in poses], dtype=torch.float32)
-    angle, shift, scale = drawn.to(images.device).split([1, 2, 2], dim=1)
+    parameters = torch.tensor(
+        [[p.angle, p.shift_x, p.shift_y, p.scale_x, p.scale_y] for p in poses], dtype=torch.float32
+    )
+    angle, shift, scale = parameters.to(images.device).split([1, 2, 2], dim=1)
     side = torch.tensor([width, height], device=images.device)
     centre = ((side - 1) / 2).expand(count, 2).float()
     matrix = get_affine_matrix2d(shift * side, centre, scale, angle[:, 0])[:, :2]

@@ -1,7 +1,7 @@
-"""Spoilt images: transforms that no candidate trains on, by which the search for settings tests robustness.
+"""Image corruptions: transforms that no candidate trains on; the search for settings uses them to test robustness.
 
-A test set differs from its training images in ways nobody foresees. Settings chosen on clean validation images alone
-therefore prefer heads that have never seen a changed image.
+A test set differs from the training images in ways that nobody foresees. A search on clean validation images alone
+prefers heads that have never seen a changed image.
 
 References:
     Hendrycks and Dietterich 2019, arXiv:1903.12261 (corruptions as a benchmark of robustness).
@@ -42,7 +42,7 @@ def _jpeg(images: torch.Tensor, random: torch.Generator) -> torch.Tensor:
 
 
 def _compressed(image: Image.Image) -> torch.Tensor:
-    """(C, S, S), the image after JPEG at quality 15."""
+    """Compress an image as JPEG at quality 15 and return its pixels, (C, S, S)."""
     file = io.BytesIO()
     image.save(file, "JPEG", quality=15)
     pixels = torch.from_numpy(np.array(Image.open(file), np.float32))
@@ -61,14 +61,16 @@ SPOILS: dict[str, Spoil] = {
 
 
 def spoil(name: str, images: np.ndarray, seed: int) -> np.ndarray:
-    """Spoil images in one way.
+    """Apply one corruption to images.
 
     Args:
         name: key of `SPOILS`.
         images: (N, 1 or 3, S, S), uint8.
-        seed: of what is random; equal seeds give equal images.
+        seed: of the random parameters; equal seeds give equal images.
     Returns:
         the same shape, uint8.
     """
-    changed = SPOILS[name](torch.from_numpy(np.ascontiguousarray(images)).float(), torch.Generator().manual_seed(seed))
-    return changed.round().clamp(0, 255).to(torch.uint8).numpy()
+    corrupted = SPOILS[name](
+        torch.from_numpy(np.ascontiguousarray(images)).float(), torch.Generator().manual_seed(seed)
+    )
+    return corrupted.round().clamp(0, 255).to(torch.uint8).numpy()

@@ -1,4 +1,4 @@
-"""A data set ready for use: listed, scanned once, audited, split."""
+"""A data set ready for use: listed, scanned once, audited for copies, and split."""
 
 from __future__ import annotations
 
@@ -28,16 +28,16 @@ class Dataset:
     """A data set on this machine.
 
     Attributes:
-        spec: its facts.
+        spec: facts about the data set.
         listing: its images.
         labels: names of the classes.
         parts: its split.
-        fingerprint: SHA-256 over ids, labels and the files' contents; equal on every machine with equal data.
-        split_hash: SHA-256 over the fingerprint and who is in which part.
+        fingerprint: SHA-256 over ids, labels and file contents; equal on every machine with equal data.
+        split_hash: SHA-256 over the fingerprint and the ids of each part.
         unreadable: id -> why the image could not be read; such images are in no part.
-        leaks_allowed: whether images that cross between parts, or that an encoder has seen, are kept and counted.
-        external: test sets of other patients, on which its runs are evaluated too.
-        refused: name of another external set -> title and why nothing is evaluated there.
+        leaks_allowed: whether images that are in two parts, or that an encoder has seen, are kept and counted.
+        external: test sets of other patients, on which its runs are also evaluated.
+        refused: name of an external set that is not used -> its title and the reason.
     """
 
     spec: DatasetSpec
@@ -53,12 +53,12 @@ class Dataset:
 
     @cached_property
     def development(self) -> np.ndarray:
-        """Validation images on which settings are searched; no run learns from them or is evaluated on them."""
+        """Validation images for the search of settings; no run trains or is evaluated on them."""
         return self._halves[0]
 
     @cached_property
     def calibration(self) -> np.ndarray:
-        """The other half of the validation images: they calibrate conformal sets and serve nothing else."""
+        """The other half of the validation images, used only to calibrate conformal prediction sets."""
         return self._halves[1]
 
     @cached_property
@@ -66,22 +66,22 @@ class Dataset:
         return halve(self.parts.validation, self.listing.ids, self.listing.labels, self.parts.groups)
 
     def bank(self, size: int, progress: Progress | None = None, preparation: Preparation = PLAIN) -> Bank:
-        """All images at one size, in the order of the listing."""
+        """Return all images at one size, in the order of the listing."""
         return open_bank(self.listing, size, self.spec.channels, progress, preparation)
 
     def subset(self, size: int | None, seed: int) -> Subset:
-        """`size` training images a class (None: all), nested within a seed."""
+        """Return `size` training images per class (None: all), nested within a seed."""
         return nested_subset(self.listing.ids, self.listing.labels, self.parts.train, self.labels, size, seed)
 
 
 def scan(spec: DatasetSpec, progress: Progress | None = None) -> tuple[Listing, Bank]:
-    """Lists a data set and reads every file once, into the small grey bank that the audit compares."""
+    """List a data set and read every file once, into the bank of small gray images that the audit compares."""
     listing = list_images(spec)
     return listing, open_bank(flattened(listing), SCAN_SIZE, 1, progress)
 
 
 def fingerprint_of(listing: Listing, bank: Bank) -> str:
-    """Return the SHA-256 over names, labels and contents of all images, in the order of their names."""
+    """Return the SHA-256 over names, labels and contents of all images, sorted by name."""
     return sha256_of(
         f"{name}|{np.asarray(label).tolist()}|{content}"
         for name, label, content in sorted(
@@ -91,15 +91,15 @@ def fingerprint_of(listing: Listing, bank: Bank) -> str:
 
 
 def load_dataset(spec: DatasetSpec, progress: Progress | None = None, allow_leaks: bool = False) -> Dataset:
-    """Lists, scans, audits and splits a data set.
+    """List, scan, audit and split a data set.
 
     Args:
-        spec: its row.
-        progress: called with (images done, images in all) while files are read for the first time.
-        allow_leaks: keep images whose copy or patient is in another part where the publisher put them, and count them.
+        spec: its row of the registry.
+        progress: called with (images done, total images) while files are read for the first time.
+        allow_leaks: keep images whose copy or patient is in another part in the publisher's part, and count them.
     Raises:
-        DataUnavailable: if it is not on this machine.
-        LeakFound: if a group is on both sides of the split.
+        DataUnavailable: if the data set is not on this machine.
+        LeakFound: if a group is in two parts of the split.
     """
     listing, bank = scan(spec, progress)
     readable = np.ones(len(listing), bool)
@@ -112,24 +112,25 @@ def load_dataset(spec: DatasetSpec, progress: Progress | None = None, allow_leak
     for name, indices in (("train", parts.train), ("validation", parts.validation), ("test", parts.test)):
         membership += [name, *sorted(listing.ids[indices].tolist())]
     labels = labels_of(spec, listing)
-    listing, parts = _judgeable(listing, parts, labels, spec.least_positives)
+    listing, parts = _hide_rare_findings(listing, parts, labels, spec.least_positives)
     unreadable = {str(listing.ids[index]): why for index, why in bank.errors.items()}
     return Dataset(spec, listing, labels, parts, fingerprint, sha256_of(membership), unreadable, allow_leaks)
 
 
-def _judgeable(listing: Listing, parts: Parts, labels: tuple[str, ...], least: int) -> tuple[Listing, Parts]:
-    """Takes the truth of findings that too few test images show out of the test part, and says of which and how many.
+def _hide_rare_findings(listing: Listing, parts: Parts, labels: tuple[str, ...], least: int) -> tuple[Listing, Parts]:
+    """Hide the test labels of findings with fewer than `least` positive test images, and note which.
 
-    They are learnt like the others. Figures from a handful of positives would say more of these than of a classifier.
+    These findings are trained like the others. A metric from a handful of positive images would describe these images
+    rather than the classifier.
     """
     if listing.labels.ndim == 1 or not least:
         return listing, parts
-    shown = (listing.labels[parts.test] > 0.5).sum(axis=0)
-    few = np.flatnonzero(shown < least)
-    if not len(few):
+    positives = (listing.labels[parts.test] > 0.5).sum(axis=0)
+    rare = np.flatnonzero(positives < least)
+    if not len(rare):
         return listing, parts
     truth = listing.labels.copy()
-    truth[np.ix_(parts.test, few)] = np.nan
-    named = ", ".join(f"{labels[k]} ({shown[k]})" for k in few)
-    note = f"Learnt but not judged, as fewer than {least} test images show them: {named}."
+    truth[np.ix_(parts.test, rare)] = np.nan
+    listed = ", ".join(f"{labels[k]} ({positives[k]})" for k in rare)
+    note = f"Learnt but not judged, as fewer than {least} test images show them: {listed}."
     return replace(listing, labels=truth), replace(parts, notes=(*parts.notes, note))

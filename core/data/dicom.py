@@ -1,6 +1,6 @@
-"""DICOM files to grey or colour pixels as a viewer would show them: rescaled, windowed, then MONOCHROME1 inverted.
+"""DICOM files to gray or color pixels as a viewer would show them: rescaled, windowed, then MONOCHROME1 inverted.
 
-Only the elements listed in `_READ` are parsed: nothing that could name a patient is read, kept or logged.
+Only the elements listed in `_READ` are parsed, so nothing that could name a patient is read, kept or logged.
 
 References:
     DICOM PS3.3 C.7.6.3.1.2 (photometric interpretation), C.11.1 (modality LUT), C.11.2 (VOI LUT and windowing).
@@ -22,8 +22,8 @@ from core.errors import UnreadableImage
 
 _PREAMBLE = 128
 _MARK = b"DICM"
-_DEFLATED, _JPEG = b"1.2.840.10008.1.2.1.99", "1.2.840.10008.1.2.4."  # of JPEG all begin like this
-HEAD = _PREAMBLE + len(_MARK)  # bytes that tell
+_DEFLATED, _JPEG = b"1.2.840.10008.1.2.1.99", "1.2.840.10008.1.2.4."  # prefix of all JPEG syntaxes
+HEAD = _PREAMBLE + len(_MARK)  # bytes needed to recognize a DICOM file
 _FAR = 1e9
 _BAND = 2**20  # pixels
 _READ = [
@@ -36,38 +36,38 @@ _READ = [
     "PixelData",
 ]  # fmt: skip
 
-# Its warnings quote values of headers. Once and for all: filters that are set and reset are not safe between threads.
+# Warnings of pydicom quote header values. The filter is set once, as setting and resetting filters is not thread-safe.
 warnings.filterwarnings("ignore", module=r"pydicom(\.|$)")
 logging.getLogger("pydicom").propagate = False
 
 
 def is_dicom(content: bytes) -> bool:
-    """Whether the bytes are a DICOM file, whatever its name: the mark after the preamble says so."""
+    """Whether the bytes are a DICOM file, recognized by the marker after the preamble and not by name."""
     return content[_PREAMBLE : _PREAMBLE + len(_MARK)] == _MARK
 
 
 def decode_dicom(content: bytes, max_pixels: int, min_side: int) -> Image.Image:
-    """Decodes one still DICOM image.
+    """Decode one still DICOM image.
 
-    Stored values go through the modality transform (rescale), then the first VOI window or table, or from the darkest
-    to the brightest pixel where there is none; MONOCHROME1 is inverted after that, so that it equals its MONOCHROME2
-    twin.
+    Stored values pass the modality transform (rescale), then the first VOI window or table. Without either, they are
+    stretched from the darkest to the brightest pixel. MONOCHROME1 is inverted last, so that it equals its MONOCHROME2
+    counterpart.
 
     Args:
         content: the bytes of the file.
-        max_pixels: at most so many, checked before they are decoded.
-        min_side: at least so many a side.
+        max_pixels: maximum number of pixels, checked before decoding.
+        min_side: minimum width and height in pixels.
     Returns:
         an image of mode L or RGB.
     Raises:
-        UnreadableImage: if there are no pixels, more than one frame, too many pixels, or a compression that cannot be
-            read.
+        UnreadableImage: if the file is damaged, has no pixels, several frames, too many or too few pixels, or an
+            unsupported compression.
     """
     try:
         return _decode(content, max_pixels, min_side)
     except UnreadableImage:
         raise
-    except Exception as error:  # the parser raises many kinds on damaged input
+    except Exception as error:  # the parser raises many types on damaged input
         raise UnreadableImage(f"The DICOM file is damaged ({type(error).__name__}). Export it again.") from None
 
 
@@ -75,8 +75,10 @@ def _decode(content: bytes, max_pixels: int, min_side: int) -> Image.Image:
     from pydicom import dcmread
     from pydicom.pixels import apply_color_lut, apply_modality_lut, apply_voi_lut, pixel_array
 
-    if _DEFLATED in content:  # anywhere: padding may come first; would be inflated whole before its size is known
+    # Searched everywhere, as padding may come first. A deflated file would be inflated whole before its size is known.
+    if _DEFLATED in content:
         raise UnreadableImage("The DICOM file is deflated as a whole. Export it uncompressed, or as PNG.")
+    # Check the header before any pixel is decoded.
     header = dcmread(io.BytesIO(content), specific_tags=_READ)
     _check_header(header, max_pixels, min_side)
     if header.file_meta.TransferSyntaxUID.startswith(_JPEG):
@@ -85,9 +87,10 @@ def _decode(content: bytes, max_pixels: int, min_side: int) -> Image.Image:
         stored = pixel_array(header)
     except (RuntimeError, NotImplementedError):
         raise UnreadableImage(
-            f"The DICOM file is compressed as {header.file_meta.TransferSyntaxUID.name}, which this program cannot "
-            "read. Export it uncompressed, or as PNG."
+            f"The DICOM file is compressed as {header.file_meta.TransferSyntaxUID.name}, which is not supported. "
+            "Export it uncompressed, or as PNG."
         ) from None
+    # Color images need no window.
     photometric = str(header.PhotometricInterpretation)
     if photometric == "PALETTE COLOR":
         bits = header.RedPaletteColorLookupTableDescriptor[2]
@@ -95,24 +98,27 @@ def _decode(content: bytes, max_pixels: int, min_side: int) -> Image.Image:
     if header.SamplesPerPixel == 3 and stored.ndim == 3 and not photometric.startswith("MONOCHROME"):
         return Image.fromarray(_to_bytes(stored, 0, 2.0**header.BitsStored - 1))
     if header.SamplesPerPixel != 1 or stored.ndim != 2:
-        raise UnreadableImage(f"The DICOM file holds {photometric} pixels of {stored.ndim} axes. Export it as PNG.")
+        raise UnreadableImage(f"The DICOM file holds {photometric} pixels with {stored.ndim} axes. Export it as PNG.")
+    # Map gray values to display values, then to bytes.
     inverted = photometric == "MONOCHROME1"
     centre, width = _first(header, "WindowCenter"), _first(header, "WindowWidth")
     windowed = "VOILUTSequence" not in header and centre is not None and bool(width)
 
-    def shown(band: np.ndarray) -> np.ndarray:
+    def display_values(band: np.ndarray) -> np.ndarray:
         values = apply_modality_lut(band, header)
         return apply_voi_lut(values, header) if windowed or "VOILUTSequence" in header else values
 
     if windowed:
-        ends = apply_voi_lut(np.array([-_FAR, _FAR]), header)  # what the window maps to black and white
+        limits = apply_voi_lut(np.array([-_FAR, _FAR]), header)  # the values that the window shows as black and white
     else:
-        ends = _ends(stored, shown, header.get("PixelPaddingValue", None))
-    return Image.fromarray(_in_bands(stored, lambda band: _to_bytes(shown(band), ends.min(), ends.max(), inverted)))
+        limits = _display_limits(stored, display_values, header.get("PixelPaddingValue", None))
+    return Image.fromarray(
+        _in_bands(stored, lambda band: _to_bytes(display_values(band), limits.min(), limits.max(), inverted))
+    )
 
 
 def _bands(stored: np.ndarray) -> Iterator[np.ndarray]:
-    """Rows of a picture, some at a time: values in double precision need many times the memory of stored ones."""
+    """Yield blocks of rows; display values in double precision take many times the memory of the stored ones."""
     rows = max(1, _BAND // stored.shape[1])
     return (stored[top : top + rows] for top in range(0, len(stored), rows))
 
@@ -121,19 +127,19 @@ def _in_bands(stored: np.ndarray, change: Callable[[np.ndarray], np.ndarray]) ->
     return np.concatenate([change(band) for band in _bands(stored)])
 
 
-def _ends(stored: np.ndarray, shown: Callable[[np.ndarray], np.ndarray], padding: Any) -> np.ndarray:
-    """The darkest and the brightest value shown, padding left out where there is anything else."""
-    everywhere = bool(np.all(stored == padding))
-    found = []
+def _display_limits(stored: np.ndarray, display_values: Callable[[np.ndarray], np.ndarray], padding: Any) -> np.ndarray:
+    """Return display values that include the darkest and the brightest one; padding counts only if all is padding."""
+    all_padding = bool(np.all(stored == padding))
+    extremes = []
     for band in _bands(stored):
-        kept = shown(band)[(band != padding) | everywhere]
+        kept = display_values(band)[(band != padding) | all_padding]
         if kept.size:
-            found += [kept.min(), kept.max()]
-    return np.array(found)
+            extremes += [kept.min(), kept.max()]
+    return np.array(extremes)
 
 
 def _first(header: Any, name: str) -> float | None:
-    """The first value of an element that may hold several, none, or be empty."""
+    """Return the first value of an element that may have several, one or none."""
     value = header.get(name, None)
     if value is None or value == "":
         return None
@@ -143,16 +149,16 @@ def _first(header: Any, name: str) -> float | None:
 def _check_header(header: Any, max_pixels: int, min_side: int) -> None:
     rows, columns = getattr(header, "Rows", None), getattr(header, "Columns", None)
     if not rows or not columns or "PixelData" not in header:
-        raise UnreadableImage("The DICOM file holds no image. Choose the file of the picture itself.")
+        raise UnreadableImage("The DICOM file holds no image. Choose the file with the image itself.")
     frames = int(getattr(header, "NumberOfFrames", None) or 1)
     if frames > 1:
-        raise UnreadableImage(f"The DICOM file holds {frames} frames; give one still image a file.")
+        raise UnreadableImage(f"The DICOM file holds {frames} frames; expected one. Export a single frame.")
     if rows * columns > max_pixels:
         raise UnreadableImage(
-            f"The image has {columns} x {rows} pixels; at most {max_pixels // 10**6} million are read. Make it smaller."
+            f"The image has {columns} x {rows} pixels; the limit is {max_pixels // 10**6} million. Resize it."
         )
     if min(rows, columns) < min_side:
-        raise UnreadableImage(f"The image has {columns} x {rows} pixels; at least {min_side} a side are needed.")
+        raise UnreadableImage(f"The image has {columns} x {rows} pixels; each side needs at least {min_side}.")
 
 
 def _to_bytes(values: np.ndarray, low: float, high: float, inverted: bool = False) -> np.ndarray:

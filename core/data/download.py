@@ -1,4 +1,4 @@
-"""Fetches data sets from where their publishers let them be fetched; a failure is one sentence with the way by hand."""
+"""Download of data sets from their publishers; every error says how to get the data set by hand."""
 
 from __future__ import annotations
 
@@ -16,44 +16,46 @@ from core.errors import DataUnavailable
 
 
 def fetch(spec: DatasetSpec, root: Path) -> Path:
-    """Downloads a data set into a folder of its own below `root`; nothing half-fetched is left there.
+    """Download a data set into its own folder below `root`; a failed download leaves nothing there.
 
     Returns:
         the folder.
     Raises:
-        DataUnavailable: if it is given on application only, or cannot be had; the message says how to get it by hand.
+        DataUnavailable: if the publisher requires an application, or the download fails; the message says how to get
+            the data set by hand.
     """
     if spec.remote is None:
         raise DataUnavailable(
-            f"{spec.title} has no known way to be fetched. Get it from {spec.url or 'its publisher'}."
+            f"{spec.title} cannot be downloaded automatically. Get it from {spec.url or 'its publisher'}."
         )
     if spec.remote.kind == "apply":
         raise DataUnavailable(
-            f"{spec.title} is given to people who apply at {spec.remote.ref}. Unpack it as {root / spec.folders[0]}."
+            f"{spec.title} requires an application at {spec.remote.ref}. Unpack it as {root / spec.folders[0]}."
         )
+    # Download into a hidden folder and move the files into place once the layout is known to be right.
     root.mkdir(parents=True, exist_ok=True)
     folder = root / spec.folders[0]
     staging = Path(tempfile.mkdtemp(dir=root, prefix=f".{spec.folders[0]}.", suffix=".partial"))
     by_hand = f"Get it by hand from {spec.url}, and unpack it as {folder}."
     try:
-        _WAYS[spec.remote.kind](spec, staging)
-        _merge(_top(spec, staging), folder)
-    except _Refused as error:
-        raise DataUnavailable(f"{spec.title} could not be fetched: {error} {by_hand}") from None
+        _DOWNLOADERS[spec.remote.kind](spec, staging)
+        _merge(_find_layout(spec, staging), folder)
+    except _DownloadFailed as error:
+        raise DataUnavailable(f"{spec.title} could not be downloaded: {error} {by_hand}") from None
     except DataUnavailable as error:
-        raise DataUnavailable(f"What was fetched for {spec.title} is not laid out as expected: {error}") from None
+        raise DataUnavailable(f"The download of {spec.title} is not laid out as expected: {error}") from None
     finally:
         shutil.rmtree(staging, ignore_errors=True)
     return folder
 
 
-def _top(spec: DatasetSpec, staging: Path) -> Path:
-    """The folder that holds the set: archives wrap it in folders of their own.
+def _find_layout(spec: DatasetSpec, staging: Path) -> Path:
+    """Return the data set's folder within the download; archives may wrap it in one or two further folders.
 
     Raises:
-        DataUnavailable: if none of them is laid out as the set's loader expects.
+        DataUnavailable: if no folder is laid out as the data set's loader expects.
     """
-    first: DataUnavailable | None = None
+    first_error: DataUnavailable | None = None
     below = subfolders(staging)
     for folder in (staging, *below, *(inner for outer in below for inner in subfolders(outer))):
         try:
@@ -62,16 +64,16 @@ def _top(spec: DatasetSpec, staging: Path) -> Path:
                 spec.load(folder)
             return folder
         except DataUnavailable as error:
-            first = first or error
-    raise first or DataUnavailable("nothing came.")
+            first_error = first_error or error
+    raise first_error or DataUnavailable("the download is empty.")
 
 
-class _Refused(Exception):
-    """Why a download failed, in a sentence."""
+class _DownloadFailed(Exception):
+    """Reason why a download failed, as a sentence."""
 
 
 def _merge(staging: Path, folder: Path) -> None:
-    """Moves what was fetched into place, file by file, so that a folder shared by several sets keeps the others."""
+    """Move the download into place file by file, so that a folder shared by several data sets keeps the others."""
     for source in sorted(staging.rglob("*")):
         if source.is_file():
             target = folder / source.relative_to(staging)
@@ -95,18 +97,18 @@ def _from_kaggle(spec: DatasetSpec, staging: Path) -> None:
     try:
         kagglehub.dataset_download(spec.remote.ref, output_dir=str(staging))
     except (CredentialError, UnauthenticatedError):
-        raise _Refused("Kaggle asks for an account; log in with kagglehub.login() first.") from None
+        raise _DownloadFailed("Kaggle requires an account; log in with kagglehub.login() first.") from None
     except KaggleApiHTTPError as error:
         status = getattr(error.response, "status_code", None)
         if status in (401, 403):
-            raise _Refused("Kaggle asks for an account or for consent to the terms of the set.") from None
-        raise _Refused(f"Kaggle answered with status {status}.") from None
+            raise _DownloadFailed("Kaggle requires an account, or consent to the terms of the data set.") from None
+        raise _DownloadFailed(f"Kaggle returned HTTP status {status}.") from None
     except DataCorruptionError:
-        raise _Refused("the file arrived damaged (its checksum differs); try again.") from None
+        raise _DownloadFailed("the downloaded file is damaged (its checksum differs); try again.") from None
     except (requests.RequestException, ConnectionError, TimeoutError) as error:
-        raise _Refused(f"Kaggle cannot be reached ({type(error).__name__}).") from None
+        raise _DownloadFailed(f"Kaggle cannot be reached ({type(error).__name__}).") from None
     except (BackendError, NotFoundError, ValueError, OSError) as error:
-        raise _Refused(f"{str(error).splitlines()[0] or type(error).__name__}.") from None
+        raise _DownloadFailed(f"{str(error).splitlines()[0] or type(error).__name__}.") from None
 
 
 def _from_medmnist(spec: DatasetSpec, staging: Path) -> None:
@@ -119,11 +121,11 @@ def _from_medmnist(spec: DatasetSpec, staging: Path) -> None:
     try:
         getattr(medmnist, INFO[name]["python_class"])(split="test", download=True, root=str(staging), size=int(size))
     except RuntimeError as error:
-        if isinstance(error.__context__, KeyboardInterrupt):  # the package turns every failure into this error
+        if isinstance(error.__context__, KeyboardInterrupt):  # medmnist turns every failure into a RuntimeError
             raise KeyboardInterrupt from None
         damaged = isinstance(error.__context__, RuntimeError)
         reason = "its checksum differs; try again." if damaged else "Zenodo cannot be reached."
-        raise _Refused(f"{file_name(name, size)}: {reason}") from None
+        raise _DownloadFailed(f"{file_name(name, size)}: {reason}") from None
 
 
 def _from_dataverse(spec: DatasetSpec, staging: Path) -> None:
@@ -140,12 +142,14 @@ def _from_dataverse(spec: DatasetSpec, staging: Path) -> None:
             if processor:
                 (staging / name).unlink()
     except requests.RequestException as error:
-        raise _Refused(f"Harvard Dataverse cannot be reached ({type(error).__name__}).") from None
+        raise _DownloadFailed(f"Harvard Dataverse cannot be reached ({type(error).__name__}).") from None
     except ValueError as error:
-        raise _Refused(f"what Harvard Dataverse sent is not what it announced ({str(error).split('.')[0]}).") from None
+        raise _DownloadFailed(
+            f"the file from Harvard Dataverse differs from its description ({str(error).split('.')[0]})."
+        ) from None
 
 
-_WAYS: dict[str, Callable[[DatasetSpec, Path], None]] = {
+_DOWNLOADERS: dict[str, Callable[[DatasetSpec, Path], None]] = {
     "kaggle": _from_kaggle,
     "medmnist": _from_medmnist,
     "dataverse": _from_dataverse,

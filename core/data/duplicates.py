@@ -1,9 +1,10 @@
-"""Copies of images within and between data sets: the same file, or the same picture resized, re-encoded or cropped.
+"""Copies of images within and between data sets: identical files, or one image resized, re-encoded or cropped.
 
-Files are compared by hash, pictures in two steps. A perceptual fingerprint (the picture at 32 x 32 pixels, band-passed)
+Files are compared by hash, images in two steps. A perceptual fingerprint (the image at 32 x 32 pixels, band-passed)
 selects candidate pairs. The correlation of their fine structure at 64 x 64 pixels decides: the local mean is
-subtracted, so that what all chest radiographs share (a bright frame around dark lungs) does not count. Where it is low,
-the pair is first registered (scale and shift along each axis), which undoes a crop of up to 3% a side.
+subtracted, so that features common to all chest radiographs (a bright frame around dark lungs) do not count. If the
+correlation is low, the pair is registered first (scale and shift along each axis), which undoes a crop of up to 3% at
+each side.
 
 References:
     Registration: Baker and Matthews 2004, Lucas-Kanade 20 years on, doi:10.1023/B:VISI.0000011205.11775.fd (inverse
@@ -26,10 +27,10 @@ from core.data.image_cache import Bank, Progress
 from core.files import sha256_of, write_atomically
 from core.paths import cache_folder
 
-THRESHOLD, REGISTERED_THRESHOLD = 0.86, 0.90  # registration raises chance likeness, so it must convince more
-ALIKE = 0.90  # correlation of fingerprints from which a pair is looked at
-_NEIGHBOURS, _WORTH = 64, 16  # pairs compared, and registered, for each image at most: those most alike
-_MANY = 32  # equal files beyond which each is paired with the first only
+THRESHOLD, REGISTERED_THRESHOLD = 0.86, 0.90  # registration raises chance similarity
+ALIKE = 0.90  # correlation of fingerprints above which a pair is a candidate
+_NEIGHBOURS, _WORTH = 64, 16  # maximum candidates per image to compare, and to register: the most similar ones
+_MANY = 32  # with more identical files than this, each is paired with the first only
 _BLOCK, _PAIRS = 1024, 2048
 _VERSION = "2"
 
@@ -52,12 +53,12 @@ class Copies:
 
 
 def find_copies(first: Bank, second: Bank | None = None, progress: Progress | None = None) -> Copies:
-    """Compares every image of one bank with every image of another, or with every other image of the same.
+    """Find copies between two banks, or within one.
 
     Args:
-        first: a bank of grey 64 px images.
-        second: another; None compares the first with itself, each pair once.
-        progress: called with (images done, images in all).
+        first: a bank of gray images, 64 px a side.
+        second: another bank; None compares the first with itself, each pair once.
+        progress: called with (images done, total images).
     """
     path = _cache_path(first, second)
     if path.exists():
@@ -65,20 +66,23 @@ def find_copies(first: Bank, second: Bank | None = None, progress: Progress | No
         return Copies(
             np.array(stored["first"], int), np.array(stored["second"], int), np.array(stored["similarity"], float)
         )
+    # Describe every image by a coarse fingerprint and by its fine structure.
     other = second or first
     prints = fingerprint(first.images)
     other_prints = prints if second is None else fingerprint(second.images)
     fine = _fine_structures(first.images)
     other_fine = fine if second is None else _fine_structures(second.images)
+    # Compare the fine structure of candidates; register those that remain unclear and compare again.
     rows = [_identical_files(first, second)]
-    for i, j, worth in _alike(prints, other_prints, second is None, progress):
-        found = np.einsum("pd,pd->p", fine[i], other_fine[j], dtype=np.float32)
-        copies = found > THRESHOLD
-        unclear = worth & ~copies
+    for i, j, to_register in _candidates(prints, other_prints, second is None, progress):
+        similarity = np.einsum("pd,pd->p", fine[i], other_fine[j], dtype=np.float32)
+        copies = similarity > THRESHOLD
+        unclear = to_register & ~copies
         a, b = i[unclear], j[unclear]
-        found[unclear] = similarity_registered(first.images[a], other.images[b], prints[a], other_prints[b])
-        copies |= found > REGISTERED_THRESHOLD
-        rows.append(np.stack([i, j, np.clip(found, -1, 1)], axis=1)[copies])
+        similarity[unclear] = similarity_registered(first.images[a], other.images[b], prints[a], other_prints[b])
+        copies |= similarity > REGISTERED_THRESHOLD
+        rows.append(np.stack([i, j, np.clip(similarity, -1, 1)], axis=1)[copies])
+    # Keep each pair once and store the result.
     pairs = np.concatenate(rows)
     _, keep = np.unique(pairs[:, :2], axis=0, return_index=True)
     pairs = pairs[keep]
@@ -90,39 +94,39 @@ def find_copies(first: Bank, second: Bank | None = None, progress: Progress | No
     return result
 
 
-def _alike(
+def _candidates(
     ours: np.ndarray, theirs: np.ndarray, same: bool, progress: Progress | None
 ) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray]]:
-    """Pairs whose fingerprints are alike, some thousands at a time, and whether they are worth registering.
+    """Yield candidate pairs in batches: positions in both banks, and whether to register the pair.
 
     Within one bank each pair comes once.
     """
     ours, theirs = ours.reshape(len(ours), -1), theirs.reshape(len(theirs), -1)
     for start in range(0, len(ours), _BLOCK):
-        since = start if same else 0
-        likeness = ours[start : start + _BLOCK] @ theirs[since:].T
+        offset = start if same else 0
+        correlation = ours[start : start + _BLOCK] @ theirs[offset:].T
         if same:
-            likeness[np.tri(*likeness.shape, dtype=np.bool_)] = -1
-        i, j = np.nonzero(likeness > _least(likeness, _NEIGHBOURS)[:, None])
-        worth = likeness[i, j] > _least(likeness, _WORTH)[i]
+            correlation[np.tri(*correlation.shape, dtype=np.bool_)] = -1
+        i, j = np.nonzero(correlation > _threshold_for(correlation, _NEIGHBOURS)[:, None])
+        to_register = correlation[i, j] > _threshold_for(correlation, _WORTH)[i]
         for first in range(0, len(i), _PAIRS):
             some = slice(first, first + _PAIRS)
-            yield i[some] + start, j[some] + since, worth[some]
+            yield i[some] + start, j[some] + offset, to_register[some]
         if progress:
             progress(min(start + _BLOCK, len(ours)), len(ours))
 
 
-def _least(likeness: np.ndarray, most: int) -> np.ndarray:
-    """For each row the value above which at most so many entries lie, `ALIKE` at least."""
-    least = np.full(len(likeness), ALIKE, np.float32)
-    crowded = (likeness > ALIKE).sum(axis=1) > most
+def _threshold_for(correlation: np.ndarray, count: int) -> np.ndarray:
+    """Return for each row the value that at most `count` entries exceed, but not below `ALIKE`."""
+    thresholds = np.full(len(correlation), ALIKE, np.float32)
+    crowded = (correlation > ALIKE).sum(axis=1) > count
     if crowded.any():
-        least[crowded] = -np.partition(-likeness[crowded], most, axis=1)[:, most]
-    return least
+        thresholds[crowded] = -np.partition(-correlation[crowded], count, axis=1)[:, count]
+    return thresholds
 
 
 def _fine_structures(images: np.ndarray) -> np.ndarray:
-    """Those of a whole bank, in half precision and made in blocks, so that large sets fit into memory."""
+    """Return the fine structure of a whole bank, block by block in half precision so that large sets fit in memory."""
     blocks = [fine_structure(images[at : at + _BLOCK]).astype(np.float16) for at in range(0, len(images), _BLOCK)]
     return np.concatenate(blocks)
 
@@ -138,7 +142,7 @@ def _identical_files(first: Bank, second: Bank | None) -> np.ndarray:
         if i in first.errors:
             continue
         same = where.get(digest, [])
-        if len(same) > _MANY:  # linked through the first of them
+        if len(same) > _MANY:  # all are linked through the first one
             same = same[:1]
         elif second is None:
             same = [j for j in same if j > i]
@@ -160,21 +164,21 @@ def _cache_path(first: Bank, second: Bank | None) -> Path:
 
 
 SIZE = 64
-SETTLED = 0.945  # correlation of fingerprints once registered, below which a pair is not looked at any further
+SETTLED = 0.945  # correlation of registered fingerprints below which a pair is no copy
 _MARGIN = 4
 _COARSE_SIDE = 32
-_BAND = (1.0, 5.0)  # deviations of the two Gaussians of the fingerprint, in its pixels
-_FARTHEST = 0.15  # a registration that scales or shifts by more is not of a slight crop
+_BAND = (1.0, 5.0)  # standard deviations of the two Gaussians of the fingerprint, in its pixels
+_FARTHEST = 0.15  # a registration that scales or shifts by more does not undo a slight crop
 _STEPS = 4
 
 
 def fine_structure(images: np.ndarray) -> np.ndarray:
-    """Unit vectors whose dot product is the correlation of fine structure.
+    """Return unit vectors whose dot product is the correlation of fine structure.
 
     Args:
         images: (N, 1, 64, 64), uint8.
     Returns:
-        (N, 3136), float32; all zero for an image without any structure.
+        (N, 3136), float32; all zero for an image without structure.
     """
     pixels = np.asarray(images[:, 0], dtype=np.float32)
     detail = pixels - uniform_filter(pixels, size=(0, 9, 9), mode="mirror")
@@ -185,13 +189,13 @@ def fine_structure(images: np.ndarray) -> np.ndarray:
 
 
 def fingerprint(images: np.ndarray, side: int = _COARSE_SIDE) -> np.ndarray:
-    """Band-passed pictures whose dot product is a correlation.
+    """Return band-passed images whose dot product is a correlation.
 
     Args:
         images: (N, 1, 64, 64), uint8.
-        side: of the fingerprint in pixels; divides 64.
+        side: side of the fingerprint in pixels; a divisor of 64.
     Returns:
-        (N, side, side), float32, of unit length inside a margin and zero in it; all zero without structure.
+        (N, side, side), float32: unit norm, zero in the margin; all zero for an image without structure.
     """
     small = np.asarray(images[:, 0], dtype=np.float32)
     small = small.reshape(len(images), side, SIZE // side, side, SIZE // side).mean(axis=(2, 4))
@@ -203,7 +207,7 @@ def _smooth(images: np.ndarray, deviation: float) -> np.ndarray:
 
 
 def _unit(images: np.ndarray) -> np.ndarray:
-    """Zero in a margin, of mean 0 and length 1 inside it."""
+    """Set the margin of each image to zero, and its inside to mean 0 and unit norm."""
     margin = images.shape[1] // 16
     inside = np.zeros(images.shape[1:], bool)
     inside[margin:-margin, margin:-margin] = True
@@ -213,16 +217,17 @@ def _unit(images: np.ndarray) -> np.ndarray:
 
 
 def register(first: torch.Tensor, second: torch.Tensor, pose: torch.Tensor | None = None) -> torch.Tensor:
-    """Finds the scale and shift along each axis that lay one picture on another.
+    """Estimate the scale and shift along each axis that map one image onto another.
 
     Args:
         first: (P, S, S), fingerprints.
-        second: (P, S, S), fingerprints of pictures that show nearly the same.
-        pose: (P, 4), where to start; the identity if None.
+        second: (P, S, S), fingerprints of images that show nearly the same.
+        pose: (P, 4), initial estimate; the identity if None.
     Returns:
         (P, 4): scale x, shift x, scale y, shift y, in coordinates from -1 to 1, from the frame of the first to that of
-        the second; the identity where no slight crop explains the pair.
+        the second; the identity if the pair is not related by a slight crop.
     """
+    # Inverse compositional algorithm: the steepest-descent images of the first are computed once.
     line = torch.linspace(-1, 1, first.shape[1])
     slope_y, slope_x = torch.gradient(first, spacing=float(line[1] - line[0]), dim=(1, 2))
     steepest = torch.stack([slope_x * line, slope_x, slope_y * line[:, None], slope_y], dim=1).flatten(2)  # (P, 4, SS)
@@ -248,7 +253,7 @@ def _warped(images: torch.Tensor, pose: torch.Tensor) -> torch.Tensor:
 def similarity_registered(
     first: np.ndarray, second: np.ndarray, first_print: np.ndarray, second_print: np.ndarray
 ) -> np.ndarray:
-    """Correlation of the fine structure of pairs once registered.
+    """Correlation of the fine structure of pairs after registration.
 
     Args:
         first: (P, 1, 64, 64), uint8.
@@ -256,25 +261,27 @@ def similarity_registered(
         first_print: (P, 32, 32), fingerprints of the first.
         second_print: (P, 32, 32), fingerprints of the second.
     Returns:
-        (P,), in [-1, 1]; 0 for pairs whose fingerprints stay apart.
+        (P,), in [-1, 1]; 0 for pairs whose fingerprints differ even after registration.
     """
     if not len(first):
         return np.zeros(0)
+    # Register the fingerprints, and warp the image of each pair that shows more.
     still, moving = torch.from_numpy(first_print), torch.from_numpy(second_print)
     pose = register(still, moving)
-    wider = pose[:, 0] * pose[:, 2] > 1  # the first shows more: lay it on the second, whose every place it has
+    wider = pose[:, 0] * pose[:, 2] > 1  # the first image shows more: warp it onto the second, which it covers
     inverse = torch.stack([1 / pose[:, 0], -pose[:, 1] / pose[:, 0], 1 / pose[:, 2], -pose[:, 3] / pose[:, 2]], dim=1)
     pose = torch.where(wider[:, None], inverse, pose)
     swapped = wider[:, None, None]
     still, moving = torch.where(swapped, moving, still), torch.where(swapped, still, moving)
     settled = (_unit(_warped(moving, pose).numpy()) * _unit(still.numpy())).sum(axis=(1, 2)) > SETTLED
-    found = np.zeros(len(first))
+    # Refine the registration of the pairs that agree at full size, then compare their fine structure.
+    similarity = np.zeros(len(first))
     if settled.any():
-        turn = wider.numpy()[settled, None, None, None]
+        swap = wider.numpy()[settled, None, None, None]
         ours, theirs = first[settled], second[settled]
-        ours, theirs = np.where(turn, theirs, ours), np.where(turn, ours, theirs)
+        ours, theirs = np.where(swap, theirs, ours), np.where(swap, ours, theirs)
         finer = [torch.from_numpy(fingerprint(images, SIZE)) for images in (ours, theirs)]
         pose = register(finer[0], finer[1], pose[torch.from_numpy(settled)])
         moved = _warped(torch.from_numpy(theirs[:, 0].astype(np.float32)), pose).numpy()
-        found[settled] = (fine_structure(ours) * fine_structure(moved[:, None])).sum(axis=1)
-    return found
+        similarity[settled] = (fine_structure(ours) * fine_structure(moved[:, None])).sum(axis=1)
+    return similarity

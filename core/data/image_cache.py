@@ -1,8 +1,8 @@
-"""Image banks: a data set decoded once into a memory-mapped array of pixels, which every run then shares.
+"""Image banks: a data set decoded once into a memory-mapped array of pixels that all runs share.
 
-A bank is a cache. Its key is the listing's stamp with how images are prepared; deleting it costs only the time to
-decode again. Building streams, block by block, and goes on where a killed process stopped. Unreadable files keep a row
-of zeros and are named in `errors`.
+A bank is a cache, keyed by the listing's stamp and the preparation of its images; deleting it costs only the time to
+decode again. It is built block by block, and a build resumes where a killed process stopped. Unreadable files keep a
+row of zeros and are listed in `errors`.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ class Bank:
     Attributes:
         images: (N, channels, size, size), for volumes (N, channels, size, size, size), uint8, memory-mapped and
             read-only.
-        content: (N,) SHA-256 of each file's bytes, or of its pixels where the publisher ships arrays.
+        content: (N,) SHA-256 of each file's bytes, or of its pixels if the publisher ships arrays.
         errors: index -> why the file could not be read.
     """
 
@@ -52,14 +52,14 @@ class Bank:
 def open_bank(
     listing: Listing, size: int, channels: int, progress: Progress | None = None, preparation: Preparation = PLAIN
 ) -> Bank:
-    """Opens the bank of a listing, building it first where there is none.
+    """Open the bank of a listing; build it first if it does not exist.
 
     Args:
         listing: the images.
         size: side in pixels to which they are resized.
         channels: 1 or 3.
-        progress: called with (images done, images in all) while building.
-        preparation: how they are made into pixels.
+        progress: called with (images done, total images) while building.
+        preparation: preprocessing of the images.
     """
     folder = bank_folder(listing, size, channels, preparation)
     if not (folder / _FACTS).exists():
@@ -69,46 +69,49 @@ def open_bank(
                 _build(listing, size, channels, preparation, folder, progress)
     facts = json.loads((folder / _FACTS).read_text())
     images = np.load(folder / _IMAGES, mmap_mode="r", allow_pickle=False)
-    return Bank(images, tuple(facts["content"]), {int(index): why for index, why in facts["errors"].items()})
+    return Bank(images, tuple(facts["content"]), {int(index): reason for index, reason in facts["errors"].items()})
 
 
 def bank_folder(listing: Listing, size: int, channels: int, preparation: Preparation = PLAIN) -> Path:
-    """Where the bank of a listing lies, once it is built."""
+    """Return the folder of a listing's bank, whether built or not."""
     key = [_VERSION, listing.stamp, str(size), str(channels), str(listing.dims)]
     return cache_folder() / "banks" / sha256_of([*key, *filter(None, [preparation.stamp])])[:24]
 
 
 def is_built(listing: Listing, size: int, channels: int) -> bool:
-    """Whether the bank is there, so that opening it reads no image file."""
+    """Whether the bank exists, so that opening it reads no image file."""
     return (bank_folder(listing, size, channels) / _FACTS).exists()
 
 
 def _build(
     listing: Listing, size: int, channels: int, preparation: Preparation, folder: Path, progress: Progress | None
 ) -> None:
+    # Resume an interrupted build: rewrite its log to the complete blocks.
     staging = folder.with_name(f".{folder.name}.partial")
     staging.mkdir(exist_ok=True)
     shape = (len(listing), channels, *[size] * listing.dims)
     rows = list(_rows_done(staging, shape))
-    trusted = [json.dumps(rows[start : start + _BLOCK]) + "\n" for start in range(0, len(rows), _BLOCK)]
-    write_atomically(staging / _DONE, "".join(trusted).encode())
+    complete = [json.dumps(rows[start : start + _BLOCK]) + "\n" for start in range(0, len(rows), _BLOCK)]
+    write_atomically(staging / _DONE, "".join(complete).encode())
     mode = "r+" if rows else "w+"
     images = np.lib.format.open_memmap(staging / _IMAGES, mode=mode, dtype=np.uint8, shape=shape)
+    # Decode block by block; the log gets a block only after its pixels are written.
     with ThreadPoolExecutor(max_workers=2) as pool, (staging / _DONE).open("a") as done:
         for start in range(len(rows), len(listing), _BLOCK):
             block = range(start, min(start + _BLOCK, len(listing)))
-            found = list(pool.map(lambda index: _read(listing, index, size, channels, preparation), block))
-            for index, (_, pixels) in zip(block, found, strict=True):
+            decoded = list(pool.map(lambda index: _read(listing, index, size, channels, preparation), block))
+            for index, (_, pixels) in zip(block, decoded, strict=True):
                 if isinstance(pixels, np.ndarray):
                     images[index] = pixels
             images.flush()
-            fresh = [(digest, pixels if isinstance(pixels, str) else None) for digest, pixels in found]
-            done.write(json.dumps(fresh) + "\n")
+            finished = [(digest, pixels if isinstance(pixels, str) else None) for digest, pixels in decoded]
+            done.write(json.dumps(finished) + "\n")
             done.flush()
-            rows += fresh
+            rows += finished
             if progress:
                 progress(block.stop, len(listing))
-    del images  # some systems do not rename a folder whose file is mapped
+    del images  # some systems cannot rename a folder while a file in it is mapped
+    # Publish the finished bank by renaming its folder.
     facts = {
         "content": [digest for digest, _ in rows],
         "errors": {index: why for index, (_, why) in enumerate(rows) if why is not None},
@@ -120,12 +123,12 @@ def _build(
 
 
 def _rows_done(staging: Path, shape: tuple[int, ...]) -> Iterator[tuple[str, str | None]]:
-    """What an interrupted build has finished: whole blocks, each written after its pixels."""
+    """Yield the rows (digest, error or None) that an interrupted build finished, in whole blocks."""
     try:
         if np.load(staging / _IMAGES, mmap_mode="r", allow_pickle=False).shape != shape:
             raise ValueError
         for line in (staging / _DONE).read_text().splitlines():
-            yield from [(digest, why) for digest, why in json.loads(line)]
+            yield from [(digest, reason) for digest, reason in json.loads(line)]
     except (OSError, ValueError):
         return
 

@@ -1,7 +1,6 @@
 """From the bytes of an image file to pixels. Every file, uploaded or from a data set, goes through `decode`.
 
-PNG, JPEG, TIFF, BMP and DICOM are read, recognised by content and not by name. Nothing is decoded before its size is
-known to be acceptable.
+PNG, JPEG, TIFF, BMP and DICOM files are recognized by content and not by name. The size is checked before decoding.
 """
 
 from __future__ import annotations
@@ -28,22 +27,22 @@ _WIDE_GREY = ("I", "I;16", "I;16B", "I;16L", "F")
 
 
 def decode(content: bytes) -> Image.Image:
-    """Decodes one still image; PNG, JPEG and TIFF are turned upright by their EXIF orientation.
+    """Decode one still image; PNG, JPEG and TIFF are rotated upright according to their EXIF orientation.
 
-    16-bit grey is stretched from its own darkest to its own brightest pixel; transparency is laid over black; CMYK and
-    palettes become RGB.
+    16-bit gray is stretched from its darkest to its brightest pixel. Transparency is composited over black. CMYK and
+    palette images become RGB.
 
     Args:
         content: the bytes of the file.
     Returns:
-        an image of mode L (grey) or RGB.
+        an image of mode L (gray) or RGB.
     Raises:
-        UnreadableImage: if the content is empty, of another format, animated, damaged, too large or too small.
+        UnreadableImage: if the content is empty, of an unsupported format, animated, damaged, too large or too small.
     """
     if not content:
         raise UnreadableImage("The file is empty.")
     if len(content) > MAX_BYTES:
-        raise UnreadableImage(f"The file has more than {MAX_BYTES // MIB} MB. Make it smaller.")
+        raise UnreadableImage(f"The file exceeds {MAX_BYTES // MIB} MB. Reduce its size.")
     if is_dicom(content):
         return decode_dicom(content, MAX_PIXELS, MIN_SIDE)
     try:
@@ -55,33 +54,31 @@ def decode(content: bytes) -> Image.Image:
             image.load()
             return _plain(ImageOps.exif_transpose(image))
     except Image.DecompressionBombError:
-        raise UnreadableImage(
-            f"The image has more than {MAX_PIXELS // 10**6} million pixels. Make it smaller."
-        ) from None
+        raise UnreadableImage(f"The image has more than {MAX_PIXELS // 10**6} million pixels. Resize it.") from None
     except UnidentifiedImageError:
-        raise UnreadableImage(f"This is not a {KINDS} image, whatever its name says. Save it as PNG or JPEG.") from None
+        raise UnreadableImage(f"This is not a {KINDS} image. Save it as PNG or JPEG.") from None
     except UnreadableImage:
         raise
-    except Exception:  # decoders raise many kinds on damaged input
-        raise UnreadableImage("The image is damaged or cut short. Export it again.") from None
+    except Exception:  # decoders raise many types on damaged input
+        raise UnreadableImage("The image is damaged or incomplete. Export it again.") from None
 
 
 def _check_header(image: Image.Image) -> None:
     width, height = image.size
     if width * height > MAX_PIXELS:
         raise UnreadableImage(
-            f"The image has {width} x {height} pixels; at most {MAX_PIXELS // 10**6} million are read. Make it smaller."
+            f"The image has {width} x {height} pixels; the limit is {MAX_PIXELS // 10**6} million. Resize it."
         )
     if min(width, height) < MIN_SIDE:
-        raise UnreadableImage(f"The image has {width} x {height} pixels; at least {MIN_SIDE} a side are needed.")
+        raise UnreadableImage(f"The image has {width} x {height} pixels; each side needs at least {MIN_SIDE}.")
     if _has_more_frames(image):
-        raise UnreadableImage("The file holds several frames; give one still image a file.")
+        raise UnreadableImage("The file holds several frames; expected one. Export a single frame.")
 
 
 def _has_more_frames(image: Image.Image) -> bool:
     if image.format != "TIFF":
         return getattr(image, "n_frames", 1) > LIMITS.frames
-    try:  # counting all frames of a TIFF takes time that grows with their square
+    try:  # the time to count the frames of a TIFF grows with the square of their number
         image.seek(LIMITS.frames)
     except EOFError:
         image.seek(0)
@@ -111,13 +108,13 @@ def _plain(image: Image.Image) -> Image.Image:
 
 
 def _stretch(pixels: np.ndarray) -> np.ndarray:
-    """Float pixels, which are overwritten, from black to white."""
+    """Stretch float pixels to 0..255; overwrites its input."""
     if not np.isfinite(pixels).all():
-        raise UnreadableImage("The image holds values that are no numbers. Export it again.")
+        raise UnreadableImage("The image has values that are not finite numbers. Export it again.")
     low, high = float(pixels.min()), float(pixels.max())
     if high <= low:
         return np.zeros(pixels.shape, np.uint8)
-    pixels -= low  # in place: pictures may be large
+    pixels -= low  # in place, as images may be large
     pixels *= 255 / (high - low)
     return np.round(pixels, out=pixels).astype(np.uint8)
 
@@ -125,13 +122,13 @@ def _stretch(pixels: np.ndarray) -> np.ndarray:
 def to_array(
     image: Image.Image, shape: tuple[int, int], channels: int, interpolation: Interpolation = "bilinear"
 ) -> np.ndarray:
-    """Resizes (antialiased) and lays channels first.
+    """Resize with antialiasing and convert to a channels-first array.
 
     Args:
         image: as `decode` returns it.
-        shape: width and height in pixels, whatever the image's own ratio.
-        channels: 1 for grey, 3 for RGB.
-        interpolation: how pixels are weighed.
+        shape: width and height in pixels; the aspect ratio may change.
+        channels: 1 for gray, 3 for RGB.
+        interpolation: interpolation method.
     Returns:
         (channels, height, width), uint8.
     """
@@ -143,7 +140,7 @@ def to_array(
 
 
 def encode_png(pixels: np.ndarray) -> bytes:
-    """(H, W) or (H, W, 3) uint8 pixels as the bytes of a PNG file."""
+    """Encode (H, W) or (H, W, 3) uint8 pixels as a PNG file."""
     buffer = io.BytesIO()
     Image.fromarray(pixels).save(buffer, "PNG", compress_level=1)
     return buffer.getvalue()

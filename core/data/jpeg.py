@@ -1,24 +1,23 @@
-"""How often a JPEG would be gone over: a progressive one is decoded scan by scan, each over all its pixels."""
+"""Limit on the scans of a JPEG: a progressive JPEG is decoded scan by scan, each over all its pixels."""
 
 from __future__ import annotations
 
 from core.errors import UnreadableImage
 from core.paths import LIMITS
 
-_SCAN = b"\xff\xda"  # cannot stand within compressed pixels, where 0xFF is followed by 0
+_SCAN = b"\xff\xda"  # cannot occur in compressed pixels, where 0xFF is followed by 0
 
 
 def check_scans(content: bytes, pieces: int = 1) -> None:
-    """Refuses a JPEG of so many scans that decoding it would take minutes; those of cameras have ten or so.
+    """Refuse a JPEG with so many scans that decoding it would take minutes; a camera's JPEG has about ten.
 
     Args:
-        content: the bytes that hold it.
-        pieces: JPEGs that the picture is made of, as strips and tiles of a TIFF are.
+        content: the bytes of the file.
+        pieces: number of JPEGs in the file, such as the strips or tiles of a TIFF.
     Raises:
-        UnreadableImage: if it has more scans than `LIMITS.scans` a piece.
+        UnreadableImage: if the file has more than `LIMITS.scans` scans per piece.
     """
     if (scans := content.count(_SCAN)) > LIMITS.scans * pieces:
         raise UnreadableImage(
-            f"The JPEG has {scans} scans; at most {LIMITS.scans * pieces} are read. Save it anew, as a plain JPEG or "
-            "PNG."
+            f"The JPEG has {scans} scans; at most {LIMITS.scans * pieces} are read. Save it as a baseline JPEG or PNG."
         )

@@ -1,4 +1,4 @@
-"""What a data set's loader returns: one row an image, before any pixel is decoded."""
+"""Listing of a data set: one row per image, as a loader returns it, before any pixel is decoded."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from core.data.images import MAX_BYTES
 from core.files import sha256_of
 
 TRAIN, VALIDATION, TEST = "train", "validation", "test"
-UNLABELLED = -1  # class index of an image whose class nobody stated; it serves for pretraining only
+UNLABELLED = -1  # class index of an image without a label, which is used for pretraining only
 
 
 @dataclass(frozen=True)
@@ -21,16 +21,16 @@ class Listing:
     """The images of a data set as its publisher ships them.
 
     Attributes:
-        ids: (N,) names, unique, stable between machines (paths relative to the data set's folder).
-        labels: (N,) class indices, `UNLABELLED` where there is none; or (N, findings) of 0, 1 and NaN (unknown) for
+        ids: (N,) unique names, equal on all machines (paths relative to the data set's folder).
+        labels: (N,) class indices, `UNLABELLED` if there is none; or (N, findings) of 0, 1 and NaN (unknown) for
             multilabel sets.
-        groups: (N,) what must stay on one side of a split (patient, lesion), as text.
-        parts: (N,) `train`, `validation`, `test`, or "" where the publisher does not say.
-        read: the bytes of the file of image i; or, where the publisher ships arrays, its pixels: (H, W) or (H, W, 3),
-            for volumes (D, H, W), uint8.
-        stamp: changes when any file does; cheap to compute, not portable between machines.
+        groups: (N,) patient or lesion, as text; a group must stay in one part of a split.
+        parts: (N,) `train`, `validation`, `test`, or "" if the publisher gives no part.
+        read: function of index i: the bytes of the image file or, if the publisher ships arrays, the pixels: (H, W),
+            (H, W, 3), or (D, H, W) for volumes, uint8.
+        stamp: hash that changes when any file does; cheap to compute, not portable between machines.
         dims: 2 for images, 3 for volumes.
-        labels_found: names of the classes, where the folder itself defines them.
+        labels_found: names of the classes, if the folder defines them.
     """
 
     ids: np.ndarray
@@ -46,7 +46,7 @@ class Listing:
         return len(self.ids)
 
     def only(self, rows: np.ndarray) -> Listing:
-        """The listing of some of the images."""
+        """Return the listing of some of the images."""
         return replace(
             self,
             ids=self.ids[rows],
@@ -59,7 +59,7 @@ class Listing:
 
 
 def stamp_of_files(root: Path, ids: np.ndarray) -> str:
-    """A listing's `stamp` from names, sizes and times of change."""
+    """Return a listing's `stamp`, computed from file names, sizes and modification times."""
     rows = [str(root.resolve())]
     for name in ids:
         status = (root / name).stat()
@@ -70,7 +70,7 @@ def stamp_of_files(root: Path, ids: np.ndarray) -> str:
 def listing_of_files(
     root: Path, rows: list[tuple[str, object, str, str]], labels_found: tuple[str, ...] = ()
 ) -> Listing:
-    """A listing over files below `root` from rows of (id, label, group, part)."""
+    """Return the listing of files below `root` from rows of (id, label, group, part)."""
     ids = np.array([row[0] for row in rows], dtype=str)
     return Listing(
         ids=ids,
@@ -85,4 +85,4 @@ def listing_of_files(
 
 def _read(path: Path) -> bytes:
     with path.open("rb") as file:
-        return file.read(MAX_BYTES + 1)  # what is larger is refused unread
+        return file.read(MAX_BYTES + 1)  # enough for the decoder to see that a file is too large

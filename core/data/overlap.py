@@ -1,4 +1,4 @@
-"""Which other data sets' images a set holds copies of, class by class: what a compilation is made of."""
+"""Sources of a compilation: copies that a data set shares with other data sets, class by class."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ Watch = Callable[[str], AbstractContextManager[Progress]]
 
 @dataclass(frozen=True)
 class Source:
-    """Copies that a set shares with another.
+    """Copies that a data set shares with another one.
 
     Attributes:
         other: name of the other set.
-        images: images of the set that have a copy there.
-        of: images of the set in all.
-        by_class: class or finding -> images with a copy there.
-        by_part: part of the other set -> its images that have a copy here.
+        images: number of images with a copy in the other set.
+        of: total number of images.
+        by_class: class or finding -> images with a copy in the other set.
+        by_part: part of the other set -> its images with a copy in this set.
     """
 
     other: str
@@ -37,9 +37,9 @@ class Source:
 
 
 def comparable(spec: DatasetSpec) -> list[DatasetSpec]:
-    """The real sets of the same kind of image on this machine that are not made from the same images.
+    """Return the real data sets on this machine with the same kind of images but not derived from the same images.
 
-    Nobody says of what kind own images are: they are compared with all.
+    The modality of the user's own images is unknown, so they are compared with all sets.
     """
     return [
         other
@@ -53,38 +53,41 @@ def comparable(spec: DatasetSpec) -> list[DatasetSpec]:
 
 
 def copies_by_source(spec: DatasetSpec, watch: Watch) -> list[Source]:
-    """Compares a set with every comparable one.
+    """Compare a data set with every comparable one.
 
     Args:
-        spec: the set.
-        watch: what is being done, in words -> a context that gives a progress function.
+        spec: the data set.
+        watch: description of a step -> a context manager that yields its progress function.
     """
     with watch(f"{spec.name}: reading") as progress:
         listing, bank = scan(spec, progress)
     labels = labels_of(spec, listing)
-    found = []
+    sources = []
     for other in comparable(spec):
         with watch(f"{other.name}: reading") as progress:
-            others, other_bank = scan(other, progress)
+            other_listing, other_bank = scan(other, progress)
         with watch(f"comparing with {other.name}") as progress:
-            here, there = _shared(spec.name, bank, other.name, other_bank, progress)
-        parts, counts = np.unique(others.parts[there], return_counts=True)
-        found.append(
+            own_copies, other_copies = _shared(spec.name, bank, other.name, other_bank, progress)
+        parts, counts = np.unique(other_listing.parts[other_copies], return_counts=True)
+        sources.append(
             Source(
                 other=other.name,
-                images=len(here),
+                images=len(own_copies),
                 of=len(listing),
-                by_class=class_counts(listing.labels[here], labels),
+                by_class=class_counts(listing.labels[own_copies], labels),
                 by_part={part or "not split": int(n) for part, n in zip(parts.tolist(), counts, strict=True)},
             )
         )
-    return found
+    return sources
 
 
 def _shared(name: str, bank: Bank, other: str, other_bank: Bank, progress: Progress) -> tuple[np.ndarray, np.ndarray]:
-    """Images of either set with a copy in the other. The audit goes one way only, so that both sets tell the same."""
+    """Return the images of each set that have a copy in the other.
+
+    The sets are compared in alphabetical order, so that both orders of the arguments give the same result.
+    """
     if name > other:
-        there, here = _shared(other, other_bank, name, bank, progress)
-        return here, there
+        other_copies, own_copies = _shared(other, other_bank, name, bank, progress)
+        return own_copies, other_copies
     copies = find_copies(bank, other_bank, progress)
     return np.unique(copies.first), np.unique(copies.second)

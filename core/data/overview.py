@@ -1,4 +1,4 @@
-"""What can be said about a data set before anything is trained: counts, licence, how its images look."""
+"""Overview of a data set before anything is trained: counts of classes and properties of its images."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ SAMPLED = 200
 
 @dataclass(frozen=True)
 class Looks:
-    """A drawn image.
+    """An image for display.
 
     Attributes:
         id: its name.
         label: its class, or its findings joined by commas.
-        image: decoded, grey or RGB; of a volume its three middle slices side by side.
-        bytes: size of the file, or of the array where the publisher ships arrays.
+        image: decoded image, gray or RGB; for a volume its three middle slices side by side.
+        bytes: size of the file, or of the array if the publisher ships arrays.
     """
 
     id: str
@@ -36,42 +36,45 @@ class Looks:
 
 
 def class_counts(labels: np.ndarray, names: tuple[str, ...]) -> dict[str, int]:
-    """Images of each class and, where there are any, without a label; or with each finding and with none known of."""
+    """Count the images of each class and those without a label; or with each finding and with no known finding."""
     if labels.ndim == 1:
         known = labels[labels != UNLABELLED]
         counts = dict(zip(names, np.bincount(known, minlength=len(names)).tolist(), strict=True))
         return counts | ({NO_LABEL: len(labels) - len(known)} if len(known) < len(labels) else {})
-    shown = labels > 0.5
-    return {**dict(zip(names, shown.sum(axis=0).tolist(), strict=True)), NONE_OF_THEM: int((~shown.any(axis=1)).sum())}
+    positive = labels > 0.5
+    return {
+        **dict(zip(names, positive.sum(axis=0).tolist(), strict=True)),
+        NONE_OF_THEM: int((~positive.any(axis=1)).sum()),
+    }
 
 
 def unknown_counts(labels: np.ndarray, names: tuple[str, ...]) -> dict[str, int]:
-    """Images whose label is unknown, by finding; nothing where all are known."""
+    """Count the images with an unknown label, by finding; empty if all labels are known."""
     if labels.ndim == 1 or not np.isnan(labels).any():
         return {}
     return dict(zip(names, np.isnan(labels).sum(axis=0).tolist(), strict=True))
 
 
 def co_occurrence(labels: np.ndarray) -> np.ndarray:
-    """(N, C) findings -> (C, C) images that show both; on the diagonal those that show the one."""
-    shown = (labels > 0.5).astype(int)
-    return shown.T @ shown
+    """Count co-occurring findings: (N, C) labels -> (C, C) images with both; the diagonal has images with one."""
+    positive = (labels > 0.5).astype(int)
+    return positive.T @ positive
 
 
 def words_for(label: np.ndarray, names: tuple[str, ...]) -> str:
-    """One image's class, or its findings, in words."""
+    """Return one image's class, or its findings, as text."""
     if label.ndim == 0:
         return NO_LABEL if label == UNLABELLED else names[int(label)]
     return ", ".join(name for name, value in zip(names, label, strict=True) if value > 0.5) or NONE_OF_THEM
 
 
 def members_of(labels: np.ndarray, index: int) -> np.ndarray:
-    """Positions of the images of a class, or with a finding."""
+    """Return the positions of the images of a class, or with a finding."""
     return np.flatnonzero(labels == index if labels.ndim == 1 else labels[:, index] > 0.5)
 
 
 def look(spec: DatasetSpec, listing: Listing, index: int) -> Looks | None:
-    """One image decoded, or None where it cannot be read."""
+    """Decode one image for display; None if it cannot be read."""
     try:
         data = flattened(listing).read(index)
         image = Image.fromarray(data) if isinstance(data, np.ndarray) else decode(data)
@@ -83,24 +86,24 @@ def look(spec: DatasetSpec, listing: Listing, index: int) -> Looks | None:
 
 
 def draw_images(spec: DatasetSpec, listing: Listing, positions: np.ndarray, count: int, seed: int) -> list[Looks]:
-    """Some of the images at some positions, drawn by a seed; what cannot be read is passed over."""
+    """Return up to `count` images sampled at random from some positions; unreadable ones are skipped."""
     order = np.random.default_rng(seed).permutation(positions)[:count]
-    return [found for index in order if (found := look(spec, listing, int(index)))]
+    return [image for index in order if (image := look(spec, listing, int(index)))]
 
 
 def image_facts(spec: DatasetSpec, listing: Listing, seed: int = 0) -> list[dict[str, Any]]:
-    """Width, height, colour and file size of up to 200 images drawn from the set; of volumes their three slices'."""
+    """Return width, height, color and file size of up to 200 sampled images; for volumes of their three slices."""
     return [
         {
-            "Image": one.id,
-            "Class": one.label,
-            "Width": one.image.width,
-            "Height": one.image.height,
-            "Colour": "colour" if one.image.mode == "RGB" and not _is_grey(one.image) else "grey",
-            "Mean brightness": round(float(np.asarray(one.image.convert("L")).mean()), 1),
-            "kB": round(one.bytes / 1024, 1),
+            "Image": shown.id,
+            "Class": shown.label,
+            "Width": shown.image.width,
+            "Height": shown.image.height,
+            "Colour": "colour" if shown.image.mode == "RGB" and not _is_grey(shown.image) else "grey",
+            "Mean brightness": round(float(np.asarray(shown.image.convert("L")).mean()), 1),
+            "kB": round(shown.bytes / 1024, 1),
         }
-        for one in draw_images(spec, listing, np.arange(len(listing)), SAMPLED, seed)
+        for shown in draw_images(spec, listing, np.arange(len(listing)), SAMPLED, seed)
     ]
 
 

@@ -1,7 +1,7 @@
-"""The table of preprocessing steps, and how several make the pixels that an encoder sees.
+"""Preprocessing: the table of steps, and their combination into the pixels that an encoder gets.
 
-Training and prediction go through the same `Preparation`, named in the run's record. What is random and only for
-training images is in `core.data.augmentation`.
+Training and prediction use the same `Preparation`, which the run's record names. Random changes of training images are
+in `core.data.augmentation`.
 
 References:
     CLAHE: Zuiderveld 1994, Graphics Gems IV, doi:10.1016/B978-0-12-336156-1.50061-6.
@@ -29,21 +29,20 @@ Box = tuple[int, int, int, int]
 
 @dataclass(frozen=True)
 class Step:
-    """A row of the table, of one of four sorts: it changes pixels, blanks some, frames the picture, or scales its
-    values.
+    """A row of the table: a step that changes pixels, masks a region, sets the framing, or scales values.
 
     Attributes:
-        name: key in the registry; several are joined by `+`.
-        title: for people.
+        name: key in the registry; `+` joins several names.
+        title: display name.
         meaning: what it does, in a sentence.
         caveat: what a clinician should know about it.
-        pixels: ((H, W) uint8 brightness or voxels) -> the same shape; colours keep their hue.
-        grey: colours are dropped.
-        keeps: (height and width) -> (H, W) bool, where the picture stays; the rest is black, colours too.
-        pads: the picture keeps its ratio of width to height, on black; else it is squashed to a square.
-        scaling: what the encoder expects -> with another mean and deviation.
-        instead: the step that takes its place where an ablation leaves it out.
-        volumes: whether it takes volumes.
+        pixels: ((H, W) uint8 luminance or voxels) -> the same shape; colors keep their hue.
+        grey: whether colors are dropped.
+        keeps: (height, width) -> (H, W) bool, the region to keep; the rest becomes black in all channels.
+        pads: whether the image keeps its aspect ratio, on a black margin; else it is squashed to a square.
+        scaling: the encoder's input -> the same with another mean and standard deviation.
+        instead: name of the step that replaces it when an ablation leaves it out.
+        volumes: whether it accepts volumes.
     """
 
     name: str
@@ -64,48 +63,48 @@ PREPROCESSING: Registry[Step] = Registry("preprocessing step")
 
 @dataclass(frozen=True)
 class Preparation:
-    """Steps in the order of the table; none of them is what data sets are trained on by default.
+    """Preprocessing steps in the order of the table; by default none.
 
     Attributes:
-        steps: what is done.
-        interpolation: how pictures are resized.
+        steps: the steps.
+        interpolation: interpolation method for resizing images.
     """
 
     steps: tuple[Step, ...] = ()
     interpolation: Interpolation = "bilinear"
 
     def for_encoder(self, image: ImageSpec) -> Preparation:
-        """The same steps, with pictures resized as an encoder wants them."""
+        """Return the same steps with the interpolation that an encoder expects."""
         return replace(self, interpolation=image.interpolation)
 
     @property
     def name(self) -> str:
-        """The steps joined by `+`, as in a run's record."""
+        """Names of the steps joined by `+`, as in a run's record."""
         return JOINED.join(step.name for step in self.steps)
 
     @property
     def of_pixels(self) -> str:
-        """The name without steps that leave pixels as they are."""
+        """Names of the steps that change pixels, joined by `+`."""
         return JOINED.join(step.name for step in self.steps if not step.scaling)
 
     @property
     def stamp(self) -> str:
-        """What an image bank is keyed by: all that decides on its pixels, "" for what is done by default."""
+        """Part of an image bank's key: everything that determines its pixels; "" for the default."""
         return " ".join(filter(None, [self.of_pixels, "" if self.interpolation == "bilinear" else self.interpolation]))
 
     def spec(self, image: ImageSpec) -> ImageSpec:
-        """What the encoder gets: its own mean and deviation unless a step sets others."""
+        """Return the encoder's input: its own mean and standard deviation unless a step sets others."""
         for step in self.steps:
             image = step.scaling(image) if step.scaling else image
         return image
 
     def image(self, image: Image.Image, size: int, channels: int) -> np.ndarray:
-        """Makes the pixels of a picture.
+        """Preprocess an image.
 
         Args:
             image: as `decode` returns it.
             size: side in pixels.
-            channels: 1 for grey, 3 for RGB.
+            channels: 1 for gray, 3 for RGB.
         Returns:
             (channels, size, size), uint8.
         """
@@ -119,27 +118,27 @@ class Preparation:
         return np.pad(pixels, ((0, 0), (top, size - bottom), (left, size - right)))
 
     def volume(self, voxels: np.ndarray, size: int) -> np.ndarray:
-        """(D, H, W) uint8 -> (1, size, size, size) uint8.
+        """Preprocess a volume: (D, H, W) uint8 -> (1, size, size, size) uint8.
 
         Raises:
-            BadRequest: if a step takes pictures only.
+            BadRequest: if a step accepts images only.
         """
-        if flat := next((step.name for step in self.steps if not step.volumes), None):
-            raise BadRequest(f"The preprocessing step {flat} does not take volumes.")
+        if unsupported := next((step.name for step in self.steps if not step.volumes), None):
+            raise BadRequest(f"The preprocessing step {unsupported} does not accept volumes. Leave it out.")
         for step in self.steps:
             voxels = step.pixels(voxels) if step.pixels else voxels
         if self.pads:
-            deepest = max(voxels.shape)
-            voxels = np.pad(voxels, [((deepest - side) // 2, (deepest - side + 1) // 2) for side in voxels.shape])
+            longest = max(voxels.shape)
+            voxels = np.pad(voxels, [((longest - side) // 2, (longest - side + 1) // 2) for side in voxels.shape])
         return to_cube(voxels, size)
 
     @property
     def pads(self) -> bool:
-        """Whether the ratio of width to height is kept."""
+        """Whether the aspect ratio is kept."""
         return any(step.pads for step in self.steps)
 
     def box(self, width: int, height: int, size: int) -> Box:
-        """Where a picture of some width and height lies in the square: left, top, right, bottom in pixels."""
+        """Return the place of an image in the square: left, top, right, bottom in pixels."""
         if not self.pads or width == height:
             return 0, 0, size, size
         wide = max(1, round(size * width / max(width, height)))
@@ -149,16 +148,16 @@ class Preparation:
 
 
 def preparation(name: str) -> Preparation:
-    """The preparation of step names joined by `+`, in any order; of none for "".
+    """Return the preparation of step names joined by `+` in any order; "" stands for no step.
 
     Raises:
         UnknownName: if there is no such step.
-        BadRequest: if two of them exclude one another.
+        BadRequest: if two steps exclude each other.
     """
     wanted = {PREPROCESSING[part].name for part in filter(None, name.split(JOINED))}
     steps = tuple(step for step in PREPROCESSING.values() if step.name in wanted)
     if sum(step.scaling is not None for step in steps) > 1:
-        raise BadRequest(f"{name!r} names two ways to scale values; choose one.")
+        raise BadRequest(f"{name!r} has two steps that scale values; choose one.")
     return Preparation(steps)
 
 
@@ -166,7 +165,7 @@ PLAIN = Preparation()
 
 
 def _of_brightness(change: Callable[[np.ndarray], np.ndarray], pixels: np.ndarray) -> np.ndarray:
-    """(1 or 3, H, W): applied to the one channel, or to the luminance, so that no colour is invented."""
+    """Apply a change to (1 or 3, H, W) pixels: to the only channel, or to the luminance so that hues do not change."""
     if len(pixels) == 1:
         return change(pixels[0])[None]
     luminance, *colour = Image.fromarray(pixels.transpose(1, 2, 0)).convert("YCbCr").split()
@@ -192,12 +191,12 @@ def _clahe(pixels: np.ndarray) -> np.ndarray:
 
 
 def _outer(height: int, width: int, share: int) -> tuple[np.ndarray, np.ndarray]:
-    """(H, 1) and (1, W) bool: the rows and columns that lie in the outer part, one in `share` of them at each end."""
+    """Return the outer rows, (H, 1) bool, and columns, (1, W) bool: a fraction 1 / `share` at each end."""
     sides = []
     for length in (height, width):
-        deep = max(1, round(length / share))
-        at = np.arange(length)
-        sides.append((at < deep) | (at >= length - deep))
+        depth = max(1, round(length / share))
+        position = np.arange(length)
+        sides.append((position < depth) | (position >= length - depth))
     return sides[0][:, None], sides[1][None, :]
 
 
@@ -211,46 +210,47 @@ def _corners(height: int, width: int) -> np.ndarray:
     return rows & columns
 
 
-for _step in (  # those that blank come first: a later step must not carry what they hide into what they leave
+for _step in (  # masking steps come first, so that no later step carries masked content into the region that stays
     Step(
-        "border-only", "Border only", "The outer sixteenth at each side stays, all else is black.",
-        "For checking a data set, never for use: whoever answers from this has not seen the patient.",
+        "border-only", "Border only", "Keeps the outer sixteenth at each side; the rest is black.",
+        "For checking a data set, never for use: a classifier of these images has not seen the patient.",
         keeps=_border, volumes=False,
     ),
     Step(
-        "corner-only", "Corners only", "An eighth of each side in every corner stays, all else is black.",
-        "As with the border: markers, frames and scanners lie there, and disease does not.",
+        "corner-only", "Corners only", "Keeps an eighth of each side in every corner; the rest is black.",
+        "For checking a data set: corners show markers, frames and scanners, but no disease.",
         keeps=_corners, volumes=False,
     ),
     Step(
-        "greyscale", "Greyscale", "Colours are dropped; brightness stays.",
-        "Colour is evidence on skin and in stained cells.",
+        "greyscale", "Grayscale", "Drops colors and keeps luminance.",
+        "Color is diagnostic on skin and in stained cells.",
         grey=True, volumes=False,
     ),
     Step(
-        KEEP_ASPECT, "Keep the aspect ratio", "The whole picture on black, instead of squashed to a square.",
-        "The black margin tells the camera or the cropping, which may tell the class.",
+        KEEP_ASPECT, "Keep the aspect ratio", "Pads the image with black instead of squashing it to a square.",
+        "The black margin reveals the camera or the cropping, which may reveal the class.",
         pads=True,
     ),
     Step(
         "brightness-contrast", "Brightness and contrast",
-        "The darkest hundredth becomes black, the brightest white, the rest is stretched between.",
-        "Absolute density is lost: a lung that is too bright all over no longer shows it.",
+        "The darkest 1% of pixels becomes black, the brightest 1% white, and the rest is stretched between.",
+        "Absolute density is lost: a lung that is too bright as a whole looks normal.",
         pixels=_levels,
     ),
     Step(
-        "clahe", "CLAHE", "Contrast is equalised place by place.",
-        "Faint opacities are lifted, and noise with them.",
+        "clahe", "CLAHE", "Equalizes contrast locally.",
+        "Amplifies faint opacities, and noise with them.",
         pixels=_clahe, volumes=False,
     ),
     Step(
-        "unit-range", "Values in [0, 1]", "Values are left in [0, 1], without mean and deviation.",
-        "A pretrained encoder learnt with its own mean and deviation and may lose by it.",
+        "unit-range", "Values in [0, 1]", "Leaves values in [0, 1] without normalization.",
+        "A pretrained encoder was trained with its own mean and standard deviation and may perform worse.",
         scaling=lambda image: replace(image, mean=(0.0, 0.0, 0.0), std=(1.0, 1.0, 1.0)),
     ),
     Step(
-        "mean-std", "Mean and deviation", "Values in [0, 1] minus the encoder's mean, over its deviation; the default.",
-        "None: it is what encoders learnt with.",
+        "mean-std", "Mean and standard deviation",
+        "Subtracts the encoder's mean and divides by its standard deviation; the default.",
+        "None: encoders are trained with it.",
         scaling=lambda image: image, instead="unit-range",
     ),
 ):  # fmt: skip

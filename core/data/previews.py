@@ -1,4 +1,4 @@
-"""Augmentations and preprocessing steps shown on one image, before and after."""
+"""Previews of augmentations and preprocessing steps on one image."""
 
 from __future__ import annotations
 
@@ -27,8 +27,8 @@ class Preview:
 
     Attributes:
         row: the augmentation or step.
-        pixels: (H, W) or (H, W, 3) uint8; of a volume its middle slice. None where it does not take volumes.
-        scale: lowest and highest value that an encoder with mean and deviation one half would get.
+        pixels: (H, W) or (H, W, 3) uint8; for a volume its middle slice. None if the row does not accept volumes.
+        scale: lowest and highest input value of an encoder with mean and standard deviation 0.5.
     """
 
     row: Augmentation | Step
@@ -37,7 +37,7 @@ class Preview:
 
 
 def pixels_of(spec: DatasetSpec, listing: Listing, index: int, preparation: Preparation = PLAIN) -> np.ndarray:
-    """(C, S, S) pixels of an image, or (1, S, S, S) of a volume, uint8.
+    """Return the pixels of an image, (C, S, S) uint8, or of a volume, (1, S, S, S) uint8.
 
     Raises:
         UnreadableImage: if the file cannot be read.
@@ -53,35 +53,37 @@ def pixels_of(spec: DatasetSpec, listing: Listing, index: int, preparation: Prep
 
 
 def as_picture(pixels: np.ndarray) -> np.ndarray:
-    """(C, S, S) or (1, S, S, S) -> (S, S) or (S, S, 3) for the eye."""
+    """Convert (C, S, S) pixels or (1, S, S, S) voxels to a displayable image, (S, S) or (S, S, 3)."""
     if pixels.ndim == 4:
         return pixels[0, pixels.shape[1] // 2]
     return pixels[0] if len(pixels) == 1 else pixels.transpose(1, 2, 0)
 
 
 def augmented(pixels: np.ndarray, other: np.ndarray, seed: int) -> list[Preview]:
-    """An image after each augmentation alone, drawn by a seed.
+    """Apply each augmentation alone to an image.
 
     Args:
-        pixels: (C, S, S), or (1, S, S, S), uint8.
-        other: another image of the same shape, for those that mix two.
-        seed: of the draws; one that leaves the image as it is, as half of all flips do, is passed over.
+        pixels: (C, S, S) or (1, S, S, S), uint8.
+        other: another image of the same shape, for augmentations that mix two.
+        seed: first random seed to try; a seed that leaves the image unchanged, as in half of all flips, is skipped.
     """
-    found, plain = [], as_picture(pixels)
+    previews, original = [], as_picture(pixels)
     for row in AUGMENTATIONS.values():
         if pixels.ndim == 4 and not row.volumes:
-            found.append(Preview(row, None))
+            previews.append(Preview(row, None))
             continue
         for number in range(seed, seed + _TRIES):
-            shown = as_picture((255 * _change(row, to_unit(np.stack([pixels, other])), number)).round().byte().numpy())
-            if not np.array_equal(shown, plain):
+            changed = as_picture(
+                (255 * _change(row, to_unit(np.stack([pixels, other])), number)).round().byte().numpy()
+            )
+            if not np.array_equal(changed, original):
                 break
-        found.append(Preview(row, shown))
-    return found
+        previews.append(Preview(row, changed))
+    return previews
 
 
 def _change(row: Augmentation, images: torch.Tensor, seed: int) -> torch.Tensor:
-    """The first of two images after an augmentation drawn by a seed."""
+    """Return the first of two images after an augmentation with a random seed."""
     images = Augmenter((row,)).apply(images, np.array([seed, seed + 1]))
     if row.mixing:
         images, _ = row.mixing(images, torch.eye(2), np.random.default_rng(seed))
@@ -89,18 +91,18 @@ def _change(row: Augmentation, images: torch.Tensor, seed: int) -> torch.Tensor:
 
 
 def prepared(spec: DatasetSpec, listing: Listing, index: int) -> list[Preview]:
-    """An image after each preprocessing step alone.
+    """Apply each preprocessing step alone to an image.
 
     Raises:
         UnreadableImage: if the file cannot be read.
     """
-    found = []
+    previews = []
     for step in PREPROCESSING.values():
         if listing.dims == 3 and not step.volumes:
-            found.append(Preview(step, None))
+            previews.append(Preview(step, None))
             continue
-        way = Preparation((step,))
-        pixels, image = pixels_of(spec, listing, index, way), way.spec(ImageSpec(SIDE))
+        preparation = Preparation((step,))
+        pixels, image = pixels_of(spec, listing, index, preparation), preparation.spec(ImageSpec(SIDE))
         low, high = ((value / 255 - image.mean[0]) / image.std[0] for value in (pixels.min(), pixels.max()))
-        found.append(Preview(step, as_picture(pixels), (float(low), float(high))))
-    return found
+        previews.append(Preview(step, as_picture(pixels), (float(low), float(high))))
+    return previews

@@ -1,4 +1,4 @@
-"""The table of data sets: one `DatasetSpec` a row. Loaders of single sets live in modules of their own."""
+"""The table of data sets: one `DatasetSpec` per row. Loaders are in `core.data.datasets`."""
 
 from __future__ import annotations
 
@@ -23,12 +23,12 @@ FINDINGS, JOINED = "findings", "+"
 
 @dataclass(frozen=True)
 class Remote:
-    """Where a publisher lets a data set be fetched.
+    """Where to download a data set.
 
     Attributes:
-        kind: the way there; `apply` means that a person must ask first.
-        ref: its name there.
-        files: beginnings of the names of the files that are wanted; empty for all.
+        kind: the service; `apply` means that a person must apply first.
+        ref: name of the data set at the service, or address of the application.
+        files: prefixes of the names of the files to download; the default matches all.
     """
 
     kind: Literal["kaggle", "medmnist", "dataverse", "apply"]
@@ -38,15 +38,15 @@ class Remote:
 
 @dataclass(frozen=True)
 class PeopleTable:
-    """Where a publisher says how old the people of the images were, and of which sex.
+    """A publisher's table with the age and sex of the people in the images.
 
     Attributes:
-        files: names that the table may have.
-        image: column with the images' names, with or without ending.
-        age: column with years.
-        sex: column with words or letters.
-        view: column with the projection of a radiograph (AP, PA); "" where there is none.
-        reader: column with a radiologist's reading of the image, yes or no; "" where there is none.
+        files: possible names of the table.
+        image: column with the names of the images, with or without suffix.
+        age: column with the age in years.
+        sex: column with the sex, as a word or a letter.
+        view: column with the projection of a radiograph (AP, PA); "" if there is none.
+        reader: column with a radiologist's reading of the image, yes or no; "" if there is none.
     """
 
     files: tuple[str, ...]
@@ -59,14 +59,14 @@ class PeopleTable:
 
 @dataclass(frozen=True)
 class External:
-    """A test set of other patients, on which runs of a data set are evaluated too.
+    """A test set of other patients, on which runs of a data set are also evaluated.
 
     Attributes:
-        dataset: name of its row; "" for one's own images.
-        classes: its classes or findings -> those of the data set that mean the same; what is not named is left out.
-            Without any, classes of the same name are the same.
-        caveat: in what classes of one name differ, in a sentence; "" where they do not.
-        path: a folder or table of one's own images.
+        dataset: name of its row; "" for the user's own images.
+        classes: its classes or findings -> the equivalent ones of the data set; classes that are not listed are left
+            out. If empty, classes are matched by name.
+        caveat: how classes of the same name differ, in a sentence; "" if they do not.
+        path: folder or table of the user's own images.
     """
 
     dataset: str
@@ -81,33 +81,34 @@ class DatasetSpec:
 
     Attributes:
         name: key in the registry and in the run store.
-        title: for people.
-        modality: what the images are.
-        task: binary and multiclass have one class an image, multilabel any number of findings.
-        labels: names of the classes, in the order of the logits; empty where the folder itself defines them.
+        title: display name.
+        modality: kind of images.
+        task: binary and multiclass have one class per image, multilabel any number of findings.
+        labels: names of the classes, in the order of the logits; empty if the folder defines them.
         positive: index of the class whose probability a binary task reports; None for other tasks.
-        load: a folder, and the options by name -> its listing. Generated sets ignore the folder.
-        folders: names the data set's folder may have (case, hyphens and underscores do not matter).
-        files: names of which one must be in that folder, where several sets share it; empty for any folder.
-        file_of: the options by name -> that file, where they decide on it.
-        titles: classes whose name is a code -> what pages and reports call them, the code with it.
-        suspicious: classes that a screen lets through to a second stage, of several classes; empty where there is no
-            such division.
+        load: (folder, options by name) -> the listing. Generated data sets ignore the folder.
+        folders: possible names of the data set's folder (case, hyphens, underscores and spaces do not matter).
+        files: the folder must have one of these files, if several data sets share a folder; empty for any folder.
+        file_of: (options by name) -> that file, if it depends on the options.
+        titles: class whose name is a code -> its display name, including the code.
+        suspicious: classes that a screening stage passes on to a second stage; empty if the task has no such stage.
         dims: 2 for images, 3 for volumes.
-        options: what a reader may choose of the labels or sizes: option -> its values, the default first.
-        remote: where `data get` fetches it.
-        group_key: what keeps together in a split, for people.
-        channels: 1 (grey) or 3 (colour).
-        licence, citation, url: where it comes from and on what terms.
+        options: variants of labels or sizes: option -> its values, the default first.
+        remote: where `data get` downloads it.
+        group_key: unit that a split keeps together, as a display text.
+        channels: 1 (gray) or 3 (color).
+        licence, citation, url: source and terms of use.
         caveats: what a reader of results must know.
-        derived_from: the set whose images these are; relatives count as one set wherever sets must be kept apart.
-        synthetic: generated images; said wherever they appear.
-        people: where ages and sexes of its people are; None where the publisher gives none.
-        evidence: an image's name -> (H, W) bool: where what makes it positive was drawn; None where nobody knows.
-        corpus_only: why it serves for pretraining only; "" for a task like any other.
-        test_share: one in how many groups is set apart for the test where the publisher gives no test part.
-        least_positives: test images that must show a finding for it to be judged; one that fewer show is learnt only.
-        path: the folder itself, for a set that is not looked up under the data roots.
+        derived_from: the data set that these images come from; sets of one family count as one wherever sets must be
+            disjoint.
+        synthetic: whether images are generated; pages and reports say so.
+        people: table with age and sex; None if the publisher gives none.
+        evidence: (name of an image) -> (H, W) bool, the region that makes it positive; None if unknown.
+        corpus_only: reason why it is used for pretraining only; "" if it is also a task.
+        test_share: n, where one in n groups becomes test data if the publisher gives no test part.
+        least_positives: minimum number of positive test images for a finding to be evaluated; rarer findings are only
+            trained.
+        path: the folder itself, for a data set outside the data roots.
         external: test sets of other patients, with the classes that both have.
     """
 
@@ -147,18 +148,18 @@ DATASETS: Registry[DatasetSpec] = Registry("data set")
 
 
 def find_dataset(name: str) -> DatasetSpec:
-    """The row of a name, with options: `chexpert@uncertain=ones,blank=unknown`.
+    """Return the row of a name with options, such as `chexpert@uncertain=ones,blank=unknown`.
 
-    Of a set of several findings some can be chosen as the task: `chexpert@findings=Edema+Fracture`.
+    A task may use some findings of a multilabel set: `chexpert@findings=Edema+Fracture`.
 
     Raises:
         UnknownName: if there is no such row, option or value.
     """
-    base, _, stated = name.partition(OPTIONS_AFTER)
+    base, _, options = name.partition(OPTIONS_AFTER)
     spec = DATASETS[base]
     chosen: dict[str, str] = {}
     findings: tuple[str, ...] = ()
-    for pair in filter(None, stated.split(",")):
+    for pair in filter(None, options.split(",")):
         option, _, value = pair.partition("=")
         if option == FINDINGS and spec.task == "multilabel":
             findings = _findings(spec, value)
@@ -173,10 +174,10 @@ def find_dataset(name: str) -> DatasetSpec:
 
 
 def _findings(spec: DatasetSpec, value: str) -> tuple[str, ...]:
-    """The findings that are named, in the order of the set; none where all are.
+    """Return the named findings in the order of the data set; an empty tuple if they are all findings.
 
     Raises:
-        UnknownName: if the set has no such finding.
+        UnknownName: if the data set has no such finding.
     """
     named = value.split(JOINED)
     if unknown := [name for name in named if name not in spec.labels]:
@@ -185,50 +186,50 @@ def _findings(spec: DatasetSpec, value: str) -> tuple[str, ...]:
 
 
 def _of_findings(spec: DatasetSpec, findings: tuple[str, ...]) -> DatasetSpec:
-    """The same images with some of their findings only."""
+    """Return the row of the same images with only some of their findings."""
     columns = [spec.labels.index(label) for label in findings]
 
     def load(folder: Path) -> Listing:
         listing = spec.load(folder)
         return replace(listing, labels=listing.labels[:, columns])
 
-    words = f"{FINDINGS}={JOINED.join(findings)}"
-    joined = "," if OPTIONS_AFTER in spec.name else OPTIONS_AFTER
+    option = f"{FINDINGS}={JOINED.join(findings)}"
+    separator = "," if OPTIONS_AFTER in spec.name else OPTIONS_AFTER
     title = f"{spec.title}: {', '.join(findings)}"
-    return replace(spec, name=f"{spec.name}{joined}{words}", title=title, labels=findings, load=load)
+    return replace(spec, name=f"{spec.name}{separator}{option}", title=title, labels=findings, load=load)
 
 
 def all_findings(spec: DatasetSpec) -> DatasetSpec:
-    """The row from which some findings were chosen; the row itself where none were."""
-    base, _, stated = spec.name.partition(OPTIONS_AFTER)
-    others = [pair for pair in stated.split(",") if not pair.startswith(f"{FINDINGS}=")]
-    return find_dataset(f"{base}{OPTIONS_AFTER}{','.join(others)}") if FINDINGS in stated else spec
+    """Return the row with all findings of a data set of which some were chosen; else the row itself."""
+    base, _, options = spec.name.partition(OPTIONS_AFTER)
+    others = [pair for pair in options.split(",") if not pair.startswith(f"{FINDINGS}=")]
+    return find_dataset(f"{base}{OPTIONS_AFTER}{','.join(others)}") if FINDINGS in options else spec
 
 
 def _with_options(spec: DatasetSpec, base: str, chosen: dict[str, str]) -> DatasetSpec:
-    words = ",".join(f"{option}={chosen[option]}" for option in sorted(chosen))
+    options = ",".join(f"{option}={chosen[option]}" for option in sorted(chosen))
     return replace(
         spec,
-        name=f"{base}{OPTIONS_AFTER}{words}",
-        title=f"{spec.title}, {words.replace(',', ', ')}",
+        name=f"{base}{OPTIONS_AFTER}{options}",
+        title=f"{spec.title}, {options.replace(',', ', ')}",
         load=partial(spec.load, **chosen),
         files=tuple(spec.file_of(**chosen) for _ in spec.files) if spec.file_of else spec.files,
     )
 
 
 def family_of(name: str) -> str:
-    """The set from whose images a set is made, itself where none is: relatives count as one set."""
+    """Return the data set that a set's images come from, or the set itself; a family counts as one set."""
     base = name.partition(OPTIONS_AFTER)[0]
     return DATASETS[base].derived_from or base if base in DATASETS else base
 
 
 def external_names() -> set[str]:
-    """Return the names of the data sets that serve another one as an external test set."""
+    """Return the names of the data sets that are an external test set of another one."""
     return {external.dataset for spec in DATASETS.values() for external in spec.external}
 
 
 def find_folder(spec: DatasetSpec) -> Path | None:
-    """The data set's folder under the data roots, or None where it is not on this machine."""
+    """Return the data set's folder under the data roots, or None if it is not on this machine."""
     if spec.path is not None:
         return spec.path if spec.path.is_dir() else None
     wanted = {plain(name) for name in spec.folders}
@@ -243,36 +244,36 @@ def find_folder(spec: DatasetSpec) -> Path | None:
 
 
 def is_present(spec: DatasetSpec) -> bool:
-    """Whether the data set's images are on this machine (generated ones always are)."""
+    """Whether the data set's images are on this machine; generated ones always are."""
     return spec.synthetic or find_folder(spec) is not None
 
 
 def labels_of(spec: DatasetSpec, listing: Listing) -> tuple[str, ...]:
-    """Names of the classes or findings: those that the images here have, where the row leaves that open."""
+    """Return the names of the classes or findings: those found in the folder, else those of the row."""
     return listing.labels_found or spec.labels
 
 
 def class_titles(dataset: str, labels: Sequence[str]) -> tuple[str, ...]:
-    """What people call classes or findings: `melanoma (mel)`; the name itself where the data set's row says no more."""
+    """Return the display names of classes or findings, such as `melanoma (mel)`; by default the name itself."""
     base = dataset.partition(OPTIONS_AFTER)[0]
     titles = DATASETS[base].titles if base in DATASETS else {}
     return tuple(titles.get(label, label) for label in labels)
 
 
 def how_to_get(spec: DatasetSpec) -> str:
-    """The way to a data set that is not here, in a sentence."""
+    """Return a sentence that says how to get a data set that is not on this machine."""
     if spec.remote is None:
-        return f"Get it from {spec.url or 'its publisher'} and put it below a data root"
+        return f"Get it from {spec.url or 'its publisher'} and put it in a data root"
     if spec.remote.kind == "apply":
         return f"Apply for it at {spec.remote.ref}"
-    return f"Fetch it: python -m trainer data get {spec.name}"
+    return f"Download it: python -m trainer data get {spec.name}"
 
 
 def list_images(spec: DatasetSpec) -> Listing:
-    """Reads the data set's layout.
+    """List the images of a data set.
 
     Raises:
-        DataUnavailable: if its folder is not under the data roots, or not laid out as expected.
+        DataUnavailable: if its folder is not in the data roots, or not laid out as expected.
     """
     folder = Path() if spec.synthetic else find_folder(spec)
     if folder is None:

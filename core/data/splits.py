@@ -1,4 +1,4 @@
-"""Who is in which part: the publisher's test set kept whole, missing parts carved by group, nested small subsets."""
+"""Splits: the publisher's test set is kept whole, missing parts are split off by group, small subsets are nested."""
 
 from __future__ import annotations
 
@@ -26,11 +26,12 @@ class Parts:
     """The split of a data set.
 
     Attributes:
-        train, validation, test: index arrays, sorted; no group is in two of them.
-        groups: (N,) group number of each image, copies of one picture united.
-        notes: what was done that the publisher did not do, in sentences.
-        dropped: training and validation images left out, because a copy or the same patient is in a part kept whole.
-        leaks: training and validation images that stay in spite of that, because leaks were allowed.
+        train, validation, test: sorted index arrays; no group is in two of them.
+        groups: (N,) group number of each image; copies of one image share a number.
+        notes: changes to the publisher's split, in sentences.
+        dropped: number of training and validation images left out because a copy or an image of the same patient is in
+            a part that is kept whole.
+        leaks: number of such images that were kept because leaks were allowed.
     """
 
     train: np.ndarray
@@ -44,12 +45,12 @@ class Parts:
 
 @dataclass(frozen=True)
 class Subset:
-    """The labelled images that a method may see.
+    """The labeled images that a method may use.
 
     Attributes:
         indices: sorted indices into the data set.
         hash: SHA-256 over the ids, equal for equal subsets.
-        short: labels of the classes that have fewer images than asked for.
+        short: names of the classes that have fewer images than requested.
     """
 
     indices: np.ndarray
@@ -58,7 +59,7 @@ class Subset:
 
 
 def unite_groups(groups: np.ndarray, copies: Copies) -> np.ndarray:
-    """Group numbers in which images of one group, and copies of one picture, share a number."""
+    """Return group numbers in which images of one group, and copies of one image, share a number."""
     _, number = np.unique(groups, return_inverse=True)
     count = int(number.max()) + 1
     edges = (np.ones(len(copies)), (number[copies.first], number[copies.second]))
@@ -67,14 +68,14 @@ def unite_groups(groups: np.ndarray, copies: Copies) -> np.ndarray:
 
 
 def strata_of(labels: np.ndarray, groups: np.ndarray, least: int) -> np.ndarray:
-    """What is kept balanced when images are dealt out: the class; of findings the rarest that an image has.
+    """Return the stratum of each image: its class, or its rarest finding.
 
     Args:
         labels: (N,) class indices, or (N, findings).
-        groups: (N,) what stays together.
-        least: groups of images a finding needs to be a stratum of its own; rarer ones are dealt out together.
+        groups: (N,) units that stay together.
+        least: minimum number of groups for a finding to be its own stratum; rarer ones join the largest stratum.
     Returns:
-        (N,) numbers.
+        (N,) stratum numbers.
     """
     if labels.ndim == 1:
         return labels
@@ -82,8 +83,8 @@ def strata_of(labels: np.ndarray, groups: np.ndarray, least: int) -> np.ndarray:
     strata = np.full(len(labels), present.shape[1])
     for finding in np.argsort(-present.sum(axis=0), kind="stable"):
         strata[present[:, finding]] = finding
-    found, counts = np.unique(np.unique(np.stack([strata, groups]), axis=1)[0], return_counts=True)
-    return np.where(np.isin(strata, found[counts < least]), found[counts.argmax()], strata)
+    numbers, counts = np.unique(np.unique(np.stack([strata, groups]), axis=1)[0], return_counts=True)
+    return np.where(np.isin(strata, numbers[counts < least]), numbers[counts.argmax()], strata)
 
 
 def split(
@@ -95,61 +96,70 @@ def split(
     allow_leaks: bool = False,
     test_share: int = TEST_SHARE,
 ) -> Parts:
-    """Completes the publisher's split and keeps copies from crossing it.
+    """Complete the publisher's split and remove patients and copies that cross it.
 
     Args:
         labels: (N,) class indices or (N, findings); images without a label are in no part.
         groups: (N,) patients or lesions.
-        parts: (N,) the publisher's parts, "" where unknown.
+        parts: (N,) the publisher's parts, "" if unknown.
         readable: (N,) bool; unreadable images are in no part.
-        copies: pairs of copies within the set.
-        allow_leaks: leave images that have a copy or the same patient in a part kept whole where the publisher put
-            them, and count them.
-        test_share: one in how many groups is set apart where the publisher gives no test part.
+        copies: pairs of copies within the data set.
+        allow_leaks: keep, and count, images that have a copy or an image of the same patient in a part kept whole.
+        test_share: n, where one in n groups becomes test data if the publisher gives no test part.
     Returns:
         the parts. A training or validation image whose copy or patient is in a part given by the publisher is dropped,
         and the notes say how many.
     Raises:
-        LeakFound: if the publisher's parts share so many patients or copies that a class has nothing left to learn
-            from, or if a group is on both sides all the same.
-        BadRequest: if there are too few images or groups to carve a missing part.
+        LeakFound: if so many images cross the split that a class has no training image left, or if a group is still in
+            two parts.
+        BadRequest: if there are too few images or groups to split off a missing part.
     """
+    # Unite copies into groups; leave out unreadable and unlabeled images.
     groups = unite_groups(groups, copies)
     labelled = labels != UNLABELLED if labels.ndim == 1 else np.ones(len(labels), bool)
     parts = np.where(readable & labelled, np.where(parts == "", TRAIN, parts), "no part").astype("<U10")
     notes: list[str] = []
-    at_odds = ~((a := labels[copies.first]) == (b := labels[copies.second]))
+    # Count pairs of copies with different known labels.
+    conflicting = ~((a := labels[copies.first]) == (b := labels[copies.second]))
     if labels.ndim == 1:
-        at_odds &= labelled[copies.first] & labelled[copies.second]
+        conflicting &= labelled[copies.first] & labelled[copies.second]
     else:
-        at_odds = (at_odds & ~np.isnan(a) & ~np.isnan(b)).any(axis=1)
-    if at_odds.any():
-        notes.append(f"{int(at_odds.sum())} pairs of copies bear different labels: one of each pair must be wrong.")
-    given = int((parts == VALIDATION).sum())
-    validates = _fewest(labels, parts == VALIDATION) >= MIN_VALIDATION
-    if not validates:
+        conflicting = (conflicting & ~np.isnan(a) & ~np.isnan(b)).any(axis=1)
+    if conflicting.any():
+        notes.append(f"{int(conflicting.sum())} pairs of copies bear different labels: one of each pair must be wrong.")
+    # Keep the publisher's validation part only if it is large enough.
+    given_count = int((parts == VALIDATION).sum())
+    keeps_validation = _fewest(labels, parts == VALIDATION) >= MIN_VALIDATION
+    if not keeps_validation:
         parts[parts == VALIDATION] = TRAIN
     if not readable.all():
         notes.append(f"{int((~readable).sum())} files could not be read and are left out.")
     if not labelled.all():
         notes.append(f"{int((~labelled).sum())} images have no label and are in no part.")
+    # Split off a test part if the publisher gives none.
     if not (parts == TEST).any():
         share = _SHARES.get(test_share, f"one in {test_share}")
         notes.append(f"The publisher gives no test part; {share} of the images was set apart by group.")
         parts[_carve(parts, labels, groups, test_share)] = TEST
+    # Drop training and validation images that share a group with a part kept whole.
     before = parts.copy()
     crossing = _crossing(parts, groups, TEST)
     parts[crossing] = DROPPED
-    if validates:
-        parts[twins := _crossing(parts, groups, VALIDATION)] = DROPPED
-        crossing |= twins
+    if keeps_validation:
+        parts[also_crossing := _crossing(parts, groups, VALIDATION)] = DROPPED
+        crossing |= also_crossing
     if crossing.any():
         parts = before if allow_leaks else parts
-        notes.append(_said(int(crossing.sum()), allow_leaks))
+        notes.append(_leak_note(int(crossing.sum()), allow_leaks))
     _check_left(labels, parts, crossing)
-    if not validates:
-        came = f"The {given} validation images given are too few; they joined the training part. " if given else ""
-        notes.append(f"{came}A tenth of the training part was set apart for validation, by group.")
+    # Split off a validation part if none is kept.
+    if not keeps_validation:
+        joined = (
+            f"The {given_count} validation images given are too few; they joined the training part. "
+            if given_count
+            else ""
+        )
+        notes.append(f"{joined}A tenth of the training part was set apart for validation, by group.")
         parts[_carve(parts, labels, groups, _VALIDATION_SHARE)] = VALIDATION
     indices = {part: np.flatnonzero(parts == part) for part in (TRAIN, VALIDATION, TEST)}
     if not allow_leaks:
@@ -167,37 +177,37 @@ def split(
 
 
 def _fewest(labels: np.ndarray, part: np.ndarray) -> int:
-    """Images of the rarest class in a part; of findings, images in all."""
+    """Return the number of images of the rarest class in a part; for findings, of all images."""
     if labels.ndim == 2:
         return int(part.sum())
     return min(int((labels[part] == c).sum()) for c in np.unique(labels[labels != UNLABELLED]))
 
 
 def _check_left(labels: np.ndarray, parts: np.ndarray, crossing: np.ndarray) -> None:
-    """Raises where a class has no image to train or test on, or a finding lost all that show it because they cross."""
+    """Raise if a class has no training or test image left, or a finding lost all its training images as leaks."""
     if labels.ndim == 1:
-        shown = (labels[:, None] == np.arange(labels.max() + 1)).astype(float)
+        positive = (labels[:, None] == np.arange(labels.max() + 1)).astype(float)
     else:
-        shown = np.nan_to_num(labels)
-    for index, column in enumerate((shown > 0.5).T):
-        left = {part: bool((column & (parts == part)).any()) for part in (TRAIN, TEST)}
-        if not left[TRAIN] and (column & crossing).any():
+        positive = np.nan_to_num(labels)
+    for index, column in enumerate((positive > 0.5).T):
+        remaining = {part: bool((column & (parts == part)).any()) for part in (TRAIN, TEST)}
+        if not remaining[TRAIN] and (column & crossing).any():
             raise LeakFound(
                 f"Every training image of class number {index} has a copy or an image of the same patient in a part "
-                "kept whole. Divide the images anew by patient, or add --allow-leaks to train on them all the same; "
-                "the results will say so."
+                "kept whole. Split the images again by patient, or add --allow-leaks to train on them anyway; the "
+                "results will say so."
             )
         for part in (TRAIN, TEST) if labels.ndim == 1 and column.any() else ():
-            if not left[part]:
+            if not remaining[part]:
                 raise BadRequest(f"The {part} part has no readable image of class number {index}; add some.")
 
 
 def _crossing(parts: np.ndarray, groups: np.ndarray, kept: str) -> np.ndarray:
-    """(N,) bool: training and validation images outside a part whose copy or patient is in it."""
+    """Return, as (N,) bool, the training and validation images outside a part that share a group with it."""
     return np.isin(groups, groups[parts == kept]) & np.isin(parts, (TRAIN, VALIDATION)) & (parts != kept)
 
 
-def _said(count: int, allowed: bool) -> str:
+def _leak_note(count: int, allowed: bool) -> str:
     why = "a copy of them or an image of the same patient is in a part kept whole."
     if allowed:
         return f"LEAKS ALLOWED: {count} training or validation images were kept although {why}"
@@ -205,27 +215,28 @@ def _said(count: int, allowed: bool) -> str:
 
 
 def _carve(parts: np.ndarray, labels: np.ndarray, groups: np.ndarray, share: int) -> np.ndarray:
-    """A share of the training images, whole groups, each class by its share."""
+    """Select one in `share` training images, stratified by class and in whole groups."""
     pool = np.flatnonzero(parts == TRAIN)
     strata = np.zeros(len(parts), int)
     strata[pool] = strata_of(labels[pool], groups[pool], share)
     smallest = min(len(np.unique(groups[pool][strata[pool] == c])) for c in np.unique(strata[pool]))
     if smallest < share:
         raise BadRequest(
-            f"A class has only {smallest} groups of images; at least {share} are needed to set a part aside."
+            f"A class has only {smallest} groups of images; at least {share} are needed to split off a part. Add "
+            "images, or give every part of the split."
         )
     folds = StratifiedGroupKFold(share, shuffle=True, random_state=0).split(pool, strata[pool], groups[pool])
     return pool[next(iter(folds))[1]]
 
 
 def halve(rows: np.ndarray, ids: np.ndarray, labels: np.ndarray, groups: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Divide images into two halves by group, each class by its share, the same way on every machine.
+    """Split images into two halves by group, stratified by class, in the same way on every machine.
 
     Args:
-        rows: positions to divide.
-        ids: (N,) names, by whose hash groups are dealt out.
+        rows: positions to split.
+        ids: (N,) names, whose hashes determine the halves.
         labels: (N,) class indices or (N, findings).
-        groups: (N,) what stays together.
+        groups: (N,) units that stay together.
     Returns:
         sorted positions of the two halves.
     """
@@ -241,37 +252,37 @@ def halve(rows: np.ndarray, ids: np.ndarray, labels: np.ndarray, groups: np.ndar
 
 
 def check_disjoint(groups: np.ndarray, indices: dict[str, np.ndarray]) -> None:
-    """Raises LeakFound if a group is in two parts."""
+    """Raise LeakFound if a group is in two parts."""
     names = list(indices)
     for i, first in enumerate(names):
         for second in names[i + 1 :]:
             shared = np.intersect1d(groups[indices[first]], groups[indices[second]])
             if len(shared):
                 raise LeakFound(
-                    f"{len(shared)} groups are in both {first} and {second}; no run is made on such a split."
+                    f"{len(shared)} groups are in both {first} and {second}; no run is trained on such a split."
                 )
 
 
 def nested_subset(
     ids: np.ndarray, labels: np.ndarray, pool: np.ndarray, class_names: tuple[str, ...], size: int | None, seed: int
 ) -> Subset:
-    """Draws `size` images a class; the subset of a smaller size lies inside that of a larger one of the same seed.
+    """Sample `size` images per class; with the same seed, a smaller subset is contained in a larger one.
 
-    Of findings it draws `size` images that show each, and `size` that are known to show none. An image drawn for one
-    finding may show another too, so that some findings have more.
+    For multilabel sets, sample `size` images with each finding and `size` that are known to have none. An image sampled
+    for one finding may have others, so some findings get more than `size` images.
 
     Args:
-        ids: (N,) names, by which the draw is ordered, so that it does not depend on the order of files.
+        ids: (N,) names; images are sorted by name first, so that the sample does not depend on the order of files.
         labels: (N,) class indices, or (N, findings) of 0, 1 and NaN.
-        pool: indices that may be drawn.
+        pool: indices to sample from.
         class_names: names of the classes.
-        size: images a class; None takes the whole pool.
-        seed: of the draw.
+        size: images per class; None takes the whole pool.
+        seed: random seed of the sample.
     Raises:
         BadRequest: if size is below 1.
     """
     if size is not None and size < 1:
-        raise BadRequest(f"Expected at least 1 image a class, but got {size}.")
+        raise BadRequest(f"Expected at least 1 image per class, but got {size}.")
     if size is None:
         return Subset(np.sort(pool), sha256_of(sorted(str(name) for name in ids[pool])), ())
     chosen, short = [], []
@@ -288,7 +299,7 @@ def nested_subset(
 
 
 def _shows(labels: np.ndarray, index: int) -> np.ndarray:
-    """(N,) bool: the images of a class or finding; after the last finding those known to show none."""
+    """Return, as (N,) bool, the images with a class or finding; index C selects those known to have none."""
     if labels.ndim == 1:
         return labels == index
     return labels[:, index] > 0.5 if index < labels.shape[1] else (labels == 0).all(axis=1)

@@ -1,4 +1,4 @@
-"""Publishers' label tables: read as text, and every fault named by file, row and remedy before any image is touched."""
+"""Label tables of publishers, read as text; errors name the file, the row and the remedy before images are read."""
 
 from __future__ import annotations
 
@@ -10,24 +10,26 @@ import pandas as pd
 from core.errors import DataUnavailable
 
 _LONGEST = 250
-_FIRST_ROW = 2  # as a spreadsheet shows it, below the line of names
+_FIRST_ROW = 2  # row number in a spreadsheet, below the header
 
 
 def read_table(path: Path, columns: Iterable[str], unique: str | None = None) -> pd.DataFrame:
-    """Reads a CSV file as text; empty cells are "".
+    """Read a CSV file as text; empty cells are "".
 
     Args:
-        path: the file, plain or compressed with gzip; columns are set apart by commas, in `.tab` and `.tsv` by tabs.
-        columns: names that must be there.
-        unique: a column without repetition.
+        path: the file, plain or compressed with gzip; separated by commas, or by tabs in `.tab` and `.tsv` files.
+        columns: required columns.
+        unique: a column that must not have duplicates.
     Raises:
-        DataUnavailable: naming the file and what is wrong: missing, not a table, a column missing, an id twice.
+        DataUnavailable: if the file is missing or not a table, lacks a column, or has a duplicate.
     """
     if not path.is_file():
         raise DataUnavailable(f"{path.name} is missing in {path.parent.name}; take the publisher's file.")
     try:
-        between = "\t" if path.suffix in (".tab", ".tsv") else ","
-        table = pd.read_csv(path, sep=between, dtype=str, keep_default_na=False, index_col=False, encoding="utf-8-sig")
+        separator = "\t" if path.suffix in (".tab", ".tsv") else ","
+        table = pd.read_csv(
+            path, sep=separator, dtype=str, keep_default_na=False, index_col=False, encoding="utf-8-sig"
+        )
     except (ValueError, UnicodeDecodeError, OSError) as error:
         reason = str(error).splitlines()[0]
         raise DataUnavailable(f"{path.name} cannot be read as a table: {reason} Take the publisher's file.") from None
@@ -38,23 +40,26 @@ def read_table(path: Path, columns: Iterable[str], unique: str | None = None) ->
                 f"{path.name} lacks the column {name!r} among its {len(table.columns)}. "
                 "Take the publisher's file, or rename the column."
             )
-    if unique and (twice := table[unique].duplicated()).any():
-        row = int(twice.to_numpy().argmax())
-        raise DataUnavailable(f"{path.name}, row {row + _FIRST_ROW}: {table[unique].iloc[row]!r} is there twice.")
+    if unique and (duplicated := table[unique].duplicated()).any():
+        row = int(duplicated.to_numpy().argmax())
+        raise DataUnavailable(
+            f"{path.name}, row {row + _FIRST_ROW}: {table[unique].iloc[row]!r} is a duplicate. Remove it."
+        )
     return table
 
 
 def at_row(path: Path, row: int) -> str:
-    """Where a fault lies, for people."""
+    """Return the location of an error, such as `labels.csv, row 3`."""
     return f"{path.name}, row {row + _FIRST_ROW}"
 
 
 def inside(root: Path, names: pd.Series, table: Path) -> pd.Series:
-    """Relative paths from a table, checked to stay below a folder.
+    """Return relative paths from a table after checking that they stay below a folder.
 
     Raises:
-        DataUnavailable: naming the first row whose path is absolute or climbs out.
+        DataUnavailable: naming the first row whose path is absolute or leads out of the folder.
     """
+    # Preselect suspicious paths with fast string operations; parse only these.
     clean = names.str.replace("\\", "/", regex=False)
     suspicious = clean.str.contains("..", regex=False) | clean.str.contains(":", regex=False)
     suspicious |= (
@@ -64,7 +69,7 @@ def inside(root: Path, names: pd.Series, table: Path) -> pd.Series:
         path = PurePosixPath(clean.iloc[row])
         if path.is_absolute() or {"..", "~"} & set(path.parts) or ":" in path.parts[0] or len(str(path)) > _LONGEST:
             raise DataUnavailable(
-                f"{at_row(table, int(row))}: the path {str(path)[:80]!r} leads out of {root.name!r}, or is none. "
-                "Give paths below the folder of the table."
+                f"{at_row(table, int(row))}: the path {str(path)[:80]!r} leads out of {root.name!r} or is "
+                "invalid. Give paths relative to the folder of the table."
             )
     return clean

@@ -1,4 +1,4 @@
-"""From stored pixels to what an encoder sees: scaling and normalisation of whole batches on the device."""
+"""From stored pixels to an encoder's input: scaling and normalization of whole batches on the device."""
 
 from __future__ import annotations
 
@@ -9,19 +9,19 @@ from core.types import ImageSpec
 
 
 def to_unit(pixels: np.ndarray, device: torch.device | None = None) -> torch.Tensor:
-    """(B, C, S, S) uint8 pixels, or (B, C, S, S, S) voxels -> the same shape, float32 in [0, 1]."""
+    """Scale (B, C, S, S) uint8 pixels or (B, C, S, S, S) voxels to float32 in [0, 1]."""
     return torch.from_numpy(np.array(pixels)).to(device).float() / 255
 
 
 def normalise(images: torch.Tensor, spec: ImageSpec) -> torch.Tensor:
-    """Brings a batch to an encoder's channels and range.
+    """Convert a batch to an encoder's channels and range.
 
     Args:
         images: (B, 1 or 3, S, S) or, for volumes, (B, 1, S, S, S), in [0, 1].
         spec: the encoder's input.
     Returns:
-        (B, spec.channels, ...), (x - mean) / std: grey is repeated for an encoder of colours, colours are averaged for
-        an encoder of grey.
+        (B, spec.channels, ...), (x - mean) / std. Gray is repeated for a color encoder; colors are averaged for a gray
+        encoder.
     """
     if spec.channels == 1 and images.shape[1] > 1:
         images = images.mean(dim=1, keepdim=True)

@@ -1,7 +1,7 @@
-"""What a person uploads: files and zip archives, taken apart in memory. Nothing is written, and no name is a path.
+"""Uploaded files and zip archives, unpacked in memory. Nothing is written to disk, and no name is used as a path.
 
-A file is what its content says, whatever its name. Of an archive only stored and deflated members are read, one by one,
-after its table of contents was found small; archives in archives are refused.
+The content of a file decides its type, not its name. An archive is read only if its directory is small; its stored and
+deflated members are read one by one, and archives within archives are refused.
 """
 
 from __future__ import annotations
@@ -33,12 +33,12 @@ _CHUNK = MIB
 
 @dataclass(frozen=True)
 class Upload:
-    """One image file as it came, or why it was not read.
+    """One uploaded image file, or the reason why it was not read.
 
     Attributes:
-        name: to show to the person who uploaded it and to nobody else; of an archive's member behind the archive's.
-        content: its bytes; empty where there is a problem.
-        problem: a sentence, or "".
+        name: file name, prefixed with the archive's name for a member; shown only to the person who uploaded it.
+        content: its bytes; empty if there is a problem.
+        problem: the reason as a sentence, or "".
     """
 
     name: str
@@ -47,44 +47,44 @@ class Upload:
 
     @cached_property
     def digest(self) -> str:
-        """SHA-256 of it, made once: the same file has the same."""
+        """SHA-256 of content and problem, computed once; equal for equal files."""
         return sha256_of([self.content, self.problem])
 
 
 def take_apart(files: Iterable[tuple[str, bytes]], limits: Limits = LIMITS) -> tuple[list[Upload], int]:
-    """Uploaded files as images, archives taken apart.
+    """Unpack uploaded files and archives into images.
 
     Args:
         files: names and contents.
-        limits: what they may be.
+        limits: limits on sizes and counts.
     Returns:
-        at most `limits.images` images, and how many more files were left unread: once a limit is met nothing is
-        unpacked just to be counted, and an archive that was not opened is one file.
+        at most `limits.images` images, and the number of files left unread. Once a limit is reached, nothing is
+        unpacked merely to be counted, and an unopened archive counts as one file.
     """
-    found: list[Upload] = []
-    more = held = unpacked = 0
+    uploads: list[Upload] = []
+    unread = held_bytes = unpacked_bytes = 0
     full = False
     for name, content in files:
         if full:
-            more += 1
+            unread += 1
             continue
         is_archive = content.startswith(_ZIP)
         for read in _images_in(name, content, limits):
             if not full:
                 upload = read()
                 size = len(upload.content)
-                held, unpacked = held + size, unpacked + size * is_archive
-                full = held > limits.total_bytes or unpacked > limits.held_unpacked_bytes
+                held_bytes, unpacked_bytes = held_bytes + size, unpacked_bytes + size * is_archive
+                full = held_bytes > limits.total_bytes or unpacked_bytes > limits.held_unpacked_bytes
             if full:
-                more += 1
+                unread += 1
             else:
-                found.append(upload)
-                full = len(found) == limits.images
-    return found, more
+                uploads.append(upload)
+                full = len(uploads) == limits.images
+    return uploads, unread
 
 
 def _images_in(name: str, content: bytes, limits: Limits) -> Iterator[Callable[[], Upload]]:
-    """What reads each image of a file when it is called."""
+    """Yield a reader for each image of a file."""
     if not content.startswith(_ZIP):
         yield lambda: Upload(name, content, problem=problem_of(content, limits))
         return
@@ -96,88 +96,90 @@ def _images_in(name: str, content: bytes, limits: Limits) -> Iterator[Callable[[
 
 
 def problem_of(content: bytes, limits: Limits = LIMITS) -> str:
-    """Why a file is refused at once, in a sentence; "" where its decoder is to judge."""
+    """Return why a file is refused before decoding, as a sentence; "" if the decoder decides."""
     if len(content) > limits.file_bytes:
-        return f"The file has more than {limits.file_bytes // MIB} MB. Make it smaller."
-    if is_dicom(content):  # its preamble may look like anything
+        return f"The file exceeds {limits.file_bytes // MIB} MB. Reduce its size."
+    if is_dicom(content):  # its preamble may hold any bytes
         return ""
     head = content[:_LOOKED_AT].lstrip(b"\xef\xbb\xbf \t\r\n").lower()
     if head.startswith(_MARKUP):
-        return f"SVG, HTML and XML are never opened: they can hold programs. Save the picture as one of {KINDS}."
+        return f"SVG, HTML and XML files are not opened, as they can contain programs. Save the image as {KINDS}."
     if content.startswith(_ARCHIVES):
-        return "This kind of archive is not opened. Pack the images as a plain zip, or give them one by one."
+        return "This archive format is not supported. Pack the images as a plain zip, or upload them one by one."
     return ""
 
 
 def _members(name: str, content: bytes, limits: Limits) -> Iterator[Callable[[], Upload]]:
-    """What reads the images of an archive one by one.
+    """Yield a reader for each image of an archive.
 
     Raises:
-        UnreadableImage: if the archive as a whole is refused.
+        UnreadableImage: if the whole archive is refused.
     """
     if len(content) > limits.file_bytes:
-        raise UnreadableImage(f"The archive has more than {limits.file_bytes // MIB} MB. Give fewer images at once.")
+        raise UnreadableImage(f"The archive exceeds {limits.file_bytes // MIB} MB. Upload fewer images at once.")
     _check_directory(content, limits)
     try:
         archive = zipfile.ZipFile(io.BytesIO(content))
     except (zipfile.BadZipFile, ValueError, NotImplementedError, OverflowError, struct.error):
-        raise UnreadableImage("The archive is damaged or cut short. Pack it again.") from None
+        raise UnreadableImage("The archive is damaged or incomplete. Pack it again.") from None
     entries = archive.infolist()
     if len(entries) > limits.entries:
         raise UnreadableImage(
-            f"The archive has {len(entries)} entries; at most {limits.entries} are read. Give fewer images at once."
+            f"The archive has {len(entries)} entries; at most {limits.entries} are read. Upload fewer images at once."
         )
-    wanted = [one for one in entries if not one.filename.endswith("/") and not _is_left_out(one.filename)]
-    if sum(one.file_size for one in wanted) > limits.unpacked_bytes:
+    wanted = [entry for entry in entries if not entry.filename.endswith("/") and not _is_left_out(entry.filename)]
+    if sum(entry.file_size for entry in wanted) > limits.unpacked_bytes:
         raise UnreadableImage(
-            f"Unpacked, the archive has more than {limits.unpacked_bytes // MIB} MB. Give fewer images at once."
+            f"The unpacked archive exceeds {limits.unpacked_bytes // MIB} MB. Upload fewer images at once."
         )
     if not wanted:
-        raise UnreadableImage("The archive holds no file.")
-    for one in wanted:
-        yield partial(_member, name, archive, one, limits)
+        raise UnreadableImage("The archive contains no file.")
+    for entry in wanted:
+        yield partial(_member, name, archive, entry, limits)
 
 
-def _member(name: str, archive: zipfile.ZipFile, one: zipfile.ZipInfo, limits: Limits) -> Upload:
-    shown = f"{name} / {one.filename.rpartition('/')[2]}"
+def _member(name: str, archive: zipfile.ZipFile, entry: zipfile.ZipInfo, limits: Limits) -> Upload:
+    display_name = f"{name} / {entry.filename.rpartition('/')[2]}"
     try:
-        member = _read(archive, one, limits)
+        member = _read(archive, entry, limits)
     except UnreadableImage as error:
-        return Upload(shown, problem=str(error))
+        return Upload(display_name, problem=str(error))
     problem = "An archive inside an archive is not opened." if member.startswith(_ZIP) else problem_of(member)
-    return Upload(shown, b"" if problem else member, problem)
+    return Upload(display_name, b"" if problem else member, problem)
 
 
 def _is_left_out(filename: str) -> bool:
-    """Whether an entry is what operating systems and DICOM viewers put beside images."""
+    """Whether an entry is one of the extra files that operating systems and DICOM viewers add."""
     return filename.startswith(_LEFT_OUT[0]) or filename.rpartition("/")[2] in _LEFT_OUT
 
 
 def _check_directory(content: bytes, limits: Limits) -> None:
-    """Looks at the end of an archive, where the size of its table of contents is, before that table is read."""
+    """Check the size of an archive's directory, stated at the end of the file, before the directory is read."""
     start = content.rfind(_END_SIGN, max(0, len(content) - _END.size - _LONGEST_COMMENT))
     if start < 0 or start + _END.size > len(content):
-        raise UnreadableImage("The archive is damaged or cut short. Pack it again.")
+        raise UnreadableImage("The archive is damaged or incomplete. Pack it again.")
     _, _, _, _, entries, directory_bytes, _, _ = _END.unpack_from(content, start)
     if entries == 2**16 - 1 or content[max(0, start - 20) : start].startswith(_ZIP64_SIGN):
-        raise UnreadableImage("Archives in the zip64 form, for huge contents, are not read. Give fewer images at once.")
+        raise UnreadableImage("Archives in the zip64 format are not supported. Upload fewer images at once.")
     if entries > limits.entries or directory_bytes > limits.directory_bytes:
         raise UnreadableImage(
-            f"The archive has {entries} entries; at most {limits.entries} are read. Give fewer images at once."
+            f"The archive has {entries} entries; at most {limits.entries} are read. Upload fewer images at once."
         )
 
 
-def _read(archive: zipfile.ZipFile, one: zipfile.ZipInfo, limits: Limits) -> bytes:
-    if one.flag_bits & _ENCRYPTED:
-        raise UnreadableImage("It is locked with a password. Pack it without one.")
-    if one.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
-        raise UnreadableImage("It is packed in a way that is not read. Pack it as a plain zip.")
-    if one.file_size > limits.file_bytes:
-        raise UnreadableImage(f"Unpacked, it has more than {limits.file_bytes // MIB} MB. Make it smaller.")
-    if one.file_size > limits.ratio * max(1, one.compress_size):
-        raise UnreadableImage(f"It would unpack to more than {limits.ratio} times its size, as no real image does.")
+def _read(archive: zipfile.ZipFile, entry: zipfile.ZipInfo, limits: Limits) -> bytes:
+    if entry.flag_bits & _ENCRYPTED:
+        raise UnreadableImage("The file is protected by a password. Pack it without one.")
+    if entry.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
+        raise UnreadableImage("The compression of the file is not supported. Pack it as a plain zip.")
+    if entry.file_size > limits.file_bytes:
+        raise UnreadableImage(f"The unpacked file exceeds {limits.file_bytes // MIB} MB. Reduce its size.")
+    if entry.file_size > limits.ratio * max(1, entry.compress_size):
+        raise UnreadableImage(
+            f"The file would unpack to more than {limits.ratio} times its size, which no real image does."
+        )
     try:
-        with archive.open(one) as member:  # in pieces: where the stated size is a lie, no more than one is unpacked
+        with archive.open(entry) as member:  # in chunks: if the stated size is false, at most one is unpacked
             return b"".join(iter(lambda: member.read(_CHUNK), b""))
     except (zipfile.BadZipFile, zlib.error, EOFError, OSError, RuntimeError, ValueError, NotImplementedError):
-        raise UnreadableImage("It is damaged inside the archive. Pack it again.") from None
+        raise UnreadableImage("The file is damaged inside the archive. Pack it again.") from None

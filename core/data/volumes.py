@@ -1,4 +1,4 @@
-"""Volumes: cubes of one channel, and the flat pictures that stand for them where only pictures will do."""
+"""Volumes: resizing to single-channel cubes, and 2-D images that represent them where only images can be used."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from core.data.listing import Listing
 
 
 def to_cube(volume: np.ndarray, size: int) -> np.ndarray:
-    """(D, H, W) uint8 -> (1, size, size, size) uint8, resized linearly along each axis."""
+    """Resize (D, H, W) uint8 voxels to (1, size, size, size) uint8, linearly along each axis."""
     if volume.shape != (size,) * 3:
         factors = [size / side for side in volume.shape]
         volume = np.clip(np.rint(zoom(volume.astype(np.float32), factors, order=1)), 0, 255).astype(np.uint8)
@@ -19,7 +19,7 @@ def to_cube(volume: np.ndarray, size: int) -> np.ndarray:
 
 
 def flattened(listing: Listing) -> Listing:
-    """A listing of volumes as one of pictures: each volume's three middle slices side by side."""
+    """Return a listing of volumes as one of images: the three middle slices of each volume side by side."""
 
     def read(index: int) -> np.ndarray:
         volume = np.asarray(listing.read(index))

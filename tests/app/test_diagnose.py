@@ -59,7 +59,7 @@ def test_more_images_than_fit_become_a_table_with_one_shown_in_full(phantom_runs
     assert not app.exception
     table = app.dataframe[0].value
     assert table["Image"].tolist() == ["1", "2", "3", "4", "5", "not read"]
-    assert "hold programs" in table["Input gate"].iloc[-1]
+    assert "contain programs" in table["Input gate"].iloc[-1]
     assert len(app.metric) == 2
     first = [element.value for element in app.metric]
     shown = float(first[0].rstrip("%")) / 100

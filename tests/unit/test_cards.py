@@ -48,7 +48,7 @@ def test_a_card_of_a_shipped_run(shipped):
     assert rows["Test images"] == "624"
     assert operating_point(one)["Decides for"].startswith("Pneumonia from a probability of 0.")
     said = " ".join(limits(one))
-    assert "Children of one hospital" in said
+    assert "Children from one hospital" in said
     assert "leave Specificity uncertain" in said
     assert "seed(s)" not in said
 

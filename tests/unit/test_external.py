@@ -99,7 +99,7 @@ def test_copies_of_any_part_are_refused(own, elsewhere, tmp_path):
         words = rf"1 images of own-{part}-\w+ are copies.*1 of {part}\w* images\): clear/copy\.png\. Take them out"
         with pytest.raises(LeakFound, match=words):
             load_external(External("", path=folder), own)
-    with pytest.raises(LeakFound, match=r"both are made of the images of own-here"):
+    with pytest.raises(LeakFound, match=r"both are made from the images of own-here"):
         load_external(External("", path=own.spec.path), own)
 
 
@@ -126,7 +126,7 @@ def test_sets_of_another_kind_or_that_are_not_there_are_refused(own, tmp_path):
         load_external(External("phantom-3d"), own)
     with pytest.raises(BadRequest, match="expected the same kind of images and labels"):
         load_external(External("phantom-multilabel"), own)
-    with pytest.raises(LeakFound, match="made of the images of kermany"):
+    with pytest.raises(LeakFound, match="made from the images of kermany"):
         load_external(External("kermany-3"), replace(own, spec=DATASETS["pneumoniamnist"]))
     with pytest.raises(DataUnavailable, match="There is nothing at"):
         load_external(External("", path=tmp_path / "gone"), own)

@@ -95,8 +95,8 @@ def test_what_is_laid_out_otherwise_is_refused(tmp_path, monkeypatch):
 @pytest.mark.parametrize(
     ("fault", "words"),
     [
-        (CredentialError(), "asks for an account"),
-        (UnauthenticatedError(), "asks for an account"),
+        (CredentialError(), "requires an account"),
+        (UnauthenticatedError(), "requires an account"),
         (KaggleApiHTTPError("no", response=SimpleNamespace(status_code=403)), "consent"),
         (KaggleApiHTTPError("no", response=SimpleNamespace(status_code=500)), "status 500"),
         (DataCorruptionError(), "checksum differs"),
@@ -192,15 +192,15 @@ def test_ham10000_comes_from_dataverse_unpacked(dataverse, tmp_path):
 
 def test_what_dataverse_sends_wrongly_is_refused(dataverse, tmp_path):
     dataverse.answers["/api/access/datafile/0"] = b"something else"
-    with pytest.raises(DataUnavailable, match="not what it announced"):
+    with pytest.raises(DataUnavailable, match="differs from its description"):
         fetch(DATASETS["ham10000"], tmp_path)
     assert list(tmp_path.iterdir()) == []
 
 
 def test_sets_given_on_application_say_where(tmp_path, capsys):
     assert main(["data", "get", "chexpert", "--to", str(tmp_path)]) == 2
-    assert "apply at https://stanfordmlgroup" in capsys.readouterr().err
-    with pytest.raises(DataUnavailable, match="no known way"):
+    assert "application at https://stanfordmlgroup" in capsys.readouterr().err
+    with pytest.raises(DataUnavailable, match="cannot be downloaded automatically"):
         fetch(replace(DATASETS["malaria"], remote=None), tmp_path)
 
 

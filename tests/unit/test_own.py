@@ -50,14 +50,14 @@ def test_one_label_an_image_is_one_class_even_if_it_is_no_finding(tmp_path):
     [
         ("label\nsick\n", "no column for the paths"),
         ("path,age\n1.png,40\n", "no column for the labels"),
-        ("path,label\n1.png,a\n1.png,b\n", "row 3: '1.png' is there twice"),
-        ("path,label\n", "a line of names only"),
-        ("path,edema,nodule\n", "a line of names only"),
+        ("path,label\n1.png,a\n1.png,b\n", "row 3: '1.png' is a duplicate"),
+        ("path,label\n", "a header only"),
+        ("path,edema,nodule\n", "a header only"),
         ("path,label\n../1.png,a\n", "row 2: the path '../1.png' leads out"),
         ("path,label\nC:/1.png,a\n", "leads out"),
         ("path,label\n9.png,a\n", "row 2: there is no file '9.png'"),
         ("path,label\n1.png,a\n2.png,a\n", "one class only"),
-        ("path,label,split\n1.png,a,later\n2.png,b,test\n", "row 2: 'later' is no part"),
+        ("path,label,split\n1.png,a,later\n2.png,b,test\n", "row 2: 'later' is not a part"),
     ],
 )
 def test_faults_of_an_own_table_are_named(tmp_path, text, words):

@@ -49,7 +49,7 @@ def test_names_come_in_one_order_whatever_the_user_writes():
     assert preparation("unit-range+clahe").of_pixels == "clahe"
     with pytest.raises(UnknownName, match="Did you mean 'clahe'"):
         preparation("claeh")
-    with pytest.raises(BadRequest, match="two ways to scale"):
+    with pytest.raises(BadRequest, match="two steps that scale"):
         preparation("unit-range+mean-std")
 
 
@@ -106,7 +106,7 @@ def test_volumes_keep_their_ratio_and_refuse_what_takes_pictures_only():
     voxels = RANDOM.integers(1, 256, (10, 20, 20), dtype=np.uint8)
     assert preparation(KEEP_ASPECT).volume(voxels, 20)[0, :5].max() == 0
     assert preparation("brightness-contrast").volume(voxels, 16).shape == (1, 16, 16, 16)
-    with pytest.raises(BadRequest, match="clahe does not take volumes"):
+    with pytest.raises(BadRequest, match="clahe does not accept volumes"):
         preparation("clahe").volume(voxels, 16)
 
 

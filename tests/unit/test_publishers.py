@@ -49,7 +49,7 @@ def test_ham10000_as_published(root):
     }
     for text, words in (
         ("lesion_id,image_id\nHAM_1,ISIC_1\n", "lacks the column 'dx'"),
-        ("lesion_id,image_id,dx\nHAM_1,ISIC_1,mel\nHAM_1,ISIC_1,mel\n", "row 3: 'ISIC_1' is there twice"),
+        ("lesion_id,image_id,dx\nHAM_1,ISIC_1,mel\nHAM_1,ISIC_1,mel\n", "row 3: 'ISIC_1' is a duplicate"),
         ("lesion_id,image_id,dx\nHAM_1,ISIC_1,wart\n", "row 2: 'wart' is not one of"),
         ("lesion_id,image_id,dx\nHAM_1,ISIC_9,mel\n", "None of the 1 images"),
         ("", "cannot be read as a table"),
@@ -200,7 +200,7 @@ def test_chexpert_as_published(root):
 @pytest.mark.parametrize(
     ("path", "cells", "words"),
     [
-        ("CheXpert-v1.0/train/patient1/a.jpg", ["2", *CELLS[1:]], "row 2: No Finding holds '2'"),
+        ("CheXpert-v1.0/train/patient1/a.jpg", ["2", *CELLS[1:]], "row 2: No Finding is '2'"),
         ("../../etc/patient1.jpg", CELLS, "row 2: the path '../../etc/patient1.jpg' leads out"),
         ("/etc/patient1.jpg", CELLS, "leads out"),
         ("train/someone/a.jpg", CELLS, "names no patient"),
@@ -324,10 +324,10 @@ def test_medmnist_files_of_another_kind_are_refused_with_the_reason(root):
     (root / "medmnist").mkdir()
     spec = DATASETS["breastmnist"]
     for changed, reason in (
-        ({"val_labels": np.full((4, 1), 2, np.uint8)}, "val labels hold a number that stands for no class"),
-        ({"test_labels": np.zeros(4, np.uint8)}, "test labels are not 4 rows of 1 whole numbers"),
+        ({"val_labels": np.full((4, 1), 2, np.uint8)}, "val labels contain an unknown class"),
+        ({"test_labels": np.zeros(4, np.uint8)}, "test labels are not 4 rows of 1 integers"),
         ({"train_labels": np.full((4, 1), np.nan)}, "train labels are not"),
-        ({"train_images": np.zeros((4, 28, 28, 3), np.uint8)}, "train images are not bytes along 3 axes"),
+        ({"train_images": np.zeros((4, 28, 28, 3), np.uint8)}, "train images are not uint8 with 3 axes"),
     ):
         archive(**changed)
         with pytest.raises(DataUnavailable, match=reason):

@@ -1,1 +1,1 @@
-"""Loaders of data sets, one module a publisher."""
+"""Loaders of data sets, one module per publisher."""

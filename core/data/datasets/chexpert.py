@@ -1,4 +1,4 @@
-"""CheXpert: 224,316 chest radiographs of 65,240 patients, 14 observations, uncertain labels kept as such.
+"""CheXpert: 224,316 chest radiographs of 65,240 patients, 14 observations with uncertain labels.
 
 References:
     Irvin et al. 2019, CheXpert, arXiv:1901.07031. Smoothing of uncertain labels: Pham et al. 2021, arXiv:1911.06475.
@@ -31,33 +31,41 @@ BLANK = {"negative": 0.0, "unknown": np.nan}
 
 
 def parse_labels(rows: pd.DataFrame, table: Path, uncertain: str = "ignore", blank: str = "negative") -> np.ndarray:
-    """The 14 columns -> (N, 14) of 0, 1, NaN (unknown) and, where smoothed, a value between.
+    """Convert the 14 columns to (N, 14) labels: 0, 1, NaN (unknown) or, if smoothed, a value between.
 
     Args:
-        rows: of the publisher's table, as text.
-        table: its file, for errors.
+        rows: rows of the publisher's table, as text.
+        table: its path, for error messages.
         uncertain: what -1 becomes: `ignore` (unknown), `zeros`, `ones` or `smooth`.
         blank: what an empty cell becomes: `negative` or `unknown`.
     Raises:
         DataUnavailable: naming the first row with another value.
     """
     codes, texts = pd.factorize(rows[list(FINDINGS)].to_numpy(dtype=object).ravel())
-    unsure, silent = UNCERTAIN[uncertain], BLANK[blank]
-    value_of = {"1.0": 1.0, "1": 1.0, "0.0": 0.0, "0": 0.0, "-1.0": unsure, "-1": unsure, "": silent}
+    uncertain_value, blank_value = UNCERTAIN[uncertain], BLANK[blank]
+    value_of = {
+        "1.0": 1.0,
+        "1": 1.0,
+        "0.0": 0.0,
+        "0": 0.0,
+        "-1.0": uncertain_value,
+        "-1": uncertain_value,
+        "": blank_value,
+    }
     for code, text in enumerate(texts):
         if text not in value_of:
             row, column = divmod(int((codes == code).argmax()), len(FINDINGS))
             raise DataUnavailable(
-                f"{at_row(table, row)}: {FINDINGS[column]} holds {text!r}; expected 1, 0, -1 or nothing."
+                f"{at_row(table, row)}: {FINDINGS[column]} is {text!r}; expected 1, 0, -1 or an empty cell."
             )
     values = np.array([value_of[text] for text in texts], np.float32)
     return values[codes].reshape(len(rows), len(FINDINGS))
 
 
 def load(folder: Path, uncertain: str = "ignore", blank: str = "negative") -> Listing:
-    """Reads `train.csv` and `valid.csv`; or `[train|valid|test /] No_Finding ... Support_Devices / image`.
+    """Read `train.csv` and `valid.csv`, or `[train|valid|test /] No_Finding ... Support_Devices / image`.
 
-    The publisher's 234 validation images, labelled by three radiologists, serve as the test set.
+    The publisher's 234 validation images, labeled by three radiologists, are the test set.
     """
     tables = {folder / name: part for name, part in TABLES.items() if (folder / name).exists()}
     if not tables:
@@ -72,7 +80,7 @@ def load(folder: Path, uncertain: str = "ignore", blank: str = "negative") -> Li
                 listed.append((name, label, _patient_of(name, table, row), part))
     if not listed:
         raise DataUnavailable(
-            f"None of the images named in {' and '.join(path.name for path in tables)} lies below {folder.name}."
+            f"None of the images in {' and '.join(path.name for path in tables)} is in {folder.name}."
         )
     return listing_of_files(folder, listed)
 
@@ -83,27 +91,28 @@ def _below(path: str) -> str:
 
 
 def _patient_of(name: str, table: Path, row: int) -> str:
-    if found := _PATIENT.search(name):
-        return found.group(0)
+    if match := _PATIENT.search(name):
+        return match.group(0)
     raise DataUnavailable(f"{at_row(table, row)}: the path {name!r} names no patient. Take the publisher's file.")
 
 
 def _load_class_folders(folder: Path) -> Listing:
-    """A folder a finding. A path that is below several of them is one image with several findings; those of no folder
-    are taken as absent.
+    """Read one folder per finding.
+
+    An image that is in the folders of several findings has all of them; all other findings count as absent.
     """
     names = {name: ALIASES.get(name, (name,)) for name in FINDINGS}
-    found = list_class_folders(folder, names, may_lack=True)
+    listing = list_class_folders(folder, names, may_lack=True)
     images: dict[tuple[str, str], list[int]] = {}
-    for index, (name, part) in enumerate(zip(found.ids, found.parts, strict=True)):
+    for index, (name, part) in enumerate(zip(listing.ids, listing.parts, strict=True)):
         levels = name.split("/")
         images.setdefault((part, "/".join(levels[2 if part else 1 :])), []).append(index)
     listed: list[tuple[str, object, str, str]] = []
-    for (part, below), indices in images.items():
+    for (part, relative_path), indices in images.items():
         label = np.zeros(len(FINDINGS), np.float32)
-        label[[FINDINGS.index(found.labels_found[found.labels[index]]) for index in indices]] = 1
-        patient = _PATIENT.search(below)
-        name = str(found.ids[indices[0]])
+        label[[FINDINGS.index(listing.labels_found[listing.labels[index]]) for index in indices]] = 1
+        patient = _PATIENT.search(relative_path)
+        name = str(listing.ids[indices[0]])
         listed.append((name, label, patient.group(0) if patient else name, part))
     return listing_of_files(folder, listed)
 
@@ -123,7 +132,7 @@ DATASETS.add(
         citation="Irvin et al. 2019, arXiv:1901.07031",
         url="https://stanfordmlgroup.github.io/competitions/chexpert/",
         caveats=(
-            "Labels were mined from reports; the 234 validation images, labelled by radiologists, serve as test.",
+            "Labels were mined from reports; the 234 validation images, labeled by radiologists, are the test set.",
             "An empty cell means that the report does not mention the finding; by default it counts as absent.",
         ),
         remote=Remote("apply", "https://stanfordmlgroup.github.io/competitions/chexpert/"),

@@ -2,7 +2,7 @@
 
 References:
     Chowdhury et al. 2020, arXiv:2003.13145; Rahman et al. 2021, arXiv:2012.02238.
-    Why class and source must be told apart: DeGrave et al. 2021, doi:10.1038/s42256-021-00338-7.
+    Class confounded with source: DeGrave et al. 2021, doi:10.1038/s42256-021-00338-7.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ CLASSES = ("COVID", "Lung_Opacity", "Normal", "Viral Pneumonia")
 
 
 def load(folder: Path) -> Listing:
-    """Reads `CLASS / [images /] image` for the classes that are there; `masks/` beside `images/` is left alone."""
+    """Read `CLASS / [images /] image` for the classes present; `masks/` folders are skipped."""
     return list_class_folders(folder, {name: ALIASES[name] for name in CLASSES}, may_lack=True)
 
 
@@ -35,7 +35,9 @@ DATASETS.add(
         licence="research use; terms of each source",
         citation="Chowdhury et al. 2020, arXiv:2003.13145; Rahman et al. 2021, arXiv:2012.02238",
         url="https://www.kaggle.com/datasets/tawsifurrahman/covid19-radiography-database",
-        caveats=("A compilation: classes differ in source, and it holds copies of other public sets.",),
+        caveats=(
+            "A compilation: classes differ in source, and it contains copies of images in other public data sets.",
+        ),
         remote=Remote("kaggle", "tawsifurrahman/covid19-radiography-database"),
     )
 )

@@ -1,4 +1,4 @@
-"""Anyone's own images as a data set: a folder of class folders, or a table of paths, labels and patients."""
+"""The user's own images as a data set: a folder of class folders, or a table of paths, labels and patients."""
 
 from __future__ import annotations
 
@@ -30,14 +30,14 @@ _VALUES = {"0": 0.0, "0.0": 0.0, "1": 1.0, "1.0": 1.0, "": np.nan}
 
 
 def own_images(path: Path) -> DatasetSpec:
-    """A row for anyone's own folder or CSV table.
+    """Return the row of a user's folder or CSV table.
 
     Args:
-        path: a folder of class folders, with or without train, val and test above them; or a CSV file with a column of
-            paths beside it and a column of labels (several joined by `|`), or a column of 0, 1 and nothing (unknown)
-            a finding, and, where known, columns of patients and of parts.
+        path: a folder of class folders, optionally within train, val and test; or a CSV file with a column of paths
+            relative to it and either a column of labels (several joined by `|`) or one column per finding with 1, 0 or
+            an empty cell (unknown). Columns of patients and of parts are optional.
     Raises:
-        DataUnavailable: if there is nothing at the path, or it is laid out otherwise.
+        DataUnavailable: if the path does not exist, or is laid out otherwise.
     """
     path = path.expanduser().resolve()
     if path.is_file():
@@ -45,21 +45,21 @@ def own_images(path: Path) -> DatasetSpec:
     if path.is_dir():
         return _row(path, list_class_folders, list_class_folders(path))
     raise DataUnavailable(
-        f"There is nothing at {path}. Give the folder that holds one folder a class, or a CSV file of paths and labels."
+        f"There is nothing at {path}. Give a folder with one folder per class, or a CSV file of paths and labels."
     )
 
 
-def _row(path: Path, load: Callable[..., Listing], found: Listing) -> DatasetSpec:
-    labels = found.labels_found
-    multilabel = found.labels.ndim == 2
+def _row(path: Path, load: Callable[..., Listing], listing: Listing) -> DatasetSpec:
+    labels = listing.labels_found
+    multilabel = listing.labels.ndim == 2
     binary = not multilabel and len(labels) == 2
-    known = path.is_file() and bool((found.groups != found.ids).any())
-    number = sha256_of([str(path)])[:6]
+    has_patients = path.is_file() and bool((listing.groups != listing.ids).any())
+    suffix = sha256_of([str(path)])[:6]
     stem = re.sub("[^a-z0-9]+", "-", plain(path.stem))[:_LONGEST].strip("-")
-    caveat = "Nothing says which images are of one patient: only copies of one image are kept together."
+    caveat = "Patients are not identified: only copies of an image are kept together."
     return DatasetSpec(
-        name=f"own-{stem or 'images'}-{number}",
-        title=f"Own {'table' if path.is_file() else 'folder'}: {path.name} ({number})",
+        name=f"own-{stem or 'images'}-{suffix}",
+        title=f"Own {'table' if path.is_file() else 'folder'}: {path.name} ({suffix})",
         modality="own images",
         task="multilabel" if multilabel else "binary" if binary else "multiclass",
         labels=labels,
@@ -67,97 +67,105 @@ def _row(path: Path, load: Callable[..., Listing], found: Listing) -> DatasetSpe
         load=load,
         folders=(path.name,),
         path=path.parent if path.is_file() else path,
-        group_key="patient, as the table says" if known else "image",
+        group_key="patient, from the table" if has_patients else "image",
         channels=3,
-        caveats=() if known else (caveat,),
+        caveats=() if has_patients else (caveat,),
     )
 
 
 def load_table(folder: Path, table: Path) -> Listing:
-    """Reads a CSV of own images; paths are relative to its folder.
+    """Read a CSV table of images; paths are relative to its folder.
 
     Raises:
-        DataUnavailable: naming the row that is at fault.
+        DataUnavailable: naming the invalid row.
     """
+    # Check the paths.
     rows = read_table(table, ())
     columns = {plain(name): name for name in rows.columns}
     path_column = _column(columns, PATHS, table, "the paths of the images")
     if rows.empty:
-        raise DataUnavailable(f"{table.name} holds a line of names only. Give one row an image below it.")
+        raise DataUnavailable(f"{table.name} has a header only. Add one row per image.")
     names = inside(folder, rows[path_column], table)
-    if (twice := names.duplicated()).any():
-        row = int(twice.to_numpy().argmax())
-        raise DataUnavailable(f"{at_row(table, row)}: {names.iloc[row]!r} is there twice.")
+    if (duplicated := names.duplicated()).any():
+        row = int(duplicated.to_numpy().argmax())
+        raise DataUnavailable(f"{at_row(table, row)}: {names.iloc[row]!r} is a duplicate. Remove it.")
     for row, name in enumerate(names):
         if not (folder / name).is_file():
-            raise DataUnavailable(f"{at_row(table, row)}: there is no file {name!r} in {folder.name!r}.")
+            raise DataUnavailable(
+                f"{at_row(table, row)}: there is no file {name!r} in {folder.name!r}. Correct the path."
+            )
         if not (folder / name).resolve().is_relative_to(folder.resolve()):
             raise DataUnavailable(f"{at_row(table, row)}: {name!r} is a link that leads out of {folder.name!r}.")
+    # Read patients and parts if the table has them, then the labels.
     patients = (
         rows[columns[key]].where(rows[columns[key]] != "", names) if (key := _known(columns, PATIENTS)) else names
     )
     parts = _parts(rows[columns[key]], table) if (key := _known(columns, PARTS)) else [""] * len(rows)
     if key := _known(columns, LABELS):
-        labels, found = _from_cells(rows[columns[key]], table)
+        labels, class_names = _from_cells(rows[columns[key]], table)
     elif findings := _findings(rows, columns, table):
-        labels, found = rows[findings].replace(_VALUES).to_numpy(np.float32), tuple(findings)
+        labels, class_names = rows[findings].replace(_VALUES).to_numpy(np.float32), tuple(findings)
     else:
         _column(columns, LABELS, table, "the labels")
-    if len(found) < 2 and labels.ndim == 1:
-        raise DataUnavailable(f"{table.name} holds one class only, {found[0]!r}; at least two are needed.")
-    return listing_of_files(folder, list(zip(names, labels, patients, parts, strict=True)), found)
+    if len(class_names) < 2 and labels.ndim == 1:
+        raise DataUnavailable(f"{table.name} has one class only, {class_names[0]!r}; at least two are needed.")
+    return listing_of_files(folder, list(zip(names, labels, patients, parts, strict=True)), class_names)
 
 
 def _known(columns: dict[str, str], wanted: tuple[str, ...]) -> str | None:
     return next((plain(name) for name in wanted if plain(name) in columns), None)
 
 
-def _column(columns: dict[str, str], wanted: tuple[str, ...], table: Path, what: str) -> str:
+def _column(columns: dict[str, str], wanted: tuple[str, ...], table: Path, content: str) -> str:
     if key := _known(columns, wanted):
         return columns[key]
     raise DataUnavailable(
-        f"{table.name} has no column for {what} among its {len(columns)}: name one of them {', '.join(wanted[:3])}."
+        f"{table.name} has no column for {content} among its {len(columns)}. Name one of them {', '.join(wanted[:3])}."
     )
 
 
 def _findings(rows: pd.DataFrame, columns: dict[str, str], table: Path) -> list[str]:
-    """The columns of 0, 1 and nothing; one odd value among them is a fault, not another kind of column."""
-    other = {plain(name) for name in (*PATHS, *PATIENTS, *PARTS, *ABOUT_PATIENTS)}
-    found = []
+    """Return the columns of 0, 1 and empty cells; a column with mostly such values must have no others."""
+    not_findings = {plain(name) for name in (*PATHS, *PATIENTS, *PARTS, *ABOUT_PATIENTS)}
+    findings = []
     for key, name in columns.items():
         cells = rows[name]
-        fits = cells.isin(_VALUES)
-        if key in other or (cells == "").all() or fits.mean() < 0.5:
+        is_label = cells.isin(_VALUES)
+        if key in not_findings or (cells == "").all() or is_label.mean() < 0.5:
             continue
-        if not fits.all():
-            row = int((~fits).to_numpy().argmax())
-            raise DataUnavailable(f"{at_row(table, row)}: {name} holds {cells.iloc[row]!r}; expected 1, 0 or nothing.")
-        found.append(name)
-    return found
+        if not is_label.all():
+            row = int((~is_label).to_numpy().argmax())
+            raise DataUnavailable(f"{at_row(table, row)}: {name} is {cells.iloc[row]!r}; expected 1, 0 or empty.")
+        findings.append(name)
+    return findings
 
 
 def _from_cells(cells: pd.Series, table: Path) -> tuple[np.ndarray, tuple[str, ...]]:
     split = [[part.strip() for part in cell.split(JOINED)] for cell in cells]
-    spelt: dict[str, str] = {}
+    spelling_of: dict[str, str] = {}
     for part in sorted({part for parts in split for part in parts}):
-        spelt.setdefault(part.casefold(), part)
+        spelling_of.setdefault(part.casefold(), part)
     if not any(len(parts) > 1 for parts in split):
         for row, parts in enumerate(split):
             if not parts[0]:
-                raise DataUnavailable(f"{at_row(table, row)}: there is no label. Give one, or leave the row out.")
-        found = sorted(spelt)
-        return np.array([found.index(parts[0].casefold()) for parts in split]), tuple(spelt[key] for key in found)
-    findings = sorted(key for key in spelt if key not in NO_FINDING)
-    named = [{part.casefold() for part in parts} for parts in split]
-    labels = np.array([[float(key in parts) for key in findings] for parts in named], np.float32)
-    return labels, tuple(spelt[key] for key in findings)
+                raise DataUnavailable(f"{at_row(table, row)}: there is no label. Add one, or remove the row.")
+        classes = sorted(spelling_of)
+        return np.array([classes.index(parts[0].casefold()) for parts in split]), tuple(
+            spelling_of[key] for key in classes
+        )
+    findings = sorted(key for key in spelling_of if key not in NO_FINDING)
+    present = [{part.casefold() for part in parts} for parts in split]
+    labels = np.array([[float(key in parts) for key in findings] for parts in present], np.float32)
+    return labels, tuple(spelling_of[key] for key in findings)
 
 
 def _parts(cells: pd.Series, table: Path) -> list[str]:
     part_of = {alias: part for part, aliases in PART_FOLDERS.items() for alias in aliases} | {"": ""}
-    found = []
+    parts = []
     for row, cell in enumerate(cells):
         if plain(cell) not in part_of:
-            raise DataUnavailable(f"{at_row(table, row)}: {cell!r} is no part of a split; expected train, val or test.")
-        found.append(part_of[plain(cell)])
-    return found
+            raise DataUnavailable(
+                f"{at_row(table, row)}: {cell!r} is not a part of a split; expected train, val or test."
+            )
+        parts.append(part_of[plain(cell)])
+    return parts

@@ -20,9 +20,9 @@ _TABLES = (f"{TABLE}.csv", TABLE, f"{TABLE}.tab")
 
 
 def load(folder: Path) -> Listing:
-    """Reads `HAM10000_metadata.csv` and the images below, grouped by lesion; or `train|val|test / akiec ... vasc`.
+    """Read `HAM10000_metadata.csv` and the images, grouped by lesion, or `train|val|test / akiec ... vasc`.
 
-    Class folders carry no lesion: without the table every image is a group of its own, and only copies are united.
+    Class folders do not identify lesions: without the table every image is its own group, and only copies are united.
     """
     table = next((folder / name for name in _TABLES if (folder / name).is_file()), None)
     if table is None:
@@ -42,7 +42,7 @@ def load(folder: Path) -> Listing:
         if image in files
     ]
     if not listed:
-        raise DataUnavailable(f"None of the {len(rows)} images named in {table.name} lies below {folder.name}.")
+        raise DataUnavailable(f"None of the {len(rows)} images in {table.name} is in {folder.name}.")
     return listing_of_files(folder, listed, CLASSES)
 
 

@@ -19,12 +19,12 @@ TABLE, PAIRS = "labels.csv", "near_duplicates.csv"
 
 
 def load(folder: Path) -> Listing:
-    """Read `labels.csv` and the images below; an empty `dx` is an image without a label.
+    """Read `labels.csv` and the images below the folder; an image with an empty `dx` has no label.
 
-    Nobody published which images show one lesion. The pairs of near copies in `near_duplicates.csv` share a group.
+    It is not published which images show the same lesion. Pairs of near copies in `near_duplicates.csv` share a group.
 
     Raises:
-        DataUnavailable: naming the file and the row at fault.
+        DataUnavailable: naming the file and the invalid row.
     """
     table = folder / TABLE
     rows = read_table(table, ("image_id", "dx"), unique="image_id")
@@ -43,12 +43,12 @@ def load(folder: Path) -> Listing:
         if image in files
     ]
     if not listed:
-        raise DataUnavailable(f"None of the {len(rows)} images named in {table.name} lies below {folder.name}.")
+        raise DataUnavailable(f"None of the {len(rows)} images in {table.name} is in {folder.name}.")
     return listing_of_files(folder, listed, CLASSES)
 
 
 def _grouped(folder: Path, images: list[str]) -> dict[str, str]:
-    """Return the group of each image: its own name, or that of the first of its near copies."""
+    """Return the group of each image: its own name, or the name of the first of its near copies."""
     group_of = {image: image for image in images}
     path = folder / PAIRS
     if not path.is_file():
@@ -56,7 +56,7 @@ def _grouped(folder: Path, images: list[str]) -> dict[str, str]:
     pairs = read_table(path, ("a", "b"))
     for row, (first, second) in enumerate(zip(pairs["a"], pairs["b"], strict=True)):
         if missing := [image for image in (first, second) if image not in group_of]:
-            raise DataUnavailable(f"{at_row(path, row)}: {missing[0]!r} is not in {TABLE}. Take both files anew.")
+            raise DataUnavailable(f"{at_row(path, row)}: {missing[0]!r} is not in {TABLE}. Replace both files.")
         joined, absorbed = group_of[first], group_of[second]
         group_of = {image: joined if group == absorbed else group for image, group in group_of.items()}
     return group_of
@@ -84,8 +84,8 @@ DATASETS.add(
         people=PeopleTable((TABLE,), image="image_id", age="age", sex="sex"),
         caveats=(
             "bkl is narrower than in HAM10000: seborrheic keratoses only.",
-            "568 images have no label; they serve for pretraining only.",
-            "Nothing says which images show one lesion or one patient; six pairs of near copies are kept together.",
+            "568 images have no label; they are used for pretraining only.",
+            "Lesions and patients are not identified; six pairs of near copies are kept together.",
             "Images were squashed to squares.",
         ),
     )

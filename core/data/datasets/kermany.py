@@ -1,4 +1,4 @@
-"""Chest X-Ray Images (Pneumonia): children one to five years old, Guangzhou.
+"""Chest X-Ray Images (Pneumonia): children one to five years old, from one hospital in Guangzhou.
 
 References:
     Kermany et al. 2018, Cell 172(5), doi:10.1016/j.cell.2018.02.010; data doi:10.17632/rscbjbr9sj
@@ -24,33 +24,33 @@ _PATIENT = re.compile(r"(?:NORMAL2-)?(IM-\d+)|(person\d+)", re.IGNORECASE)
 
 
 def patient_of(part: str, label: str, stem: str) -> str:
-    """The group of an image from its name.
+    """Return the group of an image, derived from its name.
 
-    Numbering restarts between the classes and between training and test. `IM-0115` and `NORMAL2-IM-0115` may or may
-    not be one child: they are kept together.
+    Numbering restarts for each class, and for training and test. `IM-0115` and `NORMAL2-IM-0115` may be the same child,
+    so they are kept together.
     """
-    found = _PATIENT.match(stem)
-    number = found.group(0).upper().removeprefix("NORMAL2-") if found else stem
+    match = _PATIENT.match(stem)
+    number = match.group(0).upper().removeprefix("NORMAL2-") if match else stem
     return f"{'test' if part == TEST else 'train'}/{label}/{number}"
 
 
 def load(folder: Path) -> Listing:
-    """Reads `train|val|test / NORMAL|PNEUMONIA`."""
+    """Read `train|val|test / NORMAL|PNEUMONIA`."""
     return list_class_folders(folder, {label: ALIASES[label] for label in LABELS}, patient_of)
 
 
 def load_three(folder: Path) -> Listing:
-    """The same images in three classes: the file names of pneumonias say bacteria or virus.
+    """Read the same images in three classes; file names of pneumonia images contain `bacteria` or `virus`.
 
     Raises:
-        DataUnavailable: if a pneumonia's name says neither.
+        DataUnavailable: if the file name of a pneumonia contains neither.
     """
     two = load(folder)
-    named = [("bacteria" in name.casefold(), "virus" in name.casefold()) for name in two.ids]
-    for name, label, (bacterial, viral) in zip(two.ids, two.labels, named, strict=True):
+    is_type = [("bacteria" in name.casefold(), "virus" in name.casefold()) for name in two.ids]
+    for name, label, (bacterial, viral) in zip(two.ids, two.labels, is_type, strict=True):
         if label and bacterial == viral:
             raise DataUnavailable(f"{name}: the name says neither bacteria nor virus. Take the publisher's files.")
-    labels = np.array([label and 1 + viral for label, (_, viral) in zip(two.labels, named, strict=True)], int)
+    labels = np.array([label and 1 + viral for label, (_, viral) in zip(two.labels, is_type, strict=True)], int)
     return replace(two, labels=labels, labels_found=LABELS_OF_THREE)
 
 
@@ -68,8 +68,8 @@ _ROW = DatasetSpec(
     citation="Kermany et al. 2018, doi:10.17632/rscbjbr9sj",
     url="https://data.mendeley.com/datasets/rscbjbr9sj",
     caveats=(
-        "Children of one hospital; the test set has fewer pneumonias (62.5%) than the training set (74%).",
-        "The publisher's 16 validation images are too few to use and join the training images.",
+        "Children from one hospital; the test set has fewer pneumonias (62.5%) than the training set (74%).",
+        "The publisher's 16 validation images are too few and were added to the training images.",
     ),
     remote=Remote("kaggle", "paultimothymooney/chest-xray-pneumonia"),
     external=(
@@ -92,6 +92,6 @@ DATASETS.add(
         positive=None,
         load=load_three,
         derived_from="kermany",
-        external=(),  # nothing elsewhere tells bacterial from viral pneumonia
+        external=(),  # no other data set distinguishes bacterial from viral pneumonia
     )
 )

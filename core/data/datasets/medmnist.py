@@ -1,4 +1,6 @@
-"""MedMNIST: 18 sets of small images and volumes with official splits, one NumPy archive each. Rows come from its table.
+"""MedMNIST: 18 sets of small images and volumes with official splits, one NumPy archive each.
+
+The rows are generated from the table of the `medmnist` package.
 
 References:
     Yang et al. 2023, MedMNIST v2, Scientific Data 10:41, doi:10.1038/s41597-022-01721-8.
@@ -52,22 +54,22 @@ _TASKS: dict[str, Any] = {
 
 
 def file_name(name: str, size: str = "28") -> str:
-    """The archive of a set at a size."""
+    """Return the name of a set's archive at a size."""
     return f"{name}.npz" if size == "28" else f"{name}_{size}.npz"
 
 
 def is_official(path: Path, name: str, size: str) -> bool:
-    """Whether an archive has the MD5 that the MedMNIST package states."""
-    stated = INFO[name].get("MD5" if size == "28" else f"MD5_{size}")
+    """Whether an archive has the MD5 given in the `medmnist` package."""
+    expected = INFO[name].get("MD5" if size == "28" else f"MD5_{size}")
     with path.open("rb") as file:
-        return hashlib.file_digest(file, "md5").hexdigest() == stated
+        return hashlib.file_digest(file, "md5").hexdigest() == expected
 
 
 def load(folder: Path, name: str, size: str = "28") -> Listing:
-    """Reads `<name>.npz` or `<name>_<size>.npz`; every image is a group of its own, as patients are not published.
+    """Read `<name>.npz` or `<name>_<size>.npz`; every image is its own group, as patients are not published.
 
-    The archive is unpacked once into the cache, so that the largest need no more memory than the smallest. A file that
-    is not the official one is read all the same, with a warning.
+    The archive is unpacked once into the cache and memory-mapped, so that large archives need no more memory than small
+    ones. A file that is not the official one is read with a warning.
 
     Raises:
         DataUnavailable: if the file is missing, damaged, or lacks a part.
@@ -75,8 +77,8 @@ def load(folder: Path, name: str, size: str = "28") -> Listing:
     path = folder / file_name(name, size)
     if not path.exists():
         raise DataUnavailable(
-            f"Expected {path.name} in {folder.name}. Fetch it: python -m trainer data get {name}@size={size}, or from "
-            f"{HOMEPAGE}."
+            f"Expected {path.name} in {folder.name}. Download it: python -m trainer data get {name}@size={size}, or "
+            f"from {HOMEPAGE}."
         )
     arrays, official = _unpacked(path, name, size)
     images = [np.load(arrays / f"{part}_images.npy", mmap_mode="r", allow_pickle=False) for part in _PARTS]
@@ -107,7 +109,7 @@ def load(folder: Path, name: str, size: str = "28") -> Listing:
 
 
 def _unpacked(path: Path, name: str, size: str) -> tuple[Path, bool]:
-    """The folder that holds the archive's arrays as files, and whether the archive is the official one."""
+    """Unpack an archive once; return the folder of its arrays and whether the archive is the official one."""
     stamp = stamp_of_files(path.parent, np.array([path.name]))
     folder = cache_folder() / "archives" / sha256_of([_VERSION, name, stamp])[:24]
     facts = folder / "facts.json"
@@ -124,14 +126,14 @@ def _unpacked(path: Path, name: str, size: str) -> tuple[Path, bool]:
 
 
 def _unpack(path: Path, folder: Path) -> None:
-    """Writes an archive's arrays into a folder, one file each."""
+    """Write the arrays of an archive into a folder, one file each."""
     try:
         archive = zipfile.ZipFile(path)
     except (OSError, zipfile.BadZipFile) as error:
         raise _damaged(path, error) from None
     with archive:
         for member in [f"{part}_{kind}.npy" for part in _PARTS for kind in ("images", "labels")]:
-            try:  # damaged, without that member, encrypted, or packed in an unknown way
+            try:  # may be damaged, encrypted, lack the member, or use an unknown compression
                 with archive.open(member) as packed:
                     write_stream_atomically(folder / member, packed)
             except (KeyError, RuntimeError, EOFError, zlib.error, zipfile.BadZipFile) as error:
@@ -139,7 +141,7 @@ def _unpack(path: Path, folder: Path) -> None:
 
 
 def _check(folder: Path, name: str) -> None:
-    """Raises ValueError where images and labels are not those of the set's table row."""
+    """Raise ValueError if images or labels do not match the row of the `medmnist` table."""
     facts = INFO[name]
     findings = _TASKS[facts["task"]] == "multilabel"
     columns = len(facts["label"]) if findings else 1
@@ -148,15 +150,15 @@ def _check(folder: Path, name: str) -> None:
         images = np.load(folder / f"{part}_images.npy", mmap_mode="r", allow_pickle=False)
         labels = np.load(folder / f"{part}_labels.npy", allow_pickle=False)
         if images.dtype != np.uint8 or images.ndim != axes:
-            raise ValueError(f"the {part} images are not bytes along {axes} axes")
+            raise ValueError(f"the {part} images are not uint8 with {axes} axes")
         if labels.shape != (len(images), columns) or labels.dtype.kind not in "iu":
-            raise ValueError(f"the {part} labels are not {len(images)} rows of {columns} whole numbers")
+            raise ValueError(f"the {part} labels are not {len(images)} rows of {columns} integers")
         if len(labels) and not 0 <= labels.min() <= labels.max() < (2 if findings else len(facts["label"])):
-            raise ValueError(f"the {part} labels hold a number that stands for no class")
+            raise ValueError(f"the {part} labels contain an unknown class")
 
 
 def _damaged(path: Path, error: Exception) -> DataUnavailable:
-    return DataUnavailable(f"{path.name} is damaged or not a MedMNIST file ({error}). Fetch it again.")
+    return DataUnavailable(f"{path.name} is damaged or not a MedMNIST file ({error}). Download it again.")
 
 
 def _row(name: str, facts: dict[str, Any]) -> DatasetSpec:
@@ -179,7 +181,7 @@ def _row(name: str, facts: dict[str, Any]) -> DatasetSpec:
         licence=facts["license"],
         citation="Yang et al. 2023, doi:10.1038/s41597-022-01721-8",
         url=HOMEPAGE,
-        caveats=("Patients are not published: only copies of one image are kept together.",),
+        caveats=("Patients are not published: only copies of an image are kept together.",),
         derived_from=MADE_FROM.get(name),
         remote=Remote("medmnist", name),
     )

@@ -27,7 +27,7 @@ LISTS = {"train_val_list.txt": TRAIN, "test_list.txt": TEST}
 
 
 def parse_findings(cells: np.ndarray, table: Path) -> np.ndarray:
-    """Findings joined by `|` -> (N, 14) of 0 and 1.
+    """Convert cells of findings joined by `|` to (N, 14) labels of 0 and 1.
 
     Raises:
         DataUnavailable: naming the first row with an unknown finding.
@@ -47,10 +47,10 @@ def parse_findings(cells: np.ndarray, table: Path) -> np.ndarray:
 
 
 def load(folder: Path) -> Listing:
-    """Reads `Data_Entry_2017.csv` and the images below, in one folder or in `images_001/images` to `images_012/images`.
+    """Read `Data_Entry_2017.csv` and the images, in one folder or in `images_001/images` to `images_012/images`.
 
     Rows without a file and files without a row are left out. The publisher's lists of training and test images are
-    used where they are there.
+    used if present.
     """
     table = next((folder / name for name in TABLES if (folder / name).exists()), folder / TABLES[0])
     rows = read_table(table, ("Image Index", "Finding Labels", "Patient ID"), unique="Image Index")
@@ -64,15 +64,15 @@ def load(folder: Path) -> Listing:
         if stem in files
     ]
     if not listed:
-        raise DataUnavailable(f"None of the {len(rows)} images named in {table.name} lies below {folder.name}.")
+        raise DataUnavailable(f"None of the {len(rows)} images in {table.name} is in {folder.name}.")
     return listing_of_files(folder, listed)
 
 
 def load_adult_pneumonia(folder: Path) -> Listing:
-    """Read `labels.csv` and the images that it names, grouped by NIH patient.
+    """Read `labels.csv` and the images that it lists, grouped by NIH patient.
 
     Raises:
-        DataUnavailable: naming the file and the row at fault.
+        DataUnavailable: naming the file and the invalid row.
     """
     table = folder / ADULT_TABLE
     rows = read_table(table, ("image", "label", "patient"), unique="image")
@@ -91,17 +91,17 @@ def load_adult_pneumonia(folder: Path) -> Listing:
         if (folder / image).is_file()
     ]
     if not listed:
-        raise DataUnavailable(f"None of the {len(rows)} images named in {table.name} lies below {folder.name}.")
+        raise DataUnavailable(f"None of the {len(rows)} images in {table.name} is in {folder.name}.")
     return listing_of_files(folder, listed, ADULT_LABELS)
 
 
 def _published_parts(folder: Path) -> dict[str, str]:
-    found: dict[str, str] = {}
+    part_of: dict[str, str] = {}
     for name, part in LISTS.items():
         path = folder / name
         if path.exists():
-            found |= {line.strip().rsplit(".", 1)[0]: part for line in path.read_text().splitlines() if line.strip()}
-    return found
+            part_of |= {line.strip().rsplit(".", 1)[0]: part for line in path.read_text().splitlines() if line.strip()}
+    return part_of
 
 
 DATASETS.add(
@@ -115,13 +115,15 @@ DATASETS.add(
         load=load,
         folders=("nih_chestxray14", "ChestX-ray14", "nih-chest-xrays", "CXR8"),
         group_key="patient",
-        test_share=2,  # of rare findings too, enough positives of other patients must be left to judge them on
+        test_share=2,  # rare findings also need enough positive test images
         least_positives=100,
         licence="free use with credit to the NIH Clinical Center",
         citation="Wang et al. 2017, arXiv:1705.02315",
         url="https://nihcc.app.box.com/v/ChestXray-NIHCC",
         people=PeopleTable(TABLES, image="Image Index", age="Patient Age", sex="Patient Gender"),
-        caveats=("Labels were mined from reports by text rules; some one in ten is wrong for a reader of the image.",),
+        caveats=(
+            "Labels were mined from reports by text rules; about one in ten is wrong when a reader checks the image.",
+        ),
         remote=Remote("kaggle", "nih-chest-xrays/data"),
     )
 )
@@ -146,7 +148,7 @@ DATASETS.add(
             "Labels were mined from reports by text rules; of 39 images that a radiologist read, 11 of 21 pneumonias "
             "and 16 of 18 normal images were confirmed.",
             "Views are confounded with the label: 342 of 500 normal images are AP, 225 of 500 pneumonias.",
-            "657 of the 1,000 images are in nih-chestxray14 too: an encoder that learnt from their patients is not "
+            "657 of the 1,000 images are also in nih-chestxray14: an encoder trained on their patients is not "
             "evaluated here.",
         ),
         derived_from="nih-chestxray14",

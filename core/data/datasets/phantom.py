@@ -1,7 +1,7 @@
-"""Synthetic images with planted evidence at a known place: one opacity, several findings, small volumes.
+"""Synthetic images with evidence at a known location: one opacity, several findings, small volumes.
 
-They serve tests, a first run without any data, and the question whether heatmaps point at the evidence. They are
-labelled synthetic everywhere.
+They are used for tests, for a first run without data, and to test whether heatmaps point at the evidence. Pages and
+reports label them as synthetic.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ class Phantom:
 
     Attributes:
         pixels: (SIDE, SIDE), uint8.
-        evidence: (SIDE, SIDE), bool: where the opacity is; all False for label 0.
+        evidence: (SIDE, SIDE), bool: the region of the opacity; all False for label 0.
         label: 1 with an opacity, 0 without.
     """
 
@@ -38,8 +38,9 @@ class Phantom:
 
 
 def make_phantom(seed: int, label: int, side: int = SIDE) -> Phantom:
-    """Draws a thorax with lungs, heart, spine and ribs, and for label 1 an opacity in a lung (8 to 25% of the side)."""
+    """Render a thorax with lungs, heart, spine and ribs; label 1 adds an opacity in a lung (8 to 25% of the side)."""
     random = np.random.default_rng([seed, label])
+    # Anatomy: body, lungs, heart, spine, ribs.
     y, x = np.mgrid[0:side, 0:side] / (side - 1)
     x, y = _pose(random, x - 0.5, y - 0.5)
     lungs = _ellipse(x, y, 0.30, 0.50, 0.145, 0.32) + _ellipse(x, y, 0.70, 0.50, 0.145, 0.32)
@@ -49,13 +50,15 @@ def make_phantom(seed: int, label: int, side: int = SIDE) -> Phantom:
     phase, pitch, bow = random.uniform(0, 1), random.uniform(0.07, 0.11), random.uniform(0.3, 1.0)
     ribs = np.sin(2 * np.pi * ((y - bow * (x - 0.5) ** 2) / pitch + phase))
     picture += 0.05 * np.clip(ribs, 0, 1) * np.clip(lungs + 0.25, 0, 1)
-    for grain, strength in ((side / 16, 0.045), (side / 48, 0.065)):  # soft tissue and vessels
+    # Texture of soft tissue and of vessels, then the opacity.
+    for grain, strength in ((side / 16, 0.045), (side / 48, 0.065)):
         texture = gaussian_filter(random.normal(size=(side, side)), grain)
         picture += strength * texture / texture.std()
     evidence = np.zeros((side, side), bool)
     if label:
         opacity, evidence = _opacity(random, x, y)
         picture += opacity
+    # Blur, noise and exposure of the detector.
     picture = gaussian_filter(picture, 0.6) + random.normal(0, 0.02, size=picture.shape)
     picture = picture * random.uniform(0.85, 1.15) + random.uniform(-0.04, 0.04)
     return Phantom(np.round(np.clip(picture + 0.06, 0, 1) * 255).astype(np.uint8), evidence, label)
@@ -83,23 +86,23 @@ def _opacity(random: np.random.Generator, x: np.ndarray, y: np.ndarray) -> tuple
 
 
 def phantom_at(index: int) -> Phantom:
-    """Image `index` of the data set; even indices are without, odd ones with an opacity."""
+    """Return image `index` of the data set; odd indices have an opacity."""
     return make_phantom(index, index % 2)
 
 
 @lru_cache(maxsize=2048)
 def _phantom_png(index: int) -> bytes:
-    """Kept, as every size and preparation asks for it again: drawing takes longer than all that comes after."""
+    """Return image `index` as PNG; cached, as every size and preparation reads it and rendering is slow."""
     return encode_png(phantom_at(index).pixels)
 
 
 def evidence_in(name: str) -> np.ndarray:
-    """(SIDE, SIDE) bool: where the opacity of an image of the data set lies, by its name."""
+    """Return the region of the opacity in the image of a given name, (SIDE, SIDE) bool."""
     return phantom_at(int(name.rsplit("-", 1)[1].removesuffix(".png"))).evidence
 
 
 def load(_: Path) -> Listing:
-    """Lists the generated images; pixels are drawn when read."""
+    """List the generated images; pixels are rendered when read."""
     parts = np.repeat(list(COUNTS), list(COUNTS.values()))
     ids = np.array([f"{part}/phantom-{index:05d}.png" for index, part in enumerate(parts)])
     return Listing(
@@ -138,13 +141,13 @@ _MORE_VERSION = "1"
 
 
 def make_phantom_of_findings(seed: int, present: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Draws a thorax with some findings.
+    """Render a thorax with some findings.
 
     Args:
-        seed: of the image.
+        seed: random seed of the image.
         present: (3,) bool, in the order of `FINDINGS`.
     Returns:
-        (SIDE, SIDE) uint8 pixels, and (3, SIDE, SIDE) bool: where each finding is.
+        (SIDE, SIDE) uint8 pixels, and (3, SIDE, SIDE) bool: the region of each finding.
     """
     random = np.random.default_rng([seed, 3])
     thorax = make_phantom(seed, int(present[0]))
@@ -155,15 +158,15 @@ def make_phantom_of_findings(seed: int, present: np.ndarray) -> tuple[np.ndarray
     nodule = np.hypot(x - cx, y - cy) <= across / 2
     level = random.uniform(0.66, 0.76)
     effusion = (y >= level + 0.02 * np.sin(9 * x)) & (np.abs(x - (1 - side)) < 0.15) & (y < 0.84)
-    for mask, strength, there in ((nodule, 85.0, present[1]), (effusion, 75.0, present[2])):
-        if there:
+    for mask, strength, is_present in ((nodule, 85.0, present[1]), (effusion, 75.0, present[2])):
+        if is_present:
             pixels += strength * gaussian_filter(mask.astype(float), 1.2)
-    where = np.stack([thorax.evidence, nodule & present[1], effusion & present[2]])
-    return np.round(np.clip(pixels, 0, 255)).astype(np.uint8), where
+    regions = np.stack([thorax.evidence, nodule & present[1], effusion & present[2]])
+    return np.round(np.clip(pixels, 0, 255)).astype(np.uint8), regions
 
 
 def findings_of(index: int) -> np.ndarray:
-    """(3,) bool: what image `index` of the set shows."""
+    """Return which findings image `index` of the data set has, (3,) bool."""
     return np.random.default_rng([index, 7]).random(len(FINDINGS)) < PREVALENCE
 
 
@@ -173,7 +176,7 @@ def _findings_png(index: int) -> bytes:
 
 
 def load_findings(_: Path) -> Listing:
-    """Lists the generated images; of the training images' labels 15% are unknown."""
+    """List the generated images; 15% of the training labels are unknown."""
     parts = np.repeat(list(MORE_COUNTS), list(MORE_COUNTS.values()))
     labels = np.array([findings_of(index) for index in range(len(parts))], np.float32)
     hidden = np.random.default_rng(0).random(labels.shape) < UNKNOWN
@@ -190,10 +193,10 @@ def load_findings(_: Path) -> Listing:
 
 
 def make_cube(seed: int, label: int) -> tuple[np.ndarray, np.ndarray]:
-    """Draws a volume with vessels, and for label 1 a ball among them.
+    """Render a volume with vessels; label 1 adds a ball.
 
     Returns:
-        (CUBE, CUBE, CUBE) uint8 voxels, and bool: where the ball is.
+        (CUBE, CUBE, CUBE) uint8 voxels, and the region of the ball, (CUBE, CUBE, CUBE) bool.
     """
     random = np.random.default_rng([seed, label, 5])
     z, y, x = np.mgrid[0:CUBE, 0:CUBE, 0:CUBE] / (CUBE - 1)
@@ -213,7 +216,7 @@ def make_cube(seed: int, label: int) -> tuple[np.ndarray, np.ndarray]:
 
 
 def load_cubes(_: Path) -> Listing:
-    """Lists the generated volumes; even ones are without, odd ones with a ball."""
+    """List the generated volumes; odd ones have a ball."""
     parts = np.repeat(list(MORE_COUNTS), list(MORE_COUNTS.values()))
     ids = np.array([f"{part}/phantom-3d-{index:05d}" for index, part in enumerate(parts)])
     return Listing(
@@ -238,7 +241,7 @@ DATASETS.add(
         licence="MIT, as the program",
         citation="Generated by this program",
         synthetic=True,
-        caveats=(*DATASETS["phantom"].caveats, "Of the training labels 15% are unknown, on purpose."),
+        caveats=(*DATASETS["phantom"].caveats, "15% of the training labels are unknown on purpose."),
     )
 )
 DATASETS.add(

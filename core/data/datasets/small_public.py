@@ -1,4 +1,4 @@
-"""Small public sets in class folders: knees, blood smears, breast ultrasound. Tasks of their own, and corpus for C."""
+"""Small public data sets in class folders: knee, blood smear, breast ultrasound. Tasks, and pretraining corpus of C."""
 
 from __future__ import annotations
 
@@ -19,27 +19,27 @@ _SLIDE = re.compile(r"C\d+P\d+")
 
 
 def load_knee(folder: Path) -> Listing:
-    """Reads `train|val|test / 0..4`; both knees of a person are one group."""
+    """Read `train|val|test / 0..4`; both knees of a person are one group."""
     return list_class_folders(
         folder, {grade: (grade,) for grade in GRADES}, lambda part, label, stem: stem.split("_")[0].rstrip("LR")
     )
 
 
 def load_malaria(folder: Path) -> Listing:
-    """Reads `Parasitized / Uninfected`; the patient is in the file name."""
+    """Read `Parasitized / Uninfected`; the file name contains the patient."""
 
     def patient_of(part: str, label: str, stem: str) -> str:
-        found = _SLIDE.match(stem)
-        return found.group(0) if found else stem
+        match = _SLIDE.match(stem)
+        return match.group(0) if match else stem
 
     return list_class_folders(folder, {label: (label,) for label in CELLS}, patient_of)
 
 
 def load_ultrasound(folder: Path) -> Listing:
-    """Reads `benign / malignant / normal`; the segmentations that the publisher puts beside the images are left out."""
-    found = list_class_folders(folder, {label: (label,) for label in TUMOURS})
-    kept = np.array([not _SEGMENTATION.search(name) for name in found.ids])
-    rows = zip(found.ids[kept], found.labels[kept], found.groups[kept], found.parts[kept], strict=True)
+    """Read `benign / malignant / normal`; the publisher's segmentation masks in the same folders are left out."""
+    listing = list_class_folders(folder, {label: (label,) for label in TUMOURS})
+    kept = np.array([not _SEGMENTATION.search(name) for name in listing.ids])
+    rows = zip(listing.ids[kept], listing.labels[kept], listing.groups[kept], listing.parts[kept], strict=True)
     return listing_of_files(folder, list(rows), TUMOURS)
 
 
@@ -57,7 +57,7 @@ DATASETS.add(
         licence="CC BY 4.0 at Mendeley; the OAI's own terms also apply",
         citation="Chen 2018, doi:10.17632/56rmx5bjcr",
         url="https://data.mendeley.com/datasets/56rmx5bjcr",
-        caveats=("Kellgren-Lawrence grades; readers disagree on neighbouring ones.",),
+        caveats=("Kellgren-Lawrence grades; readers disagree on adjacent grades.",),
     )
 )
 DATASETS.add(
@@ -88,7 +88,7 @@ DATASETS.add(
         licence="CC BY 4.0, as listed by MedMNIST",
         citation="Al-Dhabyani et al. 2020, doi:10.1016/j.dib.2019.104863",
         url="https://doi.org/10.1016/j.dib.2019.104863",
-        caveats=("Nothing says which images are of one woman: only copies of one image are kept together.",),
+        caveats=("Patients are not identified: only copies of an image are kept together.",),
     )
 )
 DATASETS.add(
@@ -105,6 +105,6 @@ DATASETS.add(
         citation="BCCD, github.com/Shenggan/BCCD_Dataset",
         url="https://github.com/Shenggan/BCCD_Dataset",
         caveats=("Rotated copies of about 365 originals.",),
-        corpus_only="its images are rotated copies of about 365 originals and nothing says which, so no split is sound",
+        corpus_only="its images are rotated copies of about 365 originals, not identified, so no valid split exists",
     )
 )
