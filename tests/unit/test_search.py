@@ -7,11 +7,14 @@ import pytest
 
 from core.data import DATASETS
 from core.data.corruption import SPOILS, spoil
+from core.errors import BadRequest
 from core.models import MODELS
 from trainer.cli import main
+from trainer.commands import baselines
 from trainer.commands import search as searching
+from trainer.commands.baselines import Contender, contenders_of, gain
 from trainer.commands.search import Space, macro_auroc
-from trainer.training.recipes import choose, recipes
+from trainer.training.recipes import best_model, choose, recipes
 from trainer.training.run_plan import settings_of
 from trainer.training.strategies import STRATEGIES
 
@@ -81,16 +84,18 @@ def test_the_settings_of_each_size_are_those_of_the_best_trial_over_sets():
         return {"options": {"strategy": "frozen", "lr": lr}, "cells": cells}
 
     rows = [row(1, 0.9, 0.9, 0.5, 0.6, 0.6), row(2, 0.8, 0.8, 0.8, 0.5, 0.6)]
-    best = {"10": {"lr": 2}, "50": {"lr": 1}}
+    best = {"10": {"score": 0.8, "settings": {"lr": 2}}, "50": {"score": 0.6, "settings": {"lr": 1}}}
     assert choose(rows, "encoder") == {("frozen", "encoder"): best}  # a set counts once, however many seeds
     other = {"options": rows[0]["options"] | {"model": "wide"}, "cells": rows[0]["cells"]}
     assert choose([*rows, other], "encoder") == {
-        ("frozen", "encoder"): best, ("frozen", "wide"): {"10": {"lr": 1}, "50": {"lr": 1}},
+        ("frozen", "encoder"): best,
+        ("frozen", "wide"): {n: {"score": s, "settings": {"lr": 1}} for n, s in (("10", 0.7), ("50", 0.6))},
     }  # fmt: skip
 
 
 def test_settings_follow_the_size_and_a_twin_takes_those_of_its_model(monkeypatch):
-    table = {"frozen": {"imagenet-efficientnet-lite0": {"10": {"lr": 0.1}, "200": {"lr": 0.2}}}}
+    sizes = {"10": {"score": 0.8, "settings": {"lr": 0.1}}, "200": {"score": 0.9, "settings": {"lr": 0.2}}}
+    table = {"frozen": {"imagenet-efficientnet-lite0": sizes, "other": {"10": {"score": 0.84, "settings": {}}}}}
     monkeypatch.setattr("trainer.training.recipes.recipes", lambda: table)
     spec, strategy = MODELS["imagenet-efficientnet-lite0"], STRATEGIES["frozen"]
     assert [settings_of(spec, strategy, n).lr for n in (1, 10, 40, 50, 2000)] == [0.1, 0.1, 0.1, 0.2, 0.2]
@@ -98,11 +103,62 @@ def test_settings_follow_the_size_and_a_twin_takes_those_of_its_model(monkeypatc
         assert settings_of(MODELS[twin], strategy, 10).lr == 0.1
     assert settings_of(MODELS["medical-efficientnet-lite0-stages"], strategy, 10) == strategy.settings
     assert all(row.twin_of == "" or row.twin_of in MODELS for row in MODELS.values())
+    assert best_model("frozen", "none") == "imagenet-efficientnet-lite0"  # by the mean over sizes
+    assert best_model("scratch", "scratch-cnn-160") == "scratch-cnn-160"
 
 
 def test_every_stored_recipe_is_one_that_its_strategy_takes():
     for strategy, by_model in recipes().items():
         for model, by_size in by_model.items():
             assert not STRATEGIES[strategy].why_not(MODELS[model])
-            for options in by_size.values():
-                assert set(options) <= set(STRATEGIES[strategy].takes)
+            for chosen in by_size.values():
+                assert set(chosen["settings"]) <= set(STRATEGIES[strategy].takes)
+
+
+def test_recipes_are_compared_with_baselines_on_development_images(runs, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(baselines, "SETS", ("phantom",))
+    monkeypatch.setattr(baselines, "SIZES", (4,))
+    monkeypatch.setattr(baselines, "SEEDS", (110, 111))
+    monkeypatch.setattr(
+        baselines, "contenders_of",
+        lambda name: (
+            Contender("recipe", "control-random-frozen", "frozen-logistic", {"views": 0, "augment": "none"}),
+            Contender("class means", "control-random-frozen", "protonet", {"augment": "none"}),
+        ),
+    )  # fmt: skip
+    log = tmp_path / "baselines.jsonl"
+    argv = ["baselines", "--family", "frozen", "--log", str(log)]
+    assert main(argv) == 0
+    first = capsys.readouterr().out
+    assert "| 4 | class means | " in first
+    rows = [json.loads(line) for line in log.read_text().splitlines()]
+    assert [(row["contender"], row["seed"]) for row in rows] == [
+        ("recipe", 110), ("class means", 110), ("recipe", 111), ("class means", 111),
+    ]  # fmt: skip
+    monkeypatch.setattr(baselines, "score", lambda *arguments: pytest.fail("scored again"))
+    assert main(argv) == 0
+    assert capsys.readouterr().out == first
+
+
+def test_a_gain_is_paired_by_data_set_and_seed():
+    values = {"a": (0.8, 0.9, 0.7), "b": (0.7, 0.6, 0.6)}
+    rows = [
+        {"contender": title, "set": "x", "seed": seed, "size": 10, "clean": value}
+        for title, row in values.items()
+        for seed, value in enumerate(row)
+    ]
+    found = gain(rows, "a", "b", 10)
+    assert found.mean == pytest.approx(0.5 / 3)
+    assert found.cells == 3
+    error = np.std([0.1, 0.3, 0.1], ddof=1) / 3**0.5
+    assert found.high - found.mean == pytest.approx(4.30265 * error, rel=1e-4)  # Student's t, 2 degrees of freedom
+
+
+def test_every_contender_goes_with_its_strategy():
+    for family in ("frozen", "frozen-stages", "frozen-dinov2", "finetune", "scratch"):
+        for contender in contenders_of(family):
+            strategy = STRATEGIES[contender.strategy]
+            assert not strategy.why_not(MODELS[contender.model])
+            assert set(contender.options) <= set(strategy.takes)
+    with pytest.raises(BadRequest, match="one of frozen, frozen-stages"):
+        contenders_of("all")

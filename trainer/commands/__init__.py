@@ -9,6 +9,7 @@ COMMANDS = {  # name, which is also the module's -> meaning
     "curve": "train learning curves: models, strategies, sizes and seeds",
     "ablate": "ablation study: no ingredient, each alone, in pairs, and all together",
     "search": "search settings on development images, as the protocol defines",
+    "baselines": "compare recipes with loops that nobody tuned, on development images",
     "tune": "search settings by cross-validation inside a subset, without the test set",
     "bench": "measure the cost of data loading and augmentation in images a second",
     "pretrain": "pretrain an encoder of family B further on medical images",

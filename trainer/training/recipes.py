@@ -22,9 +22,9 @@ PATH = Path(__file__).with_name("recipes.json")
 
 @cache
 def recipes() -> dict[str, dict[str, dict[str, dict[str, Any]]]]:
-    """Return the settings found: strategy -> model -> size -> settings."""
-    found: dict[str, dict[str, dict[str, dict[str, Any]]]] = json.loads(PATH.read_text())
-    return found
+    """Return what the search chose: strategy -> model -> size -> `settings` and their `score` on development images."""
+    chosen: dict[str, dict[str, dict[str, dict[str, Any]]]] = json.loads(PATH.read_text())
+    return chosen
 
 
 def recipe_for(spec: ModelSpec, strategy: str, per_class: float) -> Mapping[str, Any]:
@@ -38,7 +38,9 @@ def recipe_for(spec: ModelSpec, strategy: str, per_class: float) -> Mapping[str,
     by_size = recipes().get(strategy, {}).get(spec.twin_of or spec.name, {})
     if not by_size:
         return {}
-    return by_size[min(by_size, key=lambda size: abs(math.log(per_class / int(size))))]
+    nearest = min(by_size, key=lambda size: abs(math.log(per_class / int(size))))
+    settings: Mapping[str, Any] = by_size[nearest]["settings"]
+    return settings
 
 
 def choose(rows: Sequence[Mapping[str, Any]], model: str) -> dict[tuple[str, str], dict[str, dict[str, Any]]]:
@@ -48,17 +50,17 @@ def choose(rows: Sequence[Mapping[str, Any]], model: str) -> dict[tuple[str, str
         rows: of a search's log.
         model: of trials that name none.
     Returns:
-        (strategy, model) -> size -> settings.
+        (strategy, model) -> size -> `settings` and their `score`.
     """
-    best: dict[tuple[str, str], dict[str, tuple[float, dict[str, Any]]]] = {}
+    best: dict[tuple[str, str], dict[str, dict[str, Any]]] = {}
     for row in rows:
         options = {name: value for name, value in row["options"].items() if name not in ("strategy", "model")}
         by_size = best.setdefault((row["options"]["strategy"], row["options"].get("model", model)), {})
         for size in sorted({cell["size"] for cell in row["cells"]}):
             value = score_at(row, size)
-            if str(size) not in by_size or value > by_size[str(size)][0]:
-                by_size[str(size)] = (value, options)
-    return {key: {size: options for size, (_, options) in by_size.items()} for key, by_size in best.items()}
+            if str(size) not in by_size or value > by_size[str(size)]["score"]:
+                by_size[str(size)] = {"score": round(value, 5), "settings": options}
+    return best
 
 
 def score_at(row: Mapping[str, Any], size: int) -> float:
@@ -66,3 +68,12 @@ def score_at(row: Mapping[str, Any], size: int) -> float:
     cells = [cell for cell in row["cells"] if cell["size"] == size]
     sets = sorted({cell["set"] for cell in cells})
     return float(np.mean([np.mean([cell["score"] for cell in cells if cell["set"] == name]) for name in sets]))
+
+
+def best_model(strategy: str, fallback: str) -> str:
+    """Return the model that did best in the search for a strategy, over sizes; `fallback` where none was searched."""
+    searched = recipes().get(strategy, {})
+    if not searched:
+        return fallback
+    means = {model: np.mean([facts["score"] for facts in by_size.values()]) for model, by_size in searched.items()}
+    return max(means, key=lambda model: means[model])
