@@ -13,13 +13,14 @@ from core.models import medsiglip, timm_models, volumes, xrv
 from core.models import dinov2
 
 # isort: split
-from core.models import custom_weights, joined
+from core.models import astra, custom_weights, joined
 from core.models.specs import FAMILY_LETTERS, FAMILY_TITLES, MODELS
 
 __all__ = [
     "FAMILY_LETTERS",
     "FAMILY_TITLES",
     "MODELS",
+    "astra",
     "custom_weights",
     "dinov2",
     "efficientnet_lite0",

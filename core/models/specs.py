@@ -47,6 +47,7 @@ class Weights:
         terms: page on which terms must be accepted before the file is given; "" where it is given to all.
         install: command that installs the package, or makes what this program pretrains; "" for all other kinds.
         parts: the weights of each encoder that is joined; empty for all other kinds.
+        shards: packages over which a file is spread, named PACKAGE-p1, PACKAGE-p2, ...; 1 for a whole file.
     """
 
     kind: Literal["random", "package", "own", "hub", "converted", "file", "joined"]
@@ -57,6 +58,7 @@ class Weights:
     terms: str = ""
     install: str = ""
     parts: tuple[Weights, ...] = ()
+    shards: int = 1
 
     def record(self) -> dict[str, str]:
         """What a run stores of them."""

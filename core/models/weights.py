@@ -8,6 +8,7 @@ answered with random weights.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from importlib.metadata import PackageNotFoundError, files
 from pathlib import Path
@@ -15,10 +16,10 @@ from typing import Literal
 
 from core.data.specs import family_of
 from core.errors import WeightsUnavailable
-from core.files import sha256_unless_changed
+from core.files import sha256_unless_changed, write_atomically
 from core.models.medical_encoders import find_own_encoder, read_card, variants
 from core.models.specs import ModelSpec, Weights, joined_weights
-from core.paths import weights_folders
+from core.paths import cache_folder, weights_folders
 
 FILE = "model.safetensors"
 Standing = Literal["seen", "unknown", "not named"]
@@ -113,16 +114,34 @@ def package_file(weights: Weights) -> Path:
         WeightsUnavailable: if the package is not installed, or its file is not the pinned one.
     """
     package, _, name = weights.ref.partition("/")
-    try:
-        listed = files(package) or []
-    except PackageNotFoundError:
-        listed = []
-    path = next((Path(str(file.locate())) for file in listed if file.name == Path(name).name), None)
-    if path is None or not path.is_file():
+    numbers = range(1, weights.shards + 1)
+    packages = [package] if weights.shards == 1 else [f"{package}-p{number}" for number in numbers]
+    shards = [_file_in(package, Path(name).name) for package in packages]
+    present = [path for path in shards if path is not None]
+    if len(present) < len(shards):
         raise WeightsUnavailable(how_to_get(weights))
+    path = present[0] if weights.shards == 1 else _joined(present, weights.sha256)
     if sha256_unless_changed(path) != weights.sha256:
         again = weights.install.replace("--no-deps ", "").replace("install", "install --force-reinstall --no-deps", 1)
         raise WeightsUnavailable(f"{path.name} is not the file this program was made for. Reinstall it: {again}")
+    return path
+
+
+def _file_in(package: str, name: str) -> Path | None:
+    """Find a file of an installed package by its name."""
+    try:
+        listed = files(package) or []
+    except PackageNotFoundError:
+        return None
+    path = next((Path(str(file.locate())) for file in listed if file.name == name), None)
+    return path if path is not None and path.is_file() else None
+
+
+def _joined(shards: Sequence[Path], sha256: str) -> Path:
+    """Join the shards of a file below the cache, unless that was done before."""
+    path = cache_folder() / "weights" / f"{sha256[:24]}.pt"
+    if not path.is_file() or sha256_unless_changed(path) != sha256:
+        write_atomically(path, b"".join(shard.read_bytes() for shard in shards))
     return path
 
 
