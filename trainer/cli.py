@@ -24,7 +24,7 @@ def parser_of(command: str) -> argparse.ArgumentParser:
 
 
 def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
-    """Parse a command line; `execute` of the result is the function to call with it."""
+    """Parse a command line: `command` is its name, `execute` the function to call with the result."""
     given = list(sys.argv[1:] if arguments is None else arguments)
     meanings = "\n".join(f"  {name:12} {meaning}" for name, meaning in COMMANDS.items())
     top = argparse.ArgumentParser(
@@ -35,7 +35,7 @@ def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     )
     top.add_argument("command", choices=COMMANDS, metavar="COMMAND", help="its flags: COMMAND --help")
     command = top.parse_args(given[:1]).command
-    return parser_of(command).parse_args(given[1:])
+    return parser_of(command).parse_args(given[1:], argparse.Namespace(command=command))
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
