@@ -1,10 +1,13 @@
-# `make app` starts Lowshot, `make test` checks it, `make setup` only builds the environment, `make screenshots` takes the
-# README's pictures anew, `make load` lets 20 visitors use the app for two minutes.
+# `make app` starts Lowshot, `make test` runs all checks, `make check` the quick ones, `make hooks` runs these before every
+# commit, `make setup` only builds the environment, `make screenshots` takes the README's pictures again, `make load` lets
+# 20 visitors use the app for two minutes.
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
+FAST := tests/architecture $(addprefix tests/unit/test_,registry.py splits.py metrics.py measures.py transforms.py storage.py \
+	images.py evidence.py fetch.py)
 
-.PHONY: app setup test lint results screenshots load
+.PHONY: app setup test check fast hooks lint results screenshots load
 .DELETE_ON_ERROR:
 
 app: setup
@@ -43,3 +46,11 @@ load: $(VENV)/.installed-dev
 
 test: lint
 	$(BIN)/python -m pytest
+
+check: lint fast
+
+fast: $(VENV)/.installed-dev
+	$(BIN)/python -m pytest -n 0 -m "not data" $(FAST)
+
+hooks: $(VENV)/.installed-dev
+	$(BIN)/pre-commit install

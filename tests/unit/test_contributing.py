@@ -1,0 +1,112 @@
+"""The worked examples of CONTRIBUTING.md: each is run as it is written, and what it adds does what it says."""
+
+import re
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from core.data import DATASETS
+from core.data.dataset import load_dataset
+from core.explain.methods import EXPLAINERS, Question, explain
+from core.metrics.grouped_bootstrap import draw_groups, measure_groups
+from core.metrics.measures import COUNTED, METRICS
+from core.metrics.scores import Scores
+from core.models import MODELS
+from core.runs import open_store
+from trainer.cli import main
+from trainer.training.strategies import STRATEGIES
+
+TEXT = (Path(__file__).parents[2] / "CONTRIBUTING.md").read_text()
+EXAMPLES = dict(re.findall(r"### An? ([\w ]+)\n.*?```python\n(.*?)```", TEXT, flags=re.DOTALL))
+
+
+@pytest.fixture
+def followed(monkeypatch):
+    """A function that runs an example by its title and returns its names; registries are put back afterwards."""
+    for registry in (DATASETS, EXPLAINERS, METRICS, STRATEGIES):
+        monkeypatch.setattr(registry, "_rows", dict(registry._rows))
+    counted = dict(COUNTED)
+
+    def follow(title):
+        names = {}
+        exec(compile(EXAMPLES[title], f"CONTRIBUTING.md, {title}", "exec"), names)
+        return names
+
+    yield follow
+    COUNTED.clear()
+    COUNTED.update(counted)
+
+
+def test_there_is_an_example_of_each_kind():
+    assert set(EXAMPLES) == {"data set", "encoder", "training strategy", "explainer", "metric", "page"}
+
+
+def test_a_data_set(followed, tmp_path, monkeypatch):
+    followed("data set")
+    spec = DATASETS["hand-fractures"]
+    random = np.random.default_rng(0)
+    for label in spec.labels:
+        folder = tmp_path / "hand_fractures" / label
+        folder.mkdir(parents=True)
+        for number in range(20):
+            pixels = random.integers(0, 255, (64, 64), dtype=np.uint8)
+            Image.fromarray(pixels).save(folder / f"{number}.png")
+    monkeypatch.setenv("LOWSHOT_DATA", str(tmp_path))
+    dataset = load_dataset(spec)
+    assert len(dataset.listing) == 40
+    assert dataset.listing.labels.sum() == 20
+    assert len(dataset.parts.test) > 0
+
+
+def test_an_encoder(followed):
+    import timm
+
+    row = followed("encoder")["row"]
+    published = timm.get_pretrained_cfg(row.timm)
+    assert (row.mean, row.std, row.interpolation) == (published.mean, published.std, published.interpolation)
+    assert published.num_classes == row.classes
+
+
+def test_a_training_strategy(followed, runs):
+    followed("training strategy")
+    argv = ["--model", "control-random-frozen", "--strategy", "frozen-ridge", "--size", "4"]
+    assert main(["run", "--dataset", "phantom", *argv]) == 0
+    (meta,) = open_store(runs).metas("phantom")
+    assert meta.strategy == "frozen-ridge"
+    assert 0 <= meta.metrics["auroc"] <= 1
+
+
+def test_an_explainer(followed):
+    followed("explainer")
+    model = MODELS["scratch-cnn"].build(2, "phantom", 0).eval()
+    image = MODELS["scratch-cnn"].image
+    images = torch.randn(2, image.channels, image.size, image.size)
+    question = Question(model, images, model.encoder(images), torch.tensor([0, 1]))
+    found = explain(EXPLAINERS["saliency"], question)
+    assert [one.heat.shape for one in found] == [(image.size, image.size)] * 2
+    assert not any(one.degenerate for one in found)
+
+
+def test_a_metric(followed):
+    followed("metric")
+    positive = np.array([0.1, 0.8, 0.7, 0.6])
+    scores = Scores(np.stack([1 - positive, positive], axis=1), np.array([0, 1, 0, 1]), positive=1)
+    value = METRICS["youden"](scores, np.ones((1, 4)))
+    assert value == pytest.approx(1 + 0.5 - 1)  # sensitivity 1, specificity 1/2
+    groups = np.arange(4)
+    fast = measure_groups(scores, draw_groups(scores.labels, groups, 3))["youden"]
+    assert fast[0] == pytest.approx(0.5)
+
+
+def test_a_page(tmp_path, phantom_runs, monkeypatch):
+    from streamlit.testing.v1 import AppTest
+
+    monkeypatch.setenv("LOWSHOT_RUNS", str(phantom_runs))
+    app = AppTest.from_string(EXAMPLES["page"].replace('app_frame.require("pages/about.py")', ""), default_timeout=60)
+    app.run()
+    assert not app.exception
+    assert app.title[0].value == "About"
+    assert app.markdown[0].value == f"{len(open_store(phantom_runs).runs)} stored runs."
