@@ -2,6 +2,7 @@
 
 import os
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -135,11 +136,21 @@ def stored_curves(tmp_path_factory, name, *asked):
     def make(folder):
         with pytest.MonkeyPatch.context() as patch:
             patch.setenv("LOWSHOT_RUNS", str(folder))
+            shorten(patch)
             for argv in asked:
                 assert main(["curve", *argv]) == 0
 
     made = made_once(tmp_path_factory, name, make)
     return shutil.copytree(made, tmp_path_factory.mktemp(name) / "runs")
+
+
+def shorten(patch):
+    """Training from scratch for a few steps, for tests that need runs and not what was learned."""
+    from trainer.training.strategies import STRATEGIES
+
+    row = STRATEGIES["scratch"]
+    settings = replace(row.settings, epochs=5, min_steps=20)
+    patch.setitem(STRATEGIES._rows, row.name, replace(row, settings=settings))
 
 
 @pytest.fixture(scope="session")
