@@ -1,4 +1,4 @@
-"""Measures of a classifier from stored predictions: discrimination, calibration, thresholds, intervals, comparisons."""
+"""Classifier metrics from stored predictions: discrimination, calibration, thresholds, intervals, comparisons."""
 
 from core.metrics.bootstrap import Estimate, SeriesEstimate, Spread, between_seeds, bootstrap, series_estimate, wilson
 from core.metrics.measures import METRICS, Metric, measure, measure_by_class

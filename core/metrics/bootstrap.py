@@ -1,13 +1,13 @@
-"""Intervals over test images by the bootstrap, patients drawn whole, classes kept at their counts of patients.
+"""Bootstrap intervals over test images, clustered by patient and stratified by class.
 
-The same drawn images serve every run on a test set, so that runs can be subtracted draw by draw (`comparisons`).
-Intervals between seeds (`between_seeds`) are another question: a series has both side by side, and a third over both
-(`series_estimate`), each named by what varies in it.
+All runs on a test set share the same resamples, so runs can be subtracted resample by resample (`comparisons`).
+Intervals between seeds (`between_seeds`) answer a different question. A series reports both, and a third interval over
+seeds and patients together (`series_estimate`). Each interval names what varies in it.
 
 References:
-    Zou and Donner 2008, Construction of confidence limits about effect measures, doi:10.1002/sim.3095 (MOVER: the
-    distances from the value to the ends of two intervals, combined by Pythagoras).
-    Efron and Tibshirani 1993, An introduction to the bootstrap (percentile and reflected interval).
+    Zou and Donner 2008, Construction of confidence limits about effect measures, doi:10.1002/sim.3095 (MOVER: combines
+    the distances from the value to the ends of two intervals by Pythagoras).
+    Efron and Tibshirani 1993, An introduction to the bootstrap (percentile and reflected intervals).
     Wilson 1927, doi:10.1080/01621459.1927.10502953.
 """
 
@@ -30,12 +30,12 @@ TAILS = (100 * (1 - LEVEL) / 2, 100 * (1 + LEVEL) / 2)
 
 @dataclass(frozen=True)
 class Estimate:
-    """A value with its interval.
+    """A value with its 95% confidence interval.
 
     Attributes:
-        value: on the images as they are.
-        low, high: ends of the 95% interval.
-        n: images.
+        value: on the original images.
+        low, high: ends of the interval.
+        n: number of images.
     """
 
     value: float
@@ -46,14 +46,14 @@ class Estimate:
 
 @dataclass(frozen=True)
 class Spread:
-    """How a value differs between seeds, each a draw of training images of its own.
+    """Variation of a metric between seeds; each seed has its own training images.
 
     Attributes:
-        mean: over seeds.
+        mean: mean over seeds.
         sd: standard deviation between seeds; NaN for one seed.
-        lowest, highest: seed.
-        low, high: ends of the 95% interval (Student) of the mean over all seeds there could be; NaN for one seed.
-        seeds: how many.
+        lowest, highest: lowest and highest value of any seed.
+        low, high: ends of the 95% Student interval of the mean over all possible seeds; NaN for one seed.
+        seeds: number of seeds.
     """
 
     mean: float
@@ -67,14 +67,14 @@ class Spread:
 
 @dataclass(frozen=True)
 class SeriesEstimate:
-    """The mean over the seeds of a series, with what varies kept apart.
+    """Mean over the seeds of a series, with one interval per source of variation.
 
     Attributes:
-        value: mean over seeds on the images as they are.
-        patients: its 95% interval over test patients; the seeds stay as they are.
-        seeds: its 95% interval over seeds (Student), and their spread; the test patients stay as they are.
-        both: its 95% interval over seeds and test patients together; NaN ends for a single seed, whose seeds' part
-            nobody knows.
+        value: mean over seeds on the original images.
+        patients: with the 95% interval over test patients, seeds held fixed.
+        seeds: spread between seeds with the 95% Student interval, test patients held fixed.
+        both: with the 95% interval over seeds and test patients together; NaN ends for a single seed, whose
+            contribution is unknown.
     """
 
     value: float
@@ -83,10 +83,10 @@ class SeriesEstimate:
     both: Estimate
 
     def text(self, digits: int = 3, separator: str = "; ") -> str:
-        """The value with both intervals side by side, each named by what varies in it.
+        """Format the value with both intervals, each labelled by what varies in it.
 
         Args:
-            digits: after the point.
+            digits: after the decimal point.
             separator: between the parts.
         """
         over_seeds = (
@@ -97,14 +97,14 @@ class SeriesEstimate:
 
 
 def draw_weights(labels: np.ndarray, groups: np.ndarray, draws: int = DRAWS, seed: int = 0) -> np.ndarray:
-    """How often each image is drawn when groups are drawn with replacement within each class.
+    """Resample groups with replacement within each class and count how often each image occurs.
 
     Args:
-        labels: (N,), class indices; or (N, C) findings, of which having any counts. A group counts for the class of its
-            first image.
+        labels: (N,), class indices; or (N, C) findings, where having any finding is the positive class. A group belongs
+            to the class of its first image.
         groups: (N,), patients or lesions.
-        draws: bootstrap samples.
-        seed: of the draws.
+        draws: number of bootstrap resamples.
+        seed: of the random generator.
     Returns:
         (draws, N), counts.
     """
@@ -120,17 +120,21 @@ def draw_weights(labels: np.ndarray, groups: np.ndarray, draws: int = DRAWS, see
 
 
 def with_once(weights: np.ndarray) -> np.ndarray:
-    """(B, N) -> (B + 1, N): first every image once, then the drawn weights, so that one call measures both."""
+    """Prepend a row of ones to (B, N) weights, so that one call measures the original images and all resamples."""
     return np.concatenate([np.ones((1, weights.shape[1])), weights])
 
 
 def measure_drawn(scores: Scores, weights: np.ndarray, names: Sequence[str] | None = None) -> dict[str, np.ndarray]:
-    """(B, N) weights -> metric -> (B,) values; block by block, so that the work stays in the processor's cache.
+    """Compute metrics on each resample.
+
+    The work is done in blocks that stay in the processor's cache.
 
     Args:
         scores: predictions.
-        weights: how often each image counts.
+        weights: (B, N), how often each image counts.
         names: metrics; all by default.
+    Returns:
+        metric -> (B,) values.
     """
     step = max(1, _BLOCK // max(1, weights.shape[1]))
     blocks = [weights[start : start + step] for start in range(0, len(weights), step)]
@@ -140,13 +144,13 @@ def measure_drawn(scores: Scores, weights: np.ndarray, names: Sequence[str] | No
 
 
 def interval(found: np.ndarray, n: int, metric: Metric | None = None) -> Estimate:
-    """A value with the 95% interval that its draws give.
+    """Return a value with its 95% bootstrap interval.
 
     Args:
-        found: (B + 1,), the value on the images as they are, then on each drawn sample; undefined ones are NaN.
-        n: images.
-        metric: what it measures. The interval of one that drawing again makes larger is reflected about the value and
-            cut at 0; its ends say where the true value lies, which is mostly below the measured one.
+        found: (B + 1,), the value on the original images, then on each resample; undefined values are NaN.
+        n: number of images.
+        metric: what was measured. If resampling inflates the metric, its interval is reflected about the value and cut
+            at 0; the interval then estimates where the true value lies, which is mostly below the measured one.
     """
     value, drawn = float(found[0]), found[1:][~np.isnan(found[1:])]
     if not len(drawn) or np.isnan(value):
@@ -158,42 +162,42 @@ def interval(found: np.ndarray, n: int, metric: Metric | None = None) -> Estimat
 
 
 def ends(drawn: np.ndarray) -> np.ndarray:
-    """(B, T) draws of a curve -> (2, T), the ends of its 95% band; NaN where nothing was drawn."""
+    """Return the ends of the 95% band, (2, T), of (B, T) resampled curves; NaN if there are no resamples."""
     return np.percentile(drawn, TAILS, axis=0) if len(drawn) else np.full((2, drawn.shape[1]), np.nan)
 
 
 def _mean_drawn(runs: Sequence[Scores], weights: np.ndarray, names: Sequence[str] | None) -> dict[str, np.ndarray]:
-    found = [measure_drawn(run, weights, names) for run in runs]
-    return {name: np.mean([one[name] for one in found], axis=0) for name in found[0]}
+    by_run = [measure_drawn(run, weights, names) for run in runs]
+    return {name: np.mean([values[name] for values in by_run], axis=0) for name in by_run[0]}
 
 
 def bootstrap(
     runs: Sequence[Scores], groups: np.ndarray, names: tuple[str, ...] | None = None, draws: int = DRAWS
 ) -> dict[str, Estimate]:
-    """95% intervals over test images for the mean of one or several runs on the same images.
+    """Return 95% intervals over test images for the mean of one or several runs on the same images.
 
     Args:
-        runs: predictions for the same images in the same order, one `Scores` a seed; the seeds stay as they are.
-        groups: (N,), what is drawn as a whole.
+        runs: predictions for the same images in the same order, one `Scores` per seed; seeds are not resampled.
+        groups: (N,), patients or lesions, resampled as a whole.
         names: metrics; all by default.
-        draws: bootstrap samples.
+        draws: number of bootstrap resamples.
     Raises:
         ValueError: if there is no run, or the runs are not of the same images.
     """
     if not runs or any(not np.array_equal(run.labels, runs[0].labels, equal_nan=True) for run in runs):
         raise ValueError("Expected one or more runs on the same test images in the same order.")
     weights = with_once(draw_weights(runs[0].labels, groups, draws))
-    found = _mean_drawn(runs, weights, names)
-    return {name: interval(one, len(groups), METRICS[name]) for name, one in found.items()}
+    means = _mean_drawn(runs, weights, names)
+    return {name: interval(values, len(groups), METRICS[name]) for name, values in means.items()}
 
 
 def series_estimate(values: np.ndarray, n: int, metric: Metric) -> SeriesEstimate:
     """Return the mean over seeds with its intervals over test patients, over seeds, and over both.
 
     Args:
-        values: (K, B + 1), a row a seed; the value on the images as they are, then on each resample.
-        n: test images.
-        metric: what it measures.
+        values: (K, B + 1), one row per seed: the value on the original images, then on each resample.
+        n: number of test images.
+        metric: what was measured.
     Raises:
         ValueError: if there is no seed.
     """
@@ -208,33 +212,33 @@ def series_estimate(values: np.ndarray, n: int, metric: Metric) -> SeriesEstimat
 
 
 def between_seeds(values: Sequence[float], metric: Metric | None = None) -> Spread:
-    """How a metric differs between seeds, on the test images as they are.
+    """Return how a metric varies between seeds on the original test images.
 
     Args:
-        values: of each seed.
-        metric: what they measure; the interval is cut at the ends of its range. None cuts nothing.
+        values: one per seed.
+        metric: what was measured; the interval is clipped to its range. None clips nothing.
     Raises:
         ValueError: if there is no seed.
     """
-    found = np.asarray(values, dtype=float)
-    if not len(found):
+    by_seed = np.asarray(values, dtype=float)
+    if not len(by_seed):
         raise ValueError("Expected the value of at least one seed.")
-    mean, lowest, highest = float(found.mean()), float(found.min()), float(found.max())
-    if len(found) == 1:
+    mean, lowest, highest = float(by_seed.mean()), float(by_seed.min()), float(by_seed.max())
+    if len(by_seed) == 1:
         return Spread(mean, float("nan"), lowest, highest, float("nan"), float("nan"), 1)
-    sd = float(found.std(ddof=1))
-    half = float(stats.t.ppf((1 + LEVEL) / 2, len(found) - 1)) * sd / np.sqrt(len(found))
+    sd = float(by_seed.std(ddof=1))
+    half = float(stats.t.ppf((1 + LEVEL) / 2, len(by_seed) - 1)) * sd / np.sqrt(len(by_seed))
     least, most = metric.range if metric else (-np.inf, np.inf)
     low, high = np.clip([mean - half, mean + half], least, most)
-    return Spread(mean, sd, lowest, highest, float(low), float(high), len(found))
+    return Spread(mean, sd, lowest, highest, float(low), float(high), len(by_seed))
 
 
 def wilson(hits: int, n: int) -> Estimate:
-    """A plain proportion of independent images with its 95% Wilson interval.
+    """Return a proportion of independent images with its 95% Wilson interval.
 
     Args:
-        hits: images of which it is true, 0 to n.
-        n: images.
+        hits: number of images with the property, 0 to n.
+        n: number of images.
     """
     if not n:
         return Estimate(float("nan"), 0.0, 1.0, 0)

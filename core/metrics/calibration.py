@@ -1,4 +1,4 @@
-"""Do probabilities mean what they say? Temperature scaling and the expected calibration error.
+"""Temperature scaling and expected calibration error.
 
 References:
     Guo et al. 2017, On calibration of modern neural networks, arXiv:1706.04599.
@@ -16,17 +16,17 @@ PRIOR = 0.3  # standard deviation of log T before any image is seen
 
 
 def probabilities_of(logits: np.ndarray, temperature: float = 1.0, multilabel: bool = False) -> np.ndarray:
-    """(N, C) logits -> (N, C) probabilities at a temperature: of one class an image, or of each finding alone."""
+    """Convert (N, C) logits to (N, C) probabilities at a temperature: softmax over classes, or sigmoid per finding."""
     scaled = np.asarray(logits, dtype=float) / temperature
     return np.asarray(expit(scaled) if multilabel else softmax(scaled, axis=1))
 
 
 def negative_log_likelihood(logits: np.ndarray, labels: np.ndarray, temperature: float = 1.0) -> float:
-    """Mean -log p of what is true, in nats.
+    """Return the mean negative log-likelihood in nats.
 
     Args:
         logits: (N, C).
-        labels: (N,), class indices; or (N, C) of 0, 1 and NaN for findings, of which the unknown do not count.
+        labels: (N,), class indices; or (N, C) findings of 0, 1 and NaN, where NaN (unknown) does not count.
         temperature: divides the logits.
     """
     scaled = np.asarray(logits, dtype=float) / temperature
@@ -36,10 +36,10 @@ def negative_log_likelihood(logits: np.ndarray, labels: np.ndarray, temperature:
 
 
 def fit_temperature(logits: np.ndarray, labels: np.ndarray) -> float:
-    """Fit the temperature with the highest posterior density under a log-normal prior around 1.
+    """Fit the temperature by maximum a posteriori with a log-normal prior around 1.
 
-    Ten images cannot tell a temperature: without a prior it runs to the end of its range. With many images the prior
-    no longer matters.
+    Ten images do not determine a temperature: without a prior it runs to the end of its range. With many images the
+    prior no longer matters.
 
     Args:
         logits: (N, C), of images that the classifier was not trained on; N at least 1.
@@ -61,15 +61,15 @@ def fit_temperature(logits: np.ndarray, labels: np.ndarray) -> float:
 def expected_calibration_error(
     probabilities: np.ndarray, labels: np.ndarray, bins: int = BINS, weights: np.ndarray | None = None
 ) -> np.ndarray:
-    """Top-label expected calibration error.
+    """Return the top-label expected calibration error.
 
     Args:
         probabilities: (N, C), rows sum to 1.
         labels: (N,), class indices.
-        bins: equal-width bins of confidence, at least 1.
-        weights: (B, N) weightings of the images; None for one weighting with all weights 1.
+        bins: number of equal-width confidence bins, at least 1.
+        weights: (B, N) image weights; None for one weighting with all weights 1.
     Returns:
-        (B,), shares in [0, 1]; 0 is perfectly calibrated.
+        (B,), in [0, 1]; 0 is perfectly calibrated.
     Raises:
         ValueError: if there is no image or bins < 1.
     """
@@ -81,15 +81,15 @@ def expected_calibration_error(
 def calibration_gap(
     stated: np.ndarray, happened: np.ndarray, bins: int = BINS, weights: np.ndarray | None = None
 ) -> np.ndarray:
-    """Mean distance between a stated probability and how often it came true, bin by bin.
+    """Return the mean gap over bins between predicted probability and observed frequency.
 
     Args:
-        stated: (N,), probabilities.
-        happened: (N,), bool.
-        bins: equal-width bins of probability, at least 1.
-        weights: (B, N) weightings of the images; None for one weighting with all weights 1.
+        stated: (N,), predicted probabilities.
+        happened: (N,), bool, whether the event occurred.
+        bins: number of equal-width probability bins, at least 1.
+        weights: (B, N) image weights; None for one weighting with all weights 1.
     Returns:
-        (B,), shares in [0, 1].
+        (B,), in [0, 1].
     Raises:
         ValueError: if there is no image or bins < 1.
     """
@@ -103,5 +103,5 @@ def calibration_gap(
 
 
 def bin_of(stated: np.ndarray, bins: int) -> np.ndarray:
-    """(N,) number of the equal-width bin of each probability; a bin holds its upper end, the first also 0."""
+    """Return the (N,) equal-width bin of each probability; bins include their upper end, the first also includes 0."""
     return np.clip(np.ceil(np.asarray(stated) * bins).astype(int) - 1, 0, bins - 1)

@@ -1,17 +1,18 @@
-"""Sets of classes that hold the truth with a stated frequency, class by class: conformal prediction.
+"""Class-conditional conformal prediction: sets of classes that contain the true class with a target frequency.
 
-A class enters the set of an image if its probability is not among the lowest that images of this class get. Where these
-come from decides what may be promised:
+A class is in the set of an image if its probability is not among the lowest that images of this class receive. What can
+be guaranteed depends on the calibration images:
 
-- `split`: calibration images whose patients serve nothing else, neither training nor a threshold nor a temperature. The
-  set then holds the truth at least as often as stated, for every class and any number of images, if the new patients
-  come from where the calibration patients came from. It costs labels beyond those of the training subset.
-- `cross`: the out-of-fold answers inside the training subset. It costs no label, but every image has also been learnt
-  from, and another model answers than those that were calibrated. Theory promises less (1 - 2 x error for sets made of
-  all folds' models) and nothing for one refitted model; what holds is what is measured on the test set.
+- `split`: calibration images whose patients are used for nothing else, neither training nor a threshold nor a
+  temperature. The set then contains the true class at least as often as the target, for every class and any number of
+  images, if new patients come from the same population as the calibration patients. This costs labels beyond those of
+  the training subset.
+- `cross`: the out-of-fold predictions inside the training subset. This costs no label, but every image was also trained
+  on, and the final model is not one of the models that were calibrated. Theory guarantees less (1 - 2 x error for sets
+  made from all folds' models) and nothing for one refitted model; the coverage measured on the test set is what counts.
 
-On patients from elsewhere coverage is measured and shown, never promised. One image of each patient calibrates, since
-patients, not images, are exchangeable. Too few of them are refused with the number needed.
+On external patients coverage is measured and shown, never guaranteed. One image per patient calibrates, because
+patients, not images, are exchangeable. Too few patients raise an error that names the number needed.
 
 References:
     Vovk 2012, class-conditional validity, arXiv:1209.2673. Vovk 2015, cross-conformal, arXiv:1208.0806.
@@ -40,10 +41,10 @@ class Conformal:
     """Fitted conformal sets.
 
     Attributes:
-        level: share of images whose set shall hold the truth, for each class.
-        kind: where the calibration images come from.
-        least: (C,) probability from which a class enters the set.
-        patients: (C,) patients who calibrated each class.
+        level: target coverage of each class.
+        kind: source of the calibration images.
+        least: (C,) probability from which a class is in the set.
+        patients: (C,) number of calibration patients of each class.
     """
 
     level: float
@@ -53,24 +54,24 @@ class Conformal:
 
     @property
     def promise(self) -> str:
-        """What may be said of new patients, in words."""
+        """What the sets guarantee for new patients, in words."""
         if self.kind == "split":
             return (
-                f"For every class at least {self.level:.0%} of sets hold the truth, if new patients are like the "
-                f"{sum(self.patients)} calibration patients, who served nothing else."
+                f"For every class at least {self.level:.0%} of sets contain the true class, if new patients resemble "
+                f"the {sum(self.patients)} calibration patients, who were used for nothing else."
             )
         return (
-            f"Meant to hold the truth in {self.level:.0%} of cases, but calibrated on out-of-fold answers inside the "
-            "training subset: no guarantee; what counts is the coverage measured on the test set."
+            f"Target coverage {self.level:.0%}, calibrated on out-of-fold predictions inside the training subset: no "
+            "guarantee. Rely on the coverage measured on the test set."
         )
 
 
 @dataclass(frozen=True)
 class Coverage:
-    """What conformal sets do on test images.
+    """Performance of conformal sets on test images.
 
     Attributes:
-        holds: (C,) share of the images of each class whose set holds it.
+        holds: (C,) share of the images of each class whose set contains it.
         size: mean number of classes in a set.
         single, empty: share of sets with one class, and with none.
     """
@@ -82,7 +83,7 @@ class Coverage:
 
 
 def needed(level: float) -> int:
-    """Calibration patients of each class without whom a level cannot be had: 9 for 90%, 19 for 95%.
+    """Return the calibration patients per class that a coverage level requires: 9 for 90%, 19 for 95%.
 
     Raises:
         BadRequest: if the level is not between 0 and 1.
@@ -93,28 +94,29 @@ def needed(level: float) -> int:
 
 
 def calibrate(scores: Scores, groups: np.ndarray, level: float, seed: int = 0, labels: Sequence[str] = ()) -> Conformal:
-    """Fits conformal sets.
+    """Fit conformal sets.
 
     Args:
-        scores: predictions on the part `calibration`, or on `validation` for `cross`; of findings, one finding.
-        groups: (N,), patients or lesions, of each of whom one image a class is taken.
-        level: share of sets that shall hold the truth.
+        scores: predictions on the part `calibration`, or on `validation` for `cross`; for a multilabel task, of one
+            finding.
+        groups: (N,), patients or lesions; one image of each is used per class.
+        level: target coverage.
         seed: of the choice of that image.
-        labels: names of the classes, for what is said where one has too few.
+        labels: names of the classes, for the error message.
     Raises:
         BadRequest: if these are test images, there are several findings, or a class has too few patients.
     """
     refuse_test(scores, "A conformal set")
     if scores.multilabel:
-        raise BadRequest("Conformal sets are fitted for one class an image; of several findings choose one first.")
+        raise BadRequest("Conformal sets need one class per image; choose one of the findings first.")
     enough, least, patients = needed(level), [], []
     for c in range(scores.probabilities.shape[1]):
         chosen = _one_each(np.flatnonzero(scores.labels == c), groups, seed)
         if len(chosen) < enough:
-            short = labels[c] if labels else f"class number {c}"
+            name = labels[c] if labels else f"class number {c}"
             raise BadRequest(
-                f"Sets at {level:.0%} need at least {enough} calibration patients of every class, but {short} has "
-                f"{len(chosen)}. Label more, or ask for at most {1 - 1 / (len(chosen) + 1):.0%}."
+                f"Sets at {level:.0%} need at least {enough} calibration patients of every class, but {name} has "
+                f"{len(chosen)}. Label more, or choose a level of at most {1 - 1 / (len(chosen) + 1):.0%}."
             )
         rank = int(np.floor((1 - level) * (len(chosen) + 1) + _ROUNDING))
         least.append(float(np.sort(scores.probabilities[chosen, c])[rank - 1]))
@@ -123,73 +125,79 @@ def calibrate(scores: Scores, groups: np.ndarray, level: float, seed: int = 0, l
 
 
 def _one_each(indices: np.ndarray, groups: np.ndarray, seed: int) -> np.ndarray:
-    """One image of each group, by chance."""
+    """Return the index of one random image of each group."""
     shuffled = np.random.default_rng(seed).permutation(indices)
     return np.sort(shuffled[np.unique(groups[shuffled], return_index=True)[1]])
 
 
 def sets_of(fitted: Conformal, probabilities: np.ndarray) -> np.ndarray:
-    """(N, C) probabilities -> (N, C) bool: the classes in each image's set."""
+    """Return (N, C) bool, the classes in each image's set, from (N, C) probabilities."""
     return np.asarray(probabilities) >= np.array(fitted.least)
 
 
 def coverage(fitted: Conformal, scores: Scores, groups: np.ndarray, weights: np.ndarray | None = None) -> Coverage:
-    """Measures the sets on test images, with 95% intervals: Wilson, or by bootstrap where patients have several.
+    """Measure the coverage on test images with 95% intervals.
+
+    Intervals are Wilson's, or bootstrap intervals if patients have several images.
 
     Args:
         fitted: by `calibrate`.
         scores: predictions that it was not fitted on.
         groups: (N,), patients or lesions.
-        weights: (B + 1, N) drawn images, first each once; drawn anew if None.
+        weights: (B + 1, N) resampled images, the first row all ones; resampled here if None.
     """
     sets = sets_of(fitted, scores.probabilities)
     holds = sets[np.arange(len(scores)), scores.labels]
     plain = len(np.unique(groups)) == len(groups)
     if not plain and weights is None:
         weights = with_once(draw_weights(scores.labels, groups))
-    found = []
+    estimates = []
     for c in range(len(fitted.least)):
-        here = scores.labels == c
-        if plain or weights is None or not here.any() or holds[here].all() or not holds[here].any():
-            units = len(np.unique(groups[here]))  # a share of none or all is as sure as there are patients
-            share = float(holds[here].mean()) if here.any() else 0.0
-            found.append(wilson(round(share * units), units))
+        members = scores.labels == c
+        if plain or weights is None or not members.any() or holds[members].all() or not holds[members].any():
+            units = len(np.unique(groups[members]))  # a share of 0 or 1 is as certain as the number of patients allows
+            share = float(holds[members].mean()) if members.any() else 0.0
+            estimates.append(wilson(round(share * units), units))
         else:
-            found.append(interval(weights[:, here] @ holds[here] / weights[:, here].sum(axis=1), int(here.sum())))
+            estimates.append(
+                interval(weights[:, members] @ holds[members] / weights[:, members].sum(axis=1), int(members.sum()))
+            )
     sizes = sets.sum(axis=1)
-    return Coverage(tuple(found), float(sizes.mean()), float((sizes == 1).mean()), float((sizes == 0).mean()))
+    return Coverage(tuple(estimates), float(sizes.mean()), float((sizes == 1).mean()), float((sizes == 0).mean()))
 
 
 def mean_coverage(
     fitted: Sequence[Conformal], runs: Sequence[Scores], groups: np.ndarray, weights: np.ndarray
 ) -> list[Estimate]:
-    """Coverage of each class, the mean over runs on the same test images, with 95% intervals over these.
+    """Return the coverage of each class, the mean over runs on the same test images, with 95% intervals.
 
     Args:
-        fitted: of each run, by `calibrate`.
+        fitted: by `calibrate`, one per run.
         runs: predictions that they were not fitted on.
         groups: (N,), patients or lesions.
-        weights: (B + 1, N) drawn images, first each once.
+        weights: (B + 1, N) resampled images, the first row all ones.
     """
     labels = runs[0].labels
-    every = np.arange(len(labels))
+    rows = np.arange(len(labels))
     holds = np.mean(
-        [sets_of(one, run.probabilities)[every, labels] for one, run in zip(fitted, runs, strict=True)], axis=0
+        [sets_of(sets, run.probabilities)[rows, labels] for sets, run in zip(fitted, runs, strict=True)], axis=0
     )
-    found = []
+    estimates = []
     for c in range(len(fitted[0].least)):
-        here = labels == c
-        share = float(holds[here].mean()) if here.any() else 0.0
+        members = labels == c
+        share = float(holds[members].mean()) if members.any() else 0.0
         if 0 < share < 1:
-            found.append(interval(weights[:, here] @ holds[here] / weights[:, here].sum(axis=1), int(here.sum())))
-        else:  # a share of none or all is as sure as there are patients
-            units = len(np.unique(groups[here]))
-            found.append(wilson(round(share * units), units))
-    return found
+            estimates.append(
+                interval(weights[:, members] @ holds[members] / weights[:, members].sum(axis=1), int(members.sum()))
+            )
+        else:  # a share of 0 or 1 is as certain as the number of patients allows
+            units = len(np.unique(groups[members]))
+            estimates.append(wilson(round(share * units), units))
+    return estimates
 
 
 def check_served_once(calibration: np.ndarray, others: Sequence[np.ndarray]) -> None:
-    """Stops if a calibration patient served anything else.
+    """Raise if a calibration patient is also in another part.
 
     Args:
         calibration: groups of the calibration images.
@@ -202,5 +210,5 @@ def check_served_once(calibration: np.ndarray, others: Sequence[np.ndarray]) -> 
         if len(shared):
             raise LeakFound(
                 f"{len(shared)} calibration patients are also in another part. Patients used for conformal calibration "
-                "serve nothing else; set others apart."
+                "must be used for nothing else; choose others."
             )

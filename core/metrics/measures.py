@@ -1,12 +1,12 @@
-"""The table of metrics. Each is computed for many weightings of the images at once, so a bootstrap costs one call.
+"""Registry of metrics, each computed for many image weightings at once, so that a bootstrap costs one call.
 
 Binary tasks are measured on the positive class at the threshold. With more classes the decision is the most probable
-class, and class-wise metrics are one-vs-rest means over classes. A task of several findings is measured as so many
-binary tasks, each on the images whose label is known for it, and the mean is taken over the findings that have both
-positive and negative images. A metric that is undefined for a weighting (a class without weight) is NaN there;
-precision without positive decisions, and a correlation with something that never changes, are 0, as in scikit-learn.
+class, and class-wise metrics are one-vs-rest means over classes. A multilabel task is measured as one binary task per
+finding, on the images whose label is known for it; the mean is taken over the findings that have both positive and
+negative images. A metric that is undefined for a weighting (a class without weight) is NaN there. Precision without
+positive decisions, and a correlation with a constant, are 0, as in scikit-learn.
 
-Every metric can also be had class by class (finding by finding), each against the rest, and as the macro or weighted
+Every metric is also available class by class (finding by finding), each against the rest, and as the macro or weighted
 average of these.
 
 References:
@@ -34,18 +34,18 @@ Average = Literal["macro", "weighted"]
 
 @dataclass(frozen=True)
 class Metric:
-    """A row of the table.
+    """A metric.
 
     Attributes:
         name: key, as in stored runs.
-        title: for people.
-        compute: (scores of one class an image, (B, N) weights) -> (B,) values.
+        title: display name.
+        compute: (scores with one class per image, (B, N) weights) -> (B,) values.
         of_class: the same for one class against the rest.
         higher_is_better: direction.
-        meaning: one sentence for people.
-        grows_when_redrawn: whether drawing images again adds to it, as noise does to a distance from 0; its bootstrap
-            intervals are then reflected.
-        range: the least and the largest value it can have.
+        meaning: one sentence for readers.
+        grows_when_redrawn: whether resampling inflates it, as noise inflates a distance from 0; its bootstrap intervals
+            are then reflected.
+        range: least and largest possible value.
     """
 
     name: str
@@ -58,25 +58,26 @@ class Metric:
     range: tuple[float, float] = (0.0, 1.0)
 
     def __call__(self, scores: Scores, weights: np.ndarray) -> np.ndarray:
-        """(B, N) weights -> (B,) values; of findings the mean over those that can be judged."""
+        """Return (B,) values for (B, N) weights; for findings, the mean over those with both classes."""
         if not scores.multilabel:
             return self.compute(scores, weights)
-        found = [self.compute(scores.finding(k), _of_known(scores, weights, k)) for k in scores.judged()]
-        return mean_of_defined(np.array(found)) if found else np.full(len(weights), np.nan)
+        values = [self.compute(scores.finding(k), _of_known(scores, weights, k)) for k in scores.judged()]
+        return mean_of_defined(np.array(values)) if values else np.full(len(weights), np.nan)
 
     def by_class(self, scores: Scores, weights: np.ndarray) -> np.ndarray:
-        """(B, N) weights -> (C, B) values, each class against the rest, each finding on the images known for it; NaN
-        for a finding that nothing can be judged of.
+        """Return (C, B) values for (B, N) weights: each class against the rest, or each finding on its known images.
+
+        A finding without both positive and negative images is NaN.
         """
         if scores.multilabel:
-            found = np.full((scores.labels.shape[1], len(weights)), np.nan)
+            values = np.full((scores.labels.shape[1], len(weights)), np.nan)
             for k in scores.judged():
-                found[k] = self.of_class(scores.finding(k), _of_known(scores, weights, k), 1)
-            return found
+                values[k] = self.of_class(scores.finding(k), _of_known(scores, weights, k), 1)
+            return values
         return np.stack([self.of_class(scores, weights, c) for c in range(scores.probabilities.shape[1])])
 
     def averaged(self, scores: Scores, weights: np.ndarray, average: Average) -> np.ndarray:
-        """(B, N) weights -> (B,) means of the class-wise values, classes alike or by their number of images.
+        """Return (B,) means of the class-wise values for (B, N) weights, unweighted or weighted by number of images.
 
         Classes for which the metric is undefined do not count.
         """
@@ -85,7 +86,7 @@ class Metric:
 
 
 def _of_known(scores: Scores, weights: np.ndarray, finding: int) -> np.ndarray:
-    """(B, N) weights -> the same, 0 where the label of a finding is unknown."""
+    """Return (B, N) weights set to 0 where the label of a finding is unknown."""
     known = scores.known(finding)
     return weights if known.all() else weights * known
 
@@ -94,30 +95,30 @@ METRICS: Registry[Metric] = Registry("metric")
 
 
 def support(scores: Scores, weights: np.ndarray) -> np.ndarray:
-    """(B, N) weights -> (C, B) weight of the images of each class, or with each finding."""
+    """Return (C, B), the weight of the images of each class, or with each finding, for (B, N) weights."""
     if scores.multilabel:
         return (weights @ (np.nan_to_num(scores.labels) > 0.5)).T
     return (weights @ np.eye(scores.probabilities.shape[1])[scores.labels]).T
 
 
 def measure(scores: Scores, name: str | None = None) -> dict[str, float]:
-    """All metrics (or one) on the images as they are."""
+    """Return all metrics (or one) on the original images."""
     rows = METRICS.values() if name is None else [METRICS[name]]
     return {row.name: float(row(scores, once(scores))[0]) for row in rows}
 
 
 def measure_by_class(scores: Scores, name: str) -> np.ndarray:
-    """(C,) values of a metric, each class or finding against the rest, on the images as they are."""
+    """Return the (C,) values of a metric on the original images, each class or finding against the rest."""
     return METRICS[name].by_class(scores, once(scores))[:, 0]
 
 
 def once(scores: Scores) -> np.ndarray:
-    """(1, N): the weighting in which every image counts once."""
+    """Return (1, N) weights that count every image once."""
     return np.ones((1, len(scores)))
 
 
 def mean_of_defined(values: np.ndarray, shares: np.ndarray | None = None) -> np.ndarray:
-    """Mean over rows of (C, B), those that are NaN left out; NaN where all are."""
+    """Return the mean over the rows of (C, B) that are not NaN; NaN if all are."""
     shares = (np.ones_like(values) if shares is None else shares) * ~np.isnan(values)
     return _ratio((np.nan_to_num(values) * shares).sum(axis=0), shares.sum(axis=0))
 
@@ -127,41 +128,43 @@ def _ratio(part: np.ndarray, whole: np.ndarray, empty: float = np.nan) -> np.nda
 
 
 def _counts(scores: Scores, weights: np.ndarray, c: int) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-    """Weight of the hits, false alarms, misses and rightly quiet images of a class: four (B,)."""
-    truth, says = scores.labels == c, scores.decisions == c
-    hits, called, there = (weights @ which.astype(float) for which in (truth & says, says, truth))
-    rest = weights.sum(axis=1) - called - there + hits
-    return hits, np.maximum(called - hits, 0), np.maximum(there - hits, 0), np.maximum(rest, 0)
+    """Return the weight of a class's true positives, false positives, false negatives and true negatives: four (B,)."""
+    truth, decided = scores.labels == c, scores.decisions == c
+    hits, decided_positive, positives = (
+        weights @ members.astype(float) for members in (truth & decided, decided, truth)
+    )
+    rest = weights.sum(axis=1) - decided_positive - positives + hits
+    return hits, np.maximum(decided_positive - hits, 0), np.maximum(positives - hits, 0), np.maximum(rest, 0)
 
 
-def _accuracy_at(hits: np.ndarray, alarms: np.ndarray, missed: np.ndarray, quiet: np.ndarray) -> np.ndarray:
-    return _ratio(hits + quiet, hits + alarms + missed + quiet)
+def _accuracy_at(tp: np.ndarray, fp: np.ndarray, fn: np.ndarray, tn: np.ndarray) -> np.ndarray:
+    return _ratio(tp + tn, tp + fp + fn + tn)
 
 
-def _sensitivity_at(hits: np.ndarray, alarms: np.ndarray, missed: np.ndarray, quiet: np.ndarray) -> np.ndarray:
-    return _ratio(hits, hits + missed)
+def _sensitivity_at(tp: np.ndarray, fp: np.ndarray, fn: np.ndarray, tn: np.ndarray) -> np.ndarray:
+    return _ratio(tp, tp + fn)
 
 
-def _specificity_at(hits: np.ndarray, alarms: np.ndarray, missed: np.ndarray, quiet: np.ndarray) -> np.ndarray:
-    return _ratio(quiet, quiet + alarms)
+def _specificity_at(tp: np.ndarray, fp: np.ndarray, fn: np.ndarray, tn: np.ndarray) -> np.ndarray:
+    return _ratio(tn, tn + fp)
 
 
-def _balanced_accuracy_at(hits: np.ndarray, alarms: np.ndarray, missed: np.ndarray, quiet: np.ndarray) -> np.ndarray:
-    return (_sensitivity_at(hits, alarms, missed, quiet) + _specificity_at(hits, alarms, missed, quiet)) / 2
+def _balanced_accuracy_at(tp: np.ndarray, fp: np.ndarray, fn: np.ndarray, tn: np.ndarray) -> np.ndarray:
+    return (_sensitivity_at(tp, fp, fn, tn) + _specificity_at(tp, fp, fn, tn)) / 2
 
 
-def _precision_at(hits: np.ndarray, alarms: np.ndarray, missed: np.ndarray, quiet: np.ndarray) -> np.ndarray:
-    return _ratio(hits, hits + alarms, empty=0.0)
+def _precision_at(tp: np.ndarray, fp: np.ndarray, fn: np.ndarray, tn: np.ndarray) -> np.ndarray:
+    return _ratio(tp, tp + fp, empty=0.0)
 
 
-def _f1_at(hits: np.ndarray, alarms: np.ndarray, missed: np.ndarray, quiet: np.ndarray) -> np.ndarray:
-    return _ratio(2 * hits, 2 * hits + alarms + missed, empty=0.0)
+def _f1_at(tp: np.ndarray, fp: np.ndarray, fn: np.ndarray, tn: np.ndarray) -> np.ndarray:
+    return _ratio(2 * tp, 2 * tp + fp + fn, empty=0.0)
 
 
-def _mcc_at(hits: np.ndarray, alarms: np.ndarray, missed: np.ndarray, quiet: np.ndarray) -> np.ndarray:
-    spread = np.sqrt((hits + alarms) * (hits + missed) * (quiet + alarms) * (quiet + missed))
-    found = _ratio(hits * quiet - alarms * missed, spread, empty=0.0)
-    return np.where(hits + alarms + missed + quiet > 0, found, np.nan)
+def _mcc_at(tp: np.ndarray, fp: np.ndarray, fn: np.ndarray, tn: np.ndarray) -> np.ndarray:
+    denominator = np.sqrt((tp + fp) * (tp + fn) * (tn + fp) * (tn + fn))
+    mcc = _ratio(tp * tn - fp * fn, denominator, empty=0.0)
+    return np.where(tp + fp + fn + tn > 0, mcc, np.nan)
 
 
 COUNTED: dict[str, OfCounts] = {
@@ -171,12 +174,12 @@ COUNTED: dict[str, OfCounts] = {
 
 
 def _of_class(name: str) -> OfClass:
-    """A metric that hits, false alarms, misses and rightly quiet images determine, of a class against the rest."""
+    """Build the metric of a class against the rest from its confusion counts."""
     return lambda scores, weights, c: COUNTED[name](*_counts(scores, weights, c))
 
 
-def _over_classes(one: OfClass) -> Weighted:
-    return lambda scores, weights: np.mean([one(scores, weights, c) for c in scores.classes()], axis=0)
+def _over_classes(metric: OfClass) -> Weighted:
+    return lambda scores, weights: np.mean([metric(scores, weights, c) for c in scores.classes()], axis=0)
 
 
 def _accuracy(scores: Scores, weights: np.ndarray) -> np.ndarray:
@@ -184,28 +187,28 @@ def _accuracy(scores: Scores, weights: np.ndarray) -> np.ndarray:
 
 
 def _balanced_accuracy(scores: Scores, weights: np.ndarray) -> np.ndarray:
-    found = [_sensitivity_at(*_counts(scores, weights, c)) for c in range(scores.probabilities.shape[1])]
-    return np.mean(found, axis=0)
+    sensitivities = [_sensitivity_at(*_counts(scores, weights, c)) for c in range(scores.probabilities.shape[1])]
+    return np.mean(sensitivities, axis=0)
 
 
 def _mcc(scores: Scores, weights: np.ndarray) -> np.ndarray:
     classes = np.eye(scores.probabilities.shape[1])
-    truth, says = weights @ classes[scores.labels], weights @ classes[scores.decisions]  # (B, C)
+    truth, decided = weights @ classes[scores.labels], weights @ classes[scores.decisions]  # (B, C)
     total = weights.sum(axis=1)
-    right = weights @ (scores.labels == scores.decisions).astype(float)
-    spread = np.sqrt((total**2 - (truth**2).sum(axis=1)) * np.maximum(total**2 - (says**2).sum(axis=1), 0))
-    return np.where(total > 0, _ratio(right * total - (truth * says).sum(axis=1), spread, empty=0.0), np.nan)
+    correct = weights @ (scores.labels == scores.decisions).astype(float)
+    denominator = np.sqrt((total**2 - (truth**2).sum(axis=1)) * np.maximum(total**2 - (decided**2).sum(axis=1), 0))
+    return np.where(total > 0, _ratio(correct * total - (truth * decided).sum(axis=1), denominator, empty=0.0), np.nan)
 
 
 def _steps(scores: Scores, weights: np.ndarray, c: int) -> tuple[np.ndarray, np.ndarray]:
-    """Weight of positives and of negatives at each distinct score, from the highest down: two (B, distinct)."""
+    """Return the weight of positives and of negatives at each distinct score, descending: two (B, distinct)."""
     rank = scores.odds(c)
     order = np.argsort(-rank, kind="stable")
     every = weights[:, order]
     positive = every * (scores.labels == c)[order]
     starts = np.flatnonzero(np.r_[True, rank[order][1:] != rank[order][:-1]])
     if len(starts) < len(rank):
-        every, positive = (np.add.reduceat(one, starts, axis=1) for one in (every, positive))
+        every, positive = (np.add.reduceat(values, starts, axis=1) for values in (every, positive))
     return positive, np.subtract(every, positive, out=every)
 
 
@@ -240,26 +243,26 @@ def _ece_of(scores: Scores, weights: np.ndarray, c: int) -> np.ndarray:
     return calibration_gap(scores.probabilities[:, c], scores.labels == c, weights=weights)
 
 
-_AUROC_MEANING = "Chance that a positive image scores above a negative one."
+_AUROC_MEANING = "Probability that a positive image scores above a negative one."
 _MCC_MEANING = "Correlation of decision and truth, from -1 to 1; 0 is chance."
 for _row in (
     Metric("auroc", "AUROC", _over_classes(_auroc), _auroc, True, _AUROC_MEANING),
     Metric("auprc", "AUPRC", _over_classes(_auprc), _auprc, True, "Precision averaged over all sensitivities."),
     Metric("balanced_accuracy", "Balanced accuracy", _balanced_accuracy, _of_class("balanced_accuracy"), True,
-           "Mean share found, class by class."),
-    Metric("accuracy", "Accuracy", _accuracy, _of_class("accuracy"), True, "Share of images decided rightly."),
+           "Mean sensitivity over classes."),
+    Metric("accuracy", "Accuracy", _accuracy, _of_class("accuracy"), True, "Share of images classified correctly."),
     Metric("sensitivity", "Sensitivity", _over_classes(_of_class("sensitivity")), _of_class("sensitivity"), True,
-           "Share of positive images called so."),
+           "Share of positive images called positive."),
     Metric("specificity", "Specificity", _over_classes(_of_class("specificity")), _of_class("specificity"), True,
-           "Share of negative images called so."),
+           "Share of negative images called negative."),
     Metric("precision", "Precision", _over_classes(_of_class("precision")), _of_class("precision"), True,
-           "Share of alarms that are right."),
+           "Share of positive calls that are correct."),
     Metric("f1", "F1", _over_classes(_of_class("f1")), _of_class("f1"), True,
            "Harmonic mean of precision and sensitivity."),
     Metric("mcc", "Matthews correlation (MCC)", _mcc, _of_class("mcc"), True, _MCC_MEANING, range=(-1.0, 1.0)),
     Metric("brier", "Brier score", _brier, _brier_of, False, "Mean squared error of the probability.",
-           range=(0.0, 2.0)),  # a sum over classes, where there are several
-    Metric("ece", "Calibration error (ECE)", _ece, _ece_of, False, "Mean gap between confidence and share right.",
+           range=(0.0, 2.0)),  # a sum over classes if there are more than two
+    Metric("ece", "Calibration error (ECE)", _ece, _ece_of, False, "Mean gap between confidence and accuracy.",
            grows_when_redrawn=True),
 ):  # fmt: skip
     METRICS.add(_row)

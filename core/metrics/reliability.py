@@ -1,6 +1,6 @@
-"""Do stated probabilities come true? The reliability diagram with its counts, and what chance alone would show.
+"""Reliability diagram with its counts, and the calibration error expected by chance.
 
-Intervals of Brier score and calibration error are those of every metric (`intervals.bootstrap`); temperatures are
+Intervals of Brier score and calibration error are those of every metric (`bootstrap.bootstrap`). Temperatures are
 fitted in `calibration`.
 
 References:
@@ -24,13 +24,13 @@ DIAGRAM_BINS = 10
 
 @dataclass(frozen=True)
 class Bin:
-    """Images whose stated probability lies in one range.
+    """A bin of the reliability diagram.
 
     Attributes:
-        low, high: the range.
-        n: images; 0 for an empty bin.
-        stated: mean stated probability; NaN for an empty bin.
-        happened: share for which it came true, with its Wilson interval, images taken for independent.
+        low, high: probability range.
+        n: number of images; 0 for an empty bin.
+        stated: mean predicted probability; NaN for an empty bin.
+        happened: observed frequency with its Wilson interval, assuming independent images.
     """
 
     low: float
@@ -42,10 +42,10 @@ class Bin:
 
 @dataclass(frozen=True)
 class ChanceError:
-    """The calibration error that perfectly calibrated probabilities would show on so many images.
+    """Calibration error that perfectly calibrated probabilities would show on the same number of images.
 
     Attributes:
-        mean: over drawn truths.
+        mean: over simulated labels.
         high: exceeded in 5% of them.
     """
 
@@ -54,43 +54,43 @@ class ChanceError:
 
 
 def reliability(scores: Scores, target: int | None = None, bins: int = DIAGRAM_BINS) -> list[Bin]:
-    """The reliability diagram of one run.
+    """Return the reliability diagram of one run.
 
     Args:
-        scores: its predictions; of findings, one finding (`known_finding`).
-        target: class whose probability is judged; None judges the positive class of a binary task, and the probability
-            of the class decided for where there are more.
-        bins: equal-width bins of probability.
+        scores: its predictions; for a multilabel task, of one finding (`known_finding`).
+        target: class whose probability is evaluated; None evaluates the positive class of a binary task, and the
+            probability of the predicted class of a task with more classes.
+        bins: number of equal-width probability bins.
     Raises:
         BadRequest: if there are several findings or no image.
     """
-    stated, happened = _judged(scores, target)
+    stated, happened = _probability_and_outcome(scores, target)
     number = bin_of(stated, bins)
-    found = []
+    diagram = []
     for index in range(bins):
-        here = number == index
-        count = int(here.sum())
-        mean = float(stated[here].mean()) if count else float("nan")
-        found.append(Bin(index / bins, (index + 1) / bins, count, mean, wilson(int(happened[here].sum()), count)))
-    return found
+        members = number == index
+        count = int(members.sum())
+        mean = float(stated[members].mean()) if count else float("nan")
+        diagram.append(Bin(index / bins, (index + 1) / bins, count, mean, wilson(int(happened[members].sum()), count)))
+    return diagram
 
 
 def chance_error(scores: Scores, bins: int = BINS, draws: int = 1000, seed: int = 0) -> ChanceError:
-    """The top-label calibration error that is due to the number of images alone.
+    """Return the top-label calibration error that the number of images alone explains.
 
-    Truths are drawn from the stated probabilities themselves, so that these are right by construction. A measured error
-    below `high` is no sign of miscalibration.
+    Labels are simulated from the predicted probabilities, which are therefore calibrated by construction. A measured
+    error below `high` is no sign of miscalibration.
 
     Args:
-        scores: predictions; of findings, one finding.
-        bins: as of the measured error.
-        draws: of the truth.
-        seed: of the draws.
+        scores: predictions; for a multilabel task, of one finding.
+        bins: as for the measured error.
+        draws: number of simulations.
+        seed: of the simulations.
     Raises:
         BadRequest: if there are several findings or no image.
     """
     if scores.multilabel or not len(scores):
-        raise BadRequest("Expected images with one class each; of several findings choose one first.")
+        raise BadRequest("Expected images with one class each; choose one of the findings first.")
     stated = scores.probabilities.max(axis=1)
     happened = np.random.default_rng(seed).random((draws, len(stated))) < stated
     gap = (happened - stated) @ np.eye(bins)[bin_of(stated, bins)]  # (draws, bins)
@@ -98,9 +98,9 @@ def chance_error(scores: Scores, bins: int = BINS, draws: int = 1000, seed: int 
     return ChanceError(float(errors.mean()), float(np.percentile(errors, 95)))
 
 
-def _judged(scores: Scores, target: int | None) -> tuple[np.ndarray, np.ndarray]:
+def _probability_and_outcome(scores: Scores, target: int | None) -> tuple[np.ndarray, np.ndarray]:
     if scores.multilabel or not len(scores):
-        raise BadRequest("Expected images with one class each; of several findings choose one first.")
+        raise BadRequest("Expected images with one class each; choose one of the findings first.")
     if target is None and scores.positive is None:
         return scores.probabilities.max(axis=1), scores.probabilities.argmax(axis=1) == scores.labels
     chosen = scores.positive if target is None else target

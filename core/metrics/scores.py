@@ -1,6 +1,6 @@
-"""What is measured: probabilities beside the truth, at an operating point, of one part of a data set.
+"""Predictions with their labels and operating point, for one part of a data set.
 
-No measure is here (`measures`), and nothing is read from files (`core.runs.series`).
+Metrics are in `measures`; reading from files is in `core.runs.series`.
 """
 
 from __future__ import annotations
@@ -16,15 +16,15 @@ from core.types import JudgedPart
 
 @dataclass(frozen=True)
 class Scores:
-    """A run's answers for the images of one part.
+    """Predictions of a run for the images of one part.
 
     Attributes:
-        probabilities: (N, C), rows sum to 1; of findings each column stands alone.
+        probabilities: (N, C), rows sum to 1; for findings the columns are independent.
         labels: (N,), class indices; or (N, C) of 0, 1 and NaN (unknown) for findings.
         positive: the positive class of a binary task; None for more classes.
         threshold: probability of the positive class from which the decision is positive; binary tasks only.
         thresholds: (C,), the same for each finding.
-        part: where the images come from. Whatever fits anything takes no test images: see `refuse_test`.
+        part: origin of the images. Functions that fit refuse test images: see `refuse_test`.
     """
 
     probabilities: np.ndarray
@@ -43,11 +43,11 @@ class Scores:
         return self.labels.ndim == 2
 
     def known(self, finding: int) -> np.ndarray:
-        """(N,) bool: the images whose label is known for a finding."""
+        """Return (N,) bool, the images whose label is known for a finding."""
         return ~np.isnan(self.labels[:, finding])
 
     def judged(self) -> list[int]:
-        """The findings that have both positive and negative images."""
+        """Return the findings that have both positive and negative images."""
         return self._judged
 
     @cached_property
@@ -56,24 +56,24 @@ class Scores:
         return np.flatnonzero((truth == 0).any(axis=0) & (truth == 1).any(axis=0)).tolist()
 
     def finding(self, finding: int) -> Scores:
-        """The binary task of one finding, on all images: those of unknown label are to be given no weight."""
+        """Return the binary task of one finding on all images; give those with unknown label no weight."""
         p = self.probabilities[:, finding]
         truth = (np.nan_to_num(self.labels[:, finding]) > 0.5).astype(int)
         return Scores(np.stack([1 - p, p], axis=1), truth, 1, self.thresholds[finding], part=self.part)
 
     def known_finding(self, finding: int) -> Scores:
-        """The binary task of one finding, on the images of known label."""
+        """Return the binary task of one finding on the images with known label."""
         return self.finding(finding).of(self.known(finding))
 
     def of(self, which: np.ndarray) -> Scores:
-        """The same at some positions: (n,) indices or (N,) bool."""
+        """Return the scores at some positions: (n,) indices or (N,) bool."""
         return replace(self, probabilities=self.probabilities[which], labels=self.labels[which])
 
     def merged(self, classes: tuple[int, ...]) -> Scores:
-        """The binary task `one of these classes, or another`, on the summed probabilities of a task of several.
+        """Return the binary task "one of these classes or another", with summed probabilities.
 
         Args:
-            classes: what counts as positive.
+            classes: the classes that count as positive.
         Raises:
             BadRequest: if the task has findings, or `classes` are none or all of its classes.
         """
@@ -81,57 +81,57 @@ class Scores:
         if self.multilabel or not 0 < len(set(classes)) < count or not set(classes) <= set(range(count)):
             raise BadRequest(f"Expected some, not all, of the classes 0 to {count - 1}, but got {classes}.")
         others = [c for c in range(count) if c not in classes]
-        sums = [self.probabilities[:, which].sum(axis=1) for which in (others, list(classes))]
+        sums = [self.probabilities[:, columns].sum(axis=1) for columns in (others, list(classes))]
         truth = np.isin(self.labels, classes).astype(int)
         return Scores(np.clip(np.stack(sums, axis=1), 0, 1), truth, 1, part=self.part)
 
     @property
     def decisions(self) -> np.ndarray:
-        """(N,), class indices decided for."""
+        """(N,), the predicted class indices."""
         if self.positive is None:
             return self.probabilities.argmax(axis=1)
-        says = self.probabilities[:, self.positive] >= self.threshold
-        return np.where(says, self.positive, 1 - self.positive)
+        called = self.probabilities[:, self.positive] >= self.threshold
+        return np.where(called, self.positive, 1 - self.positive)
 
     def odds(self, c: int) -> np.ndarray:
-        """(N,) odds of a class against the rest, by which images are ranked.
+        """Return the (N,) odds of a class against the rest, by which images are ranked.
 
-        They order images as the probabilities do, and go on telling them apart where a probability is so close to 1
-        that it rounds to it: no temperature changes a ranking of a binary task.
+        The odds order images as the probabilities do, and still separate them where a probability rounds to 1. No
+        temperature therefore changes the ranking of a binary task.
         """
         p, rest = self.probabilities[:, c], np.delete(self.probabilities, c, axis=1).sum(axis=1)
         return np.divide(p, rest, out=np.full(len(p), np.inf), where=rest > 0)
 
     def classes(self) -> list[int]:
-        """The classes whose one-vs-rest metrics are averaged."""
+        """Return the classes whose one-vs-rest metrics are averaged."""
         return list(range(self.probabilities.shape[1])) if self.positive is None else [self.positive]
 
     def at(self, threshold: float) -> Scores:
-        """The same scores at another threshold, of every finding where there are several."""
+        """Return the same scores at another threshold, applied to every finding if there are several."""
         return replace(self, threshold=threshold, thresholds=(threshold,) * len(self.thresholds))
 
     def positives(self) -> tuple[np.ndarray, np.ndarray]:
-        """(N,) probability of the positive class and (N,) bool whether the image is positive.
+        """Return the (N,) probability of the positive class and (N,) bool, whether the image is positive.
 
         Raises:
             BadRequest: if the task is not binary.
         """
         if self.positive is None:
-            raise BadRequest("Expected a binary task, or one finding or class of another; choose one first.")
+            raise BadRequest("Expected a binary task. Choose one finding or class first.")
         return self.probabilities[:, self.positive], self.labels == self.positive
 
 
 def refuse_test(scores: Scores, what: str) -> None:
-    """Stops whatever fits from learning of the test set.
+    """Raise if a fit would use test images.
 
     Args:
-        scores: what is to be fitted on.
+        scores: the images to fit on.
         what: what is being fitted, for the message.
     Raises:
         BadRequest: if these are test images.
     """
     if scores.part in ("test", "external"):
         raise BadRequest(
-            f"{what} is fitted on held-out images of the training subset or on calibration images, but these are "
-            "test images. Read the part 'validation' or 'calibration' of the run."
+            f"{what} must be fitted on held-out images of the training subset or on calibration images, but these are "
+            "test images. Use the part 'validation' or 'calibration' of the run."
         )

@@ -1,7 +1,7 @@
-"""Answering only when sure: the risk among the images that are answered, against how many are.
+"""Selective prediction: the risk among the most certain images against the share that is answered.
 
-Sureness is the distance of the decision's probability from where it would turn: the threshold of a binary task, on the
-scale of log odds, or the probability of the likeliest class. No limit is fitted here.
+Certainty is the distance of the decision's probability from the point where it would change: the threshold of a binary
+task, on the log odds scale, or the probability of the most likely class. No cutoff is fitted here.
 
 References:
     El-Yaniv and Wiener 2010, JMLR 11:1605-1641. Geifman and El-Yaniv 2017, arXiv:1705.08500.
@@ -28,8 +28,8 @@ class RiskCurve:
     """Risk against coverage.
 
     Attributes:
-        coverage: (T,) shares of images answered, the surest first.
-        risk, low, high: (T,) share of these decided wrongly, with the ends of its 95% interval.
+        coverage: (T,) shares of images answered, the most certain first.
+        risk, low, high: (T,) share of these classified wrongly, with the ends of its 95% interval.
         area: mean risk over all coverages.
     """
 
@@ -41,13 +41,13 @@ class RiskCurve:
 
 
 def sureness(scores: Scores) -> np.ndarray:
-    """(N,), larger for decisions that are further from turning.
+    """Return the (N,) certainty of each decision, larger for decisions further from changing.
 
     Raises:
         BadRequest: if there are several findings.
     """
     if scores.multilabel:
-        raise BadRequest("Expected one class an image; of several findings choose one first.")
+        raise BadRequest("Expected one class per image; choose one of the findings first.")
     if scores.positive is None:
         return np.asarray(scores.probabilities.max(axis=1))
     p = np.clip(scores.probabilities[:, scores.positive], _EDGE, 1 - _EDGE)
@@ -61,14 +61,15 @@ def risk_curve(
     draws: int = 400,
     drawn: GroupDraws | None = None,
 ) -> RiskCurve:
-    """Risk against coverage of a family, the mean over its runs.
+    """Return risk against coverage of a family, the mean over its runs.
 
     Args:
         runs: predictions for the same images.
-        groups: (N,), patients or lesions, drawn as a whole.
+        groups: (N,), patients or lesions, resampled as a whole.
         coverage: (T,) shares above 0, up to 1; 5% to all by default.
-        draws: bootstrap samples.
-        drawn: images, so that a slider draws them once; drawn anew if None. Without draws the curve has no band (NaN).
+        draws: number of bootstrap resamples.
+        drawn: resampled images, made once for all positions of a slider; resampled here if None. Without resamples the
+            curve has no band (NaN).
     Raises:
         BadRequest: if there is no run or there are several findings.
     """
@@ -76,23 +77,29 @@ def risk_curve(
         raise BadRequest("Expected at least one run.")
     shares = np.linspace(0.05, 1, 20) if coverage is None else coverage
     weights = (draw_groups(runs[0].labels, groups, draws) if drawn is None else drawn).weights()
-    weights = np.concatenate([np.zeros_like(weights[:, :1]), weights], axis=1)  # first no image: adding up begins there
-    found = np.mean([_risks(run, weights, shares) for run in runs], axis=0)  # (draws + 1, T)
-    low, high = ends(found[1:])
-    return RiskCurve(shares, found[0], low, high, interval(found.mean(axis=1), len(groups)))
+    weights = np.concatenate([np.zeros_like(weights[:, :1]), weights], axis=1)  # cumulative sums start at 0 images
+    risks = np.mean([_risks(run, weights, shares) for run in runs], axis=0)  # (draws + 1, T)
+    low, high = ends(risks[1:])
+    return RiskCurve(shares, risks[0], low, high, interval(risks.mean(axis=1), len(groups)))
 
 
 def _risks(scores: Scores, weights: np.ndarray, shares: np.ndarray) -> np.ndarray:
-    """(B, 1 + N) whole weights, of none first -> (B, T) risk among the surest share; equally sure images go in part."""
-    sure = sureness(scores)
-    order = np.argsort(-sure, kind="stable")
-    starts = np.flatnonzero(np.r_[True, np.diff(sure[order]) != 0])
+    """Return the (B, T) risk among the most certain shares; images with equal certainty count in part.
+
+    Args:
+        scores: predictions.
+        weights: (B, 1 + N) integers, a column of zeros first.
+        shares: (T,) of images answered.
+    """
+    certainty = sureness(scores)
+    order = np.argsort(-certainty, kind="stable")
+    starts = np.flatnonzero(np.r_[True, np.diff(certainty[order]) != 0])
     wrong = (scores.decisions != scores.labels)[order]
     cuts = np.r_[0, starts[1:], len(order)]  # images answered at each cut, from none to all
-    wrong_until = np.r_[0, np.cumsum(wrong)][cuts]  # few are wrong: add up these alone
+    wrong_until = np.r_[0, np.cumsum(wrong)][cuts]  # few are wrong, so only these are summed
     answered, errors = (
-        np.cumsum(np.take(weights, np.r_[0, 1 + chosen], axis=1), axis=1, dtype=np.int32)
-        for chosen in (order, order[wrong])
+        np.cumsum(np.take(weights, np.r_[0, 1 + indices], axis=1), axis=1, dtype=np.int32)
+        for indices in (order, order[wrong])
     )
     wanted = answered[:, -1:] * shares
     at = _reaching(answered, cuts, wanted)
@@ -104,7 +111,7 @@ def _risks(scores: Scores, weights: np.ndarray, shares: np.ndarray) -> np.ndarra
 
 
 def _reaching(answered: np.ndarray, cuts: np.ndarray, wanted: np.ndarray) -> np.ndarray:
-    """(B, T): the first cut after none at which a weight is answered, by halving in all rows at once."""
+    """Return (B, T), the first cut after 0 at which the answered weight reaches `wanted`, by vectorized bisection."""
     rows = np.arange(len(answered))[:, None]
     low, high = np.ones(wanted.shape, int), np.full(wanted.shape, len(cuts) - 1)
     for _ in range(len(cuts).bit_length()):

@@ -1,11 +1,12 @@
-"""Operating points: the probability from which a decision is positive, fitted on images the classifier did not learn.
+"""Operating points: decision thresholds fitted on images that the classifier was not trained on.
 
-The fit is smooth on purpose. With ten images a class the best empirical cut jumps from draw to draw; a logistic curve
-through the scores (Platt 1999), both classes given equal weight, crosses one half at the point that maximises
-sensitivity + specificity when its shape holds, and moves far less. That is the operating point of every stored run.
+The default fit is deliberately smooth. With ten images per class the best empirical cut varies strongly between
+subsets. A logistic curve through the scores (Platt 1999), with both classes weighted equally, crosses one half at the
+point that maximises sensitivity + specificity if its shape holds, and varies far less. This is the operating point of
+every stored run.
 
-The other rules, for who wants another point, take the images as they are: a wanted sensitivity, the best sum of
-sensitivity and specificity (Youden), the least cost. What a point is worth on test images is in `operating`.
+The other rules use the empirical scores: a target sensitivity, the best sum of sensitivity and specificity (Youden),
+the least cost. The performance of an operating point on test images is in `operating_point`.
 
 References:
     Platt 1999, Probabilistic outputs for support vector machines. Youden 1950, doi:10.1002/1097-0142(1950)3:1.
@@ -30,13 +31,13 @@ _EDGE = 1e-6
 
 @dataclass(frozen=True)
 class Aim:
-    """What an operating point is for.
+    """The goal of an operating point.
 
     Attributes:
         rule: a name in `RULES`.
-        sensitivity: wanted share of positive images called so.
-        ratio: how many false alarms one missed positive outweighs.
-        prevalence: share of positives where the classifier is to be used.
+        sensitivity: target share of positive images called positive.
+        ratio: number of false alarms that one missed positive outweighs.
+        prevalence: share of positives in the population of use.
     """
 
     rule: str = "balanced"
@@ -47,7 +48,7 @@ class Aim:
     def __post_init__(self) -> None:
         if not (0 < self.sensitivity < 1 and 0 < self.prevalence < 1 and 0 < self.ratio < np.inf):
             raise BadRequest(
-                "Expected a wanted sensitivity and a prevalence between 0 and 1 and a cost ratio above 0, but got "
+                "Expected a target sensitivity and a prevalence between 0 and 1 and a cost ratio above 0, but got "
                 f"{self.sensitivity}, {self.prevalence} and {self.ratio}."
             )
 
@@ -63,7 +64,7 @@ class Rule:
 
     Attributes:
         name: key.
-        title: for people, with the numbers of an aim in it.
+        title: display name, with placeholders for the numbers of an aim.
         fit: ((N,) probability of the positive class, (N,) bool truth, aim) -> probability.
     """
 
@@ -78,8 +79,8 @@ class OperatingPoint:
 
     Attributes:
         threshold: probability of the positive class from which the decision is positive.
-        aim: what it is for.
-        positives, negatives: images it was fitted on.
+        aim: its goal.
+        positives, negatives: number of images it was fitted on.
         caution: what these images cannot support, "" for nothing.
     """
 
@@ -91,13 +92,13 @@ class OperatingPoint:
 
 
 def fit_threshold(probabilities: np.ndarray, labels: np.ndarray) -> float:
-    """The balanced operating point of a binary task.
+    """Fit the balanced operating point of a binary task.
 
     Args:
         probabilities: (N,) of the positive class.
         labels: (N,), True or 1 for positive.
     Returns:
-        a probability in (0, 1); 0.5 where a class is missing or the scores do not rise with the label.
+        a probability in (0, 1); 0.5 if a class is missing or the scores do not rise with the label.
     """
     labels = np.asarray(labels, bool)
     if labels.all() or not labels.any():
@@ -112,7 +113,7 @@ def fit_threshold(probabilities: np.ndarray, labels: np.ndarray) -> float:
 
 
 def fit_thresholds(probabilities: np.ndarray, labels: np.ndarray) -> tuple[float, ...]:
-    """The operating point of each finding, on the images whose label is known for it.
+    """Fit the operating point of each finding on the images whose label is known for it.
 
     Args:
         probabilities: (N, C).
@@ -125,11 +126,11 @@ def fit_thresholds(probabilities: np.ndarray, labels: np.ndarray) -> tuple[float
 
 
 def fit_operating_point(held_out: Scores, aim: Aim) -> OperatingPoint:
-    """The operating point of a binary task for an aim.
+    """Fit the operating point of a binary task for an aim.
 
     Args:
-        held_out: images that the classifier did not learn, never of the test set.
-        aim: what it is for.
+        held_out: images that the classifier was not trained on, never of the test set.
+        aim: its goal.
     Raises:
         BadRequest: if these are test images, the task is not binary, or a class is missing.
     """
@@ -149,19 +150,19 @@ def fit_operating_point(held_out: Scores, aim: Aim) -> OperatingPoint:
 
 
 def _rank(positives: int, wanted: float) -> int:
-    """How many of the held-out positives must lie above, so that the next one does with the wanted probability."""
+    """Return how many held-out positives must lie above, so that the next one does with the wanted probability."""
     return int(np.ceil(wanted * (positives + 1) - 1e-9))
 
 
 def _at_sensitivity(p: np.ndarray, truth: np.ndarray, aim: Aim) -> float:
-    found = np.sort(p[truth])[::-1]
-    return float(found[min(_rank(len(found), aim.sensitivity), len(found)) - 1])
+    positives = np.sort(p[truth])[::-1]
+    return float(positives[min(_rank(len(positives), aim.sensitivity), len(positives)) - 1])
 
 
 def _best_cut(p: np.ndarray, truth: np.ndarray, gain: float, loss: float) -> float:
-    """The cut with the largest gain x sensitivity - loss x share of false alarms, halfway to the next score below."""
-    alarms, found, cuts = roc_curve(truth, p, drop_intermediate=False)
-    best = int(np.argmax(gain * found - loss * alarms))
+    """Return the cut with the largest gain x sensitivity - loss x false positive rate, halfway to the next score."""
+    false_positive_rates, sensitivities, cuts = roc_curve(truth, p, drop_intermediate=False)
+    best = int(np.argmax(gain * sensitivities - loss * false_positive_rates))
     cut = min(float(cuts[best]), 1.0)
     return cut if best + 1 == len(cuts) else (cut + float(cuts[best + 1])) / 2
 

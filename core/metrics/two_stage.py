@@ -1,12 +1,12 @@
-"""Two-stage diagnosis: a sensitive binary screen, then a classifier of several classes for what it lets through.
+"""Two-stage diagnosis: a sensitive binary screen, then a multiclass classifier for suspicious images.
 
-An image that the screen does not call suspicious is answered `not suspicious`. Of the others the second stage decides
-among all its classes, so it may also take an alarm back. Both stages must have been trained and judged on the splits
-of one set; the screen's threshold comes from held-out images (`thresholds.fit_operating_point`).
+An image that the screen does not call suspicious is reported as `not suspicious`. The second stage classifies the
+others among all its classes, so it may also revoke an alarm. Both stages must have been trained and evaluated on the
+splits of one data set. The screen's threshold comes from held-out images (`thresholds.fit_operating_point`).
 
-Joint figures are compared with one model alone at the same sensitivity: its threshold is moved, draw by draw, to where
-it finds as many suspicious images. That needs the truth of the test images and is a yardstick, not a way to operate.
-The comparison is paired by seed and has the verdicts of `comparisons`.
+Joint figures are compared with one model alone at the same sensitivity: on each resample its threshold is moved to
+where it finds as many suspicious images. This needs the truth of the test images, so it is a reference for comparison,
+not a way to operate. The comparison is paired by seed and has the verdicts of `comparisons`.
 """
 
 from __future__ import annotations
@@ -27,16 +27,16 @@ _ROUNDING = 1e-9
 
 @dataclass(frozen=True)
 class TwoStage:
-    """Joint figures of both stages, the mean over pairs of runs; their intervals are over test patients.
+    """Joint performance of both stages, the mean over pairs of runs; intervals are over test patients.
 
     Attributes:
-        sensitivity: suspicious images that end with a suspicious class.
-        specificity: other images that do not.
-        named: suspicious images that end with the right class.
+        sensitivity: share of suspicious images whose final class is suspicious.
+        specificity: share of other images whose final class is not.
+        named: share of suspicious images whose final class is correct.
         workload: share of all images that the second stage sees.
-        single: specificity of the one model alone at the same sensitivity.
-        gain: specificity of both stages minus `single`, over seeds and test patients; corrected for other pairs of
-            stages by `replace(gain=...)` where there are any.
+        single: specificity of the single model at the same sensitivity.
+        gain: specificity of both stages minus `single`, over seeds and test patients; `replace(gain=...)` corrects it
+            for other pairs of stages, if any.
     """
 
     sensitivity: Estimate
@@ -48,15 +48,15 @@ class TwoStage:
 
     @property
     def helps(self) -> bool:
-        """Whether the verdict is that both stages raise fewer false alarms than the one model."""
+        """Whether the verdict is that two stages raise fewer false alarms than the single model."""
         return self.gain.winner == 0
 
     def record(self) -> dict[str, Any]:
-        """Everything as plain data for JSON."""
+        """Return plain data for JSON."""
         return {**asdict(self), "gain": self.gain.record(), "helps": self.helps, "words": self.verdict()}
 
     def verdict(self) -> str:
-        """The finding in a sentence."""
+        """Format the finding as a sentence."""
         gain = self.gain
         measured = (
             f"specificity {gain.effect:+.3f} (95% interval over {gain.varies} {gain.low:+.3f} to {gain.high:+.3f}) "
@@ -80,29 +80,29 @@ def two_stage(
     groups: np.ndarray,
     draws: int = DRAWS,
 ) -> TwoStage:
-    """Joins two stages and compares them with one model.
+    """Combine two stages and compare them with one model.
 
     Args:
-        screens: binary predictions, suspicious or not, a run a seed, each at its threshold.
-        confirmers: predictions of several classes for the same images, in the same order of seeds.
-        singles: predictions of the model to compare with, likewise: of several classes, or binary.
+        screens: binary predictions, suspicious or not, one run per seed, each at its threshold.
+        confirmers: multiclass predictions for the same images, in the same order of seeds.
+        singles: predictions of the model to compare with, in the same order: multiclass or binary.
         suspicious: the classes that count as suspicious.
-        groups: (N,), patients or lesions, drawn as a whole.
-        draws: bootstrap samples.
+        groups: (N,), patients or lesions, resampled as a whole.
+        draws: number of bootstrap resamples.
     Raises:
-        BadRequest: if the stages do not judge the same images, or their labels contradict one another.
+        BadRequest: if the stages do not evaluate the same images, or their labels contradict one another.
     """
     if not screens or len({len(screens), len(confirmers), len(singles)}) > 1:
-        raise BadRequest("Expected as many screens as second stages and single models, a run a seed each.")
-    alone = [one if one.positive is not None else one.merged(suspicious) for one in singles]
-    for screen, confirmer, one in zip(screens, confirmers, alone, strict=True):
-        _check(screen, confirmer, one, suspicious)
+        raise BadRequest("Expected as many screens as second stages and single models, one run per seed each.")
+    alone = [run if run.positive is not None else run.merged(suspicious) for run in singles]
+    for screen, confirmer, single_run in zip(screens, confirmers, alone, strict=True):
+        _check(screen, confirmer, single_run, suspicious)
     weights = with_once(draw_weights(confirmers[0].labels, groups, draws))
     truth = screens[0].positives()[1]
     by_seed = np.array(
         [
-            _joint(screen, confirmer, one, suspicious, truth, weights)
-            for screen, confirmer, one in zip(screens, confirmers, alone, strict=True)
+            _joint(screen, confirmer, single_run, suspicious, truth, weights)
+            for screen, confirmer, single_run in zip(screens, confirmers, alone, strict=True)
         ]
     )  # (K, 5, draws + 1)
     gain = paired_difference("specificity", by_seed[:, 1], by_seed[:, 4], len(groups), len(np.unique(groups)))
@@ -119,20 +119,20 @@ def _joint(
     weights: np.ndarray,
 ) -> np.ndarray:
     passed = screen.decisions == screen.positive
-    ends = passed & np.isin(confirmer.decisions, suspicious)
-    right = ends & (confirmer.decisions == confirmer.labels)
-    sensitivity, named = (_share(which[truth], weights[:, truth]) for which in (ends, right))
-    specificity = _share(~ends[~truth], weights[:, ~truth])
+    called = passed & np.isin(confirmer.decisions, suspicious)
+    correct = called & (confirmer.decisions == confirmer.labels)
+    sensitivity, named = (_share(hits[truth], weights[:, truth]) for hits in (called, correct))
+    specificity = _share(~called[~truth], weights[:, ~truth])
     single = specificity_at(alone, sensitivity, weights)
     return np.stack([sensitivity, specificity, named, _share(passed, weights), single])
 
 
 def specificity_at(scores: Scores, sensitivity: np.ndarray, weights: np.ndarray) -> np.ndarray:
-    """Specificity of a binary task where its threshold is moved to a sensitivity, for each weighting of the images.
+    """Return the specificity of a binary task at a given sensitivity, for each image weighting.
 
     Args:
-        scores: predictions; their own threshold does not matter.
-        sensitivity: (B,) wanted; between two thresholds the line between them is taken.
+        scores: predictions; their own threshold is ignored.
+        sensitivity: (B,) targets; interpolated linearly between two thresholds.
         weights: (B, N).
     Returns:
         (B,).
@@ -140,34 +140,37 @@ def specificity_at(scores: Scores, sensitivity: np.ndarray, weights: np.ndarray)
     p, truth = scores.positives()
     order = np.argsort(-p, kind="stable")
     starts = np.flatnonzero(np.r_[True, np.diff(p[order]) != 0])
-    found, alarms = (
-        np.cumsum(np.add.reduceat(weights[:, order] * side[order], starts, axis=1), axis=1) for side in (truth, ~truth)
+    detected, alarms = (
+        np.cumsum(np.add.reduceat(weights[:, order] * members[order], starts, axis=1), axis=1)
+        for members in (truth, ~truth)
     )
-    found, alarms = (np.pad(counts, ((0, 0), (1, 0))) for counts in (found, alarms))  # (B, cuts + 1), from none called
-    rates = [_alarms_at(*row) for row in zip(sensitivity * found[:, -1], found, alarms, strict=True)]
+    detected, alarms = (
+        np.pad(counts, ((0, 0), (1, 0))) for counts in (detected, alarms)
+    )  # (B, cuts + 1), from no image called positive
+    rates = [_alarms_at(*row) for row in zip(sensitivity * detected[:, -1], detected, alarms, strict=True)]
     return 1 - np.array(rates)
 
 
-def _alarms_at(wanted: float, found: np.ndarray, alarms: np.ndarray) -> float:
-    """Share of negatives called where `wanted` positives are found, at the highest cut that finds so many."""
-    at = int(np.searchsorted(found, wanted - _ROUNDING * found[-1]))
-    if at == 0:
+def _alarms_at(wanted: float, detected: np.ndarray, alarms: np.ndarray) -> float:
+    """Return the false positive rate at the highest cut that finds `wanted` positives."""
+    index = int(np.searchsorted(detected, wanted - _ROUNDING * detected[-1]))
+    if index == 0:
         return 0.0
-    part = min(1.0, (wanted - found[at - 1]) / (found[at] - found[at - 1]))
-    return float((alarms[at - 1] + part * (alarms[at] - alarms[at - 1])) / alarms[-1])
+    fraction = min(1.0, (wanted - detected[index - 1]) / (detected[index] - detected[index - 1]))
+    return float((alarms[index - 1] + fraction * (alarms[index] - alarms[index - 1])) / alarms[-1])
 
 
-def _share(which: np.ndarray, weights: np.ndarray) -> np.ndarray:
-    return np.asarray(weights @ which / weights.sum(axis=1))
+def _share(members: np.ndarray, weights: np.ndarray) -> np.ndarray:
+    return np.asarray(weights @ members / weights.sum(axis=1))
 
 
 def _check(screen: Scores, confirmer: Scores, alone: Scores, suspicious: tuple[int, ...]) -> None:
     if confirmer.multilabel or confirmer.positive is not None or len(screen) != len(confirmer):
-        raise BadRequest("Expected a second stage of several classes, one an image, on the images of the screen.")
+        raise BadRequest("Expected a multiclass second stage with one class per image, on the images of the screen.")
     truth = np.isin(confirmer.labels, suspicious)
-    for one in (screen, alone):
-        if len(one) != len(truth) or not np.array_equal(one.positives()[1], truth):
+    for scores in (screen, alone):
+        if len(scores) != len(truth) or not np.array_equal(scores.positives()[1], truth):
             raise BadRequest(
-                "The stages contradict one another on which images are suspicious: they must be judged on the same "
-                "test images of one data set, in the same order, and name the same classes suspicious."
+                "The stages contradict one another on which images are suspicious: they must be evaluated on the same "
+                "test images of one data set, in the same order, with the same suspicious classes."
             )

@@ -61,7 +61,7 @@ def test_test_images_and_several_findings_are_refused():
     with pytest.raises(BadRequest, match="these are test images"):
         calibrate(several(0, 60, "test"), np.arange(60), 0.9)
     labels = np.zeros((30, 2))
-    with pytest.raises(BadRequest, match="choose one first"):
+    with pytest.raises(BadRequest, match="choose one of the findings first"):
         calibrate(Scores(labels + 0.5, labels, thresholds=(0.5, 0.5), part="calibration"), np.arange(30), 0.9)
 
 
@@ -104,8 +104,8 @@ def test_a_temperature_does_not_change_the_sets_of_two_classes():
 
 def test_coverage_is_measured_not_promised():
     fitted = calibrate(several(0, 3000), np.arange(3000), 0.9)
-    assert "at least 90% of sets hold the truth" in fitted.promise
-    assert "served nothing else" in fitted.promise
+    assert "at least 90% of sets contain the true class" in fitted.promise
+    assert "used for nothing else" in fitted.promise
     same, elsewhere = (coverage(fitted, several(1, 600, "test", shift=s), np.arange(600)) for s in (0, 1.2))
     assert all(one.low <= 0.93 and one.high >= 0.87 for one in same.holds)
     assert all(one.high < 0.9 for one in elsewhere.holds)
@@ -158,7 +158,7 @@ def test_the_diagram_of_several_classes_is_that_of_the_decision_or_of_one_class(
     assert np.isnan(top[0].stated)
     second = reliability(scores, target=1)
     assert sum(one.n * one.happened.value for one in second if one.n) == pytest.approx(100)
-    with pytest.raises(BadRequest, match="choose one first"):
+    with pytest.raises(BadRequest, match="choose one of the findings first"):
         reliability(Scores(np.full((4, 2), 0.5), np.zeros((4, 2)), thresholds=(0.5, 0.5)))
 
 
@@ -208,5 +208,5 @@ def test_all_answered_is_the_error_rate_and_the_band_holds_it(seed):
 def test_risk_needs_runs_of_one_class_an_image():
     with pytest.raises(BadRequest, match="at least one run"):
         risk_curve([], np.arange(3))
-    with pytest.raises(BadRequest, match="choose one first"):
+    with pytest.raises(BadRequest, match="choose one of the findings first"):
         sureness(Scores(np.full((4, 2), 0.5), np.zeros((4, 2)), thresholds=(0.5, 0.5)))

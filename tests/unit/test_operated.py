@@ -74,7 +74,7 @@ def test_the_mean_curve_lies_between_those_of_the_seeds(runs):
 
 def test_several_classes_need_one_to_be_named(runs):
     series = series_of(runs, task="multiclass")
-    with pytest.raises(BadRequest, match="choose one first"):
+    with pytest.raises(BadRequest, match="Choose one finding or class first"):
         operating_point.prepare(series)
     assert operating_point.prepare(series, 1).tests[0].positive == 1
 

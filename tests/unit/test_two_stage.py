@@ -111,5 +111,5 @@ def test_stages_of_other_images_or_meanings_are_refused():
         two_stage([screen], [confirmer], [confirmer], (1,), np.arange(600))
     with pytest.raises(BadRequest, match="contradict"):
         two_stage([replace(screen, labels=1 - screen.labels)], [confirmer], [confirmer], SUSPICIOUS, np.arange(600))
-    with pytest.raises(BadRequest, match="several classes"):
+    with pytest.raises(BadRequest, match="multiclass second stage"):
         two_stage([screen], [screen], [confirmer], SUSPICIOUS, np.arange(600))
