@@ -1,7 +1,8 @@
-"""A run's metrics on drawn test images, kept on disk by content: the predictions, the operating point, a version.
+"""Disk cache of a run's metrics on resampled test images.
 
-The same images are drawn for every run on a test set, so intervals of any set of runs, and differences between them,
-follow from these without measuring again. The files can be deleted; they are made again.
+The key covers the predictions, the operating point and a version. All runs on a test set share the same
+resamples, so intervals of any set of runs, and differences between them, follow from cached values without measuring
+again. The files can be deleted; they are computed again.
 """
 
 from __future__ import annotations
@@ -23,17 +24,17 @@ from core.paths import cache_folder
 from core.runs import PREDICTIONS_FILE, RunMeta
 from core.runs.scores import Judged, judged, judged_shared
 
-VERSION = 1  # raised when a metric, the resampling or a fitted threshold changes
+VERSION = 1  # increase it when a metric, the resampling or a fitted threshold changes
 
 
 @dataclass(frozen=True)
 class DrawnRun:
-    """A run's metrics on its test images as they are, and on each draw of them.
+    """Metrics of a run on its original test images and on each resample.
 
     Attributes:
-        values: metric -> (B + 1,), first on the images as they are.
-        images: hash over the images, their labels and groups; equal for runs that can be subtracted.
-        n, groups: test images, and patients or lesions.
+        values: metric -> (B + 1,), the value on the original images first.
+        images: hash of the images, their labels and groups; equal for runs that can be subtracted.
+        n, groups: number of test images, and of patients or lesions.
     """
 
     values: Mapping[str, np.ndarray]
@@ -43,13 +44,13 @@ class DrawnRun:
 
 
 def drawn_run(folder: Path, meta: RunMeta, finding: int | None = None) -> DrawnRun:
-    """Measures a run on drawn test images, or reads what was measured before.
+    """Measure a run on resampled test images, or read the cached result.
 
     Args:
-        folder: where it lies.
+        folder: of the run.
         meta: its record.
-        finding: the one finding to judge, on the images of known label, or the one class against the rest; None for
-            the task as it is.
+        finding: the finding to evaluate, on the images with known label, or the class to evaluate against the rest;
+            None for the task as it is.
     Raises:
         CorruptRun: if its predictions cannot be read.
     """
@@ -57,14 +58,14 @@ def drawn_run(folder: Path, meta: RunMeta, finding: int | None = None) -> DrawnR
 
 
 def drawn_shared(folder: Path, meta: RunMeta, external: str, elsewhere: bool, view: str = "") -> DrawnRun:
-    """Measure a run on resampled images of the classes that it shares with an external test set, or read the result.
+    """Measure a run on resampled images of the classes shared with an external test set, or read the cached result.
 
     Args:
-        folder: where it lies.
+        folder: of the run.
         meta: its record.
         external: name of the external set, on which the run was evaluated.
-        elsewhere: whether on the external images, or on the run's own test images.
-        view: of the external images only those of this projection; all where it is "".
+        elsewhere: True for the external images, False for the run's own test images.
+        view: projection to which the external images are restricted; "" for all.
     Raises:
         CorruptRun: if its predictions cannot be read.
     """
@@ -76,20 +77,20 @@ def drawn_shared(folder: Path, meta: RunMeta, external: str, elsewhere: bool, vi
 
 
 def _kept(key: str, load: Callable[[], Judged]) -> DrawnRun:
-    """Return what is in the cache, or measure and keep it."""
+    """Return the cached result, or measure and cache it."""
     place = _place(key)
     stored = _read(place)
     if stored is None:
         stored = _measured(load())
         buffer = io.BytesIO()
-        found = np.stack([stored.values[name] for name in METRICS])
-        np.savez(buffer, found=found, images=np.array(stored.images), counts=np.array([stored.n, stored.groups]))
+        values = np.stack([stored.values[name] for name in METRICS])
+        np.savez(buffer, found=values, images=np.array(stored.images), counts=np.array([stored.n, stored.groups]))
         write_atomically(place, buffer.getvalue())
     return stored
 
 
 def is_measured(folder: Path, meta: RunMeta, finding: int | None = None) -> bool:
-    """Whether `drawn_run` would read what was measured before. Arguments as there."""
+    """Return whether `drawn_run`, given the same arguments, would read a cached result."""
     return _place(_key(folder, meta, finding)).is_file()
 
 
@@ -106,26 +107,26 @@ def _key(folder: Path, meta: RunMeta, finding: int | None) -> str:
 def _read(place: Path) -> DrawnRun | None:
     try:
         with np.load(place, allow_pickle=False) as file:
-            found, images, counts = file["found"], str(file["images"]), file["counts"]
+            values, images, counts = file["found"], str(file["images"]), file["counts"]
     except (OSError, EOFError, ValueError, KeyError, zipfile.BadZipFile):
         return None
-    if found.shape != (len(METRICS), DRAWS + 1):
+    if values.shape != (len(METRICS), DRAWS + 1):
         return None
-    return DrawnRun(dict(zip(METRICS, found, strict=True)), images, int(counts[0]), int(counts[1]))
+    return DrawnRun(dict(zip(METRICS, values, strict=True)), images, int(counts[0]), int(counts[1]))
 
 
-def _measured(found: Judged) -> DrawnRun:
-    labels, groups = found.scores.labels, found.groups
-    images = sha256_of([*found.ids.tolist(), *groups.tolist(), np.ascontiguousarray(labels).tobytes()])
+def _measured(predictions: Judged) -> DrawnRun:
+    labels, groups = predictions.scores.labels, predictions.groups
+    images = sha256_of([*predictions.ids.tolist(), *groups.tolist(), np.ascontiguousarray(labels).tobytes()])
     count = len(np.unique(groups))
-    values = measure_groups(found.scores, groups_for(labels, groups)) if takes(found.scores, count) else {}
+    values = measure_groups(predictions.scores, groups_for(labels, groups)) if takes(predictions.scores, count) else {}
     if rest := [name for name in METRICS if name not in values]:
-        values |= measure_drawn(found.scores, weights_for(labels, groups), rest)
-    return DrawnRun(values, images, len(found.ids), count)
+        values |= measure_drawn(predictions.scores, weights_for(labels, groups), rest)
+    return DrawnRun(values, images, len(predictions.ids), count)
 
 
 def groups_for(labels: np.ndarray, groups: np.ndarray) -> GroupDraws:
-    """Drawn groups of a test set, first each once; drawn once for equal labels and groups.
+    """Return resampled groups of a test set, computed once for equal labels and groups.
 
     Args:
         labels: (N,), class indices, or (N, C) findings.
@@ -135,7 +136,7 @@ def groups_for(labels: np.ndarray, groups: np.ndarray) -> GroupDraws:
 
 
 def weights_for(labels: np.ndarray, groups: np.ndarray) -> np.ndarray:
-    """(B + 1, N) the same as weights of the images, many times as large."""
+    """Return the same resamples as (B + 1, N) image weights, which need far more memory than `groups_for`."""
     return _weights(labels.tobytes(), str(labels.dtype), labels.shape, tuple(groups.tolist()))
 
 

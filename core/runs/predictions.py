@@ -1,6 +1,6 @@
-"""Stored answers of a run: how they are packed, read and taken as scores, and metrics that an older record lacks.
+"""Stored predictions of a run: packing, reading, conversion to scores, and metrics that an older record lacks.
 
-Predictions on external test sets lie in the same file, each set under a name of its own.
+Predictions on external test sets are in the same file, each set under its own name.
 """
 
 from __future__ import annotations
@@ -33,16 +33,15 @@ _EXTERNAL, _FACT = "external-", "_fact_"
 
 @dataclass(frozen=True)
 class Predictions:
-    """Stored answers of a run on one part.
+    """Stored predictions of a run on one part.
 
     Attributes:
         ids: (N,) names of the images.
         groups: (N,) patients or lesions.
         labels: (N,) class indices, or (N, C) findings of 0, 1 and NaN.
-        logits: (N, C), as `as_stored` gives them; those of older runs in single precision.
-        part: where the images come from; whatever is not said to be held out counts as test images.
-        facts: what else is known of each image, by name, such as the `view` of a radiograph: (N,) text, "" where it is
-            not known.
+        logits: (N, C), as returned by `as_stored`; in older runs in single precision.
+        part: origin of the images; anything not marked as held out counts as test images.
+        facts: further facts about each image by name, such as the `view` of a radiograph: (N,) text, "" where unknown.
     """
 
     ids: np.ndarray
@@ -57,12 +56,12 @@ _NONE: Mapping[str, Predictions] = MappingProxyType({})
 
 
 def as_stored(logits: np.ndarray, multilabel: bool) -> np.ndarray:
-    """Answers as they are stored, in half precision: what is measured is what is stored, as it is with weights.
+    """Round logits to the half precision in which they are stored, so that metrics are measured on the stored values.
 
     Args:
         logits: (N, C).
-        multilabel: each is a finding's own; else only their differences mean anything, and their mean is taken off
-            first, which would use up the digits (negative distances from prototypes have a large one).
+        multilabel: True if each logit is a finding's own. Otherwise only their differences matter, so their mean is
+            subtracted first; it would use up digits (negative distances from prototypes have a large mean).
     Returns:
         (N, C), float32.
     """
@@ -75,10 +74,10 @@ def _half(logits: np.ndarray) -> np.ndarray:
 
 
 def pack(parts: Mapping[JudgedPart, Predictions], external: Mapping[str, Predictions] = _NONE) -> bytes:
-    """Predictions by part, and on external test sets by name, as the content of an `npz` file without pickles.
+    """Pack predictions by part, and on external test sets by name, as the content of an `npz` file without pickles.
 
-    LZMA makes names and labels half as long as `numpy.savez_compressed` does. Logits that half precision holds exactly
-    are stored so; others stay as they are, so that adding a part to an older run changes no figure.
+    LZMA makes names and labels half as long as `numpy.savez_compressed` does. Logits that half precision represents
+    exactly are stored in it. Others keep single precision, so that adding a part to an older run changes no figure.
     """
     arrays = {}
     keyed: dict[str, Predictions] = {str(part): predictions for part, predictions in parts.items()}
@@ -103,19 +102,19 @@ def pack(parts: Mapping[JudgedPart, Predictions], external: Mapping[str, Predict
 
 
 def read_predictions(folder: Path, part: JudgedPart = "test", name: str = "") -> Predictions:
-    """The stored predictions of a run on `test`, `validation` or `calibration`, or on an external test set.
+    """Read the predictions of a run on `test`, `validation` or `calibration`, or on an external test set.
 
     Args:
         folder: of the run.
         part: which images.
-        name: of the external test set, where the part is `external`.
+        name: of the external test set, if the part is `external`.
     Raises:
-        CorruptRun: if the file is missing or damaged, or holds none on that part.
+        CorruptRun: if the file is missing or damaged, or has no predictions on that part.
     """
     key = f"{_EXTERNAL}{name}" if part == "external" else part
     try:
         with np.load(folder / PREDICTIONS_FILE, allow_pickle=False) as file:
-            labels, of_facts = file[f"{key}_labels"], f"{key}{_FACT}"
+            labels, fact_prefix = file[f"{key}_labels"], f"{key}{_FACT}"
             return Predictions(
                 ids=np.char.decode(file[f"{key}_ids"], "utf-8"),
                 groups=np.char.decode(file[f"{key}_groups"], "utf-8"),
@@ -123,9 +122,9 @@ def read_predictions(folder: Path, part: JudgedPart = "test", name: str = "") ->
                 logits=file[f"{key}_logits"].astype(float),
                 part=part,
                 facts={
-                    member.removeprefix(of_facts): np.char.decode(file[member], "utf-8")
+                    member.removeprefix(fact_prefix): np.char.decode(file[member], "utf-8")
                     for member in file.files
-                    if member.startswith(of_facts)
+                    if member.startswith(fact_prefix)
                 },
             )
     except _UNREADABLE as error:
@@ -133,7 +132,7 @@ def read_predictions(folder: Path, part: JudgedPart = "test", name: str = "") ->
 
 
 def stored_parts(folder: Path) -> tuple[JudgedPart, ...]:
-    """The parts of which a run stores predictions.
+    """Return the parts on which a run stores predictions.
 
     Raises:
         CorruptRun: if the file is missing or damaged.
@@ -162,15 +161,16 @@ def external_names(folder: Path) -> tuple[str, ...]:
 def shared_classes(meta: RunMeta, predictions: Predictions, labels: Sequence[str]) -> tuple[Scores, np.ndarray]:
     """Restrict predictions to the classes that a run shares with an external test set.
 
-    Own test images and external ones then are of the same task: images of other classes are left out, and the
-    probabilities of the shared classes are divided by their sum. The temperature and the threshold are the run's own.
+    The run's own test images and the external ones then have the same task: images of other classes are left out, and
+    the probabilities of the shared classes are divided by their sum. The temperature and the threshold remain the run's
+    own.
 
     Args:
         meta: the run.
         predictions: on its test images, or on the external ones.
-        labels: names of the shared classes or findings, at least two of a task of classes.
+        labels: names of the shared classes or findings; at least two for a task of classes.
     Returns:
-        the scores, and (N,) bool: the images that they are of.
+        the scores, and (N,) bool, the images they are of.
     """
     columns = [index for index, label in enumerate(meta.labels) if label in labels]
     logits = predictions.logits[:, columns]
@@ -181,12 +181,12 @@ def shared_classes(meta: RunMeta, predictions: Predictions, labels: Sequence[str
         return scores, np.ones(len(logits), bool)
     kept = np.isin(predictions.labels, columns)
     probabilities = probabilities_of(logits[kept], meta.temperature)
-    found = np.searchsorted(columns, predictions.labels[kept])
-    return Scores(probabilities, found, meta.positive, meta.threshold, part=predictions.part), kept
+    targets = np.searchsorted(columns, predictions.labels[kept])
+    return Scores(probabilities, targets, meta.positive, meta.threshold, part=predictions.part), kept
 
 
 def scores_of(meta: RunMeta, predictions: Predictions) -> Scores:
-    """A run's predictions at its operating point."""
+    """Return a run's predictions as scores at its operating point."""
     probabilities = probabilities_of(predictions.logits, meta.temperature, meta.multilabel)
     return Scores(
         probabilities, predictions.labels, meta.positive, meta.threshold, meta.thresholds, part=predictions.part
@@ -194,22 +194,22 @@ def scores_of(meta: RunMeta, predictions: Predictions) -> Scores:
 
 
 def completed(meta: RunMeta, folder: Path) -> RunMeta:
-    """A record with the metrics that were added after the run was stored, computed from its predictions.
+    """Return a record with the metrics that were added after the run was stored, computed from its predictions.
 
     Raises:
-        CorruptRun: if these cannot be read, or do not fit the record.
+        CorruptRun: if the predictions cannot be read, or do not fit the record.
     """
     missing = [name for name in METRICS if name not in meta.metrics or name not in meta.metrics_at_half]
     if not missing:
         return meta
     stored = read_predictions(folder)
     if stored.logits.shape[1:] != (len(meta.labels),):
-        raise CorruptRun(
-            f"{PREDICTIONS_FILE} does not fit the record: its logits are not of {len(meta.labels)} classes"
-        )
+        raise CorruptRun(f"{PREDICTIONS_FILE} does not fit the record: expected logits of {len(meta.labels)} classes")
     scores = scores_of(meta, stored)
     try:
-        found = [{name: round(measure(one, name)[name], 6) for name in missing} for one in (scores, scores.at(0.5))]
+        computed = [
+            {name: round(measure(rows, name)[name], 6) for name in missing} for rows in (scores, scores.at(0.5))
+        ]
     except (IndexError, ValueError) as error:
         raise CorruptRun(f"{PREDICTIONS_FILE} does not fit the record ({error})") from None
-    return replace(meta, metrics=found[0] | meta.metrics, metrics_at_half=found[1] | meta.metrics_at_half)
+    return replace(meta, metrics=computed[0] | meta.metrics, metrics_at_half=computed[1] | meta.metrics_at_half)

@@ -1,4 +1,4 @@
-"""What is stored about a run, and what makes a stored record acceptable."""
+"""The record of a run, and the checks that a stored record must pass."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ FORMAT = 1
 PROTOCOL = 1  # version of docs/protocol.md; runs made before it count as 0
 OLD_RECIPE = "old recipe"
 MAX_CLASSES, MAX_SIZE = 1000, 2048
-# Every record holds these; a metric added since is computed from the predictions when the run is read.
+# Every record has these; metrics added later are computed from the predictions when the run is read.
 _ALWAYS = {
     "auroc", "auprc", "balanced_accuracy", "accuracy", "sensitivity", "specificity", "precision", "f1", "brier", "ece",
 }  # fmt: skip
@@ -24,18 +24,20 @@ _ALWAYS = {
 
 @dataclass(frozen=True)
 class ExternalRecord:
-    """How a run did on an external test set, on the classes that both have and at the run's own operating point.
+    """Result of a run on an external test set, on the shared classes and at the run's own operating point.
 
     Attributes:
-        title: of the external set, for people.
+        title: display name of the external set.
         labels: the shared classes or findings, as the run names them.
-        images, groups: external images of these classes, and their patients or lesions.
+        images, groups: number of external images of these classes, and of their patients or lesions.
         fingerprint: of the external images.
         metrics: on the external images.
         own_metrics: on the run's own test images of the same classes.
-        caveat: in what the classes or the people differ, in a sentence; "" where nothing is known.
-        same_archive: whether the encoder learnt from the archive that the external set is from, its patients left out.
-        refused: why the run was not evaluated there, with the remedy; "" where it was. All else is then empty.
+        caveat: how the classes or the people differ, in a sentence; "" if nothing is known.
+        same_archive: whether the encoder was trained on the archive that the external set comes from, without its
+            patients.
+        refused: why the run was not evaluated on the set, with the remedy; "" if it was. All other fields are then
+            empty.
     """
 
     title: str
@@ -52,39 +54,40 @@ class ExternalRecord:
 
 @dataclass(frozen=True)
 class RunMeta:
-    """Everything about a run but its arrays.
+    """Everything about a run except its arrays.
 
     Attributes:
         run: folder name, made of what determines the run and a hash of it.
         dataset, dataset_title, task, labels, positive, channels, synthetic: the task.
         model, family, strategy, train_size, seed: the cell of the comparison; train_size None is the full training set.
-        protocol: version of the protocol by which it was made (docs/protocol.md); 0 for runs made before there was one.
-        variant: settings in which the run departs from those of its model and strategy, as `name=value` joined by
-            commas; "" for the comparison proper.
-        images: labelled images seen in all.
-        sampled: images of each class, or with each finding, that an epoch shows.
+        protocol: version of the protocol (docs/protocol.md) that the run follows; 0 for runs made before the protocol.
+        variant: settings that differ from those of the model and strategy, as `name=value` joined by commas; "" for the
+            comparison proper.
+        images: number of labelled images seen in all.
+        sampled: number of images of each class, or with each finding, that an epoch shows.
         short: classes that have fewer than train_size images.
-        config: the settings of the training.
+        config: training settings.
         subset_hash, split_hash, fingerprint: of the images.
         notes: what was done to the split.
-        leaks: training and validation images kept although a copy of them, or their patient, is in another part.
-        size, mean, std: what the encoder expects.
-        preparation: the preprocessing steps of training images, and of any image asked about later.
-        encoder: where the starting weights come from: kind, ref, sha256, licence, source.
-        trained: `head` or `all`: what the strategy trained, and what weights hold.
+        leaks: number of training and validation images kept although a copy of them, or their patient, is in another
+            part.
+        size, mean, std: input size and normalization of the encoder.
+        preparation: preprocessing steps of training images, applied to every new image too.
+        encoder: origin of the starting weights: kind, ref, sha256, licence, source.
+        trained: `head` or `all`: what the strategy trained, and what the weights contain.
         selection: images by which threshold, temperature and stopping were chosen, in words.
         threshold: probability of the positive class from which the decision is positive (binary tasks).
         thresholds: the same for each finding (multilabel tasks).
         temperature: divides the logits before the softmax or, for findings, the sigmoid.
         metrics, metrics_at_half: on the test set at the threshold, and at 0.5.
-        seconds: wall time of training and judging, with the embeddings that were not cached yet.
-        device: what it ran on.
-        made: when, in UTC.
-        failed: why its training stopped before its end; "" where it did not. Its figures are those of the last good
+        seconds: wall time of training and evaluation, including embeddings that were not cached yet.
+        device: on which the run was made.
+        made: time in UTC.
+        failed: why training stopped early; "" if it did not. The figures of a failed run are those of the last good
             epoch, and no table counts them.
         versions: of the libraries.
         hashes: file name -> SHA-256.
-        external: name of an external test set -> how the run did there, or why it was not evaluated.
+        external: name of an external test set -> result of the run on it, or why it was not evaluated.
     """
 
     run: str
@@ -134,7 +137,7 @@ class RunMeta:
 
     @property
     def per_class(self) -> float:
-        """Labelled images a class, or with each finding, where the full training set counts by its mean."""
+        """Labelled images per class, or with each finding; the mean over classes for the full training set."""
         if self.train_size is not None:
             return self.train_size
         positives = sum(self.sampled.values()) if self.multilabel and self.sampled else self.images
@@ -142,18 +145,18 @@ class RunMeta:
 
     @property
     def titles(self) -> tuple[str, ...]:
-        """`labels` as people call them."""
+        """Display names of `labels`."""
         return class_titles(self.dataset, self.labels)
 
     @property
     def cell(self) -> tuple[str, str, str, str, str, int | None, int]:
-        """What two runs have in common that answer the same question."""
+        """Key shared by runs that repeat the same experiment."""
         variant = self.series_variant
         return (self.dataset, self.split_hash, self.model, self.strategy, variant, self.train_size, self.seed)
 
     @property
     def series_variant(self) -> str:
-        """`variant`, with a mark on runs made before the protocol: they are a series of their own."""
+        """`variant`, with a mark on runs made before the protocol, which form a series of their own."""
         return self.variant if self.protocol else ", ".join(filter(None, [self.variant, OLD_RECIPE]))
 
     @property
@@ -163,7 +166,7 @@ class RunMeta:
 
     @property
     def has_weights(self) -> bool:
-        """Whether the run can answer for new images."""
+        """Whether the run can predict new images."""
         return WEIGHTS_FILE in self.hashes
 
 
@@ -212,7 +215,7 @@ def _is_external(value: Any) -> bool:
 
 
 def _external(record: Any) -> dict[str, ExternalRecord]:
-    """Parse how a run did on external test sets.
+    """Parse the results of a run on external test sets.
 
     Raises:
         ValueError: if a field is unknown or missing.
@@ -221,7 +224,7 @@ def _external(record: Any) -> dict[str, ExternalRecord]:
         rows = {str(name): dict(row) for name, row in record.items()}
         return {name: ExternalRecord(**{**row, "labels": tuple(row.get("labels", ()))}) for name, row in rows.items()}
     except (AttributeError, TypeError, ValueError):
-        raise ValueError(f"external holds {str(record)[:40]!r}") from None
+        raise ValueError(f"external has the invalid value {str(record)[:40]!r}") from None
 
 
 _CHECKS: dict[str, Callable[[Any], bool]] = {
@@ -255,22 +258,22 @@ _CHECKS: dict[str, Callable[[Any], bool]] = {
     "thresholds": _are(_is_share),
     "external": lambda values: isinstance(values, dict) and all(map(_is_external, values.values())),
 }
-_LATER = (  # fields that records of older runs lack
+_LATER = (  # fields missing from the records of older runs
     "variant", "sampled", "leaks", "preparation", "thresholds", "failed", "external",
 )  # fmt: skip
 
 
 def from_record(record: Any, folder: Path) -> RunMeta:
-    """A stored record as `RunMeta`, every field checked.
+    """Convert a stored record to `RunMeta` and check every field.
 
     Args:
-        record: what was read from `run.json`.
-        folder: where it lay.
+        record: content of `run.json`.
+        folder: that contained it.
     Raises:
-        ValueError: naming the first field that is missing or holds what it must not.
+        ValueError: naming the first field that is missing or invalid.
     """
     if not isinstance(record, dict):
-        raise ValueError("it does not hold an object")
+        raise ValueError("expected a JSON object")
     record = {"protocol": 0, "task": "multiclass" if record.get("positive") is None else "binary", **record}
     values: dict[str, Any] = {}
     for row in fields(RunMeta):
@@ -283,16 +286,16 @@ def from_record(record: Any, folder: Path) -> RunMeta:
         if row.name == "external":
             values[row.name] = _external(value)
         if not _CHECKS.get(row.name, _is_text)(values[row.name]):
-            raise ValueError(f"{row.name} holds {str(value)[:40]!r}")
+            raise ValueError(f"{row.name} has the invalid value {str(value)[:40]!r}")
     meta = RunMeta(**values)
     if meta.positive is not None and meta.positive >= len(meta.labels):
         raise ValueError("positive is not one of the labels")
     if (meta.positive is not None) != (meta.task == "binary") or (not meta.multilabel and len(meta.labels) < 2):
-        raise ValueError("task and classes do not go together")
+        raise ValueError("task and classes do not match")
     if len(meta.thresholds) != (len(meta.labels) if meta.multilabel else 0):
-        raise ValueError("thresholds and findings do not go together")
+        raise ValueError("the number of thresholds does not match the number of findings")
     if any(Path(name).name != name for name in meta.hashes):
-        raise ValueError("a file lies outside the run")
+        raise ValueError("a file is outside the run's folder")
     if (meta.dataset, meta.run) != (folder.parent.name, folder.name):
-        raise ValueError(f"the folder was renamed; it holds the run {meta.dataset}/{meta.run}")
+        raise ValueError(f"the folder was renamed; it contains the run {meta.dataset}/{meta.run}")
     return meta

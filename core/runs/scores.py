@@ -1,7 +1,7 @@
-"""A part of a run's predictions as one task: as it is, one finding of several, or one class against the rest.
+"""One part of a run's predictions as one task: the task itself, one finding, or one class against the rest.
 
-Everything that judges stored runs reads them through here, so that pages and reports mean the same by a class or
-finding. No statistic is here.
+All evaluation of stored runs reads predictions through this module, so that pages and reports mean the same by a class
+or finding. Statistics are in `core.metrics`.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ Run = tuple[Path, RunMeta]
 
 @dataclass(frozen=True)
 class Judged:
-    """One part of a run, as one binary task or as it is.
+    """One part of a run, as it is or as one binary task.
 
     Attributes:
         meta: the run.
@@ -37,26 +37,26 @@ class Judged:
 
 
 def judged(run: Run, part: JudgedPart = "test", target: int | None = None) -> Judged:
-    """A part of a run's predictions.
+    """Load one part of a run's predictions.
 
-    A finding has its stored operating point. A class against the rest has none: it gets the point that stored binary
-    runs have, fitted here on the run's held-out images.
+    A finding has its stored operating point. A class against the rest has none; it gets the balanced operating point of
+    stored binary runs, fitted here on the run's held-out images.
 
     Args:
         run: folder and record.
         part: which images.
-        target: the finding or class to judge against the rest, of a task that is not binary; None for the task as it
-            is.
+        target: the finding, or the class against the rest, to evaluate; None for the task as it is. Ignored for binary
+            tasks.
     Raises:
-        BadRequest: if a finding is not to be judged on the test images.
-        CorruptRun: if they cannot be read.
+        BadRequest: if the test images do not allow a finding to be evaluated.
+        CorruptRun: if the predictions cannot be read.
     """
     folder, meta = run
     stored = read_predictions(folder, part)
     scores, kept = scores_of(meta, stored), np.ones(len(stored.ids), bool)
     if target is not None and meta.multilabel:
         if part == "test" and target not in scores.judged():
-            raise BadRequest(f"{meta.labels[target]} cannot be judged: the test images do not show it, or too few do.")
+            raise BadRequest(f"{meta.labels[target]} cannot be evaluated: no or too few test images show it.")
         kept, scores = scores.known(target), scores.known_finding(target)
     elif target is not None and meta.positive is None:
         scores = scores.merged((target,))
@@ -66,15 +66,15 @@ def judged(run: Run, part: JudgedPart = "test", target: int | None = None) -> Ju
 
 
 def judged_shared(run: Run, external: str, elsewhere: bool, view: str = "") -> Judged:
-    """Predictions on the classes that a run shares with an external test set, at the run's own operating point.
+    """Load predictions on the classes shared with an external test set, at the run's own operating point.
 
     Args:
         run: folder and record.
         external: name of the external set, on which the run was evaluated.
-        elsewhere: whether of the external images, or of the run's own test images.
-        view: of the external images only those of this projection; all where it is "".
+        elsewhere: True for the external images, False for the run's own test images.
+        view: projection to which the external images are restricted; "" for all.
     Raises:
-        CorruptRun: if they cannot be read.
+        CorruptRun: if the predictions cannot be read.
     """
     folder, meta = run
     stored = read_predictions(folder, "external", external) if elsewhere else read_predictions(folder)
@@ -82,26 +82,26 @@ def judged_shared(run: Run, external: str, elsewhere: bool, view: str = "") -> J
     ids, groups = stored.ids[kept], stored.groups[kept]
     if not view:
         return Judged(meta, scores, groups, ids)
-    seen = stored.facts[VIEW][kept] == view
-    return Judged(meta, scores.of(seen), groups[seen], ids[seen])
+    in_view = stored.facts[VIEW][kept] == view
+    return Judged(meta, scores.of(in_view), groups[in_view], ids[in_view])
 
 
 def target_named(meta: RunMeta, label: str) -> int:
-    """The class or finding of a name, to be judged against the rest.
+    """Return the index of the class or finding with a name, to be evaluated against the rest.
 
     Raises:
         BadRequest: if the task is binary or has none of this name.
     """
     if meta.positive is not None or label not in meta.labels:
         raise BadRequest(
-            f"{meta.dataset} has no class or finding {label!r} to judge against the rest; its task is {meta.task} with "
-            f"{', '.join(meta.labels)}."
+            f"{meta.dataset} has no class or finding {label!r} to evaluate against the rest; its task is {meta.task} "
+            f"with {', '.join(meta.labels)}."
         )
     return meta.labels.index(label)
 
 
 def _threshold(run: Run, target: int) -> float:
-    """The operating point of a class against the rest; 0.5 where the run held no images of both out."""
+    """Return the operating point of a class against the rest; 0.5 if the held-out images lack one of both."""
     try:
         return fit_operating_point(judged(run, "validation", target).scores, Aim()).threshold
     except BadRequest:

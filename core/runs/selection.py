@@ -1,4 +1,4 @@
-"""Which stored runs answer for a family, chosen by their own held-out predictions and never by the test set."""
+"""Default runs of each family, selected by their held-out predictions and never by the test set."""
 
 from __future__ import annotations
 
@@ -10,17 +10,17 @@ from core.metrics.calibration import negative_log_likelihood
 from core.models import FAMILY_LETTERS, MODELS
 from core.runs import RunMeta, Store, read_predictions
 
-SERVED_FAMILIES = ("scratch", "imagenet", "medical")  # the first of each column
+SERVED_FAMILIES = ("scratch", "imagenet", "medical")  # the first family of each column
 
 
 def candidates(store: Store, dataset: str, family: str) -> list[tuple[Path, RunMeta]]:
-    """Runs of a column that keep weights: those of the comparison proper first, then the largest training sets.
+    """Return the runs of a column that have weights: the comparison proper first, then the largest training sets.
 
-    A column holds the families of one letter: ImageNet and generic transfer are both B. What is asked about is a
-    picture, so runs on volumes are not among them.
+    A column holds the families of one letter: ImageNet and generic transfer are both B. Uploaded images are
+    two-dimensional, so runs on volumes are left out.
     """
     current = {meta.run for meta in store.metas(dataset)}
-    found = [
+    runs = [
         (folder, meta)
         for folder, meta in store.runs.items()
         if meta.run in current
@@ -28,11 +28,11 @@ def candidates(store: Store, dataset: str, family: str) -> list[tuple[Path, RunM
         and meta.has_weights
         and _takes_pictures(meta)
     ]
-    return sorted(found, key=lambda row: (*_rank(row[1]), row[1].run))
+    return sorted(runs, key=lambda row: (*_rank(row[1]), row[1].run))
 
 
 def served_runs(store: Store, dataset: str) -> dict[str, tuple[Path, RunMeta]]:
-    """For each column the run that answers by default: of those with most labels, the best on held-out images."""
+    """Return the default run of each column: among those with most labels, the best on held-out images."""
     chosen = {}
     for family in SERVED_FAMILIES:
         runs = candidates(store, dataset, family)
@@ -47,17 +47,17 @@ def _takes_pictures(meta: RunMeta) -> bool:
 
 
 def _rank(meta: RunMeta) -> tuple[bool, float, int]:
-    """Order of preference, lowest first: the comparison proper, most labels, the current protocol."""
+    """Return the sort key of a run, best first: the comparison proper, most labels, the current protocol."""
     return _departs(meta), -meta.per_class, -meta.protocol
 
 
 def _departs(meta: RunMeta) -> bool:
-    """Whether a run is none of the comparison proper: of other settings, on leaks, or from a start of other tasks."""
+    """Return whether a run is outside the comparison proper: other settings, leaks, or meta-trained on other tasks."""
     return bool(meta.variant or meta.leaks or "meta_learnt_from" in meta.config)
 
 
 def held_out_loss(folder: Path, meta: RunMeta) -> float:
-    """Mean negative log-likelihood on the held-out images of the subset; infinite if there are none."""
+    """Return the mean negative log-likelihood on the held-out images of the subset; infinite if there are none."""
     try:
         stored = read_predictions(folder, "validation")
     except CorruptRun:

@@ -1,6 +1,6 @@
-"""Stored predictions as scores, and runs brought together by series, for tables and pages alike.
+"""Stored runs grouped by series, and their estimates, for tables and pages.
 
-Runs are only brought together where they were judged on the same images of the same split; see `check_comparable`.
+Runs are combined only if they were evaluated on the same images of the same split; see `check_comparable`.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ REPORTED = ("precision", "sensitivity", "specificity", "f1", "auroc", "auprc")  
 
 
 class Series(NamedTuple):
-    """Runs that differ in size and seed only: a line of the learning curves."""
+    """Runs that differ in size and seed only: one line of the learning curves."""
 
     model: str
     strategy: str
@@ -42,14 +42,14 @@ class Series(NamedTuple):
 
 
 def comparison_proper(series: Iterable[Series]) -> list[Series]:
-    """Select the series with their strategy's own settings; old recipes only where no current one replaces them."""
-    every = list(series)
-    defaults = [key for key in every if key == key.default]
+    """Select the series with their strategy's own settings; old recipes only if no current one replaces them."""
+    keys = list(series)
+    defaults = [key for key in keys if key == key.default]
     return [key for key in defaults if not key.is_old or key._replace(variant="") not in defaults]
 
 
 def load_scores(folder: Path, meta: RunMeta) -> Scores:
-    """Test predictions of a run at its operating point.
+    """Load the test predictions of a run at its operating point.
 
     Raises:
         CorruptRun: if they cannot be read.
@@ -58,59 +58,59 @@ def load_scores(folder: Path, meta: RunMeta) -> Scores:
 
 
 def check_comparable(metas: Sequence[RunMeta]) -> None:
-    """Stops where runs have no common test set.
+    """Raise unless all runs share one test set.
 
     Raises:
         BadRequest: if they are of different data sets, of other images (fingerprint), or of different splits.
     """
-    for what, found in (
+    for kind, values in (
         ("data sets", {meta.dataset for meta in metas}),
         ("images (their fingerprints differ)", {meta.fingerprint for meta in metas}),
         ("splits (their split hashes differ)", {meta.split_hash for meta in metas}),
     ):
-        if len(found) > 1:
-            named = ", ".join(sorted(one[:12] for one in found))
+        if len(values) > 1:
+            named = ", ".join(sorted(value[:12] for value in values))
             raise BadRequest(
-                f"These runs come from different {what}: {named}. They cannot be compared; train the missing ones on "
-                "the images that are here now."
+                f"These runs come from different {kind}: {named}. They cannot be compared; train the missing ones on "
+                "the current images."
             )
 
 
 def drawn_runs(runs: Sequence[Run], finding: int | None = None) -> list[DrawnRun]:
-    """The metrics of comparable runs on common draws of their test images.
+    """Return the metrics of comparable runs on common resamples of their test images.
 
     Args:
         runs: folders and records.
-        finding: the one finding, or class against the rest, to judge; all by default.
+        finding: the finding, or class against the rest, to evaluate; None for the task as it is.
     Raises:
-        BadRequest: if there is no run, or they were not judged on the same images.
+        BadRequest: if there is no run, or they were not evaluated on the same images.
         CorruptRun: if predictions cannot be read.
     """
     if not runs:
         raise BadRequest("Expected at least one run.")
     check_comparable([meta for _, meta in runs])
-    found = [drawn_run(folder, meta, finding) for folder, meta in runs]
-    if len({one.images for one in found}) > 1:
-        raise BadRequest("These runs were judged on different test images and cannot be compared.")
-    return found
+    measured = [drawn_run(folder, meta, finding) for folder, meta in runs]
+    if len({run_metrics.images for run_metrics in measured}) > 1:
+        raise BadRequest("These runs were evaluated on different test images and cannot be compared.")
+    return measured
 
 
 def estimate(
     runs: Sequence[Run], names: Sequence[str] | None = None, finding: int | None = None
 ) -> dict[str, Estimate]:
-    """The mean of several runs with 95% intervals over the test images, patients drawn whole; seeds stay as they are.
+    """Return the mean of several runs with 95% intervals over test patients, seeds held fixed.
 
     Args:
         runs: folders and records of runs on the same test images.
         names: metrics; all by default.
-        finding: the one finding, or class against the rest, to judge; all by default.
+        finding: the finding, or class against the rest, to evaluate; None for the task as it is.
     Raises:
-        BadRequest: if the runs were not judged on the same images.
+        BadRequest: if the runs were not evaluated on the same images.
         CorruptRun: if predictions cannot be read.
     """
-    found = drawn_runs(runs, finding)
+    measured = drawn_runs(runs, finding)
     return {
-        name: interval(np.mean([one.values[name] for one in found], axis=0), found[0].n, METRICS[name])
+        name: interval(np.mean([run.values[name] for run in measured], axis=0), measured[0].n, METRICS[name])
         for name in names or tuple(METRICS)
     }
 
@@ -121,56 +121,65 @@ def summarize(
     """Return each metric of a series at one size: the mean with its intervals over test patients, seeds, and both.
 
     Args:
-        runs: folders and records of runs on the same test images, a seed each.
+        runs: folders and records of runs on the same test images, one per seed.
         names: metrics; all by default.
-        finding: the one finding, or class against the rest, to evaluate; all by default.
+        finding: the finding, or class against the rest, to evaluate; None for the task as it is.
     Raises:
         BadRequest: if the runs were not evaluated on the same images.
         CorruptRun: if predictions cannot be read.
     """
-    found = drawn_runs(runs, finding)
+    measured = drawn_runs(runs, finding)
     return {
-        name: series_estimate(np.array([one.values[name] for one in found]), found[0].n, METRICS[name])
+        name: series_estimate(np.array([run.values[name] for run in measured]), measured[0].n, METRICS[name])
         for name in names or tuple(METRICS)
     }
 
 
 def by_series(metas: Sequence[RunMeta]) -> dict[Series, list[RunMeta]]:
-    """Runs by series, by family and then as registered; models that no longer exist are left out."""
+    """Group runs by series, ordered by family and registration; models that no longer exist are left out."""
     families: list[str] = list(FAMILY_TITLES)
     rows = list(MODELS)
 
     def place(meta: RunMeta) -> tuple[object, ...]:
         model = meta.model
         row = rows.index(model) if model in rows else len(rows)  # weights given by path have no row
-        return (families.index(meta.family), row, model, meta.strategy, meta.series_variant, meta.per_class, meta.seed)
+        return (
+            families.index(meta.family),
+            row,
+            model,
+            meta.strategy,
+            meta.series_variant,
+            meta.per_class,
+            meta.seed,
+        )
 
     known = sorted((meta for meta in metas if meta.model in MODELS), key=place)
-    found: dict[Series, list[RunMeta]] = {}
+    groups: dict[Series, list[RunMeta]] = {}
     for meta in known:
-        found.setdefault(Series(meta.model, meta.strategy, meta.series_variant), []).append(meta)
-    return found
+        groups.setdefault(Series(meta.model, meta.strategy, meta.series_variant), []).append(meta)
+    return groups
 
 
 def runs_by_series(store: Store, metas: Sequence[RunMeta]) -> dict[Series, list[Run]]:
-    """`by_series`, each run with its folder in the store."""
+    """Group runs as `by_series` does, each with its folder in the store."""
     folders = {meta.run: folder for folder, meta in store.runs.items()}
     return {key: [(folders[meta.run], meta) for meta in group] for key, group in by_series(metas).items()}
 
 
 def class_report(scores: Scores, labels: Sequence[str]) -> list[dict[str, float | str]]:
-    """The classification report of one run: a row for each class or finding that can be judged, against the rest, then
-    their averages.
+    """Return the classification report of one run: a row per class or finding against the rest, then their averages.
+
+    Findings that cannot be evaluated are left out.
 
     Args:
-        scores: its predictions at its operating point; of findings each on the images of known label.
+        scores: its predictions at its operating point; each finding is evaluated on the images with known label.
         labels: names of the classes or findings.
     """
     weights = once(scores)
     counts = support(scores, weights)[:, 0]
     columns = {name: METRICS[name].by_class(scores, weights)[:, 0] for name in REPORTED}
     rows: list[dict[str, float | str]] = [
-        {"class": label, "images": int(counts[k]), **{name: float(found[k]) for name, found in columns.items()}}
+        {"class": label, "images": int(counts[k]), **{name: float(values[k]) for name, values in columns.items()}}
         for k, label in enumerate(labels)
         if not scores.multilabel or k in scores.judged()
     ]

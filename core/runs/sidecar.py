@@ -1,7 +1,7 @@
-"""What is kept beside the runs of a data set: a JSON record that says by hash whether it is whole.
+"""JSON files stored next to the runs of a data set, with a hash that shows whether they are intact.
 
-What a record means is decided by who writes it. Whatever it says of a run names the hash of the run's file from which
-it was made, so that it is never believed of another.
+The module that writes a file defines its meaning. Whatever a file states about a run names the hash of the run's file
+from which it was made, so that it is never applied to another run.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ _MOST_BYTES = 16_000_000
 
 
 def save_beside(folder: Path, name: str, content: dict[str, Any]) -> Path:
-    """Writes a record into the folder of a data set's runs."""
+    """Write a record into the folder of a data set's runs."""
     text = canonical_json(content)
     path = folder / name
     write_atomically(path, f'{{"sha256": "{sha256_of([text])}",\n "content": {text}}}\n'.encode())
@@ -25,10 +25,10 @@ def save_beside(folder: Path, name: str, content: dict[str, Any]) -> Path:
 
 
 def read_beside(folder: Path, name: str) -> dict[str, Any] | None:
-    """A record beside the runs; None where none was made.
+    """Read a record stored next to the runs; None if there is none.
 
     Raises:
-        CorruptRun: if it is damaged, or was changed by hand.
+        CorruptRun: if it is damaged or was edited by hand.
     """
     path = folder / name
     if not path.exists():
@@ -42,5 +42,5 @@ def read_beside(folder: Path, name: str) -> dict[str, Any] | None:
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise CorruptRun(f"{place} cannot be read ({error})") from None
     if not isinstance(content, dict) or sha256_of([canonical_json(content)]) != stated:
-        raise CorruptRun(f"{place} is not as it was written: its hash differs. Make it again")
+        raise CorruptRun(f"{place} was changed after it was written: its hash differs. Create it again")
     return content

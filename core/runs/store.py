@@ -1,9 +1,9 @@
-"""The run store. A run is a folder `<store>/<dataset>/<run>/` that is complete or not there at all.
+"""The run store. A run is a folder `<store>/<dataset>/<run>/` that is either complete or absent.
 
-`run.json` (what was asked, on what, and what came out), `predictions.npz` (out-of-fold or hold-out, test, calibration
-and external test sets where there are any), `history.jsonl` (training curves) and, where kept, `weights.safetensors`.
-A run is written beside its place and moved there in one step; what it names by hash is checked when read; no pickle is
-read.
+It contains `run.json` (settings, data and results), `predictions.npz` (out-of-fold or hold-out, test, and, if any,
+calibration and external test sets), `history.jsonl` (training curves) and optionally `weights.safetensors`. A run is
+written to a staging folder and moved into place in one step. Files that it names by hash are checked when read. Pickles
+are never read.
 """
 
 from __future__ import annotations
@@ -34,12 +34,12 @@ RUN_FILE, HISTORY_FILE = "run.json", "history.jsonl"
 
 @dataclass(frozen=True)
 class Store:
-    """What a run store holds.
+    """Content of a run store.
 
     Attributes:
-        runs: the sound runs, with their folders.
+        runs: the valid runs, by folder.
         problems: folder name -> why the run is left out: it is damaged, or its training failed.
-        failed: the runs whose training failed, with their folders.
+        failed: the runs whose training failed, by folder.
     """
 
     runs: dict[Path, RunMeta]
@@ -47,7 +47,7 @@ class Store:
     failed: dict[Path, RunMeta] = field(default_factory=dict)
 
     def metas(self, dataset: str | None = None) -> list[RunMeta]:
-        """The sound runs, of one data set or all; of several that answer the same question the one made last."""
+        """Return the valid runs of one data set or all; of runs that repeat the same experiment, the latest."""
         latest: dict[tuple[object, ...], RunMeta] = {}
         for meta in sorted(self.runs.values(), key=lambda meta: meta.made):
             if dataset in (None, meta.dataset):
@@ -55,7 +55,7 @@ class Store:
         return sorted(latest.values(), key=lambda meta: (meta.dataset, meta.run))
 
     def folder_of(self, run: str) -> Path | None:
-        """Where a sound run lies."""
+        """Return the folder of a valid run."""
         return next((folder for folder, meta in self.runs.items() if meta.run == run), None)
 
 
@@ -69,16 +69,16 @@ def save_run(
     calibration: Predictions | None = None,
     external: Mapping[str, Predictions] = _NONE,
 ) -> Path:
-    """Writes a run as a whole; a run already there stays as it is.
+    """Write a complete run; an existing run is left unchanged.
 
     Args:
         meta: without hashes.
         validation: out-of-fold or hold-out predictions inside the subset.
         test: predictions on the test set.
         history: rows of the training curves.
-        weights: tensors to keep, stored in half precision; None keeps none.
+        weights: tensors to store in half precision; None stores none.
         store: the run store; the default one if None.
-        calibration: predictions on images that serve nothing but conformal calibration; None where there are none.
+        calibration: predictions on images used only for conformal calibration; None if there are none.
         external: predictions on external test sets, by name.
     Returns:
         the run's folder.
@@ -108,14 +108,14 @@ def save_run(
 
 
 def add_part(folder: Path, added: Predictions) -> None:
-    """Adds predictions on a part to a stored run; all else of it, its name too, stays as it is.
+    """Add predictions on a part to a stored run; everything else, including its name, is unchanged.
 
     Raises:
         CorruptRun: if the run cannot be read.
         ValueError: if it stores this part already.
     """
     if added.part in stored_parts(folder):
-        raise ValueError(f"Expected a run without {added.part} predictions, but {folder.name} stores some.")
+        raise ValueError(f"Expected a run without {added.part} predictions, but {folder.name} already stores some.")
     parts, external = _stored(folder)
     _rewrite(folder, {**parts, added.part: added}, external, {})
 
@@ -126,12 +126,12 @@ def add_external(
     predictions: Mapping[str, Predictions],
     notes: Sequence[str] = (),
 ) -> None:
-    """Add external test sets to a stored run, or replace them; its name and all other figures stay as they are.
+    """Add external test sets to a stored run, or replace them; its name and all other figures are unchanged.
 
     Args:
         folder: of the run.
-        records: name of the external set -> how the run did there, or why it was not evaluated.
-        predictions: on those on which it was evaluated.
+        records: name of the external set -> result of the run on it, or why it was not evaluated.
+        predictions: on the sets on which it was evaluated.
         notes: added to those of the run.
     Raises:
         CorruptRun: if the run cannot be read.
@@ -147,7 +147,7 @@ def add_external(
 
 
 def _stored(folder: Path) -> tuple[dict[JudgedPart, Predictions], dict[str, Predictions]]:
-    """Return all predictions of a sound run: by part, and on external test sets by name."""
+    """Return all predictions of a valid run: by part, and on external test sets by name."""
     read_run(folder)
     parts = {part: read_predictions(folder, part) for part in stored_parts(folder)}
     return parts, {name: read_predictions(folder, "external", name) for name in external_names(folder)}
@@ -180,7 +180,7 @@ def _rewrite(
 
 
 def _put(staging: Path, folder: Path) -> None:
-    """Moves a finished run to its place. A sound run already there stays; a damaged one makes room."""
+    """Move a finished run into place. An existing valid run is kept; a damaged one is replaced."""
     try:
         read_run(folder)
         return
@@ -197,7 +197,7 @@ def _put(staging: Path, folder: Path) -> None:
 
 
 def read_run(folder: Path) -> RunMeta:
-    """Reads and checks a run; metrics added since it was stored are computed from its predictions.
+    """Read and check a run; metrics added since it was stored are computed from its predictions.
 
     Raises:
         CorruptRun: if `run.json` is missing, damaged or of another format, or a file it names is missing or changed.
@@ -207,7 +207,7 @@ def read_run(folder: Path) -> RunMeta:
         for name, digest in meta.hashes.items():
             path = folder / name
             if path.is_symlink() or not path.is_file() or sha256_unless_changed(path) != digest:
-                raise CorruptRun(f"{name} is not the file that {RUN_FILE} names")
+                raise CorruptRun(f"{name} is missing or does not match its hash in {RUN_FILE}")
     except OSError as error:
         raise CorruptRun(f"{Path(error.filename or RUN_FILE).name} cannot be read") from None
     except ValueError as error:
@@ -216,7 +216,7 @@ def read_run(folder: Path) -> RunMeta:
 
 
 def open_store(store: Path | None = None) -> Store:
-    """Reads every run; damaged and failed ones are named and left out."""
+    """Read every run; damaged and failed ones are reported and left out."""
     runs: dict[Path, RunMeta] = {}
     failed: dict[Path, RunMeta] = {}
     problems = {}
@@ -243,7 +243,7 @@ def _run_folders(store: Path) -> Iterator[Path]:
 
 
 def read_weights(folder: Path) -> dict[str, torch.Tensor]:
-    """The tensors a run keeps, in single precision.
+    """Read the weights of a run, in single precision.
 
     Raises:
         CorruptRun: if the file is missing or damaged.
@@ -259,7 +259,7 @@ def read_weights(folder: Path) -> dict[str, torch.Tensor]:
 
 
 def read_history(folder: Path) -> list[dict[str, Any]]:
-    """The rows of a run's training curves, an epoch each; none for a way of training that stores none.
+    """Read a run's training curves, one row per epoch; empty if the strategy stores none.
 
     Raises:
         CorruptRun: if the file is damaged.
@@ -272,5 +272,5 @@ def read_history(folder: Path) -> list[dict[str, Any]]:
     except (OSError, ValueError) as error:
         raise CorruptRun(f"{folder.name}/{HISTORY_FILE} cannot be read ({error})") from None
     if not all(isinstance(row, dict) for row in rows):
-        raise CorruptRun(f"{folder.name}/{HISTORY_FILE} cannot be read (a row is no object)")
+        raise CorruptRun(f"{folder.name}/{HISTORY_FILE} cannot be read (a row is not an object)")
     return rows

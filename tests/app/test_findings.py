@@ -46,7 +46,7 @@ def test_a_finding_that_cannot_be_judged_is_said_and_breaks_no_page(tmp_path, mo
         app = open_page(page, tmp_path, monkeypatch)
         app.selectbox(key=key).set_value(1).run()
         assert not app.exception
-        assert "y cannot be judged" in texts(app)
+        assert "y cannot be evaluated" in texts(app)
 
 
 @pytest.mark.parametrize("name", ["learning_curves", "compare"])

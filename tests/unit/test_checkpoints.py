@@ -199,7 +199,7 @@ def test_a_link_in_a_run_is_refused(runs, tmp_path):
     kept = tmp_path / "elsewhere"
     (folder / PREDICTIONS_FILE).rename(kept)
     (folder / PREDICTIONS_FILE).symlink_to(kept)
-    assert "predictions.npz is not the file" in next(iter(open_store(runs).problems.values()))
+    assert "predictions.npz is missing or does not match its hash" in next(iter(open_store(runs).problems.values()))
 
 
 def test_a_kill_during_a_save_leaves_no_run_and_spoils_none(runs):

@@ -244,7 +244,7 @@ def test_damaged_records_are_named(evaluated):
         (folder / "run.json").write_text(json.dumps({**record, "external": value}))
         store = open_store()
         assert not store.runs
-        assert "external holds" in next(iter(store.problems.values()))
+        assert "external has the invalid value" in next(iter(store.problems.values()))
     del record["external"]
     (folder / "run.json").write_text(json.dumps(record))
     assert read_run(folder).external == {}

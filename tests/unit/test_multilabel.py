@@ -115,9 +115,9 @@ def test_what_is_not_judged_is_refused_alone_and_left_out_of_the_mean(runs):
     store = open_store(runs)
     folder, meta = next(iter(store.runs.items()))
     assert meta.metrics["auroc"] == pytest.approx(drawn_run(folder, meta, 0).values["auroc"][0])
-    with pytest.raises(BadRequest, match="y cannot be judged"):
+    with pytest.raises(BadRequest, match="y cannot be evaluated"):
         drawn_run(folder, meta, 1)
-    with pytest.raises(BadRequest, match="y cannot be judged"):
+    with pytest.raises(BadRequest, match="y cannot be evaluated"):
         report_on(store, Asked("phantom", (20,), target="y"))
     content = report_on(store, Asked("phantom", (20,)))
     assert content["by_class"][0]["classes"]["auroc"][1]["value"] is None

@@ -195,7 +195,7 @@ def test_findings_are_judged_one_at_a_time_or_as_their_mean(runs):
     assert whole["operating"] is None
     assert whole["calibration"] == []
     assert [one["refused"][:40] for one in whole["conformal"]["series"]] == [
-        "Conformal sets are fitted for one class "
+        "Conformal sets need one class per image;"
     ] * 2
     one = report_on(open_store(), asked(size=(50,), target="y"))
     assert one["about"]["images"] < whole["about"]["images"] == 120
@@ -212,7 +212,7 @@ def test_findings_are_judged_one_at_a_time_or_as_their_mean(runs):
         (["--dataset", "phantom", "--models", "scratch-densenet121"], "No such run of phantom"),
         (["--dataset", "phantom", "--size", "77"], "No run of phantom with 77"),
         (["--dataset", "phantom", "--size", "10,25"], "one size"),
-        (["--dataset", "phantom", "--target", "Yes"], "no class or finding 'Yes' to judge"),
+        (["--dataset", "phantom", "--target", "Yes"], "no class or finding 'Yes' to evaluate"),
         (["--dataset", "phantom", "--metric", "aurok"], "Did you mean 'auroc'"),
         (["--dataset", "phantom", "--prevalence", "0"], "between 0 and 1"),
         (["--dataset", "phantom", "--level", "1.5"], "between 0 and 1"),

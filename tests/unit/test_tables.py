@@ -53,7 +53,7 @@ def test_a_table_may_be_of_a_class_against_the_rest(runs):
     assert rows[0] != rows[1]
     assert "b against the rest." in one
     assert "against the rest" not in whole
-    with pytest.raises(BadRequest, match="no class or finding 'z' to judge"):
+    with pytest.raises(BadRequest, match="no class or finding 'z' to evaluate"):
         with_tables(text.replace("of b", "of z"), open_store(runs))
 
 
