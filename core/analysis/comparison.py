@@ -1,7 +1,7 @@
-"""What stored runs prove: comparisons, operating points, learning curves, conformal sets. One call from a page each.
+"""Findings from stored runs: comparisons, operating points, learning curves, conformal sets; one call per page section.
 
-Here runs are paired, guarded and loaded; the statistics themselves are in `core.metrics`. Whatever is fitted reads the
-held-out or calibration predictions of a run, never the test predictions.
+This module loads, pairs and checks runs. The statistics are in `core.metrics`. Everything fitted uses the held-out or
+calibration predictions of a run, never the test predictions.
 """
 
 from __future__ import annotations
@@ -33,11 +33,11 @@ _BLOCK = 160_000
 
 @dataclass(frozen=True)
 class SeedTests:
-    """The classical tests of one pair of runs.
+    """Classical tests of one pair of runs.
 
     Attributes:
         seed: of both.
-        delong: of AUROC; None where a class comes from fewer than two test patients.
+        delong: of AUROC; None if a class comes from fewer than two test patients.
         mcnemar: of decisions; None for several findings.
     """
 
@@ -47,7 +47,7 @@ class SeedTests:
 
 
 def paired(runs: Sequence[Run], others: Sequence[Run]) -> list[tuple[Run, Run]]:
-    """Runs of two series that learnt from the same subset, seed by seed.
+    """Pair the runs of two series that were trained on the same subset, seed by seed.
 
     Raises:
         BadRequest: if the runs are not of one split, no seed is in both, or a seed's subsets differ.
@@ -60,14 +60,14 @@ def paired(runs: Sequence[Run], others: Sequence[Run]) -> list[tuple[Run, Run]]:
     for (_, meta), (_, other) in pairs:
         if meta.subset_hash != other.subset_hash:
             raise BadRequest(
-                f"{meta.run} and {other.run} did not learn from the same images: their subset hashes differ. Train one "
-                "of them anew."
+                f"{meta.run} and {other.run} were not trained on the same images: their subset hashes differ. Train "
+                "one of them again."
             )
     return pairs
 
 
 def by_class(runs: Sequence[Run], name: str) -> list[Estimate]:
-    """A metric of each class against the rest, or of each finding: mean over runs, with intervals over test images.
+    """Return a metric of each class or finding against the rest: the mean over runs with test-image intervals.
 
     Raises:
         BadRequest: if the runs are not of one split.
@@ -75,11 +75,11 @@ def by_class(runs: Sequence[Run], name: str) -> list[Estimate]:
     check_comparable([meta for _, meta in runs])
     tests = [judged(run) for run in runs]
     weights = weights_for(tests[0].scores.labels, tests[0].groups)
-    step = max(1, _BLOCK // max(1, weights.shape[1]))  # of many images a whole table of draws would fill the memory
+    step = max(1, _BLOCK // max(1, weights.shape[1]))  # all resamples at once would fill the memory
     blocks = [weights[at : at + step] for at in range(0, len(weights), step)]
-    each = [[METRICS[name].by_class(one.scores, block) for block in blocks] for one in tests]
-    found = np.mean([np.concatenate(one, axis=1) for one in each], axis=0)  # (C, B + 1)
-    return [interval(row, len(tests[0].ids), METRICS[name]) for row in found]
+    by_run = [[METRICS[name].by_class(test.scores, block) for block in blocks] for test in tests]
+    means = np.mean([np.concatenate(values, axis=1) for values in by_run], axis=0)  # (C, B + 1)
+    return [interval(row, len(tests[0].ids), METRICS[name]) for row in means]
 
 
 def compare_runs(
@@ -89,13 +89,15 @@ def compare_runs(
     finding: int | None = None,
     margin: float = MARGIN,
 ) -> dict[str, Difference]:
-    """The hierarchical paired bootstrap of two series at one size, for each metric; not corrected for other contrasts.
+    """Compare two series at one size by the hierarchical paired bootstrap, for each metric.
+
+    P values are not corrected for other contrasts.
 
     Args:
         runs: of the first series.
         others: of the second.
         names: metrics; all by default.
-        finding: the one finding, or class against the rest, to evaluate; all by default.
+        finding: the finding, or class against the rest, to evaluate; None for the task as it is.
         margin: of equivalence, in units of each metric.
     Raises:
         BadRequest: if they cannot be compared; see `paired`.
@@ -103,12 +105,12 @@ def compare_runs(
     pairs = paired(runs, others)
     first, second = (drawn_runs([pair[side] for pair in pairs], finding) for side in (0, 1))
     if first[0].images != second[0].images:
-        raise BadRequest("These runs were judged on different test images and cannot be compared.")
+        raise BadRequest("These runs were evaluated on different test images and cannot be compared.")
     return {
         name: paired_difference(
             name,
-            np.array([one.values[name] for one in first]),
-            np.array([one.values[name] for one in second]),
+            np.array([run.values[name] for run in first]),
+            np.array([run.values[name] for run in second]),
             first[0].n,
             first[0].groups,
             margin,
@@ -124,39 +126,39 @@ def compare_all(
     pairs: Sequence[tuple[Key, Key]] | None = None,
     margin: float = MARGIN,
 ) -> dict[tuple[Key, Key], dict[str, Difference]]:
-    """Pairs of series, each pair of one size; p values of a metric are corrected by Holm over the pairs.
+    """Compare pairs of series, each pair at one size; p values of a metric are corrected by Holm over the pairs.
 
     Args:
         series: runs of each.
         names: metrics; all by default.
-        finding: the one finding, or class against the rest, to judge; all by default.
-        pairs: which to compare, the stated contrasts; every pair by default.
+        finding: the finding, or class against the rest, to evaluate; None for the task as it is.
+        pairs: the stated contrasts; every pair by default.
         margin: of equivalence, in units of each metric.
     Raises:
         BadRequest: if two of them cannot be compared.
     """
     chosen = list(combinations(series, 2)) if pairs is None else pairs
-    found = {pair: compare_runs(series[pair[0]], series[pair[1]], names, finding, margin) for pair in chosen}
+    results = {pair: compare_runs(series[pair[0]], series[pair[1]], names, finding, margin) for pair in chosen}
     for name in names or tuple(METRICS):
-        for pair, one in zip(found, corrected([row[name] for row in found.values()]), strict=True):
-            found[pair][name] = one
-    return found
+        for pair, difference in zip(results, corrected([row[name] for row in results.values()]), strict=True):
+            results[pair][name] = difference
+    return results
 
 
 def seed_tests(runs: Sequence[Run], others: Sequence[Run], finding: int | None = None) -> list[SeedTests]:
-    """DeLong and McNemar for each seed of two series at one size, not corrected for their number.
+    """Run DeLong's and McNemar's tests for each seed of two series at one size, not corrected for their number.
 
     Raises:
         BadRequest: if they cannot be compared; see `paired`.
     """
-    found = []
+    tests = []
     for run, other in paired(runs, others):
         first, second = judged(run, target=finding), judged(other, target=finding)
         if not np.array_equal(first.ids, second.ids):
-            raise BadRequest("These runs were judged on different test images and cannot be compared.")
+            raise BadRequest("These runs were evaluated on different test images and cannot be compared.")
         decisions = None if first.scores.multilabel else mcnemar(first.scores, second.scores)
-        found.append(SeedTests(run[1].seed, _delong(first, second), decisions))
-    return found
+        tests.append(SeedTests(run[1].seed, _delong(first, second), decisions))
+    return tests
 
 
 def _delong(first: Judged, second: Judged) -> DeLong | None:
@@ -169,37 +171,37 @@ def _delong(first: Judged, second: Judged) -> DeLong | None:
 def operation(
     runs: Sequence[Run], aim: Aim, target: int | None = None
 ) -> tuple[list[OperatingPoint], Operation, list[Scores]]:
-    """Fits the operating point of each run on its held-out images and measures the series with them.
+    """Fit the operating point of each run on its held-out images and evaluate the series at these points.
 
     Args:
         runs: of one series at one size.
-        aim: what the operating point is for, with the prevalence at which it is used.
-        target: the finding or class, of a task that is not binary.
+        aim: goal of the operating point, with the prevalence of the place of use.
+        target: the finding or class, for a task that is not binary.
     Returns:
-        the points, what they are worth on the test images, and the test predictions at them.
+        the points, their performance on the test images, and the test predictions at them.
     Raises:
         BadRequest: if the task is not binary and no target is given, or a class is missing among held-out images.
     """
     check_comparable([meta for _, meta in runs])
     points = [fit_operating_point(judged(run, "validation", target).scores, aim) for run in runs]
     tests = [judged(run, target=target) for run in runs]
-    moved = at_thresholds([one.scores for one in tests], [point.threshold for point in points])
+    moved = at_thresholds([test.scores for test in tests], [point.threshold for point in points])
     drawn = groups_for(moved[0].labels, tests[0].groups)
     return points, operate(moved, tests[0].groups, aim.prevalence, drawn), moved
 
 
 def decisions(runs: Sequence[Run], prevalence: float, target: int | None = None) -> DecisionCurve:
-    """Net benefit of a series at a prevalence, probabilities shifted there from that of the held-out images."""
+    """Return the decision curve of a series at a prevalence; probabilities are shifted from the held-out prevalence."""
     check_comparable([meta for _, meta in runs])
     held_out = [judged(run, "validation", target).scores.positives()[1].mean() for run in runs]
     tests = [judged(run, target=target) for run in runs]
-    return decision_curve([one.scores for one in tests], tests[0].groups, prevalence, float(np.mean(held_out)))
+    return decision_curve([test.scores for test in tests], tests[0].groups, prevalence, float(np.mean(held_out)))
 
 
 def learning_curves(
     series: Mapping[Key, Sequence[Run]], metric: str, finding: int | None = None
 ) -> tuple[dict[Key, Measured], dict[Key, Fit]]:
-    """A metric against images per class of each series, and the fitted curves of those with three sizes or more.
+    """Return a metric against images per class for each series, and the curves fitted to three sizes or more.
 
     Raises:
         BadRequest: if the runs are not of one split.
@@ -207,18 +209,18 @@ def learning_curves(
     check_comparable([meta for runs in series.values() for _, meta in runs])
     measured = {}
     for key, runs in series.items():
-        found: dict[float, dict[int, np.ndarray]] = {}
-        for (_, meta), one in zip(runs, drawn_runs(runs, finding), strict=True):
-            found.setdefault(meta.per_class, {})[meta.seed] = one.values[metric]
-        measured[key] = Measured(metric, found)
+        by_size: dict[float, dict[int, np.ndarray]] = {}
+        for (_, meta), drawn in zip(runs, drawn_runs(runs, finding), strict=True):
+            by_size.setdefault(meta.per_class, {})[meta.seed] = drawn.values[metric]
+        measured[key] = Measured(metric, by_size)
     return measured, fit_curves(measured)
 
 
 def conformal(run: Run, level: float, target: int | None = None) -> tuple[Conformal, Coverage]:
-    """Conformal sets of a run with their coverage on its test images.
+    """Fit conformal sets of a run and measure their coverage on its test images.
 
-    Calibration images are used where the run stores any; else the held-out images of its subset, with the weaker words
-    that belong to them.
+    Calibration images are used if the run stores any. Otherwise the held-out images of its subset are used, with the
+    correspondingly weaker guarantee.
 
     Raises:
         BadRequest: if a class has too few calibration patients.
@@ -230,7 +232,7 @@ def conformal(run: Run, level: float, target: int | None = None) -> tuple[Confor
     if not run[1].leaks:
         check_served_once(fitted_on.groups, others)
     elif part == "calibration":
-        raise LeakFound("This run was made with leaks allowed; its calibration patients may serve elsewhere too.")
+        raise LeakFound("This run was made with leaks allowed; its calibration patients may also be in other parts.")
     labels = run[1].titles
     if target is not None and run[1].positive is None:
         labels = (f"not {labels[target]}", labels[target])
@@ -241,23 +243,23 @@ def conformal(run: Run, level: float, target: int | None = None) -> tuple[Confor
 def conformal_series(
     runs: Sequence[Run], level: float, target: int | None = None
 ) -> tuple[list[tuple[Conformal, Coverage]], list[Estimate]]:
-    """`conformal` of each run of a series, and the coverage of each class as the mean over them.
+    """Return `conformal` for each run of a series, and the coverage of each class as the mean over runs.
 
     Raises:
         BadRequest: if the runs are not of one split, a class has too few calibration patients, or only some runs store
             calibration images.
-        LeakFound: if a calibration patient serves elsewhere too.
+        LeakFound: if a calibration patient is also in another part.
     """
     check_comparable([meta for _, meta in runs])
     without = [meta.seed for folder, meta in runs if "calibration" not in stored_parts(folder)]
     if 0 < len(without) < len(runs):
         raise BadRequest(
-            "Expected calibration images with every seed or with none, since what sets promise depends on it, but "
-            f"seeds {', '.join(map(str, without))} store none and the others do. Train those seeds anew, all with "
+            "Expected calibration images with every seed or with none, because the guarantee depends on them, but "
+            f"seeds {', '.join(map(str, without))} store none and the others do. Train those seeds again with "
             "calibration images."
         )
-    found = [conformal(run, level, target) for run in runs]
+    fits = [conformal(run, level, target) for run in runs]
     tests = [judged(run, target=target) for run in runs]
-    groups, scores = tests[0].groups, [one.scores for one in tests]
+    groups, scores = tests[0].groups, [test.scores for test in tests]
     weights = weights_for(scores[0].labels, groups)
-    return found, mean_coverage([fitted for fitted, _ in found], scores, groups, weights)
+    return fits, mean_coverage([fitted for fitted, _ in fits], scores, groups, weights)

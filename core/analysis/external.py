@@ -1,8 +1,8 @@
-"""Own test set and elsewhere, side by side: what runs lose on an external test set, at the same operating point.
+"""Comparison of a series on its own test set with an external test set, at the same operating point.
 
 Both figures are of one task: images and probabilities are restricted to the classes that both sets have. The drop is
-own test minus elsewhere. Patients of the two sets are resampled independently, seeds together, since each seed is one
-network on both sets.
+own test set minus external set. Patients of the two sets are resampled independently and seeds together, because each
+seed is one network evaluated on both sets.
 """
 
 from __future__ import annotations
@@ -32,12 +32,13 @@ class Elsewhere:
 
     Attributes:
         name: of the external set.
-        record: of the first run: title, shared classes, caveat, whether it is of the encoder's archive.
+        record: of the first run: title, shared classes, caveat, whether the set is of the encoder's archive.
         view: projection to which the external images are restricted; "" for all.
-        own, there: metric -> mean over seeds with its 95% interval over patients.
-        drop: metric -> own minus elsewhere, with its 95% interval over seeds and the patients of both sets.
-        own_images, own_groups, images, groups: images and patients or lesions of the shared classes.
-        seeds: runs.
+        own, there: metric -> mean over seeds with its 95% interval over patients, on the own and the external set.
+        drop: metric -> own minus external, with its 95% interval over seeds and the patients of both sets.
+        own_images, own_groups, images, groups: number of images and of patients or lesions of the shared classes, on
+            the own and the external set.
+        seeds: number of runs.
     """
 
     name: str
@@ -54,12 +55,12 @@ class Elsewhere:
 
     @property
     def title(self) -> str:
-        """The external set in words, with the view and whether its archive is that of the encoder."""
+        """Title of the external set, with the view and whether its archive is that of the encoder."""
         marks = [f"{self.view} views only" if self.view else "", "same archive" if self.record.same_archive else ""]
         return f"{self.record.title}{''.join(f' ({mark})' for mark in marks if mark)}"
 
     def sentence(self, metric: str) -> str:
-        """Return the finding in a sentence: both figures, then the drop with its interval."""
+        """Format the finding as a sentence: both figures, then the drop with its interval."""
         own, there, drop = self.own[metric], self.there[metric], self.drop[metric]
         varies = "seeds and the patients of both sets" if drop.seeds > 1 else "the patients of both sets, one seed"
         return (
@@ -70,11 +71,11 @@ class Elsewhere:
 
 @dataclass(frozen=True)
 class Reading:
-    """A series on the few external images that a radiologist read, by the radiologist's label. No verdict follows.
+    """Evaluation on the few external images that a radiologist read, by that label; it supports no verdict.
 
     Attributes:
-        images: images that were read.
-        confirmed: class of the data set -> (images that the radiologist confirmed, images that were read).
+        images: number of images that were read.
+        confirmed: class of the data set -> (number of images that the radiologist confirmed, number that were read).
         figures: metric -> mean over seeds with its 95% interval over patients.
     """
 
@@ -84,18 +85,18 @@ class Reading:
 
 
 def external_sets(runs: Sequence[Run]) -> list[str]:
-    """Return the external sets on which any of the runs was evaluated, in the order of their first run."""
+    """Return the external sets on which any of the runs was evaluated, in order of first appearance."""
     return list({name: 0 for _, meta in runs for name, record in meta.external.items() if not record.refused})
 
 
 def refusals(runs: Sequence[Run]) -> dict[str, ExternalRecord]:
     """Return the external sets on which runs were not evaluated, each with the first record that says why."""
-    found: dict[str, ExternalRecord] = {}
+    reasons: dict[str, ExternalRecord] = {}
     for _, meta in runs:
         for name, record in meta.external.items():
             if record.refused:
-                found.setdefault(name, record)
-    return found
+                reasons.setdefault(name, record)
+    return reasons
 
 
 def evaluated(runs: Sequence[Run], name: str) -> list[Run]:
@@ -104,16 +105,16 @@ def evaluated(runs: Sequence[Run], name: str) -> list[Run]:
 
 
 def views(run: Run, name: str) -> list[str]:
-    """Return the projections of the external images that a run stores; none where they are not known."""
+    """Return the projections of the external images that a run stores; none if they are unknown."""
     seen = read_predictions(run[0], "external", name).facts.get(VIEW, np.array([], str))
     return sorted(set(seen.tolist()) - {""})
 
 
 def elsewhere(runs: Sequence[Run], name: str, names: Sequence[str] | None = None, view: str = "") -> Elsewhere:
-    """Compare a series with itself on an external test set.
+    """Compare the results of a series on its own test set and on an external one.
 
     Args:
-        runs: of one series at one size, evaluated there.
+        runs: of one series at one size, evaluated on both.
         name: of the external set.
         names: metrics; all by default.
         view: projection to which the external images are restricted; "" for all.
@@ -128,7 +129,7 @@ def elsewhere(runs: Sequence[Run], name: str, names: Sequence[str] | None = None
     records = [meta.external[name] for _, meta in runs]
     if len({(record.fingerprint, record.labels) for record in records}) > 1:
         raise BadRequest(
-            f"These runs were evaluated on different images or classes of {name} and cannot be brought together. "
+            f"These runs were evaluated on different images or classes of {name} and cannot be combined. "
             f"Evaluate them again: --external {name}."
         )
     own = [drawn_shared(*run, name, False) for run in runs]
@@ -150,13 +151,13 @@ def elsewhere(runs: Sequence[Run], name: str, names: Sequence[str] | None = None
 
 
 def by_view(runs: Sequence[Run], name: str, names: Sequence[str] | None = None) -> list[Elsewhere]:
-    """Compare a series with itself elsewhere as a whole and, where views are known, view by view."""
+    """Compare a series with an external set as a whole and, if views are known, view by view."""
     runs = evaluated(runs, name)
     return [elsewhere(runs, name, names, view) for view in ("", *(views(runs[0], name) if runs else ()))]
 
 
 def reading(runs: Sequence[Run], name: str) -> Reading | None:
-    """Evaluate a series by a radiologist's reading of external images, where binary runs and readings are there.
+    """Evaluate a series by a radiologist's reading of external images; None unless runs are binary and readings exist.
 
     Raises:
         CorruptRun: if predictions cannot be read.
@@ -166,31 +167,31 @@ def reading(runs: Sequence[Run], name: str) -> Reading | None:
     if positive is None:
         return None
     stored, meta = read_predictions(runs[0][0], "external", name), runs[0][1]
-    said = stored.facts.get(READER, np.full(len(stored.ids), ""))
-    read = said != ""
+    labels = stored.facts.get(READER, np.full(len(stored.ids), ""))
+    read = labels != ""
     if not read.any():
         return None
-    truth = np.where(said[read] == "yes", positive, 1 - positive)
+    truth = np.where(labels[read] == "yes", positive, 1 - positive)
     scores = [replace(judged_shared(run, name, True).scores.of(read), labels=truth) for run in runs]
     confirmed = {
-        label: (int((of & (truth == index)).sum()), int(of.sum()))
+        label: (int((members & (truth == index)).sum()), int(members.sum()))
         for index, label in enumerate(meta.labels)
-        if (of := stored.labels[read] == index).any()
+        if (members := stored.labels[read] == index).any()
     }
     return Reading(int(read.sum()), confirmed, bootstrap(scores, stored.groups[read], _READ))
 
 
 def _means(drawn: Sequence[DrawnRun], names: Sequence[str]) -> dict[str, Estimate]:
     return {
-        name: interval(np.mean([one.values[name] for one in drawn], axis=0), drawn[0].n, METRICS[name])
+        name: interval(np.mean([run.values[name] for run in drawn], axis=0), drawn[0].n, METRICS[name])
         for name in names
     }
 
 
 def _drop(own: Sequence[DrawnRun], there: Sequence[DrawnRun], metric: str) -> Difference:
-    """Subtract draw by draw; the draws of one set are taken in reverse, so that they are independent of the other's."""
-    first = np.array([one.values[metric] for one in own])
-    second = np.array([one.values[metric] for one in there])
+    """Subtract resample by resample; one set's resamples are reversed, so that they are independent of the other's."""
+    first = np.array([run.values[metric] for run in own])
+    second = np.array([run.values[metric] for run in there])
     second = np.concatenate([second[:, :1], second[:, :0:-1]], axis=1)
-    smaller = min((own[0], there[0]), key=lambda one: one.groups)
+    smaller = min((own[0], there[0]), key=lambda run: run.groups)
     return paired_difference(metric, first, second, smaller.n, smaller.groups)

@@ -1,8 +1,8 @@
-"""A series at a threshold and a prevalence of the user's: what is prepared once, and what moves with a slider.
+"""Operating-point analysis: bootstrap once, re-evaluate at every slider position.
 
-Drawing test images again costs most, so it is done once (`prepare`); every position of a slider is judged on the same
-draws. Thresholds are fitted on held-out images; a shift of them is the user's own. The statistics are in
-`core.metrics.operating_point` and `core.metrics.selective`.
+Resampling test images is the most expensive step, so it is done once (`prepare`), and every slider position is
+evaluated on the same resamples. Thresholds are fitted on held-out images; the user may shift them. The statistics are
+in `core.metrics.operating_point` and `core.metrics.selective`.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from core.metrics.thresholds import Aim, OperatingPoint, fit_operating_point
 from core.runs.metric_cache import groups_for
 from core.runs.series import Run, check_comparable
 
-DRAWS = 200  # of the curves, whose bands are looked at and not read off
+DRAWS = 200  # resamples for curves, whose bands are shown but not quoted
 GRID = 201
 _EDGE = 0.001
 
@@ -32,9 +32,9 @@ class Prepared:
     """A series at one size as one binary task.
 
     Attributes:
-        tests, held_out: predictions, a run each.
+        tests, held_out: predictions, one `Scores` per run.
         groups: (N,) patients or lesions of the test images.
-        drawn: test images, first each once.
+        drawn: resampled test images.
         seeds: of the runs.
     """
 
@@ -47,11 +47,11 @@ class Prepared:
 
 @dataclass(frozen=True)
 class Moved:
-    """A series where the user put it.
+    """A series at the user's operating point.
 
     Attributes:
         thresholds: of each run, shifted.
-        worth: sensitivity, specificity and predictive values with them.
+        worth: sensitivity, specificity and predictive values at them.
         decisions: net benefit, with the shifted thresholds marked.
     """
 
@@ -62,7 +62,7 @@ class Moved:
 
 @dataclass(frozen=True)
 class Rates:
-    """Sensitivity against false alarms.
+    """ROC curve.
 
     Attributes:
         alarms, found: (T,) 1 - specificity and sensitivity, from calling none to calling all.
@@ -72,21 +72,21 @@ class Rates:
     found: np.ndarray
 
     def precision(self, prevalence: float) -> np.ndarray:
-        """(T,) share of alarms that are right at a prevalence; where nothing is called, that of the first calls."""
-        right, wrong = self.found * prevalence, self.alarms * (1 - prevalence)
-        called = right + wrong
-        shares = np.divide(right, called, out=np.full(len(called), np.nan), where=called > 0)
-        first = int(np.argmax(called > 0))
+        """Return the (T,) precision at a prevalence; before the first positive calls, the precision of these."""
+        tp, fp = self.found * prevalence, self.alarms * (1 - prevalence)
+        positive_calls = tp + fp
+        shares = np.divide(tp, positive_calls, out=np.full(len(positive_calls), np.nan), where=positive_calls > 0)
+        first = int(np.argmax(positive_calls > 0))
         shares[:first] = shares[first]
         return shares
 
 
 def prepare(runs: Sequence[Run], target: int | None = None) -> Prepared:
-    """Reads a series and draws its test images.
+    """Read a series and resample its test images.
 
     Args:
         runs: of one series at one size.
-        target: the class or finding to judge against the rest, of a task that is not binary.
+        target: the class or finding to evaluate against the rest, for a task that is not binary.
     Raises:
         BadRequest: if the runs are not of one split, or the task is not binary and no target is given.
         CorruptRun: if predictions cannot be read.
@@ -95,7 +95,7 @@ def prepare(runs: Sequence[Run], target: int | None = None) -> Prepared:
     tests = [judged(run, target=target) for run in runs]
     tests[0].scores.positives()
     return Prepared(
-        tuple(one.scores for one in tests),
+        tuple(test.scores for test in tests),
         tuple(judged(run, "validation", target).scores for run in runs),
         tests[0].groups,
         groups_for(tests[0].scores.labels, tests[0].groups),
@@ -104,30 +104,32 @@ def prepare(runs: Sequence[Run], target: int | None = None) -> Prepared:
 
 
 def points_of(prepared: Prepared, aim: Aim) -> list[OperatingPoint]:
-    """The operating point of each run, fitted on its held-out images.
+    """Fit the operating point of each run on its held-out images.
 
     Raises:
         BadRequest: if a class is missing among them.
     """
-    return [fit_operating_point(one, aim) for one in prepared.held_out]
+    return [fit_operating_point(scores, aim) for scores in prepared.held_out]
 
 
 def moved_by(thresholds: Sequence[float], shift: float) -> tuple[float, ...]:
-    """Thresholds with the user's shift; what is called stays between never and always."""
-    return tuple(float(np.clip(one + shift, min(one, _EDGE), max(one, 1 - _EDGE))) for one in thresholds)
+    """Shift thresholds, clipped so that neither every nor no image is called positive."""
+    return tuple(
+        float(np.clip(threshold + shift, min(threshold, _EDGE), max(threshold, 1 - _EDGE))) for threshold in thresholds
+    )
 
 
 def move(
     prepared: Prepared, fitted: Sequence[float], shift: float, prevalence: float, curve: DecisionCurve | None = None
 ) -> Moved:
-    """What an operating point, a shift of it and a prevalence mean, on the draws that are there.
+    """Evaluate a series at shifted thresholds and a prevalence, on the prepared resamples.
 
     Args:
         prepared: the series.
         fitted: threshold of each run.
         shift: added to each.
-        prevalence: share of positives where the classifier is to be used.
-        curve: the decision curve at this prevalence, where it is known: thresholds move its marks alone.
+        prevalence: share of positives in the population of use.
+        curve: the decision curve at this prevalence, if known; thresholds move only its marks.
     Raises:
         BadRequest: if the prevalence is not between 0 and 1, or a class is missing among the held-out images.
     """
@@ -139,12 +141,12 @@ def move(
 
 
 def benefit_at(prepared: Prepared, prevalence: float, banded: bool = True) -> DecisionCurve:
-    """The decision curve of a series at a prevalence, on the draws that are there.
+    """Return the decision curve of a series at a prevalence, on the prepared resamples.
 
     Args:
         prepared: the series.
-        prevalence: share of positives where the classifier is to be used.
-        banded: whether it has a band, which takes most of the time.
+        prevalence: share of positives in the population of use.
+        banded: whether to compute a band, which takes most of the time.
     Raises:
         BadRequest: if the prevalence is not between 0 and 1, or a class is missing among the held-out images.
     """
@@ -153,7 +155,7 @@ def benefit_at(prepared: Prepared, prevalence: float, banded: bool = True) -> De
 
 
 def _fitted_at(prepared: Prepared) -> float:
-    return float(np.mean([one.positives()[1].mean() for one in prepared.held_out]))
+    return float(np.mean([scores.positives()[1].mean() for scores in prepared.held_out]))
 
 
 def _drawn(prepared: Prepared, banded: bool) -> GroupDraws:
@@ -161,24 +163,24 @@ def _drawn(prepared: Prepared, banded: bool) -> GroupDraws:
 
 
 def risk_at(prepared: Prepared, thresholds: Sequence[float], banded: bool = True) -> RiskCurve:
-    """Risk against coverage of a series at thresholds, on the draws that are there; `banded` as in `benefit_at`."""
+    """Return risk against coverage at thresholds, on the prepared resamples; `banded` as in `benefit_at`."""
     runs = at_thresholds(prepared.tests, thresholds)
     return risk_curve(runs, prepared.groups, drawn=_drawn(prepared, banded))
 
 
 def rates_of(prepared: Prepared) -> tuple[Rates, list[Rates]]:
-    """The mean over seeds of sensitivity at each share of false alarms, and the curve of each run."""
+    """Return the mean ROC curve over seeds, and the ROC curve of each run."""
     grid = np.linspace(0, 1, GRID)
     runs = []
     for scores in prepared.tests:
         p, truth = scores.positives()
-        alarms, found, _ = roc_curve(truth, p)
-        runs.append(Rates(alarms, found))
+        alarms, sensitivity, _ = roc_curve(truth, p)
+        runs.append(Rates(alarms, sensitivity))
     mean = np.mean([_highest(run, grid) for run in runs], axis=0)
     return Rates(np.r_[0.0, grid], np.r_[0.0, mean]), runs
 
 
 def _highest(run: Rates, grid: np.ndarray) -> np.ndarray:
-    """Sensitivity at each share of false alarms; of several with the same share the highest."""
+    """Return the sensitivity at each false positive rate; the highest if several share a rate."""
     alarms, last = np.unique(run.alarms[::-1], return_index=True)
     return np.interp(grid, alarms, run.found[::-1][last])

@@ -1,4 +1,4 @@
-"""Sanity checks of heatmaps that are kept beside the runs of a data set: by run, in figures and in a sentence."""
+"""Sanity checks of heatmaps, stored next to the runs of a data set: reading, writing and formatting."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ from core.runs import WEIGHTS_FILE, RunMeta
 from core.runs.sidecar import read_beside, save_beside
 
 FILE = "sanity.json"
-ALIKE = 0.5  # a rank correlation from which maps are called alike
+ALIKE = 0.5  # rank correlation from which maps are called similar
 
 
 def check_of(folder: Path, meta: RunMeta) -> Randomised | None:
-    """What was found of a run; None where it was not checked, or with other weights.
+    """Read the check of a run; None if there is none, or it was made with other weights.
 
     Args:
         folder: of the run.
@@ -34,7 +34,9 @@ def check_of(folder: Path, meta: RunMeta) -> Randomised | None:
         found = row["found"]
         steps = [_alike(one) for _, one in zip(STEPS, found["steps"], strict=True)]
         counted = found["planted"] or {}
-        if "hits" in counted or any("chance" in one for one in counted.values()):  # older, of another kind of chance
+        if "hits" in counted or any(
+            "chance" in one for one in counted.values()
+        ):  # older format with another definition of chance
             counted = {}
         planted = {name: Planted(**one) for name, one in counted.items() if name in EXPLAINERS}
         return Randomised(int(found["images"]), int(found["draws"]), tuple(steps), _alike(found["others"]), planted)
@@ -43,7 +45,7 @@ def check_of(folder: Path, meta: RunMeta) -> Randomised | None:
 
 
 def told_of(folder: Path, meta: RunMeta) -> str:
-    """What a reader of the run's heatmaps must know, in a sentence; "" where nothing is stored of it."""
+    """Return a caution for readers of the run's heatmaps, in a sentence; "" if no check is stored."""
     try:
         found = check_of(folder, meta)
     except CorruptRun as error:
@@ -52,10 +54,10 @@ def told_of(folder: Path, meta: RunMeta) -> str:
 
 
 def keep_check(folder: Path, meta: RunMeta, found: Randomised) -> None:
-    """Adds what was found of a run to the record beside the runs of its data set, with the hash of its weights."""
+    """Store the check of a run next to the runs of its data set, with the hash of its weights."""
     try:
         rows = _rows(folder.parent)
-    except CorruptRun:  # it is made again
+    except CorruptRun:  # the file is written again
         rows = {}
     rows = {name: row for name, row in rows.items() if (folder.parent / name).is_dir()}
     rows[meta.run] = {"weights": meta.hashes[WEIGHTS_FILE], "found": _plain(asdict(found))}
@@ -66,7 +68,7 @@ def _rows(folder: Path) -> dict[str, Any]:
     content = read_beside(folder, FILE)
     rows = content.get("runs") if content else {}
     if not isinstance(rows, dict) or not all(isinstance(row, dict) for row in rows.values()):
-        raise CorruptRun(f"{folder.name}/{FILE} cannot be read (it holds no runs)")
+        raise CorruptRun(f"{folder.name}/{FILE} cannot be read (it has no runs)")
     return rows
 
 
@@ -75,16 +77,16 @@ def _alike(row: dict[str, Any]) -> Alike:
 
 
 def _plain(value: Any) -> Any:
-    """Four digits are kept; what is undefined is null, which other programs read too."""
+    """Round to four digits and replace NaN by None, which other programs can read."""
     if isinstance(value, float):
         return None if math.isnan(value) else round(value, 4)
     if isinstance(value, dict):
-        return {name: _plain(one) for name, one in value.items()}
-    return [_plain(one) for one in value] if isinstance(value, list | tuple) else value
+        return {name: _plain(item) for name, item in value.items()}
+    return [_plain(item) for item in value] if isinstance(value, list | tuple) else value
 
 
 def depends_on_weights(found: Randomised) -> bool | None:
-    """Whether the maps go when every weight does; None where all maps, trained or random, were flat."""
+    """Return whether the maps disappear when every weight is random; None if all maps, trained or random, were flat."""
     last = found.steps[-1]
     if math.isnan(last.value):
         return None
@@ -92,42 +94,44 @@ def depends_on_weights(found: Randomised) -> bool | None:
 
 
 def in_a_sentence(found: Randomised) -> str:
-    """What a reader of a heatmap must know of it."""
+    """Format the check as a sentence for readers of a heatmap."""
     last, depends = found.steps[-1], depends_on_weights(found)
-    of = f"{found.images} test images, {found.draws} draws of weights"
+    sample = f"{found.images} test images, {found.draws} random initializations"
     if found.others.flat == 1:
-        return f"Every Grad-CAM heatmap of the trained network is flat: there is nothing to compare ({of})."
+        return f"Every Grad-CAM heatmap of the trained network is flat: there is nothing to compare ({sample})."
     if depends is None:
-        return f"With random weights every Grad-CAM heatmap is flat, which proves little ({of})."
-    verdict = "do not survive random weights, as it should be" if depends else "stay alike with random weights: caution"
+        return f"With random weights every Grad-CAM heatmap is flat, which proves little ({sample})."
+    verdict = (
+        "do not survive random weights, as expected" if depends else "stay similar with random weights, so be cautious"
+    )
     return (
-        f"Grad-CAM heatmaps {verdict}: rank correlation with the trained network's {said(last)} over {of}; maps of "
-        f"different images by the trained network {said(found.others)}."
+        f"Grad-CAM heatmaps {verdict}: rank correlation with the trained network's maps {said(last)} over {sample}; "
+        f"between the trained network's maps of different images {said(found.others)}."
     )
 
 
 def on_evidence(planted: Mapping[str, Planted]) -> str:
-    """How often maps peak on planted evidence, against random weights and chance, an explainer a sentence."""
+    """Format how often maps peak on planted evidence, against random weights and chance, one sentence per explainer."""
     return " ".join(
-        f"{EXPLAINERS[name].title}: {found.hits} of {found.of} heatmaps peak on the planted evidence or within half a "
-        f"cell of it; with random weights {found.random_hits} of {found.random_of}, where {found.elsewhere:.0%} is "
-        "chance: so often these lie on the evidence of another image."
-        for name, found in planted.items()
+        f"{EXPLAINERS[name].title}: {check.hits} of {check.of} heatmaps peak on the planted evidence or within half a "
+        f"cell of it; with random weights {check.random_hits} of {check.random_of}, where {check.elsewhere:.0%} is "
+        "chance: the share of these peaks on the evidence of another image."
+        for name, check in planted.items()
     )
 
 
 def said(one: Alike) -> str:
-    """A rank correlation with its interval."""
+    """Format a rank correlation with its interval."""
     if math.isnan(one.value):
         return "undefined: all flat"
     return f"{one.value:.2f}" + ("" if math.isnan(one.low) else f" ({one.low:.2f} to {one.high:.2f})")
 
 
 def rows_of(found: Randomised) -> list[dict[str, str]]:
-    """A row for each step of the randomisation, for a table."""
+    """Return table rows, one per step of the randomisation."""
     rows = [
-        {"Random": name, "Rank correlation with the trained maps": said(one), "Flat maps": f"{one.flat:.0%}"}
-        for name, one in zip(STEPS, found.steps, strict=True)
+        {"Random": name, "Rank correlation with the trained maps": said(step), "Flat maps": f"{step.flat:.0%}"}
+        for name, step in zip(STEPS, found.steps, strict=True)
     ]
     rows.append({
         "Random": "nothing; maps of other images", "Rank correlation with the trained maps": said(found.others),

@@ -1,7 +1,7 @@
-"""Do the classes of a set differ where no disease is? Classifiers that saw the border or the corners alone, in words.
+"""Shortcut learning, tested with border-only and corner-only classifiers.
 
-They are stored runs whose images were blanked by a preprocessing step (`border-only`, `corner-only`), made by
-`python -m trainer shortcuts`, and enter no comparison. Nothing is trained here.
+These are stored runs whose images were blanked by a preprocessing step (`border-only`, `corner-only`). They are made by
+`python -m trainer shortcuts` and enter no comparison. Nothing is trained here.
 
 References:
     DeGrave et al. 2021, doi:10.1038/s42256-021-00338-7. Maguolo and Nanni 2021, arXiv:2004.12823.
@@ -22,16 +22,16 @@ CHANCE = 0.5
 
 @dataclass(frozen=True)
 class Shortcut:
-    """What one part of the images gives away.
+    """Evidence of shortcut learning from one part of the images.
 
     Attributes:
         dataset: name.
         part: in words, such as `the border`.
-        model, strategy: who answered.
+        model, strategy: of the classifier.
         size: labelled images per class; None for all.
         seeds: of the runs.
-        alone: AUROC of that part alone, the mean over seeds, with its interval over test images.
-        whole: the same of whole images, where like runs are stored.
+        alone: AUROC from that part alone, the mean over seeds, with its interval over test images.
+        whole: the same from whole images, if comparable runs are stored.
     """
 
     dataset: str
@@ -50,7 +50,7 @@ class Shortcut:
 
     @property
     def sentence(self) -> str:
-        """The finding and what follows from it."""
+        """The finding and its consequence, in words."""
         whole = "" if self.whole is None else f"; from whole images it is {self.whole.value:.3f}"
         measured = (
             f"From {self.part} of the image alone, all else blanked, {self.model} ({self.strategy}, "
@@ -62,57 +62,57 @@ class Shortcut:
             return f"{measured} That is not detectably better than chance: no shortcut was found there."
         return (
             f"{measured} That is better than chance: {self.part} {'tell' if self.part.endswith('s') else 'tells'} the "
-            "classes apart without the disease, and a classifier of whole images may answer from there too."
+            "classes apart without the disease, and a classifier of whole images may rely on this too."
         )
 
 
 def warning_of(found: Sequence[Shortcut]) -> str:
-    """What a reader of any answer on the data set must know, in a sentence; "" where no shortcut was found."""
-    parts = [one for one in found if one.found]
+    """Return a warning for readers of any prediction on the data set, in a sentence; "" if no shortcut was found."""
+    parts = [row for row in found if row.found]
     if not parts:
         return ""
     reached = " and ".join(
-        f"from {one.part} alone an AUROC of {one.alone.value:.3f} ({one.alone.low:.3f} to {one.alone.high:.3f})"
-        for one in parts
+        f"from {row.part} alone an AUROC of {row.alone.value:.3f} ({row.alone.low:.3f} to {row.alone.high:.3f})"
+        for row in parts
     )
     return (
-        f"A classifier reaches {reached} on this data set, better than chance: what tells its images apart is not the "
-        "disease alone, and any answer may come from there."
+        f"A classifier reaches {reached} on this data set, better than chance: its classes differ in more than the "
+        "disease, and any prediction may rely on this."
     )
 
 
 def shortcuts_of(store: Store, dataset: str, split: str | None = None) -> list[Shortcut]:
-    """What stored runs say of a data set, one row a part: of several sizes the largest, of several models the first.
+    """Return the shortcut tests of a data set, one per part: the largest size of the first model.
 
     Args:
         store: the run store.
         dataset: name.
-        split: hash of the one split that counts; None for that of the run made last.
+        split: hash of the split to use; None for that of the latest run.
     """
     metas = [meta for meta in store.metas(dataset) if not meta.leaks]
     blanked = [meta for meta in metas if meta.preparation in STEPS]
     if split is None and blanked:
         split = max(blanked, key=lambda meta: meta.made).split_hash
     series = runs_by_series(store, [meta for meta in metas if meta.split_hash == split])
-    found = []
+    shortcuts = []
     for step in STEPS:
         rows = [runs for runs in series.values() if runs[0][1].preparation == step]
         if rows:
-            found.append(_of(step, _largest(rows[0]), list(series.values())))
-    return found
+            shortcuts.append(_of(step, _largest(rows[0]), list(series.values())))
+    return shortcuts
 
 
 def _largest(runs: Sequence[Run]) -> list[Run]:
-    """Those of the largest size."""
+    """Return the runs of the largest size."""
     most = max(meta.per_class for _, meta in runs)
     return [run for run in runs if run[1].per_class == most]
 
 
-def _of(step: str, runs: Sequence[Run], every: Sequence[Sequence[Run]]) -> Shortcut:
+def _of(step: str, runs: Sequence[Run], groups: Sequence[Sequence[Run]]) -> Shortcut:
     first, seeds = runs[0][1], {meta.seed for _, meta in runs}
     whole = [
         (folder, meta)
-        for group in every
+        for group in groups
         for folder, meta in group
         if (meta.model, meta.strategy, meta.variant, meta.protocol) == (first.model, first.strategy, "", first.protocol)
         and meta.train_size == first.train_size

@@ -1,8 +1,8 @@
-"""Figures by sex and by age, from stored predictions and from the ages and sexes kept beside the runs of a data set.
+"""Metrics by sex and age, from stored predictions and the demographics stored next to the runs of a data set.
 
-Groups differ in what they suffer from and in how they came to be photographed, so that a difference between them has
-many possible causes; here it is measured, not explained. Patients or lesions are drawn whole, the same draws serve all
-groups, and intervals are not corrected for the number of groups.
+Groups differ in disease spectrum and in how they came to be imaged, so a difference between them has many possible
+causes. It is measured here, not explained. Patients or lesions are resampled as a whole, all groups share the same
+resamples, and intervals are not corrected for the number of groups.
 """
 
 from __future__ import annotations
@@ -26,9 +26,9 @@ from core.runs.series import Run, check_comparable
 from core.runs.sidecar import read_beside, save_beside
 
 FILE = "people.json"
-BANDS = (0, 40, 60, 80)  # years from which a band of ages begins
-LEAST = 50  # patients or lesions that a group must have to be judged
-LEAST_OF_CLASS = 5  # of each class, for a figure that is a mean over classes
+BANDS = (0, 40, 60, 80)  # lower ends of the age bands, in years
+LEAST = 50  # patients or lesions that a group needs to be evaluated
+LEAST_OF_CLASS = 5  # images of each class that a mean over classes needs
 DRAWS = 1000
 SEX, AGE = "Sex", "Age"
 BINARY = ("auroc", "balanced_accuracy", "sensitivity", "specificity")
@@ -37,17 +37,17 @@ SUSPICIOUS = "suspicious_auroc"
 
 @dataclass(frozen=True)
 class Subgroup:
-    """The figures of some of the test images.
+    """Metrics of a subgroup of the test images.
 
     Attributes:
-        by: what the group is made by.
+        by: the grouping variable.
         name: of the group.
-        images, groups: how many test images, and patients or lesions.
-        classes: images of each class, or with each finding.
-        too_few: why there are no figures; "" where there are some.
-        figures: metric -> mean over runs with its 95% interval; one that is undefined in the group is left out.
-        against: the group that is subtracted, the largest one; "" for that one itself.
-        differences: metric -> this group minus that, with its 95% interval.
+        images, groups: number of test images, and of patients or lesions.
+        classes: number of images of each class, or with each finding.
+        too_few: why there are no figures; "" if there are.
+        figures: metric -> mean over runs with its 95% interval; metrics that are undefined in the group are left out.
+        against: reference group, the largest one; "" for that group itself.
+        differences: metric -> this group minus the reference, with its 95% interval.
     """
 
     by: str
@@ -62,29 +62,29 @@ class Subgroup:
 
 
 def title_of(figure: str) -> str:
-    """A figure's name for people."""
+    """Return the display name of a figure."""
     return "AUROC, suspicious or not" if figure == SUSPICIOUS else METRICS[figure].title
 
 
 def keep_people(folder: Path, ids: np.ndarray, people: People, facts: dict[str, Any]) -> Path:
-    """Keeps ages and sexes of test images beside the runs of their data set.
+    """Store ages and sexes of test images next to the runs of their data set.
 
     Args:
         folder: of the data set's runs.
         ids: (N,) names of the test images.
-        people: of these.
-        facts: where they come from.
+        people: their ages and sexes.
+        facts: origin of the data.
     """
     ages = [None if np.isnan(age) else round(float(age)) for age in people.age]
     return save_beside(folder, FILE, {**facts, "ids": ids.tolist(), "age": ages, "sex": people.sex.tolist()})
 
 
 def people_of(folder: Path, ids: np.ndarray) -> People | None:
-    """Ages and sexes of the test images of a run; None where none are kept.
+    """Read ages and sexes of the test images of a run; None if none are stored.
 
     Args:
         folder: of the data set's runs.
-        ids: (N,) names of the test images; those of which nothing is kept are of unknown age and sex.
+        ids: (N,) names of the test images; age and sex of images not stored are unknown.
     Raises:
         CorruptRun: if the record is damaged.
     """
@@ -96,12 +96,12 @@ def people_of(folder: Path, ids: np.ndarray) -> People | None:
         known = {name: (float("nan") if age is None else float(age), str(sex)) for name, age, sex in rows}
     except (KeyError, TypeError, ValueError) as error:
         raise CorruptRun(f"{folder.name}/{FILE} cannot be read ({error})") from None
-    found = [known.get(name, (float("nan"), "")) for name in ids.tolist()]
-    return People(np.array([age for age, _ in found]), np.array([sex for _, sex in found], dtype=str))
+    rows_of_images = [known.get(name, (float("nan"), "")) for name in ids.tolist()]
+    return People(np.array([age for age, _ in rows_of_images]), np.array([sex for _, sex in rows_of_images], dtype=str))
 
 
 def characteristics(folder: Path) -> str:
-    """Who the test images are of, in a sentence; "" where nothing is kept or it is damaged."""
+    """Describe the demographics of the test images in a sentence; "" if none are stored or the record is damaged."""
     try:
         content = read_beside(folder, FILE)
         people = people_of(folder, np.array(content["ids"])) if content else None
@@ -115,42 +115,42 @@ def characteristics(folder: Path) -> str:
 
 
 def members(people: People) -> list[tuple[str, str, np.ndarray]]:
-    """What each group is made by, its name, and (N,) bool: who is in it. Unknown ages and sexes are in none."""
-    found = [(SEX, name, people.sex == name) for name in (FEMALE, MALE)]
+    """Return the grouping variable, name and (N,) bool membership of each group; unknown ages and sexes are in none."""
+    groups = [(SEX, name, people.sex == name) for name in (FEMALE, MALE)]
     for low, high in zip(BANDS, (*BANDS[1:], np.inf), strict=True):
         name = f"under {high:g}" if low == 0 else f"{low} and over" if high == np.inf else f"{low} to {high - 1:g}"
-        found.append((AGE, name, (people.age >= low) & (people.age < high)))
-    return found
+        groups.append((AGE, name, (people.age >= low) & (people.age < high)))
+    return groups
 
 
 def by_subgroup(runs: Sequence[Run], target: int | None = None, draws: int = DRAWS) -> list[Subgroup]:
-    """Figures by sex and by age: the mean over runs with 95% intervals; none where no ages and sexes are kept.
+    """Return metrics by sex and age: the mean over runs with 95% intervals; empty if no demographics are stored.
 
     Args:
         runs: folders and records of runs on the same test images.
-        target: the finding or class to judge against the rest; None for the task as it is.
-        draws: bootstrap samples.
+        target: the finding, or class against the rest, to evaluate; None for the task as it is.
+        draws: number of bootstrap resamples.
     Raises:
-        BadRequest: if the runs were not judged on the same images.
-        CorruptRun: if predictions, or the ages and sexes, cannot be read.
+        BadRequest: if the runs were not evaluated on the same images.
+        CorruptRun: if predictions, or the demographics, cannot be read.
     """
     check_comparable([meta for _, meta in runs])
-    every = [judged(run, target=target) for run in runs]
-    scores, groups = every[0].scores, every[0].groups
-    people = people_of(runs[0][0].parent, every[0].ids)
+    tests = [judged(run, target=target) for run in runs]
+    scores, groups = tests[0].scores, tests[0].groups
+    people = people_of(runs[0][0].parent, tests[0].ids)
     if people is None:
         return []
     weights = weights_for(scores.labels, groups)[: draws + 1]
-    views = [_views(one.scores, one.meta) for one in every]
-    found: list[Subgroup] = []
+    views = [_views(test.scores, test.meta) for test in tests]
+    subgroups: list[Subgroup] = []
     for by in (SEX, AGE):
-        rows = [(name, member) for of, name, member in members(people) if of == by]
-        found += _side_by_side(by, rows, scores, groups, views, weights)
-    return found
+        rows = [(name, member) for variable, name, member in members(people) if variable == by]
+        subgroups += _side_by_side(by, rows, scores, groups, views, weights)
+    return subgroups
 
 
 def _views(scores: Scores, meta: RunMeta) -> list[tuple[Scores, dict[str, str]]]:
-    """The predictions as they are and, of several classes, as suspicious or not: figure -> metric of each."""
+    """Return the predictions with their figures (figure -> metric); multiclass ones also as suspicious or not."""
     names = BINARY if scores.positive is not None else ("auroc", "balanced_accuracy", "accuracy")
     views = [(scores, {name: name for name in names})]
     try:
@@ -172,17 +172,19 @@ def _side_by_side(
     weights: np.ndarray,
 ) -> list[Subgroup]:
     drawn: dict[str, dict[str, np.ndarray]] = {}
-    found = []
+    subgroups = []
     for name, member in rows:
         size = len(np.unique(groups[member]))
         too_few = "" if size >= LEAST else f"fewer than {LEAST} patients or lesions"
-        found.append(Subgroup(by, name, int(member.sum()), size, _counts(scores.of(member)), too_few))
+        subgroups.append(Subgroup(by, name, int(member.sum()), size, _counts(scores.of(member)), too_few))
         if not too_few:
             drawn[name] = _drawn(views, member, weights)
-    largest = max((one for one in found if not one.too_few), key=lambda one: one.images, default=None)
+    largest = max(
+        (subgroup for subgroup in subgroups if not subgroup.too_few), key=lambda subgroup: subgroup.images, default=None
+    )
     if largest is None:
-        return found
-    return [one if one.too_few else _judged(one, largest, drawn) for one in found]
+        return subgroups
+    return [subgroup if subgroup.too_few else _with_figures(subgroup, largest, drawn) for subgroup in subgroups]
 
 
 def _counts(scores: Scores) -> tuple[int, ...]:
@@ -194,8 +196,8 @@ def _counts(scores: Scores) -> tuple[int, ...]:
 def _drawn(
     views: list[list[tuple[Scores, dict[str, str]]]], member: np.ndarray, weights: np.ndarray
 ) -> dict[str, np.ndarray]:
-    """Figure -> (B + 1,), the mean over runs on some images; what too few of a class leave undefined is not there."""
-    found: dict[str, list[np.ndarray]] = {}
+    """Return figure -> (B + 1,) mean over runs on some images; figures with too few images of a class are left out."""
+    by_figure: dict[str, list[np.ndarray]] = {}
     for view in views:
         for scores, figures in view:
             some = scores.of(member)
@@ -203,14 +205,16 @@ def _drawn(
             names = {figure: name for figure, name in figures.items() if enough or name == "accuracy"}
             values = measure_drawn(some, weights[:, member], tuple(names.values())) if names else {}
             for figure, name in names.items():
-                found.setdefault(figure, []).append(values[name])
-    return {figure: np.mean(values, axis=0) for figure, values in found.items()}
+                by_figure.setdefault(figure, []).append(values[name])
+    return {figure: np.mean(values, axis=0) for figure, values in by_figure.items()}
 
 
-def _judged(one: Subgroup, largest: Subgroup, drawn: dict[str, dict[str, np.ndarray]]) -> Subgroup:
-    own, other = drawn[one.name], drawn[largest.name]
-    figures = {name: interval(values, one.images) for name, values in own.items()}
-    if one is largest:
-        return Subgroup(one.by, one.name, one.images, one.groups, one.classes, "", figures)
-    minus = {name: interval(values - other[name], one.images) for name, values in own.items() if name in other}
-    return Subgroup(one.by, one.name, one.images, one.groups, one.classes, "", figures, largest.name, minus)
+def _with_figures(subgroup: Subgroup, largest: Subgroup, drawn: dict[str, dict[str, np.ndarray]]) -> Subgroup:
+    own, other = drawn[subgroup.name], drawn[largest.name]
+    figures = {name: interval(values, subgroup.images) for name, values in own.items()}
+    if subgroup is largest:
+        return Subgroup(subgroup.by, subgroup.name, subgroup.images, subgroup.groups, subgroup.classes, "", figures)
+    minus = {name: interval(values - other[name], subgroup.images) for name, values in own.items() if name in other}
+    return Subgroup(
+        subgroup.by, subgroup.name, subgroup.images, subgroup.groups, subgroup.classes, "", figures, largest.name, minus
+    )

@@ -159,13 +159,13 @@ def test_a_map_that_does_not_care_for_weights_is_found_out(monkeypatch):
     found = check_randomised(looks_at_brightness(), images, [1] * 8)
     assert [one.value for one in found.steps] == pytest.approx([1.0] * 4)
     assert depends_on_weights(found) is False
-    assert "caution" in in_a_sentence(found)
+    assert "cautious" in in_a_sentence(found)
 
 
 def test_what_is_found_is_said():
     assert depends_on_weights(FOUND) is True
     assert "do not survive random weights" in in_a_sentence(FOUND)
-    assert "0.02 (-0.05 to 0.09) over 20 test images, 3 draws" in in_a_sentence(FOUND)
+    assert "0.02 (-0.05 to 0.09) over 20 test images, 3 random initializations" in in_a_sentence(FOUND)
     assert "16 of 20 heatmaps peak on the planted evidence" in on_evidence(FOUND.planted)
     assert "random weights 5 of 60, where 11% is chance" in on_evidence(FOUND.planted)
     assert [row["Random"] for row in rows_of(FOUND)][:4] == list(STEPS)
@@ -253,7 +253,7 @@ def test_the_command_checks_runs_keeps_what_it_found_and_answers_from_it(stored,
     assert main(argv) == 0
     first = capsys.readouterr().out
     assert meta.run in first
-    assert "4 test images, 1 draws" in first
+    assert "4 test images, 1 random initializations" in first
     assert {one.of for one in check_of(folder, meta).planted.values()} == {4}
 
     def never(*arguments):

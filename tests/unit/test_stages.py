@@ -54,7 +54,7 @@ def test_stages_of_two_sets_without_common_seeds_or_with_learnt_test_images_are_
     held_out = replace(learnt, ids=np.r_[read_predictions(several[0][0]).ids[:1], learnt.ids[1:]])
     leaking = make_run(runs, STRONG, 50, 0, 2.0, task="multiclass", dataset="kermany-3", run="leaking",
                        change=lambda _, test: (held_out, test))  # fmt: skip
-    with pytest.raises(LeakFound, match="1 test images of one stage were learnt"):
+    with pytest.raises(LeakFound, match="1 test images of one stage are training images"):
         joint(screens, of([leaking]), several, (1, 2), aim)
     fewer = of([make_run(runs, STRONG, 50, 0, 2.0, task="multiclass", tests=60, dataset="kermany-3", run="fewer")])
     with pytest.raises(BadRequest, match="different test images"):
