@@ -1,4 +1,4 @@
-"""One image with all that is said of it: answers, doubts, the sentence that sums them up, and its report."""
+"""Inference on one image: input check, predictions with their uncertainty, summary sentence, report."""
 
 from core.inference.case import Answer, Case, ClassSet, SeedInterval, pixels_hash
 

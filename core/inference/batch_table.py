@@ -1,4 +1,4 @@
-"""Many images in one table, and the table as CSV."""
+"""Results of many images as one table, and the table as CSV."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ _SHORT = 12
 def rows_of(
     cases: Sequence[Case], problems: Sequence[tuple[str, str]] = (), names: bool = True
 ) -> list[dict[str, str]]:
-    """One row an image, those that could not be read last.
+    """Return one row per image; files that could not be read come last.
 
     Args:
         cases: in the order of the uploads.
-        problems: names and sentences of files that are no images.
-        names: whether the uploads' names are in it.
+        problems: (name, reason) of files that could not be read.
+        names: whether to include the uploads' names.
     """
     rows = []
     for number, case in enumerate(cases, start=1):
@@ -52,7 +52,7 @@ def rows_of(
 
 
 def as_csv(rows: Sequence[dict[str, str]]) -> bytes:
-    """Rows as a CSV file that no spreadsheet takes for formulas."""
+    """Format rows as a CSV file whose cells no spreadsheet interprets as formulas."""
     columns = list(dict.fromkeys(name for row in rows for name in row))
     buffer = io.StringIO()
     writer = csv.DictWriter(buffer, columns, restval="")

@@ -1,6 +1,6 @@
 """One image as a case: the result of the input check, and each family's prediction with its uncertainty.
 
-Uncertainty includes the conformal prediction set, with the coverage it promises and the coverage that was measured.
+Uncertainty includes the conformal prediction set, with the coverage it guarantees and the coverage that was measured.
 Nothing here runs a network or draws on a page.
 """
 
@@ -28,13 +28,13 @@ from core.metrics.conformal import Conformal, Coverage, sets_of
 
 @dataclass(frozen=True)
 class SeedInterval:
-    """How far the probability lies apart between trainings that differ in their seed alone.
+    """Seed-to-seed variability of a probability: its range over runs that differ only in their seed.
 
     Attributes:
-        low, high: probabilities of the class that the answer is about.
-        seeds: trainings looked at.
-        asked: whether these answered for this very image; else they stand in by test images of like probability.
-        how: in a sentence.
+        low, high: probabilities of the class that the prediction is about.
+        seeds: number of runs.
+        asked: True if all runs predicted this image; False if test images with a similar probability stand in.
+        how: explanation in a sentence.
     """
 
     low: float
@@ -46,12 +46,12 @@ class SeedInterval:
 
 @dataclass(frozen=True)
 class ClassSet:
-    """A conformal set.
+    """A conformal prediction set.
 
     Attributes:
-        classes: names in the set; none where no class fits.
-        level: share of sets that were meant to hold the truth.
-        how: promise and measured coverage, in words.
+        classes: names in the set; empty if no class fits.
+        level: target coverage.
+        how: guarantee and measured coverage, in words.
     """
 
     classes: tuple[str, ...]
@@ -61,15 +61,15 @@ class ClassSet:
 
 @dataclass(frozen=True)
 class Answer:
-    """One family's answer.
+    """The prediction of one family.
 
     Attributes:
         meta: the run.
-        prediction: None where it could not answer.
-        problem: why not.
-        unexplained: why there is no heatmap, where one was asked for.
-        seeds, doubt: interval and conformal set, or why there is none.
-        faithfulness: of the heatmap, where it was measured.
+        prediction: None if there is none.
+        problem: why there is none.
+        unexplained: why there is no heatmap although one was requested.
+        seeds, doubt: seed interval and conformal set, or why there is none.
+        faithfulness: of the heatmap, if it was measured.
     """
 
     meta: RunMeta
@@ -83,20 +83,20 @@ class Answer:
 
 @dataclass(frozen=True)
 class Case:
-    """One image and what is said of it.
+    """One image and all results for it.
 
     Attributes:
-        name: of the upload; for the person who uploaded it, and in a report only if asked for.
-        pixels: SHA-256 of its decoded pixels, which names it.
+        name: of the upload; shown to the person who uploaded it, and included in a report only on request.
+        pixels: SHA-256 of its decoded pixels, which identifies it.
         width, height: as decoded.
         task: title of the data set.
-        synthetic: whether the task is one of drawn images.
-        admission: the gate's word; None where the task has no gate.
-        overridden: answered although the gate refused it.
+        synthetic: whether the task's images are generated.
+        admission: result of the input check; None if the task has none.
+        overridden: analyzed although the check rejected it.
         explainer: title of the explainer.
         answers: by family.
-        verdict: of both stages; None where the task has none, or a stage could not answer.
-        overlaps: pairs of families and the share of the strongest fifth of their heatmaps that is common.
+        verdict: of both stages; None if the task has no stages, or a stage has no prediction.
+        overlaps: pairs of families and the share of the strongest fifth of their heatmaps that overlaps.
     """
 
     name: str
@@ -114,17 +114,17 @@ class Case:
 
     @property
     def answered(self) -> list[Answer]:
-        """Answers that are there."""
+        """The answers that have a prediction."""
         return [answer for answer in self.answers.values() if answer.prediction is not None]
 
     @property
     def unlike(self) -> bool:
-        """Whether the gate found the image unlike the training data."""
+        """Whether the input check rejected the image."""
         return self.admission is not None and not self.admission.admitted
 
 
 def pixels_hash(image: Image.Image) -> str:
-    """SHA-256 of decoded pixels: the same picture has the same name, whatever file it came in."""
+    """Return the SHA-256 of decoded pixels, equal for the same image in any file format."""
     return sha256_of([f"{image.mode} {image.width}x{image.height} ".encode(), image.tobytes()])
 
 
@@ -132,23 +132,24 @@ LEVEL = 0.9
 
 
 def class_set(fitted: Conformal, measured: Coverage, meta: RunMeta, prediction: Prediction) -> ClassSet:
-    """The classes that cannot be ruled out for an image; of findings, whether the one asked about is there.
+    """Return the classes that cannot be ruled out for an image; for findings, whether the target finding can.
 
     Args:
-        fitted: sets of the run, by `core.analysis.comparison.conformal`; of findings, of the prediction's target.
-        measured: what they do on test images.
+        fitted: conformal sets of the run, by `core.analysis.comparison.conformal`; for findings, of the prediction's
+            target.
+        measured: their coverage on test images.
         meta: the run.
-        prediction: its answer.
+        prediction: of the run for the image.
     """
     labels, probabilities = meta.titles, prediction.probabilities
     if meta.multilabel:
         finding = labels[prediction.target]
-        chance = probabilities[prediction.target]
-        labels, probabilities = (f"no {finding}", finding), np.array([1 - chance, chance])
-    inside = sets_of(fitted, probabilities[None])[0]
-    held = ", ".join(f"{label} {share.value:.0%}" for label, share in zip(labels, measured.holds, strict=True))
+        probability = probabilities[prediction.target]
+        labels, probabilities = (f"no {finding}", finding), np.array([1 - probability, probability])
+    members = sets_of(fitted, probabilities[None])[0]
+    coverages = ", ".join(f"{label} {share.value:.0%}" for label, share in zip(labels, measured.holds, strict=True))
     return ClassSet(
-        tuple(label for label, one in zip(labels, inside, strict=True) if one),
+        tuple(label for label, member in zip(labels, members, strict=True) if member),
         fitted.level,
-        f"{fitted.promise} On the test images it held the truth in: {held}.",
+        f"{fitted.promise} Measured coverage on the test images: {coverages}.",
     )

@@ -1,9 +1,10 @@
-"""The input gate: is this picture of the kind that a task's networks learnt from?
+"""The input check: whether an image is of the kind that a task's networks were trained on.
 
-A probabilistic principal component model (Tipping and Bishop 1999, doi:10.1111/1467-9868.00196) of the ImageNet
-encoder's embeddings of training images, small enough to lie beside the runs. Its threshold comes from training images
-that the model did not see; no label is used. Simple checks go before it: detail, colour. A picture that would fit much
-better turned or inverted is refused with that as the reason; how much better, training images say too.
+It is a probabilistic principal component model (Tipping and Bishop 1999, doi:10.1111/1467-9868.00196) of the ImageNet
+encoder's embeddings of training images, small enough to be stored next to the runs. Its threshold comes from training
+images that the model was not fitted on; no label is used. Simple checks of detail and color come first. An image that
+would fit much better rotated or inverted is rejected with that as the reason; the margin also comes from training
+images.
 """
 
 from __future__ import annotations
@@ -36,17 +37,18 @@ MOST_MARGIN = 0.9
 
 @dataclass(frozen=True)
 class Gate:
-    """What training images look like to the encoder.
+    """Model of the training images' embeddings.
 
     Attributes:
         mean: (D,) of their embeddings.
-        components: (K, D) directions in which they vary most, each divided by its deviation.
-        noise: deviation in each of the other directions.
-        threshold: distance above which a picture is unlike them.
-        colour: share of training images that are in colour.
-        images: how many were used.
-        fingerprint: of the data set, as in the record of every run that learnt from it.
-        margin: a turned picture whose distance is below this share of the picture's own shows how it should be.
+        components: (K, D) principal directions, each divided by its standard deviation.
+        noise: standard deviation in each of the other directions.
+        threshold: distance above which an image is unlike the training images.
+        colour: share of training images that are in color.
+        images: number of images used.
+        fingerprint: of the data set, as in the record of every run trained on it.
+        margin: a transformed image whose distance is below this share of the original's distance shows the correct
+            orientation or polarity.
     """
 
     mean: np.ndarray
@@ -59,22 +61,22 @@ class Gate:
     margin: float = MOST_MARGIN
 
     def distance(self, embeddings: np.ndarray) -> np.ndarray:
-        """(N, D) -> (N,) root mean squared standardised distance; about 1 for a training image."""
+        """Return the (N,) RMS standardized distance of (N, D) embeddings; about 1 for a training image."""
         centred = embeddings - self.mean
-        inside = centred @ self.components.T  # (N, K), in deviations
+        projected = centred @ self.components.T  # (N, K), in deviations
         scale = np.linalg.norm(self.components, axis=1)
-        left = (centred**2).sum(axis=1) - ((inside / scale) ** 2).sum(axis=1)
-        return np.sqrt(((inside**2).sum(axis=1) + np.maximum(left, 0) / self.noise**2) / centred.shape[1])
+        residual = (centred**2).sum(axis=1) - ((projected / scale) ** 2).sum(axis=1)
+        return np.sqrt(((projected**2).sum(axis=1) + np.maximum(residual, 0) / self.noise**2) / centred.shape[1])
 
 
 @dataclass(frozen=True)
 class Admission:
-    """What the gate makes of a picture.
+    """Result of the input check.
 
     Attributes:
-        admitted: whether networks of the task may be asked.
+        admitted: whether networks of the task may analyze the image.
         reasons: why not, in sentences.
-        distance, threshold: of the picture, and of the gate.
+        distance, threshold: of the image, and of the gate.
     """
 
     admitted: bool
@@ -84,13 +86,13 @@ class Admission:
 
 
 def fit_gate(embeddings: np.ndarray, held: np.ndarray, others: np.ndarray, colour: float, fingerprint: str) -> Gate:
-    """Fits the model to some training images, and its threshold and margin to others.
+    """Fit the model to some training images, and its threshold and margin to others.
 
     Args:
         embeddings: (N, D) of training images.
         held: (M, D) of training images of other patients.
-        others: (M, T, D) of the same, turned in each way.
-        colour: share of colour images.
+        others: (M, T, D) of the latter, transformed in each of T ways.
+        colour: share of color images.
         fingerprint: of the data set.
     """
     from sklearn.decomposition import PCA
@@ -109,56 +111,56 @@ def fit_gate(embeddings: np.ndarray, held: np.ndarray, others: np.ndarray, colou
 
 
 def turned(image: Image.Image) -> dict[str, Image.Image]:
-    """The picture put right in several ways, by what was wrong with it if one of them fits."""
+    """Return the image corrected in several ways, by the error that each one corrects."""
     return {
-        "It seems to lie on its right side.": image.transpose(Image.Transpose.ROTATE_90),
-        "It seems to lie on its left side.": image.transpose(Image.Transpose.ROTATE_270),
-        "It seems to be upside down.": image.transpose(Image.Transpose.ROTATE_180),
-        "Dark and bright seem to be exchanged.": ImageOps.invert(image),
+        "It appears to be rotated onto its right side.": image.transpose(Image.Transpose.ROTATE_90),
+        "It appears to be rotated onto its left side.": image.transpose(Image.Transpose.ROTATE_270),
+        "It appears to be upside down.": image.transpose(Image.Transpose.ROTATE_180),
+        "Its gray levels appear to be inverted.": ImageOps.invert(image),
     }
 
 
 def plain_reasons(gate: Gate, image: Image.Image) -> list[str]:
-    """What can be said against a picture without any network: no detail, or colour where there is none in training."""
+    """Return reasons against an image that need no network: no detail, or color unlike the training images."""
     pixels = np.asarray(image.convert("RGB").resize((128, 128), Image.Resampling.BILINEAR)).astype(float)
     reasons = []
     if pixels.mean(axis=2).std() < MIN_DETAIL:
-        reasons.append("It is almost of one brightness: there is nothing to see.")
+        reasons.append("It has almost uniform brightness and shows no detail.")
     spread = (pixels.max(axis=2) - pixels.min(axis=2)).mean() / 255
     if gate.colour == 0 and spread > MIN_COLOUR:
-        reasons.append("It is in colour; the training images are grey.")
+        reasons.append("It is in color, but the training images are grayscale.")
     if gate.colour == 1 and spread < MIN_COLOUR / 10:
-        reasons.append("It is grey; the training images are in colour.")
+        reasons.append("It is grayscale, but the training images are in color.")
     return reasons
 
 
 def admit(gate: Gate, image: Image.Image, embed: Callable[[list[Image.Image]], np.ndarray]) -> Admission:
-    """Whether a picture is of the kind that the task's networks learnt from, and if not, why.
+    """Check whether an image is of the kind that the task's networks were trained on, and if not, why.
 
     Args:
         gate: of the task.
         image: as `decode` returns it.
-        embed: pictures -> (N, D) embeddings, as those the gate was fitted to.
+        embed: images -> (N, D) embeddings, as those the gate was fitted to.
     """
     reasons = plain_reasons(gate, image)
-    others = turned(image)
-    distances = gate.distance(embed([image, *others.values()]))
+    corrected = turned(image)
+    distances = gate.distance(embed([image, *corrected.values()]))
     own = float(distances[0])
     best = int(distances[1:].argmin())
     if distances[1 + best] < min(own * gate.margin, gate.threshold):
-        reasons.append(list(others)[best])
+        reasons.append(list(corrected)[best])
     elif own > gate.threshold:
-        reasons.append("It is unlike the images that the networks of this task learnt from.")
+        reasons.append("It is unlike the training images of this task.")
     return Admission(not reasons, tuple(reasons), own, gate.threshold)
 
 
 class Gatekeeper:
-    """A gate with the encoder that its embeddings come from. Safe to share between threads.
+    """A gate with the encoder of its embeddings. Safe to share between threads.
 
     Args:
         gate: of the task.
     Raises:
-        WeightsUnavailable: if the encoder cannot be had here.
+        WeightsUnavailable: if the encoder's weights are not available.
     """
 
     def __init__(self, gate: Gate) -> None:
@@ -168,7 +170,7 @@ class Gatekeeper:
         self._lock = threading.Lock()
 
     def __call__(self, image: Image.Image) -> Admission:
-        """Whether a picture is of the kind that the task's networks learnt from, and if not, why."""
+        """Check whether an image is of the kind that the task's networks were trained on, and if not, why."""
         return admit(self.gate, image, self._embed)
 
     def _embed(self, images: list[Image.Image]) -> np.ndarray:
@@ -177,35 +179,35 @@ class Gatekeeper:
 
 
 def open_gate(folder: Path, fingerprints: Collection[str]) -> Gatekeeper | None:
-    """The gate beside a data set's runs, ready to judge pictures; None where none was made.
+    """Load the gate stored next to a data set's runs, ready to check images; None if there is none.
 
     Args:
         folder: of the data set's runs.
-        fingerprints: of the images that the runs learnt from which are to answer.
+        fingerprints: of the training images of the runs that will predict.
     Raises:
-        CorruptRun: if it is damaged, or was made from other images than the runs learnt from.
-        WeightsUnavailable: if its encoder cannot be had here.
+        CorruptRun: if it is damaged, or was made from other images than the runs were trained on.
+        WeightsUnavailable: if its encoder's weights are not available.
     """
     gate = read_gate(folder)
     if gate is None:
         return None
     if set(fingerprints) - {gate.fingerprint}:
         raise CorruptRun(
-            f"The input gate of {folder.name} was made from other images than the networks learnt from. Make it anew: "
-            f"python -m trainer gate --dataset {folder.name}"
+            f"The image check of {folder.name} was made from other images than the networks were trained on. Make it "
+            f"again: python -m trainer gate --dataset {folder.name}"
         )
     return Gatekeeper(gate)
 
 
 def embed(model: Classifier, spec: ImageSpec, images: list[Image.Image]) -> np.ndarray:
-    """Pictures -> (N, D) embeddings by an encoder on the CPU."""
+    """Embed images with an encoder on the CPU; returns (N, D)."""
     pixels = np.stack([PLAIN.image(image, spec.size, 3) for image in images])
     with torch.no_grad():
         return model.embed(channels_last(normalise(to_unit(pixels), spec))).numpy()
 
 
 def save_gate(folder: Path, gate: Gate) -> None:
-    """Writes the gate beside the runs of its data set."""
+    """Write the gate next to the runs of its data set."""
     buffer = io.BytesIO()
     np.savez_compressed(buffer, allow_pickle=False, **{k: np.asarray(v) for k, v in _stored(gate).items()})
     write_atomically(folder / FILE, buffer.getvalue())
@@ -216,7 +218,7 @@ def _stored(gate: Gate) -> dict[str, object]:
 
 
 def read_gate(folder: Path) -> Gate | None:
-    """The gate of a data set's runs; None where none was made.
+    """Read the gate of a data set's runs; None if there is none.
 
     Raises:
         CorruptRun: if the file is damaged.

@@ -1,4 +1,4 @@
-"""Answers for new images: a stored run made ready once, then asked many times, from several threads."""
+"""Predictions for new images: a stored run is loaded once and then queried many times, from several threads."""
 
 from __future__ import annotations
 
@@ -30,13 +30,13 @@ _AT_ONCE = 32
 
 @dataclass(frozen=True)
 class Prediction:
-    """A run's answer for one image.
+    """A run's prediction for one image.
 
     Attributes:
         probabilities: (C,), after temperature scaling.
-        decided: indices of the classes decided for: one, or any number of findings.
-        target: the class that the heatmap is about, or would be.
-        explanation: the heatmap, where one was asked for.
+        decided: indices of the predicted classes: one, or any number of findings.
+        target: the class that a heatmap explains.
+        explanation: the heatmap, if one was requested.
     """
 
     probabilities: np.ndarray
@@ -46,24 +46,24 @@ class Prediction:
 
 
 class Predictor:
-    """A run ready to answer. Safe to share between threads: one lock is held by prediction and explanation alike.
+    """A run ready to predict. Safe to share between threads: prediction and explanation hold the same lock.
 
     Args:
         folder: the run's folder.
-        device: where it runs.
+        device: on which it runs; the CPU if None.
     Raises:
-        CorruptRun: if the run is damaged or keeps no weights.
-        WeightsUnavailable: if its encoder cannot be had here.
+        CorruptRun: if the run is damaged or has no weights.
+        WeightsUnavailable: if its encoder's weights are not available.
     """
 
     def __init__(self, folder: Path, device: torch.device | None = None) -> None:
         self.meta = read_run(folder)
         if not self.meta.has_weights:
-            raise CorruptRun(f"The run {self.meta.run} keeps no {WEIGHTS_FILE}; only its results are stored.")
+            raise CorruptRun(f"The run {self.meta.run} has no {WEIGHTS_FILE}; only its results are stored.")
         try:
             self._preparation = preparation(self.meta.preparation)
         except UnknownName as error:
-            raise CorruptRun(f"The run {self.meta.run} was made with preprocessing unknown here: {error}") from None
+            raise CorruptRun(f"The run {self.meta.run} was made with unknown preprocessing: {error}") from None
         self.device = device or torch.device("cpu")
         self._image = image_spec_of(self.meta)
         self._preparation = self._preparation.for_encoder(self._image)
@@ -72,18 +72,18 @@ class Predictor:
         self._refusals: dict[str, str] = {}
 
     def predict(self, images: Sequence[Path | str | Image.Image]) -> list[Prediction]:
-        """Answers for image files, or images that are open already, some at a time.
+        """Predict image files, or images that are already decoded, in batches.
 
         Args:
             images: paths of PNG, JPEG, TIFF, BMP or DICOM files, or images of any size.
         Raises:
-            UnreadableImage: naming a file that cannot be opened or is no image that is read.
+            UnreadableImage: naming a file that cannot be opened or is not a supported image.
         """
-        found: list[Prediction] = []
+        predictions: list[Prediction] = []
         for start in range(0, len(images), _AT_ONCE):
-            some = images[start : start + _AT_ONCE]
-            found += self([one if isinstance(one, Image.Image) else _read(Path(one)) for one in some])
-        return found
+            batch = images[start : start + _AT_ONCE]
+            predictions += self([image if isinstance(image, Image.Image) else _read(Path(image)) for image in batch])
+        return predictions
 
     def __call__(
         self,
@@ -91,15 +91,15 @@ class Predictor:
         explainer: str | None = None,
         target: int | None = None,
     ) -> list[Prediction]:
-        """Predicts and, if asked, explains; both come from one pass through the encoder.
+        """Predict and, if requested, explain; both use one pass through the encoder.
 
         Args:
             images: decoded images of any size; for a run on volumes (D, H, W) uint8 arrays.
             explainer: name of an explainer; None for none.
-            target: class to explain; the one that tells most, if None.
+            target: class to explain; the default of `telling_class` if None.
         Raises:
-            BadRequest: if images are given to a run on volumes, or volumes to one on images, or the explainer is not
-                for this model.
+            BadRequest: if images are given to a run on volumes, or volumes to one on images, or the explainer does not
+                support this model.
         """
         meta = self.meta
         batch = normalise(to_unit(np.stack([self._pixels(image) for image in images]), self.device), self._image)
@@ -113,48 +113,48 @@ class Predictor:
             targets = [target if target is not None else telling_class(meta, row) for row in probabilities]
             explanations: list[Explanation | None] = [None] * len(images)
             if explainer is not None:
-                at = torch.as_tensor(targets).to(self.device)
-                asked = Question(self._model, batch, features, at)
-                if reason := EXPLAINERS[explainer].refuses(asked):
-                    raise BadRequest(f"{EXPLAINERS[explainer].title} is not for {meta.model}. {reason}")
-                found = explain(EXPLAINERS[explainer], asked)
-                explanations = [self._framed(one, image) for one, image in zip(found, images, strict=True)]
+                target_tensor = torch.as_tensor(targets).to(self.device)
+                question = Question(self._model, batch, features, target_tensor)
+                if reason := EXPLAINERS[explainer].refuses(question):
+                    raise BadRequest(f"{EXPLAINERS[explainer].title} does not support {meta.model}. {reason}")
+                heatmaps = explain(EXPLAINERS[explainer], question)
+                explanations = [self._framed(heatmap, image) for heatmap, image in zip(heatmaps, images, strict=True)]
         return [
-            Prediction(row, decide(meta, row), about, explanation)
-            for row, about, explanation in zip(probabilities, targets, explanations, strict=True)
+            Prediction(row, decide(meta, row), explained, explanation)
+            for row, explained, explanation in zip(probabilities, targets, explanations, strict=True)
         ]
 
     def refusal(self, explainer: str) -> str:
-        """Why an explainer is not for this model, in words; "" where it is."""
+        """Return why an explainer does not support this model, in words; "" if it does."""
         if explainer not in self._refusals:
             self._refusals[explainer] = self._refusal(explainer)
         return self._refusals[explainer]
 
     def _refusal(self, explainer: str) -> str:
-        asked = torch.zeros((1, *replace(self._image, size=self.meta.size).shape), device=self.device)
+        blank = torch.zeros((1, *replace(self._image, size=self.meta.size).shape), device=self.device)
         with self._lock, torch.no_grad():
-            features = self._model.encoder(channels_last(asked))
+            features = self._model.encoder(channels_last(blank))
             return EXPLAINERS[explainer].refuses(
-                Question(self._model, asked, features, torch.zeros(1, dtype=torch.long))
+                Question(self._model, blank, features, torch.zeros(1, dtype=torch.long))
             )
 
     def _pixels(self, image: Image.Image | np.ndarray) -> np.ndarray:
         if isinstance(image, np.ndarray) != (self._image.dims == 3):
-            wanted, came = ("images", "a volume") if isinstance(image, np.ndarray) else ("volumes", "an image")
-            raise BadRequest(f"The run {self.meta.run} answers for {wanted}, but got {came}.")
+            expected, got = ("images", "a volume") if isinstance(image, np.ndarray) else ("volumes", "an image")
+            raise BadRequest(f"The run {self.meta.run} expects {expected}, but got {got}.")
         if isinstance(image, np.ndarray):
             return self._preparation.volume(image, self.meta.size)
         return self._preparation.image(image, self.meta.size, self.meta.channels)
 
-    def _framed(self, found: Explanation, image: Image.Image | np.ndarray) -> Explanation:
-        """The part of a heatmap that shows the image; that of a volume as it is."""
+    def _framed(self, explanation: Explanation, image: Image.Image | np.ndarray) -> Explanation:
+        """Return the part of a heatmap that shows the image; that of a volume is unchanged."""
         if isinstance(image, np.ndarray):
-            return found
-        return found.within(self._preparation.box(image.width, image.height, self.meta.size))
+            return explanation
+        return explanation.within(self._preparation.box(image.width, image.height, self.meta.size))
 
 
 def image_spec_of(meta: RunMeta) -> ImageSpec:
-    """What a run's encoder expects: its model's input, scaled as the run was made.
+    """Return the input specification of a run's encoder: its model's, with the run's size and normalization.
 
     Raises:
         CorruptRun: if the program no longer has the model.
@@ -174,20 +174,20 @@ def _read(path: Path) -> Image.Image:
 
 
 def load_run(folder: Path | str, device: torch.device | None = None) -> Predictor:
-    """A stored run, ready to answer: `load_run("checkpoints/kermany/...").predict(["scan.png"])`.
+    """Load a stored run, ready to predict: `load_run("checkpoints/kermany/...").predict(["scan.png"])`.
 
     Args:
         folder: the run's folder.
-        device: where it runs; the CPU if None.
+        device: on which it runs; the CPU if None.
     Raises:
-        CorruptRun: if the run is damaged or keeps no weights.
-        WeightsUnavailable: if its encoder cannot be had here.
+        CorruptRun: if the run is damaged or has no weights.
+        WeightsUnavailable: if its encoder's weights are not available.
     """
     return Predictor(Path(folder), device)
 
 
 def decide(meta: RunMeta, probabilities: np.ndarray) -> tuple[int, ...]:
-    """(C,) probabilities -> indices of the classes decided for, at the run's operating point."""
+    """Return the indices of the predicted classes for (C,) probabilities, at the run's operating point."""
     if meta.multilabel:
         return tuple(np.flatnonzero(probabilities >= np.array(meta.thresholds)).tolist())
     if meta.positive is None:
@@ -196,8 +196,9 @@ def decide(meta: RunMeta, probabilities: np.ndarray) -> tuple[int, ...]:
 
 
 def telling_class(meta: RunMeta, probabilities: np.ndarray) -> int:
-    """The class that an answer is about: the positive one of two, the likeliest of more, the finding that lies highest
-    above its threshold (by odds).
+    """Return the class to explain by default.
+
+    This is the positive class of two, the most likely of more, or the finding furthest above its threshold (by odds).
     """
     if meta.positive is not None:
         return meta.positive
@@ -206,31 +207,33 @@ def telling_class(meta: RunMeta, probabilities: np.ndarray) -> int:
 
 
 def load_classifier(meta: RunMeta, folder: Path) -> Classifier:
-    """Rebuilds a run's classifier: the encoder's starting weights, then whatever the run trained.
+    """Rebuild a run's classifier: the encoder's starting weights, then the weights that the run trained.
 
     Raises:
-        CorruptRun: if the stored tensors are not those that the run must have, or its encoder is not the one here.
-        WeightsUnavailable: if the encoder cannot be had.
+        CorruptRun: if the stored tensors do not match the model, or the run's encoder differs from the installed one.
+        WeightsUnavailable: if the encoder's weights are not available.
     """
     image_spec_of(meta)
     spec, classes = MODELS[meta.model], len(meta.labels)
     if spec.weights.kind == "own" and meta.trained == "head":
         model = spec.build(classes, variant_of_run(meta.encoder), meta.seed)
     elif spec.weights.kind == "own" and spec.outline:
-        model = spec.outline(classes)  # every tensor is the run's own, so its encoder need not be here
+        model = spec.outline(classes)  # every tensor is the run's own, so the encoder's weights are not needed
     elif meta.trained == "head" and weights_of(spec, meta.dataset).sha256 != meta.encoder["sha256"]:
-        raise CorruptRun(f"The run {meta.run} was made with another encoder than the one here. Run it again.")
+        raise CorruptRun(f"The run {meta.run} was made with another encoder than the installed one. Train it again.")
     else:
         model = spec.build(classes, meta.dataset, meta.seed)
     state = read_weights(folder)
-    if of_head := {key.removeprefix(HEAD_LAYERS): state[key] for key in state if key.startswith(HEAD_LAYERS)}:
+    if head_state := {key.removeprefix(HEAD_LAYERS): state[key] for key in state if key.startswith(HEAD_LAYERS)}:
         try:
-            model.head.layers = layers_like(of_head, model.head.layers, model.blocks)
+            model.head.layers = layers_like(head_state, model.head.layers, model.blocks)
         except (ValueError, IndexError):
-            raise CorruptRun(f"{folder.name}/{WEIGHTS_FILE} holds no head that this program makes.") from None
+            raise CorruptRun(
+                f"{folder.name}/{WEIGHTS_FILE} contains a head that this program does not support."
+            ) from None
     encoder = {key for key in model.state_dict() if key.startswith("encoder.")}
     if set(state) != set(model.state_dict()) - (encoder if meta.trained == "head" else set()):
-        raise CorruptRun(f"{folder.name}/{WEIGHTS_FILE} holds other tensors than {meta.model} has.")
+        raise CorruptRun(f"{folder.name}/{WEIGHTS_FILE} contains other tensors than {meta.model} has.")
     try:
         model.load_state_dict(state, strict=False)
     except RuntimeError as error:

@@ -1,7 +1,7 @@
-"""The report on one image as JSON: all that is needed to know what answered, how, and with what doubt.
+"""Report on one image as JSON: everything needed to trace the predictions and their uncertainty.
 
-The image is named by the SHA-256 of its pixels. The upload's name and a small copy of the image are in it only if asked
-for: both may name a patient.
+The image is identified by the SHA-256 of its pixels. The upload's name and a thumbnail are included only on request,
+because both may identify a patient.
 """
 
 from __future__ import annotations
@@ -28,10 +28,10 @@ THUMBNAIL_SIDE = 256
 
 @dataclass(frozen=True)
 class Wanted:
-    """What goes into a report beyond the usual.
+    """Optional content of a report.
 
     Attributes:
-        name: whether the upload's name does.
+        name: whether to include the upload's name.
         thumbnail: a small copy of the image, or None.
     """
 
@@ -40,12 +40,12 @@ class Wanted:
 
 
 def as_record(case: Case, wanted: Wanted | None = None, made: datetime | None = None) -> dict[str, Any]:
-    """A case as plain values.
+    """Convert a case to plain values.
 
     Args:
         case: with its answers.
-        wanted: what goes in beyond the usual; nothing by default.
-        made: when; now by default.
+        wanted: optional content; none by default.
+        made: time; now by default.
     """
     wanted = wanted or Wanted()
     image: dict[str, Any] = {"pixels_sha256": case.pixels, "width": case.width, "height": case.height}
@@ -79,40 +79,40 @@ def as_record(case: Case, wanted: Wanted | None = None, made: datetime | None = 
 
 
 def _two_stage(case: Case) -> dict[str, Any] | None:
-    found = case.verdict
-    if found is None:
+    verdict = case.verdict
+    if verdict is None:
         return None
-    stages = found.stages
+    stages = verdict.stages
     screen, confirmer = (case.answers[family].meta for family in (stages.screen, stages.confirmer))
     return {
-        "outcome": outcome(found),
-        "words": verdict_words(found),
+        "outcome": outcome(verdict),
+        "words": verdict_words(verdict),
         "suspicious_classes": [confirmer.labels[index] for index in stages.suspicious],
         "screen": {
             "run": screen.run,
-            "probability": found.chance,
+            "probability": verdict.chance,
             "threshold": stages.point.threshold,
             "wanted_sensitivity": stages.point.aim.sensitivity,
-            "suspicious": found.passed,
+            "suspicious": verdict.passed,
         },
-        "second_stage": {"run": confirmer.run, "decision": found.second or None},
+        "second_stage": {"run": confirmer.run, "decision": verdict.second or None},
         "measured": stages.figures if isinstance(stages.figures, str) else stages.figures.record(),
         "measured_words": measured_words(stages),
     }
 
 
 def of_data(case: Case) -> tuple[str, ...]:
-    """What the data set's row and the runs' records say against themselves."""
-    found: list[str] = []
+    """Return the caveats of the data set and the notes of the runs' records, without duplicates."""
+    notes: list[str] = []
     for answer in case.answers.values():
         name = answer.meta.dataset.partition(OPTIONS_AFTER)[0]
         rows = DATASETS[name].caveats if name in DATASETS else ()
-        found += [line for line in (*rows, *answer.meta.notes) if line not in found]
-    return tuple(found)
+        notes += [line for line in (*rows, *answer.meta.notes) if line not in notes]
+    return tuple(notes)
 
 
 def as_json(case: Case, wanted: Wanted | None = None, made: datetime | None = None) -> bytes:
-    """A case as a JSON file."""
+    """Format a case as a JSON file."""
     return json.dumps(as_record(case, wanted, made), indent=2, ensure_ascii=False, allow_nan=False).encode()
 
 
@@ -155,16 +155,16 @@ def _answer(family: str, answer: Answer, case: Case) -> dict[str, Any]:
 
 
 def _heatmap(answer: Answer, case: Case) -> dict[str, Any]:
-    found = answer.prediction.explanation if answer.prediction else None
-    if found is None:
-        return {"explainer": case.explainer, "none_because": answer.unexplained or "it was not asked for"}
+    explanation = answer.prediction.explanation if answer.prediction else None
+    if explanation is None:
+        return {"explainer": case.explainer, "none_because": answer.unexplained or "it was not requested"}
     return {
         "explainer": case.explainer,
-        "class": answer.meta.titles[found.target],
-        "peak": found.peak,
-        "flat": found.degenerate,
-        "where": where(found),
-        "note": found.note,
+        "class": answer.meta.titles[explanation.target],
+        "peak": explanation.peak,
+        "flat": explanation.degenerate,
+        "where": where(explanation),
+        "note": explanation.note,
         "faithfulness": asdict(answer.faithfulness) if answer.faithfulness else None,
     }
 

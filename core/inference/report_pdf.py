@@ -1,4 +1,7 @@
-"""The report on one image as PDF: the same values as its JSON, for people. Fonts are embedded; nothing is fetched."""
+"""Report on one image as PDF: the same values as the JSON report, for readers.
+
+Fonts are embedded; nothing is fetched.
+"""
 
 from __future__ import annotations
 
@@ -22,7 +25,7 @@ _PICTURE = 42  # mm
 
 @lru_cache(maxsize=1)
 def _fonts() -> tuple[Path, Path]:
-    """A font with Greek and Cyrillic, plain and bold: matplotlib brings it along."""
+    """Return a regular and a bold font with Greek and Cyrillic, which matplotlib includes."""
     import matplotlib
 
     folder = Path(matplotlib.get_data_path()) / "fonts" / "ttf"
@@ -38,12 +41,12 @@ def _drawable() -> frozenset[int]:
 
 
 def _safe(text: str) -> str:
-    """Letters that the font lacks become question marks; the library would name them in a log otherwise."""
+    """Replace letters that the font lacks by question marks; the library would log their names otherwise."""
     return "".join(letter if ord(letter) in _drawable() else "?" for letter in text.replace("\n", " "))
 
 
 class _Page:
-    """A sheet that is written from top to bottom."""
+    """A document written from top to bottom."""
 
     def __init__(self, made: datetime) -> None:
         from fpdf import FPDF
@@ -59,18 +62,18 @@ class _Page:
         self.sheet.add_page()
 
     def line(self, text: str, size: int = _TEXT, bold: bool = False) -> None:
-        """A paragraph."""
+        """Write a paragraph."""
         self.sheet.set_font(_FONT, "B" if bold else "", size)
         self.sheet.multi_cell(0, size * 0.5, _safe(text), align="L", new_x="LMARGIN", new_y="NEXT")
         self.sheet.ln(1)
 
     def heading(self, text: str) -> None:
-        """A heading, with room above."""
+        """Write a heading with space above."""
         self.sheet.ln(2)
         self.line(text, 12, bold=True)
 
     def table(self, rows: Sequence[tuple[str, ...]]) -> None:
-        """Rows of text, the first one its heading."""
+        """Write a table; the first row is its heading."""
         self.sheet.set_font(_FONT, "", _SMALL)
         with self.sheet.table(line_height=4.5, text_align="LEFT", headings_style=_bold()) as table:
             for row in rows:
@@ -78,16 +81,16 @@ class _Page:
         self.sheet.ln(2)
 
     def pictures(self, pictures: Mapping[str, Image.Image]) -> None:
-        """Small pictures side by side, each with what it shows."""
+        """Draw small images side by side, each with its caption."""
         top, left = self.sheet.get_y(), self.sheet.l_margin
         if top + _PICTURE + 2 * _MARGIN > self.sheet.h:
             self.sheet.add_page()
             top = self.sheet.get_y()
-        for place, (title, picture) in enumerate(pictures.items()):
+        for column, (title, picture) in enumerate(pictures.items()):
             small = picture.convert("RGB")
             small.thumbnail((THUMBNAIL_SIDE, THUMBNAIL_SIDE))
             scale = _PICTURE / max(small.size)
-            x = left + place * (_PICTURE + 3)
+            x = left + column * (_PICTURE + 3)
             self.sheet.image(small, x, top, small.width * scale, small.height * scale, alt_text=_safe(title))
             self.sheet.set_xy(x, top + _PICTURE + 1)
             self.sheet.set_font(_FONT, "", _SMALL)
@@ -107,13 +110,13 @@ def as_pdf(
     heatmaps: Mapping[str, Image.Image] | None = None,
     made: datetime | None = None,
 ) -> bytes:
-    """A case as a PDF file.
+    """Format a case as a PDF file.
 
     Args:
         case: with its answers.
-        wanted: what goes in beyond the usual.
-        heatmaps: overlays by title, drawn beside the small copy of the image; without that copy none are.
-        made: when; now by default.
+        wanted: optional content.
+        heatmaps: overlays by title, drawn next to the thumbnail; omitted without it.
+        made: time; now by default.
     """
     wanted, made = wanted or Wanted(), made or datetime.now(UTC)
     record = as_record(case, wanted, made)
@@ -126,7 +129,7 @@ def as_pdf(
         page.line(f"File: {case.name}", _SMALL)
     page.heading("Summary")
     page.line(record["summary"])
-    page.line(f"Input gate: {record['gate']['words']}")
+    page.line(f"Image check: {record['gate']['words']}")
     if both := record["two_stage"]:
         page.heading(f"Two stages: {both['outcome']}")
         page.line(both["words"])
@@ -135,13 +138,13 @@ def as_pdf(
         page.pictures({"The image as read": wanted.thumbnail, **(heatmaps or {})})
     for answer in record["answers"]:
         _write_answer(page, answer)
-    for one in record["heatmap_overlap"]:
+    for overlap in record["heatmap_overlap"]:
         pair, share = (
-            " and ".join(FAMILY_TITLES[family] for family in one["families"]),
-            one["share_of_strongest_fifth_in_common"],
+            " and ".join(FAMILY_TITLES[family] for family in overlap["families"]),
+            overlap["share_of_strongest_fifth_in_common"],
         )
-        page.line(f"Heatmaps of {pair}: {share:.0%} of the strongest fifth is common (20% by chance).")
-    page.heading("What to know")
+        page.line(f"Heatmaps of {pair}: {share:.0%} of the strongest fifth overlaps (20% by chance).")
+    page.heading("Limitations")
     for line in record["caveats"][1:]:
         page.line(f"• {line}")
     page.heading("Versions")
@@ -171,23 +174,23 @@ def _write_answer(page: _Page, answer: dict[str, Any]) -> None:
 
 def _doubts(answer: dict[str, Any]) -> str:
     seeds, doubt = answer["seed_interval"], answer["conformal_set"]
-    said = (
+    interval = (
         seeds
         if isinstance(seeds, str)
-        else f"Over seeds: {percent(seeds['low'])} to {percent(seeds['high'])}. {seeds['how']}"
+        else f"Range over seeds: {percent(seeds['low'])} to {percent(seeds['high'])}. {seeds['how']}"
     )
     if isinstance(doubt, str):
-        return f"{said} Conformal set: {doubt}" if doubt else said
-    held = ", ".join(doubt["classes"]) or "no class"
-    return f"{said} Conformal set at {doubt['level']:.0%}: {held}. {doubt['how']}"
+        return f"{interval} Prediction set: {doubt}" if doubt else interval
+    classes = ", ".join(doubt["classes"]) or "no class"
+    return f"{interval} Prediction set at {doubt['level']:.0%}: {classes}. {doubt['how']}"
 
 
 def _evidence(heatmap: dict[str, Any]) -> str:
     if "none_because" in heatmap:
-        return f"{heatmap['explainer']}: no heatmap, as {heatmap['none_because']}"
+        return f"{heatmap['explainer']}: no heatmap, because {heatmap['none_because']}"
     if heatmap["flat"]:
         return f"{heatmap['explainer']} for {heatmap['class']}: no positive evidence."
-    found = f"{heatmap['where']}, peak {heatmap['peak']:.3g}. {heatmap['note']}"
+    description = f"{heatmap['where']}, peak {heatmap['peak']:.3g}. {heatmap['note']}"
     if heatmap["faithfulness"]:
-        found += f" {Faithfulness(**heatmap['faithfulness']).words}"
-    return f"{heatmap['explainer']} for {heatmap['class']}: {found}"
+        description += f" {Faithfulness(**heatmap['faithfulness']).words}"
+    return f"{heatmap['explainer']} for {heatmap['class']}: {description}"

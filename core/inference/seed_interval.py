@@ -1,7 +1,7 @@
-"""How much of an answer hangs on the seed: trainings that differ in nothing else, asked or looked up.
+"""Seed-to-seed variability of a prediction.
 
-Where weights of several seeds are stored they can be asked. Where only one seed's are, the stored test predictions of
-the others stand in: what they gave to the test images that this run gave most nearly the same probability.
+If weights of several seeds are stored, each predicts the image. If only one seed has weights, the stored test
+predictions of the other seeds stand in: those for the test images to which this run gave the most similar probability.
 """
 
 from __future__ import annotations
@@ -17,14 +17,14 @@ from core.inference.case import SeedInterval
 from core.runs import RunMeta, Store
 from core.runs.series import Run
 
-LIKE = 50  # test images of like probability
+LIKE = 50  # number of test images with a similar probability
 _ENDS = (2.5, 97.5)
 _EDGE = 1e-6
 
 
 @dataclass(frozen=True)
 class Lookup:
-    """Test answers of a run beside those of its other seeds.
+    """Test predictions of a run and of its other seeds.
 
     Attributes:
         own: (N,) probabilities of one class.
@@ -36,7 +36,7 @@ class Lookup:
 
 
 def siblings(store: Store, meta: RunMeta) -> list[Run]:
-    """Runs that differ from one in their seed alone."""
+    """Return the runs that differ from a run only in their seed."""
     return [
         (folder, other)
         for folder, other in store.runs.items()
@@ -45,7 +45,7 @@ def siblings(store: Store, meta: RunMeta) -> list[Run]:
 
 
 def lookup(run: Run, others: Sequence[Run], target: int) -> Lookup:
-    """Test answers about one class, of images that all runs were judged on.
+    """Return test predictions of one class, for images on which all runs were evaluated.
 
     Raises:
         CorruptRun: if they cannot be read.
@@ -54,11 +54,11 @@ def lookup(run: Run, others: Sequence[Run], target: int) -> Lookup:
     place = {name: index for index, name in enumerate(first.ids.tolist())}
     rows = []
     for other in others:
-        found = judged(other)
+        predictions = judged(other)
         row = np.full(len(place), np.nan)
-        at = [place.get(name, -1) for name in found.ids.tolist()]
-        known = np.array(at) >= 0
-        row[np.array(at)[known]] = found.scores.probabilities[known, target]
+        positions = [place.get(name, -1) for name in predictions.ids.tolist()]
+        known = np.array(positions) >= 0
+        row[np.array(positions)[known]] = predictions.scores.probabilities[known, target]
         rows.append(row)
     table = np.array(rows).reshape(len(rows), len(place))
     common = ~np.isnan(table).any(axis=0)
@@ -66,27 +66,28 @@ def lookup(run: Run, others: Sequence[Run], target: int) -> Lookup:
 
 
 def from_lookup(found: Lookup, probability: float) -> SeedInterval | str:
-    """The interval that other seeds' answers to like test images span, or why there is none."""
+    """Return the interval of other seeds' predictions for similar test images, or why there is none."""
     seeds, images = found.others.shape
     if not seeds:
-        return "One seed was trained: how much hangs on it is not known."
+        return "Only one seed was trained, so seed-to-seed variability is unknown."
     if not images:
-        return "The other seeds were judged on other images: how much hangs on the seed is not known."
+        return "The other seeds were evaluated on other images, so seed-to-seed variability is unknown."
     distance = np.abs(_logit(found.own) - _logit(np.array(probability)))
-    like = np.argsort(distance, kind="stable")[:LIKE]
-    low, high = np.percentile(found.others[:, like], _ENDS)
+    similar = np.argsort(distance, kind="stable")[:LIKE]
+    low, high = np.percentile(found.others[:, similar], _ENDS)
     how = (
-        f"Only this seed's weights are stored, so the other {seeds} could not be asked about this image. The interval "
-        f"holds 95% of their answers to the {len(like)} test images to which this run gave nearly this probability."
+        f"Only this seed's weights are stored, so the other {seeds} could not predict this image. The interval "
+        f"contains 95% of their predictions for the {len(similar)} test images to which this run gave a similar "
+        "probability."
     )
     return SeedInterval(float(low), float(high), seeds + 1, asked=False, how=how)
 
 
 def from_answers(probabilities: Sequence[float]) -> SeedInterval:
-    """The range of several seeds' answers for this image."""
+    """Return the range of several seeds' predictions for this image."""
     low, high, count = min(probabilities), max(probabilities), len(probabilities)
     mean = float(np.mean(probabilities))
-    how = f"Lowest and highest answer of {count} seeds to this image; their mean is {mean:.1%}."
+    how = f"Lowest and highest prediction of {count} seeds for this image; their mean is {mean:.1%}."
     return SeedInterval(low, high, count, asked=True, how=how)
 
 

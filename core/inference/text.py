@@ -1,4 +1,4 @@
-"""What is said of an answer, in words: on the page, in reports and tables alike."""
+"""Sentences about a prediction, shared by the page, reports and tables."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _THIRDS = ("upper", "middle", "lower"), ("left", "centre", "right")
 
 
 def percent(probability: float) -> str:
-    """A probability in percent; one that is not 0 or 1 is never shown as if it were."""
+    """Format a probability in percent; values strictly between 0 and 1 are never shown as 0% or 100%."""
     if 0 < probability < 0.001:
         return "< 0.1%"
     if 0.999 < probability < 1:
@@ -25,33 +25,33 @@ def percent(probability: float) -> str:
 
 
 def inside(title: str) -> str:
-    """A class's title as it stands inside a sentence: without its capital, unless it is an abbreviation."""
+    """Format a class's title for use inside a sentence: lower-case its first letter, unless it is an abbreviation."""
     return title if title[1:2].isupper() else title[:1].lower() + title[1:]
 
 
 def decision(meta: RunMeta, prediction: Prediction) -> str:
-    """What was decided for, in words."""
-    return ", ".join(meta.titles[one] for one in prediction.decided) or "no finding"
+    """Format the predicted classes."""
+    return ", ".join(meta.titles[index] for index in prediction.decided) or "no finding"
 
 
 def threshold_of(meta: RunMeta, target: int) -> float | None:
-    """The probability from which a class is decided for; None where the likeliest class is."""
+    """Return the probability from which a class is predicted; None if the most likely class is."""
     if meta.multilabel:
         return meta.thresholds[target]
     return meta.threshold if target == meta.positive else None
 
 
 def is_near(meta: RunMeta, prediction: Prediction) -> bool:
-    """Whether the answer, whatever class a heatmap is about, lies close to a threshold."""
-    thresholds = [threshold_of(meta, one) for one in range(len(meta.labels))]
+    """Return whether any probability lies close to its threshold, whatever class a heatmap is about."""
+    thresholds = [threshold_of(meta, index) for index in range(len(meta.labels))]
     return any(
-        threshold is not None and abs(chance - threshold) < NEAR
-        for threshold, chance in zip(thresholds, prediction.probabilities.tolist(), strict=True)
+        threshold is not None and abs(probability - threshold) < NEAR
+        for threshold, probability in zip(thresholds, prediction.probabilities.tolist(), strict=True)
     )
 
 
 def where(explanation: Explanation) -> str:
-    """Where a heatmap peaks, in words, for those who cannot see it."""
+    """Describe where a heatmap peaks, for readers who cannot see it."""
     if explanation.degenerate:
         return "the map is flat"
     row, column = np.unravel_index(int(explanation.heat.argmax()), explanation.heat.shape)
@@ -61,7 +61,7 @@ def where(explanation: Explanation) -> str:
 
 
 def learnt_from(meta: RunMeta) -> str:
-    """How many labelled images a run learnt from, per class first."""
+    """Describe how many labelled images a run was trained on."""
     if meta.train_size is None:
         return f"Trained on all {meta.images} labelled images ({meta.per_class:.0f} per class on average)."
     short = f"; fewer of {', '.join(class_titles(meta.dataset, meta.short))}" if meta.short else ""
@@ -69,64 +69,68 @@ def learnt_from(meta: RunMeta) -> str:
 
 
 def agree(case: Case) -> bool:
-    """Whether all families that answered decide alike."""
-    return len({decision(one.meta, one.prediction) for one in case.answered if one.prediction}) == 1
+    """Return whether all families with a prediction agree."""
+    return len({decision(answer.meta, answer.prediction) for answer in case.answered if answer.prediction}) == 1
 
 
 def agreement(case: Case) -> str:
-    """One plain sentence: do the families agree, is the image near a threshold, is it unlike the training data?"""
+    """Summarize agreement of the families, closeness to a threshold and similarity to the training data."""
     if not case.answered:
-        return "No network answered, so there is nothing to agree on."
+        return "No model family gave a prediction."
     decisions: dict[str, list[str]] = {}
-    for one in case.answered:
-        assert one.prediction is not None
-        decisions.setdefault(decision(one.meta, one.prediction), []).append(FAMILY_LETTERS[one.meta.family])
-    close = [one for one in case.answered if one.prediction and is_near(one.meta, one.prediction)]
-    near = [FAMILY_LETTERS[one.meta.family] for one in close]
+    for answer in case.answered:
+        assert answer.prediction is not None
+        decisions.setdefault(decision(answer.meta, answer.prediction), []).append(FAMILY_LETTERS[answer.meta.family])
+    close = [answer for answer in case.answered if answer.prediction and is_near(answer.meta, answer.prediction)]
+    near = [FAMILY_LETTERS[answer.meta.family] for answer in close]
     if len(case.answered) == 1:
-        said = f"Only one family answered, and decided {next(iter(decisions))}"
+        summary = f"Only one model family gave a prediction: {next(iter(decisions))}"
     elif len(decisions) == 1:
-        said = f"All {len(case.answered)} families decide {next(iter(decisions))}"
+        summary = f"All {len(case.answered)} model families agree: {next(iter(decisions))}"
     else:
-        sides = "; ".join(f"{' and '.join(who)}: {what}" for what, who in decisions.items())
-        said = f"The families disagree ({sides}), so this image is undecided"
+        sides = "; ".join(f"{' and '.join(families)}: {decided}" for decided, families in decisions.items())
+        summary = f"The model families disagree ({sides}), so the result is inconclusive"
     within = f"within {100 * NEAR:.0f} percentage points of its threshold"
     if near:
-        said += f", {' and '.join(near)} only just, {within}"
-    elif any(threshold_of(one.meta, c) is not None for one in case.answered for c in range(len(one.meta.labels))):
-        said += ", none of them near its threshold"
-    return f"{said}, and the image {_likeness(case)}."
+        summary += f"; {' and '.join(near)} borderline, {within}"
+    elif any(
+        threshold_of(answer.meta, c) is not None for answer in case.answered for c in range(len(answer.meta.labels))
+    ):
+        summary += "; none is near its threshold"
+    return f"{summary}. The image {_likeness(case)}."
 
 
 def _likeness(case: Case) -> str:
     if case.admission is None:
-        return "was not compared with the training data, as this task has no input gate"
+        return "was not compared with the training data, because this task has no image check"
     if not case.unlike:
-        return "is like the training data"
-    return "is unlike the training data" + (" but was answered all the same" if case.overridden else "")
+        return "resembles the training data"
+    return "does not resemble the training data" + (" but was analyzed anyway" if case.overridden else "")
 
 
 def gate_words(case: Case) -> str:
-    """What the gate said, in words."""
+    """Describe the result of the input check."""
     if case.admission is None:
-        return "This task has no input gate: any picture is answered."
-    found = f"distance {case.admission.distance:.2f}, threshold {case.admission.threshold:.2f}"
+        return "This task has no image check: any image is analyzed."
+    distances = f"distance {case.admission.distance:.2f}, threshold {case.admission.threshold:.2f}"
     if case.admission.admitted:
-        return f"Admitted as an image of this task ({found})."
-    after = " OVERRIDDEN: answered all the same, at the user's wish." if case.overridden else " Not answered."
-    return f"Refused ({found}): {' '.join(case.admission.reasons)}{after}"
+        return f"Accepted as an image of this task ({distances})."
+    consequence = " OVERRIDDEN: analyzed anyway at the user's request." if case.overridden else " Not analyzed."
+    return f"Rejected ({distances}): {' '.join(case.admission.reasons)}{consequence}"
 
 
 def caveats(case: Case, of_data: tuple[str, ...] = ()) -> list[str]:
-    """What a reader of the answers must know."""
-    found = ["Research use only. Not a medical device: no answer here may decide on a patient."]
+    """Return the caveats that a reader of the predictions must know."""
+    lines = ["Research use only. Not a medical device: do not base any decision about a patient on this."]
     if case.synthetic:
-        found.append("The task is synthetic: its images are drawn by the program.")
+        lines.append("The task is synthetic: its images are generated by the program.")
     if case.unlike:
-        found.append("The input gate refused this image; the answers were given at the user's wish.")
-    if any(one.meta.leaks for one in case.answers.values()):
-        found.append("A network was trained with leaks allowed: its stored figures are too good.")
-    found += of_data
-    found.append("A heatmap shows where features raised a score, not where disease is.")
-    found.append("Probabilities are calibrated on images like those of the training subset, and hold for no others.")
-    return found
+        lines.append("The image check rejected this image; it was analyzed at the user's request.")
+    if any(answer.meta.leaks for answer in case.answers.values()):
+        lines.append("A model was trained with leaks allowed: its reported performance is inflated by data leakage.")
+    lines += of_data
+    lines.append("A heatmap shows which regions raised a score, not where disease is.")
+    lines.append(
+        "Probabilities are calibrated for images like those of the training subset and are not valid for others."
+    )
+    return lines

@@ -1,5 +1,7 @@
-"""The two-stage verdict on one image: a sensitive screen, then which class. Stages, thresholds and figures are those of
-`core.analysis.two_stage`, as on the Compare page; here they are chosen among the runs that answer, and applied.
+"""Two-stage verdict on one image: a sensitive screen, then a classifier.
+
+Stages, thresholds and figures are those of `core.analysis.two_stage`, as on the Compare page. Here they are chosen
+among the runs that predict the image, and applied.
 """
 
 from __future__ import annotations
@@ -27,14 +29,14 @@ from core.runs.series import Run
 
 @dataclass(frozen=True)
 class Stages:
-    """Who screens and who says which, and what both are worth together.
+    """The two stages and their joint performance.
 
     Attributes:
-        screen, confirmer: families of the two runs, which may be one.
-        suspicious: indices of the classes that the screen lets through.
+        screen, confirmer: families of the two runs; they may be the same.
+        suspicious: indices of the classes that the screen passes on.
         point: the screen's threshold, fitted on its held-out images.
-        seeds: trainings that the figures are the mean of.
-        figures: measured on test images; or why they are not known.
+        seeds: number of seeds that the figures average.
+        figures: measured on test images; or why they are unknown.
     """
 
     screen: str
@@ -50,11 +52,11 @@ class Verdict:
     """Both stages applied to one image.
 
     Attributes:
-        stages: who decided.
+        stages: the stages applied.
         classes: titles of the suspicious classes.
-        chance: probability, by the screen, that one of them is there.
-        second: title of the class that the second stage decided for; "" where it was not asked.
-        alarm: whether the image ends with a suspicious class.
+        chance: probability, by the screen, of any suspicious class.
+        second: title of the class that the second stage predicted; "" if it was not run.
+        alarm: whether the final class is suspicious.
     """
 
     stages: Stages
@@ -70,21 +72,22 @@ class Verdict:
 
 
 def suspicious_of(meta: RunMeta) -> tuple[int, ...]:
-    """Indices of the classes that a screen lets through; empty where the task has no stages."""
+    """Return the indices of the classes that a screen passes on; empty if the task has no stages."""
     name = meta.dataset.partition(OPTIONS_AFTER)[0]
     usual = DATASETS[name].suspicious if name in DATASETS and meta.task == "multiclass" else ()
     return tuple(index for index, label in enumerate(meta.labels) if label in usual)
 
 
 def choose_stages(series: Mapping[str, Sequence[Run]], sensitivity: float, draws: int = DRAWS) -> Stages:
-    """Picks both stages among families, by held-out images alone, and measures them on the test images.
+    """Choose both stages among families by held-out images alone, and measure them on the test images.
 
-    The screen separates suspicious images best; the second stage gives the true class the highest probability.
+    The screen is the family that best separates suspicious images. The second stage is the one that gives the true
+    class the highest probability.
 
     Args:
-        series: by family, of a task with suspicious classes: the run that answers, then its other seeds.
-        sensitivity: wanted of the screen.
-        draws: bootstrap samples.
+        series: by family, of a task with suspicious classes: the run that predicts, then its other seeds.
+        sensitivity: target of the screen.
+        draws: number of bootstrap resamples.
     Raises:
         CorruptRun: if a run's held-out images cannot be read.
     """
@@ -103,13 +106,13 @@ def choose_stages(series: Mapping[str, Sequence[Run]], sensitivity: float, draws
 
 
 def verdict(stages: Stages, meta: RunMeta, screen: Prediction, confirmer: Prediction) -> Verdict:
-    """Both stages' answers to one image, brought together.
+    """Combine both stages' predictions for one image.
 
     Args:
-        stages: who decides.
+        stages: the stages.
         meta: of the second stage.
-        screen: the first stage's answer.
-        confirmer: the second stage's.
+        screen: prediction of the first stage.
+        confirmer: prediction of the second stage.
     """
     suspicious = stages.suspicious
     chance = float(screen.probabilities[list(suspicious)].sum())
@@ -125,38 +128,38 @@ def verdict(stages: Stages, meta: RunMeta, screen: Prediction, confirmer: Predic
 
 
 def outcome(found: Verdict) -> str:
-    """The verdict in a few words."""
+    """Format the verdict in a few words."""
     if not found.passed:
         return "not suspicious"
     return f"suspicious: {found.second}" if found.alarm else f"not suspicious after the second stage: {found.second}"
 
 
 def verdict_words(found: Verdict) -> str:
-    """How the verdict came about, in a sentence or two."""
+    """Explain the verdict in a sentence or two."""
     stages, point = found.stages, found.stages.point
-    said = (
+    screening = (
         f"Screening ({_letter(stages.screen)}): {'suspicious' if found.passed else 'not suspicious'}, "
-        f"{percent(found.chance)} for any of {', '.join(found.classes)}. Suspicious is from {percent(point.threshold)} "
-        f"upwards, set to find {point.aim.sensitivity:.0%} of such images among those held out."
+        f"{percent(found.chance)} for any of {', '.join(found.classes)}. The threshold is {percent(point.threshold)}, "
+        f"set for a sensitivity of {point.aim.sensitivity:.0%} on held-out images."
     )
     if not found.passed:
-        return f"{said} The second stage is not asked."
-    taken_back = "" if found.alarm else ", which takes the alarm back"
-    return f"{said} Second stage ({_letter(stages.confirmer)}): {found.second}{taken_back}."
+        return f"{screening} The second stage is not run."
+    outcome_note = "" if found.alarm else ", which does not confirm the suspicion"
+    return f"{screening} Second stage ({_letter(stages.confirmer)}): {found.second}{outcome_note}."
 
 
 def measured_words(stages: Stages) -> str:
-    """What both stages are worth together, in sentences."""
+    """Describe the joint performance of both stages."""
     if isinstance(stages.figures, str):
-        return f"What both stages are worth together is not known: {stages.figures}"
-    found = stages.figures
+        return f"The joint performance of both stages is unknown: {stages.figures}"
+    figures = stages.figures
     caution = f" {stages.point.caution}" if stages.point.caution else ""
     return (
-        f"Measured on {found.sensitivity.n:,} test images, mean of {_seeds(stages.seeds)} (95% "
-        "intervals over test patients): of the suspicious ones "
-        f"{_ranged(found.sensitivity)} end with a suspicious class and {_ranged(found.named)} with the right one; of "
-        f"the others {_ranged(found.specificity)} do not. The second stage sees {found.workload.value:.0%} of all "
-        f"images. {found.verdict()}{caution}"
+        f"Measured on {figures.sensitivity.n:,} test images, mean of {_seeds(stages.seeds)} (95% "
+        "intervals over test patients): of the suspicious images "
+        f"{_ranged(figures.sensitivity)} receive a suspicious class and {_ranged(figures.named)} the correct one; of "
+        f"the others {_ranged(figures.specificity)} do not. The second stage sees {figures.workload.value:.0%} of all "
+        f"images. {figures.verdict()}{caution}"
     )
 
 
@@ -164,8 +167,8 @@ def _seeds(count: int) -> str:
     return "one seed" if count == 1 else f"{count} seeds"
 
 
-def _ranged(one: Estimate) -> str:
-    return f"{one.value:.0%} ({one.low:.0%} to {one.high:.0%})"
+def _ranged(share: Estimate) -> str:
+    return f"{share.value:.0%} ({share.low:.0%} to {share.high:.0%})"
 
 
 def _letter(family: str) -> str:

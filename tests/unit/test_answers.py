@@ -48,7 +48,7 @@ def test_a_refused_picture_says_why_and_gets_no_answer_unless_asked_for(one_run,
     code, rows, _ = predict(capsys, pictures)
     assert code == 0
     assert [row.get("gate") for row in rows] == ["admitted", None]
-    assert "unlike the images" in rows[1]["refused"]
+    assert "unlike the training images" in rows[1]["refused"]
     assert "probability" not in rows[1]
     assert predict(capsys, pictures[1:])[0] == 1
     code, rows, _ = predict(capsys, [*pictures, "--despite-gate"])

@@ -50,7 +50,7 @@ def case(*answers, admission=None, **more):
     )  # fmt: skip
 
 
-REFUSED = Admission(False, ("It is in colour; the training images are grey.",), 2.5, 1.25)
+REFUSED = Admission(False, ("It is in color, but the training images are grayscale.",), 2.5, 1.25)
 ADMITTED = Admission(True, (), 1.0, 1.25)
 FULL = case(
     answer("scratch", 0.93, seeds=from_answers([0.9, 0.96]), faithfulness=Faithfulness(0.2, 0.8, 0.5, 0.5)),
@@ -62,7 +62,7 @@ FULL = case(
 
 def test_no_threshold_is_spoken_of_where_the_likeliest_class_decides():
     said = agreement(case(several(answer("scratch", 0.9)), several(answer("imagenet", 0.8)), admission=ADMITTED))
-    assert said == "All 2 families decide Ill \u03b2, and the image is like the training data."
+    assert said == "All 2 model families agree: Ill \u03b2. The image resembles the training data."
 
 
 def several(one):
@@ -75,21 +75,21 @@ def several(one):
     [
         (
             case(answer("scratch", 0.9), answer("imagenet", 0.8), admission=ADMITTED),
-            "All 2 families decide Ill \u03b2, none of them near its threshold, and the image is like the training "
-            "data.",
+            "All 2 model families agree: Ill \u03b2; none is near its threshold. The image resembles the "
+            "training data.",
         ),
         (
             case(answer("scratch", 0.9), answer("imagenet", 0.45), admission=REFUSED, overridden=True),
-            "The families disagree (A: Ill \u03b2; B: Normal), so this image is undecided, B only just, within 10 "
-            "percentage points of its threshold, and the image is unlike the training data but was answered all the "
-            "same.",
+            "The model families disagree (A: Ill \u03b2; B: Normal), so the result is inconclusive; B borderline, "
+            "within 10 percentage points of its threshold. The image does not resemble the training data but was "
+            "analyzed anyway.",
         ),
         (
             case(answer("medical", 0.52)),
-            "Only one family answered, and decided Ill \u03b2, C only just, within 10 percentage points of its "
-            "threshold, and the image was not compared with the training data, as this task has no input gate.",
+            "Only one model family gave a prediction: Ill \u03b2; C borderline, within 10 percentage points of its "
+            "threshold. The image was not compared with the training data, because this task has no image check.",
         ),
-        (case(), "No network answered, so there is nothing to agree on."),
+        (case(), "No model family gave a prediction."),
     ],
 )
 def test_agreement_is_one_plain_sentence(found, words):
@@ -111,10 +111,10 @@ def test_near_a_threshold_does_not_hang_on_the_class_explained():
 
 
 def test_the_gates_word_is_stated_with_its_override():
-    assert gate_words(FULL).endswith("OVERRIDDEN: answered all the same, at the user's wish.")
-    assert "Not answered" in gate_words(replace(FULL, overridden=False))
-    assert "Admitted" in gate_words(replace(FULL, admission=ADMITTED))
-    assert any("gate refused" in line for line in caveats(FULL))
+    assert gate_words(FULL).endswith("OVERRIDDEN: analyzed anyway at the user's request.")
+    assert "Not analyzed" in gate_words(replace(FULL, overridden=False))
+    assert "Accepted" in gate_words(replace(FULL, admission=ADMITTED))
+    assert any("image check rejected" in line for line in caveats(FULL))
 
 
 def test_the_json_report_holds_what_answered_and_nothing_that_names_a_patient():
@@ -207,7 +207,7 @@ def test_other_seeds_stand_in_through_like_test_images():
     assert (found.low, found.high) == (pytest.approx(low), pytest.approx(high))
     assert (found.seeds, found.asked) == (3, False)
     assert "Only this seed's weights are stored" in found.how
-    assert "not known" in from_lookup(Lookup(own, np.zeros((0, 99))), 0.5)
+    assert "variability is unknown" in from_lookup(Lookup(own, np.zeros((0, 99))), 0.5)
     assert from_answers([0.2, 0.6, 0.4]) == SeedInterval(0.2, 0.6, 3, True, from_answers([0.2, 0.6, 0.4]).how)
 
 
@@ -226,7 +226,7 @@ def test_seeds_and_conformal_sets_of_stored_runs(runs):
         one = class_set(fitted, measured, run[1], Prediction(np.array([1 - chance, chance]), (1,), 1, None))
         assert one.classes == (run[1].labels[int(chance > 0.5)],)
         assert "no guarantee" in one.how
-        assert "it held the truth in" in one.how
+        assert "Measured coverage on the test images" in one.how
 
 
 def test_a_damaged_run_of_another_seed_leaves_the_answer_alone(runs):

@@ -257,7 +257,7 @@ def test_runs_that_cannot_be_exported_are_refused(shipped, runs, tmp_path, capsy
     (meta,) = open_store(runs).runs.values()
     assert main(["export", meta.run, "--to", str(tmp_path)]) == 2
     assert "keeps no weights" in capsys.readouterr().err
-    with pytest.raises(CorruptRun, match="keeps no"):
+    with pytest.raises(CorruptRun, match="has no"):
         load_run(open_store(runs).folder_of(meta.run))
 
 

@@ -84,7 +84,7 @@ def test_threads_that_predict_and_explain_do_not_disturb_each_other(stored):
 
 def test_a_run_without_weights_or_with_foreign_ones_is_refused(runs, stored):
     bare = save_run(replace(example_meta("bare")), example_predictions(), example_predictions(), [], None, runs)
-    with pytest.raises(CorruptRun, match="keeps no"):
+    with pytest.raises(CorruptRun, match="has no"):
         Predictor(bare)
     foreign = {"tapped.head.layers.0.weight": torch.zeros(2, 2)}
     odd = save_run(replace(example_meta("odd")), example_predictions(), example_predictions(), [], foreign, runs)

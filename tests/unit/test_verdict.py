@@ -59,9 +59,9 @@ def test_stages_are_chosen_on_held_out_images_and_decide_as_the_joint_figures_do
 @pytest.mark.parametrize(
     ("p", "ends", "says"),
     [
-        ((0.98, 0.01, 0.01), "not suspicious", "The second stage is not asked."),
+        ((0.98, 0.01, 0.01), "not suspicious", "The second stage is not run."),
         ((0.1, 0.8, 0.1), "suspicious: big one (b)", "Second stage (B): big one (b)."),
-        ((0.5, 0.3, 0.2), "not suspicious after the second stage: a", "a, which takes the alarm back."),
+        ((0.5, 0.3, 0.2), "not suspicious after the second stage: a", "a, which does not confirm the suspicion."),
     ],
 )
 def test_a_verdict_is_the_same_on_the_page_in_reports_and_in_the_table(series, p, ends, says):
@@ -72,7 +72,7 @@ def test_a_verdict_is_the_same_on_the_page_in_reports_and_in_the_table(series, p
     found = verdict(stages, meta, prediction, prediction)
     assert outcome(found) == ends
     assert verdict_words(found).endswith(says)
-    assert "set to find 90% of such images" in verdict_words(found)
+    assert "set for a sensitivity of 90%" in verdict_words(found)
     case = Case("x.png", "ab" * 32, 9, 9, "Phantoms", True, None, False, "Grad-CAM",
                 {"imagenet": Answer(meta, prediction)}, verdict=found)  # fmt: skip
     record = json.loads(as_json(case))
@@ -91,9 +91,9 @@ def test_a_verdict_is_the_same_on_the_page_in_reports_and_in_the_table(series, p
 
 def test_figures_that_cannot_be_had_are_said(series):
     found = choose_stages(series, 0.9, draws=20)
-    assert "of the suspicious ones" in measured_words(found)
+    assert "of the suspicious images" in measured_words(found)
     assert "300 test images, mean of 3 seeds" in measured_words(found)
-    assert "is not known: no seed" in measured_words(replace(found, figures="no seed"))
+    assert "is unknown: no seed" in measured_words(replace(found, figures="no seed"))
 
 
 def test_only_tasks_of_classes_with_a_division_have_stages(series):

@@ -253,7 +253,7 @@ def test_a_run_on_volumes_answers_and_explains_and_refuses_images(cubes, runs, m
     stored = probabilities_of(test.logits[:2], meta.temperature)
     assert np.allclose([one.probabilities for one in answers], stored, atol=2e-3)
     assert answers[0].explanation.heat.shape == (32, 32, 32)
-    with pytest.raises(BadRequest, match="answers for volumes, but got an image"):
+    with pytest.raises(BadRequest, match="expects volumes, but got an image"):
         predictor([Image.new("L", (32, 32))])
     assert candidates(open_store(runs), "nodulemnist3d", "imagenet") == []  # the page is asked about pictures
 
