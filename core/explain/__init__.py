@@ -1,6 +1,6 @@
-"""Where a classifier found its evidence: attribution methods, their quality, and overlays. Only here is captum used."""
+"""Attribution methods, their quality, and overlays. Only this package uses captum."""
 
-from core.explain import inputs  # noqa: F401 (fills the table)
+from core.explain import inputs  # noqa: F401 (registers its explainers)
 from core.explain.methods import EXPLAINERS, Explainer, Explanation, Question, explain
 
 __all__ = ["EXPLAINERS", "Explainer", "Explanation", "Question", "explain"]

@@ -1,11 +1,11 @@
-"""Explainers that go back to the pixels: they ask the whole network, not its tap alone, and take longer.
+"""Explainers that attribute to the pixels: they run the whole network and take longer than those at the tap.
 
-Where pixels are taken away, the image's own mean stands in for them: black is meaningful on a radiograph.
+Removed pixels are replaced by the image's own mean, because black is meaningful on a radiograph.
 
 References:
     HiResCAM: Draelos and Carin 2020, arXiv:2011.08891. Occlusion: Zeiler and Fergus 2013, arXiv:1311.2901. Integrated
     gradients: Sundararajan et al. 2017, arXiv:1703.01365. Guided backpropagation: Springenberg et al. 2014,
-    arXiv:1412.6806; why it is to be read with caution: Adebayo et al. 2018, arXiv:1810.03292.
+    arXiv:1412.6806; why it needs caution: Adebayo et al. 2018, arXiv:1810.03292.
 """
 
 from __future__ import annotations
@@ -22,10 +22,10 @@ from torch.overrides import TorchFunctionMode
 from core.explain.methods import EXPLAINERS, Explainer, Heat, Question
 from core.models.classifier import channels_last
 
-WINDOWS = 6  # windows side by side that cover an image; they move by half their side
+WINDOWS = 6  # windows per side that cover an image; they move by half their side
 STEPS = 20
-REACH, SHIFTS = 0.075, 4  # of the side; places a side to which explainers over shifts move the image
-CELLS = 28  # pixel attributions are averaged over so many places a side
+REACH, SHIFTS = 0.075, 4  # largest shift as a share of the side; number of shifts per axis
+CELLS = 28  # cells per side over which pixel attributions are averaged
 _AT_ONCE = 16
 _ACTIVATIONS = {
     "relu", "relu_", "relu6", "hardtanh", "hardtanh_", "gelu", "silu", "mish", "elu", "elu_", "celu", "selu", "sigmoid",
@@ -36,122 +36,125 @@ _KNOWN_AS = {"hardtanh": "ReLU6", "hardtanh_": "ReLU6", "relu6": "ReLU6", "gelu"
 
 
 def mean_image(images: torch.Tensor) -> torch.Tensor:
-    """(B, C, S, S) -> the same shape: each image's own mean of each channel, everywhere."""
+    """Return each image's own mean of each channel, everywhere: (B, C, S, S) -> the same shape."""
     return images.mean(dim=tuple(range(2, images.ndim)), keepdim=True).expand_as(images).contiguous()
 
 
 def window_of(images: torch.Tensor) -> tuple[tuple[int, ...], tuple[int, ...]]:
-    """Shape and stride of the window that occlusion moves, channels first."""
+    """Return the shape and stride of the window that occlusion moves, channels first."""
     side = max(2, round(images.shape[-1] / WINDOWS))
     dims = images.ndim - 2
     return (images.shape[1], *[side] * dims), (images.shape[1], *[max(1, side // 2)] * dims)
 
 
-def _occlusion(asked: Question) -> Heat:
+def _occlusion(question: Question) -> Heat:
     from captum.attr import Occlusion
 
-    shape, strides = window_of(asked.images)
+    shape, strides = window_of(question.images)
     with torch.no_grad():
-        fall = Occlusion(asked.model).attribute(
-            asked.images,
+        drop = Occlusion(question.model).attribute(
+            question.images,
             sliding_window_shapes=shape,
             strides=strides,
-            baselines=mean_image(asked.images),
-            target=asked.targets,
+            baselines=mean_image(question.images),
+            target=question.targets,
             perturbations_per_eval=_AT_ONCE,
         )
-    return Heat(fall[:, 0].clamp(min=0))  # the same for all channels, which are hidden together
+    return Heat(drop[:, 0].clamp(min=0))  # equal for all channels, which are hidden together
 
 
-def _integrated_gradients(asked: Question) -> Heat:
+def _integrated_gradients(question: Question) -> Heat:
     from captum.attr import IntegratedGradients
 
-    baseline = mean_image(asked.images)
+    baseline = mean_image(question.images)
     with torch.enable_grad():
-        found, missed = IntegratedGradients(asked.model).attribute(
-            asked.images.detach().requires_grad_(),
+        attributions, errors = IntegratedGradients(question.model).attribute(
+            question.images.detach().requires_grad_(),
             baseline,
-            target=asked.targets,
+            target=question.targets,
             n_steps=STEPS,
-            internal_batch_size=max(_AT_ONCE, len(asked.images)),
+            internal_batch_size=max(_AT_ONCE, len(question.images)),
             return_convergence_delta=True,
         )
-    rise = found.detach().sum(dim=tuple(range(1, found.ndim)))
+    sums = attributions.detach().sum(dim=tuple(range(1, attributions.ndim)))
     notes = tuple(
-        f"The pixels' shares sum to {total:+.2f}; the score rose by {total - off:+.2f} from the mean image."
-        for total, off in zip(rise.tolist(), missed.tolist(), strict=True)
+        f"The pixel attributions sum to {total:+.2f}; the score rose by {total - off:+.2f} from the mean image."
+        for total, off in zip(sums.tolist(), errors.tolist(), strict=True)
     )
-    return Heat(by_places(found.detach().sum(dim=1)).clamp(min=0), notes)
+    return Heat(by_places(attributions.detach().sum(dim=1)).clamp(min=0), notes)
 
 
 def by_places(signed: torch.Tensor) -> torch.Tensor:
-    """(B, S, S) signed attributions -> (B, c, c) means over places: what cancels out within a place says nothing."""
+    """Average (B, S, S) signed attributions over a grid of cells, (B, c, c); what cancels within a cell is noise."""
     pool = F.adaptive_avg_pool2d if signed.ndim == 3 else F.adaptive_avg_pool3d
     places: torch.Tensor = pool(signed[:, None], min(CELLS, signed.shape[-1]))[:, 0]
     return places
 
 
-def _guided_grad_cam(asked: Question) -> Heat:
+def _guided_grad_cam(question: Question) -> Heat:
     from captum.attr import GuidedGradCam
 
     with torch.enable_grad():
-        found = GuidedGradCam(asked.model, asked.model.tap).attribute(
-            asked.images.detach().requires_grad_(),
-            target=asked.targets,
-            interpolate_mode="bilinear" if asked.images.ndim == 4 else "trilinear",
+        attributions = GuidedGradCam(question.model, question.model.tap).attribute(
+            question.images.detach().requires_grad_(),
+            target=question.targets,
+            interpolate_mode="bilinear" if question.images.ndim == 4 else "trilinear",
         )
-    return Heat(found.detach().sum(dim=1).clamp(min=0))
+    return Heat(attributions.detach().sum(dim=1).clamp(min=0))
 
 
-def _grad_cam_anew(asked: Question) -> Heat:
-    """Grad-CAM of images that the encoder has not seen yet."""
+def _grad_cam_anew(question: Question) -> Heat:
+    """Compute Grad-CAM of images that have not been encoded yet."""
     with torch.no_grad():
-        features = asked.model.encoder(asked.images)
-    return EXPLAINERS["grad-cam"].attribute(asked._replace(features=features))
+        features = question.model.encoder(question.images)
+    return EXPLAINERS["grad-cam"].attribute(question._replace(features=features))
 
 
-def _over_shifts(attribute: Callable[[Question], Heat], asked: Question) -> Heat:
-    """The mean of a method's maps of the image moved a little, each moved back; borders are repeated where it came
-    from. The question's features are not those of the moved images: the method must not look at them.
+def _over_shifts(attribute: Callable[[Question], Heat], question: Question) -> Heat:
+    """Average a method's maps of slightly shifted images, each shifted back; borders are padded by repetition.
+
+    The question's features are not those of the shifted images, so the method must not use them.
     """
-    side = asked.images.shape[-1]
+    side = question.images.shape[-1]
     reach = max(1, round(REACH * side))
     steps = sorted({round(step) for step in torch.linspace(-reach, reach, SHIFTS).tolist()})
-    padded = F.pad(asked.images, (reach,) * 4, mode="replicate")
-    heat, seen = torch.zeros_like(padded[:, 0]), torch.zeros_like(padded[:1, 0])
+    padded = F.pad(question.images, (reach,) * 4, mode="replicate")
+    heat, counts = torch.zeros_like(padded[:, 0]), torch.zeros_like(padded[:1, 0])
     for down in steps:
         for right in steps:
             place = (..., slice(reach + down, reach + down + side), slice(reach + right, reach + right + side))
-            maps = attribute(asked._replace(images=channels_last(padded[place]))).maps
+            maps = attribute(question._replace(images=channels_last(padded[place]))).maps
             heat[place] += F.interpolate(maps[:, None], size=(side, side), mode="bilinear", align_corners=False)[:, 0]
-            seen[place] += 1
-    inside = slice(reach, reach + side)
-    return Heat((heat / seen.clamp(min=1))[:, inside, inside], places=maps.shape[-1])
+            counts[place] += 1
+    center = slice(reach, reach + side)
+    return Heat((heat / counts.clamp(min=1))[:, center, center], places=maps.shape[-1])
 
 
-def _hires_cam(asked: Question) -> Heat:
-    """Gradient times activation, place by place: further down, averaging gradients over places as Grad-CAM does would
-    mix what speaks for the class at one place with what speaks against it at another.
+def _hires_cam(question: Question) -> Heat:
+    """Compute gradient times activation, place by place.
+
+    At earlier stages, averaging gradients over places as Grad-CAM does would mix evidence for the class at one place
+    with evidence against it at another.
     """
     from captum.attr import LayerGradientXActivation
 
     with torch.enable_grad():
-        found = LayerGradientXActivation(asked.model, asked.model.finer).attribute(
-            asked.images.detach().requires_grad_(), target=asked.targets
+        attributions = LayerGradientXActivation(question.model, question.model.finer).attribute(
+            question.images.detach().requires_grad_(), target=question.targets
         )
-    return Heat(found.detach().sum(dim=1).clamp(min=0))
+    return Heat(attributions.detach().sum(dim=1).clamp(min=0))
 
 
-def _no_finer_stage(asked: Question) -> str:
-    return "" if asked.model.finer else "No earlier stage of this network is known that tells more places apart."
+def _no_finer_stage(question: Question) -> str:
+    return "" if question.model.finer else "This network has no earlier stage with a finer feature map."
 
 
-def _pictures_only(asked: Question) -> str:
-    return "" if asked.images.ndim == 4 else "It moves pictures; this network takes volumes."
+def _pictures_only(question: Question) -> str:
+    return "" if question.images.ndim == 4 else "It shifts two-dimensional images, but this network takes volumes."
 
 
 class _Recorder(TorchFunctionMode):
-    """Notes which activation functions are called."""
+    """Records which activation functions are called."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -165,7 +168,7 @@ class _Recorder(TorchFunctionMode):
 
 
 def activations(model: nn.Module, images: torch.Tensor) -> tuple[list[str], int]:
-    """Names of the activation functions that a pass calls, one each call, and how many came from `nn.ReLU` modules."""
+    """Return the names of the activation functions that a pass calls, and how many calls came from `nn.ReLU`."""
     through: list[nn.Module] = []
     hooks = [
         module.register_forward_hook(lambda module, *_: through.append(module))
@@ -181,13 +184,13 @@ def activations(model: nn.Module, images: torch.Tensor) -> tuple[list[str], int]
     return recorder.called, len(through)
 
 
-def _other_than_relu(asked: Question) -> str:
-    called, through = activations(asked.model, asked.images)
+def _other_than_relu(question: Question) -> str:
+    called, through = activations(question.model, question.images)
     others = sorted({_KNOWN_AS.get(name, name) for name in called if name not in ("relu", "relu_")})
     if others:
-        return f"It follows ReLU activations only, and this network uses {', '.join(others)}."
+        return f"It supports ReLU activations only, but this network uses {', '.join(others)}."
     if len(called) > through:
-        return "It follows ReLU layers only, and this network calls ReLU outside its layers."
+        return "It supports ReLU layers only, but this network calls ReLU outside its layers."
     return ""
 
 
@@ -195,9 +198,9 @@ EXPLAINERS.add(
     Explainer(
         name="grad-cam-shifted",
         title="Grad-CAM over shifts",
-        meaning="The mean of Grad-CAM over the image moved a little each way: finer than a cell of the feature map.",
+        meaning="The mean of Grad-CAM over slightly shifted images: finer than one cell of the feature map.",
         attribute=partial(_over_shifts, _grad_cam_anew),
-        caution="It explains the mean over shifts, and takes sixteen passes instead of one.",
+        caution="It explains the mean over shifts and takes sixteen passes instead of one.",
         refuses=_pictures_only,
     )
 )
@@ -205,11 +208,11 @@ EXPLAINERS.add(
     Explainer(
         name="hires-cam",
         title="HiResCAM, one stage earlier",
-        meaning="Places of an earlier stage, more and smaller than Grad-CAM's, whose features raise the score there.",
+        meaning="Regions whose features at an earlier, finer stage of the network raise the score.",
         attribute=_hires_cam,
-        caution="Earlier features are simpler: a place may count for an edge that stands out, as it does for networks "
-        "with random weights. The paper's proof holds for the last stage alone. Of a network that is read after every "
-        "stage, what earlier stages say past this one is not in the map.",
+        caution="Earlier features are simpler: a region may be highlighted for a strong edge, as it is for networks "
+        "with random weights. The paper's proof holds for the last stage only. If the head reads several stages, the "
+        "map omits what the other stages contribute.",
         refuses=_no_finer_stage,
     )
 )
@@ -217,18 +220,18 @@ EXPLAINERS.add(
     Explainer(
         name="hires-cam-shifted",
         title="HiResCAM over shifts",
-        meaning="The mean of HiResCAM, one stage earlier, over the image moved a little each way: what stands out in "
-        "one place of the grid by chance is evened out.",
+        meaning="The mean of HiResCAM, one stage earlier, over slightly shifted images: artifacts of the grid's "
+        "position are averaged out.",
         attribute=partial(_over_shifts, _hires_cam),
-        caution="As of HiResCAM. It explains the mean over shifts, and takes sixteen times as long.",
-        refuses=lambda asked: _no_finer_stage(asked) or _pictures_only(asked),
+        caution="The same as for HiResCAM. It explains the mean over shifts and takes sixteen times as long.",
+        refuses=lambda question: _no_finer_stage(question) or _pictures_only(question),
     )
 )
 EXPLAINERS.add(
     Explainer(
         name="occlusion",
         title="Occlusion",
-        meaning="Patches whose hiding lowers the score of the class: each is replaced by the image's mean in turn.",
+        meaning="Patches that lower the score of the class when hidden: each is replaced by the image's mean in turn.",
         attribute=_occlusion,
         caution="A patch smaller than the evidence may be missed. Takes seconds.",
     )
@@ -237,19 +240,19 @@ EXPLAINERS.add(
     Explainer(
         name="integrated-gradients",
         title="Integrated gradients",
-        meaning="Each pixel's share of the score's rise from the image's mean to the image, averaged over places.",
+        meaning="Each pixel's contribution to the score, relative to the mean image, averaged over small regions.",
         attribute=_integrated_gradients,
-        caution="Another starting image gives another map. Edges stand out whether they matter or not.",
+        caution="Another baseline image gives another map. Edges stand out whether they matter or not.",
     )
 )
 EXPLAINERS.add(
     Explainer(
         name="guided-grad-cam",
         title="Guided Grad-CAM",
-        meaning="Grad-CAM times the gradient that only active ReLU layers let through: sharp edges inside its places.",
+        meaning="Grad-CAM times guided backpropagation: sharp edges inside the regions of Grad-CAM.",
         attribute=_guided_grad_cam,
-        caution="Guided backpropagation draws much the same edges for a network with random weights (Adebayo et al. "
-        "2018): the sharpness is the image's, not the evidence's. For experts.",
+        caution="Guided backpropagation draws similar edges for a network with random weights (Adebayo et al. 2018): "
+        "the sharpness comes from the image, not from the evidence. For experts.",
         refuses=_other_than_relu,
     )
 )

@@ -1,4 +1,6 @@
-"""The table of explainers, and the heatmap they give. Methods that ask the whole network are in `core.explain.inputs`.
+"""Registry of explainers, and the heatmap they return.
+
+Methods that run the whole network are in `core.explain.inputs`.
 
 References:
     Grad-CAM: Selvaraju et al. 2017, arXiv:1610.02391.
@@ -29,9 +31,9 @@ class Explanation:
             float32, at least 0, not scaled.
         peak: its largest value.
         target: index of the class explained.
-        degenerate: flat, so that it says nothing; never to be drawn.
-        note: what the method says of its own accuracy, for people; "" where it says nothing.
-        cell: side of a cell of the map as the method gave it, before it was enlarged, as a share of the input's.
+        degenerate: whether it is flat and therefore meaningless; never draw such a map.
+        note: the method's remark on its own accuracy; "" if none.
+        cell: side of a cell of the map before it was enlarged, as a share of the input's side.
     """
 
     heat: np.ndarray
@@ -42,7 +44,7 @@ class Explanation:
     cell: float = 0.0
 
     def within(self, box: tuple[int, int, int, int]) -> Explanation:
-        """The part of the heatmap inside a box of left, top, right and bottom: the image without its margin."""
+        """Return the part of the heatmap inside a box of left, top, right and bottom: the image without its margin."""
         left, top, right, bottom = box
         heat = self.heat[top:bottom, left:right]
         peak, spread = float(heat.max()), float(heat.max() - heat.min())
@@ -50,12 +52,12 @@ class Explanation:
 
 
 class Question(NamedTuple):
-    """What an explainer is asked about: a batch, and the classifier that answered it.
+    """Input of an explainer: a batch, and the classifier that predicted it.
 
     Attributes:
         model: in evaluation mode.
-        images: (B, 3, S, S), normalised; of volumes with one dimension more.
-        features: (B, C, h, w), as the encoder gave them.
+        images: (B, 3, S, S), normalized; volumes have one dimension more.
+        features: (B, C, h, w), output of the encoder.
         targets: (B,), class indices.
     """
 
@@ -66,8 +68,12 @@ class Question(NamedTuple):
 
 
 class Heat(NamedTuple):
-    """What an explainer answers: (B, h, w) heat, at least 0, a note on each map, or none, and the places a side that
-    it tells apart, where they are fewer than the maps'; 0 where they are not.
+    """Output of an explainer.
+
+    Attributes:
+        maps: (B, h, w), at least 0.
+        notes: one per map, or none.
+        places: number of cells per side that the method resolves, if fewer than the maps have; else 0.
     """
 
     maps: torch.Tensor
@@ -76,21 +82,21 @@ class Heat(NamedTuple):
 
 
 def never(_: Question) -> str:
-    """Takes every model."""
+    """Accept every model."""
     return ""
 
 
 @dataclass(frozen=True)
 class Explainer:
-    """A row of the table.
+    """A row of the registry.
 
     Attributes:
         name: key in the registry.
-        title: for people.
-        meaning: one sentence for people.
+        title: display name.
+        meaning: one sentence for readers.
         attribute: a question -> its heat, in any resolution.
-        caution: what to know before such a map is believed; "" where the meaning says it.
-        refuses: a question -> why the model cannot be explained so, or "".
+        caution: what to know before trusting such a map; "" if the meaning says it.
+        refuses: a question -> why the model is not supported, or "".
     """
 
     name: str
@@ -105,10 +111,10 @@ EXPLAINERS: Registry[Explainer] = Registry("explainer")
 
 
 def explain(explainer: Explainer, asked: Question) -> list[Explanation]:
-    """Heatmaps in the frame of the images. Those of the tap share the encoder pass of the prediction.
+    """Return heatmaps in the frame of the images. Methods at the tap reuse the encoder pass of the prediction.
 
     Args:
-        explainer: the method; it must not refuse the model.
+        explainer: the method; it must support the model.
         asked: the batch and its classifier.
     """
     heat = explainer.attribute(asked._replace(features=asked.features.detach()))
@@ -118,18 +124,18 @@ def explain(explainer: Explainer, asked: Question) -> list[Explanation]:
     notes = heat.notes or ("",) * len(maps)
     cell = 1 / (heat.places or maps.shape[-1])
     return [
-        Explanation(one, float(one.max()), target, bool(one.max() - one.min() < FLAT), note, cell)
-        for one, target, note in zip(large.cpu().numpy(), asked.targets.tolist(), notes, strict=True)
+        Explanation(map_, float(map_.max()), target, bool(map_.max() - map_.min() < FLAT), note, cell)
+        for map_, target, note in zip(large.cpu().numpy(), asked.targets.tolist(), notes, strict=True)
     ]
 
 
-def _grad_cam(asked: Question) -> Heat:
+def _grad_cam(question: Question) -> Heat:
     from captum.attr import LayerGradCam
 
-    tapped = asked.model.tapped
+    tapped = question.model.tapped
     with torch.enable_grad():
         method = LayerGradCam(tapped, tapped.tap)
-        heat = method.attribute(asked.features.requires_grad_(), target=asked.targets, relu_attributions=True)
+        heat = method.attribute(question.features.requires_grad_(), target=question.targets, relu_attributions=True)
     return Heat(heat.detach()[:, 0])  # (B, h, w), of volumes (B, d, h, w)
 
 
@@ -137,7 +143,8 @@ EXPLAINERS.add(
     Explainer(
         name="grad-cam",
         title="Grad-CAM",
-        meaning="Places whose features raise the score of the class. Coarse: one cell of the feature map at a time.",
+        meaning="Regions whose features raise the score of the class. Coarse: its resolution is that of the feature "
+        "map.",
         attribute=_grad_cam,
     )
 )

@@ -1,4 +1,7 @@
-"""Paints a heatmap over the image it explains. Colours are colour-blind safe and never the only carrier of meaning."""
+"""Overlay of a heatmap on the image it explains.
+
+Colors are colorblind-safe and never the only carrier of meaning.
+"""
 
 from __future__ import annotations
 
@@ -16,7 +19,7 @@ _FAINTEST = 0.15
 
 @cache
 def colour_table() -> np.ndarray:
-    """(256, 3) uint8, from low to high attribution; one array for all, which cannot be written to."""
+    """Return the (256, 3) uint8 color table, from low to high attribution; a shared, read-only array."""
     steps = sample_colorscale(COLOURS, np.linspace(0, 1, 256).tolist())
     table = np.array([unlabel_rgb(step) for step in steps]).round().astype(np.uint8)
     table.setflags(write=False)
@@ -24,20 +27,20 @@ def colour_table() -> np.ndarray:
 
 
 def overlay(image: Image.Image, explanation: Explanation, opacity: float, scale: float | None = None) -> Image.Image:
-    """Lays the heatmap over the image; where there is little attribution the image shows through.
+    """Blend the heatmap into the image; the image shows through where attribution is low.
 
     Args:
         image: the upright image, in its own size.
         explanation: a heatmap in the frame of the model's square input.
-        opacity: of the strongest places, in [0, 1].
-        scale: value drawn in the brightest colour; the heatmap's own peak if None.
+        opacity: of the strongest regions, in [0, 1].
+        scale: value drawn in the brightest color; the heatmap's own peak if None.
     Returns:
-        an RGB image of the same size; the plain image where the heatmap is degenerate.
+        an RGB image of the same size; the plain image if the heatmap is degenerate.
     Raises:
         ValueError: if the heatmap is a volume's.
     """
     if explanation.heat.ndim != 2:
-        raise ValueError("Expected a heatmap of an image, but got one of a volume. Give one slice of each.")
+        raise ValueError("Expected a heatmap of an image, but got one of a volume. Pass one slice of each.")
     plain = image.convert("RGB")
     if explanation.degenerate:
         return plain

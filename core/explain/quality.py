@@ -1,8 +1,8 @@
-"""How good a heatmap is: does the score follow when its strongest places go, and do two models mean the same places?
+"""Quality of heatmaps: faithfulness of one to its model, and agreement of two.
 
-Deletion and insertion (Petsiuk, Das and Saenko 2018, arXiv:1806.07421), beside the same with places in random order,
-without which neither number says anything. Of Grad-CAM on chest X-rays Saporta et al. 2022
-(doi:10.1038/s42256-022-00536-x) found that it localises worse than people.
+Faithfulness is measured by deletion and insertion (Petsiuk, Das and Saenko 2018, arXiv:1806.07421), always next to the
+same with regions in random order, without which neither number is informative. On chest X-rays, Saporta et al. 2022
+(doi:10.1038/s42256-022-00536-x) found that Grad-CAM localizes worse than people.
 """
 
 from __future__ import annotations
@@ -17,21 +17,21 @@ from core.explain.methods import Explanation
 
 STEPS = 10
 TOP = 0.2
-_SIDE = 256  # larger pictures are made smaller first: no network here sees more
+_SIDE = 256  # larger images are reduced first; no network uses a higher resolution
 _BLUR = 0.08  # of the side
-_PLACES = 8  # a side, of the random order
+_PLACES = 8  # cells per side of the random order
 
 Ask = Callable[[Sequence[Image.Image]], np.ndarray]
 
 
 @dataclass(frozen=True)
 class Faithfulness:
-    """Mean probability of the class explained while places are taken away, or put into a blurred image.
+    """Mean probability of the explained class while regions are deleted, or inserted into a blurred image.
 
     Attributes:
-        deletion: strongest places first; low is good.
-        insertion: strongest places first; high is good.
-        random_deletion, random_insertion: places in random order, to compare with.
+        deletion: strongest regions first; low is good.
+        insertion: strongest regions first; high is good.
+        random_deletion, random_insertion: regions in random order, for comparison.
     """
 
     deletion: float
@@ -41,7 +41,7 @@ class Faithfulness:
 
     @property
     def words(self) -> str:
-        """The scores with what they are compared with, in a sentence."""
+        """The scores with their random baselines, in a sentence."""
         better = (self.deletion < self.random_deletion) + (self.insertion > self.random_insertion)
         verdict = ("no better than random", "better than random in one of the two", "better than random in both")[
             better
@@ -53,32 +53,32 @@ class Faithfulness:
 
 
 def faithfulness(image: Image.Image, explanation: Explanation, ask: Ask, steps: int = STEPS) -> Faithfulness:
-    """Deletion and insertion scores of a heatmap.
+    """Compute the deletion and insertion scores of a heatmap.
 
     Args:
-        image: the picture that was explained.
+        image: the image that was explained.
         explanation: its heatmap; not a flat one.
-        ask: pictures -> (N, C) probabilities by the model that was explained.
-        steps: equal parts in which places come or go.
+        ask: images -> (N, C) probabilities by the model that was explained.
+        steps: number of equal parts in which regions are deleted or inserted.
     """
     small = image.copy()
     small.thumbnail((_SIDE, _SIDE))
     blurred = small.filter(ImageFilter.GaussianBlur(_BLUR * max(small.size)))
     own = _resized(explanation.heat, small.size)
-    chance = _resized(np.random.default_rng(0).random((_PLACES, _PLACES)), small.size)
-    pictures = [
-        picture
-        for heat in (own, chance)
+    random_heat = _resized(np.random.default_rng(0).random((_PLACES, _PLACES)), small.size)
+    frames = [
+        frame
+        for heat in (own, random_heat)
         for start, end in ((small, blurred), (blurred, small))
-        for picture in exchanged(start, end, heat, steps)
+        for frame in exchanged(start, end, heat, steps)
     ]
-    curves = ask(pictures)[:, explanation.target].reshape(4, steps + 1)
+    curves = ask(frames)[:, explanation.target].reshape(4, steps + 1)
     areas = np.trapezoid(curves, dx=1 / steps, axis=1)
     return Faithfulness(*(float(areas[row]) for row in (0, 1, 2, 3)))
 
 
 def exchanged(start: Image.Image, end: Image.Image, heat: np.ndarray, steps: int) -> list[Image.Image]:
-    """From one picture to another in equal parts, where the heat is highest first; both ends among them."""
+    """Return the transition from one image to another in equal parts, highest heat first, including both ends."""
     place = np.empty(heat.size)
     place[np.argsort(-heat, axis=None, kind="stable")] = np.arange(heat.size) / heat.size
     rank = place.reshape(heat.shape)
@@ -87,22 +87,22 @@ def exchanged(start: Image.Image, end: Image.Image, heat: np.ndarray, steps: int
 
 
 def top_overlap(first: Explanation, second: Explanation) -> float:
-    """The share of the strongest fifth of two heatmaps that is common; a fifth by chance.
+    """Return the overlap of the strongest fifths of two heatmaps as a share; a fifth by chance.
 
     Raises:
         ValueError: if one of them is flat and has no strongest fifth.
     """
     if first.degenerate or second.degenerate:
-        raise ValueError("Expected two heatmaps that say something, but one is flat.")
+        raise ValueError("Expected two heatmaps with a strongest fifth, but one is flat.")
     side = max(*first.heat.shape, *second.heat.shape)
-    tops = [_top(_resized(one.heat, (side, side))) for one in (first, second)]
+    tops = [_top(_resized(explanation.heat, (side, side))) for explanation in (first, second)]
     return float((tops[0] & tops[1]).sum() / tops[0].sum())
 
 
 def _top(heat: np.ndarray) -> np.ndarray:
-    chosen = np.zeros(heat.size, bool)
-    chosen[np.argsort(-heat, axis=None, kind="stable")[: round(TOP * heat.size)]] = True
-    return chosen
+    top = np.zeros(heat.size, bool)
+    top[np.argsort(-heat, axis=None, kind="stable")[: round(TOP * heat.size)]] = True
+    return top
 
 
 def _resized(heat: np.ndarray, size: tuple[int, int]) -> np.ndarray:

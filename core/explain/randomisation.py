@@ -1,13 +1,13 @@
-"""Does a heatmap depend on what the network learnt? Weights are made random from the head down, and maps compared.
+"""Sanity check of heatmaps: weights are randomized from the head down, and the maps compared.
 
-A map that stays as it was when the weights go shows the image, not the network. Rank correlation says how alike two
-maps are; that between maps of different images, by the trained network, says how alike maps are that have nothing to do
-with each other. Where evidence was planted, it is also counted how often a map peaks on it.
+A map that does not change when the weights are randomized shows the image, not the network. Rank correlation measures
+the similarity of two maps; that between the trained network's maps of different images shows the similarity of
+unrelated maps. If evidence was planted, the check also counts how often a map peaks on it.
 
 References:
-    Adebayo et al. 2018, Sanity checks for saliency maps, arXiv:1810.03292 (cascading randomisation). Weights are drawn
-    as in He et al. 2015, arXiv:1502.01852, and normalisation by batches takes the statistics of the images explained:
-    without both, the maps of a deep random network are flat, and prove nothing.
+    Adebayo et al. 2018, Sanity checks for saliency maps, arXiv:1810.03292 (cascading randomization). Weights are drawn
+    as in He et al. 2015, arXiv:1502.01852, and batch normalization uses the statistics of the explained images. Without
+    both, the maps of a deep random network are flat and prove nothing.
 """
 
 from __future__ import annotations
@@ -27,19 +27,19 @@ from core.models.classifier import Classifier, channels_last
 
 STEPS = ("the head", "and the last third of the encoder", "and its middle third", "every layer")
 IMAGES, DRAWS = 20, 3
-CHECKED = "grad-cam"  # whose maps are compared with those of random weights
-POINTING = (CHECKED, "hires-cam", "hires-cam-shifted")  # it is counted how often these peak on planted evidence
+CHECKED = "grad-cam"  # its maps are compared with those of random weights
+POINTING = (CHECKED, "hires-cam", "hires-cam-shifted")  # these are counted for peaks on planted evidence
 _MEASURED = (nn.modules.batchnorm._BatchNorm,)
 
 
 @dataclass(frozen=True)
 class Alike:
-    """How alike the maps of a trained network are to others, as a rank correlation.
+    """Rank correlation of a trained network's maps with other maps.
 
     Attributes:
         value: mean over images.
         low, high: 95% interval over images; NaN for fewer than two.
-        flat: share of the others that are flat, which say nothing and do not count.
+        flat: share of the other maps that are flat; these are meaningless and do not count.
     """
 
     value: float
@@ -50,13 +50,15 @@ class Alike:
 
 @dataclass(frozen=True)
 class Planted:
-    """How many maps peak on planted evidence, or within half a cell of their feature map of it. Flat ones do not.
+    """Number of maps that peak on planted evidence, or within half a cell of their feature map of it.
+
+    Flat maps do not count as peaking.
 
     Attributes:
         hits, of: by the trained network.
         random_hits, random_of: with every layer random.
-        elsewhere: how often, as a share, the maps with every layer random count on the evidence of another image: maps
-            and evidence both have their usual places, and so meet by chance, without either knowing the other.
+        elsewhere: share of maps with every layer random that peak on the evidence of another image. Maps and evidence
+            both have typical positions and so coincide by chance.
     """
 
     hits: int
@@ -68,14 +70,14 @@ class Planted:
 
 @dataclass(frozen=True)
 class Randomised:
-    """What becomes of a network's maps when its weights are made random.
+    """Result of randomizing a network's weights.
 
     Attributes:
-        images: explained, each of another patient.
-        draws: of random weights.
-        steps: for each of `STEPS` how alike the maps are to the trained ones.
-        others: the same for maps of different images by the trained network.
-        planted: by explainer, where evidence was planted; empty elsewhere.
+        images: number of images explained, each of another patient.
+        draws: number of random initializations.
+        steps: similarity of the maps to the trained ones, for each of `STEPS`.
+        others: similarity between the trained network's maps of different images.
+        planted: by explainer, if evidence was planted; empty otherwise.
     """
 
     images: int
@@ -86,12 +88,12 @@ class Randomised:
 
 
 def randomise(layer: nn.Module, random: torch.Generator) -> None:
-    """Draws a layer's own weights anew; one that normalises by batches takes the statistics of what it is given."""
+    """Reinitialize a layer's own weights; batch normalization switches to the statistics of its input."""
     for value in layer.parameters(recurse=False):
         if value.ndim > 1:
             fan_in = value[0].numel()
-            drawn = torch.randn(value.shape, generator=random) * (2 / fan_in) ** 0.5
-            value.data.copy_(drawn)
+            weights = torch.randn(value.shape, generator=random) * (2 / fan_in) ** 0.5
+            value.data.copy_(weights)
         else:
             nn.init.zeros_(value)
     scale = getattr(layer, "weight", None)
@@ -102,8 +104,8 @@ def randomise(layer: nn.Module, random: torch.Generator) -> None:
 
 
 def from_the_head_down(model: Classifier) -> list[list[nn.Module]]:
-    """The layers that have weights, in the order in which they are made random, a list for each of `STEPS`."""
-    encoder, head = ([one for one in part.modules() if _has_own(one)] for part in (model.encoder, model.head))
+    """Return the layers that have weights in the order of randomization, one list for each of `STEPS`."""
+    encoder, head = ([layer for layer in part.modules() if _has_own(layer)] for part in (model.encoder, model.head))
     thirds = np.array_split(np.arange(len(encoder))[::-1], len(STEPS) - 1)
     return [head[::-1], *([encoder[place] for place in third] for third in thirds)]
 
@@ -113,33 +115,33 @@ def _has_own(layer: nn.Module) -> bool:
 
 
 def rank_correlation(first: Explanation, second: Explanation) -> float:
-    """Spearman's, between the places of two maps; NaN if one is flat."""
+    """Return Spearman's rank correlation of two maps; NaN if one is flat."""
     if first.degenerate or second.degenerate:
         return float("nan")
-    ranks = [stats.rankdata(one.heat, axis=None) for one in (first, second)]
+    ranks = [stats.rankdata(explanation.heat, axis=None) for explanation in (first, second)]
     return float(np.corrcoef(*ranks)[0, 1])
 
 
 def near(evidence: np.ndarray, reach: float) -> np.ndarray:
-    """Where evidence is, or is near.
+    """Return where evidence is or is near.
 
     Args:
-        evidence: (H, W) bool, True where it is.
-        reach: how far from it still counts, as a share of the side.
+        evidence: (H, W) bool, True at the evidence.
+        reach: distance that still counts, as a share of the side.
     """
     return np.asarray(distance_transform_edt(~evidence) <= reach * evidence.shape[0])
 
 
 def peaks_on(explanation: Explanation, where: np.ndarray) -> bool:
-    """Whether the largest value of a map of the whole image lies where (H, W) bool is True; never for a flat map."""
+    """Return whether a map of the whole image peaks where (H, W) bool is True; False for a flat map."""
     if explanation.degenerate:
         return False
     place = np.unravel_index(int(explanation.heat.argmax()), explanation.heat.shape)
-    there = tuple(
-        int((one + 0.5) / size * side)
-        for one, size, side in zip(place, explanation.heat.shape, where.shape, strict=True)
+    cell = tuple(
+        int((index + 0.5) / size * side)
+        for index, size, side in zip(place, explanation.heat.shape, where.shape, strict=True)
     )
-    return bool(where[there])
+    return bool(where[cell])
 
 
 def check_randomised(
@@ -149,17 +151,17 @@ def check_randomised(
     draws: int = DRAWS,
     evidence: Sequence[np.ndarray] | None = None,
 ) -> Randomised:
-    """Compares Grad-CAM of a trained network with Grad-CAM of the same network, its weights random from the head down.
+    """Compare Grad-CAM of a trained network with Grad-CAM of its copy, randomized from the head down.
 
     Args:
-        model: the trained network, in evaluation mode; it stays as it is.
-        images: (B, C, S, S), normalised, at least two; those of volumes with one dimension more.
-        targets: the class explained of each, the same for trained and random weights.
-        draws: how often weights are drawn.
-        evidence: (H, W) bool for each image, where the evidence lies; None where nobody knows.
+        model: the trained network, in evaluation mode; not modified.
+        images: (B, C, S, S), normalized, at least two; volumes have one dimension more.
+        targets: the class to explain in each, the same for trained and random weights.
+        draws: number of random initializations.
+        evidence: (H, W) bool for each image, True at the evidence; None if unknown.
     """
     trained = _maps(model, images, targets)
-    everywhere = []
+    fully_random = []
     by_step: list[list[list[Explanation]]] = [[] for _ in STEPS]
     for draw in range(draws):
         changed = copy.deepcopy(model)
@@ -169,17 +171,17 @@ def check_randomised(
                 randomise(layer, random)
             by_step[step].append(_maps(changed, images, targets))
         if evidence is not None:
-            everywhere.append(changed)
+            fully_random.append(changed)
     steps = tuple(_alike(trained, maps) for maps in by_step)
     others = _alike(trained, [trained[shift:] + trained[:shift] for shift in (1, 2, 3) if shift < len(trained)])
     planted = {}
     if evidence is not None:
-        asked = _asked(model, images, targets)
+        question = _question(model, images, targets)
         for name in POINTING:
             if name == CHECKED:
                 planted[name] = _on_planted(trained, by_step[-1], evidence)
-            elif not EXPLAINERS[name].refuses(asked):
-                random_maps = [_maps(one, images, targets, name) for one in everywhere]
+            elif not EXPLAINERS[name].refuses(question):
+                random_maps = [_maps(network, images, targets, name) for network in fully_random]
                 planted[name] = _on_planted(_maps(model, images, targets, name), random_maps, evidence)
     return Randomised(len(trained), draws, steps, others, planted)
 
@@ -187,30 +189,32 @@ def check_randomised(
 def _on_planted(
     trained: list[Explanation], by_draw: list[list[Explanation]], evidence: Sequence[np.ndarray]
 ) -> Planted:
-    counts = [near(where, trained[0].cell / 2) for where in evidence]
-    hits = [peaks_on(one, where) for one, where in zip(trained, counts, strict=True)]
-    random = np.array([[[peaks_on(one, where) for where in counts] for one in maps] for maps in by_draw])
+    counts = [near(region, trained[0].cell / 2) for region in evidence]
+    hits = [peaks_on(explanation, region) for explanation, region in zip(trained, counts, strict=True)]
+    random = np.array(
+        [[[peaks_on(explanation, region) for region in counts] for explanation in maps] for maps in by_draw]
+    )
     own = np.eye(len(counts), dtype=bool)
     return Planted(sum(hits), len(hits), int(random[:, own].sum()), random[:, own].size, float(random[:, ~own].mean()))
 
 
-def _asked(model: Classifier, images: torch.Tensor, targets: Sequence[int]) -> Question:
+def _question(model: Classifier, images: torch.Tensor, targets: Sequence[int]) -> Question:
     with torch.no_grad():
         features = model.encoder(channels_last(images))
     return Question(model, images, features, torch.as_tensor(targets, device=images.device))
 
 
 def _maps(model: Classifier, images: torch.Tensor, targets: Sequence[int], name: str = CHECKED) -> list[Explanation]:
-    return explain(EXPLAINERS[name], _asked(model, images, targets))
+    return explain(EXPLAINERS[name], _question(model, images, targets))
 
 
 def _alike(trained: list[Explanation], others: list[list[Explanation]]) -> Alike:
-    """Mean over the others, image by image, then over images."""
-    every = np.array([[rank_correlation(*pair) for pair in zip(trained, maps, strict=True)] for maps in others])
-    flat = float(np.mean([one.degenerate for maps in others for one in maps]))
-    known = ~np.isnan(every)
-    has = known.any(axis=0)
-    by_image = np.nansum(every, axis=0)[has] / known.sum(axis=0)[has]
+    """Average the rank correlation over the others, image by image, then over images."""
+    correlations = np.array([[rank_correlation(*pair) for pair in zip(trained, maps, strict=True)] for maps in others])
+    flat = float(np.mean([explanation.degenerate for maps in others for explanation in maps]))
+    known = ~np.isnan(correlations)
+    defined = known.any(axis=0)
+    by_image = np.nansum(correlations, axis=0)[defined] / known.sum(axis=0)[defined]
     if len(by_image) < 2:
         value = float(by_image[0]) if len(by_image) else float("nan")
         return Alike(value, float("nan"), float("nan"), flat)

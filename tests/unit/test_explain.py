@@ -156,7 +156,7 @@ def test_every_model_gives_a_finer_map_or_says_why_not(name, weights):
     model = build(name, 2).eval().requires_grad_(False)
     asked = ask(model, example(name), 0, 0)
     if reason := EXPLAINERS["hires-cam"].refuses(asked):
-        assert "No earlier stage" in reason
+        assert "no earlier stage" in reason
         return
     maps = EXPLAINERS["hires-cam"].attribute(asked).maps
     assert maps.shape[-1] >= 2 * asked.features.shape[-1] - 1
@@ -198,7 +198,7 @@ def test_over_shifts_a_cell_stays_as_large_and_what_refuses_one_image_refuses_si
         assert [one.cell for one in maps] == [1 / places] * 2
         assert maps[0].heat.shape == (64, 64)
     model, images = network("scratch-cnn", side=48)
-    assert "No earlier stage" in EXPLAINERS["hires-cam-shifted"].refuses(ask(model, images, 1, 0))
+    assert "no earlier stage" in EXPLAINERS["hires-cam-shifted"].refuses(ask(model, images, 1, 0))
 
 
 @pytest.mark.parametrize("name", ["scratch-cnn", "scratch-resnet18", "scratch-densenet121", "scratch-groupnorm-cnn"])
