@@ -1,4 +1,4 @@
-"""Model cards: what is known of a run or an encoder in words and figures, and reporting checklists made from it.
+"""Model cards of runs and encoders, and reporting checklists made from them.
 
-Everything is read from records; what no record holds is said to be open, never filled in.
+Everything is read from records. What no record contains is marked as open, never filled in.
 """

@@ -1,4 +1,4 @@
-"""Reporting guidelines: their items in a few words, and what a run's record answers to each.
+"""Reporting guidelines: their items in a few words, and the function that answers each from a run's record.
 
 References:
     CLAIM 2024: Tejani et al. 2024, doi:10.1148/ryai.240300.
@@ -62,23 +62,23 @@ CLAIM = (
 
 TRIPOD = (
     Item("1", "Title", "Development or evaluation, population and outcome", answers.technology),
-    Item("2", "Abstract", "As TRIPOD+AI for abstracts wants it"),
+    Item("2", "Abstract", "Structured as in TRIPOD+AI for Abstracts"),
     Item("3a", "Introduction", "Healthcare context and existing models"),
     Item("3b", "Introduction", "Target population and intended use", answers.use),
     Item("3c", "Introduction", "Known health inequalities"),
     Item("4", "Introduction", "Objectives", answers.aim),
     Item("5a", _M, "Sources of the data, and how representative they are", answers.source),
     Item("5b", _M, "Dates of the data"),
-    Item("6a", _M, "Setting and centres"),
+    Item("6a", _M, "Setting and centers"),
     Item("6b", _M, "Eligibility criteria"),
     Item("6c", _M, "Treatments received"),
     Item("7", _M, "Preparation and quality of the data", answers.preprocessing),
     Item("8a", _M, "Outcome and how it was assessed", answers.outcome),
-    Item("8b", _M, "Qualification of who assessed the outcome"),
+    Item("8b", _M, "Qualifications of outcome assessors"),
     Item("8c", _M, "Blinding of the assessment of the outcome"),
     Item("9a", _M, "Choice of predictors", answers.predictors),
     Item("9b", _M, "Definition and measurement of predictors"),
-    Item("9c", _M, "Qualification of who assessed predictors"),
+    Item("9c", _M, "Qualifications of predictor assessors"),
     Item("10", _M, "Sample size", answers.sample_size),
     Item("11", _M, "Missing data", answers.missing),
     Item("12a", _M, "How data were used for development and evaluation", answers.partitions),
@@ -102,16 +102,16 @@ TRIPOD = (
     Item("19", "Patients", "Involvement of patients and the public"),
     Item("20a", _R, "Flow of participants", answers.numbers),
     Item("20b", _R, "Characteristics of participants", answers.people),
-    Item("20c", _R, "Development against evaluation data"),
+    Item("20c", _R, "Development compared with evaluation data"),
     Item("21", _R, "Participants and events in each analysis", answers.numbers),
-    Item("22", _R, "The full model, to be used by others", answers.specification),
+    Item("22", _R, "Full model specification, for use by others", answers.specification),
     Item("23a", _R, "Performance with intervals, and in subgroups", answers.performance_by_group),
     Item("23b", _R, "Differences of performance between clusters"),
     Item("24", _R, "Result of updating", answers.updating),
     Item("25", _D, "Interpretation, fairness and comparison with others"),
     Item("26", _D, "Limitations", answers.limitations),
     Item("27a", _D, "Handling of poor or missing input", answers.poor_input),
-    Item("27b", _D, "What users must know and do", answers.use),
+    Item("27b", _D, "Expertise and actions required of users", answers.use),
     Item("27c", _D, "Next steps of research"),
 )
 

@@ -1,4 +1,4 @@
-"""What a reader must know before trusting an encoder that this program pretrained, each from its card."""
+"""Limitations of an encoder that this program pretrained, from its card."""
 
 from __future__ import annotations
 
@@ -9,49 +9,48 @@ from core.models.medical_encoders import VERSION, Gate, gates_of
 
 
 def encoder_limits(card: Mapping[str, Any]) -> tuple[str, ...]:
-    """Known limits, and what a card of an encoder cannot have."""
-    found = [
-        "Research use only. It is not a medical device. By itself it decides nothing: operating points, calibration, "
-        "figures by group and checks of heatmaps are on the cards of the runs that use it."
+    """Return the known limitations of an encoder, in sentences."""
+    limits = [
+        "Research use only. Not a medical device. An encoder makes no predictions by itself: operating points, "
+        "calibration, performance by group and heatmap checks are on the cards of the runs that use it."
     ]
     if card.get("version", 1) < VERSION:
-        found.append(
-            "Its recipe was chosen with probes on images that later were test images, and it left out only patients by "
-            "whom a target validates or tests. It serves stored runs; where an encoder of the recipe of today is here, "
-            "new runs take that."
+        limits.append(
+            "Its recipe was chosen with probes on images that later became test images, and its training excluded only "
+            "patients in the validation and test parts of target sets. It is kept for stored runs; new runs use an "
+            "encoder of the current recipe if one is available."
         )
-    figures = [(f"{gate.dataset} patients that it never saw", gate.encoder, gate.start) for gate in gates_of(card)]
-    figures += [(name, row["encoder"], row["start"]) for name, row in card.get("transfer", {}).items()]
-    if worse := [name for name, encoder, start in figures if encoder < start]:
-        found.append(f"It is worse than its start on {', '.join(worse)}.")
+    results = [(f"unseen patients of {gate.dataset}", gate.encoder, gate.start) for gate in gates_of(card)]
+    results += [(name, row["encoder"], row["start"]) for name, row in card.get("transfer", {}).items()]
+    if worse := [name for name, encoder, start in results if encoder < start]:
+        limits.append(f"It performs worse than its starting weights on {', '.join(worse)}.")
     corpus = card.get("corpus", ())
     if len(corpus) == 1:
-        found.append(f"It learnt from one source: {corpus[0]['title']}, {corpus[0]['images']:,} images.")
+        limits.append(f"It was trained on one source: {corpus[0]['title']}, {corpus[0]['images']:,} images.")
     removed: dict[str, int] = {}
     strict = card.get("excluded_patients_of", ())
-    apart = {*card["left_out"], *strict}
+    excluded = {*card["left_out"], *strict}
     for row in corpus:
         for name, count in row["copies_removed"].items():
-            if count and name in apart:
+            if count and name in excluded:
                 removed[name] = removed.get(name, 0) + count
     if removed:
-        said = ", ".join(f"{count:,} of {name}'s" for name, count in removed.items())
+        copies = ", ".join(f"{count:,} of {name}" for name, count in removed.items())
         if strict:
-            others = "Nor did it learn other images of their patients, as far as it is known who is who."
+            others = "Other images of these sets' patients were excluded, as far as patients are identified."
         elif all("people_removed" in row for row in corpus):
             others = (
-                "Nor did it learn other images of people by whom a set there validates or tests, as far as it is known "
-                "who is who."
+                "Patients in these sets' validation and test parts were excluded, as far as patients are identified."
             )
         else:
-            others = "Other images of the people in them were not removed."
-        found.append(f"Copies were removed from what it learnt: {said}. {others}")
-    found.append(f"Not to be used on what it has seen, or on sets of the same images: {', '.join(card['seen'])}.")
+            others = "Other images of the same patients were not removed."
+        limits.append(f"Copies of images were removed from its training data: {copies}. {others}")
+    limits.append(f"Do not use it on data it was trained on, or on sets of the same images: {', '.join(card['seen'])}.")
     for row in card.get("replicates", ()):
-        worst = min((Gate(**one) for one in row["gates"]), key=lambda gate: gate.difference[1])
+        worst = min((Gate(**values) for values in row["gates"]), key=lambda gate: gate.difference[1])
         outcome = "passed the same gates" if row["passed"] else f"failed the gate of {worst.dataset} ({worst.read})"
-        found.append(f"The same recipe with seed {row['seed']} {outcome}; what is shipped is seed 0.")
+        limits.append(f"The same recipe with seed {row['seed']} {outcome}; seed 0 is shipped.")
     if card.get("transfer"):
-        found.append("Its figures on other sets have no intervals.")
-    found.append("Performance by age, sex or device is not recorded.")
-    return tuple(found)
+        limits.append("Its results on other sets have no intervals.")
+    limits.append("Performance by age, sex or device is not recorded.")
+    return tuple(limits)

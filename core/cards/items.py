@@ -1,4 +1,4 @@
-"""An item of a reporting checklist, and a checklist as Markdown."""
+"""An item of a reporting checklist, and a checklist as Markdown or CSV."""
 
 from __future__ import annotations
 
@@ -21,10 +21,10 @@ class Item:
     """A row of a checklist.
 
     Attributes:
-        number: as the guideline has it.
+        number: as in the guideline.
         section: of a report.
-        topic: what is asked, in few words.
-        answer: what the record says; "" where it does not, and the item is open.
+        topic: what is asked for, in a few words.
+        answer: answer from the record; "" if it has none and the item is open.
     """
 
     number: str
@@ -39,8 +39,8 @@ class Guideline:
 
     Attributes:
         name: key in the registry.
-        title: for people.
-        citation: where it is published.
+        title: display name.
+        citation: its publication.
         items: its checklist.
     """
 
@@ -51,21 +51,21 @@ class Guideline:
 
 
 def answered(guideline: Guideline, subject: Subject) -> list[tuple[Item, str]]:
-    """Every item with its answer; "" is open."""
+    """Return every item with its answer; "" is open."""
     return [(item, item.answer(subject)) for item in guideline.items]
 
 
 def as_markdown(guideline: Guideline, subject: Subject) -> str:
-    """The checklist as a document to be completed by hand."""
+    """Format the checklist as a document to be completed by hand."""
     rows = answered(guideline, subject)
     known = sum(bool(answer) for _, answer in rows)
     lines = [
         f"# {guideline.title}: {subject.meta.run}",
         "",
-        f"{guideline.citation}. Items in the words of this program; the published text counts.",
+        f"{guideline.citation}. Items are paraphrased; the published text is authoritative.",
         "",
         f"{known} of {len(rows)} items are answered from the run's record. The others are **{OPEN}**: no record of "
-        "this program holds what they ask for, and a person has to answer them.",
+        "this program contains the answer, so a person has to give it.",
         "",
         "| item | section | asks for | answer |",
         "|---|---|---|---|",
@@ -75,7 +75,7 @@ def as_markdown(guideline: Guideline, subject: Subject) -> str:
 
 
 def as_csv(guideline: Guideline, subject: Subject) -> str:
-    """The checklist as a table for other programs; open items say so."""
+    """Format the checklist as CSV; open items are marked."""
     text = io.StringIO()
     rows = csv.writer(text, lineterminator="\n")
     rows.writerow(["item", "section", "asks for", "answer"])

@@ -1,7 +1,7 @@
-"""What is known of a network before anything is trained with it: its weights, what they have seen, its input and shape.
+"""Facts about a network before training: its weights, their training data, its input and its shape.
 
-Read from the model's row, from the cards of encoders that this program pretrained, and from the network itself. Nothing
-is fetched, and no weights are needed.
+They are read from the model's row, from the cards of encoders that this program pretrained, and from the network
+itself. Nothing is downloaded, and no weights are needed.
 """
 
 from __future__ import annotations
@@ -20,21 +20,21 @@ from core.types import ImageSpec
 
 
 def title_of(spec: ModelSpec) -> str:
-    """Family and title: `B · ResNet-18, ImageNet`."""
+    """Format family and title: `B · ResNet-18, ImageNet`."""
     return f"{FAMILY_LETTERS[spec.family]} · {spec.title}"
 
 
 def has_seen(spec: ModelSpec) -> tuple[str, ...]:
-    """What its encoder learnt from before it is used here, in sentences; those pretrained here one by one."""
+    """Describe the training data of a network's encoder, in sentences; one per encoder pretrained by this program."""
     weights, exposure = spec.weights, spec.seen
     if weights.kind == "own":
-        return tuple(_own(spec)) or ("No encoder was pretrained here, so there is none to say it of.",)
-    found = [encoder_saw(weights.kind, weights.source, exposure)]
+        return tuple(_own(spec)) or ("No encoder of this kind has been pretrained on this machine.",)
+    sentences = [encoder_saw(weights.kind, weights.source, exposure)]
     if exposure and exposure.seen:
-        found.append(f"It is refused on what it has seen, and on sets of the same images: {_titles(exposure.seen)}.")
+        sentences.append(f"It is not used on data it was trained on, or on the same images: {_titles(exposure.seen)}.")
     if exposure and exposure.unknown:
-        found.append(f"Whether it has seen these is not known: {_titles(exposure.unknown)}.")
-    return tuple(found)
+        sentences.append(f"It is unknown whether it was trained on: {_titles(exposure.unknown)}.")
+    return tuple(sentences)
 
 
 def _own(spec: ModelSpec) -> Iterator[str]:
@@ -50,31 +50,31 @@ def _titles(names: tuple[str, ...]) -> str:
 
 
 def weights_facts(spec: ModelSpec) -> dict[str, str]:
-    """Where its weights come from, on what terms, and whether they are on this machine."""
+    """Return the source and terms of the weights, and whether they are available on this machine."""
     weights = spec.weights
     if weights.kind == "random":
-        return {"Come from": "nowhere: they are drawn at random, by the seed", "Licence": "none is needed"}
-    found = {"Come from": weights.source, "Name": weights.ref, "Licence": weights.licence or _own_licences(spec)}
+        return {"Source": "none: random initialization from the seed", "Licence": "none needed"}
+    facts = {"Source": weights.source, "Name": weights.ref, "Licence": weights.licence or _own_licences(spec)}
     if weights.terms:
-        found["Terms to accept"] = weights.terms
-    return found | {"On this machine": _here(spec)}
+        facts["Terms to accept"] = weights.terms
+    return facts | {"On this machine": _here(spec)}
 
 
 def _own_licences(spec: ModelSpec) -> str:
-    found = []
+    licences = []
     for folder in variants(spec.weights.ref):
         try:
-            found.append(f"{folder.name}: {read_card(folder)['licence']}")
-        except LowshotError:  # what is wrong with its card stands among what it has seen
+            licences.append(f"{folder.name}: {read_card(folder)['licence']}")
+        except LowshotError:  # `has_seen` reports what is wrong with its card
             continue
-    return "; ".join(found) or "not stated"
+    return "; ".join(licences) or "not stated"
 
 
 def _here(spec: ModelSpec) -> str:
-    """Whether they are on this machine, or the way to get them."""
+    """Return whether the weights are available on this machine, or how to get them."""
     if spec.weights.kind == "own":
-        found = ", ".join(folder.name for folder in variants(spec.weights.ref))
-        return f"yes, as {found}" if found else f"not here. Make one: {spec.weights.install}"
+        names = ", ".join(folder.name for folder in variants(spec.weights.ref))
+        return f"yes, as {names}" if names else f"not available. To create one: {spec.weights.install}"
     state, _ = state_of(spec.weights)
     if state == "not here":
         return how_to_get(spec.weights)
@@ -82,36 +82,36 @@ def _here(spec: ModelSpec) -> str:
 
 
 def input_facts(image: ImageSpec) -> dict[str, str]:
-    """What the network is given: size, channels and the values of its pixels."""
+    """Return the input of the network: size, channels and range of pixel values."""
     low = min((0 - mean) / std for mean, std in zip(image.mean, image.std, strict=True))
     high = max((1 - mean) / std for mean, std in zip(image.mean, image.std, strict=True))
     return {
         "Kind": "volumes" if image.dims == 3 else "images",
         "Size": " x ".join([str(image.size)] * image.dims) + (" voxels" if image.dims == 3 else " pixels"),
-        "Resized": "linearly, to the cube" if image.dims == 3 else f"{image.interpolation}, to the square",
-        "Channels": "3; grey is repeated" if image.channels == 3 else "1; colours are averaged",
-        "Normalisation": f"values in [0, 1], less {_each(image.mean)}, divided by {_each(image.std)}; "
+        "Resized": "linear, to a cube" if image.dims == 3 else f"{image.interpolation}, to a square",
+        "Channels": "3; grayscale is repeated" if image.channels == 3 else "1; colors are averaged",
+        "Normalization": f"values in [0, 1], minus {_each(image.mean)}, divided by {_each(image.std)}; "
         f"from {low:.4g} to {high:.4g}",
     }
 
 
 def _each(values: tuple[float, ...]) -> str:
-    """One number, or one a channel where they differ."""
+    """Format one value, or one per channel if they differ."""
     return ", ".join(f"{value:.4g}" for value in dict.fromkeys(values))
 
 
 def shape_facts(spec: ModelSpec, found: Architecture) -> dict[str, str]:
-    """The shape in numbers: input, feature map, embedding, parameters and multiply-adds in all."""
+    """Return the shape in numbers: input, feature map, embedding, parameters and multiply-adds."""
     frozen = any(name in FROZEN for name in spec.strategies)
     tuned = any(name not in FROZEN for name in spec.strategies)
-    trained = [f"{found.head_parameters:,}, the head's, where the encoder is frozen"] if frozen else []
-    trained += [f"up to {found.parameters:,} where it is fine-tuned" if frozen else "all of them"] if tuned else []
-    one = "volume" if len(found.input) > 3 else "image"
+    trained = [f"{found.head_parameters:,} (the head) with a frozen encoder"] if frozen else []
+    trained += [f"up to {found.parameters:,} with fine-tuning" if frozen else "all"] if tuned else []
+    unit = "volume" if len(found.input) > 3 else "image"
     return {
         "Input": as_text(found.input),
         "Feature map": as_text(found.features),
         "Embedding": f"{found.embedding:,} numbers",
         "Parameters": f"{found.parameters:,}",
         "Trainable": "; ".join(trained),
-        "Multiply-adds": f"{found.macs:,} ({short(found.macs)}) for one {one}",
+        "Multiply-adds": f"{found.macs:,} ({short(found.macs)}) for one {unit}",
     }

@@ -9,11 +9,11 @@ from tests.app.test_pages import open_page, texts
 from trainer.commands.list import catalogue as rows
 
 SAID = {
-    "scratch-cnn": "Nothing: its weights were drawn at random",
+    "scratch-cnn": "Nothing: its weights are random",
     "imagenet-efficientnet-lite0": "no medical images are named",
     "generic-dinov2-vits14": "not ImageNet pretraining: learnt on 142 million web images",
     "scratch-resnet18-3d": "kernels in three dimensions",
-    "medical-medsiglip": "What they do not name is not known to be unseen",
+    "medical-medsiglip": "Data they do not name may have been seen too",
 }
 
 
@@ -42,7 +42,7 @@ def test_networks_of_every_kind_without_runs_and_weights(tmp_path, no_weights, m
         assert said in texts(app).replace("\\", "")
         known = facts(app)
         assert "- Licence" in texts(app)
-        assert {"Normalisation", "Feature map", "Embedding", "Trainable", "Multiply-adds"} <= known.keys()
+        assert {"Normalization", "Feature map", "Embedding", "Trainable", "Multiply-adds"} <= known.keys()
         stages, ways = (frame.value for frame in app.dataframe)
         assert stages["Stage"].iloc[-1] == "in all"
         assert stages["Parameters"].iloc[-1] == stages["Parameters"].iloc[:-1].sum()

@@ -26,7 +26,7 @@ def test_every_network_says_what_it_saw_and_where_its_weights_are(name, no_weigh
     assert spec.summary.endswith((".", "?"))
     saw, facts, given = has_seen(spec), weights_facts(spec), input_facts(spec.image)
     assert all([*saw, *facts.values(), *given.values()])
-    assert (saw == ("Nothing: its weights were drawn at random.",)) == (spec.weights.kind == "random")
+    assert (saw == ("Nothing: its weights are random.",)) == (spec.weights.kind == "random")
     assert ("never" in " ".join(saw)) is False
     here = facts.get("On this machine", "")
     assert (f"weights get {spec.weights.ref}" in here) == (spec.weights.kind in ("hub", "converted"))
@@ -47,8 +47,8 @@ def test_dinov2_learnt_on_web_images_and_not_as_imagenet_networks_do():
 def test_sets_that_third_parties_saw_or_may_have_seen_are_named():
     assert "COVID-19 Radiography" in has_seen(MODELS["medical-xrv-densenet121"])[1]
     said = has_seen(MODELS["medical-medsiglip"])
-    assert "not known to be unseen" in said[0]
-    assert said[1:] == ("Whether it has seen these is not known: Skin lesions (HAM10000).",)
+    assert "may have been seen too" in said[0]
+    assert said[1:] == ("It is unknown whether it was trained on: Skin lesions (HAM10000).",)
 
 
 def test_own_encoders_are_told_one_by_one(tmp_path, monkeypatch):
@@ -57,7 +57,7 @@ def test_own_encoders_are_told_one_by_one(tmp_path, monkeypatch):
     assert [name for name, _ in told] == ["without-covid-radiography", "without-kermany", "without-nih-chestxray14"]
     assert all(said.startswith("It started from ImageNet weights") for _, said in told)
     monkeypatch.setattr("core.models.medical_encoders.encoders_folder", lambda: tmp_path)
-    assert "No encoder was pretrained here" in has_seen(spec)[0]
+    assert "No encoder of this kind has been pretrained" in has_seen(spec)[0]
     assert "trainer pretrain" in weights_facts(spec)["On this machine"]
     for name in ("hurt", ".staging"):
         (tmp_path / spec.weights.ref / name).mkdir(parents=True)
@@ -67,12 +67,12 @@ def test_own_encoders_are_told_one_by_one(tmp_path, monkeypatch):
 
 
 def test_the_input_in_numbers():
-    assert input_facts(MODELS["imagenet-resnet50"].image)["Normalisation"] == (
-        "values in [0, 1], less 0.485, 0.456, 0.406, divided by 0.229, 0.224, 0.225; from -2.118 to 2.64"
+    assert input_facts(MODELS["imagenet-resnet50"].image)["Normalization"] == (
+        "values in [0, 1], minus 0.485, 0.456, 0.406, divided by 0.229, 0.224, 0.225; from -2.118 to 2.64"
     )
     grey = input_facts(MODELS["medical-xrv-densenet121"].image)
     assert grey["Channels"].startswith("1;")
-    assert grey["Normalisation"].endswith("from -1024 to 1024")
+    assert grey["Normalization"].endswith("from -1024 to 1024")
     assert input_facts(MODELS["scratch-resnet18-3d"].image)["Size"] == "32 x 32 x 32 voxels"
 
 
@@ -83,10 +83,7 @@ def test_the_shape_in_numbers():
     head = 1280 * 512 + 512 + 512 * 2 + 2
     lite0 = told("imagenet-efficientnet-lite0")
     assert (lite0["Feature map"], lite0["Embedding"]) == ("1280 x 5 x 5", "1,280 numbers")
-    assert (
-        lite0["Trainable"]
-        == f"{head:,}, the head's, where the encoder is frozen; up to 4,027,906 where it is fine-tuned"
-    )
-    assert told("control-random-frozen")["Trainable"] == f"{head:,}, the head's, where the encoder is frozen"
-    assert told("scratch-cnn")["Trainable"] == "all of them"
+    assert lite0["Trainable"] == f"{head:,} (the head) with a frozen encoder; up to 4,027,906 with fine-tuning"
+    assert told("control-random-frozen")["Trainable"] == f"{head:,} (the head) with a frozen encoder"
+    assert told("scratch-cnn")["Trainable"] == "all"
     assert told("scratch-resnet18-3d")["Multiply-adds"].endswith("for one volume")

@@ -166,11 +166,11 @@ def test_the_card_and_the_checklists_take_the_groups_up(skin):
     folder, meta = skin[0]
     groups = by_subgroup([skin[0]], draws=40)
     one = Subject(meta, {}, 2003, 5, "", folder, groups)
-    assert "by device, skin type or descent" in " ".join(limits(one))
+    assert "by device, skin type or ethnicity" in " ".join(limits(one))
     assert "sex female (888 images): AUROC 0." in answers.by_group(one)
     assert answers.people(one).startswith("Test images: female 888, male 1,104")
-    assert "Nothing was done" in answers.fairness(one)
-    assert "input gate" in answers.poor_input(one)
+    assert "No measures were taken" in answers.fairness(one)
+    assert "image check" in answers.poor_input(one)
     none = replace(one, folder=None, subgroups=())
     assert [answers.by_group(none), answers.people(none), answers.fairness(none), answers.poor_input(none)] == [""] * 4
 
