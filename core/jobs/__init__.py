@@ -1,5 +1,5 @@
-"""Trainings that the app starts: each a process of its own that outlives the page, with all there is to know on disk.
+"""Training jobs started from the app, each a process that outlives the page and keeps its state on disk.
 
-A job is a folder. The app writes what is asked for and reads what came of it; `core.jobs.worker` runs one job at a
-time; what runs is `python -m trainer curve`, which is never imported here.
+A job is a folder. The app writes the request and reads the results. `core.jobs.worker` runs one job at a time. It runs
+`python -m trainer curve`, which is never imported here.
 """

@@ -1,6 +1,6 @@
-"""How long trainings will take: what stored runs of the same kind took on such a device, and how far a job is.
+"""Estimates of training time from stored runs of the same kind on the same device, and the progress of a job.
 
-Nothing is guessed: without such a run the answer is that it is not known.
+Nothing is guessed: without such a run the time is unknown.
 """
 
 from __future__ import annotations
@@ -15,17 +15,17 @@ from core.jobs.events import Followed
 from core.runs import PROTOCOL, RunMeta
 
 _TOO_EARLY = 0.02
-# Settings with which a step stays as dear as it was, and which change no other. All others change the work, or may.
+# Settings that do not change the cost of a step or other settings. All others change the work, or may.
 _SAME_WORK = {"label_smoothing", "schedule", "lr", "weight_decay", "clip", "inner_lr", "outer_lr"}
 
 
 @dataclass(frozen=True)
 class Cost:
-    """What one run will take.
+    """Expected time of one run.
 
     Attributes:
-        seconds: the median of like runs, drawn through their sizes; 0 for a run that is in the store.
-        runs: on how many stored runs it rests.
+        seconds: the median of comparable runs, interpolated over their sizes; 0 for a run that is in the store.
+        runs: number of stored runs used.
         elsewhere: whether these were of other data sets.
     """
 
@@ -37,41 +37,41 @@ class Cost:
 def cost_of(
     metas: Sequence[RunMeta], model: str, strategy: str, size: int | None, dataset: str, device: str
 ) -> Cost | None:
-    """What a run will take; None where no like run is stored.
+    """Estimate the time of a run; None if no comparable run is stored.
 
     Args:
-        metas: stored runs; those with settings of their own do not count.
+        metas: stored runs; those with non-default settings do not count.
         model: of the run.
         strategy: of the run.
         size: of the run; None for all images.
-        dataset: its data set; runs on others count only where there are none on this.
-        device: as runs name it.
+        dataset: its data set; runs on others count only if there are none on this.
+        device: as recorded in runs.
     """
-    wanted = (model, strategy, device, "", "", PROTOCOL)
-    like = [m for m in metas if (m.model, m.strategy, m.device, m.failed, m.variant, m.protocol) == wanted]
-    here = [m for m in like if m.dataset == dataset]
-    rows = here or like
+    key = (model, strategy, device, "", "", PROTOCOL)
+    comparable = [m for m in metas if (m.model, m.strategy, m.device, m.failed, m.variant, m.protocol) == key]
+    same_dataset = [m for m in comparable if m.dataset == dataset]
+    rows = same_dataset or comparable
     sized = [m for m in rows if (m.train_size is None) == (size is None)]
     if not sized:
         return None
     seconds = {n: median(m.seconds for m in sized if m.train_size == n) for n in {m.train_size for m in sized}}
-    return Cost(_at(seconds, size), len(sized), not here)
+    return Cost(_at(seconds, size), len(sized), not same_dataset)
 
 
 def _at(seconds: dict[int | None, float], size: int | None) -> float:
-    """Between two sizes on the line through them; beyond the largest in proportion; below the smallest as that."""
+    """Interpolate linearly between sizes, extrapolate in proportion above the largest, and use the smallest below."""
     if size in seconds:
         return seconds[size]
-    sizes = sorted(one for one in seconds if one is not None)
+    sizes = sorted(n for n in seconds if n is not None)
     assert size is not None
     largest = sizes[-1]
     if size > largest:
         return seconds[largest] * size / largest
-    return float(np.interp(size, sizes, [seconds[one] for one in sizes]))
+    return float(np.interp(size, sizes, [seconds[n] for n in sizes]))
 
 
 def is_same_work(options: Iterable[str]) -> bool:
-    """Whether runs with some settings stated take as long as those without."""
+    """Return whether runs with some settings changed take as long as those without."""
     return set(options) <= _SAME_WORK
 
 
@@ -84,7 +84,7 @@ def expected(
     device: str,
     options: Iterable[str] = (),
 ) -> list[Cost | None]:
-    """What each run of a job will take, in the order in which they are trained.
+    """Estimate the time of each run of a job, in the order in which they are trained.
 
     Args:
         metas: stored runs.
@@ -92,20 +92,20 @@ def expected(
         sizes: of the runs.
         seeds: of the runs.
         dataset: their data set.
-        device: as runs name it.
-        options: settings that are stated; then nothing says which runs are in the store.
+        device: as recorded in runs.
+        options: settings that differ from the defaults; if any, stored runs cannot be recognized.
     """
     stated = set(options)
     if not is_same_work(stated):
         return [None] * (len(pairs) * len(sizes) * len(seeds))
-    there = {
+    stored = {
         (m.model, m.strategy, m.train_size, m.seed)
         for m in metas
         if (m.dataset, m.variant, m.protocol) == (dataset, "", PROTOCOL)
     }
     return [
         Cost(0.0, 1)
-        if not stated and (model, strategy, size, seed) in there
+        if not stated and (model, strategy, size, seed) in stored
         else cost_of(metas, model, strategy, size, dataset, device)
         for model, strategy in pairs
         for size in sizes
@@ -114,23 +114,23 @@ def expected(
 
 
 def time_left(followed: Followed, weights: Sequence[float], elapsed: float) -> float | None:
-    """Seconds that a job will still take; None where it is too early to say.
+    """Estimate the remaining seconds of a job; None if it is too early.
 
     Args:
-        followed: where it is.
-        weights: what its runs were expected to take; anything else than one a run counts them alike.
+        followed: its progress.
+        weights: expected time of each run; if their number does not match, all runs count alike.
         elapsed: seconds since it began.
     """
     if not followed.runs_total:
         return None
     known = len(weights) == followed.runs_total and sum(weights) > 0
-    each = list(weights) if known else [1.0] * followed.runs_total
-    for place in followed.untrained & set(range(followed.runs_done)):  # they took no time, whatever was expected
-        each[place] = 0.0
-    if not sum(each):
+    costs = list(weights) if known else [1.0] * followed.runs_total
+    for index in followed.untrained & set(range(followed.runs_done)):  # they took no time, whatever the estimate
+        costs[index] = 0.0
+    if not sum(costs):
         return 0.0
-    under_way = each[followed.runs_done] * followed.of_run if followed.runs_done < len(each) else 0.0
-    share = (sum(each[: followed.runs_done]) + under_way) / sum(each)
+    under_way = costs[followed.runs_done] * followed.of_run if followed.runs_done < len(costs) else 0.0
+    share = (sum(costs[: followed.runs_done]) + under_way) / sum(costs)
     if share > _TOO_EARLY:
         return elapsed * (1 - share) / share
-    return max(0.0, sum(each) - elapsed) if known else None
+    return max(0.0, sum(costs) - elapsed) if known else None

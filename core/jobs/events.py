@@ -1,8 +1,8 @@
-"""What a training tells while it runs: JSON lines in a file, appended by the trainer and read by whoever follows it.
+"""Progress events of a training: JSON lines in a file, appended by the trainer and read by any follower.
 
-Every line has `time` (seconds since 1970) and `kind`:
-`begin` and `bar` (title, unit, done, total), `epoch` (a row of the training curve), `run` (one finished run), `say` (a
-sentence for people) and `end` (exit code and, where it failed, why).
+Every line has `time` (seconds since 1970) and `kind`: `begin` and `bar` (title, unit, done, total), `epoch` (a row of
+the training curve), `run` (one finished run), `say` (a message for people) and `end` (exit code and, on failure, the
+reason).
 """
 
 from __future__ import annotations
@@ -17,14 +17,14 @@ from typing import Any
 
 VARIABLE = "LOWSHOT_PROGRESS"
 RUNS, STEPS = "run", "step"  # units of the bar over runs and of the bar of one run
-FULL = os.EX_IOERR  # exit code of a trainer that met a full disk, on which it could not write why it ended
+FULL = os.EX_IOERR  # exit code of a trainer that could not write its reason because the disk was full
 _TEXTS = 200
 
 
 def append(path: Path, kind: str, **facts: Any) -> None:
-    """Adds a line in one write, so that a reader never sees lines of two writers mixed.
+    """Append a line in one write, so that lines of two writers never mix.
 
-    A line that cannot be written is lost: following a training must never end it.
+    A line that cannot be written is lost: reporting progress must never stop a training.
     """
     line = json.dumps({"time": round(time.time(), 2), "kind": kind, **facts}) + "\n"
     try:
@@ -40,37 +40,37 @@ def append(path: Path, kind: str, **facts: Any) -> None:
 
 
 def read(path: Path) -> list[dict[str, Any]]:
-    """All whole lines; a last one that is cut off is left out, and so is what is no event."""
+    """Return all complete lines; a truncated last line and anything that is not an event are skipped."""
     try:
         content = path.read_bytes()
     except OSError:
         return []
-    found = []
+    events = []
     for line in content.splitlines():
         try:
             event = json.loads(line)
         except ValueError:
             continue
         if isinstance(event, dict) and isinstance(event.get("kind"), str):
-            found.append(event)
-    return found
+            events.append(event)
+    return events
 
 
 @dataclass
 class Followed:
-    """Where a training is.
+    """Progress of a training.
 
     Attributes:
-        doing: title of what is under way.
-        unit, done, total: how far that is.
-        runs_done, runs_total: how far the whole is; 0 of 0 before the first run.
-        title: of the run under way.
+        doing: title of the current step.
+        unit, done, total: progress of that step.
+        runs_done, runs_total: progress of the whole job; 0 of 0 before the first run.
+        title: of the current run.
         epochs: its training curve so far.
         runs: the finished runs, in order.
-        untrained: places, among all runs of the job, of those that took no time: from the store, or left out.
-        trained: places of the others that are finished.
-        texts: what was said, the last of it, with the time.
-        code, why: how it ended by its own word; None while it has not.
+        untrained: indices, among all runs of the job, of those that took no time: from the store, or left out.
+        trained: indices of the other finished runs.
+        texts: the latest messages, with their time.
+        code, why: exit code and reason as reported by the process; None before the end.
         last: time of the last line.
     """
 
@@ -92,55 +92,57 @@ class Followed:
 
     @property
     def kept(self) -> int:
-        """Finished runs that are in the store."""
+        """Number of finished runs that are in the store."""
         return sum(not run.get("failed") for run in self.runs)
 
     @property
     def of_run(self) -> float:
-        """Share of the run under way that is done."""
+        """Finished share of the current run."""
         return self.done / self.total if self.unit == STEPS and self.total and self.doing == self.title else 0.0
 
 
 def follow(events: Iterable[dict[str, Any]]) -> Followed:
-    """Where a training is by its events."""
-    found = Followed()
+    """Compute the progress of a training from its events."""
+    progress = Followed()
     for event in events:
-        found.last = event.get("time", found.last)
+        progress.last = event.get("time", progress.last)
         kind = event["kind"]
         if kind in ("begin", "bar"):
-            _bar(found, kind, event)
+            _bar(progress, kind, event)
         elif kind == "epoch":
-            if found.epochs and event["epoch"] <= found.epochs[-1]["epoch"]:  # the next fold begins
-                found.epochs = []
-            found.epochs.append(event)
+            if progress.epochs and event["epoch"] <= progress.epochs[-1]["epoch"]:  # the next fold begins
+                progress.epochs = []
+            progress.epochs.append(event)
         elif kind == "run":
-            found.runs.append(event)
-            places = found.trained if event.get("trained", True) else found.untrained
-            places.add(found.runs_done)  # the bar over runs stands at the run until it is told
-            found.texts.append((found.last, _sentence(event)))
+            progress.runs.append(event)
+            indices = progress.trained if event.get("trained", True) else progress.untrained
+            indices.add(progress.runs_done)  # the bar over runs points at the run until its event arrives
+            progress.texts.append((progress.last, _sentence(event)))
         elif kind == "say":
-            found.texts.append((found.last, str(event.get("text", ""))))
+            progress.texts.append((progress.last, str(event.get("text", ""))))
         elif kind == "end":
-            found.code, found.why = event.get("code"), str(event.get("why", ""))
-    found.texts = found.texts[-_TEXTS:]
-    return found
+            progress.code, progress.why = event.get("code"), str(event.get("why", ""))
+    progress.texts = progress.texts[-_TEXTS:]
+    return progress
 
 
-def _bar(found: Followed, kind: str, event: dict[str, Any]) -> None:
+def _bar(progress: Followed, kind: str, event: dict[str, Any]) -> None:
     title, unit = str(event.get("title", "")), event.get("unit")
     if unit == RUNS:
-        before, found.runs_done = found.runs_done, event.get("done", 0)
-        found.runs_total = event.get("total", found.runs_total)
-        found.untrained |= set(range(before, found.runs_done)) - found.trained  # of what was left out no run is told
+        before, progress.runs_done = progress.runs_done, event.get("done", 0)
+        progress.runs_total = event.get("total", progress.runs_total)
+        progress.untrained |= (
+            set(range(before, progress.runs_done)) - progress.trained
+        )  # runs that were left out have no event
         return
     if kind == "begin" and unit == STEPS:
-        found.title, found.epochs = title, []
-    found.doing, found.unit = title, str(unit)
-    found.done, found.total = event.get("done", 0), event.get("total", 0)
+        progress.title, progress.epochs = title, []
+    progress.doing, progress.unit = title, str(unit)
+    progress.done, progress.total = event.get("done", 0), event.get("total", 0)
 
 
 def _sentence(run: dict[str, Any]) -> str:
     if run.get("failed"):
-        return f"{run.get('title')}: its training failed: {run['failed']}"
+        return f"{run.get('title')}: training failed: {run['failed']}"
     figures = ", ".join(f"{name} {value:.3f}" for name, value in run.get("metrics", {}).items())
-    return f"{run.get('title')}: {'trained' if run.get('trained') else 'was in the store'}; {figures}"
+    return f"{run.get('title')}: {'trained' if run.get('trained') else 'already in the store'}; {figures}"

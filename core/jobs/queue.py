@@ -1,4 +1,4 @@
-"""Jobs as the app handles them: asking for one, seeing to it that it is run, ending, repeating and forgetting it."""
+"""The job queue as the app uses it: submit, run, cancel, repeat and remove jobs."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ from core.jobs.request import Request
 from core.paths import PROJECT, jobs_folder
 
 MOST_WAITING = 20
-LEAST_FREE = 200_000_000  # bytes that a new job wants
-LEAST_TO_WORK = 5_000_000  # bytes without which a worker could not even note how a job ended
+LEAST_FREE = 200_000_000  # bytes that a new job needs
+LEAST_TO_WORK = 5_000_000  # bytes that a worker needs to record how a job ended
 _WORKER_LOG = ".worker.log"
 
 
 class Queue:
-    """The jobs in a folder. It keeps nothing in memory: any number of them, in any process, see the same.
+    """The jobs in a folder. It has no state in memory, so any number of queues, in any process, see the same jobs.
 
     Args:
         folder: of the jobs; that of the app if None.
@@ -31,28 +31,28 @@ class Queue:
         self.folder = folder or jobs_folder()
 
     def jobs(self) -> list[Job]:
-        """All jobs, the oldest first; folders whose request cannot be read are left out."""
-        found = []
+        """Return all jobs, oldest first; folders whose request cannot be read are left out."""
+        valid = []
         for folder in records.folders_of(self.folder):
             try:
-                found.append(records.read(folder))
+                valid.append(records.read(folder))
             except BadRequest:
                 continue
-        return found
+        return valid
 
     def ask(self, request: Request) -> Job:
-        """Puts a job at the end of the queue and sees to it that somebody works.
+        """Append a job to the queue and make sure that a worker runs.
 
         Raises:
-            BadRequest: if the request cannot be met, too many jobs wait, or the disk is full.
+            BadRequest: if the request is invalid, too many jobs are waiting, or the disk is full.
         """
         request.check()
         if sum(not job.is_over for job in self.jobs()) >= MOST_WAITING:
-            raise BadRequest(f"{MOST_WAITING} jobs wait already. Wait for one to end, or cancel one.")
+            raise BadRequest(f"{MOST_WAITING} jobs are already waiting. Wait for one to finish, or cancel one.")
         self.folder.mkdir(parents=True, exist_ok=True)
         if (free := shutil.disk_usage(self.folder).free) < LEAST_FREE:
             raise BadRequest(
-                f"The disk that holds {self.folder} has {free / 1e6:.0f} MB left; a job wants "
+                f"The disk that contains {self.folder} has {free / 1e6:.0f} MB left; a job needs "
                 f"{LEAST_FREE / 1e6:.0f} MB. Free some space."
             )
         job = records.create(self.folder, request)
@@ -60,10 +60,10 @@ class Queue:
         return job
 
     def cancel(self, job: Job) -> None:
-        """Asks a job to end; the worker ends it. One that somebody just removed stays removed.
+        """Request the cancellation of a job, which the worker performs. A job that was just removed stays removed.
 
         Raises:
-            BadRequest: if that cannot be noted, most often because the disk is full.
+            BadRequest: if the request cannot be stored, most often because the disk is full.
         """
         if not job.folder.is_dir():
             return
@@ -72,29 +72,29 @@ class Queue:
         except OSError as error:
             raise BadRequest(
                 f"The job cannot be cancelled: {error.strerror or error} in {job.folder}. Free some space, or end the "
-                f"process {job.state.pid or 'when it has started'} by hand."
+                f"process {job.state.pid or 'once it has started'} manually."
             ) from None
         self.wake()
 
     def again(self, job: Job) -> Job:
-        """Asks for the same once more: finished runs come from the store, a broken training goes on."""
+        """Submit the same request again: finished runs come from the store, and an interrupted training resumes."""
         return self.ask(job.request)
 
     def forget(self, job: Job) -> None:
-        """Removes the record of a job that is over; its runs stay in the store.
+        """Remove the record of a finished job; its runs stay in the store.
 
         Raises:
-            BadRequest: if it is not over.
+            BadRequest: if it has not finished.
         """
         if not job.is_over:
-            raise BadRequest("This job is not over. Cancel it first.")
+            raise BadRequest("This job has not finished. Cancel it first.")
         shutil.rmtree(job.folder, ignore_errors=True)
 
     def wake(self) -> str:
-        """Starts a worker where there is work and nobody does it.
+        """Start a worker if there is work and none is running.
 
         Returns:
-            why none could be started, in a sentence; "" where one was, or none is needed.
+            why none could be started, in a sentence; "" if one was, or none is needed.
         """
         unsettled = any(not records.stored(job.folder).is_over for job in self.jobs())
         if not unsettled or records.is_worked_on(self.folder):
@@ -102,8 +102,8 @@ class Queue:
         try:
             if (free := shutil.disk_usage(self.folder).free) < LEAST_TO_WORK:
                 return (
-                    f"No job can be started: the disk that holds {self.folder} has {free / 1e6:.1f} MB left. Free some "
-                    "space; then it goes on by itself."
+                    f"No job can be started: the disk that contains {self.folder} has {free / 1e6:.1f} MB left. Free "
+                    "some space; jobs then resume automatically."
                 )
             with (self.folder / _WORKER_LOG).open("ab") as log:
                 subprocess.Popen(

@@ -1,7 +1,7 @@
-"""A job on disk: `request.json`, `state.json`, `progress.jsonl`, `log.txt` and, when it is to end, `stop`.
+"""A job on disk: `request.json`, `state.json`, `progress.jsonl`, `log.txt` and, to end it, `stop`.
 
-Only the app writes requests and `stop`, only the worker writes states; all but the log and the progress are written as
-a whole or not at all.
+Only the app writes requests and `stop`; only the worker writes states. All files except the log and the progress are
+written atomically.
 """
 
 from __future__ import annotations
@@ -26,27 +26,27 @@ from core.jobs import events
 from core.jobs.request import Request, from_record
 
 REQUEST, STATE, PROGRESS, LOG, STOP = "request.json", "state.json", "progress.jsonl", "log.txt", "stop"
-LOCK = ".lock"  # beside the jobs, held by the worker
+LOCK = ".lock"  # next to the jobs, held by the worker
 Status = Literal["queued", "running", "done", "failed", "cancelled"]
 OVER: tuple[Status, ...] = ("done", "failed", "cancelled")
 _SIGNALS: dict[int, str] = {
-    signal.SIGKILL: "The process was killed (SIGKILL): most often the system does that when memory runs out.",
-    signal.SIGBUS: "The process could not write what it had mapped into memory (SIGBUS): most often the disk is full.",
+    signal.SIGKILL: "The process was killed (SIGKILL), most often because memory ran out.",
+    signal.SIGBUS: "The process could not write memory-mapped data (SIGBUS), most often because the disk is full.",
 }
-_SAME_START = 2.0  # seconds by which the system's account of a start may differ from one reading to the next
+_SAME_START = 2.0  # seconds by which two readings of a process's start time may differ
 
 
 @dataclass(frozen=True)
 class State:
-    """How far a job is.
+    """State of a job.
 
     Attributes:
-        status: waiting, under way, or how it ended.
-        pid, started: the training's process: its number, and when that process started, by which a number that the
-            system gave away again is told apart.
-        began, ended: in seconds since 1970; 0 where it did not.
+        status: waiting, running, or how it ended.
+        pid, started: number and start time of the training's process; the start time distinguishes it from a later
+            process with the same number.
+        began, ended: in seconds since 1970; 0 if it did not.
         why: why it failed, in a sentence.
-        kept, total: runs in the store, of how many.
+        kept, total: number of runs in the store, and of all runs.
     """
 
     status: Status = "queued"
@@ -61,13 +61,13 @@ class State:
 
 @dataclass(frozen=True)
 class Job:
-    """A job as it is now.
+    """A job with its current state.
 
     Attributes:
-        folder: where it lies.
-        request: what was asked for.
-        state: how far it is.
-        stopping: whether it was asked to end.
+        folder: of the job.
+        request: what to train.
+        state: current state.
+        stopping: whether its cancellation was requested.
     """
 
     folder: Path
@@ -77,21 +77,21 @@ class Job:
 
     @property
     def name(self) -> str:
-        """The folder's name: when it was asked for."""
+        """The folder's name: the time of the request."""
         return self.folder.name
 
     @property
     def is_over(self) -> bool:
-        """Whether nothing more will happen."""
+        """Whether the job has ended."""
         return self.state.status in OVER
 
     def followed(self) -> events.Followed:
-        """Where its training is."""
+        """Return the progress of its training."""
         return events.follow(events.read(self.folder / PROGRESS))
 
 
 def create(jobs: Path, request: Request) -> Job:
-    """Writes a new job, to wait its turn; the names of jobs are in the order in which they were asked for."""
+    """Write a new, waiting job; the names of jobs sort in the order of the requests."""
     jobs.mkdir(parents=True, exist_ok=True)
     staging = Path(tempfile.mkdtemp(dir=jobs, prefix=".", suffix=".partial"))
     try:
@@ -108,14 +108,14 @@ def create(jobs: Path, request: Request) -> Job:
 
 
 def folders_of(jobs: Path) -> list[Path]:
-    """The folders of all jobs, the oldest first."""
+    """Return the folders of all jobs, oldest first."""
     if not jobs.is_dir():
         return []
     return sorted(path for path in jobs.iterdir() if path.name[0] != "." and path.is_dir() and not path.is_symlink())
 
 
 def stored(folder: Path) -> Job:
-    """A job as its files say.
+    """Read a job as stored in its files.
 
     Raises:
         BadRequest: if its request is missing or damaged.
@@ -128,23 +128,23 @@ def stored(folder: Path) -> Job:
 
 
 def read(folder: Path) -> Job:
-    """A job as it is: one whose process is gone, and nobody is there to note it, has ended all the same.
+    """Read a job in its actual state: one whose process is gone, with no worker to record that, has ended.
 
     Raises:
         BadRequest: if its request is missing or damaged.
     """
     job = stored(folder)
-    if job.state.status == "queued" and job.stopping:  # the worker will pass it over when its turn comes
+    if job.state.status == "queued" and job.stopping:  # the worker skips it when its turn comes
         return replace(job, state=replace(job.state, status="cancelled"))
     if job.state.status == "running" and not is_alive(job.state) and not is_worked_on(folder.parent):
-        job = stored(folder)  # it may have been noted in between
+        job = stored(folder)  # its end may have been recorded in between
         if job.state.status == "running":
             return replace(job, state=ended(job, None, job.followed().last or job.state.began))
     return job
 
 
 def is_worked_on(jobs: Path) -> bool:
-    """Whether a worker runs the jobs of a folder: the system takes the lock from one that is dead."""
+    """Return whether a worker runs the jobs of a folder; the system releases the lock of a dead worker."""
     try:
         with FileLock(jobs / LOCK).acquire(timeout=0):
             return False
@@ -153,18 +153,18 @@ def is_worked_on(jobs: Path) -> bool:
 
 
 def write_state(job: Job, state: State) -> Job:
-    """Stores how far a job is."""
+    """Store the state of a job."""
     write_atomically(job.folder / STATE, json.dumps(asdict(state), indent=1).encode())
     return replace(job, state=state)
 
 
 def ended(job: Job, code: int | None, when: float) -> State:
-    """How a job ended.
+    """Return the final state of a job.
 
     Args:
         job: whose process is gone.
-        code: its exit code, negative for a signal; None where nobody was there to see it.
-        when: it ended.
+        code: its exit code, negative for a signal; None if unknown.
+        when: time of the end.
     """
     followed = job.followed()
     state = replace(job.state, ended=when, kept=followed.kept, total=followed.runs_total)
@@ -176,7 +176,7 @@ def ended(job: Job, code: int | None, when: float) -> State:
 
 
 def is_alive(state: State) -> bool:
-    """Whether the very process of a state still runs."""
+    """Return whether the very process of a state still runs."""
     try:
         process = psutil.Process(state.pid)
         return abs(process.create_time() - state.started) < _SAME_START and process.status() != psutil.STATUS_ZOMBIE
@@ -186,14 +186,14 @@ def is_alive(state: State) -> bool:
 
 def _why(code: int | None, followed: events.Followed) -> str:
     if followed.code is not None:
-        return followed.why or "The program met an error that it does not know. The job's log.txt has the details."
+        return followed.why or "An unexpected error occurred. The job's log.txt has the details."
     if code == events.FULL:
-        return "The disk is full. Free some space. Finished runs are kept; the same command goes on from here."
+        return "The disk is full. Free some space. Finished runs are kept; the same command resumes from here."
     if code is not None and code < 0:
-        return _SIGNALS.get(-code, f"The process was ended by signal {-code}.")
+        return _SIGNALS.get(-code, f"The process was terminated by signal {-code}.")
     if code is not None:
-        return f"The process ended with code {code} before it could say why. The job's log.txt has the details."
-    return "The process is gone without a word: it was killed, or the machine was restarted."
+        return f"The process ended with code {code} without giving a reason. The job's log.txt has the details."
+    return "The process ended without giving a reason: it was killed, or the machine was restarted."
 
 
 def _state(folder: Path) -> State:

@@ -1,4 +1,4 @@
-"""What a job is asked to do, the command line that does it, and which paths of own images may be asked for."""
+"""Request of a job: what to train, its command line, and which paths of own images are allowed."""
 
 from __future__ import annotations
 
@@ -20,18 +20,18 @@ JOINED = "+"
 
 @dataclass(frozen=True)
 class Request:
-    """Learning curves to be trained.
+    """Learning curves to train.
 
     Attributes:
-        title: of the data set, for people.
+        title: display name of the data set.
         dataset: name of a registered data set; "" for own images.
         folder: path of own images, below a data root; "" for a registered set.
         models, strategies: their names.
-        sizes: labelled images a class; None for all.
+        sizes: labelled images per class; None for all.
         seeds: of the subsets.
-        options: settings in which the training departs from its strategy's own.
-        expected: seconds that each run is expected to take, in the order in which they are trained; 0 for one that is
-            in the store, empty where nothing is known.
+        options: settings that differ from the strategy's defaults.
+        expected: expected seconds of each run, in the order in which they are trained; 0 for one that is in the store,
+            empty if unknown.
     """
 
     title: str
@@ -45,33 +45,35 @@ class Request:
     expected: tuple[float, ...] = ()
 
     def check(self) -> None:
-        """Refuses what cannot be a job here and now.
+        """Raise if the request cannot be run on this machine.
 
         Raises:
-            BadRequest: if its form is wrong, or own images do not lie below a data root.
+            BadRequest: if its form is wrong, or own images are not below a data root.
         """
         self.check_form()
         if self.folder:
             own_path(self.folder)
 
     def check_form(self) -> None:
-        """Refuses what can be a job nowhere. Where the images lie is left out: they may be gone, the job is not.
+        """Raise if the request is invalid on any machine.
+
+        The location of images is not checked: they may be gone while the job still exists.
 
         Raises:
-            BadRequest: if something is missing, out of range, or looks like a flag or a path where a name is wanted.
+            BadRequest: if something is missing, out of range, or looks like a flag or a path instead of a name.
         """
-        for what, chosen in (
+        for kind, chosen in (
             ("model", self.models),
-            ("way of training", self.strategies),
+            ("training strategy", self.strategies),
             ("size", self.sizes),
             ("seed", self.seeds),
         ):
             if not chosen:
-                raise BadRequest(f"Choose at least one {what}.")
+                raise BadRequest(f"Choose at least one {kind}.")
         if bool(self.dataset) == bool(self.folder):
             raise BadRequest("Choose a data set, or give the path of your own images.")
         if bad := [size for size in self.sizes if size is not None and not 1 <= size <= MOST_SIZE]:
-            raise BadRequest(f"Expected sizes of at least 1 image a class, but got {bad[0]}.")
+            raise BadRequest(f"Expected sizes of at least 1 image per class, but got {bad[0]}.")
         if bad_seeds := [seed for seed in self.seeds if not 0 <= seed <= MOST_SEED]:
             raise BadRequest(f"Expected seeds from 0 to {MOST_SEED}, but got {bad_seeds[0]}.")
         stated = [name for value in self.options.values() if isinstance(value, str) for name in value.split(JOINED)]
@@ -79,79 +81,81 @@ class Request:
             if not name or not all(letter.isalnum() or letter in "-_." for letter in name) or name[0] == "-":
                 raise BadRequest(f"Expected a name from the lists, but got {name!r}.")
         if (runs := len(self.models) * len(self.strategies) * len(self.sizes) * len(self.seeds)) > MOST_RUNS:
-            raise BadRequest(f"These are up to {runs:,} runs; a job takes {MOST_RUNS:,} at most. Choose fewer.")
+            raise BadRequest(f"These are up to {runs:,} runs; a job may have {MOST_RUNS:,} at most. Choose fewer.")
 
     def argv(self) -> list[str]:
-        """The command line, without a shell."""
-        where = f"--folder={self.folder}" if self.folder else f"--dataset={self.dataset}"
-        stated = [f"--{name.replace('_', '-')}={value}" for name, value in self.options.items()]
+        """Return the command line, without a shell."""
+        source = f"--folder={self.folder}" if self.folder else f"--dataset={self.dataset}"
+        settings = [f"--{name.replace('_', '-')}={value}" for name, value in self.options.items()]
         return [
-            sys.executable, "-m", "trainer", "curve", where, f"--models={','.join(self.models)}",
+            sys.executable, "-m", "trainer", "curve", source, f"--models={','.join(self.models)}",
             f"--strategies={','.join(self.strategies)}", f"--sizes={','.join(map(size_text, self.sizes))}",
-            f"--seeds={','.join(map(str, self.seeds))}", *stated,
+            f"--seeds={','.join(map(str, self.seeds))}", *settings,
         ]  # fmt: skip
 
     def record(self) -> dict[str, Any]:
-        """As plain values, for a file."""
+        """Return plain values, for a file."""
         return asdict(self)
 
 
 def from_record(record: Any) -> Request:
-    """A stored request.
+    """Parse a stored request.
 
     Raises:
-        BadRequest: if it is none.
+        BadRequest: if it is damaged.
     """
     try:
         values: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in record.items()}
-        found = Request(**values)
-        found.check_form()
+        request = Request(**values)
+        request.check_form()
     except (AttributeError, TypeError, ValueError) as error:
         raise BadRequest(f"The job's record is damaged ({error}).") from None
-    return found
+    return request
 
 
 def size_text(size: int | None) -> str:
-    """As the command line has it."""
+    """Format a size for the command line."""
     return FULL if size is None else str(size)
 
 
 def sizes_of(texts: list[str]) -> tuple[int | None, ...]:
-    """Sizes that a person typed or picked, each once, in order.
+    """Parse sizes that a person typed or picked; sorted, without duplicates.
 
     Raises:
         BadRequest: if one is neither a number of at most seven digits nor `full`.
     """
-    found: list[int | None] = []
+    sizes: list[int | None] = []
     for text in texts:
         cleaned = text.strip().casefold()
         if cleaned != FULL and not (cleaned.isascii() and cleaned.isdigit()):
             raise BadRequest(f"Expected sizes as whole numbers, or {FULL}, but got {text!r}.")
         if cleaned != FULL and len(cleaned) > _MOST_DIGITS:
             raise BadRequest(f"Expected sizes of at most {MOST_SIZE:,}, but got a number of {len(cleaned):,} digits.")
-        found.append(None if cleaned == FULL else int(cleaned))
-    return tuple(sorted(set(found), key=lambda size: (size is None, size or 0)))
+        sizes.append(None if cleaned == FULL else int(cleaned))
+    return tuple(sorted(set(sizes), key=lambda size: (size is None, size or 0)))
 
 
 def own_path(text: str) -> Path:
-    """The folder or CSV file of own images that a path names, with all links resolved.
+    """Resolve the path of a folder or CSV file of own images, including all links.
 
     Args:
         text: absolute, or relative to a data root.
     Raises:
-        BadRequest: if there is nothing, or it does not lie below a data root; both in the same words, so that nobody
-            learns from them what lies elsewhere.
+        BadRequest: if nothing exists there, or it is not below a data root; the message is the same for both, so that
+            it does not reveal what exists elsewhere.
     """
     roots = data_roots()
     given = Path(text.strip())
     for path in [given] if given.is_absolute() else [root / given for root in roots]:
         try:
-            found = path.resolve(strict=True)
+            resolved = path.resolve(strict=True)
         except (OSError, ValueError, RuntimeError):
             continue
-        if any(found.is_relative_to(root) for root in roots) and (found.is_dir() or found.suffix.lower() == ".csv"):
-            return found
+        if any(resolved.is_relative_to(root) for root in roots) and (
+            resolved.is_dir() or resolved.suffix.lower() == ".csv"
+        ):
+            return resolved
     raise BadRequest(
-        f"Expected a folder, or a CSV file, below {' or '.join(map(str, roots))}, but there is none at "
-        f"{text.strip()!r}. Own images must lie there (LOWSHOT_DATA)."
+        f"Expected a folder or a CSV file below {' or '.join(map(str, roots))}, but there is none at "
+        f"{text.strip()!r}. Move your own images there (LOWSHOT_DATA)."
     )

@@ -1,7 +1,7 @@
-"""The process that runs jobs, one at a time, until none waits: `python -m core.jobs.worker FOLDER`.
+"""The process that runs jobs one at a time until none is waiting: `python -m core.jobs.worker FOLDER`.
 
-It is started by the app and outlives it. A lock that the system takes from a dead process keeps it the only one. What a
-worker that was killed left running is taken over by the next.
+The app starts it, and it outlives the app. A lock, which the system takes from a dead process, ensures that there is
+only one. A job that a killed worker left running is taken over by the next worker.
 """
 
 from __future__ import annotations
@@ -25,14 +25,14 @@ from core.jobs import events, records
 from core.jobs.records import Job, State
 from core.paths import PROJECT
 
-_WAIT = 3.0  # seconds for a worker that is just leaving
+_WAIT = 3.0  # seconds to wait for a worker that is just exiting
 _POLL = 0.2
 GRACE = 20.0  # seconds for a training to end by itself before it is killed
-_NICE = 5  # the app comes first
+_NICE = 5  # the app has priority
 
 
 def work(jobs: Path) -> None:
-    """Settles what others left, then runs what waits, the oldest first."""
+    """Settle the jobs left by other workers, then run waiting jobs, oldest first."""
     for job in _with_status(jobs, "running"):
         _finish(job, partial(_unseen, job.state))
     while waiting := _with_status(jobs, "queued"):
@@ -40,20 +40,20 @@ def work(jobs: Path) -> None:
 
 
 def _unseen(state: State) -> tuple[None] | None:
-    """The end of a process of somebody else: its exit code cannot be known."""
+    """Poll a process started by another worker, whose exit code cannot be known."""
     return None if records.is_alive(state) else (None,)
 
 
 def _with_status(jobs: Path, status: str) -> list[Job]:
-    found = []
+    jobs_with_status = []
     for folder in records.folders_of(jobs):
         try:
             job = records.stored(folder)
         except BadRequest:
             continue
         if job.state.status == status:
-            found.append(job)
-    return found
+            jobs_with_status.append(job)
+    return jobs_with_status
 
 
 def _run(job: Job) -> None:
@@ -61,7 +61,7 @@ def _run(job: Job) -> None:
         records.write_state(job, replace(job.state, status="cancelled", ended=time.time()))
         return
     try:
-        job.request.check()  # its own images were there when it was asked for
+        job.request.check()  # its own images existed when it was requested
         job, process = _start(job)
     except (BadRequest, OSError) as error:
         why = str(error) if isinstance(error, BadRequest) else f"It could not be started: {error.strerror or error}."
@@ -76,12 +76,12 @@ def _run(job: Job) -> None:
 
 
 def _start(job: Job) -> tuple[Job, subprocess.Popen[bytes]]:
-    """Starts the training of a job.
+    """Start the training of a job.
 
     Raises:
-        OSError: if it cannot be started or noted; then nothing runs.
+        OSError: if it cannot be started or recorded; then nothing runs.
     """
-    records.write_state(job, State("running", began=time.time()))  # a full disk is met before anything runs
+    records.write_state(job, State("running", began=time.time()))  # fails on a full disk before anything runs
     environment = {**os.environ, events.VARIABLE: str(job.folder / records.PROGRESS)}
     with (job.folder / records.LOG).open("ab") as log:
         process = subprocess.Popen(
@@ -89,48 +89,48 @@ def _start(job: Job) -> tuple[Job, subprocess.Popen[bytes]]:
             start_new_session=True,
         )  # fmt: skip
     try:
-        seen = psutil.Process(process.pid)
-        job = records.write_state(job, State("running", process.pid, seen.create_time(), time.time()))
-    except BaseException:  # what nobody could follow or end must not run
+        handle = psutil.Process(process.pid)
+        job = records.write_state(job, State("running", process.pid, handle.create_time(), time.time()))
+    except BaseException:  # a process that cannot be followed or ended must not run
         os.killpg(process.pid, signal.SIGKILL)
         process.wait()
         raise
     with suppress(psutil.Error):
-        seen.nice(_NICE)
+        handle.nice(_NICE)
     return job, process
 
 
 def _finish(job: Job, poll: Callable[[], tuple[int | None] | None]) -> None:
-    """Waits for a training, ends it if it is asked to, and notes how it ended.
+    """Wait for a training, stop it if its cancellation is requested, and record how it ended.
 
     Args:
-        job: under way.
-        poll: gives the exit code, None if nobody can know it, in a tuple once the process is gone.
+        job: running.
+        poll: returns a tuple with the exit code (None if unknowable) once the process is gone, else None.
     """
-    asked = 0.0
-    while (gone := poll()) is None:
+    requested_at = 0.0
+    while (exit_code := poll()) is None:
         if (job.folder / records.STOP).exists():
-            if not asked:
-                asked = time.monotonic()
+            if not requested_at:
+                requested_at = time.monotonic()
                 _signal(job.state, signal.SIGTERM)
-            elif time.monotonic() - asked > GRACE:
+            elif time.monotonic() - requested_at > GRACE:
                 _signal(job.state, signal.SIGKILL)
         time.sleep(_POLL)
     job = replace(job, stopping=(job.folder / records.STOP).exists())
-    records.write_state(job, records.ended(job, gone[0], time.time()))
+    records.write_state(job, records.ended(job, exit_code[0], time.time()))
 
 
 def _signal(state: State, number: signal.Signals) -> None:
-    """Signals a training and the processes that it started, if it is still the same."""
+    """Send a signal to a training and its child processes, if it is still the same process."""
     if records.is_alive(state):
         try:
             os.killpg(state.pid, number)
-        except ProcessLookupError:  # it ended by itself
+        except ProcessLookupError:  # it has ended by itself
             return
 
 
 def main(jobs: Path) -> int:
-    """Works unless another worker does."""
+    """Work unless another worker does."""
     try:
         with FileLock(jobs / records.LOCK).acquire(timeout=_WAIT):
             work(jobs)

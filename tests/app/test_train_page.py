@@ -98,7 +98,7 @@ def test_own_images_are_taken_from_below_a_data_root_only(queue, class_folder, t
     for bad in ("/etc", "../jobs", "nothing"):
         app.text_input(key="train_folder").set_value(bad).run()
         assert not app.exception
-        assert "Own images must lie there" in texts(app)
+        assert "Move your own images there" in texts(app)
     app.text_input(key="train_folder").set_value("mine").run()
     assert not app.exception
     assert "2 classes, ill, well" in texts(app)
@@ -114,7 +114,7 @@ def test_what_does_not_go_together_is_said(queue, tmp_path, monkeypatch):
     app.multiselect(key="train_seeds").set_value(["0"]).run()
     strategies = next(one for one in app.multiselect if one.label == "Training strategies")
     strategies.set_value([]).run()
-    assert "at least one way of training" in texts(app)
+    assert "at least one training strategy" in texts(app)
     assert not app.exception
     assert all(one.label != "Start" for one in app.button)
 
@@ -167,7 +167,7 @@ def test_jobs_that_are_over_say_how_and_go_on(queue, tmp_path, monkeypatch):
     assert not app.exception
     assert "2 of 2 runs are in the store. It took about 90 s" in texts(app).replace("2 min", "90 s")
     assert "The disk is full" in texts(app)
-    assert "gone without a word" in texts(app)
+    assert "ended without giving a reason" in texts(app)
     app.toggle(key=f"train_log_{failed.name}").set_value(True).run()
     assert not app.exception
     assert app.dataframe[-1].value["AUROC"].tolist() == [0.9]

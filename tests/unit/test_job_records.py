@@ -51,7 +51,7 @@ def test_a_process_is_known_by_its_start_as_well(job):
     records.write_state(job, State("running", here.pid, here.create_time() - 60, began=5.0))
     found = records.read(job.folder)
     assert found.state.status == "failed"
-    assert "without a word" in found.state.why
+    assert "without giving a reason" in found.state.why
 
 
 @pytest.mark.parametrize(
@@ -61,7 +61,7 @@ def test_a_process_is_known_by_its_start_as_well(job):
         (None, [{"kind": "end", "code": 0}], False, "done", ""),
         (130, [{"kind": "end", "code": 130, "why": "Interrupted."}], True, "cancelled", ""),
         (-9, [], True, "cancelled", ""),
-        (-9, [], False, "failed", "memory runs out"),
+        (-9, [], False, "failed", "memory ran out"),
         (-7, [], False, "failed", "disk is full"),
         (-11, [], False, "failed", "signal 11"),
         (2, [{"kind": "end", "code": 2, "why": "The disk is full"}], False, "failed", "The disk is full"),
@@ -121,9 +121,9 @@ def test_a_job_outlives_its_images(tmp_path, monkeypatch):
         process.kill()
         process.communicate()
     assert [job.state.status for job in queue.jobs()] == ["cancelled", "failed"]
-    assert "Own images must lie there" in queue.jobs()[1].state.why
+    assert "Move your own images there" in queue.jobs()[1].state.why
     assert not (waiting.folder / records.LOG).exists(), "it was never started"
-    with pytest.raises(BadRequest, match="Own images must lie there"):
+    with pytest.raises(BadRequest, match="Move your own images there"):
         queue.again(asked)
 
 
@@ -186,7 +186,7 @@ def test_a_queue_has_an_end(tmp_path, monkeypatch):
     queue = Queue(tmp_path / "jobs")
     asked = [queue.ask(REQUEST).name for _ in range(MOST_WAITING)]
     assert [job.name for job in queue.jobs()] == asked == sorted(asked)
-    with pytest.raises(BadRequest, match="wait already"):
+    with pytest.raises(BadRequest, match="already waiting"):
         queue.ask(REQUEST)
-    with pytest.raises(BadRequest, match="not over"):
+    with pytest.raises(BadRequest, match="not finished"):
         queue.forget(queue.jobs()[0])

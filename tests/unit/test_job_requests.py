@@ -63,7 +63,7 @@ def test_sizes_are_read_as_typed():
 
 def test_a_trainer_that_cannot_be_asked_is_said(monkeypatch):
     monkeypatch.setattr("core.jobs.catalogue.sys.executable", "/nowhere/python")
-    with pytest.raises(LowshotError, match="does not say what it can do"):
+    with pytest.raises(LowshotError, match="options could not be read"):
         ask_trainer()
 
 
