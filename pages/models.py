@@ -26,6 +26,7 @@ kind = st.segmented_control("Show", [RUNS, ENCODERS, NETWORKS], default=first, r
 
 def runs() -> None:
     """Show the card of a stored run."""
+    # Pick a run by data set, series, size and seed.
     store = cache.store()
     text.problems(store)
     metas = pickers.comparable_runs(store, "models")
@@ -49,6 +50,7 @@ def runs() -> None:
             "Finding", [None, *range(len(meta.labels))], key=f"models_finding_{dataset}",
             format_func=lambda index: "All findings, mean" if index is None else meta.titles[index],
         )  # fmt: skip
+    # Compute all results first, so that an error replaces the whole card.
     try:
         scores = cache.judged((folder, meta)).scores
         estimates = cache.estimates([(folder, meta)], finding)
@@ -61,6 +63,7 @@ def runs() -> None:
     except (CorruptRun, LowshotError) as error:
         st.error(text.escape(str(error)))
         return
+    # Draw the card, section by section.
     shape = run_card.shape_in_words(meta.model, len(meta.labels))
     subject = Subject(meta, estimates, len(scores), len(same), shape, folder, groups, shortcuts, compared)
     st.header(text.escape(charts.series_title(*chosen)))
