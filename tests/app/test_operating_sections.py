@@ -1,11 +1,12 @@
 """Sections of the Compare page at an operating point: sliders, confusion, conformal sets, two stages."""
 
 import json
+import sys
 from dataclasses import replace
 
 import pytest
 
-from core.metrics import bootstrap, conformal, grouped_bootstrap
+from core.metrics import conformal, grouped_bootstrap
 from core.runs import metric_cache
 from core.ui import charts
 from tests.app.test_compare import show
@@ -16,6 +17,7 @@ from tests.made import STRONG, WEAK, make_run
 def test_sliders_move_everything_and_draw_nothing_anew(made_runs, monkeypatch):
     app = show(open_page("compare", made_runs, monkeypatch), "Operating point")
     drawn = []
+    bootstrap = sys.modules["core.metrics.bootstrap"]  # the package exports a function of this name
     for module in (metric_cache, bootstrap, grouped_bootstrap, conformal):
         monkeypatch.setattr(module, "draw_weights", lambda *given, **named: drawn.append(given))
     monkeypatch.setattr(metric_cache, "_measured", lambda *given: drawn.append(given))
