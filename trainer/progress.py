@@ -1,6 +1,6 @@
-"""Progress: for people a bar with time left on standard error, silent where nobody watches; for programs JSON lines.
+"""Progress reports: a progress bar on standard error for people, JSON lines for programs.
 
-The lines go to the file that `LOWSHOT_PROGRESS` names; what they hold is said in `core.jobs.events`.
+The lines go to the file that `LOWSHOT_PROGRESS` names, in place of the bar; `core.jobs.events` defines their content.
 """
 
 from __future__ import annotations
@@ -18,47 +18,47 @@ from tqdm import tqdm
 from core.data.image_cache import Progress
 from core.jobs import events
 
-_EVERY = 1.0  # seconds between two lines of a bar
+_INTERVAL = 1.0  # seconds between two progress lines of a bar
 
 
 def is_followed() -> bool:
-    """Whether a program reads the progress."""
+    """Return whether a program reads the progress."""
     return bool(os.environ.get(events.VARIABLE))
 
 
 def tell(kind: str, **facts: Any) -> None:
-    """Adds a line to the file of who follows; nothing where nobody does."""
+    """Append a line to the progress file, if a program reads it."""
     if is_followed():
         events.append(Path(os.environ[events.VARIABLE]), kind, **facts)
 
 
 @contextmanager
 def bar(title: str, unit: str = "image") -> Iterator[Progress]:
-    """Gives a function (done, in all) that draws a bar; nothing is drawn where it is never called."""
-    drawn: list[tqdm] = []
-    told = [0.0]
+    """Yield a function of (done, total) that draws a progress bar; nothing is drawn until its first call."""
+    bars: list[tqdm] = []
+    last_written = [0.0]
 
     def show(done: int, total: int) -> None:
         if is_followed():
             now = time.monotonic()
-            if unit == events.RUNS or now - told[0] >= _EVERY or done >= total:
-                told[0] = now
+            if unit == events.RUNS or now - last_written[0] >= _INTERVAL or done >= total:
+                last_written[0] = now
                 tell("bar", title=title, unit=unit, done=done, total=total)
             return
-        if not drawn:
-            drawn.append(tqdm(total=total, desc=title, unit=f" {unit}", file=sys.stderr, mininterval=0.5))
-        drawn[0].total = total
-        drawn[0].update(done - drawn[0].n)
+        if not bars:
+            bars.append(tqdm(total=total, desc=title, unit=f" {unit}", file=sys.stderr, mininterval=0.5))
+        bars[0].total = total
+        bars[0].update(done - bars[0].n)
 
     tell("begin", title=title, unit=unit)
     try:
         yield show
     finally:
-        for each in drawn:
-            each.close()
+        for opened in bars:
+            opened.close()
 
 
 def say(text: str) -> None:
-    """Tells a person something that is not a result: on standard error."""
+    """Print a status message, which is not a result, on standard error."""
     tell("say", text=text)
     print(text, file=sys.stderr)

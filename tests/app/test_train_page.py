@@ -74,7 +74,7 @@ def test_a_job_is_chosen_and_put_into_the_queue(queue, phantom_runs, monkeypatch
     app.number_input(key="train_set_epochs").set_value(7).run()
     app.multiselect(key="train_set_augment").set_value(["horizontal-flip", "noise"]).run()
     app.selectbox(key="train_set_imbalance").set_value("oversample").run()
-    assert "shown again until" in texts(app)
+    assert "repeated until they are as frequent" in texts(app)
     assert "**4 runs**. Expected time: **unknown**, because the settings change" in texts(app)
     button(app, "Start").click().run()
     assert not app.exception

@@ -51,7 +51,7 @@ def untrained(monkeypatch, runs):
         (["--size", "4", "--depth", "2"], "scratch does not take --depth; it takes --augment"),
         (["--size", "4", "--side", "16"], "Expected --side to be a whole number of at least 32, but got 16."),
         (["--size", "4", "--inner-lr", "0.1"], "scratch does not take --inner-lr"),
-        (["--size", "4", "--augment", "none", "--imbalance", "to-majority"], "name an augmentation that changes them"),
+        (["--size", "4", "--augment", "none", "--imbalance", "to-majority"], "--augment none does not change images"),
         (["--size", "4", "--loss", "masked-bce"], "Choose --loss cross-entropy or focal or auc-margin."),
         (["--size", "4", "--settings", "/nowhere.json"], "is not a JSON file that can be read"),
     ],
@@ -100,6 +100,6 @@ def test_findings_that_the_subset_cannot_teach_are_named(monkeypatch):
         prepare(cell, sparse)
     said = str(refused.value)
     assert "B (no image shows it), C (no image is known to be without it)" in said
-    assert said.endswith("ask for the others: --dataset sparse@findings=A.")
+    assert said.endswith("select the others: --dataset sparse@findings=A.")
     found = load_dataset(find_dataset("sparse@findings=A"))
     assert prepare(replace(cell, dataset=found.spec.name), found).meta.labels == ("A",)

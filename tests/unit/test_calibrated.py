@@ -78,7 +78,7 @@ def test_a_run_that_keeps_weights_is_asked_by_them(kept_of, capsys, monkeypatch)
     assert np.abs(found.logits - wanted.logits).max() < 1e-4
     strip(kept_of, lambda logits: np.add(logits, np.arange(2), out=logits))
     assert main(["calibrate", *ARGV]) == 1
-    assert "left as it is: Asked again, a test logit moved by 0.5" in capsys.readouterr().out
+    assert "left as it is: Evaluated again, a test logit changed by 0.5" in capsys.readouterr().out
 
 
 def test_an_older_run_keeps_its_answers_as_they_came(run_of, capsys):
@@ -102,7 +102,7 @@ def test_a_run_that_comes_out_otherwise_is_left_as_it_is(run_of, capsys):
     strip(run_of, nudge)
     before = (run_of / "predictions.npz").read_bytes()
     assert main(["calibrate", *ARGV]) == 1
-    assert "left as it is: Asked again, a test logit moved by 0.00" in capsys.readouterr().out
+    assert "left as it is: Evaluated again, a test logit changed by 0.00" in capsys.readouterr().out
     assert (run_of / "predictions.npz").read_bytes() == before
     assert main(["calibrate", *ARGV, "--models", "imagenet-efficientnet-lite0"]) == 0  # none of these
 

@@ -235,7 +235,7 @@ def test_one_image_a_class_will_do_where_nothing_is_held_out(target, other_sets,
 def test_what_meta_learning_cannot_do_is_refused_at_once(target, other_sets):
     with pytest.raises(BadRequest, match="Expected --order to be one of second, first, anil"):
         prepare(cell(target), target, {**QUICK, "order": "third"})
-    with pytest.raises(BadRequest, match="scratch-densenet121 does not go with maml: it has batch normalisation"):
+    with pytest.raises(BadRequest, match="scratch-densenet121 does not go with maml: it has batch normalization"):
         prepare(cell(target, model="scratch-densenet121"), target, QUICK)
     with pytest.raises(BadRequest, match="maml does not take --epochs"):
         prepare(cell(target), target, {**QUICK, "epochs": 3})

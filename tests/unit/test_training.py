@@ -301,7 +301,7 @@ def test_fine_tuning_changes_only_what_it_is_to_change(small, runs, tune):
     prepared = prepare(Cell("phantom", spec.name, "finetune", 5, 0), small, options)
     bank = small.bank(spec.image.size).images
     if tune == "lora":
-        with pytest.raises(BadRequest, match="nothing that --tune lora could train"):
+        with pytest.raises(BadRequest, match="no parameters that --tune lora could train"):
             run_cell(prepared, small, bank, "all", CPU, runs)
         return
     state = read_weights(run_cell(prepared, small, bank, "all", CPU, runs))

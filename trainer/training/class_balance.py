@@ -1,4 +1,4 @@
-"""The table of ways to meet class imbalance: what an epoch shows of each class, and what each class weighs."""
+"""Registry of ways to handle class imbalance: how often an epoch shows each class, and its weight in the loss."""
 
 from __future__ import annotations
 
@@ -15,48 +15,48 @@ from core.registry import Registry
 
 @dataclass(frozen=True)
 class Epoch:
-    """What one pass shows, in order.
+    """Order of the images in one pass over a subset.
 
     Attributes:
         positions: (M,) positions in the subset.
-        repeats: (M,) bool: shown a second time or more, and therefore only in an augmented view; None where every image
-            is augmented alike.
+        repeats: (M,) bool, whether an image was already shown in this epoch, and is now shown in an augmented view;
+            None where every image is augmented alike.
     """
 
     positions: np.ndarray
     repeats: np.ndarray | None = None
 
     def take(self, count: int, refill: Callable[[], Epoch]) -> tuple[Epoch, Epoch]:
-        """The next `count` images, and what is left; another epoch is begun where this one is too short."""
-        order = self if len(self.positions) >= count else self._then(refill())
+        """Return the next `count` images and the remaining ones; another epoch is appended if this one is too short."""
+        order = self if len(self.positions) >= count else self._concatenate(refill())
         return order._slice(slice(count)), order._slice(slice(count, None))
 
     def views(self, views: int, random: np.random.Generator) -> np.ndarray:
-        """(M,) which of an image's views is shown; 0 is the plain one."""
+        """Choose the view of each image: (M,) view numbers, where 0 is the plain view."""
         if self.repeats is None:
             return random.integers(0, views, len(self.positions))
         return np.where(self.repeats, random.integers(1, max(2, views), len(self.positions)), 0)
 
-    def _then(self, other: Epoch) -> Epoch:
+    def _concatenate(self, other: Epoch) -> Epoch:
         positions = np.concatenate([self.positions, other.positions])
         both = self.repeats is not None and other.repeats is not None
         return Epoch(positions, np.concatenate([self.repeats, other.repeats]) if both else None)
 
-    def _slice(self, which: slice) -> Epoch:
-        return Epoch(self.positions[which], None if self.repeats is None else self.repeats[which])
+    def _slice(self, selection: slice) -> Epoch:
+        return Epoch(self.positions[selection], None if self.repeats is None else self.repeats[selection])
 
 
 @dataclass(frozen=True)
 class Imbalance:
-    """A row of the table.
+    """A row of the registry.
 
     Attributes:
         name: key in the registry.
-        title, meaning: for people.
-        counts: (C,) images of each class -> (C,) how many of each an epoch shows.
-        weighs: whether the loss weighs a class by how rare it is.
-        findings: whether it takes tasks of several findings.
-        plain_first: whether images are shown as they are and only their repeats augmented.
+        title, meaning: texts for display.
+        counts: (C,) images of each class -> (C,) images of each class in an epoch.
+        weighs: whether the loss weights a class by its rarity.
+        findings: whether it supports tasks of several findings.
+        plain_first: whether images are first shown unchanged, and only their repeats are augmented.
     """
 
     name: str
@@ -68,81 +68,86 @@ class Imbalance:
     plain_first: bool = False
 
     def epoch(self, labels: np.ndarray, random: np.random.Generator) -> Epoch:
-        """Draws the images of one epoch in random order."""
+        """Draw the images of one epoch in random order."""
         if labels.ndim == 2:
             return Epoch(random.permutation(len(labels)))
-        here, wanted = np.bincount(labels), self.shown(labels)
-        if np.array_equal(wanted, here) and not self.plain_first:
+        available, target = np.bincount(labels), self.shown(labels)
+        if np.array_equal(target, available) and not self.plain_first:
             return Epoch(random.permutation(len(labels)))
-        drawn = [_rounds(np.flatnonzero(labels == c), int(count), random) for c, count in enumerate(wanted)]
-        positions = np.concatenate([positions for positions, _ in drawn])
+        members = [_repeat_members(np.flatnonzero(labels == c), int(count), random) for c, count in enumerate(target)]
+        positions = np.concatenate([positions for positions, _ in members])
         order = random.permutation(len(positions))
-        repeats = np.concatenate([repeats for _, repeats in drawn])[order]
+        repeats = np.concatenate([repeats for _, repeats in members])[order]
         return Epoch(positions[order], repeats if self.plain_first else None)
 
     def shown(self, labels: np.ndarray, classes: int = 0) -> np.ndarray:
-        """(C,) images of each class, or with each finding, that an epoch shows."""
+        """Return (C,) images of each class, or with each finding, in an epoch."""
         if labels.ndim == 2:
             return (labels > 0.5).sum(axis=0)
-        here = np.bincount(labels, minlength=classes)
-        return np.where(here, self.counts(here), 0)
+        available = np.bincount(labels, minlength=classes)
+        return np.where(available, self.counts(available), 0)
 
     def weights(self, labels: np.ndarray, classes: int) -> torch.Tensor | None:
-        """(C,) weights of the classes in the loss; of findings those of their positives. None weighs all alike."""
+        """Return (C,) class weights of the loss, or for findings weights of their positives; None for equal weights."""
         if not self.weighs:
             return None
         if labels.ndim == 2:
             positive, negative = (labels > 0.5).sum(axis=0), (labels <= 0.5).sum(axis=0)
             return torch.from_numpy(np.clip(negative / np.maximum(positive, 1), 1e-2, 1e2)).float()
-        here = np.bincount(labels, minlength=classes)
-        return torch.from_numpy(len(labels) / (max(1, (here > 0).sum()) * np.maximum(here, 1))).float()
+        available = np.bincount(labels, minlength=classes)
+        return torch.from_numpy(len(labels) / (max(1, (available > 0).sum()) * np.maximum(available, 1))).float()
 
 
 IMBALANCE: Registry[Imbalance] = Registry("way to meet imbalance")
 
 
 def imbalance_for(name: str, labels: np.ndarray, augment: str) -> Imbalance:
-    """The row of a name, where it goes with the labels.
+    """Return a row by its name.
 
     Raises:
-        UnknownName: if there is none.
-        BadRequest: if it does not go with findings, or augments and no augmentation is named.
+        UnknownName: if there is none of that name.
+        BadRequest: if it does not go with findings, or needs an augmentation and there is none.
     """
     row = IMBALANCE[name]
     if labels.ndim == 2 and not row.findings:
         raise BadRequest(
-            f"{name} repeats or drops whole images, which changes every finding they show. For several findings choose "
+            f"{name} repeats or drops whole images, which changes all their findings at once. For findings choose "
             f"{' or '.join(other.name for other in IMBALANCE.values() if other.findings)}."
         )
-    if row.plain_first and not any(one.geometry or one.photometry for one in augmenter(augment).rows):
-        raise BadRequest(f"{name} shows images again in augmented views only; name an augmentation that changes them.")
+    if row.plain_first and not any(
+        augmentation.geometry or augmentation.photometry for augmentation in augmenter(augment).rows
+    ):
+        raise BadRequest(
+            f"{name} repeats images in augmented views only, but --augment {augment} does not change images. Choose "
+            "another augmentation."
+        )
     return row
 
 
-def _rounds(members: np.ndarray, count: int, random: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
-    """`count` of the members: each as often as any other, up to one time; and which of them are repeats."""
+def _repeat_members(members: np.ndarray, count: int, random: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+    """Repeat members up to `count`, each equally often up to one; return them and whether each is a repeat."""
     whole, rest = divmod(count, max(1, len(members)))
-    drawn = np.concatenate([np.tile(members, whole), random.permutation(members)[:rest]])
-    return drawn, np.arange(count) >= len(members)
+    chosen = np.concatenate([np.tile(members, whole), random.permutation(members)[:rest]])
+    return chosen, np.arange(count) >= len(members)
 
 
 for _row in (
-    Imbalance("none", "As it is", "Every image once an epoch.", findings=True),
+    Imbalance("none", "As it is", "Every image once per epoch.", findings=True),
     Imbalance(
-        "class-weights", "Class weights", "Every image once an epoch; the loss of a class weighs by how rare it is.",
+        "class-weights", "Class weights", "Every image once per epoch; rarer classes have a higher weight in the loss.",
         weighs=True, findings=True,
     ),
     Imbalance(
-        "oversample", "Oversampling", "Rarer classes are shown again until each is shown as often as the commonest.",
+        "oversample", "Oversampling", "Rarer classes are repeated until they are as frequent as the most common one.",
         counts=lambda counts: np.full_like(counts, counts.max()),
     ),
     Imbalance(
-        "undersample", "Undersampling", "Of commoner classes an epoch shows as many as of the rarest, drawn anew.",
+        "undersample", "Undersampling", "Every epoch draws as many images of each class as the rarest class has.",
         counts=lambda counts: np.full_like(counts, counts[counts > 0].min()),
     ),
     Imbalance(
         "to-majority", "To the majority, augmented",
-        "Rarer classes are filled up to the commonest with augmented views; the images themselves stay as they are.",
+        "Rarer classes get augmented copies until they match the most common one; the originals stay unchanged.",
         counts=lambda counts: np.full_like(counts, counts.max()), plain_first=True,
     ),
 ):  # fmt: skip

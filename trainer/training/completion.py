@@ -1,6 +1,7 @@
-"""Adding predictions to stored runs: evaluated again by their weights, or trained again where they keep none.
+"""Evaluation of stored runs on external test sets that were added later.
 
-In both cases the test predictions must come out as they are stored.
+Runs with saved weights are evaluated with them; runs without are trained again. In both cases the test predictions must
+equal the stored ones.
 """
 
 from __future__ import annotations
@@ -20,24 +21,24 @@ from trainer.training import run_cell
 from trainer.training.external import evaluate_external, lacking
 from trainer.training.run_plan import Prepared
 
-SAME = 1e-4  # of a logit; another processor rounds otherwise
-LAST_BIT = 2**-10  # of a logit: stored in half precision, it may be rounded the other way
+SAME = 1e-4  # absolute tolerance of a logit, as processors round differently
+LAST_BIT = 2**-10  # relative tolerance of a logit: the last bit in half precision, in which logits are stored
 
 
 def check_same(meta: RunMeta, stored: Predictions, anew: Predictions) -> None:
-    """Compare test predictions of a run that was evaluated or trained again with those that are stored.
+    """Check that a run that was evaluated or trained again has its stored test predictions.
 
     Raises:
-        BadRequest: if they are of other images, or a logit moved.
+        BadRequest: if the images differ or a logit changed.
     """
     if not np.array_equal(stored.ids, anew.ids):
-        raise BadRequest("Asked again it was judged on other test images.")
-    before = as_stored(stored.logits, meta.multilabel)  # older runs hold them as they came
-    if not np.allclose(anew.logits, before, LAST_BIT, SAME):
-        moved = float(np.abs(before - anew.logits).max())
+        raise BadRequest("The run was evaluated again on other test images than before.")
+    expected = as_stored(stored.logits, meta.multilabel)  # older runs hold logits in full precision
+    if not np.allclose(anew.logits, expected, LAST_BIT, SAME):
+        change = float(np.abs(expected - anew.logits).max())
         raise BadRequest(
-            f"Asked again, a test logit moved by {moved:.6f}; at most {SAME} and what half precision rounds is "
-            "taken for the same."
+            f"Evaluated again, a test logit changed by {change:.6f}; the tolerance is {SAME} plus the rounding of half "
+            "precision."
         )
 
 
@@ -52,38 +53,43 @@ def complete_external(
     """Evaluate a stored run on the external test sets that it lacks.
 
     Args:
-        folder: of the run.
+        folder: folder of the run.
         prepared: the same cell.
         dataset: its data set, with the external sets.
         bank: (N, C, S, S) images of the data set at the model's size.
-        device: where it runs.
-        progress: called with (done, in all) by whatever takes long.
+        device: device to run on.
+        progress: called with (done, total) during long computations.
     Returns:
         the run's record, with the external sets.
     Raises:
-        BadRequest: if the run, trained again, comes out otherwise than it is stored.
+        BadRequest: if the run's test predictions are not reproduced.
     """
     meta, test = read_run(folder), read_predictions(folder)
     if not lacking(meta, dataset):
         return meta
+    # with weights: evaluate the stored model
     if meta.has_weights:
 
-        def ask(outside: Dataset) -> Predictions:
-            rows = outside.parts.test
-            logits = run_cell.ask_again(folder, meta, outside, rows, device, progress)
-            listing = outside.listing
-            return Predictions(listing.ids[rows], outside.parts.groups[rows], listing.labels[rows], logits, "external")
+        def predict(target: Dataset) -> Predictions:
+            rows = target.parts.test
+            logits = run_cell.ask_again(folder, meta, target, rows, device, progress)
+            listing = target.listing
+            return Predictions(listing.ids[rows], target.parts.groups[rows], listing.labels[rows], logits, "external")
 
-        check_same(meta, test, replace(ask(dataset), part="test"))
-        found = evaluate_external(prepared, dataset, meta, test, ask)
-        add_external(folder, found.records, found.predictions, found.notes)
+        check_same(meta, test, replace(predict(dataset), part="test"))
+        evaluation = evaluate_external(prepared, dataset, meta, test, predict)
+        add_external(folder, evaluation.records, evaluation.predictions, evaluation.notes)
         return read_run(folder)
-    with tempfile.TemporaryDirectory() as aside:
-        again = run_cell.run_cell(prepared, dataset, bank, "none", device, Path(aside), progress)
-        check_same(meta, test, read_predictions(again))
-        anew = read_run(again)
-        evaluated = [name for name, record in anew.external.items() if not record.refused]
+    # without weights: train the run again in a temporary folder
+    with tempfile.TemporaryDirectory() as temporary:
+        retrained_folder = run_cell.run_cell(prepared, dataset, bank, "none", device, Path(temporary), progress)
+        check_same(meta, test, read_predictions(retrained_folder))
+        retrained = read_run(retrained_folder)
+        evaluated = [name for name, record in retrained.external.items() if not record.refused]
         add_external(
-            folder, anew.external, {name: read_predictions(again, "external", name) for name in evaluated}, anew.notes
+            folder,
+            retrained.external,
+            {name: read_predictions(retrained_folder, "external", name) for name in evaluated},
+            retrained.notes,
         )
     return read_run(folder)

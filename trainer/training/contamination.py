@@ -1,7 +1,7 @@
-"""Has a medical encoder already seen the images it is to be shown on?
+"""Check whether a medical encoder was trained on the images of a data set.
 
-Registered sets are answered by the encoder's card: it was audited against them before it learnt. Anyone's own images
-are compared here with the corpus, where the corpus is on this machine.
+For registered data sets the encoder's card answers: the corpus was audited against them before training. A user's own
+images are compared here with the corpus, as far as the corpus is installed.
 """
 
 from __future__ import annotations
@@ -18,31 +18,31 @@ from trainer.progress import bar
 
 
 def exposure(dataset: Dataset, weights: Weights) -> tuple[int, tuple[str, ...]]:
-    """Images of an own folder or table that the encoder learnt from, and what is to be said about it.
+    """Return how many images of a user's folder or table the encoder was trained on, and notes for the record.
 
     Raises:
-        LeakFound: if there are any and leaks were not allowed.
+        LeakFound: if there are any and leaks are not allowed.
     """
     if weights.kind != "own" or dataset.spec.path is None:
         return 0, ()
     card = read_card(find_own_encoder(weights.ref.split("/")[0], dataset.spec.name))
-    learnt_from = {part["set"]: part["images"] + part["held_out"] for part in card.get("corpus", ())}
+    corpus_sizes = {part["set"]: part["images"] + part["held_out"] for part in card.get("corpus", ())}
     absent: list[str] = []
     seen: set[int] = set()
     for name in card["seen"]:
         if not is_present(find_dataset(name)):
             absent.append(name)
             continue
-        with bar(f"comparing with {name}, which the medical encoder learnt from") as show:
+        with bar(f"comparing with {name}, on which the medical encoder was trained") as show:
             listing, bank = scan(find_dataset(name), show)
             seen |= set(np.unique(find_copies(scan(dataset.spec)[1], bank, show).first).tolist())
-        if len(listing) - len(bank.errors) < learnt_from.get(name, 0):
+        if len(listing) - len(bank.errors) < corpus_sizes.get(name, 0):
             absent.append(name)
     if seen and not dataset.leaks_allowed:
         raise LeakFound(
-            f"{len(seen)} of these images, {dataset.listing.ids[min(seen)]} among them, are copies of images that the "
-            "medical encoder learnt from. Take them out, leave out the medical models, or add --allow-leaks; the "
-            "results will say so."
+            f"{len(seen)} of these images, for example {dataset.listing.ids[min(seen)]}, are copies of images that the "
+            "medical encoder was trained on. Remove them, leave out the medical models, or add --allow-leaks; the "
+            "results will mention it."
         )
     notes = [f"LEAKS ALLOWED: the medical encoder learnt from {len(seen)} of these images."] if seen else []
     if absent:

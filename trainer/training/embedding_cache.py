@@ -1,4 +1,4 @@
-"""Embeddings of a frozen encoder, computed once an image and view and kept on disk for every run of a sweep."""
+"""On-disk cache of a frozen encoder's embeddings, computed once per image and view for all runs of a sweep."""
 
 from __future__ import annotations
 
@@ -23,23 +23,23 @@ from core.paths import cache_folder
 from core.types import Images, ImageSpec
 
 _BATCH = 32
-_VERSION = "2"  # raised when an augmentation of the same name changes
+_VERSION = "2"  # increment when an augmentation changes but keeps its name
 
 
 class EmbeddingCache:
     """Memory-mapped embeddings of one encoder on one data set.
 
-    Row i, view 0 is the plain image; view v > 0 is augmented by a seed made of i and v, so that it does not depend on
-    what was computed before.
+    Row i, view 0 is the plain image. View v > 0 is augmented with a seed that depends on i and v only, not on what was
+    computed before.
 
     Args:
         model: the classifier whose encoder and pooling are used.
-        image: the encoder's input.
-        fingerprint: of the data set.
-        rows: images in the data set.
+        image: the encoder's input specification.
+        fingerprint: hash of the data set.
+        rows: number of images in the data set.
         augment: name of the augmentation of the views.
-        device: where the encoder runs.
-        pixels: preprocessing steps that the images went through.
+        device: device on which the encoder runs.
+        pixels: preprocessing steps already applied to the images.
     Raises:
         BadRequest: if the augmentation mixes images.
     """
@@ -56,7 +56,10 @@ class EmbeddingCache:
     ) -> None:
         self._model, self._image, self._augmenter, self._device = model, image, augmenter(augment), device
         if self._augmenter.mixes:
-            raise BadRequest(f"{augment} mixes whole images at every step; a frozen encoder's embeddings are cached.")
+            raise BadRequest(
+                f"--augment {augment} mixes images anew at every step, but embeddings of a frozen encoder are computed "
+                "once. Choose an augmentation that does not mix images."
+            )
         self._rows = rows
         pool = "" if repr(model.head.pool) == repr(average_pool()) else repr(model.head.pool)
         weights = state_hash(model.encoder)
@@ -66,29 +69,29 @@ class EmbeddingCache:
         self._plain, self._augmented = (folder / sha256_of(parts)[:24] for parts in (key, [*key, augment]))
 
     def get(self, images: Images, rows: np.ndarray, views: int, progress: Progress | None = None) -> np.ndarray:
-        """Embeddings of images in their plain and augmented views.
+        """Return embeddings of images in their plain and augmented views.
 
         Args:
-            images: (n, C, S, S) or (n, C, S, S, S), uint8: any array that can be indexed by position.
-            rows: (n,), their positions in the data set.
-            views: augmented views.
-            progress: called with (done, in all) where something has to be computed.
+            images: (n, C, S, S) or (n, C, S, S, S) uint8: any array that can be indexed by position.
+            rows: (n,) positions of the images in the data set.
+            views: number of augmented views.
+            progress: called with (done, total) if embeddings have to be computed.
         Returns:
-            (n, 1 + views, D), float32.
+            (n, 1 + views, D) float32.
         """
-        differ = views if self._augmenter.rows else 0
-        found = [self._view(view, images, rows, differ, progress) for view in range(1 + differ)]
-        return np.stack(found + [found[0]] * (views - differ), axis=1)
+        distinct = views if self._augmenter.rows else 0
+        by_view = [self._view(view, images, rows, distinct, progress) for view in range(1 + distinct)]
+        return np.stack(by_view + [by_view[0]] * (views - distinct), axis=1)
 
     def _view(self, view: int, images: Images, rows: np.ndarray, views: int, progress: Progress | None) -> np.ndarray:
         values, done = self._open(view)
         missing = np.flatnonzero(~done[rows])
         for start in range(0, len(missing), _BATCH):
-            at = missing[start : start + _BATCH]
-            values[rows[at]] = self._compute(images[at], rows[at], view)
+            batch = missing[start : start + _BATCH]
+            values[rows[batch]] = self._compute(images[batch], rows[batch], view)
             if progress:
                 total = (1 + views) * len(missing)
-                progress(view * len(missing) + start + len(at), total)
+                progress(view * len(missing) + start + len(batch), total)
         if len(missing):
             values.flush()
             done[rows[missing]] = True
@@ -110,8 +113,8 @@ class EmbeddingCache:
 
     def _width(self) -> int:
         with torch.no_grad():
-            one = torch.zeros(1, *self._image.shape, device=self._device)
-            return self._model.eval().to(self._device).embed(one).shape[1]
+            sample = torch.zeros(1, *self._image.shape, device=self._device)
+            return self._model.eval().to(self._device).embed(sample).shape[1]
 
     def _compute(self, pixels: np.ndarray, rows: np.ndarray, view: int) -> np.ndarray:
         images = to_unit(pixels, self._device)
@@ -122,7 +125,7 @@ class EmbeddingCache:
 
 
 def state_hash(module: nn.Module) -> str:
-    """SHA-256 over a module's tensors and their names."""
+    """Return the SHA-256 over a module's tensors and their names."""
     digest = hashlib.sha256()
     for name, value in sorted(module.state_dict().items()):
         digest.update(name.encode())

@@ -1,7 +1,7 @@
-"""Evaluation on external test sets: which may serve a data set, whom an encoder has seen, what a run predicts there.
+"""Evaluation of runs on external test sets, and checks of what their encoders were trained on.
 
-A run is evaluated as it is: its temperature and its threshold come from its own subset. What the external images are,
-and whether they share patients or copies with the data set, is checked in `core.data.external_sets`.
+A run is evaluated unchanged: its temperature and threshold come from its own subset. `core.data.external_sets` checks
+what the external images are, and whether they share patients or copies with the data set.
 """
 
 from __future__ import annotations
@@ -27,18 +27,18 @@ from core.runs import ExternalRecord, Predictions, RunMeta, shared_classes
 from trainer.progress import bar, say
 from trainer.training.run_plan import Prepared
 
-EXCLUDED = "excluded_patients_of"  # key of an encoder's card: external sets whose patients it never saw
+EXCLUDED = "excluded_patients_of"  # key of an encoder's card: external sets whose patients were left out of training
 Ask = Callable[[Dataset], Predictions]
 
 
 @dataclass(frozen=True)
 class Evaluation:
-    """What a run is worth on external test sets.
+    """Results of a run on external test sets.
 
     Attributes:
-        records: name of the external set -> how the run did there, or why it was not evaluated.
-        predictions: on those on which it was evaluated.
-        notes: for the run's record.
+        records: name of the external set -> the run's performance on it, or why it was not evaluated.
+        predictions: predictions on the sets that were evaluated.
+        notes: notes for the run's record.
     """
 
     records: dict[str, ExternalRecord] = field(default_factory=dict)
@@ -48,12 +48,12 @@ class Evaluation:
 
 @dataclass(frozen=True)
 class Standing:
-    """What is known of an encoder and an external test set.
+    """Whether an encoder may have been trained on the images of an external test set.
 
     Attributes:
-        refused: why nothing is to be evaluated, with the remedy; "" where it may be.
-        same_archive: whether the encoder learnt from the same archive, without the patients of the set.
-        note: what is not known; "" where nothing is to be said.
+        refused: why the run must not be evaluated, with the remedy; "" where it may be.
+        same_archive: whether the encoder was trained on the same archive, without the patients of the set.
+        note: what is not known; "" for nothing.
     """
 
     refused: str = ""
@@ -62,46 +62,47 @@ class Standing:
 
 
 def with_external(dataset: Dataset, arguments: argparse.Namespace) -> Dataset:
-    """Add the external test sets of a data set: those that its row names and that are here, and those asked for.
+    """Add the external test sets of a data set: those of its row that are installed, and those of the command.
 
     Args:
         dataset: the data set.
-        arguments: of the command; `external` are names or paths, `external_classes` maps classes there to classes here.
+        arguments: arguments of the command; `external` are names or paths, `external_classes` maps classes of the
+            external set to classes of the data set.
     Raises:
-        LowshotError: if a set that was asked for may not serve; one that the row names is recorded as refused.
+        LowshotError: if a set of the command is unsuitable; an unsuitable set of the row is recorded as refused.
     """
-    asked = [_asked(name, arguments.external_classes, dataset) for name in arguments.external or ()]
-    if arguments.external_classes and len(asked) != 1:
+    chosen = [_requested_set(name, arguments.external_classes, dataset) for name in arguments.external or ()]
+    if arguments.external_classes and len(chosen) != 1:
         raise BadRequest(
-            f"--external-classes maps the classes of one external test set, but {len(asked)} are given. Name one with "
+            f"--external-classes maps the classes of one external test set, but {len(chosen)} are given. Name one with "
             "--external."
         )
-    named = {external.dataset for external in asked}
-    usual = [external for external in dataset.spec.external if external.dataset not in named]
-    found: list[ExternalSet] = []
+    named = {external.dataset for external in chosen}
+    defaults = [external for external in dataset.spec.external if external.dataset not in named]
+    loaded: list[ExternalSet] = []
     refused: dict[str, tuple[str, str]] = {}
-    for external in [*asked, *usual]:
+    for external in [*chosen, *defaults]:
         name = str(external.path or external.dataset)
-        if external in usual and not is_present(find_dataset(name)):
-            say(f"external test set {name}: not on this machine, so that nothing is evaluated there")
+        if external in defaults and not is_present(find_dataset(name)):
+            say(f"external test set {name}: not on this machine, skipped")
             continue
         try:
             with bar(f"external test set {name}: reading") as show:
-                found.append(load_external(external, dataset, show))
+                loaded.append(load_external(external, dataset, show))
         except LowshotError as error:
-            if external in asked:
+            if external in chosen:
                 raise
             refused[name] = (find_dataset(name).title, str(error))
             say(f"external test set {name}: refused: {error}")
             continue
-        outside = found[-1]
-        rows = outside.dataset.parts.test
-        say(f"external test set {outside.name}: {len(rows):,} images of {', '.join(outside.labels)}")
-    return replace(dataset, external=tuple(found), refused=refused)
+        latest = loaded[-1]
+        rows = latest.dataset.parts.test
+        say(f"external test set {latest.name}: {len(rows):,} images of {', '.join(latest.labels)}")
+    return replace(dataset, external=tuple(loaded), refused=refused)
 
 
-def _asked(name: str, classes: Mapping[str, str] | None, dataset: Dataset) -> External:
-    """Return an external test set by its name or path; the row's own mapping holds where none is given."""
+def _requested_set(name: str, classes: Mapping[str, str] | None, dataset: Dataset) -> External:
+    """Return an external test set by its name or path; the class mapping defaults to the row's own."""
     row = next((external for external in dataset.spec.external if external.dataset == name), None)
     if row is not None:
         return replace(row, classes=classes) if classes else row
@@ -118,44 +119,46 @@ def evaluate_external(prepared: Prepared, dataset: Dataset, meta: RunMeta, test:
         dataset: its data set, with its external sets.
         meta: the run's record with its operating point.
         test: predictions on its own test images.
-        ask: external images -> the run's predictions on their test part.
+        ask: external data set -> the run's predictions on its test part.
     """
-    found = Evaluation({name: ExternalRecord(title, refused=why) for name, (title, why) in dataset.refused.items()})
-    notes = [f"Not evaluated on {record.title}: {record.refused}" for record in found.records.values()]
+    evaluation = Evaluation(
+        {name: ExternalRecord(title, refused=why) for name, (title, why) in dataset.refused.items()}
+    )
+    notes = [f"Not evaluated on {record.title}: {record.refused}" for record in evaluation.records.values()]
     for external in dataset.external:
-        title, of_encoder = external.dataset.spec.title, standing_of(prepared, external)
-        if of_encoder.refused:
-            found.records[external.name] = ExternalRecord(title, refused=of_encoder.refused)
-            notes.append(f"Not evaluated on {title}: {of_encoder.refused}")
+        title, encoder_standing = external.dataset.spec.title, standing_of(prepared, external)
+        if encoder_standing.refused:
+            evaluation.records[external.name] = ExternalRecord(title, refused=encoder_standing.refused)
+            notes.append(f"Not evaluated on {title}: {encoder_standing.refused}")
             continue
-        if of_encoder.note:
-            notes.append(of_encoder.note)
+        if encoder_standing.note:
+            notes.append(encoder_standing.note)
         rows = external.dataset.parts.test
         facts = {name: values[rows] for name, values in external.facts.items()}
-        there = replace(ask(external.dataset), part="external", facts=facts)
-        found.predictions[external.name] = there
-        scores, kept = shared_classes(meta, there, external.labels)
-        found.records[external.name] = ExternalRecord(
+        predictions = replace(ask(external.dataset), part="external", facts=facts)
+        evaluation.predictions[external.name] = predictions
+        scores, mask = shared_classes(meta, predictions, external.labels)
+        evaluation.records[external.name] = ExternalRecord(
             title=title,
             labels=external.labels,
-            images=int(kept.sum()),
-            groups=len(np.unique(there.groups[kept])),
+            images=int(mask.sum()),
+            groups=len(np.unique(predictions.groups[mask])),
             fingerprint=external.dataset.fingerprint,
-            metrics=_measured(scores),
-            own_metrics=_measured(shared_classes(meta, test, external.labels)[0]),
+            metrics=_defined_metrics(scores),
+            own_metrics=_defined_metrics(shared_classes(meta, test, external.labels)[0]),
             caveat=external.caveat,
-            same_archive=of_encoder.same_archive,
+            same_archive=encoder_standing.same_archive,
         )
-    return replace(found, notes=tuple(notes))
+    return replace(evaluation, notes=tuple(notes))
 
 
-def _measured(scores: Scores) -> dict[str, float]:
-    """Return all metrics that are defined."""
+def _defined_metrics(scores: Scores) -> dict[str, float]:
+    """Return all metrics that are defined, rounded."""
     return {name: round(value, 6) for name, value in measure(scores).items() if np.isfinite(value)}
 
 
 def standing_of(prepared: Prepared, external: ExternalSet) -> Standing:
-    """Decide whether a run may be evaluated on an external test set, by what its weights have learnt from."""
+    """Decide from its training data whether a run may be evaluated on an external test set."""
     name, spec = external.name, prepared.spec
     for source in prepared.sources:
         if family_of(source.spec.name) == family_of(name):
@@ -178,7 +181,7 @@ def standing_of(prepared: Prepared, external: ExternalSet) -> Standing:
 
 
 def _standing_of_own(card: Mapping[str, Any], external: ExternalSet) -> Standing:
-    """Decide by the card of an encoder that this program pretrained, and by the audit where the card is silent."""
+    """Decide by the card of an encoder that this program pretrained, and where it is silent by comparing images."""
     name, own_images = external.name, external.dataset.spec.path is not None
     excluded = name in card.get(EXCLUDED, ())
     same = [seen for seen in card["seen"] if family_of(seen) == family_of(name)]
@@ -205,15 +208,15 @@ def _standing_of_own(card: Mapping[str, Any], external: ExternalSet) -> Standing
 
 @lru_cache(maxsize=64)
 def _copies_in(seen: str, external: ExternalSet) -> int:
-    """Return how many images of an external set have a copy in a registered data set."""
-    with bar(f"comparing {external.name} with {seen}, which an encoder learnt from") as show:
+    """Return how many test images of an external set have a copy in a registered data set."""
+    with bar(f"comparing {external.name} with {seen}, on which an encoder was trained") as show:
         first, second = scan(external.dataset.spec)[1], scan(find_dataset(seen), show)[1]
         copies = find_copies(first, second, show)
     return len(np.intersect1d(copies.first, external.dataset.parts.test))
 
 
 def lacking(meta: RunMeta, dataset: Dataset) -> tuple[ExternalSet, ...]:
-    """Return the external sets of a data set on which a stored run was not evaluated, nor refused."""
+    """Return the external sets of a data set on which a stored run was neither evaluated nor refused."""
     return tuple(external for external in dataset.external if not _has(meta, external))
 
 

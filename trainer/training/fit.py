@@ -1,6 +1,6 @@
-"""How each strategy trains a model on the labelled images of a subset.
+"""Fitting function of each training strategy.
 
-The table of strategies is `trainer.training.strategies`.
+The registry of strategies is `trainer.training.strategies`.
 
 References:
     Layer-wise rates: Howard and Ruder 2018, arXiv:1801.06146 (discriminative fine-tuning, gradual unfreezing).
@@ -36,15 +36,15 @@ from trainer.training.network_trainer import Trained, predict_logits, train_netw
 from trainer.training.settings import Context, FitData, Fitted, Settings
 
 HEAD = "tapped."
-STRENGTHS = (0.3, 1.0, 3.0, 10.0, 30.0, 100.0)  # of logistic regression on embeddings of unit length
-NO_FOLDS_STRENGTH = 10.0  # where nothing can be held out
+STRENGTHS = (0.3, 1.0, 3.0, 10.0, 30.0, 100.0)  # inverse L2 penalties to choose from, for embeddings of unit length
+NO_FOLDS_STRENGTH = 10.0  # inverse penalty where nothing can be held out
 FROZEN = Settings(epochs=10, min_steps=30, batch_size=64, lr=1e-3, weight_decay=1e-2, views=4)
 
 
 def embedding_cache(
     model: Classifier, spec: ModelSpec, data: FitData, settings: Settings, device: torch.device
 ) -> EmbeddingCache:
-    """The cache of a model's encoder on the data set that a subset comes from."""
+    """Return the cache of a model's encoder on the data set that a subset comes from."""
     pixels = preparation(settings.preparation).of_pixels
     return EmbeddingCache(model, spec.image, data.fingerprint, data.population, settings.augment, device, pixels)
 
@@ -52,7 +52,7 @@ def embedding_cache(
 def embeddings_of(
     model: Classifier, spec: ModelSpec, data: FitData, settings: Settings, context: Context
 ) -> np.ndarray:
-    """(n, 1 + views, D): embeddings of a subset in plain and augmented views."""
+    """Return (n, 1 + views, D) embeddings of a subset in plain and augmented views."""
     cache = embedding_cache(model, spec, data, settings, context.device)
     return cache.get(data.images, data.rows, settings.views, context.progress)
 
@@ -60,96 +60,98 @@ def embeddings_of(
 def cross_validated(
     embeddings: np.ndarray, data: FitData, settings: Settings, seed: int, fit: Callable[[np.ndarray], nn.Sequential]
 ) -> tuple[np.ndarray, np.ndarray, nn.Sequential]:
-    """Fit a head to all images, and one to each fold's rest that predicts the fold.
+    """Fit a head to all images, and one head per fold to predict the fold's held-out images.
 
     Args:
         embeddings: (n, views, D), the plain view first.
         data: the subset.
-        settings: of the training.
-        seed: of the folds.
-        fit: positions in the subset -> a head fitted to them.
+        settings: training settings.
+        seed: random seed of the folds.
+        fit: maps positions in the subset to a head fitted to them.
     Returns:
-        positions, their out-of-fold logits, and the final head: that of all images or, for a fold ensemble, the mean of
-        all heads. No positions where nothing can be held out.
+        positions, their out-of-fold logits, and the final head: the head fitted to all images or, for a fold ensemble,
+        the mean of all heads. There are no positions where nothing can be held out.
     """
     folds = judged_folds(data.labels, data.groups, settings.folds, seed)
-    everything = np.arange(len(data.labels))
-    *of_folds, final = side_by_side([partial(fit, rest) for rest in [*(rest for rest, _ in folds), everything]])
+    all_positions = np.arange(len(data.labels))
+    *fold_heads, final = side_by_side([partial(fit, rest) for rest in [*(rest for rest, _ in folds), all_positions]])
     held_out = [held for _, held in folds]
-    logits = [logits_of(head, embeddings[held, 0]) for head, held in zip(of_folds, held_out, strict=True)]
-    if settings.fold_ensemble and of_folds:
-        final = nn.Sequential(MeanOf([*of_folds, final])).eval()
+    logits = [logits_of(head, embeddings[held, 0]) for head, held in zip(fold_heads, held_out, strict=True)]
+    if settings.fold_ensemble and fold_heads:
+        final = nn.Sequential(MeanOf([*fold_heads, final])).eval()
     return *together(held_out, logits, data.classes), final
 
 
 def together(judged: list[np.ndarray], logits: list[np.ndarray], classes: int) -> tuple[np.ndarray, np.ndarray]:
-    """Positions predicted in several folds, and their (J, classes) logits; empty where there are no folds."""
+    """Concatenate the held-out positions of all folds, and their (J, classes) logits; empty without folds."""
     if not judged:
         return np.array([], int), np.zeros((0, classes), np.float32)
     return np.concatenate(judged), np.concatenate(logits)
 
 
 def fit_frozen(model: Classifier, spec: ModelSpec, data: FitData, settings: Settings, context: Context) -> Fitted:
-    """The MLP head on embeddings of a frozen encoder."""
+    """Fit the MLP head on embeddings of a frozen encoder."""
     embeddings = embeddings_of(model, spec, data, settings, context)
 
     def fit(rows: np.ndarray) -> nn.Sequential:
         return fit_mlp(model.head.layers, embeddings[rows], data.labels[rows], settings, context.seed, model.blocks)
 
-    judged, logits, final = cross_validated(embeddings, data, settings, context.seed, fit)
+    positions, logits, final = cross_validated(embeddings, data, settings, context.seed, fit)
     model.head.layers = final
-    return Fitted(judged, logits, HEAD, folds_in_words(settings, judged))
+    return Fitted(positions, logits, HEAD, folds_in_words(settings, positions))
 
 
 def fit_frozen_logistic(
     model: Classifier, spec: ModelSpec, data: FitData, settings: Settings, context: Context
 ) -> Fitted:
-    """Logistic regression on the same embeddings; its penalty is the one with the best out-of-fold likelihood.
+    """Fit logistic regression on embeddings of a frozen encoder; the penalty maximizes the out-of-fold likelihood.
 
-    The likelihood is taken at the temperature that the run would have, so that the penalty is chosen by what it does
-    to the order of the images and not by the scale of the logits.
+    The likelihood is computed after temperature scaling, as the run itself will be. The penalty is therefore chosen by
+    its effect on the order of the images, not by the scale of the logits.
     """
     embeddings = embeddings_of(model, spec, data, settings, context)
     strengths = (settings.strength,) if settings.strength else STRENGTHS
     folds = judged_folds(data.labels, data.groups, settings.folds, context.seed)
     held_out = [held for _, held in folds]
 
-    def fit(rows: np.ndarray, some: Sequence[float]) -> list[nn.Sequential]:
+    def fit(rows: np.ndarray, inverse_penalties: Sequence[float]) -> list[nn.Sequential]:
         return fit_logistic(
-            embeddings[rows], data.labels[rows], data.classes, some, settings, context.seed, model.blocks
+            embeddings[rows], data.labels[rows], data.classes, inverse_penalties, settings, context.seed, model.blocks
         )
 
-    of_folds = [fit(rest, strengths) for rest, _ in folds]
-    tried = []
-    for place, strength in enumerate(strengths):
-        parts = [logits_of(heads[place], embeddings[held, 0]) for heads, held in zip(of_folds, held_out, strict=True)]
-        judged, logits = together(held_out, parts, data.classes)
-        labels = data.labels[judged]
-        loss = negative_log_likelihood(logits, labels, fit_temperature(logits, labels)) if len(judged) else 0.0
-        tried.append((loss, place, strength, judged, logits))
+    fold_heads = [fit(rest, strengths) for rest, _ in folds]
+    candidates = []
+    for index, strength in enumerate(strengths):
+        parts = [logits_of(heads[index], embeddings[held, 0]) for heads, held in zip(fold_heads, held_out, strict=True)]
+        positions, logits = together(held_out, parts, data.classes)
+        labels = data.labels[positions]
+        loss = negative_log_likelihood(logits, labels, fit_temperature(logits, labels)) if len(positions) else 0.0
+        candidates.append((loss, index, strength, positions, logits))
     if not folds:
-        tried = tried[strengths.index(NO_FOLDS_STRENGTH) :] if not settings.strength else tried
-    _, place, strength, judged, logits = min(tried, key=lambda row: row[:2])
+        candidates = candidates[strengths.index(NO_FOLDS_STRENGTH) :] if not settings.strength else candidates
+    _, index, strength, positions, logits = min(candidates, key=lambda row: row[:2])
     (final,) = fit(np.arange(len(data.labels)), [strength])
-    if settings.fold_ensemble and of_folds:
-        final = nn.Sequential(MeanOf([*(heads[place] for heads in of_folds), final])).eval()
+    if settings.fold_ensemble and fold_heads:
+        final = nn.Sequential(MeanOf([*(heads[index] for heads in fold_heads), final])).eval()
     model.head.layers = final
-    words = folds_in_words(settings, judged)
-    return Fitted(judged, logits, HEAD, words if settings.strength else f"{words}; penalty 1/{strength:g} chosen there")
+    selection = folds_in_words(settings, positions)
+    return Fitted(
+        positions, logits, HEAD, selection if settings.strength else f"{selection}; penalty 1/{strength:g} chosen there"
+    )
 
 
 def fit_plain_loop_frozen(
     model: Classifier, spec: ModelSpec, data: FitData, settings: Settings, context: Context
 ) -> Fitted:
-    """The straightforward loop on cached views of a frozen encoder: the baseline that nobody tuned."""
+    """Fit a head with a plain training loop on cached views of a frozen encoder: the untuned baseline."""
     embeddings = embeddings_of(model, spec, data, settings, context)
 
     def fit(rows: np.ndarray) -> nn.Sequential:
         return fit_plain_loop(model.head.layers, embeddings[rows, 1:], data.labels[rows], settings, context.seed)
 
-    judged, logits, final = cross_validated(embeddings, data, settings, context.seed, fit)
+    positions, logits, final = cross_validated(embeddings, data, settings, context.seed, fit)
     model.head.layers = final
-    return Fitted(judged, logits, HEAD, folds_in_words(settings, judged))
+    return Fitted(positions, logits, HEAD, folds_in_words(settings, positions))
 
 
 def fit_network(
@@ -161,29 +163,30 @@ def fit_network(
     frozen_statistics: bool,
     prepare: Callable[[FitData], list[dict[str, Any]]],
 ) -> Fitted:
-    """Train a network on all images, after one on each fold's rest that predicts the fold.
+    """Train one network per fold to predict its held-out images, then the final network on all images.
 
-    The folds serve the operating point, the temperature and, with patience, the length; no weight of theirs is kept.
+    The folds serve the operating point, the temperature and, with patience, the length of training. Their weights are
+    discarded.
 
     Args:
-        model: the classifier at its start.
-        spec: its row.
+        model: the classifier with its initial weights.
+        spec: its row in the registry.
         data: the subset.
-        settings: of the training.
-        context: where and how it runs.
+        settings: training settings.
+        context: seed, device and progress.
         frozen_statistics: keep batch normalization in evaluation mode.
-        prepare: given training images, brings the model from its start to where training begins, in place, and
-            returns its parameter groups.
+        prepare: given the training images, prepares the initial model in place and returns its parameter groups.
     """
     start, layers = copy.deepcopy(model.state_dict()), model.head.layers
     folds = judged_folds(data.labels, data.groups, settings.folds, context.seed)
-    everything = np.arange(len(data.labels))
+    all_positions = np.arange(len(data.labels))
     predicted: list[np.ndarray] = []
     history: list[dict[str, Any]] = []
     lengths: list[int] = []
     trained = Trained(np.zeros((0, data.classes), np.float32), [], 0)
-    parts = [*enumerate(folds, start=1), (0, (everything, everything[:0]))]
-    for place, (fold, (rest, held)) in enumerate(parts):
+    # fold 0 is the final network, trained on all images after the others
+    parts = [*enumerate(folds, start=1), (0, (all_positions, all_positions[:0]))]
+    for index, (fold, (rest, held)) in enumerate(parts):
         model.head.layers = copy.deepcopy(layers)
         model.load_state_dict(start)
         model.requires_grad_(True)
@@ -198,7 +201,7 @@ def fit_network(
             context.seed,
             context.device,
             frozen_statistics,
-            progress=_of_parts(context.progress, place, len(parts)),
+            progress=_of_parts(context.progress, index, len(parts)),
             unfinished=unfinished,
             stop_after=round(float(np.median(lengths))) if settings.patience and lengths and not fold else 0,
         )
@@ -209,17 +212,17 @@ def fit_network(
         if fold:
             predicted.append(trained.logits)
             lengths.append(trained.epochs)
-    judged, logits = together([held for _, held in folds[: len(predicted)]], predicted, data.classes)
+    positions, logits = together([held for _, held in folds[: len(predicted)]], predicted, data.classes)
     fitted = predict_logits(model, data.images, spec.image, context.device)
     model.cpu()
     history[-1] |= {
         "fit_loss": negative_log_likelihood(fitted, data.labels), "guess_loss": loss_of_guessing(data.labels)
     }  # fmt: skip
-    return Fitted(judged, logits, "", folds_in_words(settings, judged), history, trained.failed)
+    return Fitted(positions, logits, "", folds_in_words(settings, positions), history, trained.failed)
 
 
 def loss_of_guessing(labels: np.ndarray) -> float:
-    """Return the log-loss, in nats, of stating how common each class or finding is among the images.
+    """Return the log-loss, in nats, of predicting the prevalence of each class or finding for every image.
 
     Args:
         labels: (n,) class indices, or (n, C) findings with NaN for unknown.
@@ -233,32 +236,33 @@ def loss_of_guessing(labels: np.ndarray) -> float:
     return float((known * entropy).sum() / known.sum())
 
 
-def _of_parts(progress: Progress | None, place: int, parts: int) -> Progress | None:
-    """Progress of one of several trainings as that of all."""
+def _of_parts(progress: Progress | None, index: int, parts: int) -> Progress | None:
+    """Map the progress of one of several trainings to the progress of all of them."""
     if progress is None:
         return None
-    return lambda done, total: progress(place * total + done, parts * total)
+    return lambda done, total: progress(index * total + done, parts * total)
 
 
 def fit_finetune(model: Classifier, spec: ModelSpec, data: FitData, settings: Settings, context: Context) -> Fitted:
-    """The head first, on frozen embeddings; then the chosen parameters of the encoder with it."""
-    of_head = settings_of_head(settings)
+    """Train the head on frozen embeddings first, then the head and the chosen parameters of the encoder together."""
+    head_settings = settings_of_head(settings)
 
-    def prepare(learn: FitData) -> list[dict[str, Any]]:
-        embeddings = embeddings_of(model, spec, learn, of_head, context)
+    def prepare(train_data: FitData) -> list[dict[str, Any]]:
+        embeddings = embeddings_of(model, spec, train_data, head_settings, context)
         model.head.layers = fit_mlp(
-            model.head.layers, embeddings, learn.labels, of_head, context.seed, model.blocks
+            model.head.layers, embeddings, train_data.labels, head_settings, context.seed, model.blocks
         ).train()
-        of_encoder = groups_of(model.encoder, settings)
-        return [*of_encoder, {"params": list(model.head.parameters()), "lr": settings.lr}]
+        encoder_groups = groups_of(model.encoder, settings)
+        return [*encoder_groups, {"params": list(model.head.parameters()), "lr": settings.lr}]
 
     return fit_network(model, spec, data, settings, context, frozen_statistics=True, prepare=prepare)
 
 
 def settings_of_head(settings: Settings) -> Settings:
-    """How the head is trained before the encoder: as `frozen` does, on the same images and by the same loss.
+    """Return how the head is trained before the encoder: as `frozen` does, on the same images and with the same loss.
 
-    Mixed images have no embeddings to cache, and a loss with an optimiser of its own wants a start by the usual one.
+    Mixed images have no embeddings to cache, so that mixing augmentations are left out. A loss with an optimizer of its
+    own is replaced by the default loss.
     """
     start = replace(FROZEN, preparation=settings.preparation, imbalance=settings.imbalance)
     if not augmenter(settings.augment).mixes:
@@ -269,30 +273,30 @@ def settings_of_head(settings: Settings) -> Settings:
 
 
 def fit_scratch(model: Classifier, spec: ModelSpec, data: FitData, settings: Settings, context: Context) -> Fitted:
-    """Every weight from its random start."""
+    """Train every weight from random initialization."""
 
-    def prepare(learn: FitData) -> list[dict[str, Any]]:
+    def prepare(train_data: FitData) -> list[dict[str, Any]]:
         return [{"params": list(model.parameters()), "lr": settings.lr}]
 
     return fit_network(model, spec, data, settings, context, frozen_statistics=False, prepare=prepare)
 
 
 def folds_in_words(settings: Settings, judged: np.ndarray) -> str:
-    """How images were held out for the operating point and the temperature."""
+    """Return how images were held out for the operating point and the temperature, in words."""
     if not len(judged):
         return NOTHING_HELD_OUT
     return f"cross-validation inside the subset, {settings.folds} folds at most"
 
 
 def fit_maml(model: Classifier, spec: ModelSpec, data: FitData, settings: Settings, context: Context) -> Fitted:
-    """Adapts the meta-learnt start to the subset; each fold is judged by an adaptation to the rest."""
+    """Adapt the meta-learned initialization to the subset, and once per fold to predict its held-out images."""
     start = {name: value.clone() for name, value in model.state_dict().items()}
     folds = judged_folds(data.labels, data.groups, settings.folds, context.seed)
-    everything = np.arange(len(data.labels))
-    found, failed = [], ""
-    for done, (learnt, held) in enumerate([*folds, (everything, everything[:0])]):
+    all_positions = np.arange(len(data.labels))
+    predicted, failed = [], ""
+    for done, (train_positions, held) in enumerate([*folds, (all_positions, all_positions[:0])]):
         model.load_state_dict(start)
-        weights = adapt_to(model, data.part(learnt), spec.image, settings, context.device)
+        weights = adapt_to(model, data.part(train_positions), spec.image, settings, context.device)
         if not all(torch.isfinite(value).all() for value in weights.values()):
             failed = (
                 "adaptation to the subset diverged, and the start was kept. Lower --inner-lr, which was "
@@ -301,31 +305,31 @@ def fit_maml(model: Classifier, spec: ModelSpec, data: FitData, settings: Settin
             break
         model.load_state_dict({**start, **weights})
         if len(held):
-            found.append(predict_logits(model, data.images[held], spec.image, context.device))
+            predicted.append(predict_logits(model, data.images[held], spec.image, context.device))
         if context.progress:
             context.progress(done + 1, len(folds) + 1)
     if failed:
         model.load_state_dict(start)
-    judged, logits = together([held for _, held in folds[: len(found)]], found, data.classes)
+    positions, logits = together([held for _, held in folds[: len(predicted)]], predicted, data.classes)
     model.eval().cpu()
-    return Fitted(judged, logits, "", folds_in_words(settings, judged), failed=failed)
+    return Fitted(positions, logits, "", folds_in_words(settings, positions), failed=failed)
 
 
 def fit_protonet(model: Classifier, spec: ModelSpec, data: FitData, settings: Settings, context: Context) -> Fitted:
-    """Class means of the embeddings of an encoder that stays as it is."""
+    """Fit class means of the embeddings of a frozen encoder."""
     embeddings = embeddings_of(model, spec, data, settings, context)
 
-    def fit(learnt: np.ndarray) -> nn.Sequential:
-        return fit_prototypes(embeddings[learnt], data.labels[learnt], data.classes)
+    def fit(train_positions: np.ndarray) -> nn.Sequential:
+        return fit_prototypes(embeddings[train_positions], data.labels[train_positions], data.classes)
 
-    judged, logits, final = cross_validated(embeddings, data, settings, context.seed, fit)
+    positions, logits, final = cross_validated(embeddings, data, settings, context.seed, fit)
     model.head.layers = final
-    return Fitted(judged, logits, HEAD, folds_in_words(settings, judged))
+    return Fitted(positions, logits, HEAD, folds_in_words(settings, positions))
 
 
 def fit_protonet_meta(
     model: Classifier, spec: ModelSpec, data: FitData, settings: Settings, context: Context
 ) -> Fitted:
-    """The same with an encoder trained on tasks of other data sets, which a run keeps with its head."""
+    """Fit class means of the embeddings of a meta-trained encoder, which the run stores together with its head."""
     fitted = fit_protonet(model, spec, data, settings, context)
     return Fitted(fitted.judged, fitted.logits, "", fitted.selection)

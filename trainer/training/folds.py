@@ -1,4 +1,7 @@
-"""Cross-validation inside a small subset: stratified by class, patients and copies never straddling."""
+"""Cross-validation inside a small subset, stratified by class.
+
+A patient's images, and copies of an image, never straddle two folds.
+"""
 
 from __future__ import annotations
 
@@ -12,30 +15,30 @@ NOTHING_HELD_OUT = "nothing held out, as a class has images of one patient only;
 
 
 def can_hold_out(labels: np.ndarray, groups: np.ndarray, folds: int) -> bool:
-    """Whether every class has at least two groups, so that some can be judged by what learnt the others.
+    """Return whether every class has at least two groups, so that each can be held out once.
 
     Args:
-        labels: (n,), class indices, or (n, C) findings.
-        groups: (n,), what stays together.
-        folds: parts of the cross-validation.
+        labels: (n,) class indices, or (n, C) findings.
+        groups: (n,) group numbers; images of a group stay together.
+        folds: number of folds of the cross-validation.
     """
     labels = strata_of(labels, groups, folds)
     return min(len(np.unique(groups[labels == c])) for c in np.unique(labels)) > 1
 
 
 def judged_folds(labels: np.ndarray, groups: np.ndarray, folds: int, seed: int) -> list[tuple[np.ndarray, np.ndarray]]:
-    """`inner_folds`, or none where nothing can be held out."""
+    """Return `inner_folds`, or an empty list where nothing can be held out."""
     return inner_folds(labels, groups, folds, seed) if folds > 1 and can_hold_out(labels, groups, folds) else []
 
 
 def inner_folds(labels: np.ndarray, groups: np.ndarray, folds: int, seed: int) -> list[tuple[np.ndarray, np.ndarray]]:
-    """Pairs of (learnt, judged) positions; every position is judged once.
+    """Return pairs of (training, held-out) positions; every position is held out exactly once.
 
     Args:
-        labels: (n,), class indices, or (n, C) findings, of which the rarest that an image has is kept balanced.
-        groups: (n,), what stays together.
-        folds: parts, fewer where a class has not so many groups.
-        seed: of the draw.
+        labels: (n,) class indices, or (n, C) findings. Findings are stratified by the rarest one that an image has.
+        groups: (n,) group numbers; images of a group stay together.
+        folds: number of folds; fewer are made where a class has fewer groups.
+        seed: random seed of the split.
 
     Raises:
         BadRequest: if a class has fewer than two groups, so that nothing can be held out.
@@ -43,6 +46,9 @@ def inner_folds(labels: np.ndarray, groups: np.ndarray, folds: int, seed: int) -
     labels = strata_of(labels, groups, folds)
     smallest = min(len(np.unique(groups[labels == c])) for c in np.unique(labels))
     if smallest < 2:
-        raise BadRequest("At least two images (of different patients) a class are needed to fit a threshold.")
-    chooser = StratifiedGroupKFold(min(folds, smallest), shuffle=True, random_state=seed)
-    return list(chooser.split(labels, labels, groups))
+        raise BadRequest(
+            "Fitting a threshold needs images of at least two patients per class, but a class has images of one "
+            "patient only. Raise --size."
+        )
+    splitter = StratifiedGroupKFold(min(folds, smallest), shuffle=True, random_state=seed)
+    return list(splitter.split(labels, labels, groups))

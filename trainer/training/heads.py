@@ -1,4 +1,4 @@
-"""Heads on cached embeddings: the MLP and logistic regression, on embeddings centered and scaled to unit length."""
+"""Heads on cached embeddings: the MLP and logistic regression, each with its own normalization."""
 
 from __future__ import annotations
 
@@ -26,18 +26,18 @@ SCALINGS = ("unit", "standard")
 
 
 def standardisation(embeddings: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Mean and deviation of each feature over images and views: (D,) and (D,)."""
+    """Return the mean (D,) and standard deviation (D,) of each feature over images and views."""
     variance, mean = torch.var_mean(torch.from_numpy(embeddings).flatten(0, 1), dim=0, correction=0)
     return mean.numpy(), variance.sqrt().numpy() + np.float32(1e-3)
 
 
 def unit_norm(embeddings: np.ndarray, blocks: Sequence[int], scale: float) -> UnitNorm:
-    """Return the normalization that centers embeddings at their mean over images and views.
+    """Return the layer that centers embeddings at their mean over images and views, and scales each block's length.
 
     Args:
         embeddings: (n, views, D).
-        blocks: widths of the blocks that are scaled one by one; their sum is D.
-        scale: length of an embedding afterwards.
+        blocks: widths of the blocks that are scaled separately; their sum is D.
+        scale: length of an embedding after scaling.
     """
     norm = UnitNorm(blocks, scale)
     norm.mean.copy_(torch.from_numpy(embeddings).flatten(0, 1).mean(dim=0))
@@ -45,9 +45,9 @@ def unit_norm(embeddings: np.ndarray, blocks: Sequence[int], scale: float) -> Un
 
 
 def side_by_side(fits: Sequence[Callable[[], nn.Sequential]]) -> list[nn.Sequential]:
-    """Runs independent fits at once, each on one thread: heads are too small to share cores over.
+    """Run independent fits in parallel, each on a single thread: heads are too small to be split over cores.
 
-    What a fit returns does not depend on how many cores the machine has.
+    The result of a fit does not depend on the number of cores.
     """
     threads = torch.get_num_threads()
     try:
@@ -58,7 +58,7 @@ def side_by_side(fits: Sequence[Callable[[], nn.Sequential]]) -> list[nn.Sequent
 
 
 def check_scaling(settings: Settings) -> None:
-    """Raise BadRequest if the scaling of embeddings is not one of `SCALINGS`."""
+    """Raise BadRequest if `settings.scaling` is not one of `SCALINGS`."""
     if settings.scaling not in SCALINGS:
         raise BadRequest(f"Expected --scaling to be one of {', '.join(SCALINGS)}, but got {settings.scaling!r}.")
 
@@ -74,24 +74,25 @@ def fit_mlp(
     """Train a copy of a fresh head, embedding -> 512 -> ReLU -> dropout 0.3 -> classes, on normalized embeddings.
 
     The normalization becomes part of the head, which therefore takes raw embeddings. Layers before it, such as
-    attention over slices, are trained with it and see raw ones.
+    attention over slices, are trained too and receive raw embeddings.
 
     Args:
         start: the head with its initial weights.
         embeddings: (n, views, D); every step takes a random view of each image.
-        labels: (n,), class indices, or (n, C) findings with NaN for unknown.
-        settings: of the training.
-        seed: of order, views and dropout.
-        blocks: widths of the blocks of an embedding that are scaled one by one; one block by default.
+        labels: (n,) class indices, or (n, C) findings with NaN for unknown.
+        settings: training settings.
+        seed: random seed of order, views and dropout.
+        blocks: widths of the blocks of an embedding that are scaled separately; a single block by default.
     Raises:
-        NoNumberError: if the loss or a weight is no longer a number.
+        NoNumberError: if the loss or a weight is not finite.
     """
     check_scaling(settings)
+    # take the head apart, and prepare the normalization of its inputs
     random = np.random.default_rng(seed)
     layers = copy.deepcopy(start)
-    *before, into, _, _, out = layers
-    gather = nn.Sequential(*before)
-    width = into.get_parameter("weight").shape[1]
+    *leading, hidden_layer, _, _, output_layer = layers
+    gather = nn.Sequential(*leading)
+    width = hidden_layer.get_parameter("weight").shape[1]
     rows = embeddings.reshape(len(embeddings), -1, width)
     mean, deviation = standardisation(rows)
     norm = unit_norm(rows, tuple(blocks) or (width,), width**0.5)
@@ -102,8 +103,9 @@ def fit_mlp(
     def normalized(raw: torch.Tensor) -> torch.Tensor:
         return norm(gather(raw)) if settings.scaling == "unit" else (gather(raw) - center) / spread
 
+    # loss, optimizer and schedule
     imbalance = imbalance_for(settings.imbalance, labels, settings.augment)
-    classes = len(out.get_parameter("bias"))
+    classes = len(output_layer.get_parameter("bias"))
     targets, weights = as_targets(labels), imbalance.weights(labels, classes)
     row = loss_for(settings, labels, classes)
     loss_of = row.build(settings, classes, labels.ndim == 2)
@@ -111,26 +113,27 @@ def fit_mlp(
     count, batch = len(order.positions), min(settings.batch_size, len(order.positions))
     steps = max(settings.min_steps, settings.epochs * -(-count // batch))
     groups = [{"params": list(layers.parameters()), "lr": settings.lr}]
-    optimiser = optimiser_for(settings, row).build(groups, settings, loss_of, steps, True)
-    schedule = schedule_for(settings, optimiser, steps, _WARM_UP)
+    optimizer = optimiser_for(settings, row).build(groups, settings, loss_of, steps, True)
+    schedule = schedule_for(settings, optimizer, steps, _WARM_UP)
     failed = f"of the head was no longer a number. Lower the learning rate (--lr), which was {settings.lr:g}."
     for step in range(steps):
-        at, order = order.take(batch, lambda: imbalance.epoch(labels, random))
-        seen = inputs.index_select(0, torch.from_numpy(at.positions * views + at.views(views, random)))
-        hidden = F.relu(into(normalized(seen)))
-        # dropout from this fit's own generator: PyTorch's is shared by all threads
-        kept = torch.from_numpy(random.random(hidden.shape, dtype=np.float32) >= DROPOUT)
-        loss = loss_of(out(hidden * kept / (1 - DROPOUT)), targets[at.positions], weights)
+        picked, order = order.take(batch, lambda: imbalance.epoch(labels, random))
+        batch_inputs = inputs.index_select(0, torch.from_numpy(picked.positions * views + picked.views(views, random)))
+        hidden = F.relu(hidden_layer(normalized(batch_inputs)))
+        # dropout uses this fit's own generator, as all threads share PyTorch's
+        mask = torch.from_numpy(random.random(hidden.shape, dtype=np.float32) >= DROPOUT)
+        loss = loss_of(output_layer(hidden * mask / (1 - DROPOUT)), targets[picked.positions], weights)
         if not torch.isfinite(loss):
             raise NoNumberError(f"at step {step + 1} the loss {failed}")
-        optimiser.zero_grad(set_to_none=True)
+        optimizer.zero_grad(set_to_none=True)
         loss.backward()
-        optimiser.step()
+        optimizer.step()
         schedule.step()
+    # make the normalization part of the head
     if settings.scaling == "unit":
-        layers = nn.Sequential(*before, norm, *layers[len(before) :])
+        layers = nn.Sequential(*leading, norm, *layers[len(leading) :])
     else:
-        _fold(into, mean, deviation)
+        _absorb_standardization(hidden_layer, mean, deviation)
     if not are_numbers(layers.state_dict().values()):
         raise NoNumberError(f"in the end a weight {failed}")
     return layers.eval()
@@ -145,16 +148,16 @@ def fit_logistic(
     seed: int,
     blocks: Sequence[int] = (),
 ) -> list[nn.Sequential]:
-    """Fit logistic regressions on normalized embeddings of all views, one for each penalty.
+    """Fit logistic regressions on normalized embeddings of all views, one per penalty.
 
     Args:
         embeddings: (n, views, D).
-        labels: (n,), class indices, or (n, C) findings with NaN for unknown: one regression a finding.
+        labels: (n,) class indices, or (n, C) findings with NaN for unknown, with one regression per finding.
         classes: number of classes.
-        strengths: inverses of the L2 penalty, ascending; each fit starts from the one before.
-        settings: of the training; only scaling and how imbalance is met count.
-        seed: of the images drawn where some are left out or repeated.
-        blocks: widths of the blocks of an embedding that are scaled one by one; one block by default.
+        strengths: inverses of the L2 penalty, ascending; each fit starts from the previous one.
+        settings: training settings; only `scaling`, `imbalance` and `augment` are used.
+        seed: random seed of the images that are left out or repeated.
+        blocks: widths of the blocks of an embedding that are scaled separately; a single block by default.
     Returns:
         for each strength a head that takes raw embeddings.
     """
@@ -164,25 +167,25 @@ def fit_logistic(
     epoch = imbalance.epoch(labels, random)
     views = embeddings.shape[1]
     if epoch.repeats is None:  # every view of every image
-        at, view = np.repeat(np.sort(epoch.positions), views), np.tile(np.arange(views), len(epoch.positions))
+        positions, view = np.repeat(np.sort(epoch.positions), views), np.tile(np.arange(views), len(epoch.positions))
     else:
-        at, view = epoch.positions, epoch.views(views, random)
+        positions, view = epoch.positions, epoch.views(views, random)
     norm = unit_norm(embeddings, tuple(blocks) or (embeddings.shape[-1],), 1.0)
     mean, deviation = standardisation(embeddings)
-    flat, repeated = embeddings[at, view], labels[at]
+    flat, targets = embeddings[positions, view], labels[positions]
     flat = norm(torch.from_numpy(flat)).numpy() if settings.scaling == "unit" else (flat - mean) / deviation
-    fits = _of_classes if labels.ndim == 1 else _of_findings
+    fits = _fit_multinomial if labels.ndim == 1 else _fit_binary
     heads = []
-    for weight, bias in fits(flat, repeated, classes, strengths, imbalance.weighs):
+    for weight, bias in fits(flat, targets, classes, strengths, imbalance.weighs):
         linear = linear_layers(flat.shape[1], classes)
         linear.load_state_dict({"0.weight": torch.from_numpy(weight), "0.bias": torch.from_numpy(bias)})
         if settings.scaling == "standard":
-            _fold(linear[0], mean, deviation)
+            _absorb_standardization(linear[0], mean, deviation)
         heads.append((nn.Sequential(norm, *linear) if settings.scaling == "unit" else linear).eval())
     return heads
 
 
-def _of_classes(
+def _fit_multinomial(
     flat: np.ndarray, labels: np.ndarray, classes: int, strengths: Sequence[float], weighs: bool
 ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
     """Yield weights (C, D) and biases (C,) of multinomial regression for each strength."""
@@ -195,26 +198,26 @@ def _of_classes(
         yield weight, bias
 
 
-def _of_findings(
+def _fit_binary(
     flat: np.ndarray, labels: np.ndarray, classes: int, strengths: Sequence[float], weighs: bool
 ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """Yield weights (C, D) and biases (C,) of one regression a finding, for each strength.
+    """Yield weights (C, D) and biases (C,) of one binary regression per finding, for each strength.
 
-    All findings share one matrix product, which makes fourteen of them as quick as one. A finding whose known labels
-    are all alike keeps its prevalence alone.
+    All findings share one matrix product, so that fourteen findings take no longer than one. A finding whose known
+    labels are all equal gets zero weights, and its bias states the prevalence.
     """
     known = ~np.isnan(labels)
     truth = np.where(known, labels > 0.5, False)
     positives, count = truth.sum(axis=0), known.sum(axis=0)
-    both = (positives > 0) & (positives < count)
+    has_both = (positives > 0) & (positives < count)
     importance = known.astype(flat.dtype)
     if weighs:
         balance = np.where(truth, count / np.maximum(2 * positives, 1), count / np.maximum(2 * (count - positives), 1))
         importance = importance * balance.astype(flat.dtype)
-    importance = importance * both
-    share = (positives + 0.5) / (count + 1)
+    importance = importance * has_both
+    prevalence = (positives + 0.5) / (count + 1)
     weight = np.zeros((classes, flat.shape[1]))
-    bias = np.log(share / (1 - share))
+    bias = np.log(prevalence / (1 - prevalence))
 
     def loss(packed: np.ndarray, strength: float) -> tuple[float, np.ndarray]:
         weight, bias = np.split(packed.reshape(classes, -1), [-1], axis=1)  # (C, D) and (C, 1)
@@ -222,8 +225,8 @@ def _of_findings(
         penalty = 0.5 * float((weight**2).sum()) / strength
         value = -float((importance * (truth * log_expit(logits) + ~truth * log_expit(-logits))).sum(dtype=float))
         residual = importance * (expit(logits) - truth)  # (N, C)
-        slope = np.concatenate([residual.T @ flat + weight / strength, residual.sum(axis=0)[:, None]], axis=1)
-        return value + penalty, slope.ravel().astype(float)
+        gradient = np.concatenate([residual.T @ flat + weight / strength, residual.sum(axis=0)[:, None]], axis=1)
+        return value + penalty, gradient.ravel().astype(float)
 
     for strength in strengths:
         start = np.concatenate([weight, bias[:, None]], axis=1).ravel()
@@ -236,50 +239,50 @@ def _of_findings(
 def fit_plain_loop(
     start: nn.Sequential, embeddings: np.ndarray, labels: np.ndarray, settings: Settings, seed: int
 ) -> nn.Sequential:
-    """Train a fresh head as a straightforward loop does: raw embeddings, AdamW at a constant rate, a fixed length.
+    """Train a fresh head with a plain loop: raw embeddings, AdamW at a constant rate, a fixed number of epochs.
 
-    Nobody tuned it; it is the baseline that every recipe has to beat.
+    This is the untuned baseline that every recipe has to beat.
 
     Args:
         start: the head with its initial weights.
-        embeddings: (n, views, D), of augmented views only; epoch e sees view e.
-        labels: (n,), class indices, or (n, C) findings with NaN for unknown.
-        settings: of the training: epochs, batch size, rate and weight decay.
-        seed: of order and dropout.
+        embeddings: (n, views, D), of augmented views only; epoch e uses view e.
+        labels: (n,) class indices, or (n, C) findings with NaN for unknown.
+        settings: training settings: epochs, batch size, learning rate and weight decay are used.
+        seed: random seed of order and dropout.
     Raises:
-        NoNumberError: if the loss or a weight is no longer a number.
+        NoNumberError: if the loss is not finite.
     """
     random = np.random.default_rng(seed)
     layers = copy.deepcopy(start)
-    *before, last = layers
-    body = nn.Sequential(*(layer for layer in before if not isinstance(layer, nn.Dropout)))
+    *leading, last = layers
+    body = nn.Sequential(*(layer for layer in leading if not isinstance(layer, nn.Dropout)))
     inputs, targets = torch.from_numpy(embeddings), as_targets(labels)
     row = loss_for(settings, labels, len(last.get_parameter("bias")))
     loss_of = row.build(settings, len(last.get_parameter("bias")), labels.ndim == 2)
-    optimiser = torch.optim.AdamW(layers.parameters(), lr=settings.lr, weight_decay=settings.weight_decay)
+    optimizer = torch.optim.AdamW(layers.parameters(), lr=settings.lr, weight_decay=settings.weight_decay)
     for epoch in range(settings.epochs):
         order = random.permutation(len(labels))
         for start_at in range(0, len(order), settings.batch_size):
-            at = torch.from_numpy(order[start_at : start_at + settings.batch_size])
-            hidden = body(inputs[at, epoch % inputs.shape[1]])
-            kept = torch.from_numpy(random.random(hidden.shape, dtype=np.float32) >= DROPOUT)
-            loss = loss_of(last(hidden * kept / (1 - DROPOUT)), targets[at], None)
+            positions = torch.from_numpy(order[start_at : start_at + settings.batch_size])
+            hidden = body(inputs[positions, epoch % inputs.shape[1]])
+            mask = torch.from_numpy(random.random(hidden.shape, dtype=np.float32) >= DROPOUT)
+            loss = loss_of(last(hidden * mask / (1 - DROPOUT)), targets[positions], None)
             if not torch.isfinite(loss):
                 raise NoNumberError(f"in epoch {epoch + 1} the loss of the head was no longer a number. Lower --lr.")
-            optimiser.zero_grad(set_to_none=True)
+            optimizer.zero_grad(set_to_none=True)
             loss.backward()
-            optimiser.step()
+            optimizer.step()
     return layers.eval()
 
 
-def _fold(layer: nn.Module, mean: np.ndarray, deviation: np.ndarray) -> None:
-    """Makes a linear layer on standardised embeddings one on raw embeddings, in place."""
+def _absorb_standardization(layer: nn.Module, mean: np.ndarray, deviation: np.ndarray) -> None:
+    """Convert a linear layer on standardized embeddings into one on raw embeddings, in place."""
     state = layer.state_dict()
     weight = state["weight"] / torch.from_numpy(deviation)
     layer.load_state_dict({"weight": weight, "bias": state["bias"] - weight @ torch.from_numpy(mean)})
 
 
 def logits_of(layers: nn.Module, embeddings: np.ndarray) -> np.ndarray:
-    """(n, D) raw embeddings -> (n, C) logits."""
+    """Map (n, D) raw embeddings to (n, C) logits."""
     with torch.no_grad():
         return layers(torch.from_numpy(np.ascontiguousarray(embeddings))).numpy()

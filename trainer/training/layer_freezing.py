@@ -1,7 +1,7 @@
-"""Which parameters of an encoder fine-tuning changes, how fast each layer, and from which epoch on.
+"""Parameter groups for fine-tuning: which parameters are trained, at which learning rate, from which epoch on.
 
 References:
-    Howard and Ruder 2018, arXiv:1801.06146: lower rates for layers further from the head, and unfreezing from it down.
+    Howard and Ruder 2018, arXiv:1801.06146: lower rates for layers further from the head, and gradual unfreezing.
     Hu et al. 2022, arXiv:2106.09685: low-rank updates (LoRA). Ben Zaken et al. 2022, arXiv:2106.10199: biases alone.
     Frankle et al. 2021, arXiv:2003.00152: batch normalization alone.
 """
@@ -19,32 +19,35 @@ from core.errors import BadRequest
 from core.models.encoders import layer_groups
 from trainer.training.settings import Settings
 
-THAW = "thaw"  # key of a parameter group: epochs that are over before it starts to learn
+THAW = "thaw"  # key of a parameter group: completed epochs after which its training starts
 Groups = list[dict[str, Any]]
 
 
 def stages_of(encoder: nn.Module) -> list[list[nn.Parameter]]:
-    """The parameters of an encoder by stage, that next to the head last.
+    """Return the parameters of an encoder by stage, from the input to the head.
 
-    A stage of a network that names its feature maps (timm's do) ends with one of them. Of any other network, a stage is
-    a layer or block in the order in which it lists them.
+    In a network that lists its feature maps (as timm's do), each stage ends with one of them. In any other network, a
+    stage is a layer or block, in the order in which the network lists them.
     """
     network = getattr(encoder, "network", encoder)
     assert isinstance(network, nn.Module)
     maps = [row["module"] for row in getattr(network, "feature_info", [])]
-    places = {name: place for place, (name, _) in enumerate(network.named_modules())}
-    ends = [max(place for name, place in places.items() if f"{name}.".startswith(f"{module}.")) for module in maps]
+    indices = {name: index for index, (name, _) in enumerate(network.named_modules())}
+    ends = [max(index for name, index in indices.items() if f"{name}.".startswith(f"{module}.")) for module in maps]
     if not ends:
-        ends = [max(places[name] for name in names) for names in _blocks(network)]
+        ends = [max(indices[name] for name in names) for names in _blocks(network)]
     stages: list[list[nn.Parameter]] = [[] for _ in ends]
     for name, parameter in network.named_parameters():
-        place = places[name.rpartition(".")[0]]
-        stages[min(sum(end < place for end in ends), len(ends) - 1)].append(parameter)
+        index = indices[name.rpartition(".")[0]]
+        stages[min(sum(end < index for end in ends), len(ends) - 1)].append(parameter)
     return [stage for stage in stages if stage]
 
 
 def _blocks(network: nn.Module, prefix: str = "") -> Iterator[list[str]]:
-    """Names of the modules of each block: of a list or sequence each member, of a lone wrapper what it wraps."""
+    """Yield the module names of each block: a member of a list or sequence, or a child of the network.
+
+    A lone wrapper is replaced by what it wraps.
+    """
     children = [(name, child) for name, child in network.named_children() if next(child.parameters(), None) is not None]
     if not children:
         yield [prefix.rstrip(".")]
@@ -56,23 +59,25 @@ def _blocks(network: nn.Module, prefix: str = "") -> Iterator[list[str]]:
 
 
 def groups_of(encoder: nn.Module, settings: Settings) -> Groups:
-    """Return parameter groups of what is to be trained of an encoder; the rest of it is frozen.
+    """Return parameter groups of the trained part of an encoder; the rest of the encoder is frozen.
 
     Args:
-        encoder: of a classifier.
-        settings: of the training: `tune`, `lr`, `layer_decay`, `frozen_below`, `depth`, `thaw_every` and `rank`.
+        encoder: encoder of a classifier.
+        settings: `tune`, `lr`, `layer_decay`, `frozen_below`, `depth`, `thaw_every` and `rank` are used.
     Raises:
-        BadRequest: if the encoder has fewer stages than are to be trained, or nothing of the kind that is to be.
+        BadRequest: if the encoder has fewer stages than `depth`, or no parameters of the kind that `tune` selects.
     """
     check_tune(settings)
     if settings.tune != "layers":
         encoder.requires_grad_(False)
-        chosen = list(_CHOSEN[settings.tune](encoder, settings.rank))
-        if not chosen:
-            raise BadRequest(f"This encoder has nothing that --tune {settings.tune} could train. Choose another.")
-        for parameter in chosen:
+        selected = list(_SELECTORS[settings.tune](encoder, settings.rank))
+        if not selected:
+            raise BadRequest(
+                f"This encoder has no parameters that --tune {settings.tune} could train. Choose another value."
+            )
+        for parameter in selected:
             parameter.requires_grad_(True)
-        return [{"params": chosen, "lr": settings.lr}]
+        return [{"params": selected, "lr": settings.lr}]
     if not settings.depth and not settings.thaw_every:
         return layer_groups(encoder, settings.lr, settings.layer_decay, settings.frozen_below)
     stages = stages_of(encoder)[::-1]
@@ -82,18 +87,18 @@ def groups_of(encoder: nn.Module, settings: Settings) -> Groups:
     trained = stages[: settings.depth or len(stages)]
     encoder.requires_grad_(False)
     return [
-        {"params": parameters, "lr": rate, THAW: place * settings.thaw_every}
-        for place, stage in enumerate(trained)
+        {"params": parameters, "lr": rate, THAW: index * settings.thaw_every}
+        for index, stage in enumerate(trained)
         for rate, parameters in _by_rate(stage, rates)
     ]
 
 
 class LowRank(nn.Module):
-    """A kernel plus a low-rank update, as a parametrization of a linear layer: W + up @ down.
+    """Low-rank update of a linear layer's kernel, as a parametrization: W + up @ down.
 
     Args:
-        kernel: (out, in), which stays as it is.
-        rank: of the update, which begins at zero.
+        kernel: (out, in) kernel, which stays fixed.
+        rank: rank of the update, which is zero at initialization.
     """
 
     def __init__(self, kernel: torch.Tensor, rank: int) -> None:
@@ -106,7 +111,7 @@ class LowRank(nn.Module):
 
 
 def _low_rank(encoder: nn.Module, rank: int) -> Iterator[nn.Parameter]:
-    """Give every linear layer of transformer blocks a low-rank update, in place, and yield its parameters."""
+    """Add a low-rank update to every linear layer of an encoder, in place, and yield its parameters."""
     for layer in [layer for layer in encoder.modules() if isinstance(layer, nn.Linear)]:
         update = LowRank(layer.weight, rank)
         parametrize.register_parametrization(layer, "weight", update)
@@ -114,7 +119,7 @@ def _low_rank(encoder: nn.Module, rank: int) -> Iterator[nn.Parameter]:
 
 
 def merge_low_rank(model: nn.Module) -> None:
-    """Make low-rank updates part of the kernels, in place."""
+    """Merge low-rank updates into the kernels, in place."""
     for layer in [layer for layer in model.modules() if parametrize.is_parametrized(layer, "weight")]:
         parametrize.remove_parametrizations(layer, "weight", leave_parametrized=True)
 
@@ -129,24 +134,24 @@ def _biases(encoder: nn.Module, rank: int) -> Iterator[nn.Parameter]:
     yield from (parameter for name, parameter in encoder.named_parameters() if name.endswith("bias"))
 
 
-_CHOSEN: dict[str, Callable[[nn.Module, int], Iterator[nn.Parameter]]] = {
+_SELECTORS: dict[str, Callable[[nn.Module, int], Iterator[nn.Parameter]]] = {
     "norm": _norms, "bias": _biases, "lora": _low_rank,
 }  # fmt: skip
-TUNES = ("layers", *_CHOSEN)
+TUNES = ("layers", *_SELECTORS)
 
 
 def check_tune(settings: Settings) -> None:
-    """Raise BadRequest if what is to be tuned is not one of `TUNES`."""
+    """Raise BadRequest if `settings.tune` is not one of `TUNES`."""
     if settings.tune not in TUNES:
         raise BadRequest(f"Expected --tune to be one of {', '.join(TUNES)}, but got {settings.tune!r}.")
 
 
 def _rates(encoder: nn.Module, stages: list[list[nn.Parameter]], settings: Settings) -> dict[int, float]:
-    """The rate of each parameter by its identity: by layer where the library knows layers, else by stage."""
+    """Return the learning rate of each parameter by its `id`: by layer where timm knows the layers, else by stage."""
     lr, decay = settings.lr, settings.layer_decay
     if hasattr(encoder, "network"):
         return {id(p): group["lr"] for group in layer_groups(encoder, lr, decay, 0.0) for p in group["params"]}
-    return {id(p): lr * decay**place for place, stage in enumerate(stages) for p in stage}
+    return {id(p): lr * decay**index for index, stage in enumerate(stages) for p in stage}
 
 
 def _by_rate(stage: Iterable[nn.Parameter], rates: dict[int, float]) -> Iterator[tuple[float, list[nn.Parameter]]]:
@@ -155,11 +160,11 @@ def _by_rate(stage: Iterable[nn.Parameter], rates: dict[int, float]) -> Iterator
 
 
 def thaw(groups: Groups, epochs: int) -> None:
-    """Lets each group learn whose time has come, and no other; groups that name no time always learn.
+    """Unfreeze the groups that are due and freeze those that are not; groups without `THAW` are always trained.
 
     Args:
-        groups: of the optimiser.
-        epochs: that are over.
+        groups: parameter groups of the optimizer.
+        epochs: number of completed epochs.
     """
     for group in groups:
         if THAW in group:
@@ -168,10 +173,10 @@ def thaw(groups: Groups, epochs: int) -> None:
 
 
 def check_thaw(groups: Groups, epochs: int) -> None:
-    """Raises BadRequest if a group would not start to learn before the training's end."""
+    """Raise BadRequest if a group would still be frozen at the end of training."""
     latest = max((group.get(THAW, 0) for group in groups), default=0)
     if latest >= epochs:
         raise BadRequest(
-            f"The last stage would start to learn after {latest} epochs, but the training has {epochs}. Lower "
+            f"Training of the last stage would start after {latest} epochs, but there are only {epochs} epochs. Lower "
             "--thaw-every or --depth, or raise --epochs."
         )

@@ -1,16 +1,16 @@
-"""Training losses, each for its kind of labels, and PESG, the optimizer of the AUC-margin loss.
+"""Training losses for classes and findings, and PESG, the optimizer of the AUC-margin loss.
 
-Class weights are not a loss: every loss that can takes the weights of `--imbalance class-weights`.
+Class weights are not a loss: every loss that supports them takes the weights of `--imbalance class-weights`.
 
-The AUC-margin loss is a saddle point problem: it is minimized over the weights and over a and b (the targets of the
-mean scores of positives and negatives), and maximized over alpha (by how much they fall short of the margin). PESG
-shares these three variables a score with the loss.
+The AUC-margin loss is a saddle point problem. It is minimized over the weights and over a and b (the targets of the
+mean scores of positives and negatives), and maximized over alpha (by how much their difference falls short of the
+margin). PESG and the loss share these three variables, one triple per score.
 
 References:
     Label smoothing: Szegedy et al. 2016, arXiv:1512.00567. Focal: Lin et al. 2017, arXiv:1708.02002.
     AUC margin and PESG: Yuan et al. 2021, arXiv:2012.03173, as in LibAUC 2.0.1 (`AUCMLoss` and `MultiLabelAUCMLoss`,
-    version 1 with the share of positives of each batch, and `PESG` with its defaults), except that the first reference
-    of PESG is the start, as in the paper, where LibAUC draws it at random.
+    version 1 with the share of positives of each batch, and `PESG` with its defaults). One difference: the first
+    reference of PESG is the initial weights, as in the paper, where LibAUC samples it at random.
 """
 
 from __future__ import annotations
@@ -31,40 +31,40 @@ from trainer.training.class_balance import IMBALANCE
 from trainer.training.settings import Settings
 
 Compute = Callable[[torch.Tensor, torch.Tensor, torch.Tensor | None], torch.Tensor]
-FOCUS = 2.0  # exponent by which the focal loss turns away from what is decided already
+FOCUS = 2.0  # gamma of the focal loss: exponent that reduces the weight of well-classified images
 
 
 class NoNumberError(Exception):
-    """A loss, or what a step made of the weights, is no longer a number.
+    """The loss or a weight is not finite.
 
-    Its text is what a failed run says, with what to change; of a network's epoch only what it was, to which the loop
-    adds the rest.
+    The text is stored with the failed run and says what to change. For an epoch of a network it names only the value;
+    the training loop adds the rest.
     """
 
 
 def are_numbers(tensors: Iterable[torch.Tensor]) -> bool:
-    """Whether weights can be stored, in half precision: none is infinite there, or no number."""
-    return all(bool(one.half().isfinite().all()) for one in tensors if one.is_floating_point())
+    """Return whether all weights are finite in half precision, in which they are stored."""
+    return all(bool(tensor.half().isfinite().all()) for tensor in tensors if tensor.is_floating_point())
 
 
 @dataclass(frozen=True)
 class Loss:
-    """A row of the table.
+    """A row of the registry.
 
     Attributes:
         name: key in the registry.
-        title, meaning: for people.
-        build: (settings, number of classes, whether they are findings) -> what takes (B, C) logits, targets, and (C,)
-            weights of the classes or None, and gives a scalar. Targets are (B,) class indices or (B, C) probabilities;
-            of findings (B, C) in [0, 1] with NaN for unknown, which do not count.
-        classes, findings: whether it takes one class an image, and whether (N, C) findings.
-        two_only: of classes it takes two.
-        weighs: whether it takes weights of classes.
-        smooths: whether it takes smoothed labels.
-        mixes: whether it takes mixed images.
-        held_out: (logits, targets) of held-out images -> scalar, by which an epoch is judged; None for the plain
-            negative log-likelihood.
-        optimizer: the only optimiser that it goes with; "" for all but those that go with one loss only.
+        title, meaning: texts for display.
+        build: (settings, number of classes, whether they are findings) -> a function of (B, C) logits, targets, and
+            (C,) class weights or None, that returns a scalar. Targets are (B,) class indices or (B, C) probabilities;
+            for findings (B, C) in [0, 1] with NaN for unknown, which are ignored.
+        classes, findings: whether it supports one class per image, and (N, C) findings.
+        two_only: whether it supports only two classes.
+        weighs: whether it supports class weights.
+        smooths: whether it supports smoothed labels.
+        mixes: whether it supports mixed images.
+        held_out: (logits, targets) of held-out images -> scalar for early stopping; None for the plain negative
+            log-likelihood.
+        optimizer: the only optimizer that it works with; "" for all optimizers but those made for one loss only.
     """
 
     name: str
@@ -81,7 +81,7 @@ class Loss:
     optimizer: str = ""
 
     def judge(self, logits: np.ndarray, labels: np.ndarray) -> float:
-        """How bad the logits of held-out images are: (N, C) and their labels."""
+        """Return the held-out loss of (N, C) logits given their labels."""
         targets = as_targets(labels)
         plain = masked_bce if targets.ndim == 2 else F.cross_entropy
         return float((self.held_out or plain)(torch.from_numpy(logits), targets))
@@ -91,44 +91,46 @@ LOSSES: Registry[Loss] = Registry("loss")
 
 
 def own_loss(labels: np.ndarray) -> str:
-    """The loss that goes with (N,) classes or (N, C) findings where no other is asked for."""
+    """Return the default loss of (N,) classes or (N, C) findings."""
     return "masked-bce" if labels.ndim == 2 else "cross-entropy"
 
 
 def loss_for(settings: Settings, labels: np.ndarray, classes: int) -> Loss:
-    """The loss of some settings, where it goes with the labels and with the other settings.
+    """Return the loss of some settings.
 
     Args:
-        settings: of the training.
+        settings: training settings.
         labels: (N,) class indices or (N, C) findings.
         classes: number of classes.
     Raises:
         UnknownName: if there is none of that name.
-        BadRequest: if it does not go with them.
+        BadRequest: if it does not go with the labels or with the other settings.
     """
     row = LOSSES[settings.loss or own_loss(labels)]
     if not (row.findings if labels.ndim == 2 else row.classes):
         kind = "several findings an image" if labels.ndim == 2 else "one class an image"
-        fitting = [one.name for one in LOSSES.values() if (one.findings if labels.ndim == 2 else one.classes)]
-        raise BadRequest(f"{row.name} does not take {kind}. Choose --loss {' or '.join(fitting)}.")
+        suitable = [loss.name for loss in LOSSES.values() if (loss.findings if labels.ndim == 2 else loss.classes)]
+        raise BadRequest(f"{row.name} does not take {kind}. Choose --loss {' or '.join(suitable)}.")
     if row.two_only and labels.ndim == 1 and classes != 2:
-        raise BadRequest(f"{row.name} takes tasks of two classes, but there are {classes}. Choose another --loss.")
+        raise BadRequest(f"{row.name} needs a task of two classes, but there are {classes}. Choose another --loss.")
     if not row.weighs and IMBALANCE[settings.imbalance].weighs:
-        raise BadRequest(f"{row.name} weighs no classes; leave --imbalance class-weights out.")
+        raise BadRequest(f"{row.name} does not take class weights. Leave --imbalance class-weights out.")
     if not row.smooths and settings.label_smoothing:
         raise BadRequest(f"{row.name} does not take smoothed labels. Leave --label-smoothing out.")
     if not row.mixes and augmenter(settings.augment).mixes:
-        raise BadRequest(f"{row.name} needs images of one label each, but {settings.augment} mixes them.")
+        raise BadRequest(
+            f"{row.name} does not take mixed images, but --augment {settings.augment} mixes them. Choose another one."
+        )
     return row
 
 
 def as_targets(labels: np.ndarray) -> torch.Tensor:
-    """Labels as a loss takes them: (N,) class indices as integers, (N, C) findings as numbers."""
+    """Convert labels for a loss: (N,) class indices to int64, (N, C) findings to float32."""
     return torch.from_numpy(labels).float() if labels.ndim == 2 else torch.from_numpy(labels).long()
 
 
 def share_right(logits: torch.Tensor, targets: torch.Tensor) -> float:
-    """Share of images decided rightly; of findings, share of known labels."""
+    """Return the accuracy: over images, or for findings over known labels."""
     if targets.ndim == 1:
         return float((logits.argmax(1) == targets).double().mean())
     known = ~targets.isnan()
@@ -136,12 +138,12 @@ def share_right(logits: torch.Tensor, targets: torch.Tensor) -> float:
 
 
 def masked_bce(logits: torch.Tensor, targets: torch.Tensor, weights: torch.Tensor | None = None) -> torch.Tensor:
-    """Mean binary cross-entropy over the labels that are known, (B, C) each; 0 where none is."""
+    """Mean binary cross-entropy of (B, C) logits over the known labels; 0 if none is known."""
     known = ~targets.isnan()
     if not known.any():
         return logits.sum() * 0
-    each = F.binary_cross_entropy_with_logits(logits, targets.nan_to_num(), pos_weight=weights, reduction="none")
-    return each[known].mean()
+    elementwise = F.binary_cross_entropy_with_logits(logits, targets.nan_to_num(), pos_weight=weights, reduction="none")
+    return elementwise[known].mean()
 
 
 def _build_cross_entropy(settings: Settings, classes: int, findings: bool) -> Compute:
@@ -159,8 +161,9 @@ def _build_masked_bce(settings: Settings, classes: int, findings: bool) -> Compu
 def _focal_of_classes(logits: torch.Tensor, targets: torch.Tensor, weights: torch.Tensor | None) -> torch.Tensor:
     from kornia.losses import focal_loss
 
-    each = focal_loss(logits, targets, alpha=None, gamma=FOCUS, weight=weights).sum(dim=1)
-    return each.mean() if weights is None else each.sum() / weights[targets].sum()  # as cross-entropy takes its mean
+    per_image = focal_loss(logits, targets, alpha=None, gamma=FOCUS, weight=weights).sum(dim=1)
+    # weighted mean, as in cross-entropy
+    return per_image.mean() if weights is None else per_image.sum() / weights[targets].sum()
 
 
 def _focal_of_findings(logits: torch.Tensor, targets: torch.Tensor, weights: torch.Tensor | None) -> torch.Tensor:
@@ -169,28 +172,28 @@ def _focal_of_findings(logits: torch.Tensor, targets: torch.Tensor, weights: tor
     known = ~targets.isnan()
     if not known.any():
         return logits.sum() * 0
-    each = binary_focal_loss_with_logits(
+    elementwise = binary_focal_loss_with_logits(
         logits, targets.nan_to_num(), alpha=None, gamma=FOCUS, reduction="none", pos_weight=weights
     )
-    return each[known].mean()
+    return elementwise[known].mean()
 
 
 MARGIN = 1.0
-EPOCH_DECAY = 2e-3  # pull towards the reference
-INERTIA = 0.9  # share of the gradient of now in the running one
-CLIP = 1.0
-MOST = 999.0
+EPOCH_DECAY = 2e-3  # strength of the pull towards the reference
+INERTIA = 0.9  # weight of the current gradient in the running average
+CLIP = 1.0  # maximum absolute value of a gradient element
+MOST = 999.0  # maximum of alpha
 
 
 def scores_and_truth(logits: torch.Tensor, targets: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """Scores in [0, 1] and labels that go with them: (B, 1) of two classes, (B, C) of findings."""
+    """Return scores in [0, 1] and their labels: (B, 1) for two classes, (B, C) for findings."""
     if targets.ndim == 1:
         return (logits[:, 1:] - logits[:, :1]).sigmoid(), (targets == 1).float().unsqueeze(1)
     return logits.sigmoid(), targets
 
 
 class AucMargin(nn.Module):
-    """The loss, mean over findings. A batch without positives or without negatives says nothing and gives 0.
+    """AUC-margin loss, averaged over findings. A batch without positives or without negatives gives 0.
 
     Args:
         scores: 1 for two classes, else the number of findings.
@@ -201,43 +204,43 @@ class AucMargin(nn.Module):
         self.a, self.b, self.alpha = (nn.Parameter(torch.zeros(scores)) for _ in range(3))
 
     def forward(self, logits: torch.Tensor, targets: torch.Tensor, weights: torch.Tensor | None) -> torch.Tensor:
-        """(B, C) logits and targets -> scalar; unknown labels (NaN) do not count."""
+        """Compute the scalar loss of (B, C) logits and targets; unknown labels (NaN) are ignored."""
         scores, truth = scores_and_truth(logits, targets)
         known = (~truth.isnan()).float()
         count = known.sum(dim=0).clamp(min=1)
         positive, negative = (truth == 1).float(), (truth == 0).float()
         p = positive.sum(dim=0) / count  # (C,)
-        to_centres = (1 - p) * (scores - self.a) ** 2 * positive + p * (scores - self.b) ** 2 * negative
-        apart = p * scores * negative - (1 - p) * scores * positive
-        each = to_centres.sum(dim=0) / count + 2 * self.alpha * (p * (1 - p) * MARGIN + apart.sum(dim=0) / count)
-        return (each - p * (1 - p) * self.alpha**2).mean()
+        spread = (1 - p) * (scores - self.a) ** 2 * positive + p * (scores - self.b) ** 2 * negative
+        separation = p * scores * negative - (1 - p) * scores * positive
+        per_score = spread.sum(dim=0) / count + 2 * self.alpha * (p * (1 - p) * MARGIN + separation.sum(dim=0) / count)
+        return (per_score - p * (1 - p) * self.alpha**2).mean()
 
 
 def auc_margin_at_best(logits: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
-    """The loss at the a, b and alpha that are best for these images, over p(1 - p): what held-out images are judged by.
+    """AUC-margin loss at the best a, b and alpha for these images, divided by p(1 - p); used on held-out images.
 
-    That is the variance of the positives' scores, that of the negatives', and the square of what their means lack to
-    the margin. Mean over the findings that have both; 0 where none has.
+    It is the variance of the positives' scores, plus that of the negatives' scores, plus the squared shortfall of the
+    difference of their means from the margin. It is averaged over the findings that have both; 0 if none has.
     """
     scores, truth = scores_and_truth(logits, targets)
-    found = []
+    terms = []
     for score, label in zip(scores.T, truth.T, strict=True):
         positive, negative = score[label == 1], score[label == 0]
         if len(positive) and len(negative):
-            lacking = (MARGIN + negative.mean() - positive.mean()).clamp(min=0)
-            found.append(positive.var(correction=0) + negative.var(correction=0) + lacking**2)
-    return torch.stack(found).mean() if found else scores.sum() * 0
+            shortfall = (MARGIN + negative.mean() - positive.mean()).clamp(min=0)
+            terms.append(positive.var(correction=0) + negative.var(correction=0) + shortfall**2)
+    return torch.stack(terms).mean() if terms else scores.sum() * 0
 
 
 class Pesg(torch.optim.Optimizer):
-    """Proximal epoch stochastic gradient: descends in weights, a and b, held near a reference, and ascends in alpha.
+    """Proximal epoch stochastic gradient: descent in weights, a and b, pulled towards a reference; ascent in alpha.
 
     Args:
         groups: parameter groups, each with its `lr`.
-        loss: the loss, whose variables are learnt at the rate of the last group.
-        lr: rate of groups that state none.
-        weight_decay: pull towards 0.
-        restarts: numbers of steps after which the mean of the weights since the last becomes the reference.
+        loss: the loss, whose variables are updated at the rate of the last group.
+        lr: learning rate of groups that have none.
+        weight_decay: strength of the pull towards 0.
+        restarts: step counts after which the mean of the weights since the last restart becomes the reference.
     """
 
     def __init__(
@@ -246,11 +249,11 @@ class Pesg(torch.optim.Optimizer):
         rate = groups[-1].get("lr", lr)
         super().__init__([*groups, {"params": [loss.a, loss.b], "lr": rate}], {"lr": lr, "weight_decay": weight_decay})
         self._loss, self._restarts = loss, frozenset(restarts)
-        self.param_groups[-1]["steps"] = 0  # kept with the state
+        self.param_groups[-1]["steps"] = 0  # part of the saved state
 
     @torch.no_grad()
     def step(self, closure: Callable[[], float] | None = None) -> None:  # type: ignore[override]
-        """One step from the gradients that are there."""
+        """Take one step from the current gradients."""
         for group in self.param_groups:
             for parameter in group["params"]:
                 if parameter.grad is not None:
@@ -284,22 +287,22 @@ class Pesg(torch.optim.Optimizer):
 for _row in (
     Loss(
         "cross-entropy", "Cross-entropy",
-        "The usual one for one class an image; weigh classes with --imbalance class-weights.",
+        "Default for one class per image; --imbalance class-weights adds class weights.",
         _build_cross_entropy, classes=True, smooths=True,
     ),
     Loss(
         "masked-bce", "Binary cross-entropy of each finding",
-        "The usual one for findings; labels that are unknown do not count.",
+        "Default for findings; unknown labels are ignored.",
         _build_masked_bce, findings=True, smooths=True,
     ),
     Loss(
-        "focal", "Focal", "Cross-entropy that turns away from images that are decided already.",
+        "focal", "Focal", "Cross-entropy with less weight on images that are already classified well.",
         lambda settings, classes, findings: _focal_of_findings if findings else _focal_of_classes,
         classes=True, findings=True, mixes=False,
     ),
     Loss(
         "auc-margin", "AUC-margin",
-        "Parts the scores of positives from those of negatives, for two classes or each finding; learnt with pesg.",
+        "Separates the scores of positives and negatives, for two classes or each finding; needs the optimizer pesg.",
         lambda settings, classes, findings: AucMargin(classes if findings else 1),
         classes=True, findings=True, two_only=True, weighs=False, mixes=False,
         held_out=auc_margin_at_best, optimizer="pesg",

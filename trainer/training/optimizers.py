@@ -1,9 +1,9 @@
-"""The tables of optimisers and of schedules: how weights move, and how fast over the course of a training.
+"""Registries of optimizers and of learning rate schedules.
 
 References:
     Adam: Kingma and Ba 2015, arXiv:1412.6980. AdamW: Loshchilov and Hutter 2019, arXiv:1711.05101.
     One cycle: Smith and Topin 2018, arXiv:1708.07120. Cosine: Loshchilov and Hutter 2017, arXiv:1608.03983.
-    PESG with its rate cut to a tenth at half and three quarters: Yuan et al. 2021, arXiv:2012.03173.
+    PESG with its rate cut to a tenth after half and after three quarters: Yuan et al. 2021, arXiv:2012.03173.
 """
 
 from __future__ import annotations
@@ -26,15 +26,15 @@ CUTS = (0.5, 0.75)
 
 @dataclass(frozen=True)
 class Optimiser:
-    """A row of the table.
+    """A row of the registry.
 
     Attributes:
         name: key in the registry.
-        title, meaning: for people.
-        build: (parameter groups each with its `lr`, settings, the loss that is learnt, steps in all, whether to use
-            the fused form) -> an optimiser.
-        settings: that come with it unless stated otherwise.
-        loss: the only loss that it learns; "" for all that name no optimiser of their own.
+        title, meaning: texts for display.
+        build: (parameter groups each with its `lr`, settings, the loss, total steps, whether to use the fused
+            implementation) -> an optimizer.
+        settings: default settings of the optimizer.
+        loss: the only loss that it minimizes; "" for all losses that name no optimizer of their own.
     """
 
     name: str
@@ -47,13 +47,13 @@ class Optimiser:
 
 @dataclass(frozen=True)
 class Schedule:
-    """A row of the table.
+    """A row of the registry.
 
     Attributes:
         name: key in the registry.
-        title, meaning: for people.
-        build: (optimiser, steps in all, share of them that warms up) -> a schedule that is stepped after every step;
-            the rates that the groups have when it is built are its peaks.
+        title, meaning: texts for display.
+        build: (optimizer, total steps, warm-up share) -> a schedule to step after every optimizer step. The rates of
+            the groups at the time of building are the peak rates.
     """
 
     name: str
@@ -67,24 +67,26 @@ SCHEDULES: Registry[Schedule] = Registry("schedule")
 
 
 def optimiser_for(settings: Settings, loss: Loss) -> Optimiser:
-    """The optimiser of some settings, where it can learn the loss.
+    """Return the optimizer of some settings.
 
     Raises:
         UnknownName: if there is none of that name.
-        BadRequest: if it cannot.
+        BadRequest: if it does not go with the loss.
     """
     row = OPTIMISERS[settings.optimizer]
     if loss.optimizer and loss.optimizer != row.name:
         raise BadRequest(
-            f"{loss.name} is learnt with {loss.optimizer} only, not with {row.name}. Leave --optimizer out."
+            f"{loss.name} works only with the optimizer {loss.optimizer}, not with {row.name}. Leave --optimizer out."
         )
     if row.loss and row.loss != loss.name:
-        raise BadRequest(f"{row.name} learns {row.loss} only, not {loss.name}. Add --loss {row.loss}.")
+        raise BadRequest(
+            f"{row.name} works only with the loss {row.loss}, not with {loss.name}. Add --loss {row.loss}."
+        )
     return row
 
 
 def schedule_for(settings: Settings, optimiser: Optimizer, steps: int, warm_up: float) -> LRScheduler:
-    """The schedule of some settings for an optimiser whose groups have their peak rates.
+    """Return the schedule of some settings for an optimizer whose groups have their peak rates.
 
     Raises:
         UnknownName: if there is none of that name.
@@ -101,54 +103,54 @@ def _cuts(steps: int) -> list[int]:
     return [max(1, round(steps * share)) for share in CUTS]
 
 
-def _one_cycle(optimiser: Optimizer, steps: int, warm_up: float) -> LRScheduler:
-    peaks = [group["lr"] for group in optimiser.param_groups]
-    if warm_up * steps == 1:  # PyTorch would divide by the length of a warm-up of one step, which it counts as 0
+def _one_cycle(optimizer: Optimizer, steps: int, warm_up: float) -> LRScheduler:
+    peaks = [group["lr"] for group in optimizer.param_groups]
+    if warm_up * steps == 1:  # PyTorch counts a warm-up of one step as length 0 and would divide by it
         warm_up /= 2
-    cycles = "betas" in optimiser.defaults or "momentum" in optimiser.defaults
-    return OneCycleLR(optimiser, peaks, total_steps=steps, pct_start=warm_up, cycle_momentum=cycles)
+    cycles = "betas" in optimizer.defaults or "momentum" in optimizer.defaults
+    return OneCycleLR(optimizer, peaks, total_steps=steps, pct_start=warm_up, cycle_momentum=cycles)
 
 
 for _row in (
     Optimiser(
-        "adamw", "AdamW", "Adapts the rate of every weight; weight decay apart from it.",
+        "adamw", "AdamW", "Adaptive learning rate per weight, with decoupled weight decay.",
         lambda groups, settings, loss, steps, fused: AdamW(
             groups, lr=settings.lr, weight_decay=settings.weight_decay, fused=fused or None
         ),
     ),
     Optimiser(
-        "adam", "Adam", "The same with weight decay inside the gradient.",
+        "adam", "Adam", "Adaptive learning rate per weight, with weight decay inside the gradient.",
         lambda groups, settings, loss, steps, fused: Adam(
             groups, lr=settings.lr, weight_decay=settings.weight_decay, fused=fused or None
         ),
     ),
     Optimiser(
-        "sgd", "SGD", "Plain gradient descent with momentum 0.9; its rate is 0.01 unless stated.",
+        "sgd", "SGD", "Stochastic gradient descent with momentum 0.9; default learning rate 0.01.",
         lambda groups, settings, loss, steps, fused: SGD(
             groups, lr=settings.lr, weight_decay=settings.weight_decay, momentum=0.9
         ),
         settings={"lr": 1e-2, "weight_decay": 1e-4},
     ),
     Optimiser(
-        "pesg", "PESG", "For auc-margin; rate 0.1, batches of 128, rate cut to a tenth twice unless stated.", _pesg,
+        "pesg", "PESG", "For auc-margin; by default rate 0.1, batches of 128, rate cut to a tenth twice.", _pesg,
         settings={"lr": 0.1, "batch_size": 128, "weight_decay": 1e-5, "schedule": "step"}, loss="auc-margin",
     ),
 ):  # fmt: skip
     OPTIMISERS.add(_row)
 
 for _schedule in (
-    Schedule("one-cycle", "One cycle", "Up to the peak, then down to nothing.", _one_cycle),
+    Schedule("one-cycle", "One cycle", "Rises to the peak rate, then falls to zero.", _one_cycle),
     Schedule(
-        "cosine", "Cosine", "From the peak down to nothing along half a cosine.",
-        lambda optimiser, steps, warm_up: CosineAnnealingLR(optimiser, steps),
+        "cosine", "Cosine", "Falls from the peak rate to zero along half a cosine.",
+        lambda optimizer, steps, warm_up: CosineAnnealingLR(optimizer, steps),
     ),
     Schedule(
-        "constant", "Constant", "The peak throughout.",
-        lambda optimiser, steps, warm_up: LambdaLR(optimiser, lambda step: 1.0),
+        "constant", "Constant", "The peak rate throughout.",
+        lambda optimizer, steps, warm_up: LambdaLR(optimizer, lambda step: 1.0),
     ),
     Schedule(
-        "step", "In steps", "The peak, cut to a tenth after half and after three quarters of the steps.",
-        lambda optimiser, steps, warm_up: MultiStepLR(optimiser, _cuts(steps), gamma=0.1),
+        "step", "In steps", "The peak rate, cut to a tenth after half and after three quarters of the steps.",
+        lambda optimizer, steps, warm_up: MultiStepLR(optimizer, _cuts(steps), gamma=0.1),
     ),
 ):  # fmt: skip
     SCHEDULES.add(_schedule)

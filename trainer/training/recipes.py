@@ -1,7 +1,7 @@
-"""Settings by model and size that the search found (`recipes.json`), and how they are chosen from its logs.
+"""Settings by model and size from the search (`recipes.json`), and their selection from the search's logs.
 
-A strategy's settings follow the number of labelled images: views and penalties that help at 200 images a class hurt at
-ten. A model that is the medical twin of another takes the other's settings, so that the two differ in weights alone.
+The best settings depend on the number of labelled images: views and penalties that help at 200 images per class hurt at
+ten. A model that is the medical twin of another uses the other's settings, so that the two differ in weights alone.
 """
 
 from __future__ import annotations
@@ -22,18 +22,21 @@ PATH = Path(__file__).with_name("recipes.json")
 
 @cache
 def recipes() -> dict[str, dict[str, dict[str, dict[str, Any]]]]:
-    """Return what the search chose: strategy -> model -> size -> `settings` and their `score` on development images."""
-    chosen: dict[str, dict[str, dict[str, dict[str, Any]]]] = json.loads(PATH.read_text())
-    return chosen
+    """Return the table of the search: strategy -> model -> size -> `settings` and their `score`.
+
+    Scores are those on development images.
+    """
+    table: dict[str, dict[str, dict[str, dict[str, Any]]]] = json.loads(PATH.read_text())
+    return table
 
 
 def recipe_for(spec: ModelSpec, strategy: str, per_class: float) -> Mapping[str, Any]:
-    """Return the settings of the searched size nearest to a size, by ratio; none where nothing was searched.
+    """Return the settings of the searched size that is nearest by ratio; empty where nothing was searched.
 
     Args:
-        spec: the model's row.
+        spec: the model's row in the registry.
         strategy: name of the strategy.
-        per_class: labelled images a class.
+        per_class: labelled images per class.
     """
     by_size = recipes().get(strategy, {}).get(spec.twin_of or spec.name, {})
     if not by_size:
@@ -44,11 +47,11 @@ def recipe_for(spec: ModelSpec, strategy: str, per_class: float) -> Mapping[str,
 
 
 def choose(rows: Sequence[Mapping[str, Any]], model: str) -> dict[tuple[str, str], dict[str, dict[str, Any]]]:
-    """Choose for each strategy, model and size the settings with the best mean score over data sets.
+    """Select for each strategy, model and size the settings with the best mean score over data sets.
 
     Args:
-        rows: of a search's log.
-        model: of trials that name none.
+        rows: rows of a search's log.
+        model: model of the trials that name none.
     Returns:
         (strategy, model) -> size -> `settings` and their `score`.
     """
@@ -64,7 +67,7 @@ def choose(rows: Sequence[Mapping[str, Any]], model: str) -> dict[tuple[str, str
 
 
 def score_at(row: Mapping[str, Any], size: int) -> float:
-    """Return a trial's mean score over data sets at one size, of the mean over seeds in each."""
+    """Return a trial's score at one size: the mean over data sets of the mean over seeds."""
     cells = [cell for cell in row["cells"] if cell["size"] == size]
     sets = sorted({cell["set"] for cell in cells})
     return float(np.mean([np.mean([cell["score"] for cell in cells if cell["set"] == name]) for name in sets]))

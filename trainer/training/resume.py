@@ -1,7 +1,7 @@
-"""Trainings that are under way, on disk: what a killed one needs to go on from its last epoch to the same result.
+"""State files of interrupted trainings: they resume from the last epoch and reach the same result.
 
-A file below the cache that can be deleted; it is removed when its run is stored. Only plain tensors, numbers and text
-are written, and only those are read.
+The files lie in the cache and can be deleted; each is removed when its run is stored. They hold plain tensors, numbers
+and text only, and nothing else is read from them.
 """
 
 from __future__ import annotations
@@ -18,15 +18,15 @@ from core.files import write_atomically
 from core.paths import cache_folder
 
 _VERSION = 1
-_SHARE = 0.1  # of the time that may be spent on writing
+_SHARE = 0.1  # maximum share of the time that is spent on writing
 
 
 class Unfinished:
-    """The place of one training.
+    """State file of one training.
 
     Args:
-        name: what determines the training, such as its run's name.
-        device: where it runs; what was begun on another kind of device is begun anew.
+        name: unique name of the training, such as the name of its run.
+        device: device of the training; a training that began on another kind of device starts anew.
     """
 
     def __init__(self, name: str, device: torch.device) -> None:
@@ -36,14 +36,14 @@ class Unfinished:
         self._written, self._cost = time.monotonic(), 0.0
 
     def read(self) -> dict[str, Any] | None:
-        """What was written last, with the generators of PyTorch set to where they were; None where there is nothing.
+        """Return the last state, and restore PyTorch's random generators; None where there is no usable file.
 
-        A file that cannot be read counts as nothing: the training begins anew.
+        An unreadable file is ignored: the training starts anew.
         """
         try:
             state = torch.load(self.path, map_location=self._device, weights_only=True)
             stamp, generators = state["stamp"], state["generators"]
-        except Exception:  # missing, damaged or of another version: whatever it is, the answer is the same
+        except Exception:  # missing, damaged or of another version: in every case the training starts anew
             return None
         if stamp != self._stamp:
             return None
@@ -53,11 +53,11 @@ class Unfinished:
         return state["training"]
 
     def write(self, training: dict[str, Any], always: bool = False) -> None:
-        """Writes plain tensors, numbers and text, unless writing would take more than a tenth of the time.
+        """Write the state, unless writing would take more than a tenth of the time.
 
         Args:
-            training: the state.
-            always: write it whatever that takes.
+            training: the state, of plain tensors, numbers and text.
+            always: write regardless of the time it takes.
         """
         now = time.monotonic()
         if not always and now - self._written < self._cost / _SHARE:
@@ -72,15 +72,15 @@ class Unfinished:
         self._cost = self._written - now
 
     def part(self, name: str) -> Unfinished:
-        """The place of one part of a training, such as a fold."""
+        """Return the state file of one part of the training, such as a fold."""
         return Unfinished(f"{self._name}.{name}", self._device)
 
     def remove(self) -> None:
-        """Remove what is kept of the training, with all its parts: it is over."""
+        """Remove the files of the training and of all its parts."""
         for path in (self.path, *self.path.parent.glob(f"{glob.escape(self._name)}.*.pt")):
             path.unlink(missing_ok=True)
 
 
 def state_of(random: np.random.Generator) -> dict[str, Any]:
-    """A generator as plain numbers and text."""
+    """Return the state of a generator as plain numbers and text."""
     return dict(random.bit_generator.state)

@@ -1,4 +1,4 @@
-"""From a prepared cell of the comparison to a stored run: train, find the operating point, judge, store."""
+"""Run a prepared cell of the comparison: train, fit the operating point, evaluate, store."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ LIGHT_BYTES = 2_000_000
 
 
 def fit_data(prepared: Prepared, dataset: Dataset, bank: np.ndarray) -> FitData:
-    """The labelled images of a cell's subset, read from the bank; nothing of any other image."""
+    """Read the labelled images of a cell's subset from the bank, and nothing else."""
     rows = prepared.rows
     return FitData(
         images=bank[rows],
@@ -57,9 +57,10 @@ def fit_data(prepared: Prepared, dataset: Dataset, bank: np.ndarray) -> FitData:
 
 
 def train(prepared: Prepared, data: FitData, settings: Settings, context: Context) -> tuple[Classifier, Fitted]:
-    """Builds a cell's model, brings it to its start and trains it on its subset; there is no way to a test set here.
+    """Build a cell's model, initialize it and train it on its subset; test images are not accessible here.
 
-    What diverges is what it was before: a start that was being learnt, or the fresh head of a frozen encoder.
+    If meta-learning or the fit of a head diverges, the model keeps the last finite meta-learned weights, or its fresh
+    head.
     """
     spec, strategy = prepared.spec, prepared.strategy
     model = spec.build(data.classes, prepared.meta.dataset, context.seed)
@@ -85,33 +86,37 @@ def run_cell(
     store: Path | None = None,
     progress: Progress | None = None,
 ) -> Path:
-    """Trains, judges on the test set and stores. A training that a kill interrupted goes on from its last epoch.
+    """Train, evaluate on the test set and store. An interrupted training resumes from its last epoch.
 
-    A run whose loss is no longer a number is stored as failed, with the weights of its best epoch until then.
+    If the loss is no longer finite, the run is stored as failed, with the weights of its best epoch so far.
 
     Args:
         prepared: the cell.
         dataset: its data set.
         bank: (N, C, S, S) images at the model's size.
-        keep: whether weights are stored: `all`, `light` (where they are small) or `none`.
-        device: where it runs.
-        store: the run store; the default one if None.
-        progress: called with (done, in all) by whatever takes long.
+        keep: whether weights are stored: `all`, `light` (only small ones) or `none`.
+        device: device to run on.
+        store: the run store; the default store if None.
+        progress: called with (done, total) during long computations.
     Returns:
         the run's folder.
     """
-    began = time.monotonic()
+    start_time = time.monotonic()
+    # train
     data = fit_data(prepared, dataset, bank)
     unfinished = Unfinished(prepared.meta.run, device)
     context = Context(prepared.cell.seed, device, progress, unfinished)
     model, fitted = train(prepared, data, prepared.settings, context)
+    # fit the operating point inside the subset
     _round_to_half(model, fitted.keep)
     meta, validation = _operating_point(prepared.meta, fitted, data, dataset)
-    ask = partial(_predict, prepared, model, data, dataset, bank, device, progress)
-    test, calibration = ask("test", dataset.parts.test), ask("calibration", dataset.calibration)
-    outside = evaluate_external(
+    # predict the test part, the calibration part and the external test sets
+    predict = partial(_predict, prepared, model, data, dataset, bank, device, progress)
+    test, calibration = predict("test", dataset.parts.test), predict("calibration", dataset.calibration)
+    elsewhere = evaluate_external(
         prepared, dataset, meta, test, partial(_predict_external, prepared, model, data, device, progress)
     )
+    # evaluate and store
     scores = scores_of(meta, test)
     metrics, at_half = _rounded(measure(scores)), _rounded(measure(scores.at(0.5)))
     meta = replace(
@@ -119,31 +124,33 @@ def run_cell(
         sampled=_sampled(prepared, data),
         metrics=metrics,
         metrics_at_half=at_half,
-        seconds=round(time.monotonic() - began, 2),
+        seconds=round(time.monotonic() - start_time, 2),
         device=describe_device(device),
         made=datetime.now(UTC).isoformat(timespec="seconds"),
         failed=fitted.failed,
-        external=outside.records,
-        notes=(*meta.notes, *outside.notes),
+        external=elsewhere.records,
+        notes=(*meta.notes, *elsewhere.notes),
     )
-    state = {k: v for k, v in model.state_dict().items() if k.startswith(fitted.keep)}
-    kept = (
-        keep == "all" or fitted.failed or (keep == "light" and 2 * sum(v.numel() for v in state.values()) < LIGHT_BYTES)
+    state = {name: value for name, value in model.state_dict().items() if name.startswith(fitted.keep)}
+    keep_weights = (
+        keep == "all"
+        or fitted.failed
+        or (keep == "light" and 2 * sum(value.numel() for value in state.values()) < LIGHT_BYTES)
     )
-    weights = state if kept else None
-    folder = save_run(meta, validation, test, fitted.history, weights, store, calibration, outside.predictions)
+    weights = state if keep_weights else None
+    folder = save_run(meta, validation, test, fitted.history, weights, store, calibration, elsewhere.predictions)
     unfinished.remove()
     return folder
 
 
 def _sampled(prepared: Prepared, data: FitData) -> dict[str, int]:
-    """Images of each class, or with each finding, that an epoch of the final network shows."""
+    """Return the number of images of each class, or with each finding, in an epoch of the final network."""
     counts = IMBALANCE[prepared.settings.imbalance].shown(data.labels, data.classes)
     return dict(zip(prepared.meta.labels, counts.tolist(), strict=True))
 
 
 def _round_to_half(model: Classifier, prefix: str) -> None:
-    """What is measured is what is stored: half precision."""
+    """Round trained weights to half precision, in which they are stored, so that the stored weights are evaluated."""
     with torch.no_grad():
         for name, value in model.state_dict().items():
             if name.startswith(prefix) and value.is_floating_point():
@@ -151,6 +158,7 @@ def _round_to_half(model: Classifier, prefix: str) -> None:
 
 
 def _operating_point(meta: RunMeta, fitted: Fitted, data: FitData, dataset: Dataset) -> tuple[RunMeta, Predictions]:
+    """Fit the temperature and the threshold to out-of-fold predictions; returns the record and these predictions."""
     labels = data.labels[fitted.judged]
     rows, logits = data.rows[fitted.judged], as_stored(fitted.logits, meta.multilabel)
     validation = Predictions(dataset.listing.ids[rows], dataset.parts.groups[rows], labels, logits)
@@ -162,7 +170,7 @@ def _operating_point(meta: RunMeta, fitted: Fitted, data: FitData, dataset: Data
     meta = replace(meta, temperature=temperature)
     if meta.multilabel:
         return replace(
-            meta, thresholds=tuple(round(one, 6) for one in fit_thresholds(probabilities, labels))
+            meta, thresholds=tuple(round(threshold, 6) for threshold in fit_thresholds(probabilities, labels))
         ), validation
     if meta.positive is not None:
         threshold = fit_threshold(probabilities[:, meta.positive], labels == meta.positive)
@@ -181,8 +189,10 @@ def _predict(
     part: JudgedPart,
     rows: np.ndarray,
 ) -> Predictions:
-    """Answers to images that nothing was fitted to. Calibration images serve conformal sets only: the validation part,
-    whose labels no other step reads.
+    """Predict images to which nothing was fitted.
+
+    Calibration images serve conformal prediction sets only. They are the validation part, whose labels no other step
+    reads.
     """
     images, settings = _Rows(bank, rows), prepared.settings
     if prepared.strategy.head_only:
@@ -203,25 +213,25 @@ def _predict_external(
     data: FitData,
     device: torch.device,
     progress: Progress | None,
-    outside: Dataset,
+    external: Dataset,
 ) -> Predictions:
-    """Predict an external test set as the run's own, with embeddings cached by its own fingerprint."""
+    """Predict an external test set as the run predicts its own, with embeddings cached under the set's fingerprint."""
     image = prepared.spec.image
-    bank = outside.bank(image.size, progress, preparation(prepared.settings.preparation).for_encoder(image)).images
-    there = replace(data, fingerprint=outside.fingerprint, population=len(outside.listing))
-    return _predict(prepared, model, there, outside, bank, device, progress, "external", outside.parts.test)
+    bank = external.bank(image.size, progress, preparation(prepared.settings.preparation).for_encoder(image)).images
+    external_data = replace(data, fingerprint=external.fingerprint, population=len(external.listing))
+    return _predict(prepared, model, external_data, external, bank, device, progress, "external", external.parts.test)
 
 
 def ask_again(
     folder: Path, meta: RunMeta, dataset: Dataset, rows: np.ndarray, device: torch.device, progress: Progress | None
 ) -> np.ndarray:
-    """What a stored run answers by its weights: (N, C) logits, as they are stored.
+    """Predict images with the weights of a stored run: (N, C) logits, rounded as stored logits are.
 
     Raises:
-        BadRequest: if the images here are not those of the run.
+        BadRequest: if the installed images are not those of the run.
     """
     if dataset.split_hash != meta.split_hash:
-        raise BadRequest(f"The images of {meta.dataset} here are not those of the run: their split hashes differ.")
+        raise BadRequest(f"The installed images of {meta.dataset} are not those of the run: their split hashes differ.")
     model, image = load_classifier(meta, folder), image_spec_of(meta)
     images = dataset.bank(meta.size, progress, preparation(meta.preparation).for_encoder(image)).images
     mirror = bool(meta.config.get("mirror"))
@@ -229,7 +239,7 @@ def ask_again(
 
 
 class _Rows:
-    """A view of some rows of a memory-mapped array that reads them only when they are asked for."""
+    """View of some rows of a memory-mapped array, read on access."""
 
     def __init__(self, images: np.ndarray, rows: np.ndarray) -> None:
         self._images, self._rows = images, rows
@@ -237,8 +247,8 @@ class _Rows:
     def __len__(self) -> int:
         return len(self._rows)
 
-    def __getitem__(self, which: Any) -> np.ndarray:
-        return self._images[self._rows[which]]
+    def __getitem__(self, positions: Any) -> np.ndarray:
+        return self._images[self._rows[positions]]
 
 
 def _rounded(values: dict[str, float]) -> dict[str, float]:
@@ -246,8 +256,10 @@ def _rounded(values: dict[str, float]) -> dict[str, float]:
 
 
 def what_to_keep(keep: Keep, cell: Cell, seeds: list[int], sizes: list[int | None]) -> Keep:
-    """`served` is what the app answers with: the first seed, light weights at every size and heavy ones at the
-    largest, no control. Comes down to `all`, `light` or `none` for a cell.
+    """Resolve `served` to `all`, `light` or `none` for a cell.
+
+    `served` keeps the weights that the app predicts with: those of the first seed and never of controls, light weights
+    at every size and heavy weights at the largest size only.
     """
     if keep != "served":
         return keep

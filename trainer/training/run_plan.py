@@ -1,6 +1,6 @@
-"""Plan of a run, named but not yet trained: settings, subset, starting weights, record.
+"""Plan of a run before training: settings, subset, starting weights, and the record with its name.
 
-Requests that the images at hand cannot meet are refused here, before any training, with what to change.
+Requests that do not fit the installed images are refused here, before any training, with a remedy.
 """
 
 from __future__ import annotations
@@ -40,18 +40,18 @@ from trainer.training.settings import Cell, Settings
 from trainer.training.strategies import STRATEGIES, Strategy
 
 _NO_OPTIONS: Mapping[str, Any] = MappingProxyType({})
-_CODE = 3  # raised when a change of the program changes results
+_CODE = 3  # increment when a change of the program changes results
 
 
 @dataclass(frozen=True)
 class Prepared:
-    """A cell with everything that determines its run, before any training.
+    """A cell with everything that determines its run, before training.
 
     Attributes:
         cell, spec, strategy, settings: what is trained, and how.
         rows: positions of the subset in the data set.
-        meta: the run's record, so far.
-        sources: what a start is meta-learnt from.
+        meta: the run's record so far.
+        sources: data sets for meta-learning.
     """
 
     cell: Cell
@@ -64,12 +64,12 @@ class Prepared:
 
 
 def settings_of(spec: ModelSpec, strategy: Strategy, per_class: float) -> Settings:
-    """Return the strategy's defaults with what the model states otherwise, then what the search found.
+    """Return the strategy's defaults, overridden by the model's row and then by the searched settings.
 
     Args:
-        spec: the model's row.
+        spec: the model's row in the registry.
         strategy: the strategy.
-        per_class: labelled images a class; settings that were searched follow it.
+        per_class: labelled images per class, on which searched settings depend.
     """
     stated = {name: value for name, value in spec.settings.items() if name in strategy.takes}
     return replace(strategy.settings, **{**stated, **recipe_for(spec, strategy.name, per_class)})
@@ -83,18 +83,18 @@ def settings_for(
     groups: np.ndarray,
     classes: int,
 ) -> Settings:
-    """Settings with what a user asks for, and what comes with it; names are checked and brought into one order.
+    """Return settings with a user's options and what they imply; names are checked and brought into a fixed order.
 
     Args:
-        usual: those of the strategy and model.
-        strategy: for which they are.
-        options: what is asked for, by the names of `trainer.flags`.
+        usual: settings of the strategy and model.
+        strategy: the strategy.
+        options: the user's options, by the names of `trainer.flags`.
         labels: (n,) classes or (n, C) findings of the subset.
-        groups: (n,), of the subset.
+        groups: (n,) group numbers of the subset.
         classes: number of classes.
     Raises:
-        UnknownName: if an option, or what it names, does not exist.
-        BadRequest: if the strategy does not take an option, or some cannot work together or with the subset.
+        UnknownName: if an option, or the name it gives, does not exist.
+        BadRequest: if the strategy does not take an option, or options conflict with each other or with the subset.
     """
     stated = checked(options)
     if not_taken := [OPTIONS[name].flag for name in stated if name not in strategy.takes]:
@@ -124,37 +124,38 @@ def settings_for(
 
 
 def strategies_of(spec: ModelSpec) -> list[str]:
-    """The strategies that go with a model."""
+    """Return the strategies that are available for a model."""
     return [strategy.name for strategy in STRATEGIES.values() if not strategy.why_not(spec)]
 
 
 def pairs_that_go(
     models: Iterable[str], strategies: Iterable[str]
 ) -> tuple[list[tuple[str, str]], list[tuple[str, str]]]:
-    """(model, strategy) pairs that go together, and those that do not."""
-    every = list(product(models, strategies))
-    fits = [(model, strategy) for model, strategy in every if not STRATEGIES[strategy].why_not(MODELS[model])]
-    return fits, [pair for pair in every if pair not in fits]
+    """Return the (model, strategy) pairs that go together, and those that do not."""
+    pairs = list(product(models, strategies))
+    compatible = [(model, strategy) for model, strategy in pairs if not STRATEGIES[strategy].why_not(MODELS[model])]
+    return compatible, [pair for pair in pairs if pair not in compatible]
 
 
 def prepare(cell: Cell, dataset: Dataset, options: Mapping[str, Any] = _NO_OPTIONS) -> Prepared:
-    """Draws the subset and names the run; cheap, so that a sweep can ask the store before it trains.
+    """Draw the subset and name the run. This is cheap: a sweep can look up the run in the store before training.
 
     Args:
-        cell: what to train.
+        cell: the cell to train.
         dataset: its data set.
-        options: settings in which it is to depart from the strategy's own, by the names of `trainer.flags`.
+        options: settings that override the strategy's own, by the names of `trainer.flags`.
     Raises:
-        UnknownName: if an option names what does not exist.
-        BadRequest: if model, strategy, data set and augmentation do not go together.
-        WeightsUnavailable: if the encoder's weights cannot be had.
-        LeakFound: if the encoder learnt from images of the data set and leaks were not allowed.
+        UnknownName: if an option names something that does not exist.
+        BadRequest: if model, strategy, data set and settings do not go together.
+        WeightsUnavailable: if the encoder's weights are not available.
+        LeakFound: if the encoder was trained on images of the data set and leaks are not allowed.
     """
     spec, strategy = MODELS[cell.model], STRATEGIES[cell.strategy]
     if why := strategy.why_not(spec):
         raise BadRequest(f"{why} It goes with {', '.join(strategies_of(spec))}.")
     if why := unfit(spec, dataset):
         raise BadRequest(f"{why} Choose another model; see python -m trainer list.")
+    # subset and settings
     subset = dataset.subset(cell.train_size, cell.seed)
     labels = dataset.listing.labels[subset.indices]
     usual = settings_of(spec, strategy, cell.train_size or len(labels) / len(dataset.labels))
@@ -166,9 +167,11 @@ def prepare(cell: Cell, dataset: Dataset, options: Mapping[str, Any] = _NO_OPTIO
     spec = replace(spec, image=steps.spec(replace(spec.image, size=settings.side or spec.image.size)))
     sources = _sources(strategy, settings, dataset, cell)
     check_judgeable(dataset)
+    # starting weights, and which images they have already seen
     weights = weights_of(spec, dataset.spec.name)
-    seen, notes = exposure(dataset, weights)
+    leaked, notes = exposure(dataset, weights)
     start = {"size": spec.image.size, "start": weights.sha256 or f"random, seed {cell.seed}"}
+    # name of the run, from all that determines its result
     config, stated = asdict(settings) | start, settings.stated() | start
     if strategy.starts_from:
         stated["starts_from"] = STRATEGIES[strategy.starts_from].settings.stated()
@@ -200,11 +203,11 @@ def prepare(cell: Cell, dataset: Dataset, options: Mapping[str, Any] = _NO_OPTIO
         notes=(
             *dataset.parts.notes,
             *notes,
-            *_idle(settings, labels),
-            *_unknown(dataset, spec, weights),
+            *_imbalance_notes(settings, labels),
+            *_exposure_notes(dataset, spec, weights),
             *notes_on(sources, settings),
         ),
-        leaks=dataset.parts.leaks + seen,
+        leaks=dataset.parts.leaks + leaked,
         preparation=steps.of_pixels,
         size=spec.image.size,
         mean=spec.image.mean,
@@ -225,7 +228,7 @@ def prepare(cell: Cell, dataset: Dataset, options: Mapping[str, Any] = _NO_OPTIO
 
 
 def _sources(strategy: Strategy, settings: Settings, dataset: Dataset, cell: Cell) -> tuple[Source, ...]:
-    """What the start is meta-learnt from; nothing where the strategy has no such start."""
+    """Return the data sets for meta-learning; empty where the strategy does none."""
     if not strategy.query_loss:
         return ()
     if settings.order and settings.order not in ORDERS:
@@ -234,7 +237,7 @@ def _sources(strategy: Strategy, settings: Settings, dataset: Dataset, cell: Cel
 
 
 def unfit(spec: ModelSpec, dataset: Dataset) -> str:
-    """Why a model cannot take a data set's images at all, in a sentence; "" if it can."""
+    """Return why a model cannot take a data set's images at all, in a sentence; "" if it can."""
     if spec.image.dims == dataset.spec.dims:
         return ""
     kinds = {2: "images", 3: "volumes"}
@@ -242,33 +245,33 @@ def unfit(spec: ModelSpec, dataset: Dataset) -> str:
 
 
 def _check_augmentation(settings: Settings, dataset: Dataset) -> None:
-    """Raises BadRequest where an augmentation is for images and the data set holds volumes."""
-    flat = [row.name for row in augmenter(settings.augment).rows if not row.volumes]
-    if dataset.spec.dims == 3 and flat:
-        raise BadRequest(f"The augmentation {flat[0]} does not take volumes. Leave it out.")
+    """Raise BadRequest if an augmentation takes only images and the data set holds volumes."""
+    images_only = [row.name for row in augmenter(settings.augment).rows if not row.volumes]
+    if dataset.spec.dims == 3 and images_only:
+        raise BadRequest(f"The augmentation {images_only[0]} does not take volumes. Leave it out.")
 
 
-def _idle(settings: Settings, labels: np.ndarray) -> tuple[str, ...]:
-    """That nothing of a subset is repeated or left out, where a way to meet imbalance was asked for, in a sentence."""
+def _imbalance_notes(settings: Settings, labels: np.ndarray) -> tuple[str, ...]:
+    """Return the note that a way to handle imbalance has no effect, as the classes of the subset are balanced."""
     row = IMBALANCE[settings.imbalance]
     if row.name == "none" or labels.ndim == 2 or len(set(np.bincount(labels)[np.unique(labels)].tolist())) > 1:
         return ()
-    plain = " No image is shown in an augmented view." if row.plain_first else ""
-    return (f"Every class of the subset has as many images, so that {row.name} changes nothing.{plain}",)
+    views_note = " No image is shown in an augmented view." if row.plain_first else ""
+    return (f"Every class of the subset has as many images, so that {row.name} changes nothing.{views_note}",)
 
 
-def _unknown(dataset: Dataset, spec: ModelSpec, weights: Weights) -> tuple[str, ...]:
-    """What nobody knows of an encoder and these images, in sentences."""
+def _exposure_notes(dataset: Dataset, spec: ModelSpec, weights: Weights) -> tuple[str, ...]:
+    """Return notes on what is not known about the encoder's earlier exposure to these images."""
     if spec.seen and not dataset.spec.synthetic:
-        named = f"The encoder's makers say that it saw {spec.seen.named}."
+        statement = f"The encoder's makers say that it saw {spec.seen.named}."
         if standing(spec, dataset.spec.name) == "unknown":
-            return (f"{named} Whether images of this set are among their private sources is not known.",)
-        return (f"{named} They do not name this set, which does not prove that it was unseen.",)
+            return (f"{statement} Whether images of this set are among their private sources is not known.",)
+        return (f"{statement} They do not name this set, which does not prove that it was unseen.",)
     return ("What the encoder's weights have seen is not known.",) if weights.kind == "file" else ()
 
 
 def check_batch(settings: Settings, labels: np.ndarray) -> None:
-    """Raises BadRequest where a batch that was asked for holds more images than an epoch shows."""
+    """Raise BadRequest if the requested batch size exceeds the number of images in an epoch."""
     shown = len(labels) if labels.ndim == 2 else int(IMBALANCE[settings.imbalance].shown(labels).sum())
     if settings.batch_size > shown:
         raise BadRequest(
@@ -278,12 +281,12 @@ def check_batch(settings: Settings, labels: np.ndarray) -> None:
 
 
 def check_labels(labels: np.ndarray, dataset: Dataset) -> None:
-    """Raises BadRequest where the subset says nothing of a class, or knows one side only of a finding."""
+    """Raise BadRequest if the subset lacks a class, or the positive or negative images of a finding."""
     if labels.ndim == 1:
         if missing := [name for c, name in enumerate(dataset.labels) if c not in labels]:
             raise BadRequest(
-                f"The subset has no image of {', '.join(missing)}, because the training part has none. Add some, or "
-                "leave the class out of the data set."
+                f"The subset has no image of {', '.join(missing)}, because the training part has none. Add images, or "
+                "remove the class from the data set."
             )
         return
     known, lacking = [], []
@@ -295,20 +298,22 @@ def check_labels(labels: np.ndarray, dataset: Dataset) -> None:
         else:
             known.append(name)
     if lacking:
-        raise BadRequest(f"The subset cannot teach {', '.join(lacking)}. Raise --size, or {_without(dataset, known)}.")
+        raise BadRequest(
+            f"The subset cannot train {', '.join(lacking)}. Raise --size, or {_remedy_for_findings(dataset, known)}."
+        )
 
 
-def _without(dataset: Dataset, findings: list[str]) -> str:
-    """How to ask for some findings only."""
+def _remedy_for_findings(dataset: Dataset, findings: list[str]) -> str:
+    """Return how to request only the findings that can be trained."""
     if not findings or dataset.spec.path is not None:
-        return "leave out what it cannot teach"
+        return "leave these findings out"
     base = all_findings(dataset.spec).name
     joined = "," if OPTIONS_AFTER in base else OPTIONS_AFTER
-    return f"ask for the others: --dataset {base}{joined}{FINDINGS}={JOINED.join(findings)}"
+    return f"select the others: --dataset {base}{joined}{FINDINGS}={JOINED.join(findings)}"
 
 
 def check_judgeable(dataset: Dataset) -> None:
-    """Raises BadRequest where no finding of the test part has both positive and negative images."""
+    """Raise BadRequest if no finding has both positive and negative images in the test part."""
     labels = dataset.listing.labels[dataset.parts.test]
     if labels.ndim == 2 and not ((labels > 0.5).any(axis=0) & (labels <= 0.5).any(axis=0)).any():
         raise BadRequest(f"No finding of {dataset.spec.name} is both present and absent among its test images.")

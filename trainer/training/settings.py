@@ -1,4 +1,4 @@
-"""What determines a training run."""
+"""Settings, cell and data that determine a training run."""
 
 from __future__ import annotations
 
@@ -14,50 +14,49 @@ from trainer.training.resume import Unfinished
 
 @dataclass(frozen=True)
 class Settings:
-    """How a strategy trains; each strategy states its own defaults.
+    """Training settings; each strategy defines its own defaults.
 
     Attributes:
         epochs: passes over the labelled images.
-        min_steps: optimiser steps at least; more epochs are made where a subset is so small that they are fewer.
-        batch_size: images a step.
+        min_steps: minimum number of optimizer steps; very small subsets get more epochs to reach it.
+        batch_size: images per step.
         lr: peak learning rate.
-        weight_decay: of the optimiser.
+        weight_decay: weight decay of the optimizer.
         augment: name of an augmentation, or of several joined by `+`.
         preparation: names of preprocessing steps joined by `+`; "" for none.
-        imbalance: name of a way to meet class imbalance.
-        views: augmented views of each image, where embeddings are cached; 0 where images change anew at every step.
-        average: decay a step of the moving average of the weights that is evaluated and kept; 0 keeps the weights as
-            they are.
-        patience: epochs without a lower held-out loss after the peak of the learning rate, at which a fold stops; the
-            final network is trained for the median length of the folds. 0 for the full length.
-        layer_decay: factor of the rate from each layer of the encoder to the one before it.
+        imbalance: name of a way to handle class imbalance.
+        views: augmented views per image where embeddings are cached; 0 where images are augmented anew at every step.
+        average: decay per step of the moving average of the weights that is evaluated and stored; 0 disables averaging.
+        patience: epochs without a lower held-out loss, counted from the peak of the learning rate, after which a fold
+            stops early. The final network is trained for the median length of the folds. 0 disables early stopping.
+        layer_decay: factor of the learning rate from each layer of the encoder to the layer before it.
         frozen_below: share of `lr` below which a layer of the encoder stays frozen.
-        folds: parts of the cross-validation inside the subset.
-        loss: name of a loss; "" for the one that goes with the labels: cross-entropy, or masked-bce for findings.
+        folds: number of folds of the cross-validation inside the subset.
+        loss: name of a loss; "" for the default of the labels: cross-entropy, or masked-bce for findings.
         label_smoothing: share of each label that is spread over all classes.
-        optimizer: name of an optimiser.
-        schedule: name of a schedule of the learning rate.
+        optimizer: name of an optimizer.
+        schedule: name of a learning rate schedule.
         clip: norm at which the gradients of a network are clipped.
-        depth: stages of the encoder, from the head down, that are fine-tuned; 0 leaves it to `frozen_below`.
-        thaw_every: epochs after which the next stage down starts to learn; 0 starts all at once.
-        episodes: tasks of other data sets from which the start is meta-learnt; 0 for none.
-        tasks: of them, before each step of the outer loop.
-        shots, queries: images a class of a task's support and of its query set.
-        inner_lr, inner_steps: of the adaptation to a task's support set while meta-learning.
+        depth: stages of the encoder, counted from the head, that are fine-tuned; 0 leaves it to `frozen_below`.
+        thaw_every: epochs between unfreezing one stage and the next one towards the input; 0 trains all from the start.
+        episodes: number of tasks from other data sets for meta-learning; 0 for none.
+        tasks: tasks per step of the outer loop.
+        shots, queries: images per class in a task's support set and in its query set.
+        inner_lr, inner_steps: learning rate and steps of the adaptation to a task's support set in meta-learning.
         adapt_steps: steps of the adaptation to the subset itself.
-        outer_lr: peak rate of the outer loop.
-        order: what the outer loop sees of the inner one: `second`, `first`, or `anil`, which adapts the head only.
-        sources: data sets that tasks come from, joined by `+`; "" for all that are here and unrelated.
+        outer_lr: peak learning rate of the outer loop.
+        order: gradient of the outer loop through the inner loop: `second`, `first`, or `anil` (adapts the head only).
+        sources: data sets that provide tasks, joined by `+`; "" for all that are installed and unrelated.
         side: input size in pixels; 0 for the model's own.
-        scaling: of embeddings before the head: `unit` centers them and scales each block to unit length, `standard`
-            divides each feature by its deviation.
+        scaling: scaling of embeddings before the head: `unit` centers them and scales each block to unit length,
+            `standard` divides each feature by its standard deviation.
         strength: inverse of the L2 penalty of logistic regression; 0 chooses it by out-of-fold likelihood.
         fold_ensemble: 1 averages the heads of the folds and the final head.
         mirror: 1 averages the logits of an image and of its mirror image at test time.
-        tune: which parameters of the encoder fine-tuning changes: `layers` (see `layer_decay`, `frozen_below`,
-            `depth`), `norm` (those of normalization layers), `bias` (biases) or `lora` (low-rank updates of the linear
-            layers of a transformer).
-        rank: of the low-rank updates.
+        tune: parameters of the encoder that fine-tuning changes: `layers` (see `layer_decay`, `frozen_below`, `depth`),
+            `norm` (normalization layers), `bias` (biases) or `lora` (low-rank updates of the linear layers of a
+            transformer).
+        rank: rank of the low-rank updates.
     """
 
     epochs: int
@@ -100,18 +99,21 @@ class Settings:
     rank: int = 8
 
     def stated(self) -> dict[str, Any]:
-        """What differs from the defaults; a run is named by it, so that a setting added later renames no older run."""
+        """Return the settings that differ from the defaults.
+
+        The name of a run depends on them alone, so that a setting added later renames no older run.
+        """
         return {row.name: getattr(self, row.name) for row in fields(self) if getattr(self, row.name) != row.default}
 
     def changed_from(self, usual: Settings) -> str:
-        """What differs from other settings, as `name=value` joined by commas."""
+        """Return the settings that differ from others, as `name=value` joined by commas."""
         names = [row.name for row in fields(self) if getattr(self, row.name) != getattr(usual, row.name)]
         return ", ".join(f"{name}={getattr(self, name)}" for name in names)
 
 
 @dataclass(frozen=True)
 class Cell:
-    """One cell of the comparison."""
+    """One cell of the comparison: data set, model, strategy, train_size (None for all images) and seed."""
 
     dataset: str
     model: str
@@ -121,21 +123,21 @@ class Cell:
 
     @property
     def title(self) -> str:
-        """For progress lines."""
+        """Short description for progress lines."""
         return f"{self.model} {self.strategy} n={self.train_size or 'full'} seed {self.seed}"
 
 
 @dataclass(frozen=True)
 class FitData:
-    """All that a fitting function receives: the labelled images of a subset. There is no way from here to a test set.
+    """The labelled images of a subset: all that a fitting function receives. It gives no access to a test set.
 
     Attributes:
-        images: (n, C, S, S), uint8.
-        labels: (n,), class indices; or (n, C) findings of 0, 1 and NaN (unknown).
-        groups: (n,), group numbers.
-        rows: (n,), positions in the data set, by which embeddings are cached.
+        images: (n, C, S, S) uint8.
+        labels: (n,) class indices, or (n, C) findings of 0, 1 and NaN (unknown).
+        groups: (n,) group numbers.
+        rows: (n,) positions in the data set, under which embeddings are cached.
         classes: number of classes.
-        fingerprint, population: of the data set: its hash and how many images it has in all.
+        fingerprint, population: hash of the data set, and its total number of images.
     """
 
     images: np.ndarray
@@ -147,7 +149,7 @@ class FitData:
     population: int
 
     def part(self, which: np.ndarray) -> FitData:
-        """The images at some positions."""
+        """Return the images at some positions."""
         return replace(
             self,
             images=self.images[which],
@@ -159,15 +161,15 @@ class FitData:
 
 @dataclass(frozen=True)
 class Fitted:
-    """What a fitting function returns; the model it trained is changed in place.
+    """Result of a fitting function, which trains its model in place.
 
     Attributes:
         judged: positions in the subset of the images that were predicted out of fold.
-        logits: (J, C), for them.
-        keep: prefix of the tensors that were trained, "" for all.
+        logits: (J, C) logits of these images.
+        keep: name prefix of the trained tensors; "" for all tensors.
         selection: how these images were held out, in words.
         history: rows of the training curves of the folds (`fold` 1, 2, ...) and of the final network (`fold` 0).
-        failed: why the training stopped before its end, with what to change; "" where it did not.
+        failed: why the training stopped early, and what to change; "" if it did not.
     """
 
     judged: np.ndarray
@@ -180,13 +182,13 @@ class Fitted:
 
 @dataclass(frozen=True)
 class Context:
-    """Where and how a fit runs.
+    """Seed, device and progress of a fit.
 
     Attributes:
-        seed: of everything random.
-        device: where it runs.
-        progress: called with (done, in all) by whatever takes long.
-        unfinished: where a training of a network is kept after each epoch, to go on from after a kill.
+        seed: seed of everything random.
+        device: device to run on.
+        progress: called with (done, total) during long computations.
+        unfinished: file in which an interrupted training of a network is kept, to resume it.
     """
 
     seed: int

@@ -1,4 +1,4 @@
-"""The table of training strategies: what is trained of a model, with which settings, and by which function."""
+"""Registry of training strategies: what each trains, its settings, and its fitting function."""
 
 from __future__ import annotations
 
@@ -37,19 +37,20 @@ Fit = Callable[[Classifier, ModelSpec, FitData, Settings, Context], Fitted]
 
 @dataclass(frozen=True)
 class Strategy:
-    """A row of the table.
+    """A row of the registry.
 
     Attributes:
         name: key in the registry and in the run store.
-        title: for people.
-        meaning: one sentence for people.
-        settings: defaults.
+        title: name for display.
+        meaning: one sentence for display.
+        settings: default settings.
         fit: trains a model in place on a subset.
-        takes: names of the settings in which a run may depart from its own.
-        head_only: the encoder stays as it is, so embeddings can be cached.
-        starts_from: the strategy whose result it starts from, with that strategy's own settings.
-        like: a strategy that it goes with every model of; "" where models name it themselves.
-        query_loss: what of tasks of other data sets is made small before the subset is seen; None for no such start.
+        takes: names of the settings that a run may override.
+        head_only: whether the encoder stays frozen, so that its embeddings can be cached.
+        starts_from: strategy that trains the starting weights, with that strategy's own settings.
+        like: another strategy; this one is available for every model that has it. "" where models name it themselves.
+        query_loss: loss that is minimized on tasks of other data sets before the subset is used; None for no
+            meta-learning.
     """
 
     name: str
@@ -64,13 +65,13 @@ class Strategy:
     query_loss: QueryLoss | None = None
 
     def why_not(self, spec: ModelSpec) -> str:
-        """Why a model cannot be trained so, in a sentence; "" if it can."""
+        """Return why a model cannot be trained with the strategy, in a sentence; "" if it can."""
         if self.name not in spec.strategies and self.like not in spec.strategies:
             return f"{spec.name} does not go with {self.name}."
         if self.query_loss and spec.batch_normalised:
             return (
-                f"{spec.name} does not go with {self.name}: it has batch normalisation, by which what it says of an "
-                "image would depend on the others of the batch."
+                f"{spec.name} does not go with {self.name}: it has batch normalization, which makes the prediction of "
+                "an image depend on the other images of its batch."
             )
         return ""
 
@@ -82,7 +83,7 @@ STRATEGIES.add(
     Strategy(
         name="scratch",
         title="From scratch",
-        meaning="Every weight is learnt from the subset alone.",
+        meaning="Every weight is trained on the subset alone, from random initialization.",
         settings=Settings(epochs=60, min_steps=200, batch_size=32, lr=1e-3, weight_decay=1e-2, folds=2),
         fit=fit_scratch,
         takes=(*NETWORK, "side"),
@@ -93,7 +94,7 @@ STRATEGIES.add(
     Strategy(
         name="frozen",
         title="Frozen encoder, MLP head",
-        meaning="The encoder stays as it is; only the head is trained.",
+        meaning="The encoder is frozen; only the head is trained.",
         settings=FROZEN,
         fit=fit_frozen,
         takes=(*LEARNT, *HEADS),
@@ -115,7 +116,7 @@ STRATEGIES.add(
     Strategy(
         name="plain-loop",
         title="Frozen encoder, plain loop",
-        meaning="The straightforward way that nobody tuned: an MLP on raw embeddings, 20 passes at a constant rate.",
+        meaning="Untuned baseline: an MLP on raw embeddings, trained for 20 epochs at a constant learning rate.",
         settings=Settings(epochs=20, min_steps=0, batch_size=32, lr=1e-3, weight_decay=1e-2, views=20),
         fit=fit_plain_loop_frozen,
         takes=(),
@@ -127,7 +128,7 @@ STRATEGIES.add(
     Strategy(
         name="plain-scratch",
         title="From scratch, plain loop",
-        meaning="The straightforward way that nobody tuned: 60 passes at a constant rate.",
+        meaning="Untuned baseline: 60 epochs at a constant learning rate.",
         settings=Settings(
             epochs=60, min_steps=0, batch_size=32, lr=1e-3, weight_decay=1e-2, schedule="constant", folds=2
         ),
@@ -144,7 +145,7 @@ STRATEGIES.add(
     Strategy(
         name="finetune",
         title="Fine-tuned",
-        meaning="The head first, then the deeper layers of the encoder with it at lower rates.",
+        meaning="The head is trained first, then together with the deeper layers of the encoder at lower rates.",
         settings=_FINETUNE,
         fit=fit_finetune,
         takes=FINETUNED,
@@ -156,7 +157,7 @@ STRATEGIES.add(
     Strategy(
         name="finetune-last",
         title="Last stage fine-tuned",
-        meaning="The head first, then the encoder's last stage with it.",
+        meaning="The head is trained first, then together with the encoder's last stage.",
         settings=replace(_FINETUNE, depth=1),
         fit=fit_finetune,
         takes=FINETUNED,
@@ -169,7 +170,7 @@ STRATEGIES.add(
     Strategy(
         name="protonet",
         title="Prototypes of a frozen encoder",
-        meaning="Nothing is trained: an image is of the class whose mean embedding lies nearest.",
+        meaning="Nothing is trained: each image gets the class with the nearest mean embedding.",
         settings=Settings(epochs=1, min_steps=0, batch_size=64, lr=0.0, weight_decay=0.0, views=4),
         fit=fit_protonet,
         takes=("augment", "preparation"),
@@ -181,7 +182,7 @@ STRATEGIES.add(
     Strategy(
         name="protonet-meta",
         title="Prototypes of a meta-learnt encoder",
-        meaning="The same, with an encoder trained on tasks of other data sets so that such means tell.",
+        meaning="Nearest mean embedding, with an encoder trained for that purpose on tasks of other data sets.",
         settings=Settings(
             epochs=1, min_steps=0, batch_size=64, lr=0.0, weight_decay=0.0, views=4, episodes=2000, tasks=4, shots=5,
             queries=5, outer_lr=1e-3,
@@ -197,7 +198,7 @@ STRATEGIES.add(
     Strategy(
         name="maml",
         title="MAML",
-        meaning="A start learnt from tasks of other data sets, adapted to the subset in a few gradient steps.",
+        meaning="Weights meta-learned from tasks of other data sets, adapted to the subset in a few gradient steps.",
         settings=Settings(
             epochs=1, min_steps=0, batch_size=64, lr=0.0, weight_decay=0.0, augment="none", episodes=2000, tasks=4,
             shots=5, queries=5, inner_lr=0.1, inner_steps=5, adapt_steps=10, outer_lr=1e-3, order="second",
