@@ -1,6 +1,6 @@
-"""Activations of a start's frozen trunk, computed once an image and view and kept on disk in half precision.
+"""On-disk cache of a frozen trunk's activations, computed once per image and view, in half precision.
 
-They lie below the cache and can be deleted. A killed computation goes on from its last block.
+The files lie in the cache and can be deleted. An interrupted computation resumes from its last block.
 """
 
 from __future__ import annotations
@@ -20,43 +20,44 @@ from trainer.pretraining.starts import Start, Trunk
 from trainer.progress import bar
 
 PLAIN = 0
-AUGMENT = "zoom+stretch+rotation+shift+horizontal-flip+brightness"  # none that spoils the development images
+# without the corruptions that the search applies to development images
+AUGMENT = "zoom+stretch+rotation+shift+horizontal-flip+brightness"
 _VERSION = 1
 _BATCH, _BLOCK = 32, 512
-_LARGEST = 6e4  # of half precision
+_LARGEST = 6e4  # largest value in half precision
 
 
 @dataclass(frozen=True)
 class Activations:
-    """One view of some images behind the trunk.
+    """Trunk outputs for one view of some images.
 
     Attributes:
-        features: (N, ...) float16, memory-mapped: the activations at the cut.
-        pooled: (N, P) float32, memory-mapped: the pooled stages before it.
+        features: (N, ...) float16, memory-mapped activations at the cut.
+        pooled: (N, P) float32, memory-mapped pooled stages before the cut.
     """
 
     features: np.ndarray
     pooled: np.ndarray
 
     def batch(self, rows: np.ndarray, device: torch.device) -> torch.Tensor:
-        """The activations of some rows, in single precision."""
-        found = torch.from_numpy(np.ascontiguousarray(self.features[rows])).to(device).float()
-        return found.contiguous(memory_format=torch.channels_last) if found.ndim == 4 else found
+        """Return the activations of some rows in single precision."""
+        values = torch.from_numpy(np.ascontiguousarray(self.features[rows])).to(device).float()
+        return values.contiguous(memory_format=torch.channels_last) if values.ndim == 4 else values
 
 
 def activations(
     start: Start, cut: int, trunk: Trunk, part: CorpusPart, rows: np.ndarray, view: int, device: torch.device
 ) -> Activations:
-    """Opens the activations of some images of a set, computing first what is not there.
+    """Open the activations of some images of a data set; missing ones are computed first.
 
     Args:
-        start: whose trunk it is.
-        cut: where it is cut.
-        trunk: the trunk itself.
-        part: the set.
-        rows: indices of images of the set.
-        view: 0 for the image as it is; each other number is an augmented view, the same wherever it is computed.
-        device: where the trunk runs.
+        start: the starting network.
+        cut: where it is split.
+        trunk: its trunk.
+        part: the data set.
+        rows: indices of images of the data set.
+        view: 0 for the plain image; every other number is an augmented view, identical wherever it is computed.
+        device: device on which the trunk runs.
     """
     augment = "" if view == PLAIN else AUGMENT
     key = [str(_VERSION), start.weights.sha256, str(cut), str(start.image), augment, str(view)]
@@ -79,32 +80,32 @@ def _compute(
     device: torch.device,
 ) -> None:
     folder.mkdir(parents=True, exist_ok=True)
-    change = augmenter(AUGMENT).apply
-    stored: list[np.memmap] = []
+    augment = augmenter(AUGMENT).apply
+    arrays: list[np.memmap] = []
     with bar(f"{part.spec.name}: activations of view {view}") as show, torch.inference_mode():
-        for at in range(done, len(rows), _BATCH):
-            some = rows[at : at + _BATCH]
-            images = to_unit(part.bank.images[some], device)
+        for first in range(done, len(rows), _BATCH):
+            batch = rows[first : first + _BATCH]
+            images = to_unit(part.bank.images[batch], device)
             if view != PLAIN:
-                images = change(images, np.array([_seed_of(view, str(part.listing.ids[row])) for row in some]))
-            found = [one.cpu().numpy() for one in trunk(normalise(images, start.image))]
-            found[0] = found[0].clip(-_LARGEST, _LARGEST).astype(np.float16)
-            if not stored:
-                stored = [
-                    _opened(folder / name, len(rows), one, done)
-                    for name, one in zip(("features.npy", "pooled.npy"), found, strict=True)
+                images = augment(images, np.array([_seed_of(view, str(part.listing.ids[row])) for row in batch]))
+            outputs = [output.cpu().numpy() for output in trunk(normalise(images, start.image))]
+            outputs[0] = outputs[0].clip(-_LARGEST, _LARGEST).astype(np.float16)
+            if not arrays:
+                arrays = [
+                    _open_memmap(folder / name, len(rows), output, done)
+                    for name, output in zip(("features.npy", "pooled.npy"), outputs, strict=True)
                 ]
-            for array, one in zip(stored, found, strict=True):
-                array[at : at + len(some)] = one
-            until = at + len(some)
-            if until % _BLOCK == 0 or until == len(rows):
-                for array in stored:
+            for array, output in zip(arrays, outputs, strict=True):
+                array[first : first + len(batch)] = output
+            stop = first + len(batch)
+            if stop % _BLOCK == 0 or stop == len(rows):
+                for array in arrays:
                     array.flush()
-                write_atomically(folder / "done", str(until).encode())
-            show(until, len(rows))
+                write_atomically(folder / "done", str(stop).encode())
+            show(stop, len(rows))
 
 
-def _opened(path: Path, count: int, example: np.ndarray, done: int) -> np.memmap:
+def _open_memmap(path: Path, count: int, example: np.ndarray, done: int) -> np.memmap:
     shape = (count, *example.shape[1:])
     return np.lib.format.open_memmap(path, "r+" if done else "w+", dtype=example.dtype, shape=shape)
 

@@ -1,8 +1,8 @@
-"""The pretraining corpus: medical sets without the targets, whatever is made of their images, and their patients.
+"""The pretraining corpus: medical data sets without images or patients of the target data sets.
 
-The rule is strict. Of a target, its relatives and its external test sets no image is learnt, no copy of an image, and
-no other image of a patient of whom one of them holds a copy, in whichever part. Patients held out for the gate are not
-learnt either, nor are copies of their images in other sets.
+The rule is strict. Three kinds of images of a target, its relatives and its external test sets are excluded: the images
+themselves, copies of them, and all other images of a patient of whom one of these sets holds a copy, in any part.
+Patients held out for the gate are excluded too, as are copies of their images in other data sets.
 """
 
 from __future__ import annotations
@@ -24,20 +24,20 @@ from core.errors import DataUnavailable
 from core.models.medical_encoders import relatives
 from trainer.progress import bar
 
-_HELD_OUT = {"validation": 0.1, "test": 0.25}  # of the patients of a set that judges, in this order
+_HELD_OUT = {"validation": 0.1, "test": 0.25}  # shares of the patients of a gate's data set, in this order
 
 
 @dataclass(frozen=True)
 class CorpusPart:
-    """One set of the corpus.
+    """One data set of the corpus.
 
     Attributes:
-        spec, listing: the set.
+        spec, listing: the data set.
         bank: its images at the pretraining size.
-        groups: (N,) number of each image's patient, copies of one picture united.
-        train, validation, test: index arrays; the last two are empty but for sets of the gate.
-        copies: name of another set -> images removed because they are copies of its images.
-        patients: name of another set -> further images removed, of patients of whom it holds a copy.
+        groups: (N,) number of each image's patient; patients who share a copy of an image are merged.
+        train, validation, test: index arrays; the last two are empty except for data sets of the gate.
+        copies: name of another data set -> images removed because they are copies of its images.
+        patients: name of another data set -> further images removed, of patients of whom it holds a copy.
     """
 
     spec: DatasetSpec
@@ -52,20 +52,20 @@ class CorpusPart:
 
 
 def guards_of(targets: Sequence[str], names: Iterable[str]) -> list[str]:
-    """The sets whose images and patients must be out of a corpus.
+    """Return the data sets whose images and patients must not be in a corpus.
 
     Args:
         targets: data sets that the encoder must never have seen.
-        names: sets of the corpus. An external test set that is one of them is no guard: the encoder will not be judged
-            on it.
+        names: data sets of the corpus. An external test set among them is not returned: the encoder will not be
+            evaluated on it.
     Returns:
-        the targets, their relatives and their external test sets, as far as they are on this machine.
+        the targets, their relatives and their external test sets, as far as they are installed.
     Raises:
-        DataUnavailable: if a target, or the set whose images it is made of, is not on this machine, so that nothing can
-            be compared with it; or if a set of the corpus is a target or a relative of one.
+        DataUnavailable: if a target, or the data set that its images come from, is not installed, so that nothing can
+            be compared with it; or if a data set of the corpus is a target or a relative of one.
     """
-    apart = set().union(*(relatives(target) for target in targets))
-    if clash := apart & set(names):
+    excluded = set().union(*(relatives(target) for target in targets))
+    if clash := excluded & set(names):
         raise DataUnavailable(
             f"{', '.join(sorted(clash))} cannot be in the corpus: the encoder is made for {', '.join(targets)}. "
             "Leave it out of --sets."
@@ -76,24 +76,26 @@ def guards_of(targets: Sequence[str], names: Iterable[str]) -> list[str]:
                 f"{family} is not on this machine, so that its copies cannot be found in the corpus. "
                 f"{how_to_get(DATASETS[family])}."
             )
-    elsewhere = {external.dataset for name in apart for external in DATASETS[name].external} - set(names)
-    return [name for name in sorted(apart | elsewhere) if is_present(DATASETS[name])]
+    external_names = {external.dataset for name in excluded for external in DATASETS[name].external} - set(names)
+    return [name for name in sorted(excluded | external_names) if is_present(DATASETS[name])]
 
 
 def gather(targets: Sequence[str], names: Sequence[str], gates: Iterable[str], size: int) -> list[CorpusPart]:
-    """Reads, audits and cleans the corpus.
+    """Read, audit and clean the corpus.
 
     Args:
         targets: data sets that the encoder must never have seen.
-        names: sets to learn from; all must be on this machine.
-        gates: those of them of which patients are held out for judging the encoder.
+        names: data sets to train on; all must be installed.
+        gates: those of them of which patients are held out to evaluate the encoder.
         size: side in pixels.
     Raises:
-        DataUnavailable: see `guards_of`; or if a set of the corpus is missing.
+        DataUnavailable: see `guards_of`; or if a data set of the corpus is missing.
     """
     guards = {name: scan(DATASETS[name]) for name in guards_of(targets, names)}
     parts: list[CorpusPart] = []
-    for name in sorted(names, key=lambda one: one not in set(gates)):  # held-out patients are known before other sets
+    # data sets of the gate come first, as the others are compared with their held-out patients
+    for name in sorted(names, key=lambda name: name not in set(gates)):
+        # read, and merge the patients of copies
         spec = DATASETS[name]
         with bar(f"{name}: reading") as show:
             listing, small = scan(spec, show)
@@ -101,19 +103,23 @@ def gather(targets: Sequence[str], names: Sequence[str], gates: Iterable[str], s
         groups = unite_groups(listing.groups, find_copies(small))
         keep = np.ones(len(listing), bool)
         keep[list(small.errors)] = False
+        # exclude copies and patients of the guards, and copies of held-out patients of the gate
         copied, patients = {}, {}
-        for guard, (theirs, guard_bank) in guards.items():
+        for guard, (guard_listing, guard_bank) in guards.items():
             copies = find_copies(small, guard_bank)
             copied[guard] = _drop(keep, np.unique(copies.first))
-            patients[guard] = _drop(keep, _of_their_patients(spec, listing, groups, copies, guard, theirs))
+            patients[guard] = _drop(
+                keep, _images_of_guard_patients(spec, listing, groups, copies, guard, guard_listing)
+            )
         for part in parts:
             copies = find_copies(small, scan(part.spec)[1])
             crossing = np.isin(copies.second, np.concatenate([part.validation, part.test]))
             copied[part.spec.name] = _drop(keep, np.unique(copies.first[crossing]))
+        # hold out patients for the gate
         held_out = _held_out(groups, listing.labels, keep) if name in gates else {}
         empty = np.array([], int)
-        held = np.isin(groups, groups[np.concatenate([empty, *held_out.values()])])
-        train = np.flatnonzero(keep & ~held)
+        is_held_out = np.isin(groups, groups[np.concatenate([empty, *held_out.values()])])
+        train = np.flatnonzero(keep & ~is_held_out)
         validation, test = (held_out.get(part, empty) for part in _HELD_OUT)
         parts.append(CorpusPart(spec, listing, bank, groups, train, validation, test, copied, patients))
     return sorted(parts, key=lambda part: list(names).index(part.spec.name))
@@ -125,23 +131,26 @@ def _drop(keep: np.ndarray, indices: np.ndarray) -> int:
     return dropped
 
 
-def _of_their_patients(
-    spec: DatasetSpec, listing: Listing, groups: np.ndarray, copies: Copies, guard: str, theirs: Listing
+def _images_of_guard_patients(
+    spec: DatasetSpec, listing: Listing, groups: np.ndarray, copies: Copies, guard: str, guard_listing: Listing
 ) -> np.ndarray:
-    """Indices of images of patients of whom a guard holds a copy; where both are of one archive, by number too."""
+    """Return indices of images of patients of whom a guard holds a copy.
+
+    In the same archive these are also the patients with a patient number of the guard.
+    """
     known = np.isin(groups, groups[copies.first])
     if family_of(guard) == family_of(spec.name):
-        known |= np.isin(groups, groups[np.isin(listing.groups, theirs.groups)])
+        known |= np.isin(groups, groups[np.isin(listing.groups, guard_listing.groups)])
     return np.flatnonzero(known)
 
 
 def _held_out(groups: np.ndarray, labels: np.ndarray, keep: np.ndarray) -> dict[str, np.ndarray]:
-    """Labelled images of held-out patients: validation and test."""
+    """Return the labelled images of held-out patients: validation and test."""
     labelled = labels >= 0 if labels.ndim == 1 else ~np.isnan(labels).all(axis=1)
-    rest, found = np.flatnonzero(keep & labelled), {}
+    rest, parts = np.flatnonzero(keep & labelled), {}
     for seed, (part, share) in enumerate(_HELD_OUT.items()):
-        chooser = GroupShuffleSplit(1, test_size=share, random_state=seed)
-        kept, out = next(chooser.split(rest, groups=groups[rest]))
-        found[part] = rest[out]
-        rest = rest[kept]
-    return found
+        splitter = GroupShuffleSplit(1, test_size=share, random_state=seed)
+        remaining, chosen = next(splitter.split(rest, groups=groups[rest]))
+        parts[part] = rest[chosen]
+        rest = rest[remaining]
+    return parts

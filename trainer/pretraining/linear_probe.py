@@ -1,8 +1,7 @@
-"""Evaluates encoders by linear probes of their embeddings, on images that no encoder was trained on.
+"""Linear probes of encoders, on images that no encoder was trained on.
 
-A probe is the logistic regression by which the contest reads frozen encoders: embeddings are centered and brought to
-length 1. It is fitted and evaluated on held-out images alone, so that an encoder gains nothing from fitting its own
-training images.
+A probe is logistic regression on centered embeddings of unit length, as models with frozen encoders use it. It is
+fitted and evaluated on held-out images alone, so that an encoder gains nothing from fitting its own training images.
 """
 
 from __future__ import annotations
@@ -24,70 +23,73 @@ FOLDS = 5
 
 
 def unit(features: np.ndarray, center: np.ndarray) -> np.ndarray:
-    """(N, D) embeddings less a (D,) center, each brought to length 1."""
+    """Subtract a (D,) center from (N, D) embeddings and scale each to unit length."""
     centered = features - center
     return centered / np.linalg.norm(centered, axis=1, keepdims=True).clip(1e-8)
 
 
 def gates(part: CorpusPart, encoder: Mapping[str, np.ndarray], start: Mapping[str, np.ndarray]) -> list[Gate]:
-    """Compares an encoder with its start on held-out patients of a set: one `Gate` a read.
+    """Compare an encoder with its starting weights on held-out patients of a data set: one `Gate` per embedding.
 
-    The strength of each probe is chosen on the validation patients, the figures are of the test patients.
+    The strength of each probe is chosen on the validation patients. The metrics are those of the test patients.
 
     Args:
-        part: the set.
-        encoder: read -> (V + T, D) its embeddings of the validation images, then of the test images.
-        start: the same of its start.
+        part: the data set.
+        encoder: name of an embedding -> (V + T, D) embeddings of the validation images, then of the test images.
+        start: the same for the starting weights.
     """
     labels, names = columns_of(part)
-    held = np.concatenate([part.validation, part.test])
-    labels, groups = labels[held], part.groups[held]
+    held_out = np.concatenate([part.validation, part.test])
+    labels, groups = labels[held_out], part.groups[held_out]
     validation, test = slice(0, len(part.validation)), slice(len(part.validation), None)
-    found = []
+    results = []
     for read in encoder:
-        scored = []
+        pair = []
         for features in (encoder[read], start[read]):
             strength = choose_strength(features[validation], labels[validation], groups[validation])
-            scored.append(cross_fitted_scores(features[test], labels[test], groups[test], strength))
-        (ours, columns), (theirs, _) = scored
+            pair.append(cross_fitted_scores(features[test], labels[test], groups[test], strength))
+        (encoder_scores, columns), (start_scores, _) = pair
         truth = labels[test][:, columns]
-        change, low, high = clustered_difference(ours, theirs, truth, groups[test])
-        found.append(
+        difference, low, high = clustered_difference(encoder_scores, start_scores, truth, groups[test])
+        results.append(
             Gate(
                 dataset=part.spec.name,
                 read=read,
-                encoder=round(macro_auroc(ours, truth), 4),
-                start=round(macro_auroc(theirs, truth), 4),
-                difference=(round(change, 4), round(low, 4), round(high, 4)),
+                encoder=round(macro_auroc(encoder_scores, truth), 4),
+                start=round(macro_auroc(start_scores, truth), 4),
+                difference=(round(difference, 4), round(low, 4), round(high, 4)),
                 images=len(part.test),
                 patients=len(np.unique(groups[test])),
                 findings=tuple(names[k] for k in columns),
             )
         )
-    return found
+    return results
 
 
 def columns_of(part: CorpusPart) -> tuple[np.ndarray, list[str]]:
-    """(N, K) of 0, 1 and NaN, what is probed, and its names: findings, the positive of two classes, each of more."""
+    """Return the targets of the probes, (N, K) of 0, 1 and NaN, and their names.
+
+    They are the findings, the positive class of two classes, or each class of more.
+    """
     labels, names = part.listing.labels, list(part.spec.labels)
     if labels.ndim == 2:
         return labels, names
-    shown = [part.spec.positive] if part.spec.positive is not None else list(range(len(names)))
-    return np.stack([labels == k for k in shown], axis=1).astype(float), [names[k] for k in shown]
+    classes = [part.spec.positive] if part.spec.positive is not None else list(range(len(names)))
+    return np.stack([labels == k for k in classes], axis=1).astype(float), [names[k] for k in classes]
 
 
 def _scores(train: np.ndarray, labels: np.ndarray, test: np.ndarray, strength: float) -> np.ndarray:
     center = train.mean(axis=0)
     model = LogisticRegression(C=strength, max_iter=300, class_weight="balanced")
     model.fit(unit(train, center), labels)
-    found: np.ndarray = model.decision_function(unit(test, center))
-    return found
+    scores: np.ndarray = model.decision_function(unit(test, center))
+    return scores
 
 
 def cross_fitted_scores(
     features: np.ndarray, labels: np.ndarray, groups: np.ndarray, strength: float
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Scores of held-out images by probes fitted on the other held-out images, five folds by group.
+    """Score held-out images by probes fitted on the other held-out images, in five folds by group.
 
     Args:
         features: (N, D) embeddings.
@@ -95,63 +97,68 @@ def cross_fitted_scores(
         groups: (N,) patients.
         strength: inverse of the probe's L2 penalty.
     Returns:
-        (N, K) scores, and the (K',) columns with at least `MIN_POSITIVES` positives, of which they are.
+        (N, K') scores, and the (K',) columns with at least `MIN_POSITIVES` positives to which they belong.
     """
     columns = np.flatnonzero((labels == 1).sum(axis=0) >= MIN_POSITIVES)
     scores = np.zeros((len(labels), len(columns)))
-    for place, column in enumerate(columns):
+    for index, column in enumerate(columns):
         truth = (labels[:, column] == 1).astype(int)
         folds = StratifiedGroupKFold(FOLDS, shuffle=True, random_state=0).split(features, truth, groups)
         for train, test in folds:
-            scores[test, place] = _scores(features[train], truth[train], features[test], strength)
+            scores[test, index] = _scores(features[train], truth[train], features[test], strength)
     return scores, columns
 
 
 def choose_strength(features: np.ndarray, labels: np.ndarray, groups: np.ndarray) -> float:
-    """The probe's strength with the best macro AUROC over the folds."""
-    tried = []
+    """Return the probe's strength with the best macro AUROC over the folds."""
+    candidates = []
     for strength in STRENGTHS:
         scores, columns = cross_fitted_scores(features, labels, groups, strength)
-        tried.append((macro_auroc(scores, labels[:, columns]), strength))
-    return max(tried)[1]
+        candidates.append((macro_auroc(scores, labels[:, columns]), strength))
+    return max(candidates)[1]
 
 
 def macro_auroc(scores: np.ndarray, labels: np.ndarray) -> float:
-    """Mean AUROC over findings."""
+    """Return the mean AUROC over findings."""
     return float(np.mean([roc_auc_score(labels[:, k] == 1, scores[:, k]) for k in range(labels.shape[1])]))
 
 
 def clustered_difference(
     first: np.ndarray, second: np.ndarray, labels: np.ndarray, groups: np.ndarray, draws: int = 1000, seed: int = 0
 ) -> tuple[float, float, float]:
-    """Macro AUROC of `first` minus `second` on the same images, with a 95% bootstrap interval over patients."""
+    """Return the difference in macro AUROC on the same images, `first` minus `second`, with a 95% interval.
+
+    The interval is a bootstrap over patients.
+    """
     random = np.random.default_rng(seed)
     _, number = np.unique(groups, return_inverse=True)
     members = np.split(np.argsort(number, kind="stable"), np.cumsum(np.bincount(number))[:-1])
-    found = []
+    differences = []
     for _ in range(draws):
-        drawn = np.concatenate([members[i] for i in random.integers(0, len(members), len(members))])
-        if (labels[drawn].sum(axis=0) == 0).any():
+        resample = np.concatenate([members[i] for i in random.integers(0, len(members), len(members))])
+        if (labels[resample].sum(axis=0) == 0).any():
             continue
-        found.append(macro_auroc(first[drawn], labels[drawn]) - macro_auroc(second[drawn], labels[drawn]))
-    low, high = np.percentile(found, [2.5, 97.5])
+        differences.append(
+            macro_auroc(first[resample], labels[resample]) - macro_auroc(second[resample], labels[resample])
+        )
+    low, high = np.percentile(differences, [2.5, 97.5])
     return macro_auroc(first, labels) - macro_auroc(second, labels), float(low), float(high)
 
 
 def few_shot_auroc(features: np.ndarray, labels: np.ndarray, groups: np.ndarray, size: int, seeds: int = 10) -> float:
-    """Mean AUROC of few-shot probes over classes or findings.
+    """Return the mean AUROC of few-shot probes over classes or findings.
 
-    A probe is fitted on `size` images of each class, or with and without a finding, and scores the images of all other
+    A probe is fitted on `size` images of each class, or with and without a finding. It scores the images of all other
     groups.
 
     Args:
         features: (N, D) embeddings.
         labels: (N,) class indices, or (N, K) of 0, 1 and NaN.
         groups: (N,) patients.
-        size: images fitted a class; half of the class where it is short.
-        seeds: resamples, over which the mean is taken.
+        size: training images per class; half of the class where it is too small.
+        seeds: number of resamples, over which the mean is taken.
     """
-    found = []
+    aurocs = []
     for seed in range(seeds):
         for target in [labels] if labels.ndim == 1 else _findings(labels):
             known = np.flatnonzero(target >= 0)
@@ -159,10 +166,14 @@ def few_shot_auroc(features: np.ndarray, labels: np.ndarray, groups: np.ndarray,
             rest = known[~np.isin(groups[known], groups[chosen])]
             scores = _scores(features[chosen], target[chosen].astype(int), features[rest], FEW_SHOT_STRENGTH)
             truth = target[rest]
-            each = [truth == 1] if scores.ndim == 1 else [truth == k for k in np.unique(target[known])]
+            truths = [truth == 1] if scores.ndim == 1 else [truth == k for k in np.unique(target[known])]
             columns = scores[:, None] if scores.ndim == 1 else scores
-            found += [roc_auc_score(one, columns[:, k]) for k, one in enumerate(each) if 0 < one.sum() < len(one)]
-    return float(np.mean(found))
+            aurocs += [
+                roc_auc_score(positive, columns[:, k])
+                for k, positive in enumerate(truths)
+                if 0 < positive.sum() < len(positive)
+            ]
+    return float(np.mean(aurocs))
 
 
 def _findings(labels: np.ndarray) -> Iterator[np.ndarray]:

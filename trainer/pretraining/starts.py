@@ -1,8 +1,8 @@
-"""Starts of pretraining: a pretrained network cut into a frozen trunk, whose activations are cached, and a tail that is
-trained.
+"""Starting networks for pretraining, each split into a frozen trunk with cached activations and a trained tail.
 
-The early layers of a network are generic, and forgetting them is what made earlier medical encoders worse than their
-start. Cutting keeps them, and lets each image pass the expensive early layers once a view instead of once a step.
+The early layers of a network are generic; forgetting them made earlier medical encoders worse than their starting
+weights. The split preserves them, and each image passes the expensive early layers once per view instead of once per
+step.
 """
 
 from __future__ import annotations
@@ -21,50 +21,50 @@ from core.models.specs import Weights
 from core.registry import Registry
 from core.types import ImageSpec
 
-_NETWORK = "network."  # before the names of a network's tensors in an encoder
-_KEPT = 0.5  # of the patch tokens, while a transformer is trained
+_NETWORK = "network."  # prefix of the names of a network's tensors in an encoder
+_KEPT = 0.5  # share of the patch tokens that are used while a transformer is trained
 
 
 class Trunk(Protocol):
-    """The frozen part."""
+    """The frozen part of a network."""
 
     def __call__(self, images: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """Normalized images (B, 3, S, S) -> activations at the cut (B, ...), and (B, P) pooled stages before it."""
+        """Map normalized images (B, 3, S, S) to activations at the cut (B, ...) and pooled earlier stages (B, P)."""
 
 
 class Tail(nn.Module):
-    """The trained part.
+    """The trained part of a network.
 
     Attributes:
-        reads: name of a read of the encoder -> which of the pooled outputs it joins; -1 stands for the pooled stages of
-            the trunk.
+        reads: name of an embedding -> the pooled outputs that it concatenates; -1 stands for the pooled stages of the
+            trunk.
     """
 
     reads: dict[str, tuple[int, ...]]
 
     def forward(self, activations: torch.Tensor) -> list[torch.Tensor]:
-        """Activations at the cut (B, ...) -> pooled outputs [(B, D_0), (B, D_1), ...], one a trained stage."""
+        """Map activations at the cut (B, ...) to pooled outputs [(B, D_0), (B, D_1), ...], one per trained stage."""
         raise NotImplementedError
 
     def encoder_state(self) -> dict[str, torch.Tensor]:
-        """The trained tensors, under the names they have in the whole encoder."""
+        """Return the trained tensors, under their names in the whole encoder."""
         return {f"{_NETWORK}{key}": value for key, value in self.state_dict().items()}
 
     def load_encoder_state(self, state: dict[str, torch.Tensor]) -> None:
-        """Loads what `encoder_state` gave."""
+        """Load what `encoder_state` returned."""
         self.load_state_dict({key.removeprefix(_NETWORK): value for key, value in state.items()})
 
 
 @dataclass(frozen=True)
 class Start:
-    """A network that medical pretraining may start from.
+    """A network from which medical pretraining may start.
 
     Attributes:
-        model: row of family B whose encoder it is; its name is the key in the registry.
-        medical: row of family C that results.
-        weights: where it starts.
-        image: the encoder's input.
-        cuts: where it may be cut; the first is the default.
+        model: model of family B with the same encoder; its name is the key in the registry.
+        medical: resulting model of family C.
+        weights: starting weights.
+        image: the encoder's input specification.
+        cuts: possible cuts; the first is the default.
         build: cut -> trunk and tail, in evaluation mode.
     """
 
@@ -92,7 +92,7 @@ class _Lite0Tail(Tail):
         self._cut = cut
         self.blocks = nn.ModuleDict({str(index): network.blocks[index] for index in range(cut + 1, 7)})
         self.conv_head, self.bn2 = network.conv_head, network.bn2
-        self._ends = [index for index in (4, 6) if index > cut]  # stages whose map is the last of its resolution
+        self._ends = [index for index in (4, 6) if index > cut]  # stages that are the last of their resolution
         stages = tuple(range(len(self._ends)))
         self.reads = {"last": (len(stages),), "stages": (-1, *stages)}
 
@@ -137,16 +137,16 @@ STARTS.add(
 
 
 class _TransformerTail(Tail):
-    """DINOv2's blocks above the cut, up to the one that is read.
+    """DINOv2's blocks above the cut, up to the block whose output is the embedding.
 
-    While gradients are computed, half of the patch tokens are left out at random: it costs half, and no two passes over
-    an image are alike (Li et al. 2023, arXiv:2212.00794).
+    While gradients are computed, half of the patch tokens are dropped at random. This halves the cost, and every pass
+    over an image differs (Li et al. 2023, arXiv:2212.00794).
     """
 
     def __init__(self, network: Any, cut: int) -> None:
         super().__init__()
         self.reads = {"last": (0,)}
-        self.blocks = nn.ModuleDict({str(at): block for at, block in enumerate(network.blocks) if at > cut})
+        self.blocks = nn.ModuleDict({str(index): block for index, block in enumerate(network.blocks) if index > cut})
 
     def forward(self, activations: torch.Tensor) -> list[torch.Tensor]:
         if torch.is_grad_enabled():

@@ -1,8 +1,8 @@
-"""Trials of pretraining recipes, by which they are chosen. No image of a target is in them, nor one of the gate.
+"""Trials of pretraining recipes, to choose between them. They use no image of a target or of the gate.
 
-A trial learns from part of the corpus. Other sets, the `PROXIES`, stand for a target of another kind; some findings of
-the chest X-rays, whose labels it does not see, stand for a target of the same kind. It is judged by few-shot probes,
-the recipe's encoder against its start: on the proxies, on those findings and on the other labels of validation
+A trial trains on part of the corpus. Other data sets, the `PROXIES`, stand for a target of another kind; some findings
+of the chest X-rays, whose labels are hidden in training, stand for a target of the same kind. Few-shot probes compare
+the recipe's encoder with its starting weights: on the proxies, on those findings and on the other labels of validation
 patients.
 """
 
@@ -27,8 +27,8 @@ from trainer.progress import say
 PROXIES = ("knee-osteoarthritis", "breast-ultrasound", "malaria")
 UNLEARNT = {"nih-chestxray14": ("Consolidation", "Edema", "Infiltration", "Pneumonia")}
 AVERAGES = (1.0, 0.5, 0.25)
-_SIZES, _SEEDS = (10, 40), 10  # labels a class, resamples of them
-_IMAGES, _LEARNT = 1200, 2000  # images of a probe, and images learnt of a set at most
+_SIZES, _SEEDS = (10, 40), 10  # labels per class, and their resamples
+_PROBE_IMAGES, _TRAIN_IMAGES = 1200, 2000  # maximum number of images of a probe, and of a data set in training
 
 
 @dataclass(frozen=True)
@@ -42,27 +42,27 @@ class _Probe:
 
 
 def trial(recipe: Recipe, parts: list[CorpusPart], device: torch.device) -> Iterator[dict[str, Any]]:
-    """Tries a recipe at every share of the average with the start.
+    """Try a recipe at every share of the average with the starting weights.
 
     Args:
-        recipe: the recipe; `average` is not read.
+        recipe: the recipe; its `average` is ignored.
         parts: the corpus and the proxies.
-        device: where it runs.
+        device: device to run on.
     Yields:
-        a record for each share: the recipe and, by task, read and size, the AUROC of encoder and start.
+        a record for each share: the recipe and, by task, embedding and size, the AUROC of the encoder and of its start.
     """
     start = STARTS[recipe.start]
     trunk, start_tail = start.build(recipe.cut)
-    learnt = [_without_findings(part) for part in parts if part.spec.name not in PROXIES]
-    sets = {part.spec.name: min(recipe.sets[part.spec.name], _LEARNT) for part in learnt}
+    train_parts = [_without_findings(part) for part in parts if part.spec.name not in PROXIES]
+    sets = {part.spec.name: min(recipe.sets[part.spec.name], _TRAIN_IMAGES) for part in train_parts}
     recipe = replace(recipe, sets=sets)
     probes = [probe for part in parts for probe in _probes(part)]
-    before = _judged(probes, recipe, trunk, start_tail, device)
-    began = time.monotonic()
-    trained, history = train_by(recipe, prepare(recipe, learnt, trunk, start_tail, device), start_tail, device)
-    seconds = round(time.monotonic() - began, 1)
+    before = _few_shot_aurocs(probes, recipe, trunk, start_tail, device)
+    start_time = time.monotonic()
+    trained, history = train_by(recipe, prepare(recipe, train_parts, trunk, start_tail, device), start_tail, device)
+    seconds = round(time.monotonic() - start_time, 1)
     for share in AVERAGES:
-        after = _judged(probes, recipe, trunk, averaged(start_tail, trained, share), device)
+        after = _few_shot_aurocs(probes, recipe, trunk, averaged(start_tail, trained, share), device)
         gains = {key: round(after[key] - before[key], 4) for key in after}
         mean = {read: _mean(gains, read) for read in start_tail.reads}
         say(f"average {share}: {mean}")
@@ -83,7 +83,7 @@ def _without_findings(part: CorpusPart) -> CorpusPart:
 
 def _probes(part: CorpusPart) -> Iterator[_Probe]:
     rows = part.train if part.spec.name in PROXIES else part.validation
-    rows = np.sort(np.random.default_rng(0).permutation(rows)[:_IMAGES])
+    rows = np.sort(np.random.default_rng(0).permutation(rows)[:_PROBE_IMAGES])
     labels = part.listing.labels[rows]
     if not len(rows):
         return
@@ -95,16 +95,18 @@ def _probes(part: CorpusPart) -> Iterator[_Probe]:
     yield _Probe(f"{part.spec.name} (findings learnt)", part, rows, labels[:, ~hidden])
 
 
-def _judged(probes: list[_Probe], recipe: Recipe, trunk: Trunk, tail: Tail, device: torch.device) -> dict[str, float]:
-    """Few-shot AUROC by `task, read, size`."""
-    start, found = STARTS[recipe.start], {}
+def _few_shot_aurocs(
+    probes: list[_Probe], recipe: Recipe, trunk: Trunk, tail: Tail, device: torch.device
+) -> dict[str, float]:
+    """Return the few-shot AUROC by `task, embedding, size`."""
+    start, aurocs = STARTS[recipe.start], {}
     for probe in probes:
         cached = activations(start, recipe.cut, trunk, probe.part, probe.rows, PLAIN, device)
         for read, features in embeddings(tail, cached, device).items():
             for size in _SIZES:
                 auroc = few_shot_auroc(features, probe.labels, probe.part.groups[probe.rows], size, _SEEDS)
-                found[f"{probe.name}, {read}, {size}"] = round(auroc, 4)
-    return found
+                aurocs[f"{probe.name}, {read}, {size}"] = round(auroc, 4)
+    return aurocs
 
 
 def _mean(gains: dict[str, float], read: str) -> float:
