@@ -1,11 +1,12 @@
-"""Model-agnostic meta-learning: a start from which a few gradient steps on a few images reach a good network.
+"""Model-agnostic meta-learning (MAML): initial weights that adapt to a few images in a few gradient steps.
 
-`second` order differentiates through those steps, `first` order takes the gradient where they end, `anil` adapts the
-head only. No batch normalisation: by it a prediction would depend on the other images asked about.
+`second` order differentiates through those steps, `first` order takes the gradient at their end, `anil` adapts the head
+only. Batch normalization is not allowed: it makes a prediction depend on the other images of its batch.
 
-The head is one linear layer. It begins each task at zero, as its classes have no order that tasks could share, and it
-sees embeddings less their mean over the support set: what all images have in common is far larger than what tells them
-apart, and a rate that moves the one overshoots along the other. When the steps are done that mean goes into the bias.
+The head is one linear layer. It starts each task at zero, because tasks share no order of classes. It receives
+embeddings minus their mean over the support set: the component common to all images is far larger than the differences
+between them, and a learning rate suited to the one overshoots along the other. After the last step the mean becomes
+part of the bias.
 
 References:
     MAML and its first order: Finn et al. 2017, arXiv:1703.03400. ANIL: Raghu et al. 2020, arXiv:1909.09157. A head
@@ -30,7 +31,7 @@ from trainer.training.settings import FitData, Settings
 ORDERS = ("second", "first", "anil")
 ENCODER = "encoder."
 WEIGHT, BIAS = f"{HEAD_LAYERS}0.weight", f"{HEAD_LAYERS}0.bias"
-_CHUNK = 64  # images whose gradient is computed at once
+_CHUNK = 64  # number of images whose gradient is computed at once
 Weights = dict[str, torch.Tensor]
 
 
@@ -43,24 +44,24 @@ def adapted(
     steps: int,
     outer: bool,
 ) -> Weights:
-    """A model's weights, by name, after some gradient steps on a support set; the model itself stays as it is.
+    """Return a model's weights, by name, after gradient steps on a support set; the model itself is unchanged.
 
     Args:
-        model: with the start.
-        images: (B, C, S, S), normalised.
+        model: model with the initial weights.
+        images: (B, C, S, S), normalized.
         targets: (B,) indices into the columns, or (B, logits) findings with NaN.
         columns: logits of the classes; None for findings.
-        settings: `inner_lr` and `order`.
-        steps: how many.
-        outer: whether a gradient will be taken through them.
+        settings: `inner_lr` and `order` are used.
+        steps: number of steps.
+        outer: whether the outer loop will differentiate through the steps.
     """
-    through, head_only = outer and settings.order != "first", settings.order == "anil"
-    own = dict(model.named_parameters())
-    fast = own | {name: torch.zeros_like(own[name]).requires_grad_() for name in (WEIGHT, BIAS)}
-    given = images
+    differentiate, head_only = outer and settings.order != "first", settings.order == "anil"
+    parameters = dict(model.named_parameters())
+    fast = parameters | {name: torch.zeros_like(parameters[name]).requires_grad_() for name in (WEIGHT, BIAS)}
+    inputs = images
     if head_only:
-        with torch.set_grad_enabled(through):
-            given = torch.cat([model.embed(part) for part in images.split(_CHUNK)])
+        with torch.set_grad_enabled(differentiate):
+            inputs = torch.cat([model.embed(part) for part in images.split(_CHUNK)])
         fast = {name: fast[name] for name in (WEIGHT, BIAS)}
     if not outer:
         fast = {name: value.detach() for name, value in fast.items()}
@@ -71,36 +72,40 @@ def adapted(
         encoder = {name.removeprefix(ENCODER): value for name, value in weights.items() if name.startswith(ENCODER)}
         return model.head.pool(functional_call(model.encoder, encoder, (part,)))
 
-    def centre() -> torch.Tensor:
-        with torch.set_grad_enabled(through):
-            return torch.cat([embed(fast, part) for part in given.split(_CHUNK)]).mean(dim=0)
+    def support_mean() -> torch.Tensor:
+        with torch.set_grad_enabled(differentiate):
+            return torch.cat([embed(fast, part) for part in inputs.split(_CHUNK)]).mean(dim=0)
 
     for _ in range(steps):
-        here = {name: value.clone() if through else value.detach().requires_grad_() for name, value in fast.items()}
-        gradients = _gradients(embed, here, centre(), given, targets, columns, through)
+        current = {
+            name: value.clone() if differentiate else value.detach().requires_grad_() for name, value in fast.items()
+        }
+        gradients = _gradients(embed, current, support_mean(), inputs, targets, columns, differentiate)
         fast = {name: value - settings.inner_lr * gradients[name] for name, value in fast.items()}
-    return own | fast | {BIAS: fast[BIAS] - fast[WEIGHT] @ centre()}
+    return parameters | fast | {BIAS: fast[BIAS] - fast[WEIGHT] @ support_mean()}
 
 
 def _gradients(
     embed: Callable[[Weights, torch.Tensor], torch.Tensor],
     weights: Weights,
-    centre: torch.Tensor,
-    given: torch.Tensor,
+    center: torch.Tensor,
+    inputs: torch.Tensor,
     targets: torch.Tensor,
     columns: torch.Tensor | None,
     graph: bool,
 ) -> Weights:
-    """The gradient of the mean loss over all images, some at a time."""
+    """Return the gradient of the mean loss over all images, computed in chunks."""
     total = {name: torch.zeros(()) for name in weights}
     counts = [_count(part) for part in targets.split(_CHUNK)]
-    for part, wanted, count in zip(given.split(_CHUNK), targets.split(_CHUNK), counts, strict=True):
-        logits = F.linear(embed(weights, part) - centre, weights[WEIGHT], weights[BIAS])
-        loss = count / max(1, sum(counts)) * _loss(logits, wanted, columns)
-        found = torch.autograd.grad(
+    for part, part_targets, count in zip(inputs.split(_CHUNK), targets.split(_CHUNK), counts, strict=True):
+        logits = F.linear(embed(weights, part) - center, weights[WEIGHT], weights[BIAS])
+        loss = count / max(1, sum(counts)) * _loss(logits, part_targets, columns)
+        gradients = torch.autograd.grad(
             loss, list(weights.values()), create_graph=graph, allow_unused=True, materialize_grads=True
         )
-        total = {name: total[name].to(one.device) + one for name, one in zip(weights, found, strict=True)}
+        total = {
+            name: total[name].to(gradient.device) + gradient for name, gradient in zip(weights, gradients, strict=True)
+        }
     return total
 
 
@@ -113,13 +118,13 @@ def _loss(logits: torch.Tensor, targets: torch.Tensor, columns: torch.Tensor | N
 
 
 def query_loss(model: Classifier, task: Task, settings: Settings) -> torch.Tensor:
-    """The loss on a task's query set after adaptation to its support set: what the outer loop makes small."""
+    """Return the loss on a task's query set after adaptation to its support set, which the outer loop minimizes."""
     fast = adapted(model, task.support, task.support_targets, task.columns, settings, settings.inner_steps, outer=True)
     return _loss(functional_call(model, fast, (task.query,)), task.query_targets, task.columns)
 
 
 def adapt_to(model: Classifier, data: FitData, image: ImageSpec, settings: Settings, device: torch.device) -> Weights:
-    """A meta-learnt model's weights after adaptation to labelled images; the model itself stays as it is."""
+    """Return a meta-learned model's weights after adaptation to labelled images; the model itself is unchanged."""
     model.eval().to(device)
     pixels = normalise(to_unit(data.images, device), image)
     targets = as_targets(data.labels).to(device)

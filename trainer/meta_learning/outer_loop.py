@@ -1,6 +1,7 @@
-"""Outer loop of meta-learning: a start is learnt from tasks of other data sets and cached by what determines it.
+"""Outer loop of meta-learning: initial weights are trained on tasks of other data sets, and cached.
 
-The loss of a task comes from `maml` or `protonet`, the tasks from `task_sources`. Images of the target are never read.
+`maml` or `protonet` provides the loss of a task, `task_sources` the tasks. Images of the target are never read. The
+cache key is a hash of everything that determines the weights.
 """
 
 from __future__ import annotations
@@ -32,12 +33,12 @@ _VERSION = 2
 
 
 def hashes_of(sources: Sequence[Source]) -> dict[str, str]:
-    """What a start was learnt from, as part of a run's record and name."""
+    """Return the content hashes of the sources, for a run's record and name."""
     return {source.spec.name: source.hash for source in sources}
 
 
 def notes_on(sources: Sequence[Source], settings: Settings) -> tuple[str, ...]:
-    """What a reader of results must know of a meta-learnt start, in sentences."""
+    """Return notes for readers of the results on the meta-learned start."""
     if not sources:
         return ()
     copies = sum(source.removed for source in sources)
@@ -60,21 +61,21 @@ def learn_start(
     device: torch.device,
     progress: Progress | None = None,
 ) -> None:
-    """Brings a model to its meta-learnt start, in place: from the cache, or by learning it.
+    """Meta-learn a model's initial weights, in place; they are read from the cache if they are there.
 
     Args:
         kind: name of the strategy.
-        query_loss: what is made small of each task.
-        model: with its own start.
-        spec: of the model.
-        findings: whether the target asks for findings.
-        sources: where tasks come from.
-        settings: of the training.
-        seed: of the tasks.
-        device: where it runs.
-        progress: called with (tasks done, in all).
+        query_loss: loss of a task, to be minimized.
+        model: model with random or pretrained weights.
+        spec: its row in the registry.
+        findings: whether the target has findings.
+        sources: data sets that provide tasks.
+        settings: training settings.
+        seed: random seed of the tasks.
+        device: device to run on.
+        progress: called with (tasks done, total).
     Raises:
-        NoNumberError: if the loss is no longer a number; the model is as it was when the loss last was one.
+        NoNumberError: if the loss is not finite; the model keeps the weights of the last finite loss.
     """
     logits = len(model.head.layers[-1].get_parameter("bias"))
     used = {name: getattr(settings, name) for name in USED}
@@ -129,29 +130,29 @@ def learn_from(
     progress: Progress | None = None,
     unfinished: Unfinished | None = None,
 ) -> list[float]:
-    """The outer loop: Adam on the mean query loss of some tasks at a time, its rate falling along half a cosine.
+    """Run the outer loop: Adam on the mean query loss of a batch of tasks, with a cosine schedule.
 
     Returns:
         the mean query loss of each step.
     Raises:
-        NoNumberError: if the loss is no longer a number; the model is as it was when the loss last was one.
+        NoNumberError: if the loss is not finite; the model keeps the weights of the last finite loss.
     """
     torch.manual_seed(seed)
     random = np.random.default_rng([seed, 17])
-    model.eval().to(device)  # nothing here may depend on chance or on the rest of a batch
+    model.eval().to(device)  # no dropout, and no dependence on the other images of a batch
     steps = -(-settings.episodes // settings.tasks)
-    optimiser = torch.optim.Adam(model.parameters(), lr=settings.outer_lr)
-    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, steps)
+    optimizer = torch.optim.Adam(model.parameters(), lr=settings.outer_lr)
+    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps)
     history: list[float] = []
-    if began := unfinished.read() if unfinished else None:
-        model.load_state_dict(began["model"])
-        optimiser.load_state_dict(began["optimiser"])
-        schedule.load_state_dict(began["schedule"])
-        random.bit_generator.state = began["random"]
-        history = began["history"]
+    if state := unfinished.read() if unfinished else None:
+        model.load_state_dict(state["model"])
+        optimizer.load_state_dict(state["optimiser"])
+        schedule.load_state_dict(state["schedule"])
+        random.bit_generator.state = state["random"]
+        history = state["history"]
     good = copy.deepcopy(model.state_dict())
     while len(history) < steps:
-        optimiser.zero_grad(set_to_none=True)
+        optimizer.zero_grad(set_to_none=True)
         total = 0.0
         for _ in range(settings.tasks):
             loss = query_loss(model, tasks.next(random), settings) / settings.tasks
@@ -165,11 +166,11 @@ def learn_from(
             )
         good = copy.deepcopy(model.state_dict())
         nn.utils.clip_grad_norm_(model.parameters(), settings.clip)
-        optimiser.step()
+        optimizer.step()
         schedule.step()
         history.append(round(total, 5))
         if unfinished:
-            parts: dict[str, Any] = {"model": model, "optimiser": optimiser, "schedule": schedule}
+            parts: dict[str, Any] = {"model": model, "optimiser": optimizer, "schedule": schedule}
             states = {name: part.state_dict() for name, part in parts.items()}
             unfinished.write({**states, "random": state_of(random), "history": history})
         if progress:

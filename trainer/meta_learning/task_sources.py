@@ -1,8 +1,8 @@
-"""Where the tasks of meta-learning come from: other data sets, and other findings of other patients of the same set.
+"""Sources of meta-learning tasks: other data sets, and other findings of other patients of the same data set.
 
-Never the target, nor a relative of it, nor copies of their images. What is gathered here holds no image of the target
-but those of a set of several findings, of patients that are in none of its parts that are judged or learnt from, with
-labels of findings that are not the task.
+The target, its relatives and copies of their images are excluded. There is one exception, for a target of several
+findings: images of patients who are in neither the evaluated parts nor the subset, with labels of findings that are not
+part of the task.
 """
 
 from __future__ import annotations
@@ -36,20 +36,20 @@ from trainer.progress import bar
 from trainer.training.settings import Cell
 
 JOINED = "+"
-RESERVED = (200, 50)  # images a class whose patients no task is made of, so that smaller subsets share a start
+RESERVED = (200, 50)  # images per class whose patients are in no task, so that smaller subsets share initial weights
 
 
 @dataclass(frozen=True)
 class Source:
-    """A data set, or the part of it, that tasks may be made of.
+    """A data set, or a part of it, from which tasks may be drawn.
 
     Attributes:
-        spec, listing: the set.
-        rows: its images that may be used.
-        labels: (N,) or (N, F) of the whole set.
-        removed: images left out because they are copies of the target's or its relatives'.
-        hash: SHA-256 over ids, labels and contents of those that may be used.
-        title: for people.
+        spec, listing: the data set.
+        rows: images that may be used.
+        labels: (N,) or (N, F) labels of the whole data set.
+        removed: number of images left out because they are copies of images of the target or its relatives.
+        hash: SHA-256 over ids, labels and contents of the images that may be used.
+        title: name for display.
     """
 
     spec: DatasetSpec
@@ -61,7 +61,7 @@ class Source:
     title: str
 
     def pool(self, size: int, steps: str) -> Pool:
-        """Its images at a size, prepared by some steps; decoded first where they are not yet."""
+        """Return its images at a size after preprocessing; they are decoded first where necessary."""
         with bar(f"{self.spec.name}: decoding at {size} px") as show:
             bank = open_bank(self.listing, size, self.spec.channels, show, preparation(steps))
         _, groups = np.unique(self.listing.groups, return_inverse=True)
@@ -69,76 +69,79 @@ class Source:
 
 
 def sources_for(dataset: Dataset, cell: Cell, named: str) -> list[Source]:
-    """What may be meta-learnt from before a cell is trained.
+    """Return the sources of meta-learning for a cell.
 
     Args:
         dataset: the target.
-        cell: whose subset must not be among it.
-        named: data sets joined by `+`; "" for all that are here and unrelated.
+        cell: the cell, whose subset must not be used.
+        named: data sets joined by `+`; "" for all that are installed and unrelated.
     Raises:
-        UnknownName: if a named set does not exist.
-        DataUnavailable: if a named set is not here.
-        BadRequest: if a named set may not be used, or there is none.
+        UnknownName: if a named data set does not exist.
+        DataUnavailable: if a named data set is not installed.
+        BadRequest: if a named data set may not be used, or there is no source.
     """
     names = named.split(JOINED) if named else _unrelated(dataset)
     for name in names if named else ():
-        _check(name, dataset)
-    found = [_cleaned(find_dataset(name), dataset) for name in names]
+        _check_named(name, dataset)
+    sources = [_without_copies(find_dataset(name), dataset) for name in names]
     others = None if named else _other_findings(dataset, cell)
-    if not found and others is None:
-        raise BadRequest(_alone(dataset))
-    return [*found, others] if others else found
+    if not sources and others is None:
+        raise BadRequest(_no_source_message(dataset))
+    return [*sources, others] if others else sources
 
 
 def _unrelated(dataset: Dataset) -> list[str]:
-    """Real sets on this machine that are not the target or its relatives, and whose labels are of the same kind.
+    """Return the installed real data sets that are no relatives of the target and have the same kind of labels.
 
-    External test sets are left out: they must be named.
+    External test sets are left out unless they are named.
     """
-    apart = relatives(dataset.spec.name) | external_names()
+    excluded = relatives(dataset.spec.name) | external_names()
     return [
         name
         for name, spec in DATASETS.items()
-        if name not in apart and not spec.synthetic and is_present(spec) and not _unfit(spec, dataset)
+        if name not in excluded and not spec.synthetic and is_present(spec) and not _incompatibility(spec, dataset)
     ]
 
 
-def _unfit(spec: DatasetSpec, dataset: Dataset) -> str:
-    """Why no task for a target can be made of a set; "" if some can."""
+def _incompatibility(spec: DatasetSpec, dataset: Dataset) -> str:
+    """Return why no task for a target can be drawn from a data set; "" if some can."""
     if spec.corpus_only:
         return spec.corpus_only
     if spec.dims != dataset.spec.dims:
         return "one holds images and the other volumes"
     if dataset.spec.task == "multilabel" and spec.task != "multilabel":
-        return f"{dataset.spec.name} asks for several findings an image, which {spec.name} does not have"
+        return f"{dataset.spec.name} has several findings per image, which {spec.name} does not have"
     if dataset.spec.task == "multiclass" and spec.task == "multilabel":
-        return f"a finding has two sides, but {dataset.spec.name} has {len(dataset.labels)} classes"
+        return f"a finding gives tasks of two classes, but {dataset.spec.name} has {len(dataset.labels)} classes"
     return ""
 
 
-def _check(name: str, dataset: Dataset) -> None:
+def _check_named(name: str, dataset: Dataset) -> None:
     spec = find_dataset(name)
     if name.partition(OPTIONS_AFTER)[0] in relatives(dataset.spec.name):
-        raise BadRequest(f"{name} is {dataset.spec.name} or made of the same images; no task may come from it.")
-    if why := _unfit(spec, dataset):
-        raise BadRequest(f"No task for {dataset.spec.name} can be made of {name}: {why}.")
+        raise BadRequest(
+            f"{name} is {dataset.spec.name} or has the same images, so that no task may be drawn from it. Name other "
+            "--sources."
+        )
+    if why := _incompatibility(spec, dataset):
+        raise BadRequest(f"No task for {dataset.spec.name} can be drawn from {name}: {why}. Name other --sources.")
     if not is_present(spec):
         raise DataUnavailable(f"{spec.title} is not on this machine; see python -m trainer data list.")
 
 
-def _alone(dataset: Dataset) -> str:
+def _no_source_message(dataset: Dataset) -> str:
     kind = "several findings" if dataset.spec.task == "multilabel" else f"{len(dataset.labels)} classes"
     remedy = "Put other data sets below a data root (python -m trainer data list)"
     if dataset.spec.task == "multilabel":
-        remedy += f", or keep some findings for it: --dataset {dataset.spec.name}{OPTIONS_AFTER}findings=A+B"
+        remedy += f", or leave some findings for it: --dataset {dataset.spec.name}{OPTIONS_AFTER}findings=A+B"
     return (
-        f"Meta-learning learns from other tasks how to learn, and {dataset.spec.name} is alone here: one task of "
-        f"{kind} gives no other. {remedy}, or choose another strategy."
+        f"Meta-learning needs tasks from other data sets, but no data set on this machine goes with "
+        f"{dataset.spec.name} ({kind}). {remedy}, or choose another strategy."
     )
 
 
-def _cleaned(spec: DatasetSpec, dataset: Dataset) -> Source:
-    """A set without what cannot be read and without copies of the target's and its relatives' images."""
+def _without_copies(spec: DatasetSpec, dataset: Dataset) -> Source:
+    """Return a data set without unreadable images and without copies of images of the target and its relatives."""
     listing, small = _scanned(spec)
     keep = np.ones(len(listing), bool)
     keep[list(small.errors)] = False
@@ -152,21 +155,21 @@ def _cleaned(spec: DatasetSpec, dataset: Dataset) -> Source:
 
 
 def _guards(dataset: Dataset) -> list[Bank]:
-    """Small pictures of the target and of its relatives that are here."""
+    """Return small images of the target and of its installed relatives."""
     others = [DATASETS[name] for name in sorted(relatives(dataset.spec.name)) if name in DATASETS]
-    here = [spec for spec in others if is_present(spec) and spec.dims == dataset.spec.dims]
+    installed = [spec for spec in others if is_present(spec) and spec.dims == dataset.spec.dims]
     own = [] if dataset.spec.name.partition(OPTIONS_AFTER)[0] in DATASETS else [scan(dataset.spec)[1]]
-    return [*own, *(_scanned(spec)[1] for spec in here)]
+    return [*own, *(_scanned(spec)[1] for spec in installed)]
 
 
 def _other_findings(dataset: Dataset, cell: Cell) -> Source | None:
-    """Findings that are not the task, of patients in no other part and not in the subset; None where there are none."""
+    """Return the findings that are not the task, of patients in no other part and not in the subset; None if none."""
     whole = all_findings(dataset.spec)
     others = [index for index, label in enumerate(whole.labels) if label not in dataset.labels]
     if dataset.spec.task != "multilabel" or not others:
         return None
     if cell.train_size is None:
-        raise BadRequest("The full training part leaves no patients to make other tasks of; state a --size.")
+        raise BadRequest("The full training part leaves no patients for meta-learning tasks. Give a --size.")
     listing, rows = list_images(whole), np.array([], int)
     groups, train = dataset.parts.groups, dataset.parts.train
     for least in (*RESERVED, 0):
@@ -175,7 +178,10 @@ def _other_findings(dataset: Dataset, cell: Cell) -> Source | None:
         if len(rows) >= len(train) / 2:
             break
     if not len(rows):
-        raise BadRequest(f"The patients of {cell.train_size} images a finding are all there are; lower --size.")
+        raise BadRequest(
+            f"A subset of {cell.train_size} images per finding leaves no patients for meta-learning tasks. Lower "
+            "--size."
+        )
     title = f"{whole.name} (other findings of other patients)"
     return _source(whole, listing, rows, listing.labels[:, others], 0, _scanned(whole)[1], title)
 
