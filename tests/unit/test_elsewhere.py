@@ -181,11 +181,11 @@ def test_the_report_and_the_tables_show_both_side_by_side(series, runs, tmp_path
     found = external.elsewhere(series, NAME)
     assert row["views"][0]["drop"]["auroc"]["value"] == pytest.approx(found.drop["auroc"].effect)
     text = as_markdown(content)
-    assert "## Own test and elsewhere" in text
+    assert "## Own test and external test sets" in text
     assert f"{found.own['auroc'].value:.3f} (" in text
     assert f"{found.drop['auroc'].effect:+.3f} (" in text
     assert "confirmed 3 of 3 No, 2 of 3 Yes." in text
-    assert "So few images carry no verdict." in text
+    assert "These are too few images for a verdict." in text
     document = tmp_path / "document.md"
     document.write_text(f"<!-- external: {dataset} at 50 -->\nold\n<!-- end of results -->\n")
     assert main(["results", "--write", str(document)]) == 0

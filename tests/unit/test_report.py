@@ -42,8 +42,8 @@ def test_the_command_answers_in_text_json_and_markdown(families, capsys, tmp_pat
     assert main([*argv, "--write", str(tmp_path / "report.md")]) == 0
     assert (tmp_path / "report.md").read_text() == text
     assert sections(text) == [
-        "Families", "Comparisons", "Operating points", "Calibration", "Conformal sets", "Answering only when sure",
-        "Learning curves",
+        "Families", "Comparisons", "Operating points", "Calibration", "Conformal prediction sets",
+        "Selective prediction", "Learning curves",
     ]  # fmt: skip
     assert "`python -m trainer report --dataset phantom --size 50` wrote this" in text
     assert "synthetic" in text
@@ -102,8 +102,8 @@ def test_variants_and_leaks_are_kept_apart_and_marked(families):
     assert [(one["variant"], one["leaks"]) for one in content["apart"]] == [("", 7), ("augment=none", 0)]
     text = as_markdown(content)
     assert f"{LEAK_MARK}: 7 images" in text
-    assert sections(text)[-1] == "Kept apart"
-    assert "1 runs of other images or another split are left out." in text
+    assert sections(text)[-1] == "Excluded from comparisons"
+    assert "1 runs of other images or another split are excluded." in text
 
 
 def test_leaking_runs_alone_are_shown_and_never_compared(runs):
@@ -112,7 +112,7 @@ def test_leaking_runs_alone_are_shown_and_never_compared(runs):
         make_run(runs, STRONG, 50, seed, 3.0, leaks=7)
     text = as_markdown(report_on(open_store(), asked()))
     assert text.count(LEAK_MARK) == 4
-    assert sections(text) == ["Kept apart"]
+    assert sections(text) == ["Excluded from comparisons"]
 
 
 def test_the_split_with_most_runs_of_the_comparison_proper_is_reported(families):
@@ -149,7 +149,7 @@ def test_several_classes(runs):
     assert len(chosen["two_stage"]["pairs"]) == 4
     assert chosen["two_stage"]["single"]["model"] == STRONG[0]
     text = as_markdown(chosen)
-    assert "only b against the rest is judged" in text
+    assert "only b against the rest is evaluated" in text
     assert "| not b | b |" in text
     assert "Two stages" in sections(text)
     assert "There is no verdict. Below 5 common seeds there is no verdict." in text

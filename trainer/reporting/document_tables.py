@@ -1,16 +1,16 @@
-"""Tables of documents, filled anew from the run store by `python -m trainer results --write README.md`.
+"""Result tables in documents, updated from the run store by `python -m trainer results --write README.md`.
 
-A document marks the place of a table by a comment of one of these kinds and `<!-- end of results -->`:
+A document marks the place of a table by one of these comments and `<!-- end of results -->`:
 
-- `<!-- results: DATASET at SIZE -->`: every model and strategy as it is by default, with the headline metrics;
-- `<!-- sizes: DATASET at SIZE,SIZE -->`: every series that has runs at all these sizes, with its AUROC at each;
-- `<!-- variants: DATASET at SIZE -->`: what a departure from a strategy's own settings changes;
-- `<!-- external: DATASET at SIZE -->`: own test and elsewhere side by side, with the difference;
-- `<!-- verdicts: DATASET at SIZE,SIZE -->`: the stated contrasts (`CONTRASTS`) at these sizes, in AUROC, each with its
-  verdict, corrected by Holm over the table;
-- `<!-- shortcuts: DATASET at SIZE -->`: whether the border or the corners alone tell the classes apart, in sentences.
+- `<!-- results: DATASET at SIZE -->`: every model and strategy with default settings, with the headline metrics;
+- `<!-- sizes: DATASET at SIZE,SIZE -->`: every series with runs at all these sizes, with its AUROC at each;
+- `<!-- variants: DATASET at SIZE -->`: the effect of settings that differ from a strategy's defaults;
+- `<!-- external: DATASET at SIZE -->`: own test and external test side by side, with the difference;
+- `<!-- verdicts: DATASET at SIZE,SIZE -->`: the predefined contrasts (`CONTRASTS`) at these sizes, in AUROC, each with
+  its verdict, corrected by Holm over the table;
+- `<!-- shortcuts: DATASET at SIZE -->`: whether the border or the corners alone separate the classes, in sentences.
 
-`... at SIZE of CLASS` judges one class against the rest.
+`... at SIZE of CLASS` evaluates one class against the rest.
 """
 
 from __future__ import annotations
@@ -52,9 +52,9 @@ Size = int | None
 
 
 def headline_table(store: Store, dataset: str, sizes: list[Size], of: str | None = None) -> str:
-    """A row for each model and strategy as it is by default, at one training-set size.
+    """Return a row for each model and strategy with default settings, at one training-set size.
 
-    Each figure is the mean over seeds with its 95% intervals over test patients and over seeds, side by side.
+    Each value is the mean over seeds with its 95% intervals over test patients and over seeds, side by side.
 
     Raises:
         BadRequest: if no run of that size is stored.
@@ -65,19 +65,19 @@ def headline_table(store: Store, dataset: str, sizes: list[Size], of: str | None
         raise _missing(dataset, sizes)
     target = _target(series, of)
     rows = [[*_named(key), str(len(runs)), *_figures(runs, HEADLINE, target)] for key, runs in series.items()]
-    every = [meta for meta in _metas(store, dataset) if not meta.variant]
-    devices = " and ".join(sorted({meta.device for meta in every}))
+    default_runs = [meta for meta in _metas(store, dataset) if not meta.variant]
+    devices = " and ".join(sorted({meta.device for meta in default_runs}))
     return (
         table(["family", "model", "strategy", "seeds", *(METRICS[name].title for name in HEADLINE)], rows)
         + f"\n\n{_rest(of)}"
         f"Mean over seeds with 95% intervals: {_intervals(dataset, _images(series, target))} At the operating point "
-        f"fitted inside each training subset. Training and judging the {len(every)} stored runs of "
-        f"this data set took {sum(meta.seconds for meta in every) / 60:.0f} minutes on {devices}.\n"
+        f"fitted inside each training subset. Training and judging the {len(default_runs)} stored runs of "
+        f"this data set took {sum(meta.seconds for meta in default_runs) / 60:.0f} minutes on {devices}.\n"
     )
 
 
 def size_table(store: Store, dataset: str, sizes: list[Size], of: str | None = None) -> str:
-    """A row for each series that has runs at all of some sizes, with its AUROC at each.
+    """Return a row for each series that has runs at all given sizes, with its AUROC at each.
 
     Raises:
         BadRequest: if there is no such series.
@@ -93,7 +93,8 @@ def size_table(store: Store, dataset: str, sizes: list[Size], of: str | None = N
         for key in complete
     ]
     return (
-        table(["family", "model", "strategy", "seeds", *(_said(size) for size in sizes)], rows) + f"\n\n{_rest(of)}"
+        table(["family", "model", "strategy", "seeds", *(_size_text(size) for size in sizes)], rows)
+        + f"\n\n{_rest(of)}"
         f"AUROC, the mean over seeds, by labelled images per class, with 95% intervals: "
         f"{_intervals(dataset, _images(columns[0], target))} At one size and seed every row learns from the same "
         "images.\n"
@@ -101,7 +102,7 @@ def size_table(store: Store, dataset: str, sizes: list[Size], of: str | None = N
 
 
 def variant_table(store: Store, dataset: str, sizes: list[Size], of: str | None = None) -> str:
-    """What each variant of a series changes against the series itself, at one training-set size.
+    """Return the difference of each variant of a series from the series itself, at one training-set size.
 
     Raises:
         BadRequest: if no series has a variant there.
@@ -123,39 +124,41 @@ def variant_table(store: Store, dataset: str, sizes: list[Size], of: str | None 
     return (
         table(["family", "model", "strategy", "seeds", *titles, *(f"change of {title}" for title in titles)], rows)
         + f"\n\n{_rest(of)}"
-        f"{_said(sizes[0]).capitalize()}: mean over seeds with 95% intervals: "
+        f"{_size_text(sizes[0]).capitalize()}: mean over seeds with 95% intervals: "
         f"{_intervals(dataset, _images(series, target))} Change: difference from the same model and strategy by "
-        f"default on the same subsets, {_verdicts(one for row in changes.values() for one in row.values())}\n"
+        f"default on the same subsets, {_verdicts(change for row in changes.values() for change in row.values())}\n"
     )
 
 
 def verdict_table(store: Store, dataset: str, sizes: list[Size], of: str | None = None) -> str:
-    """Return a row for each stated contrast at each size, in AUROC, with its verdict.
+    """Return a row for each predefined contrast at each size, in AUROC, with its verdict.
 
     Raises:
-        BadRequest: if at none of these sizes both sides of a contrast are stored.
+        BadRequest: if both sides of a contrast are stored at none of these sizes.
     """
     series: dict[tuple[Size, Series], list[Run]] = {}
     contrasts: dict[tuple[tuple[Size, Series], tuple[Size, Series]], str] = {}
     for size in sizes:
-        here = _at(store, dataset, size)
-        series |= {(size, key): runs for key, runs in here.items()}
+        at_size = _at(store, dataset, size)
+        series |= {(size, key): runs for key, runs in at_size.items()}
         for title, sides in CONTRASTS.items():
             recipes = [tuple(side._replace(variant=variant) for side in sides) for variant in ("", OLD_RECIPE)]
-            stored = [pair for pair in recipes if pair[0] in here and pair[1] in here]
-            if stored:  # the current recipes, else those from before the protocol, never one of each
+            stored = [pair for pair in recipes if pair[0] in at_size and pair[1] in at_size]
+            if stored:  # prefer the current recipes to those from before the protocol; never mix them
                 contrasts[(size, stored[0][0]), (size, stored[0][1])] = title
     if not contrasts:
         raise _missing(dataset, sizes)
     target = _target({key: runs for (_, key), runs in series.items()}, of)
-    found = {pair: row["auroc"] for pair, row in compare_all(series, ("auroc",), target, list(contrasts)).items()}
+    differences = {pair: row["auroc"] for pair, row in compare_all(series, ("auroc",), target, list(contrasts)).items()}
     rows = []
-    for ((size, key), other), one in found.items():
+    for ((size, key), other), difference in differences.items():
         title = contrasts[(size, key), other]
         mark = f" ({OLD_RECIPE})" if key.is_old else ""
-        p_values = [format_p(p) for p in (one.holm, one.holm_equivalence)]
-        verdict = one.verdict_text(*_sides(title))
-        rows.append([f"{title}{mark}", _said(size), str(one.seeds), one.interval_text(), *p_values, verdict])
+        p_values = [format_p(p) for p in (difference.holm, difference.holm_equivalence)]
+        verdict = difference.verdict_text(*_sides(title))
+        rows.append(
+            [f"{title}{mark}", _size_text(size), str(difference.seeds), difference.interval_text(), *p_values, verdict]
+        )
     names = "; ".join(
         f"{title}: `{first.model}` {first.strategy} minus `{second.model}` {second.strategy}"
         for title, (first, second) in CONTRASTS.items()
@@ -163,26 +166,26 @@ def verdict_table(store: Store, dataset: str, sizes: list[Size], of: str | None 
     )
     return (
         table(["contrast", "size", "seeds", "difference of AUROC", "p", "p of equivalence", "verdict"], rows)
-        + f"\n\n{_rest(of)}{names}. Differences are {_verdicts(found.values())}\n"
+        + f"\n\n{_rest(of)}{names}. Differences are {_verdicts(differences.values())}\n"
     )
 
 
 def _sides(title: str) -> tuple[str, str]:
-    """The two sides of a contrast in words."""
+    """Return the names of the two sides of a contrast."""
     first, _, second = title.partition(" against ")
     return first, second
 
 
-def _changes(found: dict[str, Difference] | None) -> list[str]:
-    """The change of each metric with its verdict; dashes for the series the others are compared with."""
-    if found is None:
+def _changes(differences: dict[str, Difference] | None) -> list[str]:
+    """Format the change of each metric with its verdict; dashes for the reference series."""
+    if differences is None:
         return ["–"] * len(SHOWN)
-    return [f"{one.interval_text()}: {one.verdict}" for one in (found[name] for name in SHOWN)]
+    return [f"{change.interval_text()}: {change.verdict}" for change in (differences[name] for name in SHOWN)]
 
 
 def _verdicts(differences: Iterable[Difference]) -> str:
-    """How differences are tested, the end of a sentence."""
-    contrasts = max(one.contrasts for one in differences)
+    """Describe how differences are tested, as the end of a sentence."""
+    contrasts = max(difference.contrasts for difference in differences)
     return (
         "with the 95% interval over seeds and test patients together. Verdicts: different (p below .05), equivalent "
         f"(two one-sided tests within {MARGIN:g}, p below .05) or undecided, both p corrected by Holm over "
@@ -192,40 +195,41 @@ def _verdicts(differences: Iterable[Difference]) -> str:
 
 
 def shortcut_sentences(store: Store, dataset: str, sizes: list[Size], of: str | None = None) -> str:
-    """What the border and the corners of the images give away, a sentence each.
+    """Return what the border and the corners of the images reveal about the classes, a sentence each.
 
     Raises:
-        BadRequest: if that was not asked at this size.
+        BadRequest: if this was not tested at this size.
     """
-    found = [one for one in shortcuts_of(store, dataset) if one.size == sizes[0]]
-    if not found:
+    results = [result for result in shortcuts_of(store, dataset) if result.size == sizes[0]]
+    if not results:
         raise _missing(dataset, sizes)
-    return "".join(f"- {one.sentence}\n" for one in found)
+    return "".join(f"- {result.sentence}\n" for result in results)
 
 
 def external_table(store: Store, dataset: str, sizes: list[Size], of: str | None = None) -> str:
-    """A row for each series, external test set and view: own test, elsewhere and the difference, in AUROC.
+    """Return a row for each series, external test set and view: own test, external test and the difference, in AUROC.
 
     Raises:
-        BadRequest: if no run of that size was evaluated on an external set, or one class is asked for.
+        BadRequest: if no run of that size was evaluated on an external set, or one class is named.
     """
     if of:
-        raise BadRequest(f"A table of external test sets is of all shared classes; leave out 'of {of}'.")
+        raise BadRequest(f"A table of external test sets covers all shared classes. Remove 'of {of}'.")
     rows, sets = [], dict[str, str]()
     for key, runs in _at(store, dataset, sizes[0]).items():
         for name in external_sets(runs) if not key.variant else ():
-            for one in by_view(runs, name, ("auroc",)):
-                own, there, drop = one.own["auroc"], one.there["auroc"], one.drop["auroc"]
-                sets[name] = f"{one.record.title}: {', '.join(one.record.labels)}. {one.record.caveat}".strip()
-                figures = [f"{e.value:.3f} ({e.low:.3f} to {e.high:.3f})" for e in (own, there)]
+            for result in by_view(runs, name, ("auroc",)):
+                own, external, drop = result.own["auroc"], result.there["auroc"], result.drop["auroc"]
+                sets[name] = f"{result.record.title}: {', '.join(result.record.labels)}. {result.record.caveat}".strip()
+                figures = [f"{e.value:.3f} ({e.low:.3f} to {e.high:.3f})" for e in (own, external)]
                 change = f"{drop.effect:+.3f} ({drop.low:+.3f} to {drop.high:+.3f})"
-                named = f"{name}, same archive" if one.record.same_archive else name
-                rows.append([*_named(key), str(one.seeds), named, one.view or "all", *figures, change])
+                named = f"{name}, same archive" if result.record.same_archive else name
+                rows.append([*_named(key), str(result.seeds), named, result.view or "all", *figures, change])
     if not rows:
         raise _missing(dataset, sizes)
     head = ["family", "model", "strategy", "seeds", "external set", "views", "own test", "elsewhere"]
     return (
-        table([*head, "own minus elsewhere"], rows) + f"\n\nAUROC on the shared classes, {_said(sizes[0])}: mean over "
+        table([*head, "own minus elsewhere"], rows)
+        + f"\n\nAUROC on the shared classes, {_size_text(sizes[0])}: mean over "
         "seeds (95% interval over patients). The difference has its 95% interval over seeds and the patients of both "
         f"sets. {' '.join(sets.values())}\n"
     )
@@ -238,7 +242,7 @@ TABLES: dict[str, Callable[[Store, str, list[Size], str | None], str]] = {
 
 
 def with_tables(text: str, store: Store) -> str:
-    """A document with every table filled anew."""
+    """Return a document with every table updated."""
 
     def fill(block: re.Match[str]) -> str:
         if block[2] not in TABLES:
@@ -250,7 +254,7 @@ def with_tables(text: str, store: Store) -> str:
 
 
 def write_tables(path: Path, store: Store) -> bool:
-    """Fills the tables of a document in place; returns whether it changed."""
+    """Update the tables of a document in place; return whether it changed."""
     before = path.read_text()
     after = with_tables(before, store)
     if after != before:
@@ -275,7 +279,7 @@ def _named(key: Series) -> list[str]:
 
 
 def _figures(runs: list[Run], names: tuple[str, ...], target: int | None) -> list[str]:
-    return [one.text(separator="<br>") for one in summarize(runs, names, target).values()]
+    return [estimate.text(separator="<br>") for estimate in summarize(runs, names, target).values()]
 
 
 def _target(series: dict[Series, list[Run]], of: str | None) -> int | None:
@@ -287,12 +291,12 @@ def _rest(of: str | None) -> str:
 
 
 def _images(series: dict[Series, list[Run]], target: int | None) -> int:
-    """Test images that count: of a finding those whose label is known."""
+    """Return the number of test images; for a finding, of those whose label is known."""
     return estimate(next(iter(series.values())), ("auroc",), target)["auroc"].n
 
 
 def _intervals(dataset: str, images: int) -> str:
-    """What varies in the two intervals of a cell, in a sentence."""
+    """Describe the two intervals of a cell in a sentence."""
     return (
         f"test patients (the {images} test images resampled by {_group(dataset)}, copies together; these seeds) and "
         "seeds (Student's t over training subsets; these test images)."
@@ -300,7 +304,7 @@ def _intervals(dataset: str, images: int) -> str:
 
 
 def _group(dataset: str) -> str:
-    """What the bootstrap keeps together, in words: patients, lesions, or images where nothing does."""
+    """Return the unit that the bootstrap resamples, in words: patients, lesions or images."""
     try:
         key = find_dataset(dataset).group_key
     except LowshotError:
@@ -308,12 +312,15 @@ def _group(dataset: str) -> str:
     return key
 
 
-def _said(size: Size) -> str:
+def _size_text(size: Size) -> str:
     return f"{size} a class" if size else "all training images"
 
 
 def _missing(dataset: str, sizes: list[Size]) -> BadRequest:
-    return BadRequest(f"No table of {dataset} can be made for {', '.join(map(_said, sizes))}: runs are not stored.")
+    return BadRequest(
+        f"No table of {dataset} can be made for {', '.join(map(_size_text, sizes))}: there are no stored runs for it. "
+        "Train them first, or change the size."
+    )
 
 
 _ROW = (
@@ -323,7 +330,7 @@ _ROW = (
 
 
 def as_row(meta: RunMeta) -> dict[str, Any]:
-    """A stored run as one JSON object."""
+    """Return a stored run as one JSON object."""
     evaluated = {name: record for name, record in meta.external.items() if not record.refused}
     return {name: getattr(meta, name) for name in _ROW} | {
         "external": {name: record.metrics for name, record in evaluated.items()},
@@ -334,7 +341,7 @@ def as_row(meta: RunMeta) -> dict[str, Any]:
 
 
 def print_runs(metas: list[RunMeta], as_json: bool) -> None:
-    """Prints a line or a JSON object a run."""
+    """Print one line or one JSON object per run."""
     for meta in metas:
         if as_json:
             print(json.dumps(as_row(meta)), flush=True)
@@ -350,7 +357,7 @@ def print_runs(metas: list[RunMeta], as_json: bool) -> None:
 
 
 def lines_of_external(records: Mapping[str, ExternalRecord]) -> list[str]:
-    """Return a line for each external test set: the figures there and on the own test, or why there are none."""
+    """Return a line for each external test set: performance there and on the own test part, or why there is none."""
     lines = []
     for name, record in records.items():
         if record.refused:

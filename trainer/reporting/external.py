@@ -1,4 +1,4 @@
-"""The section of a report on external test sets: own test and elsewhere side by side, as data and in words."""
+"""Report section on external test sets: internal and external performance side by side, as data and as Markdown."""
 
 from __future__ import annotations
 
@@ -15,57 +15,57 @@ Data = Mapping[str, Any]
 
 
 def external(series: Runs) -> list[dict[str, Any]]:
-    """Return every series on every external set, as a whole and view by view, or why it was not evaluated there."""
-    found = []
+    """Return the results of every series on every external set, overall and by view, or why there are none."""
+    rows = []
     for key, runs in series.items():
         for name in external_sets(runs):
-            there = evaluated(runs, name)
-            read = reading(there, name)
-            found.append(
+            evaluated_runs = evaluated(runs, name)
+            reader_study = reading(evaluated_runs, name)
+            rows.append(
                 {
                     **key._asdict(),
                     "set": name,
                     "refused": "",
-                    **asdict(there[0][1].external[name]),
-                    "views": [_one(one) for one in by_view(there, name)],
-                    "reading": asdict(read) if read else None,
+                    **asdict(evaluated_runs[0][1].external[name]),
+                    "views": [_view_record(view) for view in by_view(evaluated_runs, name)],
+                    "reading": asdict(reader_study) if reader_study else None,
                 }
             )
-        found += [{**key._asdict(), "set": name, **asdict(record)} for name, record in refusals(runs).items()]
-    return found
+        rows += [{**key._asdict(), "set": name, **asdict(record)} for name, record in refusals(runs).items()]
+    return rows
 
 
-def _one(one: Elsewhere) -> dict[str, Any]:
+def _view_record(view: Elsewhere) -> dict[str, Any]:
     return {
-        "view": one.view, "images": one.images, "groups": one.groups, "own_images": one.own_images,
-        "own_groups": one.own_groups, "seeds": one.seeds,
-        "own": {name: asdict(value) for name, value in one.own.items()},
-        "there": {name: asdict(value) for name, value in one.there.items()},
-        "drop": {name: {"value": drop.effect, "low": drop.low, "high": drop.high} for name, drop in one.drop.items()},
+        "view": view.view, "images": view.images, "groups": view.groups, "own_images": view.own_images,
+        "own_groups": view.own_groups, "seeds": view.seeds,
+        "own": {name: asdict(value) for name, value in view.own.items()},
+        "there": {name: asdict(value) for name, value in view.there.items()},
+        "drop": {name: {"value": drop.effect, "low": drop.low, "high": drop.high} for name, drop in view.drop.items()},
     }  # fmt: skip
 
 
 def as_text(rows: Sequence[Data]) -> str:
-    """Return the section as Markdown; "" where there is nothing."""
+    """Return the section as Markdown; "" if there are no rows."""
     if not rows:
         return ""
     parts = [
-        "## Own test and elsewhere",
-        "On the classes that both sets have, at the run's own temperature and threshold: mean over seeds with 95% "
-        "intervals over patients. The difference is own test minus elsewhere, with its 95% interval over seeds and the "
-        "patients of both sets, resampled independently.",
+        "## Own test and external test sets",
+        "On the classes that both sets share, at the run's own temperature and threshold: mean over seeds with 95% "
+        "intervals over patients. The difference is own test minus external test, with its 95% interval over seeds and "
+        "the patients of both sets, resampled independently.",
     ]
     for name in dict.fromkeys(row["set"] for row in rows if not row["refused"]):
-        here = [row for row in rows if row["set"] == name and not row["refused"]]
-        first = here[0]
+        set_rows = [row for row in rows if row["set"] == name and not row["refused"]]
+        first = set_rows[0]
         parts.append(
             f"### {first['title']}\n\n{first['images']} images of {first['groups']} patients or lesions; classes: "
             f"{', '.join(first['labels'])}. {first['caveat']}".rstrip()
         )
         for metric in SHOWN:
-            head = [METRICS[metric].title, "views", "seeds", "own test", "elsewhere", "own minus elsewhere"]
-            parts.append(table(head, [_line(row, view, metric) for row in here for view in row["views"]]))
-        parts += [_reading(row) for row in here if row["reading"]]
+            head = [METRICS[metric].title, "views", "seeds", "own test", "external test", "own minus external"]
+            parts.append(table(head, [_line(row, view, metric) for row in set_rows for view in row["views"]]))
+        parts += [_reader_study(row) for row in set_rows if row["reading"]]
     parts += [f"{said(row)} was not evaluated on {row['title']}: {row['refused']}" for row in rows if row["refused"]]
     return "\n\n".join(parts)
 
@@ -80,14 +80,14 @@ def _line(row: Data, view: Data, metric: str) -> list[str]:
     ]  # fmt: skip
 
 
-def _reading(row: Data) -> str:
-    read = row["reading"]
-    confirmed = ", ".join(f"{yes} of {of} {label}" for label, (yes, of) in read["confirmed"].items())
+def _reader_study(row: Data) -> str:
+    study = row["reading"]
+    confirmed = ", ".join(f"{yes} of {of} {label}" for label, (yes, of) in study["confirmed"].items())
     figures = ", ".join(
-        f"{METRICS[name].title} {ranged_of([one['value'], one['low'], one['high']])}"
-        for name, one in read["figures"].items()
+        f"{METRICS[name].title} {ranged_of([figure['value'], figure['low'], figure['high']])}"
+        for name, figure in study["figures"].items()
     )
     return (
-        f"{said(row)}: a radiologist read {read['images']} of these images and confirmed {confirmed}. By the "
-        f"radiologist's label: {figures}. So few images carry no verdict."
+        f"{said(row)}: a radiologist read {study['images']} of these images and confirmed {confirmed}. By the "
+        f"radiologist's label: {figures}. These are too few images for a verdict."
     )

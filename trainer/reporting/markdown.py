@@ -1,4 +1,4 @@
-"""Numbers, intervals and tables as Markdown."""
+"""Formatting of numbers, intervals and tables as Markdown."""
 
 from __future__ import annotations
 
@@ -9,37 +9,37 @@ Data = Mapping[str, Any]
 
 
 def said(series: Data) -> str:
-    """A series in words."""
+    """Format a series: model, strategy and variant."""
     variant = f" [{series['variant']}]" if series.get("variant") else ""
     return f"{series['model']} {series['strategy']}{variant}"
 
 
 def number(value: float | None, digits: int = 3) -> str:
-    """A number, or a dash where it is undefined."""
+    """Format a number, or a dash where it is undefined."""
     return "–" if value is None else f"{value:.{digits}f}"
 
 
 def signed(value: float | None) -> str:
-    """A difference with its sign, or a dash where it is undefined."""
+    """Format a difference with its sign, or a dash where it is undefined."""
     return "–" if value is None else f"{value:+.3f}"
 
 
 def ranged(one: Data, digits: int = 3) -> str:
-    """A value with its interval."""
+    """Format a value with its interval."""
     return f"{number(one['value'], digits)} ({number(one['low'], digits)} to {number(one['high'], digits)})"
 
 
 def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """A Markdown table."""
+    """Format a Markdown table."""
     lines = ["| " + " | ".join(head) + " |", "|" + "---|" * len(head)]
     return "\n".join([*lines, *("| " + " | ".join(row) + " |" for row in rows)])
 
 
 def ranged_of(values: Sequence[float | None]) -> str:
-    """`ranged` of a value with the ends of its interval, in this order."""
+    """Format the sequence (value, low, high) as `ranged` does."""
     return ranged(dict(zip(("value", "low", "high"), values, strict=True)))
 
 
 def section(title: str, paragraphs: Sequence[str]) -> str:
-    """A section of plain paragraphs; "" where there is none."""
+    """Format a section of plain paragraphs; "" if there are none."""
     return "\n\n".join([f"## {title}", *paragraphs]) if paragraphs else ""
