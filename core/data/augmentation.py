@@ -380,6 +380,6 @@ def _warp(images: torch.Tensor, poses: list[Pose]) -> torch.Tensor:
     )
     angle, shift, scale = parameters.to(images.device).split([1, 2, 2], dim=1)
     side = torch.tensor([width, height], device=images.device)
-    centre = ((side - 1) / 2).expand(count, 2).float()
-    matrix = get_affine_matrix2d(shift * side, centre, scale, angle[:, 0])[:, :2]
+    center = ((side - 1) / 2).expand(count, 2).float()
+    matrix = get_affine_matrix2d(shift * side, center, scale, angle[:, 0])[:, :2]
     return warp_affine(images, matrix, (height, width), padding_mode="border", align_corners=True)

@@ -101,8 +101,8 @@ def _decode(content: bytes, max_pixels: int, min_side: int) -> Image.Image:
         raise UnreadableImage(f"The DICOM file holds {photometric} pixels with {stored.ndim} axes. Export it as PNG.")
     # Map gray values to display values, then to bytes.
     inverted = photometric == "MONOCHROME1"
-    centre, width = _first(header, "WindowCenter"), _first(header, "WindowWidth")
-    windowed = "VOILUTSequence" not in header and centre is not None and bool(width)
+    center, width = _first(header, "WindowCenter"), _first(header, "WindowWidth")
+    windowed = "VOILUTSequence" not in header and center is not None and bool(width)
 
     def display_values(band: np.ndarray) -> np.ndarray:
         values = apply_modality_lut(band, header)

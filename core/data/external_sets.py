@@ -85,22 +85,22 @@ def load_external(external: External, dataset: Dataset, progress: Progress | Non
     listing, bank = scan(spec, progress)
     labels = labels_of(spec, listing)
     classes = _class_mapping(external, spec, labels, dataset)
-    relabelled = _relabelled(listing, labels, classes, dataset.labels)
+    relabeled = _relabeled(listing, labels, classes, dataset.labels)
     readable = np.ones(len(listing), bool)
     readable[list(bank.errors)] = False
-    known = relabelled != UNLABELLED if relabelled.ndim == 1 else ~np.isnan(relabelled).all(axis=1)
+    known = relabeled != UNLABELLED if relabeled.ndim == 1 else ~np.isnan(relabeled).all(axis=1)
     rows = np.flatnonzero(readable & known)
     # Check for shared patients and images, and for enough shared classes.
     _check_patients(spec, listing.groups[rows], dataset)
     _check_copies(spec, listing, rows, dataset)
-    shared = tuple(label for label in dataset.labels if label in _shown(relabelled[rows], dataset.labels))
+    shared = tuple(label for label in dataset.labels if label in _shown(relabeled[rows], dataset.labels))
     _check_enough(spec, labels, shared, dataset)
     # All remaining images form the test part.
     groups = unite_groups(listing.groups, find_copies(bank))
     empty = np.array([], int)
     matched_dataset = Dataset(
         spec=replace(spec, channels=own.channels),
-        listing=replace(listing, labels=relabelled),
+        listing=replace(listing, labels=relabeled),
         labels=dataset.labels,
         parts=Parts(empty, empty, rows, groups, ()),
         fingerprint=fingerprint_of(listing, bank),
@@ -137,18 +137,18 @@ def _check_enough(spec: DatasetSpec, labels: tuple[str, ...], shared: tuple[str,
     )
 
 
-def _relabelled(
+def _relabeled(
     listing: Listing, labels: tuple[str, ...], classes: Mapping[str, str], own: tuple[str, ...]
 ) -> np.ndarray:
     """Return the labels as indices of the data set's own classes; images of unmapped classes have no label."""
     target_of = [own.index(classes[label]) if label in classes else UNLABELLED for label in labels]
     if listing.labels.ndim == 1:
         return np.array([*target_of, UNLABELLED])[listing.labels]  # index -1 (unlabeled) selects the last entry
-    relabelled = np.full((len(listing), len(own)), np.nan)
+    relabeled = np.full((len(listing), len(own)), np.nan)
     for column, target in enumerate(target_of):
         if target != UNLABELLED:  # several findings may map to one: it is positive if any is
-            relabelled[:, target] = np.fmax(relabelled[:, target], listing.labels[:, column])
-    return relabelled
+            relabeled[:, target] = np.fmax(relabeled[:, target], listing.labels[:, column])
+    return relabeled
 
 
 def _shown(labels: np.ndarray, names: tuple[str, ...]) -> set[str]:

@@ -168,9 +168,9 @@ def _of_brightness(change: Callable[[np.ndarray], np.ndarray], pixels: np.ndarra
     """Apply a change to (1 or 3, H, W) pixels: to the only channel, or to the luminance so that hues do not change."""
     if len(pixels) == 1:
         return change(pixels[0])[None]
-    luminance, *colour = Image.fromarray(pixels.transpose(1, 2, 0)).convert("YCbCr").split()
+    luminance, *chroma = Image.fromarray(pixels.transpose(1, 2, 0)).convert("YCbCr").split()
     changed = Image.fromarray(change(np.asarray(luminance)))
-    return np.asarray(Image.merge("YCbCr", (changed, *colour)).convert("RGB")).transpose(2, 0, 1)
+    return np.asarray(Image.merge("YCbCr", (changed, *chroma)).convert("RGB")).transpose(2, 0, 1)
 
 
 def _levels(pixels: np.ndarray) -> np.ndarray:

@@ -116,13 +116,13 @@ def split(
     """
     # Unite copies into groups; leave out unreadable and unlabeled images.
     groups = unite_groups(groups, copies)
-    labelled = labels != UNLABELLED if labels.ndim == 1 else np.ones(len(labels), bool)
-    parts = np.where(readable & labelled, np.where(parts == "", TRAIN, parts), "no part").astype("<U10")
+    labeled = labels != UNLABELLED if labels.ndim == 1 else np.ones(len(labels), bool)
+    parts = np.where(readable & labeled, np.where(parts == "", TRAIN, parts), "no part").astype("<U10")
     notes: list[str] = []
     # Count pairs of copies with different known labels.
     conflicting = ~((a := labels[copies.first]) == (b := labels[copies.second]))
     if labels.ndim == 1:
-        conflicting &= labelled[copies.first] & labelled[copies.second]
+        conflicting &= labeled[copies.first] & labeled[copies.second]
     else:
         conflicting = (conflicting & ~np.isnan(a) & ~np.isnan(b)).any(axis=1)
     if conflicting.any():
@@ -134,8 +134,8 @@ def split(
         parts[parts == VALIDATION] = TRAIN
     if not readable.all():
         notes.append(f"{int((~readable).sum())} files could not be read and are left out.")
-    if not labelled.all():
-        notes.append(f"{int((~labelled).sum())} images have no label and are in no part.")
+    if not labeled.all():
+        notes.append(f"{int((~labeled).sum())} images have no label and are in no part.")
     # Split off a test part if the publisher gives none.
     if not (parts == TEST).any():
         share = _SHARES.get(test_share, f"one in {test_share}")

@@ -1,7 +1,7 @@
-"""Models: encoder -> tap -> head, the three families and their controls, and where weights come from.
+"""Models: encoder -> tap -> head, the three families and their controls, and the sources of weights.
 
-Importing the package fills `MODELS`: a new model is one row in a module imported here. Rows are listed, and get their
-colours, in the order of the imports.
+Importing the package fills `MODELS`. A new model is one row in a module imported here. The order of the imports is the
+order in which models are listed and get their colors.
 """
 
 from core.models import efficientnet_lite0, scratch

@@ -1,8 +1,8 @@
-"""One shape for every model: an encoder gives a feature map, a head pools and classifies it, a tap lies between.
+"""Common structure of all models: an encoder computes a feature map, a head pools and classifies it, a tap is between.
 
-Explanations, embeddings and freezing hold on to the tap and need nothing else of a model. A map is (B, C, h, w), for
-volumes (B, C, d, h, w). Where a pretrained network goes on behind its map (a norm, a last transformer block), those
-layers stay the encoder's and are only run by the head: see `Rest`.
+Explanations, embeddings and freezing need only the tap. A feature map is (B, C, h, w), for volumes (B, C, d, h, w).
+If a pretrained network has layers after its map (a norm, a last transformer block), these layers belong to the encoder
+but are run by the head: see `Rest`.
 """
 
 from __future__ import annotations
@@ -21,17 +21,17 @@ M = TypeVar("M", bound=nn.Module)
 
 
 class Encoder(Protocol):
-    """A network that goes on behind its feature map."""
+    """A network with layers after its feature map."""
 
     def rest(self, features: torch.Tensor) -> torch.Tensor:
-        """(B, C, h, w) feature map -> (B, D), as the library's own network pools it."""
+        """Pool the feature map as the original network does: (B, C, h, w) -> (B, D)."""
 
 
 class Rest(nn.Module):
-    """A pool that runs the encoder's own layers behind its feature map.
+    """Pooling by the encoder's own layers after its feature map.
 
-    Their weights are the encoder's: counted, hashed, frozen, tuned and stored there and only there, so this module
-    holds the encoder where PyTorch does not look for parameters.
+    Their weights belong to the encoder and are counted, hashed, frozen, trained and stored only there. This module
+    therefore keeps the encoder in a tuple, where PyTorch does not look for parameters.
     """
 
     def __init__(self, encoder: Encoder) -> None:
@@ -43,7 +43,7 @@ class Rest(nn.Module):
 
 
 class Head(nn.Module):
-    """Pools a feature map to an embedding and classifies it.
+    """Pooling of a feature map to an embedding, and its classification.
 
     Args:
         pool: (B, C, h, w) -> (B, D).
@@ -60,11 +60,11 @@ class Head(nn.Module):
 
 
 class TappedHead(nn.Module):
-    """The part of a classifier behind its encoder; what an attribution method runs again and again.
+    """Tap and head: the part of a classifier after its encoder, which attribution methods run repeatedly.
 
     Args:
         head: feature map -> logits.
-        carried: channels at the end that belong to no place, such as a class token; they go past the tap.
+        carried: number of last channels that have no position, such as a class token; they bypass the tap.
     """
 
     def __init__(self, head: Head, carried: int = 0) -> None:
@@ -76,16 +76,16 @@ class TappedHead(nn.Module):
     def forward(self, features: torch.Tensor) -> torch.Tensor:
         if not self.carried:
             return self.head(self.tap(features))
-        places = features.shape[1] - self.carried
-        seen = self.tap(features[:, :places])  # (B, C, h, w)
-        return self.head(torch.cat([seen, features[:, places:]], dim=1))
+        spatial_channels = features.shape[1] - self.carried
+        tapped = self.tap(features[:, :spatial_channels])  # (B, C, h, w)
+        return self.head(torch.cat([tapped, features[:, spatial_channels:]], dim=1))
 
 
 class Classifier(nn.Module):
     """Encoder -> tap -> head.
 
     Args:
-        encoder: (B, 3, S, S) normalised images -> (B, C, h, w) feature map; volumes have one dimension more.
+        encoder: (B, 3, S, S) normalized images -> (B, C, h, w) feature map; volumes have one more dimension.
         head: feature map -> logits.
         carried: see `TappedHead`.
     """
@@ -97,34 +97,34 @@ class Classifier(nn.Module):
 
     @property
     def head(self) -> Head:
-        """The head, which alone is trained where the encoder is frozen."""
+        """The head: the only part that is trained if the encoder is frozen."""
         return self.tapped.head
 
     @property
     def tap(self) -> nn.Module:
-        """The place between encoder and head where attribution methods listen."""
+        """The layer between encoder and head to which attribution methods attach their hooks."""
         return self.tapped.tap
 
     @property
     def finer(self) -> nn.Module | None:
-        """A stage of the encoder whose map has more places than its last; None where it knows of none."""
+        """A stage of the encoder with a higher resolution than its last one; None if it has none."""
         return getattr(self.encoder, "finer", None)
 
     @property
     def blocks(self) -> tuple[int, ...]:
-        """Widths of the embedding's blocks, in order; their sum is the width that the head's first linear layer takes.
+        """Widths of the embedding's blocks, in order; their sum is the input width of the head's first linear layer.
 
-        An encoder that joins embeddings of different networks, whose scales have nothing in common, states a width for
-        each (`encoder.blocks`), so that a head can normalize them one by one. Every other embedding is one block.
+        An encoder that joins embeddings of different networks, with unrelated scales, gives one width for each
+        (`encoder.blocks`), so that a head can normalize them separately. Every other embedding is one block.
         """
         width = next(layer.in_features for layer in self.head.layers if isinstance(layer, nn.Linear))
         return getattr(self.encoder, "blocks", (width,))
 
     def embed(self, images: torch.Tensor) -> torch.Tensor:
-        """Pooled features.
+        """Compute pooled features.
 
         Args:
-            images: (B, 3, S, S), normalised.
+            images: (B, 3, S, S), normalized.
         Returns:
             (B, D).
         """
@@ -135,19 +135,19 @@ class Classifier(nn.Module):
 
 
 def average_pool(dims: Literal[2, 3] = 2) -> nn.Module:
-    """(B, C, h, w), or (B, C, d, h, w) -> (B, C): the mean over places."""
+    """Return a module that averages over positions: (B, C, h, w) or (B, C, d, h, w) -> (B, C)."""
     return nn.Sequential(nn.AdaptiveAvgPool2d(1) if dims == 2 else nn.AdaptiveAvgPool3d(1), nn.Flatten())
 
 
 class UnitNorm(nn.Module):
-    """Center embeddings and scale each block of them to unit length, times a constant.
+    """Centering of embeddings, and scaling of each of their blocks to a constant norm.
 
-    A handful of images cannot tell the spread of each of a thousand features, but it can tell their mean; and the
-    length of an embedding carries contrast and sharpness of the image rather than its content.
+    A few images are too few to estimate the variance of each of a thousand features, but enough to estimate the mean.
+    The norm of an embedding reflects contrast and sharpness of the image rather than its content.
 
     Args:
-        blocks: widths of the blocks of an embedding, each scaled by itself; their sum is D.
-        scale: length of the whole embedding afterwards.
+        blocks: widths of the blocks of an embedding, which are scaled separately; their sum is D.
+        scale: norm of the whole embedding after scaling.
     """
 
     mean: torch.Tensor
@@ -181,15 +181,16 @@ class MeanOf(nn.Module):
 
 
 def layers_like(state: Mapping[str, torch.Tensor], current: nn.Sequential, blocks: Sequence[int]) -> nn.Sequential:
-    """Build the head layers that a state dict belongs to.
+    """Build the head layers that match a state dict.
 
     Args:
-        state: tensors of head layers as `nn.Sequential` names them: a normalization or none, then one linear layer or
-            the MLP; or several such heads whose logits are averaged.
-        current: the head as the model is built; layers before its first linear one (attention over slices) are kept.
+        state: tensors of head layers under the names of `nn.Sequential`: an optional normalization, then one linear
+            layer or the MLP; or several such heads whose logits are averaged.
+        current: the head of the newly built model; layers before its first linear layer (attention over slices) are
+            kept.
         blocks: widths of the blocks of the embedding.
     Returns:
-        layers of those shapes; their values are not set.
+        layers of matching shapes; their values are not loaded.
     """
     if members := sorted({int(key.split(".")[2]) for key in state if key.startswith("0.heads.")}):
         prefixes = [f"0.heads.{member}." for member in members]
@@ -204,22 +205,22 @@ def layers_like(state: Mapping[str, torch.Tensor], current: nn.Sequential, block
 
 
 def mlp_layers(features: int, classes: int) -> nn.Sequential:
-    """Embedding -> 512 -> ReLU -> dropout 0.3 -> classes: the MLP head."""
+    """Return the MLP head: embedding -> 512 -> ReLU -> dropout 0.3 -> classes."""
     return nn.Sequential(nn.Linear(features, HIDDEN), nn.ReLU(), nn.Dropout(DROPOUT), nn.Linear(HIDDEN, classes))
 
 
 def linear_layers(features: int, classes: int) -> nn.Sequential:
-    """Embedding -> classes: logistic regression as a head."""
+    """Return the linear head, a logistic regression: embedding -> classes."""
     return nn.Sequential(nn.Linear(features, classes))
 
 
 def channels_last(images: torch.Tensor) -> torch.Tensor:
-    """The same images, laid out in memory as convolutions are quickest with; volumes stay as they are, which is."""
+    """Convert 4-D batches to channels-last memory format, which speeds up convolutions; leave volumes unchanged."""
     return images.contiguous(memory_format=torch.channels_last) if images.ndim == 4 else images
 
 
 def placed(model: M, device: torch.device) -> M:
-    """Moves a model to a device in place, its kernels laid out as `channels_last` lays images; returns it."""
+    """Move a model to a device in place, with 2-D kernels in channels-last memory format; return the model."""
     model.to(device)
     for tensor in (*model.parameters(), *model.buffers()):
         if tensor.ndim == 4:

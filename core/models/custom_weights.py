@@ -1,15 +1,14 @@
-"""Models whose weights are given by path: `FAMILY:ARCHITECTURE@PATH`, wherever a model's name is asked for.
+"""Models whose weights are given by path: `FAMILY:ARCHITECTURE@PATH`, accepted wherever a model's name is.
 
     medical:resnet50@radimagenet/resnet50.safetensors
     imagenet:vit_small_patch16_224.augreg_in1k@/weights/vit.safetensors
     medical:siglip@/weights/my-siglip
 
-FAMILY is `imagenet`, `generic` or `medical`: whose learning curve it belongs to, which only who gives the
-weights can know.
-ARCHITECTURE is a name of timm's, with a tag where mean and deviation depend on it, or `siglip` for a vision tower as
-transformers saves it. PATH is a safetensors file (or a folder with `model.safetensors`), absolute or below
-`LOWSHOT_WEIGHTS`. Every tensor must be met; a classifier in the file is dropped. The file's SHA-256 is in every run's
-record. What such weights have seen is not known, and runs say so.
+FAMILY is `imagenet`, `generic` or `medical`, the family whose learning curve it belongs to; only the user can know it.
+ARCHITECTURE is a name from timm, with a tag if mean and standard deviation depend on it, or `siglip` for a vision tower
+saved by transformers. PATH is a safetensors file (or a folder with `model.safetensors`), absolute or relative to
+`LOWSHOT_WEIGHTS`. Every tensor must match; a classifier in the file is dropped. The record of every run has the file's
+SHA-256. The training data of such weights is unknown, and runs say so.
 """
 
 from __future__ import annotations
@@ -32,11 +31,11 @@ SIGLIP = "siglip"
 
 
 def model_at(name: str) -> ModelSpec:
-    """The model that a name with a path means.
+    """Return the model of a name with a path.
 
     Raises:
-        UnknownName: if the name is not of that form, or timm has no such architecture.
-        WeightsUnavailable: if a tower's folder is missing or damaged.
+        UnknownName: if the name has another form, or timm has no such architecture.
+        WeightsUnavailable: if a vision tower's folder is missing or damaged.
     """
     kind, _, path = name.partition(PATH_MARK)
     family, _, architecture = kind.partition(":")
@@ -45,18 +44,18 @@ def model_at(name: str) -> ModelSpec:
             f"Expected FAMILY:ARCHITECTURE@PATH with FAMILY {' or '.join(FAMILIES)}, such as "
             f"medical:resnet50@/weights/resnet50.safetensors, but got {name!r}."
         )
-    tower = architecture == SIGLIP
+    is_tower = architecture == SIGLIP
     weights = Weights("file", path, source="given by path", licence="not known")
     return ModelSpec(
         name=name,
         title=f"{architecture}, {path.rstrip('/').rpartition('/')[2]}",
         family=FAMILIES[family],
-        image=_tower_image(weights) if tower else _timm_image(architecture),
+        image=_tower_image(weights) if is_tower else _timm_image(architecture),
         weights=weights,
-        strategies=FROZEN if tower else TRANSFER,
-        build=partial(_build_tower if tower else _build_timm, name, architecture),
-        outline=partial(_outline_tower, weights) if tower else partial(_outline_timm, architecture),
-        summary="Weights given by path; what they learnt from is not known here.",
+        strategies=FROZEN if is_tower else TRANSFER,
+        build=partial(_build_tower if is_tower else _build_timm, name, architecture),
+        outline=partial(_outline_tower, weights) if is_tower else partial(_outline_timm, architecture),
+        summary="Weights given by path; their training data is unknown.",
     )
 
 
@@ -80,14 +79,14 @@ def _build_timm(name: str, architecture: str, classes: int, dataset: str, seed: 
     spec = model_at(name)
     weights_of(spec, dataset)
     path = find_file(spec.weights)
-    named = _timm_facts(architecture).classifier
-    classifier = f"{named[0] if isinstance(named, tuple) else named}.weight"
+    classifier_name = _timm_facts(architecture).classifier
+    classifier = f"{classifier_name[0] if isinstance(classifier_name, tuple) else classifier_name}.weight"
     try:
         with safe_open(path, "pt") as file:
-            learnt = file.get_slice(classifier).get_shape()[0] if classifier in file.keys() else 0  # noqa: SIM118
+            file_classes = file.get_slice(classifier).get_shape()[0] if classifier in file.keys() else 0  # noqa: SIM118
     except (OSError, SafetensorError) as error:
         raise WeightsUnavailable(f"{path} is not a safetensors file: {error}.") from None
-    network = timm_models.load_timm(architecture, path, learnt)
+    network = timm_models.load_timm(architecture, path, file_classes)
     torch.manual_seed(seed)
     return timm_models.classifier_of(network, classes)
 
@@ -101,11 +100,15 @@ def _outline_timm(architecture: str, classes: int) -> Classifier:
 def _tower_image(weights: Weights) -> ImageSpec:
     path = find_file(weights, medsiglip.PROCESSOR)
     try:
-        stated = json.loads(path.read_text())
-        mean, std, size = tuple(stated["image_mean"]), tuple(stated["image_std"]), int(stated["size"]["height"])
-        interpolation = {2: "bilinear", 3: "bicubic"}[stated["resample"]]
+        processor = json.loads(path.read_text())
+        mean, std, size = (
+            tuple(processor["image_mean"]),
+            tuple(processor["image_std"]),
+            int(processor["size"]["height"]),
+        )
+        interpolation = {2: "bilinear", 3: "bicubic"}[processor["resample"]]
     except (OSError, ValueError, KeyError, TypeError) as error:
-        raise WeightsUnavailable(f"{path} is not a processor of transformers ({error!r}).") from None
+        raise WeightsUnavailable(f"{path} is not a transformers processor ({error!r}). Download it again.") from None
     return ImageSpec(size, mean, std, interpolation=interpolation)  # type: ignore[arg-type]
 
 

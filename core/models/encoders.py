@@ -1,4 +1,4 @@
-"""Encoders from timm and transformers, and how EfficientNet-Lite0 gets real weights without a model hub.
+"""Encoders from timm and transformers, and the ImageNet weights of EfficientNet-Lite0 from a Python package.
 
 References:
     EfficientNet: Tan and Le 2019, arXiv:1905.11946. The Lite variants: github.com/tensorflow/tpu.
@@ -38,11 +38,11 @@ class TimmEncoder(nn.Module):
     """A timm network up to its last feature map: (B, 3, S, S) -> (B, C, h, w).
 
     Args:
-        network: timm's.
-        size: the one side in pixels that its publishers take; 0 where it takes any, as convolutions do by themselves.
+        network: the timm network.
+        size: the only input side in pixels that is accepted; 0 accepts any, as convolutional networks do.
     """
 
-    network: Any  # has methods that are not every module's
+    network: Any  # has methods that nn.Module does not declare
 
     def __init__(self, network: nn.Module, size: int = 0) -> None:
         super().__init__()
@@ -55,54 +55,56 @@ class TimmEncoder(nn.Module):
         return self.network.forward_features(images)
 
     def rest(self, features: torch.Tensor) -> torch.Tensor:
-        """(B, C, h, w) -> (B, D), as timm pools it."""
+        """Pool the feature map as timm does: (B, C, h, w) -> (B, D)."""
         return self.network.forward_head(features, pre_logits=True)
 
     @property
     def finer(self) -> nn.Module | None:
-        """The last stage whose map has more places than the encoder's; None where every stage has as many."""
+        """The last stage with a higher resolution than the encoder's output; None if there is none."""
         stages = list(self.network.feature_info)
         finer = [stage["module"] for stage in stages if stage["reduction"] < stages[-1]["reduction"]]
         return self.network.get_submodule(finer[-1]) if finer else None
 
 
 class StagesEncoder(TimmEncoder):
-    """The last map at each resolution of a timm network, all brought to the places of the coarsest: (B, 3, S, S) ->
-    (B, C, h, w), C being the sum of their channels. What a network has behind its stages is not read.
+    """The last feature map of each stage of a timm network, pooled to the coarsest and concatenated.
+
+    (B, 3, S, S) -> (B, C, h, w), where C is the sum of the stages' channels. Layers after the stages are not used.
 
     References:
-        Features of all levels where the target is far from what was learnt: Evci et al. 2022, Head2Toe,
-        arXiv:2201.03529.
+        Features of all levels for targets far from the pretraining data: Evci et al. 2022, Head2Toe, arXiv:2201.03529.
     """
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
         maps = self.network.forward_intermediates(images, intermediates_only=True)
-        return torch.cat([_pooled_to(one, int(maps[-1].shape[2]), int(maps[-1].shape[3])) for one in maps], dim=1)
+        return torch.cat(
+            [_pooled_to(stage_map, int(maps[-1].shape[2]), int(maps[-1].shape[3])) for stage_map in maps], dim=1
+        )
 
     def rest(self, features: torch.Tensor) -> torch.Tensor:
-        """(B, C, h, w) -> (B, C): the mean over places."""
+        """Average over positions: (B, C, h, w) -> (B, C)."""
         return features.mean((2, 3))
 
 
 def _pooled_to(features: torch.Tensor, height: int, width: int) -> torch.Tensor:
-    """Means over the places of a coarser map: (B, C, H, W) -> (B, C, height, width)."""
-    rows, columns = int(features.shape[2]), int(features.shape[3])  # numbers even where the network is being traced
+    """Average-pool to the positions of a coarser map: (B, C, H, W) -> (B, C, height, width)."""
+    rows, columns = int(features.shape[2]), int(features.shape[3])  # Python integers, also during tracing
     if rows % height == 0 and columns % width == 0:
         return F.avg_pool2d(features, (rows // height, columns // width))
-    return F.adaptive_avg_pool2d(features, (height, width))  # ONNX has no such layer
+    return F.adaptive_avg_pool2d(features, (height, width))  # not supported by ONNX
 
 
 class ClassTokenEncoder(TimmEncoder):
-    """A timm transformer that pools by its class token: (B, 3, S, S) -> (B, C + P * C, h, w), before the last block.
+    """A timm transformer that pools by its class token, up to its last block: (B, 3, S, S) -> (B, C + P * C, h, w).
 
-    Behind the last block only the class token is read on, so that a map of the others would have no gradient. The map
-    is therefore taken before it: patch tokens as (B, C, h, w), and the P prefix tokens, the same at every place, behind
-    them as channels that go past the tap.
+    After the last block only the class token is used, so a map of patch tokens would have no gradient there. The map is
+    therefore taken before the last block: the patch tokens as (B, C, h, w), followed by the P prefix tokens as channels
+    that are equal at every position and bypass the tap.
     """
 
     @property
     def carried(self) -> int:
-        """Channels of the prefix tokens."""
+        """Number of channels that hold the prefix tokens."""
         return int(self.network.num_prefix_tokens) * int(self.network.embed_dim)
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
@@ -111,26 +113,26 @@ class ClassTokenEncoder(TimmEncoder):
         patches, prefix = self.network.forward_intermediates(
             images, indices=[before_last], return_prefix_tokens=True, stop_early=True, intermediates_only=True
         )[0]
-        everywhere = prefix.flatten(1)[:, :, None, None].expand(-1, -1, *patches.shape[2:])  # (B, P * C, h, w)
-        return torch.cat([patches, everywhere], dim=1)
+        expanded = prefix.flatten(1)[:, :, None, None].expand(-1, -1, *patches.shape[2:])  # (B, P * C, h, w)
+        return torch.cat([patches, expanded], dim=1)
 
     def tokens_of(self, features: torch.Tensor) -> torch.Tensor:
-        """Turn a map back into tokens: (B, C + P * C, h, w) -> (B, P + h * w, C)."""
-        patches, everywhere = features.split([features.shape[1] - self.carried, self.carried], dim=1)
-        prefix = everywhere[:, :, 0, 0].unflatten(1, (-1, patches.shape[1]))  # (B, P, C)
+        """Convert a map back to tokens: (B, C + P * C, h, w) -> (B, P + h * w, C)."""
+        patches, expanded = features.split([features.shape[1] - self.carried, self.carried], dim=1)
+        prefix = expanded[:, :, 0, 0].unflatten(1, (-1, patches.shape[1]))  # (B, P, C)
         return torch.cat([prefix, patches.flatten(2).transpose(1, 2)], dim=1)
 
     def rest(self, features: torch.Tensor) -> torch.Tensor:
-        """The last block and the norm on all tokens, then the class token: (B, C + P * C, h, w) -> (B, C)."""
+        """Apply the last block and the norm, and return the class token: (B, C + P * C, h, w) -> (B, C)."""
         tokens = self.network.norm(self.network.blocks[-1](self.tokens_of(features)))
         return self.network.forward_head(tokens, pre_logits=True)
 
 
 class SiglipEncoder(nn.Module):
-    """The vision tower of a SigLIP model of transformers: (B, 3, S, S) -> patch tokens (B, C, h, w), after the norm.
+    """The vision tower of a transformers SigLIP model: (B, 3, S, S) -> patch tokens after the norm, (B, C, h, w).
 
-    It pools by attention over all patches, so its last map is the one that explains. Its pooled embedding is not
-    brought to length 1.
+    It pools by attention over all patches, so heatmaps use its last map. Its pooled embedding is not normalized to unit
+    length.
     """
 
     network: Any
@@ -148,27 +150,27 @@ class SiglipEncoder(nn.Module):
         return tokens.transpose(1, 2).unflatten(2, (side, side))
 
     def rest(self, features: torch.Tensor) -> torch.Tensor:
-        """(B, C, h, w) -> (B, C): attention over the patches."""
+        """Pool by attention over the patches: (B, C, h, w) -> (B, C)."""
         return self.network.head(features.flatten(2).transpose(1, 2))
 
 
 def expect_size(images: torch.Tensor, size: int) -> None:
-    """Raises ValueError where images are not of the one size that an encoder was made for."""
+    """Raise ValueError if images do not have the only size that an encoder accepts."""
     if tuple(images.shape[-2:]) != (size, size):
         raise ValueError(
             f"Expected images of {size} x {size} pixels, but got {images.shape[-2]} x {images.shape[-1]}. Resize them: "
-            "this encoder was made for no other size."
+            "this encoder accepts no other size."
         )
 
 
 def layer_groups(encoder: nn.Module, lr: float, decay: float, frozen_below: float) -> list[dict[str, Any]]:
-    """Parameter groups whose rate falls by `decay` from each layer to the one before it.
+    """Return parameter groups with layer-wise learning-rate decay.
 
     Args:
         encoder: a `TimmEncoder`.
-        lr: rate of the deepest layer.
-        decay: factor from a layer to the one before.
-        frozen_below: layers whose share of `lr` is smaller are frozen and left out.
+        lr: learning rate of the last layer.
+        decay: factor from each layer to the one before it.
+        frozen_below: layers whose learning rate is a smaller fraction of `lr` are frozen and left out.
     """
     from timm.optim import param_groups_layer_decay
 
@@ -178,9 +180,9 @@ def layer_groups(encoder: nn.Module, lr: float, decay: float, frozen_below: floa
 
 
 def lite0_network() -> Any:
-    """Timm's EfficientNet-Lite0 with random weights.
+    """Return timm's EfficientNet-Lite0 with random weights.
 
-    The name with `tf_` pads as TensorFlow does; without it the same weights load and give wrong logits.
+    The `tf_` variant pads as TensorFlow does; the other variant loads the same weights but gives wrong logits.
     """
     import timm
 
@@ -188,12 +190,12 @@ def lite0_network() -> Any:
 
 
 def timm_key(key: str) -> str:
-    """The package's name of a tensor -> timm's: a flat block index becomes a stage and an index in it."""
-    found = _BLOCK_KEY.fullmatch(key)
-    if not found:
+    """Convert a tensor's name in the package to timm's: a flat block index becomes a stage and an index within it."""
+    match = _BLOCK_KEY.fullmatch(key)
+    if not match:
         name, _, rest = key.removeprefix("_").partition(".")
         return f"{_TOP_KEYS[name]}.{rest}"
-    block, layer, rest = int(found[1]), found[2], found[3]
+    block, layer, rest = int(match[1]), match[2], match[3]
     stage, index = 0, block
     while index >= _STAGE_LENGTHS[stage]:
         index -= _STAGE_LENGTHS[stage]
@@ -203,7 +205,7 @@ def timm_key(key: str) -> str:
 
 
 def imagenet_lite0_state() -> dict[str, torch.Tensor]:
-    """ImageNet weights of EfficientNet-Lite0 under timm's names, from the installed package.
+    """Load the ImageNet weights of EfficientNet-Lite0 from the installed package, under timm's names.
 
     Raises:
         WeightsUnavailable: if the package is missing or its file is not the pinned one.

@@ -1,8 +1,8 @@
-"""One way to compute embeddings of a frozen encoder: ONNX Runtime where it takes the network, PyTorch elsewhere.
+"""Embeddings of a frozen encoder, computed by ONNX Runtime if it supports the network, else by PyTorch.
 
-ONNX Runtime folds batch normalization into the convolutions and fuses activations; it serves images on the CPU.
-Volumes, other devices and very large networks stay with PyTorch. Both give the same embeddings within `TOLERANCE`,
-which is checked when a graph is built, so a cache may hold embeddings of both. Nothing is written to disk.
+ONNX Runtime folds batch normalization into convolutions and fuses activations; it is used for images on the CPU.
+Volumes, other devices and very large networks use PyTorch. Both give the same embeddings within `TOLERANCE`, which is
+checked when a graph is built, so a cache may contain embeddings of both. Nothing is written to disk.
 """
 
 from __future__ import annotations
@@ -21,20 +21,20 @@ from torch import nn
 
 from core.models.classifier import Classifier, channels_last, placed
 
-TOLERANCE = 1e-4  # largest difference from PyTorch's embedding of an image, as a share of its length
-_AT_ONCE = 4  # images in a pass: what is computed between two layers stays in the processor's cache
-_LARGEST = 2**29  # bytes of weights; a graph holds them three times while it is built
+TOLERANCE = 1e-4  # largest distance from PyTorch's embedding of an image, relative to its norm
+_AT_ONCE = 4  # images per pass; activations between layers stay in the processor's cache
+_LARGEST = 2**29  # bytes of weights; building a graph holds them three times in memory
 _LOG = logging.getLogger("lowshot.engine")
 Embed = Callable[[torch.Tensor], np.ndarray]
 
 
 def embedder(model: Classifier, key: str, device: torch.device) -> Embed:
-    """Return a function from normalized images, (B, C, S, S) or (B, C, S, S, S), to embeddings, (B, D).
+    """Return a function that maps normalized images, (B, C, S, S) or (B, C, S, S, S), to embeddings, (B, D).
 
     Args:
-        model: the classifier whose encoder and pooling are run; moved to the device and set to evaluation.
-        key: a hash of the encoder's weights and pooling, by which a built graph is found again.
-        device: where the encoder runs.
+        model: the classifier with the encoder and the pooling; moved to the device and set to evaluation mode.
+        key: hash of the encoder's weights and pooling; identifies a graph in the cache.
+        device: device of the encoder.
     """
 
     def embed(images: torch.Tensor) -> np.ndarray:
@@ -47,24 +47,29 @@ def embedder(model: Classifier, key: str, device: torch.device) -> Embed:
 
 
 def embed_eagerly(model: Classifier, images: torch.Tensor, device: torch.device) -> np.ndarray:
-    """Embeddings by PyTorch: (B, C, S, S) normalized images, or (B, C, S, S, S) volumes -> (B, D)."""
+    """Compute embeddings with PyTorch: (B, C, S, S) normalized images or (B, C, S, S, S) volumes -> (B, D)."""
     placed(model.eval(), device)
     with torch.no_grad():
         return model.embed(channels_last(images.to(device))).float().cpu().numpy()
 
 
 def difference(found: np.ndarray, wanted: np.ndarray) -> float:
-    """Largest distance between two embeddings of an image, (B, D) each, as a share of the second's length."""
+    """Return the largest distance between two embeddings of an image, relative to the norm of the second one.
+
+    Args:
+        found: (B, D).
+        wanted: (B, D), the reference.
+    """
     distances, lengths = (np.linalg.norm(rows, axis=1) for rows in (found - wanted, wanted))
     return float((distances / np.maximum(lengths, np.finfo(np.float32).tiny)).max())
 
 
 @dataclass(frozen=True)
 class _Source:
-    """What a graph is built from; equal where the key is.
+    """What a graph is built from; two sources are equal if their keys are.
 
     Attributes:
-        key: hash of the weights, shape of an input, threads.
+        key: hash of the weights, shape of one input, number of threads.
         model: the classifier.
     """
 
@@ -73,7 +78,7 @@ class _Source:
 
 
 class _Embedding(nn.Module):
-    """(B, C, S, S) normalized images -> (B, D) embeddings."""
+    """A module that maps (B, C, S, S) normalized images to (B, D) embeddings."""
 
     def __init__(self, model: Classifier) -> None:
         super().__init__()
@@ -85,47 +90,48 @@ class _Embedding(nn.Module):
 
 @lru_cache(maxsize=2)
 def _graph(source: _Source) -> Embed | None:
-    """Build the graph of an encoder and compare it with PyTorch; None where it cannot be built or differs."""
+    """Build the graph of an encoder and compare it with PyTorch; None if it cannot be built or differs."""
     _, shape, threads = source.key
     if sum(value.nbytes for value in source.model.state_dict().values()) > _LARGEST:
         return None
     images = torch.randn(3, *shape, generator=torch.Generator().manual_seed(0))
-    wanted = embed_eagerly(source.model, images, torch.device("cpu"))
+    expected = embed_eagerly(source.model, images, torch.device("cpu"))
     try:
         run = _session(_exported(source.model, shape), threads)
-        apart = difference(run(images), wanted)
-    except Exception as error:  # exporter and runtime raise many kinds; PyTorch runs every network
-        _LOG.info("ONNX Runtime does not take this encoder, PyTorch does: %s", error)
+        distance = difference(run(images), expected)
+    except Exception as error:  # exporter and runtime raise many types; PyTorch runs every network
+        _LOG.info("ONNX Runtime does not support this encoder; PyTorch is used: %s", error)
         return None
-    if not apart <= TOLERANCE:
-        _LOG.warning("The embeddings of ONNX Runtime differ by %.1e from PyTorch's, which are used instead.", apart)
+    if not distance <= TOLERANCE:
+        _LOG.warning("Embeddings of ONNX Runtime differ by %.1e from PyTorch's; PyTorch is used.", distance)
         return None
     return run
 
 
 def _exported(model: Classifier, shape: tuple[int, ...]) -> bytes:
-    """The ONNX graph of encoder and pooling, for any number of images.
+    """Export encoder and pooling as an ONNX graph for any number of images.
 
-    By tracing, which takes about a second; PyTorch's newer exporter takes ten times as long for the same graph. Its
-    warnings are about what does not depend on the images here, and it prints a network that it does not take.
+    The graph is traced, which takes about a second; PyTorch's newer exporter takes ten times as long for the same
+    graph. The warnings of the tracer concern values that do not depend on the images here; its standard output, where
+    it prints networks that it does not support, is suppressed.
     """
-    written = io.BytesIO()
+    buffer = io.BytesIO()
     with torch.no_grad(), warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
         warnings.simplefilter("ignore")
         torch.onnx.export(
             _Embedding(model).eval(),
             (torch.zeros(2, *shape),),
-            written,  # type: ignore[arg-type]  # a buffer will do as well as a path
+            buffer,  # type: ignore[arg-type]  # accepts a buffer as well as a path
             dynamo=False,
             input_names=["images"],
             output_names=["embeddings"],
             dynamic_axes={"images": {0: "batch"}, "embeddings": {0: "batch"}},
         )
-    return written.getvalue()
+    return buffer.getvalue()
 
 
 def _session(graph: bytes, threads: int) -> Embed:
-    """Load a graph. Its threads sleep while they wait, so that they take nothing from PyTorch's or other programs'."""
+    """Load a graph; its idle threads sleep, so that they do not slow down PyTorch or other programs."""
     import onnxruntime
 
     options = onnxruntime.SessionOptions()

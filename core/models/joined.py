@@ -1,9 +1,9 @@
-"""Embeddings of two networks side by side: EfficientNet-Lite0 after every stage, and DINOv2-S.
+"""Concatenated embeddings of two networks: EfficientNet-Lite0 after every stage, and DINOv2-S.
 
-Both see the same image, each at its own size and normalization: the joint input has 224 pixels, which is DINOv2's, and
-is reduced to 160 for EfficientNet-Lite0. (On validation images of Kermany et al. heads learn the same from it as from
-images decoded at 160, and less from EfficientNet-Lite0 run at 224.) The scales of the two embeddings have nothing in
-common, so the classifier states a block for each (`Classifier.blocks`), for heads that normalize them one by one.
+Both get the same image, each at its own size and normalization: the joint input has the 224 pixels of DINOv2 and is
+downsampled to 160 for EfficientNet-Lite0. (On validation images of Kermany et al., heads learn the same from it as from
+images decoded at 160, and less from EfficientNet-Lite0 run at 224.) The scales of the two embeddings are unrelated, so
+each is a block (`Classifier.blocks`) that heads can normalize separately.
 """
 
 from __future__ import annotations
@@ -32,8 +32,8 @@ class Part:
 
     Attributes:
         spec: its row in the table of models.
-        side: places along a side of its map.
-        channels: of its map, without what it carries past the tap.
+        side: side of its feature map in positions.
+        channels: channels of its map, without those that bypass the tap.
     """
 
     spec: ModelSpec
@@ -45,24 +45,24 @@ PARTS = (Part(MODELS[f"{efficientnet_lite0.IMAGENET}-stages"], 5, 512), Part(MOD
 
 
 class JoinedEncoder(nn.Module):
-    """The maps of several encoders on the finest of their grids: (B, 3, S, S) -> (B, C, h, w).
+    """Concatenated feature maps of several encoders on the finest of their grids: (B, 3, S, S) -> (B, C, h, w).
 
-    Channels are those of each encoder's map in turn, then those that each carries past the tap. A place of a coarser
-    map is repeated at the places of the finest grid whose centres it covers, and pooled as the one place that it is, so
-    that the embedding is the encoders' own, one after another.
+    The channels are those of each encoder's map in turn, then those of each encoder that bypass the tap. A position of
+    a coarser map is repeated at all positions of the finest grid whose centers it covers, and counts once in the
+    pooling. The joint embedding is therefore the concatenation of the encoders' own embeddings.
 
     Args:
-        parts: what is joined.
-        classifiers: of the parts; the layers of their heads are dropped.
-        image: the joint input, no smaller than any part's.
+        parts: the models to join.
+        classifiers: classifiers of the parts; the layers of their heads are dropped.
+        image: the joint input, at least as large as the input of each part.
     """
 
     def __init__(self, parts: Sequence[Part], classifiers: Sequence[Classifier], image: ImageSpec) -> None:
         super().__init__()
-        self.encoders = nn.ModuleList(one.encoder for one in classifiers)
-        self.pools = nn.ModuleList(one.head.pool for one in classifiers)
-        self.blocks = tuple(width for one in classifiers for width in one.blocks)
-        self.widths = [part.channels for part in parts] + [one.tapped.carried for one in classifiers]
+        self.encoders = nn.ModuleList(classifier.encoder for classifier in classifiers)
+        self.pools = nn.ModuleList(classifier.head.pool for classifier in classifiers)
+        self.blocks = tuple(width for classifier in classifiers for width in classifier.blocks)
+        self.widths = [part.channels for part in parts] + [classifier.tapped.carried for classifier in classifiers]
         self.carried = sum(self.widths[len(parts) :])
         self.parts, self.image = tuple(parts), image
         for number, part in enumerate(parts):
@@ -73,45 +73,48 @@ class JoinedEncoder(nn.Module):
         finest = max(part.side for part in self.parts)
         unit = images * images.new_tensor(self.image.std).view(3, 1, 1)
         unit = unit + images.new_tensor(self.image.mean).view(3, 1, 1)
-        places, carried = [], []
+        spatial, carried = [], []
         for number, (part, encoder) in enumerate(zip(self.parts, self.encoders, strict=True)):
             reduction = self.get_buffer(f"reduction{number}")
-            smaller = reduction @ unit @ reduction.T  # (B, 3, s, s)
-            features = _repeated(encoder(normalise(smaller, part.spec.image)), finest)
-            places.append(features[:, : part.channels])
+            resized = reduction @ unit @ reduction.T  # (B, 3, s, s)
+            features = _repeated(encoder(normalise(resized, part.spec.image)), finest)
+            spatial.append(features[:, : part.channels])
             carried.append(features[:, part.channels :])
-        return torch.cat([*places, *carried], dim=1)
+        return torch.cat([*spatial, *carried], dim=1)
 
     def rest(self, features: torch.Tensor) -> torch.Tensor:
-        """Each encoder's own map, pooled as the encoder alone is: (B, C, h, w) -> (B, sum of the blocks)."""
+        """Pool each encoder's map as that encoder does: (B, C, h, w) -> (B, sum of the blocks)."""
         count, split = len(self.parts), features.split(self.widths, dim=1)
         maps = [torch.cat([split[number], split[count + number]], dim=1) for number in range(count)]
-        pooled = [pool(_once(one, part.side)) for pool, one, part in zip(self.pools, maps, self.parts, strict=True)]
+        pooled = [
+            pool(_once(features_of_part, part.side))
+            for pool, features_of_part, part in zip(self.pools, maps, self.parts, strict=True)
+        ]
         return torch.cat(pooled, dim=1)
 
 
-def _reduction(size: int, wanted: int) -> torch.Tensor:
-    """(wanted, size): rows by which a side is resized as PyTorch does, bilinear with antialias."""
-    return F.interpolate(torch.eye(size)[None, None], (wanted, size), mode="bilinear", antialias=True)[0, 0]
+def _reduction(size: int, target_size: int) -> torch.Tensor:
+    """Return the (target_size, size) matrix that resizes one side as PyTorch does, bilinear with antialiasing."""
+    return F.interpolate(torch.eye(size)[None, None], (target_size, size), mode="bilinear", antialias=True)[0, 0]
 
 
-def _repeated(features: torch.Tensor, whole: int) -> torch.Tensor:
-    """Repeat places on a finer grid: (B, C, h, h) -> (B, C, H, H), H = `whole`."""
-    rows = _covering(features, features.shape[-1], whole)
+def _repeated(features: torch.Tensor, finer_side: int) -> torch.Tensor:
+    """Repeat positions on a finer grid: (B, C, h, h) -> (B, C, H, H), where H is `finer_side`."""
+    rows = _covering(features, features.shape[-1], finer_side)
     return features if rows is None else rows @ features @ rows.T
 
 
 def _once(features: torch.Tensor, side: int) -> torch.Tensor:
-    """Take the repetition back: (B, C, H, H) -> (B, C, h, h), h = `side`, means over the equal places."""
+    """Undo the repetition by averaging equal positions: (B, C, H, H) -> (B, C, h, h), where h is `side`."""
     rows = _covering(features, side, features.shape[-1])
     return features if rows is None else (rows / rows.sum(0)).T @ features @ (rows / rows.sum(0))
 
 
-def _covering(like: torch.Tensor, side: int, whole: int) -> torch.Tensor | None:
-    """(H, h): one where a row of the coarser grid covers the centre of one of the finer; None where they are alike."""
-    if side == whole:
+def _covering(like: torch.Tensor, side: int, finer_side: int) -> torch.Tensor | None:
+    """Return an (H, h) matrix: 1 if a coarse row covers the center of a fine row; None if the grids are equal."""
+    if side == finer_side:
         return None
-    source = ((torch.arange(whole, device=like.device) + 0.5) * side / whole).long()
+    source = ((torch.arange(finer_side, device=like.device) + 0.5) * side / finer_side).long()
     return F.one_hot(source, side).to(like.dtype)
 
 
@@ -122,12 +125,12 @@ def _joined(classifiers: Sequence[Classifier], classes: int, seed: int) -> Class
 
 
 def build(classes: int, dataset: str, seed: int) -> Classifier:
-    """Both encoders with their weights."""
+    """Build the classifier with the weights of both encoders."""
     return _joined([part.spec.build(classes, dataset, seed) for part in PARTS], classes, seed)
 
 
 def outline(classes: int) -> Classifier:
-    """The same without their weights, for its shape alone."""
+    """Build the same network without pretrained weights, to read its shape."""
     return _joined([part.spec.outline(classes) for part in PARTS if part.spec.outline], classes, 0)
 
 
@@ -141,7 +144,7 @@ MODELS.add(
         strategies=FROZEN,
         build=build,
         outline=outline,
-        summary="Both encoders on the same image, their embeddings one after another: what everyday photographs with "
-        "labels and web images without teach together.",
+        summary="Both encoders on the same image with concatenated embeddings, pretrained on labeled everyday "
+        "photographs and on unlabeled web images.",
     )
 )

@@ -1,11 +1,11 @@
-"""Encoders that this program pretrained: a folder with `weights.safetensors` (half precision) and `card.json`.
+"""Encoders pretrained by this program: a folder with `weights.safetensors` (half precision) and `card.json`.
 
-`checkpoints/encoders/<model>/<variant>/`. A model may have several variants that differ in what they have seen; the
-one taken for a data set has seen neither it nor a relative of it, and no patient of whom it holds an image.
+The folder is `checkpoints/encoders/<model>/<variant>/`. Variants of a model differ in their training data. The variant
+used for a data set has seen neither that set, nor a relative of it, nor any of its patients.
 
-Cards have a version. Version 1 (no key `version`) was made by an older recipe, chosen with probes on images of later
-targets, and left out only patients by whom a target validates or tests. Those encoders serve the stored runs that name
-them; new runs take the newest version.
+Cards have a version. Version 1 (no key `version`) is from an older recipe: it was chosen with probes on images of later
+targets, and it left out only the patients in a target's validation and test parts. These encoders are used only by the
+stored runs that name them; new runs use the newest version.
 """
 
 from __future__ import annotations
@@ -30,19 +30,19 @@ from core.models.specs import MODELS
 from core.paths import encoders_folder
 
 WEIGHTS_FILE, CARD_FILE = "weights.safetensors", "card.json"
-VERSION = 2  # of the cards that `trainer pretrain` writes
-VARIANT = "variant:"  # before the name of a variant, where a data set is expected
+VERSION = 2  # version of the cards that `trainer pretrain` writes
+VARIANT = "variant:"  # prefix of a variant's name in place of a data set
 _NIH = "nih-chestxray14"
 
 
 def relatives(name: str) -> set[str]:
-    """A data set and every set made of the same images."""
+    """Return a data set and every set derived from the same images."""
     family = family_of(name)
     return {family, *(other for other in DATASETS if family_of(other) == family)}
 
 
 def read_card(folder: Path) -> dict[str, Any]:
-    """What is stored about an encoder.
+    """Read the card of an encoder.
 
     Raises:
         WeightsUnavailable: if the card is missing, damaged or incomplete.
@@ -51,23 +51,23 @@ def read_card(folder: Path) -> dict[str, Any]:
         card: dict[str, Any] = json.loads((folder / CARD_FILE).read_text())
     except (OSError, ValueError) as error:
         raise WeightsUnavailable(f"The encoder in {folder.name} has no readable {CARD_FILE}: {error}") from None
-    lacking = [name for name in ("seen", "left_out", "sha256", "licence") if name not in card]
-    if lacking:
-        raise WeightsUnavailable(f"The {CARD_FILE} of the encoder in {folder.name} lacks {lacking[0]!r}.")
+    missing = [name for name in ("seen", "left_out", "sha256", "licence") if name not in card]
+    if missing:
+        raise WeightsUnavailable(f"The {CARD_FILE} of the encoder in {folder.name} lacks {missing[0]!r}.")
     return card
 
 
 @dataclass(frozen=True)
 class Gate:
-    """What an encoder and its start are worth on patients that neither saw.
+    """Probe results of an encoder and of its initial weights on held-out patients.
 
     Attributes:
-        dataset: whose held-out patients.
-        read: how the encoder was read (`last`: its last layer, `stages`: after every stage).
-        encoder, start: macro AUROC of a probe.
-        difference: encoder minus start, with its 95% interval over patients.
-        images, patients: how many.
-        findings: what was probed.
+        dataset: data set of the held-out patients.
+        read: where the embedding is taken (`last`: after the last layer, `stages`: after every stage).
+        encoder, start: macro AUROC of a linear probe on the encoder and on its initial weights.
+        difference: encoder minus start, lower and upper bound of its 95% confidence interval over patients.
+        images, patients: number of images and of patients.
+        findings: findings that were probed.
     """
 
     dataset: str
@@ -81,12 +81,12 @@ class Gate:
 
     @property
     def passed(self) -> bool:
-        """Whether the whole interval lies above zero."""
+        """Whether the whole interval is above zero."""
         return self.difference[1] > 0
 
 
 def gates_of(card: Mapping[str, Any]) -> list[Gate]:
-    """The figures on held-out patients that a card states; cards of version 1 have at most one."""
+    """Return the probe results in a card; cards of version 1 have at most one."""
     if card.get("version", 1) >= VERSION:
         rows = card.get("gates", ())
     else:
@@ -96,23 +96,23 @@ def gates_of(card: Mapping[str, Any]) -> list[Gate]:
 
 
 def variants(model: str) -> list[Path]:
-    """The folders of a model's encoders that have a card, by name."""
+    """Return the folders of a model's encoders that have a card, sorted by name."""
     return [path.parent for path in sorted((encoders_folder() / model).glob(f"[!.]*/{CARD_FILE}"))]
 
 
 def find_own_encoder(model: str, dataset: str) -> Path:
-    """The variant of a model that new runs on a data set take.
+    """Return the variant of a model for new runs on a data set.
 
-    Of the variants of the newest version: for a registered set of real images it has seen neither the set nor a
-    relative, and was audited against the set whose images they are, because only then are copies known to be out of its
-    corpus. For generated images and for anyone's own folder any variant will do; of several the one that was audited
-    against the most sets is taken, so that an encoder made for one set changes nothing elsewhere.
+    Only variants of the newest version count. For a registered set of real images, the variant must not have seen the
+    set or a relative, and must have been audited against the set's family, as only the audit shows that its corpus has
+    no copies. For generated images and the user's own images any variant is valid. Among several variants, the one
+    audited against the most sets is used, so that a new encoder for one set does not change other runs.
 
     Args:
-        model: whose variants.
-        dataset: the data set; or `VARIANT` and a variant's name, which is then taken as it is.
+        model: name of the model.
+        dataset: name of the data set, or `VARIANT` followed by the name of the variant to use.
     Raises:
-        WeightsUnavailable: if there is none.
+        WeightsUnavailable: if there is no such variant.
     """
     if dataset.startswith(VARIANT):
         return encoders_folder() / model / dataset.removeprefix(VARIANT)
@@ -122,10 +122,10 @@ def find_own_encoder(model: str, dataset: str) -> Path:
     for variant in variants(model):
         try:
             cards[variant] = read_card(variant)
-        except WeightsUnavailable as error:  # another may serve
+        except WeightsUnavailable as error:  # another variant may be valid
             damaged = error
     newest = max((card.get("version", 1) for card in cards.values()), default=VERSION)
-    for variant, card in sorted(cards.items(), key=lambda one: -len(one[1]["left_out"])):
+    for variant, card in sorted(cards.items(), key=lambda row: -len(row[1]["left_out"])):
         if card.get("version", 1) < newest or (must_be_audited and family not in card["left_out"]):
             continue
         if family not in map(family_of, card["seen"]):
@@ -135,15 +135,15 @@ def find_own_encoder(model: str, dataset: str) -> Path:
     command = MODELS[model].weights.install if model in MODELS else "python -m trainer pretrain"
     raise WeightsUnavailable(
         f"There is no {model} encoder that has never seen {dataset} and was audited against it. "
-        f"Make one: {command} --targets {family}"
+        f"Pretrain one: {command} --targets {family}"
     )
 
 
 def variant_of_run(encoder: Mapping[str, Any]) -> str:
-    """The variant that a stored run was made with, of whatever version, as `find_own_encoder` takes it.
+    """Return the variant that a stored run used, of any version, in the form that `find_own_encoder` accepts.
 
     Args:
-        encoder: the run's record of it, with `ref` (model and variant) and `sha256`.
+        encoder: the run's record of its encoder, with `ref` (model and variant) and `sha256`.
     Raises:
         WeightsUnavailable: if no variant has these weights.
     """
@@ -151,53 +151,55 @@ def variant_of_run(encoder: Mapping[str, Any]) -> str:
         try:
             if read_card(variant)["sha256"] == encoder["sha256"]:
                 return f"{VARIANT}{variant.name}"
-        except WeightsUnavailable:  # another may be the one
+        except WeightsUnavailable:  # another variant may match
             continue
     raise WeightsUnavailable(
-        f"The encoder {encoder['ref']} with which this run was made is not here. Restore its folder below "
-        f"{encoders_folder()}, or make the run again with the encoder of today."
+        f"The encoder {encoder['ref']} of this run is not on this machine. Restore its folder in "
+        f"{encoders_folder()}, or train the run again with the current encoder."
     )
 
 
 def load_trained(encoder: nn.Module, folder: Path) -> None:
-    """Loads the weights in a folder into the start from which they were trained; those it lacks stay the start's.
+    """Load the weights in a folder into an encoder with its initial weights; tensors not in the file are kept.
 
     Raises:
-        WeightsUnavailable: if the file is not the one its card names, or is of another network.
+        WeightsUnavailable: if the file does not match the hash in its card, or belongs to another network.
     """
     state = weights_of(folder)
     try:
-        unmet = encoder.load_state_dict(state, strict=False).unexpected_keys
+        unexpected = encoder.load_state_dict(state, strict=False).unexpected_keys
     except RuntimeError as error:
         raise WeightsUnavailable(f"The weights in {folder.name} do not fit their network: {error}") from None
-    if unmet:
-        raise WeightsUnavailable(f"The weights in {folder.name} are of another network: it has no {unmet[0]}.")
+    if unexpected:
+        raise WeightsUnavailable(
+            f"The weights in {folder.name} belong to another network: this one has no {unexpected[0]}."
+        )
 
 
 def weights_of(folder: Path) -> dict[str, torch.Tensor]:
-    """The weights in an encoder's folder, in single precision.
+    """Read the weights in an encoder's folder, in single precision.
 
     Raises:
-        WeightsUnavailable: if the file is missing, or is not the one that the card names.
+        WeightsUnavailable: if the file is missing or does not match the hash in the card.
     """
     from safetensors.torch import load_file
 
     path = folder / WEIGHTS_FILE
     if not path.exists() or sha256_of_file(path) != read_card(folder)["sha256"]:
         raise WeightsUnavailable(
-            f"{path.parent.name}/{path.name} is missing or is not the file its card names. Restore it from the "
-            "repository, or make it again with python -m trainer pretrain."
+            f"{path.parent.name}/{path.name} is missing or does not match its card. Restore it from the repository, "
+            "or pretrain it again with python -m trainer pretrain."
         )
     return {key: value.float() if value.is_floating_point() else value for key, value in load_file(path).items()}
 
 
 def card_text(card: dict[str, Any]) -> bytes:
-    """A card as it is stored."""
+    """Format a card as it is stored."""
     return (json.dumps(card, indent=1, sort_keys=True) + "\n").encode()
 
 
 def save_own_encoder(folder: Path, state: dict[str, torch.Tensor], card: dict[str, Any]) -> None:
-    """Writes weights in half precision and the card that names their hash; replaces an encoder there as a whole."""
+    """Write weights in half precision and the card with their hash, replacing an existing encoder as a whole."""
     from safetensors.torch import save
 
     folder.parent.mkdir(parents=True, exist_ok=True)
@@ -206,8 +208,8 @@ def save_own_encoder(folder: Path, state: dict[str, torch.Tensor], card: dict[st
         key: (value.half() if value.is_floating_point() else value).contiguous().cpu() for key, value in state.items()
     }
     write_atomically(staging / WEIGHTS_FILE, save(half))
-    stated = {**card, "sha256": sha256_of_file(staging / WEIGHTS_FILE)}
-    write_atomically(staging / CARD_FILE, card_text(stated))
+    card_with_hash = {**card, "sha256": sha256_of_file(staging / WEIGHTS_FILE)}
+    write_atomically(staging / CARD_FILE, card_text(card_with_hash))
     staging.chmod(0o755)
     if folder.exists():
         old = staging.with_name(f"{staging.name}.old")

@@ -1,7 +1,8 @@
 """MedSigLIP (family C): the vision tower of Google's medical SigLIP, through transformers.
 
-448 pixels, its own mean and deviation, the pooled 1152-wide embedding as it is (bringing it to length 1 hurts linear
-heads), frozen. Its terms must be accepted on its page, so the files come with a token or from another machine.
+It uses 448 pixels, its own mean and standard deviation, and the pooled 1152-wide embedding without normalization to
+unit length, which harms linear heads. It is always frozen. Its terms must be accepted on its page, so the files are
+downloaded with an access token or copied from another machine.
 
 References:
     MedGemma technical report: Sellergren et al. 2025, arXiv:2507.05201. SigLIP: Zhai et al. 2023, arXiv:2303.15343.
@@ -33,7 +34,7 @@ _TOWER: dict[str, Any] = {
 
 
 def load_tower(folder: Path) -> Any:
-    """The vision tower of a folder as transformers saves it, every tensor of which must be met.
+    """Load the vision tower from a folder saved by transformers; every tensor must match.
 
     Raises:
         WeightsUnavailable: if its files are missing, damaged, or not of a SigLIP model.
@@ -42,54 +43,61 @@ def load_tower(folder: Path) -> Any:
     from transformers import SiglipVisionModel
 
     try:
-        found: Any = SiglipVisionModel.from_pretrained(
+        result: Any = SiglipVisionModel.from_pretrained(
             folder, dtype=torch.float32, local_files_only=True, use_safetensors=True, output_loading_info=True
         )
-        network, loaded = found
+        network, loaded = result
     except (OSError, ValueError, RuntimeError, SafetensorError) as error:
-        why = " ".join(str(error).split())[:200]
-        raise WeightsUnavailable(f"{folder} does not hold a SigLIP model of transformers: {why}") from None
-    if lacking := sorted([*loaded["missing_keys"], *map(str, loaded["mismatched_keys"])]):
+        reason = " ".join(str(error).split())[:200]
+        raise WeightsUnavailable(f"{folder} does not contain a transformers SigLIP model: {reason}") from None
+    if missing := sorted([*loaded["missing_keys"], *map(str, loaded["mismatched_keys"])]):
         raise WeightsUnavailable(
-            f"{folder} lacks {len(lacking)} tensors of a SigLIP vision tower, such as {lacking[0]}. Fetch it again."
+            f"{folder} lacks {len(missing)} tensors of a SigLIP vision tower, such as {missing[0]}. Download it again."
         )
     return network.eval()
 
 
 def check_processor(path: Path, image: ImageSpec) -> None:
-    """Raises WeightsUnavailable where a folder's processor prepares images otherwise than this program would."""
+    """Raise WeightsUnavailable if a folder's processor prepares images differently from this program."""
     try:
-        stated = json.loads(path.read_text())
-        found = (stated["size"]["height"], tuple(stated["image_mean"]), tuple(stated["image_std"]), stated["resample"])
+        processor = json.loads(path.read_text())
+        actual = (
+            processor["size"]["height"],
+            tuple(processor["image_mean"]),
+            tuple(processor["image_std"]),
+            processor["resample"],
+        )
     except (OSError, ValueError, KeyError, TypeError) as error:
-        raise WeightsUnavailable(f"{path} cannot be read ({error}). Fetch it again.") from None
-    wanted = (image.size, image.mean, image.std, {"bilinear": 2, "bicubic": 3}[image.interpolation])
-    if found != wanted:
-        raise WeightsUnavailable(f"{path} states size, mean, deviation and resampling {found}; expected {wanted}.")
+        raise WeightsUnavailable(f"{path} cannot be read ({error}). Download it again.") from None
+    expected = (image.size, image.mean, image.std, {"bilinear": 2, "bicubic": 3}[image.interpolation])
+    if actual != expected:
+        raise WeightsUnavailable(
+            f"{path} has size, mean, standard deviation and resampling {actual}; expected {expected}."
+        )
 
 
 def classifier_of(network: Any, classes: int) -> Classifier:
-    """A SigLIP tower as encoder, tap and the head that all frozen families share."""
+    """Build a classifier from a SigLIP tower and the head that all frozen families share."""
     encoder = SiglipEncoder(network)
     return Classifier(encoder, Head(Rest(encoder), mlp_layers(network.config.hidden_size, classes)))
 
 
 def build(classes: int, dataset: str, seed: int) -> Classifier:
-    """MedSigLIP with its published weights."""
+    """Build MedSigLIP with its published weights."""
     spec = MODELS[NAME]
     weights_of(spec, dataset)
     check_processor(find_file(spec.weights, PROCESSOR), spec.image)
     network = load_tower(find_file(spec.weights, CONFIG).parent)
     if network.config.image_size != spec.image.size:
         raise WeightsUnavailable(
-            f"Expected a tower for {spec.image.size} pixels, but {CONFIG} states {network.config.image_size}."
+            f"Expected a tower for {spec.image.size} pixels, but {CONFIG} says {network.config.image_size}."
         )
     torch.manual_seed(seed)
     return classifier_of(network, classes)
 
 
 def outline(classes: int) -> Classifier:
-    """The same without the published weights, for its shape alone."""
+    """Build the same network without the published weights, to read its shape."""
     from transformers import SiglipVisionConfig, SiglipVisionModel
 
     return classifier_of(SiglipVisionModel(SiglipVisionConfig(**_TOWER)), classes)

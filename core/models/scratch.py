@@ -1,4 +1,4 @@
-"""Family A: networks trained from random weights on the small subset alone."""
+"""Family A: networks trained from random weights on the small training subset only."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ DENSENET_FEATURES = 1024
 
 
 def build_cnn(classes: int, dataset: str, seed: int) -> Classifier:
-    """Ten layers: three of convolution, ReLU and pooling each, and one fully connected, on the mean over places."""
+    """Build a CNN of ten layers: three times convolution, ReLU and pooling; global average pooling; a linear layer."""
     torch.manual_seed(seed)
     stages: list[nn.Module] = []
     channels = 3
@@ -30,7 +30,7 @@ def build_cnn(classes: int, dataset: str, seed: int) -> Classifier:
 
 
 def build_densenet121(classes: int, dataset: str, seed: int) -> Classifier:
-    """DenseNet-121 (Huang et al. 2017, arXiv:1608.06993) from timm, without pretrained weights."""
+    """Build timm's DenseNet-121 (Huang et al. 2017, arXiv:1608.06993) with random weights."""
     import timm
 
     from core.models.encoders import TimmEncoder
@@ -41,7 +41,7 @@ def build_densenet121(classes: int, dataset: str, seed: int) -> Classifier:
 
 
 def build_resnet18(classes: int, dataset: str, seed: int) -> Classifier:
-    """ResNet-18 (He et al. 2015, arXiv:1512.03385) from timm, without pretrained weights."""
+    """Build timm's ResNet-18 (He et al. 2015, arXiv:1512.03385) with random weights."""
     import timm
 
     from core.models.encoders import TimmEncoder
@@ -52,11 +52,11 @@ def build_resnet18(classes: int, dataset: str, seed: int) -> Classifier:
 
 
 def build_groupnorm_cnn(classes: int, dataset: str, seed: int) -> Classifier:
-    """Four stages of convolution, group normalisation, ReLU and pooling, and a fully connected layer.
+    """Build a CNN of four stages of convolution, group normalization, ReLU and pooling, and a linear layer.
 
-    The small network of the few-shot literature (Vinyals et al. 2016, arXiv:1606.04080) with group normalisation (Wu
-    and He 2018, arXiv:1803.08494): an image is normalised by itself alone, so that what a network adapted to a few
-    images says of one does not depend on the others asked about.
+    This is the small network of the few-shot literature (Vinyals et al. 2016, arXiv:1606.04080) with group
+    normalization (Wu and He 2018, arXiv:1803.08494). Each image is normalized on its own, so the prediction of an
+    adapted network for one image does not depend on the other images of the batch.
     """
     torch.manual_seed(seed)
     stages: list[nn.Module] = []
@@ -75,14 +75,14 @@ def _group_norm(width: int) -> nn.Module:
 def build_strided_cnn(
     width: int, norm: Callable[[int], nn.Module], classes: int, dataset: str, seed: int
 ) -> Classifier:
-    """A stem of stride 2, then four stages of convolution, normalization, ReLU and pooling, and a linear layer.
+    """Build a CNN with a stem of stride 2, four stages (convolution, norm, ReLU, pooling) and a linear layer.
 
     Args:
         width: channels of the stem; the stages have 1, 2, 4 and 4 times as many.
         norm: channels -> a normalization layer.
         classes: number of classes.
         dataset: not used.
-        seed: of the random weights.
+        seed: random seed of the weights.
     """
     torch.manual_seed(seed)
     stages: list[nn.Module] = [nn.Conv2d(3, width, 5, stride=2, padding=2, bias=False), norm(width), nn.ReLU()]
@@ -121,7 +121,7 @@ for _name, _title, _width, _norm, _words in (
             strategies=SCRATCH,
             build=partial(build_strided_cnn, _width, _norm),
             batch_normalised=_norm is nn.BatchNorm2d,
-            summary=f"A stem of stride 2 and four convolution stages with {_words}, at the size that B and C see.",
+            summary=f"A stem of stride 2 and four convolution stages with {_words}, at the image size of B and C.",
         )
     )
 MODELS.add(
@@ -135,7 +135,7 @@ MODELS.add(
         build=build_densenet121,
         settings={"epochs": 25},
         batch_normalised=True,
-        summary="The network that chest X-ray papers use most, without any pretraining.",
+        summary="The network used most in chest X-ray papers, without pretraining.",
     )
 )
 MODELS.add(
@@ -149,7 +149,7 @@ MODELS.add(
         build=build_resnet18,
         settings={"epochs": 25},
         batch_normalised=True,
-        summary="The commonest residual network, without any pretraining.",
+        summary="The most common residual network, without pretraining.",
     )
 )
 MODELS.add(
@@ -161,6 +161,6 @@ MODELS.add(
         weights=Weights("random"),
         strategies=SCRATCH,
         build=build_groupnorm_cnn,
-        summary="Four convolution stages with group normalisation, which a few steps can adapt.",
+        summary="Four convolution stages with group normalization, which a few steps can adapt.",
     )
 )

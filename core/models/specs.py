@@ -1,6 +1,6 @@
-"""The table of models: one `ModelSpec` a row. Builders live in modules by family or kind.
+"""The table of models: one `ModelSpec` per row. Builders are in modules by family or architecture.
 
-A model outside the table is named by its family, architecture and path; see `core.models.custom_weights`.
+A model outside the table is named by family, architecture and path; see `core.models.custom_weights`.
 """
 
 from __future__ import annotations
@@ -35,19 +35,19 @@ TRANSFER = (*FROZEN, "finetune")
 
 @dataclass(frozen=True)
 class Weights:
-    """Where an encoder's weights come from.
+    """Source of an encoder's weights.
 
     Attributes:
-        kind: `random` (nothing was learnt before), `package` (inside a Python package), `own` (pretrained by this
-            program), `hub` (a repository of the Hugging Face hub), `converted` (another publisher's file, made into
-            safetensors), `file` (named by path), `joined` (those of several encoders: `parts`).
+        kind: `random` (no pretraining), `package` (inside a Python package), `own` (pretrained by this program), `hub`
+            (a repository of the Hugging Face hub), `converted` (another publisher's file, converted to safetensors),
+            `file` (given by path), `joined` (weights of several encoders: `parts`).
         ref: package and file, folder name, repository, or path.
-        sha256: of the file; empty in rows of which it is found out when the file is (`weights_of`).
-        licence, source: terms and origin, for people.
-        terms: page on which terms must be accepted before the file is given; "" where it is given to all.
-        install: command that installs the package, or makes what this program pretrains; "" for all other kinds.
-        parts: the weights of each encoder that is joined; empty for all other kinds.
-        shards: packages over which a file is spread, named PACKAGE-p1, PACKAGE-p2, ...; 1 for a whole file.
+        sha256: hash of the file; empty in rows where it is computed once the file is located (`weights_of`).
+        licence, source: terms and origin, as display text.
+        terms: page on which the terms must be accepted before download; "" if no acceptance is needed.
+        install: command that installs the package or pretrains the encoder; "" for all other kinds.
+        parts: weights of each joined encoder; empty for all other kinds.
+        shards: number of packages that share a file, named PACKAGE-p1, PACKAGE-p2, ...; 1 for a whole file.
     """
 
     kind: Literal["random", "package", "own", "hub", "converted", "file", "joined"]
@@ -61,15 +61,15 @@ class Weights:
     shards: int = 1
 
     def record(self) -> dict[str, str]:
-        """What a run stores of them."""
-        stated = {name: getattr(self, name) for name in ("kind", "ref", "sha256", "licence", "source", "terms")}
+        """Return the fields that a run's record stores."""
+        record = {name: getattr(self, name) for name in ("kind", "ref", "sha256", "licence", "source", "terms")}
         if self.parts:
-            stated["parts"] = "; ".join(f"{part.ref} {part.sha256}" for part in self.parts)
-        return stated
+            record["parts"] = "; ".join(f"{part.ref} {part.sha256}" for part in self.parts)
+        return record
 
 
 def joined_weights(parts: Iterable[Weights]) -> Weights:
-    """The weights of several encoders as one's; where a part's hash is not known yet, neither is the whole's."""
+    """Combine the weights of several encoders; the hash stays empty until the hashes of all parts are known."""
     parts = tuple(parts)
     hashes = [part.sha256 for part in parts]
     return Weights(
@@ -84,12 +84,12 @@ def joined_weights(parts: Iterable[Weights]) -> Weights:
 
 @dataclass(frozen=True)
 class Exposure:
-    """What somebody else's encoder has seen, as far as its makers say. What they do not name is not known to be unseen.
+    """Training data of a third-party encoder, as far as its publishers state it. Other data may have been used too.
 
     Attributes:
-        named: the sources that they name, for people.
-        seen: registered data sets among these, and sets known to be made of them.
-        unknown: registered data sets whose images may be among sources that they do not name one by one.
+        named: sources that the publishers name, as display text.
+        seen: registered data sets among these sources, or derived from them.
+        unknown: registered data sets that may be among sources that are not named individually.
     """
 
     named: str
@@ -103,21 +103,21 @@ class ModelSpec:
 
     Attributes:
         name: key in the registry and in the run store.
-        title: for people.
-        family: whose learning curve it belongs to.
+        title: display name.
+        family: family whose learning curve it belongs to.
         image: its input.
-        weights: where the encoder starts.
-        strategies: names of the strategies that go with it.
-        build: (number of classes, name of the data set, seed) -> the classifier with the encoder's starting weights
-            and a new head. The data set decides which medical encoder may be used (`variant:NAME` names one); the seed
-            draws what is random.
-        outline: number of classes -> the same network with arbitrary weights, from which its shape is read where its
-            weights are not here; None where `build` needs no weights.
-        settings: training settings in which it departs from its strategy's defaults.
-        summary: one sentence for people.
-        twin_of: name of the model of the same architecture whose searched settings it takes; "" for its own.
-        seen: what a third party's encoder has seen; None where nothing medical, or where its card lists it.
-        batch_normalised: whether what it says of an image, while it is trained, depends on the others of the batch.
+        weights: initial weights of the encoder.
+        strategies: names of the training strategies it supports.
+        build: (number of classes, name of the data set, seed) -> the classifier with the encoder's initial weights and
+            a new head. The data set determines which medical encoder may be used (`variant:NAME` names one); the seed
+            determines random weights.
+        outline: number of classes -> the same network with arbitrary weights, to read its shape without the weight
+            files; None if `build` needs no weight file.
+        settings: training settings that differ from the strategy's defaults.
+        summary: description in one sentence.
+        twin_of: name of the model of the same architecture whose searched settings it uses; "" for its own.
+        seen: training data of a third-party encoder; None if none is medical, or if a card lists it.
+        batch_normalised: whether its output for an image during training depends on the other images of the batch.
     """
 
     name: str
@@ -136,17 +136,17 @@ class ModelSpec:
 
     @property
     def slug(self) -> str:
-        """The name as part of a folder's name."""
+        """The name in a form that can be part of a folder's name."""
         kind, _, path = self.name.partition(PATH_MARK)
         short = "-".join(filter(None, [kind, path.rstrip("/").rpartition("/")[2].removesuffix(".safetensors")]))
         return "".join(letter if letter.isalnum() or letter in "-._" else "-" for letter in short)
 
 
 class ModelRegistry(Registry[ModelSpec]):
-    """The rows, and by name every model whose weights are given by path; those are not listed.
+    """Registry of models; look-up also accepts names with a path to weights, which iteration does not list.
 
     Attributes:
-        model_at: name with a path -> model; set by `core.models.custom_weights`.
+        model_at: (name with a path) -> model; set by `core.models.custom_weights`.
     """
 
     model_at: Callable[[str], ModelSpec]
@@ -167,5 +167,5 @@ MODELS = ModelRegistry("model")
 
 
 def by_family() -> list[ModelSpec]:
-    """All rows, family by family."""
+    """Return all rows, sorted by family."""
     return sorted(MODELS.values(), key=lambda spec: list(FAMILY_TITLES).index(spec.family))

@@ -1,8 +1,8 @@
-"""Summary of a network: resolution, channels, parameters and multiply-adds by stage, and a drawing of it.
+"""Summary of a network: resolution, channels, parameters and multiply-adds by stage, and a diagram.
 
-The facts are read off the network itself, run once on PyTorch's meta device: nothing is computed and no weights are
-needed. A stage is all that runs at one resolution. Multiply-adds are half of PyTorch's count of floating-point
-operations. The drawing is an SVG without scripts, fonts or external references.
+The network runs once on PyTorch's meta device, where nothing is computed and no weights are needed. A stage consists of
+all layers that run at one resolution. Multiply-adds are half of PyTorch's count of floating-point operations. The
+diagram is an SVG without scripts, fonts or external references.
 """
 
 from __future__ import annotations
@@ -31,13 +31,13 @@ _UNSEEN = (nn.Identity, nn.Dropout, nn.Flatten, Rest)
 
 @dataclass(frozen=True)
 class Stage:
-    """What runs at one resolution.
+    """All layers that run at one resolution.
 
     Attributes:
         name: its first and last layer, as the library names them.
-        layers: kinds of layers and how many of each, in words.
-        shape: (C, h, w) that the next resolution gets, without the batch; (D,) behind the pooling.
-        parameters: of its layers.
+        layers: types of layers and their counts, as text.
+        shape: (C, h, w) of its output, without the batch; (D,) after the pooling.
+        parameters: number of parameters.
         macs: multiply-adds for one image.
     """
 
@@ -50,17 +50,18 @@ class Stage:
 
 @dataclass(frozen=True)
 class Architecture:
-    """A model's shape.
+    """The architecture of a model.
 
     Attributes:
-        title: of the model.
+        title: display name of the model.
         input: (C, S, S), for volumes (C, S, S, S).
-        features: (C, h, w): the map behind the encoder, at the tap.
+        features: (C, h, w) of the feature map at the tap.
         embedding: width of the pooled features.
-        classes: of the head.
-        stages: of the encoder, then pooling and head.
-        slices: how often the encoder runs for one input; its stages show one slice.
-        parameters, head_parameters: in all, and those of the head, which alone are trained where the encoder is frozen.
+        classes: number of classes.
+        stages: stages of the encoder, then pooling and head.
+        slices: number of encoder passes for one input; its stages describe one pass.
+        parameters: total number of parameters.
+        head_parameters: parameters of the head, the only ones trained if the encoder is frozen.
         macs: multiply-adds for one image or volume.
     """
 
@@ -76,13 +77,13 @@ class Architecture:
     macs: int
 
     def trainable(self, head_only: bool) -> int:
-        """Parameters that are trained, by a strategy that trains the head alone or everything."""
+        """Return the number of trained parameters of a strategy that trains only the head, or everything."""
         return self.head_parameters if head_only else self.parameters
 
 
 @dataclass
 class _Open:
-    """A stage while the network is being run through."""
+    """A stage that is still being recorded."""
 
     names: list[str] = field(default_factory=list)
     kinds: Counter[str] = field(default_factory=Counter)
@@ -91,7 +92,7 @@ class _Open:
     macs: int = 0
 
     def closed(self, name: str = "") -> Stage:
-        ends = dict.fromkeys(_readable(one) for one in (self.names[:1] + self.names[-1:]))
+        ends = dict.fromkeys(_readable(layer_name) for layer_name in (self.names[:1] + self.names[-1:]))
         layers = ", ".join(f"{count} {kind}" for kind, count in self.kinds.items())
         return Stage(name or " to ".join(ends), layers, self.shape, self.parameters, self.macs)
 
@@ -101,22 +102,22 @@ def _readable(name: str) -> str:
 
 
 class _Walk:
-    """Listens to every layer that runs and adds it to the stage of the resolution at which it does."""
+    """Recorder that adds each layer that runs to the stage of its resolution."""
 
     def __init__(self, counter: FlopCounterMode) -> None:
         self.counter = counter
-        self.stages: dict[Shape, _Open] = {}  # by resolution, in the order in which they were reached
+        self.stages: dict[Shape, _Open] = {}  # by resolution, in order of execution
         self.side: Shape = ()
         self.counted: set[int] = set()
         self.flops = 0
 
     @property
     def now(self) -> _Open:
-        """The stage of the present resolution."""
+        """The stage of the current resolution."""
         return self.stages.setdefault(self.side, _Open())
 
     def listen(self, model: nn.Module) -> list[RemovableHandle]:
-        """Hooks on all layers; names are those that the library gives them."""
+        """Register hooks on all layers and return them; layers keep the library's names."""
         hooks = []
         for name, layer in model.named_modules():
             has_own = next(layer.parameters(recurse=False), None) is not None
@@ -130,7 +131,7 @@ class _Walk:
     def _ran(self, name: str, layer: nn.Module, given: tuple[torch.Tensor, ...], output: torch.Tensor) -> None:
         if isinstance(layer, _RESIZING):
             side = tuple(output.shape[2:])
-            if side < self.side and not self.now.shape:  # of branches that leave a resolution the first gives its shape
+            if side < self.side and not self.now.shape:  # the first branch sets the shape
                 self.now.shape = tuple(given[0].shape[1:])
             self.side = side
         inside = [value for child in layer.children() for value in child.parameters()]
@@ -140,7 +141,7 @@ class _Walk:
         self.count(layer)
 
     def count(self, layer: nn.Module | None = None) -> None:
-        """Adds a layer's parameters, where they were not counted before, and what was computed since the last one."""
+        """Add a layer's parameters, each only once, and the operations since the previous layer."""
         for value in layer.parameters() if layer else ():
             if id(value) not in self.counted:
                 self.counted.add(id(value))
@@ -150,49 +151,50 @@ class _Walk:
         self.flops = total
 
     def take(self, shape: Shape) -> list[_Open]:
-        """The stages run through since the last taking; the last of them ends in `shape`."""
+        """Return the stages recorded since the last call; `shape` is the output of the last one."""
         self.count()
         self.now.shape = shape
-        taken = [one for one in self.stages.values() if one.names or one.macs or one.parameters]
+        stages = [stage for stage in self.stages.values() if stage.names or stage.macs or stage.parameters]
         self.stages = {}
-        return taken or [_Open(shape=shape)]
+        return stages or [_Open(shape=shape)]
 
 
 def outline(spec: ModelSpec, classes: int) -> Classifier:
-    """A model without values, on the meta device: weights need not be here, and random ones cannot pass for them."""
+    """Build a model without values on the meta device, so that no weights are needed and none can be mistaken."""
     with torch.random.fork_rng(devices=[]), torch.device("meta"):
         model = spec.outline(classes) if spec.outline else spec.build(classes, "", 0)
     return model.eval()
 
 
 def architecture(spec: ModelSpec, classes: int = 2) -> Architecture:
-    """The shape of a model with a head for some number of classes."""
+    """Return the architecture of a model with a head for some number of classes."""
     model = outline(spec, classes)
     image = torch.zeros(1, *spec.image.shape, device="meta")
+    # Run encoder, pooling and head one after another, recording each.
     with FlopCounterMode(display=False) as counter, torch.no_grad():
-        walk = _Walk(counter)
-        hooks = walk.listen(model)
+        recorder = _Walk(counter)
+        hooks = recorder.listen(model)
         features = model.encoder(image)
         slices = features.shape[2] if isinstance(model.encoder, SlicesEncoder) else 1
-        places = tuple(features[:, : features.shape[1] - model.tapped.carried].shape[1:])
-        encoder = walk.take((places[0], *places[2:]) if slices > 1 else places)
+        spatial = tuple(features[:, : features.shape[1] - model.tapped.carried].shape[1:])
+        encoder = recorder.take((spatial[0], *spatial[2:]) if slices > 1 else spatial)
         embedding = model.head.pool(features)
-        pooling = walk.take(tuple(embedding.shape[1:]))
+        pooling = recorder.take(tuple(embedding.shape[1:]))
         model.head.layers(embedding)
-        head = walk.take((classes,))
+        head = recorder.take((classes,))
         total = counter.get_total_flops() // 2
     for hook in hooks:
         hook.remove()
     parameters = sum(value.numel() for value in model.parameters())
-    # positions and class tokens belong to no layer that runs; they are added where the image comes in
-    encoder[0].parameters += parameters - sum(one.parameters for one in (*encoder, *pooling, *head))
+    # Position embeddings and class tokens belong to no layer that runs; they count in the first stage.
+    encoder[0].parameters += parameters - sum(stage.parameters for stage in (*encoder, *pooling, *head))
     return Architecture(
         title=spec.title,
         input=spec.image.shape,
-        features=places,
+        features=spatial,
         embedding=embedding.shape[1],
         classes=classes,
-        stages=(*(one.closed() for one in encoder), pooling[-1].closed("pooling"), head[-1].closed("head")),
+        stages=(*(stage.closed() for stage in encoder), pooling[-1].closed("pooling"), head[-1].closed("head")),
         slices=slices,
         parameters=parameters,
         head_parameters=sum(value.numel() for value in model.head.parameters()),
@@ -205,25 +207,25 @@ _ENCODER, _HEAD, _INPUT, _INK = "#56B4E9", "#E69F00", "#BBBBBB", "#222222"
 
 
 def diagram(model: Architecture) -> str:
-    """The drawing as SVG: input, the encoder's stages, pooling, head."""
+    """Draw an architecture as SVG: input, the encoder's stages, pooling, head."""
     blocks = [("input", model.input, "", _INPUT)]
     for stage in model.stages:
-        colour = _HEAD if len(stage.shape) == 1 else _ENCODER
-        blocks.append((stage.name, stage.shape, f"{short(stage.parameters)} parameters", colour))
+        color = _HEAD if len(stage.shape) == 1 else _ENCODER
+        blocks.append((stage.name, stage.shape, f"{short(stage.parameters)} parameters", color))
     width, height = 2 * _MARGIN + _STEP * len(blocks), _TOP + _TALL + 76
     largest = max(max(shape[1:], default=1) for _, shape, _, _ in blocks)
-    drawn = [_block(index, *block, largest=largest) for index, block in enumerate(blocks)]
+    rendered = [_block(index, *block, largest=largest) for index, block in enumerate(blocks)]
     return (
         f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width} {height}" width="{width}" height="{height}" '
         f'role="img" aria-label="{escape(alt_text(model))}" font-family="sans-serif" font-size="11" fill="{_INK}">'
-        f"<title>{escape(model.title)}</title>{''.join(drawn)}</svg>"
+        f"<title>{escape(model.title)}</title>{''.join(rendered)}</svg>"
     )
 
 
-def _block(index: int, name: str, shape: Shape, note: str, colour: str, largest: int) -> str:
+def _block(index: int, name: str, shape: Shape, note: str, color: str, largest: int) -> str:
     side = max(shape[1:], default=1)
-    tall = max(10.0, _TALL * math.log2(1 + side) / math.log2(1 + largest))
-    left, top, middle = _MARGIN + index * _STEP, _TOP + (_TALL - tall) / 2, _TOP + _TALL / 2
+    block_height = max(10.0, _TALL * math.log2(1 + side) / math.log2(1 + largest))
+    left, top, middle = _MARGIN + index * _STEP, _TOP + (_TALL - block_height) / 2, _TOP + _TALL / 2
     arrow = ""
     if index:
         start, end = left - (_STEP - _WIDTH) + 4, left - 4
@@ -234,14 +236,14 @@ def _block(index: int, name: str, shape: Shape, note: str, colour: str, largest:
         for row, line in enumerate(lines)
     )
     return (
-        f'{arrow}<rect x="{left}" y="{top:.1f}" width="{_WIDTH}" height="{tall:.1f}" rx="3" fill="{colour}" '
+        f'{arrow}<rect x="{left}" y="{top:.1f}" width="{_WIDTH}" height="{block_height:.1f}" rx="3" fill="{color}" '
         f'stroke="{_INK}" stroke-width="0.8"/><text x="{left + _WIDTH / 2}" y="{_TOP - 12}" text-anchor="middle">'
         f"{escape(as_text(shape))}</text>{text}"
     )
 
 
 def _wrapped(name: str) -> list[str]:
-    """A stage's name in lines that fit below its block."""
+    """Split a stage's name into lines that fit below its block."""
     first, _, last = name.partition(" to ")
     return [_cut(first), f"to {_cut(last, 16)}"] if last else [_cut(first)]
 
@@ -251,7 +253,7 @@ def _cut(name: str, most: int = 20) -> str:
 
 
 def alt_text(model: Architecture) -> str:
-    """What the drawing shows, in sentences."""
+    """Describe the diagram in sentences, for screen readers."""
     encoder = [stage for stage in model.stages if len(stage.shape) > 1]
     stages = f"{len(encoder)} stages" if len(encoder) > 1 else "one stage"
     each = f" on each of {model.slices} slices" if model.slices > 1 else ""
@@ -264,12 +266,12 @@ def alt_text(model: Architecture) -> str:
 
 
 def as_text(shape: Shape) -> str:
-    """`512 x 7 x 7`."""
+    """Format a shape: `512 x 7 x 7`."""
     return " x ".join(map(str, shape))
 
 
 def short(count: int) -> str:
-    """A count in few characters: 11.2 M."""
+    """Format a count with three significant digits: 11.2 M."""
     for size, letter in ((10**9, "G"), (10**6, "M"), (10**3, "k")):
         if count >= size:
             return f"{count / size:.3g} {letter}"

@@ -1,8 +1,8 @@
-"""Family B through timm: one table of facts, a row a network, and how a row becomes a classifier.
+"""Family B through timm: a table with one row per network, and the builder of their classifiers.
 
-Facts are timm's own (a test compares them). The embedding is the library's too: whatever a network does behind its
-feature map (VGG's two wide layers, ConvNeXt's norm) is part of it. Images are squashed to the square as everywhere in
-this program; the centre crop that ImageNet scores are made with would cut away borders.
+The facts are timm's own (a test compares them), and so is the embedding: all layers after the feature map (VGG's two
+wide layers, ConvNeXt's norm) are part of it. Images are squashed to a square as everywhere in this program; the center
+crop of published ImageNet scores would cut off borders.
 
 References:
     timm: Wightman 2019, doi:10.5281/zenodo.4414861. DINO: Caron et al. 2021, arXiv:2104.14294. DINOv2: Oquab et al.
@@ -27,21 +27,21 @@ from core.models.weights import find_file, weights_of
 from core.types import ImageSpec, Interpolation
 
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
-_EVERYDAY = "Learnt on 1.3 million everyday photographs."
+_EVERYDAY = "Pretrained on 1.3 million everyday photographs."
 
 
 @dataclass(frozen=True)
 class TimmFacts:
-    """One network with its weights, as timm publishes it.
+    """One network with its weights, as published by timm.
 
     Attributes:
         name, title, summary: as in `ModelSpec`.
-        timm: timm's name of architecture and weights; also the repository's.
+        timm: timm's name of architecture and weights, also the name of the repository.
         licence, source: terms and origin of the weights.
-        size: side in pixels at which it is used.
-        mean, std, interpolation: of its input.
-        classes: of the classifier in the file; 0 where it has none.
-        published_size: the size it was published for, where it is used at another.
+        size: side of the input in pixels.
+        mean, std, interpolation: normalization and resizing of the input.
+        classes: number of classes of the classifier in the file; 0 if there is none.
+        published_size: the published input size, if it differs from `size`; else 0.
         family: as in `ModelSpec`.
     """
 
@@ -61,12 +61,12 @@ class TimmFacts:
 
     @property
     def image(self) -> ImageSpec:
-        """What the encoder expects."""
+        """The encoder's input."""
         return ImageSpec(self.size, self.mean, self.std, interpolation=self.interpolation)
 
     @property
     def options(self) -> dict[str, Any]:
-        """What timm is told beside the name: transformers learn positions for one size, resampled for another."""
+        """Further arguments for timm: vision transformers resample their positions to the input size."""
         return {"img_size": self.size} if self.timm.startswith("vit_") else {}
 
 
@@ -88,26 +88,26 @@ NETWORKS = (
     TimmFacts(
         "imagenet-dino-vits16", "ViT-S/16, DINO on ImageNet", "vit_small_patch16_224.dino", "Apache-2.0", classes=0,
         source="ImageNet-1k without its labels",
-        summary="Learnt on 1.3 million everyday photographs without their labels.",
+        summary="Pretrained on 1.3 million everyday photographs without their labels.",
     ),
     TimmFacts(
         "generic-dinov2-vits14", "ViT-S/14, DINOv2 on web images", "vit_small_patch14_dinov2.lvd142m", "Apache-2.0",
         classes=0, size=224, published_size=518, family="generic",
         source="LVD-142M: web images chosen for their likeness to curated sets, and those sets, ImageNet-22k "
         "among them",
-        summary="Generic transfer, not ImageNet pretraining: learnt on 142 million web images without labels. The "
+        summary="Generic transfer, not ImageNet pretraining: pretrained on 142 million unlabeled web images. The "
         "strongest generic encoder here; family C has to beat it.",
     ),
 )  # fmt: skip
 
 
 def classifier_of(network: Any, classes: int, size: int = 0) -> Classifier:
-    """A timm network as encoder, tap and the head that all frozen families share; its own classifier is dropped.
+    """Build a classifier from a timm network, without its own classifier, and the head that all frozen families share.
 
     Args:
-        network: timm's.
-        classes: of the head.
-        size: see `TimmEncoder`; transformers know theirs.
+        network: the timm network.
+        classes: number of classes.
+        size: see `TimmEncoder`; not needed for vision transformers.
     """
     network.reset_classifier(0)
     tokens = getattr(network, "num_prefix_tokens", 0) and getattr(network, "global_pool", "") == "token"
@@ -117,16 +117,16 @@ def classifier_of(network: Any, classes: int, size: int = 0) -> Classifier:
 
 
 def load_timm(name: str, path: Path, classes: int, **options: Any) -> Any:
-    """A timm network with the weights of a safetensors file, every tensor of which must be met.
+    """Build a timm network with the weights of a safetensors file; every tensor must match.
 
     Args:
         name: timm's name.
         path: the file.
-        classes: of the classifier in the file. With any other number timm would load what fits and leave the rest
-            random.
-        options: for timm's builder.
+        classes: number of classes of the classifier in the file; with another number, timm loads the matching tensors
+            and leaves the others random.
+        options: further arguments for timm.
     Raises:
-        WeightsUnavailable: if the file is damaged or of another network.
+        WeightsUnavailable: if the file is damaged or belongs to another network.
     """
     import timm
     from safetensors import SafetensorError
@@ -137,12 +137,14 @@ def load_timm(name: str, path: Path, classes: int, **options: Any) -> Any:
             name, pretrained=True, pretrained_cfg_overlay=overlay, num_classes=classes, **options
         ).eval()
     except (SafetensorError, RuntimeError, OSError, KeyError) as error:
-        why = " ".join(str(error).split())[:200]
-        raise WeightsUnavailable(f"{path} does not hold the weights of {name}: {why}. Fetch it again.") from None
+        reason = " ".join(str(error).split())[:200]
+        raise WeightsUnavailable(
+            f"{path} does not contain the weights of {name}: {reason}. Download it again."
+        ) from None
 
 
 def build(facts: TimmFacts, classes: int, dataset: str, seed: int) -> Classifier:
-    """The classifier of a row with its published weights."""
+    """Build the classifier of a row with its published weights."""
     spec = MODELS[facts.name]
     weights_of(spec, dataset)
     network = load_timm(facts.timm, find_file(spec.weights), facts.classes, **facts.options)
@@ -151,7 +153,7 @@ def build(facts: TimmFacts, classes: int, dataset: str, seed: int) -> Classifier
 
 
 def outline(facts: TimmFacts, classes: int) -> Classifier:
-    """The same without the published weights, for its shape alone."""
+    """Build the same network without the published weights, to read its shape."""
     import timm
 
     return classifier_of(timm.create_model(facts.timm, pretrained=False, **facts.options), classes)

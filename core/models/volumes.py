@@ -1,9 +1,9 @@
 """Networks for volumes: ResNet-18 in three dimensions, from scratch or inflated from 2D, and 2D encoders over slices.
 
-Inflated: every 2D kernel is repeated along depth and divided by its depth, so that a volume without change along depth
-gives what its slice gives. Over slices: a frozen 2D encoder sees each slice as an image; its maps side by side are the
-volume's map, and the head takes their mean, or lets attention weigh them. Slices are stretched for the encoder, because
-its strides would leave one place of a small slice.
+Inflated: every 2D kernel is repeated along depth and divided by its depth, so that a volume that is constant along
+depth gives the same output as its slice. Over slices: a frozen 2D encoder gets each slice as an image; the stacked maps
+form the volume's map, and the head averages them or weights them by attention. Slices are upsampled for the encoder,
+because its strides would reduce a small slice to one position.
 
 References:
     Inflation: Carreira and Zisserman 2017, arXiv:1705.07750. Attention over instances: Ilse et al. 2018,
@@ -28,7 +28,7 @@ from core.types import ImageSpec
 
 SLICES = 32
 SLICE_SIDE = 96
-_AT_ONCE = 128  # slices a pass through a frozen encoder
+_AT_ONCE = 128  # slices per pass through a frozen encoder
 _ATTENTION = 128
 _RESNET18 = timm_models.NETWORKS[0].name
 
@@ -38,7 +38,7 @@ class SlicesEncoder(nn.Module):
 
     Args:
         encoder: (B, 3, S, S) -> (B, C, h, w).
-        side: pixels to which slices are stretched.
+        side: side in pixels to which slices are resized.
     """
 
     def __init__(self, encoder: nn.Module, side: int) -> None:
@@ -48,7 +48,7 @@ class SlicesEncoder(nn.Module):
 
     def forward(self, volumes: torch.Tensor) -> torch.Tensor:
         slices = volumes.transpose(1, 2).flatten(0, 1)  # (B * D, 3, H, W)
-        if torch.compiler.is_exporting():  # how many passes there are would fix the number of volumes in the file
+        if torch.compiler.is_exporting():  # splitting would fix the number of volumes in the exported file
             maps = self._maps(slices)
         else:
             maps = torch.cat([self._maps(part) for part in slices.split(_AT_ONCE)])
@@ -60,17 +60,17 @@ class SlicesEncoder(nn.Module):
 
 
 class SlicePool(nn.Module):
-    """(B, C, D, h, w) -> (B, D * C): each slice's mean over places, one after another."""
+    """Average of each slice over its positions, concatenated: (B, C, D, h, w) -> (B, D * C)."""
 
     def forward(self, features: torch.Tensor) -> torch.Tensor:
         return features.mean(dim=(3, 4)).transpose(1, 2).flatten(1)
 
 
 class SliceAttention(nn.Module):
-    """Weighs slices by what they show: (B, D * C) -> (B, C), the weighted mean of the slices' embeddings.
+    """Attention-weighted mean of the slices' embeddings: (B, D * C) -> (B, C).
 
     Args:
-        features: C.
+        features: C, the width of a slice's embedding.
     """
 
     def __init__(self, features: int) -> None:
@@ -86,7 +86,7 @@ class SliceAttention(nn.Module):
 
 
 def over_slices(classifier: Classifier, classes: int, attention: bool) -> Classifier:
-    """A classifier of images as one of volumes, with a new head; its encoder sees each slice."""
+    """Build a classifier of volumes from one of images: its encoder gets each slice, and the head is new."""
     features = classifier.head.layers[0].get_parameter("weight").shape[1]
     encoder = SlicesEncoder(classifier.encoder, SLICE_SIDE)
     layers = mlp_layers(features, classes)
@@ -96,10 +96,10 @@ def over_slices(classifier: Classifier, classes: int, attention: bool) -> Classi
 
 
 def inflated(network: nn.Module) -> nn.Module:
-    """Turns a 2D network into a 3D one in place, kernels repeated along depth and divided by it; returns it.
+    """Convert a 2D network to 3D in place, with kernels repeated along depth and divided by it; return the network.
 
     Raises:
-        TypeError: if it holds a layer for images that has no counterpart here.
+        TypeError: if a layer for images has no 3D counterpart here.
     """
     for name, layer in network.named_children():
         setattr(network, name, _in_3d(layer) if not list(layer.children()) else inflated(layer))
@@ -122,16 +122,16 @@ def _in_3d(layer: nn.Module) -> nn.Module:
     if isinstance(layer, nn.MaxPool2d):
         return nn.MaxPool3d(layer.kernel_size, layer.stride, layer.padding)
     if "2d" in type(layer).__name__:
-        raise TypeError(f"{type(layer).__name__} has no counterpart for volumes here; add it beside the others.")
+        raise TypeError(f"{type(layer).__name__} has no counterpart for volumes here; add one to `_in_3d`.")
     return layer
 
 
 def build_scratch(classes: int, dataset: str, seed: int) -> Classifier:
-    """ResNet-18 in three dimensions with random weights, for small volumes of one channel.
+    """Build a 3D ResNet-18 with random weights, for small volumes of one channel.
 
-    The first convolution is 3 wide and no pooling follows it, as for small images: 32 voxels leave a map of 2 a side.
-    Group normalisation instead of batch normalisation: batches of volumes are small, and what a volume is normalised by
-    does not depend on the others (Wu and He 2018, arXiv:1803.08494).
+    The first convolution has kernel size 3 and no pooling follows it, as usual for small images: 32 voxels give a map
+    of side 2. Group normalization replaces batch normalization, because batches of volumes are small and each volume
+    is then normalized independently of the others (Wu and He 2018, arXiv:1803.08494).
     """
     import timm
 
@@ -140,37 +140,37 @@ def build_scratch(classes: int, dataset: str, seed: int) -> Classifier:
     width = network.conv1.out_channels
     network.conv1, network.maxpool = nn.Conv2d(1, width, 3, stride=2, padding=1, bias=False), nn.Identity()
     network.reset_classifier(0, "")
-    encoder = TimmEncoder(_redrawn(inflated(network)))
+    encoder = TimmEncoder(_reinitialized(inflated(network)))
     return Classifier(encoder, Head(average_pool(3), linear_layers(network.num_features, classes)))
 
 
-def _redrawn(network: nn.Module) -> nn.Module:
-    """Draws 3D kernels anew, each voxel by itself: inflated random ones would be alike along depth."""
+def _reinitialized(network: nn.Module) -> nn.Module:
+    """Initialize 3D kernels again with independent values: inflated random kernels would be constant along depth."""
     for layer in network.modules():
         if isinstance(layer, nn.Conv3d):
             nn.init.kaiming_normal_(layer.weight, mode="fan_out", nonlinearity="relu")
     return network
 
 
-def _inflated_classifier(two: Classifier, classes: int) -> Classifier:
-    network: Any = two.encoder.network
+def _inflated_classifier(classifier_2d: Classifier, classes: int) -> Classifier:
+    network: Any = classifier_2d.encoder.network
     network.reset_classifier(0, "")
     features = int(network.num_features)
     return Classifier(TimmEncoder(inflated(network)), Head(average_pool(3), mlp_layers(features, classes)))
 
 
 def build_inflated(classes: int, dataset: str, seed: int) -> Classifier:
-    """The ImageNet ResNet-18 with its kernels inflated."""
-    two = MODELS[_RESNET18].build(classes, dataset, seed)
+    """Build the ImageNet ResNet-18 with inflated kernels."""
+    classifier_2d = MODELS[_RESNET18].build(classes, dataset, seed)
     torch.manual_seed(seed)
-    return _inflated_classifier(two, classes)
+    return _inflated_classifier(classifier_2d, classes)
 
 
 def build_slices(name: str, attention: bool, classes: int, dataset: str, seed: int) -> Classifier:
-    """The encoder of an image model over slices."""
-    two = MODELS[name].build(classes, dataset, seed)
+    """Build a classifier of volumes with the encoder of an image model over slices."""
+    classifier_2d = MODELS[name].build(classes, dataset, seed)
     torch.manual_seed(seed)
-    return over_slices(two, classes, attention)
+    return over_slices(classifier_2d, classes, attention)
 
 
 def _outline_slices(attention: bool, classes: int) -> Classifier:
@@ -187,7 +187,7 @@ MODELS.add(
         strategies=SCRATCH,
         build=build_scratch,
         settings={"epochs": 30, "min_steps": 200, "batch_size": 16},
-        summary="ResNet-18 with kernels in three dimensions, without any pretraining.",
+        summary="ResNet-18 with three-dimensional kernels, without pretraining.",
     )
 )
 MODELS.add(
@@ -220,6 +220,6 @@ for _base, _attention in (
             build=partial(build_slices, _base, _attention),
             outline=partial(_outline_slices, _attention),
             summary=f"The same encoder as {_base}, frozen, on each slice of a volume; "
-            + ("attention weighs the slices." if _attention else "the mean of the slices counts."),
+            + ("slices are weighted by attention." if _attention else "slices are averaged."),
         )
     )

@@ -1,9 +1,9 @@
-"""Where starting weights lie on this machine, which file they are, and whether they may be used on a data set.
+"""Pretrained weights on this machine: their location and hash, and whether they may be used on a data set.
 
-Files of other publishers are looked for in the folders of `LOWSHOT_WEIGHTS`, laid out as on the hub
-(`timm/resnet18.tv_in1k/model.safetensors`), then in the Hugging Face cache. Nothing here goes to the network; fetching
-is `core.models.download`. Only safetensors are read. A file that is missing, damaged or of another network is never
-answered with random weights.
+Files of other publishers are searched in the folders of `LOWSHOT_WEIGHTS`, laid out as on the hub
+(`timm/resnet18.tv_in1k/model.safetensors`), then in the Hugging Face cache. This module never accesses the network;
+`core.models.download` does. Only safetensors files are read. A file that is missing, damaged or of another network
+raises an error and is never replaced by random weights.
 """
 
 from __future__ import annotations
@@ -27,21 +27,22 @@ State = Literal["random", "with the program", "here", "not here"]
 
 
 def weights_of(spec: ModelSpec, dataset: str) -> Weights:
-    """The weights a model starts from on a data set, with the hash of the very file.
+    """Return a model's initial weights on a data set, with the hash of the file.
 
     Raises:
-        WeightsUnavailable: if they are not here, or may not be used because the encoder has seen the data set.
+        WeightsUnavailable: if they are not on this machine, or may not be used because the encoder has seen the data
+            set.
     """
     if spec.seen and standing(spec, dataset) == "seen":
         raise WeightsUnavailable(
-            f"{spec.name} learnt from images of {family_of(dataset)} (it saw {spec.seen.named}), so results on "
-            f"{dataset} would say nothing. Choose another model for this data set."
+            f"{spec.name} was trained on images of {family_of(dataset)} (its data: {spec.seen.named}), so results on "
+            f"{dataset} would be meaningless. Choose another model for this data set."
         )
     return _located(spec.weights, dataset)
 
 
 def _located(weights: Weights, dataset: str) -> Weights:
-    """The same weights with the hash of the very file."""
+    """Return the same weights with the hash of the file."""
     if weights.kind == "joined":
         return joined_weights(_located(part, dataset) for part in weights.parts)
     if weights.kind == "own":
@@ -56,7 +57,7 @@ def _located(weights: Weights, dataset: str) -> Weights:
 
 
 def standing(spec: ModelSpec, dataset: str) -> Standing:
-    """What is known of whether a third party's encoder has seen a data set or a relative of it."""
+    """Return whether a third-party encoder has seen a data set or a relative of it, as far as is known."""
     family = family_of(dataset)
     if spec.seen and family in map(family_of, spec.seen.seen):
         return "seen"
@@ -64,15 +65,15 @@ def standing(spec: ModelSpec, dataset: str) -> Standing:
 
 
 def state_of(weights: Weights) -> tuple[State, Path | None]:
-    """Where weights are, in few words, and the file where they are one of a folder of weights."""
+    """Return the state of weights on this machine and, for downloaded or given files, the path."""
     if weights.kind == "random":
         return "random", None
     if weights.kind == "own":
         return ("with the program" if variants(weights.ref) else "not here"), None
     if weights.kind == "joined":
         states: list[State] = [state_of(part)[0] for part in weights.parts]
-        worst: tuple[State, ...] = ("not here", "here", "with the program")
-        return next((state for state in worst if state in states), "random"), None
+        by_severity: tuple[State, ...] = ("not here", "here", "with the program")
+        return next((state for state in by_severity if state in states), "random"), None
     try:
         if weights.kind == "package":
             package_file(weights)
@@ -83,21 +84,21 @@ def state_of(weights: Weights) -> tuple[State, Path | None]:
 
 
 def find_file(weights: Weights, name: str = FILE) -> Path:
-    """A file of weights from elsewhere, where it lies on this machine.
+    """Return the path of a weights file from another publisher.
 
     Raises:
-        WeightsUnavailable: if it is not here; the message says how to get it.
+        WeightsUnavailable: if it is not on this machine; the message says how to get it.
     """
     if weights.kind == "file":
         path = Path(weights.ref).expanduser()
         candidates = [path] if path.is_absolute() else [folder / path for folder in weights_folders()]
-        found = next((one for one in candidates if one.exists()), None)
-        if found is None:
-            raise WeightsUnavailable(f"There is nothing at {' or '.join(map(str, candidates))}.")
-        found = found / name if found.is_dir() else found
-        if found.suffix != Path(name).suffix or not found.is_file():
-            raise WeightsUnavailable(f"Expected a safetensors file, or a folder with {name}, but got {found}.")
-        return found
+        existing = next((candidate for candidate in candidates if candidate.exists()), None)
+        if existing is None:
+            raise WeightsUnavailable(f"There is nothing at {' or '.join(map(str, candidates))}. Correct the path.")
+        existing = existing / name if existing.is_dir() else existing
+        if existing.suffix != Path(name).suffix or not existing.is_file():
+            raise WeightsUnavailable(f"Expected a safetensors file, or a folder with {name}, but got {existing}.")
+        return existing
     for folder in weights_folders():
         if (folder / weights.ref / name).is_file():
             return folder / weights.ref / name
@@ -108,10 +109,10 @@ def find_file(weights: Weights, name: str = FILE) -> Path:
 
 
 def package_file(weights: Weights) -> Path:
-    """Find the file of weights inside an installed Python package.
+    """Return the path of the weights file in an installed Python package.
 
     Raises:
-        WeightsUnavailable: if the package is not installed, or its file is not the pinned one.
+        WeightsUnavailable: if the package is not installed, or its file does not have the expected hash.
     """
     package, _, name = weights.ref.partition("/")
     numbers = range(1, weights.shards + 1)
@@ -122,8 +123,8 @@ def package_file(weights: Weights) -> Path:
         raise WeightsUnavailable(how_to_get(weights))
     path = present[0] if weights.shards == 1 else _joined(present, weights.sha256)
     if sha256_unless_changed(path) != weights.sha256:
-        again = weights.install.replace("--no-deps ", "").replace("install", "install --force-reinstall --no-deps", 1)
-        raise WeightsUnavailable(f"{path.name} is not the file this program was made for. Reinstall it: {again}")
+        command = weights.install.replace("--no-deps ", "").replace("install", "install --force-reinstall --no-deps", 1)
+        raise WeightsUnavailable(f"{path.name} does not have the expected SHA-256. Reinstall it: {command}")
     return path
 
 
@@ -148,38 +149,39 @@ def _joined(shards: Sequence[Path], sha256: str) -> Path:
 def _in_hub_cache(repository: str, name: str) -> Path | None:
     from huggingface_hub import try_to_load_from_cache
 
-    found = try_to_load_from_cache(repository, name)
-    return Path(found) if isinstance(found, str) else None
+    path = try_to_load_from_cache(repository, name)
+    return Path(path) if isinstance(path, str) else None
 
 
 def how_to_get(weights: Weights) -> str:
-    """The way to weights that are not here: with a connection, and by way of another machine."""
+    """Explain how to get missing weights, with a network connection or by way of another machine."""
     if weights.kind == "joined":
         return " ".join(how_to_get(part) for part in weights.parts if state_of(part)[0] == "not here")
     if weights.kind == "package":
         package = weights.ref.partition("/")[0]
-        return f"The weights come inside the package {package}, which is not installed. Install it: {weights.install}"
-    first = f"{_terms(weights)}; then " if weights.terms else ""
+        return f"The weights are in the package {package}, which is not installed. Install it: {weights.install}"
+    prerequisite = f"{_terms(weights)}; then " if weights.terms else ""
     return (
-        f"The weights {weights.ref} are not here. To fetch them: {first}python -m trainer weights get {weights.ref}. "
+        f"The weights {weights.ref} are not on this machine. To download them: {prerequisite}python -m trainer weights "
+        f"get {weights.ref}. "
         f"{by_hand(weights)}"
     )
 
 
 def by_hand(weights: Weights) -> str:
-    """The way to weights for a machine without a connection."""
+    """Explain how to get weights onto a machine without a network connection."""
     if weights.kind == "converted":
         return (
             f"Without a connection: download {weights.source} on another machine, and run python -m trainer weights "
             "convert-xrv FILE here."
         )
-    first = f"{_terms(weights)}; " if weights.terms else ""
+    prerequisite = f"{_terms(weights)}; " if weights.terms else ""
     return (
-        f"Without a connection: on another machine {first}hf download {weights.ref} --local-dir "
+        f"Without a connection: on another machine {prerequisite}hf download {weights.ref} --local-dir "
         f"{Path(weights.ref).name}; copy that folder to {weights.ref} in the first folder of LOWSHOT_WEIGHTS "
         "(./weights by default)."
     )
 
 
 def _terms(weights: Weights) -> str:
-    return f"accept the terms on {weights.terms}, make a token, run hf auth login (or set HF_TOKEN)"
+    return f"accept the terms on {weights.terms}, create a token, run hf auth login (or set HF_TOKEN)"

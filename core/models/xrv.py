@@ -1,13 +1,14 @@
-"""TorchXRayVision's DenseNet-121 (family C), and the one place where its file is read.
+"""TorchXRayVision's DenseNet-121 (family C), and the conversion of its published file.
 
-Its publishers ship pickled modules, and a pickle can run code. `convert` therefore opens only a file with the SHA-256
-of the published one, and reads it with a restricted unpickler: tensors, containers and a few module classes by name,
-each class replaced by an empty stand-in; any other name stops it. (PyTorch's own `weights_only` does the same, but
-refuses every module saved before PyTorch 1.6, as this one was.) What remains is trust in Python's unpickler and in that
-list of names. The result is safetensors, the only thing that models read. TorchXRayVision itself is not needed: timm's
-DenseNet-121 of one channel has the same tensors under the same names.
+The publishers ship pickled modules, and a pickle can run code. `convert` therefore opens only a file with the SHA-256
+of the published one and reads it with a restricted unpickler, which accepts tensors, containers and a few module
+classes by name. Each class is replaced by an empty stand-in; any other name raises an error. (PyTorch's own
+`weights_only` does the same, but refuses modules saved before PyTorch 1.6, such as this one.) The remaining trust is in
+Python's unpickler and in the list of names. The result is a safetensors file, the only format that models read.
+TorchXRayVision itself is not needed: timm's DenseNet-121 with one channel has the same tensors under the same names.
 
-Input: one channel in [-1024, 1024], 224 pixels. Their library resizes anything else and warns; here it is refused.
+Input: one channel in [-1024, 1024], 224 pixels. TorchXRayVision resizes other sizes with a warning; here they are
+refused.
 
 References:
     TorchXRayVision: Cohen et al. 2021, arXiv:2111.00595; weights `densenet121-res224-all`: arXiv:2002.02497.
@@ -50,15 +51,15 @@ _MODULES = (
 
 
 class _StandIn:
-    """What a module of the file becomes: its attributes without its code."""
+    """Stand-in for a module of the file: its attributes without its code."""
 
-    dump_patches = False  # asked for where a file carries the source of its classes
+    dump_patches = False  # read by PyTorch if the file contains the source of its classes
 
 
 _KNOWN: dict[str, Any] = {
     **dict.fromkeys(_MODULES, _StandIn),
     "collections.OrderedDict": OrderedDict,
-    "__builtin__.set": set,  # as Python 2 called it, which pickles of this protocol still do
+    "__builtin__.set": set,  # Python 2 name, used by this pickle protocol
     "torch.FloatStorage": torch.FloatStorage,
     "torch.LongStorage": torch.LongStorage,
     "torch._utils._rebuild_tensor_v2": torch._utils._rebuild_tensor_v2,
@@ -67,40 +68,40 @@ _KNOWN: dict[str, Any] = {
 
 
 class _Restricted:
-    """What `torch.load` takes for the module `pickle`."""
+    """Replacement for the module `pickle` in `torch.load`."""
 
     class Unpickler(pickle.Unpickler):
-        """Knows the names of a pickled DenseNet and no other."""
+        """Unpickler that accepts only the names in a pickled DenseNet."""
 
         def find_class(self, module: str, name: str) -> Any:
-            if (wanted := f"{module}.{name}") not in _KNOWN:
-                raise pickle.UnpicklingError(f"it names {wanted}, which it should not")
-            return _KNOWN[wanted]
+            if (full_name := f"{module}.{name}") not in _KNOWN:
+                raise pickle.UnpicklingError(f"it contains {full_name}, which is not allowed")
+            return _KNOWN[full_name]
 
     @classmethod
     def load(cls, file: IO[bytes], **how: Any) -> Any:
-        """The next object of a file."""
+        """Read the next object of a file."""
         return cls.Unpickler(file, **how).load()
 
 
 def read_pickled(path: Path) -> dict[str, torch.Tensor]:
-    """The tensors of a pickled DenseNet, by name; no code that the file names is run.
+    """Read the tensors of a pickled DenseNet, by name, without running code from the file.
 
     Raises:
-        WeightsUnavailable: if the file holds anything but the modules, containers and tensors that are expected.
+        WeightsUnavailable: if the file contains anything but the expected modules, containers and tensors.
     """
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # old files carry the source of their classes, which is not the stand-ins'
+            warnings.simplefilter("ignore")  # old files contain the source of their classes, which stand-ins lack
             module = torch.load(path, map_location="cpu", pickle_module=_Restricted, weights_only=False)
         return dict(_tensors(module, ""))
     except (pickle.UnpicklingError, RuntimeError, AttributeError, EOFError, ValueError, TypeError) as error:
-        why = " ".join(str(error).split())[:200]
-        raise WeightsUnavailable(f"{path.name} is not a pickled DenseNet of TorchXRayVision: {why}") from None
+        reason = " ".join(str(error).split())[:200]
+        raise WeightsUnavailable(f"{path.name} is not a pickled DenseNet of TorchXRayVision: {reason}") from None
 
 
 def _tensors(module: object, prefix: str) -> Iterator[tuple[str, torch.Tensor]]:
-    """A module's parameters and buffers, then those of the modules in it, as `state_dict` would name them."""
+    """Yield the parameters and buffers of a module and its submodules under the names of `state_dict`."""
     for name, value in (*module._parameters.items(), *module._buffers.items()):  # type: ignore[attr-defined]
         if value is not None:
             yield prefix + name, value.detach()
@@ -109,41 +110,41 @@ def _tensors(module: object, prefix: str) -> Iterator[tuple[str, torch.Tensor]]:
 
 
 def convert(path: Path, folder: Path, sha256: str = PUBLISHED_SHA256) -> Path:
-    """Makes `<folder>/torchxrayvision/densenet121-res224-all/model.safetensors` of a downloaded file.
+    """Convert a downloaded file to `<folder>/torchxrayvision/densenet121-res224-all/model.safetensors`.
 
     Args:
-        path: the file as published.
-        folder: below which the result is put: one of `LOWSHOT_WEIGHTS`.
-        sha256: what the file must have.
+        path: the published file.
+        folder: one of the folders of `LOWSHOT_WEIGHTS`.
+        sha256: expected SHA-256 of the file.
     Raises:
-        WeightsUnavailable: if the file is another one, or does not hold the network that is expected.
+        WeightsUnavailable: if the file has another hash or does not contain the expected network.
     """
     from safetensors.torch import save
 
-    found = sha256_of_file(path)
-    if found != sha256:
+    digest = sha256_of_file(path)
+    if digest != sha256:
         raise WeightsUnavailable(
-            f"{path.name} has SHA-256 {found}; expected {sha256}. It was not opened. Download it again from {ADDRESS}."
+            f"{path.name} has SHA-256 {digest}; expected {sha256}. It was not opened. Download it again from {ADDRESS}."
         )
     state = {name: value.contiguous() for name, value in read_pickled(path).items()}
     _check(state, path)
     target = folder / REF / FILE
-    write_atomically(target, save(state, {"format": "pt", "source_sha256": found}))
+    write_atomically(target, save(state, {"format": "pt", "source_sha256": digest}))
     return target
 
 
 def _check(state: dict[str, torch.Tensor], path: Path) -> None:
-    """Raises WeightsUnavailable where tensors are not those of the encoder, beside a classifier's."""
+    """Raise WeightsUnavailable if the tensors, without a classifier's, are not those of the encoder."""
     with torch.device("meta"):
         network: Any = outline(2).encoder.network
-    wanted = {name: value.shape for name, value in network.state_dict().items()}
-    found = {name: value.shape for name, value in state.items() if not name.startswith(_CLASSIFIER)}
-    if wrong := sorted(name for name in {**wanted, **found} if wanted.get(name) != found.get(name)):
-        raise WeightsUnavailable(f"{path.name} does not hold a DenseNet-121 of one channel: {wrong[0]} differs.")
+    expected = {name: value.shape for name, value in network.state_dict().items()}
+    actual = {name: value.shape for name, value in state.items() if not name.startswith(_CLASSIFIER)}
+    if wrong := sorted(name for name in {**expected, **actual} if expected.get(name) != actual.get(name)):
+        raise WeightsUnavailable(f"{path.name} does not contain a DenseNet-121 with one channel: {wrong[0]} differs.")
 
 
 def build(classes: int, dataset: str, seed: int) -> Classifier:
-    """DenseNet-121 with TorchXRayVision's weights; its 18 findings are dropped."""
+    """Build DenseNet-121 with TorchXRayVision's weights; its classifier of 18 findings is dropped."""
     from safetensors import SafetensorError
     from safetensors.torch import load_file
 
@@ -164,7 +165,7 @@ def build(classes: int, dataset: str, seed: int) -> Classifier:
 
 
 def outline(classes: int) -> Classifier:
-    """The same without the published weights, for its shape alone."""
+    """Build the same network without the published weights, to read its shape."""
     import timm
 
     return classifier_of(timm.create_model("densenet121", pretrained=False, in_chans=1), classes, IMAGE.size)
@@ -180,10 +181,10 @@ MODELS.add(
         strategies=TRANSFER,
         build=build,
         outline=outline,
-        summary="Learnt findings on seven public sets of chest X-rays.",
+        summary="Trained to detect findings on seven public data sets of chest X-rays.",
         seen=Exposure(
             named="NIH ChestX-ray14, PadChest, CheXpert, MIMIC-CXR, NIH relabelled by Google, Open-i, RSNA pneumonia",
-            # the compilation takes most of its images from RSNA's, which are NIH's, and from PadChest
+            # covid-radiography takes most of its images from RSNA, which are NIH images, and from PadChest
             seen=("nih-chestxray14", "chexpert", "covid-radiography"),
         ),
     )

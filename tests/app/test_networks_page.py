@@ -11,8 +11,8 @@ from trainer.commands.list import catalogue as rows
 SAID = {
     "scratch-cnn": "Nothing: its weights are random",
     "imagenet-efficientnet-lite0": "no medical images are named",
-    "generic-dinov2-vits14": "not ImageNet pretraining: learnt on 142 million web images",
-    "scratch-resnet18-3d": "kernels in three dimensions",
+    "generic-dinov2-vits14": "not ImageNet pretraining: pretrained on 142 million unlabeled web images",
+    "scratch-resnet18-3d": "three-dimensional kernels",
     "medical-medsiglip": "Data they do not name may have been seen too",
 }
 
@@ -48,7 +48,7 @@ def test_networks_of_every_kind_without_runs_and_weights(tmp_path, no_weights, m
         assert stages["Parameters"].iloc[-1] == stages["Parameters"].iloc[:-1].sum()
         assert f"{stages['Parameters'].iloc[-1]:,}" == known["Parameters"]
         assert ("frozen" in set(ways["In commands"])) == (not name.startswith("scratch"))
-    assert "To fetch them: accept the terms" in texts(app).replace("\\", "")
+    assert "To download them: accept the terms" in texts(app).replace("\\", "")
 
 
 def test_networks_beside_runs(phantom_runs, monkeypatch):

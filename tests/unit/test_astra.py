@@ -52,7 +52,7 @@ def test_shards_are_joined_once(sharded, monkeypatch):
 
 
 def test_a_missing_or_other_shard_is_refused_with_the_remedy(sharded, tmp_path):
-    with pytest.raises(WeightsUnavailable, match=r"not the file this program was made for.*--force-reinstall"):
+    with pytest.raises(WeightsUnavailable, match=r"does not have the expected SHA-256.*--force-reinstall"):
         package_file(replace(sharded, sha256="0" * 64))
     (tmp_path / "made-p2" / "part.bin").unlink()
     assert state_of(sharded) == ("not here", None)

@@ -100,11 +100,11 @@ def test_a_file_without_every_tensor_is_refused(tower):
 def test_damaged_and_foreign_files_are_refused(tower):
     content = (tower / FILE).read_bytes()
     (tower / FILE).write_bytes(content[:200])
-    with pytest.raises(WeightsUnavailable, match="does not hold a SigLIP"):
+    with pytest.raises(WeightsUnavailable, match="does not contain a transformers SigLIP"):
         build(NAME)
     (tower / FILE).write_bytes(content)
     (tower / "config.json").write_text("{")
-    with pytest.raises(WeightsUnavailable, match="does not hold a SigLIP"):
+    with pytest.raises(WeightsUnavailable, match="does not contain a transformers SigLIP"):
         build(NAME)
 
 
@@ -114,7 +114,7 @@ def test_damaged_and_foreign_files_are_refused(tower):
 def test_a_processor_that_prepares_otherwise_is_refused(tower, changed):
     path = tower / "preprocessor_config.json"
     path.write_text(json.dumps({**json.loads(path.read_text()), **changed}))
-    with pytest.raises(WeightsUnavailable, match="states size, mean, deviation and resampling"):
+    with pytest.raises(WeightsUnavailable, match="has size, mean, standard deviation and resampling"):
         build(NAME)
     path.write_text("{")
     with pytest.raises(WeightsUnavailable, match="cannot be read"):

@@ -174,7 +174,7 @@ def test_a_changed_encoder_is_refused(encoders):
     save_own_encoder(encoders / "m" / "b", {"weight": torch.arange(4.0)}, card([], ["kermany", "pneumoniamnist"]))
     path = encoders / "m" / "b" / "weights.safetensors"
     path.write_bytes(path.read_bytes()[:-1] + b"x")
-    with pytest.raises(WeightsUnavailable, match="not the file"):
+    with pytest.raises(WeightsUnavailable, match="does not match its card"):
         weights_of(find_own_encoder("m", "kermany"))
 
 

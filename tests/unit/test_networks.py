@@ -40,7 +40,7 @@ def test_weights_that_are_here_are_said_to_be(weights):
 
 
 def test_dinov2_learnt_on_web_images_and_not_as_imagenet_networks_do():
-    assert "not ImageNet pretraining: learnt on 142 million web images" in DINOV2.summary
+    assert "not ImageNet pretraining: pretrained on 142 million unlabeled web images" in DINOV2.summary
     assert "web images" in has_seen(DINOV2)[0]
 
 

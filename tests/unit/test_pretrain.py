@@ -172,7 +172,7 @@ def test_what_is_saved_is_read_by_the_medical_model(tmp_path, monkeypatch):
     assert torch.allclose(model["network.conv_head.weight"], 2 * start["network.conv_head.weight"], atol=1e-3)
     assert torch.equal(model["network.conv_stem.weight"], start["network.conv_stem.weight"])
     save_own_encoder(tmp_path / MEDICAL / "new", {"network.nothing": torch.zeros(1)}, card)
-    with pytest.raises(WeightsUnavailable, match="of another network: it has no network"):
+    with pytest.raises(WeightsUnavailable, match="belong to another network: this one has no network"):
         load_trained(MODELS[IMAGENET].build(2, "", 0).encoder, tmp_path / MEDICAL / "new")
 
 
@@ -187,7 +187,7 @@ def test_new_runs_take_the_newest_recipe_and_stored_runs_their_own(tmp_path, mon
         find_own_encoder("m", "ham10000")  # the old one is not taken in its place
     stored = {"ref": "m/old", "sha256": read_card(tmp_path / "m" / "old")["sha256"]}
     assert find_own_encoder("m", variant_of_run(stored)).name == "old"
-    with pytest.raises(WeightsUnavailable, match="with which this run was made is not here"):
+    with pytest.raises(WeightsUnavailable, match="of this run is not on this machine"):
         variant_of_run({"ref": "m/old", "sha256": "0"})
 
 

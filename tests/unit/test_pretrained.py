@@ -155,7 +155,7 @@ def test_a_file_that_does_not_fit_is_refused(kind, tmp_path, monkeypatch):
     put_timm(tmp_path, BY_NAME["imagenet-resnet18"])
     spoil(kind, file_of(tmp_path, "imagenet-resnet18"))
     monkeypatch.setenv("LOWSHOT_WEIGHTS", str(tmp_path))
-    with pytest.raises(WeightsUnavailable, match="does not hold the weights of resnet18"):
+    with pytest.raises(WeightsUnavailable, match="does not contain the weights of resnet18"):
         build("imagenet-resnet18")
 
 
@@ -229,7 +229,7 @@ def test_a_file_with_another_classifier_or_none_is_read_in_full(tmp_path, classe
     state = load_file(path)
     del state["layer1.0.bn1.bias"]
     save_file(state, path)
-    with pytest.raises(WeightsUnavailable, match="does not hold"):
+    with pytest.raises(WeightsUnavailable, match="does not contain"):
         MODELS[f"imagenet:resnet18@{path}"].build(3, "phantom", 0)
 
 

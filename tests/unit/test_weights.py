@@ -97,10 +97,10 @@ def test_a_tower_comes_with_its_configuration(hub, weights, tmp_path, monkeypatc
 @pytest.mark.parametrize(
     ("status", "code", "said"),
     [
-        (401, "GatedRepo", "accept the terms, make an access token, run hf auth login"),
-        (403, "GatedRepo", "accept the terms, make an access token, run hf auth login"),
-        (401, "RepoNotFound", "token is missing or not valid"),
-        (404, "EntryNotFound", "holds no model.safetensors"),
+        (401, "GatedRepo", "accept the terms, create an access token, run hf auth login"),
+        (403, "GatedRepo", "accept the terms, create an access token, run hf auth login"),
+        (401, "RepoNotFound", "token is missing or invalid"),
+        (404, "EntryNotFound", "has no model.safetensors"),
     ],
 )
 def test_refusals_of_the_hub_name_the_steps(hub, tmp_path, monkeypatch, status, code, said):
@@ -125,7 +125,7 @@ def test_without_a_connection_the_way_by_hand_is_told(tmp_path, monkeypatch):
 
 def test_weights_are_named_by_model_or_repository():
     assert weights_named("imagenet-resnet18") == weights_named("timm/resnet18.tv_in1k") == RESNET
-    with pytest.raises(BadRequest, match="needs nothing to be fetched"):
+    with pytest.raises(BadRequest, match="needs no download"):
         weights_named("scratch-cnn")
     with pytest.raises(UnknownName, match="Did you mean"):
         weights_named("imagenet-resnet19")

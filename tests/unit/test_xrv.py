@@ -77,7 +77,7 @@ class Harm:
 def test_no_code_of_the_file_is_run(tmp_path, old_format):
     file, mark = tmp_path / "harm.pt", tmp_path / "made"
     torch.save({"model": Harm(str(mark))}, file, _use_new_zipfile_serialization=not old_format)
-    with pytest.raises(WeightsUnavailable, match=r"it names posix\.mkdir"):
+    with pytest.raises(WeightsUnavailable, match=r"it contains posix\.mkdir"):
         xrv.convert(file, tmp_path, sha256_of_file(file))
     assert not mark.exists()
 
@@ -86,7 +86,7 @@ def test_no_code_of_the_file_is_run(tmp_path, old_format):
 def test_another_network_is_refused(tmp_path, network):
     file = tmp_path / "other.pt"
     torch.save(network, file)
-    with pytest.raises(WeightsUnavailable, match="does not hold a DenseNet-121"):
+    with pytest.raises(WeightsUnavailable, match="does not contain a DenseNet-121"):
         xrv.convert(file, tmp_path, sha256_of_file(file))
     assert not (tmp_path / xrv.REF).exists()
 
@@ -112,9 +112,9 @@ def test_a_converted_file_without_every_tensor_is_refused(weights, tmp_path, mon
 @pytest.mark.parametrize("dataset", ["nih-chestxray14", "chestmnist", "chexpert", "chexpert@uncertain=ones"])
 def test_it_is_refused_for_what_it_saw(dataset, weights):
     assert standing(SPEC, dataset) == "seen"
-    with pytest.raises(WeightsUnavailable, match="learnt from images of"):
+    with pytest.raises(WeightsUnavailable, match="trained on images of"):
         weights_of(SPEC, dataset)
-    with pytest.raises(WeightsUnavailable, match="learnt from images of"):
+    with pytest.raises(WeightsUnavailable, match="trained on images of"):
         SPEC.build(2, dataset, 0)
 
 

@@ -44,24 +44,24 @@ def make_phantom(seed: int, label: int, side: int = SIDE) -> Phantom:
     y, x = np.mgrid[0:side, 0:side] / (side - 1)
     x, y = _pose(random, x - 0.5, y - 0.5)
     lungs = _ellipse(x, y, 0.30, 0.50, 0.145, 0.32) + _ellipse(x, y, 0.70, 0.50, 0.145, 0.32)
-    picture = 0.62 * _ellipse(x, y, 0.5, 0.55, 0.47, 0.62) - 0.38 * np.clip(lungs, 0, 1)
-    picture += 0.20 * _ellipse(x, y, 0.56, 0.66, 0.15 * random.uniform(0.8, 1.2), 0.17)
-    picture += 0.16 * np.exp(-(((x - 0.5) / 0.035) ** 2))
+    image = 0.62 * _ellipse(x, y, 0.5, 0.55, 0.47, 0.62) - 0.38 * np.clip(lungs, 0, 1)
+    image += 0.20 * _ellipse(x, y, 0.56, 0.66, 0.15 * random.uniform(0.8, 1.2), 0.17)
+    image += 0.16 * np.exp(-(((x - 0.5) / 0.035) ** 2))
     phase, pitch, bow = random.uniform(0, 1), random.uniform(0.07, 0.11), random.uniform(0.3, 1.0)
     ribs = np.sin(2 * np.pi * ((y - bow * (x - 0.5) ** 2) / pitch + phase))
-    picture += 0.05 * np.clip(ribs, 0, 1) * np.clip(lungs + 0.25, 0, 1)
+    image += 0.05 * np.clip(ribs, 0, 1) * np.clip(lungs + 0.25, 0, 1)
     # Texture of soft tissue and of vessels, then the opacity.
     for grain, strength in ((side / 16, 0.045), (side / 48, 0.065)):
         texture = gaussian_filter(random.normal(size=(side, side)), grain)
-        picture += strength * texture / texture.std()
+        image += strength * texture / texture.std()
     evidence = np.zeros((side, side), bool)
     if label:
         opacity, evidence = _opacity(random, x, y)
-        picture += opacity
+        image += opacity
     # Blur, noise and exposure of the detector.
-    picture = gaussian_filter(picture, 0.6) + random.normal(0, 0.02, size=picture.shape)
-    picture = picture * random.uniform(0.85, 1.15) + random.uniform(-0.04, 0.04)
-    return Phantom(np.round(np.clip(picture + 0.06, 0, 1) * 255).astype(np.uint8), evidence, label)
+    image = gaussian_filter(image, 0.6) + random.normal(0, 0.02, size=image.shape)
+    image = image * random.uniform(0.85, 1.15) + random.uniform(-0.04, 0.04)
+    return Phantom(np.round(np.clip(image + 0.06, 0, 1) * 255).astype(np.uint8), evidence, label)
 
 
 def _pose(random: np.random.Generator, x: np.ndarray, y: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -207,8 +207,8 @@ def make_cube(seed: int, label: int) -> tuple[np.ndarray, np.ndarray]:
         away = np.stack([z, y, x], axis=-1) - point
         off_axis = np.linalg.norm(away - (away @ direction)[..., None] * direction, axis=-1)
         cube += 0.25 * np.exp(-((off_axis / 0.05) ** 2))
-    centre, radius = random.uniform(0.3, 0.7, 3), random.uniform(0.10, 0.17)
-    ball = np.linalg.norm(np.stack([z, y, x], axis=-1) - centre, axis=-1) <= radius
+    center, radius = random.uniform(0.3, 0.7, 3), random.uniform(0.10, 0.17)
+    ball = np.linalg.norm(np.stack([z, y, x], axis=-1) - center, axis=-1) <= radius
     if label:
         cube += 0.3 * gaussian_filter(ball.astype(float), 0.7)
     cube = gaussian_filter(cube, 0.5)
