@@ -1,1 +1,1 @@
-"""Everything of Lowshot that can be used without training and without a browser."""
+"""The parts of Lowshot that need neither training nor a browser."""

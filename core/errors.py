@@ -1,4 +1,4 @@
-"""Errors a person can act on. Their text says what was expected, what came, and what to do; pages show it as it is."""
+"""Errors for the user. Their text says what was expected, what came and what to do; pages show it unchanged."""
 
 
 class LowshotError(Exception):
@@ -6,28 +6,28 @@ class LowshotError(Exception):
 
 
 class UnknownName(LowshotError):
-    """A name that no registry row has."""
+    """A name that is in no registry."""
 
 
 class BadRequest(LowshotError):
-    """Settings that cannot work together."""
+    """Invalid settings, or settings that exclude each other."""
 
 
 class DataUnavailable(LowshotError):
-    """A data set that is not on this machine, or whose files are not laid out as its publisher ships them."""
+    """A data set that is not on this machine, or whose files are not laid out as published."""
 
 
 class WeightsUnavailable(LowshotError):
-    """Pretrained weights that cannot be had here. Never answered with random weights."""
+    """Pretrained weights that are not available; they are never replaced by random weights."""
 
 
 class UnreadableImage(LowshotError):
-    """A file that is not an image Lowshot reads, or that is damaged or too large."""
+    """A file that is not a supported image, is damaged, or is too large or too small."""
 
 
 class CorruptRun(LowshotError):
-    """A stored run whose files are missing, changed or half written."""
+    """A stored run whose files are missing, modified or incomplete."""
 
 
 class LeakFound(LowshotError):
-    """The same image or patient on both sides of a split."""
+    """The same image or patient in two parts of a split."""

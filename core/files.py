@@ -1,4 +1,4 @@
-"""Files on disk: atomic writes and hashes. What the files mean is decided by the callers."""
+"""Files on disk: atomic writes and hashes, independent of the files' meaning."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ _CHUNK = 1 << 20
 
 
 def write_atomically(path: Path, content: bytes) -> None:
-    """Replaces `path` as a whole: a reader, or a kill in the middle, finds the old content or the new, never a part."""
+    """Replace a file atomically: a reader sees the old or the new content, never a part, even if the process dies."""
     write_stream_atomically(path, io.BytesIO(content))
 
 
 def write_stream_atomically(path: Path, content: IO[bytes]) -> None:
-    """The same from a stream, copied in pieces, so that its length does not matter."""
+    """Replace a file atomically by the content of a stream of any length, copied in chunks."""
     path.parent.mkdir(parents=True, exist_ok=True)
     handle, partial = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".partial")
     try:
@@ -38,12 +38,12 @@ def write_stream_atomically(path: Path, content: IO[bytes]) -> None:
 
 
 def canonical_json(value: Any) -> str:
-    """JSON with sorted keys and no spaces, so that equal values have equal text."""
+    """Return JSON with sorted keys and no spaces, so that equal values have equal text."""
     return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=True)
 
 
 def sha256_of(parts: Iterable[bytes | str]) -> str:
-    """SHA-256 over length-prefixed parts, so that ["ab", "c"] and ["a", "bc"] differ."""
+    """Return the SHA-256 over length-prefixed parts, so that ["ab", "c"] and ["a", "bc"] differ."""
     digest = hashlib.sha256()
     for part in parts:
         data = part.encode() if isinstance(part, str) else part
@@ -53,7 +53,7 @@ def sha256_of(parts: Iterable[bytes | str]) -> str:
 
 
 def sha256_of_file(path: Path) -> str:
-    """SHA-256 of a file's content."""
+    """Return the SHA-256 of a file's content."""
     digest = hashlib.sha256()
     with path.open("rb") as file:
         while block := file.read(_CHUNK):
@@ -62,11 +62,11 @@ def sha256_of_file(path: Path) -> str:
 
 
 def sha256_unless_changed(path: Path) -> str:
-    """SHA-256 of a file's content, computed again only when its size or time of change differs."""
-    status = path.stat()
-    return _sha256_once(str(path), status.st_size, status.st_mtime_ns)
+    """Return the SHA-256 of a file's content, computed again only if its size or modification time changes."""
+    stat = path.stat()
+    return _sha256_once(str(path), stat.st_size, stat.st_mtime_ns)
 
 
 @lru_cache(maxsize=4096)
-def _sha256_once(path: str, size: int, changed: int) -> str:
+def _sha256_once(path: str, size: int, modified_ns: int) -> str:
     return sha256_of_file(Path(path))

@@ -1,4 +1,4 @@
-"""Folders from the environment, the device, library versions, and the limits of an upload."""
+"""Folders from environment variables, the compute device, library versions, and the limits of uploads."""
 
 from __future__ import annotations
 
@@ -20,46 +20,50 @@ _RECORDED = ("torch", "torchvision", "timm", "transformers", "captum", "kornia",
 
 
 def data_roots() -> list[Path]:
-    """Folders searched for data sets: `LOWSHOT_DATA` (several joined by the path separator), else `./data`."""
-    named = os.environ.get("LOWSHOT_DATA", "")
-    roots = [Path(part).expanduser() for part in named.split(os.pathsep) if part]
+    """Return the folders searched for data sets: `LOWSHOT_DATA` (joined by the path separator), else `./data`."""
+    value = os.environ.get("LOWSHOT_DATA", "")
+    roots = [Path(part).expanduser() for part in value.split(os.pathsep) if part]
     return [root.resolve() for root in roots or [PROJECT / "data"]]
 
 
 def runs_folder() -> Path:
-    """The run store: `LOWSHOT_RUNS`, else the `checkpoints/` that ships with the program."""
+    """Return the folder of the run store: `LOWSHOT_RUNS`, else the `checkpoints/` shipped with the program."""
     return Path(os.environ.get("LOWSHOT_RUNS") or PROJECT / "checkpoints").expanduser().resolve()
 
 
 def encoders_folder() -> Path:
-    """Where encoders pretrained by this program lie: `LOWSHOT_ENCODERS`, else `checkpoints/encoders`."""
+    """Return the folder of encoders pretrained by this program: `LOWSHOT_ENCODERS`, else `checkpoints/encoders`."""
     return Path(os.environ.get("LOWSHOT_ENCODERS") or PROJECT / "checkpoints" / "encoders").expanduser().resolve()
 
 
 def weights_folders() -> list[Path]:
-    """Folders searched for pretrained weights: `LOWSHOT_WEIGHTS` (several joined by the path separator), else
-    `./weights`. What is fetched goes to the first.
+    """Return the folders searched for pretrained weights; downloads go to the first one.
+
+    They are those of `LOWSHOT_WEIGHTS` (joined by the path separator), else `./weights`.
     """
-    named = os.environ.get("LOWSHOT_WEIGHTS", "")
-    folders = [Path(part).expanduser() for part in named.split(os.pathsep) if part]
+    value = os.environ.get("LOWSHOT_WEIGHTS", "")
+    folders = [Path(part).expanduser() for part in value.split(os.pathsep) if part]
     return [folder.resolve() for folder in folders or [PROJECT / "weights"]]
 
 
 def cache_folder() -> Path:
-    """What can be deleted (banks, embeddings, draws, trainings under way): `LOWSHOT_CACHE`, else `./.cache`."""
+    """Return the cache folder, which can be deleted: `LOWSHOT_CACHE`, else `./.cache`.
+
+    It holds image banks, embeddings, bootstrap resamples and the state of unfinished training.
+    """
     return Path(os.environ.get("LOWSHOT_CACHE") or PROJECT / ".cache").expanduser().resolve()
 
 
 def jobs_folder() -> Path:
-    """Where jobs that the app started are kept: `LOWSHOT_JOBS`, else below the cache."""
+    """Return the folder of jobs started by the app: `LOWSHOT_JOBS`, else in the cache."""
     return Path(os.environ.get("LOWSHOT_JOBS") or cache_folder() / "jobs").expanduser().resolve()
 
 
 def pick_device(name: str) -> torch.device:
-    """The device to run on; `auto` takes CUDA where there is one.
+    """Return the device to run on; `auto` uses CUDA if available.
 
     Raises:
-        BadRequest: if the name is unknown, or `cuda` is asked for where there is none.
+        BadRequest: if the name is unknown, or is `cuda` without a CUDA device.
     """
     import torch
 
@@ -67,12 +71,12 @@ def pick_device(name: str) -> torch.device:
         raise BadRequest(f"Expected device to be one of {', '.join(DEVICES)}, but got {name!r}.")
     available = torch.cuda.is_available()
     if name == "cuda" and not available:
-        raise BadRequest("Device cuda was asked for, but PyTorch finds no CUDA device here. Use --device cpu.")
+        raise BadRequest("Device cuda was requested, but PyTorch finds no CUDA device. Use --device cpu.")
     return torch.device("cuda" if available and name != "cpu" else "cpu")
 
 
 def describe_device(device: torch.device) -> str:
-    """What a run ran on, in words."""
+    """Return the name of a device for a run's record."""
     import torch
 
     if device.type == "cuda":
@@ -82,14 +86,14 @@ def describe_device(device: torch.device) -> str:
 
 
 def library_versions() -> dict[str, str]:
-    """Versions of the libraries on which results depend."""
-    found = {}
+    """Return the versions of the libraries on which results depend."""
+    versions = {}
     for package in _RECORDED:
         try:
-            found[package] = version(package)
+            versions[package] = version(package)
         except PackageNotFoundError:
-            found[package] = "not installed"
-    return found
+            versions[package] = "not installed"
+    return versions
 
 
 MIB = 2**20
@@ -97,21 +101,21 @@ MIB = 2**20
 
 @dataclass(frozen=True)
 class Limits:
-    """Limits of uploads.
+    """Limits of uploads; all are maxima except `side`.
 
     Attributes:
-        file_bytes: of one image file or archive; Streamlit's own limit must be the same (`.streamlit/config.toml`).
+        file_bytes: size of one image file or archive; must equal Streamlit's own limit (`.streamlit/config.toml`).
         pixels: width times height of one image.
-        side: least width and height.
-        frames: of one file.
-        scans: of one JPEG.
-        images: answered at once, loose or from archives.
-        entries: of one archive, folders and other files included.
-        directory_bytes: of an archive's table of contents, read before anything else.
-        unpacked_bytes: of all members of one archive together.
-        held_unpacked_bytes: of all members of archives that one visit holds at once, beside the archives themselves.
-        total_bytes: of all images that are looked at in one visit; loose ones are held by the server as they came.
-        ratio: of a member's bytes unpacked to packed.
+        side: minimum width and height in pixels.
+        frames: frames in one file.
+        scans: scans in one JPEG.
+        images: images evaluated at once, single files or members of archives.
+        entries: entries of one archive, including folders and other files.
+        directory_bytes: size of an archive's directory, which is checked first.
+        unpacked_bytes: total size of the members of one archive.
+        held_unpacked_bytes: total size of unpacked members that one session holds, in addition to the archives.
+        total_bytes: total size of all images of one session; the server holds uploaded files unchanged.
+        ratio: ratio of a member's unpacked to packed size.
     """
 
     file_bytes: int = 64 * MIB

@@ -1,4 +1,4 @@
-"""Tables of facts that are looked up by name: data sets, models, strategies, losses, explainers."""
+"""Registry: a table of rows that are looked up by name, such as data sets, models, strategies and losses."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from core.errors import UnknownName
 
 
 class Named(Protocol):
-    """Anything with a name."""
+    """An object with a name."""
 
     @property
     def name(self) -> str: ...
@@ -20,17 +20,17 @@ T = TypeVar("T", bound=Named)
 
 
 class Registry(Mapping[str, T]):
-    """A read-only mapping from name to row, filled by `add` in the order that pages and tables show."""
+    """A read-only mapping from name to row, filled by `add`; pages and tables keep the order of insertion."""
 
     def __init__(self, kind: str) -> None:
         self.kind = kind
         self._rows: dict[str, T] = {}
 
     def add(self, row: T) -> T:
-        """Adds a row and returns it.
+        """Add a row and return it.
 
         Raises:
-            ValueError: if the name is taken.
+            ValueError: if the name is already registered.
         """
         if row.name in self._rows:
             raise ValueError(f"{self.kind} {row.name!r} is registered twice")

@@ -1,4 +1,4 @@
-"""Small structures that several packages of `core` share."""
+"""Small types shared by several packages of `core`."""
 
 from __future__ import annotations
 
@@ -8,14 +8,15 @@ from typing import Any, Literal, Protocol
 import numpy as np
 
 Task = Literal["binary", "multiclass", "multilabel"]
-JudgedPart = Literal["validation", "calibration", "test", "external"]  # images whose predictions a run stores
-VIEW, READER = "view", "reader"  # facts of external images: projection of a radiograph, a radiologist's yes or no
+JudgedPart = Literal["validation", "calibration", "test", "external"]  # parts whose predictions a run stores
+VIEW, READER = "view", "reader"  # facts about external images: projection of a radiograph, a radiologist's yes or no
 Interpolation = Literal["bilinear", "bicubic"]
 
 
 class Images(Protocol):
-    """(N, C, S, S) uint8 pixels, (N, C, S, S, S) voxels, that can be indexed by position: an array, or rows of one read
-    when asked for.
+    """Images that can be indexed by position: an array, or rows of one that are read on demand.
+
+    Shape (N, C, S, S), for volumes (N, C, S, S, S); uint8.
     """
 
     def __len__(self) -> int: ...
@@ -25,14 +26,14 @@ class Images(Protocol):
 
 @dataclass(frozen=True)
 class ImageSpec:
-    """What an encoder expects: square images or cubes, scaled to [0, 1], then (x - mean) / std.
+    """Input of an encoder: square images or cubes, scaled to [0, 1], then (x - mean) / std.
 
     Attributes:
         size: side in pixels.
-        mean, std: of red, green and blue; an encoder of one channel has the same value three times.
-        channels: 3, where grey is repeated, or 1, where colours are averaged.
+        mean, std: values for red, green and blue; an encoder of one channel has the same value three times.
+        channels: 3 (gray is repeated) or 1 (colors are averaged).
         dims: 2 for images, 3 for volumes.
-        interpolation: how images are resized; volumes are always resized linearly.
+        interpolation: interpolation method for resizing images; volumes are always resized linearly.
     """
 
     size: int
@@ -43,12 +44,14 @@ class ImageSpec:
     interpolation: Interpolation = field(default="bilinear", repr=False)
 
     def __str__(self) -> str:
-        """By which embeddings are cached; a field added later is named only where it is not the default."""
-        later = {"channels": 3, "dims": 2, "interpolation": "bilinear"}
-        stated = [f"{name}={getattr(self, name)}" for name, usual in later.items() if getattr(self, name) != usual]
-        return " ".join([repr(self), *stated])
+        """Return the text that is part of the key of cached embeddings; later fields appear only if not default."""
+        defaults = {"channels": 3, "dims": 2, "interpolation": "bilinear"}
+        changed = [
+            f"{name}={getattr(self, name)}" for name, default in defaults.items() if getattr(self, name) != default
+        ]
+        return " ".join([repr(self), *changed])
 
     @property
     def shape(self) -> tuple[int, ...]:
-        """(C, S, S), for volumes (C, S, S, S): one input without its batch."""
+        """Shape of one input without the batch: (C, S, S), for volumes (C, S, S, S)."""
         return (self.channels, *[self.size] * self.dims)
