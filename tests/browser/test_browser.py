@@ -177,7 +177,7 @@ def test_a_job_outlives_a_reload_and_a_restart_and_is_cancelled(opened, class_fo
         folder = page.locator("input[aria-label='Folder or CSV file']")
         folder.fill("../runs")
         folder.press("Enter")
-        page.get_by_text("Own images must lie there").wait_for(timeout=60_000)
+        page.get_by_text("Move your own images there").wait_for(timeout=60_000)
         folder.fill("mine")
         folder.press("Enter")
         page.get_by_text("2 classes").wait_for(timeout=60_000)
