@@ -61,10 +61,10 @@ class Elsewhere:
 
     def sentence(self, metric: str) -> str:
         """Format the finding as a sentence: both figures, then the drop with its interval."""
-        own, there, drop = self.own[metric], self.there[metric], self.drop[metric]
+        own, external, drop = self.own[metric], self.there[metric], self.drop[metric]
         varies = "seeds and the patients of both sets" if drop.seeds > 1 else "the patients of both sets, one seed"
         return (
-            f"{METRICS[metric].title}: {own.value:.3f} on the own test images, {there.value:.3f} on {self.title}: a "
+            f"{METRICS[metric].title}: {own.value:.3f} on the own test images, {external.value:.3f} on {self.title}: a "
             f"difference of {drop.effect:+.3f} (95% interval over {varies} {drop.low:+.3f} to {drop.high:+.3f})."
         )
 
@@ -133,19 +133,19 @@ def elsewhere(runs: Sequence[Run], name: str, names: Sequence[str] | None = None
             f"Evaluate them again: --external {name}."
         )
     own = [drawn_shared(*run, name, False) for run in runs]
-    there = [drawn_shared(*run, name, True, view) for run in runs]
+    external = [drawn_shared(*run, name, True, view) for run in runs]
     chosen = tuple(names or METRICS)
     return Elsewhere(
         name=name,
         record=records[0],
         view=view,
         own=_means(own, chosen),
-        there=_means(there, chosen),
-        drop={metric: _drop(own, there, metric) for metric in chosen},
+        there=_means(external, chosen),
+        drop={metric: _drop(own, external, metric) for metric in chosen},
         own_images=own[0].n,
         own_groups=own[0].groups,
-        images=there[0].n,
-        groups=there[0].groups,
+        images=external[0].n,
+        groups=external[0].groups,
         seeds=len(runs),
     )
 
@@ -188,10 +188,10 @@ def _means(drawn: Sequence[DrawnRun], names: Sequence[str]) -> dict[str, Estimat
     }
 
 
-def _drop(own: Sequence[DrawnRun], there: Sequence[DrawnRun], metric: str) -> Difference:
+def _drop(own: Sequence[DrawnRun], external: Sequence[DrawnRun], metric: str) -> Difference:
     """Subtract resample by resample; one set's resamples are reversed, so that they are independent of the other's."""
     first = np.array([run.values[metric] for run in own])
-    second = np.array([run.values[metric] for run in there])
+    second = np.array([run.values[metric] for run in external])
     second = np.concatenate([second[:, :1], second[:, :0:-1]], axis=1)
-    smaller = min((own[0], there[0]), key=lambda run: run.groups)
+    smaller = min((own[0], external[0]), key=lambda run: run.groups)
     return paired_difference(metric, first, second, smaller.n, smaller.groups)

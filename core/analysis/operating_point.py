@@ -174,13 +174,13 @@ def rates_of(prepared: Prepared) -> tuple[Rates, list[Rates]]:
     runs = []
     for scores in prepared.tests:
         p, truth = scores.positives()
-        alarms, sensitivity, _ = roc_curve(truth, p)
-        runs.append(Rates(alarms, sensitivity))
+        false_positive_rate, sensitivity, _ = roc_curve(truth, p)
+        runs.append(Rates(false_positive_rate, sensitivity))
     mean = np.mean([_highest(run, grid) for run in runs], axis=0)
     return Rates(np.r_[0.0, grid], np.r_[0.0, mean]), runs
 
 
 def _highest(run: Rates, grid: np.ndarray) -> np.ndarray:
     """Return the sensitivity at each false positive rate; the highest if several share a rate."""
-    alarms, last = np.unique(run.alarms[::-1], return_index=True)
-    return np.interp(grid, alarms, run.found[::-1][last])
+    false_positive_rates, last = np.unique(run.alarms[::-1], return_index=True)
+    return np.interp(grid, false_positive_rates, run.found[::-1][last])

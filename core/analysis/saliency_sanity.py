@@ -31,15 +31,13 @@ def check_of(folder: Path, meta: RunMeta) -> Randomised | None:
     if row is None or row.get("weights") != meta.hashes.get(WEIGHTS_FILE):
         return None
     try:
-        found = row["found"]
-        steps = [_alike(one) for _, one in zip(STEPS, found["steps"], strict=True)]
-        counted = found["planted"] or {}
-        if "hits" in counted or any(
-            "chance" in one for one in counted.values()
-        ):  # older format with another definition of chance
+        stored = row["found"]
+        steps = [_alike(step) for _, step in zip(STEPS, stored["steps"], strict=True)]
+        counted = stored["planted"] or {}
+        if "hits" in counted or any("chance" in counts for counts in counted.values()):  # older kind of chance
             counted = {}
-        planted = {name: Planted(**one) for name, one in counted.items() if name in EXPLAINERS}
-        return Randomised(int(found["images"]), int(found["draws"]), tuple(steps), _alike(found["others"]), planted)
+        planted = {name: Planted(**counts) for name, counts in counted.items() if name in EXPLAINERS}
+        return Randomised(int(stored["images"]), int(stored["draws"]), tuple(steps), _alike(stored["others"]), planted)
     except (AttributeError, KeyError, TypeError, ValueError) as error:
         raise CorruptRun(f"{folder.parent.name}/{FILE} cannot be read ({error})") from None
 
@@ -47,10 +45,10 @@ def check_of(folder: Path, meta: RunMeta) -> Randomised | None:
 def told_of(folder: Path, meta: RunMeta) -> str:
     """Return a caution for readers of the run's heatmaps, in a sentence; "" if no check is stored."""
     try:
-        found = check_of(folder, meta)
+        check = check_of(folder, meta)
     except CorruptRun as error:
         return str(error)
-    return in_a_sentence(found) if found else ""
+    return in_a_sentence(check) if check else ""
 
 
 def keep_check(folder: Path, meta: RunMeta, found: Randomised) -> None:

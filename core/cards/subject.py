@@ -136,9 +136,9 @@ def _sources(subject: Subject) -> list[str]:
         if result:
             sentences.append(f"{result.sentence('auroc')} {record.caveat}".strip())
         elif {"auroc"} <= record.metrics.keys() & record.own_metrics.keys():
-            own, there = record.own_metrics["auroc"], record.metrics["auroc"]
+            own, external = record.own_metrics["auroc"], record.metrics["auroc"]
             sentences.append(
-                f"AUROC {own:.3f} on its own test images, {there:.3f} on {record.title}. {record.caveat}".strip()
+                f"AUROC {own:.3f} on its own test images, {external:.3f} on {record.title}. {record.caveat}".strip()
             )
     return sentences
 

@@ -33,8 +33,10 @@ class Catalogue:
 
     def pairs(self, models: Iterable[str], strategies: Iterable[str]) -> list[tuple[str, str]]:
         """Return the compatible pairs of model and strategy, in the order in which they are trained."""
-        rows, wanted = self.of("model"), list(strategies)
-        return [(model, strategy) for model in models for strategy in wanted if strategy in rows[model]["strategies"]]
+        rows, requested = self.of("model"), list(strategies)
+        return [
+            (model, strategy) for model in models for strategy in requested if strategy in rows[model]["strategies"]
+        ]
 
     def strategies_for(self, models: Iterable[str]) -> list[str]:
         """Return the strategies compatible with at least one of the models."""

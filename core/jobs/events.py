@@ -131,9 +131,8 @@ def _bar(progress: Followed, kind: str, event: dict[str, Any]) -> None:
     if unit == RUNS:
         before, progress.runs_done = progress.runs_done, event.get("done", 0)
         progress.runs_total = event.get("total", progress.runs_total)
-        progress.untrained |= (
-            set(range(before, progress.runs_done)) - progress.trained
-        )  # runs that were left out have no event
+        # runs that were left out have no event
+        progress.untrained |= set(range(before, progress.runs_done)) - progress.trained
         return
     if kind == "begin" and unit == STEPS:
         progress.title, progress.epochs = title, []

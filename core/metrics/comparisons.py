@@ -447,8 +447,8 @@ def _mean_auroc(scores: Scores, number: np.ndarray) -> tuple[float, np.ndarray]:
     if scores.multilabel:
         tasks = [(scores.labels[:, k] > 0.5, scores.probabilities[:, k], scores.known(k)) for k in scores.judged()]
     else:
-        every = np.ones(len(scores), bool)
-        tasks = [(scores.labels == c, scores.odds(c), every) for c in scores.classes()]
+        all_images = np.ones(len(scores), bool)
+        tasks = [(scores.labels == c, scores.odds(c), all_images) for c in scores.classes()]
     results = []
     for truth, p, known in tasks:
         auroc, parts = auroc_parts(truth[known], p[known], number[known])
@@ -468,7 +468,9 @@ def mcnemar(first: Scores, second: Scores) -> McNemar:
         BadRequest: if the images differ, or there are several findings.
     """
     if first.multilabel or not np.array_equal(first.labels, second.labels):
-        raise BadRequest("Expected two runs on the same test images, one class an image; choose one finding first.")
+        raise BadRequest(
+            "Expected two runs on the same test images with one class per image; choose one finding first."
+        )
     first_correct, second_correct = first.decisions == first.labels, second.decisions == second.labels
     only_first, only_second = int((first_correct & ~second_correct).sum()), int((~first_correct & second_correct).sum())
     discordant = only_first + only_second

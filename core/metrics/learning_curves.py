@@ -191,13 +191,13 @@ def _fit(measured: Measured, seed_counts: Mapping[int, np.ndarray]) -> Fit:
     return replace(fit, doubts=tuple(doubts), carries=set(doubts) <= {_NO_ASYMPTOTE})
 
 
-def _mean_over_seeds(found: Mapping[int, np.ndarray], seed_counts: Mapping[int, np.ndarray]) -> np.ndarray:
+def _mean_over_seeds(by_seed: Mapping[int, np.ndarray], seed_counts: Mapping[int, np.ndarray]) -> np.ndarray:
     """Return (B + 1,) means over resampled seeds, widened by Student's factor for few seeds."""
-    rows = np.array([found[seed] for seed in found])  # (K, B + 1)
+    rows = np.array([by_seed[seed] for seed in by_seed])  # (K, B + 1)
     means = rows.mean(axis=0)
     if len(rows) == 1:
         return means
-    counts = np.array([seed_counts[seed] for seed in found], dtype=float)  # (K, B)
+    counts = np.array([seed_counts[seed] for seed in by_seed], dtype=float)  # (K, B)
     total = counts.sum(axis=0)
     resampled = np.where(total > 0, (counts * rows[:, 1:]).sum(axis=0) / np.maximum(total, 1), means[1:])
     student = stats.t.ppf((1 + LEVEL) / 2, len(rows) - 1) / stats.norm.ppf((1 + LEVEL) / 2)
@@ -339,8 +339,10 @@ class Crossover:
         """Format the finding as a sentence."""
         leader, other = (first, second) if self.ahead == 0 else (second, first)
         if self.size is None:
-            sure = self.certain >= TAILS[1] / 100
-            return f"No crossover: {leader} is ahead of {other} throughout{'' if sure else ', though not detectably'}."
+            certain = self.certain >= TAILS[1] / 100
+            return (
+                f"No crossover: {leader} is ahead of {other} throughout{'' if certain else ', though not detectably'}."
+            )
         doubt = "" if self.detected else " The crossover itself is not certain."
         return f"From about {self.size.words(unit=' images per class')} {leader} overtakes {other}.{doubt}"
 

@@ -204,12 +204,12 @@ def _steps(scores: Scores, weights: np.ndarray, c: int) -> tuple[np.ndarray, np.
     """Return the weight of positives and of negatives at each distinct score, descending: two (B, distinct)."""
     rank = scores.odds(c)
     order = np.argsort(-rank, kind="stable")
-    every = weights[:, order]
-    positive = every * (scores.labels == c)[order]
+    weight = weights[:, order]
+    positive = weight * (scores.labels == c)[order]
     starts = np.flatnonzero(np.r_[True, rank[order][1:] != rank[order][:-1]])
     if len(starts) < len(rank):
-        every, positive = (np.add.reduceat(values, starts, axis=1) for values in (every, positive))
-    return positive, np.subtract(every, positive, out=every)
+        weight, positive = (np.add.reduceat(values, starts, axis=1) for values in (weight, positive))
+    return positive, np.subtract(weight, positive, out=weight)
 
 
 def _auroc(scores: Scores, weights: np.ndarray, c: int) -> np.ndarray:

@@ -48,8 +48,8 @@ class Operation:
     def per_thousand(self) -> dict[str, float]:
         """Return the counts per 1,000 people: cases found and missed, false alarms, and people correctly left alone."""
         cases, others = 1000 * self.prevalence, 1000 * (1 - self.prevalence)
-        found, quiet = self.sensitivity.value * cases, self.specificity.value * others
-        return {"found": found, "missed": cases - found, "false_alarms": others - quiet, "left_alone": quiet}
+        found, left_alone = self.sensitivity.value * cases, self.specificity.value * others
+        return {"found": found, "missed": cases - found, "false_alarms": others - left_alone, "left_alone": left_alone}
 
 
 @dataclass(frozen=True)
@@ -101,12 +101,12 @@ def operate(
     drawn = drawn_images(runs, groups) if drawn is None else drawn
     truth = runs[0].positives()[1]
     votes = np.sum([run.positives()[0] >= run.threshold for run in runs], axis=0)  # (N,) by how many runs
-    right = _right(drawn, truth, votes, len(runs))
+    correct = _right(drawn, truth, votes, len(runs))
     units = [len(np.unique(drawn.number[members])) for members in (truth, ~truth)]
-    shares = [_with_doubt(row, count) for row, count in zip(right, units, strict=True)]
+    shares = [_with_doubt(row, count) for row, count in zip(correct, units, strict=True)]
     ppv, npv = predictive_values(shares[0], shares[1], prevalence)
     sensitivity, specificity, ppv_found, npv_found = (_around(row, len(groups)) for row in (*shares, ppv, npv))
-    return Operation(prevalence, sensitivity, specificity, ppv_found, npv_found, right)
+    return Operation(prevalence, sensitivity, specificity, ppv_found, npv_found, correct)
 
 
 def _right(drawn: GroupDraws, truth: np.ndarray, called: np.ndarray, runs: int) -> np.ndarray:
@@ -119,11 +119,11 @@ def _right(drawn: GroupDraws, truth: np.ndarray, called: np.ndarray, runs: int) 
         runs: number of runs.
     """
     columns = []
-    for which, hits in ((truth, called), (~truth, runs - called)):
-        table = drawn.table(hits, runs + 1, which)
+    for members, hits in ((truth, called), (~truth, runs - called)):
+        table = drawn.table(hits, runs + 1, members)
         columns += [table @ np.arange(runs + 1), table.sum(axis=1)]
-    right, positives, quiet, others = drawn.summed(np.stack(columns, axis=1)).T
-    return np.stack([right / (runs * positives), quiet / (runs * others)])
+    correct_positives, positives, correct_negatives, others = drawn.summed(np.stack(columns, axis=1)).T
+    return np.stack([correct_positives / (runs * positives), correct_negatives / (runs * others)])
 
 
 def predictive_values(
@@ -185,8 +185,8 @@ def decision_curve(
     reached = [
         np.searchsorted(acting, shifted(run.positives()[0], fitted_at, prevalence), side="right") for run in runs
     ]
-    sensitivity, alarms = (_called(drawn, which, reached, len(acting)) for which in (truth, ~truth))
-    benefit = net_benefit(sensitivity, 1 - alarms, prevalence, acting)
+    sensitivity, false_positive_rate = (_called(drawn, members, reached, len(acting)) for members in (truth, ~truth))
+    benefit = net_benefit(sensitivity, 1 - false_positive_rate, prevalence, acting)
     low, high = ends(benefit[1:])
     act_on_all = net_benefit(np.ones_like(acting), np.zeros_like(acting), prevalence, acting)
     return DecisionCurve(prevalence, acting, benefit[0], low, high, act_on_all, marks_of(runs, prevalence, fitted_at))

@@ -169,10 +169,10 @@ def _best_cut(p: np.ndarray, truth: np.ndarray, gain: float, loss: float) -> flo
 
 RULES: Registry[Rule] = Registry("rule")
 for _row in (
-    Rule("balanced", "both classes alike, by a smooth curve", lambda p, truth, _: fit_threshold(p, truth)),
+    Rule("balanced", "both classes weighted equally, by a smooth curve", lambda p, truth, _: fit_threshold(p, truth)),
     Rule("sensitivity", "a sensitivity of {0.sensitivity:.0%}", _at_sensitivity),
     Rule("youden", "the best sum of sensitivity and specificity", lambda p, truth, _: _best_cut(p, truth, 1, 1)),
-    Rule("cost", "least cost, a missed case weighing {0.ratio:g} false alarms at a prevalence of {0.prevalence:.1%}",
+    Rule("cost", "least cost, a missed case counting as {0.ratio:g} false alarms at a prevalence of {0.prevalence:.1%}",
          lambda p, truth, aim: _best_cut(p, truth, aim.prevalence * aim.ratio, 1 - aim.prevalence)),
 ):  # fmt: skip
     RULES.add(_row)

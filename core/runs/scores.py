@@ -101,7 +101,7 @@ def target_named(meta: RunMeta, label: str) -> int:
 
 
 def _threshold(run: Run, target: int) -> float:
-    """Return the operating point of a class against the rest; 0.5 if the held-out images lack one of both."""
+    """Return the operating point of a class against the rest; 0.5 if the held-out images lack either."""
     try:
         return fit_operating_point(judged(run, "validation", target).scores, Aim()).threshold
     except BadRequest:
