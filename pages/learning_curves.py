@@ -3,6 +3,7 @@
 import pandas as pd
 import streamlit as st
 
+from core.analysis.external import evaluated
 from core.errors import LowshotError
 from core.metrics import METRICS, between_seeds
 from core.runs.series import runs_by_series
@@ -30,10 +31,13 @@ with right:
     metric = st.selectbox("Metric", list(METRICS), format_func=lambda name: METRICS[name].title, key="curves_metric")
     finding = pickers.pick_finding(metas[0], "curves")
 points = {name: series[name] for name in pickers.pick_series(series, "curves")}
+external_set = pickers.pick_test_set(points, "curves") if finding is None else ""
+if external_set:
+    points = {name: on_it for name, runs in points.items() if (on_it := evaluated(runs, external_set))}
 first, second, third = st.columns([2, 2, 1], vertical_alignment="bottom")
 with first:
     section = st.segmented_control(
-        "Show", [MEASURED, BOUGHT], default=MEASURED, key="curves_section", required=True,
+        "Show", [MEASURED, BOUGHT], default=MEASURED, key="curves_section", required=True, disabled=bool(external_set),
         help="Fitted curves take a moment the first time: every run is evaluated on resampled test images.",
     )  # fmt: skip
 with second:
@@ -42,16 +46,23 @@ with second:
         required=True,
     )  # fmt: skip
 with third:
+    section = MEASURED if external_set else section
     seeds = st.toggle("Individual seeds", key="curves_seeds", disabled=section == BOUGHT)
     patients = st.toggle(
         "Test patients", value=cache.is_measured(points, finding), key="curves_patients",
-        disabled=section == BOUGHT,
+        disabled=section == BOUGHT or bool(external_set),
         help="Adds intervals over test patients to the table. The first time, every run is evaluated on resampled test "
         "patients, which takes up to a few seconds per run.",
     )  # fmt: skip
+    patients = patients and not external_set
 titles = {name: pickers.title_of(name, runs) for name, runs in points.items()}
 try:
-    values = {name: cache.values(runs, metric, finding) for name, runs in points.items()}
+    values = {
+        name: [meta.external[external_set].metrics[metric] for _, meta in runs]
+        if external_set
+        else cache.values(runs, metric, finding)
+        for name, runs in points.items()
+    }
 except LowshotError as error:
     st.error(text.escape(str(error)))
     st.stop()
@@ -130,9 +141,10 @@ st.caption(
     "Line: mean over seeds; each seed draws a different training subset. Band: 95% interval of the mean over seeds "
     "(Student's t) for fixed test patients; none for a single seed. The table lists the same interval and, if switched "
     "on above, the interval over test patients for fixed seeds. **Compare** tests whether two families differ or are "
-    "equivalent; bands cannot show this. All runs are evaluated on the same held-out test images, at the operating "
-    "point fitted within each training subset. Hollow marker: a class had fewer images than requested and all of them "
-    "were used."
+    "equivalent; bands cannot show this. All runs are evaluated on the same test images"
+    f"{' of the external set, on the classes that both sets share' if external_set else ', held out from training'}, "
+    "at the operating point fitted within each training subset. Hollow marker: a class had fewer images than requested "
+    "and all of them were used."
 )
 st.dataframe(
     summary, hide_index=True, width="stretch", alt=f"{METRICS[metric].title} by series and size",
@@ -149,7 +161,7 @@ every = pd.DataFrame(
     ]
 )  # fmt: skip
 first, second = st.columns(2)
-named = summary.assign(Dataset=dataset, Metric=metric).round(6)
+named = summary.assign(Dataset=dataset, Metric=metric, **{"Test set": external_set or "own"}).round(6)
 for place, label, content, name in (
     (first, "Download this table (CSV)", named, f"{dataset}-{metric}.csv"),
     (second, "Download all runs (CSV)", every, f"{dataset}-runs.csv"),

@@ -7,12 +7,13 @@ from collections.abc import Mapping, Sequence
 
 import streamlit as st
 
+from core.analysis.external import evaluated, external_sets
 from core.analysis.shortcuts import STEPS, shortcuts_of, warning_of
 from core.errors import LowshotError
 from core.files import sha256_of
 from core.runs import RunMeta, Store
 from core.runs.series import Run, Series, comparison_proper
-from core.ui import charts, pickers
+from core.ui import charts
 from core.ui.text import LEAK_MARK, escape
 
 KEPT = (
@@ -61,7 +62,7 @@ def comparable_runs(store: Store, page: str) -> list[RunMeta]:
     shown = [meta for meta in metas if meta.split_hash == split]
     if shown[0].synthetic:
         st.warning("This data set is synthetic: its images are computer-generated.", icon=":material/science:")
-    pickers.warn(store, chosen, split)
+    warn(store, chosen, split)
     marked = [meta for meta in shown if meta.leaks]
     if marked:
         st.error(
@@ -201,3 +202,26 @@ def told(store: Store, dataset: str, split: str | None = None) -> str:
 @st.cache_data(max_entries=32, show_spinner="Testing image borders and corners for shortcuts")
 def _told(key: str, _store: Store, _dataset: str, _split: str | None) -> str:
     return warning_of(shortcuts_of(_store, _dataset, _split))
+
+
+def pick_test_set(series: Mapping[Series, Sequence[Run]], page: str) -> str:
+    """Choose the test images on which runs are shown: the data set's own, or an external set.
+
+    Args:
+        series: runs to choose for.
+        page: prefix of the widget's key.
+    Returns:
+        name of the external set; "" for the own test images, and where no run was evaluated elsewhere.
+    """
+    runs = [run for of_series in series.values() for run in of_series]
+    names = external_sets(runs)
+    if not names:
+        return ""
+    titles = {name: evaluated(runs, name)[0][1].external[name].title for name in names}
+    key = f"{page}_test_set"
+    keep_possible(key, ["", *names])
+    chosen: str | None = st.segmented_control(
+        "Test images", ["", *names], format_func=lambda name: titles.get(name, "Own test set"), default="", key=key,
+        required=True, help="External sets have images of other patients and places.",
+    )  # fmt: skip
+    return chosen or ""

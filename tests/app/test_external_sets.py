@@ -60,3 +60,25 @@ def test_model_cards_show_it_too(store, monkeypatch):
     assert "on the own test images" in seen
     assert "Not evaluated on Adults: its encoder learnt from them." in seen
     assert "Other sources were not tested" in seen
+
+
+def test_learning_curves_switch_to_the_external_set(store, monkeypatch):
+    app = open_page("learning_curves", store, monkeypatch)
+    own = app.dataframe[0].value
+    switch = app.segmented_control(key="curves_test_set")
+    assert switch.options == ["Own test set", "Adults"]
+    switch.set_value(NAME).run()
+    assert not app.exception
+    there = app.dataframe[0].value
+    assert own["Series"].nunique() == 2
+    assert there["Series"].nunique() == 1  # the other family was refused there
+    runs = [read_run(folder) for folder in sorted(store.glob("phantom/*frozen*"))]
+    mean = sum(meta.external[NAME].metrics["auroc"] for meta in runs) / len(runs)
+    assert there["Mean"][0] == pytest.approx(mean)
+    assert "of the external set, on the classes that both sets share" in texts(app)
+    assert app.segmented_control(key="curves_section").disabled
+
+
+def test_learning_curves_without_external_sets_have_no_switch(made_runs, monkeypatch):
+    app = open_page("learning_curves", made_runs, monkeypatch)
+    assert "curves_test_set" not in [widget.key for widget in app.segmented_control]

@@ -18,7 +18,7 @@ from core.metrics.operating_point import shift_cost
 from core.metrics.thresholds import Aim
 from core.runs.series import Run, Series
 from core.ui import cache, charts, pickers
-from core.ui.compare import operating, operating_charts
+from core.ui.compare import operating_charts
 from core.ui.compare.view import View
 from core.ui.tables import table
 from core.ui.text import escape
@@ -42,7 +42,7 @@ def _fragment(view: View, target: int | None) -> None:
 
 
 def _content(view: View, target: int | None) -> None:
-    chosen = operating.ask()
+    chosen = ask()
     left, right = st.columns([3, 1], vertical_alignment="bottom")
     with left:
         seed = pickers.pick_seed(view.seeds(), "compare", "Seed of the calibration diagram")

@@ -24,7 +24,6 @@ from core.models.summary import alt_text, as_text, diagram, short
 from core.runs import RunMeta
 from core.ui import cache, charts, text
 from core.ui.charts import COLOURS
-from core.ui.model_cards import run_card
 from core.ui.tables import table
 
 READS = {"last": "last layer", "stages": "every stage"}
@@ -120,7 +119,7 @@ def calibration(scores: Scores, measured: Estimate | None, key: str) -> None:
     chance = chance_error(scores)
     shown = [row for row in bins if row.n]
     charts.draw(
-        run_card.reliability(bins), key=key,
+        reliability(bins), key=key,
         alt="Reliability diagram: " + "; ".join(
             f"predicted {row.stated:.2f}, observed {row.happened.value:.2f} of {row.n}" for row in shown
         ),
@@ -202,7 +201,7 @@ def encoder(card: Mapping[str, Any]) -> None:
     if curve := card.get("training_curve"):
         st.subheader("Training curve")
         alt = f"Pretraining loss, from {curve[0]['loss']:.2f} to {curve[-1]['loss']:.2f}"
-        charts.draw(run_card.pretraining(curve), key="models_pretraining", alt=alt)
+        charts.draw(pretraining(curve), key="models_pretraining", alt=alt)
     if recipe := card.get("recipe"):
         st.subheader("Recipe")
         facts({name.replace("_", " ").capitalize(): _plain(value) for name, value in recipe.items()})

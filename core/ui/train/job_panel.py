@@ -20,7 +20,6 @@ from core.jobs.request import size_text
 from core.ui import charts, text
 from core.ui.charts import COLOURS
 from core.ui.progress import in_words
-from core.ui.train import job_panel
 
 STATES = {
     "queued": (":material/schedule:", "queued"),
@@ -88,8 +87,8 @@ def _running(job: Job) -> None:
     _figures(followed, elapsed, left)
     if followed.epochs:
         charts.draw(
-            job_panel.training_curve(followed.epochs), key=f"train_curve_{job.name}",
-            alt=job_panel.in_text(followed.epochs),
+            training_curve(followed.epochs), key=f"train_curve_{job.name}",
+            alt=in_text(followed.epochs),
         )  # fmt: skip
     elif followed.title:
         st.caption("No training curve: training a head on stored embeddings takes seconds and has no epochs.")
@@ -170,8 +169,8 @@ def _details(job: Job) -> None:
         st.dataframe(pd.DataFrame(rows), hide_index=True, width="stretch", alt="Finished runs of this job")
     if followed.epochs:
         charts.draw(
-            job_panel.training_curve(followed.epochs), key=f"train_curve_{job.name}",
-            alt=job_panel.in_text(followed.epochs),
+            training_curve(followed.epochs), key=f"train_curve_{job.name}",
+            alt=in_text(followed.epochs),
         )  # fmt: skip
     log(followed)
     st.caption(f"The full output of the trainer is in {text.escape(f'{job.name}/{LOG}')}, in the folder of jobs.")
