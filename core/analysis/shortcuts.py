@@ -13,6 +13,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from core.metrics import Estimate
+from core.metrics.comparisons import MIN_SEEDS
 from core.runs import Store
 from core.runs.series import Run, estimate, runs_by_series
 
@@ -60,9 +61,10 @@ class Shortcut:
         )
         if not self.found:
             return f"{measured} That is not detectably better than chance: no shortcut was found there."
+        few = "" if len(self.seeds) >= MIN_SEEDS else f" in these {len(self.seeds)} subsets, too few for a verdict"
         return (
-            f"{measured} That is better than chance: {self.part} {'tell' if self.part.endswith('s') else 'tells'} the "
-            "classes apart without the disease, and a classifier of whole images may rely on this too."
+            f"{measured} That is better than chance{few}: {self.part} {'tell' if self.part.endswith('s') else 'tells'} "
+            "the classes apart without the disease, and a classifier of whole images may rely on this too."
         )
 
 

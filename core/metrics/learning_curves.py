@@ -28,6 +28,7 @@ from scipy import stats
 
 from core.errors import BadRequest
 from core.metrics.bootstrap import LEVEL, TAILS
+from core.metrics.comparisons import MIN_SEEDS
 from core.metrics.measures import METRICS
 
 REACH = 4  # times the largest measured size; nothing is reported beyond
@@ -91,6 +92,7 @@ class Fit:
         carries: whether the curve may be extrapolated: it has enough sizes, rises, passes through their means, and does
             not put all gain before the second size. An unidentified asymptote does not matter over so short a range;
             the band shows it.
+        seeds: seeds that every size has.
     """
 
     metric: str
@@ -101,6 +103,7 @@ class Fit:
     exponent: np.ndarray = field(repr=False)
     doubts: tuple[str, ...] = ()
     carries: bool = True
+    seeds: int = 0
 
     @property
     def identifiable(self) -> bool:
@@ -188,7 +191,8 @@ def _fit(measured: Measured, seed_counts: Mapping[int, np.ndarray]) -> Fit:
     means = tuple((sign * values[0]).tolist())
     fit = Fit(measured.metric, measured.sizes, means, *fit_power_law(relative, values, errors**-2.0, bound))
     doubts = _doubts(fit, values, errors, bound)
-    return replace(fit, doubts=tuple(doubts), carries=set(doubts) <= {_NO_ASYMPTOTE})
+    seeds = min(len(rows) for rows in measured.found.values())
+    return replace(fit, doubts=tuple(doubts), carries=set(doubts) <= {_NO_ASYMPTOTE}, seeds=seeds)
 
 
 def _mean_over_seeds(by_seed: Mapping[int, np.ndarray], seed_counts: Mapping[int, np.ndarray]) -> np.ndarray:
@@ -323,23 +327,26 @@ class Crossover:
         certain: share of resamples in which the same family is ahead at that size.
         certain_before: share of resamples in which the other family is ahead at the smallest common size; 0 if `size`
             is None.
+        seeds: seeds of the family that has fewer. Below `MIN_SEEDS` nothing is claimed.
     """
 
     size: Bounded | None
     ahead: int
     certain: float
     certain_before: float
+    seeds: int
 
     @property
     def detected(self) -> bool:
-        """Whether both leads, before and after, hold in 97.5% of resamples."""
-        return self.size is not None and min(self.certain, self.certain_before) >= TAILS[1] / 100
+        """Whether there are enough seeds, and both leads, before and after, hold in 97.5% of resamples."""
+        leads = min(self.certain, self.certain_before)
+        return self.size is not None and self.seeds >= MIN_SEEDS and leads >= TAILS[1] / 100
 
     def verdict(self, first: str, second: str) -> str:
         """Format the finding as a sentence."""
         leader, other = (first, second) if self.ahead == 0 else (second, first)
         if self.size is None:
-            certain = self.certain >= TAILS[1] / 100
+            certain = self.certain >= TAILS[1] / 100 and self.seeds >= MIN_SEEDS
             return (
                 f"No crossover: {leader} is ahead of {other} throughout{'' if certain else ', though not detectably'}."
             )
@@ -397,14 +404,14 @@ def crossover(first: Fit, second: Fit) -> Crossover:
     lead = first.rising(grid) - second.rising(grid)  # (B + 1, T)
     ahead = int(lead[0, -1] < 0)
     lead = lead if ahead == 0 else -lead  # lead of the family ahead at the end
-    certain = float((lead[1:, -1] > 0).mean())
+    certain, seeds = float((lead[1:, -1] > 0).mean()), min(first.seeds, second.seeds)
     behind = lead < 0
     if not behind[0].any():
-        return Crossover(None, ahead, certain, 0.0)
+        return Crossover(None, ahead, certain, 0.0, seeds)
     last_behind = np.where(behind.any(axis=1), _GRID - 1 - behind[:, ::-1].argmax(axis=1), -1)
     sizes = np.concatenate([[smallest], grid, [np.inf]])[last_behind + 1]
     sizes[last_behind == _GRID - 1] = np.inf
-    return Crossover(_bounded(sizes, smallest, largest, largest), ahead, certain, float(behind[1:, 0].mean()))
+    return Crossover(_bounded(sizes, smallest, largest, largest), ahead, certain, float(behind[1:, 0].mean()), seeds)
 
 
 def _bounded(values: np.ndarray, least: float, most: float, measured: float) -> Bounded:

@@ -164,6 +164,10 @@ def test_a_crossover_is_found_with_its_interval():
     assert "images per class (95% interval" in said
     assert said.endswith("Fine-tuning overtakes the frozen head.")
     assert crossover(fits["flat"], fits["steep"]).ahead == 1
+    few = fit_curves({"steep": measured(steep, 0.002, 1, seeds=4), "flat": measured(flat, 0.002, 2, seeds=4)})
+    found = crossover(few["steep"], few["flat"])
+    assert not found.detected  # fewer than five seeds: nothing is claimed
+    assert found.verdict("A", "B").endswith("The crossover itself is not certain.")
 
 
 def test_no_crossover_is_said_and_an_unsure_one_too():
