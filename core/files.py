@@ -61,7 +61,7 @@ def sha256_of_file(path: Path) -> str:
     return digest.hexdigest()
 
 
-def sha256_unless_changed(path: Path) -> str:
+def cached_sha256_of_file(path: Path) -> str:
     """Return the SHA-256 of a file's content, computed again only if its size or modification time changes."""
     stat = path.stat()
     return _sha256_once(str(path), stat.st_size, stat.st_mtime_ns)

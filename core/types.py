@@ -8,7 +8,7 @@ from typing import Any, Literal, Protocol
 import numpy as np
 
 Task = Literal["binary", "multiclass", "multilabel"]
-JudgedPart = Literal["validation", "calibration", "test", "external"]  # parts whose predictions a run stores
+EvaluatedPart = Literal["validation", "calibration", "test", "external"]  # parts whose predictions a run stores
 VIEW, READER = "view", "reader"  # facts about external images: projection of a radiograph, a radiologist's yes or no
 Interpolation = Literal["bilinear", "bicubic"]
 

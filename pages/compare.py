@@ -25,7 +25,7 @@ st.title("Compare")
 st.write("Compare the model families at one training-set size, on the same test images.")
 
 store = cache.store()
-text.problems(store)
+text.show_problems(store)
 left, right = st.columns(2)
 with left:
     metas = pickers.comparable_runs(store, "compare")

@@ -13,15 +13,15 @@ from core.data.image_cache import is_built
 from core.data.overview import (
     class_counts,
     co_occurrence,
-    draw_images,
     image_facts,
-    members_of,
+    label_text,
+    positions_of,
+    sample_images,
     unknown_counts,
-    words_for,
 )
-from core.data.previews import Preview, as_picture, augmented, pixels_of, prepared
+from core.data.previews import Preview, as_image, augmentation_previews, pixels_of, preprocessing_previews
 from core.data.specs import class_titles, find_dataset, how_to_get, is_present, labels_of
-from core.data.volumes import flattened
+from core.data.volumes import as_slice_images
 from core.errors import LowshotError, UnreadableImage
 from core.ui import app_frame, cache, charts, text
 from core.ui.data import duplicates, summary_charts
@@ -88,7 +88,7 @@ def overview() -> None:
     st.subheader("Class balance")
     parts = {part or "not split": listing.parts == part for part in dict.fromkeys(listing.parts.tolist())}
     counts = {part: class_counts(listing.labels[which], labels) for part, which in parts.items()}
-    charts.draw(
+    charts.show_figure(
         summary_charts.balance(counts),
         key="data_balance",
         alt="Images by class and part; the table below has the numbers",
@@ -100,7 +100,7 @@ def overview() -> None:
     if listing.labels.ndim == 2:
         st.subheader("Co-occurring findings")
         pairs = co_occurrence(listing.labels)
-        charts.draw(
+        charts.show_figure(
             summary_charts.together(pairs, labels), key="data_together",
             alt="Images that show both findings of a pair; the table below has the numbers",
         )  # fmt: skip
@@ -112,9 +112,9 @@ def images() -> None:
     """Show a random grid of images for each class, and how images differ in size and color."""
     seed = int(st.number_input("Sample", 0, 999, 0, key="data_seed", help="Change the number to see other images."))
     for index, label in enumerate(labels):
-        members = members_of(listing.labels, index)
+        members = positions_of(listing.labels, index)
         st.write(f"**{text.escape(label)}**, {len(members):,} images")
-        drawn = draw_images(spec, listing, members, A_ROW, seed)
+        drawn = sample_images(spec, listing, members, A_ROW, seed)
         for place, look in zip(st.columns(A_ROW), drawn, strict=False):
             small = look.image.copy()
             small.thumbnail((224, 224))
@@ -128,13 +128,13 @@ def images() -> None:
     else:
         st.write(f"{len(rows)} images sampled at random, measured as stored in their files.")
         alt = "Width against height; the table below has the numbers"
-        charts.draw(summary_charts.sizes(rows), key="data_sizes", alt=alt)
+        charts.show_figure(summary_charts.sizes(rows), key="data_sizes", alt=alt)
     table(pd.DataFrame(rows), "Size, color and brightness of the sampled images", f"{name}-images")
 
 
 def split() -> None:
     """Show the parts and groups that runs use, the results of the audit, and copies from other data sets."""
-    if not is_built(flattened(listing), SCAN_SIZE, 1) and not st.session_state.get(f"data_read_{name}"):
+    if not is_built(as_slice_images(listing), SCAN_SIZE, 1) and not st.session_state.get(f"data_read_{name}"):
         st.write(f"To split the data set, all {len(listing):,} images are read once and compared with one another.")
         if st.button("Read and compare images", type="primary"):
             st.session_state[f"data_read_{name}"] = True
@@ -163,7 +163,7 @@ def split() -> None:
         st.write(f"- {len(data.unreadable):,} files could not be read:")
         table(pd.DataFrame({"File": list(data.unreadable), "Why": list(data.unreadable.values())}),
               "Files that could not be read, and why", f"{name}-unreadable")  # fmt: skip
-    charts.draw(
+    charts.show_figure(
         summary_charts.group_sizes(data.parts.groups), key="data_groups",
         alt="Number of groups by number of images per group; most groups are small",
     )  # fmt: skip
@@ -175,12 +175,12 @@ def split() -> None:
 def picked_image() -> int:
     """Show the pickers for the preview image and return its index."""
     left, right = st.columns(2)
-    shown = [index for index in range(len(labels)) if len(members_of(listing.labels, index))]
+    shown = [index for index in range(len(labels)) if len(positions_of(listing.labels, index))]
     if not shown:
         st.info("No image of this data set is labeled with any of its findings, so there is nothing to preview.")
         st.stop()
     label = left.selectbox("Class", shown, format_func=labels.__getitem__, key=f"data_preview_class_{name}")
-    members = members_of(listing.labels, label)
+    members = positions_of(listing.labels, label)
     number = right.number_input("Image", 0, len(members) - 1, 0, key=f"data_preview_{name}_{label}")
     return int(members[int(number)])
 
@@ -220,13 +220,13 @@ def previews(kind: str) -> None:
         before = pixels_of(spec, listing, index)
         if kind == PREPARE:
             st.caption("Values: the input of an encoder with mean and standard deviation 0.5.")
-            show_previews(prepared(spec, listing, index), as_picture(before), scales=True)
+            show_previews(preprocessing_previews(spec, listing, index), as_image(before), scales=True)
             return
         seed = int(st.number_input("Seed", 0, 9999, 0, key="data_preview_seed"))
         other = another(index, before)
-        truth = words_for(np.asarray(listing.labels[index]), labels)
+        truth = label_text(np.asarray(listing.labels[index]), labels)
         st.caption(f"An image of {text.escape(truth)}. The same seed gives the same augmentation.")
-        show_previews(augmented(before, other, seed), as_picture(before), scales=False)
+        show_previews(augmentation_previews(before, other, seed), as_image(before), scales=False)
     except UnreadableImage as error:
         st.error(text.escape(str(error)))
 

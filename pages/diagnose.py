@@ -15,8 +15,8 @@ from core.runs import RunMeta, Store
 from core.runs.selection import SERVED_FAMILIES, candidates
 from core.runs.series import Run
 from core.ui import app_frame, cache, charts, pickers, text
-from core.ui.diagnose.answers import Asked, Picture, case_of, forget_others, item_of, taken_apart
-from core.ui.diagnose.batch import ask_all, show_table
+from core.ui.diagnose.answers import PageSettings, Picture, case_of, drop_missing, item_of, unpacked_uploads
+from core.ui.diagnose.batch import predict_all, show_table
 from core.ui.diagnose.case_view import legend, override, override_key, scales_of, show_case
 
 app_frame.require(__file__)
@@ -28,7 +28,7 @@ st.title("Diagnose")
 st.write("Upload images and compare the predictions of three differently trained networks.")
 
 store, default_runs = cache.store_and_served()
-text.problems(store)
+text.show_problems(store)
 titles = {meta.dataset: meta.dataset_title for meta in store.metas()}
 tasks = list(default_runs)
 if not tasks:
@@ -76,7 +76,7 @@ task = st.selectbox(
 synthetic = any(meta.synthetic for meta in store.metas(task))
 if synthetic:
     st.warning("This task is synthetic: its images are computer-generated.", icon=":material/science:")
-pickers.warn(store, task)
+pickers.warn_of_shortcuts(store, task)
 
 with st.expander("Networks and heatmap settings", icon=":material/tune:"):
     defaults = default_runs[task]
@@ -121,7 +121,7 @@ uploads = st.file_uploader(
     "are not logged.",
 )
 example = st.toggle("Show an example (a synthetic phantom, not a patient)", key="diagnose_example")
-images, more = taken_apart(uploads)
+images, more = unpacked_uploads(uploads)
 if more:
     st.warning(f"{more} files exceed the limit and were not read. Predictions cover the first {len(images)} images.")
 if example:
@@ -132,7 +132,7 @@ if example:
             "predictions only show how the page works.",
             icon=":material/science:",
         )
-forget_others({upload.digest for upload in images})
+drop_missing({upload.digest for upload in images})
 if not images:
     st.caption("Images are held in memory only and never stored.")
     st.stop()
@@ -147,7 +147,7 @@ if gatekeeper is None:
         "No image check runs for this task: every image gets a prediction, whatever it shows. Create one: "
         f"`.venv/bin/python -m trainer gate --dataset {task}`"
     )
-request = Asked(store, task, titles[task], synthetic, chosen, explainer, target, gatekeeper, stages)
+request = PageSettings(store, task, titles[task], synthetic, chosen, explainer, target, gatekeeper, stages)
 pictures = [Picture(upload) for upload in images]
 items = [(item_of(picture), picture) for picture in pictures]
 readable = [(item, picture) for item, picture in items if not item.problem]
@@ -156,7 +156,7 @@ if len(items) > FULLY_SHOWN:
     override_all = (
         st.toggle("Also predict images that fail the image check", key="diagnose_override_all") if gatekeeper else False
     )
-    cases = ask_all(request, readable, "-".join(item.digest[:8] for item, _ in items), override_all)
+    cases = predict_all(request, readable, "-".join(item.digest[:8] for item, _ in items), override_all)
     show_table(cases, [(item.name, item.problem) for item, _ in items if item.problem])
     names = [f"{number}: {item.name}" for number, (item, _) in enumerate(readable, start=1)]
     position = st.selectbox(

@@ -22,7 +22,7 @@ st.title("Learning curves")
 st.write("Performance by number of labeled training images. All families are trained on the same images.")
 
 store = cache.store()
-text.problems(store)
+text.show_problems(store)
 left, right = st.columns([3, 2], vertical_alignment="top")
 with left:
     metas = pickers.comparable_runs(store, "curves")
@@ -49,7 +49,7 @@ with third:
     section = MEASURED if external_set else section
     seeds = st.toggle("Individual seeds", key="curves_seeds", disabled=section == BOUGHT)
     patients = st.toggle(
-        "Test patients", value=cache.is_measured(points, finding), key="curves_patients",
+        "Test patients", value=cache.is_evaluated(points, finding), key="curves_patients",
         disabled=section == BOUGHT or bool(external_set),
         help="Adds intervals over test patients to the table. The first time, every run is evaluated on resampled test "
         "patients, which takes up to a few seconds per run.",
@@ -95,7 +95,7 @@ if section == BOUGHT:
 def table() -> pd.DataFrame:
     """Return a row per series and size: mean, intervals over seeds and test patients, and the spread over seeds."""
     if patients:
-        cache.measured([run for runs in points.values() for run in runs], finding)
+        cache.evaluate_runs([run for runs in points.values() for run in runs], finding)
     rows = []
     for name, runs in points.items():
         for size in sorted({meta.train_size or 0 for _, meta in runs}):
@@ -131,7 +131,7 @@ else:
         f"{best['Mean']:.3f}{f' ({of}, so slightly optimistic)' if len(summary) > 1 else ''}."
     )
 st.write(f"**{METRICS[metric].title}.** {METRICS[metric].meaning} {reading}")
-charts.draw(
+charts.show_figure(
     metric_charts.learning_curves(measured(), metric, seeds, layout == PANELS),
     key="curves_chart",
     alt=f"{METRICS[metric].title} against labeled images per class for {len(points)} series; the table below "

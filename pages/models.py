@@ -3,7 +3,7 @@
 import streamlit as st
 
 from core.analysis.external import external_sets, refusals
-from core.cards.subject import Subject, limits, operating_point, training_data, what_it_saw
+from core.cards.subject import Subject, encoder_training_data, limits, operating_point, training_data
 from core.errors import CorruptRun, LowshotError
 from core.models import MODELS
 from core.models.medical_encoders import CARD_FILE, read_card
@@ -28,7 +28,7 @@ def runs() -> None:
     """Show the card of a stored run."""
     # Pick a run by data set, series, size and seed.
     store = cache.store()
-    text.problems(store)
+    text.show_problems(store)
     metas = pickers.comparable_runs(store, "models")
     dataset, series = metas[0].dataset, by_series(metas)
     left, middle, right = st.columns([3, 1, 1])
@@ -52,13 +52,13 @@ def runs() -> None:
         )  # fmt: skip
     # Compute all results first, so that an error replaces the whole card.
     try:
-        scores = cache.judged((folder, meta)).scores
+        scores = cache.run_scores((folder, meta)).scores
         estimates = cache.estimates([(folder, meta)], finding)
         summaries = cache.summaries([(store.folder_of(m.run), m) for m in same], finding)
         groups = checks.subgroups((folder, meta), finding)
-        shortcuts = pickers.told(store, meta.dataset, meta.split_hash)
+        shortcuts = pickers.shortcut_warning(store, meta.dataset, meta.split_hash)
         compared = [
-            row for name in external_sets([(folder, meta)]) for row in external.compared([(folder, meta)], name)
+            row for name in external_sets([(folder, meta)]) for row in external.external_results([(folder, meta)], name)
         ]
     except (CorruptRun, LowshotError) as error:
         st.error(text.escape(str(error)))
@@ -72,34 +72,34 @@ def runs() -> None:
         f"{meta.seconds:.0f} s"
     )
     st.subheader("Known limits")
-    run_card.listed(limits(subject))
+    run_card.show_list(limits(subject))
     st.subheader("Training data")
-    run_card.facts(training_data(subject))
+    run_card.show_facts(training_data(subject))
     st.subheader("What the encoder has seen")
-    st.write(text.escape(what_it_saw(subject)))
+    st.write(text.escape(encoder_training_data(subject)))
     st.caption(
         f"License of the pretrained weights: {text.escape(meta.encoder.get('licence') or 'none, not pretrained')}"
     )
     st.subheader("Operating point")
-    run_card.facts(operating_point(subject))
+    run_card.show_facts(operating_point(subject))
     st.subheader("Performance")
-    run_card.figures(meta, estimates, summaries)
+    run_card.show_metrics(meta, estimates, summaries)
     st.subheader("External test")
     if not meta.external:
         st.write("This run was not evaluated on an external test set.")
-    external.refused(refusals([(folder, meta)]))
+    external.show_refused(refusals([(folder, meta)]))
     for name in external_sets([(folder, meta)]):
         views = [row for row in compared if row.name == name]
-        external.facts(views[0])
+        external.show_facts(views[0])
         table(
             external.frame({"This run": views}).drop(columns="Series"), "Own test and external test",
             f"{meta.run}-{name}",
         )  # fmt: skip
         st.caption(external.CAPTION + (f" {external.VIEWS}" if len(views) > 1 else ""))
-        if (reading := external.read_by_radiologist([(folder, meta)], name)) is not None:
-            external.radiologist(reading)
+        if (reading := external.radiologist_reading([(folder, meta)], name)) is not None:
+            external.show_radiologist(reading)
     st.subheader("By sex and age")
-    checks.by_group(groups, meta)
+    checks.show_subgroups(groups, meta)
     st.subheader("Calibration")
     if meta.multilabel and finding is None:
         st.info("Choose a finding to see its calibration.")

@@ -22,7 +22,7 @@ queue = Queue()
 jobs = queue.jobs()
 if unfinished := {job.name for job in jobs if not job.is_over}:
     st.subheader("In progress")
-    st.fragment(job_panel.live, run_every="1s")(queue, unfinished)
+    st.fragment(job_panel.show_unfinished, run_every="1s")(queue, unfinished)
 
 st.subheader("New job")
 try:
@@ -76,6 +76,6 @@ new_job()
 if finished := [job for job in reversed(jobs) if job.is_over]:
     st.subheader("Finished")
     for job in finished[:SHOWN]:
-        job_panel.over(queue, job)
+        job_panel.show_finished(queue, job)
     if len(finished) > SHOWN:
         st.caption(f"{len(finished) - SHOWN} older jobs are not shown. Remove some to see them.")

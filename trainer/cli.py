@@ -46,7 +46,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         interrupted.
     """
     parsed = parse(arguments)
-    from trainer.progress import tell
+    from trainer.progress import write_event
 
     code, why = 1, ""
     try:
@@ -64,7 +64,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         except OSError:  # a log on the full disk itself; the code says enough
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stderr.fileno())
     finally:
-        tell("end", code=code, why=why)
+        write_event("end", code=code, why=why)
     return code
 
 

@@ -26,14 +26,14 @@ def is_followed() -> bool:
     return bool(os.environ.get(events.VARIABLE))
 
 
-def tell(kind: str, **facts: Any) -> None:
+def write_event(kind: str, **facts: Any) -> None:
     """Append a line to the progress file, if a program reads it."""
     if is_followed():
         events.append(Path(os.environ[events.VARIABLE]), kind, **facts)
 
 
 @contextmanager
-def bar(title: str, unit: str = "image") -> Iterator[Progress]:
+def progress_bar(title: str, unit: str = "image") -> Iterator[Progress]:
     """Yield a function of (done, total) that draws a progress bar; nothing is drawn until its first call."""
     bars: list[tqdm] = []
     last_written = [0.0]
@@ -43,14 +43,14 @@ def bar(title: str, unit: str = "image") -> Iterator[Progress]:
             now = time.monotonic()
             if unit == events.RUNS or now - last_written[0] >= _INTERVAL or done >= total:
                 last_written[0] = now
-                tell("bar", title=title, unit=unit, done=done, total=total)
+                write_event("bar", title=title, unit=unit, done=done, total=total)
             return
         if not bars:
             bars.append(tqdm(total=total, desc=title, unit=f" {unit}", file=sys.stderr, mininterval=0.5))
         bars[0].total = total
         bars[0].update(done - bars[0].n)
 
-    tell("begin", title=title, unit=unit)
+    write_event("begin", title=title, unit=unit)
     try:
         yield show
     finally:
@@ -58,7 +58,7 @@ def bar(title: str, unit: str = "image") -> Iterator[Progress]:
             opened.close()
 
 
-def say(text: str) -> None:
+def print_status(text: str) -> None:
     """Print a status message, which is not a result, on standard error."""
-    tell("say", text=text)
+    write_event("say", text=text)
     print(text, file=sys.stderr)

@@ -16,16 +16,25 @@ import numpy as np
 from core.errors import BadRequest, LeakFound
 from core.metrics import METRICS, Estimate, Scores
 from core.metrics.bootstrap import interval
-from core.metrics.comparisons import MARGIN, DeLong, Difference, McNemar, corrected, delong, mcnemar, paired_difference
-from core.metrics.conformal import Conformal, Coverage, calibrate, check_served_once, coverage, mean_coverage
-from core.metrics.learning_curves import Fit, Measured, fit_curves
+from core.metrics.comparisons import (
+    MARGIN,
+    DeLong,
+    Difference,
+    McNemar,
+    delong,
+    holm_corrected,
+    mcnemar,
+    paired_difference,
+)
+from core.metrics.conformal import Conformal, Coverage, calibrate, check_calibration_disjoint, coverage, mean_coverage
+from core.metrics.learning_curves import Fit, MeasuredCurve, fit_curves
 from core.metrics.operating_point import DecisionCurve, Operation, at_thresholds, decision_curve, operate
 from core.metrics.thresholds import Aim, OperatingPoint, fit_operating_point
 from core.runs import stored_parts
 from core.runs.metric_cache import groups_for, weights_for
-from core.runs.scores import Judged, judged
-from core.runs.series import Run, check_comparable, drawn_runs
-from core.types import JudgedPart
+from core.runs.scores import PartScores, load_part
+from core.runs.series import Run, check_comparable, resampled_runs
+from core.types import EvaluatedPart
 
 Key = TypeVar("Key")
 _BLOCK = 160_000
@@ -73,7 +82,7 @@ def by_class(runs: Sequence[Run], name: str) -> list[Estimate]:
         BadRequest: if the runs are not of one split.
     """
     check_comparable([meta for _, meta in runs])
-    tests = [judged(run) for run in runs]
+    tests = [load_part(run) for run in runs]
     weights = weights_for(tests[0].scores.labels, tests[0].groups)
     step = max(1, _BLOCK // max(1, weights.shape[1]))  # all resamples at once would fill the memory
     blocks = [weights[at : at + step] for at in range(0, len(weights), step)]
@@ -103,7 +112,7 @@ def compare_runs(
         BadRequest: if they cannot be compared; see `paired`.
     """
     pairs = paired(runs, others)
-    first, second = (drawn_runs([pair[side] for pair in pairs], finding) for side in (0, 1))
+    first, second = (resampled_runs([pair[side] for pair in pairs], finding) for side in (0, 1))
     if first[0].images != second[0].images:
         raise BadRequest("These runs were evaluated on different test images and cannot be compared.")
     return {
@@ -140,7 +149,7 @@ def compare_all(
     chosen = list(combinations(series, 2)) if pairs is None else pairs
     results = {pair: compare_runs(series[pair[0]], series[pair[1]], names, finding, margin) for pair in chosen}
     for name in names or tuple(METRICS):
-        for pair, difference in zip(results, corrected([row[name] for row in results.values()]), strict=True):
+        for pair, difference in zip(results, holm_corrected([row[name] for row in results.values()]), strict=True):
             results[pair][name] = difference
     return results
 
@@ -153,7 +162,7 @@ def seed_tests(runs: Sequence[Run], others: Sequence[Run], finding: int | None =
     """
     tests = []
     for run, other in paired(runs, others):
-        first, second = judged(run, target=finding), judged(other, target=finding)
+        first, second = load_part(run, target=finding), load_part(other, target=finding)
         if not np.array_equal(first.ids, second.ids):
             raise BadRequest("These runs were evaluated on different test images and cannot be compared.")
         decisions = None if first.scores.multilabel else mcnemar(first.scores, second.scores)
@@ -161,7 +170,7 @@ def seed_tests(runs: Sequence[Run], others: Sequence[Run], finding: int | None =
     return tests
 
 
-def _delong(first: Judged, second: Judged) -> DeLong | None:
+def _delong(first: PartScores, second: PartScores) -> DeLong | None:
     try:
         return delong(first.scores, second.scores, first.groups)
     except BadRequest:
@@ -183,8 +192,8 @@ def operation(
         BadRequest: if the task is not binary and no target is given, or a class is missing among held-out images.
     """
     check_comparable([meta for _, meta in runs])
-    points = [fit_operating_point(judged(run, "validation", target).scores, aim) for run in runs]
-    tests = [judged(run, target=target) for run in runs]
+    points = [fit_operating_point(load_part(run, "validation", target).scores, aim) for run in runs]
+    tests = [load_part(run, target=target) for run in runs]
     moved = at_thresholds([test.scores for test in tests], [point.threshold for point in points])
     drawn = groups_for(moved[0].labels, tests[0].groups)
     return points, operate(moved, tests[0].groups, aim.prevalence, drawn), moved
@@ -193,14 +202,14 @@ def operation(
 def decisions(runs: Sequence[Run], prevalence: float, target: int | None = None) -> DecisionCurve:
     """Return the decision curve of a series at a prevalence; probabilities are shifted from the held-out prevalence."""
     check_comparable([meta for _, meta in runs])
-    held_out = [judged(run, "validation", target).scores.positives()[1].mean() for run in runs]
-    tests = [judged(run, target=target) for run in runs]
+    held_out = [load_part(run, "validation", target).scores.positives()[1].mean() for run in runs]
+    tests = [load_part(run, target=target) for run in runs]
     return decision_curve([test.scores for test in tests], tests[0].groups, prevalence, float(np.mean(held_out)))
 
 
 def learning_curves(
     series: Mapping[Key, Sequence[Run]], metric: str, finding: int | None = None
-) -> tuple[dict[Key, Measured], dict[Key, Fit]]:
+) -> tuple[dict[Key, MeasuredCurve], dict[Key, Fit]]:
     """Return a metric against images per class for each series, and the curves fitted to three sizes or more.
 
     Raises:
@@ -210,9 +219,9 @@ def learning_curves(
     measured = {}
     for key, runs in series.items():
         by_size: dict[float, dict[int, np.ndarray]] = {}
-        for (_, meta), drawn in zip(runs, drawn_runs(runs, finding), strict=True):
+        for (_, meta), drawn in zip(runs, resampled_runs(runs, finding), strict=True):
             by_size.setdefault(meta.per_class, {})[meta.seed] = drawn.values[metric]
-        measured[key] = Measured(metric, by_size)
+        measured[key] = MeasuredCurve(metric, by_size)
     return measured, fit_curves(measured)
 
 
@@ -226,11 +235,11 @@ def conformal(run: Run, level: float, target: int | None = None) -> tuple[Confor
         BadRequest: if a class has too few calibration patients.
         LeakFound: if a calibration patient is in another part, or a held-out one among the test patients.
     """
-    part: JudgedPart = "calibration" if "calibration" in stored_parts(run[0]) else "validation"
-    fitted_on, test = judged(run, part, target), judged(run, target=target)
-    others = [test.groups] if part == "validation" else [test.groups, judged(run, "validation", target).groups]
+    part: EvaluatedPart = "calibration" if "calibration" in stored_parts(run[0]) else "validation"
+    fitted_on, test = load_part(run, part, target), load_part(run, target=target)
+    others = [test.groups] if part == "validation" else [test.groups, load_part(run, "validation", target).groups]
     if not run[1].leaks:
-        check_served_once(fitted_on.groups, others)
+        check_calibration_disjoint(fitted_on.groups, others)
     elif part == "calibration":
         raise LeakFound("This run was made with leaks allowed; its calibration patients may also be in other parts.")
     labels = run[1].titles
@@ -259,7 +268,7 @@ def conformal_series(
             "calibration images."
         )
     fits = [conformal(run, level, target) for run in runs]
-    tests = [judged(run, target=target) for run in runs]
+    tests = [load_part(run, target=target) for run in runs]
     groups, scores = tests[0].groups, [test.scores for test in tests]
     weights = weights_for(scores[0].labels, groups)
     return fits, mean_coverage([fitted for fitted, _ in fits], scores, groups, weights)

@@ -17,8 +17,8 @@ from core.metrics import METRICS, Estimate
 from core.metrics.bootstrap import bootstrap, interval
 from core.metrics.comparisons import Difference, paired_difference
 from core.runs import ExternalRecord, read_predictions
-from core.runs.metric_cache import DrawnRun, drawn_shared
-from core.runs.scores import judged_shared
+from core.runs.metric_cache import ResampledRun, resampled_shared
+from core.runs.scores import load_shared_classes
 from core.runs.series import Run, check_comparable
 from core.types import READER, VIEW
 
@@ -27,7 +27,7 @@ _READ = ("auroc", "sensitivity", "specificity")
 
 
 @dataclass(frozen=True)
-class Elsewhere:
+class ExternalResult:
     """A series at one size on its own test set and on an external one.
 
     Attributes:
@@ -110,7 +110,9 @@ def views(run: Run, name: str) -> list[str]:
     return sorted(set(seen.tolist()) - {""})
 
 
-def elsewhere(runs: Sequence[Run], name: str, names: Sequence[str] | None = None, view: str = "") -> Elsewhere:
+def compare_with_external(
+    runs: Sequence[Run], name: str, names: Sequence[str] | None = None, view: str = ""
+) -> ExternalResult:
     """Compare the results of a series on its own test set and on an external one.
 
     Args:
@@ -132,10 +134,10 @@ def elsewhere(runs: Sequence[Run], name: str, names: Sequence[str] | None = None
             f"These runs were evaluated on different images or classes of {name} and cannot be combined. "
             f"Evaluate them again: --external {name}."
         )
-    own = [drawn_shared(*run, name, False) for run in runs]
-    external = [drawn_shared(*run, name, True, view) for run in runs]
+    own = [resampled_shared(*run, name, False) for run in runs]
+    external = [resampled_shared(*run, name, True, view) for run in runs]
     chosen = tuple(names or METRICS)
-    return Elsewhere(
+    return ExternalResult(
         name=name,
         record=records[0],
         view=view,
@@ -150,10 +152,10 @@ def elsewhere(runs: Sequence[Run], name: str, names: Sequence[str] | None = None
     )
 
 
-def by_view(runs: Sequence[Run], name: str, names: Sequence[str] | None = None) -> list[Elsewhere]:
+def by_view(runs: Sequence[Run], name: str, names: Sequence[str] | None = None) -> list[ExternalResult]:
     """Compare a series with an external set as a whole and, if views are known, view by view."""
     runs = evaluated(runs, name)
-    return [elsewhere(runs, name, names, view) for view in ("", *(views(runs[0], name) if runs else ()))]
+    return [compare_with_external(runs, name, names, view) for view in ("", *(views(runs[0], name) if runs else ()))]
 
 
 def reading(runs: Sequence[Run], name: str) -> Reading | None:
@@ -172,7 +174,7 @@ def reading(runs: Sequence[Run], name: str) -> Reading | None:
     if not read.any():
         return None
     truth = np.where(labels[read] == "yes", positive, 1 - positive)
-    scores = [replace(judged_shared(run, name, True).scores.of(read), labels=truth) for run in runs]
+    scores = [replace(load_shared_classes(run, name, True).scores.of(read), labels=truth) for run in runs]
     confirmed = {
         label: (int((members & (truth == index)).sum()), int(members.sum()))
         for index, label in enumerate(meta.labels)
@@ -181,14 +183,14 @@ def reading(runs: Sequence[Run], name: str) -> Reading | None:
     return Reading(int(read.sum()), confirmed, bootstrap(scores, stored.groups[read], _READ))
 
 
-def _means(drawn: Sequence[DrawnRun], names: Sequence[str]) -> dict[str, Estimate]:
+def _means(drawn: Sequence[ResampledRun], names: Sequence[str]) -> dict[str, Estimate]:
     return {
         name: interval(np.mean([run.values[name] for run in drawn], axis=0), drawn[0].n, METRICS[name])
         for name in names
     }
 
 
-def _drop(own: Sequence[DrawnRun], external: Sequence[DrawnRun], metric: str) -> Difference:
+def _drop(own: Sequence[ResampledRun], external: Sequence[ResampledRun], metric: str) -> Difference:
     """Subtract resample by resample; one set's resamples are reversed, so that they are independent of the other's."""
     first = np.array([run.values[metric] for run in own])
     second = np.array([run.values[metric] for run in external])

@@ -13,10 +13,17 @@ from dataclasses import dataclass, replace
 import numpy as np
 from sklearn.metrics import roc_curve
 
-from core.analysis.comparison import judged
+from core.analysis.comparison import load_part
 from core.metrics import Scores
-from core.metrics.grouped_bootstrap import GroupDraws
-from core.metrics.operating_point import DecisionCurve, Operation, at_thresholds, decision_curve, marks_of, operate
+from core.metrics.grouped_bootstrap import GroupResamples
+from core.metrics.operating_point import (
+    DecisionCurve,
+    Operation,
+    at_thresholds,
+    decision_curve,
+    operate,
+    operating_marks,
+)
 from core.metrics.selective import RiskCurve, risk_curve
 from core.metrics.thresholds import Aim, OperatingPoint, fit_operating_point
 from core.runs.metric_cache import groups_for
@@ -41,12 +48,12 @@ class Prepared:
     tests: tuple[Scores, ...]
     held_out: tuple[Scores, ...]
     groups: np.ndarray
-    drawn: GroupDraws
+    drawn: GroupResamples
     seeds: tuple[int, ...]
 
 
 @dataclass(frozen=True)
-class Moved:
+class ShiftedSeries:
     """A series at the user's operating point.
 
     Attributes:
@@ -61,7 +68,7 @@ class Moved:
 
 
 @dataclass(frozen=True)
-class Rates:
+class RocCurve:
     """ROC curve.
 
     Attributes:
@@ -92,11 +99,11 @@ def prepare(runs: Sequence[Run], target: int | None = None) -> Prepared:
         CorruptRun: if predictions cannot be read.
     """
     check_comparable([meta for _, meta in runs])
-    tests = [judged(run, target=target) for run in runs]
+    tests = [load_part(run, target=target) for run in runs]
     tests[0].scores.positives()
     return Prepared(
         tuple(test.scores for test in tests),
-        tuple(judged(run, "validation", target).scores for run in runs),
+        tuple(load_part(run, "validation", target).scores for run in runs),
         tests[0].groups,
         groups_for(tests[0].scores.labels, tests[0].groups),
         tuple(meta.seed for _, meta in runs),
@@ -112,16 +119,16 @@ def points_of(prepared: Prepared, aim: Aim) -> list[OperatingPoint]:
     return [fit_operating_point(scores, aim) for scores in prepared.held_out]
 
 
-def moved_by(thresholds: Sequence[float], shift: float) -> tuple[float, ...]:
+def shift_thresholds(thresholds: Sequence[float], shift: float) -> tuple[float, ...]:
     """Shift thresholds, clipped so that neither every nor no image is called positive."""
     return tuple(
         float(np.clip(threshold + shift, min(threshold, _EDGE), max(threshold, 1 - _EDGE))) for threshold in thresholds
     )
 
 
-def move(
+def evaluate_at_shift(
     prepared: Prepared, fitted: Sequence[float], shift: float, prevalence: float, curve: DecisionCurve | None = None
-) -> Moved:
+) -> ShiftedSeries:
     """Evaluate a series at shifted thresholds and a prevalence, on the prepared resamples.
 
     Args:
@@ -133,11 +140,13 @@ def move(
     Raises:
         BadRequest: if the prevalence is not between 0 and 1, or a class is missing among the held-out images.
     """
-    thresholds = moved_by(fitted, shift)
+    thresholds = shift_thresholds(fitted, shift)
     runs = at_thresholds(prepared.tests, thresholds)
     worth = operate(runs, prepared.groups, prevalence, prepared.drawn)
     curve = benefit_at(prepared, prevalence) if curve is None else curve
-    return Moved(thresholds, worth, replace(curve, marks=marks_of(runs, prevalence, _fitted_at(prepared))))
+    return ShiftedSeries(
+        thresholds, worth, replace(curve, marks=operating_marks(runs, prevalence, _fitted_at(prepared)))
+    )
 
 
 def benefit_at(prepared: Prepared, prevalence: float, banded: bool = True) -> DecisionCurve:
@@ -158,7 +167,7 @@ def _fitted_at(prepared: Prepared) -> float:
     return float(np.mean([scores.positives()[1].mean() for scores in prepared.held_out]))
 
 
-def _drawn(prepared: Prepared, banded: bool) -> GroupDraws:
+def _drawn(prepared: Prepared, banded: bool) -> GroupResamples:
     return prepared.drawn.first(DRAWS if banded else 0)
 
 
@@ -168,19 +177,19 @@ def risk_at(prepared: Prepared, thresholds: Sequence[float], banded: bool = True
     return risk_curve(runs, prepared.groups, drawn=_drawn(prepared, banded))
 
 
-def rates_of(prepared: Prepared) -> tuple[Rates, list[Rates]]:
+def rates_of(prepared: Prepared) -> tuple[RocCurve, list[RocCurve]]:
     """Return the mean ROC curve over seeds, and the ROC curve of each run."""
     grid = np.linspace(0, 1, GRID)
     runs = []
     for scores in prepared.tests:
         p, truth = scores.positives()
         false_positive_rate, sensitivity, _ = roc_curve(truth, p)
-        runs.append(Rates(false_positive_rate, sensitivity))
+        runs.append(RocCurve(false_positive_rate, sensitivity))
     mean = np.mean([_highest(run, grid) for run in runs], axis=0)
-    return Rates(np.r_[0.0, grid], np.r_[0.0, mean]), runs
+    return RocCurve(np.r_[0.0, grid], np.r_[0.0, mean]), runs
 
 
-def _highest(run: Rates, grid: np.ndarray) -> np.ndarray:
+def _highest(run: RocCurve, grid: np.ndarray) -> np.ndarray:
     """Return the sensitivity at each false positive rate; the highest if several share a rate."""
     false_positive_rates, last = np.unique(run.alarms[::-1], return_index=True)
     return np.interp(grid, false_positive_rates, run.found[::-1][last])

@@ -10,15 +10,15 @@ from typing import Any
 
 from core.errors import CorruptRun
 from core.explain.methods import EXPLAINERS
-from core.explain.randomisation import STEPS, Alike, Planted, Randomised
+from core.explain.randomisation import STEPS, MapSimilarity, PlantedHits, Randomised
 from core.runs import WEIGHTS_FILE, RunMeta
-from core.runs.sidecar import read_beside, save_beside
+from core.runs.sidecar import read_sidecar, save_sidecar
 
 FILE = "sanity.json"
 ALIKE = 0.5  # rank correlation from which maps are called similar
 
 
-def check_of(folder: Path, meta: RunMeta) -> Randomised | None:
+def read_check(folder: Path, meta: RunMeta) -> Randomised | None:
     """Read the check of a run; None if there is none, or it was made with other weights.
 
     Args:
@@ -36,22 +36,22 @@ def check_of(folder: Path, meta: RunMeta) -> Randomised | None:
         counted = stored["planted"] or {}
         if "hits" in counted or any("chance" in counts for counts in counted.values()):  # older kind of chance
             counted = {}
-        planted = {name: Planted(**counts) for name, counts in counted.items() if name in EXPLAINERS}
+        planted = {name: PlantedHits(**counts) for name, counts in counted.items() if name in EXPLAINERS}
         return Randomised(int(stored["images"]), int(stored["draws"]), tuple(steps), _alike(stored["others"]), planted)
     except (AttributeError, KeyError, TypeError, ValueError) as error:
         raise CorruptRun(f"{folder.parent.name}/{FILE} cannot be read ({error})") from None
 
 
-def told_of(folder: Path, meta: RunMeta) -> str:
+def caution_for(folder: Path, meta: RunMeta) -> str:
     """Return a caution for readers of the run's heatmaps, in a sentence; "" if no check is stored."""
     try:
-        check = check_of(folder, meta)
+        check = read_check(folder, meta)
     except CorruptRun as error:
         return str(error)
-    return in_a_sentence(check) if check else ""
+    return sentence(check) if check else ""
 
 
-def keep_check(folder: Path, meta: RunMeta, found: Randomised) -> None:
+def save_check(folder: Path, meta: RunMeta, found: Randomised) -> None:
     """Store the check of a run next to the runs of its data set, with the hash of its weights."""
     try:
         rows = _rows(folder.parent)
@@ -59,19 +59,19 @@ def keep_check(folder: Path, meta: RunMeta, found: Randomised) -> None:
         rows = {}
     rows = {name: row for name, row in rows.items() if (folder.parent / name).is_dir()}
     rows[meta.run] = {"weights": meta.hashes[WEIGHTS_FILE], "found": _plain(asdict(found))}
-    save_beside(folder.parent, FILE, {"runs": rows})
+    save_sidecar(folder.parent, FILE, {"runs": rows})
 
 
 def _rows(folder: Path) -> dict[str, Any]:
-    content = read_beside(folder, FILE)
+    content = read_sidecar(folder, FILE)
     rows = content.get("runs") if content else {}
     if not isinstance(rows, dict) or not all(isinstance(row, dict) for row in rows.values()):
         raise CorruptRun(f"{folder.name}/{FILE} cannot be read (it has no runs)")
     return rows
 
 
-def _alike(row: dict[str, Any]) -> Alike:
-    return Alike(**{name: math.nan if value is None else float(value) for name, value in row.items()})
+def _alike(row: dict[str, Any]) -> MapSimilarity:
+    return MapSimilarity(**{name: math.nan if value is None else float(value) for name, value in row.items()})
 
 
 def _plain(value: Any) -> Any:
@@ -91,7 +91,7 @@ def depends_on_weights(found: Randomised) -> bool | None:
     return (last.value if math.isnan(last.high) else last.high) < ALIKE
 
 
-def in_a_sentence(found: Randomised) -> str:
+def sentence(found: Randomised) -> str:
     """Format the check as a sentence for readers of a heatmap."""
     last, depends = found.steps[-1], depends_on_weights(found)
     sample = f"{found.images} test images, {found.draws} random initializations"
@@ -103,12 +103,13 @@ def in_a_sentence(found: Randomised) -> str:
         "do not survive random weights, as expected" if depends else "stay similar with random weights, so be cautious"
     )
     return (
-        f"Grad-CAM heatmaps {verdict}: rank correlation with the trained network's maps {said(last)} over {sample}; "
-        f"between the trained network's maps of different images {said(found.others)}."
+        f"Grad-CAM heatmaps {verdict}: rank correlation with the trained network's maps "
+        f"{format_correlation(last)} over {sample}; between the trained network's maps of different images "
+        f"{format_correlation(found.others)}."
     )
 
 
-def on_evidence(planted: Mapping[str, Planted]) -> str:
+def evidence_sentence(planted: Mapping[str, PlantedHits]) -> str:
     """Format how often maps peak on planted evidence, against random weights and chance, one sentence per explainer."""
     return " ".join(
         f"{EXPLAINERS[name].title}: {check.hits} of {check.of} heatmaps peak on the planted evidence or within half a "
@@ -118,7 +119,7 @@ def on_evidence(planted: Mapping[str, Planted]) -> str:
     )
 
 
-def said(one: Alike) -> str:
+def format_correlation(one: MapSimilarity) -> str:
     """Format a rank correlation with its interval."""
     if math.isnan(one.value):
         return "undefined: all flat"
@@ -128,11 +129,16 @@ def said(one: Alike) -> str:
 def rows_of(found: Randomised) -> list[dict[str, str]]:
     """Return table rows, one per step of the randomisation."""
     rows = [
-        {"Random": name, "Rank correlation with the trained maps": said(step), "Flat maps": f"{step.flat:.0%}"}
+        {
+            "Random": name,
+            "Rank correlation with the trained maps": format_correlation(step),
+            "Flat maps": f"{step.flat:.0%}",
+        }
         for name, step in zip(STEPS, found.steps, strict=True)
     ]
     rows.append({
-        "Random": "nothing; maps of other images", "Rank correlation with the trained maps": said(found.others),
+        "Random": "nothing; maps of other images",
+        "Rank correlation with the trained maps": format_correlation(found.others),
         "Flat maps": f"{found.others.flat:.0%}",
     })  # fmt: skip
     return rows

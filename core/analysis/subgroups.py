@@ -14,16 +14,16 @@ from typing import Any
 
 import numpy as np
 
-from core.data.demographics import FEMALE, MALE, People
+from core.data.demographics import FEMALE, MALE, Demographics
 from core.data.specs import find_dataset
 from core.errors import CorruptRun, LowshotError
 from core.metrics import METRICS, Estimate, Scores
-from core.metrics.bootstrap import interval, measure_drawn
+from core.metrics.bootstrap import interval, measure_resamples
 from core.runs import RunMeta
 from core.runs.metric_cache import weights_for
-from core.runs.scores import judged
+from core.runs.scores import load_part
 from core.runs.series import Run, check_comparable
-from core.runs.sidecar import read_beside, save_beside
+from core.runs.sidecar import read_sidecar, save_sidecar
 
 FILE = "people.json"
 BANDS = (0, 40, 60, 80)  # lower ends of the age bands, in years
@@ -66,7 +66,7 @@ def title_of(figure: str) -> str:
     return "AUROC, suspicious or not" if figure == SUSPICIOUS else METRICS[figure].title
 
 
-def keep_people(folder: Path, ids: np.ndarray, people: People, facts: dict[str, Any]) -> Path:
+def save_demographics(folder: Path, ids: np.ndarray, people: Demographics, facts: dict[str, Any]) -> Path:
     """Store ages and sexes of test images next to the runs of their data set.
 
     Args:
@@ -76,10 +76,10 @@ def keep_people(folder: Path, ids: np.ndarray, people: People, facts: dict[str, 
         facts: origin of the data.
     """
     ages = [None if np.isnan(age) else round(float(age)) for age in people.age]
-    return save_beside(folder, FILE, {**facts, "ids": ids.tolist(), "age": ages, "sex": people.sex.tolist()})
+    return save_sidecar(folder, FILE, {**facts, "ids": ids.tolist(), "age": ages, "sex": people.sex.tolist()})
 
 
-def people_of(folder: Path, ids: np.ndarray) -> People | None:
+def people_of(folder: Path, ids: np.ndarray) -> Demographics | None:
     """Read ages and sexes of the test images of a run; None if none are stored.
 
     Args:
@@ -88,7 +88,7 @@ def people_of(folder: Path, ids: np.ndarray) -> People | None:
     Raises:
         CorruptRun: if the record is damaged.
     """
-    content = read_beside(folder, FILE)
+    content = read_sidecar(folder, FILE)
     if content is None:
         return None
     try:
@@ -97,13 +97,15 @@ def people_of(folder: Path, ids: np.ndarray) -> People | None:
     except (KeyError, TypeError, ValueError) as error:
         raise CorruptRun(f"{folder.name}/{FILE} cannot be read ({error})") from None
     rows_of_images = [known.get(name, (float("nan"), "")) for name in ids.tolist()]
-    return People(np.array([age for age, _ in rows_of_images]), np.array([sex for _, sex in rows_of_images], dtype=str))
+    return Demographics(
+        np.array([age for age, _ in rows_of_images]), np.array([sex for _, sex in rows_of_images], dtype=str)
+    )
 
 
 def characteristics(folder: Path) -> str:
     """Describe the demographics of the test images in a sentence; "" if none are stored or the record is damaged."""
     try:
-        content = read_beside(folder, FILE)
+        content = read_sidecar(folder, FILE)
         people = people_of(folder, np.array(content["ids"])) if content else None
     except (CorruptRun, KeyError):
         return ""
@@ -114,7 +116,7 @@ def characteristics(folder: Path) -> str:
     return f"Test images: {', '.join(parts)}; sex unknown {unknown[0]:,}, age unknown {unknown[1]:,}."
 
 
-def members(people: People) -> list[tuple[str, str, np.ndarray]]:
+def members(people: Demographics) -> list[tuple[str, str, np.ndarray]]:
     """Return the grouping variable, name and (N,) bool membership of each group; unknown ages and sexes are in none."""
     groups = [(SEX, name, people.sex == name) for name in (FEMALE, MALE)]
     for low, high in zip(BANDS, (*BANDS[1:], np.inf), strict=True):
@@ -135,7 +137,7 @@ def by_subgroup(runs: Sequence[Run], target: int | None = None, draws: int = DRA
         CorruptRun: if predictions, or the demographics, cannot be read.
     """
     check_comparable([meta for _, meta in runs])
-    tests = [judged(run, target=target) for run in runs]
+    tests = [load_part(run, target=target) for run in runs]
     scores, groups = tests[0].scores, tests[0].groups
     people = people_of(runs[0][0].parent, tests[0].ids)
     if people is None:
@@ -203,7 +205,7 @@ def _drawn(
             some = scores.of(member)
             enough = min(_counts(some)) >= LEAST_OF_CLASS if not some.multilabel else True
             names = {figure: name for figure, name in figures.items() if enough or name == "accuracy"}
-            values = measure_drawn(some, weights[:, member], tuple(names.values())) if names else {}
+            values = measure_resamples(some, weights[:, member], tuple(names.values())) if names else {}
             for figure, name in names.items():
                 by_figure.setdefault(figure, []).append(values[name])
     return {figure: np.mean(values, axis=0) for figure, values in by_figure.items()}

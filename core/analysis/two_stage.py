@@ -8,11 +8,11 @@ from typing import TypeVar
 
 import numpy as np
 
-from core.analysis.comparison import Judged, judged
+from core.analysis.comparison import PartScores, load_part
 from core.data.specs import family_of
 from core.errors import BadRequest, LeakFound
 from core.metrics import Scores, measure
-from core.metrics.bootstrap import DRAWS
+from core.metrics.bootstrap import RESAMPLES
 from core.metrics.operating_point import at_thresholds
 from core.metrics.thresholds import Aim, OperatingPoint, fit_operating_point
 from core.metrics.two_stage import TwoStage, two_stage
@@ -28,7 +28,7 @@ def joint(
     singles: Sequence[Run],
     suspicious: tuple[int, ...],
     aim: Aim,
-    draws: int = DRAWS,
+    draws: int = RESAMPLES,
 ) -> TwoStage:
     """Evaluate two-stage diagnosis of one data set against one model, seed by seed.
 
@@ -53,12 +53,12 @@ def joint(
     for name in {meta.dataset for _, meta in (*first, *second, *alone)}:
         check_comparable([meta for _, meta in (*first, *second, *alone) if meta.dataset == name])
     points = [screen_point(run, suspicious, aim).threshold for run in first]
-    confirmations = [judged(run) for run in second]
+    confirmations = [load_part(run) for run in second]
     order = {name: place for place, name in enumerate(confirmations[0].ids.tolist())}
     return two_stage(
-        at_thresholds([_suspicious(_in(judged(run), order), suspicious) for run in first], points),
+        at_thresholds([_suspicious(_in(load_part(run), order), suspicious) for run in first], points),
         [_in(confirmation, order) for confirmation in confirmations],
-        [_suspicious(_in(judged(run), order), suspicious) for run in alone],
+        [_suspicious(_in(load_part(run), order), suspicious) for run in alone],
         suspicious,
         confirmations[0].groups,
         draws,
@@ -73,10 +73,12 @@ def screen_point(run: Run, suspicious: tuple[int, ...], aim: Aim) -> OperatingPo
         suspicious: those classes.
         aim: goal of the threshold.
     """
-    return fit_operating_point(_suspicious(judged(run, "validation").scores, suspicious), aim)
+    return fit_operating_point(_suspicious(load_part(run, "validation").scores, suspicious), aim)
 
 
-def offered(store: Store, of: RunMeta) -> tuple[dict[str, dict[Series, list[Run]]], dict[str, dict[Series, list[Run]]]]:
+def stage_candidates(
+    store: Store, of: RunMeta
+) -> tuple[dict[str, dict[Series, list[Run]]], dict[str, dict[Series, list[Run]]]]:
     """Return the runs of one size on the images of one set that may be stages: data set -> series -> runs.
 
     Variants and runs made with leaks allowed are left out. For a data set other than that of `of`, the split with most
@@ -106,7 +108,7 @@ def _suspicious(scores: Scores, classes: tuple[int, ...]) -> Scores:
     return scores if scores.positive is not None else scores.merged(classes)
 
 
-def _in(test: Judged, order: Mapping[str, int]) -> Scores:
+def _in(test: PartScores, order: Mapping[str, int]) -> Scores:
     """Return the scores in the order of the second stage's images."""
     if set(test.ids.tolist()) != set(order):
         raise BadRequest("The stages were evaluated on different test images and cannot be combined.")
@@ -122,8 +124,8 @@ def _check_one_set(runs: Sequence[Run]) -> None:
         )
     if len({meta.labels for meta in metas if meta.positive is None}) > 1:
         raise BadRequest("Multiclass runs must have the same classes to be combined.")
-    trained: set[str] = set().union(*(judged(run, "validation").ids.tolist() for run in runs))
-    tested: set[str] = set().union(*(judged(run).ids.tolist() for run in runs))
+    trained: set[str] = set().union(*(load_part(run, "validation").ids.tolist() for run in runs))
+    tested: set[str] = set().union(*(load_part(run).ids.tolist() for run in runs))
     if trained & tested:
         raise LeakFound(f"{len(trained & tested)} test images of one stage are training images of another.")
 
@@ -132,7 +134,7 @@ def best_single(series: Mapping[Key, Sequence[Run]], suspicious: tuple[int, ...]
     """Return the series that best separates suspicious images on held-out images, by mean AUROC."""
 
     def held_out(key: Key) -> float:
-        scores = [_suspicious(judged(run, "validation").scores, suspicious) for run in series[key]]
+        scores = [_suspicious(load_part(run, "validation").scores, suspicious) for run in series[key]]
         return float(np.mean([measure(run_scores, "auroc")["auroc"] for run_scores in scores]))
 
     if not series:

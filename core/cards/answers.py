@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from core.analysis.saliency_sanity import told_of
+from core.analysis.saliency_sanity import caution_for
 from core.analysis.subgroups import characteristics, title_of
-from core.cards.subject import Subject, limits, operating_point, training_data, what_it_saw
+from core.cards.subject import Subject, encoder_training_data, limits, operating_point, training_data
 from core.inference.input_gate import FILE as GATE_FILE
 from core.metrics import METRICS
 
@@ -94,7 +94,7 @@ def software(subject: Subject) -> str:
 
 def start(subject: Subject) -> str:
     """Starting weights."""
-    return what_it_saw(subject)
+    return encoder_training_data(subject)
 
 
 def training(subject: Subject) -> str:
@@ -130,7 +130,7 @@ def uncertainty(subject: Subject) -> str:
 def explainability(subject: Subject) -> str:
     """Heatmaps."""
     methods = "Grad-CAM and other attributions on request. They show what raised a score, not where disease is."
-    return f"{methods} {told_of(subject.folder, subject.meta) if subject.folder else ''}".strip()
+    return f"{methods} {caution_for(subject.folder, subject.meta) if subject.folder else ''}".strip()
 
 
 def internal(subject: Subject) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from core.models.medical_encoders import VERSION, Gate, gates_of
+from core.models.medical_encoders import VERSION, ProbeResult, probe_results_of
 
 
 def encoder_limits(card: Mapping[str, Any]) -> tuple[str, ...]:
@@ -20,7 +20,7 @@ def encoder_limits(card: Mapping[str, Any]) -> tuple[str, ...]:
             "patients in the validation and test parts of target sets. It is kept for stored runs; new runs use an "
             "encoder of the current recipe if one is available."
         )
-    results = [(f"unseen patients of {gate.dataset}", gate.encoder, gate.start) for gate in gates_of(card)]
+    results = [(f"unseen patients of {gate.dataset}", gate.encoder, gate.start) for gate in probe_results_of(card)]
     results += [(name, row["encoder"], row["start"]) for name, row in card.get("transfer", {}).items()]
     if worse := [name for name, encoder, start in results if encoder < start]:
         limits.append(f"It performs worse than its starting weights on {', '.join(worse)}.")
@@ -47,7 +47,7 @@ def encoder_limits(card: Mapping[str, Any]) -> tuple[str, ...]:
         limits.append(f"Copies of images were removed from its training data: {copies}. {others}")
     limits.append(f"Do not use it on data it was trained on, or on sets of the same images: {', '.join(card['seen'])}.")
     for row in card.get("replicates", ()):
-        worst = min((Gate(**values) for values in row["gates"]), key=lambda gate: gate.difference[1])
+        worst = min((ProbeResult(**values) for values in row["gates"]), key=lambda gate: gate.difference[1])
         outcome = "passed the same gates" if row["passed"] else f"failed the gate of {worst.dataset} ({worst.read})"
         limits.append(f"The same recipe with seed {row['seed']} {outcome}; seed 0 is shipped.")
     if card.get("transfer"):

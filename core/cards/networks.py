@@ -8,13 +8,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from core.cards.subject import encoder_saw, own_encoder_saw
+from core.cards.subject import own_training_data, third_party_training_data
 from core.data import DATASETS
 from core.errors import LowshotError
 from core.models import FAMILY_LETTERS
 from core.models.medical_encoders import read_card, variants
 from core.models.specs import FROZEN, ModelSpec
-from core.models.summary import Architecture, as_text, short
+from core.models.summary import Architecture, format_count, format_shape
 from core.models.weights import how_to_get, state_of
 from core.types import ImageSpec
 
@@ -24,12 +24,12 @@ def title_of(spec: ModelSpec) -> str:
     return f"{FAMILY_LETTERS[spec.family]} · {spec.title}"
 
 
-def has_seen(spec: ModelSpec) -> tuple[str, ...]:
+def encoder_training_data(spec: ModelSpec) -> tuple[str, ...]:
     """Describe the training data of a network's encoder, in sentences; one per encoder pretrained by this program."""
     weights, exposure = spec.weights, spec.seen
     if weights.kind == "own":
         return tuple(_own(spec)) or ("No encoder of this kind has been pretrained on this machine.",)
-    sentences = [encoder_saw(weights.kind, weights.source, exposure)]
+    sentences = [third_party_training_data(weights.kind, weights.source, exposure)]
     if exposure and exposure.seen:
         sentences.append(f"It is not used on data it was trained on, or on the same images: {_titles(exposure.seen)}.")
     if exposure and exposure.unknown:
@@ -40,7 +40,7 @@ def has_seen(spec: ModelSpec) -> tuple[str, ...]:
 def _own(spec: ModelSpec) -> Iterator[str]:
     for folder in variants(spec.weights.ref):
         try:
-            yield f"{folder.name}: {own_encoder_saw(read_card(folder))}"
+            yield f"{folder.name}: {own_training_data(read_card(folder))}"
         except LowshotError as error:
             yield f"{folder.name}: {error}"
 
@@ -65,7 +65,7 @@ def _own_licences(spec: ModelSpec) -> str:
     for folder in variants(spec.weights.ref):
         try:
             licences.append(f"{folder.name}: {read_card(folder)['licence']}")
-        except LowshotError:  # `has_seen` reports what is wrong with its card
+        except LowshotError:  # `encoder_training_data` reports what is wrong with its card
             continue
     return "; ".join(licences) or "not stated"
 
@@ -108,10 +108,10 @@ def shape_facts(spec: ModelSpec, found: Architecture) -> dict[str, str]:
     trained += [f"up to {found.parameters:,} with fine-tuning" if frozen else "all"] if tuned else []
     unit = "volume" if len(found.input) > 3 else "image"
     return {
-        "Input": as_text(found.input),
-        "Feature map": as_text(found.features),
+        "Input": format_shape(found.input),
+        "Feature map": format_shape(found.features),
         "Embedding": f"{found.embedding:,} numbers",
         "Parameters": f"{found.parameters:,}",
         "Trainable": "; ".join(trained),
-        "Multiply-adds": f"{found.macs:,} ({short(found.macs)}) for one {unit}",
+        "Multiply-adds": f"{found.macs:,} ({format_count(found.macs)}) for one {unit}",
     }

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from core.analysis.external import Elsewhere
+from core.analysis.external import ExternalResult
 from core.analysis.subgroups import Subgroup
 from core.data import DATASETS
 from core.data.specs import DatasetSpec, class_titles, family_of, find_dataset
@@ -18,7 +18,7 @@ from core.errors import LowshotError
 from core.metrics import METRICS, Estimate
 from core.models import MODELS
 from core.models.medical_encoders import read_card
-from core.models.specs import Exposure
+from core.models.specs import EncoderExposure
 from core.paths import encoders_folder
 from core.runs import RunMeta
 
@@ -50,7 +50,7 @@ class Subject:
     folder: Path | None = None
     subgroups: Sequence[Subgroup] = ()
     shortcuts: str = ""
-    elsewhere: Sequence[Elsewhere] = ()
+    elsewhere: Sequence[ExternalResult] = ()
 
     @property
     def data(self) -> DatasetSpec | None:
@@ -72,13 +72,13 @@ class Subject:
             return None
 
 
-def what_it_saw(subject: Subject) -> str:
+def encoder_training_data(subject: Subject) -> str:
     """Describe what the encoder was trained on before this run; undocumented data are never called unseen."""
     meta, weights = subject.meta, subject.meta.encoder
     if card := subject.encoder_card:
-        return own_encoder_saw(card)
+        return own_training_data(card)
     exposure = MODELS[meta.model].seen if meta.model in MODELS else None
-    return encoder_saw(weights.get("kind", ""), weights.get("source") or weights.get("ref", ""), exposure)
+    return third_party_training_data(weights.get("kind", ""), weights.get("source") or weights.get("ref", ""), exposure)
 
 
 def training_data(subject: Subject) -> dict[str, str]:
@@ -176,7 +176,7 @@ def limits(subject: Subject) -> tuple[str, ...]:
     return tuple(sentences)
 
 
-def own_encoder_saw(card: Mapping[str, Any]) -> str:
+def own_training_data(card: Mapping[str, Any]) -> str:
     """Describe from its card what an encoder pretrained by this program was trained on."""
     corpus = "; ".join(
         f"{source['images']:,} images of {source['title']} ({source['licence']})" for source in card.get("corpus", ())
@@ -187,7 +187,7 @@ def own_encoder_saw(card: Mapping[str, Any]) -> str:
     )
 
 
-def encoder_saw(kind: str, source: str, exposure: Exposure | None) -> str:
+def third_party_training_data(kind: str, source: str, exposure: EncoderExposure | None) -> str:
     """Describe what any other encoder was trained on.
 
     Args:

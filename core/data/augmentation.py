@@ -350,11 +350,11 @@ def augmenter(name: str) -> Augmenter:
         UnknownName: if there is no such augmentation.
         BadRequest: if an augmentation is named twice.
     """
-    name = in_order(name)
+    name = canonical_name(name)
     return Augmenter(tuple(AUGMENTATIONS[part] for part in PRESETS.get(name, name.split(JOINED))))
 
 
-def in_order(name: str) -> str:
+def canonical_name(name: str) -> str:
     """Return the canonical form of a name: a preset unchanged, other names in the order of the table.
 
     Raises:

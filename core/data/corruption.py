@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from PIL import Image
 
-Spoil = Callable[[torch.Tensor, torch.Generator], torch.Tensor]
+Corruption = Callable[[torch.Tensor, torch.Generator], torch.Tensor]
 
 
 def _gamma(images: torch.Tensor, random: torch.Generator) -> torch.Tensor:
@@ -55,22 +55,22 @@ def _contrast(images: torch.Tensor, random: torch.Generator) -> torch.Tensor:
     return (images - mean) * factors + mean
 
 
-SPOILS: dict[str, Spoil] = {
+CORRUPTIONS: dict[str, Corruption] = {
     "gamma": _gamma, "blur": _blur, "noise": _noise, "jpeg": _jpeg, "contrast": _contrast,
 }  # fmt: skip
 
 
-def spoil(name: str, images: np.ndarray, seed: int) -> np.ndarray:
+def corrupt(name: str, images: np.ndarray, seed: int) -> np.ndarray:
     """Apply one corruption to images.
 
     Args:
-        name: key of `SPOILS`.
+        name: key of `CORRUPTIONS`.
         images: (N, 1 or 3, S, S), uint8.
         seed: of the random parameters; equal seeds give equal images.
     Returns:
         the same shape, uint8.
     """
-    corrupted = SPOILS[name](
+    corrupted = CORRUPTIONS[name](
         torch.from_numpy(np.ascontiguousarray(images)).float(), torch.Generator().manual_seed(seed)
     )
     return corrupted.round().clamp(0, 255).to(torch.uint8).numpy()

@@ -16,7 +16,7 @@ from core.data.listing import Listing
 from core.data.preprocessing import PLAIN, Preparation
 from core.data.specs import DatasetSpec, labels_of, list_images
 from core.data.splits import Parts, Subset, halve, nested_subset, split
-from core.data.volumes import flattened
+from core.data.volumes import as_slice_images
 from core.files import sha256_of
 
 if TYPE_CHECKING:
@@ -77,7 +77,7 @@ class Dataset:
 def scan(spec: DatasetSpec, progress: Progress | None = None) -> tuple[Listing, Bank]:
     """List a data set and read every file once, into the bank of small gray images that the audit compares."""
     listing = list_images(spec)
-    return listing, open_bank(flattened(listing), SCAN_SIZE, 1, progress)
+    return listing, open_bank(as_slice_images(listing), SCAN_SIZE, 1, progress)
 
 
 def fingerprint_of(listing: Listing, bank: Bank) -> str:

@@ -12,7 +12,7 @@ from core.data.specs import DatasetSpec, find_folder
 from core.data.tables import read_table
 from core.errors import DataUnavailable
 
-OLDEST = 110  # years; larger values are errors of the table
+MAX_AGE = 110  # years; larger values are errors of the table
 VIEWS = ("AP", "PA")
 FEMALE, MALE, UNKNOWN = "female", "male", ""
 _READINGS = {"yes": 1.0, "no": 0.0}
@@ -20,7 +20,7 @@ _SEXES = {"f": FEMALE, "female": FEMALE, "m": MALE, "male": MALE}
 
 
 @dataclass(frozen=True)
-class People:
+class Demographics:
     """Age and sex of the person in each image.
 
     Attributes:
@@ -36,7 +36,7 @@ class People:
     reader: np.ndarray = field(default_factory=lambda: np.array([]))
 
 
-def read_people(spec: DatasetSpec, ids: np.ndarray) -> People:
+def read_demographics(spec: DatasetSpec, ids: np.ndarray) -> Demographics:
     """Read the age and sex of the people in some images of a data set.
 
     Args:
@@ -63,7 +63,7 @@ def read_people(spec: DatasetSpec, ids: np.ndarray) -> People:
         optional["view"] = views.where(views.isin(VIEWS), UNKNOWN).to_numpy(str)
     if columns.reader:
         optional["reader"] = rows[columns.reader].fillna("").str.strip().str.lower().map(_READINGS).to_numpy(float)
-    return People(np.where((age >= 0) & (age <= OLDEST), age, np.nan), sex.to_numpy(str), **optional)
+    return Demographics(np.where((age >= 0) & (age <= MAX_AGE), age, np.nan), sex.to_numpy(str), **optional)
 
 
 def _stem(name: str) -> str:

@@ -11,11 +11,11 @@ from pathlib import Path
 
 from core.data.datasets.folders import subfolders
 from core.data.datasets.medmnist import file_name
-from core.data.specs import OPTIONS_AFTER, DatasetSpec
+from core.data.specs import OPTIONS_SEPARATOR, DatasetSpec
 from core.errors import DataUnavailable
 
 
-def fetch(spec: DatasetSpec, root: Path) -> Path:
+def download_dataset(spec: DatasetSpec, root: Path) -> Path:
     """Download a data set into its own folder below `root`; a failed download leaves nothing there.
 
     Returns:
@@ -117,7 +117,7 @@ def _from_medmnist(spec: DatasetSpec, staging: Path) -> None:
 
     assert spec.remote
     name = spec.remote.ref
-    size = spec.name.partition(f"{OPTIONS_AFTER}size=")[2] or "28"
+    size = spec.name.partition(f"{OPTIONS_SEPARATOR}size=")[2] or "28"
     try:
         getattr(medmnist, INFO[name]["python_class"])(split="test", download=True, root=str(staging), size=int(size))
     except RuntimeError as error:

@@ -28,7 +28,7 @@ from core.files import sha256_of, write_atomically
 from core.paths import cache_folder
 
 THRESHOLD, REGISTERED_THRESHOLD = 0.86, 0.90  # registration raises chance similarity
-ALIKE = 0.90  # correlation of fingerprints above which a pair is a candidate
+CANDIDATE_THRESHOLD = 0.90  # correlation of fingerprints above which a pair is a candidate
 _NEIGHBOURS, _WORTH = 64, 16  # maximum candidates per image to compare, and to register: the most similar ones
 _MANY = 32  # with more identical files than this, each is paired with the first only
 _BLOCK, _PAIRS = 1024, 2048
@@ -117,9 +117,9 @@ def _candidates(
 
 
 def _threshold_for(correlation: np.ndarray, count: int) -> np.ndarray:
-    """Return for each row the value that at most `count` entries exceed, but not below `ALIKE`."""
-    thresholds = np.full(len(correlation), ALIKE, np.float32)
-    crowded = (correlation > ALIKE).sum(axis=1) > count
+    """Return for each row the value that at most `count` entries exceed, but not below `CANDIDATE_THRESHOLD`."""
+    thresholds = np.full(len(correlation), CANDIDATE_THRESHOLD, np.float32)
+    crowded = (correlation > CANDIDATE_THRESHOLD).sum(axis=1) > count
     if crowded.any():
         thresholds[crowded] = -np.partition(-correlation[crowded], count, axis=1)[:, count]
     return thresholds
@@ -155,7 +155,7 @@ def _cache_path(first: Bank, second: Bank | None) -> Path:
         _VERSION,
         str(THRESHOLD),
         str(REGISTERED_THRESHOLD),
-        str(ALIKE),
+        str(CANDIDATE_THRESHOLD),
         *first.content,
         "against",
         *(second.content if second else ()),
@@ -164,7 +164,7 @@ def _cache_path(first: Bank, second: Bank | None) -> Path:
 
 
 SIZE = 64
-SETTLED = 0.945  # correlation of registered fingerprints below which a pair is no copy
+REGISTERED_FINGERPRINT_THRESHOLD = 0.945  # correlation of registered fingerprints below which a pair is no copy
 _MARGIN = 4
 _COARSE_SIDE = 32
 _BAND = (1.0, 5.0)  # standard deviations of the two Gaussians of the fingerprint, in its pixels
@@ -273,7 +273,9 @@ def similarity_registered(
     pose = torch.where(wider[:, None], inverse, pose)
     swapped = wider[:, None, None]
     still, moving = torch.where(swapped, moving, still), torch.where(swapped, still, moving)
-    settled = (_unit(_warped(moving, pose).numpy()) * _unit(still.numpy())).sum(axis=(1, 2)) > SETTLED
+    settled = (_unit(_warped(moving, pose).numpy()) * _unit(still.numpy())).sum(
+        axis=(1, 2)
+    ) > REGISTERED_FINGERPRINT_THRESHOLD
     # Refine the registration of the pairs that agree at full size, then compare their fine structure.
     similarity = np.zeros(len(first))
     if settled.any():

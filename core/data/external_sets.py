@@ -12,14 +12,14 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from core.data.dataset import Dataset, fingerprint_of, scan
-from core.data.datasets.custom import own_images
-from core.data.datasets.folders import plain
-from core.data.demographics import read_people
+from core.data.datasets.custom import custom_dataset
+from core.data.datasets.folders import normalized_name
+from core.data.demographics import read_demographics
 from core.data.duplicates import find_copies
 from core.data.image_cache import Progress
 from core.data.listing import UNLABELLED, Listing
 from core.data.specs import DatasetSpec, External, family_of, find_dataset, labels_of
-from core.data.splits import Parts, unite_groups
+from core.data.splits import Parts, merge_groups
 from core.errors import BadRequest, LeakFound, UnknownName
 from core.types import READER, VIEW
 
@@ -45,15 +45,15 @@ class ExternalSet:
     facts: Mapping[str, np.ndarray]
 
 
-def spec_of(external: External) -> DatasetSpec:
+def external_spec(external: External) -> DatasetSpec:
     """Return the row of an external test set: a registered data set, or the user's own images."""
-    return own_images(external.path) if external.path else find_dataset(external.dataset)
+    return custom_dataset(external.path) if external.path else find_dataset(external.dataset)
 
 
-def matched(spec: DatasetSpec, labels: tuple[str, ...], own: tuple[str, ...]) -> dict[str, str]:
+def match_classes(spec: DatasetSpec, labels: tuple[str, ...], own: tuple[str, ...]) -> dict[str, str]:
     """Map the classes of an external set to those of the same name; case, hyphens and underscores do not matter."""
-    named = {plain(label): label for label in own}
-    return {label: named[plain(label)] for label in labels if plain(label) in named}
+    named = {normalized_name(label): label for label in own}
+    return {label: named[normalized_name(label)] for label in labels if normalized_name(label) in named}
 
 
 def load_external(external: External, dataset: Dataset, progress: Progress | None = None) -> ExternalSet:
@@ -70,7 +70,7 @@ def load_external(external: External, dataset: Dataset, progress: Progress | Non
         DataUnavailable: if the external set is not on this machine.
     """
     # Refuse sets that cannot be compared before any file is read.
-    spec, own = spec_of(external), dataset.spec
+    spec, own = external_spec(external), dataset.spec
     if family_of(spec.name) == family_of(own.name):
         raise LeakFound(
             f"{spec.name} cannot be an external test set of {own.name}: both are made from the images of "
@@ -96,7 +96,7 @@ def load_external(external: External, dataset: Dataset, progress: Progress | Non
     shared = tuple(label for label in dataset.labels if label in _shown(relabeled[rows], dataset.labels))
     _check_enough(spec, labels, shared, dataset)
     # All remaining images form the test part.
-    groups = unite_groups(listing.groups, find_copies(bank))
+    groups = merge_groups(listing.groups, find_copies(bank))
     empty = np.array([], int)
     matched_dataset = Dataset(
         spec=replace(spec, channels=own.channels),
@@ -112,7 +112,7 @@ def load_external(external: External, dataset: Dataset, progress: Progress | Non
 
 def _class_mapping(external: External, spec: DatasetSpec, labels: tuple[str, ...], dataset: Dataset) -> dict[str, str]:
     """Return external class -> class of the data set, after checking that both exist."""
-    classes = dict(external.classes) or matched(spec, labels, dataset.labels)
+    classes = dict(external.classes) or match_classes(spec, labels, dataset.labels)
     for external_class, own_class in classes.items():
         for name, known, owner in (
             (external_class, spec.labels or labels, spec.name), (own_class, dataset.labels, dataset.spec.name)
@@ -201,7 +201,7 @@ def _facts(spec: DatasetSpec, listing: Listing) -> dict[str, np.ndarray]:
     """Return the view and a radiologist's reading (`yes` or `no`) of each image, if the publisher's table has them."""
     if spec.people is None:
         return {}
-    people, facts = read_people(spec, listing.ids), {}
+    people, facts = read_demographics(spec, listing.ids), {}
     if len(people.view):
         facts[VIEW] = people.view
     if len(people.reader):

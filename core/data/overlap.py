@@ -14,7 +14,7 @@ from core.data.image_cache import Bank, Progress
 from core.data.overview import class_counts
 from core.data.specs import DATASETS, DatasetSpec, family_of, is_present, labels_of
 
-Watch = Callable[[str], AbstractContextManager[Progress]]
+StepProgress = Callable[[str], AbstractContextManager[Progress]]
 
 
 @dataclass(frozen=True)
@@ -52,7 +52,7 @@ def comparable(spec: DatasetSpec) -> list[DatasetSpec]:
     ]
 
 
-def copies_by_source(spec: DatasetSpec, watch: Watch) -> list[Source]:
+def copies_by_source(spec: DatasetSpec, watch: StepProgress) -> list[Source]:
     """Compare a data set with every comparable one.
 
     Args:

@@ -11,15 +11,15 @@ from PIL import Image
 from core.data.images import decode
 from core.data.listing import UNLABELLED, Listing
 from core.data.specs import DatasetSpec, class_titles, labels_of
-from core.data.volumes import flattened
+from core.data.volumes import as_slice_images
 from core.errors import UnreadableImage
 
 NONE_OF_THEM, NO_LABEL = "none of these", "no label"
-SAMPLED = 200
+SAMPLE_SIZE = 200
 
 
 @dataclass(frozen=True)
-class Looks:
+class ImageSample:
     """An image for display.
 
     Attributes:
@@ -61,34 +61,36 @@ def co_occurrence(labels: np.ndarray) -> np.ndarray:
     return positive.T @ positive
 
 
-def words_for(label: np.ndarray, names: tuple[str, ...]) -> str:
+def label_text(label: np.ndarray, names: tuple[str, ...]) -> str:
     """Return one image's class, or its findings, as text."""
     if label.ndim == 0:
         return NO_LABEL if label == UNLABELLED else names[int(label)]
     return ", ".join(name for name, value in zip(names, label, strict=True) if value > 0.5) or NONE_OF_THEM
 
 
-def members_of(labels: np.ndarray, index: int) -> np.ndarray:
+def positions_of(labels: np.ndarray, index: int) -> np.ndarray:
     """Return the positions of the images of a class, or with a finding."""
     return np.flatnonzero(labels == index if labels.ndim == 1 else labels[:, index] > 0.5)
 
 
-def look(spec: DatasetSpec, listing: Listing, index: int) -> Looks | None:
+def read_sample(spec: DatasetSpec, listing: Listing, index: int) -> ImageSample | None:
     """Decode one image for display; None if it cannot be read."""
     try:
-        data = flattened(listing).read(index)
+        data = as_slice_images(listing).read(index)
         image = Image.fromarray(data) if isinstance(data, np.ndarray) else decode(data)
     except (UnreadableImage, OSError):
         return None
     size = data.nbytes if isinstance(data, np.ndarray) else len(data)
-    words = words_for(np.asarray(listing.labels[index]), class_titles(spec.name, labels_of(spec, listing)))
-    return Looks(str(listing.ids[index]), words, image, size)
+    words = label_text(np.asarray(listing.labels[index]), class_titles(spec.name, labels_of(spec, listing)))
+    return ImageSample(str(listing.ids[index]), words, image, size)
 
 
-def draw_images(spec: DatasetSpec, listing: Listing, positions: np.ndarray, count: int, seed: int) -> list[Looks]:
+def sample_images(
+    spec: DatasetSpec, listing: Listing, positions: np.ndarray, count: int, seed: int
+) -> list[ImageSample]:
     """Return up to `count` images sampled at random from some positions; unreadable ones are skipped."""
     order = np.random.default_rng(seed).permutation(positions)[:count]
-    return [image for index in order if (image := look(spec, listing, int(index)))]
+    return [image for index in order if (image := read_sample(spec, listing, int(index)))]
 
 
 def image_facts(spec: DatasetSpec, listing: Listing, seed: int = 0) -> list[dict[str, Any]]:
@@ -103,7 +105,7 @@ def image_facts(spec: DatasetSpec, listing: Listing, seed: int = 0) -> list[dict
             "Mean brightness": round(float(np.asarray(shown.image.convert("L")).mean()), 1),
             "kB": round(shown.bytes / 1024, 1),
         }
-        for shown in draw_images(spec, listing, np.arange(len(listing)), SAMPLED, seed)
+        for shown in sample_images(spec, listing, np.arange(len(listing)), SAMPLE_SIZE, seed)
     ]
 
 

@@ -52,14 +52,14 @@ def pixels_of(spec: DatasetSpec, listing: Listing, index: int, preparation: Prep
     return preparation.image(image, SIDE, spec.channels)
 
 
-def as_picture(pixels: np.ndarray) -> np.ndarray:
+def as_image(pixels: np.ndarray) -> np.ndarray:
     """Convert (C, S, S) pixels or (1, S, S, S) voxels to a displayable image, (S, S) or (S, S, 3)."""
     if pixels.ndim == 4:
         return pixels[0, pixels.shape[1] // 2]
     return pixels[0] if len(pixels) == 1 else pixels.transpose(1, 2, 0)
 
 
-def augmented(pixels: np.ndarray, other: np.ndarray, seed: int) -> list[Preview]:
+def augmentation_previews(pixels: np.ndarray, other: np.ndarray, seed: int) -> list[Preview]:
     """Apply each augmentation alone to an image.
 
     Args:
@@ -67,15 +67,13 @@ def augmented(pixels: np.ndarray, other: np.ndarray, seed: int) -> list[Preview]
         other: another image of the same shape, for augmentations that mix two.
         seed: first random seed to try; a seed that leaves the image unchanged, as in half of all flips, is skipped.
     """
-    previews, original = [], as_picture(pixels)
+    previews, original = [], as_image(pixels)
     for row in AUGMENTATIONS.values():
         if pixels.ndim == 4 and not row.volumes:
             previews.append(Preview(row, None))
             continue
         for number in range(seed, seed + _TRIES):
-            changed = as_picture(
-                (255 * _change(row, to_unit(np.stack([pixels, other])), number)).round().byte().numpy()
-            )
+            changed = as_image((255 * _change(row, to_unit(np.stack([pixels, other])), number)).round().byte().numpy())
             if not np.array_equal(changed, original):
                 break
         previews.append(Preview(row, changed))
@@ -90,7 +88,7 @@ def _change(row: Augmentation, images: torch.Tensor, seed: int) -> torch.Tensor:
     return images[0]
 
 
-def prepared(spec: DatasetSpec, listing: Listing, index: int) -> list[Preview]:
+def preprocessing_previews(spec: DatasetSpec, listing: Listing, index: int) -> list[Preview]:
     """Apply each preprocessing step alone to an image.
 
     Raises:
@@ -104,5 +102,5 @@ def prepared(spec: DatasetSpec, listing: Listing, index: int) -> list[Preview]:
         preparation = Preparation((step,))
         pixels, image = pixels_of(spec, listing, index, preparation), preparation.spec(ImageSpec(SIDE))
         low, high = ((value / 255 - image.mean[0]) / image.std[0] for value in (pixels.min(), pixels.max()))
-        previews.append(Preview(step, as_picture(pixels), (float(low), float(high))))
+        previews.append(Preview(step, as_image(pixels), (float(low), float(high))))
     return previews

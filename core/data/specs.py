@@ -10,14 +10,14 @@ from typing import Literal
 
 import numpy as np
 
-from core.data.datasets.folders import plain, subfolders
+from core.data.datasets.folders import normalized_name, subfolders
 from core.data.listing import Listing
 from core.errors import DataUnavailable, UnknownName
 from core.paths import data_roots
 from core.registry import Registry
 from core.types import Task
 
-OPTIONS_AFTER = "@"
+OPTIONS_SEPARATOR = "@"
 FINDINGS, JOINED = "findings", "+"
 
 
@@ -37,7 +37,7 @@ class Remote:
 
 
 @dataclass(frozen=True)
-class PeopleTable:
+class DemographicsTable:
     """A publisher's table with the age and sex of the people in the images.
 
     Attributes:
@@ -135,7 +135,7 @@ class DatasetSpec:
     caveats: tuple[str, ...] = ()
     derived_from: str | None = None
     synthetic: bool = False
-    people: PeopleTable | None = None
+    people: DemographicsTable | None = None
     evidence: Callable[[str], np.ndarray] | None = None
     corpus_only: str = ""
     test_share: int = 5
@@ -155,7 +155,7 @@ def find_dataset(name: str) -> DatasetSpec:
     Raises:
         UnknownName: if there is no such row, option or value.
     """
-    base, _, options = name.partition(OPTIONS_AFTER)
+    base, _, options = name.partition(OPTIONS_SEPARATOR)
     spec = DATASETS[base]
     chosen: dict[str, str] = {}
     findings: tuple[str, ...] = ()
@@ -194,23 +194,23 @@ def _of_findings(spec: DatasetSpec, findings: tuple[str, ...]) -> DatasetSpec:
         return replace(listing, labels=listing.labels[:, columns])
 
     option = f"{FINDINGS}={JOINED.join(findings)}"
-    separator = "," if OPTIONS_AFTER in spec.name else OPTIONS_AFTER
+    separator = "," if OPTIONS_SEPARATOR in spec.name else OPTIONS_SEPARATOR
     title = f"{spec.title}: {', '.join(findings)}"
     return replace(spec, name=f"{spec.name}{separator}{option}", title=title, labels=findings, load=load)
 
 
 def all_findings(spec: DatasetSpec) -> DatasetSpec:
     """Return the row with all findings of a data set of which some were chosen; else the row itself."""
-    base, _, options = spec.name.partition(OPTIONS_AFTER)
+    base, _, options = spec.name.partition(OPTIONS_SEPARATOR)
     others = [pair for pair in options.split(",") if not pair.startswith(f"{FINDINGS}=")]
-    return find_dataset(f"{base}{OPTIONS_AFTER}{','.join(others)}") if FINDINGS in options else spec
+    return find_dataset(f"{base}{OPTIONS_SEPARATOR}{','.join(others)}") if FINDINGS in options else spec
 
 
 def _with_options(spec: DatasetSpec, base: str, chosen: dict[str, str]) -> DatasetSpec:
     options = ",".join(f"{option}={chosen[option]}" for option in sorted(chosen))
     return replace(
         spec,
-        name=f"{base}{OPTIONS_AFTER}{options}",
+        name=f"{base}{OPTIONS_SEPARATOR}{options}",
         title=f"{spec.title}, {options.replace(',', ', ')}",
         load=partial(spec.load, **chosen),
         files=tuple(spec.file_of(**chosen) for _ in spec.files) if spec.file_of else spec.files,
@@ -219,7 +219,7 @@ def _with_options(spec: DatasetSpec, base: str, chosen: dict[str, str]) -> Datas
 
 def family_of(name: str) -> str:
     """Return the data set that a set's images come from, or the set itself; a family counts as one set."""
-    base = name.partition(OPTIONS_AFTER)[0]
+    base = name.partition(OPTIONS_SEPARATOR)[0]
     return DATASETS[base].derived_from or base if base in DATASETS else base
 
 
@@ -232,11 +232,11 @@ def find_folder(spec: DatasetSpec) -> Path | None:
     """Return the data set's folder under the data roots, or None if it is not on this machine."""
     if spec.path is not None:
         return spec.path if spec.path.is_dir() else None
-    wanted = {plain(name) for name in spec.folders}
+    wanted = {normalized_name(name) for name in spec.folders}
     for root in data_roots():
         if root.is_dir():
             for path in subfolders(root):
-                if plain(path.name) in wanted and (
+                if normalized_name(path.name) in wanted and (
                     not spec.files or any((path / name).is_file() for name in spec.files)
                 ):
                     return path
@@ -255,7 +255,7 @@ def labels_of(spec: DatasetSpec, listing: Listing) -> tuple[str, ...]:
 
 def class_titles(dataset: str, labels: Sequence[str]) -> tuple[str, ...]:
     """Return the display names of classes or findings, such as `melanoma (mel)`; by default the name itself."""
-    base = dataset.partition(OPTIONS_AFTER)[0]
+    base = dataset.partition(OPTIONS_SEPARATOR)[0]
     titles = DATASETS[base].titles if base in DATASETS else {}
     return tuple(titles.get(label, label) for label in labels)
 

@@ -58,7 +58,7 @@ class Subset:
     short: tuple[str, ...]
 
 
-def unite_groups(groups: np.ndarray, copies: Copies) -> np.ndarray:
+def merge_groups(groups: np.ndarray, copies: Copies) -> np.ndarray:
     """Return group numbers in which images of one group, and copies of one image, share a number."""
     _, number = np.unique(groups, return_inverse=True)
     count = int(number.max()) + 1
@@ -115,7 +115,7 @@ def split(
         BadRequest: if there are too few images or groups to split off a missing part.
     """
     # Unite copies into groups; leave out unreadable and unlabeled images.
-    groups = unite_groups(groups, copies)
+    groups = merge_groups(groups, copies)
     labeled = labels != UNLABELLED if labels.ndim == 1 else np.ones(len(labels), bool)
     parts = np.where(readable & labeled, np.where(parts == "", TRAIN, parts), "no part").astype("<U10")
     notes: list[str] = []

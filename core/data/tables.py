@@ -48,12 +48,12 @@ def read_table(path: Path, columns: Iterable[str], unique: str | None = None) ->
     return table
 
 
-def at_row(path: Path, row: int) -> str:
+def row_location(path: Path, row: int) -> str:
     """Return the location of an error, such as `labels.csv, row 3`."""
     return f"{path.name}, row {row + _FIRST_ROW}"
 
 
-def inside(root: Path, names: pd.Series, table: Path) -> pd.Series:
+def checked_paths(root: Path, names: pd.Series, table: Path) -> pd.Series:
     """Return relative paths from a table after checking that they stay below a folder.
 
     Raises:
@@ -69,7 +69,7 @@ def inside(root: Path, names: pd.Series, table: Path) -> pd.Series:
         path = PurePosixPath(clean.iloc[row])
         if path.is_absolute() or {"..", "~"} & set(path.parts) or ":" in path.parts[0] or len(str(path)) > _LONGEST:
             raise DataUnavailable(
-                f"{at_row(table, int(row))}: the path {str(path)[:80]!r} leads out of {root.name!r} or is "
+                f"{row_location(table, int(row))}: the path {str(path)[:80]!r} leads out of {root.name!r} or is "
                 "invalid. Give paths relative to the folder of the table."
             )
     return clean

@@ -13,7 +13,7 @@ def to_unit(pixels: np.ndarray, device: torch.device | None = None) -> torch.Ten
     return torch.from_numpy(np.array(pixels)).to(device).float() / 255
 
 
-def normalise(images: torch.Tensor, spec: ImageSpec) -> torch.Tensor:
+def normalize(images: torch.Tensor, spec: ImageSpec) -> torch.Tensor:
     """Convert a batch to an encoder's channels and range.
 
     Args:

@@ -51,7 +51,7 @@ class Upload:
         return sha256_of([self.content, self.problem])
 
 
-def take_apart(files: Iterable[tuple[str, bytes]], limits: Limits = LIMITS) -> tuple[list[Upload], int]:
+def unpack(files: Iterable[tuple[str, bytes]], limits: Limits = LIMITS) -> tuple[list[Upload], int]:
     """Unpack uploaded files and archives into images.
 
     Args:

@@ -18,7 +18,7 @@ def to_cube(volume: np.ndarray, size: int) -> np.ndarray:
     return volume[None]
 
 
-def flattened(listing: Listing) -> Listing:
+def as_slice_images(listing: Listing) -> Listing:
     """Return a listing of volumes as one of images: the three middle slices of each volume side by side."""
 
     def read(index: int) -> np.ndarray:

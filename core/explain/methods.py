@@ -81,7 +81,7 @@ class Heat(NamedTuple):
     places: int = 0
 
 
-def never(_: Question) -> str:
+def supports_all(_: Question) -> str:
     """Accept every model."""
     return ""
 
@@ -104,7 +104,7 @@ class Explainer:
     meaning: str
     attribute: Callable[[Question], Heat]
     caution: str = ""
-    refuses: Callable[[Question], str] = never
+    refuses: Callable[[Question], str] = supports_all
 
 
 EXPLAINERS: Registry[Explainer] = Registry("explainer")

@@ -70,14 +70,14 @@ def faithfulness(image: Image.Image, explanation: Explanation, ask: Ask, steps: 
         frame
         for heat in (own, random_heat)
         for start, end in ((small, blurred), (blurred, small))
-        for frame in exchanged(start, end, heat, steps)
+        for frame in deletion_frames(start, end, heat, steps)
     ]
     curves = ask(frames)[:, explanation.target].reshape(4, steps + 1)
     areas = np.trapezoid(curves, dx=1 / steps, axis=1)
     return Faithfulness(*(float(areas[row]) for row in (0, 1, 2, 3)))
 
 
-def exchanged(start: Image.Image, end: Image.Image, heat: np.ndarray, steps: int) -> list[Image.Image]:
+def deletion_frames(start: Image.Image, end: Image.Image, heat: np.ndarray, steps: int) -> list[Image.Image]:
     """Return the transition from one image to another in equal parts, highest heat first, including both ends."""
     place = np.empty(heat.size)
     place[np.argsort(-heat, axis=None, kind="stable")] = np.arange(heat.size) / heat.size

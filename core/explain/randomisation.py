@@ -33,7 +33,7 @@ _MEASURED = (nn.modules.batchnorm._BatchNorm,)
 
 
 @dataclass(frozen=True)
-class Alike:
+class MapSimilarity:
     """Rank correlation of a trained network's maps with other maps.
 
     Attributes:
@@ -49,7 +49,7 @@ class Alike:
 
 
 @dataclass(frozen=True)
-class Planted:
+class PlantedHits:
     """Number of maps that peak on planted evidence, or within half a cell of their feature map of it.
 
     Flat maps do not count as peaking.
@@ -82,9 +82,9 @@ class Randomised:
 
     images: int
     draws: int
-    steps: tuple[Alike, ...]
-    others: Alike
-    planted: Mapping[str, Planted] = field(default_factory=dict)
+    steps: tuple[MapSimilarity, ...]
+    others: MapSimilarity
+    planted: Mapping[str, PlantedHits] = field(default_factory=dict)
 
 
 def randomise(layer: nn.Module, random: torch.Generator) -> None:
@@ -188,14 +188,16 @@ def check_randomised(
 
 def _on_planted(
     trained: list[Explanation], by_draw: list[list[Explanation]], evidence: Sequence[np.ndarray]
-) -> Planted:
+) -> PlantedHits:
     counts = [near(region, trained[0].cell / 2) for region in evidence]
     hits = [peaks_on(explanation, region) for explanation, region in zip(trained, counts, strict=True)]
     random = np.array(
         [[[peaks_on(explanation, region) for region in counts] for explanation in maps] for maps in by_draw]
     )
     own = np.eye(len(counts), dtype=bool)
-    return Planted(sum(hits), len(hits), int(random[:, own].sum()), random[:, own].size, float(random[:, ~own].mean()))
+    return PlantedHits(
+        sum(hits), len(hits), int(random[:, own].sum()), random[:, own].size, float(random[:, ~own].mean())
+    )
 
 
 def _question(model: Classifier, images: torch.Tensor, targets: Sequence[int]) -> Question:
@@ -208,7 +210,7 @@ def _maps(model: Classifier, images: torch.Tensor, targets: Sequence[int], name:
     return explain(EXPLAINERS[name], _question(model, images, targets))
 
 
-def _alike(trained: list[Explanation], others: list[list[Explanation]]) -> Alike:
+def _alike(trained: list[Explanation], others: list[list[Explanation]]) -> MapSimilarity:
     """Average the rank correlation over the others, image by image, then over images."""
     correlations = np.array([[rank_correlation(*pair) for pair in zip(trained, maps, strict=True)] for maps in others])
     flat = float(np.mean([explanation.degenerate for maps in others for explanation in maps]))
@@ -217,6 +219,6 @@ def _alike(trained: list[Explanation], others: list[list[Explanation]]) -> Alike
     by_image = np.nansum(correlations, axis=0)[defined] / known.sum(axis=0)[defined]
     if len(by_image) < 2:
         value = float(by_image[0]) if len(by_image) else float("nan")
-        return Alike(value, float("nan"), float("nan"), flat)
+        return MapSimilarity(value, float("nan"), float("nan"), flat)
     ends = stats.bootstrap((by_image,), np.mean, method="percentile", rng=np.random.default_rng(0)).confidence_interval
-    return Alike(float(by_image.mean()), float(ends.low), float(ends.high), flat)
+    return MapSimilarity(float(by_image.mean()), float(ends.low), float(ends.high), flat)

@@ -7,7 +7,7 @@ import io
 from collections.abc import Sequence
 
 from core.inference.case import Case
-from core.inference.text import agree, decision, gate_words, is_near
+from core.inference.text import agree, check_text, decision, is_near
 from core.inference.two_stage import outcome
 from core.models import FAMILY_TITLES
 
@@ -44,7 +44,7 @@ def rows_of(
         row["Near a threshold"] = _yes(near) if case.answered else ""
         if case.verdict:
             row["Two stages"] = outcome(case.verdict)
-        row["Input gate"] = gate_words(case)
+        row["Input gate"] = check_text(case)
         rows.append(row)
     for name, problem in problems:
         rows.append({"Image": "not read"} | ({"File": name} if names else {}) | {"Input gate": problem})

@@ -14,7 +14,7 @@ from PIL import Image
 
 from core.explain.quality import Faithfulness
 from core.files import sha256_of
-from core.inference.input_gate import Admission
+from core.inference.input_gate import CheckResult
 from core.inference.predictor import Prediction
 from core.runs import RunMeta
 
@@ -105,7 +105,7 @@ class Case:
     height: int
     task: str
     synthetic: bool
-    admission: Admission | None
+    admission: CheckResult | None
     overridden: bool
     explainer: str
     answers: Mapping[str, Answer] = field(default_factory=dict)

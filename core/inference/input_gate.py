@@ -22,11 +22,11 @@ import torch
 from PIL import Image, ImageOps
 
 from core.data.preprocessing import PLAIN
-from core.data.transforms import normalise, to_unit
+from core.data.transforms import normalize, to_unit
 from core.errors import CorruptRun
 from core.files import write_atomically
 from core.models import MODELS
-from core.models.classifier import Classifier, channels_last, placed
+from core.models.classifier import Classifier, channels_last, to_device
 from core.types import ImageSpec
 
 FILE, ENCODER = "gate.npz", "imagenet-efficientnet-lite0"
@@ -70,7 +70,7 @@ class Gate:
 
 
 @dataclass(frozen=True)
-class Admission:
+class CheckResult:
     """Result of the input check.
 
     Attributes:
@@ -134,7 +134,7 @@ def plain_reasons(gate: Gate, image: Image.Image) -> list[str]:
     return reasons
 
 
-def admit(gate: Gate, image: Image.Image, embed: Callable[[list[Image.Image]], np.ndarray]) -> Admission:
+def check_image(gate: Gate, image: Image.Image, embed: Callable[[list[Image.Image]], np.ndarray]) -> CheckResult:
     """Check whether an image is of the kind that the task's networks were trained on, and if not, why.
 
     Args:
@@ -151,7 +151,7 @@ def admit(gate: Gate, image: Image.Image, embed: Callable[[list[Image.Image]], n
         reasons.append(list(corrected)[best])
     elif own > gate.threshold:
         reasons.append("It is unlike the training images of this task.")
-    return Admission(not reasons, tuple(reasons), own, gate.threshold)
+    return CheckResult(not reasons, tuple(reasons), own, gate.threshold)
 
 
 class Gatekeeper:
@@ -166,12 +166,12 @@ class Gatekeeper:
     def __init__(self, gate: Gate) -> None:
         self.gate = gate
         self._image = MODELS[ENCODER].image
-        self._model = placed(MODELS[ENCODER].build(2, "", 0), torch.device("cpu")).eval().requires_grad_(False)
+        self._model = to_device(MODELS[ENCODER].build(2, "", 0), torch.device("cpu")).eval().requires_grad_(False)
         self._lock = threading.Lock()
 
-    def __call__(self, image: Image.Image) -> Admission:
+    def __call__(self, image: Image.Image) -> CheckResult:
         """Check whether an image is of the kind that the task's networks were trained on, and if not, why."""
-        return admit(self.gate, image, self._embed)
+        return check_image(self.gate, image, self._embed)
 
     def _embed(self, images: list[Image.Image]) -> np.ndarray:
         with self._lock:
@@ -203,7 +203,7 @@ def embed(model: Classifier, spec: ImageSpec, images: list[Image.Image]) -> np.n
     """Embed images with an encoder on the CPU; returns (N, D)."""
     pixels = np.stack([PLAIN.image(image, spec.size, 3) for image in images])
     with torch.no_grad():
-        return model.embed(channels_last(normalise(to_unit(pixels), spec))).numpy()
+        return model.embed(channels_last(normalize(to_unit(pixels), spec))).numpy()
 
 
 def save_gate(folder: Path, gate: Gate) -> None:

@@ -14,12 +14,12 @@ from scipy.special import logit
 
 from core.data.images import decode
 from core.data.preprocessing import preparation
-from core.data.transforms import normalise, to_unit
+from core.data.transforms import normalize, to_unit
 from core.errors import BadRequest, CorruptRun, UnknownName, UnreadableImage
 from core.explain import EXPLAINERS, Explanation, Question, explain
 from core.metrics.calibration import probabilities_of
 from core.models import MODELS
-from core.models.classifier import HEAD_LAYERS, Classifier, channels_last, layers_like, placed
+from core.models.classifier import HEAD_LAYERS, Classifier, channels_last, layers_like, to_device
 from core.models.medical_encoders import variant_of_run
 from core.models.weights import weights_of
 from core.runs import WEIGHTS_FILE, RunMeta, read_run, read_weights
@@ -67,7 +67,7 @@ class Predictor:
         self.device = device or torch.device("cpu")
         self._image = image_spec_of(self.meta)
         self._preparation = self._preparation.for_encoder(self._image)
-        self._model = placed(load_classifier(self.meta, folder), self.device)
+        self._model = to_device(load_classifier(self.meta, folder), self.device)
         self._lock = threading.Lock()
         self._refusals: dict[str, str] = {}
 
@@ -96,13 +96,13 @@ class Predictor:
         Args:
             images: decoded images of any size; for a run on volumes (D, H, W) uint8 arrays.
             explainer: name of an explainer; None for none.
-            target: class to explain; the default of `telling_class` if None.
+            target: class to explain; the default of `default_target` if None.
         Raises:
             BadRequest: if images are given to a run on volumes, or volumes to one on images, or the explainer does not
                 support this model.
         """
         meta = self.meta
-        batch = normalise(to_unit(np.stack([self._pixels(image) for image in images]), self.device), self._image)
+        batch = normalize(to_unit(np.stack([self._pixels(image) for image in images]), self.device), self._image)
         with self._lock:
             with torch.no_grad():
                 features = self._model.encoder(channels_last(batch))
@@ -110,7 +110,7 @@ class Predictor:
                 if meta.config.get("mirror"):
                     logits = (logits + self._model(channels_last(batch.flip(-1))).cpu().numpy()) / 2
             probabilities = probabilities_of(logits, meta.temperature, meta.multilabel)
-            targets = [target if target is not None else telling_class(meta, row) for row in probabilities]
+            targets = [target if target is not None else default_target(meta, row) for row in probabilities]
             explanations: list[Explanation | None] = [None] * len(images)
             if explainer is not None:
                 target_tensor = torch.as_tensor(targets).to(self.device)
@@ -195,7 +195,7 @@ def decide(meta: RunMeta, probabilities: np.ndarray) -> tuple[int, ...]:
     return (meta.positive if probabilities[meta.positive] >= meta.threshold else 1 - meta.positive,)
 
 
-def telling_class(meta: RunMeta, probabilities: np.ndarray) -> int:
+def default_target(meta: RunMeta, probabilities: np.ndarray) -> int:
     """Return the class to explain by default.
 
     This is the positive class of two, the most likely of more, or the finding furthest above its threshold (by odds).

@@ -16,10 +16,10 @@ from typing import Any
 from PIL import Image
 
 from core.data import DATASETS
-from core.data.specs import OPTIONS_AFTER
+from core.data.specs import OPTIONS_SEPARATOR
 from core.inference.case import Answer, Case, ClassSet
-from core.inference.text import agreement, caveats, decision, gate_words, learnt_from, threshold_of, where
-from core.inference.two_stage import measured_words, outcome, verdict_words
+from core.inference.text import agreement, caveats, check_text, decision, threshold_of, training_text, where
+from core.inference.two_stage import outcome, performance_text, verdict_text
 from core.paths import library_versions
 
 FORMAT = 1
@@ -27,7 +27,7 @@ THUMBNAIL_SIDE = 256
 
 
 @dataclass(frozen=True)
-class Wanted:
+class ReportOptions:
     """Optional content of a report.
 
     Attributes:
@@ -39,7 +39,7 @@ class Wanted:
     thumbnail: Image.Image | None = None
 
 
-def as_record(case: Case, wanted: Wanted | None = None, made: datetime | None = None) -> dict[str, Any]:
+def as_record(case: Case, wanted: ReportOptions | None = None, made: datetime | None = None) -> dict[str, Any]:
     """Convert a case to plain values.
 
     Args:
@@ -47,7 +47,7 @@ def as_record(case: Case, wanted: Wanted | None = None, made: datetime | None = 
         wanted: optional content; none by default.
         made: time; now by default.
     """
-    wanted = wanted or Wanted()
+    wanted = wanted or ReportOptions()
     image: dict[str, Any] = {"pixels_sha256": case.pixels, "width": case.width, "height": case.height}
     if wanted.name:
         image["name"] = case.name
@@ -65,7 +65,7 @@ def as_record(case: Case, wanted: Wanted | None = None, made: datetime | None = 
             **(asdict(case.admission) if case.admission else {}),
             "present": case.admission is not None,
             "overridden": case.overridden,
-            "words": gate_words(case),
+            "words": check_text(case),
         },
         "summary": agreement(case),
         "two_stage": _two_stage(case),
@@ -74,7 +74,7 @@ def as_record(case: Case, wanted: Wanted | None = None, made: datetime | None = 
             {"families": list(pair), "share_of_strongest_fifth_in_common": share, "by_chance": 0.2}
             for pair, share in case.overlaps.items()
         ],
-        "caveats": caveats(case, of_data(case)),
+        "caveats": caveats(case, data_caveats(case)),
     }
 
 
@@ -86,7 +86,7 @@ def _two_stage(case: Case) -> dict[str, Any] | None:
     screen, confirmer = (case.answers[family].meta for family in (stages.screen, stages.confirmer))
     return {
         "outcome": outcome(verdict),
-        "words": verdict_words(verdict),
+        "words": verdict_text(verdict),
         "suspicious_classes": [confirmer.labels[index] for index in stages.suspicious],
         "screen": {
             "run": screen.run,
@@ -97,21 +97,21 @@ def _two_stage(case: Case) -> dict[str, Any] | None:
         },
         "second_stage": {"run": confirmer.run, "decision": verdict.second or None},
         "measured": stages.figures if isinstance(stages.figures, str) else stages.figures.record(),
-        "measured_words": measured_words(stages),
+        "measured_words": performance_text(stages),
     }
 
 
-def of_data(case: Case) -> tuple[str, ...]:
+def data_caveats(case: Case) -> tuple[str, ...]:
     """Return the caveats of the data set and the notes of the runs' records, without duplicates."""
     notes: list[str] = []
     for answer in case.answers.values():
-        name = answer.meta.dataset.partition(OPTIONS_AFTER)[0]
+        name = answer.meta.dataset.partition(OPTIONS_SEPARATOR)[0]
         rows = DATASETS[name].caveats if name in DATASETS else ()
         notes += [line for line in (*rows, *answer.meta.notes) if line not in notes]
     return tuple(notes)
 
 
-def as_json(case: Case, wanted: Wanted | None = None, made: datetime | None = None) -> bytes:
+def as_json(case: Case, wanted: ReportOptions | None = None, made: datetime | None = None) -> bytes:
     """Format a case as a JSON file."""
     return json.dumps(as_record(case, wanted, made), indent=2, ensure_ascii=False, allow_nan=False).encode()
 
@@ -125,7 +125,7 @@ def _answer(family: str, answer: Answer, case: Case) -> dict[str, Any]:
         "strategy": meta.strategy,
         "variant": meta.variant,
         "seed": meta.seed,
-        "learnt_from": learnt_from(meta),
+        "learnt_from": training_text(meta),
         "labelled_images": meta.images,
         "subset_hash": meta.subset_hash,
         "data_fingerprint": meta.fingerprint,

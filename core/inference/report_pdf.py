@@ -15,7 +15,7 @@ from PIL import Image
 
 from core.explain.quality import Faithfulness
 from core.inference.case import Case
-from core.inference.report_json import THUMBNAIL_SIDE, Wanted, as_record
+from core.inference.report_json import THUMBNAIL_SIDE, ReportOptions, as_record
 from core.inference.text import percent
 from core.models import FAMILY_TITLES
 
@@ -106,7 +106,7 @@ def _bold() -> Any:
 
 def as_pdf(
     case: Case,
-    wanted: Wanted | None = None,
+    wanted: ReportOptions | None = None,
     heatmaps: Mapping[str, Image.Image] | None = None,
     made: datetime | None = None,
 ) -> bytes:
@@ -118,7 +118,7 @@ def as_pdf(
         heatmaps: overlays by title, drawn next to the thumbnail; omitted without it.
         made: time; now by default.
     """
-    wanted, made = wanted or Wanted(), made or datetime.now(UTC)
+    wanted, made = wanted or ReportOptions(), made or datetime.now(UTC)
     record = as_record(case, wanted, made)
     page = _Page(made)
     page.line("Lowshot case report", 16, bold=True)

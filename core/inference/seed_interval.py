@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.special import logit
 
-from core.analysis.comparison import judged
+from core.analysis.comparison import load_part
 from core.inference.case import SeedInterval
 from core.runs import RunMeta, Store
 from core.runs.series import Run
@@ -50,11 +50,11 @@ def lookup(run: Run, others: Sequence[Run], target: int) -> Lookup:
     Raises:
         CorruptRun: if they cannot be read.
     """
-    first = judged(run)
+    first = load_part(run)
     place = {name: index for index, name in enumerate(first.ids.tolist())}
     rows = []
     for other in others:
-        predictions = judged(other)
+        predictions = load_part(other)
         row = np.full(len(place), np.nan)
         positions = [place.get(name, -1) for name in predictions.ids.tolist()]
         known = np.array(positions) >= 0

@@ -24,7 +24,7 @@ def percent(probability: float) -> str:
     return f"{probability:.1%}"
 
 
-def inside(title: str) -> str:
+def in_sentence(title: str) -> str:
     """Format a class's title for use inside a sentence: lower-case its first letter, unless it is an abbreviation."""
     return title if title[1:2].isupper() else title[:1].lower() + title[1:]
 
@@ -60,7 +60,7 @@ def where(explanation: Explanation) -> str:
     return f"strongest in the {vertical} {horizontal} of the image"
 
 
-def learnt_from(meta: RunMeta) -> str:
+def training_text(meta: RunMeta) -> str:
     """Describe how many labelled images a run was trained on."""
     if meta.train_size is None:
         return f"Trained on all {meta.images} labelled images ({meta.per_class:.0f} per class on average)."
@@ -108,7 +108,7 @@ def _likeness(case: Case) -> str:
     return "does not resemble the training data" + (" but was analyzed anyway" if case.overridden else "")
 
 
-def gate_words(case: Case) -> str:
+def check_text(case: Case) -> str:
     """Describe the result of the input check."""
     if case.admission is None:
         return "This task has no image check: any image is analyzed."

@@ -13,12 +13,12 @@ import numpy as np
 
 from core.analysis.two_stage import best_single, joint, screen_point
 from core.data import DATASETS
-from core.data.specs import OPTIONS_AFTER
+from core.data.specs import OPTIONS_SEPARATOR
 from core.errors import LowshotError
 from core.inference.predictor import Prediction
 from core.inference.text import percent
 from core.metrics import Estimate
-from core.metrics.bootstrap import DRAWS
+from core.metrics.bootstrap import RESAMPLES
 from core.metrics.thresholds import Aim, OperatingPoint
 from core.metrics.two_stage import TwoStage
 from core.models import FAMILY_LETTERS
@@ -73,12 +73,12 @@ class Verdict:
 
 def suspicious_of(meta: RunMeta) -> tuple[int, ...]:
     """Return the indices of the classes that a screen passes on; empty if the task has no stages."""
-    name = meta.dataset.partition(OPTIONS_AFTER)[0]
+    name = meta.dataset.partition(OPTIONS_SEPARATOR)[0]
     usual = DATASETS[name].suspicious if name in DATASETS and meta.task == "multiclass" else ()
     return tuple(index for index, label in enumerate(meta.labels) if label in usual)
 
 
-def choose_stages(series: Mapping[str, Sequence[Run]], sensitivity: float, draws: int = DRAWS) -> Stages:
+def choose_stages(series: Mapping[str, Sequence[Run]], sensitivity: float, draws: int = RESAMPLES) -> Stages:
     """Choose both stages among families by held-out images alone, and measure them on the test images.
 
     The screen is the family that best separates suspicious images. The second stage is the one that gives the true
@@ -134,7 +134,7 @@ def outcome(found: Verdict) -> str:
     return f"suspicious: {found.second}" if found.alarm else f"not suspicious after the second stage: {found.second}"
 
 
-def verdict_words(found: Verdict) -> str:
+def verdict_text(found: Verdict) -> str:
     """Explain the verdict in a sentence or two."""
     stages, point = found.stages, found.stages.point
     screening = (
@@ -148,7 +148,7 @@ def verdict_words(found: Verdict) -> str:
     return f"{screening} Second stage ({_letter(stages.confirmer)}): {found.second}{outcome_note}."
 
 
-def measured_words(stages: Stages) -> str:
+def performance_text(stages: Stages) -> str:
     """Describe the joint performance of both stages."""
     if isinstance(stages.figures, str):
         return f"The joint performance of both stages is unknown: {stages.figures}"

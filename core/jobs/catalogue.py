@@ -49,7 +49,7 @@ class Catalogue:
         return [row for name, row in self.of("option").items() if accepted and all(name in names for names in accepted)]
 
 
-def ask_trainer() -> Catalogue:
+def read_catalogue() -> Catalogue:
     """Query the trainer for its options, which takes some seconds.
 
     Raises:

@@ -11,7 +11,7 @@ from statistics import median
 
 import numpy as np
 
-from core.jobs.events import Followed
+from core.jobs.events import Progress
 from core.runs import PROTOCOL, RunMeta
 
 _TOO_EARLY = 0.02
@@ -113,7 +113,7 @@ def expected(
     ]
 
 
-def time_left(followed: Followed, weights: Sequence[float], elapsed: float) -> float | None:
+def time_left(followed: Progress, weights: Sequence[float], elapsed: float) -> float | None:
     """Estimate the remaining seconds of a job; None if it is too early.
 
     Args:

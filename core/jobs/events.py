@@ -57,7 +57,7 @@ def read(path: Path) -> list[dict[str, Any]]:
 
 
 @dataclass
-class Followed:
+class Progress:
     """Progress of a training.
 
     Attributes:
@@ -101,9 +101,9 @@ class Followed:
         return self.done / self.total if self.unit == STEPS and self.total and self.doing == self.title else 0.0
 
 
-def follow(events: Iterable[dict[str, Any]]) -> Followed:
+def progress_of(events: Iterable[dict[str, Any]]) -> Progress:
     """Compute the progress of a training from its events."""
-    progress = Followed()
+    progress = Progress()
     for event in events:
         progress.last = event.get("time", progress.last)
         kind = event["kind"]
@@ -126,7 +126,7 @@ def follow(events: Iterable[dict[str, Any]]) -> Followed:
     return progress
 
 
-def _bar(progress: Followed, kind: str, event: dict[str, Any]) -> None:
+def _bar(progress: Progress, kind: str, event: dict[str, Any]) -> None:
     title, unit = str(event.get("title", "")), event.get("unit")
     if unit == RUNS:
         before, progress.runs_done = progress.runs_done, event.get("done", 0)

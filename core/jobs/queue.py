@@ -97,7 +97,7 @@ class Queue:
             why none could be started, in a sentence; "" if one was, or none is needed.
         """
         unsettled = any(not records.stored(job.folder).is_over for job in self.jobs())
-        if not unsettled or records.is_worked_on(self.folder):
+        if not unsettled or records.has_worker(self.folder):
             return ""
         try:
             if (free := shutil.disk_usage(self.folder).free) < LEAST_TO_WORK:

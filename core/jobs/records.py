@@ -85,9 +85,9 @@ class Job:
         """Whether the job has ended."""
         return self.state.status in OVER
 
-    def followed(self) -> events.Followed:
+    def followed(self) -> events.Progress:
         """Return the progress of its training."""
-        return events.follow(events.read(self.folder / PROGRESS))
+        return events.progress_of(events.read(self.folder / PROGRESS))
 
 
 def create(jobs: Path, request: Request) -> Job:
@@ -136,14 +136,14 @@ def read(folder: Path) -> Job:
     job = stored(folder)
     if job.state.status == "queued" and job.stopping:  # the worker skips it when its turn comes
         return replace(job, state=replace(job.state, status="cancelled"))
-    if job.state.status == "running" and not is_alive(job.state) and not is_worked_on(folder.parent):
+    if job.state.status == "running" and not is_alive(job.state) and not has_worker(folder.parent):
         job = stored(folder)  # its end may have been recorded in between
         if job.state.status == "running":
-            return replace(job, state=ended(job, None, job.followed().last or job.state.began))
+            return replace(job, state=final_state(job, None, job.followed().last or job.state.began))
     return job
 
 
-def is_worked_on(jobs: Path) -> bool:
+def has_worker(jobs: Path) -> bool:
     """Return whether a worker runs the jobs of a folder; the system releases the lock of a dead worker."""
     try:
         with FileLock(jobs / LOCK).acquire(timeout=0):
@@ -158,7 +158,7 @@ def write_state(job: Job, state: State) -> Job:
     return replace(job, state=state)
 
 
-def ended(job: Job, code: int | None, when: float) -> State:
+def final_state(job: Job, code: int | None, when: float) -> State:
     """Return the final state of a job.
 
     Args:
@@ -184,7 +184,7 @@ def is_alive(state: State) -> bool:
         return False
 
 
-def _why(code: int | None, followed: events.Followed) -> str:
+def _why(code: int | None, followed: events.Progress) -> str:
     if followed.code is not None:
         return followed.why or "An unexpected error occurred. The job's log.txt has the details."
     if code == events.FULL:

@@ -117,7 +117,7 @@ def _finish(job: Job, poll: Callable[[], tuple[int | None] | None]) -> None:
                 _signal(job.state, signal.SIGKILL)
         time.sleep(_POLL)
     job = replace(job, stopping=(job.folder / records.STOP).exists())
-    records.write_state(job, records.ended(job, exit_code[0], time.time()))
+    records.write_state(job, records.final_state(job, exit_code[0], time.time()))
 
 
 def _signal(state: State, number: signal.Signals) -> None:

@@ -22,7 +22,7 @@ from scipy import stats
 from core.metrics.measures import METRICS, Metric
 from core.metrics.scores import Scores
 
-DRAWS = 2000
+RESAMPLES = 2000
 LEVEL = 0.95
 _BLOCK = 160_000
 TAILS = (100 * (1 - LEVEL) / 2, 100 * (1 + LEVEL) / 2)
@@ -96,7 +96,7 @@ class SeriesEstimate:
         return separator.join([f"{self.value:.{digits}f}", over_patients, over_seeds])
 
 
-def draw_weights(labels: np.ndarray, groups: np.ndarray, draws: int = DRAWS, seed: int = 0) -> np.ndarray:
+def resample_weights(labels: np.ndarray, groups: np.ndarray, draws: int = RESAMPLES, seed: int = 0) -> np.ndarray:
     """Resample groups with replacement within each class and count how often each image occurs.
 
     Args:
@@ -119,12 +119,12 @@ def draw_weights(labels: np.ndarray, groups: np.ndarray, draws: int = DRAWS, see
     return counts[:, number]
 
 
-def with_once(weights: np.ndarray) -> np.ndarray:
+def prepend_ones(weights: np.ndarray) -> np.ndarray:
     """Prepend a row of ones to (B, N) weights, so that one call measures the original images and all resamples."""
     return np.concatenate([np.ones((1, weights.shape[1])), weights])
 
 
-def measure_drawn(scores: Scores, weights: np.ndarray, names: Sequence[str] | None = None) -> dict[str, np.ndarray]:
+def measure_resamples(scores: Scores, weights: np.ndarray, names: Sequence[str] | None = None) -> dict[str, np.ndarray]:
     """Compute metrics on each resample.
 
     The work is done in blocks that stay in the processor's cache.
@@ -161,18 +161,18 @@ def interval(found: np.ndarray, n: int, metric: Metric | None = None) -> Estimat
     return Estimate(value, low, high, n)
 
 
-def ends(drawn: np.ndarray) -> np.ndarray:
+def percentile_band(drawn: np.ndarray) -> np.ndarray:
     """Return the ends of the 95% band, (2, T), of (B, T) resampled curves; NaN if there are no resamples."""
     return np.percentile(drawn, TAILS, axis=0) if len(drawn) else np.full((2, drawn.shape[1]), np.nan)
 
 
 def _mean_drawn(runs: Sequence[Scores], weights: np.ndarray, names: Sequence[str] | None) -> dict[str, np.ndarray]:
-    by_run = [measure_drawn(run, weights, names) for run in runs]
+    by_run = [measure_resamples(run, weights, names) for run in runs]
     return {name: np.mean([values[name] for values in by_run], axis=0) for name in by_run[0]}
 
 
 def bootstrap(
-    runs: Sequence[Scores], groups: np.ndarray, names: tuple[str, ...] | None = None, draws: int = DRAWS
+    runs: Sequence[Scores], groups: np.ndarray, names: tuple[str, ...] | None = None, draws: int = RESAMPLES
 ) -> dict[str, Estimate]:
     """Return 95% intervals over test images for the mean of one or several runs on the same images.
 
@@ -186,7 +186,7 @@ def bootstrap(
     """
     if not runs or any(not np.array_equal(run.labels, runs[0].labels, equal_nan=True) for run in runs):
         raise ValueError("Expected one or more runs on the same test images in the same order.")
-    weights = with_once(draw_weights(runs[0].labels, groups, draws))
+    weights = prepend_ones(resample_weights(runs[0].labels, groups, draws))
     means = _mean_drawn(runs, weights, names)
     return {name: interval(values, len(groups), METRICS[name]) for name, values in means.items()}
 

@@ -48,7 +48,7 @@ import numpy as np
 from scipy import stats
 
 from core.errors import BadRequest
-from core.metrics.bootstrap import DRAWS, LEVEL, draw_weights, measure_drawn, with_once
+from core.metrics.bootstrap import LEVEL, RESAMPLES, measure_resamples, prepend_ones, resample_weights
 from core.metrics.equivalence import MARGIN, tost_p, tost_power
 from core.metrics.measures import METRICS
 from core.metrics.scores import Scores
@@ -287,7 +287,7 @@ def compare(
     others: Sequence[Scores],
     groups: np.ndarray,
     names: Sequence[str] | None = None,
-    draws: int = DRAWS,
+    draws: int = RESAMPLES,
     margin: float = MARGIN,
 ) -> dict[str, Difference]:
     """Compare two families, run by run, on the same test images.
@@ -305,9 +305,9 @@ def compare(
     all_runs = [*runs, *others]
     if not all_runs or any(not np.array_equal(run.labels, all_runs[0].labels, equal_nan=True) for run in all_runs):
         raise BadRequest("Expected runs on the same test images in the same order, but their labels differ.")
-    weights = with_once(draw_weights(all_runs[0].labels, groups, draws))
+    weights = prepend_ones(resample_weights(all_runs[0].labels, groups, draws))
     count = len(np.unique(groups))
-    first, second = ([measure_drawn(run, weights, names) for run in side] for side in (runs, others))
+    first, second = ([measure_resamples(run, weights, names) for run in side] for side in (runs, others))
     return {
         name: paired_difference(
             name,
@@ -335,7 +335,7 @@ def holm(p_values: Sequence[float]) -> list[float]:
     return [float(value) for value in corrected]
 
 
-def corrected(differences: Sequence[Difference]) -> list[Difference]:
+def holm_corrected(differences: Sequence[Difference]) -> list[Difference]:
     """Return the contrasts with Holm's correction over them, for each of the two tests separately.
 
     Args:
@@ -351,7 +351,7 @@ def corrected(differences: Sequence[Difference]) -> list[Difference]:
     return results
 
 
-def corrected_for(difference: Difference, contrasts: int) -> Difference:
+def bonferroni_corrected(difference: Difference, contrasts: int) -> Difference:
     """Return one contrast corrected as the first of several (Bonferroni), when the others are not computed.
 
     Args:

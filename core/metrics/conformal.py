@@ -29,7 +29,7 @@ from typing import Literal
 import numpy as np
 
 from core.errors import BadRequest, LeakFound
-from core.metrics.bootstrap import Estimate, draw_weights, interval, wilson, with_once
+from core.metrics.bootstrap import Estimate, interval, prepend_ones, resample_weights, wilson
 from core.metrics.scores import Scores, refuse_test
 
 Kind = Literal["split", "cross"]
@@ -82,7 +82,7 @@ class Coverage:
     empty: float
 
 
-def needed(level: float) -> int:
+def required_patients(level: float) -> int:
     """Return the calibration patients per class that a coverage level requires: 9 for 90%, 19 for 95%.
 
     Raises:
@@ -109,7 +109,7 @@ def calibrate(scores: Scores, groups: np.ndarray, level: float, seed: int = 0, l
     refuse_test(scores, "A conformal set")
     if scores.multilabel:
         raise BadRequest("Conformal sets need one class per image; choose one of the findings first.")
-    enough, least, patients = needed(level), [], []
+    enough, least, patients = required_patients(level), [], []
     for c in range(scores.probabilities.shape[1]):
         chosen = _one_each(np.flatnonzero(scores.labels == c), groups, seed)
         if len(chosen) < enough:
@@ -150,7 +150,7 @@ def coverage(fitted: Conformal, scores: Scores, groups: np.ndarray, weights: np.
     holds = sets[np.arange(len(scores)), scores.labels]
     plain = len(np.unique(groups)) == len(groups)
     if not plain and weights is None:
-        weights = with_once(draw_weights(scores.labels, groups))
+        weights = prepend_ones(resample_weights(scores.labels, groups))
     estimates = []
     for c in range(len(fitted.least)):
         members = scores.labels == c
@@ -196,7 +196,7 @@ def mean_coverage(
     return estimates
 
 
-def check_served_once(calibration: np.ndarray, others: Sequence[np.ndarray]) -> None:
+def check_calibration_disjoint(calibration: np.ndarray, others: Sequence[np.ndarray]) -> None:
     """Raise if a calibration patient is also in another part.
 
     Args:

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 from scipy import sparse
 
-from core.metrics.bootstrap import DRAWS, draw_weights, with_once
+from core.metrics.bootstrap import RESAMPLES, prepend_ones, resample_weights
 from core.metrics.calibration import BINS, bin_of
 from core.metrics.measures import COUNTED, METRICS, mean_of_defined
 from core.metrics.scores import Scores
@@ -22,7 +22,7 @@ _BLOCK = 200_000  # values converted at once; they stay in the processor's cache
 
 
 @dataclass(frozen=True)
-class GroupDraws:
+class GroupResamples:
     """Bootstrap resamples of groups.
 
     Attributes:
@@ -33,9 +33,9 @@ class GroupDraws:
     counts: np.ndarray
     number: np.ndarray
 
-    def first(self, draws: int) -> GroupDraws:
+    def first(self, draws: int) -> GroupResamples:
         """Return the original images and the first `draws` resamples."""
-        return GroupDraws(self.counts[: draws + 1], self.number)
+        return GroupResamples(self.counts[: draws + 1], self.number)
 
     def table(self, place: np.ndarray, places: int, of: np.ndarray) -> np.ndarray:
         """Count the images of each group in each bin.
@@ -85,8 +85,8 @@ class GroupDraws:
         return np.take(self.counts, self.number, axis=1).astype(np.int32)
 
 
-def draw_groups(labels: np.ndarray, groups: np.ndarray, draws: int = DRAWS) -> GroupDraws:
-    """Resample groups with replacement within each class, identically to `draw_weights`.
+def resample_groups(labels: np.ndarray, groups: np.ndarray, draws: int = RESAMPLES) -> GroupResamples:
+    """Resample groups with replacement within each class, identically to `resample_weights`.
 
     Args:
         labels: (N,) class indices, or (N, C) findings.
@@ -94,14 +94,14 @@ def draw_groups(labels: np.ndarray, groups: np.ndarray, draws: int = DRAWS) -> G
         draws: number of bootstrap resamples.
     """
     _, first, number = np.unique(groups, return_index=True, return_inverse=True)
-    counts = with_once(draw_weights(labels[first], np.arange(len(first)), draws))
-    return GroupDraws(counts.astype(np.min_scalar_type(int(counts.max(initial=1)))), number)
+    counts = prepend_ones(resample_weights(labels[first], np.arange(len(first)), draws))
+    return GroupResamples(counts.astype(np.min_scalar_type(int(counts.max(initial=1)))), number)
 
 
 LARGEST = 4_000_000  # groups times positive images; above it the per-image path is faster and needs less memory
 
 
-def takes(scores: Scores, groups: int) -> bool:
+def supports(scores: Scores, groups: int) -> bool:
     """Return whether a task is binary or multilabel, and small enough for the fast path.
 
     Args:
@@ -113,13 +113,13 @@ def takes(scores: Scores, groups: int) -> bool:
     return scores.positive is not None and int((scores.labels == scores.positive).sum()) * groups <= LARGEST
 
 
-def measure_groups(scores: Scores, draws: GroupDraws) -> dict[str, np.ndarray]:
+def measure_groups(scores: Scores, draws: GroupResamples) -> dict[str, np.ndarray]:
     """Compute metrics on the original images and each resample; for findings, the mean over those with both classes.
 
     Metrics without a fast path are left out. If no finding has both classes, every metric is NaN.
 
     Args:
-        scores: of a task that `takes` accepts.
+        scores: of a task that `supports` accepts.
         draws: resamples of its images.
     Returns:
         metric -> (B + 1,) values.
@@ -132,7 +132,7 @@ def measure_groups(scores: Scores, draws: GroupDraws) -> dict[str, np.ndarray]:
     return {name: mean_of_defined(np.array([values[name] for values in by_finding])) for name in by_finding[0]}
 
 
-def _measured(scores: Scores, known: np.ndarray, draws: GroupDraws) -> dict[str, np.ndarray]:
+def _measured(scores: Scores, known: np.ndarray, draws: GroupResamples) -> dict[str, np.ndarray]:
     p, truth = scores.positives()
     counts = _counts(truth, scores.decisions == scores.positive, known, draws)
     values = {name: of_counts(*counts) for name, of_counts in COUNTED.items()}
@@ -152,7 +152,7 @@ def _share(part: np.ndarray, whole: np.ndarray) -> np.ndarray:
 
 
 def _counts(
-    truth: np.ndarray, decided: np.ndarray, known: np.ndarray, draws: GroupDraws
+    truth: np.ndarray, decided: np.ndarray, known: np.ndarray, draws: GroupResamples
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
     """Return true positives, false positives, false negatives and true negatives: four (B + 1,)."""
     table = draws.table(2 * truth + decided, 4, known)
@@ -160,7 +160,9 @@ def _counts(
     return hits, false_positives, misses, true_negatives
 
 
-def _ranked(rank: np.ndarray, truth: np.ndarray, known: np.ndarray, draws: GroupDraws) -> tuple[np.ndarray, np.ndarray]:
+def _ranked(
+    rank: np.ndarray, truth: np.ndarray, known: np.ndarray, draws: GroupResamples
+) -> tuple[np.ndarray, np.ndarray]:
     """Return AUROC and AUPRC, (B + 1,) each, from the counts at and above the score of each positive image."""
     steps = np.unique(rank[truth & known])  # (T,)
     if not len(steps):

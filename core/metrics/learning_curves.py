@@ -40,7 +40,7 @@ Key = TypeVar("Key")
 
 
 @dataclass(frozen=True)
-class Measured:
+class MeasuredCurve:
     """A metric at several training set sizes.
 
     Attributes:
@@ -152,7 +152,7 @@ class Fit:
         return float(levels[0]), float(low), float(high)
 
 
-def fit_curves(measured: Mapping[Key, Measured], seed: int = 0) -> dict[Key, Fit]:
+def fit_curves(measured: Mapping[Key, MeasuredCurve], seed: int = 0) -> dict[Key, Fit]:
     """Fit the learning curve of each family, on common resamples of seeds and images.
 
     Args:
@@ -177,7 +177,7 @@ def fit_curves(measured: Mapping[Key, Measured], seed: int = 0) -> dict[Key, Fit
     return fits
 
 
-def _fit(measured: Measured, seed_counts: Mapping[int, np.ndarray]) -> Fit:
+def _fit(measured: MeasuredCurve, seed_counts: Mapping[int, np.ndarray]) -> Fit:
     sign = 1 if METRICS[measured.metric].higher_is_better else -1
     columns = [sign * _mean_over_seeds(measured.found[size], seed_counts) for size in measured.sizes]
     values = np.stack(columns, axis=1)  # (B + 1, S)
@@ -354,7 +354,7 @@ class Crossover:
         return f"From about {self.size.words(unit=' images per class')} {leader} overtakes {other}.{doubt}"
 
 
-def usual_reach(fit: Fit) -> float:
+def default_target(fit: Fit) -> float:
     """Return the default target value: the mean at the largest size, rounded to the displayed digits."""
     return round(float(fit.means[-1]), 3)
 

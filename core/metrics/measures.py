@@ -27,7 +27,7 @@ from core.metrics.scores import Scores
 from core.registry import Registry
 
 Weighted = Callable[[Scores, np.ndarray], np.ndarray]
-OfClass = Callable[[Scores, np.ndarray, int], np.ndarray]
+PerClass = Callable[[Scores, np.ndarray, int], np.ndarray]
 OfCounts = Callable[[np.ndarray, np.ndarray, np.ndarray, np.ndarray], np.ndarray]
 Average = Literal["macro", "weighted"]
 
@@ -51,7 +51,7 @@ class Metric:
     name: str
     title: str
     compute: Weighted
-    of_class: OfClass
+    of_class: PerClass
     higher_is_better: bool
     meaning: str
     grows_when_redrawn: bool = False
@@ -104,15 +104,15 @@ def support(scores: Scores, weights: np.ndarray) -> np.ndarray:
 def measure(scores: Scores, name: str | None = None) -> dict[str, float]:
     """Return all metrics (or one) on the original images."""
     rows = METRICS.values() if name is None else [METRICS[name]]
-    return {row.name: float(row(scores, once(scores))[0]) for row in rows}
+    return {row.name: float(row(scores, unit_weights(scores))[0]) for row in rows}
 
 
 def measure_by_class(scores: Scores, name: str) -> np.ndarray:
     """Return the (C,) values of a metric on the original images, each class or finding against the rest."""
-    return METRICS[name].by_class(scores, once(scores))[:, 0]
+    return METRICS[name].by_class(scores, unit_weights(scores))[:, 0]
 
 
-def once(scores: Scores) -> np.ndarray:
+def unit_weights(scores: Scores) -> np.ndarray:
     """Return (1, N) weights that count every image once."""
     return np.ones((1, len(scores)))
 
@@ -173,12 +173,12 @@ COUNTED: dict[str, OfCounts] = {
 }  # fmt: skip
 
 
-def _of_class(name: str) -> OfClass:
+def _of_class(name: str) -> PerClass:
     """Build the metric of a class against the rest from its confusion counts."""
     return lambda scores, weights, c: COUNTED[name](*_counts(scores, weights, c))
 
 
-def _over_classes(metric: OfClass) -> Weighted:
+def _over_classes(metric: PerClass) -> Weighted:
     return lambda scores, weights: np.mean([metric(scores, weights, c) for c in scores.classes()], axis=0)
 
 

@@ -19,8 +19,8 @@ from scipy.special import expit, logit
 from scipy.stats import beta
 
 from core.errors import BadRequest
-from core.metrics.bootstrap import DRAWS, Estimate, ends, interval
-from core.metrics.grouped_bootstrap import GroupDraws, draw_groups
+from core.metrics.bootstrap import RESAMPLES, Estimate, interval, percentile_band
+from core.metrics.grouped_bootstrap import GroupResamples, resample_groups
 from core.metrics.scores import Scores
 
 CURVE_DRAWS = 400
@@ -73,7 +73,7 @@ class DecisionCurve:
     marks: tuple[tuple[float, float], ...]
 
 
-def drawn_images(runs: Sequence[Scores], groups: np.ndarray, draws: int = DRAWS) -> GroupDraws:
+def resample_images(runs: Sequence[Scores], groups: np.ndarray, draws: int = RESAMPLES) -> GroupResamples:
     """Resample the test images for `operate` and `decision_curve`, once for all positions of a slider.
 
     Raises:
@@ -81,11 +81,11 @@ def drawn_images(runs: Sequence[Scores], groups: np.ndarray, draws: int = DRAWS)
     """
     if not runs or any(not np.array_equal(run.labels, runs[0].labels) for run in runs):
         raise BadRequest("Expected one or more runs on the same test images in the same order.")
-    return draw_groups(runs[0].labels, groups, draws)
+    return resample_groups(runs[0].labels, groups, draws)
 
 
 def operate(
-    runs: Sequence[Scores], groups: np.ndarray, prevalence: float, drawn: GroupDraws | None = None
+    runs: Sequence[Scores], groups: np.ndarray, prevalence: float, drawn: GroupResamples | None = None
 ) -> Operation:
     """Return sensitivity, specificity and predictive values of a family, the mean over its runs at their thresholds.
 
@@ -93,12 +93,12 @@ def operate(
         runs: binary predictions for the same images, each at its threshold (`Scores.at` sets another).
         groups: (N,), patients or lesions, resampled as a whole.
         prevalence: share of positives in the population of use.
-        drawn: from `drawn_images`; resampled here if None.
+        drawn: from `resample_images`; resampled here if None.
     Raises:
         BadRequest: if the prevalence is not between 0 and 1, or the task is not binary.
     """
     _check(prevalence)
-    drawn = drawn_images(runs, groups) if drawn is None else drawn
+    drawn = resample_images(runs, groups) if drawn is None else drawn
     truth = runs[0].positives()[1]
     votes = np.sum([run.positives()[0] >= run.threshold for run in runs], axis=0)  # (N,) by how many runs
     correct = _right(drawn, truth, votes, len(runs))
@@ -109,7 +109,7 @@ def operate(
     return Operation(prevalence, sensitivity, specificity, ppv_found, npv_found, correct)
 
 
-def _right(drawn: GroupDraws, truth: np.ndarray, called: np.ndarray, runs: int) -> np.ndarray:
+def _right(drawn: GroupResamples, truth: np.ndarray, called: np.ndarray, runs: int) -> np.ndarray:
     """Return the (2, B + 1) share of correct decisions among positive and among negative images, the mean over runs.
 
     Args:
@@ -148,7 +148,7 @@ def net_benefit(sensitivity: np.ndarray, specificity: np.ndarray, prevalence: fl
     return sensitivity * prevalence - (1 - specificity) * (1 - prevalence) * acting / (1 - acting)
 
 
-def shifted(probabilities: np.ndarray, fitted_at: float, prevalence: float) -> np.ndarray:
+def shift_prevalence(probabilities: np.ndarray, fitted_at: float, prevalence: float) -> np.ndarray:
     """Convert probabilities that hold at one prevalence to another."""
     edge = 1e-12
     moved = logit(np.clip(probabilities, edge, 1 - edge)) - logit(fitted_at) + logit(prevalence)
@@ -161,7 +161,7 @@ def decision_curve(
     prevalence: float,
     fitted_at: float,
     acting: np.ndarray | None = None,
-    drawn: GroupDraws | None = None,
+    drawn: GroupResamples | None = None,
 ) -> DecisionCurve:
     """Return the net benefit of a family at each threshold probability for acting, the mean over its runs.
 
@@ -172,7 +172,7 @@ def decision_curve(
         fitted_at: share of positives among the images that temperatures were fitted on; probabilities are shifted from
             there to `prevalence`.
         acting: (T,) threshold probabilities, ascending; 0.01 to 0.99 by default.
-        drawn: from `drawn_images`; a few resamples are made here if None. Without resamples the curve has no band
+        drawn: from `resample_images`; a few resamples are made here if None. Without resamples the curve has no band
             (NaN).
     Raises:
         BadRequest: if a prevalence is not between 0 and 1, or the task is not binary.
@@ -180,19 +180,22 @@ def decision_curve(
     _check(prevalence)
     _check(fitted_at)
     acting = np.linspace(0.01, 0.99, 50) if acting is None else acting
-    drawn = drawn_images(runs, groups, CURVE_DRAWS) if drawn is None else drawn
+    drawn = resample_images(runs, groups, CURVE_DRAWS) if drawn is None else drawn
     truth = runs[0].positives()[1]
     reached = [
-        np.searchsorted(acting, shifted(run.positives()[0], fitted_at, prevalence), side="right") for run in runs
+        np.searchsorted(acting, shift_prevalence(run.positives()[0], fitted_at, prevalence), side="right")
+        for run in runs
     ]
     sensitivity, false_positive_rate = (_called(drawn, members, reached, len(acting)) for members in (truth, ~truth))
     benefit = net_benefit(sensitivity, 1 - false_positive_rate, prevalence, acting)
-    low, high = ends(benefit[1:])
+    low, high = percentile_band(benefit[1:])
     act_on_all = net_benefit(np.ones_like(acting), np.zeros_like(acting), prevalence, acting)
-    return DecisionCurve(prevalence, acting, benefit[0], low, high, act_on_all, marks_of(runs, prevalence, fitted_at))
+    return DecisionCurve(
+        prevalence, acting, benefit[0], low, high, act_on_all, operating_marks(runs, prevalence, fitted_at)
+    )
 
 
-def _called(drawn: GroupDraws, members: np.ndarray, reached: Sequence[np.ndarray], steps: int) -> np.ndarray:
+def _called(drawn: GroupResamples, members: np.ndarray, reached: Sequence[np.ndarray], steps: int) -> np.ndarray:
     """Return the (B + 1, T) share of some images that is called positive, the mean over runs.
 
     Args:
@@ -207,14 +210,14 @@ def _called(drawn: GroupDraws, members: np.ndarray, reached: Sequence[np.ndarray
     return np.asarray(sums[:, 1:] / sums[:, :1])
 
 
-def marks_of(runs: Sequence[Scores], prevalence: float, fitted_at: float) -> tuple[tuple[float, float], ...]:
+def operating_marks(runs: Sequence[Scores], prevalence: float, fitted_at: float) -> tuple[tuple[float, float], ...]:
     """Return each run's operating point on a decision curve as (probability, net benefit)."""
     truth = runs[0].positives()[1]
     return tuple(_mark(run, truth, prevalence, fitted_at) for run in runs)
 
 
 def _mark(run: Scores, truth: np.ndarray, prevalence: float, fitted_at: float) -> tuple[float, float]:
-    acting = shifted(np.array(run.threshold), fitted_at, prevalence)
+    acting = shift_prevalence(np.array(run.threshold), fitted_at, prevalence)
     called = run.positives()[0] >= run.threshold
     return float(acting), float(net_benefit(called[truth].mean(), (~called)[~truth].mean(), prevalence, acting))
 

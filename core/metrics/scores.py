@@ -11,7 +11,7 @@ from functools import cached_property
 import numpy as np
 
 from core.errors import BadRequest
-from core.types import JudgedPart
+from core.types import EvaluatedPart
 
 
 @dataclass(frozen=True)
@@ -32,7 +32,7 @@ class Scores:
     positive: int | None = None
     threshold: float = 0.5
     thresholds: tuple[float, ...] = ()
-    part: JudgedPart = "test"
+    part: EvaluatedPart = "test"
 
     def __len__(self) -> int:
         return len(self.labels)

@@ -16,8 +16,8 @@ import numpy as np
 from scipy.special import logit
 
 from core.errors import BadRequest
-from core.metrics.bootstrap import Estimate, ends, interval
-from core.metrics.grouped_bootstrap import GroupDraws, draw_groups
+from core.metrics.bootstrap import Estimate, interval, percentile_band
+from core.metrics.grouped_bootstrap import GroupResamples, resample_groups
 from core.metrics.scores import Scores
 
 _EDGE = 1e-9
@@ -59,7 +59,7 @@ def risk_curve(
     groups: np.ndarray,
     coverage: np.ndarray | None = None,
     draws: int = 400,
-    drawn: GroupDraws | None = None,
+    drawn: GroupResamples | None = None,
 ) -> RiskCurve:
     """Return risk against coverage of a family, the mean over its runs.
 
@@ -76,10 +76,10 @@ def risk_curve(
     if not runs:
         raise BadRequest("Expected at least one run.")
     shares = np.linspace(0.05, 1, 20) if coverage is None else coverage
-    weights = (draw_groups(runs[0].labels, groups, draws) if drawn is None else drawn).weights()
+    weights = (resample_groups(runs[0].labels, groups, draws) if drawn is None else drawn).weights()
     weights = np.concatenate([np.zeros_like(weights[:, :1]), weights], axis=1)  # cumulative sums start at 0 images
     risks = np.mean([_risks(run, weights, shares) for run in runs], axis=0)  # (draws + 1, T)
-    low, high = ends(risks[1:])
+    low, high = percentile_band(risks[1:])
     return RiskCurve(shares, risks[0], low, high, interval(risks.mean(axis=1), len(groups)))
 
 

@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 
 from core.errors import BadRequest
-from core.metrics.bootstrap import DRAWS, Estimate, draw_weights, interval, with_once
+from core.metrics.bootstrap import RESAMPLES, Estimate, interval, prepend_ones, resample_weights
 from core.metrics.comparisons import Difference, no_verdict_text, paired_difference
 from core.metrics.scores import Scores
 
@@ -78,7 +78,7 @@ def two_stage(
     singles: Sequence[Scores],
     suspicious: tuple[int, ...],
     groups: np.ndarray,
-    draws: int = DRAWS,
+    draws: int = RESAMPLES,
 ) -> TwoStage:
     """Combine two stages and compare them with one model.
 
@@ -97,7 +97,7 @@ def two_stage(
     alone = [run if run.positive is not None else run.merged(suspicious) for run in singles]
     for screen, confirmer, single_run in zip(screens, confirmers, alone, strict=True):
         _check(screen, confirmer, single_run, suspicious)
-    weights = with_once(draw_weights(confirmers[0].labels, groups, draws))
+    weights = prepend_ones(resample_weights(confirmers[0].labels, groups, draws))
     truth = screens[0].positives()[1]
     by_seed = np.array(
         [

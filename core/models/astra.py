@@ -19,8 +19,8 @@ from torch import nn
 
 from core.models.classifier import Classifier, Head, average_pool, mlp_layers
 from core.models.encoders import TimmEncoder
-from core.models.specs import FROZEN, MODELS, Exposure, ModelSpec, Weights
-from core.models.volumes import inflated
+from core.models.specs import FROZEN, MODELS, EncoderExposure, ModelSpec, Weights
+from core.models.volumes import inflate
 from core.models.weights import package_file
 from core.types import ImageSpec
 
@@ -43,7 +43,7 @@ def empty_network() -> Any:
 
     network: Any = timm.create_model("resnet152", pretrained=False, num_classes=0, global_pool="")
     network.conv1 = nn.Conv3d(3, 64, (3, 7, 7), stride=(1, 2, 2), padding=(1, 3, 3), bias=False)
-    return inflated(network).eval()
+    return inflate(network).eval()
 
 
 @cache
@@ -86,6 +86,6 @@ MODELS.add(
         build=build,
         outline=lambda classes: classifier_of(empty_network(), classes, 0),
         summary="Pretrained on reports of abdominal, then of chest CT; it sees volumes as a whole.",
-        seen=Exposure(named="Merlin's abdominal CT, CTRG's chest CT"),
+        seen=EncoderExposure(named="Merlin's abdominal CT, CTRG's chest CT"),
     )
 )

@@ -2,7 +2,7 @@
 
 Explanations, embeddings and freezing need only the tap. A feature map is (B, C, h, w), for volumes (B, C, d, h, w).
 If a pretrained network has layers after its map (a norm, a last transformer block), these layers belong to the encoder
-but are run by the head: see `Rest`.
+but are run by the head: see `EncoderPooling`.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ class Encoder(Protocol):
         """Pool the feature map as the original network does: (B, C, h, w) -> (B, D)."""
 
 
-class Rest(nn.Module):
+class EncoderPooling(nn.Module):
     """Pooling by the encoder's own layers after its feature map.
 
     Their weights belong to the encoder and are counted, hashed, frozen, trained and stored only there. This module
@@ -165,7 +165,7 @@ class UnitNorm(nn.Module):
         return unit * (self.scale / len(self.blocks) ** 0.5)  # (..., D)
 
 
-class MeanOf(nn.Module):
+class HeadEnsemble(nn.Module):
     """Average the logits of several heads.
 
     Args:
@@ -195,7 +195,7 @@ def layers_like(state: Mapping[str, torch.Tensor], current: nn.Sequential, block
     if members := sorted({int(key.split(".")[2]) for key in state if key.startswith("0.heads.")}):
         prefixes = [f"0.heads.{member}." for member in members]
         states = [{key[len(p) :]: value for key, value in state.items() if key.startswith(p)} for p in prefixes]
-        return nn.Sequential(MeanOf([layers_like(part, nn.Sequential(), blocks) for part in states]))
+        return nn.Sequential(HeadEnsemble([layers_like(part, nn.Sequential(), blocks) for part in states]))
     before = list(current)[: next((i for i, layer in enumerate(current) if isinstance(layer, nn.Linear)), 0)]
     rest = {key: value for key, value in state.items() if int(key.split(".")[0]) >= len(before)}
     norm = [UnitNorm(blocks)] if any(key.endswith(".mean") for key in rest) else []
@@ -219,7 +219,7 @@ def channels_last(images: torch.Tensor) -> torch.Tensor:
     return images.contiguous(memory_format=torch.channels_last) if images.ndim == 4 else images
 
 
-def placed(model: M, device: torch.device) -> M:
+def to_device(model: M, device: torch.device) -> M:
     """Move a model to a device in place, with 2-D kernels in channels-last memory format; return the model."""
     model.to(device)
     for tensor in (*model.parameters(), *model.buffers()):

@@ -23,9 +23,9 @@ import numpy as np
 import torch
 from torch.nn import functional as F
 
-from core.models.classifier import Classifier, Head, Rest, mlp_layers
+from core.models.classifier import Classifier, EncoderPooling, Head, mlp_layers
 from core.models.encoders import ClassTokenEncoder
-from core.models.medical_encoders import find_own_encoder, load_trained
+from core.models.medical_encoders import find_medical_encoder, load_pretrained
 from core.models.specs import MODELS, TRANSFER, ModelSpec, Weights
 from core.models.timm_models import IMAGENET_MEAN, IMAGENET_STD
 from core.models.weights import package_file
@@ -60,7 +60,7 @@ class MiddleBlockEncoder(ClassTokenEncoder):
 
     def rest(self, features: torch.Tensor) -> torch.Tensor:
         """Apply the last block to all tokens and pool them: (B, C + C, h, w) -> (B, 2 * C)."""
-        return embedding_of(continued(self.network, self.tokens_of(features), len(self.network.blocks) - 1))
+        return embedding_of(run_from_block(self.network, self.tokens_of(features), len(self.network.blocks) - 1))
 
 
 def tokens_after(network: Any, images: torch.Tensor, block: int) -> torch.Tensor:
@@ -71,7 +71,7 @@ def tokens_after(network: Any, images: torch.Tensor, block: int) -> torch.Tensor
     return torch.cat([prefix, patches], dim=1)
 
 
-def continued(network: Any, tokens: torch.Tensor, block: int) -> torch.Tensor:
+def run_from_block(network: Any, tokens: torch.Tensor, block: int) -> torch.Tensor:
     """Run the blocks from `block` to the last one on tokens: (B, 1 + h * w, C) -> the same shape."""
     return network.blocks[block:](tokens)
 
@@ -81,7 +81,7 @@ def embedding_of(tokens: torch.Tensor) -> torch.Tensor:
     return torch.cat([tokens[:, 0], tokens[:, 1:].mean(1)], dim=1)
 
 
-def empty_network(block: int = READ_BLOCK) -> Any:
+def random_network(block: int = READ_BLOCK) -> Any:
     """Build the network for 224 pixels up to a block (counted from 0), without the final norm, with random weights."""
     import timm
 
@@ -101,7 +101,7 @@ def truncated_network(block: int = READ_BLOCK) -> Any:
 
 @cache
 def _truncated_network(block: int) -> Any:
-    network = empty_network(block)
+    network = random_network(block)
     state = published_state()
     network.load_state_dict({name: state[name] for name in network.state_dict()})
     return network
@@ -182,7 +182,9 @@ def classifier_of(network: Any, classes: int, seed: int) -> Classifier:
     """
     torch.manual_seed(seed)
     encoder = MiddleBlockEncoder(network)
-    return Classifier(encoder, Head(Rest(encoder), mlp_layers(2 * int(network.embed_dim), classes)), encoder.carried)
+    return Classifier(
+        encoder, Head(EncoderPooling(encoder), mlp_layers(2 * int(network.embed_dim), classes)), encoder.carried
+    )
 
 
 def build(classes: int, dataset: str, seed: int) -> Classifier:
@@ -193,13 +195,13 @@ def build(classes: int, dataset: str, seed: int) -> Classifier:
 def build_medical(classes: int, dataset: str, seed: int) -> Classifier:
     """Build the encoder further pretrained on medical images, excluding the data set and its family."""
     classifier = build(classes, dataset, seed)
-    load_trained(classifier.encoder, find_own_encoder(MEDICAL, dataset))
+    load_pretrained(classifier.encoder, find_medical_encoder(MEDICAL, dataset))
     return classifier
 
 
 def outline(classes: int) -> Classifier:
     """Build the same network without the package's weights, to read its shape."""
-    return classifier_of(empty_network(), classes, 0)
+    return classifier_of(random_network(), classes, 0)
 
 
 MODELS.add(

@@ -15,7 +15,7 @@ from core.models.specs import MODELS, Weights
 from core.models.weights import FILE, by_hand, package_file
 
 
-def weights_named(name: str) -> Weights:
+def find_weights(name: str) -> Weights:
     """Return the weights of a model, or of a repository that some model uses.
 
     Raises:
@@ -33,7 +33,7 @@ def weights_named(name: str) -> Weights:
     return weights
 
 
-def fetch(weights: Weights, folder: Path) -> Path:
+def download_weights(weights: Weights, folder: Path) -> Path:
     """Download weights into a folder of `LOWSHOT_WEIGHTS`.
 
     Returns:

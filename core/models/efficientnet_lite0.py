@@ -16,7 +16,7 @@ from torch import nn
 
 from core.models.classifier import Classifier, Head, average_pool, mlp_layers
 from core.models.encoders import LITE0_WEIGHTS, StagesEncoder, TimmEncoder, imagenet_lite0_state, lite0_network
-from core.models.medical_encoders import find_own_encoder, load_trained
+from core.models.medical_encoders import find_medical_encoder, load_pretrained
 from core.models.specs import FROZEN, MODELS, TRANSFER, ModelSpec, Weights
 from core.types import ImageSpec
 
@@ -45,7 +45,7 @@ def build_imagenet(classes: int, dataset: str, seed: int) -> Classifier:
 def build_medical(classes: int, dataset: str, seed: int) -> Classifier:
     """Build the encoder further pretrained on medical images, excluding the data set and its family."""
     classifier = build_imagenet(classes, dataset, seed)
-    load_trained(classifier.encoder, find_own_encoder(MEDICAL, dataset))
+    load_pretrained(classifier.encoder, find_medical_encoder(MEDICAL, dataset))
     return classifier
 
 

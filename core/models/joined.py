@@ -15,9 +15,9 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from core.data.transforms import normalise
+from core.data.transforms import normalize
 from core.models import dinov2, efficientnet_lite0
-from core.models.classifier import Classifier, Head, Rest, mlp_layers
+from core.models.classifier import Classifier, EncoderPooling, Head, mlp_layers
 from core.models.encoders import expect_size
 from core.models.specs import FROZEN, MODELS, ModelSpec, joined_weights
 from core.types import ImageSpec
@@ -77,7 +77,7 @@ class JoinedEncoder(nn.Module):
         for number, (part, encoder) in enumerate(zip(self.parts, self.encoders, strict=True)):
             reduction = self.get_buffer(f"reduction{number}")
             resized = reduction @ unit @ reduction.T  # (B, 3, s, s)
-            features = _repeated(encoder(normalise(resized, part.spec.image)), finest)
+            features = _repeated(encoder(normalize(resized, part.spec.image)), finest)
             spatial.append(features[:, : part.channels])
             carried.append(features[:, part.channels :])
         return torch.cat([*spatial, *carried], dim=1)
@@ -121,7 +121,7 @@ def _covering(like: torch.Tensor, side: int, finer_side: int) -> torch.Tensor | 
 def _joined(classifiers: Sequence[Classifier], classes: int, seed: int) -> Classifier:
     encoder = JoinedEncoder(PARTS, classifiers, IMAGE)
     torch.manual_seed(seed)
-    return Classifier(encoder, Head(Rest(encoder), mlp_layers(sum(encoder.blocks), classes)), encoder.carried)
+    return Classifier(encoder, Head(EncoderPooling(encoder), mlp_layers(sum(encoder.blocks), classes)), encoder.carried)
 
 
 def build(classes: int, dataset: str, seed: int) -> Classifier:

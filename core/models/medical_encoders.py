@@ -31,7 +31,7 @@ from core.paths import encoders_folder
 
 WEIGHTS_FILE, CARD_FILE = "weights.safetensors", "card.json"
 VERSION = 2  # version of the cards that `trainer pretrain` writes
-VARIANT = "variant:"  # prefix of a variant's name in place of a data set
+VARIANT_PREFIX = "variant:"  # prefix of a variant's name in place of a data set
 _NIH = "nih-chestxray14"
 
 
@@ -58,7 +58,7 @@ def read_card(folder: Path) -> dict[str, Any]:
 
 
 @dataclass(frozen=True)
-class Gate:
+class ProbeResult:
     """Probe results of an encoder and of its initial weights on held-out patients.
 
     Attributes:
@@ -85,14 +85,17 @@ class Gate:
         return self.difference[1] > 0
 
 
-def gates_of(card: Mapping[str, Any]) -> list[Gate]:
+def probe_results_of(card: Mapping[str, Any]) -> list[ProbeResult]:
     """Return the probe results in a card; cards of version 1 have at most one."""
     if card.get("version", 1) >= VERSION:
         rows = card.get("gates", ())
     else:
         keys = {name: "nih_test" if name == _NIH else f"{name}_test" for name in card["seen"]}
         rows = [{"dataset": name, "read": "last", **card[key]} for name, key in keys.items() if key in card][:1]
-    return [Gate(**{**row, "difference": tuple(row["difference"]), "findings": tuple(row["findings"])}) for row in rows]
+    return [
+        ProbeResult(**{**row, "difference": tuple(row["difference"]), "findings": tuple(row["findings"])})
+        for row in rows
+    ]
 
 
 def variants(model: str) -> list[Path]:
@@ -100,7 +103,7 @@ def variants(model: str) -> list[Path]:
     return [path.parent for path in sorted((encoders_folder() / model).glob(f"[!.]*/{CARD_FILE}"))]
 
 
-def find_own_encoder(model: str, dataset: str) -> Path:
+def find_medical_encoder(model: str, dataset: str) -> Path:
     """Return the variant of a model for new runs on a data set.
 
     Only variants of the newest version count. For a registered set of real images, the variant must not have seen the
@@ -110,12 +113,12 @@ def find_own_encoder(model: str, dataset: str) -> Path:
 
     Args:
         model: name of the model.
-        dataset: name of the data set, or `VARIANT` followed by the name of the variant to use.
+        dataset: name of the data set, or `VARIANT_PREFIX` followed by the name of the variant to use.
     Raises:
         WeightsUnavailable: if there is no such variant.
     """
-    if dataset.startswith(VARIANT):
-        return encoders_folder() / model / dataset.removeprefix(VARIANT)
+    if dataset.startswith(VARIANT_PREFIX):
+        return encoders_folder() / model / dataset.removeprefix(VARIANT_PREFIX)
     family = family_of(dataset)
     must_be_audited = family in DATASETS and not DATASETS[family].synthetic
     cards, damaged = {}, None
@@ -140,7 +143,7 @@ def find_own_encoder(model: str, dataset: str) -> Path:
 
 
 def variant_of_run(encoder: Mapping[str, Any]) -> str:
-    """Return the variant that a stored run used, of any version, in the form that `find_own_encoder` accepts.
+    """Return the variant that a stored run used, of any version, in the form that `find_medical_encoder` accepts.
 
     Args:
         encoder: the run's record of its encoder, with `ref` (model and variant) and `sha256`.
@@ -150,7 +153,7 @@ def variant_of_run(encoder: Mapping[str, Any]) -> str:
     for variant in variants(str(encoder["ref"]).partition("/")[0]):
         try:
             if read_card(variant)["sha256"] == encoder["sha256"]:
-                return f"{VARIANT}{variant.name}"
+                return f"{VARIANT_PREFIX}{variant.name}"
         except WeightsUnavailable:  # another variant may match
             continue
     raise WeightsUnavailable(
@@ -159,7 +162,7 @@ def variant_of_run(encoder: Mapping[str, Any]) -> str:
     )
 
 
-def load_trained(encoder: nn.Module, folder: Path) -> None:
+def load_pretrained(encoder: nn.Module, folder: Path) -> None:
     """Load the weights in a folder into an encoder with its initial weights; tensors not in the file are kept.
 
     Raises:

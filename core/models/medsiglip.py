@@ -17,9 +17,9 @@ from typing import Any
 import torch
 
 from core.errors import WeightsUnavailable
-from core.models.classifier import Classifier, Head, Rest, mlp_layers
+from core.models.classifier import Classifier, EncoderPooling, Head, mlp_layers
 from core.models.encoders import SiglipEncoder
-from core.models.specs import FROZEN, MODELS, Exposure, ModelSpec, Weights
+from core.models.specs import FROZEN, MODELS, EncoderExposure, ModelSpec, Weights
 from core.models.weights import find_file, weights_of
 from core.types import ImageSpec
 
@@ -79,7 +79,7 @@ def check_processor(path: Path, image: ImageSpec) -> None:
 def classifier_of(network: Any, classes: int) -> Classifier:
     """Build a classifier from a SigLIP tower and the head that all frozen families share."""
     encoder = SiglipEncoder(network)
-    return Classifier(encoder, Head(Rest(encoder), mlp_layers(network.config.hidden_size, classes)))
+    return Classifier(encoder, Head(EncoderPooling(encoder), mlp_layers(network.config.hidden_size, classes)))
 
 
 def build(classes: int, dataset: str, seed: int) -> Classifier:
@@ -120,7 +120,7 @@ MODELS.add(
         build=build,
         outline=outline,
         summary="Google's medical image-text encoder, 400 million parameters, kept frozen.",
-        seen=Exposure(
+        seen=EncoderExposure(
             named="MIMIC-CXR, PAD-UFES-20, SCIN, TCGA, CAMELYON, PMC-OA, SLAKE, and private sets, dermatoscopic, "
             "ophthalmological, CT and MRI ones among them",
             unknown=("ham10000",),

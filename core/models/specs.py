@@ -83,7 +83,7 @@ def joined_weights(parts: Iterable[Weights]) -> Weights:
 
 
 @dataclass(frozen=True)
-class Exposure:
+class EncoderExposure:
     """Training data of a third-party encoder, as far as its publishers state it. Other data may have been used too.
 
     Attributes:
@@ -131,7 +131,7 @@ class ModelSpec:
     settings: Mapping[str, float] = field(default_factory=dict)
     summary: str = ""
     twin_of: str = ""
-    seen: Exposure | None = None
+    seen: EncoderExposure | None = None
     batch_normalised: bool = False
 
     @property

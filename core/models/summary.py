@@ -18,7 +18,7 @@ from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 from torch.utils.hooks import RemovableHandle
 
-from core.models.classifier import Classifier, Rest
+from core.models.classifier import Classifier, EncoderPooling
 from core.models.specs import ModelSpec
 from core.models.volumes import SlicesEncoder
 
@@ -26,7 +26,7 @@ Shape = tuple[int, ...]
 _RESIZING = (
     nn.Conv2d, nn.Conv3d, nn.MaxPool2d, nn.MaxPool3d, nn.AvgPool2d, nn.AvgPool3d,
 )  # fmt: skip
-_UNSEEN = (nn.Identity, nn.Dropout, nn.Flatten, Rest)
+_UNSEEN = (nn.Identity, nn.Dropout, nn.Flatten, EncoderPooling)
 
 
 @dataclass(frozen=True)
@@ -211,7 +211,7 @@ def diagram(model: Architecture) -> str:
     blocks = [("input", model.input, "", _INPUT)]
     for stage in model.stages:
         color = _HEAD if len(stage.shape) == 1 else _ENCODER
-        blocks.append((stage.name, stage.shape, f"{short(stage.parameters)} parameters", color))
+        blocks.append((stage.name, stage.shape, f"{format_count(stage.parameters)} parameters", color))
     width, height = 2 * _MARGIN + _STEP * len(blocks), _TOP + _TALL + 76
     largest = max(max(shape[1:], default=1) for _, shape, _, _ in blocks)
     rendered = [_block(index, *block, largest=largest) for index, block in enumerate(blocks)]
@@ -238,7 +238,7 @@ def _block(index: int, name: str, shape: Shape, note: str, color: str, largest: 
     return (
         f'{arrow}<rect x="{left}" y="{top:.1f}" width="{_WIDTH}" height="{block_height:.1f}" rx="3" fill="{color}" '
         f'stroke="{_INK}" stroke-width="0.8"/><text x="{left + _WIDTH / 2}" y="{_TOP - 12}" text-anchor="middle">'
-        f"{escape(as_text(shape))}</text>{text}"
+        f"{escape(format_shape(shape))}</text>{text}"
     )
 
 
@@ -258,19 +258,19 @@ def alt_text(model: Architecture) -> str:
     stages = f"{len(encoder)} stages" if len(encoder) > 1 else "one stage"
     each = f" on each of {model.slices} slices" if model.slices > 1 else ""
     return (
-        f"{model.title}: from an input of {as_text(model.input)} through {stages}{each} to a feature map of "
-        f"{as_text(model.features)}, pooled to {model.embedding} numbers, then {model.classes} outputs. "
-        f"{short(model.parameters)} parameters, {short(model.head_parameters)} of them in the head; "
-        f"{short(model.macs)} multiply-adds."
+        f"{model.title}: from an input of {format_shape(model.input)} through {stages}{each} to a feature map of "
+        f"{format_shape(model.features)}, pooled to {model.embedding} numbers, then {model.classes} outputs. "
+        f"{format_count(model.parameters)} parameters, {format_count(model.head_parameters)} of them in the head; "
+        f"{format_count(model.macs)} multiply-adds."
     )
 
 
-def as_text(shape: Shape) -> str:
+def format_shape(shape: Shape) -> str:
     """Format a shape: `512 x 7 x 7`."""
     return " x ".join(map(str, shape))
 
 
-def short(count: int) -> str:
+def format_count(count: int) -> str:
     """Format a count with three significant digits: 11.2 M."""
     for size, letter in ((10**9, "G"), (10**6, "M"), (10**3, "k")):
         if count >= size:

@@ -20,7 +20,7 @@ from typing import Any
 import torch
 
 from core.errors import WeightsUnavailable
-from core.models.classifier import Classifier, Head, Rest, mlp_layers
+from core.models.classifier import Classifier, EncoderPooling, Head, mlp_layers
 from core.models.encoders import ClassTokenEncoder, TimmEncoder
 from core.models.specs import MODELS, TRANSFER, Family, ModelSpec, Weights
 from core.models.weights import find_file, weights_of
@@ -112,7 +112,7 @@ def classifier_of(network: Any, classes: int, size: int = 0) -> Classifier:
     network.reset_classifier(0)
     tokens = getattr(network, "num_prefix_tokens", 0) and getattr(network, "global_pool", "") == "token"
     encoder = ClassTokenEncoder(network) if tokens else TimmEncoder(network, size)
-    head = Head(Rest(encoder), mlp_layers(int(network.head_hidden_size), classes))
+    head = Head(EncoderPooling(encoder), mlp_layers(int(network.head_hidden_size), classes))
     return Classifier(encoder, head, encoder.carried if isinstance(encoder, ClassTokenEncoder) else 0)
 
 

@@ -95,14 +95,14 @@ def over_slices(classifier: Classifier, classes: int, attention: bool) -> Classi
     return Classifier(encoder, Head(average_pool(3), layers))
 
 
-def inflated(network: nn.Module) -> nn.Module:
+def inflate(network: nn.Module) -> nn.Module:
     """Convert a 2D network to 3D in place, with kernels repeated along depth and divided by it; return the network.
 
     Raises:
         TypeError: if a layer for images has no 3D counterpart here.
     """
     for name, layer in network.named_children():
-        setattr(network, name, _in_3d(layer) if not list(layer.children()) else inflated(layer))
+        setattr(network, name, _in_3d(layer) if not list(layer.children()) else inflate(layer))
     return network
 
 
@@ -140,7 +140,7 @@ def build_scratch(classes: int, dataset: str, seed: int) -> Classifier:
     width = network.conv1.out_channels
     network.conv1, network.maxpool = nn.Conv2d(1, width, 3, stride=2, padding=1, bias=False), nn.Identity()
     network.reset_classifier(0, "")
-    encoder = TimmEncoder(_reinitialized(inflated(network)))
+    encoder = TimmEncoder(_reinitialized(inflate(network)))
     return Classifier(encoder, Head(average_pool(3), linear_layers(network.num_features, classes)))
 
 
@@ -156,7 +156,7 @@ def _inflated_classifier(classifier_2d: Classifier, classes: int) -> Classifier:
     network: Any = classifier_2d.encoder.network
     network.reset_classifier(0, "")
     features = int(network.num_features)
-    return Classifier(TimmEncoder(inflated(network)), Head(average_pool(3), mlp_layers(features, classes)))
+    return Classifier(TimmEncoder(inflate(network)), Head(average_pool(3), mlp_layers(features, classes)))
 
 
 def build_inflated(classes: int, dataset: str, seed: int) -> Classifier:

@@ -16,13 +16,13 @@ from typing import Literal
 
 from core.data.specs import family_of
 from core.errors import WeightsUnavailable
-from core.files import sha256_unless_changed, write_atomically
-from core.models.medical_encoders import find_own_encoder, read_card, variants
+from core.files import cached_sha256_of_file, write_atomically
+from core.models.medical_encoders import find_medical_encoder, read_card, variants
 from core.models.specs import ModelSpec, Weights, joined_weights
 from core.paths import cache_folder, weights_folders
 
 FILE = "model.safetensors"
-Standing = Literal["seen", "unknown", "not named"]
+ExposureState = Literal["seen", "unknown", "not named"]
 State = Literal["random", "with the program", "here", "not here"]
 
 
@@ -33,7 +33,7 @@ def weights_of(spec: ModelSpec, dataset: str) -> Weights:
         WeightsUnavailable: if they are not on this machine, or may not be used because the encoder has seen the data
             set.
     """
-    if spec.seen and standing(spec, dataset) == "seen":
+    if spec.seen and exposure_of(spec, dataset) == "seen":
         raise WeightsUnavailable(
             f"{spec.name} was trained on images of {family_of(dataset)} (its data: {spec.seen.named}), so results on "
             f"{dataset} would be meaningless. Choose another model for this data set."
@@ -46,17 +46,17 @@ def _located(weights: Weights, dataset: str) -> Weights:
     if weights.kind == "joined":
         return joined_weights(_located(part, dataset) for part in weights.parts)
     if weights.kind == "own":
-        folder = find_own_encoder(weights.ref, dataset)
+        folder = find_medical_encoder(weights.ref, dataset)
         card = read_card(folder)
         return replace(weights, ref=f"{weights.ref}/{folder.name}", sha256=card["sha256"], licence=card["licence"])
     if weights.kind == "package":
         package_file(weights)
     if weights.kind in ("random", "package"):
         return weights
-    return replace(weights, sha256=sha256_unless_changed(find_file(weights)))
+    return replace(weights, sha256=cached_sha256_of_file(find_file(weights)))
 
 
-def standing(spec: ModelSpec, dataset: str) -> Standing:
+def exposure_of(spec: ModelSpec, dataset: str) -> ExposureState:
     """Return whether a third-party encoder has seen a data set or a relative of it, as far as is known."""
     family = family_of(dataset)
     if spec.seen and family in map(family_of, spec.seen.seen):
@@ -122,7 +122,7 @@ def package_file(weights: Weights) -> Path:
     if len(present) < len(shards):
         raise WeightsUnavailable(how_to_get(weights))
     path = present[0] if weights.shards == 1 else _joined(present, weights.sha256)
-    if sha256_unless_changed(path) != weights.sha256:
+    if cached_sha256_of_file(path) != weights.sha256:
         command = weights.install.replace("--no-deps ", "").replace("install", "install --force-reinstall --no-deps", 1)
         raise WeightsUnavailable(f"{path.name} does not have the expected SHA-256. Reinstall it: {command}")
     return path
@@ -141,7 +141,7 @@ def _file_in(package: str, name: str) -> Path | None:
 def _joined(shards: Sequence[Path], sha256: str) -> Path:
     """Join the shards of a file below the cache, unless that was done before."""
     path = cache_folder() / "weights" / f"{sha256[:24]}.pt"
-    if not path.is_file() or sha256_unless_changed(path) != sha256:
+    if not path.is_file() or cached_sha256_of_file(path) != sha256:
         write_atomically(path, b"".join(shard.read_bytes() for shard in shards))
     return path
 

@@ -28,7 +28,7 @@ import torch
 from core.errors import WeightsUnavailable
 from core.files import sha256_of_file, write_atomically
 from core.models.classifier import Classifier
-from core.models.specs import MODELS, TRANSFER, Exposure, ModelSpec, Weights
+from core.models.specs import MODELS, TRANSFER, EncoderExposure, ModelSpec, Weights
 from core.models.timm_models import classifier_of
 from core.models.weights import FILE, find_file, weights_of
 from core.types import ImageSpec
@@ -182,7 +182,7 @@ MODELS.add(
         build=build,
         outline=outline,
         summary="Trained to detect findings on seven public data sets of chest X-rays.",
-        seen=Exposure(
+        seen=EncoderExposure(
             named="NIH ChestX-ray14, PadChest, CheXpert, MIMIC-CXR, NIH relabelled by Google, Open-i, RSNA pneumonia",
             # covid-radiography takes most of its images from RSNA, which are NIH images, and from PadChest
             seen=("nih-chestxray14", "chexpert", "covid-radiography"),

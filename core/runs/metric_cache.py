@@ -18,17 +18,17 @@ import numpy as np
 
 from core.files import canonical_json, sha256_of, sha256_of_file, write_atomically
 from core.metrics import METRICS
-from core.metrics.bootstrap import DRAWS, draw_weights, measure_drawn, with_once
-from core.metrics.grouped_bootstrap import GroupDraws, draw_groups, measure_groups, takes
+from core.metrics.bootstrap import RESAMPLES, measure_resamples, prepend_ones, resample_weights
+from core.metrics.grouped_bootstrap import GroupResamples, measure_groups, resample_groups, supports
 from core.paths import cache_folder
 from core.runs import PREDICTIONS_FILE, RunMeta
-from core.runs.scores import Judged, judged, judged_shared
+from core.runs.scores import PartScores, load_part, load_shared_classes
 
 VERSION = 1  # increase it when a metric, the resampling or a fitted threshold changes
 
 
 @dataclass(frozen=True)
-class DrawnRun:
+class ResampledRun:
     """Metrics of a run on its original test images and on each resample.
 
     Attributes:
@@ -43,7 +43,7 @@ class DrawnRun:
     groups: int
 
 
-def drawn_run(folder: Path, meta: RunMeta, finding: int | None = None) -> DrawnRun:
+def resampled_run(folder: Path, meta: RunMeta, finding: int | None = None) -> ResampledRun:
     """Measure a run on resampled test images, or read the cached result.
 
     Args:
@@ -54,10 +54,10 @@ def drawn_run(folder: Path, meta: RunMeta, finding: int | None = None) -> DrawnR
     Raises:
         CorruptRun: if its predictions cannot be read.
     """
-    return _kept(_key(folder, meta, finding), lambda: judged((folder, meta), target=finding))
+    return _kept(_key(folder, meta, finding), lambda: load_part((folder, meta), target=finding))
 
 
-def drawn_shared(folder: Path, meta: RunMeta, external: str, elsewhere: bool, view: str = "") -> DrawnRun:
+def resampled_shared(folder: Path, meta: RunMeta, external: str, elsewhere: bool, view: str = "") -> ResampledRun:
     """Measure a run on resampled images of the classes shared with an external test set, or read the cached result.
 
     Args:
@@ -71,12 +71,12 @@ def drawn_shared(folder: Path, meta: RunMeta, external: str, elsewhere: bool, vi
     """
     labels = meta.external[external].labels
     if not elsewhere and labels == meta.labels:
-        return drawn_run(folder, meta)
+        return resampled_run(folder, meta)
     key = sha256_of([_key(folder, meta, None), external if elsewhere else "own", view, *labels])
-    return _kept(key, lambda: judged_shared((folder, meta), external, elsewhere, view))
+    return _kept(key, lambda: load_shared_classes((folder, meta), external, elsewhere, view))
 
 
-def _kept(key: str, load: Callable[[], Judged]) -> DrawnRun:
+def _kept(key: str, load: Callable[[], PartScores]) -> ResampledRun:
     """Return the cached result, or measure and cache it."""
     place = _place(key)
     stored = _read(place)
@@ -90,7 +90,7 @@ def _kept(key: str, load: Callable[[], Judged]) -> DrawnRun:
 
 
 def is_measured(folder: Path, meta: RunMeta, finding: int | None = None) -> bool:
-    """Return whether `drawn_run`, given the same arguments, would read a cached result."""
+    """Return whether `resampled_run`, given the same arguments, would read a cached result."""
     return _place(_key(folder, meta, finding)).is_file()
 
 
@@ -99,33 +99,35 @@ def _place(key: str) -> Path:
 
 
 def _key(folder: Path, meta: RunMeta, finding: int | None) -> str:
-    stated = [meta.positive, meta.threshold, meta.thresholds, meta.temperature, meta.task, finding, DRAWS]
+    stated = [meta.positive, meta.threshold, meta.thresholds, meta.temperature, meta.task, finding, RESAMPLES]
     predictions = meta.hashes.get(PREDICTIONS_FILE) or sha256_of_file(folder / PREDICTIONS_FILE)
     return sha256_of([str(VERSION), np.__version__, predictions, canonical_json(stated), *METRICS])
 
 
-def _read(place: Path) -> DrawnRun | None:
+def _read(place: Path) -> ResampledRun | None:
     try:
         with np.load(place, allow_pickle=False) as file:
             values, images, counts = file["found"], str(file["images"]), file["counts"]
     except (OSError, EOFError, ValueError, KeyError, zipfile.BadZipFile):
         return None
-    if values.shape != (len(METRICS), DRAWS + 1):
+    if values.shape != (len(METRICS), RESAMPLES + 1):
         return None
-    return DrawnRun(dict(zip(METRICS, values, strict=True)), images, int(counts[0]), int(counts[1]))
+    return ResampledRun(dict(zip(METRICS, values, strict=True)), images, int(counts[0]), int(counts[1]))
 
 
-def _measured(predictions: Judged) -> DrawnRun:
+def _measured(predictions: PartScores) -> ResampledRun:
     labels, groups = predictions.scores.labels, predictions.groups
     images = sha256_of([*predictions.ids.tolist(), *groups.tolist(), np.ascontiguousarray(labels).tobytes()])
     count = len(np.unique(groups))
-    values = measure_groups(predictions.scores, groups_for(labels, groups)) if takes(predictions.scores, count) else {}
+    values = (
+        measure_groups(predictions.scores, groups_for(labels, groups)) if supports(predictions.scores, count) else {}
+    )
     if rest := [name for name in METRICS if name not in values]:
-        values |= measure_drawn(predictions.scores, weights_for(labels, groups), rest)
-    return DrawnRun(values, images, len(predictions.ids), count)
+        values |= measure_resamples(predictions.scores, weights_for(labels, groups), rest)
+    return ResampledRun(values, images, len(predictions.ids), count)
 
 
-def groups_for(labels: np.ndarray, groups: np.ndarray) -> GroupDraws:
+def groups_for(labels: np.ndarray, groups: np.ndarray) -> GroupResamples:
     """Return resampled groups of a test set, computed once for equal labels and groups.
 
     Args:
@@ -141,14 +143,14 @@ def weights_for(labels: np.ndarray, groups: np.ndarray) -> np.ndarray:
 
 
 @lru_cache(maxsize=8)
-def _groups(labels: bytes, kind: str, shape: tuple[int, ...], groups: tuple[str, ...]) -> GroupDraws:
-    drawn = draw_groups(np.frombuffer(labels, kind).reshape(shape), np.array(groups))
+def _groups(labels: bytes, kind: str, shape: tuple[int, ...], groups: tuple[str, ...]) -> GroupResamples:
+    drawn = resample_groups(np.frombuffer(labels, kind).reshape(shape), np.array(groups))
     drawn.counts.setflags(write=False)
     return drawn
 
 
 @lru_cache(maxsize=2)
 def _weights(labels: bytes, kind: str, shape: tuple[int, ...], groups: tuple[str, ...]) -> np.ndarray:
-    weights = with_once(draw_weights(np.frombuffer(labels, kind).reshape(shape), np.array(groups)))
+    weights = prepend_ones(resample_weights(np.frombuffer(labels, kind).reshape(shape), np.array(groups)))
     weights.setflags(write=False)
     return weights

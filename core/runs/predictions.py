@@ -20,14 +20,14 @@ from core.errors import CorruptRun
 from core.metrics import METRICS, Scores, measure
 from core.metrics.calibration import probabilities_of
 from core.runs.record import PREDICTIONS_FILE, RunMeta
-from core.types import JudgedPart
+from core.types import EvaluatedPart
 
 _LARGEST = float(np.finfo(np.float16).max)
 _UNREADABLE = (
     OSError, EOFError, ValueError, KeyError, NotImplementedError, RuntimeError, zipfile.BadZipFile, zlib.error,
     lzma.LZMAError,
 )  # fmt: skip
-PARTS: tuple[JudgedPart, ...] = ("validation", "test", "calibration")
+PARTS: tuple[EvaluatedPart, ...] = ("validation", "test", "calibration")
 _EXTERNAL, _FACT = "external-", "_fact_"
 
 
@@ -48,7 +48,7 @@ class Predictions:
     groups: np.ndarray
     labels: np.ndarray
     logits: np.ndarray
-    part: JudgedPart = "test"
+    part: EvaluatedPart = "test"
     facts: Mapping[str, np.ndarray] = field(default_factory=dict)
 
 
@@ -73,7 +73,7 @@ def _half(logits: np.ndarray) -> np.ndarray:
     return np.clip(logits, -_LARGEST, _LARGEST).astype(np.float16)
 
 
-def pack(parts: Mapping[JudgedPart, Predictions], external: Mapping[str, Predictions] = _NONE) -> bytes:
+def pack(parts: Mapping[EvaluatedPart, Predictions], external: Mapping[str, Predictions] = _NONE) -> bytes:
     """Pack predictions by part, and on external test sets by name, as the content of an `npz` file without pickles.
 
     LZMA makes names and labels half as long as `numpy.savez_compressed` does. Logits that half precision represents
@@ -101,7 +101,7 @@ def pack(parts: Mapping[JudgedPart, Predictions], external: Mapping[str, Predict
     return buffer.getvalue()
 
 
-def read_predictions(folder: Path, part: JudgedPart = "test", name: str = "") -> Predictions:
+def read_predictions(folder: Path, part: EvaluatedPart = "test", name: str = "") -> Predictions:
     """Read the predictions of a run on `test`, `validation` or `calibration`, or on an external test set.
 
     Args:
@@ -131,7 +131,7 @@ def read_predictions(folder: Path, part: JudgedPart = "test", name: str = "") ->
         raise CorruptRun(f"{folder.name}/{PREDICTIONS_FILE} cannot be read ({error})") from None
 
 
-def stored_parts(folder: Path) -> tuple[JudgedPart, ...]:
+def stored_parts(folder: Path) -> tuple[EvaluatedPart, ...]:
     """Return the parts on which a run stores predictions.
 
     Raises:
@@ -193,7 +193,7 @@ def scores_of(meta: RunMeta, predictions: Predictions) -> Scores:
     )
 
 
-def completed(meta: RunMeta, folder: Path) -> RunMeta:
+def with_missing_metrics(meta: RunMeta, folder: Path) -> RunMeta:
     """Return a record with the metrics that were added after the run was stored, computed from its predictions.
 
     Raises:

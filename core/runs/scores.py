@@ -15,13 +15,13 @@ from core.errors import BadRequest
 from core.metrics.scores import Scores
 from core.metrics.thresholds import Aim, fit_operating_point
 from core.runs import RunMeta, read_predictions, scores_of, shared_classes
-from core.types import VIEW, JudgedPart
+from core.types import VIEW, EvaluatedPart
 
 Run = tuple[Path, RunMeta]
 
 
 @dataclass(frozen=True)
-class Judged:
+class PartScores:
     """One part of a run, as it is or as one binary task.
 
     Attributes:
@@ -36,7 +36,7 @@ class Judged:
     ids: np.ndarray
 
 
-def judged(run: Run, part: JudgedPart = "test", target: int | None = None) -> Judged:
+def load_part(run: Run, part: EvaluatedPart = "test", target: int | None = None) -> PartScores:
     """Load one part of a run's predictions.
 
     A finding has its stored operating point. A class against the rest has none; it gets the balanced operating point of
@@ -62,10 +62,10 @@ def judged(run: Run, part: JudgedPart = "test", target: int | None = None) -> Ju
         scores = scores.merged((target,))
         if part == "test":
             scores = scores.at(_threshold(run, target))
-    return Judged(meta, scores, stored.groups[kept], stored.ids[kept])
+    return PartScores(meta, scores, stored.groups[kept], stored.ids[kept])
 
 
-def judged_shared(run: Run, external: str, elsewhere: bool, view: str = "") -> Judged:
+def load_shared_classes(run: Run, external: str, elsewhere: bool, view: str = "") -> PartScores:
     """Load predictions on the classes shared with an external test set, at the run's own operating point.
 
     Args:
@@ -81,9 +81,9 @@ def judged_shared(run: Run, external: str, elsewhere: bool, view: str = "") -> J
     scores, kept = shared_classes(meta, stored, meta.external[external].labels)
     ids, groups = stored.ids[kept], stored.groups[kept]
     if not view:
-        return Judged(meta, scores, groups, ids)
+        return PartScores(meta, scores, groups, ids)
     in_view = stored.facts[VIEW][kept] == view
-    return Judged(meta, scores.of(in_view), groups[in_view], ids[in_view])
+    return PartScores(meta, scores.of(in_view), groups[in_view], ids[in_view])
 
 
 def target_named(meta: RunMeta, label: str) -> int:
@@ -103,6 +103,6 @@ def target_named(meta: RunMeta, label: str) -> int:
 def _threshold(run: Run, target: int) -> float:
     """Return the operating point of a class against the rest; 0.5 if the held-out images lack either."""
     try:
-        return fit_operating_point(judged(run, "validation", target).scores, Aim()).threshold
+        return fit_operating_point(load_part(run, "validation", target).scores, Aim()).threshold
     except BadRequest:
         return 0.5

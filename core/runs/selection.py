@@ -31,7 +31,7 @@ def candidates(store: Store, dataset: str, family: str) -> list[tuple[Path, RunM
     return sorted(runs, key=lambda row: (*_rank(row[1]), row[1].run))
 
 
-def served_runs(store: Store, dataset: str) -> dict[str, tuple[Path, RunMeta]]:
+def default_runs(store: Store, dataset: str) -> dict[str, tuple[Path, RunMeta]]:
     """Return the default run of each column: among those with most labels, the best on held-out images."""
     chosen = {}
     for family in SERVED_FAMILIES:

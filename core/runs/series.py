@@ -14,10 +14,10 @@ import numpy as np
 from core.errors import BadRequest
 from core.metrics import METRICS, Estimate, Scores, SeriesEstimate, series_estimate
 from core.metrics.bootstrap import interval
-from core.metrics.measures import Average, once, support
+from core.metrics.measures import Average, support, unit_weights
 from core.models import FAMILY_TITLES, MODELS
 from core.runs import OLD_RECIPE, RunMeta, Store, read_predictions, scores_of
-from core.runs.metric_cache import DrawnRun, drawn_run
+from core.runs.metric_cache import ResampledRun, resampled_run
 
 Run = tuple[Path, RunMeta]
 REPORTED = ("precision", "sensitivity", "specificity", "f1", "auroc", "auprc")  # of each class
@@ -76,7 +76,7 @@ def check_comparable(metas: Sequence[RunMeta]) -> None:
             )
 
 
-def drawn_runs(runs: Sequence[Run], finding: int | None = None) -> list[DrawnRun]:
+def resampled_runs(runs: Sequence[Run], finding: int | None = None) -> list[ResampledRun]:
     """Return the metrics of comparable runs on common resamples of their test images.
 
     Args:
@@ -89,7 +89,7 @@ def drawn_runs(runs: Sequence[Run], finding: int | None = None) -> list[DrawnRun
     if not runs:
         raise BadRequest("Expected at least one run.")
     check_comparable([meta for _, meta in runs])
-    measured = [drawn_run(folder, meta, finding) for folder, meta in runs]
+    measured = [resampled_run(folder, meta, finding) for folder, meta in runs]
     if len({run_metrics.images for run_metrics in measured}) > 1:
         raise BadRequest("These runs were evaluated on different test images and cannot be compared.")
     return measured
@@ -108,7 +108,7 @@ def estimate(
         BadRequest: if the runs were not evaluated on the same images.
         CorruptRun: if predictions cannot be read.
     """
-    measured = drawn_runs(runs, finding)
+    measured = resampled_runs(runs, finding)
     return {
         name: interval(np.mean([run.values[name] for run in measured], axis=0), measured[0].n, METRICS[name])
         for name in names or tuple(METRICS)
@@ -128,7 +128,7 @@ def summarize(
         BadRequest: if the runs were not evaluated on the same images.
         CorruptRun: if predictions cannot be read.
     """
-    measured = drawn_runs(runs, finding)
+    measured = resampled_runs(runs, finding)
     return {
         name: series_estimate(np.array([run.values[name] for run in measured]), measured[0].n, METRICS[name])
         for name in names or tuple(METRICS)
@@ -175,7 +175,7 @@ def class_report(scores: Scores, labels: Sequence[str]) -> list[dict[str, float 
         scores: its predictions at its operating point; each finding is evaluated on the images with known label.
         labels: names of the classes or findings.
     """
-    weights = once(scores)
+    weights = unit_weights(scores)
     counts = support(scores, weights)[:, 0]
     columns = {name: METRICS[name].by_class(scores, weights)[:, 0] for name in REPORTED}
     rows: list[dict[str, float | str]] = [

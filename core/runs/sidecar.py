@@ -16,7 +16,7 @@ from core.files import canonical_json, sha256_of, write_atomically
 _MOST_BYTES = 16_000_000
 
 
-def save_beside(folder: Path, name: str, content: dict[str, Any]) -> Path:
+def save_sidecar(folder: Path, name: str, content: dict[str, Any]) -> Path:
     """Write a record into the folder of a data set's runs."""
     text = canonical_json(content)
     path = folder / name
@@ -24,7 +24,7 @@ def save_beside(folder: Path, name: str, content: dict[str, Any]) -> Path:
     return path
 
 
-def read_beside(folder: Path, name: str) -> dict[str, Any] | None:
+def read_sidecar(folder: Path, name: str) -> dict[str, Any] | None:
     """Read a record stored next to the runs; None if there is none.
 
     Raises:

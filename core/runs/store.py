@@ -19,11 +19,18 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 from core.errors import CorruptRun
-from core.files import sha256_of_file, sha256_unless_changed, write_atomically
+from core.files import cached_sha256_of_file, sha256_of_file, write_atomically
 from core.paths import runs_folder
-from core.runs.predictions import Predictions, completed, external_names, pack, read_predictions, stored_parts
+from core.runs.predictions import (
+    Predictions,
+    external_names,
+    pack,
+    read_predictions,
+    stored_parts,
+    with_missing_metrics,
+)
 from core.runs.record import PREDICTIONS_FILE, WEIGHTS_FILE, ExternalRecord, RunMeta, from_record
-from core.types import JudgedPart
+from core.types import EvaluatedPart
 
 if TYPE_CHECKING:
     import torch
@@ -83,7 +90,7 @@ def save_run(
     Returns:
         the run's folder.
     """
-    parts: dict[JudgedPart, Predictions] = {"validation": validation, "test": test}
+    parts: dict[EvaluatedPart, Predictions] = {"validation": validation, "test": test}
     if calibration is not None:
         parts["calibration"] = calibration
     folder = (store or runs_folder()) / meta.dataset / meta.run
@@ -146,7 +153,7 @@ def add_external(
     _rewrite(folder, parts, {**kept, **predictions}, changes)
 
 
-def _stored(folder: Path) -> tuple[dict[JudgedPart, Predictions], dict[str, Predictions]]:
+def _stored(folder: Path) -> tuple[dict[EvaluatedPart, Predictions], dict[str, Predictions]]:
     """Return all predictions of a valid run: by part, and on external test sets by name."""
     read_run(folder)
     parts = {part: read_predictions(folder, part) for part in stored_parts(folder)}
@@ -155,7 +162,7 @@ def _stored(folder: Path) -> tuple[dict[JudgedPart, Predictions], dict[str, Pred
 
 def _rewrite(
     folder: Path,
-    parts: Mapping[JudgedPart, Predictions],
+    parts: Mapping[EvaluatedPart, Predictions],
     external: Mapping[str, Predictions],
     changes: Mapping[str, Any],
 ) -> None:
@@ -206,13 +213,13 @@ def read_run(folder: Path) -> RunMeta:
         meta = from_record(json.loads((folder / RUN_FILE).read_text()), folder)
         for name, digest in meta.hashes.items():
             path = folder / name
-            if path.is_symlink() or not path.is_file() or sha256_unless_changed(path) != digest:
+            if path.is_symlink() or not path.is_file() or cached_sha256_of_file(path) != digest:
                 raise CorruptRun(f"{name} is missing or does not match its hash in {RUN_FILE}")
     except OSError as error:
         raise CorruptRun(f"{Path(error.filename or RUN_FILE).name} cannot be read") from None
     except ValueError as error:
         raise CorruptRun(f"{RUN_FILE} is damaged: {error}") from None
-    return completed(meta, folder)
+    return with_missing_metrics(meta, folder)
 
 
 def open_store(store: Path | None = None) -> Store:

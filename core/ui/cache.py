@@ -15,10 +15,10 @@ from pathlib import Path
 import streamlit as st
 
 from core.analysis import comparison, operating_point, two_stage
-from core.analysis.comparison import Judged, SeedTests
-from core.analysis.operating_point import Moved, Prepared, Rates
+from core.analysis.comparison import PartScores, SeedTests
+from core.analysis.operating_point import Prepared, RocCurve, ShiftedSeries
 from core.data.dataset import Dataset, load_dataset, scan
-from core.data.datasets.custom import own_images
+from core.data.datasets.custom import custom_dataset
 from core.data.duplicates import Copies, find_copies
 from core.data.listing import Listing
 from core.data.overlap import Source, copies_by_source
@@ -30,7 +30,7 @@ from core.inference.input_gate import Gatekeeper, open_gate
 from core.inference.predictor import Predictor
 from core.inference.seed_interval import Lookup, lookup
 from core.inference.two_stage import Stages, choose_stages
-from core.jobs.catalogue import Catalogue, ask_trainer
+from core.jobs.catalogue import Catalogue, read_catalogue
 from core.metrics import METRICS, Estimate, SeriesEstimate, measure
 from core.metrics.comparisons import Difference
 from core.metrics.conformal import Conformal, Coverage
@@ -44,8 +44,8 @@ from core.models import MODELS
 from core.models.summary import Architecture, architecture
 from core.paths import runs_folder
 from core.runs import RunMeta, Store, metric_cache, open_store, read_history
-from core.runs.metric_cache import drawn_run
-from core.runs.selection import served_runs
+from core.runs.metric_cache import resampled_run
+from core.runs.selection import default_runs
 from core.runs.series import Run, Series, class_report, estimate, load_scores, summarize
 from core.ui.progress import bar
 
@@ -72,7 +72,7 @@ def store_and_served() -> tuple[Store, dict[str, dict[str, Run]]]:
 def _served(root: str, stamp: str) -> dict[str, dict[str, Run]]:
     opened = _store(root, stamp)
     names = {meta.dataset: None for meta in opened.metas()}
-    return {name: runs for name in names if (runs := served_runs(opened, name))}
+    return {name: runs for name in names if (runs := default_runs(opened, name))}
 
 
 def _stamp(root: Path) -> str:
@@ -178,7 +178,7 @@ def _summaries(key: str, _runs: Sequence[Run], finding: int | None) -> dict[str,
 
 
 @st.cache_data(max_entries=32, show_spinner="Reading the architecture")
-def shape(model: str, classes: int) -> Architecture:
+def architecture_of(model: str, classes: int) -> Architecture:
     """Return the architecture of a model with a head for a number of classes."""
     return architecture(MODELS[model], classes)
 
@@ -198,20 +198,20 @@ def _listing(name: str, folder: str, changed: int) -> Listing:
     return list_images(find_dataset(name))
 
 
-def own(path: Path) -> DatasetSpec:
+def own_images_spec(path: Path) -> DatasetSpec:
     """Return the specification of own images; it is read again if the folder or the CSV file changes."""
     return _own(str(path), path.stat().st_mtime_ns)
 
 
 @st.cache_resource(max_entries=8, show_spinner="Reading your images")
 def _own(path: str, changed: int) -> DatasetSpec:
-    return own_images(Path(path))
+    return custom_dataset(Path(path))
 
 
 @st.cache_resource(show_spinner="Loading the training options")
 def catalogue() -> Catalogue:
     """Return the options of a training, as reported by the trainer."""
-    return ask_trainer()
+    return read_catalogue()
 
 
 @st.cache_resource(max_entries=4, show_spinner=False)
@@ -247,22 +247,22 @@ def forget_data() -> None:
 
 
 Runs = Mapping[Series, Sequence[Run]]
-STAGE_DRAWS = 500
+STAGE_RESAMPLES = 500
 
 
 def _key_of_all(series: Runs) -> str:
     return sha256_of(part for name, runs in series.items() for part in (*name, key_of(runs)))
 
 
-def measured(runs: Sequence[Run], finding: int | None) -> None:
+def evaluate_runs(runs: Sequence[Run], finding: int | None) -> None:
     """Evaluate runs on resampled test images, with a progress bar, and store the results; skip runs that have them."""
     with bar("Evaluating on resampled test images") as show:
         for done, (folder, meta) in enumerate(runs):
             show(done, len(runs))
-            drawn_run(folder, meta, finding)
+            resampled_run(folder, meta, finding)
 
 
-def is_measured(series: Runs, finding: int | None) -> bool:
+def is_evaluated(series: Runs, finding: int | None) -> bool:
     """Return whether all runs have stored results on resampled test images."""
     return all(metric_cache.is_measured(folder, meta, finding) for runs in series.values() for folder, meta in runs)
 
@@ -303,7 +303,7 @@ def _differences(
             pairs.append(pair)
         except BadRequest as error:
             refused[pair] = str(error)
-    measured([run for runs in _series.values() for run in runs], finding)
+    evaluate_runs([run for runs in _series.values() for run in runs], finding)
     return comparison.compare_all(_series, finding=finding, pairs=pairs), refused
 
 
@@ -328,10 +328,10 @@ def values(runs: Sequence[Run], metric: str, finding: int | None) -> list[float]
 
 @st.cache_data(max_entries=512, show_spinner=False)
 def _values(key: str, _runs: Sequence[Run], metric: str, finding: int) -> list[float]:
-    return [measure(comparison.judged(run, target=finding).scores, metric)[metric] for run in _runs]
+    return [measure(comparison.load_part(run, target=finding).scores, metric)[metric] for run in _runs]
 
 
-def prepared(runs: Sequence[Run], target: int | None) -> Prepared:
+def resampled_series(runs: Sequence[Run], target: int | None) -> Prepared:
     """Return a series with its predictions and the resamples of its test images."""
     return _prepared(key_of(runs), runs, target)
 
@@ -350,7 +350,7 @@ def points(runs: Sequence[Run], target: int | None, aim: Aim) -> list[OperatingP
         ratio=aim.ratio if aim.rule == "cost" else default.ratio,
         prevalence=aim.prevalence if aim.rule == "cost" else default.prevalence,
     )
-    return _points(key_of(runs), prepared(runs, target), target, relevant)
+    return _points(key_of(runs), resampled_series(runs, target), target, relevant)
 
 
 @st.cache_data(max_entries=512, show_spinner=False)
@@ -358,11 +358,11 @@ def _points(key: str, _prepared: Prepared, target: int | None, aim: Aim) -> list
     return operating_point.points_of(_prepared, aim)
 
 
-def moved(
+def shifted(
     runs: Sequence[Run], target: int | None, fitted: tuple[float, ...], shift: float, prevalence: float, banded: bool
-) -> Moved:
+) -> ShiftedSeries:
     """Return a series' performance at shifted thresholds and a prevalence."""
-    key, ready = key_of(runs), prepared(runs, target)
+    key, ready = key_of(runs), resampled_series(runs, target)
     curve = _benefit(key, ready, target, prevalence, banded)
     return _moved(key, ready, target, fitted, shift, prevalence, curve, banded)
 
@@ -382,13 +382,13 @@ def _moved(
     prevalence: float,
     _curve: DecisionCurve,
     banded: bool,
-) -> Moved:
-    return operating_point.move(_prepared, fitted, shift, prevalence, _curve)
+) -> ShiftedSeries:
+    return operating_point.evaluate_at_shift(_prepared, fitted, shift, prevalence, _curve)
 
 
 def risk(runs: Sequence[Run], target: int | None, thresholds: tuple[float, ...], banded: bool) -> RiskCurve:
     """Return the risk-coverage curve of a series at its thresholds."""
-    return _risk(key_of(runs), prepared(runs, target), target, thresholds, banded)
+    return _risk(key_of(runs), resampled_series(runs, target), target, thresholds, banded)
 
 
 @st.cache_data(max_entries=512, show_spinner=False)
@@ -396,19 +396,19 @@ def _risk(key: str, _prepared: Prepared, target: int | None, thresholds: tuple[f
     return operating_point.risk_at(_prepared, thresholds, banded)
 
 
-def rates(runs: Sequence[Run], target: int | None) -> tuple[Rates, list[Rates]]:
+def rates(runs: Sequence[Run], target: int | None) -> tuple[RocCurve, list[RocCurve]]:
     """Return sensitivity against false-positive rate: the mean over seeds, and each seed."""
-    return _rates(key_of(runs), prepared(runs, target), target)
+    return _rates(key_of(runs), resampled_series(runs, target), target)
 
 
 @st.cache_data(max_entries=128, show_spinner=False)
-def _rates(key: str, _prepared: Prepared, target: int | None) -> tuple[Rates, list[Rates]]:
+def _rates(key: str, _prepared: Prepared, target: int | None) -> tuple[RocCurve, list[RocCurve]]:
     return operating_point.rates_of(_prepared)
 
 
 def diagram(run: Run, target: int | None) -> tuple[list[Bin], ChanceError]:
     """Return the reliability diagram of a run and its calibration error under chance alone."""
-    return _diagram(key_of([run]), prepared([run], target), target)
+    return _diagram(key_of([run]), resampled_series([run], target), target)
 
 
 @st.cache_data(max_entries=256, show_spinner=False)
@@ -416,14 +416,14 @@ def _diagram(key: str, _prepared: Prepared, target: int | None) -> tuple[list[Bi
     return reliability(_prepared.tests[0]), chance_error(_prepared.tests[0])
 
 
-def judged(run: Run, target: int | None = None) -> Judged:
+def run_scores(run: Run, target: int | None = None) -> PartScores:
     """Return a run's test predictions with the names of the images."""
     return _judged(key_of([run]), run, target)
 
 
 @st.cache_data(max_entries=256, show_spinner=False)
-def _judged(key: str, _run: Run, target: int | None) -> Judged:
-    return comparison.judged(_run, target=target)
+def _judged(key: str, _run: Run, target: int | None) -> PartScores:
+    return comparison.load_part(_run, target=target)
 
 
 def conformal(
@@ -467,7 +467,7 @@ def curves(series: Runs, metric: str, finding: int | None) -> dict[Series, Fit]:
 
 @st.cache_data(max_entries=32, show_spinner=False)
 def _curves(key: str, _series: Runs, metric: str, finding: int | None) -> dict[Series, Fit]:
-    measured([run for runs in _series.values() for run in runs], finding)
+    evaluate_runs([run for runs in _series.values() for run in runs], finding)
     return comparison.learning_curves(_series, metric, finding)[1]
 
 
@@ -496,7 +496,7 @@ def chosen_stages(series: Mapping[str, Sequence[Run]], sensitivity: float) -> St
 def _chosen_stages(
     keys: tuple[tuple[str, str], ...], _series: Mapping[str, Sequence[Run]], sensitivity: float
 ) -> Stages:
-    return choose_stages(_series, sensitivity, STAGE_DRAWS)
+    return choose_stages(_series, sensitivity, STAGE_RESAMPLES)
 
 
 def two_stage_results(
@@ -516,4 +516,4 @@ def _two_stage(
     suspicious: tuple[int, ...],
     aim: Aim,
 ) -> TwoStage:
-    return two_stage.joint(_screens, _confirmers, _singles, suspicious, aim, STAGE_DRAWS)
+    return two_stage.joint(_screens, _confirmers, _singles, suspicious, aim, STAGE_RESAMPLES)

@@ -24,7 +24,7 @@ class Style:
 
 
 # The model determines the color (Okabe and Ito 2008) and the marker, the strategy determines the dash.
-COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
+COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
 RED = "#B00020"
 _MARKERS = ("circle", "square", "diamond", "triangle-up", "x", "cross", "star")
 _DASHES = {
@@ -49,13 +49,13 @@ def style_of(model: str, strategy: str, variant: str = "") -> Style:
     """
     rows = list(MODELS)
     index = rows.index(model) if model in rows else sum(model.encode())  # models given by path are not registered
-    colours = len(COLOURS)
+    colours = len(COLORS)
     dash, marker = _DASHES.get(strategy, "solid"), _MARKERS[(index + index // colours) % len(_MARKERS)]
     is_old, variant = variant.endswith(OLD_RECIPE), variant.removesuffix(OLD_RECIPE).removesuffix(", ")
     if variant:
         number = sum(variant.encode())
         dash, marker = _VARIANT_DASHES[number % len(_VARIANT_DASHES)], _VARIANT_MARKERS[number % len(_VARIANT_MARKERS)]
-    return Style(COLOURS[index % colours], "longdash" if is_old and dash == "solid" else dash, marker)
+    return Style(COLORS[index % colours], "longdash" if is_old and dash == "solid" else dash, marker)
 
 
 def translucent(colour: str, alpha: float) -> str:
@@ -70,7 +70,7 @@ def legend_title(title: str, wrapped: bool = True) -> str:
     return title.replace(LEAK_MARK, f'<span style="color:{RED}">{LEAK_MARK}</span>')
 
 
-def draw(figure: go.Figure, key: str, alt: str) -> None:
+def show_figure(figure: go.Figure, key: str, alt: str) -> None:
     """Show a figure with its alternative text."""
     figure.update_layout(margin={"l": 10, "r": 10, "b": 10}, font_size=14, legend_title_text="")
     st.plotly_chart(figure, key=key, alt=alt, width="stretch", config={"displaylogo": False})

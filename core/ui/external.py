@@ -8,7 +8,7 @@ import pandas as pd
 import plotly.graph_objects as go
 import streamlit as st
 
-from core.analysis.external import SHOWN, Elsewhere, Reading, by_view, reading
+from core.analysis.external import SHOWN, ExternalResult, Reading, by_view, reading
 from core.metrics import METRICS, Estimate
 from core.metrics.comparisons import Difference
 from core.runs import ExternalRecord
@@ -29,17 +29,17 @@ VIEWS = (
 )
 
 
-def compared(runs: Sequence[Run], name: str) -> list[Elsewhere]:
+def external_results(runs: Sequence[Run], name: str) -> list[ExternalResult]:
     """Return a series' results on its own and on an external test set, overall and by view; cached between reruns."""
     return _compared(key_of(runs), runs, name)
 
 
 @st.cache_data(max_entries=64, show_spinner="Evaluating own test and external test")
-def _compared(key: str, _runs: Sequence[Run], name: str) -> list[Elsewhere]:
+def _compared(key: str, _runs: Sequence[Run], name: str) -> list[ExternalResult]:
     return by_view(_runs, name)
 
 
-def read_by_radiologist(runs: Sequence[Run], name: str) -> Reading | None:
+def radiologist_reading(runs: Sequence[Run], name: str) -> Reading | None:
     """Return a series' results against a radiologist's reading of the external images; cached between reruns."""
     return _read(key_of(runs), runs, name)
 
@@ -49,7 +49,7 @@ def _read(key: str, _runs: Sequence[Run], name: str) -> Reading | None:
     return reading(_runs, name)
 
 
-def rows(series: str, found: Sequence[Elsewhere], names: Sequence[str] = SHOWN) -> list[dict[str, str | int]]:
+def rows(series: str, found: Sequence[ExternalResult], names: Sequence[str] = SHOWN) -> list[dict[str, str | int]]:
     """Return a row for each metric and view: own test, external test and the difference."""
     return [
         {
@@ -67,13 +67,13 @@ def rows(series: str, found: Sequence[Elsewhere], names: Sequence[str] = SHOWN) 
     ]
 
 
-def frame(series: Mapping[str, Sequence[Elsewhere]], names: Sequence[str] = SHOWN) -> pd.DataFrame:
+def frame(series: Mapping[str, Sequence[ExternalResult]], names: Sequence[str] = SHOWN) -> pd.DataFrame:
     """Return the rows of several series as a table; the column of views is omitted if no series has any."""
     table = pd.DataFrame([row for title, views in series.items() for row in rows(title, views, names)])
     return table if any(view.view for views in series.values() for view in views) else table.drop(columns="Views")
 
 
-def facts(found: Elsewhere) -> None:
+def show_facts(found: ExternalResult) -> None:
     """Describe the external set, its classes and how it differs."""
     archive = (
         " The encoder was trained on other patients of the **same archive**: devices and readers are not new to it."
@@ -86,7 +86,7 @@ def facts(found: Elsewhere) -> None:
     )
 
 
-def radiologist(found: Reading) -> None:
+def show_radiologist(found: Reading) -> None:
     """Show results on the few images read by a radiologist, without a verdict."""
     confirmed = ", ".join(f"{yes} of {of} {escape(label)}" for label, (yes, of) in found.confirmed.items())
     figures = ", ".join(f"{METRICS[name].title} {_interval_text(estimate)}" for name, estimate in found.figures.items())
@@ -96,14 +96,14 @@ def radiologist(found: Reading) -> None:
     )
 
 
-def refused(records: Mapping[str, ExternalRecord], series: str = "") -> None:
+def show_refused(records: Mapping[str, ExternalRecord], series: str = "") -> None:
     """List the external sets that were not evaluated, with the reason."""
     for record in records.values():
         subject = f"{escape(series)} was not" if series else "Not"
         st.info(f"{subject} evaluated on {escape(record.title)}: {escape(record.refused)}")
 
 
-def chart(series: Mapping[str, tuple[Style, Elsewhere]], metric: str) -> go.Figure:
+def chart(series: Mapping[str, tuple[Style, ExternalResult]], metric: str) -> go.Figure:
     """Draw own test (filled) and external test (hollow) of each series, with 95% intervals over patients."""
     figure = go.Figure()
     for is_external, (label, hollow) in enumerate((("own test", ""), ("external test", "-open"))):

@@ -16,7 +16,7 @@ from core.runs.series import Run, Series, comparison_proper
 from core.ui import charts
 from core.ui.text import LEAK_MARK, escape
 
-KEPT = (
+KEPT_KEYS = (
     "compare_",
     "curves_",
     "data_set",
@@ -62,7 +62,7 @@ def comparable_runs(store: Store, page: str) -> list[RunMeta]:
     shown = [meta for meta in metas if meta.split_hash == split]
     if shown[0].synthetic:
         st.warning("This data set is synthetic: its images are computer-generated.", icon=":material/science:")
-    warn(store, chosen, split)
+    warn_of_shortcuts(store, chosen, split)
     marked = [meta for meta in shown if meta.leaks]
     if marked:
         st.error(
@@ -166,11 +166,11 @@ def keep_possible(key: str, options: Sequence[object]) -> None:
 
 def keep_choices() -> None:
     """Keep the choices of pages that are not shown; otherwise widgets lose their value when the page is left."""
-    for key in [key for key in st.session_state if str(key).startswith(KEPT)]:
+    for key in [key for key in st.session_state if str(key).startswith(KEPT_KEYS)]:
         st.session_state[key] = st.session_state[key]
 
 
-def warn(store: Store, dataset: str, split: str | None = None) -> None:
+def warn_of_shortcuts(store: Store, dataset: str, split: str | None = None) -> None:
     """Show a warning if a shortcut was found, or if the test for shortcuts failed.
 
     Args:
@@ -179,14 +179,14 @@ def warn(store: Store, dataset: str, split: str | None = None) -> None:
         split: hash of the split that is shown; None for the split of the newest run.
     """
     try:
-        message = told(store, dataset, split)
+        message = shortcut_warning(store, dataset, split)
     except LowshotError as error:
         message = f"The test for shortcuts in image borders and corners failed: {error}"
     if message:
         st.warning(escape(message), icon=":material/crop_free:")
 
 
-def told(store: Store, dataset: str, split: str | None = None) -> str:
+def shortcut_warning(store: Store, dataset: str, split: str | None = None) -> str:
     """Return the shortcut warning of a data set; "" if no shortcut was found or none was tested for.
 
     Raises:

@@ -19,7 +19,9 @@ def bar(title: str) -> Iterator[Progress]:
 
     def show(done: int, total: int) -> None:
         left = (time.monotonic() - began) / max(1, done) * (total - done)
-        place.progress(min(1.0, done / max(1, total)), f"{escape(title)}: {done:,} of {total:,}, {in_words(left)} left")
+        place.progress(
+            min(1.0, done / max(1, total)), f"{escape(title)}: {done:,} of {total:,}, {duration_text(left)} left"
+        )
 
     try:
         yield show
@@ -27,7 +29,7 @@ def bar(title: str) -> Iterator[Progress]:
         place.empty()
 
 
-def in_words(seconds: float) -> str:
+def duration_text(seconds: float) -> str:
     """Return a duration in words, rounded."""
     if seconds >= 5400:
         return f"about {seconds / 3600:.1f} h"

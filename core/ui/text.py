@@ -18,14 +18,14 @@ def escape(text: str) -> str:
     return re.sub(r"([\\`*_{}\[\]()#+\-.!|<>$:~&^])", r"\\\1", text.replace("\n", " "))
 
 
-def problems(store: Store) -> None:
+def show_problems(store: Store) -> None:
     """List the runs that are left out because they are damaged or their training failed."""
     if store.problems:
         lines = "\n".join(f"- {escape(name)}: {escape(why)}" for name, why in store.problems.items())
         st.warning(f"Some stored runs are damaged or failed and are left out:\n{lines}", icon=":material/warning:")
 
 
-def colour_bar() -> None:
+def color_bar() -> None:
     """Show the colors of the heatmaps, from low to high attribution."""
     strip = np.repeat(colour_table()[None], 12, axis=0)
     left, middle, right = st.columns([1, 4, 1], vertical_alignment="center")

@@ -9,7 +9,7 @@ import streamlit as st
 
 from core.paths import PROJECT
 from core.runs import open_store, read_run
-from core.runs.selection import served_runs
+from core.runs.selection import default_runs
 from core.runs.series import estimate
 from core.ui import cache
 from tests.app.test_pages import open_page
@@ -54,7 +54,7 @@ def test_what_answers_follows_the_store(phantom_runs, tmp_path, monkeypatch):
     assert cache.store_and_served()[1] == {}
     shutil.copytree(phantom_runs, tmp_path / "store")
     store, served = cache.store_and_served()
-    assert served == {"phantom": served_runs(store, "phantom")}
+    assert served == {"phantom": default_runs(store, "phantom")}
     assert store is cache.store()
     shutil.rmtree(next(iter(served["phantom"].values()))[0])
     assert cache.store_and_served()[1] != served

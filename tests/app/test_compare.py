@@ -133,11 +133,11 @@ def test_runs_made_with_leaks_allowed_are_marked_in_every_section(tmp_path, monk
 def test_the_classification_report_agrees_with_scikit_learn(class_runs):
     from sklearn.metrics import classification_report
 
-    from core.analysis.comparison import judged
+    from core.analysis.comparison import load_part
     from core.runs.series import class_report
 
     folder, meta = next(iter(open_store(class_runs).runs.items()))
-    scores = judged((folder, meta)).scores
+    scores = load_part((folder, meta)).scores
     rows = {row["class"]: row for row in class_report(scores, meta.labels)}
     theirs = classification_report(scores.labels, scores.decisions, target_names=meta.labels, output_dict=True)
     for name in ("a", "b", "c", "macro avg", "weighted avg"):

@@ -4,9 +4,9 @@ import pytest
 
 from core.data import DATASETS
 from core.data.augmentation import AUGMENTATIONS
-from core.data.datasets.custom import own_images
+from core.data.datasets.custom import custom_dataset
 from core.data.preprocessing import PREPROCESSING
-from core.data.previews import as_picture, augmented, pixels_of
+from core.data.previews import as_image, augmentation_previews, pixels_of
 from core.data.specs import list_images
 from tests.app.test_pages import open_page, texts
 from tests.unit.test_leaks import compilation  # noqa: F401  (a fixture)
@@ -76,14 +76,14 @@ def test_without_any_real_data_the_page_says_how_to_get_it(tmp_path, monkeypatch
 
 
 def test_previews_change_the_image_and_are_the_same_for_the_same_seed(class_folder):
-    spec = own_images(class_folder({"a": 3, "b": 3}))
+    spec = custom_dataset(class_folder({"a": 3, "b": 3}))
     listing = list_images(spec)
     first, second = (pixels_of(spec, listing, index) for index in (0, 4))
-    shown = augmented(first, second, 0)
+    shown = augmentation_previews(first, second, 0)
     assert [preview.row.name for preview in shown] == list(AUGMENTATIONS)
-    for preview, again in zip(shown, augmented(first, second, 0), strict=True):
+    for preview, again in zip(shown, augmentation_previews(first, second, 0), strict=True):
         assert (preview.pixels == again.pixels).all()
-        assert (preview.pixels != as_picture(first)).any(), preview.row.name
+        assert (preview.pixels != as_image(first)).any(), preview.row.name
 
 
 def test_every_registered_set_says_what_a_newcomer_needs():

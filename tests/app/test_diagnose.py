@@ -134,19 +134,19 @@ def test_heatmaps_are_measured_on_demand(phantom_runs, monkeypatch):
 
 
 def test_what_the_model_card_says_of_heatmaps_stands_beside_them(phantom_runs, monkeypatch):
-    from core.analysis.saliency_sanity import FILE, keep_check, told_of
+    from core.analysis.saliency_sanity import FILE, caution_for, save_check
     from core.runs import open_store
     from tests.unit.test_sanity import FOUND
 
     monkeypatch.setenv("LOWSHOT_RUNS", str(phantom_runs))
     kept = [(folder, meta) for folder, meta in open_store().runs.items() if meta.has_weights]
     for folder, meta in kept:
-        keep_check(folder, meta, FOUND)
+        save_check(folder, meta, FOUND)
     try:
         app = open_page("diagnose", phantom_runs, monkeypatch)
         app.toggle(key="diagnose_example").set_value(True).run()
         assert not app.exception
-        assert f"A · From scratch**, from its model card: {told_of(*kept[0])}"[:60] in texts(app)
+        assert f"A · From scratch**, from its model card: {caution_for(*kept[0])}"[:60] in texts(app)
     finally:
         (kept[0][0].parent / FILE).unlink()
 

@@ -25,7 +25,7 @@ def test_compare_shows_both_side_by_side(store, monkeypatch):
     app = show(open_page("compare", store, monkeypatch), "External test")
     said = texts(app).replace("\\", "")
     runs = [(folder, read_run(folder)) for folder in sorted(store.glob("phantom/*frozen*"))]
-    found = external.elsewhere(runs, NAME)
+    found = external.compare_with_external(runs, NAME)
     assert found.sentence("auroc") in said
     assert "evaluated on Adults: its encoder learnt from them." in said
     assert "Adults instead of children." in said

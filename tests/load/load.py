@@ -24,7 +24,7 @@ from core.data.specs import find_dataset, list_images
 from core.inference.predictor import Predictor
 from core.inference.text import percent
 from core.runs import open_store
-from core.runs.selection import served_runs
+from core.runs.selection import default_runs
 from tests.browser.server import process
 from tests.load.visitor import Visitor
 
@@ -171,7 +171,7 @@ def is_copy(shown, sent):
 def wrong_answers(found, dataset):
     """Names of images whose page showed another image, another name or another answer than the runs give here."""
     images = Images(dataset)
-    predictors = [Predictor(folder) for folder, _ in served_runs(open_store(), dataset).values()]
+    predictors = [Predictor(folder) for folder, _ in default_runs(open_store(), dataset).values()]
     wrong = []
     for one in found.answered:
         image = decode(images(one.number))
@@ -220,7 +220,7 @@ def alone(address, pid, dataset, batches):
         for number in range(12):
             shown = visitor.upload({f"{number}": images(number)})
             singles.append(shown.seconds)
-            assert len(shown.of("metric")) == len(served_runs(open_store(), dataset)), shown.texts()
+            assert len(shown.of("metric")) == len(default_runs(open_store(), dataset)), shown.texts()
         for turn in range(batches):
             numbers = range(100 + 50 * turn, 150 + 50 * turn)
             shown = visitor.upload({str(number): images(number) for number in numbers})

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from core.models import MODELS
-from core.models.summary import alt_text, architecture, as_text, diagram, outline, short
+from core.models.summary import alt_text, architecture, diagram, format_count, format_shape, outline
 
 # multiply-adds in millions and parameters in millions, as torchvision's and the papers' tables state them
 PUBLISHED = {
@@ -81,9 +81,9 @@ def test_the_drawing_is_sound_and_says_what_it_shows(name):
     assert len(drawn.findall(f"{space}rect")) == len(facts.stages) + 1
     heights = [float(one.get("height")) for one in drawn.findall(f"{space}rect")]
     assert heights == sorted(heights, reverse=True)
-    assert as_text(facts.features) in alt_text(facts)
+    assert format_shape(facts.features) in alt_text(facts)
     assert "http" not in diagram(facts).replace("http://www.w3.org/2000/svg", "")
 
 
 def test_counts_in_few_characters():
-    assert [short(n) for n in (0, 999, 11_176_512, 1_813_561_344)] == ["0", "999", "11.2 M", "1.81 G"]
+    assert [format_count(n) for n in (0, 999, 11_176_512, 1_813_561_344)] == ["0", "999", "11.2 M", "1.81 G"]

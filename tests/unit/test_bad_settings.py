@@ -13,7 +13,7 @@ from core.errors import BadRequest
 from core.runs import open_store
 from trainer.cli import main
 from trainer.training import run_cell
-from trainer.training.run_plan import prepare
+from trainer.training.run_plan import plan_run
 from trainer.training.settings import Cell
 
 RUN = ["run", "--dataset", "phantom", "--model", "scratch-cnn", "--strategy", "scratch"]
@@ -68,10 +68,10 @@ def test_a_batch_that_comes_with_an_optimiser_is_no_request(runs):
     """128 images a step are PESG's recipe; of a smaller subset each step sees all."""
     phantom = load_dataset(DATASETS["phantom"])
     cell = Cell("phantom", "scratch-cnn", "scratch", 4, 0)
-    assert prepare(cell, phantom, {"loss": "auc-margin"}).settings.batch_size == 128
-    assert prepare(cell, phantom, {"imbalance": "oversample", "batch_size": 8}).settings.batch_size == 8
+    assert plan_run(cell, phantom, {"loss": "auc-margin"}).settings.batch_size == 128
+    assert plan_run(cell, phantom, {"imbalance": "oversample", "batch_size": 8}).settings.batch_size == 8
     with pytest.raises(BadRequest, match="larger than the 8"):
-        prepare(cell, phantom, {"loss": "auc-margin", "batch_size": 128})
+        plan_run(cell, phantom, {"loss": "auc-margin", "batch_size": 128})
 
 
 def test_classes_that_are_missing_from_the_subset_are_named():
@@ -79,7 +79,7 @@ def test_classes_that_are_missing_from_the_subset_are_named():
     labels, train = phantom.listing.labels, phantom.parts.train
     healthy = replace(phantom, parts=replace(phantom.parts, train=train[labels[train] == 0]))
     with pytest.raises(BadRequest, match="no image of Opacity, because the training part has none"):
-        prepare(Cell("phantom", "scratch-cnn", "scratch", 4, 0), healthy)
+        plan_run(Cell("phantom", "scratch-cnn", "scratch", 4, 0), healthy)
 
 
 def test_findings_that_the_subset_cannot_teach_are_named(monkeypatch):
@@ -97,9 +97,9 @@ def test_findings_that_the_subset_cannot_teach_are_named(monkeypatch):
     kept = sparse.parts.train[sparse.parts.train > 0]
     sparse = replace(sparse, parts=replace(sparse.parts, train=kept))
     with pytest.raises(BadRequest) as refused:
-        prepare(cell, sparse)
+        plan_run(cell, sparse)
     said = str(refused.value)
     assert "B (no image shows it), C (no image is known to be without it)" in said
     assert said.endswith("select the others: --dataset sparse@findings=A.")
     found = load_dataset(find_dataset("sparse@findings=A"))
-    assert prepare(replace(cell, dataset=found.spec.name), found).meta.labels == ("A",)
+    assert plan_run(replace(cell, dataset=found.spec.name), found).meta.labels == ("A",)

@@ -9,7 +9,7 @@ from PIL import Image
 
 from core.data.image_cache import open_bank
 from core.data.listing import Listing
-from core.data.volumes import flattened, to_cube
+from core.data.volumes import as_slice_images, to_cube
 
 
 def png(index):
@@ -75,10 +75,10 @@ def test_volumes_have_banks_of_cubes():
     listing = listing_of(3, lambda i: cubes[i], "cubes", dims=3)
     assert np.array_equal(open_bank(listing, 28, 1).images[:, 0], cubes)
     assert open_bank(listing, 14, 1).images.shape == (3, 1, 14, 14, 14)
-    flat = flattened(listing)
+    flat = as_slice_images(listing)
     assert flat.dims == 2
     assert np.asarray(flat.read(0)).shape == (28, 84)
-    assert flattened(replace(listing, dims=2)).stamp == "cubes"
+    assert as_slice_images(replace(listing, dims=2)).stamp == "cubes"
 
 
 def test_cubes_keep_constant_values():

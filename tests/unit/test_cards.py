@@ -8,7 +8,7 @@ import pytest
 
 from core.cards.checklists import GUIDELINES
 from core.cards.items import answered, as_csv, as_markdown
-from core.cards.subject import Subject, limits, operating_point, training_data, what_it_saw
+from core.cards.subject import Subject, encoder_training_data, limits, operating_point, training_data
 from core.metrics import Estimate
 from core.paths import PROJECT
 from core.runs import open_store
@@ -33,7 +33,7 @@ def subject(meta, **other):
 
 
 def test_every_shipped_kind_of_run_says_what_its_encoder_saw(shipped):
-    saw = {name: what_it_saw(subject(meta)) for name, meta in shipped.items()}
+    saw = {name: encoder_training_data(subject(meta)) for name, meta in shipped.items()}
     assert "ImageNet" in saw["imagenet-efficientnet-lite0"]
     assert "11,029 images of NIH ChestX-ray14" in saw["medical-efficientnet-lite0"]
     assert "Excluded: dermamnist, ham10000, kermany, pneumoniamnist" in saw["medical-efficientnet-lite0"]
@@ -70,9 +70,9 @@ def test_third_parties_encoders_are_never_called_unseen(shipped):
         shipped["imagenet-efficientnet-lite0"], model="medical-medsiglip",
         encoder={"kind": "hub", "ref": "google/medsiglip-448", "source": "Google"},
     )  # fmt: skip
-    assert "may have been seen too" in what_it_saw(subject(meta))
+    assert "may have been seen too" in encoder_training_data(subject(meta))
     gone = replace(meta, model="gone", encoder={"kind": "file", "ref": "x.safetensors"})
-    assert "its training data are unknown" in what_it_saw(subject(gone))
+    assert "its training data are unknown" in encoder_training_data(subject(gone))
     outside = replace(meta, encoder={"kind": "own", "ref": "../../.."})
     assert subject(outside).encoder_card is None
 

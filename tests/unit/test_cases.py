@@ -11,19 +11,19 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from core.analysis.comparison import conformal, judged
+from core.analysis.comparison import conformal, load_part
 from core.data.images import decode, encode_png
 from core.explain import Explanation
 from core.explain.quality import Faithfulness
 from core.inference import Answer, Case, ClassSet, SeedInterval, pixels_hash
 from core.inference.batch_table import as_csv, rows_of
 from core.inference.case import class_set
-from core.inference.input_gate import Admission
+from core.inference.input_gate import CheckResult
 from core.inference.predictor import Prediction
-from core.inference.report_json import Wanted, as_json, as_record
+from core.inference.report_json import ReportOptions, as_json, as_record
 from core.inference.report_pdf import as_pdf
 from core.inference.seed_interval import Lookup, from_answers, from_lookup, lookup, siblings
-from core.inference.text import agreement, caveats, gate_words, is_near
+from core.inference.text import agreement, caveats, check_text, is_near
 from core.runs import WEIGHTS_FILE, open_store
 from tests.made import STRONG, make_run
 from tests.unit.test_checkpoints import example_meta
@@ -50,8 +50,8 @@ def case(*answers, admission=None, **more):
     )  # fmt: skip
 
 
-REFUSED = Admission(False, ("It is in color, but the training images are grayscale.",), 2.5, 1.25)
-ADMITTED = Admission(True, (), 1.0, 1.25)
+REFUSED = CheckResult(False, ("It is in color, but the training images are grayscale.",), 2.5, 1.25)
+ADMITTED = CheckResult(True, (), 1.0, 1.25)
 FULL = case(
     answer("scratch", 0.93, seeds=from_answers([0.9, 0.96]), faithfulness=Faithfulness(0.2, 0.8, 0.5, 0.5)),
     answer("imagenet", 0.55, seeds="One seed was trained.", doubt=ClassSet(("Normal", "Ill \u03b2"), 0.9, "Measured.")),
@@ -111,9 +111,9 @@ def test_near_a_threshold_does_not_hang_on_the_class_explained():
 
 
 def test_the_gates_word_is_stated_with_its_override():
-    assert gate_words(FULL).endswith("OVERRIDDEN: analyzed anyway at the user's request.")
-    assert "Not analyzed" in gate_words(replace(FULL, overridden=False))
-    assert "Accepted" in gate_words(replace(FULL, admission=ADMITTED))
+    assert check_text(FULL).endswith("OVERRIDDEN: analyzed anyway at the user's request.")
+    assert "Not analyzed" in check_text(replace(FULL, overridden=False))
+    assert "Accepted" in check_text(replace(FULL, admission=ADMITTED))
     assert any("image check rejected" in line for line in caveats(FULL))
 
 
@@ -144,7 +144,7 @@ def test_name_and_thumbnail_are_in_a_report_only_if_asked_for():
     import base64
 
     image = Image.fromarray(np.arange(400 * 300, dtype=np.uint32).astype(np.uint8).reshape(300, 400))
-    record = as_record(FULL, Wanted(True, image))
+    record = as_record(FULL, ReportOptions(True, image))
     assert record["image"]["name"] == SECRET
     small = decode(base64.b64decode(record["image"]["thumbnail_png_base64"]))
     assert small.size == (256, 192)
@@ -172,7 +172,9 @@ def test_the_pdf_report_says_what_the_json_says():
 def test_the_pdf_shows_pictures_if_asked_and_survives_letters_without_a_shape(caplog):
     odd = replace(FULL, name="\u60a3\u8005.png")
     image = Image.new("L", (300, 500), 90)
-    reader, text = text_of(as_pdf(odd, Wanted(True, image), {"A, Grad-CAM": Image.new("RGB", (300, 500), "red")}, MADE))
+    reader, text = text_of(
+        as_pdf(odd, ReportOptions(True, image), {"A, Grad-CAM": Image.new("RGB", (300, 500), "red")}, MADE)
+    )
     assert "??.png" in text
     assert sum(len(page.images) for page in reader.pages) == 2
     assert "\u60a3" not in caplog.text
@@ -220,7 +222,7 @@ def test_seeds_and_conformal_sets_of_stored_runs(runs):
     assert sorted(meta.seed for _, meta in others) == [1, 2]
     found = lookup(run, others, 1)
     assert found.others.shape == (2, 60)
-    assert np.allclose(found.own, judged(run).scores.probabilities[:, 1])
+    assert np.allclose(found.own, load_part(run).scores.probabilities[:, 1])
     fitted, measured = conformal(run, 0.9)
     for chance in (0.001, 0.999):
         one = class_set(fitted, measured, run[1], Prediction(np.array([1 - chance, chance]), (1,), 1, None))

@@ -12,13 +12,13 @@ from core.errors import BadRequest
 from core.metrics import METRICS, Scores, series_estimate
 from core.metrics.comparisons import (
     Difference,
+    bonferroni_corrected,
     combined_error,
     compare,
-    corrected,
-    corrected_for,
     delong,
     format_p,
     holm,
+    holm_corrected,
     mcnemar,
     paired_difference,
 )
@@ -205,7 +205,7 @@ def test_of_an_error_the_smaller_is_the_better():
 def test_both_tests_are_corrected_over_all_contrasts_by_hand():
     tested = [difference(0.012), difference(0.000), difference(0.030), difference(0.000, 0.003)]
     few = paired_difference("auroc", np.full((2, 9), 0.8), np.full((2, 9), 0.7), 10, 10)
-    found = corrected([*tested, few])
+    found = holm_corrected([*tested, few])
     p, q = [one.p for one in tested], [one.p_equivalence for one in tested]
     assert found[2].holm == pytest.approx(4 * p[2])
     assert found[0].holm == pytest.approx(3 * p[0])
@@ -219,11 +219,11 @@ def test_both_tests_are_corrected_over_all_contrasts_by_hand():
 
 def test_one_contrast_of_many_is_corrected_as_the_first_of_them():
     one = difference(0.012)
-    found = corrected_for(one, 3)
+    found = bonferroni_corrected(one, 3)
     assert (found.holm, found.holm_equivalence) == (pytest.approx(3 * one.p), 1.0)
     assert found.contrasts == 3
     few = paired_difference("auroc", np.full((2, 9), 0.8), np.full((2, 9), 0.7), 10, 10)
-    assert corrected_for(few, 3) is few
+    assert bonferroni_corrected(few, 3) is few
 
 
 def test_p_values_as_people_write_them():
@@ -360,7 +360,7 @@ def test_holm_lies_between_p_and_bonferroni_and_keeps_the_order(values):
 def test_corrected_differences_count_their_number():
     runs, others, groups = two_families(np.random.default_rng(0), 0.05, better=1.5)
     one = compare(runs, others, groups, ("auroc",), 200)["auroc"]
-    three = corrected([one, replace(one, p=0.5), replace(one, p=0.9)])
+    three = holm_corrected([one, replace(one, p=0.5), replace(one, p=0.9)])
     assert [row.holm for row in three] == pytest.approx([3 * one.p, 1.0, 1.0])
 
 

@@ -11,7 +11,7 @@ from PIL import Image
 from core.data import DATASETS
 from core.data.dataset import load_dataset
 from core.explain.methods import EXPLAINERS, Question, explain
-from core.metrics.grouped_bootstrap import draw_groups, measure_groups
+from core.metrics.grouped_bootstrap import measure_groups, resample_groups
 from core.metrics.measures import COUNTED, METRICS
 from core.metrics.scores import Scores
 from core.models import MODELS
@@ -97,7 +97,7 @@ def test_a_metric(followed):
     value = METRICS["youden"](scores, np.ones((1, 4)))
     assert value == pytest.approx(1 + 0.5 - 1)  # sensitivity 1, specificity 1/2
     groups = np.arange(4)
-    fast = measure_groups(scores, draw_groups(scores.labels, groups, 3))["youden"]
+    fast = measure_groups(scores, resample_groups(scores.labels, groups, 3))["youden"]
     assert fast[0] == pytest.approx(0.5)
 
 

@@ -9,7 +9,7 @@ from core.data import DATASETS
 from core.data.specs import External
 from core.errors import DataUnavailable
 from tests.archives import put_image, put_nih
-from trainer.pretraining.corpus import gather, guards_of
+from trainer.pretraining.corpus import build_corpus, guard_sets
 
 NIH = "nih-chestxray14"
 
@@ -39,7 +39,7 @@ def archive(tmp_path, monkeypatch):
 
 
 def test_no_patient_of_a_target_or_its_external_set_is_learnt(archive):
-    part = gather(["kermany"], [NIH], [NIH], 32)[0]
+    part = build_corpus(["kermany"], [NIH], [NIH], 32)[0]
     kept = part.listing.groups[np.concatenate([part.train, part.validation, part.test])]
     assert set(kept) == {str(patient) for patient in range(40)} - {"3", "7"}
     assert len(kept) == 76
@@ -48,29 +48,29 @@ def test_no_patient_of_a_target_or_its_external_set_is_learnt(archive):
 
 
 def test_held_out_patients_are_nobody_elses(archive):
-    part = gather(["kermany"], [NIH], [NIH], 32)[0]
+    part = build_corpus(["kermany"], [NIH], [NIH], 32)[0]
     sides = [set(part.listing.groups[rows]) for rows in (part.train, part.validation, part.test)]
     assert all(sides)
     assert sum(map(len, sides)) == len(set.union(*sides))
 
 
 def test_guards_are_targets_relatives_and_external_sets(archive):
-    assert guards_of(["kermany"], [NIH]) == ["kermany", "kermany-3", "nih-adult-pneumonia"]
+    assert guard_sets(["kermany"], [NIH]) == ["kermany", "kermany-3", "nih-adult-pneumonia"]
 
 
 def test_an_external_set_in_the_corpus_is_no_guard(archive, monkeypatch):
     elsewhere = (External(NIH, {}),)
     monkeypatch.setitem(DATASETS._rows, "kermany", replace(DATASETS["kermany"], external=elsewhere))
-    assert guards_of(["kermany"], [NIH]) == ["kermany", "kermany-3"]
+    assert guard_sets(["kermany"], [NIH]) == ["kermany", "kermany-3"]
 
 
 @pytest.mark.parametrize("name", ["kermany", "pneumoniamnist"])
 def test_the_target_and_its_relatives_cannot_be_in_the_corpus(name):
     with pytest.raises(DataUnavailable, match="cannot be in the corpus"):
-        gather(["kermany"], [name], [], 32)
+        build_corpus(["kermany"], [name], [], 32)
 
 
 def test_without_the_target_nothing_can_be_certified(monkeypatch, tmp_path):
     monkeypatch.setenv("LOWSHOT_DATA", str(tmp_path / "nothing"))
     with pytest.raises(DataUnavailable, match="ham10000 is not on this machine, so that its copies cannot be found"):
-        gather(["dermamnist"], ["breast-ultrasound"], [], 32)
+        build_corpus(["dermamnist"], ["breast-ultrasound"], [], 32)

@@ -9,7 +9,7 @@ import torch
 from torch.nn import functional as F
 
 from core.cards.networks import weights_facts
-from core.data.transforms import normalise
+from core.data.transforms import normalize
 from core.errors import WeightsUnavailable
 from core.models import MODELS, dinov2, joined
 from core.models.encoders import LITE0_WEIGHTS
@@ -95,7 +95,7 @@ def test_blocks_run_in_two_parts_give_the_same_tokens():
     network = dinov2.truncated_network()
     with torch.no_grad():
         whole = dinov2.tokens_after(network, images(), 7)
-        parts = dinov2.continued(network, dinov2.tokens_after(network, images(), 4), 5)
+        parts = dinov2.run_from_block(network, dinov2.tokens_after(network, images(), 4), 5)
     assert torch.equal(whole, parts)
 
 
@@ -164,10 +164,10 @@ def test_the_joined_embedding_is_both_encoders_own():
     unit = torch.rand(2, 3, 224, 224, generator=torch.Generator().manual_seed(0))
     smaller = F.interpolate(unit, (160, 160), mode="bilinear", antialias=True)
     with torch.no_grad():
-        found = model.embed(normalise(unit, joined.IMAGE))
+        found = model.embed(normalize(unit, joined.IMAGE))
         wanted = []
         for part, pixels in zip(joined.PARTS, (smaller, unit), strict=True):
-            wanted.append(build(part.spec.name).eval().embed(normalise(pixels, part.spec.image)))
+            wanted.append(build(part.spec.name).eval().embed(normalize(pixels, part.spec.image)))
     assert model.blocks == (512, 768)
     for ours, alone in zip(found.split(model.blocks, dim=1), wanted, strict=True):
         assert torch.allclose(ours, alone, atol=1e-4 * float(alone.abs().max()))

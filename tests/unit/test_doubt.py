@@ -11,7 +11,7 @@ from sklearn.calibration import calibration_curve
 from core.errors import BadRequest, LeakFound
 from core.metrics import Scores, measure
 from core.metrics.calibration import probabilities_of
-from core.metrics.conformal import calibrate, check_served_once, coverage, needed, sets_of
+from core.metrics.conformal import calibrate, check_calibration_disjoint, coverage, required_patients, sets_of
 from core.metrics.reliability import chance_error, reliability
 from core.metrics.selective import risk_curve, sureness
 
@@ -27,9 +27,9 @@ def several(seed, n, part="calibration", classes=3, shift=0.0):
 
 
 def test_the_number_of_patients_needed():
-    assert [needed(level) for level in (0.9, 0.95, 0.99, 0.5, 0.8)] == [9, 19, 99, 1, 4]
+    assert [required_patients(level) for level in (0.9, 0.95, 0.99, 0.5, 0.8)] == [9, 19, 99, 1, 4]
     with pytest.raises(BadRequest, match="between 0 and 1"):
-        needed(1.0)
+        required_patients(1.0)
 
 
 @pytest.mark.parametrize(("level", "enough"), [(0.9, 9), (0.95, 19)])
@@ -128,9 +128,9 @@ def test_coverage_by_hand_and_by_patients():
 
 
 def test_a_calibration_patient_in_another_part_stops_everything():
-    check_served_once(np.array([1, 2]), [np.array([3]), np.array([4, 5])])
+    check_calibration_disjoint(np.array([1, 2]), [np.array([3]), np.array([4, 5])])
     with pytest.raises(LeakFound, match="1 calibration patients are also in another part"):
-        check_served_once(np.array([1, 2]), [np.array([3]), np.array([2, 5])])
+        check_calibration_disjoint(np.array([1, 2]), [np.array([3]), np.array([2, 5])])
 
 
 # Reliability

@@ -6,11 +6,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from core.metrics import METRICS, Scores
-from core.metrics.bootstrap import measure_drawn
-from core.metrics.grouped_bootstrap import draw_groups, measure_groups, takes
+from core.metrics.bootstrap import measure_resamples
+from core.metrics.grouped_bootstrap import measure_groups, resample_groups, supports
 from core.metrics.measures import Metric
 from core.runs import open_store
-from core.runs.metric_cache import drawn_run
+from core.runs.metric_cache import resampled_run
 from tests.made import STRONG, make_run
 
 
@@ -30,9 +30,9 @@ def findings(random, n, ties):
 
 
 def same(scores, groups, draws=40):
-    drawn = draw_groups(scores.labels, groups, draws)
+    drawn = resample_groups(scores.labels, groups, draws)
     with np.errstate(invalid="ignore"):
-        wanted = measure_drawn(scores, drawn.weights().astype(float))
+        wanted = measure_resamples(scores, drawn.weights().astype(float))
     found = measure_groups(scores, drawn)
     assert set(found) == set(METRICS)
     for name, values in wanted.items():
@@ -61,7 +61,7 @@ def test_findings_are_measured_as_image_by_image(seed, ties, n):
 
 def test_what_cannot_be_judged_is_not_a_number():
     nobody = Scores(np.full((5, 2), 0.4), np.zeros((5, 2)), thresholds=(0.5, 0.5))
-    found = measure_groups(nobody, draw_groups(nobody.labels, np.arange(5), 3))
+    found = measure_groups(nobody, resample_groups(nobody.labels, np.arange(5), 3))
     assert all(np.isnan(values).all() and values.shape == (4,) for values in found.values())
     only = Scores(np.tile([0.6, 0.4], (5, 1)), np.zeros(5, int), 1)
     same(only, np.arange(5), 3)
@@ -72,15 +72,15 @@ def test_a_metric_that_is_new_is_measured_image_by_image(runs, monkeypatch):
     ((folder, meta),) = open_store(runs).runs.items()
     share = Metric("share", "Share", lambda scores, weights: weights.sum(axis=1), lambda s, w, c: w[:, 0], True, "New.")
     monkeypatch.setitem(METRICS._rows, "share", share)
-    assert drawn_run(folder, meta).values["share"][0] == drawn_run(folder, meta).n
+    assert resampled_run(folder, meta).values["share"][0] == resampled_run(folder, meta).n
     many = findings(np.random.default_rng(0), 9, False)
-    assert "share" not in measure_groups(many, draw_groups(many.labels, np.arange(9), 3))
+    assert "share" not in measure_groups(many, resample_groups(many.labels, np.arange(9), 3))
 
 
 def test_several_classes_are_not_taken_and_neither_is_what_is_slower_so():
-    assert not takes(Scores(np.full((3, 3), 1 / 3), np.arange(3)), 3)
-    assert takes(Scores(np.full((3, 2), 0.5), np.array([0, 1, 1]), 1), 3)
-    assert takes(findings(np.random.default_rng(0), 9, False), 9)
+    assert not supports(Scores(np.full((3, 3), 1 / 3), np.arange(3)), 3)
+    assert supports(Scores(np.full((3, 2), 0.5), np.array([0, 1, 1]), 1), 3)
+    assert supports(findings(np.random.default_rng(0), 9, False), 9)
     many = Scores(np.full((6000, 2), 0.5), np.arange(6000) % 2, 1)
-    assert takes(many, 100)
-    assert not takes(many, 6000)
+    assert supports(many, 100)
+    assert not supports(many, 6000)

@@ -12,7 +12,7 @@ from core.analysis import external
 from core.errors import BadRequest
 from core.metrics import measure
 from core.runs import ExternalRecord, add_external, open_store, read_predictions, read_run, shared_classes
-from core.runs.metric_cache import drawn_run, drawn_shared
+from core.runs.metric_cache import resampled_run, resampled_shared
 from tests.made import STRONG, WEAK, make_run, predictions
 from trainer.cli import main
 from trainer.commands.report import Asked, report_on
@@ -64,7 +64,7 @@ def test_predictions_and_facts_come_back_as_they_were_stored(series):
 
 
 def test_the_drop_is_the_mean_over_seeds_of_own_minus_elsewhere(series):
-    found = external.elsewhere(series, NAME)
+    found = external.compare_with_external(series, NAME)
     own = [
         roc_auc_score((p := read_predictions(folder)).labels, p.logits[:, 1] - p.logits[:, 0]) for folder, _ in series
     ]
@@ -85,10 +85,10 @@ def test_the_drop_is_the_mean_over_seeds_of_own_minus_elsewhere(series):
 def test_patients_of_both_sets_are_resampled_independently(series):
     """The variance over patients is the sum of both sets' variances; draws in step would not give it."""
     one = series[:1]
-    drop = external.elsewhere(one, NAME, ["auroc"]).drop["auroc"]
-    own, there = drawn_run(*one[0]).values["auroc"][1:], drawn_shared(*one[0], NAME, True).values["auroc"][1:]
+    drop = external.compare_with_external(one, NAME, ["auroc"]).drop["auroc"]
+    own, there = resampled_run(*one[0]).values["auroc"][1:], resampled_shared(*one[0], NAME, True).values["auroc"][1:]
     assert drop.error == pytest.approx(np.sqrt(own.var(ddof=1) + there.var(ddof=1)), rel=0.05)
-    assert "one seed" in external.elsewhere(one, NAME, ["auroc"]).sentence("auroc")
+    assert "one seed" in external.compare_with_external(one, NAME, ["auroc"]).sentence("auroc")
 
 
 def test_the_interval_covers_the_true_drop(runs):
@@ -97,7 +97,7 @@ def test_the_interval_covers_the_true_drop(runs):
     for again in range(60):
         folder = make_run(runs, STRONG, 50, again, 1.5)
         run = evaluate(folder, 1.5, images=120)
-        drop = external.elsewhere([run], NAME, ["auroc"]).drop["auroc"]
+        drop = external.compare_with_external([run], NAME, ["auroc"]).drop["auroc"]
         inside += drop.low <= 0 <= drop.high
     assert inside >= 52  # 57 expected; a chance of .8% of fewer
 
@@ -116,7 +116,7 @@ def test_several_classes_are_compared_on_the_shared_ones_with_probabilities_that
     assert which.tolist() == kept.tolist()
     np.testing.assert_allclose(scores.probabilities, expected)
     assert scores.labels.tolist() == (stored.labels[kept] == 2).astype(int).tolist()
-    found = external.elsewhere(made, NAME)
+    found = external.compare_with_external(made, NAME)
     assert found.own_images == kept.sum()
     assert found.own["auroc"].value > found.there["auroc"].value
     assert meta.external[NAME].own_metrics["auroc"] == pytest.approx(roc_auc_score(scores.labels, expected[:, 1]))
@@ -130,7 +130,7 @@ def test_findings_are_restricted_by_column(runs):
     assert scores.probabilities.shape == (120, 1)
     assert scores.thresholds == meta.thresholds[1:]
     assert kept.all()
-    assert np.isfinite(external.elsewhere([(folder, meta)], NAME).drop["auroc"].low)
+    assert np.isfinite(external.compare_with_external([(folder, meta)], NAME).drop["auroc"].low)
 
 
 def test_views_are_figures_of_their_own(series):
@@ -159,9 +159,9 @@ def test_runs_of_other_external_images_are_not_brought_together(series):
     record = replace(meta.external[NAME], fingerprint="0" * 64)
     add_external(folder, {NAME: record}, {NAME: read_predictions(folder, "external", NAME)})
     with pytest.raises(BadRequest, match=r"different images or classes of adults.*--external adults"):
-        external.elsewhere([series[0], (folder, read_run(folder))], NAME)
+        external.compare_with_external([series[0], (folder, read_run(folder))], NAME)
     with pytest.raises(BadRequest, match="None of these runs was evaluated on nowhere"):
-        external.elsewhere(series, "nowhere")
+        external.compare_with_external(series, "nowhere")
 
 
 def test_why_a_run_was_not_evaluated_is_kept(runs):
@@ -178,7 +178,7 @@ def test_the_report_and_the_tables_show_both_side_by_side(series, runs, tmp_path
     content = report_on(open_store(), Asked(dataset))
     json.dumps(content, allow_nan=False)
     (row,) = content["external"]
-    found = external.elsewhere(series, NAME)
+    found = external.compare_with_external(series, NAME)
     assert row["views"][0]["drop"]["auroc"]["value"] == pytest.approx(found.drop["auroc"].effect)
     text = as_markdown(content)
     assert "## Own test and external test sets" in text

@@ -5,13 +5,13 @@ import pytest
 
 from core.errors import BadRequest
 from tests.episodes import CPU, IMAGE, NAN, pool, rows_of
-from trainer.meta_learning.episodes import Draw, Tasks
+from trainer.meta_learning.episodes import Tasks, TaskSpec
 
 
 def test_support_and_query_share_no_patient_and_labels_are_true():
     labels, groups = np.arange(90) % 3, np.arange(90) // 5
     usable = np.arange(5, 80)
-    tasks = Tasks([pool(labels, groups, usable)], Draw(2, False, 3, 4), IMAGE, CPU)
+    tasks = Tasks([pool(labels, groups, usable)], TaskSpec(2, False, 3, 4), IMAGE, CPU)
     random, columns, classes = np.random.default_rng(0), set(), set()
     for _ in range(100):
         task = tasks.next(random)
@@ -36,8 +36,8 @@ def test_tasks_of_findings_leave_the_rest_unknown():
     labels = (random.random((200, 3)) < 0.3).astype(float)
     labels[random.random(labels.shape) < 0.1] = NAN
     groups = np.arange(200) // 2
-    tasks = Tasks([pool(labels, groups)], Draw(2, True, 3, 3), IMAGE, CPU)
-    wide = Tasks([pool(labels[:, :1], groups)], Draw(4, True, 3, 3), IMAGE, CPU)
+    tasks = Tasks([pool(labels, groups)], TaskSpec(2, True, 3, 3), IMAGE, CPU)
+    wide = Tasks([pool(labels[:, :1], groups)], TaskSpec(4, True, 3, 3), IMAGE, CPU)
     for _ in range(40):
         task = tasks.next(random)
         support, query = rows_of(task.support), rows_of(task.query)
@@ -56,19 +56,19 @@ def test_tasks_of_findings_leave_the_rest_unknown():
 
 def test_a_finding_is_a_task_of_two_classes():
     labels = np.array([[0, 1], [1, NAN], [0, 0], [1, 1]] * 10)
-    tasks = Tasks([pool(labels)], Draw(2, False, 2, 2), IMAGE, CPU)
+    tasks = Tasks([pool(labels)], TaskSpec(2, False, 2, 2), IMAGE, CPU)
     random = np.random.default_rng(0)
     for _ in range(20):
         task = tasks.next(random)
         rows, side = rows_of(task.support), task.support_targets.numpy()
         assert any(set(labels[rows[side == 0], f]) == {1} and set(labels[rows[side == 1], f]) == {0} for f in (0, 1))
     with pytest.raises(BadRequest, match="No task can be drawn from other"):
-        Tasks([pool(labels)], Draw(3, False, 2, 2), IMAGE, CPU)
+        Tasks([pool(labels)], TaskSpec(3, False, 2, 2), IMAGE, CPU)
 
 
 def test_too_few_patients_are_refused():
     with pytest.raises(BadRequest, match="more than 5 patients"):
-        Tasks([pool(np.arange(20) % 2, np.arange(20) // 4)], Draw(2, False, 5, 5), IMAGE, CPU)
-    shared = Tasks([pool(np.arange(60) % 6, np.arange(60) // 6)], Draw(6, False, 9, 1), IMAGE, CPU)
+        Tasks([pool(np.arange(20) % 2, np.arange(20) // 4)], TaskSpec(2, False, 5, 5), IMAGE, CPU)
+    shared = Tasks([pool(np.arange(60) % 6, np.arange(60) // 6)], TaskSpec(6, False, 9, 1), IMAGE, CPU)
     with pytest.raises(BadRequest, match="Lower --shots"):
         shared.next(np.random.default_rng(0))

@@ -11,15 +11,15 @@ from core.metrics import bootstrap, measure_by_class
 from core.metrics.comparisons import compare
 from core.metrics.thresholds import Aim
 from core.runs import read_predictions
-from core.runs.series import by_series, check_comparable, drawn_runs, estimate, summarize
+from core.runs.series import by_series, check_comparable, estimate, resampled_runs, summarize
 from tests.made import STRONG, WEAK, make_families, make_run, of, predictions
 
 
 def test_stored_runs_are_compared_as_their_scores_are(families):
     weak, strong = families
     found = comparison.compare_runs(strong, weak, ("auroc", "brier", "mcc"))
-    sides = [[comparison.judged(run).scores for run in side] for side in (strong, weak)]
-    groups = comparison.judged(weak[0]).groups
+    sides = [[comparison.load_part(run).scores for run in side] for side in (strong, weak)]
+    groups = comparison.load_part(weak[0]).groups
     for name, one in compare(*sides, groups, ("auroc", "brier", "mcc")).items():
         for place, value in asdict(one).items():
             wanted = value if isinstance(value, str) else pytest.approx(value, nan_ok=True)
@@ -64,12 +64,12 @@ def test_runs_without_a_common_seed_or_with_other_test_images_are_refused(runs, 
         comparison.compare_runs(strong[:1], weak[1:])
     random = np.random.default_rng(0)
     fewer = of([make_run(runs, WEAK, 50, 0, 1.0, test=predictions("test", "binary", 80, 1, random), run="fewer")])
-    for call in (lambda: comparison.compare_runs(strong, fewer), lambda: drawn_runs([*strong, *fewer]),
+    for call in (lambda: comparison.compare_runs(strong, fewer), lambda: resampled_runs([*strong, *fewer]),
                  lambda: comparison.seed_tests(strong, fewer)):  # fmt: skip
         with pytest.raises(BadRequest, match="different test images"):
             call()
     with pytest.raises(BadRequest, match="at least one run"):
-        drawn_runs([])
+        resampled_runs([])
     check_comparable([])
 
 
@@ -97,8 +97,8 @@ def test_seeds_and_images_have_intervals_of_their_own(families):
     values = [meta.metrics["auroc"] for _, meta in weak]
     assert (spread.lowest, spread.highest, spread.mean) == pytest.approx((min(values), max(values), np.mean(values)))
     assert estimated.value == pytest.approx(spread.mean)
-    scores = [comparison.judged(run).scores for run in weak]
-    assert estimated == bootstrap(scores, comparison.judged(weak[0]).groups, ("auroc",))["auroc"]
+    scores = [comparison.load_part(run).scores for run in weak]
+    assert estimated == bootstrap(scores, comparison.load_part(weak[0]).groups, ("auroc",))["auroc"]
     assert estimate(weak)["auroc"] == estimated
     half = 4.302653 * np.std(values, ddof=1) / np.sqrt(3)  # Student's t of two degrees of freedom
     assert (spread.low, spread.high) == pytest.approx((spread.mean - half, min(1, spread.mean + half)))
@@ -130,7 +130,7 @@ def test_findings_are_compared_on_the_images_known_for_them(runs):
 def test_classes_and_findings_have_intervals_of_their_own(runs):
     several = of(make_families(runs, sizes=(50,), task="multiclass"))[3:]
     found = comparison.by_class(several, "sensitivity")
-    tests = [comparison.judged(run).scores for run in several]
+    tests = [comparison.load_part(run).scores for run in several]
     for c, one in enumerate(found):
         assert one.value == pytest.approx(np.mean([measure_by_class(scores, "sensitivity")[c] for scores in tests]))
         assert one.low < one.value < one.high

@@ -7,13 +7,13 @@ from PIL import Image
 from scipy.ndimage import distance_transform_edt
 from scipy.stats import binomtest
 
-from core.analysis.saliency_sanity import check_of
+from core.analysis.saliency_sanity import read_check
 from core.data.datasets.phantom import SIDE, phantom_at
 from core.explain.randomisation import from_the_head_down, randomise
 from core.inference.predictor import Predictor
 from core.paths import PROJECT
 from core.runs import open_store, read_run
-from core.runs.selection import served_runs
+from core.runs.selection import default_runs
 from tests.heatmaps import peak_distance
 
 PHANTOMS = [phantom_at(index) for index in range(1401, 1521, 2)]  # test images with an opacity
@@ -53,8 +53,8 @@ def test_trained_maps_find_the_evidence_more_often_than_chance_and_random_ones_d
 def test_the_networks_that_answer_for_phantoms_point_at_what_was_planted(model):
     """By the check that ships with them: four maps of five, and those of random weights no more often than chance."""
     (folder,) = (path for path in STORE.glob(f"{model}-frozen-n200-s0-*"))
-    assert folder in [one for one, _ in served_runs(open_store(STORE.parent), "phantom").values()]
-    found = check_of(folder, read_run(folder)).planted["hires-cam-shifted"]
+    assert folder in [one for one, _ in default_runs(open_store(STORE.parent), "phantom").values()]
+    found = read_check(folder, read_run(folder)).planted["hires-cam-shifted"]
     assert found.of == 100
     assert found.hits >= 80
     assert binomtest(found.random_hits, found.random_of, found.elsewhere, "greater").pvalue > 0.01

@@ -17,7 +17,7 @@ from core.metrics.calibration import probabilities_of
 from core.models import MODELS, xrv
 from core.models.classifier import Classifier, Head, average_pool, linear_layers
 from core.models.specs import ModelSpec, Weights
-from core.models.volumes import inflated, over_slices
+from core.models.volumes import inflate, over_slices
 from core.models.weights import weights_of
 from core.runs import open_store, read_predictions, read_run, save_run
 from core.types import ImageSpec
@@ -121,8 +121,8 @@ def convolution(channels):
 KINDS = {
     "grey": (ImageSpec(40, channels=1), small(lambda: convolution(1))),
     "bicubic": (ImageSpec(40, interpolation="bicubic"), small(lambda: convolution(3))),
-    "grey-volume": (ImageSpec(32, channels=1, dims=3), small(lambda: inflated(convolution(1)), 3)),
-    "inflated": (ImageSpec(40, dims=3), small(lambda: inflated(convolution(3)), 3)),
+    "grey-volume": (ImageSpec(32, channels=1, dims=3), small(lambda: inflate(convolution(1)), 3)),
+    "inflated": (ImageSpec(40, dims=3), small(lambda: inflate(convolution(3)), 3)),
     "slices": (ImageSpec(32, dims=3), lambda n: over_slices(small(lambda: convolution(3))(n), n, False)),
     "attention": (ImageSpec(32, dims=3), lambda n: over_slices(small(lambda: convolution(3))(n), n, True)),
     "choosy": (ImageSpec(40), small(lambda: nn.Sequential(convolution(3), Choosy()))),

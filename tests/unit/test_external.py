@@ -11,7 +11,7 @@ from PIL import Image
 
 from core.data import DATASETS
 from core.data.dataset import load_dataset
-from core.data.datasets.custom import own_images
+from core.data.datasets.custom import custom_dataset
 from core.data.datasets.phantom import make_phantom
 from core.data.external_sets import load_external
 from core.data.listing import UNLABELLED
@@ -39,7 +39,7 @@ def make_folder(root, count, seed, names=CLASSES):
 @pytest.fixture(scope="module")
 def own(tmp_path_factory):
     """One's own images, 40 a class."""
-    return load_dataset(own_images(make_folder(tmp_path_factory.mktemp("own") / "here", 40, 50_000)))
+    return load_dataset(custom_dataset(make_folder(tmp_path_factory.mktemp("own") / "here", 40, 50_000)))
 
 
 @pytest.fixture(scope="module")
@@ -114,7 +114,7 @@ def test_tables_that_name_the_same_patients_are_refused(tmp_path):
         pd.DataFrame(rows).to_csv(folder / "images.csv", index=False)
         return folder / "images.csv"
 
-    here = load_dataset(own_images(table(tmp_path / "here", 80_000, 0)))
+    here = load_dataset(custom_dataset(table(tmp_path / "here", 80_000, 0)))
     apart = load_external(External("", path=table(tmp_path / "apart", 81_000, 100)), here)
     assert len(apart.dataset.parts.test) == 60
     with pytest.raises(LeakFound, match=r"\d+ patients of own-images-\w+ are in own-images-\w+ too: p\d+"):

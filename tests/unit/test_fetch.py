@@ -19,7 +19,7 @@ import requests
 from kagglehub.exceptions import CredentialError, DataCorruptionError, KaggleApiHTTPError, UnauthenticatedError
 
 from core.data import DATASETS
-from core.data.download import fetch
+from core.data.download import download_dataset
 from core.data.specs import find_dataset, list_images
 from core.errors import DataUnavailable
 from trainer.cli import main
@@ -79,7 +79,7 @@ def test_kaggle_sets_are_put_where_they_are_looked_for_and_load(name, tmp_path, 
 
     monkeypatch.setattr(kagglehub, "dataset_download", download)
     monkeypatch.setenv("LOWSHOT_DATA", str(tmp_path / "data"))
-    fetch(DATASETS[name], tmp_path / "data")
+    download_dataset(DATASETS[name], tmp_path / "data")
     assert asked == [DATASETS[name].remote.ref]
     assert len(list_images(DATASETS[name])) in (2, 4)
     assert nothing_half_fetched(tmp_path / "data")
@@ -88,7 +88,7 @@ def test_kaggle_sets_are_put_where_they_are_looked_for_and_load(name, tmp_path, 
 def test_what_is_laid_out_otherwise_is_refused(tmp_path, monkeypatch):
     monkeypatch.setattr(kagglehub, "dataset_download", lambda handle, output_dir: None)
     with pytest.raises(DataUnavailable, match="not laid out as expected"):
-        fetch(DATASETS["kermany"], tmp_path)
+        download_dataset(DATASETS["kermany"], tmp_path)
     assert list(tmp_path.iterdir()) == []
 
 
@@ -112,7 +112,7 @@ def test_what_kaggle_refuses_is_one_sentence_with_the_way_by_hand(fault, words, 
 
     monkeypatch.setattr(kagglehub, "dataset_download", download)
     with pytest.raises(DataUnavailable, match=words) as told:
-        fetch(DATASETS["covid-radiography"], tmp_path / "data")
+        download_dataset(DATASETS["covid-radiography"], tmp_path / "data")
     assert "by hand from https://www.kaggle.com" in str(told.value)
     assert list((tmp_path / "data").iterdir()) == []
     assert main(["data", "get", "covid-radiography", "--to", str(tmp_path / "data")]) == 2
@@ -145,21 +145,21 @@ def breastmnist(publisher, monkeypatch):
 def test_medmnist_files_join_those_that_are_there(breastmnist, name, file, tmp_path):
     (tmp_path / "medmnist").mkdir()
     (tmp_path / "medmnist" / "other.npz").write_bytes(b"kept")
-    folder = fetch(find_dataset(name), tmp_path)
+    folder = download_dataset(find_dataset(name), tmp_path)
     assert {path.name for path in folder.iterdir()} == {file, "other.npz"}
 
 
 def test_a_medmnist_file_with_another_checksum_is_refused(breastmnist, tmp_path, monkeypatch):
     monkeypatch.setitem(breastmnist, "MD5", "0" * 32)
     with pytest.raises(DataUnavailable, match="its checksum differs"):
-        fetch(DATASETS["breastmnist"], tmp_path)
+        download_dataset(DATASETS["breastmnist"], tmp_path)
     assert list(tmp_path.iterdir()) == []
 
 
 def test_without_network_medmnist_says_so(breastmnist, tmp_path, monkeypatch):
     monkeypatch.setitem(breastmnist, "url", "http://127.0.0.1:1/breastmnist.npz")
     with pytest.raises(DataUnavailable, match="Zenodo cannot be reached"):
-        fetch(DATASETS["breastmnist"], tmp_path)
+        download_dataset(DATASETS["breastmnist"], tmp_path)
 
 
 @pytest.fixture
@@ -182,7 +182,7 @@ def dataverse(publisher, monkeypatch):
 
 
 def test_ham10000_comes_from_dataverse_unpacked(dataverse, tmp_path):
-    folder = fetch(DATASETS["ham10000"], tmp_path)
+    folder = download_dataset(DATASETS["ham10000"], tmp_path)
     found = sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file())
     assert found == ["HAM10000_metadata.tab", "images/ISIC_1.jpg"]
     from core.data.datasets.ham10000 import load
@@ -193,7 +193,7 @@ def test_ham10000_comes_from_dataverse_unpacked(dataverse, tmp_path):
 def test_what_dataverse_sends_wrongly_is_refused(dataverse, tmp_path):
     dataverse.answers["/api/access/datafile/0"] = b"something else"
     with pytest.raises(DataUnavailable, match="differs from its description"):
-        fetch(DATASETS["ham10000"], tmp_path)
+        download_dataset(DATASETS["ham10000"], tmp_path)
     assert list(tmp_path.iterdir()) == []
 
 
@@ -201,7 +201,7 @@ def test_sets_given_on_application_say_where(tmp_path, capsys):
     assert main(["data", "get", "chexpert", "--to", str(tmp_path)]) == 2
     assert "application at https://stanfordmlgroup" in capsys.readouterr().err
     with pytest.raises(DataUnavailable, match="cannot be downloaded automatically"):
-        fetch(replace(DATASETS["malaria"], remote=None), tmp_path)
+        download_dataset(replace(DATASETS["malaria"], remote=None), tmp_path)
 
 
 def test_data_list_shows_every_set(capsys, monkeypatch, tmp_path):

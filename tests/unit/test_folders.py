@@ -5,7 +5,7 @@ from PIL import Image
 
 from core.data import DATASETS
 from core.data.dataset import load_dataset
-from core.data.datasets.custom import own_images
+from core.data.datasets.custom import custom_dataset
 from core.data.datasets.folders import list_class_folders
 from core.data.datasets.kermany import load, patient_of
 from core.data.specs import find_folder, list_images
@@ -42,7 +42,7 @@ def test_patients_are_read_from_names():
 
 def test_an_own_folder_without_parts_is_carved(class_folder, runs):
     root = class_folder({"healthy": 40, "sick": 40})
-    dataset = load_dataset(own_images(root))
+    dataset = load_dataset(custom_dataset(root))
     assert dataset.labels == ("healthy", "sick")
     assert len(dataset.parts.test) == 16
     assert "a fifth of the images" in dataset.parts.notes[0]
@@ -53,7 +53,7 @@ def test_an_own_folder_with_a_test_keeps_it(class_folder):
     for label in "abc":
         (root / "test" / label).mkdir(parents=True)
         Image.effect_noise((40, 40), 80).save(root / "test" / label / "x.png")
-    dataset = load_dataset(own_images(root))
+    dataset = load_dataset(custom_dataset(root))
     assert dataset.spec.task == "multiclass"
     assert len(dataset.parts.test) == 3
 
@@ -72,11 +72,11 @@ def test_links_masks_and_other_files_are_left_alone(class_folder, tmp_path):
 
 def test_what_is_wrong_is_said(tmp_path, class_folder, monkeypatch):
     with pytest.raises(DataUnavailable, match="There is nothing"):
-        own_images(tmp_path / "nowhere")
+        custom_dataset(tmp_path / "nowhere")
     with pytest.raises(DataUnavailable, match="at least two folders"):
-        own_images(class_folder({"only": 2}, name="single"))
+        custom_dataset(class_folder({"only": 2}, name="single"))
     with pytest.raises(DataUnavailable, match="no image of class"):
-        own_images(class_folder({"a": 2, "empty": 0}, name="hollow"))
+        custom_dataset(class_folder({"a": 2, "empty": 0}, name="hollow"))
     monkeypatch.setenv("LOWSHOT_DATA", str(tmp_path))
     with pytest.raises(DataUnavailable, match="set LOWSHOT_DATA"):
         list_images(DATASETS["kermany"])
@@ -91,7 +91,7 @@ def test_hyphens_and_underscores_do_not_matter(tmp_path, monkeypatch):
 def test_an_unreadable_file_is_named_and_left_out(class_folder):
     root = class_folder({"a": 30, "b": 30})
     (root / "a" / "0.png").write_bytes(b"broken")
-    dataset = load_dataset(own_images(root))
+    dataset = load_dataset(custom_dataset(root))
     used = sum(len(part) for part in (dataset.parts.train, dataset.parts.validation, dataset.parts.test))
     assert used == 59
     assert list(dataset.unreadable) == ["a/0.png"]
@@ -100,8 +100,8 @@ def test_an_unreadable_file_is_named_and_left_out(class_folder):
 
 def test_the_fingerprint_follows_content_not_time(class_folder):
     root = class_folder({"a": 30, "b": 30})
-    before = load_dataset(own_images(root))
+    before = load_dataset(custom_dataset(root))
     os.utime(root / "a" / "1.png", (1, 1))
-    assert load_dataset(own_images(root)).fingerprint == before.fingerprint
+    assert load_dataset(custom_dataset(root)).fingerprint == before.fingerprint
     Image.effect_noise((40, 40), 80).save(root / "a" / "1.png")
-    assert load_dataset(own_images(root)).fingerprint != before.fingerprint
+    assert load_dataset(custom_dataset(root)).fingerprint != before.fingerprint

@@ -21,7 +21,7 @@ from pydicom.encaps import encapsulate
 from pydicom.uid import JPEGBaseline8Bit, RLELossless
 
 from core.data.images import decode, encode_png
-from core.data.uploads import take_apart
+from core.data.uploads import unpack
 from core.errors import UnreadableImage
 from tests.unit.test_dicom import dicom
 
@@ -116,7 +116,7 @@ def mutated(content, random):
 
 def attempt(content):
     """What the page does with an upload."""
-    found, _ = take_apart([("file", content)])
+    found, _ = unpack([("file", content)])
     for upload in found:
         if upload.problem:
             continue
@@ -169,7 +169,7 @@ def test_what_is_mutated_can_be_read_before(name):
 
 
 def test_the_zip_that_is_mutated_can_be_read_before():
-    assert [decode(upload.content).size for upload in take_apart([("all.zip", SEEDS["zip"])])[0]] == [(48, 40)] * 3
+    assert [decode(upload.content).size for upload in unpack([("all.zip", SEEDS["zip"])])[0]] == [(48, 40)] * 3
 
 
 @pytest.mark.parametrize("closed", [True, False])

@@ -11,7 +11,7 @@ from sklearn.datasets import load_sample_images
 
 from core.data.images import decode
 from core.errors import CorruptRun
-from core.inference.input_gate import Gate, Gatekeeper, admit, fit_gate, read_gate, save_gate
+from core.inference.input_gate import Gate, Gatekeeper, check_image, fit_gate, read_gate, save_gate
 from core.paths import PROJECT
 from tests.conftest import real
 from trainer.commands.gate import make_gate
@@ -87,19 +87,19 @@ DETAIL = Image.fromarray(RANDOM.integers(0, 256, (64, 64), dtype=np.uint8))
      ([3, 2.9, 9, 9, 9], "unlike the training images")],
 )  # fmt: skip
 def test_the_reason_is_what_would_put_the_picture_right(distances, reason):
-    found = admit(ONE, DETAIL, as_told(distances))
+    found = check_image(ONE, DETAIL, as_told(distances))
     assert found.admitted == (reason is None)
     assert not reason or reason in found.reasons[0]
 
 
 def test_plain_pictures_and_wrong_colours_are_refused_whatever_their_distance():
     near = as_told([0.1] * 50)
-    assert "uniform brightness" in admit(ONE, Image.new("L", (50, 50), 90), near).reasons[0]
+    assert "uniform brightness" in check_image(ONE, Image.new("L", (50, 50), 90), near).reasons[0]
     coloured = Image.fromarray(RANDOM.integers(0, 256, (8, 8, 3), dtype=np.uint8)).resize((128, 128))
-    assert "in color" in admit(ONE, coloured, near).reasons[0]
+    assert "in color" in check_image(ONE, coloured, near).reasons[0]
     skin = Gate(np.zeros(1), np.ones((1, 1)), 1.0, 2.0, 1.0, 10, "f")
-    assert "It is grayscale" in admit(skin, DETAIL, near).reasons[0]
-    assert admit(skin, coloured, near).admitted
+    assert "It is grayscale" in check_image(skin, DETAIL, near).reasons[0]
+    assert check_image(skin, coloured, near).admitted
 
 
 def other_pictures():

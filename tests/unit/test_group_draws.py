@@ -6,9 +6,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from core.metrics import Scores
-from core.metrics.bootstrap import draw_weights, with_once
-from core.metrics.grouped_bootstrap import draw_groups
-from core.metrics.operating_point import decision_curve, net_benefit, operate, shifted
+from core.metrics.bootstrap import prepend_ones, resample_weights
+from core.metrics.grouped_bootstrap import resample_groups
+from core.metrics.operating_point import decision_curve, net_benefit, operate, shift_prevalence
 from core.metrics.selective import risk_curve, sureness
 
 
@@ -25,14 +25,14 @@ def made(seed, n=60, ties=False):
 def test_groups_are_drawn_as_images_are(findings):
     scores, groups = made(0)
     labels = np.stack([scores.labels, np.full(60, np.nan)], axis=1) if findings else scores.labels
-    drawn = draw_groups(labels, groups, 50)
+    drawn = resample_groups(labels, groups, 50)
     assert drawn.counts.dtype == np.uint8
-    assert (drawn.weights() == with_once(draw_weights(labels, groups, 50))).all()
+    assert (drawn.weights() == prepend_ones(resample_weights(labels, groups, 50))).all()
     assert (drawn.first(3).weights() == drawn.weights()[:4]).all()
 
 
 def test_sums_over_draws_are_exact():
-    drawn = draw_groups(np.zeros(9, int), np.arange(9), 30)
+    drawn = resample_groups(np.zeros(9, int), np.arange(9), 30)
     values = np.arange(27).reshape(9, 3) * 1000
     assert (drawn.summed(values) == drawn.counts.astype(int) @ values).all()
 
@@ -43,7 +43,7 @@ def test_what_a_slider_moves_is_what_weights_of_images_give(seed, ties):
     runs, groups = [], None
     first, groups = made(seed, ties=ties)
     runs = [first, Scores(first.probabilities[::-1].copy(), first.labels, 1, 0.7)]
-    drawn = draw_groups(first.labels, groups, 20)
+    drawn = resample_groups(first.labels, groups, 20)
     weights, truth = drawn.weights().astype(float), first.labels == 1
 
     with np.errstate(invalid="ignore"):  # a class may be drawn not at all
@@ -55,7 +55,7 @@ def test_what_a_slider_moves_is_what_weights_of_images_give(seed, ties):
 
         acting = np.array([0.05, 0.3, 0.6])
         curve = decision_curve(runs, groups, 0.2, 0.5, acting, drawn)
-    acts = np.mean([shifted(run.probabilities[:, 1], 0.5, 0.2)[:, None] >= acting for run in runs], axis=0)
+    acts = np.mean([shift_prevalence(run.probabilities[:, 1], 0.5, 0.2)[:, None] >= acting for run in runs], axis=0)
     benefit = net_benefit(acts[truth].mean(axis=0), 1 - acts[~truth].mean(axis=0), 0.2, acting)
     assert curve.benefit == pytest.approx(benefit)
 

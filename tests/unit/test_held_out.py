@@ -20,7 +20,7 @@ def test_an_operating_point_does_not_know_the_test_images(runs):
     aim = Aim("sensitivity", 0.9, prevalence=0.1)
     points, worth, scores = comparison.operation([run], aim)
     turned_points, turned_worth, _ = comparison.operation([other], aim)
-    assert points == turned_points == [fit_operating_point(comparison.judged(run, "validation").scores, aim)]
+    assert points == turned_points == [fit_operating_point(comparison.load_part(run, "validation").scores, aim)]
     assert worth.sensitivity.value != turned_worth.sensitivity.value
     assert scores[0].threshold == points[0].threshold
     assert worth.sensitivity.value == pytest.approx(measure(scores[0])["sensitivity"])
@@ -28,10 +28,10 @@ def test_an_operating_point_does_not_know_the_test_images(runs):
 
 def test_parts_are_told_apart_when_read(families):
     run = families[0][0]
-    assert comparison.judged(run).scores.part == "test"
-    assert comparison.judged(run, "validation").scores.part == "validation"
+    assert comparison.load_part(run).scores.part == "test"
+    assert comparison.load_part(run, "validation").scores.part == "validation"
     with pytest.raises(BadRequest, match="these are test images"):
-        fit_operating_point(comparison.judged(run).scores, Aim())
+        fit_operating_point(comparison.load_part(run).scores, Aim())
 
 
 def test_net_benefit_is_at_the_prevalence_asked_for(families):

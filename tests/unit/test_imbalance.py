@@ -12,10 +12,10 @@ from core.data.dataset import load_dataset
 from core.errors import BadRequest
 from core.runs import read_run
 from tests.unit.test_training import few_test_images
-from trainer.training.class_balance import IMBALANCE, Epoch, imbalance_for
+from trainer.training.class_balance import IMBALANCE, EpochOrder, imbalance_for
 from trainer.training.heads import fit_logistic
-from trainer.training.losses import as_targets, masked_bce, own_loss, share_right
-from trainer.training.run_plan import prepare
+from trainer.training.losses import accuracy, as_targets, default_loss, masked_bce
+from trainer.training.run_plan import plan_run
 from trainer.training.settings import Cell, Settings
 
 LABELS = np.repeat([0, 1, 2], [12, 5, 3])
@@ -59,7 +59,7 @@ def test_only_repeats_are_augmented_on_the_way_to_the_majority():
 
 
 def test_an_epoch_is_taken_in_pieces_and_begun_anew():
-    epoch = Epoch(np.arange(5), np.arange(5) > 3)
+    epoch = EpochOrder(np.arange(5), np.arange(5) > 3)
     first, rest = epoch.take(4, lambda: epoch)
     second, left = rest.take(3, lambda: epoch)
     assert first.positions.tolist() == [0, 1, 2, 3]
@@ -106,9 +106,9 @@ def test_unknown_labels_change_no_loss_and_no_gradient():
     assert (logits.grad[known] != 0).all()
     nothing = masked_bce(logits, torch.full((4, 3), torch.nan))
     assert nothing.item() == 0
-    assert share_right(torch.tensor([[5.0, -5, 5]]), torch.tensor([[1, 0, torch.nan]])) == 1
-    assert own_loss(FINDINGS) == "masked-bce"
-    assert own_loss(LABELS) == "cross-entropy"
+    assert accuracy(torch.tensor([[5.0, -5, 5]]), torch.tensor([[1, 0, torch.nan]])) == 1
+    assert default_loss(FINDINGS) == "masked-bce"
+    assert default_loss(LABELS) == "cross-entropy"
 
 
 def test_sampled_counts_are_recorded_and_the_variant_named(runs, tmp_path, class_folder):
@@ -126,15 +126,15 @@ def test_sampled_counts_are_recorded_and_the_variant_named(runs, tmp_path, class
 def test_options_are_checked_before_anything_is_trained():
     phantom = few_test_images(load_dataset(DATASETS["phantom"]))
     cell = Cell("phantom", "scratch-cnn", "scratch", 4, 0)
-    usual = prepare(cell, phantom).meta
+    usual = plan_run(cell, phantom).meta
     assert (
-        prepare(cell, phantom, {"augment": "aggressive", "preparation": "", "imbalance": "none"}).meta.run == usual.run
+        plan_run(cell, phantom, {"augment": "aggressive", "preparation": "", "imbalance": "none"}).meta.run == usual.run
     )
-    assert prepare(cell, phantom, {"augment": "mild"}).meta.run != usual.run
+    assert plan_run(cell, phantom, {"augment": "mild"}).meta.run != usual.run
     for options, message in (
         ({"augment": "flip"}, "no augmentation named"),
         ({"preparation": "clah"}, "Did you mean 'clahe'"),
         ({"imbalance": "over"}, "no way to meet imbalance named"),
     ):
         with pytest.raises(Exception, match=message):
-            prepare(cell, phantom, options)
+            plan_run(cell, phantom, options)

@@ -47,12 +47,12 @@ def test_settings_that_change_the_work_make_the_cost_unknown():
 
 
 def test_time_left_weighs_runs_by_what_they_take():
-    followed = events.Followed(runs_done=1, runs_total=3)
+    followed = events.Progress(runs_done=1, runs_total=3)
     assert time_left(followed, [], 10.0) == pytest.approx(20.0)
     assert time_left(followed, [1.0, 1.0, 8.0], 10.0) == pytest.approx(90.0)
     assert time_left(replace(followed, runs_done=0), [5.0, 5.0, 5.0], 3.0) == pytest.approx(12.0)
     assert time_left(replace(followed, runs_done=0), [], 3.0) is None
-    assert time_left(events.Followed(), [1.0], 3.0) is None
+    assert time_left(events.Progress(), [1.0], 3.0) is None
     half = replace(followed, title="one", doing="one", unit="step", done=5, total=10)
     assert time_left(half, [], 10.0) == pytest.approx(10.0)
     assert time_left(replace(followed, runs_done=3), [1.0, 1.0, 8.0], 10.0) == 0.0
@@ -64,7 +64,7 @@ def test_runs_from_the_store_say_nothing_of_the_time_left():
         lines.append({"kind": "bar", "unit": "run", "done": place, "total": 10})
         if place:
             lines.append({"kind": "run", "trained": False, "title": "one"})
-    followed = events.follow([*lines, {"kind": "bar", "unit": "run", "done": 8, "total": 10}])
+    followed = events.progress_of([*lines, {"kind": "bar", "unit": "run", "done": 8, "total": 10}])
     assert followed.untrained == set(range(8))
     assert time_left(followed, [600.0] * 10, 20.0) == pytest.approx(1180.0)
     assert time_left(followed, [], 20.0) is None
@@ -79,7 +79,7 @@ def test_places_that_were_left_out_say_nothing_of_the_time_left():
     """Of four places the first was trained, the two after it left out, as their pair could not go on."""
     run = {"kind": "run", "trained": True, "title": "one"}
     bars = [{"kind": "bar", "unit": "run", "done": place, "total": 4} for place in range(4)]
-    followed = events.follow([bars[0], run, *bars[1:]])
+    followed = events.progress_of([bars[0], run, *bars[1:]])
     assert (followed.trained, followed.untrained) == ({0}, {1, 2})
     assert time_left(followed, [10.0, 300.0, 300.0, 20.0], 10.0) == pytest.approx(20.0)
     assert time_left(followed, [], 10.0) == pytest.approx(10.0)

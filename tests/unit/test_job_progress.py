@@ -22,23 +22,23 @@ def job(tmp_path):
 
 def test_progress_is_written_and_read(tmp_path, monkeypatch, capsys):
     path = tmp_path / "progress.jsonl"
-    with progress.bar("unfollowed"):
-        progress.tell("epoch", epoch=0)
+    with progress.progress_bar("unfollowed"):
+        progress.write_event("epoch", epoch=0)
     assert not path.exists()
     monkeypatch.setenv(events.VARIABLE, str(path))
-    with progress.bar("curve", "run") as runs, progress.bar("one", "step") as steps:
+    with progress.progress_bar("curve", "run") as runs, progress.progress_bar("one", "step") as steps:
         runs(0, 2)
         for step in range(1, 1001):
             steps(step, 1000)
-        progress.tell("epoch", epoch=1, train_loss=0.5)
-        progress.say("a note")
+        progress.write_event("epoch", epoch=1, train_loss=0.5)
+        progress.print_status("a note")
         runs(1, 2)
     with path.open("a") as file:
         file.write('{"kind": "bar", "cut')
     assert capsys.readouterr().err == "a note\n"
     lines = events.read(path)
     assert len(lines) < 12, "a bar tells of itself once a second"
-    found = events.follow(lines)
+    found = events.progress_of(lines)
     assert (found.runs_done, found.runs_total, found.title, found.of_run) == (1, 2, "one", 1.0)
     assert found.epochs[0]["train_loss"] == 0.5
     assert [text for _, text in found.texts] == ["a note"]
@@ -47,15 +47,15 @@ def test_progress_is_written_and_read(tmp_path, monkeypatch, capsys):
 
 def test_the_training_curve_is_that_of_the_fold_under_way():
     rows = [{"kind": "epoch", "epoch": epoch, "train_loss": loss} for epoch, loss in [(0, None), (5, 0.4), (0, None)]]
-    assert [row["epoch"] for row in events.follow(rows[:2]).epochs] == [0, 5]
-    assert [row["epoch"] for row in events.follow(rows).epochs] == [0]
+    assert [row["epoch"] for row in events.progress_of(rows[:2]).epochs] == [0, 5]
+    assert [row["epoch"] for row in events.progress_of(rows).epochs] == [0]
 
 
 def test_a_full_disk_does_not_end_a_training_that_is_followed(monkeypatch):
     monkeypatch.setenv(events.VARIABLE, "/dev/full")
-    progress.tell("epoch", epoch=1)
+    progress.write_event("epoch", epoch=1)
     monkeypatch.setenv(events.VARIABLE, "/nowhere/at/all")
-    progress.tell("epoch", epoch=1)
+    progress.write_event("epoch", epoch=1)
 
 
 @pytest.mark.parametrize(
@@ -125,7 +125,7 @@ def test_a_curve_that_could_not_go_on_is_no_job_done(job, runs, monkeypatch, cap
     assert code == 2
     (row,) = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
     assert row["train_size"] == 20
-    state = records.ended(job, code, 9.0)
+    state = records.final_state(job, code, 9.0)
     assert (state.status, state.kept, state.total) == ("failed", 1, 2)
     assert "1 of 1 pairs of model and strategy could not go on" in state.why
     assert "scratch-cnn scratch n=2 seed 0" in state.why
@@ -139,7 +139,7 @@ def test_a_curve_in_which_every_training_diverged_says_so(job, runs, monkeypatch
     code = main([*argv, "--clip", "1e30"])
     assert code == 2
     assert "failed: scratch-cnn scratch n=3 seed 0" in capsys.readouterr().err
-    state = records.ended(job, code, 9.0)
+    state = records.final_state(job, code, 9.0)
     assert (state.status, state.kept, state.total) == ("failed", 0, 2)
     assert "The training of all 2 runs failed" in state.why
     assert "--lr" in state.why

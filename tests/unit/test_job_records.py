@@ -74,7 +74,7 @@ def test_a_process_is_known_by_its_start_as_well(job):
 def test_how_a_job_ended(job, code, told, stopping, status, said):
     runs = [{"kind": "run", "failed": ""}, {"kind": "run", "failed": "diverged"}]
     put(job, {"kind": "bar", "unit": "run", "done": 2, "total": 4}, *runs, *told)
-    state = records.ended(replace(job, stopping=stopping), code, 9.0)
+    state = records.final_state(replace(job, stopping=stopping), code, 9.0)
     assert (state.status, state.kept, state.total) == (status, 1, 4)
     assert said in state.why
 

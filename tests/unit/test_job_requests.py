@@ -8,7 +8,7 @@ import pytest
 
 from core.errors import BadRequest, LowshotError
 from core.jobs import events
-from core.jobs.catalogue import Catalogue, ask_trainer
+from core.jobs.catalogue import Catalogue, read_catalogue
 from core.jobs.request import own_path, sizes_of
 from tests.unit.test_job_records import REQUEST
 from trainer.cli import main
@@ -64,7 +64,7 @@ def test_sizes_are_read_as_typed():
 def test_a_trainer_that_cannot_be_asked_is_said(monkeypatch):
     monkeypatch.setattr("core.jobs.catalogue.sys.executable", "/nowhere/python")
     with pytest.raises(LowshotError, match="options could not be read"):
-        ask_trainer()
+        read_catalogue()
 
 
 def test_the_trainer_says_what_can_be_chosen(capsys):

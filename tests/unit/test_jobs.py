@@ -70,7 +70,7 @@ def test_two_jobs_take_turns_and_survive_whoever_started_them(place):
     running = wait_for(long, is_training)
     again = Queue()  # as after a restart of the app: nothing is known but what is on disk
     assert [job.state.status for job in again.jobs()] == ["running", "queued"]
-    assert records.is_worked_on(again.folder)
+    assert records.has_worker(again.folder)
     followed = running.followed()
     assert followed.title == "scratch-cnn scratch n=2 seed 0 epochs 100000"
     assert followed.epochs[1]["epoch"] > 0

@@ -10,7 +10,7 @@ from PIL import Image
 
 from core.data import DATASETS
 from core.data.dataset import load_dataset
-from core.data.datasets.custom import own_images
+from core.data.datasets.custom import custom_dataset
 from core.data.overlap import comparable, copies_by_source
 from core.data.specs import find_folder, is_present
 from core.data.splits import split
@@ -19,8 +19,8 @@ from core.runs import read_run
 from tests.conftest import need, real
 from tests.unit.test_splits import NO_COPIES, copies
 from trainer.cli import main
-from trainer.progress import bar
-from trainer.training.run_plan import prepare
+from trainer.progress import progress_bar
+from trainer.training.run_plan import plan_run
 from trainer.training.settings import Cell
 
 LABELS = np.arange(200) % 2
@@ -98,11 +98,11 @@ def compilation(tmp_path, monkeypatch):
 
 def test_copies_are_reported_by_source_and_class_from_either_side(compilation, capsys):
     assert [other.name for other in comparable(DATASETS["covid-radiography"])] == ["kermany"]
-    (source,) = copies_by_source(DATASETS["covid-radiography"], bar)
+    (source,) = copies_by_source(DATASETS["covid-radiography"], progress_bar)
     assert (source.images, source.of) == (8, 24)
     assert source.by_class == {"COVID": 0, "Normal": 5, "Viral Pneumonia": 3}
     assert source.by_part == {"train": 8}
-    (back,) = copies_by_source(DATASETS["kermany"], bar)
+    (back,) = copies_by_source(DATASETS["kermany"], progress_bar)
     assert (back.images, back.by_class["Normal"], back.by_class["Pneumonia"]) == (8, 5, 3)
     assert main(["audit", "covid-radiography", "--sources"]) == 1
     assert "8 of 24 images are copies: Normal 5, Viral Pneumonia 3" in capsys.readouterr().out
@@ -122,20 +122,20 @@ def test_own_images_that_the_medical_encoder_learnt_from_stop_its_runs(tmp_path,
     medical, other = (
         Cell("mine", model, "frozen", 5, 0) for model in ("medical-efficientnet-lite0", "imagenet-efficientnet-lite0")
     )
-    dataset = load_dataset(own_images(tmp_path / "mine"))
-    assert prepare(other, dataset).meta.leaks == 0
+    dataset = load_dataset(custom_dataset(tmp_path / "mine"))
+    assert plan_run(other, dataset).meta.leaks == 0
     with pytest.raises(LeakFound, match="60 of these images"):
-        prepare(medical, dataset)
-    allowed = load_dataset(own_images(tmp_path / "mine"), allow_leaks=True)
-    meta = prepare(medical, allowed).meta
+        plan_run(medical, dataset)
+    allowed = load_dataset(custom_dataset(tmp_path / "mine"), allow_leaks=True)
+    meta = plan_run(medical, allowed).meta
     assert meta.leaks == 60
     assert any("LEAKS ALLOWED: the medical encoder" in note for note in meta.notes)
 
 
 def test_where_the_corpus_is_not_here_own_images_are_said_to_be_unchecked(class_folder, monkeypatch, tmp_path):
     monkeypatch.setenv("LOWSHOT_DATA", str(tmp_path / "nothing"))
-    dataset = load_dataset(own_images(class_folder({"a": 25, "b": 25})))
-    meta = prepare(Cell("mine", "medical-efficientnet-lite0", "frozen", 5, 0), dataset).meta
+    dataset = load_dataset(custom_dataset(class_folder({"a": 25, "b": 25})))
+    meta = plan_run(Cell("mine", "medical-efficientnet-lite0", "frozen", 5, 0), dataset).meta
     assert any("Nobody has compared" in note for note in meta.notes)
 
 

@@ -5,7 +5,14 @@ import pytest
 from scipy.optimize import curve_fit
 
 from core.errors import BadRequest
-from core.metrics.learning_curves import Measured, crossover, fit_curves, fit_power_law, images_needed, label_multiplier
+from core.metrics.learning_curves import (
+    MeasuredCurve,
+    crossover,
+    fit_curves,
+    fit_power_law,
+    images_needed,
+    label_multiplier,
+)
 
 SIZES = (10, 25, 50, 100, 200)
 DRAWS = 400
@@ -18,7 +25,7 @@ def measured(shape, noise=0.004, seed=0, sizes=SIZES, seeds=5, metric="auroc"):
     """
     random = np.random.default_rng(seed)
     moved = np.r_[0, random.normal(0, noise, DRAWS)]
-    return Measured(
+    return MeasuredCurve(
         metric,
         {n: {s: shape(n) + random.normal(0, noise) + moved for s in range(seeds)} for n in sizes},
     )
@@ -106,7 +113,7 @@ def test_the_band_holds_the_true_curve_about_as_often_as_it_says():
         whole, images = random.normal(0, 0.01, 5), random.normal(0, 0.005)
         moved = images + np.r_[0, random.normal(0, 0.005, 200)]
         found = {n: {s: shape(n) + whole[s] + random.normal(0, 0.01) + moved for s in range(5)} for n in SIZES}
-        band = fit_curves({"it": Measured("auroc", found)})["it"].band(sizes)
+        band = fit_curves({"it": MeasuredCurve("auroc", found)})["it"].band(sizes)
         held += (band.low <= true) & (true <= band.high)
     assert (held >= 88).all()
     assert held.mean() <= 99
@@ -189,6 +196,6 @@ def test_curves_of_other_metrics_or_sizes_are_not_compared():
         crossover(fits[0], fits[1])
     with pytest.raises(BadRequest, match="do not overlap"):
         crossover(fits[0], fits[2])
-    undefined = Measured("auroc", {n: {0: np.full(5, np.nan)} for n in SIZES})
+    undefined = MeasuredCurve("auroc", {n: {0: np.full(5, np.nan)} for n in SIZES})
     with pytest.raises(BadRequest, match="undefined"):
         fit_curves({"it": undefined})

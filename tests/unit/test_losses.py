@@ -13,9 +13,9 @@ from core.errors import BadRequest, UnknownName
 from core.models.classifier import mlp_layers
 from core.runs import open_store
 from trainer.training.heads import fit_mlp, logits_of
-from trainer.training.losses import LOSSES, MARGIN, AucMargin, Pesg, auc_margin_at_best, loss_for
-from trainer.training.optimizers import OPTIMISERS, SCHEDULES, schedule_for
-from trainer.training.run_plan import prepare
+from trainer.training.losses import LOSSES, MARGIN, AucMargin, Pesg, auc_margin_at_optimum, loss_for
+from trainer.training.optimizers import OPTIMIZERS, SCHEDULES, schedule_for
+from trainer.training.run_plan import plan_run
 from trainer.training.settings import Cell, Settings
 
 SETTINGS = Settings(epochs=4, min_steps=40, batch_size=16, lr=1e-2, weight_decay=0.0, augment="none")
@@ -81,7 +81,7 @@ def test_what_judges_held_out_images_is_the_best_that_the_loss_can_be():
         loss.a.fill_(scores[labels == 1].mean())
         loss.b.fill_(scores[labels == 0].mean())
         loss.alpha.copy_(MARGIN + loss.b - loss.a)
-    assert float(auc_margin_at_best(logits, labels)) == pytest.approx(
+    assert float(auc_margin_at_optimum(logits, labels)) == pytest.approx(
         (loss(logits, labels, None) / (p * (1 - p))).item()
     )
 
@@ -141,7 +141,7 @@ def test_saturated_logits_and_lopsided_batches_give_finite_losses_and_gradients(
 
 @pytest.mark.parametrize(
     ("loss", "optimizer", "schedule"),
-    [("", name, "one-cycle") for name in OPTIMISERS if name != "pesg"]
+    [("", name, "one-cycle") for name in OPTIMIZERS if name != "pesg"]
     + [(name, "adamw", "one-cycle") for name in LOSSES if not LOSSES[name].optimizer and LOSSES[name].classes]
     + [("", "adamw", name) for name in SCHEDULES]
     + [("auc-margin", "pesg", name) for name in SCHEDULES],
@@ -189,7 +189,7 @@ def test_schedules_take_any_number_of_steps(name, steps):
 
 def test_auc_margin_brings_its_recipe_and_a_run_says_so(phantom):
     def ask(**options):
-        return prepare(Cell("phantom", "scratch-cnn", "scratch", 10, 0), phantom, options)
+        return plan_run(Cell("phantom", "scratch-cnn", "scratch", 10, 0), phantom, options)
 
     asked = ask(loss="auc-margin")
     assert (asked.settings.optimizer, asked.settings.lr, asked.settings.batch_size) == ("pesg", 0.1, 128)
@@ -223,12 +223,12 @@ def test_auc_margin_brings_its_recipe_and_a_run_says_so(phantom):
 )
 def test_settings_that_cannot_work_are_refused_before_any_training(phantom, options, said):
     with pytest.raises((BadRequest, UnknownName), match=said):
-        prepare(Cell("phantom", "scratch-cnn", "scratch", 10, 0), phantom, options)
+        plan_run(Cell("phantom", "scratch-cnn", "scratch", 10, 0), phantom, options)
 
 
 def test_a_strategy_refuses_settings_that_it_would_ignore(phantom):
     with pytest.raises(BadRequest, match="does not take --loss; it takes --augment"):
-        prepare(Cell("phantom", "control-random-frozen", "frozen-logistic", 4, 0), phantom, {"loss": "focal"})
+        plan_run(Cell("phantom", "control-random-frozen", "frozen-logistic", 4, 0), phantom, {"loss": "focal"})
     with pytest.raises(BadRequest, match="two classes"):
         loss_for(Settings(1, 1, 1, 1.0, 0.0, loss="auc-margin"), np.arange(6) % 3, 3)
 
@@ -247,4 +247,4 @@ def test_settings_are_flags_and_a_file_of_the_command_line(runs, tmp_path, capsy
     assert "a JSON object of settings" in capsys.readouterr().err
     assert main(["list"]) == 0
     shown = capsys.readouterr().out
-    assert all(name in shown for name in (*LOSSES, *OPTIMISERS, *SCHEDULES, "class-weights"))
+    assert all(name in shown for name in (*LOSSES, *OPTIMIZERS, *SCHEDULES, "class-weights"))

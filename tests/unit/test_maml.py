@@ -11,10 +11,10 @@ from torch.nn import functional as F
 
 from core.models.classifier import average_pool
 from tests.episodes import CPU, IMAGE, NAN, SETTINGS, fit_data, small_model, some_task
-from trainer.meta_learning.maml import adapt_to, adapted, query_loss
+from trainer.meta_learning.maml import adapt, adapt_to, query_loss
 from trainer.training.fit import fit_maml
 from trainer.training.network_trainer import predict_logits
-from trainer.training.settings import Context
+from trainer.training.settings import FitContext
 
 
 def gradient_of(model, task, settings):
@@ -43,7 +43,7 @@ def test_the_outer_gradient_is_that_of_finite_differences(order, findings):
 def test_first_order_takes_the_gradient_where_adaptation_ends():
     model, task = small_model().double(), some_task()
     first, second = (gradient_of(model, task, replace(SETTINGS, order=order)) for order in ("first", "second"))
-    fast = adapted(model, task.support, task.support_targets, task.columns,
+    fast = adapt(model, task.support, task.support_targets, task.columns,
                    SETTINGS, SETTINGS.inner_steps, outer=False)  # fmt: skip
     fast = {name: value.detach().requires_grad_() for name, value in fast.items()}
     loss = F.cross_entropy(functional_call(model, fast, (task.query,))[:, task.columns], task.query_targets)
@@ -54,7 +54,7 @@ def test_first_order_takes_the_gradient_where_adaptation_ends():
 
 def test_anil_adapts_the_head_only():
     model, task = small_model().double(), some_task()
-    fast = adapted(model, task.support, task.support_targets, task.columns,
+    fast = adapt(model, task.support, task.support_targets, task.columns,
                    replace(SETTINGS, order="anil"), 2, outer=False)  # fmt: skip
     moved = {name for name, value in model.named_parameters() if not torch.equal(value, fast[name])}
     assert moved == {"tapped.head.layers.0.weight", "tapped.head.layers.0.bias"}
@@ -110,6 +110,6 @@ def test_an_adaptation_that_diverges_keeps_the_start():
     model = small_model()
     start = {name: value.clone() for name, value in model.state_dict().items()}
     spec = type("Spec", (), {"image": IMAGE})
-    fitted = fit_maml(model, spec, fit_data(np.arange(8) % 2), replace(SETTINGS, inner_lr=1e38), Context(0, CPU))
+    fitted = fit_maml(model, spec, fit_data(np.arange(8) % 2), replace(SETTINGS, inner_lr=1e38), FitContext(0, CPU))
     assert "Lower --inner-lr" in fitted.failed
     assert all(torch.equal(start[name], value) for name, value in model.state_dict().items())

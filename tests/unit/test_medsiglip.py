@@ -9,12 +9,12 @@ from PIL import Image
 from safetensors.torch import load_file, save_file
 
 from core.data.preprocessing import preparation
-from core.data.transforms import normalise, to_unit
+from core.data.transforms import normalize, to_unit
 from core.errors import WeightsUnavailable
 from core.explain import EXPLAINERS, Question, explain
 from core.files import sha256_of_file
 from core.models import MODELS
-from core.models.weights import FILE, standing, weights_of
+from core.models.weights import FILE, exposure_of, weights_of
 from tests.checkpoints import build, example, put_siglip
 
 NAME = "medical-medsiglip"
@@ -51,7 +51,7 @@ def test_preprocessing_equals_the_processors(tower):
     for shape in ((600, 500, 3), (300, 448, 3)):
         picture = Image.fromarray(random.integers(0, 256, shape, dtype=np.uint8))
         pixels = preparation("").for_encoder(SPEC.image).image(picture, 448, 3)
-        ours = normalise(to_unit(pixels[None]), SPEC.image)
+        ours = normalize(to_unit(pixels[None]), SPEC.image)
         theirs = SiglipImageProcessorPil.from_pretrained(tower)(picture, return_tensors="pt").pixel_values
         assert torch.allclose(ours, theirs, atol=1e-5)
         quick = AutoImageProcessor.from_pretrained(tower)(picture, return_tensors="pt").pixel_values
@@ -140,8 +140,8 @@ def test_missing_weights_name_the_steps(no_weights):
 
 
 def test_what_it_saw_is_said_and_never_called_unseen():
-    assert standing(SPEC, "ham10000") == standing(SPEC, "dermamnist") == "unknown"
-    assert standing(SPEC, "kermany") == "not named"
+    assert exposure_of(SPEC, "ham10000") == exposure_of(SPEC, "dermamnist") == "unknown"
+    assert exposure_of(SPEC, "kermany") == "not named"
 
 
 def test_a_folder_given_by_path_is_a_model(tmp_path):

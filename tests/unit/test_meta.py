@@ -12,11 +12,11 @@ from torch import nn
 from core.models import MODELS
 from core.models.classifier import Classifier, Head, linear_layers
 from tests.episodes import CPU, IMAGE, SETTINGS, pool, small_model
-from trainer.meta_learning.episodes import Draw, Pool, Tasks
+from trainer.meta_learning.episodes import Pool, Tasks, TaskSpec
 from trainer.meta_learning.maml import query_loss
-from trainer.meta_learning.outer_loop import learn_from
-from trainer.training.losses import NoNumberError
-from trainer.training.resume import Unfinished
+from trainer.meta_learning.outer_loop import run_outer_loop
+from trainer.training.losses import NonFiniteError
+from trainer.training.resume import StateFile
 from trainer.training.run_plan import strategies_of
 from trainer.training.strategies import STRATEGIES
 
@@ -61,7 +61,7 @@ def test_what_was_learnt_from_other_tasks_helps_with_a_new_one(strategy, options
         inner_steps=2, **options,
     )  # fmt: skip
     row = STRATEGIES[strategy]
-    rows, draw = np.arange(len(train.labels)), Draw(2, False, 1, 5)
+    rows, draw = np.arange(len(train.labels)), TaskSpec(2, False, 1, 5)
     tasks = Tasks([Pool("places", train.images, train.labels, rows, rows)], draw, IMAGE, CPU)
     model = spatial_model()
 
@@ -72,7 +72,7 @@ def test_what_was_learnt_from_other_tasks_helps_with_a_new_one(strategy, options
         return np.mean([row.query_loss(model, asked.next(random), settings).item() for _ in range(10)])
 
     before = loss_on_new_tasks()
-    history = learn_from(model, tasks, row.query_loss, settings, 0, CPU)
+    history = run_outer_loop(model, tasks, row.query_loss, settings, 0, CPU)
     assert len(history) == 40
     assert loss_on_new_tasks() < 0.7 * before
 
@@ -96,7 +96,7 @@ def held_bytes():
 
 def test_memory_stays_flat_over_episodes():
     labels = np.arange(60) % 3
-    tasks = Tasks([pool(labels)], Draw(2, False, 2, 2), IMAGE, CPU)
+    tasks = Tasks([pool(labels)], TaskSpec(2, False, 2, 2), IMAGE, CPU)
     model = small_model()
     alive, held = [], []
 
@@ -106,14 +106,14 @@ def test_memory_stays_flat_over_episodes():
             alive.append(sum(issubclass(type(one), torch.Tensor) for one in gc.get_objects()))
             held.append(held_bytes())
 
-    learn_from(model, tasks, query_loss, replace(SETTINGS, episodes=250, tasks=2), 0, CPU, watch)
+    run_outer_loop(model, tasks, query_loss, replace(SETTINGS, episodes=250, tasks=2), 0, CPU, watch)
     assert alive[1] == alive[0]
     assert held[1] - held[0] < 8e6
 
 
 def test_meta_learning_goes_on_after_a_kill(tmp_path, monkeypatch):
     monkeypatch.setenv("LOWSHOT_CACHE", str(tmp_path))
-    tasks = Tasks([pool(np.arange(60) % 3)], Draw(2, False, 2, 2), IMAGE, CPU)
+    tasks = Tasks([pool(np.arange(60) % 3)], TaskSpec(2, False, 2, 2), IMAGE, CPU)
 
     def learn(name, stop_at=0):
         def stop(done, total):
@@ -121,7 +121,7 @@ def test_meta_learning_goes_on_after_a_kill(tmp_path, monkeypatch):
                 raise KeyboardInterrupt
 
         model = small_model()
-        history = learn_from(model, tasks, query_loss, SETTINGS, 0, CPU, stop, Unfinished(name, CPU))
+        history = run_outer_loop(model, tasks, query_loss, SETTINGS, 0, CPU, stop, StateFile(name, CPU))
         return model.state_dict(), history
 
     whole, history = learn("whole")
@@ -134,24 +134,24 @@ def test_meta_learning_goes_on_after_a_kill(tmp_path, monkeypatch):
 
 
 def test_diverging_stops_with_what_to_change_and_keeps_the_last_good_start():
-    tasks = Tasks([pool(np.arange(60) % 3)], Draw(2, False, 2, 2), IMAGE, CPU)
-    with pytest.raises(NoNumberError, match=r"at step 1, .* Lower --inner-lr"):
-        learn_from(small_model(), tasks, query_loss, replace(SETTINGS, inner_lr=1e38), 0, CPU)
+    tasks = Tasks([pool(np.arange(60) % 3)], TaskSpec(2, False, 2, 2), IMAGE, CPU)
+    with pytest.raises(NonFiniteError, match=r"at step 1, .* Lower --inner-lr"):
+        run_outer_loop(small_model(), tasks, query_loss, replace(SETTINGS, inner_lr=1e38), 0, CPU)
     model, calls = small_model(), []
 
     def breaks(network, task, settings):
         calls.append({name: value.detach().clone() for name, value in network.state_dict().items()})
         return query_loss(network, task, settings) * (torch.nan if len(calls) > 4 else 1)
 
-    with pytest.raises(NoNumberError, match="at step 3"):
-        learn_from(model, tasks, breaks, SETTINGS, 0, CPU)  # two tasks a step
+    with pytest.raises(NonFiniteError, match="at step 3"):
+        run_outer_loop(model, tasks, breaks, SETTINGS, 0, CPU)  # two tasks a step
     assert all(torch.equal(value, calls[2][name]) for name, value in model.state_dict().items())
 
 
 def test_a_start_that_diverges_when_it_is_gone_on_with_is_what_it_was_when_it_was_left(tmp_path, monkeypatch):
     monkeypatch.setenv("LOWSHOT_CACHE", str(tmp_path))
     monkeypatch.setattr("trainer.training.resume._SHARE", float("inf"))
-    tasks = Tasks([pool(np.arange(60) % 3)], Draw(2, False, 2, 2), IMAGE, CPU)
+    tasks = Tasks([pool(np.arange(60) % 3)], TaskSpec(2, False, 2, 2), IMAGE, CPU)
     left = small_model()
 
     def stop(done, total):
@@ -159,9 +159,9 @@ def test_a_start_that_diverges_when_it_is_gone_on_with_is_what_it_was_when_it_wa
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        learn_from(left, tasks, query_loss, SETTINGS, 0, CPU, stop, Unfinished("left", CPU))
+        run_outer_loop(left, tasks, query_loss, SETTINGS, 0, CPU, stop, StateFile("left", CPU))
     model = small_model()
-    with pytest.raises(NoNumberError, match="at step 3"):
-        learn_from(model, tasks, lambda *asked: query_loss(*asked) * torch.nan, SETTINGS, 0, CPU, None,
-                   Unfinished("left", CPU))  # fmt: skip
+    with pytest.raises(NonFiniteError, match="at step 3"):
+        run_outer_loop(model, tasks, lambda *asked: query_loss(*asked) * torch.nan, SETTINGS, 0, CPU, None,
+                   StateFile("left", CPU))  # fmt: skip
     assert all(torch.equal(value, left.state_dict()[name]) for name, value in model.state_dict().items())

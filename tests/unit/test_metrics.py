@@ -6,7 +6,7 @@ from scipy.stats import norm
 from sklearn import metrics as reference
 
 from core.metrics import METRICS, Scores, bootstrap, measure
-from core.metrics.bootstrap import draw_weights
+from core.metrics.bootstrap import resample_weights
 from core.metrics.calibration import (
     expected_calibration_error,
     fit_temperature,
@@ -116,7 +116,7 @@ def test_threshold_falls_back_where_nothing_can_be_fitted():
 
 def test_bootstrap_draws_patients_whole_and_keeps_class_counts():
     labels, groups = np.repeat([0, 1], [30, 60]), np.arange(90) // 3
-    weights = draw_weights(labels, groups, draws=50)
+    weights = resample_weights(labels, groups, draws=50)
     assert np.array_equal(weights[:, ::3], weights[:, 1::3])
     assert (weights[:, :30].sum(axis=1) == 30).all()
     assert (weights[:, 30:].sum(axis=1) == 60).all()

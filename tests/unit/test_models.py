@@ -6,7 +6,7 @@ from PIL import Image
 from core.errors import WeightsUnavailable
 from core.models import MODELS
 from core.models.encoders import imagenet_lite0_state, lite0_network, timm_key
-from core.models.medical_encoders import find_own_encoder, relatives, save_own_encoder, weights_of
+from core.models.medical_encoders import find_medical_encoder, relatives, save_own_encoder, weights_of
 from core.models.summary import outline
 from tests.checkpoints import RUN, build, example
 
@@ -141,33 +141,33 @@ def test_only_an_encoder_audited_against_the_target_is_taken(encoders):
     state = {"weight": torch.arange(4.0), "steps": torch.tensor(3)}
     save_own_encoder(encoders / "m" / "a", state, card(["pneumoniamnist"], ["ham10000"]))
     with pytest.raises(WeightsUnavailable, match="never seen"):
-        find_own_encoder("m", "kermany")
+        find_medical_encoder("m", "kermany")
     save_own_encoder(encoders / "m" / "b", state, card(["malaria"], ["kermany", "pneumoniamnist"]))
-    assert find_own_encoder("m", "kermany").name == "b"
-    assert find_own_encoder("m", "ham10000").name == "a"
+    assert find_medical_encoder("m", "kermany").name == "b"
+    assert find_medical_encoder("m", "ham10000").name == "a"
     with pytest.raises(WeightsUnavailable, match="never seen"):
-        find_own_encoder("m", "covid-radiography")  # not seen, but never audited against it
-    assert find_own_encoder("m", "phantom").name == "b"  # audited against more sets
-    assert find_own_encoder("m", "own-images-123456").name == "b"
+        find_medical_encoder("m", "covid-radiography")  # not seen, but never audited against it
+    assert find_medical_encoder("m", "phantom").name == "b"  # audited against more sets
+    assert find_medical_encoder("m", "own-images-123456").name == "b"
     assert torch.equal(weights_of(encoders / "m" / "b")["weight"], state["weight"])
     (encoders / "m" / "c").mkdir()
     (encoders / "m" / "c" / "card.json").write_text("{")
-    assert find_own_encoder("m", "kermany").name == "b"  # a damaged one does not stand in the way
+    assert find_medical_encoder("m", "kermany").name == "b"  # a damaged one does not stand in the way
     with pytest.raises(WeightsUnavailable, match=r"in c has no readable|of the encoder in c lacks"):
-        find_own_encoder("m", "covid-radiography")
+        find_medical_encoder("m", "covid-radiography")
 
 
 def test_an_encoder_is_replaced_as_a_whole(encoders):
     for value in (1.0, 2.0):
         save_own_encoder(encoders / "m" / "a", {"weight": torch.full((3,), value)}, card([], []))
-    assert weights_of(find_own_encoder("m", "phantom"))["weight"].tolist() == [2.0] * 3
+    assert weights_of(find_medical_encoder("m", "phantom"))["weight"].tolist() == [2.0] * 3
     assert [path.name for path in (encoders / "m").iterdir()] == ["a"]
 
 
 def test_an_incomplete_card_is_said(encoders):
     save_own_encoder(encoders / "m" / "a", {"weight": torch.arange(4.0)}, {"seen": []})
     with pytest.raises(WeightsUnavailable, match="lacks 'left_out'"):
-        find_own_encoder("m", "kermany")
+        find_medical_encoder("m", "kermany")
 
 
 def test_a_changed_encoder_is_refused(encoders):
@@ -175,7 +175,7 @@ def test_a_changed_encoder_is_refused(encoders):
     path = encoders / "m" / "b" / "weights.safetensors"
     path.write_bytes(path.read_bytes()[:-1] + b"x")
     with pytest.raises(WeightsUnavailable, match="does not match its card"):
-        weights_of(find_own_encoder("m", "kermany"))
+        weights_of(find_medical_encoder("m", "kermany"))
 
 
 def test_relatives_go_both_ways():

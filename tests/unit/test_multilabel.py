@@ -19,7 +19,7 @@ from core.metrics import Scores, bootstrap, measure
 from core.metrics.calibration import fit_temperature, negative_log_likelihood, probabilities_of
 from core.metrics.thresholds import fit_threshold, fit_thresholds
 from core.runs import open_store, read_predictions, read_run
-from core.runs.metric_cache import drawn_run
+from core.runs.metric_cache import resampled_run
 from core.runs.series import estimate
 from tests.made import STRONG, make_run
 from tests.unit.test_training import CPU
@@ -27,7 +27,7 @@ from trainer.commands.report import Asked, report_on
 from trainer.reporting.markdown_report import as_markdown
 from trainer.training.folds import inner_folds
 from trainer.training.run_cell import run_cell
-from trainer.training.run_plan import prepare
+from trainer.training.run_plan import plan_run
 from trainer.training.settings import Cell
 
 RANDOM = np.random.default_rng(5)
@@ -114,9 +114,9 @@ def test_what_is_not_judged_is_refused_alone_and_left_out_of_the_mean(runs):
         make_run(runs, STRONG, 20, seed, 2.0, task="multilabel", change=forget)
     store = open_store(runs)
     folder, meta = next(iter(store.runs.items()))
-    assert meta.metrics["auroc"] == pytest.approx(drawn_run(folder, meta, 0).values["auroc"][0])
+    assert meta.metrics["auroc"] == pytest.approx(resampled_run(folder, meta, 0).values["auroc"][0])
     with pytest.raises(BadRequest, match="y cannot be evaluated"):
-        drawn_run(folder, meta, 1)
+        resampled_run(folder, meta, 1)
     with pytest.raises(BadRequest, match="y cannot be evaluated"):
         report_on(store, Asked("phantom", (20,), target="y"))
     content = report_on(store, Asked("phantom", (20,)))
@@ -189,7 +189,7 @@ def test_folds_of_findings_judge_every_image_once():
 def test_findings_are_learnt_stored_and_answered(runs):
     data = load_dataset(DATASETS["phantom-multilabel"])
     bank = data.bank(160).images
-    prepared = prepare(Cell("phantom-multilabel", "imagenet-efficientnet-lite0", "frozen", 40, 0), data)
+    prepared = plan_run(Cell("phantom-multilabel", "imagenet-efficientnet-lite0", "frozen", 40, 0), data)
     folder = run_cell(prepared, data, bank, "all", CPU, runs)
     meta, stored = read_run(folder), read_predictions(folder)
     assert meta.multilabel

@@ -2,7 +2,7 @@
 
 import pytest
 
-from core.cards.networks import has_seen, input_facts, shape_facts, title_of, weights_facts
+from core.cards.networks import encoder_training_data, input_facts, shape_facts, title_of, weights_facts
 from core.models import FAMILY_TITLES, MODELS
 from core.models.medical_encoders import CARD_FILE
 from core.models.specs import by_family
@@ -24,7 +24,7 @@ def test_networks_are_ordered_by_family_and_told_apart_by_their_titles():
 def test_every_network_says_what_it_saw_and_where_its_weights_are(name, no_weights):
     spec = MODELS[name]
     assert spec.summary.endswith((".", "?"))
-    saw, facts, given = has_seen(spec), weights_facts(spec), input_facts(spec.image)
+    saw, facts, given = encoder_training_data(spec), weights_facts(spec), input_facts(spec.image)
     assert all([*saw, *facts.values(), *given.values()])
     assert (saw == ("Nothing: its weights are random.",)) == (spec.weights.kind == "random")
     assert ("never" in " ".join(saw)) is False
@@ -41,28 +41,28 @@ def test_weights_that_are_here_are_said_to_be(weights):
 
 def test_dinov2_learnt_on_web_images_and_not_as_imagenet_networks_do():
     assert "not ImageNet pretraining: pretrained on 142 million unlabeled web images" in DINOV2.summary
-    assert "web images" in has_seen(DINOV2)[0]
+    assert "web images" in encoder_training_data(DINOV2)[0]
 
 
 def test_sets_that_third_parties_saw_or_may_have_seen_are_named():
-    assert "COVID-19 Radiography" in has_seen(MODELS["medical-xrv-densenet121"])[1]
-    said = has_seen(MODELS["medical-medsiglip"])
+    assert "COVID-19 Radiography" in encoder_training_data(MODELS["medical-xrv-densenet121"])[1]
+    said = encoder_training_data(MODELS["medical-medsiglip"])
     assert "may have been seen too" in said[0]
     assert said[1:] == ("It is unknown whether it was trained on: Skin lesions (HAM10000).",)
 
 
 def test_own_encoders_are_told_one_by_one(tmp_path, monkeypatch):
     spec = MODELS["medical-efficientnet-lite0-slices"]
-    told = [one.partition(": ")[::2] for one in has_seen(spec)]
+    told = [one.partition(": ")[::2] for one in encoder_training_data(spec)]
     assert [name for name, _ in told] == ["without-covid-radiography", "without-kermany", "without-nih-chestxray14"]
     assert all(said.startswith("It started from ImageNet weights") for _, said in told)
     monkeypatch.setattr("core.models.medical_encoders.encoders_folder", lambda: tmp_path)
-    assert "No encoder of this kind has been pretrained" in has_seen(spec)[0]
+    assert "No encoder of this kind has been pretrained" in encoder_training_data(spec)[0]
     assert "trainer pretrain" in weights_facts(spec)["On this machine"]
     for name in ("hurt", ".staging"):
         (tmp_path / spec.weights.ref / name).mkdir(parents=True)
         (tmp_path / spec.weights.ref / name / CARD_FILE).write_text("{")
-    assert [one.partition(":")[0] for one in has_seen(spec)] == ["hurt"]
+    assert [one.partition(":")[0] for one in encoder_training_data(spec)] == ["hurt"]
     assert weights_facts(spec)["Licence"] == "not stated"
 
 

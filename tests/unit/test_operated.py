@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from core.analysis import comparison, operating_point
-from core.analysis.two_stage import joint, offered
+from core.analysis.two_stage import joint, stage_candidates
 from core.errors import BadRequest, CorruptRun
 from core.metrics.operating_point import at_thresholds, operate
 from core.metrics.thresholds import Aim
@@ -25,12 +25,12 @@ def test_an_operating_point_is_worth_the_same_as_when_it_is_computed_anew(runs):
     series = series_of(runs)
     prepared, aim = operating_point.prepare(series), Aim("youden", prevalence=0.2)
     points = operating_point.points_of(prepared, aim)
-    moved = operating_point.move(prepared, [point.threshold for point in points], 0.0, 0.2)
+    moved = operating_point.evaluate_at_shift(prepared, [point.threshold for point in points], 0.0, 0.2)
     theirs, worth, _ = comparison.operation(series, aim)
     assert points == theirs
     assert moved.worth.ppv == worth.ppv
     assert (moved.worth.drawn == worth.drawn).all()
-    shifted = operating_point.move(prepared, [point.threshold for point in points], 0.1, 0.2)
+    shifted = operating_point.evaluate_at_shift(prepared, [point.threshold for point in points], 0.1, 0.2)
     again = at_thresholds(prepared.tests, [point.threshold + 0.1 for point in points])
     assert shifted.worth.sensitivity == operate(again, prepared.groups, 0.2, prepared.drawn).sensitivity
     assert shifted.decisions.marks != moved.decisions.marks
@@ -42,7 +42,9 @@ def test_curves_without_bands_are_those_with_bands(runs):
     assert without.benefit == pytest.approx(with_band.benefit)
     assert not np.isnan([with_band.low, with_band.high]).any()
     assert np.isnan([without.low, without.high]).all()
-    moved = [operating_point.move(prepared, [0.5] * 3, 0.1, 0.2, curve) for curve in (None, with_band, without)]
+    moved = [
+        operating_point.evaluate_at_shift(prepared, [0.5] * 3, 0.1, 0.2, curve) for curve in (None, with_band, without)
+    ]
     assert moved[0].worth.sensitivity == moved[2].worth.sensitivity
     assert moved[0].decisions.marks == moved[1].decisions.marks == moved[2].decisions.marks != with_band.marks
     assert moved[1].decisions.low is with_band.low  # thresholds draw no band anew
@@ -53,13 +55,13 @@ def test_curves_without_bands_are_those_with_bands(runs):
 
 
 def test_a_shift_stays_between_never_and_always():
-    assert operating_point.moved_by([0.2, 0.9], -0.5) == (0.001, 0.4)
-    assert operating_point.moved_by([0.9], 0.5) == (0.999,)
-    assert operating_point.moved_by([0.0001], 0.0) == (0.0001,)
+    assert operating_point.shift_thresholds([0.2, 0.9], -0.5) == (0.001, 0.4)
+    assert operating_point.shift_thresholds([0.9], 0.5) == (0.999,)
+    assert operating_point.shift_thresholds([0.0001], 0.0) == (0.0001,)
 
 
 def test_precision_at_a_prevalence_by_hand():
-    rates = operating_point.Rates(np.array([0.0, 0.0, 0.1, 1.0]), np.array([0.0, 0.5, 0.8, 1.0]))
+    rates = operating_point.RocCurve(np.array([0.0, 0.0, 0.1, 1.0]), np.array([0.0, 0.5, 0.8, 1.0]))
     assert rates.precision(0.2) == pytest.approx([1.0, 1.0, 0.16 / (0.16 + 0.08), 0.2])
 
 
@@ -112,11 +114,11 @@ def test_stages_are_offered_of_one_set_and_size_without_variants_and_leaks(runs)
     make_run(runs, STRONG, 10, 1, 1.0, task="multiclass", dataset="kermany-3", run="smaller")
     store = open_store(runs)
     of = next(meta for meta in store.metas() if meta.run == "three")
-    screens, confirmers = offered(store, of)
+    screens, confirmers = stage_candidates(store, of)
     assert set(screens) == set(confirmers) == {"kermany", "kermany-3"}
     assert [meta.run for runs in confirmers["kermany-3"].values() for _, meta in runs] == ["three"]
     binary = next(meta for meta in store.metas() if meta.positive is not None)
-    assert offered(store, binary)[1] == {}
+    assert stage_candidates(store, binary)[1] == {}
 
 
 def test_of_a_related_set_one_split_is_offered_and_another_is_not_joined(runs):
@@ -126,7 +128,7 @@ def test_of_a_related_set_one_split_is_offered_and_another_is_not_joined(runs):
     make_run(runs, WEAK, 20, 1, 1.0, dataset="kermany", run="foreign", split_hash="0" * 64)
     store = open_store(runs)
     metas = {meta.run: meta for meta in store.metas()}
-    screens = offered(store, metas["three-0"])[0]["kermany"]
+    screens = stage_candidates(store, metas["three-0"])[0]["kermany"]
     assert [meta.run for found in screens.values() for _, meta in found] == ["here-0", "here-1"]
     of = {run: (store.folder_of(run), meta) for run, meta in metas.items()}
     confirmers = [of["three-0"], of["three-1"]]

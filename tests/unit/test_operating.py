@@ -15,12 +15,12 @@ from core.metrics import Scores
 from core.metrics.operating_point import (
     at_thresholds,
     decision_curve,
-    drawn_images,
     net_benefit,
     operate,
     predictive_values,
+    resample_images,
     shift_cost,
-    shifted,
+    shift_prevalence,
 )
 from core.metrics.thresholds import RULES, Aim, fit_operating_point
 from trainer import cli
@@ -146,7 +146,7 @@ def test_no_miss_in_100_positives_is_no_proof_of_none():
 
 def test_a_shift_of_the_threshold_costs_what_the_counts_say():
     test = held_out(2, part="test")
-    groups, drawn = np.arange(200), drawn_images([test], np.arange(200))
+    groups, drawn = np.arange(200), resample_images([test], np.arange(200))
     low, high = (operate([test.at(cut)], groups, 0.1, drawn) for cut in (0.3, 0.6))
     cost = shift_cost(low, high, 200)
     before, after = low.per_thousand(), high.per_thousand()
@@ -160,7 +160,7 @@ def test_the_cost_of_a_shift_from_all_found_is_that_of_the_images_lost():
     """The exact bound of a share of all belongs to its own interval; subtracted, it would make the cost negative."""
     p = np.r_[0.62, np.full(59, 0.9), np.linspace(0, 0.55, 60)]
     scores = Scores(np.stack([1 - p, p], axis=1), np.repeat([1, 0], 60), 1)
-    groups, drawn = np.arange(120), drawn_images([scores], np.arange(120))
+    groups, drawn = np.arange(120), resample_images([scores], np.arange(120))
     every, but_one, same = (operate([scores.at(cut)], groups, 0.1, drawn) for cut in (0.58, 0.63, 0.575))
     assert every.sensitivity.low < every.sensitivity.value == 1
     lost = shift_cost(every, but_one, 120)["missed"]
@@ -182,7 +182,7 @@ def test_net_benefit_by_hand_and_of_those_who_treat_all_or_none():
     assert (curve.low <= curve.benefit + 1e-9).all()
     assert (curve.benefit <= curve.high + 1e-9).all()
     p, truth = test.positives()
-    moved = shifted(p, 0.5, 0.3)
+    moved = shift_prevalence(p, 0.5, 0.3)
     for index in (5, 20, 40):
         acts = moved >= curve.thresholds[index]
         by_hand = 0.3 * acts[truth].mean() - 0.7 * acts[~truth].mean() * w[index]
@@ -197,11 +197,11 @@ def test_shifted_probabilities_come_true_at_the_other_prevalence():
     labels = (random.random(200_000) < 0.1).astype(int)
     score = random.normal(2.0 * labels, 1)
     at_half = expit(2 * score - 2)  # right where both classes are as frequent
-    here = shifted(at_half, 0.5, 0.1)
+    here = shift_prevalence(at_half, 0.5, 0.1)
     for low, high in ((0.05, 0.15), (0.4, 0.6)):
         inside = (here > low) & (here < high)
         assert labels[inside].mean() == pytest.approx(here[inside].mean(), abs=0.01)
-    assert shifted(here, 0.1, 0.5) == pytest.approx(at_half)
+    assert shift_prevalence(here, 0.1, 0.5) == pytest.approx(at_half)
 
 
 def test_a_prevalence_of_0_and_other_images_are_refused():

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from core.data.datasets.custom import own_images
+from core.data.datasets.custom import custom_dataset
 from core.data.specs import list_images
 from core.errors import DataUnavailable
 from tests.conftest import as_rows, put
@@ -16,7 +16,7 @@ def test_an_own_table_of_classes(tmp_path):
         tmp_path / "mine.csv",
         "Path,Label,Patient ID,split\na/1.png,sick,p1,train\na/2.png,well,p1,\nb/3.png,well,p2,Test\n",
     )
-    spec = own_images(tmp_path / "mine.csv")
+    spec = custom_dataset(tmp_path / "mine.csv")
     assert (spec.task, spec.labels, spec.positive, spec.caveats) == ("binary", ("sick", "well"), 0, ())
     assert as_rows(list_images(spec)) == {
         "a/1.png": (0, "p1", "train"),
@@ -30,7 +30,7 @@ def test_an_own_table_of_findings(tmp_path):
         put(tmp_path / f"{name}.png")
     put(tmp_path / "columns.csv", "image,edema,nodule\n1.png,1,\n2.png,0,1\n")
     put(tmp_path / "joined.csv", "image,findings\n1.png,edema|nodule\n2.png,No Finding\n")
-    columns, joined = own_images(tmp_path / "columns.csv"), own_images(tmp_path / "joined.csv")
+    columns, joined = custom_dataset(tmp_path / "columns.csv"), custom_dataset(tmp_path / "joined.csv")
     assert columns.task == joined.task == "multilabel"
     assert columns.labels == joined.labels == ("edema", "nodule")
     assert np.allclose(list_images(columns).labels, [[1, np.nan], [0, 1]], equal_nan=True)
@@ -41,7 +41,7 @@ def test_one_label_an_image_is_one_class_even_if_it_is_no_finding(tmp_path):
     for name in "12":
         put(tmp_path / f"{name}.png")
     put(tmp_path / "mine.csv", "path,label\n1.png,Pneumonia\n2.png,No Finding\n")
-    spec = own_images(tmp_path / "mine.csv")
+    spec = custom_dataset(tmp_path / "mine.csv")
     assert (spec.task, spec.labels, spec.positive) == ("binary", ("No Finding", "Pneumonia"), 1)
 
 
@@ -65,14 +65,14 @@ def test_faults_of_an_own_table_are_named(tmp_path, text, words):
     put(tmp_path / "2.png")
     put(tmp_path / "mine.csv", text)
     with pytest.raises(DataUnavailable, match=words):
-        own_images(tmp_path / "mine.csv")
+        custom_dataset(tmp_path / "mine.csv")
 
 
 def test_own_class_folders_may_be_spelt_differently_in_each_part(tmp_path):
     for name in ("train/Covid", "train/Healthy", "test/COVID-19", "test/normal"):
         put(tmp_path / name / "1.png")
-    assert own_images(tmp_path).labels == ("COVID", "Normal")
+    assert custom_dataset(tmp_path).labels == ("COVID", "Normal")
     for name in ("Pneumonia", "Viral Pneumonia"):
         for part in ("train", "test"):
             put(tmp_path / part / name / "1.png")
-    assert own_images(tmp_path).labels == ("COVID", "Normal", "Pneumonia", "Viral Pneumonia")
+    assert custom_dataset(tmp_path).labels == ("COVID", "Normal", "Pneumonia", "Viral Pneumonia")

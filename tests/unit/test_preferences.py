@@ -7,22 +7,22 @@ import pytest
 import torch
 from PIL import Image
 
-from core.data.augmentation import augmenter, in_order
+from core.data.augmentation import augmenter, canonical_name
 from core.data.dataset import load_dataset
-from core.data.datasets.custom import own_images
+from core.data.datasets.custom import custom_dataset
 from core.data.preprocessing import preparation
 from core.inference.predictor import Predictor
-from core.metrics.bootstrap import draw_weights
+from core.metrics.bootstrap import resample_weights
 from core.models import MODELS
 from core.runs import open_store, read_predictions, read_run, read_weights
-from core.runs.selection import candidates, served_runs
+from core.runs.selection import candidates, default_runs
 from tests.unit.test_training import CPU
 from trainer.reporting.document_tables import headline_table
 from trainer.training.class_balance import IMBALANCE
 from trainer.training.heads import fit_mlp
 from trainer.training.network_trainer import train_network
 from trainer.training.run_cell import fit_data, run_cell
-from trainer.training.run_plan import prepare
+from trainer.training.run_plan import plan_run
 from trainer.training.settings import Cell, Settings
 
 LITE0 = "imagenet-efficientnet-lite0"
@@ -39,7 +39,7 @@ def oblong(tmp_path_factory):
         for index in range(count):
             pixels = np.clip(random.normal(level, 30, (40, 80)), 0, 255).astype(np.uint8)
             Image.fromarray(pixels).save(root / label / f"{index}.png")
-    return load_dataset(own_images(root))
+    return load_dataset(custom_dataset(root))
 
 
 @pytest.fixture
@@ -48,7 +48,7 @@ def quick(monkeypatch):
 
 
 def run(dataset, store, options=None, model="scratch-cnn", strategy="scratch", keep="all", size=None):
-    prepared = prepare(Cell(dataset.spec.name, model, strategy, size, 0), dataset, options or {})
+    prepared = plan_run(Cell(dataset.spec.name, model, strategy, size, 0), dataset, options or {})
     steps = preparation(prepared.settings.preparation).for_encoder(prepared.spec.image)
     bank = dataset.bank(prepared.spec.image.size, preparation=steps).images
     return run_cell(prepared, dataset, bank, keep, CPU, store)
@@ -70,7 +70,7 @@ def test_class_weights_and_repeats_change_heads_and_networks():
 
 def test_networks_see_class_weights_and_plain_originals(oblong, quick):
     spec = MODELS["scratch-cnn"]
-    prepared = prepare(Cell(oblong.spec.name, "scratch-cnn", "scratch", None, 0), oblong)
+    prepared = plan_run(Cell(oblong.spec.name, "scratch-cnn", "scratch", None, 0), oblong)
     data = fit_data(prepared, oblong, oblong.bank(spec.image.size).images)
     found = {}
     for name in ("none", "class-weights", "to-majority", "oversample"):
@@ -85,14 +85,16 @@ def test_networks_see_class_weights_and_plain_originals(oblong, quick):
 
 def test_only_repeats_are_changed_on_the_way_to_the_majority(oblong, quick, monkeypatch):
     """A network that records what it is shown: every original comes as it is, every repeat changed."""
-    from trainer.training.network_trainer import Course
+    from trainer.training.network_trainer import TrainingLoop
 
     spec = MODELS["scratch-cnn"]
-    prepared = prepare(Cell(oblong.spec.name, "scratch-cnn", "scratch", None, 0), oblong)
+    prepared = plan_run(Cell(oblong.spec.name, "scratch-cnn", "scratch", None, 0), oblong)
     data = fit_data(prepared, oblong, oblong.bank(spec.image.size).images)
     settings = replace(QUICK, imbalance="to-majority", augment="brightness")
     model = spec.build(2, "", 0)
-    course = Course(model, [{"params": list(model.parameters()), "lr": 1e-3}], data, spec.image, settings, 0, CPU, True)
+    course = TrainingLoop(
+        model, [{"params": list(model.parameters()), "lr": 1e-3}], data, spec.image, settings, 0, CPU, True
+    )
     at, repeats = np.arange(6), np.array([False, True] * 3)
     shown, _ = course._batch(at, repeats)
     plain, _ = course._batch(at, np.zeros(6, bool))
@@ -111,7 +113,7 @@ def test_what_is_recorded_is_what_was_learnt(oblong, runs, quick):
 
 def test_fine_tuning_starts_as_its_record_says(oblong, runs):
     options = {"augment": "horizontal-flip", "preparation": "clahe", "imbalance": "class-weights", "epochs": 1}
-    config = prepare(Cell(oblong.spec.name, LITE0, "finetune", 5, 0), oblong, options).meta.config
+    config = plan_run(Cell(oblong.spec.name, LITE0, "finetune", 5, 0), oblong, options).meta.config
     before = {name: config["starts_from"][name] for name in ("augment", "preparation", "imbalance")}
     assert before == {"augment": "horizontal-flip", "preparation": "clahe", "imbalance": "class-weights"}
 
@@ -145,16 +147,20 @@ def test_a_variant_never_stands_for_the_comparison_proper(oblong, runs, quick):
     store = open_store(runs)
     name = oblong.spec.name
     assert [folder for folder, _ in candidates(store, name, "scratch")] == [proper, variant]
-    assert served_runs(store, name)["scratch"][0] == proper
+    assert default_runs(store, name)["scratch"][0] == proper
     run(oblong, runs, {"augment": "none"}, size=6)
     assert headline_table(open_store(runs), name, [6]).count("`scratch-cnn`") == 1
     assert "the 1 stored runs" in headline_table(open_store(runs), name, [6])
 
 
 def test_augmentations_have_one_name_whatever_their_order():
-    assert in_order("noise+horizontal-flip") == in_order("horizontal-flip+none+noise") == "horizontal-flip+noise"
-    assert in_order("none+none") == in_order("none") == "none"
-    assert in_order("aggressive") == "aggressive"
+    assert (
+        canonical_name("noise+horizontal-flip")
+        == canonical_name("horizontal-flip+none+noise")
+        == "horizontal-flip+noise"
+    )
+    assert canonical_name("none+none") == canonical_name("none") == "none"
+    assert canonical_name("aggressive") == "aggressive"
     assert augmenter("none+none").rows == ()
     assert [row.name for row in augmenter("noise+zoom").rows] == ["zoom", "noise"]
 
@@ -171,7 +177,7 @@ def test_everything_is_everything_where_labels_are_unknown():
 def test_findings_are_drawn_within_those_that_have_any_and_those_that_have_none():
     labels = np.zeros((60, 2))
     labels[:10, 0] = 1
-    drawn = draw_weights(labels, np.arange(60), draws=50)
+    drawn = resample_weights(labels, np.arange(60), draws=50)
     assert (drawn[:, :10].sum(axis=1) == 10).all()
 
 

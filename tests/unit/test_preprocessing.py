@@ -21,7 +21,7 @@ from core.runs import read_predictions, read_run
 from core.types import ImageSpec
 from tests.unit.test_training import CPU, few_test_images
 from trainer.training.run_cell import run_cell
-from trainer.training.run_plan import prepare
+from trainer.training.run_plan import plan_run
 from trainer.training.settings import Cell, Settings
 
 RANDOM = np.random.default_rng(0)
@@ -125,7 +125,7 @@ def test_an_image_asked_about_later_goes_the_way_of_training(steps, model, strat
     quick = Settings(epochs=1, min_steps=2, batch_size=8, lr=1e-3, weight_decay=0.0, patience=1, views=1)
     monkeypatch.setattr("trainer.training.run_plan.settings_of", lambda *_: quick)
     phantom = few_test_images(load_dataset(DATASETS["phantom"]))
-    prepared = prepare(Cell("phantom", model, strategy, 4, 0), phantom, {"preparation": steps})
+    prepared = plan_run(Cell("phantom", model, strategy, 4, 0), phantom, {"preparation": steps})
     bank = phantom.bank(MODELS[model].image.size, preparation=preparation(steps)).images
     folder = run_cell(prepared, phantom, bank, "all", CPU, runs)
     meta, test = read_run(folder), read_predictions(folder)

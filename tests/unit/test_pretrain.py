@@ -11,10 +11,10 @@ from core.errors import BadRequest, UnknownName, WeightsUnavailable
 from core.models import MODELS, dinov2
 from core.models.efficientnet_lite0 import IMAGENET, MEDICAL
 from core.models.medical_encoders import (
-    Gate,
-    find_own_encoder,
-    gates_of,
-    load_trained,
+    ProbeResult,
+    find_medical_encoder,
+    load_pretrained,
+    probe_results_of,
     read_card,
     save_own_encoder,
     variant_of_run,
@@ -34,8 +34,8 @@ from trainer.pretraining.linear_probe import (
     macro_auroc,
 )
 from trainer.pretraining.starts import STARTS
-from trainer.pretraining.train import Recipe, averaged, prepare, pretrain, taken
-from trainer.pretraining.trials import PROXIES, trial
+from trainer.pretraining.train import Recipe, average_weights, chosen_rows, prepare_materials, pretrain
+from trainer.pretraining.trials import PROXIES, run_trial
 
 NIH = "nih-chestxray14"
 CPU = torch.device("cpu")
@@ -81,11 +81,11 @@ def distance(first, second):
 def test_pretraining_moves_the_tail_and_averaging_holds_it_back():
     trunk, start = STARTS[IMAGENET].build(4)
     recipe = small()
-    trained, history = pretrain(recipe, prepare(recipe, two_parts(), trunk, start, CPU), start, CPU)
+    trained, history = pretrain(recipe, prepare_materials(recipe, two_parts(), trunk, start, CPU), start, CPU)
     assert np.isfinite([row["loss"] for row in history]).all()
     full = distance(trained, start)
     assert full > 0
-    assert distance(averaged(start, trained, 0.5), start) == pytest.approx(full / 4, rel=1e-3)
+    assert distance(average_weights(start, trained, 0.5), start) == pytest.approx(full / 4, rel=1e-3)
     statistics = [key for key in start.state_dict() if "running" in key]
     assert all(torch.equal(start.state_dict()[key], trained.state_dict()[key]) for key in statistics)
 
@@ -93,7 +93,7 @@ def test_pretraining_moves_the_tail_and_averaging_holds_it_back():
 def test_a_killed_pretraining_goes_on_to_the_same_end(monkeypatch):
     trunk, start = STARTS[IMAGENET].build(4)
     recipe = small()
-    materials = prepare(recipe, two_parts(), trunk, start, CPU)
+    materials = prepare_materials(recipe, two_parts(), trunk, start, CPU)
     whole, _ = pretrain(recipe, materials, start, CPU)
     monkeypatch.setattr("trainer.pretraining.train._CHECKPOINT_STEPS", 1)
     steps = torch.optim.AdamW.step
@@ -119,7 +119,7 @@ def test_the_distance_to_the_start_is_what_distillation_makes_small():
     ends = []
     for weight in (0.0, 30.0):
         recipe = small(distill=weight, lr=1e-3)
-        _, history = pretrain(recipe, prepare(recipe, two_parts(), trunk, start, CPU), start, CPU)
+        _, history = pretrain(recipe, prepare_materials(recipe, two_parts(), trunk, start, CPU), start, CPU)
         ends.append(history[-1]["distance"])
     assert ends[1] < ends[0]
 
@@ -173,20 +173,20 @@ def test_what_is_saved_is_read_by_the_medical_model(tmp_path, monkeypatch):
     assert torch.equal(model["network.conv_stem.weight"], start["network.conv_stem.weight"])
     save_own_encoder(tmp_path / MEDICAL / "new", {"network.nothing": torch.zeros(1)}, card)
     with pytest.raises(WeightsUnavailable, match="belong to another network: this one has no network"):
-        load_trained(MODELS[IMAGENET].build(2, "", 0).encoder, tmp_path / MEDICAL / "new")
+        load_pretrained(MODELS[IMAGENET].build(2, "", 0).encoder, tmp_path / MEDICAL / "new")
 
 
 def test_new_runs_take_the_newest_recipe_and_stored_runs_their_own(tmp_path, monkeypatch):
     monkeypatch.setenv("LOWSHOT_ENCODERS", str(tmp_path))
     old = {"seen": ["malaria"], "left_out": ["kermany", "ham10000", "nih-chestxray14"], "licence": ""}
     save_own_encoder(tmp_path / "m" / "old", {"weight": torch.zeros(2)}, old)
-    assert find_own_encoder("m", "kermany").name == "old"
+    assert find_medical_encoder("m", "kermany").name == "old"
     save_own_encoder(tmp_path / "m" / "new", {"weight": torch.ones(2)}, {**old, "version": 2, "left_out": ["kermany"]})
-    assert find_own_encoder("m", "kermany").name == "new"
+    assert find_medical_encoder("m", "kermany").name == "new"
     with pytest.raises(WeightsUnavailable, match="pretrain --targets ham10000"):
-        find_own_encoder("m", "ham10000")  # the old one is not taken in its place
+        find_medical_encoder("m", "ham10000")  # the old one is not taken in its place
     stored = {"ref": "m/old", "sha256": read_card(tmp_path / "m" / "old")["sha256"]}
-    assert find_own_encoder("m", variant_of_run(stored)).name == "old"
+    assert find_medical_encoder("m", variant_of_run(stored)).name == "old"
     with pytest.raises(WeightsUnavailable, match="of this run is not on this machine"):
         variant_of_run({"ref": "m/old", "sha256": "0"})
 
@@ -326,13 +326,13 @@ def test_an_encoder_that_waits_for_its_gate_is_not_trained_again(small_corpus, m
     with monkeypatch.context() as patched:
         patched.setattr(judged, stop)
         assert main(argv) == 130
-    row = Gate("kermany", "last", 0.9, 0.8, (0.1, 0.05, 0.2), images=9, patients=9)
+    row = ProbeResult("kermany", "last", 0.9, 0.8, (0.1, 0.05, 0.2), images=9, patients=9)
     monkeypatch.setattr(judged, lambda *_: [row])
     monkeypatch.setattr("trainer.commands.pretrain.train_by", None)  # is not called
     assert main(argv) == 0
     assert "trained already" in capsys.readouterr().err
     folder = out / "strict-without-nih-chestxray14"
-    assert gates_of(read_card(folder)) == [row]
+    assert probe_results_of(read_card(folder)) == [row]
     assert not list(out.glob(".*waiting"))
 
 
@@ -340,7 +340,7 @@ def test_another_seed_is_a_replicate_in_the_card(small_corpus, monkeypatch):
     argv, out = small_corpus
     outcomes = iter([(0.1, 0.05, 0.2), (0.1, -0.05, 0.2)])
     monkeypatch.setattr(
-        "trainer.commands.pretrain.gates", lambda *_: [Gate("kermany", "last", 0.9, 0.8, next(outcomes), 9, 9)]
+        "trainer.commands.pretrain.gates", lambda *_: [ProbeResult("kermany", "last", 0.9, 0.8, next(outcomes), 9, 9)]
     )
     assert main(argv) == 0
     folder = out / "strict-without-nih-chestxray14"
@@ -354,16 +354,16 @@ def test_another_seed_is_a_replicate_in_the_card(small_corpus, monkeypatch):
 
 def test_the_recipe_takes_the_same_images_for_every_seed():
     part = part_of("kermany", np.zeros(50, int))
-    first, second = (taken(Recipe(IMAGENET, {"kermany": 20}, seed=seed), part) for seed in (0, 1))
+    first, second = (chosen_rows(Recipe(IMAGENET, {"kermany": 20}, seed=seed), part) for seed in (0, 1))
     assert len(first) == 20
     assert np.array_equal(first, second)
 
 
 def test_old_cards_state_their_gate_too():
     figures = {"encoder": 0.7, "start": 0.6, "difference": [0.1, 0.05, 0.2], "images": 3, "patients": 2, "findings": []}
-    (gate,) = gates_of({"seen": [NIH, "kermany"], "nih_test": figures})
+    (gate,) = probe_results_of({"seen": [NIH, "kermany"], "nih_test": figures})
     assert (gate.dataset, gate.encoder, gate.passed) == (NIH, 0.7, True)
-    assert gates_of({"seen": ["kermany"]}) == []
+    assert probe_results_of({"seen": ["kermany"]}) == []
 
 
 def test_a_trial_judges_by_proxies_and_learns_none_of_them(monkeypatch):
@@ -373,7 +373,7 @@ def test_a_trial_judges_by_proxies_and_learns_none_of_them(monkeypatch):
     first = replace(part_of(NIH, findings), train=np.arange(64), validation=np.arange(64, 150))
     proxy = part_of("malaria", np.arange(64) % 2)
     recipe = Recipe(IMAGENET, {NIH: 64}, cut=4, views=1, epochs=1)
-    records = list(trial(recipe, [first, proxy], CPU))
+    records = list(run_trial(recipe, [first, proxy], CPU))
     assert [record["recipe"]["average"] for record in records] == [1.0, 0.5, 0.25]
     assert "malaria" not in records[0]["recipe"]["sets"]  # what stands for a target is not learnt
     tasks = {key.partition(", ")[0] for key in records[0]["gains"]}

@@ -7,7 +7,7 @@ from PIL import Image
 from safetensors.torch import load_file, save_file
 
 from core.data.preprocessing import preparation
-from core.data.transforms import normalise, to_unit
+from core.data.transforms import normalize, to_unit
 from core.errors import UnknownName, WeightsUnavailable
 from core.files import sha256_of_file
 from core.models import MODELS
@@ -185,7 +185,7 @@ def test_preprocessing_equals_timms_own_but_for_the_crop():
         )
         theirs = given(picture)
         pixels = preparation("").for_encoder(image).image(picture, image.size, 3)
-        assert torch.allclose(normalise(to_unit(pixels[None]), image)[0], theirs, atol=1e-5)
+        assert torch.allclose(normalize(to_unit(pixels[None]), image)[0], theirs, atol=1e-5)
     assert timm
 
 

@@ -10,8 +10,8 @@ import pytest
 
 from core.data import DATASETS
 from core.data.datasets import chexpert, ham10000, medmnist, nih
-from core.data.demographics import read_people
-from core.data.overview import class_counts, words_for
+from core.data.demographics import read_demographics
+from core.data.overview import class_counts, label_text
 from core.data.specs import family_of, find_dataset, find_folder, list_images
 from core.data.tables import read_table
 from core.errors import DataUnavailable, UnknownName
@@ -81,7 +81,7 @@ def test_isic_keeps_unlabelled_images_and_groups_near_copies(root):
     assert len({groups[f"images/{name}.jpg"] for name in "aced"}) == 1
     assert groups["images/b.jpg"] not in {groups["images/a.jpg"]}
     assert class_counts(listing.labels, spec.labels) == {"bkl": 1, "mel": 1, "nv": 2, "no label": 1}
-    assert words_for(listing.labels[1], spec.labels) == "no label"
+    assert label_text(listing.labels[1], spec.labels) == "no label"
     put(folder / "near_duplicates.csv", "a,b\na,nobody\n")
     with pytest.raises(DataUnavailable, match=r"near_duplicates\.csv, row 2: 'nobody' is not in labels\.csv"):
         list_images(spec)
@@ -105,7 +105,7 @@ def test_adult_pneumonia_as_published(root):
     assert as_rows(listing) == {
         "PNEUMONIA/1_0.jpg": (1, "1", ""), "PNEUMONIA/1_1.jpg": (1, "1", ""), "NORMAL/2_0.jpg": (0, "2", ""),
     }  # fmt: skip
-    people = read_people(spec, listing.ids)
+    people = read_demographics(spec, listing.ids)
     assert people.view.tolist() == ["AP", "PA", ""]
     np.testing.assert_array_equal(people.reader, [1, np.nan, 0])
     assert family_of(spec.name) == "nih-chestxray14"
@@ -136,7 +136,7 @@ def test_the_real_external_sets():
     listing = list_images(adults)
     assert np.bincount(listing.labels).tolist() == [500, 500]
     assert len(np.unique(listing.groups)) == 682
-    people = read_people(adults, listing.ids)
+    people = read_demographics(adults, listing.ids)
     assert [int((people.view == view).sum()) for view in ("AP", "PA")] == [567, 433]
     assert np.isfinite(people.reader).sum() == 39
     nih_here = DATASETS["nih-chestxray14"]

@@ -7,7 +7,7 @@ import pytest
 from PIL import Image
 
 from core.explain import Explanation
-from core.explain.quality import exchanged, faithfulness, top_overlap
+from core.explain.quality import deletion_frames, faithfulness, top_overlap
 from tests.heatmaps import peak_distance
 
 
@@ -43,7 +43,7 @@ def test_a_map_on_the_evidence_scores_better_than_one_beside_it():
 def test_places_go_from_the_strongest_to_the_weakest_in_equal_parts():
     start, end = Image.new("L", (20, 10), 0), Image.new("L", (20, 10), 200)
     heat = np.arange(200, dtype=np.float32).reshape(10, 20)
-    pictures = exchanged(start, end, heat, 10)
+    pictures = deletion_frames(start, end, heat, 10)
     assert [int((np.asarray(one) == 200).sum()) for one in pictures] == list(range(0, 201, 20))
     assert (np.asarray(pictures[1])[9] == 200).all()
 

@@ -14,7 +14,7 @@ from core.runs.series import estimate, runs_by_series
 from tests.made import STRONG, WEAK, make_families, make_run
 from trainer.cli import main
 from trainer.commands.report import Asked, report_on
-from trainer.reporting.markdown import number, ranged
+from trainer.reporting.markdown import number, with_interval
 from trainer.reporting.markdown_report import LEAK_MARK, as_markdown
 
 
@@ -162,7 +162,7 @@ def test_a_class_against_the_rest_is_judged_alike_in_every_section(runs):
     content = report_on(store, Asked("kermany-3", (50,), target="b", aim=Aim("balanced", prevalence=0.1)))
     series = runs_by_series(store, [meta for meta in store.metas() if meta.train_size == 50])
     for key, family in zip(series, content["families"], strict=True):
-        judged = [comparison.judged(run) for run in series[key]]
+        judged = [comparison.load_part(run) for run in series[key]]
         theirs = [roc_auc_score(one.scores.labels == 1, one.scores.probabilities[:, 1]) for one in judged]
         assert family["metrics"]["auroc"]["value"] == pytest.approx(np.mean(theirs))
     for family, point in zip(content["families"], content["operating"]["series"], strict=True):
@@ -227,7 +227,7 @@ def test_bad_requests_get_one_sentence(runs, capsys, argv, said):
 
 def test_undefined_numbers_are_dashes():
     assert number(None) == "–"
-    assert ranged({"value": 0.5, "low": None, "high": 0.6}) == "0.500 (– to 0.600)"
+    assert with_interval({"value": 0.5, "low": None, "high": 0.6}) == "0.500 (– to 0.600)"
 
 
 def test_one_seed_and_one_series_are_enough(runs):

@@ -14,13 +14,13 @@ from torch import nn
 
 from core.analysis.saliency_sanity import (
     FILE,
-    check_of,
+    caution_for,
     depends_on_weights,
-    in_a_sentence,
-    keep_check,
-    on_evidence,
+    evidence_sentence,
+    read_check,
     rows_of,
-    told_of,
+    save_check,
+    sentence,
 )
 from core.data import DATASETS
 from core.data.dataset import load_dataset
@@ -29,8 +29,8 @@ from core.errors import BadRequest, CorruptRun
 from core.explain import Explanation
 from core.explain.randomisation import (
     STEPS,
-    Alike,
-    Planted,
+    MapSimilarity,
+    PlantedHits,
     Randomised,
     _on_planted,
     check_randomised,
@@ -44,18 +44,18 @@ from core.models import MODELS
 from core.models.classifier import Classifier, Head, average_pool, linear_layers
 from core.paths import PROJECT
 from core.runs import open_store
-from core.runs.sidecar import read_beside, save_beside
+from core.runs.sidecar import read_sidecar, save_sidecar
 from tests.heatmaps import peak_distance
 from trainer.cli import main
 from trainer.commands.sanity import check_run, rows_to_explain
 
-GOOD = Alike(0.02, -0.05, 0.09, 0.1)
+GOOD = MapSimilarity(0.02, -0.05, 0.09, 0.1)
 FOUND = Randomised(
     20,
     3,
-    (Alike(0.6, 0.5, 0.7, 0.0), GOOD, GOOD, GOOD),
-    Alike(0.4, 0.3, 0.5, 0.0),
-    {"grad-cam": Planted(16, 20, 5, 60, 0.11)},
+    (MapSimilarity(0.6, 0.5, 0.7, 0.0), GOOD, GOOD, GOOD),
+    MapSimilarity(0.4, 0.3, 0.5, 0.0),
+    {"grad-cam": PlantedHits(16, 20, 5, 60, 0.11)},
 )
 
 
@@ -112,7 +112,7 @@ def test_chance_is_how_often_random_maps_fall_on_the_evidence_of_another_image()
     values = np.zeros((10, 10))
     values[2, 5] = 1
     planted = _on_planted([heat(values)] * 4, [[heat(values)] * 4] * 2, evidence)
-    assert planted == Planted(2, 4, 4, 8, 0.5)
+    assert planted == PlantedHits(2, 4, 4, 8, 0.5)
 
 
 @pytest.mark.parametrize("name", ["scratch-cnn", "scratch-groupnorm-cnn", "scratch-resnet18", "control-random-frozen"])
@@ -159,21 +159,21 @@ def test_a_map_that_does_not_care_for_weights_is_found_out(monkeypatch):
     found = check_randomised(looks_at_brightness(), images, [1] * 8)
     assert [one.value for one in found.steps] == pytest.approx([1.0] * 4)
     assert depends_on_weights(found) is False
-    assert "cautious" in in_a_sentence(found)
+    assert "cautious" in sentence(found)
 
 
 def test_what_is_found_is_said():
     assert depends_on_weights(FOUND) is True
-    assert "do not survive random weights" in in_a_sentence(FOUND)
-    assert "0.02 (-0.05 to 0.09) over 20 test images, 3 random initializations" in in_a_sentence(FOUND)
-    assert "16 of 20 heatmaps peak on the planted evidence" in on_evidence(FOUND.planted)
-    assert "random weights 5 of 60, where 11% is chance" in on_evidence(FOUND.planted)
+    assert "do not survive random weights" in sentence(FOUND)
+    assert "0.02 (-0.05 to 0.09) over 20 test images, 3 random initializations" in sentence(FOUND)
+    assert "16 of 20 heatmaps peak on the planted evidence" in evidence_sentence(FOUND.planted)
+    assert "random weights 5 of 60, where 11% is chance" in evidence_sentence(FOUND.planted)
     assert [row["Random"] for row in rows_of(FOUND)][:4] == list(STEPS)
-    flat = replace(FOUND, steps=(Alike(math.nan, math.nan, math.nan, 1.0),) * 4)
+    flat = replace(FOUND, steps=(MapSimilarity(math.nan, math.nan, math.nan, 1.0),) * 4)
     assert depends_on_weights(flat) is None
-    assert "proves little" in in_a_sentence(flat)
-    silent = replace(flat, others=Alike(math.nan, math.nan, math.nan, 1.0))
-    assert "trained network is flat" in in_a_sentence(silent)
+    assert "proves little" in sentence(flat)
+    silent = replace(flat, others=MapSimilarity(math.nan, math.nan, math.nan, 1.0))
+    assert "trained network is flat" in sentence(silent)
 
 
 @pytest.fixture
@@ -188,63 +188,63 @@ def stored(tmp_path, monkeypatch):
 
 def test_a_check_is_believed_of_the_weights_it_was_made_of_alone(stored):
     store, (folder, meta) = stored
-    assert check_of(folder, meta) is None
-    assert told_of(folder, meta) == ""
-    keep_check(folder, meta, FOUND)
-    assert told_of(folder, meta) == in_a_sentence(FOUND)
-    assert check_of(folder, meta) == FOUND
+    assert read_check(folder, meta) is None
+    assert caution_for(folder, meta) == ""
+    save_check(folder, meta, FOUND)
+    assert caution_for(folder, meta) == sentence(FOUND)
+    assert read_check(folder, meta) == FOUND
     other = replace(meta, hashes={**meta.hashes, "weights.safetensors": "0" * 64})
-    assert check_of(folder, other) is None
-    keep_check(folder, meta, replace(FOUND, others=Alike(math.nan, math.nan, math.nan, 1.0), planted={}))
-    again = check_of(folder, meta)
+    assert read_check(folder, other) is None
+    save_check(folder, meta, replace(FOUND, others=MapSimilarity(math.nan, math.nan, math.nan, 1.0), planted={}))
+    again = read_check(folder, meta)
     assert math.isnan(again.others.value)
     assert again.planted == {}
     content = json.loads((store / "phantom" / FILE).read_text())
     content["content"]["runs"][meta.run]["found"]["images"] = 2000
     (store / "phantom" / FILE).write_text(json.dumps(content))
     with pytest.raises(CorruptRun, match="its hash differs"):
-        check_of(folder, meta)
-    keep_check(folder, meta, FOUND)  # a damaged record is made again
-    assert check_of(folder, meta) == FOUND
+        read_check(folder, meta)
+    save_check(folder, meta, FOUND)  # a damaged record is made again
+    assert read_check(folder, meta) == FOUND
 
 
 def test_of_older_records_what_was_counted_otherwise_is_left_out(stored):
     store, (folder, meta) = stored
-    keep_check(folder, meta, FOUND)
-    rows = read_beside(store / "phantom", FILE)["runs"]
+    save_check(folder, meta, FOUND)
+    rows = read_sidecar(store / "phantom", FILE)["runs"]
     counted = rows[meta.run]["found"]["planted"]
     older = {key: value for key, value in counted["grad-cam"].items() if key != "elsewhere"} | {"chance": 0.1}
     for planted in (older, {"grad-cam": older}):
         rows[meta.run]["found"]["planted"] = planted
-        save_beside(store / "phantom", FILE, {"runs": rows})
-        assert check_of(folder, meta) == replace(FOUND, planted={})
+        save_sidecar(store / "phantom", FILE, {"runs": rows})
+        assert read_check(folder, meta) == replace(FOUND, planted={})
     rows[meta.run]["found"]["planted"] = {**counted, "of-another-version": counted["grad-cam"]}
-    save_beside(store / "phantom", FILE, {"runs": rows})
-    assert check_of(folder, meta) == FOUND
+    save_sidecar(store / "phantom", FILE, {"runs": rows})
+    assert read_check(folder, meta) == FOUND
 
 
 @pytest.mark.parametrize("text", ["[1]", "{", '{"sha256": "x", "content": []}', '{"content": {}}'])
 def test_damaged_records_are_named(text, tmp_path):
-    assert read_beside(tmp_path, FILE) is None
+    assert read_sidecar(tmp_path, FILE) is None
     (tmp_path / FILE).write_text(text)
     with pytest.raises(CorruptRun, match=FILE):
-        read_beside(tmp_path, FILE)
+        read_sidecar(tmp_path, FILE)
 
 
 def test_a_record_is_no_link_and_fits_what_it_names(stored, tmp_path):
     store, (folder, meta) = stored
-    target = save_beside(tmp_path, "elsewhere.json", {"runs": {}})
+    target = save_sidecar(tmp_path, "elsewhere.json", {"runs": {}})
     (store / "phantom" / FILE).symlink_to(target)
     with pytest.raises(CorruptRun, match="a link"):
-        check_of(folder, meta)
+        read_check(folder, meta)
     (store / "phantom" / FILE).unlink()
     found = {"images": 2, "draws": 1, "planted": None, "others": [], "steps": [{}]}
     weights = {"weights": meta.hashes["weights.safetensors"]}
     for runs in ([], {meta.run: 3}, *({meta.run: {**weights, "found": one}} for one in ({}, found, [], None))):
-        save_beside(store / "phantom", FILE, {"runs": runs})
+        save_sidecar(store / "phantom", FILE, {"runs": runs})
         with pytest.raises(CorruptRun, match="cannot be read"):
-            check_of(folder, meta)
-        assert "cannot be read" in told_of(folder, meta)
+            read_check(folder, meta)
+        assert "cannot be read" in caution_for(folder, meta)
 
 
 def test_the_command_checks_runs_keeps_what_it_found_and_answers_from_it(stored, monkeypatch, capsys):
@@ -254,7 +254,7 @@ def test_the_command_checks_runs_keeps_what_it_found_and_answers_from_it(stored,
     first = capsys.readouterr().out
     assert meta.run in first
     assert "4 test images, 1 random initializations" in first
-    assert {one.of for one in check_of(folder, meta).planted.values()} == {4}
+    assert {one.of for one in read_check(folder, meta).planted.values()} == {4}
 
     def never(*arguments):
         raise AssertionError("it was checked again")
@@ -288,7 +288,7 @@ def test_every_shipped_run_with_weights_has_a_check_that_fits_it(dataset):
     runs = [(folder, meta) for folder, meta in store.runs.items() if meta.dataset == dataset and meta.has_weights]
     assert runs
     for folder, meta in runs:
-        found = check_of(folder, meta)
+        found = read_check(folder, meta)
         assert found is not None, f"python -m trainer sanity --dataset {dataset}"
         assert found.images >= 20
         assert bool(found.planted) == (dataset == "phantom")

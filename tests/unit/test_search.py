@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from core.data import DATASETS
-from core.data.corruption import SPOILS, spoil
+from core.data.corruption import CORRUPTIONS, corrupt
 from core.errors import BadRequest
 from core.models import MODELS
 from trainer.cli import main
@@ -23,10 +23,10 @@ IMAGES = RANDOM.integers(60, 200, (3, 1, 64, 64)).astype(np.uint8)
 
 
 @pytest.mark.parametrize("channels", [1, 3])
-@pytest.mark.parametrize("name", SPOILS)
+@pytest.mark.parametrize("name", CORRUPTIONS)
 def test_spoilt_images_differ_are_repeatable_and_keep_their_shape(name, channels):
     images = np.repeat(IMAGES, channels, axis=1)
-    first, second = spoil(name, images, 0), spoil(name, images, 0)
+    first, second = corrupt(name, images, 0), corrupt(name, images, 0)
     assert first.shape == images.shape
     assert first.dtype == np.uint8
     assert np.array_equal(first, second)

@@ -7,7 +7,7 @@ import torch
 
 from core.models import MODELS, dinov2, efficientnet_lite0
 from core.runs import open_store, save_run
-from core.runs.selection import SERVED_FAMILIES, candidates, served_runs
+from core.runs.selection import SERVED_FAMILIES, candidates, default_runs
 from tests.unit.test_checkpoints import example_meta, example_predictions
 
 
@@ -30,7 +30,7 @@ def test_imagenet_and_generic_transfer_share_column_b(runs, lite0_times, generic
     smaller = store_run(runs, dinov2.NAME, 5, 9.0)
     store = open_store(runs)
     assert [folder for folder, _ in candidates(store, "phantom", "imagenet")] == [*sorted([ours, generic]), smaller]
-    served = served_runs(store, "phantom")
+    served = default_runs(store, "phantom")
     assert list(served) == ["imagenet"]
     assert served["imagenet"][0] == (generic if generic_times > lite0_times else ours)
 
@@ -38,7 +38,7 @@ def test_imagenet_and_generic_transfer_share_column_b(runs, lite0_times, generic
 def test_other_columns_hold_one_family(runs):
     for model in (efficientnet_lite0.MEDICAL, efficientnet_lite0.CONTROL, "scratch-cnn", dinov2.NAME):
         store_run(runs, model, 10)
-    served = served_runs(open_store(runs), "phantom")
+    served = default_runs(open_store(runs), "phantom")
     assert {column: meta.model for column, (_, meta) in served.items()} == {
         "scratch": "scratch-cnn", "imagenet": dinov2.NAME, "medical": efficientnet_lite0.MEDICAL,
     }  # fmt: skip

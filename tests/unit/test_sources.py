@@ -16,11 +16,11 @@ from core.errors import BadRequest, DataUnavailable, UnknownName
 from core.models import MODELS
 from core.paths import cache_folder
 from core.runs import open_store, read_predictions, read_run
-from core.runs.selection import served_runs
+from core.runs.selection import default_runs
 from trainer.cli import main
 from trainer.meta_learning.task_sources import sources_for
 from trainer.training.run_cell import run_cell
-from trainer.training.run_plan import prepare
+from trainer.training.run_plan import plan_run
 from trainer.training.settings import Cell
 from trainer.training.strategies import STRATEGIES
 
@@ -36,9 +36,9 @@ def _no_real_data(tmp_path, monkeypatch):
 @pytest.fixture
 def target(class_folder):
     """A binary set of one's own."""
-    from core.data.datasets.custom import own_images
+    from core.data.datasets.custom import custom_dataset
 
-    return load_dataset(own_images(class_folder({"ill": 30, "well": 30})))
+    return load_dataset(custom_dataset(class_folder({"ill": 30, "well": 30})))
 
 
 @pytest.fixture
@@ -87,10 +87,10 @@ def test_relatives_count_as_the_target(target, other_sets, monkeypatch):
 
 def test_a_lone_set_is_refused_with_the_reason(target, spots):
     with pytest.raises(BadRequest, match=r"no data set on this machine goes with .* \(2 classes\)"):
-        prepare(cell(target), target)
+        plan_run(cell(target), target)
     whole = load_dataset(find_dataset("spots"))
     with pytest.raises(BadRequest, match="leave some findings for it: --dataset spots@findings=A"):
-        prepare(cell(whole), whole)
+        plan_run(cell(whole), whole)
 
 
 @pytest.mark.parametrize(
@@ -118,7 +118,7 @@ def test_copies_of_target_images_are_left_out(target, other_sets):
     (source,) = sources_for(target, cell(target), "rings")
     assert source.removed == 5
     assert not any("copy" in source.listing.ids[row] for row in source.rows)
-    prepared = prepare(cell(target), target, {**QUICK, "sources": "rings"})
+    prepared = plan_run(cell(target), target, {**QUICK, "sources": "rings"})
     assert "5 images there that are copies" in prepared.meta.notes[-1]
 
 
@@ -151,15 +151,15 @@ def test_a_start_is_learnt_once_and_named_by_what_determines_it(target, other_se
     options = {**QUICK, "order": order}
     names = set()
     for size in (3, 1):
-        prepared = prepare(cell(target, size=size), target, options)
+        prepared = plan_run(cell(target, size=size), target, options)
         names.add(run_cell(prepared, target, bank, "all", CPU).name)
         assert len(list((cache_folder() / "starts").iterdir())) == 1
-    other = prepare(cell(target), target, {**options, "inner_lr": 0.2})
+    other = plan_run(cell(target), target, {**options, "inner_lr": 0.2})
     run_cell(other, target, bank, "none", CPU)
     assert len(list((cache_folder() / "starts").iterdir())) == 2
     for path in (cache_folder() / "starts").iterdir():
         path.write_bytes(path.read_bytes()[:40])  # damaged, and learnt again
-    again = run_cell(prepare(cell(target), target, options), target, bank, "none", CPU, tmp_path / "again")
+    again = run_cell(plan_run(cell(target), target, options), target, bank, "none", CPU, tmp_path / "again")
     assert again.name in names
     stored = open_store(runs).folder_of(again.name)
     assert np.array_equal(read_predictions(again).logits, read_predictions(stored).logits)
@@ -168,7 +168,7 @@ def test_a_start_is_learnt_once_and_named_by_what_determines_it(target, other_se
 @pytest.mark.parametrize("strategy", ["maml", "protonet-meta"])
 def test_no_image_of_the_target_is_seen_before_its_subset(target, other_sets, tmp_path, monkeypatch, strategy):
     """The start is the same whatever the target's images and labels are, as long as its sources are."""
-    prepared = prepare(cell(target, strategy), target, QUICK)
+    prepared = plan_run(cell(target, strategy), target, QUICK)
     spoilt = 255 - np.array(target.bank(64).images)
     states = []
     for index, bank in enumerate((target.bank(64).images, spoilt)):
@@ -183,23 +183,25 @@ def test_runs_from_learnt_starts_are_stored_told_and_not_served_as_from_scratch(
     target = few_tested(target)
     bank = target.bank(64).images
     for strategy in ("maml", "protonet-meta"):
-        folder = run_cell(prepare(cell(target, strategy), target, QUICK), target, bank, "all", CPU)
+        folder = run_cell(plan_run(cell(target, strategy), target, QUICK), target, bank, "all", CPU)
         meta = read_run(folder)
         assert set(meta.config["meta_learnt_from"]) == {"rings", "tones"}
         assert meta.trained == "all"
         assert "rings, tones" in meta.notes[-1]
         assert "cross-validation" in meta.selection
-    assert len(served_runs(open_store(), target.spec.name)) == 1  # there is nothing else yet
-    folder = run_cell(prepare(cell(target, "scratch"), target, {"epochs": 1, "min_steps": 1}), target, bank, "all", CPU)
+    assert len(default_runs(open_store(), target.spec.name)) == 1  # there is nothing else yet
+    folder = run_cell(
+        plan_run(cell(target, "scratch"), target, {"epochs": 1, "min_steps": 1}), target, bank, "all", CPU
+    )
     usual = replace(read_run(folder), variant="")
     (folder / "run.json").write_text(json.dumps({**json.loads((folder / "run.json").read_text()), "variant": ""}))
-    assert served_runs(open_store(), target.spec.name)["scratch"][1].strategy == usual.strategy == "scratch"
+    assert default_runs(open_store(), target.spec.name)["scratch"][1].strategy == usual.strategy == "scratch"
 
 
 def test_findings_are_meta_learnt_by_bce(findings, runs):
     findings = few_tested(findings, 40)
     quick = {name: value for name, value in QUICK.items() if name != "sources"}
-    prepared = prepare(cell(findings, size=4), findings, quick)
+    prepared = plan_run(cell(findings, size=4), findings, quick)
     folder = run_cell(prepared, findings, findings.bank(64).images, "all", CPU)
     meta = read_run(folder)
     assert meta.labels == ("B",)
@@ -222,23 +224,23 @@ def test_findings_are_meta_learnt_by_bce(findings, runs):
 )
 def test_one_image_a_class_will_do_where_nothing_is_held_out(target, other_sets, runs, strategy, model, options):
     few = few_tested(target, 6)
-    prepared = prepare(cell(few, strategy, 1, model), few, options)
+    prepared = plan_run(cell(few, strategy, 1, model), few, options)
     folder = run_cell(prepared, few, few.bank(MODELS[model].image.size).images, "all", CPU)
     meta = read_run(folder)
     assert (meta.threshold, meta.temperature, meta.images) == (0.5, 1.0, 2)
     assert "nothing held out" in meta.selection
     assert len(read_predictions(folder, "validation").labels) == 0
     assert open_store().problems == {}
-    assert len(served_runs(open_store(), few.spec.name)) == (model != "control-random-frozen")
+    assert len(default_runs(open_store(), few.spec.name)) == (model != "control-random-frozen")
 
 
 def test_what_meta_learning_cannot_do_is_refused_at_once(target, other_sets):
     with pytest.raises(BadRequest, match="Expected --order to be one of second, first, anil"):
-        prepare(cell(target), target, {**QUICK, "order": "third"})
+        plan_run(cell(target), target, {**QUICK, "order": "third"})
     with pytest.raises(BadRequest, match="scratch-densenet121 does not go with maml: it has batch normalization"):
-        prepare(cell(target, model="scratch-densenet121"), target, QUICK)
+        plan_run(cell(target, model="scratch-densenet121"), target, QUICK)
     with pytest.raises(BadRequest, match="maml does not take --epochs"):
-        prepare(cell(target), target, {**QUICK, "epochs": 3})
+        plan_run(cell(target), target, {**QUICK, "epochs": 3})
     assert STRATEGIES["maml"].settings.episodes >= 200
 
 

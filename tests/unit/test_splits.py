@@ -5,7 +5,7 @@ from hypothesis import strategies as st
 
 from core.data.duplicates import Copies
 from core.data.listing import UNLABELLED
-from core.data.splits import check_disjoint, nested_subset, split, unite_groups
+from core.data.splits import check_disjoint, merge_groups, nested_subset, split
 from core.errors import BadRequest, LeakFound
 
 NO_COPIES = Copies(np.array([], int), np.array([], int), np.array([], float))
@@ -102,7 +102,7 @@ def test_unreadable_images_are_in_no_part():
 
 
 def test_copies_join_groups_transitively():
-    united = unite_groups(np.array(["a", "b", "c", "d"]), copies((0, 1), (1, 2)))
+    united = merge_groups(np.array(["a", "b", "c", "d"]), copies((0, 1), (1, 2)))
     assert united[0] == united[1] == united[2] != united[3]
 
 

@@ -16,20 +16,20 @@ from core.analysis.subgroups import (
     SUSPICIOUS,
     by_subgroup,
     characteristics,
-    keep_people,
     members,
     people_of,
+    save_demographics,
 )
 from core.cards import answers
 from core.cards.subject import Subject, limits
 from core.data import DATASETS
-from core.data.demographics import People, read_people
-from core.data.specs import PeopleTable, find_dataset
+from core.data.demographics import Demographics, read_demographics
+from core.data.specs import DemographicsTable, find_dataset
 from core.errors import CorruptRun, DataUnavailable
 from core.metrics.calibration import probabilities_of
 from core.paths import PROJECT
 from core.runs import open_store, read_predictions
-from core.runs.sidecar import read_beside, save_beside
+from core.runs.sidecar import read_sidecar, save_sidecar
 from tests.conftest import need
 from trainer.cli import main
 
@@ -45,22 +45,22 @@ L4,e,mel,058Y,M
 
 def row_at(folder, **other):
     columns = {"files": ("other.csv", "people.csv"), "image": "image_id", "age": "age", "sex": "sex"}
-    return replace(DATASETS["ham10000"], path=folder, people=PeopleTable(**columns), **other)
+    return replace(DATASETS["ham10000"], path=folder, people=DemographicsTable(**columns), **other)
 
 
 def test_tables_are_read_and_slips_are_unknown(tmp_path):
     (tmp_path / "people.csv").write_text(TABLE)
     ids = np.array(["images/b.jpg", "images/a.jpg", "c.png", "d", "e", "nobody.png"])
-    found = read_people(row_at(tmp_path), ids)
+    found = read_demographics(row_at(tmp_path), ids)
     np.testing.assert_array_equal(found.age, [0, 80, math.nan, math.nan, 58, math.nan])
     assert found.sex.tolist() == ["female", "male", "", "female", "male", ""]
     with pytest.raises(DataUnavailable, match="gives neither"):
-        read_people(replace(row_at(tmp_path), people=None), ids)
+        read_demographics(replace(row_at(tmp_path), people=None), ids)
     with pytest.raises(DataUnavailable, match="not on this machine"):
-        read_people(row_at(tmp_path / "gone"), ids)
+        read_demographics(row_at(tmp_path / "gone"), ids)
     (tmp_path / "people.csv").write_text("image_id,age\na,3\n")
     with pytest.raises(DataUnavailable, match="lacks the column 'sex'"):
-        read_people(row_at(tmp_path), ids)
+        read_demographics(row_at(tmp_path), ids)
 
 
 def test_age_and_sex_are_facts_of_a_row():
@@ -75,14 +75,14 @@ def test_the_real_tables_are_read():
 
     for name in ("ham10000", "nih-chestxray14"):
         need(is_present(DATASETS[name]), f"{name} is not under LOWSHOT_DATA")
-        found = read_people(DATASETS[name], list_images(DATASETS[name]).ids)
+        found = read_demographics(DATASETS[name], list_images(DATASETS[name]).ids)
         assert (found.sex != "").mean() > 0.99
         assert np.nanmin(found.age) >= 0
         assert np.isnan(found.age).mean() < 0.01
 
 
 def test_groups_are_disjoint_and_leave_out_who_is_unknown():
-    people = People(np.array([0, 39, 40, 59.0, 60, 79, 80, 95, math.nan]), np.array(["female", "male", ""] * 3))
+    people = Demographics(np.array([0, 39, 40, 59.0, 60, 79, 80, 95, math.nan]), np.array(["female", "male", ""] * 3))
     found = {(by, name): member for by, name, member in members(people)}
     assert list(found) == [
         (SEX, "female"), (SEX, "male"), (AGE, "under 40"), (AGE, "40 to 59"), (AGE, "60 to 79"), (AGE, "80 and over"),
@@ -93,14 +93,14 @@ def test_groups_are_disjoint_and_leave_out_who_is_unknown():
 
 
 def test_what_is_kept_comes_back_and_damage_is_named(tmp_path):
-    ids, people = np.array(["b", "a"]), People(np.array([50, math.nan]), np.array(["female", ""]))
+    ids, people = np.array(["b", "a"]), Demographics(np.array([50, math.nan]), np.array(["female", ""]))
     assert people_of(tmp_path, ids) is None
-    keep_people(tmp_path, ids, people, {"licence": "CC BY-NC 4.0"})
+    save_demographics(tmp_path, ids, people, {"licence": "CC BY-NC 4.0"})
     found = people_of(tmp_path, np.array(["a", "b", "new"]))
     np.testing.assert_array_equal(found.age, [math.nan, 50, math.nan])
     assert found.sex.tolist() == ["", "female", ""]
     assert characteristics(tmp_path).startswith("Test images: female 1, male 0, under 40 0, 40 to 59 1,")
-    save_beside(tmp_path, FILE, {"ids": ["a"], "age": []})
+    save_sidecar(tmp_path, FILE, {"ids": ["a"], "age": []})
     with pytest.raises(CorruptRun, match=FILE):
         people_of(tmp_path, ids)
     assert characteristics(tmp_path) == ""
@@ -151,7 +151,7 @@ def test_small_groups_say_so_and_equal_groups_do_not_differ(tmp_path, monkeypatc
     ids = read_predictions(run[0]).ids
     sex = np.where(np.arange(len(ids)) % 2, "female", "male")
     age = np.where(np.arange(len(ids)) < LEAST - 10, 20.0, 50.0)
-    keep_people(tmp_path / "kermany", ids, People(age, sex), {})
+    save_demographics(tmp_path / "kermany", ids, Demographics(age, sex), {})
     found = {one.name: one for one in by_subgroup([run], draws=300)}
     assert found["under 40"].too_few.startswith(f"fewer than {LEAST}")
     assert not found["under 40"].figures
@@ -176,7 +176,7 @@ def test_the_card_and_the_checklists_take_the_groups_up(skin):
 
 
 def test_what_ships_is_of_the_test_images_and_names_its_licence():
-    content = read_beside(SHIPPED, FILE)
+    content = read_sidecar(SHIPPED, FILE)
     assert content["licence"] == DATASETS["ham10000"].licence
     runs = [(f, m) for f, m in open_store(PROJECT / "checkpoints").runs.items() if m.dataset == "ham10000"]
     assert {content["split_hash"]} == {meta.split_hash for _, meta in runs}

@@ -25,11 +25,11 @@ from core.models.classifier import mlp_layers
 from core.runs import open_store, read_history, read_predictions, read_run, read_weights
 from tests.checkpoints import RUN
 from trainer.training.folds import inner_folds
-from trainer.training.heads import fit_logistic, fit_mlp, logits_of, side_by_side
-from trainer.training.layer_freezing import groups_of, merge_low_rank
+from trainer.training.heads import fit_logistic, fit_mlp, logits_of, run_in_parallel
+from trainer.training.layer_freezing import merge_low_rank, parameter_groups
 from trainer.training.network_trainer import train_network
-from trainer.training.run_cell import ask_again, fit_data, run_cell
-from trainer.training.run_plan import pairs_that_go, prepare
+from trainer.training.run_cell import fit_data, predict_with_stored_weights, run_cell
+from trainer.training.run_plan import compatible_pairs, plan_run
 from trainer.training.settings import Cell, FitData, Settings
 from trainer.training.strategies import STRATEGIES
 
@@ -39,7 +39,7 @@ TRAINED = [name for name in RUN if MODELS[name].image.dims == 2 and name not in 
 OURS = ("random", "package", "own", "joined")
 PAIRS = [  # others' encoders differ from ours before the tap; what a strategy does behind it is the same for all
     (model, strategy)
-    for model, strategy in pairs_that_go(TRAINED, STRATEGIES)[0]
+    for model, strategy in compatible_pairs(TRAINED, STRATEGIES)[0]
     if MODELS[model].weights.kind in OURS or (model, strategy) == ("imagenet-dino-vits16", "finetune")
     or strategy == "frozen"
 ]  # fmt: skip
@@ -62,7 +62,7 @@ def train(dataset, model, strategy, size, seed=0, store=None, keep="all", **opti
     image = MODELS[model].image
     bank = dataset.bank(image.size, preparation=preparation("").for_encoder(image)).images
     sources = {"sources": "tones"} if STRATEGIES[strategy].query_loss else {}
-    prepared = prepare(Cell(dataset.spec.name, model, strategy, size, seed), dataset, sources | options)
+    prepared = plan_run(Cell(dataset.spec.name, model, strategy, size, seed), dataset, sources | options)
     return run_cell(prepared, dataset, bank, keep, CPU, store)
 
 
@@ -144,7 +144,7 @@ def test_the_same_cell_gives_the_same_numbers(phantom, tmp_path):
 
 def test_a_network_from_scratch_takes_another_size_and_answers_at_it(phantom, runs):
     asked = {"side": 40, "epochs": 1, "min_steps": 1}
-    prepared = prepare(Cell("phantom", "scratch-cnn", "scratch", 5, 0), phantom, asked)
+    prepared = plan_run(Cell("phantom", "scratch-cnn", "scratch", 5, 0), phantom, asked)
     folder = run_cell(prepared, phantom, phantom.bank(40).images, "all", CPU, runs)
     meta = read_run(folder)
     assert (meta.size, meta.variant) == (40, "epochs=1, min_steps=1, side=40")
@@ -191,7 +191,7 @@ def test_fits_side_by_side_equal_fits_one_after_another():
     start, settings = mlp_layers(12, 2), STRATEGIES["frozen"].settings
     fits = [partial(fit_mlp, start, embeddings, labels, settings, seed) for seed in range(6)]
     threads = torch.get_num_threads()
-    for together, alone in zip(side_by_side(fits), [fit() for fit in fits], strict=True):
+    for together, alone in zip(run_in_parallel(fits), [fit() for fit in fits], strict=True):
         assert torch.allclose(together[1].weight, alone[1].weight, atol=1e-5)
     assert torch.get_num_threads() == threads
     assert not torch.allclose(start[0].weight, together[1].weight)
@@ -204,7 +204,7 @@ def test_settings_left_at_their_defaults_do_not_name_a_run():
 
 def test_the_average_of_the_weights_is_what_is_kept(phantom):
     spec = MODELS["scratch-cnn"]
-    prepared = prepare(Cell("phantom", "scratch-cnn", "scratch", 5, 0), phantom)
+    prepared = plan_run(Cell("phantom", "scratch-cnn", "scratch", 5, 0), phantom)
     data = fit_data(prepared, phantom, phantom.bank(spec.image.size).images)
     settings = replace(prepared.settings, epochs=12, min_steps=12, augment="none")
     kept = {}
@@ -282,14 +282,14 @@ def test_a_stored_head_comes_back_whatever_it_is_made_of(small, runs, ensemble):
     """Normalization, penalty path, fold ensemble and mirror images: the app answers as the run was measured."""
     options = {"fold_ensemble": ensemble, "mirror": 1, "views": 1}
     spec = MODELS["control-random-frozen"]
-    prepared = prepare(Cell("phantom", spec.name, "frozen-logistic", 5, 0), small, options)
+    prepared = plan_run(Cell("phantom", spec.name, "frozen-logistic", 5, 0), small, options)
     folder = run_cell(prepared, small, small.bank(spec.image.size).images, "all", CPU, runs)
     meta, test = read_run(folder), read_predictions(folder)
     images = [Image.fromarray(phantom_at(int(name[-9:-4])).pixels) for name in test.ids[:3]]
     answers = Predictor(folder)(images)
     stored = probabilities_of(test.logits[:3], meta.temperature)
     assert np.allclose([a.probabilities for a in answers], stored, atol=2e-3)
-    again = ask_again(folder, meta, small, small.parts.test, CPU, None)
+    again = predict_with_stored_weights(folder, meta, small, small.parts.test, CPU, None)
     assert np.allclose(again, test.logits, atol=2e-2)
     assert any(name.startswith("tapped.head.layers.0.heads.") for name in read_weights(folder)) == bool(ensemble)
 
@@ -298,7 +298,7 @@ def test_a_stored_head_comes_back_whatever_it_is_made_of(small, runs, ensemble):
 def test_fine_tuning_changes_only_what_it_is_to_change(small, runs, tune):
     spec = MODELS["imagenet-efficientnet-lite0"]
     options = {"tune": tune, "epochs": 1, "min_steps": 1, "lr": 0.01}
-    prepared = prepare(Cell("phantom", spec.name, "finetune", 5, 0), small, options)
+    prepared = plan_run(Cell("phantom", spec.name, "finetune", 5, 0), small, options)
     bank = small.bank(spec.image.size).images
     if tune == "lora":
         with pytest.raises(BadRequest, match="no parameters that --tune lora could train"):
@@ -316,7 +316,7 @@ def test_low_rank_updates_become_part_of_the_kernels():
     encoder = torch.nn.Sequential(torch.nn.Linear(6, 5), torch.nn.LayerNorm(5), torch.nn.Linear(5, 4))
     names, images = set(encoder.state_dict()), torch.randn(3, 6)
     before = encoder(images)
-    (group,) = groups_of(encoder, replace(STRATEGIES["finetune"].settings, tune="lora", rank=2))
+    (group,) = parameter_groups(encoder, replace(STRATEGIES["finetune"].settings, tune="lora", rank=2))
     assert torch.allclose(encoder(images), before)  # an update begins at zero
     assert sum(parameter.numel() for parameter in group["params"]) == 2 * (6 + 5) + 2 * (5 + 4)
     with torch.no_grad():
@@ -330,7 +330,7 @@ def test_low_rank_updates_become_part_of_the_kernels():
 
 def test_every_network_learns_from_all_labels_and_peaks(small, runs):
     """Folds predict one another; the final network sees every image, and its rate rises to its peak."""
-    prepared = prepare(Cell("phantom", "scratch-cnn", "scratch", 6, 0), small, {"epochs": 5, "min_steps": 10})
+    prepared = plan_run(Cell("phantom", "scratch-cnn", "scratch", 6, 0), small, {"epochs": 5, "min_steps": 10})
     folder = run_cell(prepared, small, small.bank(64).images, "all", CPU, runs)
     rows = read_history(folder)
     assert {row["fold"] for row in rows} == {0, 1, 2}
@@ -349,7 +349,7 @@ def test_every_network_learns_from_all_labels_and_peaks(small, runs):
 
 def test_patience_stops_folds_after_the_peak_and_sets_the_final_length(small, runs):
     options = {"epochs": 40, "min_steps": 0, "patience": 2, "lr": 0.01, "augment": "none"}
-    prepared = prepare(Cell("phantom", "scratch-cnn", "scratch", 6, 0), small, options)
+    prepared = plan_run(Cell("phantom", "scratch-cnn", "scratch", 6, 0), small, options)
     rows = read_history(run_cell(prepared, small, small.bank(64).images, "all", CPU, runs))
     last = {fold: [row["epoch"] for row in rows if row["fold"] == fold][-1] for fold in (0, 1, 2)}
     assert min(last[1], last[2]) >= 40 * 0.2
@@ -364,7 +364,7 @@ def test_the_plain_loop_beats_chance_and_takes_no_setting(phantom, runs):
     folder = train(phantom, "imagenet-efficientnet-lite0", "plain-loop", 25, store=runs)
     assert read_run(folder).metrics["auroc"] > 0.6
     with pytest.raises(BadRequest, match="does not take --lr"):
-        prepare(Cell("phantom", "imagenet-efficientnet-lite0", "plain-loop", 4, 0), phantom, {"lr": 0.1})
+        plan_run(Cell("phantom", "imagenet-efficientnet-lite0", "plain-loop", 4, 0), phantom, {"lr": 0.1})
 
 
 def test_folds_judge_every_image_once_and_keep_groups_together():
@@ -403,7 +403,7 @@ def test_test_pixels_and_labels_change_no_weight_and_no_threshold(
     found = []
     for index, (dataset, bank) in enumerate(((phantom, clean), (with_labels(phantom, turn), spoilt))):
         monkeypatch.setenv("LOWSHOT_CACHE", str(tmp_path / str(index)))
-        prepared = prepare(Cell("phantom", model, strategy, 4, 0), dataset)
+        prepared = plan_run(Cell("phantom", model, strategy, 4, 0), dataset)
         folder = run_cell(prepared, dataset, bank, "all", CPU, runs / str(index))
         found.append((read_weights(folder), read_run(folder)))
     (weights, meta), (other_weights, other_meta) = found
@@ -413,17 +413,17 @@ def test_test_pixels_and_labels_change_no_weight_and_no_threshold(
 
 
 def test_pairs_that_do_not_go_are_told(phantom):
-    fits, skipped = pairs_that_go(["scratch-cnn", "control-random-frozen"], ["scratch", "frozen"])
+    fits, skipped = compatible_pairs(["scratch-cnn", "control-random-frozen"], ["scratch", "frozen"])
     assert fits == [("scratch-cnn", "scratch"), ("control-random-frozen", "frozen")]
     assert len(skipped) == 2
     with pytest.raises(BadRequest, match="does not go with"):
-        prepare(Cell("phantom", "scratch-cnn", "frozen", 4, 0), phantom)
+        plan_run(Cell("phantom", "scratch-cnn", "frozen", 4, 0), phantom)
 
 
 def test_all_families_get_the_same_subset(phantom):
     hashes = set()
     for model, strategy in (("scratch-cnn", "scratch"), ("imagenet-efficientnet-lite0", "frozen")):
-        hashes.add(prepare(Cell("phantom", model, strategy, 10, 3), phantom).meta.subset_hash)
+        hashes.add(plan_run(Cell("phantom", model, strategy, 10, 3), phantom).meta.subset_hash)
     assert len(hashes) == 1
 
 

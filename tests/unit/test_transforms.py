@@ -4,7 +4,7 @@ import torch
 
 from core.data.augmentation import AUGMENTATIONS, PRESETS, augmenter
 from core.data.datasets.phantom import phantom_at
-from core.data.transforms import normalise, to_unit
+from core.data.transforms import normalize, to_unit
 from core.errors import BadRequest, UnknownName
 from core.types import ImageSpec
 
@@ -14,7 +14,7 @@ IMAGES = to_unit(np.stack([phantom_at(index).pixels[None] for index in range(6)]
 def test_scaling_and_normalisation():
     assert IMAGES.shape == (6, 1, 192, 192)
     assert 0 <= IMAGES.min() < IMAGES.max() <= 1
-    done = normalise(IMAGES, ImageSpec(192, mean=(0.5, 0.4, 0.3), std=(0.5, 0.5, 0.5)))
+    done = normalize(IMAGES, ImageSpec(192, mean=(0.5, 0.4, 0.3), std=(0.5, 0.5, 0.5)))
     assert done.shape == (6, 3, 192, 192)
     assert torch.allclose(done[:, 2], (IMAGES[:, 0] - 0.3) / 0.5)
 

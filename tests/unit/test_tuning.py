@@ -17,7 +17,7 @@ from trainer.commands import tune
 from trainer.commands.tune import SPACES, USUAL, Search
 from trainer.flags import OPTIONS, read_settings
 from trainer.training.run_cell import fit_data
-from trainer.training.run_plan import prepare
+from trainer.training.run_plan import plan_run
 from trainer.training.settings import Cell
 
 CPU = torch.device("cpu")
@@ -47,7 +47,7 @@ class Shut(np.ndarray):
 
 def search(phantom, over, options=None, strategy="scratch", size=8):
     options = {"epochs": 1, "min_steps": 1, "patience": 0, **(options or {})}
-    prepared = prepare(Cell("phantom", "scratch-cnn", strategy, size, 0), phantom, options)
+    prepared = plan_run(Cell("phantom", "scratch-cnn", strategy, size, 0), phantom, options)
     bank = phantom.bank(64).images.view(Shut)
     bank.shut = frozenset(range(len(bank))) - frozenset(prepared.rows.tolist())
     return Search([(prepared, fit_data(prepared, phantom, bank))], options, over, CPU)
@@ -67,7 +67,7 @@ def landscape(monkeypatch):
 
 def test_better_settings_are_found_and_the_usual_ones_come_first(phantom, monkeypatch, tmp_path):
     tried, out, said = landscape(monkeypatch), tmp_path / "tuned.json", []
-    monkeypatch.setattr(tune, "say", said.append)
+    monkeypatch.setattr(tune, "print_status", said.append)
     search(phantom, ["lr", "label_smoothing"]).run(0.05, out)
     assert (tried[0].lr, tried[0].label_smoothing) == (1e-3, 0.0)
     found = json.loads(out.read_text())

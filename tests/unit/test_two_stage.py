@@ -9,7 +9,7 @@ from sklearn.metrics import roc_curve
 from core.errors import BadRequest
 from core.metrics import Scores
 from core.metrics.calibration import probabilities_of
-from core.metrics.comparisons import corrected_for
+from core.metrics.comparisons import bonferroni_corrected
 from core.metrics.two_stage import specificity_at, two_stage
 
 SUSPICIOUS = (1, 2)
@@ -94,7 +94,7 @@ def test_it_is_said_whether_two_stages_help():
     assert not two.helps
     assert two.gain.low > 0
     assert "no verdict: 2 seeds, at least 5 needed" in two.verdict()
-    unsure = replace(helps, gain=corrected_for(helps.gain, 10**9))
+    unsure = replace(helps, gain=bonferroni_corrected(helps.gain, 10**9))
     assert not unsure.helps
     assert unsure.verdict().startswith("Whether two stages help is undecided: specificity +0.")
     weak = [stages(seed, screen=0.3)[0].at(0.5) for seed in range(3, 8)]

@@ -22,9 +22,9 @@ from core.runs import open_store, read_predictions, read_run, read_weights
 from tests.conftest import need
 from trainer.cli import main
 from trainer.training.network_trainer import train_network
-from trainer.training.resume import Unfinished
+from trainer.training.resume import StateFile
 from trainer.training.run_cell import fit_data
-from trainer.training.run_plan import prepare
+from trainer.training.run_plan import plan_run
 from trainer.training.settings import Cell
 
 CPU = torch.device("cpu")
@@ -39,7 +39,7 @@ def phantom():
 
 @pytest.fixture(scope="module")
 def some(phantom):
-    prepared = prepare(Cell("phantom", "scratch-cnn", "scratch", 12, 0), phantom)
+    prepared = plan_run(Cell("phantom", "scratch-cnn", "scratch", 12, 0), phantom)
     return prepared, fit_data(prepared, phantom, phantom.bank(SPEC.image.size).images)
 
 
@@ -60,7 +60,7 @@ def train(some, name, stop_at=None, **options):
 
     trained = train_network(
         model, parameters, data.part(np.arange(20)), data.part(np.arange(20, 24)), SPEC.image, settings, 0, CPU,
-        frozen_statistics=False, progress=stop, unfinished=Unfinished(name, CPU),
+        frozen_statistics=False, progress=stop, unfinished=StateFile(name, CPU),
     )  # fmt: skip
     return trained, model.state_dict()
 
@@ -83,7 +83,7 @@ def test_a_broken_training_goes_on_to_the_same_result(some, tmp_path, monkeypatc
         train(some, "broken", stop_at, **options)
     torch.manual_seed(99)  # what else the process drew since must not matter
     resumed, other = train(some, "broken", **options)
-    assert Unfinished("broken", CPU).path.exists()
+    assert StateFile("broken", CPU).path.exists()
     assert [{**row, "seconds": 0} for row in whole.history] == [{**row, "seconds": 0} for row in resumed.history]
     assert np.array_equal(whole.logits, resumed.logits)
     assert all(torch.equal(weights[name], other[name]) for name in weights)
@@ -96,7 +96,7 @@ def test_what_was_done_is_not_done_again(some, tmp_path, monkeypatch):
         train(some, "broken", stop_at=9)  # two steps an epoch: killed in the fifth
     with pytest.raises(KilledError):
         train(some, "broken", stop_at=9)
-    assert len(torch.load(Unfinished("broken", CPU).path, weights_only=True)["training"]["history"]) == 5
+    assert len(torch.load(StateFile("broken", CPU).path, weights_only=True)["training"]["history"]) == 5
     resumed, _ = train(some, "broken", stop_at=8)  # step 8 was over, and does not come again
     assert len(resumed.history) == 7
 
@@ -105,7 +105,7 @@ def test_what_was_done_is_not_done_again(some, tmp_path, monkeypatch):
 def test_a_file_that_cannot_be_read_counts_as_nothing(some, tmp_path, monkeypatch, content):
     monkeypatch.setenv("LOWSHOT_CACHE", str(tmp_path))
     whole, _ = train(some, "whole")
-    path = Unfinished("hurt", CPU).path
+    path = StateFile("hurt", CPU).path
     path.write_bytes(content)
     again, _ = train(some, "hurt")
     assert np.array_equal(whole.logits, again.logits)
@@ -113,10 +113,10 @@ def test_a_file_that_cannot_be_read_counts_as_nothing(some, tmp_path, monkeypatc
 
 def test_what_was_begun_elsewhere_is_begun_anew(some, tmp_path, monkeypatch):
     monkeypatch.setenv("LOWSHOT_CACHE", str(tmp_path))
-    Unfinished("there", torch.device("cpu")).write({"value": 1})
-    assert Unfinished("there", CPU).read() == {"value": 1}
+    StateFile("there", torch.device("cpu")).write({"value": 1})
+    assert StateFile("there", CPU).read() == {"value": 1}
     monkeypatch.setattr(torch, "__version__", "1.0")
-    assert Unfinished("there", CPU).read() is None
+    assert StateFile("there", CPU).read() is None
 
 
 def test_a_killed_run_goes_on_from_its_last_epoch(runs, tmp_path, capsys):

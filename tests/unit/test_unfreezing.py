@@ -13,7 +13,7 @@ from core.errors import BadRequest
 from core.models.classifier import Classifier, Head, average_pool, linear_layers
 from core.models.encoders import TimmEncoder
 from core.types import ImageSpec
-from trainer.training.layer_freezing import THAW, check_thaw, groups_of, stages_of, thaw
+from trainer.training.layer_freezing import THAW, check_unfreezing, parameter_groups, stages_of, unfreeze_due
 from trainer.training.network_trainer import train_network
 from trainer.training.settings import FitData
 from trainer.training.strategies import STRATEGIES
@@ -59,33 +59,33 @@ def test_stages_of_other_networks_are_their_layers_and_blocks():
 
 def test_depth_freezes_the_rest_and_rates_fall_towards_it():
     encoder = TimmEncoder(timm.create_model("resnet18", pretrained=False, num_classes=0))
-    groups = groups_of(encoder, replace(SETTINGS, depth=2, thaw_every=3))
+    groups = parameter_groups(encoder, replace(SETTINGS, depth=2, thaw_every=3))
     trained = {id(p) for group in groups for p in group["params"]}
     stages = stages_of(encoder)
     assert trained == {id(p) for stage in stages[-2:] for p in stage}
     assert {group[THAW] for group in groups} == {0, 3}
     rate = {id(p): group["lr"] for group in groups for p in group["params"]}
     assert max(rate[id(p)] for p in stages[-2]) < min(rate[id(p)] for p in stages[-1]) <= SETTINGS.lr
-    assert not any(p.requires_grad for p in encoder.parameters())  # until `thaw` says when
-    thaw(groups, 2)
+    assert not any(p.requires_grad for p in encoder.parameters())  # until `unfreeze_due` says when
+    unfreeze_due(groups, 2)
     assert {id(p) for p in encoder.parameters() if p.requires_grad} == {id(p) for p in stages[-1]}
-    thaw(groups, 3)
+    unfreeze_due(groups, 3)
     assert {id(p) for p in encoder.parameters() if p.requires_grad} == trained
 
 
 def test_the_usual_fine_tuning_is_as_it_was():
     encoder = TimmEncoder(timm.create_model("resnet18", pretrained=False, num_classes=0))
-    assert all(THAW not in group for group in groups_of(encoder, SETTINGS))
+    assert all(THAW not in group for group in parameter_groups(encoder, SETTINGS))
 
 
 def test_too_deep_or_too_late_is_refused():
     encoder = nn.Sequential(nn.Conv2d(3, 4, 1), nn.Conv2d(4, 4, 1))
     with pytest.raises(BadRequest, match="has 2 stages, but --depth is 3"):
-        groups_of(encoder, replace(SETTINGS, depth=3))
-    groups = groups_of(encoder, replace(SETTINGS, depth=2, thaw_every=5))
-    check_thaw(groups, 6)
+        parameter_groups(encoder, replace(SETTINGS, depth=3))
+    groups = parameter_groups(encoder, replace(SETTINGS, depth=2, thaw_every=5))
+    check_unfreezing(groups, 6)
     with pytest.raises(BadRequest, match="after 5 epochs, but the training has 5"):
-        check_thaw(groups, 5)
+        check_unfreezing(groups, 5)
 
 
 @pytest.mark.parametrize(("depth", "every", "moved"), [(1, 0, [False, False, True]), (0, 2, [False, True, True])])
@@ -100,7 +100,7 @@ def test_only_what_has_thawed_moves(depth, every, moved):
         SETTINGS, depth=depth, thaw_every=every, epochs=5, min_steps=0, average=0.0, patience=0, augment="none", lr=0.01
     )
     before = copy.deepcopy(encoder.state_dict())
-    groups = [*groups_of(encoder, settings), {"params": list(model.head.parameters()), "lr": settings.lr}]
+    groups = [*parameter_groups(encoder, settings), {"params": list(model.head.parameters()), "lr": settings.lr}]
     after_three = {}
 
     def watch(done, total):

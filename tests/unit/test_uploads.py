@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from core.data.images import encode_png
-from core.data.uploads import take_apart
+from core.data.uploads import unpack
 from core.paths import LIMITS, MIB
 
 PNG = encode_png(np.random.default_rng(0).integers(0, 256, (24, 24), dtype=np.uint8))
@@ -27,35 +27,35 @@ def packed(members, method=zipfile.ZIP_DEFLATED):
 
 
 def problems(*files, limits=SMALL):
-    return [upload.problem for upload in take_apart(files, limits)[0]]
+    return [upload.problem for upload in unpack(files, limits)[0]]
 
 
 def test_files_and_members_come_in_order_with_what_cannot_be_read_named():
     archive = packed([("a/one.png", PNG), ("a/", b""), ("__MACOSX/a/._one.png", b"x"), ("a/.DS_Store", b"x"),
                       ("../../etc/two", PNG)])  # fmt: skip
-    found, more = take_apart([("first.png", PNG), ("all.zip", archive)], SMALL)
+    found, more = unpack([("first.png", PNG), ("all.zip", archive)], SMALL)
     assert [one.name for one in found] == ["first.png", "all.zip / one.png", "all.zip / two"]
     assert all(one.content == PNG and not one.problem for one in found)
     assert more == 0
 
 
 def test_more_images_than_are_answered_at_once_are_counted():
-    found, more = take_apart([("1", PNG), ("all.zip", packed([(str(n), PNG) for n in range(6)]))], SMALL)
+    found, more = unpack([("1", PNG), ("all.zip", packed([(str(n), PNG) for n in range(6)]))], SMALL)
     assert (len(found), more) == (4, 3)
     heavy = np.random.default_rng(0).bytes(MIB - 1000)
-    found, more = take_apart([(str(n), heavy) for n in range(4)], SMALL)
+    found, more = unpack([(str(n), heavy) for n in range(4)], SMALL)
     assert (len(found), more) == (3, 1)
 
 
 def test_beyond_the_limits_nothing_is_unpacked(opened):
     archive = packed([(str(n), PNG) for n in range(6)])
-    found, more = take_apart([("a.zip", archive), ("b.zip", archive), ("c.png", PNG)], SMALL)
+    found, more = unpack([("a.zip", archive), ("b.zip", archive), ("c.png", PNG)], SMALL)
     assert (len(found), more) == (4, 2 + 1 + 1)
     assert opened == ["0", "1", "2", "3"]
     opened.clear()
     heavy = packed([(str(n), bytes([n]) + PNG[1:]) for n in range(4)])
     tight = replace(SMALL, total_bytes=2 * len(PNG) + 1)
-    found, more = take_apart([("a.zip", heavy), ("b.zip", heavy)], tight)
+    found, more = unpack([("a.zip", heavy), ("b.zip", heavy)], tight)
     assert (len(found), more) == (2, 2 + 1)
     assert opened == ["0", "1", "2"]
 
@@ -63,10 +63,10 @@ def test_beyond_the_limits_nothing_is_unpacked(opened):
 def test_what_is_unpacked_is_held_within_a_limit_of_its_own():
     archive = packed([(str(n), bytes([n]) + PNG[1:]) for n in range(4)])
     tight = replace(SMALL, held_unpacked_bytes=2 * len(PNG) + 1)
-    found, more = take_apart([("a.png", PNG), ("a.zip", archive), ("b.png", PNG)], tight)
+    found, more = unpack([("a.png", PNG), ("a.zip", archive), ("b.png", PNG)], tight)
     assert [len(one.content) for one in found] == [len(PNG)] * 3
     assert more == 2 + 1
-    loose, more = take_apart([(str(n), PNG) for n in range(4)], tight)
+    loose, more = unpack([(str(n), PNG) for n in range(4)], tight)
     assert (len(loose), more) == (4, 0)  # these are held as they came, whatever is done
 
 

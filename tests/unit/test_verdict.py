@@ -6,7 +6,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from core.analysis.comparison import judged
+from core.analysis.comparison import load_part
 from core.analysis.two_stage import joint
 from core.data import DATASETS
 from core.data.specs import class_titles
@@ -15,7 +15,7 @@ from core.inference.batch_table import rows_of
 from core.inference.predictor import Prediction, decide
 from core.inference.report_json import as_json
 from core.inference.report_pdf import as_pdf
-from core.inference.two_stage import choose_stages, measured_words, outcome, suspicious_of, verdict, verdict_words
+from core.inference.two_stage import choose_stages, outcome, performance_text, suspicious_of, verdict, verdict_text
 from core.metrics.thresholds import Aim
 from core.runs import open_store
 from core.runs.series import runs_by_series
@@ -39,7 +39,7 @@ def test_stages_are_chosen_on_held_out_images_and_decide_as_the_joint_figures_do
     stages = choose_stages({family: runs[:1] for family, runs in series.items()}, 0.9, draws=20)
     assert (stages.screen, stages.confirmer, stages.suspicious, stages.seeds) == ("imagenet", "imagenet", (1, 2), 1)
     run = series["imagenet"][0]
-    scores = judged(run).scores
+    scores = load_part(run).scores
     found = [
         verdict(stages, run[1], one, one)
         for one in (Prediction(p, decide(run[1], p), 0, None) for p in scores.probabilities)
@@ -71,8 +71,8 @@ def test_a_verdict_is_the_same_on_the_page_in_reports_and_in_the_table(series, p
     prediction = Prediction(probabilities, decide(meta, probabilities), 0, None)
     found = verdict(stages, meta, prediction, prediction)
     assert outcome(found) == ends
-    assert verdict_words(found).endswith(says)
-    assert "set for a sensitivity of 90%" in verdict_words(found)
+    assert verdict_text(found).endswith(says)
+    assert "set for a sensitivity of 90%" in verdict_text(found)
     case = Case("x.png", "ab" * 32, 9, 9, "Phantoms", True, None, False, "Grad-CAM",
                 {"imagenet": Answer(meta, prediction)}, verdict=found)  # fmt: skip
     record = json.loads(as_json(case))
@@ -91,9 +91,9 @@ def test_a_verdict_is_the_same_on_the_page_in_reports_and_in_the_table(series, p
 
 def test_figures_that_cannot_be_had_are_said(series):
     found = choose_stages(series, 0.9, draws=20)
-    assert "of the suspicious images" in measured_words(found)
-    assert "300 test images, mean of 3 seeds" in measured_words(found)
-    assert "is unknown: no seed" in measured_words(replace(found, figures="no seed"))
+    assert "of the suspicious images" in performance_text(found)
+    assert "300 test images, mean of 3 seeds" in performance_text(found)
+    assert "is unknown: no seed" in performance_text(replace(found, figures="no seed"))
 
 
 def test_only_tasks_of_classes_with_a_division_have_stages(series):

@@ -16,13 +16,13 @@ from torch.nn import functional as F
 from core.data import DATASETS
 from core.data.dataset import load_dataset
 from core.data.datasets.phantom import make_cube
-from core.data.transforms import normalise, to_unit
+from core.data.transforms import normalize, to_unit
 from core.errors import BadRequest
 from core.inference.predictor import Predictor
 from core.metrics.calibration import probabilities_of
 from core.models import MODELS
 from core.models.classifier import average_pool, mlp_layers
-from core.models.volumes import SliceAttention, SlicePool, SlicesEncoder, inflated
+from core.models.volumes import SliceAttention, SlicePool, SlicesEncoder, inflate
 from core.runs import open_store, read_predictions, read_run
 from core.runs.selection import candidates
 from core.types import ImageSpec
@@ -30,7 +30,7 @@ from tests.checkpoints import build, example, file_of
 from trainer.training.embedding_cache import EmbeddingCache
 from trainer.training.heads import fit_mlp, logits_of
 from trainer.training.run_cell import run_cell
-from trainer.training.run_plan import prepare
+from trainer.training.run_plan import plan_run
 from trainer.training.settings import Cell, Settings
 from trainer.training.strategies import STRATEGIES
 
@@ -66,7 +66,7 @@ def test_an_inflated_kernel_sees_a_volume_without_depth_as_its_slice():
     picture = torch.randn(2, 3, 24, 24)
     with torch.no_grad():
         wanted = two.eval()(picture)
-        three = inflated(nn.Sequential(*two)).eval()
+        three = inflate(nn.Sequential(*two)).eval()
         found = three(picture[:, :, None].expand(-1, -1, 24, -1, -1))
     assert found.shape == (2, 4, 6, 6, 6)
     assert torch.allclose(found[:, :, 2:4], wanted[:, :, None].expand(-1, -1, 2, -1, -1), atol=1e-5)
@@ -143,7 +143,7 @@ def test_far_from_its_ends_a_volume_without_depth_has_its_slices_map(weights):
 
 def test_a_layer_without_a_counterpart_is_said():
     with pytest.raises(TypeError, match="AvgPool2d has no counterpart"):
-        inflated(nn.Sequential(nn.AvgPool2d(2)))
+        inflate(nn.Sequential(nn.AvgPool2d(2)))
 
 
 def test_random_kernels_differ_along_depth():
@@ -204,8 +204,8 @@ def test_attention_learns_where_to_look_with_the_head():
 
 def test_volumes_are_brought_to_an_encoders_channels():
     voxels = np.random.default_rng(0).integers(0, 256, (2, 1, 8, 8, 8), dtype=np.uint8)
-    one = normalise(to_unit(voxels), ImageSpec(8, channels=1, dims=3))
-    three = normalise(to_unit(voxels), ImageSpec(8, mean=(0.1, 0.2, 0.3), dims=3))
+    one = normalize(to_unit(voxels), ImageSpec(8, channels=1, dims=3))
+    three = normalize(to_unit(voxels), ImageSpec(8, mean=(0.1, 0.2, 0.3), dims=3))
     assert one.shape == (2, 1, 8, 8, 8)
     assert three.shape == (2, 3, 8, 8, 8)
     assert torch.allclose(three[:, 2], (to_unit(voxels)[:, 0] - 0.3) / 0.5)
@@ -214,11 +214,11 @@ def test_volumes_are_brought_to_an_encoders_channels():
 def test_models_and_data_sets_go_together_by_dimension(cubes):
     flat = replace(cubes, spec=DATASETS["phantom"])
     with pytest.raises(BadRequest, match="nodulemnist3d holds volumes, but scratch-cnn takes images"):
-        prepare(Cell("nodulemnist3d", "scratch-cnn", "scratch", 4, 0), cubes)
+        plan_run(Cell("nodulemnist3d", "scratch-cnn", "scratch", 4, 0), cubes)
     with pytest.raises(BadRequest, match="phantom holds images, but scratch-resnet18-3d takes volumes"):
-        prepare(Cell("phantom", "scratch-resnet18-3d", "scratch", 4, 0), flat)
+        plan_run(Cell("phantom", "scratch-resnet18-3d", "scratch", 4, 0), flat)
     with pytest.raises(BadRequest, match="clahe-jitter does not take volumes"):
-        prepare(Cell("nodulemnist3d", "scratch-resnet18-3d", "scratch", 4, 0), cubes, {"augment": "clahe-jitter"})
+        plan_run(Cell("nodulemnist3d", "scratch-resnet18-3d", "scratch", 4, 0), cubes, {"augment": "clahe-jitter"})
 
 
 def quick(monkeypatch):
@@ -243,7 +243,7 @@ def test_sets_in_medmnists_format_run_unchanged(name, tmp_path, runs, monkeypatc
 
 def test_a_run_on_volumes_answers_and_explains_and_refuses_images(cubes, runs, monkeypatch):
     quick(monkeypatch)
-    prepared = prepare(Cell("nodulemnist3d", "imagenet-efficientnet-lite0-slices", "frozen", 3, 0), cubes)
+    prepared = plan_run(Cell("nodulemnist3d", "imagenet-efficientnet-lite0-slices", "frozen", 3, 0), cubes)
     bank = cubes.bank(prepared.spec.image.size).images
     folder = run_cell(prepared, cubes, bank, "all", torch.device("cpu"), runs)
     meta, test = read_run(folder), read_predictions(folder)

@@ -16,7 +16,7 @@ from core.errors import BadRequest, UnknownName, WeightsUnavailable
 from core.files import sha256_of_file
 from core.inference.predictor import Predictor
 from core.models import MODELS, xrv
-from core.models.download import fetch, weights_named
+from core.models.download import download_weights, find_weights
 from core.models.weights import FILE, state_of
 from core.runs import open_store
 from core.runs.series import Series, by_series
@@ -78,7 +78,7 @@ def hub(monkeypatch):
 
 def test_what_is_fetched_is_what_a_model_starts_from(hub, weights, tmp_path, monkeypatch):
     monkeypatch.setattr(hub, "folder", weights)
-    path = fetch(RESNET, tmp_path)
+    path = download_weights(RESNET, tmp_path)
     assert path == tmp_path / "timm" / "resnet18.tv_in1k" / FILE
     assert path.read_bytes() == file_of(weights, "imagenet-resnet18").read_bytes()
     wanted = build("imagenet-resnet18").embed(example("imagenet-resnet18"))
@@ -88,7 +88,7 @@ def test_what_is_fetched_is_what_a_model_starts_from(hub, weights, tmp_path, mon
 
 def test_a_tower_comes_with_its_configuration(hub, weights, tmp_path, monkeypatch):
     monkeypatch.setattr(hub, "folder", weights)
-    fetch(MODELS["medical-medsiglip"].weights, tmp_path)
+    download_weights(MODELS["medical-medsiglip"].weights, tmp_path)
     monkeypatch.setenv("LOWSHOT_WEIGHTS", str(tmp_path))
     with torch.no_grad():
         assert build("medical-medsiglip").embed(example("medical-medsiglip")).shape == (2, 8)
@@ -107,28 +107,28 @@ def test_refusals_of_the_hub_name_the_steps(hub, tmp_path, monkeypatch, status, 
     monkeypatch.setattr(hub, "status", status)
     monkeypatch.setattr(hub, "code", code)
     with pytest.raises(WeightsUnavailable, match=said):
-        fetch(MODELS["medical-medsiglip"].weights, tmp_path)
+        download_weights(MODELS["medical-medsiglip"].weights, tmp_path)
 
 
 def test_without_a_connection_the_way_by_hand_is_told(tmp_path, monkeypatch):
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
     with pytest.raises(WeightsUnavailable, match=r"cannot be reached.*on another machine hf download timm/resnet18"):
-        fetch(RESNET, tmp_path)
+        download_weights(RESNET, tmp_path)
 
     def refused(*_, **__):
         raise requests.ConnectionError
 
     monkeypatch.setattr("pooch.retrieve", refused)
     with pytest.raises(WeightsUnavailable, match="convert-xrv FILE"):
-        fetch(MODELS[xrv.NAME].weights, tmp_path)
+        download_weights(MODELS[xrv.NAME].weights, tmp_path)
 
 
 def test_weights_are_named_by_model_or_repository():
-    assert weights_named("imagenet-resnet18") == weights_named("timm/resnet18.tv_in1k") == RESNET
+    assert find_weights("imagenet-resnet18") == find_weights("timm/resnet18.tv_in1k") == RESNET
     with pytest.raises(BadRequest, match="needs no download"):
-        weights_named("scratch-cnn")
+        find_weights("scratch-cnn")
     with pytest.raises(UnknownName, match="Did you mean"):
-        weights_named("imagenet-resnet19")
+        find_weights("imagenet-resnet19")
 
 
 def test_the_commands(weights, tmp_path, capsys, monkeypatch):

@@ -7,12 +7,12 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from core.data.transforms import normalise, to_unit
+from core.data.transforms import normalize, to_unit
 from core.errors import WeightsUnavailable
 from core.files import sha256_of_file
 from core.models import MODELS, xrv
 from core.models.summary import outline
-from core.models.weights import standing, weights_of
+from core.models.weights import exposure_of, weights_of
 from tests.checkpoints import build, file_of, put_xrv
 
 SPEC = MODELS[xrv.NAME]
@@ -42,11 +42,11 @@ def test_preprocessing_equals_the_librarys_own():
 
     pixels = np.random.default_rng(0).integers(0, 256, (1, 1, 224, 224), dtype=np.uint8)
     wanted = torchxrayvision.utils.normalize(pixels[0, 0], 255)
-    found = normalise(to_unit(pixels), SPEC.image)
+    found = normalize(to_unit(pixels), SPEC.image)
     assert found.shape == (1, 1, 224, 224)
     assert np.allclose(found[0, 0].numpy(), wanted, atol=1e-3)  # of a range of 2048
     assert found.min() == -1024
-    coloured = normalise(to_unit(pixels.repeat(3, axis=1)), SPEC.image)
+    coloured = normalize(to_unit(pixels.repeat(3, axis=1)), SPEC.image)
     assert torch.allclose(coloured, found, atol=1e-3)
 
 
@@ -111,7 +111,7 @@ def test_a_converted_file_without_every_tensor_is_refused(weights, tmp_path, mon
 
 @pytest.mark.parametrize("dataset", ["nih-chestxray14", "chestmnist", "chexpert", "chexpert@uncertain=ones"])
 def test_it_is_refused_for_what_it_saw(dataset, weights):
-    assert standing(SPEC, dataset) == "seen"
+    assert exposure_of(SPEC, dataset) == "seen"
     with pytest.raises(WeightsUnavailable, match="trained on images of"):
         weights_of(SPEC, dataset)
     with pytest.raises(WeightsUnavailable, match="trained on images of"):
@@ -119,5 +119,5 @@ def test_it_is_refused_for_what_it_saw(dataset, weights):
 
 
 def test_it_is_taken_for_what_its_makers_do_not_name(weights):
-    assert standing(SPEC, "kermany") == standing(SPEC, "pneumoniamnist") == "not named"
+    assert exposure_of(SPEC, "kermany") == exposure_of(SPEC, "pneumoniamnist") == "not named"
     assert weights_of(SPEC, "kermany").sha256

@@ -23,16 +23,16 @@ from core.data.augmentation import AUGMENTATIONS, JOINED
 from core.data.preprocessing import PREPROCESSING
 from core.errors import BadRequest, LowshotError
 from core.metrics import METRICS
-from core.metrics.comparisons import Difference, corrected
+from core.metrics.comparisons import Difference, holm_corrected
 from core.runs import RunMeta
 from trainer.commands.curve import answers, pairs_of, ready
 from trainer.commands.run import Asked, dataset_of
 from trainer.flags import OPTIONS, add_data, add_settings, add_training, names, seeds, sizes
 from trainer.flags import asked as asked_of
-from trainer.progress import say
+from trainer.progress import print_status
 from trainer.training.class_balance import IMBALANCE
 from trainer.training.losses import LOSSES
-from trainer.training.run_plan import prepare
+from trainer.training.run_plan import plan_run
 from trainer.training.settings import Cell
 
 NONE, EACH, PAIRS, ALL = "none", "each", "pairs", "all"
@@ -160,9 +160,9 @@ def run(arguments: argparse.Namespace) -> int:
             ]
             try:
                 for one in asked[:: len(arguments.seeds)]:
-                    prepare(one.cell, dataset, one.options)
+                    plan_run(one.cell, dataset, one.options)
             except LowshotError as error:
-                say(f"left out: {model} {strategy}: {error}")
+                print_status(f"left out: {model} {strategy}: {error}")
                 complete = False
                 continue
             found: list[Runs] = [[] for _ in every]
@@ -171,7 +171,7 @@ def run(arguments: argparse.Namespace) -> int:
                 found[place // len(arguments.seeds)].append((folder, meta))
             complete = complete and not stopped
             if not all(found):
-                say(
+                print_status(
                     f"incomplete: {model} {strategy} n={size or 'full'}: a combination has no run, so none is compared."
                 )
                 complete = False
@@ -215,7 +215,7 @@ def _correct(rows: list[dict[str, Any]]) -> None:
     """Correct every difference of a metric by Holm over all of them, in place."""
     every = [row[kind] for row in rows for kind in DIFFERENCES if row[kind]]
     for name in SHOWN:
-        for differences, one in zip(every, corrected([of[name] for of in every]), strict=True):
+        for differences, one in zip(every, holm_corrected([of[name] for of in every]), strict=True):
             differences[name] = one
 
 

@@ -12,15 +12,15 @@ from core.data.overlap import copies_by_source
 from core.data.specs import find_dataset
 from trainer.commands.data import asked_for
 from trainer.flags import add_folder
-from trainer.progress import bar, say
+from trainer.progress import print_status, progress_bar
 
 
 def _sources(arguments: argparse.Namespace) -> int:
     """`audit --sources`: copies of every other set of the same kind of image, by class; 1 if there are any."""
     spec = asked_for(arguments)
-    found = copies_by_source(spec, bar)
+    found = copies_by_source(spec, progress_bar)
     if not found:
-        say(f"No other set of the kind {spec.modality!r} is on this machine.")
+        print_status(f"No other set of the kind {spec.modality!r} is on this machine.")
     for row in found:
         if arguments.json:
             print(json.dumps(asdict(row)))
@@ -50,14 +50,14 @@ def run(arguments: argparse.Namespace) -> int:
     if arguments.sources:
         return _sources(arguments)
     spec = asked_for(arguments)
-    with bar(f"{spec.name}: reading") as show:
+    with progress_bar(f"{spec.name}: reading") as show:
         listing, bank = scan(spec, show)
     if arguments.against:
-        with bar(f"{arguments.against}: reading") as show:
+        with progress_bar(f"{arguments.against}: reading") as show:
             other, other_bank = scan(find_dataset(arguments.against), show)
     else:
         other, other_bank = listing, None
-    with bar("comparing") as show:
+    with progress_bar("comparing") as show:
         copies = find_copies(bank, other_bank, show)
     crossing = 0
     for i, j, similarity in zip(copies.first, copies.second, copies.similarity, strict=True):
@@ -74,5 +74,5 @@ def run(arguments: argparse.Namespace) -> int:
         elif crosses:
             print(f"{row['first']}  =  {row['second']}  ({row['similarity']:.3f})")
     between = f"between {spec.name} and {arguments.against}" if arguments.against else "between parts"
-    say(f"{len(copies)} pairs of copies, {crossing} of them {between}.")
+    print_status(f"{len(copies)} pairs of copies, {crossing} of them {between}.")
     return 1 if crossing else 0

@@ -25,7 +25,7 @@ from core.files import write_atomically
 from core.paths import pick_device
 from trainer.commands.search import LOG_FOLDER, SETS, Development, development_of, score
 from trainer.flags import add_training, minutes
-from trainer.progress import say
+from trainer.progress import print_status
 from trainer.reporting.markdown import table
 from trainer.training.recipes import best_model
 from trainer.training.settings import Cell
@@ -118,7 +118,7 @@ def run(arguments: argparse.Namespace) -> int:
                     if (contender.title, name, size, seed) in done:
                         continue
                     if time.monotonic() > until:
-                        say("The time is over; the same command goes on.")
+                        print_status("The time is over; the same command goes on.")
                         return 0
                     at = (name, contender.model)
                     if at not in developments:
@@ -131,7 +131,7 @@ def run(arguments: argparse.Namespace) -> int:
                          **{k: round(v, 5) for k, v in scores.items()}}
                     )  # fmt: skip
                     write_atomically(path, "".join(json.dumps(row) + "\n" for row in rows).encode())
-                    say(f"{cell.title}, {contender.title}: {scores['clean']:.4f}")
+                    print_status(f"{cell.title}, {contender.title}: {scores['clean']:.4f}")
     print(summary(rows, [contender.title for contender in contenders]))
     return 0
 

@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from core.data.transforms import normalise, to_unit
+from core.data.transforms import normalize, to_unit
 from core.errors import BadRequest
 from core.models import MODELS
 from core.models.specs import ModelSpec
@@ -23,8 +23,8 @@ from core.paths import DEVICES, describe_device, pick_device
 from trainer.flags import add_settings
 from trainer.flags import asked as asked_of
 from trainer.training.losses import loss_for
-from trainer.training.network_trainer import WARM_UP, Course
-from trainer.training.optimizers import optimiser_for, schedule_for
+from trainer.training.network_trainer import WARM_UP, TrainingLoop
+from trainer.training.optimizers import optimizer_for, schedule_for
 from trainer.training.run_plan import settings_for, settings_of
 from trainer.training.settings import FitData, Settings
 from trainer.training.strategies import STRATEGIES
@@ -88,10 +88,10 @@ def speeds(spec: ModelSpec, settings: Settings, device: torch.device, rounds: in
     return float(np.median(found[0])), float(np.median(found[1]))
 
 
-def _course(spec: ModelSpec, data: FitData, settings: Settings, device: torch.device) -> Course:
+def _course(spec: ModelSpec, data: FitData, settings: Settings, device: torch.device) -> TrainingLoop:
     model = spec.build(2, "", 0)
     groups = [{"params": list(model.parameters()), "lr": settings.lr}]
-    return Course(model, groups, data, spec.image, settings, 0, device, frozen_statistics=False)
+    return TrainingLoop(model, groups, data, spec.image, settings, 0, device, frozen_statistics=False)
 
 
 class _Bare:
@@ -100,7 +100,7 @@ class _Bare:
     def __init__(self, spec: ModelSpec, data: FitData, settings: Settings, device: torch.device) -> None:
         self._model, self._settings, self._device = spec.build(2, "", 0), settings, device
         self._model.to(device).to(memory_format=torch.channels_last).train()
-        images = normalise(to_unit(data.images, device), spec.image)
+        images = normalize(to_unit(data.images, device), spec.image)
         self._batches = images.contiguous(memory_format=torch.channels_last).split(settings.batch_size)
         self._targets = torch.from_numpy(data.labels).to(device).split(settings.batch_size)
         row = loss_for(settings, data.labels, 2)
@@ -109,7 +109,7 @@ class _Bare:
             self._loss.to(device)
         groups = [{"params": list(self._model.parameters()), "lr": settings.lr}]
         steps = settings.epochs * len(self._batches)
-        self._optimiser = optimiser_for(settings, row).build(groups, settings, self._loss, steps, False)
+        self._optimiser = optimizer_for(settings, row).build(groups, settings, self._loss, steps, False)
         self._schedule = schedule_for(settings, self._optimiser, steps, WARM_UP)
 
     def epoch(self) -> None:

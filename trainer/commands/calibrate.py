@@ -18,16 +18,16 @@ from core.data.dataset import Dataset
 from core.errors import BadRequest, LowshotError
 from core.paths import pick_device
 from core.runs import Predictions, RunMeta, add_part, open_store, read_predictions, stored_parts
-from core.types import JudgedPart
+from core.types import EvaluatedPart
 from trainer.commands.run import bank_of, dataset_of
 from trainer.flags import add_data, names
-from trainer.progress import bar, say
+from trainer.progress import print_status, progress_bar
 from trainer.training import run_cell
 from trainer.training.completion import check_same
-from trainer.training.run_plan import prepare
+from trainer.training.run_plan import plan_run
 from trainer.training.settings import Cell
 
-PART: JudgedPart = "calibration"
+PART: EvaluatedPart = "calibration"
 
 
 def add_flags(parser: argparse.ArgumentParser) -> None:
@@ -53,7 +53,7 @@ def run(arguments: argparse.Namespace) -> int:
         and PART not in stored_parts(folder)
     ]
     device, refused = pick_device(arguments.device), 0
-    with bar("calibrate", "run") as show:
+    with progress_bar("calibrate", "run") as show:
         for place, (folder, meta) in enumerate(lacking):
             show(place, len(lacking))
             try:
@@ -63,7 +63,7 @@ def run(arguments: argparse.Namespace) -> int:
                 refused += 1
                 print(f"{meta.run}: left as it is: {error}", flush=True)
         show(len(lacking), len(lacking))
-    say(f"{len(lacking) - refused} of {len(lacking)} runs without calibration images have them now.")
+    print_status(f"{len(lacking) - refused} of {len(lacking)} runs without calibration images have them now.")
     return int(refused > 0)
 
 
@@ -83,9 +83,9 @@ def _by_its_weights(
     folder: Path, meta: RunMeta, dataset: Dataset, device: torch.device
 ) -> tuple[Predictions, Predictions]:
     listing, found = dataset.listing, []
-    asked: tuple[tuple[JudgedPart, np.ndarray], ...] = (("test", dataset.parts.test), (PART, dataset.calibration))
+    asked: tuple[tuple[EvaluatedPart, np.ndarray], ...] = (("test", dataset.parts.test), (PART, dataset.calibration))
     for part, rows in asked:
-        logits = run_cell.ask_again(folder, meta, dataset, rows, device, None)
+        logits = run_cell.predict_with_stored_weights(folder, meta, dataset, rows, device, None)
         found.append(Predictions(listing.ids[rows], dataset.parts.groups[rows], listing.labels[rows], logits, part))
     return found[0], found[1]
 
@@ -93,9 +93,9 @@ def _by_its_weights(
 def _trained_again(
     folder: Path, meta: RunMeta, dataset: Dataset, device: torch.device
 ) -> tuple[Predictions, Predictions]:
-    prepared = prepare(Cell(meta.dataset, meta.model, meta.strategy, meta.train_size, meta.seed), dataset)
+    prepared = plan_run(Cell(meta.dataset, meta.model, meta.strategy, meta.train_size, meta.seed), dataset)
     if prepared.meta.run != meta.run:
         raise BadRequest(f"The images, settings or weights that are here now make another run, {prepared.meta.run}.")
-    with tempfile.TemporaryDirectory() as aside, bar(meta.run, "step") as show:
+    with tempfile.TemporaryDirectory() as aside, progress_bar(meta.run, "step") as show:
         again = run_cell.run_cell(prepared, dataset, bank_of(prepared, dataset), "none", device, Path(aside), show)
         return read_predictions(again), read_predictions(again, PART)

@@ -16,12 +16,12 @@ from core.runs import RunMeta, open_store, read_run
 from trainer.commands.run import Asked, bank_of, dataset_of
 from trainer.flags import DEFAULT_SEEDS, add_data, add_external, add_settings, add_training, names, seeds, sizes
 from trainer.flags import asked as asked_of
-from trainer.progress import bar, say, tell
+from trainer.progress import print_status, progress_bar, write_event
 from trainer.reporting.document_tables import print_runs
 from trainer.training import run_cell
 from trainer.training.completion import complete_external
 from trainer.training.external import with_external
-from trainer.training.run_plan import pairs_that_go, prepare, unfit
+from trainer.training.run_plan import compatible_pairs, incompatibility, plan_run
 from trainer.training.settings import Cell
 
 DEFAULT_SIZES = "10,25,50,100,200"
@@ -29,9 +29,9 @@ DEFAULT_SIZES = "10,25,50,100,200"
 
 def pairs_of(models: list[str] | None, strategies: list[str]) -> list[tuple[str, str]]:
     """The models and strategies that are asked for and go together; those that do not are said."""
-    pairs, skipped = pairs_that_go(models or list(MODELS), strategies)
+    pairs, skipped = compatible_pairs(models or list(MODELS), strategies)
     for model, strategy in skipped if models else []:
-        say(f"skipped: {model} does not go with {strategy}")
+        print_status(f"skipped: {model} does not go with {strategy}")
     if not pairs:
         raise BadRequest("None of these models goes with any of these strategies; see python -m trainer list.")
     return pairs
@@ -49,7 +49,7 @@ def ready(pairs: list[tuple[str, str]], dataset: Dataset, every_model: bool) -> 
     """
     left_out = {}
     for model in dict.fromkeys(model for model, _ in pairs):
-        if why := unfit(MODELS[model], dataset):
+        if why := incompatibility(MODELS[model], dataset):
             left_out[model] = "" if every_model else why
             continue
         try:
@@ -58,7 +58,7 @@ def ready(pairs: list[tuple[str, str]], dataset: Dataset, every_model: bool) -> 
             left_out[model] = str(error)
     for model, why in left_out.items():
         if why:
-            say(f"left out: {model}: {why}")
+            print_status(f"left out: {model}: {why}")
     found = [(model, strategy) for model, strategy in pairs if model not in left_out]
     if not found:
         raise BadRequest(
@@ -91,33 +91,33 @@ def answers(
     store = open_store()
     folders = {folder.name: folder for folder in (*store.runs, *store.failed)}
     seeds, sizes = sorted({row.cell.seed for row in every}), list({row.cell.train_size: 0 for row in every})
-    with bar(arguments.command, "run") as show:
+    with progress_bar(arguments.command, "run") as show:
         for place, asked in enumerate(every):
             show(place, len(every))
             cell = asked.cell
             if (cell.model, cell.strategy) in stopped:
                 continue
             try:
-                prepared = prepare(cell, dataset, asked.options)
+                prepared = plan_run(cell, dataset, asked.options)
                 folder = folders.get(prepared.meta.run)
                 is_new = folder is None
                 if folder is None:
                     bank = bank_of(prepared, dataset)
-                    keep = run_cell.what_to_keep(keep_weights, cell, seeds, sizes)
-                    with bar(asked.title, "step") as steps:
+                    keep = run_cell.resolve_keep(keep_weights, cell, seeds, sizes)
+                    with progress_bar(asked.title, "step") as steps:
                         folder = run_cell.run_cell(prepared, dataset, bank, keep, device, progress=steps)
                     folders[folder.name] = folder
                 elif complete:
-                    with bar(asked.title, "step") as steps:
+                    with progress_bar(asked.title, "step") as steps:
                         complete_external(folder, prepared, dataset, bank_of(prepared, dataset), device, steps)
             except LowshotError as error:
                 stopped[cell.model, cell.strategy] = f"{asked.title}: {error}"
-                say(f"stopped: {asked.title}: {error} The rest of it is left out.")
+                print_status(f"stopped: {asked.title}: {error} The rest of it is left out.")
                 continue
             meta = read_run(folder)
             _tell_run(asked.title, meta, is_new)
             if meta.failed:
-                say(f"failed: {asked.title}: {meta.failed}")
+                print_status(f"failed: {asked.title}: {meta.failed}")
             else:
                 yield place, folder, meta
         show(len(every), len(every))
@@ -126,7 +126,7 @@ def answers(
 def _tell_run(title: str, meta: RunMeta, is_new: bool) -> None:
     """Tells who follows of a run: what it is, whether it was trained just now, and how good it is."""
     metrics = {METRICS[name].title: round(meta.metrics[name], 4) for name in ("auroc", "balanced_accuracy")}
-    tell(
+    write_event(
         "run", title=title, run=meta.run, trained=is_new, seconds=meta.seconds, failed=meta.failed, metrics=metrics,
         model=meta.model, strategy=meta.strategy, train_size=meta.train_size, seed=meta.seed,
     )  # fmt: skip

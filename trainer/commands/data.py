@@ -10,12 +10,12 @@ from typing import Any
 import numpy as np
 
 from core.data import DATASETS
-from core.data.datasets.custom import own_images
+from core.data.datasets.custom import custom_dataset
 from core.data.overview import class_counts
 from core.data.specs import DatasetSpec, find_dataset, find_folder, how_to_get, is_present, labels_of, list_images
 from core.errors import LowshotError
 from core.paths import data_roots
-from trainer.progress import say
+from trainer.progress import print_status
 
 
 def add_flags(parser: argparse.ArgumentParser) -> None:
@@ -46,7 +46,7 @@ def data_list(arguments: argparse.Namespace) -> int:
 
 def asked_for(arguments: argparse.Namespace) -> DatasetSpec:
     """The row that `--dataset` or `--folder` names."""
-    return own_images(arguments.folder) if arguments.folder else find_dataset(arguments.dataset)
+    return custom_dataset(arguments.folder) if arguments.folder else find_dataset(arguments.dataset)
 
 
 def facts_of(spec: DatasetSpec) -> dict[str, Any]:
@@ -75,12 +75,12 @@ def facts_of(spec: DatasetSpec) -> dict[str, Any]:
 
 def data_get(arguments: argparse.Namespace) -> int:
     """`data get`."""
-    from core.data.download import fetch
+    from core.data.download import download_dataset
 
     spec = find_dataset(arguments.name)
     if (folder := find_folder(spec)) and not arguments.to:
-        say(f"{spec.title} is here already: {folder}")
+        print_status(f"{spec.title} is here already: {folder}")
         return 0
-    folder = fetch(spec, (arguments.to or data_roots()[0]).expanduser().resolve())
-    say(f"{spec.title} is now in {folder}")
+    folder = download_dataset(spec, (arguments.to or data_roots()[0]).expanduser().resolve())
+    print_status(f"{spec.title} is now in {folder}")
     return 0

@@ -10,8 +10,8 @@ from pathlib import Path
 from core.files import write_atomically
 from core.models import MODELS
 from core.models.specs import ModelSpec
-from core.models.summary import Architecture, alt_text, architecture, as_text, diagram, short
-from trainer.progress import say
+from core.models.summary import Architecture, alt_text, architecture, diagram, format_count, format_shape
+from trainer.progress import print_status
 
 
 def add_flags(parser: argparse.ArgumentParser) -> None:
@@ -29,7 +29,7 @@ def run(arguments: argparse.Namespace) -> int:
     facts = architecture(spec, arguments.classes)
     if arguments.svg:
         write_atomically(arguments.svg, diagram(facts).encode())
-        say(f"{arguments.svg}: {alt_text(facts)}")
+        print_status(f"{arguments.svg}: {alt_text(facts)}")
     if arguments.json:
         print(json.dumps({"model": spec.name, **asdict(facts)}))
     else:
@@ -42,8 +42,11 @@ def print_architecture(spec: ModelSpec, facts: Architecture) -> None:
     print(f"{spec.name}: {spec.title}. {spec.summary}")
     print(alt_text(facts))
     rows = [("stage", "shape", "parameters", "multiply-adds", "layers")]
-    rows += [(one.name, as_text(one.shape), f"{one.parameters:,}", short(one.macs), one.layers) for one in facts.stages]
-    rows.append(("in all", "", f"{facts.parameters:,}", short(facts.macs), ""))
+    rows += [
+        (one.name, format_shape(one.shape), f"{one.parameters:,}", format_count(one.macs), one.layers)
+        for one in facts.stages
+    ]
+    rows.append(("in all", "", f"{facts.parameters:,}", format_count(facts.macs), ""))
     rows.append(("trained where the encoder is frozen", "", f"{facts.trainable(True):,}", "", ""))
     widths = [max(len(row[column]) for row in rows) for column in range(4)]
     for name, shape, parameters, macs, layers in rows:

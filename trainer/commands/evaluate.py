@@ -17,8 +17,8 @@ from core.paths import DEVICES, pick_device
 from core.runs import Predictions, RunMeta, as_stored, read_predictions
 from core.runs.series import scores_of
 from trainer.commands.predict import find_run
-from trainer.progress import bar, say
-from trainer.training.run_cell import ask_again
+from trainer.progress import print_status, progress_bar
+from trainer.training.run_cell import predict_with_stored_weights
 
 
 def add_flags(parser: argparse.ArgumentParser) -> None:
@@ -37,13 +37,15 @@ def run(arguments: argparse.Namespace) -> int:
     dataset = load_dataset(find_dataset(meta.dataset), allow_leaks=meta.leaks > 0)
     if not meta.has_weights:
         raise CorruptRun(f"The run {meta.run} keeps no weights. Remove its folder {folder} and run it again.")
-    with bar("evaluating") as show:
-        logits = ask_again(folder, meta, dataset, dataset.parts.test, pick_device(arguments.device), show)
+    with progress_bar("evaluating") as show:
+        logits = predict_with_stored_weights(
+            folder, meta, dataset, dataset.parts.test, pick_device(arguments.device), show
+        )
     stored = read_predictions(folder)
     scores = scores_of(meta, replace(stored, logits=logits))
     estimates = bootstrap([scores], stored.groups)
     if meta.leaks:
-        say(f"LEAKS ALLOWED: {meta.leaks} training or validation images cross; these figures are too good.")
+        print_status(f"LEAKS ALLOWED: {meta.leaks} training or validation images cross; these figures are too good.")
     if arguments.json:
         print(
             json.dumps(
@@ -59,7 +61,7 @@ def run(arguments: argparse.Namespace) -> int:
         for name, e in estimates.items():
             over = f"95% interval over test patients {e.low:.3f} to {e.high:.3f}"
             print(f"{METRICS[name].title:26} {e.value:.3f}  ({over}, n = {e.n})")
-    say(f"Largest difference from a stored logit: {_moved(logits, stored, meta):.6f}")
+    print_status(f"Largest difference from a stored logit: {_moved(logits, stored, meta):.6f}")
     return 0
 
 

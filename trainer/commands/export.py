@@ -26,7 +26,7 @@ from core.data.datasets.phantom import make_cube, phantom_at
 from core.data.image_cache import open_bank
 from core.data.preprocessing import preparation
 from core.data.specs import family_of, find_dataset, is_present
-from core.data.transforms import normalise, to_unit
+from core.data.transforms import normalize, to_unit
 from core.errors import BadRequest, CorruptRun
 from core.files import sha256_of_file, write_atomically
 from core.inference.predictor import image_spec_of, load_classifier
@@ -35,7 +35,7 @@ from core.registry import Registry
 from core.runs import RunMeta
 from core.types import ImageSpec
 from trainer.commands.predict import find_run
-from trainer.progress import say
+from trainer.progress import print_status
 
 if TYPE_CHECKING:
     from torch.export import ExportedProgram
@@ -64,7 +64,7 @@ class Portable(nn.Module):
 
     def forward(self, pixels: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """(B, C, S, S), or (B, 1, S, S, S), in [0, 1] -> (B, classes) logits and probabilities."""
-        logits = self.model(normalise(pixels, self._image))
+        logits = self.model(normalize(pixels, self._image))
         scaled = logits / self._temperature
         return logits, scaled.sigmoid() if self._multilabel else scaled.softmax(dim=1)
 
@@ -151,7 +151,7 @@ def comparison_images(meta: RunMeta) -> tuple[np.ndarray, str]:
         some = dataset.listing.only(rows)  # a bank of its own, so that not the whole set is decoded
         bank = open_bank(some, meta.size, meta.channels, preparation=steps)
         return np.array(bank.images), f"test {kind} of {meta.dataset}"
-    say(f"The {kind} of {meta.dataset} are not here; comparing on generated ones.")
+    print_status(f"The {kind} of {meta.dataset} are not here; comparing on generated ones.")
     if image.dims == 3:
         drawn = [steps.volume(make_cube(index, index % 2)[0], meta.size) for index in range(count)]
     else:

@@ -17,7 +17,7 @@ from core.models import MODELS
 from core.paths import DEVICES, pick_device, runs_folder
 from trainer.commands.run import dataset_of
 from trainer.flags import add_data
-from trainer.progress import bar, say
+from trainer.progress import print_status, progress_bar
 from trainer.training.embedding_cache import EmbeddingCache
 
 IMAGES = 2000
@@ -74,9 +74,9 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> int:
     """`gate`."""
     dataset = dataset_of(arguments)
-    with bar(f"{dataset.spec.name}: looking at training images") as show:
+    with progress_bar(f"{dataset.spec.name}: looking at training images") as show:
         made = make_gate(dataset, pick_device(arguments.device), show)
     folder = Path(arguments.out or runs_folder() / dataset.spec.name)
     save_gate(folder, made)
-    say(f"The input gate of {dataset.spec.name}, from {made.images} images, is in {folder}.")
+    print_status(f"The input gate of {dataset.spec.name}, from {made.images} images, is in {folder}.")
     return 0

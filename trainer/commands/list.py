@@ -18,7 +18,7 @@ from trainer.flags import OPTIONS
 from trainer.meta_learning.maml import ORDERS
 from trainer.training.class_balance import IMBALANCE
 from trainer.training.losses import LOSSES
-from trainer.training.optimizers import OPTIMISERS, SCHEDULES
+from trainer.training.optimizers import OPTIMIZERS, SCHEDULES
 from trainer.training.run_plan import strategies_of
 from trainer.training.strategies import STRATEGIES
 
@@ -27,7 +27,7 @@ _CHOICES: dict[str, Iterable[str]] = {
     "preparation": PREPROCESSING,
     "imbalance": IMBALANCE,
     "loss": LOSSES,
-    "optimizer": OPTIMISERS,
+    "optimizer": OPTIMIZERS,
     "schedule": SCHEDULES,
     "order": ORDERS,
     "sources": [name for name, spec in DATASETS.items() if not spec.corpus_only],
@@ -67,7 +67,7 @@ def catalogue() -> Iterator[dict[str, Any]]:
         yield {"kind": "preparation", "name": step.name, "title": step.title, "meaning": said}
     for way in IMBALANCE.values():
         yield {"kind": "imbalance", "name": way.name, "title": way.title, "meaning": way.meaning}
-    for kind, table in (("loss", LOSSES), ("optimizer", OPTIMISERS), ("schedule", SCHEDULES)):
+    for kind, table in (("loss", LOSSES), ("optimizer", OPTIMIZERS), ("schedule", SCHEDULES)):
         for row in table.values():
             yield {"kind": kind, "name": row.name, "title": row.name, "meaning": row.meaning}
 
@@ -108,7 +108,7 @@ def run(arguments: argparse.Namespace) -> int:
     for title, rows in (
         ("Imbalance (--imbalance)", IMBALANCE),
         ("Losses (--loss); class-weighted: --imbalance class-weights", LOSSES),
-        ("Optimisers (--optimizer)", OPTIMISERS),
+        ("Optimisers (--optimizer)", OPTIMIZERS),
         ("Schedules of the learning rate (--schedule)", SCHEDULES),
     ):
         print(title)

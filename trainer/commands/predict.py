@@ -15,12 +15,12 @@ from core.data.images import decode
 from core.errors import BadRequest, CorruptRun, UnknownName, UnreadableImage, WeightsUnavailable
 from core.explain.overlay import overlay
 from core.files import sha256_of
-from core.inference.input_gate import Admission, Gatekeeper, open_gate
+from core.inference.input_gate import CheckResult, Gatekeeper, open_gate
 from core.inference.predictor import Prediction, Predictor
 from core.paths import DEVICES, pick_device
 from core.runs import RunMeta, open_store
-from core.runs.selection import served_runs
-from trainer.progress import say
+from core.runs.selection import default_runs
+from trainer.progress import print_status
 
 OPACITY = 0.6
 
@@ -63,7 +63,9 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> int:
     """`predict`: 1 only if no image was answered. What the input gate refuses is not, unless asked for all the same."""
     device = pick_device(arguments.device)
-    chosen = [find_run(arguments.run)] if arguments.run else list(served_runs(open_store(), arguments.dataset).values())
+    chosen = (
+        [find_run(arguments.run)] if arguments.run else list(default_runs(open_store(), arguments.dataset).values())
+    )
     predictors = _ready(chosen, device)
     if not predictors:
         raise BadRequest(f"No run with weights answers for {arguments.dataset}; train one with curve first.")
@@ -113,10 +115,10 @@ def _keeper(chosen: list[tuple[Path, RunMeta]], despite: bool) -> Gatekeeper | N
     except (CorruptRun, WeightsUnavailable) as error:
         if not despite:
             raise
-        say(f"pictures are not checked: {error}")
+        print_status(f"pictures are not checked: {error}")
         return None
     if keeper is None:
-        say(f"no input gate was made for {folder.name}: any picture is answered, whatever it shows")
+        print_status(f"no input gate was made for {folder.name}: any picture is answered, whatever it shows")
     return keeper
 
 
@@ -130,7 +132,7 @@ def _ready(chosen: list[tuple[Path, RunMeta]], device: torch.device) -> list[Pre
     return found
 
 
-def _row(path: Path, meta: RunMeta, prediction: Prediction, admission: Admission | None) -> dict[str, Any]:
+def _row(path: Path, meta: RunMeta, prediction: Prediction, admission: CheckResult | None) -> dict[str, Any]:
     shown = prediction.target
     threshold = meta.thresholds[shown] if meta.multilabel else meta.threshold if meta.positive is not None else None
     return {

@@ -28,7 +28,7 @@ from core.models.medical_encoders import (
     CARD_FILE,
     VERSION,
     WEIGHTS_FILE,
-    Gate,
+    ProbeResult,
     card_text,
     read_card,
     relatives,
@@ -38,13 +38,13 @@ from core.models.medical_encoders import (
 from core.paths import DEVICES, describe_device, encoders_folder, library_versions, pick_device
 from trainer.flags import names
 from trainer.pretraining.activations import PLAIN, activations
-from trainer.pretraining.corpus import CorpusPart, gather, guards_of
+from trainer.pretraining.corpus import CorpusPart, build_corpus, guard_sets
 from trainer.pretraining.linear_probe import gates
 from trainer.pretraining.starts import STARTS, Start, Tail, Trunk
-from trainer.pretraining.train import Recipe, as_record, averaged, embeddings, prepare, taken
+from trainer.pretraining.train import Recipe, as_record, average_weights, chosen_rows, embeddings, prepare_materials
 from trainer.pretraining.train import pretrain as train_by
-from trainer.pretraining.trials import PROXIES, trial
-from trainer.progress import say
+from trainer.pretraining.trials import PROXIES, run_trial
+from trainer.progress import print_status
 
 DEFAULT_TARGETS, DEFAULT_START = "kermany,covid-radiography,ham10000", "imagenet-efficientnet-lite0"
 
@@ -91,25 +91,27 @@ def run(arguments: argparse.Namespace) -> int:
     judging = _judging(recipe.sets)
     if arguments.trial:
         proxies = [name for name in PROXIES if name not in recipe.sets]
-        parts = gather(targets, (*recipe.sets, *proxies), judging, start.image.size)
-        for record in trial(recipe, parts, device):
+        parts = build_corpus(targets, (*recipe.sets, *proxies), judging, start.image.size)
+        for record in run_trial(recipe, parts, device):
             _log(folder.parent / LOG_FILE, {"kind": "trial", "targets": targets, **record})
         return 0
-    parts = gather(targets, tuple(recipe.sets), judging, start.image.size)
+    parts = build_corpus(targets, tuple(recipe.sets), judging, start.image.size)
     trunk, start_tail = start.build(recipe.cut)
     waiting = folder.with_name(f".{folder.name}-seed{recipe.seed}.waiting")
     if _waits(waiting, recipe, parts):
-        say(f"It has been trained already, and is judged: {waiting}")
+        print_status(f"It has been trained already, and is judged: {waiting}")
     else:
         began = time.monotonic()
-        trained, history = train_by(recipe, prepare(recipe, parts, trunk, start_tail, device), start_tail, device)
+        trained, history = train_by(
+            recipe, prepare_materials(recipe, parts, trunk, start_tail, device), start_tail, device
+        )
         card = {
             **_describe(start, recipe, targets, parts),
             "seconds": round(time.monotonic() - began, 1),
             "device": describe_device(device),
             "training_curve": history,
         }
-        state = averaged(start_tail, trained, recipe.average).encoder_state()
+        state = average_weights(start_tail, trained, recipe.average).encoder_state()
         save_own_encoder(waiting, state, card)  # before it is judged, so that nothing learnt can be lost
     tail = start.build(recipe.cut)[1]
     tail.load_encoder_state(weights_of(waiting))  # in the half precision that is shipped
@@ -180,7 +182,7 @@ def _judging(sets: Iterable[str]) -> tuple[str, ...]:
 
 def _gates_of(
     start: Start, cut: int, trunk: Trunk, tails: tuple[Tail, Tail], part: CorpusPart, device: torch.device
-) -> list[Gate]:
+) -> list[ProbeResult]:
     """The gate of a set: the encoder against its start, by every read."""
     held = np.concatenate([part.validation, part.test])
     cached = activations(start, cut, trunk, part, held, PLAIN, device)
@@ -212,7 +214,7 @@ def _describe(start: Start, recipe: Recipe, targets: Sequence[str], parts: list[
         "targets": list(targets),
         "seen": seen,
         "left_out": sorted(set().union(*(relatives(target) for target in targets))),
-        "excluded_patients_of": guards_of(targets, seen),
+        "excluded_patients_of": guard_sets(targets, seen),
         "corpus": [_row(recipe, part) for part in parts],
         "licence": "; ".join(sorted({f"{part.spec.title}: {part.spec.licence}" for part in parts})),
         "versions": library_versions(),
@@ -220,7 +222,7 @@ def _describe(start: Start, recipe: Recipe, targets: Sequence[str], parts: list[
 
 
 def _row(recipe: Recipe, part: CorpusPart) -> dict[str, Any]:
-    rows = taken(recipe, part)
+    rows = chosen_rows(recipe, part)
     return {
         "set": part.spec.name,
         "title": part.spec.title,

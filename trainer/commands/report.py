@@ -18,19 +18,19 @@ from typing import Any
 import numpy as np
 
 from core.analysis.shortcuts import shortcuts_of
-from core.analysis.two_stage import offered
+from core.analysis.two_stage import stage_candidates
 from core.errors import BadRequest
 from core.files import write_atomically
 from core.metrics import METRICS
-from core.metrics.conformal import needed
+from core.metrics.conformal import required_patients
 from core.metrics.thresholds import RULES, Aim
 from core.runs import RunMeta, Store, open_store
 from core.runs.scores import target_named
-from core.runs.series import Run, by_series, comparison_proper, drawn_runs, runs_by_series
+from core.runs.series import Run, by_series, comparison_proper, resampled_runs, runs_by_series
 from trainer.flags import names, sizes
-from trainer.progress import bar, say
+from trainer.progress import print_status, progress_bar
 from trainer.reporting import sections
-from trainer.reporting.external import external
+from trainer.reporting.external import external_rows
 from trainer.reporting.markdown_report import as_markdown
 from trainer.reporting.sections import Runs, subgroups
 
@@ -121,11 +121,11 @@ def run(arguments: argparse.Namespace) -> int:
     )
     store = open_store()
     for place, why in store.problems.items():
-        say(f"left out: {place}: {why}")
+        print_status(f"left out: {place}: {why}")
     content = report_on(store, asked)
     if arguments.write:
         write_atomically(arguments.write, as_markdown(content).encode())
-        say(f"{arguments.write}: written")
+        print_status(f"{arguments.write}: written")
     elif arguments.json:
         print(json.dumps(content))
     else:
@@ -140,7 +140,7 @@ def report_on(store: Store, asked: Asked) -> dict[str, Any]:
         BadRequest: if no run of the data set, or of the size, is stored, the target is not one of its classes, or the
             level cannot be had.
     """
-    needed(asked.level)
+    required_patients(asked.level)
     metas = [
         meta
         for meta in store.metas(asked.dataset)
@@ -163,7 +163,7 @@ def report_on(store: Store, asked: Asked) -> dict[str, Any]:
     content = {
         "about": _about(metas, here, [run for runs in series.values() for run in runs], size, asked, target),
         "families": [sections.family(key, runs, target) for key, runs in series.items()],
-        "external": external(series),
+        "external": external_rows(series),
         "comparisons": sections.comparisons(series, target),
         "by_class": sections.by_class(series) if here[0].positive is None and target is None else [],
         "subgroups": subgroups(series, target),
@@ -187,16 +187,16 @@ def report_on(store: Store, asked: Asked) -> dict[str, Any]:
 
 def _screens(store: Store, of: RunMeta, size: int | None) -> dict[str, Runs]:
     """Binary runs on the images of the same set, which may screen for runs of several classes."""
-    every, confirmers = offered(store, replace(of, train_size=size))
+    every, confirmers = stage_candidates(store, replace(of, train_size=size))
     return {dataset: series for dataset, series in every.items() if dataset not in confirmers}
 
 
 def _measure(every: Runs, target: int | None) -> None:
     """Measures what the cache does not hold yet, with a bar where that takes time."""
-    with bar("measuring on drawn test images", "series") as show:
+    with progress_bar("measuring on drawn test images", "series") as show:
         for done, runs in enumerate(every.values()):
             show(done, len(every))
-            drawn_runs(runs, target)
+            resampled_runs(runs, target)
         if every:
             show(len(every), len(every))
 
@@ -216,7 +216,7 @@ def _about(
     target: int | None,
 ) -> dict[str, Any]:
     first = here[0]
-    counts = drawn_runs(runs[:1], target)[0] if runs else None
+    counts = resampled_runs(runs[:1], target)[0] if runs else None
     return {
         "command": asked.command, "dataset": first.dataset, "title": first.dataset_title, "task": first.task,
         "labels": first.labels, "positive": None if first.positive is None else first.labels[first.positive],

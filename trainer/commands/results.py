@@ -7,7 +7,7 @@ from pathlib import Path
 
 from core.runs import open_store
 from core.runs.series import by_series
-from trainer.progress import say
+from trainer.progress import print_status
 from trainer.reporting.document_tables import print_runs, write_tables
 
 
@@ -23,10 +23,10 @@ def run(arguments: argparse.Namespace) -> int:
     """`results`."""
     store = open_store()
     for place, why in store.problems.items():
-        say(f"left out: {place}: {why}")
+        print_status(f"left out: {place}: {why}")
     if arguments.write:
         changed = write_tables(arguments.write, store)
-        say(f"{arguments.write}: {'tables written anew' if changed else 'tables were up to date'}")
+        print_status(f"{arguments.write}: {'tables written anew' if changed else 'tables were up to date'}")
         return 0
     metas = [meta for group in by_series(store.metas(arguments.dataset)).values() for meta in group]
     print_runs(metas, arguments.json)

@@ -21,12 +21,12 @@ from core.runs import RunMeta, as_stored, open_store, read_predictions, read_run
 from trainer.commands.data import asked_for
 from trainer.flags import add_data, add_external, add_settings, add_training, seeds, sizes
 from trainer.flags import asked as asked_of
-from trainer.progress import bar, say
+from trainer.progress import print_status, progress_bar
 from trainer.reporting.document_tables import print_runs
 from trainer.training import run_cell
 from trainer.training.completion import complete_external
 from trainer.training.external import with_external
-from trainer.training.run_plan import Prepared, prepare
+from trainer.training.run_plan import RunPlan, plan_run
 from trainer.training.settings import Cell
 
 
@@ -49,14 +49,14 @@ def dataset_of(arguments: argparse.Namespace) -> Dataset:
     spec = asked_for(arguments)
     if spec.corpus_only:
         raise BadRequest(f"{spec.name} serves for pretraining only: {spec.corpus_only}.")
-    with bar(f"{spec.name}: reading") as show:
+    with progress_bar(f"{spec.name}: reading") as show:
         dataset = load_dataset(spec, show, arguments.allow_leaks)
     for name, why in dataset.unreadable.items():
-        say(f"{spec.name}: left out: {name}: {why}")
+        print_status(f"{spec.name}: left out: {name}: {why}")
     for note in dataset.parts.notes:
-        say(f"{spec.name}: {note}")
+        print_status(f"{spec.name}: {note}")
     if spec.positive is not None:
-        say(f"{spec.name}: the positive class is {dataset.labels[spec.positive]!r}")
+        print_status(f"{spec.name}: the positive class is {dataset.labels[spec.positive]!r}")
     return dataset
 
 
@@ -81,17 +81,17 @@ def run(arguments: argparse.Namespace) -> int:
     dataset = with_external(dataset_of(arguments), arguments)
     cell = Cell(dataset.spec.name, arguments.model, arguments.strategy, arguments.size[0], arguments.seed[0])
     asked = Asked(cell, asked_of(arguments))
-    prepared = prepare(cell, dataset, asked.options)
+    prepared = plan_run(cell, dataset, asked.options)
     store = open_store()
     stored = {folder.name: folder for folder in (*store.runs, *store.failed)}.get(prepared.meta.run)
     device = pick_device(arguments.device)
     if stored and not arguments.again:
         if arguments.external:
-            with bar(asked.title, "step") as show:
+            with progress_bar(asked.title, "step") as show:
                 complete_external(stored, prepared, dataset, bank_of(prepared, dataset), device, show)
         return _tell(read_run(stored), arguments.json)
     bank = bank_of(prepared, dataset)
-    with bar(asked.title, "step") as show:
+    with progress_bar(asked.title, "step") as show:
         if stored:
             return _compare(prepared, dataset, bank, stored, device, show, arguments.json)
         folder = run_cell.run_cell(prepared, dataset, bank, "all", device, progress=show)
@@ -101,21 +101,21 @@ def run(arguments: argparse.Namespace) -> int:
 def _tell(meta: RunMeta, as_json: bool) -> int:
     """Prints a run; one whose training failed is a "no"."""
     if meta.failed:
-        say(f"failed: {meta.run}: {meta.failed}")
+        print_status(f"failed: {meta.run}: {meta.failed}")
         return 1
     print_runs([meta], as_json)
     return 0
 
 
-def bank_of(prepared: Prepared, dataset: Dataset) -> np.ndarray:
+def bank_of(prepared: RunPlan, dataset: Dataset) -> np.ndarray:
     """The images of a data set as a cell's model takes them; decoded first where they are not yet."""
     size, steps = prepared.spec.image.size, preparation(prepared.settings.preparation).for_encoder(prepared.spec.image)
-    with bar(f"{dataset.spec.name}: decoding at {size} px") as show:
+    with progress_bar(f"{dataset.spec.name}: decoding at {size} px") as show:
         return dataset.bank(size, show, steps).images
 
 
 def _compare(
-    prepared: Prepared,
+    prepared: RunPlan,
     dataset: Dataset,
     bank: np.ndarray,
     stored: Path,
@@ -131,5 +131,5 @@ def _compare(
         print_runs([meta], as_json)
     worst = max(METRICS, key=lambda name: abs(meta.metrics[name] - before.metrics[name]))
     changed = abs(meta.metrics[worst] - before.metrics[worst])
-    say(f"Against the stored run: largest change of a metric {changed:.6f} ({worst}), of a logit {moved:.6f}.")
+    print_status(f"Against the stored run: largest change of a metric {changed:.6f} ({worst}), of a logit {moved:.6f}.")
     return 0 if changed < 0.005 else 1

@@ -8,21 +8,21 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from core.analysis.saliency_sanity import check_of, in_a_sentence, keep_check, on_evidence
+from core.analysis.saliency_sanity import evidence_sentence, read_check, save_check, sentence
 from core.data.dataset import Dataset, load_dataset
 from core.data.image_cache import open_bank
 from core.data.preprocessing import preparation
 from core.data.specs import find_dataset
-from core.data.transforms import normalise, to_unit
+from core.data.transforms import normalize, to_unit
 from core.errors import BadRequest, LowshotError
 from core.explain.randomisation import Randomised, check_randomised
-from core.inference.predictor import image_spec_of, load_classifier, telling_class
+from core.inference.predictor import default_target, image_spec_of, load_classifier
 from core.metrics.calibration import probabilities_of
-from core.models.classifier import placed
+from core.models.classifier import to_device
 from core.paths import DEVICES, pick_device
 from core.runs import RunMeta, open_store
 from trainer.flags import count
-from trainer.progress import bar, say
+from trainer.progress import print_status, progress_bar
 
 
 def rows_to_explain(dataset: Dataset, meta: RunMeta, count: int) -> np.ndarray:
@@ -56,11 +56,11 @@ def check_run(
     image = image_spec_of(meta)
     steps = preparation(meta.preparation).for_encoder(image)
     some = open_bank(dataset.listing.only(rows), meta.size, meta.channels, preparation=steps)
-    images = normalise(to_unit(np.array(some.images), device), image)
-    model = placed(load_classifier(meta, folder), device)
+    images = normalize(to_unit(np.array(some.images), device), image)
+    model = to_device(load_classifier(meta, folder), device)
     with torch.no_grad():
         probabilities = probabilities_of(model(images).cpu().numpy(), meta.temperature, meta.multilabel)
-    targets = [telling_class(meta, row) for row in probabilities]
+    targets = [default_target(meta, row) for row in probabilities]
     where = dataset.spec.evidence
     evidence = [where(name) for name in dataset.listing.ids[rows].tolist()] if where else None
     return check_randomised(model, images, targets, draws, evidence)
@@ -82,11 +82,11 @@ def run(arguments: argparse.Namespace) -> int:
     runs = [(folder, meta) for folder, meta in store.runs.items() if meta.run in kept and meta.has_weights]
     if not runs:
         raise BadRequest(f"No run of {arguments.dataset} keeps weights; train one with curve first.")
-    with bar(f"{arguments.dataset}: reading") as show:
+    with progress_bar(f"{arguments.dataset}: reading") as show:
         leaks = any(meta.leaks for _, meta in runs)
         dataset = load_dataset(find_dataset(arguments.dataset), show, allow_leaks=leaks)
     done, device = 0, pick_device(arguments.device)
-    with bar("runs checked", "run") as show:
+    with progress_bar("runs checked", "run") as show:
         for place, (folder, meta) in enumerate(runs):
             show(place, len(runs))
             done += _checked(folder, meta, dataset, arguments, device)
@@ -102,18 +102,18 @@ def _checked(
         found = _kept(folder, meta, arguments)
         if found is None or (dataset.spec.evidence and not found.planted):
             found = check_run(folder, meta, dataset, arguments.images, arguments.draws, device)
-            keep_check(folder, meta, found)
+            save_check(folder, meta, found)
     except LowshotError as error:
-        say(f"left out: {meta.run}: {error}")
+        print_status(f"left out: {meta.run}: {error}")
         return False
-    print(f"{meta.run}: {in_a_sentence(found)}" + (f" {on_evidence(found.planted)}" if found.planted else ""))
+    print(f"{meta.run}: {sentence(found)}" + (f" {evidence_sentence(found.planted)}" if found.planted else ""))
     return True
 
 
 def _kept(folder: Path, meta: RunMeta, arguments: argparse.Namespace) -> Randomised | None:
     """What is kept of a run, if it was made of as many draws and images."""
     try:
-        found = check_of(folder, meta)
+        found = read_check(folder, meta)
     except LowshotError:
         return None
     same = found is not None and (found.images, found.draws) == (arguments.images, arguments.draws)

@@ -25,7 +25,7 @@ import torch
 from sklearn.metrics import roc_auc_score
 
 from core.data import DATASETS
-from core.data.corruption import SPOILS, spoil
+from core.data.corruption import CORRUPTIONS, corrupt
 from core.data.dataset import Dataset, load_dataset
 from core.data.image_cache import Bank
 from core.data.preprocessing import preparation
@@ -35,15 +35,15 @@ from core.metrics.calibration import fit_temperature, negative_log_likelihood
 from core.models import MODELS
 from core.paths import PROJECT, pick_device
 from trainer.flags import add_training, count, minutes
-from trainer.progress import bar, say
+from trainer.progress import print_status, progress_bar
 from trainer.training.fit import embedding_cache
 from trainer.training.heads import logits_of
 from trainer.training.network_trainer import predict_logits
 from trainer.training.recipes import PATH as RECIPES
 from trainer.training.recipes import choose
 from trainer.training.run_cell import fit_data, train
-from trainer.training.run_plan import prepare
-from trainer.training.settings import Cell, Context, FitData
+from trainer.training.run_plan import plan_run
+from trainer.training.settings import Cell, FitContext, FitData
 
 if TYPE_CHECKING:
     from optuna import Study, Trial
@@ -164,10 +164,12 @@ class Development:
 def development_of(dataset: Dataset, model: str) -> Development:
     """Read a data set at a model's size and spoil its development images."""
     image = MODELS[model].image
-    with bar(f"{dataset.spec.name}: decoding at {image.size} px") as show:
+    with progress_bar(f"{dataset.spec.name}: decoding at {image.size} px") as show:
         bank = dataset.bank(image.size, show, preparation("").for_encoder(image))
     clean = bank.images[dataset.development]
-    return Development(dataset, bank, {"clean": clean} | {name: spoil(name, clean, _SPOIL_SEED) for name in SPOILS})
+    return Development(
+        dataset, bank, {"clean": clean} | {name: corrupt(name, clean, _SPOIL_SEED) for name in CORRUPTIONS}
+    )
 
 
 def score(development: Development, cell: Cell, options: Mapping[str, Any], device: torch.device) -> dict[str, float]:
@@ -181,10 +183,10 @@ def score(development: Development, cell: Cell, options: Mapping[str, Any], devi
     """
     began = time.monotonic()
     dataset = development.dataset
-    prepared = prepare(cell, dataset, options)
+    prepared = plan_run(cell, dataset, options)
     data = fit_data(prepared, dataset, development.bank.images)
     settings = prepared.settings if prepared.strategy.head_only else replace(prepared.settings, folds=1)
-    model, fitted = train(prepared, data, settings, Context(cell.seed, device))
+    model, fitted = train(prepared, data, settings, FitContext(cell.seed, device))
     if fitted.failed:
         raise BadRequest(fitted.failed)
     labels = dataset.listing.labels[dataset.development]
@@ -300,7 +302,7 @@ def run(arguments: argparse.Namespace) -> int:
                 )
         except BadRequest as error:
             study.tell(trial, state=optuna.trial.TrialState.FAIL)
-            say(f"trial {len(rows)}: {error}")
+            print_status(f"trial {len(rows)}: {error}")
             continue
         value = float(np.mean([np.mean([c["score"] for c in cells if c["set"] == name]) for name in SETS]))
         study.tell(trial, value)
@@ -314,7 +316,7 @@ def run(arguments: argparse.Namespace) -> int:
             }
         )  # fmt: skip
         write_atomically(path, "".join(json.dumps(row) + "\n" for row in rows).encode())
-        say(f"trial {len(rows)} of {arguments.trials}: {value:.4f} {options}")
+        print_status(f"trial {len(rows)} of {arguments.trials}: {value:.4f} {options}")
     return 0
 
 
@@ -341,13 +343,13 @@ def _choose() -> int:
     for space in SPACES.values():
         path = LOG_FOLDER / f"search-{space.name}.jsonl"
         if not path.exists():
-            say(f"{path.name} is not there; {space.name} keeps the strategies' own settings")
+            print_status(f"{path.name} is not there; {space.name} keeps the strategies' own settings")
             continue
         rows = [json.loads(line) for line in path.read_text().splitlines()]
         for (strategy, model), by_size in choose(rows, space.model).items():
             found.setdefault(strategy, {})[model] = by_size
     write_atomically(RECIPES, (json.dumps(found, indent=1, sort_keys=True) + "\n").encode())
-    say(f"written: {RECIPES.name}")
+    print_status(f"written: {RECIPES.name}")
     return 0
 
 

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import argparse
 
-from core.analysis.subgroups import characteristics, keep_people
+from core.analysis.subgroups import characteristics, save_demographics
 from core.data.dataset import load_dataset
-from core.data.demographics import read_people
+from core.data.demographics import read_demographics
 from core.data.specs import find_dataset
 from core.errors import BadRequest
 from core.paths import runs_folder
 from core.runs import open_store
-from trainer.progress import bar, say
+from trainer.progress import print_status, progress_bar
 
 
 def add_flags(parser: argparse.ArgumentParser) -> None:
@@ -29,13 +29,13 @@ def run(arguments: argparse.Namespace) -> int:
     """
     spec = find_dataset(arguments.dataset)
     metas = open_store().metas(spec.name)
-    with bar(f"{spec.name}: reading") as show:
+    with progress_bar(f"{spec.name}: reading") as show:
         dataset = load_dataset(spec, show, allow_leaks=any(meta.leaks for meta in metas))
     if dataset.split_hash not in {meta.split_hash for meta in metas}:
         raise BadRequest(f"No stored run of {spec.name} was judged on the test images that are here.")
     ids = dataset.listing.ids[dataset.parts.test]
     facts = {"dataset": spec.name, "split_hash": dataset.split_hash, "source": spec.citation, "licence": spec.licence}
     folder = runs_folder() / spec.name
-    path = keep_people(folder, ids, read_people(spec, ids), facts)
-    say(f"{path}: {characteristics(folder)}")
+    path = save_demographics(folder, ids, read_demographics(spec, ids), facts)
+    print_status(f"{path}: {characteristics(folder)}")
     return 0

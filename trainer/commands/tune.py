@@ -27,10 +27,10 @@ from core.paths import cache_folder, pick_device
 from trainer.commands.run import bank_of, dataset_of
 from trainer.flags import add_data, add_settings, add_training, minutes, names, seeds, sizes
 from trainer.flags import asked as asked_of
-from trainer.progress import bar, say
+from trainer.progress import print_status, progress_bar
 from trainer.training.run_cell import fit_data, train
-from trainer.training.run_plan import Prepared, prepare, settings_for, settings_of
-from trainer.training.settings import Cell, Context, FitData, Settings
+from trainer.training.run_plan import RunPlan, plan_run, settings_for, settings_of
+from trainer.training.settings import Cell, FitContext, FitData, Settings
 
 if TYPE_CHECKING:
     from optuna import Study, Trial
@@ -81,7 +81,7 @@ USUAL = ("lr", "weight_decay", "label_smoothing", "augment", "layer_decay", "inn
 
 
 def held_out_loss(
-    cells: list[tuple[Prepared, FitData]], settings: Settings, device: torch.device, report: Callable[[], None]
+    cells: list[tuple[RunPlan, FitData]], settings: Settings, device: torch.device, report: Callable[[], None]
 ) -> float:
     """How bad settings are: the mean over the cells of what their held-out images say.
 
@@ -95,7 +95,7 @@ def held_out_loss(
     """
     found = []
     for prepared, data in cells:
-        _, fitted = train(prepared, data, settings, Context(prepared.cell.seed, device))
+        _, fitted = train(prepared, data, settings, FitContext(prepared.cell.seed, device))
         if fitted.failed:
             raise BadRequest(fitted.failed)
         labels = data.labels[fitted.judged]
@@ -125,7 +125,9 @@ def run(arguments: argparse.Namespace) -> int:
         raise BadRequest("tune takes one size; settings that suit one may not suit another.")
     dataset, options = dataset_of(arguments), asked_of(arguments)
     cells = [
-        prepare(Cell(dataset.spec.name, arguments.model, arguments.strategy, arguments.size[0], seed), dataset, options)
+        plan_run(
+            Cell(dataset.spec.name, arguments.model, arguments.strategy, arguments.size[0], seed), dataset, options
+        )
         for seed in arguments.seeds
     ]
     over = _over(arguments.over, cells[0], options)
@@ -138,7 +140,7 @@ def run(arguments: argparse.Namespace) -> int:
     return 0
 
 
-def _over(named: list[str] | None, prepared: Prepared, options: dict[str, Any]) -> list[str]:
+def _over(named: list[str] | None, prepared: RunPlan, options: dict[str, Any]) -> list[str]:
     """The settings that are searched over."""
     takes, usual = prepared.strategy.takes, prepared.settings
     for name in named or ():
@@ -167,7 +169,7 @@ class Search:
     """
 
     def __init__(
-        self, fits: list[tuple[Prepared, FitData]], options: dict[str, Any], over: list[str], device: torch.device
+        self, fits: list[tuple[RunPlan, FitData]], options: dict[str, Any], over: list[str], device: torch.device
     ) -> None:
         self._fits, self._options, self._over, self._device = fits, options, over, device
         first = fits[0][0]
@@ -198,11 +200,11 @@ class Search:
         before = len(study.trials)
         study.sampler = optuna.samplers.TPESampler(seed=before)  # else it would draw again what it drew before
         if before:
-            say(f"going on after {before} trials")
+            print_status(f"going on after {before} trials")
         else:
             study.enqueue_trial({name: getattr(self._usual, name) for name in self._over}, skip_if_exists=True)
         began = time.monotonic()
-        with bar("tuning", "training") as show:
+        with progress_bar("tuning", "training") as show:
 
             def watch() -> None:
                 share = min(1.0, (time.monotonic() - began) / (60 * minutes))
@@ -217,8 +219,8 @@ class Search:
             raise BadRequest(f"No settings could be judged: {study.trials[0].user_attrs.get('refused')}")
         usual = self._of_usual(study)
         theirs = "none: they could not be judged" if usual is None else f"{usual:.4f}"
-        say(f"{len(study.trials)} trials; the best has {study.best_value:.4f}, the usual settings {theirs}")
-        say(f"written: {out}; use it with --settings {out}")
+        print_status(f"{len(study.trials)} trials; the best has {study.best_value:.4f}, the usual settings {theirs}")
+        print_status(f"written: {out}; use it with --settings {out}")
 
     def _judge(self, trial: Trial, watch: Callable[[], None]) -> float:
         import optuna

@@ -7,13 +7,13 @@ import json
 from pathlib import Path
 
 from core.errors import BadRequest
-from core.files import sha256_unless_changed
-from core.models.download import fetch, weights_named
+from core.files import cached_sha256_of_file
+from core.models.download import download_weights, find_weights
 from core.models.specs import by_family
 from core.models.weights import state_of
 from core.models.xrv import PUBLISHED_SHA256, convert
 from core.paths import weights_folders
-from trainer.progress import say
+from trainer.progress import print_status
 
 
 def add_flags(parser: argparse.ArgumentParser) -> None:
@@ -43,7 +43,7 @@ def weights_list(arguments: argparse.Namespace) -> int:
         state, path = state_of(spec.weights)
         row = {
             "model": spec.name, "weights": spec.weights.ref, "state": state, "file": str(path) if path else "",
-            "sha256": sha256_unless_changed(path) if path else spec.weights.sha256,
+            "sha256": cached_sha256_of_file(path) if path else spec.weights.sha256,
             "licence": spec.weights.licence, "source": spec.weights.source,
         }  # fmt: skip
         if arguments.json:
@@ -56,10 +56,10 @@ def weights_list(arguments: argparse.Namespace) -> int:
 
 def weights_get(arguments: argparse.Namespace) -> int:
     """`weights get`."""
-    weights = weights_named(arguments.name)
-    path = fetch(weights, arguments.to or weights_folders()[0])
-    print(f"{path}  SHA-256 {sha256_unless_changed(path)}")
-    say(f"{weights.ref}: {weights.licence}; {weights.source}")
+    weights = find_weights(arguments.name)
+    path = download_weights(weights, arguments.to or weights_folders()[0])
+    print(f"{path}  SHA-256 {cached_sha256_of_file(path)}")
+    print_status(f"{weights.ref}: {weights.licence}; {weights.source}")
     return 0
 
 
@@ -68,5 +68,5 @@ def weights_convert(arguments: argparse.Namespace) -> int:
     if not arguments.file.is_file():
         raise BadRequest(f"There is no file {arguments.file}.")
     path = convert(arguments.file, arguments.to or weights_folders()[0], arguments.sha256 or PUBLISHED_SHA256)
-    print(f"{path}  SHA-256 {sha256_unless_changed(path)}")
+    print(f"{path}  SHA-256 {cached_sha256_of_file(path)}")
     return 0

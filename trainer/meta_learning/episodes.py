@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from core.data.transforms import normalise, to_unit
+from core.data.transforms import normalize, to_unit
 from core.errors import BadRequest
 from core.types import Images, ImageSpec
 
@@ -58,7 +58,7 @@ class Task:
 
 
 @dataclass(frozen=True)
-class Draw:
+class TaskSpec:
     """Specification of the tasks to draw.
 
     Attributes:
@@ -85,7 +85,7 @@ class Tasks:
         BadRequest: if no pool is suitable.
     """
 
-    def __init__(self, pools: list[Pool], draw: Draw, image: ImageSpec, device: torch.device) -> None:
+    def __init__(self, pools: list[Pool], draw: TaskSpec, image: ImageSpec, device: torch.device) -> None:
         self._draw, self._image, self._device = draw, image, device
         self._choices = [(pool, members) for pool in pools if (members := _members(pool, draw))]
         if not self._choices:
@@ -130,7 +130,7 @@ class Tasks:
         sets = (support, query)
         slots = random.permutation(draw.logits)[: len(chosen) if draw.findings else len(sides)]
         targets = [self._findings(pool, part, chosen, slots) if draw.findings else _side_indices(part) for part in sets]
-        images = [normalise(to_unit(pool.images[np.concatenate(part)], self._device), self._image) for part in sets]
+        images = [normalize(to_unit(pool.images[np.concatenate(part)], self._device), self._image) for part in sets]
         tensors = [torch.from_numpy(target).to(self._device) for target in targets]
         columns = None if draw.findings else torch.from_numpy(slots).to(self._device)
         return Task(images[0], tensors[0], images[1], tensors[1], columns)
@@ -143,7 +143,7 @@ class Tasks:
         return targets
 
 
-def _members(pool: Pool, draw: Draw) -> dict[int, np.ndarray]:
+def _members(pool: Pool, draw: TaskSpec) -> dict[int, np.ndarray]:
     """Map each class or finding with enough groups to its rows; empty where no task of the kind can be drawn."""
     labels = pool.labels[pool.rows]
     if labels.ndim == 2:

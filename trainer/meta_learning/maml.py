@@ -21,7 +21,7 @@ import torch
 from torch.func import functional_call
 from torch.nn import functional as F
 
-from core.data.transforms import normalise, to_unit
+from core.data.transforms import normalize, to_unit
 from core.models.classifier import HEAD_LAYERS, Classifier
 from core.types import ImageSpec
 from trainer.meta_learning.episodes import Task
@@ -35,7 +35,7 @@ _CHUNK = 64  # number of images whose gradient is computed at once
 Weights = dict[str, torch.Tensor]
 
 
-def adapted(
+def adapt(
     model: Classifier,
     images: torch.Tensor,
     targets: torch.Tensor,
@@ -119,15 +119,15 @@ def _loss(logits: torch.Tensor, targets: torch.Tensor, columns: torch.Tensor | N
 
 def query_loss(model: Classifier, task: Task, settings: Settings) -> torch.Tensor:
     """Return the loss on a task's query set after adaptation to its support set, which the outer loop minimizes."""
-    fast = adapted(model, task.support, task.support_targets, task.columns, settings, settings.inner_steps, outer=True)
+    fast = adapt(model, task.support, task.support_targets, task.columns, settings, settings.inner_steps, outer=True)
     return _loss(functional_call(model, fast, (task.query,)), task.query_targets, task.columns)
 
 
 def adapt_to(model: Classifier, data: FitData, image: ImageSpec, settings: Settings, device: torch.device) -> Weights:
     """Return a meta-learned model's weights after adaptation to labelled images; the model itself is unchanged."""
     model.eval().to(device)
-    pixels = normalise(to_unit(data.images, device), image)
+    pixels = normalize(to_unit(data.images, device), image)
     targets = as_targets(data.labels).to(device)
     columns = torch.arange(data.classes, device=device) if targets.ndim == 1 else None
-    fast = adapted(model, pixels, targets, columns, settings, settings.adapt_steps, outer=False)
+    fast = adapt(model, pixels, targets, columns, settings, settings.adapt_steps, outer=False)
     return {name: value.detach() for name, value in fast.items()}

@@ -20,15 +20,15 @@ from core.files import canonical_json, sha256_of, write_atomically
 from core.models.classifier import Classifier
 from core.models.specs import ModelSpec
 from core.paths import cache_folder
-from trainer.meta_learning.episodes import Draw, Task, Tasks
+from trainer.meta_learning.episodes import Task, Tasks, TaskSpec
 from trainer.meta_learning.task_sources import Source
 from trainer.training.embedding_cache import state_hash
-from trainer.training.losses import NoNumberError
-from trainer.training.resume import Unfinished, state_of
+from trainer.training.losses import NonFiniteError
+from trainer.training.resume import StateFile, generator_state
 from trainer.training.settings import Settings
 
 QueryLoss = Callable[[Classifier, Task, Settings], torch.Tensor]
-USED = ("episodes", "tasks", "shots", "queries", "inner_lr", "inner_steps", "outer_lr", "order", "clip")
+KEY_SETTINGS = ("episodes", "tasks", "shots", "queries", "inner_lr", "inner_steps", "outer_lr", "order", "clip")
 _VERSION = 2
 
 
@@ -37,7 +37,7 @@ def hashes_of(sources: Sequence[Source]) -> dict[str, str]:
     return {source.spec.name: source.hash for source in sources}
 
 
-def notes_on(sources: Sequence[Source], settings: Settings) -> tuple[str, ...]:
+def source_notes(sources: Sequence[Source], settings: Settings) -> tuple[str, ...]:
     """Return notes for readers of the results on the meta-learned start."""
     if not sources:
         return ()
@@ -49,7 +49,7 @@ def notes_on(sources: Sequence[Source], settings: Settings) -> tuple[str, ...]:
     )
 
 
-def learn_start(
+def meta_learn(
     kind: str,
     query_loss: QueryLoss,
     model: Classifier,
@@ -78,7 +78,7 @@ def learn_start(
         NoNumberError: if the loss is not finite; the model keeps the weights of the last finite loss.
     """
     logits = len(model.head.layers[-1].get_parameter("bias"))
-    used = {name: getattr(settings, name) for name in USED}
+    used = {name: getattr(settings, name) for name in KEY_SETTINGS}
     key = sha256_of(
         [
             canonical_json([_VERSION, kind, used, settings.preparation, findings, logits, seed, str(spec.image)]),
@@ -91,12 +91,12 @@ def learn_start(
         model.load_state_dict(state)
         return
     pools = [source.pool(spec.image.size, settings.preparation) for source in sources]
-    tasks = Tasks(pools, Draw(logits, findings, settings.shots, settings.queries), spec.image, device)
-    unfinished = Unfinished(f"start-{key}", device)
+    tasks = Tasks(pools, TaskSpec(logits, findings, settings.shots, settings.queries), spec.image, device)
+    unfinished = StateFile(f"start-{key}", device)
     with torch.backends.cudnn.flags(enabled=True, deterministic=True, benchmark=False):
         try:
-            history = learn_from(model, tasks, query_loss, settings, seed, device, progress, unfinished)
-        except NoNumberError:
+            history = run_outer_loop(model, tasks, query_loss, settings, seed, device, progress, unfinished)
+        except NonFiniteError:
             unfinished.remove()
             raise
     _write(path, model, {"kind": kind, "settings": used, "sources": hashes_of(sources), "query_loss": history})
@@ -120,7 +120,7 @@ def _write(path: Path, model: nn.Module, record: dict[str, Any]) -> None:
     write_atomically(path, save(state, metadata={"record": canonical_json(record)}))
 
 
-def learn_from(
+def run_outer_loop(
     model: Classifier,
     tasks: Tasks,
     query_loss: QueryLoss,
@@ -128,7 +128,7 @@ def learn_from(
     seed: int,
     device: torch.device,
     progress: Progress | None = None,
-    unfinished: Unfinished | None = None,
+    unfinished: StateFile | None = None,
 ) -> list[float]:
     """Run the outer loop: Adam on the mean query loss of a batch of tasks, with a cosine schedule.
 
@@ -160,7 +160,7 @@ def learn_from(
             total += loss.item()
         if not np.isfinite(total):
             model.load_state_dict(good)
-            raise NoNumberError(
+            raise NonFiniteError(
                 f"meta-learning diverged at step {len(history) + 1}, and the start of the step before was kept. Lower "
                 f"--inner-lr, which was {settings.inner_lr:g}, or --outer-lr, which was {settings.outer_lr:g}."
             )
@@ -172,7 +172,7 @@ def learn_from(
         if unfinished:
             parts: dict[str, Any] = {"model": model, "optimiser": optimizer, "schedule": schedule}
             states = {name: part.state_dict() for name, part in parts.items()}
-            unfinished.write({**states, "random": state_of(random), "history": history})
+            unfinished.write({**states, "random": generator_state(random), "history": history})
         if progress:
             progress(len(history) * settings.tasks, steps * settings.tasks)
     model.cpu()

@@ -19,7 +19,7 @@ from core.data.image_cache import Bank, open_bank
 from core.data.listing import UNLABELLED, Listing
 from core.data.preprocessing import preparation
 from core.data.specs import (
-    OPTIONS_AFTER,
+    OPTIONS_SEPARATOR,
     DatasetSpec,
     all_findings,
     external_names,
@@ -32,7 +32,7 @@ from core.errors import BadRequest, DataUnavailable
 from core.files import sha256_of
 from core.models.medical_encoders import relatives
 from trainer.meta_learning.episodes import Pool
-from trainer.progress import bar
+from trainer.progress import progress_bar
 from trainer.training.settings import Cell
 
 JOINED = "+"
@@ -62,7 +62,7 @@ class Source:
 
     def pool(self, size: int, steps: str) -> Pool:
         """Return its images at a size after preprocessing; they are decoded first where necessary."""
-        with bar(f"{self.spec.name}: decoding at {size} px") as show:
+        with progress_bar(f"{self.spec.name}: decoding at {size} px") as show:
             bank = open_bank(self.listing, size, self.spec.channels, show, preparation(steps))
         _, groups = np.unique(self.listing.groups, return_inverse=True)
         return Pool(self.spec.name, bank.images, self.labels, groups, self.rows)
@@ -118,7 +118,7 @@ def _incompatibility(spec: DatasetSpec, dataset: Dataset) -> str:
 
 def _check_named(name: str, dataset: Dataset) -> None:
     spec = find_dataset(name)
-    if name.partition(OPTIONS_AFTER)[0] in relatives(dataset.spec.name):
+    if name.partition(OPTIONS_SEPARATOR)[0] in relatives(dataset.spec.name):
         raise BadRequest(
             f"{name} is {dataset.spec.name} or has the same images, so that no task may be drawn from it. Name other "
             "--sources."
@@ -133,7 +133,7 @@ def _no_source_message(dataset: Dataset) -> str:
     kind = "several findings" if dataset.spec.task == "multilabel" else f"{len(dataset.labels)} classes"
     remedy = "Put other data sets below a data root (python -m trainer data list)"
     if dataset.spec.task == "multilabel":
-        remedy += f", or leave some findings for it: --dataset {dataset.spec.name}{OPTIONS_AFTER}findings=A+B"
+        remedy += f", or leave some findings for it: --dataset {dataset.spec.name}{OPTIONS_SEPARATOR}findings=A+B"
     return (
         f"Meta-learning needs tasks from other data sets, but no data set on this machine goes with "
         f"{dataset.spec.name} ({kind}). {remedy}, or choose another strategy."
@@ -149,7 +149,7 @@ def _without_copies(spec: DatasetSpec, dataset: Dataset) -> Source:
         keep &= listing.labels != UNLABELLED
     before = int(keep.sum())
     for guard in _guards(dataset):
-        with bar(f"{spec.name}: looking for copies") as show:
+        with progress_bar(f"{spec.name}: looking for copies") as show:
             keep[find_copies(small, guard, show).first] = False
     return _source(spec, listing, np.flatnonzero(keep), listing.labels, before - int(keep.sum()), small, spec.name)
 
@@ -158,7 +158,7 @@ def _guards(dataset: Dataset) -> list[Bank]:
     """Return small images of the target and of its installed relatives."""
     others = [DATASETS[name] for name in sorted(relatives(dataset.spec.name)) if name in DATASETS]
     installed = [spec for spec in others if is_present(spec) and spec.dims == dataset.spec.dims]
-    own = [] if dataset.spec.name.partition(OPTIONS_AFTER)[0] in DATASETS else [scan(dataset.spec)[1]]
+    own = [] if dataset.spec.name.partition(OPTIONS_SEPARATOR)[0] in DATASETS else [scan(dataset.spec)[1]]
     return [*own, *(_scanned(spec)[1] for spec in installed)]
 
 
@@ -205,5 +205,5 @@ def _scanned(spec: DatasetSpec) -> tuple[Listing, Bank]:
 
 @lru_cache(maxsize=32)
 def _scanned_once(name: str, folder: str) -> tuple[Listing, Bank]:
-    with bar(f"{name}: reading") as show:
+    with progress_bar(f"{name}: reading") as show:
         return scan(find_dataset(name), show)

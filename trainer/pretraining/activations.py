@@ -12,12 +12,12 @@ import numpy as np
 import torch
 
 from core.data.augmentation import augmenter
-from core.data.transforms import normalise, to_unit
+from core.data.transforms import normalize, to_unit
 from core.files import sha256_of, write_atomically
 from core.paths import cache_folder
 from trainer.pretraining.corpus import CorpusPart
 from trainer.pretraining.starts import Start, Trunk
-from trainer.progress import bar
+from trainer.progress import progress_bar
 
 PLAIN = 0
 # without the corruptions that the search applies to development images
@@ -82,13 +82,13 @@ def _compute(
     folder.mkdir(parents=True, exist_ok=True)
     augment = augmenter(AUGMENT).apply
     arrays: list[np.memmap] = []
-    with bar(f"{part.spec.name}: activations of view {view}") as show, torch.inference_mode():
+    with progress_bar(f"{part.spec.name}: activations of view {view}") as show, torch.inference_mode():
         for first in range(done, len(rows), _BATCH):
             batch = rows[first : first + _BATCH]
             images = to_unit(part.bank.images[batch], device)
             if view != PLAIN:
                 images = augment(images, np.array([_seed_of(view, str(part.listing.ids[row])) for row in batch]))
-            outputs = [output.cpu().numpy() for output in trunk(normalise(images, start.image))]
+            outputs = [output.cpu().numpy() for output in trunk(normalize(images, start.image))]
             outputs[0] = outputs[0].clip(-_LARGEST, _LARGEST).astype(np.float16)
             if not arrays:
                 arrays = [

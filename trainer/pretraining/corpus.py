@@ -19,10 +19,10 @@ from core.data.duplicates import Copies, find_copies
 from core.data.image_cache import Bank, open_bank
 from core.data.listing import Listing
 from core.data.specs import DatasetSpec, family_of, how_to_get, is_present
-from core.data.splits import unite_groups
+from core.data.splits import merge_groups
 from core.errors import DataUnavailable
 from core.models.medical_encoders import relatives
-from trainer.progress import bar
+from trainer.progress import progress_bar
 
 _HELD_OUT = {"validation": 0.1, "test": 0.25}  # shares of the patients of a gate's data set, in this order
 
@@ -51,7 +51,7 @@ class CorpusPart:
     patients: dict[str, int]
 
 
-def guards_of(targets: Sequence[str], names: Iterable[str]) -> list[str]:
+def guard_sets(targets: Sequence[str], names: Iterable[str]) -> list[str]:
     """Return the data sets whose images and patients must not be in a corpus.
 
     Args:
@@ -80,7 +80,7 @@ def guards_of(targets: Sequence[str], names: Iterable[str]) -> list[str]:
     return [name for name in sorted(excluded | external_names) if is_present(DATASETS[name])]
 
 
-def gather(targets: Sequence[str], names: Sequence[str], gates: Iterable[str], size: int) -> list[CorpusPart]:
+def build_corpus(targets: Sequence[str], names: Sequence[str], gates: Iterable[str], size: int) -> list[CorpusPart]:
     """Read, audit and clean the corpus.
 
     Args:
@@ -89,18 +89,18 @@ def gather(targets: Sequence[str], names: Sequence[str], gates: Iterable[str], s
         gates: those of them of which patients are held out to evaluate the encoder.
         size: side in pixels.
     Raises:
-        DataUnavailable: see `guards_of`; or if a data set of the corpus is missing.
+        DataUnavailable: see `guard_sets`; or if a data set of the corpus is missing.
     """
-    guards = {name: scan(DATASETS[name]) for name in guards_of(targets, names)}
+    guards = {name: scan(DATASETS[name]) for name in guard_sets(targets, names)}
     parts: list[CorpusPart] = []
     # data sets of the gate come first, as the others are compared with their held-out patients
     for name in sorted(names, key=lambda name: name not in set(gates)):
         # read, and merge the patients of copies
         spec = DATASETS[name]
-        with bar(f"{name}: reading") as show:
+        with progress_bar(f"{name}: reading") as show:
             listing, small = scan(spec, show)
             bank = open_bank(listing, size, spec.channels, show)
-        groups = unite_groups(listing.groups, find_copies(small))
+        groups = merge_groups(listing.groups, find_copies(small))
         keep = np.ones(len(listing), bool)
         keep[list(small.errors)] = False
         # exclude copies and patients of the guards, and copies of held-out patients of the gate

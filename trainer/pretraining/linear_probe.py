@@ -13,7 +13,7 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import roc_auc_score
 from sklearn.model_selection import StratifiedGroupKFold
 
-from core.models.medical_encoders import Gate
+from core.models.medical_encoders import ProbeResult
 from trainer.pretraining.corpus import CorpusPart
 
 MIN_POSITIVES = 20
@@ -28,8 +28,8 @@ def unit(features: np.ndarray, center: np.ndarray) -> np.ndarray:
     return centered / np.linalg.norm(centered, axis=1, keepdims=True).clip(1e-8)
 
 
-def gates(part: CorpusPart, encoder: Mapping[str, np.ndarray], start: Mapping[str, np.ndarray]) -> list[Gate]:
-    """Compare an encoder with its starting weights on held-out patients of a data set: one `Gate` per embedding.
+def gates(part: CorpusPart, encoder: Mapping[str, np.ndarray], start: Mapping[str, np.ndarray]) -> list[ProbeResult]:
+    """Compare an encoder with its starting weights on held-out patients of a data set: one `ProbeResult` per embedding.
 
     The strength of each probe is chosen on the validation patients. The metrics are those of the test patients.
 
@@ -52,7 +52,7 @@ def gates(part: CorpusPart, encoder: Mapping[str, np.ndarray], start: Mapping[st
         truth = labels[test][:, columns]
         difference, low, high = clustered_difference(encoder_scores, start_scores, truth, groups[test])
         results.append(
-            Gate(
+            ProbeResult(
                 dataset=part.spec.name,
                 read=read,
                 encoder=round(macro_auroc(encoder_scores, truth), 4),

@@ -25,8 +25,8 @@ from core.files import canonical_json, sha256_of
 from trainer.pretraining.activations import PLAIN, Activations, activations
 from trainer.pretraining.corpus import CorpusPart
 from trainer.pretraining.starts import STARTS, Tail, Trunk
-from trainer.progress import bar
-from trainer.training.resume import Unfinished
+from trainer.progress import progress_bar
+from trainer.training.resume import StateFile
 
 _BATCH = 64
 _WARM_UP = 0.1
@@ -62,7 +62,7 @@ class Recipe:
 
 
 @dataclass(frozen=True)
-class Material:
+class TrainingSet:
     """Training data from one data set: chosen images, their labels and cached activations.
 
     Attributes:
@@ -86,12 +86,14 @@ class Material:
         return self.views[epoch % len(self.views)] if self.views else self.plain
 
 
-def taken(recipe: Recipe, part: CorpusPart) -> np.ndarray:
+def chosen_rows(recipe: Recipe, part: CorpusPart) -> np.ndarray:
     """Return the indices of the images of a data set that a recipe trains on; the same for every seed."""
     return np.sort(np.random.default_rng(0).permutation(part.train)[: recipe.sets[part.spec.name]])
 
 
-def prepare(recipe: Recipe, parts: list[CorpusPart], trunk: Trunk, tail: Tail, device: torch.device) -> list[Material]:
+def prepare_materials(
+    recipe: Recipe, parts: list[CorpusPart], trunk: Trunk, tail: Tail, device: torch.device
+) -> list[TrainingSet]:
     """Choose the recipe's images, and compute their activations and the teacher's embeddings.
 
     Args:
@@ -103,12 +105,12 @@ def prepare(recipe: Recipe, parts: list[CorpusPart], trunk: Trunk, tail: Tail, d
     """
     start, materials = STARTS[recipe.start], []
     for part in parts:
-        rows = taken(recipe, part)
+        rows = chosen_rows(recipe, part)
         by_view = [activations(start, recipe.cut, trunk, part, rows, v, device) for v in range(recipe.views + 1)]
         plain = by_view[PLAIN]
         teacher = tuple(torch.from_numpy(output) for output in pooled_outputs(tail, plain, device))
         labels = torch.as_tensor(part.listing.labels[rows])
-        materials.append(Material(part, rows, plain, tuple(by_view[1:]), teacher, labels))
+        materials.append(TrainingSet(part, rows, plain, tuple(by_view[1:]), teacher, labels))
     return materials
 
 
@@ -131,7 +133,7 @@ def embeddings(tail: Tail, cached: Activations, device: torch.device) -> dict[st
 class _Heads(nn.Module):
     """Linear heads, one per data set and stage, on centered embeddings of unit length."""
 
-    def __init__(self, materials: list[Material], centers: list[torch.Tensor]) -> None:
+    def __init__(self, materials: list[TrainingSet], centers: list[torch.Tensor]) -> None:
         super().__init__()
         self.centers = nn.ParameterList(nn.Parameter(center, requires_grad=False) for center in centers)
         self._stages = len(centers)
@@ -148,7 +150,7 @@ class _Heads(nn.Module):
 
 
 def pretrain(
-    recipe: Recipe, materials: list[Material], start_tail: Tail, device: torch.device
+    recipe: Recipe, materials: list[TrainingSet], start_tail: Tail, device: torch.device
 ) -> tuple[Tail, list[dict[str, float]]]:
     """Train by a recipe. An interrupted training resumes from its last checkpoint.
 
@@ -177,7 +179,7 @@ def pretrain(
         optimizer, [recipe.lr, 10 * recipe.lr], total_steps=total, pct_start=_WARM_UP
     )
     # resume an interrupted training
-    checkpoint = Unfinished(f"pretrain-{_name_of(recipe, materials)}", device)
+    checkpoint = StateFile(f"pretrain-{_name_of(recipe, materials)}", device)
     history: list[dict[str, float]] = []
     step, spent = 0, 0.0
     if state := checkpoint.read():
@@ -187,7 +189,7 @@ def pretrain(
         schedule.load_state_dict(state["schedule"])
         step, spent, history = state["step"], state["seconds"], state["history"]
     start_time = time.monotonic() - spent
-    with bar("pretraining", "batch") as show:
+    with progress_bar("pretraining", "batch") as show:
         while step < total:
             epoch, batch_index = divmod(step, steps_per_epoch)
             order = np.random.default_rng([recipe.seed, epoch]).permutation(len(owner))
@@ -225,7 +227,7 @@ def pretrain(
     return tail.requires_grad_(False), history
 
 
-def _name_of(recipe: Recipe, materials: list[Material]) -> str:
+def _name_of(recipe: Recipe, materials: list[TrainingSet]) -> str:
     images = [
         f"{material.part.spec.name}/{name}"
         for material in materials
@@ -235,7 +237,7 @@ def _name_of(recipe: Recipe, materials: list[Material]) -> str:
 
 
 def _supervised(
-    heads: _Heads, stages: list[torch.Tensor], groups: list[tuple[int, np.ndarray]], materials: list[Material]
+    heads: _Heads, stages: list[torch.Tensor], groups: list[tuple[int, np.ndarray]], materials: list[TrainingSet]
 ) -> torch.Tensor:
     """Return the mean loss over the batch's images and the stages."""
     total = torch.zeros((), device=stages[0].device)
@@ -250,7 +252,7 @@ def _supervised(
 
 
 def _distance(
-    heads: _Heads, stages: list[torch.Tensor], groups: list[tuple[int, np.ndarray]], materials: list[Material]
+    heads: _Heads, stages: list[torch.Tensor], groups: list[tuple[int, np.ndarray]], materials: list[TrainingSet]
 ) -> torch.Tensor:
     """Return 1 - cosine between the centered embeddings and the teacher's, averaged over images and stages."""
     device = stages[0].device
@@ -269,7 +271,7 @@ def _loss(logits: torch.Tensor, target: torch.Tensor, task: str) -> torch.Tensor
     return (loss * known).sum() / known.sum().clamp_min(1)
 
 
-def averaged(start: Tail, trained: Tail, share: float) -> Tail:
+def average_weights(start: Tail, trained: Tail, share: float) -> Tail:
     """Average the starting and the trained weights of a tail; `share` is the weight of the trained ones."""
     tail, state = copy.deepcopy(trained).cpu(), trained.state_dict()
     for key, value in start.state_dict().items():

@@ -20,12 +20,12 @@ from trainer.pretraining.activations import PLAIN, activations
 from trainer.pretraining.corpus import CorpusPart
 from trainer.pretraining.linear_probe import few_shot_auroc
 from trainer.pretraining.starts import STARTS, Tail, Trunk
-from trainer.pretraining.train import Recipe, as_record, averaged, embeddings, prepare
+from trainer.pretraining.train import Recipe, as_record, average_weights, embeddings, prepare_materials
 from trainer.pretraining.train import pretrain as train_by
-from trainer.progress import say
+from trainer.progress import print_status
 
 PROXIES = ("knee-osteoarthritis", "breast-ultrasound", "malaria")
-UNLEARNT = {"nih-chestxray14": ("Consolidation", "Edema", "Infiltration", "Pneumonia")}
+HIDDEN_FINDINGS = {"nih-chestxray14": ("Consolidation", "Edema", "Infiltration", "Pneumonia")}
 AVERAGES = (1.0, 0.5, 0.25)
 _SIZES, _SEEDS = (10, 40), 10  # labels per class, and their resamples
 _PROBE_IMAGES, _TRAIN_IMAGES = 1200, 2000  # maximum number of images of a probe, and of a data set in training
@@ -41,7 +41,7 @@ class _Probe:
     labels: np.ndarray
 
 
-def trial(recipe: Recipe, parts: list[CorpusPart], device: torch.device) -> Iterator[dict[str, Any]]:
+def run_trial(recipe: Recipe, parts: list[CorpusPart], device: torch.device) -> Iterator[dict[str, Any]]:
     """Try a recipe at every share of the average with the starting weights.
 
     Args:
@@ -59,13 +59,15 @@ def trial(recipe: Recipe, parts: list[CorpusPart], device: torch.device) -> Iter
     probes = [probe for part in parts for probe in _probes(part)]
     before = _few_shot_aurocs(probes, recipe, trunk, start_tail, device)
     start_time = time.monotonic()
-    trained, history = train_by(recipe, prepare(recipe, train_parts, trunk, start_tail, device), start_tail, device)
+    trained, history = train_by(
+        recipe, prepare_materials(recipe, train_parts, trunk, start_tail, device), start_tail, device
+    )
     seconds = round(time.monotonic() - start_time, 1)
     for share in AVERAGES:
-        after = _few_shot_aurocs(probes, recipe, trunk, averaged(start_tail, trained, share), device)
+        after = _few_shot_aurocs(probes, recipe, trunk, average_weights(start_tail, trained, share), device)
         gains = {key: round(after[key] - before[key], 4) for key in after}
         mean = {read: _mean(gains, read) for read in start_tail.reads}
-        say(f"average {share}: {mean}")
+        print_status(f"average {share}: {mean}")
         yield {
             "recipe": as_record(replace(recipe, average=share)), "mean_gain": mean, "gains": gains, "start": before,
             "seconds": seconds, "loss": [history[0]["loss"], history[-1]["loss"]],
@@ -73,7 +75,7 @@ def trial(recipe: Recipe, parts: list[CorpusPart], device: torch.device) -> Iter
 
 
 def _without_findings(part: CorpusPart) -> CorpusPart:
-    hidden = [part.spec.labels.index(name) for name in UNLEARNT.get(part.spec.name, ())]
+    hidden = [part.spec.labels.index(name) for name in HIDDEN_FINDINGS.get(part.spec.name, ())]
     if not hidden:
         return part
     labels = part.listing.labels.copy()
@@ -87,10 +89,10 @@ def _probes(part: CorpusPart) -> Iterator[_Probe]:
     labels = part.listing.labels[rows]
     if not len(rows):
         return
-    if part.spec.name not in UNLEARNT:
+    if part.spec.name not in HIDDEN_FINDINGS:
         yield _Probe(part.spec.name, part, rows, labels)
         return
-    hidden = np.isin(part.spec.labels, UNLEARNT[part.spec.name])
+    hidden = np.isin(part.spec.labels, HIDDEN_FINDINGS[part.spec.name])
     yield _Probe(f"{part.spec.name} (findings left out)", part, rows, labels[:, hidden])
     yield _Probe(f"{part.spec.name} (findings learnt)", part, rows, labels[:, ~hidden])
 

@@ -6,15 +6,15 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
-from core.analysis.external import SHOWN, Elsewhere, by_view, evaluated, external_sets, reading, refusals
+from core.analysis.external import SHOWN, ExternalResult, by_view, evaluated, external_sets, reading, refusals
 from core.metrics import METRICS
-from trainer.reporting.markdown import ranged, ranged_of, said, table
+from trainer.reporting.markdown import series_name, table, with_interval, with_interval_of
 from trainer.reporting.sections import Runs
 
 Data = Mapping[str, Any]
 
 
-def external(series: Runs) -> list[dict[str, Any]]:
+def external_rows(series: Runs) -> list[dict[str, Any]]:
     """Return the results of every series on every external set, overall and by view, or why there are none."""
     rows = []
     for key, runs in series.items():
@@ -35,7 +35,7 @@ def external(series: Runs) -> list[dict[str, Any]]:
     return rows
 
 
-def _view_record(view: Elsewhere) -> dict[str, Any]:
+def _view_record(view: ExternalResult) -> dict[str, Any]:
     return {
         "view": view.view, "images": view.images, "groups": view.groups, "own_images": view.own_images,
         "own_groups": view.own_groups, "seeds": view.seeds,
@@ -66,7 +66,9 @@ def as_text(rows: Sequence[Data]) -> str:
             head = [METRICS[metric].title, "views", "seeds", "own test", "external test", "own minus external"]
             parts.append(table(head, [_line(row, view, metric) for row in set_rows for view in row["views"]]))
         parts += [_reader_study(row) for row in set_rows if row["reading"]]
-    parts += [f"{said(row)} was not evaluated on {row['title']}: {row['refused']}" for row in rows if row["refused"]]
+    parts += [
+        f"{series_name(row)} was not evaluated on {row['title']}: {row['refused']}" for row in rows if row["refused"]
+    ]
     return "\n\n".join(parts)
 
 
@@ -75,8 +77,8 @@ def _line(row: Data, view: Data, metric: str) -> list[str]:
     drop = view["drop"][metric]
     signed = "–" if drop["low"] is None else f"{drop['value']:+.3f} ({drop['low']:+.3f} to {drop['high']:+.3f})"
     return [
-        f"{said(row)}{archive}", view["view"] or "all", str(view["seeds"]), ranged(view["own"][metric]),
-        ranged(view["there"][metric]), signed,
+        f"{series_name(row)}{archive}", view["view"] or "all", str(view["seeds"]), with_interval(view["own"][metric]),
+        with_interval(view["there"][metric]), signed,
     ]  # fmt: skip
 
 
@@ -84,10 +86,10 @@ def _reader_study(row: Data) -> str:
     study = row["reading"]
     confirmed = ", ".join(f"{yes} of {of} {label}" for label, (yes, of) in study["confirmed"].items())
     figures = ", ".join(
-        f"{METRICS[name].title} {ranged_of([figure['value'], figure['low'], figure['high']])}"
+        f"{METRICS[name].title} {with_interval_of([figure['value'], figure['low'], figure['high']])}"
         for name, figure in study["figures"].items()
     )
     return (
-        f"{said(row)}: a radiologist read {study['images']} of these images and confirmed {confirmed}. By the "
+        f"{series_name(row)}: a radiologist read {study['images']} of these images and confirmed {confirmed}. By the "
         f"radiologist's label: {figures}. These are too few images for a verdict."
     )

@@ -8,7 +8,7 @@ from typing import Any
 Data = Mapping[str, Any]
 
 
-def said(series: Data) -> str:
+def series_name(series: Data) -> str:
     """Format a series: model, strategy and variant."""
     variant = f" [{series['variant']}]" if series.get("variant") else ""
     return f"{series['model']} {series['strategy']}{variant}"
@@ -24,7 +24,7 @@ def signed(value: float | None) -> str:
     return "–" if value is None else f"{value:+.3f}"
 
 
-def ranged(one: Data, digits: int = 3) -> str:
+def with_interval(one: Data, digits: int = 3) -> str:
     """Format a value with its interval."""
     return f"{number(one['value'], digits)} ({number(one['low'], digits)} to {number(one['high'], digits)})"
 
@@ -35,9 +35,9 @@ def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     return "\n".join([*lines, *("| " + " | ".join(row) + " |" for row in rows)])
 
 
-def ranged_of(values: Sequence[float | None]) -> str:
-    """Format the sequence (value, low, high) as `ranged` does."""
-    return ranged(dict(zip(("value", "low", "high"), values, strict=True)))
+def with_interval_of(values: Sequence[float | None]) -> str:
+    """Format the sequence (value, low, high) as `with_interval` does."""
+    return with_interval(dict(zip(("value", "low", "high"), values, strict=True)))
 
 
 def section(title: str, paragraphs: Sequence[str]) -> str:

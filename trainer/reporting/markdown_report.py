@@ -8,12 +8,12 @@ from typing import Any
 from core.metrics import METRICS
 from core.metrics.comparisons import MIN_SEEDS, format_p
 from trainer.reporting import external, sections
-from trainer.reporting.markdown import number, ranged, ranged_of, said, section, signed, table
+from trainer.reporting.markdown import number, section, series_name, signed, table, with_interval, with_interval_of
 
 SHOWN = ("auroc", "auprc", "balanced_accuracy", "sensitivity", "specificity", "f1", "mcc", "brier", "ece")
 COMPARED = ("auroc", "balanced_accuracy", "brier")
-BESIDE = {"auroc": "delong", "balanced_accuracy": "mcnemar"}
-BESIDE_TITLES = {"delong": "DeLong", "mcnemar": "McNemar"}
+SEED_TESTS = {"auroc": "delong", "balanced_accuracy": "mcnemar"}
+SEED_TEST_TITLES = {"delong": "DeLong", "mcnemar": "McNemar"}
 LEAK_MARK = "**LEAKS ALLOWED**"
 
 Data = Mapping[str, Any]
@@ -88,7 +88,7 @@ def _families(families: Sequence[Data]) -> str:
 def _family(series: Data, estimate: Data) -> list[str]:
     seeds = estimate["seeds"]
     return [
-        said(series), str(seeds["seeds"]), number(estimate["value"]), _ends(estimate["patients"]), _ends(seeds),
+        series_name(series), str(seeds["seeds"]), number(estimate["value"]), _ends(estimate["patients"]), _ends(seeds),
         _ends(estimate["both"]), number(seeds["sd"]), f"{number(seeds['lowest'])} to {number(seeds['highest'])}",
     ]  # fmt: skip
 
@@ -109,7 +109,7 @@ def _by_class(rows: Sequence[Data], labels: Sequence[str]) -> str:
         lines = []
         for row in rows:
             averages = [number(row[f"{average}_{name}"]) for average in ("macro", "weighted")]
-            lines.append([said(row), *map(ranged, row["classes"][name]), *averages])
+            lines.append([series_name(row), *map(with_interval, row["classes"][name]), *averages])
         parts.append(table(head, lines))
     return "\n\n".join(parts)
 
@@ -124,15 +124,15 @@ def _comparisons(pairs: Sequence[Data]) -> str:
         _method(rows),
     ]
     for name in COMPARED:
-        test = BESIDE.get(name)
+        test = SEED_TESTS.get(name)
         head = [METRICS[name].title, "first minus second", "p", "p of equivalence", "power", "verdict"]
-        head += [BESIDE_TITLES[test]] if test else []
+        head += [SEED_TEST_TITLES[test]] if test else []
         parts.append(table(head, [_compared(row, name, test) for row in rows]))
     return "\n\n".join([*parts, *refused])
 
 
 def _pair(row: Data) -> str:
-    return f"{said(row['first'])} and {said(row['second'])}"
+    return f"{series_name(row['first'])} and {series_name(row['second'])}"
 
 
 def _compared(row: Data, name: str, test: str | None) -> list[str]:
@@ -185,15 +185,15 @@ def _operating(content: Data | None) -> str:
     head = ["series", "sensitivity", "specificity", "PPV", "NPV", "found", "missed", "false alarms"]
     rows = [
         [
-            said(row),
-            *(ranged(row[name]) for name in ("sensitivity", "specificity", "ppv", "npv")),
+            series_name(row),
+            *(with_interval(row[name]) for name in ("sensitivity", "specificity", "ppv", "npv")),
             *(f"{row['per_thousand'][name]:.0f}" for name in ("found", "missed", "false_alarms")),
         ]
         for row in content["series"]
         if not row["refused"]
     ]
     cautions = [
-        f"{said(row)}: {caution}" for row in content["series"] for caution in (row["refused"], *row["cautions"])
+        f"{series_name(row)}: {caution}" for row in content["series"] for caution in (row["refused"], *row["cautions"])
     ]
     return "\n\n".join(
         [
@@ -211,14 +211,14 @@ def _operating(content: Data | None) -> str:
 def _calibration(rows: Sequence[Data], families: Sequence[Data]) -> str:
     if not rows:
         return ""
-    metrics = {said(row): row["metrics"] for row in families}
+    metrics = {series_name(row): row["metrics"] for row in families}
     head = ["series", "temperature", "Brier score", "ECE", "ECE by chance alone (95% below)"]
     lines = [
         [
-            said(row),
+            series_name(row),
             " ".join(number(value, 2) for value in row["temperatures"]),
-            ranged(metrics[said(row)]["brier"]["patients"]),
-            ranged(metrics[said(row)]["ece"]["patients"]),
+            with_interval(metrics[series_name(row)]["brier"]["patients"]),
+            with_interval(metrics[series_name(row)]["ece"]["patients"]),
             f"{number(row['chance_ece'])} ({number(row['chance_ece_high'])})",
         ]
         for row in rows
@@ -243,15 +243,15 @@ def _conformal(content: Data, about: Data) -> str:
         head = ["series", "calibrated on", *labels, "classes in a set", "sets of one", "empty sets"]
         lines = [
             [
-                said(row),
+                series_name(row),
                 row["kind"],
-                *(ranged(value) for value in row["holds"]),
+                *(with_interval(value) for value in row["holds"]),
                 *(number(row[name], 2) for name in ("size", "single", "empty")),
             ]
             for row in rows
         ]
         parts += [table(head, lines), *sorted({row["promise"] for row in rows})]
-    parts += [f"{said(row)}: {row['refused']}" for row in content["series"] if row["refused"]]
+    parts += [f"{series_name(row)}: {row['refused']}" for row in content["series"] if row["refused"]]
     return "\n\n".join(parts) if content["series"] else ""
 
 
@@ -259,7 +259,9 @@ def _selective(rows: Sequence[Data]) -> str:
     if not rows:
         return ""
     head = ["series", *(f"most certain {risk['coverage']:.0%}" for risk in rows[0]["risks"])]
-    lines = [[said(row), *(ranged({**risk, "value": risk["risk"]}) for risk in row["risks"])] for row in rows]
+    lines = [
+        [series_name(row), *(with_interval({**risk, "value": risk["risk"]}) for risk in row["risks"])] for row in rows
+    ]
     return "\n\n".join(
         [
             "## Selective prediction",
@@ -278,9 +280,9 @@ def _two_stage(content: Data | None) -> str:
     names = ("sensitivity", "specificity", "named", "workload", "single")
     lines = [
         [
-            f"{said(pair['screen'])} {pair['screen']['dataset']}".strip(),
-            said(pair["confirmer"]),
-            *(ranged(pair[name]) for name in names),
+            f"{series_name(pair['screen'])} {pair['screen']['dataset']}".strip(),
+            series_name(pair["confirmer"]),
+            *(with_interval(pair[name]) for name in names),
             f"{signed(pair['gain']['effect'])} ({signed(pair['gain']['low'])} to {signed(pair['gain']['high'])})",
             pair["gain"]["verdict"],
         ]
@@ -292,13 +294,13 @@ def _two_stage(content: Data | None) -> str:
     parts = [
         "## Two stages",
         f"A screen fitted for a sensitivity of {content['sensitivity']:.0%}, then a second stage; compared at the same "
-        f"sensitivity with {said(content['single'])} alone, the best on held-out images. Shares with 95% "
+        f"sensitivity with {series_name(content['single'])} alone, the best on held-out images. Shares with 95% "
         f"intervals over test patients; gain in specificity with its interval over seeds and test patients. {counted} "
         f"Below {MIN_SEEDS} common seeds there is no verdict.",
         table(head, lines),
     ]
     refused = [
-        f"{said(pair['screen'])}, {said(pair['confirmer'])}: {pair['refused']}"
+        f"{series_name(pair['screen'])}, {series_name(pair['confirmer'])}: {pair['refused']}"
         for pair in content["pairs"]
         if pair["refused"]
     ]
@@ -317,9 +319,9 @@ def _curves(content: Data) -> str:
     head = ["series", "mean at each size", "asymptote", f"images per class for {number(reach)}", "doubts"]
     lines = [
         [
-            said(row),
+            series_name(row),
             ", ".join(f"{point['size']:g}: {number(point['mean'])}" for point in row["points"]),
-            "–" if row["asymptote"] is None else ranged_of(row["asymptote"]),
+            "–" if row["asymptote"] is None else with_interval_of(row["asymptote"]),
             row["needed"]["words"] if row["needed"] else "–",
             " ".join(row["doubts"]) or "none",
         ]
@@ -328,8 +330,8 @@ def _curves(content: Data) -> str:
     parts.append(table(head, lines))
     for pair in content["pairs"]:
         parts.append(
-            f"- To equal {said(pair['ahead'])} with {pair['size']:g} images per class, {said(pair['behind'])} needs "
-            f"{pair['multiplier']['words']}. {pair['crossover']['words']}"
+            f"- To equal {series_name(pair['ahead'])} with {pair['size']:g} images per class, "
+            f"{series_name(pair['behind'])} needs {pair['multiplier']['words']}. {pair['crossover']['words']}"
         )
     return "\n\n".join(parts[:3]) + ("\n\n" + "\n".join(parts[3:]) if parts[3:] else "")
 
@@ -340,7 +342,7 @@ def _apart(rows: Sequence[Data]) -> str:
     head = ["run", "size", "seed", "AUROC", "reason"]
     lines = [
         [
-            said(run), str(run["train_size"] or "all"), str(run["seed"]), number(run["metrics"]["auroc"]),
+            series_name(run), str(run["train_size"] or "all"), str(run["seed"]), number(run["metrics"]["auroc"]),
             f"{LEAK_MARK}: {run['leaks']} images" if run["leaks"] else "variant",
         ]
         for run in rows

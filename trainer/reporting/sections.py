@@ -14,15 +14,23 @@ from core.analysis.subgroups import LEAST_OF_CLASS, by_subgroup, title_of
 from core.analysis.two_stage import best_single, joint
 from core.errors import BadRequest, LeakFound
 from core.metrics import METRICS
-from core.metrics.comparisons import corrected, holm
-from core.metrics.learning_curves import Bounded, Fit, Measured, crossover, images_needed, label_multiplier, usual_reach
-from core.metrics.measures import Average, once
+from core.metrics.comparisons import holm, holm_corrected
+from core.metrics.learning_curves import (
+    Bounded,
+    Fit,
+    MeasuredCurve,
+    crossover,
+    default_target,
+    images_needed,
+    label_multiplier,
+)
+from core.metrics.measures import Average, unit_weights
 from core.metrics.reliability import chance_error, reliability
 from core.metrics.selective import risk_curve
 from core.metrics.thresholds import Aim
 from core.metrics.two_stage import TwoStage
 from core.runs.series import Run, Series, summarize
-from trainer.reporting.markdown import ranged, said, table
+from trainer.reporting.markdown import series_name, table, with_interval
 
 Runs = dict[Series, list[Run]]
 BY_CLASS = ("auroc", "sensitivity", "specificity", "precision", "f1")
@@ -66,7 +74,7 @@ def comparisons(series: Runs, finding: int | None) -> list[dict[str, Any]]:
             "refused": "",
             "metrics": {
                 name: difference.record()
-                | {"verdict_text": difference.verdict_text(said(_name(pair[0])), said(_name(pair[1])))}
+                | {"verdict_text": difference.verdict_text(series_name(_name(pair[0])), series_name(_name(pair[1])))}
                 for name, difference in metrics.items()
             },
             "by_seed": [
@@ -89,11 +97,11 @@ def by_class(series: Runs) -> list[dict[str, Any]]:
     """Return per-class metrics with intervals over test patients, and macro and weighted averages; means over seeds."""
     rows = []
     for key, runs in series.items():
-        tests = [comparison.judged(run).scores for run in runs]
+        tests = [comparison.load_part(run).scores for run in runs]
         values = {name: [asdict(estimate) for estimate in comparison.by_class(runs, name)] for name in BY_CLASS}
         averages = {
             f"{average}_{name}": float(
-                np.mean([METRICS[name].averaged(scores, once(scores), average)[0] for scores in tests])
+                np.mean([METRICS[name].averaged(scores, unit_weights(scores), average)[0] for scores in tests])
             )
             for name in BY_CLASS
             for average in ("macro", "weighted")
@@ -141,7 +149,7 @@ def calibration(series: Runs, finding: int | None) -> list[dict[str, Any]]:
     for key, runs in series.items():
         if runs[0][1].multilabel and finding is None:
             continue
-        tests = [comparison.judged(run, target=finding).scores for run in runs]
+        tests = [comparison.load_part(run, target=finding).scores for run in runs]
         chances = [chance_error(scores) for scores in tests]
         rows.append(
             {
@@ -189,7 +197,7 @@ def selective(series: Runs, finding: int | None) -> list[dict[str, Any]]:
     for key, runs in series.items():
         if runs[0][1].multilabel and finding is None:
             continue
-        tests = [comparison.judged(run, target=finding) for run in runs]
+        tests = [comparison.load_part(run, target=finding) for run in runs]
         curve = risk_curve([test.scores for test in tests], tests[0].groups, np.array(COVERAGES))
         rows = zip(curve.coverage, curve.risk, curve.low, curve.high, strict=True)
         risks = [{"coverage": share, "risk": risk, "low": low, "high": high} for share, risk, low, high in rows]
@@ -201,7 +209,7 @@ def curves(every: Runs, metric: str, reach: float | None, size: int | None, find
     """Return learning curves over all sizes: fits, sizes needed, and label multipliers and crossovers of every pair."""
     measured, fits = comparison.learning_curves(every, metric, finding)
     first = next(iter(fits.values()), None)
-    target_value = reach if reach is not None or first is None else usual_reach(first)
+    target_value = reach if reach is not None or first is None else default_target(first)
     return {
         "metric": metric,
         "reach": target_value,
@@ -214,7 +222,7 @@ def curves(every: Runs, metric: str, reach: float | None, size: int | None, find
     }
 
 
-def _curve(key: Series, measured: Measured, fit: Fit | None, target_value: float | None) -> dict[str, Any]:
+def _curve(key: Series, measured: MeasuredCurve, fit: Fit | None, target_value: float | None) -> dict[str, Any]:
     points = [
         {"size": n, "mean": float(np.mean([row[0] for row in by_seed.values()])), "seeds": len(by_seed)}
         for n, by_seed in sorted(measured.found.items())
@@ -236,7 +244,10 @@ def _pair(first: Series, second: Series, fits: Mapping[Series, Fit], size: float
         "size": size,
         "multiplier": _bounded(label_multiplier(fits[behind], fits[ahead], size), 1, " times as many labels"),
         "crossover": asdict(crossing)
-        | {"detected": crossing.detected, "words": crossing.verdict(said(_name(first)), said(_name(second)))},
+        | {
+            "detected": crossing.detected,
+            "words": crossing.verdict(series_name(_name(first)), series_name(_name(second))),
+        },
     }
 
 
@@ -279,7 +290,7 @@ def two_stage(
         except (BadRequest, LeakFound) as error:
             measured.append(None)
             rows.append(row | {"refused": str(error)})
-    gains = iter(corrected([pair.gain for pair in measured if pair]))
+    gains = iter(holm_corrected([pair.gain for pair in measured if pair]))
     rows = [
         row | replace(pair, gain=next(gains)).record() if pair else row
         for row, pair in zip(rows, measured, strict=True)
@@ -319,7 +330,7 @@ def as_text(rows: Sequence[Data]) -> str:
     for row in rows:
         figures = list(dict.fromkeys(name for group in row["groups"] for name in group["figures"]))
         head = ["group", "images", "patients or lesions", *map(title_of, figures)]
-        parts += [said(row), table(head, [_line(group, figures) for group in row["groups"]])]
+        parts += [series_name(row), table(head, [_line(group, figures) for group in row["groups"]])]
     return "\n\n".join(parts)
 
 
@@ -339,7 +350,7 @@ def _cell(group: Data, name: str) -> str:
         if _known(difference)
         else ""
     )
-    return ranged(group["figures"][name]) + change
+    return with_interval(group["figures"][name]) + change
 
 
 def _known(difference: Data | None) -> bool:

@@ -14,7 +14,7 @@ from core.registry import Registry
 
 
 @dataclass(frozen=True)
-class Epoch:
+class EpochOrder:
     """Order of the images in one pass over a subset.
 
     Attributes:
@@ -26,7 +26,7 @@ class Epoch:
     positions: np.ndarray
     repeats: np.ndarray | None = None
 
-    def take(self, count: int, refill: Callable[[], Epoch]) -> tuple[Epoch, Epoch]:
+    def take(self, count: int, refill: Callable[[], EpochOrder]) -> tuple[EpochOrder, EpochOrder]:
         """Return the next `count` images and the remaining ones; another epoch is appended if this one is too short."""
         order = self if len(self.positions) >= count else self._concatenate(refill())
         return order._slice(slice(count)), order._slice(slice(count, None))
@@ -37,13 +37,13 @@ class Epoch:
             return random.integers(0, views, len(self.positions))
         return np.where(self.repeats, random.integers(1, max(2, views), len(self.positions)), 0)
 
-    def _concatenate(self, other: Epoch) -> Epoch:
+    def _concatenate(self, other: EpochOrder) -> EpochOrder:
         positions = np.concatenate([self.positions, other.positions])
         both = self.repeats is not None and other.repeats is not None
-        return Epoch(positions, np.concatenate([self.repeats, other.repeats]) if both else None)
+        return EpochOrder(positions, np.concatenate([self.repeats, other.repeats]) if both else None)
 
-    def _slice(self, selection: slice) -> Epoch:
-        return Epoch(self.positions[selection], None if self.repeats is None else self.repeats[selection])
+    def _slice(self, selection: slice) -> EpochOrder:
+        return EpochOrder(self.positions[selection], None if self.repeats is None else self.repeats[selection])
 
 
 @dataclass(frozen=True)
@@ -67,18 +67,18 @@ class Imbalance:
     findings: bool = False
     plain_first: bool = False
 
-    def epoch(self, labels: np.ndarray, random: np.random.Generator) -> Epoch:
+    def epoch(self, labels: np.ndarray, random: np.random.Generator) -> EpochOrder:
         """Draw the images of one epoch in random order."""
         if labels.ndim == 2:
-            return Epoch(random.permutation(len(labels)))
+            return EpochOrder(random.permutation(len(labels)))
         available, target = np.bincount(labels), self.shown(labels)
         if np.array_equal(target, available) and not self.plain_first:
-            return Epoch(random.permutation(len(labels)))
+            return EpochOrder(random.permutation(len(labels)))
         members = [_repeat_members(np.flatnonzero(labels == c), int(count), random) for c, count in enumerate(target)]
         positions = np.concatenate([positions for positions, _ in members])
         order = random.permutation(len(positions))
         repeats = np.concatenate([repeats for _, repeats in members])[order]
-        return Epoch(positions[order], repeats if self.plain_first else None)
+        return EpochOrder(positions[order], repeats if self.plain_first else None)
 
     def shown(self, labels: np.ndarray, classes: int = 0) -> np.ndarray:
         """Return (C,) images of each class, or with each finding, in an epoch."""

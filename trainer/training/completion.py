@@ -18,11 +18,11 @@ from core.data.image_cache import Progress
 from core.errors import BadRequest
 from core.runs import Predictions, RunMeta, add_external, as_stored, read_predictions, read_run
 from trainer.training import run_cell
-from trainer.training.external import evaluate_external, lacking
-from trainer.training.run_plan import Prepared
+from trainer.training.external import evaluate_external, missing_external_sets
+from trainer.training.run_plan import RunPlan
 
-SAME = 1e-4  # absolute tolerance of a logit, as processors round differently
-LAST_BIT = 2**-10  # relative tolerance of a logit: the last bit in half precision, in which logits are stored
+ABSOLUTE_TOLERANCE = 1e-4  # absolute tolerance of a logit, as processors round differently
+RELATIVE_TOLERANCE = 2**-10  # relative tolerance of a logit: the last bit in half precision, in which logits are stored
 
 
 def check_same(meta: RunMeta, stored: Predictions, anew: Predictions) -> None:
@@ -34,17 +34,17 @@ def check_same(meta: RunMeta, stored: Predictions, anew: Predictions) -> None:
     if not np.array_equal(stored.ids, anew.ids):
         raise BadRequest("The run was evaluated again on other test images than before.")
     expected = as_stored(stored.logits, meta.multilabel)  # older runs hold logits in full precision
-    if not np.allclose(anew.logits, expected, LAST_BIT, SAME):
+    if not np.allclose(anew.logits, expected, RELATIVE_TOLERANCE, ABSOLUTE_TOLERANCE):
         change = float(np.abs(expected - anew.logits).max())
         raise BadRequest(
-            f"Evaluated again, a test logit changed by {change:.6f}; the tolerance is {SAME} plus the rounding of half "
-            "precision."
+            f"Evaluated again, a test logit changed by {change:.6f}; the tolerance is {ABSOLUTE_TOLERANCE} plus the "
+            "rounding of half precision."
         )
 
 
 def complete_external(
     folder: Path,
-    prepared: Prepared,
+    prepared: RunPlan,
     dataset: Dataset,
     bank: np.ndarray,
     device: torch.device,
@@ -65,14 +65,14 @@ def complete_external(
         BadRequest: if the run's test predictions are not reproduced.
     """
     meta, test = read_run(folder), read_predictions(folder)
-    if not lacking(meta, dataset):
+    if not missing_external_sets(meta, dataset):
         return meta
     # with weights: evaluate the stored model
     if meta.has_weights:
 
         def predict(target: Dataset) -> Predictions:
             rows = target.parts.test
-            logits = run_cell.ask_again(folder, meta, target, rows, device, progress)
+            logits = run_cell.predict_with_stored_weights(folder, meta, target, rows, device, progress)
             listing = target.listing
             return Predictions(listing.ids[rows], target.parts.groups[rows], listing.labels[rows], logits, "external")
 

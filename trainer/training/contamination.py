@@ -12,12 +12,12 @@ from core.data.dataset import Dataset, scan
 from core.data.duplicates import find_copies
 from core.data.specs import find_dataset, is_present
 from core.errors import LeakFound
-from core.models.medical_encoders import find_own_encoder, read_card
+from core.models.medical_encoders import find_medical_encoder, read_card
 from core.models.specs import Weights
-from trainer.progress import bar
+from trainer.progress import progress_bar
 
 
-def exposure(dataset: Dataset, weights: Weights) -> tuple[int, tuple[str, ...]]:
+def count_seen_images(dataset: Dataset, weights: Weights) -> tuple[int, tuple[str, ...]]:
     """Return how many images of a user's folder or table the encoder was trained on, and notes for the record.
 
     Raises:
@@ -25,7 +25,7 @@ def exposure(dataset: Dataset, weights: Weights) -> tuple[int, tuple[str, ...]]:
     """
     if weights.kind != "own" or dataset.spec.path is None:
         return 0, ()
-    card = read_card(find_own_encoder(weights.ref.split("/")[0], dataset.spec.name))
+    card = read_card(find_medical_encoder(weights.ref.split("/")[0], dataset.spec.name))
     corpus_sizes = {part["set"]: part["images"] + part["held_out"] for part in card.get("corpus", ())}
     absent: list[str] = []
     seen: set[int] = set()
@@ -33,7 +33,7 @@ def exposure(dataset: Dataset, weights: Weights) -> tuple[int, tuple[str, ...]]:
         if not is_present(find_dataset(name)):
             absent.append(name)
             continue
-        with bar(f"comparing with {name}, on which the medical encoder was trained") as show:
+        with progress_bar(f"comparing with {name}, on which the medical encoder was trained") as show:
             listing, bank = scan(find_dataset(name), show)
             seen |= set(np.unique(find_copies(scan(dataset.spec)[1], bank, show).first).tolist())
         if len(listing) - len(bank.errors) < corpus_sizes.get(name, 0):

@@ -14,7 +14,7 @@ from torch import nn
 
 from core.data.augmentation import augmenter
 from core.data.image_cache import Progress
-from core.data.transforms import normalise, to_unit
+from core.data.transforms import normalize, to_unit
 from core.errors import BadRequest
 from core.files import sha256_of
 from core.models.classifier import Classifier, average_pool
@@ -121,7 +121,7 @@ class EmbeddingCache:
         if view:
             seeds = rows.astype(np.int64) * 1000 + view
             images = self._augmenter.apply(images, seeds)
-        return self._embed(normalise(images, self._image))
+        return self._embed(normalize(images, self._image))
 
 
 def state_hash(module: nn.Module) -> str:

@@ -21,14 +21,16 @@ from core.data.external_sets import ExternalSet, load_external
 from core.data.specs import DATASETS, External, family_of, find_dataset, is_present
 from core.errors import BadRequest, LowshotError
 from core.metrics import Scores, measure
-from core.models.medical_encoders import find_own_encoder, read_card
-from core.models.weights import standing
+from core.models.medical_encoders import find_medical_encoder, read_card
+from core.models.weights import exposure_of
 from core.runs import ExternalRecord, Predictions, RunMeta, shared_classes
-from trainer.progress import bar, say
-from trainer.training.run_plan import Prepared
+from trainer.progress import print_status, progress_bar
+from trainer.training.run_plan import RunPlan
 
-EXCLUDED = "excluded_patients_of"  # key of an encoder's card: external sets whose patients were left out of training
-Ask = Callable[[Dataset], Predictions]
+EXCLUDED_PATIENTS_KEY = (
+    "excluded_patients_of"  # key of an encoder's card: external sets whose patients were left out of training
+)
+Predict = Callable[[Dataset], Predictions]
 
 
 @dataclass(frozen=True)
@@ -47,7 +49,7 @@ class Evaluation:
 
 
 @dataclass(frozen=True)
-class Standing:
+class ExposureCheck:
     """Whether an encoder may have been trained on the images of an external test set.
 
     Attributes:
@@ -84,20 +86,20 @@ def with_external(dataset: Dataset, arguments: argparse.Namespace) -> Dataset:
     for external in [*chosen, *defaults]:
         name = str(external.path or external.dataset)
         if external in defaults and not is_present(find_dataset(name)):
-            say(f"external test set {name}: not on this machine, skipped")
+            print_status(f"external test set {name}: not on this machine, skipped")
             continue
         try:
-            with bar(f"external test set {name}: reading") as show:
+            with progress_bar(f"external test set {name}: reading") as show:
                 loaded.append(load_external(external, dataset, show))
         except LowshotError as error:
             if external in chosen:
                 raise
             refused[name] = (find_dataset(name).title, str(error))
-            say(f"external test set {name}: refused: {error}")
+            print_status(f"external test set {name}: refused: {error}")
             continue
         latest = loaded[-1]
         rows = latest.dataset.parts.test
-        say(f"external test set {latest.name}: {len(rows):,} images of {', '.join(latest.labels)}")
+        print_status(f"external test set {latest.name}: {len(rows):,} images of {', '.join(latest.labels)}")
     return replace(dataset, external=tuple(loaded), refused=refused)
 
 
@@ -111,7 +113,9 @@ def _requested_set(name: str, classes: Mapping[str, str] | None, dataset: Datase
     return External(find_dataset(name).name, classes or {})
 
 
-def evaluate_external(prepared: Prepared, dataset: Dataset, meta: RunMeta, test: Predictions, ask: Ask) -> Evaluation:
+def evaluate_external(
+    prepared: RunPlan, dataset: Dataset, meta: RunMeta, test: Predictions, ask: Predict
+) -> Evaluation:
     """Evaluate a trained run on the external test sets of its data set.
 
     Args:
@@ -126,7 +130,7 @@ def evaluate_external(prepared: Prepared, dataset: Dataset, meta: RunMeta, test:
     )
     notes = [f"Not evaluated on {record.title}: {record.refused}" for record in evaluation.records.values()]
     for external in dataset.external:
-        title, encoder_standing = external.dataset.spec.title, standing_of(prepared, external)
+        title, encoder_standing = external.dataset.spec.title, check_exposure(prepared, external)
         if encoder_standing.refused:
             evaluation.records[external.name] = ExternalRecord(title, refused=encoder_standing.refused)
             notes.append(f"Not evaluated on {title}: {encoder_standing.refused}")
@@ -157,38 +161,38 @@ def _defined_metrics(scores: Scores) -> dict[str, float]:
     return {name: round(value, 6) for name, value in measure(scores).items() if np.isfinite(value)}
 
 
-def standing_of(prepared: Prepared, external: ExternalSet) -> Standing:
+def check_exposure(prepared: RunPlan, external: ExternalSet) -> ExposureCheck:
     """Decide from its training data whether a run may be evaluated on an external test set."""
     name, spec = external.name, prepared.spec
     for source in prepared.sources:
         if family_of(source.spec.name) == family_of(name):
-            return Standing(
+            return ExposureCheck(
                 f"its start was meta-learnt from {source.spec.name}, which has images of the same archive. Name other "
                 "data sets with --sources."
             )
     if spec.seen and external.dataset.spec.path is None:
-        known = standing(spec, name)
+        known = exposure_of(spec, name)
         if known == "seen":
-            return Standing(
+            return ExposureCheck(
                 f"the makers of {spec.name} say that it learnt from {family_of(name)}, whose images these are. Choose "
                 "another model for this comparison."
             )
         if known == "unknown":
-            return Standing(note=f"Whether {spec.name} has seen images of {name} is not known.")
+            return ExposureCheck(note=f"Whether {spec.name} has seen images of {name} is not known.")
     if spec.weights.kind != "own":
-        return Standing()
-    return _standing_of_own(read_card(find_own_encoder(spec.weights.ref, prepared.meta.dataset)), external)
+        return ExposureCheck()
+    return _standing_of_own(read_card(find_medical_encoder(spec.weights.ref, prepared.meta.dataset)), external)
 
 
-def _standing_of_own(card: Mapping[str, Any], external: ExternalSet) -> Standing:
+def _standing_of_own(card: Mapping[str, Any], external: ExternalSet) -> ExposureCheck:
     """Decide by the card of an encoder that this program pretrained, and where it is silent by comparing images."""
     name, own_images = external.name, external.dataset.spec.path is not None
-    excluded = name in card.get(EXCLUDED, ())
+    excluded = name in card.get(EXCLUDED_PATIENTS_KEY, ())
     same = [seen for seen in card["seen"] if family_of(seen) == family_of(name)]
     if same and (name in same or not excluded):
-        return Standing(
+        return ExposureCheck(
             f"its encoder learnt from {same[0]}, and the patients of {name} were not left out. Choose a model whose "
-            f"encoder's card names {name} under {EXCLUDED!r}, or pretrain one without them."
+            f"encoder's card names {name} under {EXCLUDED_PATIENTS_KEY!r}, or pretrain one without them."
         )
     absent = []
     for seen in () if excluded else card["seen"]:
@@ -198,24 +202,24 @@ def _standing_of_own(card: Mapping[str, Any], external: ExternalSet) -> Standing
         if not is_present(other):
             absent.append(seen)
         elif count := _copies_in(seen, external):
-            return Standing(
+            return ExposureCheck(
                 f"its encoder learnt from {seen}, which holds copies of {count} of these images. Take them out of the "
                 "external test set, or choose a model whose encoder has not seen them."
             )
     note = f"Nobody has compared {name} with all that the encoder learnt from: {', '.join(absent)} is not here."
-    return Standing(same_archive=bool(same), note=note if absent else "")
+    return ExposureCheck(same_archive=bool(same), note=note if absent else "")
 
 
 @lru_cache(maxsize=64)
 def _copies_in(seen: str, external: ExternalSet) -> int:
     """Return how many test images of an external set have a copy in a registered data set."""
-    with bar(f"comparing {external.name} with {seen}, on which an encoder was trained") as show:
+    with progress_bar(f"comparing {external.name} with {seen}, on which an encoder was trained") as show:
         first, second = scan(external.dataset.spec)[1], scan(find_dataset(seen), show)[1]
         copies = find_copies(first, second, show)
     return len(np.intersect1d(copies.first, external.dataset.parts.test))
 
 
-def lacking(meta: RunMeta, dataset: Dataset) -> tuple[ExternalSet, ...]:
+def missing_external_sets(meta: RunMeta, dataset: Dataset) -> tuple[ExternalSet, ...]:
     """Return the external sets of a data set on which a stored run was neither evaluated nor refused."""
     return tuple(external for external in dataset.external if not _has(meta, external))
 

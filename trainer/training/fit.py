@@ -23,17 +23,17 @@ from core.data.augmentation import augmenter
 from core.data.image_cache import Progress
 from core.data.preprocessing import preparation
 from core.metrics.calibration import fit_temperature, negative_log_likelihood
-from core.models.classifier import Classifier, MeanOf
+from core.models.classifier import Classifier, HeadEnsemble
 from core.models.specs import ModelSpec
 from trainer.meta_learning.maml import adapt_to
 from trainer.meta_learning.protonet import fit_prototypes
 from trainer.training.embedding_cache import EmbeddingCache
-from trainer.training.folds import NOTHING_HELD_OUT, judged_folds
-from trainer.training.heads import fit_logistic, fit_mlp, fit_plain_loop, logits_of, side_by_side
-from trainer.training.layer_freezing import groups_of, merge_low_rank
+from trainer.training.folds import NOTHING_HELD_OUT, validation_folds
+from trainer.training.heads import fit_logistic, fit_mlp, fit_plain_loop, logits_of, run_in_parallel
+from trainer.training.layer_freezing import merge_low_rank, parameter_groups
 from trainer.training.losses import LOSSES
-from trainer.training.network_trainer import Trained, predict_logits, train_network
-from trainer.training.settings import Context, FitData, Fitted, Settings
+from trainer.training.network_trainer import TrainingResult, predict_logits, train_network
+from trainer.training.settings import FitContext, FitData, FitResult, Settings
 
 HEAD = "tapped."
 STRENGTHS = (0.3, 1.0, 3.0, 10.0, 30.0, 100.0)  # inverse L2 penalties to choose from, for embeddings of unit length
@@ -50,14 +50,14 @@ def embedding_cache(
 
 
 def embeddings_of(
-    model: Classifier, spec: ModelSpec, data: FitData, settings: Settings, context: Context
+    model: Classifier, spec: ModelSpec, data: FitData, settings: Settings, context: FitContext
 ) -> np.ndarray:
     """Return (n, 1 + views, D) embeddings of a subset in plain and augmented views."""
     cache = embedding_cache(model, spec, data, settings, context.device)
     return cache.get(data.images, data.rows, settings.views, context.progress)
 
 
-def cross_validated(
+def cross_validate(
     embeddings: np.ndarray, data: FitData, settings: Settings, seed: int, fit: Callable[[np.ndarray], nn.Sequential]
 ) -> tuple[np.ndarray, np.ndarray, nn.Sequential]:
     """Fit a head to all images, and one head per fold to predict the fold's held-out images.
@@ -72,38 +72,40 @@ def cross_validated(
         positions, their out-of-fold logits, and the final head: the head fitted to all images or, for a fold ensemble,
         the mean of all heads. There are no positions where nothing can be held out.
     """
-    folds = judged_folds(data.labels, data.groups, settings.folds, seed)
+    folds = validation_folds(data.labels, data.groups, settings.folds, seed)
     all_positions = np.arange(len(data.labels))
-    *fold_heads, final = side_by_side([partial(fit, rest) for rest in [*(rest for rest, _ in folds), all_positions]])
+    *fold_heads, final = run_in_parallel([partial(fit, rest) for rest in [*(rest for rest, _ in folds), all_positions]])
     held_out = [held for _, held in folds]
     logits = [logits_of(head, embeddings[held, 0]) for head, held in zip(fold_heads, held_out, strict=True)]
     if settings.fold_ensemble and fold_heads:
-        final = nn.Sequential(MeanOf([*fold_heads, final])).eval()
-    return *together(held_out, logits, data.classes), final
+        final = nn.Sequential(HeadEnsemble([*fold_heads, final])).eval()
+    return *concatenate_folds(held_out, logits, data.classes), final
 
 
-def together(judged: list[np.ndarray], logits: list[np.ndarray], classes: int) -> tuple[np.ndarray, np.ndarray]:
+def concatenate_folds(
+    judged: list[np.ndarray], logits: list[np.ndarray], classes: int
+) -> tuple[np.ndarray, np.ndarray]:
     """Concatenate the held-out positions of all folds, and their (J, classes) logits; empty without folds."""
     if not judged:
         return np.array([], int), np.zeros((0, classes), np.float32)
     return np.concatenate(judged), np.concatenate(logits)
 
 
-def fit_frozen(model: Classifier, spec: ModelSpec, data: FitData, settings: Settings, context: Context) -> Fitted:
+def fit_frozen(model: Classifier, spec: ModelSpec, data: FitData, settings: Settings, context: FitContext) -> FitResult:
     """Fit the MLP head on embeddings of a frozen encoder."""
     embeddings = embeddings_of(model, spec, data, settings, context)
 
     def fit(rows: np.ndarray) -> nn.Sequential:
         return fit_mlp(model.head.layers, embeddings[rows], data.labels[rows], settings, context.seed, model.blocks)
 
-    positions, logits, final = cross_validated(embeddings, data, settings, context.seed, fit)
+    positions, logits, final = cross_validate(embeddings, data, settings, context.seed, fit)
     model.head.layers = final
-    return Fitted(positions, logits, HEAD, folds_in_words(settings, positions))
+    return FitResult(positions, logits, HEAD, describe_folds(settings, positions))
 
 
 def fit_frozen_logistic(
-    model: Classifier, spec: ModelSpec, data: FitData, settings: Settings, context: Context
-) -> Fitted:
+    model: Classifier, spec: ModelSpec, data: FitData, settings: Settings, context: FitContext
+) -> FitResult:
     """Fit logistic regression on embeddings of a frozen encoder; the penalty maximizes the out-of-fold likelihood.
 
     The likelihood is computed after temperature scaling, as the run itself will be. The penalty is therefore chosen by
@@ -111,7 +113,7 @@ def fit_frozen_logistic(
     """
     embeddings = embeddings_of(model, spec, data, settings, context)
     strengths = (settings.strength,) if settings.strength else STRENGTHS
-    folds = judged_folds(data.labels, data.groups, settings.folds, context.seed)
+    folds = validation_folds(data.labels, data.groups, settings.folds, context.seed)
     held_out = [held for _, held in folds]
 
     def fit(rows: np.ndarray, inverse_penalties: Sequence[float]) -> list[nn.Sequential]:
@@ -123,7 +125,7 @@ def fit_frozen_logistic(
     candidates = []
     for index, strength in enumerate(strengths):
         parts = [logits_of(heads[index], embeddings[held, 0]) for heads, held in zip(fold_heads, held_out, strict=True)]
-        positions, logits = together(held_out, parts, data.classes)
+        positions, logits = concatenate_folds(held_out, parts, data.classes)
         labels = data.labels[positions]
         loss = negative_log_likelihood(logits, labels, fit_temperature(logits, labels)) if len(positions) else 0.0
         candidates.append((loss, index, strength, positions, logits))
@@ -132,26 +134,26 @@ def fit_frozen_logistic(
     _, index, strength, positions, logits = min(candidates, key=lambda row: row[:2])
     (final,) = fit(np.arange(len(data.labels)), [strength])
     if settings.fold_ensemble and fold_heads:
-        final = nn.Sequential(MeanOf([*(heads[index] for heads in fold_heads), final])).eval()
+        final = nn.Sequential(HeadEnsemble([*(heads[index] for heads in fold_heads), final])).eval()
     model.head.layers = final
-    selection = folds_in_words(settings, positions)
-    return Fitted(
+    selection = describe_folds(settings, positions)
+    return FitResult(
         positions, logits, HEAD, selection if settings.strength else f"{selection}; penalty 1/{strength:g} chosen there"
     )
 
 
 def fit_plain_loop_frozen(
-    model: Classifier, spec: ModelSpec, data: FitData, settings: Settings, context: Context
-) -> Fitted:
+    model: Classifier, spec: ModelSpec, data: FitData, settings: Settings, context: FitContext
+) -> FitResult:
     """Fit a head with a plain training loop on cached views of a frozen encoder: the untuned baseline."""
     embeddings = embeddings_of(model, spec, data, settings, context)
 
     def fit(rows: np.ndarray) -> nn.Sequential:
         return fit_plain_loop(model.head.layers, embeddings[rows, 1:], data.labels[rows], settings, context.seed)
 
-    positions, logits, final = cross_validated(embeddings, data, settings, context.seed, fit)
+    positions, logits, final = cross_validate(embeddings, data, settings, context.seed, fit)
     model.head.layers = final
-    return Fitted(positions, logits, HEAD, folds_in_words(settings, positions))
+    return FitResult(positions, logits, HEAD, describe_folds(settings, positions))
 
 
 def fit_network(
@@ -159,10 +161,10 @@ def fit_network(
     spec: ModelSpec,
     data: FitData,
     settings: Settings,
-    context: Context,
+    context: FitContext,
     frozen_statistics: bool,
     prepare: Callable[[FitData], list[dict[str, Any]]],
-) -> Fitted:
+) -> FitResult:
     """Train one network per fold to predict its held-out images, then the final network on all images.
 
     The folds serve the operating point, the temperature and, with patience, the length of training. Their weights are
@@ -178,12 +180,12 @@ def fit_network(
         prepare: given the training images, prepares the initial model in place and returns its parameter groups.
     """
     start, layers = copy.deepcopy(model.state_dict()), model.head.layers
-    folds = judged_folds(data.labels, data.groups, settings.folds, context.seed)
+    folds = validation_folds(data.labels, data.groups, settings.folds, context.seed)
     all_positions = np.arange(len(data.labels))
     predicted: list[np.ndarray] = []
     history: list[dict[str, Any]] = []
     lengths: list[int] = []
-    trained = Trained(np.zeros((0, data.classes), np.float32), [], 0)
+    trained = TrainingResult(np.zeros((0, data.classes), np.float32), [], 0)
     # fold 0 is the final network, trained on all images after the others
     parts = [*enumerate(folds, start=1), (0, (all_positions, all_positions[:0]))]
     for index, (fold, (rest, held)) in enumerate(parts):
@@ -212,13 +214,13 @@ def fit_network(
         if fold:
             predicted.append(trained.logits)
             lengths.append(trained.epochs)
-    positions, logits = together([held for _, held in folds[: len(predicted)]], predicted, data.classes)
+    positions, logits = concatenate_folds([held for _, held in folds[: len(predicted)]], predicted, data.classes)
     fitted = predict_logits(model, data.images, spec.image, context.device)
     model.cpu()
     history[-1] |= {
         "fit_loss": negative_log_likelihood(fitted, data.labels), "guess_loss": loss_of_guessing(data.labels)
     }  # fmt: skip
-    return Fitted(positions, logits, "", folds_in_words(settings, positions), history, trained.failed)
+    return FitResult(positions, logits, "", describe_folds(settings, positions), history, trained.failed)
 
 
 def loss_of_guessing(labels: np.ndarray) -> float:
@@ -243,7 +245,9 @@ def _of_parts(progress: Progress | None, index: int, parts: int) -> Progress | N
     return lambda done, total: progress(index * total + done, parts * total)
 
 
-def fit_finetune(model: Classifier, spec: ModelSpec, data: FitData, settings: Settings, context: Context) -> Fitted:
+def fit_finetune(
+    model: Classifier, spec: ModelSpec, data: FitData, settings: Settings, context: FitContext
+) -> FitResult:
     """Train the head on frozen embeddings first, then the head and the chosen parameters of the encoder together."""
     head_settings = settings_of_head(settings)
 
@@ -252,7 +256,7 @@ def fit_finetune(model: Classifier, spec: ModelSpec, data: FitData, settings: Se
         model.head.layers = fit_mlp(
             model.head.layers, embeddings, train_data.labels, head_settings, context.seed, model.blocks
         ).train()
-        encoder_groups = groups_of(model.encoder, settings)
+        encoder_groups = parameter_groups(model.encoder, settings)
         return [*encoder_groups, {"params": list(model.head.parameters()), "lr": settings.lr}]
 
     return fit_network(model, spec, data, settings, context, frozen_statistics=True, prepare=prepare)
@@ -272,7 +276,9 @@ def settings_of_head(settings: Settings) -> Settings:
     return start
 
 
-def fit_scratch(model: Classifier, spec: ModelSpec, data: FitData, settings: Settings, context: Context) -> Fitted:
+def fit_scratch(
+    model: Classifier, spec: ModelSpec, data: FitData, settings: Settings, context: FitContext
+) -> FitResult:
     """Train every weight from random initialization."""
 
     def prepare(train_data: FitData) -> list[dict[str, Any]]:
@@ -281,17 +287,17 @@ def fit_scratch(model: Classifier, spec: ModelSpec, data: FitData, settings: Set
     return fit_network(model, spec, data, settings, context, frozen_statistics=False, prepare=prepare)
 
 
-def folds_in_words(settings: Settings, judged: np.ndarray) -> str:
+def describe_folds(settings: Settings, judged: np.ndarray) -> str:
     """Return how images were held out for the operating point and the temperature, in words."""
     if not len(judged):
         return NOTHING_HELD_OUT
     return f"cross-validation inside the subset, {settings.folds} folds at most"
 
 
-def fit_maml(model: Classifier, spec: ModelSpec, data: FitData, settings: Settings, context: Context) -> Fitted:
+def fit_maml(model: Classifier, spec: ModelSpec, data: FitData, settings: Settings, context: FitContext) -> FitResult:
     """Adapt the meta-learned initialization to the subset, and once per fold to predict its held-out images."""
     start = {name: value.clone() for name, value in model.state_dict().items()}
-    folds = judged_folds(data.labels, data.groups, settings.folds, context.seed)
+    folds = validation_folds(data.labels, data.groups, settings.folds, context.seed)
     all_positions = np.arange(len(data.labels))
     predicted, failed = [], ""
     for done, (train_positions, held) in enumerate([*folds, (all_positions, all_positions[:0])]):
@@ -310,26 +316,28 @@ def fit_maml(model: Classifier, spec: ModelSpec, data: FitData, settings: Settin
             context.progress(done + 1, len(folds) + 1)
     if failed:
         model.load_state_dict(start)
-    positions, logits = together([held for _, held in folds[: len(predicted)]], predicted, data.classes)
+    positions, logits = concatenate_folds([held for _, held in folds[: len(predicted)]], predicted, data.classes)
     model.eval().cpu()
-    return Fitted(positions, logits, "", folds_in_words(settings, positions), failed=failed)
+    return FitResult(positions, logits, "", describe_folds(settings, positions), failed=failed)
 
 
-def fit_protonet(model: Classifier, spec: ModelSpec, data: FitData, settings: Settings, context: Context) -> Fitted:
+def fit_protonet(
+    model: Classifier, spec: ModelSpec, data: FitData, settings: Settings, context: FitContext
+) -> FitResult:
     """Fit class means of the embeddings of a frozen encoder."""
     embeddings = embeddings_of(model, spec, data, settings, context)
 
     def fit(train_positions: np.ndarray) -> nn.Sequential:
         return fit_prototypes(embeddings[train_positions], data.labels[train_positions], data.classes)
 
-    positions, logits, final = cross_validated(embeddings, data, settings, context.seed, fit)
+    positions, logits, final = cross_validate(embeddings, data, settings, context.seed, fit)
     model.head.layers = final
-    return Fitted(positions, logits, HEAD, folds_in_words(settings, positions))
+    return FitResult(positions, logits, HEAD, describe_folds(settings, positions))
 
 
 def fit_protonet_meta(
-    model: Classifier, spec: ModelSpec, data: FitData, settings: Settings, context: Context
-) -> Fitted:
+    model: Classifier, spec: ModelSpec, data: FitData, settings: Settings, context: FitContext
+) -> FitResult:
     """Fit class means of the embeddings of a meta-trained encoder, which the run stores together with its head."""
     fitted = fit_protonet(model, spec, data, settings, context)
-    return Fitted(fitted.judged, fitted.logits, "", fitted.selection)
+    return FitResult(fitted.judged, fitted.logits, "", fitted.selection)

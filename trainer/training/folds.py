@@ -14,7 +14,7 @@ from core.errors import BadRequest
 NOTHING_HELD_OUT = "nothing held out, as a class has images of one patient only; threshold 0.5, temperature 1"
 
 
-def can_hold_out(labels: np.ndarray, groups: np.ndarray, folds: int) -> bool:
+def can_cross_validate(labels: np.ndarray, groups: np.ndarray, folds: int) -> bool:
     """Return whether every class has at least two groups, so that each can be held out once.
 
     Args:
@@ -26,9 +26,11 @@ def can_hold_out(labels: np.ndarray, groups: np.ndarray, folds: int) -> bool:
     return min(len(np.unique(groups[labels == c])) for c in np.unique(labels)) > 1
 
 
-def judged_folds(labels: np.ndarray, groups: np.ndarray, folds: int, seed: int) -> list[tuple[np.ndarray, np.ndarray]]:
+def validation_folds(
+    labels: np.ndarray, groups: np.ndarray, folds: int, seed: int
+) -> list[tuple[np.ndarray, np.ndarray]]:
     """Return `inner_folds`, or an empty list where nothing can be held out."""
-    return inner_folds(labels, groups, folds, seed) if folds > 1 and can_hold_out(labels, groups, folds) else []
+    return inner_folds(labels, groups, folds, seed) if folds > 1 and can_cross_validate(labels, groups, folds) else []
 
 
 def inner_folds(labels: np.ndarray, groups: np.ndarray, folds: int, seed: int) -> list[tuple[np.ndarray, np.ndarray]]:

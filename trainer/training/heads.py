@@ -17,15 +17,15 @@ from torch.nn import functional as F
 from core.errors import BadRequest
 from core.models.classifier import DROPOUT, UnitNorm, linear_layers
 from trainer.training.class_balance import imbalance_for
-from trainer.training.losses import NoNumberError, are_numbers, as_targets, loss_for
-from trainer.training.optimizers import optimiser_for, schedule_for
+from trainer.training.losses import NonFiniteError, all_finite, as_targets, loss_for
+from trainer.training.optimizers import optimizer_for, schedule_for
 from trainer.training.settings import Settings
 
 _WARM_UP = 0.3
 SCALINGS = ("unit", "standard")
 
 
-def standardisation(embeddings: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def mean_and_deviation(embeddings: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Return the mean (D,) and standard deviation (D,) of each feature over images and views."""
     variance, mean = torch.var_mean(torch.from_numpy(embeddings).flatten(0, 1), dim=0, correction=0)
     return mean.numpy(), variance.sqrt().numpy() + np.float32(1e-3)
@@ -44,7 +44,7 @@ def unit_norm(embeddings: np.ndarray, blocks: Sequence[int], scale: float) -> Un
     return norm
 
 
-def side_by_side(fits: Sequence[Callable[[], nn.Sequential]]) -> list[nn.Sequential]:
+def run_in_parallel(fits: Sequence[Callable[[], nn.Sequential]]) -> list[nn.Sequential]:
     """Run independent fits in parallel, each on a single thread: heads are too small to be split over cores.
 
     The result of a fit does not depend on the number of cores.
@@ -94,7 +94,7 @@ def fit_mlp(
     gather = nn.Sequential(*leading)
     width = hidden_layer.get_parameter("weight").shape[1]
     rows = embeddings.reshape(len(embeddings), -1, width)
-    mean, deviation = standardisation(rows)
+    mean, deviation = mean_and_deviation(rows)
     norm = unit_norm(rows, tuple(blocks) or (width,), width**0.5)
     center, spread = torch.from_numpy(mean), torch.from_numpy(deviation)
     inputs = torch.from_numpy(embeddings).flatten(0, 1)  # (n * views, D)
@@ -113,7 +113,7 @@ def fit_mlp(
     count, batch = len(order.positions), min(settings.batch_size, len(order.positions))
     steps = max(settings.min_steps, settings.epochs * -(-count // batch))
     groups = [{"params": list(layers.parameters()), "lr": settings.lr}]
-    optimizer = optimiser_for(settings, row).build(groups, settings, loss_of, steps, True)
+    optimizer = optimizer_for(settings, row).build(groups, settings, loss_of, steps, True)
     schedule = schedule_for(settings, optimizer, steps, _WARM_UP)
     failed = f"of the head was no longer a number. Lower the learning rate (--lr), which was {settings.lr:g}."
     for step in range(steps):
@@ -124,7 +124,7 @@ def fit_mlp(
         mask = torch.from_numpy(random.random(hidden.shape, dtype=np.float32) >= DROPOUT)
         loss = loss_of(output_layer(hidden * mask / (1 - DROPOUT)), targets[picked.positions], weights)
         if not torch.isfinite(loss):
-            raise NoNumberError(f"at step {step + 1} the loss {failed}")
+            raise NonFiniteError(f"at step {step + 1} the loss {failed}")
         optimizer.zero_grad(set_to_none=True)
         loss.backward()
         optimizer.step()
@@ -134,8 +134,8 @@ def fit_mlp(
         layers = nn.Sequential(*leading, norm, *layers[len(leading) :])
     else:
         _absorb_standardization(hidden_layer, mean, deviation)
-    if not are_numbers(layers.state_dict().values()):
-        raise NoNumberError(f"in the end a weight {failed}")
+    if not all_finite(layers.state_dict().values()):
+        raise NonFiniteError(f"in the end a weight {failed}")
     return layers.eval()
 
 
@@ -171,7 +171,7 @@ def fit_logistic(
     else:
         positions, view = epoch.positions, epoch.views(views, random)
     norm = unit_norm(embeddings, tuple(blocks) or (embeddings.shape[-1],), 1.0)
-    mean, deviation = standardisation(embeddings)
+    mean, deviation = mean_and_deviation(embeddings)
     flat, targets = embeddings[positions, view], labels[positions]
     flat = norm(torch.from_numpy(flat)).numpy() if settings.scaling == "unit" else (flat - mean) / deviation
     fits = _fit_multinomial if labels.ndim == 1 else _fit_binary
@@ -268,7 +268,7 @@ def fit_plain_loop(
             mask = torch.from_numpy(random.random(hidden.shape, dtype=np.float32) >= DROPOUT)
             loss = loss_of(last(hidden * mask / (1 - DROPOUT)), targets[positions], None)
             if not torch.isfinite(loss):
-                raise NoNumberError(f"in epoch {epoch + 1} the loss of the head was no longer a number. Lower --lr.")
+                raise NonFiniteError(f"in epoch {epoch + 1} the loss of the head was no longer a number. Lower --lr.")
             optimizer.zero_grad(set_to_none=True)
             loss.backward()
             optimizer.step()

@@ -58,7 +58,7 @@ def _blocks(network: nn.Module, prefix: str = "") -> Iterator[list[str]]:
             yield [f"{prefix}{name}.{below}".rstrip(".") for below, _ in child.named_modules()]
 
 
-def groups_of(encoder: nn.Module, settings: Settings) -> Groups:
+def parameter_groups(encoder: nn.Module, settings: Settings) -> Groups:
     """Return parameter groups of the trained part of an encoder; the rest of the encoder is frozen.
 
     Args:
@@ -159,7 +159,7 @@ def _by_rate(stage: Iterable[nn.Parameter], rates: dict[int, float]) -> Iterator
         yield rate, [p for p in stage if rates[id(p)] == rate]
 
 
-def thaw(groups: Groups, epochs: int) -> None:
+def unfreeze_due(groups: Groups, epochs: int) -> None:
     """Unfreeze the groups that are due and freeze those that are not; groups without `THAW` are always trained.
 
     Args:
@@ -172,7 +172,7 @@ def thaw(groups: Groups, epochs: int) -> None:
                 parameter.requires_grad_(epochs >= group[THAW])
 
 
-def check_thaw(groups: Groups, epochs: int) -> None:
+def check_unfreezing(groups: Groups, epochs: int) -> None:
     """Raise BadRequest if a group would still be frozen at the end of training."""
     latest = max((group.get(THAW, 0) for group in groups), default=0)
     if latest >= epochs:

@@ -34,7 +34,7 @@ Compute = Callable[[torch.Tensor, torch.Tensor, torch.Tensor | None], torch.Tens
 FOCUS = 2.0  # gamma of the focal loss: exponent that reduces the weight of well-classified images
 
 
-class NoNumberError(Exception):
+class NonFiniteError(Exception):
     """The loss or a weight is not finite.
 
     The text is stored with the failed run and says what to change. For an epoch of a network it names only the value;
@@ -42,7 +42,7 @@ class NoNumberError(Exception):
     """
 
 
-def are_numbers(tensors: Iterable[torch.Tensor]) -> bool:
+def all_finite(tensors: Iterable[torch.Tensor]) -> bool:
     """Return whether all weights are finite in half precision, in which they are stored."""
     return all(bool(tensor.half().isfinite().all()) for tensor in tensors if tensor.is_floating_point())
 
@@ -90,7 +90,7 @@ class Loss:
 LOSSES: Registry[Loss] = Registry("loss")
 
 
-def own_loss(labels: np.ndarray) -> str:
+def default_loss(labels: np.ndarray) -> str:
     """Return the default loss of (N,) classes or (N, C) findings."""
     return "masked-bce" if labels.ndim == 2 else "cross-entropy"
 
@@ -106,7 +106,7 @@ def loss_for(settings: Settings, labels: np.ndarray, classes: int) -> Loss:
         UnknownName: if there is none of that name.
         BadRequest: if it does not go with the labels or with the other settings.
     """
-    row = LOSSES[settings.loss or own_loss(labels)]
+    row = LOSSES[settings.loss or default_loss(labels)]
     if not (row.findings if labels.ndim == 2 else row.classes):
         kind = "several findings an image" if labels.ndim == 2 else "one class an image"
         suitable = [loss.name for loss in LOSSES.values() if (loss.findings if labels.ndim == 2 else loss.classes)]
@@ -129,7 +129,7 @@ def as_targets(labels: np.ndarray) -> torch.Tensor:
     return torch.from_numpy(labels).float() if labels.ndim == 2 else torch.from_numpy(labels).long()
 
 
-def share_right(logits: torch.Tensor, targets: torch.Tensor) -> float:
+def accuracy(logits: torch.Tensor, targets: torch.Tensor) -> float:
     """Return the accuracy: over images, or for findings over known labels."""
     if targets.ndim == 1:
         return float((logits.argmax(1) == targets).double().mean())
@@ -180,9 +180,9 @@ def _focal_of_findings(logits: torch.Tensor, targets: torch.Tensor, weights: tor
 
 MARGIN = 1.0
 EPOCH_DECAY = 2e-3  # strength of the pull towards the reference
-INERTIA = 0.9  # weight of the current gradient in the running average
+GRADIENT_WEIGHT = 0.9  # weight of the current gradient in the running average
 CLIP = 1.0  # maximum absolute value of a gradient element
-MOST = 999.0  # maximum of alpha
+MAX_ALPHA = 999.0  # maximum of alpha
 
 
 def scores_and_truth(logits: torch.Tensor, targets: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
@@ -216,7 +216,7 @@ class AucMargin(nn.Module):
         return (per_score - p * (1 - p) * self.alpha**2).mean()
 
 
-def auc_margin_at_best(logits: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+def auc_margin_at_optimum(logits: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
     """AUC-margin loss at the best a, b and alpha for these images, divided by p(1 - p); used on held-out images.
 
     It is the variance of the positives' scores, plus that of the negatives' scores, plus the squared shortfall of the
@@ -260,7 +260,7 @@ class Pesg(torch.optim.Optimizer):
                     self._descend(parameter, group["lr"], group["weight_decay"])
         last, loss = self.param_groups[-1], self._loss
         if loss.alpha.grad is not None:
-            loss.alpha.add_(last["lr"] * 2 * (MARGIN + loss.b - loss.a - loss.alpha)).clamp_(0, MOST)
+            loss.alpha.add_(last["lr"] * 2 * (MARGIN + loss.b - loss.a - loss.alpha)).clamp_(0, MAX_ALPHA)
             loss.alpha.grad = None
         last["steps"] += 1
         if last["steps"] in self._restarts:
@@ -273,7 +273,7 @@ class Pesg(torch.optim.Optimizer):
         assert parameter.grad is not None
         change = parameter.grad.clamp(-CLIP, CLIP)
         change = change + EPOCH_DECAY * (parameter - state["reference"]) + weight_decay * parameter
-        state["running"] = change if "running" not in state else state["running"].lerp(change, INERTIA)
+        state["running"] = change if "running" not in state else state["running"].lerp(change, GRADIENT_WEIGHT)
         parameter.sub_(state["running"], alpha=lr)
         state["sum"] += parameter
         state["count"] += 1
@@ -305,7 +305,7 @@ for _row in (
         "Separates the scores of positives and negatives, for two classes or each finding; needs the optimizer pesg.",
         lambda settings, classes, findings: AucMargin(classes if findings else 1),
         classes=True, findings=True, two_only=True, weighs=False, mixes=False,
-        held_out=auc_margin_at_best, optimizer="pesg",
+        held_out=auc_margin_at_optimum, optimizer="pesg",
     ),
 ):  # fmt: skip
     LOSSES.add(_row)

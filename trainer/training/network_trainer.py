@@ -15,15 +15,15 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from core.data.augmentation import augmenter
 from core.data.image_cache import Progress
-from core.data.transforms import normalise, to_unit
-from core.models.classifier import Classifier, channels_last, placed
+from core.data.transforms import normalize, to_unit
+from core.models.classifier import Classifier, channels_last, to_device
 from core.types import Images, ImageSpec
-from trainer.progress import tell
+from trainer.progress import write_event
 from trainer.training.class_balance import imbalance_for
-from trainer.training.layer_freezing import check_thaw, thaw
-from trainer.training.losses import NoNumberError, are_numbers, as_targets, loss_for, share_right
-from trainer.training.optimizers import optimiser_for, schedule_for
-from trainer.training.resume import Unfinished, state_of
+from trainer.training.layer_freezing import check_unfreezing, unfreeze_due
+from trainer.training.losses import NonFiniteError, accuracy, all_finite, as_targets, loss_for
+from trainer.training.optimizers import optimizer_for, schedule_for
+from trainer.training.resume import StateFile, generator_state
 from trainer.training.settings import FitData, Settings
 
 _EVALUATION_BATCH = 64
@@ -51,11 +51,11 @@ def predict_logits(
         mirror: average the logits of each image and of its mirror image.
     """
     was_training = model.training
-    placed(model.eval(), device)
+    to_device(model.eval(), device)
     batches = []
     with torch.no_grad():
         for start in range(0, len(images), _EVALUATION_BATCH):
-            batch = normalise(to_unit(images[start : start + _EVALUATION_BATCH], device), image)
+            batch = normalize(to_unit(images[start : start + _EVALUATION_BATCH], device), image)
             logits = model(channels_last(batch)).float()
             if mirror:
                 logits = (logits + model(channels_last(batch.flip(-1))).float()) / 2
@@ -66,7 +66,7 @@ def predict_logits(
     return torch.cat(batches).numpy()
 
 
-class Course:
+class TrainingLoop:
     """Training state of one network: model, optimizer, schedule, random state, history and best weights."""
 
     def __init__(
@@ -93,7 +93,7 @@ class Course:
             self._loss.to(device)
         weights = self._imbalance.weights(learn.labels, learn.classes)
         self._weights = weights.to(device) if weights is not None else None
-        placed(model, device)
+        to_device(model, device)
         self._targets = as_targets(learn.labels).to(device)
         single_label = self._targets.ndim == 1
         self._images_per_epoch = int(self._imbalance.shown(learn.labels).sum()) if single_label else len(self._targets)
@@ -102,8 +102,8 @@ class Course:
         self._last_epoch = min(stop_after, self._epochs) or self._epochs
         self._epochs_per_row = min(-(-self._epochs // _ROWS), _MAX_EPOCHS_PER_ROW)
         steps = self._epochs * self._steps_per_epoch
-        check_thaw(groups_of_parameters, self._epochs)
-        optimizer = optimiser_for(settings, self._loss_row)
+        check_unfreezing(groups_of_parameters, self._epochs)
+        optimizer = optimizer_for(settings, self._loss_row)
         self._optimizer = optimizer.build(groups_of_parameters, settings, self._loss, steps, False)
         self._peak_step = steps * WARM_UP if settings.schedule == "one-cycle" else 0.0
         self._schedule = schedule_for(settings, self._optimizer, steps, WARM_UP)
@@ -135,17 +135,17 @@ class Course:
         Raises:
             NoNumberError: if the loss is not finite.
         """
-        training_mode(self._model, self._frozen_statistics)
+        set_training_mode(self._model, self._frozen_statistics)
         total, correct, images_seen, rate = 0.0, 0.0, 0, 0.0
         for _ in range(min(self._epochs_per_row, self._last_epoch - self.epochs_done)):
-            thaw(self._optimizer.param_groups, self.epochs_done)
+            unfreeze_due(self._optimizer.param_groups, self.epochs_done)
             order = self._imbalance.epoch(self._learn.labels, self._random)
             for step, batch in enumerate(np.array_split(np.arange(self._images_per_epoch), self._steps_per_epoch)):
                 positions = order.positions[batch]
                 rate = max(rate, max(group["lr"] for group in self._optimizer.param_groups))
                 loss, outputs = self._step(positions, None if order.repeats is None else order.repeats[batch])
                 total += loss * len(positions)
-                correct += share_right(outputs, self._targets[positions]) * len(positions)
+                correct += accuracy(outputs, self._targets[positions]) * len(positions)
                 if progress:
                     progress(
                         self.epochs_done * self._steps_per_epoch + step + 1, self._last_epoch * self._steps_per_epoch
@@ -160,7 +160,7 @@ class Course:
             outputs = self._model(channels_last(batch))
         loss = self._loss(outputs.float(), targets, self._weights)
         if not torch.isfinite(loss):
-            raise NoNumberError("the loss was")
+            raise NonFiniteError("the loss was")
         self._optimizer.zero_grad(set_to_none=True)
         loss.backward()
         nn.utils.clip_grad_norm_(self._model.parameters(), self._settings.clip)
@@ -180,7 +180,7 @@ class Course:
         targets = self._targets[positions]
         if self._augment.mixes and targets.ndim == 1:
             targets = F.one_hot(targets, self._learn.classes).float()
-        return self._augment.mix(normalise(augmented, self._image), targets, self._random)
+        return self._augment.mix(normalize(augmented, self._image), targets, self._random)
 
     def evaluate(self, hold_out: FitData, trained: dict[str, float] | None) -> None:
         """Add a row to the history and keep the weights: the latest or, with patience, the best after the peak rate.
@@ -192,14 +192,14 @@ class Course:
         Raises:
             NoNumberError: if a weight or the held-out loss is not finite.
         """
-        if trained and not are_numbers(self._evaluated_model.state_dict().values()):
-            raise NoNumberError("a weight was")
+        if trained and not all_finite(self._evaluated_model.state_dict().values()):
+            raise NonFiniteError("a weight was")
         logits, held_out_loss = self.logits, math.nan
         if held_out_count := len(hold_out.labels):
             logits = predict_logits(self._evaluated_model, hold_out.images, self._image, self._device)
             held_out_loss = self._loss_row.judge(logits, hold_out.labels)
             if trained and not math.isfinite(held_out_loss):
-                raise NoNumberError("the hold-out loss was")
+                raise NonFiniteError("the hold-out loss was")
         self.history.append(
             {
                 "epoch": self.epochs_done,
@@ -209,7 +209,7 @@ class Course:
                 "train_accuracy": trained["accuracy"] if trained else None,
                 "validation_loss": held_out_loss if math.isfinite(held_out_loss) else None,
                 "validation_accuracy": (
-                    share_right(torch.from_numpy(logits), as_targets(hold_out.labels)) if held_out_count else None
+                    accuracy(torch.from_numpy(logits), as_targets(hold_out.labels)) if held_out_count else None
                 ),
                 "seconds": round(time.monotonic() - self._start_time, 2) if trained else 0.0,
             }
@@ -230,7 +230,7 @@ class Course:
             "optimiser": self._optimizer.state_dict(),
             "schedule": self._schedule.state_dict(),
             "averaged": self._averaged.state_dict() if self._averaged else {},
-            "random": state_of(self._random),
+            "random": generator_state(self._random),
             "history": self.history,
             "epochs_done": self.epochs_done,
             "epochs_kept": self.epochs_kept,
@@ -255,7 +255,7 @@ class Course:
         self._start_time = time.monotonic() - self.history[-1]["seconds"]
 
 
-def training_mode(model: nn.Module, frozen_statistics: bool) -> None:
+def set_training_mode(model: nn.Module, frozen_statistics: bool) -> None:
     """Set training mode, but keep batch normalization in evaluation mode if its statistics are frozen."""
     model.train()
     if frozen_statistics:
@@ -264,7 +264,7 @@ def training_mode(model: nn.Module, frozen_statistics: bool) -> None:
                 module.eval()
 
 
-class Trained(NamedTuple):
+class TrainingResult(NamedTuple):
     """Result of training a network.
 
     Attributes:
@@ -291,9 +291,9 @@ def train_network(
     device: torch.device,
     frozen_statistics: bool,
     progress: Progress | None = None,
-    unfinished: Unfinished | None = None,
+    unfinished: StateFile | None = None,
     stop_after: int = 0,
-) -> Trained:
+) -> TrainingResult:
     """Train a network in place.
 
     Args:
@@ -314,29 +314,31 @@ def train_network(
         the result. If the loss is not finite, training stops and the last good weights are kept.
     """
     # resume an interrupted training, or start with a row for the untrained network
-    course = Course(model, groups_of_parameters, learn, image, settings, seed, device, frozen_statistics, stop_after)
+    course = TrainingLoop(
+        model, groups_of_parameters, learn, image, settings, seed, device, frozen_statistics, stop_after
+    )
     if state := unfinished.read() if unfinished else None:
         course.go_on(state)
     else:
         course.evaluate(hold_out, None)
     for row in course.history:
-        tell("epoch", **row)
+        write_event("epoch", **row)
     # train row by row until the end or until the loss is not finite
     failed = ""
     with torch.backends.cudnn.flags(enabled=True, deterministic=True, benchmark=False):
         while not (failed or course.is_over):
             try:
                 course.evaluate(hold_out, course.train(progress))
-            except NoNumberError as error:
+            except NonFiniteError as error:
                 failed = (
                     f"{error} no longer a number in epoch {course.history[-1]['epoch'] + 1}. Lower the learning rate "
                     f"(--lr), which was {settings.lr:g}, or the norm at which gradients are clipped (--clip)."
                 )
                 continue
-            tell("epoch", **course.history[-1])
+            write_event("epoch", **course.history[-1])
             if unfinished:
                 unfinished.write(course.state(), always=course.is_over)
     # restore the weights that were kept
     model.load_state_dict(course.weights)
     model.eval().cpu()
-    return Trained(course.logits, course.history, course.epochs_kept, failed)
+    return TrainingResult(course.logits, course.history, course.epochs_kept, failed)

@@ -21,11 +21,11 @@ from trainer.training.losses import AucMargin, Compute, Loss, Pesg
 from trainer.training.settings import Settings
 
 Groups = list[dict[str, Any]]
-CUTS = (0.5, 0.75)
+STEP_MILESTONES = (0.5, 0.75)
 
 
 @dataclass(frozen=True)
-class Optimiser:
+class OptimizerSpec:
     """A row of the registry.
 
     Attributes:
@@ -62,18 +62,18 @@ class Schedule:
     build: Callable[[Optimizer, int, float], LRScheduler]
 
 
-OPTIMISERS: Registry[Optimiser] = Registry("optimiser")
+OPTIMIZERS: Registry[OptimizerSpec] = Registry("optimiser")
 SCHEDULES: Registry[Schedule] = Registry("schedule")
 
 
-def optimiser_for(settings: Settings, loss: Loss) -> Optimiser:
+def optimizer_for(settings: Settings, loss: Loss) -> OptimizerSpec:
     """Return the optimizer of some settings.
 
     Raises:
         UnknownName: if there is none of that name.
         BadRequest: if it does not go with the loss.
     """
-    row = OPTIMISERS[settings.optimizer]
+    row = OPTIMIZERS[settings.optimizer]
     if loss.optimizer and loss.optimizer != row.name:
         raise BadRequest(
             f"{loss.name} works only with the optimizer {loss.optimizer}, not with {row.name}. Leave --optimizer out."
@@ -100,7 +100,7 @@ def _pesg(groups: Groups, settings: Settings, loss: Compute, steps: int, fused: 
 
 
 def _cuts(steps: int) -> list[int]:
-    return [max(1, round(steps * share)) for share in CUTS]
+    return [max(1, round(steps * share)) for share in STEP_MILESTONES]
 
 
 def _one_cycle(optimizer: Optimizer, steps: int, warm_up: float) -> LRScheduler:
@@ -112,31 +112,31 @@ def _one_cycle(optimizer: Optimizer, steps: int, warm_up: float) -> LRScheduler:
 
 
 for _row in (
-    Optimiser(
+    OptimizerSpec(
         "adamw", "AdamW", "Adaptive learning rate per weight, with decoupled weight decay.",
         lambda groups, settings, loss, steps, fused: AdamW(
             groups, lr=settings.lr, weight_decay=settings.weight_decay, fused=fused or None
         ),
     ),
-    Optimiser(
+    OptimizerSpec(
         "adam", "Adam", "Adaptive learning rate per weight, with weight decay inside the gradient.",
         lambda groups, settings, loss, steps, fused: Adam(
             groups, lr=settings.lr, weight_decay=settings.weight_decay, fused=fused or None
         ),
     ),
-    Optimiser(
+    OptimizerSpec(
         "sgd", "SGD", "Stochastic gradient descent with momentum 0.9; default learning rate 0.01.",
         lambda groups, settings, loss, steps, fused: SGD(
             groups, lr=settings.lr, weight_decay=settings.weight_decay, momentum=0.9
         ),
         settings={"lr": 1e-2, "weight_decay": 1e-4},
     ),
-    Optimiser(
+    OptimizerSpec(
         "pesg", "PESG", "For auc-margin; by default rate 0.1, batches of 128, rate cut to a tenth twice.", _pesg,
         settings={"lr": 0.1, "batch_size": 128, "weight_decay": 1e-5, "schedule": "step"}, loss="auc-margin",
     ),
 ):  # fmt: skip
-    OPTIMISERS.add(_row)
+    OPTIMIZERS.add(_row)
 
 for _schedule in (
     Schedule("one-cycle", "One cycle", "Rises to the peak rate, then falls to zero.", _one_cycle),

@@ -21,7 +21,7 @@ _VERSION = 1
 _SHARE = 0.1  # maximum share of the time that is spent on writing
 
 
-class Unfinished:
+class StateFile:
     """State file of one training.
 
     Args:
@@ -71,9 +71,9 @@ class Unfinished:
         self._written = time.monotonic()
         self._cost = self._written - now
 
-    def part(self, name: str) -> Unfinished:
+    def part(self, name: str) -> StateFile:
         """Return the state file of one part of the training, such as a fold."""
-        return Unfinished(f"{self._name}.{name}", self._device)
+        return StateFile(f"{self._name}.{name}", self._device)
 
     def remove(self) -> None:
         """Remove the files of the training and of all its parts."""
@@ -81,6 +81,6 @@ class Unfinished:
             path.unlink(missing_ok=True)
 
 
-def state_of(random: np.random.Generator) -> dict[str, Any]:
+def generator_state(random: np.random.Generator) -> dict[str, Any]:
     """Return the state of a generator as plain numbers and text."""
     return dict(random.bit_generator.state)

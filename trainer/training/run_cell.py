@@ -25,24 +25,24 @@ from core.models.classifier import Classifier
 from core.paths import describe_device
 from core.runs import Predictions, RunMeta, as_stored, save_run
 from core.runs.series import scores_of
-from core.types import JudgedPart
-from trainer.meta_learning.outer_loop import learn_start
+from core.types import EvaluatedPart
+from trainer.meta_learning.outer_loop import meta_learn
 from trainer.training.class_balance import IMBALANCE
 from trainer.training.external import evaluate_external
-from trainer.training.fit import HEAD, embedding_cache, together
+from trainer.training.fit import HEAD, concatenate_folds, embedding_cache
 from trainer.training.folds import NOTHING_HELD_OUT
 from trainer.training.heads import logits_of
-from trainer.training.losses import NoNumberError
+from trainer.training.losses import NonFiniteError
 from trainer.training.network_trainer import predict_logits
-from trainer.training.resume import Unfinished
-from trainer.training.run_plan import Prepared
-from trainer.training.settings import Cell, Context, FitData, Fitted, Settings
+from trainer.training.resume import StateFile
+from trainer.training.run_plan import RunPlan
+from trainer.training.settings import Cell, FitContext, FitData, FitResult, Settings
 
 Keep = Literal["served", "all", "light", "none"]
 LIGHT_BYTES = 2_000_000
 
 
-def fit_data(prepared: Prepared, dataset: Dataset, bank: np.ndarray) -> FitData:
+def fit_data(prepared: RunPlan, dataset: Dataset, bank: np.ndarray) -> FitData:
     """Read the labelled images of a cell's subset from the bank, and nothing else."""
     rows = prepared.rows
     return FitData(
@@ -56,7 +56,7 @@ def fit_data(prepared: Prepared, dataset: Dataset, bank: np.ndarray) -> FitData:
     )
 
 
-def train(prepared: Prepared, data: FitData, settings: Settings, context: Context) -> tuple[Classifier, Fitted]:
+def train(prepared: RunPlan, data: FitData, settings: Settings, context: FitContext) -> tuple[Classifier, FitResult]:
     """Build a cell's model, initialize it and train it on its subset; test images are not accessible here.
 
     If meta-learning or the fit of a head diverges, the model keeps the last finite meta-learned weights, or its fresh
@@ -66,19 +66,19 @@ def train(prepared: Prepared, data: FitData, settings: Settings, context: Contex
     model = spec.build(data.classes, prepared.meta.dataset, context.seed)
     try:
         if strategy.query_loss:
-            learn_start(
+            meta_learn(
                 strategy.name, strategy.query_loss, model, spec, prepared.meta.multilabel, prepared.sources, settings,
                 context.seed, context.device, context.progress,
             )  # fmt: skip
         return model, strategy.fit(model, spec, data, settings, context)
-    except NoNumberError as error:
-        nothing, kept = together([], [], data.classes), HEAD if strategy.head_only else ""
+    except NonFiniteError as error:
+        nothing, kept = concatenate_folds([], [], data.classes), HEAD if strategy.head_only else ""
         model.eval().cpu()
-        return model, Fitted(*nothing, kept, NOTHING_HELD_OUT, failed=str(error))
+        return model, FitResult(*nothing, kept, NOTHING_HELD_OUT, failed=str(error))
 
 
 def run_cell(
-    prepared: Prepared,
+    prepared: RunPlan,
     dataset: Dataset,
     bank: np.ndarray,
     keep: Keep,
@@ -104,8 +104,8 @@ def run_cell(
     start_time = time.monotonic()
     # train
     data = fit_data(prepared, dataset, bank)
-    unfinished = Unfinished(prepared.meta.run, device)
-    context = Context(prepared.cell.seed, device, progress, unfinished)
+    unfinished = StateFile(prepared.meta.run, device)
+    context = FitContext(prepared.cell.seed, device, progress, unfinished)
     model, fitted = train(prepared, data, prepared.settings, context)
     # fit the operating point inside the subset
     _round_to_half(model, fitted.keep)
@@ -143,7 +143,7 @@ def run_cell(
     return folder
 
 
-def _sampled(prepared: Prepared, data: FitData) -> dict[str, int]:
+def _sampled(prepared: RunPlan, data: FitData) -> dict[str, int]:
     """Return the number of images of each class, or with each finding, in an epoch of the final network."""
     counts = IMBALANCE[prepared.settings.imbalance].shown(data.labels, data.classes)
     return dict(zip(prepared.meta.labels, counts.tolist(), strict=True))
@@ -157,7 +157,7 @@ def _round_to_half(model: Classifier, prefix: str) -> None:
                 value.copy_(value.half().float())
 
 
-def _operating_point(meta: RunMeta, fitted: Fitted, data: FitData, dataset: Dataset) -> tuple[RunMeta, Predictions]:
+def _operating_point(meta: RunMeta, fitted: FitResult, data: FitData, dataset: Dataset) -> tuple[RunMeta, Predictions]:
     """Fit the temperature and the threshold to out-of-fold predictions; returns the record and these predictions."""
     labels = data.labels[fitted.judged]
     rows, logits = data.rows[fitted.judged], as_stored(fitted.logits, meta.multilabel)
@@ -179,14 +179,14 @@ def _operating_point(meta: RunMeta, fitted: Fitted, data: FitData, dataset: Data
 
 
 def _predict(
-    prepared: Prepared,
+    prepared: RunPlan,
     model: Classifier,
     data: FitData,
     dataset: Dataset,
     bank: np.ndarray,
     device: torch.device,
     progress: Progress | None,
-    part: JudgedPart,
+    part: EvaluatedPart,
     rows: np.ndarray,
 ) -> Predictions:
     """Predict images to which nothing was fitted.
@@ -208,7 +208,7 @@ def _predict(
 
 
 def _predict_external(
-    prepared: Prepared,
+    prepared: RunPlan,
     model: Classifier,
     data: FitData,
     device: torch.device,
@@ -222,7 +222,7 @@ def _predict_external(
     return _predict(prepared, model, external_data, external, bank, device, progress, "external", external.parts.test)
 
 
-def ask_again(
+def predict_with_stored_weights(
     folder: Path, meta: RunMeta, dataset: Dataset, rows: np.ndarray, device: torch.device, progress: Progress | None
 ) -> np.ndarray:
     """Predict images with the weights of a stored run: (N, C) logits, rounded as stored logits are.
@@ -255,7 +255,7 @@ def _rounded(values: dict[str, float]) -> dict[str, float]:
     return {name: round(value, 6) for name, value in values.items()}
 
 
-def what_to_keep(keep: Keep, cell: Cell, seeds: list[int], sizes: list[int | None]) -> Keep:
+def resolve_keep(keep: Keep, cell: Cell, seeds: list[int], sizes: list[int | None]) -> Keep:
     """Resolve `served` to `all`, `light` or `none` for a cell.
 
     `served` keeps the weights that the app predicts with: those of the first seed and never of controls, light weights

@@ -13,28 +13,28 @@ from typing import Any
 
 import numpy as np
 
-from core.data.augmentation import augmenter, in_order
+from core.data.augmentation import augmenter, canonical_name
 from core.data.dataset import Dataset
 from core.data.preprocessing import preparation
-from core.data.specs import FINDINGS, JOINED, OPTIONS_AFTER, all_findings
+from core.data.specs import FINDINGS, JOINED, OPTIONS_SEPARATOR, all_findings
 from core.errors import BadRequest
 from core.files import canonical_json, sha256_of
 from core.models import MODELS
 from core.models.specs import ModelSpec, Weights
-from core.models.weights import standing, weights_of
+from core.models.weights import exposure_of, weights_of
 from core.paths import library_versions
 from core.runs import RunMeta
 from trainer.flags import OPTIONS, checked
 from trainer.meta_learning.maml import ORDERS
-from trainer.meta_learning.outer_loop import hashes_of, notes_on
+from trainer.meta_learning.outer_loop import hashes_of, source_notes
 from trainer.meta_learning.task_sources import Source, sources_for
 from trainer.training.class_balance import IMBALANCE, imbalance_for
-from trainer.training.contamination import exposure
+from trainer.training.contamination import count_seen_images
 from trainer.training.fit import settings_of_head
 from trainer.training.heads import check_scaling
 from trainer.training.layer_freezing import check_tune
-from trainer.training.losses import LOSSES, loss_for, own_loss
-from trainer.training.optimizers import OPTIMISERS, SCHEDULES, optimiser_for
+from trainer.training.losses import LOSSES, default_loss, loss_for
+from trainer.training.optimizers import OPTIMIZERS, SCHEDULES, optimizer_for
 from trainer.training.recipes import recipe_for
 from trainer.training.settings import Cell, Settings
 from trainer.training.strategies import STRATEGIES, Strategy
@@ -44,7 +44,7 @@ _CODE = 3  # increment when a change of the program changes results
 
 
 @dataclass(frozen=True)
-class Prepared:
+class RunPlan:
     """A cell with everything that determines its run, before training.
 
     Attributes:
@@ -103,13 +103,13 @@ def settings_for(
     if "loss" in stated:
         row = LOSSES[stated["loss"]]
         stated = ({"optimizer": row.optimizer} if row.optimizer else {}) | stated
-        stated["loss"] = "" if row.name == own_loss(labels) else row.name
+        stated["loss"] = "" if row.name == default_loss(labels) else row.name
     if stated.get("optimizer", usual.optimizer) != usual.optimizer:
-        stated = {**OPTIMISERS[stated["optimizer"]].settings, **stated}
+        stated = {**OPTIMIZERS[stated["optimizer"]].settings, **stated}
     settings = replace(usual, **stated)
     settings = replace(
         settings,
-        augment=in_order(settings.augment),
+        augment=canonical_name(settings.augment),
         preparation=preparation(settings.preparation).name,
         imbalance=imbalance_for(settings.imbalance, labels, settings.augment).name,
         schedule=SCHEDULES[settings.schedule].name,
@@ -117,7 +117,7 @@ def settings_for(
     augmenter(settings.augment)
     check_scaling(settings)
     check_tune(settings)
-    optimiser_for(settings, loss_for(settings, labels, classes))
+    optimizer_for(settings, loss_for(settings, labels, classes))
     if "batch_size" in options:
         check_batch(settings, labels)
     return settings
@@ -128,7 +128,7 @@ def strategies_of(spec: ModelSpec) -> list[str]:
     return [strategy.name for strategy in STRATEGIES.values() if not strategy.why_not(spec)]
 
 
-def pairs_that_go(
+def compatible_pairs(
     models: Iterable[str], strategies: Iterable[str]
 ) -> tuple[list[tuple[str, str]], list[tuple[str, str]]]:
     """Return the (model, strategy) pairs that go together, and those that do not."""
@@ -137,7 +137,7 @@ def pairs_that_go(
     return compatible, [pair for pair in pairs if pair not in compatible]
 
 
-def prepare(cell: Cell, dataset: Dataset, options: Mapping[str, Any] = _NO_OPTIONS) -> Prepared:
+def plan_run(cell: Cell, dataset: Dataset, options: Mapping[str, Any] = _NO_OPTIONS) -> RunPlan:
     """Draw the subset and name the run. This is cheap: a sweep can look up the run in the store before training.
 
     Args:
@@ -153,7 +153,7 @@ def prepare(cell: Cell, dataset: Dataset, options: Mapping[str, Any] = _NO_OPTIO
     spec, strategy = MODELS[cell.model], STRATEGIES[cell.strategy]
     if why := strategy.why_not(spec):
         raise BadRequest(f"{why} It goes with {', '.join(strategies_of(spec))}.")
-    if why := unfit(spec, dataset):
+    if why := incompatibility(spec, dataset):
         raise BadRequest(f"{why} Choose another model; see python -m trainer list.")
     # subset and settings
     subset = dataset.subset(cell.train_size, cell.seed)
@@ -166,10 +166,10 @@ def prepare(cell: Cell, dataset: Dataset, options: Mapping[str, Any] = _NO_OPTIO
     steps = preparation(settings.preparation)
     spec = replace(spec, image=steps.spec(replace(spec.image, size=settings.side or spec.image.size)))
     sources = _sources(strategy, settings, dataset, cell)
-    check_judgeable(dataset)
+    check_test_labels(dataset)
     # starting weights, and which images they have already seen
     weights = weights_of(spec, dataset.spec.name)
-    leaked, notes = exposure(dataset, weights)
+    leaked, notes = count_seen_images(dataset, weights)
     start = {"size": spec.image.size, "start": weights.sha256 or f"random, seed {cell.seed}"}
     # name of the run, from all that determines its result
     config, stated = asdict(settings) | start, settings.stated() | start
@@ -205,7 +205,7 @@ def prepare(cell: Cell, dataset: Dataset, options: Mapping[str, Any] = _NO_OPTIO
             *notes,
             *_imbalance_notes(settings, labels),
             *_exposure_notes(dataset, spec, weights),
-            *notes_on(sources, settings),
+            *source_notes(sources, settings),
         ),
         leaks=dataset.parts.leaks + leaked,
         preparation=steps.of_pixels,
@@ -224,7 +224,7 @@ def prepare(cell: Cell, dataset: Dataset, options: Mapping[str, Any] = _NO_OPTIO
         made="",
         versions=library_versions(),
     )
-    return Prepared(cell, spec, strategy, settings, subset.indices, meta, sources)
+    return RunPlan(cell, spec, strategy, settings, subset.indices, meta, sources)
 
 
 def _sources(strategy: Strategy, settings: Settings, dataset: Dataset, cell: Cell) -> tuple[Source, ...]:
@@ -236,7 +236,7 @@ def _sources(strategy: Strategy, settings: Settings, dataset: Dataset, cell: Cel
     return tuple(sources_for(dataset, cell, settings.sources))
 
 
-def unfit(spec: ModelSpec, dataset: Dataset) -> str:
+def incompatibility(spec: ModelSpec, dataset: Dataset) -> str:
     """Return why a model cannot take a data set's images at all, in a sentence; "" if it can."""
     if spec.image.dims == dataset.spec.dims:
         return ""
@@ -264,7 +264,7 @@ def _exposure_notes(dataset: Dataset, spec: ModelSpec, weights: Weights) -> tupl
     """Return notes on what is not known about the encoder's earlier exposure to these images."""
     if spec.seen and not dataset.spec.synthetic:
         statement = f"The encoder's makers say that it saw {spec.seen.named}."
-        if standing(spec, dataset.spec.name) == "unknown":
+        if exposure_of(spec, dataset.spec.name) == "unknown":
             return (f"{statement} Whether images of this set are among their private sources is not known.",)
         return (f"{statement} They do not name this set, which does not prove that it was unseen.",)
     return ("What the encoder's weights have seen is not known.",) if weights.kind == "file" else ()
@@ -308,11 +308,11 @@ def _remedy_for_findings(dataset: Dataset, findings: list[str]) -> str:
     if not findings or dataset.spec.path is not None:
         return "leave these findings out"
     base = all_findings(dataset.spec).name
-    joined = "," if OPTIONS_AFTER in base else OPTIONS_AFTER
+    joined = "," if OPTIONS_SEPARATOR in base else OPTIONS_SEPARATOR
     return f"select the others: --dataset {base}{joined}{FINDINGS}={JOINED.join(findings)}"
 
 
-def check_judgeable(dataset: Dataset) -> None:
+def check_test_labels(dataset: Dataset) -> None:
     """Raise BadRequest if no finding has both positive and negative images in the test part."""
     labels = dataset.listing.labels[dataset.parts.test]
     if labels.ndim == 2 and not ((labels > 0.5).any(axis=0) & (labels <= 0.5).any(axis=0)).any():

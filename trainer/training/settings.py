@@ -9,7 +9,7 @@ import numpy as np
 import torch
 
 from core.data.image_cache import Progress
-from trainer.training.resume import Unfinished
+from trainer.training.resume import StateFile
 
 
 @dataclass(frozen=True)
@@ -160,7 +160,7 @@ class FitData:
 
 
 @dataclass(frozen=True)
-class Fitted:
+class FitResult:
     """Result of a fitting function, which trains its model in place.
 
     Attributes:
@@ -181,7 +181,7 @@ class Fitted:
 
 
 @dataclass(frozen=True)
-class Context:
+class FitContext:
     """Seed, device and progress of a fit.
 
     Attributes:
@@ -194,4 +194,4 @@ class Context:
     seed: int
     device: torch.device
     progress: Progress | None = None
-    unfinished: Unfinished | None = None
+    unfinished: StateFile | None = None

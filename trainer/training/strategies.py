@@ -22,17 +22,17 @@ from trainer.training.fit import (
     fit_protonet_meta,
     fit_scratch,
 )
-from trainer.training.settings import Context, FitData, Fitted, Settings
+from trainer.training.settings import FitContext, FitData, FitResult, Settings
 
-LEARNT = (
+LOSS_AND_OPTIMIZER = (
     *DATA, "loss", "label_smoothing", "optimizer", "schedule", "epochs", "min_steps", "batch_size", "lr",
     "weight_decay",
 )  # fmt: skip
 HEADS = ("views", "scaling", "fold_ensemble", "mirror", "folds")
-NETWORK = (*LEARNT, "clip", "average", "patience", "mirror", "folds")
+NETWORK = (*LOSS_AND_OPTIMIZER, "clip", "average", "patience", "mirror", "folds")
 FINETUNED = (*NETWORK, "layer_decay", "frozen_below", "depth", "thaw_every", "tune", "rank")
 META = ("episodes", "tasks", "shots", "queries", "outer_lr", "sources")
-Fit = Callable[[Classifier, ModelSpec, FitData, Settings, Context], Fitted]
+Fit = Callable[[Classifier, ModelSpec, FitData, Settings, FitContext], FitResult]
 
 
 @dataclass(frozen=True)
@@ -97,7 +97,7 @@ STRATEGIES.add(
         meaning="The encoder is frozen; only the head is trained.",
         settings=FROZEN,
         fit=fit_frozen,
-        takes=(*LEARNT, *HEADS),
+        takes=(*LOSS_AND_OPTIMIZER, *HEADS),
         head_only=True,
     )
 )

@@ -15,7 +15,7 @@ import pandas as pd
 from core.data.datasets.folders import ALIASES, list_class_folders
 from core.data.listing import TEST, TRAIN, Listing, listing_of_files
 from core.data.specs import DATASETS, DatasetSpec, Remote
-from core.data.tables import at_row, inside, read_table
+from core.data.tables import checked_paths, read_table, row_location
 from core.errors import DataUnavailable
 
 FINDINGS = (
@@ -56,7 +56,7 @@ def parse_labels(rows: pd.DataFrame, table: Path, uncertain: str = "ignore", bla
         if text not in value_of:
             row, column = divmod(int((codes == code).argmax()), len(FINDINGS))
             raise DataUnavailable(
-                f"{at_row(table, row)}: {FINDINGS[column]} is {text!r}; expected 1, 0, -1 or an empty cell."
+                f"{row_location(table, row)}: {FINDINGS[column]} is {text!r}; expected 1, 0, -1 or an empty cell."
             )
     values = np.array([value_of[text] for text in texts], np.float32)
     return values[codes].reshape(len(rows), len(FINDINGS))
@@ -74,7 +74,7 @@ def load(folder: Path, uncertain: str = "ignore", blank: str = "negative") -> Li
     for table, part in tables.items():
         rows = read_table(table, ("Path", *FINDINGS), unique="Path")
         labels = parse_labels(rows, table, uncertain, blank)
-        names = inside(folder, rows["Path"].map(_below), table)
+        names = checked_paths(folder, rows["Path"].map(_below), table)
         for row, (name, label) in enumerate(zip(names, labels, strict=True)):
             if (folder / name).is_file():
                 listed.append((name, label, _patient_of(name, table, row), part))
@@ -93,7 +93,7 @@ def _below(path: str) -> str:
 def _patient_of(name: str, table: Path, row: int) -> str:
     if match := _PATIENT.search(name):
         return match.group(0)
-    raise DataUnavailable(f"{at_row(table, row)}: the path {name!r} names no patient. Take the publisher's file.")
+    raise DataUnavailable(f"{row_location(table, row)}: the path {name!r} names no patient. Take the publisher's file.")
 
 
 def _load_class_folders(folder: Path) -> Listing:

@@ -10,10 +10,10 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from core.data.datasets.folders import ALIASES, PART_FOLDERS, list_class_folders, plain
+from core.data.datasets.folders import ALIASES, PART_FOLDERS, list_class_folders, normalized_name
 from core.data.listing import Listing, listing_of_files
 from core.data.specs import DatasetSpec
-from core.data.tables import at_row, inside, read_table
+from core.data.tables import checked_paths, read_table, row_location
 from core.errors import DataUnavailable
 from core.files import sha256_of
 
@@ -24,12 +24,14 @@ ABOUT_PATIENTS = ("sex", "gender", "age", "smoker", "index", "unnamed: 0")
 PARTS = ("split", "part", "set", "fold")
 JOINED = "|"
 _LONGEST = 40
-_HEALTHY = {plain(name) for name in (*ALIASES["Normal"], "no finding", "benign", "negative", "well", "control")}
+_HEALTHY = {
+    normalized_name(name) for name in (*ALIASES["Normal"], "no finding", "benign", "negative", "well", "control")
+}
 NO_FINDING = ("", "no finding", "none", "normal")
 _VALUES = {"0": 0.0, "0.0": 0.0, "1": 1.0, "1.0": 1.0, "": np.nan}
 
 
-def own_images(path: Path) -> DatasetSpec:
+def custom_dataset(path: Path) -> DatasetSpec:
     """Return the row of a user's folder or CSV table.
 
     Args:
@@ -55,7 +57,7 @@ def _row(path: Path, load: Callable[..., Listing], listing: Listing) -> DatasetS
     binary = not multilabel and len(labels) == 2
     has_patients = path.is_file() and bool((listing.groups != listing.ids).any())
     suffix = sha256_of([str(path)])[:6]
-    stem = re.sub("[^a-z0-9]+", "-", plain(path.stem))[:_LONGEST].strip("-")
+    stem = re.sub("[^a-z0-9]+", "-", normalized_name(path.stem))[:_LONGEST].strip("-")
     caveat = "Patients are not identified: only copies of an image are kept together."
     return DatasetSpec(
         name=f"own-{stem or 'images'}-{suffix}",
@@ -63,7 +65,7 @@ def _row(path: Path, load: Callable[..., Listing], listing: Listing) -> DatasetS
         modality="own images",
         task="multilabel" if multilabel else "binary" if binary else "multiclass",
         labels=labels,
-        positive=(0 if plain(labels[1]) in _HEALTHY else 1) if binary else None,
+        positive=(0 if normalized_name(labels[1]) in _HEALTHY else 1) if binary else None,
         load=load,
         folders=(path.name,),
         path=path.parent if path.is_file() else path,
@@ -81,21 +83,21 @@ def load_table(folder: Path, table: Path) -> Listing:
     """
     # Check the paths.
     rows = read_table(table, ())
-    columns = {plain(name): name for name in rows.columns}
+    columns = {normalized_name(name): name for name in rows.columns}
     path_column = _column(columns, PATHS, table, "the paths of the images")
     if rows.empty:
         raise DataUnavailable(f"{table.name} has a header only. Add one row per image.")
-    names = inside(folder, rows[path_column], table)
+    names = checked_paths(folder, rows[path_column], table)
     if (duplicated := names.duplicated()).any():
         row = int(duplicated.to_numpy().argmax())
-        raise DataUnavailable(f"{at_row(table, row)}: {names.iloc[row]!r} is a duplicate. Remove it.")
+        raise DataUnavailable(f"{row_location(table, row)}: {names.iloc[row]!r} is a duplicate. Remove it.")
     for row, name in enumerate(names):
         if not (folder / name).is_file():
             raise DataUnavailable(
-                f"{at_row(table, row)}: there is no file {name!r} in {folder.name!r}. Correct the path."
+                f"{row_location(table, row)}: there is no file {name!r} in {folder.name!r}. Correct the path."
             )
         if not (folder / name).resolve().is_relative_to(folder.resolve()):
-            raise DataUnavailable(f"{at_row(table, row)}: {name!r} is a link that leads out of {folder.name!r}.")
+            raise DataUnavailable(f"{row_location(table, row)}: {name!r} is a link that leads out of {folder.name!r}.")
     # Read patients and parts if the table has them, then the labels.
     patients = (
         rows[columns[key]].where(rows[columns[key]] != "", names) if (key := _known(columns, PATIENTS)) else names
@@ -113,7 +115,7 @@ def load_table(folder: Path, table: Path) -> Listing:
 
 
 def _known(columns: dict[str, str], wanted: tuple[str, ...]) -> str | None:
-    return next((plain(name) for name in wanted if plain(name) in columns), None)
+    return next((normalized_name(name) for name in wanted if normalized_name(name) in columns), None)
 
 
 def _column(columns: dict[str, str], wanted: tuple[str, ...], table: Path, content: str) -> str:
@@ -126,7 +128,7 @@ def _column(columns: dict[str, str], wanted: tuple[str, ...], table: Path, conte
 
 def _findings(rows: pd.DataFrame, columns: dict[str, str], table: Path) -> list[str]:
     """Return the columns of 0, 1 and empty cells; a column with mostly such values must have no others."""
-    not_findings = {plain(name) for name in (*PATHS, *PATIENTS, *PARTS, *ABOUT_PATIENTS)}
+    not_findings = {normalized_name(name) for name in (*PATHS, *PATIENTS, *PARTS, *ABOUT_PATIENTS)}
     findings = []
     for key, name in columns.items():
         cells = rows[name]
@@ -135,7 +137,7 @@ def _findings(rows: pd.DataFrame, columns: dict[str, str], table: Path) -> list[
             continue
         if not is_label.all():
             row = int((~is_label).to_numpy().argmax())
-            raise DataUnavailable(f"{at_row(table, row)}: {name} is {cells.iloc[row]!r}; expected 1, 0 or empty.")
+            raise DataUnavailable(f"{row_location(table, row)}: {name} is {cells.iloc[row]!r}; expected 1, 0 or empty.")
         findings.append(name)
     return findings
 
@@ -148,7 +150,7 @@ def _from_cells(cells: pd.Series, table: Path) -> tuple[np.ndarray, tuple[str, .
     if not any(len(parts) > 1 for parts in split):
         for row, parts in enumerate(split):
             if not parts[0]:
-                raise DataUnavailable(f"{at_row(table, row)}: there is no label. Add one, or remove the row.")
+                raise DataUnavailable(f"{row_location(table, row)}: there is no label. Add one, or remove the row.")
         classes = sorted(spelling_of)
         return np.array([classes.index(parts[0].casefold()) for parts in split]), tuple(
             spelling_of[key] for key in classes
@@ -163,9 +165,9 @@ def _parts(cells: pd.Series, table: Path) -> list[str]:
     part_of = {alias: part for part, aliases in PART_FOLDERS.items() for alias in aliases} | {"": ""}
     parts = []
     for row, cell in enumerate(cells):
-        if plain(cell) not in part_of:
+        if normalized_name(cell) not in part_of:
             raise DataUnavailable(
-                f"{at_row(table, row)}: {cell!r} is not a part of a split; expected train, val or test."
+                f"{row_location(table, row)}: {cell!r} is not a part of a split; expected train, val or test."
             )
-        parts.append(part_of[plain(cell)])
+        parts.append(part_of[normalized_name(cell)])
     return parts

@@ -28,7 +28,7 @@ ALIASES = {
 }  # label -> names of its folder in published data sets, its own name first
 
 
-def plain(name: str) -> str:
+def normalized_name(name: str) -> str:
     """Normalize a name: lower case, without hyphens, underscores and spaces."""
     return name.casefold().replace("-", "").replace("_", "").replace(" ", "")
 
@@ -46,7 +46,7 @@ def image_files(folder: Path) -> Iterator[Path]:
     Links, hidden files and `masks` folders are skipped.
     """
     for parent, folders, files in os.walk(folder, followlinks=False):
-        folders[:] = sorted(name for name in folders if name[0] != "." and plain(name) != "masks")
+        folders[:] = sorted(name for name in folders if name[0] != "." and normalized_name(name) != "masks")
         for name in sorted(files):
             path = Path(parent, name)
             if name[0] != "." and not path.is_symlink() and _is_image(path):
@@ -69,7 +69,10 @@ def _is_image(path: Path) -> bool:
 def find_parts(root: Path) -> list[tuple[str, Path]]:
     """Return (part of the split, folder) for every folder named after a part, or `("", root)` if there is none."""
     part_folders = [
-        (part, path) for path in subfolders(root) for part, names in PART_FOLDERS.items() if plain(path.name) in names
+        (part, path)
+        for path in subfolders(root)
+        for part, names in PART_FOLDERS.items()
+        if normalized_name(path.name) in names
     ]
     return part_folders or [("", root)]
 
@@ -129,19 +132,19 @@ def list_class_folders(
 
 def _labels_of(folders: list[Path], classes: Mapping[str, tuple[str, ...]]) -> dict[Path, str]:
     """Return the class of each folder: the class of that name, else the class that has it as an alias."""
-    by_name = {plain(aliases[0]): label for label, aliases in classes.items()}
-    by_alias = {plain(alias): label for label, aliases in classes.items() for alias in aliases[1:]}
-    label_of = {folder: (by_alias | by_name).get(plain(folder.name)) for folder in folders}
+    by_name = {normalized_name(aliases[0]): label for label, aliases in classes.items()}
+    by_alias = {normalized_name(alias): label for label, aliases in classes.items() for alias in aliases[1:]}
+    label_of = {folder: (by_alias | by_name).get(normalized_name(folder.name)) for folder in folders}
     return {folder: label for folder, label in label_of.items() if label}
 
 
 def _classes_found(parts: list[tuple[str, Path]]) -> dict[str, tuple[str, ...]]:
-    per_part = [{plain(path.name): path.name for path in subfolders(folder)} for _, folder in parts]
+    per_part = [{normalized_name(path.name): path.name for path in subfolders(folder)} for _, folder in parts]
     folder_names = {key: names[key] for names in reversed(per_part) for key in names}
     classes: dict[str, tuple[str, ...]] = {name: (name,) for _, name in sorted(folder_names.items())}
     for label, aliases in ALIASES.items():
-        family = {plain(alias) for alias in aliases} & {plain(name) for name in classes}
+        family = {normalized_name(alias) for alias in aliases} & {normalized_name(name) for name in classes}
         if len(family) > 1 and all(len(family & set(names)) <= 1 for names in per_part):
-            classes = {name: value for name, value in classes.items() if plain(name) not in family}
+            classes = {name: value for name, value in classes.items() if normalized_name(name) not in family}
             classes[label] = aliases
     return dict(sorted(classes.items(), key=lambda row: row[0].casefold()))

@@ -10,8 +10,8 @@ from pathlib import Path
 
 from core.data.datasets.folders import image_files, list_class_folders
 from core.data.listing import Listing, listing_of_files
-from core.data.specs import DATASETS, DatasetSpec, External, PeopleTable, Remote
-from core.data.tables import at_row, read_table
+from core.data.specs import DATASETS, DatasetSpec, DemographicsTable, External, Remote
+from core.data.tables import read_table, row_location
 from core.errors import DataUnavailable
 
 CLASSES = ("akiec", "bcc", "bkl", "df", "mel", "nv", "vasc")
@@ -32,7 +32,7 @@ def load(folder: Path) -> Listing:
     if unknown.any():
         row = int(unknown.to_numpy().argmax())
         raise DataUnavailable(
-            f"{at_row(table, row)}: {rows['dx'].iloc[row]!r} is not one of {', '.join(CLASSES)}. "
+            f"{row_location(table, row)}: {rows['dx'].iloc[row]!r} is not one of {', '.join(CLASSES)}. "
             "Take the publisher's file."
         )
     files = {path.stem: path.relative_to(folder).as_posix() for path in image_files(folder)}
@@ -70,7 +70,7 @@ DATASETS.add(
         licence="CC BY-NC 4.0",
         citation="Tschandl et al. 2018, doi:10.1038/sdata.2018.161",
         url="https://doi.org/10.7910/DVN/DBW86T",
-        people=PeopleTable(_TABLES, image="image_id", age="age", sex="sex"),
+        people=DemographicsTable(_TABLES, image="image_id", age="age", sex="sex"),
         caveats=("Two thirds of the images are nevi; half of the lesions were confirmed without histology.",),
         remote=Remote("dataverse", "doi:10.7910/DVN/DBW86T", ("HAM10000_images_part_", TABLE)),
         external=(

@@ -10,8 +10,8 @@ from pathlib import Path
 
 from core.data.datasets.folders import image_files
 from core.data.listing import UNLABELLED, Listing, listing_of_files
-from core.data.specs import DATASETS, DatasetSpec, PeopleTable
-from core.data.tables import at_row, read_table
+from core.data.specs import DATASETS, DatasetSpec, DemographicsTable
+from core.data.tables import read_table, row_location
 from core.errors import DataUnavailable
 
 CLASSES = ("bkl", "mel", "nv")
@@ -32,8 +32,8 @@ def load(folder: Path) -> Listing:
     if unknown.any():
         row = int(unknown.to_numpy().argmax())
         raise DataUnavailable(
-            f"{at_row(table, row)}: dx is {rows['dx'].iloc[row]!r}; expected {', '.join(CLASSES)}, or nothing where "
-            "the image has no label. Correct the row or remove it."
+            f"{row_location(table, row)}: dx is {rows['dx'].iloc[row]!r}; expected {', '.join(CLASSES)}, or nothing "
+            "where the image has no label. Correct the row or remove it."
         )
     group_of = _grouped(folder, rows["image_id"].tolist())
     files = {path.stem: path.relative_to(folder).as_posix() for path in image_files(folder)}
@@ -56,7 +56,7 @@ def _grouped(folder: Path, images: list[str]) -> dict[str, str]:
     pairs = read_table(path, ("a", "b"))
     for row, (first, second) in enumerate(zip(pairs["a"], pairs["b"], strict=True)):
         if missing := [image for image in (first, second) if image not in group_of]:
-            raise DataUnavailable(f"{at_row(path, row)}: {missing[0]!r} is not in {TABLE}. Replace both files.")
+            raise DataUnavailable(f"{row_location(path, row)}: {missing[0]!r} is not in {TABLE}. Replace both files.")
         joined, absorbed = group_of[first], group_of[second]
         group_of = {image: joined if group == absorbed else group for image, group in group_of.items()}
     return group_of
@@ -81,7 +81,7 @@ DATASETS.add(
         licence="CC0 for the most part; 102 labels from ISIC 2019 under CC BY-NC 4.0",
         citation="Codella et al. 2018, arXiv:1710.05006; Codella et al. 2019, arXiv:1902.03368",
         url="https://challenge.isic-archive.com/data/",
-        people=PeopleTable((TABLE,), image="image_id", age="age", sex="sex"),
+        people=DemographicsTable((TABLE,), image="image_id", age="age", sex="sex"),
         caveats=(
             "bkl is narrower than in HAM10000: seborrheic keratoses only.",
             "568 images have no label; they are used for pretraining only.",

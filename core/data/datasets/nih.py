@@ -12,8 +12,8 @@ import numpy as np
 
 from core.data.datasets.folders import image_files
 from core.data.listing import TEST, TRAIN, Listing, listing_of_files
-from core.data.specs import DATASETS, DatasetSpec, PeopleTable, Remote
-from core.data.tables import at_row, inside, read_table
+from core.data.specs import DATASETS, DatasetSpec, DemographicsTable, Remote
+from core.data.tables import checked_paths, read_table, row_location
 from core.errors import DataUnavailable
 
 FINDINGS = (
@@ -40,7 +40,7 @@ def parse_findings(cells: np.ndarray, table: Path) -> np.ndarray:
                 labels[row, column[name]] = 1
             elif name != NONE:
                 raise DataUnavailable(
-                    f"{at_row(table, row)}: {name!r} is not one of the 14 findings or {NONE!r}. "
+                    f"{row_location(table, row)}: {name!r} is not one of the 14 findings or {NONE!r}. "
                     "Take the publisher's file."
                 )
     return labels
@@ -80,13 +80,13 @@ def load_adult_pneumonia(folder: Path) -> Listing:
     if unknown.any():
         row = int(unknown.to_numpy().argmax())
         raise DataUnavailable(
-            f"{at_row(table, row)}: label is {rows['label'].iloc[row]!r}; expected {' or '.join(ADULT_FOLDERS)}. "
+            f"{row_location(table, row)}: label is {rows['label'].iloc[row]!r}; expected {' or '.join(ADULT_FOLDERS)}. "
             "Correct the row or remove it."
         )
     listed: list[tuple[str, object, str, str]] = [
         (image, ADULT_FOLDERS.index(label), patient, "")
         for image, label, patient in zip(
-            inside(folder, rows["image"], table), rows["label"], rows["patient"], strict=True
+            checked_paths(folder, rows["image"], table), rows["label"], rows["patient"], strict=True
         )
         if (folder / image).is_file()
     ]
@@ -120,7 +120,7 @@ DATASETS.add(
         licence="free use with credit to the NIH Clinical Center",
         citation="Wang et al. 2017, arXiv:1705.02315",
         url="https://nihcc.app.box.com/v/ChestXray-NIHCC",
-        people=PeopleTable(TABLES, image="Image Index", age="Patient Age", sex="Patient Gender"),
+        people=DemographicsTable(TABLES, image="Image Index", age="Patient Age", sex="Patient Gender"),
         caveats=(
             "Labels were mined from reports by text rules; about one in ten is wrong when a reader checks the image.",
         ),
@@ -141,7 +141,7 @@ DATASETS.add(
         licence="free use with credit to the NIH Clinical Center",
         citation="Wang et al. 2017, arXiv:1705.02315",
         url="https://github.com/muhammedtalo/COVID-19",
-        people=PeopleTable(
+        people=DemographicsTable(
             (ADULT_TABLE,), image="image", age="age", sex="sex", view="view", reader="expert_airspace_opacity"
         ),
         caveats=(

@@ -7,7 +7,7 @@ import pandas as pd
 import streamlit as st
 
 from core.errors import BadRequest, LeakFound
-from core.metrics.conformal import needed
+from core.metrics.conformal import required_patients
 from core.runs.series import Series
 from core.ui import cache
 from core.ui.compare.view import View
@@ -28,7 +28,7 @@ def show(view: View) -> None:
         help="Share of images whose prediction set contains the true class, for every class. A higher coverage needs "
         "larger sets.",
     )  # fmt: skip
-    st.caption(f"This coverage needs {needed(level)} calibration patients of every class.")
+    st.caption(f"This coverage needs {required_patients(level)} calibration patients of every class.")
     rows, promises = [], set()
     for name in view.runs:
         try:

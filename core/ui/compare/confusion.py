@@ -12,8 +12,8 @@ import streamlit as st
 from PIL import Image
 from sklearn.metrics import confusion_matrix
 
-from core.analysis.comparison import Judged
-from core.data.overview import Looks, look
+from core.analysis.comparison import PartScores
+from core.data.overview import ImageSample, read_sample
 from core.data.specs import find_dataset, is_present
 from core.errors import LowshotError
 from core.explain.methods import EXPLAINERS
@@ -23,7 +23,7 @@ from core.metrics.operating_point import at_thresholds
 from core.runs.series import Run, Series
 from core.ui import cache, charts, pickers
 from core.ui.compare import operating
-from core.ui.compare.operating import sound
+from core.ui.compare.operating import fittable_series
 from core.ui.compare.view import View
 from core.ui.pickers import keep_possible
 from core.ui.text import escape
@@ -37,10 +37,10 @@ def show(view: View) -> None:
         st.info("Choose a finding above for its confusion matrices.")
         return
     binary = view.first.positive is not None or view.finding is not None
-    chosen = operating.ask(prevalence_too=False) if binary else None
+    chosen = operating.pick_operating_point(prevalence_too=False) if binary else None
     seed = pickers.pick_seed(view.seeds(), "compare")
     if chosen:
-        view = replace(view, runs=sound(view, view.finding, chosen))
+        view = replace(view, runs=fittable_series(view, view.finding, chosen))
         if not view.runs:
             return
     runs = view.at_seed(seed)
@@ -53,7 +53,7 @@ def show(view: View) -> None:
                 continue
             scores = judged[name].scores
             counts = confusion_matrix(scores.labels, scores.decisions, labels=range(len(view.labels)))
-            charts.draw(
+            charts.show_figure(
                 charts.confusion(counts, view.labels, view.title(name)), key=f"compare_matrix_{index}",
                 alt=f"Confusion matrix of {view.title(name)}: " + "; ".join(
                     f"{label}: {counts[i, i]} of {counts[i].sum()} correct" for i, label in enumerate(view.labels)
@@ -68,21 +68,21 @@ def show(view: View) -> None:
         _images_of_cell(view, runs, judged)
 
 
-def _judged(view: View, name: Series, run: Run, chosen: operating.Chosen | None) -> Judged:
+def _judged(view: View, name: Series, run: Run, chosen: operating.Chosen | None) -> PartScores:
     """Return the test predictions of a run, at the chosen operating point if the task has a threshold."""
-    predictions = cache.judged(run, view.finding)
+    predictions = cache.run_scores(run, view.finding)
     if chosen is None:
         return predictions
     runs = view.runs[name]
     threshold = np.array(chosen.thresholds(runs, view.finding))[runs.index(run)]
     scores = at_thresholds([predictions.scores], [float(threshold)])[0]
-    return Judged(predictions.meta, scores, predictions.groups, predictions.ids)
+    return PartScores(predictions.meta, scores, predictions.groups, predictions.ids)
 
 
 A_PAGE, SIDE = 4, 420
 
 
-def _images_of_cell(view: View, runs: Mapping[Series, Run], judged: Mapping[Series, Judged]) -> None:
+def _images_of_cell(view: View, runs: Mapping[Series, Run], judged: Mapping[Series, PartScores]) -> None:
     """Show the pickers of a cell and the images of that cell, page by page."""
     st.subheader("Images in a cell")
     first, second, third = st.columns([2, 1, 1])
@@ -116,7 +116,7 @@ def _images_of_cell(view: View, runs: Mapping[Series, Run], judged: Mapping[Seri
             _image(view, runs, judged, str(predictions.ids[position]))
 
 
-def _image(view: View, runs: Mapping[Series, Run], judged: Mapping[Series, Judged], name: str) -> None:
+def _image(view: View, runs: Mapping[Series, Run], judged: Mapping[Series, PartScores], name: str) -> None:
     """Show an image with the prediction of each series."""
     left, right = st.columns([1, 2])
     loaded = _look(view.dataset, name)
@@ -136,7 +136,7 @@ def _image(view: View, runs: Mapping[Series, Run], judged: Mapping[Series, Judge
             _heatmaps(view, runs, loaded.image)
 
 
-def _predictions(view: View, judged: Mapping[Series, Judged], name: str) -> None:
+def _predictions(view: View, judged: Mapping[Series, PartScores], name: str) -> None:
     """Show the probabilities and the decision of each series for an image."""
     rows = []
     for series, predictions in judged.items():
@@ -154,14 +154,14 @@ def _predictions(view: View, judged: Mapping[Series, Judged], name: str) -> None
     )  # fmt: skip
 
 
-def _look(dataset: str, name: str) -> Looks | str:
+def _look(dataset: str, name: str) -> ImageSample | str:
     """Return the image with a name, or the reason why it cannot be shown."""
     try:
         spec = find_dataset(dataset)
         if not is_present(spec):
             return "The images of this data set are not on this machine."
         listing = cache.listing(dataset)
-        loaded = look(spec, listing, cache.positions(dataset, listing.stamp)[name])
+        loaded = read_sample(spec, listing, cache.positions(dataset, listing.stamp)[name])
     except (LowshotError, KeyError):
         return "This image is not in the data set's folder on this machine."
     return loaded or "This image cannot be read."

@@ -38,7 +38,7 @@ def show(view: View) -> None:
     rows = {view.title(name): (charts.style_of(*name), metrics[metric]) for name, metrics in differences.items()}
     reference_title = charts.legend_title(view.title(reference), False)
     margin = next(difference.margin for _, difference in rows.values())
-    charts.draw(
+    charts.show_figure(
         metric_charts.forest(rows, metric, reference_title), key="compare_forest",
         alt=f"Differences in {METRICS[metric].title} from {view.title(reference)}; described in words below.",
     )  # fmt: skip

@@ -18,7 +18,7 @@ def show(view: View) -> None:
     every = [run for runs in view.runs.values() for run in runs]
     names = external_sets(every)
     for series, runs in view.runs.items():
-        external.refused(refusals(runs), view.title(series))
+        external.show_refused(refusals(runs), view.title(series))
     if not names:
         st.info(
             "None of these runs was evaluated on an external test set. Images of other patients, in one folder per "
@@ -37,17 +37,17 @@ def show(view: View) -> None:
             "Metric", list(METRICS), format_func=lambda row: METRICS[row].title, key="compare_external_metric"
         )
     results = {
-        series: external.compared(tested, name)
+        series: external.external_results(tested, name)
         for series, runs in view.runs.items()
         if (tested := evaluated(runs, name))
     }
     if without := [view.title(series) for series in view.runs if series not in results]:
         st.caption(f"Not evaluated on this set: {escape('; '.join(without))}.")
-    external.facts(next(iter(results.values()))[0])
+    external.show_facts(next(iter(results.values()))[0])
     if view.finding is not None:
         st.caption("These results cover all shared classes, whichever class is chosen above.")
     overall = {view.title(series): (charts.style_of(*series), views[0]) for series, views in results.items()}
-    charts.draw(
+    charts.show_figure(
         external.chart(overall, metric), key="compare_external_chart",
         alt=f"{METRICS[metric].title} on the own and on the external test set; described in words below.",
     )  # fmt: skip
@@ -58,9 +58,9 @@ def show(view: View) -> None:
     if any(row.view for views in results.values() for row in views):
         st.caption(external.VIEWS)
     for series in results:
-        if (reading := external.read_by_radiologist(view.runs[series], name)) is not None:
+        if (reading := external.radiologist_reading(view.runs[series], name)) is not None:
             st.write(f"**{escape(view.title(series))}**")
-            external.radiologist(reading)
+            external.show_radiologist(reading)
     with st.expander("All metrics"):
         table(
             external.frame(titled, tuple(METRICS)), "All metrics, own test and external test", f"{view.file}-elsewhere"

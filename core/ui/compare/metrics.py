@@ -26,14 +26,14 @@ def show(view: View) -> None:
     # First show the intervals over seeds, which are quick; replace the table once the others are computed.
     seeds = {name: _over_seeds(view, name) for name in view.runs}
     _table(place, view, {name: {metric: _text(row) for metric, row in rows.items()} for name, rows in seeds.items()})
-    cache.measured([run for runs in view.runs.values() for run in runs], view.finding)
+    cache.evaluate_runs([run for runs in view.runs.values() for run in runs], view.finding)
     summaries = {name: cache.summaries(runs, view.finding) for name, runs in view.runs.items()}
     _table(
         place, view, {name: {metric: row.text() for metric, row in rows.items()} for name, rows in summaries.items()}
     )
     first = view.first
     positive = f" Positive class: {escape(first.titles[first.positive])}." if first.positive is not None else ""
-    count = len(cache.judged(next(iter(view.runs.values()))[0], view.finding).scores)
+    count = len(cache.run_scores(next(iter(view.runs.values()))[0], view.finding).scores)
     st.caption(
         f"n = {count} test images.{positive} At the operating point fitted within each training subset. {CAPTION}"
     )

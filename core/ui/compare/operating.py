@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 import pandas as pd
 import streamlit as st
 
-from core.analysis.operating_point import Moved, moved_by
+from core.analysis.operating_point import ShiftedSeries, shift_thresholds
 from core.errors import BadRequest, LowshotError
 from core.metrics import Estimate
 from core.metrics.operating_point import shift_cost
@@ -42,12 +42,12 @@ def _fragment(view: View, target: int | None) -> None:
 
 
 def _content(view: View, target: int | None) -> None:
-    chosen = ask()
+    chosen = pick_operating_point()
     left, right = st.columns([3, 1], vertical_alignment="bottom")
     with left:
         seed = pickers.pick_seed(view.seeds(), "compare", "Seed of the calibration diagram")
     single = right.toggle("Individual seeds", key="compare_single", help="In the first two diagrams.")
-    view = replace(view, runs=sound(view, target, chosen))
+    view = replace(view, runs=fittable_series(view, target, chosen))
     if not view.runs:
         return
     moved = _moved(view, target, chosen, chosen.shift)
@@ -61,7 +61,7 @@ def _content(view: View, target: int | None) -> None:
         st.caption(
             f"The calibration diagram shows another seed of: {escape('; '.join(lacking))}. No run with seed {seed}."
         )
-    charts.draw(
+    charts.show_figure(
         operating_charts.diagrams(drawn, chosen.aim.prevalence, single), key="compare_diagrams",
         alt="ROC, precision-recall, calibration, decision curve, counts, and risk against coverage of every series, "
         "with the operating point marked in each; the table above has the numbers.",
@@ -75,7 +75,7 @@ def _content(view: View, target: int | None) -> None:
     )
 
 
-def sound(view: View, target: int | None, chosen: Chosen) -> dict[Series, list[Run]]:
+def fittable_series(view: View, target: int | None, chosen: Chosen) -> dict[Series, list[Run]]:
     """Return the series whose operating points can be fitted; show the reason for each of the others."""
     fittable = {}
     for name, runs in view.runs.items():
@@ -91,23 +91,25 @@ def _banded(view: View) -> bool:
     return len(view.runs) <= operating_charts.BANDED
 
 
-def _moved(view: View, target: int | None, chosen: Chosen, shift: float) -> dict[Series, Moved]:
+def _moved(view: View, target: int | None, chosen: Chosen, shift: float) -> dict[Series, ShiftedSeries]:
     """Return the performance of every series at a shift of its fitted thresholds."""
     settings = shift, chosen.aim.prevalence, _banded(view)
-    return {name: cache.moved(runs, target, chosen.fitted(runs, target), *settings) for name, runs in view.runs.items()}
+    return {
+        name: cache.shifted(runs, target, chosen.fitted(runs, target), *settings) for name, runs in view.runs.items()
+    }
 
 
-def _drawn(view: View, name: Series, target: int | None, moved: Moved, run: Run) -> operating_charts.Drawn:
+def _drawn(view: View, name: Series, target: int | None, moved: ShiftedSeries, run: Run) -> operating_charts.SeriesData:
     runs = view.runs[name]
     mean, seeds = cache.rates(runs, target)
     bins, _ = cache.diagram(run, target)
-    return operating_charts.Drawn(
+    return operating_charts.SeriesData(
         charts.style_of(*name), mean, seeds, moved, cache.risk(runs, target, moved.thresholds, _banded(view)),
         bins, moved.thresholds[runs.index(run)],
     )  # fmt: skip
 
 
-def _table(view: View, target: int | None, chosen: Chosen, moved: dict[Series, Moved]) -> None:
+def _table(view: View, target: int | None, chosen: Chosen, moved: dict[Series, ShiftedSeries]) -> None:
     rows = []
     fitted = _moved(view, target, chosen, 0.0) if chosen.shift else moved
     for name, at_shift in moved.items():
@@ -180,10 +182,10 @@ class Chosen:
 
     def thresholds(self, runs: Sequence[Run], target: int | None) -> tuple[float, ...]:
         """Return the shifted threshold of each run."""
-        return moved_by(self.fitted(runs, target), self.shift)
+        return shift_thresholds(self.fitted(runs, target), self.shift)
 
 
-def ask(prevalence_too: bool = True) -> Chosen:
+def pick_operating_point(prevalence_too: bool = True) -> Chosen:
     """Show the controls of the operating point and return the choice.
 
     Args:

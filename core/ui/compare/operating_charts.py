@@ -12,7 +12,7 @@ import numpy as np
 import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
-from core.analysis.operating_point import Moved, Rates
+from core.analysis.operating_point import RocCurve, ShiftedSeries
 from core.metrics.reliability import Bin
 from core.metrics.selective import RiskCurve
 from core.ui.charts import Style, legend_title, translucent
@@ -33,7 +33,7 @@ _GREY = "#777777"
 
 
 @dataclass(frozen=True)
-class Drawn:
+class SeriesData:
     """Data of a series at its operating point.
 
     Attributes:
@@ -47,15 +47,15 @@ class Drawn:
     """
 
     style: Style
-    mean: Rates
-    seeds: list[Rates]
-    moved: Moved
+    mean: RocCurve
+    seeds: list[RocCurve]
+    moved: ShiftedSeries
     risk: RiskCurve
     bins: list[Bin]
     mark: float
 
 
-def diagrams(series: Mapping[str, Drawn], prevalence: float, single_seeds: bool) -> go.Figure:
+def diagrams(series: Mapping[str, SeriesData], prevalence: float, single_seeds: bool) -> go.Figure:
     """Draw ROC, precision-recall, reliability with counts, decision and risk-coverage curves with operating points.
 
     Args:
@@ -110,7 +110,7 @@ def _legend(title: str, style: Style) -> Trace:
     )  # fmt: skip
 
 
-def _of_series(title: str, drawn: Drawn, prevalence: float, single_seeds: bool, banded: bool) -> list[Trace]:
+def _of_series(title: str, drawn: SeriesData, prevalence: float, single_seeds: bool, banded: bool) -> list[Trace]:
     style, worth, curve, risk = drawn.style, drawn.moved.worth, drawn.moved.decisions, drawn.risk
     alarms, found = 1 - worth.specificity.value, worth.sensitivity.value
     decision_marks = np.array(curve.marks)
@@ -201,12 +201,12 @@ class _Lines:
         )  # fmt: skip
 
 
-def _thinned(rates: Rates) -> Rates:
+def _thinned(rates: RocCurve) -> RocCurve:
     """Reduce rates to at most `_POINTS` points, which draw the same curve."""
     if len(rates.alarms) <= _POINTS:
         return rates
     kept = np.linspace(0, len(rates.alarms) - 1, _POINTS).round().astype(int)
-    return Rates(rates.alarms[kept], rates.found[kept])
+    return RocCurve(rates.alarms[kept], rates.found[kept])
 
 
 def _grey(x: object, y: object, name: str = "") -> Trace:

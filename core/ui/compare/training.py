@@ -31,7 +31,7 @@ def show(view: View) -> None:
         )
     drawn = {view.title(name): (charts.style_of(*name), rows) for name, rows in histories.items() if rows}
     if drawn:
-        charts.draw(
+        charts.show_figure(
             metric_charts.training_curves(drawn), key="compare_training",
             alt="Loss and metric against epoch of every run, on training images and on held-out images.",
         )  # fmt: skip

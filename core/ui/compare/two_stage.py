@@ -7,11 +7,11 @@ from dataclasses import replace
 import pandas as pd
 import streamlit as st
 
-from core.analysis.two_stage import offered
+from core.analysis.two_stage import stage_candidates
 from core.data import DATASETS
-from core.data.specs import OPTIONS_AFTER, class_titles, family_of
+from core.data.specs import OPTIONS_SEPARATOR, class_titles, family_of
 from core.metrics import Estimate
-from core.metrics.comparisons import corrected_for, format_p
+from core.metrics.comparisons import bonferroni_corrected, format_p
 from core.metrics.thresholds import Aim
 from core.metrics.two_stage import TwoStage
 from core.runs.series import Series
@@ -30,7 +30,7 @@ def show(view: View) -> None:
         "A screening model with high sensitivity selects images for a second stage. A multiclass classifier then "
         "assigns the class and can overrule a positive screen. Both are trained on splits of the same data set."
     )
-    screens, confirmers = offered(view.store, view.first)
+    screens, confirmers = stage_candidates(view.store, view.first)
     if view.first.multilabel or not confirmers:
         _absent(view)
         return
@@ -61,13 +61,13 @@ def show(view: View) -> None:
         stages[first], seconds[second[1]], seconds[single], suspicious, Aim("sensitivity", sensitivity)
     )
     pairs = len(stages) * len(seconds)
-    results = replace(results, gain=corrected_for(results.gain, pairs))
+    results = replace(results, gain=bonferroni_corrected(results.gain, pairs))
     _results(results, pairs, class_titles(dataset, labels), suspicious, charts.series_title(*single), view)
 
 
 def _suspicious(dataset: str, labels: tuple[str, ...]) -> tuple[int, ...]:
     """Show the picker of the suspicious classes and return their indices."""
-    base = dataset.partition(OPTIONS_AFTER)[0]
+    base = dataset.partition(OPTIONS_SEPARATOR)[0]
     default = [label for label in (DATASETS[base].suspicious if base in DATASETS else ()) if label in labels]
     key = f"compare_suspicious_{dataset}"
     keep_possible(key, labels)
@@ -131,5 +131,5 @@ def _absent(view: View) -> None:
     seeds = ",".join(map(str, view.seeds()))
     st.info(
         "No multiclass second stage is stored for this training-set size. Train one: `python -m trainer curve "
-        f"--dataset {several[0].partition(OPTIONS_AFTER)[0]} --sizes {view.size or 'full'} --seeds {seeds}`"
+        f"--dataset {several[0].partition(OPTIONS_SEPARATOR)[0]} --sizes {view.size or 'full'} --seeds {seeds}`"
     )

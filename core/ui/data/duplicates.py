@@ -9,7 +9,7 @@ import streamlit as st
 from core.data import DATASETS
 from core.data.listing import Listing
 from core.data.overlap import comparable
-from core.data.overview import look, words_for
+from core.data.overview import label_text, read_sample
 from core.data.specs import DatasetSpec, class_titles, labels_of
 from core.ui import cache, text
 from core.ui.tables import table
@@ -30,7 +30,7 @@ def within(spec: DatasetSpec, listing: Listing) -> None:
         "Similarity": np.round(copies.similarity, 3),
         "Publisher's parts": [f"{part_of[i]}, {part_of[j]}" for i, j in zip(firsts, seconds, strict=True)],
         "Labels": [
-            " / ".join(dict.fromkeys(words_for(np.asarray(listing.labels[index]), labels) for index in pair))
+            " / ".join(dict.fromkeys(label_text(np.asarray(listing.labels[index]), labels) for index in pair))
             for pair in zip(firsts, seconds, strict=True)
         ],
     })  # fmt: skip
@@ -41,7 +41,7 @@ def within(spec: DatasetSpec, listing: Listing) -> None:
     table(pairs, "Pairs of copies within the data set", f"{spec.name}-copies")
     number = int(st.number_input("Show pair", 1, len(copies), 1, key=f"data_pair_{spec.name}")) - 1
     for place, index in zip(st.columns([1, 1, 1]), (firsts[number], seconds[number]), strict=False):
-        if loaded := look(spec, listing, int(index)):
+        if loaded := read_sample(spec, listing, int(index)):
             place.image(
                 loaded.image, caption=text.escape(loaded.id), alt=f"An image of {loaded.label}", width="stretch"
             )

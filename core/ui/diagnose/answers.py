@@ -20,13 +20,13 @@ import streamlit as st
 from PIL import Image
 
 from core.data.images import decode
-from core.data.uploads import Upload, take_apart
+from core.data.uploads import Upload, unpack
 from core.errors import LowshotError, UnreadableImage
 from core.explain import EXPLAINERS
 from core.explain.quality import faithfulness, top_overlap
 from core.inference import Answer, Case, ClassSet, SeedInterval, pixels_hash
 from core.inference.case import LEVEL, class_set
-from core.inference.input_gate import Admission, Gatekeeper
+from core.inference.input_gate import CheckResult, Gatekeeper
 from core.inference.predictor import Prediction, Predictor
 from core.inference.seed_interval import from_answers, from_lookup, siblings
 from core.inference.two_stage import Stages, Verdict, verdict
@@ -43,7 +43,7 @@ _LOG = logging.getLogger("lowshot.diagnose")
 
 
 @dataclass(frozen=True)
-class Asked:
+class PageSettings:
     """Settings of the page that apply to every image.
 
     Attributes:
@@ -109,24 +109,24 @@ def _kept() -> dict[tuple[Any, ...], Any]:
     return entries
 
 
-def is_kept(asked: Asked, item: Item, overridden: bool) -> bool:
+def is_kept(asked: PageSettings, item: Item, overridden: bool) -> bool:
     """Return whether the row of this image can be shown without running the gate or a network."""
     gate = asked.keeper is None or ("admission", item.digest, asked.task) in _kept()
     answers = all(_answer_key(asked, item, run, False) in _kept() for run in asked.chosen.values())
     return gate and (answers or (not overridden and _is_refused(asked, item)))
 
 
-def _is_refused(asked: Asked, item: Item) -> bool:
+def _is_refused(asked: PageSettings, item: Item) -> bool:
     admission = _kept().get(("admission", item.digest, asked.task))
     return admission is not None and not admission.admitted
 
 
-def _answer_key(asked: Asked, item: Item, run: Run, explained: bool) -> tuple[Any, ...]:
+def _answer_key(asked: PageSettings, item: Item, run: Run, explained: bool) -> tuple[Any, ...]:
     explainer = (asked.explainer, asked.target) if explained else ("", None)
     return ("answer", item.digest, run[1].run, *explainer)
 
 
-def forget_others(digests: set[str]) -> None:
+def drop_missing(digests: set[str]) -> None:
     """Drop the entries of images that are no longer uploaded."""
     st.session_state[_KEPT] = {key: value for key, value in _kept().items() if key[1] in digests}
 
@@ -152,7 +152,7 @@ def _decoded(picture: Picture, digest: str) -> Item:
     return Item(name, digest, "", shown, pixels_hash(image), image.width, image.height)
 
 
-def case_of(asked: Asked, item: Item, picture: Picture, overridden: bool, explained: bool) -> Case:
+def case_of(asked: PageSettings, item: Item, picture: Picture, overridden: bool, explained: bool) -> Case:
     """Return the results for an image. Networks run if the gate admits it, or if the user overrides the gate.
 
     Args:
@@ -177,7 +177,7 @@ def case_of(asked: Asked, item: Item, picture: Picture, overridden: bool, explai
     )  # fmt: skip
 
 
-def _two_stage_verdict(asked: Asked, answers: Mapping[str, Answer]) -> Verdict | None:
+def _two_stage_verdict(asked: PageSettings, answers: Mapping[str, Answer]) -> Verdict | None:
     """Return the two-stage verdict; None if the task has no stages or either network failed."""
     if asked.stages is None:
         return None
@@ -187,24 +187,24 @@ def _two_stage_verdict(asked: Asked, answers: Mapping[str, Answer]) -> Verdict |
     return verdict(asked.stages, second.meta, first.prediction, second.prediction)
 
 
-def _admission(asked: Asked, item: Item, picture: Picture) -> Admission | None:
+def _admission(asked: PageSettings, item: Item, picture: Picture) -> CheckResult | None:
     if asked.keeper is None:
         return None
     key = ("admission", item.digest, asked.task)
     if key not in _kept():
         _kept()[key] = asked.keeper(picture.image)
-    admission: Admission = _kept()[key]
+    admission: CheckResult = _kept()[key]
     return admission
 
 
-def _answer(asked: Asked, item: Item, picture: Picture, run: Run, explained: bool) -> Answer:
+def _answer(asked: PageSettings, item: Item, picture: Picture, run: Run, explained: bool) -> Answer:
     key = _answer_key(asked, item, run, explained)
     if key not in _kept():
-        _kept()[key] = guarded(lambda: _predict(asked, picture.image, run, explained), run[1])
+        _kept()[key] = catch_errors(lambda: _predict(asked, picture.image, run, explained), run[1])
     return replace(_kept()[key], faithfulness=_kept().get(("faithfulness", *key[1:])))
 
 
-def guarded(ask: Callable[[], Answer], meta: RunMeta) -> Answer:
+def catch_errors(ask: Callable[[], Answer], meta: RunMeta) -> Answer:
     """Return a result, or one that states the problem. An unexpected error is logged without its text."""
     try:
         return ask()
@@ -216,7 +216,7 @@ def guarded(ask: Callable[[], Answer], meta: RunMeta) -> Answer:
         return Answer(meta, problem=f"This network failed ({type(error).__name__}); the others are not affected.")
 
 
-def _predict(asked: Asked, image: Image.Image, run: Run, explained: bool) -> Answer:
+def _predict(asked: PageSettings, image: Image.Image, run: Run, explained: bool) -> Answer:
     predictor = cache.predictor(*run)
     refusal = predictor.refusal(asked.explainer) if explained else ""
     target = asked.target if explained else None
@@ -230,7 +230,7 @@ def _predict(asked: Asked, image: Image.Image, run: Run, explained: bool) -> Ans
     )
 
 
-def _seeds(asked: Asked, image: Image.Image, run: Run, prediction: Prediction) -> SeedInterval | str:
+def _seeds(asked: PageSettings, image: Image.Image, run: Run, prediction: Prediction) -> SeedInterval | str:
     others, target = siblings(asked.store, run[1]), prediction.target
     own = float(prediction.probabilities[target])
     try:
@@ -265,7 +265,7 @@ def _overlaps(answers: Mapping[str, Answer]) -> dict[tuple[str, str], float]:
     }
 
 
-def measure_heatmaps(asked: Asked, item: Item, picture: Picture) -> None:
+def measure_heatmaps(asked: PageSettings, item: Item, picture: Picture) -> None:
     """Measure deletion and insertion for every heatmap of an image and keep the results in the session."""
     for run in asked.chosen.values():
         key = _answer_key(asked, item, run, True)
@@ -283,12 +283,12 @@ def measure_heatmaps(asked: Asked, item: Item, picture: Picture) -> None:
 _TAKEN_APART = "diagnose_taken_apart"
 
 
-def taken_apart(files: Sequence[UploadedFile]) -> tuple[list[Upload], int]:
-    """Return the uploads from `take_apart`, kept in memory until the uploaded files change."""
+def unpacked_uploads(files: Sequence[UploadedFile]) -> tuple[list[Upload], int]:
+    """Return the uploads from `unpack`, kept in memory until the uploaded files change."""
     file_ids = tuple(file.file_id for file in files)
     before, unpacked = st.session_state.get(_TAKEN_APART, (None, ([], 0)))
     if before != file_ids:
-        unpacked = take_apart((file.name, file.getvalue()) for file in files)
+        unpacked = unpack((file.name, file.getvalue()) for file in files)
         st.session_state[_TAKEN_APART] = (file_ids, unpacked)
     images, more = unpacked
     return list(images), more

@@ -6,7 +6,7 @@ import streamlit as st
 
 from core.inference import Case
 from core.inference.batch_table import as_csv, rows_of
-from core.ui.diagnose.answers import Asked, Item, Picture, case_of, is_kept
+from core.ui.diagnose.answers import Item, PageSettings, Picture, case_of, is_kept
 from core.ui.progress import bar
 
 _STOPPED = "diagnose_stopped"
@@ -20,7 +20,7 @@ def _continue() -> None:
     st.session_state.pop(_STOPPED, None)
 
 
-def ask_all(asked: Asked, pictures: list[tuple[Item, Picture]], batch: str, overridden: bool) -> list[Case]:
+def predict_all(asked: PageSettings, pictures: list[tuple[Item, Picture]], batch: str, overridden: bool) -> list[Case]:
     """Return the cases of all processed images, without heatmaps, while a bar shows the remaining time.
 
     Args:

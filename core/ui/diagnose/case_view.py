@@ -5,18 +5,18 @@ from __future__ import annotations
 import streamlit as st
 from PIL import Image
 
-from core.analysis.saliency_sanity import told_of
+from core.analysis.saliency_sanity import caution_for
 from core.explain import EXPLAINERS
 from core.explain.overlay import overlay
 from core.inference import Answer, Case, ClassSet
-from core.inference.report_json import Wanted, as_json
+from core.inference.report_json import ReportOptions, as_json
 from core.inference.report_pdf import as_pdf
-from core.inference.text import agree, agreement, decision, inside, learnt_from, percent, threshold_of, where
-from core.inference.two_stage import Verdict, measured_words, outcome, verdict_words
+from core.inference.text import agree, agreement, decision, in_sentence, percent, threshold_of, training_text, where
+from core.inference.two_stage import Verdict, outcome, performance_text, verdict_text
 from core.models import FAMILY_TITLES
 from core.ui import charts
-from core.ui.diagnose.answers import Asked, Item, Picture, measure_heatmaps
-from core.ui.text import colour_bar, escape
+from core.ui.diagnose.answers import Item, PageSettings, Picture, measure_heatmaps
+from core.ui.text import color_bar, escape
 
 CHANCE = 0.2
 
@@ -32,7 +32,9 @@ def scales_of(cases: list[Case]) -> dict[str, float]:
     return scales
 
 
-def show_case(asked: Asked, item: Item, picture: Picture, case: Case, opacity: float, scales: dict[str, float]) -> None:
+def show_case(
+    asked: PageSettings, item: Item, picture: Picture, case: Case, opacity: float, scales: dict[str, float]
+) -> None:
     """Show an image with its results."""
     assert item.shown is not None
     if not case.answers:
@@ -82,18 +84,18 @@ def _two_stage_verdict(verdict: Verdict) -> None:
     title = escape(outcome(verdict))
     with st.container(border=True):
         st.markdown(f":material/filter_alt: Two stages: **{title}**")
-        st.write(escape(verdict_words(verdict)))
-        st.caption(escape(measured_words(verdict.stages)))
+        st.write(escape(verdict_text(verdict)))
+        st.caption(escape(performance_text(verdict.stages)))
 
 
-def _family(asked: Asked, answer: Answer, shown: Image.Image, opacity: float, scales: dict[str, float]) -> None:
+def _family(asked: PageSettings, answer: Answer, shown: Image.Image, opacity: float, scales: dict[str, float]) -> None:
     """Show one column: probability, decision, uncertainty and heatmap."""
     meta, prediction = answer.meta, answer.prediction
     st.write(f"**{FAMILY_TITLES[meta.family]}**")  # type: ignore[index]
     if prediction is None:
         st.error(escape(answer.problem))
         return
-    about = escape(inside(meta.titles[prediction.target]))
+    about = escape(in_sentence(meta.titles[prediction.target]))
     title = f"Probability of {about}"
     st.markdown(title)  # `st.metric` would truncate a long label
     st.metric(title, percent(prediction.probabilities[prediction.target]), label_visibility="collapsed")
@@ -103,7 +105,7 @@ def _family(asked: Asked, answer: Answer, shown: Image.Image, opacity: float, sc
     _uncertainty(answer)
     title = charts.series_title(meta.model, meta.strategy, meta.series_variant)
     _heatmap(asked, answer, shown, opacity, scales, title)
-    st.caption(f"{escape(title)}. {escape(learnt_from(meta))}")
+    st.caption(f"{escape(title)}. {escape(training_text(meta))}")
     if meta.leaks:
         st.caption(":material/warning: Trained with leaks allowed. Reported performance is inflated by data leakage.")
     if len(meta.labels) > 2 or meta.multilabel:
@@ -128,14 +130,14 @@ def _uncertainty(answer: Answer) -> None:
 
 
 def _heatmap(
-    asked: Asked, answer: Answer, shown: Image.Image, opacity: float, scales: dict[str, float], title: str
+    asked: PageSettings, answer: Answer, shown: Image.Image, opacity: float, scales: dict[str, float], title: str
 ) -> None:
     explainer = EXPLAINERS[asked.explainer]
     explanation = answer.prediction.explanation if answer.prediction else None
     if explanation is None:
         st.caption(f"No heatmap: {explainer.title} does not support this network. {escape(answer.unexplained)}")
         return
-    target = escape(inside(answer.meta.titles[explanation.target]))
+    target = escape(in_sentence(answer.meta.titles[explanation.target]))
     scale = scales.get(answer.meta.run, explanation.peak)
     caption = f"{explainer.title}: evidence for {target}. Scale maximum: {scale:.3g}"
     if explanation.degenerate:
@@ -143,16 +145,17 @@ def _heatmap(
     st.image(
         overlay(shown, explanation, opacity, scale),
         caption=caption,
-        alt=f"{explainer.title} of {title} for {inside(answer.meta.titles[explanation.target])}; {where(explanation)}",
+        alt=f"{explainer.title} of {title} for {in_sentence(answer.meta.titles[explanation.target])}; "
+        f"{where(explanation)}",
         width="stretch",
     )
     if explanation.note:
         st.caption(escape(explanation.note))
 
 
-def legend(asked: Asked) -> None:
+def legend(asked: PageSettings) -> None:
     """Show the color bar, the scale, and the limits of the method."""
-    colour_bar()
+    color_bar()
     explainer = EXPLAINERS[asked.explainer]
     st.caption(
         f"**{explainer.title}**: {explainer.meaning} {explainer.caution} A heatmap shows where features raised a "
@@ -161,7 +164,7 @@ def legend(asked: Asked) -> None:
     )
 
 
-def _heatmap_quality(asked: Asked, item: Item, picture: Picture, case: Case) -> None:
+def _heatmap_quality(asked: PageSettings, item: Item, picture: Picture, case: Case) -> None:
     """Show the overlap of the families' maps and the checks from their model cards. Deletion and insertion are slow
     and run on request.
     """
@@ -191,7 +194,7 @@ def _heatmap_quality(asked: Asked, item: Item, picture: Picture, case: Case) -> 
             if answer.faithfulness:
                 st.write(f"**{title}**: {answer.faithfulness.words}")
             folder, meta = asked.chosen[answer.meta.family]
-            if checked := told_of(folder, meta):
+            if checked := caution_for(folder, meta):
                 st.write(f"**{title}**, from its model card: {escape(checked)}")
 
 
@@ -202,7 +205,7 @@ def _reports(item: Item, case: Case, opacity: float, scales: dict[str, float]) -
         name = left.checkbox("Include the file name", key=f"diagnose_name_{item.digest}")
         small = right.checkbox("Include a thumbnail and the heatmaps", key=f"diagnose_small_{item.digest}")
         st.caption("Both may identify a patient. Without them, the SHA-256 hash of the pixels identifies the image.")
-        wanted = Wanted(name, item.shown if small else None)
+        wanted = ReportOptions(name, item.shown if small else None)
         maps = _overlays(item, case, opacity, scales) if small else {}
         stem = f"lowshot-{case.pixels[:12]}"
         left.download_button(

@@ -10,7 +10,7 @@ import pandas as pd
 import streamlit as st
 
 from core.metrics import METRICS
-from core.metrics.learning_curves import REACH, Fit, crossover, images_needed, label_multiplier, usual_reach
+from core.metrics.learning_curves import REACH, Fit, crossover, default_target, images_needed, label_multiplier
 from core.ui import charts
 from core.ui.compare import metric_charts
 from core.ui.compare.metric_charts import Measured
@@ -39,7 +39,7 @@ def show(measured: Mapping[str, Measured], fits: Mapping[str, Fit], metric: str,
         )
         return
     target = _target(fits, metric, file)
-    charts.draw(
+    charts.show_figure(
         metric_charts.fitted_curves({title: (measured[title], fits[title]) for title in fits}, metric, target, panels),
         key="curves_fitted",
         alt=f"Fitted curves of {METRICS[metric].title}; the tables below have the numbers derived from them.",
@@ -66,7 +66,7 @@ def show(measured: Mapping[str, Measured], fits: Mapping[str, Fit], metric: str,
 def _target(fits: Mapping[str, Fit], metric: str, file: str) -> float:
     """Show the picker of the target value; the default is the value of the first series at its largest size."""
     row = METRICS[metric]
-    first = usual_reach(next(iter(fits.values())))
+    first = default_target(next(iter(fits.values())))
     least = -1.0 if metric == "mcc" else 0.0
     chosen = st.number_input(
         f"Target {row.title}", least, 1.0, float(np.clip(first, least, 1)), _STEP, format="%.3f",

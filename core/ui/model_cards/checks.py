@@ -9,7 +9,7 @@ from pathlib import Path
 import pandas as pd
 import streamlit as st
 
-from core.analysis.saliency_sanity import check_of, depends_on_weights, in_a_sentence, on_evidence, rows_of
+from core.analysis.saliency_sanity import depends_on_weights, evidence_sentence, read_check, rows_of, sentence
 from core.analysis.subgroups import FILE as PEOPLE_FILE
 from core.analysis.subgroups import LEAST_OF_CLASS, Subgroup, by_subgroup, title_of
 from core.data.specs import find_dataset
@@ -24,7 +24,7 @@ from core.ui.tables import table
 def sanity(folder: Path, meta: RunMeta) -> None:
     """Show how the run's heatmaps change when its weights are randomized, or that no check is stored."""
     try:
-        check = check_of(folder, meta)
+        check = read_check(folder, meta)
     except CorruptRun as error:
         st.warning(text.escape(str(error)))
         return
@@ -34,9 +34,9 @@ def sanity(folder: Path, meta: RunMeta) -> None:
             st.code(f"python -m trainer sanity --dataset {meta.dataset}", language=None)
         return
     show = st.warning if depends_on_weights(check) is False else st.write
-    show(text.escape(in_a_sentence(check)))
+    show(text.escape(sentence(check)))
     if check.planted:
-        st.write(text.escape(on_evidence(check.planted)))
+        st.write(text.escape(evidence_sentence(check.planted)))
     table(pd.DataFrame(rows_of(check)), "Grad-CAM with weights randomized from the head down", f"{meta.run}-sanity")
     st.caption(
         "Grad-CAM with weights randomized from the head down (Adebayo et al. 2018, arXiv:1810.03292). Spearman's rank "
@@ -65,7 +65,7 @@ def _subgroups(key: str, changed: int, _run: Run, finding: int | None) -> list[S
     return by_subgroup([_run], finding)
 
 
-def by_group(found: Sequence[Subgroup], meta: RunMeta) -> None:
+def show_subgroups(found: Sequence[Subgroup], meta: RunMeta) -> None:
     """Show the size and results of each group, and its differences from the largest group."""
     if not found:
         _no_groups(meta)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pandas as pd
 import streamlit as st
 
-from core.cards.networks import has_seen, input_facts, title_of, weights_facts
+from core.cards.networks import encoder_training_data, input_facts, title_of, weights_facts
 from core.errors import LowshotError
 from core.models import FAMILY_TITLES, MODELS
 from core.models.specs import ModelSpec, by_family
@@ -35,12 +35,12 @@ def card(spec: ModelSpec) -> None:
     st.caption(f"{text.escape(FAMILY_TITLES[spec.family])}. Name in commands: `{spec.name}`.")
     st.write(text.escape(spec.summary))
     st.subheader("What the encoder has seen")
-    run_card.listed(has_seen(spec))
+    run_card.show_list(encoder_training_data(spec))
     st.subheader("Weights")
     # a list, because a table truncates addresses and paths, which do not wrap
-    run_card.listed([f"{name}: {fact}" for name, fact in weights_facts(spec).items()])
+    run_card.show_list([f"{name}: {fact}" for name, fact in weights_facts(spec).items()])
     st.subheader("Input")
-    run_card.facts(input_facts(spec.image))
+    run_card.show_facts(input_facts(spec.image))
     st.subheader("Architecture")
     st.write(f"With a head for {_CLASSES} classes.")
     run_card.network(spec.name, _CLASSES, "", f"{spec.name}-stages")

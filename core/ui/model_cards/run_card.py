@@ -19,17 +19,17 @@ from core.metrics import METRICS, Estimate, Scores, SeriesEstimate
 from core.metrics.reliability import Bin, chance_error
 from core.metrics.reliability import reliability as bins_of
 from core.models import MODELS
-from core.models.medical_encoders import gates_of
-from core.models.summary import alt_text, as_text, diagram, short
+from core.models.medical_encoders import probe_results_of
+from core.models.summary import alt_text, diagram, format_count, format_shape
 from core.runs import RunMeta
 from core.ui import cache, charts, text
-from core.ui.charts import COLOURS
+from core.ui.charts import COLORS
 from core.ui.tables import table
 
 READS = {"last": "last layer", "stages": "every stage"}
 
 
-def facts(rows: Mapping[str, str]) -> None:
+def show_facts(rows: Mapping[str, str]) -> None:
     """Show a table of facts; text from files is escaped."""
     shown = {name: text.escape(value) for name, value in rows.items()}
     st.table(pd.DataFrame({"": list(shown), "Fact": list(shown.values())}).set_index(""))
@@ -38,7 +38,7 @@ def facts(rows: Mapping[str, str]) -> None:
 def shape_in_words(model: str, classes: int) -> str:
     """Return a sentence on a network's architecture; "" if it cannot be built here."""
     try:
-        return alt_text(cache.shape(model, classes))
+        return alt_text(cache.architecture_of(model, classes))
     except LowshotError:
         return ""
 
@@ -53,7 +53,7 @@ def network(model: str, classes: int, trained: str, file: str) -> None:
         file: name of the table's download, without the extension.
     """
     try:
-        shape = cache.shape(model, classes)
+        shape = cache.architecture_of(model, classes)
     except LowshotError as error:
         st.info(text.escape(str(error)))
         return
@@ -63,19 +63,19 @@ def network(model: str, classes: int, trained: str, file: str) -> None:
         trainable = shape.trainable(trained == "head")
         st.write(f"**{shape.parameters:,} parameters**, of which this strategy trains {trainable:,}.")
     else:
-        facts(shape_facts(MODELS[model], shape))
+        show_facts(shape_facts(MODELS[model], shape))
     rows = [
         {
-            "Stage": stage.name, "Output": as_text(stage.shape), "Parameters": stage.parameters,
-            "Multiply-adds": short(stage.macs), "Layers": stage.layers,
+            "Stage": stage.name, "Output": format_shape(stage.shape), "Parameters": stage.parameters,
+            "Multiply-adds": format_count(stage.macs), "Layers": stage.layers,
         }
         for stage in shape.stages
     ]  # fmt: skip
-    rows.append({"Stage": "in all", "Parameters": shape.parameters, "Multiply-adds": short(shape.macs)})
+    rows.append({"Stage": "in all", "Parameters": shape.parameters, "Multiply-adds": format_count(shape.macs)})
     table(pd.DataFrame(rows).fillna(""), "Stages of the network", file)
 
 
-def figures(meta: RunMeta, here: Mapping[str, Estimate], over: Mapping[str, SeriesEstimate]) -> None:
+def show_metrics(meta: RunMeta, here: Mapping[str, Estimate], over: Mapping[str, SeriesEstimate]) -> None:
     """Show the metrics of a run with intervals, at a threshold of 0.5, and as the mean over seeds.
 
     Args:
@@ -118,7 +118,7 @@ def calibration(scores: Scores, measured: Estimate | None, key: str) -> None:
     bins = bins_of(scores)
     chance = chance_error(scores)
     shown = [row for row in bins if row.n]
-    charts.draw(
+    charts.show_figure(
         reliability(bins), key=key,
         alt="Reliability diagram: " + "; ".join(
             f"predicted {row.stated:.2f}, observed {row.happened.value:.2f} of {row.n}" for row in shown
@@ -135,7 +135,7 @@ def calibration(scores: Scores, measured: Estimate | None, key: str) -> None:
     st.caption("Numbers: images per probability bin. Bars: 95% intervals that treat images as independent.")
 
 
-def listed(sentences: Sequence[str]) -> None:
+def show_list(sentences: Sequence[str]) -> None:
     """Show sentences as a list."""
     st.markdown("\n".join(f"- {text.escape(sentence)}" for sentence in sentences))
 
@@ -177,9 +177,9 @@ def encoder(card: Mapping[str, Any]) -> None:
         card: content of its card file.
     """
     st.subheader("Known limits")
-    listed(encoder_limits(card))
+    show_list(encoder_limits(card))
     st.subheader("Facts")
-    facts({
+    show_facts({
         "Started from": str(card.get("start", "not recorded")), "License": str(card["licence"]),
         "Has seen": ", ".join(card["seen"]), "Excluded, with copies": ", ".join(card["left_out"]),
         "Excluded, with their patients": ", ".join(card.get("excluded_patients_of", ())) or "not recorded",
@@ -201,10 +201,10 @@ def encoder(card: Mapping[str, Any]) -> None:
     if curve := card.get("training_curve"):
         st.subheader("Training curve")
         alt = f"Pretraining loss, from {curve[0]['loss']:.2f} to {curve[-1]['loss']:.2f}"
-        charts.draw(pretraining(curve), key="models_pretraining", alt=alt)
+        charts.show_figure(pretraining(curve), key="models_pretraining", alt=alt)
     if recipe := card.get("recipe"):
         st.subheader("Recipe")
-        facts({name.replace("_", " ").capitalize(): _plain(value) for name, value in recipe.items()})
+        show_facts({name.replace("_", " ").capitalize(): _plain(value) for name, value in recipe.items()})
 
 
 def _evaluation(card: Mapping[str, Any]) -> None:
@@ -214,7 +214,7 @@ def _evaluation(card: Mapping[str, Any]) -> None:
             "Read": READS.get(gate.read, gate.read), "Start": gate.start, "Encoder": gate.encoder,
             "Difference (95% interval)": "{:+.3f} ({:+.3f} to {:+.3f})".format(*gate.difference),
         }
-        for gate in gates_of(card)
+        for gate in probe_results_of(card)
     ]  # fmt: skip
     rows += [
         {"Evaluated on": name, "Start": row["start"], "Encoder": row["encoder"]}
@@ -247,9 +247,9 @@ def reliability(bins: Sequence[Bin]) -> go.Figure:
         x=[row.stated for row in shown], y=[row.happened.value for row in shown], mode="lines+markers+text",
         name="measured",
         text=[f"{row.n}" for row in shown], textposition="bottom right", textfont={"color": "#31333F", "size": 12},
-        line={"color": COLOURS[0], "width": 2}, marker={"symbol": "circle", "size": 9, "color": COLOURS[0]},
+        line={"color": COLORS[0], "width": 2}, marker={"symbol": "circle", "size": 9, "color": COLORS[0]},
         error_y={
-            "type": "data", "symmetric": False, "color": COLOURS[0],
+            "type": "data", "symmetric": False, "color": COLORS[0],
             "array": [row.happened.high - row.happened.value for row in shown],
             "arrayminus": [row.happened.value - row.happened.low for row in shown],
         },
@@ -267,7 +267,7 @@ def pretraining(curve: Sequence[dict[str, Any]]) -> go.Figure:
     figure = go.Figure()
     figure.add_scatter(
         x=[row["step"] for row in curve], y=[row["loss"] for row in curve], mode="lines+markers", name="loss",
-        line={"color": COLOURS[0], "width": 2}, marker={"symbol": "circle", "size": 5},
+        line={"color": COLORS[0], "width": 2}, marker={"symbol": "circle", "size": 5},
         hovertemplate="step %{x}: %{y:.3f}<extra></extra>",
     )  # fmt: skip
     figure.update_xaxes(title="Step")

@@ -19,7 +19,7 @@ from core.models.weights import weights_of
 from core.paths import data_roots, describe_device, pick_device
 from core.runs import Store
 from core.ui import cache, text
-from core.ui.progress import in_words
+from core.ui.progress import duration_text
 
 PRESENT, OWN = "An available data set", "My own images"
 SIZES, SEEDS = ("5", "10", "25", "50", "100", "200", "full"), ("0", "1", "2", "3", "4")
@@ -73,7 +73,7 @@ def _pick_own() -> Data | None:
         return None
     try:
         path = own_path(typed)
-        spec = cache.own(path)
+        spec = cache.own_images_spec(path)
     except (LowshotError, OSError) as error:
         st.error(text.escape(str(error)))
         return None
@@ -198,7 +198,7 @@ def show_cost(
     if not is_same_work(options):
         reason = "the settings change the amount of work"
     unknown = f"**unknown**, because {reason}."
-    total = in_words(sum(cost.seconds for cost in known))
+    total = duration_text(sum(cost.seconds for cost in known))
     if measured == new:
         message += f"Expected time: **{total}**, {basis}"
     elif measured:
@@ -222,7 +222,7 @@ def _table(pairs: Sequence[tuple[str, str]], costs: Sequence[Cost | None], each:
         basis = max((cost.runs for cost in known), default=0)
         rows.append({
             "Model": MODELS[model].title, "Strategy": strategy, "Runs": each, "In the store": each - len(new),
-            "Time": in_words(sum(cost.seconds for cost in known)) if known and len(known) == len(new) else unknown,
+            "Time": duration_text(sum(cost.seconds for cost in known)) if known and len(known) == len(new) else unknown,
             "Based on": f"{basis} runs" + (" of other data sets" if any(c.elsewhere for c in known) else "")
             if known else "",
         })  # fmt: skip

@@ -13,13 +13,13 @@ import streamlit as st
 
 from core.errors import BadRequest
 from core.jobs.costs import time_left
-from core.jobs.events import STEPS, Followed
+from core.jobs.events import STEPS, Progress
 from core.jobs.queue import Queue
 from core.jobs.records import LOG, Job
 from core.jobs.request import size_text
 from core.ui import charts, text
-from core.ui.charts import COLOURS
-from core.ui.progress import in_words
+from core.ui.charts import COLORS
+from core.ui.progress import duration_text
 
 STATES = {
     "queued": (":material/schedule:", "queued"),
@@ -45,7 +45,7 @@ def heading(job: Job) -> None:
     st.caption(text.escape(" · ".join(parts)))
 
 
-def live(queue: Queue, names: set[str]) -> None:
+def show_unfinished(queue: Queue, names: set[str]) -> None:
     """Show the unfinished jobs; when one of them finishes, rerun the whole page."""
     if problem := queue.wake():
         st.error(text.escape(problem), icon=":material/error:")
@@ -86,24 +86,24 @@ def _running(job: Job) -> None:
         st.caption("The trainer is starting; this takes a few seconds.")
     _figures(followed, elapsed, left)
     if followed.epochs:
-        charts.draw(
+        charts.show_figure(
             training_curve(followed.epochs), key=f"train_curve_{job.name}",
-            alt=in_text(followed.epochs),
+            alt=alt_text(followed.epochs),
         )  # fmt: skip
     elif followed.title:
         st.caption("No training curve: training a head on stored embeddings takes seconds and has no epochs.")
     log(followed)
 
 
-def _figures(followed: Followed, elapsed: float, left: float | None) -> None:
+def _figures(followed: Progress, elapsed: float, left: float | None) -> None:
     last = followed.epochs[-1] if followed.epochs else {}
     shown = {
         "Epoch": str(last["epoch"]) if last else "–",
         "Loss, training": _number(last.get("train_loss")),
         "Loss, held out": _number(last.get("validation_loss")),
         "Accuracy, held out": _number(last.get("validation_accuracy")),
-        "Time so far": in_words(elapsed).removeprefix("about "),
-        "Time left": in_words(left) if left is not None else "unknown",
+        "Time so far": duration_text(elapsed).removeprefix("about "),
+        "Time left": duration_text(left) if left is not None else "unknown",
     }
     with st.container(horizontal=True):
         for title, value in shown.items():
@@ -114,14 +114,14 @@ def _number(value: float | None) -> str:
     return "–" if value is None else f"{value:.3f}"
 
 
-def log(followed: Followed) -> None:
+def log(followed: Progress) -> None:
     """Show the last lines of the trainer's output."""
     if followed.texts:
         lines = [f"{datetime.fromtimestamp(when):%H:%M:%S}  {line}" for when, line in followed.texts[-_LINES:]]
         st.code("\n".join(lines), language=None, wrap_lines=True)
 
 
-def over(queue: Queue, job: Job) -> None:
+def show_finished(queue: Queue, job: Job) -> None:
     """Show a finished job: how it ended, the runs it stored, and the actions on it."""
     state = job.state
     with st.container(border=True):
@@ -130,7 +130,7 @@ def over(queue: Queue, job: Job) -> None:
             st.error(text.escape(state.why), icon=":material/error:")
         kept = f"{state.kept} of {state.total} runs are in the store." if state.total else "No run was finished."
         duration = (
-            f" It took {in_words(state.ended - state.began)}." if state.began and state.ended > state.began else ""
+            f" It took {duration_text(state.ended - state.began)}." if state.began and state.ended > state.began else ""
         )
         st.write(kept + duration)
         with st.container(horizontal=True):
@@ -168,9 +168,9 @@ def _details(job: Job) -> None:
         ]  # fmt: skip
         st.dataframe(pd.DataFrame(rows), hide_index=True, width="stretch", alt="Finished runs of this job")
     if followed.epochs:
-        charts.draw(
+        charts.show_figure(
             training_curve(followed.epochs), key=f"train_curve_{job.name}",
-            alt=in_text(followed.epochs),
+            alt=alt_text(followed.epochs),
         )  # fmt: skip
     log(followed)
     st.caption(f"The full output of the trainer is in {text.escape(f'{job.name}/{LOG}')}, in the folder of jobs.")
@@ -178,8 +178,8 @@ def _details(job: Job) -> None:
 
 _MOST = 400
 _CURVES = (
-    ("train_loss", "Loss on training images", COLOURS[0], "solid", "circle"),
-    ("validation_loss", "Loss on held-out images", COLOURS[1], "dash", "square"),
+    ("train_loss", "Loss on training images", COLORS[0], "solid", "circle"),
+    ("validation_loss", "Loss on held-out images", COLORS[1], "dash", "square"),
 )
 
 
@@ -202,7 +202,7 @@ def training_curve(epochs: Sequence[dict[str, Any]]) -> go.Figure:
     return figure
 
 
-def in_text(epochs: Sequence[dict[str, Any]]) -> str:
+def alt_text(epochs: Sequence[dict[str, Any]]) -> str:
     """Return the alternative text of the training curve."""
     last = epochs[-1]
     parts = [f"{title.lower()} {last[field]:.3f}" for field, title, *_ in _CURVES if last.get(field) is not None]
