@@ -200,7 +200,7 @@ def test_findings_are_judged_one_at_a_time_or_as_their_mean(runs):
     one = report_on(open_store(), asked(size=(50,), target="y"))
     assert one["about"]["images"] < whole["about"]["images"] == 120
     assert one["operating"]["series"][0]["refused"] == ""
-    assert "only y is judged" in as_markdown(one)
+    assert "only y is evaluated" in as_markdown(one)
     assert "y against the rest. Thresholds" in as_markdown(one)
     assert "| absent | present |" in as_markdown(one)
 
