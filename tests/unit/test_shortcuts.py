@@ -76,7 +76,7 @@ def test_a_planted_shortcut_is_said_and_none_is_not_called_absent(runs):
     assert len(content["families"]) == 1  # they enter no comparison
     place = "<!-- shortcuts: phantom at {} -->\n<!-- end of results -->\n"
     assert with_tables(place.format(20), store).splitlines()[1:3] == [f"- {border.sentence}", f"- {corners.sentence}"]
-    with pytest.raises(BadRequest, match="are not stored"):
+    with pytest.raises(BadRequest, match="there are no stored runs for it"):
         with_tables(place.format(50), store)
     assert shortcuts_of(store, "kermany") == []
 

@@ -20,9 +20,9 @@ def test_a_kill_in_the_middle_leaves_the_old_file_whole(tmp_path):
         f"""
         import os, signal
         from pathlib import Path
-        from core import storage
-        storage.os.fsync = lambda handle: os.kill(os.getpid(), signal.SIGKILL)
-        storage.write_atomically(Path({str(target)!r}), b"new" * 5000)
+        from core import files
+        files.os.fsync = lambda handle: os.kill(os.getpid(), signal.SIGKILL)
+        files.write_atomically(Path({str(target)!r}), b"new" * 5000)
         """
     )
     died = subprocess.run([sys.executable, "-c", script], env={**os.environ, "PYTHONPATH": "."}, check=False)

@@ -372,7 +372,7 @@ def test_folds_judge_every_image_once_and_keep_groups_together():
     folds = inner_folds(labels, groups, 5, 0)
     assert sorted(np.concatenate([held for _, held in folds])) == list(range(40))
     assert all(not set(groups[learnt]) & set(groups[held]) for learnt, held in folds)
-    with pytest.raises(BadRequest, match="two images"):
+    with pytest.raises(BadRequest, match="images of at least two patients per class"):
         inner_folds(np.array([0, 1, 1]), np.arange(3), 5, 0)
 
 
@@ -380,7 +380,7 @@ def test_fitting_functions_cannot_receive_a_test_set():
     """They take a model, its facts, `FitData`, settings and a context; none of these holds a data set."""
     for strategy in STRATEGIES.values():
         given = [p.annotation for p in inspect.signature(strategy.fit).parameters.values()]
-        assert given == ["Classifier", "ModelSpec", "FitData", "Settings", "Context"]
+        assert given == ["Classifier", "ModelSpec", "FitData", "Settings", "FitContext"]
     assert set(FitData.__dataclass_fields__) == {
         "images", "labels", "groups", "rows", "classes", "fingerprint", "population",
     }  # fmt: skip

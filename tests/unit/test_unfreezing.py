@@ -84,7 +84,7 @@ def test_too_deep_or_too_late_is_refused():
         parameter_groups(encoder, replace(SETTINGS, depth=3))
     groups = parameter_groups(encoder, replace(SETTINGS, depth=2, thaw_every=5))
     check_unfreezing(groups, 6)
-    with pytest.raises(BadRequest, match="after 5 epochs, but the training has 5"):
+    with pytest.raises(BadRequest, match="after 5 epochs, but there are only 5"):
         check_unfreezing(groups, 5)
 
 
