@@ -57,7 +57,7 @@ class Shortcut:
             f"From {self.part} of the image alone, all else blanked, {self.model} ({self.strategy}, "
             f"{self.size or 'all'} labelled images per class, {len(self.seeds)} "
             f"{'seed' if len(self.seeds) == 1 else 'seeds'}) reaches an AUROC of "
-            f"{self.alone.value:.3f} ({self.alone.low:.3f} to {self.alone.high:.3f}){whole}."
+            f"{self.alone:.3f}{whole}."
         )
         if not self.found:
             return f"{measured} That is not detectably better than chance: no shortcut was found there."
@@ -73,10 +73,7 @@ def warning_of(found: Sequence[Shortcut]) -> str:
     parts = [row for row in found if row.found]
     if not parts:
         return ""
-    reached = " and ".join(
-        f"from {row.part} alone an AUROC of {row.alone.value:.3f} ({row.alone.low:.3f} to {row.alone.high:.3f})"
-        for row in parts
-    )
+    reached = " and ".join(f"from {row.part} alone an AUROC of {row.alone:.3f}" for row in parts)
     return (
         f"A classifier reaches {reached} on this data set, better than chance: its classes differ in more than the "
         "disease, and any prediction may rely on this."

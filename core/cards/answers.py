@@ -157,10 +157,7 @@ def numbers(subject: Subject) -> str:
 
 def performance(subject: Subject) -> str:
     """Metrics with intervals."""
-    figures = "; ".join(
-        f"{METRICS[name].title} {estimate.value:.3f} ({estimate.low:.3f} to {estimate.high:.3f})"
-        for name, estimate in subject.estimates.items()
-    )
+    figures = "; ".join(f"{METRICS[name].title} {estimate:.3f}" for name, estimate in subject.estimates.items())
     return f"{figures} (95% intervals over test patients)"
 
 
@@ -174,11 +171,7 @@ def by_group(subject: Subject) -> str:
     parts = []
     for group in subject.subgroups:
         name, estimate = next(iter(group.figures.items()), ("", None))
-        performance_text = (
-            f"{title_of(name)} {estimate.value:.3f} ({estimate.low:.3f} to {estimate.high:.3f})"
-            if estimate
-            else group.too_few
-        )
+        performance_text = f"{title_of(name)} {estimate:.3f}" if estimate else group.too_few
         parts.append(f"{group.by.lower()} {group.name} ({group.images:,} images): {performance_text}")
     return f"{'; '.join(parts)}." if parts else ""
 
@@ -212,9 +205,7 @@ def diagnostic(subject: Subject) -> str:
     """Metrics at the operating point."""
     names = [name for name in ("sensitivity", "specificity", "precision") if name in subject.estimates]
     rows = [(METRICS[name].title, subject.estimates[name]) for name in names]
-    return "; ".join(
-        f"{title} {estimate.value:.3f} ({estimate.low:.3f} to {estimate.high:.3f})" for title, estimate in rows
-    )
+    return "; ".join(f"{title} {estimate:.3f}" for title, estimate in rows)
 
 
 def limitations(subject: Subject) -> str:

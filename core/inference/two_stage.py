@@ -17,7 +17,6 @@ from core.data.specs import OPTIONS_SEPARATOR
 from core.errors import LowshotError
 from core.inference.predictor import Prediction
 from core.inference.text import percent
-from core.metrics import Estimate
 from core.metrics.bootstrap import RESAMPLES
 from core.metrics.thresholds import Aim, OperatingPoint
 from core.metrics.two_stage import TwoStage
@@ -157,18 +156,14 @@ def performance_text(stages: Stages) -> str:
     return (
         f"Measured on {figures.sensitivity.n:,} test images, mean of {_seeds(stages.seeds)} (95% "
         "intervals over test patients): of the suspicious images "
-        f"{_ranged(figures.sensitivity)} receive a suspicious class and {_ranged(figures.named)} the correct one; of "
-        f"the others {_ranged(figures.specificity)} do not. The second stage sees {figures.workload.value:.0%} of all "
+        f"{figures.sensitivity:.0%} receive a suspicious class and {figures.named:.0%} the correct one; of "
+        f"the others {figures.specificity:.0%} do not. The second stage sees {figures.workload.value:.0%} of all "
         f"images. {figures.verdict()}{caution}"
     )
 
 
 def _seeds(count: int) -> str:
     return "one seed" if count == 1 else f"{count} seeds"
-
-
-def _ranged(share: Estimate) -> str:
-    return f"{share.value:.0%} ({share.low:.0%} to {share.high:.0%})"
 
 
 def _letter(family: str) -> str:

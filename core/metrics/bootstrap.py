@@ -13,6 +13,7 @@ References:
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -42,6 +43,11 @@ class Estimate:
     low: float
     high: float
     n: int
+
+    def __format__(self, spec: str) -> str:
+        """Format as "value (low to high)", each number by `spec`; a dash where the value is undefined."""
+        spec = spec or ".3f"
+        return "–" if math.isnan(self.value) else f"{self.value:{spec}} ({self.low:{spec}} to {self.high:{spec}})"
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,6 @@ import streamlit as st
 
 from core.analysis.external import SHOWN, ExternalResult, Reading, by_view, reading
 from core.metrics import METRICS, Estimate
-from core.metrics.comparisons import Difference
 from core.runs import ExternalRecord
 from core.runs.series import Run
 from core.ui.cache import key_of
@@ -56,9 +55,9 @@ def rows(series: str, found: Sequence[ExternalResult], names: Sequence[str] = SH
             "Series": series,
             "Views": row.view or "all",
             "Metric": METRICS[name].title,
-            "Own test": _interval_text(row.own[name]),
-            "Elsewhere": _interval_text(row.there[name]),
-            "Own minus elsewhere": _difference_text(row.drop[name]),
+            "Own test": f"{row.own[name]:.3f}",
+            "Elsewhere": f"{row.there[name]:.3f}",
+            "Own minus elsewhere": row.drop[name].interval_text(),
             "Images there": row.images,
             "Seeds": row.seeds,
         }
@@ -89,7 +88,7 @@ def show_facts(found: ExternalResult) -> None:
 def show_radiologist(found: Reading) -> None:
     """Show results on the few images read by a radiologist, without a verdict."""
     confirmed = ", ".join(f"{yes} of {of} {escape(label)}" for label, (yes, of) in found.confirmed.items())
-    figures = ", ".join(f"{METRICS[name].title} {_interval_text(estimate)}" for name, estimate in found.figures.items())
+    figures = ", ".join(f"{METRICS[name].title} {estimate:.3f}" for name, estimate in found.figures.items())
     st.caption(
         f"A radiologist read {found.images} of these images and confirmed {confirmed}. Against the radiologist's "
         f"labels: {figures}. So few images do not support a verdict."
@@ -122,11 +121,3 @@ def chart(series: Mapping[str, tuple[Style, ExternalResult]], metric: str) -> go
     figure.update_yaxes(autorange="reversed", type="category")
     figure.update_layout(height=150 + 58 * len(series), margin_t=30)
     return figure
-
-
-def _interval_text(estimate: Estimate) -> str:
-    return f"{estimate.value:.3f} ({estimate.low:.3f} to {estimate.high:.3f})"
-
-
-def _difference_text(difference: Difference) -> str:
-    return f"{difference.effect:+.3f} ({difference.low:+.3f} to {difference.high:+.3f})"

@@ -5,7 +5,7 @@ from hypothesis import strategies as st
 from scipy.stats import norm
 from sklearn import metrics as reference
 
-from core.metrics import METRICS, Scores, bootstrap, measure
+from core.metrics import METRICS, Estimate, Scores, bootstrap, measure
 from core.metrics.bootstrap import resample_weights
 from core.metrics.calibration import (
     expected_calibration_error,
@@ -150,3 +150,10 @@ def test_auroc_interval_covers_the_truth_about_as_often_as_it_says():
         found = bootstrap([Scores(np.stack([1 - p, p], 1), labels, 1)], np.arange(120), ("auroc",), 300)["auroc"]
         hits += found.low <= truth <= found.high
     assert 0.89 <= hits / 200 <= 0.99
+
+
+def test_an_estimate_is_formatted_with_its_interval():
+    estimate = Estimate(0.81234, 0.79, 0.8333, 100)
+    assert f"{estimate:.3f}" == f"{estimate}" == "0.812 (0.790 to 0.833)"
+    assert f"{estimate:.0%}" == "81% (79% to 83%)"
+    assert f"{Estimate(float('nan'), 0.0, 0.0, 0):.3f}" == "–"

@@ -220,8 +220,8 @@ def external_table(store: Store, dataset: str, sizes: list[Size], of: str | None
             for result in by_view(runs, name, ("auroc",)):
                 own, external, drop = result.own["auroc"], result.there["auroc"], result.drop["auroc"]
                 sets[name] = f"{result.record.title}: {', '.join(result.record.labels)}. {result.record.caveat}".strip()
-                figures = [f"{e.value:.3f} ({e.low:.3f} to {e.high:.3f})" for e in (own, external)]
-                change = f"{drop.effect:+.3f} ({drop.low:+.3f} to {drop.high:+.3f})"
+                figures = [f"{e:.3f}" for e in (own, external)]
+                change = drop.interval_text()
                 named = f"{name}, same archive" if result.record.same_archive else name
                 rows.append([*_named(key), str(result.seeds), named, result.view or "all", *figures, change])
     if not rows:

@@ -54,7 +54,7 @@ def _row(view: View, name: Series, level: float) -> tuple[dict[str, str | float]
     row: dict[str, str | float] = {"Series": view.title(name)}
     for label, coverage in zip(view.labels, coverages, strict=True):
         mark = " ↓" if coverage.high < level else ""
-        row[label] = f"{coverage.value:.3f} ({coverage.low:.3f} to {coverage.high:.3f}){mark}"
+        row[label] = f"{coverage:.3f}{mark}"
     row["Classes in a set"] = round(float(np.mean([measured.size for _, measured in per_run])), 2)
     row["Sets of one class"] = f"{np.mean([measured.single for _, measured in per_run]):.0%}"
     row["Empty sets"] = f"{np.mean([measured.empty for _, measured in per_run]):.0%}"

@@ -13,7 +13,6 @@ import streamlit as st
 
 from core.analysis.operating_point import ShiftedSeries, shift_thresholds
 from core.errors import BadRequest, LowshotError
-from core.metrics import Estimate
 from core.metrics.operating_point import shift_cost
 from core.metrics.thresholds import Aim
 from core.runs.series import Run, Series
@@ -117,10 +116,10 @@ def _table(view: View, target: int | None, chosen: Chosen, moved: dict[Series, S
         row = {
             "Series": view.title(name),
             "Threshold": f"{min(at_shift.thresholds):.2f} to {max(at_shift.thresholds):.2f}",
-            "Sensitivity": _interval_text(at_shift.worth.sensitivity),
-            "Specificity": _interval_text(at_shift.worth.specificity),
-            "PPV": _interval_text(at_shift.worth.ppv),
-            "NPV": _interval_text(at_shift.worth.npv),
+            "Sensitivity": f"{at_shift.worth.sensitivity:.3f}",
+            "Specificity": f"{at_shift.worth.specificity:.3f}",
+            "PPV": f"{at_shift.worth.ppv:.3f}",
+            "NPV": f"{at_shift.worth.npv:.3f}",
             "Found": f"{counts['found']:.0f}",
             "Missed": f"{counts['missed']:.1f}",
             "False alarms": f"{counts['false_alarms']:.0f}",
@@ -129,7 +128,7 @@ def _table(view: View, target: int | None, chosen: Chosen, moved: dict[Series, S
             costs = shift_cost(fitted[name].worth, at_shift.worth, at_shift.worth.sensitivity.n)
             for error, title in (("missed", "More missed"), ("false_alarms", "More false alarms")):
                 cost = costs[error]
-                row[title] = f"{cost.value:+.1f} ({cost.low:+.1f} to {cost.high:+.1f})"
+                row[title] = f"{cost:+.1f}"
         rows.append(row)
     table(pd.DataFrame(rows), "Performance of each series at its operating point", f"{view.file}-operating")
     meta = view.first
@@ -148,10 +147,6 @@ def _table(view: View, target: int | None, chosen: Chosen, moved: dict[Series, S
     for name, runs in view.runs.items():
         for caution in sorted({point.caution for point in cache.points(runs, target, chosen.aim)} - {""}):
             st.warning(f"{escape(view.title(name))}: {escape(caution)}", icon=":material/warning:")
-
-
-def _interval_text(estimate: Estimate) -> str:
-    return f"{estimate.value:.3f} ({estimate.low:.3f} to {estimate.high:.3f})"
 
 
 TITLES = {

@@ -10,7 +10,6 @@ import streamlit as st
 from core.analysis.two_stage import stage_candidates
 from core.data import DATASETS
 from core.data.specs import OPTIONS_SEPARATOR, class_titles, family_of
-from core.metrics import Estimate
 from core.metrics.comparisons import bonferroni_corrected, format_p
 from core.metrics.thresholds import Aim
 from core.metrics.two_stage import TwoStage
@@ -102,7 +101,7 @@ def _results(
         f"Specificity of one model alone at the same sensitivity ({single})": results.single,
     }
     rows = [
-        {"What": quantity, "Share": _interval_text(estimate), "Interval over": "test patients"}
+        {"What": quantity, "Share": f"{estimate:.3f}", "Interval over": "test patients"}
         for quantity, estimate in values.items()
     ]
     gain = results.gain
@@ -115,10 +114,6 @@ def _results(
         "screening threshold is fitted on held-out images, so the sensitivity reached may differ from the target. The "
         "single model is the best on held-out images; its threshold is moved to the same sensitivity."
     )
-
-
-def _interval_text(estimate: Estimate) -> str:
-    return f"{estimate.value:.3f} ({estimate.low:.3f} to {estimate.high:.3f})"
 
 
 def _absent(view: View) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -116,10 +115,8 @@ def _value(group: Subgroup, name: str) -> str:
     estimate = group.figures.get(name)
     if estimate is None:
         return "too few of a class"
-    return "–" if math.isnan(estimate.value) else f"{estimate.value:.3f} ({estimate.low:.3f} to {estimate.high:.3f})"
+    return f"{estimate:.3f}"
 
 
 def _signed(difference: Estimate | None) -> str:
-    if difference is None or math.isnan(difference.value):
-        return "–"
-    return f"{difference.value:+.3f} ({difference.low:+.3f} to {difference.high:+.3f})"
+    return "–" if difference is None else f"{difference:+.3f}"
