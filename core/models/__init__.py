@@ -13,7 +13,7 @@ from core.models import medsiglip, timm_models, volumes, xrv
 from core.models import dinov2
 
 # isort: split
-from core.models import astra, custom_weights, joined
+from core.models import astra, concatenated_encoders, custom_weights
 from core.models.specs import FAMILY_LETTERS, FAMILY_TITLES, MODELS
 
 __all__ = [
@@ -21,10 +21,10 @@ __all__ = [
     "FAMILY_TITLES",
     "MODELS",
     "astra",
+    "concatenated_encoders",
     "custom_weights",
     "dinov2",
     "efficientnet_lite0",
-    "joined",
     "medsiglip",
     "scratch",
     "timm_models",

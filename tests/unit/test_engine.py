@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 import torch
 
-from core.models import MODELS, engine
-from core.models.engine import TOLERANCE, difference, embed_eagerly, embedder
+from core.models import MODELS, onnx_engine
+from core.models.onnx_engine import TOLERANCE, difference, embed_eagerly, embedder
 from tests.checkpoints import RUN, build, example
 from trainer.training.embedding_cache import EmbeddingCache
 
@@ -20,9 +20,9 @@ EAGER = {"medical-medsiglip"}  # its attention pooling fixes the number of image
 def no_graphs(caplog):
     """Begins and ends without built graphs, which hold networks."""
     caplog.set_level(logging.INFO, "lowshot.engine")
-    engine._graph.cache_clear()
+    onnx_engine._graph.cache_clear()
     yield
-    engine._graph.cache_clear()
+    onnx_engine._graph.cache_clear()
 
 
 @pytest.mark.parametrize("name", [name for name in RUN if MODELS[name].image.dims == 2])
@@ -47,7 +47,7 @@ def test_a_graph_is_built_once_for_the_same_weights_and_anew_for_others():
     first, same, other = (build("control-random-frozen", 2, seed) for seed in (0, 0, 1))
     images = example(NAME)
     embeddings = [embedder(model, key, CPU)(images) for model, key in ((first, "a"), (same, "a"), (other, "b"))]
-    assert engine._graph.cache_info().misses == 2
+    assert onnx_engine._graph.cache_info().misses == 2
     assert np.array_equal(embeddings[0], embeddings[1])
     assert difference(embeddings[2], embeddings[0]) > 0.01
 
@@ -55,19 +55,19 @@ def test_a_graph_is_built_once_for_the_same_weights_and_anew_for_others():
 def test_volumes_are_left_to_pytorch():
     model, volumes = build("scratch-resnet18-3d"), example("scratch-resnet18-3d")
     assert np.array_equal(embedder(model, "key", CPU)(volumes), embed_eagerly(model, volumes, CPU))
-    assert engine._graph.cache_info().misses == 0
+    assert onnx_engine._graph.cache_info().misses == 0
 
 
 def test_a_graph_that_differs_is_not_used(monkeypatch, caplog):
-    monkeypatch.setattr(engine, "_session", lambda *_: lambda images: np.ones((len(images), 1280), np.float32))
+    monkeypatch.setattr(onnx_engine, "_session", lambda *_: lambda images: np.ones((len(images), 1280), np.float32))
     model, images = build(NAME), example(NAME)
     assert np.array_equal(embedder(model, "key", CPU)(images), embed_eagerly(model, images, CPU))
     assert "differ by" in caplog.text
 
 
 def test_a_very_large_network_is_left_to_pytorch(monkeypatch):
-    monkeypatch.setattr(engine, "_LARGEST", 10_000_000)
-    monkeypatch.setattr(engine, "_exported", lambda *_: pytest.fail("a graph was built"))
+    monkeypatch.setattr(onnx_engine, "_LARGEST", 10_000_000)
+    monkeypatch.setattr(onnx_engine, "_exported", lambda *_: pytest.fail("a graph was built"))
     model, images = build(NAME), example(NAME)
     assert np.array_equal(embedder(model, "key", CPU)(images), embed_eagerly(model, images, CPU))
 
@@ -82,7 +82,7 @@ def test_a_cache_may_hold_embeddings_of_both(engine_first, monkeypatch, tmp_path
     def ask(by_engine, which):
         with pytest.MonkeyPatch.context() as patch:
             if not by_engine:
-                patch.setattr(engine, "_graph", lambda _: None)
+                patch.setattr(onnx_engine, "_graph", lambda _: None)
             cache = EmbeddingCache(build(NAME), MODELS[NAME].image, "set", 6, "aggressive", CPU)
             return cache.get(pixels[which], rows[which], 1)
 

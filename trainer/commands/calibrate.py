@@ -23,7 +23,7 @@ from trainer.commands.run import bank_of, dataset_of
 from trainer.flags import add_data, names
 from trainer.progress import print_status, progress_bar
 from trainer.training import run_cell
-from trainer.training.completion import check_same
+from trainer.training.added_predictions import check_same
 from trainer.training.run_plan import plan_run
 from trainer.training.settings import Cell
 

@@ -19,7 +19,7 @@ from trainer.flags import asked as asked_of
 from trainer.progress import print_status, progress_bar, write_event
 from trainer.reporting.document_tables import print_runs
 from trainer.training import run_cell
-from trainer.training.completion import complete_external
+from trainer.training.added_predictions import complete_external
 from trainer.training.external import with_external
 from trainer.training.run_plan import compatible_pairs, incompatibility, plan_run
 from trainer.training.settings import Cell

@@ -18,7 +18,7 @@ from core.data.transforms import normalize, to_unit
 from core.errors import BadRequest
 from core.files import sha256_of
 from core.models.classifier import Classifier, average_pool
-from core.models.engine import embedder
+from core.models.onnx_engine import embedder
 from core.paths import cache_folder
 from core.types import Images, ImageSpec
 
