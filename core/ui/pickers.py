@@ -9,6 +9,8 @@ import streamlit as st
 
 from core.analysis.external import evaluated, external_sets
 from core.analysis.shortcuts import STEPS, shortcuts_of, warning_of
+from core.data import DATASETS
+from core.data.specs import family_of
 from core.errors import LowshotError
 from core.files import sha256_of
 from core.runs import RunMeta, Store
@@ -25,6 +27,12 @@ KEPT_KEYS = (
 EVERY = -1  # stands for None, which a restored widget would show as no choice
 
 
+def _place(meta: RunMeta) -> tuple[int, str]:
+    """Sort key of a run: data sets in the order of the registry, so that Kermany is the default; others by name."""
+    registered, family = list(DATASETS), family_of(meta.dataset)
+    return registered.index(family) if family in registered else len(registered), meta.dataset
+
+
 def comparable_runs(store: Store, page: str) -> list[RunMeta]:
     """Pick a data set and, if its runs come from several splits, one split, so that its runs are comparable.
 
@@ -34,7 +42,7 @@ def comparable_runs(store: Store, page: str) -> list[RunMeta]:
         store: the run store.
         page: prefix of the widgets' keys.
     """
-    titles = {meta.dataset: meta.dataset_title for meta in store.metas()}
+    titles = {meta.dataset: meta.dataset_title for meta in sorted(store.metas(), key=_place)}
     if not titles:
         st.info(
             "No results are stored yet. Train some models: "

@@ -9,6 +9,7 @@ from streamlit.testing.v1 import AppTest
 
 from core.runs import open_store
 from core.runs.series import runs_by_series, summarize
+from tests.made import STRONG, make_run
 
 PAGES = ["diagnose", "learning_curves", "compare"]
 
@@ -143,3 +144,12 @@ def test_strategies_of_one_model_differ_in_their_dash():
     for spec in MODELS.values():
         names = [row.name for row in STRATEGIES.values() if not row.why_not(spec)]
         assert len({style_of(spec.name, name).dash for name in names}) == len(names), spec.name
+
+
+def test_kermany_is_the_default_data_set(tmp_path, monkeypatch):
+    for dataset in ("covid-radiography", "kermany", "own-images"):
+        make_run(tmp_path, STRONG, 20, 0, 3.0, dataset=dataset)
+    app = open_page("learning_curves", tmp_path, monkeypatch)
+    names = app.selectbox(key="curves_dataset").options
+    assert app.selectbox(key="curves_dataset").value == "kermany"
+    assert len(names) == 3
