@@ -134,7 +134,7 @@ for _row in (
     Option("augment", str, "augmentations joined by + (default: the strategy's)"),
     Option("preparation", str, "preprocessing steps joined by + (default: none)"),
     Option("imbalance", str, f"how class imbalance is met; {_SEE}"),
-    Option("loss", str, f"what is made small; {_SEE} (class-weighted: --imbalance class-weights)"),
+    Option("loss", str, f"training loss; {_SEE} (class-weighted: --imbalance class-weights)"),
     Option("label_smoothing", float, "share of each label that is spread over all classes", 0, below=1),
     Option("optimizer", str, f"how weights move; {_SEE}"),
     Option("schedule", str, f"how the learning rate changes; {_SEE}"),

@@ -445,7 +445,7 @@ def delong(first: Scores, second: Scores, groups: np.ndarray) -> DeLong:
 
 def _mean_auroc(scores: Scores, number: np.ndarray) -> tuple[float, np.ndarray]:
     if scores.multilabel:
-        tasks = [(scores.labels[:, k] > 0.5, scores.probabilities[:, k], scores.known(k)) for k in scores.judged()]
+        tasks = [(scores.labels[:, k] > 0.5, scores.probabilities[:, k], scores.known(k)) for k in scores.evaluable()]
     else:
         all_images = np.ones(len(scores), bool)
         tasks = [(scores.labels == c, scores.odds(c), all_images) for c in scores.classes()]

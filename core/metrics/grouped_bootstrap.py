@@ -126,7 +126,7 @@ def measure_groups(scores: Scores, draws: GroupResamples) -> dict[str, np.ndarra
     """
     if not scores.multilabel:
         return _measured(scores, np.ones(len(scores), bool), draws)
-    by_finding = [_measured(scores.finding(k), scores.known(k), draws) for k in scores.judged()]
+    by_finding = [_measured(scores.finding(k), scores.known(k), draws) for k in scores.evaluable()]
     if not by_finding:
         return {name: np.full(len(draws.counts), np.nan) for name in METRICS}
     return {name: mean_of_defined(np.array([values[name] for values in by_finding])) for name in by_finding[0]}

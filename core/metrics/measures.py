@@ -61,7 +61,7 @@ class Metric:
         """Return (B,) values for (B, N) weights; for findings, the mean over those with both classes."""
         if not scores.multilabel:
             return self.compute(scores, weights)
-        values = [self.compute(scores.finding(k), _of_known(scores, weights, k)) for k in scores.judged()]
+        values = [self.compute(scores.finding(k), _of_known(scores, weights, k)) for k in scores.evaluable()]
         return mean_of_defined(np.array(values)) if values else np.full(len(weights), np.nan)
 
     def by_class(self, scores: Scores, weights: np.ndarray) -> np.ndarray:
@@ -71,7 +71,7 @@ class Metric:
         """
         if scores.multilabel:
             values = np.full((scores.labels.shape[1], len(weights)), np.nan)
-            for k in scores.judged():
+            for k in scores.evaluable():
                 values[k] = self.of_class(scores.finding(k), _of_known(scores, weights, k), 1)
             return values
         return np.stack([self.of_class(scores, weights, c) for c in range(scores.probabilities.shape[1])])

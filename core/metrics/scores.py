@@ -46,7 +46,7 @@ class Scores:
         """Return (N,) bool, the images whose label is known for a finding."""
         return ~np.isnan(self.labels[:, finding])
 
-    def judged(self) -> list[int]:
+    def evaluable(self) -> list[int]:
         """Return the findings that have both positive and negative images."""
         return self._judged
 

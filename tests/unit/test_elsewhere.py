@@ -15,7 +15,7 @@ from core.runs import ExternalRecord, add_external, open_store, read_predictions
 from core.runs.metric_cache import resampled_run, resampled_shared
 from tests.made import STRONG, WEAK, make_run, predictions
 from trainer.cli import main
-from trainer.commands.report import Asked, report_on
+from trainer.commands.report import ReportSettings, report_on
 from trainer.reporting.markdown_report import as_markdown
 
 NAME = "adults"
@@ -175,7 +175,7 @@ def test_why_a_run_was_not_evaluated_is_kept(runs):
 
 def test_the_report_and_the_tables_show_both_side_by_side(series, runs, tmp_path):
     dataset = series[0][1].dataset
-    content = report_on(open_store(), Asked(dataset))
+    content = report_on(open_store(), ReportSettings(dataset))
     json.dumps(content, allow_nan=False)
     (row,) = content["external"]
     found = external.compare_with_external(series, NAME)
@@ -198,5 +198,5 @@ def test_the_report_and_the_tables_show_both_side_by_side(series, runs, tmp_path
 def test_a_series_that_was_refused_says_so_in_the_report(runs):
     folder = make_run(runs, WEAK, 50, 0, 1.0)
     add_external(folder, {NAME: ExternalRecord("Adults", refused="its encoder learnt from them.")}, {})
-    text = as_markdown(report_on(open_store(), Asked(read_run(folder).dataset)))
+    text = as_markdown(report_on(open_store(), ReportSettings(read_run(folder).dataset)))
     assert "was not evaluated on Adults: its encoder learnt from them." in text

@@ -23,7 +23,7 @@ from core.runs.metric_cache import resampled_run
 from core.runs.series import estimate
 from tests.made import STRONG, make_run
 from tests.unit.test_training import CPU
-from trainer.commands.report import Asked, report_on
+from trainer.commands.report import ReportSettings, report_on
 from trainer.reporting.markdown_report import as_markdown
 from trainer.training.folds import inner_folds
 from trainer.training.run_cell import run_cell
@@ -80,7 +80,7 @@ def test_calibration_error_of_findings_is_the_mean_of_each_finding_alone():
 def test_a_finding_that_nobody_has_is_left_out_of_the_mean():
     none = np.column_stack([MASKED, np.zeros(300)])
     scores = Scores(np.column_stack([PROBABILITIES, np.full(300, 0.1)]), none, thresholds=(*THRESHOLDS, 0.5))
-    assert scores.judged() == [0, 1, 2]
+    assert scores.evaluable() == [0, 1, 2]
     before = measure(Scores(PROBABILITIES, MASKED, thresholds=THRESHOLDS))
     assert measure(scores) == pytest.approx(before)
 
@@ -118,8 +118,8 @@ def test_what_is_not_judged_is_refused_alone_and_left_out_of_the_mean(runs):
     with pytest.raises(BadRequest, match="y cannot be evaluated"):
         resampled_run(folder, meta, 1)
     with pytest.raises(BadRequest, match="y cannot be evaluated"):
-        report_on(store, Asked("phantom", (20,), target="y"))
-    content = report_on(store, Asked("phantom", (20,)))
+        report_on(store, ReportSettings("phantom", (20,), target="y"))
+    content = report_on(store, ReportSettings("phantom", (20,)))
     assert content["by_class"][0]["classes"]["auroc"][1]["value"] is None
     assert content["by_class"][0]["macro_auroc"] == pytest.approx(
         content["by_class"][0]["classes"]["auroc"][0]["value"]

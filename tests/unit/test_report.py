@@ -13,7 +13,7 @@ from core.runs import open_store, read_run
 from core.runs.series import estimate, runs_by_series
 from tests.made import STRONG, WEAK, make_families, make_run
 from trainer.cli import main
-from trainer.commands.report import Asked, report_on
+from trainer.commands.report import ReportSettings, report_on
 from trainer.reporting.markdown import number, with_interval
 from trainer.reporting.markdown_report import LEAK_MARK, as_markdown
 
@@ -23,7 +23,7 @@ def sections(text):
 
 
 def asked(**how):
-    return Asked("phantom", **how)
+    return ReportSettings("phantom", **how)
 
 
 @pytest.fixture
@@ -91,7 +91,7 @@ def test_the_command_of_a_report_makes_it_again(families):
             argv = argv or seen[0].command.split()[3:]
             report.run(parse([*argv, "--json"]))
     assert seen[0] == seen[1]
-    assert Asked("phantom").command == "python -m trainer report --dataset phantom"
+    assert ReportSettings("phantom").command == "python -m trainer report --dataset phantom"
 
 
 def test_variants_and_leaks_are_kept_apart_and_marked(families):
@@ -138,13 +138,13 @@ def test_too_few_calibration_patients_are_refused_in_words(families):
 def test_several_classes(runs):
     make_families(runs, sizes=(25, 50, 100), task="multiclass", dataset="kermany-3")
     store = open_store()
-    plain = report_on(store, Asked("kermany-3", (50,)))
+    plain = report_on(store, ReportSettings("kermany-3", (50,)))
     text = as_markdown(plain)
     assert "Class by class" in sections(text)
     assert "name one with `--target`" in text
     row = plain["by_class"][0]
     assert row["macro_f1"] == pytest.approx(np.mean([one["value"] for one in row["classes"]["f1"]]))
-    chosen = report_on(store, Asked("kermany-3", (50,), target="b", suspicious=("b", "c")))
+    chosen = report_on(store, ReportSettings("kermany-3", (50,), target="b", suspicious=("b", "c")))
     assert chosen["operating"]["series"][0]["sensitivity"]["value"] > 0.5
     assert len(chosen["two_stage"]["pairs"]) == 4
     assert chosen["two_stage"]["single"]["model"] == STRONG[0]
@@ -159,7 +159,7 @@ def test_several_classes(runs):
 def test_a_class_against_the_rest_is_judged_alike_in_every_section(runs):
     make_families(runs, sizes=(10, 25, 50), task="multiclass", dataset="kermany-3")
     store = open_store()
-    content = report_on(store, Asked("kermany-3", (50,), target="b", aim=Aim("balanced", prevalence=0.1)))
+    content = report_on(store, ReportSettings("kermany-3", (50,), target="b", aim=Aim("balanced", prevalence=0.1)))
     series = runs_by_series(store, [meta for meta in store.metas() if meta.train_size == 50])
     for key, family in zip(series, content["families"], strict=True):
         judged = [comparison.load_part(run) for run in series[key]]
@@ -175,14 +175,14 @@ def test_a_class_against_the_rest_is_judged_alike_in_every_section(runs):
     assert [len(row["first_seed"]) for row in content["calibration"]] == [10, 10]
     assert [len(row["holds"]) for row in content["conformal"]["series"]] == [2, 2]
     assert len(content["selective"]) == len(content["curves"]["series"]) == 2
-    whole = report_on(store, Asked("kermany-3", (50,)))
+    whole = report_on(store, ReportSettings("kermany-3", (50,)))
     assert whole["families"][0]["metrics"]["auroc"] != content["families"][0]["metrics"]["auroc"]
 
 
 def test_binary_runs_of_the_same_set_may_screen(runs):
     make_families(runs, sizes=(50,), task="multiclass", dataset="kermany-3")
     make_families(runs, sizes=(50,), dataset="kermany")
-    pairs = report_on(open_store(), Asked("kermany-3", suspicious=("b", "c")))["two_stage"]["pairs"]
+    pairs = report_on(open_store(), ReportSettings("kermany-3", suspicious=("b", "c")))["two_stage"]["pairs"]
     assert len(pairs) == 8
     ours = [one for one in pairs if one["screen"]["dataset"] == "kermany"]
     assert len(ours) == 4
@@ -243,6 +243,6 @@ def test_curves_that_meet_at_one_size_only_are_not_compared(runs):
         make_run(runs, WEAK, size, 0, 1.0)
     for size in (10, 25, 50):
         make_run(runs, STRONG, size, 0, 2.0)
-    found = report_on(open_store(runs), Asked("phantom", (10,)))["curves"]
+    found = report_on(open_store(runs), ReportSettings("phantom", (10,)))["curves"]
     assert len(found["series"]) == 2
     assert found["pairs"] == []

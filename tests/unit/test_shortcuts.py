@@ -13,7 +13,7 @@ from core.runs import open_store
 from core.runs.series import estimate, runs_by_series
 from tests.made import STRONG, WEAK, make_run
 from trainer.cli import main
-from trainer.commands.report import Asked, report_on
+from trainer.commands.report import ReportSettings, report_on
 from trainer.reporting.document_tables import with_tables
 from trainer.reporting.markdown_report import as_markdown
 
@@ -68,7 +68,7 @@ def test_a_planted_shortcut_is_said_and_none_is_not_called_absent(runs):
     assert "corners" not in warning
     assert warning_of([corners]) == ""
     assert warning_of([]) == ""
-    content = report_on(store, Asked("phantom", (20,)))
+    content = report_on(store, ReportSettings("phantom", (20,)))
     text = as_markdown(content)
     assert "## Shortcuts" in text
     assert border.sentence in text

@@ -26,7 +26,7 @@ from core.metrics import METRICS
 from core.metrics.comparisons import Difference, holm_corrected
 from core.runs import RunMeta
 from trainer.commands.curve import answers, pairs_of, ready
-from trainer.commands.run import Asked, dataset_of
+from trainer.commands.run import Request, dataset_of
 from trainer.flags import OPTIONS, add_data, add_settings, add_training, names, seeds, sizes
 from trainer.flags import asked as asked_of
 from trainer.progress import print_status
@@ -152,7 +152,7 @@ def run(arguments: argparse.Namespace) -> int:
         first: dict[str, list[Runs]] = {}
         for model, strategy in sorted(pairs, key=lambda pair: arguments.strategies.index(pair[1])):
             asked = [
-                Asked(
+                Request(
                     Cell(dataset.spec.name, model, strategy, size, seed), {**asked_of(arguments), **combination.options}
                 )
                 for combination in every

@@ -13,7 +13,7 @@ from core.models import MODELS
 from core.models.weights import weights_of
 from core.paths import pick_device
 from core.runs import RunMeta, open_store, read_run
-from trainer.commands.run import Asked, bank_of, dataset_of
+from trainer.commands.run import Request, bank_of, dataset_of
 from trainer.flags import DEFAULT_SEEDS, add_data, add_external, add_settings, add_training, names, seeds, sizes
 from trainer.flags import asked as asked_of
 from trainer.progress import print_status, progress_bar, write_event
@@ -68,7 +68,7 @@ def ready(pairs: list[tuple[str, str]], dataset: Dataset, every_model: bool) -> 
 
 
 def answers(
-    every: list[Asked],
+    every: list[Request],
     dataset: Dataset,
     arguments: argparse.Namespace,
     keep_weights: run_cell.Keep,
@@ -156,7 +156,7 @@ def run(arguments: argparse.Namespace) -> int:
     dataset, options = with_external(dataset_of(arguments), arguments), asked_of(arguments)
     pairs = ready(pairs, dataset, arguments.models is None)
     every = [
-        Asked(Cell(dataset.spec.name, model, strategy, size, seed), options)
+        Request(Cell(dataset.spec.name, model, strategy, size, seed), options)
         for model, strategy in pairs
         for size in arguments.sizes
         for seed in arguments.seeds

@@ -99,7 +99,7 @@ def run(arguments: argparse.Namespace) -> int:
     trunk, start_tail = start.build(recipe.cut)
     waiting = folder.with_name(f".{folder.name}-seed{recipe.seed}.waiting")
     if _waits(waiting, recipe, parts):
-        print_status(f"It has been trained already, and is judged: {waiting}")
+        print_status(f"It was trained already; its gates are evaluated now: {waiting}")
     else:
         began = time.monotonic()
         trained, history = train_by(

@@ -36,7 +36,7 @@ from trainer.reporting.sections import Runs, subgroups
 
 
 @dataclass(frozen=True)
-class Asked:
+class ReportSettings:
     """What a report is about.
 
     Attributes:
@@ -65,7 +65,7 @@ class Asked:
     @property
     def command(self) -> str:
         """The command that makes this report again."""
-        usual = Asked(self.dataset)
+        usual = ReportSettings(self.dataset)
         flags = {
             "size": "" if not self.size else self.size[0] or "full",
             "models": ",".join(self.models),
@@ -107,7 +107,7 @@ def run(arguments: argparse.Namespace) -> int:
     """`report`."""
     if arguments.size and len(arguments.size) > 1:
         raise BadRequest(f"A report is about one size, but {len(arguments.size)} were asked for.")
-    asked = Asked(
+    asked = ReportSettings(
         arguments.dataset,
         tuple(arguments.size or ()),
         tuple(arguments.models or ()),
@@ -133,7 +133,7 @@ def run(arguments: argparse.Namespace) -> int:
     return 0
 
 
-def report_on(store: Store, asked: Asked) -> dict[str, Any]:
+def report_on(store: Store, asked: ReportSettings) -> dict[str, Any]:
     """The report as data: numbers, texts, lists and mappings only; what is undefined is None.
 
     Raises:
@@ -212,7 +212,7 @@ def _about(
     here: Sequence[RunMeta],
     runs: Sequence[Run],
     size: int | None,
-    asked: Asked,
+    asked: ReportSettings,
     target: int | None,
 ) -> dict[str, Any]:
     first = here[0]

@@ -31,7 +31,7 @@ from trainer.training.settings import Cell
 
 
 @dataclass(frozen=True)
-class Asked:
+class Request:
     """A cell with the settings in which it departs from its strategy's own."""
 
     cell: Cell
@@ -45,7 +45,7 @@ class Asked:
 
 
 def dataset_of(arguments: argparse.Namespace) -> Dataset:
-    """The data set that is asked for, with what is to be known about it said."""
+    """Load the data set of the flags and print what a user should know about it."""
     spec = asked_for(arguments)
     if spec.corpus_only:
         raise BadRequest(f"{spec.name} serves for pretraining only: {spec.corpus_only}.")
@@ -80,7 +80,7 @@ def run(arguments: argparse.Namespace) -> int:
         raise BadRequest("run takes one size and one seed; use curve for several.")
     dataset = with_external(dataset_of(arguments), arguments)
     cell = Cell(dataset.spec.name, arguments.model, arguments.strategy, arguments.size[0], arguments.seed[0])
-    asked = Asked(cell, asked_of(arguments))
+    asked = Request(cell, asked_of(arguments))
     prepared = plan_run(cell, dataset, asked.options)
     store = open_store()
     stored = {folder.name: folder for folder in (*store.runs, *store.failed)}.get(prepared.meta.run)

@@ -199,7 +199,7 @@ def score(development: Development, cell: Cell, options: Mapping[str, Any], devi
             logits[name] = logits_of(model.head.layers.cpu(), embeddings)
         else:
             logits[name] = predict_logits(model, images, prepared.spec.image, device)
-    held_out = data.labels[fitted.judged]
+    held_out = data.labels[fitted.held_out]
     temperature = fit_temperature(fitted.logits, held_out) if len(held_out) else 1.0
     auroc = {name: macro_auroc(values, labels) for name, values in logits.items()}
     spoilt = float(np.mean([value for name, value in auroc.items() if name != "clean"]))

@@ -10,7 +10,7 @@ from core.analysis.shortcuts import STEPS, shortcuts_of
 from core.errors import BadRequest
 from core.runs import open_store
 from trainer.commands.curve import answers, pairs_of, ready
-from trainer.commands.run import Asked, dataset_of
+from trainer.commands.run import Request, dataset_of
 from trainer.flags import DEFAULT_SEEDS, add_data, add_training, seeds, sizes
 from trainer.reporting.document_tables import print_runs
 from trainer.training.settings import Cell
@@ -39,7 +39,7 @@ def run(arguments: argparse.Namespace) -> int:
     dataset = dataset_of(arguments)
     pairs = ready(pairs_of([arguments.model], [STRATEGY]), dataset, False)
     every = [
-        Asked(Cell(dataset.spec.name, model, strategy, arguments.size[0], seed), {"preparation": step})
+        Request(Cell(dataset.spec.name, model, strategy, arguments.size[0], seed), {"preparation": step})
         for model, strategy in pairs
         for step in ("", *STEPS)
         for seed in arguments.seeds

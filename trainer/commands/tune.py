@@ -98,7 +98,7 @@ def held_out_loss(
         _, fitted = train(prepared, data, settings, FitContext(prepared.cell.seed, device))
         if fitted.failed:
             raise BadRequest(fitted.failed)
-        labels = data.labels[fitted.judged]
+        labels = data.labels[fitted.held_out]
         found.append(negative_log_likelihood(fitted.logits, labels, fit_temperature(fitted.logits, labels)))
         report()
     return float(np.mean(found))
@@ -110,7 +110,7 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--model", required=True)
     parser.add_argument("--strategy", required=True)
     parser.add_argument("--size", type=sizes, required=True, help="labelled images a class, or full")
-    parser.add_argument("--seeds", type=seeds, default=[0], help="subsets over which settings are judged (default: 0)")
+    parser.add_argument("--seeds", type=seeds, default=[0], help="subsets on which settings are evaluated (default: 0)")
     parser.add_argument("--minutes", type=minutes, default=10.0, help="(default: 10); the same command goes on later")
     parser.add_argument("--over", type=names, default=None, help="settings joined by commas (default: the strategy's)")
     parser.add_argument("--out", type=Path, default=None, help="file for the result, which --settings takes")

@@ -83,12 +83,12 @@ def cross_validate(
 
 
 def concatenate_folds(
-    judged: list[np.ndarray], logits: list[np.ndarray], classes: int
+    held_out: list[np.ndarray], logits: list[np.ndarray], classes: int
 ) -> tuple[np.ndarray, np.ndarray]:
     """Concatenate the held-out positions of all folds, and their (J, classes) logits; empty without folds."""
-    if not judged:
+    if not held_out:
         return np.array([], int), np.zeros((0, classes), np.float32)
-    return np.concatenate(judged), np.concatenate(logits)
+    return np.concatenate(held_out), np.concatenate(logits)
 
 
 def fit_frozen(model: Classifier, spec: ModelSpec, data: FitData, settings: Settings, context: FitContext) -> FitResult:
@@ -287,9 +287,9 @@ def fit_scratch(
     return fit_network(model, spec, data, settings, context, frozen_statistics=False, prepare=prepare)
 
 
-def describe_folds(settings: Settings, judged: np.ndarray) -> str:
+def describe_folds(settings: Settings, held_out: np.ndarray) -> str:
     """Return how images were held out for the operating point and the temperature, in words."""
-    if not len(judged):
+    if not len(held_out):
         return NOTHING_HELD_OUT
     return f"cross-validation inside the subset, {settings.folds} folds at most"
 
@@ -340,4 +340,4 @@ def fit_protonet_meta(
 ) -> FitResult:
     """Fit class means of the embeddings of a meta-trained encoder, which the run stores together with its head."""
     fitted = fit_protonet(model, spec, data, settings, context)
-    return FitResult(fitted.judged, fitted.logits, "", fitted.selection)
+    return FitResult(fitted.held_out, fitted.logits, "", fitted.selection)

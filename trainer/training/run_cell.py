@@ -159,8 +159,8 @@ def _round_to_half(model: Classifier, prefix: str) -> None:
 
 def _operating_point(meta: RunMeta, fitted: FitResult, data: FitData, dataset: Dataset) -> tuple[RunMeta, Predictions]:
     """Fit the temperature and the threshold to out-of-fold predictions; returns the record and these predictions."""
-    labels = data.labels[fitted.judged]
-    rows, logits = data.rows[fitted.judged], as_stored(fitted.logits, meta.multilabel)
+    labels = data.labels[fitted.held_out]
+    rows, logits = data.rows[fitted.held_out], as_stored(fitted.logits, meta.multilabel)
     validation = Predictions(dataset.listing.ids[rows], dataset.parts.groups[rows], labels, logits)
     meta = replace(meta, selection=fitted.selection, thresholds=(0.5,) * (len(meta.labels) if meta.multilabel else 0))
     if not len(rows):

@@ -164,7 +164,7 @@ class FitResult:
     """Result of a fitting function, which trains its model in place.
 
     Attributes:
-        judged: positions in the subset of the images that were predicted out of fold.
+        held_out: positions in the subset of the images that were predicted out of fold.
         logits: (J, C) logits of these images.
         keep: name prefix of the trained tensors; "" for all tensors.
         selection: how these images were held out, in words.
@@ -172,7 +172,7 @@ class FitResult:
         failed: why the training stopped early, and what to change; "" if it did not.
     """
 
-    judged: np.ndarray
+    held_out: np.ndarray
     logits: np.ndarray
     keep: str
     selection: str

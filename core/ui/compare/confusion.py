@@ -44,14 +44,14 @@ def show(view: View) -> None:
         if not view.runs:
             return
     runs = view.at_seed(seed)
-    judged = {name: _judged(view, name, run, chosen) for name, run in runs.items()}
+    evaluated = {name: _judged(view, name, run, chosen) for name, run in runs.items()}
     columns = st.columns(min(A_ROW, len(view.runs)))
     for index, name in enumerate(view.runs):
         with columns[index % len(columns)]:
-            if name not in judged:
+            if name not in evaluated:
                 st.caption(f"{escape(view.title(name))}: no run with seed {seed}.")
                 continue
-            scores = judged[name].scores
+            scores = evaluated[name].scores
             counts = confusion_matrix(scores.labels, scores.decisions, labels=range(len(view.labels)))
             charts.show_figure(
                 charts.confusion(counts, view.labels, view.title(name)), key=f"compare_matrix_{index}",
@@ -64,8 +64,8 @@ def show(view: View) -> None:
         + (f"Threshold fitted for {chosen.aim.title}" if chosen else "")
         + (f", shifted by {chosen.shift:+.2f}." if chosen and chosen.shift else "." if chosen else "")
     )
-    if judged:
-        _images_of_cell(view, runs, judged)
+    if evaluated:
+        _images_of_cell(view, runs, evaluated)
 
 
 def _judged(view: View, name: Series, run: Run, chosen: operating.Chosen | None) -> PartScores:
@@ -82,22 +82,22 @@ def _judged(view: View, name: Series, run: Run, chosen: operating.Chosen | None)
 A_PAGE, SIDE = 4, 420
 
 
-def _images_of_cell(view: View, runs: Mapping[Series, Run], judged: Mapping[Series, PartScores]) -> None:
+def _images_of_cell(view: View, runs: Mapping[Series, Run], evaluated: Mapping[Series, PartScores]) -> None:
     """Show the pickers of a cell and the images of that cell, page by page."""
     st.subheader("Images in a cell")
     first, second, third = st.columns([2, 1, 1])
     of = f"{view.dataset}_{view.finding}"
     key = f"compare_cell_{of}"
-    keep_possible(key, list(judged))
+    keep_possible(key, list(evaluated))
     with first:
-        name = st.selectbox("Series", list(judged), format_func=view.title, key=key)
+        name = st.selectbox("Series", list(evaluated), format_func=view.title, key=key)
     places = range(len(view.labels))
     named = view.labels.__getitem__
     with second:
         truth = st.selectbox("Truth", places, index=len(places) - 1, format_func=named, key=f"compare_truth_{of}")
     with third:
         decision = st.selectbox("Decision", places, format_func=named, key=f"compare_said_{of}")
-    predictions = judged[name]
+    predictions = evaluated[name]
     matches = np.flatnonzero((predictions.scores.labels == truth) & (predictions.scores.decisions == decision))
     if not len(matches):
         st.write("No test image is in this cell.")
@@ -113,10 +113,10 @@ def _images_of_cell(view: View, runs: Mapping[Series, Run], judged: Mapping[Seri
     shown = matches[(page - 1) * A_PAGE : page * A_PAGE]
     for position in shown.tolist():
         with st.container(border=True):
-            _image(view, runs, judged, str(predictions.ids[position]))
+            _image(view, runs, evaluated, str(predictions.ids[position]))
 
 
-def _image(view: View, runs: Mapping[Series, Run], judged: Mapping[Series, PartScores], name: str) -> None:
+def _image(view: View, runs: Mapping[Series, Run], evaluated: Mapping[Series, PartScores], name: str) -> None:
     """Show an image with the prediction of each series."""
     left, right = st.columns([1, 2])
     loaded = _look(view.dataset, name)
@@ -129,17 +129,17 @@ def _image(view: View, runs: Mapping[Series, Run], judged: Mapping[Series, PartS
             st.image(small, caption=escape(Path(name).name), alt=f"Test image, {loaded.label}", width="stretch")
     with right:
         st.caption(escape(name))
-        _predictions(view, judged, name)
+        _predictions(view, evaluated, name)
         if isinstance(loaded, str) or not any(meta.has_weights for _, meta in runs.values()):
             return
         if st.toggle("Heatmaps", key=f"cell_heat_{view.dataset}_{name}"):
             _heatmaps(view, runs, loaded.image)
 
 
-def _predictions(view: View, judged: Mapping[Series, PartScores], name: str) -> None:
+def _predictions(view: View, evaluated: Mapping[Series, PartScores], name: str) -> None:
     """Show the probabilities and the decision of each series for an image."""
     rows = []
-    for series, predictions in judged.items():
+    for series, predictions in evaluated.items():
         positions = np.flatnonzero(predictions.ids == name)
         if len(positions):
             scores = predictions.scores.of(positions[:1])
