@@ -9,5 +9,5 @@ from core.data.specs import DATASETS
 
 __all__ = [
     "DATASETS", "chexpert", "covid", "ham10000", "isic", "kermany", "medmnist", "nih", "phantom",
-    "phantom_more", "small_public",
+    "small_public",
 ]  # fmt: skip
