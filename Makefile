@@ -4,8 +4,9 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
-FAST := tests/architecture $(addprefix tests/unit/test_,registry.py splits.py metrics.py measures.py transforms.py storage.py \
-	images.py evidence.py fetch.py)
+FAST := tests/architecture $(addprefix tests/unit/,test_registry.py test_files.py analysis/test_comparison.py \
+	data/test_augmentation.py data/test_download.py data/test_images.py data/test_splits.py \
+	metrics/test_bootstrap.py metrics/test_measures.py)
 
 .PHONY: app setup test check fast hooks lint results screenshots load
 .DELETE_ON_ERROR:

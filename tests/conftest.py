@@ -13,11 +13,21 @@ if "PYTEST_XDIST_WORKER" in os.environ:  # each process has a core of its own
     os.environ.setdefault("OMP_NUM_THREADS", "1")
 REQUIRED = os.environ.get("LOWSHOT_REQUIRE_DATA") == "1"
 LONGEST = (
-    "unit/test_gate.py", "unit/test_audit.py", "browser/test_browser.py", "unit/test_jobs.py",
-    "unit/test_export.py", "unit/test_cli.py", "unit/test_pretrain.py", "unit/test_tables.py",
-    "unit/test_comparisons.py", "unit/test_leaks.py", "unit/test_training.py",
-    "load/test_load.py", "app/test_compare.py", "unit/test_unfinished.py",
-)  # fmt: skip
+    "unit/inference/test_input_gate.py",
+    "unit/data/test_duplicates.py",
+    "browser/test_browser.py",
+    "unit/jobs/test_worker.py",
+    "unit/commands/test_export.py",
+    "unit/commands/test_cli.py",
+    "unit/pretraining/test_train.py",
+    "unit/reporting/test_document_tables.py",
+    "unit/metrics/test_comparisons.py",
+    "unit/training/test_contamination.py",
+    "unit/training/test_run_cell.py",
+    "load/test_load.py",
+    "app/test_compare_page.py",
+    "unit/training/test_resume.py",
+)
 
 
 def pytest_collection_modifyitems(items):
@@ -63,7 +73,7 @@ def runs(tmp_path, monkeypatch):
 @pytest.fixture
 def families(runs):
     """Made-up runs of (a weak, a strong) family: three seeds at size 50."""
-    from tests.made import make_families, of
+    from tests.synthetic_runs import make_families, of
 
     made = of(make_families(runs, sizes=(50,)))
     return made[:3], made[3:]
@@ -88,7 +98,7 @@ def opened(monkeypatch):
 @pytest.fixture(scope="session")
 def all_weights(tmp_path_factory):
     """A folder with a random checkpoint, in its publisher's format, for every model that needs one."""
-    from tests.checkpoints import put_all
+    from tests.random_weights import put_all
 
     return made_once(tmp_path_factory, "weights", put_all)
 

@@ -2,7 +2,7 @@
 
 import pytest
 
-from tests.made import STRONG, WEAK, make_run
+from tests.synthetic_runs import STRONG, WEAK, make_run
 
 
 @pytest.fixture(scope="session")

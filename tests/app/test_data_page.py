@@ -9,7 +9,7 @@ from core.data.preprocessing import PREPROCESSING
 from core.data.previews import as_image, augmentation_previews, pixels_of
 from core.data.specs import list_images
 from tests.app.test_pages import open_page, texts
-from tests.unit.test_leaks import compilation  # noqa: F401  (a fixture)
+from tests.unit.training.test_contamination import compilation  # noqa: F401  (a fixture)
 
 SECTIONS = ["Overview", "Images", "Split and copies", "Augmentation", "Preprocessing"]
 
@@ -46,7 +46,7 @@ def test_a_set_is_read_divided_and_compared_on_demand(compilation, tmp_path, mon
 
 
 def test_copies_by_source_come_from_the_audit(class_folder, tmp_path, monkeypatch):
-    from tests.unit.test_leaks import noise
+    from tests.unit.training.test_contamination import noise
 
     monkeypatch.setenv("LOWSHOT_DATA", str(tmp_path / "data"))
     covid, nih = tmp_path / "data" / "COVID-19_Radiography_Dataset", tmp_path / "data" / "nih_chestxray14"

@@ -9,7 +9,7 @@ from streamlit.testing.v1 import AppTest
 
 from core.runs import open_store
 from core.runs.series import runs_by_series, summarize
-from tests.made import STRONG, make_run
+from tests.synthetic_runs import STRONG, make_run
 
 PAGES = ["diagnose", "learning_curves", "compare"]
 

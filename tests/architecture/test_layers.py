@@ -94,6 +94,11 @@ def test_the_longest_test_files_are_named_as_they_are():
     assert [name for name in LONGEST if not (ROOT / "tests" / name).is_file()] == []
 
 
+def test_unit_tests_have_the_folders_of_the_product():
+    product = {path.name for top in ("core", "trainer") for path in (ROOT / top).iterdir() if path.is_dir()}
+    assert {path.parent.name for path in (ROOT / "tests/unit").glob("*/test_*.py")} <= product
+
+
 def test_pages_have_only_pages():
     assert all(path.suffix == ".py" and path.name != "__init__.py" for path in (ROOT / "pages").glob("*.py"))
     for page in (ROOT / "pages").glob("*.py"):

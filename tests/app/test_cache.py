@@ -1,0 +1,74 @@
+"""What the app keeps between reruns is made anew when the record of a run changes, whatever its files hold."""
+
+import gc
+import json
+import shutil
+from dataclasses import replace
+
+import streamlit as st
+
+from core.paths import PROJECT
+from core.runs import open_store, read_run
+from core.runs.selection import default_runs
+from core.runs.series import estimate
+from core.ui import cache
+from tests.app.test_pages import open_page
+from tests.synthetic_runs import STRONG, make_run
+
+
+def test_estimates_follow_the_threshold_of_the_record(tmp_path):
+    make_run(tmp_path, STRONG, 20, 0, 1.0)
+    (run,) = open_store(tmp_path).runs.items()
+    before = cache.estimates([run])
+    other = (run[0], replace(run[1], threshold=0.95))
+    assert cache.estimates([other]) == estimate([other]) != before
+
+
+def test_a_model_is_made_ready_anew_when_its_record_changes(tmp_path, monkeypatch):
+    monkeypatch.setattr(cache, "Predictor", read_run)
+    folder = make_run(tmp_path, STRONG, 20, 0, 1.0)
+    assert cache.predictor(folder, read_run(folder)).temperature == 1
+    record = json.loads((folder / "run.json").read_text())
+    (folder / "run.json").write_text(json.dumps({**record, "temperature": 7.5}))
+    assert cache.predictor(folder, read_run(folder)).temperature == 7.5
+
+
+def test_the_store_is_read_again_when_a_file_came_went_or_changed_and_not_otherwise(tmp_path, monkeypatch):
+    monkeypatch.setenv("LOWSHOT_RUNS", str(tmp_path))
+    assert not cache.store().runs
+    folder = make_run(tmp_path, STRONG, 20, 0, 1.0)
+    one = cache.store()
+    assert list(one.runs) == [folder]
+    hidden = folder.parent / ".being-written"
+    hidden.mkdir()
+    (hidden / "run.json").write_text("{")
+    assert cache.store() is one
+    (folder / "run.json").write_text("{")
+    assert not cache.store().runs
+    shutil.rmtree(folder)
+    assert not cache.store().problems
+
+
+def test_what_answers_follows_the_store(phantom_runs, tmp_path, monkeypatch):
+    monkeypatch.setenv("LOWSHOT_RUNS", str(tmp_path / "store"))
+    assert cache.store_and_served()[1] == {}
+    shutil.copytree(phantom_runs, tmp_path / "store")
+    store, served = cache.store_and_served()
+    assert served == {"phantom": default_runs(store, "phantom")}
+    assert store is cache.store()
+    shutil.rmtree(next(iter(served["phantom"].values()))[0])
+    assert cache.store_and_served()[1] != served
+
+
+def test_nothing_of_a_visitor_is_kept_from_the_garbage_collector(tmp_path, monkeypatch):
+    """Pages hold uploads, in cycles that the collector alone frees. It is spared libraries, before any page runs."""
+    app = open_page("diagnose", PROJECT / "checkpoints", monkeypatch)
+    assert gc.get_freeze_count() > 0
+    st.cache_resource.clear()
+    frozen = []
+    monkeypatch.setattr(gc, "freeze", lambda: frozen.append(True))
+    app.run()
+    cache.store()
+    cache.predictor(*cache.store_and_served()[1]["phantom"]["scratch"])
+    cache.gatekeeper("phantom", [])
+    assert not frozen

@@ -1,0 +1,126 @@
+"""Sections of the Compare page at an operating point: sliders, confusion, conformal sets, two stages."""
+
+import json
+import sys
+from dataclasses import replace
+
+import pytest
+
+from core.metrics import conformal, grouped_bootstrap
+from core.runs import metric_cache
+from core.ui import charts
+from tests.app.test_compare_page import show
+from tests.app.test_pages import open_page, texts
+from tests.synthetic_runs import STRONG, WEAK, make_run
+
+
+def test_sliders_move_everything_and_draw_nothing_anew(made_runs, monkeypatch):
+    app = show(open_page("compare", made_runs, monkeypatch), "Operating point")
+    drawn = []
+    bootstrap = sys.modules["core.metrics.bootstrap"]  # the package exports a function of this name
+    for module in (metric_cache, bootstrap, grouped_bootstrap, conformal):
+        monkeypatch.setattr(module, "resample_weights", lambda *given, **named: drawn.append(given))
+    monkeypatch.setattr(metric_cache, "_measured", lambda *given: drawn.append(given))
+    before = app.dataframe[0].value
+    app.slider(key="compare_shift").set_value(0.2).run()
+    assert not app.exception
+    shifted = app.dataframe[0].value
+    assert (shifted["Sensitivity"] != before["Sensitivity"]).all()
+    assert "More missed" in shifted.columns
+    app.select_slider(key="compare_prevalence").set_value(0.5).run()
+    assert not app.exception
+    assert (app.dataframe[0].value["PPV"] != shifted["PPV"]).all()
+    assert (app.dataframe[0].value["Sensitivity"] == shifted["Sensitivity"]).all()
+    app.segmented_control(key="compare_rule").set_value("youden").run()
+    assert not app.exception
+    assert drawn == []
+
+
+def nothing_held_out(held_out, test):
+    fields = ("ids", "groups", "labels", "logits")
+    return replace(held_out, **{name: getattr(held_out, name)[:0] for name in fields}), test
+
+
+@pytest.mark.parametrize("section", ["Operating point", "Confusion"])
+def test_a_series_with_nothing_held_out_is_named_and_the_others_are_shown(section, tmp_path, monkeypatch):
+    make_run(tmp_path, STRONG, 20, 0, 3.0)
+    make_run(tmp_path, WEAK, 20, 0, 1.0, change=nothing_held_out)
+    app = show(open_page("compare", tmp_path, monkeypatch), section)
+    (error,) = (element.value for element in app.error)
+    assert charts.series_title(*WEAK, "") in error.replace("\\", "")
+    if section == "Operating point":
+        assert app.dataframe[0].value["Series"].tolist() == [charts.series_title(*STRONG, "")]
+    else:
+        assert len(app.get("plotly_chart")) == 1
+
+
+def test_a_series_that_lacks_the_chosen_seed_is_named(tmp_path, monkeypatch):
+    for kind, seeds in ((WEAK, (0,)), (STRONG, (0, 1))):
+        for seed in seeds:
+            make_run(tmp_path, kind, 20, seed, 2.0)
+    app = show(open_page("compare", tmp_path, monkeypatch), "Operating point")
+    assert "another seed" not in texts(app)
+    app.segmented_control(key="compare_seed").set_value(1).run()
+    assert not app.exception
+    assert f"another seed of: {charts.series_title(*WEAK, '')}. No run with seed 1." in texts(app).replace("\\", "")
+
+
+def test_all_images_are_asked_for_by_their_name(tmp_path, monkeypatch):
+    for seed in range(2):
+        make_run(tmp_path, STRONG, 20, seed, 2.0, dataset="kermany")
+    for path in tmp_path.glob("*/*/run.json"):
+        path.write_text(json.dumps({**json.loads(path.read_text()), "train_size": None}))
+    app = show(open_page("compare", tmp_path, monkeypatch), "Two stages")
+    assert "--sizes full --seeds 0,1" in texts(app)
+
+
+def test_a_cautious_aim_says_what_the_held_out_images_cannot_support(tmp_path, monkeypatch):
+    make_run(tmp_path, STRONG, 10, 0, 2.0)
+    app = show(open_page("compare", tmp_path, monkeypatch), "Operating point")
+    app.segmented_control(key="compare_rule").set_value("sensitivity").run()
+    assert not app.exception
+    assert "10 held-out positives support an expected sensitivity of at most 90.9%" in texts(app).replace("\\", "")
+
+
+def test_images_behind_a_cell_with_every_familys_probability_and_heatmap(phantom_runs, monkeypatch):
+    app = show(open_page("compare", phantom_runs, monkeypatch), "Confusion")
+    for truth in (1, 0):
+        app.selectbox(key="compare_truth_phantom_None").set_value(truth).run()
+        app.selectbox(key="compare_said_phantom_None").set_value(truth).run()
+        if "No test image is in this cell." not in texts(app):
+            break
+    assert not app.exception
+    answers = app.dataframe[0].value
+    assert len(answers) == 2
+    assert answers[["No opacity", "Opacity"]].sum(axis=1).round(6).eq(1).all()
+    images = len(app.get("image"))
+    app.toggle[0].set_value(True).run()
+    assert not app.exception
+    assert len(app.get("image")) > images
+
+
+def test_images_that_are_not_here_are_said_to_be_missing(made_runs, tmp_path, monkeypatch):
+    app = show(open_page("compare", made_runs, monkeypatch), "Confusion")
+    assert "not in the data set's folder on this machine" in texts(app)
+
+
+def test_conformal_sets_that_cannot_be_had_say_how_many_patients_they_need(class_runs, monkeypatch):
+    app = show(open_page("compare", class_runs, monkeypatch), "Prediction sets")
+    assert "needs 9 calibration patients" in texts(app)
+    app.segmented_control(key="compare_level").set_value(0.95).run()
+    assert not app.exception
+    assert "need at least 19 calibration patients" in texts(app).replace("\\", "")
+
+
+def test_two_stages_are_joined_where_several_classes_are_stored_and_refused_elsewhere(
+    class_runs, made_runs, monkeypatch
+):
+    app = show(open_page("compare", class_runs, monkeypatch), "Two stages")
+    assert "Choose at least one suspicious class" in texts(app)
+    app.multiselect(key="compare_suspicious_phantom").set_value(["b", "c"]).run()
+    assert not app.exception
+    assert "no verdict: 2 seeds, at least 5 needed" in app.info[-1].value.replace("\\", "")
+    assert app.dataframe[0].value["Interval over"].tolist() == ["test patients"] * 5 + ["seeds and test patients"]
+    assert "joint sensitivity" in app.dataframe[0].value["What"][0]
+    app = show(open_page("compare", made_runs, monkeypatch), "Two stages")
+    assert "two stages need several classes" in texts(app)

@@ -1,0 +1,191 @@
+"""The Diagnose page: uploads good and bad, batches, examples, explainers, and that nothing of an upload is kept."""
+
+import asyncio
+import io
+import zipfile
+
+import pytest
+from PIL import Image
+
+from core.data.datasets.phantom import phantom_at
+from core.data.images import encode_png
+from tests.app.test_pages import open_page, texts, upload
+
+
+def test_good_and_bad_uploads_side_by_side(phantom_runs, monkeypatch):
+    app = open_page("diagnose", phantom_runs, monkeypatch)
+    jpeg = io.BytesIO()
+    Image.fromarray(phantom_at(4001).pixels).save(jpeg, "JPEG")
+    app = upload(
+        app,
+        [
+            ("good.png", encode_png(phantom_at(4000).pixels)),
+            ("renamed.png", b"hello"),
+            ("cut.jpg", jpeg.getvalue()[:600]),
+            ("good.jpg", jpeg.getvalue()),
+        ],
+    )
+    assert not app.exception
+    assert "not a PNG" in texts(app)
+    assert "damaged" in texts(app)
+    assert len(app.metric) == 4  # two families for each of two good images
+    assert all(element.value.endswith("%") for element in app.metric)
+
+
+def test_an_example_and_a_smaller_training_set(phantom_runs, monkeypatch):
+    app = open_page("diagnose", phantom_runs, monkeypatch)
+    app.toggle(key="diagnose_example").set_value(True).run()
+    assert not app.exception
+    assert len(app.metric) == 2
+    before = [element.value for element in app.metric]
+    box = app.selectbox(key="diagnose_phantom_imagenet")
+    assert [option.split(" · ")[2] for option in box.options] == ["5 per class", "3 per class"]
+    box.select_index(1).run()
+    assert not app.exception
+    assert app.metric[0].value == before[0]
+    assert app.metric[1].value != before[1]
+    app.slider(key="diagnose_opacity").set_value(0.2).run()
+    assert not app.exception
+
+
+def test_more_images_than_fit_become_a_table_with_one_shown_in_full(phantom_runs, monkeypatch):
+    app = open_page("diagnose", phantom_runs, monkeypatch)
+    archive = io.BytesIO()
+    with zipfile.ZipFile(archive, "w") as packed:
+        for index in range(5):
+            packed.writestr(f"in/{index}.png", encode_png(phantom_at(4000 + index).pixels))
+        packed.writestr("x.svg", b"<svg/>")
+    app = upload(app, [("all.zip", archive.getvalue())])
+    assert not app.exception
+    table = app.dataframe[0].value
+    assert table["Image"].tolist() == ["1", "2", "3", "4", "5", "not read"]
+    assert "contain programs" in table["Input gate"].iloc[-1]
+    assert len(app.metric) == 2
+    first = [element.value for element in app.metric]
+    shown = float(first[0].rstrip("%")) / 100
+    assert float(table["A · From scratch: probability"][0]) == pytest.approx(shown, abs=0.001)
+    app.selectbox(key="diagnose_pick").select_index(1).run()
+    assert not app.exception
+    assert [element.value for element in app.metric] != first
+
+
+def test_archives_are_unpacked_once_a_visit(phantom_runs, opened, monkeypatch):
+    archives = []
+    for index in (4000, 4001):
+        archive = io.BytesIO()
+        with zipfile.ZipFile(archive, "w") as packed:
+            packed.writestr(f"{index}", encode_png(phantom_at(index).pixels))
+        archives.append(("all.zip", archive.getvalue()))
+    app = upload(open_page("diagnose", phantom_runs, monkeypatch), archives[:1])
+    app.toggle(key="diagnose_example").set_value(True).run()
+    app.slider(key="diagnose_opacity").set_value(0.2).run()
+    assert len(app.metric) == 4  # the example was added once, not at every click
+    assert opened == ["4000"]
+    app = upload(app, archives[1:])
+    assert not app.exception
+    assert opened == ["4000", "4001"]
+
+
+def test_a_batch_that_is_stopped_says_so_and_goes_on(phantom_runs, monkeypatch):
+    app = open_page("diagnose", phantom_runs, monkeypatch)
+    files = [(f"{index}.png", encode_png(phantom_at(4000 + index).pixels)) for index in range(5)]
+    from core.files import sha256_of
+
+    digests = [sha256_of([content, ""])[:8] for _, content in files]
+    app.session_state["diagnose_stopped"] = "-".join(digests)
+    app = upload(app, files)
+    assert "Stopped: 0 of 5" in texts(app)
+    app.button(key="diagnose_go_on").click().run()
+    assert len(app.dataframe[0].value) == 5
+    assert "Stopped" not in texts(app)
+
+
+def test_other_explainers_and_why_one_is_not_for_a_network(phantom_runs, monkeypatch):
+    app = open_page("diagnose", phantom_runs, monkeypatch)
+    app.toggle(key="diagnose_example").set_value(True).run()
+    app.selectbox(key="diagnose_explainer").set_value("guided-grad-cam").run()
+    assert not app.exception
+    assert "ReLU6" in texts(app)
+    assert "For experts" in texts(app)
+    app.selectbox(key="diagnose_explainer").set_value("integrated-gradients").run()
+    assert not app.exception
+    assert "the score rose by" in texts(app)
+    app.selectbox(key="diagnose_phantom_target").set_value(0).run()
+    assert not app.exception
+
+
+def test_rows_of_a_batch_are_about_the_positive_class_whatever_is_explained(phantom_runs, monkeypatch):
+    app = open_page("diagnose", phantom_runs, monkeypatch)
+    negative, positive = app.selectbox(key="diagnose_phantom_target").options[1:]
+    app.selectbox(key="diagnose_phantom_target").set_value(0).run()
+    app = upload(app, [(f"{index}.png", encode_png(phantom_at(4000 + index).pixels)) for index in range(5)])
+    assert not app.exception
+    assert set(app.dataframe[0].value["A · From scratch: of"]) == {positive}
+    assert app.metric[0].label == f"Probability of {negative.lower()}"
+
+
+def test_heatmaps_are_measured_on_demand(phantom_runs, monkeypatch):
+    app = open_page("diagnose", phantom_runs, monkeypatch)
+    app.toggle(key="diagnose_example").set_value(True).run()
+    assert "Deletion" not in texts(app)
+    next(button for button in app.button if "Measure deletion" in button.label).click().run()
+    assert not app.exception
+    assert "random order" in texts(app)
+
+
+def test_what_the_model_card_says_of_heatmaps_stands_beside_them(phantom_runs, monkeypatch):
+    from core.analysis.saliency_sanity import FILE, caution_for, save_check
+    from core.runs import open_store
+    from tests.unit.analysis.test_saliency_sanity import FOUND
+
+    monkeypatch.setenv("LOWSHOT_RUNS", str(phantom_runs))
+    kept = [(folder, meta) for folder, meta in open_store().runs.items() if meta.has_weights]
+    for folder, meta in kept:
+        save_check(folder, meta, FOUND)
+    try:
+        app = open_page("diagnose", phantom_runs, monkeypatch)
+        app.toggle(key="diagnose_example").set_value(True).run()
+        assert not app.exception
+        assert f"A · From scratch**, from its model card: {caution_for(*kept[0])}"[:60] in texts(app)
+    finally:
+        (kept[0][0].parent / FILE).unlink()
+
+
+def test_nothing_of_an_upload_reaches_a_log_or_the_disk(phantom_runs, monkeypatch, caplog, capfd, tmp_path):
+    from tests.unit.data.test_dicom import SECRET, dicom
+
+    caplog.set_level("DEBUG")
+    monkeypatch.setenv("TMPDIR", str(tmp_path))
+    app = open_page("diagnose", phantom_runs, monkeypatch)
+    grey = phantom_at(4000).pixels
+    app = upload(app, [("Doe_Jane.dcm", dicom(grey.astype("uint16"))), ("Doe_bad.png", b"GIF89a Doe")])
+    assert not app.exception
+    assert "Doe_Jane.dcm" in [element.value for element in app.text]
+    said = caplog.text + "".join(capfd.readouterr())
+    assert SECRET not in said
+    assert "Doe_" not in said
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_large_upload_is_not_spooled_to_the_disk():
+    from starlette.requests import Request
+
+    import core.ui.app_frame  # noqa: F401 (which the app starts with)
+    from core.paths import LIMITS, MIB
+
+    content = bytes(3 * MIB)
+    head = b'--x\r\nContent-Disposition: form-data; name="file"; filename="a.png"\r\n\r\n'
+    messages = iter([{"type": "http.request", "body": head + content + b"\r\n--x--\r\n", "more_body": False}])
+
+    async def receive():
+        return next(messages)
+
+    async def parsed():
+        headers = [(b"content-type", b"multipart/form-data; boundary=x")]
+        form = await Request({"type": "http", "method": "PUT", "headers": headers}, receive).form()
+        return form["file"].file._rolled, await form["file"].read(), form["file"].file._max_size
+
+    rolled, read, most = asyncio.run(parsed())
+    assert not rolled
+    assert read == content
+    assert most > LIMITS.file_bytes

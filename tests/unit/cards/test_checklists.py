@@ -1,0 +1,98 @@
+"""Model cards and checklists: made of records alone, and open where these do not say."""
+
+import csv
+import io
+from dataclasses import replace
+
+import pytest
+
+from core.cards.checklists import GUIDELINES
+from core.cards.items import answered, as_csv, as_markdown
+from core.cards.subject import Subject, encoder_training_data, limits, operating_point, training_data
+from core.metrics import Estimate
+from core.paths import PROJECT
+from core.runs import open_store
+from tests.unit.runs.test_store import example_meta
+
+MEASURED = {"auroc": Estimate(0.9, 0.88, 0.92, 624), "specificity": Estimate(0.7, 0.6, 0.8, 624)}
+
+
+@pytest.fixture(scope="module")
+def shipped():
+    """The shipped runs of one size, by model."""
+    store = open_store(PROJECT / "checkpoints")
+    return {
+        meta.model: meta
+        for meta in store.metas("kermany")
+        if meta.train_size == 200 and meta.seed == 0 and meta.strategy in ("scratch", "frozen")
+    }
+
+
+def subject(meta, **other):
+    return Subject(meta, **{"estimates": MEASURED, "tests": 624, "seeds": 5, "shape": "A network.", **other})
+
+
+def test_every_shipped_kind_of_run_says_what_its_encoder_saw(shipped):
+    saw = {name: encoder_training_data(subject(meta)) for name, meta in shipped.items()}
+    assert "ImageNet" in saw["imagenet-efficientnet-lite0"]
+    assert "11,029 images of NIH ChestX-ray14" in saw["medical-efficientnet-lite0"]
+    assert "Excluded: dermamnist, ham10000, kermany, pneumoniamnist" in saw["medical-efficientnet-lite0"]
+    assert saw["scratch-cnn"] == saw["control-random-frozen"] == "Nothing: its weights are random."
+
+
+def test_a_card_of_a_shipped_run(shipped):
+    one = subject(shipped["medical-efficientnet-lite0"])
+    rows = training_data(one)
+    assert rows["License of the data"] == "CC BY 4.0"
+    assert rows["Labelled images"] == "400 in total (200 per class), drawn with seed 0"
+    assert rows["Test images"] == "624"
+    assert operating_point(one)["Decision rule"].startswith("Pneumonia from a probability of 0.")
+    said = " ".join(limits(one))
+    assert "Children from one hospital" in said
+    assert "leave Specificity uncertain" in said
+    assert "seed(s)" not in said
+
+
+def test_limits_name_what_makes_a_run_doubtful():
+    meta = replace(
+        example_meta("x"), synthetic=True, leaks=3, short=("Yes",), variant="augment=none", dataset="own-mine-abc123"
+    )
+    said = " ".join(limits(subject(meta, seeds=1)))
+    for part in ("computer-generated", "data leakage: 3 images", "Too few training images of Yes",
+                 "Only 1 stored", "augment=none"):  # fmt: skip
+        assert part in said
+    assert subject(meta).data is None
+    assert training_data(subject(meta))["License of the data"] == "not stated"
+
+
+def test_third_parties_encoders_are_never_called_unseen(shipped):
+    meta = replace(
+        shipped["imagenet-efficientnet-lite0"], model="medical-medsiglip",
+        encoder={"kind": "hub", "ref": "google/medsiglip-448", "source": "Google"},
+    )  # fmt: skip
+    assert "may have been seen too" in encoder_training_data(subject(meta))
+    gone = replace(meta, model="gone", encoder={"kind": "file", "ref": "x.safetensors"})
+    assert "its training data are unknown" in encoder_training_data(subject(gone))
+    outside = replace(meta, encoder={"kind": "own", "ref": "../../.."})
+    assert subject(outside).encoder_card is None
+
+
+@pytest.mark.parametrize("name", GUIDELINES)
+def test_every_item_is_answered_or_open(name, shipped):
+    guideline = GUIDELINES[name]
+    numbers = [item.number for item in guideline.items]
+    assert len(set(numbers)) == len(numbers)
+    wanted = [str(n) for n in range(1, 45 if name == "claim-2024" else 28)]
+    assert list(dict.fromkeys(number.rstrip("abcdefg") for number in numbers)) == wanted
+    one = subject(shipped["medical-efficientnet-lite0"])
+    found = {item.topic: answer for item, answer in answered(guideline, one)}
+    assert found["Funding"] == ""
+    assert any("0.900 (0.880 to 0.920)" in answer for answer in found.values())
+    text = as_markdown(guideline, one)
+    known = sum(map(bool, found.values()))
+    assert f"{known} of {len(numbers)} items are answered" in text
+    assert text.count("| **open** |") == len(numbers) - known > 0
+    rows = list(csv.DictReader(io.StringIO(as_csv(guideline, one))))
+    assert [row["item"] for row in rows] == numbers
+    assert sum(row["answer"] == "open" for row in rows) == len(numbers) - known
+    assert all(line.count("|") - line.count("\\|") == 5 for line in text.splitlines() if line.startswith("|"))

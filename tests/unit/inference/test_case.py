@@ -1,0 +1,244 @@
+"""One image with all that is said of it: doubts, the sentence, reports and the table."""
+
+import csv
+import io
+import json
+from dataclasses import replace
+from datetime import UTC, datetime
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from core.analysis.comparison import conformal, load_part
+from core.data.images import decode, encode_png
+from core.explain import Explanation
+from core.explain.quality import Faithfulness
+from core.inference import Answer, Case, ClassSet, SeedInterval, pixels_hash
+from core.inference.batch_table import as_csv, rows_of
+from core.inference.case import class_set
+from core.inference.input_gate import CheckResult
+from core.inference.predictor import Prediction
+from core.inference.report_json import ReportOptions, as_json, as_record
+from core.inference.report_pdf import as_pdf
+from core.inference.seed_interval import Lookup, from_answers, from_lookup, lookup, siblings
+from core.inference.text import agreement, caveats, check_text, is_near
+from core.runs import WEIGHTS_FILE, open_store
+from tests.synthetic_runs import STRONG, make_run
+from tests.unit.runs.test_store import example_meta
+
+MADE = datetime(2026, 11, 21, 12, 0, tzinfo=UTC)
+SECRET = "Doe_Jane_1970.png"
+HEAT = np.zeros((32, 32), np.float32)
+HEAT[20:24, 4:8] = 0.25
+
+
+def answer(family, chance, threshold=0.5, **more):
+    meta = replace(example_meta(f"run-{family}"), family=family, threshold=threshold, labels=("Normal", "Ill \u03b2"))
+    meta = replace(meta, hashes={"predictions.npz": "cd" * 32})
+    found = Explanation(HEAT, 0.25, 1, False, "Sums to +1.00.")
+    prediction = Prediction(np.array([1 - chance, chance]), (int(chance >= threshold),), 1, found)
+    return Answer(meta, prediction, **more)
+
+
+def case(*answers, admission=None, **more):
+    values = {"overridden": False, **more}
+    return Case(
+        SECRET, "ab" * 32, 640, 480, "Chests", False, admission, explainer="Grad-CAM",
+        answers={one.meta.family: one for one in answers}, **values,
+    )  # fmt: skip
+
+
+REFUSED = CheckResult(False, ("It is in color, but the training images are grayscale.",), 2.5, 1.25)
+ADMITTED = CheckResult(True, (), 1.0, 1.25)
+FULL = case(
+    answer("scratch", 0.93, seeds=from_answers([0.9, 0.96]), faithfulness=Faithfulness(0.2, 0.8, 0.5, 0.5)),
+    answer("imagenet", 0.55, seeds="One seed was trained.", doubt=ClassSet(("Normal", "Ill \u03b2"), 0.9, "Measured.")),
+    Answer(replace(example_meta("run-c"), family="medical"), problem="Its encoder cannot be had."),
+    admission=REFUSED, overridden=True, overlaps={("scratch", "imagenet"): 0.4},
+)  # fmt: skip
+
+
+def test_no_threshold_is_spoken_of_where_the_likeliest_class_decides():
+    said = agreement(case(several(answer("scratch", 0.9)), several(answer("imagenet", 0.8)), admission=ADMITTED))
+    assert said == "All 2 model families agree: Ill \u03b2. The image resembles the training data."
+
+
+def several(one):
+    """The same answer of a task of classes, none of which is the positive one."""
+    return replace(one, meta=replace(one.meta, positive=None, task="multiclass"))
+
+
+@pytest.mark.parametrize(
+    ("found", "words"),
+    [
+        (
+            case(answer("scratch", 0.9), answer("imagenet", 0.8), admission=ADMITTED),
+            "All 2 model families agree: Ill \u03b2; none is near its threshold. The image resembles the "
+            "training data.",
+        ),
+        (
+            case(answer("scratch", 0.9), answer("imagenet", 0.45), admission=REFUSED, overridden=True),
+            "The model families disagree (A: Ill \u03b2; B: Normal), so the result is inconclusive; B borderline, "
+            "within 10 percentage points of its threshold. The image does not resemble the training data but was "
+            "analyzed anyway.",
+        ),
+        (
+            case(answer("medical", 0.52)),
+            "Only one model family gave a prediction: Ill \u03b2; C borderline, within 10 percentage points of its "
+            "threshold. The image was not compared with the training data, because this task has no image check.",
+        ),
+        (case(), "No model family gave a prediction."),
+    ],
+)
+def test_agreement_is_one_plain_sentence(found, words):
+    assert agreement(found) == words
+
+
+def test_near_a_threshold_does_not_hang_on_the_class_explained():
+    one = answer("scratch", 0.55)
+    findings = replace(one.meta, task="multilabel", labels=("a", "b", "c"), positive=None, thresholds=(0.5, 0.9, 0.2))
+    far = replace(one.meta, task="multiclass", labels=("a", "b", "c"), positive=None)
+    for target in range(2):
+        assert is_near(one.meta, replace(one.prediction, target=target))
+        assert not is_near(one.meta, replace(answer("scratch", 0.65).prediction, target=target))
+    for target in range(3):
+        chances = replace(one.prediction, target=target, probabilities=np.array([0.7, 0.82, 0.05]))
+        assert is_near(findings, chances)
+        assert not is_near(replace(findings, thresholds=(0.5, 0.95, 0.2)), chances)
+        assert not is_near(far, chances)
+
+
+def test_the_gates_word_is_stated_with_its_override():
+    assert check_text(FULL).endswith("OVERRIDDEN: analyzed anyway at the user's request.")
+    assert "Not analyzed" in check_text(replace(FULL, overridden=False))
+    assert "Accepted" in check_text(replace(FULL, admission=ADMITTED))
+    assert any("image check rejected" in line for line in caveats(FULL))
+
+
+def test_the_json_report_holds_what_answered_and_nothing_that_names_a_patient():
+    text = as_json(FULL, made=MADE).decode()
+    record = json.loads(text)
+    assert SECRET not in text
+    assert record["image"] == {"pixels_sha256": "ab" * 32, "width": 640, "height": 480}
+    assert record["made"] == "2026-11-21T12:00:00+00:00"
+    assert record["gate"]["overridden"] is True
+    assert record["gate"]["distance"] == 2.5
+    assert record["gate"]["reasons"] == list(REFUSED.reasons)
+    first, second, third = record["answers"]
+    assert first["probabilities"] == {"Normal": pytest.approx(0.07), "Ill \u03b2": 0.93}
+    assert first["thresholds"] == {"Normal": None, "Ill \u03b2": 0.5}
+    assert first["files_sha256"] == FULL.answers["scratch"].meta.hashes
+    assert first["encoder"]["sha256"] == FULL.answers["scratch"].meta.encoder["sha256"]
+    assert first["seed_interval"]["seeds"] == 2
+    assert first["heatmap"]["where"] == "strongest in the middle left of the image"
+    assert first["heatmap"]["faithfulness"]["deletion"] == 0.2
+    assert second["conformal_set"]["classes"] == ["Normal", "Ill \u03b2"]
+    assert third["problem"] == "Its encoder cannot be had."
+    assert "torch" in record["versions"]
+    assert record["summary"] == agreement(FULL)
+
+
+def test_name_and_thumbnail_are_in_a_report_only_if_asked_for():
+    import base64
+
+    image = Image.fromarray(np.arange(400 * 300, dtype=np.uint32).astype(np.uint8).reshape(300, 400))
+    record = as_record(FULL, ReportOptions(True, image))
+    assert record["image"]["name"] == SECRET
+    small = decode(base64.b64decode(record["image"]["thumbnail_png_base64"]))
+    assert small.size == (256, 192)
+
+
+def text_of(content):
+    from pypdf import PdfReader
+
+    reader = PdfReader(io.BytesIO(content))
+    return reader, " ".join(" ".join(page.extract_text() for page in reader.pages).split())
+
+
+def test_the_pdf_report_says_what_the_json_says():
+    reader, text = text_of(as_pdf(FULL, made=MADE))
+    for words in (agreement(FULL), "93.0%", "Ill \u03b2", "OVERRIDDEN", "run-scratch", "ab" * 32, "Measured.",
+                  "Its encoder cannot be had.", "40% of the strongest fifth", "Deletion 0.20",
+                  "B · ImageNet transfer:", "Not a medical device",
+                  FULL.answers["scratch"].meta.hashes["predictions.npz"]):  # fmt: skip
+        assert words.replace(" ", "") in text.replace(" ", ""), words
+    assert SECRET not in text
+    assert reader.metadata.title == "Lowshot case report"
+    assert not any(page.images for page in reader.pages)
+
+
+def test_the_pdf_shows_pictures_if_asked_and_survives_letters_without_a_shape(caplog):
+    odd = replace(FULL, name="\u60a3\u8005.png")
+    image = Image.new("L", (300, 500), 90)
+    reader, text = text_of(
+        as_pdf(odd, ReportOptions(True, image), {"A, Grad-CAM": Image.new("RGB", (300, 500), "red")}, MADE)
+    )
+    assert "??.png" in text
+    assert sum(len(page.images) for page in reader.pages) == 2
+    assert "\u60a3" not in caplog.text
+
+
+def test_pixels_and_not_the_file_name_an_image():
+    pixels = np.random.default_rng(0).integers(0, 256, (24, 32), dtype=np.uint8)
+    buffer = io.BytesIO()
+    Image.fromarray(pixels).save(buffer, "BMP")
+    assert pixels_hash(decode(encode_png(pixels))) == pixels_hash(decode(buffer.getvalue()))
+    assert pixels_hash(Image.fromarray(pixels)) != pixels_hash(Image.fromarray(pixels.reshape(32, 24)))
+
+
+def test_the_table_and_its_csv_file():
+    rows = rows_of([FULL, case(answer("scratch", 0.2))], [("=cmd()|x", "It is damaged.")])
+    assert rows[0]["A · From scratch: probability"] == "0.9300"
+    assert rows[0]["Families agree"] == "yes"
+    assert rows[0]["Near a threshold"] == "yes"
+    assert rows[0]["C · Medical transfer"] == "Its encoder cannot be had."
+    read = list(csv.DictReader(io.StringIO(as_csv(rows).decode("utf-8-sig"))))
+    assert [row["Image"] for row in read] == ["1", "2", "not read"]
+    assert read[2]["File"] == "'=cmd()|x"
+    assert SECRET not in as_csv(rows_of([FULL], names=False)).decode()
+
+
+def test_other_seeds_stand_in_through_like_test_images():
+    own = np.linspace(0.01, 0.99, 99)
+    others = np.stack([own * 0.9, np.minimum(1, own * 1.1)])
+    found = from_lookup(Lookup(own, others), 0.5)
+    like = own[np.argsort(np.abs(np.log(own / (1 - own))), kind="stable")[:50]]
+    low, high = np.percentile(np.concatenate([like * 0.9, like * 1.1]), [2.5, 97.5])
+    assert (found.low, found.high) == (pytest.approx(low), pytest.approx(high))
+    assert (found.seeds, found.asked) == (3, False)
+    assert "Only this seed's weights are stored" in found.how
+    assert "variability is unknown" in from_lookup(Lookup(own, np.zeros((0, 99))), 0.5)
+    assert from_answers([0.2, 0.6, 0.4]) == SeedInterval(0.2, 0.6, 3, True, from_answers([0.2, 0.6, 0.4]).how)
+
+
+def test_seeds_and_conformal_sets_of_stored_runs(runs):
+    folders = [make_run(runs, STRONG, 25, seed, 3.0, tests=60) for seed in (0, 1, 2)]
+    make_run(runs, STRONG, 50, 1, 3.0, tests=60)
+    store = open_store(runs)
+    run = (folders[0], store.runs[folders[0]])
+    others = siblings(store, run[1])
+    assert sorted(meta.seed for _, meta in others) == [1, 2]
+    found = lookup(run, others, 1)
+    assert found.others.shape == (2, 60)
+    assert np.allclose(found.own, load_part(run).scores.probabilities[:, 1])
+    fitted, measured = conformal(run, 0.9)
+    for chance in (0.001, 0.999):
+        one = class_set(fitted, measured, run[1], Prediction(np.array([1 - chance, chance]), (1,), 1, None))
+        assert one.classes == (run[1].labels[int(chance > 0.5)],)
+        assert "no guarantee" in one.how
+        assert "Measured coverage on the test images" in one.how
+
+
+def test_a_damaged_run_of_another_seed_leaves_the_answer_alone(runs):
+    from core.ui.diagnose.answers import _seeds
+
+    own, other = [make_run(runs, STRONG, 25, seed, 3.0, tests=60) for seed in (0, 1)]
+    stored = dict(open_store(runs).runs)
+    stored[other] = replace(stored[other], hashes={**stored[other].hashes, WEIGHTS_FILE: "00"})
+    found = _seeds(
+        SimpleNamespace(store=SimpleNamespace(runs=stored)), Image.new("L", (32, 32)), (own, stored[own]),
+        answer("imagenet", 0.9).prediction,
+    )  # fmt: skip
+    assert found.startswith("Variability between seeds is not available: The run")

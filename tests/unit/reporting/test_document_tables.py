@@ -1,0 +1,156 @@
+import re
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from core.errors import BadRequest
+from core.metrics import METRICS
+from core.runs import open_store, read_predictions, save_run
+from tests.synthetic_runs import STRONG, WEAK, make_families, make_run
+from tests.unit.runs.test_store import example_meta, example_predictions
+from trainer.reporting.document_tables import (
+    CONTRASTS,
+    TABLES,
+    headline_table,
+    size_table,
+    variant_table,
+    verdict_table,
+    with_tables,
+    write_tables,
+)
+
+ROOT = Path(__file__).parents[3]
+DOCUMENTS = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+
+
+def test_a_table_is_computed_from_stored_predictions(runs):
+    test = example_predictions(40)
+    right = replace(test, logits=np.stack([-test.labels, test.labels], axis=1) * 4.0)
+    for seed in (0, 1):
+        meta = replace(example_meta(f"run{seed}"), seed=seed, metrics=dict.fromkeys(METRICS, 0.123))
+        save_run(meta, test, right, [], None, runs)
+    table = headline_table(open_store(runs), "phantom", [2])
+    assert (
+        "| scratch | `scratch-cnn` | scratch | 2 | 1.000<br>test patients 1.000 to 1.000<br>seeds 1.000 to 1.000 |"
+        in table
+    )
+    assert "seeds (Student's t over training subsets; these test images)" in table
+    assert "0.123" not in table
+    text = "before\n<!-- results: phantom at 2 -->\nold\n<!-- end of results -->\nafter\n"
+    filled = with_tables(text, open_store(runs))
+    assert "old" not in filled
+    assert filled.startswith("before")
+    assert with_tables(filled, open_store(runs)) == filled
+
+
+def test_a_table_may_be_of_a_class_against_the_rest(runs):
+    make_run(runs, STRONG, 20, 0, 2.0, task="multiclass")
+    text = "".join(f"<!-- results: phantom at 20{of} -->\n<!-- end of results -->\n" for of in ("", " of b"))
+    whole, one = with_tables(text, open_store(runs)).split("<!-- end of results -->")[:2]
+    rows = [next(line for line in part.splitlines() if "imagenet" in line) for part in (whole, one)]
+    assert rows[0] != rows[1]
+    assert "b against the rest." in one
+    assert "against the rest" not in whole
+    with pytest.raises(BadRequest, match="no class or finding 'z' to evaluate"):
+        with_tables(text.replace("of b", "of z"), open_store(runs))
+
+
+def test_a_table_of_a_finding_counts_the_images_whose_label_is_known(runs):
+    folder = make_run(runs, STRONG, 20, 0, 2.0, task="multilabel")
+    known = [int((~np.isnan(read_predictions(folder).labels[:, k])).sum()) for k in (0, 1)]
+    assert known[0] < 120
+    text = headline_table(open_store(runs), "phantom", [20], "x")
+    assert f"test patients (the {known[0]} test images resampled by" in text
+
+
+@pytest.mark.parametrize("kind", TABLES)
+def test_no_run_no_table(runs, kind):
+    with pytest.raises(BadRequest, match="No table of phantom can be made for 2 a class"):
+        TABLES[kind](open_store(runs), "phantom", [2])
+
+
+def test_a_kind_of_table_that_does_not_exist_is_refused(runs):
+    with pytest.raises(BadRequest, match="results, sizes, variants, verdicts, shortcuts, external, but got 'result'"):
+        with_tables("<!-- result: phantom at 2 -->\n<!-- end of results -->", open_store(runs))
+
+
+def stored(runs, name, strength, **facts):
+    """A run whose logits are the truth, so many times, or chance where that is 0."""
+    test = example_predictions(40)
+    noise = np.random.default_rng(0).standard_normal((len(test.labels), 2))
+    logits = noise + strength * np.stack([-test.labels, test.labels], axis=1)
+    meta = replace(example_meta(name), **facts)
+    save_run(meta, test, replace(test, logits=logits), [], None, runs)
+    return meta
+
+
+def test_a_table_by_size_holds_the_series_that_have_every_size(runs):
+    for size in (2, 5):
+        stored(runs, f"plain{size}", 9.0, train_size=size)
+    stored(runs, "short", 9.0, train_size=5, variant="lr=1")
+    table = size_table(open_store(runs), "phantom", [2, 5])
+    assert "| 2 a class | 5 a class |" in table
+    cell = "1.000<br>test patients 1.000 to 1.000<br>one seed"
+    assert f"| scratch | 1 | {cell} | {cell} |" in table
+    assert "lr=1" not in table
+    assert "lr=1" in size_table(open_store(runs), "phantom", [5])
+
+
+def test_a_variant_is_compared_with_what_it_departs_from(runs):
+    plain = stored(runs, "plain", 9.0)
+    stored(runs, "other", 0.0, variant="loss=focal")
+    table = variant_table(open_store(runs), plain.dataset, [2])
+    lines = [line for line in table.splitlines() if line.startswith("| scratch")]
+    assert lines[0].endswith("| – | – |")
+    change = float(lines[1].split("|")[-3].split()[0])
+    auroc = [float(line.split("|")[5].split("<br>")[0]) for line in lines]
+    assert lines[1].count("no verdict") == 2
+    assert change == pytest.approx(auroc[1] - auroc[0], abs=0.0011)
+    assert change < -0.2
+
+
+def test_stated_contrasts_get_verdicts_corrected_over_the_table(runs):
+    make_families(runs, sizes=(10, 50), seeds=range(5), families={WEAK: 1.0, STRONG: 4.0}, tests=300)
+    make_run(runs, STRONG, 100, 0, 3.0)
+    make_run(runs, WEAK, 100, 0, 3.0)
+    table = verdict_table(open_store(runs), "phantom", [10, 50, 100])
+    rows = [line.split(" | ") for line in table.splitlines() if line.startswith("| B against A")]
+    assert [row[1] for row in rows] == ["10 a class", "50 a class", "100 a class"]
+    assert [row[-1] for row in rows[:2]] == ["different: B is better |"] * 2
+    assert rows[2][4:] == ["–", "–", "no verdict: 1 seed, at least 5 needed |"]
+    assert "corrected by Holm over 2 contrasts" in table
+    assert "within 0.01" in table
+    assert {"B against A", "C against B"} <= set(CONTRASTS)
+
+
+def test_variants_alone_are_compared_with_nothing(runs):
+    stored(runs, "other", 0.0, variant="loss=focal")
+    with pytest.raises(BadRequest, match="No table"):
+        variant_table(open_store(runs), "phantom", [2])
+
+
+@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.name)
+def test_tables_of_documents_are_up_to_date(document, monkeypatch, tmp_path):
+    """`make results` writes them anew; here it must change nothing, and put right what somebody typed in."""
+    monkeypatch.delenv("LOWSHOT_RUNS", raising=False)
+    store, copy = open_store(), tmp_path / document.name
+    copy.write_text(document.read_text())
+    assert not write_tables(copy, store)
+    if "<!-- end of results" in document.read_text():
+        copy.write_text(document.read_text().replace("| 0.9", "| 1.9", 1))
+        assert write_tables(copy, store)
+        assert copy.read_text() == document.read_text()
+
+
+@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.name)
+def test_no_figure_of_a_result_is_typed_into_prose(document):
+    """Figures stand in blocks that `make results` fills; commands in code may hold numbers."""
+    text = re.sub(r"<!-- \w+: .*?<!-- end of results -->|```.*?```|`[^`]*`", "", document.read_text(), flags=re.DOTALL)
+    assert re.findall(r"(?<![\d.])[01]\.\d{3}(?![\d.])|AUROC of \S*\d", text) == []
+
+
+def test_the_readme_has_a_table():
+    assert "<!-- verdicts: " in (ROOT / "README.md").read_text()
+    assert "<!-- results: " in (ROOT / "docs" / "results.md").read_text()

@@ -1,0 +1,45 @@
+"""Which runs a column of the Diagnose page offers."""
+
+from dataclasses import replace
+
+import pytest
+import torch
+
+from core.models import MODELS, dinov2, efficientnet_lite0
+from core.runs import open_store, save_run
+from core.runs.selection import SERVED_FAMILIES, candidates, default_runs
+from tests.unit.runs.test_store import example_meta, example_predictions
+
+
+def store_run(runs, model, size, logits_times=1.0):
+    """A run of a model with weights, whose held-out predictions are that much surer."""
+    meta = replace(
+        example_meta(f"{model}-{size}"), model=model, family=MODELS[model].family, strategy="frozen", train_size=size,
+        images=2 * size,
+    )  # fmt: skip
+    held_out = example_predictions(4)
+    held_out = replace(held_out, logits=torch.eye(2)[held_out.labels].numpy() * logits_times)
+    weights = {"tapped.head.layers.0.weight": torch.zeros(2, 2)}
+    return save_run(meta, held_out, example_predictions(5), [], weights, runs)
+
+
+@pytest.mark.parametrize(("lite0_times", "generic_times"), [(1.0, 3.0), (3.0, 1.0)])
+def test_imagenet_and_generic_transfer_share_column_b(runs, lite0_times, generic_times):
+    ours = store_run(runs, efficientnet_lite0.IMAGENET, 10, lite0_times)
+    generic = store_run(runs, dinov2.NAME, 10, generic_times)
+    smaller = store_run(runs, dinov2.NAME, 5, 9.0)
+    store = open_store(runs)
+    assert [folder for folder, _ in candidates(store, "phantom", "imagenet")] == [*sorted([ours, generic]), smaller]
+    served = default_runs(store, "phantom")
+    assert list(served) == ["imagenet"]
+    assert served["imagenet"][0] == (generic if generic_times > lite0_times else ours)
+
+
+def test_other_columns_hold_one_family(runs):
+    for model in (efficientnet_lite0.MEDICAL, efficientnet_lite0.CONTROL, "scratch-cnn", dinov2.NAME):
+        store_run(runs, model, 10)
+    served = default_runs(open_store(runs), "phantom")
+    assert {column: meta.model for column, (_, meta) in served.items()} == {
+        "scratch": "scratch-cnn", "imagenet": dinov2.NAME, "medical": efficientnet_lite0.MEDICAL,
+    }  # fmt: skip
+    assert tuple(served) == SERVED_FAMILIES
