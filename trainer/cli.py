@@ -4,23 +4,15 @@ from __future__ import annotations
 
 import argparse
 import errno
-import importlib
 import os
 import sys
 from collections.abc import Sequence
 
 from core.errors import LowshotError
 from core.jobs.events import FULL
-from trainer.commands import COMMANDS
+from trainer.commands import COMMANDS, parser_of
 
 PROGRAM = "python -m trainer"
-
-
-def parser_of(command: str) -> argparse.ArgumentParser:
-    """Build the parser of one command, whose module is imported."""
-    parser = argparse.ArgumentParser(prog=f"{PROGRAM} {command}", description=COMMANDS[command])
-    importlib.import_module(f"trainer.commands.{command}").add_flags(parser)
-    return parser
 
 
 def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:

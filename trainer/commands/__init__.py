@@ -3,12 +3,16 @@
 A module is imported when its command is called.
 """
 
+import argparse
+import importlib
+
 COMMANDS = {  # name, which is also the module's -> meaning
     "list": "list data sets, models, strategies and settings",
     "run": "train one run of the comparison, or read it from the store",
     "curve": "train learning curves: models, strategies, sizes and seeds",
     "ablate": "ablation study: no ingredient, each alone, in pairs, and all together",
     "search": "search settings on development images, as the protocol defines",
+    "campaign": "run the protocol's run matrix, unit by unit",
     "baselines": "compare recipes with loops that nobody tuned, on development images",
     "tune": "search settings by cross-validation inside a subset, without the test set",
     "bench": "measure the cost of data loading and augmentation in images a second",
@@ -28,3 +32,10 @@ COMMANDS = {  # name, which is also the module's -> meaning
     "calibrate": "add calibration predictions that older runs lack",
     "results": "list the stored runs of a data set, or fill the tables of a document",
 }
+
+
+def parser_of(command: str) -> argparse.ArgumentParser:
+    """Build the parser of one command, whose module is imported."""
+    parser = argparse.ArgumentParser(prog=f"python -m trainer {command}", description=COMMANDS[command])
+    importlib.import_module(f"trainer.commands.{command}").add_flags(parser)
+    return parser
