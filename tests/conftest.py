@@ -154,8 +154,14 @@ def stored_curves(tmp_path_factory, name, *asked):
     return shutil.copytree(made, tmp_path_factory.mktemp(name) / "runs")
 
 
+@pytest.fixture
+def short_training(monkeypatch):
+    """Training from scratch takes a few steps, for tests that need runs and not what was learned."""
+    shorten(monkeypatch)
+
+
 def shorten(patch):
-    """Training from scratch for a few steps, for tests that need runs and not what was learned."""
+    """Trains from scratch for 20 steps."""
     from trainer.training.strategies import STRATEGIES
 
     row = STRATEGIES["scratch"]

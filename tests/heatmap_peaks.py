@@ -1,4 +1,4 @@
-"""Where a heatmap peaks, against evidence whose place is known."""
+"""Distance of the peak of a heatmap from evidence at a known place."""
 
 import numpy as np
 

@@ -1,4 +1,4 @@
-"""Small folders laid out as the publishers of data sets do, of generated images."""
+"""Small folders of generated images in the publishers' layouts."""
 
 import numpy as np
 from PIL import Image

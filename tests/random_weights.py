@@ -1,4 +1,4 @@
-"""Checkpoints in their publishers' own formats, with random values, and small inputs for every model."""
+"""Checkpoints in their publishers' formats, with random values, and small inputs for every model."""
 
 from pathlib import Path
 

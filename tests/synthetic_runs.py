@@ -1,4 +1,4 @@
-"""Runs made up from random logits, stored as if they had been trained: quick, and of known strength."""
+"""Runs of random logits of known strength, stored like trained ones."""
 
 from dataclasses import replace
 

@@ -1,4 +1,4 @@
-"""What the app keeps between reruns is made anew when the record of a run changes, whatever its files hold."""
+"""The app's caches are recomputed when the record of a run changes, whatever its files hold."""
 
 import gc
 import json

@@ -1,4 +1,4 @@
-"""Differences on the Compare page: said in words, corrected as in the report, refused where runs cannot be paired."""
+"""Differences on the Compare page: in words, corrected as in the report, refused where runs cannot be paired."""
 
 import json
 
@@ -23,7 +23,7 @@ def store_of(folder, seeds, families):
     return folder
 
 
-def test_differences_are_said_in_words_verdict_first(tmp_path, monkeypatch):
+def test_differences_are_sentences_that_begin_with_the_verdict(tmp_path, monkeypatch):
     app = show(open_page("compare", store_of(tmp_path, 5, {WEAK: 0.5, STRONG: 3.0}), monkeypatch), "Differences")
     said = texts(app).replace("\\", "")
     assert "is better than A · Small CNN" in said

@@ -65,7 +65,7 @@ def test_a_series_that_lacks_the_chosen_seed_is_named(tmp_path, monkeypatch):
     assert f"another seed of: {charts.series_title(*WEAK, '')}. No run with seed 1." in texts(app).replace("\\", "")
 
 
-def test_all_images_are_asked_for_by_their_name(tmp_path, monkeypatch):
+def test_all_images_are_selected_by_name(tmp_path, monkeypatch):
     for seed in range(2):
         make_run(tmp_path, STRONG, 20, seed, 2.0, dataset="kermany")
     for path in tmp_path.glob("*/*/run.json"):
@@ -74,7 +74,7 @@ def test_all_images_are_asked_for_by_their_name(tmp_path, monkeypatch):
     assert "--sizes full --seeds 0,1" in texts(app)
 
 
-def test_a_cautious_aim_says_what_the_held_out_images_cannot_support(tmp_path, monkeypatch):
+def test_a_strict_aim_reports_that_too_few_images_were_held_out(tmp_path, monkeypatch):
     make_run(tmp_path, STRONG, 10, 0, 2.0)
     app = show(open_page("compare", tmp_path, monkeypatch), "Operating point")
     app.segmented_control(key="compare_rule").set_value("sensitivity").run()
@@ -99,12 +99,12 @@ def test_images_behind_a_cell_with_every_familys_probability_and_heatmap(phantom
     assert len(app.get("image")) > images
 
 
-def test_images_that_are_not_here_are_said_to_be_missing(made_runs, tmp_path, monkeypatch):
+def test_missing_images_are_reported(made_runs, tmp_path, monkeypatch):
     app = show(open_page("compare", made_runs, monkeypatch), "Confusion")
     assert "not in the data set's folder on this machine" in texts(app)
 
 
-def test_conformal_sets_that_cannot_be_had_say_how_many_patients_they_need(class_runs, monkeypatch):
+def test_unavailable_conformal_sets_report_how_many_patients_they_need(class_runs, monkeypatch):
     app = show(open_page("compare", class_runs, monkeypatch), "Prediction sets")
     assert "needs 9 calibration patients" in texts(app)
     app.segmented_control(key="compare_level").set_value(0.95).run()

@@ -1,4 +1,4 @@
-"""The Compare page: every section of every kind of task, and choices that are kept."""
+"""The Compare page: every section for every kind of task, and choices that are kept."""
 
 import pytest
 
@@ -31,7 +31,7 @@ def test_every_section_of_every_kind_of_task(section, kind, request, monkeypatch
     assert "Choose a finding above" not in texts(app)
 
 
-def test_a_shortcut_is_said_wherever_the_set_is_shown(tmp_path, monkeypatch):
+def test_a_shortcut_is_reported_wherever_the_data_set_is_shown(tmp_path, monkeypatch):
     for seed in range(2):
         make_run(tmp_path, STRONG, 20, seed, 3.0)
         make_run(tmp_path, WEAK, 20, seed, 1.0)
@@ -45,7 +45,7 @@ def test_a_shortcut_is_said_wherever_the_set_is_shown(tmp_path, monkeypatch):
         assert not app.exception
 
 
-def test_one_class_is_judged_against_the_rest_in_every_section(class_runs, monkeypatch):
+def test_one_class_is_evaluated_against_the_rest_in_every_section(class_runs, monkeypatch):
     app = open_page("compare", class_runs, monkeypatch)
     whole = app.dataframe[0].value
     app.run()

@@ -1,4 +1,4 @@
-"""The Data page: every section of every kind of set, read for the first time and again, and with nothing there."""
+"""The Data page: every section for every kind of data set, on a first and a second visit, and without data."""
 
 import pytest
 
@@ -66,7 +66,7 @@ def test_copies_by_source_come_from_the_audit(class_folder, tmp_path, monkeypatc
     assert app.dataframe[-2].value["Copies"].tolist() == [6]
 
 
-def test_without_any_real_data_the_page_says_how_to_get_it(tmp_path, monkeypatch):
+def test_without_real_data_the_page_explains_how_to_get_it(tmp_path, monkeypatch):
     monkeypatch.setenv("LOWSHOT_DATA", str(tmp_path))
     app = open_page("data", tmp_path / "runs", monkeypatch)
     assert not app.exception
@@ -86,7 +86,7 @@ def test_previews_change_the_image_and_are_the_same_for_the_same_seed(class_fold
         assert (preview.pixels != as_image(first)).any(), preview.row.name
 
 
-def test_every_registered_set_says_what_a_newcomer_needs():
+def test_every_registered_data_set_shows_what_a_newcomer_needs():
     for spec in DATASETS.values():
         assert spec.licence, spec.name
         assert spec.citation, spec.name

@@ -1,4 +1,4 @@
-"""The Diagnose page: uploads good and bad, batches, examples, explainers, and that nothing of an upload is kept."""
+"""The Diagnose page: good and bad uploads, batches, examples, explainers, and that nothing of an upload is kept."""
 
 import asyncio
 import io
@@ -86,7 +86,7 @@ def test_archives_are_unpacked_once_a_visit(phantom_runs, opened, monkeypatch):
     assert opened == ["4000", "4001"]
 
 
-def test_a_batch_that_is_stopped_says_so_and_goes_on(phantom_runs, monkeypatch):
+def test_a_stopped_batch_reports_it_and_can_continue(phantom_runs, monkeypatch):
     app = open_page("diagnose", phantom_runs, monkeypatch)
     files = [(f"{index}.png", encode_png(phantom_at(4000 + index).pixels)) for index in range(5)]
     from core.files import sha256_of
@@ -133,7 +133,7 @@ def test_heatmaps_are_measured_on_demand(phantom_runs, monkeypatch):
     assert "random order" in texts(app)
 
 
-def test_what_the_model_card_says_of_heatmaps_stands_beside_them(phantom_runs, monkeypatch):
+def test_heatmaps_show_the_checks_of_the_model_card(phantom_runs, monkeypatch):
     from core.analysis.saliency_sanity import FILE, caution_for, save_check
     from core.runs import open_store
     from tests.unit.analysis.test_saliency_sanity import FOUND

@@ -1,4 +1,4 @@
-"""Own test and elsewhere on the pages: figures side by side, views apart, and why a series was not evaluated."""
+"""External results on the pages: figures side by side, views apart, and why a series was not evaluated."""
 
 import pytest
 

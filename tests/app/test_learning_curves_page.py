@@ -1,4 +1,4 @@
-"""The Learning curves page: what labels buy, in panels and in one chart, and where nothing can be fitted."""
+"""The Learning curves page: label savings, in panels and in one chart, and without a possible fit."""
 
 import pytest
 
@@ -66,7 +66,7 @@ def test_a_variant_named_in_markdown_is_shown_as_it_is(tmp_path, monkeypatch):
     assert "(highest of 2 cells on the test set, so slightly optimistic)" in texts(app)
 
 
-def test_an_asymptote_that_is_not_identifiable_is_said(tmp_path, monkeypatch):
+def test_an_asymptote_that_is_not_identifiable_is_reported(tmp_path, monkeypatch):
     for size in (10, 20, 40):
         make_run(tmp_path, STRONG, size, 0, size / 15)
     app = show(open_page("learning_curves", tmp_path, monkeypatch))

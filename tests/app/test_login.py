@@ -1,10 +1,11 @@
-"""The optional log-in: asked for only where it is configured, and then before anything else is shown."""
+"""The optional login: required only where configured, and then before anything else is shown."""
 
 import pytest
 from streamlit.testing.v1 import AppTest
 
 from core.ui import login
 from core.ui.app_frame import NOTICE
+from tests import PATIENCE
 
 APP = "../../streamlit_app.py"
 
@@ -17,7 +18,7 @@ OWN = {name: value for name, value in ONE.items() if name not in SHARED}
 @pytest.fixture
 def app(runs):
     """The app on an empty run store."""
-    return AppTest.from_file(APP, default_timeout=60)
+    return AppTest.from_file(APP, default_timeout=PATIENCE)
 
 
 @pytest.fixture
@@ -29,7 +30,7 @@ def buttons(app):
     return [one.label for one in app.button]
 
 
-def test_without_a_configuration_nobody_is_asked(app):
+def test_without_a_configuration_no_login_is_required(app):
     app.run()
     assert not app.exception
     assert [one.value for one in app.title] == ["Diagnose"]
@@ -51,7 +52,7 @@ def test_who_is_not_logged_in_sees_the_notice_and_the_way_in_and_nothing_else(ap
     assert not app.selectbox
 
 
-def test_a_page_opened_on_its_own_asks_too(app, authlib, runs):
+def test_a_page_opened_directly_requires_the_login(app, authlib, runs):
     app.secrets["auth"] = ONE
     app.run()
     app.switch_page("pages/diagnose.py").run()

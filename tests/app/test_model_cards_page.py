@@ -1,4 +1,4 @@
-"""The Model cards page: runs of every kind of task, encoders, and with nothing there."""
+"""The Model cards page: runs of every kind of task, encoders, and an empty store."""
 
 import shutil
 
@@ -9,7 +9,7 @@ from core.paths import PROJECT
 from tests.app.test_pages import open_page, texts
 
 
-def test_without_results_it_says_what_to_do(tmp_path, monkeypatch):
+def test_without_results_the_page_explains_what_to_do(tmp_path, monkeypatch):
     app = open_page("models", tmp_path / "empty", monkeypatch)
     assert not app.exception
     assert "python -m trainer curve" in texts(app)
@@ -36,7 +36,7 @@ def test_the_card_of_a_run(phantom_runs, monkeypatch):
     assert set(app.dataframe[-1].value["Answer"]) > {"open"}
 
 
-def test_findings_are_judged_one_by_one(findings_runs, monkeypatch):
+def test_findings_are_evaluated_one_by_one(findings_runs, monkeypatch):
     app = open_page("models", findings_runs, monkeypatch)
     assert not app.exception
     assert "Choose a finding" in texts(app)

@@ -1,4 +1,4 @@
-"""Pages on tasks of several findings, on variants, and on runs made with leaks allowed."""
+"""Pages on multilabel tasks, on variants, and on runs with permitted leaks."""
 
 import json
 import shutil
@@ -14,7 +14,7 @@ from tests.app.test_pages import open_page, texts, upload
 from tests.synthetic_runs import STRONG, WEAK, make_run
 
 
-def test_diagnose_answers_for_the_most_telling_finding_or_the_one_asked_for(findings_runs, monkeypatch):
+def test_diagnose_explains_the_most_certain_finding_or_the_chosen_one(findings_runs, monkeypatch):
     app = open_page("diagnose", findings_runs, monkeypatch)
     app = upload(app, [("a.png", encode_png(make_phantom_of_findings(3, [True, False, True])[0]))])
     assert not app.exception
@@ -26,7 +26,7 @@ def test_diagnose_answers_for_the_most_telling_finding_or_the_one_asked_for(find
     assert app.metric[0].label == "Probability of nodule"
 
 
-def test_compare_judges_all_findings_or_one(findings_runs, monkeypatch):
+def test_compare_evaluates_all_findings_or_one(findings_runs, monkeypatch):
     app = open_page("compare", findings_runs, monkeypatch)
     assert not app.exception
     mean = app.dataframe[0].value["AUROC"][0]
@@ -35,7 +35,7 @@ def test_compare_judges_all_findings_or_one(findings_runs, monkeypatch):
     assert app.dataframe[0].value["AUROC"][0] != mean
 
 
-def test_a_finding_that_cannot_be_judged_is_said_and_breaks_no_page(tmp_path, monkeypatch):
+def test_a_finding_that_cannot_be_evaluated_is_reported_and_breaks_no_page(tmp_path, monkeypatch):
     def forget(held_out, test):
         return held_out, replace(test, labels=np.where(np.arange(2) == 1, np.nan, test.labels))
 
@@ -50,7 +50,7 @@ def test_a_finding_that_cannot_be_judged_is_said_and_breaks_no_page(tmp_path, mo
 
 
 @pytest.mark.parametrize("name", ["learning_curves", "compare"])
-def test_variants_are_left_out_until_they_are_asked_for(name, findings_runs, monkeypatch):
+def test_variants_are_hidden_until_requested(name, findings_runs, monkeypatch):
     app = open_page(name, findings_runs, monkeypatch)
     assert len(app.dataframe[0].value) == 1
     picker = app.multiselect[0]

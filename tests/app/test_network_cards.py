@@ -1,10 +1,11 @@
-"""Networks on the Model cards page: every kind of row, whether runs are stored or not and weights are here or not."""
+"""Network cards on the Model cards page: every kind of row, with and without stored runs and weights."""
 
 import pytest
 from streamlit.testing.v1 import AppTest
 
 from core.errors import LowshotError
 from core.jobs.catalogue import Catalogue
+from tests import PATIENCE
 from tests.app.test_pages import open_page, texts
 from trainer.commands.list import catalogue as rows
 
@@ -60,7 +61,7 @@ def test_networks_beside_runs(phantom_runs, monkeypatch):
 
 def test_a_link_opens_a_network(tmp_path, monkeypatch):
     monkeypatch.setenv("LOWSHOT_RUNS", str(tmp_path))
-    app = AppTest.from_file("../../streamlit_app.py", default_timeout=120)
+    app = AppTest.from_file("../../streamlit_app.py", default_timeout=PATIENCE)
     app.session_state["framed"] = True
     app.run()
     app.switch_page("pages/models.py")

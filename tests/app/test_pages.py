@@ -9,6 +9,7 @@ from streamlit.testing.v1 import AppTest
 
 from core.runs import open_store
 from core.runs.series import runs_by_series, summarize
+from tests import PATIENCE
 from tests.synthetic_runs import STRONG, make_run
 
 PAGES = ["diagnose", "learning_curves", "compare"]
@@ -16,7 +17,7 @@ PAGES = ["diagnose", "learning_curves", "compare"]
 
 def open_page(name, store, monkeypatch):
     monkeypatch.setenv("LOWSHOT_RUNS", str(store))
-    app = AppTest.from_file("../../streamlit_app.py", default_timeout=120)
+    app = AppTest.from_file("../../streamlit_app.py", default_timeout=PATIENCE)
     app.session_state["framed"] = True
     app.run()
     return app.switch_page(f"pages/{name}.py").run()
@@ -33,7 +34,7 @@ def upload(app, files):
 
 
 @pytest.mark.parametrize("name", PAGES)
-def test_pages_without_results_say_what_to_do(name, tmp_path, monkeypatch):
+def test_pages_without_results_explain_what_to_do(name, tmp_path, monkeypatch):
     app = open_page(name, tmp_path / "empty", monkeypatch)
     assert not app.exception
     assert "python -m trainer curve" in texts(app)
@@ -104,7 +105,7 @@ def test_runs_of_different_splits_are_not_mixed(phantom_runs, tmp_path, monkeypa
         ]
 
 
-def test_predictions_that_vanish_are_said_and_not_a_crash(phantom_runs, tmp_path, monkeypatch):
+def test_missing_predictions_are_reported_without_a_crash(phantom_runs, tmp_path, monkeypatch):
     store = tmp_path / "store"
     shutil.copytree(phantom_runs, store)
     app = open_page("compare", store, monkeypatch)
@@ -127,7 +128,7 @@ def test_hostile_labels_are_shown_as_text(phantom_runs, tmp_path, monkeypatch):
     assert all("![x](" not in element.label for element in app.metric)
 
 
-def test_no_two_models_are_drawn_alike():
+def test_no_two_models_share_color_and_marker():
     from core.models import MODELS
     from core.ui.charts import style_of
 

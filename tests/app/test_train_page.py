@@ -1,4 +1,4 @@
-"""The Train page: choosing, what it costs, starting, and jobs in every state. Nothing is trained here."""
+"""The Train page: choices, costs, starting, and jobs in every state. Nothing is trained here."""
 
 import json
 import sys
@@ -107,7 +107,7 @@ def test_own_images_are_taken_from_below_a_data_root_only(queue, class_folder, t
     assert queue.jobs()[0].request.folder == str(folder)
 
 
-def test_what_does_not_go_together_is_said(queue, tmp_path, monkeypatch):
+def test_incompatible_choices_are_explained(queue, tmp_path, monkeypatch):
     app = open_page("train", tmp_path / "runs", monkeypatch)
     app.multiselect(key="train_seeds").set_value([]).run()
     assert "at least one seed" in texts(app)
@@ -148,7 +148,7 @@ def test_the_job_under_way_is_shown_and_cancelled(queue, tmp_path, monkeypatch):
     assert not (waiting.folder / records.STOP).exists()
 
 
-def test_a_worker_that_cannot_be_started_is_said(queue, tmp_path, monkeypatch):
+def test_a_worker_that_cannot_start_is_reported(queue, tmp_path, monkeypatch):
     put(queue, State())
     monkeypatch.setattr(Queue, "wake", lambda self: "No job can be started: <b> 0.0 MB left.")
     app = open_page("train", tmp_path / "runs", monkeypatch)
@@ -157,7 +157,7 @@ def test_a_worker_that_cannot_be_started_is_said(queue, tmp_path, monkeypatch):
     assert "starts in a moment" not in texts(app)
 
 
-def test_jobs_that_are_over_say_how_and_go_on(queue, tmp_path, monkeypatch):
+def test_finished_jobs_report_how_they_ended_and_can_continue(queue, tmp_path, monkeypatch):
     run = {"kind": "run", "title": "one", "trained": True, "seconds": 3.0, "failed": "", "metrics": {"AUROC": 0.9}}
     put(queue, State("done", began=1.0, ended=91.0, kept=2, total=2), run)
     failed = put(queue, State("failed", began=1.0, ended=5.0, why="The disk is full. <b>", kept=1, total=2), run)
@@ -178,7 +178,7 @@ def test_jobs_that_are_over_say_how_and_go_on(queue, tmp_path, monkeypatch):
     assert not failed.folder.exists()
 
 
-def test_a_trainer_that_does_not_answer_is_said(queue, tmp_path, monkeypatch):
+def test_a_trainer_that_does_not_respond_is_reported(queue, tmp_path, monkeypatch):
     from core.errors import LowshotError
 
     def fail():

@@ -71,7 +71,7 @@ def test_pages_fit_their_width_and_stay_on_loopback(opened, address, path, width
     page.close()
 
 
-def test_uploads_good_and_bad_are_answered_with_heatmaps(opened, address):
+def test_good_uploads_get_heatmaps_and_bad_ones_an_error(opened, address):
     page = opened.new_page(viewport={"width": 1280, "height": 900})
     page.goto(f"{address}/diagnose")
     settle(page)
@@ -101,7 +101,7 @@ def is_drawn(image):
     return image.is_visible() and image.evaluate("one => one.complete && one.naturalWidth > 16 && one.width > 16")
 
 
-def test_the_opacity_slider_repaints_the_heatmap_and_leaves_the_answer(opened, address):
+def test_the_opacity_slider_repaints_the_heatmap_and_keeps_the_prediction(opened, address):
     page = opened.new_page(viewport={"width": 1280, "height": 900})
     page.goto(f"{address}/diagnose")
     settle(page)
@@ -213,7 +213,7 @@ def test_a_job_outlives_a_reload_and_a_restart_and_is_cancelled(opened, class_fo
         page.close()
 
 
-def test_a_link_to_a_set_shows_it(opened, address):
+def test_a_link_to_a_data_set_shows_it(opened, address):
     page = opened.new_page()
     page.goto(f"{address}/data?set=phantom-3d")
     settle(page)

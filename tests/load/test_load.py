@@ -1,4 +1,4 @@
-"""The load test itself, small: two visitors at once, without a browser, each seeing their own."""
+"""The load test on a small scale: two visitors at once, without a browser, each seeing their own results."""
 
 import pytest
 
@@ -33,7 +33,7 @@ def test_an_answer_to_another_image_is_noticed(found, phantom_runs, monkeypatch)
     assert set(wrong_answers(found, "phantom")) == {first.name, second.name}
 
 
-def test_a_picture_is_told_from_another():
+def test_copies_of_an_image_are_recognized():
     images = Images("phantom")
     assert is_copy(images(0), images(0))
     assert not is_copy(images(1), images(0))

@@ -1,4 +1,4 @@
-"""The worked examples of CONTRIBUTING.md: each is run as it is written, and what it adds does what it says."""
+"""The worked examples of CONTRIBUTING.md run as they are written, and what they add works."""
 
 import re
 from pathlib import Path
@@ -16,6 +16,7 @@ from core.metrics.measures import COUNTED, METRICS
 from core.metrics.scores import Scores
 from core.models import MODELS
 from core.runs import open_store
+from tests import PATIENCE
 from trainer.cli import main
 from trainer.training.strategies import STRATEGIES
 
@@ -105,7 +106,9 @@ def test_a_page(tmp_path, phantom_runs, monkeypatch):
     from streamlit.testing.v1 import AppTest
 
     monkeypatch.setenv("LOWSHOT_RUNS", str(phantom_runs))
-    app = AppTest.from_string(EXAMPLES["page"].replace('app_frame.require("pages/about.py")', ""), default_timeout=60)
+    app = AppTest.from_string(
+        EXAMPLES["page"].replace('app_frame.require("pages/about.py")', ""), default_timeout=PATIENCE
+    )
     app.run()
     assert not app.exception
     assert app.title[0].value == "About"

@@ -1,3 +1,5 @@
+"""Atomic writes and content hashes of files."""
+
 import os
 import signal
 import subprocess
@@ -9,7 +11,7 @@ import pytest
 from core.files import sha256_of, write_atomically
 
 
-def test_parts_are_told_apart():
+def test_parts_are_distinguished():
     assert sha256_of(["ab", "c"]) != sha256_of(["a", "bc"])
 
 

@@ -1,3 +1,5 @@
+"""Registries: duplicates are refused, unknown names suggest the nearest."""
+
 from dataclasses import dataclass
 
 import pytest

@@ -1,4 +1,4 @@
-"""What stored runs prove: pairing and its guards, and what is of every class and finding."""
+"""Comparisons of stored runs: pairing and its guards, for every class and finding."""
 
 from dataclasses import asdict, replace
 

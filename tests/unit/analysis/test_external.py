@@ -1,4 +1,4 @@
-"""Own test set and elsewhere, side by side: the same task, the same operating point, and what the drop varies over."""
+"""Own and external test set side by side: same task, same operating point, and what the drop varies over."""
 
 import json
 from dataclasses import replace
@@ -195,7 +195,7 @@ def test_the_report_and_the_tables_show_both_side_by_side(series, runs, tmp_path
     assert main(["results", "--write", str(document)]) == 2
 
 
-def test_a_series_that_was_refused_says_so_in_the_report(runs):
+def test_a_refused_series_is_marked_in_the_report(runs):
     folder = make_run(runs, WEAK, 50, 0, 1.0)
     add_external(folder, {NAME: ExternalRecord("Adults", refused="its encoder learnt from them.")}, {})
     text = as_markdown(report_on(open_store(), ReportSettings(read_run(folder).dataset)))

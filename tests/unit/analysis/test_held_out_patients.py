@@ -26,7 +26,7 @@ def test_an_operating_point_does_not_know_the_test_images(runs):
     assert worth.sensitivity.value == pytest.approx(measure(scores[0])["sensitivity"])
 
 
-def test_parts_are_told_apart_when_read(families):
+def test_parts_are_distinguished_when_read(families):
     run = families[0][0]
     assert comparison.load_part(run).scores.part == "test"
     assert comparison.load_part(run, "validation").scores.part == "validation"
@@ -34,14 +34,14 @@ def test_parts_are_told_apart_when_read(families):
         fit_operating_point(comparison.load_part(run).scores, Aim())
 
 
-def test_net_benefit_is_at_the_prevalence_asked_for(families):
+def test_net_benefit_is_at_the_requested_prevalence(families):
     curve = comparison.decisions(families[1], 0.1)
     assert curve.act_on_all[0] == pytest.approx(0.1 - 0.9 * 0.01 / 0.99)
     assert len(curve.marks) == 3
     assert curve.benefit.max() <= 0.1
 
 
-def test_one_class_of_several_is_judged_against_the_rest(runs):
+def test_one_class_of_several_is_evaluated_against_the_rest(runs):
     made = of(make_families(runs, sizes=(50,), task="multiclass"))[3:]
     points, worth, scores = comparison.operation(made, Aim("youden"), target=2)
     stored = read_predictions(made[0][0])

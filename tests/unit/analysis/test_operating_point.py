@@ -1,4 +1,4 @@
-"""What a slider moves, against what is computed from the runs anew."""
+"""What the sliders change, against values computed from the runs directly."""
 
 import numpy as np
 import pytest

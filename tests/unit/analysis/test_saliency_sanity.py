@@ -1,4 +1,4 @@
-"""Heatmaps of random weights: layer by layer from the head down, kept beside the runs, and never believed of others."""
+"""Heatmaps of randomized weights: layer by layer from the head down, stored with the runs, never reused for others."""
 
 import copy
 import json
@@ -91,7 +91,7 @@ def test_rank_correlation_is_spearmans():
     assert math.isnan(rank_correlation(heat(one), heat(np.ones((6, 6)))))
 
 
-def test_a_peak_is_on_evidence_where_its_distance_says_so():
+def test_a_peak_on_the_evidence_has_distance_zero():
     random = np.random.default_rng(1)
     evidence = np.zeros((60, 60), bool)
     evidence[20:35, 10:25] = True
@@ -162,7 +162,7 @@ def test_a_map_that_does_not_care_for_weights_is_found_out(monkeypatch):
     assert "cautious" in sentence(found)
 
 
-def test_what_is_found_is_said():
+def test_results_are_reported_in_words():
     assert depends_on_weights(FOUND) is True
     assert "do not survive random weights" in sentence(FOUND)
     assert "0.02 (-0.05 to 0.09) over 20 test images, 3 random initializations" in sentence(FOUND)

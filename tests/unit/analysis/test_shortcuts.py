@@ -1,4 +1,4 @@
-"""Shortcuts: what blanking leaves, planted ones found, and words that say no more than was measured."""
+"""Shortcuts: what blanking leaves, planted ones detected, and wording that claims no more than was measured."""
 
 import json
 
@@ -46,7 +46,7 @@ def blanked(store, kind, seed, strength, step, **fields):
     return make_run(store, kind, 20, seed, strength, preparation=step, variant=f"preparation {step}", **fields)
 
 
-def test_a_planted_shortcut_is_said_and_none_is_not_called_absent(runs):
+def test_a_planted_shortcut_is_reported_and_none_is_never_called_absent(runs):
     for seed in range(3):
         make_run(runs, STRONG, 20, seed, 3.0)
         blanked(runs, STRONG, seed, 2.0, "border-only")
@@ -81,7 +81,7 @@ def test_a_planted_shortcut_is_said_and_none_is_not_called_absent(runs):
     assert shortcuts_of(store, "kermany") == []
 
 
-def test_runs_with_leaks_and_of_another_split_say_nothing(runs):
+def test_runs_with_leaks_or_of_another_split_do_not_count(runs):
     blanked(runs, STRONG, 0, 2.0, "border-only", leaks=3)
     blanked(runs, STRONG, 1, 2.0, "border-only", split_hash="0" * 64)
     store = open_store(runs)

@@ -1,4 +1,4 @@
-"""Ages and sexes from publishers' tables, kept beside the runs, and figures by group from stored predictions."""
+"""Ages and sexes from publishers' tables, stored with the runs, and metrics by subgroup from stored predictions."""
 
 import math
 import shutil
@@ -143,7 +143,7 @@ def test_figures_of_a_group_are_scikit_learns_on_its_images(skin):
     assert not any(one.too_few for one in found.values())
 
 
-def test_small_groups_say_so_and_equal_groups_do_not_differ(tmp_path, monkeypatch):
+def test_small_groups_are_marked_and_equal_groups_do_not_differ(tmp_path, monkeypatch):
     shipped = next((PROJECT / "checkpoints" / "kermany").glob("imagenet-*-frozen-n10-s0-*"))
     shutil.copytree(shipped, tmp_path / "kermany" / shipped.name)
     run = next(iter(open_store(tmp_path).runs.items()))

@@ -1,4 +1,4 @@
-"""Two stages from stored runs of one set: joined by image, refused where they do not fit, chosen on held-out images."""
+"""Two stages from stored runs of one set: joined by image, refused if incompatible, chosen on held-out images."""
 
 from dataclasses import replace
 

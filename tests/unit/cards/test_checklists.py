@@ -1,4 +1,4 @@
-"""Model cards and checklists: made of records alone, and open where these do not say."""
+"""Model cards and checklists: made from records alone, with items left open where these are silent."""
 
 import csv
 import io
@@ -32,7 +32,7 @@ def subject(meta, **other):
     return Subject(meta, **{"estimates": MEASURED, "tests": 624, "seeds": 5, "shape": "A network.", **other})
 
 
-def test_every_shipped_kind_of_run_says_what_its_encoder_saw(shipped):
+def test_every_kind_of_shipped_run_names_its_encoders_training_data(shipped):
     saw = {name: encoder_training_data(subject(meta)) for name, meta in shipped.items()}
     assert "ImageNet" in saw["imagenet-efficientnet-lite0"]
     assert "11,029 images of NIH ChestX-ray14" in saw["medical-efficientnet-lite0"]
@@ -53,7 +53,7 @@ def test_a_card_of_a_shipped_run(shipped):
     assert "seed(s)" not in said
 
 
-def test_limits_name_what_makes_a_run_doubtful():
+def test_limitations_name_what_weakens_a_run():
     meta = replace(
         example_meta("x"), synthetic=True, leaks=3, short=("Yes",), variant="augment=none", dataset="own-mine-abc123"
     )

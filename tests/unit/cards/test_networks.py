@@ -1,4 +1,4 @@
-"""What cards of networks say, of every row of `MODELS`."""
+"""Cards of networks, for every row of `MODELS`."""
 
 import pytest
 
@@ -12,7 +12,7 @@ from core.models.weights import state_of
 DINOV2 = MODELS["generic-dinov2-vits14"]
 
 
-def test_networks_are_ordered_by_family_and_told_apart_by_their_titles():
+def test_networks_are_ordered_by_family_and_have_distinct_titles():
     families = [spec.family for spec in by_family()]
     assert list(dict.fromkeys(families)) == list(FAMILY_TITLES)
     assert families == sorted(families, key=list(FAMILY_TITLES).index)
@@ -21,7 +21,7 @@ def test_networks_are_ordered_by_family_and_told_apart_by_their_titles():
 
 
 @pytest.mark.parametrize("name", MODELS)
-def test_every_network_says_what_it_saw_and_where_its_weights_are(name, no_weights):
+def test_every_network_card_names_training_data_and_source_of_weights(name, no_weights):
     spec = MODELS[name]
     assert spec.summary.endswith((".", "?"))
     saw, facts, given = encoder_training_data(spec), weights_facts(spec), input_facts(spec.image)
@@ -35,7 +35,7 @@ def test_every_network_says_what_it_saw_and_where_its_weights_are(name, no_weigh
     assert given["Kind"] == {2: "images", 3: "volumes"}[spec.image.dims]
 
 
-def test_weights_that_are_here_are_said_to_be(weights):
+def test_available_weights_are_shown_as_available(weights):
     assert weights_facts(MODELS["imagenet-resnet18"])["On this machine"] == "yes"
 
 
@@ -51,7 +51,7 @@ def test_sets_that_third_parties_saw_or_may_have_seen_are_named():
     assert said[1:] == ("It is unknown whether it was trained on: Skin lesions (HAM10000).",)
 
 
-def test_own_encoders_are_told_one_by_one(tmp_path, monkeypatch):
+def test_our_encoders_are_listed_one_by_one(tmp_path, monkeypatch):
     spec = MODELS["medical-efficientnet-lite0-slices"]
     told = [one.partition(": ")[::2] for one in encoder_training_data(spec)]
     assert [name for name, _ in told] == ["without-covid-radiography", "without-kermany", "without-nih-chestxray14"]

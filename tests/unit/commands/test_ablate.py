@@ -1,3 +1,5 @@
+"""`ablate`: combinations of settings, their differences, and seeds left out on both sides."""
+
 import json
 from dataclasses import replace
 

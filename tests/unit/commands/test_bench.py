@@ -1,4 +1,4 @@
-"""What `bench` says follows from its clock; how fast this machine is decides no test."""
+"""What `bench` reports follows from its clock; the speed of this machine decides no test."""
 
 import json
 from dataclasses import replace

@@ -1,4 +1,4 @@
-"""`calibrate`: what an older run lacks is added, and nothing else of it changes."""
+"""`calibrate` adds what an older run lacks and changes nothing else."""
 
 import json
 import os
@@ -44,7 +44,7 @@ def run_of(kept_of):
     return kept_of
 
 
-def test_a_run_gets_what_it_lacks_and_keeps_all_else(run_of, capsys):
+def test_missing_calibration_predictions_are_added_and_all_else_is_kept(run_of, capsys):
     before = {path.name: path.read_bytes() for path in run_of.iterdir()}
     meta, wanted = read_run(run_of), read_predictions(run_of, "calibration")
     strip(run_of)
@@ -67,7 +67,7 @@ def test_a_run_gets_what_it_lacks_and_keeps_all_else(run_of, capsys):
     assert "added" not in capsys.readouterr().out
 
 
-def test_a_run_that_keeps_weights_is_asked_by_them(kept_of, capsys, monkeypatch):
+def test_a_run_with_stored_weights_is_evaluated_with_them(kept_of, capsys, monkeypatch):
     monkeypatch.setattr("trainer.commands.calibrate.run_cell.run_cell", None)  # is not called
     wanted = read_predictions(kept_of, "calibration")
     strip(kept_of)
@@ -81,7 +81,7 @@ def test_a_run_that_keeps_weights_is_asked_by_them(kept_of, capsys, monkeypatch)
     assert "left as it is: Evaluated again, a test logit changed by 0.5" in capsys.readouterr().out
 
 
-def test_an_older_run_keeps_its_answers_as_they_came(run_of, capsys):
+def test_an_older_run_keeps_its_stored_predictions(run_of, capsys):
     """They were stored in single precision, and not about their mean."""
 
     def as_they_came(logits):
@@ -95,7 +95,7 @@ def test_an_older_run_keeps_its_answers_as_they_came(run_of, capsys):
     assert np.load(run_of / "predictions.npz")["test_logits"].dtype == np.float32
 
 
-def test_a_run_that_comes_out_otherwise_is_left_as_it_is(run_of, capsys):
+def test_a_run_that_is_not_reproduced_is_left_as_it_is(run_of, capsys):
     def nudge(logits):
         logits[3, 0] += 0.01  # half of it about their mean
 
@@ -107,7 +107,7 @@ def test_a_run_that_comes_out_otherwise_is_left_as_it_is(run_of, capsys):
     assert main(["calibrate", *ARGV, "--models", "imagenet-efficientnet-lite0"]) == 0  # none of these
 
 
-def test_a_run_is_back_in_its_place_where_the_exchange_fails(run_of, monkeypatch):
+def test_a_run_is_restored_if_replacing_it_fails(run_of, monkeypatch):
     found = read_predictions(run_of, "calibration")
     strip(run_of)
     before, really = read_run(run_of), os.replace
@@ -124,7 +124,7 @@ def test_a_run_is_back_in_its_place_where_the_exchange_fails(run_of, monkeypatch
     assert [path.name for path in run_of.parent.iterdir()] == [run_of.name]
 
 
-def test_a_run_of_other_settings_is_not_made_again(run_of, capsys):
+def test_a_run_of_other_settings_is_not_retrained(run_of, capsys):
     strip(run_of)
     record = json.loads((run_of / "run.json").read_text())
     other = run_of.with_name("scratch-cnn-scratch-n2-s0-00000000")

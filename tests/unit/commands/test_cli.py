@@ -1,10 +1,8 @@
+"""The command line: a run from training to prediction, error messages, and interruption."""
+
 import json
-import os
 import shutil
 import signal
-import subprocess
-import sys
-import time
 
 import pytest
 from PIL import Image
@@ -13,10 +11,11 @@ from core.data.datasets.phantom import phantom_at
 from core.paths import runs_folder
 from core.runs import open_store
 from trainer.cli import main
+from trainer.training import run_cell
 
 
 @pytest.fixture
-def trained(runs):
+def trained(runs, short_training):
     """A store with one quick run of each of two families on phantoms."""
     for model, strategy in (("scratch-cnn", "scratch"), ("imagenet-efficientnet-lite0", "frozen")):
         argv = ["run", "--dataset", "phantom", "--model", model, "--strategy", strategy, "--size", "4"]
@@ -28,7 +27,7 @@ def lines(capsys):
     return [json.loads(line) for line in capsys.readouterr().out.splitlines()]
 
 
-def test_the_main_path(trained, tmp_path, capsys):
+def test_results_predict_evaluate_and_retrain_a_stored_run(trained, tmp_path, capsys):
     capsys.readouterr()
     assert main(["results", "--dataset", "phantom", "--json"]) == 0
     rows = lines(capsys)
@@ -74,7 +73,7 @@ def test_the_main_path(trained, tmp_path, capsys):
           "--device", "cuda"], "no CUDA"),
     ],
 )  # fmt: skip
-def test_bad_requests_get_one_sentence(runs, capsys, argv, said, monkeypatch):
+def test_bad_requests_get_one_error_message(runs, capsys, argv, said, monkeypatch):
     monkeypatch.setattr("torch.cuda.is_available", lambda: False)
     assert main(argv) == 2
     captured = capsys.readouterr()
@@ -108,21 +107,31 @@ def test_audit_finds_crossing_copies(class_folder, capsys, monkeypatch):
     assert main(["audit", "phantom"]) == 0
 
 
-def test_ctrl_c_keeps_finished_runs_and_the_command_resumes(runs):
-    argv = [sys.executable, "-m", "trainer", "curve", "--dataset", "phantom", "--models", "scratch-cnn",
-            "--strategies", "scratch", "--sizes", "2,3,4", "--seeds", "0,1,2", "--json"]  # fmt: skip
-    process = subprocess.Popen(argv, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, env=os.environ.copy())
-    until = time.monotonic() + 120
-    while not any(runs.glob("*/[!.]*/run.json")) and time.monotonic() < until:
-        time.sleep(0.05)
-    process.send_signal(signal.SIGINT)
-    process.communicate(timeout=60)
-    assert process.returncode == 130
+def test_ctrl_c_keeps_finished_runs_and_the_command_resumes(runs, short_training, monkeypatch):
+    argv = ["curve", "--dataset", "phantom", "--models", "scratch-cnn", "--strategies", "scratch",
+            "--sizes", "2,3", "--seeds", "0,1", "--json"]  # fmt: skip
+    train, trained = run_cell.run_cell, []
+
+    def interrupt(done, total):
+        if done == 3:
+            signal.raise_signal(signal.SIGINT)
+
+    def train_until_interrupted(*arguments, progress, **options):
+        trained.append(arguments)
+        return train(*arguments, progress=interrupt if len(trained) == 2 else progress, **options)
+
+    with monkeypatch.context() as patch:
+        patch.setattr("trainer.commands.curve.run_cell.run_cell", train_until_interrupted)
+        former = signal.signal(signal.SIGINT, signal.default_int_handler)
+        try:
+            assert main(argv) == 130
+        finally:
+            signal.signal(signal.SIGINT, former)
     before = {folder: (folder / "run.json").read_bytes() for folder in open_store(runs).runs}
-    assert 1 <= len(before) < 9
-    assert main(argv[3:]) == 0
+    assert len(before) == 1
+    assert main(argv) == 0
     store = open_store(runs)
-    assert len(store.runs) == 9
+    assert len(store.runs) == 4
     assert store.problems == {}
     assert all((folder / "run.json").read_bytes() == content for folder, content in before.items())
 

@@ -1,4 +1,4 @@
-"""Runs as files for other programs, the Python way in, and the notebook that walks through both."""
+"""Runs exported for other programs, the Python API, and the notebook that walks through both."""
 
 import json
 from dataclasses import replace
@@ -21,6 +21,7 @@ from core.models.volumes import inflate, over_slices
 from core.models.weights import weights_of
 from core.runs import open_store, read_predictions, read_run, save_run
 from core.types import ImageSpec
+from tests import PATIENCE
 from tests.unit.models.test_volumes import put_medmnist
 from tests.unit.runs.test_store import example_meta, example_predictions
 from trainer.cli import main, parse
@@ -43,7 +44,7 @@ def shipped(monkeypatch):
 
 
 @pytest.mark.parametrize("name", exports.FORMATS)
-def test_an_exported_file_answers_as_the_run_does(shipped, tmp_path, capsys, name):
+def test_an_exported_file_predicts_as_the_run_does(shipped, tmp_path, capsys, name):
     meta = shipped("scratch-cnn")
     assert main(["export", meta.run, "--format", name, "--to", str(tmp_path)]) == 0
     said = capsys.readouterr().out
@@ -82,7 +83,7 @@ def test_an_encoder_goes_with_its_head_into_onnx(shipped, tmp_path, capsys, mode
         assert np.allclose(found, expected, atol=2e-3)
 
 
-def test_a_file_that_answers_otherwise_is_told(shipped, tmp_path, capsys, monkeypatch):
+def test_a_file_with_other_predictions_is_reported(shipped, tmp_path, capsys, monkeypatch):
     row = exports.FORMATS["safetensors"]
 
     def wrong(path, meta, folder):
@@ -93,7 +94,7 @@ def test_a_file_that_answers_otherwise_is_told(shipped, tmp_path, capsys, monkey
     assert "1.00e-02" in capsys.readouterr().out
 
 
-def test_a_run_on_images_that_are_not_here_is_compared_on_generated_ones(class_folder, runs, tmp_path, capsys):
+def test_without_its_images_a_run_is_compared_on_generated_ones(class_folder, runs, tmp_path, capsys):
     argv = ["run", "--folder", str(class_folder({"a": 30, "b": 30, "c": 30})), "--model", "scratch-cnn"]
     assert main([*argv, "--strategy", "scratch", "--size", "4", "--epochs", "1", "--min-steps", "1"]) == 0
     (meta,) = open_store(runs).runs.values()
@@ -227,7 +228,7 @@ def test_models_of_one_channel_and_of_volumes_can_be_exported(weights, stored, t
 
 
 @pytest.mark.parametrize("name", ["onnx", "torch-export"])
-def test_a_network_that_a_format_cannot_hold_is_refused_and_nothing_is_written(kinds, stored, tmp_path, capsys, name):
+def test_an_unsupported_network_is_refused_and_nothing_is_written(kinds, stored, tmp_path, capsys, name):
     meta, folder = read_run(stored("choosy")), tmp_path / "exported"
     assert main(["export", meta.run, "--format", name, "--to", str(folder)]) == 2
     assert f"The run {meta.run} cannot be had as {name}; choose another format." in capsys.readouterr().err
@@ -243,7 +244,7 @@ def test_a_network_too_large_for_onnx_is_refused(shipped, tmp_path, capsys, monk
 
 
 @pytest.mark.filterwarnings("ignore:.*is not the file that MedMNIST publishes")
-def test_a_run_on_volumes_that_are_not_here_is_compared_on_generated_ones(kinds, stored, tmp_path, capsys, monkeypatch):
+def test_without_its_volumes_a_run_is_compared_on_generated_ones(kinds, stored, tmp_path, capsys, monkeypatch):
     folder = stored("slices")
     monkeypatch.setenv("LOWSHOT_DATA", str(tmp_path / "nothing"))
     assert exported(folder, "safetensors", tmp_path, capsys)[0] == "6 generated volumes"
@@ -289,7 +290,7 @@ def test_notebooks_run_from_top_to_bottom(path, tmp_path):
     notebook = nbformat.read(path, as_version=4)
     assert all(not cell.get("outputs") and not cell.get("execution_count") for cell in notebook.cells)
     NotebookClient(
-        notebook, timeout=300, kernel_name="python3", resources={"metadata": {"path": path.parent}}
+        notebook, timeout=PATIENCE, kernel_name="python3", resources={"metadata": {"path": path.parent}}
     ).execute()
     printed = "".join(str(output) for cell in notebook.cells for output in cell.get("outputs", []))
     assert "AUROC: no verdict: 2 seeds" in printed

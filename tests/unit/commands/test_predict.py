@@ -1,4 +1,4 @@
-"""`predict` asks the input gate first, and a gate is only asked about what it was made for."""
+"""`predict` runs the input check first, and only with the check made for the data set."""
 
 import json
 import shutil
@@ -44,7 +44,7 @@ def predict(capsys, argv):
     return code, [json.loads(line) for line in captured.out.splitlines()], captured.err
 
 
-def test_a_refused_picture_says_why_and_gets_no_answer_unless_asked_for(one_run, pictures, capsys):
+def test_a_refused_image_gets_a_reason_and_no_prediction_unless_overridden(one_run, pictures, capsys):
     code, rows, _ = predict(capsys, pictures)
     assert code == 0
     assert [row.get("gate") for row in rows] == ["admitted", None]
@@ -72,7 +72,7 @@ def test_a_gate_made_from_other_images_answers_for_none(one_run, runs, pictures,
     assert "pictures are not checked" in said
 
 
-def test_without_a_gate_any_picture_is_answered_and_that_is_said(one_run, runs, pictures, capsys):
+def test_without_a_gate_any_image_is_predicted_and_that_is_reported(one_run, runs, pictures, capsys):
     (runs / "phantom" / "gate.npz").unlink()
     code, rows, said = predict(capsys, pictures)
     assert (code, len(rows)) == (0, 2)

@@ -1,4 +1,4 @@
-"""The protocol's search: spoilt images, halves of the validation part, and a log that a later call goes on with."""
+"""The protocol's search: corrupted images, halves of the validation part, and a log that a later call resumes."""
 
 import json
 

@@ -1,4 +1,4 @@
-"""The search for settings: better ones are found, within the subset alone, and it goes on where it stopped."""
+"""The search for settings: it finds better ones within the subset alone, and resumes where it stopped."""
 
 import json
 from dataclasses import replace
@@ -103,7 +103,7 @@ def test_a_stopped_search_goes_on(phantom, monkeypatch, tmp_path):
     assert other.name != search(phantom, ["lr", "label_smoothing"]).name
 
 
-def test_what_cannot_be_judged_is_passed_over(phantom, monkeypatch, tmp_path):
+def test_settings_that_cannot_be_evaluated_are_skipped(phantom, monkeypatch, tmp_path):
     def judge(cells, settings, device, report):
         if settings.lr > 1e-3:
             raise BadRequest("too fast")

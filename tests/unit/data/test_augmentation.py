@@ -1,3 +1,5 @@
+"""Augmentation and normalization: geometry, labels, and repeatability."""
+
 import numpy as np
 import pytest
 import torch
@@ -53,7 +55,7 @@ def test_volumes_are_changed_alike_in_all_slices(name):
         assert torch.allclose(changed[:, :, 0], augmenter(name).apply(picture, np.arange(4)), atol=1e-5)
 
 
-def test_geometry_is_one_warp_and_what_it_says():
+def test_geometric_augmentations_are_one_warp_by_the_stated_amount():
     image = torch.rand(1, 1, 32, 32)
     for name, expected in (("horizontal-flip", image.flip(-1)), ("vertical-flip", image.flip(-2))):
         views = augmenter(name).apply(image.repeat(20, 1, 1, 1), np.arange(20))

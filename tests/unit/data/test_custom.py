@@ -1,4 +1,4 @@
-"""Anyone's own images: tables and folders, and the row that is at fault."""
+"""Custom image sets: tables and folders, and errors that name the row at fault."""
 
 import numpy as np
 import pytest

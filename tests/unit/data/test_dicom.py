@@ -1,4 +1,4 @@
-"""DICOM files, made in memory: what a viewer would show, and a sentence for what cannot be shown."""
+"""DICOM files, generated in memory: shown as a viewer would, or refused with an error message."""
 
 import contextlib
 import io
@@ -201,7 +201,7 @@ def test_what_cannot_be_shown_gets_a_sentence(name, grey):
         decode(content)
 
 
-def test_a_deflated_file_is_refused_wherever_it_says_so(grey):
+def test_a_deflated_file_is_refused_wherever_it_is_declared(grey):
     deflated = dicom(grey, syntax=DeflatedExplicitVRLittleEndian)
     start = deflated.index(struct.pack("<HH", 0x0002, 0x0010))
     padding = struct.pack("<HH2sHL", 0x0002, 0x0001, b"OB", 0, 10_000) + bytes(10_000)

@@ -1,4 +1,4 @@
-"""Fetching, against a stand-in of each publisher: what works is put in place, what fails is one sentence."""
+"""Downloads, against a stand-in of each publisher: what works is installed, what fails gives one error message."""
 
 import hashlib
 import io
@@ -156,7 +156,7 @@ def test_a_medmnist_file_with_another_checksum_is_refused(breastmnist, tmp_path,
     assert list(tmp_path.iterdir()) == []
 
 
-def test_without_network_medmnist_says_so(breastmnist, tmp_path, monkeypatch):
+def test_a_missing_connection_to_medmnist_is_reported(breastmnist, tmp_path, monkeypatch):
     monkeypatch.setitem(breastmnist, "url", "http://127.0.0.1:1/breastmnist.npz")
     with pytest.raises(DataUnavailable, match="Zenodo cannot be reached"):
         download_dataset(DATASETS["breastmnist"], tmp_path)
@@ -197,7 +197,7 @@ def test_what_dataverse_sends_wrongly_is_refused(dataverse, tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
-def test_sets_given_on_application_say_where(tmp_path, capsys):
+def test_data_sets_given_on_application_name_the_place(tmp_path, capsys):
     assert main(["data", "get", "chexpert", "--to", str(tmp_path)]) == 2
     assert "application at https://stanfordmlgroup" in capsys.readouterr().err
     with pytest.raises(DataUnavailable, match="cannot be downloaded automatically"):

@@ -1,3 +1,5 @@
+"""Copies of images: planted ones, and those known to be in the real data sets."""
+
 import io
 import warnings
 
@@ -27,7 +29,7 @@ def encoded(pixels, format="PNG", **more):
     return buffer.getvalue()
 
 
-def test_planted_copies_are_found_and_nothing_else():
+def test_planted_copies_are_detected_and_nothing_else():
     originals = [make_phantom(seed, 0).pixels for seed in range(30)]
     changed = [
         encoded(originals[4], "JPEG", quality=30),
@@ -47,7 +49,7 @@ def cropped(pixels, left, top, right, bottom):
     return np.asarray(Image.fromarray(pixels).crop(box))
 
 
-def test_slightly_cropped_copies_are_found_in_both_directions():
+def test_slightly_cropped_copies_are_detected_in_both_directions():
     originals = [make_phantom(seed, 0).pixels for seed in range(30)]
     crops = [(0.025,) * 4, (0.03, 0, 0, 0.03), (0, 0.03, 0.03, 0), (0.02, 0.03, 0.02, 0.0)]
     changed = [encoded(cropped(originals[5 * i], *box), "JPEG", quality=30) for i, box in enumerate(crops)]
@@ -85,7 +87,7 @@ def test_flat_images_are_not_copies_of_each_other():
     assert len(find_copies(bank_of(flat))) == 0
 
 
-def test_unreadable_files_are_nobodys_copies_and_equal_files_are_linked():
+def test_unreadable_files_are_not_copies_and_equal_files_are_linked():
     blank = np.zeros((40, 1, 64, 64), np.uint8)
     unreadable = Bank(blank, ("same",) * 40, dict.fromkeys(range(40), "empty"))
     assert len(find_copies(unreadable)) == 0
@@ -122,7 +124,7 @@ def test_the_covid_compilation_holds_copies_of_kermany(kermany):
 
 
 @pytest.mark.data
-def test_planted_copies_of_real_images_are_found_and_no_patient_is_taken_for_another(kermany):
+def test_planted_copies_of_real_images_are_detected_without_confusing_patients(kermany):
     random = np.random.default_rng(0)
     rows = random.choice(kermany.parts.train, 300, replace=False)
     contents = [kermany.listing.read(int(row)) for row in rows]

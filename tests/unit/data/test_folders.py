@@ -1,3 +1,5 @@
+"""Folders of class folders, and the layout of the Kermany set."""
+
 import os
 
 import pytest
@@ -70,7 +72,7 @@ def test_links_masks_and_other_files_are_left_alone(class_folder, tmp_path):
     assert len(list_class_folders(root)) == 4
 
 
-def test_what_is_wrong_is_said(tmp_path, class_folder, monkeypatch):
+def test_errors_name_what_is_wrong(tmp_path, class_folder, monkeypatch):
     with pytest.raises(DataUnavailable, match="There is nothing"):
         custom_dataset(tmp_path / "nowhere")
     with pytest.raises(DataUnavailable, match="at least two folders"):

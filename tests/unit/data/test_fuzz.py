@@ -180,7 +180,7 @@ def test_sequences_many_thousands_deep_are_an_image_or_a_sentence(element, close
     assert peak() - before < MEMORY
 
 
-def test_sizes_that_lie_are_refused_before_memory_is_asked_for():
+def test_false_sizes_are_refused_before_memory_is_allocated():
     before = peak()
     for rows, columns, words in ((65535, 65535, "million"), (7000, 7000, "damaged"), (0, 40, "no image")):
         with pytest.raises(UnreadableImage, match=words):

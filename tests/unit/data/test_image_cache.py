@@ -1,4 +1,4 @@
-"""Image banks: streamed, resumed after a kill, faults named; volumes too."""
+"""The image cache: streamed, resumed after a kill, unreadable files named; volumes too."""
 
 import io
 from dataclasses import replace

@@ -1,3 +1,5 @@
+"""Decoding of image files, and what is refused."""
+
 import contextlib
 import io
 import struct

@@ -1,4 +1,4 @@
-"""Preprocessing steps: what they do to pixels, and that an image asked about later goes the same way."""
+"""Preprocessing steps: what they do to pixels, and that images to predict are prepared as for training."""
 
 import numpy as np
 import pytest
@@ -121,7 +121,7 @@ def test_banks_of_different_preparations_are_kept_apart():
 
 @pytest.mark.parametrize("steps", ["clahe+unit-range", "keep-aspect+brightness-contrast"])
 @pytest.mark.parametrize(("model", "strategy"), [("scratch-cnn", "scratch"), ("imagenet-efficientnet-lite0", "frozen")])
-def test_an_image_asked_about_later_goes_the_way_of_training(steps, model, strategy, runs, monkeypatch):
+def test_images_are_prepared_for_prediction_as_for_training(steps, model, strategy, runs, monkeypatch):
     quick = Settings(epochs=1, min_steps=2, batch_size=8, lr=1e-3, weight_decay=0.0, patience=1, views=1)
     monkeypatch.setattr("trainer.training.run_plan.settings_of", lambda *_: quick)
     phantom = few_test_images(load_dataset(DATASETS["phantom"]))

@@ -1,4 +1,4 @@
-"""Every data set in its publisher's layout: small fabricated trees for all, the real files where they are."""
+"""Every data set in its publisher's layout: small fabricated trees for all, the real files where available."""
 
 import gzip
 import importlib.util

@@ -1,3 +1,5 @@
+"""Splits and nested subsets: patients and copies never straddle two parts."""
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -111,7 +113,7 @@ def test_a_crossing_group_stops():
         check_disjoint(np.array([1, 1]), {"train": np.array([0]), "test": np.array([1])})
 
 
-def test_too_few_groups_to_carve_is_said():
+def test_too_few_groups_for_a_split_are_reported():
     with pytest.raises(BadRequest, match="groups of images"):
         split(np.array([0, 0, 1, 1]), np.array(list("abcd")), np.full(4, ""), np.ones(4, bool), NO_COPIES)
 

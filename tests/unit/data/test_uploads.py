@@ -1,4 +1,4 @@
-"""What people upload: archives in memory, bombs, and files that are not what their names say."""
+"""Uploads: archives in memory, zip bombs, and files that are not what their names say."""
 
 import io
 import struct
@@ -95,7 +95,7 @@ def test_a_table_that_lies_about_the_number_of_entries_is_counted():
     assert "9 entries" in problems(("many.zip", bytes(archive)))[0]
 
 
-def test_a_member_that_unpacks_to_more_than_it_says_is_damaged():
+def test_a_member_that_exceeds_its_declared_size_is_damaged():
     archive = bytearray(packed([("one.png", np.random.default_rng(0).bytes(5000) + bytes(300_000))]))
     for sign, place in ((b"PK\x03\x04", 22), (b"PK\x01\x02", 24)):
         struct.pack_into("<L", archive, archive.rindex(sign) + place, 6000)

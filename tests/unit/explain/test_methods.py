@@ -1,3 +1,5 @@
+"""Heatmaps, against hand-computed values and captum."""
+
 import numpy as np
 import pytest
 import torch
@@ -120,7 +122,7 @@ def test_occlusion_by_hand():
 
 
 @pytest.mark.parametrize("name", ["scratch-cnn", "imagenet-efficientnet-lite0"])
-def test_integrated_gradients_are_captums_and_say_how_complete_they_are(name):
+def test_integrated_gradients_equal_captums_and_report_their_completeness(name):
     from captum.attr import IntegratedGradients
 
     model, images = network(name)
@@ -152,7 +154,7 @@ def test_hires_cam_is_gradient_times_activation_of_the_earlier_stage():
 
 
 @pytest.mark.parametrize("name", RUN)
-def test_every_model_gives_a_finer_map_or_says_why_not(name, weights):
+def test_every_model_gives_a_finer_map_or_the_reason_why_not(name, weights):
     model = build(name, 2).eval().requires_grad_(False)
     asked = ask(model, example(name), 0, 0)
     if reason := EXPLAINERS["hires-cam"].refuses(asked):

@@ -1,4 +1,4 @@
-"""One image with all that is said of it: doubts, the sentence, reports and the table."""
+"""One image with everything shown about it: uncertainty, the sentence on agreement, reports and the table."""
 
 import csv
 import io
@@ -60,7 +60,7 @@ FULL = case(
 )  # fmt: skip
 
 
-def test_no_threshold_is_spoken_of_where_the_likeliest_class_decides():
+def test_no_threshold_is_mentioned_where_the_likeliest_class_decides():
     said = agreement(case(several(answer("scratch", 0.9)), several(answer("imagenet", 0.8)), admission=ADMITTED))
     assert said == "All 2 model families agree: Ill \u03b2. The image resembles the training data."
 
@@ -140,7 +140,7 @@ def test_the_json_report_holds_what_answered_and_nothing_that_names_a_patient():
     assert record["summary"] == agreement(FULL)
 
 
-def test_name_and_thumbnail_are_in_a_report_only_if_asked_for():
+def test_file_name_and_thumbnail_are_in_a_report_only_on_request():
     import base64
 
     image = Image.fromarray(np.arange(400 * 300, dtype=np.uint32).astype(np.uint8).reshape(300, 400))
@@ -157,7 +157,7 @@ def text_of(content):
     return reader, " ".join(" ".join(page.extract_text() for page in reader.pages).split())
 
 
-def test_the_pdf_report_says_what_the_json_says():
+def test_the_pdf_report_holds_the_figures_of_the_json_report():
     reader, text = text_of(as_pdf(FULL, made=MADE))
     for words in (agreement(FULL), "93.0%", "Ill \u03b2", "OVERRIDDEN", "run-scratch", "ab" * 32, "Measured.",
                   "Its encoder cannot be had.", "40% of the strongest fifth", "Deletion 0.20",
@@ -169,7 +169,7 @@ def test_the_pdf_report_says_what_the_json_says():
     assert not any(page.images for page in reader.pages)
 
 
-def test_the_pdf_shows_pictures_if_asked_and_survives_letters_without_a_shape(caplog):
+def test_the_pdf_shows_images_on_request_and_survives_missing_glyphs(caplog):
     odd = replace(FULL, name="\u60a3\u8005.png")
     image = Image.new("L", (300, 500), 90)
     reader, text = text_of(

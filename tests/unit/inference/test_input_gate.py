@@ -1,4 +1,4 @@
-"""The input gate: other kinds of pictures are refused with the reason, genuine ones are not."""
+"""The input check refuses images of another kind with the reason, and admits genuine ones."""
 
 from typing import ClassVar
 
@@ -86,13 +86,13 @@ DETAIL = Image.fromarray(RANDOM.integers(0, 256, (64, 64), dtype=np.uint8))
      ([3, 9, 1, 9, 9], "left side"), ([3, 9, 9, 1, 9], "upside down"), ([3, 9, 9, 9, 1], "inverted"),
      ([3, 2.9, 9, 9, 9], "unlike the training images")],
 )  # fmt: skip
-def test_the_reason_is_what_would_put_the_picture_right(distances, reason):
+def test_the_reason_is_the_transformation_that_corrects_the_image(distances, reason):
     found = check_image(ONE, DETAIL, as_told(distances))
     assert found.admitted == (reason is None)
     assert not reason or reason in found.reasons[0]
 
 
-def test_plain_pictures_and_wrong_colours_are_refused_whatever_their_distance():
+def test_uniform_images_and_wrong_colors_are_refused_at_any_distance():
     near = as_told([0.1] * 50)
     assert "uniform brightness" in check_image(ONE, Image.new("L", (50, 50), 90), near).reasons[0]
     coloured = Image.fromarray(RANDOM.integers(0, 256, (8, 8, 3), dtype=np.uint8)).resize((128, 128))
@@ -135,7 +135,7 @@ class Remembering(Gatekeeper):
 
 
 @pytest.mark.data
-def test_other_kinds_are_refused_and_genuine_test_images_are_not():
+def test_other_kinds_of_images_are_refused_and_genuine_ones_are_not():
     """The bar: at least 95% of what does not belong refused, at most 5% of genuine test images.
 
     One gate is made here from fewer images than usual, the other is the shipped one.

@@ -1,3 +1,5 @@
+"""The predictor of a stored run: probabilities, heatmaps, thresholds and threads."""
+
 import threading
 import time
 from dataclasses import replace

@@ -1,4 +1,4 @@
-"""The two-stage verdict on one image: the same decisions as the joint figures, the same words everywhere."""
+"""The two-stage verdict on one image: the same decisions as the joint figures, the same wording everywhere."""
 
 import json
 from dataclasses import replace
@@ -89,7 +89,7 @@ def test_a_verdict_is_the_same_on_the_page_in_reports_and_in_the_table(series, p
     assert f"Two stages: {ends}" in " ".join(text.split())
 
 
-def test_figures_that_cannot_be_had_are_said(series):
+def test_unavailable_figures_are_reported(series):
     found = choose_stages(series, 0.9, draws=20)
     assert "of the suspicious images" in performance_text(found)
     assert "300 test images, mean of 3 seeds" in performance_text(found)

@@ -1,4 +1,4 @@
-"""How long a job will take, from what like runs took, and how long it has left."""
+"""How long a job will take, judging by similar runs, and how long it has left."""
 
 from dataclasses import replace
 
@@ -58,7 +58,7 @@ def test_time_left_weighs_runs_by_what_they_take():
     assert time_left(replace(followed, runs_done=3), [1.0, 1.0, 8.0], 10.0) == 0.0
 
 
-def test_runs_from_the_store_say_nothing_of_the_time_left():
+def test_stored_runs_do_not_count_for_the_remaining_time():
     lines = []
     for place in range(8):  # the first was left out, so that it has no run
         lines.append({"kind": "bar", "unit": "run", "done": place, "total": 10})
@@ -75,7 +75,7 @@ def test_runs_from_the_store_say_nothing_of_the_time_left():
     assert time_left(whole, [600.0] * 10, 5.0) == 0.0
 
 
-def test_places_that_were_left_out_say_nothing_of_the_time_left():
+def test_skipped_runs_do_not_count_for_the_remaining_time():
     """Of four places the first was trained, the two after it left out, as their pair could not go on."""
     run = {"kind": "run", "trained": True, "title": "one"}
     bars = [{"kind": "bar", "unit": "run", "done": place, "total": 4} for place in range(4)]

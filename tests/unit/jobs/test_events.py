@@ -1,4 +1,4 @@
-"""What a training tells while it runs and as it ends: progress, and the reason where it failed."""
+"""What a training reports while it runs and as it ends: progress, and the reason of a failure."""
 
 import errno
 import json
@@ -10,6 +10,7 @@ import pytest
 
 from core.errors import BadRequest
 from core.jobs import events, records
+from tests import PATIENCE
 from tests.unit.jobs.test_records import REQUEST
 from trainer import progress
 from trainer.cli import ending, main
@@ -42,7 +43,7 @@ def test_progress_is_written_and_read(tmp_path, monkeypatch, capsys):
     assert (found.runs_done, found.runs_total, found.title, found.of_run) == (1, 2, "one", 1.0)
     assert found.epochs[0]["train_loss"] == 0.5
     assert [text for _, text in found.texts] == ["a note"]
-    assert found.last == pytest.approx(time.time(), abs=60)
+    assert found.last == pytest.approx(time.time(), abs=PATIENCE)
 
 
 def test_the_training_curve_is_that_of_the_fold_under_way():
@@ -72,7 +73,7 @@ def test_a_full_disk_does_not_end_a_training_that_is_followed(monkeypatch):
         (BadRequest("No."), 2, "No."),
     ],
 )
-def test_a_command_says_how_it_ended(error, code, said, tmp_path, monkeypatch, capsys):
+def test_a_command_reports_how_it_ended(error, code, said, tmp_path, monkeypatch, capsys):
     def fail(arguments):
         raise error
 
@@ -132,7 +133,7 @@ def test_a_curve_that_could_not_go_on_is_no_job_done(job, runs, monkeypatch, cap
     assert "batch" in state.why
 
 
-def test_a_curve_in_which_every_training_diverged_says_so(job, runs, monkeypatch, capsys):
+def test_a_curve_in_which_every_training_diverged_reports_it(job, runs, monkeypatch, capsys):
     monkeypatch.setenv(events.VARIABLE, str(job.folder / records.PROGRESS))
     argv = ["curve", "--dataset", "phantom", "--models", "scratch-cnn", "--strategies", "scratch", "--sizes", "3"]
     argv += ["--seeds", "0,1", "--epochs", "3", "--min-steps", "0", "--lr", "1e25", "--optimizer", "sgd"]

@@ -1,4 +1,4 @@
-"""What a job is on disk: its request, its state, and the queue that it waits in; no training here."""
+"""A job on disk: its request, its state, and its queue; nothing is trained here."""
 
 import errno
 import json
@@ -133,7 +133,7 @@ def test_a_job_that_was_removed_is_not_cancelled_into_being(job, tmp_path):
     assert not job.folder.exists()
 
 
-def test_a_cancelling_that_cannot_be_noted_is_said(job, monkeypatch):
+def test_a_cancellation_that_cannot_be_stored_is_reported(job, monkeypatch):
     def full(path, content):
         raise OSError(errno.ENOSPC, "No space left on device")
 

@@ -1,4 +1,4 @@
-"""What may be asked of a job, and what the trainer says can be chosen."""
+"""What a job may request, and which choices the trainer lists."""
 
 import json
 import os
@@ -33,7 +33,7 @@ def test_what_cannot_be_a_job_is_refused(change, said):
         replace(REQUEST, **change).check()
 
 
-def test_own_images_lie_below_a_data_root_whatever_links_say(tmp_path, monkeypatch):
+def test_custom_images_must_lie_below_a_data_root_despite_links(tmp_path, monkeypatch):
     root, outside = tmp_path / "data", tmp_path / "outside"
     for folder in (root / "mine", outside):
         folder.mkdir(parents=True)
@@ -61,13 +61,13 @@ def test_sizes_are_read_as_typed():
             sizes_of(["9" * digits])
 
 
-def test_a_trainer_that_cannot_be_asked_is_said(monkeypatch):
+def test_a_trainer_that_cannot_be_queried_is_reported(monkeypatch):
     monkeypatch.setattr("core.jobs.catalogue.sys.executable", "/nowhere/python")
     with pytest.raises(LowshotError, match="options could not be read"):
         read_catalogue()
 
 
-def test_the_trainer_says_what_can_be_chosen(capsys):
+def test_the_trainer_lists_the_choices(capsys):
     assert main(["list", "--json"]) == 0
     found = Catalogue(json.loads(line) for line in capsys.readouterr().out.splitlines())
     both = ["scratch-cnn", "imagenet-efficientnet-lite0"]

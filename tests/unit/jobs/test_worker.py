@@ -1,4 +1,4 @@
-"""Jobs as real processes: started, followed, ended, killed, queued, and found again by whoever looks next."""
+"""Jobs as real processes: started, followed, finished, killed, queued, and recovered from disk."""
 
 import os
 import signal
@@ -13,8 +13,7 @@ from core.jobs.queue import Queue
 from core.jobs.request import Request
 from core.paths import cache_folder
 from core.runs import open_store
-
-PATIENCE = 300  # seconds until a test gives up; a busy machine takes a minute to start a training
+from tests import PATIENCE
 
 
 @pytest.fixture
@@ -65,7 +64,7 @@ def is_training(job):
     return job.state.status == "running" and len(job.followed().epochs) > 2
 
 
-def test_two_jobs_take_turns_and_survive_whoever_started_them(place):
+def test_two_jobs_run_in_turn_and_survive_a_restart_of_the_app(place):
     long, short = Queue().ask(request_for(place, 100_000)), Queue().ask(request_for(place, 2, seeds=(0, 1)))
     running = wait_for(long, is_training)
     again = Queue()  # as after a restart of the app: nothing is known but what is on disk
@@ -90,7 +89,7 @@ def test_two_jobs_take_turns_and_survive_whoever_started_them(place):
     assert [job.name for job in again.jobs()] == [long.name]
 
 
-def test_a_killed_training_is_failed_goes_on_and_outlives_its_worker(place):
+def test_a_killed_training_fails_resumes_and_outlives_its_worker(place):
     job = Queue().ask(request_for(place, 100_000))
     running = wait_for(job, is_training)
     os.kill(running.state.pid, signal.SIGKILL)
@@ -107,7 +106,7 @@ def test_a_killed_training_is_failed_goes_on_and_outlives_its_worker(place):
     workers = workers_of(Queue().folder)
     for worker in workers:
         worker.kill()
-    psutil.wait_procs(workers, timeout=10)
+    psutil.wait_procs(workers, timeout=PATIENCE)
     assert records.read(second.folder).state.status == "running"
     Queue().cancel(second)
     assert wait_for(second, lambda now: now.is_over).state.status == "cancelled"
@@ -124,7 +123,7 @@ def test_a_full_disk_ends_a_training_as_failed_with_what_was_kept(place):
     assert "The disk is full" in failed.state.why
 
 
-def test_worker_and_training_killed_together_leave_a_failed_job_and_what_waits_is_trained(place):
+def test_after_worker_and_training_are_killed_the_job_fails_and_the_next_is_trained(place):
     long, short = Queue().ask(request_for(place, 100_000)), Queue().ask(request_for(place, 2, seeds=(1,)))
     running = wait_for(long, is_training)
     for process in [*workers_of(Queue().folder), psutil.Process(running.state.pid)]:

@@ -1,4 +1,4 @@
-"""Tasks drawn from other data sets: what must be kept apart is, and labels are true."""
+"""Episodes sampled from other data sets: support and query kept apart, labels correct."""
 
 import numpy as np
 import pytest

@@ -93,7 +93,7 @@ def test_adaptation_to_many_images_is_that_to_all_at_once(monkeypatch):
         assert all(torch.allclose(found[0][name], found[1][name], atol=1e-6) for name in found[0])
 
 
-def test_permuting_the_images_asked_about_changes_no_prediction():
+def test_permuting_the_query_images_changes_no_prediction():
     model, data = small_model(), fit_data(np.arange(12) % 2)
     weights = adapt_to(model, data, IMAGE, SETTINGS, CPU)
     model.load_state_dict({**model.state_dict(), **weights})

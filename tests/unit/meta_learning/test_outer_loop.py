@@ -1,4 +1,4 @@
-"""Meta-learning: for which networks it is, that it helps, goes on after a kill, and stops where it diverges."""
+"""Meta-learning: which networks it takes, that it helps, resumes after a kill, and stops when it diverges."""
 
 import ctypes
 import gc
@@ -54,7 +54,7 @@ def spatial_model(seed=0):
     ("strategy", "options"),
     [("maml", {"order": "second"}), ("maml", {"order": "first"}), ("maml", {"order": "anil"}), ("protonet-meta", {})],
 )
-def test_what_was_learnt_from_other_tasks_helps_with_a_new_one(strategy, options):
+def test_meta_learning_helps_with_a_new_task(strategy, options):
     train, test = Places(list(range(6))), Places([6, 8])
     settings = replace(
         STRATEGIES[strategy].settings, episodes=160, tasks=4, shots=1, queries=5, outer_lr=0.01, inner_lr=0.3,

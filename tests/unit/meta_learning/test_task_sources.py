@@ -1,4 +1,4 @@
-"""Where tasks of meta-learning may come from, and whole runs of the strategies that learn from them."""
+"""Which data sets may supply meta-learning tasks, and whole runs of the strategies that use them."""
 
 import json
 import shutil
@@ -179,7 +179,7 @@ def test_no_image_of_the_target_is_seen_before_its_subset(target, other_sets, tm
     assert states[0] == states[1]
 
 
-def test_runs_from_learnt_starts_are_stored_told_and_not_served_as_from_scratch(target, other_sets, runs):
+def test_meta_learned_runs_are_stored_named_and_not_served_as_from_scratch(target, other_sets, runs):
     target = few_tested(target)
     bank = target.bank(64).images
     for strategy in ("maml", "protonet-meta"):

@@ -1,4 +1,4 @@
-"""Metrics from sums within groups, against the table of metrics on weights of images."""
+"""Binary metrics from sums within groups, against the table of metrics on weighted images."""
 
 import numpy as np
 import pytest
@@ -59,7 +59,7 @@ def test_findings_are_measured_as_image_by_image(seed, ties, n):
     same(scores.known_finding(finding), np.arange(n)[known])
 
 
-def test_what_cannot_be_judged_is_not_a_number():
+def test_undefined_metrics_are_nan():
     nobody = Scores(np.full((5, 2), 0.4), np.zeros((5, 2)), thresholds=(0.5, 0.5))
     found = measure_groups(nobody, resample_groups(nobody.labels, np.arange(5), 3))
     assert all(np.isnan(values).all() and values.shape == (4,) for values in found.values())

@@ -1,3 +1,5 @@
+"""Metrics, temperature, threshold and bootstrap intervals, against references."""
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -140,7 +142,7 @@ def test_the_mean_of_runs_has_one_interval_and_other_images_are_refused():
         bootstrap([first, binary(9)], np.arange(200))
 
 
-def test_auroc_interval_covers_the_truth_about_as_often_as_it_says():
+def test_the_auroc_interval_covers_the_truth_at_its_nominal_rate():
     random = np.random.default_rng(0)
     truth = float(norm.cdf(1 / np.sqrt(2)))
     hits = 0

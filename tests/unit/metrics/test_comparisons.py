@@ -1,4 +1,4 @@
-"""Comparisons of two families: the primary answer is proven by simulation, the classical tests against references."""
+"""Comparisons of two families: the primary test is validated by simulation, the classical tests against references."""
 
 from dataclasses import replace
 

@@ -1,4 +1,4 @@
-"""How sure may one be: conformal sets, the reliability diagram, and answering only when sure."""
+"""Uncertainty: conformal sets, the reliability diagram, and selective prediction."""
 
 from dataclasses import replace
 

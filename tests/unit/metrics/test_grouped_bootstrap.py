@@ -1,4 +1,4 @@
-"""Draws kept by group, against tables of images and plain loops."""
+"""Grouped resamples, against tables of images and plain loops."""
 
 import numpy as np
 import pytest

@@ -1,4 +1,4 @@
-"""Fitted learning curves, and what labels buy by them: recovered from curves of known shape."""
+"""Fitted learning curves and label savings, recovered from curves of known shape."""
 
 import numpy as np
 import pytest
@@ -74,7 +74,7 @@ def test_a_curve_never_falls_and_never_passes_perfect():
     assert logarithmic.limit == 800  # so short a way does not need the asymptote
 
 
-def test_what_the_data_do_not_tell_is_said():
+def test_parameters_that_are_not_identifiable_are_reported():
     assert fit(power(0.9, 0.3, 1.0), noise=0.001).doubts == ()
     three = fit(power(0.9, 0.3, 1.0), sizes=(10, 50, 200), noise=0.001)
     assert "3 sizes are too few" in three.doubts[0]
@@ -104,7 +104,7 @@ def test_the_band_marks_extrapolation_and_stops_at_four_times_the_largest_size()
     assert ((band.low <= band.value) & (band.value <= band.high)).all()
 
 
-def test_the_band_holds_the_true_curve_about_as_often_as_it_says():
+def test_the_band_covers_the_true_curve_at_its_nominal_rate():
     """Five seeds that differ as wholes and size by size, and test images that move every run alike."""
     shape, sizes = power(0.95, 0.25, 0.8), np.array([10, 50, 200])
     true, held = shape(sizes), np.zeros(3)
@@ -177,7 +177,7 @@ def test_a_crossover_is_found_with_its_interval():
     assert found.verdict("A", "B").endswith("The crossover itself is not certain.")
 
 
-def test_no_crossover_is_said_and_an_unsure_one_too():
+def test_an_absent_or_uncertain_crossover_is_reported():
     better, worse = power(0.95, 0.2, 0.8), power(0.90, 0.2, 0.8)
     fits = fit_curves({"a": measured(better, 0.002, 1), "b": measured(worse, 0.002, 2)})
     assert crossover(fits["a"], fits["b"]).verdict("A", "B") == "No crossover: A is ahead of B throughout."

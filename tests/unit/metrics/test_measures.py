@@ -227,7 +227,7 @@ def test_the_interval_of_a_calibration_error_lies_below_what_drawing_again_adds(
     assert np.isnan(interval(np.array([0.5, np.nan]), 10).low)
 
 
-def test_a_finding_that_cannot_be_judged_has_no_value_no_row_and_no_part_in_an_average():
+def test_a_finding_that_cannot_be_evaluated_has_no_value_and_no_part_in_an_average():
     labels = np.array([[0, 0], [1, 0], [1, np.nan], [0, 0]], float)
     scores = Scores(np.array([[0.2, 0.9], [0.8, 0.1], [0.7, 0.4], [0.6, 0.3]]), labels, thresholds=(0.5, 0.5))
     for name, metric in METRICS.items():

@@ -144,7 +144,7 @@ def test_no_miss_in_100_positives_is_no_proof_of_none():
     assert none.high == pytest.approx(1 - beta.ppf(0.025, 100, 1), abs=1e-3)
 
 
-def test_a_shift_of_the_threshold_costs_what_the_counts_say():
+def test_a_shift_of_the_threshold_changes_cost_by_the_counts():
     test = held_out(2, part="test")
     groups, drawn = np.arange(200), resample_images([test], np.arange(200))
     low, high = (operate([test.at(cut)], groups, 0.1, drawn) for cut in (0.3, 0.6))

@@ -81,7 +81,7 @@ def test_a_model_compared_with_itself_gains_nothing():
     assert five.verdict().startswith("Two stages do as well as one model, within 0.01: specificity +0.000")
 
 
-def test_it_is_said_whether_two_stages_help():
+def test_the_verdict_tells_whether_two_stages_help():
     pairs = [stages(seed, screen=4.0) for seed in range(3, 8)]
     screens, confirmers = [one[0] for one in pairs], [one[1] for one in pairs]
     helps = two_stage(screens, confirmers, confirmers, SUSPICIOUS, np.arange(600), draws=200)

@@ -1,4 +1,4 @@
-"""The encoder of volumes that comes in shards: joined, checked, and equal to its publisher's network."""
+"""The encoder for volumes that comes in shards: joined, verified, and equal to its publisher's network."""
 
 import hashlib
 from dataclasses import replace

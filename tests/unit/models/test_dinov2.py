@@ -1,4 +1,4 @@
-"""DINOv2-S, saliency-tuned: the mapping from its package's ONNX file, how it is read, and a package that is missing."""
+"""DINOv2-S, saliency-tuned: the mapping from its package's ONNX file, its preprocessing, and a missing package."""
 
 import os
 from importlib.metadata import PackageNotFoundError, distribution

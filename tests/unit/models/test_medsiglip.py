@@ -139,7 +139,7 @@ def test_missing_weights_name_the_steps(no_weights):
     assert "LOWSHOT_WEIGHTS" in str(e.value)
 
 
-def test_what_it_saw_is_said_and_never_called_unseen():
+def test_its_training_data_are_named_and_never_called_unseen():
     assert exposure_of(SPEC, "ham10000") == exposure_of(SPEC, "dermamnist") == "unknown"
     assert exposure_of(SPEC, "kermany") == "not named"
 

@@ -1,3 +1,5 @@
+"""Every model: shape, gradients, seeds, and which medical encoder a data set may use."""
+
 import numpy as np
 import pytest
 import torch
@@ -88,7 +90,7 @@ def test_the_small_cnn_has_ten_layers():
 
 
 @pytest.mark.parametrize("name", ["scratch-groupnorm-cnn", "scratch-resnet18-3d"])
-def test_with_group_normalisation_an_image_is_judged_by_itself_alone(name):
+def test_with_group_normalization_a_prediction_depends_on_its_image_alone(name):
     model, images = build(name).train(), example(name, 3)
     with torch.no_grad():
         assert torch.allclose(model(images)[:1], model(images[:1]), atol=1e-4)
@@ -164,7 +166,7 @@ def test_an_encoder_is_replaced_as_a_whole(encoders):
     assert [path.name for path in (encoders / "m").iterdir()] == ["a"]
 
 
-def test_an_incomplete_card_is_said(encoders):
+def test_an_incomplete_card_is_reported(encoders):
     save_own_encoder(encoders / "m" / "a", {"weight": torch.arange(4.0)}, {"seen": []})
     with pytest.raises(WeightsUnavailable, match="lacks 'left_out'"):
         find_medical_encoder("m", "kermany")

@@ -1,4 +1,4 @@
-"""The encoder engine: the same embeddings as PyTorch's, whatever runs the network."""
+"""The ONNX engine gives the same embeddings as PyTorch's forward pass."""
 
 import logging
 

@@ -1,4 +1,4 @@
-"""Facts about networks' shapes, against published counts and by hand, and their drawing."""
+"""Facts about networks' architectures, against published counts and by hand, and their diagrams."""
 
 import xml.etree.ElementTree
 
@@ -72,7 +72,7 @@ def test_looking_at_a_network_draws_no_random_number():
 
 
 @pytest.mark.parametrize("name", ["scratch-cnn", "imagenet-inception-v3", "scratch-resnet18-3d"])
-def test_the_drawing_is_sound_and_says_what_it_shows(name):
+def test_the_diagram_is_valid_svg_and_names_its_layers(name):
     facts = architecture(MODELS[name])
     drawn = xml.etree.ElementTree.fromstring(diagram(facts))
     space = "{http://www.w3.org/2000/svg}"

@@ -1,4 +1,4 @@
-"""Rows through timm: facts, parity with the library's own network, and nothing random in place of weights."""
+"""Rows through timm: facts, parity with the library, and never random weights for pretrained ones."""
 
 import numpy as np
 import pytest
@@ -245,7 +245,7 @@ def test_a_file_with_another_classifier_or_none_is_read_in_full(tmp_path, classe
         ("medical:siglip@{folder}", WeightsUnavailable, "Expected a safetensors file, or a folder with preproc"),
     ],
 )
-def test_a_wrong_path_or_name_is_said(name, error, said, tmp_path):
+def test_a_wrong_path_or_name_is_reported(name, error, said, tmp_path):
     (tmp_path / "weights.pth").write_bytes(b"anything")
     (tmp_path / "text.safetensors").write_bytes(b"anything")
     with pytest.raises(error, match=said):

@@ -1,4 +1,4 @@
-"""Networks for volumes: inflated kernels, encoders over slices, attention over them, and sets in MedMNIST's format."""
+"""Networks for volumes: inflated kernels, encoders over slices, attention, and data sets in MedMNIST's format."""
 
 import json
 import warnings
@@ -141,7 +141,7 @@ def test_far_from_its_ends_a_volume_without_depth_has_its_slices_map(weights):
     assert not torch.allclose(found[:, :, 0], wanted, atol=1e-2), "at its ends it sees nothing beyond"
 
 
-def test_a_layer_without_a_counterpart_is_said():
+def test_a_layer_without_a_counterpart_is_reported():
     with pytest.raises(TypeError, match="AvgPool2d has no counterpart"):
         inflate(nn.Sequential(nn.AvgPool2d(2)))
 
@@ -228,7 +228,7 @@ def quick(monkeypatch):
 
 @pytest.mark.parametrize("name", ["nodulemnist3d", "vesselmnist3d"])
 @pytest.mark.filterwarnings("ignore:.*is not the file that MedMNIST publishes")
-def test_sets_in_medmnists_format_run_unchanged(name, tmp_path, runs, monkeypatch, capsys):
+def test_data_sets_in_medmnists_format_need_no_change(name, tmp_path, runs, monkeypatch, capsys):
     from trainer.cli import main
 
     quick(monkeypatch)
@@ -241,7 +241,7 @@ def test_sets_in_medmnists_format_run_unchanged(name, tmp_path, runs, monkeypatc
         assert 0 <= row["metrics"]["auroc"] <= 1
 
 
-def test_a_run_on_volumes_answers_and_explains_and_refuses_images(cubes, runs, monkeypatch):
+def test_a_run_on_volumes_predicts_explains_and_refuses_images(cubes, runs, monkeypatch):
     quick(monkeypatch)
     prepared = plan_run(Cell("nodulemnist3d", "imagenet-efficientnet-lite0-slices", "frozen", 3, 0), cubes)
     bank = cubes.bank(prepared.spec.image.size).images
@@ -270,7 +270,7 @@ def test_two_ways_to_pool_one_encoder_share_no_embeddings(tmp_path, monkeypatch)
     assert np.allclose(slices.reshape(2, 32, 1280).mean(axis=1), mean[:, 0], atol=1e-5)
 
 
-def test_every_model_of_volumes_says_so():
+def test_models_for_volumes_are_marked():
     assert {"scratch-resnet18-3d", "imagenet-resnet18-inflated", "imagenet-efficientnet-lite0-slices"} <= set(VOLUMES)
     for name in VOLUMES:
         assert example(name).ndim == 5

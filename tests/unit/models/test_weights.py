@@ -1,4 +1,4 @@
-"""Fetching weights, against a server that answers as the hub does, and the commands on models."""
+"""Downloading weights, against a server that behaves like the hub, and the commands on models."""
 
 import http.server
 import json
@@ -110,7 +110,7 @@ def test_refusals_of_the_hub_name_the_steps(hub, tmp_path, monkeypatch, status, 
         download_weights(MODELS["medical-medsiglip"].weights, tmp_path)
 
 
-def test_without_a_connection_the_way_by_hand_is_told(tmp_path, monkeypatch):
+def test_without_a_connection_the_manual_download_is_explained(tmp_path, monkeypatch):
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
     with pytest.raises(WeightsUnavailable, match=r"cannot be reached.*on another machine hf download timm/resnet18"):
         download_weights(RESNET, tmp_path)
@@ -196,7 +196,7 @@ def test_a_sweep_over_all_models_leaves_out_what_is_not_here_a_line_each(no_weig
     assert "weights get" in capsys.readouterr().err
 
 
-def test_a_model_for_volumes_that_was_named_is_said_to_be_left_out(capsys):
+def test_a_requested_model_for_volumes_is_reported_as_left_out(capsys):
     dataset = SimpleNamespace(spec=DATASETS["phantom"])
     left = ready([("scratch-resnet18-3d", "scratch"), ("scratch-cnn", "scratch")], dataset, every_model=False)
     assert left == [("scratch-cnn", "scratch")]

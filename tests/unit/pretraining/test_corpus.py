@@ -1,4 +1,4 @@
-"""What may be in a pretraining corpus: the strict rule on patients, held-out patients, external sets."""
+"""What a pretraining corpus may contain: the strict rule on patients, held-out patients, external sets."""
 
 from dataclasses import replace
 

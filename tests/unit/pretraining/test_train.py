@@ -1,3 +1,5 @@
+"""Pretraining of the medical encoder: training, resumption, probes, gates and cards."""
+
 import json
 from dataclasses import replace
 
@@ -366,7 +368,7 @@ def test_old_cards_state_their_gate_too():
     assert probe_results_of({"seen": ["kermany"]}) == []
 
 
-def test_a_trial_judges_by_proxies_and_learns_none_of_them(monkeypatch):
+def test_a_trial_is_evaluated_on_proxies_and_trains_on_none(monkeypatch):
     monkeypatch.setattr("trainer.pretraining.trials._SIZES", (5,))
     monkeypatch.setattr("trainer.pretraining.trials._SEEDS", 1)
     findings = np.random.default_rng(0).integers(0, 2, (150, 14)).astype(float)

@@ -156,7 +156,7 @@ def test_several_classes(runs):
     assert {pair["gain"]["verdict"] for pair in chosen["two_stage"]["pairs"]} == {"no verdict"}
 
 
-def test_a_class_against_the_rest_is_judged_alike_in_every_section(runs):
+def test_a_class_against_the_rest_has_the_same_figures_in_every_section(runs):
     make_families(runs, sizes=(10, 25, 50), task="multiclass", dataset="kermany-3")
     store = open_store()
     content = report_on(store, ReportSettings("kermany-3", (50,), target="b", aim=Aim("balanced", prevalence=0.1)))
@@ -189,7 +189,7 @@ def test_binary_runs_of_the_same_set_may_screen(runs):
     assert all("contradict" in one["refused"] for one in ours)  # these were made up with other labels
 
 
-def test_findings_are_judged_one_at_a_time_or_as_their_mean(runs):
+def test_findings_are_evaluated_one_at_a_time_or_as_their_mean(runs):
     make_families(runs, sizes=(25, 50), task="multilabel")
     whole = report_on(open_store(), asked(size=(50,)))
     assert whole["operating"] is None
@@ -219,7 +219,7 @@ def test_findings_are_judged_one_at_a_time_or_as_their_mean(runs):
         (["--dataset", "phantom", "--suspicious", "Yes"], "its task is binary"),
     ],
 )
-def test_bad_requests_get_one_sentence(runs, capsys, argv, said):
+def test_bad_requests_get_one_error_message(runs, capsys, argv, said):
     make_families(runs, sizes=(10,), seeds=(0, 1))
     assert main(["report", *argv]) == 2
     assert said in capsys.readouterr().err

@@ -1,4 +1,4 @@
-"""Draws of test images: kept by content, made again when damaged, the same for every run."""
+"""Cached resamples of test images: keyed by content, recomputed when damaged, the same for every run."""
 
 from dataclasses import replace
 

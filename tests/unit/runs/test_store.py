@@ -1,3 +1,5 @@
+"""The run store: records, predictions and weights are written whole and verified when read."""
+
 import io
 import json
 import os

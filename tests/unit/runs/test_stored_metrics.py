@@ -1,4 +1,4 @@
-"""Metrics in the records of runs: shipped ones are what their predictions give, older records are completed."""
+"""Metrics in records: shipped ones agree with their predictions, older records are completed."""
 
 import json
 

@@ -1,4 +1,4 @@
-"""What an epoch shows where classes are rare, and how losses weigh them."""
+"""What an epoch contains where classes are rare, and how losses weigh them."""
 
 import json
 
@@ -111,7 +111,7 @@ def test_unknown_labels_change_no_loss_and_no_gradient():
     assert default_loss(LABELS) == "cross-entropy"
 
 
-def test_sampled_counts_are_recorded_and_the_variant_named(runs, tmp_path, class_folder):
+def test_sampled_counts_and_the_variant_are_recorded(runs, tmp_path, class_folder):
     from trainer.cli import main
 
     root = class_folder({"many": 40, "rare": 16})

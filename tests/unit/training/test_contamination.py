@@ -1,4 +1,4 @@
-"""Copies and patients that cross: dropped, or stopped, or marked wherever the run is shown."""
+"""Copies and patients in more than one part: dropped, refused, or marked wherever the run is shown."""
 
 import json
 import shutil
@@ -29,7 +29,7 @@ GIVEN = np.array(["train"] * 160 + ["test"] * 40)
 ALL = np.ones(200, bool)
 
 
-def test_twins_are_dropped_unless_leaks_are_allowed():
+def test_training_copies_of_test_images_are_dropped_unless_leaks_are_allowed():
     usual = split(LABELS, OWN, GIVEN, ALL, copies((3, 170), (5, 6)))
     assert (usual.dropped, usual.leaks) == (1, 0)
     allowed = split(LABELS, OWN, GIVEN, ALL, copies((3, 170), (5, 6)), allow_leaks=True)
@@ -50,7 +50,7 @@ def test_a_class_whose_every_training_image_crosses_stops_the_run():
     assert split(LABELS, patients, GIVEN, ALL, NO_COPIES, allow_leaks=True).leaks == 80
 
 
-def test_copies_with_different_labels_are_told():
+def test_copies_with_different_labels_are_reported():
     parts = split(LABELS, OWN, GIVEN, ALL, copies((3, 8), (5, 7)))
     assert "1 pairs of copies bear different labels" in parts.notes[0]
     findings = np.column_stack([LABELS, np.where(LABELS, np.nan, 0)]).astype(np.float32)
@@ -58,7 +58,7 @@ def test_copies_with_different_labels_are_told():
     assert "1 pairs of copies" in parts.notes[0]
 
 
-def test_a_run_with_leaks_says_so_in_record_and_output(class_folder, runs, capsys):
+def test_a_run_with_leaks_is_marked_in_record_and_output(class_folder, runs, short_training, capsys):
     root = class_folder({"sick": 30, "well": 30}, parts=["train", "test"])
     for index in range(4):
         shutil.copy(root / "test" / "sick" / f"{index}.png", root / "train" / "sick" / f"copy{index}.png")
@@ -111,7 +111,7 @@ def test_copies_are_reported_by_source_and_class_from_either_side(compilation, c
 
 
 @pytest.mark.data
-def test_own_images_that_the_medical_encoder_learnt_from_stop_its_runs(tmp_path, runs):
+def test_custom_images_from_the_encoders_corpus_stop_its_runs(tmp_path, runs):
     need(is_present(DATASETS["nih-chestxray14"]), "nih-chestxray14 is not under LOWSHOT_DATA")
     folder = find_folder(DATASETS["nih-chestxray14"]) / "images"
     images = sorted(folder.rglob("*.jpg"))[:60] or sorted(folder.rglob("*.png"))[:60]
@@ -132,7 +132,7 @@ def test_own_images_that_the_medical_encoder_learnt_from_stop_its_runs(tmp_path,
     assert any("LEAKS ALLOWED: the medical encoder" in note for note in meta.notes)
 
 
-def test_where_the_corpus_is_not_here_own_images_are_said_to_be_unchecked(class_folder, monkeypatch, tmp_path):
+def test_without_the_corpus_custom_images_are_reported_as_unchecked(class_folder, monkeypatch, tmp_path):
     monkeypatch.setenv("LOWSHOT_DATA", str(tmp_path / "nothing"))
     dataset = load_dataset(custom_dataset(class_folder({"a": 25, "b": 25})))
     meta = plan_run(Cell("mine", "medical-efficientnet-lite0", "frozen", 5, 0), dataset).meta
@@ -162,7 +162,7 @@ def test_no_lesion_or_patient_is_on_both_sides_of_any_split_for_any_seed(name):
 
 
 @pytest.mark.data
-def test_relatives_are_one_set_though_pixels_cannot_show_it():
+def test_related_data_sets_count_as_one():
     from core.data.specs import family_of
     from core.models.medical_encoders import relatives
 

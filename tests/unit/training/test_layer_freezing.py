@@ -1,4 +1,4 @@
-"""What of an encoder is fine-tuned, from when on, and how fast."""
+"""Which layers of an encoder are fine-tuned, from when on, and at which rate."""
 
 import copy
 from dataclasses import replace

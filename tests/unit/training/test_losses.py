@@ -1,4 +1,4 @@
-"""Losses, optimisers and schedules: against independent implementations, at the edges, and as options of a run."""
+"""Losses, optimizers and schedules: against independent implementations, at the edges, and as settings of a run."""
 
 import copy
 
@@ -72,7 +72,7 @@ def test_auc_margin_and_pesg_agree_with_libauc(findings):
     assert (loss.alpha > 0).all()
 
 
-def test_what_judges_held_out_images_is_the_best_that_the_loss_can_be():
+def test_the_loss_of_held_out_images_is_minimal_for_correct_predictions():
     inputs, labels = next(batches())
     logits = torch.stack([-inputs[:, 0], inputs[:, 1]], dim=1).double()
     scores, p = (logits[:, 1] - logits[:, 0]).sigmoid(), labels.double().mean()
@@ -187,7 +187,7 @@ def test_schedules_take_any_number_of_steps(name, steps):
             assert 0 <= optimiser.param_groups[0]["lr"] <= 1
 
 
-def test_auc_margin_brings_its_recipe_and_a_run_says_so(phantom):
+def test_auc_margin_brings_its_recipe_and_the_run_records_it(phantom):
     def ask(**options):
         return plan_run(Cell("phantom", "scratch-cnn", "scratch", 10, 0), phantom, options)
 

@@ -1,4 +1,4 @@
-"""Tasks of several findings with unknown labels, from the subset to the answer."""
+"""Tasks of several findings with unknown labels, from the subset to the prediction."""
 
 from dataclasses import replace
 
@@ -85,7 +85,7 @@ def test_a_finding_that_nobody_has_is_left_out_of_the_mean():
     assert measure(scores) == pytest.approx(before)
 
 
-def test_a_finding_that_few_test_images_show_is_learnt_but_not_judged():
+def test_a_finding_with_few_positive_test_images_is_trained_but_not_evaluated():
     plain = load_dataset(DATASETS["phantom-multilabel"])
     shown = (plain.listing.labels[plain.parts.test] > 0.5).sum(axis=0)
     few = int(shown.argmin())
@@ -101,12 +101,12 @@ def test_a_finding_that_few_test_images_show_is_learnt_but_not_judged():
     assert every.parts.notes == plain.parts.notes
 
 
-def test_nih_asks_for_a_hundred_positives_of_patients_outside_training():
+def test_nih_evaluates_findings_with_a_hundred_positives_outside_training():
     spec = DATASETS["nih-chestxray14"]
     assert (spec.least_positives, spec.test_share, spec.group_key) == (100, 2, "patient")
 
 
-def test_what_is_not_judged_is_refused_alone_and_left_out_of_the_mean(runs):
+def test_findings_not_evaluated_are_refused_alone_and_excluded_from_the_mean(runs):
     def forget(held_out, test):
         return held_out, replace(test, labels=np.where(np.arange(2) == 1, np.nan, test.labels))
 
@@ -180,7 +180,7 @@ def test_strata_are_the_rarest_finding_and_none_is_too_small():
     assert np.array_equal(strata_of(groups % 2, groups, 5), groups % 2)
 
 
-def test_folds_of_findings_judge_every_image_once():
+def test_folds_of_findings_hold_out_every_image_once():
     folds = inner_folds(MASKED, np.arange(300) // 3, 5, 0)
     assert sorted(np.concatenate([held for _, held in folds])) == list(range(300))
     assert all(not set(learnt // 3) & set(held // 3) for learnt, held in folds)

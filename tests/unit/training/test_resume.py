@@ -1,4 +1,4 @@
-"""A killed training goes on to the same result; one that diverges is kept apart, with its last good epoch."""
+"""A killed training resumes to the same result; a diverged one is kept apart with its last good epoch."""
 
 import math
 import os
@@ -19,6 +19,7 @@ from core.inference.predictor import Predictor
 from core.models import MODELS
 from core.paths import cache_folder
 from core.runs import open_store, read_predictions, read_run, read_weights
+from tests import PATIENCE
 from tests.conftest import need
 from trainer.cli import main
 from trainer.training.network_trainer import train_network
@@ -76,7 +77,7 @@ def train(some, name, stop_at=None, **options):
     ids=["usual", "averaged", "pesg", "patient"],
 )
 @pytest.mark.parametrize("stop_at", [1, 4, 6, 9])
-def test_a_broken_training_goes_on_to_the_same_result(some, tmp_path, monkeypatch, options, stop_at):
+def test_an_interrupted_training_resumes_to_the_same_result(some, tmp_path, monkeypatch, options, stop_at):
     monkeypatch.setenv("LOWSHOT_CACHE", str(tmp_path))
     whole, weights = train(some, "whole", **options)
     with pytest.raises(KilledError):
@@ -89,7 +90,7 @@ def test_a_broken_training_goes_on_to_the_same_result(some, tmp_path, monkeypatc
     assert all(torch.equal(weights[name], other[name]) for name in weights)
 
 
-def test_what_was_done_is_not_done_again(some, tmp_path, monkeypatch):
+def test_finished_steps_are_not_repeated(some, tmp_path, monkeypatch):
     monkeypatch.setenv("LOWSHOT_CACHE", str(tmp_path))
     monkeypatch.setattr("trainer.training.resume._SHARE", math.inf)  # every epoch is written, however slow the disk is
     with pytest.raises(KilledError):
@@ -102,7 +103,7 @@ def test_what_was_done_is_not_done_again(some, tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize("content", [b"", b"PK\x03\x04", b"\x80\x02cposix\nsystem\n."])
-def test_a_file_that_cannot_be_read_counts_as_nothing(some, tmp_path, monkeypatch, content):
+def test_an_unreadable_state_file_is_ignored(some, tmp_path, monkeypatch, content):
     monkeypatch.setenv("LOWSHOT_CACHE", str(tmp_path))
     whole, _ = train(some, "whole")
     path = StateFile("hurt", CPU).path
@@ -111,7 +112,7 @@ def test_a_file_that_cannot_be_read_counts_as_nothing(some, tmp_path, monkeypatc
     assert np.array_equal(whole.logits, again.logits)
 
 
-def test_what_was_begun_elsewhere_is_begun_anew(some, tmp_path, monkeypatch):
+def test_a_state_of_another_environment_is_ignored(some, tmp_path, monkeypatch):
     monkeypatch.setenv("LOWSHOT_CACHE", str(tmp_path))
     StateFile("there", torch.device("cpu")).write({"value": 1})
     assert StateFile("there", CPU).read() == {"value": 1}
@@ -119,14 +120,14 @@ def test_what_was_begun_elsewhere_is_begun_anew(some, tmp_path, monkeypatch):
     assert StateFile("there", CPU).read() is None
 
 
-def test_a_killed_run_goes_on_from_its_last_epoch(runs, tmp_path, capsys):
+def test_a_killed_run_resumes_from_its_last_epoch(runs, tmp_path, capsys):
     argv = [*RUN, "--epochs", "60", "--min-steps", "0", "--patience", "0"]
     process = subprocess.Popen([sys.executable, "-m", "trainer", *argv], env=os.environ.copy(), stderr=subprocess.PIPE)
-    folder, mine, until = cache_folder() / "unfinished", "scratch-cnn-scratch-n6-*.pt", time.monotonic() + 120
+    folder, mine, until = cache_folder() / "unfinished", "scratch-cnn-scratch-n6-*.pt", time.monotonic() + PATIENCE
     while not list(folder.glob(mine)) and time.monotonic() < until:
         time.sleep(0.05)
     process.send_signal(signal.SIGKILL)
-    process.communicate(timeout=60)
+    process.communicate(timeout=PATIENCE)
     assert process.returncode == -signal.SIGKILL
     left = list(folder.glob(mine))  # others train beside this one
     assert len(left) == 1
@@ -175,7 +176,7 @@ def test_every_training_that_diverges_is_stored_as_failed(runs, capsys, argv, sa
     assert 0 <= read_run(folder).metrics["auroc"] <= 1
 
 
-def test_a_run_that_diverges_is_kept_apart_and_named(runs, capsys):
+def test_a_diverged_run_is_kept_apart_and_named(runs, capsys):
     argv = [*RUN, "--epochs", "3", "--min-steps", "0", "--lr", "1e25", "--optimizer", "sgd", "--clip", "1e30"]
     assert main(argv) == 1
     said = capsys.readouterr()

@@ -1,4 +1,4 @@
-"""Learning really happens, and only from what it may see."""
+"""Training really learns, and only from the data that it may see."""
 
 import inspect
 import json
@@ -67,7 +67,7 @@ def train(dataset, model, strategy, size, seed=0, store=None, keep="all", **opti
 
 
 @pytest.mark.parametrize(("model", "strategy"), PAIRS)
-def test_every_strategy_writes_a_run_that_answers(small, runs, weights, other_sets, model, strategy, monkeypatch):
+def test_every_strategy_writes_a_run_that_predicts(small, runs, weights, other_sets, model, strategy, monkeypatch):
     quick = Settings(
         epochs=2, min_steps=2, batch_size=16, lr=1e-3, weight_decay=1e-2, patience=1, views=1, episodes=2, tasks=1,
         shots=1, queries=1, inner_lr=0.01, inner_steps=1, adapt_steps=1, outer_lr=1e-3, order="second",
@@ -77,8 +77,7 @@ def test_every_strategy_writes_a_run_that_answers(small, runs, weights, other_se
     meta, test = read_run(folder), read_predictions(folder)
     assert meta.metrics.keys() == meta.metrics_at_half.keys()
     assert np.isfinite(test.logits).all()
-    judged = len(read_predictions(folder, "validation").labels)
-    assert judged == 12
+    assert len(read_predictions(folder, "validation").labels) == 12
     images = [Image.fromarray(phantom_at(int(name[-9:-4])).pixels) for name in test.ids[:3]]
     answers = Predictor(folder)(images, "grad-cam")
     stored = probabilities_of(test.logits[:3], meta.temperature)
@@ -119,7 +118,7 @@ def with_labels(dataset, change):
     return replace(dataset, listing=replace(dataset.listing, labels=labels))
 
 
-def test_shuffled_training_labels_teach_nothing(phantom, runs):
+def test_shuffled_training_labels_give_chance_performance(phantom, runs):
     """If this scored well, something other than the labels of the subset would be leaking into training."""
 
     def shuffle(labels):
@@ -142,7 +141,7 @@ def test_the_same_cell_gives_the_same_numbers(phantom, tmp_path):
     assert np.array_equal(read_predictions(first).logits, read_predictions(second).logits)
 
 
-def test_a_network_from_scratch_takes_another_size_and_answers_at_it(phantom, runs):
+def test_a_network_from_scratch_trains_and_predicts_at_another_size(phantom, runs):
     asked = {"side": 40, "epochs": 1, "min_steps": 1}
     prepared = plan_run(Cell("phantom", "scratch-cnn", "scratch", 5, 0), phantom, asked)
     folder = run_cell(prepared, phantom, phantom.bank(40).images, "all", CPU, runs)
@@ -367,7 +366,7 @@ def test_the_plain_loop_beats_chance_and_takes_no_setting(phantom, runs):
         plan_run(Cell("phantom", "imagenet-efficientnet-lite0", "plain-loop", 4, 0), phantom, {"lr": 0.1})
 
 
-def test_folds_judge_every_image_once_and_keep_groups_together():
+def test_folds_hold_out_every_image_once_and_keep_groups_together():
     labels, groups = np.repeat([0, 1], 20), np.arange(40) // 2
     folds = inner_folds(labels, groups, 5, 0)
     assert sorted(np.concatenate([held for _, held in folds])) == list(range(40))
@@ -412,7 +411,7 @@ def test_test_pixels_and_labels_change_no_weight_and_no_threshold(
     assert meta.metrics != other_meta.metrics
 
 
-def test_pairs_that_do_not_go_are_told(phantom):
+def test_incompatible_models_and_strategies_are_reported(phantom):
     fits, skipped = compatible_pairs(["scratch-cnn", "control-random-frozen"], ["scratch", "frozen"])
     assert fits == [("scratch-cnn", "scratch"), ("control-random-frozen", "frozen")]
     assert len(skipped) == 2

@@ -1,4 +1,4 @@
-"""What cannot work stops at once, says what to change, and trains nothing."""
+"""Settings that cannot work stop at once, name the remedy, and train nothing."""
 
 from dataclasses import replace
 

@@ -1,4 +1,4 @@
-"""Settings really reach training: each of them changes what is learnt, and nothing is mixed up in caches."""
+"""Every setting reaches training and changes the result, and caches keep settings apart."""
 
 from dataclasses import replace
 
@@ -111,7 +111,7 @@ def test_what_is_recorded_is_what_was_learnt(oblong, runs, quick):
     assert whole.sampled == {"bright": (everything == 0).sum(), "dark": (everything == 1).sum()}
 
 
-def test_fine_tuning_starts_as_its_record_says(oblong, runs):
+def test_fine_tuning_records_the_settings_of_its_start(oblong, runs):
     options = {"augment": "horizontal-flip", "preparation": "clahe", "imbalance": "class-weights", "epochs": 1}
     config = plan_run(Cell(oblong.spec.name, LITE0, "finetune", 5, 0), oblong, options).meta.config
     before = {name: config["starts_from"][name] for name in ("augment", "preparation", "imbalance")}
@@ -127,7 +127,7 @@ def test_embeddings_of_different_preparations_are_kept_apart(oblong, runs, quick
 
 
 @pytest.mark.parametrize(("model", "strategy"), [("scratch-cnn", "scratch"), (LITE0, "frozen")])
-def test_oblong_pictures_asked_about_later_go_the_way_of_training(oblong, runs, quick, model, strategy):
+def test_oblong_images_are_prepared_for_prediction_as_for_training(oblong, runs, quick, model, strategy):
     folder = run(oblong, runs, {"preparation": "keep-aspect+brightness-contrast"}, model, strategy, size=6)
     meta, test = read_run(folder), read_predictions(folder)
     images = [Image.open(oblong.spec.path / name) for name in test.ids[:4]]

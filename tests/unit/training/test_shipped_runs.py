@@ -1,4 +1,4 @@
-"""No network that ships is hardly trained: its rate peaked, and it fits its own training images."""
+"""No shipped network is barely trained: its learning rate peaked, and it fits its own training images."""
 
 import math
 
