@@ -5,7 +5,9 @@ from dataclasses import replace
 import numpy as np
 
 from core.metrics import METRICS, measure
+from core.metrics.bootstrap import measure_resamples, prepend_ones, resample_weights
 from core.metrics.calibration import probabilities_of
+from core.metrics.comparisons import paired_difference
 from core.metrics.thresholds import fit_threshold, fit_thresholds
 from core.models import MODELS
 from core.runs import Predictions, read_run, save_run, scores_of
@@ -22,6 +24,15 @@ def labels_of(task, n, random):
     found = random.integers(0, 2, (n, 2)).astype(float)
     found[random.random((n, 2)) < 0.2] = np.nan
     return found
+
+
+def compare(runs, others, groups, names, resamples=2000):
+    """Differences of two families by metric, from their scores on the same images."""
+    weights = prepend_ones(resample_weights(runs[0].labels, groups, resamples))
+    first, second = ([measure_resamples(run, weights, names) for run in side] for side in (runs, others))
+    sides = {name: [np.array([run[name] for run in side]) for side in (first, second)] for name in names}
+    count = len(np.unique(groups))
+    return {name: paired_difference(name, *values, len(groups), count) for name, values in sides.items()}
 
 
 def logits_of(labels, strength, random, task):

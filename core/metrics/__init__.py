@@ -1,7 +1,7 @@
 """Classifier metrics from stored predictions: discrimination, calibration, thresholds, intervals, comparisons."""
 
 from core.metrics.bootstrap import Estimate, SeriesEstimate, Spread, between_seeds, bootstrap, series_estimate, wilson
-from core.metrics.measures import METRICS, Metric, measure, measure_by_class
+from core.metrics.measures import METRICS, Metric, measure
 from core.metrics.scores import Scores
 
 __all__ = [
@@ -14,7 +14,6 @@ __all__ = [
     "between_seeds",
     "bootstrap",
     "measure",
-    "measure_by_class",
     "series_estimate",
     "wilson",
 ]

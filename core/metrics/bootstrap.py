@@ -102,7 +102,7 @@ class SeriesEstimate:
         return separator.join([f"{self.value:.{digits}f}", over_patients, over_seeds])
 
 
-def resample_weights(labels: np.ndarray, groups: np.ndarray, draws: int = RESAMPLES, seed: int = 0) -> np.ndarray:
+def resample_weights(labels: np.ndarray, groups: np.ndarray, draws: int = RESAMPLES) -> np.ndarray:
     """Resample groups with replacement within each class and count how often each image occurs.
 
     Args:
@@ -110,11 +110,10 @@ def resample_weights(labels: np.ndarray, groups: np.ndarray, draws: int = RESAMP
             to the class of its first image.
         groups: (N,), patients or lesions.
         draws: number of bootstrap resamples.
-        seed: of the random generator.
     Returns:
         (draws, N), counts.
     """
-    random = np.random.default_rng(seed)
+    random = np.random.default_rng(0)
     labels = labels if labels.ndim == 1 else (np.nan_to_num(labels) > 0.5).any(axis=1)
     _, first, number = np.unique(groups, return_index=True, return_inverse=True)
     stratum = labels[first]
@@ -144,37 +143,30 @@ def measure_resamples(scores: Scores, weights: np.ndarray, names: Sequence[str] 
     """
     step = max(1, _BLOCK // max(1, weights.shape[1]))
     blocks = [weights[start : start + step] for start in range(0, len(weights), step)]
-    return {
-        name: np.concatenate([METRICS[name](scores, block) for block in blocks]) for name in names or tuple(METRICS)
-    }
+    return {name: np.concatenate([METRICS[name](scores, block) for block in blocks]) for name in names or METRICS}
 
 
-def interval(found: np.ndarray, n: int, metric: Metric | None = None) -> Estimate:
+def interval(values: np.ndarray, n: int, metric: Metric | None = None) -> Estimate:
     """Return a value with its 95% bootstrap interval.
 
     Args:
-        found: (B + 1,), the value on the original images, then on each resample; undefined values are NaN.
+        values: (B + 1,), the value on the original images, then on each resample; undefined values are NaN.
         n: number of images.
         metric: what was measured. If resampling inflates the metric, its interval is reflected about the value and cut
             at 0; the interval then estimates where the true value lies, which is mostly below the measured one.
     """
-    value, drawn = float(found[0]), found[1:][~np.isnan(found[1:])]
-    if not len(drawn) or np.isnan(value):
+    value, resampled = float(values[0]), values[1:][~np.isnan(values[1:])]
+    if not len(resampled) or np.isnan(value):
         return Estimate(value, float("nan"), float("nan"), n)
-    low, high = (float(end) for end in np.percentile(drawn, TAILS))
-    if metric is not None and metric.grows_when_redrawn:
+    low, high = (float(end) for end in np.percentile(resampled, TAILS))
+    if metric is not None and metric.inflated_by_resampling:
         low, high = max(0.0, 2 * value - high), max(value, 2 * value - low)
     return Estimate(value, low, high, n)
 
 
-def percentile_band(drawn: np.ndarray) -> np.ndarray:
+def percentile_band(curves: np.ndarray) -> np.ndarray:
     """Return the ends of the 95% band, (2, T), of (B, T) resampled curves; NaN if there are no resamples."""
-    return np.percentile(drawn, TAILS, axis=0) if len(drawn) else np.full((2, drawn.shape[1]), np.nan)
-
-
-def _mean_drawn(runs: Sequence[Scores], weights: np.ndarray, names: Sequence[str] | None) -> dict[str, np.ndarray]:
-    by_run = [measure_resamples(run, weights, names) for run in runs]
-    return {name: np.mean([values[name] for values in by_run], axis=0) for name in by_run[0]}
+    return np.percentile(curves, TAILS, axis=0) if len(curves) else np.full((2, curves.shape[1]), np.nan)
 
 
 def bootstrap(
@@ -193,7 +185,8 @@ def bootstrap(
     if not runs or any(not np.array_equal(run.labels, runs[0].labels, equal_nan=True) for run in runs):
         raise ValueError("Expected one or more runs on the same test images in the same order.")
     weights = prepend_ones(resample_weights(runs[0].labels, groups, draws))
-    means = _mean_drawn(runs, weights, names)
+    by_run = [measure_resamples(run, weights, names) for run in runs]
+    means = {name: np.mean([values[name] for values in by_run], axis=0) for name in by_run[0]}
     return {name: interval(values, len(groups), METRICS[name]) for name, values in means.items()}
 
 
@@ -209,10 +202,8 @@ def series_estimate(values: np.ndarray, n: int, metric: Metric) -> SeriesEstimat
     """
     patients, seeds = interval(values.mean(axis=0), n, metric), between_seeds(values[:, 0].tolist(), metric)
     value = patients.value
-    below, above = (
-        np.hypot(value - patients.low, value - seeds.low),
-        np.hypot(patients.high - value, seeds.high - value),
-    )
+    below = np.hypot(value - patients.low, value - seeds.low)
+    above = np.hypot(patients.high - value, seeds.high - value)
     low, high = np.clip([value - below, value + above], *metric.range)  # keeps NaN
     return SeriesEstimate(value, patients, seeds, Estimate(value, float(low), float(high), n))
 

@@ -59,15 +59,15 @@ def fit_temperature(logits: np.ndarray, labels: np.ndarray) -> float:
 
 
 def expected_calibration_error(
-    probabilities: np.ndarray, labels: np.ndarray, bins: int = BINS, weights: np.ndarray | None = None
+    probabilities: np.ndarray, labels: np.ndarray, weights: np.ndarray, bins: int = BINS
 ) -> np.ndarray:
     """Return the top-label expected calibration error.
 
     Args:
         probabilities: (N, C), rows sum to 1.
         labels: (N,), class indices.
+        weights: (B, N) image weights.
         bins: number of equal-width confidence bins, at least 1.
-        weights: (B, N) image weights; None for one weighting with all weights 1.
     Returns:
         (B,), in [0, 1]; 0 is perfectly calibrated.
     Raises:
@@ -75,33 +75,30 @@ def expected_calibration_error(
     """
     if not len(labels):
         raise ValueError("Expected at least one image, but got none.")
-    return calibration_gap(probabilities.max(axis=1), probabilities.argmax(axis=1) == labels, bins, weights)
+    return calibration_gap(probabilities.max(axis=1), probabilities.argmax(axis=1) == labels, weights, bins)
 
 
-def calibration_gap(
-    stated: np.ndarray, happened: np.ndarray, bins: int = BINS, weights: np.ndarray | None = None
-) -> np.ndarray:
+def calibration_gap(predicted: np.ndarray, occurred: np.ndarray, weights: np.ndarray, bins: int = BINS) -> np.ndarray:
     """Return the mean gap over bins between predicted probability and observed frequency.
 
     Args:
-        stated: (N,), predicted probabilities.
-        happened: (N,), bool, whether the event occurred.
+        predicted: (N,), probabilities.
+        occurred: (N,), bool, whether the event occurred.
+        weights: (B, N) image weights.
         bins: number of equal-width probability bins, at least 1.
-        weights: (B, N) image weights; None for one weighting with all weights 1.
     Returns:
         (B,), in [0, 1].
     Raises:
         ValueError: if there is no image or bins < 1.
     """
-    if not len(stated) or bins < 1:
-        raise ValueError(f"Expected at least one image and one bin, but got {len(stated)} and {bins}.")
-    weights = np.ones((1, len(stated))) if weights is None else weights
-    in_bin = np.eye(bins)[bin_of(stated, bins)]  # (N, bins)
-    gap = weights @ ((happened - stated)[:, None] * in_bin)  # (B, bins)
+    if not len(predicted) or bins < 1:
+        raise ValueError(f"Expected at least one image and one bin, but got {len(predicted)} and {bins}.")
+    in_bin = np.eye(bins)[bin_of(predicted, bins)]  # (N, bins)
+    gap = weights @ ((occurred - predicted)[:, None] * in_bin)  # (B, bins)
     total = weights.sum(axis=1)
     return np.divide(np.abs(gap).sum(axis=1), total, out=np.full(len(total), np.nan), where=total > 0)
 
 
-def bin_of(stated: np.ndarray, bins: int) -> np.ndarray:
+def bin_of(probabilities: np.ndarray, bins: int) -> np.ndarray:
     """Return the (N,) equal-width bin of each probability; bins include their upper end, the first also includes 0."""
-    return np.clip(np.ceil(np.asarray(stated) * bins).astype(int) - 1, 0, bins - 1)
+    return np.clip(np.ceil(np.asarray(probabilities) * bins).astype(int) - 1, 0, bins - 1)

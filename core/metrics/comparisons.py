@@ -48,7 +48,7 @@ import numpy as np
 from scipy import stats
 
 from core.errors import BadRequest
-from core.metrics.bootstrap import LEVEL, RESAMPLES, measure_resamples, prepend_ones, resample_weights
+from core.metrics.bootstrap import LEVEL
 from core.metrics.equivalence import MARGIN, tost_p, tost_power
 from core.metrics.measures import METRICS
 from core.metrics.scores import Scores
@@ -240,13 +240,15 @@ def paired_difference(
     own = float(resampled.var(axis=1, ddof=1).mean())  # patients' variance of a single seed
     of_seeds = float(by_seed.std(ddof=1)) / math.sqrt(seeds) if seeds > 1 else UNKNOWN
     if seeds < MIN_SEEDS:
-        half = _wide_half(patients, of_seeds, seeds, groups)
-        error = math.hypot(patients, 0.0 if seeds == 1 else of_seeds)
+        # Banerjee's half-width; for a single seed, of the interval over test patients alone
+        over_patients, over_seeds = stats.t.ppf((1 + LEVEL) / 2, [max(groups - 2, 1), max(seeds - 1, 1)])
+        spread = 0.0 if seeds == 1 else of_seeds
+        half, error = math.hypot(over_patients * patients, over_seeds * spread), math.hypot(patients, spread)
         return replace(
             result, low=effect - half, high=effect + half, error=error, error_patients=patients, error_seeds=of_seeds
         )
     error, freedom = combined_error(patients, of_seeds, seeds, groups, max(0.0, (own - patients**2) / (seeds - 1)))
-    half = _quantile((1 + LEVEL) / 2, freedom) * error
+    half = float(stats.t.ppf((1 + LEVEL) / 2, freedom)) * error
     p = float(2 * stats.t.sf(abs(effect) / error, freedom)) if error > 0 else float(effect == 0)
     p_equivalence = tost_p(effect, error, freedom, margin)
     return replace(
@@ -255,18 +257,8 @@ def paired_difference(
     )  # fmt: skip
 
 
-def _quantile(share: float, freedom: float) -> float:
-    return float(stats.t.ppf(share, freedom))
-
-
-def _wide_half(patients: float, of_seeds: float, seeds: int, groups: int) -> float:
-    """Return the half-width of Banerjee's 95% interval; for a single seed, of the interval over test patients alone."""
-    over_patients = _quantile((1 + LEVEL) / 2, max(groups - 2, 1)) * patients
-    return over_patients if seeds == 1 else math.hypot(over_patients, _quantile((1 + LEVEL) / 2, seeds - 1) * of_seeds)
-
-
 def combined_error(
-    patients: float, of_seeds: float, seeds: int, groups: int, twice: float = 0.0
+    patients: float, of_seeds: float, seeds: int, groups: int, counted_twice: float = 0.0
 ) -> tuple[float, float]:
     """Return the standard error of a mean difference over seeds and patients, and Satterthwaite's degrees of freedom.
 
@@ -275,50 +267,11 @@ def combined_error(
         of_seeds: standard deviation between seeds divided by the square root of their number.
         seeds: at least 2.
         groups: number of patients or lesions.
-        twice: variance within `of_seeds` that is the patients' noise of each seed, already counted in `patients`.
+        counted_twice: variance within `of_seeds` that is the patients' noise of each seed, which `patients` has too.
     """
-    variance = patients**2 + max(0.0, of_seeds**2 - twice)
+    variance = patients**2 + max(0.0, of_seeds**2 - counted_twice)
     parts = of_seeds**4 / (seeds - 1) + patients**4 / max(groups - 2, 1)
     return math.sqrt(variance), variance**2 / parts if parts > 0 else float(max(groups - 2, 1))
-
-
-def compare(
-    runs: Sequence[Scores],
-    others: Sequence[Scores],
-    groups: np.ndarray,
-    names: Sequence[str] | None = None,
-    draws: int = RESAMPLES,
-    margin: float = MARGIN,
-) -> dict[str, Difference]:
-    """Compare two families, run by run, on the same test images.
-
-    Args:
-        runs: predictions of one family, one `Scores` per seed, for the same images in the same order.
-        others: the other family's, in the same order of seeds.
-        groups: (N,), patients or lesions, resampled as a whole.
-        names: metrics; all by default.
-        draws: number of bootstrap resamples.
-        margin: of equivalence, in units of each metric.
-    Raises:
-        BadRequest: if the numbers of seeds differ, or the runs are not of the same images.
-    """
-    all_runs = [*runs, *others]
-    if not all_runs or any(not np.array_equal(run.labels, all_runs[0].labels, equal_nan=True) for run in all_runs):
-        raise BadRequest("Expected runs on the same test images in the same order, but their labels differ.")
-    weights = prepend_ones(resample_weights(all_runs[0].labels, groups, draws))
-    count = len(np.unique(groups))
-    first, second = ([measure_resamples(run, weights, names) for run in side] for side in (runs, others))
-    return {
-        name: paired_difference(
-            name,
-            np.array([run[name] for run in first]),
-            np.array([run[name] for run in second]),
-            len(groups),
-            count,
-            margin,
-        )
-        for name in names or tuple(METRICS)
-    }
 
 
 def holm(p_values: Sequence[float]) -> list[float]:
@@ -330,9 +283,7 @@ def holm(p_values: Sequence[float]) -> list[float]:
     p = np.asarray(p_values, dtype=float)
     order = np.argsort(p, kind="stable")
     stepped = np.minimum(np.maximum.accumulate(p[order] * np.arange(len(p), 0, -1)), 1.0)
-    corrected = np.empty(len(p))
-    corrected[order] = stepped
-    return [float(value) for value in corrected]
+    return stepped[np.argsort(order)].tolist()
 
 
 def holm_corrected(differences: Sequence[Difference]) -> list[Difference]:
@@ -445,7 +396,7 @@ def delong(first: Scores, second: Scores, groups: np.ndarray) -> DeLong:
 
 def _mean_auroc(scores: Scores, number: np.ndarray) -> tuple[float, np.ndarray]:
     if scores.multilabel:
-        tasks = [(scores.labels[:, k] > 0.5, scores.probabilities[:, k], scores.known(k)) for k in scores.evaluable()]
+        tasks = [(scores.labels[:, k] > 0.5, scores.probabilities[:, k], scores.known(k)) for k in scores.evaluable]
     else:
         all_images = np.ones(len(scores), bool)
         tasks = [(scores.labels == c, scores.odds(c), all_images) for c in scores.classes()]

@@ -93,7 +93,7 @@ def required_patients(level: float) -> int:
     return int(np.ceil(1 / (1 - level) - 1 - _ROUNDING))
 
 
-def calibrate(scores: Scores, groups: np.ndarray, level: float, seed: int = 0, labels: Sequence[str] = ()) -> Conformal:
+def calibrate(scores: Scores, groups: np.ndarray, level: float, labels: Sequence[str] = ()) -> Conformal:
     """Fit conformal sets.
 
     Args:
@@ -101,7 +101,6 @@ def calibrate(scores: Scores, groups: np.ndarray, level: float, seed: int = 0, l
             finding.
         groups: (N,), patients or lesions; one image of each is used per class.
         level: target coverage.
-        seed: of the choice of that image.
         labels: names of the classes, for the error message.
     Raises:
         BadRequest: if these are test images, there are several findings, or a class has too few patients.
@@ -111,7 +110,8 @@ def calibrate(scores: Scores, groups: np.ndarray, level: float, seed: int = 0, l
         raise BadRequest("Conformal sets need one class per image; choose one of the findings first.")
     enough, least, patients = required_patients(level), [], []
     for c in range(scores.probabilities.shape[1]):
-        chosen = _one_each(np.flatnonzero(scores.labels == c), groups, seed)
+        shuffled = np.random.default_rng(0).permutation(np.flatnonzero(scores.labels == c))
+        chosen = np.sort(shuffled[np.unique(groups[shuffled], return_index=True)[1]])  # one random image per patient
         if len(chosen) < enough:
             name = labels[c] if labels else f"class number {c}"
             raise BadRequest(
@@ -122,12 +122,6 @@ def calibrate(scores: Scores, groups: np.ndarray, level: float, seed: int = 0, l
         least.append(float(np.sort(scores.probabilities[chosen, c])[rank - 1]))
         patients.append(len(chosen))
     return Conformal(level, "split" if scores.part == "calibration" else "cross", tuple(least), tuple(patients))
-
-
-def _one_each(indices: np.ndarray, groups: np.ndarray, seed: int) -> np.ndarray:
-    """Return the index of one random image of each group."""
-    shuffled = np.random.default_rng(seed).permutation(indices)
-    return np.sort(shuffled[np.unique(groups[shuffled], return_index=True)[1]])
 
 
 def sets_of(fitted: Conformal, probabilities: np.ndarray) -> np.ndarray:
@@ -148,20 +142,11 @@ def coverage(fitted: Conformal, scores: Scores, groups: np.ndarray, weights: np.
     """
     sets = sets_of(fitted, scores.probabilities)
     holds = sets[np.arange(len(scores)), scores.labels]
-    plain = len(np.unique(groups)) == len(groups)
-    if not plain and weights is None:
+    if len(np.unique(groups)) == len(groups):
+        weights = None
+    elif weights is None:
         weights = prepend_ones(resample_weights(scores.labels, groups))
-    estimates = []
-    for c in range(len(fitted.least)):
-        members = scores.labels == c
-        if plain or weights is None or not members.any() or holds[members].all() or not holds[members].any():
-            units = len(np.unique(groups[members]))  # a share of 0 or 1 is as certain as the number of patients allows
-            share = float(holds[members].mean()) if members.any() else 0.0
-            estimates.append(wilson(round(share * units), units))
-        else:
-            estimates.append(
-                interval(weights[:, members] @ holds[members] / weights[:, members].sum(axis=1), int(members.sum()))
-            )
+    estimates = _coverage_by_class(holds, scores.labels, groups, len(fitted.least), weights)
     sizes = sets.sum(axis=1)
     return Coverage(tuple(estimates), float(sizes.mean()), float((sizes == 1).mean()), float((sizes == 0).mean()))
 
@@ -182,14 +167,20 @@ def mean_coverage(
     holds = np.mean(
         [sets_of(sets, run.probabilities)[rows, labels] for sets, run in zip(fitted, runs, strict=True)], axis=0
     )
+    return _coverage_by_class(holds, labels, groups, len(fitted[0].least), weights)
+
+
+def _coverage_by_class(
+    holds: np.ndarray, labels: np.ndarray, groups: np.ndarray, classes: int, weights: np.ndarray | None
+) -> list[Estimate]:
+    """Return bootstrap intervals of the (N,) coverage for each class; Wilson's without weights."""
     estimates = []
-    for c in range(len(fitted[0].least)):
+    for c in range(classes):
         members = labels == c
         share = float(holds[members].mean()) if members.any() else 0.0
-        if 0 < share < 1:
-            estimates.append(
-                interval(weights[:, members] @ holds[members] / weights[:, members].sum(axis=1), int(members.sum()))
-            )
+        if weights is not None and 0 < share < 1:
+            resampled = weights[:, members] @ holds[members] / weights[:, members].sum(axis=1)
+            estimates.append(interval(resampled, int(members.sum())))
         else:  # a share of 0 or 1 is as certain as the number of patients allows
             units = len(np.unique(groups[members]))
             estimates.append(wilson(round(share * units), units))

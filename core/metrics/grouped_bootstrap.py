@@ -53,10 +53,13 @@ class GroupResamples:
 
     def summed(self, by_group: np.ndarray) -> np.ndarray:
         """Return the exact (B + 1, K) sums over each resample of (G, K) integers."""
-        values = by_group.astype(np.float32)  # exact as long as no sum exceeds 2 ** 24
+        # single precision is exact as long as no sum exceeds 2 ** 24
+        return self._times(by_group.astype(np.float32)).astype(float)
+
+    def _times(self, by_group: np.ndarray) -> np.ndarray:
         step = max(1, _BLOCK // max(1, self.counts.shape[1]))
-        blocks = [self.counts[at : at + step].astype(np.float32) @ values for at in range(0, len(self.counts), step)]
-        return np.concatenate(blocks).astype(float)
+        blocks = [self.counts[at : at + step] for at in range(0, len(self.counts), step)]
+        return np.concatenate([block.astype(by_group.dtype) @ by_group for block in blocks])
 
     def picked(self, place: np.ndarray, places: int, of: np.ndarray) -> np.ndarray:
         """Return (B + 1, places), the `summed` values of a `table`, quickly if few images are counted."""
@@ -75,10 +78,7 @@ class GroupResamples:
         """
         groups = self.counts.shape[1]
         columns = [np.bincount(self.number[of], column[of], minlength=groups) for column in values.T]
-        by_group = np.stack(columns, axis=1)
-        step = max(1, _BLOCK // max(1, groups))
-        blocks = [self.counts[at : at + step].astype(float) @ by_group for at in range(0, len(self.counts), step)]
-        return np.concatenate(blocks)
+        return self._times(np.stack(columns, axis=1))
 
     def weights(self) -> np.ndarray:
         """Return (B + 1, N), how often each image occurs in each resample."""
@@ -126,7 +126,7 @@ def measure_groups(scores: Scores, draws: GroupResamples) -> dict[str, np.ndarra
     """
     if not scores.multilabel:
         return _measured(scores, np.ones(len(scores), bool), draws)
-    by_finding = [_measured(scores.finding(k), scores.known(k), draws) for k in scores.evaluable()]
+    by_finding = [_measured(scores.finding(k), scores.known(k), draws) for k in scores.evaluable]
     if not by_finding:
         return {name: np.full(len(draws.counts), np.nan) for name in METRICS}
     return {name: mean_of_defined(np.array([values[name] for values in by_finding])) for name in by_finding[0]}
@@ -134,7 +134,9 @@ def measure_groups(scores: Scores, draws: GroupResamples) -> dict[str, np.ndarra
 
 def _measured(scores: Scores, known: np.ndarray, draws: GroupResamples) -> dict[str, np.ndarray]:
     p, truth = scores.positives()
-    counts = _counts(truth, scores.decisions == scores.positive, known, draws)
+    table = draws.table(2 * truth + (scores.decisions == scores.positive), 4, known)
+    true_negatives, false_positives, false_negatives, true_positives = draws.summed(table).T
+    counts = true_positives, false_positives, false_negatives, true_negatives
     values = {name: of_counts(*counts) for name, of_counts in COUNTED.items()}
     values["auroc"], values["auprc"] = _ranked(scores.odds(scores.classes()[0]), truth, known, draws)
     confidence = scores.probabilities.max(axis=1)
@@ -149,15 +151,6 @@ def _measured(scores: Scores, known: np.ndarray, draws: GroupResamples) -> dict[
 
 def _share(part: np.ndarray, whole: np.ndarray) -> np.ndarray:
     return np.divide(part, whole, out=np.full(len(whole), np.nan), where=whole > 0)
-
-
-def _counts(
-    truth: np.ndarray, decided: np.ndarray, known: np.ndarray, draws: GroupResamples
-) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-    """Return true positives, false positives, false negatives and true negatives: four (B + 1,)."""
-    table = draws.table(2 * truth + decided, 4, known)
-    true_negatives, false_positives, misses, hits = draws.summed(table).T
-    return hits, false_positives, misses, true_negatives
 
 
 def _ranked(

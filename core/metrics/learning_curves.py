@@ -152,12 +152,11 @@ class Fit:
         return float(levels[0]), float(low), float(high)
 
 
-def fit_curves(measured: Mapping[Key, MeasuredCurve], seed: int = 0) -> dict[Key, Fit]:
+def fit_curves(measured: Mapping[Key, MeasuredCurve]) -> dict[Key, Fit]:
     """Fit the learning curve of each family, on common resamples of seeds and images.
 
     Args:
         measured: family -> its metric, measured on the same resamples of test images.
-        seed: of the resampling of seeds.
     Returns:
         a fit for each family with at least three sizes.
     Raises:
@@ -170,7 +169,7 @@ def fit_curves(measured: Mapping[Key, MeasuredCurve], seed: int = 0) -> dict[Key
     for name, curve in measured.items():
         if len(curve.sizes) >= LEAST_SIZES:
             draws = len(next(iter(curve.found[curve.sizes[0]].values()))) - 1
-            seed_counts = np.random.default_rng(seed).multinomial(
+            seed_counts = np.random.default_rng(0).multinomial(
                 len(seeds), np.full(len(seeds), 1 / len(seeds)), size=draws
             )
             fits[name] = _fit(curve, dict(zip(seeds, seed_counts.T, strict=True)))

@@ -43,8 +43,8 @@ class Metric:
         of_class: the same for one class against the rest.
         higher_is_better: direction.
         meaning: one sentence for readers.
-        grows_when_redrawn: whether resampling inflates it, as noise inflates a distance from 0; its bootstrap intervals
-            are then reflected.
+        inflated_by_resampling: whether resampling inflates it, as noise inflates a distance from 0; its bootstrap
+            intervals are then reflected.
         range: least and largest possible value.
     """
 
@@ -54,14 +54,14 @@ class Metric:
     of_class: PerClass
     higher_is_better: bool
     meaning: str
-    grows_when_redrawn: bool = False
+    inflated_by_resampling: bool = False
     range: tuple[float, float] = (0.0, 1.0)
 
     def __call__(self, scores: Scores, weights: np.ndarray) -> np.ndarray:
         """Return (B,) values for (B, N) weights; for findings, the mean over those with both classes."""
         if not scores.multilabel:
             return self.compute(scores, weights)
-        values = [self.compute(scores.finding(k), _of_known(scores, weights, k)) for k in scores.evaluable()]
+        values = [self.compute(scores.finding(k), _of_known(scores, weights, k)) for k in scores.evaluable]
         return mean_of_defined(np.array(values)) if values else np.full(len(weights), np.nan)
 
     def by_class(self, scores: Scores, weights: np.ndarray) -> np.ndarray:
@@ -71,7 +71,7 @@ class Metric:
         """
         if scores.multilabel:
             values = np.full((scores.labels.shape[1], len(weights)), np.nan)
-            for k in scores.evaluable():
+            for k in scores.evaluable:
                 values[k] = self.of_class(scores.finding(k), _of_known(scores, weights, k), 1)
             return values
         return np.stack([self.of_class(scores, weights, c) for c in range(scores.probabilities.shape[1])])
@@ -107,11 +107,6 @@ def measure(scores: Scores, name: str | None = None) -> dict[str, float]:
     return {row.name: float(row(scores, unit_weights(scores))[0]) for row in rows}
 
 
-def measure_by_class(scores: Scores, name: str) -> np.ndarray:
-    """Return the (C,) values of a metric on the original images, each class or finding against the rest."""
-    return METRICS[name].by_class(scores, unit_weights(scores))[:, 0]
-
-
 def unit_weights(scores: Scores) -> np.ndarray:
     """Return (1, N) weights that count every image once."""
     return np.ones((1, len(scores)))
@@ -137,40 +132,20 @@ def _counts(scores: Scores, weights: np.ndarray, c: int) -> tuple[np.ndarray, np
     return hits, np.maximum(decided_positive - hits, 0), np.maximum(positives - hits, 0), np.maximum(rest, 0)
 
 
-def _accuracy_at(tp: np.ndarray, fp: np.ndarray, fn: np.ndarray, tn: np.ndarray) -> np.ndarray:
-    return _ratio(tp + tn, tp + fp + fn + tn)
-
-
-def _sensitivity_at(tp: np.ndarray, fp: np.ndarray, fn: np.ndarray, tn: np.ndarray) -> np.ndarray:
-    return _ratio(tp, tp + fn)
-
-
-def _specificity_at(tp: np.ndarray, fp: np.ndarray, fn: np.ndarray, tn: np.ndarray) -> np.ndarray:
-    return _ratio(tn, tn + fp)
-
-
-def _balanced_accuracy_at(tp: np.ndarray, fp: np.ndarray, fn: np.ndarray, tn: np.ndarray) -> np.ndarray:
-    return (_sensitivity_at(tp, fp, fn, tn) + _specificity_at(tp, fp, fn, tn)) / 2
-
-
-def _precision_at(tp: np.ndarray, fp: np.ndarray, fn: np.ndarray, tn: np.ndarray) -> np.ndarray:
-    return _ratio(tp, tp + fp, empty=0.0)
-
-
-def _f1_at(tp: np.ndarray, fp: np.ndarray, fn: np.ndarray, tn: np.ndarray) -> np.ndarray:
-    return _ratio(2 * tp, 2 * tp + fp + fn, empty=0.0)
-
-
-def _mcc_at(tp: np.ndarray, fp: np.ndarray, fn: np.ndarray, tn: np.ndarray) -> np.ndarray:
-    denominator = np.sqrt((tp + fp) * (tp + fn) * (tn + fp) * (tn + fn))
-    mcc = _ratio(tp * tn - fp * fn, denominator, empty=0.0)
-    return np.where(tp + fp + fn + tn > 0, mcc, np.nan)
-
-
+# metric -> (true positives, false positives, false negatives, true negatives) -> values; all (B,)
 COUNTED: dict[str, OfCounts] = {
-    "accuracy": _accuracy_at, "sensitivity": _sensitivity_at, "specificity": _specificity_at,
-    "balanced_accuracy": _balanced_accuracy_at, "precision": _precision_at, "f1": _f1_at, "mcc": _mcc_at,
-}  # fmt: skip
+    "accuracy": lambda tp, fp, fn, tn: _ratio(tp + tn, tp + fp + fn + tn),
+    "sensitivity": lambda tp, fp, fn, tn: _ratio(tp, tp + fn),
+    "specificity": lambda tp, fp, fn, tn: _ratio(tn, tn + fp),
+    "balanced_accuracy": lambda tp, fp, fn, tn: (_ratio(tp, tp + fn) + _ratio(tn, tn + fp)) / 2,
+    "precision": lambda tp, fp, fn, tn: _ratio(tp, tp + fp, empty=0.0),
+    "f1": lambda tp, fp, fn, tn: _ratio(2 * tp, 2 * tp + fp + fn, empty=0.0),
+    "mcc": lambda tp, fp, fn, tn: np.where(
+        tp + fp + fn + tn > 0,
+        _ratio(tp * tn - fp * fn, np.sqrt((tp + fp) * (tp + fn) * (tn + fp) * (tn + fn)), empty=0.0),
+        np.nan,
+    ),
+}
 
 
 def _of_class(name: str) -> PerClass:
@@ -187,7 +162,7 @@ def _accuracy(scores: Scores, weights: np.ndarray) -> np.ndarray:
 
 
 def _balanced_accuracy(scores: Scores, weights: np.ndarray) -> np.ndarray:
-    sensitivities = [_sensitivity_at(*_counts(scores, weights, c)) for c in range(scores.probabilities.shape[1])]
+    sensitivities = [COUNTED["sensitivity"](*_counts(scores, weights, c)) for c in range(scores.probabilities.shape[1])]
     return np.mean(sensitivities, axis=0)
 
 
@@ -236,17 +211,16 @@ def _brier_of(scores: Scores, weights: np.ndarray, c: int) -> np.ndarray:
 
 
 def _ece(scores: Scores, weights: np.ndarray) -> np.ndarray:
-    return expected_calibration_error(scores.probabilities, scores.labels, weights=weights)
+    return expected_calibration_error(scores.probabilities, scores.labels, weights)
 
 
 def _ece_of(scores: Scores, weights: np.ndarray, c: int) -> np.ndarray:
-    return calibration_gap(scores.probabilities[:, c], scores.labels == c, weights=weights)
+    return calibration_gap(scores.probabilities[:, c], scores.labels == c, weights)
 
 
-_AUROC_MEANING = "Probability that a positive image scores above a negative one."
-_MCC_MEANING = "Correlation of decision and truth, from -1 to 1; 0 is chance."
 for _row in (
-    Metric("auroc", "AUROC", _over_classes(_auroc), _auroc, True, _AUROC_MEANING),
+    Metric("auroc", "AUROC", _over_classes(_auroc), _auroc, True,
+           "Probability that a positive image scores above a negative one."),
     Metric("auprc", "AUPRC", _over_classes(_auprc), _auprc, True, "Precision averaged over all sensitivities."),
     Metric("balanced_accuracy", "Balanced accuracy", _balanced_accuracy, _of_class("balanced_accuracy"), True,
            "Mean sensitivity over classes."),
@@ -259,10 +233,11 @@ for _row in (
            "Share of positive calls that are correct."),
     Metric("f1", "F1", _over_classes(_of_class("f1")), _of_class("f1"), True,
            "Harmonic mean of precision and sensitivity."),
-    Metric("mcc", "Matthews correlation (MCC)", _mcc, _of_class("mcc"), True, _MCC_MEANING, range=(-1.0, 1.0)),
+    Metric("mcc", "Matthews correlation (MCC)", _mcc, _of_class("mcc"), True,
+           "Correlation of decision and truth, from -1 to 1; 0 is chance.", range=(-1.0, 1.0)),
     Metric("brier", "Brier score", _brier, _brier_of, False, "Mean squared error of the probability.",
            range=(0.0, 2.0)),  # a sum over classes if there are more than two
     Metric("ece", "Calibration error (ECE)", _ece, _ece_of, False, "Mean gap between confidence and accuracy.",
-           grows_when_redrawn=True),
+           inflated_by_resampling=True),
 ):  # fmt: skip
     METRICS.add(_row)

@@ -212,14 +212,14 @@ def _called(drawn: GroupResamples, members: np.ndarray, reached: Sequence[np.nda
 
 def operating_marks(runs: Sequence[Scores], prevalence: float, fitted_at: float) -> tuple[tuple[float, float], ...]:
     """Return each run's operating point on a decision curve as (probability, net benefit)."""
-    truth = runs[0].positives()[1]
-    return tuple(_mark(run, truth, prevalence, fitted_at) for run in runs)
-
-
-def _mark(run: Scores, truth: np.ndarray, prevalence: float, fitted_at: float) -> tuple[float, float]:
-    acting = shift_prevalence(np.array(run.threshold), fitted_at, prevalence)
-    called = run.positives()[0] >= run.threshold
-    return float(acting), float(net_benefit(called[truth].mean(), (~called)[~truth].mean(), prevalence, acting))
+    marks = []
+    for run in runs:
+        p, truth = run.positives()
+        called = p >= run.threshold
+        acting = shift_prevalence(np.array(run.threshold), fitted_at, prevalence)
+        benefit = net_benefit(called[truth].mean(), (~called)[~truth].mean(), prevalence, acting)
+        marks.append((float(acting), float(benefit)))
+    return tuple(marks)
 
 
 def shift_cost(before: Operation, after: Operation, n: int) -> dict[str, Estimate]:

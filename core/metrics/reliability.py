@@ -20,6 +20,7 @@ from core.metrics.calibration import BINS, bin_of
 from core.metrics.scores import Scores
 
 DIAGRAM_BINS = 10
+_SIMULATIONS = 1000
 
 
 @dataclass(frozen=True)
@@ -53,29 +54,34 @@ class ChanceError:
     high: float
 
 
-def reliability(scores: Scores, target: int | None = None, bins: int = DIAGRAM_BINS) -> list[Bin]:
+def reliability(scores: Scores) -> list[Bin]:
     """Return the reliability diagram of one run.
+
+    It evaluates the probability of the positive class of a binary task, or of the predicted class of a task with more
+    classes.
 
     Args:
         scores: its predictions; for a multilabel task, of one finding (`known_finding`).
-        target: class whose probability is evaluated; None evaluates the positive class of a binary task, and the
-            probability of the predicted class of a task with more classes.
-        bins: number of equal-width probability bins.
     Raises:
         BadRequest: if there are several findings or no image.
     """
-    stated, happened = _probability_and_outcome(scores, target)
-    number = bin_of(stated, bins)
+    _check(scores)
+    if scores.positive is None:
+        predicted, correct = scores.probabilities.max(axis=1), scores.probabilities.argmax(axis=1) == scores.labels
+    else:
+        predicted, correct = scores.positives()
+    number = bin_of(predicted, DIAGRAM_BINS)
     diagram = []
-    for index in range(bins):
+    for index in range(DIAGRAM_BINS):
         members = number == index
         count = int(members.sum())
-        mean = float(stated[members].mean()) if count else float("nan")
-        diagram.append(Bin(index / bins, (index + 1) / bins, count, mean, wilson(int(happened[members].sum()), count)))
+        mean = float(predicted[members].mean()) if count else float("nan")
+        observed = wilson(int(correct[members].sum()), count)
+        diagram.append(Bin(index / DIAGRAM_BINS, (index + 1) / DIAGRAM_BINS, count, mean, observed))
     return diagram
 
 
-def chance_error(scores: Scores, bins: int = BINS, draws: int = 1000, seed: int = 0) -> ChanceError:
+def chance_error(scores: Scores) -> ChanceError:
     """Return the top-label calibration error that the number of images alone explains.
 
     Labels are simulated from the predicted probabilities, which are therefore calibrated by construction. A measured
@@ -83,25 +89,17 @@ def chance_error(scores: Scores, bins: int = BINS, draws: int = 1000, seed: int 
 
     Args:
         scores: predictions; for a multilabel task, of one finding.
-        bins: as for the measured error.
-        draws: number of simulations.
-        seed: of the simulations.
     Raises:
         BadRequest: if there are several findings or no image.
     """
-    if scores.multilabel or not len(scores):
-        raise BadRequest("Expected images with one class each; choose one of the findings first.")
-    stated = scores.probabilities.max(axis=1)
-    happened = np.random.default_rng(seed).random((draws, len(stated))) < stated
-    gap = (happened - stated) @ np.eye(bins)[bin_of(stated, bins)]  # (draws, bins)
-    errors = np.abs(gap).sum(axis=1) / len(stated)
+    _check(scores)
+    predicted = scores.probabilities.max(axis=1)
+    correct = np.random.default_rng(0).random((_SIMULATIONS, len(predicted))) < predicted
+    gap = (correct - predicted) @ np.eye(BINS)[bin_of(predicted, BINS)]  # (simulations, bins)
+    errors = np.abs(gap).sum(axis=1) / len(predicted)
     return ChanceError(float(errors.mean()), float(np.percentile(errors, 95)))
 
 
-def _probability_and_outcome(scores: Scores, target: int | None) -> tuple[np.ndarray, np.ndarray]:
+def _check(scores: Scores) -> None:
     if scores.multilabel or not len(scores):
         raise BadRequest("Expected images with one class each; choose one of the findings first.")
-    if target is None and scores.positive is None:
-        return scores.probabilities.max(axis=1), scores.probabilities.argmax(axis=1) == scores.labels
-    chosen = scores.positive if target is None else target
-    return scores.probabilities[:, chosen], scores.labels == chosen

@@ -46,12 +46,9 @@ class Scores:
         """Return (N,) bool, the images whose label is known for a finding."""
         return ~np.isnan(self.labels[:, finding])
 
-    def evaluable(self) -> list[int]:
-        """Return the findings that have both positive and negative images."""
-        return self._judged
-
     @cached_property
-    def _judged(self) -> list[int]:
+    def evaluable(self) -> list[int]:
+        """Indices of the findings that have both positive and negative images."""
         truth = np.rint(self.labels)
         return np.flatnonzero((truth == 0).any(axis=0) & (truth == 1).any(axis=0)).tolist()
 

@@ -16,7 +16,7 @@ import numpy as np
 from scipy.special import logit
 
 from core.errors import BadRequest
-from core.metrics.bootstrap import Estimate, interval, percentile_band
+from core.metrics.bootstrap import percentile_band
 from core.metrics.grouped_bootstrap import GroupResamples, resample_groups
 from core.metrics.scores import Scores
 
@@ -30,14 +30,12 @@ class RiskCurve:
     Attributes:
         coverage: (T,) shares of images answered, the most certain first.
         risk, low, high: (T,) share of these classified wrongly, with the ends of its 95% interval.
-        area: mean risk over all coverages.
     """
 
     coverage: np.ndarray
     risk: np.ndarray
     low: np.ndarray
     high: np.ndarray
-    area: Estimate
 
 
 def sureness(scores: Scores) -> np.ndarray:
@@ -80,7 +78,7 @@ def risk_curve(
     weights = np.concatenate([np.zeros_like(weights[:, :1]), weights], axis=1)  # cumulative sums start at 0 images
     risks = np.mean([_risks(run, weights, shares) for run in runs], axis=0)  # (draws + 1, T)
     low, high = percentile_band(risks[1:])
-    return RiskCurve(shares, risks[0], low, high, interval(risks.mean(axis=1), len(groups)))
+    return RiskCurve(shares, risks[0], low, high)
 
 
 def _risks(scores: Scores, weights: np.ndarray, shares: np.ndarray) -> np.ndarray:

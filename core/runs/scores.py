@@ -55,7 +55,7 @@ def load_part(run: Run, part: EvaluatedPart = "test", target: int | None = None)
     stored = read_predictions(folder, part)
     scores, kept = scores_of(meta, stored), np.ones(len(stored.ids), bool)
     if target is not None and meta.multilabel:
-        if part == "test" and target not in scores.evaluable():
+        if part == "test" and target not in scores.evaluable:
             raise BadRequest(f"{meta.labels[target]} cannot be evaluated: no or too few test images show it.")
         kept, scores = scores.known(target), scores.known_finding(target)
     elif target is not None and meta.positive is None:

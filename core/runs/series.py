@@ -181,7 +181,7 @@ def class_report(scores: Scores, labels: Sequence[str]) -> list[dict[str, float 
     rows: list[dict[str, float | str]] = [
         {"class": label, "images": int(counts[k]), **{name: float(values[k]) for name, values in columns.items()}}
         for k, label in enumerate(labels)
-        if not scores.multilabel or k in scores.evaluable()
+        if not scores.multilabel or k in scores.evaluable
     ]
     averages: tuple[Average, ...] = ("macro", "weighted")
     return rows + [

@@ -7,12 +7,12 @@ import pytest
 
 from core.analysis import comparison
 from core.errors import BadRequest
-from core.metrics import bootstrap, measure_by_class
-from core.metrics.comparisons import compare
+from core.metrics import METRICS, bootstrap
+from core.metrics.measures import unit_weights
 from core.metrics.thresholds import Aim
 from core.runs import read_predictions
 from core.runs.series import by_series, check_comparable, estimate, resampled_runs, summarize
-from tests.synthetic_runs import STRONG, WEAK, make_families, make_run, of, predictions
+from tests.synthetic_runs import STRONG, WEAK, compare, make_families, make_run, of, predictions
 
 
 def test_stored_runs_are_compared_as_their_scores_are(families):
@@ -131,8 +131,9 @@ def test_classes_and_findings_have_intervals_of_their_own(runs):
     several = of(make_families(runs, sizes=(50,), task="multiclass"))[3:]
     found = comparison.by_class(several, "sensitivity")
     tests = [comparison.load_part(run).scores for run in several]
+    by_class = np.mean([METRICS["sensitivity"].by_class(one, unit_weights(one))[:, 0] for one in tests], axis=0)
     for c, one in enumerate(found):
-        assert one.value == pytest.approx(np.mean([measure_by_class(scores, "sensitivity")[c] for scores in tests]))
+        assert one.value == pytest.approx(by_class[c])
         assert one.low < one.value < one.high
     findings = of(make_families(runs, sizes=(50,), task="multilabel"))[3:]
     alone = estimate(findings, ("auroc",), finding=1)["auroc"].value

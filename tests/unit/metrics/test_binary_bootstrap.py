@@ -54,7 +54,7 @@ def test_findings_are_measured_as_image_by_image(seed, ties, n):
     random = np.random.default_rng(seed)
     scores = findings(random, n, ties)
     same(scores, random.integers(0, max(1, n // 3), n))
-    finding = scores.evaluable()[0]
+    finding = scores.evaluable[0]
     known = scores.known(finding)
     same(scores.known_finding(finding), np.arange(n)[known])
 

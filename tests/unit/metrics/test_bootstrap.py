@@ -74,9 +74,11 @@ def test_weights_count_images():
 def test_ece_by_hand():
     probabilities = np.array([[0.1, 0.9], [0.1, 0.9], [0.4, 0.6], [0.4, 0.6]])
     labels = np.array([1, 0, 1, 1])  # confidence .9 is right half the time, .6 always
-    assert expected_calibration_error(probabilities, labels, bins=10)[0] == pytest.approx((0.4 + 0.4) / 2)
+    assert expected_calibration_error(probabilities, labels, np.ones((1, len(labels))), bins=10)[0] == pytest.approx(
+        (0.4 + 0.4) / 2
+    )
     with pytest.raises(ValueError, match="at least one image"):
-        expected_calibration_error(probabilities[:0], labels[:0])
+        expected_calibration_error(probabilities[:0], labels[:0], np.ones((1, 0)))
 
 
 @settings(deadline=None, max_examples=30)

@@ -7,10 +7,10 @@ from hypothesis import strategies as st
 from sklearn import metrics as reference
 
 from core.errors import BadRequest
-from core.metrics import METRICS, Scores, between_seeds, measure, measure_by_class, wilson
+from core.metrics import METRICS, Scores, between_seeds, measure, wilson
 from core.metrics.bootstrap import bootstrap, interval
 from core.metrics.calibration import calibration_gap, probabilities_of
-from core.metrics.measures import support
+from core.metrics.measures import support, unit_weights
 from core.metrics.scores import refuse_test
 from core.runs.series import class_report
 
@@ -144,7 +144,7 @@ def test_what_is_undefined_does_not_count_in_an_average():
     labels = scores.labels.copy()
     labels[:, 2] = np.where(np.isnan(labels[:, 2]), np.nan, 0)  # a finding that no image shows
     lacking = Scores(scores.probabilities, labels, thresholds=scores.thresholds)
-    values = measure_by_class(lacking, "auroc")
+    values = METRICS["auroc"].by_class(lacking, unit_weights(lacking))[:, 0]
     assert np.isnan(values[2])
     assert measure(lacking, "auroc")["auroc"] == pytest.approx(values[:2].mean())
     assert METRICS["auroc"].averaged(lacking, np.ones((1, 160)), "macro")[0] == pytest.approx(values[:2].mean())
@@ -155,7 +155,7 @@ def test_correlation_without_variation_is_0_and_without_images_undefined():
     always = Scores(np.tile([0.1, 0.9], (3, 1)), labels, 1)
     assert measure(always, "mcc")["mcc"] == reference.matthews_corrcoef(labels, always.decisions) == 0
     assert np.isnan(METRICS["mcc"](always, np.zeros((1, 3)))[0])
-    assert measure_by_class(always, "mcc").tolist() == [0, 0]
+    assert METRICS["mcc"].by_class(always, unit_weights(always)).ravel().tolist() == [0, 0]
 
 
 def test_calibration_of_a_class_is_that_of_its_probability_by_hand():
@@ -164,8 +164,8 @@ def test_calibration_of_a_class_is_that_of_its_probability_by_hand():
     stated, came = probabilities[:, 0], np.array([1, 0, 0, 1])
     bins = {0.7: [0, 1], 0.1: [2], 0.2: [3]}
     by_hand = sum(abs((came[rows] - stated[rows]).sum()) for rows in bins.values()) / 4
-    assert measure_by_class(scores, "ece")[0] == pytest.approx(by_hand)
-    assert calibration_gap(stated, came == 1)[0] == pytest.approx(by_hand)
+    assert METRICS["ece"].by_class(scores, unit_weights(scores))[0, 0] == pytest.approx(by_hand)
+    assert calibration_gap(stated, came == 1, unit_weights(scores))[0] == pytest.approx(by_hand)
 
 
 @settings(deadline=None, max_examples=30)

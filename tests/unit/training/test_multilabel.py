@@ -80,7 +80,7 @@ def test_calibration_error_of_findings_is_the_mean_of_each_finding_alone():
 def test_a_finding_that_nobody_has_is_left_out_of_the_mean():
     none = np.column_stack([MASKED, np.zeros(300)])
     scores = Scores(np.column_stack([PROBABILITIES, np.full(300, 0.1)]), none, thresholds=(*THRESHOLDS, 0.5))
-    assert scores.evaluable() == [0, 1, 2]
+    assert scores.evaluable == [0, 1, 2]
     before = measure(Scores(PROBABILITIES, MASKED, thresholds=THRESHOLDS))
     assert measure(scores) == pytest.approx(before)
 
