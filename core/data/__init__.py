@@ -3,11 +3,8 @@
 Importing the package fills `DATASETS`. A new data set is one module or one row, imported here.
 """
 
-from core.data.datasets import kermany, phantom  # isort: skip  (shown first)
-from core.data.datasets import chexpert, covid, ham10000, isic, medmnist, nih, small_public
+from core.data.datasets import kermany, phantom  # noqa: F401 # isort: skip  (shown first)
+from core.data.datasets import chexpert, covid, ham10000, isic, medmnist, nih, small_public  # noqa: F401
 from core.data.specs import DATASETS
 
-__all__ = [
-    "DATASETS", "chexpert", "covid", "ham10000", "isic", "kermany", "medmnist", "nih", "phantom",
-    "small_public",
-]  # fmt: skip
+__all__ = ["DATASETS"]

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 import torch
@@ -56,7 +57,7 @@ class Augmentation:
         title: display name.
         ranges: range of the random parameter, in words.
         caveat: what a clinician should know about it.
-        geometry: (generator, pose) -> None; draws a random change and applies it to the pose.
+        geometry: (generator, pose) -> None; applies a random change to the pose.
         photometry: ((B, C, S, S) in [0, 1], one generator per image) -> the same shape, not yet clipped to [0, 1].
         mixing: ((B, ...) normalized images, (B, K) targets as probabilities, generator) -> mixed images and targets.
         volumes: whether it accepts volumes.
@@ -75,127 +76,95 @@ class Augmentation:
 AUGMENTATIONS: Registry[Augmentation] = Registry("augmentation")
 
 
-def _per_image(values: list[float], images: torch.Tensor) -> torch.Tensor:
+def _rotate(degrees: float, random: np.random.Generator, pose: Pose) -> None:
+    pose.angle += random.uniform(-degrees, degrees)
+
+
+def _shift(share: float, random: np.random.Generator, pose: Pose) -> None:
+    pose.move(*random.uniform(-share, share, size=2))
+
+
+def _zoom(low: float, high: float, random: np.random.Generator, pose: Pose) -> None:
+    zoom = random.uniform(low, high)
+    pose.resize(zoom, zoom)
+
+
+def _stretch(log_ratio: float, random: np.random.Generator, pose: Pose) -> None:
+    stretch = float(np.exp(random.uniform(-log_ratio, log_ratio) / 2))
+    pose.resize(stretch, 1 / stretch)
+
+
+def _crop(least: float, random: np.random.Generator, pose: Pose) -> None:
+    zoom = 1 / random.uniform(least, 1)
+    pose.resize(zoom, zoom)
+    pose.move(*random.uniform(-1, 1, size=2) * (zoom - 1) / 2)
+
+
+def _flip(x: float, y: float, random: np.random.Generator, pose: Pose) -> None:
+    if random.random() < 0.5:
+        pose.resize(x, y)
+
+
+def _uniform(low: float, high: float, images: torch.Tensor, randoms: list[np.random.Generator]) -> torch.Tensor:
+    """Return one random factor per image, (B,)."""
+    values = [random.uniform(low, high) for random in randoms]
     return torch.tensor(values, dtype=torch.float32, device=images.device)
 
 
-def _rotation(degrees: float) -> Geometry:
-    def draw(random: np.random.Generator, pose: Pose) -> None:
-        pose.angle += random.uniform(-degrees, degrees)
+def _brightness(images: torch.Tensor, randoms: list[np.random.Generator]) -> torch.Tensor:
+    from kornia.enhance import adjust_brightness
 
-    return draw
-
-
-def _shift(share: float) -> Geometry:
-    return lambda random, pose: pose.move(*random.uniform(-share, share, size=2))
+    return adjust_brightness(images, _uniform(0.85, 1.15, images, randoms) - 1)
 
 
-def _zoom(low: float, high: float) -> Geometry:
-    def draw(random: np.random.Generator, pose: Pose) -> None:
-        zoom = random.uniform(low, high)
-        pose.resize(zoom, zoom)
+def _contrast(images: torch.Tensor, randoms: list[np.random.Generator]) -> torch.Tensor:
+    from kornia.enhance import adjust_contrast_with_mean_subtraction
 
-    return draw
+    return adjust_contrast_with_mean_subtraction(images, _uniform(0.75, 1.25, images, randoms))
 
 
-def _stretch(log_ratio: float) -> Geometry:
-    def draw(random: np.random.Generator, pose: Pose) -> None:
-        stretch = float(np.exp(random.uniform(-log_ratio, log_ratio) / 2))
-        pose.resize(stretch, 1 / stretch)
-
-    return draw
-
-
-def _crop(least: float) -> Geometry:
-    def draw(random: np.random.Generator, pose: Pose) -> None:
-        zoom = 1 / random.uniform(least, 1)
-        pose.resize(zoom, zoom)
-        pose.move(*random.uniform(-1, 1, size=2) * (zoom - 1) / 2)
-
-    return draw
+def _noise(images: torch.Tensor, randoms: list[np.random.Generator]) -> torch.Tensor:
+    planes = images.shape[1] if images.shape[1] > 3 else 1  # noise is shared by color channels, not by slices
+    noise = np.zeros((len(randoms), planes, *images.shape[2:]), np.float32)
+    for row, random in zip(noise, randoms, strict=True):
+        if random.random() < 0.3:
+            row[:] = 0.03 * random.standard_normal(row.shape, dtype=np.float32)
+    return images + torch.from_numpy(noise).to(images.device)
 
 
-def _flip(x: float, y: float) -> Geometry:
-    def draw(random: np.random.Generator, pose: Pose) -> None:
-        if random.random() < 0.5:
-            pose.resize(x, y)
+def _clahe(images: torch.Tensor, randoms: list[np.random.Generator]) -> torch.Tensor:
+    from kornia.enhance import equalize_clahe
 
-    return draw
-
-
-def _brightness(low: float, high: float) -> Photometry:
-    def change(images: torch.Tensor, randoms: list[np.random.Generator]) -> torch.Tensor:
-        from kornia.enhance import adjust_brightness
-
-        return adjust_brightness(images, _per_image([random.uniform(low, high) for random in randoms], images) - 1)
-
-    return change
+    share = _uniform(0, 1, images, randoms).view(-1, 1, 1, 1)
+    return torch.lerp(images, equalize_clahe(images.clamp(0, 1), 2.0, (8, 8)), share)
 
 
-def _contrast(low: float, high: float) -> Photometry:
-    def change(images: torch.Tensor, randoms: list[np.random.Generator]) -> torch.Tensor:
-        from kornia.enhance import adjust_contrast_with_mean_subtraction
-
-        factors = _per_image([random.uniform(low, high) for random in randoms], images)
-        return adjust_contrast_with_mean_subtraction(images, factors)
-
-    return change
+def _mixup(
+    images: torch.Tensor, targets: torch.Tensor, random: np.random.Generator
+) -> tuple[torch.Tensor, torch.Tensor]:
+    share = float(random.beta(0.4, 0.4))
+    other = torch.from_numpy(random.permutation(len(images))).to(images.device)
+    return torch.lerp(images[other], images, share), torch.lerp(targets[other], targets, share)
 
 
-def _noise(deviation: float, chance: float) -> Photometry:
-    def change(images: torch.Tensor, randoms: list[np.random.Generator]) -> torch.Tensor:
-        planes = images.shape[1] if images.shape[1] > 3 else 1  # noise is shared by color channels, not by slices
-        noise = np.zeros((len(randoms), planes, *images.shape[2:]), np.float32)
-        for row, random in zip(noise, randoms, strict=True):
-            if random.random() < chance:
-                row[:] = deviation * random.standard_normal(row.shape, dtype=np.float32)
-        return images + torch.from_numpy(noise).to(images.device)
-
-    return change
-
-
-def _clahe(clip: float) -> Photometry:
-    def change(images: torch.Tensor, randoms: list[np.random.Generator]) -> torch.Tensor:
-        from kornia.enhance import equalize_clahe
-
-        share = _per_image([random.uniform(0, 1) for random in randoms], images).view(-1, 1, 1, 1)
-        return torch.lerp(images, equalize_clahe(images.clamp(0, 1), clip, (8, 8)), share)
-
-    return change
-
-
-def _mixup(alpha: float) -> Mixing:
-    def mix(
-        images: torch.Tensor, targets: torch.Tensor, random: np.random.Generator
-    ) -> tuple[torch.Tensor, torch.Tensor]:
-        share = float(random.beta(alpha, alpha))
-        other = torch.from_numpy(random.permutation(len(images))).to(images.device)
-        return torch.lerp(images[other], images, share), torch.lerp(targets[other], targets, share)
-
-    return mix
-
-
-def _cutmix(alpha: float) -> Mixing:
-    def mix(
-        images: torch.Tensor, targets: torch.Tensor, random: np.random.Generator
-    ) -> tuple[torch.Tensor, torch.Tensor]:
-        height, width = images.shape[-2:]
-        cut = np.sqrt(1 - random.beta(alpha, alpha))
-        tall, wide = round(height * cut), round(width * cut)
-        top, left = random.integers(height - tall + 1), random.integers(width - wide + 1)
-        other = torch.from_numpy(random.permutation(len(images))).to(images.device)
-        mixed = images.clone()
-        mixed[..., top : top + tall, left : left + wide] = images[other][..., top : top + tall, left : left + wide]
-        return mixed, torch.lerp(targets, targets[other], tall * wide / (height * width))
-
-    return mix
+def _cutmix(
+    images: torch.Tensor, targets: torch.Tensor, random: np.random.Generator
+) -> tuple[torch.Tensor, torch.Tensor]:
+    height, width = images.shape[-2:]
+    cut = np.sqrt(1 - random.beta(1, 1))
+    tall, wide = round(height * cut), round(width * cut)
+    top, left = random.integers(height - tall + 1), random.integers(width - wide + 1)
+    other = torch.from_numpy(random.permutation(len(images))).to(images.device)
+    mixed = images.clone()
+    mixed[..., top : top + tall, left : left + wide] = images[other][..., top : top + tall, left : left + wide]
+    return mixed, torch.lerp(targets, targets[other], tall * wide / (height * width))
 
 
 for _row in (
     Augmentation(
         "horizontal-flip", "Horizontal flip", "half of the images",
         "A flipped heart lies on the wrong side: harmless for opacities, wrong for situs or named sides.",
-        geometry=_flip(-1.0, 1.0),
+        geometry=partial(_flip, -1.0, 1.0),
     ),
     Augmentation(
         "mirror", "Mirror image", "every image",
@@ -205,82 +174,82 @@ for _row in (
     Augmentation(
         "vertical-flip", "Vertical flip", "half of the images",
         "No chest radiograph is upside down; use it for skin and cells only.",
-        geometry=_flip(1.0, -1.0),
+        geometry=partial(_flip, 1.0, -1.0),
     ),
     Augmentation(
         "rotation", "Rotation", "-15 to 15 degrees",
         "Patients are seldom rotated by more.",
-        geometry=_rotation(15.0),
+        geometry=partial(_rotate, 15.0),
     ),
     Augmentation(
         "rotation-mild", "Slight rotation", "-7 to 7 degrees",
         "The usual variation in patient positioning.",
-        geometry=_rotation(7.0),
+        geometry=partial(_rotate, 7.0),
     ),
     Augmentation(
         "shift", "Shift", "up to 10% of the side",
         "Findings near the border may be cut off.",
-        geometry=_shift(0.10),
+        geometry=partial(_shift, 0.10),
     ),
     Augmentation(
         "shift-mild", "Slight shift", "up to 5% of the side",
         "The usual variation in patient positioning.",
-        geometry=_shift(0.05),
+        geometry=partial(_shift, 0.05),
     ),
     Augmentation(
         "zoom", "Zoom", "0.85 to 1.2",
         "Size matters for the heart and for nodules; apices and recesses may be cut off.",
-        geometry=_zoom(0.85, 1.2),
+        geometry=partial(_zoom, 0.85, 1.2),
     ),
     Augmentation(
         "stretch", "Stretch", "aspect ratio changed by up to a third",
         "Images exported as squares have lost their aspect ratio; the cardiothoracic ratio does not change.",
-        geometry=_stretch(0.3),
+        geometry=partial(_stretch, 0.3),
     ),
     Augmentation(
         "random-crop", "Random crop", "80 to 100% of the side, anywhere",
         "The finding itself may be cut off although the label stays.",
-        geometry=_crop(0.8),
+        geometry=partial(_crop, 0.8),
     ),
     Augmentation(
         "wide-crop", "Wide crop", "60 to 100% of the area, anywhere",
         "The finding itself may be cut off although the label stays.",
-        geometry=_crop(0.6**0.5),
+        geometry=partial(_crop, 0.6**0.5),
     ),
     Augmentation(
         "wide-stretch", "Wide stretch", "aspect ratio changed by up to two thirds",
         "Images exported as squares may have any aspect ratio; the ratio of heart width to height loses its meaning.",
-        geometry=_stretch(0.51),
+        geometry=partial(_stretch, 0.51),
     ),
     Augmentation(
         "brightness", "Brightness", "-15 to 15% of the range",
         "Exposure varies; very dark lungs may look like emphysema.",
-        photometry=_brightness(0.85, 1.15),
+        photometry=_brightness,
     ),
     Augmentation(
         "contrast", "Contrast", "0.75 to 1.25",
         "Windowing varies; faint opacities may vanish.",
-        photometry=_contrast(0.75, 1.25),
+        photometry=_contrast,
     ),
     Augmentation(
         "clahe-jitter", "CLAHE jitter", "blended with its locally equalized version by 0 to 100%",
         "Local equalization amplifies faint opacities and noise alike.",
-        photometry=_clahe(2.0), volumes=False,
+        photometry=_clahe, volumes=False,
     ),
     Augmentation(
         "noise", "Gaussian noise", "standard deviation 0.03, in 30% of the images",
         "Resembles a lower dose; hides fine interstitial patterns.",
-        photometry=_noise(0.03, 0.3),
+        photometry=_noise,
     ),
     Augmentation(
         "mixup", "MixUp", "two images blended, beta(0.4, 0.4)",
         "No patient looks like a blend of two; improves calibration rather than realism.",
-        mixing=_mixup(0.4),
+        mixing=_mixup,
     ),
     Augmentation(
         "cutmix", "CutMix", "a box of another image, beta(1, 1)",
         "The pasted box may show no finding although its label counts.",
-        mixing=_cutmix(1.0),
+        mixing=_cutmix,
     ),
 ):  # fmt: skip
     AUGMENTATIONS.add(_row)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
@@ -10,6 +10,7 @@ from typing import Literal
 import numpy as np
 
 from core.data.images import MAX_BYTES
+from core.errors import DataUnavailable
 from core.files import sha256_of
 
 TRAIN, VALIDATION, TEST = "train", "validation", "test"
@@ -68,9 +69,20 @@ def stamp_of_files(root: Path, ids: np.ndarray) -> str:
 
 
 def listing_of_files(
-    root: Path, rows: list[tuple[str, object, str, str]], labels_found: tuple[str, ...] = ()
+    root: Path, rows: Sequence[tuple[str, object, str, str]], labels_found: tuple[str, ...] = (), table: str = ""
 ) -> Listing:
-    """Return the listing of files below `root` from rows of (id, label, group, part)."""
+    """Return the listing of files below a folder.
+
+    Args:
+        root: the folder.
+        rows: (id, label, group, part) of each file.
+        labels_found: names of the classes, if the folder defines them.
+        table: name of the table from which the rows come, for the error message.
+    Raises:
+        DataUnavailable: if there is no file.
+    """
+    if not rows:
+        raise DataUnavailable(f"None of the images in {table} is in {root.name}.")
     ids = np.array([row[0] for row in rows], dtype=str)
     return Listing(
         ids=ids,

@@ -93,7 +93,7 @@ def sample_images(
     return [image for index in order if (image := read_sample(spec, listing, int(index)))]
 
 
-def image_facts(spec: DatasetSpec, listing: Listing, seed: int = 0) -> list[dict[str, Any]]:
+def image_facts(spec: DatasetSpec, listing: Listing) -> list[dict[str, Any]]:
     """Return width, height, color and file size of up to 200 sampled images; for volumes of their three slices."""
     return [
         {
@@ -105,7 +105,7 @@ def image_facts(spec: DatasetSpec, listing: Listing, seed: int = 0) -> list[dict
             "Mean brightness": round(float(np.asarray(shown.image.convert("L")).mean()), 1),
             "kB": round(shown.bytes / 1024, 1),
         }
-        for shown in sample_images(spec, listing, np.arange(len(listing)), SAMPLE_SIZE, seed)
+        for shown in sample_images(spec, listing, np.arange(len(listing)), SAMPLE_SIZE, seed=0)
     ]
 
 

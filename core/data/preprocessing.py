@@ -38,7 +38,7 @@ class Step:
         caveat: what a clinician should know about it.
         pixels: ((H, W) uint8 luminance or voxels) -> the same shape; colors keep their hue.
         grey: whether colors are dropped.
-        keeps: (height, width) -> (H, W) bool, the region to keep; the rest becomes black in all channels.
+        keep_mask: (height, width) -> (H, W) bool, the region to keep; the rest becomes black in all channels.
         pads: whether the image keeps its aspect ratio, on a black margin; else it is squashed to a square.
         scaling: the encoder's input -> the same with another mean and standard deviation.
         instead: name of the step that replaces it when an ablation leaves it out.
@@ -50,7 +50,7 @@ class Step:
     meaning: str
     caveat: str
     pixels: Callable[[np.ndarray], np.ndarray] | None = None
-    keeps: Callable[[int, int], np.ndarray] | None = None
+    keep_mask: Callable[[int, int], np.ndarray] | None = None
     grey: bool = False
     pads: bool = False
     scaling: Callable[[ImageSpec], ImageSpec] | None = None
@@ -113,7 +113,7 @@ class Preparation:
         left, top, right, bottom = self.box(image.width, image.height, size)
         pixels = to_array(image, (right - left, bottom - top), channels, self.interpolation)
         for step in self.steps:
-            pixels = np.where(step.keeps(*pixels.shape[1:]), pixels, 0) if step.keeps else pixels
+            pixels = np.where(step.keep_mask(*pixels.shape[1:]), pixels, 0) if step.keep_mask else pixels
             pixels = _of_brightness(step.pixels, pixels) if step.pixels else pixels
         return np.pad(pixels, ((0, 0), (top, size - bottom), (left, size - right)))
 
@@ -190,36 +190,22 @@ def _clahe(pixels: np.ndarray) -> np.ndarray:
     return np.rint(equalize_adapthist(pixels, clip_limit=_CLIP) * 255).astype(np.uint8)
 
 
-def _outer(height: int, width: int, share: int) -> tuple[np.ndarray, np.ndarray]:
-    """Return the outer rows, (H, 1) bool, and columns, (1, W) bool: a fraction 1 / `share` at each end."""
-    sides = []
-    for length in (height, width):
-        depth = max(1, round(length / share))
-        position = np.arange(length)
-        sides.append((position < depth) | (position >= length - depth))
-    return sides[0][:, None], sides[1][None, :]
-
-
-def _border(height: int, width: int) -> np.ndarray:
-    rows, columns = _outer(height, width, 16)
-    return rows | columns
-
-
-def _corners(height: int, width: int) -> np.ndarray:
-    rows, columns = _outer(height, width, 8)
-    return rows & columns
+def _outer(length: int, share: int) -> np.ndarray:
+    """Return the positions, (length,) bool, within 1 / `share` of the length from either end."""
+    position = np.arange(length)
+    return np.minimum(position, position[::-1]) < max(1, round(length / share))
 
 
 for _step in (  # masking steps come first, so that no later step carries masked content into the region that stays
     Step(
         "border-only", "Border only", "Keeps the outer sixteenth at each side; the rest is black.",
         "For checking a data set, never for use: a classifier of these images has not seen the patient.",
-        keeps=_border, volumes=False,
+        keep_mask=lambda height, width: _outer(height, 16)[:, None] | _outer(width, 16), volumes=False,
     ),
     Step(
         "corner-only", "Corners only", "Keeps an eighth of each side in every corner; the rest is black.",
         "For checking a data set: corners show markers, frames and scanners, but no disease.",
-        keeps=_corners, volumes=False,
+        keep_mask=lambda height, width: _outer(height, 8)[:, None] & _outer(width, 8), volumes=False,
     ),
     Step(
         "greyscale", "Grayscale", "Drops colors and keeps luminance.",

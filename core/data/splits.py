@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from itertools import combinations
 
 import numpy as np
 from scipy.sparse import coo_array
@@ -150,30 +151,25 @@ def split(
         crossing |= also_crossing
     if crossing.any():
         parts = before if allow_leaks else parts
-        notes.append(_leak_note(int(crossing.sum()), allow_leaks))
+        count, why = int(crossing.sum()), "a copy of them or an image of the same patient is in a part kept whole."
+        notes.append(
+            f"LEAKS ALLOWED: {count} training or validation images were kept although {why}"
+            if allow_leaks
+            else f"{count} training or validation images were dropped: {why}"
+        )
     _check_left(labels, parts, crossing)
     # Split off a validation part if none is kept.
     if not keeps_validation:
-        joined = (
-            f"The {given_count} validation images given are too few; they joined the training part. "
-            if given_count
-            else ""
-        )
-        notes.append(f"{joined}A tenth of the training part was set apart for validation, by group.")
+        note = "A tenth of the training part was set apart for validation, by group."
+        joined = f"The {given_count} validation images given are too few; they joined the training part."
+        notes.append(f"{joined} {note}" if given_count else note)
         parts[_carve(parts, labels, groups, _VALIDATION_SHARE)] = VALIDATION
     indices = {part: np.flatnonzero(parts == part) for part in (TRAIN, VALIDATION, TEST)}
     if not allow_leaks:
         check_disjoint(groups, indices)
-    count = int(crossing.sum())
-    return Parts(
-        indices[TRAIN],
-        indices[VALIDATION],
-        indices[TEST],
-        groups,
-        tuple(notes),
-        dropped=0 if allow_leaks else count,
-        leaks=count if allow_leaks else 0,
-    )
+    result = Parts(indices[TRAIN], indices[VALIDATION], indices[TEST], groups, tuple(notes))
+    crossed = int(crossing.sum())
+    return replace(result, leaks=crossed) if allow_leaks else replace(result, dropped=crossed)
 
 
 def _fewest(labels: np.ndarray, part: np.ndarray) -> int:
@@ -205,13 +201,6 @@ def _check_left(labels: np.ndarray, parts: np.ndarray, crossing: np.ndarray) -> 
 def _crossing(parts: np.ndarray, groups: np.ndarray, kept: str) -> np.ndarray:
     """Return, as (N,) bool, the training and validation images outside a part that share a group with it."""
     return np.isin(groups, groups[parts == kept]) & np.isin(parts, (TRAIN, VALIDATION)) & (parts != kept)
-
-
-def _leak_note(count: int, allowed: bool) -> str:
-    why = "a copy of them or an image of the same patient is in a part kept whole."
-    if allowed:
-        return f"LEAKS ALLOWED: {count} training or validation images were kept although {why}"
-    return f"{count} training or validation images were dropped: {why}"
 
 
 def _carve(parts: np.ndarray, labels: np.ndarray, groups: np.ndarray, share: int) -> np.ndarray:
@@ -253,14 +242,9 @@ def halve(rows: np.ndarray, ids: np.ndarray, labels: np.ndarray, groups: np.ndar
 
 def check_disjoint(groups: np.ndarray, indices: dict[str, np.ndarray]) -> None:
     """Raise LeakFound if a group is in two parts."""
-    names = list(indices)
-    for i, first in enumerate(names):
-        for second in names[i + 1 :]:
-            shared = np.intersect1d(groups[indices[first]], groups[indices[second]])
-            if len(shared):
-                raise LeakFound(
-                    f"{len(shared)} groups are in both {first} and {second}; no run is trained on such a split."
-                )
+    for first, second in combinations(indices, 2):
+        if shared := len(np.intersect1d(groups[indices[first]], groups[indices[second]])):
+            raise LeakFound(f"{shared} groups are in both {first} and {second}; no run is trained on such a split.")
 
 
 def nested_subset(

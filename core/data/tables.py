@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path, PurePosixPath
 
 import pandas as pd
@@ -40,12 +40,28 @@ def read_table(path: Path, columns: Iterable[str], unique: str | None = None) ->
                 f"{path.name} lacks the column {name!r} among its {len(table.columns)}. "
                 "Take the publisher's file, or rename the column."
             )
-    if unique and (duplicated := table[unique].duplicated()).any():
-        row = int(duplicated.to_numpy().argmax())
-        raise DataUnavailable(
-            f"{path.name}, row {row + _FIRST_ROW}: {table[unique].iloc[row]!r} is a duplicate. Remove it."
-        )
+    if unique:
+        check_unique(table[unique], path)
     return table
+
+
+def check_unique(cells: pd.Series, table: Path) -> None:
+    """Raise DataUnavailable if a column has duplicates, naming the first row."""
+    refuse_rows(cells, cells.duplicated(), table, lambda cell: f"{cell!r} is a duplicate. Remove it.")
+
+
+def refuse_rows(cells: pd.Series, wrong: pd.Series, table: Path, reason: Callable[[str], str]) -> None:
+    """Raise DataUnavailable if any row is wrong, naming the first one.
+
+    Args:
+        cells: a column of the table.
+        wrong: bool, the rows to refuse.
+        table: its path.
+        reason: cell of the row -> what is wrong with it.
+    """
+    if wrong.any():
+        row = int(wrong.to_numpy().argmax())
+        raise DataUnavailable(f"{row_location(table, row)}: {reason(cells.iloc[row])}")
 
 
 def row_location(path: Path, row: int) -> str:

@@ -30,7 +30,7 @@ _PATIENT = re.compile(r"patient\d+")
 BLANK = {"negative": 0.0, "unknown": np.nan}
 
 
-def parse_labels(rows: pd.DataFrame, table: Path, uncertain: str = "ignore", blank: str = "negative") -> np.ndarray:
+def parse_labels(rows: pd.DataFrame, table: Path, uncertain: str, blank: str) -> np.ndarray:
     """Convert the 14 columns to (N, 14) labels: 0, 1, NaN (unknown) or, if smoothed, a value between.
 
     Args:
@@ -42,16 +42,8 @@ def parse_labels(rows: pd.DataFrame, table: Path, uncertain: str = "ignore", bla
         DataUnavailable: naming the first row with another value.
     """
     codes, texts = pd.factorize(rows[list(FINDINGS)].to_numpy(dtype=object).ravel())
-    uncertain_value, blank_value = UNCERTAIN[uncertain], BLANK[blank]
-    value_of = {
-        "1.0": 1.0,
-        "1": 1.0,
-        "0.0": 0.0,
-        "0": 0.0,
-        "-1.0": uncertain_value,
-        "-1": uncertain_value,
-        "": blank_value,
-    }
+    value_of = {"1.0": 1.0, "0.0": 0.0, "-1.0": UNCERTAIN[uncertain]}
+    value_of |= {text.removesuffix(".0"): value for text, value in value_of.items()} | {"": BLANK[blank]}
     for code, text in enumerate(texts):
         if text not in value_of:
             row, column = divmod(int((codes == code).argmax()), len(FINDINGS))
@@ -74,20 +66,11 @@ def load(folder: Path, uncertain: str = "ignore", blank: str = "negative") -> Li
     for table, part in tables.items():
         rows = read_table(table, ("Path", *FINDINGS), unique="Path")
         labels = parse_labels(rows, table, uncertain, blank)
-        names = checked_paths(folder, rows["Path"].map(_below), table)
+        names = checked_paths(folder, rows["Path"].str.replace(r"^chexpert[^/]*/", "", case=False, regex=True), table)
         for row, (name, label) in enumerate(zip(names, labels, strict=True)):
             if (folder / name).is_file():
                 listed.append((name, label, _patient_of(name, table, row), part))
-    if not listed:
-        raise DataUnavailable(
-            f"None of the images in {' and '.join(path.name for path in tables)} is in {folder.name}."
-        )
-    return listing_of_files(folder, listed)
-
-
-def _below(path: str) -> str:
-    first, _, rest = path.partition("/")
-    return rest if first.casefold().startswith("chexpert") else path
+    return listing_of_files(folder, listed, table=" and ".join(path.name for path in tables))
 
 
 def _patient_of(name: str, table: Path, row: int) -> str:

@@ -13,7 +13,7 @@ import pandas as pd
 from core.data.datasets.folders import ALIASES, PART_FOLDERS, list_class_folders, normalized_name
 from core.data.listing import Listing, listing_of_files
 from core.data.specs import DatasetSpec
-from core.data.tables import checked_paths, read_table, row_location
+from core.data.tables import check_unique, checked_paths, read_table, refuse_rows, row_location
 from core.errors import DataUnavailable
 from core.files import sha256_of
 
@@ -88,9 +88,7 @@ def load_table(folder: Path, table: Path) -> Listing:
     if rows.empty:
         raise DataUnavailable(f"{table.name} has a header only. Add one row per image.")
     names = checked_paths(folder, rows[path_column], table)
-    if (duplicated := names.duplicated()).any():
-        row = int(duplicated.to_numpy().argmax())
-        raise DataUnavailable(f"{row_location(table, row)}: {names.iloc[row]!r} is a duplicate. Remove it.")
+    check_unique(names, table)
     for row, name in enumerate(names):
         if not (folder / name).is_file():
             raise DataUnavailable(
@@ -135,9 +133,7 @@ def _findings(rows: pd.DataFrame, columns: dict[str, str], table: Path) -> list[
         is_label = cells.isin(_VALUES)
         if key in not_findings or (cells == "").all() or is_label.mean() < 0.5:
             continue
-        if not is_label.all():
-            row = int((~is_label).to_numpy().argmax())
-            raise DataUnavailable(f"{row_location(table, row)}: {name} is {cells.iloc[row]!r}; expected 1, 0 or empty.")
+        refuse_rows(cells, ~is_label, table, partial("{} is {!r}; expected 1, 0 or empty.".format, name))
         findings.append(name)
     return findings
 
@@ -148,9 +144,7 @@ def _from_cells(cells: pd.Series, table: Path) -> tuple[np.ndarray, tuple[str, .
     for part in sorted({part for parts in split for part in parts}):
         spelling_of.setdefault(part.casefold(), part)
     if not any(len(parts) > 1 for parts in split):
-        for row, parts in enumerate(split):
-            if not parts[0]:
-                raise DataUnavailable(f"{row_location(table, row)}: there is no label. Add one, or remove the row.")
+        refuse_rows(cells, cells.str.strip() == "", table, lambda _: "there is no label. Add one, or remove the row.")
         classes = sorted(spelling_of)
         return np.array([classes.index(parts[0].casefold()) for parts in split]), tuple(
             spelling_of[key] for key in classes
@@ -163,11 +157,6 @@ def _from_cells(cells: pd.Series, table: Path) -> tuple[np.ndarray, tuple[str, .
 
 def _parts(cells: pd.Series, table: Path) -> list[str]:
     part_of = {alias: part for part, aliases in PART_FOLDERS.items() for alias in aliases} | {"": ""}
-    parts = []
-    for row, cell in enumerate(cells):
-        if normalized_name(cell) not in part_of:
-            raise DataUnavailable(
-                f"{row_location(table, row)}: {cell!r} is not a part of a split; expected train, val or test."
-            )
-        parts.append(part_of[normalized_name(cell)])
-    return parts
+    parts = cells.map(normalized_name).map(part_of)
+    refuse_rows(cells, parts.isna(), table, "{!r} is not a part of a split; expected train, val or test.".format)
+    return parts.tolist()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 
 from core.data.dicom import HEAD, is_dicom
@@ -51,6 +51,24 @@ def image_files(folder: Path) -> Iterator[Path]:
             path = Path(parent, name)
             if name[0] != "." and not path.is_symlink() and _is_image(path):
                 yield path
+
+
+def list_named_images(
+    root: Path, rows: Iterable[tuple[str, object, str, str]], table: Path, labels: tuple[str, ...] = ()
+) -> Listing:
+    """List the images that a table names; rows without a file and files without a row are left out.
+
+    Args:
+        root: the data set's folder.
+        rows: (file name without suffix, label, group, part).
+        table: path of the table.
+        labels: names of the classes.
+    Raises:
+        DataUnavailable: if no image is there.
+    """
+    files = {path.stem: path.relative_to(root).as_posix() for path in image_files(root)}
+    listed = [(files[name], label, group, part) for name, label, group, part in rows if name in files]
+    return listing_of_files(root, listed, labels, table.name)
 
 
 def _is_image(path: Path) -> bool:

@@ -6,13 +6,13 @@ References:
 
 from __future__ import annotations
 
+from itertools import repeat
 from pathlib import Path
 
-from core.data.datasets.folders import image_files, list_class_folders
-from core.data.listing import Listing, listing_of_files
+from core.data.datasets.folders import list_class_folders, list_named_images
+from core.data.listing import Listing
 from core.data.specs import DATASETS, DatasetSpec, DemographicsTable, External, Remote
-from core.data.tables import read_table, row_location
-from core.errors import DataUnavailable
+from core.data.tables import read_table, refuse_rows
 
 CLASSES = ("akiec", "bcc", "bkl", "df", "mel", "nv", "vasc")
 TABLE = "HAM10000_metadata"
@@ -28,22 +28,10 @@ def load(folder: Path) -> Listing:
     if table is None:
         return list_class_folders(folder, {name: (name,) for name in CLASSES})
     rows = read_table(table, ("lesion_id", "image_id", "dx"), unique="image_id")
-    unknown = ~rows["dx"].isin(CLASSES)
-    if unknown.any():
-        row = int(unknown.to_numpy().argmax())
-        raise DataUnavailable(
-            f"{row_location(table, row)}: {rows['dx'].iloc[row]!r} is not one of {', '.join(CLASSES)}. "
-            "Take the publisher's file."
-        )
-    files = {path.stem: path.relative_to(folder).as_posix() for path in image_files(folder)}
-    listed: list[tuple[str, object, str, str]] = [
-        (files[image], CLASSES.index(diagnosis), lesion, "")
-        for image, diagnosis, lesion in zip(rows["image_id"], rows["dx"], rows["lesion_id"], strict=True)
-        if image in files
-    ]
-    if not listed:
-        raise DataUnavailable(f"None of the {len(rows)} images in {table.name} is in {folder.name}.")
-    return listing_of_files(folder, listed, CLASSES)
+    reason = f"{{!r}} is not one of {', '.join(CLASSES)}. Take the publisher's file."
+    refuse_rows(rows["dx"], ~rows["dx"].isin(CLASSES), table, reason.format)
+    listed = zip(rows["image_id"], map(CLASSES.index, rows["dx"]), rows["lesion_id"], repeat(""))
+    return list_named_images(folder, listed, table, CLASSES)
 
 
 DATASETS.add(

@@ -6,12 +6,13 @@ References:
 
 from __future__ import annotations
 
+from itertools import repeat
 from pathlib import Path
 
-from core.data.datasets.folders import image_files
-from core.data.listing import UNLABELLED, Listing, listing_of_files
+from core.data.datasets.folders import list_named_images
+from core.data.listing import UNLABELLED, Listing
 from core.data.specs import DATASETS, DatasetSpec, DemographicsTable
-from core.data.tables import read_table, row_location
+from core.data.tables import read_table, refuse_rows, row_location
 from core.errors import DataUnavailable
 
 CLASSES = ("bkl", "mel", "nv")
@@ -28,23 +29,15 @@ def load(folder: Path) -> Listing:
     """
     table = folder / TABLE
     rows = read_table(table, ("image_id", "dx"), unique="image_id")
-    unknown = ~rows["dx"].isin(("", *CLASSES))
-    if unknown.any():
-        row = int(unknown.to_numpy().argmax())
-        raise DataUnavailable(
-            f"{row_location(table, row)}: dx is {rows['dx'].iloc[row]!r}; expected {', '.join(CLASSES)}, or nothing "
-            "where the image has no label. Correct the row or remove it."
-        )
+    reason = (
+        f"dx is {{!r}}; expected {', '.join(CLASSES)}, or nothing where the image has no label. Correct the row or "
+        "remove it."
+    )
+    refuse_rows(rows["dx"], ~rows["dx"].isin(("", *CLASSES)), table, reason.format)
     group_of = _grouped(folder, rows["image_id"].tolist())
-    files = {path.stem: path.relative_to(folder).as_posix() for path in image_files(folder)}
-    listed: list[tuple[str, object, str, str]] = [
-        (files[image], CLASSES.index(dx) if dx else UNLABELLED, group_of[image], "")
-        for image, dx in zip(rows["image_id"], rows["dx"], strict=True)
-        if image in files
-    ]
-    if not listed:
-        raise DataUnavailable(f"None of the {len(rows)} images in {table.name} is in {folder.name}.")
-    return listing_of_files(folder, listed, CLASSES)
+    labels = [CLASSES.index(dx) if dx else UNLABELLED for dx in rows["dx"]]
+    listed = zip(rows["image_id"], labels, rows["image_id"].map(group_of), repeat(""))
+    return list_named_images(folder, listed, table, CLASSES)
 
 
 def _grouped(folder: Path, images: list[str]) -> dict[str, str]:

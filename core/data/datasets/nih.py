@@ -10,10 +10,10 @@ from pathlib import Path
 
 import numpy as np
 
-from core.data.datasets.folders import image_files
+from core.data.datasets.folders import list_named_images
 from core.data.listing import TEST, TRAIN, Listing, listing_of_files
 from core.data.specs import DATASETS, DatasetSpec, DemographicsTable, Remote
-from core.data.tables import checked_paths, read_table, row_location
+from core.data.tables import checked_paths, read_table, refuse_rows, row_location
 from core.errors import DataUnavailable
 
 FINDINGS = (
@@ -55,17 +55,11 @@ def load(folder: Path) -> Listing:
     table = next((folder / name for name in TABLES if (folder / name).exists()), folder / TABLES[0])
     rows = read_table(table, ("Image Index", "Finding Labels", "Patient ID"), unique="Image Index")
     labels = parse_findings(rows["Finding Labels"].to_numpy(), table)
-    files = {path.stem: path.relative_to(folder).as_posix() for path in image_files(folder)}
-    parts = _published_parts(folder)
+    lists = {part: (folder / name).read_text() for name, part in LISTS.items() if (folder / name).exists()}
+    parts = {line.rsplit(".", 1)[0]: part for part, text in lists.items() for line in text.split()}
     stems = rows["Image Index"].str.rsplit(".", n=1).str[0]
-    listed: list[tuple[str, object, str, str]] = [
-        (files[stem], label, patient, parts.get(stem, ""))
-        for stem, label, patient in zip(stems, labels, rows["Patient ID"], strict=True)
-        if stem in files
-    ]
-    if not listed:
-        raise DataUnavailable(f"None of the {len(rows)} images in {table.name} is in {folder.name}.")
-    return listing_of_files(folder, listed)
+    listed = zip(stems, labels, rows["Patient ID"], (parts.get(stem, "") for stem in stems), strict=True)
+    return list_named_images(folder, listed, table)
 
 
 def load_adult_pneumonia(folder: Path) -> Listing:
@@ -76,32 +70,15 @@ def load_adult_pneumonia(folder: Path) -> Listing:
     """
     table = folder / ADULT_TABLE
     rows = read_table(table, ("image", "label", "patient"), unique="image")
-    unknown = ~rows["label"].isin(ADULT_FOLDERS)
-    if unknown.any():
-        row = int(unknown.to_numpy().argmax())
-        raise DataUnavailable(
-            f"{row_location(table, row)}: label is {rows['label'].iloc[row]!r}; expected {' or '.join(ADULT_FOLDERS)}. "
-            "Correct the row or remove it."
-        )
-    listed: list[tuple[str, object, str, str]] = [
+    reason = "label is {!r}; expected NORMAL or PNEUMONIA. Correct the row or remove it."
+    refuse_rows(rows["label"], ~rows["label"].isin(ADULT_FOLDERS), table, reason.format)
+    images = checked_paths(folder, rows["image"], table)
+    listed = [
         (image, ADULT_FOLDERS.index(label), patient, "")
-        for image, label, patient in zip(
-            checked_paths(folder, rows["image"], table), rows["label"], rows["patient"], strict=True
-        )
+        for image, label, patient in zip(images, rows["label"], rows["patient"], strict=True)
         if (folder / image).is_file()
     ]
-    if not listed:
-        raise DataUnavailable(f"None of the {len(rows)} images in {table.name} is in {folder.name}.")
-    return listing_of_files(folder, listed, ADULT_LABELS)
-
-
-def _published_parts(folder: Path) -> dict[str, str]:
-    part_of: dict[str, str] = {}
-    for name, part in LISTS.items():
-        path = folder / name
-        if path.exists():
-            part_of |= {line.strip().rsplit(".", 1)[0]: part for line in path.read_text().splitlines() if line.strip()}
-    return part_of
+    return listing_of_files(folder, listed, ADULT_LABELS, table.name)
 
 
 DATASETS.add(
