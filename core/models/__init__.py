@@ -4,30 +4,16 @@ Importing the package fills `MODELS`. A new model is one row in a module importe
 order in which models are listed and get their colors.
 """
 
-from core.models import efficientnet_lite0, scratch
+from core.models import efficientnet_lite0, scratch  # noqa: F401
 
 # isort: split
-from core.models import medsiglip, timm_models, volumes, xrv
+from core.models import medsiglip, timm_models, volumes, xrv  # noqa: F401
 
 # isort: split
-from core.models import dinov2
+from core.models import dinov2  # noqa: F401
 
 # isort: split
-from core.models import astra, concatenated_encoders, custom_weights
+from core.models import astra, concatenated_encoders, custom_weights  # noqa: F401
 from core.models.specs import FAMILY_LETTERS, FAMILY_TITLES, MODELS
 
-__all__ = [
-    "FAMILY_LETTERS",
-    "FAMILY_TITLES",
-    "MODELS",
-    "astra",
-    "concatenated_encoders",
-    "custom_weights",
-    "dinov2",
-    "efficientnet_lite0",
-    "medsiglip",
-    "scratch",
-    "timm_models",
-    "volumes",
-    "xrv",
-]
+__all__ = ["FAMILY_LETTERS", "FAMILY_TITLES", "MODELS"]

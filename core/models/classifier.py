@@ -8,7 +8,7 @@ but are run by the head: see `EncoderPooling`.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Literal, Protocol, TypeVar
+from typing import Any, Literal, TypeVar
 
 import torch
 from torch import nn
@@ -20,26 +20,22 @@ DROPOUT = 0.3
 M = TypeVar("M", bound=nn.Module)
 
 
-class Encoder(Protocol):
-    """A network with layers after its feature map."""
-
-    def rest(self, features: torch.Tensor) -> torch.Tensor:
-        """Pool the feature map as the original network does: (B, C, h, w) -> (B, D)."""
-
-
 class EncoderPooling(nn.Module):
     """Pooling by the encoder's own layers after its feature map.
 
     Their weights belong to the encoder and are counted, hashed, frozen, trained and stored only there. This module
     therefore keeps the encoder in a tuple, where PyTorch does not look for parameters.
+
+    Args:
+        encoder: has a method `pool` that pools as the original network does: (B, C, h, w) -> (B, D).
     """
 
-    def __init__(self, encoder: Encoder) -> None:
+    def __init__(self, encoder: Any) -> None:
         super().__init__()
         self._encoder = (encoder,)
 
     def forward(self, features: torch.Tensor) -> torch.Tensor:
-        return self._encoder[0].rest(features)  # (B, D)
+        return self._encoder[0].pool(features)  # (B, D)
 
 
 class Head(nn.Module):

@@ -82,7 +82,7 @@ class JoinedEncoder(nn.Module):
             carried.append(features[:, part.channels :])
         return torch.cat([*spatial, *carried], dim=1)
 
-    def rest(self, features: torch.Tensor) -> torch.Tensor:
+    def pool(self, features: torch.Tensor) -> torch.Tensor:
         """Pool each encoder's map as that encoder does: (B, C, h, w) -> (B, sum of the blocks)."""
         count, split = len(self.parts), features.split(self.widths, dim=1)
         maps = [torch.cat([split[number], split[count + number]], dim=1) for number in range(count)]

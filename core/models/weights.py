@@ -102,10 +102,12 @@ def find_file(weights: Weights, name: str = FILE) -> Path:
     for folder in weights_folders():
         if (folder / weights.ref / name).is_file():
             return folder / weights.ref / name
-    cached = _in_hub_cache(weights.ref, name) if weights.kind == "hub" else None
-    if cached is None:
-        raise WeightsUnavailable(how_to_get(weights))
-    return cached
+    if weights.kind == "hub":
+        from huggingface_hub import try_to_load_from_cache
+
+        if isinstance(cached := try_to_load_from_cache(weights.ref, name), str):
+            return Path(cached)
+    raise WeightsUnavailable(how_to_get(weights))
 
 
 def package_file(weights: Weights) -> Path:
@@ -144,13 +146,6 @@ def _joined(shards: Sequence[Path], sha256: str) -> Path:
     if not path.is_file() or cached_sha256_of_file(path) != sha256:
         write_atomically(path, b"".join(shard.read_bytes() for shard in shards))
     return path
-
-
-def _in_hub_cache(repository: str, name: str) -> Path | None:
-    from huggingface_hub import try_to_load_from_cache
-
-    path = try_to_load_from_cache(repository, name)
-    return Path(path) if isinstance(path, str) else None
 
 
 def how_to_get(weights: Weights) -> str:

@@ -68,7 +68,7 @@ class Strategy:
         """Return why a model cannot be trained with the strategy, in a sentence; "" if it can."""
         if self.name not in spec.strategies and self.like not in spec.strategies:
             return f"{spec.name} does not go with {self.name}."
-        if self.query_loss and spec.batch_normalised:
+        if self.query_loss and spec.uses_batch_norm:
             return (
                 f"{spec.name} does not go with {self.name}: it has batch normalization, which makes the prediction of "
                 "an image depend on the other images of its batch."

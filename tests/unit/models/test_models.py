@@ -7,9 +7,10 @@ from PIL import Image
 
 from core.errors import WeightsUnavailable
 from core.models import MODELS
-from core.models.encoders import imagenet_lite0_state, lite0_network, timm_key
+from core.models.encoders import LITE0_WEIGHTS, imagenet_lite0_state, lite0_network
 from core.models.medical_encoders import find_medical_encoder, relatives, save_own_encoder, weights_of
 from core.models.summary import outline
+from core.models.weights import package_file
 from tests.random_weights import RUN, build, example
 
 
@@ -97,11 +98,15 @@ def test_with_group_normalization_a_prediction_depends_on_its_image_alone(name):
         assert not any(isinstance(layer, torch.nn.modules.batchnorm._BatchNorm) for layer in model.modules())
 
 
-def test_every_timm_key_is_met_once():
-    wanted = set(lite0_network().state_dict())
-    assert set(imagenet_lite0_state()) == wanted
-    assert timm_key("_blocks.0._bn2.bias") == "blocks.0.0.bn2.bias"
-    assert timm_key("_blocks.15._project_conv.weight") == "blocks.6.0.conv_pwl.weight"
+def test_the_packages_tensors_get_timms_names():
+    state = imagenet_lite0_state()
+    published = torch.load(package_file(LITE0_WEIGHTS), map_location="cpu", weights_only=True)
+    for name, theirs in (
+        ("conv_stem.weight", "_conv_stem.weight"), ("blocks.0.0.bn2.bias", "_blocks.0._bn2.bias"),
+        ("blocks.1.1.conv_dw.weight", "_blocks.2._depthwise_conv.weight"),
+        ("blocks.6.0.conv_pwl.weight", "_blocks.15._project_conv.weight"), ("classifier.bias", "_fc.bias"),
+    ):  # fmt: skip
+        assert torch.equal(state[name], published[theirs]), name
 
 
 @pytest.mark.parametrize(("picture", "index"), [("chelsea", 285), ("coffee", 967), ("rocket", 657)])
