@@ -116,7 +116,7 @@ def variant_table(store: Store, dataset: str, sizes: list[Size], of: str | None 
     shown = {key for pair in pairs for key in pair}
     rows = [
         [*_named(key), str(len(runs)), *_figures(runs, SHOWN, target),
-         *_changes(changes.get((key, key.default)))]
+         *_changes(changes.get((key, key.default), {}))]
         for key, runs in series.items()
         if key in shown
     ]  # fmt: skip
@@ -148,14 +148,15 @@ def verdict_table(store: Store, dataset: str, sizes: list[Size], of: str | None 
                 contrasts[(size, stored[0][0]), (size, stored[0][1])] = title
     if not contrasts:
         raise _missing(dataset, sizes)
-    target = _target({key: runs for (_, key), runs in series.items()}, of)
+    target = _target(series, of)
     differences = {pair: row["auroc"] for pair, row in compare_all(series, ("auroc",), target, list(contrasts)).items()}
     rows = []
     for ((size, key), other), difference in differences.items():
         title = contrasts[(size, key), other]
         mark = f" ({OLD_RECIPE})" if key.is_old else ""
         p_values = [format_p(p) for p in (difference.holm, difference.holm_equivalence)]
-        verdict = difference.verdict_text(*_sides(title))
+        first, _, second = title.partition(" against ")
+        verdict = difference.verdict_text(first, second)
         rows.append(
             [f"{title}{mark}", _size_text(size), str(difference.seeds), difference.interval_text(), *p_values, verdict]
         )
@@ -170,17 +171,11 @@ def verdict_table(store: Store, dataset: str, sizes: list[Size], of: str | None 
     )
 
 
-def _sides(title: str) -> tuple[str, str]:
-    """Return the names of the two sides of a contrast."""
-    first, _, second = title.partition(" against ")
-    return first, second
-
-
-def _changes(differences: dict[str, Difference] | None) -> list[str]:
+def _changes(differences: dict[str, Difference]) -> list[str]:
     """Format the change of each metric with its verdict; dashes for the reference series."""
-    if differences is None:
-        return ["–"] * len(SHOWN)
-    return [f"{change.interval_text()}: {change.verdict}" for change in (differences[name] for name in SHOWN)]
+    return [
+        f"{differences[name].interval_text()}: {differences[name].verdict}" if differences else "–" for name in SHOWN
+    ]
 
 
 def _verdicts(differences: Iterable[Difference]) -> str:
@@ -220,10 +215,9 @@ def external_table(store: Store, dataset: str, sizes: list[Size], of: str | None
             for result in by_view(runs, name, ("auroc",)):
                 own, external, drop = result.own["auroc"], result.there["auroc"], result.drop["auroc"]
                 sets[name] = f"{result.record.title}: {', '.join(result.record.labels)}. {result.record.caveat}".strip()
-                figures = [f"{e:.3f}" for e in (own, external)]
-                change = drop.interval_text()
-                named = f"{name}, same archive" if result.record.same_archive else name
-                rows.append([*_named(key), str(result.seeds), named, result.view or "all", *figures, change])
+                title = f"{name}, same archive" if result.record.same_archive else name
+                figures = [f"{own:.3f}", f"{external:.3f}", drop.interval_text()]
+                rows.append([*_named(key), str(result.seeds), title, result.view or "all", *figures])
     if not rows:
         raise _missing(dataset, sizes)
     head = ["family", "model", "strategy", "seeds", "external set", "views", "own test", "elsewhere"]
@@ -271,18 +265,15 @@ def _at(store: Store, dataset: str, size: Size) -> dict[Series, list[Run]]:
 
 
 def _named(key: Series) -> list[str]:
-    return [
-        MODELS[key.model].family,
-        f"`{key.model}`",
-        f"{key.strategy} ({key.variant})" if key.variant else key.strategy,
-    ]
+    strategy = f"{key.strategy} ({key.variant})" if key.variant else key.strategy
+    return [MODELS[key.model].family, f"`{key.model}`", strategy]
 
 
 def _figures(runs: list[Run], names: tuple[str, ...], target: int | None) -> list[str]:
     return [estimate.text(separator="<br>") for estimate in summarize(runs, names, target).values()]
 
 
-def _target(series: dict[Series, list[Run]], of: str | None) -> int | None:
+def _target(series: Mapping[Any, list[Run]], of: str | None) -> int | None:
     return target_named(next(iter(series.values()))[0][1], of) if of and series else None
 
 
@@ -297,19 +288,14 @@ def _images(series: dict[Series, list[Run]], target: int | None) -> int:
 
 def _intervals(dataset: str, images: int) -> str:
     """Describe the two intervals of a cell in a sentence."""
-    return (
-        f"test patients (the {images} test images resampled by {_group(dataset)}, copies together; these seeds) and "
-        "seeds (Student's t over training subsets; these test images)."
-    )
-
-
-def _group(dataset: str) -> str:
-    """Return the unit that the bootstrap resamples, in words: patients, lesions or images."""
     try:
-        key = find_dataset(dataset).group_key
+        unit = find_dataset(dataset).group_key
     except LowshotError:
-        key = "group"
-    return key
+        unit = "group"
+    return (
+        f"test patients (the {images} test images resampled by {unit}, copies together; these seeds) and seeds "
+        "(Student's t over training subsets; these test images)."
+    )
 
 
 def _size_text(size: Size) -> str:

@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Any
 
 from core.analysis.external import SHOWN, ExternalResult, by_view, evaluated, external_sets, reading, refusals
 from core.metrics import METRICS
-from trainer.reporting.markdown import series_name, table, with_interval, with_interval_of
+from trainer.reporting.markdown import Data, section, series_name, signed_interval, table, with_interval
 from trainer.reporting.sections import Runs
-
-Data = Mapping[str, Any]
 
 
 def external_rows(series: Runs) -> list[dict[str, Any]]:
@@ -50,7 +48,6 @@ def as_text(rows: Sequence[Data]) -> str:
     if not rows:
         return ""
     parts = [
-        "## Own test and external test sets",
         "On the classes that both sets share, at the run's own temperature and threshold: mean over seeds with 95% "
         "intervals over patients. The difference is own test minus external test, with its 95% interval over seeds and "
         "the patients of both sets, resampled independently.",
@@ -69,26 +66,22 @@ def as_text(rows: Sequence[Data]) -> str:
     parts += [
         f"{series_name(row)} was not evaluated on {row['title']}: {row['refused']}" for row in rows if row["refused"]
     ]
-    return "\n\n".join(parts)
+    return section("Own test and external test sets", *parts)
 
 
 def _line(row: Data, view: Data, metric: str) -> list[str]:
     archive = ", same archive" if row["same_archive"] else ""
     drop = view["drop"][metric]
-    signed = "–" if drop["low"] is None else f"{drop['value']:+.3f} ({drop['low']:+.3f} to {drop['high']:+.3f})"
     return [
         f"{series_name(row)}{archive}", view["view"] or "all", str(view["seeds"]), with_interval(view["own"][metric]),
-        with_interval(view["there"][metric]), signed,
+        with_interval(view["there"][metric]), "–" if drop["low"] is None else signed_interval(drop, "value"),
     ]  # fmt: skip
 
 
 def _reader_study(row: Data) -> str:
     study = row["reading"]
     confirmed = ", ".join(f"{yes} of {of} {label}" for label, (yes, of) in study["confirmed"].items())
-    figures = ", ".join(
-        f"{METRICS[name].title} {with_interval_of([figure['value'], figure['low'], figure['high']])}"
-        for name, figure in study["figures"].items()
-    )
+    figures = ", ".join(f"{METRICS[name].title} {with_interval(value)}" for name, value in study["figures"].items())
     return (
         f"{series_name(row)}: a radiologist read {study['images']} of these images and confirmed {confirmed}. By the "
         f"radiologist's label: {figures}. These are too few images for a verdict."

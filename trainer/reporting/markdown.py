@@ -24,9 +24,14 @@ def signed(value: float | None) -> str:
     return "–" if value is None else f"{value:+.3f}"
 
 
-def with_interval(one: Data, digits: int = 3) -> str:
+def with_interval(estimate: Data) -> str:
     """Format a value with its interval."""
-    return f"{number(one['value'], digits)} ({number(one['low'], digits)} to {number(one['high'], digits)})"
+    return f"{number(estimate['value'])} ({number(estimate['low'])} to {number(estimate['high'])})"
+
+
+def signed_interval(difference: Data, value: str = "effect") -> str:
+    """Format a difference with its interval; `value` is the key of the difference itself."""
+    return f"{signed(difference[value])} ({signed(difference['low'])} to {signed(difference['high'])})"
 
 
 def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
@@ -35,11 +40,6 @@ def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     return "\n".join([*lines, *("| " + " | ".join(row) + " |" for row in rows)])
 
 
-def with_interval_of(values: Sequence[float | None]) -> str:
-    """Format the sequence (value, low, high) as `with_interval` does."""
-    return with_interval(dict(zip(("value", "low", "high"), values, strict=True)))
-
-
-def section(title: str, paragraphs: Sequence[str]) -> str:
-    """Format a section of plain paragraphs; "" if there are none."""
-    return "\n\n".join([f"## {title}", *paragraphs]) if paragraphs else ""
+def section(title: str, *paragraphs: str) -> str:
+    """Format a section with a heading."""
+    return "\n\n".join([f"## {title}", *paragraphs])

@@ -2,40 +2,46 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Sequence
 
 from core.metrics import METRICS
 from core.metrics.comparisons import MIN_SEEDS, format_p
 from trainer.reporting import external, sections
-from trainer.reporting.markdown import number, section, series_name, signed, table, with_interval, with_interval_of
+from trainer.reporting.markdown import (
+    Data,
+    number,
+    section,
+    series_name,
+    signed_interval,
+    table,
+    with_interval,
+)
 
 SHOWN = ("auroc", "auprc", "balanced_accuracy", "sensitivity", "specificity", "f1", "mcc", "brier", "ece")
 COMPARED = ("auroc", "balanced_accuracy", "brier")
-SEED_TESTS = {"auroc": "delong", "balanced_accuracy": "mcnemar"}
-SEED_TEST_TITLES = {"delong": "DeLong", "mcnemar": "McNemar"}
+SEED_TESTS = {"auroc": ("delong", "DeLong"), "balanced_accuracy": ("mcnemar", "McNemar")}
+_ENDS = ("value", "low", "high")
 LEAK_MARK = "**LEAKS ALLOWED**"
-
-Data = Mapping[str, Any]
 
 
 def as_markdown(content: Data) -> str:
     """Return the whole report."""
+    about = content["about"]
     parts = [
-        _about(content["about"]),
+        _about(about),
         _families(content["families"]),
         external.as_text(content["external"]),
-        _by_class(content["by_class"], content["about"]["labels"]),
+        _by_class(content["by_class"], about["labels"]),
         sections.as_text(content["subgroups"]),
         _comparisons(content["comparisons"]),
         _operating(content["operating"]) if content["families"] else "",
         _calibration(content["calibration"], content["families"]),
-        _conformal(content["conformal"], content["about"]),
+        _conformal(content["conformal"], about),
         _selective(content["selective"]),
         _two_stage(content["two_stage"]),
         _curves(content["curves"]),
-        section("Shortcuts", [result["words"] for result in content["shortcuts"]]),
-        _apart(content["apart"]),
+        section("Shortcuts", *(row["words"] for row in content["shortcuts"])) if content["shortcuts"] else "",
+        _excluded(content["apart"]),
     ]
     return "\n\n".join(part for part in parts if part) + "\n"
 
@@ -62,27 +68,18 @@ def _about(about: Data) -> str:
 def _families(families: Sequence[Data]) -> str:
     if not families:
         return ""
-    parts = [
-        "## Families",
+    head = ["seeds", "mean", "test patients", "seeds vary", "both vary", "SD of seeds", "range"]
+    return section(
+        "Families",
         "Mean over seeds with three 95% intervals, by source of variation: test patients (all images of a patient "
         "resampled together, seeds fixed), seeds (Student's t, patients fixed), and both. Then the standard deviation "
         "between seeds, and the lowest and highest seed. The interval of the calibration error covers the true error, "
         "which is mostly below the measured one.",
-    ]
-    for name in SHOWN:
-        head = [
-            METRICS[name].title,
-            "seeds",
-            "mean",
-            "test patients",
-            "seeds vary",
-            "both vary",
-            "SD of seeds",
-            "range",
-        ]
-        rows = [_family(series, series["metrics"][name]) for series in families]
-        parts.append(table(head, rows))
-    return "\n\n".join(parts)
+        *(
+            table([METRICS[name].title, *head], [_family(series, series["metrics"][name]) for series in families])
+            for name in SHOWN
+        ),
+    )
 
 
 def _family(series: Data, estimate: Data) -> list[str]:
@@ -100,59 +97,41 @@ def _ends(interval: Data) -> str:
 def _by_class(rows: Sequence[Data], labels: Sequence[str]) -> str:
     if not rows:
         return ""
-    parts = [
-        "## Class by class",
-        "Each class against the rest: mean over seeds with 95% intervals over test patients; then the averages.",
-    ]
+    tables = []
     for name in rows[0]["classes"]:
-        head = [METRICS[name].title, *labels, "macro", "weighted"]
-        lines = []
-        for row in rows:
-            averages = [number(row[f"{average}_{name}"]) for average in ("macro", "weighted")]
-            lines.append([series_name(row), *map(with_interval, row["classes"][name]), *averages])
-        parts.append(table(head, lines))
-    return "\n\n".join(parts)
+        averages = [[number(row[f"{average}_{name}"]) for average in sections.AVERAGES] for row in rows]
+        lines = [
+            [series_name(row), *map(with_interval, row["classes"][name]), *means]
+            for row, means in zip(rows, averages, strict=True)
+        ]
+        tables.append(table([METRICS[name].title, *labels, *sections.AVERAGES], lines))
+    introduction = (
+        "Each class against the rest: mean over seeds with 95% intervals over test patients; then the averages."
+    )
+    return section("Class by class", introduction, *tables)
 
 
 def _comparisons(pairs: Sequence[Data]) -> str:
     rows = [pair for pair in pairs if not pair["refused"]]
     refused = [f"{_pair(pair)} are not compared. {pair['refused']}" for pair in pairs if pair["refused"]]
-    if not rows:
-        return "\n\n".join(["## Comparisons", *refused]) if refused else ""
-    parts = [
-        "## Comparisons",
-        _method(rows),
-    ]
-    for name in COMPARED:
-        test = SEED_TESTS.get(name)
+    tables = []
+    for name in COMPARED if rows else ():
+        kind, title = SEED_TESTS.get(name, ("", ""))
         head = [METRICS[name].title, "first minus second", "p", "p of equivalence", "power", "verdict"]
-        head += [SEED_TEST_TITLES[test]] if test else []
-        parts.append(table(head, [_compared(row, name, test) for row in rows]))
-    return "\n\n".join([*parts, *refused])
+        tables.append(table([*head, title] if kind else head, [_compared(row, name, kind) for row in rows]))
+    return section("Comparisons", *([_method(rows)] if rows else []), *tables, *refused) if pairs else ""
 
 
 def _pair(row: Data) -> str:
     return f"{series_name(row['first'])} and {series_name(row['second'])}"
 
 
-def _compared(row: Data, name: str, test: str | None) -> list[str]:
+def _compared(row: Data, name: str, seed_test: str) -> list[str]:
     difference = row["metrics"][name]
-    effect = f"{signed(difference['effect'])} ({signed(difference['low'])} to {signed(difference['high'])})"
-    seed_test = [_counted(row["by_seed"], f"{test}_holm")] if test else []
+    p_values = ["–" if p is None else format_p(p) for p in (difference["holm"], difference["holm_equivalence"])]
     power = "–" if difference["power"] is None else f"{difference['power']:.0%}"
-    return [
-        _pair(row),
-        effect,
-        _p(difference["holm"]),
-        _p(difference["holm_equivalence"]),
-        power,
-        difference["verdict_text"],
-        *seed_test,
-    ]
-
-
-def _p(value: float | None) -> str:
-    return "–" if value is None else format_p(value)
+    cells = [_pair(row), signed_interval(difference), *p_values, power, difference["verdict_text"]]
+    return [*cells, _counted(row["by_seed"], f"{seed_test}_holm")] if seed_test else cells
 
 
 def _method(rows: Sequence[Data]) -> str:
@@ -177,11 +156,8 @@ def _counted(seeds: Sequence[Data], kind: str) -> str:
 
 def _operating(content: Data | None) -> str:
     if content is None:
-        return (
-            "## Operating points\n\nThis task has several classes or findings; name one with `--target` to see its "
-            "operating point."
-        )
-    aim = content["aim"]
+        remedy = "name one with `--target` to see its operating point."
+        return section("Operating points", f"This task has several classes or findings; {remedy}")
     head = ["series", "sensitivity", "specificity", "PPV", "NPV", "found", "missed", "false alarms"]
     rows = [
         [
@@ -192,19 +168,14 @@ def _operating(content: Data | None) -> str:
         for row in content["series"]
         if not row["refused"]
     ]
-    cautions = [
-        f"{series_name(row)}: {caution}" for row in content["series"] for caution in (row["refused"], *row["cautions"])
-    ]
-    return "\n\n".join(
-        [
-            "## Operating points",
-            f"{content['of']} against the rest. "
-            f"Thresholds fitted inside each training subset for {content['title']}; predictive values and counts of "
-            f"1,000 people at a prevalence of {aim['prevalence']:.1%}. Mean over seeds, 95% intervals over test "
-            "patients.",
-            table(head, rows),
-            *(line for line in cautions if not line.endswith(": ")),
-        ]
+    cautions = [(row, caution) for row in content["series"] for caution in (row["refused"], *row["cautions"])]
+    return section(
+        "Operating points",
+        f"{content['of']} against the rest. Thresholds fitted inside each training subset for {content['title']}; "
+        f"predictive values and counts of 1,000 people at a prevalence of {content['aim']['prevalence']:.1%}. Mean "
+        "over seeds, 95% intervals over test patients.",
+        table(head, rows),
+        *(f"{series_name(row)}: {caution}" for row, caution in cautions if caution),
     )
 
 
@@ -212,47 +183,47 @@ def _calibration(rows: Sequence[Data], families: Sequence[Data]) -> str:
     if not rows:
         return ""
     metrics = {series_name(row): row["metrics"] for row in families}
-    head = ["series", "temperature", "Brier score", "ECE", "ECE by chance alone (95% below)"]
     lines = [
         [
             series_name(row),
             " ".join(number(value, 2) for value in row["temperatures"]),
-            with_interval(metrics[series_name(row)]["brier"]["patients"]),
-            with_interval(metrics[series_name(row)]["ece"]["patients"]),
+            *(with_interval(metrics[series_name(row)][metric]["patients"]) for metric in ("brier", "ece")),
             f"{number(row['chance_ece'])} ({number(row['chance_ece_high'])})",
         ]
         for row in rows
     ]
-    introduction = (
+    return section(
+        "Calibration",
         "Temperatures are fitted on held-out images of the subset. Intervals are over test patients. The last column "
-        "is the error that perfectly calibrated probabilities would show on as many images."
+        "is the error that perfectly calibrated probabilities would show on as many images.",
+        table(["series", "temperature", "Brier score", "ECE", "ECE by chance alone (95% below)"], lines),
     )
-    return "\n\n".join(["## Calibration", introduction, table(head, lines)])
 
 
 def _conformal(content: Data, about: Data) -> str:
+    if not content["series"]:
+        return ""
     labels = about["labels"] if not about["target"] else (f"not {about['target']}", about["target"])
     labels = ("absent", "present") if about["task"] == "multilabel" else labels
     rows = [row for row in content["series"] if not row["refused"]]
-    parts = [
-        "## Conformal prediction sets",
+    lines = [
+        [
+            series_name(row),
+            row["kind"],
+            *map(with_interval, row["holds"]),
+            *(number(row[name], 2) for name in ("size", "single", "empty")),
+        ]
+        for row in rows
+    ]
+    head = ["series", "calibrated on", *labels, "classes in a set", "sets of one", "empty sets"]
+    return section(
+        "Conformal prediction sets",
         f"Coverage: share of test images whose set contains the true label, mean over seeds with the 95% interval over "
         f"test patients. The target coverage is {content['level']:.0%}.",
-    ]
-    if rows:
-        head = ["series", "calibrated on", *labels, "classes in a set", "sets of one", "empty sets"]
-        lines = [
-            [
-                series_name(row),
-                row["kind"],
-                *(with_interval(value) for value in row["holds"]),
-                *(number(row[name], 2) for name in ("size", "single", "empty")),
-            ]
-            for row in rows
-        ]
-        parts += [table(head, lines), *sorted({row["promise"] for row in rows})]
-    parts += [f"{series_name(row)}: {row['refused']}" for row in content["series"] if row["refused"]]
-    return "\n\n".join(parts) if content["series"] else ""
+        *([table(head, lines)] if rows else []),
+        *sorted({row["promise"] for row in rows}),
+        *(f"{series_name(row)}: {row['refused']}" for row in content["series"] if row["refused"]),
+    )
 
 
 def _selective(rows: Sequence[Data]) -> str:
@@ -262,13 +233,8 @@ def _selective(rows: Sequence[Data]) -> str:
     lines = [
         [series_name(row), *(with_interval({**risk, "value": risk["risk"]}) for risk in row["risks"])] for row in rows
     ]
-    return "\n\n".join(
-        [
-            "## Selective prediction",
-            "Error rate among the most certain images, mean over seeds with 95% intervals over test patients.",
-            table(head, lines),
-        ]
-    )
+    introduction = "Error rate among the most certain images, mean over seeds with 95% intervals over test patients."
+    return section("Selective prediction", introduction, table(head, lines))
 
 
 def _two_stage(content: Data | None) -> str:
@@ -277,69 +243,66 @@ def _two_stage(content: Data | None) -> str:
     rows = [pair for pair in content["pairs"] if not pair["refused"]]
     head = ["screen", "second stage", "sensitivity", "specificity", "correct class", "seen by the second stage",
             "one model alone", "gain", "verdict"]  # fmt: skip
-    names = ("sensitivity", "specificity", "named", "workload", "single")
     lines = [
         [
             f"{series_name(pair['screen'])} {pair['screen']['dataset']}".strip(),
             series_name(pair["confirmer"]),
-            *(with_interval(pair[name]) for name in names),
-            f"{signed(pair['gain']['effect'])} ({signed(pair['gain']['low'])} to {signed(pair['gain']['high'])})",
+            *(with_interval(pair[name]) for name in ("sensitivity", "specificity", "named", "workload", "single")),
+            signed_interval(pair["gain"]),
             pair["gain"]["verdict"],
         ]
         for pair in rows
     ]
-    helpful = [pair for pair in rows if pair["helps"]]
-    tested = [pair for pair in rows if pair["gain"]["verdict"] != "no verdict"]
-    counted = f"{len(helpful)} of {len(tested)} pairs help, after Holm over them." if tested else "There is no verdict."
-    parts = [
-        "## Two stages",
+    helpful = sum(pair["helps"] for pair in rows)
+    tested = sum(pair["gain"]["verdict"] != "no verdict" for pair in rows)
+    counted = f"{helpful} of {tested} pairs help, after Holm over them." if tested else "There is no verdict."
+    return section(
+        "Two stages",
         f"A screen fitted for a sensitivity of {content['sensitivity']:.0%}, then a second stage; compared at the same "
         f"sensitivity with {series_name(content['single'])} alone, the best on held-out images. Shares with 95% "
         f"intervals over test patients; gain in specificity with its interval over seeds and test patients. {counted} "
         f"Below {MIN_SEEDS} common seeds there is no verdict.",
         table(head, lines),
-    ]
-    refused = [
-        f"{series_name(pair['screen'])}, {series_name(pair['confirmer'])}: {pair['refused']}"
-        for pair in content["pairs"]
-        if pair["refused"]
-    ]
-    return "\n\n".join([*parts, *refused])
+        *(
+            f"{series_name(pair['screen'])}, {series_name(pair['confirmer'])}: {pair['refused']}"
+            for pair in content["pairs"]
+            if pair["refused"]
+        ),
+    )
 
 
 def _curves(content: Data) -> str:
     if not content["series"]:
         return ""
     title, reach = METRICS[content["metric"]].title, content["reach"]
-    parts = [
-        "## Learning curves",
-        f"{title} against images per class: power law with asymptote, resampled over seeds and test images. Curves are "
-        "extrapolated to at most four times the largest measured size, and not at all where the fit is too uncertain.",
-    ]
     head = ["series", "mean at each size", "asymptote", f"images per class for {number(reach)}", "doubts"]
     lines = [
         [
             series_name(row),
             ", ".join(f"{point['size']:g}: {number(point['mean'])}" for point in row["points"]),
-            "–" if row["asymptote"] is None else with_interval_of(row["asymptote"]),
+            with_interval(dict(zip(_ENDS, row["asymptote"], strict=True))) if row["asymptote"] else "–",
             row["needed"]["words"] if row["needed"] else "–",
             " ".join(row["doubts"]) or "none",
         ]
         for row in content["series"]
     ]
-    parts.append(table(head, lines))
-    for pair in content["pairs"]:
-        parts.append(
-            f"- To equal {series_name(pair['ahead'])} with {pair['size']:g} images per class, "
-            f"{series_name(pair['behind'])} needs {pair['multiplier']['words']}. {pair['crossover']['words']}"
-        )
-    return "\n\n".join(parts[:3]) + ("\n\n" + "\n".join(parts[3:]) if parts[3:] else "")
+    pairs = [
+        f"- To equal {series_name(pair['ahead'])} with {pair['size']:g} images per class, "
+        f"{series_name(pair['behind'])} needs {pair['multiplier']['words']}. {pair['crossover']['words']}"
+        for pair in content["pairs"]
+    ]
+    return section(
+        "Learning curves",
+        f"{title} against images per class: power law with asymptote, resampled over seeds and test images. Curves are "
+        "extrapolated to at most four times the largest measured size, and not at all where the fit is too uncertain.",
+        table(head, lines),
+        *(["\n".join(pairs)] if pairs else []),
+    )
 
 
-def _apart(rows: Sequence[Data]) -> str:
+def _excluded(rows: Sequence[Data]) -> str:
     if not rows:
         return ""
-    head = ["run", "size", "seed", "AUROC", "reason"]
     lines = [
         [
             series_name(run), str(run["train_size"] or "all"), str(run["seed"]), number(run["metrics"]["auroc"]),
@@ -347,5 +310,8 @@ def _apart(rows: Sequence[Data]) -> str:
         ]
         for run in rows
     ]  # fmt: skip
-    why = "Variants and runs with leaks are in no comparison. Reported performance is inflated by data leakage."
-    return f"## Excluded from comparisons\n\n{why}\n\n{table(head, lines)}"
+    return section(
+        "Excluded from comparisons",
+        "Variants and runs with leaks are in no comparison. Reported performance is inflated by data leakage.",
+        table(["run", "size", "seed", "AUROC", "reason"], lines),
+    )

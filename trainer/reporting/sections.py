@@ -30,7 +30,7 @@ from core.metrics.selective import risk_curve
 from core.metrics.thresholds import Aim
 from core.metrics.two_stage import TwoStage
 from core.runs.series import Run, Series, summarize
-from trainer.reporting.markdown import series_name, table, with_interval
+from trainer.reporting.markdown import Data, section, series_name, signed_interval, table, with_interval
 
 Runs = dict[Series, list[Run]]
 BY_CLASS = ("auroc", "sensitivity", "specificity", "precision", "f1")
@@ -68,21 +68,14 @@ def comparisons(series: Runs, finding: int | None) -> list[dict[str, Any]]:
     tests = {pair: comparison.seed_tests(series[pair[0]], series[pair[1]], finding) for pair in pairs}
     classical = {kind: _corrected(tests, kind) for kind in ("delong", "mcnemar")}
     for pair, metrics in differences.items():
-        row = {
-            "first": _name(pair[0]),
-            "second": _name(pair[1]),
-            "refused": "",
-            "metrics": {
-                name: difference.record()
-                | {"verdict_text": difference.verdict_text(series_name(_name(pair[0])), series_name(_name(pair[1])))}
-                for name, difference in metrics.items()
-            },
-            "by_seed": [
-                asdict(test) | {f"{kind}_holm": values.get((pair, test.seed)) for kind, values in classical.items()}
-                for test in tests[pair]
-            ],
-        }
-        rows.append(row)
+        first, second = map(_name, pair)
+        verdicts = {name: row.verdict_text(series_name(first), series_name(second)) for name, row in metrics.items()}
+        by_seed = [
+            asdict(test) | {f"{kind}_holm": values.get((pair, test.seed)) for kind, values in classical.items()}
+            for test in tests[pair]
+        ]
+        records = {name: row.record() | {"verdict_text": verdicts[name]} for name, row in metrics.items()}
+        rows.append({"first": first, "second": second, "refused": "", "metrics": records, "by_seed": by_seed})
     return rows
 
 
@@ -104,7 +97,7 @@ def by_class(series: Runs) -> list[dict[str, Any]]:
                 np.mean([METRICS[name].averaged(scores, unit_weights(scores), average)[0] for scores in tests])
             )
             for name in BY_CLASS
-            for average in ("macro", "weighted")
+            for average in AVERAGES
         }
         rows.append({**_name(key), "classes": values, **averages})
     return rows
@@ -227,27 +220,24 @@ def _curve(key: Series, measured: MeasuredCurve, fit: Fit | None, target_value: 
         {"size": n, "mean": float(np.mean([row[0] for row in by_seed.values()])), "seeds": len(by_seed)}
         for n, by_seed in sorted(measured.found.items())
     ]
-    if fit is None or target_value is None:
-        doubts = ["Fewer than three sizes: no curve is fitted."]
-        return {**_name(key), "points": points, "doubts": doubts, "asymptote": None, "needed": None}
-    needed = _bounded(images_needed(fit, target_value))
-    return {**_name(key), "points": points, "doubts": fit.doubts, "asymptote": fit.asymptote(), "needed": needed}
+    doubts: Sequence[str] = ["Fewer than three sizes: no curve is fitted."]
+    asymptote = needed = None
+    if fit and target_value is not None:
+        doubts, asymptote, needed = fit.doubts, fit.asymptote(), _bounded(images_needed(fit, target_value))
+    return {**_name(key), "points": points, "doubts": doubts, "asymptote": asymptote, "needed": needed}
 
 
 def _pair(first: Series, second: Series, fits: Mapping[Series, Fit], size: float) -> dict[str, Any]:
     lead = float((fits[first].rising(np.array([size])) - fits[second].rising(np.array([size])))[0, 0])
     behind, ahead = (first, second) if lead < 0 else (second, first)
     crossing = crossover(fits[first], fits[second])
+    words = crossing.verdict(series_name(_name(first)), series_name(_name(second)))
     return {
         "behind": _name(behind),
         "ahead": _name(ahead),
         "size": size,
         "multiplier": _bounded(label_multiplier(fits[behind], fits[ahead], size), 1, " times as many labels"),
-        "crossover": asdict(crossing)
-        | {
-            "detected": crossing.detected,
-            "words": crossing.verdict(series_name(_name(first)), series_name(_name(second))),
-        },
+        "crossover": asdict(crossing) | {"detected": crossing.detected, "words": words},
     }
 
 
@@ -281,38 +271,29 @@ def two_stage(
     candidates = [("", key, runs) for key, runs in series.items()]
     candidates += [(name, key, runs) for name, screen in screens.items() for key, runs in screen.items()]
     rows: list[dict[str, Any]] = []
-    measured: list[TwoStage | None] = []
+    measured: list[tuple[dict[str, Any], TwoStage]] = []
     for (name, key, runs), (confirmer, seconds) in product(candidates, series.items()):
         row: dict[str, Any] = {"screen": _name(key) | {"dataset": name}, "confirmer": _name(confirmer), "refused": ""}
+        rows.append(row)
         try:
-            measured.append(joint(runs, seconds, series[single], suspicious, aim, STAGE_DRAWS))
-            rows.append(row)
+            measured.append((row, joint(runs, seconds, series[single], suspicious, aim, STAGE_DRAWS)))
         except (BadRequest, LeakFound) as error:
-            measured.append(None)
-            rows.append(row | {"refused": str(error)})
-    gains = iter(holm_corrected([pair.gain for pair in measured if pair]))
-    rows = [
-        row | replace(pair, gain=next(gains)).record() if pair else row
-        for row, pair in zip(rows, measured, strict=True)
-    ]
+            row["refused"] = str(error)
+    gains = holm_corrected([pair.gain for _, pair in measured])
+    for (row, pair), gain in zip(measured, gains, strict=True):
+        row |= replace(pair, gain=gain).record()
     return {"single": _name(single), "sensitivity": sensitivity, "pairs": rows}
 
 
 def _bounded(estimate: Bounded, digits: int = 0, unit: str = "") -> dict[str, Any]:
-    return asdict(estimate) | {
-        "reached": estimate.reached,
-        "extrapolated": estimate.extrapolated,
-        "words": estimate.words(digits, unit),
-    }
-
-
-Data = Mapping[str, Any]
+    facts = {"reached": estimate.reached, "extrapolated": estimate.extrapolated, "words": estimate.words(digits, unit)}
+    return asdict(estimate) | facts
 
 
 def subgroups(series: Runs, finding: int | None) -> list[dict[str, Any]]:
     """Return the results of every series by sex and by age, mean over seeds; empty where neither is stored."""
-    rows = [{**key._asdict(), "groups": by_subgroup(runs, finding)} for key, runs in series.items()]
-    return [{**row, "groups": [asdict(group) for group in row["groups"]]} for row in rows if row["groups"]]
+    rows = [(key, by_subgroup(runs, finding)) for key, runs in series.items()]
+    return [{**_name(key), "groups": [asdict(group) for group in groups]} for key, groups in rows if groups]
 
 
 def as_text(rows: Sequence[Data]) -> str:
@@ -320,38 +301,26 @@ def as_text(rows: Sequence[Data]) -> str:
     if not rows:
         return ""
     parts = [
-        "## By sex and by age",
         "Mean over seeds with 95% intervals over test patients or lesions (resampled whole), not corrected for "
         "the number of groups; differences are from the largest group. Means over classes are given only where a "
-        "group has "
-        f"{LEAST_OF_CLASS} images of each class. Groups differ in their classes and in many unrecorded ways: a "
-        "difference does not show its cause.",
+        f"group has {LEAST_OF_CLASS} images of each class. Groups differ in their classes and in many unrecorded ways: "
+        "a difference does not show its cause.",
     ]
     for row in rows:
         figures = list(dict.fromkeys(name for group in row["groups"] for name in group["figures"]))
         head = ["group", "images", "patients or lesions", *map(title_of, figures)]
-        parts += [series_name(row), table(head, [_line(group, figures) for group in row["groups"]])]
-    return "\n\n".join(parts)
-
-
-def _line(group: Data, figures: Sequence[str]) -> list[str]:
-    return [
-        f"{group['by'].lower()} {group['name']}", f"{group['images']}", f"{group['groups']}",
-        *(_cell(group, name) for name in figures),
-    ]  # fmt: skip
+        lines = [
+            [f"{group['by'].lower()} {group['name']}", f"{group['images']}", f"{group['groups']}",
+             *(_cell(group, name) for name in figures)]
+            for group in row["groups"]
+        ]  # fmt: skip
+        parts += [series_name(row), table(head, lines)]
+    return section("By sex and by age", *parts)
 
 
 def _cell(group: Data, name: str) -> str:
     if name not in group["figures"]:
         return group["too_few"] or "too few of a class"
     difference = group["differences"].get(name)
-    change = (
-        f"; {difference['value']:+.3f} ({difference['low']:+.3f} to {difference['high']:+.3f})"
-        if _known(difference)
-        else ""
-    )
-    return with_interval(group["figures"][name]) + change
-
-
-def _known(difference: Data | None) -> bool:
-    return difference is not None and all(difference[end] is not None for end in ("value", "low", "high"))
+    known = difference and None not in (difference["value"], difference["low"], difference["high"])
+    return with_interval(group["figures"][name]) + (f"; {signed_interval(difference, 'value')}" if known else "")
