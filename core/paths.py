@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -12,8 +13,6 @@ from core.errors import BadRequest
 if TYPE_CHECKING:
     import torch
 
-from dataclasses import dataclass
-
 PROJECT = Path(__file__).resolve().parent.parent
 DEVICES = ("auto", "cpu", "cuda")
 _RECORDED = ("torch", "torchvision", "timm", "transformers", "captum", "kornia", "scikit-learn", "numpy", "pillow")
@@ -21,9 +20,12 @@ _RECORDED = ("torch", "torchvision", "timm", "transformers", "captum", "kornia",
 
 def data_roots() -> list[Path]:
     """Return the folders searched for data sets: `LOWSHOT_DATA` (joined by the path separator), else `./data`."""
-    value = os.environ.get("LOWSHOT_DATA", "")
-    roots = [Path(part).expanduser() for part in value.split(os.pathsep) if part]
-    return [root.resolve() for root in roots or [PROJECT / "data"]]
+    return _folders("LOWSHOT_DATA", PROJECT / "data")
+
+
+def _folders(variable: str, default: Path) -> list[Path]:
+    folders = [Path(part) for part in os.environ.get(variable, "").split(os.pathsep) if part]
+    return [folder.expanduser().resolve() for folder in folders or [default]]
 
 
 def runs_folder() -> Path:
@@ -41,9 +43,7 @@ def weights_folders() -> list[Path]:
 
     They are those of `LOWSHOT_WEIGHTS` (joined by the path separator), else `./weights`.
     """
-    value = os.environ.get("LOWSHOT_WEIGHTS", "")
-    folders = [Path(part).expanduser() for part in value.split(os.pathsep) if part]
-    return [folder.resolve() for folder in folders or [PROJECT / "weights"]]
+    return _folders("LOWSHOT_WEIGHTS", PROJECT / "weights")
 
 
 def cache_folder() -> Path:

@@ -20,11 +20,12 @@ from core.data.overview import (
     unknown_counts,
 )
 from core.data.previews import Preview, as_image, augmentation_previews, pixels_of, preprocessing_previews
-from core.data.specs import class_titles, find_dataset, how_to_get, is_present, labels_of
+from core.data.specs import class_titles, how_to_get, is_present, labels_of
 from core.data.volumes import as_slice_images
 from core.errors import LowshotError, UnreadableImage
 from core.ui import app_frame, cache, charts, text
 from core.ui.data import duplicates, summary_charts
+from core.ui.pickers import dataset_options
 from core.ui.tables import table
 
 app_frame.require(__file__)
@@ -42,13 +43,7 @@ name = st.selectbox(
     "Data set", names, index=names.index(linked) if linked in names else 0,
     format_func=lambda key: DATASETS[key].title, key="data_set",
 )  # fmt: skip
-if options := DATASETS[name].options:
-    chosen = {
-        option: st.pills(option.capitalize(), values, default=values[0], required=True, key=f"data_{name}_{option}")
-        for option, values in options.items()
-    }
-    name = f"{name}@{','.join(f'{option}={value}' for option, value in chosen.items())}"
-spec = find_dataset(name)
+spec = dataset_options(name, "data")
 name = spec.name
 try:
     listing = cache.listing(name)
@@ -56,8 +51,6 @@ except LowshotError as error:
     st.error(text.escape(str(error)))
     st.stop()
 labels = class_titles(name, labels_of(spec, listing))
-if spec.synthetic:
-    st.warning("This data set is synthetic: its images are computer-generated.", icon=":material/science:")
 for caveat in spec.caveats:
     st.caption(text.escape(caveat))
 section = st.segmented_control(

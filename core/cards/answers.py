@@ -1,12 +1,24 @@
-"""Answers of a run's record to the items of a checklist: one function per item, "" if the record has no answer."""
+"""Answers of a run's record to the items of a checklist: one function per item, "" if the record has no answer.
+
+Answers that are the same for every run are constants.
+"""
 
 from __future__ import annotations
 
 from core.analysis.saliency_sanity import caution_for
 from core.analysis.subgroups import characteristics, title_of
-from core.cards.subject import Subject, encoder_training_data, limits, operating_point, training_data
+from core.cards.subject import Subject, operating_point, training_data
 from core.inference.input_gate import FILE as GATE_FILE
 from core.metrics import METRICS
+
+ENSEMBLE = "None: a single network."
+PREDICTORS = "The pixels of one image; nothing else about the patient."
+UNCERTAINTY = (
+    "95% intervals over test patients, by a bootstrap that resamples patients as a whole; the training images are "
+    "fixed."
+)
+UPDATING = "None."
+USE = "Research use only: not a medical device, and not for decisions about patients."
 
 
 def technology(subject: Subject) -> str:
@@ -82,19 +94,9 @@ def sample_size(subject: Subject) -> str:
     )
 
 
-def model(subject: Subject) -> str:
-    """Network architecture."""
-    return subject.shape
-
-
 def software(subject: Subject) -> str:
     """Library versions."""
     return ", ".join(f"{name} {version}" for name, version in subject.meta.versions.items())
-
-
-def start(subject: Subject) -> str:
-    """Starting weights."""
-    return encoder_training_data(subject)
 
 
 def training(subject: Subject) -> str:
@@ -109,22 +111,9 @@ def selection(subject: Subject) -> str:
     return f"On images of the training subset only: {subject.meta.selection}." if subject.meta.selection else ""
 
 
-def ensemble(subject: Subject) -> str:
-    """Ensembles; a single run has none."""
-    return "None: a single network."
-
-
 def metrics(subject: Subject) -> str:
     """Names of the metrics."""
     return ", ".join(METRICS[name].title for name in subject.estimates)
-
-
-def uncertainty(subject: Subject) -> str:
-    """Computation of intervals."""
-    return (
-        "95% intervals over test patients, by a bootstrap that resamples patients as a whole; the training images are "
-        "fixed."
-    )
 
 
 def explainability(subject: Subject) -> str:
@@ -204,18 +193,7 @@ def poor_input(subject: Subject) -> str:
 def diagnostic(subject: Subject) -> str:
     """Metrics at the operating point."""
     names = [name for name in ("sensitivity", "specificity", "precision") if name in subject.estimates]
-    rows = [(METRICS[name].title, subject.estimates[name]) for name in names]
-    return "; ".join(f"{title} {estimate:.3f}" for title, estimate in rows)
-
-
-def limitations(subject: Subject) -> str:
-    """Known limitations."""
-    return " ".join(limits(subject))
-
-
-def use(subject: Subject) -> str:
-    """Intended use: research only."""
-    return "Research use only: not a medical device, and not for decisions about patients."
+    return "; ".join(f"{METRICS[name].title} {subject.estimates[name]:.3f}" for name in names)
 
 
 def details(subject: Subject) -> str:
@@ -233,16 +211,6 @@ def availability(subject: Subject) -> str:
 def outcome(subject: Subject) -> str:
     """The classes."""
     return f"{training_data(subject)['Task']}, according to the data set's labels."
-
-
-def predictors(subject: Subject) -> str:
-    """Predictors: the image alone."""
-    return "The pixels of one image; nothing else about the patient."
-
-
-def updating(subject: Subject) -> str:
-    """Model updating: none."""
-    return "None."
 
 
 def imbalance(subject: Subject) -> str:

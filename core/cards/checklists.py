@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from core.cards import answers
 from core.cards.items import Guideline, Item
+from core.cards.subject import encoder_training_data, limits
 from core.registry import Registry
 
 _M, _R, _D, _O = "Methods", "Results", "Discussion", "Open science"
@@ -34,14 +35,14 @@ CLAIM = (
     Item("19", _M, "How data were assigned to partitions", answers.partitions),
     Item("20", _M, "Level at which partitions are disjoint", answers.level),
     Item("21", _M, "Intended sample size", answers.sample_size),
-    Item("22", _M, "Description of the model", answers.model),
+    Item("22", _M, "Description of the model", lambda subject: subject.shape),
     Item("23", _M, "Software and versions", answers.software),
-    Item("24", _M, "Starting parameters", answers.start),
+    Item("24", _M, "Starting parameters", encoder_training_data),
     Item("25", _M, "Training", answers.training),
     Item("26", _M, "How the final model was selected", answers.selection),
-    Item("27", _M, "Ensembles", answers.ensemble),
+    Item("27", _M, "Ensembles", answers.ENSEMBLE),
     Item("28", _M, "Metrics", answers.metrics),
-    Item("29", _M, "Measures of significance and uncertainty", answers.uncertainty),
+    Item("29", _M, "Measures of significance and uncertainty", answers.UNCERTAINTY),
     Item("30", _M, "Robustness or sensitivity analysis"),
     Item("31", _M, "Explainability, and how it was checked", answers.explainability),
     Item("32", _M, "Evaluation on internal data", answers.internal),
@@ -52,8 +53,8 @@ CLAIM = (
     Item("37", _R, "Performance, by partition and subgroup", answers.performance_by_group),
     Item("38", _R, "Diagnostic performance and its precision", answers.diagnostic),
     Item("39", _R, "Failure analysis"),
-    Item("40", "Discussion", "Limitations", answers.limitations),
-    Item("41", "Discussion", "Implications for practice and intended use", answers.use),
+    Item("40", "Discussion", "Limitations", lambda subject: " ".join(limits(subject))),
+    Item("41", "Discussion", "Implications for practice and intended use", answers.USE),
     Item("42", "Other", "Protocol or further technical details", answers.details),
     Item("43", "Other", "Availability of software, model and data", answers.availability),
     Item("44", "Other", "Funding"),
@@ -64,7 +65,7 @@ TRIPOD = (
     Item("1", "Title", "Development or evaluation, population and outcome", answers.technology),
     Item("2", "Abstract", "Structured as in TRIPOD+AI for Abstracts"),
     Item("3a", "Introduction", "Healthcare context and existing models"),
-    Item("3b", "Introduction", "Target population and intended use", answers.use),
+    Item("3b", "Introduction", "Target population and intended use", answers.USE),
     Item("3c", "Introduction", "Known health inequalities"),
     Item("4", "Introduction", "Objectives", answers.aim),
     Item("5a", _M, "Sources of the data, and how representative they are", answers.source),
@@ -76,7 +77,7 @@ TRIPOD = (
     Item("8a", _M, "Outcome and how it was assessed", answers.outcome),
     Item("8b", _M, "Qualifications of outcome assessors"),
     Item("8c", _M, "Blinding of the assessment of the outcome"),
-    Item("9a", _M, "Choice of predictors", answers.predictors),
+    Item("9a", _M, "Choice of predictors", answers.PREDICTORS),
     Item("9b", _M, "Definition and measurement of predictors"),
     Item("9c", _M, "Qualifications of predictor assessors"),
     Item("10", _M, "Sample size", answers.sample_size),
@@ -86,8 +87,8 @@ TRIPOD = (
     Item("12c", _M, "Type of model, building and internal validation", answers.training),
     Item("12d", _M, "Differences between clusters, such as hospitals"),
     Item("12e", _M, "Measures of performance", answers.metrics),
-    Item("12f", _M, "Updating of the model", answers.updating),
-    Item("12g", _M, "How predictions are computed", answers.model),
+    Item("12f", _M, "Updating of the model", answers.UPDATING),
+    Item("12g", _M, "How predictions are computed", lambda subject: subject.shape),
     Item("13", _M, "Class imbalance", answers.imbalance),
     Item("14", _M, "Fairness", answers.fairness),
     Item("15", _M, "Output and thresholds", answers.output),
@@ -107,11 +108,11 @@ TRIPOD = (
     Item("22", _R, "Full model specification, for use by others", answers.specification),
     Item("23a", _R, "Performance with intervals, and in subgroups", answers.performance_by_group),
     Item("23b", _R, "Differences of performance between clusters"),
-    Item("24", _R, "Result of updating", answers.updating),
+    Item("24", _R, "Result of updating", answers.UPDATING),
     Item("25", _D, "Interpretation, fairness and comparison with others"),
-    Item("26", _D, "Limitations", answers.limitations),
+    Item("26", _D, "Limitations", lambda subject: " ".join(limits(subject))),
     Item("27a", _D, "Handling of poor or missing input", answers.poor_input),
-    Item("27b", _D, "Expertise and actions required of users", answers.use),
+    Item("27b", _D, "Expertise and actions required of users", answers.USE),
     Item("27c", _D, "Next steps of research"),
 )
 

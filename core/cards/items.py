@@ -12,10 +12,6 @@ from core.cards.subject import Subject
 OPEN = "open"
 
 
-def _open(subject: Subject) -> str:
-    return ""
-
-
 @dataclass(frozen=True)
 class Item:
     """A row of a checklist.
@@ -24,13 +20,13 @@ class Item:
         number: as in the guideline.
         section: of a report.
         topic: what is asked for, in a few words.
-        answer: answer from the record; "" if it has none and the item is open.
+        answer: run -> the answer from its record, or the answer for every run; "" leaves the item open.
     """
 
     number: str
     section: str
     topic: str
-    answer: Callable[[Subject], str] = _open
+    answer: Callable[[Subject], str] | str = ""
 
 
 @dataclass(frozen=True)
@@ -52,7 +48,7 @@ class Guideline:
 
 def answered(guideline: Guideline, subject: Subject) -> list[tuple[Item, str]]:
     """Return every item with its answer; "" is open."""
-    return [(item, item.answer(subject)) for item in guideline.items]
+    return [(item, item.answer if isinstance(item.answer, str) else item.answer(subject)) for item in guideline.items]
 
 
 def as_markdown(guideline: Guideline, subject: Subject) -> str:

@@ -10,7 +10,7 @@ import streamlit as st
 from core.analysis.external import evaluated, external_sets
 from core.analysis.shortcuts import STEPS, shortcuts_of, warning_of
 from core.data import DATASETS
-from core.data.specs import family_of
+from core.data.specs import OPTIONS_SEPARATOR, DatasetSpec, family_of, find_dataset
 from core.errors import LowshotError
 from core.files import sha256_of
 from core.runs import RunMeta, Store
@@ -31,6 +31,24 @@ def _place(meta: RunMeta) -> tuple[int, str]:
     """Sort key of a run: data sets in the order of the registry, so that Kermany is the default; others by name."""
     registered, family = list(DATASETS), family_of(meta.dataset)
     return registered.index(family) if family in registered else len(registered), meta.dataset
+
+
+def dataset_options(name: str, page: str) -> DatasetSpec:
+    """Pick the options of a data set, if it has any, and return its row; warn if it is synthetic.
+
+    Args:
+        name: of the data set.
+        page: prefix of the widgets' keys.
+    """
+    chosen = []
+    for option, values in DATASETS[name].options.items():
+        key = f"{page}_{name}_{option}"
+        value = st.pills(option.capitalize(), values, default=values[0], required=True, key=key)
+        chosen.append(f"{option}={value}")
+    spec = find_dataset(f"{name}{OPTIONS_SEPARATOR}{','.join(chosen)}")
+    if spec.synthetic:
+        st.warning("This data set is synthetic: its images are computer-generated.", icon=":material/science:")
+    return spec
 
 
 def comparable_runs(store: Store, page: str) -> list[RunMeta]:

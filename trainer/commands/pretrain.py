@@ -41,7 +41,7 @@ from trainer.pretraining.activations import PLAIN, activations
 from trainer.pretraining.corpus import CorpusPart, build_corpus, guard_sets
 from trainer.pretraining.linear_probe import gates
 from trainer.pretraining.starts import STARTS, Start, Tail, Trunk
-from trainer.pretraining.train import Recipe, as_record, average_weights, chosen_rows, embeddings, prepare_materials
+from trainer.pretraining.train import Recipe, average_weights, chosen_rows, embeddings, prepare_materials
 from trainer.pretraining.train import pretrain as train_by
 from trainer.pretraining.trials import PROXIES, run_trial
 from trainer.progress import print_status
@@ -119,7 +119,7 @@ def run(arguments: argparse.Namespace) -> int:
     found = [row for part in judges for row in _gates_of(start, recipe.cut, trunk, (tail, start_tail), part, device)]
     passed = all(row.passed for row in found)
     figures = [asdict(row) for row in found]
-    result = {"recipe": as_record(recipe), "passed": passed, "gates": figures}
+    result = {"recipe": asdict(recipe), "passed": passed, "gates": figures}
     _log(folder.parent / LOG_FILE, {"kind": "gate", "targets": targets, **result})
     print(json.dumps(result, indent=1))
     if recipe.seed != 0:
@@ -195,7 +195,7 @@ def _waits(waiting: Path, recipe: Recipe, parts: list[CorpusPart]) -> bool:
     if not (waiting / CARD_FILE).exists():
         return False
     card = read_card(waiting)
-    now = canonical_json([as_record(recipe), [_row(recipe, part) for part in parts]])
+    now = canonical_json([asdict(recipe), [_row(recipe, part) for part in parts]])
     return canonical_json([card.get("recipe"), card.get("corpus")]) == now
 
 
@@ -208,7 +208,7 @@ def _describe(start: Start, recipe: Recipe, targets: Sequence[str], parts: list[
     seen = [part.spec.name for part in parts]
     return {
         "version": VERSION,
-        "recipe": as_record(recipe),
+        "recipe": asdict(recipe),
         "title": MODELS[start.medical].title,
         "start": f"{start.weights.ref} ({start.weights.licence}): {start.weights.source}",
         "targets": list(targets),

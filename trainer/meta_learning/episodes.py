@@ -129,7 +129,12 @@ class Tasks:
             return None
         sets = (support, query)
         slots = random.permutation(draw.logits)[: len(chosen) if draw.findings else len(sides)]
-        targets = [self._findings(pool, part, chosen, slots) if draw.findings else _side_indices(part) for part in sets]
+        targets = [
+            self._findings(pool, part, chosen, slots)
+            if draw.findings
+            else np.repeat(np.arange(len(part)), [len(side) for side in part])
+            for part in sets
+        ]
         images = [normalize(to_unit(pool.images[np.concatenate(part)], self._device), self._image) for part in sets]
         tensors = [torch.from_numpy(target).to(self._device) for target in targets]
         columns = None if draw.findings else torch.from_numpy(slots).to(self._device)
@@ -154,11 +159,6 @@ def _members(pool: Pool, draw: TaskSpec) -> dict[int, np.ndarray]:
     if labels.ndim == 2:
         return eligible if draw.findings or draw.logits == 2 else {}
     return eligible if len(eligible) > 1 and not draw.findings else {}
-
-
-def _side_indices(part: list[np.ndarray]) -> np.ndarray:
-    """Return (B,) the side of each image."""
-    return np.repeat(np.arange(len(part)), [len(side) for side in part])
 
 
 def _one_per_group(rows: np.ndarray, groups: np.ndarray, random: np.random.Generator) -> np.ndarray:

@@ -96,7 +96,7 @@ def _gradients(
 ) -> Weights:
     """Return the gradient of the mean loss over all images, computed in chunks."""
     total = {name: torch.zeros(()) for name in weights}
-    counts = [_count(part) for part in targets.split(_CHUNK)]
+    counts = [int((part >= 0).sum()) for part in targets.split(_CHUNK)]  # NaN is unknown
     for part, part_targets, count in zip(inputs.split(_CHUNK), targets.split(_CHUNK), counts, strict=True):
         logits = F.linear(embed(weights, part) - center, weights[WEIGHT], weights[BIAS])
         loss = count / max(1, sum(counts)) * _loss(logits, part_targets, columns)
@@ -107,10 +107,6 @@ def _gradients(
             name: total[name].to(gradient.device) + gradient for name, gradient in zip(weights, gradients, strict=True)
         }
     return total
-
-
-def _count(targets: torch.Tensor) -> int:
-    return int((~targets.isnan()).sum()) if targets.ndim == 2 else len(targets)
 
 
 def _loss(logits: torch.Tensor, targets: torch.Tensor, columns: torch.Tensor | None) -> torch.Tensor:

@@ -8,7 +8,7 @@ part of the task.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cached_property, lru_cache
 
 import numpy as np
 
@@ -48,7 +48,6 @@ class Source:
         rows: images that may be used.
         labels: (N,) or (N, F) labels of the whole data set.
         removed: number of images left out because they are copies of images of the target or its relatives.
-        hash: SHA-256 over ids, labels and contents of the images that may be used.
         title: name for display.
     """
 
@@ -57,8 +56,13 @@ class Source:
     rows: np.ndarray
     labels: np.ndarray
     removed: int
-    hash: str
     title: str
+
+    @cached_property
+    def hash(self) -> str:
+        """SHA-256 over ids, labels and contents of the images that may be used."""
+        content, ids = _scanned(self.spec)[1].content, self.listing.ids
+        return sha256_of(f"{ids[row]}|{self.labels[row].tolist()}|{content[row]}" for row in self.rows)
 
     def pool(self, size: int, steps: str) -> Pool:
         """Return its images at a size after preprocessing; they are decoded first where necessary."""
@@ -151,7 +155,7 @@ def _without_copies(spec: DatasetSpec, dataset: Dataset) -> Source:
     for guard in _guards(dataset):
         with progress_bar(f"{spec.name}: looking for copies") as show:
             keep[find_copies(small, guard, show).first] = False
-    return _source(spec, listing, np.flatnonzero(keep), listing.labels, before - int(keep.sum()), small, spec.name)
+    return Source(spec, listing, np.flatnonzero(keep), listing.labels, before - int(keep.sum()), spec.name)
 
 
 def _guards(dataset: Dataset) -> list[Bank]:
@@ -183,20 +187,7 @@ def _other_findings(dataset: Dataset, cell: Cell) -> Source | None:
             "--size."
         )
     title = f"{whole.name} (other findings of other patients)"
-    return _source(whole, listing, rows, listing.labels[:, others], 0, _scanned(whole)[1], title)
-
-
-def _source(
-    spec: DatasetSpec,
-    listing: Listing,
-    rows: np.ndarray,
-    labels: np.ndarray,
-    removed: int,
-    small: Bank,
-    title: str,
-) -> Source:
-    content = sha256_of(f"{listing.ids[row]}|{labels[row].tolist()}|{small.content[row]}" for row in rows)
-    return Source(spec, listing, rows, labels, removed, content, title)
+    return Source(whole, listing, rows, listing.labels[:, others], 0, title)
 
 
 def _scanned(spec: DatasetSpec) -> tuple[Listing, Bank]:

@@ -14,6 +14,7 @@ import torch
 from core.data.augmentation import augmenter
 from core.data.transforms import normalize, to_unit
 from core.files import sha256_of, write_atomically
+from core.models.classifier import channels_last
 from core.paths import cache_folder
 from trainer.pretraining.corpus import CorpusPart
 from trainer.pretraining.starts import Start, Trunk
@@ -41,8 +42,7 @@ class Activations:
 
     def batch(self, rows: np.ndarray, device: torch.device) -> torch.Tensor:
         """Return the activations of some rows in single precision."""
-        values = torch.from_numpy(np.ascontiguousarray(self.features[rows])).to(device).float()
-        return values.contiguous(memory_format=torch.channels_last) if values.ndim == 4 else values
+        return channels_last(torch.from_numpy(np.ascontiguousarray(self.features[rows])).to(device).float())
 
 
 def activations(
@@ -87,7 +87,8 @@ def _compute(
             batch = rows[first : first + _BATCH]
             images = to_unit(part.bank.images[batch], device)
             if view != PLAIN:
-                images = augment(images, np.array([_seed_of(view, str(part.listing.ids[row])) for row in batch]))
+                seeds = [int(sha256_of([str(view), str(part.listing.ids[row])])[:15], 16) for row in batch]
+                images = augment(images, np.array(seeds))
             outputs = [output.cpu().numpy() for output in trunk(normalize(images, start.image))]
             outputs[0] = outputs[0].clip(-_LARGEST, _LARGEST).astype(np.float16)
             if not arrays:
@@ -108,7 +109,3 @@ def _compute(
 def _open_memmap(path: Path, count: int, example: np.ndarray, done: int) -> np.memmap:
     shape = (count, *example.shape[1:])
     return np.lib.format.open_memmap(path, "r+" if done else "w+", dtype=example.dtype, shape=shape)
-
-
-def _seed_of(view: int, name: str) -> int:
-    return int(sha256_of([str(view), name])[:15], 16)

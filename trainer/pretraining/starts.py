@@ -10,7 +10,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any
 
 import torch
 from torch import nn
@@ -23,13 +23,8 @@ from core.types import ImageSpec
 
 _NETWORK = "network."  # prefix of the names of a network's tensors in an encoder
 _KEPT = 0.5  # share of the patch tokens that are used while a transformer is trained
-
-
-class Trunk(Protocol):
-    """The frozen part of a network."""
-
-    def __call__(self, images: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """Map normalized images (B, 3, S, S) to activations at the cut (B, ...) and pooled earlier stages (B, P)."""
+# the frozen part: normalized images (B, 3, S, S) -> activations at the cut (B, ...), pooled earlier stages (B, P)
+Trunk = Callable[[torch.Tensor], tuple[torch.Tensor, torch.Tensor]]
 
 
 class Tail(nn.Module):
@@ -60,7 +55,7 @@ class Start:
     """A network from which medical pretraining may start.
 
     Attributes:
-        model: model of family B with the same encoder; its name is the key in the registry.
+        name: key in the registry: name of the model of family B with the same encoder.
         medical: resulting model of family C.
         weights: starting weights.
         image: the encoder's input specification.
@@ -68,17 +63,12 @@ class Start:
         build: cut -> trunk and tail, in evaluation mode.
     """
 
-    model: str
+    name: str
     medical: str
     weights: Weights
     image: ImageSpec
     cuts: tuple[int, ...]
     build: Callable[[int], tuple[Trunk, Tail]]
-
-    @property
-    def name(self) -> str:
-        """Key in the registry."""
-        return self.model
 
 
 STARTS: Registry[Start] = Registry("start of pretraining")
@@ -126,7 +116,7 @@ def _build_lite0(cut: int) -> tuple[Trunk, Tail]:
 
 STARTS.add(
     Start(
-        model=efficientnet_lite0.IMAGENET,
+        name=efficientnet_lite0.IMAGENET,
         medical=efficientnet_lite0.MEDICAL,
         weights=LITE0_WEIGHTS,
         image=efficientnet_lite0.IMAGE,
@@ -170,7 +160,7 @@ def _build_dinov2(cut: int) -> tuple[Trunk, Tail]:
 
 STARTS.add(
     Start(
-        model=dinov2.NAME,
+        name=dinov2.NAME,
         medical=dinov2.MEDICAL,
         weights=dinov2.WEIGHTS,
         image=dinov2.IMAGE,

@@ -22,6 +22,7 @@ from torch.nn import functional as F
 
 from core.data.listing import UNLABELLED
 from core.files import canonical_json, sha256_of
+from core.models.classifier import channels_last
 from trainer.pretraining.activations import PLAIN, Activations, activations
 from trainer.pretraining.corpus import CorpusPart
 from trainer.pretraining.starts import STARTS, Tail, Trunk
@@ -118,9 +119,8 @@ def prepare_materials(
 def pooled_outputs(tail: Tail, cached: Activations, device: torch.device) -> list[np.ndarray]:
     """Return a tail's pooled outputs for cached activations: [(N, D_0), (N, D_1), ...], float32."""
     tail = tail.to(device).eval()
-    starts = range(0, len(cached.features), _BATCH)
-    count = len(cached.features)
-    batches = [tail(cached.batch(np.arange(first, min(first + _BATCH, count)), device)) for first in starts]
+    rows = np.arange(len(cached.features))
+    batches = [tail(cached.batch(rows[first : first + _BATCH], device)) for first in range(0, len(rows), _BATCH)]
     return [torch.cat(stage).cpu().numpy() for stage in zip(*batches, strict=True)]
 
 
@@ -199,9 +199,7 @@ def pretrain(
                 (index, np.sort(row_in_material[batch[owner[batch] == index]])) for index in np.unique(owner[batch])
             ]
             inputs = torch.cat([materials[index].view(epoch).batch(rows, device) for index, rows in groups])
-            if inputs.ndim == 4:
-                inputs = inputs.contiguous(memory_format=torch.channels_last)
-            stages = heads.unit(tail(inputs))
+            stages = heads.unit(tail(channels_last(inputs)))
             supervised = _supervised(heads, stages, groups, materials)
             distance = _distance(heads, stages, groups, materials)
             loss = supervised + recipe.distill * distance
@@ -233,7 +231,7 @@ def _name_of(recipe: Recipe, materials: list[TrainingSet]) -> str:
         for material in materials
         for name in material.part.listing.ids[material.rows]
     ]
-    return sha256_of([canonical_json(as_record(recipe)), *images])[:24]
+    return sha256_of([canonical_json(asdict(recipe)), *images])[:24]
 
 
 def _supervised(
@@ -279,8 +277,3 @@ def average_weights(start: Tail, trained: Tail, share: float) -> Tail:
             state[key] = (1 - share) * value.cpu() + share * state[key].cpu()
     tail.load_state_dict(state)
     return tail
-
-
-def as_record(recipe: Recipe) -> dict[str, object]:
-    """Return the recipe as plain values."""
-    return asdict(recipe)

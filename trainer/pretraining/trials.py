@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -20,7 +20,7 @@ from trainer.pretraining.activations import PLAIN, activations
 from trainer.pretraining.corpus import CorpusPart
 from trainer.pretraining.linear_probe import few_shot_auroc
 from trainer.pretraining.starts import STARTS, Tail, Trunk
-from trainer.pretraining.train import Recipe, as_record, average_weights, embeddings, prepare_materials
+from trainer.pretraining.train import Recipe, average_weights, embeddings, prepare_materials
 from trainer.pretraining.train import pretrain as train_by
 from trainer.progress import print_status
 
@@ -69,7 +69,7 @@ def run_trial(recipe: Recipe, parts: list[CorpusPart], device: torch.device) -> 
         mean = {read: _mean(gains, read) for read in start_tail.reads}
         print_status(f"average {share}: {mean}")
         yield {
-            "recipe": as_record(replace(recipe, average=share)), "mean_gain": mean, "gains": gains, "start": before,
+            "recipe": asdict(replace(recipe, average=share)), "mean_gain": mean, "gains": gains, "start": before,
             "seconds": seconds, "loss": [history[0]["loss"], history[-1]["loss"]],
         }  # fmt: skip
 

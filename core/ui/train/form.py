@@ -9,7 +9,7 @@ import pandas as pd
 import streamlit as st
 
 from core.data import DATASETS
-from core.data.specs import DatasetSpec, find_dataset, is_present
+from core.data.specs import DatasetSpec, is_present
 from core.errors import LowshotError
 from core.jobs.catalogue import Catalogue, Row
 from core.jobs.costs import Cost, expected, is_same_work
@@ -19,6 +19,7 @@ from core.models.weights import weights_of
 from core.paths import data_roots, describe_device, pick_device
 from core.runs import Store
 from core.ui import cache, text
+from core.ui.pickers import dataset_options
 from core.ui.progress import duration_text
 
 PRESENT, OWN = "An available data set", "My own images"
@@ -47,18 +48,7 @@ def pick_data() -> Data | None:
         return _pick_own()
     names = [spec.name for spec in DATASETS.values() if is_present(spec) and not spec.corpus_only]
     name = st.selectbox("Data set", names, format_func=lambda row: DATASETS[row].title, key="train_dataset")
-    if options := DATASETS[name].options:
-        chosen = {
-            option: st.pills(
-                option.capitalize(), values, default=values[0], required=True, key=f"train_{name}_{option}"
-            )
-            for option, values in options.items()
-        }
-        name = f"{name}@{','.join(f'{option}={value}' for option, value in chosen.items())}"
-    spec = find_dataset(name)
-    if spec.synthetic:
-        st.warning("This data set is synthetic: its images are computer-generated.", icon=":material/science:")
-    return Data(spec)
+    return Data(dataset_options(name, "train"))
 
 
 def _pick_own() -> Data | None:

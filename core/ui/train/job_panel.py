@@ -86,13 +86,15 @@ def _running(job: Job) -> None:
         st.caption("The trainer is starting; this takes a few seconds.")
     _figures(followed, elapsed, left)
     if followed.epochs:
-        charts.show_figure(
-            training_curve(followed.epochs), key=f"train_curve_{job.name}",
-            alt=alt_text(followed.epochs),
-        )  # fmt: skip
+        _curve(job, followed)
     elif followed.title:
         st.caption("No training curve: training a head on stored embeddings takes seconds and has no epochs.")
     log(followed)
+
+
+def _curve(job: Job, followed: Progress) -> None:
+    epochs = followed.epochs
+    charts.show_figure(training_curve(epochs), key=f"train_curve_{job.name}", alt=alt_text(epochs))
 
 
 def _figures(followed: Progress, elapsed: float, left: float | None) -> None:
@@ -168,10 +170,7 @@ def _details(job: Job) -> None:
         ]  # fmt: skip
         st.dataframe(pd.DataFrame(rows), hide_index=True, width="stretch", alt="Finished runs of this job")
     if followed.epochs:
-        charts.show_figure(
-            training_curve(followed.epochs), key=f"train_curve_{job.name}",
-            alt=alt_text(followed.epochs),
-        )  # fmt: skip
+        _curve(job, followed)
     log(followed)
     st.caption(f"The full output of the trainer is in {text.escape(f'{job.name}/{LOG}')}, in the folder of jobs.")
 
