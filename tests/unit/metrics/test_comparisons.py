@@ -22,7 +22,7 @@ from core.metrics.comparisons import (
     paired_difference,
 )
 from core.metrics.equivalence import tost_p, tost_power
-from tests.made import compare
+from tests.synthetic_runs import compare
 
 IMAGES, SEEDS, DRAWS = 120, 5, 150
 
