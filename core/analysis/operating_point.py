@@ -160,7 +160,7 @@ def benefit_at(prepared: Prepared, prevalence: float, banded: bool = True) -> De
         BadRequest: if the prevalence is not between 0 and 1, or a class is missing among the held-out images.
     """
     drawn = _drawn(prepared, banded)
-    return decision_curve(prepared.tests, prepared.groups, prevalence, _fitted_at(prepared), drawn=drawn)
+    return decision_curve(prepared.tests, prepared.groups, prevalence, _fitted_at(prepared), resamples=drawn)
 
 
 def _fitted_at(prepared: Prepared) -> float:
@@ -174,7 +174,7 @@ def _drawn(prepared: Prepared, banded: bool) -> GroupResamples:
 def risk_at(prepared: Prepared, thresholds: Sequence[float], banded: bool = True) -> RiskCurve:
     """Return risk against coverage at thresholds, on the prepared resamples; `banded` as in `benefit_at`."""
     runs = at_thresholds(prepared.tests, thresholds)
-    return risk_curve(runs, prepared.groups, drawn=_drawn(prepared, banded))
+    return risk_curve(runs, prepared.groups, resamples=_drawn(prepared, banded))
 
 
 def rates_of(prepared: Prepared) -> tuple[RocCurve, list[RocCurve]]:

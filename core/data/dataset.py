@@ -112,7 +112,7 @@ def load_dataset(spec: DatasetSpec, progress: Progress | None = None, allow_leak
     for name, indices in (("train", parts.train), ("validation", parts.validation), ("test", parts.test)):
         membership += [name, *sorted(listing.ids[indices].tolist())]
     labels = labels_of(spec, listing)
-    listing, parts = _hide_rare_findings(listing, parts, labels, spec.least_positives)
+    listing, parts = _hide_rare_findings(listing, parts, labels, spec.min_positives)
     unreadable = {str(listing.ids[index]): why for index, why in bank.errors.items()}
     return Dataset(spec, listing, labels, parts, fingerprint, sha256_of(membership), unreadable, allow_leaks)
 

@@ -47,10 +47,10 @@ def read_demographics(spec: DatasetSpec, ids: np.ndarray) -> Demographics:
             or damaged.
     """
     folder = find_folder(spec)
-    if spec.people is None or folder is None:
-        reason = "its publisher gives neither" if spec.people is None else "it is not on this machine"
+    if spec.demographics is None or folder is None:
+        reason = "its publisher gives neither" if spec.demographics is None else "it is not on this machine"
         raise DataUnavailable(f"Ages and sexes of {spec.name} cannot be read: {reason}.")
-    columns = spec.people
+    columns = spec.demographics
     table = next((folder / name for name in columns.files if (folder / name).is_file()), folder / columns.files[0])
     rows = read_table(table, filter(None, (columns.image, columns.age, columns.sex, columns.view, columns.reader)))
     rows.index = pd.Index(_stem(name) for name in rows[columns.image])

@@ -199,7 +199,7 @@ def _used(dataset: Dataset) -> np.ndarray:
 
 def _facts(spec: DatasetSpec, listing: Listing) -> dict[str, np.ndarray]:
     """Return the view and a radiologist's reading (`yes` or `no`) of each image, if the publisher's table has them."""
-    if spec.people is None:
+    if spec.demographics is None:
         return {}
     people, facts = read_demographics(spec, listing.ids), {}
     if len(people.view):

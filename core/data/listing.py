@@ -31,7 +31,7 @@ class Listing:
             (H, W, 3), or (D, H, W) for volumes, uint8.
         stamp: hash that changes when any file does; cheap to compute, not portable between machines.
         dims: 2 for images, 3 for volumes.
-        labels_found: names of the classes, if the folder defines them.
+        class_names: names of the classes, if the folder defines them.
     """
 
     ids: np.ndarray
@@ -40,13 +40,13 @@ class Listing:
     parts: np.ndarray
     read: Callable[[int], bytes | np.ndarray]
     stamp: str
-    labels_found: tuple[str, ...] = ()
+    class_names: tuple[str, ...] = ()
     dims: Literal[2, 3] = 2
 
     def __len__(self) -> int:
         return len(self.ids)
 
-    def only(self, rows: np.ndarray) -> Listing:
+    def subset(self, rows: np.ndarray) -> Listing:
         """Return the listing of some of the images."""
         return replace(
             self,
@@ -69,14 +69,14 @@ def stamp_of_files(root: Path, ids: np.ndarray) -> str:
 
 
 def listing_of_files(
-    root: Path, rows: Sequence[tuple[str, object, str, str]], labels_found: tuple[str, ...] = (), table: str = ""
+    root: Path, rows: Sequence[tuple[str, object, str, str]], class_names: tuple[str, ...] = (), table: str = ""
 ) -> Listing:
     """Return the listing of files below a folder.
 
     Args:
         root: the folder.
         rows: (id, label, group, part) of each file.
-        labels_found: names of the classes, if the folder defines them.
+        class_names: names of the classes, if the folder defines them.
         table: name of the table from which the rows come, for the error message.
     Raises:
         DataUnavailable: if there is no file.
@@ -91,7 +91,7 @@ def listing_of_files(
         parts=np.array([row[3] for row in rows], dtype=str),
         read=lambda index: _read(root / str(ids[index])),
         stamp=stamp_of_files(root, ids),
-        labels_found=labels_found,
+        class_names=class_names,
     )
 
 

@@ -41,7 +41,7 @@ class Step:
         keep_mask: (height, width) -> (H, W) bool, the region to keep; the rest becomes black in all channels.
         pads: whether the image keeps its aspect ratio, on a black margin; else it is squashed to a square.
         scaling: the encoder's input -> the same with another mean and standard deviation.
-        instead: name of the step that replaces it when an ablation leaves it out.
+        replaced_by: name of the step that replaces it when an ablation leaves it out.
         volumes: whether it accepts volumes.
     """
 
@@ -54,7 +54,7 @@ class Step:
     grey: bool = False
     pads: bool = False
     scaling: Callable[[ImageSpec], ImageSpec] | None = None
-    instead: str = ""
+    replaced_by: str = ""
     volumes: bool = True
 
 
@@ -83,14 +83,16 @@ class Preparation:
         return JOINED.join(step.name for step in self.steps)
 
     @property
-    def of_pixels(self) -> str:
+    def pixel_steps(self) -> str:
         """Names of the steps that change pixels, joined by `+`."""
         return JOINED.join(step.name for step in self.steps if not step.scaling)
 
     @property
     def stamp(self) -> str:
         """Part of an image bank's key: everything that determines its pixels; "" for the default."""
-        return " ".join(filter(None, [self.of_pixels, "" if self.interpolation == "bilinear" else self.interpolation]))
+        return " ".join(
+            filter(None, [self.pixel_steps, "" if self.interpolation == "bilinear" else self.interpolation])
+        )
 
     def spec(self, image: ImageSpec) -> ImageSpec:
         """Return the encoder's input: its own mean and standard deviation unless a step sets others."""
@@ -237,7 +239,7 @@ for _step in (  # masking steps come first, so that no later step carries masked
         "mean-std", "Mean and standard deviation",
         "Subtracts the encoder's mean and divides by its standard deviation; the default.",
         "None: encoders are trained with it.",
-        scaling=lambda image: image, instead="unit-range",
+        scaling=lambda image: image, replaced_by="unit-range",
     ),
 ):  # fmt: skip
     PREPROCESSING.add(_step)

@@ -102,11 +102,11 @@ class DatasetSpec:
         derived_from: the data set that these images come from; sets of one family count as one wherever sets must be
             disjoint.
         synthetic: whether images are generated; pages and reports say so.
-        people: table with age and sex; None if the publisher gives none.
+        demographics: table with age and sex; None if the publisher gives none.
         evidence: (name of an image) -> (H, W) bool, the region that makes it positive; None if unknown.
         corpus_only: reason why it is used for pretraining only; "" if it is also a task.
         test_share: n, where one in n groups becomes test data if the publisher gives no test part.
-        least_positives: minimum number of positive test images for a finding to be evaluated; rarer findings are only
+        min_positives: minimum number of positive test images for a finding to be evaluated; rarer findings are only
             trained.
         path: the folder itself, for a data set outside the data roots.
         external: test sets of other patients, with the classes that both have.
@@ -135,11 +135,11 @@ class DatasetSpec:
     caveats: tuple[str, ...] = ()
     derived_from: str | None = None
     synthetic: bool = False
-    people: DemographicsTable | None = None
+    demographics: DemographicsTable | None = None
     evidence: Callable[[str], np.ndarray] | None = None
     corpus_only: str = ""
     test_share: int = 5
-    least_positives: int = 0
+    min_positives: int = 0
     path: Path | None = None
     external: tuple[External, ...] = ()
 
@@ -250,7 +250,7 @@ def is_present(spec: DatasetSpec) -> bool:
 
 def labels_of(spec: DatasetSpec, listing: Listing) -> tuple[str, ...]:
     """Return the names of the classes or findings: those found in the folder, else those of the row."""
-    return listing.labels_found or spec.labels
+    return listing.class_names or spec.labels
 
 
 def class_titles(dataset: str, labels: Sequence[str]) -> tuple[str, ...]:

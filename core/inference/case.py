@@ -151,5 +151,5 @@ def class_set(fitted: Conformal, measured: Coverage, meta: RunMeta, prediction: 
     return ClassSet(
         tuple(label for label, member in zip(labels, members, strict=True) if member),
         fitted.level,
-        f"{fitted.promise} Measured coverage on the test images: {coverages}.",
+        f"{fitted.guarantee} Measured coverage on the test images: {coverages}.",
     )

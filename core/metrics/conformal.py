@@ -53,7 +53,7 @@ class Conformal:
     patients: tuple[int, ...]
 
     @property
-    def promise(self) -> str:
+    def guarantee(self) -> str:
         """What the sets guarantee for new patients, in words."""
         if self.kind == "split":
             return (

@@ -1,9 +1,9 @@
 """Fast path for bootstrapping binary and multilabel metrics, with resamples stored per patient or lesion.
 
-The resamples are those of `bootstrap.draw_weights`. A group is resampled as a whole, so one small count per group and
-resample replaces a table of images. Sums over images are taken within groups first. The metrics themselves are defined
-in `measures`. Rankings are evaluated only at positive images, which saves most of the work with several images per
-patient and few positive images. For other tasks use `bootstrap.measure_drawn`. A test compares the two.
+The resamples are those of `bootstrap.resample_weights`. A group is resampled as a whole, so one small count per group
+and resample replaces a table of images. Sums over images are taken within groups first. The metrics themselves are
+defined in `measures`. Rankings are evaluated only at positive images, which saves most of the work with several images
+per patient and few positive images. For other tasks use `bootstrap.measure_resamples`. A test compares the two.
 """
 
 from __future__ import annotations
@@ -27,17 +27,17 @@ class GroupResamples:
 
     Attributes:
         counts: (B + 1, G) integers, how often each group occurs in each resample; the first row is all ones.
-        number: (N,) index of the group of each image.
+        group_index: (N,) index of the group of each image.
     """
 
     counts: np.ndarray
-    number: np.ndarray
+    group_index: np.ndarray
 
     def first(self, draws: int) -> GroupResamples:
         """Return the original images and the first `draws` resamples."""
-        return GroupResamples(self.counts[: draws + 1], self.number)
+        return GroupResamples(self.counts[: draws + 1], self.group_index)
 
-    def table(self, place: np.ndarray, places: int, of: np.ndarray) -> np.ndarray:
+    def count_by_bin(self, place: np.ndarray, places: int, of: np.ndarray) -> np.ndarray:
         """Count the images of each group in each bin.
 
         Args:
@@ -48,10 +48,10 @@ class GroupResamples:
             (G, places).
         """
         groups = self.counts.shape[1]
-        counts = np.bincount(self.number[of] * places + place[of], minlength=groups * places)
+        counts = np.bincount(self.group_index[of] * places + place[of], minlength=groups * places)
         return counts.reshape(groups, places)
 
-    def summed(self, by_group: np.ndarray) -> np.ndarray:
+    def sum_counts(self, by_group: np.ndarray) -> np.ndarray:
         """Return the exact (B + 1, K) sums over each resample of (G, K) integers."""
         # single precision is exact as long as no sum exceeds 2 ** 24
         return self._times(by_group.astype(np.float32)).astype(float)
@@ -61,13 +61,13 @@ class GroupResamples:
         blocks = [self.counts[at : at + step] for at in range(0, len(self.counts), step)]
         return np.concatenate([block.astype(by_group.dtype) @ by_group for block in blocks])
 
-    def picked(self, place: np.ndarray, places: int, of: np.ndarray) -> np.ndarray:
-        """Return (B + 1, places), the `summed` values of a `table`, quickly if few images are counted."""
+    def sum_sparse(self, place: np.ndarray, places: int, of: np.ndarray) -> np.ndarray:
+        """Return (B + 1, places), the `sum_counts` values of a `count_by_bin`, quickly if few images are counted."""
         ones = np.ones(int(of.sum()), np.float32)
-        indicator = sparse.csr_array((ones, (place[of], self.number[of])), shape=(places, self.counts.shape[1]))
+        indicator = sparse.csr_array((ones, (place[of], self.group_index[of])), shape=(places, self.counts.shape[1]))
         return np.asarray(indicator @ self.counts.T.astype(np.float32)).T.astype(float)
 
-    def added(self, values: np.ndarray, of: np.ndarray) -> np.ndarray:
+    def sum_values(self, values: np.ndarray, of: np.ndarray) -> np.ndarray:
         """Sum real values of images over each resample.
 
         Args:
@@ -77,12 +77,12 @@ class GroupResamples:
             (B + 1, K).
         """
         groups = self.counts.shape[1]
-        columns = [np.bincount(self.number[of], column[of], minlength=groups) for column in values.T]
+        columns = [np.bincount(self.group_index[of], column[of], minlength=groups) for column in values.T]
         return self._times(np.stack(columns, axis=1))
 
     def weights(self) -> np.ndarray:
         """Return (B + 1, N), how often each image occurs in each resample."""
-        return np.take(self.counts, self.number, axis=1).astype(np.int32)
+        return np.take(self.counts, self.group_index, axis=1).astype(np.int32)
 
 
 def resample_groups(labels: np.ndarray, groups: np.ndarray, draws: int = RESAMPLES) -> GroupResamples:
@@ -113,35 +113,35 @@ def supports(scores: Scores, groups: int) -> bool:
     return scores.positive is not None and int((scores.labels == scores.positive).sum()) * groups <= LARGEST
 
 
-def measure_groups(scores: Scores, draws: GroupResamples) -> dict[str, np.ndarray]:
+def measure_groups(scores: Scores, resamples: GroupResamples) -> dict[str, np.ndarray]:
     """Compute metrics on the original images and each resample; for findings, the mean over those with both classes.
 
     Metrics without a fast path are left out. If no finding has both classes, every metric is NaN.
 
     Args:
         scores: of a task that `supports` accepts.
-        draws: resamples of its images.
+        resamples: of its images.
     Returns:
         metric -> (B + 1,) values.
     """
     if not scores.multilabel:
-        return _measured(scores, np.ones(len(scores), bool), draws)
-    by_finding = [_measured(scores.finding(k), scores.known(k), draws) for k in scores.evaluable]
+        return _measured(scores, np.ones(len(scores), bool), resamples)
+    by_finding = [_measured(scores.finding(k), scores.known(k), resamples) for k in scores.evaluable]
     if not by_finding:
-        return {name: np.full(len(draws.counts), np.nan) for name in METRICS}
+        return {name: np.full(len(resamples.counts), np.nan) for name in METRICS}
     return {name: mean_of_defined(np.array([values[name] for values in by_finding])) for name in by_finding[0]}
 
 
-def _measured(scores: Scores, known: np.ndarray, draws: GroupResamples) -> dict[str, np.ndarray]:
+def _measured(scores: Scores, known: np.ndarray, resamples: GroupResamples) -> dict[str, np.ndarray]:
     p, truth = scores.positives()
-    table = draws.table(2 * truth + (scores.decisions == scores.positive), 4, known)
-    true_negatives, false_positives, false_negatives, true_positives = draws.summed(table).T
+    table = resamples.count_by_bin(2 * truth + (scores.decisions == scores.positive), 4, known)
+    true_negatives, false_positives, false_negatives, true_positives = resamples.sum_counts(table).T
     counts = true_positives, false_positives, false_negatives, true_negatives
     values = {name: of_counts(*counts) for name, of_counts in COUNTED.items()}
-    values["auroc"], values["auprc"] = _ranked(scores.odds(scores.classes()[0]), truth, known, draws)
+    values["auroc"], values["auprc"] = _ranked(scores.odds(scores.classes()[0]), truth, known, resamples)
     confidence = scores.probabilities.max(axis=1)
     gap = (scores.probabilities.argmax(axis=1) == scores.labels) - confidence
-    sums = draws.added(
+    sums = resamples.sum_values(
         np.column_stack([(truth - p) ** 2, gap[:, None] * np.eye(BINS)[bin_of(confidence, BINS)]]), known
     )
     values["brier"] = _share(sums[:, 0], np.add.reduce(counts))
@@ -154,22 +154,22 @@ def _share(part: np.ndarray, whole: np.ndarray) -> np.ndarray:
 
 
 def _ranked(
-    rank: np.ndarray, truth: np.ndarray, known: np.ndarray, draws: GroupResamples
+    rank: np.ndarray, truth: np.ndarray, known: np.ndarray, resamples: GroupResamples
 ) -> tuple[np.ndarray, np.ndarray]:
     """Return AUROC and AUPRC, (B + 1,) each, from the counts at and above the score of each positive image."""
     steps = np.unique(rank[truth & known])  # (T,)
     if not len(steps):
-        undefined = np.full(len(draws.counts), np.nan)
+        undefined = np.full(len(resamples.counts), np.nan)
         return undefined, undefined.copy()
     reached = np.searchsorted(steps, rank, side="right")  # number of steps that a score reaches
-    at_or_above = np.cumsum(draws.table(reached, len(steps) + 1, known)[:, ::-1], axis=1)[:, -2::-1]
-    called = draws.summed(at_or_above)  # (B + 1, T) images at or above each step
+    at_or_above = np.cumsum(resamples.count_by_bin(reached, len(steps) + 1, known)[:, ::-1], axis=1)[:, -2::-1]
+    called = resamples.sum_counts(at_or_above)  # (B + 1, T) images at or above each step
     at = np.maximum(reached - 1, 0)
     tied = known & ~truth & (steps[at] == rank)
-    positive, level = draws.picked(at, len(steps), truth & known), draws.picked(at, len(steps), tied)
+    positive, level = resamples.sum_sparse(at, len(steps), truth & known), resamples.sum_sparse(at, len(steps), tied)
     hits = np.cumsum(positive[:, ::-1], axis=1)[:, ::-1]
     positives = hits[:, 0]
-    negatives = draws.summed(draws.table(np.zeros(len(rank), int), 1, known & ~truth))[:, 0]
+    negatives = resamples.sum_counts(resamples.count_by_bin(np.zeros(len(rank), int), 1, known & ~truth))[:, 0]
     below = negatives[:, None] - (called - hits) + level / 2
     precision = np.divide(hits, called, out=np.zeros_like(hits), where=called > 0)
     return _share((positive * below).sum(axis=1), positives * negatives), _share(

@@ -45,21 +45,21 @@ class MeasuredCurve:
 
     Attributes:
         metric: its name.
-        found: images per class -> seed -> (B + 1,), the value on the original test images, then on each resample.
+        values: images per class -> seed -> (B + 1,), the value on the original test images, then on each resample.
     """
 
     metric: str
-    found: Mapping[float, Mapping[int, np.ndarray]]
+    values: Mapping[float, Mapping[int, np.ndarray]]
 
     @property
     def sizes(self) -> tuple[float, ...]:
         """Images per class, ascending."""
-        return tuple(sorted(self.found))
+        return tuple(sorted(self.values))
 
     @property
     def seeds(self) -> set[int]:
         """Seeds at any size."""
-        return {seed for rows in self.found.values() for seed in rows}
+        return {seed for rows in self.values.values() for seed in rows}
 
 
 @dataclass(frozen=True)
@@ -89,9 +89,8 @@ class Fit:
         level, gain, exponent: (B + 1,) a, b and c of `a - b * (n / smallest size)^-c`, on the original data and on each
             resample; for a metric where lower is better, of its negative.
         doubts: reasons, in sentences, why the curve or its asymptote is unreliable; empty if there are none.
-        carries: whether the curve may be extrapolated: it has enough sizes, rises, passes through their means, and does
-            not put all gain before the second size. An unidentified asymptote does not matter over so short a range;
-            the band shows it.
+        extrapolable: whether the curve has enough sizes, rises, passes through their means, and does not put all gain
+            before the second size. An unidentified asymptote does not matter over so short a range; the band shows it.
         seeds: seeds that every size has.
     """
 
@@ -102,7 +101,7 @@ class Fit:
     gain: np.ndarray = field(repr=False)
     exponent: np.ndarray = field(repr=False)
     doubts: tuple[str, ...] = ()
-    carries: bool = True
+    extrapolable: bool = True
     seeds: int = 0
 
     @property
@@ -118,16 +117,16 @@ class Fit:
     @property
     def limit(self) -> float:
         """The largest size to report, beyond the measured ones only if the curve may be extrapolated."""
-        return self.sizes[-1] * (REACH if self.carries else 1)
+        return self.sizes[-1] * (REACH if self.extrapolable else 1)
 
     def rising(self, n: np.ndarray) -> np.ndarray:
         """Return the (B + 1, T) curve at (T,) or (B + 1, T) sizes, signed so that higher is better."""
         relative = np.atleast_2d(np.asarray(n, dtype=float)) / self.sizes[0]
         return self.level[:, None] - self.gain[:, None] * relative ** -self.exponent[:, None]
 
-    def size_for(self, wanted: np.ndarray) -> np.ndarray:
+    def size_for(self, target: np.ndarray) -> np.ndarray:
         """Return the (B + 1,) sizes at which the rising curve reaches (B + 1,) values; infinite if it never does."""
-        gap = self.level - wanted
+        gap = self.level - target
         with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
             size = self.sizes[0] * (self.gain / gap) ** (1 / self.exponent)
         return np.where(gap > 0, size, np.inf)
@@ -168,7 +167,7 @@ def fit_curves(measured: Mapping[Key, MeasuredCurve]) -> dict[Key, Fit]:
     fits = {}
     for name, curve in measured.items():
         if len(curve.sizes) >= LEAST_SIZES:
-            draws = len(next(iter(curve.found[curve.sizes[0]].values()))) - 1
+            draws = len(next(iter(curve.values[curve.sizes[0]].values()))) - 1
             seed_counts = np.random.default_rng(0).multinomial(
                 len(seeds), np.full(len(seeds), 1 / len(seeds)), size=draws
             )
@@ -178,7 +177,7 @@ def fit_curves(measured: Mapping[Key, MeasuredCurve]) -> dict[Key, Fit]:
 
 def _fit(measured: MeasuredCurve, seed_counts: Mapping[int, np.ndarray]) -> Fit:
     sign = 1 if METRICS[measured.metric].higher_is_better else -1
-    columns = [sign * _mean_over_seeds(measured.found[size], seed_counts) for size in measured.sizes]
+    columns = [sign * _mean_over_seeds(measured.values[size], seed_counts) for size in measured.sizes]
     values = np.stack(columns, axis=1)  # (B + 1, S)
     if np.isnan(values[0]).any():
         raise BadRequest(f"{METRICS[measured.metric].title} is undefined at some size, so its curve cannot be fitted.")
@@ -190,8 +189,8 @@ def _fit(measured: MeasuredCurve, seed_counts: Mapping[int, np.ndarray]) -> Fit:
     means = tuple((sign * values[0]).tolist())
     fit = Fit(measured.metric, measured.sizes, means, *fit_power_law(relative, values, errors**-2.0, bound))
     doubts = _doubts(fit, values, errors, bound)
-    seeds = min(len(rows) for rows in measured.found.values())
-    return replace(fit, doubts=tuple(doubts), carries=set(doubts) <= {_NO_ASYMPTOTE}, seeds=seeds)
+    seeds = min(len(rows) for rows in measured.values.values())
+    return replace(fit, doubts=tuple(doubts), extrapolable=set(doubts) <= {_NO_ASYMPTOTE}, seeds=seeds)
 
 
 def _mean_over_seeds(by_seed: Mapping[int, np.ndarray], seed_counts: Mapping[int, np.ndarray]) -> np.ndarray:
@@ -296,24 +295,24 @@ class Bounded:
         """Whether the value lies beyond the measured sizes."""
         return self.value > self.measured
 
-    def said(self, value: float, digits: int = 0) -> str:
+    def format(self, value: float, digits: int = 0) -> str:
         """Format a value, as a bound if it lies at one."""
         if value >= self.most:
             return f"more than {self.most:.{digits}f}"
         return f"at most {self.least:.{digits}f}" if value <= self.least else f"{value:.{digits}f}"
 
-    def words(self, digits: int = 0, unit: str = "") -> str:
+    def text(self, digits: int = 0, unit: str = "") -> str:
         """Format the value with its interval, extrapolation marked.
 
         Args:
             digits: after the decimal point.
             unit: appended to the value.
         """
-        value = f"{self.said(self.value, digits)}{unit}"
+        value = f"{self.format(self.value, digits)}{unit}"
         if self.low >= self.most or self.high <= self.least:
             return f"{value} (so is the whole 95% interval)"
         mark = ", extrapolated" if self.extrapolated and self.reached else ""
-        return f"{value} (95% interval {self.said(self.low, digits)} to {self.said(self.high, digits)}{mark})"
+        return f"{value} (95% interval {self.format(self.low, digits)} to {self.format(self.high, digits)}{mark})"
 
 
 @dataclass(frozen=True)
@@ -350,7 +349,7 @@ class Crossover:
                 f"No crossover: {leader} is ahead of {other} throughout{'' if certain else ', though not detectably'}."
             )
         doubt = "" if self.detected else " The crossover itself is not certain."
-        return f"From about {self.size.words(unit=' images per class')} {leader} overtakes {other}.{doubt}"
+        return f"From about {self.size.text(unit=' images per class')} {leader} overtakes {other}.{doubt}"
 
 
 def default_target(fit: Fit) -> float:
@@ -358,14 +357,14 @@ def default_target(fit: Fit) -> float:
     return round(float(fit.means[-1]), 3)
 
 
-def images_needed(fit: Fit, wanted: float) -> Bounded:
+def images_needed(fit: Fit, target: float) -> Bounded:
     """Return the images per class that a family needs to reach a value of its metric.
 
     Args:
         fit: its learning curve.
-        wanted: the target value.
+        target: the target value.
     """
-    sizes = fit.size_for(np.full(len(fit.level), fit.sign * wanted))
+    sizes = fit.size_for(np.full(len(fit.level), fit.sign * target))
     return _bounded(sizes, fit.sizes[0], fit.limit, fit.sizes[-1])
 
 

@@ -23,7 +23,7 @@ from core.metrics.bootstrap import RESAMPLES, Estimate, interval, percentile_ban
 from core.metrics.grouped_bootstrap import GroupResamples, resample_groups
 from core.metrics.scores import Scores
 
-CURVE_DRAWS = 400
+CURVE_RESAMPLES = 400
 
 
 @dataclass(frozen=True)
@@ -34,7 +34,7 @@ class Operation:
         prevalence: share of positives in the population of use.
         sensitivity, specificity: mean over runs, on the test images.
         ppv, npv: positive and negative predictive value at this prevalence.
-        drawn: (2, B + 1), sensitivity and specificity on the original images and on each resample, for subtraction
+        resamples: (2, B + 1), sensitivity and specificity on the original images and on each resample, for subtraction
             between thresholds; without the exact bound of a share of 0 or 1.
     """
 
@@ -43,7 +43,7 @@ class Operation:
     specificity: Estimate
     ppv: Estimate
     npv: Estimate
-    drawn: np.ndarray
+    resamples: np.ndarray
 
     def per_thousand(self) -> dict[str, float]:
         """Return the counts per 1,000 people: cases found and missed, false alarms, and people correctly left alone."""
@@ -85,7 +85,7 @@ def resample_images(runs: Sequence[Scores], groups: np.ndarray, draws: int = RES
 
 
 def operate(
-    runs: Sequence[Scores], groups: np.ndarray, prevalence: float, drawn: GroupResamples | None = None
+    runs: Sequence[Scores], groups: np.ndarray, prevalence: float, resamples: GroupResamples | None = None
 ) -> Operation:
     """Return sensitivity, specificity and predictive values of a family, the mean over its runs at their thresholds.
 
@@ -93,36 +93,36 @@ def operate(
         runs: binary predictions for the same images, each at its threshold (`Scores.at` sets another).
         groups: (N,), patients or lesions, resampled as a whole.
         prevalence: share of positives in the population of use.
-        drawn: from `resample_images`; resampled here if None.
+        resamples: from `resample_images`; resampled here if None.
     Raises:
         BadRequest: if the prevalence is not between 0 and 1, or the task is not binary.
     """
     _check(prevalence)
-    drawn = resample_images(runs, groups) if drawn is None else drawn
+    resamples = resample_images(runs, groups) if resamples is None else resamples
     truth = runs[0].positives()[1]
     votes = np.sum([run.positives()[0] >= run.threshold for run in runs], axis=0)  # (N,) by how many runs
-    correct = _right(drawn, truth, votes, len(runs))
-    units = [len(np.unique(drawn.number[members])) for members in (truth, ~truth)]
+    correct = _right(resamples, truth, votes, len(runs))
+    units = [len(np.unique(resamples.group_index[members])) for members in (truth, ~truth)]
     shares = [_with_doubt(row, count) for row, count in zip(correct, units, strict=True)]
     ppv, npv = predictive_values(shares[0], shares[1], prevalence)
     sensitivity, specificity, ppv_found, npv_found = (_around(row, len(groups)) for row in (*shares, ppv, npv))
     return Operation(prevalence, sensitivity, specificity, ppv_found, npv_found, correct)
 
 
-def _right(drawn: GroupResamples, truth: np.ndarray, called: np.ndarray, runs: int) -> np.ndarray:
+def _right(resamples: GroupResamples, truth: np.ndarray, called: np.ndarray, runs: int) -> np.ndarray:
     """Return the (2, B + 1) share of correct decisions among positive and among negative images, the mean over runs.
 
     Args:
-        drawn: resampled test images.
+        resamples: resampled test images.
         truth: (N,) bool, whether an image is positive.
         called: (N,) number of runs that call an image positive.
         runs: number of runs.
     """
     columns = []
     for members, hits in ((truth, called), (~truth, runs - called)):
-        table = drawn.table(hits, runs + 1, members)
+        table = resamples.count_by_bin(hits, runs + 1, members)
         columns += [table @ np.arange(runs + 1), table.sum(axis=1)]
-    correct_positives, positives, correct_negatives, others = drawn.summed(np.stack(columns, axis=1)).T
+    correct_positives, positives, correct_negatives, others = resamples.sum_counts(np.stack(columns, axis=1)).T
     return np.stack([correct_positives / (runs * positives), correct_negatives / (runs * others)])
 
 
@@ -161,7 +161,7 @@ def decision_curve(
     prevalence: float,
     fitted_at: float,
     acting: np.ndarray | None = None,
-    drawn: GroupResamples | None = None,
+    resamples: GroupResamples | None = None,
 ) -> DecisionCurve:
     """Return the net benefit of a family at each threshold probability for acting, the mean over its runs.
 
@@ -172,21 +172,22 @@ def decision_curve(
         fitted_at: share of positives among the images that temperatures were fitted on; probabilities are shifted from
             there to `prevalence`.
         acting: (T,) threshold probabilities, ascending; 0.01 to 0.99 by default.
-        drawn: from `resample_images`; a few resamples are made here if None. Without resamples the curve has no band
-            (NaN).
+        resamples: from `resample_images`; a few are made here if None. Without resamples the curve has no band (NaN).
     Raises:
         BadRequest: if a prevalence is not between 0 and 1, or the task is not binary.
     """
     _check(prevalence)
     _check(fitted_at)
     acting = np.linspace(0.01, 0.99, 50) if acting is None else acting
-    drawn = resample_images(runs, groups, CURVE_DRAWS) if drawn is None else drawn
+    resamples = resample_images(runs, groups, CURVE_RESAMPLES) if resamples is None else resamples
     truth = runs[0].positives()[1]
     reached = [
         np.searchsorted(acting, shift_prevalence(run.positives()[0], fitted_at, prevalence), side="right")
         for run in runs
     ]
-    sensitivity, false_positive_rate = (_called(drawn, members, reached, len(acting)) for members in (truth, ~truth))
+    sensitivity, false_positive_rate = (
+        _called(resamples, members, reached, len(acting)) for members in (truth, ~truth)
+    )
     benefit = net_benefit(sensitivity, 1 - false_positive_rate, prevalence, acting)
     low, high = percentile_band(benefit[1:])
     act_on_all = net_benefit(np.ones_like(acting), np.zeros_like(acting), prevalence, acting)
@@ -195,18 +196,18 @@ def decision_curve(
     )
 
 
-def _called(drawn: GroupResamples, members: np.ndarray, reached: Sequence[np.ndarray], steps: int) -> np.ndarray:
+def _called(resamples: GroupResamples, members: np.ndarray, reached: Sequence[np.ndarray], steps: int) -> np.ndarray:
     """Return the (B + 1, T) share of some images that is called positive, the mean over runs.
 
     Args:
-        drawn: resampled test images.
+        resamples: resampled test images.
         members: (N,) bool, the images.
         reached: one (N,) per run, how many of the T probabilities an image reaches.
         steps: T.
     """
-    table = np.sum([drawn.table(run, steps + 1, members) for run in reached], axis=0)  # (G, T + 1)
+    table = np.sum([resamples.count_by_bin(run, steps + 1, members) for run in reached], axis=0)  # (G, T + 1)
     at_least = np.cumsum(table[:, ::-1], axis=1)[:, ::-1]  # the first column holds all
-    sums = drawn.summed(at_least)
+    sums = resamples.sum_counts(at_least)
     return np.asarray(sums[:, 1:] / sums[:, :1])
 
 
@@ -230,7 +231,7 @@ def shift_cost(before: Operation, after: Operation, n: int) -> dict[str, Estimat
         after: the same runs at another, at the same prevalence and on the same resamples.
         n: number of test images.
     """
-    sensitivity, specificity = after.drawn - before.drawn
+    sensitivity, specificity = after.resamples - before.resamples
     return {
         "missed": interval(-1000 * before.prevalence * sensitivity + 0.0, n),
         "false_alarms": interval(-1000 * (1 - before.prevalence) * specificity + 0.0, n),

@@ -38,7 +38,7 @@ class RiskCurve:
     high: np.ndarray
 
 
-def sureness(scores: Scores) -> np.ndarray:
+def decision_certainty(scores: Scores) -> np.ndarray:
     """Return the (N,) certainty of each decision, larger for decisions further from changing.
 
     Raises:
@@ -57,7 +57,7 @@ def risk_curve(
     groups: np.ndarray,
     coverage: np.ndarray | None = None,
     draws: int = 400,
-    drawn: GroupResamples | None = None,
+    resamples: GroupResamples | None = None,
 ) -> RiskCurve:
     """Return risk against coverage of a family, the mean over its runs.
 
@@ -66,7 +66,7 @@ def risk_curve(
         groups: (N,), patients or lesions, resampled as a whole.
         coverage: (T,) shares above 0, up to 1; 5% to all by default.
         draws: number of bootstrap resamples.
-        drawn: resampled images, made once for all positions of a slider; resampled here if None. Without resamples the
+        resamples: of the images, made once for all positions of a slider; made here if None. Without resamples the
             curve has no band (NaN).
     Raises:
         BadRequest: if there is no run or there are several findings.
@@ -74,7 +74,7 @@ def risk_curve(
     if not runs:
         raise BadRequest("Expected at least one run.")
     shares = np.linspace(0.05, 1, 20) if coverage is None else coverage
-    weights = (resample_groups(runs[0].labels, groups, draws) if drawn is None else drawn).weights()
+    weights = (resample_groups(runs[0].labels, groups, draws) if resamples is None else resamples).weights()
     weights = np.concatenate([np.zeros_like(weights[:, :1]), weights], axis=1)  # cumulative sums start at 0 images
     risks = np.mean([_risks(run, weights, shares) for run in runs], axis=0)  # (draws + 1, T)
     low, high = percentile_band(risks[1:])
@@ -89,7 +89,7 @@ def _risks(scores: Scores, weights: np.ndarray, shares: np.ndarray) -> np.ndarra
         weights: (B, 1 + N) integers, a column of zeros first.
         shares: (T,) of images answered.
     """
-    certainty = sureness(scores)
+    certainty = decision_certainty(scores)
     order = np.argsort(-certainty, kind="stable")
     starts = np.flatnonzero(np.r_[True, np.diff(certainty[order]) != 0])
     wrong = (scores.decisions != scores.labels)[order]

@@ -60,19 +60,19 @@ class TappedHead(nn.Module):
 
     Args:
         head: feature map -> logits.
-        carried: number of last channels that have no position, such as a class token; they bypass the tap.
+        bypass_channels: number of last channels that have no position, such as a class token; they bypass the tap.
     """
 
-    def __init__(self, head: Head, carried: int = 0) -> None:
+    def __init__(self, head: Head, bypass_channels: int = 0) -> None:
         super().__init__()
         self.tap = nn.Identity()
         self.head = head
-        self.carried = carried
+        self.bypass_channels = bypass_channels
 
     def forward(self, features: torch.Tensor) -> torch.Tensor:
-        if not self.carried:
+        if not self.bypass_channels:
             return self.head(self.tap(features))
-        spatial_channels = features.shape[1] - self.carried
+        spatial_channels = features.shape[1] - self.bypass_channels
         tapped = self.tap(features[:, :spatial_channels])  # (B, C, h, w)
         return self.head(torch.cat([tapped, features[:, spatial_channels:]], dim=1))
 
@@ -83,13 +83,13 @@ class Classifier(nn.Module):
     Args:
         encoder: (B, 3, S, S) normalized images -> (B, C, h, w) feature map; volumes have one more dimension.
         head: feature map -> logits.
-        carried: see `TappedHead`.
+        bypass_channels: see `TappedHead`.
     """
 
-    def __init__(self, encoder: nn.Module, head: Head, carried: int = 0) -> None:
+    def __init__(self, encoder: nn.Module, head: Head, bypass_channels: int = 0) -> None:
         super().__init__()
         self.encoder = encoder
-        self.tapped = TappedHead(head, carried)
+        self.tapped = TappedHead(head, bypass_channels)
 
     @property
     def head(self) -> Head:

@@ -62,8 +62,10 @@ class JoinedEncoder(nn.Module):
         self.encoders = nn.ModuleList(classifier.encoder for classifier in classifiers)
         self.pools = nn.ModuleList(classifier.head.pool for classifier in classifiers)
         self.blocks = tuple(width for classifier in classifiers for width in classifier.blocks)
-        self.widths = [part.channels for part in parts] + [classifier.tapped.carried for classifier in classifiers]
-        self.carried = sum(self.widths[len(parts) :])
+        self.widths = [part.channels for part in parts] + [
+            classifier.tapped.bypass_channels for classifier in classifiers
+        ]
+        self.bypass_channels = sum(self.widths[len(parts) :])
         self.parts, self.image = tuple(parts), image
         for number, part in enumerate(parts):
             self.register_buffer(f"reduction{number}", _reduction(image.size, part.spec.image.size), persistent=False)
@@ -73,14 +75,14 @@ class JoinedEncoder(nn.Module):
         finest = max(part.side for part in self.parts)
         unit = images * images.new_tensor(self.image.std).view(3, 1, 1)
         unit = unit + images.new_tensor(self.image.mean).view(3, 1, 1)
-        spatial, carried = [], []
+        spatial, without_position = [], []
         for number, (part, encoder) in enumerate(zip(self.parts, self.encoders, strict=True)):
             reduction = self.get_buffer(f"reduction{number}")
             resized = reduction @ unit @ reduction.T  # (B, 3, s, s)
             features = _repeated(encoder(normalize(resized, part.spec.image)), finest)
             spatial.append(features[:, : part.channels])
-            carried.append(features[:, part.channels :])
-        return torch.cat([*spatial, *carried], dim=1)
+            without_position.append(features[:, part.channels :])
+        return torch.cat([*spatial, *without_position], dim=1)
 
     def pool(self, features: torch.Tensor) -> torch.Tensor:
         """Pool each encoder's map as that encoder does: (B, C, h, w) -> (B, sum of the blocks)."""
@@ -121,7 +123,9 @@ def _covering(like: torch.Tensor, side: int, finer_side: int) -> torch.Tensor | 
 def _joined(classifiers: Sequence[Classifier], classes: int, seed: int) -> Classifier:
     encoder = JoinedEncoder(PARTS, classifiers, IMAGE)
     torch.manual_seed(seed)
-    return Classifier(encoder, Head(EncoderPooling(encoder), mlp_layers(sum(encoder.blocks), classes)), encoder.carried)
+    return Classifier(
+        encoder, Head(EncoderPooling(encoder), mlp_layers(sum(encoder.blocks), classes)), encoder.bypass_channels
+    )
 
 
 def build(classes: int, dataset: str, seed: int) -> Classifier:

@@ -179,7 +179,7 @@ def classifier_of(network: Any, classes: int, seed: int) -> Classifier:
     torch.manual_seed(seed)
     encoder = MiddleBlockEncoder(network)
     return Classifier(
-        encoder, Head(EncoderPooling(encoder), mlp_layers(2 * int(network.embed_dim), classes)), encoder.carried
+        encoder, Head(EncoderPooling(encoder), mlp_layers(2 * int(network.embed_dim), classes)), encoder.bypass_channels
     )
 
 

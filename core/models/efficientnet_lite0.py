@@ -91,7 +91,7 @@ MODELS.add(
     replace(
         _IMAGENET_ROW,
         name=MEDICAL,
-        twin_of=IMAGENET,
+        settings_from=IMAGENET,
         title="EfficientNet-Lite0, medical",
         family="medical",
         weights=Weights(
@@ -108,7 +108,7 @@ MODELS.add(
     replace(
         _IMAGENET_ROW,
         name=CONTROL,
-        twin_of=IMAGENET,
+        settings_from=IMAGENET,
         title="EfficientNet-Lite0, random",
         family="control",
         weights=Weights("random"),
@@ -127,7 +127,7 @@ for _whole in (IMAGENET, MEDICAL, CONTROL):
             title=f"{_row.title}, every stage",
             strategies=FROZEN,
             build=partial(_build_stages, _row.build),
-            twin_of=f"{IMAGENET}-stages" if _row.twin_of else "",
+            settings_from=f"{IMAGENET}-stages" if _row.settings_from else "",
             outline=_outline_of_every_stage,
             summary="The same encoder, read after each of its five stages instead of its last layer.",
         )

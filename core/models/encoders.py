@@ -94,7 +94,7 @@ class ClassTokenEncoder(TimmEncoder):
     """
 
     @property
-    def carried(self) -> int:
+    def bypass_channels(self) -> int:
         """Number of channels that hold the prefix tokens."""
         return int(self.network.num_prefix_tokens) * int(self.network.embed_dim)
 
@@ -109,7 +109,7 @@ class ClassTokenEncoder(TimmEncoder):
 
     def tokens_of(self, features: torch.Tensor) -> torch.Tensor:
         """Convert a map back to tokens: (B, C + P * C, h, w) -> (B, P + h * w, C)."""
-        patches, expanded = features.split([features.shape[1] - self.carried, self.carried], dim=1)
+        patches, expanded = features.split([features.shape[1] - self.bypass_channels, self.bypass_channels], dim=1)
         prefix = expanded[:, :, 0, 0].unflatten(1, (-1, patches.shape[1]))  # (B, P, C)
         return torch.cat([prefix, patches.flatten(2).transpose(1, 2)], dim=1)
 

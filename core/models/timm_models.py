@@ -113,7 +113,7 @@ def classifier_of(network: Any, classes: int, size: int = 0) -> Classifier:
     tokens = getattr(network, "num_prefix_tokens", 0) and getattr(network, "global_pool", "") == "token"
     encoder = ClassTokenEncoder(network) if tokens else TimmEncoder(network, size)
     head = Head(EncoderPooling(encoder), mlp_layers(int(network.head_hidden_size), classes))
-    return Classifier(encoder, head, encoder.carried if isinstance(encoder, ClassTokenEncoder) else 0)
+    return Classifier(encoder, head, encoder.bypass_channels if isinstance(encoder, ClassTokenEncoder) else 0)
 
 
 def load_timm(name: str, path: Path, classes: int, **options: Any) -> Any:

@@ -116,7 +116,7 @@ def _combination(names: tuple[str, ...], settings: dict[str, tuple[str, Any] | N
     options: dict[str, Any] = dict(setting for name in names if (setting := settings[name]))
     if not all(settings.values()):
         steps = [name for name in names if name in PREPROCESSING]
-        left_out = [PREPROCESSING[name].instead for name in settings if name in PREPROCESSING and name not in names]
+        left_out = [PREPROCESSING[name].replaced_by for name in settings if name in PREPROCESSING and name not in names]
         options["augment"] = JOINED.join(name for name in names if name in AUGMENTATIONS) or NONE
         options["preparation"] = JOINED.join(filter(None, [*steps, *left_out]))
     return Combination(JOINED.join(names) or NONE, options)

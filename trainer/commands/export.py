@@ -148,7 +148,7 @@ def comparison_images(meta: RunMeta) -> tuple[np.ndarray, str]:
     if family_of(meta.dataset) in DATASETS and is_present(find_dataset(meta.dataset)):
         dataset = load_dataset(find_dataset(meta.dataset), allow_leaks=meta.leaks > 0)
         rows = dataset.parts.test[:: max(1, len(dataset.parts.test) // count)][:count]
-        some = dataset.listing.only(rows)  # a bank of its own, so that not the whole set is decoded
+        some = dataset.listing.subset(rows)  # a bank of its own, so that not the whole set is decoded
         bank = open_bank(some, meta.size, meta.channels, preparation=steps)
         return np.array(bank.images), f"test {kind} of {meta.dataset}"
     print_status(f"The {kind} of {meta.dataset} are not here; comparing on generated ones.")

@@ -55,7 +55,7 @@ def check_run(
         raise BadRequest(f"Two test images at least are needed, each of another patient; {len(rows)} are here.")
     image = image_spec_of(meta)
     steps = preparation(meta.preparation).for_encoder(image)
-    some = open_bank(dataset.listing.only(rows), meta.size, meta.channels, preparation=steps)
+    some = open_bank(dataset.listing.subset(rows), meta.size, meta.channels, preparation=steps)
     images = normalize(to_unit(np.array(some.images), device), image)
     model = to_device(load_classifier(meta, folder), device)
     with torch.no_grad():

@@ -171,7 +171,7 @@ def conformal(series: Runs, level: float, finding: int | None) -> dict[str, Any]
                 **row,
                 "refused": "",
                 "kind": fits[0][0].kind,
-                "promise": fits[0][0].promise,
+                "promise": fits[0][0].guarantee,
                 "patients": [list(fitted.patients) for fitted, _ in fits],
                 "holds": [asdict(coverage) for coverage in holds],
                 "first_seed": [asdict(coverage) for coverage in fits[0][1].holds],
@@ -218,7 +218,7 @@ def curves(every: Runs, metric: str, reach: float | None, size: int | None, find
 def _curve(key: Series, measured: MeasuredCurve, fit: Fit | None, target_value: float | None) -> dict[str, Any]:
     points = [
         {"size": n, "mean": float(np.mean([row[0] for row in by_seed.values()])), "seeds": len(by_seed)}
-        for n, by_seed in sorted(measured.found.items())
+        for n, by_seed in sorted(measured.values.items())
     ]
     doubts: Sequence[str] = ["Fewer than three sizes: no curve is fitted."]
     asymptote = needed = None
@@ -286,7 +286,7 @@ def two_stage(
 
 
 def _bounded(estimate: Bounded, digits: int = 0, unit: str = "") -> dict[str, Any]:
-    facts = {"reached": estimate.reached, "extrapolated": estimate.extrapolated, "words": estimate.words(digits, unit)}
+    facts = {"reached": estimate.reached, "extrapolated": estimate.extrapolated, "words": estimate.text(digits, unit)}
     return asdict(estimate) | facts
 
 

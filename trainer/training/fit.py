@@ -45,7 +45,7 @@ def embedding_cache(
     model: Classifier, spec: ModelSpec, data: FitData, settings: Settings, device: torch.device
 ) -> EmbeddingCache:
     """Return the cache of a model's encoder on the data set that a subset comes from."""
-    pixels = preparation(settings.preparation).of_pixels
+    pixels = preparation(settings.preparation).pixel_steps
     return EmbeddingCache(model, spec.image, data.fingerprint, data.population, settings.augment, device, pixels)
 
 

@@ -38,7 +38,7 @@ def recipe_for(spec: ModelSpec, strategy: str, per_class: float) -> Mapping[str,
         strategy: name of the strategy.
         per_class: labelled images per class.
     """
-    by_size = recipes().get(strategy, {}).get(spec.twin_of or spec.name, {})
+    by_size = recipes().get(strategy, {}).get(spec.settings_from or spec.name, {})
     if not by_size:
         return {}
     nearest = min(by_size, key=lambda size: abs(math.log(per_class / int(size))))

@@ -208,7 +208,7 @@ def plan_run(cell: Cell, dataset: Dataset, options: Mapping[str, Any] = _NO_OPTI
             *source_notes(sources, settings),
         ),
         leaks=dataset.parts.leaks + leaked,
-        preparation=steps.of_pixels,
+        preparation=steps.pixel_steps,
         size=spec.image.size,
         mean=spec.image.mean,
         std=spec.image.std,

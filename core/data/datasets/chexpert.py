@@ -85,7 +85,7 @@ def _load_class_folders(folder: Path) -> Listing:
     An image that is in the folders of several findings has all of them; all other findings count as absent.
     """
     names = {name: ALIASES.get(name, (name,)) for name in FINDINGS}
-    listing = list_class_folders(folder, names, may_lack=True)
+    listing = list_class_folders(folder, names, allow_missing=True)
     images: dict[tuple[str, str], list[int]] = {}
     for index, (name, part) in enumerate(zip(listing.ids, listing.parts, strict=True)):
         levels = name.split("/")
@@ -93,7 +93,7 @@ def _load_class_folders(folder: Path) -> Listing:
     listed: list[tuple[str, object, str, str]] = []
     for (part, relative_path), indices in images.items():
         label = np.zeros(len(FINDINGS), np.float32)
-        label[[FINDINGS.index(listing.labels_found[listing.labels[index]]) for index in indices]] = 1
+        label[[FINDINGS.index(listing.class_names[listing.labels[index]]) for index in indices]] = 1
         patient = _PATIENT.search(relative_path)
         name = str(listing.ids[indices[0]])
         listed.append((name, label, patient.group(0) if patient else name, part))

@@ -18,7 +18,7 @@ CLASSES = ("COVID", "Lung_Opacity", "Normal", "Viral Pneumonia")
 
 def load(folder: Path) -> Listing:
     """Read `CLASS / [images /] image` for the classes present; `masks/` folders are skipped."""
-    return list_class_folders(folder, {name: ALIASES[name] for name in CLASSES}, may_lack=True)
+    return list_class_folders(folder, {name: ALIASES[name] for name in CLASSES}, allow_missing=True)
 
 
 DATASETS.add(

@@ -52,7 +52,7 @@ def custom_dataset(path: Path) -> DatasetSpec:
 
 
 def _row(path: Path, load: Callable[..., Listing], listing: Listing) -> DatasetSpec:
-    labels = listing.labels_found
+    labels = listing.class_names
     multilabel = listing.labels.ndim == 2
     binary = not multilabel and len(labels) == 2
     has_patients = path.is_file() and bool((listing.groups != listing.ids).any())

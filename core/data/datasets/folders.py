@@ -99,7 +99,7 @@ def list_class_folders(
     root: Path,
     classes: Mapping[str, tuple[str, ...]] | None = None,
     group_of: Callable[[str, str, str], str] | None = None,
-    may_lack: bool = False,
+    allow_missing: bool = False,
 ) -> Listing:
     """List the images in `[train|val|test /] class / ... / image`.
 
@@ -108,7 +108,7 @@ def list_class_folders(
         classes: label -> possible names of its folder, in the order of the class indices. By default every folder is a
             class; folders that are aliases of one label form one class unless a part has both.
         group_of: (part, label, file name without suffix) -> group. By default every image is its own group.
-        may_lack: leave out classes without images, so that class indices count only the classes present.
+        allow_missing: leave out classes without images, so that class indices count only the classes present.
     Returns:
         the listing; ids are paths relative to `root`.
     Raises:
@@ -131,7 +131,7 @@ def list_class_folders(
                 rows.append((name, label, group_of(part, label, path.stem) if group_of else name, part))
     # Check that there are classes to tell apart and that each has images.
     present = {row[1] for row in rows}
-    labels = tuple(label for label in classes if label in present or not may_lack)
+    labels = tuple(label for label in classes if label in present or not allow_missing)
     if len(labels) < 2:
         raise DataUnavailable(
             f"Expected at least two folders named after classes in {root.name!r}, but found {len(labels)}. "

@@ -58,7 +58,7 @@ DATASETS.add(
         licence="CC BY-NC 4.0",
         citation="Tschandl et al. 2018, doi:10.1038/sdata.2018.161",
         url="https://doi.org/10.7910/DVN/DBW86T",
-        people=DemographicsTable(_TABLES, image="image_id", age="age", sex="sex"),
+        demographics=DemographicsTable(_TABLES, image="image_id", age="age", sex="sex"),
         caveats=("Two thirds of the images are nevi; half of the lesions were confirmed without histology.",),
         remote=Remote("dataverse", "doi:10.7910/DVN/DBW86T", ("HAM10000_images_part_", TABLE)),
         external=(

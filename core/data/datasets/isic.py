@@ -74,7 +74,7 @@ DATASETS.add(
         licence="CC0 for the most part; 102 labels from ISIC 2019 under CC BY-NC 4.0",
         citation="Codella et al. 2018, arXiv:1710.05006; Codella et al. 2019, arXiv:1902.03368",
         url="https://challenge.isic-archive.com/data/",
-        people=DemographicsTable((TABLE,), image="image_id", age="age", sex="sex"),
+        demographics=DemographicsTable((TABLE,), image="image_id", age="age", sex="sex"),
         caveats=(
             "bkl is narrower than in HAM10000: seborrheic keratoses only.",
             "568 images have no label; they are used for pretraining only.",

@@ -51,7 +51,7 @@ def load_three(folder: Path) -> Listing:
         if label and bacterial == viral:
             raise DataUnavailable(f"{name}: the name says neither bacteria nor virus. Take the publisher's files.")
     labels = np.array([label and 1 + viral for label, (_, viral) in zip(two.labels, is_type, strict=True)], int)
-    return replace(two, labels=labels, labels_found=LABELS_OF_THREE)
+    return replace(two, labels=labels, class_names=LABELS_OF_THREE)
 
 
 _ROW = DatasetSpec(

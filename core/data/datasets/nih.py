@@ -93,11 +93,11 @@ DATASETS.add(
         folders=("nih_chestxray14", "ChestX-ray14", "nih-chest-xrays", "CXR8"),
         group_key="patient",
         test_share=2,  # rare findings also need enough positive test images
-        least_positives=100,
+        min_positives=100,
         licence="free use with credit to the NIH Clinical Center",
         citation="Wang et al. 2017, arXiv:1705.02315",
         url="https://nihcc.app.box.com/v/ChestXray-NIHCC",
-        people=DemographicsTable(TABLES, image="Image Index", age="Patient Age", sex="Patient Gender"),
+        demographics=DemographicsTable(TABLES, image="Image Index", age="Patient Age", sex="Patient Gender"),
         caveats=(
             "Labels were mined from reports by text rules; about one in ten is wrong when a reader checks the image.",
         ),
@@ -118,7 +118,7 @@ DATASETS.add(
         licence="free use with credit to the NIH Clinical Center",
         citation="Wang et al. 2017, arXiv:1705.02315",
         url="https://github.com/muhammedtalo/COVID-19",
-        people=DemographicsTable(
+        demographics=DemographicsTable(
             (ADULT_TABLE,), image="image", age="age", sex="sex", view="view", reader="expert_airspace_opacity"
         ),
         caveats=(

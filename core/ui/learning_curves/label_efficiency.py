@@ -82,7 +82,7 @@ def _needed(fits: Mapping[str, Fit], target: float) -> pd.DataFrame:
         rows.append(
             {
                 "Series": title,
-                "Images per class needed": images_needed(fit, target).words(),
+                "Images per class needed": images_needed(fit, target).text(),
                 "Asymptote": f"{value:.3f} ({low:.3f} to {high:.3f})" if fit.identifiable else "not identifiable",
             }
         )
@@ -102,7 +102,7 @@ def _multipliers(fits: Mapping[str, Fit], file: str) -> None:
         lead = (fits[first].rising(np.array([at])) - fits[second].rising(np.array([at])))[0, 0]
         behind, ahead = (first, second) if lead < 0 else (second, first)
         multiplier = label_multiplier(fits[behind], fits[ahead], at)
-        rows.append({"Series behind": behind, "needs times as many labels": multiplier.words(1), "to equal": ahead})
+        rows.append({"Series behind": behind, "needs times as many labels": multiplier.text(1), "to equal": ahead})
     if not rows:
         st.write(f"No two series were measured around {at:g} images per class.")
         return

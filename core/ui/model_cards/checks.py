@@ -99,7 +99,7 @@ def show_subgroups(found: Sequence[Subgroup], meta: RunMeta) -> None:
 
 def _no_groups(meta: RunMeta) -> None:
     try:
-        known = find_dataset(meta.dataset).people is not None
+        known = find_dataset(meta.dataset).demographics is not None
     except LowshotError:
         known = False
     if known:

@@ -29,7 +29,7 @@ def test_an_operating_point_is_worth_the_same_as_when_it_is_computed_anew(runs):
     theirs, worth, _ = comparison.operation(series, aim)
     assert points == theirs
     assert moved.worth.ppv == worth.ppv
-    assert (moved.worth.drawn == worth.drawn).all()
+    assert (moved.worth.resamples == worth.resamples).all()
     shifted = operating_point.evaluate_at_shift(prepared, [point.threshold for point in points], 0.1, 0.2)
     again = at_thresholds(prepared.tests, [point.threshold + 0.1 for point in points])
     assert shifted.worth.sensitivity == operate(again, prepared.groups, 0.2, prepared.drawn).sensitivity

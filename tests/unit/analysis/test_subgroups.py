@@ -45,7 +45,7 @@ L4,e,mel,058Y,M
 
 def row_at(folder, **other):
     columns = {"files": ("other.csv", "people.csv"), "image": "image_id", "age": "age", "sex": "sex"}
-    return replace(DATASETS["ham10000"], path=folder, people=DemographicsTable(**columns), **other)
+    return replace(DATASETS["ham10000"], path=folder, demographics=DemographicsTable(**columns), **other)
 
 
 def test_tables_are_read_and_slips_are_unknown(tmp_path):
@@ -55,7 +55,7 @@ def test_tables_are_read_and_slips_are_unknown(tmp_path):
     np.testing.assert_array_equal(found.age, [0, 80, math.nan, math.nan, 58, math.nan])
     assert found.sex.tolist() == ["female", "male", "", "female", "male", ""]
     with pytest.raises(DataUnavailable, match="gives neither"):
-        read_demographics(replace(row_at(tmp_path), people=None), ids)
+        read_demographics(replace(row_at(tmp_path), demographics=None), ids)
     with pytest.raises(DataUnavailable, match="not on this machine"):
         read_demographics(row_at(tmp_path / "gone"), ids)
     (tmp_path / "people.csv").write_text("image_id,age\na,3\n")
@@ -64,9 +64,9 @@ def test_tables_are_read_and_slips_are_unknown(tmp_path):
 
 
 def test_age_and_sex_are_facts_of_a_row():
-    named = {name for name, row in DATASETS.items() if row.people}
+    named = {name for name, row in DATASETS.items() if row.demographics}
     assert named == {"ham10000", "isic2017-dermoscopy", "nih-adult-pneumonia", "nih-chestxray14"}
-    assert find_dataset("nih-chestxray14@findings=Mass").people == DATASETS["nih-chestxray14"].people
+    assert find_dataset("nih-chestxray14@findings=Mass").demographics == DATASETS["nih-chestxray14"].demographics
 
 
 @pytest.mark.data

@@ -102,7 +102,7 @@ def test_settings_follow_the_size_and_a_twin_takes_those_of_its_model(monkeypatc
     for twin in ("medical-efficientnet-lite0", "control-random-frozen"):
         assert settings_of(MODELS[twin], strategy, 10).lr == 0.1
     assert settings_of(MODELS["medical-efficientnet-lite0-stages"], strategy, 10) == strategy.settings
-    assert all(row.twin_of == "" or row.twin_of in MODELS for row in MODELS.values())
+    assert all(row.settings_from == "" or row.settings_from in MODELS for row in MODELS.values())
     assert best_model("frozen", "none") == "imagenet-efficientnet-lite0"  # by the mean over sizes
     assert best_model("scratch", "scratch-cnn-160") == "scratch-cnn-160"
 

@@ -30,7 +30,7 @@ WIDE = Image.fromarray(RANDOM.integers(40, 200, (40, 100, 3), dtype=np.uint8))
 
 def test_no_step_is_a_plain_resize():
     assert np.array_equal(PLAIN.image(WIDE, 32, 3), to_array(WIDE, (32, 32), 3))
-    assert PLAIN.name == PLAIN.of_pixels == ""
+    assert PLAIN.name == PLAIN.pixel_steps == ""
     assert PLAIN.spec(ImageSpec(32)) == ImageSpec(32)
 
 
@@ -46,7 +46,7 @@ def test_every_step_gives_a_square_of_bytes(name, channels):
 
 def test_names_come_in_one_order_whatever_the_user_writes():
     assert preparation("clahe+keep-aspect").name == preparation("keep-aspect+clahe").name == "keep-aspect+clahe"
-    assert preparation("unit-range+clahe").of_pixels == "clahe"
+    assert preparation("unit-range+clahe").pixel_steps == "clahe"
     with pytest.raises(UnknownName, match="Did you mean 'clahe'"):
         preparation("claeh")
     with pytest.raises(BadRequest, match="two steps that scale"):

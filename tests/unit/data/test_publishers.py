@@ -235,7 +235,7 @@ def test_covid_takes_the_classes_that_are_there_and_leaves_masks_alone(root, inn
         put(root / "COVID-19_Radiography_Dataset" / label / f"{inner}{label}-1.png")
         put(root / "COVID-19_Radiography_Dataset" / label / "masks" / f"{label}-1.png")
     listing = list_images(DATASETS["covid-radiography"])
-    assert listing.labels_found == ("COVID", "Lung_Opacity", "Normal")
+    assert listing.class_names == ("COVID", "Lung_Opacity", "Normal")
     assert len(listing) == 3
     assert not any("masks" in name for name in listing.ids)
 

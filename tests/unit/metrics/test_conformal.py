@@ -13,7 +13,7 @@ from core.metrics import Scores, measure
 from core.metrics.calibration import probabilities_of
 from core.metrics.conformal import calibrate, check_calibration_disjoint, coverage, required_patients, sets_of
 from core.metrics.reliability import chance_error, reliability
-from core.metrics.selective import risk_curve, sureness
+from core.metrics.selective import decision_certainty, risk_curve
 
 
 def several(seed, n, part="calibration", classes=3, shift=0.0):
@@ -104,14 +104,14 @@ def test_a_temperature_does_not_change_the_sets_of_two_classes():
 
 def test_coverage_is_measured_not_promised():
     fitted = calibrate(several(0, 3000), np.arange(3000), 0.9)
-    assert "at least 90% of sets contain the true class" in fitted.promise
-    assert "used for nothing else" in fitted.promise
+    assert "at least 90% of sets contain the true class" in fitted.guarantee
+    assert "used for nothing else" in fitted.guarantee
     same, elsewhere = (coverage(fitted, several(1, 600, "test", shift=s), np.arange(600)) for s in (0, 1.2))
     assert all(one.low <= 0.93 and one.high >= 0.87 for one in same.holds)
     assert all(one.high < 0.9 for one in elsewhere.holds)
     cross = calibrate(several(0, 300, "validation"), np.arange(300), 0.9)
     assert cross.kind == "cross"
-    assert "no guarantee" in cross.promise
+    assert "no guarantee" in cross.guarantee
 
 
 def test_coverage_by_hand_and_by_patients():
@@ -181,7 +181,7 @@ def test_risk_against_coverage_by_hand():
     p = np.array([0.99, 0.02, 0.9, 0.2, 0.55])  # surest first: by log odds 0.99, 0.02, 0.9, 0.2, 0.55
     labels = np.array([1, 0, 0, 0, 0])
     scores = Scores(np.stack([1 - p, p], axis=1), labels, 1)
-    assert np.argsort(-sureness(scores)).tolist() == [0, 1, 2, 3, 4]
+    assert np.argsort(-decision_certainty(scores)).tolist() == [0, 1, 2, 3, 4]
     found = risk_curve([scores], np.arange(5), np.array([0.2, 0.4, 0.6, 0.8, 1.0]))
     assert found.risk == pytest.approx([0, 0, 1 / 3, 1 / 4, 2 / 5])
     assert risk_curve([scores], np.arange(5), np.array([0.5])).risk == pytest.approx([0.5 / 2.5])  # half an image
@@ -190,7 +190,7 @@ def test_risk_against_coverage_by_hand():
 def test_sureness_is_measured_from_the_threshold():
     p = np.array([0.5, 0.2, 0.35])
     scores = Scores(np.stack([1 - p, p], axis=1), np.array([1, 0, 0]), 1, threshold=0.2)
-    assert np.argsort(-sureness(scores)).tolist() == [0, 2, 1]
+    assert np.argsort(-decision_certainty(scores)).tolist() == [0, 2, 1]
 
 
 @settings(deadline=None, max_examples=20)
@@ -206,4 +206,4 @@ def test_risk_needs_runs_of_one_class_an_image():
     with pytest.raises(BadRequest, match="at least one run"):
         risk_curve([], np.arange(3))
     with pytest.raises(BadRequest, match="choose one of the findings first"):
-        sureness(Scores(np.full((4, 2), 0.5), np.zeros((4, 2)), thresholds=(0.5, 0.5)))
+        decision_certainty(Scores(np.full((4, 2), 0.5), np.zeros((4, 2)), thresholds=(0.5, 0.5)))

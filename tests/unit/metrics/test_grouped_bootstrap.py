@@ -9,7 +9,7 @@ from core.metrics import Scores
 from core.metrics.bootstrap import prepend_ones, resample_weights
 from core.metrics.grouped_bootstrap import resample_groups
 from core.metrics.operating_point import decision_curve, net_benefit, operate, shift_prevalence
-from core.metrics.selective import risk_curve, sureness
+from core.metrics.selective import decision_certainty, risk_curve
 
 
 def made(seed, n=60, ties=False):
@@ -34,7 +34,7 @@ def test_groups_are_drawn_as_images_are(findings):
 def test_sums_over_draws_are_exact():
     drawn = resample_groups(np.zeros(9, int), np.arange(9), 30)
     values = np.arange(27).reshape(9, 3) * 1000
-    assert (drawn.summed(values) == drawn.counts.astype(int) @ values).all()
+    assert (drawn.sum_counts(values) == drawn.counts.astype(int) @ values).all()
 
 
 @settings(max_examples=15, deadline=None)
@@ -51,7 +51,7 @@ def test_what_a_slider_moves_is_what_weights_of_images_give(seed, ties):
         sensitivity = weights @ (truth * called) / (weights @ truth)
         specificity = weights @ (~truth * (1 - called)) / (weights @ ~truth)
         found = operate(runs, groups, 0.2, drawn)
-        assert found.drawn == pytest.approx(np.stack([sensitivity, specificity]), nan_ok=True)
+        assert found.resamples == pytest.approx(np.stack([sensitivity, specificity]), nan_ok=True)
 
         acting = np.array([0.05, 0.3, 0.6])
         curve = decision_curve(runs, groups, 0.2, 0.5, acting, drawn)
@@ -60,7 +60,7 @@ def test_what_a_slider_moves_is_what_weights_of_images_give(seed, ties):
     assert curve.benefit == pytest.approx(benefit)
 
     shares = np.array([0.1, 0.33, 0.5, 1.0])
-    risks = risk_curve(runs, groups, shares, drawn=drawn.first(5))
+    risks = risk_curve(runs, groups, shares, resamples=drawn.first(5))
     rows = [np.mean([risk_by_hand(run, row, shares) for run in runs], axis=0) for row in weights[:6]]
     assert risks.risk == pytest.approx(rows[0])
     assert risks.low == pytest.approx(np.percentile(rows[1:], 2.5, axis=0))
@@ -68,7 +68,7 @@ def test_what_a_slider_moves_is_what_weights_of_images_give(seed, ties):
 
 def risk_by_hand(scores, weight, shares):
     """Image by image, the surest first; images equally sure share what is answered of them."""
-    sure, wrong = sureness(scores), scores.decisions != scores.labels
+    sure, wrong = decision_certainty(scores), scores.decisions != scores.labels
     found = []
     for share in shares:
         left, errors = share * weight.sum(), 0.0

@@ -65,7 +65,7 @@ def test_a_curve_never_falls_and_never_passes_perfect():
     falling = fit(lambda n: 0.9 - 0.02 * np.log10(n))
     assert (falling.gain >= 0).all()
     assert any("No detectable gain" in doubt for doubt in falling.doubts)
-    assert not falling.carries
+    assert not falling.extrapolable
     assert falling.limit == 200
     logarithmic = fit(lambda n: 0.80 + 0.08 * np.log10(n / 10))
     assert logarithmic.level.max() <= 1
@@ -84,7 +84,7 @@ def test_parameters_that_are_not_identifiable_are_reported():
     assert any("before the second size" in doubt for doubt in jump.doubts)
     bent = fit(lambda n: {10: 0.70, 25: 0.72, 50: 0.74, 100: 0.90, 200: 0.91}[n], noise=0.002)
     assert any("misses the mean" in doubt for doubt in bent.doubts)
-    assert not bent.carries
+    assert not bent.extrapolable
 
 
 def test_a_metric_that_is_better_when_lower_falls_to_its_asymptote():
@@ -128,10 +128,10 @@ def test_images_needed_are_those_at_which_the_curve_passes():
     assert (needed.reached, needed.extrapolated) == (True, False)
     beyond = images_needed(found, 0.94)
     assert beyond.extrapolated
-    assert "extrapolated" in beyond.words()
+    assert "extrapolated" in beyond.text()
     never = images_needed(found, 0.97)
-    assert never.words() == "more than 800 (so is the whole 95% interval)"
-    assert images_needed(found, 0.5).words().startswith("at most 10 (")
+    assert never.text() == "more than 800 (so is the whole 95% interval)"
+    assert images_needed(found, 0.5).text().startswith("at most 10 (")
 
 
 def test_the_label_multiplier_of_a_curve_shifted_along_the_sizes_is_the_shift():
@@ -141,7 +141,7 @@ def test_the_label_multiplier_of_a_curve_shifted_along_the_sizes_is_the_shift():
     found = label_multiplier(fits["slow"], fits["quick"], 50)
     assert found.low < 3 < found.high
     assert found.value == pytest.approx(3, rel=0.1)
-    assert found.words(1, " times as many labels").startswith("3.0 times as many labels (95% interval ")
+    assert found.text(1, " times as many labels").startswith("3.0 times as many labels (95% interval ")
     back = label_multiplier(fits["quick"], fits["slow"], 50)
     assert back.value == pytest.approx(1 / 3, rel=0.1)
     with pytest.raises(BadRequest, match="between 10 and 200"):

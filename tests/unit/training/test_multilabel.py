@@ -89,7 +89,7 @@ def test_a_finding_with_few_positive_test_images_is_trained_but_not_evaluated():
     plain = load_dataset(DATASETS["phantom-multilabel"])
     shown = (plain.listing.labels[plain.parts.test] > 0.5).sum(axis=0)
     few = int(shown.argmin())
-    some = load_dataset(replace(DATASETS["phantom-multilabel"], least_positives=int(shown[few]) + 1))
+    some = load_dataset(replace(DATASETS["phantom-multilabel"], min_positives=int(shown[few]) + 1))
     assert (some.split_hash, some.fingerprint) == (plain.split_hash, plain.fingerprint)
     assert np.isnan(some.listing.labels[some.parts.test, few]).all()
     rest = np.setdiff1d(np.arange(len(some.listing)), some.parts.test)
@@ -97,13 +97,13 @@ def test_a_finding_with_few_positive_test_images_is_trained_but_not_evaluated():
     others = [k for k in range(len(shown)) if k != few and shown[k] > shown[few]]
     assert np.array_equal(some.listing.labels[:, others], plain.listing.labels[:, others], equal_nan=True)
     assert f"{some.labels[few]} ({shown[few]})" in some.parts.notes[-1]
-    every = load_dataset(replace(DATASETS["phantom-multilabel"], least_positives=int(shown[few])))
+    every = load_dataset(replace(DATASETS["phantom-multilabel"], min_positives=int(shown[few])))
     assert every.parts.notes == plain.parts.notes
 
 
 def test_nih_evaluates_findings_with_a_hundred_positives_outside_training():
     spec = DATASETS["nih-chestxray14"]
-    assert (spec.least_positives, spec.test_share, spec.group_key) == (100, 2, "patient")
+    assert (spec.min_positives, spec.test_share, spec.group_key) == (100, 2, "patient")
 
 
 def test_findings_not_evaluated_are_refused_alone_and_excluded_from_the_mean(runs):
