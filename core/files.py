@@ -54,11 +54,8 @@ def sha256_of(parts: Iterable[bytes | str]) -> str:
 
 def sha256_of_file(path: Path) -> str:
     """Return the SHA-256 of a file's content."""
-    digest = hashlib.sha256()
     with path.open("rb") as file:
-        while block := file.read(_CHUNK):
-            digest.update(block)
-    return digest.hexdigest()
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def cached_sha256_of_file(path: Path) -> str:

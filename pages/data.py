@@ -138,11 +138,10 @@ def split() -> None:
     except LowshotError as error:
         st.error(text.escape(str(error)))
         return
-    parts = {"train": data.parts.train, "validation": data.parts.validation, "test": data.parts.test}
     rows = [
         {"Part": part, "Images": len(rows), "Groups": len(np.unique(data.parts.groups[rows]))}
         | class_counts(listing.labels[rows], labels)
-        for part, rows in parts.items()
+        for part, rows in data.parts.by_name.items()
     ]
     table(pd.DataFrame(rows), "Images, groups and classes by part", f"{name}-parts")
     for note in data.parts.notes:

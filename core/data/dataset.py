@@ -102,14 +102,11 @@ def load_dataset(spec: DatasetSpec, progress: Progress | None = None, allow_leak
         LeakFound: if a group is in two parts of the split.
     """
     listing, bank = scan(spec, progress)
-    readable = np.ones(len(listing), bool)
-    readable[list(bank.errors)] = False
-    parts = split(
-        listing.labels, listing.groups, listing.parts, readable, find_copies(bank), allow_leaks, spec.test_share
-    )
+    copies = find_copies(bank)
+    parts = split(listing.labels, listing.groups, listing.parts, bank.readable, copies, allow_leaks, spec.test_share)
     fingerprint = fingerprint_of(listing, bank)
     membership = [fingerprint]
-    for name, indices in (("train", parts.train), ("validation", parts.validation), ("test", parts.test)):
+    for name, indices in parts.by_name.items():
         membership += [name, *sorted(listing.ids[indices].tolist())]
     labels = labels_of(spec, listing)
     listing, parts = _hide_rare_findings(listing, parts, labels, spec.min_positives)

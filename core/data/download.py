@@ -84,30 +84,23 @@ def _merge(staging: Path, folder: Path) -> None:
 def _from_kaggle(spec: DatasetSpec, staging: Path) -> None:
     import kagglehub
     import requests
-    from kagglehub.exceptions import (
-        BackendError,
-        CredentialError,
-        DataCorruptionError,
-        KaggleApiHTTPError,
-        NotFoundError,
-        UnauthenticatedError,
-    )
+    from kagglehub import exceptions as kaggle
 
     assert spec.remote
     try:
         kagglehub.dataset_download(spec.remote.ref, output_dir=str(staging))
-    except (CredentialError, UnauthenticatedError):
+    except (kaggle.CredentialError, kaggle.UnauthenticatedError):
         raise _DownloadFailed("Kaggle requires an account; log in with kagglehub.login() first.") from None
-    except KaggleApiHTTPError as error:
+    except kaggle.KaggleApiHTTPError as error:
         status = getattr(error.response, "status_code", None)
         if status in (401, 403):
             raise _DownloadFailed("Kaggle requires an account, or consent to the terms of the data set.") from None
         raise _DownloadFailed(f"Kaggle returned HTTP status {status}.") from None
-    except DataCorruptionError:
+    except kaggle.DataCorruptionError:
         raise _DownloadFailed("the downloaded file is damaged (its checksum differs); try again.") from None
     except (requests.RequestException, ConnectionError, TimeoutError) as error:
         raise _DownloadFailed(f"Kaggle cannot be reached ({type(error).__name__}).") from None
-    except (BackendError, NotFoundError, ValueError, OSError) as error:
+    except (kaggle.BackendError, kaggle.NotFoundError, ValueError, OSError) as error:
         raise _DownloadFailed(f"{str(error).splitlines()[0] or type(error).__name__}.") from None
 
 

@@ -86,10 +86,8 @@ def load_external(external: External, dataset: Dataset, progress: Progress | Non
     labels = labels_of(spec, listing)
     classes = _class_mapping(external, spec, labels, dataset)
     relabeled = _relabeled(listing, labels, classes, dataset.labels)
-    readable = np.ones(len(listing), bool)
-    readable[list(bank.errors)] = False
     known = relabeled != UNLABELLED if relabeled.ndim == 1 else ~np.isnan(relabeled).all(axis=1)
-    rows = np.flatnonzero(readable & known)
+    rows = np.flatnonzero(bank.readable & known)
     # Check for shared patients and images, and for enough shared classes.
     _check_patients(spec, listing.groups[rows], dataset)
     _check_copies(spec, listing, rows, dataset)
@@ -180,10 +178,9 @@ def _check_copies(spec: DatasetSpec, listing: Listing, rows: np.ndarray, dataset
     if not crossing.any():
         return
     copied = np.unique(copies.first[crossing])
-    parts = {"training": dataset.parts.train, "validation": dataset.parts.validation, "test": dataset.parts.test}
     counts = [
-        f"{count} of {part} images"
-        for part, members in parts.items()
+        f"{count} of {part} images".replace("train ", "training ")
+        for part, members in dataset.parts.by_name.items()
         if (count := len(np.unique(copies.first[crossing & np.isin(copies.second, members)])))
     ]
     raise LeakFound(
@@ -194,7 +191,7 @@ def _check_copies(spec: DatasetSpec, listing: Listing, rows: np.ndarray, dataset
 
 def _used(dataset: Dataset) -> np.ndarray:
     """Return the images of the training, validation and test parts."""
-    return np.concatenate([dataset.parts.train, dataset.parts.validation, dataset.parts.test])
+    return np.concatenate(list(dataset.parts.by_name.values()))
 
 
 def _facts(spec: DatasetSpec, listing: Listing) -> dict[str, np.ndarray]:

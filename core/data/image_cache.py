@@ -48,6 +48,11 @@ class Bank:
     content: tuple[str, ...]
     errors: dict[int, str]
 
+    @property
+    def readable(self) -> np.ndarray:
+        """(N,) bool, the images that could be read."""
+        return ~np.isin(np.arange(len(self.images)), list(self.errors))
+
 
 def open_bank(
     listing: Listing, size: int, channels: int, progress: Progress | None = None, preparation: Preparation = PLAIN

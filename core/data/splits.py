@@ -43,6 +43,11 @@ class Parts:
     dropped: int = 0
     leaks: int = 0
 
+    @property
+    def by_name(self) -> dict[str, np.ndarray]:
+        """Name -> indices of each part."""
+        return {TRAIN: self.train, VALIDATION: self.validation, TEST: self.test}
+
 
 @dataclass(frozen=True)
 class Subset:
@@ -164,12 +169,13 @@ def split(
         joined = f"The {given_count} validation images given are too few; they joined the training part."
         notes.append(f"{joined} {note}" if given_count else note)
         parts[_carve(parts, labels, groups, _VALIDATION_SHARE)] = VALIDATION
-    indices = {part: np.flatnonzero(parts == part) for part in (TRAIN, VALIDATION, TEST)}
-    if not allow_leaks:
-        check_disjoint(groups, indices)
-    result = Parts(indices[TRAIN], indices[VALIDATION], indices[TEST], groups, tuple(notes))
+    train, validation, test = (np.flatnonzero(parts == part) for part in (TRAIN, VALIDATION, TEST))
+    result = Parts(train, validation, test, groups, tuple(notes))
     crossed = int(crossing.sum())
-    return replace(result, leaks=crossed) if allow_leaks else replace(result, dropped=crossed)
+    if allow_leaks:
+        return replace(result, leaks=crossed)
+    check_disjoint(groups, result.by_name)
+    return replace(result, dropped=crossed)
 
 
 def _fewest(labels: np.ndarray, part: np.ndarray) -> int:

@@ -195,7 +195,7 @@ def _fit(measured: MeasuredCurve, seed_counts: Mapping[int, np.ndarray]) -> Fit:
 
 def _mean_over_seeds(by_seed: Mapping[int, np.ndarray], seed_counts: Mapping[int, np.ndarray]) -> np.ndarray:
     """Return (B + 1,) means over resampled seeds, widened by Student's factor for few seeds."""
-    rows = np.array([by_seed[seed] for seed in by_seed])  # (K, B + 1)
+    rows = np.array(list(by_seed.values()))  # (K, B + 1)
     means = rows.mean(axis=0)
     if len(rows) == 1:
         return means

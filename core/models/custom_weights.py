@@ -54,7 +54,7 @@ def model_at(name: str) -> ModelSpec:
         else _timm_image(architecture),
         weights=weights,
         strategies=FROZEN if is_tower else TRANSFER,
-        build=partial(_build_tower if is_tower else _build_timm, name, architecture),
+        build=partial(medsiglip.build, name) if is_tower else partial(_build_timm, name, architecture),
         outline=partial(_outline_tower, weights) if is_tower else partial(_outline_timm, architecture),
         summary="Weights given by path; their training data is unknown.",
     )
@@ -96,14 +96,6 @@ def _outline_timm(architecture: str, classes: int) -> Classifier:
     import timm
 
     return timm_models.classifier_of(timm.create_model(architecture, pretrained=False), classes)
-
-
-def _build_tower(name: str, _: str, classes: int, dataset: str, seed: int) -> Classifier:
-    spec = model_at(name)
-    weights_of(spec, dataset)
-    network = medsiglip.load_tower(find_file(spec.weights, medsiglip.CONFIG).parent)
-    torch.manual_seed(seed)
-    return medsiglip.classifier_of(network, classes)
 
 
 def _outline_tower(weights: Weights, classes: int) -> Classifier:

@@ -11,6 +11,7 @@ References:
 from __future__ import annotations
 
 import json
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -78,9 +79,16 @@ def classifier_of(network: Any, classes: int) -> Classifier:
     return Classifier(encoder, Head(EncoderPooling(encoder), mlp_layers(network.config.hidden_size, classes)))
 
 
-def build(classes: int, dataset: str, seed: int) -> Classifier:
-    """Build MedSigLIP with its published weights."""
-    spec = MODELS[NAME]
+def build(name: str, classes: int, dataset: str, seed: int) -> Classifier:
+    """Build a SigLIP vision tower with its weights.
+
+    Args:
+        name: of the model.
+        classes: number of classes.
+        dataset: name of the data set.
+        seed: random seed of the head.
+    """
+    spec = MODELS[name]
     weights_of(spec, dataset)
     path = find_file(spec.weights, PROCESSOR)
     if (actual := read_processor(path)) != spec.image:
@@ -115,7 +123,7 @@ MODELS.add(
             terms=PAGE,
         ),
         strategies=FROZEN,
-        build=build,
+        build=partial(build, NAME),
         outline=outline,
         summary="Google's medical image-text encoder, 400 million parameters, kept frozen.",
         seen=EncoderExposure(

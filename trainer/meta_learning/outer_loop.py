@@ -75,7 +75,7 @@ def meta_learn(
         device: device to run on.
         progress: called with (tasks done, total).
     Raises:
-        NoNumberError: if the loss is not finite; the model keeps the weights of the last finite loss.
+        NonFiniteError: if the loss is not finite; the model keeps the weights of the last finite loss.
     """
     logits = len(model.head.layers[-1].get_parameter("bias"))
     used = {name: getattr(settings, name) for name in KEY_SETTINGS}
@@ -135,7 +135,7 @@ def run_outer_loop(
     Returns:
         the mean query loss of each step.
     Raises:
-        NoNumberError: if the loss is not finite; the model keeps the weights of the last finite loss.
+        NonFiniteError: if the loss is not finite; the model keeps the weights of the last finite loss.
     """
     torch.manual_seed(seed)
     random = np.random.default_rng([seed, 17])

@@ -147,8 +147,7 @@ def _no_source_message(dataset: Dataset) -> str:
 def _without_copies(spec: DatasetSpec, dataset: Dataset) -> Source:
     """Return a data set without unreadable images and without copies of images of the target and its relatives."""
     listing, small = _scanned(spec)
-    keep = np.ones(len(listing), bool)
-    keep[list(small.errors)] = False
+    keep = small.readable
     if listing.labels.ndim == 1:
         keep &= listing.labels != UNLABELLED
     before = int(keep.sum())

@@ -101,8 +101,7 @@ def build_corpus(targets: Sequence[str], names: Sequence[str], gates: Iterable[s
             listing, small = scan(spec, show)
             bank = open_bank(listing, size, spec.channels, show)
         groups = merge_groups(listing.groups, find_copies(small))
-        keep = np.ones(len(listing), bool)
-        keep[list(small.errors)] = False
+        keep = small.readable
         # exclude copies and patients of the guards, and copies of held-out patients of the gate
         copied, patients = {}, {}
         for guard, (guard_listing, guard_bank) in guards.items():
