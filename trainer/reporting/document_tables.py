@@ -67,12 +67,13 @@ def headline_table(store: Store, dataset: str, sizes: list[Size], of: str | None
     rows = [[*_named(key), str(len(runs)), *_figures(runs, HEADLINE, target)] for key, runs in series.items()]
     default_runs = [meta for meta in _metas(store, dataset) if not meta.variant]
     devices = " and ".join(sorted({meta.device for meta in default_runs}))
-    return (
-        table(["family", "model", "strategy", "seeds", *(METRICS[name].title for name in HEADLINE)], rows)
-        + f"\n\n{_rest(of)}"
+    head = ["family", "model", "strategy", "seeds", *(METRICS[name].title for name in HEADLINE)]
+    return _with_note(
+        table(head, rows),
+        of,
         f"Mean over seeds with 95% intervals: {_intervals(dataset, _images(series, target))} At the operating point "
         f"fitted inside each training subset. Training and judging the {len(default_runs)} stored runs of "
-        f"this data set took {sum(meta.seconds for meta in default_runs) / 60:.0f} minutes on {devices}.\n"
+        f"this data set took {sum(meta.seconds for meta in default_runs) / 60:.0f} minutes on {devices}.",
     )
 
 
@@ -92,12 +93,12 @@ def size_table(store: Store, dataset: str, sizes: list[Size], of: str | None = N
         + [_figures(column[key], ("auroc",), target)[0] for column in columns]
         for key in complete
     ]
-    return (
-        table(["family", "model", "strategy", "seeds", *(_size_text(size) for size in sizes)], rows)
-        + f"\n\n{_rest(of)}"
+    return _with_note(
+        table(["family", "model", "strategy", "seeds", *map(_size_text, sizes)], rows),
+        of,
         f"AUROC, the mean over seeds, by labelled images per class, with 95% intervals: "
         f"{_intervals(dataset, _images(columns[0], target))} At one size and seed every row learns from the same "
-        "images.\n"
+        "images.",
     )
 
 
@@ -121,12 +122,12 @@ def variant_table(store: Store, dataset: str, sizes: list[Size], of: str | None 
         if key in shown
     ]  # fmt: skip
     titles = [METRICS[name].title for name in SHOWN]
-    return (
-        table(["family", "model", "strategy", "seeds", *titles, *(f"change of {title}" for title in titles)], rows)
-        + f"\n\n{_rest(of)}"
+    return _with_note(
+        table(["family", "model", "strategy", "seeds", *titles, *(f"change of {title}" for title in titles)], rows),
+        of,
         f"{_size_text(sizes[0]).capitalize()}: mean over seeds with 95% intervals: "
         f"{_intervals(dataset, _images(series, target))} Change: difference from the same model and strategy by "
-        f"default on the same subsets, {_verdicts(change for row in changes.values() for change in row.values())}\n"
+        f"default on the same subsets, {_verdicts(change for row in changes.values() for change in row.values())}",
     )
 
 
@@ -165,10 +166,8 @@ def verdict_table(store: Store, dataset: str, sizes: list[Size], of: str | None 
         for title, (first, second) in CONTRASTS.items()
         if title in contrasts.values()
     )
-    return (
-        table(["contrast", "size", "seeds", "difference of AUROC", "p", "p of equivalence", "verdict"], rows)
-        + f"\n\n{_rest(of)}{names}. Differences are {_verdicts(differences.values())}\n"
-    )
+    head = ["contrast", "size", "seeds", "difference of AUROC", "p", "p of equivalence", "verdict"]
+    return _with_note(table(head, rows), of, f"{names}. Differences are {_verdicts(differences.values())}")
 
 
 def _changes(differences: dict[str, Difference]) -> list[str]:
@@ -277,8 +276,9 @@ def _target(series: Mapping[Any, list[Run]], of: str | None) -> int | None:
     return target_named(next(iter(series.values()))[0][1], of) if of and series else None
 
 
-def _rest(of: str | None) -> str:
-    return f"{of} against the rest. " if of else ""
+def _with_note(result: str, of: str | None, note: str) -> str:
+    """Append a note to a table; `of` names the class that was evaluated against the rest."""
+    return f"{result}\n\n{f'{of} against the rest. ' if of else ''}{note}\n"
 
 
 def _images(series: dict[Series, list[Run]], target: int | None) -> int:

@@ -59,4 +59,4 @@ def _row(view: View, name: Series, level: float) -> tuple[dict[str, str | float]
     row["Sets of one class"] = f"{np.mean([measured.single for _, measured in per_run]):.0%}"
     row["Empty sets"] = f"{np.mean([measured.empty for _, measured in per_run]):.0%}"
     row["Calibrated on"] = " + ".join(str(count) for count in per_run[0][0].patients)
-    return row, per_run[0][0].promise
+    return row, per_run[0][0].guarantee
