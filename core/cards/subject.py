@@ -125,9 +125,10 @@ def operating_point(subject: Subject) -> dict[str, str]:
 
 def _sources(subject: Subject) -> list[str]:
     """Describe the results on images of other sources, or state that there are none."""
-    meta, sentences = subject.meta, [f"It was evaluated on {subject.tests:,} test images of one source."]
-    if not any(not record.refused for record in meta.external.values()):
-        sentences = [f"It was evaluated on {subject.tests:,} test images of one source. Other sources were not tested."]
+    meta = subject.meta
+    elsewhere = any(not record.refused for record in meta.external.values())
+    others = "" if elsewhere else " Other sources were not tested."
+    sentences = [f"It was evaluated on {subject.tests:,} test images of one source.{others}"]
     for name, record in meta.external.items():
         if record.refused:
             sentences.append(f"It was not evaluated on {record.title}: {record.refused}")

@@ -91,7 +91,7 @@ def load_external(external: External, dataset: Dataset, progress: Progress | Non
     # Check for shared patients and images, and for enough shared classes.
     _check_patients(spec, listing.groups[rows], dataset)
     _check_copies(spec, listing, rows, dataset)
-    shared = tuple(label for label in dataset.labels if label in _shown(relabeled[rows], dataset.labels))
+    shared = tuple(label for label in dataset.labels if label in _present_classes(relabeled[rows], dataset.labels))
     _check_enough(spec, labels, shared, dataset)
     # All remaining images form the test part.
     groups = merge_groups(listing.groups, find_copies(bank))
@@ -149,7 +149,7 @@ def _relabeled(
     return relabeled
 
 
-def _shown(labels: np.ndarray, names: tuple[str, ...]) -> set[str]:
+def _present_classes(labels: np.ndarray, names: tuple[str, ...]) -> set[str]:
     """Return the classes present, or the findings with both positive and negative images."""
     if labels.ndim == 1:
         return {names[index] for index in np.unique(labels)}

@@ -135,7 +135,7 @@ def split(
         notes.append(f"{int(conflicting.sum())} pairs of copies bear different labels: one of each pair must be wrong.")
     # Keep the publisher's validation part only if it is large enough.
     given_count = int((parts == VALIDATION).sum())
-    keeps_validation = _fewest(labels, parts == VALIDATION) >= MIN_VALIDATION
+    keeps_validation = _smallest_class(labels, parts == VALIDATION) >= MIN_VALIDATION
     if not keeps_validation:
         parts[parts == VALIDATION] = TRAIN
     if not readable.all():
@@ -146,7 +146,7 @@ def split(
     if not (parts == TEST).any():
         share = _SHARES.get(test_share, f"one in {test_share}")
         notes.append(f"The publisher gives no test part; {share} of the images was set apart by group.")
-        parts[_carve(parts, labels, groups, test_share)] = TEST
+        parts[_split_off(parts, labels, groups, test_share)] = TEST
     # Drop training and validation images that share a group with a part kept whole.
     before = parts.copy()
     crossing = _crossing(parts, groups, TEST)
@@ -168,7 +168,7 @@ def split(
         note = "A tenth of the training part was set apart for validation, by group."
         joined = f"The {given_count} validation images given are too few; they joined the training part."
         notes.append(f"{joined} {note}" if given_count else note)
-        parts[_carve(parts, labels, groups, _VALIDATION_SHARE)] = VALIDATION
+        parts[_split_off(parts, labels, groups, _VALIDATION_SHARE)] = VALIDATION
     train, validation, test = (np.flatnonzero(parts == part) for part in (TRAIN, VALIDATION, TEST))
     result = Parts(train, validation, test, groups, tuple(notes))
     crossed = int(crossing.sum())
@@ -178,7 +178,7 @@ def split(
     return replace(result, dropped=crossed)
 
 
-def _fewest(labels: np.ndarray, part: np.ndarray) -> int:
+def _smallest_class(labels: np.ndarray, part: np.ndarray) -> int:
     """Return the number of images of the rarest class in a part; for findings, of all images."""
     if labels.ndim == 2:
         return int(part.sum())
@@ -209,7 +209,7 @@ def _crossing(parts: np.ndarray, groups: np.ndarray, kept: str) -> np.ndarray:
     return np.isin(groups, groups[parts == kept]) & np.isin(parts, (TRAIN, VALIDATION)) & (parts != kept)
 
 
-def _carve(parts: np.ndarray, labels: np.ndarray, groups: np.ndarray, share: int) -> np.ndarray:
+def _split_off(parts: np.ndarray, labels: np.ndarray, groups: np.ndarray, share: int) -> np.ndarray:
     """Select one in `share` training images, stratified by class and in whole groups."""
     pool = np.flatnonzero(parts == TRAIN)
     strata = np.zeros(len(parts), int)
@@ -278,7 +278,7 @@ def nested_subset(
     chosen, short = [], []
     names = class_names if labels.ndim == 1 else (*class_names, "none of these")
     for index, name in enumerate(names):
-        members = pool[_shows(labels[pool], index)]
+        members = pool[_has_class(labels[pool], index)]
         members = members[np.argsort(ids[members])]
         order = np.random.default_rng([seed, index]).permutation(len(members))
         if len(members) < size:
@@ -288,7 +288,7 @@ def nested_subset(
     return Subset(indices, sha256_of(sorted(str(name) for name in ids[indices])), tuple(short))
 
 
-def _shows(labels: np.ndarray, index: int) -> np.ndarray:
+def _has_class(labels: np.ndarray, index: int) -> np.ndarray:
     """Return, as (N,) bool, the images with a class or finding; index C selects those known to have none."""
     if labels.ndim == 1:
         return labels == index

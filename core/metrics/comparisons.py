@@ -82,22 +82,22 @@ class Difference:
 
     metric: str
     effect: float
-    low: float
-    high: float
-    p: float
-    holm: float
-    p_equivalence: float
-    holm_equivalence: float
-    margin: float
-    contrasts: int
-    error: float
-    error_patients: float
-    error_seeds: float
-    freedom: float
-    seeds: int
-    n: int
-    groups: int
-    by_seed: tuple[float, ...]
+    low: float = UNKNOWN
+    high: float = UNKNOWN
+    p: float = UNKNOWN
+    holm: float = UNKNOWN
+    p_equivalence: float = UNKNOWN
+    holm_equivalence: float = UNKNOWN
+    margin: float = MARGIN
+    contrasts: int = 1
+    error: float = UNKNOWN
+    error_patients: float = UNKNOWN
+    error_seeds: float = UNKNOWN
+    freedom: float = UNKNOWN
+    seeds: int = 0
+    n: int = 0
+    groups: int = 0
+    by_seed: tuple[float, ...] = ()
 
     @property
     def verdict(self) -> Verdict:
@@ -230,10 +230,7 @@ def paired_difference(
     by_seed, resampled = differences[:, 0], differences[:, 1:]
     resampled = resampled[:, ~np.isnan(resampled).any(axis=0)]
     seeds, effect = len(differences), float(by_seed.mean())
-    result = Difference(
-        metric, effect, UNKNOWN, UNKNOWN, UNKNOWN, UNKNOWN, UNKNOWN, UNKNOWN, margin, 1, UNKNOWN, UNKNOWN, UNKNOWN,
-        UNKNOWN, seeds, n, groups, tuple(by_seed.tolist()),
-    )  # fmt: skip
+    result = Difference(metric, effect, margin=margin, seeds=seeds, n=n, groups=groups, by_seed=tuple(by_seed.tolist()))
     if resampled.shape[1] < 2 or np.isnan(effect):
         return result
     patients = float(resampled.mean(axis=0).std(ddof=1))

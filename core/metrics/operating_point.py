@@ -101,15 +101,17 @@ def operate(
     resamples = resample_images(runs, groups) if resamples is None else resamples
     truth = runs[0].positives()[1]
     votes = np.sum([run.positives()[0] >= run.threshold for run in runs], axis=0)  # (N,) by how many runs
-    correct = _right(resamples, truth, votes, len(runs))
+    correct = _correct_shares(resamples, truth, votes, len(runs))
     units = [len(np.unique(resamples.group_index[members])) for members in (truth, ~truth)]
-    shares = [_with_doubt(row, count) for row, count in zip(correct, units, strict=True)]
+    shares = [_with_exact_bounds(row, count) for row, count in zip(correct, units, strict=True)]
     ppv, npv = predictive_values(shares[0], shares[1], prevalence)
-    sensitivity, specificity, ppv_found, npv_found = (_around(row, len(groups)) for row in (*shares, ppv, npv))
+    sensitivity, specificity, ppv_found, npv_found = (
+        _interval_with_value(row, len(groups)) for row in (*shares, ppv, npv)
+    )
     return Operation(prevalence, sensitivity, specificity, ppv_found, npv_found, correct)
 
 
-def _right(resamples: GroupResamples, truth: np.ndarray, called: np.ndarray, runs: int) -> np.ndarray:
+def _correct_shares(resamples: GroupResamples, truth: np.ndarray, called: np.ndarray, runs: int) -> np.ndarray:
     """Return the (2, B + 1) share of correct decisions among positive and among negative images, the mean over runs.
 
     Args:
@@ -186,7 +188,7 @@ def decision_curve(
         for run in runs
     ]
     sensitivity, false_positive_rate = (
-        _called(resamples, members, reached, len(acting)) for members in (truth, ~truth)
+        _called_shares(resamples, members, reached, len(acting)) for members in (truth, ~truth)
     )
     benefit = net_benefit(sensitivity, 1 - false_positive_rate, prevalence, acting)
     low, high = percentile_band(benefit[1:])
@@ -196,7 +198,9 @@ def decision_curve(
     )
 
 
-def _called(resamples: GroupResamples, members: np.ndarray, reached: Sequence[np.ndarray], steps: int) -> np.ndarray:
+def _called_shares(
+    resamples: GroupResamples, members: np.ndarray, reached: Sequence[np.ndarray], steps: int
+) -> np.ndarray:
     """Return the (B + 1, T) share of some images that is called positive, the mean over runs.
 
     Args:
@@ -243,7 +247,7 @@ def at_thresholds(runs: Sequence[Scores], thresholds: Sequence[float]) -> list[S
     return [replace(run, threshold=threshold) for run, threshold in zip(runs, thresholds, strict=True)]
 
 
-def _with_doubt(shares: np.ndarray, units: int) -> np.ndarray:
+def _with_exact_bounds(shares: np.ndarray, units: int) -> np.ndarray:
     """Return the resampled values of a share, with its exact bound where resampling shows no variation.
 
     This is the case for a share of 0 or 1.
@@ -256,7 +260,7 @@ def _with_doubt(shares: np.ndarray, units: int) -> np.ndarray:
     return np.concatenate([shares[:1], bounds if shares[0] == 1 else 1 - bounds])
 
 
-def _around(shares: np.ndarray, n: int) -> Estimate:
+def _interval_with_value(shares: np.ndarray, n: int) -> Estimate:
     """Return the interval of a share, extended to contain the share itself."""
     estimate = interval(shares, n)
     return replace(estimate, low=min(estimate.low, estimate.value), high=max(estimate.high, estimate.value))

@@ -99,21 +99,10 @@ def _risks(scores: Scores, weights: np.ndarray, shares: np.ndarray) -> np.ndarra
         np.cumsum(np.take(weights, np.r_[0, 1 + indices], axis=1), axis=1, dtype=np.int32)
         for indices in (order, order[wrong])
     )
-    wanted = answered[:, -1:] * shares
-    at = _reaching(answered, cuts, wanted)
+    target = answered[:, -1:] * shares
+    at = np.maximum(list(map(np.searchsorted, answered[:, cuts], target)), 1)  # (B, T) first cut that reaches it
     rows = np.arange(len(answered))[:, None]
     before, after = answered[rows, cuts[at - 1]], answered[rows, cuts[at]]
     errors_before, errors_after = errors[rows, wrong_until[at - 1]], errors[rows, wrong_until[at]]
-    step = np.divide(wanted - before, after - before, out=np.zeros_like(wanted), where=after > before)
-    return np.asarray((errors_before + np.clip(step, 0, 1) * (errors_after - errors_before)) / wanted)
-
-
-def _reaching(answered: np.ndarray, cuts: np.ndarray, wanted: np.ndarray) -> np.ndarray:
-    """Return (B, T), the first cut after 0 at which the answered weight reaches `wanted`, by vectorized bisection."""
-    rows = np.arange(len(answered))[:, None]
-    low, high = np.ones(wanted.shape, int), np.full(wanted.shape, len(cuts) - 1)
-    for _ in range(len(cuts).bit_length()):
-        middle = (low + high) // 2
-        short = answered[rows, cuts[middle]] < wanted
-        low, high = np.where(short, np.minimum(middle + 1, high), low), np.where(short, high, middle)
-    return high
+    step = np.divide(target - before, after - before, out=np.zeros_like(target), where=after > before)
+    return np.asarray((errors_before + np.clip(step, 0, 1) * (errors_after - errors_before)) / target)

@@ -149,9 +149,9 @@ def fit_operating_point(held_out: Scores, aim: Aim) -> OperatingPoint:
     return OperatingPoint(threshold, aim, positives, negatives, caution)
 
 
-def _rank(positives: int, wanted: float) -> int:
-    """Return how many held-out positives must lie above, so that the next one does with the wanted probability."""
-    return int(np.ceil(wanted * (positives + 1) - 1e-9))
+def _rank(positives: int, target: float) -> int:
+    """Return how many held-out positives must lie above, so that the next one does with the target probability."""
+    return int(np.ceil(target * (positives + 1) - 1e-9))
 
 
 def _at_sensitivity(p: np.ndarray, truth: np.ndarray, aim: Aim) -> float:

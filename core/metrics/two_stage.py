@@ -147,16 +147,18 @@ def specificity_at(scores: Scores, sensitivity: np.ndarray, weights: np.ndarray)
     detected, false_alarms = (
         np.pad(counts, ((0, 0), (1, 0))) for counts in (detected, false_alarms)
     )  # (B, cuts + 1), from no image called positive
-    rates = [_alarms_at(*row) for row in zip(sensitivity * detected[:, -1], detected, false_alarms, strict=True)]
+    rates = [
+        _false_positive_rate_at(*row) for row in zip(sensitivity * detected[:, -1], detected, false_alarms, strict=True)
+    ]
     return 1 - np.array(rates)
 
 
-def _alarms_at(wanted: float, detected: np.ndarray, false_alarms: np.ndarray) -> float:
-    """Return the false positive rate at the highest cut that finds `wanted` positives."""
-    index = int(np.searchsorted(detected, wanted - _ROUNDING * detected[-1]))
+def _false_positive_rate_at(target: float, detected: np.ndarray, false_alarms: np.ndarray) -> float:
+    """Return the false positive rate at the highest cut that finds `target` positives."""
+    index = int(np.searchsorted(detected, target - _ROUNDING * detected[-1]))
     if index == 0:
         return 0.0
-    fraction = min(1.0, (wanted - detected[index - 1]) / (detected[index] - detected[index - 1]))
+    fraction = min(1.0, (target - detected[index - 1]) / (detected[index] - detected[index - 1]))
     return float(
         (false_alarms[index - 1] + fraction * (false_alarms[index] - false_alarms[index - 1])) / false_alarms[-1]
     )

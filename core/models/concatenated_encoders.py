@@ -79,7 +79,7 @@ class JoinedEncoder(nn.Module):
         for number, (part, encoder) in enumerate(zip(self.parts, self.encoders, strict=True)):
             reduction = self.get_buffer(f"reduction{number}")
             resized = reduction @ unit @ reduction.T  # (B, 3, s, s)
-            features = _repeated(encoder(normalize(resized, part.spec.image)), finest)
+            features = _repeat(encoder(normalize(resized, part.spec.image)), finest)
             spatial.append(features[:, : part.channels])
             without_position.append(features[:, part.channels :])
         return torch.cat([*spatial, *without_position], dim=1)
@@ -89,7 +89,7 @@ class JoinedEncoder(nn.Module):
         count, split = len(self.parts), features.split(self.widths, dim=1)
         maps = [torch.cat([split[number], split[count + number]], dim=1) for number in range(count)]
         pooled = [
-            pool(_once(features_of_part, part.side))
+            pool(_average_repeats(features_of_part, part.side))
             for pool, features_of_part, part in zip(self.pools, maps, self.parts, strict=True)
         ]
         return torch.cat(pooled, dim=1)
@@ -100,13 +100,13 @@ def _reduction(size: int, target_size: int) -> torch.Tensor:
     return F.interpolate(torch.eye(size)[None, None], (target_size, size), mode="bilinear", antialias=True)[0, 0]
 
 
-def _repeated(features: torch.Tensor, finer_side: int) -> torch.Tensor:
+def _repeat(features: torch.Tensor, finer_side: int) -> torch.Tensor:
     """Repeat positions on a finer grid: (B, C, h, h) -> (B, C, H, H), where H is `finer_side`."""
     rows = _covering(features, features.shape[-1], finer_side)
     return features if rows is None else rows @ features @ rows.T
 
 
-def _once(features: torch.Tensor, side: int) -> torch.Tensor:
+def _average_repeats(features: torch.Tensor, side: int) -> torch.Tensor:
     """Undo the repetition by averaging equal positions: (B, C, H, H) -> (B, C, h, h), where h is `side`."""
     rows = _covering(features, side, features.shape[-1])
     return features if rows is None else (rows / rows.sum(0)).T @ features @ (rows / rows.sum(0))

@@ -18,7 +18,7 @@ from __future__ import annotations
 import copy
 from dataclasses import replace
 from functools import cache, partial
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import torch
@@ -31,9 +31,6 @@ from core.models.specs import MODELS, TRANSFER, ModelSpec, Weights
 from core.models.timm_models import IMAGENET_MEAN, IMAGENET_STD
 from core.models.weights import package_file
 from core.types import ImageSpec
-
-if TYPE_CHECKING:
-    import onnx
 
 NAME, MEDICAL = "generic-dinov2-vits14-imgfocus", "medical-dinov2-vits14-imgfocus"
 IMAGE = ImageSpec(224, IMAGENET_MEAN, IMAGENET_STD)
@@ -110,19 +107,11 @@ def published_state() -> dict[str, torch.Tensor]:
         WeightsUnavailable: if the package is missing or its file is not the pinned one.
     """
     import onnx
-
-    return _timm_state(onnx.load(package_file(WEIGHTS)).graph)
-
-
-def _timm_state(graph: onnx.GraphProto) -> dict[str, torch.Tensor]:
-    """Return the graph's initializers under timm's names.
-
-    The weights of linear layers are anonymous in the graph; each gets the name of the bias that is added after it.
-    """
     from onnx.numpy_helper import to_array
 
+    graph = onnx.load(package_file(WEIGHTS)).graph
     tensors = {item.name: torch.from_numpy(np.array(to_array(item))) for item in graph.initializer}
-    # Name the weight of each linear layer after its bias.
+    # The weights of linear layers are anonymous in the graph; name each after the bias that is added after it.
     products = {node.output[0]: node.input[1] for node in graph.node if node.op_type == "MatMul"}
     weights = {}  # name of a linear layer -> (out, in)
     for node in graph.node:
@@ -188,11 +177,6 @@ def build(classes: int, dataset: str, seed: int) -> Classifier:
     return classifier_of(truncated_network(), classes, seed)
 
 
-def outline(classes: int) -> Classifier:
-    """Build the same network without the package's weights, to read its shape."""
-    return classifier_of(random_network(), classes, 0)
-
-
 _ROW = MODELS.add(
     ModelSpec(
         name=NAME,
@@ -202,7 +186,7 @@ _ROW = MODELS.add(
         weights=WEIGHTS,
         strategies=TRANSFER,
         build=build,
-        outline=outline,
+        outline=lambda classes: classifier_of(random_network(), classes, 0),
         summary="Pretrained on 142 million unlabeled web images (DINOv2), then fine-tuned for saliency; read after its "
         "eighth block of twelve.",
     )

@@ -48,14 +48,6 @@ def build_random(classes: int, dataset: str, seed: int) -> Classifier:
     return _classifier(lite0_network(), classes, seed)
 
 
-def _outline(classes: int) -> Classifier:
-    return build_random(classes, "", 0)
-
-
-def _outline_of_every_stage(classes: int) -> Classifier:
-    return _build_stages(build_random, classes, "", 0)
-
-
 def _build_stages(build: Callable[[int, str, int], Classifier], classes: int, dataset: str, seed: int) -> Classifier:
     """Build the same encoder, read after every stage instead of its last layer, with a new head."""
     network: Any = build(classes, dataset, seed).encoder.network
@@ -74,7 +66,7 @@ _IMAGENET_ROW = MODELS.add(
         weights=LITE0_WEIGHTS,
         strategies=TRANSFER,
         build=build_imagenet,
-        outline=_outline,
+        outline=lambda classes: build_random(classes, "", 0),
         summary="Pretrained on 1.3 million everyday photographs.",
     )
 )
@@ -128,7 +120,7 @@ for _whole in (IMAGENET, MEDICAL, CONTROL):
             strategies=FROZEN,
             build=partial(_build_stages, _row.build),
             settings_from=f"{IMAGENET}-stages" if _row.settings_from else "",
-            outline=_outline_of_every_stage,
+            outline=lambda classes: _build_stages(build_random, classes, "", 0),
             summary="The same encoder, read after each of its five stages instead of its last layer.",
         )
     )

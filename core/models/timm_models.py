@@ -27,7 +27,6 @@ from core.models.weights import find_file, weights_of
 from core.types import ImageSpec, Interpolation
 
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
-_EVERYDAY = "Pretrained on 1.3 million everyday photographs."
 
 
 @dataclass(frozen=True)
@@ -50,7 +49,7 @@ class TimmFacts:
     timm: str
     licence: str
     source: str = "ImageNet-1k"
-    summary: str = _EVERYDAY
+    summary: str = "Pretrained on 1.3 million everyday photographs."
     size: int = 224
     mean: tuple[float, float, float] = IMAGENET_MEAN
     std: tuple[float, float, float] = IMAGENET_STD
