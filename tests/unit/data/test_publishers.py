@@ -51,7 +51,7 @@ def test_ham10000_as_published(root):
         ("lesion_id,image_id\nHAM_1,ISIC_1\n", "lacks the column 'dx'"),
         ("lesion_id,image_id,dx\nHAM_1,ISIC_1,mel\nHAM_1,ISIC_1,mel\n", "row 3: 'ISIC_1' is a duplicate"),
         ("lesion_id,image_id,dx\nHAM_1,ISIC_1,wart\n", "row 2: 'wart' is not one of"),
-        ("lesion_id,image_id,dx\nHAM_1,ISIC_9,mel\n", "None of the 1 images"),
+        ("lesion_id,image_id,dx\nHAM_1,ISIC_9,mel\n", "None of the images in HAM10000_metadata"),
         ("", "cannot be read as a table"),
     ):
         put(table, text)
