@@ -308,7 +308,7 @@ def test_the_full_chexpert_table_parses():
     table = label_files() / "chexpert_train.csv.gz"
     rows = read_table(table, ("Path", *chexpert.FINDINGS), unique="Path")
     assert len(rows) == 223_414
-    labels = chexpert.parse_labels(rows, table)
+    labels = chexpert.parse_labels(rows, table, "ignore", "negative")
     counts = pd.DataFrame(labels, columns=chexpert.FINDINGS)
     assert int((counts["Pleural Effusion"] == 1).sum()) == 86_187
     assert int(counts["Pleural Effusion"].isna().sum()) == 11_628
