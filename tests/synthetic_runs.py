@@ -86,7 +86,7 @@ def make_run(
     meta = replace(meta, metrics=measure(scores), metrics_at_half=measure(scores.at(0.5)))
     assert meta.metrics.keys() == METRICS.keys()
     extra = predictions("calibration", task, calibration, strength, random) if calibration else None
-    return save_run(meta, held_out, test, [], None, store, calibration=extra)
+    return save_run(meta, held_out, test, [], None, store, calibration=extra)[0]
 
 
 def make_families(store, sizes=(10, 25, 50, 100), seeds=(0, 1, 2), families=None, **how):

@@ -17,25 +17,25 @@ PROGRAM = "python -m trainer"
 
 def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     """Parse a command line: `command` is its name, `execute` the function to call with the result."""
-    given = list(sys.argv[1:] if arguments is None else arguments)
+    argv = list(sys.argv[1:] if arguments is None else arguments)
     meanings = "\n".join(f"  {name:12} {meaning}" for name, meaning in COMMANDS.items())
     top = argparse.ArgumentParser(
         prog=PROGRAM,
-        description="Lowshot: what can few labels buy?",
+        description="Lowshot: model families compared on few labelled images",
         epilog=f"commands:\n{meanings}",
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    top.add_argument("command", choices=COMMANDS, metavar="COMMAND", help="its flags: COMMAND --help")
-    command = top.parse_args(given[:1]).command
-    return parser_of(command).parse_args(given[1:], argparse.Namespace(command=command))
+    top.add_argument("command", choices=COMMANDS, metavar="COMMAND", help="COMMAND --help lists its flags")
+    command = top.parse_args(argv[:1]).command
+    return parser_of(command).parse_args(argv[1:], argparse.Namespace(command=command))
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run a command.
 
     Returns:
-        the exit code: 0 done, 1 the command's own 'no', 2 a request that cannot be met, 74 a full disk, 130
-        interrupted.
+        the exit code: 0 for success, 1 for a negative result of the command, 2 for an invalid request, 74 for a full
+        disk, 130 for an interruption.
     """
     parsed = parse(arguments)
     from trainer.progress import write_event
@@ -43,17 +43,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
     code, why = 1, ""
     try:
         code = parsed.execute(parsed)
-    except BrokenPipeError:  # who read the output has seen enough
+    except BrokenPipeError:  # the reader closed the output
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         code = 0
     except BaseException as error:
-        known = ending(error)
-        if known is None:
+        expected = explain(error)
+        if expected is None:
             raise
-        code, why = known
+        code, why = expected
         try:
             print(f"\n{why}" if code == INTERRUPTED else f"lowshot: {why}", file=sys.stderr, flush=True)
-        except OSError:  # a log on the full disk itself; the code says enough
+        except OSError:  # the log is on the full disk; the exit code has to suffice
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stderr.fileno())
     finally:
         write_event("end", code=code, why=why)
@@ -62,28 +62,28 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 INTERRUPTED = 130
 REFUSED = 2
-_GO_ON = "Finished runs are kept; the same command goes on from here."
+_RESUME = "Finished runs are kept; the same command continues from here."
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
-def ending(error: BaseException) -> tuple[int, str] | None:
-    """Exit code and sentence for an error that a person can do something about; None for any other."""
+def explain(error: BaseException) -> tuple[int, str] | None:
+    """Return exit code and message of an error that a user can fix; None for any other error."""
     if isinstance(error, LowshotError):
         return REFUSED, str(error)
     if isinstance(error, KeyboardInterrupt):
-        return INTERRUPTED, f"Interrupted. {_GO_ON}"
+        return INTERRUPTED, f"Interrupted. {_RESUME}"
     if isinstance(error, OSError) and error.errno in _FULL:
-        return FULL, f"The disk is full ({error.strerror}). Free some space. {_GO_ON}"
+        return FULL, f"The disk is full ({error.strerror}). Free some space. {_RESUME}"
     if isinstance(error, MemoryError) or _is_out_of_memory(error):
         return REFUSED, (
             "Memory ran out. Close other programs, or choose a smaller model, a smaller --batch-size or fewer images. "
-            f"{_GO_ON}"
+            f"{_RESUME}"
         )
     return None
 
 
 def _is_out_of_memory(error: BaseException) -> bool:
-    """PyTorch's own errors: one class for a GPU, a plain RuntimeError for the CPU's allocator."""
+    """Return whether PyTorch ran out of memory; its CPU allocator raises a plain RuntimeError."""
     import torch
 
     text = str(error)

@@ -9,7 +9,16 @@ from core.runs.predictions import (
     shared_classes,
     stored_parts,
 )
-from core.runs.record import OLD_RECIPE, PREDICTIONS_FILE, PROTOCOL, WEIGHTS_FILE, ExternalRecord, RunMeta
+from core.runs.record import (
+    OLD_RECIPE,
+    PREDICTIONS_FILE,
+    PROTOCOL,
+    WEIGHTS_FILE,
+    ExternalRecord,
+    FittedRun,
+    RunMeta,
+    RunSetup,
+)
 from core.runs.store import (
     HISTORY_FILE,
     RUN_FILE,
@@ -31,8 +40,10 @@ __all__ = [
     "RUN_FILE",
     "WEIGHTS_FILE",
     "ExternalRecord",
+    "FittedRun",
     "Predictions",
     "RunMeta",
+    "RunSetup",
     "Store",
     "add_external",
     "add_part",

@@ -19,7 +19,7 @@ import numpy as np
 from core.errors import CorruptRun
 from core.metrics import METRICS, Scores, measure
 from core.metrics.calibration import probabilities_of
-from core.runs.record import PREDICTIONS_FILE, RunMeta
+from core.runs.record import PREDICTIONS_FILE, FittedRun, RunMeta
 from core.types import EvaluatedPart
 
 _LARGEST = float(np.finfo(np.float16).max)
@@ -158,7 +158,7 @@ def external_names(folder: Path) -> tuple[str, ...]:
     return tuple(name.removeprefix(_EXTERNAL).removesuffix("_ids") for name in names)
 
 
-def shared_classes(meta: RunMeta, predictions: Predictions, labels: Sequence[str]) -> tuple[Scores, np.ndarray]:
+def shared_classes(meta: FittedRun, predictions: Predictions, labels: Sequence[str]) -> tuple[Scores, np.ndarray]:
     """Restrict predictions to the classes that a run shares with an external test set.
 
     The run's own test images and the external ones then have the same task: images of other classes are left out, and
@@ -185,7 +185,7 @@ def shared_classes(meta: RunMeta, predictions: Predictions, labels: Sequence[str
     return Scores(probabilities, targets, meta.positive, meta.threshold, part=predictions.part), kept
 
 
-def scores_of(meta: RunMeta, predictions: Predictions) -> Scores:
+def scores_of(meta: FittedRun, predictions: Predictions) -> Scores:
     """Return a run's predictions as scores at its operating point."""
     probabilities = probabilities_of(predictions.logits, meta.temperature, meta.multilabel)
     return Scores(

@@ -52,9 +52,9 @@ class ExternalRecord:
     refused: str = ""
 
 
-@dataclass(frozen=True)
-class RunMeta:
-    """Everything about a run except its arrays.
+@dataclass(frozen=True, kw_only=True)
+class RunSetup:
+    """What is known about a run before it is trained.
 
     Attributes:
         run: folder name, made of what determines the run and a hash of it.
@@ -75,19 +75,6 @@ class RunMeta:
         preparation: preprocessing steps of training images, applied to every new image too.
         encoder: origin of the starting weights: kind, ref, sha256, licence, source.
         trained: `head` or `all`: what the strategy trained, and what the weights contain.
-        selection: images by which threshold, temperature and stopping were chosen, in words.
-        threshold: probability of the positive class from which the decision is positive (binary tasks).
-        thresholds: the same for each finding (multilabel tasks).
-        temperature: divides the logits before the softmax or, for findings, the sigmoid.
-        metrics, metrics_at_half: on the test set at the threshold, and at 0.5.
-        seconds: wall time of training and evaluation, including embeddings that were not cached yet.
-        device: on which the run was made.
-        made: time in UTC.
-        failed: why training stopped early; "" if it did not. The figures of a failed run are those of the last good
-            epoch, and no table counts them.
-        versions: of the libraries.
-        hashes: file name -> SHA-256.
-        external: name of an external test set -> result of the run on it, or why it was not evaluated.
     """
 
     run: str
@@ -114,9 +101,53 @@ class RunMeta:
     std: tuple[float, float, float]
     encoder: dict[str, str]
     trained: str
+    format: int = FORMAT
+    task: Task = "binary"
+    variant: str = ""
+    sampled: dict[str, int] = field(default_factory=dict)
+    leaks: int = 0
+    preparation: str = ""
+    protocol: int = PROTOCOL
+
+    @property
+    def multilabel(self) -> bool:
+        """Whether an image may have several findings."""
+        return self.task == "multilabel"
+
+
+@dataclass(frozen=True, kw_only=True)
+class FittedRun(RunSetup):
+    """A trained run with its operating point: enough to turn its logits into scores and decisions.
+
+    Attributes:
+        selection: images by which threshold, temperature and stopping were chosen, in words.
+        threshold: probability of the positive class from which the decision is positive (binary tasks).
+        thresholds: the same for each finding (multilabel tasks).
+        temperature: divides the logits before the softmax or, for findings, the sigmoid.
+    """
+
     selection: str
-    threshold: float
-    temperature: float
+    threshold: float = 0.5
+    temperature: float = 1.0
+    thresholds: tuple[float, ...] = ()
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunMeta(FittedRun):
+    """The record of a run: everything about it except its arrays.
+
+    Attributes:
+        metrics, metrics_at_half: on the test set at the threshold, and at 0.5.
+        seconds: wall time of training and evaluation, including embeddings that were not cached yet.
+        device: on which the run was made.
+        made: time in UTC.
+        failed: why training stopped early; "" if it did not. The figures of a failed run are those of the last good
+            epoch, and no table counts them.
+        versions: of the libraries.
+        hashes: file name -> SHA-256.
+        external: name of an external test set -> result of the run on it, or why it was not evaluated.
+    """
+
     metrics: dict[str, float]
     metrics_at_half: dict[str, float]
     seconds: float
@@ -124,16 +155,8 @@ class RunMeta:
     made: str
     versions: dict[str, str]
     hashes: dict[str, str] = field(default_factory=dict)
-    format: int = FORMAT
-    task: Task = "binary"
-    variant: str = ""
-    sampled: dict[str, int] = field(default_factory=dict)
-    leaks: int = 0
-    preparation: str = ""
-    thresholds: tuple[float, ...] = ()
     failed: str = ""
     external: dict[str, ExternalRecord] = field(default_factory=dict)
-    protocol: int = PROTOCOL
 
     @property
     def per_class(self) -> float:
@@ -158,11 +181,6 @@ class RunMeta:
     def series_variant(self) -> str:
         """`variant`, with a mark on runs made before the protocol, which form a series of their own."""
         return self.variant if self.protocol else ", ".join(filter(None, [self.variant, OLD_RECIPE]))
-
-    @property
-    def multilabel(self) -> bool:
-        """Whether an image may have several findings."""
-        return self.task == "multilabel"
 
     @property
     def has_weights(self) -> bool:

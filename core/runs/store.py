@@ -13,7 +13,7 @@ import os
 import shutil
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
@@ -75,7 +75,7 @@ def save_run(
     store: Path | None = None,
     calibration: Predictions | None = None,
     external: Mapping[str, Predictions] = _NONE,
-) -> Path:
+) -> tuple[Path, RunMeta]:
     """Write a complete run; an existing run is left unchanged.
 
     Args:
@@ -88,7 +88,7 @@ def save_run(
         calibration: predictions on images used only for conformal calibration; None if there are none.
         external: predictions on external test sets, by name.
     Returns:
-        the run's folder.
+        the run's folder and its record as stored, with hashes.
     """
     parts: dict[EvaluatedPart, Predictions] = {"validation": validation, "test": test}
     if calibration is not None:
@@ -104,12 +104,10 @@ def save_run(
 
             half = {k: (v.half() if v.is_floating_point() else v).contiguous().cpu() for k, v in weights.items()}
             write_atomically(staging / WEIGHTS_FILE, save(half))
-        hashes = {path.name: sha256_of_file(path) for path in sorted(staging.iterdir())}
-        record = {**asdict(meta), "hashes": hashes}
-        write_atomically(staging / RUN_FILE, (json.dumps(record, indent=1, sort_keys=True) + "\n").encode())
+        meta = replace(meta, hashes={path.name: sha256_of_file(path) for path in sorted(staging.iterdir())})
+        write_atomically(staging / RUN_FILE, (json.dumps(asdict(meta), indent=1, sort_keys=True) + "\n").encode())
         staging.chmod(0o755)
-        _put(staging, folder)
-        return folder
+        return folder, meta if _put(staging, folder) else read_run(folder)
     finally:
         shutil.rmtree(staging, ignore_errors=True)
 
@@ -186,11 +184,15 @@ def _rewrite(
         shutil.rmtree(staging, ignore_errors=True)
 
 
-def _put(staging: Path, folder: Path) -> None:
-    """Move a finished run into place. An existing valid run is kept; a damaged one is replaced."""
+def _put(staging: Path, folder: Path) -> bool:
+    """Move a finished run into place. An existing valid run is kept; a damaged one is replaced.
+
+    Returns:
+        whether the run was moved; False if an existing run was kept.
+    """
     try:
         read_run(folder)
-        return
+        return False
     except CorruptRun:
         pass
     if folder.exists():
@@ -199,8 +201,10 @@ def _put(staging: Path, folder: Path) -> None:
     try:
         os.replace(staging, folder)
     except OSError:
-        if not folder.exists():  # else another process was faster with the same run
+        if not folder.exists():
             raise
+        return False  # another process was faster with the same run
+    return True
 
 
 def read_run(folder: Path) -> RunMeta:

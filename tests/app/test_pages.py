@@ -143,7 +143,7 @@ def test_strategies_of_one_model_differ_in_their_dash():
     from trainer.training.strategies import STRATEGIES
 
     for spec in MODELS.values():
-        names = [row.name for row in STRATEGIES.values() if not row.why_not(spec)]
+        names = [row.name for row in STRATEGIES.values() if not row.incompatibility(spec)]
         assert len({style_of(spec.name, name).dash for name in names}) == len(names), spec.name
 
 

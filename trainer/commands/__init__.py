@@ -1,23 +1,22 @@
-"""Commands of the command line, one module each: `add_flags(parser)` states its flags and the function that runs.
+"""Commands of the command line, one module each: `add_flags(parser)` adds its flags and the function that runs it.
 
-A module is imported when its command is called.
+A module is imported only when its command is called.
 """
 
 import argparse
 import importlib
 
-COMMANDS = {  # name, which is also the module's -> meaning
+COMMANDS = {  # name of the command and of its module -> meaning
     "list": "list data sets, models, strategies and settings",
     "run": "train one run of the comparison, or read it from the store",
     "curve": "train learning curves: models, strategies, sizes and seeds",
     "ablate": "ablation study: no ingredient, each alone, in pairs, and all together",
     "search": "search settings on development images, as the protocol defines",
     "campaign": "run the protocol's run matrix, unit by unit",
-    "baselines": "compare recipes with loops that nobody tuned, on development images",
+    "baselines": "compare recipes with untuned loops, on development images",
     "tune": "search settings by cross-validation inside a subset, without the test set",
-    "bench": "measure the cost of data loading and augmentation in images a second",
     "pretrain": "pretrain an encoder of family B further on medical images",
-    "gate": "make the image check of a data set, which refuses images of another kind",
+    "gate": "fit the image check of a data set, which refuses images of another kind",
     "sanity": "check that heatmaps of stored runs change with randomized weights",
     "subgroups": "store ages and sexes of the test images with a data set's runs",
     "evaluate": "evaluate a stored run on the test images again",

@@ -1,4 +1,4 @@
-"""`audit`: copies of images between the parts of a data set, or between two data sets."""
+"""`audit`: find copies of images between the parts of a data set, or between two data sets."""
 
 from __future__ import annotations
 
@@ -10,18 +10,17 @@ from core.data.dataset import scan
 from core.data.duplicates import find_copies
 from core.data.overlap import copies_by_source
 from core.data.specs import find_dataset
-from trainer.commands.data import asked_for
-from trainer.flags import add_folder
+from trainer.flags import add_folder, requested_dataset
 from trainer.progress import print_status, progress_bar
 
 
 def _sources(arguments: argparse.Namespace) -> int:
-    """`audit --sources`: copies of every other set of the same kind of image, by class; 1 if there are any."""
-    spec = asked_for(arguments)
-    found = copies_by_source(spec, progress_bar)
-    if not found:
-        print_status(f"No other set of the kind {spec.modality!r} is on this machine.")
-    for row in found:
+    """Print the copies of images of every other set of the modality, by class; return 1 if there are any."""
+    spec = requested_dataset(arguments)
+    sources = copies_by_source(spec, progress_bar)
+    if not sources:
+        print_status(f"No other data set of modality {spec.modality!r} is on this machine.")
+    for row in sources:
         if arguments.json:
             print(json.dumps(asdict(row)))
             continue
@@ -29,27 +28,27 @@ def _sources(arguments: argparse.Namespace) -> int:
         parts = ", ".join(f"{part} {count:,}" for part, count in row.by_part.items())
         print(f"{row.other:22} {row.images:,} of {row.of:,} images are copies" + (f": {classes}" if classes else ""))
         if parts:
-            print(f"{'':22} of these images there: {parts}")
-    return 1 if any(row.images for row in found) else 0
+            print(f"{'':22} parts of the other set: {parts}")
+    return 1 if any(row.images for row in sources) else 0
 
 
 def add_flags(parser: argparse.ArgumentParser) -> None:
     """Add the flags of the command."""
-    what = parser.add_mutually_exclusive_group(required=True)
-    what.add_argument("dataset", nargs="?", help="a data set's name")
-    add_folder(what)
+    subject = parser.add_mutually_exclusive_group(required=True)
+    subject.add_argument("dataset", nargs="?", help="a data set's name")
+    add_folder(subject)
     other = parser.add_mutually_exclusive_group()
     other.add_argument("--against", metavar="DATASET", help="another data set")
-    other.add_argument("--sources", action="store_true", help="copies of every other set of its kind, by class")
-    parser.add_argument("--json", action="store_true", help="print one JSON object a pair")
+    other.add_argument("--sources", action="store_true", help="copies of every other set of its modality, by class")
+    parser.add_argument("--json", action="store_true", help="print one JSON object per pair")
     parser.set_defaults(execute=run)
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """`audit`: 1 when copies cross between parts, or between the sets."""
+    """Print the copies; return 1 if there are any between parts, or between the two sets."""
     if arguments.sources:
         return _sources(arguments)
-    spec = asked_for(arguments)
+    spec = requested_dataset(arguments)
     with progress_bar(f"{spec.name}: reading") as show:
         listing, bank = scan(spec, show)
     if arguments.against:

@@ -1,17 +1,16 @@
-"""The command `calibrate`: gives runs that were stored without them the answers for conformal calibration.
+"""`calibrate`: add predictions for conformal calibration to runs that were stored without them.
 
-A run that keeps weights is asked by them. Another keeps no state from which it could answer anew as it did, so it is
-trained again. In both cases its test answers must come out as they are stored. Nothing else of the run changes: not its
-name, not a number.
+Runs with saved weights are evaluated with them; runs without are trained again. In both cases the test predictions must
+equal the stored ones. Nothing else in the run changes.
 """
 
 from __future__ import annotations
 
 import argparse
 import tempfile
+from functools import partial
 from pathlib import Path
 
-import numpy as np
 import torch
 
 from core.data.dataset import Dataset
@@ -19,13 +18,13 @@ from core.errors import BadRequest, LowshotError
 from core.paths import pick_device
 from core.runs import Predictions, RunMeta, add_part, open_store, read_predictions, stored_parts
 from core.types import EvaluatedPart
-from trainer.commands.run import bank_of, dataset_of
-from trainer.flags import add_data, names
+from trainer.flags import add_data, names, requested_dataset
 from trainer.progress import print_status, progress_bar
 from trainer.training import run_cell
 from trainer.training.added_predictions import check_same
 from trainer.training.run_plan import plan_run
 from trainer.training.settings import Cell
+from trainer.training.sweep import load_for_training
 
 PART: EvaluatedPart = "calibration"
 
@@ -35,13 +34,12 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
     add_data(parser)
     parser.add_argument("--models", type=names, default=None, help="joined by commas (default: all)")
     parser.add_argument("--strategies", type=names, default=None, help="joined by commas (default: all)")
-    parser.set_defaults(allow_leaks=False, device="auto")
     parser.set_defaults(execute=run)
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """`calibrate`: 1 if a run could not be made again."""
-    dataset, store = dataset_of(arguments), open_store()
+    """Complete the runs; return 1 if one could not be reproduced."""
+    dataset, store = load_for_training(requested_dataset(arguments)), open_store()
     lacking = [
         (folder, meta)
         for folder, meta in store.runs.items()
@@ -52,10 +50,10 @@ def run(arguments: argparse.Namespace) -> int:
         and not meta.leaks
         and PART not in stored_parts(folder)
     ]
-    device, refused = pick_device(arguments.device), 0
+    device, refused = pick_device("auto"), 0
     with progress_bar("calibrate", "run") as show:
-        for place, (folder, meta) in enumerate(lacking):
-            show(place, len(lacking))
+        for index, (folder, meta) in enumerate(lacking):
+            show(index, len(lacking))
             try:
                 _add(folder, meta, dataset, device)
                 print(f"{meta.run}: added", flush=True)
@@ -68,34 +66,30 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def _add(folder: Path, meta: RunMeta, dataset: Dataset, device: torch.device) -> None:
-    """Asks a run again, compares, and adds what it answers for the validation part.
+    """Reproduce the test predictions of a run and add its predictions for the calibration part.
 
     Raises:
-        BadRequest: if the run cannot be asked again, or its test answers come out otherwise.
+        BadRequest: if the run cannot be reproduced, or its test predictions differ.
     """
-    ask = _by_its_weights if meta.has_weights else _trained_again
-    anew, calibration = ask(folder, meta, dataset, device)
-    check_same(meta, read_predictions(folder), anew)
+    reproduce = _with_weights if meta.has_weights else _trained_again
+    test, calibration = reproduce(folder, meta, dataset, device)
+    check_same(meta, read_predictions(folder), test)
     add_part(folder, calibration)
 
 
-def _by_its_weights(
+def _with_weights(
     folder: Path, meta: RunMeta, dataset: Dataset, device: torch.device
 ) -> tuple[Predictions, Predictions]:
-    listing, found = dataset.listing, []
-    asked: tuple[tuple[EvaluatedPart, np.ndarray], ...] = (("test", dataset.parts.test), (PART, dataset.calibration))
-    for part, rows in asked:
-        logits = run_cell.predict_with_stored_weights(folder, meta, dataset, rows, device, None)
-        found.append(Predictions(listing.ids[rows], dataset.parts.groups[rows], listing.labels[rows], logits, part))
-    return found[0], found[1]
+    predict = partial(run_cell.predict_with_stored_weights, folder, meta, dataset, device=device, progress=None)
+    return predict("test"), predict(PART)
 
 
 def _trained_again(
     folder: Path, meta: RunMeta, dataset: Dataset, device: torch.device
 ) -> tuple[Predictions, Predictions]:
-    prepared = plan_run(Cell(meta.dataset, meta.model, meta.strategy, meta.train_size, meta.seed), dataset)
-    if prepared.meta.run != meta.run:
-        raise BadRequest(f"The images, settings or weights that are here now make another run, {prepared.meta.run}.")
-    with tempfile.TemporaryDirectory() as aside, progress_bar(meta.run, "step") as show:
-        again = run_cell.run_cell(prepared, dataset, bank_of(prepared, dataset), "none", device, Path(aside), show)
+    plan = plan_run(Cell(meta.dataset, meta.model, meta.strategy, meta.train_size, meta.seed), dataset)
+    if plan.setup.run != meta.run:
+        raise BadRequest(f"The images, settings or weights on this machine make another run, {plan.setup.run}.")
+    with tempfile.TemporaryDirectory() as temporary, progress_bar(meta.run, "step") as show:
+        again, _ = run_cell.run_cell(plan, dataset, "none", device, Path(temporary), show)
         return read_predictions(again), read_predictions(again, PART)

@@ -1,4 +1,4 @@
-"""The commands on data sets as such: what is on this machine, fetching what is not, and copies among them."""
+"""`data`: list the data sets with their state on this machine, and download them."""
 
 from __future__ import annotations
 
@@ -10,7 +10,6 @@ from typing import Any
 import numpy as np
 
 from core.data import DATASETS
-from core.data.datasets.custom import custom_dataset
 from core.data.overview import class_counts
 from core.data.specs import DatasetSpec, find_dataset, find_folder, how_to_get, is_present, labels_of, list_images
 from core.errors import LowshotError
@@ -21,17 +20,17 @@ from trainer.progress import print_status
 def add_flags(parser: argparse.ArgumentParser) -> None:
     """Add the subcommands and their flags."""
     actions = parser.add_subparsers(dest="action", required=True, metavar="list|get")
-    listed = actions.add_parser("list", help="what is present, counts, licence, and what is missing")
+    listed = actions.add_parser("list", help="list data sets: whether they are installed, counts and licences")
     listed.set_defaults(execute=data_list)
-    listed.add_argument("--json", action="store_true", help="print one JSON object a data set")
-    get = actions.add_parser("get", help="fetch a data set from its publisher")
+    listed.add_argument("--json", action="store_true", help="print one JSON object per data set")
+    get = actions.add_parser("get", help="download a data set from its publisher")
     get.set_defaults(execute=data_get)
-    get.add_argument("name", help="a data set's name; python -m trainer data list shows them")
-    get.add_argument("--to", type=Path, default=None, help="folder to put it in (default: the first data root)")
+    get.add_argument("name", help="a data set's name; see python -m trainer data list")
+    get.add_argument("--to", type=Path, default=None, help="target folder (default: the first data root)")
 
 
 def data_list(arguments: argparse.Namespace) -> int:
-    """`data list`."""
+    """Print a line for each data set."""
     for row in [facts_of(spec) for spec in DATASETS.values()]:
         if arguments.json:
             print(json.dumps(row), flush=True)
@@ -44,13 +43,8 @@ def data_list(arguments: argparse.Namespace) -> int:
     return 0
 
 
-def asked_for(arguments: argparse.Namespace) -> DatasetSpec:
-    """The row that `--dataset` or `--folder` names."""
-    return custom_dataset(arguments.folder) if arguments.folder else find_dataset(arguments.dataset)
-
-
 def facts_of(spec: DatasetSpec) -> dict[str, Any]:
-    """What is known of a data set on this machine, without decoding an image."""
+    """Return what is known about a data set on this machine, without decoding an image."""
     facts: dict[str, Any] = {
         "name": spec.name, "title": spec.title, "task": spec.task, "labels": list(spec.labels),
         "licence": spec.licence, "present": is_present(spec), "images": 0, "counts": {}, "classes": {},
@@ -74,12 +68,12 @@ def facts_of(spec: DatasetSpec) -> dict[str, Any]:
 
 
 def data_get(arguments: argparse.Namespace) -> int:
-    """`data get`."""
+    """Download a data set unless it is installed."""
     from core.data.download import download_dataset
 
     spec = find_dataset(arguments.name)
     if (folder := find_folder(spec)) and not arguments.to:
-        print_status(f"{spec.title} is here already: {folder}")
+        print_status(f"{spec.title} is already installed: {folder}")
         return 0
     folder = download_dataset(spec, (arguments.to or data_roots()[0]).expanduser().resolve())
     print_status(f"{spec.title} is now in {folder}")

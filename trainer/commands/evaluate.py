@@ -1,4 +1,4 @@
-"""`evaluate`: run the saved weights of a stored run on the test images again."""
+"""`evaluate`: evaluate the saved weights of a stored run on the test images again."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ from core.data.dataset import load_dataset
 from core.data.specs import family_of, find_dataset
 from core.errors import BadRequest, CorruptRun
 from core.metrics import METRICS, bootstrap
-from core.paths import DEVICES, pick_device
-from core.runs import Predictions, RunMeta, as_stored, read_predictions
-from core.runs.series import scores_of
+from core.paths import pick_device
+from core.runs import as_stored, read_predictions, scores_of
 from trainer.commands.predict import find_run
+from trainer.flags import add_device
 from trainer.progress import print_status, progress_bar
 from trainer.training.run_cell import predict_with_stored_weights
 
@@ -24,28 +24,30 @@ from trainer.training.run_cell import predict_with_stored_weights
 def add_flags(parser: argparse.ArgumentParser) -> None:
     """Add the flags of the command."""
     parser.add_argument("--run", required=True)
-    parser.add_argument("--device", choices=DEVICES, default="auto")
+    add_device(parser)
     parser.add_argument("--json", action="store_true")
     parser.set_defaults(execute=run)
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """`evaluate`."""
+    """Print all metrics with intervals, and the largest difference from a stored logit."""
     folder, meta = find_run(arguments.run)
     if family_of(meta.dataset) not in DATASETS:
-        raise BadRequest(f"{meta.dataset} is not a registered data set; its test images cannot be found again.")
+        raise BadRequest(f"{meta.dataset} is not a registered data set, so its test images cannot be loaded.")
     dataset = load_dataset(find_dataset(meta.dataset), allow_leaks=meta.leaks > 0)
     if not meta.has_weights:
-        raise CorruptRun(f"The run {meta.run} keeps no weights. Remove its folder {folder} and run it again.")
+        raise CorruptRun(f"The run {meta.run} has no saved weights. Remove its folder {folder} and train it again.")
     with progress_bar("evaluating") as show:
-        logits = predict_with_stored_weights(
-            folder, meta, dataset, dataset.parts.test, pick_device(arguments.device), show
-        )
+        device = pick_device(arguments.device)
+        logits = predict_with_stored_weights(folder, meta, dataset, "test", device, show).logits
     stored = read_predictions(folder)
     scores = scores_of(meta, replace(stored, logits=logits))
     estimates = bootstrap([scores], stored.groups)
     if meta.leaks:
-        print_status(f"LEAKS ALLOWED: {meta.leaks} training or validation images cross; these figures are too good.")
+        print_status(
+            f"LEAKS ALLOWED: {meta.leaks} training or validation images have copies or patients in another part, so "
+            "that these metrics are inflated."
+        )
     if arguments.json:
         print(
             json.dumps(
@@ -59,11 +61,8 @@ def run(arguments: argparse.Namespace) -> int:
         )
     else:
         for name, e in estimates.items():
-            over = f"95% interval over test patients {e.low:.3f} to {e.high:.3f}"
-            print(f"{METRICS[name].title:26} {e.value:.3f}  ({over}, n = {e.n})")
-    print_status(f"Largest difference from a stored logit: {_moved(logits, stored, meta):.6f}")
+            interval = f"95% interval over test patients {e.low:.3f} to {e.high:.3f}"
+            print(f"{METRICS[name].title:26} {e.value:.3f}  ({interval}, n = {e.n})")
+    difference = np.abs(logits - as_stored(stored.logits, meta.multilabel)).max()
+    print_status(f"Largest difference from a stored logit: {difference:.6f}")
     return 0
-
-
-def _moved(logits: np.ndarray, stored: Predictions, meta: RunMeta) -> float:
-    return float(np.abs(logits - as_stored(stored.logits, meta.multilabel)).max())

@@ -1,8 +1,8 @@
-"""The command `export`: a stored run as a file for other programs, read again and compared with the run.
+"""`export`: write a stored run as a file for other programs, read it again and compare it with the run.
 
-An exported network takes pixels or voxels that were prepared as the run was and scaled to [0, 1], and gives logits and
-calibrated probabilities; the rest of what one must know (labels, operating points, preparation, licence) is in a JSON
-file beside it. Keras' `.h5` is not written: read the ONNX file instead.
+An exported network takes pixels or voxels that were preprocessed as for the run and scaled to [0, 1]. It returns logits
+and calibrated probabilities. A JSON file next to it holds labels, operating points, preprocessing and licence. Keras'
+`.h5` is not written: use the ONNX file instead.
 """
 
 from __future__ import annotations
@@ -40,21 +40,21 @@ from trainer.progress import print_status
 if TYPE_CHECKING:
     from torch.export import ExportedProgram
 
-IMAGES, VOLUMES = 64, 16  # compared
-TOLERANCE = 1e-4  # largest difference of a probability
-ONNX_BYTES = 2**31 - 2**24  # a protocol buffer holds 2 GB; some of it is the graph
-_AT_ONCE = 5  # not the example's count, and not a divisor of how many are compared: files must take any number
-Answer = Callable[[np.ndarray], np.ndarray]
+IMAGES, VOLUMES = 64, 16  # numbers that are compared
+TOLERANCE = 1e-4  # largest difference of a probability that is accepted
+ONNX_BYTES = 2**31 - 2**24  # a protocol buffer holds 2 GB, including the graph
+_BATCH = 5  # neither the example's batch size nor a divisor of the number of images: files must take any batch size
+Predict = Callable[[np.ndarray], np.ndarray]
 
 
 class Portable(nn.Module):
-    """A run's network with its scaling before it and its calibration behind it.
+    """A run's network with its input scaling and its calibration.
 
     Args:
         model: the classifier.
-        image: its input.
+        image: its input specification.
         temperature: divides the logits.
-        multilabel: whether each finding stands alone.
+        multilabel: whether each finding has its own probability.
     """
 
     def __init__(self, model: Classifier, image: ImageSpec, temperature: float, multilabel: bool) -> None:
@@ -63,7 +63,7 @@ class Portable(nn.Module):
         self._image, self._temperature, self._multilabel = image, temperature, multilabel
 
     def forward(self, pixels: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """(B, C, S, S), or (B, 1, S, S, S), in [0, 1] -> (B, classes) logits and probabilities."""
+        """Map (B, C, S, S) or (B, 1, S, S, S) in [0, 1] to (B, classes) logits and probabilities."""
         logits = self.model(normalize(pixels, self._image))
         scaled = logits / self._temperature
         return logits, scaled.sigmoid() if self._multilabel else scaled.softmax(dim=1)
@@ -71,19 +71,19 @@ class Portable(nn.Module):
 
 @dataclass(frozen=True)
 class Format:
-    """A row of the table.
+    """A row of the registry.
 
     Attributes:
         name: key in the registry.
-        suffix: of the file.
-        content: (network, an example of its input) -> what is in the file.
-        read: (path, record of the run, its folder) -> what gives probabilities for pixels by the file alone.
+        suffix: suffix of the file.
+        content: (network, an example of its input) -> content of the file.
+        read: (path, record of the run, its folder) -> a function from pixels to probabilities that uses only the file.
     """
 
     name: str
     suffix: str
     content: Callable[[Portable, torch.Tensor], bytes]
-    read: Callable[[Path, RunMeta, Path], Answer]
+    read: Callable[[Path, RunMeta, Path], Predict]
 
 
 FORMATS: Registry[Format] = Registry("export format")
@@ -98,77 +98,79 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """`export`: 1 if the file does not answer as the run does.
+    """Export a run; return 1 if the file does not predict as the run does.
 
     Raises:
-        BadRequest: if the network cannot be had in the format.
-        CorruptRun: if the run keeps no weights.
+        BadRequest: if the network cannot be converted to the format.
+        CorruptRun: if the run has no saved weights.
     """
     folder, meta = find_run(arguments.run)
     if not meta.has_weights:
-        raise CorruptRun(f"The run {meta.run} keeps no weights. Remove its folder {folder} and run it again.")
+        raise CorruptRun(f"The run {meta.run} has no saved weights. Remove its folder {folder} and train it again.")
     row = FORMATS[arguments.format]
     path = arguments.to / f"{meta.run}{row.suffix}"
     network = portable(meta, folder)
-    pixels, what = comparison_images(meta)
+    pixels, description = comparison_images(meta)
     try:
         content = row.content(network, to_unit(pixels[:2]))
-    except RuntimeError as error:  # whatever PyTorch cannot translate is one
+    except RuntimeError as error:  # raised for whatever PyTorch cannot convert
         why = " ".join(str(error).split())[:200]
-        raise BadRequest(f"The run {meta.run} cannot be had as {row.name}; choose another format. {why}") from None
+        raise BadRequest(
+            f"The run {meta.run} cannot be converted to {row.name}; choose another format. {why}"
+        ) from None
     path.parent.mkdir(parents=True, exist_ok=True)
     write_atomically(path, content)
-    beside = path.with_suffix(f"{row.suffix}.json")
-    write_atomically(beside, (json.dumps(card(meta, row, path), indent=1) + "\n").encode())
+    card_text = json.dumps(card(meta, row, path), indent=1) + "\n"
+    write_atomically(path.with_suffix(f"{row.suffix}.json"), card_text.encode())
     with torch.no_grad():
-        expected = _answers(lambda some: network(torch.from_numpy(some))[1].numpy(), pixels)
-    found = _answers(row.read(path, meta, folder), pixels)
-    apart = float(np.abs(found - expected).max())
-    print(f"{path}: largest difference of a probability {apart:.2e} on {len(pixels)} {what}")
-    return 0 if apart <= TOLERANCE else 1
+        expected = _probabilities(lambda batch: network(torch.from_numpy(batch))[1].numpy(), pixels)
+    exported = _probabilities(row.read(path, meta, folder), pixels)
+    difference = float(np.abs(exported - expected).max())
+    print(f"{path}: largest difference of a probability {difference:.2e} on {len(pixels)} {description}")
+    return 0 if difference <= TOLERANCE else 1
 
 
 def portable(meta: RunMeta, folder: Path) -> Portable:
-    """A stored run's network, ready to be exported."""
+    """Return a stored run's network, ready to be exported."""
     classifier = load_classifier(meta, folder)
     return Portable(classifier, image_spec_of(meta), meta.temperature, meta.multilabel).eval()
 
 
-def _answers(ask: Answer, pixels: np.ndarray) -> np.ndarray:
-    """(N, C, S, S) uint8 -> (N, classes) probabilities, asked for some at a time: volumes are large."""
-    parts = [pixels[start : start + _AT_ONCE] for start in range(0, len(pixels), _AT_ONCE)]
-    return np.concatenate([ask(to_unit(part).numpy()) for part in parts])
+def _probabilities(predict: Predict, pixels: np.ndarray) -> np.ndarray:
+    """Map (N, C, S, S) uint8 to (N, classes) probabilities, in small batches, as volumes are large."""
+    parts = [pixels[start : start + _BATCH] for start in range(0, len(pixels), _BATCH)]
+    return np.concatenate([predict(to_unit(part).numpy()) for part in parts])
 
 
 def comparison_images(meta: RunMeta) -> tuple[np.ndarray, str]:
-    """Prepared pixels of some test images of the run's data set where they are here, else of drawn ones, and which."""
+    """Return preprocessed pixels and their description: test images if they are installed, else generated ones."""
     image = image_spec_of(meta)
     steps = preparation(meta.preparation).for_encoder(image)
     count, kind = (VOLUMES, "volumes") if image.dims == 3 else (IMAGES, "images")
     if family_of(meta.dataset) in DATASETS and is_present(find_dataset(meta.dataset)):
         dataset = load_dataset(find_dataset(meta.dataset), allow_leaks=meta.leaks > 0)
         rows = dataset.parts.test[:: max(1, len(dataset.parts.test) // count)][:count]
-        some = dataset.listing.subset(rows)  # a bank of its own, so that not the whole set is decoded
-        bank = open_bank(some, meta.size, meta.channels, preparation=steps)
+        listing = dataset.listing.subset(rows)  # a bank of its own, so that the rest of the set is not decoded
+        bank = open_bank(listing, meta.size, meta.channels, preparation=steps)
         return np.array(bank.images), f"test {kind} of {meta.dataset}"
-    print_status(f"The {kind} of {meta.dataset} are not here; comparing on generated ones.")
+    print_status(f"The {kind} of {meta.dataset} are not installed; comparing on generated ones.")
     if image.dims == 3:
-        drawn = [steps.volume(make_cube(index, index % 2)[0], meta.size) for index in range(count)]
+        generated = [steps.volume(make_cube(index, index % 2)[0], meta.size) for index in range(count)]
     else:
-        pictures = [Image.fromarray(phantom_at(index).pixels) for index in range(count)]
-        drawn = [steps.image(picture, meta.size, meta.channels) for picture in pictures]
-    return np.stack(drawn), f"generated {kind}"
+        phantoms = [Image.fromarray(phantom_at(index).pixels) for index in range(count)]
+        generated = [steps.image(phantom, meta.size, meta.channels) for phantom in phantoms]
+    return np.stack(generated), f"generated {kind}"
 
 
 def card(meta: RunMeta, row: Format, path: Path) -> dict[str, Any]:
-    """What one must know of an exported file."""
+    """Return what a user of an exported file must know."""
     image = image_spec_of(meta)
     shape = ", ".join(map(str, (meta.channels, *[meta.size] * image.dims)))
     resized = f"resized to a square, {image.interpolation}" if image.dims == 2 else "resized to a cube, linearly"
     return {
         "run": meta.run, "format": row.name, "sha256": sha256_of_file(path),
-        "use": "Research use only. Not a medical device: no answer may decide on a patient.",
-        "input": f"pixels: (B, {shape}), prepared so and divided by 255",
+        "use": "Research use only. Not a medical device: do not base decisions about patients on its output.",
+        "input": f"pixels: (B, {shape}), preprocessed as stated here and divided by 255",
         "preparation": f"{meta.preparation}, {resized}" if meta.preparation else resized,
         "outputs": ["logits", "probabilities"], "labels": list(meta.labels), "positive": meta.positive,
         "task": meta.task, "threshold": meta.threshold, "thresholds": list(meta.thresholds),
@@ -179,7 +181,7 @@ def card(meta: RunMeta, row: Format, path: Path) -> dict[str, Any]:
 
 def _program(network: Portable, example: torch.Tensor) -> ExportedProgram:
     program = torch.export.export(network, (example,), dynamic_shapes=({0: torch.export.Dim("batch")},))
-    for node in program.graph.nodes:  # where this program lies on this machine is nobody's business
+    for node in program.graph.nodes:  # paths of this machine are not exported
         node.meta.pop("stack_trace", None)
     return program
 
@@ -187,9 +189,11 @@ def _program(network: Portable, example: torch.Tensor) -> ExportedProgram:
 def _to_onnx(network: Portable, example: torch.Tensor) -> bytes:
     import torch.onnx
 
-    held = sum(value.nbytes for value in network.state_dict().values())
-    if held > ONNX_BYTES:
-        raise BadRequest(f"An ONNX file holds 2 GB, but this network has {held / 1e9:.1f} GB; choose another format.")
+    size = sum(value.nbytes for value in network.state_dict().values())
+    if size > ONNX_BYTES:
+        raise BadRequest(
+            f"An ONNX file holds at most 2 GB, but this network has {size / 1e9:.1f} GB; choose another format."
+        )
     written = torch.onnx.export(
         _program(network, example), (), dynamo=True, input_names=["pixels"], output_names=["logits", "probabilities"],
         verbose=False,
@@ -198,7 +202,7 @@ def _to_onnx(network: Portable, example: torch.Tensor) -> bytes:
     return bytes(written.model_proto.SerializeToString())
 
 
-def _read_onnx(path: Path, meta: RunMeta, folder: Path) -> Answer:
+def _read_onnx(path: Path, meta: RunMeta, folder: Path) -> Predict:
     import onnxruntime
 
     session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
@@ -211,7 +215,7 @@ def _to_program(network: Portable, example: torch.Tensor) -> bytes:
     return buffer.getvalue()
 
 
-def _read_program(path: Path, meta: RunMeta, folder: Path) -> Answer:
+def _read_program(path: Path, meta: RunMeta, folder: Path) -> Predict:
     program = torch.export.load(path).module()
     return lambda pixels: program(torch.from_numpy(pixels))[1].detach().numpy()
 
@@ -223,11 +227,11 @@ def _to_tensors(network: Portable, example: torch.Tensor) -> bytes:
     return save(state)
 
 
-def _read_tensors(path: Path, meta: RunMeta, folder: Path) -> Answer:
+def _read_tensors(path: Path, meta: RunMeta, folder: Path) -> Predict:
     from safetensors.torch import load_file
 
     network = portable(meta, folder)
-    for value in network.model.state_dict().values():  # so that nothing but the file can answer
+    for value in network.model.state_dict().values():  # so that only the file provides weights
         value.zero_()
     network.model.load_state_dict(load_file(path))
     with torch.no_grad():

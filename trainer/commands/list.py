@@ -1,4 +1,4 @@
-"""`list`: all that can be chosen of a training, for people or as plain rows for other programs (`--json`)."""
+"""`list`: list data sets, models, strategies and settings, as text or as JSON rows for other programs."""
 
 from __future__ import annotations
 
@@ -15,7 +15,6 @@ from core.data.specs import is_present
 from core.models.specs import by_family
 from core.models.weights import state_of
 from trainer.flags import OPTIONS
-from trainer.meta_learning.maml import ORDERS
 from trainer.training.class_balance import IMBALANCE
 from trainer.training.losses import LOSSES
 from trainer.training.optimizers import OPTIMIZERS, SCHEDULES
@@ -29,14 +28,13 @@ _CHOICES: dict[str, Iterable[str]] = {
     "loss": LOSSES,
     "optimizer": OPTIMIZERS,
     "schedule": SCHEDULES,
-    "order": ORDERS,
     "sources": [name for name, spec in DATASETS.items() if not spec.corpus_only],
 }
 _SEVERAL = ("augment", "preparation", "sources")
 
 
 def catalogue() -> Iterator[dict[str, Any]]:
-    """A row each: data sets, models, strategies, then the settings that can be stated and what they can be set to."""
+    """Yield rows of data sets, models, strategies, options, and the values of options."""
     for data in DATASETS.values():
         yield {
             "kind": "dataset", "name": data.name, "title": data.title, "task": data.task, "dims": data.dims,
@@ -56,17 +54,20 @@ def catalogue() -> Iterator[dict[str, Any]]:
         yield {
             "kind": "option", "name": option.name, "flag": option.flag, "type": option.kind.__name__,
             "meaning": option.meaning, "least": option.least, "above": option.above, "below": option.below,
-            "choices": list(_CHOICES.get(option.name, ())), "several": option.name in _SEVERAL,
+            "choices": list(_CHOICES.get(option.name, option.choices)), "several": option.name in _SEVERAL,
         }  # fmt: skip
     for name, parts in PRESETS.items():
         yield {"kind": "augment", "name": name, "title": name, "meaning": ", ".join(parts) or "images as they are"}
-    for one in AUGMENTATIONS.values():
-        yield {"kind": "augment", "name": one.name, "title": one.title, "meaning": f"{one.ranges}. {one.caveat}"}
+    for augmentation in AUGMENTATIONS.values():
+        meaning = f"{augmentation.ranges}. {augmentation.caveat}"
+        yield {"kind": "augment", "name": augmentation.name, "title": augmentation.title, "meaning": meaning}
     for step in PREPROCESSING.values():
-        said = f"{step.meaning} {step.caveat}".strip()
-        yield {"kind": "preparation", "name": step.name, "title": step.title, "meaning": said}
-    for way in IMBALANCE.values():
-        yield {"kind": "imbalance", "name": way.name, "title": way.title, "meaning": way.meaning}
+        meaning = f"{step.meaning} {step.caveat}".strip()
+        yield {"kind": "preparation", "name": step.name, "title": step.title, "meaning": meaning}
+    for imbalance in IMBALANCE.values():
+        yield {
+            "kind": "imbalance", "name": imbalance.name, "title": imbalance.title, "meaning": imbalance.meaning
+        }  # fmt: skip
     for kind, table in (("loss", LOSSES), ("optimizer", OPTIMIZERS), ("schedule", SCHEDULES)):
         for row in table.values():
             yield {"kind": kind, "name": row.name, "title": row.name, "meaning": row.meaning}
@@ -74,12 +75,12 @@ def catalogue() -> Iterator[dict[str, Any]]:
 
 def add_flags(parser: argparse.ArgumentParser) -> None:
     """Add the flags of the command."""
-    parser.add_argument("--json", action="store_true", help="print one JSON object a row, with its kind")
+    parser.add_argument("--json", action="store_true", help="print one JSON object per row, with its kind")
     parser.set_defaults(execute=run)
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """`list`."""
+    """Print the lists."""
     if arguments.json:
         for entry in catalogue():
             print(json.dumps(entry), flush=True)
@@ -106,9 +107,9 @@ def run(arguments: argparse.Namespace) -> int:
     for step in PREPROCESSING.values():
         print(f"  {step.name:28} {step.meaning} {step.caveat}")
     for title, rows in (
-        ("Imbalance (--imbalance)", IMBALANCE),
+        ("Class imbalance (--imbalance)", IMBALANCE),
         ("Losses (--loss); class-weighted: --imbalance class-weights", LOSSES),
-        ("Optimisers (--optimizer)", OPTIMIZERS),
+        ("Optimizers (--optimizer)", OPTIMIZERS),
         ("Schedules of the learning rate (--schedule)", SCHEDULES),
     ):
         print(title)

@@ -1,8 +1,7 @@
-"""`pretrain`: train a medical encoder by a recipe, pass it through the gate, and keep it with a card.
+"""`pretrain`: train a medical encoder by a recipe, evaluate it at the gates, and store it with a card.
 
-The gate: on held-out patients of the corpus, chest and skin, every read of the encoder must beat the same read of its
-start, with the whole interval above zero. It is evaluated once, after the trials have fixed the
-recipe.
+On held-out patients of the corpus, chest and skin, every embedding must beat the same embedding of its start, with the
+whole interval above zero. These gates are evaluated once, after the trials have fixed the recipe.
 """
 
 from __future__ import annotations
@@ -35,8 +34,8 @@ from core.models.medical_encoders import (
     save_own_encoder,
     weights_of,
 )
-from core.paths import DEVICES, describe_device, encoders_folder, library_versions, pick_device
-from trainer.flags import names
+from core.paths import describe_device, encoders_folder, library_versions, pick_device
+from trainer.flags import add_device, names
 from trainer.pretraining.activations import PLAIN, activations
 from trainer.pretraining.corpus import CorpusPart, build_corpus, guard_sets
 from trainer.pretraining.linear_probe import gates
@@ -46,9 +45,12 @@ from trainer.pretraining.train import pretrain as train_by
 from trainer.pretraining.trials import PROXIES, run_trial
 from trainer.progress import print_status
 
-DEFAULT_TARGETS, DEFAULT_START = "kermany,covid-radiography,ham10000", "imagenet-efficientnet-lite0"
-
-CORPUS = {"nih-chestxray14": 8000, "kermany": 3000, "isic2017-dermoscopy": 3000, "ham10000": 3000}  # images at most
+CORPUS = {
+    "nih-chestxray14": 8000,
+    "kermany": 3000,
+    "isic2017-dermoscopy": 3000,
+    "ham10000": 3000,
+}  # maximum number of images
 GATES = (("nih-chestxray14", "kermany"), ("isic2017-dermoscopy", "ham10000"))  # the first of each in the corpus
 CHOSEN = {
     efficientnet_lite0.IMAGENET: Recipe(efficientnet_lite0.IMAGENET, cut=3, views=2, epochs=3, lr=3e-4, distill=1.0),
@@ -60,104 +62,116 @@ LOG_FILE = "recipes.jsonl"
 def add_flags(parser: argparse.ArgumentParser) -> None:
     """Add the flags of the command."""
     parser.add_argument(
-        "--targets", type=names, default=names(DEFAULT_TARGETS),
-        help=f"data sets the encoder must never have seen, joined by commas (default: {DEFAULT_TARGETS})",
+        "--targets", type=names, default="kermany,covid-radiography,ham10000",
+        help="data sets that the encoder must never have seen, joined by commas (default: %(default)s)",
     )  # fmt: skip
-    parser.add_argument("--start", default=DEFAULT_START, help=f"the encoder of family B (default: {DEFAULT_START})")
-    parser.add_argument("--sets", type=names, default=None, help="the corpus (default: all that is here and allowed)")
+    parser.add_argument(
+        "--start", default="imagenet-efficientnet-lite0", help="the encoder of family B (default: %(default)s)"
+    )
+    parser.add_argument(
+        "--sets", type=names, default=None, help="data sets of the corpus (default: all that are installed and allowed)"
+    )
     for flag, kind, meaning in (
-        ("--cut", int, "last block that stays as it is"), ("--views", int, "augmented views an image"),
-        ("--epochs", int, "passes over the corpus"), ("--lr", float, "peak rate"),
-        ("--distill", float, "weight of the distance to the start"),
+        ("--cut", int, "last frozen block"), ("--views", int, "augmented views per image"),
+        ("--epochs", int, "passes over the corpus"), ("--lr", float, "peak learning rate"),
+        ("--distill", float, "weight of the distance from the start"),
         ("--average", float, "share of the trained weights in the average with the start"),
     ):  # fmt: skip
         parser.add_argument(flag, type=kind, default=None, help=f"{meaning} (default: the chosen recipe's)")
-    parser.add_argument("--seed", type=int, default=0, help="0 is shipped; others are replicates (default: 0)")
+    parser.add_argument(
+        "--seed", type=int, default=0, help="0 for the stored encoder; others are replicates (default: 0)"
+    )
     parser.add_argument(
         "--out", type=Path, default=None, help="folder for encoders (default: LOWSHOT_ENCODERS or checkpoints/encoders)"
     )
     parser.add_argument(
-        "--trial", action="store_true", help="try the recipe on proxies and validation patients, log it, keep nothing"
+        "--trial",
+        action="store_true",
+        help="try the recipe on proxies and validation patients, and only log the result",
     )
-    parser.add_argument("--device", choices=DEVICES, default="auto")
+    add_device(parser)
     parser.set_defaults(execute=run)
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """`pretrain`: 1 if the encoder does not beat its start on every gate, and so is not kept as medical."""
+    """Pretrain an encoder; return 1 if it does not beat its start at every gate, and is therefore not stored."""
     recipe, targets = _recipe(arguments), tuple(arguments.targets)
     start, device = STARTS[recipe.start], pick_device(arguments.device)
     folder = (arguments.out or encoders_folder()) / start.medical / f"strict-without-{'-'.join(targets)}"
-    judging = _judging(recipe.sets)
+    evaluated_sets = _evaluated_sets(recipe.sets)
     if arguments.trial:
         proxies = [name for name in PROXIES if name not in recipe.sets]
-        parts = build_corpus(targets, (*recipe.sets, *proxies), judging, start.image.size)
+        parts = build_corpus(targets, (*recipe.sets, *proxies), evaluated_sets, start.image.size)
         for record in run_trial(recipe, parts, device):
             _log(folder.parent / LOG_FILE, {"kind": "trial", "targets": targets, **record})
         return 0
-    parts = build_corpus(targets, tuple(recipe.sets), judging, start.image.size)
+    parts = build_corpus(targets, tuple(recipe.sets), evaluated_sets, start.image.size)
     trunk, start_tail = start.build(recipe.cut)
     waiting = folder.with_name(f".{folder.name}-seed{recipe.seed}.waiting")
-    if _waits(waiting, recipe, parts):
-        print_status(f"It was trained already; its gates are evaluated now: {waiting}")
+    if _is_trained(waiting, recipe, parts):
+        print_status(f"The encoder is already trained; its gates are evaluated now: {waiting}")
     else:
-        began = time.monotonic()
+        start_time = time.monotonic()
         trained, history = train_by(
             recipe, prepare_materials(recipe, parts, trunk, start_tail, device), start_tail, device
         )
         card = {
             **_describe(start, recipe, targets, parts),
-            "seconds": round(time.monotonic() - began, 1),
+            "seconds": round(time.monotonic() - start_time, 1),
             "device": describe_device(device),
             "training_curve": history,
         }
         state = average_weights(start_tail, trained, recipe.average).encoder_state()
-        save_own_encoder(waiting, state, card)  # before it is judged, so that nothing learnt can be lost
+        save_own_encoder(waiting, state, card)  # before the gates, so that the training cannot be lost
     tail = start.build(recipe.cut)[1]
-    tail.load_encoder_state(weights_of(waiting))  # in the half precision that is shipped
-    judges = [part for part in parts if part.spec.name in judging]
-    found = [row for part in judges for row in _gates_of(start, recipe.cut, trunk, (tail, start_tail), part, device)]
-    passed = all(row.passed for row in found)
-    figures = [asdict(row) for row in found]
+    tail.load_encoder_state(weights_of(waiting))  # in half precision, as stored
+    results = [
+        row
+        for part in parts
+        if part.spec.name in evaluated_sets
+        for row in _gates_of(start, recipe.cut, trunk, (tail, start_tail), part, device)
+    ]
+    passed = all(row.passed for row in results)
+    figures = [asdict(row) for row in results]
     result = {"recipe": asdict(recipe), "passed": passed, "gates": figures}
     _log(folder.parent / LOG_FILE, {"kind": "gate", "targets": targets, **result})
     print(json.dumps(result, indent=1))
     if recipe.seed != 0:
-        return _keep_replicate(folder, waiting, recipe.seed, figures, passed)
+        return _store_replicate(folder, waiting, recipe.seed, figures, passed)
     if not passed:
         refused = waiting.with_suffix(".refused")
         shutil.rmtree(refused, ignore_errors=True)
         waiting.rename(refused)
-        print(f"Not kept as medical: it does not beat its start on every gate. Its weights are in {refused}.")
+        print(f"Not stored: it does not beat its start at every gate. Its weights are in {refused}.")
         return 1
     save_own_encoder(folder, tail.encoder_state(), {**read_card(waiting), "gates": figures, "replicates": []})
     shutil.rmtree(waiting)
-    print(f"Kept: {folder / WEIGHTS_FILE}")
+    print(f"Stored: {folder / WEIGHTS_FILE}")
     return 0
 
 
-def _keep_replicate(folder: Path, waiting: Path, seed: int, figures: list[dict[str, Any]], passed: bool) -> int:
-    """Writes the figures of another seed into the card of the shipped encoder; its weights are not kept."""
+def _store_replicate(folder: Path, waiting: Path, seed: int, figures: list[dict[str, Any]], passed: bool) -> int:
+    """Add the results of another seed to the card of the stored encoder; its weights are not stored."""
     if (folder / CARD_FILE).exists():
         card = read_card(folder)
         others = [row for row in card["replicates"] if row["seed"] != seed]
         card["replicates"] = [*others, {"seed": seed, "passed": passed, "gates": figures}]
         write_atomically(folder / CARD_FILE, card_text(card))
     shutil.rmtree(waiting)
-    print(f"Seed {seed} is a replicate: its figures are in {folder / CARD_FILE}, its weights are not kept.")
+    print(f"Seed {seed} is a replicate: its results are in {folder / CARD_FILE}, its weights are not stored.")
     return 0 if passed else 1
 
 
 def _recipe(arguments: argparse.Namespace) -> Recipe:
     names = ("cut", "views", "epochs", "lr", "distill", "average", "seed")
-    named = {name: getattr(arguments, name) for name in names if getattr(arguments, name) is not None}
+    stated = {name: getattr(arguments, name) for name in names if getattr(arguments, name) is not None}
     start = STARTS[arguments.start]
     for target in arguments.targets:
         find_dataset(target)
-    apart = set().union(*(relatives(target) for target in arguments.targets))
-    chosen = arguments.sets or [name for name in CORPUS if name not in apart and is_present(DATASETS[name])]
+    excluded = set().union(*(relatives(target) for target in arguments.targets))
+    chosen = arguments.sets or [name for name in CORPUS if name not in excluded and is_present(DATASETS[name])]
     sets = {find_dataset(name).name: CORPUS.get(name, 1000) for name in chosen}
-    recipe = replace(CHOSEN[start.name], sets=sets, **named)
+    recipe = replace(CHOSEN[start.name], sets=sets, **stated)
     if recipe.cut not in start.cuts:
         cuts = ", ".join(map(str, start.cuts))
         raise BadRequest(f"Expected --cut to be one of {cuts} for {start.name}, but got {recipe.cut}.")
@@ -166,37 +180,39 @@ def _recipe(arguments: argparse.Namespace) -> Recipe:
     return recipe
 
 
-def _judging(sets: Iterable[str]) -> tuple[str, ...]:
-    """The sets of a corpus on whose held-out patients the encoder is judged.
+def _evaluated_sets(sets: Iterable[str]) -> tuple[str, ...]:
+    """Return the sets of a corpus on whose held-out patients the encoder is evaluated.
 
     Raises:
         BadRequest: if there is none.
     """
-    within = set(sets)
-    first = [next((name for name in choice if name in within), "") for choice in GATES]
-    if not any(first):
+    corpus = set(sets)
+    chosen = [next((name for name in choice if name in corpus), "") for choice in GATES]
+    if not any(chosen):
         every = ", ".join(name for choice in GATES for name in choice)
-        raise BadRequest(f"Expected --sets to name one of {every}, on whose held-out patients the encoder is judged.")
-    return tuple(filter(None, first))
+        raise BadRequest(
+            f"Expected --sets to name one of {every}, on whose held-out patients the encoder is evaluated."
+        )
+    return tuple(filter(None, chosen))
 
 
 def _gates_of(
     start: Start, cut: int, trunk: Trunk, tails: tuple[Tail, Tail], part: CorpusPart, device: torch.device
 ) -> list[ProbeResult]:
-    """The gate of a set: the encoder against its start, by every read."""
+    """Return the gate of a set: the encoder against its start, for every embedding."""
     held = np.concatenate([part.validation, part.test])
     cached = activations(start, cut, trunk, part, held, PLAIN, device)
     encoder, origin = (embeddings(tail, cached, device) for tail in tails)
     return gates(part, encoder, origin)
 
 
-def _waits(waiting: Path, recipe: Recipe, parts: list[CorpusPart]) -> bool:
-    """Whether an encoder of this recipe was trained on these images, and the command ended before it was judged."""
+def _is_trained(waiting: Path, recipe: Recipe, parts: list[CorpusPart]) -> bool:
+    """Return whether this recipe was trained on these images, but its gates were not evaluated yet."""
     if not (waiting / CARD_FILE).exists():
         return False
     card = read_card(waiting)
-    now = canonical_json([asdict(recipe), [_row(recipe, part) for part in parts]])
-    return canonical_json([card.get("recipe"), card.get("corpus")]) == now
+    current = canonical_json([asdict(recipe), [_row(recipe, part) for part in parts]])
+    return canonical_json([card.get("recipe"), card.get("corpus")]) == current
 
 
 def _log(path: Path, record: Mapping[str, Any]) -> None:

@@ -8,7 +8,8 @@ from pathlib import Path
 from core.runs import open_store
 from core.runs.series import by_series
 from trainer.progress import print_status
-from trainer.reporting.document_tables import print_runs, write_tables
+from trainer.reporting.document_tables import write_tables
+from trainer.reporting.run_lines import print_runs
 
 
 def add_flags(parser: argparse.ArgumentParser) -> None:
@@ -20,13 +21,13 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """`results`."""
+    """Print the runs, or fill the tables."""
     store = open_store()
-    for place, why in store.problems.items():
-        print_status(f"left out: {place}: {why}")
+    for name, why in store.problems.items():
+        print_status(f"left out: {name}: {why}")
     if arguments.write:
         changed = write_tables(arguments.write, store)
-        print_status(f"{arguments.write}: {'tables written anew' if changed else 'tables were up to date'}")
+        print_status(f"{arguments.write}: {'tables updated' if changed else 'tables were up to date'}")
         return 0
     metas = [meta for group in by_series(store.metas(arguments.dataset)).values() for meta in group]
     print_runs(metas, arguments.json)

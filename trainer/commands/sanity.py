@@ -1,4 +1,4 @@
-"""`sanity`: makes the weights of stored runs random and keeps, beside them, whether their heatmaps change."""
+"""`sanity`: randomize the weights of stored runs and store with them whether their heatmaps change."""
 
 from __future__ import annotations
 
@@ -19,15 +19,16 @@ from core.explain.randomisation import Randomised, check_randomised
 from core.inference.predictor import default_target, image_spec_of, load_classifier
 from core.metrics.calibration import probabilities_of
 from core.models.classifier import to_device
-from core.paths import DEVICES, pick_device
+from core.paths import pick_device
 from core.runs import RunMeta, open_store
-from trainer.flags import count
+from trainer.flags import add_device, count
 from trainer.progress import print_status, progress_bar
 
 
 def rows_to_explain(dataset: Dataset, meta: RunMeta, count: int) -> np.ndarray:
-    """Positions of some test images, each of another patient or lesion: those that show the positive class, of several
-    findings any; of several classes all kinds.
+    """Return positions of test images, each of another patient or lesion.
+
+    They show the positive class or, for findings, any finding; in a task of several classes they are of any class.
     """
     rows = dataset.parts.test
     labels = dataset.listing.labels[rows]
@@ -43,26 +44,26 @@ def rows_to_explain(dataset: Dataset, meta: RunMeta, count: int) -> np.ndarray:
 def check_run(
     folder: Path, meta: RunMeta, dataset: Dataset, count: int, draws: int, device: torch.device
 ) -> Randomised:
-    """Checks the heatmaps of one run on test images.
+    """Check the heatmaps of one run on test images.
 
     Raises:
-        BadRequest: if there are fewer than two test images, or those here are not those of the run.
+        BadRequest: if there are fewer than two test images, or the installed images are not those of the run.
     """
     if dataset.split_hash != meta.split_hash:
-        raise BadRequest(f"The images of {meta.dataset} here are not those of the run: their split hashes differ.")
+        raise BadRequest(f"The installed images of {meta.dataset} are not those of the run: their split hashes differ.")
     rows = rows_to_explain(dataset, meta, count)
     if len(rows) < 2:
-        raise BadRequest(f"Two test images at least are needed, each of another patient; {len(rows)} are here.")
+        raise BadRequest(f"At least two test images of different patients are needed, but there are {len(rows)}.")
     image = image_spec_of(meta)
     steps = preparation(meta.preparation).for_encoder(image)
-    some = open_bank(dataset.listing.subset(rows), meta.size, meta.channels, preparation=steps)
-    images = normalize(to_unit(np.array(some.images), device), image)
+    bank = open_bank(dataset.listing.subset(rows), meta.size, meta.channels, preparation=steps)
+    images = normalize(to_unit(np.array(bank.images), device), image)
     model = to_device(load_classifier(meta, folder), device)
     with torch.no_grad():
         probabilities = probabilities_of(model(images).cpu().numpy(), meta.temperature, meta.multilabel)
     targets = [default_target(meta, row) for row in probabilities]
-    where = dataset.spec.evidence
-    evidence = [where(name) for name in dataset.listing.ids[rows].tolist()] if where else None
+    locate = dataset.spec.evidence
+    evidence = [locate(name) for name in dataset.listing.ids[rows].tolist()] if locate else None
     return check_randomised(model, images, targets, draws, evidence)
 
 
@@ -70,51 +71,49 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
     """Add the flags of the command."""
     parser.add_argument("--dataset", default="kermany")
     parser.add_argument("--images", type=count, default=20, help="test images explained by each run (default: 20)")
-    parser.add_argument("--draws", type=count, default=3, help="draws of random weights (default: 3)")
-    parser.add_argument("--device", choices=DEVICES, default="auto")
+    parser.add_argument("--draws", type=count, default=3, help="randomizations (default: 3)")
+    add_device(parser)
     parser.set_defaults(execute=run)
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """`sanity`: 1 if no run could be checked."""
+    """Check all runs of a data set that have weights; return 1 if none could be checked."""
     store = open_store()
     kept = {meta.run for meta in store.metas(arguments.dataset)}
     runs = [(folder, meta) for folder, meta in store.runs.items() if meta.run in kept and meta.has_weights]
     if not runs:
-        raise BadRequest(f"No run of {arguments.dataset} keeps weights; train one with curve first.")
+        raise BadRequest(f"No run of {arguments.dataset} has saved weights; train one with curve first.")
     with progress_bar(f"{arguments.dataset}: reading") as show:
         leaks = any(meta.leaks for _, meta in runs)
         dataset = load_dataset(find_dataset(arguments.dataset), show, allow_leaks=leaks)
     done, device = 0, pick_device(arguments.device)
     with progress_bar("runs checked", "run") as show:
-        for place, (folder, meta) in enumerate(runs):
-            show(place, len(runs))
-            done += _checked(folder, meta, dataset, arguments, device)
+        for index, (folder, meta) in enumerate(runs):
+            show(index, len(runs))
+            done += _check(folder, meta, dataset, arguments, device)
         show(len(runs), len(runs))
     return 0 if done else 1
 
 
-def _checked(
-    folder: Path, meta: RunMeta, dataset: Dataset, arguments: argparse.Namespace, device: torch.device
-) -> bool:
-    """Checks a run, or answers from what is kept of it; whether there is an answer."""
+def _check(folder: Path, meta: RunMeta, dataset: Dataset, arguments: argparse.Namespace, device: torch.device) -> bool:
+    """Print the check of a run, which is read from the store or made; return whether there is one."""
     try:
-        found = _kept(folder, meta, arguments)
-        if found is None or (dataset.spec.evidence and not found.planted):
-            found = check_run(folder, meta, dataset, arguments.images, arguments.draws, device)
-            save_check(folder, meta, found)
+        check = _stored(folder, meta, arguments)
+        if check is None or (dataset.spec.evidence and not check.planted):
+            check = check_run(folder, meta, dataset, arguments.images, arguments.draws, device)
+            save_check(folder, meta, check)
     except LowshotError as error:
         print_status(f"left out: {meta.run}: {error}")
         return False
-    print(f"{meta.run}: {sentence(found)}" + (f" {evidence_sentence(found.planted)}" if found.planted else ""))
+    print(f"{meta.run}: {sentence(check)}" + (f" {evidence_sentence(check.planted)}" if check.planted else ""))
     return True
 
 
-def _kept(folder: Path, meta: RunMeta, arguments: argparse.Namespace) -> Randomised | None:
-    """What is kept of a run, if it was made of as many draws and images."""
+def _stored(folder: Path, meta: RunMeta, arguments: argparse.Namespace) -> Randomised | None:
+    """Read the stored check of a run; None if there is none with these numbers of images and randomizations."""
     try:
-        found = read_check(folder, meta)
+        check = read_check(folder, meta)
     except LowshotError:
         return None
-    same = found is not None and (found.images, found.draws) == (arguments.images, arguments.draws)
-    return found if same else None
+    same = check is not None and (check.images, check.draws) == (arguments.images, arguments.draws)
+    return check if same else None

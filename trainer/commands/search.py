@@ -1,10 +1,10 @@
-"""The search for settings that the protocol asks for: the same number of trials for every family, on the same images.
+"""`search`: the protocol's search for settings, with the same number of trials for every family, on the same images.
 
 Candidates are trained on subsets of the training part, as every run is, and scored on the development images of three
-data sets, clean and spoilt. Test images and the images that calibrate conformal sets are not read. The settings that do
-best at each size become the strategy's own (`trainer/training/recipes.json`), and every trial is in the log.
+data sets, clean and corrupted. Test images and the images that calibrate conformal sets are not read. The best settings
+of each size become the strategy's defaults (`trainer/training/recipes.json`), and every trial is in the log.
 
-Not here: `tune`, which helps a user with images of their own and scores out-of-fold answers inside one subset.
+Not here: `tune`, which is for users with their own images and scores out-of-fold predictions inside one subset.
 
 References:
     Optuna: Akiba et al. 2019, arXiv:1907.10902, with its tree-structured Parzen estimator.
@@ -36,14 +36,14 @@ from core.models import MODELS
 from core.paths import PROJECT, pick_device
 from trainer.flags import add_training, count, minutes
 from trainer.progress import print_status, progress_bar
-from trainer.training.fit import embedding_cache
+from trainer.training.embedding_cache import EmbeddingCache
 from trainer.training.heads import logits_of
 from trainer.training.network_trainer import predict_logits
 from trainer.training.recipes import PATH as RECIPES
 from trainer.training.recipes import choose
 from trainer.training.run_cell import fit_data, train
 from trainer.training.run_plan import plan_run
-from trainer.training.settings import Cell, FitContext, FitData
+from trainer.training.settings import Cell, FitContext
 
 if TYPE_CHECKING:
     from optuna import Study, Trial
@@ -52,22 +52,22 @@ SETS = ("kermany", "ham10000", "nih-chestxray14")
 LOG_FOLDER = PROJECT / "docs" / "protocol"
 SPOILT_WEIGHT = 0.5
 _SPOIL_SEED = 0
-_SPOIL_VERSION = "1"  # raised when a spoil changes
+_SPOIL_VERSION = "1"  # increment when a corruption changes
 
 Suggest = Callable[["Trial"], dict[str, Any]]
 
 
 @dataclass(frozen=True)
 class Space:
-    """What is searched for one family.
+    """The search space of one family.
 
     Attributes:
-        name: of the search and of its log.
-        model: row that stands for the family in the search.
-        strategies: among which a trial chooses.
-        sizes: labelled images a class at which every trial is scored.
-        seeds: subsets, drawn with seeds that no reported run uses.
-        largest: data set -> largest size scored there. The rarest classes of HAM10000 and NIH run out above 100.
+        name: name of the search and of its log.
+        model: model that represents the family.
+        strategies: strategies from which a trial chooses.
+        sizes: labelled images per class at which every trial is scored.
+        seeds: seeds of the subsets, which no reported run uses.
+        largest: data set -> largest size scored on it. The rarest classes of HAM10000 and NIH run out above 100.
         suggest: trial -> options; the key `strategy` names the strategy.
     """
 
@@ -148,12 +148,12 @@ SPACES = {
 
 @dataclass(frozen=True)
 class Development:
-    """A data set with its development images, clean and spoilt.
+    """A data set with its development images, clean and corrupted.
 
     Attributes:
         dataset: the set.
         bank: all of its images at the model's size.
-        spoilt: name of a spoil -> (D, C, S, S) development images.
+        spoilt: name of a corruption -> (D, C, S, S) development images.
     """
 
     dataset: Dataset
@@ -162,7 +162,7 @@ class Development:
 
 
 def development_of(dataset: Dataset, model: str) -> Development:
-    """Read a data set at a model's size and spoil its development images."""
+    """Read a data set at a model's size and corrupt its development images."""
     image = MODELS[model].image
     with progress_bar(f"{dataset.spec.name}: decoding at {image.size} px") as show:
         bank = dataset.bank(image.size, show, preparation("").for_encoder(image))
@@ -175,32 +175,34 @@ def development_of(dataset: Dataset, model: str) -> Development:
 def score(development: Development, cell: Cell, options: Mapping[str, Any], device: torch.device) -> dict[str, float]:
     """Train a cell and score it on development images.
 
-    Whole networks are trained once, without folds: those serve threshold and temperature, which AUROC does not see.
+    Whole networks are trained once, without folds: folds serve threshold and temperature, which do not affect AUROC.
 
     Returns:
-        AUROC (mean over classes or findings) on clean images and the mean over spoils, log-loss at the fitted
+        AUROC (mean over classes or findings) on clean images and the mean over corruptions, log-loss at the fitted
         temperature and at temperature 1, training and evaluation seconds.
     """
-    began = time.monotonic()
+    start_time = time.monotonic()
     dataset = development.dataset
-    prepared = plan_run(cell, dataset, options)
-    data = fit_data(prepared, dataset, development.bank.images)
-    settings = prepared.settings if prepared.strategy.head_only else replace(prepared.settings, folds=1)
-    model, fitted = train(prepared, data, settings, FitContext(cell.seed, device))
-    if fitted.failed:
-        raise BadRequest(fitted.failed)
+    plan = plan_run(cell, dataset, options)
+    data = fit_data(plan, dataset, development.bank.images)
+    settings = plan.settings if plan.strategy.head_only else replace(plan.settings, folds=1)
+    model, fit = train(plan, data, settings, FitContext(cell.seed, device))
+    if fit.failed:
+        raise BadRequest(fit.failed)
     labels = dataset.listing.labels[dataset.development]
     logits = {}
     for name, images in development.spoilt.items():
-        if prepared.strategy.head_only:
-            population = _spoilt(data, name, dataset)
-            cache = embedding_cache(model, prepared.spec, population, prepared.settings, device)
+        if plan.strategy.head_only:
+            key = sha256_of([data.fingerprint, "development", name, str(_SPOIL_SEED), _SPOIL_VERSION])
+            cache = EmbeddingCache(
+                model, plan.spec.image, key, len(images), settings.augment, device, plan.setup.preparation
+            )
             embeddings = cache.get(images, np.arange(len(images)), 0)[:, 0]
             logits[name] = logits_of(model.head.layers.cpu(), embeddings)
         else:
-            logits[name] = predict_logits(model, images, prepared.spec.image, device)
-    held_out = data.labels[fitted.held_out]
-    temperature = fit_temperature(fitted.logits, held_out) if len(held_out) else 1.0
+            logits[name] = predict_logits(model, images, plan.spec.image, device)
+    held_out = data.labels[fit.held_out]
+    temperature = fit_temperature(fit.logits, held_out) if len(held_out) else 1.0
     auroc = {name: macro_auroc(values, labels) for name, values in logits.items()}
     spoilt = float(np.mean([value for name, value in auroc.items() if name != "clean"]))
     return {
@@ -210,18 +212,12 @@ def score(development: Development, cell: Cell, options: Mapping[str, Any], devi
         "log_loss": negative_log_likelihood(logits["clean"], labels, temperature),
         "log_loss_at_1": negative_log_likelihood(logits["clean"], labels),
         "temperature": temperature,
-        "seconds": round(time.monotonic() - began, 1),
+        "seconds": round(time.monotonic() - start_time, 1),
     }
 
 
-def _spoilt(data: FitData, name: str, dataset: Dataset) -> FitData:
-    """The subset's facts with a fingerprint of the spoilt development images, by which their embeddings are cached."""
-    key = sha256_of([data.fingerprint, "development", name, str(_SPOIL_SEED), _SPOIL_VERSION])
-    return replace(data, fingerprint=key, population=len(dataset.development))
-
-
 def macro_auroc(logits: np.ndarray, labels: np.ndarray) -> float:
-    """Mean one-vs-rest AUROC over classes, or over findings that at least five images show and five do not.
+    """Return the mean one-vs-rest AUROC over classes, or over findings with at least five positives and negatives.
 
     Args:
         logits: (N, C).
@@ -233,17 +229,17 @@ def macro_auroc(logits: np.ndarray, labels: np.ndarray) -> float:
         shifted = logits - logits.max(axis=1, keepdims=True)
         probabilities = np.exp(shifted) / np.exp(shifted).sum(axis=1, keepdims=True)
         return float(roc_auc_score(labels, probabilities, multi_class="ovr", average="macro"))
-    found = []
+    values = []
     for column, truth in zip(logits.T, labels.T, strict=True):
         known = ~np.isnan(truth)
         shown = truth[known] > 0.5
         if min(shown.sum(), (~shown).sum()) >= 5:
-            found.append(roc_auc_score(shown, column[known]))
-    return float(np.mean(found))
+            values.append(roc_auc_score(shown, column[known]))
+    return float(np.mean(values))
 
 
 def cells_of(space: Space, sets: tuple[str, ...]) -> Iterator[tuple[str, int, int]]:
-    """Data set, size and seed of every cell of a trial."""
+    """Yield data set, size and seed of every cell of a trial."""
     for name in sets:
         for size in space.sizes:
             for seed in space.seeds:
@@ -255,17 +251,19 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
     """Add the flags of the command."""
     parser.add_argument("--space", default="", help="frozen, frozen-stages, frozen-dinov2, finetune or scratch")
     parser.add_argument("--choose", action="store_true", help="make the best settings of all logs the defaults")
-    parser.add_argument("--trials", type=count, default=24, help="in all (default: 24)")
-    parser.add_argument("--minutes", type=minutes, default=110.0, help="until it stops; the same command goes on")
+    parser.add_argument("--trials", type=count, default=24, help="total number of trials (default: 24)")
+    parser.add_argument(
+        "--minutes", type=minutes, default=110.0, help="time until it stops (default: 110); the same command continues"
+    )
     parser.add_argument("--log", type=Path, default=None, help="(default: docs/protocol/search-SPACE.jsonl)")
     add_training(parser)
     parser.set_defaults(execute=run)
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """`search`: run trials until there are as many as asked for; the same command goes on where it stopped.
+    """Run trials up to the requested number; the same command continues where it stopped.
 
-    With `--choose` no trial is run: the best settings of all logs become the strategies' own.
+    With `--choose` no trial is run: the best settings of all logs become the strategies' defaults.
     """
     import optuna
 
@@ -321,7 +319,7 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def _new_trial(study: Study, space: Space, rows: Sequence[Mapping[str, Any]]) -> tuple[Trial, dict[str, Any]]:
-    """Ask for settings that no trial in the log has: by the estimator, else at random."""
+    """Suggest settings that no trial in the log has: by the estimator, else at random."""
     from optuna.samplers import RandomSampler, TPESampler
     from optuna.trial import TrialState
 
@@ -334,21 +332,21 @@ def _new_trial(study: Study, space: Space, rows: Sequence[Mapping[str, Any]]) ->
         if options not in tried:
             return trial, options
         study.tell(trial, state=TrialState.FAIL)
-    raise BadRequest(f"Every setting of the space {space.name} has been tried; ask for fewer --trials.")
+    raise BadRequest(f"All settings of the space {space.name} have been tried; lower --trials.")
 
 
 def _choose() -> int:
     """Write the best settings of every log to `trainer/training/recipes.json`."""
-    found: dict[str, dict[str, dict[str, dict[str, Any]]]] = {}
+    best: dict[str, dict[str, dict[str, dict[str, Any]]]] = {}
     for space in SPACES.values():
         path = LOG_FOLDER / f"search-{space.name}.jsonl"
         if not path.exists():
-            print_status(f"{path.name} is not there; {space.name} keeps the strategies' own settings")
+            print_status(f"{path.name} does not exist; {space.name} keeps the strategies' defaults")
             continue
         rows = [json.loads(line) for line in path.read_text().splitlines()]
         for (strategy, model), by_size in choose(rows, space.model).items():
-            found.setdefault(strategy, {})[model] = by_size
-    write_atomically(RECIPES, (json.dumps(found, indent=1, sort_keys=True) + "\n").encode())
+            best.setdefault(strategy, {})[model] = by_size
+    write_atomically(RECIPES, (json.dumps(best, indent=1, sort_keys=True) + "\n").encode())
     print_status(f"written: {RECIPES.name}")
     return 0
 

@@ -1,4 +1,4 @@
-"""The command `shortcuts`: frozen probes of the border and of the corners alone, and what they say of a data set."""
+"""`shortcuts`: test a data set for shortcut learning, with frozen probes of the border and of the corners alone."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ from dataclasses import asdict
 
 from core.analysis.shortcuts import STEPS, shortcuts_of
 from core.errors import BadRequest
-from core.runs import open_store
-from trainer.commands.curve import answers, pairs_of, ready
-from trainer.commands.run import Request, dataset_of
-from trainer.flags import DEFAULT_SEEDS, add_data, add_training, seeds, sizes
-from trainer.reporting.document_tables import print_runs
+from core.paths import pick_device
+from core.runs import Store
+from trainer.flags import add_data, add_training, requested_dataset, seeds, sizes
+from trainer.reporting.run_lines import print_runs
 from trainer.training.settings import Cell
+from trainer.training.sweep import RunRequest, available_pairs, compatible_pairs, load_for_training, run_sweep
 
 STRATEGY = "frozen"
 
@@ -22,38 +22,36 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
     """Add the flags of the command."""
     add_data(parser)
     parser.add_argument("--model", default="imagenet-efficientnet-lite0", help="(default: %(default)s), frozen")
-    parser.add_argument("--size", type=sizes, default=sizes("50"), help="labelled images a class (default: 50)")
-    parser.add_argument("--seeds", type=seeds, default=seeds(DEFAULT_SEEDS), help=f"(default: {DEFAULT_SEEDS})")
+    parser.add_argument("--size", type=sizes, default="50", help="labelled images per class (default: %(default)s)")
+    parser.add_argument("--seeds", type=seeds, default="0,1,2,3,4", help="(default: %(default)s)")
     add_training(parser)
     parser.set_defaults(execute=run)
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """`shortcuts`: 1 if a part without disease tells the classes apart. Runs are answered from the store.
+    """Train the probes that the store lacks; return 1 if a region without disease separates the classes.
 
     Raises:
-        BadRequest: if several sizes are asked for, or a training could not go on.
+        BadRequest: if several sizes are given, or a training fails.
     """
     if len(arguments.size) != 1:
-        raise BadRequest(f"A shortcut check is about one size, but {len(arguments.size)} were asked for.")
-    dataset = dataset_of(arguments)
-    pairs = ready(pairs_of([arguments.model], [STRATEGY]), dataset, False)
-    every = [
-        Request(Cell(dataset.spec.name, model, strategy, arguments.size[0], seed), {"preparation": step})
+        raise BadRequest(f"A shortcut test takes one size, but {len(arguments.size)} were given.")
+    dataset = load_for_training(requested_dataset(arguments), arguments.allow_leaks)
+    pairs = available_pairs(compatible_pairs([arguments.model], [STRATEGY]), dataset)
+    requests = [
+        RunRequest(Cell(dataset.spec.name, model, strategy, arguments.size[0], seed), {"preparation": step})
         for model, strategy in pairs
         for step in ("", *STEPS)
         for seed in arguments.seeds
     ]
-    stopped: dict[tuple[str, str], str] = {}
-    made = [meta for _, _, meta in answers(every, dataset, arguments, "none", stopped)]
-    if stopped or len(made) < len(every):
-        raise BadRequest(f"The check is incomplete: a training could not go on. {' '.join(stopped.values())}".strip())
+    failures: dict[tuple[str, str], str] = {}
+    sweep = run_sweep(requests, dataset, pick_device(arguments.device), "shortcuts", failures)
+    runs = {folder: meta for _, folder, meta in sweep}
+    if failures or len(runs) < len(requests):
+        raise BadRequest(f"The test is incomplete, because a training failed. {' '.join(failures.values())}".strip())
     if arguments.json:
-        print_runs(made, True)
-    names = {meta.run for meta in made}
-    store = open_store()
-    here = type(store)({folder: meta for folder, meta in store.runs.items() if meta.run in names}, {})
-    found = shortcuts_of(here, dataset.spec.name, dataset.split_hash)
-    for one in found:
-        print(json.dumps(asdict(one) | {"words": one.sentence}) if arguments.json else one.sentence, flush=True)
-    return int(any(one.found for one in found))
+        print_runs(runs.values(), True)
+    shortcuts = shortcuts_of(Store(runs, {}), dataset.spec.name, dataset.split_hash)
+    for row in shortcuts:
+        print(json.dumps(asdict(row) | {"words": row.sentence}) if arguments.json else row.sentence, flush=True)
+    return int(any(row.found for row in shortcuts))

@@ -1,7 +1,7 @@
-"""The command `tune`: settings that do best on held-out images of the subset, found within a budget of minutes.
+"""`tune`: search settings by cross-validation inside a subset, within a budget of minutes.
 
-What is tried sees the labelled images of the subset only, as every training does: the test set stays shut. The search
-goes on where it stopped, and its result is a file that `run`, `curve` and `ablate` take as `--settings`.
+Trials see only the labelled images of the subset, as every training does, and never the test set. The search continues
+where it stopped. Its result is a file that `run`, `curve` and `ablate` take as `--settings`.
 
 References:
     Optuna: Akiba et al. 2019, arXiv:1907.10902, with its tree-structured Parzen estimator.
@@ -24,13 +24,12 @@ from core.errors import BadRequest
 from core.files import canonical_json, sha256_of, write_atomically
 from core.metrics.calibration import fit_temperature, negative_log_likelihood
 from core.paths import cache_folder, pick_device
-from trainer.commands.run import bank_of, dataset_of
-from trainer.flags import add_data, add_settings, add_training, minutes, names, seeds, sizes
-from trainer.flags import asked as asked_of
+from trainer import flags
 from trainer.progress import print_status, progress_bar
 from trainer.training.run_cell import fit_data, train
-from trainer.training.run_plan import RunPlan, plan_run, settings_for, settings_of
+from trainer.training.run_plan import RunPlan, plan_run, settings_for
 from trainer.training.settings import Cell, FitContext, FitData, Settings
+from trainer.training.sweep import load_for_training
 
 if TYPE_CHECKING:
     from optuna import Study, Trial
@@ -40,26 +39,26 @@ BY = "mean negative log-likelihood of held-out images inside the subset, at thei
 
 @dataclass(frozen=True)
 class Space:
-    """What values a setting is searched over.
+    """Values over which a setting is searched; one of the three attributes is set.
 
     Attributes:
-        factor: numbers from the usual value divided by it to the usual value times it.
-        between: numbers between two.
-        choices: any of these.
+        factor: the range is from the default divided by it to the default times it, on a logarithmic scale.
+        between: the range.
+        choices: the values.
     """
 
     factor: float = 0.0
     between: tuple[float, float] | None = None
     choices: tuple[Any, ...] = ()
 
-    def suggest(self, trial: Trial, name: str, usual: Any) -> Any:
-        """Takes a value for a trial; the usual one is always among those that can come."""
+    def suggest(self, trial: Trial, name: str, default: Any) -> Any:
+        """Suggest a value for a trial; the default is always a possible value."""
         if self.factor:
-            return trial.suggest_float(name, usual / self.factor, usual * self.factor, log=True)
+            return trial.suggest_float(name, default / self.factor, default * self.factor, log=True)
         if self.between:
             low, high = self.between
-            return trial.suggest_float(name, min(low, usual), max(high, usual))
-        return trial.suggest_categorical(name, list(dict.fromkeys((usual, *self.choices))))
+            return trial.suggest_float(name, min(low, default), max(high, default))
+        return trial.suggest_categorical(name, list(dict.fromkeys((default, *self.choices))))
 
 
 SPACES: dict[str, Space] = {
@@ -77,62 +76,65 @@ SPACES: dict[str, Space] = {
     "adapt_steps": Space(choices=(5, 10, 20)),
     "outer_lr": Space(factor=10),
 }
-USUAL = ("lr", "weight_decay", "label_smoothing", "augment", "layer_decay", "inner_lr", "adapt_steps")
+SEARCHED_BY_DEFAULT = ("lr", "weight_decay", "label_smoothing", "augment", "layer_decay", "inner_lr", "adapt_steps")
 
 
 def held_out_loss(
-    cells: list[tuple[RunPlan, FitData]], settings: Settings, device: torch.device, report: Callable[[], None]
+    fits: list[tuple[RunPlan, FitData]], settings: Settings, device: torch.device, report: Callable[[], None]
 ) -> float:
-    """How bad settings are: the mean over the cells of what their held-out images say.
+    """Return the mean over runs of the negative log-likelihood of their held-out images, at the best temperature.
 
     Args:
-        cells: prepared cells of several seeds, with the labelled images of their subsets.
-        settings: to be judged.
-        device: where it runs.
-        report: called after each cell.
+        fits: plans of several seeds, with the labelled images of their subsets.
+        settings: the settings to evaluate.
+        device: device to run on.
+        report: called after each training.
     Raises:
-        BadRequest: if a training diverged, or held nothing out.
+        BadRequest: if a training diverged.
     """
-    found = []
-    for prepared, data in cells:
-        _, fitted = train(prepared, data, settings, FitContext(prepared.cell.seed, device))
-        if fitted.failed:
-            raise BadRequest(fitted.failed)
-        labels = data.labels[fitted.held_out]
-        found.append(negative_log_likelihood(fitted.logits, labels, fit_temperature(fitted.logits, labels)))
+    losses = []
+    for plan, data in fits:
+        _, fit = train(plan, data, settings, FitContext(plan.cell.seed, device))
+        if fit.failed:
+            raise BadRequest(fit.failed)
+        labels = data.labels[fit.held_out]
+        losses.append(negative_log_likelihood(fit.logits, labels, fit_temperature(fit.logits, labels)))
         report()
-    return float(np.mean(found))
+    return float(np.mean(losses))
 
 
 def add_flags(parser: argparse.ArgumentParser) -> None:
     """Add the flags of the command."""
-    add_data(parser)
+    flags.add_data(parser)
     parser.add_argument("--model", required=True)
     parser.add_argument("--strategy", required=True)
-    parser.add_argument("--size", type=sizes, required=True, help="labelled images a class, or full")
-    parser.add_argument("--seeds", type=seeds, default=[0], help="subsets on which settings are evaluated (default: 0)")
-    parser.add_argument("--minutes", type=minutes, default=10.0, help="(default: 10); the same command goes on later")
-    parser.add_argument("--over", type=names, default=None, help="settings joined by commas (default: the strategy's)")
+    parser.add_argument("--size", type=flags.sizes, required=True, help="labelled images per class, or full")
+    parser.add_argument(
+        "--seeds", type=flags.seeds, default=[0], help="subsets on which settings are evaluated (default: 0)"
+    )
+    parser.add_argument(
+        "--minutes", type=flags.minutes, default=10.0, help="(default: 10); the same command continues later"
+    )
+    parser.add_argument(
+        "--over", type=flags.names, default=None, help="settings joined by commas (default: the strategy's)"
+    )
     parser.add_argument("--out", type=Path, default=None, help="file for the result, which --settings takes")
-    add_training(parser)
-    add_settings(parser)
+    flags.add_training(parser)
+    flags.add_settings(parser)
     parser.set_defaults(execute=run)
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """`tune`."""
+    """Search settings and print the result."""
     if len(arguments.size) != 1:
-        raise BadRequest("tune takes one size; settings that suit one may not suit another.")
-    dataset, options = dataset_of(arguments), asked_of(arguments)
-    cells = [
-        plan_run(
-            Cell(dataset.spec.name, arguments.model, arguments.strategy, arguments.size[0], seed), dataset, options
-        )
-        for seed in arguments.seeds
-    ]
-    over = _over(arguments.over, cells[0], options)
-    bank = bank_of(cells[0], dataset)
-    fits = [(prepared, fit_data(prepared, dataset, bank)) for prepared in cells]
+        raise BadRequest("tune takes one size, because the best settings depend on the size.")
+    dataset = load_for_training(flags.requested_dataset(arguments), arguments.allow_leaks)
+    options, model, strategy = flags.stated_settings(arguments), arguments.model, arguments.strategy
+    cells = [Cell(dataset.spec.name, model, strategy, arguments.size[0], seed) for seed in arguments.seeds]
+    plans = [plan_run(cell, dataset, options) for cell in cells]
+    over = _searched_settings(arguments.over, plans[0], options)
+    images = plans[0].images(dataset)
+    fits = [(plan, fit_data(plan, dataset, images)) for plan in plans]
     search = Search(fits, options, over, pick_device(arguments.device))
     out = arguments.out or cache_folder() / "tuning" / f"{search.name}.json"
     search.run(arguments.minutes, out)
@@ -140,50 +142,53 @@ def run(arguments: argparse.Namespace) -> int:
     return 0
 
 
-def _over(named: list[str] | None, prepared: RunPlan, options: dict[str, Any]) -> list[str]:
-    """The settings that are searched over."""
-    takes, usual = prepared.strategy.takes, prepared.settings
+def _searched_settings(named: list[str] | None, plan: RunPlan, options: dict[str, Any]) -> list[str]:
+    """Return the settings to search over.
+
+    Raises:
+        BadRequest: if a named setting cannot be searched over, or there is none.
+    """
+    takes = plan.strategy.takes
     for name in named or ():
         if name not in SPACES:
             raise BadRequest(f"{name!r} cannot be searched over; these can: {', '.join(SPACES)}.")
         if name not in takes:
-            raise BadRequest(f"{prepared.strategy.name} does not take {name}; choose among {', '.join(takes)}.")
+            raise BadRequest(f"{plan.strategy.name} does not take {name}; choose among {', '.join(takes)}.")
         if name in options:
-            raise BadRequest(f"{name} is stated and searched over; leave one out.")
-    found = named or [name for name in USUAL if name in takes and name not in options]
-    if unset := [name for name in found if SPACES[name].factor and not getattr(usual, name)]:
-        raise BadRequest(f"{unset[0]} is 0 here, so that there is no value to search around; state it or leave it out.")
-    if not found:
-        raise BadRequest(f"{prepared.strategy.name} has no setting to search over.")
-    return found
+            raise BadRequest(f"{name} is both fixed and searched over; leave one out.")
+    over = named or [name for name in SEARCHED_BY_DEFAULT if name in takes and name not in options]
+    if unset := [name for name in over if SPACES[name].factor and not getattr(plan.settings, name)]:
+        raise BadRequest(f"{unset[0]} is 0, so there is no value to search around; set it or leave it out.")
+    if not over:
+        raise BadRequest(f"{plan.strategy.name} has no setting to search over.")
+    return over
 
 
 class Search:
-    """A search for settings that goes on where it stopped.
+    """A search for settings that continues where it stopped.
 
     Args:
-        fits: prepared cells of several seeds, with the labelled images of their subsets.
-        options: what is stated and not searched over.
+        fits: plans of several seeds, with the labelled images of their subsets.
+        options: fixed settings.
         over: settings that are searched over.
-        device: where trainings run.
+        device: device to run on.
     """
 
     def __init__(
         self, fits: list[tuple[RunPlan, FitData]], options: dict[str, Any], over: list[str], device: torch.device
     ) -> None:
         self._fits, self._options, self._over, self._device = fits, options, over, device
-        first = fits[0][0]
-        self._usual = first.settings
-        parts = [asdict(prepared.cell) | {"subset": prepared.meta.subset_hash} for prepared, _ in fits]
-        key = sha256_of([canonical_json([parts, over, asdict(self._usual)])])
-        cell = first.cell
+        self._default = fits[0][0].settings
+        parts = [asdict(plan.cell) | {"subset": plan.setup.subset_hash} for plan, _ in fits]
+        key = sha256_of([canonical_json([parts, over, asdict(self._default)])])
+        cell = fits[0][0].cell
         self.name = f"{cell.model}-{cell.strategy}-n{cell.train_size or 'full'}-{key[:8]}"
 
     def run(self, minutes: float, out: Path) -> None:
-        """Tries settings for some minutes, the usual ones first, and writes the best after each trial.
+        """Try settings for some minutes, the defaults first, and write the best after each trial.
 
         Raises:
-            BadRequest: if none of them could be judged.
+            BadRequest: if no trial could be evaluated.
         """
         import optuna
         from optuna.storages import JournalStorage
@@ -198,64 +203,57 @@ class Search:
             sampler=optuna.samplers.TPESampler(seed=0),
         )  # fmt: skip
         before = len(study.trials)
-        study.sampler = optuna.samplers.TPESampler(seed=before)  # else it would draw again what it drew before
+        study.sampler = optuna.samplers.TPESampler(seed=before)  # with the same seed it would repeat its suggestions
         if before:
-            print_status(f"going on after {before} trials")
+            print_status(f"continuing after {before} trials")
         else:
-            study.enqueue_trial({name: getattr(self._usual, name) for name in self._over}, skip_if_exists=True)
-        began = time.monotonic()
+            study.enqueue_trial({name: getattr(self._default, name) for name in self._over}, skip_if_exists=True)
+        start = time.monotonic()
         with progress_bar("tuning", "training") as show:
 
-            def watch() -> None:
-                share = min(1.0, (time.monotonic() - began) / (60 * minutes))
+            def report() -> None:
+                share = min(1.0, (time.monotonic() - start) / (60 * minutes))
                 show(round(100 * share), 100)
 
             study.optimize(
-                lambda trial: self._judge(trial, watch),
+                lambda trial: self._evaluate(trial, report),
                 timeout=60 * minutes,
                 callbacks=[lambda study, _: self._write(study, out)],
             )
-        if not _judged(study):
-            raise BadRequest(f"No settings could be judged: {study.trials[0].user_attrs.get('refused')}")
-        usual = self._of_usual(study)
-        theirs = "none: they could not be judged" if usual is None else f"{usual:.4f}"
-        print_status(f"{len(study.trials)} trials; the best has {study.best_value:.4f}, the usual settings {theirs}")
+        if not _has_value(study):
+            raise BadRequest(f"No settings could be evaluated: {study.trials[0].user_attrs.get('refused')}")
+        value = study.trials[0].value
+        default = "none: they could not be evaluated" if value is None else f"{value:.4f}"
+        print_status(f"{len(study.trials)} trials; the best has {study.best_value:.4f}, the default settings {default}")
         print_status(f"written: {out}; use it with --settings {out}")
 
-    def _judge(self, trial: Trial, watch: Callable[[], None]) -> float:
+    def _evaluate(self, trial: Trial, report: Callable[[], None]) -> float:
         import optuna
 
-        usual = self._usual
-        tried = {name: SPACES[name].suggest(trial, name, getattr(usual, name)) for name in self._over}
-        prepared, data = self._fits[0]
+        suggested = {name: SPACES[name].suggest(trial, name, getattr(self._default, name)) for name in self._over}
+        plan, data = self._fits[0]
         try:
-            settings = settings_for(
-                settings_of(prepared.spec, prepared.strategy, prepared.meta.per_class), prepared.strategy,
-                {**self._options, **tried},
-                data.labels, data.groups, data.classes,
-            )  # fmt: skip
-            return held_out_loss(self._fits, settings, self._device, watch)
+            options = {**self._options, **suggested}
+            settings = settings_for(plan.defaults, plan.strategy, options, data.labels, data.classes)
+            return held_out_loss(self._fits, settings, self._device, report)
         except BadRequest as error:
             trial.set_user_attr("refused", str(error))
             raise optuna.TrialPruned from None
 
     def _write(self, study: Study, out: Path) -> None:
-        if not _judged(study):
+        if not _has_value(study):
             return
-        prepared, _ = self._fits[0]
+        plan, _ = self._fits[0]
         record = {
-            "dataset": prepared.meta.dataset, "model": prepared.spec.name, "strategy": prepared.strategy.name,
-            "train_size": prepared.cell.train_size, "seeds": [one.cell.seed for one, _ in self._fits],
-            "subsets": [one.meta.subset_hash for one, _ in self._fits], "by": BY, "over": self._over,
+            "dataset": plan.setup.dataset, "model": plan.spec.name, "strategy": plan.strategy.name,
+            "train_size": plan.cell.train_size, "seeds": [plan.cell.seed for plan, _ in self._fits],
+            "subsets": [plan.setup.subset_hash for plan, _ in self._fits], "by": BY, "over": self._over,
             "settings": {**self._options, **study.best_params}, "value": study.best_value,
-            "usual_value": self._of_usual(study), "trials": len(study.trials),
+            "usual_value": study.trials[0].value, "trials": len(study.trials),
         }  # fmt: skip
         write_atomically(out, (json.dumps(record, indent=1) + "\n").encode())
 
-    @staticmethod
-    def _of_usual(study: Study) -> float | None:
-        return study.trials[0].value
 
-
-def _judged(study: Study) -> bool:
+def _has_value(study: Study) -> bool:
+    """Return whether a trial could be evaluated."""
     return any(trial.value is not None for trial in study.trials)

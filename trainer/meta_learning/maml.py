@@ -28,7 +28,6 @@ from trainer.meta_learning.episodes import Task
 from trainer.training.losses import as_targets, masked_bce
 from trainer.training.settings import FitData, Settings
 
-ORDERS = ("second", "first", "anil")
 ENCODER = "encoder."
 WEIGHT, BIAS = f"{HEAD_LAYERS}0.weight", f"{HEAD_LAYERS}0.bias"
 _CHUNK = 64  # number of images whose gradient is computed at once

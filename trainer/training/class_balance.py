@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -26,23 +26,20 @@ class EpochOrder:
     positions: np.ndarray
     repeats: np.ndarray | None = None
 
-    def take(self, count: int, refill: Callable[[], EpochOrder]) -> tuple[EpochOrder, EpochOrder]:
-        """Return the next `count` images and the remaining ones; another epoch is appended if this one is too short."""
-        order = self if len(self.positions) >= count else self._concatenate(refill())
-        return order._slice(slice(count)), order._slice(slice(count, None))
-
     def views(self, views: int, random: np.random.Generator) -> np.ndarray:
         """Choose the view of each image: (M,) view numbers, where 0 is the plain view."""
         if self.repeats is None:
             return random.integers(0, views, len(self.positions))
         return np.where(self.repeats, random.integers(1, max(2, views), len(self.positions)), 0)
 
-    def _concatenate(self, other: EpochOrder) -> EpochOrder:
+    def concatenate(self, other: EpochOrder) -> EpochOrder:
+        """Append another pass."""
         positions = np.concatenate([self.positions, other.positions])
         both = self.repeats is not None and other.repeats is not None
         return EpochOrder(positions, np.concatenate([self.repeats, other.repeats]) if both else None)
 
-    def _slice(self, selection: slice) -> EpochOrder:
+    def part(self, selection: slice) -> EpochOrder:
+        """Return some of the images, in the same order."""
         return EpochOrder(self.positions[selection], None if self.repeats is None else self.repeats[selection])
 
 
@@ -54,7 +51,7 @@ class Imbalance:
         name: key in the registry.
         title, meaning: texts for display.
         counts: (C,) images of each class -> (C,) images of each class in an epoch.
-        weighs: whether the loss weights a class by its rarity.
+        uses_class_weights: whether the loss weights a class by its rarity.
         findings: whether it supports tasks of several findings.
         plain_first: whether images are first shown unchanged, and only their repeats are augmented.
     """
@@ -63,15 +60,24 @@ class Imbalance:
     title: str
     meaning: str
     counts: Callable[[np.ndarray], np.ndarray] = lambda counts: counts
-    weighs: bool = False
+    uses_class_weights: bool = False
     findings: bool = False
     plain_first: bool = False
 
-    def epoch(self, labels: np.ndarray, random: np.random.Generator) -> EpochOrder:
+    def batches(self, labels: np.ndarray, size: int, random: np.random.Generator) -> Iterator[EpochOrder]:
+        """Yield batches of exactly `size` images without end; a batch may begin in one epoch and end in the next."""
+        order = self.draw_epoch(labels, random)
+        while True:
+            if len(order.positions) < size:
+                order = order.concatenate(self.draw_epoch(labels, random))
+            yield order.part(slice(size))
+            order = order.part(slice(size, None))
+
+    def draw_epoch(self, labels: np.ndarray, random: np.random.Generator) -> EpochOrder:
         """Draw the images of one epoch in random order."""
         if labels.ndim == 2:
             return EpochOrder(random.permutation(len(labels)))
-        available, target = np.bincount(labels), self.shown(labels)
+        available, target = np.bincount(labels), self.class_counts(labels)
         if np.array_equal(target, available) and not self.plain_first:
             return EpochOrder(random.permutation(len(labels)))
         members = [_repeat_members(np.flatnonzero(labels == c), int(count), random) for c, count in enumerate(target)]
@@ -80,7 +86,11 @@ class Imbalance:
         repeats = np.concatenate([repeats for _, repeats in members])[order]
         return EpochOrder(positions[order], repeats if self.plain_first else None)
 
-    def shown(self, labels: np.ndarray, classes: int = 0) -> np.ndarray:
+    def images_per_epoch(self, labels: np.ndarray) -> int:
+        """Return the number of images in an epoch."""
+        return len(labels) if labels.ndim == 2 else int(self.class_counts(labels).sum())
+
+    def class_counts(self, labels: np.ndarray, classes: int = 0) -> np.ndarray:
         """Return (C,) images of each class, or with each finding, in an epoch."""
         if labels.ndim == 2:
             return (labels > 0.5).sum(axis=0)
@@ -89,7 +99,7 @@ class Imbalance:
 
     def weights(self, labels: np.ndarray, classes: int) -> torch.Tensor | None:
         """Return (C,) class weights of the loss, or for findings weights of their positives; None for equal weights."""
-        if not self.weighs:
+        if not self.uses_class_weights:
             return None
         if labels.ndim == 2:
             positive, negative = (labels > 0.5).sum(axis=0), (labels <= 0.5).sum(axis=0)
@@ -98,7 +108,7 @@ class Imbalance:
         return torch.from_numpy(len(labels) / (max(1, (available > 0).sum()) * np.maximum(available, 1))).float()
 
 
-IMBALANCE: Registry[Imbalance] = Registry("way to meet imbalance")
+IMBALANCE: Registry[Imbalance] = Registry("way to handle imbalance")
 
 
 def imbalance_for(name: str, labels: np.ndarray, augment: str) -> Imbalance:
@@ -135,7 +145,7 @@ for _row in (
     Imbalance("none", "As it is", "Every image once per epoch.", findings=True),
     Imbalance(
         "class-weights", "Class weights", "Every image once per epoch; rarer classes have a higher weight in the loss.",
-        weighs=True, findings=True,
+        uses_class_weights=True, findings=True,
     ),
     Imbalance(
         "oversample", "Oversampling", "Rarer classes are repeated until they are as frequent as the most common one.",

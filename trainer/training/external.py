@@ -6,8 +6,7 @@ what the external images are, and whether they share patients or copies with the
 
 from __future__ import annotations
 
-import argparse
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from pathlib import Path
@@ -23,13 +22,11 @@ from core.errors import BadRequest, LowshotError
 from core.metrics import Scores, measure
 from core.models.medical_encoders import find_medical_encoder, read_card
 from core.models.weights import exposure_of
-from core.runs import ExternalRecord, Predictions, RunMeta, shared_classes
+from core.runs import ExternalRecord, FittedRun, Predictions, RunMeta, shared_classes
 from trainer.progress import print_status, progress_bar
 from trainer.training.run_plan import RunPlan
 
-EXCLUDED_PATIENTS_KEY = (
-    "excluded_patients_of"  # key of an encoder's card: external sets whose patients were left out of training
-)
+EXCLUDED_PATIENTS_KEY = "excluded_patients_of"  # of an encoder's card: external sets whose patients were left out
 Predict = Callable[[Dataset], Predictions]
 
 
@@ -63,18 +60,18 @@ class ExposureCheck:
     note: str = ""
 
 
-def with_external(dataset: Dataset, arguments: argparse.Namespace) -> Dataset:
-    """Add the external test sets of a data set: those of its row that are installed, and those of the command.
+def with_external(dataset: Dataset, requested: Sequence[str], classes: Mapping[str, str]) -> Dataset:
+    """Add the external test sets of a data set: those of its row that are installed, and those that a user requested.
 
     Args:
         dataset: the data set.
-        arguments: arguments of the command; `external` are names or paths, `external_classes` maps classes of the
-            external set to classes of the data set.
+        requested: names or paths of external test sets.
+        classes: class of the external set -> class of the data set; empty for those of the same name.
     Raises:
-        LowshotError: if a set of the command is unsuitable; an unsuitable set of the row is recorded as refused.
+        LowshotError: if a requested set is unsuitable; an unsuitable set of the row is recorded as refused.
     """
-    chosen = [_requested_set(name, arguments.external_classes, dataset) for name in arguments.external or ()]
-    if arguments.external_classes and len(chosen) != 1:
+    chosen = [_requested_set(name, classes, dataset) for name in requested]
+    if classes and len(chosen) != 1:
         raise BadRequest(
             f"--external-classes maps the classes of one external test set, but {len(chosen)} are given. Name one with "
             "--external."
@@ -103,45 +100,45 @@ def with_external(dataset: Dataset, arguments: argparse.Namespace) -> Dataset:
     return replace(dataset, external=tuple(loaded), refused=refused)
 
 
-def _requested_set(name: str, classes: Mapping[str, str] | None, dataset: Dataset) -> External:
+def _requested_set(name: str, classes: Mapping[str, str], dataset: Dataset) -> External:
     """Return an external test set by its name or path; the class mapping defaults to the row's own."""
     row = next((external for external in dataset.spec.external if external.dataset == name), None)
     if row is not None:
         return replace(row, classes=classes) if classes else row
     if Path(name).expanduser().exists() and name not in DATASETS:
-        return External("", classes or {}, path=Path(name))
-    return External(find_dataset(name).name, classes or {})
+        return External("", classes, path=Path(name))
+    return External(find_dataset(name).name, classes)
 
 
 def evaluate_external(
-    prepared: RunPlan, dataset: Dataset, meta: RunMeta, test: Predictions, ask: Predict
+    plan: RunPlan, dataset: Dataset, fitted: FittedRun, test: Predictions, predict: Predict
 ) -> Evaluation:
     """Evaluate a trained run on the external test sets of its data set.
 
     Args:
-        prepared: the cell.
+        plan: plan of the run.
         dataset: its data set, with its external sets.
-        meta: the run's record with its operating point.
+        fitted: the run with its operating point.
         test: predictions on its own test images.
-        ask: external data set -> the run's predictions on its test part.
+        predict: external data set -> the run's predictions on its test part.
     """
     evaluation = Evaluation(
         {name: ExternalRecord(title, refused=why) for name, (title, why) in dataset.refused.items()}
     )
     notes = [f"Not evaluated on {record.title}: {record.refused}" for record in evaluation.records.values()]
     for external in dataset.external:
-        title, encoder_standing = external.dataset.spec.title, check_exposure(prepared, external)
-        if encoder_standing.refused:
-            evaluation.records[external.name] = ExternalRecord(title, refused=encoder_standing.refused)
-            notes.append(f"Not evaluated on {title}: {encoder_standing.refused}")
+        title, exposure = external.dataset.spec.title, check_exposure(plan, external)
+        if exposure.refused:
+            evaluation.records[external.name] = ExternalRecord(title, refused=exposure.refused)
+            notes.append(f"Not evaluated on {title}: {exposure.refused}")
             continue
-        if encoder_standing.note:
-            notes.append(encoder_standing.note)
+        if exposure.note:
+            notes.append(exposure.note)
         rows = external.dataset.parts.test
         facts = {name: values[rows] for name, values in external.facts.items()}
-        predictions = replace(ask(external.dataset), part="external", facts=facts)
+        predictions = replace(predict(external.dataset), part="external", facts=facts)
         evaluation.predictions[external.name] = predictions
-        scores, mask = shared_classes(meta, predictions, external.labels)
+        scores, mask = shared_classes(fitted, predictions, external.labels)
         evaluation.records[external.name] = ExternalRecord(
             title=title,
             labels=external.labels,
@@ -149,9 +146,9 @@ def evaluate_external(
             groups=len(np.unique(predictions.groups[mask])),
             fingerprint=external.dataset.fingerprint,
             metrics=_defined_metrics(scores),
-            own_metrics=_defined_metrics(shared_classes(meta, test, external.labels)[0]),
+            own_metrics=_defined_metrics(shared_classes(fitted, test, external.labels)[0]),
             caveat=external.caveat,
-            same_archive=encoder_standing.same_archive,
+            same_archive=exposure.same_archive,
         )
     return replace(evaluation, notes=tuple(notes))
 
@@ -161,10 +158,10 @@ def _defined_metrics(scores: Scores) -> dict[str, float]:
     return {name: round(value, 6) for name, value in measure(scores).items() if np.isfinite(value)}
 
 
-def check_exposure(prepared: RunPlan, external: ExternalSet) -> ExposureCheck:
+def check_exposure(plan: RunPlan, external: ExternalSet) -> ExposureCheck:
     """Decide from its training data whether a run may be evaluated on an external test set."""
-    name, spec = external.name, prepared.spec
-    for source in prepared.sources:
+    name, spec = external.name, plan.spec
+    for source in plan.sources:
         if family_of(source.spec.name) == family_of(name):
             return ExposureCheck(
                 f"its start was meta-learnt from {source.spec.name}, which has images of the same archive. Name other "
@@ -181,10 +178,10 @@ def check_exposure(prepared: RunPlan, external: ExternalSet) -> ExposureCheck:
             return ExposureCheck(note=f"Whether {spec.name} has seen images of {name} is not known.")
     if spec.weights.kind != "own":
         return ExposureCheck()
-    return _standing_of_own(read_card(find_medical_encoder(spec.weights.ref, prepared.meta.dataset)), external)
+    return _exposure_of_own_encoder(read_card(find_medical_encoder(spec.weights.ref, plan.setup.dataset)), external)
 
 
-def _standing_of_own(card: Mapping[str, Any], external: ExternalSet) -> ExposureCheck:
+def _exposure_of_own_encoder(card: Mapping[str, Any], external: ExternalSet) -> ExposureCheck:
     """Decide by the card of an encoder that this program pretrained, and where it is silent by comparing images."""
     name, own_images = external.name, external.dataset.spec.path is not None
     excluded = name in card.get(EXCLUDED_PATIENTS_KEY, ())

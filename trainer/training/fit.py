@@ -20,7 +20,6 @@ from scipy.special import xlogy
 from torch import nn
 
 from core.data.augmentation import augmenter
-from core.data.image_cache import Progress
 from core.data.preprocessing import preparation
 from core.metrics.calibration import fit_temperature, negative_log_likelihood
 from core.models.classifier import Classifier, HeadEnsemble
@@ -41,19 +40,14 @@ NO_FOLDS_STRENGTH = 10.0  # inverse penalty where nothing can be held out
 FROZEN = Settings(epochs=10, min_steps=30, batch_size=64, lr=1e-3, weight_decay=1e-2, views=4)
 
 
-def embedding_cache(
-    model: Classifier, spec: ModelSpec, data: FitData, settings: Settings, device: torch.device
-) -> EmbeddingCache:
-    """Return the cache of a model's encoder on the data set that a subset comes from."""
-    pixels = preparation(settings.preparation).pixel_steps
-    return EmbeddingCache(model, spec.image, data.fingerprint, data.population, settings.augment, device, pixels)
-
-
 def embeddings_of(
     model: Classifier, spec: ModelSpec, data: FitData, settings: Settings, context: FitContext
 ) -> np.ndarray:
     """Return (n, 1 + views, D) embeddings of a subset in plain and augmented views."""
-    cache = embedding_cache(model, spec, data, settings, context.device)
+    pixels = preparation(settings.preparation).pixel_steps
+    cache = EmbeddingCache(
+        model, spec.image, data.fingerprint, data.population, settings.augment, context.device, pixels
+    )
     return cache.get(data.images, data.rows, settings.views, context.progress)
 
 
@@ -73,13 +67,18 @@ def cross_validate(
         the mean of all heads. There are no positions where nothing can be held out.
     """
     folds = validation_folds(data.labels, data.groups, settings.folds, seed)
-    all_positions = np.arange(len(data.labels))
-    *fold_heads, final = run_in_parallel([partial(fit, rest) for rest in [*(rest for rest, _ in folds), all_positions]])
+    parts = [*(rest for rest, _ in folds), np.arange(len(data.labels))]
+    *fold_heads, final = run_in_parallel([partial(fit, rows) for rows in parts])
     held_out = [held for _, held in folds]
     logits = [logits_of(head, embeddings[held, 0]) for head, held in zip(fold_heads, held_out, strict=True)]
+    return *concatenate_folds(held_out, logits, data.classes), _final_head(fold_heads, final, settings)
+
+
+def _final_head(fold_heads: Sequence[nn.Sequential], final: nn.Sequential, settings: Settings) -> nn.Sequential:
+    """Return the mean of all heads for a fold ensemble, else the head that was fitted to all images."""
     if settings.fold_ensemble and fold_heads:
-        final = nn.Sequential(HeadEnsemble([*fold_heads, final])).eval()
-    return *concatenate_folds(held_out, logits, data.classes), final
+        return nn.Sequential(HeadEnsemble([*fold_heads, final])).eval()
+    return final
 
 
 def concatenate_folds(
@@ -91,6 +90,19 @@ def concatenate_folds(
     return np.concatenate(held_out), np.concatenate(logits)
 
 
+def _fit_head(
+    model: Classifier,
+    data: FitData,
+    settings: Settings,
+    context: FitContext,
+    embeddings: np.ndarray,
+    fit: Callable[[np.ndarray], nn.Sequential],
+) -> FitResult:
+    """Cross-validate a head on embeddings and put the final head into the model; `fit` as in `cross_validate`."""
+    positions, logits, model.head.layers = cross_validate(embeddings, data, settings, context.seed, fit)
+    return FitResult(positions, logits, HEAD, describe_folds(settings, positions))
+
+
 def fit_frozen(model: Classifier, spec: ModelSpec, data: FitData, settings: Settings, context: FitContext) -> FitResult:
     """Fit the MLP head on embeddings of a frozen encoder."""
     embeddings = embeddings_of(model, spec, data, settings, context)
@@ -98,9 +110,7 @@ def fit_frozen(model: Classifier, spec: ModelSpec, data: FitData, settings: Sett
     def fit(rows: np.ndarray) -> nn.Sequential:
         return fit_mlp(model.head.layers, embeddings[rows], data.labels[rows], settings, context.seed, model.blocks)
 
-    positions, logits, final = cross_validate(embeddings, data, settings, context.seed, fit)
-    model.head.layers = final
-    return FitResult(positions, logits, HEAD, describe_folds(settings, positions))
+    return _fit_head(model, data, settings, context, embeddings, fit)
 
 
 def fit_frozen_logistic(
@@ -133,13 +143,11 @@ def fit_frozen_logistic(
         candidates = candidates[strengths.index(NO_FOLDS_STRENGTH) :] if not settings.strength else candidates
     _, index, strength, positions, logits = min(candidates, key=lambda row: row[:2])
     (final,) = fit(np.arange(len(data.labels)), [strength])
-    if settings.fold_ensemble and fold_heads:
-        final = nn.Sequential(HeadEnsemble([*(heads[index] for heads in fold_heads), final])).eval()
-    model.head.layers = final
+    model.head.layers = _final_head([heads[index] for heads in fold_heads], final, settings)
     selection = describe_folds(settings, positions)
-    return FitResult(
-        positions, logits, HEAD, selection if settings.strength else f"{selection}; penalty 1/{strength:g} chosen there"
-    )
+    if not settings.strength:
+        selection += f"; penalty 1/{strength:g} chosen there"
+    return FitResult(positions, logits, HEAD, selection)
 
 
 def fit_plain_loop_frozen(
@@ -151,9 +159,7 @@ def fit_plain_loop_frozen(
     def fit(rows: np.ndarray) -> nn.Sequential:
         return fit_plain_loop(model.head.layers, embeddings[rows, 1:], data.labels[rows], settings, context.seed)
 
-    positions, logits, final = cross_validate(embeddings, data, settings, context.seed, fit)
-    model.head.layers = final
-    return FitResult(positions, logits, HEAD, describe_folds(settings, positions))
+    return _fit_head(model, data, settings, context, embeddings, fit)
 
 
 def fit_network(
@@ -188,24 +194,21 @@ def fit_network(
     trained = TrainingResult(np.zeros((0, data.classes), np.float32), [], 0)
     # fold 0 is the final network, trained on all images after the others
     parts = [*enumerate(folds, start=1), (0, (all_positions, all_positions[:0]))]
+
+    def show(index: int, done: int, total: int) -> None:
+        if context.progress:
+            context.progress(index * total + done, len(parts) * total)
+
     for index, (fold, (rest, held)) in enumerate(parts):
         model.head.layers = copy.deepcopy(layers)
         model.load_state_dict(start)
         model.requires_grad_(True)
         unfinished = context.unfinished.part(f"fold{fold}") if context.unfinished else None
+        fold_context = replace(context, progress=partial(show, index), unfinished=unfinished)
+        groups, learn, hold_out = prepare(data.part(rest)), data.part(rest), data.part(held)
+        stop_after = round(float(np.median(lengths))) if settings.patience and lengths and not fold else 0
         trained = train_network(
-            model,
-            prepare(data.part(rest)),
-            data.part(rest),
-            data.part(held),
-            spec.image,
-            settings,
-            context.seed,
-            context.device,
-            frozen_statistics,
-            progress=_of_parts(context.progress, index, len(parts)),
-            unfinished=unfinished,
-            stop_after=round(float(np.median(lengths))) if settings.patience and lengths and not fold else 0,
+            model, groups, learn, hold_out, spec.image, settings, fold_context, frozen_statistics, stop_after
         )
         merge_low_rank(model)
         history += [{**row, "fold": fold} for row in trained.history]
@@ -238,23 +241,16 @@ def loss_of_guessing(labels: np.ndarray) -> float:
     return float((known * entropy).sum() / known.sum())
 
 
-def _of_parts(progress: Progress | None, index: int, parts: int) -> Progress | None:
-    """Map the progress of one of several trainings to the progress of all of them."""
-    if progress is None:
-        return None
-    return lambda done, total: progress(index * total + done, parts * total)
-
-
 def fit_finetune(
     model: Classifier, spec: ModelSpec, data: FitData, settings: Settings, context: FitContext
 ) -> FitResult:
     """Train the head on frozen embeddings first, then the head and the chosen parameters of the encoder together."""
-    head_settings = settings_of_head(settings)
+    start_settings = head_settings(settings)
 
     def prepare(train_data: FitData) -> list[dict[str, Any]]:
-        embeddings = embeddings_of(model, spec, train_data, head_settings, context)
+        embeddings = embeddings_of(model, spec, train_data, start_settings, context)
         model.head.layers = fit_mlp(
-            model.head.layers, embeddings, train_data.labels, head_settings, context.seed, model.blocks
+            model.head.layers, embeddings, train_data.labels, start_settings, context.seed, model.blocks
         ).train()
         encoder_groups = parameter_groups(model.encoder, settings)
         return [*encoder_groups, {"params": list(model.head.parameters()), "lr": settings.lr}]
@@ -262,7 +258,7 @@ def fit_finetune(
     return fit_network(model, spec, data, settings, context, frozen_statistics=True, prepare=prepare)
 
 
-def settings_of_head(settings: Settings) -> Settings:
+def head_settings(settings: Settings) -> Settings:
     """Return how the head is trained before the encoder: as `frozen` does, on the same images and with the same loss.
 
     Mixed images have no embeddings to cache, so that mixing augmentations are left out. A loss with an optimizer of its
@@ -327,17 +323,14 @@ def fit_protonet(
     """Fit class means of the embeddings of a frozen encoder."""
     embeddings = embeddings_of(model, spec, data, settings, context)
 
-    def fit(train_positions: np.ndarray) -> nn.Sequential:
-        return fit_prototypes(embeddings[train_positions], data.labels[train_positions], data.classes)
+    def fit(rows: np.ndarray) -> nn.Sequential:
+        return fit_prototypes(embeddings[rows], data.labels[rows], data.classes)
 
-    positions, logits, final = cross_validate(embeddings, data, settings, context.seed, fit)
-    model.head.layers = final
-    return FitResult(positions, logits, HEAD, describe_folds(settings, positions))
+    return _fit_head(model, data, settings, context, embeddings, fit)
 
 
 def fit_protonet_meta(
     model: Classifier, spec: ModelSpec, data: FitData, settings: Settings, context: FitContext
 ) -> FitResult:
     """Fit class means of the embeddings of a meta-trained encoder, which the run stores together with its head."""
-    fitted = fit_protonet(model, spec, data, settings, context)
-    return FitResult(fitted.held_out, fitted.logits, "", fitted.selection)
+    return replace(fit_protonet(model, spec, data, settings, context), trained_prefix="")

@@ -14,7 +14,6 @@ from sklearn.linear_model import LogisticRegression
 from torch import nn
 from torch.nn import functional as F
 
-from core.errors import BadRequest
 from core.models.classifier import DROPOUT, UnitNorm, linear_layers
 from trainer.training.class_balance import imbalance_for
 from trainer.training.losses import NonFiniteError, all_finite, as_targets, loss_for
@@ -22,7 +21,6 @@ from trainer.training.optimizers import optimizer_for, schedule_for
 from trainer.training.settings import Settings
 
 _WARM_UP = 0.3
-SCALINGS = ("unit", "standard")
 
 
 def mean_and_deviation(embeddings: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -57,12 +55,6 @@ def run_in_parallel(fits: Sequence[Callable[[], nn.Sequential]]) -> list[nn.Sequ
         torch.set_num_threads(threads)
 
 
-def check_scaling(settings: Settings) -> None:
-    """Raise BadRequest if `settings.scaling` is not one of `SCALINGS`."""
-    if settings.scaling not in SCALINGS:
-        raise BadRequest(f"Expected --scaling to be one of {', '.join(SCALINGS)}, but got {settings.scaling!r}.")
-
-
 def fit_mlp(
     start: nn.Sequential,
     embeddings: np.ndarray,
@@ -84,9 +76,8 @@ def fit_mlp(
         seed: random seed of order, views and dropout.
         blocks: widths of the blocks of an embedding that are scaled separately; a single block by default.
     Raises:
-        NoNumberError: if the loss or a weight is not finite.
+        NonFiniteError: if the loss or a weight is not finite.
     """
-    check_scaling(settings)
     # take the head apart, and prepare the normalization of its inputs
     random = np.random.default_rng(seed)
     layers = copy.deepcopy(start)
@@ -109,20 +100,21 @@ def fit_mlp(
     targets, weights = as_targets(labels), imbalance.weights(labels, classes)
     row = loss_for(settings, labels, classes)
     loss_of = row.build(settings, classes, labels.ndim == 2)
-    order = imbalance.epoch(labels, random)
-    count, batch = len(order.positions), min(settings.batch_size, len(order.positions))
-    steps = max(settings.min_steps, settings.epochs * -(-count // batch))
+    count = imbalance.images_per_epoch(labels)
+    batch_size = min(settings.batch_size, count)
+    batches = imbalance.batches(labels, batch_size, random)
+    steps = max(settings.min_steps, settings.epochs * -(-count // batch_size))
     groups = [{"params": list(layers.parameters()), "lr": settings.lr}]
     optimizer = optimizer_for(settings, row).build(groups, settings, loss_of, steps, True)
     schedule = schedule_for(settings, optimizer, steps, _WARM_UP)
     failed = f"of the head was no longer a number. Lower the learning rate (--lr), which was {settings.lr:g}."
     for step in range(steps):
-        picked, order = order.take(batch, lambda: imbalance.epoch(labels, random))
-        batch_inputs = inputs.index_select(0, torch.from_numpy(picked.positions * views + picked.views(views, random)))
+        batch = next(batches)
+        batch_inputs = inputs.index_select(0, torch.from_numpy(batch.positions * views + batch.views(views, random)))
         hidden = F.relu(hidden_layer(normalized(batch_inputs)))
         # dropout uses this fit's own generator, as all threads share PyTorch's
         mask = torch.from_numpy(random.random(hidden.shape, dtype=np.float32) >= DROPOUT)
-        loss = loss_of(output_layer(hidden * mask / (1 - DROPOUT)), targets[picked.positions], weights)
+        loss = loss_of(output_layer(hidden * mask / (1 - DROPOUT)), targets[batch.positions], weights)
         if not torch.isfinite(loss):
             raise NonFiniteError(f"at step {step + 1} the loss {failed}")
         optimizer.zero_grad(set_to_none=True)
@@ -161,10 +153,9 @@ def fit_logistic(
     Returns:
         for each strength a head that takes raw embeddings.
     """
-    check_scaling(settings)
     random = np.random.default_rng(seed)
     imbalance = imbalance_for(settings.imbalance, labels, settings.augment)
-    epoch = imbalance.epoch(labels, random)
+    epoch = imbalance.draw_epoch(labels, random)
     views = embeddings.shape[1]
     if epoch.repeats is None:  # every view of every image
         positions, view = np.repeat(np.sort(epoch.positions), views), np.tile(np.arange(views), len(epoch.positions))
@@ -176,7 +167,7 @@ def fit_logistic(
     flat = norm(torch.from_numpy(flat)).numpy() if settings.scaling == "unit" else (flat - mean) / deviation
     fits = _fit_multinomial if labels.ndim == 1 else _fit_binary
     heads = []
-    for weight, bias in fits(flat, targets, classes, strengths, imbalance.weighs):
+    for weight, bias in fits(flat, targets, classes, strengths, imbalance.uses_class_weights):
         linear = linear_layers(flat.shape[1], classes)
         linear.load_state_dict({"0.weight": torch.from_numpy(weight), "0.bias": torch.from_numpy(bias)})
         if settings.scaling == "standard":
@@ -186,10 +177,10 @@ def fit_logistic(
 
 
 def _fit_multinomial(
-    flat: np.ndarray, labels: np.ndarray, classes: int, strengths: Sequence[float], weighs: bool
+    flat: np.ndarray, labels: np.ndarray, classes: int, strengths: Sequence[float], weighted: bool
 ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
     """Yield weights (C, D) and biases (C,) of multinomial regression for each strength."""
-    model = LogisticRegression(max_iter=2000, class_weight="balanced" if weighs else None, warm_start=True)
+    model = LogisticRegression(max_iter=2000, class_weight="balanced" if weighted else None, warm_start=True)
     for strength in strengths:
         model.set_params(C=strength).fit(flat, labels)
         weight, bias = model.coef_, model.intercept_
@@ -199,7 +190,7 @@ def _fit_multinomial(
 
 
 def _fit_binary(
-    flat: np.ndarray, labels: np.ndarray, classes: int, strengths: Sequence[float], weighs: bool
+    flat: np.ndarray, labels: np.ndarray, classes: int, strengths: Sequence[float], weighted: bool
 ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
     """Yield weights (C, D) and biases (C,) of one binary regression per finding, for each strength.
 
@@ -211,7 +202,7 @@ def _fit_binary(
     positives, count = truth.sum(axis=0), known.sum(axis=0)
     has_both = (positives > 0) & (positives < count)
     importance = known.astype(flat.dtype)
-    if weighs:
+    if weighted:
         balance = np.where(truth, count / np.maximum(2 * positives, 1), count / np.maximum(2 * (count - positives), 1))
         importance = importance * balance.astype(flat.dtype)
     importance = importance * has_both
@@ -250,7 +241,7 @@ def fit_plain_loop(
         settings: training settings: epochs, batch size, learning rate and weight decay are used.
         seed: random seed of order and dropout.
     Raises:
-        NoNumberError: if the loss is not finite.
+        NonFiniteError: if the loss is not finite.
     """
     random = np.random.default_rng(seed)
     layers = copy.deepcopy(start)

@@ -67,7 +67,6 @@ def parameter_groups(encoder: nn.Module, settings: Settings) -> Groups:
     Raises:
         BadRequest: if the encoder has fewer stages than `depth`, or no parameters of the kind that `tune` selects.
     """
-    check_tune(settings)
     if settings.tune != "layers":
         encoder.requires_grad_(False)
         selected = list(_SELECTORS[settings.tune](encoder, settings.rank))
@@ -137,13 +136,6 @@ def _biases(encoder: nn.Module, rank: int) -> Iterator[nn.Parameter]:
 _SELECTORS: dict[str, Callable[[nn.Module, int], Iterator[nn.Parameter]]] = {
     "norm": _norms, "bias": _biases, "lora": _low_rank,
 }  # fmt: skip
-TUNES = ("layers", *_SELECTORS)
-
-
-def check_tune(settings: Settings) -> None:
-    """Raise BadRequest if `settings.tune` is not one of `TUNES`."""
-    if settings.tune not in TUNES:
-        raise BadRequest(f"Expected --tune to be one of {', '.join(TUNES)}, but got {settings.tune!r}.")
 
 
 def _rates(encoder: nn.Module, stages: list[list[nn.Parameter]], settings: Settings) -> dict[int, float]:

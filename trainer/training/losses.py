@@ -58,8 +58,8 @@ class Loss:
             (C,) class weights or None, that returns a scalar. Targets are (B,) class indices or (B, C) probabilities;
             for findings (B, C) in [0, 1] with NaN for unknown, which are ignored.
         classes, findings: whether it supports one class per image, and (N, C) findings.
-        two_only: whether it supports only two classes.
-        weighs: whether it supports class weights.
+        binary_only: whether it supports only two classes.
+        takes_class_weights: whether it supports class weights.
         smooths: whether it supports smoothed labels.
         mixes: whether it supports mixed images.
         held_out: (logits, targets) of held-out images -> scalar for early stopping; None for the plain negative
@@ -73,14 +73,14 @@ class Loss:
     build: Callable[[Settings, int, bool], Compute]
     classes: bool = False
     findings: bool = False
-    two_only: bool = False
-    weighs: bool = True
+    binary_only: bool = False
+    takes_class_weights: bool = True
     smooths: bool = False
     mixes: bool = True
     held_out: Callable[[torch.Tensor, torch.Tensor], torch.Tensor] | None = None
     optimizer: str = ""
 
-    def judge(self, logits: np.ndarray, labels: np.ndarray) -> float:
+    def held_out_loss(self, logits: np.ndarray, labels: np.ndarray) -> float:
         """Return the held-out loss of (N, C) logits given their labels."""
         targets = as_targets(labels)
         plain = masked_bce if targets.ndim == 2 else F.cross_entropy
@@ -111,9 +111,9 @@ def loss_for(settings: Settings, labels: np.ndarray, classes: int) -> Loss:
         kind = "several findings an image" if labels.ndim == 2 else "one class an image"
         suitable = [loss.name for loss in LOSSES.values() if (loss.findings if labels.ndim == 2 else loss.classes)]
         raise BadRequest(f"{row.name} does not take {kind}. Choose --loss {' or '.join(suitable)}.")
-    if row.two_only and labels.ndim == 1 and classes != 2:
+    if row.binary_only and labels.ndim == 1 and classes != 2:
         raise BadRequest(f"{row.name} needs a task of two classes, but there are {classes}. Choose another --loss.")
-    if not row.weighs and IMBALANCE[settings.imbalance].weighs:
+    if not row.takes_class_weights and IMBALANCE[settings.imbalance].uses_class_weights:
         raise BadRequest(f"{row.name} does not take class weights. Leave --imbalance class-weights out.")
     if not row.smooths and settings.label_smoothing:
         raise BadRequest(f"{row.name} does not take smoothed labels. Leave --label-smoothing out.")
@@ -304,7 +304,7 @@ for _row in (
         "auc-margin", "AUC-margin",
         "Separates the scores of positives and negatives, for two classes or each finding; needs the optimizer pesg.",
         lambda settings, classes, findings: AucMargin(classes if findings else 1),
-        classes=True, findings=True, two_only=True, weighs=False, mixes=False,
+        classes=True, findings=True, binary_only=True, takes_class_weights=False, mixes=False,
         held_out=auc_margin_at_optimum, optimizer="pesg",
     ),
 ):  # fmt: skip

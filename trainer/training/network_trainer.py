@@ -23,8 +23,8 @@ from trainer.training.class_balance import imbalance_for
 from trainer.training.layer_freezing import check_unfreezing, unfreeze_due
 from trainer.training.losses import NonFiniteError, accuracy, all_finite, as_targets, loss_for
 from trainer.training.optimizers import optimizer_for, schedule_for
-from trainer.training.resume import StateFile, generator_state
-from trainer.training.settings import FitData, Settings
+from trainer.training.resume import generator_state
+from trainer.training.settings import FitContext, FitData, Settings
 
 _EVALUATION_BATCH = 64
 WARM_UP = 0.2  # share of the steps over which a one-cycle schedule rises to its peak
@@ -95,8 +95,7 @@ class TrainingLoop:
         self._weights = weights.to(device) if weights is not None else None
         to_device(model, device)
         self._targets = as_targets(learn.labels).to(device)
-        single_label = self._targets.ndim == 1
-        self._images_per_epoch = int(self._imbalance.shown(learn.labels).sum()) if single_label else len(self._targets)
+        self._images_per_epoch = self._imbalance.images_per_epoch(learn.labels)
         self._steps_per_epoch = max(1, round(self._images_per_epoch / settings.batch_size))
         self._epochs = max(settings.epochs, -(-settings.min_steps // self._steps_per_epoch))
         self._last_epoch = min(stop_after, self._epochs) or self._epochs
@@ -133,13 +132,13 @@ class TrainingLoop:
             the last row.
 
         Raises:
-            NoNumberError: if the loss is not finite.
+            NonFiniteError: if the loss is not finite.
         """
         set_training_mode(self._model, self._frozen_statistics)
         total, correct, images_seen, rate = 0.0, 0.0, 0, 0.0
         for _ in range(min(self._epochs_per_row, self._last_epoch - self.epochs_done)):
             unfreeze_due(self._optimizer.param_groups, self.epochs_done)
-            order = self._imbalance.epoch(self._learn.labels, self._random)
+            order = self._imbalance.draw_epoch(self._learn.labels, self._random)
             for step, batch in enumerate(np.array_split(np.arange(self._images_per_epoch), self._steps_per_epoch)):
                 positions = order.positions[batch]
                 rate = max(rate, max(group["lr"] for group in self._optimizer.param_groups))
@@ -190,14 +189,14 @@ class TrainingLoop:
             trained: the result of `train`; None before the first step.
 
         Raises:
-            NoNumberError: if a weight or the held-out loss is not finite.
+            NonFiniteError: if a weight or the held-out loss is not finite.
         """
         if trained and not all_finite(self._evaluated_model.state_dict().values()):
             raise NonFiniteError("a weight was")
         logits, held_out_loss = self.logits, math.nan
         if held_out_count := len(hold_out.labels):
             logits = predict_logits(self._evaluated_model, hold_out.images, self._image, self._device)
-            held_out_loss = self._loss_row.judge(logits, hold_out.labels)
+            held_out_loss = self._loss_row.held_out_loss(logits, hold_out.labels)
             if trained and not math.isfinite(held_out_loss):
                 raise NonFiniteError("the hold-out loss was")
         self.history.append(
@@ -239,8 +238,8 @@ class TrainingLoop:
             "weights": self.weights,
         }
 
-    def go_on(self, state: dict[str, Any]) -> None:
-        """Restore what `state` returned."""
+    def load_state(self, state: dict[str, Any]) -> None:
+        """Restore the state that `state` returned."""
         self._model.load_state_dict(state["model"])
         if isinstance(self._loss, nn.Module):
             self._loss.load_state_dict(state["loss"])
@@ -287,11 +286,8 @@ def train_network(
     hold_out: FitData,
     image: ImageSpec,
     settings: Settings,
-    seed: int,
-    device: torch.device,
+    context: FitContext,
     frozen_statistics: bool,
-    progress: Progress | None = None,
-    unfinished: StateFile | None = None,
     stop_after: int = 0,
 ) -> TrainingResult:
     """Train a network in place.
@@ -304,41 +300,41 @@ def train_network(
             `settings.patience` asks for early stopping.
         image: the encoder's input specification.
         settings: training settings. Training lasts `epochs` epochs, but at least `min_steps` optimizer steps.
-        seed: random seed of order, augmentation and dropout.
-        device: device to run on; on a GPU the forward pass computes in bfloat16 where that is safe.
+        context: seed of order, augmentation and dropout; device, where on a GPU the forward pass computes in bfloat16
+            if that is safe; progress in steps; file for the state after each row of the history, from which an
+            interrupted training is resumed.
         frozen_statistics: keep batch normalization in evaluation mode, as small subsets need.
-        progress: called with (steps done, steps in total).
-        unfinished: file for the state after each row of the history; a training found there is resumed.
         stop_after: epochs after which training ends; 0 for the full length. The schedule keeps the full length.
     Returns:
         the result. If the loss is not finite, training stops and the last good weights are kept.
     """
     # resume an interrupted training, or start with a row for the untrained network
-    course = TrainingLoop(
-        model, groups_of_parameters, learn, image, settings, seed, device, frozen_statistics, stop_after
+    unfinished = context.unfinished
+    loop = TrainingLoop(
+        model, groups_of_parameters, learn, image, settings, context.seed, context.device, frozen_statistics, stop_after
     )
     if state := unfinished.read() if unfinished else None:
-        course.go_on(state)
+        loop.load_state(state)
     else:
-        course.evaluate(hold_out, None)
-    for row in course.history:
+        loop.evaluate(hold_out, None)
+    for row in loop.history:
         write_event("epoch", **row)
     # train row by row until the end or until the loss is not finite
     failed = ""
     with torch.backends.cudnn.flags(enabled=True, deterministic=True, benchmark=False):
-        while not (failed or course.is_over):
+        while not (failed or loop.is_over):
             try:
-                course.evaluate(hold_out, course.train(progress))
+                loop.evaluate(hold_out, loop.train(context.progress))
             except NonFiniteError as error:
                 failed = (
-                    f"{error} no longer a number in epoch {course.history[-1]['epoch'] + 1}. Lower the learning rate "
+                    f"{error} no longer a number in epoch {loop.history[-1]['epoch'] + 1}. Lower the learning rate "
                     f"(--lr), which was {settings.lr:g}, or the norm at which gradients are clipped (--clip)."
                 )
                 continue
-            write_event("epoch", **course.history[-1])
+            write_event("epoch", **loop.history[-1])
             if unfinished:
-                unfinished.write(course.state(), always=course.is_over)
+                unfinished.write(loop.state(), always=loop.is_over)
     # restore the weights that were kept
-    model.load_state_dict(course.weights)
+    model.load_state_dict(loop.weights)
     model.eval().cpu()
-    return TrainingResult(course.logits, course.history, course.epochs_kept, failed)
+    return TrainingResult(loop.logits, loop.history, loop.epochs_kept, failed)

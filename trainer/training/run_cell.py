@@ -1,11 +1,10 @@
-"""Run a prepared cell of the comparison: train, fit the operating point, evaluate, store."""
+"""Carry out the plan of a run: train, fit the operating point, evaluate, store."""
 
 from __future__ import annotations
 
 import time
-from dataclasses import replace
+from collections.abc import Callable
 from datetime import UTC, datetime
-from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -20,33 +19,31 @@ from core.inference.predictor import image_spec_of, load_classifier
 from core.metrics import measure
 from core.metrics.calibration import fit_temperature, probabilities_of
 from core.metrics.thresholds import fit_threshold, fit_thresholds
-from core.models import MODELS
 from core.models.classifier import Classifier
-from core.paths import describe_device
-from core.runs import Predictions, RunMeta, as_stored, save_run
-from core.runs.series import scores_of
+from core.paths import describe_device, library_versions
+from core.runs import FittedRun, Predictions, RunMeta, as_stored, save_run, scores_of
 from core.types import EvaluatedPart
 from trainer.meta_learning.outer_loop import meta_learn
-from trainer.training.class_balance import IMBALANCE
+from trainer.training.embedding_cache import EmbeddingCache
 from trainer.training.external import evaluate_external
-from trainer.training.fit import HEAD, concatenate_folds, embedding_cache
+from trainer.training.fit import HEAD, concatenate_folds
 from trainer.training.folds import NOTHING_HELD_OUT
 from trainer.training.heads import logits_of
 from trainer.training.losses import NonFiniteError
 from trainer.training.network_trainer import predict_logits
 from trainer.training.resume import StateFile
 from trainer.training.run_plan import RunPlan
-from trainer.training.settings import Cell, FitContext, FitData, FitResult, Settings
+from trainer.training.settings import FitContext, FitData, FitResult, Settings
 
 Keep = Literal["served", "all", "light", "none"]
 LIGHT_BYTES = 2_000_000
 
 
-def fit_data(prepared: RunPlan, dataset: Dataset, bank: np.ndarray) -> FitData:
-    """Read the labelled images of a cell's subset from the bank, and nothing else."""
-    rows = prepared.rows
+def fit_data(plan: RunPlan, dataset: Dataset, images: np.ndarray) -> FitData:
+    """Read the labelled images of a run's subset from those of the data set, and nothing else."""
+    rows = plan.rows
     return FitData(
-        images=bank[rows],
+        images=images[rows],
         labels=dataset.listing.labels[rows],
         groups=dataset.parts.groups[rows],
         rows=rows,
@@ -56,97 +53,88 @@ def fit_data(prepared: RunPlan, dataset: Dataset, bank: np.ndarray) -> FitData:
     )
 
 
-def train(prepared: RunPlan, data: FitData, settings: Settings, context: FitContext) -> tuple[Classifier, FitResult]:
-    """Build a cell's model, initialize it and train it on its subset; test images are not accessible here.
+def train(plan: RunPlan, data: FitData, settings: Settings, context: FitContext) -> tuple[Classifier, FitResult]:
+    """Build the model of a run, initialize it and train it on its subset; test images are not accessible here.
 
     If meta-learning or the fit of a head diverges, the model keeps the last finite meta-learned weights, or its fresh
     head.
     """
-    spec, strategy = prepared.spec, prepared.strategy
-    model = spec.build(data.classes, prepared.meta.dataset, context.seed)
+    spec, strategy = plan.spec, plan.strategy
+    model = spec.build(data.classes, plan.setup.dataset, context.seed)
     try:
         if strategy.query_loss:
             meta_learn(
-                strategy.name, strategy.query_loss, model, spec, prepared.meta.multilabel, prepared.sources, settings,
+                strategy.name, strategy.query_loss, model, spec, plan.setup.multilabel, plan.sources, settings,
                 context.seed, context.device, context.progress,
             )  # fmt: skip
         return model, strategy.fit(model, spec, data, settings, context)
     except NonFiniteError as error:
-        nothing, kept = concatenate_folds([], [], data.classes), HEAD if strategy.head_only else ""
+        nothing, prefix = concatenate_folds([], [], data.classes), HEAD if strategy.head_only else ""
         model.eval().cpu()
-        return model, FitResult(*nothing, kept, NOTHING_HELD_OUT, failed=str(error))
+        return model, FitResult(*nothing, prefix, NOTHING_HELD_OUT, failed=str(error))
 
 
 def run_cell(
-    prepared: RunPlan,
+    plan: RunPlan,
     dataset: Dataset,
-    bank: np.ndarray,
     keep: Keep,
     device: torch.device,
     store: Path | None = None,
     progress: Progress | None = None,
-) -> Path:
+) -> tuple[Path, RunMeta]:
     """Train, evaluate on the test set and store. An interrupted training resumes from its last epoch.
 
     If the loss is no longer finite, the run is stored as failed, with the weights of its best epoch so far.
 
     Args:
-        prepared: the cell.
+        plan: the run.
         dataset: its data set.
-        bank: (N, C, S, S) images at the model's size.
         keep: whether weights are stored: `all`, `light` (only small ones) or `none`.
         device: device to run on.
         store: the run store; the default store if None.
         progress: called with (done, total) during long computations.
     Returns:
-        the run's folder.
+        the run's folder and its record.
     """
+    images = plan.images(dataset)
     start_time = time.monotonic()
     # train
-    data = fit_data(prepared, dataset, bank)
-    unfinished = StateFile(prepared.meta.run, device)
-    context = FitContext(prepared.cell.seed, device, progress, unfinished)
-    model, fitted = train(prepared, data, prepared.settings, context)
+    data = fit_data(plan, dataset, images)
+    unfinished = StateFile(plan.setup.run, device)
+    model, fit = train(plan, data, plan.settings, FitContext(plan.cell.seed, device, progress, unfinished))
+    _round_to_half(model, fit.trained_prefix)
     # fit the operating point inside the subset
-    _round_to_half(model, fitted.keep)
-    meta, validation = _operating_point(prepared.meta, fitted, data, dataset)
+    validation = _predictions(plan, dataset, data.rows[fit.held_out], fit.logits, "validation")
+    fitted = _fit_operating_point(plan, fit.selection, validation)
     # predict the test part, the calibration part and the external test sets
-    predict = partial(_predict, prepared, model, data, dataset, bank, device, progress)
+    predict = _predictor(plan, model, dataset, images, device, progress)
     test, calibration = predict("test", dataset.parts.test), predict("calibration", dataset.calibration)
-    elsewhere = evaluate_external(
-        prepared, dataset, meta, test, partial(_predict_external, prepared, model, data, device, progress)
-    )
+
+    def predict_external(external: Dataset) -> Predictions:
+        images = plan.images(external)
+        return _predictor(plan, model, external, images, device, progress)("external", external.parts.test)
+
+    external = evaluate_external(plan, dataset, fitted, test, predict_external)
     # evaluate and store
-    scores = scores_of(meta, test)
-    metrics, at_half = _rounded(measure(scores)), _rounded(measure(scores.at(0.5)))
-    meta = replace(
-        meta,
-        sampled=_sampled(prepared, data),
-        metrics=metrics,
-        metrics_at_half=at_half,
+    scores = scores_of(fitted, test)
+    facts = vars(fitted) | {"notes": (*fitted.notes, *external.notes)}
+    record = RunMeta(
+        **facts,
+        metrics=_rounded(measure(scores)),
+        metrics_at_half=_rounded(measure(scores.at(0.5))),
         seconds=round(time.monotonic() - start_time, 2),
         device=describe_device(device),
         made=datetime.now(UTC).isoformat(timespec="seconds"),
-        failed=fitted.failed,
-        external=elsewhere.records,
-        notes=(*meta.notes, *elsewhere.notes),
+        versions=library_versions(),
+        failed=fit.failed,
+        external=external.records,
     )
-    state = {name: value for name, value in model.state_dict().items() if name.startswith(fitted.keep)}
-    keep_weights = (
-        keep == "all"
-        or fitted.failed
-        or (keep == "light" and 2 * sum(value.numel() for value in state.values()) < LIGHT_BYTES)
-    )
-    weights = state if keep_weights else None
-    folder = save_run(meta, validation, test, fitted.history, weights, store, calibration, elsewhere.predictions)
+    state = {name: value for name, value in model.state_dict().items() if name.startswith(fit.trained_prefix)}
+    is_light = 2 * sum(value.numel() for value in state.values()) < LIGHT_BYTES
+    weights = state if keep == "all" or fit.failed or (keep == "light" and is_light) else None
+    run = save_run(record, validation, test, fit.history, weights, store, calibration, external.predictions)
     unfinished.remove()
-    return folder
-
-
-def _sampled(prepared: RunPlan, data: FitData) -> dict[str, int]:
-    """Return the number of images of each class, or with each finding, in an epoch of the final network."""
-    counts = IMBALANCE[prepared.settings.imbalance].shown(data.labels, data.classes)
-    return dict(zip(prepared.meta.labels, counts.tolist(), strict=True))
+    return run
 
 
 def _round_to_half(model: Classifier, prefix: str) -> None:
@@ -157,85 +145,83 @@ def _round_to_half(model: Classifier, prefix: str) -> None:
                 value.copy_(value.half().float())
 
 
-def _operating_point(meta: RunMeta, fitted: FitResult, data: FitData, dataset: Dataset) -> tuple[RunMeta, Predictions]:
-    """Fit the temperature and the threshold to out-of-fold predictions; returns the record and these predictions."""
-    labels = data.labels[fitted.held_out]
-    rows, logits = data.rows[fitted.held_out], as_stored(fitted.logits, meta.multilabel)
-    validation = Predictions(dataset.listing.ids[rows], dataset.parts.groups[rows], labels, logits)
-    meta = replace(meta, selection=fitted.selection, thresholds=(0.5,) * (len(meta.labels) if meta.multilabel else 0))
-    if not len(rows):
-        return meta, validation
-    temperature = round(fit_temperature(logits, labels), 6)
-    probabilities = probabilities_of(logits, temperature, meta.multilabel)
-    meta = replace(meta, temperature=temperature)
-    if meta.multilabel:
-        return replace(
-            meta, thresholds=tuple(round(threshold, 6) for threshold in fit_thresholds(probabilities, labels))
-        ), validation
-    if meta.positive is not None:
-        threshold = fit_threshold(probabilities[:, meta.positive], labels == meta.positive)
-        meta = replace(meta, threshold=round(threshold, 6))
-    return meta, validation
+def _fit_operating_point(plan: RunPlan, selection: str, held_out: Predictions) -> FittedRun:
+    """Fit the temperature and the threshold to out-of-fold predictions; without any, the defaults remain."""
+    setup, labels = plan.setup, held_out.labels
+    if not len(labels):
+        thresholds = (0.5,) * (len(setup.labels) if setup.multilabel else 0)
+        return FittedRun(**vars(setup), selection=selection, thresholds=thresholds)
+    temperature = round(fit_temperature(held_out.logits, labels), 6)
+    probabilities = probabilities_of(held_out.logits, temperature, setup.multilabel)
+    fitted: dict[str, Any] = {"selection": selection, "temperature": temperature}
+    if setup.multilabel:
+        fitted["thresholds"] = tuple(round(threshold, 6) for threshold in fit_thresholds(probabilities, labels))
+    elif setup.positive is not None:
+        threshold = fit_threshold(probabilities[:, setup.positive], labels == setup.positive)
+        fitted["threshold"] = round(threshold, 6)
+    return FittedRun(**vars(setup), **fitted)
 
 
-def _predict(
-    prepared: RunPlan,
-    model: Classifier,
-    data: FitData,
-    dataset: Dataset,
-    bank: np.ndarray,
-    device: torch.device,
-    progress: Progress | None,
-    part: EvaluatedPart,
-    rows: np.ndarray,
+def _predictions(
+    plan: RunPlan, dataset: Dataset, rows: np.ndarray, logits: np.ndarray, part: EvaluatedPart
 ) -> Predictions:
-    """Predict images to which nothing was fitted.
-
-    Calibration images serve conformal prediction sets only. They are the validation part, whose labels no other step
-    reads.
-    """
-    images, settings = _Rows(bank, rows), prepared.settings
-    if prepared.strategy.head_only:
-        cache = embedding_cache(model, prepared.spec, data, replace(settings, augment="mirror"), device)
-        views = cache.get(images, rows, settings.mirror, progress)  # (N, 1 or 2, D)
-        head = model.head.layers.cpu()
-        logits = np.mean([logits_of(head, view) for view in np.moveaxis(views, 1, 0)], axis=0)
-    else:
-        logits = predict_logits(model, images, prepared.spec.image, device, progress, bool(settings.mirror))
-    listing = dataset.listing
-    logits = as_stored(logits, prepared.meta.multilabel)
+    """Return logits of some images as they are stored, with what is known about the images."""
+    listing, logits = dataset.listing, as_stored(logits, plan.setup.multilabel)
     return Predictions(listing.ids[rows], dataset.parts.groups[rows], listing.labels[rows], logits, part)
 
 
-def _predict_external(
-    prepared: RunPlan,
+def _predictor(
+    plan: RunPlan,
     model: Classifier,
-    data: FitData,
+    dataset: Dataset,
+    images: np.ndarray,
     device: torch.device,
     progress: Progress | None,
-    external: Dataset,
-) -> Predictions:
-    """Predict an external test set as the run predicts its own, with embeddings cached under the set's fingerprint."""
-    image = prepared.spec.image
-    bank = external.bank(image.size, progress, preparation(prepared.settings.preparation).for_encoder(image)).images
-    external_data = replace(data, fingerprint=external.fingerprint, population=len(external.listing))
-    return _predict(prepared, model, external_data, external, bank, device, progress, "external", external.parts.test)
+) -> Callable[[EvaluatedPart, np.ndarray], Predictions]:
+    """Return a function that predicts images of a data set to which nothing was fitted.
+
+    Calibration images serve conformal prediction sets only. They are the validation part, whose labels no other step
+    reads. Embeddings are cached under the data set's fingerprint.
+    """
+    mirror, image = plan.settings.mirror, plan.spec.image
+    cache = None
+    if plan.strategy.head_only:
+        cache = EmbeddingCache(
+            model, image, dataset.fingerprint, len(dataset.listing), "mirror", device, plan.setup.preparation
+        )
+
+    def predict(part: EvaluatedPart, rows: np.ndarray) -> Predictions:
+        chosen = _Rows(images, rows)
+        if cache is None:
+            logits = predict_logits(model, chosen, image, device, progress, bool(mirror))
+        else:
+            views = np.moveaxis(cache.get(chosen, rows, mirror, progress), 1, 0)  # (1 or 2, N, D)
+            head = model.head.layers.cpu()
+            logits = np.mean([logits_of(head, view) for view in views], axis=0)
+        return _predictions(plan, dataset, rows, logits, part)
+
+    return predict
 
 
 def predict_with_stored_weights(
-    folder: Path, meta: RunMeta, dataset: Dataset, rows: np.ndarray, device: torch.device, progress: Progress | None
-) -> np.ndarray:
-    """Predict images with the weights of a stored run: (N, C) logits, rounded as stored logits are.
+    folder: Path, meta: RunMeta, dataset: Dataset, part: EvaluatedPart, device: torch.device, progress: Progress | None
+) -> Predictions:
+    """Predict the test or calibration part of a data set with the weights of a stored run.
+
+    The logits are rounded as stored logits are.
 
     Raises:
         BadRequest: if the installed images are not those of the run.
     """
     if dataset.split_hash != meta.split_hash:
         raise BadRequest(f"The installed images of {meta.dataset} are not those of the run: their split hashes differ.")
+    rows = dataset.calibration if part == "calibration" else dataset.parts.test
     model, image = load_classifier(meta, folder), image_spec_of(meta)
     images = dataset.bank(meta.size, progress, preparation(meta.preparation).for_encoder(image)).images
     mirror = bool(meta.config.get("mirror"))
-    return as_stored(predict_logits(model, _Rows(images, rows), image, device, progress, mirror), meta.multilabel)
+    logits = as_stored(predict_logits(model, _Rows(images, rows), image, device, progress, mirror), meta.multilabel)
+    listing = dataset.listing
+    return Predictions(listing.ids[rows], dataset.parts.groups[rows], listing.labels[rows], logits, part)
 
 
 class _Rows:
@@ -255,15 +241,15 @@ def _rounded(values: dict[str, float]) -> dict[str, float]:
     return {name: round(value, 6) for name, value in values.items()}
 
 
-def resolve_keep(keep: Keep, cell: Cell, seeds: list[int], sizes: list[int | None]) -> Keep:
-    """Resolve `served` to `all`, `light` or `none` for a cell.
+def resolve_keep(keep: Keep, plan: RunPlan, seeds: list[int], sizes: list[int | None]) -> Keep:
+    """Resolve `served` to `all`, `light` or `none` for a run.
 
     `served` keeps the weights that the app predicts with: those of the first seed and never of controls, light weights
     at every size and heavy weights at the largest size only.
     """
     if keep != "served":
         return keep
-    if MODELS[cell.model].family == "control" or cell.seed != seeds[0]:
+    if plan.spec.family == "control" or plan.cell.seed != seeds[0]:
         return "none"
     largest = None if None in sizes else max(size for size in sizes if size is not None)
-    return "all" if cell.train_size == largest else "light"
+    return "all" if plan.cell.train_size == largest else "light"

@@ -1,13 +1,12 @@
-"""Plan of a run before training: settings, subset, starting weights, and the record with its name.
+"""Plan of a run before training: settings, subset, starting weights and the name of the run.
 
 Requests that do not fit the installed images are refused here, before any training, with a remedy.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
-from itertools import product
 from types import MappingProxyType
 from typing import Any
 
@@ -15,24 +14,21 @@ import numpy as np
 
 from core.data.augmentation import augmenter, canonical_name
 from core.data.dataset import Dataset
-from core.data.preprocessing import preparation
+from core.data.preprocessing import Preparation, preparation
 from core.data.specs import FINDINGS, JOINED, OPTIONS_SEPARATOR, all_findings
 from core.errors import BadRequest
 from core.files import canonical_json, sha256_of
 from core.models import MODELS
 from core.models.specs import ModelSpec, Weights
 from core.models.weights import exposure_of, weights_of
-from core.paths import library_versions
-from core.runs import RunMeta
+from core.runs import RunSetup
 from trainer.flags import OPTIONS, checked
-from trainer.meta_learning.maml import ORDERS
 from trainer.meta_learning.outer_loop import hashes_of, source_notes
 from trainer.meta_learning.task_sources import Source, sources_for
+from trainer.progress import progress_bar
 from trainer.training.class_balance import IMBALANCE, imbalance_for
 from trainer.training.contamination import count_seen_images
-from trainer.training.fit import settings_of_head
-from trainer.training.heads import check_scaling
-from trainer.training.layer_freezing import check_tune
+from trainer.training.fit import head_settings
 from trainer.training.losses import LOSSES, default_loss, loss_for
 from trainer.training.optimizers import OPTIMIZERS, SCHEDULES, optimizer_for
 from trainer.training.recipes import recipe_for
@@ -45,12 +41,13 @@ _CODE = 3  # increment when a change of the program changes results
 
 @dataclass(frozen=True)
 class RunPlan:
-    """A cell with everything that determines its run, before training.
+    """Everything that determines a run, before training.
 
     Attributes:
         cell, spec, strategy, settings: what is trained, and how.
+        defaults: settings of the model and strategy at this size, without the user's options.
         rows: positions of the subset in the data set.
-        meta: the run's record so far.
+        setup: the part of the run's record that is known before training.
         sources: data sets for meta-learning.
     """
 
@@ -58,9 +55,20 @@ class RunPlan:
     spec: ModelSpec
     strategy: Strategy
     settings: Settings
+    defaults: Settings
     rows: np.ndarray
-    meta: RunMeta
+    setup: RunSetup
     sources: tuple[Source, ...] = ()
+
+    @property
+    def preparation(self) -> Preparation:
+        """Preprocessing steps of the images, for the model's encoder."""
+        return preparation(self.settings.preparation).for_encoder(self.spec.image)
+
+    def images(self, dataset: Dataset) -> np.ndarray:
+        """Return (N, C, S, S) images of a data set at the model's size; they are decoded if they are not cached."""
+        with progress_bar(f"{dataset.spec.name}: decoding at {self.spec.image.size} px") as show:
+            return dataset.bank(self.spec.image.size, show, self.preparation).images
 
 
 def settings_of(spec: ModelSpec, strategy: Strategy, per_class: float) -> Settings:
@@ -76,21 +84,15 @@ def settings_of(spec: ModelSpec, strategy: Strategy, per_class: float) -> Settin
 
 
 def settings_for(
-    usual: Settings,
-    strategy: Strategy,
-    options: Mapping[str, Any],
-    labels: np.ndarray,
-    groups: np.ndarray,
-    classes: int,
+    defaults: Settings, strategy: Strategy, options: Mapping[str, Any], labels: np.ndarray, classes: int
 ) -> Settings:
     """Return settings with a user's options and what they imply; names are checked and brought into a fixed order.
 
     Args:
-        usual: settings of the strategy and model.
+        defaults: settings of the strategy and model.
         strategy: the strategy.
         options: the user's options, by the names of `trainer.flags`.
         labels: (n,) classes or (n, C) findings of the subset.
-        groups: (n,) group numbers of the subset.
         classes: number of classes.
     Raises:
         UnknownName: if an option, or the name it gives, does not exist.
@@ -104,9 +106,9 @@ def settings_for(
         row = LOSSES[stated["loss"]]
         stated = ({"optimizer": row.optimizer} if row.optimizer else {}) | stated
         stated["loss"] = "" if row.name == default_loss(labels) else row.name
-    if stated.get("optimizer", usual.optimizer) != usual.optimizer:
+    if stated.get("optimizer", defaults.optimizer) != defaults.optimizer:
         stated = {**OPTIMIZERS[stated["optimizer"]].settings, **stated}
-    settings = replace(usual, **stated)
+    settings = replace(defaults, **stated)
     settings = replace(
         settings,
         augment=canonical_name(settings.augment),
@@ -115,8 +117,6 @@ def settings_for(
         schedule=SCHEDULES[settings.schedule].name,
     )
     augmenter(settings.augment)
-    check_scaling(settings)
-    check_tune(settings)
     optimizer_for(settings, loss_for(settings, labels, classes))
     if "batch_size" in options:
         check_batch(settings, labels)
@@ -125,16 +125,7 @@ def settings_for(
 
 def strategies_of(spec: ModelSpec) -> list[str]:
     """Return the strategies that are available for a model."""
-    return [strategy.name for strategy in STRATEGIES.values() if not strategy.why_not(spec)]
-
-
-def compatible_pairs(
-    models: Iterable[str], strategies: Iterable[str]
-) -> tuple[list[tuple[str, str]], list[tuple[str, str]]]:
-    """Return the (model, strategy) pairs that go together, and those that do not."""
-    pairs = list(product(models, strategies))
-    compatible = [(model, strategy) for model, strategy in pairs if not STRATEGIES[strategy].why_not(MODELS[model])]
-    return compatible, [pair for pair in pairs if pair not in compatible]
+    return [strategy.name for strategy in STRATEGIES.values() if not strategy.incompatibility(spec)]
 
 
 def plan_run(cell: Cell, dataset: Dataset, options: Mapping[str, Any] = _NO_OPTIONS) -> RunPlan:
@@ -151,35 +142,35 @@ def plan_run(cell: Cell, dataset: Dataset, options: Mapping[str, Any] = _NO_OPTI
         LeakFound: if the encoder was trained on images of the data set and leaks are not allowed.
     """
     spec, strategy = MODELS[cell.model], STRATEGIES[cell.strategy]
-    if why := strategy.why_not(spec):
+    if why := strategy.incompatibility(spec):
         raise BadRequest(f"{why} It goes with {', '.join(strategies_of(spec))}.")
     if why := incompatibility(spec, dataset):
         raise BadRequest(f"{why} Choose another model; see python -m trainer list.")
     # subset and settings
     subset = dataset.subset(cell.train_size, cell.seed)
     labels = dataset.listing.labels[subset.indices]
-    usual = settings_of(spec, strategy, cell.train_size or len(labels) / len(dataset.labels))
+    defaults = settings_of(spec, strategy, cell.train_size or len(labels) / len(dataset.labels))
     check_labels(labels, dataset)
-    groups, classes = dataset.parts.groups[subset.indices], len(dataset.labels)
-    settings = settings_for(usual, strategy, options, labels, groups, classes)
+    settings = settings_for(defaults, strategy, options, labels, len(dataset.labels))
     _check_augmentation(settings, dataset)
     steps = preparation(settings.preparation)
     spec = replace(spec, image=steps.spec(replace(spec.image, size=settings.side or spec.image.size)))
-    sources = _sources(strategy, settings, dataset, cell)
+    sources = tuple(sources_for(dataset, cell, settings.sources)) if strategy.query_loss else ()
     check_test_labels(dataset)
     # starting weights, and which images they have already seen
     weights = weights_of(spec, dataset.spec.name)
     leaked, notes = count_seen_images(dataset, weights)
     start = {"size": spec.image.size, "start": weights.sha256 or f"random, seed {cell.seed}"}
     # name of the run, from all that determines its result
-    config, stated = asdict(settings) | start, settings.stated() | start
+    config, stated = asdict(settings) | start, settings.non_defaults() | start
     if strategy.starts_from:
-        stated["starts_from"] = STRATEGIES[strategy.starts_from].settings.stated()
-        config["starts_from"] = asdict(settings_of_head(settings))
+        stated["starts_from"] = STRATEGIES[strategy.starts_from].settings.non_defaults()
+        config["starts_from"] = asdict(head_settings(settings))
     if sources:
         config["meta_learnt_from"] = stated["meta_learnt_from"] = hashes_of(sources)
     key = sha256_of([canonical_json([_CODE, asdict(cell), stated, subset.hash, dataset.split_hash])])
-    meta = RunMeta(
+    sampled = IMBALANCE[settings.imbalance].class_counts(labels, len(dataset.labels))
+    setup = RunSetup(
         run=f"{spec.slug}-{cell.strategy}-n{cell.train_size or 'full'}-s{cell.seed}-{key[:8]}",
         dataset=dataset.spec.name,
         dataset_title=dataset.spec.title,
@@ -193,8 +184,9 @@ def plan_run(cell: Cell, dataset: Dataset, options: Mapping[str, Any] = _NO_OPTI
         strategy=strategy.name,
         train_size=cell.train_size,
         seed=cell.seed,
-        variant=settings.changed_from(usual),
+        variant=settings.difference_from(defaults),
         images=len(subset.indices),
+        sampled=dict(zip(dataset.labels, sampled.tolist(), strict=True)),
         short=subset.short,
         config=config,
         subset_hash=subset.hash,
@@ -214,26 +206,8 @@ def plan_run(cell: Cell, dataset: Dataset, options: Mapping[str, Any] = _NO_OPTI
         std=spec.image.std,
         encoder=weights.record(),
         trained="head" if strategy.head_only else "all",
-        selection="",
-        threshold=0.5,
-        temperature=1.0,
-        metrics={},
-        metrics_at_half={},
-        seconds=0.0,
-        device="",
-        made="",
-        versions=library_versions(),
     )
-    return RunPlan(cell, spec, strategy, settings, subset.indices, meta, sources)
-
-
-def _sources(strategy: Strategy, settings: Settings, dataset: Dataset, cell: Cell) -> tuple[Source, ...]:
-    """Return the data sets for meta-learning; empty where the strategy does none."""
-    if not strategy.query_loss:
-        return ()
-    if settings.order and settings.order not in ORDERS:
-        raise BadRequest(f"Expected --order to be one of {', '.join(ORDERS)}, but got {settings.order!r}.")
-    return tuple(sources_for(dataset, cell, settings.sources))
+    return RunPlan(cell, spec, strategy, settings, defaults, subset.indices, setup, sources)
 
 
 def incompatibility(spec: ModelSpec, dataset: Dataset) -> str:
@@ -272,11 +246,11 @@ def _exposure_notes(dataset: Dataset, spec: ModelSpec, weights: Weights) -> tupl
 
 def check_batch(settings: Settings, labels: np.ndarray) -> None:
     """Raise BadRequest if the requested batch size exceeds the number of images in an epoch."""
-    shown = len(labels) if labels.ndim == 2 else int(IMBALANCE[settings.imbalance].shown(labels).sum())
-    if settings.batch_size > shown:
+    images = IMBALANCE[settings.imbalance].images_per_epoch(labels)
+    if settings.batch_size > images:
         raise BadRequest(
-            f"--batch-size {settings.batch_size} is larger than the {shown} labelled images that an epoch shows. Lower "
-            "it, or raise --size."
+            f"--batch-size {settings.batch_size} is larger than the {images} labelled images of an epoch. Lower it, "
+            "or raise --size."
         )
 
 

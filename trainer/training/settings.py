@@ -98,16 +98,16 @@ class Settings:
     tune: str = "layers"
     rank: int = 8
 
-    def stated(self) -> dict[str, Any]:
+    def non_defaults(self) -> dict[str, Any]:
         """Return the settings that differ from the defaults.
 
         The name of a run depends on them alone, so that a setting added later renames no older run.
         """
         return {row.name: getattr(self, row.name) for row in fields(self) if getattr(self, row.name) != row.default}
 
-    def changed_from(self, usual: Settings) -> str:
+    def difference_from(self, other: Settings) -> str:
         """Return the settings that differ from others, as `name=value` joined by commas."""
-        names = [row.name for row in fields(self) if getattr(self, row.name) != getattr(usual, row.name)]
+        names = [row.name for row in fields(self) if getattr(self, row.name) != getattr(other, row.name)]
         return ", ".join(f"{name}={getattr(self, name)}" for name in names)
 
 
@@ -166,7 +166,7 @@ class FitResult:
     Attributes:
         held_out: positions in the subset of the images that were predicted out of fold.
         logits: (J, C) logits of these images.
-        keep: name prefix of the trained tensors; "" for all tensors.
+        trained_prefix: name prefix of the trained tensors; "" for all tensors.
         selection: how these images were held out, in words.
         history: rows of the training curves of the folds (`fold` 1, 2, ...) and of the final network (`fold` 0).
         failed: why the training stopped early, and what to change; "" if it did not.
@@ -174,7 +174,7 @@ class FitResult:
 
     held_out: np.ndarray
     logits: np.ndarray
-    keep: str
+    trained_prefix: str
     selection: str
     history: list[dict[str, Any]] = field(default_factory=list)
     failed: str = ""

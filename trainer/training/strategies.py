@@ -64,7 +64,7 @@ class Strategy:
     like: str = ""
     query_loss: QueryLoss | None = None
 
-    def why_not(self, spec: ModelSpec) -> str:
+    def incompatibility(self, spec: ModelSpec) -> str:
         """Return why a model cannot be trained with the strategy, in a sentence; "" if it can."""
         if self.name not in spec.strategies and self.like not in spec.strategies:
             return f"{spec.name} does not go with {self.name}."

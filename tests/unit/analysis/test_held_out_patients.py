@@ -71,7 +71,7 @@ def test_calibration_patients_serve_nothing_else(runs, other):
     folder, meta = of([make_run(runs, WEAK, 50, 0, 2.0)])[0]
     held_out, test = read_predictions(folder, "validation"), read_predictions(folder)
     shared = held_out if other == "validation" else test
-    stored = save_run(replace(meta, run="shared", hashes={}), held_out, test, [], None, runs, calibration=shared)
+    stored = save_run(replace(meta, run="shared", hashes={}), held_out, test, [], None, runs, calibration=shared)[0]
     with pytest.raises(LeakFound, match="used for nothing else"):
         comparison.conformal((stored, read_run(stored)), 0.9)
 

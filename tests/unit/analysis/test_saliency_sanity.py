@@ -263,7 +263,7 @@ def test_the_command_checks_runs_keeps_what_it_found_and_answers_from_it(stored,
     assert main(argv) == 0
     assert capsys.readouterr().out == first
     assert main(["sanity", "--dataset", "ham10000"]) == 2
-    assert "keeps weights" in capsys.readouterr().err
+    assert "has saved weights" in capsys.readouterr().err
 
 
 def test_images_are_of_the_class_explained_and_of_different_patients(stored):

@@ -54,7 +54,7 @@ def test_two_values_of_a_setting_never_meet():
 @pytest.mark.parametrize(
     ("ingredients", "said"),
     [
-        ("nose", "is no ingredient"),
+        ("nose", "is not an ingredient"),
         ("focal,focal", "named twice"),
         ("deep=1", "no setting named"),
         ("depth=x", "takes"),

@@ -121,7 +121,7 @@ def test_ctrl_c_keeps_finished_runs_and_the_command_resumes(runs, short_training
         return train(*arguments, progress=interrupt if len(trained) == 2 else progress, **options)
 
     with monkeypatch.context() as patch:
-        patch.setattr("trainer.commands.curve.run_cell.run_cell", train_until_interrupted)
+        patch.setattr("trainer.training.sweep.run_cell", train_until_interrupted)
         former = signal.signal(signal.SIGINT, signal.default_int_handler)
         try:
             assert main(argv) == 130

@@ -165,7 +165,7 @@ def stored(runs, tmp_path, monkeypatch):
         )  # fmt: skip
         kept = {key: value for key, value in state.items() if trained == "all" or not key.startswith("encoder.")}
         predictions = example_predictions(2), example_predictions(5)
-        return save_run(meta, *predictions, [{"epoch": 0}], kept, runs)
+        return save_run(meta, *predictions, [{"epoch": 0}], kept, runs)[0]
 
     return put
 
@@ -231,7 +231,7 @@ def test_models_of_one_channel_and_of_volumes_can_be_exported(weights, stored, t
 def test_an_unsupported_network_is_refused_and_nothing_is_written(kinds, stored, tmp_path, capsys, name):
     meta, folder = read_run(stored("choosy")), tmp_path / "exported"
     assert main(["export", meta.run, "--format", name, "--to", str(folder)]) == 2
-    assert f"The run {meta.run} cannot be had as {name}; choose another format." in capsys.readouterr().err
+    assert f"The run {meta.run} cannot be converted to {name}; choose another format." in capsys.readouterr().err
     assert not folder.exists()
     assert main(["export", meta.run, "--format", "safetensors", "--to", str(folder)]) == 0
 
@@ -257,7 +257,7 @@ def test_runs_that_cannot_be_exported_are_refused(shipped, runs, tmp_path, capsy
     assert main([*argv, "--seeds", "0", "--epochs", "1", "--min-steps", "1", "--keep-weights", "none"]) == 0
     (meta,) = open_store(runs).runs.values()
     assert main(["export", meta.run, "--to", str(tmp_path)]) == 2
-    assert "keeps no weights" in capsys.readouterr().err
+    assert "has no saved weights" in capsys.readouterr().err
     with pytest.raises(CorruptRun, match="has no"):
         load_run(open_store(runs).folder_of(meta.run))
 

@@ -110,7 +110,7 @@ def test_settings_follow_the_size_and_a_twin_takes_those_of_its_model(monkeypatc
 def test_every_stored_recipe_is_one_that_its_strategy_takes():
     for strategy, by_model in recipes().items():
         for model, by_size in by_model.items():
-            assert not STRATEGIES[strategy].why_not(MODELS[model])
+            assert not STRATEGIES[strategy].incompatibility(MODELS[model])
             for chosen in by_size.values():
                 assert set(chosen["settings"]) <= set(STRATEGIES[strategy].takes)
 
@@ -158,7 +158,7 @@ def test_every_contender_goes_with_its_strategy():
     for family in ("frozen", "frozen-stages", "frozen-dinov2", "finetune", "scratch"):
         for contender in contenders_of(family):
             strategy = STRATEGIES[contender.strategy]
-            assert not strategy.why_not(MODELS[contender.model])
+            assert not strategy.incompatibility(MODELS[contender.model])
             assert set(contender.options) <= set(strategy.takes)
     with pytest.raises(BadRequest, match="one of frozen, frozen-stages"):
         contenders_of("all")

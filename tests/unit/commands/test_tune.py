@@ -14,7 +14,7 @@ from core.paths import cache_folder
 from core.runs import open_store
 from trainer.cli import main
 from trainer.commands import tune
-from trainer.commands.tune import SPACES, USUAL, Search
+from trainer.commands.tune import SEARCHED_BY_DEFAULT, SPACES, Search
 from trainer.flags import OPTIONS, read_settings
 from trainer.training.run_cell import fit_data
 from trainer.training.run_plan import plan_run
@@ -74,7 +74,7 @@ def test_better_settings_are_found_and_the_usual_ones_come_first(phantom, monkey
     assert found["trials"] == len(tried) > 20
     assert found["usual_value"] == pytest.approx(np.log(5) + 0.1)
     assert found["value"] < 0.5 * found["usual_value"]
-    assert f"the best has {found['value']:.4f}, the usual settings 1.7094" in said[-2]
+    assert f"the best has {found['value']:.4f}, the default settings 1.7094" in said[-2]
     assert 0.001 < found["settings"]["lr"] < 0.01
     assert found["settings"]["epochs"] == 1
     assert read_settings(out) == found["settings"]
@@ -114,7 +114,7 @@ def test_settings_that_cannot_be_evaluated_are_skipped(phantom, monkeypatch, tmp
     search(phantom, ["lr"]).run(0.01, out)
     assert json.loads(out.read_text())["settings"]["lr"] <= 1e-3
     monkeypatch.setattr(tune, "held_out_loss", lambda *_: (_ for _ in ()).throw(BadRequest("never")))
-    with pytest.raises(BadRequest, match="No settings could be judged: never"):
+    with pytest.raises(BadRequest, match="No settings could be evaluated: never"):
         search(phantom, ["label_smoothing"]).run(0.001, tmp_path / "none.json")
     assert not (tmp_path / "none.json").exists()
 
@@ -158,7 +158,7 @@ def test_the_command_writes_settings_that_a_run_takes(runs, tmp_path, capsys):
     [
         (["--over", "speed"], "cannot be searched over"),
         (["--over", "depth"], "does not take depth"),
-        (["--over", "lr", "--lr", "0.1"], "stated and searched over"),
+        (["--over", "lr", "--lr", "0.1"], "fixed and searched over"),
         (["--size", "2,3"], "takes one size"),
     ],
 )
@@ -169,6 +169,6 @@ def test_searches_that_make_no_sense_are_refused(runs, capsys, more, said):
 
 
 def test_every_space_is_a_setting():
-    assert set(USUAL) <= set(SPACES) <= set(OPTIONS)
+    assert set(SEARCHED_BY_DEFAULT) <= set(SPACES) <= set(OPTIONS)
     with pytest.raises(SystemExit):
         main(["tune", "--model", "a", "--strategy", "b", "--size", "1", "--minutes", "0"])

@@ -16,7 +16,6 @@ from core.errors import BadRequest, UnknownName
 from core.explain.methods import Explanation
 from core.inference.predictor import Predictor
 from core.metrics.calibration import probabilities_of
-from core.models import MODELS
 from core.runs import read_predictions, read_run
 from core.types import ImageSpec
 from tests.unit.training.test_run_cell import CPU, few_test_images
@@ -126,8 +125,7 @@ def test_images_are_prepared_for_prediction_as_for_training(steps, model, strate
     monkeypatch.setattr("trainer.training.run_plan.settings_of", lambda *_: quick)
     phantom = few_test_images(load_dataset(DATASETS["phantom"]))
     prepared = plan_run(Cell("phantom", model, strategy, 4, 0), phantom, {"preparation": steps})
-    bank = phantom.bank(MODELS[model].image.size, preparation=preparation(steps)).images
-    folder = run_cell(prepared, phantom, bank, "all", CPU, runs)
+    folder, _ = run_cell(prepared, phantom, "all", CPU, runs)
     meta, test = read_run(folder), read_predictions(folder)
     assert meta.variant == f"preparation={preparation(steps).name}"
     assert (meta.mean == (0, 0, 0)) == ("unit-range" in steps)

@@ -22,7 +22,7 @@ def stored(runs):
     """A scratch-cnn with random weights, stored as a run."""
     model = MODELS["scratch-cnn"].build(2, "phantom", 0)
     meta = replace(example_meta(), size=64)
-    return save_run(meta, example_predictions(), example_predictions(), [], model.state_dict(), runs)
+    return save_run(meta, example_predictions(), example_predictions(), [], model.state_dict(), runs)[0]
 
 
 IMAGES = [Image.fromarray(phantom_at(index).pixels) for index in range(4)]
@@ -85,11 +85,11 @@ def test_threads_that_predict_and_explain_do_not_disturb_each_other(stored):
 
 
 def test_a_run_without_weights_or_with_foreign_ones_is_refused(runs, stored):
-    bare = save_run(replace(example_meta("bare")), example_predictions(), example_predictions(), [], None, runs)
+    bare = save_run(replace(example_meta("bare")), example_predictions(), example_predictions(), [], None, runs)[0]
     with pytest.raises(CorruptRun, match="has no"):
         Predictor(bare)
     foreign = {"tapped.head.layers.0.weight": torch.zeros(2, 2)}
-    odd = save_run(replace(example_meta("odd")), example_predictions(), example_predictions(), [], foreign, runs)
+    odd = save_run(replace(example_meta("odd")), example_predictions(), example_predictions(), [], foreign, runs)[0]
     with pytest.raises(CorruptRun, match="other tensors"):
         Predictor(odd)
     assert read_run(odd).has_weights

@@ -13,7 +13,7 @@ from core.jobs import events, records
 from tests import PATIENCE
 from tests.unit.jobs.test_records import REQUEST
 from trainer import progress
-from trainer.cli import ending, main
+from trainer.cli import explain, main
 
 
 @pytest.fixture
@@ -90,8 +90,8 @@ def test_an_error_that_is_not_known_is_not_hidden(tmp_path, monkeypatch):
     def fail(arguments):
         raise ZeroDivisionError
 
-    assert ending(ZeroDivisionError()) is None
-    assert ending(RuntimeError("shape")) is None
+    assert explain(ZeroDivisionError()) is None
+    assert explain(RuntimeError("shape")) is None
     monkeypatch.setenv(events.VARIABLE, str(tmp_path / "progress.jsonl"))
     monkeypatch.setattr("trainer.commands.list.run", fail)
     with pytest.raises(ZeroDivisionError):
@@ -105,14 +105,14 @@ def test_memory_that_really_runs_out_is_known():
     """The allocators' own errors, of NumPy and of PyTorch, under a limit of the system."""
     code = """
 import resource, numpy, psutil, torch
-from trainer.cli import ending
+from trainer.cli import explain
 now = psutil.Process().memory_info().vms + 2**28
 resource.setrlimit(resource.RLIMIT_AS, (now, now))
 for ask in (lambda: torch.ones(2**32), lambda: numpy.ones(2**32)):
     try:
         ask()
     except BaseException as error:
-        print(*ending(error))
+        print(*explain(error))
 """
     said = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.splitlines()
     assert [line[:17] for line in said] == ["2 Memory ran out."] * 2
@@ -128,7 +128,7 @@ def test_a_curve_that_could_not_go_on_is_no_job_done(job, runs, monkeypatch, cap
     assert row["train_size"] == 20
     state = records.final_state(job, code, 9.0)
     assert (state.status, state.kept, state.total) == ("failed", 1, 2)
-    assert "1 of 1 pairs of model and strategy could not go on" in state.why
+    assert "1 of 1 pairs of model and strategy could not continue" in state.why
     assert "scratch-cnn scratch n=2 seed 0" in state.why
     assert "batch" in state.why
 

@@ -27,7 +27,7 @@ def test_meta_learning_goes_with_networks_without_batch_normalisation_alone(name
     normalised = any(isinstance(module, nn.modules.batchnorm._BatchNorm) for module in network.modules())
     assert MODELS[name].uses_batch_norm == normalised
     for strategy in ("maml", "protonet-meta"):
-        assert ("it has batch normalization" in STRATEGIES[strategy].why_not(MODELS[name])) == normalised
+        assert ("it has batch normalization" in STRATEGIES[strategy].incompatibility(MODELS[name])) == normalised
         assert (strategy in strategies_of(MODELS[name])) != normalised
 
 

@@ -13,7 +13,6 @@ from core.data.dataset import load_dataset
 from core.data.listing import Listing
 from core.data.specs import find_dataset, list_images
 from core.errors import BadRequest, DataUnavailable, UnknownName
-from core.models import MODELS
 from core.paths import cache_folder
 from core.runs import open_store, read_predictions, read_run
 from core.runs.selection import default_runs
@@ -119,7 +118,7 @@ def test_copies_of_target_images_are_left_out(target, other_sets):
     assert source.removed == 5
     assert not any("copy" in source.listing.ids[row] for row in source.rows)
     prepared = plan_run(cell(target), target, {**QUICK, "sources": "rings"})
-    assert "5 images there that are copies" in prepared.meta.notes[-1]
+    assert "5 images there that are copies" in prepared.setup.notes[-1]
 
 
 def test_other_findings_come_from_other_patients(findings):
@@ -147,19 +146,18 @@ def few_tested(dataset, n=30):
 @pytest.mark.parametrize("order", ["second", "first", "anil"])
 def test_a_start_is_learnt_once_and_named_by_what_determines_it(target, other_sets, runs, tmp_path, monkeypatch, order):
     monkeypatch.setenv("LOWSHOT_CACHE", str(tmp_path / "cache"))
-    bank = target.bank(MODELS["scratch-cnn"].image.size).images
     options = {**QUICK, "order": order}
     names = set()
     for size in (3, 1):
         prepared = plan_run(cell(target, size=size), target, options)
-        names.add(run_cell(prepared, target, bank, "all", CPU).name)
+        names.add(run_cell(prepared, target, "all", CPU)[0].name)
         assert len(list((cache_folder() / "starts").iterdir())) == 1
     other = plan_run(cell(target), target, {**options, "inner_lr": 0.2})
-    run_cell(other, target, bank, "none", CPU)
+    run_cell(other, target, "none", CPU)
     assert len(list((cache_folder() / "starts").iterdir())) == 2
     for path in (cache_folder() / "starts").iterdir():
         path.write_bytes(path.read_bytes()[:40])  # damaged, and learnt again
-    again = run_cell(plan_run(cell(target), target, options), target, bank, "none", CPU, tmp_path / "again")
+    again, _ = run_cell(plan_run(cell(target), target, options), target, "none", CPU, tmp_path / "again")
     assert again.name in names
     stored = open_store(runs).folder_of(again.name)
     assert np.array_equal(read_predictions(again).logits, read_predictions(stored).logits)
@@ -171,9 +169,10 @@ def test_no_image_of_the_target_is_seen_before_its_subset(target, other_sets, tm
     prepared = plan_run(cell(target, strategy), target, QUICK)
     spoilt = 255 - np.array(target.bank(64).images)
     states = []
-    for index, bank in enumerate((target.bank(64).images, spoilt)):
+    for index, images in enumerate((target.bank(64).images, spoilt)):
         monkeypatch.setenv("LOWSHOT_CACHE", str(tmp_path / f"cache{index}"))
-        run_cell(prepared, target, bank, "none", CPU, tmp_path / f"store{index}")
+        monkeypatch.setattr("trainer.training.run_plan.RunPlan.images", lambda *_, images=images: images)
+        run_cell(prepared, target, "none", CPU, tmp_path / f"store{index}")
         (path,) = (tmp_path / f"cache{index}" / "starts").iterdir()
         states.append(path.read_bytes())
     assert states[0] == states[1]
@@ -181,18 +180,15 @@ def test_no_image_of_the_target_is_seen_before_its_subset(target, other_sets, tm
 
 def test_meta_learned_runs_are_stored_named_and_not_served_as_from_scratch(target, other_sets, runs):
     target = few_tested(target)
-    bank = target.bank(64).images
     for strategy in ("maml", "protonet-meta"):
-        folder = run_cell(plan_run(cell(target, strategy), target, QUICK), target, bank, "all", CPU)
+        folder, _ = run_cell(plan_run(cell(target, strategy), target, QUICK), target, "all", CPU)
         meta = read_run(folder)
         assert set(meta.config["meta_learnt_from"]) == {"rings", "tones"}
         assert meta.trained == "all"
         assert "rings, tones" in meta.notes[-1]
         assert "cross-validation" in meta.selection
     assert len(default_runs(open_store(), target.spec.name)) == 1  # there is nothing else yet
-    folder = run_cell(
-        plan_run(cell(target, "scratch"), target, {"epochs": 1, "min_steps": 1}), target, bank, "all", CPU
-    )
+    folder, _ = run_cell(plan_run(cell(target, "scratch"), target, {"epochs": 1, "min_steps": 1}), target, "all", CPU)
     usual = replace(read_run(folder), variant="")
     (folder / "run.json").write_text(json.dumps({**json.loads((folder / "run.json").read_text()), "variant": ""}))
     assert default_runs(open_store(), target.spec.name)["scratch"][1].strategy == usual.strategy == "scratch"
@@ -202,7 +198,7 @@ def test_findings_are_meta_learnt_by_bce(findings, runs):
     findings = few_tested(findings, 40)
     quick = {name: value for name, value in QUICK.items() if name != "sources"}
     prepared = plan_run(cell(findings, size=4), findings, quick)
-    folder = run_cell(prepared, findings, findings.bank(64).images, "all", CPU)
+    folder, _ = run_cell(prepared, findings, "all", CPU)
     meta = read_run(folder)
     assert meta.labels == ("B",)
     assert "other findings of other patients" in meta.notes[-1]
@@ -225,7 +221,7 @@ def test_findings_are_meta_learnt_by_bce(findings, runs):
 def test_one_image_a_class_will_do_where_nothing_is_held_out(target, other_sets, runs, strategy, model, options):
     few = few_tested(target, 6)
     prepared = plan_run(cell(few, strategy, 1, model), few, options)
-    folder = run_cell(prepared, few, few.bank(MODELS[model].image.size).images, "all", CPU)
+    folder, _ = run_cell(prepared, few, "all", CPU)
     meta = read_run(folder)
     assert (meta.threshold, meta.temperature, meta.images) == (0.5, 1.0, 2)
     assert "nothing held out" in meta.selection

@@ -244,8 +244,7 @@ def test_data_sets_in_medmnists_format_need_no_change(name, tmp_path, runs, monk
 def test_a_run_on_volumes_predicts_explains_and_refuses_images(cubes, runs, monkeypatch):
     quick(monkeypatch)
     prepared = plan_run(Cell("nodulemnist3d", "imagenet-efficientnet-lite0-slices", "frozen", 3, 0), cubes)
-    bank = cubes.bank(prepared.spec.image.size).images
-    folder = run_cell(prepared, cubes, bank, "all", torch.device("cpu"), runs)
+    folder, _ = run_cell(prepared, cubes, "all", torch.device("cpu"), runs)
     meta, test = read_run(folder), read_predictions(folder)
     predictor = Predictor(folder)
     volumes = [cubes.listing.read(index) for index in cubes.parts.test[:2]]

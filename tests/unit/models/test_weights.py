@@ -22,7 +22,7 @@ from core.runs import open_store
 from core.runs.series import Series, by_series
 from tests.random_weights import build, example, file_of, put_xrv
 from trainer.cli import main
-from trainer.commands.curve import ready
+from trainer.training.sweep import available_pairs
 
 RESNET = MODELS["imagenet-resnet18"].weights
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
@@ -179,7 +179,7 @@ def test_a_run_from_weights_by_path_is_recorded_and_shown(weights, runs, monkeyp
 def test_a_sweep_over_all_models_leaves_out_what_is_not_here_a_line_each(no_weights, capsys):
     dataset = SimpleNamespace(spec=DATASETS["phantom"])
     pairs = [(name, "frozen") for name in MODELS if "frozen" in MODELS[name].strategies]
-    left = ready([*pairs, ("imagenet-resnet18", "finetune")], dataset, every_model=True)
+    left = available_pairs([*pairs, ("imagenet-resnet18", "finetune")], dataset, all_models=True)
     assert [model for model, _ in left] == [
         name
         for name in MODELS
@@ -192,12 +192,12 @@ def test_a_sweep_over_all_models_leaves_out_what_is_not_here_a_line_each(no_weig
         name for name, _ in pairs if state_of(MODELS[name].weights)[0] == "not here" and MODELS[name].image.dims == 2
     ]
     with pytest.raises(BadRequest, match="None of these models can be trained"):
-        ready([("imagenet-resnet18", "frozen")], dataset, every_model=False)
+        available_pairs([("imagenet-resnet18", "frozen")], dataset, all_models=False)
     assert "weights get" in capsys.readouterr().err
 
 
 def test_a_requested_model_for_volumes_is_reported_as_left_out(capsys):
     dataset = SimpleNamespace(spec=DATASETS["phantom"])
-    left = ready([("scratch-resnet18-3d", "scratch"), ("scratch-cnn", "scratch")], dataset, every_model=False)
+    left = available_pairs([("scratch-resnet18-3d", "scratch"), ("scratch-cnn", "scratch")], dataset, all_models=False)
     assert left == [("scratch-cnn", "scratch")]
     assert "left out: scratch-resnet18-3d: phantom holds images" in capsys.readouterr().err

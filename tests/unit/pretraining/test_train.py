@@ -24,7 +24,7 @@ from core.models.medical_encoders import (
 )
 from tests.publisher_folders import put_image, put_nih
 from trainer.cli import main, parse
-from trainer.commands.pretrain import GATES, _judging, _recipe
+from trainer.commands.pretrain import GATES, _evaluated_sets, _recipe
 from trainer.pretraining.activations import PLAIN, activations
 from trainer.pretraining.corpus import CorpusPart
 from trainer.pretraining.linear_probe import (
@@ -220,10 +220,10 @@ def test_which_recipe_and_gates_are_taken():
     recipe = _recipe(parse(["pretrain", "--targets", "kermany", "--sets", NIH, "--epochs", "7"]))
     assert (recipe.sets, recipe.epochs, recipe.start) == ({NIH: 8000}, 7, IMAGENET)
     assert NIH not in _recipe(parse(["pretrain", "--targets", "chestmnist"])).sets
-    assert _judging([NIH, "kermany", "isic2017-dermoscopy"]) == (NIH, "isic2017-dermoscopy")
-    assert _judging(["kermany", "malaria"]) == ("kermany",)
+    assert _evaluated_sets([NIH, "kermany", "isic2017-dermoscopy"]) == (NIH, "isic2017-dermoscopy")
+    assert _evaluated_sets(["kermany", "malaria"]) == ("kermany",)
     with pytest.raises(BadRequest, match="Expected --sets to name one of"):
-        _judging(["malaria"])
+        _evaluated_sets(["malaria"])
     with pytest.raises(BadRequest, match="Expected --cut to be one of 3, 2, 4"):
         _recipe(parse(["pretrain", "--cut", "9"]))
     with pytest.raises(BadRequest, match="Expected --average above 0"):
@@ -332,7 +332,7 @@ def test_an_encoder_that_waits_for_its_gate_is_not_trained_again(small_corpus, m
     monkeypatch.setattr(judged, lambda *_: [row])
     monkeypatch.setattr("trainer.commands.pretrain.train_by", None)  # is not called
     assert main(argv) == 0
-    assert "trained already" in capsys.readouterr().err
+    assert "already trained" in capsys.readouterr().err
     folder = out / "strict-without-nih-chestxray14"
     assert probe_results_of(read_card(folder)) == [row]
     assert not list(out.glob(".*waiting"))

@@ -20,7 +20,7 @@ def store_run(runs, model, size, logits_times=1.0):
     held_out = example_predictions(4)
     held_out = replace(held_out, logits=torch.eye(2)[held_out.labels].numpy() * logits_times)
     weights = {"tapped.head.layers.0.weight": torch.zeros(2, 2)}
-    return save_run(meta, held_out, example_predictions(5), [], weights, runs)
+    return save_run(meta, held_out, example_predictions(5), [], weights, runs)[0]
 
 
 @pytest.mark.parametrize(("lite0_times", "generic_times"), [(1.0, 3.0), (3.0, 1.0)])

@@ -54,7 +54,9 @@ def example_predictions(n=3):
 
 def save(store, run="cnn-n2-s0-abc", weights=True):
     tensors = {"a.weight": torch.arange(6).reshape(2, 3) / 7} if weights else None
-    return save_run(example_meta(run), example_predictions(2), example_predictions(5), [{"epoch": 0}], tensors, store)
+    return save_run(example_meta(run), example_predictions(2), example_predictions(5), [{"epoch": 0}], tensors, store)[
+        0
+    ]
 
 
 def test_a_run_comes_back_as_it_was(runs):

@@ -12,7 +12,7 @@ from core.data.dataset import load_dataset
 from core.errors import BadRequest
 from core.runs import read_run
 from tests.unit.training.test_run_cell import few_test_images
-from trainer.training.class_balance import IMBALANCE, EpochOrder, imbalance_for
+from trainer.training.class_balance import IMBALANCE, EpochOrder, Imbalance, imbalance_for
 from trainer.training.heads import fit_logistic
 from trainer.training.losses import accuracy, as_targets, default_loss, masked_bce
 from trainer.training.run_plan import plan_run
@@ -29,8 +29,8 @@ FINDINGS = np.array([[1, 0, np.nan], [1, np.nan, 0], [0, 0, 1], [1, 0, 0]], np.f
 )  # fmt: skip
 def test_epochs_show_what_is_recorded(name, counts):
     row = IMBALANCE[name]
-    epoch = row.epoch(LABELS, np.random.default_rng(0))
-    assert np.bincount(LABELS[epoch.positions]).tolist() == counts == row.shown(LABELS).tolist()
+    epoch = row.draw_epoch(LABELS, np.random.default_rng(0))
+    assert np.bincount(LABELS[epoch.positions]).tolist() == counts == row.class_counts(LABELS).tolist()
     shown = np.bincount(epoch.positions, minlength=len(LABELS))
     for label in range(3):
         times = shown[label == LABELS]
@@ -44,12 +44,12 @@ def test_every_row_is_covered_above():
 def test_balanced_classes_are_shown_as_they_are_in_the_same_order():
     labels = np.arange(20) % 2
     for name in ("none", "oversample", "undersample", "class-weights"):
-        positions = IMBALANCE[name].epoch(labels, np.random.default_rng(3)).positions
+        positions = IMBALANCE[name].draw_epoch(labels, np.random.default_rng(3)).positions
         assert np.array_equal(positions, np.random.default_rng(3).permutation(20))
 
 
 def test_only_repeats_are_augmented_on_the_way_to_the_majority():
-    epoch = IMBALANCE["to-majority"].epoch(LABELS, np.random.default_rng(0))
+    epoch = IMBALANCE["to-majority"].draw_epoch(LABELS, np.random.default_rng(0))
     assert np.bincount(epoch.positions[~epoch.repeats], minlength=20).tolist() == [1] * 20
     views = epoch.views(4, np.random.default_rng(1))
     assert (views[~epoch.repeats] == 0).all()
@@ -58,14 +58,15 @@ def test_only_repeats_are_augmented_on_the_way_to_the_majority():
         imbalance_for("to-majority", LABELS, "none")
 
 
-def test_an_epoch_is_taken_in_pieces_and_begun_anew():
+def test_batches_continue_into_the_next_epoch(monkeypatch):
     epoch = EpochOrder(np.arange(5), np.arange(5) > 3)
-    first, rest = epoch.take(4, lambda: epoch)
-    second, left = rest.take(3, lambda: epoch)
+    monkeypatch.setattr(Imbalance, "draw_epoch", lambda *_: epoch)
+    batches = IMBALANCE["none"].batches(LABELS, 4, np.random.default_rng(0))
+    first, second, third = (next(batches) for _ in range(3))
     assert first.positions.tolist() == [0, 1, 2, 3]
-    assert second.positions.tolist() == [4, 0, 1]
-    assert second.repeats.tolist() == [True, False, False]
-    assert left.positions.tolist() == [2, 3, 4]
+    assert second.positions.tolist() == [4, 0, 1, 2]
+    assert second.repeats.tolist() == [True, False, False, False]
+    assert third.positions.tolist() == [3, 4, 0, 1]
 
 
 def test_class_weights_equal_scikit_learn():
@@ -80,7 +81,7 @@ def test_class_weights_equal_scikit_learn():
 
 
 def test_findings_refuse_what_repeats_whole_images():
-    assert imbalance_for("class-weights", FINDINGS, "none").weighs
+    assert imbalance_for("class-weights", FINDINGS, "none").uses_class_weights
     with pytest.raises(BadRequest, match="none or class-weights"):
         imbalance_for("oversample", FINDINGS, "none")
 
@@ -126,15 +127,16 @@ def test_sampled_counts_and_the_variant_are_recorded(runs, tmp_path, class_folde
 def test_options_are_checked_before_anything_is_trained():
     phantom = few_test_images(load_dataset(DATASETS["phantom"]))
     cell = Cell("phantom", "scratch-cnn", "scratch", 4, 0)
-    usual = plan_run(cell, phantom).meta
+    usual = plan_run(cell, phantom).setup
     assert (
-        plan_run(cell, phantom, {"augment": "aggressive", "preparation": "", "imbalance": "none"}).meta.run == usual.run
+        plan_run(cell, phantom, {"augment": "aggressive", "preparation": "", "imbalance": "none"}).setup.run
+        == usual.run
     )
-    assert plan_run(cell, phantom, {"augment": "mild"}).meta.run != usual.run
+    assert plan_run(cell, phantom, {"augment": "mild"}).setup.run != usual.run
     for options, message in (
         ({"augment": "flip"}, "no augmentation named"),
         ({"preparation": "clah"}, "Did you mean 'clahe'"),
-        ({"imbalance": "over"}, "no way to meet imbalance named"),
+        ({"imbalance": "over"}, "no way to handle imbalance named"),
     ):
         with pytest.raises(Exception, match=message):
             plan_run(cell, phantom, options)

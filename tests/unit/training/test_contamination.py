@@ -123,11 +123,11 @@ def test_custom_images_from_the_encoders_corpus_stop_its_runs(tmp_path, runs):
         Cell("mine", model, "frozen", 5, 0) for model in ("medical-efficientnet-lite0", "imagenet-efficientnet-lite0")
     )
     dataset = load_dataset(custom_dataset(tmp_path / "mine"))
-    assert plan_run(other, dataset).meta.leaks == 0
+    assert plan_run(other, dataset).setup.leaks == 0
     with pytest.raises(LeakFound, match="60 of these images"):
         plan_run(medical, dataset)
     allowed = load_dataset(custom_dataset(tmp_path / "mine"), allow_leaks=True)
-    meta = plan_run(medical, allowed).meta
+    meta = plan_run(medical, allowed).setup
     assert meta.leaks == 60
     assert any("LEAKS ALLOWED: the medical encoder" in note for note in meta.notes)
 
@@ -135,7 +135,7 @@ def test_custom_images_from_the_encoders_corpus_stop_its_runs(tmp_path, runs):
 def test_without_the_corpus_custom_images_are_reported_as_unchecked(class_folder, monkeypatch, tmp_path):
     monkeypatch.setenv("LOWSHOT_DATA", str(tmp_path / "nothing"))
     dataset = load_dataset(custom_dataset(class_folder({"a": 25, "b": 25})))
-    meta = plan_run(Cell("mine", "medical-efficientnet-lite0", "frozen", 5, 0), dataset).meta
+    meta = plan_run(Cell("mine", "medical-efficientnet-lite0", "frozen", 5, 0), dataset).setup
     assert any("Nobody has compared" in note for note in meta.notes)
 
 

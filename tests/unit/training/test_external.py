@@ -1,6 +1,5 @@
 """External test sets: which may serve, what a run stores about them, and what is refused with its remedy."""
 
-import argparse
 import json
 from dataclasses import replace
 
@@ -21,7 +20,7 @@ from core.metrics import measure
 from core.runs import external_names, open_store, read_predictions, read_run, shared_classes
 from tests.conftest import need
 from trainer.cli import main, parse
-from trainer.training.external import _standing_of_own, with_external
+from trainer.training.external import _exposure_of_own_encoder, with_external
 
 CLASSES = ("clear", "opacity")
 ENCODER = {"seen": [], "left_out": [], "licence": "", "sha256": ""}
@@ -49,7 +48,7 @@ def elsewhere(tmp_path_factory):
 
 
 def asked(*names, classes=None):
-    return argparse.Namespace(external=[str(name) for name in names], external_classes=classes)
+    return [str(name) for name in names], classes or {}
 
 
 def test_classes_are_matched_by_name_and_all_images_are_the_test_part(own, elsewhere):
@@ -142,19 +141,19 @@ def test_flags(own, elsewhere, capsys):
             parse(["curve", "--external-classes", bad])
     assert "mapped twice" in capsys.readouterr().err
     with pytest.raises(BadRequest, match="2 are given"):
-        with_external(own, asked(elsewhere, elsewhere, classes={"CLEAR": "clear"}))
+        with_external(own, *asked(elsewhere, elsewhere, classes={"CLEAR": "clear"}))
     with pytest.raises(UnknownName, match="nowhere"):
-        with_external(own, asked("nowhere"))
+        with_external(own, *asked("nowhere"))
 
 
 def test_a_registered_set_that_may_not_serve_is_recorded_not_raised(own, elsewhere, capsys):
     served = replace(own, spec=replace(own.spec, external=(External("phantom-3d", {"a": "clear"}),)))
-    found = with_external(served, asked(elsewhere))
+    found = with_external(served, *asked(elsewhere))
     assert [external.labels for external in found.external] == [CLASSES]
     assert "expected the same kind" in found.refused["phantom-3d"][1]
     assert "external test set phantom-3d: refused" in capsys.readouterr().err
     with pytest.raises(BadRequest):
-        with_external(served, asked("phantom-3d"))
+        with_external(served, *asked("phantom-3d"))
 
 
 def test_an_encoder_that_saw_the_set_or_its_patients_is_refused(own, elsewhere):
@@ -162,15 +161,15 @@ def test_an_encoder_that_saw_the_set_or_its_patients_is_refused(own, elsewhere):
     adults = replace(outside, name="nih-adult-pneumonia")
     adults = replace(adults, dataset=replace(adults.dataset, spec=DATASETS["nih-adult-pneumonia"]))
     for seen in ("nih-adult-pneumonia", "nih-chestxray14"):
-        refused = _standing_of_own({**ENCODER, "seen": [seen]}, adults).refused
+        refused = _exposure_of_own_encoder({**ENCODER, "seen": [seen]}, adults).refused
         assert f"learnt from {seen}, and the patients of nih-adult-pneumonia were not left out" in refused
         assert "pretrain one without them" in refused
     without = {**ENCODER, "seen": ["nih-chestxray14"], "excluded_patients_of": ["nih-adult-pneumonia"]}
-    standing = _standing_of_own(without, adults)
+    standing = _exposure_of_own_encoder(without, adults)
     assert standing.same_archive
     assert not standing.refused
     itself = {**without, "seen": ["nih-chestxray14", "nih-adult-pneumonia"]}
-    assert _standing_of_own(itself, adults).refused
+    assert _exposure_of_own_encoder(itself, adults).refused
 
 
 def test_an_encoder_that_saw_copies_of_own_images_is_refused(own, tmp_path, monkeypatch):
@@ -179,12 +178,12 @@ def test_an_encoder_that_saw_copies_of_own_images_is_refused(own, tmp_path, monk
     folder = make_folder(tmp_path / "outside", 6, 73_000)
     clean = load_external(External("", path=folder), own)
     card = {**ENCODER, "seen": ["malaria"]}
-    assert not _standing_of_own(card, clean).refused
+    assert not _exposure_of_own_encoder(card, clean).refused
     Image.open(corpus / "Uninfected" / "2.png").save(folder / "clear" / "seen.png")
-    refused = _standing_of_own(card, load_external(External("", path=folder), own)).refused
+    refused = _exposure_of_own_encoder(card, load_external(External("", path=folder), own)).refused
     assert "learnt from malaria, which holds copies of 1 of these images. Take them out" in refused
     monkeypatch.setitem(DATASETS._rows, "malaria", replace(DATASETS["malaria"], path=tmp_path / "gone"))
-    assert "Nobody has compared" in _standing_of_own(card, clean).note
+    assert "Nobody has compared" in _exposure_of_own_encoder(card, clean).note
 
 
 @pytest.fixture
@@ -256,7 +255,7 @@ def test_the_real_external_sets_share_no_image_with_the_sets_that_they_serve(nam
     spec = DATASETS[name]
     for needed in (spec, DATASETS[spec.external[0].dataset]):
         need(is_present(needed), f"{needed.name} is not under LOWSHOT_DATA")
-    found = with_external(load_dataset(spec), argparse.Namespace(external=None, external_classes=None))
+    found = with_external(load_dataset(spec), [], {})
     assert not found.refused
     (external,) = found.external
     assert len(external.dataset.parts.test) == images

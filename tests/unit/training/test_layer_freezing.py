@@ -15,7 +15,7 @@ from core.models.encoders import TimmEncoder
 from core.types import ImageSpec
 from trainer.training.layer_freezing import THAW, check_unfreezing, parameter_groups, stages_of, unfreeze_due
 from trainer.training.network_trainer import train_network
-from trainer.training.settings import FitData
+from trainer.training.settings import FitContext, FitData
 from trainer.training.strategies import STRATEGIES
 
 SETTINGS = STRATEGIES["finetune"].settings
@@ -108,7 +108,7 @@ def test_only_what_has_thawed_moves(depth, every, moved):
             after_three.update(copy.deepcopy(encoder.state_dict()))
 
     nothing = data.part(np.array([], int))
-    train_network(model, groups, data, nothing, ImageSpec(6), settings, 0, CPU, frozen_statistics=True, progress=watch)
+    train_network(model, groups, data, nothing, ImageSpec(6), settings, FitContext(0, CPU, watch), True)
     found = [not torch.equal(before[f"{i}.weight"], after_three[f"{i}.weight"]) for i in range(3)]
     assert found == moved
     last = [not torch.equal(before[f"{i}.weight"], encoder[i].weight) for i in range(3)]

@@ -136,7 +136,7 @@ def test_saturated_logits_and_lopsided_batches_give_finite_losses_and_gradients(
             loss.backward()
             assert torch.isfinite(loss).all()
             assert torch.isfinite(logits.grad).all()
-            assert np.isfinite(row.judge(logits.detach().numpy(), targets.numpy()))
+            assert np.isfinite(row.held_out_loss(logits.detach().numpy(), targets.numpy()))
 
 
 @pytest.mark.parametrize(
@@ -193,12 +193,12 @@ def test_auc_margin_brings_its_recipe_and_the_run_records_it(phantom):
 
     asked = ask(loss="auc-margin")
     assert (asked.settings.optimizer, asked.settings.lr, asked.settings.batch_size) == ("pesg", 0.1, 128)
-    assert "loss=auc-margin" in asked.meta.variant
+    assert "loss=auc-margin" in asked.setup.variant
     assert ask(loss="auc-margin", lr=0.05).settings.lr == 0.05
     plain = ask()
-    assert ask(loss="cross-entropy", optimizer="adamw", schedule="one-cycle").meta.run == plain.meta.run
-    assert ask(loss="focal").meta.run != plain.meta.run
-    assert plain.meta.variant == ""
+    assert ask(loss="cross-entropy", optimizer="adamw", schedule="one-cycle").setup.run == plain.setup.run
+    assert ask(loss="focal").setup.run != plain.setup.run
+    assert plain.setup.variant == ""
 
 
 @pytest.mark.parametrize(

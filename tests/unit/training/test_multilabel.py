@@ -188,9 +188,8 @@ def test_folds_of_findings_hold_out_every_image_once():
 
 def test_findings_are_learnt_stored_and_answered(runs):
     data = load_dataset(DATASETS["phantom-multilabel"])
-    bank = data.bank(160).images
     prepared = plan_run(Cell("phantom-multilabel", "imagenet-efficientnet-lite0", "frozen", 40, 0), data)
-    folder = run_cell(prepared, data, bank, "all", CPU, runs)
+    folder, _ = run_cell(prepared, data, "all", CPU, runs)
     meta, stored = read_run(folder), read_predictions(folder)
     assert meta.multilabel
     assert meta.metrics["auroc"] > 0.8

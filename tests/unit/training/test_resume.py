@@ -26,7 +26,7 @@ from trainer.training.network_trainer import train_network
 from trainer.training.resume import StateFile
 from trainer.training.run_cell import fit_data
 from trainer.training.run_plan import plan_run
-from trainer.training.settings import Cell
+from trainer.training.settings import Cell, FitContext
 
 CPU = torch.device("cpu")
 SPEC = MODELS["scratch-cnn"]
@@ -60,8 +60,8 @@ def train(some, name, stop_at=None, **options):
             raise KilledError
 
     trained = train_network(
-        model, parameters, data.part(np.arange(20)), data.part(np.arange(20, 24)), SPEC.image, settings, 0, CPU,
-        frozen_statistics=False, progress=stop, unfinished=StateFile(name, CPU),
+        model, parameters, data.part(np.arange(20)), data.part(np.arange(20, 24)), SPEC.image, settings,
+        FitContext(0, CPU, stop, StateFile(name, CPU)), frozen_statistics=False,
     )  # fmt: skip
     return trained, model.state_dict()
 

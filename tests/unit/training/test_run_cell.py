@@ -4,6 +4,7 @@ import inspect
 import json
 from dataclasses import replace
 from functools import partial
+from itertools import product
 
 import numpy as np
 import pytest
@@ -16,7 +17,6 @@ from core.data.dataset import load_dataset
 from core.data.datasets.phantom import phantom_at
 from core.data.images import decode
 from core.data.listing import TEST, TRAIN, VALIDATION
-from core.data.preprocessing import preparation
 from core.errors import BadRequest
 from core.inference.predictor import Predictor
 from core.metrics.calibration import probabilities_of
@@ -29,9 +29,10 @@ from trainer.training.heads import fit_logistic, fit_mlp, logits_of, run_in_para
 from trainer.training.layer_freezing import merge_low_rank, parameter_groups
 from trainer.training.network_trainer import train_network
 from trainer.training.run_cell import fit_data, predict_with_stored_weights, run_cell
-from trainer.training.run_plan import compatible_pairs, plan_run
-from trainer.training.settings import Cell, FitData, Settings
+from trainer.training.run_plan import plan_run
+from trainer.training.settings import Cell, FitContext, FitData, Settings
 from trainer.training.strategies import STRATEGIES
+from trainer.training.sweep import compatible_pairs
 
 CPU = torch.device("cpu")
 SLOW = {"scratch-densenet121", "scratch-resnet18"}
@@ -39,9 +40,10 @@ TRAINED = [name for name in RUN if MODELS[name].image.dims == 2 and name not in 
 OURS = ("random", "package", "own", "joined")
 PAIRS = [  # others' encoders differ from ours before the tap; what a strategy does behind it is the same for all
     (model, strategy)
-    for model, strategy in compatible_pairs(TRAINED, STRATEGIES)[0]
-    if MODELS[model].weights.kind in OURS or (model, strategy) == ("imagenet-dino-vits16", "finetune")
-    or strategy == "frozen"
+    for model, strategy in product(TRAINED, STRATEGIES)
+    if not STRATEGIES[strategy].incompatibility(MODELS[model])
+    and (MODELS[model].weights.kind in OURS or (model, strategy) == ("imagenet-dino-vits16", "finetune")
+         or strategy == "frozen")
 ]  # fmt: skip
 
 
@@ -59,11 +61,9 @@ def small():
 
 
 def train(dataset, model, strategy, size, seed=0, store=None, keep="all", **options):
-    image = MODELS[model].image
-    bank = dataset.bank(image.size, preparation=preparation("").for_encoder(image)).images
     sources = {"sources": "tones"} if STRATEGIES[strategy].query_loss else {}
     prepared = plan_run(Cell(dataset.spec.name, model, strategy, size, seed), dataset, sources | options)
-    return run_cell(prepared, dataset, bank, keep, CPU, store)
+    return run_cell(prepared, dataset, keep, CPU, store)[0]
 
 
 @pytest.mark.parametrize(("model", "strategy"), PAIRS)
@@ -144,7 +144,7 @@ def test_the_same_cell_gives_the_same_numbers(phantom, tmp_path):
 def test_a_network_from_scratch_trains_and_predicts_at_another_size(phantom, runs):
     asked = {"side": 40, "epochs": 1, "min_steps": 1}
     prepared = plan_run(Cell("phantom", "scratch-cnn", "scratch", 5, 0), phantom, asked)
-    folder = run_cell(prepared, phantom, phantom.bank(40).images, "all", CPU, runs)
+    folder, _ = run_cell(prepared, phantom, "all", CPU, runs)
     meta = read_run(folder)
     assert (meta.size, meta.variant) == (40, "epochs=1, min_steps=1, side=40")
     stored = read_predictions(folder).logits[0]
@@ -197,7 +197,7 @@ def test_fits_side_by_side_equal_fits_one_after_another():
 
 
 def test_settings_left_at_their_defaults_do_not_name_a_run():
-    stated = STRATEGIES["frozen"].settings.stated()
+    stated = STRATEGIES["frozen"].settings.non_defaults()
     assert stated == {"epochs": 10, "min_steps": 30, "batch_size": 64, "lr": 1e-3, "weight_decay": 1e-2, "views": 4}
 
 
@@ -212,8 +212,8 @@ def test_the_average_of_the_weights_is_what_is_kept(phantom):
         before = model.head.layers[0].weight.detach().clone()
         parameters = [{"params": list(model.parameters()), "lr": settings.lr}]
         train_network(
-            model, parameters, data, data, spec.image, replace(settings, average=average), 0, CPU,
-            frozen_statistics=True,
+            model, parameters, data, data, spec.image, replace(settings, average=average),
+            FitContext(0, CPU), frozen_statistics=True,
         )  # fmt: skip
         kept[average] = (model.head.layers[0].weight - before).abs().mean().item()
     assert 0 < kept[0.999] < kept[0.0]
@@ -282,13 +282,13 @@ def test_a_stored_head_comes_back_whatever_it_is_made_of(small, runs, ensemble):
     options = {"fold_ensemble": ensemble, "mirror": 1, "views": 1}
     spec = MODELS["control-random-frozen"]
     prepared = plan_run(Cell("phantom", spec.name, "frozen-logistic", 5, 0), small, options)
-    folder = run_cell(prepared, small, small.bank(spec.image.size).images, "all", CPU, runs)
+    folder, _ = run_cell(prepared, small, "all", CPU, runs)
     meta, test = read_run(folder), read_predictions(folder)
     images = [Image.fromarray(phantom_at(int(name[-9:-4])).pixels) for name in test.ids[:3]]
     answers = Predictor(folder)(images)
     stored = probabilities_of(test.logits[:3], meta.temperature)
     assert np.allclose([a.probabilities for a in answers], stored, atol=2e-3)
-    again = predict_with_stored_weights(folder, meta, small, small.parts.test, CPU, None)
+    again = predict_with_stored_weights(folder, meta, small, "test", CPU, None).logits
     assert np.allclose(again, test.logits, atol=2e-2)
     assert any(name.startswith("tapped.head.layers.0.heads.") for name in read_weights(folder)) == bool(ensemble)
 
@@ -298,12 +298,11 @@ def test_fine_tuning_changes_only_what_it_is_to_change(small, runs, tune):
     spec = MODELS["imagenet-efficientnet-lite0"]
     options = {"tune": tune, "epochs": 1, "min_steps": 1, "lr": 0.01}
     prepared = plan_run(Cell("phantom", spec.name, "finetune", 5, 0), small, options)
-    bank = small.bank(spec.image.size).images
     if tune == "lora":
         with pytest.raises(BadRequest, match="no parameters that --tune lora could train"):
-            run_cell(prepared, small, bank, "all", CPU, runs)
+            run_cell(prepared, small, "all", CPU, runs)
         return
-    state = read_weights(run_cell(prepared, small, bank, "all", CPU, runs))
+    state = read_weights(run_cell(prepared, small, "all", CPU, runs)[0])
     start = spec.build(2, "phantom", 0).state_dict()
     changed = {name for name in start if "encoder" in name and not torch.equal(start[name].half(), state[name].half())}
     assert changed
@@ -330,7 +329,7 @@ def test_low_rank_updates_become_part_of_the_kernels():
 def test_every_network_learns_from_all_labels_and_peaks(small, runs):
     """Folds predict one another; the final network sees every image, and its rate rises to its peak."""
     prepared = plan_run(Cell("phantom", "scratch-cnn", "scratch", 6, 0), small, {"epochs": 5, "min_steps": 10})
-    folder = run_cell(prepared, small, small.bank(64).images, "all", CPU, runs)
+    folder, _ = run_cell(prepared, small, "all", CPU, runs)
     rows = read_history(folder)
     assert {row["fold"] for row in rows} == {0, 1, 2}
     for fold in (0, 1, 2):
@@ -349,7 +348,7 @@ def test_every_network_learns_from_all_labels_and_peaks(small, runs):
 def test_patience_stops_folds_after_the_peak_and_sets_the_final_length(small, runs):
     options = {"epochs": 40, "min_steps": 0, "patience": 2, "lr": 0.01, "augment": "none"}
     prepared = plan_run(Cell("phantom", "scratch-cnn", "scratch", 6, 0), small, options)
-    rows = read_history(run_cell(prepared, small, small.bank(64).images, "all", CPU, runs))
+    rows = read_history(run_cell(prepared, small, "all", CPU, runs)[0])
     last = {fold: [row["epoch"] for row in rows if row["fold"] == fold][-1] for fold in (0, 1, 2)}
     assert min(last[1], last[2]) >= 40 * 0.2
     best = []
@@ -400,10 +399,11 @@ def test_test_pixels_and_labels_change_no_weight_and_no_threshold(
         labels[phantom.parts.test] = 1 - labels[phantom.parts.test]
 
     found = []
-    for index, (dataset, bank) in enumerate(((phantom, clean), (with_labels(phantom, turn), spoilt))):
+    for index, (dataset, images) in enumerate(((phantom, clean), (with_labels(phantom, turn), spoilt))):
         monkeypatch.setenv("LOWSHOT_CACHE", str(tmp_path / str(index)))
         prepared = plan_run(Cell("phantom", model, strategy, 4, 0), dataset)
-        folder = run_cell(prepared, dataset, bank, "all", CPU, runs / str(index))
+        monkeypatch.setattr("trainer.training.run_plan.RunPlan.images", lambda *_, images=images: images)
+        folder, _ = run_cell(prepared, dataset, "all", CPU, runs / str(index))
         found.append((read_weights(folder), read_run(folder)))
     (weights, meta), (other_weights, other_meta) = found
     assert all(torch.equal(weights[key], other_weights[key]) for key in weights)
@@ -411,10 +411,10 @@ def test_test_pixels_and_labels_change_no_weight_and_no_threshold(
     assert meta.metrics != other_meta.metrics
 
 
-def test_incompatible_models_and_strategies_are_reported(phantom):
-    fits, skipped = compatible_pairs(["scratch-cnn", "control-random-frozen"], ["scratch", "frozen"])
+def test_incompatible_pairs_are_printed(phantom, capsys):
+    fits = compatible_pairs(["scratch-cnn", "control-random-frozen"], ["scratch", "frozen"])
     assert fits == [("scratch-cnn", "scratch"), ("control-random-frozen", "frozen")]
-    assert len(skipped) == 2
+    assert capsys.readouterr().err.count("skipped: ") == 2
     with pytest.raises(BadRequest, match="does not go with"):
         plan_run(Cell("phantom", "scratch-cnn", "frozen", 4, 0), phantom)
 
@@ -422,7 +422,7 @@ def test_incompatible_models_and_strategies_are_reported(phantom):
 def test_all_families_get_the_same_subset(phantom):
     hashes = set()
     for model, strategy in (("scratch-cnn", "scratch"), ("imagenet-efficientnet-lite0", "frozen")):
-        hashes.add(plan_run(Cell("phantom", model, strategy, 10, 3), phantom).meta.subset_hash)
+        hashes.add(plan_run(Cell("phantom", model, strategy, 10, 3), phantom).setup.subset_hash)
     assert len(hashes) == 1
 
 

@@ -37,7 +37,7 @@ def untrained(monkeypatch, runs):
         (["--size", "4", "--strategy", "finetune-last"], "does not go with finetune-last"),
         (
             ["--size", "4", "--batch-size", "9"],
-            "--batch-size 9 is larger than the 8 labelled images that an epoch shows.",
+            "--batch-size 9 is larger than the 8 labelled images of an epoch.",
         ),
         (["--size", "4", "--fold-ensemble", "1"], "scratch does not take --fold-ensemble"),
         (["--size", "4", "--mirror", "2"], "Expected --mirror to be a whole number of at least 0 and below 2"),
@@ -53,7 +53,7 @@ def untrained(monkeypatch, runs):
         (["--size", "4", "--inner-lr", "0.1"], "scratch does not take --inner-lr"),
         (["--size", "4", "--augment", "none", "--imbalance", "to-majority"], "--augment none does not change images"),
         (["--size", "4", "--loss", "masked-bce"], "Choose --loss cross-entropy or focal or auc-margin."),
-        (["--size", "4", "--settings", "/nowhere.json"], "is not a JSON file that can be read"),
+        (["--size", "4", "--settings", "/nowhere.json"], "cannot be read as a JSON file"),
     ],
 )
 def test_it_is_refused_with_what_to_change(untrained, capsys, argv, said):
@@ -102,4 +102,4 @@ def test_findings_that_the_subset_cannot_teach_are_named(monkeypatch):
     assert "B (no image shows it), C (no image is known to be without it)" in said
     assert said.endswith("select the others: --dataset sparse@findings=A.")
     found = load_dataset(find_dataset("sparse@findings=A"))
-    assert plan_run(replace(cell, dataset=found.spec.name), found).meta.labels == ("A",)
+    assert plan_run(replace(cell, dataset=found.spec.name), found).setup.labels == ("A",)

@@ -10,7 +10,6 @@ from PIL import Image
 from core.data.augmentation import augmenter, canonical_name
 from core.data.dataset import load_dataset
 from core.data.datasets.custom import custom_dataset
-from core.data.preprocessing import preparation
 from core.inference.predictor import Predictor
 from core.metrics.bootstrap import resample_weights
 from core.models import MODELS
@@ -23,7 +22,7 @@ from trainer.training.heads import fit_mlp
 from trainer.training.network_trainer import train_network
 from trainer.training.run_cell import fit_data, run_cell
 from trainer.training.run_plan import plan_run
-from trainer.training.settings import Cell, Settings
+from trainer.training.settings import Cell, FitContext, Settings
 
 LITE0 = "imagenet-efficientnet-lite0"
 QUICK = Settings(epochs=2, min_steps=6, batch_size=8, lr=1e-2, weight_decay=0.0, patience=0, views=2)
@@ -49,9 +48,7 @@ def quick(monkeypatch):
 
 def run(dataset, store, options=None, model="scratch-cnn", strategy="scratch", keep="all", size=None):
     prepared = plan_run(Cell(dataset.spec.name, model, strategy, size, 0), dataset, options or {})
-    steps = preparation(prepared.settings.preparation).for_encoder(prepared.spec.image)
-    bank = dataset.bank(prepared.spec.image.size, preparation=steps).images
-    return run_cell(prepared, dataset, bank, keep, CPU, store)
+    return run_cell(prepared, dataset, keep, CPU, store)[0]
 
 
 def test_class_weights_and_repeats_change_heads_and_networks():
@@ -77,7 +74,7 @@ def test_networks_see_class_weights_and_plain_originals(oblong, quick):
         model = spec.build(2, "", 0)
         train_network(
             model, [{"params": list(model.parameters()), "lr": 1e-3}], data, data, spec.image,
-            replace(QUICK, imbalance=name, augment="noise"), 0, CPU, frozen_statistics=True,
+            replace(QUICK, imbalance=name, augment="noise"), FitContext(0, CPU), frozen_statistics=True,
         )  # fmt: skip
         found[name] = model.head.layers[0].weight.detach().clone()
     assert len({tuple(weight.flatten().tolist()) for weight in found.values()}) == 4
@@ -113,7 +110,7 @@ def test_what_is_recorded_is_what_was_learnt(oblong, runs, quick):
 
 def test_fine_tuning_records_the_settings_of_its_start(oblong, runs):
     options = {"augment": "horizontal-flip", "preparation": "clahe", "imbalance": "class-weights", "epochs": 1}
-    config = plan_run(Cell(oblong.spec.name, LITE0, "finetune", 5, 0), oblong, options).meta.config
+    config = plan_run(Cell(oblong.spec.name, LITE0, "finetune", 5, 0), oblong, options).setup.config
     before = {name: config["starts_from"][name] for name in ("augment", "preparation", "imbalance")}
     assert before == {"augment": "horizontal-flip", "preparation": "clahe", "imbalance": "class-weights"}
 

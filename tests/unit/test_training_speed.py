@@ -1,4 +1,4 @@
-"""What `bench` reports follows from its clock; the speed of this machine decides no test."""
+"""The benchmark of training speed computes its result from the clock alone; the machine's speed decides no test."""
 
 import json
 from dataclasses import replace
@@ -8,9 +8,8 @@ import numpy as np
 import pytest
 import torch
 
+from benchmarks import training_speed
 from core.models import MODELS
-from trainer.cli import main
-from trainer.commands import bench
 from trainer.training.settings import FitData
 from trainer.training.strategies import STRATEGIES
 
@@ -19,16 +18,16 @@ from trainer.training.strategies import STRATEGIES
 def test_the_ratio_is_that_of_the_speeds(monkeypatch, capsys, seconds, ratio, code):
     bare, product = seconds
     ticks = accumulate(cycle([0.0, bare, 0.0, product]))
-    monkeypatch.setattr(bench, "perf_counter", lambda: next(ticks))
-    monkeypatch.setattr(bench, "STEPS", 2)
-    argv = ["bench", "--rounds", "2", "--batch-size", "4", "--device", "cpu"]
-    assert main([*argv, "--json"]) == code
+    monkeypatch.setattr(training_speed, "perf_counter", lambda: next(ticks))
+    monkeypatch.setattr(training_speed, "STEPS", 2)
+    argv = ["--rounds", "2", "--batch-size", "4", "--device", "cpu"]
+    assert training_speed.main([*argv, "--json"]) == code
     row = json.loads(capsys.readouterr().out)
     assert row["bare"] == pytest.approx(8 / bare, abs=0.1)
     assert row["product"] == pytest.approx(8 / product, abs=0.1)
     assert row["ratio"] == pytest.approx(ratio, abs=0.001)
     assert (row["model"], row["batch_size"], row["augment"]) == ("scratch-cnn", 4, "aggressive")
-    assert main(argv) == code
+    assert training_speed.main(argv) == code
     assert f"ratio {row['ratio']}" in capsys.readouterr().out
 
 
@@ -40,17 +39,18 @@ def test_both_sides_do_the_same_steps():
     images = np.random.default_rng(0).integers(0, 256, (8, 1, 64, 64), np.uint8)
     data = FitData(images, rows % 2, rows, rows, 2, "", 8)
     cpu = torch.device("cpu")
-    bare = bench._Bare(spec, data, settings, cpu)
-    course = bench._course(spec, data, settings, cpu)
-    order = course._imbalance.epoch(data.labels, np.random.default_rng(0)).positions  # what the loop will draw
-    bare._batches = [torch.cat(bare._batches)[order[at : at + 4]] for at in (0, 4)]
-    bare._targets = [torch.cat(bare._targets)[order[at : at + 4]] for at in (0, 4)]
+    bare = training_speed.BareLoop(spec, data, settings, cpu)
+    loop = training_speed.training_loop(spec, data, settings, cpu)
+    order = loop._imbalance.draw_epoch(data.labels, np.random.default_rng(0)).positions  # the order of the loop
+    bare.batches = [torch.cat(bare.batches)[order[start : start + 4]] for start in (0, 4)]
+    bare.targets = [torch.cat(bare.targets)[order[start : start + 4]] for start in (0, 4)]
     bare.epoch()
-    course.train(None)
-    first, second = bare._model.state_dict(), course._model.state_dict()
+    loop.train(None)
+    first, second = bare.model.state_dict(), loop._model.state_dict()
     assert all(torch.allclose(first[name], second[name], atol=1e-6) for name in first)
 
 
 def test_models_that_are_not_trained_from_scratch_are_refused(capsys):
-    assert main(["bench", "--model", "control-random-frozen"]) == 2
+    with pytest.raises(SystemExit, match="2"):
+        training_speed.main(["--model", "control-random-frozen"])
     assert "not trained from scratch" in capsys.readouterr().err

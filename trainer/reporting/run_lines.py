@@ -1,0 +1,60 @@
+"""Stored runs as lines on the command line: text for people, JSON for programs."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from core.metrics import METRICS
+from core.runs import ExternalRecord, RunMeta
+
+HEADLINE = ("auroc", "balanced_accuracy", "accuracy", "sensitivity", "specificity")
+_ROW = (
+    "dataset", "model", "family", "strategy", "variant", "protocol", "train_size", "seed", "subset_hash", "sampled",
+    "leaks", "metrics", "metrics_at_half", "run", "threshold", "thresholds",
+)  # fmt: skip
+
+
+def as_row(meta: RunMeta) -> dict[str, Any]:
+    """Return a stored run as one JSON object."""
+    evaluated = {name: record for name, record in meta.external.items() if not record.refused}
+    return {name: getattr(meta, name) for name in _ROW} | {
+        "external": {name: record.metrics for name, record in evaluated.items()},
+        "external_own": {name: record.own_metrics for name, record in evaluated.items()},
+        "external_same_archive": [name for name, record in evaluated.items() if record.same_archive],
+        "external_refused": {name: record.refused for name, record in meta.external.items() if record.refused},
+    }
+
+
+def print_runs(metas: Iterable[RunMeta], as_json: bool) -> None:
+    """Print one line or one JSON object per run."""
+    for meta in metas:
+        if as_json:
+            print(json.dumps(as_row(meta)), flush=True)
+            continue
+        figures = "  ".join(f"{METRICS[name].title} {meta.metrics[name]:.3f}" for name in HEADLINE)
+        short = f"  (too few images of {', '.join(meta.short)})" if meta.short else ""
+        variant = f"  [{meta.series_variant}]" if meta.series_variant else ""
+        leaks = f"  (LEAKS ALLOWED: {meta.leaks} images)" if meta.leaks else ""
+        size = meta.train_size or "full"
+        print(f"{meta.model} {meta.strategy}{variant}  n={size}  seed {meta.seed}  {figures}{short}{leaks}", flush=True)
+        for line in lines_of_external(meta.external):
+            print(f"    {line}", flush=True)
+
+
+def lines_of_external(records: Mapping[str, ExternalRecord]) -> list[str]:
+    """Return a line for each external test set: performance there and on the own test part, or why there is none."""
+    lines = []
+    for name, record in records.items():
+        if record.refused:
+            lines.append(f"elsewhere, {name}: not evaluated: {record.refused}")
+            continue
+        figures = "  ".join(
+            f"{METRICS[metric].title} {record.metrics[metric]:.3f} (own test {record.own_metrics[metric]:.3f})"
+            for metric in HEADLINE
+            if metric in record.metrics and metric in record.own_metrics
+        )
+        archive = "  (same archive as the encoder's images)" if record.same_archive else ""
+        lines.append(f"elsewhere, {name}: {figures}{archive}")
+    return lines

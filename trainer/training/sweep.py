@@ -1,0 +1,175 @@
+"""Sweeps: the data set, the pairs of model and strategy that can be trained on it, and the runs that are missing."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from itertools import product
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from core.data.dataset import Dataset, load_dataset
+from core.data.specs import DatasetSpec
+from core.errors import BadRequest, LowshotError, WeightsUnavailable
+from core.metrics import METRICS
+from core.models import MODELS
+from core.models.weights import weights_of
+from core.runs import RunMeta, open_store
+from trainer.progress import print_status, progress_bar, write_event
+from trainer.training.added_predictions import complete_external
+from trainer.training.run_cell import Keep, resolve_keep, run_cell
+from trainer.training.run_plan import incompatibility, plan_run
+from trainer.training.settings import Cell
+from trainer.training.strategies import STRATEGIES
+
+Pair = tuple[str, str]  # model and strategy
+
+
+@dataclass(frozen=True)
+class RunRequest:
+    """A cell with the settings that differ from its strategy's defaults."""
+
+    cell: Cell
+    options: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def title(self) -> str:
+        """Short description for progress lines."""
+        stated = ", ".join(f"{name} {value}" for name, value in self.options.items() if value)
+        return f"{self.cell.title} {stated}".strip()
+
+
+def load_for_training(spec: DatasetSpec, allow_leaks: bool = False) -> Dataset:
+    """Load a data set and print what a user should know about it.
+
+    Raises:
+        BadRequest: if the data set is for pretraining only.
+    """
+    if spec.corpus_only:
+        raise BadRequest(f"{spec.name} is for pretraining only: {spec.corpus_only}.")
+    with progress_bar(f"{spec.name}: reading") as show:
+        dataset = load_dataset(spec, show, allow_leaks)
+    for name, why in dataset.unreadable.items():
+        print_status(f"{spec.name}: left out: {name}: {why}")
+    for note in dataset.parts.notes:
+        print_status(f"{spec.name}: {note}")
+    if spec.positive is not None:
+        print_status(f"{spec.name}: the positive class is {dataset.labels[spec.positive]!r}")
+    return dataset
+
+
+def compatible_pairs(models: Sequence[str] | None, strategies: Sequence[str]) -> list[Pair]:
+    """Return the pairs of model and strategy that go together; print those that do not, unless all models are meant.
+
+    Args:
+        models: names of models; None for all.
+        strategies: names of strategies.
+    Raises:
+        BadRequest: if there is no such pair.
+    """
+    pairs = []
+    for model, strategy in product(models or MODELS, strategies):
+        if not STRATEGIES[strategy].incompatibility(MODELS[model]):
+            pairs.append((model, strategy))
+        elif models:
+            print_status(f"skipped: {model} does not go with {strategy}")
+    if not pairs:
+        raise BadRequest("None of these models goes with any of these strategies; see python -m trainer list.")
+    return pairs
+
+
+def available_pairs(pairs: Sequence[Pair], dataset: Dataset, all_models: bool = False) -> list[Pair]:
+    """Return the pairs whose model takes the images and whose weights are installed; print each model left out.
+
+    Args:
+        pairs: models and strategies that go together.
+        dataset: the data set to train on.
+        all_models: whether all models are meant; those that take no such images are then left out silently.
+    Raises:
+        BadRequest: if no pair is left.
+    """
+    left_out = {}
+    for model in dict.fromkeys(model for model, _ in pairs):
+        if why := incompatibility(MODELS[model], dataset):
+            left_out[model] = "" if all_models else why
+            continue
+        try:
+            weights_of(MODELS[model], dataset.spec.name)
+        except WeightsUnavailable as error:
+            left_out[model] = str(error)
+    for model, why in left_out.items():
+        if why:
+            print_status(f"left out: {model}: {why}")
+    available = [pair for pair in pairs if pair[0] not in left_out]
+    if not available:
+        raise BadRequest(
+            f"None of these models can be trained on {dataset.spec.name} here; see python -m trainer list."
+        )
+    return available
+
+
+def run_sweep(
+    requests: Sequence[RunRequest],
+    dataset: Dataset,
+    device: torch.device,
+    title: str,
+    failures: dict[Pair, str],
+    keep_weights: Keep = "none",
+    add_external: bool = False,
+) -> Iterator[tuple[int, Path, RunMeta]]:
+    """Train the runs that the store lacks and yield all: position in the requests, folder and record.
+
+    A run whose training failed is printed and left out.
+
+    Args:
+        requests: the runs, in the order in which they are trained.
+        dataset: their data set.
+        device: device to run on.
+        title: title of the progress bar.
+        failures: receives the pairs of model and strategy that could not continue, with the reason. Their remaining
+            runs are left out.
+        keep_weights: which runs keep their weights.
+        add_external: whether to evaluate stored runs on the external test sets that they lack.
+    """
+    store = open_store()
+    stored = {folder.name: (folder, meta) for folder, meta in (store.runs | store.failed).items()}
+    seeds, sizes = sorted({row.cell.seed for row in requests}), [row.cell.train_size for row in requests]
+    with progress_bar(title, "run") as show:
+        for index, request in enumerate(requests):
+            show(index, len(requests))
+            pair = (request.cell.model, request.cell.strategy)
+            if pair in failures:
+                continue
+            try:
+                plan = plan_run(request.cell, dataset, request.options)
+                run = stored.get(plan.setup.run)
+                is_new = run is None
+                if run is None or add_external:
+                    with progress_bar(request.title, "step") as steps:
+                        if run is None:
+                            keep = resolve_keep(keep_weights, plan, seeds, sizes)
+                            run = run_cell(plan, dataset, keep, device, progress=steps)
+                        else:
+                            run = complete_external(run, plan, dataset, device, steps)
+            except LowshotError as error:
+                failures[pair] = f"{request.title}: {error}"
+                print_status(f"stopped: {request.title}: {error} Its remaining runs are left out.")
+                continue
+            stored[plan.setup.run] = run
+            _report(request.title, run[1], is_new)
+            if run[1].failed:
+                print_status(f"failed: {request.title}: {run[1].failed}")
+            else:
+                yield index, *run
+        show(len(requests), len(requests))
+
+
+def _report(title: str, meta: RunMeta, is_new: bool) -> None:
+    """Report a finished run to a program that follows the progress."""
+    metrics = {METRICS[name].title: round(meta.metrics[name], 4) for name in ("auroc", "balanced_accuracy")}
+    write_event(
+        "run", title=title, run=meta.run, trained=is_new, seconds=meta.seconds, failed=meta.failed, metrics=metrics,
+        model=meta.model, strategy=meta.strategy, train_size=meta.train_size, seed=meta.seed,
+    )  # fmt: skip
