@@ -1,4 +1,4 @@
-"""`baselines`: each family's recipes against loops that nobody tuned, on development images.
+"""`baselines`: compare each family's recipes with untuned loops, on development images.
 
 Test images are not read. Subsets have seeds that neither the search nor a reported run uses. All contenders of a cell
 are trained on the same subset. Scores of every cell are in a log, from which the summary is computed.
@@ -45,10 +45,10 @@ class Contender:
     """A way of training a model.
 
     Attributes:
-        title: in the log and the summary.
+        title: name in the log and the summary.
         model: name of the model.
         strategy: name of the strategy.
-        options: settings that depart from the recipe.
+        options: settings that differ from the recipe.
     """
 
     title: str
@@ -96,7 +96,9 @@ def contenders_of(name: str) -> tuple[Contender, ...]:
 def add_flags(parser: argparse.ArgumentParser) -> None:
     """Add the flags of the command."""
     parser.add_argument("--family", required=True, help="frozen, frozen-stages, frozen-dinov2, finetune or scratch")
-    parser.add_argument("--minutes", type=minutes, default=110.0, help="until it stops; the same command goes on")
+    parser.add_argument(
+        "--minutes", type=minutes, default=110.0, help="time until it stops (default: 110); the same command continues"
+    )
     parser.add_argument("--log", type=Path, default=None, help="(default: docs/protocol/baselines-FAMILY.jsonl)")
     add_training(parser)
     parser.set_defaults(execute=run)
@@ -117,7 +119,7 @@ def run(arguments: argparse.Namespace) -> int:
                     if (contender.title, name, size, seed) in done:
                         continue
                     if time.monotonic() > until:
-                        print_status("The time is over; the same command goes on.")
+                        print_status("The time is over; the same command continues.")
                         return 0
                     at = (name, contender.model)
                     if at not in developments:
@@ -149,7 +151,7 @@ def gain(rows: Sequence[Mapping[str, Any]], first: str, second: str, size: int, 
     """Return how much better one contender is than another, paired by data set and seed.
 
     Args:
-        rows: of the log.
+        rows: rows of the log.
         first: title of the contender.
         second: title of the other.
         size: labelled images per class.

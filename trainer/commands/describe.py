@@ -1,4 +1,4 @@
-"""`describe`: a network's stages, parameters and multiply-adds, and its drawing."""
+"""`describe`: summarize a network: stages, parameters, multiply-adds and drawing."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
     """Add the flags of the command."""
     parser.add_argument("model")
     parser.add_argument("--classes", type=int, default=2)
-    parser.add_argument("--svg", type=Path, metavar="FILE", help="write the drawing there")
+    parser.add_argument("--svg", type=Path, metavar="FILE", help="write the drawing to a file")
     parser.add_argument("--json", action="store_true")
     parser.set_defaults(execute=run)
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """`describe`."""
+    """Print the summary, and write the drawing if requested."""
     spec = MODELS[arguments.model]
     facts = architecture(spec, arguments.classes)
     if arguments.svg:
@@ -38,16 +38,16 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def print_architecture(spec: ModelSpec, facts: Architecture) -> None:
-    """The table of stages and the sums, for people."""
+    """Print the table of stages and the totals."""
     print(f"{spec.name}: {spec.title}. {spec.summary}")
     print(alt_text(facts))
     rows = [("stage", "shape", "parameters", "multiply-adds", "layers")]
     rows += [
-        (one.name, format_shape(one.shape), f"{one.parameters:,}", format_count(one.macs), one.layers)
-        for one in facts.stages
+        (stage.name, format_shape(stage.shape), f"{stage.parameters:,}", format_count(stage.macs), stage.layers)
+        for stage in facts.stages
     ]
-    rows.append(("in all", "", f"{facts.parameters:,}", format_count(facts.macs), ""))
-    rows.append(("trained where the encoder is frozen", "", f"{facts.trainable(True):,}", "", ""))
+    rows.append(("total", "", f"{facts.parameters:,}", format_count(facts.macs), ""))
+    rows.append(("trained with a frozen encoder", "", f"{facts.trainable(True):,}", "", ""))
     widths = [max(len(row[column]) for row in rows) for column in range(4)]
     for name, shape, parameters, macs, layers in rows:
         line = f"{name:{widths[0]}}  {shape:{widths[1]}}  {parameters:>{widths[2]}}  {macs:>{widths[3]}}  {layers}"

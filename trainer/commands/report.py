@@ -1,7 +1,7 @@
-"""`report`: everything that the stored runs of a data set prove at one size, as data; `report_text` puts it into words.
+"""`report`: all results of a data set's stored runs at one size, as JSON or as Markdown.
 
-Runs that were made otherwise than the comparison proper (variants), or with leaks allowed, are listed apart and enter
-no comparison. Of several splits the one with most runs is reported and the runs of others are counted.
+Variants, and runs with leaks allowed, are listed separately and enter no comparison. If there are several splits, the
+one with the most runs is reported, and the runs of the others are counted.
 """
 
 from __future__ import annotations
@@ -37,18 +37,18 @@ from trainer.reporting.sections import Runs, subgroups
 
 @dataclass(frozen=True)
 class ReportSettings:
-    """What a report is about.
+    """Choices of a report.
 
     Attributes:
-        dataset: name.
-        size: labelled images per class, None for all there are; empty for the size that most series have.
-        models, strategies: to compare; empty for all.
-        target: class or finding to judge against the rest, of a task that is not binary; "" for none.
-        aim: of the operating points.
-        metric: of the learning curves.
-        reach: value of it to be reached; None for what the first series has at its largest size.
-        level: of the conformal sets.
-        suspicious: classes that a screen is to let through to a second stage; empty for no two-stage diagnosis.
+        dataset: name of the data set.
+        size: labelled images per class, None for all images; empty for the size that most series have.
+        models, strategies: names to compare; empty for all.
+        target: class or finding to evaluate against the rest, if the task is not binary; "" for none.
+        aim: aim of the operating points.
+        metric: metric of the learning curves.
+        reach: value that the curves are to reach; None for that of the first series at its largest size.
+        level: coverage of the conformal sets.
+        suspicious: classes that a screen passes to a second stage; empty for no two-stage diagnosis.
     """
 
     dataset: str
@@ -65,20 +65,20 @@ class ReportSettings:
     @property
     def command(self) -> str:
         """The command that makes this report again."""
-        usual = ReportSettings(self.dataset)
+        default = ReportSettings(self.dataset)
         flags = {
             "size": "" if not self.size else self.size[0] or "full",
             "models": ",".join(self.models),
             "strategies": ",".join(self.strategies),
             "target": self.target,
-            "metric": "" if self.metric == usual.metric else self.metric,
+            "metric": "" if self.metric == default.metric else self.metric,
             "reach": "" if self.reach is None else self.reach,
             "suspicious": ",".join(self.suspicious),
-            "level": "" if self.level == usual.level else self.level,
+            "level": "" if self.level == default.level else self.level,
         }
         for name in ("rule", "sensitivity", "ratio", "prevalence"):
             value = getattr(self.aim, name)
-            flags[name] = "" if value == getattr(usual.aim, name) else value
+            flags[name] = "" if value == getattr(default.aim, name) else value
         stated = "".join(f" --{name} {value}" for name, value in flags.items() if value != "")
         return f"python -m trainer report --dataset {self.dataset}{stated}"
 
@@ -86,28 +86,32 @@ class ReportSettings:
 def add_flags(parser: argparse.ArgumentParser) -> None:
     """Add the flags of the command."""
     parser.add_argument("--dataset", default="kermany")
-    parser.add_argument("--size", type=sizes, default=None, help="images per class (default: the largest most have)")
+    parser.add_argument(
+        "--size", type=sizes, default=None, help="images per class (default: the largest that most series have)"
+    )
     parser.add_argument("--models", type=names, default=None, help="joined by commas (default: all)")
     parser.add_argument("--strategies", type=names, default=None, help="joined by commas (default: all)")
-    parser.add_argument("--target", help="class or finding to judge against the rest, of a task that is not binary")
-    parser.add_argument("--rule", choices=tuple(RULES), default="sensitivity", help="what thresholds are fitted for")
-    parser.add_argument("--sensitivity", type=float, default=0.95, help="wanted sensitivity (default: 0.95)")
+    parser.add_argument("--target", help="class or finding to evaluate against the rest, if the task is not binary")
+    parser.add_argument(
+        "--rule", choices=tuple(RULES), default="sensitivity", help="rule that thresholds are fitted by"
+    )
+    parser.add_argument("--sensitivity", type=float, default=0.95, help="target sensitivity (default: 0.95)")
     parser.add_argument("--ratio", type=float, default=1.0, help="false alarms that one missed case outweighs")
-    parser.add_argument("--prevalence", type=float, default=0.1, help="where it is to be used (default: 0.1)")
-    parser.add_argument("--metric", default="auroc", help="of the learning curves (default: auroc)")
+    parser.add_argument("--prevalence", type=float, default=0.1, help="prevalence in use (default: 0.1)")
+    parser.add_argument("--metric", default="auroc", help="metric of the learning curves (default: auroc)")
     parser.add_argument("--reach", type=float, default=None, help="value that the curves are to reach")
-    parser.add_argument("--level", type=float, default=0.9, help="of the conformal sets (default: 0.9)")
-    parser.add_argument("--suspicious", type=names, help="classes that a screen lets through to a second stage")
+    parser.add_argument("--level", type=float, default=0.9, help="coverage of the conformal sets (default: 0.9)")
+    parser.add_argument("--suspicious", type=names, help="classes that a screen passes to a second stage")
     parser.add_argument("--json", action="store_true", help="print one JSON object")
     parser.add_argument("--write", type=Path, metavar="FILE", help="write it as Markdown")
     parser.set_defaults(execute=run)
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """`report`."""
+    """Print or write the report."""
     if arguments.size and len(arguments.size) > 1:
-        raise BadRequest(f"A report is about one size, but {len(arguments.size)} were asked for.")
-    asked = ReportSettings(
+        raise BadRequest(f"A report is about one size, but {len(arguments.size)} were given.")
+    settings = ReportSettings(
         arguments.dataset,
         tuple(arguments.size or ()),
         tuple(arguments.models or ()),
@@ -120,9 +124,9 @@ def run(arguments: argparse.Namespace) -> int:
         tuple(arguments.suspicious or ()),
     )
     store = open_store()
-    for place, why in store.problems.items():
-        print_status(f"left out: {place}: {why}")
-    content = report_on(store, asked)
+    for name, why in store.problems.items():
+        print_status(f"left out: {name}: {why}")
+    content = report_on(store, settings)
     if arguments.write:
         write_atomically(arguments.write, as_markdown(content).encode())
         print_status(f"{arguments.write}: written")
@@ -133,52 +137,55 @@ def run(arguments: argparse.Namespace) -> int:
     return 0
 
 
-def report_on(store: Store, asked: ReportSettings) -> dict[str, Any]:
-    """The report as data: numbers, texts, lists and mappings only; what is undefined is None.
+def report_on(store: Store, settings: ReportSettings) -> dict[str, Any]:
+    """Return the report as data: numbers, texts, lists and mappings only; undefined values are None.
 
     Raises:
         BadRequest: if no run of the data set, or of the size, is stored, the target is not one of its classes, or the
-            level cannot be had.
+            level is impossible.
     """
-    required_patients(asked.level)
+    required_patients(settings.level)
     metas = [
         meta
-        for meta in store.metas(asked.dataset)
-        if meta.model in (asked.models or (meta.model,)) and meta.strategy in (asked.strategies or (meta.strategy,))
+        for meta in store.metas(settings.dataset)
+        if meta.model in (settings.models or (meta.model,))
+        and meta.strategy in (settings.strategies or (meta.strategy,))
     ]
     if not metas:
-        raise BadRequest(f"No such run of {asked.dataset} is stored. Make some: python -m trainer curve --dataset ...")
+        raise BadRequest(
+            f"No such run of {settings.dataset} is stored. Train some: python -m trainer curve --dataset ..."
+        )
     proper = [meta for meta in metas if not meta.variant and not meta.leaks]
     split = Counter(meta.split_hash for meta in proper or metas).most_common(1)[0][0]
-    here = [meta for meta in metas if meta.split_hash == split]
+    same_split = [meta for meta in metas if meta.split_hash == split]
     proper = [meta for meta in proper if meta.split_hash == split]
     stored_series = runs_by_series(store, proper)
     every = {key: stored_series[key] for key in comparison_proper(stored_series)}
-    size = asked.size[0] if asked.size else _usual_size(proper or here)
+    size = settings.size[0] if settings.size else _most_common_size(proper or same_split)
     series = {key: chosen for key, runs in every.items() if (chosen := [r for r in runs if r[1].train_size == size])}
     if proper and not series:
-        raise BadRequest(f"No run of {asked.dataset} with {size or 'all'} images per class is stored.")
-    target = target_named(here[0], asked.target) if asked.target else None
+        raise BadRequest(f"No run of {settings.dataset} with {size or 'all'} images per class is stored.")
+    target = target_named(same_split[0], settings.target) if settings.target else None
     _measure(every, target)
     content = {
-        "about": _about(metas, here, [run for runs in series.values() for run in runs], size, asked, target),
+        "about": _about(metas, same_split, [run for runs in series.values() for run in runs], size, settings, target),
         "families": [sections.family(key, runs, target) for key, runs in series.items()],
         "external": external_rows(series),
         "comparisons": sections.comparisons(series, target),
-        "by_class": sections.by_class(series) if here[0].positive is None and target is None else [],
+        "by_class": sections.by_class(series) if same_split[0].positive is None and target is None else [],
         "subgroups": subgroups(series, target),
-        "operating": sections.operating(series, asked.aim, target),
+        "operating": sections.operating(series, settings.aim, target),
         "calibration": sections.calibration(series, target),
-        "conformal": sections.conformal(series, asked.level, target),
+        "conformal": sections.conformal(series, settings.level, target),
         "selective": sections.selective(series, target),
         "two_stage": sections.two_stage(
             series,
-            _screens(store, here[0], size) if asked.suspicious else {},
-            tuple(target_named(here[0], label) for label in asked.suspicious),
-            asked.aim.sensitivity,
+            _screens(store, same_split[0], size) if settings.suspicious else {},
+            tuple(target_named(same_split[0], label) for label in settings.suspicious),
+            settings.aim.sensitivity,
         ),
-        "curves": sections.curves(every, asked.metric, asked.reach, size, target),
-        "shortcuts": [asdict(one) | {"words": one.sentence} for one in shortcuts_of(store, asked.dataset, split)],
+        "curves": sections.curves(every, settings.metric, settings.reach, size, target),
+        "shortcuts": [asdict(row) | {"words": row.sentence} for row in shortcuts_of(store, settings.dataset, split)],
         "apart": [_apart(meta) for meta in metas if meta.variant or meta.leaks],
     }
     plain: dict[str, Any] = _plain(content)
@@ -186,14 +193,14 @@ def report_on(store: Store, asked: ReportSettings) -> dict[str, Any]:
 
 
 def _screens(store: Store, of: RunMeta, size: int | None) -> dict[str, Runs]:
-    """Binary runs on the images of the same set, which may screen for runs of several classes."""
+    """Return binary runs on images of the same set, which may screen for runs of several classes."""
     every, confirmers = stage_candidates(store, replace(of, train_size=size))
     return {dataset: series for dataset, series in every.items() if dataset not in confirmers}
 
 
 def _measure(every: Runs, target: int | None) -> None:
-    """Measures what the cache does not hold yet, with a bar where that takes time."""
-    with progress_bar("measuring on drawn test images", "series") as show:
+    """Compute the resampled metrics that are not cached, with a progress bar."""
+    with progress_bar("evaluating resampled test images", "series") as show:
         for done, runs in enumerate(every.values()):
             show(done, len(every))
             resampled_runs(runs, target)
@@ -201,28 +208,28 @@ def _measure(every: Runs, target: int | None) -> None:
             show(len(every), len(every))
 
 
-def _usual_size(metas: Sequence[RunMeta]) -> int | None:
-    """The size that most series have; of several the largest."""
+def _most_common_size(metas: Sequence[RunMeta]) -> int | None:
+    """Return the size that most series have; if several do, the largest."""
     counts = Counter(size for group in by_series(metas).values() for size in {meta.train_size for meta in group})
     return max(counts, key=lambda size: (counts[size], size or math.inf))
 
 
 def _about(
     metas: Sequence[RunMeta],
-    here: Sequence[RunMeta],
+    same_split: Sequence[RunMeta],
     runs: Sequence[Run],
     size: int | None,
-    asked: ReportSettings,
+    settings: ReportSettings,
     target: int | None,
 ) -> dict[str, Any]:
-    first = here[0]
+    first = same_split[0]
     counts = resampled_runs(runs[:1], target)[0] if runs else None
     return {
-        "command": asked.command, "dataset": first.dataset, "title": first.dataset_title, "task": first.task,
+        "command": settings.command, "dataset": first.dataset, "title": first.dataset_title, "task": first.task,
         "labels": first.labels, "positive": None if first.positive is None else first.labels[first.positive],
-        "target": asked.target, "synthetic": first.synthetic, "size": size, "split_hash": first.split_hash,
+        "target": settings.target, "synthetic": first.synthetic, "size": size, "split_hash": first.split_hash,
         "fingerprint": first.fingerprint, "images": counts.n if counts else 0, "groups": counts.groups if counts else 0,
-        "notes": first.notes, "other_splits": len(metas) - len(here),
+        "notes": first.notes, "other_splits": len(metas) - len(same_split),
         "short": sorted({label for _, meta in runs for label in meta.short}),
         "subsets": {str(meta.seed): meta.subset_hash for _, meta in runs},
     }  # fmt: skip
@@ -234,11 +241,11 @@ def _apart(meta: RunMeta) -> dict[str, Any]:
 
 
 def _plain(value: Any) -> Any:
-    """Numbers, texts, lists and mappings only; NaN and infinity, which JSON does not know, become None."""
+    """Convert a value to plain JSON types; NaN and infinity, which JSON lacks, become None."""
     if isinstance(value, Mapping):
-        return {str(key): _plain(one) for key, one in value.items()}
+        return {str(key): _plain(item) for key, item in value.items()}
     if isinstance(value, list | tuple):
-        return [_plain(one) for one in value]
+        return [_plain(item) for item in value]
     if isinstance(value, float | np.floating):
         return float(value) if math.isfinite(value) else None
     if isinstance(value, np.integer):

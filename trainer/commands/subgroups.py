@@ -1,4 +1,4 @@
-"""`subgroups`: keeps ages and sexes of test images beside the runs, so that figures by group need no data set."""
+"""`subgroups`: store ages and sexes of the test images with the runs, so that results by group need no data set."""
 
 from __future__ import annotations
 
@@ -21,18 +21,18 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """`subgroups`.
+    """Store the demographics of a data set's test images.
 
     Raises:
-        BadRequest: if no run of the data set was judged on the test images that are here.
-        DataUnavailable: if it is not here, or its publisher gives neither ages nor sexes.
+        BadRequest: if no run of the data set was evaluated on the installed test images.
+        DataUnavailable: if the data set is not installed, or has neither ages nor sexes.
     """
     spec = find_dataset(arguments.dataset)
     metas = open_store().metas(spec.name)
     with progress_bar(f"{spec.name}: reading") as show:
         dataset = load_dataset(spec, show, allow_leaks=any(meta.leaks for meta in metas))
     if dataset.split_hash not in {meta.split_hash for meta in metas}:
-        raise BadRequest(f"No stored run of {spec.name} was judged on the test images that are here.")
+        raise BadRequest(f"No stored run of {spec.name} was evaluated on the installed test images.")
     ids = dataset.listing.ids[dataset.parts.test]
     facts = {"dataset": spec.name, "split_hash": dataset.split_hash, "source": spec.citation, "licence": spec.licence}
     folder = runs_folder() / spec.name

@@ -1,4 +1,4 @@
-"""The commands on models as such: where weights are, fetching and converting them, and what a network looks like."""
+"""`weights`: list, download and convert pretrained weights."""
 
 from __future__ import annotations
 
@@ -19,26 +19,22 @@ from trainer.progress import print_status
 def add_flags(parser: argparse.ArgumentParser) -> None:
     """Add the subcommands and their flags."""
     actions = parser.add_subparsers(dest="action", required=True, metavar="list|get|convert-xrv")
-    listed = actions.add_parser("list", help="which weights are here, where others come from, licences")
+    listed = actions.add_parser("list", help="list weights: whether they are installed, sources and licences")
     listed.set_defaults(execute=weights_list)
-    listed.add_argument("--json", action="store_true", help="print one JSON object a model")
-    get = actions.add_parser("get", help="fetch the weights of a model from their publisher")
+    listed.add_argument("--json", action="store_true", help="print one JSON object per model")
+    get = actions.add_parser("get", help="download the weights of a model from their publisher")
     get.set_defaults(execute=weights_get)
     get.add_argument("name", help="a model's name, or the repository of its weights")
-    get.add_argument(
-        "--to", type=Path, default=None, help="folder to put them in (default: the first of LOWSHOT_WEIGHTS)"
-    )
-    made = actions.add_parser("convert-xrv", help="make safetensors of TorchXRayVision's pickled DenseNet-121")
-    made.set_defaults(execute=weights_convert)
-    made.add_argument("file", type=Path, metavar="FILE", help="the .pt file as published")
-    made.add_argument(
-        "--to", type=Path, default=None, help="folder to put it in (default: the first of LOWSHOT_WEIGHTS)"
-    )
-    made.add_argument("--sha256", default=None, help="what the file must have (default: that of the published file)")
+    get.add_argument("--to", type=Path, default=None, help="target folder (default: the first of LOWSHOT_WEIGHTS)")
+    xrv = actions.add_parser("convert-xrv", help="convert TorchXRayVision's pickled DenseNet-121 to safetensors")
+    xrv.set_defaults(execute=weights_convert)
+    xrv.add_argument("file", type=Path, metavar="FILE", help="the .pt file as published")
+    xrv.add_argument("--to", type=Path, default=None, help="target folder (default: the first of LOWSHOT_WEIGHTS)")
+    xrv.add_argument("--sha256", default=None, help="expected hash (default: that of the published file)")
 
 
 def weights_list(arguments: argparse.Namespace) -> int:
-    """`weights list`."""
+    """Print a line for each model."""
     for spec in by_family():
         state, path = state_of(spec.weights)
         row = {
@@ -55,7 +51,7 @@ def weights_list(arguments: argparse.Namespace) -> int:
 
 
 def weights_get(arguments: argparse.Namespace) -> int:
-    """`weights get`."""
+    """Download the weights of a model."""
     weights = find_weights(arguments.name)
     path = download_weights(weights, arguments.to or weights_folders()[0])
     print(f"{path}  SHA-256 {cached_sha256_of_file(path)}")
@@ -64,7 +60,7 @@ def weights_get(arguments: argparse.Namespace) -> int:
 
 
 def weights_convert(arguments: argparse.Namespace) -> int:
-    """`weights convert-xrv`."""
+    """Convert a published file."""
     if not arguments.file.is_file():
         raise BadRequest(f"There is no file {arguments.file}.")
     path = convert(arguments.file, arguments.to or weights_folders()[0], arguments.sha256 or PUBLISHED_SHA256)

@@ -69,11 +69,11 @@ def test_a_gate_made_from_other_images_answers_for_none(one_run, runs, pictures,
     assert "trainer gate --dataset phantom" in said
     code, rows, said = predict(capsys, [*pictures, "--despite-gate"])
     assert [row["gate"] for row in rows] == [None, None]
-    assert "pictures are not checked" in said
+    assert "images are not checked" in said
 
 
 def test_without_a_gate_any_image_is_predicted_and_that_is_reported(one_run, runs, pictures, capsys):
     (runs / "phantom" / "gate.npz").unlink()
     code, rows, said = predict(capsys, pictures)
     assert (code, len(rows)) == (0, 2)
-    assert "no input gate was made for phantom" in said
+    assert "phantom has no input gate" in said
