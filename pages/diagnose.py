@@ -82,7 +82,7 @@ with st.expander("Networks and heatmap settings", icon=":material/tune:"):
     defaults = default_runs[task]
     chosen = {}
     for family, column in zip(defaults, st.columns(len(defaults)), strict=True):
-        runs = {meta.run: (folder, meta) for folder, meta in candidates(store, task, family)}
+        runs = {run.meta.run: run for run in candidates(store, task, family)}
         families = dict.fromkeys(meta.family for _, meta in runs.values())
         run = column.selectbox(
             " / ".join(FAMILY_TITLES[one] for one in FAMILY_TITLES if one in families),

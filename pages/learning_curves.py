@@ -6,6 +6,7 @@ import streamlit as st
 from core.analysis.external import evaluated
 from core.errors import LowshotError
 from core.metrics import METRICS, between_seeds
+from core.runs.metric_cache import is_cached
 from core.runs.series import runs_by_series
 from core.ui import app_frame, cache, charts, pickers, text
 from core.ui.compare import metric_charts
@@ -49,8 +50,8 @@ with third:
     section = MEASURED if external_set else section
     seeds = st.toggle("Individual seeds", key="curves_seeds", disabled=section == BOUGHT)
     patients = st.toggle(
-        "Test patients", value=cache.is_evaluated(points, finding), key="curves_patients",
-        disabled=section == BOUGHT or bool(external_set),
+        "Test patients", value=all(is_cached(run, finding) for runs in points.values() for run in runs),
+        key="curves_patients", disabled=section == BOUGHT or bool(external_set),
         help="Adds intervals over test patients to the table. The first time, every run is evaluated on resampled test "
         "patients, which takes up to a few seconds per run.",
     )  # fmt: skip
@@ -82,7 +83,7 @@ def measured() -> dict[str, metric_charts.Measured]:
 
 if section == BOUGHT:
     try:
-        fits = cache.curves(points, metric, finding)
+        fits = cache.fitted_curves(points, metric, finding)
     except LowshotError as error:
         st.error(text.escape(str(error)))
         st.stop()
@@ -95,7 +96,7 @@ if section == BOUGHT:
 def table() -> pd.DataFrame:
     """Return a row per series and size: mean, intervals over seeds and test patients, and the spread over seeds."""
     if patients:
-        cache.evaluate_runs([run for runs in points.values() for run in runs], finding)
+        cache.evaluate_runs(points, finding)
     rows = []
     for name, runs in points.items():
         for size in sorted({meta.train_size or 0 for _, meta in runs}):

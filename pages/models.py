@@ -8,7 +8,7 @@ from core.errors import CorruptRun, LowshotError
 from core.models import MODELS
 from core.models.medical_encoders import CARD_FILE, read_card
 from core.paths import encoders_folder
-from core.runs.series import by_series
+from core.runs.series import runs_by_series
 from core.ui import app_frame, cache, charts, external, pickers, text
 from core.ui.model_cards import checks, network_card, run_card  # fmt: skip
 from core.ui.tables import table
@@ -30,20 +30,20 @@ def runs() -> None:
     store = cache.store()
     text.show_problems(store)
     metas = pickers.comparable_runs(store, "models")
-    dataset, series = metas[0].dataset, by_series(metas)
+    dataset, series = metas[0].dataset, runs_by_series(store, metas)
     left, middle, right = st.columns([3, 1, 1])
     chosen = left.selectbox(
         "Series", list(series), format_func=lambda name: charts.series_title(*name), key=f"models_series_{dataset}"
     )
-    sizes = sorted({meta.train_size or 0 for meta in series[chosen]}, reverse=True)
+    sizes = sorted({run.meta.train_size or 0 for run in series[chosen]}, reverse=True)
     size = middle.selectbox(
         "Images per class", sizes, format_func=lambda n: str(n or "all"), key=f"models_size_{dataset}_{chosen}"
     )
-    same = [meta for meta in series[chosen] if (meta.train_size or 0) == size]
-    meta = right.selectbox(
-        "Seed", same, format_func=lambda m: str(m.seed), key=f"models_seed_{dataset}_{chosen}_{size}"
+    same = [run for run in series[chosen] if (run.meta.train_size or 0) == size]
+    run = right.selectbox(
+        "Seed", same, format_func=lambda run: str(run.meta.seed), key=f"models_seed_{dataset}_{chosen}_{size}"
     )
-    folder = store.folder_of(meta.run)
+    folder, meta = run
     finding = None
     if meta.multilabel:
         finding = st.selectbox(
@@ -52,14 +52,12 @@ def runs() -> None:
         )  # fmt: skip
     # Compute all results first, so that an error replaces the whole card.
     try:
-        scores = cache.run_scores((folder, meta)).scores
-        estimates = cache.estimates([(folder, meta)], finding)
-        summaries = cache.summaries([(store.folder_of(m.run), m) for m in same], finding)
-        groups = checks.subgroups((folder, meta), finding)
+        scores = cache.run_scores(run).scores
+        estimates = cache.estimates([run], finding)
+        summaries = cache.summaries(same, finding)
+        groups = checks.subgroups(run, finding)
         shortcuts = pickers.shortcut_warning(store, meta.dataset, meta.split_hash)
-        compared = [
-            row for name in external_sets([(folder, meta)]) for row in external.external_results([(folder, meta)], name)
-        ]
+        compared = [row for name in external_sets([run]) for row in external.external_results([run], name)]
     except (CorruptRun, LowshotError) as error:
         st.error(text.escape(str(error)))
         return
@@ -87,8 +85,8 @@ def runs() -> None:
     st.subheader("External test")
     if not meta.external:
         st.write("This run was not evaluated on an external test set.")
-    external.show_refused(refusals([(folder, meta)]))
-    for name in external_sets([(folder, meta)]):
+    external.show_refused(refusals([run]))
+    for name in external_sets([run]):
         views = [row for row in compared if row.name == name]
         external.show_facts(views[0])
         table(
@@ -96,7 +94,7 @@ def runs() -> None:
             f"{meta.run}-{name}",
         )  # fmt: skip
         st.caption(external.CAPTION + (f" {external.VIEWS}" if len(views) > 1 else ""))
-        if (reading := external.radiologist_reading([(folder, meta)], name)) is not None:
+        if (reading := external.radiologist_reading([run], name)) is not None:
             external.show_radiologist(reading)
     st.subheader("By sex and age")
     checks.show_subgroups(groups, meta)

@@ -10,7 +10,7 @@ from core.metrics.calibration import probabilities_of
 from core.metrics.comparisons import paired_difference
 from core.metrics.thresholds import fit_threshold, fit_thresholds
 from core.models import MODELS
-from core.runs import Predictions, read_run, save_run, scores_of
+from core.runs import Predictions, Run, read_run, save_run, scores_of
 from tests.unit.runs.test_store import example_meta
 
 WEAK, STRONG = ("scratch-cnn", "scratch"), ("imagenet-efficientnet-lite0", "frozen")
@@ -102,4 +102,4 @@ def make_families(store, sizes=(10, 25, 50, 100), seeds=(0, 1, 2), families=None
 
 def of(folders):
     """Folders of runs, each with its record."""
-    return [(folder, read_run(folder)) for folder in folders]
+    return [Run(folder, read_run(folder)) for folder in folders]

@@ -1,4 +1,4 @@
-"""Findings from stored runs: comparisons, operating points, learning curves, conformal sets; one call per page section.
+"""Findings from stored runs: comparisons, learning curves, conformal sets; one call per page section.
 
 This module loads, pairs and checks runs. The statistics are in `core.metrics`. Everything fitted uses the held-out or
 calibration predictions of a run, never the test predictions.
@@ -14,7 +14,7 @@ from typing import TypeVar
 import numpy as np
 
 from core.errors import BadRequest, LeakFound
-from core.metrics import METRICS, Estimate, Scores
+from core.metrics import METRICS, Estimate
 from core.metrics.bootstrap import interval
 from core.metrics.comparisons import (
     MARGIN,
@@ -28,12 +28,10 @@ from core.metrics.comparisons import (
 )
 from core.metrics.conformal import Conformal, Coverage, calibrate, check_calibration_disjoint, coverage, mean_coverage
 from core.metrics.learning_curves import Fit, MeasuredCurve, fit_curves
-from core.metrics.operating_point import DecisionCurve, Operation, at_thresholds, decision_curve, operate
-from core.metrics.thresholds import Aim, OperatingPoint, fit_operating_point
-from core.runs import stored_parts
-from core.runs.metric_cache import groups_for, weights_for
+from core.runs import Run, stored_parts
+from core.runs.metric_cache import weights_for
 from core.runs.scores import PartScores, load_part
-from core.runs.series import Run, check_comparable, resampled_runs
+from core.runs.series import check_comparable, resampled_runs
 from core.types import EvaluatedPart
 
 Key = TypeVar("Key")
@@ -62,8 +60,8 @@ def paired(runs: Sequence[Run], others: Sequence[Run]) -> list[tuple[Run, Run]]:
         BadRequest: if the runs are not of one split, no seed is in both, or a seed's subsets differ.
     """
     check_comparable([meta for _, meta in (*runs, *others)])
-    by_key = {(meta.train_size, meta.seed): (folder, meta) for folder, meta in others}
-    pairs = [(run, by_key[key]) for run in runs if (key := (run[1].train_size, run[1].seed)) in by_key]
+    by_key = {(other.meta.train_size, other.meta.seed): other for other in others}
+    pairs = [(run, by_key[key]) for run in runs if (key := (run.meta.train_size, run.meta.seed)) in by_key]
     if not pairs:
         raise BadRequest("These two series have no run of the same size and seed; train both with the same seeds.")
     for (_, meta), (_, other) in pairs:
@@ -166,7 +164,7 @@ def seed_tests(runs: Sequence[Run], others: Sequence[Run], finding: int | None =
         if not np.array_equal(first.ids, second.ids):
             raise BadRequest("These runs were evaluated on different test images and cannot be compared.")
         decisions = None if first.scores.multilabel else mcnemar(first.scores, second.scores)
-        tests.append(SeedTests(run[1].seed, _delong(first, second), decisions))
+        tests.append(SeedTests(run.meta.seed, _delong(first, second), decisions))
     return tests
 
 
@@ -175,36 +173,6 @@ def _delong(first: PartScores, second: PartScores) -> DeLong | None:
         return delong(first.scores, second.scores, first.groups)
     except BadRequest:
         return None
-
-
-def operation(
-    runs: Sequence[Run], aim: Aim, target: int | None = None
-) -> tuple[list[OperatingPoint], Operation, list[Scores]]:
-    """Fit the operating point of each run on its held-out images and evaluate the series at these points.
-
-    Args:
-        runs: of one series at one size.
-        aim: goal of the operating point, with the prevalence of the place of use.
-        target: the finding or class, for a task that is not binary.
-    Returns:
-        the points, their performance on the test images, and the test predictions at them.
-    Raises:
-        BadRequest: if the task is not binary and no target is given, or a class is missing among held-out images.
-    """
-    check_comparable([meta for _, meta in runs])
-    points = [fit_operating_point(load_part(run, "validation", target).scores, aim) for run in runs]
-    tests = [load_part(run, target=target) for run in runs]
-    moved = at_thresholds([test.scores for test in tests], [point.threshold for point in points])
-    drawn = groups_for(moved[0].labels, tests[0].groups)
-    return points, operate(moved, tests[0].groups, aim.prevalence, drawn), moved
-
-
-def decisions(runs: Sequence[Run], prevalence: float, target: int | None = None) -> DecisionCurve:
-    """Return the decision curve of a series at a prevalence; probabilities are shifted from the held-out prevalence."""
-    check_comparable([meta for _, meta in runs])
-    held_out = [load_part(run, "validation", target).scores.positives()[1].mean() for run in runs]
-    tests = [load_part(run, target=target) for run in runs]
-    return decision_curve([test.scores for test in tests], tests[0].groups, prevalence, float(np.mean(held_out)))
 
 
 def learning_curves(
@@ -219,8 +187,8 @@ def learning_curves(
     measured = {}
     for key, runs in series.items():
         by_size: dict[float, dict[int, np.ndarray]] = {}
-        for (_, meta), drawn in zip(runs, resampled_runs(runs, finding), strict=True):
-            by_size.setdefault(meta.per_class, {})[meta.seed] = drawn.values[metric]
+        for (_, meta), resampled in zip(runs, resampled_runs(runs, finding), strict=True):
+            by_size.setdefault(meta.per_class, {})[meta.seed] = resampled.values[metric]
         measured[key] = MeasuredCurve(metric, by_size)
     return measured, fit_curves(measured)
 
@@ -235,15 +203,15 @@ def conformal(run: Run, level: float, target: int | None = None) -> tuple[Confor
         BadRequest: if a class has too few calibration patients.
         LeakFound: if a calibration patient is in another part, or a held-out one among the test patients.
     """
-    part: EvaluatedPart = "calibration" if "calibration" in stored_parts(run[0]) else "validation"
+    part: EvaluatedPart = "calibration" if "calibration" in stored_parts(run.folder) else "validation"
     fitted_on, test = load_part(run, part, target), load_part(run, target=target)
     others = [test.groups] if part == "validation" else [test.groups, load_part(run, "validation", target).groups]
-    if not run[1].leaks:
+    if not run.meta.leaks:
         check_calibration_disjoint(fitted_on.groups, others)
     elif part == "calibration":
         raise LeakFound("This run was made with leaks allowed; its calibration patients may also be in other parts.")
-    labels = run[1].titles
-    if target is not None and run[1].positive is None:
+    labels = run.meta.titles
+    if target is not None and run.meta.positive is None:
         labels = (f"not {labels[target]}", labels[target])
     fitted = calibrate(fitted_on.scores, fitted_on.groups, level, labels=labels)
     return fitted, coverage(fitted, test.scores, test.groups, weights_for(test.scores.labels, test.groups))

@@ -16,10 +16,10 @@ from core.errors import BadRequest
 from core.metrics import METRICS, Estimate
 from core.metrics.bootstrap import bootstrap, interval
 from core.metrics.comparisons import Difference, paired_difference
-from core.runs import ExternalRecord, read_predictions
+from core.runs import ExternalRecord, Run, read_predictions
 from core.runs.metric_cache import ResampledRun, resampled_shared
 from core.runs.scores import load_shared_classes
-from core.runs.series import Run, check_comparable
+from core.runs.series import check_comparable
 from core.types import READER, VIEW
 
 SHOWN = ("auroc", "balanced_accuracy", "sensitivity", "specificity", "brier", "ece")
@@ -34,7 +34,7 @@ class ExternalResult:
         name: of the external set.
         record: of the first run: title, shared classes, caveat, whether the set is of the encoder's archive.
         view: projection to which the external images are restricted; "" for all.
-        own, there: metric -> mean over seeds with its 95% interval over patients, on the own and the external set.
+        own, external: metric -> mean over seeds with its 95% interval over patients, on the own and the external set.
         drop: metric -> own minus external, with its 95% interval over seeds and the patients of both sets.
         own_images, own_groups, images, groups: number of images and of patients or lesions of the shared classes, on
             the own and the external set.
@@ -45,7 +45,7 @@ class ExternalResult:
     record: ExternalRecord
     view: str
     own: Mapping[str, Estimate]
-    there: Mapping[str, Estimate]
+    external: Mapping[str, Estimate]
     drop: Mapping[str, Difference]
     own_images: int
     own_groups: int
@@ -61,7 +61,7 @@ class ExternalResult:
 
     def sentence(self, metric: str) -> str:
         """Format the finding as a sentence: both figures, then the drop with its interval."""
-        own, external, drop = self.own[metric], self.there[metric], self.drop[metric]
+        own, external, drop = self.own[metric], self.external[metric], self.drop[metric]
         varies = "seeds and the patients of both sets" if drop.seeds > 1 else "the patients of both sets, one seed"
         return (
             f"{METRICS[metric].title}: {own.value:.3f} on the own test images, {external.value:.3f} on {self.title}: a "
@@ -101,13 +101,13 @@ def refusals(runs: Sequence[Run]) -> dict[str, ExternalRecord]:
 
 def evaluated(runs: Sequence[Run], name: str) -> list[Run]:
     """Return the runs that were evaluated on an external set."""
-    return [run for run in runs if (record := run[1].external.get(name)) and not record.refused]
+    return [run for run in runs if (record := run.meta.external.get(name)) and not record.refused]
 
 
 def views(run: Run, name: str) -> list[str]:
     """Return the projections of the external images that a run stores; none if they are unknown."""
-    seen = read_predictions(run[0], "external", name).facts.get(VIEW, np.array([], str))
-    return sorted(set(seen.tolist()) - {""})
+    known = read_predictions(run.folder, "external", name).facts.get(VIEW, np.array([], str))
+    return sorted(set(known.tolist()) - {""})
 
 
 def compare_with_external(
@@ -134,15 +134,15 @@ def compare_with_external(
             f"These runs were evaluated on different images or classes of {name} and cannot be combined. "
             f"Evaluate them again: --external {name}."
         )
-    own = [resampled_shared(*run, name, False) for run in runs]
-    external = [resampled_shared(*run, name, True, view) for run in runs]
+    own = [resampled_shared(run, name, False) for run in runs]
+    external = [resampled_shared(run, name, True, view) for run in runs]
     chosen = tuple(names or METRICS)
     return ExternalResult(
         name=name,
         record=records[0],
         view=view,
         own=_means(own, chosen),
-        there=_means(external, chosen),
+        external=_means(external, chosen),
         drop={metric: _drop(own, external, metric) for metric in chosen},
         own_images=own[0].n,
         own_groups=own[0].groups,
@@ -165,10 +165,10 @@ def reading(runs: Sequence[Run], name: str) -> Reading | None:
         CorruptRun: if predictions cannot be read.
     """
     runs = evaluated(runs, name)
-    positive = runs[0][1].positive if runs else None
+    positive = runs[0].meta.positive if runs else None
     if positive is None:
         return None
-    stored, meta = read_predictions(runs[0][0], "external", name), runs[0][1]
+    stored, meta = read_predictions(runs[0].folder, "external", name), runs[0].meta
     labels = stored.facts.get(READER, np.full(len(stored.ids), ""))
     read = labels != ""
     if not read.any():
@@ -183,10 +183,9 @@ def reading(runs: Sequence[Run], name: str) -> Reading | None:
     return Reading(int(read.sum()), confirmed, bootstrap(scores, stored.groups[read], _READ))
 
 
-def _means(drawn: Sequence[ResampledRun], names: Sequence[str]) -> dict[str, Estimate]:
+def _means(runs: Sequence[ResampledRun], names: Sequence[str]) -> dict[str, Estimate]:
     return {
-        name: interval(np.mean([run.values[name] for run in drawn], axis=0), drawn[0].n, METRICS[name])
-        for name in names
+        name: interval(np.mean([run.values[name] for run in runs], axis=0), runs[0].n, METRICS[name]) for name in names
     }
 
 

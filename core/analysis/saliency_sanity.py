@@ -32,12 +32,14 @@ def read_check(folder: Path, meta: RunMeta) -> Randomised | None:
         return None
     try:
         stored = row["found"]
-        steps = [_alike(step) for _, step in zip(STEPS, stored["steps"], strict=True)]
+        steps = [_similarity(step) for _, step in zip(STEPS, stored["steps"], strict=True)]
         counted = stored["planted"] or {}
         if "hits" in counted or any("chance" in counts for counts in counted.values()):  # older kind of chance
             counted = {}
         planted = {name: PlantedHits(**counts) for name, counts in counted.items() if name in EXPLAINERS}
-        return Randomised(int(stored["images"]), int(stored["draws"]), tuple(steps), _alike(stored["others"]), planted)
+        return Randomised(
+            int(stored["images"]), int(stored["draws"]), tuple(steps), _similarity(stored["others"]), planted
+        )
     except (AttributeError, KeyError, TypeError, ValueError) as error:
         raise CorruptRun(f"{folder.parent.name}/{FILE} cannot be read ({error})") from None
 
@@ -51,14 +53,14 @@ def caution_for(folder: Path, meta: RunMeta) -> str:
     return sentence(check) if check else ""
 
 
-def save_check(folder: Path, meta: RunMeta, found: Randomised) -> None:
+def save_check(folder: Path, meta: RunMeta, check: Randomised) -> None:
     """Store the check of a run next to the runs of its data set, with the hash of its weights."""
     try:
         rows = _rows(folder.parent)
     except CorruptRun:  # the file is written again
         rows = {}
     rows = {name: row for name, row in rows.items() if (folder.parent / name).is_dir()}
-    rows[meta.run] = {"weights": meta.hashes[WEIGHTS_FILE], "found": _plain(asdict(found))}
+    rows[meta.run] = {"weights": meta.hashes[WEIGHTS_FILE], "found": _plain(asdict(check))}
     save_sidecar(folder.parent, FILE, {"runs": rows})
 
 
@@ -70,7 +72,7 @@ def _rows(folder: Path) -> dict[str, Any]:
     return rows
 
 
-def _alike(row: dict[str, Any]) -> MapSimilarity:
+def _similarity(row: dict[str, Any]) -> MapSimilarity:
     return MapSimilarity(**{name: math.nan if value is None else float(value) for name, value in row.items()})
 
 
@@ -83,19 +85,19 @@ def _plain(value: Any) -> Any:
     return [_plain(item) for item in value] if isinstance(value, list | tuple) else value
 
 
-def depends_on_weights(found: Randomised) -> bool | None:
+def depends_on_weights(check: Randomised) -> bool | None:
     """Return whether the maps disappear when every weight is random; None if all maps, trained or random, were flat."""
-    last = found.steps[-1]
+    last = check.steps[-1]
     if math.isnan(last.value):
         return None
     return (last.value if math.isnan(last.high) else last.high) < ALIKE
 
 
-def sentence(found: Randomised) -> str:
+def sentence(check: Randomised) -> str:
     """Format the check as a sentence for readers of a heatmap."""
-    last, depends = found.steps[-1], depends_on_weights(found)
-    sample = f"{found.images} test images, {found.draws} random initializations"
-    if found.others.flat == 1:
+    last, depends = check.steps[-1], depends_on_weights(check)
+    sample = f"{check.images} test images, {check.draws} random initializations"
+    if check.others.flat == 1:
         return f"Every Grad-CAM heatmap of the trained network is flat: there is nothing to compare ({sample})."
     if depends is None:
         return f"With random weights every Grad-CAM heatmap is flat, which proves little ({sample})."
@@ -105,28 +107,29 @@ def sentence(found: Randomised) -> str:
     return (
         f"Grad-CAM heatmaps {verdict}: rank correlation with the trained network's maps "
         f"{format_correlation(last)} over {sample}; between the trained network's maps of different images "
-        f"{format_correlation(found.others)}."
+        f"{format_correlation(check.others)}."
     )
 
 
 def evidence_sentence(planted: Mapping[str, PlantedHits]) -> str:
     """Format how often maps peak on planted evidence, against random weights and chance, one sentence per explainer."""
     return " ".join(
-        f"{EXPLAINERS[name].title}: {check.hits} of {check.of} heatmaps peak on the planted evidence or within half a "
-        f"cell of it; with random weights {check.random_hits} of {check.random_of}, where {check.elsewhere:.0%} is "
+        f"{EXPLAINERS[name].title}: {hits.hits} of {hits.of} heatmaps peak on the planted evidence or within half a "
+        f"cell of it; with random weights {hits.random_hits} of {hits.random_of}, where {hits.elsewhere:.0%} is "
         "chance: the share of these peaks on the evidence of another image."
-        for name, check in planted.items()
+        for name, hits in planted.items()
     )
 
 
-def format_correlation(one: MapSimilarity) -> str:
+def format_correlation(similarity: MapSimilarity) -> str:
     """Format a rank correlation with its interval."""
-    if math.isnan(one.value):
+    value, low, high = similarity.value, similarity.low, similarity.high
+    if math.isnan(value):
         return "undefined: all flat"
-    return f"{one.value:.2f}" + ("" if math.isnan(one.low) else f" ({one.low:.2f} to {one.high:.2f})")
+    return f"{value:.2f}" if math.isnan(low) else f"{value:.2f} ({low:.2f} to {high:.2f})"
 
 
-def rows_of(found: Randomised) -> list[dict[str, str]]:
+def rows_of(check: Randomised) -> list[dict[str, str]]:
     """Return table rows, one per step of the randomisation."""
     rows = [
         {
@@ -134,11 +137,11 @@ def rows_of(found: Randomised) -> list[dict[str, str]]:
             "Rank correlation with the trained maps": format_correlation(step),
             "Flat maps": f"{step.flat:.0%}",
         }
-        for name, step in zip(STEPS, found.steps, strict=True)
+        for name, step in zip(STEPS, check.steps, strict=True)
     ]
     rows.append({
         "Random": "nothing; maps of other images",
-        "Rank correlation with the trained maps": format_correlation(found.others),
-        "Flat maps": f"{found.others.flat:.0%}",
+        "Rank correlation with the trained maps": format_correlation(check.others),
+        "Flat maps": f"{check.others.flat:.0%}",
     })  # fmt: skip
     return rows

@@ -14,8 +14,8 @@ from dataclasses import dataclass
 
 from core.metrics import Estimate
 from core.metrics.comparisons import MIN_SEEDS
-from core.runs import Store
-from core.runs.series import Run, estimate, runs_by_series
+from core.runs import Run, Store
+from core.runs.series import estimate, runs_by_series
 
 STEPS = {"border-only": "the border", "corner-only": "the corners"}
 CHANCE = 0.5
@@ -45,7 +45,7 @@ class Shortcut:
     whole: Estimate | None
 
     @property
-    def found(self) -> bool:
+    def detected(self) -> bool:
         """Whether that part alone is detectably better than chance."""
         return self.alone.low > CHANCE
 
@@ -59,7 +59,7 @@ class Shortcut:
             f"{'seed' if len(self.seeds) == 1 else 'seeds'}) reaches an AUROC of "
             f"{self.alone:.3f}{whole}."
         )
-        if not self.found:
+        if not self.detected:
             return f"{measured} That is not detectably better than chance: no shortcut was found there."
         few = "" if len(self.seeds) >= MIN_SEEDS else f" in these {len(self.seeds)} subsets, too few for a verdict"
         return (
@@ -68,9 +68,9 @@ class Shortcut:
         )
 
 
-def warning_of(found: Sequence[Shortcut]) -> str:
+def warning_of(shortcuts: Sequence[Shortcut]) -> str:
     """Return a warning for readers of any prediction on the data set, in a sentence; "" if no shortcut was found."""
-    parts = [row for row in found if row.found]
+    parts = [row for row in shortcuts if row.detected]
     if not parts:
         return ""
     reached = " and ".join(f"from {row.part} alone an AUROC of {row.alone:.3f}" for row in parts)
@@ -95,7 +95,7 @@ def shortcuts_of(store: Store, dataset: str, split: str | None = None) -> list[S
     series = runs_by_series(store, [meta for meta in metas if meta.split_hash == split])
     shortcuts = []
     for step in STEPS:
-        rows = [runs for runs in series.values() if runs[0][1].preparation == step]
+        rows = [runs for runs in series.values() if runs[0].meta.preparation == step]
         if rows:
             shortcuts.append(_of(step, _largest(rows[0]), list(series.values())))
     return shortcuts
@@ -104,13 +104,13 @@ def shortcuts_of(store: Store, dataset: str, split: str | None = None) -> list[S
 def _largest(runs: Sequence[Run]) -> list[Run]:
     """Return the runs of the largest size."""
     most = max(meta.per_class for _, meta in runs)
-    return [run for run in runs if run[1].per_class == most]
+    return [run for run in runs if run.meta.per_class == most]
 
 
 def _of(step: str, runs: Sequence[Run], groups: Sequence[Sequence[Run]]) -> Shortcut:
-    first, seeds = runs[0][1], {meta.seed for _, meta in runs}
+    first, seeds = runs[0].meta, {meta.seed for _, meta in runs}
     whole = [
-        (folder, meta)
+        Run(folder, meta)
         for group in groups
         for folder, meta in group
         if (meta.model, meta.strategy, meta.variant, meta.protocol) == (first.model, first.strategy, "", first.protocol)

@@ -8,7 +8,7 @@ resamples, and intervals are not corrected for the number of groups.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -19,10 +19,10 @@ from core.data.specs import find_dataset
 from core.errors import CorruptRun, LowshotError
 from core.metrics import METRICS, Estimate, Scores
 from core.metrics.bootstrap import interval, measure_resamples
-from core.runs import RunMeta
+from core.runs import Run, RunMeta
 from core.runs.metric_cache import weights_for
 from core.runs.scores import load_part
-from core.runs.series import Run, check_comparable
+from core.runs.series import check_comparable
 from core.runs.sidecar import read_sidecar, save_sidecar
 
 FILE = "people.json"
@@ -79,7 +79,7 @@ def save_demographics(folder: Path, ids: np.ndarray, people: Demographics, facts
     return save_sidecar(folder, FILE, {**facts, "ids": ids.tolist(), "age": ages, "sex": people.sex.tolist()})
 
 
-def people_of(folder: Path, ids: np.ndarray) -> Demographics | None:
+def stored_demographics(folder: Path, ids: np.ndarray) -> Demographics | None:
     """Read ages and sexes of the test images of a run; None if none are stored.
 
     Args:
@@ -106,7 +106,7 @@ def characteristics(folder: Path) -> str:
     """Describe the demographics of the test images in a sentence; "" if none are stored or the record is damaged."""
     try:
         content = read_sidecar(folder, FILE)
-        people = people_of(folder, np.array(content["ids"])) if content else None
+        people = stored_demographics(folder, np.array(content["ids"])) if content else None
     except (CorruptRun, KeyError):
         return ""
     if people is None:
@@ -129,7 +129,7 @@ def by_subgroup(runs: Sequence[Run], target: int | None = None, draws: int = DRA
     """Return metrics by sex and age: the mean over runs with 95% intervals; empty if no demographics are stored.
 
     Args:
-        runs: folders and records of runs on the same test images.
+        runs: runs on the same test images.
         target: the finding, or class against the rest, to evaluate; None for the task as it is.
         draws: number of bootstrap resamples.
     Raises:
@@ -139,7 +139,7 @@ def by_subgroup(runs: Sequence[Run], target: int | None = None, draws: int = DRA
     check_comparable([meta for _, meta in runs])
     tests = [load_part(run, target=target) for run in runs]
     scores, groups = tests[0].scores, tests[0].groups
-    people = people_of(runs[0][0].parent, tests[0].ids)
+    people = stored_demographics(runs[0].folder.parent, tests[0].ids)
     if people is None:
         return []
     weights = weights_for(scores.labels, groups)[: draws + 1]
@@ -147,7 +147,7 @@ def by_subgroup(runs: Sequence[Run], target: int | None = None, draws: int = DRA
     subgroups: list[Subgroup] = []
     for by in (SEX, AGE):
         rows = [(name, member) for variable, name, member in members(people) if variable == by]
-        subgroups += _side_by_side(by, rows, scores, groups, views, weights)
+        subgroups += _by_variable(by, rows, scores, groups, views, weights)
     return subgroups
 
 
@@ -165,7 +165,7 @@ def _views(scores: Scores, meta: RunMeta) -> list[tuple[Scores, dict[str, str]]]
     return views
 
 
-def _side_by_side(
+def _by_variable(
     by: str,
     rows: list[tuple[str, np.ndarray]],
     scores: Scores,
@@ -173,20 +173,21 @@ def _side_by_side(
     views: list[list[tuple[Scores, dict[str, str]]]],
     weights: np.ndarray,
 ) -> list[Subgroup]:
-    drawn: dict[str, dict[str, np.ndarray]] = {}
+    """Return the groups of one variable, each with its metrics and its differences from the largest group."""
+    resampled: dict[str, dict[str, np.ndarray]] = {}
     subgroups = []
     for name, member in rows:
         size = len(np.unique(groups[member]))
         too_few = "" if size >= LEAST else f"fewer than {LEAST} patients or lesions"
         subgroups.append(Subgroup(by, name, int(member.sum()), size, _counts(scores.of(member)), too_few))
         if not too_few:
-            drawn[name] = _drawn(views, member, weights)
+            resampled[name] = _resampled(views, member, weights)
     largest = max(
         (subgroup for subgroup in subgroups if not subgroup.too_few), key=lambda subgroup: subgroup.images, default=None
     )
     if largest is None:
         return subgroups
-    return [subgroup if subgroup.too_few else _with_figures(subgroup, largest, drawn) for subgroup in subgroups]
+    return [subgroup if subgroup.too_few else _with_metrics(subgroup, largest, resampled) for subgroup in subgroups]
 
 
 def _counts(scores: Scores) -> tuple[int, ...]:
@@ -195,7 +196,7 @@ def _counts(scores: Scores) -> tuple[int, ...]:
     return tuple(np.bincount(scores.labels, minlength=scores.probabilities.shape[1]).tolist())
 
 
-def _drawn(
+def _resampled(
     views: list[list[tuple[Scores, dict[str, str]]]], member: np.ndarray, weights: np.ndarray
 ) -> dict[str, np.ndarray]:
     """Return figure -> (B + 1,) mean over runs on some images; figures with too few images of a class are left out."""
@@ -211,12 +212,10 @@ def _drawn(
     return {figure: np.mean(values, axis=0) for figure, values in by_figure.items()}
 
 
-def _with_figures(subgroup: Subgroup, largest: Subgroup, drawn: dict[str, dict[str, np.ndarray]]) -> Subgroup:
-    own, other = drawn[subgroup.name], drawn[largest.name]
-    figures = {name: interval(values, subgroup.images) for name, values in own.items()}
+def _with_metrics(subgroup: Subgroup, largest: Subgroup, resampled: dict[str, dict[str, np.ndarray]]) -> Subgroup:
+    own, reference, n = resampled[subgroup.name], resampled[largest.name], subgroup.images
+    figures = {name: interval(values, n) for name, values in own.items()}
     if subgroup is largest:
-        return Subgroup(subgroup.by, subgroup.name, subgroup.images, subgroup.groups, subgroup.classes, "", figures)
-    minus = {name: interval(values - other[name], subgroup.images) for name, values in own.items() if name in other}
-    return Subgroup(
-        subgroup.by, subgroup.name, subgroup.images, subgroup.groups, subgroup.classes, "", figures, largest.name, minus
-    )
+        return replace(subgroup, figures=figures)
+    differences = {name: interval(own[name] - reference[name], n) for name in own if name in reference}
+    return replace(subgroup, figures=figures, against=largest.name, differences=differences)

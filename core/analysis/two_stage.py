@@ -8,7 +8,6 @@ from typing import TypeVar
 
 import numpy as np
 
-from core.analysis.comparison import PartScores, load_part
 from core.data.specs import family_of
 from core.errors import BadRequest, LeakFound
 from core.metrics import Scores, measure
@@ -16,8 +15,9 @@ from core.metrics.bootstrap import RESAMPLES
 from core.metrics.operating_point import at_thresholds
 from core.metrics.thresholds import Aim, OperatingPoint, fit_operating_point
 from core.metrics.two_stage import TwoStage, two_stage
-from core.runs import RunMeta, Store
-from core.runs.series import Run, Series, check_comparable, runs_by_series
+from core.runs import Run, RunMeta, Store
+from core.runs.scores import PartScores, load_part
+from core.runs.series import Series, check_comparable, runs_by_series
 
 Key = TypeVar("Key")
 
@@ -44,7 +44,7 @@ def joint(
             images.
         LeakFound: if one stage was trained on a test image of another.
     """
-    sides = [{meta.seed: (folder, meta) for folder, meta in side} for side in (screens, confirmers, singles)]
+    sides = [{run.meta.seed: run for run in side} for side in (screens, confirmers, singles)]
     seeds = sorted(set.intersection(*(set(side) for side in sides)))
     if not seeds:
         raise BadRequest("The stages have no seed in common; train them with the same seeds.")

@@ -14,8 +14,7 @@ from scipy.special import logit
 
 from core.analysis.comparison import load_part
 from core.inference.case import SeedInterval
-from core.runs import RunMeta, Store
-from core.runs.series import Run
+from core.runs import Run, RunMeta, Store
 
 LIKE = 50  # number of test images with a similar probability
 _ENDS = (2.5, 97.5)
@@ -38,7 +37,7 @@ class Lookup:
 def siblings(store: Store, meta: RunMeta) -> list[Run]:
     """Return the runs that differ from a run only in their seed."""
     return [
-        (folder, other)
+        Run(folder, other)
         for folder, other in store.runs.items()
         if other.cell[:-1] == meta.cell[:-1] and other.seed != meta.seed and not other.failed
     ]

@@ -93,7 +93,7 @@ def choose_stages(series: Mapping[str, Sequence[Run]], sensitivity: float, draws
     aim = Aim("sensitivity", sensitivity)
     suspicious = suspicious_of(next(iter(series.values()))[0][1])
     screen = best_single(series, suspicious)
-    confirmer = min(series, key=lambda family: np.mean([held_out_loss(*run) for run in series[family]]))
+    confirmer = min(series, key=lambda family: np.mean([held_out_loss(run) for run in series[family]]))
     figures: TwoStage | str
     try:
         figures = joint(series[screen], series[confirmer], series[screen], suspicious, aim, draws)

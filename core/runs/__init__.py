@@ -22,6 +22,7 @@ from core.runs.record import (
 from core.runs.store import (
     HISTORY_FILE,
     RUN_FILE,
+    Run,
     Store,
     add_external,
     add_part,
@@ -42,6 +43,7 @@ __all__ = [
     "ExternalRecord",
     "FittedRun",
     "Predictions",
+    "Run",
     "RunMeta",
     "RunSetup",
     "Store",

@@ -21,7 +21,7 @@ from core.metrics import METRICS
 from core.metrics.bootstrap import RESAMPLES, measure_resamples, prepend_ones, resample_weights
 from core.metrics.grouped_bootstrap import GroupResamples, measure_groups, resample_groups, supports
 from core.paths import cache_folder
-from core.runs import PREDICTIONS_FILE, RunMeta
+from core.runs import PREDICTIONS_FILE, Run
 from core.runs.scores import PartScores, load_part, load_shared_classes
 
 VERSION = 1  # increase it when a metric, the resampling or a fitted threshold changes
@@ -43,70 +43,69 @@ class ResampledRun:
     groups: int
 
 
-def resampled_run(folder: Path, meta: RunMeta, finding: int | None = None) -> ResampledRun:
+def resampled_run(run: Run, finding: int | None = None) -> ResampledRun:
     """Measure a run on resampled test images, or read the cached result.
 
     Args:
-        folder: of the run.
-        meta: its record.
+        run: the run.
         finding: the finding to evaluate, on the images with known label, or the class to evaluate against the rest;
             None for the task as it is.
     Raises:
         CorruptRun: if its predictions cannot be read.
     """
-    return _kept(_key(folder, meta, finding), lambda: load_part((folder, meta), target=finding))
+    return _cached(_key(run, finding), lambda: load_part(run, target=finding))
 
 
-def resampled_shared(folder: Path, meta: RunMeta, external: str, elsewhere: bool, view: str = "") -> ResampledRun:
+def resampled_shared(run: Run, name: str, external: bool, view: str = "") -> ResampledRun:
     """Measure a run on resampled images of the classes shared with an external test set, or read the cached result.
 
     Args:
-        folder: of the run.
-        meta: its record.
-        external: name of the external set, on which the run was evaluated.
-        elsewhere: True for the external images, False for the run's own test images.
+        run: the run.
+        name: of the external set, on which the run was evaluated.
+        external: True for the external images, False for the run's own test images.
         view: projection to which the external images are restricted; "" for all.
     Raises:
         CorruptRun: if its predictions cannot be read.
     """
-    labels = meta.external[external].labels
-    if not elsewhere and labels == meta.labels:
-        return resampled_run(folder, meta)
-    key = sha256_of([_key(folder, meta, None), external if elsewhere else "own", view, *labels])
-    return _kept(key, lambda: load_shared_classes((folder, meta), external, elsewhere, view))
+    labels = run.meta.external[name].labels
+    if not external and labels == run.meta.labels:
+        return resampled_run(run)
+    key = sha256_of([_key(run, None), name if external else "own", view, *labels])
+    return _cached(key, lambda: load_shared_classes(run, name, external, view))
 
 
-def _kept(key: str, load: Callable[[], PartScores]) -> ResampledRun:
+def _cached(key: str, load: Callable[[], PartScores]) -> ResampledRun:
     """Return the cached result, or measure and cache it."""
-    place = _place(key)
-    stored = _read(place)
-    if stored is None:
-        stored = _measured(load())
+    path = _path(key)
+    result = _read(path)
+    if result is None:
+        result = _measure(load())
         buffer = io.BytesIO()
-        values = np.stack([stored.values[name] for name in METRICS])
-        np.savez(buffer, found=values, images=np.array(stored.images), counts=np.array([stored.n, stored.groups]))
-        write_atomically(place, buffer.getvalue())
-    return stored
+        values = np.stack([result.values[name] for name in METRICS])
+        np.savez(buffer, found=values, images=np.array(result.images), counts=np.array([result.n, result.groups]))
+        write_atomically(path, buffer.getvalue())
+    return result
 
 
-def is_measured(folder: Path, meta: RunMeta, finding: int | None = None) -> bool:
+def is_cached(run: Run, finding: int | None = None) -> bool:
     """Return whether `resampled_run`, given the same arguments, would read a cached result."""
-    return _place(_key(folder, meta, finding)).is_file()
+    return _path(_key(run, finding)).is_file()
 
 
-def _place(key: str) -> Path:
+def _path(key: str) -> Path:
     return cache_folder() / "draws" / f"{key}.npz"
 
 
-def _key(folder: Path, meta: RunMeta, finding: int | None) -> str:
-    stated = [meta.positive, meta.threshold, meta.thresholds, meta.temperature, meta.task, finding, RESAMPLES]
+def _key(run: Run, finding: int | None) -> str:
+    folder, meta = run
+    settings = [meta.positive, meta.threshold, meta.thresholds, meta.temperature, meta.task, finding, RESAMPLES]
     predictions = meta.hashes.get(PREDICTIONS_FILE) or sha256_of_file(folder / PREDICTIONS_FILE)
-    return sha256_of([str(VERSION), np.__version__, predictions, canonical_json(stated), *METRICS])
+    return sha256_of([str(VERSION), np.__version__, predictions, canonical_json(settings), *METRICS])
 
 
-def _read(place: Path) -> ResampledRun | None:
+def _read(path: Path) -> ResampledRun | None:
     try:
-        with np.load(place, allow_pickle=False) as file:
+        with np.load(path, allow_pickle=False) as file:
             values, images, counts = file["found"], str(file["images"]), file["counts"]
     except (OSError, EOFError, ValueError, KeyError, zipfile.BadZipFile):
         return None
@@ -115,7 +114,7 @@ def _read(place: Path) -> ResampledRun | None:
     return ResampledRun(dict(zip(METRICS, values, strict=True)), images, int(counts[0]), int(counts[1]))
 
 
-def _measured(predictions: PartScores) -> ResampledRun:
+def _measure(predictions: PartScores) -> ResampledRun:
     labels, groups = predictions.scores.labels, predictions.groups
     images = sha256_of([*predictions.ids.tolist(), *groups.tolist(), np.ascontiguousarray(labels).tobytes()])
     count = len(np.unique(groups))
@@ -144,9 +143,9 @@ def weights_for(labels: np.ndarray, groups: np.ndarray) -> np.ndarray:
 
 @lru_cache(maxsize=8)
 def _groups(labels: bytes, kind: str, shape: tuple[int, ...], groups: tuple[str, ...]) -> GroupResamples:
-    drawn = resample_groups(np.frombuffer(labels, kind).reshape(shape), np.array(groups))
-    drawn.counts.setflags(write=False)
-    return drawn
+    resamples = resample_groups(np.frombuffer(labels, kind).reshape(shape), np.array(groups))
+    resamples.counts.setflags(write=False)
+    return resamples
 
 
 @lru_cache(maxsize=2)

@@ -5,10 +5,12 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, field, fields
+from functools import cached_property
 from pathlib import Path
 from typing import Any, get_args
 
 from core.data.specs import class_titles
+from core.files import sha256_of
 from core.types import Task
 
 WEIGHTS_FILE, PREDICTIONS_FILE = "weights.safetensors", "predictions.npz"
@@ -181,6 +183,11 @@ class RunMeta(FittedRun):
     def series_variant(self) -> str:
         """`variant`, with a mark on runs made before the protocol, which form a series of their own."""
         return self.variant if self.protocol else ", ".join(filter(None, [self.variant, OLD_RECIPE]))
+
+    @cached_property
+    def digest(self) -> str:
+        """Hash of the whole record; the hashes of its files alone do not cover the thresholds."""
+        return sha256_of([repr(self)])
 
     @property
     def has_weights(self) -> bool:

@@ -7,17 +7,14 @@ or finding. Statistics are in `core.metrics`.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 
 from core.errors import BadRequest
 from core.metrics.scores import Scores
 from core.metrics.thresholds import Aim, fit_operating_point
-from core.runs import RunMeta, read_predictions, scores_of, shared_classes
+from core.runs import Run, RunMeta, read_predictions, scores_of, shared_classes
 from core.types import VIEW, EvaluatedPart
-
-Run = tuple[Path, RunMeta]
 
 
 @dataclass(frozen=True)
@@ -43,7 +40,7 @@ def load_part(run: Run, part: EvaluatedPart = "test", target: int | None = None)
     stored binary runs, fitted here on the run's held-out images.
 
     Args:
-        run: folder and record.
+        run: the run.
         part: which images.
         target: the finding, or the class against the rest, to evaluate; None for the task as it is. Ignored for binary
             tasks.
@@ -65,20 +62,20 @@ def load_part(run: Run, part: EvaluatedPart = "test", target: int | None = None)
     return PartScores(meta, scores, stored.groups[kept], stored.ids[kept])
 
 
-def load_shared_classes(run: Run, external: str, elsewhere: bool, view: str = "") -> PartScores:
+def load_shared_classes(run: Run, name: str, external: bool, view: str = "") -> PartScores:
     """Load predictions on the classes shared with an external test set, at the run's own operating point.
 
     Args:
-        run: folder and record.
-        external: name of the external set, on which the run was evaluated.
-        elsewhere: True for the external images, False for the run's own test images.
+        run: the run.
+        name: of the external set, on which the run was evaluated.
+        external: True for the external images, False for the run's own test images.
         view: projection to which the external images are restricted; "" for all.
     Raises:
         CorruptRun: if the predictions cannot be read.
     """
     folder, meta = run
-    stored = read_predictions(folder, "external", external) if elsewhere else read_predictions(folder)
-    scores, kept = shared_classes(meta, stored, meta.external[external].labels)
+    stored = read_predictions(folder, "external", name) if external else read_predictions(folder)
+    scores, kept = shared_classes(meta, stored, meta.external[name].labels)
     ids, groups = stored.ids[kept], stored.groups[kept]
     if not view:
         return PartScores(meta, scores, groups, ids)

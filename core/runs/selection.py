@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 import math
-from pathlib import Path
 
 from core.errors import CorruptRun
 from core.metrics.calibration import negative_log_likelihood
 from core.models import FAMILY_LETTERS, MODELS
-from core.runs import RunMeta, Store, read_predictions
+from core.runs import Run, RunMeta, Store, read_predictions
 
 SERVED_FAMILIES = ("scratch", "imagenet", "medical")  # the first family of each column
 
 
-def candidates(store: Store, dataset: str, family: str) -> list[tuple[Path, RunMeta]]:
+def candidates(store: Store, dataset: str, family: str) -> list[Run]:
     """Return the runs of a column that have weights: the comparison proper first, then the largest training sets.
 
     A column holds the families of one letter: ImageNet and generic transfer are both B. Uploaded images are
@@ -21,28 +20,28 @@ def candidates(store: Store, dataset: str, family: str) -> list[tuple[Path, RunM
     """
     current = {meta.run for meta in store.metas(dataset)}
     runs = [
-        (folder, meta)
+        Run(folder, meta)
         for folder, meta in store.runs.items()
         if meta.run in current
         and FAMILY_LETTERS[meta.family] == FAMILY_LETTERS[family]
         and meta.has_weights
-        and _takes_pictures(meta)
+        and _takes_images(meta)
     ]
-    return sorted(runs, key=lambda row: (*_rank(row[1]), row[1].run))
+    return sorted(runs, key=lambda run: (*_rank(run.meta), run.meta.run))
 
 
-def default_runs(store: Store, dataset: str) -> dict[str, tuple[Path, RunMeta]]:
+def default_runs(store: Store, dataset: str) -> dict[str, Run]:
     """Return the default run of each column: among those with most labels, the best on held-out images."""
     chosen = {}
     for family in SERVED_FAMILIES:
         runs = candidates(store, dataset, family)
         if runs:
-            most = [row for row in runs if _rank(row[1]) == _rank(runs[0][1])]
-            chosen[family] = min(most, key=lambda row: held_out_loss(*row))
+            most = [run for run in runs if _rank(run.meta) == _rank(runs[0].meta)]
+            chosen[family] = min(most, key=held_out_loss)
     return chosen
 
 
-def _takes_pictures(meta: RunMeta) -> bool:
+def _takes_images(meta: RunMeta) -> bool:
     return meta.model in MODELS and MODELS[meta.model].image.dims == 2
 
 
@@ -56,12 +55,12 @@ def _departs(meta: RunMeta) -> bool:
     return bool(meta.variant or meta.leaks or "meta_learnt_from" in meta.config)
 
 
-def held_out_loss(folder: Path, meta: RunMeta) -> float:
+def held_out_loss(run: Run) -> float:
     """Return the mean negative log-likelihood on the held-out images of the subset; infinite if there are none."""
     try:
-        stored = read_predictions(folder, "validation")
+        stored = read_predictions(run.folder, "validation")
     except CorruptRun:
         return math.inf
     if not len(stored.labels):
         return math.inf
-    return negative_log_likelihood(stored.logits, stored.labels, meta.temperature)
+    return negative_log_likelihood(stored.logits, stored.labels, run.meta.temperature)

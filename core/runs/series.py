@@ -6,7 +6,6 @@ Runs are combined only if they were evaluated on the same images of the same spl
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
@@ -16,10 +15,9 @@ from core.metrics import METRICS, Estimate, Scores, SeriesEstimate, series_estim
 from core.metrics.bootstrap import interval
 from core.metrics.measures import Average, support, unit_weights
 from core.models import FAMILY_TITLES, MODELS
-from core.runs import OLD_RECIPE, RunMeta, Store, read_predictions, scores_of
+from core.runs import OLD_RECIPE, Run, RunMeta, Store
 from core.runs.metric_cache import ResampledRun, resampled_run
 
-Run = tuple[Path, RunMeta]
 REPORTED = ("precision", "sensitivity", "specificity", "f1", "auroc", "auprc")  # of each class
 
 
@@ -48,15 +46,6 @@ def comparison_proper(series: Iterable[Series]) -> list[Series]:
     return [key for key in defaults if not key.is_old or key._replace(variant="") not in defaults]
 
 
-def load_scores(folder: Path, meta: RunMeta) -> Scores:
-    """Load the test predictions of a run at its operating point.
-
-    Raises:
-        CorruptRun: if they cannot be read.
-    """
-    return scores_of(meta, read_predictions(folder))
-
-
 def check_comparable(metas: Sequence[RunMeta]) -> None:
     """Raise unless all runs share one test set.
 
@@ -80,7 +69,7 @@ def resampled_runs(runs: Sequence[Run], finding: int | None = None) -> list[Resa
     """Return the metrics of comparable runs on common resamples of their test images.
 
     Args:
-        runs: folders and records.
+        runs: the runs.
         finding: the finding, or class against the rest, to evaluate; None for the task as it is.
     Raises:
         BadRequest: if there is no run, or they were not evaluated on the same images.
@@ -89,10 +78,10 @@ def resampled_runs(runs: Sequence[Run], finding: int | None = None) -> list[Resa
     if not runs:
         raise BadRequest("Expected at least one run.")
     check_comparable([meta for _, meta in runs])
-    measured = [resampled_run(folder, meta, finding) for folder, meta in runs]
-    if len({run_metrics.images for run_metrics in measured}) > 1:
+    resampled = [resampled_run(run, finding) for run in runs]
+    if len({run.images for run in resampled}) > 1:
         raise BadRequest("These runs were evaluated on different test images and cannot be compared.")
-    return measured
+    return resampled
 
 
 def estimate(
@@ -101,16 +90,16 @@ def estimate(
     """Return the mean of several runs with 95% intervals over test patients, seeds held fixed.
 
     Args:
-        runs: folders and records of runs on the same test images.
+        runs: runs on the same test images.
         names: metrics; all by default.
         finding: the finding, or class against the rest, to evaluate; None for the task as it is.
     Raises:
         BadRequest: if the runs were not evaluated on the same images.
         CorruptRun: if predictions cannot be read.
     """
-    measured = resampled_runs(runs, finding)
+    resampled = resampled_runs(runs, finding)
     return {
-        name: interval(np.mean([run.values[name] for run in measured], axis=0), measured[0].n, METRICS[name])
+        name: interval(np.mean([run.values[name] for run in resampled], axis=0), resampled[0].n, METRICS[name])
         for name in names or tuple(METRICS)
     }
 
@@ -121,16 +110,16 @@ def summarize(
     """Return each metric of a series at one size: the mean with its intervals over test patients, seeds, and both.
 
     Args:
-        runs: folders and records of runs on the same test images, one per seed.
+        runs: runs on the same test images, one per seed.
         names: metrics; all by default.
         finding: the finding, or class against the rest, to evaluate; None for the task as it is.
     Raises:
         BadRequest: if the runs were not evaluated on the same images.
         CorruptRun: if predictions cannot be read.
     """
-    measured = resampled_runs(runs, finding)
+    resampled = resampled_runs(runs, finding)
     return {
-        name: series_estimate(np.array([run.values[name] for run in measured]), measured[0].n, METRICS[name])
+        name: series_estimate(np.array([run.values[name] for run in resampled]), resampled[0].n, METRICS[name])
         for name in names or tuple(METRICS)
     }
 
@@ -140,20 +129,12 @@ def by_series(metas: Sequence[RunMeta]) -> dict[Series, list[RunMeta]]:
     families: list[str] = list(FAMILY_TITLES)
     rows = list(MODELS)
 
-    def place(meta: RunMeta) -> tuple[object, ...]:
-        model = meta.model
-        row = rows.index(model) if model in rows else len(rows)  # weights given by path have no row
-        return (
-            families.index(meta.family),
-            row,
-            model,
-            meta.strategy,
-            meta.series_variant,
-            meta.per_class,
-            meta.seed,
-        )
+    def order(meta: RunMeta) -> tuple[object, ...]:
+        row = rows.index(meta.model) if meta.model in rows else len(rows)  # weights given by path have no row
+        family, variant = families.index(meta.family), meta.series_variant
+        return family, row, meta.model, meta.strategy, variant, meta.per_class, meta.seed
 
-    known = sorted((meta for meta in metas if meta.model in MODELS), key=place)
+    known = sorted((meta for meta in metas if meta.model in MODELS), key=order)
     groups: dict[Series, list[RunMeta]] = {}
     for meta in known:
         groups.setdefault(Series(meta.model, meta.strategy, meta.series_variant), []).append(meta)
@@ -163,7 +144,7 @@ def by_series(metas: Sequence[RunMeta]) -> dict[Series, list[RunMeta]]:
 def runs_by_series(store: Store, metas: Sequence[RunMeta]) -> dict[Series, list[Run]]:
     """Group runs as `by_series` does, each with its folder in the store."""
     folders = {meta.run: folder for folder, meta in store.runs.items()}
-    return {key: [(folders[meta.run], meta) for meta in group] for key, group in by_series(metas).items()}
+    return {key: [Run(folders[meta.run], meta) for meta in group] for key, group in by_series(metas).items()}
 
 
 def class_report(scores: Scores, labels: Sequence[str]) -> list[dict[str, float | str]]:

@@ -16,7 +16,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from core.errors import CorruptRun
 from core.files import cached_sha256_of_file, sha256_of_file, write_atomically
@@ -37,6 +37,13 @@ if TYPE_CHECKING:
 
 _NONE: Mapping[str, Predictions] = MappingProxyType({})
 RUN_FILE, HISTORY_FILE = "run.json", "history.jsonl"
+
+
+class Run(NamedTuple):
+    """A stored run: its folder and its record, whose `digest` identifies it in caches."""
+
+    folder: Path
+    meta: RunMeta
 
 
 @dataclass(frozen=True)

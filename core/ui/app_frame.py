@@ -12,12 +12,14 @@ from PIL import Image
 from starlette.formparsers import MultiPartParser
 
 from core.paths import LIMITS, MIB
-from core.ui import cache, login, pickers  # noqa: F401  `cache` imports the libraries that are frozen below
+from core.ui import cache, login  # noqa: F401  `cache` imports the libraries that are frozen below
 
 if TYPE_CHECKING:
     from streamlit.navigation.page import StreamlitPage
 
 NOTICE = "Research use only. Not a medical device: do not base decisions about a patient on these predictions."
+# Key prefixes of widgets whose value is kept; buttons must not be among them.
+KEPT_KEYS = ("compare_", "curves_", "data_set", "data_section")
 _FRAMED, _WANTED = "framed", "wanted"
 
 MultiPartParser.spool_max_size = LIMITS.file_bytes + 2 * MIB  # above it, uploads would be written to disk
@@ -51,7 +53,8 @@ def require(file: str) -> None:
     if _FRAMED not in st.session_state:
         st.session_state[_WANTED] = (f"pages/{Path(file).name}", dict(st.query_params))
         st.switch_page("streamlit_app.py")
-    pickers.keep_choices()
+    for key in [key for key in st.session_state if str(key).startswith(KEPT_KEYS)]:
+        st.session_state[key] = st.session_state[key]  # otherwise a widget loses its value when its page is left
 
 
 def show(pages: list[StreamlitPage]) -> None:

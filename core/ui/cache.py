@@ -1,22 +1,23 @@
 """Caches between reruns: runs, predictors, data sets, comparisons and operating points.
 
-Keys identify content: the hashes and records of runs, or the stamp of a listing.
+Keys identify content: the whole records of runs (`hash_funcs=BY_RECORD`), or the stamp of a listing.
 """
 
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import replace
-from itertools import combinations
+from itertools import chain, combinations
+from operator import attrgetter
 from pathlib import Path
+from typing import Any
 
 import streamlit as st
 
 from core.analysis import comparison, operating_point, two_stage
-from core.analysis.comparison import PartScores, SeedTests
-from core.analysis.operating_point import Prepared, RocCurve, ShiftedSeries
+from core.analysis.comparison import SeedTests
+from core.analysis.operating_point import ResampledSeries, RocCurve, ShiftedSeries
 from core.data.dataset import Dataset, load_dataset, scan
 from core.data.datasets.custom import custom_dataset
 from core.data.duplicates import Copies, find_copies
@@ -24,30 +25,39 @@ from core.data.listing import Listing
 from core.data.overlap import Source, copies_by_source
 from core.data.specs import DatasetSpec, find_dataset, find_folder, list_images
 from core.errors import BadRequest
-from core.files import sha256_of
 from core.inference.input_gate import FILE as GATE_FILE
 from core.inference.input_gate import Gatekeeper, open_gate
 from core.inference.predictor import Predictor
 from core.inference.seed_interval import Lookup, lookup
 from core.inference.two_stage import Stages, choose_stages
 from core.jobs.catalogue import Catalogue, read_catalogue
-from core.metrics import METRICS, Estimate, SeriesEstimate, measure
+from core.metrics import Estimate, SeriesEstimate, measure
 from core.metrics.comparisons import Difference
 from core.metrics.conformal import Conformal, Coverage
 from core.metrics.learning_curves import Fit
 from core.metrics.operating_point import DecisionCurve
-from core.metrics.reliability import Bin, ChanceError, chance_error, reliability
+from core.metrics.reliability import Bin, reliability
 from core.metrics.selective import RiskCurve
 from core.metrics.thresholds import Aim, OperatingPoint
 from core.metrics.two_stage import TwoStage
 from core.models import MODELS
 from core.models.summary import Architecture, architecture
 from core.paths import runs_folder
-from core.runs import RunMeta, Store, metric_cache, open_store, read_history
-from core.runs.metric_cache import resampled_run
+from core.runs import Run, RunMeta, Store, open_store, read_history
+from core.runs.scores import PartScores, load_part
 from core.runs.selection import default_runs
-from core.runs.series import Run, Series, class_report, estimate, load_scores, summarize
+from core.runs.series import Series, class_report, estimate, resampled_runs, summarize
 from core.ui.progress import bar
+
+Runs = Mapping[Series, Sequence[Run]]
+BY_RECORD: dict[str | type[Any], Callable[[Any], Any]] = {Run: attrgetter("meta.digest")}
+STAGE_RESAMPLES = 500
+
+
+def _used_by_rule(aim: Aim) -> tuple[object, ...]:
+    """Return the values of an aim that its rule uses."""
+    used = {"sensitivity": (aim.sensitivity,), "cost": (aim.ratio, aim.prevalence)}
+    return aim.rule, *used.get(aim.rule, ())
 
 
 def store() -> Store:
@@ -76,14 +86,14 @@ def _served(root: str, stamp: str) -> dict[str, dict[str, Run]]:
 
 
 def _stamp(root: Path) -> str:
-    """Return a hash over the paths and modification times of all files of runs; it runs at every rerun, so is fast."""
+    """Return the paths and modification times of all files of runs; it runs at every rerun, so is fast."""
     lines = []
     for folder in _visible(root):
         for run in _visible(folder.path):
             for file in _visible(run.path):
                 with suppress(FileNotFoundError):
                     lines.append(f"{file.path}|{file.stat().st_mtime_ns}")
-    return sha256_of(sorted(lines))
+    return "\n".join(sorted(lines))
 
 
 def _visible(folder: str | Path) -> list[os.DirEntry[str]]:
@@ -95,19 +105,10 @@ def _visible(folder: str | Path) -> list[os.DirEntry[str]]:
         return []
 
 
-def key_of(runs: Sequence[Run]) -> str:
-    """Return a key of runs and of their whole records; the hashes of their files alone do not cover the threshold."""
-    return sha256_of(part for folder, meta in runs for part in (str(folder), repr(meta)))
-
-
-def predictor(folder: Path, meta: RunMeta) -> Predictor:
+@st.cache_resource(max_entries=18, show_spinner="Loading the model", hash_funcs=BY_RECORD)
+def predictor(run: Run) -> Predictor:
     """Return the predictor of a run, shared by all visitors."""
-    return _predictor(key_of([(folder, meta)]), folder)
-
-
-@st.cache_resource(max_entries=18, show_spinner="Loading the model")
-def _predictor(key: str, _folder: Path) -> Predictor:
-    return Predictor(_folder)
+    return Predictor(run.folder)
 
 
 def gatekeeper(dataset: str, metas: Iterable[RunMeta]) -> Gatekeeper | None:
@@ -136,17 +137,13 @@ def _gatekeeper(folder: str, size: int, changed: int, fingerprints: tuple[str, .
     return open_gate(Path(folder), fingerprints)
 
 
+@st.cache_data(max_entries=64, show_spinner=False, hash_funcs=BY_RECORD)
 def seed_lookup(run: Run, others: Sequence[Run], target: int) -> Lookup:
     """Return the test predictions of a run for a class, paired with those of its other seeds."""
-    runs = [run, *others]
-    return _seed_lookup(key_of(runs), runs, target)
+    return lookup(run, others, target)
 
 
-@st.cache_data(max_entries=64, show_spinner=False)
-def _seed_lookup(key: str, _runs: list[Run], target: int) -> Lookup:
-    return lookup(_runs[0], _runs[1:], target)
-
-
+@st.cache_data(max_entries=256, show_spinner="Computing intervals", hash_funcs=BY_RECORD)
 def estimates(runs: Sequence[Run], finding: int | None = None) -> dict[str, Estimate]:
     """Return the mean metrics of runs with 95% intervals over test images, resampled by patient.
 
@@ -154,14 +151,10 @@ def estimates(runs: Sequence[Run], finding: int | None = None) -> dict[str, Esti
         runs: of one series and size.
         finding: the finding to evaluate; None for all.
     """
-    return _estimates(key_of(runs), runs, finding)
+    return estimate(runs, finding=finding)
 
 
-@st.cache_data(max_entries=256, show_spinner="Computing intervals")
-def _estimates(key: str, _runs: Sequence[Run], finding: int | None) -> dict[str, Estimate]:
-    return estimate(_runs, finding=finding)
-
-
+@st.cache_data(max_entries=256, show_spinner="Computing intervals", hash_funcs=BY_RECORD)
 def summaries(runs: Sequence[Run], finding: int | None = None) -> dict[str, SeriesEstimate]:
     """Return the metrics of a series with intervals over test patients, over seeds, and over both.
 
@@ -169,12 +162,7 @@ def summaries(runs: Sequence[Run], finding: int | None = None) -> dict[str, Seri
         runs: of one series and size.
         finding: the finding to evaluate; None for all.
     """
-    return _summaries(key_of(runs), runs, finding)
-
-
-@st.cache_data(max_entries=256, show_spinner="Computing intervals")
-def _summaries(key: str, _runs: Sequence[Run], finding: int | None) -> dict[str, SeriesEstimate]:
-    return summarize(_runs, finding=finding)
+    return summarize(runs, finding=finding)
 
 
 @st.cache_data(max_entries=32, show_spinner="Reading the architecture")
@@ -246,25 +234,13 @@ def forget_data() -> None:
         cached.clear()
 
 
-Runs = Mapping[Series, Sequence[Run]]
-STAGE_RESAMPLES = 500
-
-
-def _key_of_all(series: Runs) -> str:
-    return sha256_of(part for name, runs in series.items() for part in (*name, key_of(runs)))
-
-
-def evaluate_runs(runs: Sequence[Run], finding: int | None) -> None:
+def evaluate_runs(series: Runs, finding: int | None) -> None:
     """Evaluate runs on resampled test images, with a progress bar, and store the results; skip runs that have them."""
+    runs = list(chain.from_iterable(series.values()))
     with bar("Evaluating on resampled test images") as show:
-        for done, (folder, meta) in enumerate(runs):
+        for done, run in enumerate(runs):
             show(done, len(runs))
-            resampled_run(folder, meta, finding)
-
-
-def is_evaluated(series: Runs, finding: int | None) -> bool:
-    """Return whether all runs have stored results on resampled test images."""
-    return all(metric_cache.is_measured(folder, meta, finding) for runs in series.values() for folder, meta in runs)
+            resampled_runs([run], finding)
 
 
 def differences(
@@ -278,7 +254,7 @@ def differences(
         The differences (series minus reference) by series and metric, the reasons why some series are not compared,
         and the number of pairs that Holm's correction covers.
     """
-    pairs, refused = _differences(_key_of_all(series), series, finding)
+    pairs, refused = _pairwise_differences(series, finding)
     from_reference: dict[Series, dict[str, Difference]] = {}
     for name in series:
         if (name, reference) in pairs:
@@ -292,195 +268,120 @@ def differences(
     )
 
 
-@st.cache_data(max_entries=64, show_spinner=False)
-def _differences(
-    key: str, _series: Runs, finding: int | None
+@st.cache_data(max_entries=64, show_spinner=False, hash_funcs=BY_RECORD)
+def _pairwise_differences(
+    series: Runs, finding: int | None
 ) -> tuple[dict[tuple[Series, Series], dict[str, Difference]], dict[tuple[Series, Series], str]]:
     pairs, refused = [], {}
-    for pair in combinations(_series, 2):
+    for pair in combinations(series, 2):
         try:
-            comparison.paired(_series[pair[0]], _series[pair[1]])
+            comparison.paired(series[pair[0]], series[pair[1]])
             pairs.append(pair)
         except BadRequest as error:
             refused[pair] = str(error)
-    evaluate_runs([run for runs in _series.values() for run in runs], finding)
-    return comparison.compare_all(_series, finding=finding, pairs=pairs), refused
+    evaluate_runs(series, finding)
+    return comparison.compare_all(series, finding=finding, pairs=pairs), refused
 
 
+@st.cache_data(max_entries=128, show_spinner=False, hash_funcs=BY_RECORD)
 def seed_tests(runs: Sequence[Run], others: Sequence[Run], finding: int | None) -> list[SeedTests]:
     """Return DeLong's and McNemar's tests for each seed."""
-    return _seed_tests(key_of(runs), key_of(others), runs, others, finding)
-
-
-@st.cache_data(max_entries=128, show_spinner=False)
-def _seed_tests(
-    key: str, other: str, _runs: Sequence[Run], _others: Sequence[Run], finding: int | None
-) -> list[SeedTests]:
-    return comparison.seed_tests(_runs, _others, finding)
+    return comparison.seed_tests(runs, others, finding)
 
 
 def values(runs: Sequence[Run], metric: str, finding: int | None) -> list[float]:
     """Return a metric of each run, from its record or, for a single finding, from its predictions."""
-    if finding is None:
-        return [meta.metrics[metric] for _, meta in runs]
-    return _values(key_of(runs), runs, metric, finding)
+    return [run.meta.metrics[metric] for run in runs] if finding is None else _finding_values(runs, metric, finding)
 
 
-@st.cache_data(max_entries=512, show_spinner=False)
-def _values(key: str, _runs: Sequence[Run], metric: str, finding: int) -> list[float]:
-    return [measure(comparison.load_part(run, target=finding).scores, metric)[metric] for run in _runs]
+@st.cache_data(max_entries=512, show_spinner=False, hash_funcs=BY_RECORD)
+def _finding_values(runs: Sequence[Run], metric: str, finding: int) -> list[float]:
+    return [measure(load_part(run, target=finding).scores, metric)[metric] for run in runs]
 
 
-def resampled_series(runs: Sequence[Run], target: int | None) -> Prepared:
-    """Return a series with its predictions and the resamples of its test images."""
-    return _prepared(key_of(runs), runs, target)
+@st.cache_resource(max_entries=32, show_spinner="Resampling test images", hash_funcs=BY_RECORD)
+def _resampled_series(runs: Sequence[Run], target: int | None) -> ResampledSeries:
+    return operating_point.resample_series(runs, target)
 
 
-@st.cache_resource(max_entries=32, show_spinner="Resampling test images")
-def _prepared(key: str, _runs: Sequence[Run], target: int | None) -> Prepared:
-    return operating_point.prepare(_runs, target)
-
-
+@st.cache_data(max_entries=512, show_spinner=False, hash_funcs={**BY_RECORD, Aim: _used_by_rule})
 def points(runs: Sequence[Run], target: int | None, aim: Aim) -> list[OperatingPoint]:
-    """Return the operating point of each run; values that the rule does not use are not part of the cache key."""
-    default = Aim(aim.rule)
-    relevant = replace(
-        default,
-        sensitivity=aim.sensitivity if aim.rule == "sensitivity" else default.sensitivity,
-        ratio=aim.ratio if aim.rule == "cost" else default.ratio,
-        prevalence=aim.prevalence if aim.rule == "cost" else default.prevalence,
-    )
-    return _points(key_of(runs), resampled_series(runs, target), target, relevant)
+    """Return the operating point of each run."""
+    return operating_point.fit_points(_resampled_series(runs, target), aim)
 
 
-@st.cache_data(max_entries=512, show_spinner=False)
-def _points(key: str, _prepared: Prepared, target: int | None, aim: Aim) -> list[OperatingPoint]:
-    return operating_point.points_of(_prepared, aim)
-
-
+@st.cache_data(max_entries=128, show_spinner=False, hash_funcs=BY_RECORD)
 def shifted(
     runs: Sequence[Run], target: int | None, fitted: tuple[float, ...], shift: float, prevalence: float, banded: bool
 ) -> ShiftedSeries:
     """Return a series' performance at shifted thresholds and a prevalence."""
-    key, ready = key_of(runs), resampled_series(runs, target)
-    curve = _benefit(key, ready, target, prevalence, banded)
-    return _moved(key, ready, target, fitted, shift, prevalence, curve, banded)
+    curve = _decision_curve(runs, target, prevalence, banded)
+    return operating_point.evaluate_at_shift(_resampled_series(runs, target), fitted, shift, prevalence, curve)
 
 
-@st.cache_data(max_entries=128, show_spinner=False)
-def _benefit(key: str, _prepared: Prepared, target: int | None, prevalence: float, banded: bool) -> DecisionCurve:
-    return operating_point.benefit_at(_prepared, prevalence, banded)
+@st.cache_data(max_entries=128, show_spinner=False, hash_funcs=BY_RECORD)
+def _decision_curve(runs: Sequence[Run], target: int | None, prevalence: float, banded: bool) -> DecisionCurve:
+    return operating_point.benefit_at(_resampled_series(runs, target), prevalence, banded)
 
 
-@st.cache_data(max_entries=128, show_spinner=False)
-def _moved(
-    key: str,
-    _prepared: Prepared,
-    target: int | None,
-    fitted: tuple[float, ...],
-    shift: float,
-    prevalence: float,
-    _curve: DecisionCurve,
-    banded: bool,
-) -> ShiftedSeries:
-    return operating_point.evaluate_at_shift(_prepared, fitted, shift, prevalence, _curve)
-
-
+@st.cache_data(max_entries=512, show_spinner=False, hash_funcs=BY_RECORD)
 def risk(runs: Sequence[Run], target: int | None, thresholds: tuple[float, ...], banded: bool) -> RiskCurve:
     """Return the risk-coverage curve of a series at its thresholds."""
-    return _risk(key_of(runs), resampled_series(runs, target), target, thresholds, banded)
+    return operating_point.risk_at(_resampled_series(runs, target), thresholds, banded)
 
 
-@st.cache_data(max_entries=512, show_spinner=False)
-def _risk(key: str, _prepared: Prepared, target: int | None, thresholds: tuple[float, ...], banded: bool) -> RiskCurve:
-    return operating_point.risk_at(_prepared, thresholds, banded)
-
-
-def rates(runs: Sequence[Run], target: int | None) -> tuple[RocCurve, list[RocCurve]]:
+@st.cache_data(max_entries=128, show_spinner=False, hash_funcs=BY_RECORD)
+def roc_curves(runs: Sequence[Run], target: int | None) -> tuple[RocCurve, list[RocCurve]]:
     """Return sensitivity against false-positive rate: the mean over seeds, and each seed."""
-    return _rates(key_of(runs), resampled_series(runs, target), target)
+    return operating_point.roc_curves(_resampled_series(runs, target))
 
 
-@st.cache_data(max_entries=128, show_spinner=False)
-def _rates(key: str, _prepared: Prepared, target: int | None) -> tuple[RocCurve, list[RocCurve]]:
-    return operating_point.rates_of(_prepared)
+@st.cache_data(max_entries=256, show_spinner=False, hash_funcs=BY_RECORD)
+def reliability_bins(run: Run, target: int | None) -> list[Bin]:
+    """Return the reliability diagram of a run."""
+    return reliability(load_part(run, target=target).scores)
 
 
-def diagram(run: Run, target: int | None) -> tuple[list[Bin], ChanceError]:
-    """Return the reliability diagram of a run and its calibration error under chance alone."""
-    return _diagram(key_of([run]), resampled_series([run], target), target)
-
-
-@st.cache_data(max_entries=256, show_spinner=False)
-def _diagram(key: str, _prepared: Prepared, target: int | None) -> tuple[list[Bin], ChanceError]:
-    return reliability(_prepared.tests[0]), chance_error(_prepared.tests[0])
-
-
+@st.cache_data(max_entries=256, show_spinner=False, hash_funcs=BY_RECORD)
 def run_scores(run: Run, target: int | None = None) -> PartScores:
     """Return a run's test predictions with the names of the images."""
-    return _judged(key_of([run]), run, target)
+    return load_part(run, target=target)
 
 
-@st.cache_data(max_entries=256, show_spinner=False)
-def _judged(key: str, _run: Run, target: int | None) -> PartScores:
-    return comparison.load_part(_run, target=target)
-
-
+@st.cache_data(max_entries=128, show_spinner=False, hash_funcs=BY_RECORD)
 def conformal(
     runs: Sequence[Run], level: float, target: int | None
 ) -> tuple[list[tuple[Conformal, Coverage]], list[Estimate]]:
     """Return the prediction sets (conformal) of each run and their mean coverage of each class."""
-    return _conformal(key_of(runs), runs, level, target)
+    return comparison.conformal_series(runs, level, target)
 
 
-@st.cache_data(max_entries=128, show_spinner=False)
-def _conformal(
-    key: str, _runs: Sequence[Run], level: float, target: int | None
-) -> tuple[list[tuple[Conformal, Coverage]], list[Estimate]]:
-    return comparison.conformal_series(_runs, level, target)
-
-
+@st.cache_data(max_entries=512, show_spinner=False, hash_funcs=BY_RECORD)
 def history(run: Run) -> list[dict[str, float | None]]:
     """Return the rows of a run's training curves."""
-    return _history(key_of([run]), run)
+    return read_history(run.folder)
 
 
-@st.cache_data(max_entries=512, show_spinner=False)
-def _history(key: str, _run: Run) -> list[dict[str, float | None]]:
-    return read_history(_run[0])
-
-
+@st.cache_data(max_entries=512, show_spinner=False, hash_funcs=BY_RECORD)
 def report(run: Run) -> list[dict[str, float | str]]:
     """Return the classification report of a run."""
-    return _report(key_of([run]), run)
+    return class_report(load_part(run).scores, run.meta.labels)
 
 
-@st.cache_data(max_entries=512, show_spinner=False)
-def _report(key: str, _run: Run) -> list[dict[str, float | str]]:
-    return class_report(load_scores(*_run), _run[1].labels)
-
-
-def curves(series: Runs, metric: str, finding: int | None) -> dict[Series, Fit]:
+@st.cache_data(max_entries=32, show_spinner=False, hash_funcs=BY_RECORD)
+def fitted_curves(series: Runs, metric: str, finding: int | None) -> dict[Series, Fit]:
     """Return the fitted learning curves of the series with at least three sizes."""
-    return _curves(_key_of_all(series), series, METRICS[metric].name, finding)
+    evaluate_runs(series, finding)
+    return comparison.learning_curves(series, metric, finding)[1]
 
 
-@st.cache_data(max_entries=32, show_spinner=False)
-def _curves(key: str, _series: Runs, metric: str, finding: int | None) -> dict[Series, Fit]:
-    evaluate_runs([run for runs in _series.values() for run in runs], finding)
-    return comparison.learning_curves(_series, metric, finding)[1]
-
-
+@st.cache_data(max_entries=64, show_spinner=False, hash_funcs=BY_RECORD)
 def best_single(series: Runs, suspicious: tuple[int, ...]) -> Series:
     """Return the best single-stage series, chosen on held-out images, for comparison with two stages."""
-    return _best_single(_key_of_all(series), series, suspicious)
+    return two_stage.best_single(series, suspicious)
 
 
-@st.cache_data(max_entries=64, show_spinner=False)
-def _best_single(key: str, _series: Runs, suspicious: tuple[int, ...]) -> Series:
-    return two_stage.best_single(_series, suspicious)
-
-
+@st.cache_data(max_entries=64, show_spinner="Combining the stages", hash_funcs=BY_RECORD)
 def chosen_stages(series: Mapping[str, Sequence[Run]], sensitivity: float) -> Stages:
     """Choose both stages for the Diagnose page.
 
@@ -488,32 +389,12 @@ def chosen_stages(series: Mapping[str, Sequence[Run]], sensitivity: float) -> St
         series: by family, the run that predicts, followed by its other seeds.
         sensitivity: target sensitivity of the screening stage.
     """
-    keys = tuple((family, key_of(runs)) for family, runs in series.items())
-    return _chosen_stages(keys, series, sensitivity)
+    return choose_stages(series, sensitivity, STAGE_RESAMPLES)
 
 
-@st.cache_data(max_entries=64, show_spinner="Combining the stages")
-def _chosen_stages(
-    keys: tuple[tuple[str, str], ...], _series: Mapping[str, Sequence[Run]], sensitivity: float
-) -> Stages:
-    return choose_stages(_series, sensitivity, STAGE_RESAMPLES)
-
-
+@st.cache_data(max_entries=64, show_spinner="Combining the stages", hash_funcs=BY_RECORD)
 def two_stage_results(
     screens: Sequence[Run], confirmers: Sequence[Run], singles: Sequence[Run], suspicious: tuple[int, ...], aim: Aim
 ) -> TwoStage:
     """Return the joint performance of both stages, compared with a single model."""
-    keys = tuple(map(key_of, (screens, confirmers, singles)))
-    return _two_stage(keys, screens, confirmers, singles, suspicious, aim)
-
-
-@st.cache_data(max_entries=64, show_spinner="Combining the stages")
-def _two_stage(
-    keys: tuple[str, ...],
-    _screens: Sequence[Run],
-    _confirmers: Sequence[Run],
-    _singles: Sequence[Run],
-    suspicious: tuple[int, ...],
-    aim: Aim,
-) -> TwoStage:
-    return two_stage.joint(_screens, _confirmers, _singles, suspicious, aim, STAGE_RESAMPLES)
+    return two_stage.joint(screens, confirmers, singles, suspicious, aim, STAGE_RESAMPLES)

@@ -10,9 +10,8 @@ import streamlit as st
 
 from core.analysis.external import SHOWN, ExternalResult, Reading, by_view, reading
 from core.metrics import METRICS, Estimate
-from core.runs import ExternalRecord
-from core.runs.series import Run
-from core.ui.cache import key_of
+from core.runs import ExternalRecord, Run
+from core.ui.cache import BY_RECORD
 from core.ui.charts import Style, legend_title
 from core.ui.text import escape
 
@@ -28,40 +27,32 @@ VIEWS = (
 )
 
 
+@st.cache_data(max_entries=64, show_spinner="Evaluating own test and external test", hash_funcs=BY_RECORD)
 def external_results(runs: Sequence[Run], name: str) -> list[ExternalResult]:
     """Return a series' results on its own and on an external test set, overall and by view; cached between reruns."""
-    return _compared(key_of(runs), runs, name)
+    return by_view(runs, name)
 
 
-@st.cache_data(max_entries=64, show_spinner="Evaluating own test and external test")
-def _compared(key: str, _runs: Sequence[Run], name: str) -> list[ExternalResult]:
-    return by_view(_runs, name)
-
-
+@st.cache_data(max_entries=64, show_spinner=False, hash_funcs=BY_RECORD)
 def radiologist_reading(runs: Sequence[Run], name: str) -> Reading | None:
     """Return a series' results against a radiologist's reading of the external images; cached between reruns."""
-    return _read(key_of(runs), runs, name)
+    return reading(runs, name)
 
 
-@st.cache_data(max_entries=64, show_spinner=False)
-def _read(key: str, _runs: Sequence[Run], name: str) -> Reading | None:
-    return reading(_runs, name)
-
-
-def rows(series: str, found: Sequence[ExternalResult], names: Sequence[str] = SHOWN) -> list[dict[str, str | int]]:
+def rows(series: str, results: Sequence[ExternalResult], names: Sequence[str] = SHOWN) -> list[dict[str, str | int]]:
     """Return a row for each metric and view: own test, external test and the difference."""
     return [
         {
             "Series": series,
-            "Views": row.view or "all",
+            "Views": result.view or "all",
             "Metric": METRICS[name].title,
-            "Own test": f"{row.own[name]:.3f}",
-            "Elsewhere": f"{row.there[name]:.3f}",
-            "Own minus elsewhere": row.drop[name].interval_text(),
-            "Images there": row.images,
-            "Seeds": row.seeds,
+            "Own test": f"{result.own[name]:.3f}",
+            "Elsewhere": f"{result.external[name]:.3f}",
+            "Own minus elsewhere": result.drop[name].interval_text(),
+            "Images there": result.images,
+            "Seeds": result.seeds,
         }
-        for row in found
+        for result in results
         for name in names
     ]
 
@@ -72,25 +63,25 @@ def frame(series: Mapping[str, Sequence[ExternalResult]], names: Sequence[str] =
     return table if any(view.view for views in series.values() for view in views) else table.drop(columns="Views")
 
 
-def show_facts(found: ExternalResult) -> None:
+def show_facts(result: ExternalResult) -> None:
     """Describe the external set, its classes and how it differs."""
     archive = (
         " The encoder was trained on other patients of the **same archive**: devices and readers are not new to it."
-        if found.record.same_archive
+        if result.record.same_archive
         else ""
     )
     st.write(
-        f"**{escape(found.record.title)}**: {found.images:,} images of {found.groups:,} patients or lesions; classes: "
-        f"{escape(', '.join(found.record.labels))}. {escape(found.record.caveat)}{archive}"
+        f"**{escape(result.record.title)}**: {result.images:,} images of {result.groups:,} patients or lesions; "
+        f"classes: {escape(', '.join(result.record.labels))}. {escape(result.record.caveat)}{archive}"
     )
 
 
-def show_radiologist(found: Reading) -> None:
+def show_radiologist(reading: Reading) -> None:
     """Show results on the few images read by a radiologist, without a verdict."""
-    confirmed = ", ".join(f"{yes} of {of} {escape(label)}" for label, (yes, of) in found.confirmed.items())
-    figures = ", ".join(f"{METRICS[name].title} {estimate:.3f}" for name, estimate in found.figures.items())
+    confirmed = ", ".join(f"{yes} of {of} {escape(label)}" for label, (yes, of) in reading.confirmed.items())
+    figures = ", ".join(f"{METRICS[name].title} {estimate:.3f}" for name, estimate in reading.figures.items())
     st.caption(
-        f"A radiologist read {found.images} of these images and confirmed {confirmed}. Against the radiologist's "
+        f"A radiologist read {reading.images} of these images and confirmed {confirmed}. Against the radiologist's "
         f"labels: {figures}. So few images do not support a verdict."
     )
 
@@ -106,8 +97,8 @@ def chart(series: Mapping[str, tuple[Style, ExternalResult]], metric: str) -> go
     """Draw own test (filled) and external test (hollow) of each series, with 95% intervals over patients."""
     figure = go.Figure()
     for is_external, (label, hollow) in enumerate((("own test", ""), ("external test", "-open"))):
-        for title, (style, elsewhere) in series.items():
-            estimate: Estimate = (elsewhere.there if is_external else elsewhere.own)[metric]
+        for title, (style, result) in series.items():
+            estimate: Estimate = (result.external if is_external else result.own)[metric]
             figure.add_scatter(
                 x=[estimate.value], y=[legend_title(title)], mode="markers", showlegend=False, name=label,
                 marker={"symbol": style.marker + hollow, "size": 13, "color": style.colour},
@@ -115,7 +106,7 @@ def chart(series: Mapping[str, tuple[Style, ExternalResult]], metric: str) -> go
                     "array": [estimate.high - estimate.value], "arrayminus": [estimate.value - estimate.low],
                     "thickness": 2.5, "width": 6, "color": style.colour,
                 },
-                hovertemplate=f"{label}: %{{x:.3f}} ({estimate.low:.3f} to {estimate.high:.3f})<extra></extra>",
+                hovertemplate=f"{label}: {estimate:.3f}<extra></extra>",
             )  # fmt: skip
     figure.update_xaxes(title=f"{METRICS[metric].title}: own test filled, external test hollow")
     figure.update_yaxes(autorange="reversed", type="category")

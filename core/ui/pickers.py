@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from itertools import chain
 
 import streamlit as st
 
@@ -12,22 +13,15 @@ from core.analysis.shortcuts import STEPS, shortcuts_of, warning_of
 from core.data import DATASETS
 from core.data.specs import OPTIONS_SEPARATOR, DatasetSpec, family_of, find_dataset
 from core.errors import LowshotError
-from core.files import sha256_of
-from core.runs import RunMeta, Store
-from core.runs.series import Run, Series, comparison_proper
+from core.runs import Run, RunMeta, Store
+from core.runs.series import Series, comparison_proper
 from core.ui import charts
 from core.ui.text import LEAK_MARK, escape
 
-KEPT_KEYS = (
-    "compare_",
-    "curves_",
-    "data_set",
-    "data_section",
-)  # key prefixes of widgets whose value is kept; buttons must not be among them
 EVERY = -1  # stands for None, which a restored widget would show as no choice
 
 
-def _place(meta: RunMeta) -> tuple[int, str]:
+def _order(meta: RunMeta) -> tuple[int, str]:
     """Sort key of a run: data sets in the order of the registry, so that Kermany is the default; others by name."""
     registered, family = list(DATASETS), family_of(meta.dataset)
     return registered.index(family) if family in registered else len(registered), meta.dataset
@@ -60,7 +54,7 @@ def comparable_runs(store: Store, page: str) -> list[RunMeta]:
         store: the run store.
         page: prefix of the widgets' keys.
     """
-    titles = {meta.dataset: meta.dataset_title for meta in sorted(store.metas(), key=_place)}
+    titles = {meta.dataset: meta.dataset_title for meta in sorted(store.metas(), key=_order)}
     if not titles:
         st.info(
             "No results are stored yet. Train some models: "
@@ -154,7 +148,7 @@ def pick_series(series: Mapping[Series, Sequence[Run]], page: str) -> list[Serie
     size therefore reappears at the sizes that have it.
     """
     usual = comparison_proper(series) or list(series)
-    key = f"{page}_series_{next(iter(series.values()))[0][1].dataset}" if series else f"{page}_series"
+    key = f"{page}_series_{next(iter(series.values()))[0].meta.dataset}" if series else f"{page}_series"
     picked: dict[Series, bool] = st.session_state.setdefault(f"{key}_picked", {})
     wanted = [name for name in series if picked.get(name, name in usual)]
     if not wanted and st.session_state.get(key) != []:  # no picked series exists here, and the user did not clear all
@@ -190,12 +184,6 @@ def keep_possible(key: str, options: Sequence[object]) -> None:
         del st.session_state[key]
 
 
-def keep_choices() -> None:
-    """Keep the choices of pages that are not shown; otherwise widgets lose their value when the page is left."""
-    for key in [key for key in st.session_state if str(key).startswith(KEPT_KEYS)]:
-        st.session_state[key] = st.session_state[key]
-
-
 def warn_of_shortcuts(store: Store, dataset: str, split: str | None = None) -> None:
     """Show a warning if a shortcut was found, or if the test for shortcuts failed.
 
@@ -221,13 +209,12 @@ def shortcut_warning(store: Store, dataset: str, split: str | None = None) -> st
     metas = store.metas(dataset)
     if not any(meta.preparation in STEPS for meta in metas):
         return ""
-    stated = (f"{meta.run} {meta.made} {sorted(meta.hashes.items())}" for meta in metas)
-    return _told(sha256_of([split or "", *stated]), store, dataset, split)
+    return _shortcut_warning([meta.digest for meta in metas], store, dataset, split)
 
 
 @st.cache_data(max_entries=32, show_spinner="Testing image borders and corners for shortcuts")
-def _told(key: str, _store: Store, _dataset: str, _split: str | None) -> str:
-    return warning_of(shortcuts_of(_store, _dataset, _split))
+def _shortcut_warning(digests: list[str], _store: Store, dataset: str, split: str | None) -> str:
+    return warning_of(shortcuts_of(_store, dataset, split))
 
 
 def pick_test_set(series: Mapping[Series, Sequence[Run]], page: str) -> str:
@@ -239,11 +226,11 @@ def pick_test_set(series: Mapping[Series, Sequence[Run]], page: str) -> str:
     Returns:
         name of the external set; "" for the own test images, and where no run was evaluated elsewhere.
     """
-    runs = [run for of_series in series.values() for run in of_series]
+    runs = list(chain.from_iterable(series.values()))
     names = external_sets(runs)
     if not names:
         return ""
-    titles = {name: evaluated(runs, name)[0][1].external[name].title for name in names}
+    titles = {name: evaluated(runs, name)[0].meta.external[name].title for name in names}
     key = f"{page}_test_set"
     keep_possible(key, ["", *names])
     chosen: str | None = st.segmented_control(

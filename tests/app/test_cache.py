@@ -8,7 +8,7 @@ from dataclasses import replace
 import streamlit as st
 
 from core.paths import PROJECT
-from core.runs import open_store, read_run
+from core.runs import Run, open_store, read_run
 from core.runs.selection import default_runs
 from core.runs.series import estimate
 from core.ui import cache
@@ -18,19 +18,19 @@ from tests.synthetic_runs import STRONG, make_run
 
 def test_estimates_follow_the_threshold_of_the_record(tmp_path):
     make_run(tmp_path, STRONG, 20, 0, 1.0)
-    (run,) = open_store(tmp_path).runs.items()
+    run = Run(*next(iter(open_store(tmp_path).runs.items())))
     before = cache.estimates([run])
-    other = (run[0], replace(run[1], threshold=0.95))
+    other = run._replace(meta=replace(run.meta, threshold=0.95))
     assert cache.estimates([other]) == estimate([other]) != before
 
 
 def test_a_model_is_made_ready_anew_when_its_record_changes(tmp_path, monkeypatch):
     monkeypatch.setattr(cache, "Predictor", read_run)
     folder = make_run(tmp_path, STRONG, 20, 0, 1.0)
-    assert cache.predictor(folder, read_run(folder)).temperature == 1
+    assert cache.predictor(Run(folder, read_run(folder))).temperature == 1
     record = json.loads((folder / "run.json").read_text())
     (folder / "run.json").write_text(json.dumps({**record, "temperature": 7.5}))
-    assert cache.predictor(folder, read_run(folder)).temperature == 7.5
+    assert cache.predictor(Run(folder, read_run(folder))).temperature == 7.5
 
 
 def test_the_store_is_read_again_when_a_file_came_went_or_changed_and_not_otherwise(tmp_path, monkeypatch):
@@ -69,6 +69,6 @@ def test_nothing_of_a_visitor_is_kept_from_the_garbage_collector(tmp_path, monke
     monkeypatch.setattr(gc, "freeze", lambda: frozen.append(True))
     app.run()
     cache.store()
-    cache.predictor(*cache.store_and_served()[1]["phantom"]["scratch"])
+    cache.predictor(cache.store_and_served()[1]["phantom"]["scratch"])
     cache.gatekeeper("phantom", [])
     assert not frozen

@@ -20,7 +20,7 @@ def test_sliders_move_everything_and_draw_nothing_anew(made_runs, monkeypatch):
     bootstrap = sys.modules["core.metrics.bootstrap"]  # the package exports a function of this name
     for module in (metric_cache, bootstrap, grouped_bootstrap, conformal):
         monkeypatch.setattr(module, "resample_weights", lambda *given, **named: drawn.append(given))
-    monkeypatch.setattr(metric_cache, "_measured", lambda *given: drawn.append(given))
+    monkeypatch.setattr(metric_cache, "_measure", lambda *given: drawn.append(given))
     before = app.dataframe[0].value
     app.slider(key="compare_shift").set_value(0.2).run()
     assert not app.exception

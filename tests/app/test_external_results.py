@@ -4,7 +4,7 @@ import pytest
 
 from core.analysis import external
 from core.metrics import METRICS
-from core.runs import ExternalRecord, add_external, read_run
+from core.runs import ExternalRecord, Run, add_external, read_run
 from tests.app.test_compare_page import show
 from tests.app.test_pages import open_page, texts
 from tests.synthetic_runs import STRONG, WEAK, make_run
@@ -24,7 +24,7 @@ def store(tmp_path):
 def test_compare_shows_both_side_by_side(store, monkeypatch):
     app = show(open_page("compare", store, monkeypatch), "External test")
     said = texts(app).replace("\\", "")
-    runs = [(folder, read_run(folder)) for folder in sorted(store.glob("phantom/*frozen*"))]
+    runs = [Run(folder, read_run(folder)) for folder in sorted(store.glob("phantom/*frozen*"))]
     found = external.compare_with_external(runs, NAME)
     assert found.sentence("auroc") in said
     assert "evaluated on Adults: its encoder learnt from them." in said

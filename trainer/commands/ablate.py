@@ -12,7 +12,6 @@ import json
 from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import combinations
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -24,7 +23,7 @@ from core.errors import BadRequest, LowshotError
 from core.metrics import METRICS
 from core.metrics.comparisons import Difference, holm_corrected
 from core.paths import pick_device
-from core.runs import RunMeta
+from core.runs import Run, RunMeta
 from trainer import flags
 from trainer.progress import print_status
 from trainer.training.class_balance import IMBALANCE
@@ -38,7 +37,7 @@ ORDERS = (EACH, PAIRS, ALL)
 SHOWN = ("auroc", "balanced_accuracy")
 DIFFERENCES = ("difference", "difference_of_models")
 _STARTS = {"imagenet": "ImageNet"}
-Runs = list[tuple[Path, RunMeta]]
+Runs = list[Run]
 
 
 @dataclass(frozen=True)
@@ -170,7 +169,7 @@ def run(arguments: argparse.Namespace) -> int:
             runs: list[Runs] = [[] for _ in every]
             failures: dict[tuple[str, str], str] = {}
             for index, folder, meta in run_sweep(requests, dataset, device, "ablate", failures):
-                runs[index // len(arguments.seeds)].append((folder, meta))
+                runs[index // len(arguments.seeds)].append(Run(folder, meta))
             complete = complete and not failures
             if not all(runs):
                 print_status(

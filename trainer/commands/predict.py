@@ -18,14 +18,14 @@ from core.files import sha256_of
 from core.inference.input_gate import CheckResult, Gatekeeper, open_gate
 from core.inference.predictor import Prediction, Predictor
 from core.paths import DEVICES, pick_device
-from core.runs import RunMeta, open_store
+from core.runs import Run, RunMeta, open_store
 from core.runs.selection import default_runs
 from trainer.progress import print_status
 
 OPACITY = 0.6
 
 
-def find_run(name: str) -> tuple[Path, RunMeta]:
+def find_run(name: str) -> Run:
     """Return a stored run by its name.
 
     Raises:
@@ -42,7 +42,7 @@ def find_run(name: str) -> tuple[Path, RunMeta]:
             if folder_name.endswith(f"/{name}"):
                 raise CorruptRun(f"The run {name} is damaged: {why}.")
         raise UnknownName(f"There is no run named {name!r} in the store; see python -m trainer results.")
-    return folder, store.runs[folder]
+    return Run(folder, store.runs[folder])
 
 
 def add_flags(parser: argparse.ArgumentParser) -> None:
@@ -105,7 +105,7 @@ def _print(arguments: argparse.Namespace, row: dict[str, Any], line: str) -> Non
     print(json.dumps(row) if arguments.json else line, flush=True)
 
 
-def _load_gate(chosen: list[tuple[Path, RunMeta]], despite: bool) -> Gatekeeper | None:
+def _load_gate(chosen: list[Run], despite: bool) -> Gatekeeper | None:
     """Load the input gate of the runs' data set; None if it has none.
 
     Args:
@@ -128,7 +128,7 @@ def _load_gate(chosen: list[tuple[Path, RunMeta]], despite: bool) -> Gatekeeper 
     return gate
 
 
-def _load_predictors(chosen: list[tuple[Path, RunMeta]], device: torch.device) -> list[Predictor]:
+def _load_predictors(chosen: list[Run], device: torch.device) -> list[Predictor]:
     predictors = []
     for folder, meta in chosen:
         try:

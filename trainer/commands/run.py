@@ -14,8 +14,7 @@ from core.data.image_cache import Progress
 from core.errors import BadRequest
 from core.metrics import METRICS
 from core.paths import pick_device
-from core.runs import RunMeta, as_stored, open_store, read_predictions
-from core.runs.series import Run
+from core.runs import Run, RunMeta, as_stored, open_store, read_predictions
 from trainer import flags
 from trainer.progress import print_status, progress_bar
 from trainer.reporting.run_lines import print_runs
@@ -53,7 +52,8 @@ def run(arguments: argparse.Namespace) -> int:
     request = RunRequest(cell, flags.stated_settings(arguments))
     plan, device = plan_run(cell, dataset, request.options), pick_device(arguments.device)
     store = open_store()
-    stored = next((row for row in (store.runs | store.failed).items() if row[0].name == plan.setup.run), None)
+    runs = (Run(*row) for row in (store.runs | store.failed).items())
+    stored = next((row for row in runs if row.folder.name == plan.setup.run), None)
     with progress_bar(request.title, "step") as show:
         if stored and arguments.again:
             return _compare(stored, plan, dataset, device, show, arguments.json)

@@ -54,4 +54,4 @@ def run(arguments: argparse.Namespace) -> int:
     shortcuts = shortcuts_of(Store(runs, {}), dataset.spec.name, dataset.split_hash)
     for row in shortcuts:
         print(json.dumps(asdict(row) | {"words": row.sentence}) if arguments.json else row.sentence, flush=True)
-    return int(any(row.found for row in shortcuts))
+    return int(any(row.detected for row in shortcuts))

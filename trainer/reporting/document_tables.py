@@ -211,7 +211,7 @@ def external_table(store: Store, dataset: str, sizes: list[Size], of: str | None
     for key, runs in _at(store, dataset, sizes[0]).items():
         for name in external_sets(runs) if not key.variant else ():
             for result in by_view(runs, name, ("auroc",)):
-                own, external, drop = result.own["auroc"], result.there["auroc"], result.drop["auroc"]
+                own, external, drop = result.own["auroc"], result.external["auroc"], result.drop["auroc"]
                 sets[name] = f"{result.record.title}: {', '.join(result.record.labels)}. {result.record.caveat}".strip()
                 title = f"{name}, same archive" if result.record.same_archive else name
                 figures = [f"{own:.3f}", f"{external:.3f}", drop.interval_text()]

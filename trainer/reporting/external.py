@@ -38,7 +38,7 @@ def _view_record(view: ExternalResult) -> dict[str, Any]:
         "view": view.view, "images": view.images, "groups": view.groups, "own_images": view.own_images,
         "own_groups": view.own_groups, "seeds": view.seeds,
         "own": {name: asdict(value) for name, value in view.own.items()},
-        "there": {name: asdict(value) for name, value in view.there.items()},
+        "there": {name: asdict(value) for name, value in view.external.items()},
         "drop": {name: {"value": drop.effect, "low": drop.low, "high": drop.high} for name, drop in view.drop.items()},
     }  # fmt: skip
 

@@ -1,4 +1,4 @@
-"""Report sections as data, computed from the runs of every series with `core.analysis.comparison`."""
+"""Report sections as data, computed from the runs of every series with `core.analysis`."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from core.analysis import comparison
+from core.analysis import comparison, operating_point
 from core.analysis.subgroups import LEAST_OF_CLASS, by_subgroup, title_of
 from core.analysis.two_stage import best_single, joint
 from core.errors import BadRequest, LeakFound
@@ -25,6 +25,7 @@ from core.metrics.learning_curves import (
     label_multiplier,
 )
 from core.metrics.measures import Average, unit_weights
+from core.metrics.operating_point import decision_curve
 from core.metrics.reliability import chance_error, reliability
 from core.metrics.selective import risk_curve
 from core.metrics.thresholds import Aim
@@ -119,17 +120,20 @@ def operating(series: Runs, aim: Aim, target: int | None) -> dict[str, Any] | No
 
 def _operation(key: Series, runs: Sequence[Run], aim: Aim, target: int | None) -> dict[str, Any]:
     try:
-        points, performance, _ = comparison.operation(runs, aim, target)
+        tests = operating_point.resample_series(runs, target)
+        points = operating_point.fit_points(tests, aim)
+        curve = decision_curve(tests.tests, tests.groups, aim.prevalence, tests.fitted_at)
+        thresholds = [point.threshold for point in points]
+        performance = operating_point.evaluate_at_shift(tests, thresholds, 0, aim.prevalence, curve).performance
     except BadRequest as error:
         return {**_name(key), "refused": str(error), "cautions": []}
-    curve = comparison.decisions(runs, aim.prevalence, target)
     return {
         **_name(key),
         "refused": "",
         "decision_curve": {
             name: getattr(curve, name).tolist() for name in ("thresholds", "benefit", "low", "high", "act_on_all")
         },
-        "thresholds": [point.threshold for point in points],
+        "thresholds": thresholds,
         "cautions": sorted({point.caution for point in points if point.caution}),
         "per_thousand": performance.per_thousand(),
         **{name: asdict(getattr(performance, name)) for name in ("sensitivity", "specificity", "ppv", "npv")},

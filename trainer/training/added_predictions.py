@@ -15,8 +15,7 @@ import torch
 from core.data.dataset import Dataset
 from core.data.image_cache import Progress
 from core.errors import BadRequest
-from core.runs import Predictions, RunMeta, add_external, as_stored, read_predictions, read_run
-from core.runs.series import Run
+from core.runs import Predictions, Run, RunMeta, add_external, as_stored, read_predictions, read_run
 from trainer.training import run_cell
 from trainer.training.external import evaluate_external, missing_external_sets
 from trainer.training.run_plan import RunPlan
@@ -70,7 +69,7 @@ def complete_external(
         check_same(meta, test, predict(dataset))
         evaluation = evaluate_external(plan, dataset, meta, test, predict)
         add_external(folder, evaluation.records, evaluation.predictions, evaluation.notes)
-        return folder, read_run(folder)
+        return Run(folder, read_run(folder))
     # without weights: train the run again in a temporary folder
     with tempfile.TemporaryDirectory() as temporary:
         retrained_folder, retrained = run_cell.run_cell(plan, dataset, "none", device, Path(temporary), progress)
@@ -78,4 +77,4 @@ def complete_external(
         evaluated = [name for name, record in retrained.external.items() if not record.refused]
         predictions = {name: read_predictions(retrained_folder, "external", name) for name in evaluated}
         add_external(folder, retrained.external, predictions, retrained.notes)
-    return folder, read_run(folder)
+    return Run(folder, read_run(folder))

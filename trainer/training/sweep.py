@@ -16,7 +16,7 @@ from core.errors import BadRequest, LowshotError, WeightsUnavailable
 from core.metrics import METRICS
 from core.models import MODELS
 from core.models.weights import weights_of
-from core.runs import RunMeta, open_store
+from core.runs import Run, RunMeta, open_store
 from trainer.progress import print_status, progress_bar, write_event
 from trainer.training.added_predictions import complete_external
 from trainer.training.run_cell import Keep, resolve_keep, run_cell
@@ -134,7 +134,7 @@ def run_sweep(
         add_external: whether to evaluate stored runs on the external test sets that they lack.
     """
     store = open_store()
-    stored = {folder.name: (folder, meta) for folder, meta in (store.runs | store.failed).items()}
+    stored = {folder.name: Run(folder, meta) for folder, meta in (store.runs | store.failed).items()}
     seeds, sizes = sorted({row.cell.seed for row in requests}), [row.cell.train_size for row in requests]
     with progress_bar(title, "run") as show:
         for index, request in enumerate(requests):
@@ -150,7 +150,7 @@ def run_sweep(
                     with progress_bar(request.title, "step") as steps:
                         if run is None:
                             keep = resolve_keep(keep_weights, plan, seeds, sizes)
-                            run = run_cell(plan, dataset, keep, device, progress=steps)
+                            run = Run(*run_cell(plan, dataset, keep, device, progress=steps))
                         else:
                             run = complete_external(run, plan, dataset, device, steps)
             except LowshotError as error:

@@ -12,7 +12,6 @@ import streamlit as st
 from PIL import Image
 from sklearn.metrics import confusion_matrix
 
-from core.analysis.comparison import PartScores
 from core.data.overview import ImageSample, read_sample
 from core.data.specs import find_dataset, is_present
 from core.errors import LowshotError
@@ -20,7 +19,9 @@ from core.explain.methods import EXPLAINERS
 from core.explain.overlay import overlay
 from core.inference.text import where
 from core.metrics.operating_point import at_thresholds
-from core.runs.series import Run, Series
+from core.runs import Run
+from core.runs.scores import PartScores
+from core.runs.series import Series
 from core.ui import cache, charts, pickers
 from core.ui.compare import operating
 from core.ui.compare.operating import fittable_series
@@ -44,7 +45,7 @@ def show(view: View) -> None:
         if not view.runs:
             return
     runs = view.at_seed(seed)
-    evaluated = {name: _judged(view, name, run, chosen) for name, run in runs.items()}
+    evaluated = {name: _scores_at(view, name, run, chosen) for name, run in runs.items()}
     columns = st.columns(min(A_ROW, len(view.runs)))
     for index, name in enumerate(view.runs):
         with columns[index % len(columns)]:
@@ -68,15 +69,14 @@ def show(view: View) -> None:
         _images_of_cell(view, runs, evaluated)
 
 
-def _judged(view: View, name: Series, run: Run, chosen: operating.Chosen | None) -> PartScores:
+def _scores_at(view: View, name: Series, run: Run, chosen: operating.Chosen | None) -> PartScores:
     """Return the test predictions of a run, at the chosen operating point if the task has a threshold."""
     predictions = cache.run_scores(run, view.finding)
     if chosen is None:
         return predictions
     runs = view.runs[name]
-    threshold = np.array(chosen.thresholds(runs, view.finding))[runs.index(run)]
-    scores = at_thresholds([predictions.scores], [float(threshold)])[0]
-    return PartScores(predictions.meta, scores, predictions.groups, predictions.ids)
+    threshold = chosen.thresholds(runs, view.finding)[runs.index(run)]
+    return replace(predictions, scores=at_thresholds([predictions.scores], [threshold])[0])
 
 
 A_PAGE, SIDE = 4, 420
@@ -119,7 +119,7 @@ def _images_of_cell(view: View, runs: Mapping[Series, Run], evaluated: Mapping[S
 def _image(view: View, runs: Mapping[Series, Run], evaluated: Mapping[Series, PartScores], name: str) -> None:
     """Show an image with the prediction of each series."""
     left, right = st.columns([1, 2])
-    loaded = _look(view.dataset, name)
+    loaded = _load(view.dataset, name)
     with left:
         if isinstance(loaded, str):
             st.caption(loaded)
@@ -130,7 +130,7 @@ def _image(view: View, runs: Mapping[Series, Run], evaluated: Mapping[Series, Pa
     with right:
         st.caption(escape(name))
         _predictions(view, evaluated, name)
-        if isinstance(loaded, str) or not any(meta.has_weights for _, meta in runs.values()):
+        if isinstance(loaded, str) or not any(run.meta.has_weights for run in runs.values()):
             return
         if st.toggle("Heatmaps", key=f"cell_heat_{view.dataset}_{name}"):
             _heatmaps(view, runs, loaded.image)
@@ -154,7 +154,7 @@ def _predictions(view: View, evaluated: Mapping[Series, PartScores], name: str) 
     )  # fmt: skip
 
 
-def _look(dataset: str, name: str) -> ImageSample | str:
+def _load(dataset: str, name: str) -> ImageSample | str:
     """Return the image with a name, or the reason why it cannot be shown."""
     try:
         spec = find_dataset(dataset)
@@ -169,17 +169,17 @@ def _look(dataset: str, name: str) -> ImageSample | str:
 
 def _heatmaps(view: View, runs: Mapping[Series, Run], image: Image.Image) -> None:
     """Show the heatmap of each series with stored weights."""
-    kept = {name: run for name, run in runs.items() if run[1].has_weights}
+    kept = {name: run for name, run in runs.items() if run.meta.has_weights}
     columns = st.columns(max(2, len(kept)))
-    for column, (name, (folder, meta)) in zip(columns, kept.items(), strict=False):
+    for column, (name, run) in zip(columns, kept.items(), strict=False):
         with column:
             try:
-                prediction = cache.predictor(folder, meta)([image], next(iter(EXPLAINERS)), view.finding)[0]
+                prediction = cache.predictor(run)([image], next(iter(EXPLAINERS)), view.finding)[0]
             except LowshotError as error:
                 st.caption(f"{escape(view.title(name))}: {escape(str(error))}")
                 continue
             assert prediction.explanation is not None
-            target = escape(meta.titles[prediction.explanation.target])
+            target = escape(run.meta.titles[prediction.explanation.target])
             st.image(
                 overlay(image, prediction.explanation, 0.6), caption=f"{escape(view.title(name))}: {target}",
                 alt=f"Heatmap of {view.title(name)}; {where(prediction.explanation)}", width="stretch",

@@ -25,12 +25,12 @@ class Measured:
 
     Attributes:
         style: its style.
-        found: images per class -> the value of each seed.
+        values: images per class -> the value of each seed.
         short: sizes for which some class had too few images.
     """
 
     style: Style
-    found: Mapping[float, Sequence[float]]
+    values: Mapping[float, Sequence[float]]
     short: frozenset[float] = frozenset()
 
 
@@ -46,24 +46,26 @@ def learning_curves(
         panels: whether each series has its own panel, with the means of the others in gray.
     """
     figure, places = _frame(list(series), panels)
-    means = {title: [(n, float(np.mean(row.found[n]))) for n in sorted(row.found)] for title, row in series.items()}
+    means = {title: [(n, float(np.mean(row.values[n]))) for n in sorted(row.values)] for title, row in series.items()}
     for (title, row), at in zip(series.items(), places, strict=True):
         if panels:
             _behind(figure, [line for other, line in means.items() if other != title], at)
         _measured(figure, title, row, METRICS[metric], single_seeds, at, not panels)
-    _axes(figure, sorted({n for row in series.values() for n in row.found}), METRICS[metric].title, panels, len(series))
+    _axes(
+        figure, sorted({n for row in series.values() for n in row.values}), METRICS[metric].title, panels, len(series)
+    )
     return figure
 
 
 def fitted_curves(
-    series: Mapping[str, tuple[Measured, Fit]], metric: str, wanted: float | None = None, panels: bool = False
+    series: Mapping[str, tuple[Measured, Fit]], metric: str, target: float | None = None, panels: bool = False
 ) -> go.Figure:
     """Draw fitted curves with bands and the measured means; extrapolation is dotted, on a fainter band.
 
     Args:
         series: title -> measured values and fit.
         metric: name of the metric.
-        wanted: a target value, drawn as a line.
+        target: a target value, drawn as a line.
         panels: whether each series has its own panel, with the others in gray.
     """
     figure, places = _frame(list(series), panels)
@@ -77,9 +79,9 @@ def fitted_curves(
             marker={"symbol": row.style.marker, "size": 8, "color": row.style.colour},
             hovertemplate="measured mean %{y:.3f} at %{x:g}<extra>" + title + "</extra>",
         )  # fmt: skip
-    if wanted is not None:
-        figure.add_hline(wanted, line={"color": "#444444", "dash": "dot", "width": 1.5})
-    ticks = {n for row, _ in series.values() for n in row.found} | {fit.limit for _, fit in series.values()}
+    if target is not None:
+        figure.add_hline(target, line={"color": "#444444", "dash": "dot", "width": 1.5})
+    ticks = {n for row, _ in series.values() for n in row.values} | {fit.limit for _, fit in series.values()}
     _axes(figure, sorted(ticks), METRICS[metric].title, panels, len(series))
     return figure
 
@@ -159,8 +161,8 @@ def _frame(titles: list[str], panels: bool) -> tuple[go.Figure, list[dict[str, i
 
 
 def _axes(figure: go.Figure, sizes: list[float], title: str, panels: bool, count: int) -> None:
-    wanted = {"type": "log", "tickvals": sizes, "ticktext": [f"{n:g}" for n in sizes], "tickangle": 0}
-    figure.update_xaxes(**wanted)
+    ticks = {"type": "log", "tickvals": sizes, "ticktext": [f"{n:g}" for n in sizes], "tickangle": 0}
+    figure.update_xaxes(**ticks)
     if panels:
         rows = -(-count // min(_A_ROW, count))
         figure.update_xaxes(showticklabels=True, tickfont_size=11)
@@ -197,8 +199,8 @@ def _measured(
     at: dict[str, int],
     legend: bool,
 ) -> None:
-    style, sizes = measured.style, sorted(measured.found)
-    values = [measured.found[n] for n in sizes]
+    style, sizes = measured.style, sorted(measured.values)
+    values = [measured.values[n] for n in sizes]
     spreads = [between_seeds(row, metric) for row in values]
     several = [(n, spread) for n, spread in zip(sizes, spreads, strict=True) if spread.seeds > 1]
     _band(

@@ -26,14 +26,14 @@ def show(view: View) -> None:
     # First show the intervals over seeds, which are quick; replace the table once the others are computed.
     seeds = {name: _over_seeds(view, name) for name in view.runs}
     _table(place, view, {name: {metric: _text(row) for metric, row in rows.items()} for name, rows in seeds.items()})
-    cache.evaluate_runs([run for runs in view.runs.values() for run in runs], view.finding)
+    cache.evaluate_runs(view.runs, view.finding)
     summaries = {name: cache.summaries(runs, view.finding) for name, runs in view.runs.items()}
     _table(
         place, view, {name: {metric: row.text() for metric, row in rows.items()} for name, rows in summaries.items()}
     )
     first = view.first
     positive = f" Positive class: {escape(first.titles[first.positive])}." if first.positive is not None else ""
-    count = len(cache.run_scores(next(iter(view.runs.values()))[0], view.finding).scores)
+    count = next(iter(next(iter(summaries.values())).values())).patients.n
     st.caption(
         f"n = {count} test images.{positive} At the operating point fitted within each training subset. {CAPTION}"
     )
@@ -84,12 +84,12 @@ def _report(view: View) -> None:
     st.subheader("By class")
     rows = [
         {
-            "dataset": view.dataset, "train_size": view.size or "full", **name._asdict(), "seed": meta.seed,
-            "leaks": meta.leaks, **row,
+            "dataset": view.dataset, "train_size": view.size or "full", **name._asdict(), "seed": run.meta.seed,
+            "leaks": run.meta.leaks, **row,
         }
         for name, runs in view.runs.items()
-        for folder, meta in runs
-        for row in cache.report((folder, meta))
+        for run in runs
+        for row in cache.report(run)
     ]  # fmt: skip
     every = pd.DataFrame(rows)
     titles = {name: view.title(name) for name in view.runs}

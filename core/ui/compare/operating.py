@@ -15,7 +15,8 @@ from core.analysis.operating_point import ShiftedSeries, shift_thresholds
 from core.errors import BadRequest, LowshotError
 from core.metrics.operating_point import shift_cost
 from core.metrics.thresholds import Aim
-from core.runs.series import Run, Series
+from core.runs import Run
+from core.runs.series import Series
 from core.ui import cache, charts, pickers
 from core.ui.compare import operating_charts
 from core.ui.compare.view import View
@@ -49,11 +50,11 @@ def _content(view: View, target: int | None) -> None:
     view = replace(view, runs=fittable_series(view, target, chosen))
     if not view.runs:
         return
-    moved = _moved(view, target, chosen, chosen.shift)
-    _table(view, target, chosen, moved)
+    shifted = _shifted(view, target, chosen, chosen.shift)
+    _table(view, target, chosen, shifted)
     at_seed = view.at_seed(seed)
-    drawn = {
-        view.title(name): _drawn(view, name, target, moved[name], at_seed.get(name, view.runs[name][0]))
+    series = {
+        view.title(name): _series_data(view, name, target, shifted[name], at_seed.get(name, view.runs[name][0]))
         for name in view.runs
     }
     if lacking := [view.title(name) for name in view.runs if name not in at_seed]:
@@ -61,7 +62,7 @@ def _content(view: View, target: int | None) -> None:
             f"The calibration diagram shows another seed of: {escape('; '.join(lacking))}. No run with seed {seed}."
         )
     charts.show_figure(
-        operating_charts.diagrams(drawn, chosen.aim.prevalence, single), key="compare_diagrams",
+        operating_charts.diagrams(series, chosen.aim.prevalence, single), key="compare_diagrams",
         alt="ROC, precision-recall, calibration, decision curve, counts, and risk against coverage of every series, "
         "with the operating point marked in each; the table above has the numbers.",
     )  # fmt: skip
@@ -90,7 +91,7 @@ def _banded(view: View) -> bool:
     return len(view.runs) <= operating_charts.BANDED
 
 
-def _moved(view: View, target: int | None, chosen: Chosen, shift: float) -> dict[Series, ShiftedSeries]:
+def _shifted(view: View, target: int | None, chosen: Chosen, shift: float) -> dict[Series, ShiftedSeries]:
     """Return the performance of every series at a shift of its fitted thresholds."""
     settings = shift, chosen.aim.prevalence, _banded(view)
     return {
@@ -98,37 +99,38 @@ def _moved(view: View, target: int | None, chosen: Chosen, shift: float) -> dict
     }
 
 
-def _drawn(view: View, name: Series, target: int | None, moved: ShiftedSeries, run: Run) -> operating_charts.SeriesData:
+def _series_data(
+    view: View, name: Series, target: int | None, shifted: ShiftedSeries, run: Run
+) -> operating_charts.SeriesData:
     runs = view.runs[name]
-    mean, seeds = cache.rates(runs, target)
-    bins, _ = cache.diagram(run, target)
+    mean, seeds = cache.roc_curves(runs, target)
     return operating_charts.SeriesData(
-        charts.style_of(*name), mean, seeds, moved, cache.risk(runs, target, moved.thresholds, _banded(view)),
-        bins, moved.thresholds[runs.index(run)],
+        charts.style_of(*name), mean, seeds, shifted, cache.risk(runs, target, shifted.thresholds, _banded(view)),
+        cache.reliability_bins(run, target), shifted.thresholds[runs.index(run)],
     )  # fmt: skip
 
 
-def _table(view: View, target: int | None, chosen: Chosen, moved: dict[Series, ShiftedSeries]) -> None:
+def _table(view: View, target: int | None, chosen: Chosen, shifted: dict[Series, ShiftedSeries]) -> None:
     rows = []
-    fitted = _moved(view, target, chosen, 0.0) if chosen.shift else moved
-    for name, at_shift in moved.items():
-        counts = at_shift.worth.per_thousand()
+    fitted = _shifted(view, target, chosen, 0.0) if chosen.shift else shifted
+    for name, at_shift in shifted.items():
+        performance = at_shift.performance
+        counts = performance.per_thousand()
         row = {
             "Series": view.title(name),
             "Threshold": f"{min(at_shift.thresholds):.2f} to {max(at_shift.thresholds):.2f}",
-            "Sensitivity": f"{at_shift.worth.sensitivity:.3f}",
-            "Specificity": f"{at_shift.worth.specificity:.3f}",
-            "PPV": f"{at_shift.worth.ppv:.3f}",
-            "NPV": f"{at_shift.worth.npv:.3f}",
+            "Sensitivity": f"{performance.sensitivity:.3f}",
+            "Specificity": f"{performance.specificity:.3f}",
+            "PPV": f"{performance.ppv:.3f}",
+            "NPV": f"{performance.npv:.3f}",
             "Found": f"{counts['found']:.0f}",
             "Missed": f"{counts['missed']:.1f}",
             "False alarms": f"{counts['false_alarms']:.0f}",
         }
         if chosen.shift:
-            costs = shift_cost(fitted[name].worth, at_shift.worth, at_shift.worth.sensitivity.n)
-            for error, title in (("missed", "More missed"), ("false_alarms", "More false alarms")):
-                cost = costs[error]
-                row[title] = f"{cost:+.1f}"
+            costs = shift_cost(fitted[name].performance, performance, performance.sensitivity.n)
+            row["More missed"] = f"{costs['missed']:+.1f}"
+            row["More false alarms"] = f"{costs['false_alarms']:+.1f}"
         rows.append(row)
     table(pd.DataFrame(rows), "Performance of each series at its operating point", f"{view.file}-operating")
     meta = view.first

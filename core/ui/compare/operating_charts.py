@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from typing import Any
@@ -40,7 +40,7 @@ class SeriesData:
         style: its style.
         mean: sensitivity against false-positive rate, mean over seeds.
         seeds: the same for each seed.
-        moved: performance at the chosen operating point.
+        shifted: performance at the chosen operating point.
         risk: risk against coverage.
         bins: reliability diagram of one seed.
         mark: threshold of that seed.
@@ -49,7 +49,7 @@ class SeriesData:
     style: Style
     mean: RocCurve
     seeds: list[RocCurve]
-    moved: ShiftedSeries
+    shifted: ShiftedSeries
     risk: RiskCurve
     bins: list[Bin]
     mark: float
@@ -68,12 +68,12 @@ def diagrams(series: Mapping[str, SeriesData], prevalence: float, single_seeds: 
         _grey([0, 1], [prevalence, prevalence]) | _PR,
         _grey([0, 1], [0, 1]) | _RELIABILITY,
     ]
-    for number, (title, drawn) in enumerate(series.items()):
+    for number, (title, data) in enumerate(series.items()):
         if not number:
-            curve = drawn.moved.decisions
+            curve = data.shifted.decision_curve
             traces.append(_grey(curve.thresholds, curve.act_on_all, "acting on all") | _DECISION)
             traces.append(_grey([0, 1], [0, 0], "acting on none") | _DECISION)
-        traces += _of_series(title, drawn, prevalence, single_seeds, len(series) <= BANDED)
+        traces += _of_series(title, data, prevalence, single_seeds, len(series) <= BANDED)
     layout = copy.deepcopy(_layout())
     layout["yaxis4"]["range"] = [-0.15 * prevalence, 1.05 * prevalence]
     return go.Figure(traces, {**layout, "height": 1080 + 20 * len(series)})
@@ -97,8 +97,8 @@ def _layout() -> dict[str, Any]:
     return layout
 
 
-def _scatter(**stated: object) -> Trace:
-    return {"type": "scatter", **stated}
+def _scatter(**properties: object) -> Trace:
+    return {"type": "scatter", **properties}
 
 
 def _legend(title: str, style: Style) -> Trace:
@@ -110,24 +110,24 @@ def _legend(title: str, style: Style) -> Trace:
     )  # fmt: skip
 
 
-def _of_series(title: str, drawn: SeriesData, prevalence: float, single_seeds: bool, banded: bool) -> list[Trace]:
-    style, worth, curve, risk = drawn.style, drawn.moved.worth, drawn.moved.decisions, drawn.risk
-    alarms, found = 1 - worth.specificity.value, worth.sensitivity.value
+def _of_series(title: str, data: SeriesData, prevalence: float, single_seeds: bool, banded: bool) -> list[Trace]:
+    performance, curve, risk = data.shifted.performance, data.shifted.decision_curve, data.risk
+    false_positive_rate, sensitivity = 1 - performance.specificity.value, performance.sensitivity.value
     decision_marks = np.array(curve.marks)
-    bins = [row for row in drawn.bins if row.n]
-    stated, happened = [row.stated for row in bins], [row.happened.value for row in bins]
-    line = _Lines(title, style)
+    bins = [row for row in data.bins if row.n]
+    observed = np.interp(data.mark, [row.stated for row in bins], [row.happened.value for row in bins])
+    line = _Lines(title, data.style)
     traces = [
-        _legend(title, style) | _ROC,
-        line.line(drawn.mean.alarms, drawn.mean.found) | _ROC,
-        line.mark([alarms], [found]) | _ROC,
-        line.line(drawn.mean.found, drawn.mean.precision(prevalence)) | _PR,
-        line.mark([found], [worth.ppv.value]) | _PR,
+        _legend(title, data.style) | _ROC,
+        line.line(data.mean.false_positive_rate, data.mean.sensitivity) | _ROC,
+        line.mark([false_positive_rate], [sensitivity]) | _ROC,
+        line.line(data.mean.sensitivity, data.mean.precision(prevalence)) | _PR,
+        line.mark([sensitivity], [performance.ppv.value]) | _PR,
         line.reliability(bins) | _RELIABILITY,
-        line.mark([drawn.mark], [np.interp(drawn.mark, stated, happened)]) | _RELIABILITY,
+        line.mark([data.mark], [observed]) | _RELIABILITY,
         line.line(curve.thresholds, curve.benefit) | _DECISION,
         line.mark(decision_marks[:, 0], decision_marks[:, 1], 7) | _DECISION,
-        line.counts(drawn.bins) | _COUNTS,
+        line.counts(data.bins) | _COUNTS,
         line.line(risk.coverage, risk.risk) | _RISK,
         line.mark([1], [risk.risk[-1]]) | _RISK,
     ]
@@ -135,9 +135,9 @@ def _of_series(title: str, drawn: SeriesData, prevalence: float, single_seeds: b
         traces.append(line.band(curve.thresholds, curve.low, curve.high) | _DECISION)
         traces.append(line.band(risk.coverage, risk.low, risk.high) | _RISK)
     if single_seeds:
-        for pick, axes in ((lambda rate: (rate.alarms, rate.found), _ROC),
-                       (lambda rate: (rate.found, rate.precision(prevalence)), _PR)):  # fmt: skip
-            traces.append(line.thin([pick(_thinned(rate)) for rate in drawn.seeds]) | axes)
+        seeds = [_thinned(roc) for roc in data.seeds]
+        traces.append(line.thin([(roc.false_positive_rate, roc.sensitivity) for roc in seeds]) | _ROC)
+        traces.append(line.thin([(roc.sensitivity, roc.precision(prevalence)) for roc in seeds]) | _PR)
     return traces
 
 
@@ -180,17 +180,10 @@ class _Lines:
         )  # fmt: skip
 
     def reliability(self, bins: list[Bin]) -> Trace:
-        values = [row.happened for row in bins]
-        return _scatter(
-            x=[row.stated for row in bins], y=[share.value for share in values], mode="lines",
-            line={"color": self.style.colour, "dash": self.style.dash, "width": 2}, customdata=[row.n for row in bins],
-            error_y={
-                "array": [share.high - share.value for share in values],
-                "arrayminus": [share.value - share.low for share in values],
-                "thickness": 1, "width": 2, "color": translucent(self.style.colour, 0.5),
-            },
-            hovertemplate="predicted %{x:.3f}, observed %{y:.3f}, %{customdata} images<extra>" + self.title
-            + "</extra>", **self._common(),
+        style = {"thickness": 1, "width": 2, "color": translucent(self.style.colour, 0.5)}
+        return reliability_line(
+            bins, style, self.title, mode="lines",
+            line={"color": self.style.colour, "dash": self.style.dash, "width": 2}, **self._common(),
         )  # fmt: skip
 
     def counts(self, bins: list[Bin]) -> Trace:
@@ -201,12 +194,34 @@ class _Lines:
         )  # fmt: skip
 
 
-def _thinned(rates: RocCurve) -> RocCurve:
-    """Reduce rates to at most `_POINTS` points, which draw the same curve."""
-    if len(rates.alarms) <= _POINTS:
-        return rates
-    kept = np.linspace(0, len(rates.alarms) - 1, _POINTS).round().astype(int)
-    return RocCurve(rates.alarms[kept], rates.found[kept])
+def reliability_line(bins: Sequence[Bin], interval_style: Mapping[str, object], title: str, **style: object) -> Trace:
+    """Return observed frequency against predicted probability, with Wilson intervals.
+
+    Args:
+        bins: of the reliability diagram, without empty bins.
+        interval_style: style of the intervals.
+        title: of the series.
+        style: style of the line and markers.
+    """
+    observed = [row.happened for row in bins]
+    return _scatter(
+        x=[row.stated for row in bins], y=[share.value for share in observed], customdata=[row.n for row in bins],
+        error_y={
+            "array": [share.high - share.value for share in observed],
+            "arrayminus": [share.value - share.low for share in observed],
+            **interval_style,
+        },
+        hovertemplate=f"predicted %{{x:.3f}}, observed %{{y:.3f}}, %{{customdata}} images<extra>{title}</extra>",
+        **style,
+    )  # fmt: skip
+
+
+def _thinned(roc: RocCurve) -> RocCurve:
+    """Reduce a curve to at most `_POINTS` points, which draw the same curve."""
+    if len(roc.sensitivity) <= _POINTS:
+        return roc
+    kept = np.linspace(0, len(roc.sensitivity) - 1, _POINTS).round().astype(int)
+    return RocCurve(roc.false_positive_rate[kept], roc.sensitivity[kept])
 
 
 def _grey(x: object, y: object, name: str = "") -> Trace:

@@ -21,7 +21,7 @@ def show(view: View) -> None:
     keep_possible("compare_training_seed", [*seeds, ALL])
     seed = st.segmented_control("Seed", [*seeds, ALL], default=seeds[0], key="compare_training_seed", required=True)
     histories = {
-        name: [curve for run in runs if seed in (ALL, run[1].seed) for curve in curves_of(cache.history(run))]
+        name: [curve for run in runs if seed in (ALL, run.meta.seed) for curve in curves_of(cache.history(run))]
         for name, runs in view.runs.items()
     }
     if without := [view.title(name) for name, rows in histories.items() if not rows]:
@@ -29,10 +29,10 @@ def show(view: View) -> None:
             f"No training curve is stored for: {escape('; '.join(without))}. For a head on a frozen encoder, "
             "cross-validation within the subset determines when to stop, and no curve is stored."
         )
-    drawn = {view.title(name): (charts.style_of(*name), rows) for name, rows in histories.items() if rows}
-    if drawn:
+    shown = {view.title(name): (charts.style_of(*name), rows) for name, rows in histories.items() if rows}
+    if shown:
         charts.show_figure(
-            metric_charts.training_curves(drawn), key="compare_training",
+            metric_charts.training_curves(shown), key="compare_training",
             alt="Loss and metric against epoch of every run, on training images and on held-out images.",
         )  # fmt: skip
         st.caption(

@@ -35,7 +35,7 @@ def show(view: View) -> None:
         return
     dataset = view.dataset if view.dataset in confirmers else next(iter(confirmers))
     seconds = confirmers[dataset]
-    labels = next(iter(seconds.values()))[0][1].labels
+    labels = next(iter(seconds.values()))[0].meta.labels
     suspicious = _suspicious(dataset, labels)
     if not 0 < len(suspicious) < len(labels):
         st.info("Choose at least one suspicious class, and leave at least one class that is not suspicious.")

@@ -6,8 +6,8 @@ from dataclasses import dataclass
 
 import streamlit as st
 
-from core.runs import RunMeta, Store
-from core.runs.series import Run, Series
+from core.runs import Run, RunMeta, Store
+from core.runs.series import Series
 from core.ui.pickers import title_of
 
 
@@ -30,7 +30,7 @@ class View:
     @property
     def first(self) -> RunMeta:
         """A run that represents what all have in common: data set, task, labels."""
-        return next(iter(self.runs.values()))[0][1]
+        return next(iter(self.runs.values()))[0].meta
 
     @property
     def dataset(self) -> str:
@@ -60,7 +60,7 @@ class View:
 
     def at_seed(self, seed: int) -> dict[Series, Run]:
         """Return the run with a seed for each series that has one."""
-        return {name: run for name, runs in self.runs.items() for run in runs if run[1].seed == seed}
+        return {name: run for name, runs in self.runs.items() for run in runs if run.meta.seed == seed}
 
     def target(self, page: str) -> int | None:
         """Return the class chosen at the top; for several classes without a choice, show a picker."""

@@ -217,7 +217,7 @@ def catch_errors(ask: Callable[[], Answer], meta: RunMeta) -> Answer:
 
 
 def _predict(asked: PageSettings, image: Image.Image, run: Run, explained: bool) -> Answer:
-    predictor = cache.predictor(*run)
+    predictor = cache.predictor(run)
     refusal = predictor.refusal(asked.explainer) if explained else ""
     target = asked.target if explained else None
     prediction = predictor([image], asked.explainer if explained and not refusal else None, target)[0]
@@ -235,7 +235,7 @@ def _seeds(asked: PageSettings, image: Image.Image, run: Run, prediction: Predic
     own = float(prediction.probabilities[target])
     try:
         if ready := [other for other in others if other[1].has_weights]:
-            answers = [cache.predictor(*other)([image])[0] for other in ready]
+            answers = [cache.predictor(other)([image])[0] for other in ready]
             return from_answers([own, *(float(answer.probabilities[target]) for answer in answers)])
         return from_lookup(cache.seed_lookup(run, others, target), own)
     except LowshotError as error:
@@ -272,7 +272,7 @@ def measure_heatmaps(asked: PageSettings, item: Item, picture: Picture) -> None:
         prediction = _kept()[key].prediction if key in _kept() else None
         if prediction is None or prediction.explanation is None or prediction.explanation.degenerate:
             continue
-        predictor = cache.predictor(*run)
+        predictor = cache.predictor(run)
 
         def probabilities_of(images: Sequence[Image.Image], predictor: Predictor = predictor) -> np.ndarray:
             return np.stack([prediction.probabilities for prediction in predictor.predict(images)])

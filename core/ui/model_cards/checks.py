@@ -14,9 +14,9 @@ from core.analysis.subgroups import LEAST_OF_CLASS, Subgroup, by_subgroup, title
 from core.data.specs import find_dataset
 from core.errors import CorruptRun, LowshotError
 from core.metrics import Estimate
-from core.runs import RunMeta
-from core.runs.series import Run
-from core.ui import cache, text
+from core.runs import Run, RunMeta
+from core.ui import text
+from core.ui.cache import BY_RECORD
 from core.ui.tables import table
 
 
@@ -53,37 +53,36 @@ def subgroups(run: Run, finding: int | None) -> list[Subgroup]:
     Raises:
         CorruptRun: if the record of ages and sexes, or the predictions, are damaged.
     """
-    folder, _ = run
-    path = folder.parent / PEOPLE_FILE
+    path = run.folder.parent / PEOPLE_FILE
     changed = path.stat().st_mtime_ns if path.is_file() else 0
-    return _subgroups(cache.key_of([run]), changed, run, finding) if changed else []
+    return _subgroups(run, finding, changed) if changed else []
 
 
-@st.cache_data(max_entries=64, show_spinner="Computing results by sex and age")
-def _subgroups(key: str, changed: int, _run: Run, finding: int | None) -> list[Subgroup]:
-    return by_subgroup([_run], finding)
+@st.cache_data(max_entries=64, show_spinner="Computing results by sex and age", hash_funcs=BY_RECORD)
+def _subgroups(run: Run, finding: int | None, changed: int) -> list[Subgroup]:
+    return by_subgroup([run], finding)
 
 
-def show_subgroups(found: Sequence[Subgroup], meta: RunMeta) -> None:
+def show_subgroups(groups: Sequence[Subgroup], meta: RunMeta) -> None:
     """Show the size and results of each group, and its differences from the largest group."""
-    if not found:
+    if not groups:
         _no_groups(meta)
         return
-    figures = list(dict.fromkeys(name for group in found for name in group.figures))
+    metrics = list(dict.fromkeys(name for group in groups for name in group.figures))
     rows = [
         {
             "Group": f"{group.by}: {group.name}", "Images": group.images, "Patients or lesions": group.groups,
-            **{title_of(name): _value(group, name) for name in figures},
+            **{title_of(name): _value(group, name) for name in metrics},
         }
-        for group in found
+        for group in groups
     ]  # fmt: skip
     table(pd.DataFrame(rows), "Results by sex and age", f"{meta.run}-groups")
     differences = [
         {
             "Group": f"{group.by}: {group.name}", "minus": group.against,
-            **{title_of(name): _signed(group.differences.get(name)) for name in figures},
+            **{title_of(name): _signed(group.differences.get(name)) for name in metrics},
         }
-        for group in found
+        for group in groups
         if group.against
     ]  # fmt: skip
     if differences:
@@ -113,9 +112,7 @@ def _value(group: Subgroup, name: str) -> str:
     if group.too_few:
         return group.too_few
     estimate = group.figures.get(name)
-    if estimate is None:
-        return "too few of a class"
-    return f"{estimate:.3f}"
+    return "too few of a class" if estimate is None else f"{estimate:.3f}"
 
 
 def _signed(difference: Estimate | None) -> str:

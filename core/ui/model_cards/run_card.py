@@ -16,14 +16,14 @@ from core.cards.networks import shape_facts
 from core.cards.subject import Subject
 from core.errors import LowshotError
 from core.metrics import METRICS, Estimate, Scores, SeriesEstimate
-from core.metrics.reliability import Bin, chance_error
-from core.metrics.reliability import reliability as bins_of
+from core.metrics.reliability import Bin, chance_error, reliability
 from core.models import MODELS
 from core.models.medical_encoders import probe_results_of
 from core.models.summary import alt_text, diagram, format_count, format_shape
 from core.runs import RunMeta
 from core.ui import cache, charts, text
 from core.ui.charts import COLORS
+from core.ui.compare.operating_charts import reliability_line
 from core.ui.tables import table
 
 READS = {"last": "last layer", "stages": "every stage"}
@@ -75,24 +75,24 @@ def network(model: str, classes: int, trained: str, file: str) -> None:
     table(pd.DataFrame(rows).fillna(""), "Stages of the network", file)
 
 
-def show_metrics(meta: RunMeta, here: Mapping[str, Estimate], over: Mapping[str, SeriesEstimate]) -> None:
+def show_metrics(meta: RunMeta, estimates: Mapping[str, Estimate], summaries: Mapping[str, SeriesEstimate]) -> None:
     """Show the metrics of a run with intervals, at a threshold of 0.5, and as the mean over seeds.
 
     Args:
         meta: the run.
-        here: its metrics with intervals over test patients.
-        over: metrics over all seeds of its series and size, with intervals over patients and over seeds.
+        estimates: its metrics with intervals over test patients.
+        summaries: metrics over all seeds of its series and size, with intervals over patients and over seeds.
     """
-    seeds = next(iter(over.values())).seeds.seeds
+    seeds = next(iter(summaries.values())).seeds.seeds
     rows = [
         {
             "Metric": METRICS[name].title, "This run": estimate.value, "patients from": estimate.low,
             "patients to": estimate.high, "At 0.5": meta.metrics_at_half.get(name),
-            f"Mean over {seeds} seeds": over[name].value,
-            "mean: patients from": over[name].patients.low, "mean: patients to": over[name].patients.high,
-            "mean: seeds from": over[name].seeds.low, "mean: seeds to": over[name].seeds.high,
+            f"Mean over {seeds} seeds": summaries[name].value,
+            "mean: patients from": summaries[name].patients.low, "mean: patients to": summaries[name].patients.high,
+            "mean: seeds from": summaries[name].seeds.low, "mean: seeds to": summaries[name].seeds.high,
         }
-        for name, estimate in here.items()
+        for name, estimate in estimates.items()
     ]  # fmt: skip
     frame = pd.DataFrame(rows).round(4)
     numbers = {name: st.column_config.NumberColumn(format="%.3f") for name in frame.columns if name != "Metric"}
@@ -101,34 +101,32 @@ def show_metrics(meta: RunMeta, here: Mapping[str, Estimate], over: Mapping[str,
         alt="Metrics on the test images with intervals",
     )  # fmt: skip
     st.caption(
-        f"On {next(iter(here.values())).n:,} test images, at the run's operating point, with 95% intervals. "
+        f"On {next(iter(estimates.values())).n:,} test images, at the run's operating point, with 95% intervals. "
         "Patients: the test patients vary (resampled whole) and the trained networks are fixed. Seeds: the training "
         "images vary (Student's t over seeds) and the test patients are fixed."
     )
 
 
-def calibration(scores: Scores, measured: Estimate | None, key: str) -> None:
+def calibration(scores: Scores, error: Estimate | None, key: str) -> None:
     """Show the reliability diagram, and whether the calibration error exceeds chance.
 
     Args:
         scores: test predictions of the run.
-        measured: expected calibration error; None if unknown.
+        error: expected calibration error; None if unknown.
         key: of the chart.
     """
-    bins = bins_of(scores)
+    bins = [row for row in reliability(scores) if row.n]
     chance = chance_error(scores)
-    shown = [row for row in bins if row.n]
     charts.show_figure(
-        reliability(bins), key=key,
+        reliability_diagram(bins), key=key,
         alt="Reliability diagram: " + "; ".join(
-            f"predicted {row.stated:.2f}, observed {row.happened.value:.2f} of {row.n}" for row in shown
+            f"predicted {row.stated:.2f}, observed {row.happened.value:.2f} of {row.n}" for row in bins
         ),
     )  # fmt: skip
-    if measured:
-        more = "more than" if measured.value > chance.high else "no more than"
+    if error:
+        more = "more than" if error.value > chance.high else "no more than"
         st.write(
-            f"Expected calibration error **{measured.value:.3f}** ({measured.low:.3f} to {measured.high:.3f} over test "
-            f"patients): {more} "
+            f"Expected calibration error **{error:.3f}** over test patients: {more} "
             f"the {chance.high:.3f} that perfectly calibrated probabilities of the same number of images exceed by "
             "chance in 5% of cases."
         )
@@ -236,25 +234,18 @@ def _counts(of: Mapping[str, int]) -> str:
     return ", ".join(f"{name} {n:,}" for name, n in of.items())
 
 
-def reliability(bins: Sequence[Bin]) -> go.Figure:
+def reliability_diagram(bins: Sequence[Bin]) -> go.Figure:
     """Draw observed frequency against predicted probability, with Wilson intervals and numbers of images."""
-    shown = [row for row in bins if row.n]
     figure = go.Figure()
     figure.add_scatter(
         x=[0, 1], y=[0, 1], mode="lines", line={"color": "#767676", "dash": "dot", "width": 1.5}, name="perfect"
     )
-    figure.add_scatter(
-        x=[row.stated for row in shown], y=[row.happened.value for row in shown], mode="lines+markers+text",
-        name="measured",
-        text=[f"{row.n}" for row in shown], textposition="bottom right", textfont={"color": "#31333F", "size": 12},
-        line={"color": COLORS[0], "width": 2}, marker={"symbol": "circle", "size": 9, "color": COLORS[0]},
-        error_y={
-            "type": "data", "symmetric": False, "color": COLORS[0],
-            "array": [row.happened.high - row.happened.value for row in shown],
-            "arrayminus": [row.happened.value - row.happened.low for row in shown],
-        },
-        customdata=[[row.n] for row in shown],
-        hovertemplate="predicted %{x:.2f}, observed %{y:.2f}, %{customdata[0]} images<extra></extra>",
+    figure.add_trace(
+        reliability_line(
+            bins, {"color": COLORS[0]}, "", mode="lines+markers+text", name="measured",
+            text=[f"{row.n}" for row in bins], textposition="bottom right", textfont={"color": "#31333F", "size": 12},
+            line={"color": COLORS[0], "width": 2}, marker={"symbol": "circle", "size": 9, "color": COLORS[0]},
+        )
     )  # fmt: skip
     figure.update_xaxes(title="Predicted probability", range=[-0.02, 1.02])
     figure.update_yaxes(title="Observed frequency", range=[-0.02, 1.02])

@@ -5,12 +5,11 @@ from dataclasses import asdict, replace
 import numpy as np
 import pytest
 
-from core.analysis import comparison
+from core.analysis import comparison, operating_point
 from core.errors import BadRequest
 from core.metrics import METRICS, bootstrap
 from core.metrics.measures import unit_weights
-from core.metrics.thresholds import Aim
-from core.runs import read_predictions
+from core.runs import Run, read_predictions
 from core.runs.series import by_series, check_comparable, estimate, resampled_runs, summarize
 from tests.synthetic_runs import STRONG, WEAK, compare, make_families, make_run, of, predictions
 
@@ -44,7 +43,7 @@ def test_runs_are_paired_by_seed_whatever_their_order(families):
 )  # fmt: skip
 def test_a_run_of_another_split_or_other_images_is_never_compared(families, field, said):
     weak, strong = families
-    other = [(folder, replace(meta, **{field: "other"})) for folder, meta in weak]
+    other = [Run(folder, replace(meta, **{field: "other"})) for folder, meta in weak]
     for call in (comparison.compare_runs, comparison.seed_tests):
         with pytest.raises(BadRequest, match=said):
             call(strong, other)
@@ -53,7 +52,7 @@ def test_a_run_of_another_split_or_other_images_is_never_compared(families, fiel
     if field != "subset_hash":
         for call in (lambda: estimate([*strong, *other]), lambda: summarize([*strong, *other], ("auroc",)),
                      lambda: comparison.learning_curves({"a": strong, "b": other}, "auroc"),
-                     lambda: comparison.operation([*strong, *other], Aim())):  # fmt: skip
+                     lambda: operating_point.resample_series([*strong, *other])):  # fmt: skip
             with pytest.raises(BadRequest, match=said):
                 call()
 

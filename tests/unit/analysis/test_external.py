@@ -11,7 +11,7 @@ from sklearn.metrics import roc_auc_score
 from core.analysis import external
 from core.errors import BadRequest
 from core.metrics import measure
-from core.runs import ExternalRecord, add_external, open_store, read_predictions, read_run, shared_classes
+from core.runs import ExternalRecord, Run, add_external, open_store, read_predictions, read_run, shared_classes
 from core.runs.metric_cache import resampled_run, resampled_shared
 from tests.synthetic_runs import STRONG, WEAK, make_run, predictions
 from trainer.cli import main
@@ -43,7 +43,7 @@ def evaluate(folder, strength, task="binary", images=90, labels=None, same_archi
         measure(shared_classes(meta, there, labels)[0]), measure(own), "Adults instead of children.", same_archive,
     )  # fmt: skip
     add_external(folder, {NAME: record}, {NAME: there}, ["A note."])
-    return folder, read_run(folder)
+    return Run(folder, read_run(folder))
 
 
 @pytest.fixture
@@ -74,7 +74,7 @@ def test_the_drop_is_the_mean_over_seeds_of_own_minus_elsewhere(series):
     ]
     drop = found.drop["auroc"]
     assert found.own["auroc"].value == pytest.approx(np.mean(own))
-    assert found.there["auroc"].value == pytest.approx(np.mean(there))
+    assert found.external["auroc"].value == pytest.approx(np.mean(there))
     assert drop.effect == pytest.approx(np.mean(own) - np.mean(there))
     assert 0 < drop.low < drop.effect < drop.high
     assert (found.own_images, found.images, found.seeds) == (120, 90, 5)
@@ -86,7 +86,7 @@ def test_patients_of_both_sets_are_resampled_independently(series):
     """The variance over patients is the sum of both sets' variances; draws in step would not give it."""
     one = series[:1]
     drop = external.compare_with_external(one, NAME, ["auroc"]).drop["auroc"]
-    own, there = resampled_run(*one[0]).values["auroc"][1:], resampled_shared(*one[0], NAME, True).values["auroc"][1:]
+    own, there = resampled_run(one[0]).values["auroc"][1:], resampled_shared(one[0], NAME, True).values["auroc"][1:]
     assert drop.error == pytest.approx(np.sqrt(own.var(ddof=1) + there.var(ddof=1)), rel=0.05)
     assert "one seed" in external.compare_with_external(one, NAME, ["auroc"]).sentence("auroc")
 
@@ -118,7 +118,7 @@ def test_several_classes_are_compared_on_the_shared_ones_with_probabilities_that
     assert scores.labels.tolist() == (stored.labels[kept] == 2).astype(int).tolist()
     found = external.compare_with_external(made, NAME)
     assert found.own_images == kept.sum()
-    assert found.own["auroc"].value > found.there["auroc"].value
+    assert found.own["auroc"].value > found.external["auroc"].value
     assert meta.external[NAME].own_metrics["auroc"] == pytest.approx(roc_auc_score(scores.labels, expected[:, 1]))
     assert external.reading(made, NAME) is None
 
@@ -130,7 +130,7 @@ def test_findings_are_restricted_by_column(runs):
     assert scores.probabilities.shape == (120, 1)
     assert scores.thresholds == meta.thresholds[1:]
     assert kept.all()
-    assert np.isfinite(external.compare_with_external([(folder, meta)], NAME).drop["auroc"].low)
+    assert np.isfinite(external.compare_with_external([Run(folder, meta)], NAME).drop["auroc"].low)
 
 
 def test_views_are_figures_of_their_own(series):
@@ -143,7 +143,7 @@ def test_views_are_figures_of_their_own(series):
         roc_auc_score(p.labels[seen], (p.logits[:, 1] - p.logits[:, 0])[seen])
         for p in (read_predictions(folder, "external", NAME) for folder, _ in series)
     ]
-    assert pa.there["auroc"].value == pytest.approx(np.mean(values))
+    assert pa.external["auroc"].value == pytest.approx(np.mean(values))
     assert pa.title == "Adults (PA views only)"
 
 
@@ -159,7 +159,7 @@ def test_runs_of_other_external_images_are_not_brought_together(series):
     record = replace(meta.external[NAME], fingerprint="0" * 64)
     add_external(folder, {NAME: record}, {NAME: read_predictions(folder, "external", NAME)})
     with pytest.raises(BadRequest, match=r"different images or classes of adults.*--external adults"):
-        external.compare_with_external([series[0], (folder, read_run(folder))], NAME)
+        external.compare_with_external([series[0], Run(folder, read_run(folder))], NAME)
     with pytest.raises(BadRequest, match="None of these runs was evaluated on nowhere"):
         external.compare_with_external(series, "nowhere")
 
@@ -167,7 +167,7 @@ def test_runs_of_other_external_images_are_not_brought_together(series):
 def test_why_a_run_was_not_evaluated_is_kept(runs):
     folder = make_run(runs, WEAK, 50, 0, 1.0)
     add_external(folder, {NAME: ExternalRecord("Adults", refused="its encoder learnt from them.")}, {})
-    run = (folder, read_run(folder))
+    run = Run(folder, read_run(folder))
     assert external.external_sets([run]) == []
     assert external.refusals([run])[NAME].refused == "its encoder learnt from them."
     assert external.evaluated([run], NAME) == []

@@ -1,4 +1,4 @@
-"""What the sliders change, against values computed from the runs directly."""
+"""What a slider moves, against what is computed from the runs anew."""
 
 import numpy as np
 import pytest
@@ -7,8 +7,9 @@ from core.analysis import comparison, operating_point
 from core.analysis.two_stage import joint, stage_candidates
 from core.errors import BadRequest, CorruptRun
 from core.metrics.operating_point import at_thresholds, operate
-from core.metrics.thresholds import Aim
-from core.runs import open_store, read_history
+from core.metrics.thresholds import Aim, fit_operating_point
+from core.runs import Run, open_store, read_history
+from core.runs.scores import load_part
 from core.runs.series import Series, runs_by_series
 from tests.synthetic_runs import STRONG, WEAK, make_run
 from trainer.reporting import sections
@@ -22,33 +23,35 @@ def series_of(folder, **made):
 
 
 def test_an_operating_point_is_worth_the_same_as_when_it_is_computed_anew(runs):
-    series = series_of(runs)
-    prepared, aim = operating_point.prepare(series), Aim("youden", prevalence=0.2)
-    points = operating_point.points_of(prepared, aim)
-    moved = operating_point.evaluate_at_shift(prepared, [point.threshold for point in points], 0.0, 0.2)
-    theirs, worth, _ = comparison.operation(series, aim)
-    assert points == theirs
-    assert moved.worth.ppv == worth.ppv
-    assert (moved.worth.resamples == worth.resamples).all()
-    shifted = operating_point.evaluate_at_shift(prepared, [point.threshold for point in points], 0.1, 0.2)
-    again = at_thresholds(prepared.tests, [point.threshold + 0.1 for point in points])
-    assert shifted.worth.sensitivity == operate(again, prepared.groups, 0.2, prepared.drawn).sensitivity
-    assert shifted.decisions.marks != moved.decisions.marks
+    family, aim = series_of(runs), Aim("youden", prevalence=0.2)
+    series = operating_point.resample_series(family)
+    points = operating_point.fit_points(series, aim)
+    moved = operating_point.evaluate_at_shift(series, [point.threshold for point in points], 0.0, 0.2)
+    assert points == [fit_operating_point(load_part(run, "validation").scores, aim) for run in family]
+    tests = at_thresholds([load_part(run).scores for run in family], [point.threshold for point in points])
+    alone = operate(tests, load_part(family[0]).groups, 0.2)
+    assert moved.performance.ppv == alone.ppv
+    assert (moved.performance.resamples == alone.resamples).all()
+    shifted = operating_point.evaluate_at_shift(series, [point.threshold for point in points], 0.1, 0.2)
+    again = at_thresholds(series.tests, [point.threshold + 0.1 for point in points])
+    assert shifted.performance.sensitivity == operate(again, series.groups, 0.2, series.resamples).sensitivity
+    assert shifted.decision_curve.marks != moved.decision_curve.marks
 
 
 def test_curves_without_bands_are_those_with_bands(runs):
-    prepared = operating_point.prepare(series_of(runs))
-    with_band, without = (operating_point.benefit_at(prepared, 0.2, banded) for banded in (True, False))
+    series = operating_point.resample_series(series_of(runs))
+    with_band, without = (operating_point.benefit_at(series, 0.2, banded) for banded in (True, False))
     assert without.benefit == pytest.approx(with_band.benefit)
     assert not np.isnan([with_band.low, with_band.high]).any()
     assert np.isnan([without.low, without.high]).all()
     moved = [
-        operating_point.evaluate_at_shift(prepared, [0.5] * 3, 0.1, 0.2, curve) for curve in (None, with_band, without)
+        operating_point.evaluate_at_shift(series, [0.5] * 3, 0.1, 0.2, curve) for curve in (None, with_band, without)
     ]
-    assert moved[0].worth.sensitivity == moved[2].worth.sensitivity
-    assert moved[0].decisions.marks == moved[1].decisions.marks == moved[2].decisions.marks != with_band.marks
-    assert moved[1].decisions.low is with_band.low  # thresholds draw no band anew
-    risks = [operating_point.risk_at(prepared, moved[0].thresholds, banded) for banded in (True, False)]
+    assert moved[0].performance.sensitivity == moved[2].performance.sensitivity
+    marks = [shifted.decision_curve.marks for shifted in moved]
+    assert marks[0] == marks[1] == marks[2] != with_band.marks
+    assert moved[1].decision_curve.low is with_band.low  # thresholds draw no band anew
+    risks = [operating_point.risk_at(series, moved[0].thresholds, banded) for banded in (True, False)]
     assert risks[0].risk == pytest.approx(risks[1].risk)
     assert not np.isnan([risks[0].low, risks[0].high]).any()
     assert np.isnan([risks[1].low, risks[1].high]).all()
@@ -66,19 +69,20 @@ def test_precision_at_a_prevalence_by_hand():
 
 
 def test_the_mean_curve_lies_between_those_of_the_seeds(runs):
-    mean, seeds = operating_point.rates_of(operating_point.prepare(series_of(runs)))
+    mean, seeds = operating_point.roc_curves(operating_point.resample_series(series_of(runs)))
     assert len(seeds) == 3
-    assert (np.diff(mean.found) >= 0).all()
-    assert (mean.alarms[0], mean.found[0], mean.alarms[-1], mean.found[-1]) == (0, 0, 1, 1)
-    areas = [np.trapezoid(one.found, one.alarms) for one in seeds]
-    assert min(areas) - 0.01 <= np.trapezoid(mean.found, mean.alarms) <= max(areas) + 0.01
+    assert (np.diff(mean.sensitivity) >= 0).all()
+    assert (mean.false_positive_rate[[0, -1]] == mean.sensitivity[[0, -1]]).all()
+    assert mean.sensitivity[[0, -1]].tolist() == [0, 1]
+    areas = [np.trapezoid(one.sensitivity, one.false_positive_rate) for one in seeds]
+    assert min(areas) - 0.01 <= np.trapezoid(mean.sensitivity, mean.false_positive_rate) <= max(areas) + 0.01
 
 
 def test_several_classes_need_one_to_be_named(runs):
     series = series_of(runs, task="multiclass")
     with pytest.raises(BadRequest, match="Choose one finding or class first"):
-        operating_point.prepare(series)
-    assert operating_point.prepare(series, 1).tests[0].positive == 1
+        operating_point.resample_series(series)
+    assert operating_point.resample_series(series, 1).tests[0].positive == 1
 
 
 def test_coverage_over_seeds_is_the_mean_of_the_seeds_and_lies_in_its_interval(runs):
@@ -130,7 +134,7 @@ def test_of_a_related_set_one_split_is_offered_and_another_is_not_joined(runs):
     metas = {meta.run: meta for meta in store.metas()}
     screens = stage_candidates(store, metas["three-0"])[0]["kermany"]
     assert [meta.run for found in screens.values() for _, meta in found] == ["here-0", "here-1"]
-    of = {run: (store.folder_of(run), meta) for run, meta in metas.items()}
+    of = {run: Run(store.folder_of(run), meta) for run, meta in metas.items()}
     confirmers = [of["three-0"], of["three-1"]]
     with pytest.raises(BadRequest, match="different splits"):
         joint([of["here-0"], of["foreign"]], confirmers, confirmers, (1,), Aim("sensitivity", 0.9))

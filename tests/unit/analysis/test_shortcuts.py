@@ -58,8 +58,8 @@ def test_a_planted_shortcut_is_reported_and_none_is_never_called_absent(runs):
     mine = next(runs for runs in series.values() if runs[0][1].preparation == "border-only")
     assert border.alone == estimate(mine, ["auroc"])["auroc"]
     assert border.whole.value > border.alone.value > 0.7
-    assert border.found
-    assert not corners.found
+    assert border.detected
+    assert not corners.detected
     assert "the border tells the classes apart without the disease" in border.sentence
     assert f"AUROC of {border.alone.value:.3f} ({border.alone.low:.3f} to" in border.sentence
     assert "not detectably better than chance: no shortcut was found there." in corners.sentence

@@ -17,8 +17,8 @@ from core.analysis.subgroups import (
     by_subgroup,
     characteristics,
     members,
-    people_of,
     save_demographics,
+    stored_demographics,
 )
 from core.cards import answers
 from core.cards.subject import Subject, limits
@@ -28,7 +28,7 @@ from core.data.specs import DemographicsTable, find_dataset
 from core.errors import CorruptRun, DataUnavailable
 from core.metrics.calibration import probabilities_of
 from core.paths import PROJECT
-from core.runs import open_store, read_predictions
+from core.runs import Run, open_store, read_predictions
 from core.runs.sidecar import read_sidecar, save_sidecar
 from tests.conftest import need
 from trainer.cli import main
@@ -94,15 +94,15 @@ def test_groups_are_disjoint_and_leave_out_who_is_unknown():
 
 def test_what_is_kept_comes_back_and_damage_is_named(tmp_path):
     ids, people = np.array(["b", "a"]), Demographics(np.array([50, math.nan]), np.array(["female", ""]))
-    assert people_of(tmp_path, ids) is None
+    assert stored_demographics(tmp_path, ids) is None
     save_demographics(tmp_path, ids, people, {"licence": "CC BY-NC 4.0"})
-    found = people_of(tmp_path, np.array(["a", "b", "new"]))
+    found = stored_demographics(tmp_path, np.array(["a", "b", "new"]))
     np.testing.assert_array_equal(found.age, [math.nan, 50, math.nan])
     assert found.sex.tolist() == ["", "female", ""]
     assert characteristics(tmp_path).startswith("Test images: female 1, male 0, under 40 0, 40 to 59 1,")
     save_sidecar(tmp_path, FILE, {"ids": ["a"], "age": []})
     with pytest.raises(CorruptRun, match=FILE):
-        people_of(tmp_path, ids)
+        stored_demographics(tmp_path, ids)
     assert characteristics(tmp_path) == ""
 
 
@@ -111,7 +111,7 @@ def skin():
     """Two shipped runs on skin lesions of one series and size."""
     metas = open_store(PROJECT / "checkpoints").runs.items()
     wanted = ("imagenet-efficientnet-lite0", 100)
-    found = [(f, m) for f, m in metas if m.dataset == "ham10000" and (m.model, m.train_size) == wanted]
+    found = [Run(f, m) for f, m in metas if m.dataset == "ham10000" and (m.model, m.train_size) == wanted]
     return sorted(found, key=lambda run: run[1].seed)[:2]
 
 
@@ -120,7 +120,7 @@ def test_figures_of_a_group_are_scikit_learns_on_its_images(skin):
     parts = []
     for folder, meta in skin:
         stored = read_predictions(folder)
-        women = people_of(SHIPPED, stored.ids).sex == "female"
+        women = stored_demographics(SHIPPED, stored.ids).sex == "female"
         parts.append((stored.labels[women], probabilities_of(stored.logits, meta.temperature, False)[women], stored))
     women = found["female"]
     assert women.images == len(parts[0][0])
@@ -146,7 +146,7 @@ def test_figures_of_a_group_are_scikit_learns_on_its_images(skin):
 def test_small_groups_are_marked_and_equal_groups_do_not_differ(tmp_path, monkeypatch):
     shipped = next((PROJECT / "checkpoints" / "kermany").glob("imagenet-*-frozen-n10-s0-*"))
     shutil.copytree(shipped, tmp_path / "kermany" / shipped.name)
-    run = next(iter(open_store(tmp_path).runs.items()))
+    run = Run(*next(iter(open_store(tmp_path).runs.items())))
     assert by_subgroup([run]) == []
     ids = read_predictions(run[0]).ids
     sex = np.where(np.arange(len(ids)) % 2, "female", "male")

@@ -8,7 +8,7 @@ import pytest
 from core.analysis.two_stage import best_single, joint
 from core.errors import BadRequest, LeakFound
 from core.metrics.thresholds import Aim
-from core.runs import read_predictions
+from core.runs import Run, read_predictions
 from tests.synthetic_runs import STRONG, WEAK, make_run, of, predictions
 
 
@@ -46,8 +46,9 @@ def test_stages_are_joined_by_image_whatever_their_order(runs):
 def test_stages_of_two_sets_without_common_seeds_or_with_learnt_test_images_are_refused(runs):
     screens, several = stages(runs)
     aim = Aim("sensitivity", 0.9)
+    other_set = [Run(folder, replace(meta, dataset="ham10000")) for folder, meta in screens]
     with pytest.raises(BadRequest, match="one data set"):
-        joint([(folder, replace(meta, dataset="ham10000")) for folder, meta in screens], several, several, (1, 2), aim)
+        joint(other_set, several, several, (1, 2), aim)
     with pytest.raises(BadRequest, match="no seed in common"):
         joint(screens[:1], several[1:], several, (1, 2), aim)
     learnt = read_predictions(several[0][0], "validation")
@@ -59,7 +60,7 @@ def test_stages_of_two_sets_without_common_seeds_or_with_learnt_test_images_are_
     fewer = of([make_run(runs, STRONG, 50, 0, 2.0, task="multiclass", tests=60, dataset="kermany-3", run="fewer")])
     with pytest.raises(BadRequest, match="different test images"):
         joint(screens, fewer, fewer, (1, 2), aim)
-    renamed = [(folder, replace(meta, labels=("c", "b", "a"))) for folder, meta in several]
+    renamed = [Run(folder, replace(meta, labels=("c", "b", "a"))) for folder, meta in several]
     with pytest.raises(BadRequest, match="same classes"):
         joint(several, renamed, several, (1, 2), aim)
 

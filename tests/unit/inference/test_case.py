@@ -24,7 +24,7 @@ from core.inference.report_json import ReportOptions, as_json, as_record
 from core.inference.report_pdf import as_pdf
 from core.inference.seed_interval import Lookup, from_answers, from_lookup, lookup, siblings
 from core.inference.text import agreement, caveats, check_text, is_near
-from core.runs import WEIGHTS_FILE, open_store
+from core.runs import WEIGHTS_FILE, Run, open_store
 from tests.synthetic_runs import STRONG, make_run
 from tests.unit.runs.test_store import example_meta
 
@@ -217,7 +217,7 @@ def test_seeds_and_conformal_sets_of_stored_runs(runs):
     folders = [make_run(runs, STRONG, 25, seed, 3.0, tests=60) for seed in (0, 1, 2)]
     make_run(runs, STRONG, 50, 1, 3.0, tests=60)
     store = open_store(runs)
-    run = (folders[0], store.runs[folders[0]])
+    run = Run(folders[0], store.runs[folders[0]])
     others = siblings(store, run[1])
     assert sorted(meta.seed for _, meta in others) == [1, 2]
     found = lookup(run, others, 1)

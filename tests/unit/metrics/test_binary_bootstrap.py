@@ -9,7 +9,7 @@ from core.metrics import METRICS, Scores
 from core.metrics.bootstrap import measure_resamples
 from core.metrics.grouped_bootstrap import measure_groups, resample_groups, supports
 from core.metrics.measures import Metric
-from core.runs import open_store
+from core.runs import Run, open_store
 from core.runs.metric_cache import resampled_run
 from tests.synthetic_runs import STRONG, make_run
 
@@ -69,10 +69,10 @@ def test_undefined_metrics_are_nan():
 
 def test_a_metric_that_is_new_is_measured_image_by_image(runs, monkeypatch):
     make_run(runs, STRONG, 20, 0, 2.0)
-    ((folder, meta),) = open_store(runs).runs.items()
+    run = Run(*next(iter(open_store(runs).runs.items())))
     share = Metric("share", "Share", lambda scores, weights: weights.sum(axis=1), lambda s, w, c: w[:, 0], True, "New.")
     monkeypatch.setitem(METRICS._rows, "share", share)
-    assert resampled_run(folder, meta).values["share"][0] == resampled_run(folder, meta).n
+    assert resampled_run(run).values["share"][0] == resampled_run(run).n
     many = findings(np.random.default_rng(0), 9, False)
     assert "share" not in measure_groups(many, resample_groups(many.labels, np.arange(9), 3))
 

@@ -9,7 +9,7 @@ from sklearn.metrics import roc_auc_score
 
 from core.analysis import comparison
 from core.metrics.thresholds import Aim
-from core.runs import open_store, read_run
+from core.runs import Run, open_store, read_run
 from core.runs.series import estimate, runs_by_series
 from tests.synthetic_runs import STRONG, WEAK, make_families, make_run
 from trainer.cli import main
@@ -55,7 +55,7 @@ def test_the_command_answers_in_text_json_and_markdown(families, capsys, tmp_pat
 def test_figures_are_those_of_the_stored_predictions(families):
     store = open_store()
     content = report_on(store, asked(size=(50,)))
-    runs = [(f, m) for f, m in store.runs.items() if m.train_size == 50 and m.model == WEAK[0]]
+    runs = [Run(f, m) for f, m in store.runs.items() if m.train_size == 50 and m.model == WEAK[0]]
     found = content["families"][0]["metrics"]["auroc"]
     expected = estimate(runs)["auroc"]
     assert (found["patients"]["value"], found["patients"]["low"]) == (expected.value, expected.low)

@@ -17,7 +17,7 @@ from core.data.listing import UNLABELLED
 from core.data.specs import External, is_present
 from core.errors import BadRequest, DataUnavailable, LeakFound, UnknownName
 from core.metrics import measure
-from core.runs import external_names, open_store, read_predictions, read_run, shared_classes
+from core.runs import Run, external_names, open_store, read_predictions, read_run, shared_classes
 from tests.conftest import need
 from trainer.cli import main, parse
 from trainer.training.external import _exposure_of_own_encoder, with_external
@@ -192,7 +192,7 @@ def evaluated(own, elsewhere, runs):
     argv = ["curve", "--folder", str(own.spec.path), "--models", "imagenet-efficientnet-lite0", "--strategies",
             "frozen", "--sizes", "5", "--seeds", "0"]  # fmt: skip
     assert main([*argv, "--external", str(elsewhere)]) == 0
-    return argv, next(iter(open_store().runs.items()))
+    return argv, Run(*next(iter(open_store().runs.items())))
 
 
 def test_a_run_stores_what_it_predicts_elsewhere_at_its_own_operating_point(evaluated, elsewhere, capsys):

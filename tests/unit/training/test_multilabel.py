@@ -18,7 +18,7 @@ from core.inference.predictor import Predictor
 from core.metrics import Scores, bootstrap, measure
 from core.metrics.calibration import fit_temperature, negative_log_likelihood, probabilities_of
 from core.metrics.thresholds import fit_threshold, fit_thresholds
-from core.runs import open_store, read_predictions, read_run
+from core.runs import Run, open_store, read_predictions, read_run
 from core.runs.metric_cache import resampled_run
 from core.runs.series import estimate
 from tests.synthetic_runs import STRONG, make_run
@@ -113,10 +113,10 @@ def test_findings_not_evaluated_are_refused_alone_and_excluded_from_the_mean(run
     for seed in (0, 1):
         make_run(runs, STRONG, 20, seed, 2.0, task="multilabel", change=forget)
     store = open_store(runs)
-    folder, meta = next(iter(store.runs.items()))
-    assert meta.metrics["auroc"] == pytest.approx(resampled_run(folder, meta, 0).values["auroc"][0])
+    run = Run(*next(iter(store.runs.items())))
+    assert run.meta.metrics["auroc"] == pytest.approx(resampled_run(run, 0).values["auroc"][0])
     with pytest.raises(BadRequest, match="y cannot be evaluated"):
-        resampled_run(folder, meta, 1)
+        resampled_run(run, 1)
     with pytest.raises(BadRequest, match="y cannot be evaluated"):
         report_on(store, ReportSettings("phantom", (20,), target="y"))
     content = report_on(store, ReportSettings("phantom", (20,)))

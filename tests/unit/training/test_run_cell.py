@@ -22,7 +22,7 @@ from core.inference.predictor import Predictor
 from core.metrics.calibration import probabilities_of
 from core.models import MODELS
 from core.models.classifier import mlp_layers
-from core.runs import open_store, read_history, read_predictions, read_run, read_weights
+from core.runs import Run, open_store, read_history, read_predictions, read_run, read_weights
 from tests.random_weights import RUN
 from trainer.training.folds import inner_folds
 from trainer.training.heads import fit_logistic, fit_mlp, logits_of, run_in_parallel
@@ -163,7 +163,7 @@ def test_conformal_sets_are_calibrated_on_images_that_serve_nothing_else(phantom
     assert abs(len(halves[0]) - len(halves[1])) <= 2
     assert not {*phantom.parts.groups[halves[0]]} & {*phantom.parts.groups[halves[1]]}
     assert not {*stored.ids} & {*learnt, *read_predictions(folder).ids}
-    fitted, _ = conformal((folder, meta), 0.9)
+    fitted, _ = conformal(Run(folder, meta), 0.9)
     assert fitted.kind == "split"
     assert sum(fitted.patients) == len(stored.ids)
 
