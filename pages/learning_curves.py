@@ -100,11 +100,11 @@ def table() -> pd.DataFrame:
     rows = []
     for name, runs in points.items():
         for size in sorted({meta.train_size or 0 for _, meta in runs}):
-            of_size = [(meta.train_size or 0) == size for _, meta in runs]
-            chosen = [run for run, keep in zip(runs, of_size, strict=True) if keep]
-            spread = between_seeds(
-                [value for value, keep in zip(values[name], of_size, strict=True) if keep], METRICS[metric]
-            )
+            rows_of_size = [
+                row for row in zip(runs, values[name], strict=True) if (row[0].meta.train_size or 0) == size
+            ]
+            chosen = [run for run, _ in rows_of_size]
+            spread = between_seeds([value for _, value in rows_of_size], METRICS[metric])
             row = {
                 "Series": titles[name], "Images per class": str(size or "all"), "Seeds": spread.seeds,
                 "Mean": spread.mean, "Seeds from": spread.low, "Seeds to": spread.high,

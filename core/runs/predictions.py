@@ -9,7 +9,8 @@ import io
 import lzma
 import zipfile
 import zlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import MappingProxyType
@@ -101,6 +102,16 @@ def pack(parts: Mapping[EvaluatedPart, Predictions], external: Mapping[str, Pred
     return buffer.getvalue()
 
 
+@contextmanager
+def _open(folder: Path) -> Iterator[np.lib.npyio.NpzFile]:
+    """Open the predictions of a run; errors while they are read are raised as `CorruptRun`."""
+    try:
+        with np.load(folder / PREDICTIONS_FILE, allow_pickle=False) as file:
+            yield file
+    except _UNREADABLE as error:
+        raise CorruptRun(f"{folder.name}/{PREDICTIONS_FILE} cannot be read ({error})") from None
+
+
 def read_predictions(folder: Path, part: EvaluatedPart = "test", name: str = "") -> Predictions:
     """Read the predictions of a run on `test`, `validation` or `calibration`, or on an external test set.
 
@@ -112,23 +123,20 @@ def read_predictions(folder: Path, part: EvaluatedPart = "test", name: str = "")
         CorruptRun: if the file is missing or damaged, or has no predictions on that part.
     """
     key = f"{_EXTERNAL}{name}" if part == "external" else part
-    try:
-        with np.load(folder / PREDICTIONS_FILE, allow_pickle=False) as file:
-            labels, fact_prefix = file[f"{key}_labels"], f"{key}{_FACT}"
-            return Predictions(
-                ids=np.char.decode(file[f"{key}_ids"], "utf-8"),
-                groups=np.char.decode(file[f"{key}_groups"], "utf-8"),
-                labels=labels.astype(int if labels.ndim == 1 else float),
-                logits=file[f"{key}_logits"].astype(float),
-                part=part,
-                facts={
-                    member.removeprefix(fact_prefix): np.char.decode(file[member], "utf-8")
-                    for member in file.files
-                    if member.startswith(fact_prefix)
-                },
-            )
-    except _UNREADABLE as error:
-        raise CorruptRun(f"{folder.name}/{PREDICTIONS_FILE} cannot be read ({error})") from None
+    with _open(folder) as file:
+        labels, fact_prefix = file[f"{key}_labels"], f"{key}{_FACT}"
+        return Predictions(
+            ids=np.char.decode(file[f"{key}_ids"], "utf-8"),
+            groups=np.char.decode(file[f"{key}_groups"], "utf-8"),
+            labels=labels.astype(int if labels.ndim == 1 else float),
+            logits=file[f"{key}_logits"].astype(float),
+            part=part,
+            facts={
+                member.removeprefix(fact_prefix): np.char.decode(file[member], "utf-8")
+                for member in file.files
+                if member.startswith(fact_prefix)
+            },
+        )
 
 
 def stored_parts(folder: Path) -> tuple[EvaluatedPart, ...]:
@@ -137,11 +145,8 @@ def stored_parts(folder: Path) -> tuple[EvaluatedPart, ...]:
     Raises:
         CorruptRun: if the file is missing or damaged.
     """
-    try:
-        with np.load(folder / PREDICTIONS_FILE, allow_pickle=False) as file:
-            return tuple(part for part in PARTS if f"{part}_ids" in file.files)
-    except _UNREADABLE as error:
-        raise CorruptRun(f"{folder.name}/{PREDICTIONS_FILE} cannot be read ({error})") from None
+    with _open(folder) as file:
+        return tuple(part for part in PARTS if f"{part}_ids" in file.files)
 
 
 def external_names(folder: Path) -> tuple[str, ...]:
@@ -150,11 +155,8 @@ def external_names(folder: Path) -> tuple[str, ...]:
     Raises:
         CorruptRun: if the file is missing or damaged.
     """
-    try:
-        with np.load(folder / PREDICTIONS_FILE, allow_pickle=False) as file:
-            names = [name for name in file.files if name.startswith(_EXTERNAL) and name.endswith("_ids")]
-    except _UNREADABLE as error:
-        raise CorruptRun(f"{folder.name}/{PREDICTIONS_FILE} cannot be read ({error})") from None
+    with _open(folder) as file:
+        names = [name for name in file.files if name.startswith(_EXTERNAL) and name.endswith("_ids")]
     return tuple(name.removeprefix(_EXTERNAL).removesuffix("_ids") for name in names)
 
 
