@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from itertools import combinations
+from itertools import chain, combinations
 from typing import TypeVar
 
 import numpy as np
@@ -59,7 +59,7 @@ def paired(runs: Sequence[Run], others: Sequence[Run]) -> list[tuple[Run, Run]]:
     Raises:
         BadRequest: if the runs are not of one split, no seed is in both, or a seed's subsets differ.
     """
-    check_comparable([meta for _, meta in (*runs, *others)])
+    check_comparable([*runs, *others])
     by_key = {(other.meta.train_size, other.meta.seed): other for other in others}
     pairs = [(run, by_key[key]) for run in runs if (key := (run.meta.train_size, run.meta.seed)) in by_key]
     if not pairs:
@@ -79,7 +79,7 @@ def by_class(runs: Sequence[Run], name: str) -> list[Estimate]:
     Raises:
         BadRequest: if the runs are not of one split.
     """
-    check_comparable([meta for _, meta in runs])
+    check_comparable(runs)
     tests = [load_part(run) for run in runs]
     weights = weights_for(tests[0].scores.labels, tests[0].groups)
     step = max(1, _BLOCK // max(1, weights.shape[1]))  # all resamples at once would fill the memory
@@ -110,9 +110,8 @@ def compare_runs(
         BadRequest: if they cannot be compared; see `paired`.
     """
     pairs = paired(runs, others)
-    first, second = (resampled_runs([pair[side] for pair in pairs], finding) for side in (0, 1))
-    if first[0].images != second[0].images:
-        raise BadRequest("These runs were evaluated on different test images and cannot be compared.")
+    resampled = resampled_runs([*(run for run, _ in pairs), *(other for _, other in pairs)], finding)
+    first, second = resampled[: len(pairs)], resampled[len(pairs) :]
     return {
         name: paired_difference(
             name,
@@ -183,7 +182,7 @@ def learning_curves(
     Raises:
         BadRequest: if the runs are not of one split.
     """
-    check_comparable([meta for runs in series.values() for _, meta in runs])
+    check_comparable(chain.from_iterable(series.values()))
     measured = {}
     for key, runs in series.items():
         by_size: dict[float, dict[int, np.ndarray]] = {}
@@ -227,7 +226,7 @@ def conformal_series(
             calibration images.
         LeakFound: if a calibration patient is also in another part.
     """
-    check_comparable([meta for _, meta in runs])
+    check_comparable(runs)
     without = [meta.seed for folder, meta in runs if "calibration" not in stored_parts(folder)]
     if 0 < len(without) < len(runs):
         raise BadRequest(

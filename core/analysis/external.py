@@ -14,12 +14,12 @@ import numpy as np
 
 from core.errors import BadRequest
 from core.metrics import METRICS, Estimate
-from core.metrics.bootstrap import bootstrap, interval
+from core.metrics.bootstrap import bootstrap
 from core.metrics.comparisons import Difference, paired_difference
 from core.runs import ExternalRecord, Run, read_predictions
 from core.runs.metric_cache import ResampledRun, resampled_shared
 from core.runs.scores import load_shared_classes
-from core.runs.series import check_comparable
+from core.runs.series import check_comparable, mean_estimates
 from core.types import READER, VIEW
 
 SHOWN = ("auroc", "balanced_accuracy", "sensitivity", "specificity", "brier", "ece")
@@ -127,7 +127,7 @@ def compare_with_external(
     runs = evaluated(runs, name)
     if not runs:
         raise BadRequest(f"None of these runs was evaluated on {name}. Train with --external {name}.")
-    check_comparable([meta for _, meta in runs])
+    check_comparable(runs)
     records = [meta.external[name] for _, meta in runs]
     if len({(record.fingerprint, record.labels) for record in records}) > 1:
         raise BadRequest(
@@ -141,8 +141,8 @@ def compare_with_external(
         name=name,
         record=records[0],
         view=view,
-        own=_means(own, chosen),
-        external=_means(external, chosen),
+        own=mean_estimates(own, chosen),
+        external=mean_estimates(external, chosen),
         drop={metric: _drop(own, external, metric) for metric in chosen},
         own_images=own[0].n,
         own_groups=own[0].groups,
@@ -181,12 +181,6 @@ def reading(runs: Sequence[Run], name: str) -> Reading | None:
         if (members := stored.labels[read] == index).any()
     }
     return Reading(int(read.sum()), confirmed, bootstrap(scores, stored.groups[read], _READ))
-
-
-def _means(runs: Sequence[ResampledRun], names: Sequence[str]) -> dict[str, Estimate]:
-    return {
-        name: interval(np.mean([run.values[name] for run in runs], axis=0), runs[0].n, METRICS[name]) for name in names
-    }
 
 
 def _drop(own: Sequence[ResampledRun], external: Sequence[ResampledRun], metric: str) -> Difference:

@@ -106,7 +106,7 @@ def resample_series(runs: Sequence[Run], target: int | None = None) -> Resampled
         BadRequest: if the runs are not of one split, or the task is not binary and no target is given.
         CorruptRun: if predictions cannot be read.
     """
-    check_comparable([meta for _, meta in runs])
+    check_comparable(runs)
     tests = [load_part(run, target=target) for run in runs]
     tests[0].scores.positives()
     return ResampledSeries(

@@ -136,7 +136,7 @@ def by_subgroup(runs: Sequence[Run], target: int | None = None, draws: int = DRA
         BadRequest: if the runs were not evaluated on the same images.
         CorruptRun: if predictions, or the demographics, cannot be read.
     """
-    check_comparable([meta for _, meta in runs])
+    check_comparable(runs)
     tests = [load_part(run, target=target) for run in runs]
     scores, groups = tests[0].scores, tests[0].groups
     people = stored_demographics(runs[0].folder.parent, tests[0].ids)

@@ -51,7 +51,7 @@ def joint(
     first, second, alone = ([side[seed] for seed in seeds] for side in sides)
     _check_one_set([*first, *second, *alone])
     for name in {meta.dataset for _, meta in (*first, *second, *alone)}:
-        check_comparable([meta for _, meta in (*first, *second, *alone) if meta.dataset == name])
+        check_comparable(run for run in (*first, *second, *alone) if run.meta.dataset == name)
     points = [screen_point(run, suspicious, aim).threshold for run in first]
     confirmations = [load_part(run) for run in second]
     order = {name: place for place, name in enumerate(confirmations[0].ids.tolist())}

@@ -46,12 +46,13 @@ def comparison_proper(series: Iterable[Series]) -> list[Series]:
     return [key for key in defaults if not key.is_old or key._replace(variant="") not in defaults]
 
 
-def check_comparable(metas: Sequence[RunMeta]) -> None:
+def check_comparable(runs: Iterable[Run]) -> None:
     """Raise unless all runs share one test set.
 
     Raises:
         BadRequest: if they are of different data sets, of other images (fingerprint), or of different splits.
     """
+    metas = [meta for _, meta in runs]
     for kind, values in (
         ("data sets", {meta.dataset for meta in metas}),
         ("images (their fingerprints differ)", {meta.fingerprint for meta in metas}),
@@ -77,7 +78,7 @@ def resampled_runs(runs: Sequence[Run], finding: int | None = None) -> list[Resa
     """
     if not runs:
         raise BadRequest("Expected at least one run.")
-    check_comparable([meta for _, meta in runs])
+    check_comparable(runs)
     resampled = [resampled_run(run, finding) for run in runs]
     if len({run.images for run in resampled}) > 1:
         raise BadRequest("These runs were evaluated on different test images and cannot be compared.")
@@ -97,10 +98,13 @@ def estimate(
         BadRequest: if the runs were not evaluated on the same images.
         CorruptRun: if predictions cannot be read.
     """
-    resampled = resampled_runs(runs, finding)
+    return mean_estimates(resampled_runs(runs, finding), names or tuple(METRICS))
+
+
+def mean_estimates(runs: Sequence[ResampledRun], names: Iterable[str]) -> dict[str, Estimate]:
+    """Return the mean of runs on common resamples of their test images, with 95% intervals over test patients."""
     return {
-        name: interval(np.mean([run.values[name] for run in resampled], axis=0), resampled[0].n, METRICS[name])
-        for name in names or tuple(METRICS)
+        name: interval(np.mean([run.values[name] for run in runs], axis=0), runs[0].n, METRICS[name]) for name in names
     }
 
 

@@ -2,7 +2,7 @@
 
 import pytest
 
-from core.runs import open_store
+from core.runs import Run, open_store
 from tests.app.test_pages import open_page, texts
 from tests.synthetic_runs import STRONG, WEAK, make_run
 
@@ -137,7 +137,7 @@ def test_the_classification_report_agrees_with_scikit_learn(class_runs):
     from core.runs.series import class_report
 
     folder, meta = next(iter(open_store(class_runs).runs.items()))
-    scores = load_part((folder, meta)).scores
+    scores = load_part(Run(folder, meta)).scores
     rows = {row["class"]: row for row in class_report(scores, meta.labels)}
     theirs = classification_report(scores.labels, scores.decisions, target_names=meta.labels, output_dict=True)
     for name in ("a", "b", "c", "macro avg", "weighted avg"):

@@ -238,7 +238,7 @@ def test_a_damaged_run_of_another_seed_leaves_the_answer_alone(runs):
     stored = dict(open_store(runs).runs)
     stored[other] = replace(stored[other], hashes={**stored[other].hashes, WEIGHTS_FILE: "00"})
     found = _seeds(
-        SimpleNamespace(store=SimpleNamespace(runs=stored)), Image.new("L", (32, 32)), (own, stored[own]),
+        SimpleNamespace(store=SimpleNamespace(runs=stored)), Image.new("L", (32, 32)), Run(own, stored[own]),
         answer("imagenet", 0.9).prediction,
     )  # fmt: skip
     assert found.startswith("Variability between seeds is not available: The run")

@@ -205,5 +205,5 @@ def test_findings_are_learnt_stored_and_answered(runs):
         assert answer.decided == tuple(np.flatnonzero(answer.probabilities >= meta.thresholds))
         assert answer.explanation.target == answer.target
     assert Predictor(folder)(images[:1], "grad-cam", target=2)[0].explanation.target == 2
-    one = estimate([(folder, open_store(runs).runs[folder])], ("auroc",), finding=0)["auroc"]
+    one = estimate([Run(folder, open_store(runs).runs[folder])], ("auroc",), finding=0)["auroc"]
     assert one.low <= one.value <= one.high
