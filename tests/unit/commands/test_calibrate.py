@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -10,6 +11,7 @@ import pytest
 from core.files import sha256_of_file
 from core.runs import add_part, open_store, read_predictions, read_run, stored_parts
 from core.runs.predictions import pack
+from tests.conftest import shorten
 from trainer.cli import main
 
 ARGV = ["--dataset", "phantom"]
@@ -26,10 +28,21 @@ def strip(folder, change=None):
     (folder / "run.json").write_text(json.dumps(record, indent=1, sort_keys=True) + "\n")
 
 
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+    """A store with a run, which no test changes."""
+    store = tmp_path_factory.mktemp("trained") / "runs"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("LOWSHOT_RUNS", str(store))
+        shorten(patch)
+        assert main(["run", *ARGV, "--model", "scratch-cnn", "--strategy", "scratch", "--size", "2"]) == 0
+    return store
+
+
 @pytest.fixture
-def kept_of(runs):
-    """A run that keeps its weights."""
-    assert main(["run", *ARGV, "--model", "scratch-cnn", "--strategy", "scratch", "--size", "2"]) == 0
+def kept_of(trained, runs, short_training):
+    """A run that keeps its weights; one that does not is trained again as it was."""
+    shutil.copytree(trained, runs, dirs_exist_ok=True)
     (folder,) = open_store(runs).runs
     return folder
 

@@ -289,6 +289,8 @@ def test_notebooks_run_from_top_to_bottom(path, tmp_path):
 
     notebook = nbformat.read(path, as_version=4)
     assert all(not cell.get("outputs") and not cell.get("execution_count") for cell in notebook.cells)
+    for cell in notebook.cells:  # the networks need not be good
+        cell.source = cell.source.replace('"--min-steps", "100"', '"--epochs", "5", "--min-steps", "10"')
     NotebookClient(
         notebook, timeout=PATIENCE, kernel_name="python3", resources={"metadata": {"path": path.parent}}
     ).execute()

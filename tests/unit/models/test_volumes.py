@@ -233,7 +233,7 @@ def test_data_sets_in_medmnists_format_need_no_change(name, tmp_path, runs, monk
 
     quick(monkeypatch)
     monkeypatch.setenv("LOWSHOT_DATA", str(tmp_path / "data"))
-    put_medmnist(tmp_path / "data" / "medmnist", name)
+    put_medmnist(tmp_path / "data" / "medmnist", name, (12, 8, 6))
     for model, strategy in (("scratch-resnet18-3d", "scratch"), ("imagenet-efficientnet-lite0-slices", "frozen")):
         argv = ["run", "--dataset", name, "--model", model, "--strategy", strategy, "--size", "3", "--json"]
         assert main(argv) == 0

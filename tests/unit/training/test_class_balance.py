@@ -112,7 +112,7 @@ def test_unknown_labels_change_no_loss_and_no_gradient():
     assert default_loss(LABELS) == "cross-entropy"
 
 
-def test_sampled_counts_and_the_variant_are_recorded(runs, tmp_path, class_folder):
+def test_sampled_counts_and_the_variant_are_recorded(runs, short_training, class_folder):
     from trainer.cli import main
 
     root = class_folder({"many": 40, "rare": 16})

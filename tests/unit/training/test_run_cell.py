@@ -56,7 +56,7 @@ def phantom():
 def small():
     """The same with few images, which are quickly drawn at every size that a model takes."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("core.data.datasets.phantom.COUNTS", {TRAIN: 40, VALIDATION: 20, TEST: 8})
+        patch.setattr("core.data.datasets.phantom.COUNTS", {TRAIN: 40, VALIDATION: 8, TEST: 4})
         return load_dataset(DATASETS["phantom"])
 
 
@@ -68,16 +68,17 @@ def train(dataset, model, strategy, size, seed=0, store=None, keep="all", **opti
 
 @pytest.mark.parametrize(("model", "strategy"), PAIRS)
 def test_every_strategy_writes_a_run_that_predicts(small, runs, weights, other_sets, model, strategy, monkeypatch):
+    steps = 1 if "vits" in model else 2  # a transformer takes seconds a step
     quick = Settings(
-        epochs=2, min_steps=2, batch_size=16, lr=1e-3, weight_decay=1e-2, patience=1, views=1, episodes=2, tasks=1,
-        shots=1, queries=1, inner_lr=0.01, inner_steps=1, adapt_steps=1, outer_lr=1e-3, order="second",
+        epochs=steps, min_steps=steps, batch_size=16, lr=1e-3, weight_decay=1e-2, patience=1, views=1, episodes=2,
+        tasks=1, shots=1, queries=1, inner_lr=0.01, inner_steps=1, adapt_steps=1, outer_lr=1e-3, order="second",
     )  # fmt: skip
     monkeypatch.setattr("trainer.training.run_plan.settings_of", lambda *_: quick)
-    folder = train(small, model, strategy, 6, store=runs)
+    folder = train(small, model, strategy, 4, store=runs)
     meta, test = read_run(folder), read_predictions(folder)
     assert meta.metrics.keys() == meta.metrics_at_half.keys()
     assert np.isfinite(test.logits).all()
-    assert len(read_predictions(folder, "validation").labels) == 12
+    assert len(read_predictions(folder, "validation").labels) == 8
     images = [Image.fromarray(phantom_at(int(name[-9:-4])).pixels) for name in test.ids[:3]]
     answers = Predictor(folder)(images, "grad-cam")
     stored = probabilities_of(test.logits[:3], meta.temperature)
