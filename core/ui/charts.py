@@ -23,16 +23,22 @@ class Style:
     marker: str
 
 
-# The model determines the color (Okabe and Ito 2008) and the marker, the strategy determines the dash.
+# The family determines the color (Okabe and Ito 2008), the model the marker, the strategy and the variant the dash.
 COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
+FAMILY_COLORS = {
+    "scratch": "#0072B2", "imagenet": "#D55E00", "generic": "#CC79A7", "medical": "#009E73", "control": "#6E6E6E",
+}  # fmt: skip
+PLAIN = "#000000"  # the loops that nobody tuned
 RED = "#B00020"
-_MARKERS = ("circle", "square", "diamond", "triangle-up", "x", "cross", "star")
+_MARKERS = (
+    "circle", "square", "diamond", "triangle-up", "x", "cross", "star", "hexagon", "pentagon", "triangle-down",
+    "star-diamond", "hourglass", "bowtie", "triangle-left",
+)  # fmt: skip
 _DASHES = {
     "finetune": "dash", "frozen-logistic": "dot", "finetune-last": "6px,3px", "protonet": "10px,2px,2px,2px",
     "plain-loop": "2px,4px", "plain-scratch": "2px,4px", "protonet-meta": "10px,2px,2px,2px", "maml": "dash",
 }  # fmt: skip
 _VARIANT_DASHES = ("dashdot", "longdash", "longdashdot", "4px,2px", "8px,3px,2px,3px")
-_VARIANT_MARKERS = ("hexagon", "pentagon", "triangle-down", "star-diamond", "hourglass", "bowtie", "triangle-left")
 
 
 def series_title(model: str, strategy: str, variant: str = "") -> str:
@@ -43,19 +49,16 @@ def series_title(model: str, strategy: str, variant: str = "") -> str:
 
 
 def style_of(model: str, strategy: str, variant: str = "") -> Style:
-    """Return the style of a series, equal on all pages.
-
-    A variant keeps the color of its model and has another dash and marker.
-    """
-    rows = list(MODELS)
-    index = rows.index(model) if model in rows else sum(model.encode())  # models given by path are not registered
-    colours = len(COLORS)
-    dash, marker = _DASHES.get(strategy, "solid"), _MARKERS[(index + index // colours) % len(_MARKERS)]
+    """Return the style of a series, equal on all pages: one color per family, and another dash for a variant."""
+    spec = MODELS[model]
+    relatives = [row.name for row in MODELS.values() if row.family == spec.family]
+    index = relatives.index(model) if model in relatives else sum(model.encode())  # models given by path have no row
+    color = PLAIN if strategy.startswith("plain-") else FAMILY_COLORS[spec.family]
+    dash = _DASHES.get(strategy, "solid")
     is_old, variant = variant.endswith(OLD_RECIPE), variant.removesuffix(OLD_RECIPE).removesuffix(", ")
     if variant:
-        number = sum(variant.encode())
-        dash, marker = _VARIANT_DASHES[number % len(_VARIANT_DASHES)], _VARIANT_MARKERS[number % len(_VARIANT_MARKERS)]
-    return Style(COLORS[index % colours], "longdash" if is_old and dash == "solid" else dash, marker)
+        dash = _VARIANT_DASHES[sum(variant.encode()) % len(_VARIANT_DASHES)]
+    return Style(color, "longdash" if is_old and dash == "solid" else dash, _MARKERS[index % len(_MARKERS)])
 
 
 def translucent(colour: str, alpha: float) -> str:
