@@ -6,6 +6,7 @@ from core.ui import app_frame
 
 app_frame.show(
     [
+        st.Page("pages/start.py", title="Start", icon=":material/home:"),
         st.Page("pages/diagnose.py", title="Diagnose", icon=":material/radiology:"),
         st.Page("pages/learning_curves.py", title="Learning curves", icon=":material/show_chart:"),
         st.Page("pages/compare.py", title="Compare", icon=":material/balance:"),

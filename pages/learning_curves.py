@@ -71,14 +71,7 @@ except LowshotError as error:
 
 def measured() -> dict[str, metric_charts.Measured]:
     """Return the values to plot for each series, by title."""
-    shown = {}
-    for name, runs in points.items():
-        by_size: dict[float, list[float]] = {}
-        for (_, meta), value in zip(runs, values[name], strict=True):
-            by_size.setdefault(meta.per_class, []).append(value)
-        short = frozenset(meta.per_class for _, meta in runs if meta.short)
-        shown[titles[name]] = metric_charts.Measured(charts.style_of(*name), by_size, short)
-    return shown
+    return {titles[name]: metric_charts.Measured.of(name, runs, values[name]) for name, runs in points.items()}
 
 
 if section == BOUGHT:

@@ -141,6 +141,7 @@ def outline(classes: int) -> Classifier:
 MODELS.add(
     ModelSpec(
         name=NAME,
+        settings_from=f"{efficientnet_lite0.IMAGENET}-stages",
         title="EfficientNet-Lite0, every stage, joined with DINOv2-S, saliency-tuned",
         family="generic",
         image=IMAGE,

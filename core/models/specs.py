@@ -115,7 +115,7 @@ class ModelSpec:
             files; None if `build` needs no weight file.
         settings: training settings that differ from the strategy's defaults.
         summary: description in one sentence.
-        settings_from: name of the model of the same architecture whose searched settings it uses; "" for its own.
+        settings_from: name of the model whose searched settings it uses; "" for its own.
         seen: training data of a third-party encoder; None if none is medical, or if a card lists it.
         uses_batch_norm: whether its output for an image during training depends on the other images of the batch.
     """

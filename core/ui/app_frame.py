@@ -60,13 +60,13 @@ def require(file: str) -> None:
 def show(pages: list[StreamlitPage]) -> None:
     """Draw the frame and run the requested page; "/" leads to the first of the pages."""
 
-    def start() -> None:
+    def root() -> None:  # its name is its path, so no page may have it
         st.switch_page(pages[0])
 
     # Set the icon before navigation, which would fetch the page's Material symbol from the internet for the tab.
     st.set_page_config(page_icon=_icon(), layout="wide")
     # A default page is reachable at "/" only. A hidden default page keeps links such as "/diagnose" working.
-    hidden = st.Page(start, title="Lowshot", default=True, visibility="hidden")
+    hidden = st.Page(root, title="Lowshot", default=True, visibility="hidden")
     locked = login.is_needed()
     chosen = st.navigation([hidden, *pages], position="hidden" if locked else "top")
     name = "Lowshot" if chosen == hidden else f"{chosen.title} · Lowshot"

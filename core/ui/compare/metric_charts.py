@@ -12,6 +12,9 @@ from plotly.subplots import make_subplots
 from core.metrics import METRICS, Metric, Spread, between_seeds
 from core.metrics.comparisons import Difference, format_p
 from core.metrics.learning_curves import Fit
+from core.runs import Run
+from core.runs.series import Series
+from core.ui import charts
 from core.ui.charts import RED, Style, legend_title, translucent
 
 GREY = "#9A9A9A"
@@ -32,6 +35,14 @@ class Measured:
     style: Style
     values: Mapping[float, Sequence[float]]
     short: frozenset[float] = frozenset()
+
+    @classmethod
+    def of(cls, name: Series, runs: Sequence[Run], values: Sequence[float]) -> Measured:
+        """Gather the value of each run of a series."""
+        by_size: dict[float, list[float]] = {}
+        for run, value in zip(runs, values, strict=True):
+            by_size.setdefault(run.meta.per_class, []).append(value)
+        return cls(charts.style_of(*name), by_size, frozenset(run.meta.per_class for run in runs if run.meta.short))
 
 
 def learning_curves(

@@ -14,6 +14,7 @@ from trainer.commands import baselines
 from trainer.commands import search as searching
 from trainer.commands.baselines import Contender, contenders_of, gain
 from trainer.commands.search import Space, macro_auroc
+from trainer.pretraining.starts import STARTS
 from trainer.training.recipes import best_model, choose, recipes
 from trainer.training.run_plan import settings_of
 from trainer.training.strategies import STRATEGIES
@@ -102,6 +103,8 @@ def test_settings_follow_the_size_and_a_twin_takes_those_of_its_model(monkeypatc
     for twin in ("medical-efficientnet-lite0", "control-random-frozen"):
         assert settings_of(MODELS[twin], strategy, 10).lr == 0.1
     assert settings_of(MODELS["medical-efficientnet-lite0-stages"], strategy, 10) == strategy.settings
+    for start in STARTS.values():  # family C takes the settings of family B
+        assert MODELS[start.medical].settings_from == start.name
     assert all(row.settings_from == "" or row.settings_from in MODELS for row in MODELS.values())
     assert best_model("frozen", "none") == "imagenet-efficientnet-lite0"  # by the mean over sizes
     assert best_model("scratch", "scratch-cnn-160") == "scratch-cnn-160"

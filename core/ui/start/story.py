@@ -1,0 +1,69 @@
+"""Sentences and table of the start page, computed from stored runs."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import pandas as pd
+
+from core.analysis.contest import LOOP, Headline
+from core.metrics import Metric, SeriesEstimate
+
+WAYS = {  # family -> how its networks are trained, as the end of a sentence
+    "A": "trained from scratch",
+    "B": "with ImageNet features",
+    "C": "with medical features",
+    LOOP: "with a plain training loop on ImageNet features",
+}
+INTRODUCTIONS = {  # family -> what it is, as a sentence
+    "A": "**From scratch.** The network learns everything from the labelled images.",
+    "B": "**ImageNet or generic transfer.** An encoder pretrained on everyday photographs describes each image, and a "
+    "classifier learns from its descriptions.",
+    "C": "**Medical transfer.** The same encoder, trained further on other medical images first.",
+}
+
+
+def finding_text(title: str, metric: Metric, found: Headline) -> str:
+    """Return the finding as one sentence: the images per class that each family needs for the same performance.
+
+    Args:
+        title: of the data set.
+        metric: the metric of the curves.
+        found: the headline.
+    """
+    needs = [f"{size.text()} {WAYS[family]}" for family, size in found.needed.items() if family != LOOP]
+    return f"{title}: {metric.title} {found.target:.3f} needs this many labelled images per class: {_listed(needs)}."
+
+
+def meaning_text(size: float, metric: Metric, summaries: Mapping[str, SeriesEstimate]) -> str:
+    """Return what to expect at one training-set size, best family first.
+
+    Args:
+        size: labelled images per class.
+        metric: the metric.
+        summaries: family -> its estimate at that size.
+    """
+    ordered = sorted(summaries.items(), key=lambda row: row[1].value, reverse=metric.higher_is_better)
+    values = [f"{estimate.value:.3f} {WAYS[family]}" for family, estimate in ordered if family != LOOP]
+    return f"With {size:g} labelled images per class, expect {metric.title} {_listed(values)}."
+
+
+def size_table(summaries: Mapping[str, SeriesEstimate], titles: Mapping[str, str], metric: Metric) -> pd.DataFrame:
+    """Return a row per family at one size: the mean with its intervals over test patients and over seeds."""
+    return pd.DataFrame(
+        [
+            {
+                "Family": titles[family],
+                metric.title: f"{estimate.value:.3f}",
+                "Other test patients": f"{estimate.patients.low:.3f} to {estimate.patients.high:.3f}",
+                "Other training images": f"{estimate.seeds.low:.3f} to {estimate.seeds.high:.3f}"
+                if estimate.seeds.seeds > 1
+                else "one seed",
+            }
+            for family, estimate in summaries.items()
+        ]
+    )
+
+
+def _listed(parts: list[str]) -> str:
+    return parts[0] if len(parts) == 1 else f"{', '.join(parts[:-1])} and {parts[-1]}"

@@ -1,0 +1,88 @@
+"""The start page: the question, what was found on one data set, and three ways on."""
+
+import streamlit as st
+
+from core.analysis.contest import contestants, headline
+from core.errors import LowshotError
+from core.metrics import METRICS
+from core.runs.series import runs_by_series
+from core.ui import app_frame, cache, charts, pickers, text
+from core.ui.compare import metric_charts
+from core.ui.start.story import INTRODUCTIONS, finding_text, meaning_text, size_table
+from core.ui.tables import table
+
+app_frame.require(__file__)
+
+FOR_WHOM = 50  # labelled images per class of the reader whom the page addresses
+METRIC = METRICS["auroc"]
+
+st.title("What can a few labelled images buy?")
+st.write(
+    "Lowshot trains three families of networks on the same 5 to 200 labelled medical images per class, and evaluates "
+    "them on the same large test set that none of them has seen."
+)
+for family, column in zip(INTRODUCTIONS, st.columns(len(INTRODUCTIONS)), strict=True):
+    column.markdown(f"**{family} ·** {INTRODUCTIONS[family]}")
+for column, (page, label, icon) in zip(
+    st.columns(3),
+    (
+        ("pages/diagnose.py", "Try an image", ":material/radiology:"),
+        ("pages/compare.py", "See the evidence", ":material/balance:"),
+        ("pages/train.py", "Use your own images", ":material/upload:"),
+    ),
+    strict=True,
+):
+    with column.container(border=True):
+        st.page_link(page, label=f"**{label}**", icon=icon, width="stretch")
+
+store = cache.store()
+text.show_problems(store)
+if not store.metas():
+    st.info("No results are stored yet. Train networks on the Train page; the finding then appears here.")
+    st.stop()
+metas = pickers.comparable_runs(store, "start")
+sized = runs_by_series(store, [meta for meta in metas if meta.train_size is not None])
+names = contestants(sized)
+if not names:
+    st.info("No stored run of this data set takes part in the comparison. Choose another data set.")
+    st.stop()
+titles = {family: pickers.title_of(name, sized[name]) for family, name in names.items()}
+try:
+    fits = cache.fitted_curves({name: sized[name] for name in names.values()}, METRIC.name, None)
+    sizes = {run.meta.per_class for name in names.values() for run in sized[name]}
+    size = min(sizes, key=lambda n: abs(n - FOR_WHOM))
+    summaries = {
+        family: cache.summaries(at_size)[METRIC.name]
+        for family, name in names.items()
+        if (at_size := [run for run in sized[name] if run.meta.per_class == size])
+    }
+except LowshotError as error:
+    st.error(text.escape(str(error)))
+    st.stop()
+
+finding = headline({family: fits[name] for family, name in names.items() if name in fits})
+if finding:
+    st.subheader(text.escape(finding_text(metas[0].dataset_title, METRIC, finding)), anchor=False)
+st.write(text.escape(meaning_text(size, METRIC, summaries)))
+left, right = st.columns([3, 2])
+with left:
+    measured = {
+        titles[family]: metric_charts.Measured.of(name, sized[name], cache.values(sized[name], METRIC.name, None))
+        for family, name in names.items()
+    }
+    charts.show_figure(
+        metric_charts.learning_curves(measured, METRIC.name),
+        key="start_curves",
+        alt=f"{METRIC.title} against labelled images per class; the table beside it has the values at {size:g}.",
+    )
+with right:
+    table(
+        size_table(summaries, titles, METRIC),
+        f"{METRIC.title} with {size:g} images per class",
+        f"{metas[0].dataset}-start",
+    )
+    st.caption(
+        f"{size:g} labelled images per class. Mean over seeds, with 95% intervals: over other test patients for the "
+        "same networks, and over other training images for the same test patients. Band in the figure: the interval "
+        "over training images. Compare tests which differences are real."
+    )

@@ -1,0 +1,48 @@
+"""The start page: its finding comes from the stored runs, and the three ways on are there without any."""
+
+from core.metrics import METRICS
+from core.runs import open_store
+from tests.app.test_pages import open_page, texts
+from tests.synthetic_runs import STRONG, WEAK, make_run
+
+WAYS = ["Try an image", "See the evidence", "Use your own images"]
+
+
+def labels(app):
+    return [element.proto.label.strip("*") for element in app.get("page_link")]
+
+
+def test_three_ways_on_without_results(tmp_path, monkeypatch):
+    app = open_page("start", tmp_path / "empty", monkeypatch)
+    assert not app.exception
+    assert labels(app) == WAYS
+    assert "No results are stored yet" in texts(app)
+
+
+def test_the_finding_comes_from_the_stored_runs(tmp_path, monkeypatch):
+    for seed in range(2):
+        for size in (10, 50, 100):
+            make_run(tmp_path / "runs", WEAK, size, seed, 0.5 + size / 200)
+            make_run(tmp_path / "runs", STRONG, size, seed, 2.0 + size / 100)
+    app = open_page("start", tmp_path / "runs", monkeypatch)
+    assert not app.exception
+    assert labels(app) == WAYS
+    sentence = app.subheader[0].value.replace("\\", "")
+    assert "needs this many labelled images per class" in sentence
+    assert sentence.index("with ImageNet features") < sentence.index("trained from scratch")
+    table = app.dataframe[0].value
+    expected = {}
+    for meta in open_store().metas():
+        if meta.train_size == 50:
+            expected.setdefault(meta.family, []).append(meta.metrics["auroc"])
+    means = [f"{sum(values) / len(values):.3f}" for _, values in sorted(expected.items(), reverse=True)]
+    assert table[METRICS["auroc"].title].tolist() == means
+
+
+def test_one_size_gives_values_but_no_finding(tmp_path, monkeypatch):
+    for kind in (WEAK, STRONG):
+        make_run(tmp_path / "runs", kind, 20, 0, 1.0)
+    app = open_page("start", tmp_path / "runs", monkeypatch)
+    assert not app.exception
+    assert not app.subheader
+    assert "With 20 labelled images per class" in texts(app)

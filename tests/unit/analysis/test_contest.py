@@ -1,0 +1,53 @@
+"""The contest: which series stands for a family, and the headline that learning curves support."""
+
+import numpy as np
+import pytest
+
+from core.analysis.contest import LOOP, NAMED, contestants, headline
+from core.metrics.learning_curves import MeasuredCurve, fit_curves
+from core.runs.series import Series
+
+SIZES = (10, 25, 50, 100, 200)
+
+
+def curve(level, gain, metric="auroc"):
+    random = np.random.default_rng(0)
+    values = {
+        size: {seed: level - gain * (size / 10) ** -0.5 + random.normal(0, 0.003, 101) for seed in range(5)}
+        for size in SIZES
+    }
+    return MeasuredCurve(metric, values)
+
+
+def test_the_named_series_stands_for_its_family():
+    other = Series("imagenet-efficientnet-lite0-stages", "frozen-logistic")
+    variant = NAMED["B"]._replace(variant="lr=0.1")
+    stored = [other, NAMED["B"], variant, NAMED["A"], Series("control-random-frozen", "frozen"), NAMED[LOOP]]
+    assert contestants(stored) == {"A": NAMED["A"], "B": NAMED["B"], LOOP: NAMED[LOOP]}
+
+
+def test_where_the_named_series_is_not_stored_another_of_the_family_stands_for_it():
+    other = Series("imagenet-efficientnet-lite0-stages", "frozen-logistic")
+    assert contestants([other]) == {"B": other}
+    assert contestants([Series("scratch-cnn-160", "plain-scratch")]) == {}
+
+
+def test_every_curve_reaches_the_target_within_its_sizes_and_fewest_labels_come_first():
+    fits = fit_curves({"A": curve(0.9, 0.2), "B": curve(0.95, 0.1)})
+    found = headline(fits)
+    assert list(found.needed) == ["B", "A"]
+    assert found.needed["B"].value < found.needed["A"].value <= SIZES[-1]
+    worst_end = min(fit.rising(np.array([SIZES[-1]]))[0, 0] for fit in fits.values())
+    assert worst_end - 0.001 < found.target <= worst_end
+
+
+def test_a_loss_counts_as_reached_from_above():
+    fits = fit_curves({"A": curve(0.4, -0.5, "brier"), "B": curve(0.2, -0.5, "brier")})
+    found = headline(fits)
+    assert found.needed["A"].value <= SIZES[-1]
+    assert found.target >= -min(fit.rising(np.array([SIZES[-1]]))[0, 0] for fit in fits.values())
+
+
+@pytest.mark.parametrize("names", [(), ("A",)])
+def test_no_headline_without_two_curves(names):
+    assert headline(fit_curves({name: curve(0.9, 0.2) for name in names})) is None
