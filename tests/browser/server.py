@@ -14,6 +14,8 @@ import urllib.request
 from contextlib import contextmanager
 from pathlib import Path
 
+from tests import PATIENCE
+
 ROOT = Path(__file__).parents[2]
 FLAGS = [
     "--no-sandbox",
@@ -56,20 +58,20 @@ def process(store=None):
         finally:
             server.terminate()
             try:
-                server.wait(timeout=60)
+                server.wait(timeout=PATIENCE)
             except subprocess.TimeoutExpired:
                 server.kill()
                 server.wait()
 
 
-def _wait(address, server, said, seconds=120):
-    until = time.monotonic() + seconds
+def _wait(address, server, said):
+    until = time.monotonic() + PATIENCE
     while time.monotonic() < until:
         if server.poll() is not None:
             said.seek(0)
             raise RuntimeError(f"The app stopped: {said.read()}")
         try:
-            urllib.request.urlopen(f"{address}/_stcore/health", timeout=2).close()
+            urllib.request.urlopen(f"{address}/_stcore/health", timeout=PATIENCE).close()
             return
         except OSError:
             time.sleep(0.3)
@@ -89,13 +91,19 @@ def browser():
             opened.close()
 
 
-def settle(page, seconds=120):
+def new_page(opened, width=1280):
+    """A page whose waits are patient."""
+    page = opened.new_page(viewport={"width": width, "height": 900})
+    page.set_default_timeout(PATIENCE * 1000)
+    return page
+
+
+def settle(page):
     """Waits until the script run is over and nothing is stale."""
-    page.wait_for_selector("[data-testid=stApp]", timeout=seconds * 1000)
+    page.wait_for_selector("[data-testid=stApp]")
     page.wait_for_function(
         "() => document.querySelector('[data-testid=stApp]')?.dataset.testScriptState === 'notRunning'"
-        " && !document.querySelector('[data-stale=true]')",
-        timeout=seconds * 1000,
+        " && !document.querySelector('[data-stale=true]')"
     )
     page.wait_for_timeout(500)
 
@@ -113,7 +121,7 @@ def diagnose(page, address):
     page.goto(f"{address}/diagnose?task=phantom")
     settle(page)
     page.get_by_text("Show an example").click()
-    page.wait_for_selector("[data-testid=stMetric]", timeout=120_000)
+    page.wait_for_selector("[data-testid=stMetric]")
     settle(page)
 
 
@@ -124,7 +132,7 @@ def main(folder):
     """Takes the README's screenshots, answered by the shipped phantom runs."""
     with running() as address, browser() as opened:
         for name, show in SCREENSHOTS.items():
-            page = opened.new_page(viewport={"width": 1280, "height": 900})
+            page = new_page(opened)
             show(page, address)
             whole_page(page, 1280, Path(folder) / name)
             page.close()
