@@ -46,7 +46,7 @@ def is_dicom(content: bytes) -> bool:
     return content[_PREAMBLE : _PREAMBLE + len(_MARK)] == _MARK
 
 
-def decode_dicom(content: bytes, max_pixels: int, min_side: int) -> Image.Image:
+def decode_dicom(content: bytes, check_size: Callable[[int, int], None]) -> Image.Image:
     """Decode one still DICOM image.
 
     Stored values pass the modality transform (rescale), then the first VOI window or table. Without either, they are
@@ -55,8 +55,7 @@ def decode_dicom(content: bytes, max_pixels: int, min_side: int) -> Image.Image:
 
     Args:
         content: the bytes of the file.
-        max_pixels: maximum number of pixels, checked before decoding.
-        min_side: minimum width and height in pixels.
+        check_size: raises if a width and height in pixels are out of bounds; called before decoding.
     Returns:
         an image of mode L or RGB.
     Raises:
@@ -64,14 +63,14 @@ def decode_dicom(content: bytes, max_pixels: int, min_side: int) -> Image.Image:
             unsupported compression.
     """
     try:
-        return _decode(content, max_pixels, min_side)
+        return _decode(content, check_size)
     except UnreadableImage:
         raise
     except Exception as error:  # the parser raises many types on damaged input
         raise UnreadableImage(f"The DICOM file is damaged ({type(error).__name__}). Export it again.") from None
 
 
-def _decode(content: bytes, max_pixels: int, min_side: int) -> Image.Image:
+def _decode(content: bytes, check_size: Callable[[int, int], None]) -> Image.Image:
     from pydicom import dcmread
     from pydicom.pixels import apply_color_lut, apply_modality_lut, apply_voi_lut, pixel_array
 
@@ -80,7 +79,8 @@ def _decode(content: bytes, max_pixels: int, min_side: int) -> Image.Image:
         raise UnreadableImage("The DICOM file is deflated as a whole. Export it uncompressed, or as PNG.")
     # Check the header before any pixel is decoded.
     header = dcmread(io.BytesIO(content), specific_tags=_READ)
-    _check_header(header, max_pixels, min_side)
+    _check_header(header)
+    check_size(header.Columns, header.Rows)
     if header.file_meta.TransferSyntaxUID.startswith(_JPEG):
         check_scans(header.PixelData)
     try:
@@ -146,19 +146,12 @@ def _first(header: Any, name: str) -> float | None:
     return float(value[0]) if isinstance(value, MutableSequence) else float(value)
 
 
-def _check_header(header: Any, max_pixels: int, min_side: int) -> None:
-    rows, columns = getattr(header, "Rows", None), getattr(header, "Columns", None)
-    if not rows or not columns or "PixelData" not in header:
+def _check_header(header: Any) -> None:
+    if not header.get("Rows") or not header.get("Columns") or "PixelData" not in header:
         raise UnreadableImage("The DICOM file holds no image. Choose the file with the image itself.")
-    frames = int(getattr(header, "NumberOfFrames", None) or 1)
+    frames = int(header.get("NumberOfFrames") or 1)
     if frames > 1:
         raise UnreadableImage(f"The DICOM file holds {frames} frames; expected one. Export a single frame.")
-    if rows * columns > max_pixels:
-        raise UnreadableImage(
-            f"The image has {columns} x {rows} pixels; the limit is {max_pixels // 10**6} million. Resize it."
-        )
-    if min(rows, columns) < min_side:
-        raise UnreadableImage(f"The image has {columns} x {rows} pixels; each side needs at least {min_side}.")
 
 
 def _to_bytes(values: np.ndarray, low: float, high: float, inverted: bool = False) -> np.ndarray:

@@ -44,7 +44,7 @@ def decode(content: bytes) -> Image.Image:
     if len(content) > MAX_BYTES:
         raise UnreadableImage(f"The file exceeds {MAX_BYTES // MIB} MB. Reduce its size.")
     if is_dicom(content):
-        return decode_dicom(content, MAX_PIXELS, MIN_SIDE)
+        return decode_dicom(content, _check_size)
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # the limit below is stricter
@@ -64,15 +64,18 @@ def decode(content: bytes) -> Image.Image:
 
 
 def _check_header(image: Image.Image) -> None:
-    width, height = image.size
+    _check_size(*image.size)
+    if _has_more_frames(image):
+        raise UnreadableImage("The file holds several frames; expected one. Export a single frame.")
+
+
+def _check_size(width: int, height: int) -> None:
     if width * height > MAX_PIXELS:
         raise UnreadableImage(
             f"The image has {width} x {height} pixels; the limit is {MAX_PIXELS // 10**6} million. Resize it."
         )
     if min(width, height) < MIN_SIDE:
         raise UnreadableImage(f"The image has {width} x {height} pixels; each side needs at least {MIN_SIDE}.")
-    if _has_more_frames(image):
-        raise UnreadableImage("The file holds several frames; expected one. Export a single frame.")
 
 
 def _has_more_frames(image: Image.Image) -> bool:
