@@ -32,7 +32,7 @@ _ACTIVATIONS = {
     "sigmoid_", "tanh", "tanh_", "leaky_relu", "leaky_relu_", "prelu", "rrelu", "hardswish", "hardsigmoid", "softplus",
     "logsigmoid", "softsign", "glu",
 }  # fmt: skip
-_KNOWN_AS = {"hardtanh": "ReLU6", "hardtanh_": "ReLU6", "relu6": "ReLU6", "gelu": "GELU", "silu": "SiLU"}
+_TITLES = {"hardtanh": "ReLU6", "hardtanh_": "ReLU6", "relu6": "ReLU6", "gelu": "GELU", "silu": "SiLU"}
 
 
 def mean_image(images: torch.Tensor) -> torch.Tensor:
@@ -149,7 +149,7 @@ def _no_finer_stage(question: Question) -> str:
     return "" if question.model.finer else "This network has no earlier stage with a finer feature map."
 
 
-def _pictures_only(question: Question) -> str:
+def _images_only(question: Question) -> str:
     return "" if question.images.ndim == 4 else "It shifts two-dimensional images, but this network takes volumes."
 
 
@@ -169,9 +169,9 @@ class _Recorder(TorchFunctionMode):
 
 def activations(model: nn.Module, images: torch.Tensor) -> tuple[list[str], int]:
     """Return the names of the activation functions that a pass calls, and how many calls came from `nn.ReLU`."""
-    through: list[nn.Module] = []
+    layers: list[nn.Module] = []
     hooks = [
-        module.register_forward_hook(lambda module, *_: through.append(module))
+        module.register_forward_hook(lambda module, *_: layers.append(module))
         for module in model.modules()
         if isinstance(module, nn.ReLU)
     ]
@@ -181,15 +181,15 @@ def activations(model: nn.Module, images: torch.Tensor) -> tuple[list[str], int]
     finally:
         for hook in hooks:
             hook.remove()
-    return recorder.called, len(through)
+    return recorder.called, len(layers)
 
 
 def _other_than_relu(question: Question) -> str:
-    called, through = activations(question.model, question.images)
-    others = sorted({_KNOWN_AS.get(name, name) for name in called if name not in ("relu", "relu_")})
+    called, from_layers = activations(question.model, question.images)
+    others = sorted({_TITLES.get(name, name) for name in called if name not in ("relu", "relu_")})
     if others:
         return f"It supports ReLU activations only, but this network uses {', '.join(others)}."
-    if len(called) > through:
+    if len(called) > from_layers:
         return "It supports ReLU layers only, but this network calls ReLU outside its layers."
     return ""
 
@@ -201,7 +201,7 @@ EXPLAINERS.add(
         meaning="The mean of Grad-CAM over slightly shifted images: finer than one cell of the feature map.",
         attribute=partial(_over_shifts, _grad_cam_anew),
         caution="It explains the mean over shifts and takes sixteen passes instead of one.",
-        refuses=_pictures_only,
+        unsupported=_images_only,
     )
 )
 EXPLAINERS.add(
@@ -213,7 +213,7 @@ EXPLAINERS.add(
         caution="Earlier features are simpler: a region may be highlighted for a strong edge, as it is for networks "
         "with random weights. The paper's proof holds for the last stage only. If the head reads several stages, the "
         "map omits what the other stages contribute.",
-        refuses=_no_finer_stage,
+        unsupported=_no_finer_stage,
     )
 )
 EXPLAINERS.add(
@@ -224,7 +224,7 @@ EXPLAINERS.add(
         "position are averaged out.",
         attribute=partial(_over_shifts, _hires_cam),
         caution="The same as for HiResCAM. It explains the mean over shifts and takes sixteen times as long.",
-        refuses=lambda question: _no_finer_stage(question) or _pictures_only(question),
+        unsupported=lambda question: _no_finer_stage(question) or _images_only(question),
     )
 )
 EXPLAINERS.add(
@@ -253,6 +253,6 @@ EXPLAINERS.add(
         attribute=_guided_grad_cam,
         caution="Guided backpropagation draws similar edges for a network with random weights (Adebayo et al. 2018): "
         "the sharpness comes from the image, not from the evidence. For experts.",
-        refuses=_other_than_relu,
+        unsupported=_other_than_relu,
     )
 )

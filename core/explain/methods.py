@@ -81,11 +81,6 @@ class Heat(NamedTuple):
     places: int = 0
 
 
-def supports_all(_: Question) -> str:
-    """Accept every model."""
-    return ""
-
-
 @dataclass(frozen=True)
 class Explainer:
     """A row of the registry.
@@ -96,7 +91,7 @@ class Explainer:
         meaning: one sentence for readers.
         attribute: a question -> its heat, in any resolution.
         caution: what to know before trusting such a map; "" if the meaning says it.
-        refuses: a question -> why the model is not supported, or "".
+        unsupported: a question -> why the model is not supported, or "".
     """
 
     name: str
@@ -104,28 +99,28 @@ class Explainer:
     meaning: str
     attribute: Callable[[Question], Heat]
     caution: str = ""
-    refuses: Callable[[Question], str] = supports_all
+    unsupported: Callable[[Question], str] = lambda question: ""
 
 
 EXPLAINERS: Registry[Explainer] = Registry("explainer")
 
 
-def explain(explainer: Explainer, asked: Question) -> list[Explanation]:
+def explain(explainer: Explainer, question: Question) -> list[Explanation]:
     """Return heatmaps in the frame of the images. Methods at the tap reuse the encoder pass of the prediction.
 
     Args:
         explainer: the method; it must support the model.
-        asked: the batch and its classifier.
+        question: the batch and its classifier.
     """
-    heat = explainer.attribute(asked._replace(features=asked.features.detach()))
+    heat = explainer.attribute(question._replace(features=question.features.detach()))
     maps = heat.maps.detach()
     mode = "bilinear" if maps.ndim == 3 else "trilinear"
-    large = F.interpolate(maps[:, None], size=asked.images.shape[2:], mode=mode, align_corners=False)[:, 0]
+    large = F.interpolate(maps[:, None], size=question.images.shape[2:], mode=mode, align_corners=False)[:, 0]
     notes = heat.notes or ("",) * len(maps)
     cell = 1 / (heat.places or maps.shape[-1])
     return [
         Explanation(map_, float(map_.max()), target, bool(map_.max() - map_.min() < FLAT), note, cell)
-        for map_, target, note in zip(large.cpu().numpy(), asked.targets.tolist(), notes, strict=True)
+        for map_, target, note in zip(large.cpu().numpy(), question.targets.tolist(), notes, strict=True)
     ]
 
 

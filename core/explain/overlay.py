@@ -13,14 +13,14 @@ from plotly.colors import sample_colorscale, unlabel_rgb
 
 from core.explain.methods import Explanation
 
-COLOURS = "Inferno"
+COLORS = "Inferno"
 _FAINTEST = 0.15
 
 
 @cache
-def colour_table() -> np.ndarray:
+def color_table() -> np.ndarray:
     """Return the (256, 3) uint8 color table, from low to high attribution; a shared, read-only array."""
-    steps = sample_colorscale(COLOURS, np.linspace(0, 1, 256).tolist())
+    steps = sample_colorscale(COLORS, np.linspace(0, 1, 256).tolist())
     table = np.array([unlabel_rgb(step) for step in steps]).round().astype(np.uint8)
     table.setflags(write=False)
     return table
@@ -48,5 +48,5 @@ def overlay(image: Image.Image, explanation: Explanation, opacity: float, scale:
     heat = Image.fromarray((strength * 255).round().astype(np.uint8)).resize(plain.size, Image.Resampling.BILINEAR)
     level = np.asarray(heat)
     share = np.clip((level / 255 - _FAINTEST) / (1 - _FAINTEST), 0, 1)[..., None] ** 0.5 * opacity
-    mixed = np.asarray(plain) * (1 - share) + colour_table()[level] * share
+    mixed = np.asarray(plain) * (1 - share) + color_table()[level] * share
     return Image.fromarray(mixed.round().astype(np.uint8))

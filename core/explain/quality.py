@@ -21,7 +21,7 @@ _SIDE = 256  # larger images are reduced first; no network uses a higher resolut
 _BLUR = 0.08  # of the side
 _PLACES = 8  # cells per side of the random order
 
-Ask = Callable[[Sequence[Image.Image]], np.ndarray]
+Predict = Callable[[Sequence[Image.Image]], np.ndarray]
 
 
 @dataclass(frozen=True)
@@ -40,7 +40,7 @@ class Faithfulness:
     random_insertion: float
 
     @property
-    def words(self) -> str:
+    def text(self) -> str:
         """The scores with their random baselines, in a sentence."""
         better = (self.deletion < self.random_deletion) + (self.insertion > self.random_insertion)
         verdict = ("no better than random", "better than random in one of the two", "better than random in both")[
@@ -52,29 +52,29 @@ class Faithfulness:
         )
 
 
-def faithfulness(image: Image.Image, explanation: Explanation, ask: Ask, steps: int = STEPS) -> Faithfulness:
+def faithfulness(image: Image.Image, explanation: Explanation, predict: Predict, steps: int = STEPS) -> Faithfulness:
     """Compute the deletion and insertion scores of a heatmap.
 
     Args:
         image: the image that was explained.
         explanation: its heatmap; not a flat one.
-        ask: images -> (N, C) probabilities by the model that was explained.
+        predict: images -> (N, C) probabilities by the model that was explained.
         steps: number of equal parts in which regions are deleted or inserted.
     """
-    small = image.copy()
-    small.thumbnail((_SIDE, _SIDE))
-    blurred = small.filter(ImageFilter.GaussianBlur(_BLUR * max(small.size)))
-    own = _resized(explanation.heat, small.size)
-    random_heat = _resized(np.random.default_rng(0).random((_PLACES, _PLACES)), small.size)
+    reduced = image.copy()
+    reduced.thumbnail((_SIDE, _SIDE))
+    blurred = reduced.filter(ImageFilter.GaussianBlur(_BLUR * max(reduced.size)))
+    own = _resized(explanation.heat, reduced.size)
+    random_heat = _resized(np.random.default_rng(0).random((_PLACES, _PLACES)), reduced.size)
     frames = [
         frame
         for heat in (own, random_heat)
-        for start, end in ((small, blurred), (blurred, small))
+        for start, end in ((reduced, blurred), (blurred, reduced))
         for frame in deletion_frames(start, end, heat, steps)
     ]
-    curves = ask(frames)[:, explanation.target].reshape(4, steps + 1)
+    curves = predict(frames)[:, explanation.target].reshape(4, steps + 1)
     areas = np.trapezoid(curves, dx=1 / steps, axis=1)
-    return Faithfulness(*(float(areas[row]) for row in (0, 1, 2, 3)))
+    return Faithfulness(*areas.tolist())
 
 
 def deletion_frames(start: Image.Image, end: Image.Image, heat: np.ndarray, steps: int) -> list[Image.Image]:

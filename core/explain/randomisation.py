@@ -172,15 +172,15 @@ def check_randomised(
             by_step[step].append(_maps(changed, images, targets))
         if evidence is not None:
             fully_random.append(changed)
-    steps = tuple(_alike(trained, maps) for maps in by_step)
-    others = _alike(trained, [trained[shift:] + trained[:shift] for shift in (1, 2, 3) if shift < len(trained)])
+    steps = tuple(_similarity(trained, maps) for maps in by_step)
+    others = _similarity(trained, [trained[shift:] + trained[:shift] for shift in (1, 2, 3) if shift < len(trained)])
     planted = {}
     if evidence is not None:
         question = _question(model, images, targets)
         for name in POINTING:
             if name == CHECKED:
                 planted[name] = _on_planted(trained, by_step[-1], evidence)
-            elif not EXPLAINERS[name].refuses(question):
+            elif not EXPLAINERS[name].unsupported(question):
                 random_maps = [_maps(network, images, targets, name) for network in fully_random]
                 planted[name] = _on_planted(_maps(model, images, targets, name), random_maps, evidence)
     return Randomised(len(trained), draws, steps, others, planted)
@@ -210,7 +210,7 @@ def _maps(model: Classifier, images: torch.Tensor, targets: Sequence[int], name:
     return explain(EXPLAINERS[name], _question(model, images, targets))
 
 
-def _alike(trained: list[Explanation], others: list[list[Explanation]]) -> MapSimilarity:
+def _similarity(trained: list[Explanation], others: list[list[Explanation]]) -> MapSimilarity:
     """Average the rank correlation over the others, image by image, then over images."""
     correlations = np.array([[rank_correlation(*pair) for pair in zip(trained, maps, strict=True)] for maps in others])
     flat = float(np.mean([explanation.degenerate for maps in others for explanation in maps]))

@@ -7,7 +7,7 @@ import re
 import numpy as np
 import streamlit as st
 
-from core.explain.overlay import colour_table
+from core.explain.overlay import color_table
 from core.runs import Store
 
 LEAK_MARK = "⚠ leaks allowed"  # follows the name of every run made with leaks allowed
@@ -27,7 +27,7 @@ def show_problems(store: Store) -> None:
 
 def color_bar() -> None:
     """Show the colors of the heatmaps, from low to high attribution."""
-    strip = np.repeat(colour_table()[None], 12, axis=0)
+    strip = np.repeat(color_table()[None], 12, axis=0)
     left, middle, right = st.columns([1, 4, 1], vertical_alignment="center")
     left.caption("low attribution")
     middle.image(strip, alt="Color bar from dark (low attribution) to bright yellow (high)", width="stretch")

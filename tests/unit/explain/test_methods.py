@@ -157,7 +157,7 @@ def test_hires_cam_is_gradient_times_activation_of_the_earlier_stage():
 def test_every_model_gives_a_finer_map_or_the_reason_why_not(name, weights):
     model = build(name, 2).eval().requires_grad_(False)
     asked = ask(model, example(name), 0, 0)
-    if reason := EXPLAINERS["hires-cam"].refuses(asked):
+    if reason := EXPLAINERS["hires-cam"].unsupported(asked):
         assert "no earlier stage" in reason
         return
     maps = EXPLAINERS["hires-cam"].attribute(asked).maps
@@ -200,7 +200,7 @@ def test_over_shifts_a_cell_stays_as_large_and_what_refuses_one_image_refuses_si
         assert [one.cell for one in maps] == [1 / places] * 2
         assert maps[0].heat.shape == (64, 64)
     model, images = network("scratch-cnn", side=48)
-    assert "no earlier stage" in EXPLAINERS["hires-cam-shifted"].refuses(ask(model, images, 1, 0))
+    assert "no earlier stage" in EXPLAINERS["hires-cam-shifted"].unsupported(ask(model, images, 1, 0))
 
 
 @pytest.mark.parametrize("name", ["scratch-cnn", "scratch-resnet18", "scratch-densenet121", "scratch-groupnorm-cnn"])
@@ -209,7 +209,7 @@ def test_guided_grad_cam_is_captums_where_every_activation_is_a_relu_layer(name)
 
     model, images = network(name)
     asked = ask(model, images, 1, 0)
-    assert EXPLAINERS["guided-grad-cam"].refuses(asked) == ""
+    assert EXPLAINERS["guided-grad-cam"].unsupported(asked) == ""
     wanted = GuidedGradCam(model, model.tap).attribute(images, target=torch.tensor([1, 0]), interpolate_mode="bilinear")
     found = EXPLAINERS["guided-grad-cam"].attribute(asked).maps
     assert torch.allclose(found, wanted.detach().sum(dim=1).clamp(min=0), atol=1e-6)
@@ -240,7 +240,7 @@ class Calls(nn.Module):
 )
 def test_functional_activations_are_noticed(function, words):
     model = Classifier(Calls(function), tiny().head).eval()
-    reason = EXPLAINERS["guided-grad-cam"].refuses(ask(model, torch.randn(2, 3, 8, 8), 0, 0))
+    reason = EXPLAINERS["guided-grad-cam"].unsupported(ask(model, torch.randn(2, 3, 8, 8), 0, 0))
     assert words in reason
     assert bool(words) == bool(reason)
     assert activations(model, torch.randn(1, 3, 8, 8))[1] == 1
@@ -248,7 +248,7 @@ def test_functional_activations_are_noticed(function, words):
 
 def test_guided_grad_cam_is_refused_for_relu6_with_the_reason():
     model, images = network("imagenet-efficientnet-lite0")
-    assert "ReLU6" in EXPLAINERS["guided-grad-cam"].refuses(ask(model, images, 0, 0))
+    assert "ReLU6" in EXPLAINERS["guided-grad-cam"].unsupported(ask(model, images, 0, 0))
     assert EXPLAINERS["guided-grad-cam"].caution
 
 

@@ -35,8 +35,8 @@ def test_a_map_on_the_evidence_scores_better_than_one_beside_it():
     assert good.insertion > bad.insertion
     assert good.deletion < good.random_deletion
     assert good.insertion > good.random_insertion
-    assert "better than random in both" in good.words
-    assert "no better than random" in bad.words
+    assert "better than random in both" in good.text
+    assert "no better than random" in bad.text
     assert (good.random_deletion, good.random_insertion) == (bad.random_deletion, bad.random_insertion)
 
 
