@@ -7,17 +7,16 @@ from core.data.images import KINDS, encode_png
 from core.data.uploads import Upload
 from core.errors import CorruptRun, LowshotError, WeightsUnavailable
 from core.explain import EXPLAINERS
-from core.inference.seed_interval import siblings
+from core.inference.analyze import Network, Settings
 from core.inference.two_stage import Stages, suspicious_of
 from core.models import FAMILY_TITLES
 from core.paths import LIMITS, MIB
-from core.runs import RunMeta, Store
-from core.runs.selection import SERVED_FAMILIES, candidates
-from core.runs.series import Run
+from core.runs import RunMeta
+from core.runs.selection import SERVED_FAMILIES
 from core.ui import app_frame, cache, charts, pickers, text
-from core.ui.diagnose.answers import PageSettings, Picture, case_of, drop_missing, item_of, unpacked_uploads
-from core.ui.diagnose.batch import predict_all, show_table
-from core.ui.diagnose.case_view import legend, override, override_key, scales_of, show_case
+from core.ui.diagnose.batch import show_batch
+from core.ui.diagnose.case_view import show_cases
+from core.ui.diagnose.session import drop_missing, unpacked_uploads
 
 app_frame.require(__file__)
 
@@ -27,11 +26,10 @@ FULLY_SHOWN = 4  # images; above this number the page shows a table and one imag
 st.title("Diagnose")
 st.write("Upload images and compare the predictions of three differently trained networks.")
 
-store, default_runs = cache.store_and_served()
+store, served = cache.store_and_networks()
 text.show_problems(store)
-titles = {meta.dataset: meta.dataset_title for meta in store.metas()}
-tasks = list(default_runs)
-if not tasks:
+titles = {task: next(iter(families.values()))[0].run.meta.dataset_title for task, families in served.items()}
+if not served:
     st.info(
         "No trained run with weights is stored yet. Train one: `.venv/bin/python -m trainer curve --dataset phantom "
         "--models scratch-cnn,imagenet-efficientnet-lite0 --sizes 25 --seeds 0`",
@@ -48,18 +46,15 @@ def run_title(meta: RunMeta) -> str:
     return f"{series} · {size} per class · seed {meta.seed}{leaks} · {meta.run[-8:]}"
 
 
-def chosen_stages(store: Store, chosen: dict[str, Run]) -> Stages | None:
-    """Show the slider for the screening sensitivity and choose both stages; None if the task has no stages."""
-    if not suspicious_of(next(iter(chosen.values()))[1]):
-        return None
+def chosen_stages(networks: dict[str, Network]) -> Stages | None:
+    """Show the slider for the screening sensitivity and choose both stages; None if they cannot be chosen."""
     sensitivity = st.slider(
         "Target sensitivity of the screening stage", 0.8, 0.99, 0.95, 0.01, format="percent",
         key="diagnose_sensitivity", help="The networks of both stages are chosen from those above by their performance "
         "on images held out within their training subsets. The screening threshold is fitted on the same images.",
     )  # fmt: skip
     try:
-        runs_by_family = {family: [run, *siblings(store, run[1])] for family, run in chosen.items()}
-        return cache.chosen_stages(runs_by_family, sensitivity)
+        return cache.chosen_stages({family: network.runs for family, network in networks.items()}, sensitivity)
     except LowshotError as error:
         st.caption(f"No two-stage verdict: {text.escape(str(error))}")
         return None
@@ -68,39 +63,37 @@ def chosen_stages(store: Store, chosen: dict[str, Run]) -> Stages | None:
 linked = st.query_params.get("task", "")
 task = st.selectbox(
     "Task",
-    tasks,
-    index=tasks.index(linked) if linked in tasks else 0,
+    list(served),
+    index=list(served).index(linked) if linked in served else 0,
     format_func=titles.__getitem__,
     key="diagnose_task",
 )
-synthetic = any(meta.synthetic for meta in store.metas(task))
-if synthetic:
+meta = next(iter(served[task].values()))[0].run.meta  # for facts about the data set, equal in all runs
+if meta.synthetic:
     st.warning("This task is synthetic: its images are computer-generated.", icon=":material/science:")
 pickers.warn_of_shortcuts(store, task)
 
 with st.expander("Networks and heatmap settings", icon=":material/tune:"):
-    defaults = default_runs[task]
-    chosen = {}
-    for family, column in zip(defaults, st.columns(len(defaults)), strict=True):
-        runs = {run.meta.run: run for run in candidates(store, task, family)}
-        families = dict.fromkeys(meta.family for _, meta in runs.values())
+    networks = {}
+    for column, (family, candidates) in zip(st.columns(len(served[task])), served[task].items(), strict=True):
+        by_run = {network.run.meta.run: network for network in candidates}
+        families = {network.run.meta.family for network in candidates}
         run = column.selectbox(
-            " / ".join(FAMILY_TITLES[one] for one in FAMILY_TITLES if one in families),
-            list(runs),
-            index=list(runs).index(defaults[family][1].run),
-            format_func=lambda name, runs=runs: run_title(runs[name][1]),
+            " / ".join(title for name, title in FAMILY_TITLES.items() if name in families),
+            list(by_run),
+            format_func=lambda run, by_run=by_run: run_title(by_run[run].run.meta),
             key=f"diagnose_{task}_{family}",
             help="Default: of the runs with the most labels, the one that performed best on images held out within "
             "its training subset.",
         )
-        chosen[runs[run][1].family] = runs[run]
+        networks[by_run[run].run.meta.family] = by_run[run]
     left, right = st.columns(2)
     explainer = left.selectbox(
         "Heatmap", list(EXPLAINERS), format_func=lambda name: EXPLAINERS[name].title, key="diagnose_explainer",
         help="Occlusion and integrated gradients take several seconds per image and network.",
     )  # fmt: skip
     opacity = right.slider("Heatmap opacity", 0.0, 1.0, 0.6, 0.05, key="diagnose_opacity")
-    classes = next(iter(chosen.values()))[1].titles
+    classes = meta.titles
     target = st.selectbox(
         "Class to explain",
         [None, *range(len(classes))],
@@ -108,8 +101,8 @@ with st.expander("Networks and heatmap settings", icon=":material/tune:"):
         key=f"diagnose_{task}_target",
         help="Default: the positive class, the most likely class, or the finding furthest above its threshold.",
     )
-    stages = chosen_stages(store, chosen)
-if missing := [FAMILY_TITLES[family] for family in SERVED_FAMILIES if family not in defaults]:
+    stages = chosen_stages(networks) if suspicious_of(meta) else None
+if missing := [FAMILY_TITLES[family] for family in SERVED_FAMILIES if family not in served[task]]:
     st.caption(f"No run with weights is stored for: {', '.join(missing)}.")
 
 folder = st.toggle("Upload a folder instead of files", key="diagnose_folder")
@@ -121,24 +114,24 @@ uploads = st.file_uploader(
     "are not logged.",
 )
 example = st.toggle("Show an example (a synthetic phantom, not a patient)", key="diagnose_example")
-images, more = unpacked_uploads(uploads)
-if more:
-    st.warning(f"{more} files exceed the limit and were not read. Predictions cover the first {len(images)} images.")
+images, unread = unpacked_uploads(uploads)
+if unread:
+    st.warning(f"{unread} files exceed the limit and were not read. Predictions cover the first {len(images)} images.")
 if example:
     images.append(Upload("Synthetic phantom", encode_png(phantom_at(EXAMPLE).pixels)))
-    if not synthetic:
+    if not meta.synthetic:
         st.info(
             "The example is a synthetic phantom. The networks of this task were not trained on phantoms: their "
             "predictions only show how the page works.",
             icon=":material/science:",
         )
-drop_missing({upload.digest for upload in images})
+drop_missing(images)
 if not images:
     st.caption("Images are held in memory only and never stored.")
     st.stop()
 
 try:
-    gatekeeper = cache.gatekeeper(task, (meta for _, meta in chosen.values()))
+    gatekeeper = cache.gatekeeper(task, [network.run.meta for network in networks.values()])
 except (CorruptRun, WeightsUnavailable) as error:
     gatekeeper = None
     st.error(f"Image check unavailable: images are not checked. {text.escape(str(error))}")
@@ -147,38 +140,5 @@ if gatekeeper is None:
         "No image check runs for this task: every image gets a prediction, whatever it shows. Create one: "
         f"`.venv/bin/python -m trainer gate --dataset {task}`"
     )
-request = PageSettings(store, task, titles[task], synthetic, chosen, explainer, target, gatekeeper, stages)
-pictures = [Picture(upload) for upload in images]
-items = [(item_of(picture), picture) for picture in pictures]
-readable = [(item, picture) for item, picture in items if not item.problem]
-shown = items
-if len(items) > FULLY_SHOWN:
-    override_all = (
-        st.toggle("Also predict images that fail the image check", key="diagnose_override_all") if gatekeeper else False
-    )
-    cases = predict_all(request, readable, "-".join(item.digest[:8] for item, _ in items), override_all)
-    show_table(cases, [(item.name, item.problem) for item, _ in items if item.problem])
-    names = [f"{number}: {item.name}" for number, (item, _) in enumerate(readable, start=1)]
-    position = st.selectbox(
-        "Image to show in full", range(len(readable)), format_func=names.__getitem__, key="diagnose_pick"
-    )
-    shown = [readable[position]] if position is not None else []
-
-cases_shown = [
-    (item, picture, case_of(request, item, picture, st.session_state.get(override_key(item), False), explained=True))
-    for item, picture in shown
-    if not item.problem
-]
-scales = scales_of([case for _, _, case in cases_shown])
-for item, _ in shown:
-    if item.problem:
-        with st.container(border=True):
-            st.text(item.name)
-            st.error(item.problem, icon=":material/broken_image:")
-for item, picture, case in cases_shown:
-    with st.container(border=True):
-        st.text(item.name)
-        override(item, case)
-        show_case(request, item, picture, case, opacity, scales)
-if scales:
-    legend(request)
+settings = Settings(networks, gatekeeper, explainer, target, stages, uncertainty=True)
+show_cases(settings, show_batch(settings, images) if len(images) > FULLY_SHOWN else images, opacity)

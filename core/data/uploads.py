@@ -14,8 +14,10 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from functools import cached_property, partial
 
+from PIL import Image
+
 from core.data.dicom import is_dicom
-from core.data.images import KINDS
+from core.data.images import KINDS, decode
 from core.errors import UnreadableImage
 from core.files import sha256_of
 from core.paths import LIMITS, MIB, Limits
@@ -25,9 +27,9 @@ _ARCHIVES = (*_ZIP, b"\x1f\x8b", b"Rar!", b"7z\xbc\xaf\x27\x1c", b"BZh", b"\xfd7
 _END, _END_SIGN, _ZIP64_SIGN = struct.Struct("<4s4H2LH"), b"PK\x05\x06", b"PK\x06\x07"
 _LONGEST_COMMENT = 2**16
 _ENCRYPTED = 0x1
-_LEFT_OUT = ("__MACOSX/", ".DS_Store", "Thumbs.db", "DICOMDIR")
+_SKIPPED = ("__MACOSX/", ".DS_Store", "Thumbs.db", "DICOMDIR")
 _MARKUP = (b"<svg", b"<html", b"<!doctype", b"<?xml", b"<script")
-_LOOKED_AT = 512
+_HEAD = 512
 _CHUNK = MIB
 
 
@@ -37,7 +39,7 @@ class Upload:
 
     Attributes:
         name: file name, prefixed with the archive's name for a member; shown only to the person who uploaded it.
-        content: its bytes; empty if there is a problem.
+        content: its bytes; may be empty if there is a problem.
         problem: the reason as a sentence, or "".
     """
 
@@ -49,6 +51,16 @@ class Upload:
     def digest(self) -> str:
         """SHA-256 of content and problem, computed once; equal for equal files."""
         return sha256_of([self.content, self.problem])
+
+    def decode(self) -> Image.Image:
+        """Return the image as `core.data.images.decode` does.
+
+        Raises:
+            UnreadableImage: if the file cannot be read as an image.
+        """
+        if self.problem:
+            raise UnreadableImage(self.problem)
+        return decode(self.content)
 
 
 def unpack(files: Iterable[tuple[str, bytes]], limits: Limits = LIMITS) -> tuple[list[Upload], int]:
@@ -101,7 +113,7 @@ def problem_of(content: bytes, limits: Limits = LIMITS) -> str:
         return f"The file exceeds {limits.file_bytes // MIB} MB. Reduce its size."
     if is_dicom(content):  # its preamble may hold any bytes
         return ""
-    head = content[:_LOOKED_AT].lstrip(b"\xef\xbb\xbf \t\r\n").lower()
+    head = content[:_HEAD].lstrip(b"\xef\xbb\xbf \t\r\n").lower()
     if head.startswith(_MARKUP):
         return f"SVG, HTML and XML files are not opened, as they can contain programs. Save the image as {KINDS}."
     if content.startswith(_ARCHIVES):
@@ -127,14 +139,14 @@ def _members(name: str, content: bytes, limits: Limits) -> Iterator[Callable[[],
         raise UnreadableImage(
             f"The archive has {len(entries)} entries; at most {limits.entries} are read. Upload fewer images at once."
         )
-    wanted = [entry for entry in entries if not entry.filename.endswith("/") and not _is_left_out(entry.filename)]
-    if sum(entry.file_size for entry in wanted) > limits.unpacked_bytes:
+    members = [entry for entry in entries if not entry.filename.endswith("/") and not _is_skipped(entry.filename)]
+    if sum(entry.file_size for entry in members) > limits.unpacked_bytes:
         raise UnreadableImage(
             f"The unpacked archive exceeds {limits.unpacked_bytes // MIB} MB. Upload fewer images at once."
         )
-    if not wanted:
+    if not members:
         raise UnreadableImage("The archive contains no file.")
-    for entry in wanted:
+    for entry in members:
         yield partial(_member, name, archive, entry, limits)
 
 
@@ -148,9 +160,9 @@ def _member(name: str, archive: zipfile.ZipFile, entry: zipfile.ZipInfo, limits:
     return Upload(display_name, b"" if problem else member, problem)
 
 
-def _is_left_out(filename: str) -> bool:
+def _is_skipped(filename: str) -> bool:
     """Whether an entry is one of the extra files that operating systems and DICOM viewers add."""
-    return filename.startswith(_LEFT_OUT[0]) or filename.rpartition("/")[2] in _LEFT_OUT
+    return filename.startswith(_SKIPPED[0]) or filename.rpartition("/")[2] in _SKIPPED
 
 
 def _check_directory(content: bytes, limits: Limits) -> None:

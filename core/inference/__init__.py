@@ -1,5 +1,6 @@
 """Inference on one image: input check, predictions with their uncertainty, summary sentence, report."""
 
-from core.inference.case import Answer, Case, ClassSet, SeedInterval, pixels_hash
+from core.inference.case import Case, NetworkResult
+from core.inference.uncertainty import PredictionSet, SeedInterval
 
-__all__ = ["Answer", "Case", "ClassSet", "SeedInterval", "pixels_hash"]
+__all__ = ["Case", "NetworkResult", "PredictionSet", "SeedInterval"]

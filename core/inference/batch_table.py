@@ -15,39 +15,36 @@ _FORMULA = ("=", "+", "-", "@", "\t", "\r")
 _SHORT = 12
 
 
-def rows_of(
-    cases: Sequence[Case], problems: Sequence[tuple[str, str]] = (), names: bool = True
-) -> list[dict[str, str]]:
+def rows_of(cases: Sequence[Case], names: bool = True) -> list[dict[str, str]]:
     """Return one row per image; files that could not be read come last.
 
     Args:
         cases: in the order of the uploads.
-        problems: (name, reason) of files that could not be read.
         names: whether to include the uploads' names.
     """
     rows = []
-    for number, case in enumerate(cases, start=1):
+    for number, case in enumerate((case for case in cases if not case.problem), start=1):
         row = {"Image": str(number)} | ({"File": case.name} if names else {}) | {"Pixels SHA-256": case.pixels[:_SHORT]}
         near = False
-        for answer in case.answers.values():
-            family = FAMILY_TITLES[answer.meta.family]  # type: ignore[index]
-            if answer.prediction is None:
-                row[family] = answer.problem
+        for result in case.results.values():
+            meta, prediction = result.meta, result.prediction
+            family = FAMILY_TITLES[meta.family]  # type: ignore[index]
+            if prediction is None:
+                row[family] = result.problem
                 continue
-            target = answer.prediction.target
-            chance = answer.prediction.probabilities[target]
-            row[family] = decision(answer.meta, answer.prediction)
-            row[f"{family}: probability"] = f"{chance:.4f}"
-            row[f"{family}: of"] = answer.meta.titles[target]
-            near |= is_near(answer.meta, answer.prediction)
-        row["Families agree"] = _yes(agree(case)) if len(case.answered) > 1 else ""
-        row["Near a threshold"] = _yes(near) if case.answered else ""
+            row[family] = decision(meta, prediction)
+            row[f"{family}: probability"] = f"{prediction.probabilities[prediction.target]:.4f}"
+            row[f"{family}: of"] = meta.titles[prediction.target]
+            near |= is_near(meta, prediction)
+        row["Families agree"] = _yes(agree(case)) if len(case.predictions) > 1 else ""
+        row["Near a threshold"] = _yes(near) if case.predictions else ""
         if case.verdict:
             row["Two stages"] = outcome(case.verdict)
         row["Input gate"] = check_text(case)
         rows.append(row)
-    for name, problem in problems:
-        rows.append({"Image": "not read"} | ({"File": name} if names else {}) | {"Input gate": problem})
+    for case in cases:
+        if case.problem:
+            rows.append({"Image": "not read"} | ({"File": case.name} if names else {}) | {"Input gate": case.problem})
     return rows
 
 

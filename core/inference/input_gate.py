@@ -105,12 +105,12 @@ def fit_gate(embeddings: np.ndarray, held: np.ndarray, others: np.ndarray, colou
         pca.mean_.astype(np.float32), components.astype(np.float32), noise, 0.0, colour, len(embeddings), fingerprint
     )
     own = gate.distance(held)
-    turned_best = gate.distance(others.reshape(-1, held.shape[1])).reshape(len(held), -1).min(axis=1)
-    margin = min(MOST_MARGIN, float(np.quantile(turned_best / own, 1 - QUANTILE)))
+    corrected_best = gate.distance(others.reshape(-1, held.shape[1])).reshape(len(held), -1).min(axis=1)
+    margin = min(MOST_MARGIN, float(np.quantile(corrected_best / own, 1 - QUANTILE)))
     return replace(gate, threshold=float(np.quantile(own, QUANTILE)), margin=margin)
 
 
-def turned(image: Image.Image) -> dict[str, Image.Image]:
+def corrections(image: Image.Image) -> dict[str, Image.Image]:
     """Return the image corrected in several ways, by the error that each one corrects."""
     return {
         "It appears to be rotated onto its right side.": image.transpose(Image.Transpose.ROTATE_90),
@@ -143,7 +143,7 @@ def check_image(gate: Gate, image: Image.Image, embed: Callable[[list[Image.Imag
         embed: images -> (N, D) embeddings, as those the gate was fitted to.
     """
     reasons = plain_reasons(gate, image)
-    corrected = turned(image)
+    corrected = corrections(image)
     distances = gate.distance(embed([image, *corrected.values()]))
     own = float(distances[0])
     best = int(distances[1:].argmin())
@@ -208,13 +208,10 @@ def embed(model: Classifier, spec: ImageSpec, images: list[Image.Image]) -> np.n
 
 def save_gate(folder: Path, gate: Gate) -> None:
     """Write the gate next to the runs of its data set."""
+    halved = {"mean": gate.mean.astype(np.float16), "components": gate.components.astype(np.float16)}
     buffer = io.BytesIO()
-    np.savez_compressed(buffer, allow_pickle=False, **{k: np.asarray(v) for k, v in _stored(gate).items()})
+    np.savez_compressed(buffer, allow_pickle=False, **{k: np.asarray(v) for k, v in (asdict(gate) | halved).items()})
     write_atomically(folder / FILE, buffer.getvalue())
-
-
-def _stored(gate: Gate) -> dict[str, object]:
-    return {**asdict(gate), "mean": gate.mean.astype(np.float16), "components": gate.components.astype(np.float16)}
 
 
 def read_gate(folder: Path) -> Gate | None:
@@ -231,13 +228,4 @@ def read_gate(folder: Path) -> Gate | None:
             values = {row.name: file[row.name] for row in fields(Gate)}
     except (OSError, EOFError, ValueError, KeyError, zipfile.BadZipFile, zlib.error) as error:
         raise CorruptRun(f"{folder.name}/{FILE} cannot be read ({error}).") from None
-    return Gate(
-        mean=values["mean"].astype(np.float32),
-        components=values["components"].astype(np.float32),
-        noise=float(values["noise"]),
-        threshold=float(values["threshold"]),
-        colour=float(values["colour"]),
-        images=int(values["images"]),
-        fingerprint=str(values["fingerprint"]),
-        margin=float(values["margin"]),
-    )
+    return Gate(**{name: value.astype(np.float32) if value.ndim else value.item() for name, value in values.items()})

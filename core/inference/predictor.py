@@ -36,13 +36,15 @@ class Prediction:
         probabilities: (C,), after temperature scaling.
         decided: indices of the predicted classes: one, or any number of findings.
         target: the class that a heatmap explains.
-        explanation: the heatmap, if one was requested.
+        explanation: the heatmap, if one was requested and the explainer supports the network.
+        unexplained: why there is no heatmap although one was requested; "" otherwise.
     """
 
     probabilities: np.ndarray
     decided: tuple[int, ...]
     target: int
-    explanation: Explanation | None
+    explanation: Explanation | None = None
+    unexplained: str = ""
 
 
 class Predictor:
@@ -69,7 +71,6 @@ class Predictor:
         self._preparation = self._preparation.for_encoder(self._image)
         self._model = to_device(load_classifier(self.meta, folder), self.device)
         self._lock = threading.Lock()
-        self._refusals: dict[str, str] = {}
 
     def predict(self, images: Sequence[Path | str | Image.Image]) -> list[Prediction]:
         """Predict image files, or images that are already decoded, in batches.
@@ -98,8 +99,7 @@ class Predictor:
             explainer: name of an explainer; None for none.
             target: class to explain; the default of `default_target` if None.
         Raises:
-            BadRequest: if images are given to a run on volumes, or volumes to one on images, or the explainer does not
-                support this model.
+            BadRequest: if images are given to a run on volumes, or volumes to one on images.
         """
         meta = self.meta
         batch = normalize(to_unit(np.stack([self._pixels(image) for image in images]), self.device), self._image)
@@ -112,31 +112,17 @@ class Predictor:
             probabilities = probabilities_of(logits, meta.temperature, meta.multilabel)
             targets = [target if target is not None else default_target(meta, row) for row in probabilities]
             explanations: list[Explanation | None] = [None] * len(images)
+            unexplained = ""
             if explainer is not None:
-                target_tensor = torch.as_tensor(targets).to(self.device)
-                question = Question(self._model, batch, features, target_tensor)
-                if reason := EXPLAINERS[explainer].refuses(question):
-                    raise BadRequest(f"{EXPLAINERS[explainer].title} does not support {meta.model}. {reason}")
-                heatmaps = explain(EXPLAINERS[explainer], question)
-                explanations = [self._framed(heatmap, image) for heatmap, image in zip(heatmaps, images, strict=True)]
+                question = Question(self._model, batch, features, torch.as_tensor(targets).to(self.device))
+                unexplained = EXPLAINERS[explainer].unsupported(question)
+                if not unexplained:
+                    heatmaps = explain(EXPLAINERS[explainer], question)
+                    explanations = [self._framed(*pair) for pair in zip(heatmaps, images, strict=True)]
         return [
-            Prediction(row, decide(meta, row), explained, explanation)
+            Prediction(row, decide(meta, row), explained, explanation, unexplained)
             for row, explained, explanation in zip(probabilities, targets, explanations, strict=True)
         ]
-
-    def refusal(self, explainer: str) -> str:
-        """Return why an explainer does not support this model, in words; "" if it does."""
-        if explainer not in self._refusals:
-            self._refusals[explainer] = self._refusal(explainer)
-        return self._refusals[explainer]
-
-    def _refusal(self, explainer: str) -> str:
-        blank = torch.zeros((1, *replace(self._image, size=self.meta.size).shape), device=self.device)
-        with self._lock, torch.no_grad():
-            features = self._model.encoder(channels_last(blank))
-            return EXPLAINERS[explainer].refuses(
-                Question(self._model, blank, features, torch.zeros(1, dtype=torch.long))
-            )
 
     def _pixels(self, image: Image.Image | np.ndarray) -> np.ndarray:
         if isinstance(image, np.ndarray) != (self._image.dims == 3):
@@ -174,15 +160,7 @@ def _read(path: Path) -> Image.Image:
 
 
 def load_run(folder: Path | str, device: torch.device | None = None) -> Predictor:
-    """Load a stored run, ready to predict: `load_run("checkpoints/kermany/...").predict(["scan.png"])`.
-
-    Args:
-        folder: the run's folder.
-        device: on which it runs; the CPU if None.
-    Raises:
-        CorruptRun: if the run is damaged or has no weights.
-        WeightsUnavailable: if its encoder's weights are not available.
-    """
+    """Load a stored run as a `Predictor`: `load_run("checkpoints/kermany/...").predict(["scan.png"])`."""
     return Predictor(Path(folder), device)
 
 

@@ -15,11 +15,10 @@ from typing import Any
 
 from PIL import Image
 
-from core.data import DATASETS
-from core.data.specs import OPTIONS_SEPARATOR
-from core.inference.case import Answer, Case, ClassSet
+from core.inference.case import Case, NetworkResult
 from core.inference.text import agreement, caveats, check_text, decision, threshold_of, training_text, where
 from core.inference.two_stage import outcome, performance_text, verdict_text
+from core.inference.uncertainty import PredictionSet, SeedInterval
 from core.paths import library_versions
 
 FORMAT = 1
@@ -39,20 +38,20 @@ class ReportOptions:
     thumbnail: Image.Image | None = None
 
 
-def as_record(case: Case, wanted: ReportOptions | None = None, made: datetime | None = None) -> dict[str, Any]:
+def as_record(case: Case, options: ReportOptions | None = None, made: datetime | None = None) -> dict[str, Any]:
     """Convert a case to plain values.
 
     Args:
-        case: with its answers.
-        wanted: optional content; none by default.
+        case: with its results.
+        options: optional content; none by default.
         made: time; now by default.
     """
-    wanted = wanted or ReportOptions()
+    options = options or ReportOptions()
     image: dict[str, Any] = {"pixels_sha256": case.pixels, "width": case.width, "height": case.height}
-    if wanted.name:
+    if options.name:
         image["name"] = case.name
-    if wanted.thumbnail:
-        image["thumbnail_png_base64"] = base64.b64encode(_png(wanted.thumbnail)).decode()
+    if options.thumbnail:
+        image["thumbnail_png_base64"] = base64.b64encode(_png(options.thumbnail)).decode()
     return {
         "report": "Lowshot case report",
         "format": FORMAT,
@@ -62,19 +61,19 @@ def as_record(case: Case, wanted: ReportOptions | None = None, made: datetime | 
         "synthetic": case.synthetic,
         "image": image,
         "gate": {
-            **(asdict(case.admission) if case.admission else {}),
-            "present": case.admission is not None,
+            **(asdict(case.check) if case.check else {}),
+            "present": case.check is not None,
             "overridden": case.overridden,
             "words": check_text(case),
         },
         "summary": agreement(case),
         "two_stage": _two_stage(case),
-        "answers": [_answer(family, answer, case) for family, answer in case.answers.items()],
+        "answers": [_network(family, result, case) for family, result in case.results.items()],
         "heatmap_overlap": [
             {"families": list(pair), "share_of_strongest_fifth_in_common": share, "by_chance": 0.2}
             for pair, share in case.overlaps.items()
         ],
-        "caveats": caveats(case, data_caveats(case)),
+        "caveats": caveats(case),
     }
 
 
@@ -83,14 +82,14 @@ def _two_stage(case: Case) -> dict[str, Any] | None:
     if verdict is None:
         return None
     stages = verdict.stages
-    screen, confirmer = (case.answers[family].meta for family in (stages.screen, stages.confirmer))
+    screen, confirmer = (case.results[family].meta for family in (stages.screen, stages.confirmer))
     return {
         "outcome": outcome(verdict),
         "words": verdict_text(verdict),
         "suspicious_classes": [confirmer.labels[index] for index in stages.suspicious],
         "screen": {
             "run": screen.run,
-            "probability": verdict.chance,
+            "probability": verdict.probability,
             "threshold": stages.point.threshold,
             "wanted_sensitivity": stages.point.aim.sensitivity,
             "suspicious": verdict.passed,
@@ -101,23 +100,13 @@ def _two_stage(case: Case) -> dict[str, Any] | None:
     }
 
 
-def data_caveats(case: Case) -> tuple[str, ...]:
-    """Return the caveats of the data set and the notes of the runs' records, without duplicates."""
-    notes: list[str] = []
-    for answer in case.answers.values():
-        name = answer.meta.dataset.partition(OPTIONS_SEPARATOR)[0]
-        rows = DATASETS[name].caveats if name in DATASETS else ()
-        notes += [line for line in (*rows, *answer.meta.notes) if line not in notes]
-    return tuple(notes)
-
-
-def as_json(case: Case, wanted: ReportOptions | None = None, made: datetime | None = None) -> bytes:
+def as_json(case: Case, options: ReportOptions | None = None, made: datetime | None = None) -> bytes:
     """Format a case as a JSON file."""
-    return json.dumps(as_record(case, wanted, made), indent=2, ensure_ascii=False, allow_nan=False).encode()
+    return json.dumps(as_record(case, options, made), indent=2, ensure_ascii=False, allow_nan=False).encode()
 
 
-def _answer(family: str, answer: Answer, case: Case) -> dict[str, Any]:
-    meta, prediction = answer.meta, answer.prediction
+def _network(family: str, result: NetworkResult, case: Case) -> dict[str, Any]:
+    meta, prediction = result.meta, result.prediction
     record: dict[str, Any] = {
         "family": family,
         "run": meta.run,
@@ -135,7 +124,7 @@ def _answer(family: str, answer: Answer, case: Case) -> dict[str, Any]:
         "files_sha256": dict(meta.hashes),
         "versions_at_training": dict(meta.versions),
         "trained_with_leaks": bool(meta.leaks),
-        "problem": answer.problem or None,
+        "problem": result.problem or None,
     }
     if prediction is None:
         return record
@@ -148,30 +137,39 @@ def _answer(family: str, answer: Answer, case: Case) -> dict[str, Any]:
         "temperature": meta.temperature,
         "decision": decision(meta, prediction),
         "about": meta.titles[prediction.target],
-        "seed_interval": answer.seeds if isinstance(answer.seeds, str) else asdict(answer.seeds),
-        "conformal_set": asdict(answer.doubt) if isinstance(answer.doubt, ClassSet) else answer.doubt,
-        "heatmap": _heatmap(answer, case),
+        "seed_interval": _seed_interval(result.seed_interval),
+        "conformal_set": asdict(result.prediction_set)
+        if isinstance(result.prediction_set, PredictionSet)
+        else result.prediction_set,
+        "heatmap": _heatmap(result, case),
     }
 
 
-def _heatmap(answer: Answer, case: Case) -> dict[str, Any]:
-    explanation = answer.prediction.explanation if answer.prediction else None
+def _seed_interval(interval: SeedInterval | str) -> dict[str, Any] | str:
+    if isinstance(interval, str):
+        return interval
+    return {("asked" if name == "evaluated" else name): value for name, value in asdict(interval).items()}
+
+
+def _heatmap(result: NetworkResult, case: Case) -> dict[str, Any]:
+    explanation = result.explanation
     if explanation is None:
-        return {"explainer": case.explainer, "none_because": answer.unexplained or "it was not requested"}
+        reason = result.prediction.unexplained if result.prediction else ""
+        return {"explainer": case.explainer, "none_because": reason or "it was not requested"}
     return {
         "explainer": case.explainer,
-        "class": answer.meta.titles[explanation.target],
+        "class": result.meta.titles[explanation.target],
         "peak": explanation.peak,
         "flat": explanation.degenerate,
         "where": where(explanation),
         "note": explanation.note,
-        "faithfulness": asdict(answer.faithfulness) if answer.faithfulness else None,
+        "faithfulness": asdict(result.faithfulness) if result.faithfulness else None,
     }
 
 
 def _png(image: Image.Image) -> bytes:
-    small = image.copy()
-    small.thumbnail((THUMBNAIL_SIDE, THUMBNAIL_SIDE))
+    thumbnail = image.copy()
+    thumbnail.thumbnail((THUMBNAIL_SIDE, THUMBNAIL_SIDE))
     buffer = io.BytesIO()
-    small.save(buffer, "PNG")
+    thumbnail.save(buffer, "PNG")
     return buffer.getvalue()

@@ -87,11 +87,13 @@ class _Page:
             self.sheet.add_page()
             top = self.sheet.get_y()
         for column, (title, picture) in enumerate(pictures.items()):
-            small = picture.convert("RGB")
-            small.thumbnail((THUMBNAIL_SIDE, THUMBNAIL_SIDE))
-            scale = _PICTURE / max(small.size)
+            thumbnail = picture.convert("RGB")
+            thumbnail.thumbnail((THUMBNAIL_SIDE, THUMBNAIL_SIDE))
+            scale = _PICTURE / max(thumbnail.size)
             x = left + column * (_PICTURE + 3)
-            self.sheet.image(small, x, top, small.width * scale, small.height * scale, alt_text=_safe(title))
+            self.sheet.image(
+                thumbnail, x, top, thumbnail.width * scale, thumbnail.height * scale, alt_text=_safe(title)
+            )
             self.sheet.set_xy(x, top + _PICTURE + 1)
             self.sheet.set_font(_FONT, "", _SMALL)
             self.sheet.multi_cell(_PICTURE, 3.5, _safe(title), align="L", new_x="LMARGIN", new_y="TOP")
@@ -106,26 +108,26 @@ def _bold() -> Any:
 
 def as_pdf(
     case: Case,
-    wanted: ReportOptions | None = None,
+    options: ReportOptions | None = None,
     heatmaps: Mapping[str, Image.Image] | None = None,
     made: datetime | None = None,
 ) -> bytes:
     """Format a case as a PDF file.
 
     Args:
-        case: with its answers.
-        wanted: optional content.
+        case: with its results.
+        options: optional content.
         heatmaps: overlays by title, drawn next to the thumbnail; omitted without it.
         made: time; now by default.
     """
-    wanted, made = wanted or ReportOptions(), made or datetime.now(UTC)
-    record = as_record(case, wanted, made)
+    options, made = options or ReportOptions(), made or datetime.now(UTC)
+    record = as_record(case, options, made)
     page = _Page(made)
     page.line("Lowshot case report", 16, bold=True)
     page.line(record["caveats"][0], bold=True)
     page.line(f"{case.task} · made {record['made']}")
     page.line(f"Image: {case.width} x {case.height} pixels, SHA-256 of its pixels {case.pixels}", _SMALL)
-    if wanted.name:
+    if options.name:
         page.line(f"File: {case.name}", _SMALL)
     page.heading("Summary")
     page.line(record["summary"])
@@ -134,15 +136,13 @@ def as_pdf(
         page.heading(f"Two stages: {both['outcome']}")
         page.line(both["words"])
         page.line(both["measured_words"], _SMALL)
-    if wanted.thumbnail:
-        page.pictures({"The image as read": wanted.thumbnail, **(heatmaps or {})})
-    for answer in record["answers"]:
-        _write_answer(page, answer)
+    if options.thumbnail:
+        page.pictures({"The image as read": options.thumbnail, **(heatmaps or {})})
+    for result in record["answers"]:
+        _write_result(page, result)
     for overlap in record["heatmap_overlap"]:
-        pair, share = (
-            " and ".join(FAMILY_TITLES[family] for family in overlap["families"]),
-            overlap["share_of_strongest_fifth_in_common"],
-        )
+        pair = " and ".join(FAMILY_TITLES[family] for family in overlap["families"])
+        share = overlap["share_of_strongest_fifth_in_common"]
         page.line(f"Heatmaps of {pair}: {share:.0%} of the strongest fifth overlaps (20% by chance).")
     page.heading("Limitations")
     for line in record["caveats"][1:]:
@@ -152,37 +152,34 @@ def as_pdf(
     return bytes(page.sheet.output())
 
 
-def _write_answer(page: _Page, answer: dict[str, Any]) -> None:
-    page.heading(f"{FAMILY_TITLES[answer['family']]}: {answer['model']}, {answer['strategy']}")
-    if answer["problem"]:
-        page.line(answer["problem"])
+def _write_result(page: _Page, result: dict[str, Any]) -> None:
+    page.heading(f"{FAMILY_TITLES[result['family']]}: {result['model']}, {result['strategy']}")
+    if result["problem"]:
+        page.line(result["problem"])
     else:
-        page.line(f"Decision: {answer['decision']}. {answer['learnt_from']}")
+        page.line(f"Decision: {result['decision']}. {result['learnt_from']}")
         rows = [("Class", "Probability", "Threshold")]
-        for label, probability in answer["probabilities"].items():
-            threshold = answer["thresholds"][label]
+        for label, probability in result["probabilities"].items():
+            threshold = result["thresholds"][label]
             rows.append(
-                (answer["class_titles"][label], percent(probability), "-" if threshold is None else percent(threshold))
+                (result["class_titles"][label], percent(probability), "-" if threshold is None else percent(threshold))
             )
         page.table(rows)
-        page.line(_doubts(answer))
-        page.line(_evidence(answer["heatmap"]))
-    files = "; ".join(f"{name} {value}" for name, value in answer["files_sha256"].items())
-    encoder = ", ".join(f"{name} {value}" for name, value in answer["encoder"].items() if value)
-    page.line(f"Run {answer['run']}, seed {answer['seed']}. Encoder: {encoder}. SHA-256: {files}.", _SMALL)
+        page.line(_uncertainty(result))
+        page.line(_evidence(result["heatmap"]))
+    files = "; ".join(f"{name} {value}" for name, value in result["files_sha256"].items())
+    encoder = ", ".join(f"{name} {value}" for name, value in result["encoder"].items() if value)
+    page.line(f"Run {result['run']}, seed {result['seed']}. Encoder: {encoder}. SHA-256: {files}.", _SMALL)
 
 
-def _doubts(answer: dict[str, Any]) -> str:
-    seeds, doubt = answer["seed_interval"], answer["conformal_set"]
-    interval = (
-        seeds
-        if isinstance(seeds, str)
-        else f"Range over seeds: {percent(seeds['low'])} to {percent(seeds['high'])}. {seeds['how']}"
-    )
-    if isinstance(doubt, str):
-        return f"{interval} Prediction set: {doubt}" if doubt else interval
-    classes = ", ".join(doubt["classes"]) or "no class"
-    return f"{interval} Prediction set at {doubt['level']:.0%}: {classes}. {doubt['how']}"
+def _uncertainty(result: dict[str, Any]) -> str:
+    seeds, members = result["seed_interval"], result["conformal_set"]
+    if not isinstance(seeds, str):
+        seeds = f"Range over seeds: {percent(seeds['low'])} to {percent(seeds['high'])}. {seeds['how']}"
+    if isinstance(members, str):
+        return f"{seeds} Prediction set: {members}" if members else seeds
+    classes = ", ".join(members["classes"]) or "no class"
+    return f"{seeds} Prediction set at {members['level']:.0%}: {classes}. {members['how']}"
 
 
 def _evidence(heatmap: dict[str, Any]) -> str:
@@ -192,5 +189,5 @@ def _evidence(heatmap: dict[str, Any]) -> str:
         return f"{heatmap['explainer']} for {heatmap['class']}: no positive evidence."
     description = f"{heatmap['where']}, peak {heatmap['peak']:.3g}. {heatmap['note']}"
     if heatmap["faithfulness"]:
-        description += f" {Faithfulness(**heatmap['faithfulness']).words}"
+        description += f" {Faithfulness(**heatmap['faithfulness']).text}"
     return f"{heatmap['explainer']} for {heatmap['class']}: {description}"

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from core.data.specs import class_titles
+from core.data import DATASETS
+from core.data.specs import OPTIONS_SEPARATOR, class_titles
 from core.explain.methods import Explanation
 from core.inference.case import Case
 from core.inference.predictor import Prediction
@@ -70,65 +71,65 @@ def training_text(meta: RunMeta) -> str:
 
 def agree(case: Case) -> bool:
     """Return whether all families with a prediction agree."""
-    return len({decision(answer.meta, answer.prediction) for answer in case.answered if answer.prediction}) == 1
+    return len({decision(meta, prediction) for meta, prediction in case.predictions}) == 1
 
 
 def agreement(case: Case) -> str:
     """Summarize agreement of the families, closeness to a threshold and similarity to the training data."""
-    if not case.answered:
+    predictions = case.predictions
+    if not predictions:
         return "No model family gave a prediction."
     decisions: dict[str, list[str]] = {}
-    for answer in case.answered:
-        assert answer.prediction is not None
-        decisions.setdefault(decision(answer.meta, answer.prediction), []).append(FAMILY_LETTERS[answer.meta.family])
-    close = [answer for answer in case.answered if answer.prediction and is_near(answer.meta, answer.prediction)]
-    near = [FAMILY_LETTERS[answer.meta.family] for answer in close]
-    if len(case.answered) == 1:
+    for meta, prediction in predictions:
+        decisions.setdefault(decision(meta, prediction), []).append(FAMILY_LETTERS[meta.family])
+    near = [FAMILY_LETTERS[meta.family] for meta, prediction in predictions if is_near(meta, prediction)]
+    if len(predictions) == 1:
         summary = f"Only one model family gave a prediction: {next(iter(decisions))}"
     elif len(decisions) == 1:
-        summary = f"All {len(case.answered)} model families agree: {next(iter(decisions))}"
+        summary = f"All {len(predictions)} model families agree: {next(iter(decisions))}"
     else:
         sides = "; ".join(f"{' and '.join(families)}: {decided}" for decided, families in decisions.items())
         summary = f"The model families disagree ({sides}), so the result is inconclusive"
     within = f"within {100 * NEAR:.0f} percentage points of its threshold"
     if near:
         summary += f"; {' and '.join(near)} borderline, {within}"
-    elif any(
-        threshold_of(answer.meta, c) is not None for answer in case.answered for c in range(len(answer.meta.labels))
-    ):
+    elif any(threshold_of(meta, index) is not None for meta, _ in predictions for index in range(len(meta.labels))):
         summary += "; none is near its threshold"
-    return f"{summary}. The image {_likeness(case)}."
+    return f"{summary}. The image {_similarity(case)}."
 
 
-def _likeness(case: Case) -> str:
-    if case.admission is None:
+def _similarity(case: Case) -> str:
+    if case.check is None:
         return "was not compared with the training data, because this task has no image check"
-    if not case.unlike:
+    if not case.rejected:
         return "resembles the training data"
     return "does not resemble the training data" + (" but was analyzed anyway" if case.overridden else "")
 
 
 def check_text(case: Case) -> str:
     """Describe the result of the input check."""
-    if case.admission is None:
+    if case.check is None:
         return "This task has no image check: any image is analyzed."
-    distances = f"distance {case.admission.distance:.2f}, threshold {case.admission.threshold:.2f}"
-    if case.admission.admitted:
+    distances = f"distance {case.check.distance:.2f}, threshold {case.check.threshold:.2f}"
+    if case.check.admitted:
         return f"Accepted as an image of this task ({distances})."
     consequence = " OVERRIDDEN: analyzed anyway at the user's request." if case.overridden else " Not analyzed."
-    return f"Rejected ({distances}): {' '.join(case.admission.reasons)}{consequence}"
+    return f"Rejected ({distances}): {' '.join(case.check.reasons)}{consequence}"
 
 
-def caveats(case: Case, of_data: tuple[str, ...] = ()) -> list[str]:
-    """Return the caveats that a reader of the predictions must know."""
+def caveats(case: Case) -> list[str]:
+    """Return the caveats that a reader of the predictions must know, with those of the data set and of the runs."""
     lines = ["Research use only. Not a medical device: do not base any decision about a patient on this."]
     if case.synthetic:
         lines.append("The task is synthetic: its images are computer-generated.")
-    if case.unlike:
+    if case.rejected:
         lines.append("The image check rejected this image; it was analyzed at the user's request.")
-    if any(answer.meta.leaks for answer in case.answers.values()):
+    if any(result.meta.leaks for result in case.results.values()):
         lines.append("A model was trained with leaks allowed: its reported performance is inflated by data leakage.")
-    lines += of_data
+    for result in case.results.values():
+        name = result.meta.dataset.partition(OPTIONS_SEPARATOR)[0]
+        of_data = DATASETS[name].caveats if name in DATASETS else ()
+        lines += [line for line in (*of_data, *result.meta.notes) if line not in lines]
     lines.append("A heatmap shows which regions raised a score, not where disease is.")
     lines.append(
         "Probabilities are calibrated for images like those of the training subset and are not valid for others."

@@ -15,7 +15,7 @@ from core.analysis.two_stage import best_single, joint, screen_point
 from core.data import DATASETS
 from core.data.specs import OPTIONS_SEPARATOR
 from core.errors import LowshotError
-from core.inference.predictor import Prediction
+from core.inference.case import NetworkResult
 from core.inference.text import percent
 from core.metrics.bootstrap import RESAMPLES
 from core.metrics.thresholds import Aim, OperatingPoint
@@ -53,14 +53,14 @@ class Verdict:
     Attributes:
         stages: the stages applied.
         classes: titles of the suspicious classes.
-        chance: probability, by the screen, of any suspicious class.
+        probability: probability, by the screen, of any suspicious class.
         second: title of the class that the second stage predicted; "" if it was not run.
         alarm: whether the final class is suspicious.
     """
 
     stages: Stages
     classes: tuple[str, ...]
-    chance: float
+    probability: float
     second: str
     alarm: bool
 
@@ -73,11 +73,11 @@ class Verdict:
 def suspicious_of(meta: RunMeta) -> tuple[int, ...]:
     """Return the indices of the classes that a screen passes on; empty if the task has no stages."""
     name = meta.dataset.partition(OPTIONS_SEPARATOR)[0]
-    usual = DATASETS[name].suspicious if name in DATASETS and meta.task == "multiclass" else ()
-    return tuple(index for index, label in enumerate(meta.labels) if label in usual)
+    names = DATASETS[name].suspicious if name in DATASETS and meta.task == "multiclass" else ()
+    return tuple(index for index, label in enumerate(meta.labels) if label in names)
 
 
-def choose_stages(series: Mapping[str, Sequence[Run]], sensitivity: float, draws: int = RESAMPLES) -> Stages:
+def choose_stages(series: Mapping[str, Sequence[Run]], sensitivity: float, resamples: int = RESAMPLES) -> Stages:
     """Choose both stages among families by held-out images alone, and measure them on the test images.
 
     The screen is the family that best separates suspicious images. The second stage is the one that gives the true
@@ -86,7 +86,7 @@ def choose_stages(series: Mapping[str, Sequence[Run]], sensitivity: float, draws
     Args:
         series: by family, of a task with suspicious classes: the run that predicts, then its other seeds.
         sensitivity: target of the screen.
-        draws: number of bootstrap resamples.
+        resamples: number of bootstrap resamples.
     Raises:
         CorruptRun: if a run's held-out images cannot be read.
     """
@@ -96,7 +96,7 @@ def choose_stages(series: Mapping[str, Sequence[Run]], sensitivity: float, draws
     confirmer = min(series, key=lambda family: np.mean([held_out_loss(run) for run in series[family]]))
     figures: TwoStage | str
     try:
-        figures = joint(series[screen], series[confirmer], series[screen], suspicious, aim, draws)
+        figures = joint(series[screen], series[confirmer], series[screen], suspicious, aim, resamples)
     except LowshotError as error:
         figures = str(error)
     seeds = {meta.seed for _, meta in series[screen]} & {meta.seed for _, meta in series[confirmer]}
@@ -104,47 +104,50 @@ def choose_stages(series: Mapping[str, Sequence[Run]], sensitivity: float, draws
     return Stages(screen, confirmer, suspicious, point, len(seeds), figures)
 
 
-def verdict(stages: Stages, meta: RunMeta, screen: Prediction, confirmer: Prediction) -> Verdict:
-    """Combine both stages' predictions for one image.
+def verdict_of(stages: Stages, results: Mapping[str, NetworkResult]) -> Verdict | None:
+    """Combine both stages' predictions for one image; None if a stage has no prediction.
 
     Args:
         stages: the stages.
-        meta: of the second stage.
-        screen: prediction of the first stage.
-        confirmer: prediction of the second stage.
+        results: by family.
     """
-    suspicious = stages.suspicious
-    chance = float(screen.probabilities[list(suspicious)].sum())
-    passed = chance >= stages.point.threshold
+    screen, confirmer = results[stages.screen].prediction, results[stages.confirmer].prediction
+    if screen is None or confirmer is None:
+        return None
+    titles, suspicious = results[stages.confirmer].meta.titles, stages.suspicious
+    probability = float(screen.probabilities[list(suspicious)].sum())
+    passed = probability >= stages.point.threshold
     decided = confirmer.decided[0]
     return Verdict(
         stages,
-        tuple(meta.titles[index] for index in suspicious),
-        chance,
-        meta.titles[decided] if passed else "",
+        tuple(titles[index] for index in suspicious),
+        probability,
+        titles[decided] if passed else "",
         passed and decided in suspicious,
     )
 
 
-def outcome(found: Verdict) -> str:
+def outcome(verdict: Verdict) -> str:
     """Format the verdict in a few words."""
-    if not found.passed:
+    if not verdict.passed:
         return "not suspicious"
-    return f"suspicious: {found.second}" if found.alarm else f"not suspicious after the second stage: {found.second}"
-
-
-def verdict_text(found: Verdict) -> str:
-    """Explain the verdict in a sentence or two."""
-    stages, point = found.stages, found.stages.point
-    screening = (
-        f"Screening ({_letter(stages.screen)}): {'suspicious' if found.passed else 'not suspicious'}, "
-        f"{percent(found.chance)} for any of {', '.join(found.classes)}. The threshold is {percent(point.threshold)}, "
-        f"set for a sensitivity of {point.aim.sensitivity:.0%} on held-out images."
+    return (
+        f"suspicious: {verdict.second}" if verdict.alarm else f"not suspicious after the second stage: {verdict.second}"
     )
-    if not found.passed:
+
+
+def verdict_text(verdict: Verdict) -> str:
+    """Explain the verdict in a sentence or two."""
+    stages, point = verdict.stages, verdict.stages.point
+    screening = (
+        f"Screening ({FAMILY_LETTERS[stages.screen]}): {'suspicious' if verdict.passed else 'not suspicious'}, "
+        f"{percent(verdict.probability)} for any of {', '.join(verdict.classes)}. The threshold is "
+        f"{percent(point.threshold)}, set for a sensitivity of {point.aim.sensitivity:.0%} on held-out images."
+    )
+    if not verdict.passed:
         return f"{screening} The second stage is not run."
-    outcome_note = "" if found.alarm else ", which does not confirm the suspicion"
-    return f"{screening} Second stage ({_letter(stages.confirmer)}): {found.second}{outcome_note}."
+    outcome_note = "" if verdict.alarm else ", which does not confirm the suspicion"
+    return f"{screening} Second stage ({FAMILY_LETTERS[stages.confirmer]}): {verdict.second}{outcome_note}."
 
 
 def performance_text(stages: Stages) -> str:
@@ -152,19 +155,12 @@ def performance_text(stages: Stages) -> str:
     if isinstance(stages.figures, str):
         return f"The joint performance of both stages is unknown: {stages.figures}"
     figures = stages.figures
+    seeds = "one seed" if stages.seeds == 1 else f"{stages.seeds} seeds"
     caution = f" {stages.point.caution}" if stages.point.caution else ""
     return (
-        f"Measured on {figures.sensitivity.n:,} test images, mean of {_seeds(stages.seeds)} (95% "
+        f"Measured on {figures.sensitivity.n:,} test images, mean of {seeds} (95% "
         "intervals over test patients): of the suspicious images "
         f"{figures.sensitivity:.0%} receive a suspicious class and {figures.named:.0%} the correct one; of "
         f"the others {figures.specificity:.0%} do not. The second stage sees {figures.workload.value:.0%} of all "
         f"images. {figures.verdict()}{caution}"
     )
-
-
-def _seeds(count: int) -> str:
-    return "one seed" if count == 1 else f"{count} seeds"
-
-
-def _letter(family: str) -> str:
-    return FAMILY_LETTERS[family]

@@ -25,11 +25,12 @@ from core.data.listing import Listing
 from core.data.overlap import Source, copies_by_source
 from core.data.specs import DatasetSpec, find_dataset, find_folder, list_images
 from core.errors import BadRequest
+from core.inference.analyze import Network
 from core.inference.input_gate import FILE as GATE_FILE
 from core.inference.input_gate import Gatekeeper, open_gate
 from core.inference.predictor import Predictor
-from core.inference.seed_interval import Lookup, lookup
 from core.inference.two_stage import Stages, choose_stages
+from core.inference.uncertainty import siblings
 from core.jobs.catalogue import Catalogue, read_catalogue
 from core.metrics import Estimate, SeriesEstimate, measure
 from core.metrics.comparisons import Difference
@@ -45,7 +46,7 @@ from core.models.summary import Architecture, architecture
 from core.paths import runs_folder
 from core.runs import Run, RunMeta, Store, open_store, read_history
 from core.runs.scores import PartScores, load_part
-from core.runs.selection import default_runs
+from core.runs.selection import candidates, default_runs
 from core.runs.series import Series, class_report, estimate, resampled_runs, summarize
 from core.ui.progress import bar
 
@@ -71,18 +72,26 @@ def _store(root: str, stamp: str) -> Store:
     return open_store(Path(root))
 
 
-def store_and_served() -> tuple[Store, dict[str, dict[str, Run]]]:
-    """Return the run store and, for each data set with a run that can predict, the default run by family."""
+def store_and_networks() -> tuple[Store, dict[str, dict[str, list[Network]]]]:
+    """Return the run store and, for each data set, the networks that can predict, by family; the default comes first.
+
+    Networks are shared by all visitors.
+    """
     root = runs_folder()
     now = str(root), _stamp(root)
-    return _store(*now), _served(*now)
+    return _store(*now), _networks(*now)
 
 
 @st.cache_resource(max_entries=2, show_spinner=False)
-def _served(root: str, stamp: str) -> dict[str, dict[str, Run]]:
+def _networks(root: str, stamp: str) -> dict[str, dict[str, list[Network]]]:
     opened = _store(root, stamp)
-    names = {meta.dataset: None for meta in opened.metas()}
-    return {name: runs for name in names if (runs := default_runs(opened, name))}
+    networks: dict[str, dict[str, list[Network]]] = {}
+    for name in dict.fromkeys(meta.dataset for meta in opened.metas()):
+        for family, default in default_runs(opened, name).items():
+            runs = [default, *(run for run in candidates(opened, name, family) if run.folder != default.folder)]
+            by_family = networks.setdefault(name, {})
+            by_family[family] = [Network([run, *siblings(opened, run.meta)], predictor) for run in runs]
+    return networks
 
 
 def _stamp(root: Path) -> str:
@@ -135,12 +144,6 @@ def gatekeeper(dataset: str, metas: Iterable[RunMeta]) -> Gatekeeper | None:
 @st.cache_resource(max_entries=4, show_spinner="Loading the image check")
 def _gatekeeper(folder: str, size: int, changed: int, fingerprints: tuple[str, ...]) -> Gatekeeper | None:
     return open_gate(Path(folder), fingerprints)
-
-
-@st.cache_data(max_entries=64, show_spinner=False, hash_funcs=BY_RECORD)
-def seed_lookup(run: Run, others: Sequence[Run], target: int) -> Lookup:
-    """Return the test predictions of a run for a class, paired with those of its other seeds."""
-    return lookup(run, others, target)
 
 
 @st.cache_data(max_entries=256, show_spinner="Computing intervals", hash_funcs=BY_RECORD)

@@ -51,13 +51,18 @@ def test_the_store_is_read_again_when_a_file_came_went_or_changed_and_not_otherw
 
 def test_what_answers_follows_the_store(phantom_runs, tmp_path, monkeypatch):
     monkeypatch.setenv("LOWSHOT_RUNS", str(tmp_path / "store"))
-    assert cache.store_and_served()[1] == {}
+    assert cache.store_and_networks()[1] == {}
     shutil.copytree(phantom_runs, tmp_path / "store")
-    store, served = cache.store_and_served()
-    assert served == {"phantom": default_runs(store, "phantom")}
+    store, networks = cache.store_and_networks()
+    assert list(networks) == ["phantom"]
+    defaults = {family: members[0].run for family, members in networks["phantom"].items()}
+    assert defaults == default_runs(store, "phantom")
     assert store is cache.store()
-    shutil.rmtree(next(iter(served["phantom"].values()))[0])
-    assert cache.store_and_served()[1] != served
+    folder = next(iter(defaults.values()))[0]
+    shutil.rmtree(folder)
+    left = [network.run[0] for members in cache.store_and_networks()[1]["phantom"].values() for network in members]
+    assert left
+    assert folder not in left
 
 
 def test_nothing_of_a_visitor_is_kept_from_the_garbage_collector(tmp_path, monkeypatch):
@@ -69,6 +74,6 @@ def test_nothing_of_a_visitor_is_kept_from_the_garbage_collector(tmp_path, monke
     monkeypatch.setattr(gc, "freeze", lambda: frozen.append(True))
     app.run()
     cache.store()
-    cache.predictor(cache.store_and_served()[1]["phantom"]["scratch"])
+    cache.predictor(cache.store_and_networks()[1]["phantom"]["scratch"][0].run)
     cache.gatekeeper("phantom", [])
     assert not frozen

@@ -12,7 +12,7 @@ from PIL import Image
 from core.data.dataset import Dataset
 from core.data.image_cache import Progress
 from core.errors import BadRequest
-from core.inference.input_gate import ENCODER, MIN_COLOUR, Gate, embed, fit_gate, save_gate, turned
+from core.inference.input_gate import ENCODER, MIN_COLOUR, Gate, corrections, embed, fit_gate, save_gate
 from core.models import MODELS
 from core.paths import pick_device, runs_folder
 from trainer.flags import add_data, add_device, requested_dataset
@@ -45,7 +45,7 @@ def make_gate(dataset: Dataset, device: torch.device, progress: Progress | None 
     embeddings = cache.get(images[rows], rows, 0, progress)[:, 0]
     changed = []  # embeddings of held-out images, turned or inverted
     for row in rows[held]:
-        variants = turned(Image.fromarray(np.squeeze(images[row].transpose(1, 2, 0))))
+        variants = corrections(Image.fromarray(np.squeeze(images[row].transpose(1, 2, 0))))
         changed.append(embed(model, spec.image, list(variants.values())))
         if progress:
             progress(len(changed), int(held.sum()))

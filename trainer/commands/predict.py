@@ -9,16 +9,18 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from PIL import Image
 
-from core.data.images import decode
-from core.errors import BadRequest, CorruptRun, UnknownName, UnreadableImage, WeightsUnavailable
+from core.data.uploads import Upload
+from core.errors import BadRequest, CorruptRun, UnknownName, WeightsUnavailable
 from core.explain.overlay import overlay
 from core.files import sha256_of
-from core.inference.input_gate import CheckResult, Gatekeeper, open_gate
-from core.inference.predictor import Prediction, Predictor
+from core.inference import Case, NetworkResult
+from core.inference.analyze import Network, Settings, analyze
+from core.inference.input_gate import Gatekeeper, open_gate
+from core.inference.predictor import Predictor
+from core.inference.text import threshold_of
 from core.paths import DEVICES, pick_device
-from core.runs import Run, RunMeta, open_store
+from core.runs import Run, open_store
 from core.runs.selection import default_runs
 from trainer.progress import print_status
 
@@ -68,35 +70,29 @@ def run(arguments: argparse.Namespace) -> int:
     chosen = (
         [find_run(arguments.run)] if arguments.run else list(default_runs(open_store(), arguments.dataset).values())
     )
-    predictors = _load_predictors(chosen, device)
-    if not predictors:
+    networks = _load_networks(chosen, device)
+    if not networks:
         raise BadRequest(f"No run with weights is stored for {arguments.dataset}; train one with curve first.")
-    gate = _load_gate(chosen, arguments.despite_gate)
+    gatekeeper = _gatekeeper(chosen, arguments.despite_gate)
+    settings = Settings(networks, gatekeeper, "grad-cam" if arguments.cam else None)
     predicted = 0
     for path in arguments.images:
-        try:
-            content = path.read_bytes()
-            image = decode(content)
-        except (UnreadableImage, OSError) as error:
-            why = str(error) if isinstance(error, UnreadableImage) else "The file cannot be opened."
-            _print(arguments, {"image": str(path), "error": why}, f"{path}: {why}")
-            continue
-        check = gate(image) if gate else None
-        if check and not check.admitted and not arguments.despite_gate:
-            reasons = " ".join(check.reasons)
+        upload = _read(path)
+        case = analyze(upload, settings, arguments.despite_gate)
+        if case.problem:
+            _print(arguments, {"image": str(path), "error": case.problem}, f"{path}: {case.problem}")
+        elif case.check and not case.results:
+            reasons = " ".join(case.check.reasons)
             _print(arguments, {"image": str(path), "refused": reasons}, f"{path}: refused by the input gate: {reasons}")
-            continue
-        predicted += 1
-        for predictor in predictors:
-            prediction = predictor([image], "grad-cam" if arguments.cam else None)[0]
-            meta = predictor.meta
-            row = _row(path, meta, prediction, check)
+        predicted += bool(case.results)
+        for result in case.results.values():
+            row = _row(path, case, result)
             if arguments.cam:
-                row |= _write_overlay(arguments.cam, path, content, meta, image, prediction)
+                row |= _write_overlay(arguments.cam, path, upload, result)
             line = f"{path}: {row['model']}: {row['label']} {row['probability']:.3f}, decision {row['decision']}"
-            line += f"  [{meta.variant}]" if meta.variant else ""
-            line += f"  (LEAKS ALLOWED in training: {meta.leaks} images)" if meta.leaks else ""
-            line += "  (REFUSED by the input gate)" if check and not check.admitted else ""
+            line += f"  [{row['variant']}]" if row["variant"] else ""
+            line += f"  (LEAKS ALLOWED in training: {row['leaks']} images)" if row["leaks"] else ""
+            line += "  (REFUSED by the input gate)" if case.rejected else ""
             _print(arguments, row, line)
     return 0 if predicted else 1
 
@@ -105,62 +101,71 @@ def _print(arguments: argparse.Namespace, row: dict[str, Any], line: str) -> Non
     print(json.dumps(row) if arguments.json else line, flush=True)
 
 
-def _load_gate(chosen: list[Run], despite: bool) -> Gatekeeper | None:
-    """Load the input gate of the runs' data set; None if it has none.
-
-    Args:
-        chosen: runs of one data set.
-        despite: whether a gate that cannot be used is ignored.
-    Raises:
-        CorruptRun: if the gate is damaged or was made from other images than the runs.
-        WeightsUnavailable: if the weights of its encoder are not installed.
-    """
-    folder = chosen[0][0].parent
+def _read(path: Path) -> Upload:
     try:
-        gate = open_gate(folder, {meta.fingerprint for _, meta in chosen})
+        return Upload(str(path), path.read_bytes())
+    except OSError:
+        return Upload(str(path), problem="The file cannot be opened.")
+
+
+def _gatekeeper(chosen: list[Run], overridden: bool) -> Gatekeeper | None:
+    """Return the input gate stored next to the runs, which are of one data set; None if there is none.
+
+    Raises:
+        CorruptRun: if it is damaged or was made from other images than the runs, unless it is overridden.
+        WeightsUnavailable: if its encoder's weights are not available, unless it is overridden.
+    """
+    folder = chosen[0].folder.parent
+    try:
+        gatekeeper = open_gate(folder, {meta.fingerprint for _, meta in chosen})
     except (CorruptRun, WeightsUnavailable) as error:
-        if not despite:
+        if not overridden:
             raise
         print_status(f"images are not checked: {error}")
         return None
-    if gate is None:
+    if gatekeeper is None:
         print_status(f"{folder.name} has no input gate: images are not checked")
-    return gate
+    return gatekeeper
 
 
-def _load_predictors(chosen: list[Run], device: torch.device) -> list[Predictor]:
-    predictors = []
-    for folder, meta in chosen:
+def _load_networks(chosen: list[Run], device: torch.device) -> dict[str, Network]:
+    loaded = {}
+    for run in chosen:
         try:
-            predictors.append(Predictor(folder, device))
+            loaded[run.folder] = Predictor(run.folder, device)
         except (CorruptRun, WeightsUnavailable) as error:
-            print(f"left out: {meta.run}: {error}", file=sys.stderr)
-    return predictors
+            print(f"left out: {run.meta.run}: {error}", file=sys.stderr)
+    return {run.meta.family: Network([run], lambda run: loaded[run.folder]) for run in chosen if run.folder in loaded}
 
 
-def _row(path: Path, meta: RunMeta, prediction: Prediction, check: CheckResult | None) -> dict[str, Any]:
+def _row(path: Path, case: Case, result: NetworkResult) -> dict[str, Any]:
+    """Return a prediction as plain values.
+
+    Raises:
+        BadRequest: if the network gave no prediction.
+    """
+    meta, prediction = result.meta, result.prediction
+    if prediction is None:
+        raise BadRequest(f"{meta.run}: {result.problem}")
     target = prediction.target
-    threshold = meta.thresholds[target] if meta.multilabel else meta.threshold if meta.positive is not None else None
     return {
         "image": str(path),
         "model": meta.model,
         "family": meta.family,
         "label": meta.labels[target],
         "probability": round(float(prediction.probabilities[target]), 4),
-        "threshold": threshold,
-        "decision": "|".join(meta.labels[label] for label in prediction.decided) or "no finding",
+        "threshold": threshold_of(meta, target),
+        "decision": "|".join(meta.labels[index] for index in prediction.decided) or "no finding",
         "run": meta.run,
         "variant": meta.variant,
         "leaks": meta.leaks,
-        "gate": None if check is None else "admitted" if check.admitted else "refused",
+        "gate": None if case.check is None else "admitted" if case.check.admitted else "refused",
     }
 
 
-def _write_overlay(
-    folder: Path, path: Path, content: bytes, meta: RunMeta, image: Image.Image, prediction: Prediction
-) -> dict[str, Any]:
-    assert prediction.explanation is not None
+def _write_overlay(folder: Path, path: Path, upload: Upload, result: NetworkResult) -> dict[str, Any]:
+    assert result.explanation is not None
     folder.mkdir(parents=True, exist_ok=True)
-    file = folder / f"{path.stem}-{sha256_of([content])[:8]}-{meta.run}.png"
-    overlay(image, prediction.explanation, OPACITY).save(file)
-    return {"cam": str(file), "no_evidence": prediction.explanation.degenerate}
+    target = folder / f"{path.stem}-{sha256_of([upload.content])[:8]}-{result.meta.run}.png"
+    overlay(upload.decode(), result.explanation, OPACITY).save(target)
+    return {"cam": str(target), "no_evidence": result.explanation.degenerate}

@@ -1,1 +1,1 @@
-"""The Diagnose page: predictions kept for the visit, the batch table, and the view of one image."""
+"""The Diagnose page: results kept in the session, the batch table, and the view of one image."""

@@ -5,7 +5,6 @@ import io
 import json
 from dataclasses import replace
 from datetime import UTC, datetime
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -15,15 +14,22 @@ from core.analysis.comparison import conformal, load_part
 from core.data.images import decode, encode_png
 from core.explain import Explanation
 from core.explain.quality import Faithfulness
-from core.inference import Answer, Case, ClassSet, SeedInterval, pixels_hash
+from core.inference import Case, NetworkResult, PredictionSet, SeedInterval
+from core.inference.analyze import Network, pixels_hash
 from core.inference.batch_table import as_csv, rows_of
-from core.inference.case import class_set
 from core.inference.input_gate import CheckResult
-from core.inference.predictor import Prediction
+from core.inference.predictor import Prediction, Predictor
 from core.inference.report_json import ReportOptions, as_json, as_record
 from core.inference.report_pdf import as_pdf
-from core.inference.seed_interval import Lookup, from_answers, from_lookup, lookup, siblings
 from core.inference.text import agreement, caveats, check_text, is_near
+from core.inference.uncertainty import (
+    SeedLookup,
+    interval_from_similar_images,
+    interval_over_seeds,
+    prediction_set,
+    seed_lookup,
+    siblings,
+)
 from core.runs import WEIGHTS_FILE, Run, open_store
 from tests.synthetic_runs import STRONG, make_run
 from tests.unit.runs.test_store import example_meta
@@ -34,58 +40,62 @@ HEAT = np.zeros((32, 32), np.float32)
 HEAT[20:24, 4:8] = 0.25
 
 
-def answer(family, chance, threshold=0.5, **more):
+def result(family, chance, threshold=0.5, **more):
     meta = replace(example_meta(f"run-{family}"), family=family, threshold=threshold, labels=("Normal", "Ill \u03b2"))
     meta = replace(meta, hashes={"predictions.npz": "cd" * 32})
-    found = Explanation(HEAT, 0.25, 1, False, "Sums to +1.00.")
-    prediction = Prediction(np.array([1 - chance, chance]), (int(chance >= threshold),), 1, found)
-    return Answer(meta, prediction, **more)
+    heatmap = Explanation(HEAT, 0.25, 1, False, "Sums to +1.00.")
+    prediction = Prediction(np.array([1 - chance, chance]), (int(chance >= threshold),), 1, heatmap)
+    return NetworkResult(meta, prediction, **more)
 
 
-def case(*answers, admission=None, **more):
-    values = {"overridden": False, **more}
+def case(*results, **more):
     return Case(
-        SECRET, "ab" * 32, 640, 480, "Chests", False, admission, explainer="Grad-CAM",
-        answers={one.meta.family: one for one in answers}, **values,
+        SECRET, "ab" * 32, 640, 480, "Chests", explainer="Grad-CAM",
+        results={result.meta.family: result for result in results}, **more,
     )  # fmt: skip
 
 
 REFUSED = CheckResult(False, ("It is in color, but the training images are grayscale.",), 2.5, 1.25)
 ADMITTED = CheckResult(True, (), 1.0, 1.25)
 FULL = case(
-    answer("scratch", 0.93, seeds=from_answers([0.9, 0.96]), faithfulness=Faithfulness(0.2, 0.8, 0.5, 0.5)),
-    answer("imagenet", 0.55, seeds="One seed was trained.", doubt=ClassSet(("Normal", "Ill \u03b2"), 0.9, "Measured.")),
-    Answer(replace(example_meta("run-c"), family="medical"), problem="Its encoder cannot be had."),
-    admission=REFUSED, overridden=True, overlaps={("scratch", "imagenet"): 0.4},
+    result(
+        "scratch", 0.93, seed_interval=interval_over_seeds([0.9, 0.96]), faithfulness=Faithfulness(0.2, 0.8, 0.5, 0.5)
+    ),
+    result(
+        "imagenet", 0.55, seed_interval="One seed was trained.",
+        prediction_set=PredictionSet(("Normal", "Ill \u03b2"), 0.9, "Measured."),
+    ),
+    NetworkResult(replace(example_meta("run-c"), family="medical"), problem="Its encoder cannot be had."),
+    check=REFUSED, overridden=True, overlaps={("scratch", "imagenet"): 0.4},
 )  # fmt: skip
 
 
 def test_no_threshold_is_mentioned_where_the_likeliest_class_decides():
-    said = agreement(case(several(answer("scratch", 0.9)), several(answer("imagenet", 0.8)), admission=ADMITTED))
+    said = agreement(case(several(result("scratch", 0.9)), several(result("imagenet", 0.8)), check=ADMITTED))
     assert said == "All 2 model families agree: Ill \u03b2. The image resembles the training data."
 
 
-def several(one):
+def several(network_result):
     """The same answer of a task of classes, none of which is the positive one."""
-    return replace(one, meta=replace(one.meta, positive=None, task="multiclass"))
+    return replace(network_result, meta=replace(network_result.meta, positive=None, task="multiclass"))
 
 
 @pytest.mark.parametrize(
     ("found", "words"),
     [
         (
-            case(answer("scratch", 0.9), answer("imagenet", 0.8), admission=ADMITTED),
+            case(result("scratch", 0.9), result("imagenet", 0.8), check=ADMITTED),
             "All 2 model families agree: Ill \u03b2; none is near its threshold. The image resembles the "
             "training data.",
         ),
         (
-            case(answer("scratch", 0.9), answer("imagenet", 0.45), admission=REFUSED, overridden=True),
+            case(result("scratch", 0.9), result("imagenet", 0.45), check=REFUSED, overridden=True),
             "The model families disagree (A: Ill \u03b2; B: Normal), so the result is inconclusive; B borderline, "
             "within 10 percentage points of its threshold. The image does not resemble the training data but was "
             "analyzed anyway.",
         ),
         (
-            case(answer("medical", 0.52)),
+            case(result("medical", 0.52)),
             "Only one model family gave a prediction: Ill \u03b2; C borderline, within 10 percentage points of its "
             "threshold. The image was not compared with the training data, because this task has no image check.",
         ),
@@ -97,12 +107,12 @@ def test_agreement_is_one_plain_sentence(found, words):
 
 
 def test_near_a_threshold_does_not_hang_on_the_class_explained():
-    one = answer("scratch", 0.55)
+    one = result("scratch", 0.55)
     findings = replace(one.meta, task="multilabel", labels=("a", "b", "c"), positive=None, thresholds=(0.5, 0.9, 0.2))
     far = replace(one.meta, task="multiclass", labels=("a", "b", "c"), positive=None)
     for target in range(2):
         assert is_near(one.meta, replace(one.prediction, target=target))
-        assert not is_near(one.meta, replace(answer("scratch", 0.65).prediction, target=target))
+        assert not is_near(one.meta, replace(result("scratch", 0.65).prediction, target=target))
     for target in range(3):
         chances = replace(one.prediction, target=target, probabilities=np.array([0.7, 0.82, 0.05]))
         assert is_near(findings, chances)
@@ -113,7 +123,7 @@ def test_near_a_threshold_does_not_hang_on_the_class_explained():
 def test_the_gates_word_is_stated_with_its_override():
     assert check_text(FULL).endswith("OVERRIDDEN: analyzed anyway at the user's request.")
     assert "Not analyzed" in check_text(replace(FULL, overridden=False))
-    assert "Accepted" in check_text(replace(FULL, admission=ADMITTED))
+    assert "Accepted" in check_text(replace(FULL, check=ADMITTED))
     assert any("image check rejected" in line for line in caveats(FULL))
 
 
@@ -129,8 +139,8 @@ def test_the_json_report_holds_what_answered_and_nothing_that_names_a_patient():
     first, second, third = record["answers"]
     assert first["probabilities"] == {"Normal": pytest.approx(0.07), "Ill \u03b2": 0.93}
     assert first["thresholds"] == {"Normal": None, "Ill \u03b2": 0.5}
-    assert first["files_sha256"] == FULL.answers["scratch"].meta.hashes
-    assert first["encoder"]["sha256"] == FULL.answers["scratch"].meta.encoder["sha256"]
+    assert first["files_sha256"] == FULL.results["scratch"].meta.hashes
+    assert first["encoder"]["sha256"] == FULL.results["scratch"].meta.encoder["sha256"]
     assert first["seed_interval"]["seeds"] == 2
     assert first["heatmap"]["where"] == "strongest in the middle left of the image"
     assert first["heatmap"]["faithfulness"]["deletion"] == 0.2
@@ -162,7 +172,7 @@ def test_the_pdf_report_holds_the_figures_of_the_json_report():
     for words in (agreement(FULL), "93.0%", "Ill \u03b2", "OVERRIDDEN", "run-scratch", "ab" * 32, "Measured.",
                   "Its encoder cannot be had.", "40% of the strongest fifth", "Deletion 0.20",
                   "B · ImageNet transfer:", "Not a medical device",
-                  FULL.answers["scratch"].meta.hashes["predictions.npz"]):  # fmt: skip
+                  FULL.results["scratch"].meta.hashes["predictions.npz"]):  # fmt: skip
         assert words.replace(" ", "") in text.replace(" ", ""), words
     assert SECRET not in text
     assert reader.metadata.title == "Lowshot case report"
@@ -189,7 +199,7 @@ def test_pixels_and_not_the_file_name_an_image():
 
 
 def test_the_table_and_its_csv_file():
-    rows = rows_of([FULL, case(answer("scratch", 0.2))], [("=cmd()|x", "It is damaged.")])
+    rows = rows_of([Case("=cmd()|x", problem="It is damaged."), FULL, case(result("scratch", 0.2))])
     assert rows[0]["A · From scratch: probability"] == "0.9300"
     assert rows[0]["Families agree"] == "yes"
     assert rows[0]["Near a threshold"] == "yes"
@@ -203,14 +213,15 @@ def test_the_table_and_its_csv_file():
 def test_other_seeds_stand_in_through_like_test_images():
     own = np.linspace(0.01, 0.99, 99)
     others = np.stack([own * 0.9, np.minimum(1, own * 1.1)])
-    found = from_lookup(Lookup(own, others), 0.5)
+    found = interval_from_similar_images(SeedLookup(own, others), 0.5)
     like = own[np.argsort(np.abs(np.log(own / (1 - own))), kind="stable")[:50]]
     low, high = np.percentile(np.concatenate([like * 0.9, like * 1.1]), [2.5, 97.5])
     assert (found.low, found.high) == (pytest.approx(low), pytest.approx(high))
-    assert (found.seeds, found.asked) == (3, False)
+    assert (found.seeds, found.evaluated) == (3, False)
     assert "Only this seed's weights are stored" in found.how
-    assert "variability is unknown" in from_lookup(Lookup(own, np.zeros((0, 99))), 0.5)
-    assert from_answers([0.2, 0.6, 0.4]) == SeedInterval(0.2, 0.6, 3, True, from_answers([0.2, 0.6, 0.4]).how)
+    assert "variability is unknown" in interval_from_similar_images(SeedLookup(own, np.zeros((0, 99))), 0.5)
+    over_seeds = interval_over_seeds([0.2, 0.6, 0.4])
+    assert over_seeds == SeedInterval(0.2, 0.6, 3, True, over_seeds.how)
 
 
 def test_seeds_and_conformal_sets_of_stored_runs(runs):
@@ -220,25 +231,21 @@ def test_seeds_and_conformal_sets_of_stored_runs(runs):
     run = Run(folders[0], store.runs[folders[0]])
     others = siblings(store, run[1])
     assert sorted(meta.seed for _, meta in others) == [1, 2]
-    found = lookup(run, others, 1)
+    found = seed_lookup(run, others, 1)
     assert found.others.shape == (2, 60)
     assert np.allclose(found.own, load_part(run).scores.probabilities[:, 1])
     fitted, measured = conformal(run, 0.9)
     for chance in (0.001, 0.999):
-        one = class_set(fitted, measured, run[1], Prediction(np.array([1 - chance, chance]), (1,), 1, None))
+        one = prediction_set(fitted, measured, run[1], Prediction(np.array([1 - chance, chance]), (1,), 1, None))
         assert one.classes == (run[1].labels[int(chance > 0.5)],)
         assert "no guarantee" in one.how
         assert "Measured coverage on the test images" in one.how
 
 
 def test_a_damaged_run_of_another_seed_leaves_the_answer_alone(runs):
-    from core.ui.diagnose.answers import _seeds
-
     own, other = [make_run(runs, STRONG, 25, seed, 3.0, tests=60) for seed in (0, 1)]
     stored = dict(open_store(runs).runs)
     stored[other] = replace(stored[other], hashes={**stored[other].hashes, WEIGHTS_FILE: "00"})
-    found = _seeds(
-        SimpleNamespace(store=SimpleNamespace(runs=stored)), Image.new("L", (32, 32)), Run(own, stored[own]),
-        answer("imagenet", 0.9).prediction,
-    )  # fmt: skip
-    assert found.startswith("Variability between seeds is not available: The run")
+    network = Network([Run(own, stored[own]), Run(other, stored[other])], lambda run: Predictor(run.folder))
+    problem = network._seed_interval(Image.new("L", (32, 32)), result("imagenet", 0.9).prediction)
+    assert problem.startswith("Variability between seeds is not available: The run")

@@ -10,12 +10,12 @@ from core.analysis.comparison import load_part
 from core.analysis.two_stage import joint
 from core.data import DATASETS
 from core.data.specs import class_titles
-from core.inference import Answer, Case
+from core.inference import Case, NetworkResult
 from core.inference.batch_table import rows_of
 from core.inference.predictor import Prediction, decide
 from core.inference.report_json import as_json
 from core.inference.report_pdf import as_pdf
-from core.inference.two_stage import choose_stages, outcome, performance_text, suspicious_of, verdict, verdict_text
+from core.inference.two_stage import choose_stages, outcome, performance_text, suspicious_of, verdict_of, verdict_text
 from core.metrics.thresholds import Aim
 from core.runs import open_store
 from core.runs.series import runs_by_series
@@ -36,13 +36,13 @@ def series(runs, monkeypatch):
 
 
 def test_stages_are_chosen_on_held_out_images_and_decide_as_the_joint_figures_do(series):
-    stages = choose_stages({family: runs[:1] for family, runs in series.items()}, 0.9, draws=20)
+    stages = choose_stages({family: runs[:1] for family, runs in series.items()}, 0.9, resamples=20)
     assert (stages.screen, stages.confirmer, stages.suspicious, stages.seeds) == ("imagenet", "imagenet", (1, 2), 1)
     run = series["imagenet"][0]
     scores = load_part(run).scores
     found = [
-        verdict(stages, run[1], one, one)
-        for one in (Prediction(p, decide(run[1], p), 0, None) for p in scores.probabilities)
+        verdict_of(stages, {"imagenet": NetworkResult(run[1], Prediction(p, decide(run[1], p), 0))})
+        for p in scores.probabilities
     ]
     truth = np.isin(scores.labels, (1, 2))
     alarms = np.array([one.alarm for one in found])
@@ -50,7 +50,7 @@ def test_stages_are_chosen_on_held_out_images_and_decide_as_the_joint_figures_do
     assert (~alarms)[~truth].mean() == pytest.approx(stages.figures.specificity.value)
     assert np.mean([one.passed for one in found]) == pytest.approx(stages.figures.workload.value)
     assert 0.8 <= np.mean([one.passed for one, is_true in zip(found, truth, strict=True) if is_true]) <= 1
-    whole = choose_stages(series, 0.9, draws=20)
+    whole = choose_stages(series, 0.9, resamples=20)
     strong = series["imagenet"]
     assert whole.seeds == 3
     assert whole.figures == joint(strong, strong, strong, (1, 2), Aim("sensitivity", 0.9), draws=20)
@@ -65,16 +65,15 @@ def test_stages_are_chosen_on_held_out_images_and_decide_as_the_joint_figures_do
     ],
 )
 def test_a_verdict_is_the_same_on_the_page_in_reports_and_in_the_table(series, p, ends, says):
-    stages = choose_stages(series, 0.9, draws=20)
+    stages = choose_stages(series, 0.9, resamples=20)
     stages = replace(stages, point=replace(stages.point, threshold=0.25))
     meta, probabilities = series["imagenet"][0][1], np.array(p)
-    prediction = Prediction(probabilities, decide(meta, probabilities), 0, None)
-    found = verdict(stages, meta, prediction, prediction)
+    results = {"imagenet": NetworkResult(meta, Prediction(probabilities, decide(meta, probabilities), 0))}
+    found = verdict_of(stages, results)
     assert outcome(found) == ends
     assert verdict_text(found).endswith(says)
     assert "set for a sensitivity of 90%" in verdict_text(found)
-    case = Case("x.png", "ab" * 32, 9, 9, "Phantoms", True, None, False, "Grad-CAM",
-                {"imagenet": Answer(meta, prediction)}, verdict=found)  # fmt: skip
+    case = Case("x.png", "ab" * 32, 9, 9, "Phantoms", True, explainer="Grad-CAM", results=results, verdict=found)
     record = json.loads(as_json(case))
     assert record["two_stage"]["outcome"] == ends
     assert record["two_stage"]["screen"]["probability"] == pytest.approx(p[1] + p[2])
@@ -90,7 +89,7 @@ def test_a_verdict_is_the_same_on_the_page_in_reports_and_in_the_table(series, p
 
 
 def test_unavailable_figures_are_reported(series):
-    found = choose_stages(series, 0.9, draws=20)
+    found = choose_stages(series, 0.9, resamples=20)
     assert "of the suspicious images" in performance_text(found)
     assert "300 test images, mean of 3 seeds" in performance_text(found)
     assert "is unknown: no seed" in performance_text(replace(found, figures="no seed"))

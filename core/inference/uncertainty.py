@@ -1,0 +1,153 @@
+"""Uncertainty of a prediction: its variability between seeds, and the conformal prediction set.
+
+If weights of several seeds are stored, each predicts the image. If only one seed has weights, the stored test
+predictions of the other seeds stand in: those for the test images to which this run gave the most similar probability.
+Nothing here runs a network.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from scipy.special import logit
+
+from core.inference.predictor import Prediction
+from core.metrics.conformal import Conformal, Coverage, sets_of
+from core.runs import Run, RunMeta, Store
+from core.runs.scores import load_part
+
+SIMILAR = 50  # number of test images with a similar probability
+_ENDS = (2.5, 97.5)
+_EDGE = 1e-6
+
+
+@dataclass(frozen=True)
+class SeedInterval:
+    """Seed-to-seed variability of a probability: its range over runs that differ only in their seed.
+
+    Attributes:
+        low, high: probabilities of the class that the prediction is about.
+        seeds: number of runs.
+        evaluated: True if all runs predicted this image; False if test images with a similar probability stand in.
+        how: explanation in a sentence.
+    """
+
+    low: float
+    high: float
+    seeds: int
+    evaluated: bool
+    how: str
+
+
+@dataclass(frozen=True)
+class PredictionSet:
+    """A conformal prediction set.
+
+    Attributes:
+        classes: names in the set; empty if no class fits.
+        level: target coverage.
+        how: guarantee and measured coverage, in words.
+    """
+
+    classes: tuple[str, ...]
+    level: float
+    how: str
+
+
+@dataclass(frozen=True)
+class SeedLookup:
+    """Test predictions of a run and of its other seeds.
+
+    Attributes:
+        own: (N,) probabilities of one class.
+        others: (S, N) of the other seeds, for the same images.
+    """
+
+    own: np.ndarray
+    others: np.ndarray
+
+
+def siblings(store: Store, meta: RunMeta) -> list[Run]:
+    """Return the runs that differ from a run only in their seed."""
+    return [
+        Run(folder, other)
+        for folder, other in store.runs.items()
+        if other.cell[:-1] == meta.cell[:-1] and other.seed != meta.seed and not other.failed
+    ]
+
+
+def seed_lookup(run: Run, others: Sequence[Run], target: int) -> SeedLookup:
+    """Return test predictions of one class, for images on which all runs were evaluated.
+
+    Raises:
+        CorruptRun: if they cannot be read.
+    """
+    first = load_part(run)
+    position = {name: index for index, name in enumerate(first.ids.tolist())}
+    rows = []
+    for other in others:
+        predictions = load_part(other)
+        row = np.full(len(position), np.nan)
+        positions = [position.get(name, -1) for name in predictions.ids.tolist()]
+        known = np.array(positions) >= 0
+        row[np.array(positions)[known]] = predictions.scores.probabilities[known, target]
+        rows.append(row)
+    table = np.array(rows).reshape(len(rows), len(position))
+    common = ~np.isnan(table).any(axis=0)
+    return SeedLookup(first.scores.probabilities[common, target], table[:, common])
+
+
+def interval_from_similar_images(lookup: SeedLookup, probability: float) -> SeedInterval | str:
+    """Return the interval of other seeds' predictions for similar test images, or why there is none."""
+    seeds, images = lookup.others.shape
+    if not seeds:
+        return "Only one seed was trained, so seed-to-seed variability is unknown."
+    if not images:
+        return "The other seeds were evaluated on other images, so seed-to-seed variability is unknown."
+    distance = np.abs(_logit(lookup.own) - _logit(np.array(probability)))
+    similar = np.argsort(distance, kind="stable")[:SIMILAR]
+    low, high = np.percentile(lookup.others[:, similar], _ENDS)
+    how = (
+        f"Only this seed's weights are stored, so the other {seeds} could not predict this image. The interval "
+        f"contains 95% of their predictions for the {len(similar)} test images to which this run gave a similar "
+        "probability."
+    )
+    return SeedInterval(float(low), float(high), seeds + 1, evaluated=False, how=how)
+
+
+def interval_over_seeds(probabilities: Sequence[float]) -> SeedInterval:
+    """Return the range of several seeds' predictions for this image."""
+    low, high, count = min(probabilities), max(probabilities), len(probabilities)
+    mean = float(np.mean(probabilities))
+    how = f"Lowest and highest prediction of {count} seeds for this image; their mean is {mean:.1%}."
+    return SeedInterval(low, high, count, evaluated=True, how=how)
+
+
+def _logit(probabilities: np.ndarray) -> np.ndarray:
+    return np.asarray(logit(np.clip(probabilities, _EDGE, 1 - _EDGE)))
+
+
+def prediction_set(fitted: Conformal, measured: Coverage, meta: RunMeta, prediction: Prediction) -> PredictionSet:
+    """Return the classes that cannot be ruled out for an image; for findings, whether the target finding can.
+
+    Args:
+        fitted: conformal sets of the run, by `core.analysis.comparison.conformal`; for findings, of the prediction's
+            target.
+        measured: their coverage on test images.
+        meta: the run.
+        prediction: of the run for the image.
+    """
+    labels, probabilities = meta.titles, prediction.probabilities
+    if meta.multilabel:
+        finding = labels[prediction.target]
+        probability = probabilities[prediction.target]
+        labels, probabilities = (f"no {finding}", finding), np.array([1 - probability, probability])
+    members = sets_of(fitted, probabilities[None])[0]
+    coverages = ", ".join(f"{label} {share.value:.0%}" for label, share in zip(labels, measured.holds, strict=True))
+    return PredictionSet(
+        tuple(label for label, member in zip(labels, members, strict=True) if member),
+        fitted.level,
+        f"{fitted.guarantee} Measured coverage on the test images: {coverages}.",
+    )

@@ -1,0 +1,54 @@
+"""What the session keeps of uploaded images, so that a slider does not run the networks again.
+
+The session keeps thumbnails, hashes and results under the SHA-256 of the upload, and the unpacked archives. It keeps no
+decoded image. Entries of images that are no longer uploaded are dropped.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+import streamlit as st
+
+from core.data.uploads import Upload, unpack
+from core.explain.quality import faithfulness
+from core.inference import Case
+from core.inference.analyze import Settings
+
+if TYPE_CHECKING:
+    from streamlit.runtime.uploaded_file_manager import UploadedFile
+
+_UNPACKED, _RESULTS = "diagnose_unpacked", "diagnose_results"
+
+
+def unpacked_uploads(files: Sequence[UploadedFile]) -> tuple[list[Upload], int]:
+    """Return the uploads from `unpack`, which runs again only when the uploaded files change."""
+    file_ids = [file.file_id for file in files]
+    before, unpacked = st.session_state.get(_UNPACKED, ([], ([], 0)))
+    if before != file_ids:
+        unpacked = unpack([(file.name, file.getvalue()) for file in files])
+        st.session_state[_UNPACKED] = (file_ids, unpacked)
+    uploads, unread = unpacked
+    return list(uploads), unread
+
+
+def drop_missing(uploads: Sequence[Upload]) -> None:
+    """Drop the results of images that are no longer uploaded."""
+    st.session_state[_RESULTS] = {upload.digest: results_of(upload) for upload in uploads}
+
+
+def results_of(upload: Upload) -> dict[Hashable, Any]:
+    """Return the session's results for an image; a result added to it is kept."""
+    by_image: dict[str, dict[Hashable, Any]] = st.session_state.setdefault(_RESULTS, {})
+    return by_image.setdefault(upload.digest, {})
+
+
+def measure_heatmaps(upload: Upload, settings: Settings, case: Case) -> None:
+    """Measure deletion and insertion for every heatmap of an image and keep the results in the session."""
+    image = upload.decode()
+    for family, result in case.results.items():
+        if result.heatmap:
+            measured = faithfulness(image, result.heatmap, settings.networks[family].probabilities)
+            results_of(upload)[settings.key(family)] = replace(result, faithfulness=measured)
