@@ -112,19 +112,14 @@ def _decode(content: bytes, check_size: Callable[[int, int], None]) -> Image.Ima
         limits = apply_voi_lut(np.array([-_FAR, _FAR]), header)  # the values that the window shows as black and white
     else:
         limits = _display_limits(stored, display_values, header.get("PixelPaddingValue", None))
-    return Image.fromarray(
-        _in_bands(stored, lambda band: _to_bytes(display_values(band), limits.min(), limits.max(), inverted))
-    )
+    bands = [_to_bytes(display_values(band), limits.min(), limits.max(), inverted) for band in _bands(stored)]
+    return Image.fromarray(np.concatenate(bands))
 
 
 def _bands(stored: np.ndarray) -> Iterator[np.ndarray]:
     """Yield blocks of rows; display values in double precision take many times the memory of the stored ones."""
     rows = max(1, _BAND // stored.shape[1])
     return (stored[top : top + rows] for top in range(0, len(stored), rows))
-
-
-def _in_bands(stored: np.ndarray, change: Callable[[np.ndarray], np.ndarray]) -> np.ndarray:
-    return np.concatenate([change(band) for band in _bands(stored)])
 
 
 def _display_limits(stored: np.ndarray, display_values: Callable[[np.ndarray], np.ndarray], padding: Any) -> np.ndarray:

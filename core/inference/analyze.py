@@ -103,7 +103,7 @@ class Network:
             if siblings := [run for run in self.runs[1:] if run.meta.has_weights]:
                 others = [self._load(run)([image])[0].probabilities[target] for run in siblings]
                 return interval_over_seeds([own, *map(float, others)])
-            return interval_from_similar_images(self._seed_lookup(target), own)
+            return interval_from_similar_images(*self._seed_lookup(target), own)
         except LowshotError as error:
             return f"Variability between seeds is not available: {error}"
 

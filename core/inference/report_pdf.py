@@ -20,7 +20,7 @@ from core.inference.text import percent
 from core.models import FAMILY_TITLES
 
 _FONT, _MARGIN, _TEXT, _SMALL = "DejaVu", 16, 10, 8
-_PICTURE = 42  # mm
+_IMAGE_SIDE = 42  # mm
 
 
 @lru_cache(maxsize=1)
@@ -80,24 +80,24 @@ class _Page:
                 table.row([_safe(cell) for cell in row])
         self.sheet.ln(2)
 
-    def pictures(self, pictures: Mapping[str, Image.Image]) -> None:
+    def images(self, images: Mapping[str, Image.Image]) -> None:
         """Draw small images side by side, each with its caption."""
         top, left = self.sheet.get_y(), self.sheet.l_margin
-        if top + _PICTURE + 2 * _MARGIN > self.sheet.h:
+        if top + _IMAGE_SIDE + 2 * _MARGIN > self.sheet.h:
             self.sheet.add_page()
             top = self.sheet.get_y()
-        for column, (title, picture) in enumerate(pictures.items()):
-            thumbnail = picture.convert("RGB")
+        for column, (title, image) in enumerate(images.items()):
+            thumbnail = image.convert("RGB")
             thumbnail.thumbnail((THUMBNAIL_SIDE, THUMBNAIL_SIDE))
-            scale = _PICTURE / max(thumbnail.size)
-            x = left + column * (_PICTURE + 3)
+            scale = _IMAGE_SIDE / max(thumbnail.size)
+            x = left + column * (_IMAGE_SIDE + 3)
             self.sheet.image(
                 thumbnail, x, top, thumbnail.width * scale, thumbnail.height * scale, alt_text=_safe(title)
             )
-            self.sheet.set_xy(x, top + _PICTURE + 1)
+            self.sheet.set_xy(x, top + _IMAGE_SIDE + 1)
             self.sheet.set_font(_FONT, "", _SMALL)
-            self.sheet.multi_cell(_PICTURE, 3.5, _safe(title), align="L", new_x="LMARGIN", new_y="TOP")
-        self.sheet.set_y(top + _PICTURE + 12)
+            self.sheet.multi_cell(_IMAGE_SIDE, 3.5, _safe(title), align="L", new_x="LMARGIN", new_y="TOP")
+        self.sheet.set_y(top + _IMAGE_SIDE + 12)
 
 
 def _bold() -> Any:
@@ -137,7 +137,7 @@ def as_pdf(
         page.line(both["words"])
         page.line(both["measured_words"], _SMALL)
     if options.thumbnail:
-        page.pictures({"The image as read": options.thumbnail, **(heatmaps or {})})
+        page.images({"The image as read": options.thumbnail, **(heatmaps or {})})
     for result in record["answers"]:
         _write_result(page, result)
     for overlap in record["heatmap_overlap"]:

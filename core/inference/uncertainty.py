@@ -56,19 +56,6 @@ class PredictionSet:
     how: str
 
 
-@dataclass(frozen=True)
-class SeedLookup:
-    """Test predictions of a run and of its other seeds.
-
-    Attributes:
-        own: (N,) probabilities of one class.
-        others: (S, N) of the other seeds, for the same images.
-    """
-
-    own: np.ndarray
-    others: np.ndarray
-
-
 def siblings(store: Store, meta: RunMeta) -> list[Run]:
     """Return the runs that differ from a run only in their seed."""
     return [
@@ -78,9 +65,11 @@ def siblings(store: Store, meta: RunMeta) -> list[Run]:
     ]
 
 
-def seed_lookup(run: Run, others: Sequence[Run], target: int) -> SeedLookup:
+def seed_lookup(run: Run, others: Sequence[Run], target: int) -> tuple[np.ndarray, np.ndarray]:
     """Return test predictions of one class, for images on which all runs were evaluated.
 
+    Returns:
+        (N,) probabilities by the run, and (S, N) by its other seeds.
     Raises:
         CorruptRun: if they cannot be read.
     """
@@ -96,19 +85,25 @@ def seed_lookup(run: Run, others: Sequence[Run], target: int) -> SeedLookup:
         rows.append(row)
     table = np.array(rows).reshape(len(rows), len(position))
     common = ~np.isnan(table).any(axis=0)
-    return SeedLookup(first.scores.probabilities[common, target], table[:, common])
+    return first.scores.probabilities[common, target], table[:, common]
 
 
-def interval_from_similar_images(lookup: SeedLookup, probability: float) -> SeedInterval | str:
-    """Return the interval of other seeds' predictions for similar test images, or why there is none."""
-    seeds, images = lookup.others.shape
+def interval_from_similar_images(own: np.ndarray, others: np.ndarray, probability: float) -> SeedInterval | str:
+    """Return the interval of other seeds' predictions for similar test images, or why there is none.
+
+    Args:
+        own: test predictions of the run, by `seed_lookup`.
+        others: those of its other seeds.
+        probability: of the same class for the image.
+    """
+    seeds, images = others.shape
     if not seeds:
         return "Only one seed was trained, so seed-to-seed variability is unknown."
     if not images:
         return "The other seeds were evaluated on other images, so seed-to-seed variability is unknown."
-    distance = np.abs(_logit(lookup.own) - _logit(np.array(probability)))
+    distance = np.abs(_logit(own) - _logit(np.array(probability)))
     similar = np.argsort(distance, kind="stable")[:SIMILAR]
-    low, high = np.percentile(lookup.others[:, similar], _ENDS)
+    low, high = np.percentile(others[:, similar], _ENDS)
     how = (
         f"Only this seed's weights are stored, so the other {seeds} could not predict this image. The interval "
         f"contains 95% of their predictions for the {len(similar)} test images to which this run gave a similar "

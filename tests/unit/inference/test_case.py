@@ -23,7 +23,6 @@ from core.inference.report_json import ReportOptions, as_json, as_record
 from core.inference.report_pdf import as_pdf
 from core.inference.text import agreement, caveats, check_text, is_near
 from core.inference.uncertainty import (
-    SeedLookup,
     interval_from_similar_images,
     interval_over_seeds,
     prediction_set,
@@ -213,13 +212,13 @@ def test_the_table_and_its_csv_file():
 def test_other_seeds_stand_in_through_like_test_images():
     own = np.linspace(0.01, 0.99, 99)
     others = np.stack([own * 0.9, np.minimum(1, own * 1.1)])
-    found = interval_from_similar_images(SeedLookup(own, others), 0.5)
+    found = interval_from_similar_images(own, others, 0.5)
     like = own[np.argsort(np.abs(np.log(own / (1 - own))), kind="stable")[:50]]
     low, high = np.percentile(np.concatenate([like * 0.9, like * 1.1]), [2.5, 97.5])
     assert (found.low, found.high) == (pytest.approx(low), pytest.approx(high))
     assert (found.seeds, found.evaluated) == (3, False)
     assert "Only this seed's weights are stored" in found.how
-    assert "variability is unknown" in interval_from_similar_images(SeedLookup(own, np.zeros((0, 99))), 0.5)
+    assert "variability is unknown" in interval_from_similar_images(own, np.zeros((0, 99)), 0.5)
     over_seeds = interval_over_seeds([0.2, 0.6, 0.4])
     assert over_seeds == SeedInterval(0.2, 0.6, 3, True, over_seeds.how)
 
@@ -231,9 +230,9 @@ def test_seeds_and_conformal_sets_of_stored_runs(runs):
     run = Run(folders[0], store.runs[folders[0]])
     others = siblings(store, run[1])
     assert sorted(meta.seed for _, meta in others) == [1, 2]
-    found = seed_lookup(run, others, 1)
-    assert found.others.shape == (2, 60)
-    assert np.allclose(found.own, load_part(run).scores.probabilities[:, 1])
+    own_probabilities, other_probabilities = seed_lookup(run, others, 1)
+    assert other_probabilities.shape == (2, 60)
+    assert np.allclose(own_probabilities, load_part(run).scores.probabilities[:, 1])
     fitted, measured = conformal(run, 0.9)
     for chance in (0.001, 0.999):
         one = prediction_set(fitted, measured, run[1], Prediction(np.array([1 - chance, chance]), (1,), 1, None))
