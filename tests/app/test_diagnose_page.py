@@ -32,6 +32,15 @@ def test_good_and_bad_uploads_side_by_side(phantom_runs, monkeypatch):
     assert all(element.value.endswith("%") for element in app.metric)
 
 
+def test_identical_files_are_shown_once(phantom_runs, monkeypatch):
+    app = open_page("diagnose", phantom_runs, monkeypatch)
+    content = encode_png(phantom_at(4000).pixels)
+    app = upload(app, [("first.png", content), ("second.png", content)])
+    assert not app.exception
+    assert "shown once" in texts(app)
+    assert len(app.metric) == 2
+
+
 def test_an_example_and_a_smaller_training_set(phantom_runs, monkeypatch):
     app = open_page("diagnose", phantom_runs, monkeypatch)
     app.toggle(key="diagnose_example").set_value(True).run()

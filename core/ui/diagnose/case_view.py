@@ -33,8 +33,11 @@ def show_cases(settings: Settings, uploads: Sequence[Upload], opacity: float) ->
         uploads: the images.
         opacity: of the heatmaps, in [0, 1].
     """
+    distinct = {upload.digest: upload for upload in uploads}
+    if len(distinct) < len(uploads):
+        st.caption("Files with identical content are shown once.")
     cases = []
-    for upload in uploads:
+    for upload in distinct.values():
         overridden = st.session_state.get(_override_key(upload), False)
         cases.append((upload, analyze(upload, settings, overridden, results_of(upload))))
     for _, case in cases:
