@@ -8,6 +8,7 @@ from core.data.uploads import Upload
 from core.errors import CorruptRun, LowshotError, WeightsUnavailable
 from core.explain import EXPLAINERS
 from core.inference.analyze import Network, Settings
+from core.inference.text import question_of, scope_of
 from core.inference.two_stage import Stages, suspicious_of
 from core.models import FAMILY_TITLES
 from core.paths import LIMITS, MIB
@@ -28,7 +29,7 @@ st.write("Upload images and compare the predictions of three differently trained
 
 store, served = cache.store_and_networks()
 text.show_problems(store)
-titles = {task: next(iter(families.values()))[0].run.meta.dataset_title for task, families in served.items()}
+questions = {task: question_of(next(iter(families.values()))[0].run.meta) for task, families in served.items()}
 if not served:
     st.info(
         "No trained run with weights is stored yet. Train one: `.venv/bin/python -m trainer curve --dataset phantom "
@@ -62,13 +63,14 @@ def chosen_stages(networks: dict[str, Network]) -> Stages | None:
 
 linked = st.query_params.get("task", "")
 task = st.selectbox(
-    "Task",
+    "Question",
     list(served),
     index=list(served).index(linked) if linked in served else 0,
-    format_func=titles.__getitem__,
+    format_func=questions.__getitem__,
     key="diagnose_task",
 )
 meta = next(iter(served[task].values()))[0].run.meta  # for facts about the data set, equal in all runs
+st.caption(text.escape(scope_of(meta)))
 if meta.synthetic:
     st.warning("This task is synthetic: its images are computer-generated.", icon=":material/science:")
 pickers.warn_of_shortcuts(store, task)

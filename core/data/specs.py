@@ -83,6 +83,8 @@ class DatasetSpec:
         name: key in the registry and in the run store.
         title: display name.
         modality: kind of images.
+        question: what a network answers about an image, as a clinician would ask; "" if only the title says it.
+        population: of whom the images are, in a sentence; "" if it is not known.
         task: binary and multiclass have one class per image, multilabel any number of findings.
         labels: names of the classes, in the order of the logits; empty if the folder defines them.
         positive: index of the class whose probability a binary task reports; None for other tasks.
@@ -125,6 +127,8 @@ class DatasetSpec:
     suspicious: tuple[str, ...] = ()
     dims: Literal[2, 3] = 2
     options: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    question: str = ""
+    population: str = ""
     remote: Remote | None = None
     positive: int | None = None
     group_key: str = "image"

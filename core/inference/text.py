@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from core.data import DATASETS
-from core.data.specs import OPTIONS_SEPARATOR, class_titles
+from core.data.specs import OPTIONS_SEPARATOR, DatasetSpec, class_titles
 from core.explain.methods import Explanation
 from core.inference.case import Case
 from core.inference.predictor import Prediction
@@ -28,6 +28,28 @@ def percent(probability: float) -> str:
 def in_sentence(title: str) -> str:
     """Format a class's title for use inside a sentence: lower-case its first letter, unless it is an abbreviation."""
     return title if title[1:2].isupper() else title[:1].lower() + title[1:]
+
+
+def question_of(meta: RunMeta) -> str:
+    """Return what a task's networks answer, as a clinician would ask; the data set's title if its row has no question.
+
+    A selection of a set's findings, `nih-chestxray14@findings=...`, has its own title and no question.
+    """
+    row = _row_of(meta)
+    return f"{row.question} · {meta.dataset_title}" if row and row.question else meta.dataset_title
+
+
+def scope_of(meta: RunMeta) -> str:
+    """Return which answers a task's networks can give, and of whom the images they were trained on are."""
+    row = _row_of(meta)
+    answers = ", ".join(map(in_sentence, meta.titles))
+    other = "No other finding is reported." if meta.multilabel else "Any other condition is taken for one of these."
+    known = f" Trained and tested on images of {in_sentence(row.population)}" if row and row.population else ""
+    return f"Possible answers: {answers}. {other}{known}"
+
+
+def _row_of(meta: RunMeta) -> DatasetSpec | None:
+    return DATASETS[meta.dataset] if meta.dataset in DATASETS else None  # noqa: SIM401  a registry's `get` raises
 
 
 def decision(meta: RunMeta, prediction: Prediction) -> str:

@@ -104,6 +104,8 @@ DATASETS.add(
     DatasetSpec(
         name="chexpert",
         title="CheXpert",
+        question="Which findings on a chest X-ray?",
+        population="Patients of Stanford Hospital.",
         modality="chest radiograph",
         task="multilabel",
         labels=FINDINGS,

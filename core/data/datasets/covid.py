@@ -25,6 +25,8 @@ DATASETS.add(
     DatasetSpec(
         name="covid-radiography",
         title="COVID-19 Radiography Database",
+        question="COVID-19 or another viral pneumonia on a chest X-ray?",
+        population="Patients of many hospitals; the source differs with the class.",
         modality="chest radiograph",
         task="multiclass",
         labels=CLASSES,

@@ -38,6 +38,8 @@ DATASETS.add(
     DatasetSpec(
         name="ham10000",
         title="Skin lesions (HAM10000)",
+        question="Which kind of pigmented skin lesion?",
+        population="Patients of two centers, in Vienna and in Queensland.",
         modality="dermatoscopic image",
         task="multiclass",
         labels=CLASSES,

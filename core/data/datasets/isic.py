@@ -59,6 +59,8 @@ DATASETS.add(
     DatasetSpec(
         name="isic2017-dermoscopy",
         title="Skin lesions (ISIC 2016 to 2018)",
+        question="Melanoma, nevus or keratosis?",
+        population="Patients of several centers of the ISIC archive.",
         modality="dermatoscopic image",
         task="multiclass",
         labels=CLASSES,

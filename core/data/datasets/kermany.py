@@ -57,6 +57,8 @@ def load_three(folder: Path) -> Listing:
 _ROW = DatasetSpec(
     name="kermany",
     title="Chest X-rays of children (Kermany)",
+    question="Pneumonia on a child's chest X-ray?",
+    population="Children of one to five years, from one hospital in Guangzhou.",
     modality="chest radiograph",
     task="binary",
     labels=LABELS,
@@ -86,6 +88,7 @@ DATASETS.add(
         _ROW,
         name="kermany-3",
         title="Chest X-rays of children (Kermany), bacterial and viral apart",
+        question="Bacterial or viral pneumonia on a child's chest X-ray?",
         task="multiclass",
         labels=LABELS_OF_THREE,
         suspicious=LABELS_OF_THREE[1:],

@@ -85,6 +85,8 @@ DATASETS.add(
     DatasetSpec(
         name="nih-chestxray14",
         title="NIH ChestX-ray14",
+        question="Which of 14 findings on a chest X-ray?",
+        population="Patients of one hospital, the NIH Clinical Center in Bethesda.",
         modality="chest radiograph",
         task="multilabel",
         labels=FINDINGS,
@@ -108,6 +110,8 @@ DATASETS.add(
     DatasetSpec(
         name="nih-adult-pneumonia",
         title="Pneumonia, mostly adults (NIH ChestX-ray14)",
+        question="Pneumonia on an adult's chest X-ray?",
+        population="Mostly adults, from one hospital, the NIH Clinical Center in Bethesda.",
         modality="chest radiograph",
         task="binary",
         labels=ADULT_LABELS,

@@ -47,6 +47,7 @@ DATASETS.add(
     DatasetSpec(
         name="knee-osteoarthritis",
         title="Knee radiographs (OAI)",
+        question="Which grade of osteoarthritis on a knee X-ray?",
         modality="knee radiograph",
         task="multiclass",
         labels=GRADES,
@@ -64,6 +65,7 @@ DATASETS.add(
     DatasetSpec(
         name="malaria",
         title="Malaria blood-smear cells (NLM)",
+        question="Malaria parasite in a blood cell?",
         modality="blood-smear cell",
         task="binary",
         labels=CELLS,
@@ -80,6 +82,7 @@ DATASETS.add(
     DatasetSpec(
         name="breast-ultrasound",
         title="Breast ultrasound (BUSI)",
+        question="Benign, malignant or no mass on a breast ultrasound image?",
         modality="breast ultrasound",
         task="multiclass",
         labels=TUMOURS,
