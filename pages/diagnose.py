@@ -16,7 +16,7 @@ from core.runs import RunMeta
 from core.runs.selection import SERVED_FAMILIES
 from core.ui import app_frame, cache, charts, pickers, text
 from core.ui.diagnose.batch import show_batch
-from core.ui.diagnose.case_view import show_cases
+from core.ui.diagnose.case_view import PREVALENCE, PREVALENCE_KEY, show_cases
 from core.ui.diagnose.session import drop_missing, unpacked_uploads
 
 app_frame.require(__file__)
@@ -73,7 +73,7 @@ meta = next(iter(served[task].values()))[0].run.meta  # for facts about the data
 st.caption(text.escape(scope_of(meta)))
 if meta.synthetic:
     st.warning("This task is synthetic: its images are computer-generated.", icon=":material/science:")
-pickers.warn_of_shortcuts(store, task)
+caution = pickers.warn_of_shortcuts(store, task)
 
 with st.expander("Networks and heatmap settings", icon=":material/tune:"):
     networks = {}
@@ -103,6 +103,10 @@ with st.expander("Networks and heatmap settings", icon=":material/tune:"):
         key=f"diagnose_{task}_target",
         help="Default: the positive class, the most likely class, or the finding furthest above its threshold.",
     )
+    st.slider(
+        "How common is the condition among the patients?", 0.01, 0.99, PREVALENCE, 0.01, format="percent",
+        key=PREVALENCE_KEY, help="How many alarms and all-clears are right depends on it.",
+    )  # fmt: skip
     stages = chosen_stages(networks) if suspicious_of(meta) else None
 if missing := [FAMILY_TITLES[family] for family in SERVED_FAMILIES if family not in served[task]]:
     st.caption(f"No run with weights is stored for: {', '.join(missing)}.")
@@ -143,4 +147,4 @@ if gatekeeper is None:
         f"`.venv/bin/python -m trainer gate --dataset {task}`"
     )
 settings = Settings(networks, gatekeeper, explainer, target, stages, uncertainty=True)
-show_cases(settings, show_batch(settings, images) if len(images) > FULLY_SHOWN else images, opacity)
+show_cases(settings, show_batch(settings, images) if len(images) > FULLY_SHOWN else images, opacity, caution)

@@ -22,6 +22,7 @@ from core.files import sha256_of
 from core.inference.case import Case, NetworkResult
 from core.inference.input_gate import Gatekeeper
 from core.inference.predictor import Prediction, Predictor
+from core.inference.track_record import Rates, track_record
 from core.inference.two_stage import Stages, verdict_of
 from core.inference.uncertainty import (
     PredictionSet,
@@ -56,6 +57,7 @@ class Network:
         self._load = load
         self._seed_lookup = cache(partial(seed_lookup, self.run, runs[1:]))
         self._conformal = cache(partial(conformal, self.run, LEVEL))
+        self._track_record = cache(partial(track_record, self.run))
 
     @property
     def predictor(self) -> Predictor:
@@ -73,7 +75,7 @@ class Network:
             image: as `decode` returns it.
             explainer: name of the explainer; None for no heatmap.
             target: class to explain; None for the default class of the prediction.
-            uncertainty: whether to compute the seed interval and the prediction set.
+            uncertainty: whether to compute the seed interval, the prediction set and the track record.
         """
         meta = self.run.meta
         try:
@@ -82,7 +84,7 @@ class Network:
                 return NetworkResult(meta, prediction)
             return NetworkResult(
                 meta, prediction, seed_interval=self._seed_interval(image, prediction),
-                prediction_set=self._prediction_set(prediction),
+                prediction_set=self._prediction_set(prediction), track_record=self._rates(prediction),
             )  # fmt: skip
         except LowshotError as error:
             return NetworkResult(meta, problem=str(error))
@@ -106,6 +108,12 @@ class Network:
             return interval_from_similar_images(*self._seed_lookup(target), own)
         except LowshotError as error:
             return f"Variability between seeds is not available: {error}"
+
+    def _rates(self, prediction: Prediction) -> list[Rates]:
+        try:
+            return self._track_record(prediction.target)
+        except LowshotError:  # the record is missing or damaged; the prediction stands without it
+            return []
 
     def _prediction_set(self, prediction: Prediction) -> PredictionSet | str:
         meta = self.run.meta

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -12,6 +12,7 @@ from core.explain import Explanation
 from core.explain.quality import Faithfulness
 from core.inference.input_gate import CheckResult
 from core.inference.predictor import Prediction
+from core.inference.track_record import Rates
 from core.inference.uncertainty import PredictionSet, SeedInterval
 from core.runs import RunMeta
 
@@ -28,6 +29,7 @@ class NetworkResult:
         prediction: None if there is none.
         problem: why there is none.
         seed_interval, prediction_set: uncertainty of the prediction, or why it is unknown; "" if not requested.
+        track_record: how often the network is right about the target class; empty if not requested or unknown.
         faithfulness: of the heatmap, if it was measured.
     """
 
@@ -36,6 +38,7 @@ class NetworkResult:
     problem: str = ""
     seed_interval: SeedInterval | str = ""
     prediction_set: PredictionSet | str = ""
+    track_record: Sequence[Rates] = ()
     faithfulness: Faithfulness | None = None
 
     @property

@@ -184,8 +184,8 @@ def keep_possible(key: str, options: Sequence[object]) -> None:
         del st.session_state[key]
 
 
-def warn_of_shortcuts(store: Store, dataset: str, split: str | None = None) -> None:
-    """Show a warning if a shortcut was found, or if the test for shortcuts failed.
+def warn_of_shortcuts(store: Store, dataset: str, split: str | None = None) -> str:
+    """Show and return a warning if a shortcut was found, or if the test for shortcuts failed; "" if neither.
 
     Args:
         store: the run store.
@@ -198,6 +198,7 @@ def warn_of_shortcuts(store: Store, dataset: str, split: str | None = None) -> N
         message = f"The test for shortcuts in image borders and corners failed: {error}"
     if message:
         st.warning(escape(message), icon=":material/crop_free:")
+    return message
 
 
 def shortcut_warning(store: Store, dataset: str, split: str | None = None) -> str:

@@ -23,15 +23,17 @@ from core.ui.diagnose.session import measure_heatmaps, results_of
 from core.ui.text import color_bar, escape
 
 CHANCE = 0.2
+PREVALENCE, PREVALENCE_KEY = 0.1, "diagnose_prevalence"
 
 
-def show_cases(settings: Settings, uploads: Sequence[Upload], opacity: float) -> None:
+def show_cases(settings: Settings, uploads: Sequence[Upload], opacity: float, caution: str = "") -> None:
     """Show images in full, each with its results; files that cannot be read come first.
 
     Args:
         settings: settings that apply to every image.
         uploads: the images.
         opacity: of the heatmaps, in [0, 1].
+        caution: what to know about every answer of this task; "" for nothing.
     """
     distinct = {upload.digest: upload for upload in uploads}
     if len(distinct) < len(uploads):
@@ -51,7 +53,7 @@ def show_cases(settings: Settings, uploads: Sequence[Upload], opacity: float) ->
             with st.container(border=True):
                 st.text(case.name)
                 _override(upload, case)
-                _show_case(settings, upload, case, opacity, scales)
+                _show_case(settings, upload, case, opacity, scales, caution)
     if scales and settings.explainer:
         _legend(EXPLAINERS[settings.explainer])
 
@@ -66,13 +68,17 @@ def scales_of(cases: Sequence[Case]) -> dict[str, float]:
     return scales
 
 
-def _show_case(settings: Settings, upload: Upload, case: Case, opacity: float, scales: dict[str, float]) -> None:
+def _show_case(
+    settings: Settings, upload: Upload, case: Case, opacity: float, scales: dict[str, float], caution: str
+) -> None:
     """Show an image with its results."""
     assert case.thumbnail is not None
     if not case.results:
         st.image(case.thumbnail, caption="As read", alt="The uploaded image, without a prediction", width=256)
         return
     agreement_panel(case)
+    if caution:
+        st.caption(f":material/crop_free: {escape(caution)}")
     if case.verdict:
         _two_stage_verdict(case.verdict)
     columns = st.columns(1 + len(case.results))
@@ -134,6 +140,7 @@ def _family(case: Case, result: NetworkResult, opacity: float, scales: dict[str,
     threshold = threshold_of(meta, prediction.target)
     at = f" ({target} at {percent(threshold)} or above)" if threshold is not None else ""
     st.write(f"Decision: **{escape(decision(meta, prediction))}**{at}")
+    _how_often_right(result)
     _uncertainty(result)
     title = charts.series_title(meta.model, meta.strategy, meta.series_variant)
     _heatmap(case, result, opacity, scales, title)
@@ -143,6 +150,18 @@ def _family(case: Case, result: NetworkResult, opacity: float, scales: dict[str,
     if len(meta.labels) > 2 or meta.multilabel:
         with st.expander("All classes"):
             charts.probability_table(meta, prediction)
+
+
+def _how_often_right(result: NetworkResult) -> None:
+    """Show how often such a decision is right, on the own test set and elsewhere, and at the chosen prevalence."""
+    assert result.prediction is not None
+    meta = result.meta
+    name, alarm = in_sentence(meta.titles[result.prediction.target]), meta.positive is not None or meta.multilabel
+    for rates in result.track_record:
+        st.markdown(escape(rates.text(name, alarm)))
+    if result.track_record:
+        prevalence = st.session_state.get(PREVALENCE_KEY, PREVALENCE)
+        st.caption(escape(result.track_record[-1].predictive_text(name, prevalence)))
 
 
 def _uncertainty(result: NetworkResult) -> None:
