@@ -8,13 +8,14 @@ from itertools import chain
 
 import streamlit as st
 
+from core.analysis.contest import LOOP, contestants
 from core.analysis.external import evaluated, external_sets
 from core.analysis.shortcuts import STEPS, shortcuts_of, warning_of
 from core.data import DATASETS
 from core.data.specs import OPTIONS_SEPARATOR, DatasetSpec, family_of, find_dataset
 from core.errors import LowshotError
 from core.runs import Run, RunMeta, Store
-from core.runs.series import Series, comparison_proper
+from core.runs.series import Series, by_series, comparison_proper
 from core.ui import charts
 from core.ui.text import LEAK_MARK, escape
 
@@ -102,13 +103,21 @@ def title_of(name: Series, runs: Sequence[Run]) -> str:
 
 
 def pick_size(metas: Sequence[RunMeta], page: str) -> int | None:
-    """Pick a training-set size for which runs are stored; None stands for all training images."""
+    """Pick a training-set size for which runs are stored; None stands for all training images.
+
+    The default is the largest size that the series of all families have.
+    """
     sizes: list[int | None] = [*sorted({meta.train_size for meta in metas if meta.train_size is not None})]
     sizes += [None] if any(meta.train_size is None for meta in metas) else []
     key = f"{page}_size_{metas[0].dataset}"
     keep_possible(key, sizes)
+    groups = by_series(metas)
+    by_family = [
+        {meta.train_size for meta in groups[name]} for family, name in contestants(groups).items() if family != LOOP
+    ]
+    shared = [n for n in sizes if all(n in of_family for of_family in by_family)]
     return st.select_slider(
-        "Labeled training images per class", sizes, value=sizes[-1], key=key,
+        "Labeled training images per class", sizes, value=(shared or sizes)[-1], key=key,
         format_func=lambda n: "all" if n is None else str(n),
     )  # fmt: skip
 
@@ -142,12 +151,12 @@ def pick_finding(of: RunMeta, page: str) -> int | None:
 
 
 def pick_series(series: Mapping[Series, Sequence[Run]], page: str) -> list[Series]:
-    """Pick the series to show: by default the main comparison, without variants. Stop the page if none is picked.
+    """Pick the series to show: by default the one that stands for each family. Stop the page if none is picked.
 
     The session stores which series the user added or removed, not which are shown. A series that is missing at another
     size therefore reappears at the sizes that have it.
     """
-    usual = comparison_proper(series) or list(series)
+    usual = list(contestants(series).values()) or comparison_proper(series) or list(series)
     key = f"{page}_series_{next(iter(series.values()))[0].meta.dataset}" if series else f"{page}_series"
     picked: dict[Series, bool] = st.session_state.setdefault(f"{key}_picked", {})
     wanted = [name for name in series if picked.get(name, name in usual)]
