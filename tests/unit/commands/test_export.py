@@ -239,7 +239,7 @@ def test_an_unsupported_network_is_refused_and_nothing_is_written(kinds, stored,
 def test_a_network_too_large_for_onnx_is_refused(shipped, tmp_path, capsys, monkeypatch):
     monkeypatch.setattr(exports, "ONNX_BYTES", 1000)
     assert main(["export", shipped("scratch-cnn").run, "--to", str(tmp_path / "exported")]) == 2
-    assert "An ONNX file holds 2 GB" in capsys.readouterr().err
+    assert "An ONNX file holds at most 2 GB" in capsys.readouterr().err
     assert not (tmp_path / "exported").exists()
 
 
