@@ -1,7 +1,7 @@
 """`campaign`: run the protocol's run matrix, unit by unit.
 
 A unit is a list of commands that together take at most two hours. The plan is `docs/protocol/campaign.toml`; a finished
-unit is a line of `docs/protocol/campaign.jsonl`. An interrupted unit goes on where it stopped, as its commands do.
+unit is a line of `docs/protocol/campaign.jsonl`. An interrupted unit continues where it stopped, as its commands do.
 """
 
 from __future__ import annotations
@@ -107,7 +107,7 @@ def run(arguments: argparse.Namespace) -> int:
     began = time.monotonic()
     for unit in chosen:
         if arguments.minutes and time.monotonic() - began + 60 * unit.minutes > 60 * arguments.minutes:
-            print_status(f"{unit.name} would end after {arguments.minutes:g} minutes; the same command goes on.")
+            print_status(f"{unit.name} would end after {arguments.minutes:g} minutes. Run the same command again to continue.")
             break
         print_status(f"unit {unit.name}, about {unit.minutes:g} minutes")
         start = time.monotonic()
