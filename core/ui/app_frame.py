@@ -58,10 +58,11 @@ def require(file: str) -> None:
 
 
 def show(pages: list[StreamlitPage]) -> None:
-    """Draw the frame and run the requested page; "/" leads to the first of the pages."""
+    """Draw the frame and run the requested page; "/" leads to the first of the pages, "/?task=NAME" to Diagnose."""
 
     def root() -> None:  # its name is its path, so no page may have it
-        st.switch_page(pages[0])
+        parameters = dict(st.query_params)
+        st.switch_page("pages/diagnose.py" if "task" in parameters else pages[0], query_params=parameters)
 
     # Set the icon before navigation, which would fetch the page's Material symbol from the internet for the tab.
     st.set_page_config(page_icon=_icon(), layout="wide")

@@ -96,7 +96,7 @@ def test_a_kept_choice_that_is_no_longer_offered_is_made_anew(made_runs, tmp_pat
 
 
 def test_series_that_a_size_lacks_are_there_again_at_the_size_that_has_them(tmp_path, monkeypatch):
-    third = ("control-random-frozen", "frozen")
+    third = ("medical-efficientnet-lite0", "frozen")
     for kind in (WEAK, STRONG, third):
         make_run(tmp_path, kind, 20, 0, 2.0)
     for kind in (WEAK, STRONG):

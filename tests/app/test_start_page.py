@@ -1,7 +1,10 @@
 """The start page: its finding comes from the stored runs, and the three ways on are there without any."""
 
+from streamlit.testing.v1 import AppTest
+
 from core.metrics import METRICS
 from core.runs import open_store
+from tests import PATIENCE
 from tests.app.test_pages import open_page, texts
 from tests.synthetic_runs import STRONG, WEAK, make_run
 
@@ -46,3 +49,13 @@ def test_one_size_gives_values_but_no_finding(tmp_path, monkeypatch):
     assert not app.exception
     assert not app.subheader
     assert "With 20 labelled images per class" in texts(app)
+
+
+def test_a_link_with_a_task_leads_to_diagnose(phantom_runs, monkeypatch):
+    monkeypatch.setenv("LOWSHOT_RUNS", str(phantom_runs))
+    app = AppTest.from_file("../../streamlit_app.py", default_timeout=PATIENCE)
+    app.query_params["task"] = "phantom"
+    app.run()
+    assert not app.exception
+    assert [title.value for title in app.title] == ["Diagnose"]
+    assert app.selectbox(key="diagnose_task").value == "phantom"

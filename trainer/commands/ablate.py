@@ -10,6 +10,7 @@ from __future__ import annotations
 import argparse
 import json
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from itertools import combinations
 from typing import Any
@@ -73,10 +74,10 @@ def setting_of(ingredient: str) -> tuple[str, Any] | None:
             f"losses ({', '.join(known)}) or any setting with a value, such as depth=2."
         )
     option = flags.OPTIONS[name]
-    try:
-        return option.name, option.check(option.kind(value))
-    except ValueError:
-        raise BadRequest(f"Expected a value of {option.flag} for {name}, but got {value!r}.") from None
+    typed: Any = value
+    with suppress(ValueError):  # `check` refuses text that is no number
+        typed = option.kind(value)
+    return option.name, option.check(typed)
 
 
 def combinations_of(ingredients: list[str], orders: list[str]) -> list[Combination]:

@@ -107,7 +107,9 @@ def run(arguments: argparse.Namespace) -> int:
     began = time.monotonic()
     for unit in chosen:
         if arguments.minutes and time.monotonic() - began + 60 * unit.minutes > 60 * arguments.minutes:
-            print_status(f"{unit.name} would end after {arguments.minutes:g} minutes. Run the same command again to continue.")
+            print_status(
+                f"{unit.name} would end after {arguments.minutes:g} minutes. Run the same command again to continue."
+            )
             break
         print_status(f"unit {unit.name}, about {unit.minutes:g} minutes")
         start = time.monotonic()

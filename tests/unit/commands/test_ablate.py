@@ -57,7 +57,7 @@ def test_two_values_of_a_setting_never_meet():
         ("nose", "is not an ingredient"),
         ("focal,focal", "named twice"),
         ("deep=1", "no setting named"),
-        ("depth=x", "takes"),
+        ("depth=x", "Expected --depth to be a whole number of at least 1, but got 'x'"),
         ("depth=0", "at least 1"),
     ],
 )
