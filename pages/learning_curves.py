@@ -1,5 +1,7 @@
 """Learning curves: performance of each family against the number of labeled images, and label efficiency."""
 
+import math
+
 import pandas as pd
 import streamlit as st
 
@@ -92,7 +94,7 @@ def table() -> pd.DataFrame:
         cache.evaluate_runs(points, finding)
     rows = []
     for name, runs in points.items():
-        for size in sorted({meta.train_size or 0 for _, meta in runs}):
+        for size in sorted({meta.train_size or 0 for _, meta in runs}, key=lambda size: size or math.inf):  # 0: all
             rows_of_size = [
                 row for row in zip(runs, values[name], strict=True) if (row[0].meta.train_size or 0) == size
             ]

@@ -64,25 +64,19 @@ finding = headline({family: fits[name] for family, name in names.items() if name
 if finding:
     st.subheader(text.escape(finding_text(metas[0].dataset_title, METRIC, finding)), anchor=False)
 st.write(text.escape(meaning_text(size, METRIC, summaries)))
-left, right = st.columns([3, 2])
-with left:
-    measured = {
-        titles[family]: metric_charts.Measured.of(name, sized[name], cache.values(sized[name], METRIC.name, None))
-        for family, name in names.items()
-    }
-    charts.show_figure(
-        metric_charts.learning_curves(measured, METRIC.name),
-        key="start_curves",
-        alt=f"{METRIC.title} against labelled images per class; the table beside it has the values at {size:g}.",
-    )
-with right:
-    table(
-        size_table(summaries, titles, METRIC),
-        f"{METRIC.title} with {size:g} images per class",
-        f"{metas[0].dataset}-start",
-    )
-    st.caption(
-        f"{size:g} labelled images per class. Mean over seeds, with 95% intervals: over other test patients for the "
-        "same networks, and over other training images for the same test patients. Band in the figure: the interval "
-        "over training images. Compare tests which differences are real."
-    )
+measured = {
+    titles[family]: metric_charts.Measured.of(name, sized[name], cache.values(sized[name], METRIC.name, None))
+    for family, name in names.items()
+}
+charts.show_figure(
+    metric_charts.learning_curves(measured, METRIC.name),
+    key="start_curves",
+    alt=f"{METRIC.title} against labelled images per class; the table below has the values at {size:g}.",
+)
+st.caption("Mean over seeds. Band: 95% interval over other training images, for the same test patients.")
+rows = size_table(summaries, titles, METRIC)
+table(rows, f"{METRIC.title} with {size:g} images per class", f"{metas[0].dataset}-start")
+st.caption(
+    f"{size:g} labelled images per class. 95% intervals: over other test patients for the same networks, and over "
+    "other training images for the same test patients. Compare tests which differences are real."
+)
