@@ -53,7 +53,7 @@ def test_below_five_seeds_there_is_no_verdict_however_large_the_difference(made_
 
 
 def test_a_verdict_is_that_of_the_report_whichever_the_reference(tmp_path, monkeypatch):
-    third = ("control-random-frozen", "frozen")
+    third = ("medical-efficientnet-lite0", "frozen")
     store_of(tmp_path, 5, {WEAK: 1.0, STRONG: 1.8, third: 1.3})
     store = open_store(tmp_path)
     series = runs_by_series(store, store.metas())
@@ -79,7 +79,7 @@ def test_a_verdict_is_that_of_the_report_whichever_the_reference(tmp_path, monke
 
 def test_equal_families_are_equivalent_or_undecided(tmp_path, monkeypatch):
     """The same predictions under two names lie within any margin; others of the same strength need not."""
-    third = ("control-random-frozen", "frozen")
+    third = ("medical-efficientnet-lite0", "frozen")
     for seed in range(5):
         random = np.random.default_rng(seed)
         same = predictions("test", "binary", 120, 1.0, random)
