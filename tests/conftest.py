@@ -166,7 +166,7 @@ def shorten(patch):
 
     row = STRATEGIES["scratch"]
     settings = replace(row.settings, epochs=5, min_steps=20)
-    patch.setitem(STRATEGIES._rows, row.name, replace(row, settings=settings))
+    patch.setitem(STRATEGIES, row.name, replace(row, settings=settings))
 
 
 @pytest.fixture(scope="session")
@@ -235,7 +235,7 @@ def other_sets(tmp_path, monkeypatch):
             name=name, title=name, modality="noise", task="multiclass" if len(labels) > 2 else "binary", labels=labels,
             positive=1 if len(labels) == 2 else None, path=tmp_path / name, load=load,
         )  # fmt: skip
-        monkeypatch.setitem(DATASETS._rows, name, spec)
+        monkeypatch.setitem(DATASETS, name, spec)
     return tuple(names)
 
 

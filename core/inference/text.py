@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from core.data import DATASETS
-from core.data.specs import OPTIONS_SEPARATOR, DatasetSpec, class_titles
+from core.data.specs import OPTIONS_SEPARATOR, class_titles
 from core.explain.methods import Explanation
 from core.inference.case import Case
 from core.inference.predictor import Prediction
@@ -35,21 +35,17 @@ def question_of(meta: RunMeta) -> str:
 
     A selection of a set's findings, `nih-chestxray14@findings=...`, has its own title and no question.
     """
-    row = _row_of(meta)
+    row = DATASETS.get(meta.dataset)
     return f"{row.question} · {meta.dataset_title}" if row and row.question else meta.dataset_title
 
 
 def scope_of(meta: RunMeta) -> str:
     """Return which answers a task's networks can give, and of whom the images they were trained on are."""
-    row = _row_of(meta)
+    row = DATASETS.get(meta.dataset)
     answers = ", ".join(map(in_sentence, meta.titles))
     other = "No other finding is reported." if meta.multilabel else "Any other condition is taken for one of these."
     known = f" Trained and tested on images of {in_sentence(row.population)}" if row and row.population else ""
     return f"Possible answers: {answers}. {other}{known}"
-
-
-def _row_of(meta: RunMeta) -> DatasetSpec | None:
-    return DATASETS[meta.dataset] if meta.dataset in DATASETS else None  # noqa: SIM401  a registry's `get` raises
 
 
 def decision(meta: RunMeta, prediction: Prediction) -> str:

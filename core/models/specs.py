@@ -151,8 +151,8 @@ class ModelRegistry(Registry[ModelSpec]):
 
     model_at: Callable[[str], ModelSpec]
 
-    def __getitem__(self, name: str) -> ModelSpec:
-        return self.model_at(name) if PATH_MARK in name else super().__getitem__(name)
+    def __missing__(self, name: str) -> ModelSpec:
+        return self.model_at(name) if PATH_MARK in name else super().__missing__(name)
 
     def __contains__(self, name: object) -> bool:
         if not isinstance(name, str) or PATH_MARK not in name:

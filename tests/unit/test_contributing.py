@@ -25,11 +25,10 @@ EXAMPLES = dict(re.findall(r"### An? ([\w ]+)\n.*?```python\n(.*?)```", TEXT, fl
 
 
 @pytest.fixture
-def followed(monkeypatch):
+def followed():
     """A function that runs an example by its title and returns its names; registries are put back afterwards."""
-    for registry in (DATASETS, EXPLAINERS, METRICS, STRATEGIES):
-        monkeypatch.setattr(registry, "_rows", dict(registry._rows))
-    counted = dict(COUNTED)
+    changed = (DATASETS, EXPLAINERS, METRICS, STRATEGIES, COUNTED)
+    before = [dict(table) for table in changed]
 
     def follow(title):
         names = {}
@@ -37,8 +36,9 @@ def followed(monkeypatch):
         return names
 
     yield follow
-    COUNTED.clear()
-    COUNTED.update(counted)
+    for table, rows in zip(changed, before, strict=True):
+        table.clear()
+        table.update(rows)
 
 
 def test_there_is_an_example_of_each_kind():

@@ -154,7 +154,7 @@ def test_a_map_that_does_not_care_for_weights_is_found_out(monkeypatch):
     from core.explain.methods import EXPLAINERS, Heat
 
     row = replace(EXPLAINERS["grad-cam"], attribute=lambda asked: Heat(asked.images.diff(dim=2).abs().mean(dim=1)))
-    monkeypatch.setitem(EXPLAINERS._rows, "grad-cam", row)
+    monkeypatch.setitem(EXPLAINERS, "grad-cam", row)
     images, _ = bright_squares()
     found = check_randomised(looks_at_brightness(), images, [1] * 8)
     assert [one.value for one in found.steps] == pytest.approx([1.0] * 4)

@@ -73,7 +73,7 @@ def test_one_command_compares_ingredients_and_starts(runs, monkeypatch, capsys):
     for name, family in (("first", "imagenet"), ("other", "medical")):
         weights = MODELS["imagenet-efficientnet-lite0"].weights  # installed, and not read by this network
         spec = replace(MODELS["scratch-cnn"], name=name, family=family, weights=weights, build=build)
-        monkeypatch.setitem(MODELS._rows, name, spec)
+        monkeypatch.setitem(MODELS, name, spec)
     argv = ["ablate", "--dataset", "phantom", "--models", "first,other", "--strategies", "scratch"]
     quick = ["--sizes", "4", "--seeds", "0,1", "--epochs", "1", "--min-steps", "1", "--of", "class-weights,focal"]
     assert main([*argv, *quick, "--orders", "each", "--json"]) == 0

@@ -101,7 +101,7 @@ def test_audit_finds_crossing_copies(class_folder, capsys, monkeypatch):
     root = class_folder({"benign": 12, "malignant": 12, "normal": 12}, parts=["train"])
     shutil.copytree(root / "train", root / "test")
     spec = replace(DATASETS["breast-ultrasound"], path=root)
-    monkeypatch.setitem(DATASETS._rows, "breast-ultrasound", spec)
+    monkeypatch.setitem(DATASETS, "breast-ultrasound", spec)
     assert main(["audit", "breast-ultrasound", "--json"]) == 1
     assert sum(row["crosses"] for row in lines(capsys)) >= 24
     assert main(["audit", "phantom"]) == 0

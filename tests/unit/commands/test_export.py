@@ -89,7 +89,7 @@ def test_a_file_with_other_predictions_is_reported(shipped, tmp_path, capsys, mo
     def wrong(path, meta, folder):
         return lambda pixels: row.read(path, meta, folder)(pixels) + 0.01
 
-    monkeypatch.setitem(exports.FORMATS._rows, "safetensors", replace(row, read=wrong))
+    monkeypatch.setitem(exports.FORMATS, "safetensors", replace(row, read=wrong))
     assert main(["export", shipped("scratch-cnn").run, "--format", "safetensors", "--to", str(tmp_path)]) == 1
     assert "1.00e-02" in capsys.readouterr().out
 
@@ -143,7 +143,7 @@ def kinds(monkeypatch):
 
     for name, (image, build) in KINDS.items():
         row = ModelSpec(name, name, "scratch", image, Weights("random"), ("scratch",), drawn(build))
-        monkeypatch.setitem(MODELS._rows, name, row)
+        monkeypatch.setitem(MODELS, name, row)
 
 
 @pytest.fixture

@@ -28,7 +28,7 @@ SKIN = DATASETS["ham10000"]
 def series(runs, monkeypatch):
     """Runs of three classes, two of them suspicious, of a weak and a strong family."""
     spec = replace(DATASETS["phantom"], suspicious=("b", "c"), titles={"b": "big one (b)"})
-    monkeypatch.setitem(DATASETS._rows, "phantom", spec)
+    monkeypatch.setitem(DATASETS, "phantom", spec)
     make_families(runs, sizes=(50,), task="multiclass", tests=300)
     found = runs_by_series(open_store(runs), open_store(runs).metas("phantom"))
     return {family: next(of for key, of in found.items() if key[:2] == kind) for family, kind in

@@ -54,7 +54,7 @@ def spots(monkeypatch):
         return Listing(names, labels, groups, np.full(1000, ""), lambda index: images[index], "spots")
 
     spec = replace(DATASETS["phantom-multilabel"], name="spots", labels=("A", "B", "C"), load=load)
-    monkeypatch.setitem(DATASETS._rows, "spots", spec)
+    monkeypatch.setitem(DATASETS, "spots", spec)
 
 
 @pytest.fixture
@@ -74,7 +74,7 @@ def test_all_unrelated_sets_that_are_here_serve(target, other_sets):
 
 
 def test_relatives_count_as_the_target(target, other_sets, monkeypatch):
-    monkeypatch.setitem(DATASETS._rows, "tones", replace(DATASETS["tones"], derived_from="rings"))
+    monkeypatch.setitem(DATASETS, "tones", replace(DATASETS["tones"], derived_from="rings"))
     rings = load_dataset(DATASETS["rings"])
     with pytest.raises(BadRequest, match="tones is rings or has the same images"):
         sources_for(rings, cell(rings), "tones")

@@ -71,7 +71,7 @@ def test_a_metric_that_is_new_is_measured_image_by_image(runs, monkeypatch):
     make_run(runs, STRONG, 20, 0, 2.0)
     run = Run(*next(iter(open_store(runs).runs.items())))
     share = Metric("share", "Share", lambda scores, weights: weights.sum(axis=1), lambda s, w, c: w[:, 0], True, "New.")
-    monkeypatch.setitem(METRICS._rows, "share", share)
+    monkeypatch.setitem(METRICS, "share", share)
     assert resampled_run(run).values["share"][0] == resampled_run(run).n
     many = findings(np.random.default_rng(0), 9, False)
     assert "share" not in measure_groups(many, resample_groups(many.labels, np.arange(9), 3))

@@ -32,9 +32,9 @@ def archive(tmp_path, monkeypatch):
     put_nih(tmp_path / "nih", [(2 * patient + i, patient) for patient in range(40) for i in range(2)])
     put_image(tmp_path / "nih" / "images" / "6.png", 900, 200)  # of patient 3: the copy
     for name, folder in (("kermany", "kermany"), ("nih-adult-pneumonia", "adult"), (NIH, "nih")):
-        monkeypatch.setitem(DATASETS._rows, name, replace(DATASETS[name], path=tmp_path / folder))
+        monkeypatch.setitem(DATASETS, name, replace(DATASETS[name], path=tmp_path / folder))
     gone = replace(DATASETS["pneumoniamnist"], path=tmp_path / "nowhere")
-    monkeypatch.setitem(DATASETS._rows, "pneumoniamnist", gone)
+    monkeypatch.setitem(DATASETS, "pneumoniamnist", gone)
     return tmp_path
 
 
@@ -60,7 +60,7 @@ def test_guards_are_targets_relatives_and_external_sets(archive):
 
 def test_an_external_set_in_the_corpus_is_no_guard(archive, monkeypatch):
     elsewhere = (External(NIH, {}),)
-    monkeypatch.setitem(DATASETS._rows, "kermany", replace(DATASETS["kermany"], external=elsewhere))
+    monkeypatch.setitem(DATASETS, "kermany", replace(DATASETS["kermany"], external=elsewhere))
     assert guard_sets(["kermany"], [NIH]) == ["kermany", "kermany-3"]
 
 

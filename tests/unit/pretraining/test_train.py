@@ -291,9 +291,9 @@ def small_corpus(tmp_path, monkeypatch):
             name = f"person{seed + 200 * tint}_{label}.png"
             put_image(tmp_path / "kermany" / "train" / label / name, 1000 + seed, tint=tint)
     for name, folder in ((NIH, "nih"), ("kermany", "kermany")):
-        monkeypatch.setitem(DATASETS._rows, name, replace(DATASETS[name], path=tmp_path / folder))
+        monkeypatch.setitem(DATASETS, name, replace(DATASETS[name], path=tmp_path / folder))
     for name in ("chestmnist", "pneumoniamnist", "nih-adult-pneumonia"):
-        monkeypatch.setitem(DATASETS._rows, name, replace(DATASETS[name], path=tmp_path / "nowhere"))
+        monkeypatch.setitem(DATASETS, name, replace(DATASETS[name], path=tmp_path / "nowhere"))
     monkeypatch.setattr("trainer.pretraining.linear_probe.MIN_POSITIVES", 3)
     argv = ["pretrain", "--targets", NIH, "--sets", "kermany", "--epochs", "1", "--views", "1", "--cut", "4"]
     return [*argv, "--out", str(tmp_path / "out"), "--device", "cpu"], tmp_path / "out" / MEDICAL

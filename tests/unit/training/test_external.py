@@ -174,7 +174,7 @@ def test_an_encoder_that_saw_the_set_or_its_patients_is_refused(own, elsewhere):
 
 def test_an_encoder_that_saw_copies_of_own_images_is_refused(own, tmp_path, monkeypatch):
     corpus = make_folder(tmp_path / "corpus", 6, 74_000, ("Parasitized", "Uninfected"))
-    monkeypatch.setitem(DATASETS._rows, "malaria", replace(DATASETS["malaria"], path=corpus))
+    monkeypatch.setitem(DATASETS, "malaria", replace(DATASETS["malaria"], path=corpus))
     folder = make_folder(tmp_path / "outside", 6, 73_000)
     clean = load_external(External("", path=folder), own)
     card = {**ENCODER, "seen": ["malaria"]}
@@ -182,7 +182,7 @@ def test_an_encoder_that_saw_copies_of_own_images_is_refused(own, tmp_path, monk
     Image.open(corpus / "Uninfected" / "2.png").save(folder / "clear" / "seen.png")
     refused = _exposure_of_own_encoder(card, load_external(External("", path=folder), own)).refused
     assert "learnt from malaria, which holds copies of 1 of these images. Take them out" in refused
-    monkeypatch.setitem(DATASETS._rows, "malaria", replace(DATASETS["malaria"], path=tmp_path / "gone"))
+    monkeypatch.setitem(DATASETS, "malaria", replace(DATASETS["malaria"], path=tmp_path / "gone"))
     assert "Nobody has compared" in _exposure_of_own_encoder(card, clean).note
 
 

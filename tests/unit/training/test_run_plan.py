@@ -92,7 +92,7 @@ def test_findings_that_the_subset_cannot_teach_are_named(monkeypatch):
     names = np.array([f"{index:03d}" for index in range(300)])
     listing = Listing(names, labels, names, np.full(300, ""), lambda index: images[index], "sparse")
     spec = replace(DATASETS["phantom-multilabel"], name="sparse", labels=("A", "B", "C"), load=lambda _: listing)
-    monkeypatch.setitem(DATASETS._rows, "sparse", spec)
+    monkeypatch.setitem(DATASETS, "sparse", spec)
     sparse, cell = load_dataset(spec), Cell("sparse", "scratch-cnn", "scratch", 5, 0)
     kept = sparse.parts.train[sparse.parts.train > 0]
     sparse = replace(sparse, parts=replace(sparse.parts, train=kept))
