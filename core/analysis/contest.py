@@ -1,4 +1,4 @@
-"""The contest between the families: the series that stands for each, and the headline that its curves support.
+"""The contest between the families: the series that stands for each, the contrasts between them, and the headline.
 
 The rules are in `docs/protocol.md`.
 """
@@ -21,6 +21,13 @@ NAMED = {  # family -> its series, named before the campaign
     "B": Series("imagenet-efficientnet-lite0", "frozen"),
     "C": Series("medical-efficientnet-lite0", "frozen"),
     LOOP: Series("imagenet-efficientnet-lite0", "plain-loop"),
+}
+_B = NAMED["B"]
+CONTRASTS = {  # title -> the two series, the first minus the second
+    "B against A": (_B, NAMED["A"]),
+    "C against B": (NAMED["C"], _B),
+    "B fine-tuned against its frozen head": (_B._replace(strategy="finetune"), _B),
+    "B after every stage against its last layer": (_B._replace(model="imagenet-efficientnet-lite0-stages"), _B),
 }
 _BASELINES = ("plain-loop", "plain-scratch")
 

@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from core.analysis.comparison import compare_all
+from core.analysis.contest import CONTRASTS
 from core.analysis.external import by_view, external_sets
 from core.analysis.shortcuts import shortcuts_of
 from core.data.specs import find_dataset
@@ -37,15 +38,6 @@ from trainer.reporting.markdown import table
 from trainer.reporting.run_lines import HEADLINE
 
 SHOWN = ("auroc", "balanced_accuracy")
-_A = Series("scratch-cnn", "scratch")
-_B = Series("imagenet-efficientnet-lite0", "frozen")
-_C = Series("medical-efficientnet-lite0", "frozen")
-CONTRASTS = {
-    "B against A": (_B, _A),
-    "C against B": (_C, _B),
-    "B fine-tuned against its frozen head": (_B._replace(strategy="finetune"), _B),
-    "B after every stage against its last layer": (_B._replace(model="imagenet-efficientnet-lite0-stages"), _B),
-}
 _BLOCK = re.compile(r"(<!-- (\w+): (\S+) at (\S+)(?: of (\S+))? -->\n).*?(<!-- end of results -->)", re.DOTALL)
 Size = int | None
 

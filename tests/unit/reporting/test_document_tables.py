@@ -7,13 +7,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from core.analysis.contest import CONTRASTS
 from core.errors import BadRequest
 from core.metrics import METRICS
 from core.runs import open_store, read_predictions, save_run
 from tests.synthetic_runs import STRONG, WEAK, make_families, make_run
 from tests.unit.runs.test_store import example_meta, example_predictions
 from trainer.reporting.document_tables import (
-    CONTRASTS,
     TABLES,
     headline_table,
     size_table,
