@@ -18,7 +18,7 @@ METRIC = METRICS["auroc"]
 
 st.title("What can a few labelled images buy?")
 st.write(
-    "Lowshot trains three families of networks on the same 5 to 200 labelled medical images per class, and evaluates "
+    "Lowshot trains three families of networks on the same few labelled medical images, and evaluates "
     "them on the same large test set that none of them has seen."
 )
 for family, column in zip(INTRODUCTIONS, st.columns(len(INTRODUCTIONS)), strict=True):
@@ -62,8 +62,8 @@ except LowshotError as error:
 
 finding = headline({family: fits[name] for family, name in names.items() if name in fits})
 if finding:
-    st.subheader(text.escape(finding_text(metas[0].dataset_title, METRIC, finding)), anchor=False)
-st.write(text.escape(meaning_text(size, METRIC, summaries)))
+    st.subheader(text.escape(finding_text(metas[0].dataset_title, METRIC, finding, names)), anchor=False)
+st.write(text.escape(meaning_text(size, METRIC, summaries, names)))
 measured = {
     titles[family]: metric_charts.Measured.of(name, sized[name], cache.values(sized[name], METRIC.name, None))
     for family, name in names.items()

@@ -16,7 +16,7 @@ from core.models import FAMILY_LETTERS, MODELS
 from core.runs.series import Series, comparison_proper
 
 LOOP = "plain loop"  # the baseline that nobody tuned
-NAMED = {  # family -> its series, named before the campaign
+NAMED = {  # family -> its series; those of the old recipes, until the search has named others (docs/protocol.md)
     "A": Series("scratch-cnn", "scratch"),
     "B": Series("imagenet-efficientnet-lite0", "frozen"),
     "C": Series("medical-efficientnet-lite0", "frozen"),
@@ -48,8 +48,8 @@ class Headline:
 def contestants(series: Iterable[Series]) -> dict[str, Series]:
     """Return the series that stands for each family, and the plain loop, among those stored.
 
-    It is the named one. Where that is not stored, as for images of one's own, it is the first series of the family with
-    its strategy's own settings.
+    It is the one in `NAMED`. Where that is not stored, as for images of one's own, it is the first series of the family
+    with its strategy's own settings.
     """
     stored = comparison_proper(series)
     by_family: dict[str, list[Series]] = {family: [] for family in NAMED}

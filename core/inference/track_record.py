@@ -40,12 +40,20 @@ class Rates:
             return f"{place} images with {name}, it finds {hits}; of 100 without, it raises a false alarm in {errors}."
         return f"{place} images of {name}, it recognizes {hits}; of 100 others, it takes {errors} for it."
 
-    def predictive_text(self, name: str, prevalence: float) -> str:
-        """Format how many alarms and all-clears are right where the class has some prevalence."""
+    def predictive_text(self, name: str, alarm: bool, prevalence: float) -> str:
+        """Format how many positive and negative answers are right where the class has some prevalence.
+
+        Args:
+            name: of the class, as inside a sentence.
+            alarm: whether the class is a condition that is present or absent; see `text`.
+            prevalence: share of patients with the class, in (0, 1).
+        """
         values = predictive_values(np.array(self.sensitivity), np.array(self.specificity), prevalence)
-        kinds = zip(("alarms", "all-clears"), map(float, values), strict=True)
+        titles = ("alarms", "all-clears") if alarm else ("such answers", "other answers")
+        kinds = zip(titles, map(float, values), strict=True)
         counts = [f"of 100 {kind}, {_of_100(value)} are right" for kind, value in kinds if not math.isnan(value)]
-        return f"Where {prevalence:.0%} of patients have {name}: {'; '.join(counts)}."
+        basis = f", by the rates on {self.title}" if self.title else ""
+        return f"Where {prevalence:.0%} of patients have {name}{basis}: {'; '.join(counts)}."
 
 
 def track_record(run: Run, target: int) -> list[Rates]:

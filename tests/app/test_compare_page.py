@@ -145,3 +145,13 @@ def test_the_classification_report_agrees_with_scikit_learn(class_runs):
         for column, other in (("precision", "precision"), ("sensitivity", "recall"), ("f1", "f1-score")):
             assert mine[column] == pytest.approx(theirs[name][other]), (name, column)
         assert mine["images"] == theirs[name]["support"]
+
+
+def test_the_page_opens_with_one_series_a_family_at_the_largest_size_that_all_have(tmp_path, monkeypatch):
+    for kind in (WEAK, STRONG, ("imagenet-efficientnet-lite0-stages", "frozen"), ("control-random-frozen", "frozen")):
+        make_run(tmp_path, kind, 20, 0, 2.0)
+    make_run(tmp_path, STRONG, 50, 0, 2.0)
+    app = open_page("compare", tmp_path, monkeypatch)
+    assert app.select_slider(key="compare_size_phantom").value == 20
+    shown = [(name.model, name.strategy) for name in app.multiselect(key="compare_series_phantom").value]
+    assert shown == [WEAK, STRONG]

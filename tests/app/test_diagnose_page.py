@@ -9,6 +9,7 @@ from PIL import Image
 
 from core.data.datasets.phantom import phantom_at
 from core.data.images import encode_png
+from core.ui.cache import store_and_networks
 from tests.app.test_pages import open_page, texts, upload
 
 
@@ -198,3 +199,16 @@ def test_a_large_upload_is_not_spooled_to_the_disk():
     assert not rolled
     assert read == content
     assert most > LIMITS.file_bytes
+
+
+def test_every_answer_says_how_often_it_is_right_at_the_chosen_prevalence(phantom_runs, monkeypatch):
+    app = open_page("diagnose", phantom_runs, monkeypatch)
+    app.toggle(key="diagnose_example").set_value(True).run()
+    for meta in (network.run.meta for network in (row[0] for row in store_and_networks()[1]["phantom"].values())):
+        hits, alarms = round(100 * meta.metrics["sensitivity"]), round(100 * (1 - meta.metrics["specificity"]))
+        counts = f"it finds {hits}; of 100 without, it raises a false alarm in {alarms}"
+        assert counts in texts(app).replace("\\", "")
+    assert "Where 10% of patients have opacity" in texts(app).replace("\\", "")
+    app.slider(key="diagnose_prevalence").set_value(0.5).run()
+    assert not app.exception
+    assert "Where 50% of patients have opacity" in texts(app).replace("\\", "")

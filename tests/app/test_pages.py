@@ -134,6 +134,11 @@ def test_no_two_models_share_color_and_marker():
 
     styles = {(style.colour, style.marker) for style in (style_of(name, "frozen") for name in MODELS)}
     assert len(styles) == len(MODELS)
+    by_family = {}
+    for spec in MODELS.values():
+        by_family.setdefault(spec.family, set()).add(style_of(spec.name, "frozen").colour)
+    assert all(len(colors) == 1 for colors in by_family.values())
+    assert len(set.union(*by_family.values())) == len(by_family)  # no two families share a color
     assert style_of("medical:resnet18@/weights/x.safetensors", "frozen").colour.startswith("#")
 
 

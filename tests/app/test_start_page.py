@@ -1,14 +1,19 @@
 """The start page: its finding comes from the stored runs, and the three ways on are there without any."""
 
+from types import SimpleNamespace
+
 from streamlit.testing.v1 import AppTest
 
 from core.metrics import METRICS
+from core.models import FAMILY_LETTERS
 from core.runs import open_store
+from core.runs.series import Series
+from core.ui.start.story import INTRODUCTIONS, WAYS, meaning_text
 from tests import PATIENCE
 from tests.app.test_pages import open_page, texts
 from tests.synthetic_runs import STRONG, WEAK, make_run
 
-WAYS = ["Try an image", "See the evidence", "Use your own images"]
+LINKS = ["Try an image", "See the evidence", "Use your own images"]
 
 
 def labels(app):
@@ -18,7 +23,7 @@ def labels(app):
 def test_three_ways_on_without_results(tmp_path, monkeypatch):
     app = open_page("start", tmp_path / "empty", monkeypatch)
     assert not app.exception
-    assert labels(app) == WAYS
+    assert labels(app) == LINKS
     assert "No results are stored yet" in texts(app)
 
 
@@ -29,10 +34,10 @@ def test_the_finding_comes_from_the_stored_runs(tmp_path, monkeypatch):
             make_run(tmp_path / "runs", STRONG, size, seed, 2.0 + size / 100)
     app = open_page("start", tmp_path / "runs", monkeypatch)
     assert not app.exception
-    assert labels(app) == WAYS
+    assert labels(app) == LINKS
     sentence = app.subheader[0].value.replace("\\", "")
     assert "needs this many labelled images per class" in sentence
-    assert sentence.index("with ImageNet features") < sentence.index("trained from scratch")
+    assert sentence.index("with ImageNet pretraining") < sentence.index("trained from scratch")
     table = app.dataframe[0].value
     expected = {}
     for meta in open_store().metas():
@@ -59,3 +64,10 @@ def test_a_link_with_a_task_leads_to_diagnose(phantom_runs, monkeypatch):
     assert not app.exception
     assert [title.value for title in app.title] == ["Diagnose"]
     assert app.selectbox(key="diagnose_task").value == "phantom"
+
+
+def test_every_family_of_the_contest_has_its_own_words():
+    assert set(WAYS) == {family for family, letter in FAMILY_LETTERS.items() if letter in INTRODUCTIONS}
+    generic = Series("generic-dinov2-vits14-imgfocus", "frozen")
+    estimate = SimpleNamespace(value=0.9)
+    assert "0.900 with generic" in meaning_text(50, METRICS["auroc"], {"B": estimate}, {"B": generic})

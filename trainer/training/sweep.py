@@ -158,9 +158,9 @@ def run_sweep(
                 print_status(f"stopped: {request.title}: {error} Its remaining runs are left out.")
                 continue
             stored[plan.setup.run] = run
-            _report(request.title, run[1], is_new)
-            if run[1].failed:
-                print_status(f"failed: {request.title}: {run[1].failed}")
+            _report(request.title, run.meta, is_new)
+            if run.meta.failed:
+                print_status(f"failed: {request.title}: {run.meta.failed}")
             else:
                 yield index, *run
         show(len(requests), len(requests))

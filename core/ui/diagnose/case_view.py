@@ -161,7 +161,7 @@ def _how_often_right(result: NetworkResult) -> None:
         st.markdown(escape(rates.text(name, alarm)))
     if result.track_record:
         prevalence = st.session_state.get(PREVALENCE_KEY, PREVALENCE)
-        st.caption(escape(result.track_record[-1].predictive_text(name, prevalence)))
+        st.caption(escape(result.track_record[-1].predictive_text(name, alarm, prevalence)))
 
 
 def _uncertainty(result: NetworkResult) -> None:

@@ -8,12 +8,14 @@ import pandas as pd
 
 from core.analysis.contest import LOOP, Headline
 from core.metrics import Metric, SeriesEstimate
+from core.models import MODELS
+from core.runs.series import Series
 
-WAYS = {  # family -> how its networks are trained, as the end of a sentence
-    "A": "trained from scratch",
-    "B": "with ImageNet features",
-    "C": "with medical features",
-    LOOP: "with a plain training loop on ImageNet features",
+WAYS = {  # family of a model -> how its networks are trained, as the end of a sentence
+    "scratch": "trained from scratch",
+    "imagenet": "with ImageNet pretraining",
+    "generic": "with generic self-supervised pretraining",
+    "medical": "with medical pretraining",
 }
 INTRODUCTIONS = {  # family -> what it is, as a sentence
     "A": "**From scratch.** The network learns everything from the labelled images.",
@@ -23,28 +25,32 @@ INTRODUCTIONS = {  # family -> what it is, as a sentence
 }
 
 
-def finding_text(title: str, metric: Metric, found: Headline) -> str:
+def finding_text(title: str, metric: Metric, finding: Headline, names: Mapping[str, Series]) -> str:
     """Return the finding as one sentence: the images per class that each family needs for the same performance.
 
     Args:
         title: of the data set.
         metric: the metric of the curves.
-        found: the headline.
+        finding: the headline.
+        names: family -> its series.
     """
-    needs = [f"{size.text()} {WAYS[family]}" for family, size in found.needed.items() if family != LOOP]
-    return f"{title}: {metric.title} {found.target:.3f} needs this many labelled images per class: {_listed(needs)}."
+    needs = [f"{size.text()} {_way(names[family])}" for family, size in finding.needed.items() if family != LOOP]
+    return f"{title}: {metric.title} {finding.target:.3f} needs this many labelled images per class: {_listed(needs)}."
 
 
-def meaning_text(size: float, metric: Metric, summaries: Mapping[str, SeriesEstimate]) -> str:
+def meaning_text(
+    size: float, metric: Metric, summaries: Mapping[str, SeriesEstimate], names: Mapping[str, Series]
+) -> str:
     """Return what to expect at one training-set size, best family first.
 
     Args:
         size: labelled images per class.
         metric: the metric.
         summaries: family -> its estimate at that size.
+        names: family -> its series.
     """
     ordered = sorted(summaries.items(), key=lambda row: row[1].value, reverse=metric.higher_is_better)
-    values = [f"{estimate.value:.3f} {WAYS[family]}" for family, estimate in ordered if family != LOOP]
+    values = [f"{estimate.value:.3f} {_way(names[family])}" for family, estimate in ordered if family != LOOP]
     return f"With {size:g} labelled images per class, expect {metric.title} {_listed(values)}."
 
 
@@ -63,6 +69,10 @@ def size_table(summaries: Mapping[str, SeriesEstimate], titles: Mapping[str, str
             for family, estimate in summaries.items()
         ]
     )
+
+
+def _way(name: Series) -> str:
+    return WAYS[MODELS[name.model].family]
 
 
 def _listed(parts: list[str]) -> str:

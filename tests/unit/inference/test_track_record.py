@@ -47,10 +47,15 @@ def test_texts_state_natural_frequencies():
 
 
 def test_predictive_values_follow_from_the_prevalence():
-    text = Rates("", 0.9, 0.9).predictive_text("pneumonia", 0.5)
+    text = Rates("", 0.9, 0.9).predictive_text("pneumonia", True, 0.5)
     assert "of 100 alarms, 90 are right; of 100 all-clears, 90 are right" in text
     positive = 0.9 * 0.01 / (0.9 * 0.01 + 0.1 * 0.99)
-    assert f"of 100 alarms, {round(100 * positive)} are right" in Rates("", 0.9, 0.9).predictive_text("x", 0.01)
-    never = Rates("", 0.0, 1.0).predictive_text("pneumonia", 0.1)
+    assert f"of 100 alarms, {round(100 * positive)} are right" in Rates("", 0.9, 0.9).predictive_text("x", True, 0.01)
+    never = Rates("", 0.0, 1.0).predictive_text("pneumonia", True, 0.1)
     assert "alarms" not in never
     assert "of 100 all-clears, 90 are right" in never
+
+
+def test_predictive_values_name_the_set_of_their_rates_and_call_classes_answers():
+    assert "by the rates on Adults: of 100 alarms" in Rates("Adults", 0.9, 0.9).predictive_text("pneumonia", True, 0.5)
+    assert "of 100 such answers, 90 are right" in Rates("", 0.9, 0.9).predictive_text("nevus", False, 0.5)
