@@ -117,9 +117,10 @@ def run(arguments: argparse.Namespace) -> int:
             print_status(line)
             if code := parsed.execute(parsed):
                 return int(code)
+        devices = {describe_device(pick_device(getattr(parsed, "device", "auto"))) for parsed in commands[unit.name]}
         rows.append(
             {"unit": unit.name, "protocol": PROTOCOL, "minutes": round((time.monotonic() - start) / 60, 1),
-             "device": describe_device(pick_device("auto")), "versions": library_versions()}
+             "device": ", ".join(sorted(devices)), "versions": library_versions()}
         )  # fmt: skip
         write_atomically(log, "".join(json.dumps(row) + "\n" for row in rows).encode())
     return 0

@@ -31,16 +31,18 @@ def run(arguments: argparse.Namespace) -> int:
     """Train the runs that the store lacks, and print all.
 
     Raises:
-        BadRequest: at the end, if a model and strategy could not continue, or every training failed.
+        BadRequest: at the end, if a model that was named is not available, a model and strategy could not continue, or
+            every training failed.
     """
     pairs = compatible_pairs(arguments.models, arguments.strategies)
     dataset = load_for_training(flags.requested_dataset(arguments), arguments.allow_leaks)
     dataset = with_external(dataset, arguments.external, arguments.external_classes)
     options = flags.stated_settings(arguments)
-    pairs = available_pairs(pairs, dataset, arguments.models is None)
+    available = available_pairs(pairs, dataset, arguments.models is None)
+    left_out = [] if arguments.models is None else [pair for pair in pairs if pair not in available]
     requests = [
         RunRequest(Cell(dataset.spec.name, model, strategy, size, seed), options)
-        for model, strategy in pairs
+        for model, strategy in available
         for size in arguments.sizes
         for seed in arguments.seeds
     ]
@@ -61,5 +63,10 @@ def run(arguments: argparse.Namespace) -> int:
             f"The training of {'the run' if len(requests) == 1 else f'all {len(requests)} runs'} failed, for the "
             "reasons printed above, so there are no results. Lower the learning rate (--lr), or remove the settings "
             "that were stated."
+        )
+    if left_out:
+        raise BadRequest(
+            f"{', '.join(sorted({model for model, _ in left_out}))} could not be trained here, for the reasons "
+            "printed above; the other runs are stored. Follow the advice there, or name other models."
         )
     return 0

@@ -50,6 +50,7 @@ if TYPE_CHECKING:
 
 SETS = ("kermany", "ham10000", "nih-chestxray14")
 LOG_FOLDER = PROJECT / "docs" / "protocol"
+TRIALS = 16  # of every family; `--choose` reads no later ones
 SPOILT_WEIGHT = 0.5
 _SPOIL_SEED = 0
 _SPOIL_VERSION = "1"  # increment when a corruption changes
@@ -251,7 +252,7 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
     """Add the flags of the command."""
     parser.add_argument("--space", default="", help="frozen, frozen-stages, frozen-dinov2, finetune or scratch")
     parser.add_argument("--choose", action="store_true", help="make the best settings of all logs the defaults")
-    parser.add_argument("--trials", type=count, default=24, help="total number of trials (default: 24)")
+    parser.add_argument("--trials", type=count, default=TRIALS, help="total number of trials (default: %(default)s)")
     parser.add_argument(
         "--minutes", type=minutes, default=110.0, help="time until it stops (default: 110); the same command continues"
     )
@@ -336,7 +337,7 @@ def _new_trial(study: Study, space: Space, rows: Sequence[Mapping[str, Any]]) ->
 
 
 def _choose() -> int:
-    """Write the best settings of every log to `trainer/training/recipes.json`."""
+    """Write the best settings among the first `TRIALS` of every log to `trainer/training/recipes.json`."""
     best: dict[str, dict[str, dict[str, dict[str, Any]]]] = {}
     for space in SPACES.values():
         path = LOG_FOLDER / f"search-{space.name}.jsonl"
@@ -344,7 +345,7 @@ def _choose() -> int:
             print_status(f"{path.name} does not exist; {space.name} keeps the strategies' defaults")
             continue
         rows = [json.loads(line) for line in path.read_text().splitlines()]
-        for (strategy, model), by_size in choose(rows, space.model).items():
+        for (strategy, model), by_size in choose(rows[:TRIALS], space.model).items():
             best.setdefault(strategy, {})[model] = by_size
     write_atomically(RECIPES, (json.dumps(best, indent=1, sort_keys=True) + "\n").encode())
     print_status(f"written: {RECIPES.name}")

@@ -136,6 +136,14 @@ def test_ctrl_c_keeps_finished_runs_and_the_command_resumes(runs, short_training
     assert all((folder / "run.json").read_bytes() == content for folder, content in before.items())
 
 
+def test_a_sweep_without_a_named_model_fails_and_keeps_the_others(runs, short_training, capsys):
+    argv = ["curve", "--dataset", "phantom", "--models", "scratch-cnn,scratch-resnet18-3d", "--strategies", "scratch",
+            "--sizes", "2", "--seeds", "0"]  # fmt: skip
+    assert main(argv) == 2
+    assert "scratch-resnet18-3d could not be trained here" in capsys.readouterr().err
+    assert [meta.model for meta in open_store(runs).runs.values()] == ["scratch-cnn"]
+
+
 @pytest.mark.data
 def test_a_stored_run_is_reproduced(kermany, capsys, runs):
     """A run on real images is trained again and compared with the stored one."""
