@@ -16,6 +16,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from filelock import FileLock
+
 from core.errors import BadRequest
 from core.files import write_atomically
 from core.paths import PROJECT, describe_device, library_versions, pick_device
@@ -95,8 +97,7 @@ def run(arguments: argparse.Namespace) -> int:
         BadRequest: if the plan has no such unit.
     """
     units, log = read_plan(arguments.plan), arguments.plan.with_suffix(".jsonl")
-    rows = [json.loads(line) for line in log.read_text().splitlines()] if log.exists() else []
-    finished = {row["unit"]: row for row in rows if row["protocol"] == PROTOCOL}
+    finished = {row["unit"]: row for row in _rows_of(log) if row["protocol"] == PROTOCOL}
     if arguments.list:
         print(_overview(units, finished))
         return 0
@@ -118,12 +119,18 @@ def run(arguments: argparse.Namespace) -> int:
             if code := parsed.execute(parsed):
                 return int(code)
         devices = {describe_device(pick_device(getattr(parsed, "device", "auto"))) for parsed in commands[unit.name]}
-        rows.append(
-            {"unit": unit.name, "protocol": PROTOCOL, "minutes": round((time.monotonic() - start) / 60, 1),
-             "device": ", ".join(sorted(devices)), "versions": library_versions()}
-        )  # fmt: skip
-        write_atomically(log, "".join(json.dumps(row) + "\n" for row in rows).encode())
+        row = {
+            "unit": unit.name, "protocol": PROTOCOL, "minutes": round((time.monotonic() - start) / 60, 1),
+            "device": ", ".join(sorted(devices)), "versions": library_versions(),
+        }  # fmt: skip
+        with FileLock(log.with_suffix(".lock")):  # units may run side by side
+            rows = [*_rows_of(log), row]
+            write_atomically(log, "".join(json.dumps(row) + "\n" for row in rows).encode())
     return 0
+
+
+def _rows_of(log: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in log.read_text().splitlines()] if log.exists() else []
 
 
 def _overview(units: Sequence[Unit], finished: Mapping[str, Mapping[str, Any]]) -> str:

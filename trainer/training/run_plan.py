@@ -150,6 +150,8 @@ def plan_run(cell: Cell, dataset: Dataset, options: Mapping[str, Any] = _NO_OPTI
     subset = dataset.subset(cell.train_size, cell.seed)
     labels = dataset.listing.labels[subset.indices]
     defaults = settings_of(spec, strategy, cell.train_size or len(labels) / len(dataset.labels))
+    if cell.train_size is None and strategy.head_only:  # encoding every training image several times takes hours
+        defaults = replace(defaults, views=0, augment="none")
     check_labels(labels, dataset)
     settings = settings_for(defaults, strategy, options, labels, len(dataset.labels))
     _check_augmentation(settings, dataset)

@@ -74,6 +74,15 @@ def test_a_batch_that_comes_with_an_optimiser_is_no_request(runs):
         plan_run(cell, phantom, {"loss": "auc-margin", "batch_size": 128})
 
 
+def test_frozen_heads_see_one_view_of_all_training_images():
+    phantom = load_dataset(DATASETS["phantom"])
+    plans = [
+        plan_run(Cell("phantom", "imagenet-efficientnet-lite0", "protonet", size, 0), phantom) for size in (4, None)
+    ]
+    assert [plan.settings.views for plan in plans] == [4, 0]
+    assert [plan.setup.variant for plan in plans] == ["", ""]
+
+
 def test_classes_that_are_missing_from_the_subset_are_named():
     phantom = load_dataset(DATASETS["phantom"])
     labels, train = phantom.listing.labels, phantom.parts.train
