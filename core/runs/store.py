@@ -119,19 +119,6 @@ def save_run(
         shutil.rmtree(staging, ignore_errors=True)
 
 
-def add_part(folder: Path, added: Predictions) -> None:
-    """Add predictions on a part to a stored run; everything else, including its name, is unchanged.
-
-    Raises:
-        CorruptRun: if the run cannot be read.
-        ValueError: if it stores this part already.
-    """
-    if added.part in stored_parts(folder):
-        raise ValueError(f"Expected a run without {added.part} predictions, but {folder.name} already stores some.")
-    parts, external = _stored(folder)
-    _rewrite(folder, {**parts, added.part: added}, external, {})
-
-
 def add_external(
     folder: Path,
     records: Mapping[str, ExternalRecord],
@@ -149,36 +136,18 @@ def add_external(
         CorruptRun: if the run cannot be read.
     """
     meta = read_run(folder)
-    parts, external = _stored(folder)
-    kept = {name: stored for name, stored in external.items() if name not in records}
-    changes = {
+    parts = {part: read_predictions(folder, part) for part in stored_parts(folder)}
+    kept = {name: read_predictions(folder, "external", name) for name in external_names(folder) if name not in records}
+    content = json.loads((folder / RUN_FILE).read_text()) | {
         "external": {name: asdict(record) for name, record in {**meta.external, **records}.items()},
         "notes": list(dict.fromkeys([*meta.notes, *notes])),
     }
-    _rewrite(folder, parts, {**kept, **predictions}, changes)
-
-
-def _stored(folder: Path) -> tuple[dict[EvaluatedPart, Predictions], dict[str, Predictions]]:
-    """Return all predictions of a valid run: by part, and on external test sets by name."""
-    read_run(folder)
-    parts = {part: read_predictions(folder, part) for part in stored_parts(folder)}
-    return parts, {name: read_predictions(folder, "external", name) for name in external_names(folder)}
-
-
-def _rewrite(
-    folder: Path,
-    parts: Mapping[EvaluatedPart, Predictions],
-    external: Mapping[str, Predictions],
-    changes: Mapping[str, Any],
-) -> None:
-    """Replace the predictions of a stored run and some fields of its record, in one step."""
     staging = Path(tempfile.mkdtemp(dir=folder.parent, prefix=f".{folder.name}.", suffix=".partial"))
     try:
         shutil.copytree(folder, staging, dirs_exist_ok=True)
-        write_atomically(staging / PREDICTIONS_FILE, pack(parts, external))
-        record = json.loads((folder / RUN_FILE).read_text()) | changes
-        record["hashes"][PREDICTIONS_FILE] = sha256_of_file(staging / PREDICTIONS_FILE)
-        write_atomically(staging / RUN_FILE, (json.dumps(record, indent=1, sort_keys=True) + "\n").encode())
+        write_atomically(staging / PREDICTIONS_FILE, pack(parts, {**kept, **predictions}))
+        content["hashes"][PREDICTIONS_FILE] = sha256_of_file(staging / PREDICTIONS_FILE)
+        write_atomically(staging / RUN_FILE, (json.dumps(content, indent=1, sort_keys=True) + "\n").encode())
         before = staging.with_name(f"{staging.name}.before")
         os.replace(folder, before)
         try:

@@ -28,7 +28,6 @@ COMMANDS = {  # name of the command and of its module -> meaning
     "audit": "find copies of images between the parts of a data set, or between two sets",
     "report": "report on the stored runs of a data set, with intervals and tests",
     "shortcuts": "test for shortcut learning with border-only and corner-only classifiers",
-    "calibrate": "add calibration predictions that older runs lack",
     "results": "list the stored runs of a data set, or fill the tables of a document",
 }
 

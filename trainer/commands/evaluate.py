@@ -39,7 +39,7 @@ def run(arguments: argparse.Namespace) -> int:
         raise CorruptRun(f"The run {meta.run} has no saved weights. Remove its folder {folder} and train it again.")
     with progress_bar("evaluating") as show:
         device = pick_device(arguments.device)
-        logits = predict_with_stored_weights(folder, meta, dataset, "test", device, show).logits
+        logits = predict_with_stored_weights(folder, meta, dataset, device, show).logits
     stored = read_predictions(folder)
     scores = scores_of(meta, replace(stored, logits=logits))
     estimates = bootstrap([scores], stored.groups)

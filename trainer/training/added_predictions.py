@@ -64,7 +64,7 @@ def complete_external(
     if meta.has_weights:
 
         def predict(target: Dataset) -> Predictions:
-            return run_cell.predict_with_stored_weights(folder, meta, target, "test", device, progress)
+            return run_cell.predict_with_stored_weights(folder, meta, target, device, progress)
 
         check_same(meta, test, predict(dataset))
         evaluation = evaluate_external(plan, dataset, meta, test, predict)

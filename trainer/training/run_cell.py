@@ -104,7 +104,7 @@ def run_cell(
     model, fit = train(plan, data, plan.settings, FitContext(plan.cell.seed, device, progress, unfinished))
     _round_to_half(model, fit.trained_prefix)
     # fit the operating point inside the subset
-    validation = _predictions(plan, dataset, data.rows[fit.held_out], fit.logits, "validation")
+    validation = _predictions(dataset, data.rows[fit.held_out], fit.logits, "validation", plan.setup.multilabel)
     fitted = _fit_operating_point(plan, fit.selection, validation)
     # predict the test part, the calibration part and the external test sets
     predict = _predictor(plan, model, dataset, images, device, progress)
@@ -163,10 +163,10 @@ def _fit_operating_point(plan: RunPlan, selection: str, held_out: Predictions) -
 
 
 def _predictions(
-    plan: RunPlan, dataset: Dataset, rows: np.ndarray, logits: np.ndarray, part: EvaluatedPart
+    dataset: Dataset, rows: np.ndarray, logits: np.ndarray, part: EvaluatedPart, multilabel: bool
 ) -> Predictions:
     """Return logits of some images as they are stored, with what is known about the images."""
-    listing, logits = dataset.listing, as_stored(logits, plan.setup.multilabel)
+    listing, logits = dataset.listing, as_stored(logits, multilabel)
     return Predictions(listing.ids[rows], dataset.parts.groups[rows], listing.labels[rows], logits, part)
 
 
@@ -198,15 +198,15 @@ def _predictor(
             views = np.moveaxis(cache.get(chosen, rows, mirror, progress), 1, 0)  # (1 or 2, N, D)
             head = model.head.layers.cpu()
             logits = np.mean([logits_of(head, view) for view in views], axis=0)
-        return _predictions(plan, dataset, rows, logits, part)
+        return _predictions(dataset, rows, logits, part, plan.setup.multilabel)
 
     return predict
 
 
 def predict_with_stored_weights(
-    folder: Path, meta: RunMeta, dataset: Dataset, part: EvaluatedPart, device: torch.device, progress: Progress | None
+    folder: Path, meta: RunMeta, dataset: Dataset, device: torch.device, progress: Progress | None
 ) -> Predictions:
-    """Predict the test or calibration part of a data set with the weights of a stored run.
+    """Predict the test images of a data set with the weights of a stored run.
 
     The logits are rounded as stored logits are.
 
@@ -215,13 +215,12 @@ def predict_with_stored_weights(
     """
     if dataset.split_hash != meta.split_hash:
         raise BadRequest(f"The installed images of {meta.dataset} are not those of the run: their split hashes differ.")
-    rows = dataset.calibration if part == "calibration" else dataset.parts.test
+    rows = dataset.parts.test
     model, image = load_classifier(meta, folder), image_spec_of(meta)
     images = dataset.bank(meta.size, progress, preparation(meta.preparation).for_encoder(image)).images
     mirror = bool(meta.config.get("mirror"))
-    logits = as_stored(predict_logits(model, _Rows(images, rows), image, device, progress, mirror), meta.multilabel)
-    listing = dataset.listing
-    return Predictions(listing.ids[rows], dataset.parts.groups[rows], listing.labels[rows], logits, part)
+    logits = predict_logits(model, _Rows(images, rows), image, device, progress, mirror)
+    return _predictions(dataset, rows, logits, "test", meta.multilabel)
 
 
 class _Rows:

@@ -1,7 +1,9 @@
 """Own and external test set side by side: same task, same operating point, and what the drop varies over."""
 
 import json
+import os
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -193,6 +195,22 @@ def test_the_report_and_the_tables_show_both_side_by_side(series, runs, tmp_path
     assert f"| {found.drop['auroc'].effect:+.3f} (" in document.read_text()
     document.write_text(f"<!-- external: {dataset} at 50 of Yes -->\n<!-- end of results -->\n")
     assert main(["results", "--write", str(document)]) == 2
+
+
+def test_a_run_is_restored_if_replacing_it_fails(runs, monkeypatch):
+    folder = make_run(runs, WEAK, 50, 0, 1.0)
+    before, replace_file = read_run(folder), os.replace
+
+    def fail_to_replace(source, target):
+        if str(source).endswith(".partial") and Path(target) == folder:
+            raise OSError("full")
+        replace_file(source, target)
+
+    monkeypatch.setattr("core.runs.store.os.replace", fail_to_replace)
+    with pytest.raises(OSError, match="full"):
+        add_external(folder, {NAME: ExternalRecord("Adults", refused="its encoder learnt from them.")}, {})
+    assert read_run(folder) == before
+    assert [path.name for path in folder.parent.iterdir()] == [folder.name]
 
 
 def test_a_refused_series_is_marked_in_the_report(runs):

@@ -289,7 +289,7 @@ def test_a_stored_head_comes_back_whatever_it_is_made_of(small, runs, ensemble):
     answers = Predictor(folder)(images)
     stored = probabilities_of(test.logits[:3], meta.temperature)
     assert np.allclose([a.probabilities for a in answers], stored, atol=2e-3)
-    again = predict_with_stored_weights(folder, meta, small, "test", CPU, None).logits
+    again = predict_with_stored_weights(folder, meta, small, CPU, None).logits
     assert np.allclose(again, test.logits, atol=2e-2)
     assert any(name.startswith("tapped.head.layers.0.heads.") for name in read_weights(folder)) == bool(ensemble)
 
