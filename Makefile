@@ -4,6 +4,7 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
+AXE := tests/browser/node_modules/axe-core/axe.min.js
 FAST := tests/architecture $(addprefix tests/unit/,test_registry.py test_files.py analysis/test_comparison.py \
 	data/test_augmentation.py data/test_download.py data/test_images.py data/test_splits.py \
 	metrics/test_bootstrap.py metrics/test_measures.py)
@@ -45,7 +46,13 @@ load: $(VENV)/.installed-dev
 	$(BIN)/python -m tests.load.load
 	$(BIN)/python -m tests.load.load --alone
 
-test: lint
+# checks the accessibility of pages; without npm the tests that need it are skipped, and fail where data is required
+$(AXE): tests/browser/package.json
+	npm install --prefix tests/browser --no-package-lock --no-audit --no-fund --loglevel error \
+		|| echo "axe-core could not be installed."
+	test ! -f $@ || touch $@
+
+test: lint $(AXE)
 	$(BIN)/python -m pytest
 
 check: lint fast

@@ -27,6 +27,7 @@ FLAGS = [
     "--disable-sync",
 ]
 WIDTHS = (1280, 800)
+AXE = Path(__file__).with_name("node_modules") / "axe-core" / "axe.min.js"  # installed by `make test`
 
 
 def chromium():
@@ -106,6 +107,17 @@ def settle(page):
         " && !document.querySelector('[data-stale=true]')"
     )
     page.wait_for_timeout(500)
+
+
+def violations(page):
+    """Serious and critical violations of accessibility rules that axe-core finds, each with the first element."""
+    page.add_script_tag(path=str(AXE))
+    found = page.evaluate("axe.run(document, {resultTypes: ['violations']})")["violations"]
+    return [
+        f"{row['id']}: {row['help']}: {row['nodes'][0]['html'][:200]}"
+        for row in found
+        if row["impact"] in ("serious", "critical")
+    ]
 
 
 def whole_page(page, width, path):

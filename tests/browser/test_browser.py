@@ -11,7 +11,7 @@ from core.data.datasets.phantom import phantom_at
 from core.data.images import encode_png
 from core.jobs.queue import Queue
 from core.ui.app_frame import NOTICE
-from tests.browser.server import WIDTHS, browser, chromium, new_page, running, settle, whole_page
+from tests.browser.server import AXE, WIDTHS, browser, chromium, new_page, running, settle, violations, whole_page
 from tests.conftest import need
 
 pytestmark = pytest.mark.browser
@@ -30,6 +30,7 @@ ARTEFACTS = Path(os.environ.get("LOWSHOT_ARTEFACTS", ".cache/screenshots"))
 @pytest.fixture(scope="module")
 def opened():
     need(chromium(), "no Chromium on this machine", required=False)
+    need(AXE.exists(), "axe-core is not installed; make test installs it where there is npm")
     ARTEFACTS.mkdir(parents=True, exist_ok=True)
     with browser() as found:
         yield found
@@ -55,11 +56,24 @@ def test_a_deep_link_on_a_fresh_server_opens_a_page_that_fits_and_stays_on_loopb
         assert page.get_by_role("link", name="Compare").count() >= 1
         assert page.get_by_text("Page not found").count() == 0
         assert page.locator("[data-testid=stException]").count() == 0
+        assert violations(page) == []
         for width in WIDTHS:
             page.set_viewport_size({"width": width, "height": 900})
             page.wait_for_function("document.documentElement.scrollWidth <= document.documentElement.clientWidth + 1")
             whole_page(page, width, ARTEFACTS / f"{path}-{width}.png")
         assert hosts <= {"127.0.0.1", None, ""}
+    page.close()
+
+
+def test_pages_of_an_empty_store_are_accessible(opened, tmp_path):
+    (tmp_path / "runs").mkdir()
+    page = new_page(opened)
+    with running(tmp_path / "runs") as empty:
+        for path, title in PAGES.items():
+            page.goto(f"{empty}/{path}")
+            page.wait_for_selector(f"h1:has-text('{title}')")
+            settle(page)
+            assert violations(page) == []
     page.close()
 
 
@@ -81,6 +95,7 @@ def test_good_uploads_get_heatmaps_and_bad_ones_an_error(opened, address):
     assert all(alternatives)
     assert sum("Grad-CAM" in text for text in alternatives) == 2
     assert all(is_drawn(image) for image in page.locator("[data-testid=stImage] img").all())
+    assert violations(page) == []
     for width in WIDTHS:
         whole_page(page, width, ARTEFACTS / f"diagnose-answered-{width}.png")
     page.close()
