@@ -11,7 +11,7 @@ import hashlib
 import json
 import os
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -86,6 +86,21 @@ def bank_folder(listing: Listing, size: int, channels: int, preparation: Prepara
 def is_built(listing: Listing, size: int, channels: int) -> bool:
     """Whether the bank exists, so that opening it reads no image file."""
     return (bank_folder(listing, size, channels) / _FACTS).exists()
+
+
+def delete_banks_of(digests: Collection[str]) -> None:
+    """Delete the banks, finished or not, that hold no other images than those with these SHA-256 hashes."""
+    for folder in (cache_folder() / "banks").glob("*/"):
+        try:
+            if (folder / _FACTS).exists():
+                content = set(json.loads((folder / _FACTS).read_text())["content"])
+            else:
+                lines = (folder / _DONE).read_text().splitlines()
+                content = {digest for line in lines for digest, _ in json.loads(line)}
+        except (OSError, ValueError, KeyError):
+            continue
+        if content and content <= set(digests):
+            shutil.rmtree(folder, ignore_errors=True)
 
 
 def _build(

@@ -1,4 +1,4 @@
-"""Uploaded files and zip archives, unpacked in memory. Nothing is written to disk, and no name is used as a path.
+"""Uploaded files and zip archives, unpacked in memory. Nothing is written to disk here, and no name is used as a path.
 
 The content of a file decides its type, not its name. An archive is read only if its directory is small; its stored and
 deflated members are read one by one, and archives within archives are refused.
@@ -101,7 +101,8 @@ def _images_in(name: str, content: bytes, limits: Limits) -> Iterator[Callable[[
         yield lambda: Upload(name, content, problem=problem_of(content, limits))
         return
     try:
-        yield from _members(name, content, limits)
+        for _, read in members(name, content, limits):
+            yield read
     except UnreadableImage as error:
         refused = Upload(name, problem=str(error))
         yield lambda: refused
@@ -121,8 +122,8 @@ def problem_of(content: bytes, limits: Limits = LIMITS) -> str:
     return ""
 
 
-def _members(name: str, content: bytes, limits: Limits) -> Iterator[Callable[[], Upload]]:
-    """Yield a reader for each image of an archive.
+def members(name: str, content: bytes, limits: Limits) -> Iterator[tuple[str, Callable[[], Upload]]]:
+    """Yield the path of each file of an archive, as the archive states it, and its reader.
 
     Raises:
         UnreadableImage: if the whole archive is refused.
@@ -139,15 +140,15 @@ def _members(name: str, content: bytes, limits: Limits) -> Iterator[Callable[[],
         raise UnreadableImage(
             f"The archive has {len(entries)} entries; at most {limits.entries} are read. Upload fewer images at once."
         )
-    members = [entry for entry in entries if not entry.filename.endswith("/") and not _is_skipped(entry.filename)]
-    if sum(entry.file_size for entry in members) > limits.unpacked_bytes:
+    files = [entry for entry in entries if not entry.filename.endswith("/") and not is_skipped(entry.filename)]
+    if sum(entry.file_size for entry in files) > limits.unpacked_bytes:
         raise UnreadableImage(
             f"The unpacked archive exceeds {limits.unpacked_bytes // MIB} MB. Upload fewer images at once."
         )
-    if not members:
+    if not files:
         raise UnreadableImage("The archive contains no file.")
-    for entry in members:
-        yield partial(_member, name, archive, entry, limits)
+    for entry in files:
+        yield entry.filename, partial(_member, name, archive, entry, limits)
 
 
 def _member(name: str, archive: zipfile.ZipFile, entry: zipfile.ZipInfo, limits: Limits) -> Upload:
@@ -160,8 +161,8 @@ def _member(name: str, archive: zipfile.ZipFile, entry: zipfile.ZipInfo, limits:
     return Upload(display_name, b"" if problem else member, problem)
 
 
-def _is_skipped(filename: str) -> bool:
-    """Whether an entry is one of the extra files that operating systems and DICOM viewers add."""
+def is_skipped(filename: str) -> bool:
+    """Return whether a file is one of the extra files that operating systems and DICOM viewers add."""
     return filename.startswith(_SKIPPED[0]) or filename.rpartition("/")[2] in _SKIPPED
 
 

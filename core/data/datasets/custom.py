@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -19,6 +20,7 @@ from core.files import sha256_of
 
 PATHS = ("path", "image", "file", "filename", "image path")
 LABELS = ("label", "labels", "class", "finding", "findings", "finding labels", "diagnosis", "target")
+PATIENTS_FILE = "patients.csv"
 PATIENTS = ("patient", "patient id", "subject", "subject id", "lesion id", "group")
 ABOUT_PATIENTS = ("sex", "gender", "age", "smoker", "index", "unnamed: 0")
 PARTS = ("split", "part", "set", "fold")
@@ -35,7 +37,8 @@ def custom_dataset(path: Path) -> DatasetSpec:
     """Return the row of a user's folder or CSV table.
 
     Args:
-        path: a folder of class folders, optionally within train, val and test; or a CSV file with a column of paths
+        path: a folder of class folders, optionally within train, val and test, and with a table `patients.csv` of the
+            columns file and patient; or a CSV file with a column of paths
             relative to it and either a column of labels (several joined by `|`) or one column per finding with 1, 0 or
             an empty cell (unknown). Columns of patients and of parts are optional.
     Raises:
@@ -45,7 +48,7 @@ def custom_dataset(path: Path) -> DatasetSpec:
     if path.is_file():
         return _row(path, partial(load_table, table=path), load_table(path.parent, path))
     if path.is_dir():
-        return _row(path, list_class_folders, list_class_folders(path))
+        return _row(path, load_folder, load_folder(path))
     raise DataUnavailable(
         f"There is nothing at {path}. Give a folder with one folder per class, or a CSV file of paths and labels."
     )
@@ -55,13 +58,11 @@ def _row(path: Path, load: Callable[..., Listing], listing: Listing) -> DatasetS
     labels = listing.class_names
     multilabel = listing.labels.ndim == 2
     binary = not multilabel and len(labels) == 2
-    has_patients = path.is_file() and bool((listing.groups != listing.ids).any())
-    suffix = sha256_of([str(path)])[:6]
-    stem = re.sub("[^a-z0-9]+", "-", normalized_name(path.stem))[:_LONGEST].strip("-")
+    has_patients = bool((listing.groups != listing.ids).any())
     caveat = "Patients are not identified: only copies of an image are kept together."
     return DatasetSpec(
-        name=f"own-{stem or 'images'}-{suffix}",
-        title=f"Own {'table' if path.is_file() else 'folder'}: {path.name} ({suffix})",
+        name=dataset_name(path),
+        title=f"Own {'table' if path.is_file() else 'folder'}: {path.name} ({_suffix(path)})",
         modality="own images",
         task="multilabel" if multilabel else "binary" if binary else "multiclass",
         labels=labels,
@@ -73,6 +74,53 @@ def _row(path: Path, load: Callable[..., Listing], listing: Listing) -> DatasetS
         channels=3,
         caveats=() if has_patients else (caveat,),
     )
+
+
+def dataset_name(path: Path) -> str:
+    """Return the name of the data set of a user's folder or table, which need not exist."""
+    stem = re.sub("[^a-z0-9]+", "-", normalized_name(path.stem))[:_LONGEST].strip("-")
+    return f"own-{stem or 'images'}-{_suffix(path)}"
+
+
+def _suffix(path: Path) -> str:
+    return sha256_of([str(path)])[:6]
+
+
+def load_folder(folder: Path) -> Listing:
+    """List a folder of class folders, grouped by patient if it has a table `patients.csv`.
+
+    Raises:
+        DataUnavailable: if the folder is laid out otherwise, or the table names none of its images.
+    """
+    listing = list_class_folders(folder)
+    table = folder / PATIENTS_FILE
+    if not table.is_file():
+        return listing
+    patient_of = read_patients(table)
+    groups = [
+        next((patient_of[key] for key in (name, Path(name).name, Path(name).stem) if key in patient_of), name)
+        for name in listing.ids.tolist()
+    ]
+    if groups == listing.ids.tolist():
+        raise DataUnavailable(f"None of the files in {table.name} is an image of {folder.name!r}. Correct the names.")
+    return replace(listing, groups=np.array(groups), stamp=sha256_of([listing.stamp, table.read_bytes()]))
+
+
+def read_patients(table: Path) -> dict[str, str]:
+    """Return the patient of each file of a table with the columns file and patient; empty cells are left out.
+
+    Raises:
+        DataUnavailable: if a column is missing, or a file has two patients.
+    """
+    rows = read_table(table, ())
+    columns = {normalized_name(name): name for name in rows.columns}
+    files = rows[_column(columns, PATHS, table, "the files")]
+    patients = rows[_column(columns, PATIENTS, table, "the patients")]
+    patient_of: dict[str, str] = {}
+    for row, (file, patient) in enumerate(zip(files.str.strip(), patients.str.strip(), strict=True)):
+        if file and patient and patient_of.setdefault(file, patient) != patient:
+            raise DataUnavailable(f"{row_location(table, row)}: {file!r} has another patient in an earlier row.")
+    return patient_of
 
 
 def load_table(folder: Path, table: Path) -> Listing:
