@@ -73,6 +73,25 @@ def merge_groups(groups: np.ndarray, copies: Copies) -> np.ndarray:
     return united[number]
 
 
+def redundant_copies(labels: np.ndarray, copies: Copies) -> tuple[np.ndarray, np.ndarray]:
+    """Return the images that can be left out so that no copies remain.
+
+    Args:
+        labels: (N,) class indices.
+        copies: pairs of copies.
+    Returns:
+        positions of images that are copies of an earlier image of their class, and positions of all images that have
+        copies in another class, as one of the labels must be wrong.
+    """
+    groups = merge_groups(np.arange(len(labels)), copies)
+    classes = np.zeros((groups.max() + 1, labels.max() + 1), bool)
+    classes[groups, labels] = True
+    conflicting = (classes.sum(axis=1) > 1)[groups]
+    first = np.zeros(len(labels), bool)
+    first[np.unique(groups, return_index=True)[1]] = True
+    return np.flatnonzero(~first & ~conflicting), np.flatnonzero(conflicting)
+
+
 def strata_of(labels: np.ndarray, groups: np.ndarray, least: int) -> np.ndarray:
     """Return the stratum of each image: its class, or its rarest finding.
 

@@ -90,7 +90,7 @@ class Request:
         return [
             sys.executable, "-m", "trainer", "curve", source, f"--models={','.join(self.models)}",
             f"--strategies={','.join(self.strategies)}", f"--sizes={','.join(map(size_text, self.sizes))}",
-            f"--seeds={','.join(map(str, self.seeds))}", *settings,
+            f"--seeds={','.join(map(str, self.seeds))}", *(["--gate"] if self.folder else []), *settings,
         ]  # fmt: skip
 
     def record(self) -> dict[str, Any]:

@@ -144,6 +144,16 @@ class Fit:
         outside = (sizes < self.sizes[0]) | (sizes > self.sizes[-1])
         return Band(sizes, curves[0], low, high, outside)
 
+    def gain_between(self, size: float, larger: float) -> tuple[float, float, float]:
+        """Return how much higher the metric is at a larger size, and the ends of its 95% interval.
+
+        For a metric where lower is better, a positive value is a decrease of the metric.
+        """
+        curves = self.rising(np.array([size, larger]))
+        gains = curves[:, 1] - curves[:, 0]
+        low, high = np.percentile(gains[1:], TAILS)
+        return float(gains[0]), float(low), float(high)
+
     def asymptote(self) -> tuple[float, float, float]:
         """Return the value approached with unlimited labels, and the ends of its 95% interval."""
         levels = self.sign * self.level + 0.0  # no negative zero

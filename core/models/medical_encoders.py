@@ -19,11 +19,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import nn
 
 from core.data import DATASETS
-from core.data.specs import family_of
+from core.data.dataset import scan
+from core.data.duplicates import find_copies
+from core.data.overlap import StepProgress
+from core.data.specs import DatasetSpec, family_of, find_dataset, is_present
 from core.errors import WeightsUnavailable
 from core.files import sha256_of_file, write_atomically
 from core.models.classifier import Classifier
@@ -56,6 +60,31 @@ def read_card(folder: Path) -> dict[str, Any]:
     if missing:
         raise WeightsUnavailable(f"The {CARD_FILE} of the encoder in {folder.name} lacks {missing[0]!r}.")
     return card
+
+
+def copies_in_corpus(spec: DatasetSpec, card: Mapping[str, Any], watch: StepProgress) -> tuple[set[int], list[str]]:
+    """Compare a user's own images with what an encoder was trained on, as far as that is on this machine.
+
+    Args:
+        spec: the row of the images.
+        card: of the encoder.
+        watch: description of a step -> a context manager that yields its progress function.
+    Returns:
+        positions of images that the encoder has seen, and names of the data sets that are missing or incomplete.
+    """
+    corpus_sizes = {part["set"]: part["images"] + part["held_out"] for part in card.get("corpus", ())}
+    absent: list[str] = []
+    seen: set[int] = set()
+    for name in card["seen"]:
+        if not is_present(find_dataset(name)):
+            absent.append(name)
+            continue
+        with watch(f"comparing with {name}, on which the medical encoder was trained") as show:
+            listing, bank = scan(find_dataset(name), show)
+            seen |= set(np.unique(find_copies(scan(spec)[1], bank, show).first).tolist())
+        if len(listing) - len(bank.errors) < corpus_sizes.get(name, 0):
+            absent.append(name)
+    return seen, absent
 
 
 @dataclass(frozen=True)

@@ -1,25 +1,43 @@
-"""`curve`: learning curves over models, strategies, sizes and seeds."""
+"""`curve`: learning curves over models, strategies, sizes and seeds; by default a short study of own images."""
 
 from __future__ import annotations
 
 import argparse
 
 from core.errors import BadRequest
+from core.jobs.own_study import STUDY_MODELS, STUDY_SEEDS, STUDY_STRATEGIES, study_sizes
 from core.paths import pick_device
 from trainer import flags
+from trainer.commands.gate import store_gate
+from trainer.progress import print_status
 from trainer.reporting.run_lines import print_runs
 from trainer.training.external import with_external
 from trainer.training.settings import Cell
 from trainer.training.sweep import RunRequest, available_pairs, compatible_pairs, load_for_training, run_sweep
 
+STRATEGIES, SIZES, SEEDS = ("scratch", "frozen"), (10, 25, 50, 100, 200), (0, 1, 2, 3, 4)
+
 
 def add_flags(parser: argparse.ArgumentParser) -> None:
     """Add the flags of the command."""
     flags.add_data(parser)
-    parser.add_argument("--models", type=flags.names, default=None, help="joined by commas (default: all)")
-    parser.add_argument("--strategies", type=flags.names, default="scratch,frozen", help="(default: %(default)s)")
-    parser.add_argument("--sizes", type=flags.sizes, default="10,25,50,100,200", help="(default: %(default)s)")
-    parser.add_argument("--seeds", type=flags.seeds, default="0,1,2,3,4", help="(default: %(default)s)")
+    own = "; with --folder: "
+    parser.add_argument(
+        "--models", type=flags.names, default=None, help=f"joined by commas (default: all{own}{','.join(STUDY_MODELS)})"
+    )
+    parser.add_argument(
+        "--strategies", type=flags.names, default=None,
+        help=f"(default: {','.join(STRATEGIES)}{own}{','.join(STUDY_STRATEGIES)})",
+    )  # fmt: skip
+    parser.add_argument(
+        "--sizes", type=flags.sizes, default=None,
+        help=f"(default: {','.join(map(str, SIZES))}{own}sizes up to the images of the smallest class)",
+    )  # fmt: skip
+    parser.add_argument(
+        "--seeds", type=flags.seeds, default=None,
+        help=f"(default: {','.join(map(str, SEEDS))}{own}{','.join(map(str, STUDY_SEEDS))})",
+    )  # fmt: skip
+    parser.add_argument("--gate", action="store_true", help="also fit the input gate of the Diagnose page")
     parser.add_argument("--keep-weights", choices=("served", "all", "none"), default="served")
     flags.add_training(parser)
     flags.add_external(parser)
@@ -34,8 +52,11 @@ def run(arguments: argparse.Namespace) -> int:
         BadRequest: at the end, if a model that was named is not available, a model and strategy could not continue, or
             every training failed.
     """
-    pairs = compatible_pairs(arguments.models, arguments.strategies)
+    own = bool(arguments.folder)
+    models = arguments.models or (STUDY_MODELS if own else None)
+    pairs = compatible_pairs(models, arguments.strategies or (STUDY_STRATEGIES if own else STRATEGIES))
     dataset = load_for_training(flags.requested_dataset(arguments), arguments.allow_leaks)
+    sizes = arguments.sizes or (study_sizes(dataset) if own else SIZES)
     dataset = with_external(dataset, arguments.external, arguments.external_classes)
     options = flags.stated_settings(arguments)
     available = available_pairs(pairs, dataset, arguments.models is None)
@@ -43,8 +64,8 @@ def run(arguments: argparse.Namespace) -> int:
     requests = [
         RunRequest(Cell(dataset.spec.name, model, strategy, size, seed), options)
         for model, strategy in available
-        for size in arguments.sizes
-        for seed in arguments.seeds
+        for size in sizes
+        for seed in arguments.seeds or (STUDY_SEEDS if own else SEEDS)
     ]
     count, failures = 0, dict[tuple[str, str], str]()
     for _, _, meta in run_sweep(
@@ -53,6 +74,11 @@ def run(arguments: argparse.Namespace) -> int:
     ):  # fmt: skip
         count += 1
         print_runs([meta], arguments.json)
+    if arguments.gate and count:
+        try:
+            store_gate(dataset, pick_device(arguments.device))
+        except BadRequest as error:
+            print_status(f"no input gate: {error}")
     if failures:
         raise BadRequest(
             f"{len(failures)} of {len(pairs)} pairs of model and strategy could not continue, and their remaining runs "

@@ -74,9 +74,18 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> int:
     """Fit and store the gate."""
     dataset = load_for_training(requested_dataset(arguments), arguments.allow_leaks)
+    store_gate(dataset, pick_device(arguments.device), arguments.out)
+    return 0
+
+
+def store_gate(dataset: Dataset, device: torch.device, folder: Path | None = None) -> None:
+    """Fit and store the gate of a data set, by default next to its runs.
+
+    Raises:
+        BadRequest: if the data set holds volumes, or too few images.
+    """
     with progress_bar(f"{dataset.spec.name}: embedding training images") as show:
-        gate = make_gate(dataset, pick_device(arguments.device), show)
-    folder = Path(arguments.out or runs_folder() / dataset.spec.name)
+        gate = make_gate(dataset, device, show)
+    folder = folder or runs_folder() / dataset.spec.name
     save_gate(folder, gate)
     print_status(f"The input gate of {dataset.spec.name}, from {gate.images} images, is in {folder}.")
-    return 0

@@ -6,13 +6,9 @@ images are compared here with the corpus, as far as the corpus is installed.
 
 from __future__ import annotations
 
-import numpy as np
-
-from core.data.dataset import Dataset, scan
-from core.data.duplicates import find_copies
-from core.data.specs import find_dataset, is_present
+from core.data.dataset import Dataset
 from core.errors import LeakFound
-from core.models.medical_encoders import find_medical_encoder, read_card
+from core.models.medical_encoders import copies_in_corpus, find_medical_encoder, read_card
 from core.models.specs import Weights
 from trainer.progress import progress_bar
 
@@ -26,18 +22,7 @@ def count_seen_images(dataset: Dataset, weights: Weights) -> tuple[int, tuple[st
     if weights.kind != "own" or dataset.spec.path is None:
         return 0, ()
     card = read_card(find_medical_encoder(weights.ref.split("/")[0], dataset.spec.name))
-    corpus_sizes = {part["set"]: part["images"] + part["held_out"] for part in card.get("corpus", ())}
-    absent: list[str] = []
-    seen: set[int] = set()
-    for name in card["seen"]:
-        if not is_present(find_dataset(name)):
-            absent.append(name)
-            continue
-        with progress_bar(f"comparing with {name}, on which the medical encoder was trained") as show:
-            listing, bank = scan(find_dataset(name), show)
-            seen |= set(np.unique(find_copies(scan(dataset.spec)[1], bank, show).first).tolist())
-        if len(listing) - len(bank.errors) < corpus_sizes.get(name, 0):
-            absent.append(name)
+    seen, absent = copies_in_corpus(dataset.spec, card, progress_bar)
     if seen and not dataset.leaks_allowed:
         raise LeakFound(
             f"{len(seen)} of these images, for example {dataset.listing.ids[min(seen)]}, are copies of images that the "

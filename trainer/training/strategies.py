@@ -138,6 +138,18 @@ STRATEGIES.add(
         like="scratch",
     )
 )
+STRATEGIES.add(
+    Strategy(
+        name="scratch-quick",
+        title="From scratch, few steps",
+        meaning="As from scratch, but short enough for a first look at one's own images; more steps may do better.",
+        settings=Settings(epochs=6, min_steps=60, batch_size=16, lr=3e-3, weight_decay=1e-2, folds=2),
+        fit=fit_scratch,
+        takes=(*NETWORK, "side"),
+        head_only=False,
+        like="scratch",
+    )
+)
 _FINETUNE = Settings(
     epochs=15, min_steps=100, batch_size=32, lr=1e-4, weight_decay=1e-2, layer_decay=0.75, frozen_below=0.2, folds=2
 )

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from core.data.duplicates import Copies
 from core.data.listing import UNLABELLED
-from core.data.splits import check_disjoint, merge_groups, nested_subset, split
+from core.data.splits import check_disjoint, merge_groups, nested_subset, redundant_copies, split
 from core.errors import BadRequest, LeakFound
 
 NO_COPIES = Copies(np.array([], int), np.array([], int), np.array([], float))
@@ -124,3 +124,10 @@ def test_images_without_a_label_are_in_no_part():
     assert sorted(np.concatenate([parts.train, parts.validation, parts.test])) == np.flatnonzero(labels >= 0).tolist()
     assert "100 images have no label and are in no part." in parts.notes
     assert "1 pairs of copies bear different labels: one of each pair must be wrong." in parts.notes
+
+
+def test_copies_to_leave_out_are_the_later_ones_of_a_class_and_all_across_classes():
+    labels = np.array([0, 0, 0, 1, 1, 1, 0])
+    within, across = redundant_copies(labels, copies((0, 1), (1, 2), (3, 6)))
+    assert (within.tolist(), across.tolist()) == ([1, 2], [3, 6])
+    assert [len(rows) for rows in redundant_copies(labels, NO_COPIES)] == [0, 0]

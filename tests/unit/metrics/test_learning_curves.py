@@ -46,6 +46,13 @@ def test_a_curve_without_noise_is_recovered(level, gain, exponent):
     assert found.rising(np.array(SIZES))[0] == pytest.approx(power(level, gain, exponent)(np.array(SIZES)), abs=2e-3)
 
 
+def test_the_gain_of_more_images_is_that_of_the_curve_with_its_interval():
+    shape = power(0.95, 0.2, 0.8)
+    gain, low, high = fit(shape, noise=1e-4).gain_between(100, 200)
+    assert low < shape(200) - shape(100) < high
+    assert gain == pytest.approx(shape(200) - shape(100), abs=1e-3)
+
+
 def test_the_fit_is_least_squares_as_scipy_finds_it():
     random = np.random.default_rng(3)
     sizes, precision = np.array(SIZES) / 10, np.array([1, 2, 3, 4, 5.0])
