@@ -1,12 +1,13 @@
-"""Train: choose data, models and training-set sizes, start a job as a separate process, and follow its progress."""
+"""Train: bring own images or choose a data set, start a job as a separate process, follow it, and see its result."""
 
 import streamlit as st
 
 from core.errors import BadRequest, LowshotError
+from core.jobs import own_study
 from core.jobs.queue import Queue
 from core.jobs.request import Request, sizes_of
-from core.ui import app_frame, cache, text
-from core.ui.train import form, job_panel
+from core.ui import app_frame, cache, login, text
+from core.ui.train import form, job_panel, own_images, result, study
 
 app_frame.require(__file__)
 
@@ -14,17 +15,20 @@ SHOWN = 20
 
 st.title("Train")
 st.write(
-    "Train learning curves on a data set or on your own images. Jobs run in the background: closing this page or "
-    "restarting the app does not stop them."
+    "Train networks on a few of your own images, or on a data set, and see what more images would bring. Jobs run in "
+    "the background: closing this page or restarting the app does not stop them."
 )
 
 queue = Queue()
-jobs = queue.jobs()
+jobs = [job for job in queue.jobs() if not own_study.is_of_another(job, login.owner())]
 if unfinished := {job.name for job in jobs if not job.is_over}:
     st.subheader("In progress")
     st.fragment(job_panel.show_unfinished, run_every="1s")(queue, unfinished)
 
 st.subheader("New job")
+kind = st.segmented_control(
+    "Images", [form.OWN, form.FOLDER, form.PRESENT], default=form.OWN, required=True, key="train_kind"
+)
 try:
     catalogue = cache.catalogue()
 except LowshotError as error:
@@ -32,9 +36,23 @@ except LowshotError as error:
     st.stop()
 
 
+def own_images_study() -> None:
+    """Show the visitor's own images: storage, result, check and study."""
+    own = own_images.pick_set(queue)
+    if own is None:
+        return
+    place = st.container()
+    checked = own_images.check(own)
+    if checked is None:
+        return
+    with place:
+        result.show(checked)
+    study.show(checked, catalogue, queue)
+
+
 def new_job() -> None:
     """Show the form of a job, its expected cost, and the button that starts it."""
-    data = form.pick_data()
+    data = form.pick_data(kind)
     if data is None:
         return
     models = form.pick_models(catalogue, data.spec)
@@ -61,7 +79,7 @@ def new_job() -> None:
     except BadRequest as error:
         st.info(text.escape(str(error)))
         return
-    seconds = form.show_cost(cache.store(), pairs, request.sizes, request.seeds, data.spec.name, options)
+    seconds = form.show_cost(cache.store().metas(), pairs, request.sizes, request.seeds, data.spec.name, options)
     if st.button("Start", type="primary", icon=":material/play_arrow:", key="train_start"):
         try:
             queue.ask(Request(**{**vars(request), "expected": seconds}))
@@ -71,7 +89,10 @@ def new_job() -> None:
         st.rerun()
 
 
-new_job()
+if kind == form.OWN:
+    own_images_study()
+else:
+    new_job()
 
 if finished := [job for job in reversed(jobs) if job.is_over]:
     st.subheader("Finished")

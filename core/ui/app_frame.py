@@ -12,7 +12,7 @@ from PIL import Image
 from starlette.formparsers import MultiPartParser
 
 from core.paths import LIMITS, MIB
-from core.ui import cache, login  # noqa: F401  `cache` imports the libraries that are frozen below
+from core.ui import cache, login  # `cache` imports the libraries that are frozen below
 
 if TYPE_CHECKING:
     from streamlit.navigation.page import StreamlitPage
@@ -76,6 +76,7 @@ def show(pages: list[StreamlitPage]) -> None:
         st.caption(f":material/info: **Lowshot** · {NOTICE}")
         login.ask()
         st.stop()
+    cache.delete_expired_images()
     st.session_state[_FRAMED] = True
     if wanted := st.session_state.pop(_WANTED, None):
         page, parameters = wanted

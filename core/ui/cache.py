@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
+from dataclasses import replace
 from itertools import chain, combinations
 from operator import attrgetter
 from pathlib import Path
@@ -18,6 +19,7 @@ import streamlit as st
 from core.analysis import comparison, operating_point, two_stage
 from core.analysis.comparison import SeedTests
 from core.analysis.operating_point import ResampledSeries, RocCurve, ShiftedSeries
+from core.data import own_images
 from core.data.dataset import Dataset, load_dataset, scan
 from core.data.datasets.custom import custom_dataset
 from core.data.duplicates import Copies, find_copies
@@ -32,6 +34,8 @@ from core.inference.predictor import Predictor
 from core.inference.two_stage import Stages, choose_stages
 from core.inference.uncertainty import siblings
 from core.jobs.catalogue import Catalogue, read_catalogue
+from core.jobs.own_study import delete_expired
+from core.jobs.queue import Queue
 from core.metrics import Estimate, SeriesEstimate, measure
 from core.metrics.comparisons import Difference
 from core.metrics.conformal import Conformal, Coverage
@@ -48,6 +52,7 @@ from core.runs import Run, RunMeta, Store, open_store, read_history
 from core.runs.scores import PartScores, load_part
 from core.runs.selection import candidates, default_runs
 from core.runs.series import Series, class_report, estimate, resampled_runs, summarize
+from core.ui import login
 from core.ui.progress import bar
 
 Runs = Mapping[Series, Sequence[Run]]
@@ -62,9 +67,26 @@ def _used_by_rule(aim: Aim) -> tuple[object, ...]:
 
 
 def store() -> Store:
-    """Return the run store; it is read again only if a file of a run was added, removed or changed."""
+    """Return the run store; it is read again only if a file of a run was added, removed or changed.
+
+    Runs on images that another visitor stored are left out.
+    """
     root = runs_folder()
-    return _store(str(root), _stamp(root))
+    opened, hidden = _store(str(root), _stamp(root)), _sets_of_others()
+    if not hidden:
+        return opened
+    runs, failed = (
+        {folder: meta for folder, meta in rows.items() if meta.dataset not in hidden}
+        for rows in (opened.runs, opened.failed)
+    )
+    not_theirs = {folder.name for folder in opened.failed.keys() - failed.keys()}
+    problems = {name: why for name, why in opened.problems.items() if name not in not_theirs}
+    return replace(opened, runs=runs, failed=failed, problems=problems)
+
+
+def _sets_of_others() -> set[str]:
+    """Return the names of the data sets of images that other visitors stored."""
+    return {own.name for own in own_images.sets_of_others(login.owner())}
 
 
 @st.cache_resource(max_entries=2, show_spinner="Reading the run store")
@@ -78,8 +100,9 @@ def store_and_networks() -> tuple[Store, dict[str, dict[str, list[Network]]]]:
     Networks are shared by all visitors.
     """
     root = runs_folder()
-    now = str(root), _stamp(root)
-    return _store(*now), _networks(*now)
+    hidden = _sets_of_others()
+    networks = {name: rows for name, rows in _networks(str(root), _stamp(root)).items() if name not in hidden}
+    return store(), networks
 
 
 @st.cache_resource(max_entries=2, show_spinner=False)
@@ -187,6 +210,23 @@ def listing(name: str) -> Listing:
 @st.cache_resource(max_entries=4, show_spinner="Reading the data set's folder")
 def _listing(name: str, folder: str, changed: int) -> Listing:
     return list_images(find_dataset(name))
+
+
+@st.cache_resource(max_entries=4, show_spinner=False)
+def own_dataset(folder: Path, stamp: str) -> Dataset:
+    """Return the images of a folder, read, audited and split, with a progress bar; the stamp is its listing's.
+
+    Raises:
+        LowshotError: if there are too few images to split them.
+    """
+    with bar("Reading your images") as progress:
+        return load_dataset(custom_dataset(folder), progress)
+
+
+@st.cache_resource(show_spinner=False, ttl=3600)
+def delete_expired_images() -> None:
+    """Delete own images that are past their time: when the server starts, then every hour."""
+    delete_expired(Queue())
 
 
 def own_images_spec(path: Path) -> DatasetSpec:

@@ -1,11 +1,16 @@
-"""Optional log-in before every page: Streamlit's OIDC, enabled by `[auth]` in secrets.toml.
+"""Optional log-in before every page (Streamlit's OIDC, enabled by `[auth]` in secrets.toml), and who owns own images.
 
 Without `[auth]` there is no log-in. If the log-in is configured but cannot work, pages stay closed. The identity
 provider decides who may log in; see docs/security.md.
+
+Images that a visitor stores belong to the log-in or, where there is none, to the browser: a random secret in a cookie.
+It is in no address, because people pass addresses on, and it is set only once images are stored.
 """
 
 from __future__ import annotations
 
+import re
+import secrets
 from collections.abc import Mapping
 from importlib.util import find_spec
 from pathlib import Path
@@ -13,9 +18,12 @@ from typing import Any
 
 import streamlit as st
 
+from core.data.own_images import DAYS, owner_name
 from core.ui.text import escape
 
 SHARED = "client_id"  # if set in [auth] itself, there is one provider without a name
+
+_VISIT, _COOKIE = "visit", "lowshot_visit"
 
 
 def is_needed() -> bool:
@@ -46,6 +54,32 @@ def offer_logout() -> None:
     if _configured():
         user = st.user.get("email") or st.user.get("name") or "logged in"
         st.button("Log out", key="logout", on_click=st.logout, help=escape(str(user)), type="tertiary")
+
+
+def owner() -> str:
+    """Return the name of the folder of the visitor's own images; "" for a browser that has never stored any."""
+    if st.user.get("is_logged_in", False):
+        return owner_name(f"{st.user.get('iss')} {st.user.get('sub') or st.user.get('email')}")
+    secret = st.session_state.get(_VISIT) or str(st.context.cookies.get(_COOKIE, ""))
+    return owner_name(secret) if re.fullmatch(r"[\w-]{43}", secret) else ""
+
+
+def new_owner() -> str:
+    """Return the same, and let the visit own images from now on."""
+    if not owner():
+        st.session_state[_VISIT] = secrets.token_urlsafe(32)
+    return owner()
+
+
+def keep_owner() -> None:
+    """Let the browser keep the secret of the visit, so that a reload finds the images that it has stored."""
+    secret = st.session_state.get(_VISIT)
+    if secret and st.context.cookies.get(_COOKIE) != secret:
+        cookie = f"{_COOKIE}={secret}; max-age={DAYS * 86400}; path=/; SameSite=Strict"
+        st.html(
+            f"<script>document.cookie = '{cookie}' + (location.protocol === 'https:' ? '; Secure' : '')</script>",
+            unsafe_allow_javascript=True,
+        )
 
 
 def _is_unreadable() -> bool:

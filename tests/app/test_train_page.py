@@ -57,6 +57,7 @@ def button(app, label):
 def test_a_job_is_chosen_and_put_into_the_queue(queue, phantom_runs, monkeypatch):
     app = open_page("train", phantom_runs, monkeypatch)
     assert not app.exception
+    app.segmented_control(key="train_kind").set_value("An available data set").run()
     app.selectbox(key="train_dataset").set_value("phantom").run()
     assert "synthetic" in texts(app)
     models = next(one for one in app.multiselect if one.label == "Models")
@@ -92,7 +93,7 @@ def test_own_images_are_taken_from_below_a_data_root_only(queue, class_folder, t
     folder = class_folder({"well": 4, "ill": 4}, name="data/mine")
     monkeypatch.setenv("LOWSHOT_DATA", str(tmp_path / "data"))
     app = open_page("train", tmp_path / "runs", monkeypatch)
-    app.segmented_control(key="train_kind").set_value("My own images").run()
+    app.segmented_control(key="train_kind").set_value("A folder on the server").run()
     assert not app.exception
     assert all(one.label != "Start" for one in app.button)
     for bad in ("/etc", "../jobs", "nothing"):
@@ -109,6 +110,7 @@ def test_own_images_are_taken_from_below_a_data_root_only(queue, class_folder, t
 
 def test_incompatible_choices_are_explained(queue, tmp_path, monkeypatch):
     app = open_page("train", tmp_path / "runs", monkeypatch)
+    app.segmented_control(key="train_kind").set_value("An available data set").run()
     app.multiselect(key="train_seeds").set_value([]).run()
     assert "at least one seed" in texts(app)
     app.multiselect(key="train_seeds").set_value(["0"]).run()

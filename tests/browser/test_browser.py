@@ -13,6 +13,7 @@ from core.jobs.queue import Queue
 from core.ui.app_frame import NOTICE
 from tests.browser.server import AXE, WIDTHS, browser, chromium, new_page, running, settle, violations, whole_page
 from tests.conftest import need
+from tests.uploaded_files import packed, striped
 
 pytestmark = pytest.mark.browser
 PAGES = {
@@ -180,7 +181,7 @@ def test_a_job_outlives_a_reload_and_a_restart_and_is_cancelled(opened, class_fo
         page.goto(f"{fresh}/train")
         page.wait_for_selector("h2:has-text('New job'), h3:has-text('New job')")
         settle(page)
-        page.get_by_text("My own images").click()
+        page.get_by_text("A folder on the server").click()
         folder = page.locator("input[aria-label='Folder or CSV file']")
         folder.fill("../runs")
         folder.press("Enter")
@@ -217,6 +218,43 @@ def test_a_job_outlives_a_reload_and_a_restart_and_is_cancelled(opened, class_fo
         settle(page)
         assert page.get_by_role("button", name="Continue").count() == 1
         assert page.locator("[data-testid=stException]").count() == 0
+        page.close()
+
+
+def test_a_zip_of_own_images_becomes_a_trained_network_and_an_answer(opened, own_places, tmp_path):
+    files = striped()
+    (tmp_path / "stripes.zip").write_bytes(packed(files))
+    with running() as fresh:
+        page = new_page(opened)
+        page.goto(f"{fresh}/train")
+        page.get_by_text("Zip with a folder of images per class").wait_for()
+        settle(page)
+        page.set_input_files("input[type=file]", str(tmp_path / "stripes.zip"))
+        page.get_by_role("button", name="Store and check").click()
+        page.get_by_text("All images are stored").wait_for()
+        page.get_by_role("button", name="Start").wait_for()
+        settle(page)
+        page.reload()
+        page.get_by_role("button", name="Start").click()
+        page.get_by_role("heading", name="Result").wait_for(timeout=1000 * 600)
+        settle(page)
+        for width in WIDTHS:
+            whole_page(page, width, ARTEFACTS / f"train-own-{width}.png")
+        other = opened.new_context().new_page()
+        other.goto(f"{fresh}/train")
+        other.get_by_text("Zip with a folder of images per class").wait_for()
+        assert other.get_by_text("stripes").count() == 0
+        other.close()
+        page.get_by_role("link", name="Try an image").click()
+        page.get_by_text("Possible answers: level, upright").wait_for()
+        settle(page)
+        page.set_input_files(
+            "input[type=file]", {"name": "0.png", "mimeType": "image/png", "buffer": files["level/0.png"]}
+        )
+        page.wait_for_selector("[data-testid=stMetric]")
+        settle(page)
+        assert page.locator("[data-testid=stException]").count() == 0
+        assert page.get_by_text("level").first.is_visible()
         page.close()
 
 

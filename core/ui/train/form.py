@@ -9,20 +9,21 @@ import pandas as pd
 import streamlit as st
 
 from core.data import DATASETS
+from core.data.own_images import is_inside
 from core.data.specs import DatasetSpec, is_present
-from core.errors import LowshotError
+from core.errors import BadRequest, LowshotError
 from core.jobs.catalogue import Catalogue, Row
 from core.jobs.costs import Cost, expected, is_same_work
 from core.jobs.request import JOINED, own_path
 from core.models import MODELS
 from core.models.weights import weights_of
 from core.paths import data_roots, describe_device, pick_device
-from core.runs import Store
+from core.runs import RunMeta
 from core.ui import cache, text
 from core.ui.pickers import dataset_options
 from core.ui.progress import duration_text
 
-PRESENT, OWN = "An available data set", "My own images"
+OWN, FOLDER, PRESENT = "My own images", "A folder on the server", "An available data set"
 SIZES, SEEDS = ("5", "10", "25", "50", "100", "200", "full"), ("0", "1", "2", "3", "4")
 USUAL_MODELS = ("scratch-cnn", "imagenet-efficientnet-lite0", "medical-efficientnet-lite0")
 _FIRST = ("augment", "preparation", "imbalance")
@@ -41,17 +42,16 @@ class Data(NamedTuple):
     folder: str = ""
 
 
-def pick_data() -> Data | None:
-    """Pick a registered data set or own images below a data root; None until there is a valid choice."""
-    kind = st.segmented_control("Images", [PRESENT, OWN], default=PRESENT, required=True, key="train_kind")
-    if kind == OWN:
-        return _pick_own()
+def pick_data(kind: str) -> Data | None:
+    """Pick a registered data set or a folder below a data root; None until there is a valid choice."""
+    if kind == FOLDER:
+        return _pick_folder()
     names = [spec.name for spec in DATASETS.values() if is_present(spec) and not spec.corpus_only]
     name = st.selectbox("Data set", names, format_func=lambda row: DATASETS[row].title, key="train_dataset")
     return Data(dataset_options(name, "train"))
 
 
-def _pick_own() -> Data | None:
+def _pick_folder() -> Data | None:
     roots = ", ".join(map(str, data_roots()))
     typed = st.text_input(
         "Folder or CSV file", key="train_folder", placeholder="my-images",
@@ -63,6 +63,8 @@ def _pick_own() -> Data | None:
         return None
     try:
         path = own_path(typed)
+        if is_inside(path):
+            raise BadRequest("These images belong to who uploaded them. Upload yours under My own images.")
         spec = cache.own_images_spec(path)
     except (LowshotError, OSError) as error:
         st.error(text.escape(str(error)))
@@ -154,7 +156,7 @@ def _widget(catalogue: Catalogue, row: Row) -> Any:
 
 
 def show_cost(
-    store: Store,
+    metas: Sequence[RunMeta],
     pairs: Sequence[tuple[str, str]],
     sizes: Sequence[int | None],
     seeds: Sequence[int],
@@ -164,7 +166,7 @@ def show_cost(
     """Show the expected time of a job, based on stored runs.
 
     Args:
-        store: the run store.
+        metas: stored runs.
         pairs: model and strategy of each series.
         sizes: labeled images per class; None for all.
         seeds: of the training subsets.
@@ -175,7 +177,7 @@ def show_cost(
         The expected seconds of each run; empty if some are unknown.
     """
     device = describe_device(pick_device("auto"))
-    costs = expected(store.metas(), pairs, sizes, seeds, dataset, device, options)
+    costs = expected(metas, pairs, sizes, seeds, dataset, device, options)
     known = [cost for cost in costs if cost]
     stored = sum(cost.seconds == 0 for cost in known)
     if stored == len(costs):

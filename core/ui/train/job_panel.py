@@ -49,10 +49,11 @@ def show_unfinished(queue: Queue, names: set[str]) -> None:
     """Show the unfinished jobs; when one of them finishes, rerun the whole page."""
     if problem := queue.wake():
         st.error(text.escape(problem), icon=":material/error:")
-    jobs = [job for job in queue.jobs() if job.name in names]
-    if {job.name for job in jobs if not job.is_over} != names:
+    waiting = [job for job in queue.jobs() if not job.is_over]
+    jobs = [(position, job) for position, job in enumerate(waiting) if job.name in names]
+    if len(jobs) != len(names):
         st.rerun(scope="app")
-    for position, job in enumerate(jobs):
+    for position, job in jobs:
         with st.container(border=True):
             heading(job)
             if job.state.status == "running":

@@ -1,0 +1,172 @@
+"""The result of a study of own images: findings in words, one figure, the trained network, and labels to check."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import streamlit as st
+
+from core.analysis.contest import LOOP, contestants
+from core.analysis.label_errors import disputed_images
+from core.errors import LowshotError
+from core.inference.input_gate import FILE as GATE_FILE
+from core.jobs.exports import export_network
+from core.metrics import METRICS
+from core.metrics.comparisons import MIN_SEEDS
+from core.metrics.learning_curves import Fit
+from core.paths import runs_folder
+from core.runs import Run
+from core.runs.selection import default_runs, held_out_loss
+from core.runs.series import Series, runs_by_series
+from core.ui import cache, charts, text
+from core.ui.compare import metric_charts
+from core.ui.start.story import WAYS, meaning_text
+from core.ui.train import own_images, study
+from core.ui.train.own_images import Checked
+
+METRIC = METRICS["auroc"]
+_DISPUTED = 5
+
+
+def show(checked: Checked) -> None:
+    """Show the result of the runs on the images as they are now; nothing if there are none."""
+    store = cache.store()
+    stored = store.metas(checked.spec.name)
+    metas = [meta for meta in stored if study.is_current(meta, checked)]
+    if not metas:
+        if stored:
+            st.info("The images have changed since networks were trained on them. Start again to see the result.")
+        return
+    st.subheader("Result", anchor=False)
+    sized = runs_by_series(store, [meta for meta in metas if meta.train_size is not None])
+    names = {family: name for family, name in contestants(sized).items() if family != LOOP}
+    if not names:
+        st.info("Compare shows these networks; none of them takes part in the comparison of the families.")
+        return
+    try:
+        size = max(run.meta.per_class for name in names.values() for run in sized[name])
+        at_size = {family: [run for run in sized[name] if run.meta.per_class == size] for family, name in names.items()}
+        at_size = {family: runs for family, runs in at_size.items() if runs}
+        _findings(checked, {family: sized[name] for family, name in names.items()}, names, at_size, size)
+        _networks(checked)
+        _labels(checked, [run for runs in at_size.values() for run in runs])
+    except LowshotError as error:
+        st.error(text.escape(str(error)))
+
+
+def _findings(
+    checked: Checked,
+    runs: Mapping[str, Sequence[Run]],
+    names: Mapping[str, Series],
+    at_size: Mapping[str, Sequence[Run]],
+    size: float,
+) -> None:
+    """Show in words and in a figure what the images yield, and what more of them would bring."""
+    summaries = {family: cache.summaries(rows)[METRIC.name] for family, rows in at_size.items()}
+    best = max(summaries, key=lambda family: summaries[family].value)
+    fits = cache.fitted_curves({names[family]: rows for family, rows in runs.items()}, METRIC.name, None)
+    st.markdown(f"**{text.escape(meaning_text(size, METRIC, summaries, names))}**")
+    both = summaries[best].both
+    way = WAYS[at_size[best][0].meta.family]
+    interval = f" (95% interval {both.low:.3f} to {both.high:.3f})" if both.low == both.low else ""
+    st.write(
+        text.escape(
+            f"Best here: {way}, {METRIC.title} {both.value:.3f}{interval}. {gain_text(fits.get(names[best]), size)}"
+        )
+    )
+    seeds = min(len(rows) for rows in at_size.values())
+    if seeds < MIN_SEEDS:
+        st.caption(f"Estimates from {seeds} seeds. Choose Five seeds below before you claim that one way is better.")
+    titles = {family: charts.series_title(*name) for family, name in names.items()}
+    measured = {
+        titles[family]: metric_charts.Measured.of(
+            names[family], rows, cache.values(rows, METRIC.name, None)
+        )
+        for family, rows in runs.items()
+    }  # fmt: skip
+    fitted = {
+        titles[family]: (measured[titles[family]], fits[names[family]]) for family in runs if names[family] in fits
+    }
+    alt = f"{METRIC.title} against images per class; the sentences above have the values at {size:g}"
+    if len(fitted) == len(measured):
+        charts.show_figure(metric_charts.fitted_curves(fitted, METRIC.name), key="train_result", alt=alt)
+        st.caption("Points: means over seeds. Lines: fitted curves with 95% bands; dotted beyond the measured sizes.")
+    else:
+        charts.show_figure(metric_charts.learning_curves(measured, METRIC.name), key="train_result", alt=alt)
+        st.caption("Points: means over seeds. No curves are fitted: at least three sizes are needed.")
+
+
+def gain_text(fit: Fit | None, size: float) -> str:
+    """Return what as many images again would bring by a fitted learning curve, or why that cannot be said.
+
+    Args:
+        fit: the curve; None if there are too few sizes.
+        size: images per class so far.
+    """
+    if fit is None:
+        return "What more images would bring is not known: fewer than three sizes are trained."
+    more, larger = size, 2 * size
+    if fit.extrapolable and larger <= fit.limit:
+        gain, low, high = fit.gain_between(size, larger)
+        return (
+            f"{more:g} more images per class would bring about {gain:+.3f} (95% interval {low:+.3f} to {high:+.3f}), "
+            "by the fitted curve."
+        )
+    gain, low, high = fit.gain_between(fit.sizes[-2], fit.sizes[-1])
+    return (
+        f"What more images would bring cannot be said: {' '.join(fit.doubts)} From {fit.sizes[-2]:g} to "
+        f"{fit.sizes[-1]:g} images per class the gain was {gain:+.3f} (95% interval {low:+.3f} to {high:+.3f})."
+    )
+
+
+def _networks(checked: Checked) -> None:
+    """Link to the Diagnose task, and offer a trained network for download."""
+    networks = default_runs(cache.store(), checked.spec.name)
+    if not networks:
+        st.info("No network was kept. Start again to train those that are missing.")
+        return
+    has_gate = (runs_folder() / checked.spec.name / GATE_FILE).exists()
+    with st.container(horizontal=True, vertical_alignment="bottom"):
+        st.page_link(
+            "pages/diagnose.py", label="Try an image", icon=":material/radiology:",
+            query_params={"task": checked.spec.name},
+        )  # fmt: skip
+        st.page_link("pages/compare.py", label="Compare the networks", icon=":material/balance:")
+    st.caption(
+        "The image check of Diagnose is fitted: it refuses images of another kind."
+        if has_gate
+        else "Diagnose has no image check for these images: there are too few to fit one."
+    )
+    order = sorted(networks, key=lambda family: held_out_loss(networks[family]))
+    titles = {name: charts.series_title(run.meta.model, run.meta.strategy) for name, run in networks.items()}
+    family: str = st.selectbox(
+        "Network to download", order, format_func=titles.__getitem__,
+        key="train_network", help="First: the one that performs best on images held out within its training subset.",
+    )  # fmt: skip
+    run = networks[family]
+    key = f"train_export_{run.meta.digest}"
+    if key not in st.session_state:
+        if not st.button("Prepare the download", key="train_prepare", icon=":material/deployed_code:"):
+            return
+        with st.spinner("Writing ONNX and safetensors files and checking that they predict alike"):
+            st.session_state[key] = export_network(run.meta.run)
+    st.download_button(
+        "Download (ONNX, safetensors, cards)", st.session_state[key], f"{run.meta.run}.zip", "application/zip",
+        key="train_download", icon=":material/download:",
+    )  # fmt: skip
+
+
+def _labels(checked: Checked, runs: Sequence[Run]) -> None:
+    """Show the images whose label the networks dispute; correcting some trains again."""
+    names = disputed_images(runs)
+    with st.expander(f"Labels to check ({len(names)})"):
+        if not names:
+            st.write("On average the networks agree with every label of the images that were held out.")
+            return
+        st.write(
+            "Held-out images that the networks assign to another class, the most certain first. Judge the image, not "
+            "the networks: to correct only where they err makes them look better than they are."
+        )
+        listing = checked.dataset.listing
+        if own_images.correct(checked.own, checked.spec, listing, names[:_DISPUTED], "and train again"):
+            study.start_next(checked)

@@ -1,0 +1,127 @@
+"""The study of own images: what is trained by default, how to go deeper, and the start."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import streamlit as st
+
+from core.errors import BadRequest, LowshotError
+from core.jobs import own_study
+from core.jobs.catalogue import Catalogue
+from core.jobs.own_study import STUDY_MODELS, STUDY_SEEDS, STUDY_STRATEGIES
+from core.jobs.queue import Queue
+from core.jobs.request import Request
+from core.models import MODELS
+from core.models.weights import weights_of
+from core.runs import RunMeta
+from core.ui import cache, text
+from core.ui.train import form
+from core.ui.train.own_images import ENCODER, Checked
+
+DEEPER = {  # what goes deeper -> models, training strategies and seeds that it adds
+    "DINOv2-S": (("generic-dinov2-vits14-imgfocus",), (), ()),
+    "Five seeds": ((), (), (3, 4)),
+    "Full length from scratch": ((), ("scratch",), ()),
+    "Fine-tuning": ((), ("finetune",), ()),
+}
+
+_NEXT = "train_next"
+
+
+def request_for(checked: Checked, deeper: list[str]) -> Request:
+    """Return the request of a study.
+
+    Args:
+        checked: the images.
+        deeper: keys of `DEEPER`.
+    Raises:
+        BadRequest: if there are too few images.
+    """
+    added = [DEEPER[name] for name in deeper]
+    models = [*STUDY_MODELS, *(model for models, _, _ in added for model in models)]
+    return Request(
+        title=checked.own.title,
+        folder=str(checked.own.path),
+        models=tuple(model for model in models if _is_usable(model, checked)),
+        strategies=(*STUDY_STRATEGIES, *(strategy for _, strategies, _ in added for strategy in strategies)),
+        sizes=own_study.study_sizes(checked.dataset),
+        seeds=(*STUDY_SEEDS, *(seed for _, _, seeds in added for seed in seeds)),
+    )
+
+
+def _is_usable(model: str, checked: Checked) -> bool:
+    if model == ENCODER and checked.seen:
+        return False
+    try:
+        weights_of(MODELS[model], checked.spec.name)
+    except LowshotError:
+        return False
+    return True
+
+
+def show(checked: Checked, catalogue: Catalogue, queue: Queue) -> None:
+    """Show the study with its sizes and expected time, and start it."""
+    st.subheader("Train", anchor=False)
+    deeper = st.pills("Go deeper", list(DEEPER), selection_mode="multi", key="train_deeper",
+                      help="Each choice adds training runs; the expected time follows.")  # fmt: skip
+    try:
+        request = request_for(checked, list(deeper))
+        request.check()
+    except BadRequest as error:
+        st.error(text.escape(str(error)))
+        return
+    *smaller, largest = request.sizes
+    networks = "; ".join(MODELS[model].title for model in request.models)
+    st.write(
+        f"**Networks:** {text.escape(networks)}. Each learns from {', '.join(map(str, smaller))} and {largest} images "
+        f"per class, {len(request.seeds)} times with other images."
+    )
+    if ENCODER not in request.models:
+        st.caption("Without medical transfer: its encoder has seen some of these images, or is not available here.")
+    if len(request.seeds) < 5:
+        st.caption(
+            "A quick study, meant to end within five minutes for 500 images on two processor cores: estimates that say "
+            "whether to go on. With fewer than five seeds there is no verdict on which way is better."
+        )
+    metas = [meta for meta in cache.store().metas() if meta.dataset != checked.spec.name or is_current(meta, checked)]
+    pairs = catalogue.pairs(request.models, request.strategies)
+    seconds = form.show_cost(metas, pairs, request.sizes, request.seeds, checked.spec.name, {})
+    if any(not job.is_over for job in own_study.jobs_on(checked.own, queue.jobs())):
+        st.caption("These images are being trained on; see above.")
+    elif st.button("Start", type="primary", icon=":material/play_arrow:", key="train_start") or _is_next(checked):
+        start(replace(request, expected=seconds), checked, queue)
+
+
+def is_current(meta: RunMeta, checked: Checked) -> bool:
+    """Return whether a run learned from the images as they are now, split in the same way."""
+    return meta.dataset == checked.spec.name and meta.split_hash == checked.dataset.split_hash
+
+
+def start_next(checked: Checked) -> None:
+    """Rerun the page and start the study at once, on the images as they are then."""
+    st.session_state[_NEXT] = checked.own.name
+    st.rerun()
+
+
+def _is_next(checked: Checked) -> bool:
+    return st.session_state.pop(_NEXT, "") == checked.own.name
+
+
+def start(request: Request, checked: Checked, queue: Queue) -> None:
+    """Start a job on own images; runs on an earlier state of the images are deleted, so that none is mistaken for new.
+
+    Args:
+        request: of the job.
+        checked: the images as they are now.
+        queue: of jobs.
+    """
+    stale = any(not is_current(meta, checked) for meta in cache.store().metas(checked.spec.name))
+    try:
+        if stale:
+            own_study.delete_runs(checked.own)
+        queue.ask(request)
+    except (BadRequest, OSError) as error:
+        st.error(text.escape(str(error)))
+        return
+    st.rerun()

@@ -1,0 +1,233 @@
+"""Own images on the Train page: from a zip to a study, its result, corrected labels, and who sees them."""
+
+import shutil
+
+import pytest
+
+from core.data import own_images
+from core.data.dataset import load_dataset
+from core.data.datasets.custom import custom_dataset
+from core.data.specs import list_images
+from core.jobs.catalogue import Catalogue
+from core.jobs.own_study import study_sizes
+from core.jobs.queue import Queue
+from core.runs import open_store
+from tests.app.test_pages import open_page, texts
+from tests.uploaded_files import class_files, image, packed, striped
+from trainer.cli import main
+from trainer.commands.list import catalogue as rows
+
+FILES = class_files({"ill": 40, "well": 40})
+
+
+@pytest.fixture(scope="module")
+def catalogue():
+    """What the trainer says, without the process that the page asks."""
+    return Catalogue(rows())
+
+
+@pytest.fixture
+def place(tmp_path, monkeypatch, catalogue):
+    """Empty folders of data, runs, cache and jobs, at whose queue nobody works."""
+    for name in ("data", "cache", "runs", "jobs"):
+        monkeypatch.setenv(f"LOWSHOT_{name.upper()}", str(tmp_path / name))
+    monkeypatch.setattr(Queue, "wake", lambda self: "")
+    monkeypatch.setattr("core.ui.cache.catalogue", lambda: catalogue)
+    return tmp_path
+
+
+def open_train(place, monkeypatch):
+    return open_page("train", place / "runs", monkeypatch)
+
+
+def bring(app, files, title="Mine"):
+    app.file_uploader[0].set_value((f"{title}.zip", packed(files), "application/zip"))
+    app.run()
+    assert not app.exception
+    return app
+
+
+def stored(app):
+    app.button(key="train_store").click().run()
+    assert not app.exception
+    return app
+
+
+def has(app, key):
+    return any(one.key == key for one in app.button)
+
+
+def only_set():
+    (own,) = own_images.sets_of_others("")
+    return own
+
+
+def test_a_zip_is_stored_checked_and_put_into_the_queue(place, monkeypatch):
+    app = open_train(place, monkeypatch)
+    assert "for 7 days" in texts(app)
+    app = stored(bring(app, FILES | {"ill/notes.txt": b"x"}))
+    own = only_set()
+    shown = texts(app)
+    assert "1 file left out: ill/notes.txt" in shown.replace("\\", "")
+    assert "**ill**, 40 images" in shown
+    assert "Only this browser shows them" in shown
+    assert "no verdict" in shown
+    assert "not known" in shown
+    app.button(key="train_start").click().run()
+    assert not app.exception
+    (job,) = Queue().jobs()
+    sizes = ",".join(map(str, study_sizes(load_dataset(custom_dataset(own.path)))))
+    assert len(sizes.split(",")) == 4
+    assert job.request.argv()[3:] == [
+        "curve", f"--folder={own.path}",
+        "--models=scratch-cnn,imagenet-efficientnet-lite0,medical-efficientnet-lite0",
+        "--strategies=scratch-quick,frozen", f"--sizes={sizes}", "--seeds=0,1,2", "--gate",
+    ]  # fmt: skip
+    assert not has(app, "train_start")
+    app.button(key="train_own_delete").click().run()
+    assert "Cancel it first" in texts(app)
+    assert own.path.is_dir()
+
+
+def test_another_visitor_sees_neither_images_nor_jobs(place, monkeypatch):
+    app = stored(bring(open_train(place, monkeypatch), FILES))
+    app.button(key="train_start").click().run()
+    own = only_set()
+    other = open_train(place, monkeypatch)
+    assert "Mine" not in texts(other)
+    assert all(one.key != "train_own" for one in other.selectbox)
+    other.segmented_control(key="train_kind").set_value("A folder on the server").run()
+    other.text_input(key="train_folder").set_value(str(own.path)).run()
+    assert "belong to who uploaded them" in texts(other)
+    other.segmented_control(key="train_kind").set_value("My own images").run()
+    other = stored(bring(other, class_files({"a": 40, "b": 40}, start=100), "Theirs"))
+    other.button(key="train_start").click().run()
+    assert "Jobs ahead in the queue: 1" in texts(other).replace("\\", "")
+    assert "Mine" not in texts(other)
+    assert len(own_images.sets_of_others("")) == 2
+    assert {job.request.title for job in Queue().jobs()} == {"Mine", "Theirs"}
+
+
+@pytest.mark.parametrize(
+    ("files", "words"),
+    [
+        (lambda: class_files({"only": 20}), "only one"),
+        (lambda: class_files({"ill": 1, "well": 1}), "at least 13 images"),
+        (lambda: {f"c{i % 2}/{i}.png": b"x" for i in range(10_000)}, "at most 5500"),
+        (lambda: {"inner.zip": packed(FILES)}, "archive inside an archive"),
+    ],
+)
+def test_bad_uploads_end_in_a_sentence(files, words, place, monkeypatch):
+    app = bring(open_train(place, monkeypatch), files())
+    if has(app, "train_store"):
+        app = stored(app)
+    assert words in texts(app)
+    assert not [path for path in (place / "data").rglob("*") if path.is_file()]
+
+
+def test_copies_are_left_out_with_one_click_and_brought_back(place, monkeypatch):
+    files = FILES | {f"ill/copy{i}.png": FILES[f"ill/{i}.png"] for i in range(3)} | {"well/odd.png": FILES["ill/9.png"]}
+    app = stored(bring(open_train(place, monkeypatch), files | {"well/bad.png": image(1)[:60]}))
+    shown = texts(app)
+    assert "2 images with a copy in another class" in shown
+    assert "3 copies of another image of the same class" in shown
+    assert "1 file not readable" in shown
+    assert not has(app, "train_start")
+    for key in ("across", "within", "unreadable"):
+        app.button(key=f"train_leave_{key}").click().run()
+        assert not app.exception
+    own = only_set()
+    assert len(own.left_out) == 2 + 3 + 1
+    assert has(app, "train_start")
+    app.button(key="train_back").click().run()
+    assert own.left_out == []
+    label = next(one for one in app.selectbox if one.key == "train_label_well/odd.png")
+    label.set_value("ill").run()
+    app.button(key="train_correct").click().run()
+    assert not app.exception
+    assert "with a copy in another class" not in texts(app)
+
+
+def test_classes_that_are_copies_of_one_another_cannot_be_trained_on(place, monkeypatch):
+    files = class_files({"ill": 20})
+    app = stored(bring(open_train(place, monkeypatch), files | {n.replace("ill", "well"): c for n, c in files.items()}))
+    assert "40 images with a copy in another class" in texts(app)
+    assert not has(app, "train_start")
+    app.button(key="train_leave_across").click().run()
+    assert not app.exception
+    assert "cannot be told apart" in texts(app)
+    app.button(key="train_own_delete").click().run()
+    assert not app.exception
+    assert not [path for path in (place / "data").rglob("*") if path.is_file()]
+
+
+def test_classes_are_named_and_filled_one_by_one(place, monkeypatch):
+    app = open_train(place, monkeypatch)
+    app.segmented_control(key="train_way").set_value("Class by class").run()
+    for index, name in enumerate(("mole", "none")):
+        app.text_input(key=f"train_own_class{index}_0").set_value(name)
+        app.file_uploader[index].set_value(
+            [(f"{i}.png", image(i + 50 * index), "image/png") for i in range(20)]
+        )  # fmt: skip
+    app = stored(app.run())
+    assert list_images(custom_dataset(only_set().path)).class_names == ("mole", "none")
+    assert app.selectbox(key="train_own").options[0] == "mole or none"
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+    """A store with a tiny study of own images, made by the command that a job runs, and the set's folder."""
+    place = tmp_path_factory.mktemp("trained")
+    with pytest.MonkeyPatch.context() as patch:
+        for name in ("data", "cache", "runs"):
+            patch.setenv(f"LOWSHOT_{name.upper()}", str(place / name))
+        own, _ = own_images.store("x", "Mine", own_images.file_entries(striped().items()))
+        models = "imagenet-efficientnet-lite0,medical-efficientnet-lite0"
+        assert main(["curve", f"--folder={own.path}", f"--models={models}", "--sizes=4,8,16", "--gate"]) == 0
+    return place, own
+
+
+def test_the_result_is_told_in_words_and_the_network_can_be_tried_and_downloaded(
+    trained, place, catalogue, monkeypatch
+):
+    made, own = trained
+    monkeypatch.setattr("core.ui.login.owner", lambda: "x")
+    for name in ("data", "cache", "runs"):
+        monkeypatch.setenv(f"LOWSHOT_{name.upper()}", str(made / name))
+    monkeypatch.setattr("core.ui.train.result.export_network", lambda run: run.encode())
+    app = open_page("train", made / "runs", monkeypatch)
+    assert not app.exception
+    shown = texts(app)
+    assert "With 16 labelled images per class, expect AUROC" in shown.replace("\\", "")
+    assert "What more images would bring cannot be said" in shown or "16 more images per class" in shown
+    assert "Estimates from 3 seeds" in shown
+    assert "The image check of Diagnose is fitted" in shown
+    app.button(key="train_prepare").click().run()
+    assert not app.exception
+    assert app.get("download_button")
+    runs = open_store(made / "runs").metas(own.name)
+    assert len(runs) == 18
+    assert {meta.variant for meta in runs} == {""}
+    diagnose = open_page("diagnose", made / "runs", monkeypatch)
+    assert any(own.path.name in option for option in diagnose.selectbox(key="diagnose_task").options)
+    monkeypatch.setattr("core.ui.login.owner", lambda: "y")
+    assert "No trained run" in texts(open_page("diagnose", made / "runs", monkeypatch))
+
+
+def test_changed_images_are_trained_on_again_and_their_former_runs_go(trained, place, catalogue, monkeypatch, tmp_path):
+    made, own = trained
+    monkeypatch.setattr("core.ui.login.owner", lambda: "x")
+    shutil.copytree(made / "runs", tmp_path / "runs")
+    monkeypatch.setenv("LOWSHOT_DATA", str(made / "data"))
+    own_images.leave_out(own, ["level/0.png"])
+    try:
+        app = open_page("train", tmp_path / "runs", monkeypatch)
+        assert not app.exception
+        assert "have changed since networks were trained" in texts(app).replace("\\", "")
+        app.button(key="train_start").click().run()
+        assert not app.exception
+        assert not open_store(tmp_path / "runs").metas(own.name)
+        (job,) = Queue().jobs()
+        assert job.request.folder == str(own.path)
+    finally:
+        own_images.bring_back(own)
