@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import chain, combinations
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 
@@ -27,11 +27,12 @@ from core.metrics.comparisons import (
     paired_difference,
 )
 from core.metrics.conformal import Conformal, Coverage, calibrate, check_calibration_disjoint, coverage, mean_coverage
-from core.metrics.learning_curves import Fit, MeasuredCurve, fit_curves
+from core.metrics.learning_curves import LEAST_SIZES, Fit, MeasuredCurve, fit_curves
 from core.runs import Run, stored_parts
 from core.runs.metric_cache import weights_for
 from core.runs.scores import PartScores, load_part
 from core.runs.series import check_comparable, resampled_runs
+from core.runs.stored_results import pack, result_key, stored_result, unpack
 from core.types import EvaluatedPart
 
 Key = TypeVar("Key")
@@ -73,6 +74,10 @@ def paired(runs: Sequence[Run], others: Sequence[Run]) -> list[tuple[Run, Run]]:
     return pairs
 
 
+def _flat(pairs: Sequence[tuple[Run, Run]]) -> list[Run]:
+    return [*(run for run, _ in pairs), *(other for _, other in pairs)]
+
+
 def by_class(runs: Sequence[Run], name: str) -> list[Estimate]:
     """Return a metric of each class or finding against the rest: the mean over runs with test-image intervals.
 
@@ -110,7 +115,10 @@ def compare_runs(
         BadRequest: if they cannot be compared; see `paired`.
     """
     pairs = paired(runs, others)
-    resampled = resampled_runs([*(run for run, _ in pairs), *(other for _, other in pairs)], finding)
+    every = _flat(pairs)
+    if record := stored_result("differences", every, finding, str(margin)):
+        return {name: unpack(Difference, record[name]) for name in names or METRICS}
+    resampled = resampled_runs(every, finding)
     first, second = resampled[: len(pairs)], resampled[len(pairs) :]
     return {
         name: paired_difference(
@@ -123,6 +131,24 @@ def compare_runs(
         )
         for name in names or tuple(METRICS)
     }
+
+
+def has_difference(runs: Sequence[Run], others: Sequence[Run], finding: int | None = None) -> bool:
+    """Return whether `compare_runs` would find a stored difference of these two series."""
+    pairs = paired(runs, others)
+    every = _flat(pairs)
+    return stored_result("differences", every, finding, str(MARGIN)) is not None
+
+
+def difference_to_store(runs: Sequence[Run], others: Sequence[Run]) -> dict[str, Any]:
+    """Compute the differences of two series at one size for `stored_results`; empty if they cannot be paired."""
+    try:
+        pairs = paired(runs, others)
+    except BadRequest:
+        return {}
+    every = _flat(pairs)
+    rows = {name: pack(row) for name, row in compare_runs(runs, others).items()}
+    return {result_key(every, None, str(MARGIN)): rows}
 
 
 def compare_all(
@@ -190,6 +216,38 @@ def learning_curves(
             by_size.setdefault(meta.per_class, {})[meta.seed] = resampled.values[metric]
         measured[key] = MeasuredCurve(metric, by_size)
     return measured, fit_curves(measured)
+
+
+def stored_curves(
+    series: Mapping[Key, Sequence[Run]], metric: str, finding: int | None = None
+) -> dict[Key, Fit] | None:
+    """Return the fitted curves of `learning_curves` if all of them are stored, else None."""
+    settings = _curve_settings(series, metric)
+    fits = {}
+    for key, runs in series.items():
+        if len({run.meta.per_class for run in runs}) < LEAST_SIZES:
+            continue
+        record = stored_result("curves", runs, finding, *settings[key])
+        if record is None:
+            return None
+        fits[key] = unpack(Fit, record)
+    return fits
+
+
+def curves_to_store(series: Mapping[Key, Sequence[Run]], metric: str) -> dict[str, Any]:
+    """Fit the learning curves of several series for `stored_results`, by key."""
+    settings = _curve_settings(series, metric)
+    fits = learning_curves(series, metric)[1]
+    return {result_key(series[key], None, *settings[key]): pack(fit) for key, fit in fits.items()}
+
+
+def _curve_settings(series: Mapping[Key, Sequence[Run]], metric: str) -> dict[Key, list[str]]:
+    """Return what a fitted curve depends on besides its runs: the resampled seeds are those of all series together."""
+    seeds = sorted({run.meta.seed for runs in series.values() for run in runs})
+    return {
+        key: [metric, str(seeds), str([(run.meta.per_class, run.meta.seed) for run in runs])]
+        for key, runs in series.items()
+    }
 
 
 def conformal(run: Run, level: float, target: int | None = None) -> tuple[Conformal, Coverage]:

@@ -200,12 +200,22 @@ def series_estimate(values: np.ndarray, n: int, metric: Metric) -> SeriesEstimat
     Raises:
         ValueError: if there is no seed.
     """
-    patients, seeds = interval(values.mean(axis=0), n, metric), between_seeds(values[:, 0].tolist(), metric)
-    value = patients.value
+    return with_seeds(interval(values.mean(axis=0), n, metric), values[:, 0].tolist(), metric)
+
+
+def with_seeds(patients: Estimate, by_seed: Sequence[float], metric: Metric) -> SeriesEstimate:
+    """Add the intervals over seeds, and over both, to a mean over seeds with its interval over test patients.
+
+    Args:
+        patients: the mean with its interval.
+        by_seed: value of each seed on the original images.
+        metric: what was measured.
+    """
+    value, seeds = patients.value, between_seeds(by_seed, metric)
     below = np.hypot(value - patients.low, value - seeds.low)
     above = np.hypot(patients.high - value, seeds.high - value)
     low, high = np.clip([value - below, value + above], *metric.range)  # keeps NaN
-    return SeriesEstimate(value, patients, seeds, Estimate(value, float(low), float(high), n))
+    return SeriesEstimate(value, patients, seeds, Estimate(value, float(low), float(high), patients.n))
 
 
 def between_seeds(values: Sequence[float], metric: Metric | None = None) -> Spread:

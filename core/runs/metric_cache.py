@@ -53,7 +53,7 @@ def resampled_run(run: Run, finding: int | None = None) -> ResampledRun:
     Raises:
         CorruptRun: if its predictions cannot be read.
     """
-    return _cached(_key(run, finding), lambda: load_part(run, target=finding))
+    return _cached(key_of(run, finding), lambda: load_part(run, target=finding))
 
 
 def resampled_shared(run: Run, name: str, external: bool, view: str = "") -> ResampledRun:
@@ -70,7 +70,7 @@ def resampled_shared(run: Run, name: str, external: bool, view: str = "") -> Res
     labels = run.meta.external[name].labels
     if not external and labels == run.meta.labels:
         return resampled_run(run)
-    key = sha256_of([_key(run, None), name if external else "own", view, *labels])
+    key = sha256_of([key_of(run, None), name if external else "own", view, *labels])
     return _cached(key, lambda: load_shared_classes(run, name, external, view))
 
 
@@ -89,14 +89,15 @@ def _cached(key: str, load: Callable[[], PartScores]) -> ResampledRun:
 
 def is_cached(run: Run, finding: int | None = None) -> bool:
     """Return whether `resampled_run`, given the same arguments, would read a cached result."""
-    return _path(_key(run, finding)).is_file()
+    return _path(key_of(run, finding)).is_file()
 
 
 def _path(key: str) -> Path:
     return cache_folder() / "draws" / f"{key}.npz"
 
 
-def _key(run: Run, finding: int | None) -> str:
+def key_of(run: Run, finding: int | None) -> str:
+    """Return the key of a run's metrics: its predictions, its operating point, the finding, and the resampling."""
     folder, meta = run
     settings = [meta.positive, meta.threshold, meta.thresholds, meta.temperature, meta.task, finding, RESAMPLES]
     predictions = meta.hashes.get(PREDICTIONS_FILE) or sha256_of_file(folder / PREDICTIONS_FILE)

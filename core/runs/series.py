@@ -6,17 +6,18 @@ Runs are combined only if they were evaluated on the same images of the same spl
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from core.errors import BadRequest
 from core.metrics import METRICS, Estimate, Scores, SeriesEstimate, series_estimate
-from core.metrics.bootstrap import interval
+from core.metrics.bootstrap import interval, with_seeds
 from core.metrics.measures import Average, support, unit_weights
 from core.models import FAMILY_TITLES, MODELS
 from core.runs import OLD_RECIPE, Run, RunMeta, Store
-from core.runs.metric_cache import ResampledRun, resampled_run
+from core.runs.metric_cache import ResampledRun, is_cached, resampled_run
+from core.runs.stored_results import pack, result_key, stored_result, unpack
 
 REPORTED = ("precision", "sensitivity", "specificity", "f1", "auroc", "auprc")  # of each class
 
@@ -98,6 +99,8 @@ def estimate(
         BadRequest: if the runs were not evaluated on the same images.
         CorruptRun: if predictions cannot be read.
     """
+    if summaries := _stored(runs, finding):
+        return {name: summaries[name].patients for name in names or METRICS}
     return mean_estimates(resampled_runs(runs, finding), names or tuple(METRICS))
 
 
@@ -121,11 +124,42 @@ def summarize(
         BadRequest: if the runs were not evaluated on the same images.
         CorruptRun: if predictions cannot be read.
     """
+    if summaries := _stored(runs, finding):
+        return {name: summaries[name] for name in names or METRICS}
     resampled = resampled_runs(runs, finding)
     return {
         name: series_estimate(np.array([run.values[name] for run in resampled]), resampled[0].n, METRICS[name])
         for name in names or tuple(METRICS)
     }
+
+
+def _stored(runs: Sequence[Run], finding: int | None) -> dict[str, SeriesEstimate]:
+    """Return the intervals that are stored for exactly these runs; empty if there are none."""
+    check_comparable(runs)
+    record = stored_result("intervals", runs, finding) or {}
+    return {
+        name: with_seeds(unpack(Estimate, row["patients"]), row["seeds"], METRICS[name]) for name, row in record.items()
+    }
+
+
+def has_intervals(runs: Sequence[Run], finding: int | None = None) -> bool:
+    """Return whether `summarize` would measure no resample: the intervals are stored, or every run is cached."""
+    stored = stored_result("intervals", runs, finding) is not None
+    return stored or all(is_cached(run, finding) for run in runs)
+
+
+def intervals_to_store(runs: Sequence[Run]) -> dict[str, Any]:
+    """Compute the intervals of a series at one size for `stored_results`, by key.
+
+    Raises:
+        BadRequest: if the runs were not evaluated on the same images.
+        CorruptRun: if predictions cannot be read.
+    """
+    resampled = resampled_runs(runs)
+    seeds = {name: tuple(float(run.values[name][0]) for run in resampled) for name in METRICS}
+    estimates = mean_estimates(resampled, METRICS)
+    rows = {name: {"patients": pack(estimates[name]), "seeds": seeds[name]} for name in METRICS}
+    return {result_key(runs, None): rows}
 
 
 def by_series(metas: Sequence[RunMeta]) -> dict[Series, list[RunMeta]]:

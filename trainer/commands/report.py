@@ -17,6 +17,7 @@ from typing import Any
 
 import numpy as np
 
+from core.analysis.results_to_ship import store_results
 from core.analysis.shortcuts import shortcuts_of
 from core.analysis.two_stage import stage_candidates
 from core.errors import BadRequest
@@ -104,6 +105,11 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--suspicious", type=names, help="classes that a screen passes to a second stage")
     parser.add_argument("--json", action="store_true", help="print one JSON object")
     parser.add_argument("--write", type=Path, metavar="FILE", help="write it as Markdown")
+    parser.add_argument(
+        "--store-results", action="store_true",
+        help="instead of a report, store the intervals and curves that pages show first next to the runs, so that a "
+        "first visit computes none of them",
+    )  # fmt: skip
     parser.set_defaults(execute=run)
 
 
@@ -126,6 +132,11 @@ def run(arguments: argparse.Namespace) -> int:
     store = open_store()
     for name, why in store.problems.items():
         print_status(f"left out: {name}: {why}")
+    if arguments.store_results:
+        with progress_bar("evaluating resampled test images", "cell") as show:
+            path = store_results(store, settings.dataset, show)
+        print_status(f"{path}: written, {path.stat().st_size / 1e6:.2f} MB")
+        return 0
     content = report_on(store, settings)
     if arguments.write:
         write_atomically(arguments.write, as_markdown(content).encode())
