@@ -238,8 +238,7 @@ with st.expander(f"Not on this machine ({len(DATASETS) - len(present)} data sets
         for other in DATASETS.values()
         if other not in present
     ]
-    alt = "Data sets that are not on this machine and how to get them"
-    st.dataframe(pd.DataFrame(absent), hide_index=True, width="stretch", alt=alt)
+    table(pd.DataFrame(absent), "Data sets that are not on this machine and how to get them", "absent-data-sets")
 if st.button("Reload folders", help="Use this after adding or removing files."):
     cache.forget_data()
     st.rerun()

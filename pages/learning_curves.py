@@ -2,20 +2,24 @@
 
 import math
 
+import numpy as np
 import pandas as pd
 import streamlit as st
 
+from core.analysis.comparison import curves_over_seeds
 from core.analysis.external import evaluated
 from core.errors import LowshotError
 from core.metrics import METRICS, between_seeds
-from core.runs.metric_cache import is_cached
 from core.runs.series import runs_by_series
 from core.ui import app_frame, cache, charts, pickers, text
 from core.ui.compare import metric_charts
 from core.ui.learning_curves import label_efficiency
+from core.ui.tables import as_csv
+from core.ui.tables import table as data_table
 
 app_frame.require(__file__)
 
+SEEDS, PATIENTS = "Other training images", "Other test patients"  # what varies in an interval
 ONE_SIDED = ("sensitivity", "specificity", "precision")
 MEASURED, BOUGHT = "Measured", "Label efficiency"
 TOGETHER, PANELS = "One panel", "A panel per series"
@@ -37,6 +41,12 @@ points = {name: series[name] for name in pickers.pick_series(series, "curves")}
 external_set = pickers.pick_test_set(points, "curves") if finding is None else ""
 if external_set:
     points = {name: on_it for name, runs in points.items() if (on_it := evaluated(runs, external_set))}
+at_sizes = {  # 0 stands for all training images, last
+    (name, size): at_size
+    for name, runs in points.items()
+    for size in sorted({run.meta.train_size or 0 for run in runs}, key=lambda size: size or math.inf)
+    if (at_size := [run for run in runs if (run.meta.train_size or 0) == size])
+}
 first, second, third = st.columns([2, 2, 1], vertical_alignment="bottom")
 with first:
     section = st.segmented_control(
@@ -52,7 +62,7 @@ with third:
     section = MEASURED if external_set else section
     seeds = st.toggle("Individual seeds", key="curves_seeds", disabled=section == BOUGHT)
     patients = st.toggle(
-        "Test patients", value=all(is_cached(run, finding) for runs in points.values() for run in runs),
+        "Test patients", value=cache.are_evaluated(at_sizes.values(), finding),
         key="curves_patients", disabled=section == BOUGHT or bool(external_set),
         help="Adds intervals over test patients to the table. The first time, every run is evaluated on resampled test "
         "patients, which takes up to a few seconds per run.",
@@ -77,11 +87,22 @@ def measured() -> dict[str, metric_charts.Measured]:
 
 
 if section == BOUGHT:
+    place = st.empty()
     try:
+        ready = cache.are_fitted(points, metric, finding)
+        if not ready and (quick := curves_over_seeds(points, values, metric)):  # first the curves, then their bands
+            by_title = {titles[name]: (measured()[titles[name]], fit) for name, fit in quick.items()}
+            with place.container():
+                charts.show_figure(
+                    metric_charts.fitted_curves(by_title, metric, None, layout == PANELS), key="curves_first",
+                    alt=f"Fitted curves of {METRICS[metric].title}, before test images are resampled.",
+                )  # fmt: skip
+                st.caption("Bands: other training images. Those over other test patients too are being computed.")
         fits = cache.fitted_curves(points, metric, finding)
     except LowshotError as error:
         st.error(text.escape(str(error)))
         st.stop()
+    place.empty()
     named = {titles[name]: fit for name, fit in fits.items()}
     of = "" if finding is None else f"-{metas[0].labels[finding]}"
     label_efficiency.show(measured(), named, metric, layout == PANELS, f"{dataset}-{metric}{of}")
@@ -90,41 +111,51 @@ if section == BOUGHT:
 
 def table() -> pd.DataFrame:
     """Return a row per series and size: mean, intervals over seeds and test patients, and the spread over seeds."""
-    if patients:
-        cache.evaluate_runs(points, finding)
+    if patients and not cache.are_evaluated(at_sizes.values(), finding):
+        cache.evaluate_runs(at_sizes.values(), finding)
     rows = []
-    for name, runs in points.items():
-        for size in sorted({meta.train_size or 0 for _, meta in runs}, key=lambda size: size or math.inf):  # 0: all
-            rows_of_size = [
-                row for row in zip(runs, values[name], strict=True) if (row[0].meta.train_size or 0) == size
-            ]
-            chosen = [run for run, _ in rows_of_size]
-            spread = between_seeds([value for _, value in rows_of_size], METRICS[metric])
-            row = {
-                "Series": titles[name], "Images per class": str(size or "all"), "Seeds": spread.seeds,
-                "Mean": spread.mean, "Seeds from": spread.low, "Seeds to": spread.high,
-            }  # fmt: skip
-            if patients:
-                interval = cache.summaries(chosen, finding)[metric].patients
-                row |= {"Patients from": interval.low, "Patients to": interval.high}
-            short = sorted({label for _, meta in chosen for label in meta.short})
-            rows.append(row | {
-                "SD over seeds": spread.sd, "Lowest": spread.lowest, "Highest": spread.highest,
-                "Classes short": ", ".join(short) or "none",
-            })  # fmt: skip
+    for (name, size), runs in at_sizes.items():
+        of_run = dict(zip((run.folder for run in points[name]), values[name], strict=True))
+        spread = between_seeds([of_run[run.folder] for run in runs], METRICS[metric])
+        row = {
+            "Series": titles[name], "Images per class": str(size or "all"), METRICS[metric].title: spread.mean,
+            SEEDS: f"{spread.low:.3f} to {spread.high:.3f}" if spread.seeds > 1 else "one seed",
+        }  # fmt: skip
+        if patients:
+            interval = cache.summaries(runs, finding)[metric].patients
+            row[PATIENTS] = f"{interval.low:.3f} to {interval.high:.3f}"
+        class_of = dict(zip(metas[0].labels, metas[0].titles, strict=True))
+        short = sorted({class_of.get(label, label) for _, meta in runs for label in meta.short})
+        rows.append(row | {
+            "Seeds": spread.seeds, "SD over seeds": spread.sd, "Lowest": spread.lowest, "Highest": spread.highest,
+            "Classes short": ", ".join(short) or "none",
+        })  # fmt: skip
     return pd.DataFrame(rows)
 
 
 summary = table()
+shared = set.intersection(*({run.meta.per_class for run in runs} for runs in points.values()))
+if shared:
+    at = max(shared)
+    means = {
+        titles[name]: float(
+            np.mean([value for run, value in zip(runs, values[name], strict=True) if run.meta.per_class == at])
+        )
+        for name, runs in points.items()
+    }
+    order = sorted(means, key=means.__getitem__, reverse=METRICS[metric].higher_is_better)
+    listed = ", ".join(f"{means[title]:.3f} with {text.escape(title)}" for title in order)
+    st.write(f"**{METRICS[metric].title} with {at:g} labeled images per class: {listed}.**")
 reading = "Higher is better." if METRICS[metric].higher_is_better else "Lower is better."
 if metric in ONE_SIDED:
     reading += " A model can maximize it by assigning all images to one class: read it together with its counterpart."
 else:
-    best = summary.loc[(summary["Mean"] if METRICS[metric].higher_is_better else -summary["Mean"]).idxmax()]
+    column = summary[METRICS[metric].title]
+    best = summary.loc[column.idxmax() if METRICS[metric].higher_is_better else column.idxmin()]
     of = f"{'highest' if METRICS[metric].higher_is_better else 'lowest'} of {len(summary)} cells on the test set"
     reading += (
         f" Best mean: {text.escape(best['Series'])} with {best['Images per class']} images per class, "
-        f"{best['Mean']:.3f}{f' ({of}, so slightly optimistic)' if len(summary) > 1 else ''}."
+        f"{best[METRICS[metric].title]:.3f}{f' ({of}, so slightly optimistic)' if len(summary) > 1 else ''}."
     )
 st.write(f"**{METRICS[metric].title}.** {METRICS[metric].meaning} {reading}")
 charts.show_figure(
@@ -144,6 +175,7 @@ st.caption(
 )
 st.dataframe(
     summary, hide_index=True, width="stretch", alt=f"{METRICS[metric].title} by series and size",
+    column_order=[name for name in summary.columns if name not in ("SD over seeds", "Lowest", "Highest")],
     column_config={
         name: st.column_config.NumberColumn(format="%.3f")
         for name in summary.columns if summary[name].dtype == float
@@ -162,12 +194,11 @@ for place, label, content, name in (
     (first, "Download this table (CSV)", named, f"{dataset}-{metric}.csv"),
     (second, "Download all runs (CSV)", every, f"{dataset}-runs.csv"),
 ):
-    as_file = content.to_csv(index=False).encode("utf-8-sig")
-    place.download_button(label, as_file, name, "text/csv", width="stretch")
+    place.download_button(label, as_csv(content), name, "text/csv", width="stretch")
 with st.expander("Are the subsets the same for all families?"):
     subsets = every.groupby(["train_size", "seed"])["subset_hash"].agg(["nunique", "first", "size"]).reset_index()
     subsets.columns = ["Images per class", "Seed", "Different subsets", "Hash", "Runs"]
     subsets["Hash"] = subsets["Hash"].str[:12]
     same = bool((subsets["Different subsets"] == 1).all())
     st.write("Yes: one subset for each size and seed." if same else "**No**: some runs differ in their subsets.")
-    st.dataframe(subsets, hide_index=True, width="stretch", alt="Subset hashes by size and seed")
+    data_table(subsets, "Subset hashes by size and seed", f"{dataset}-subsets")

@@ -103,7 +103,9 @@ def runs() -> None:
         st.info("Choose a finding to see its calibration.")
     else:
         known = scores.known_finding(finding) if finding is not None else scores
-        run_card.calibration(known, estimates.get("ece"), f"models_reliability_{meta.run}_{finding}")
+        run_card.calibration(
+            known, estimates.get("ece"), charts.style_of(*chosen), f"models_reliability_{meta.run}_{finding}"
+        )
     st.subheader("Architecture")
     run_card.network(meta.model, len(meta.labels), meta.trained, f"{meta.run}-stages")
     st.subheader("Sanity checks of heatmaps")

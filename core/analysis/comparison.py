@@ -37,6 +37,7 @@ from core.types import EvaluatedPart
 
 Key = TypeVar("Key")
 _BLOCK = 160_000
+_QUICK = 200  # resamples of seeds for curves that are soon replaced
 
 
 @dataclass(frozen=True)
@@ -216,6 +217,25 @@ def learning_curves(
             by_size.setdefault(meta.per_class, {})[meta.seed] = resampled.values[metric]
         measured[key] = MeasuredCurve(metric, by_size)
     return measured, fit_curves(measured)
+
+
+def curves_over_seeds(
+    series: Mapping[Key, Sequence[Run]], values: Mapping[Key, Sequence[float]], metric: str
+) -> dict[Key, Fit]:
+    """Fit learning curves to the values of each run alone, which is quick: test images are not resampled.
+
+    Args:
+        series: runs of each.
+        values: the metric of each of these runs.
+        metric: its name.
+    """
+    measured = {}
+    for key, runs in series.items():
+        by_size: dict[float, dict[int, np.ndarray]] = {}
+        for (_, meta), value in zip(runs, values[key], strict=True):
+            by_size.setdefault(meta.per_class, {})[meta.seed] = np.full(_QUICK + 1, value)
+        measured[key] = MeasuredCurve(metric, by_size)
+    return fit_curves(measured)
 
 
 def stored_curves(

@@ -18,7 +18,8 @@ from core.runs import Run, Store
 from core.runs.series import estimate, runs_by_series
 
 STEPS = {"border-only": "the border", "corner-only": "the corners"}
-CHANCE = 0.5
+_NAMES = {"the border": "Borders", "the corners": "Corners"}
+CHANCE, _NEAR = 0.5, 0.05
 
 
 @dataclass(frozen=True)
@@ -73,10 +74,13 @@ def warning_of(shortcuts: Sequence[Shortcut]) -> str:
     parts = [row for row in shortcuts if row.detected]
     if not parts:
         return ""
+    near = all(row.whole is not None and row.alone.value > row.whole.value - _NEAR for row in parts)
+    names = " and ".join(_NAMES[row.part] for row in parts).capitalize()
     reached = " and ".join(f"from {row.part} alone an AUROC of {row.alone:.3f}" for row in parts)
+    found = "nearly suffice" if near else "tell the classes apart better than chance"
     return (
-        f"A classifier reaches {reached} on this data set, better than chance: its classes differ in more than the "
-        "disease, and any prediction may rely on this."
+        f"{names} alone {found}: the network may recognize the hospital, not the disease. A classifier reaches "
+        f"{reached}; any prediction may rely on this."
     )
 
 

@@ -49,9 +49,10 @@ from core.models import MODELS
 from core.models.summary import Architecture, architecture
 from core.paths import runs_folder
 from core.runs import Run, RunMeta, Store, open_store, read_history
+from core.runs.metric_cache import is_cached
 from core.runs.scores import PartScores, load_part
 from core.runs.selection import candidates, default_runs
-from core.runs.series import Series, class_report, estimate, resampled_runs, summarize
+from core.runs.series import Series, class_report, estimate, has_intervals, resampled_runs, summarize
 from core.ui import login
 from core.ui.progress import bar
 
@@ -277,9 +278,14 @@ def forget_data() -> None:
         cached.clear()
 
 
-def evaluate_runs(series: Runs, finding: int | None) -> None:
+def are_evaluated(groups: Iterable[Sequence[Run]], finding: int | None) -> bool:
+    """Return whether the intervals of all these series at one size come at once, without resampling test images."""
+    return all(has_intervals(runs, finding) for runs in groups)
+
+
+def evaluate_runs(groups: Iterable[Sequence[Run]], finding: int | None) -> None:
     """Evaluate runs on resampled test images, with a progress bar, and store the results; skip runs that have them."""
-    runs = list(chain.from_iterable(series.values()))
+    runs = list(chain.from_iterable(groups))
     with bar("Evaluating on resampled test images") as show:
         for done, run in enumerate(runs):
             show(done, len(runs))
@@ -322,7 +328,8 @@ def _pairwise_differences(
             pairs.append(pair)
         except BadRequest as error:
             refused[pair] = str(error)
-    evaluate_runs(series, finding)
+    new = [pair for pair in pairs if not comparison.has_difference(series[pair[0]], series[pair[1]], finding)]
+    evaluate_runs((series[name] for name in series if any(name in pair for pair in new)), finding)
     return comparison.compare_all(series, finding=finding, pairs=pairs), refused
 
 
@@ -391,6 +398,12 @@ def run_scores(run: Run, target: int | None = None) -> PartScores:
     return load_part(run, target=target)
 
 
+@st.cache_data(max_entries=256, show_spinner=False, hash_funcs=BY_RECORD)
+def fitted_at(run: Run, target: int | None = None) -> float:
+    """Return the share of positives among a run's held-out images, at which its probabilities hold."""
+    return float(load_part(run, "validation", target).scores.positives()[1].mean())
+
+
 @st.cache_data(max_entries=128, show_spinner=False, hash_funcs=BY_RECORD)
 def conformal(
     runs: Sequence[Run], level: float, target: int | None
@@ -411,10 +424,18 @@ def report(run: Run) -> list[dict[str, float | str]]:
     return class_report(load_part(run).scores, run.meta.labels)
 
 
+def are_fitted(series: Runs, metric: str, finding: int | None) -> bool:
+    """Return whether `fitted_curves` resamples no test image."""
+    stored = comparison.stored_curves(series, metric, finding) is not None
+    return stored or all(is_cached(run, finding) for run in chain.from_iterable(series.values()))
+
+
 @st.cache_data(max_entries=32, show_spinner=False, hash_funcs=BY_RECORD)
 def fitted_curves(series: Runs, metric: str, finding: int | None) -> dict[Series, Fit]:
     """Return the fitted learning curves of the series with at least three sizes."""
-    evaluate_runs(series, finding)
+    if (stored := comparison.stored_curves(series, metric, finding)) is not None:
+        return stored
+    evaluate_runs(series.values(), finding)
     return comparison.learning_curves(series, metric, finding)[1]
 
 

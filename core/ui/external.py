@@ -5,14 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 import pandas as pd
-import plotly.graph_objects as go
 import streamlit as st
 
 from core.analysis.external import SHOWN, ExternalResult, Reading, by_view, reading
-from core.metrics import METRICS, Estimate
+from core.metrics import METRICS
 from core.runs import ExternalRecord, Run
 from core.ui.cache import BY_RECORD
-from core.ui.charts import Style, legend_title
 from core.ui.text import escape
 
 CAPTION = (
@@ -91,24 +89,3 @@ def show_refused(records: Mapping[str, ExternalRecord], series: str = "") -> Non
     for record in records.values():
         subject = f"{escape(series)} was not" if series else "Not"
         st.info(f"{subject} evaluated on {escape(record.title)}: {escape(record.refused)}")
-
-
-def chart(series: Mapping[str, tuple[Style, ExternalResult]], metric: str) -> go.Figure:
-    """Draw own test (filled) and external test (hollow) of each series, with 95% intervals over patients."""
-    figure = go.Figure()
-    for is_external, (label, hollow) in enumerate((("own test", ""), ("external test", "-open"))):
-        for title, (style, result) in series.items():
-            estimate: Estimate = (result.external if is_external else result.own)[metric]
-            figure.add_scatter(
-                x=[estimate.value], y=[legend_title(title)], mode="markers", showlegend=False, name=label,
-                marker={"symbol": style.marker + hollow, "size": 13, "color": style.colour},
-                error_x={
-                    "array": [estimate.high - estimate.value], "arrayminus": [estimate.value - estimate.low],
-                    "thickness": 2.5, "width": 6, "color": style.colour,
-                },
-                hovertemplate=f"{label}: {estimate:.3f}<extra></extra>",
-            )  # fmt: skip
-    figure.update_xaxes(title=f"{METRICS[metric].title}: own test filled, external test hollow")
-    figure.update_yaxes(autorange="reversed", type="category")
-    figure.update_layout(height=150 + 58 * len(series), margin_t=30)
-    return figure

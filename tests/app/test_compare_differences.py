@@ -29,7 +29,7 @@ def test_differences_are_sentences_that_begin_with_the_verdict(tmp_path, monkeyp
     assert "is better than A · Small CNN" in said
     assert said.index("95% interval over seeds and test patients +") < said.index("; p < 0.001")
     assert "place the difference within 0.01" in said
-    every, tests = app.dataframe[0].value, app.dataframe[1].value
+    every, tests = app.dataframe[1].value, app.dataframe[2].value
     auroc = every[every["Metric"] == "AUROC"].iloc[0]
     assert auroc["Verdict"].startswith("different: B · ")
     assert auroc["Verdict"].endswith(" is better")
@@ -47,7 +47,7 @@ def test_below_five_seeds_there_is_no_verdict_however_large_the_difference(made_
     said = texts(app).replace("\\", "")
     assert "AUROC: no verdict: 3 seeds, at least 5 needed." in said
     assert "is better than" not in said
-    rows = app.dataframe[0].value
+    rows = app.dataframe[1].value
     assert set(rows["Verdict"]) == {"no verdict: 3 seeds, at least 5 needed"}
     assert set(rows["p, Holm"]) == set(rows["p of equivalence, Holm"]) == {"–"}
 
@@ -68,7 +68,7 @@ def test_a_verdict_is_that_of_the_report_whichever_the_reference(tmp_path, monke
         assert not app.exception
         assert "over all 3 pairs" in texts(app)
         reference = app.selectbox(key="compare_reference_phantom").options[number]
-        rows = app.dataframe[0].value
+        rows = app.dataframe[1].value
         for row in rows[rows["Metric"] == METRICS["auroc"].title].to_dict("records"):
             assert row["p, Holm"] == reported[frozenset((row["Series"], reference))]
             effects[row["Series"], reference] = float(row["Difference"].split()[0])

@@ -9,9 +9,15 @@ import pytest
 from core.metrics import conformal, grouped_bootstrap
 from core.runs import metric_cache
 from core.ui import charts
+from core.ui.compare import confusion
 from tests.app.test_compare_page import show
 from tests.app.test_pages import open_page, texts
 from tests.synthetic_runs import STRONG, WEAK, make_run
+
+
+def case(app):
+    """The picker of a case in the cell that is shown."""
+    return next(box for box in app.selectbox if box.label == "Case")
 
 
 def test_sliders_move_everything_and_draw_nothing_anew(made_runs, monkeypatch):
@@ -71,7 +77,8 @@ def test_all_images_are_selected_by_name(tmp_path, monkeypatch):
     for path in tmp_path.glob("*/*/run.json"):
         path.write_text(json.dumps({**json.loads(path.read_text()), "train_size": None}))
     app = show(open_page("compare", tmp_path, monkeypatch), "Two stages")
-    assert "--sizes full --seeds 0,1" in texts(app)
+    assert "for all labeled images per class" in texts(app)
+    assert [link.proto.label for link in app.get("page_link")] == ["Train runs"]
 
 
 def test_a_strict_aim_reports_that_too_few_images_were_held_out(tmp_path, monkeypatch):
@@ -90,13 +97,48 @@ def test_images_behind_a_cell_with_every_familys_probability_and_heatmap(phantom
         if "No test image is in this cell." not in texts(app):
             break
     assert not app.exception
-    answers = app.dataframe[0].value
+    cases, answers = app.dataframe[0].value, app.dataframe[1].value
+    assert cases["Case"].tolist() == case(app).options
     assert len(answers) == 2
     assert answers[["No opacity", "Opacity"]].sum(axis=1).round(6).eq(1).all()
     images = len(app.get("image"))
     app.toggle[0].set_value(True).run()
     assert not app.exception
     assert len(app.get("image")) > images
+
+
+def test_a_case_is_decided_anew_at_another_threshold_and_prevalence(phantom_runs, monkeypatch):
+    app = show(open_page("compare", phantom_runs, monkeypatch), "Confusion")
+    name = case(app).value
+    first = app.dataframe[1].value.iloc[0]
+
+    def said():
+        (line,) = [e.value for e in app.markdown if "becomes" in e.value]
+        return line.replace("\\", "").splitlines()[0]
+
+    assert (
+        f"Opacity {first['Opacity']:.1%} becomes {first['Opacity']:.1%}: **{first['Decision']}**, as before" in said()
+    )
+    app.slider(key=f"what_if_cut_{name}").set_value(0.01).run()
+    app.select_slider(key=f"what_if_share_{name}").set_value(0.95).run()
+    assert not app.exception
+    assert "**Opacity**, instead of No opacity" in said()
+    app.slider(key=f"what_if_cut_{name}").set_value(0.99).run()
+    app.select_slider(key=f"what_if_share_{name}").set_value(0.001).run()
+    assert "**No opacity**, as before" in said()
+
+
+def test_a_click_on_a_cell_chooses_its_images(phantom_runs, monkeypatch):
+    app = show(open_page("compare", phantom_runs, monkeypatch), "Confusion")
+    cell = confusion.Cell("compare_cell_phantom_None", "compare_truth_phantom_None", "compare_said_phantom_None")
+    name = app.selectbox(key=cell.series).value
+    state = {"matrix": {"selection": {"points": [{"customdata": [1, 1]}]}}}
+    monkeypatch.setattr(confusion.st, "session_state", state)
+    confusion._pick("matrix", name, cell)
+    assert (state[cell.series], state[cell.truth], state[cell.decision]) == (name, 1, 1)
+    state["matrix"]["selection"]["points"] = []
+    confusion._pick("matrix", name, cell)
+    assert (state[cell.truth], state[cell.decision]) == (1, 1)
 
 
 def test_missing_images_are_reported(made_runs, tmp_path, monkeypatch):

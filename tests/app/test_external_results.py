@@ -44,8 +44,8 @@ def test_compare_shows_both_side_by_side(store, monkeypatch):
 
 def test_without_an_external_set_the_way_to_one_is_shown(made_runs, monkeypatch):
     app = show(open_page("compare", made_runs, monkeypatch), "External test")
-    assert "None of these runs was evaluated on an external test set" in texts(app)
-    assert "--external FOLDER" in app.code[0].value
+    assert "None of these runs was evaluated on images from elsewhere" in texts(app)
+    assert [link.proto.label for link in app.get("page_link")] == ["Train runs"]
 
 
 def test_model_cards_show_it_too(store, monkeypatch):
@@ -74,7 +74,7 @@ def test_learning_curves_switch_to_the_external_set(store, monkeypatch):
     assert there["Series"].nunique() == 1  # the other family was refused there
     runs = [read_run(folder) for folder in sorted(store.glob("phantom/*frozen*"))]
     mean = sum(meta.external[NAME].metrics["auroc"] for meta in runs) / len(runs)
-    assert there["Mean"][0] == pytest.approx(mean)
+    assert there["AUROC"][0] == pytest.approx(mean)
     assert "of the external set, on the classes that both sets share" in texts(app)
     assert app.segmented_control(key="curves_section").disabled
 

@@ -1,7 +1,9 @@
 """The Learning curves page: label savings, in panels and in one chart, and without a possible fit."""
 
+import numpy as np
 import pytest
 
+from core.analysis.comparison import curves_over_seeds, learning_curves
 from core.runs import open_store
 from core.runs.series import runs_by_series
 from tests.app.test_pages import open_page, texts
@@ -24,6 +26,20 @@ def show(app, section="Label efficiency"):
     app.segmented_control(key="curves_section").set_value(section).run()
     assert not app.exception
     return app
+
+
+def test_curves_come_before_their_bands(sizes, monkeypatch, tmp_path):
+    monkeypatch.setenv("LOWSHOT_CACHE", str(tmp_path / "cache"))
+    store = open_store(sizes)
+    series = runs_by_series(store, store.metas())
+    values = {name: [run.meta.metrics["auroc"] for run in runs] for name, runs in series.items()}
+    quick = curves_over_seeds(series, values, "auroc")
+    assert not (tmp_path / "cache").exists(), "no test image is resampled"
+    full = learning_curves(series, "auroc")[1]
+    for name, fit in full.items():
+        assert quick[name].means == pytest.approx(fit.means, abs=1e-6)
+        at = np.array(fit.sizes)
+        assert quick[name].rising(at)[0] == pytest.approx(fit.rising(at)[0], abs=0.02)
 
 
 @pytest.mark.parametrize("metric", ["auroc", "brier", "mcc"])
@@ -86,9 +102,9 @@ def test_a_finding_can_be_looked_at_alone(tmp_path, monkeypatch):
         for seed in range(2):
             make_run(tmp_path, STRONG, size, seed, size / 15, task="multilabel")
     app = open_page("learning_curves", tmp_path, monkeypatch)
-    mean = app.dataframe[0].value["Mean"].tolist()
+    mean = app.dataframe[0].value["AUROC"].tolist()
     app.selectbox(key="curves_finding_phantom").set_value(1).run()
     assert not app.exception
-    assert app.dataframe[0].value["Mean"].tolist() != mean
+    assert app.dataframe[0].value["AUROC"].tolist() != mean
     show(app)
     assert "too few for an asymptote" in texts(app)

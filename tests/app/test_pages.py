@@ -1,14 +1,14 @@
 """Every page with no results, with results, and with damaged, mixed or hostile ones."""
 
 import json
-import re
 import shutil
 
 import pytest
 from streamlit.testing.v1 import AppTest
 
-from core.runs import open_store
+from core.runs import OLD_RECIPE, open_store
 from core.runs.series import runs_by_series, summarize
+from core.ui.charts import series_title
 from tests import PATIENCE
 from tests.synthetic_runs import STRONG, make_run
 
@@ -65,13 +65,18 @@ def test_curves_react_to_metric_and_series(phantom_runs, monkeypatch):
     table = app.dataframe[0].value
     assert set(table["Images per class"]) == {"3", "5"}
     assert (table["Seeds"] == 2).all()
-    assert ((table["Seeds from"] <= table["Mean"]) & (table["Mean"] <= table["Seeds to"])).all()
+    title, seeds, patients_interval = "Brier score", "Other training images", "Other test patients"
+
+    def inside(rows, interval):
+        ends = rows[interval].str.split(" to ", expand=True).astype(float)
+        return ((ends[0] <= rows[title].round(3)) & (rows[title].round(3) <= ends[1])).all()
+
+    assert inside(table, seeds)
     patients = app.toggle(key="curves_patients")
     patients.set_value(not patients.value).run()
     other = app.dataframe[0].value
-    assert ("Patients from" in table) != ("Patients from" in other)
-    both = other if "Patients from" in other else table
-    assert ((both["Patients from"] <= both["Mean"]) & (both["Mean"] <= both["Patients to"])).all()
+    assert (patients_interval in table) != (patients_interval in other)
+    assert inside(other if patients_interval in other else table, patients_interval)
     app.multiselect(key="curves_series_phantom").set_value([]).run()
     assert "at least one series" in texts(app)
     assert "one subset for each size and seed" in texts(open_page("learning_curves", phantom_runs, monkeypatch))
@@ -81,10 +86,13 @@ def test_compare_shows_both_intervals_side_by_side_named_by_what_varies(phantom_
     app = open_page("compare", phantom_runs, monkeypatch)
     store = open_store(phantom_runs)
     largest = [meta for meta in store.metas() if meta.train_size == 5]
-    for (key, runs), shown in zip(runs_by_series(store, largest).items(), app.dataframe[0].value["AUROC"], strict=True):
-        assert shown == summarize(runs, ("auroc",))["auroc"].text(), key
-        assert re.fullmatch(r"[\d.]+; test patients [\d.]+ to [\d.]+; seeds [\d.]+ to [\d.]+", shown)
-    assert "named by what varies" in texts(app)
+    table = app.dataframe[0].value.set_index("Series")
+    for key, runs in runs_by_series(store, largest).items():
+        row, shown = summarize(runs, ("auroc",))["auroc"], table.loc[series_title(*key)]
+        assert shown["AUROC"] == f"{row.value:.3f}"
+        assert shown["Other test patients"] == f"{row.patients.low:.3f} to {row.patients.high:.3f}"
+        assert shown["Other training images"] == f"{row.seeds.low:.3f} to {row.seeds.high:.3f}"
+    assert "They answer different questions" in texts(app)
     app.select_slider(key="compare_size_phantom").set_value(3).run()
     assert not app.exception
 
@@ -126,6 +134,34 @@ def test_hostile_labels_are_shown_as_text(phantom_runs, tmp_path, monkeypatch):
     assert not app.exception
     assert "![x](" not in texts(app)
     assert all("![x](" not in element.label for element in app.metric)
+
+
+def test_the_families_of_the_contest_differ_without_color():
+    from core.analysis.contest import NAMED
+    from core.ui.charts import style_of
+
+    for variant in ("", OLD_RECIPE):
+        styles = [style_of(*name[:2], variant) for name in NAMED.values()]
+        assert len({(style.dash, style.marker) for style in styles}) == len(styles)
+        assert len({style.dash for style in styles}) == len(styles)
+
+
+def test_labels_of_lines_never_overlap_and_give_way_to_a_legend():
+    import numpy as np
+
+    from core.ui.charts import style_of
+    from core.ui.compare.metric_charts import Measured, learning_curves
+
+    style = style_of("scratch-cnn", "scratch")
+    few = learning_curves({f"line {n}": Measured(style, {10: [0.9], 20: [0.91 + n / 1e6]}) for n in range(8)}, "auroc")
+    scale = 400 / np.diff(few.layout.yaxis.range)[0]
+    places = sorted(label.ay * scale for label in few.layout.annotations)
+    assert len(places) == 8
+    assert (np.diff(places) > 17).all()
+    assert not any(trace.showlegend for trace in few.data)
+    many = learning_curves({f"line {n}": Measured(style, {10: [0.9], 20: [0.9 + n / 50]}) for n in range(40)}, "auroc")
+    assert not many.layout.annotations
+    assert sum(bool(trace.showlegend) for trace in many.data) == 40
 
 
 def test_no_two_models_share_color_and_marker():

@@ -2,61 +2,98 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import replace
+
 import numpy as np
 import pandas as pd
 import streamlit as st
 
 from core.errors import BadRequest, LeakFound
-from core.metrics.conformal import required_patients
-from core.runs.series import Series
-from core.ui import cache
+from core.metrics import Estimate
+from core.metrics.conformal import Conformal, Coverage, required_patients
+from core.ui import cache, charts
+from core.ui.compare import metric_charts
 from core.ui.compare.view import View
 from core.ui.tables import table
 from core.ui.text import escape
 
 LEVELS = (0.8, 0.9, 0.95)
+MISSED = " ↓"
 
 
 def show(view: View) -> None:
-    """Show the coverage by class of each series, or why it has no sets."""
-    if view.first.multilabel and view.finding is None:
-        st.info("Choose a finding above: prediction sets need a single finding.")
-        return
+    """Show the coverage by class of each series: in words, as a figure and as tables."""
+    target = view.target("compare") if view.first.multilabel else view.finding
+    view = replace(view, finding=target)
     level = st.segmented_control(
         "Target coverage", LEVELS, default=0.9, format_func=lambda share: f"{share:.0%}",
         key="compare_level", required=True,
         help="Share of images whose prediction set contains the true class, for every class. A higher coverage needs "
         "larger sets.",
     )  # fmt: skip
-    st.caption(f"This coverage needs {required_patients(level)} calibration patients of every class.")
-    rows, promises = [], set()
-    for name in view.runs:
+    measured = {}
+    for name, runs in view.runs.items():
         try:
-            row, promise = _row(view, name, level)
+            measured[name] = cache.conformal(runs, level, target)
         except (BadRequest, LeakFound) as error:
             st.error(f"{escape(view.title(name))}: {escape(str(error))}")
-            continue
-        rows.append(row)
-        promises.add(promise)
-    if not rows:
+    needed = f"This coverage needs {required_patients(level)} calibration patients of every class."
+    if not measured:
+        st.caption(needed)
         return
+    st.markdown(
+        "\n".join(
+            f"- {escape(_finding(view.title(name), view.labels, level, coverages))}"
+            for name, (_, coverages) in measured.items()
+        )
+    )
+    dots = [
+        charts.Dot(
+            f"{view.title(name)}, {label}", charts.style_of(*name), row.value, row.low, row.high,
+            note=f"{row:.3f}" + (MISSED if row.high < level else ""),
+        )
+        for name, (_, coverages) in measured.items()
+        for label, row in zip(view.labels, coverages, strict=True)
+    ]  # fmt: skip
+    figure = charts.dot_plot(dots, "Share of sets that contain the true class")
+    figure.add_vline(level, line={"color": metric_charts.GREY, "width": 1.5, "dash": "dot"})
+    charts.show_figure(
+        figure, key="compare_coverage", alt="Measured coverage by series and class; the table below has the numbers."
+    )
+    rows = [
+        {"Series": view.title(name), "True class": label, "Coverage": f"{row:.3f}{MISSED if row.high < level else ''}"}
+        for name, (_, coverages) in measured.items()
+        for label, row in zip(view.labels, coverages, strict=True)
+    ]
     table(pd.DataFrame(rows), "Coverage of prediction sets by class, measured on the test images", f"{view.file}-sets")
-    for promise in sorted(promises):
-        st.write(escape(promise))
     st.caption(
         "Coverage: share of the test images of a class whose set contains the class, mean over seeds, with the 95% "
-        "interval over test images, resampled by patient. ↓: significantly below the target."
+        f"interval over test images, resampled by patient. Dotted line: the target. {MISSED.strip()}: significantly "
+        f"below it. {needed}"
+    )
+    with st.expander("Size of the sets, and what they promise"):
+        sizes = pd.DataFrame([_sizes(view.title(name), per_run) for name, (per_run, _) in measured.items()])
+        table(sizes, "Size of the prediction sets of each series", f"{view.file}-set-sizes")
+        for promise in sorted({per_run[0][0].guarantee for per_run, _ in measured.values()}):
+            st.write(escape(promise))
+
+
+def _finding(title: str, labels: Sequence[str], level: float, coverages: Sequence[Estimate]) -> str:
+    """Return a sentence: whether the sets keep the target, and for which classes they do not."""
+    missed = [f"{label} ({row.value:.0%})" for label, row in zip(labels, coverages, strict=True) if row.high < level]
+    if not missed:
+        return f"{title}: the {level:.0%} prediction set holds the true class as often as stated."
+    return (
+        f"{title}: the {level:.0%} prediction set holds the true class less often than stated for {', '.join(missed)}."
     )
 
 
-def _row(view: View, name: Series, level: float) -> tuple[dict[str, str | float], str]:
-    per_run, coverages = cache.conformal(view.runs[name], level, view.finding)
-    row: dict[str, str | float] = {"Series": view.title(name)}
-    for label, coverage in zip(view.labels, coverages, strict=True):
-        mark = " ↓" if coverage.high < level else ""
-        row[label] = f"{coverage:.3f}{mark}"
-    row["Classes in a set"] = round(float(np.mean([measured.size for _, measured in per_run])), 2)
-    row["Sets of one class"] = f"{np.mean([measured.single for _, measured in per_run]):.0%}"
-    row["Empty sets"] = f"{np.mean([measured.empty for _, measured in per_run]):.0%}"
-    row["Calibrated on"] = " + ".join(str(count) for count in per_run[0][0].patients)
-    return row, per_run[0][0].guarantee
+def _sizes(title: str, per_run: Sequence[tuple[Conformal, Coverage]]) -> dict[str, str | float]:
+    return {
+        "Series": title,
+        "Classes in a set": round(float(np.mean([measured.size for _, measured in per_run])), 2),
+        "Sets of one class": f"{np.mean([measured.single for _, measured in per_run]):.0%}",
+        "Empty sets": f"{np.mean([measured.empty for _, measured in per_run]):.0%}",
+        "Calibrated on": " + ".join(str(count) for count in per_run[0][0].patients),
+    }

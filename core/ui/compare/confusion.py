@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -18,7 +19,8 @@ from core.errors import LowshotError
 from core.explain.methods import EXPLAINERS
 from core.explain.overlay import overlay
 from core.inference.text import where
-from core.metrics.operating_point import at_thresholds
+from core.metrics import Scores
+from core.metrics.operating_point import at_thresholds, shift_prevalence
 from core.runs import Run
 from core.runs.scores import PartScores
 from core.runs.series import Series
@@ -27,16 +29,24 @@ from core.ui.compare import operating
 from core.ui.compare.operating import fittable_series
 from core.ui.compare.view import View
 from core.ui.pickers import keep_possible
+from core.ui.tables import table
 from core.ui.text import escape
 
 A_ROW = 3
 
 
+@dataclass(frozen=True)
+class Cell:
+    """Keys of the widgets that choose a cell: the series, the true class and the decision."""
+
+    series: str
+    truth: str
+    decision: str
+
+
 def show(view: View) -> None:
-    """Show the confusion matrix of each series for one seed."""
-    if view.first.multilabel and view.finding is None:
-        st.info("Choose a finding above for its confusion matrices.")
-        return
+    """Show the confusion matrix of each series for one seed, and the images of a cell."""
+    view = replace(view, finding=view.target("compare")) if view.first.multilabel else view
     binary = view.first.positive is not None or view.finding is not None
     chosen = operating.pick_operating_point(prevalence_too=False) if binary else None
     seed = pickers.pick_seed(view.seeds(), "compare")
@@ -46,27 +56,62 @@ def show(view: View) -> None:
             return
     runs = view.at_seed(seed)
     evaluated = {name: _scores_at(view, name, run, chosen) for name, run in runs.items()}
+    counts = {
+        name: confusion_matrix(row.scores.labels, row.scores.decisions, labels=range(len(view.labels)))
+        for name, row in evaluated.items()
+    }
+    st.markdown("\n".join(f"- {escape(_finding(view.title(name), view.labels, n))}" for name, n in counts.items()))
+    of = f"{view.dataset}_{view.finding}"
+    cell = Cell(f"compare_cell_{of}", f"compare_truth_{of}", f"compare_said_{of}")
+    keep_possible(cell.series, list(evaluated))
+    for key, usual in (
+        (cell.series, next(iter(evaluated), None)),
+        (cell.truth, len(view.labels) - 1),
+        (cell.decision, 0),
+    ):
+        st.session_state.setdefault(key, usual)
     columns = st.columns(min(A_ROW, len(view.runs)))
     for index, name in enumerate(view.runs):
         with columns[index % len(columns)]:
             if name not in evaluated:
                 st.caption(f"{escape(view.title(name))}: no run with seed {seed}.")
                 continue
-            scores = evaluated[name].scores
-            counts = confusion_matrix(scores.labels, scores.decisions, labels=range(len(view.labels)))
+            place = (st.session_state[cell.truth], st.session_state[cell.decision])
+            picked = place if st.session_state[cell.series] == name else None
+            figure = charts.confusion(counts[name], view.labels, view.title(name), picked)
+            key = f"matrix_{of}_{index}_{picked}"  # a new chart, so that a click on any other cell counts
             charts.show_figure(
-                charts.confusion(counts, view.labels, view.title(name)), key=f"compare_matrix_{index}",
+                figure, key=key, on_select=partial(_pick, key, name, cell),
                 alt=f"Confusion matrix of {view.title(name)}: " + "; ".join(
-                    f"{label}: {counts[i, i]} of {counts[i].sum()} correct" for i, label in enumerate(view.labels)
+                    f"{label}: {counts[name][i, i]} of {counts[name][i].sum()} correct"
+                    for i, label in enumerate(view.labels)
                 ),
             )  # fmt: skip
     st.caption(
-        "Number of images, and their share of all images of the same true class. "
+        "Number of images, and their share of all images of the same true class. Click a cell to see its images. "
         + (f"Threshold fitted for {chosen.aim.title}" if chosen else "")
         + (f", shifted by {chosen.shift:+.2f}." if chosen and chosen.shift else "." if chosen else "")
     )
     if evaluated:
-        _images_of_cell(view, runs, evaluated)
+        _images_of_cell(view, runs, evaluated, cell)
+
+
+def _pick(key: str, name: Series, cell: Cell) -> None:
+    """Choose the cell that was clicked in the matrix of a series; a second click clears nothing."""
+    if points := st.session_state[key]["selection"]["points"]:
+        st.session_state[cell.series] = name
+        st.session_state[cell.truth], st.session_state[cell.decision] = points[0]["customdata"]
+
+
+def _finding(title: str, labels: Sequence[str], counts: np.ndarray) -> str:
+    """Return a sentence: the share of correct decisions, and the most frequent mistake."""
+    right, wrong = int(np.trace(counts)), counts - np.diag(np.diag(counts))
+    text = f"{title}: {right:,} of {counts.sum():,} images decided correctly"
+    if not wrong.any():
+        return f"{text}."
+    truth, decision = np.unravel_index(wrong.argmax(), wrong.shape)
+    share = wrong[truth, decision] / counts[truth].sum()
+    return f"{text}. Most frequent mistake: {labels[truth]} taken for {labels[decision]} ({share:.0%} of them)."
 
 
 def _scores_at(view: View, name: Series, run: Run, chosen: operating.Chosen | None) -> PartScores:
@@ -79,79 +124,116 @@ def _scores_at(view: View, name: Series, run: Run, chosen: operating.Chosen | No
     return replace(predictions, scores=at_thresholds([predictions.scores], [threshold])[0])
 
 
-A_PAGE, SIDE = 4, 420
+SHOWN, SIDE = 6, 420
 
 
-def _images_of_cell(view: View, runs: Mapping[Series, Run], evaluated: Mapping[Series, PartScores]) -> None:
-    """Show the pickers of a cell and the images of that cell, page by page."""
+def _images_of_cell(view: View, runs: Mapping[Series, Run], evaluated: Mapping[Series, PartScores], cell: Cell) -> None:
+    """Show the pickers of a cell, the names and thumbnails of its images, and one of them in detail."""
     st.subheader("Images in a cell")
     first, second, third = st.columns([2, 1, 1])
-    of = f"{view.dataset}_{view.finding}"
-    key = f"compare_cell_{of}"
-    keep_possible(key, list(evaluated))
     with first:
-        name = st.selectbox("Series", list(evaluated), format_func=view.title, key=key)
+        name = st.selectbox("Series", list(evaluated), format_func=view.title, key=cell.series)
     places = range(len(view.labels))
     named = view.labels.__getitem__
     with second:
-        truth = st.selectbox("Truth", places, index=len(places) - 1, format_func=named, key=f"compare_truth_{of}")
+        truth = st.selectbox("Truth", places, format_func=named, key=cell.truth)
     with third:
-        decision = st.selectbox("Decision", places, format_func=named, key=f"compare_said_{of}")
+        decision = st.selectbox("Decision", places, format_func=named, key=cell.decision)
     predictions = evaluated[name]
     matches = np.flatnonzero((predictions.scores.labels == truth) & (predictions.scores.decisions == decision))
     if not len(matches):
         st.write("No test image is in this cell.")
         return
-    matches = matches[np.argsort(-predictions.scores.probabilities[matches, decision], kind="stable")]
-    pages = -(-len(matches) // A_PAGE)
-    page = 1
-    if pages > 1:
-        key = f"compare_page_{of}_{name}_{truth}_{decision}"
-        keep_possible(key, range(1, pages + 1))
-        page = int(st.number_input(f"Page (1 to {pages})", 1, pages, 1, key=key))
-    st.caption(f"{len(matches)} images, most confident decisions first.")
-    shown = matches[(page - 1) * A_PAGE : page * A_PAGE]
-    for position in shown.tolist():
-        with st.container(border=True):
-            _image(view, runs, evaluated, str(predictions.ids[position]))
-
-
-def _image(view: View, runs: Mapping[Series, Run], evaluated: Mapping[Series, PartScores], name: str) -> None:
-    """Show an image with the prediction of each series."""
-    left, right = st.columns([1, 2])
-    loaded = _load(view.dataset, name)
+    probabilities = predictions.scores.probabilities[matches, decision]
+    order = np.argsort(-probabilities, kind="stable")
+    names = predictions.ids[matches[order]].tolist()
+    st.caption(f"{len(names):,} images, most confident decisions first.")
+    _thumbnails(view, names[:SHOWN])
+    left, right = st.columns([2, 3])
     with left:
+        rows = pd.DataFrame({"Case": names, named(decision): probabilities[order].round(4)})
+        table(
+            rows, f"Images of {named(truth)} taken for {named(decision)}", f"{view.file}-cell",
+            {rows.columns[1]: st.column_config.NumberColumn(format="percent")},
+        )  # fmt: skip
+    with right:
+        key = f"compare_case_{cell.series}_{name}_{truth}_{decision}"
+        keep_possible(key, names)
+        _case(view, runs, evaluated, st.selectbox("Case", names, key=key))
+
+
+def _thumbnails(view: View, names: Sequence[str]) -> None:
+    """Show small images, or say once why there are none."""
+    for place, name in zip(st.columns(SHOWN), names, strict=False):
+        loaded = _load(view.dataset, name)
         if isinstance(loaded, str):
             st.caption(loaded)
-        else:
-            small = loaded.image.copy()
-            small.thumbnail((SIDE, SIDE))
-            st.image(small, caption=escape(Path(name).name), alt=f"Test image, {loaded.label}", width="stretch")
-    with right:
-        st.caption(escape(name))
-        _predictions(view, evaluated, name)
-        if isinstance(loaded, str) or not any(run.meta.has_weights for run in runs.values()):
             return
-        if st.toggle("Heatmaps", key=f"cell_heat_{view.dataset}_{name}"):
-            _heatmaps(view, runs, loaded.image)
+        place.image(_small(loaded), caption=escape(Path(name).name), alt=f"Test image, {loaded.label}", width="stretch")
 
 
-def _predictions(view: View, evaluated: Mapping[Series, PartScores], name: str) -> None:
-    """Show the probabilities and the decision of each series for an image."""
-    rows = []
-    for series, predictions in evaluated.items():
-        positions = np.flatnonzero(predictions.ids == name)
-        if len(positions):
-            scores = predictions.scores.of(positions[:1])
-            rows.append(
-                {"Series": view.title(series), "Decision": view.labels[int(scores.decisions[0])]}
-                | dict(zip(view.labels, scores.probabilities[0].tolist(), strict=True))
-            )
-    formats = {label: st.column_config.NumberColumn(format="percent") for label in view.labels}
+def _small(loaded: ImageSample) -> Image.Image:
+    small = loaded.image.copy()
+    small.thumbnail((SIDE, SIDE))
+    return small
+
+
+def _case(view: View, runs: Mapping[Series, Run], evaluated: Mapping[Series, PartScores], name: str) -> None:
+    """Show an image with the prediction of each series, and what it would be elsewhere."""
+    loaded = _load(view.dataset, name)
+    if not isinstance(loaded, str):
+        st.image(_small(loaded), caption=escape(name), alt=f"Test image, {loaded.label}")
+    of_case = {
+        series: row.scores.of(where_it_is[:1])
+        for series, row in evaluated.items()
+        if len(where_it_is := np.flatnonzero(row.ids == name))
+    }
+    rows = [
+        {"Series": view.title(series), "Decision": view.labels[int(scores.decisions[0])]}
+        | dict(zip(view.labels, scores.probabilities[0].tolist(), strict=True))
+        for series, scores in of_case.items()
+    ]
     st.dataframe(
-        pd.DataFrame(rows), hide_index=True, width="stretch", column_config=formats,
+        pd.DataFrame(rows), hide_index=True, width="stretch",
         alt=f"Probability of each class by every series for {name}",
+        column_config={label: st.column_config.NumberColumn(format="percent") for label in view.labels},
     )  # fmt: skip
+    if len(view.labels) == 2:
+        _what_if(view, runs, of_case, name)
+    if isinstance(loaded, str) or not any(run.meta.has_weights for run in runs.values()):
+        return
+    if st.toggle("Heatmaps", key=f"cell_heat_{view.dataset}_{name}"):
+        _heatmaps(view, runs, loaded.image)
+
+
+@st.fragment
+def _what_if(view: View, runs: Mapping[Series, Run], of_case: Mapping[Series, Scores], name: str) -> None:
+    """Show what each series would decide on a case at another threshold and another prevalence."""
+    fitted_at = {series: cache.fitted_at(runs[series], view.finding) for series in of_case}
+    usual = round(float(np.mean(list(fitted_at.values()))), 3)
+    positive = view.labels[next(iter(of_case.values())).positive or 0]
+    st.write("**What if**")
+    left, right = st.columns(2)
+    threshold = left.slider(
+        "Threshold", 0.01, 0.99, round(next(iter(of_case.values())).threshold, 2), 0.01, key=f"what_if_cut_{name}",
+        help="The same for every series. Each series' own threshold is that of the table above.",
+    )  # fmt: skip
+    prevalence = right.select_slider(
+        "Prevalence", sorted({*operating.PREVALENCES, usual}), value=usual, key=f"what_if_share_{name}",
+        format_func=lambda share: f"{100 * share:g}%",
+        help=f"Share of patients with {positive}. The probabilities were fitted at {100 * usual:g}%.",
+    )  # fmt: skip
+    lines = []
+    for series, scores in of_case.items():
+        stored = float(scores.positives()[0][0])
+        moved = float(shift_prevalence(np.array(stored), fitted_at[series], prevalence))
+        before = view.labels[int(scores.decisions[0])]
+        now = positive if moved >= threshold else next(label for label in view.labels if label != positive)
+        change = "as before" if now == before else f"instead of {before}"
+        lines.append(
+            f"- {escape(view.title(series))}: {positive} {stored:.1%} becomes {moved:.1%}: **{escape(now)}**, {change}."
+        )
+    st.markdown("\n".join(lines))
 
 
 def _load(dataset: str, name: str) -> ImageSample | str:

@@ -36,24 +36,28 @@ def show(view: View) -> None:
     if not differences:
         return
     rows = {view.title(name): (charts.style_of(*name), metrics[metric]) for name, metrics in differences.items()}
-    reference_title = charts.legend_title(view.title(reference), False)
     margin = next(difference.margin for _, difference in rows.values())
-    charts.show_figure(
-        metric_charts.forest(rows, metric, reference_title), key="compare_forest",
-        alt=f"Differences in {METRICS[metric].title} from {view.title(reference)}; described in words below.",
-    )  # fmt: skip
-    st.caption(
-        "95% interval over seeds and test patients together (hierarchical paired bootstrap, patients resampled whole). "
-        f"Different (filled): p below .05. Equivalent: two one-sided tests place the difference within {margin:g} "
-        "(shaded), p below .05. Undecided: neither. Both p-values are corrected with Holm's method over "
-        f"{'one pair' if pairs == 1 else f'all {pairs} pairs of the series'}, for any choice of reference. With fewer "
-        f"than {MIN_SEEDS} common seeds, the interval is the wider t-based one and there is no verdict. Every series "
-        "was trained on the same subsets as the reference."
-    )
     st.markdown(
         "\n".join(
             f"- {escape(difference.sentence(title, view.title(reference)))}" for title, (_, difference) in rows.items()
         )
+    )
+    charts.show_figure(
+        metric_charts.forest(rows, metric), key="compare_forest",
+        alt=f"Differences in {METRICS[metric].title} from {view.title(reference)}; described in words above.",
+    )  # fmt: skip
+    shown = pd.DataFrame([_row(title, row, view.title(reference)) for title, (_, row) in rows.items()])
+    table(
+        shown[["Series", "Metric", "Difference"]].assign(Verdict=[row.verdict for _, row in rows.values()]),
+        f"Differences in {METRICS[metric].title} from {view.title(reference)}", f"{view.file}-{metric}-differences",
+    )  # fmt: skip
+    st.caption(
+        "95% interval over seeds and test patients together (hierarchical paired bootstrap, patients resampled whole). "
+        f"Different: p below .05. Equivalent: two one-sided tests place the difference within {margin:g} "
+        "(shaded), p below .05. Undecided: neither. Both p-values are corrected with Holm's method over "
+        f"{'one pair' if pairs == 1 else f'all {pairs} pairs of the series'}, for any choice of reference. With fewer "
+        f"than {MIN_SEEDS} common seeds, the interval is the wider t-based one and there is no verdict. Every series "
+        "was trained on the same subsets as the reference."
     )
     with st.expander("All metrics"):
         every = pd.DataFrame(

@@ -5,8 +5,11 @@ from __future__ import annotations
 import streamlit as st
 
 from core.analysis.external import evaluated, external_sets, refusals
+from core.data import DATASETS
+from core.data.specs import find_dataset
 from core.metrics import METRICS
 from core.ui import charts, external
+from core.ui.compare import metric_charts
 from core.ui.compare.view import View
 from core.ui.pickers import keep_possible
 from core.ui.tables import table
@@ -20,11 +23,14 @@ def show(view: View) -> None:
     for series, runs in view.runs.items():
         external.show_refused(refusals(runs), view.title(series))
     if not names:
-        st.info(
-            "None of these runs was evaluated on an external test set. Images of other patients, in one folder per "
-            "class, can serve as one:"
+        st.write(
+            "**None of these runs was evaluated on images from elsewhere**, so these results say nothing about other "
+            "hospitals. A run is evaluated on an external test set while it is trained."
         )
-        st.code(f"python -m trainer curve --dataset {view.dataset} --external FOLDER", language=None)
+        known = find_dataset(view.dataset).external if view.dataset in DATASETS else ()
+        for row in known:
+            st.write(f"- Suitable: {escape(DATASETS[row.dataset].title)} ({escape(', '.join(row.classes))}).")
+        st.page_link("pages/train.py", label="Train runs", icon=":material/model_training:")
         return
     titles = {name: record.title for _, meta in every for name, record in meta.external.items()}
     left, right = st.columns(2)
@@ -46,12 +52,16 @@ def show(view: View) -> None:
     external.show_facts(next(iter(results.values()))[0])
     if view.finding is not None:
         st.caption("These results cover all shared classes, whichever class is chosen above.")
-    overall = {view.title(series): (charts.style_of(*series), views[0]) for series, views in results.items()}
+    overall = {view.title(series): views[0] for series, views in results.items()}
+    st.markdown("\n".join(f"- {escape(title)}: {escape(row.sentence(metric))}" for title, row in overall.items()))
+    estimates = {
+        view.title(series): (charts.style_of(*series), views[0].own[metric], views[0].external[metric])
+        for series, views in results.items()
+    }
     charts.show_figure(
-        external.chart(overall, metric), key="compare_external_chart",
-        alt=f"{METRICS[metric].title} on the own and on the external test set; described in words below.",
+        metric_charts.own_and_external(estimates, metric), key="compare_external_chart",
+        alt=f"{METRICS[metric].title} on the own and on the external test set; described in words above.",
     )  # fmt: skip
-    st.markdown("\n".join(f"- {escape(title)}: {escape(row.sentence(metric))}" for title, (_, row) in overall.items()))
     st.caption(external.CAPTION)
     titled = {view.title(series): views for series, views in results.items()}
     table(external.frame(titled, (metric,)), "Own test and external test", f"{view.file}-external")

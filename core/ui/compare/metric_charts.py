@@ -9,13 +9,13 @@ import numpy as np
 import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
-from core.metrics import METRICS, Metric, Spread, between_seeds
-from core.metrics.comparisons import Difference, format_p
+from core.metrics import METRICS, Estimate, Metric, Spread, between_seeds
+from core.metrics.comparisons import Difference
 from core.metrics.learning_curves import Fit
 from core.runs import Run
 from core.runs.series import Series
 from core.ui import charts
-from core.ui.charts import RED, Style, legend_title, translucent
+from core.ui.charts import Dot, Style, dot_plot, label_lines, legend_title, translucent
 
 GREY = "#9A9A9A"
 _A_ROW = 3
@@ -61,10 +61,12 @@ def learning_curves(
     for (title, row), at in zip(series.items(), places, strict=True):
         if panels:
             _behind(figure, [line for other, line in means.items() if other != title], at)
-        _measured(figure, title, row, METRICS[metric], single_seeds, at, not panels)
+        _measured(figure, title, row, METRICS[metric], single_seeds, at)
     _axes(
         figure, sorted({n for row in series.values() for n in row.values}), METRICS[metric].title, panels, len(series)
     )
+    if not panels:
+        _label_ends(figure, {title: (*means[title][-1], row.style) for title, row in series.items()})
     return figure
 
 
@@ -84,47 +86,52 @@ def fitted_curves(
     for (title, (row, fit)), at in zip(series.items(), places, strict=True):
         if panels:
             _behind(figure, [line for other, line in lines.items() if other != title], at)
-        _fitted(figure, title, row.style, fit, at, not panels)
+        _fitted(figure, title, row.style, fit, at)
         figure.add_scatter(
-            x=list(fit.sizes), y=list(fit.means), mode="markers", legendgroup=title, showlegend=False, **at,
-            marker={"symbol": row.style.marker, "size": 8, "color": row.style.colour},
+            x=list(fit.sizes), y=list(fit.means), mode="markers", name=legend_title(title, False), legendgroup=title,
+            showlegend=False, **at, marker={"symbol": row.style.marker, "size": 8, "color": row.style.colour},
             hovertemplate="measured mean %{y:.3f} at %{x:g}<extra>" + title + "</extra>",
         )  # fmt: skip
     if target is not None:
         figure.add_hline(target, line={"color": "#444444", "dash": "dot", "width": 1.5})
     ticks = {n for row, _ in series.values() for n in row.values} | {fit.limit for _, fit in series.values()}
     _axes(figure, sorted(ticks), METRICS[metric].title, panels, len(series))
+    if not panels:
+        at_limit = {
+            title: float(fit.sign * fit.rising(np.array([fit.limit]))[0, 0]) for title, (_, fit) in series.items()
+        }
+        ends = {title: (fit.limit, at_limit[title], row.style) for title, (row, fit) in series.items()}
+        _label_ends(figure, ends, [] if target is None else [target])
     return figure
 
 
-def forest(rows: Mapping[str, tuple[Style, Difference]], metric: str, reference: str) -> go.Figure:
-    """Draw differences from a reference with 95% intervals; filled: verdict `different`, shaded: equivalence margin."""
-    figure = go.Figure()
-    names = [legend_title(title) for title in rows]
-    for name, (style, row) in zip(names, rows.values(), strict=True):
-        figure.add_scatter(
-            x=[row.effect], y=[name], mode="markers", showlegend=False,
-            marker={
-                "symbol": style.marker + ("" if row.verdict == "different" else "-open"), "size": 13,
-                "color": style.colour,
-            },
-            error_x={
-                "array": [row.high - row.effect], "arrayminus": [row.effect - row.low], "thickness": 2.5, "width": 6,
-                "color": style.colour,
-            },
-            hovertemplate=f"{row.interval_text()}<br>over {row.varies}<br>{row.verdict}; p {format_p(row.holm)}, of "
-            f"equivalence {format_p(row.holm_equivalence)}<extra></extra>",
-        )  # fmt: skip
+def forest(rows: Mapping[str, tuple[Style, Difference]], metric: str) -> go.Figure:
+    """Draw differences from a reference with 95% intervals and verdicts; shaded: the equivalence margin."""
+    dots = [
+        Dot(title, style, row.effect, row.low, row.high, note=f"{row.interval_text()}<br>{row.verdict}")
+        for title, (style, row) in rows.items()
+    ]
+    better = "right" if METRICS[metric].higher_is_better else "left"
+    figure = dot_plot(dots, f"{METRICS[metric].title}: difference from the reference ({better} is better)")
     margin = next(row.margin for _, row in rows.values())
     figure.add_vrect(-margin, margin, fillcolor=translucent(GREY, 0.2), line_width=0, layer="below")
-    figure.add_vline(0, line={"color": "#444444", "width": 1.5})
-    better = "right" if METRICS[metric].higher_is_better else "left"
-    figure.update_xaxes(title=f"{METRICS[metric].title}: difference from the reference ({better} is better)")
-    figure.update_yaxes(autorange="reversed", type="category", categoryarray=names)
-    figure.update_layout(
-        height=150 + 58 * len(rows), margin_t=45, title={"text": f"Reference: {reference}", "font": {"size": 14}}
-    )
+    figure.add_vline(0, line={"color": GREY, "width": 1.5})
     return figure
+
+
+def own_and_external(series: Mapping[str, tuple[Style, Estimate, Estimate]], metric: str) -> go.Figure:
+    """Draw a metric of each series on its own and on an external test set, with 95% intervals over patients.
+
+    Args:
+        series: title -> style, the estimate on the own test set and on the external one.
+        metric: name of the metric.
+    """
+    dots = [
+        Dot(f"{title}, {place}", style, row.value, row.low, row.high, note=f"{row:.3f}")
+        for title, (style, own, external) in series.items()
+        for place, row in (("own test", own), ("elsewhere", external))
+    ]
+    return dot_plot(dots, METRICS[metric].title)
 
 
 def training_curves(series: Mapping[str, tuple[Style, Sequence[Sequence[Mapping[str, float | None]]]]]) -> go.Figure:
@@ -145,6 +152,12 @@ def training_curves(series: Mapping[str, tuple[Style, Sequence[Sequence[Mapping[
                         name=f"{legend_title(title, False)}, {'training' if part == 'train' else 'held out'}",
                         legendgroup=f"{title}-{part}", showlegend=column == 1, row=1, col=column,
                         hovertemplate="epoch %{x}: %{y:.3f}<extra></extra>",
+                    )  # fmt: skip
+                    ends = [line[-1] for line in lines if line and line[-1][1] is not None]
+                    figure.add_scatter(
+                        x=[x for x, _ in ends], y=[y for _, y in ends], mode="markers", showlegend=False,
+                        legendgroup=f"{title}-{part}", hoverinfo="skip", row=1, col=column,
+                        marker={"symbol": style.marker, "size": 8, "color": style.colour},
                     )  # fmt: skip
     figure.update_xaxes(title="Epoch")
     figure.update_layout(height=430 + 22 * len(series), margin_t=40, legend={"orientation": "h", "y": -0.25})
@@ -171,6 +184,10 @@ def _frame(titles: list[str], panels: bool) -> tuple[go.Figure, list[dict[str, i
     return figure, [{"row": index // columns + 1, "col": index % columns + 1} for index in range(len(titles))]
 
 
+_PLOT = 400  # height of a single panel in pixels, and of what is above and below it
+_ABOVE, _BELOW = 20, 60
+
+
 def _axes(figure: go.Figure, sizes: list[float], title: str, panels: bool, count: int) -> None:
     ticks = {"type": "log", "tickvals": sizes, "ticktext": [f"{n:g}" for n in sizes], "tickangle": 0}
     figure.update_xaxes(**ticks)
@@ -183,8 +200,30 @@ def _axes(figure: go.Figure, sizes: list[float], title: str, panels: bool, count
     else:
         figure.update_xaxes(title="Labeled training images per class")
         figure.update_yaxes(title=title)
-        legend = {"orientation": "h", "y": -0.2, "yanchor": "top"}
-        figure.update_layout(height=430 + 24 * count, margin_t=20, legend=legend, hovermode="closest")
+        figure.update_layout(height=_PLOT + _ABOVE + _BELOW, margin_t=_ABOVE, hovermode="closest")
+
+
+def _label_ends(figure: go.Figure, ends: Mapping[str, tuple[float, float, Style]], also: Sequence[float] = ()) -> None:
+    """Label each line of a single panel at its end, or add a legend if there are too many.
+
+    Args:
+        figure: with all its traces.
+        ends: title -> end of the line and its style.
+        also: values that the vertical axis must show.
+    """
+    heights = np.array([*also, *(y for trace in figure.data if trace.y is not None for y in trace.y)], dtype=float)
+    low, high = np.nanmin(heights), np.nanmax(heights)
+    pad = 0.05 * (high - low or 1)
+    figure.update_yaxes(range=[low - pad, high + pad])
+    widths = np.log10([x for trace in figure.data if trace.x is not None for x in trace.x])
+    left, right = widths.min(), widths.max()
+    edge = right + 0.03 * (right - left or 1)
+    figure.update_xaxes(range=[left - 0.03 * (right - left or 1), edge])
+    if not label_lines(figure, ends, _PLOT, edge + 0.03 * (right - left or 1)):
+        figure.update_traces(showlegend=True, selector=lambda trace: "markers" in trace.mode and trace.name)
+        figure.update_layout(
+            height=_PLOT + _ABOVE + _BELOW + 24 * len(ends), legend={"orientation": "h", "y": -0.2, "yanchor": "top"}
+        )
 
 
 def _behind(figure: go.Figure, lines: Sequence[Sequence[tuple[float, float]]], at: dict[str, int]) -> None:
@@ -208,7 +247,6 @@ def _measured(
     metric: Metric,
     single_seeds: bool,
     at: dict[str, int],
-    legend: bool,
 ) -> None:
     style, sizes = measured.style, sorted(measured.values)
     values = [measured.values[n] for n in sizes]
@@ -220,7 +258,7 @@ def _measured(
     )  # fmt: skip
     figure.add_scatter(
         x=sizes, y=[float(np.mean(row)) for row in values], mode="lines+markers", name=legend_title(title, False),
-        legendgroup=title, showlegend=legend, line={"color": style.colour, "dash": style.dash, "width": 2.5}, **at,
+        legendgroup=title, showlegend=False, line={"color": style.colour, "dash": style.dash, "width": 2.5}, **at,
         marker={
             "symbol": [f"{style.marker}-open" if n in measured.short else style.marker for n in sizes],
             "size": 9, "color": style.colour,
@@ -246,34 +284,22 @@ def _curve(fit: Fit) -> list[tuple[float, float]]:
     return list(zip(sizes.tolist(), (fit.sign * fit.rising(sizes)[0]).tolist(), strict=True))
 
 
-def _fitted(figure: go.Figure, title: str, style: Style, fit: Fit, at: dict[str, int], legend: bool) -> None:
+def _fitted(figure: go.Figure, title: str, style: Style, fit: Fit, at: dict[str, int]) -> None:
     inside = fit.band(np.geomspace(fit.sizes[0], fit.sizes[-1], _POINTS))
     beyond = fit.band(np.geomspace(fit.sizes[-1], fit.limit, _POINTS)) if fit.limit > fit.sizes[-1] else None
     for band, dash, faint in ((inside, style.dash, 0.15), (beyond, "dot", 0.06)):
         if band is None:
             continue
         _band(
-            figure,
-            band.sizes.tolist(),
-            band.low.tolist(),
-            band.high.tolist(),
-            translucent(style.colour, faint),
-            title,
+            figure, band.sizes.tolist(), band.low.tolist(), band.high.tolist(), translucent(style.colour, faint), title,
             at,
-        )
+        )  # fmt: skip
         outside = band is beyond
         figure.add_scatter(
             x=band.sizes, y=band.value, mode="lines", name=legend_title(title, False), legendgroup=title,
-            showlegend=legend and not outside, **at,
-            line={"color": translucent(style.colour, 0.7 if outside else 1), "dash": dash, "width": 2.5},
+            showlegend=False, **at, line={"color": style.colour, "dash": dash, "width": 1.5 if outside else 2.5},
             hovertemplate="%{y:.3f} at %{x:.0f} per class" + (", extrapolated" if outside else "")
             + "<extra>" + title + "</extra>",
-        )  # fmt: skip
-    if not fit.identifiable:
-        figure.add_scatter(
-            x=[fit.sizes[-1]], y=[fit.means[-1]], mode="markers", legendgroup=title, showlegend=False, **at,
-            marker={"symbol": "circle-open", "size": 17, "color": RED, "line": {"width": 1.5}},
-            hovertemplate="not identifiable: " + " ".join(fit.doubts) + "<extra></extra>",
         )  # fmt: skip
 
 

@@ -1,42 +1,115 @@
-"""Compare: the table of metrics with intervals, and the classification report of every run."""
+"""Compare: a metric of each series with its intervals, all metrics, and the classification report of every run."""
 
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 
 import pandas as pd
 import streamlit as st
 from streamlit.delta_generator import DeltaGenerator
 
-from core.metrics import METRICS, Spread, between_seeds
+from core.metrics import METRICS, Estimate, SeriesEstimate, Spread, between_seeds
 from core.runs.series import REPORTED, Series
-from core.ui import cache
+from core.ui import cache, charts
 from core.ui.compare.view import View
+from core.ui.tables import as_csv, table
 from core.ui.text import escape
 
+WAITING = "…"
 CAPTION = (
-    "Mean over seeds with 95% intervals, named by what varies: test patients (resampled whole, fixed seeds) or seeds "
-    "(Student's t, fixed patients). They answer different questions; the file also has the interval over both."
+    "Mean over seeds. Thick: 95% interval over other test patients (resampled whole, fixed seeds). Thin, below it: 95% "
+    "interval over other training images (Student's t over seeds, fixed patients). They answer different questions; "
+    "the file also has the interval over both. **Differences** tests which series differ."
 )
 
 
 def show(view: View) -> None:
-    """Show the table of metrics, its download, and the classification report."""
-    place = st.empty()
-    # First show the intervals over seeds, which are quick; replace the table once the others are computed.
-    seeds = {name: _over_seeds(view, name) for name in view.runs}
-    _table(place, view, {name: {metric: _text(row) for metric, row in rows.items()} for name, rows in seeds.items()})
-    cache.evaluate_runs(view.runs, view.finding)
-    summaries = {name: cache.summaries(runs, view.finding) for name, runs in view.runs.items()}
-    _table(
-        place, view, {name: {metric: row.text() for metric, row in rows.items()} for name, rows in summaries.items()}
+    """Show one metric in words, as a figure and as a table; then all metrics, and the report by class."""
+    metric: str = st.selectbox(
+        "Metric", list(METRICS), format_func=lambda name: METRICS[name].title, key="compare_metric"
     )
+    place = st.empty()
+    if not cache.are_evaluated(view.runs.values(), view.finding):
+        # First show the intervals over seeds, which are quick; replace them once the others are computed.
+        _content(place, view, metric, {name: _over_seeds(view, name, metric) for name in view.runs}, {})
+        cache.evaluate_runs(view.runs.values(), view.finding)
+    summaries = {name: cache.summaries(runs, view.finding) for name, runs in view.runs.items()}
+    of_metric = {name: rows[metric] for name, rows in summaries.items()}
+    _content(
+        place, view, metric, {name: row.seeds for name, row in of_metric.items()},
+        {name: row.patients for name, row in of_metric.items()},
+    )  # fmt: skip
     first = view.first
     positive = f" Positive class: {escape(first.titles[first.positive])}." if first.positive is not None else ""
-    count = next(iter(next(iter(summaries.values())).values())).patients.n
+    count = next(iter(of_metric.values())).patients.n
     st.caption(
-        f"n = {count} test images.{positive} At the operating point fitted within each training subset. {CAPTION}"
+        f"{METRICS[metric].meaning} {count:,} test images.{positive} At the operating point fitted within each "
+        f"training subset. {CAPTION}"
     )
+    with st.expander("All metrics"):
+        _all_metrics(view, summaries)
+    with st.expander("By class: classification report"):
+        _report(view)
+
+
+def _over_seeds(view: View, name: Series, metric: str) -> Spread:
+    """Return the spread of a metric over seeds, from the stored records."""
+    return between_seeds(cache.values(view.runs[name], metric, view.finding), METRICS[metric])
+
+
+def _content(
+    place: DeltaGenerator, view: View, metric: str, seeds: Mapping[Series, Spread], patients: Mapping[Series, Estimate]
+) -> None:
+    """Show the finding, the figure and the table; intervals over test patients that are missing are being computed."""
+    row = METRICS[metric]
+    order = sorted(seeds, key=lambda name: seeds[name].mean, reverse=row.higher_is_better)
+    best = f"{seeds[order[0]].mean:.3f} with {view.title(order[0])}"
+    others = ", ".join(f"{seeds[name].mean:.3f} with {view.title(name)}" for name in order[1:])
+    size = f"{view.size} labeled images per class" if view.size else "all labeled images"
+    dots, rows = [], []
+    for name in order:
+        spread, estimate = seeds[name], patients.get(name)
+        over_seeds = f"{spread.low:.3f} to {spread.high:.3f}" if spread.seeds > 1 else "one seed"
+        over_patients = f"{estimate.low:.3f} to {estimate.high:.3f}" if estimate else WAITING
+        low, high = (estimate.low, estimate.high) if estimate else (spread.mean, spread.mean)
+        dots.append(
+            charts.Dot(
+                view.title(name), charts.style_of(*name), spread.mean, low, high, (spread.low, spread.high),
+                f"{spread.mean:.3f}<br>({over_patients})",
+            )
+        )  # fmt: skip
+        rows.append(
+            {
+                "Series": view.title(name), row.title: f"{spread.mean:.3f}", "Other test patients": over_patients,
+                "Other training images": over_seeds, "Seeds": spread.seeds,
+            }
+        )  # fmt: skip
+    waiting = "" if patients else "-seeds"
+    with place.container():
+        st.write(
+            f"**{row.title} with {size}: {escape(best)}**"
+            + (f"; {escape(others)}." if others else ".")
+            + ("" if row.higher_is_better else " Lower is better.")
+        )
+        charts.show_figure(
+            charts.dot_plot(dots, row.title), key=f"compare_metric_chart{waiting}",
+            alt=f"{row.title} of each series with its intervals; the table below has the numbers.",
+        )  # fmt: skip
+        table(pd.DataFrame(rows), f"{row.title} of each series with intervals", f"{view.file}-{metric}{waiting}")
+
+
+def _all_metrics(view: View, summaries: Mapping[Series, Mapping[str, SeriesEstimate]]) -> None:
+    """Show every metric of every series, and a file with all intervals."""
+    first = view.first
+    rows = [
+        {"Series": view.title(name), "Metric": METRICS[metric].title, "Value": f"{row.value:.3f}"}
+        | {"Other test patients": f"{row.patients.low:.3f} to {row.patients.high:.3f}"}
+        for metric in METRICS
+        for name, by_metric in summaries.items()
+        for row in [by_metric[metric]]
+    ]
+    st.dataframe(pd.DataFrame(rows), hide_index=True, width="stretch", alt="Every metric of each series with intervals")
     numbers = [
         {
             "dataset": view.dataset, "train_size": view.size or "full", **name._asdict(),
@@ -46,42 +119,16 @@ def show(view: View) -> None:
             "seeds_high": row.seeds.high, "both_low": row.both.low, "both_high": row.both.high,
             "seeds_sd": row.seeds.sd, "lowest_seed": row.seeds.lowest, "highest_seed": row.seeds.highest,
         }
-        for name, rows in summaries.items()
-        for metric, row in rows.items()
+        for name, by_metric in summaries.items()
+        for metric, row in by_metric.items()
     ]  # fmt: skip
-    as_file = pd.DataFrame(numbers).round(6).to_csv(index=False).encode("utf-8-sig")
-    st.download_button("Download (CSV)", as_file, f"{view.file}.csv", "text/csv")
-    _report(view)
-
-
-def _over_seeds(view: View, name: Series) -> dict[str, Spread]:
-    """Return the spread over seeds of each metric, from the stored records."""
-    runs = view.runs[name]
-    return {metric: between_seeds(cache.values(runs, metric, view.finding), row) for metric, row in METRICS.items()}
-
-
-def _text(spread: Spread) -> str:
-    """Format a metric while its interval over test patients is still being computed."""
-    seeds = f"seeds {spread.low:.3f} to {spread.high:.3f}" if spread.seeds > 1 else "one seed"
-    return f"{spread.mean:.3f}; test patients …; {seeds}"
-
-
-def _table(place: DeltaGenerator, view: View, texts: dict[Series, dict[str, str]]) -> None:
-    rows = [
-        {"Series": view.title(name), "Seeds": len(view.runs[name])}
-        | {METRICS[metric].title: text for metric, text in by_metric.items()}
-        for name, by_metric in texts.items()
-    ]
-    place.dataframe(
-        pd.DataFrame(rows), hide_index=True, width="stretch",
-        column_config={"Series": st.column_config.Column(pinned=True)},
-        alt="Metrics of each series with intervals; the table scrolls sideways",
-    )  # fmt: skip
+    st.download_button(
+        "All metrics, all intervals (CSV)", as_csv(pd.DataFrame(numbers).round(6)), f"{view.file}.csv", "text/csv"
+    )
 
 
 def _report(view: View) -> None:
     """Show the classification report, averaged over seeds, with every run as files."""
-    st.subheader("By class")
     rows = [
         {
             "dataset": view.dataset, "train_size": view.size or "full", **name._asdict(), "seed": run.meta.seed,
@@ -107,9 +154,8 @@ def _report(view: View) -> None:
     st.caption("Each class or finding against the rest, mean over seeds. The files contain every run.")
     left, right = st.columns(2)
     left.download_button(
-        "Classification report (CSV)", every.round(6).to_csv(index=False).encode("utf-8-sig"),
-        f"{view.file}-report.csv", "text/csv", width="stretch",
-    )  # fmt: skip
+        "Classification report (CSV)", as_csv(every.round(6)), f"{view.file}-report.csv", "text/csv", width="stretch"
+    )
     content = json.loads(every.round(6).to_json(orient="records"))
     right.download_button(
         "Classification report (JSON)", json.dumps(content, indent=1).encode(), f"{view.file}-report.json",

@@ -26,11 +26,7 @@ from core.ui.text import escape
 
 def show(view: View) -> None:
     """Show the picker of the class, then the sliders and diagrams, which rerun on their own."""
-    if view.first.multilabel and view.finding is None:
-        st.info("Choose a finding above: an operating point needs a single finding.")
-        return
-    target = view.target("compare")
-    _fragment(view, target)
+    _fragment(view, view.target("compare"))
 
 
 @st.fragment
@@ -51,7 +47,7 @@ def _content(view: View, target: int | None) -> None:
     if not view.runs:
         return
     shifted = _shifted(view, target, chosen, chosen.shift)
-    _table(view, target, chosen, shifted)
+    _finding(view, target, chosen, shifted)
     at_seed = view.at_seed(seed)
     series = {
         view.title(name): _series_data(view, name, target, shifted[name], at_seed.get(name, view.runs[name][0]))
@@ -64,7 +60,7 @@ def _content(view: View, target: int | None) -> None:
     charts.show_figure(
         operating_charts.diagrams(series, chosen.aim.prevalence, single), key="compare_diagrams",
         alt="ROC, precision-recall, calibration, decision curve, counts, and risk against coverage of every series, "
-        "with the operating point marked in each; the table above has the numbers.",
+        "with the operating point marked in each; the table below has the numbers.",
     )  # fmt: skip
     st.caption(
         "Marker: the operating point (mean over seeds; in the decision curve each seed; in the calibration diagram the "
@@ -73,6 +69,7 @@ def _content(view: View, target: int | None) -> None:
         "perfect calibration, acting on all and on none. Bands (up to "
         f"{operating_charts.BANDED} series): 95% over test images; bars of the calibration diagram: Wilson intervals."
     )
+    _table(view, target, chosen, shifted)
 
 
 def fittable_series(view: View, target: int | None, chosen: Chosen) -> dict[Series, list[Run]]:
@@ -110,41 +107,57 @@ def _series_data(
     )  # fmt: skip
 
 
+def _evaluated(view: View, target: int | None) -> str:
+    """Return the title of the class that counts as positive."""
+    index = view.first.positive if target is None else target
+    assert index is not None
+    return view.first.titles[index]
+
+
+def _finding(view: View, target: int | None, chosen: Chosen, shifted: dict[Series, ShiftedSeries]) -> None:
+    """Say what each series finds and how often it raises a false alarm, most cases found first."""
+    counts = {name: at_shift.performance.per_thousand() for name, at_shift in shifted.items()}
+    order = sorted(counts, key=lambda name: -counts[name]["found"])
+    lines = [
+        f"- {escape(view.title(name))} finds **{counts[name]['found']:.0f}**, misses {counts[name]['missed']:.0f} and "
+        f"raises **{counts[name]['false_alarms']:.0f}** false alarms."
+        for name in order
+    ]
+    cases = 1000 * chosen.aim.prevalence
+    st.markdown(f"Of 1,000 people, {cases:g} of them with {escape(_evaluated(view, target))}:\n\n" + "\n".join(lines))
+
+
 def _table(view: View, target: int | None, chosen: Chosen, shifted: dict[Series, ShiftedSeries]) -> None:
     rows = []
     fitted = _shifted(view, target, chosen, 0.0) if chosen.shift else shifted
     for name, at_shift in shifted.items():
         performance = at_shift.performance
-        counts = performance.per_thousand()
         row = {
             "Series": view.title(name),
-            "Threshold": f"{min(at_shift.thresholds):.2f} to {max(at_shift.thresholds):.2f}",
             "Sensitivity": f"{performance.sensitivity:.3f}",
             "Specificity": f"{performance.specificity:.3f}",
-            "PPV": f"{performance.ppv:.3f}",
-            "NPV": f"{performance.npv:.3f}",
-            "Found": f"{counts['found']:.0f}",
-            "Missed": f"{counts['missed']:.1f}",
-            "False alarms": f"{counts['false_alarms']:.0f}",
         }
         if chosen.shift:
             costs = shift_cost(fitted[name].performance, performance, performance.sensitivity.n)
             row["More missed"] = f"{costs['missed']:+.1f}"
             row["More false alarms"] = f"{costs['false_alarms']:+.1f}"
+        row |= {
+            "PPV": f"{performance.ppv:.3f}",
+            "NPV": f"{performance.npv:.3f}",
+            "Threshold": f"{min(at_shift.thresholds):.2f} to {max(at_shift.thresholds):.2f}",
+        }
         rows.append(row)
     table(pd.DataFrame(rows), "Performance of each series at its operating point", f"{view.file}-operating")
-    meta = view.first
-    evaluated = meta.positive if target is None else target
-    assert evaluated is not None
     st.caption(
-        f"{escape(meta.titles[evaluated])} against the rest; threshold fitted for {chosen.aim.title}"
+        f"{escape(_evaluated(view, target))} against the rest; threshold fitted for {chosen.aim.title}"
         + (
-            f", then shifted by {chosen.shift:+.2f}; the last columns show the effect of the shift"
+            f", then shifted by {chosen.shift:+.2f}; more missed and more false alarms: the effect of the shift, per "
+            "1,000 people"
             if chosen.shift
             else ""
         )
-        + f". Found, missed and false alarms: per 1,000 people at a prevalence of {100 * chosen.aim.prevalence:g}%. "
-        "Mean over seeds, 95% intervals over test patients, resampled whole."
+        + f". Predictive values (PPV, NPV) at a prevalence of {100 * chosen.aim.prevalence:g}%. Mean over seeds, 95% "
+        "intervals over test patients, resampled whole."
     )
     for name, runs in view.runs.items():
         for caution in sorted({point.caution for point in cache.points(runs, target, chosen.aim)} - {""}):

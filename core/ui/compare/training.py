@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
+import numpy as np
+import pandas as pd
 import streamlit as st
 
 from core.ui import cache, charts
 from core.ui.compare import metric_charts
 from core.ui.compare.view import View
 from core.ui.pickers import keep_possible
+from core.ui.tables import table
 from core.ui.text import escape
 
 ALL = "All"
@@ -30,6 +33,8 @@ def show(view: View) -> None:
             "cross-validation within the subset determines when to stop, and no curve is stored."
         )
     shown = {view.title(name): (charts.style_of(*name), rows) for name, rows in histories.items() if rows}
+    if lines := [f"- {escape(title)}: {_ended(rows)}" for title, (_, rows) in shown.items()]:
+        st.markdown("\n".join(lines))
     if shown:
         charts.show_figure(
             metric_charts.training_curves(shown), key="compare_training",
@@ -39,6 +44,26 @@ def show(view: View) -> None:
             "Solid: training images. Dashed: images held out within the subset. Epoch 0 is before training. Each fold "
             "of a run has its own lines; the final network is trained on all images and has no held-out images."
         )
+    rows = [
+        {
+            "Series": view.title(name), "Trained": "the classifier (head)" if runs[0].meta.trained == "head" else "all",
+            "Seconds a run": f"{np.mean([meta.seconds for _, meta in runs]):.0f}", "Seeds": len(runs),
+            "Device": ", ".join(sorted({meta.device for _, meta in runs})),
+        }
+        for name, runs in view.runs.items()
+    ]  # fmt: skip
+    table(pd.DataFrame(rows), "What was trained of each series, and for how long", f"{view.file}-training")
+
+
+def _ended(runs: Sequence[Sequence[Mapping[str, float | None]]]) -> str:
+    """Say how the loss changed from the first to the last epoch, mean over the runs and folds."""
+    parts = []
+    for part, place in (("train", "training images"), ("validation", "held-out images")):
+        losses = [[value for row in rows if (value := row.get(f"{part}_loss")) is not None] for rows in runs]
+        if ends := [(known[0], known[-1]) for known in losses if known]:
+            before, after = np.mean(ends, axis=0)
+            parts.append(f"from {before:.2f} to {after:.2f} on {place}")
+    return f"loss {' and '.join(parts)}." if parts else "no loss is stored."
 
 
 def curves_of(history: Sequence[Mapping[str, float | None]]) -> list[list[Mapping[str, float | None]]]:

@@ -61,7 +61,7 @@ def show(view: View) -> None:
     )
     pairs = len(stages) * len(seconds)
     results = replace(results, gain=bonferroni_corrected(results.gain, pairs))
-    _results(results, pairs, class_titles(dataset, labels), suspicious, charts.series_title(*single), view)
+    _results(results, pairs, class_titles(dataset, labels), suspicious, single, view)
 
 
 def _suspicious(dataset: str, labels: tuple[str, ...]) -> tuple[int, ...]:
@@ -88,18 +88,35 @@ def _pick(title: str, stages: list[Stage], dataset: str) -> Stage:
 
 
 def _results(
-    results: TwoStage, pairs: int, titles: tuple[str, ...], suspicious: tuple[int, ...], single: str, view: View
+    results: TwoStage, pairs: int, titles: tuple[str, ...], suspicious: tuple[int, ...], of_one: Series, view: View
 ) -> None:
-    """Show the verdict in a sentence, then the table of results."""
+    """Show the verdict in a sentence, then the figure and the table of results."""
+    single, one = charts.series_title(*of_one), charts.style_of(*of_one)
     worse = results.gain.verdict == "different" and not results.helps
     (st.success if results.helps else st.warning if worse else st.info)(escape(results.verdict()))
     values = {
         "Suspicious images that end with a suspicious class (joint sensitivity)": results.sensitivity,
         "Other images that do not (joint specificity)": results.specificity,
+        f"Specificity of one model alone at the same sensitivity ({single})": results.single,
         "Suspicious images that end with the right class": results.named,
         "Images that the second stage sees (workload)": results.workload,
-        f"Specificity of one model alone at the same sensitivity ({single})": results.single,
     }
+    both = charts.Style(charts.INK, "solid", "circle")
+    titles_of = (
+        "Joint sensitivity",
+        "Joint specificity",
+        f"Specificity of one model, {single}",
+        "Right class",
+        "Workload",
+    )
+    dots = [
+        charts.Dot(title, one if row is results.single else both, row.value, row.low, row.high, note=f"{row:.3f}")
+        for title, row in zip(titles_of, values.values(), strict=True)
+    ]
+    charts.show_figure(
+        charts.dot_plot(dots, "Share of images"), key="compare_stages_chart",
+        alt="Joint performance of both stages with intervals; the table below has the numbers.",
+    )  # fmt: skip
     rows = [
         {"What": quantity, "Share": f"{estimate:.3f}", "Interval over": "test patients"}
         for quantity, estimate in values.items()
@@ -123,8 +140,9 @@ def _absent(view: View) -> None:
     if view.first.multilabel or not several:
         st.info("This data set has no multiclass task: two stages need several classes, some of them suspicious.")
         return
-    seeds = ",".join(map(str, view.seeds()))
+    base = several[0].partition(OPTIONS_SEPARATOR)[0]
     st.info(
-        "No multiclass second stage is stored for this training-set size. Train one: `python -m trainer curve "
-        f"--dataset {several[0].partition(OPTIONS_SEPARATOR)[0]} --sizes {view.size or 'full'} --seeds {seeds}`"
+        f"No second stage with several classes is stored for {view.size or 'all'} labeled images per class. Train one "
+        f"on {DATASETS[base].title}."
     )
+    st.page_link("pages/train.py", label="Train runs", icon=":material/model_training:")

@@ -6,8 +6,10 @@ from dataclasses import dataclass
 
 import streamlit as st
 
+from core.errors import BadRequest
 from core.runs import Run, RunMeta, Store
 from core.runs.series import Series
+from core.ui import cache
 from core.ui.pickers import title_of
 
 
@@ -63,11 +65,16 @@ class View:
         return {name: run for name, runs in self.runs.items() for run in runs if run.meta.seed == seed}
 
     def target(self, page: str) -> int | None:
-        """Return the class chosen at the top; for several classes without a choice, show a picker."""
-        if self.first.positive is not None or self.first.multilabel or self.finding is not None:
+        """Return the class or finding chosen at the top; if the task has several and none is chosen, show a picker."""
+        if self.first.positive is not None or self.finding is not None:
             return self.finding
+        multilabel = self.first.multilabel
+        run = next(iter(self.runs.values()))[0]
+        options = cache.run_scores(run).scores.evaluable if multilabel else range(len(self.first.labels))
+        if not options:
+            raise BadRequest("No finding can be evaluated: none has enough test images with and without it.")
         chosen: int = st.selectbox(
-            "Class to evaluate against the rest", range(len(self.first.labels)), key=f"{page}_class_{self.dataset}",
-            format_func=self.first.titles.__getitem__,
+            "Finding to evaluate" if multilabel else "Class to evaluate against the rest", options,
+            key=f"{page}_class_{self.dataset}", format_func=self.first.titles.__getitem__,
         )  # fmt: skip
         return chosen

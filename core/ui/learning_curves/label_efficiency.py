@@ -34,11 +34,13 @@ def show(measured: Mapping[str, Measured], fits: Mapping[str, Fit], metric: str,
     if left_out := [escape(title) for title in measured if title not in fits]:
         st.caption(f"No curve is fitted to series with fewer than three sizes: {'; '.join(left_out)}.")
     if not fits:
-        st.info(
-            "No selected series has three sizes or more. Train more: `python -m trainer curve --sizes 10,25,50,100`"
-        )
+        st.info("No selected series has three sizes or more, which a curve needs. Train more sizes.")
+        st.page_link("pages/train.py", label="Train runs", icon=":material/model_training:")
         return
     target = _target(fits, metric, file)
+    needed = sorted(((images_needed(fit, target), title) for title, fit in fits.items()), key=lambda row: row[0].value)
+    listed = ", ".join(f"{size.format(size.value)} with {title}" for size, title in needed)
+    st.write(f"**{METRICS[metric].title} {target:.3f} needs this many labeled images per class: {escape(listed)}.**")
     charts.show_figure(
         metric_charts.fitted_curves({title: (measured[title], fits[title]) for title in fits}, metric, target, panels),
         key="curves_fitted",
@@ -47,7 +49,7 @@ def show(measured: Mapping[str, Measured], fits: Mapping[str, Fit], metric: str,
     st.caption(
         "Power law with an asymptote, fitted to the means over seeds (markers). Band: 95%, from resampled seeds and "
         f"test images. Dotted: extrapolation, up to {REACH} times the largest measured size, and none where the fit "
-        "does not support it. Red ring: the asymptote is not identifiable."
+        "does not support it."
     )
     st.subheader(f"Images per class needed for {target:.3f}")
     table(_needed(fits, target), "Images per class each series needs, and its asymptote", f"{file}-needed")

@@ -11,6 +11,7 @@ from core.models import FAMILY_TITLES, MODELS
 from core.models.specs import ModelSpec, by_family
 from core.ui import cache, text
 from core.ui.model_cards import run_card
+from core.ui.tables import table
 
 _CLASSES = 2
 
@@ -60,4 +61,4 @@ def _strategies(spec: ModelSpec) -> None:
         {"Strategy": rows[name]["title"], "In commands": name, "What is trained": rows[name]["meaning"]}
         for name in catalogue.strategies_for([spec.name])
     ]
-    st.dataframe(pd.DataFrame(shown), hide_index=True, width="stretch", alt=f"Training strategies for {spec.title}")
+    table(pd.DataFrame(shown), f"Training strategies for {spec.title}", f"{spec.name}-strategies")

@@ -22,7 +22,6 @@ from core.models.medical_encoders import probe_results_of
 from core.models.summary import alt_text, diagram, format_count, format_shape
 from core.runs import RunMeta
 from core.ui import cache, charts, text
-from core.ui.charts import COLORS
 from core.ui.compare.operating_charts import reliability_line
 from core.ui.tables import table
 
@@ -84,22 +83,24 @@ def show_metrics(meta: RunMeta, estimates: Mapping[str, Estimate], summaries: Ma
         summaries: metrics over all seeds of its series and size, with intervals over patients and over seeds.
     """
     seeds = next(iter(summaries.values())).seeds.seeds
+    mean = f"Mean over {seeds} seeds"
     rows = [
         {
             "Metric": METRICS[name].title, "This run": estimate.value, "patients from": estimate.low,
-            "patients to": estimate.high, "At 0.5": meta.metrics_at_half.get(name),
-            f"Mean over {seeds} seeds": summaries[name].value,
-            "mean: patients from": summaries[name].patients.low, "mean: patients to": summaries[name].patients.high,
-            "mean: seeds from": summaries[name].seeds.low, "mean: seeds to": summaries[name].seeds.high,
+            "patients to": estimate.high, "At 0.5": meta.metrics_at_half.get(name), mean: summaries[name].value,
         }
         for name, estimate in estimates.items()
     ]  # fmt: skip
-    frame = pd.DataFrame(rows).round(4)
-    numbers = {name: st.column_config.NumberColumn(format="%.3f") for name in frame.columns if name != "Metric"}
-    st.dataframe(
-        frame, hide_index=True, width="stretch", height="content", column_config=numbers,
-        alt="Metrics on the test images with intervals",
-    )  # fmt: skip
+    over_seeds = [
+        {
+            "Metric": METRICS[name].title, mean: row.value, "patients from": row.patients.low,
+            "patients to": row.patients.high, "seeds from": row.seeds.low, "seeds to": row.seeds.high,
+        }
+        for name, row in summaries.items()
+    ]  # fmt: skip
+    _numbers(rows, "Metrics on the test images with intervals", f"{meta.run}-metrics")
+    with st.expander(f"{mean}, with intervals"):
+        _numbers(over_seeds, "Mean metrics over seeds with intervals", f"{meta.run}-means")
     st.caption(
         f"On {next(iter(estimates.values())).n:,} test images, at the run's operating point, with 95% intervals. "
         "Patients: the test patients vary (resampled whole) and the trained networks are fixed. Seeds: the training "
@@ -107,18 +108,25 @@ def show_metrics(meta: RunMeta, estimates: Mapping[str, Estimate], summaries: Ma
     )
 
 
-def calibration(scores: Scores, error: Estimate | None, key: str) -> None:
+def _numbers(rows: list[dict[str, Any]], alt: str, file: str) -> None:
+    frame = pd.DataFrame(rows).round(4)
+    formats = {name: st.column_config.NumberColumn(format="%.3f") for name in frame.columns if name != "Metric"}
+    table(frame, alt, file, formats)
+
+
+def calibration(scores: Scores, error: Estimate | None, style: charts.Style, key: str) -> None:
     """Show the reliability diagram, and whether the calibration error exceeds chance.
 
     Args:
         scores: test predictions of the run.
         error: expected calibration error; None if unknown.
+        style: of the run's series.
         key: of the chart.
     """
     bins = [row for row in reliability(scores) if row.n]
     chance = chance_error(scores)
     charts.show_figure(
-        reliability_diagram(bins), key=key,
+        reliability_diagram(bins, style), key=key,
         alt="Reliability diagram: " + "; ".join(
             f"predicted {row.stated:.2f}, observed {row.happened.value:.2f} of {row.n}" for row in bins
         ),
@@ -194,7 +202,7 @@ def encoder(card: Mapping[str, Any]) -> None:
         }
         for part in card.get("corpus", ())
     ]  # fmt: skip
-    st.dataframe(pd.DataFrame(corpus), hide_index=True, width="stretch", alt="Data sets for pretraining the encoder")
+    table(pd.DataFrame(corpus), "Data sets for pretraining the encoder", "encoder-corpus")
     _evaluation(card)
     if curve := card.get("training_curve"):
         st.subheader("Training curve")
@@ -221,7 +229,7 @@ def _evaluation(card: Mapping[str, Any]) -> None:
     if rows:
         st.subheader("Effect of pretraining")
         st.write("AUROC of a logistic regression on embeddings, before (start) and after pretraining (encoder).")
-        st.dataframe(pd.DataFrame(rows), hide_index=True, width="stretch", alt="AUROC of start and encoder by data set")
+        table(pd.DataFrame(rows), "AUROC of start and encoder by data set", "encoder-evaluation")
 
 
 def _plain(value: Any) -> str:
@@ -234,7 +242,7 @@ def _counts(of: Mapping[str, int]) -> str:
     return ", ".join(f"{name} {n:,}" for name, n in of.items())
 
 
-def reliability_diagram(bins: Sequence[Bin]) -> go.Figure:
+def reliability_diagram(bins: Sequence[Bin], style: charts.Style) -> go.Figure:
     """Draw observed frequency against predicted probability, with Wilson intervals and numbers of images."""
     figure = go.Figure()
     figure.add_scatter(
@@ -242,9 +250,10 @@ def reliability_diagram(bins: Sequence[Bin]) -> go.Figure:
     )
     figure.add_trace(
         reliability_line(
-            bins, {"color": COLORS[0]}, "", mode="lines+markers+text", name="measured",
-            text=[f"{row.n}" for row in bins], textposition="bottom right", textfont={"color": "#31333F", "size": 12},
-            line={"color": COLORS[0], "width": 2}, marker={"symbol": "circle", "size": 9, "color": COLORS[0]},
+            bins, {"color": style.colour}, "", mode="lines+markers+text", name="measured",
+            text=[f"{row.n}" for row in bins], textposition="bottom right", textfont={"color": charts.INK, "size": 12},
+            line={"color": style.colour, "width": 2},
+            marker={"symbol": style.marker, "size": 9, "color": style.colour},
         )
     )  # fmt: skip
     figure.update_xaxes(title="Predicted probability", range=[-0.02, 1.02])
@@ -258,7 +267,7 @@ def pretraining(curve: Sequence[dict[str, Any]]) -> go.Figure:
     figure = go.Figure()
     figure.add_scatter(
         x=[row["step"] for row in curve], y=[row["loss"] for row in curve], mode="lines+markers", name="loss",
-        line={"color": COLORS[0], "width": 2}, marker={"symbol": "circle", "size": 5},
+        line={"color": charts.FAMILY_COLORS["medical"], "width": 2}, marker={"symbol": "circle", "size": 5},
         hovertemplate="step %{x}: %{y:.3f}<extra></extra>",
     )  # fmt: skip
     figure.update_xaxes(title="Step")

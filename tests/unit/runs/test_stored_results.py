@@ -14,6 +14,7 @@ from core.runs import Run, metric_cache, open_store
 from core.runs.series import estimate, has_intervals, runs_by_series, summarize
 from core.runs.stored_results import FILE
 from tests.synthetic_runs import STRONG, WEAK, make_run
+from trainer.cli import main
 
 
 @pytest.fixture(scope="module")
@@ -108,6 +109,16 @@ def test_a_damaged_file_is_ignored(shipped, monkeypatch, tmp_path):
         assert same(summarize(runs), computed[0][0])
     finally:
         path.write_text(content)
+
+
+def test_the_command_writes_the_same_file(shipped, monkeypatch):
+    _, _, path = shipped
+    monkeypatch.setenv("LOWSHOT_CACHE", str(path.parents[2] / "cache"))
+    monkeypatch.setenv("LOWSHOT_RUNS", str(path.parents[1]))
+    content = path.read_text()
+    path.unlink()
+    assert main(["report", "--dataset", "phantom", "--store-results"]) == 0
+    assert path.read_text() == content
 
 
 def test_the_file_is_small(shipped):
