@@ -4,7 +4,7 @@ import streamlit as st
 
 from core.errors import LowshotError
 from core.runs.series import runs_by_series
-from core.ui import app_frame, cache, pickers, text
+from core.ui import address, app_frame, cache, pickers, text
 from core.ui.compare import conformal, confusion, differences, external, metrics, operating, training, two_stage
 from core.ui.compare.view import View
 
@@ -34,7 +34,10 @@ with right:
 series = runs_by_series(store, [meta for meta in metas if meta.train_size == size])
 chosen = {name: series[name] for name in pickers.pick_series(series, "compare")}
 finding = pickers.pick_finding(metas[0], "compare")
-section = st.segmented_control("Show", list(SECTIONS), default="Metrics", key="compare_section", required=True)
+section = st.segmented_control(
+    "Show", list(SECTIONS), default="Metrics", required=True,
+    **address.choice("section", "compare_section", list(SECTIONS), text=address.slug),
+)  # fmt: skip
 try:
     SECTIONS[section](View(store, chosen, size, finding))
 except LowshotError as error:

@@ -23,7 +23,7 @@ from core.data.previews import Preview, as_image, augmentation_previews, pixels_
 from core.data.specs import class_titles, how_to_get, is_present, labels_of
 from core.data.volumes import as_slice_images
 from core.errors import LowshotError, UnreadableImage
-from core.ui import app_frame, cache, charts, text
+from core.ui import address, app_frame, cache, charts, text
 from core.ui.data import duplicates, summary_charts
 from core.ui.pickers import dataset_options
 from core.ui.tables import table
@@ -31,6 +31,7 @@ from core.ui.tables import table
 app_frame.require(__file__)
 
 OVERVIEW, IMAGES, SPLIT, AUGMENT, PREPARE = "Overview", "Images", "Split and copies", "Augmentation", "Preprocessing"
+SECTIONS = (OVERVIEW, IMAGES, SPLIT, AUGMENT, PREPARE)
 A_ROW = 5
 
 st.title("Data")
@@ -38,11 +39,9 @@ st.write("What each data set contains, how it is split, and how training transfo
 
 present = [spec for spec in DATASETS.values() if is_present(spec)]
 names = [spec.name for spec in present]
-linked = st.query_params.get("set", "")
 name = st.selectbox(
-    "Data set", names, index=names.index(linked) if linked in names else 0,
-    format_func=lambda key: DATASETS[key].title, key="data_set",
-)  # fmt: skip
+    "Data set", names, format_func=lambda key: DATASETS[key].title, **address.choice("set", "data_set", names)
+)
 spec = dataset_options(name, "data")
 name = spec.name
 try:
@@ -54,8 +53,9 @@ labels = class_titles(name, labels_of(spec, listing))
 for caveat in spec.caveats:
     st.caption(text.escape(caveat))
 section = st.segmented_control(
-    "Show", [OVERVIEW, IMAGES, SPLIT, AUGMENT, PREPARE], default=OVERVIEW, key="data_section", required=True
-)
+    "Show", SECTIONS, default=OVERVIEW, required=True,
+    **address.choice("section", "data_section", SECTIONS, text=address.slug),
+)  # fmt: skip
 
 
 def overview() -> None:
@@ -103,7 +103,8 @@ def overview() -> None:
 
 def images() -> None:
     """Show a random grid of images for each class, and how images differ in size and color."""
-    seed = int(st.number_input("Sample", 0, 999, 0, key="data_seed", help="Change the number to see other images."))
+    bound = address.number("sample", "data_seed", 0, 0, 999, int)
+    seed = int(st.number_input("Sample", 0, 999, 0, help="Change the number to see other images.", **bound))
     for index, label in enumerate(labels):
         members = positions_of(listing.labels, index)
         st.write(f"**{text.escape(label)}**, {len(members):,} images")
@@ -171,9 +172,13 @@ def picked_image() -> int:
     if not shown:
         st.info("No image of this data set is labeled with any of its findings, so there is nothing to preview.")
         st.stop()
-    label = left.selectbox("Class", shown, format_func=labels.__getitem__, key=f"data_preview_class_{name}")
+    label = left.selectbox(
+        "Class", shown, format_func=labels.__getitem__,
+        **address.choice("class", f"data_preview_class_{name}", shown, text=labels_of(spec, listing).__getitem__),
+    )  # fmt: skip
     members = positions_of(listing.labels, label)
-    number = right.number_input("Image", 0, len(members) - 1, 0, key=f"data_preview_{name}_{label}")
+    bound = address.number("image", f"data_preview_{name}_{label}", 0, 0, len(members) - 1, int)
+    number = right.number_input("Image", 0, len(members) - 1, 0, **bound)
     return int(members[int(number)])
 
 
@@ -214,7 +219,8 @@ def previews(kind: str) -> None:
             st.caption("Values: the input of an encoder with mean and standard deviation 0.5.")
             show_previews(preprocessing_previews(spec, listing, index), as_image(before), scales=True)
             return
-        seed = int(st.number_input("Seed", 0, 9999, 0, key="data_preview_seed"))
+        bound = address.number("seed", "data_preview_seed", 0, 0, 9999, int)
+        seed = int(st.number_input("Seed", 0, 9999, 0, **bound))
         other = another(index, before)
         truth = label_text(np.asarray(listing.labels[index]), labels)
         st.caption(f"An image of {text.escape(truth)}. The same seed gives the same augmentation.")

@@ -14,10 +14,10 @@ from core.models import FAMILY_TITLES
 from core.paths import LIMITS, MIB
 from core.runs import RunMeta
 from core.runs.selection import SERVED_FAMILIES
-from core.ui import app_frame, cache, charts, pickers, text
+from core.ui import address, app_frame, cache, charts, pickers, text
 from core.ui.diagnose.batch import show_batch
 from core.ui.diagnose.case_view import PREVALENCE, PREVALENCE_KEY, show_cases
-from core.ui.diagnose.session import drop_missing, unpacked_uploads
+from core.ui.diagnose.session import drop_missing, note_change, unpacked_uploads
 
 app_frame.require(__file__)
 
@@ -51,7 +51,8 @@ def chosen_stages(networks: dict[str, Network]) -> Stages | None:
     """Show the slider for the screening sensitivity and choose both stages; None if they cannot be chosen."""
     sensitivity = st.slider(
         "Target sensitivity of the screening stage", 0.8, 0.99, 0.95, 0.01, format="percent",
-        key="diagnose_sensitivity", help="The networks of both stages are chosen from those above by their performance "
+        **address.number("sensitivity", "diagnose_sensitivity", 0.95, 0.8, 0.99),
+        help="The networks of both stages are chosen from those above by their performance "
         "on images held out within their training subsets. The screening threshold is fitted on the same images.",
     )  # fmt: skip
     try:
@@ -61,13 +62,11 @@ def chosen_stages(networks: dict[str, Network]) -> Stages | None:
         return None
 
 
-linked = st.query_params.get("task", "")
 task = st.selectbox(
     "Question",
     list(served),
-    index=list(served).index(linked) if linked in served else 0,
     format_func=questions.__getitem__,
-    key="diagnose_task",
+    **address.choice("task", "diagnose_task", list(served)),
 )
 meta = next(iter(served[task].values()))[0].run.meta  # for facts about the data set, equal in all runs
 st.caption(text.escape(scope_of(meta)))
@@ -84,42 +83,54 @@ with st.expander("Networks and heatmap settings", icon=":material/tune:"):
             " / ".join(title for name, title in FAMILY_TITLES.items() if name in families),
             list(by_run),
             format_func=lambda run, by_run=by_run: run_title(by_run[run].run.meta),
-            key=f"diagnose_{task}_{family}",
+            **address.choice(family, f"diagnose_{task}_{family}", list(by_run)),
             help="Default: of the runs with the most labels, the one that performed best on images held out within "
             "its training subset.",
         )
         networks[by_run[run].run.meta.family] = by_run[run]
     left, right = st.columns(2)
     explainer = left.selectbox(
-        "Heatmap", list(EXPLAINERS), format_func=lambda name: EXPLAINERS[name].title, key="diagnose_explainer",
+        "Heatmap", list(EXPLAINERS), format_func=lambda name: EXPLAINERS[name].title,
+        **address.choice("heatmap", "diagnose_explainer", list(EXPLAINERS)),
         help="Occlusion and integrated gradients take several seconds per image and network.",
     )  # fmt: skip
-    opacity = right.slider("Heatmap opacity", 0.0, 1.0, 0.6, 0.05, key="diagnose_opacity")
+    opacity = right.slider(
+        "Heatmap opacity", 0.0, 1.0, 0.6, 0.05, **address.number("opacity", "diagnose_opacity", 0.6, 0.0, 1.0)
+    )
     classes = meta.titles
     target = st.selectbox(
         "Class to explain",
         [None, *range(len(classes))],
         format_func=lambda k: "Default class of each prediction" if k is None else classes[k],
-        key=f"diagnose_{task}_target",
+        **address.choice(
+            "class",
+            f"diagnose_{task}_target",
+            [None, *range(len(classes))],
+            text=lambda k: "default" if k is None else meta.labels[k],
+        ),
         help="Default: the positive class, the most likely class, or the finding furthest above its threshold.",
     )
     st.slider(
         "How common is the condition among the patients?", 0.01, 0.99, PREVALENCE, 0.01, format="percent",
-        key=PREVALENCE_KEY, help="How many alarms and all-clears are right depends on it.",
+        **address.number("prevalence", PREVALENCE_KEY, PREVALENCE, 0.01, 0.99),
+        help="How many alarms and all-clears are right depends on it.",
     )  # fmt: skip
     stages = chosen_stages(networks) if suspicious_of(meta) else None
 if missing := [FAMILY_TITLES[family] for family in SERVED_FAMILIES if family not in served[task]]:
     st.caption(f"No run with weights is stored for: {', '.join(missing)}.")
 
-folder = st.toggle("Upload a folder instead of files", key="diagnose_folder")
+folder = st.toggle("Upload a folder instead of files", **address.switch("folder", "diagnose_folder"))
 uploads = st.file_uploader(
     f"{KINDS} images, several at once, or zip archives of them (at most {LIMITS.images} images)",
     accept_multiple_files="directory" if folder else True,
     key="diagnose_folder_files" if folder else "diagnose_files",
+    on_change=note_change,
     help=f"Up to {LIMITS.file_bytes // MIB} MB per file. Files are held in memory only and never stored; file names "
     "are not logged.",
 )
-example = st.toggle("Show an example (a synthetic phantom, not a patient)", key="diagnose_example")
+example = st.toggle(
+    "Show an example (a synthetic phantom, not a patient)", **address.switch("example", "diagnose_example")
+)
 images, unread = unpacked_uploads(uploads)
 if unread:
     st.warning(f"{unread} files exceed the limit and were not read. Predictions cover the first {len(images)} images.")

@@ -11,7 +11,7 @@ from core.analysis.external import evaluated
 from core.errors import LowshotError
 from core.metrics import METRICS, between_seeds
 from core.runs.series import runs_by_series
-from core.ui import app_frame, cache, charts, pickers, text
+from core.ui import address, app_frame, cache, charts, pickers, text
 from core.ui.compare import metric_charts
 from core.ui.learning_curves import label_efficiency
 from core.ui.tables import as_csv
@@ -35,7 +35,10 @@ with left:
     metas = pickers.comparable_runs(store, "curves")
 dataset, series = metas[0].dataset, runs_by_series(store, metas)
 with right:
-    metric = st.selectbox("Metric", list(METRICS), format_func=lambda name: METRICS[name].title, key="curves_metric")
+    metric = st.selectbox(
+        "Metric", list(METRICS), format_func=lambda name: METRICS[name].title,
+        **address.choice("metric", "curves_metric", list(METRICS)),
+    )  # fmt: skip
     finding = pickers.pick_finding(metas[0], "curves")
 points = {name: series[name] for name in pickers.pick_series(series, "curves")}
 external_set = pickers.pick_test_set(points, "curves") if finding is None else ""
@@ -50,20 +53,25 @@ at_sizes = {  # 0 stands for all training images, last
 first, second, third = st.columns([2, 2, 1], vertical_alignment="bottom")
 with first:
     section = st.segmented_control(
-        "Show", [MEASURED, BOUGHT], default=MEASURED, key="curves_section", required=True, disabled=bool(external_set),
+        "Show", [MEASURED, BOUGHT], default=MEASURED, required=True, disabled=bool(external_set),
+        **address.choice("section", "curves_section", (MEASURED, BOUGHT), text=address.slug),
         help="Fitted curves take a moment the first time: every run is evaluated on resampled test images.",
     )  # fmt: skip
 with second:
+    usual = PANELS if len(points) > MANY else TOGETHER
     layout = st.segmented_control(
-        "Layout", [TOGETHER, PANELS], default=PANELS if len(points) > MANY else TOGETHER, key="curves_layout",
-        required=True,
+        "Layout", [TOGETHER, PANELS], default=usual, required=True,
+        **address.choice(
+            "layout", "curves_layout", (TOGETHER, PANELS), usual, {TOGETHER: "one", PANELS: "panels"}.__getitem__
+        ),
     )  # fmt: skip
 with third:
     section = MEASURED if external_set else section
-    seeds = st.toggle("Individual seeds", key="curves_seeds", disabled=section == BOUGHT)
+    seeds = st.toggle("Individual seeds", disabled=section == BOUGHT, **address.switch("seeds", "curves_seeds"))
+    ready = cache.are_evaluated(at_sizes.values(), finding)
     patients = st.toggle(
-        "Test patients", value=cache.are_evaluated(at_sizes.values(), finding),
-        key="curves_patients", disabled=section == BOUGHT or bool(external_set),
+        "Test patients", value=ready, **address.switch("patients", "curves_patients", ready),
+        disabled=section == BOUGHT or bool(external_set),
         help="Adds intervals over test patients to the table. The first time, every run is evaluated on resampled test "
         "patients, which takes up to a few seconds per run.",
     )  # fmt: skip

@@ -9,19 +9,21 @@ from core.models import MODELS
 from core.models.medical_encoders import CARD_FILE, read_card
 from core.paths import encoders_folder
 from core.runs.series import runs_by_series
-from core.ui import app_frame, cache, charts, external, pickers, text
+from core.ui import address, app_frame, cache, charts, external, pickers, text
 from core.ui.model_cards import checks, network_card, run_card  # fmt: skip
 from core.ui.tables import table
 
 app_frame.require(__file__)
 
-RUNS, ENCODERS, NETWORKS = "Runs", "Encoders", "Networks"
+RUNS, ENCODERS, NETWORKS = SECTIONS = ("Runs", "Encoders", "Networks")
 
 st.title("Model cards")
 st.write("What to know about a model before trusting it. Items without a record are listed as open.")
-linked = st.query_params.get("network", "")
-first = NETWORKS if linked in list(MODELS) else RUNS
-kind = st.segmented_control("Show", [RUNS, ENCODERS, NETWORKS], default=first, required=True, key="models_kind")
+first = NETWORKS if address.is_given("network") else RUNS  # a link may name a network alone
+kind = st.segmented_control(
+    "Show", SECTIONS, default=first, required=True,
+    **address.choice("section", "models_kind", SECTIONS, first, address.slug),
+)  # fmt: skip
 
 
 def runs() -> None:
@@ -33,22 +35,31 @@ def runs() -> None:
     dataset, series = metas[0].dataset, runs_by_series(store, metas)
     left, middle, right = st.columns([3, 1, 1])
     chosen = left.selectbox(
-        "Series", list(series), format_func=lambda name: charts.series_title(*name), key=f"models_series_{dataset}"
-    )
+        "Series", list(series), format_func=lambda name: charts.series_title(*name),
+        **address.choice("series", f"models_series_{dataset}", list(series), text=pickers.series_text),
+    )  # fmt: skip
     sizes = sorted({run.meta.train_size or 0 for run in series[chosen]}, reverse=True)
     size = middle.selectbox(
-        "Images per class", sizes, format_func=lambda n: str(n or "all"), key=f"models_size_{dataset}_{chosen}"
-    )
+        "Images per class", sizes, format_func=lambda n: str(n or "all"),
+        **address.choice("size", f"models_size_{dataset}_{chosen}", sizes, text=lambda n: str(n or "all")),
+    )  # fmt: skip
     same = [run for run in series[chosen] if (run.meta.train_size or 0) == size]
     run = right.selectbox(
-        "Seed", same, format_func=lambda run: str(run.meta.seed), key=f"models_seed_{dataset}_{chosen}_{size}"
-    )
+        "Seed", same, format_func=lambda run: str(run.meta.seed),
+        **address.choice(
+            "seed", f"models_seed_{dataset}_{chosen}_{size}", same, text=lambda run: str(run.meta.seed)
+        ),
+    )  # fmt: skip
     folder, meta = run
     finding = None
     if meta.multilabel:
         finding = st.selectbox(
-            "Finding", [None, *range(len(meta.labels))], key=f"models_finding_{dataset}",
+            "Finding", [None, *range(len(meta.labels))],
             format_func=lambda index: "All findings, mean" if index is None else meta.titles[index],
+            **address.choice(
+                "finding", f"models_finding_{dataset}", [None, *range(len(meta.labels))],
+                text=lambda index: "all" if index is None else meta.labels[index],
+            ),
         )  # fmt: skip
     # Compute all results first, so that an error replaces the whole card.
     try:
@@ -132,8 +143,11 @@ def encoders() -> None:
         st.info("No encoder was pretrained here yet. Pretrain one: `.venv/bin/python -m trainer pretrain`")
         return
     folder = st.selectbox(
-        "Encoder", folders, format_func=lambda path: f"{path.parent.name}, {path.name}", key="models_encoder"
-    )
+        "Encoder", folders, format_func=lambda path: f"{path.parent.name}, {path.name}",
+        **address.choice(
+            "encoder", "models_encoder", folders, text=lambda path: f"{path.parent.name}.{path.name}"
+        ),
+    )  # fmt: skip
     try:
         card = read_card(folder)
     except LowshotError as error:
@@ -154,4 +168,4 @@ if kind == RUNS:
 elif kind == ENCODERS:
     encoders()
 else:
-    network_card.card(network_card.pick(linked))
+    network_card.card(network_card.pick())

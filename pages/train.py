@@ -6,7 +6,7 @@ from core.errors import BadRequest, LowshotError
 from core.jobs import own_study
 from core.jobs.queue import Queue
 from core.jobs.request import Request, sizes_of
-from core.ui import app_frame, cache, login, text
+from core.ui import address, app_frame, cache, login, text
 from core.ui.train import form, job_panel, own_images, result, study
 
 app_frame.require(__file__)
@@ -26,9 +26,11 @@ if unfinished := {job.name for job in jobs if not job.is_over}:
     st.fragment(job_panel.show_unfinished, run_every="1s")(queue, unfinished)
 
 st.subheader("New job")
+first = form.PRESENT if address.is_given("set") else form.OWN  # a link may name a data set alone
 kind = st.segmented_control(
-    "Images", [form.OWN, form.FOLDER, form.PRESENT], default=form.OWN, required=True, key="train_kind"
-)
+    "Images", list(form.KINDS), default=first, required=True,
+    **address.choice("images", "train_kind", list(form.KINDS), first, form.KINDS.__getitem__),
+)  # fmt: skip
 try:
     catalogue = cache.catalogue()
 except LowshotError as error:
@@ -60,10 +62,12 @@ def new_job() -> None:
     left, right = st.columns(2)
     sizes = left.multiselect(
         "Labeled images per class", form.SIZES, default=["10", "25"], accept_new_options=True,
-        key="train_sizes", help="Number of images to train on. full: all training images.",
+        help="Number of images to train on. full: all training images.",
+        **address.choice("size", "train_sizes", form.SIZES, ["10", "25"], several=True, more=True),
     )  # fmt: skip
     seeds = right.multiselect(
-        "Seeds", form.SEEDS, default=["0", "1"], key="train_seeds",
+        "Seeds", form.SEEDS, default=["0", "1"],
+        **address.choice("seed", "train_seeds", form.SEEDS, ["0", "1"], several=True),
         help="Each seed draws a different training subset. Comparing families requires at least five.",
     )  # fmt: skip
     options = form.pick_settings(catalogue, strategies)

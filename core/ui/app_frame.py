@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+from contextlib import suppress
 from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -10,16 +11,15 @@ from typing import TYPE_CHECKING
 import streamlit as st
 from PIL import Image
 from starlette.formparsers import MultiPartParser
+from streamlit.runtime.scriptrunner import StopException
 
 from core.paths import LIMITS, MIB
-from core.ui import cache, login  # `cache` imports the libraries that are frozen below
+from core.ui import address, cache, login  # `cache` imports the libraries that are frozen below
 
 if TYPE_CHECKING:
     from streamlit.navigation.page import StreamlitPage
 
 NOTICE = "Research use only. Not a medical device: do not base decisions about a patient on these predictions."
-# Key prefixes of widgets whose value is kept; buttons must not be among them.
-KEPT_KEYS = ("compare_", "curves_", "data_set", "data_section")
 _FRAMED, _WANTED = "framed", "wanted"
 
 MultiPartParser.spool_max_size = LIMITS.file_bytes + 2 * MIB  # above it, uploads would be written to disk
@@ -42,7 +42,7 @@ def _icon() -> Image.Image:
 
 
 def require(file: str) -> None:
-    """Redirect a page opened without the frame through the entry script, and keep the choices of other pages.
+    """Redirect a page opened without the frame through the entry script.
 
     Every page calls this first. On the first request after a server start, before `st.navigation` has run, Streamlit
     still finds pages by folder.
@@ -51,17 +51,15 @@ def require(file: str) -> None:
         file: path of the page's script.
     """
     if _FRAMED not in st.session_state:
-        st.session_state[_WANTED] = (f"pages/{Path(file).name}", dict(st.query_params))
+        st.session_state[_WANTED] = (f"pages/{Path(file).name}", address.parameters())
         st.switch_page("streamlit_app.py")
-    for key in [key for key in st.session_state if str(key).startswith(KEPT_KEYS)]:
-        st.session_state[key] = st.session_state[key]  # otherwise a widget loses its value when its page is left
 
 
 def show(pages: list[StreamlitPage]) -> None:
     """Draw the frame and run the requested page; "/" leads to the first of the pages, "/?task=NAME" to Diagnose."""
 
     def root() -> None:  # its name is its path, so no page may have it
-        parameters = dict(st.query_params)
+        parameters = address.parameters()
         st.switch_page("pages/diagnose.py" if "task" in parameters else pages[0], query_params=parameters)
 
     # Set the icon before navigation, which would fetch the page's Material symbol from the internet for the tab.
@@ -83,4 +81,7 @@ def show(pages: list[StreamlitPage]) -> None:
         st.switch_page(page, query_params=parameters)
     st.caption(f":material/info: **Lowshot** · {NOTICE}")
     login.offer_logout()
-    chosen.run()
+    address.start(chosen.url_path)
+    with suppress(StopException):  # a page that stops early has choices too
+        chosen.run()
+    address.finish()

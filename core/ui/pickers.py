@@ -16,7 +16,7 @@ from core.data.specs import OPTIONS_SEPARATOR, DatasetSpec, family_of, find_data
 from core.errors import LowshotError
 from core.runs import Run, RunMeta, Store
 from core.runs.series import Series, by_series, comparison_proper
-from core.ui import charts
+from core.ui import address, charts
 from core.ui.text import LEAK_MARK, escape
 
 EVERY = -1  # stands for None, which a restored widget would show as no choice
@@ -37,8 +37,10 @@ def dataset_options(name: str, page: str) -> DatasetSpec:
     """
     chosen = []
     for option, values in DATASETS[name].options.items():
-        key = f"{page}_{name}_{option}"
-        value = st.pills(option.capitalize(), values, default=values[0], required=True, key=key)
+        value = st.pills(
+            option.capitalize(), values, default=values[0], required=True,
+            **address.choice(option, f"{page}_{name}_{option}", values),
+        )  # fmt: skip
         chosen.append(f"{option}={value}")
     spec = find_dataset(f"{name}{OPTIONS_SEPARATOR}{','.join(chosen)}")
     if spec.synthetic:
@@ -63,8 +65,10 @@ def comparable_runs(store: Store, page: str) -> list[RunMeta]:
             icon=":material/model_training:",
         )
         st.stop()
-    keep_possible(f"{page}_dataset", list(titles))
-    chosen: str = st.selectbox("Data set", list(titles), format_func=titles.__getitem__, key=f"{page}_dataset")
+    chosen: str = st.selectbox(
+        "Data set", list(titles), format_func=titles.__getitem__,
+        **address.choice("set", f"{page}_dataset", list(titles)),
+    )  # fmt: skip
     metas = store.metas(chosen)
     leaking = {meta.split_hash for meta in metas if meta.leaks}
     counted = Counter(meta.split_hash for meta in metas).most_common()
@@ -75,10 +79,9 @@ def comparable_runs(store: Store, page: str) -> list[RunMeta]:
     }
     if len(splits) > 1:
         st.warning("Stored runs of this data set come from different images or splits and are not mixed.")
-        keep_possible(f"{page}_split_{chosen}", [name for name, _ in splits])
         split = st.selectbox(
-            "Split", [name for name, _ in splits], key=f"{page}_split_{chosen}",
-            format_func=descriptions.__getitem__,
+            "Split", list(descriptions), format_func=descriptions.__getitem__,
+            **address.choice("split", f"{page}_split_{chosen}", list(descriptions), text=lambda name: name[:8]),
         )  # fmt: skip
     shown = [meta for meta in metas if meta.split_hash == split]
     if shown[0].synthetic:
@@ -109,26 +112,30 @@ def pick_size(metas: Sequence[RunMeta], page: str) -> int | None:
     """
     sizes: list[int | None] = [*sorted({meta.train_size for meta in metas if meta.train_size is not None})]
     sizes += [None] if any(meta.train_size is None for meta in metas) else []
-    key = f"{page}_size_{metas[0].dataset}"
-    keep_possible(key, sizes)
     groups = by_series(metas)
     by_family = [
         {meta.train_size for meta in groups[name]} for family, name in contestants(groups).items() if family != LOOP
     ]
     shared = [n for n in sizes if all(n in of_family for of_family in by_family)]
+    default = (shared or sizes)[-1]
     return st.select_slider(
-        "Labeled training images per class", sizes, value=(shared or sizes)[-1], key=key,
-        format_func=lambda n: "all" if n is None else str(n),
+        "Labeled training images per class", sizes, value=default, format_func=size_text,
+        **address.choice("size", f"{page}_size_{metas[0].dataset}", sizes, default, size_text),
     )  # fmt: skip
+
+
+def size_text(size: int | None) -> str:
+    """Return a training-set size as text, for pages and addresses."""
+    return "all" if size is None else str(size)
 
 
 def pick_seed(seeds: Sequence[int], page: str, title: str = "Seed") -> int:
     """Pick a seed if there are several."""
     if len(seeds) == 1:
         return seeds[0]
-    key = f"{page}_seed"
-    keep_possible(key, seeds)
-    chosen: int = st.segmented_control(title, seeds, default=seeds[0], key=key, required=True)
+    chosen: int = st.segmented_control(
+        title, seeds, default=seeds[0], required=True, **address.choice("seed", f"{page}_seed", seeds)
+    )
     return chosen
 
 
@@ -143,9 +150,13 @@ def pick_finding(of: RunMeta, page: str) -> int | None:
         return None
     every = "Mean over all findings that can be evaluated" if of.multilabel else "All classes"
     rest = "" if of.multilabel else " against the rest"
+    title, options = "Finding" if of.multilabel else "Class", [EVERY, *range(len(of.labels))]
     chosen = st.selectbox(
-        "Finding" if of.multilabel else "Class", [EVERY, *range(len(of.labels))], key=f"{page}_finding_{of.dataset}",
-        format_func=lambda k: every if k == EVERY else f"{of.titles[k]}{rest}",
+        title, options, format_func=lambda k: every if k == EVERY else f"{of.titles[k]}{rest}",
+        **address.choice(
+            title.lower(), f"{page}_finding_{of.dataset}", options,
+            text=lambda k: "all" if k == EVERY else of.labels[k],
+        ),
     )  # fmt: skip
     return None if chosen == EVERY else chosen
 
@@ -158,15 +169,19 @@ def pick_series(series: Mapping[Series, Sequence[Run]], page: str) -> list[Serie
     """
     usual = list(contestants(series).values()) or comparison_proper(series) or list(series)
     key = f"{page}_series_{next(iter(series.values()))[0].meta.dataset}" if series else f"{page}_series"
+    before = st.session_state.get(key)
+    bound = address.choice("series", key, list(series), usual, series_text, several=True, keep=True)
     picked: dict[Series, bool] = st.session_state.setdefault(f"{key}_picked", {})
+    if (linked := st.session_state.get(key)) is not None and linked != before:
+        picked |= {name: name in linked for name in series}
     wanted = [name for name in series if picked.get(name, name in usual)]
     if not wanted and st.session_state.get(key) != []:  # no picked series exists here, and the user did not clear all
         wanted = usual
     if key not in st.session_state or set(st.session_state[key]) != set(wanted):
         st.session_state[key] = wanted
     shown = st.multiselect(
-        "Series", list(series), format_func=lambda name: title_of(name, series[name]), key=key,
-        on_change=_remember, args=(key, wanted),
+        "Series", list(series), format_func=lambda name: title_of(name, series[name]),
+        on_change=_remember, args=(key, wanted), **bound,
     )  # fmt: skip
     if not shown:
         st.info("Pick at least one series.")
@@ -180,17 +195,9 @@ def _remember(key: str, before: Sequence[Series]) -> None:
     st.session_state[f"{key}_picked"] |= {name: name in now for name in {*before} ^ {*now}}
 
 
-def keep_possible(key: str, options: Sequence[object]) -> None:
-    """Remove unavailable options from a kept choice; reset the choice if no option remains."""
-    chosen = st.session_state.get(key)
-    if isinstance(chosen, list) and chosen:
-        available = [option for option in chosen if option in options]
-        if not available:
-            del st.session_state[key]
-        elif available != chosen:
-            st.session_state[key] = available
-    elif key in st.session_state and not isinstance(chosen, list) and chosen not in options:
-        del st.session_state[key]
+def series_text(name: Series) -> str:
+    """Return the name of a series in an address."""
+    return ".".join(filter(None, name))
 
 
 def warn_of_shortcuts(store: Store, dataset: str, split: str | None = None) -> str:
@@ -241,10 +248,9 @@ def pick_test_set(series: Mapping[Series, Sequence[Run]], page: str) -> str:
     if not names:
         return ""
     titles = {name: evaluated(runs, name)[0].meta.external[name].title for name in names}
-    key = f"{page}_test_set"
-    keep_possible(key, ["", *names])
     chosen: str | None = st.segmented_control(
-        "Test images", ["", *names], format_func=lambda name: titles.get(name, "Own test set"), default="", key=key,
+        "Test images", ["", *names], format_func=lambda name: titles.get(name, "Own test set"), default="",
         required=True, help="External sets have images of other patients and places.",
+        **address.choice("test", f"{page}_test_set", ["", *names], text=lambda name: name or "own"),
     )  # fmt: skip
     return chosen or ""

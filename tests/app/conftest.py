@@ -1,6 +1,7 @@
-"""Made-up runs that tests of several sections read; none writes to them."""
+"""The frame around pages, and made-up runs that tests of several sections read; none writes to them."""
 
 import pytest
+from streamlit.runtime.pages_manager import PagesManager
 
 from tests.synthetic_runs import STRONG, WEAK, make_run
 
@@ -23,3 +24,15 @@ def class_runs(tmp_path_factory):
         for kind, strength in ((WEAK, 1.0), (STRONG, 3.0)):
             make_run(store, kind, 20, seed, strength, task="multiclass")
     return store
+
+
+@pytest.fixture
+def frame(monkeypatch):
+    """Runs pages within the frame, as a server does; AppTest would look into the folder `pages` and run them alone."""
+    create = PagesManager.__init__
+
+    def create_without_folder(self, *args, **fields):
+        create(self, *args, **fields)
+        PagesManager.uses_pages_directory = False
+
+    monkeypatch.setattr(PagesManager, "__init__", create_without_folder)

@@ -86,6 +86,7 @@ def test_choices_survive_a_change_of_page(made_runs, monkeypatch):
     assert app.selectbox(key="curves_metric").value == "brier"
 
 
+@pytest.mark.usefixtures("frame")
 def test_a_kept_choice_that_is_no_longer_offered_is_made_anew(made_runs, tmp_path, monkeypatch):
     app = open_page("compare", made_runs, monkeypatch)
     series = app.multiselect(key="compare_series_phantom")

@@ -59,19 +59,18 @@ def test_networks_beside_runs(phantom_runs, monkeypatch):
     assert [box.label for box in app.selectbox] == ["Network"]
 
 
-def test_a_link_opens_a_network(tmp_path, monkeypatch):
+@pytest.mark.usefixtures("frame")
+@pytest.mark.parametrize("name", ["imagenet-resnet18", "medical:resnet18@/etc/hosts"])
+def test_a_link_opens_a_network(name, tmp_path, monkeypatch):
     monkeypatch.setenv("LOWSHOT_RUNS", str(tmp_path))
     app = AppTest.from_file("../../streamlit_app.py", default_timeout=PATIENCE)
-    app.session_state["framed"] = True
     app.run()
     app.switch_page("pages/models.py")
-    app.query_params["network"] = "imagenet-resnet18"
+    app.query_params["network"] = name
     app.run()
     assert not app.exception
-    assert app.header[0].value.replace("\\", "") == "ResNet-18, ImageNet"
-    app.query_params["network"] = "medical:resnet18@/etc/hosts"
-    app.run()
-    assert not app.exception
+    shown = {"imagenet-resnet18": "ResNet-18, ImageNet"}.get(name, "Small CNN")
+    assert app.header[0].value.replace("\\", "") == shown
 
 
 def test_a_trainer_that_does_not_answer_is_named(tmp_path, monkeypatch):

@@ -264,3 +264,42 @@ def test_a_link_to_a_data_set_shows_it(opened, address):
     settle(page)
     page.get_by_text("1,050 volumes").first.wait_for()
     page.close()
+
+
+def test_reload_history_and_a_change_of_page_keep_choices_and_images(opened, address):
+    page = new_page(opened)
+    page.goto(f"{address}/diagnose?task=phantom")
+    settle(page)
+    page.set_input_files(
+        "input[type=file]",
+        {"name": "mine.png", "mimeType": "image/png", "buffer": encode_png(phantom_at(4001).pixels)},
+    )
+    page.wait_for_selector("[data-testid=stMetric]")
+    settle(page)
+    page.get_by_role("link", name="Data", exact=True).click()
+    page.wait_for_url("**/data")
+    settle(page)
+    page.get_by_text("Preprocessing", exact=True).click()
+    page.wait_for_url("**/data?section=preprocessing")
+    page.get_by_role("link", name="Diagnose").click()
+    page.get_by_text("mine.png").first.wait_for()
+    page.wait_for_selector("[data-testid=stMetric]")
+    settle(page)
+    page.get_by_role("button", name="Remove them").click()
+    page.wait_for_selector("[data-testid=stMetric]", state="detached")
+    page.go_back()
+    page.wait_for_url("**/data?section=preprocessing")
+    settle(page)
+    chosen = page.get_by_role("radio", name="Preprocessing")
+    assert chosen.get_attribute("aria-checked") == "true"
+    page.go_back()
+    page.wait_for_url("**/data")
+    page.wait_for_function("document.querySelector('[role=radio][aria-checked=true]').textContent.includes('Overview')")
+    page.go_forward()
+    page.wait_for_url("**/data?section=preprocessing")
+    settle(page)
+    page.reload()
+    settle(page)
+    assert chosen.get_attribute("aria-checked") == "true"
+    assert page.url.endswith("/data?section=preprocessing")
+    page.close()

@@ -12,7 +12,7 @@ import streamlit as st
 from core.errors import BadRequest, LeakFound
 from core.metrics import Estimate
 from core.metrics.conformal import Conformal, Coverage, required_patients
-from core.ui import cache, charts
+from core.ui import address, cache, charts
 from core.ui.compare import metric_charts
 from core.ui.compare.view import View
 from core.ui.tables import table
@@ -28,7 +28,7 @@ def show(view: View) -> None:
     view = replace(view, finding=target)
     level = st.segmented_control(
         "Target coverage", LEVELS, default=0.9, format_func=lambda share: f"{share:.0%}",
-        key="compare_level", required=True,
+        required=True, **address.choice("coverage", "compare_level", LEVELS, 0.9),
         help="Share of images whose prediction set contains the true class, for every class. A higher coverage needs "
         "larger sets.",
     )  # fmt: skip

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -24,11 +25,11 @@ from core.metrics.operating_point import at_thresholds, shift_prevalence
 from core.runs import Run
 from core.runs.scores import PartScores
 from core.runs.series import Series
-from core.ui import cache, charts, pickers
+from core.ui import address, cache, charts, pickers
 from core.ui.compare import operating
 from core.ui.compare.operating import fittable_series
 from core.ui.compare.view import View
-from core.ui.pickers import keep_possible
+from core.ui.pickers import series_text
 from core.ui.tables import table
 from core.ui.text import escape
 
@@ -37,11 +38,12 @@ A_ROW = 3
 
 @dataclass(frozen=True)
 class Cell:
-    """Keys of the widgets that choose a cell: the series, the true class and the decision."""
+    """Keys of the widgets that choose a cell: the series, the true class and the decision; and their arguments."""
 
     series: str
     truth: str
     decision: str
+    bound: dict[str, dict[str, Any]]
 
 
 def show(view: View) -> None:
@@ -62,13 +64,16 @@ def show(view: View) -> None:
     }
     st.markdown("\n".join(f"- {escape(_finding(view.title(name), view.labels, n))}" for name, n in counts.items()))
     of = f"{view.dataset}_{view.finding}"
-    cell = Cell(f"compare_cell_{of}", f"compare_truth_{of}", f"compare_said_{of}")
-    keep_possible(cell.series, list(evaluated))
-    for key, usual in (
-        (cell.series, next(iter(evaluated), None)),
-        (cell.truth, len(view.labels) - 1),
-        (cell.decision, 0),
-    ):
+    places = range(len(view.labels))
+    named = view.labels if view.finding is not None else view.first.labels  # stable names, for the address
+    keys = f"compare_cell_{of}", f"compare_truth_{of}", f"compare_said_{of}"
+    bound = {
+        "matrix": address.choice("matrix", keys[0], list(evaluated), text=series_text),
+        "truth": address.choice("truth", keys[1], places, places[-1], named.__getitem__),
+        "decision": address.choice("decision", keys[2], places, text=named.__getitem__),
+    }
+    cell = Cell(*keys, bound)
+    for key, usual in zip(keys, (next(iter(evaluated), None), places[-1], 0), strict=True):
         st.session_state.setdefault(key, usual)
     columns = st.columns(min(A_ROW, len(view.runs)))
     for index, name in enumerate(view.runs):
@@ -132,13 +137,13 @@ def _images_of_cell(view: View, runs: Mapping[Series, Run], evaluated: Mapping[S
     st.subheader("Images in a cell")
     first, second, third = st.columns([2, 1, 1])
     with first:
-        name = st.selectbox("Series", list(evaluated), format_func=view.title, key=cell.series)
+        name = st.selectbox("Series", list(evaluated), format_func=view.title, **cell.bound["matrix"])
     places = range(len(view.labels))
     named = view.labels.__getitem__
     with second:
-        truth = st.selectbox("Truth", places, format_func=named, key=cell.truth)
+        truth = st.selectbox("Truth", places, format_func=named, **cell.bound["truth"])
     with third:
-        decision = st.selectbox("Decision", places, format_func=named, key=cell.decision)
+        decision = st.selectbox("Decision", places, format_func=named, **cell.bound["decision"])
     predictions = evaluated[name]
     matches = np.flatnonzero((predictions.scores.labels == truth) & (predictions.scores.decisions == decision))
     if not len(matches):
@@ -158,7 +163,6 @@ def _images_of_cell(view: View, runs: Mapping[Series, Run], evaluated: Mapping[S
         )  # fmt: skip
     with right:
         key = f"compare_case_{cell.series}_{name}_{truth}_{decision}"
-        keep_possible(key, names)
         _case(view, runs, evaluated, st.selectbox("Case", names, key=key))
 
 

@@ -8,10 +8,10 @@ import streamlit as st
 from core.metrics import METRICS
 from core.metrics.comparisons import MIN_SEEDS, Difference, format_p
 from core.runs.series import Series
-from core.ui import cache, charts
+from core.ui import address, cache, charts
 from core.ui.compare import metric_charts
 from core.ui.compare.view import View
-from core.ui.pickers import keep_possible
+from core.ui.pickers import series_text
 from core.ui.tables import table
 from core.ui.text import escape
 
@@ -22,14 +22,16 @@ def show(view: View) -> None:
         st.info("Pick at least two series to compare them.")
         return
     left, right = st.columns(2)
-    key = f"compare_reference_{view.dataset}"
-    keep_possible(key, list(view.runs))
     with left:
-        reference = st.selectbox("Reference", list(view.runs), format_func=view.title, key=key)
+        reference = st.selectbox(
+            "Reference", list(view.runs), format_func=view.title,
+            **address.choice("reference", f"compare_reference_{view.dataset}", list(view.runs), text=series_text),
+        )  # fmt: skip
     with right:
         metric = st.selectbox(
-            "Metric", list(METRICS), format_func=lambda name: METRICS[name].title, key="compare_difference_metric"
-        )
+            "Metric", list(METRICS), format_func=lambda name: METRICS[name].title,
+            **address.choice("metric", "compare_difference_metric", list(METRICS)),
+        )  # fmt: skip
     differences, refused, pairs = cache.differences(view.runs, reference, view.finding)
     for name, reason in refused.items():
         st.error(f"{escape(view.title(name))} is not compared. {escape(reason)}")

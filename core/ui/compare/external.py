@@ -8,10 +8,9 @@ from core.analysis.external import evaluated, external_sets, refusals
 from core.data import DATASETS
 from core.data.specs import find_dataset
 from core.metrics import METRICS
-from core.ui import charts, external
+from core.ui import address, charts, external
 from core.ui.compare import metric_charts
 from core.ui.compare.view import View
-from core.ui.pickers import keep_possible
 from core.ui.tables import table
 from core.ui.text import escape
 
@@ -34,14 +33,16 @@ def show(view: View) -> None:
         return
     titles = {name: record.title for _, meta in every for name, record in meta.external.items()}
     left, right = st.columns(2)
-    key = f"compare_external_{view.dataset}"
-    keep_possible(key, names)
     with left:
-        name = st.selectbox("External test set", names, format_func=titles.__getitem__, key=key)
+        name = st.selectbox(
+            "External test set", names, format_func=titles.__getitem__,
+            **address.choice("test", f"compare_external_{view.dataset}", names),
+        )  # fmt: skip
     with right:
         metric = st.selectbox(
-            "Metric", list(METRICS), format_func=lambda row: METRICS[row].title, key="compare_external_metric"
-        )
+            "Metric", list(METRICS), format_func=lambda row: METRICS[row].title,
+            **address.choice("metric", "compare_external_metric", list(METRICS)),
+        )  # fmt: skip
     results = {
         series: external.external_results(tested, name)
         for series, runs in view.runs.items()

@@ -17,7 +17,7 @@ from core.metrics.operating_point import shift_cost
 from core.metrics.thresholds import Aim
 from core.runs import Run
 from core.runs.series import Series
-from core.ui import cache, charts, pickers
+from core.ui import address, cache, charts, pickers
 from core.ui.compare import operating_charts
 from core.ui.compare.view import View
 from core.ui.tables import table
@@ -32,7 +32,8 @@ def show(view: View) -> None:
 @st.fragment
 def _fragment(view: View, target: int | None) -> None:
     try:
-        _content(view, target)
+        with address.part("operating"):
+            _content(view, target)
     except LowshotError as error:  # the page cannot catch an error raised in a fragment
         st.error(escape(str(error)))
 
@@ -42,7 +43,9 @@ def _content(view: View, target: int | None) -> None:
     left, right = st.columns([3, 1], vertical_alignment="bottom")
     with left:
         seed = pickers.pick_seed(view.seeds(), "compare", "Seed of the calibration diagram")
-    single = right.toggle("Individual seeds", key="compare_single", help="In the first two diagrams.")
+    single = right.toggle(
+        "Individual seeds", help="In the first two diagrams.", **address.switch("seeds", "compare_single")
+    )
     view = replace(view, runs=fittable_series(view, target, chosen))
     if not view.runs:
         return
@@ -171,6 +174,7 @@ TITLES = {
     "cost": "Least cost",
 }
 USUAL = 0.1
+RATIOS = (0.2, 0.5, 1.0, 2.0, 5.0, 10.0, 20.0, 50.0)
 PREVALENCES = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, *(share / 100 for share in range(10, 100, 5)))
 
 
@@ -205,7 +209,7 @@ def pick_operating_point(prevalence_too: bool = True) -> Chosen:
     with left:
         rule = st.segmented_control(
             "Operating point for", list(TITLES), default="balanced", format_func=TITLES.__getitem__,
-            key="compare_rule", required=True,
+            required=True, **address.choice("rule", "compare_rule", list(TITLES), "balanced"),
             help="Fitted on images held out within each training subset, never on test images. Balanced is the "
             "operating point of every stored run.",
         )  # fmt: skip
@@ -213,22 +217,24 @@ def pick_operating_point(prevalence_too: bool = True) -> Chosen:
     with right:
         if rule == "sensitivity":
             sensitivity = st.slider(
-                "Target sensitivity", 0.5, 0.99, 0.95, 0.01, format="percent", key="compare_sensitivity"
-            )
+                "Target sensitivity", 0.5, 0.99, 0.95, 0.01, format="percent",
+                **address.number("sensitivity", "compare_sensitivity", 0.95, 0.5, 0.99),
+            )  # fmt: skip
         elif rule == "cost":
             ratio = st.select_slider(
-                "Cost of a missed case, in false alarms", (0.2, 0.5, 1.0, 2.0, 5.0, 10.0, 20.0, 50.0), value=5.0,
-                format_func=lambda n: f"{n:g}", key="compare_ratio",
+                "Cost of a missed case, in false alarms", RATIOS, value=5.0, format_func="{:g}".format,
+                **address.choice("cost", "compare_ratio", RATIOS, 5.0, "{:g}".format),
             )  # fmt: skip
     left, right = st.columns(2)
     shift = left.slider(
-        "Shift of the threshold", -0.5, 0.5, 0.0, 0.01, key="compare_shift",
+        "Shift of the threshold", -0.5, 0.5, 0.0, 0.01, **address.number("shift", "compare_shift", 0.0, -0.5, 0.5),
         help="Added to the probability at which each run calls an image positive.",
     )  # fmt: skip
     if not prevalence_too and rule != "cost":
         return Chosen(Aim(rule, sensitivity, ratio, st.session_state.get("compare_prevalence", USUAL)), shift)
     prevalence = right.select_slider(
         "Prevalence in the target population", PREVALENCES, value=USUAL, format_func=lambda share: f"{100 * share:g}%",
-        key="compare_prevalence", help="Predictive values, precision and net benefit depend on it.",
+        **address.choice("prevalence", "compare_prevalence", PREVALENCES, USUAL, "{:g}".format),
+        help="Predictive values, precision and net benefit depend on it.",
     )  # fmt: skip
     return Chosen(Aim(rule, sensitivity, ratio, prevalence), shift)

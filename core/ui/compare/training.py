@@ -8,10 +8,9 @@ import numpy as np
 import pandas as pd
 import streamlit as st
 
-from core.ui import cache, charts
+from core.ui import address, cache, charts
 from core.ui.compare import metric_charts
 from core.ui.compare.view import View
-from core.ui.pickers import keep_possible
 from core.ui.tables import table
 from core.ui.text import escape
 
@@ -21,8 +20,11 @@ ALL = "All"
 def show(view: View) -> None:
     """Show the training curves of one seed or of all seeds."""
     seeds = view.seeds()
-    keep_possible("compare_training_seed", [*seeds, ALL])
-    seed = st.segmented_control("Seed", [*seeds, ALL], default=seeds[0], key="compare_training_seed", required=True)
+    options = [*seeds, ALL]
+    seed = st.segmented_control(
+        "Seed", options, default=seeds[0], required=True,
+        **address.choice("seed", "compare_training_seed", options, text=lambda seed: str(seed).lower()),
+    )  # fmt: skip
     histories = {
         name: [curve for run in runs if seed in (ALL, run.meta.seed) for curve in curves_of(cache.history(run))]
         for name, runs in view.runs.items()

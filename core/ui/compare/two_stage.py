@@ -14,9 +14,9 @@ from core.metrics.comparisons import bonferroni_corrected, format_p
 from core.metrics.thresholds import Aim
 from core.metrics.two_stage import TwoStage
 from core.runs.series import Series
-from core.ui import cache, charts
+from core.ui import address, cache, charts
 from core.ui.compare.view import View
-from core.ui.pickers import keep_possible
+from core.ui.pickers import series_text
 from core.ui.tables import table
 from core.ui.text import escape
 
@@ -47,7 +47,7 @@ def show(view: View) -> None:
         0.95,
         0.01,
         format="percent",
-        key="compare_screen_sensitivity",
+        **address.number("sensitivity", "compare_screen_sensitivity", 0.95, 0.8, 0.99),
     )
     stages = {(name, key): runs for name, by_series in screens.items() for key, runs in by_series.items()}
     left, right = st.columns(2)
@@ -68,20 +68,21 @@ def _suspicious(dataset: str, labels: tuple[str, ...]) -> tuple[int, ...]:
     """Show the picker of the suspicious classes and return their indices."""
     base = dataset.partition(OPTIONS_SEPARATOR)[0]
     default = [label for label in (DATASETS[base].suspicious if base in DATASETS else ()) if label in labels]
-    key = f"compare_suspicious_{dataset}"
-    keep_possible(key, labels)
     chosen = st.multiselect(
-        "Suspicious classes", labels, default=default, key=key,
+        "Suspicious classes", labels, default=default,
+        **address.choice("suspicious", f"compare_suspicious_{dataset}", labels, default, several=True),
         format_func=dict(zip(labels, class_titles(dataset, labels), strict=True)).__getitem__,
     )  # fmt: skip
     return tuple(index for index, label in enumerate(labels) if label in chosen)
 
 
 def _pick(title: str, stages: list[Stage], dataset: str) -> Stage:
-    key = f"compare_{title.split()[0].lower()}_{dataset}"
-    keep_possible(key, stages)
+    name = title.split()[0].lower()
     chosen: Stage = st.selectbox(
-        title, stages, key=key,
+        title, stages,
+        **address.choice(
+            name, f"compare_{name}_{dataset}", stages, text=lambda stage: f"{stage[0]}.{series_text(stage[1])}"
+        ),
         format_func=lambda stage: charts.series_title(*stage[1]) + (f" · {stage[0]}" if stage[0] != dataset else ""),
     )  # fmt: skip
     return chosen

@@ -9,7 +9,7 @@ import streamlit as st
 from core.errors import BadRequest
 from core.runs import Run, RunMeta, Store
 from core.runs.series import Series
-from core.ui import cache
+from core.ui import address, cache
 from core.ui.pickers import title_of
 
 
@@ -75,6 +75,9 @@ class View:
             raise BadRequest("No finding can be evaluated: none has enough test images with and without it.")
         chosen: int = st.selectbox(
             "Finding to evaluate" if multilabel else "Class to evaluate against the rest", options,
-            key=f"{page}_class_{self.dataset}", format_func=self.first.titles.__getitem__,
+            format_func=self.first.titles.__getitem__,
+            **address.choice(
+                "positive", f"{page}_class_{self.dataset}", options, text=self.first.labels.__getitem__
+            ),
         )  # fmt: skip
         return chosen

@@ -11,7 +11,7 @@ from core.data.listing import Listing
 from core.data.overlap import comparable
 from core.data.overview import label_text, read_sample
 from core.data.specs import DatasetSpec, class_titles, labels_of
-from core.ui import cache, text
+from core.ui import address, cache, text
 from core.ui.tables import table
 
 
@@ -39,7 +39,8 @@ def within(spec: DatasetSpec, listing: Listing) -> None:
         "resizing, recompression or cropping."
     )
     table(pairs, "Pairs of copies within the data set", f"{spec.name}-copies")
-    number = int(st.number_input("Show pair", 1, len(copies), 1, key=f"data_pair_{spec.name}")) - 1
+    bound = address.number("pair", f"data_pair_{spec.name}", 1, 1, len(copies), int)
+    number = int(st.number_input("Show pair", 1, len(copies), 1, **bound)) - 1
     for place, index in zip(st.columns([1, 1, 1]), (firsts[number], seconds[number]), strict=False):
         if loaded := read_sample(spec, listing, int(index)):
             place.image(

@@ -1,7 +1,8 @@
 """What the session keeps of uploaded images, so that a slider does not run the networks again.
 
 The session keeps thumbnails, hashes and results under the SHA-256 of the upload, and the unpacked archives. It keeps no
-decoded image. Entries of images that are no longer uploaded are dropped.
+decoded image. Entries of images that are no longer uploaded are dropped. The file uploader forgets its files when the
+visitor leaves the page; the images stay here until the visitor removes them or the session ends.
 """
 
 from __future__ import annotations
@@ -16,22 +17,45 @@ from core.data.uploads import Upload, unpack
 from core.explain.quality import faithfulness
 from core.inference import Case
 from core.inference.analyze import Settings
+from core.paths import LIMITS
 
 if TYPE_CHECKING:
     from streamlit.runtime.uploaded_file_manager import UploadedFile
 
 _UNPACKED, _RESULTS = "diagnose_unpacked", "diagnose_results"
+_KEPT, _CHANGED = "diagnose_kept", "diagnose_changed"
 
 
 def unpacked_uploads(files: Sequence[UploadedFile]) -> tuple[list[Upload], int]:
-    """Return the uploads from `unpack`, which runs again only when the uploaded files change."""
+    """Return the uploads from `unpack`, which runs again only when the uploaded files change.
+
+    Images that the uploader has lost come first, with a button that removes them.
+    """
     file_ids = [file.file_id for file in files]
     before, unpacked = st.session_state.get(_UNPACKED, ([], ([], 0)))
+    kept: list[Upload] = st.session_state.get(_KEPT, [])
+    by_visitor = st.session_state.pop(_CHANGED, False)
     if before != file_ids:
+        if not file_ids and not by_visitor:  # the page was left, or the uploader was exchanged
+            kept = st.session_state[_KEPT] = [*kept, *unpacked[0]]
         unpacked = unpack([(file.name, file.getvalue()) for file in files])
         st.session_state[_UNPACKED] = (file_ids, unpacked)
     uploads, unread = unpacked
-    return list(uploads), unread
+    new = {upload.digest for upload in uploads}
+    every = [*(upload for upload in {old.digest: old for old in kept}.values() if upload.digest not in new), *uploads]
+    if len(every) > len(uploads):
+        st.caption(f"From before, still shown: {len(every) - len(uploads)}. New files are added to them.")
+        st.button("Remove them", key="diagnose_remove", icon=":material/delete:", on_click=_remove_kept)
+    return every[: LIMITS.images], unread + max(0, len(every) - LIMITS.images)
+
+
+def note_change() -> None:
+    """Note that the visitor added or removed files; the uploader also empties when the page is left."""
+    st.session_state[_CHANGED] = True
+
+
+def _remove_kept() -> None:
+    st.session_state.pop(_KEPT, None)
 
 
 def drop_missing(uploads: Sequence[Upload]) -> None:

@@ -11,10 +11,9 @@ import streamlit as st
 
 from core.metrics import METRICS
 from core.metrics.learning_curves import REACH, Fit, crossover, default_target, images_needed, label_multiplier
-from core.ui import charts
+from core.ui import address, charts
 from core.ui.compare import metric_charts
 from core.ui.compare.metric_charts import Measured
-from core.ui.pickers import keep_possible
 from core.ui.tables import table
 from core.ui.text import escape
 
@@ -70,9 +69,11 @@ def _target(fits: Mapping[str, Fit], metric: str, file: str) -> float:
     row = METRICS[metric]
     first = default_target(next(iter(fits.values())))
     least = -1.0 if metric == "mcc" else 0.0
+    default = float(np.clip(first, least, 1))
     chosen = st.number_input(
-        f"Target {row.title}", least, 1.0, float(np.clip(first, least, 1)), _STEP, format="%.3f",
-        key=f"curves_wanted_{file}", help=f"{row.meaning} {'Higher' if row.higher_is_better else 'Lower'} is better.",
+        f"Target {row.title}", least, 1.0, default, _STEP, format="%.3f",
+        **address.number("target", f"curves_wanted_{file}", default, least, 1.0),
+        help=f"{row.meaning} {'Higher' if row.higher_is_better else 'Lower'} is better.",
     )  # fmt: skip
     return float(chosen)
 
@@ -94,10 +95,10 @@ def _needed(fits: Mapping[str, Fit], target: float) -> pd.DataFrame:
 def _multipliers(fits: Mapping[str, Fit], file: str) -> None:
     """Show for every pair how many times more labels the worse series needs to equal the better one."""
     sizes = sorted({n for fit in fits.values() for n in fit.sizes})
-    keep_possible(f"curves_at_{file}", sizes)
+    middle = sizes[len(sizes) // 2]
     at = st.select_slider(
-        "Images per class of the better series", sizes, value=sizes[len(sizes) // 2], key=f"curves_at_{file}",
-        format_func=lambda n: f"{n:g}",
+        "Images per class of the better series", sizes, value=middle, format_func="{:g}".format,
+        **address.choice("at", f"curves_at_{file}", sizes, middle, "{:g}".format),
     )  # fmt: skip
     rows = []
     for first, second in combinations([title for title, fit in fits.items() if fit.sizes[0] <= at <= fit.sizes[-1]], 2):

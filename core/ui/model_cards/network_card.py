@@ -9,23 +9,19 @@ from core.cards.networks import encoder_training_data, input_facts, title_of, we
 from core.errors import LowshotError
 from core.models import FAMILY_TITLES, MODELS
 from core.models.specs import ModelSpec, by_family
-from core.ui import cache, text
+from core.ui import address, cache, text
 from core.ui.model_cards import run_card
 from core.ui.tables import table
 
 _CLASSES = 2
 
 
-def pick(linked: str) -> ModelSpec:
-    """Pick one of all networks, which are ordered by family.
-
-    Args:
-        linked: name of the default network; any other text selects the first.
-    """
+def pick() -> ModelSpec:
+    """Pick one of all networks, which are ordered by family."""
     names = [spec.name for spec in by_family()]
     name = st.selectbox(
-        "Network", names, index=names.index(linked) if linked in names else 0,
-        format_func=lambda model: title_of(MODELS[model]), key="models_network",
+        "Network", names, format_func=lambda model: title_of(MODELS[model]),
+        **address.choice("network", "models_network", names),
     )  # fmt: skip
     return MODELS[name]
 

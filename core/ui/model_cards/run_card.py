@@ -21,7 +21,7 @@ from core.models import MODELS
 from core.models.medical_encoders import probe_results_of
 from core.models.summary import alt_text, diagram, format_count, format_shape
 from core.runs import RunMeta
-from core.ui import cache, charts, text
+from core.ui import address, cache, charts, text
 from core.ui.compare.operating_charts import reliability_line
 from core.ui.tables import table
 
@@ -149,8 +149,9 @@ def show_list(sentences: Sequence[str]) -> None:
 def checklist(subject: Subject) -> None:
     """Show a reporting checklist, filled in from the record where possible."""
     name = st.segmented_control(
-        "Guideline", list(GUIDELINES), default=next(iter(GUIDELINES)), required=True, key="models_guideline",
+        "Guideline", list(GUIDELINES), default=next(iter(GUIDELINES)), required=True,
         format_func=lambda row: GUIDELINES[row].title,
+        **address.choice("guideline", "models_guideline", list(GUIDELINES)),
     )  # fmt: skip
     guideline = GUIDELINES[name]
     rows = answered(guideline, subject)

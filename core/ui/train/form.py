@@ -19,11 +19,12 @@ from core.models import MODELS
 from core.models.weights import weights_of
 from core.paths import data_roots, describe_device, pick_device
 from core.runs import RunMeta
-from core.ui import cache, text
+from core.ui import address, cache, text
 from core.ui.pickers import dataset_options
 from core.ui.progress import duration_text
 
 OWN, FOLDER, PRESENT = "My own images", "A folder on the server", "An available data set"
+KINDS = {OWN: "own", FOLDER: "folder", PRESENT: "set"}  # and their names in an address
 SIZES, SEEDS = ("5", "10", "25", "50", "100", "200", "full"), ("0", "1", "2", "3", "4")
 USUAL_MODELS = ("scratch-cnn", "imagenet-efficientnet-lite0", "medical-efficientnet-lite0")
 _FIRST = ("augment", "preparation", "imbalance")
@@ -47,7 +48,9 @@ def pick_data(kind: str) -> Data | None:
     if kind == FOLDER:
         return _pick_folder()
     names = [spec.name for spec in DATASETS.values() if is_present(spec) and not spec.corpus_only]
-    name = st.selectbox("Data set", names, format_func=lambda row: DATASETS[row].title, key="train_dataset")
+    name = st.selectbox(
+        "Data set", names, format_func=lambda row: DATASETS[row].title, **address.choice("set", "train_dataset", names)
+    )
     return Data(dataset_options(name, "train"))
 
 
@@ -86,9 +89,10 @@ def pick_models(catalogue: Catalogue, spec: DatasetSpec) -> list[str]:
             usable.append(name)
         except LowshotError as error:
             missing[name] = str(error)
+    default = [name for name in USUAL_MODELS if name in usable] or usable[:1]
     chosen: list[str] = st.multiselect(
-        "Models", usable, default=[name for name in USUAL_MODELS if name in usable] or usable[:1],
-        format_func=lambda name: MODELS[name].title, key=f"train_models_{spec.dims}_{spec.name}",
+        "Models", usable, default=default, format_func=lambda name: MODELS[name].title,
+        **address.choice("model", f"train_models_{spec.dims}_{spec.name}", usable, default, several=True),
     )  # fmt: skip
     if missing:
         with st.expander(f"{len(missing)} models are not available here"):
@@ -100,9 +104,10 @@ def pick_models(catalogue: Catalogue, spec: DatasetSpec) -> list[str]:
 def pick_strategies(catalogue: Catalogue, models: Sequence[str]) -> list[str]:
     """Pick training strategies that at least one of the models supports."""
     names, rows = catalogue.strategies_for(models), catalogue.of("strategy")
+    default = [name for name in ("scratch", "frozen") if name in names]
     chosen: list[str] = st.multiselect(
-        "Training strategies", names, default=[name for name in ("scratch", "frozen") if name in names],
-        format_func=lambda name: rows[name]["title"], key=f"train_strategies_{'_'.join(names)}",
+        "Training strategies", names, default=default, format_func=lambda name: rows[name]["title"],
+        **address.choice("strategy", f"train_strategies_{'_'.join(names)}", names, default, several=True),
     )  # fmt: skip
     return [name for name in names if name in chosen]
 
@@ -113,9 +118,10 @@ def pick_settings(catalogue: Catalogue, strategies: Sequence[str]) -> dict[str, 
     with st.expander("Augmentation, class imbalance and other settings"):
         st.caption("Leave blank for defaults. Any other value makes the runs a variant.")
         values = {name: _widget(catalogue, rows[name]) for name in _FIRST if name in rows}
+        further = [name for name in rows if name not in _FIRST]
         more: list[str] = st.multiselect(
-            "Further settings", [name for name in rows if name not in _FIRST], format_func=_title_of,
-            key="train_more",
+            "Further settings", further, format_func=_title_of,
+            **address.choice("setting", "train_more", further, [], several=True),
         )  # fmt: skip
         values |= {name: _widget(catalogue, rows[name]) for name in more if name in rows}
     return {name: value for name, value in values.items() if value not in (None, "")}
@@ -136,22 +142,26 @@ def _widget(catalogue: Catalogue, row: Row) -> Any:
             return described[choice]["title"] if choice in described else choice
 
         if row["several"]:
-            return JOINED.join(st.multiselect(title, row["choices"], format_func=choice_title, key=key, help=help_text))
+            bound = address.choice(name, key, row["choices"], [], several=True)
+            return JOINED.join(st.multiselect(title, row["choices"], format_func=choice_title, help=help_text, **bound))
         chosen = st.selectbox(
             title, row["choices"], index=None, placeholder="Default of the strategy", format_func=choice_title,
-            key=key, help=help_text,
+            help=help_text, **address.choice(name, key, row["choices"], None),
         )  # fmt: skip
         if chosen in described:
             st.caption(text.escape(described[chosen]["meaning"]))
         return chosen
     if row["type"] == "str":
-        return st.text_input(title, key=key, help=help_text)
+        return st.text_input(title, help=help_text, **address.typed(name, key))
     least = row["least"]
     if row["type"] == "int":
-        return st.number_input(title, value=None, min_value=int(least or 0), step=1, key=key, help=help_text)
+        bound = address.number(name, key, None, int(least or 0), kind=int)
+        return st.number_input(title, value=None, min_value=int(least or 0), step=1, help=help_text, **bound)
+    most = None if row["below"] is None else float(row["below"])  # Streamlit refuses a mixture of int and float
+    bound = address.number(name, key, None, float(least or 0), most)
     return st.number_input(
-        title, value=None, min_value=float(least or 0), max_value=row["below"], step=1e-4, format="%g", key=key,
-        help=help_text,
+        title, value=None, min_value=float(least or 0), max_value=most, step=1e-4, format="%g",
+        help=help_text, **bound,
     )  # fmt: skip
 
 
