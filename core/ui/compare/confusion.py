@@ -163,7 +163,7 @@ def _images_of_cell(view: View, runs: Mapping[Series, Run], evaluated: Mapping[S
         )  # fmt: skip
     with right:
         key = f"compare_case_{cell.series}_{name}_{truth}_{decision}"
-        _case(view, runs, evaluated, st.selectbox("Case", names, key=key))
+        _case(view, runs, evaluated, st.selectbox("Case", names, **address.choice("case", key, names)))
 
 
 def _thumbnails(view: View, names: Sequence[str]) -> None:

@@ -11,7 +11,7 @@ from streamlit.delta_generator import DeltaGenerator
 
 from core.metrics import METRICS, Estimate, SeriesEstimate, Spread, between_seeds
 from core.runs.series import REPORTED, Series
-from core.ui import cache, charts
+from core.ui import address, cache, charts
 from core.ui.compare.view import View
 from core.ui.tables import as_csv, table
 from core.ui.text import escape
@@ -27,8 +27,9 @@ CAPTION = (
 def show(view: View) -> None:
     """Show one metric in words, as a figure and as a table; then all metrics, and the report by class."""
     metric: str = st.selectbox(
-        "Metric", list(METRICS), format_func=lambda name: METRICS[name].title, key="compare_metric"
-    )
+        "Metric", list(METRICS), format_func=lambda name: METRICS[name].title,
+        **address.choice("metric", "compare_metric", list(METRICS)),
+    )  # fmt: skip
     place = st.empty()
     if not cache.are_evaluated(view.runs.values(), view.finding):
         # First show the intervals over seeds, which are quick; replace them once the others are computed.
