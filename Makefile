@@ -24,7 +24,7 @@ $(VENV)/.installed: requirements.txt requirements-alone.txt
 	$(BIN)/python -m pip install --disable-pip-version-check --no-deps -r requirements-alone.txt
 	touch $@
 
-$(VENV)/.installed-dev: requirements-dev.txt requirements-dev-alone.txt requirements-volumes.txt $(VENV)/.installed
+$(VENV)/.installed-dev: requirements-dev.txt requirements-dev-alone.txt requirements-volumes.txt requirements-cluster.txt $(VENV)/.installed
 	$(BIN)/python -m pip install --disable-pip-version-check -r requirements-dev.txt
 	$(BIN)/python -m pip install --disable-pip-version-check --no-deps -r requirements-dev-alone.txt
 	touch $@

@@ -11,7 +11,10 @@ import tempfile
 from collections.abc import Iterable
 from functools import lru_cache
 from pathlib import Path
-from typing import IO, Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from _typeshed import SupportsRead
 
 _CHUNK = 1 << 20
 
@@ -21,7 +24,7 @@ def write_atomically(path: Path, content: bytes) -> None:
     write_stream_atomically(path, io.BytesIO(content))
 
 
-def write_stream_atomically(path: Path, content: IO[bytes]) -> None:
+def write_stream_atomically(path: Path, content: SupportsRead[bytes]) -> None:
     """Replace a file atomically by the content of a stream of any length, copied in chunks."""
     path.parent.mkdir(parents=True, exist_ok=True)
     handle, partial = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".partial")

@@ -24,6 +24,7 @@ LONGEST = (
     "unit/metrics/test_comparisons.py",
     "unit/training/test_contamination.py",
     "unit/training/test_run_cell.py",
+    "unit/training/test_ray_engine.py",
     "load/test_load.py",
     "app/test_compare_page.py",
     "unit/training/test_resume.py",

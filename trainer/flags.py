@@ -34,6 +34,17 @@ def count(text: str) -> int:
     return int(text)
 
 
+def share(text: str) -> float:
+    """Parse a number of GPUs: a fraction of one, or a whole number; 0 for none."""
+    try:
+        number = float(text)
+    except ValueError:
+        number = -1.0
+    if not 0 <= number < float("inf") or (number > 1 and number != int(number)):
+        raise argparse.ArgumentTypeError(f"expected a fraction of a GPU or a whole number of GPUs, but got {text!r}")
+    return number
+
+
 def names(text: str) -> list[str]:
     """Parse names joined by commas."""
     parsed = [part.strip() for part in text.split(",") if part.strip()]
@@ -260,6 +271,27 @@ def add_training(parser: argparse.ArgumentParser) -> None:
     )  # fmt: skip
     add_device(parser)
     parser.add_argument("--json", action="store_true", help="print one JSON object per run")
+
+
+def add_engine(parser: argparse.ArgumentParser) -> None:
+    """Add the flags that choose where trainings run."""
+    group = parser.add_argument_group("where trainings run")
+    group.add_argument(
+        "--engine", choices=("local", "ray"), default="local",
+        help="local: here, one after the other; ray: as tasks of a Ray cluster, see docs/scaling.md",
+    )  # fmt: skip
+    group.add_argument(
+        "--address", default="", metavar="HOST:PORT",
+        help="a Ray cluster: HOST:PORT on one of its machines, ray://HOST:10001 from elsewhere (default: RAY_ADDRESS, "
+        "or else a Ray of its own on this machine)",
+    )  # fmt: skip
+    group.add_argument(
+        "--cpus-per-run", type=count, default=None, help="cores of each training on a cluster (default: 1)"
+    )
+    group.add_argument(
+        "--gpus-per-run", type=share, default=None,
+        help="GPUs of each training on a cluster, such as 0.25 for four at a time on one (default: 1 if it has any)",
+    )  # fmt: skip
 
 
 def add_external(parser: argparse.ArgumentParser) -> None:

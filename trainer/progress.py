@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -19,16 +19,29 @@ from core.data.image_cache import Progress
 from core.jobs import events
 
 _INTERVAL = 1.0  # seconds between two progress lines of a bar
+_senders: list[Callable[[str, dict[str, Any]], None]] = []
+
+
+@contextmanager
+def sent_to(send: Callable[[str, dict[str, Any]], None]) -> Iterator[None]:
+    """Send every progress line, as kind and facts, to a function instead of the file, the bar and standard error."""
+    _senders.append(send)
+    try:
+        yield
+    finally:
+        _senders.pop()
 
 
 def is_followed() -> bool:
     """Return whether a program reads the progress."""
-    return bool(os.environ.get(events.VARIABLE))
+    return bool(_senders or os.environ.get(events.VARIABLE))
 
 
 def write_event(kind: str, **facts: Any) -> None:
     """Append a line to the progress file, if a program reads it."""
-    if is_followed():
+    if _senders:
+        _senders[-1](kind, facts)
+    elif is_followed():
         events.append(Path(os.environ[events.VARIABLE]), kind, **facts)
 
 
@@ -61,4 +74,5 @@ def progress_bar(title: str, unit: str = "image") -> Iterator[Progress]:
 def print_status(text: str) -> None:
     """Print a status message, which is not a result, on standard error."""
     write_event("say", text=text)
-    print(text, file=sys.stderr)
+    if not _senders:
+        print(text, file=sys.stderr)

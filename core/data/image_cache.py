@@ -29,7 +29,7 @@ from core.paths import cache_folder
 
 _VERSION = "2"
 _BLOCK = 256
-_FACTS, _IMAGES, _DONE = "facts.json", "images.npy", "done.jsonl"
+_BANKS, _FACTS, _IMAGES, _DONE = "banks", "facts.json", "images.npy", "done.jsonl"
 Progress = Callable[[int, int], None]
 
 
@@ -53,6 +53,17 @@ class Bank:
         """(N,) bool, the images that could be read."""
         return ~np.isin(np.arange(len(self.images)), list(self.errors))
 
+    @property
+    def files(self) -> tuple[Path, Path]:
+        """Its files; the last one is written last."""
+        assert isinstance(self.images, np.memmap)
+        folder = Path(str(self.images.filename)).parent
+        return folder / _IMAGES, folder / _FACTS
+
+    def __reduce__(self) -> tuple[Callable[[str], Bank], tuple[str]]:
+        """Send a bank to another process by name; it is opened there, from that process's cache."""
+        return _open, (self.files[0].parent.name,)
+
 
 def open_bank(
     listing: Listing, size: int, channels: int, progress: Progress | None = None, preparation: Preparation = PLAIN
@@ -72,6 +83,11 @@ def open_bank(
         with FileLock(folder.with_name(f".{folder.name}.lock")):
             if not (folder / _FACTS).exists():
                 _build(listing, size, channels, preparation, folder, progress)
+    return _open(folder.name)
+
+
+def _open(name: str) -> Bank:
+    folder = cache_folder() / _BANKS / name
     facts = json.loads((folder / _FACTS).read_text())
     images = np.load(folder / _IMAGES, mmap_mode="r", allow_pickle=False)
     return Bank(images, tuple(facts["content"]), {int(index): reason for index, reason in facts["errors"].items()})
@@ -80,7 +96,7 @@ def open_bank(
 def bank_folder(listing: Listing, size: int, channels: int, preparation: Preparation = PLAIN) -> Path:
     """Return the folder of a listing's bank, whether built or not."""
     key = [_VERSION, listing.stamp, str(size), str(channels), str(listing.dims)]
-    return cache_folder() / "banks" / sha256_of([*key, *filter(None, [preparation.stamp])])[:24]
+    return cache_folder() / _BANKS / sha256_of([*key, *filter(None, [preparation.stamp])])[:24]
 
 
 def is_built(listing: Listing, size: int, channels: int) -> bool:

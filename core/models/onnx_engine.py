@@ -129,7 +129,9 @@ def _session(graph: bytes, threads: int) -> Embed:
     session = onnxruntime.InferenceSession(graph, options, providers=["CPUExecutionProvider"])
 
     def run(images: torch.Tensor) -> np.ndarray:
-        parts = [part.contiguous().numpy() for part in images.split(_AT_ONCE)]
-        return np.concatenate([session.run(["embeddings"], {"images": part})[0] for part in parts])
+        # every pass has as many images, as the last bits of an embedding depend on their number
+        filled = torch.cat([images, images[-1:].expand(-len(images) % _AT_ONCE, *images.shape[1:])])
+        parts = [part.contiguous().numpy() for part in filled.split(_AT_ONCE)]
+        return np.concatenate([session.run(["embeddings"], {"images": part})[0] for part in parts])[: len(images)]
 
     return run

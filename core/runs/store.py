@@ -148,14 +148,52 @@ def add_external(
         write_atomically(staging / PREDICTIONS_FILE, pack(parts, {**kept, **predictions}))
         content["hashes"][PREDICTIONS_FILE] = sha256_of_file(staging / PREDICTIONS_FILE)
         write_atomically(staging / RUN_FILE, (json.dumps(content, indent=1, sort_keys=True) + "\n").encode())
-        before = staging.with_name(f"{staging.name}.before")
-        os.replace(folder, before)
-        try:
-            os.replace(staging, folder)
-        except OSError:
-            os.replace(before, folder)
-            raise
-        shutil.rmtree(before, ignore_errors=True)
+        _swap(staging, folder)
+    finally:
+        shutil.rmtree(staging, ignore_errors=True)
+
+
+def _swap(staging: Path, folder: Path) -> None:
+    """Replace the folder of a run by a complete one."""
+    before = folder.with_name(f".{folder.name}.{os.getpid()}.before.partial")
+    os.replace(folder, before)
+    try:
+        os.replace(staging, folder)
+    except OSError:
+        os.replace(before, folder)
+        raise
+    shutil.rmtree(before, ignore_errors=True)
+
+
+def pack_run(folder: Path) -> dict[str, bytes]:
+    """Return the files of a run, to store it on another machine with `put_run`."""
+    return {path.name: path.read_bytes() for path in sorted(folder.iterdir())}
+
+
+def put_run(dataset: str, run: str, files: Mapping[str, bytes], replace: bool = False) -> Run:
+    """Store the files of a run that was trained or changed on another machine.
+
+    Args:
+        dataset: its data set.
+        run: its name.
+        files: by name; they are checked as those of any stored run.
+        replace: whether they replace an existing valid run.
+    Raises:
+        CorruptRun: if the files are not those of a valid run of this name.
+    """
+    folder = runs_folder() / dataset / run
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    staging = Path(tempfile.mkdtemp(dir=folder.parent, prefix=f".{run}.", suffix=".partial"))
+    try:
+        arrived = staging / dataset / run
+        for name in files.keys() & {RUN_FILE, PREDICTIONS_FILE, HISTORY_FILE, WEIGHTS_FILE}:
+            write_atomically(arrived / name, files[name])
+        meta = read_run(arrived)
+        if replace and folder.exists():
+            _swap(arrived, folder)
+        elif not _put(arrived, folder):
+            meta = read_run(folder)
+        return Run(folder, meta)
     finally:
         shutil.rmtree(staging, ignore_errors=True)
 

@@ -14,13 +14,14 @@ SOURCES.append(ROOT / "streamlit_app.py")
 ALLOWED = {
     "streamlit": ("core/ui/", "pages/", "streamlit_app.py"),
     "captum": ("core/explain/",),
+    "ray": ("trainer/training/ray_engine.py",),
     "timm": ("core/models/",),
     "transformers": ("core/models/",),
     "trainer": ("trainer/",),
     "core.ui": ("core/ui/", "pages/", "streamlit_app.py"),
     "pickle": ("core/models/xrv.py",),  # reads one published file, by a list of names, to convert it
 }
-HEAVY = ("timm", "transformers", "captum", "kornia", "optuna", "onnx", "onnxruntime", "onnxscript")
+HEAVY = ("timm", "transformers", "captum", "kornia", "optuna", "onnx", "onnxruntime", "onnxscript", "ray", "grpc")
 LAYERS = (
     ("core/registry.py", "core/types.py", "core/errors.py", "core/paths.py", "core/files.py"),
     ("core/data/", "core/models/", "core/metrics/"),

@@ -23,12 +23,12 @@ from core.data.preprocessing import PREPROCESSING
 from core.errors import BadRequest, LowshotError
 from core.metrics import METRICS
 from core.metrics.comparisons import Difference, holm_corrected
-from core.paths import pick_device
 from core.runs import Run, RunMeta
 from trainer import flags
 from trainer.progress import print_status
 from trainer.training.class_balance import IMBALANCE
 from trainer.training.losses import LOSSES
+from trainer.training.ray_engine import open_engine
 from trainer.training.run_plan import plan_run
 from trainer.training.settings import Cell
 from trainer.training.sweep import RunRequest, available_pairs, compatible_pairs, load_for_training, run_sweep
@@ -139,6 +139,7 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--sizes", type=flags.sizes, default="50", help="(default: %(default)s)")
     parser.add_argument("--seeds", type=flags.seeds, default="0,1,2", help="(default: %(default)s)")
     flags.add_training(parser)
+    flags.add_engine(parser)
     flags.add_settings(parser, leave_out=("augment", "preparation"))
     parser.set_defaults(execute=run)
 
@@ -149,36 +150,41 @@ def run(arguments: argparse.Namespace) -> int:
     pairs = compatible_pairs(arguments.models, arguments.strategies)
     dataset = load_for_training(flags.requested_dataset(arguments), arguments.allow_leaks)
     pairs = available_pairs(pairs, dataset)
-    options, device, complete = flags.stated_settings(arguments), pick_device(arguments.device), True
-    rows: list[dict[str, Any]] = []
+    options, complete = flags.stated_settings(arguments), True
+    requests: list[RunRequest] = []
+    groups: list[Cell] = []  # those whose combinations are compared, in the order of the requests
     for size in arguments.sizes:
-        first: dict[str, list[Runs]] = {}
         for model, strategy in sorted(pairs, key=lambda pair: arguments.strategies.index(pair[1])):
-            requests = [
-                RunRequest(Cell(dataset.spec.name, model, strategy, size, seed), {**options, **combination.options})
-                for combination in every
-                for seed in arguments.seeds
-            ]
-            # check all combinations before training one
-            try:
-                for request in requests[:: len(arguments.seeds)]:
-                    plan_run(request.cell, dataset, request.options)
+            cells = [Cell(dataset.spec.name, model, strategy, size, seed) for seed in arguments.seeds]
+            try:  # check all combinations before training one
+                for combination in every:
+                    plan_run(cells[0], dataset, {**options, **combination.options})
             except LowshotError as error:
                 print_status(f"left out: {model} {strategy}: {error}")
                 complete = False
                 continue
-            runs: list[Runs] = [[] for _ in every]
-            failures: dict[tuple[str, str], str] = {}
-            for index, folder, meta in run_sweep(requests, dataset, device, "ablate", failures):
-                runs[index // len(arguments.seeds)].append(Run(folder, meta))
-            complete = complete and not failures
-            if not all(runs):
-                print_status(
-                    f"incomplete: {model} {strategy} n={size or 'full'}: a combination has no run, so none is compared."
-                )
-                complete = False
-                continue
-            rows += _rows(every, runs, first.setdefault(strategy, runs))
+            groups.append(cells[0])
+            requests += [RunRequest(cell, {**options, **row.options}) for row in every for cell in cells]
+    runs: list[list[Runs]] = [[[] for _ in every] for _ in groups]
+    failures: dict[tuple[str, str], str] = {}
+    with open_engine(arguments) as engine:
+        for index, folder, meta in run_sweep(requests, dataset, engine, "ablate", failures):
+            group, combination_index = divmod(index // len(arguments.seeds), len(every))
+            runs[group][combination_index].append(Run(folder, meta))
+    rows: list[dict[str, Any]] = []
+    first: dict[tuple[int | None, str], list[Runs]] = {}
+    for cell, combined in zip(groups, runs, strict=True):
+        if not all(combined):
+            print_status(
+                f"incomplete: {cell.model} {cell.strategy} n={cell.train_size or 'full'}: a combination has no run, so "
+                "none is compared."
+            )
+            complete = False
+            continue
+        for one in combined:
+            one.sort(key=lambda run: arguments.seeds.index(run.meta.seed))
+        rows += _rows(every, combined, first.setdefault((cell.train_size, cell.strategy), combined))
+    complete = complete and not failures
     _correct(rows)
     for row in rows:
         print(json.dumps(_plain(row)) if arguments.json else _line(row), flush=True)

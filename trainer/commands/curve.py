@@ -12,6 +12,7 @@ from trainer.commands.gate import store_gate
 from trainer.progress import print_status
 from trainer.reporting.run_lines import print_runs
 from trainer.training.external import with_external
+from trainer.training.ray_engine import open_engine
 from trainer.training.settings import Cell
 from trainer.training.sweep import RunRequest, available_pairs, compatible_pairs, load_for_training, run_sweep
 
@@ -40,6 +41,7 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--gate", action="store_true", help="also fit the input gate of the Diagnose page")
     parser.add_argument("--keep-weights", choices=("served", "all", "none"), default="served")
     flags.add_training(parser)
+    flags.add_engine(parser)
     flags.add_external(parser)
     flags.add_settings(parser)
     parser.set_defaults(execute=run)
@@ -68,12 +70,12 @@ def run(arguments: argparse.Namespace) -> int:
         for seed in arguments.seeds or (STUDY_SEEDS if own else SEEDS)
     ]
     count, failures = 0, dict[tuple[str, str], str]()
-    for _, _, meta in run_sweep(
-        requests, dataset, pick_device(arguments.device), "curve", failures, arguments.keep_weights,
-        bool(arguments.external),
-    ):  # fmt: skip
-        count += 1
-        print_runs([meta], arguments.json)
+    with open_engine(arguments) as engine:
+        for _, _, meta in run_sweep(
+            requests, dataset, engine, "curve", failures, arguments.keep_weights, bool(arguments.external)
+        ):
+            count += 1
+            print_runs([meta], arguments.json)
     if arguments.gate and count:
         try:
             store_gate(dataset, pick_device(arguments.device))

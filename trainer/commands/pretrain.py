@@ -10,8 +10,9 @@ import argparse
 import json
 import shutil
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -19,8 +20,9 @@ import numpy as np
 import torch
 
 from core.data import DATASETS
+from core.data.image_cache import Progress
 from core.data.specs import find_dataset, is_present
-from core.errors import BadRequest
+from core.errors import BadRequest, LowshotError
 from core.files import canonical_json, sha256_of, write_atomically
 from core.models import MODELS, dinov2, efficientnet_lite0
 from core.models.medical_encoders import (
@@ -34,16 +36,19 @@ from core.models.medical_encoders import (
     save_own_encoder,
     weights_of,
 )
-from core.paths import describe_device, encoders_folder, library_versions, pick_device
-from trainer.flags import add_device, names
+from core.paths import describe_device, encoders_folder, library_versions
+from trainer.flags import add_device, add_engine, names
 from trainer.pretraining.activations import PLAIN, activations
 from trainer.pretraining.corpus import CorpusPart, build_corpus, guard_sets
 from trainer.pretraining.linear_probe import gates
-from trainer.pretraining.starts import STARTS, Start, Tail, Trunk
+from trainer.pretraining.starts import STARTS, Start
 from trainer.pretraining.train import Recipe, average_weights, chosen_rows, embeddings, prepare_materials
 from trainer.pretraining.train import pretrain as train_by
 from trainer.pretraining.trials import PROXIES, run_trial
 from trainer.progress import print_status
+from trainer.training.engines import File, Task, result_of
+from trainer.training.ray_engine import open_engine
+from trainer.training.run_files import files_of_bank, files_of_weights
 
 CORPUS = {
     "nih-chestxray14": 8000,
@@ -90,47 +95,46 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
         help="try the recipe on proxies and validation patients, and only log the result",
     )
     add_device(parser)
+    add_engine(parser)
     parser.set_defaults(execute=run)
 
 
 def run(arguments: argparse.Namespace) -> int:
     """Pretrain an encoder; return 1 if it does not beat its start at every gate, and is therefore not stored."""
     recipe, targets = _recipe(arguments), tuple(arguments.targets)
-    start, device = STARTS[recipe.start], pick_device(arguments.device)
+    start = STARTS[recipe.start]
     folder = (arguments.out or encoders_folder()) / start.medical / f"strict-without-{'-'.join(targets)}"
     evaluated_sets = _evaluated_sets(recipe.sets)
-    if arguments.trial:
-        proxies = [name for name in PROXIES if name not in recipe.sets]
-        parts = build_corpus(targets, (*recipe.sets, *proxies), evaluated_sets, start.image.size)
-        for record in run_trial(recipe, parts, device):
-            _log(folder.parent / LOG_FILE, {"kind": "trial", "targets": targets, **record})
-        return 0
-    parts = build_corpus(targets, tuple(recipe.sets), evaluated_sets, start.image.size)
-    trunk, start_tail = start.build(recipe.cut)
-    waiting = folder.with_name(f".{folder.name}-seed{recipe.seed}.waiting")
-    if _is_trained(waiting, recipe, parts):
-        print_status(f"The encoder is already trained; its gates are evaluated now: {waiting}")
-    else:
-        start_time = time.monotonic()
-        trained, history = train_by(
-            recipe, prepare_materials(recipe, parts, trunk, start_tail, device), start_tail, device
-        )
-        card = {
-            **_describe(start, recipe, targets, parts),
-            "seconds": round(time.monotonic() - start_time, 1),
-            "device": describe_device(device),
-            "training_curve": history,
-        }
-        state = average_weights(start_tail, trained, recipe.average).encoder_state()
-        save_own_encoder(waiting, state, card)  # before the gates, so that the training cannot be lost
-    tail = start.build(recipe.cut)[1]
-    tail.load_encoder_state(weights_of(waiting))  # in half precision, as stored
-    results = [
-        row
-        for part in parts
-        if part.spec.name in evaluated_sets
-        for row in _gates_of(start, recipe.cut, trunk, (tail, start_tail), part, device)
-    ]
+    proxies = [name for name in PROXIES if name not in recipe.sets] if arguments.trial else []
+    parts = build_corpus(targets, (*recipe.sets, *proxies), evaluated_sets, start.image.size)
+    with open_engine(arguments) as engine:
+        if arguments.trial:
+            trial = Task(0, "trial", _try, (parts,), (recipe,), partial(_files, start, parts))
+            for record in result_of(engine, trial):
+                _log(folder.parent / LOG_FILE, {"kind": "trial", "targets": targets, **record})
+            return 0
+        waiting = folder.with_name(f".{folder.name}-seed{recipe.seed}.waiting")
+        if _is_trained(waiting, recipe, parts):
+            print_status(f"The encoder is already trained; its gates are evaluated now: {waiting}")
+        else:
+            training = Task(0, "pretraining", _train, (parts,), (recipe,), partial(_files, start, parts))
+            state, facts = result_of(engine, training)
+            # before the gates, so that the training cannot be lost
+            save_own_encoder(waiting, state, _describe(start, recipe, targets, parts) | facts)
+        state = weights_of(waiting)  # in half precision, as stored
+        gate_tasks = [
+            Task(
+                index, f"gates of {part.spec.name}", _gates_of, (part,), (recipe, state), partial(_files, start, [part])
+            )
+            for index, part in enumerate(parts)
+            if part.spec.name in evaluated_sets
+        ]
+        outcomes = {task.key: outcome for task, outcome in engine.run(gate_tasks)}
+    results: list[ProbeResult] = []
+    for _, outcome in sorted(outcomes.items()):
+        if isinstance(outcome, LowshotError):
+            raise outcome
+        results += outcome
     passed = all(row.passed for row in results)
     figures = [asdict(row) for row in results]
     result = {"recipe": asdict(recipe), "passed": passed, "gates": figures}
@@ -144,7 +148,7 @@ def run(arguments: argparse.Namespace) -> int:
         waiting.rename(refused)
         print(f"Not stored: it does not beat its start at every gate. Its weights are in {refused}.")
         return 1
-    save_own_encoder(folder, tail.encoder_state(), {**read_card(waiting), "gates": figures, "replicates": []})
+    save_own_encoder(folder, state, {**read_card(waiting), "gates": figures, "replicates": []})
     shutil.rmtree(waiting)
     print(f"Stored: {folder / WEIGHTS_FILE}")
     return 0
@@ -196,14 +200,43 @@ def _evaluated_sets(sets: Iterable[str]) -> tuple[str, ...]:
     return tuple(filter(None, chosen))
 
 
+def _files(start: Start, parts: Iterable[CorpusPart]) -> Iterator[File]:
+    """Yield the files that a training on parts of the corpus reads."""
+    for part in parts:
+        yield from files_of_bank(part.bank)
+    yield from files_of_weights(start.weights, "")
+
+
+def _try(parts: list[CorpusPart], recipe: Recipe, device: torch.device, _: Progress) -> list[dict[str, Any]]:
+    return list(run_trial(recipe, parts, device))
+
+
+def _train(
+    parts: list[CorpusPart], recipe: Recipe, device: torch.device, _: Progress
+) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
+    """Train an encoder and return its weights, averaged with those of its start, and the facts of the training."""
+    start_time = time.monotonic()
+    trunk, start_tail = STARTS[recipe.start].build(recipe.cut)
+    trained, history = train_by(recipe, prepare_materials(recipe, parts, trunk, start_tail, device), start_tail, device)
+    facts = {
+        "seconds": round(time.monotonic() - start_time, 1),
+        "device": describe_device(device),
+        "training_curve": history,
+    }
+    return average_weights(start_tail, trained, recipe.average).encoder_state(), facts
+
+
 def _gates_of(
-    start: Start, cut: int, trunk: Trunk, tails: tuple[Tail, Tail], part: CorpusPart, device: torch.device
+    part: CorpusPart, recipe: Recipe, state: dict[str, torch.Tensor], device: torch.device, _: Progress
 ) -> list[ProbeResult]:
     """Return the gate of a set: the encoder against its start, for every embedding."""
+    start = STARTS[recipe.start]
+    trunk, origin = start.build(recipe.cut)
+    tail = start.build(recipe.cut)[1]
+    tail.load_encoder_state(state)
     held = np.concatenate([part.validation, part.test])
-    cached = activations(start, cut, trunk, part, held, PLAIN, device)
-    encoder, origin = (embeddings(tail, cached, device) for tail in tails)
-    return gates(part, encoder, origin)
+    cached = activations(start, recipe.cut, trunk, part, held, PLAIN, device)
+    return gates(part, *(embeddings(each, cached, device) for each in (tail, origin)))
 
 
 def _is_trained(waiting: Path, recipe: Recipe, parts: list[CorpusPart]) -> bool:

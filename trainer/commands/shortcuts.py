@@ -12,6 +12,7 @@ from core.paths import pick_device
 from core.runs import Store
 from trainer.flags import add_data, add_training, requested_dataset, seeds, sizes
 from trainer.reporting.run_lines import print_runs
+from trainer.training.engines import LocalEngine
 from trainer.training.settings import Cell
 from trainer.training.sweep import RunRequest, available_pairs, compatible_pairs, load_for_training, run_sweep
 
@@ -45,7 +46,7 @@ def run(arguments: argparse.Namespace) -> int:
         for seed in arguments.seeds
     ]
     failures: dict[tuple[str, str], str] = {}
-    sweep = run_sweep(requests, dataset, pick_device(arguments.device), "shortcuts", failures)
+    sweep = run_sweep(requests, dataset, LocalEngine(pick_device(arguments.device)), "shortcuts", failures)
     runs = {folder: meta for _, folder, meta in sweep}
     if failures or len(runs) < len(requests):
         raise BadRequest(f"The test is incomplete, because a training failed. {' '.join(failures.values())}".strip())

@@ -12,21 +12,26 @@ from __future__ import annotations
 import argparse
 import json
 import time
-from collections.abc import Callable
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 
-from core.errors import BadRequest
+from core.data.image_cache import Progress
+from core.errors import BadRequest, LowshotError
 from core.files import canonical_json, sha256_of, write_atomically
 from core.metrics.calibration import fit_temperature, negative_log_likelihood
-from core.paths import cache_folder, pick_device
+from core.paths import cache_folder
 from trainer import flags
 from trainer.progress import print_status, progress_bar
+from trainer.training.engines import Engine, Task
+from trainer.training.ray_engine import open_engine
 from trainer.training.run_cell import fit_data, train
+from trainer.training.run_files import files_of_fit
 from trainer.training.run_plan import RunPlan, plan_run, settings_for
 from trainer.training.settings import Cell, FitContext, FitData, Settings
 from trainer.training.sweep import load_for_training
@@ -80,7 +85,7 @@ SEARCHED_BY_DEFAULT = ("lr", "weight_decay", "label_smoothing", "augment", "laye
 
 
 def held_out_loss(
-    fits: list[tuple[RunPlan, FitData]], settings: Settings, device: torch.device, report: Callable[[], None]
+    fits: list[tuple[RunPlan, FitData]], settings: Settings, device: torch.device, progress: Progress
 ) -> float:
     """Return the mean over runs of the negative log-likelihood of their held-out images, at the best temperature.
 
@@ -88,18 +93,18 @@ def held_out_loss(
         fits: plans of several seeds, with the labelled images of their subsets.
         settings: the settings to evaluate.
         device: device to run on.
-        report: called after each training.
+        progress: called with (done, total) after each training.
     Raises:
         BadRequest: if a training diverged.
     """
     losses = []
-    for plan, data in fits:
+    for done, (plan, data) in enumerate(fits, 1):
         _, fit = train(plan, data, settings, FitContext(plan.cell.seed, device))
         if fit.failed:
             raise BadRequest(fit.failed)
         labels = data.labels[fit.held_out]
         losses.append(negative_log_likelihood(fit.logits, labels, fit_temperature(fit.logits, labels)))
-        report()
+        progress(done, len(fits))
     return float(np.mean(losses))
 
 
@@ -120,6 +125,7 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--out", type=Path, default=None, help="file for the result, which --settings takes")
     flags.add_training(parser)
+    flags.add_engine(parser)
     flags.add_settings(parser)
     parser.set_defaults(execute=run)
 
@@ -135,9 +141,10 @@ def run(arguments: argparse.Namespace) -> int:
     over = _searched_settings(arguments.over, plans[0], options)
     images = plans[0].images(dataset)
     fits = [(plan, fit_data(plan, dataset, images)) for plan in plans]
-    search = Search(fits, options, over, pick_device(arguments.device))
-    out = arguments.out or cache_folder() / "tuning" / f"{search.name}.json"
-    search.run(arguments.minutes, out)
+    with open_engine(arguments) as engine:
+        search = Search(fits, options, over, engine)
+        out = arguments.out or cache_folder() / "tuning" / f"{search.name}.json"
+        search.run(arguments.minutes, out)
     print(out.read_text(), end="")
     return 0
 
@@ -171,13 +178,13 @@ class Search:
         fits: plans of several seeds, with the labelled images of their subsets.
         options: fixed settings.
         over: settings that are searched over.
-        device: device to run on.
+        engine: evaluates them, as many at a time as it has room for.
     """
 
     def __init__(
-        self, fits: list[tuple[RunPlan, FitData]], options: dict[str, Any], over: list[str], device: torch.device
+        self, fits: list[tuple[RunPlan, FitData]], options: dict[str, Any], over: list[str], engine: Engine
     ) -> None:
-        self._fits, self._options, self._over, self._device = fits, options, over, device
+        self._fits, self._options, self._over, self._engine = fits, options, over, engine
         self._default = fits[0][0].settings
         parts = [asdict(plan.cell) | {"subset": plan.setup.subset_hash} for plan, _ in fits]
         key = sha256_of([canonical_json([parts, over, asdict(self._default)])])
@@ -208,18 +215,22 @@ class Search:
             print_status(f"continuing after {before} trials")
         else:
             study.enqueue_trial({name: getattr(self._default, name) for name in self._over}, skip_if_exists=True)
-        start = time.monotonic()
-        with progress_bar("tuning", "training") as show:
+        start, seconds = time.monotonic(), 60 * minutes
+        with progress_bar("tuning", "percent") as show:
 
-            def report() -> None:
-                share = min(1.0, (time.monotonic() - start) / (60 * minutes))
-                show(round(100 * share), 100)
+            def tasks() -> Iterator[Task]:
+                while (spent := time.monotonic() - start) < seconds:
+                    show(round(100 * spent / seconds), 100)
+                    yield self._task(study.ask())
+                show(100, 100)
 
-            study.optimize(
-                lambda trial: self._evaluate(trial, report),
-                timeout=60 * minutes,
-                callbacks=[lambda study, _: self._write(study, out)],
-            )
+            for task, outcome in self._engine.run(tasks(), self._engine.parallel):
+                if isinstance(outcome, LowshotError):
+                    task.key.set_user_attr("refused", str(outcome))
+                    study.tell(task.key, state=optuna.trial.TrialState.PRUNED)
+                else:
+                    study.tell(task.key, outcome)
+                self._write(study, out)
         if not _has_value(study):
             raise BadRequest(f"No settings could be evaluated: {study.trials[0].user_attrs.get('refused')}")
         value = study.trials[0].value
@@ -227,18 +238,16 @@ class Search:
         print_status(f"{len(study.trials)} trials; the best has {study.best_value:.4f}, the default settings {default}")
         print_status(f"written: {out}; use it with --settings {out}")
 
-    def _evaluate(self, trial: Trial, report: Callable[[], None]) -> float:
-        import optuna
-
+    def _task(self, trial: Trial) -> Task:
+        """Suggest settings and return the task of evaluating them."""
         suggested = {name: SPACES[name].suggest(trial, name, getattr(self._default, name)) for name in self._over}
         plan, data = self._fits[0]
+        title, options = f"trial {trial.number + 1}", {**self._options, **suggested}
         try:
-            options = {**self._options, **suggested}
             settings = settings_for(plan.defaults, plan.strategy, options, data.labels, data.classes)
-            return held_out_loss(self._fits, settings, self._device, report)
         except BadRequest as error:
-            trial.set_user_attr("refused", str(error))
-            raise optuna.TrialPruned from None
+            return Task(trial, title, held_out_loss, known=error)
+        return Task(trial, title, held_out_loss, (self._fits,), (settings,), partial(files_of_fit, plan))
 
     def _write(self, study: Study, out: Path) -> None:
         if not _has_value(study):

@@ -65,11 +65,14 @@ class Source:
         return sha256_of(f"{ids[row]}|{self.labels[row].tolist()}|{content[row]}" for row in self.rows)
 
     def pool(self, size: int, steps: str) -> Pool:
-        """Return its images at a size after preprocessing; they are decoded first where necessary."""
-        with progress_bar(f"{self.spec.name}: decoding at {size} px") as show:
-            bank = open_bank(self.listing, size, self.spec.channels, show, preparation(steps))
+        """Return its images at a size after preprocessing."""
         _, groups = np.unique(self.listing.groups, return_inverse=True)
-        return Pool(self.spec.name, bank.images, self.labels, groups, self.rows)
+        return Pool(self.spec.name, self.bank(size, steps).images, self.labels, groups, self.rows)
+
+    def bank(self, size: int, steps: str) -> Bank:
+        """Return all images of its data set at a size after preprocessing; they are decoded first where necessary."""
+        with progress_bar(f"{self.spec.name}: decoding at {size} px") as show:
+            return open_bank(self.listing, size, self.spec.channels, show, preparation(steps))
 
 
 def sources_for(dataset: Dataset, cell: Cell, named: str) -> list[Source]:

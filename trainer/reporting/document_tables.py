@@ -8,7 +8,8 @@ A document marks the place of a table by one of these comments and `<!-- end of 
 - `<!-- external: DATASET at SIZE -->`: own test and external test side by side, with the difference;
 - `<!-- verdicts: DATASET at SIZE,SIZE -->`: the predefined contrasts (`CONTRASTS`) at these sizes, in AUROC, each with
   its verdict, corrected by Holm over the table;
-- `<!-- shortcuts: DATASET at SIZE -->`: whether the border or the corners alone separate the classes, in sentences.
+- `<!-- shortcuts: DATASET at SIZE -->`: whether the border or the corners alone separate the classes, in sentences;
+- `<!-- costs: DATASET at SIZE,SIZE -->`: how long the stored runs took, and how long 10,000 more would take.
 
 `... at SIZE of CLASS` evaluates one class against the rest.
 """
@@ -18,6 +19,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
+from statistics import median
 from typing import Any
 
 from core.analysis.comparison import compare_all
@@ -38,6 +40,7 @@ from trainer.reporting.markdown import table
 from trainer.reporting.run_lines import HEADLINE
 
 SHOWN = ("auroc", "balanced_accuracy")
+MANY_RUNS, WORKERS = 10_000, (2, 64, 256)  # runs of a large study, and trainings at the same time
 _BLOCK = re.compile(r"(<!-- (\w+): (\S+) at (\S+)(?: of (\S+))? -->\n).*?(<!-- end of results -->)", re.DOTALL)
 Size = int | None
 
@@ -219,9 +222,39 @@ def external_table(store: Store, dataset: str, sizes: list[Size], of: str | None
     )
 
 
+def cost_table(store: Store, dataset: str, sizes: list[Size], of: str | None = None) -> str:
+    """Return the median seconds of stored runs with default settings at some sizes, and the hours of 10,000 like them.
+
+    Raises:
+        BadRequest: if no such run is stored.
+    """
+    seconds: dict[tuple[str, str, str], dict[Size, list[float]]] = {}
+    for meta in _metas(store, dataset):
+        if not meta.variant and meta.train_size in sizes:
+            by_size = seconds.setdefault((meta.model, meta.strategy, meta.device), {})
+            by_size.setdefault(meta.train_size, []).append(meta.seconds)
+    complete = {
+        key: [median(by_size[size]) for size in sizes] for key, by_size in seconds.items() if len(by_size) == len(sizes)
+    }
+    if not complete:
+        raise _missing(dataset, sizes)
+    rows = []
+    for (model, strategy, device), medians in sorted(complete.items()):
+        hours = MANY_RUNS * medians[-1] / 3600
+        cells = [f"{value:,.1f}" for value in medians] + [f"{hours / workers:,.1f}" for workers in WORKERS]
+        rows.append([f"`{model}`", strategy, device, *cells])
+    head = ["model", "strategy", "device of a run", *(f"seconds, {_size_text(size)}" for size in sizes)]
+    head += [f"hours of {MANY_RUNS:,} runs on {workers:,} at once" for workers in WORKERS]
+    note = (
+        "Median seconds of the stored runs of this data set, prediction of its test images included. The last columns "
+        f"are {MANY_RUNS:,} times the seconds at {_size_text(sizes[-1])}, divided by the trainings at the same time."
+    )
+    return _with_note(table(head, rows), of, note)
+
+
 TABLES: dict[str, Callable[[Store, str, list[Size], str | None], str]] = {
     "results": headline_table, "sizes": size_table, "variants": variant_table, "verdicts": verdict_table,
-    "shortcuts": shortcut_sentences, "external": external_table,
+    "shortcuts": shortcut_sentences, "external": external_table, "costs": cost_table,
 }  # fmt: skip
 
 

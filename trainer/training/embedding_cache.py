@@ -6,6 +6,8 @@ import hashlib
 import os
 import shutil
 import tempfile
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -24,6 +26,32 @@ from core.types import Images, ImageSpec
 
 _BATCH = 32
 _VERSION = "2"  # increment when an augmentation changes but keeps its name
+
+
+@dataclass(frozen=True)
+class EmbeddedView:
+    """Embeddings of some images in one view, to be sent to the cache of another machine.
+
+    Attributes:
+        name: of the view's folder in the cache.
+        total: number of images of the data set.
+        rows: (n,) positions of the images.
+        values: (n, D) float32.
+    """
+
+    name: str
+    total: int
+    rows: np.ndarray
+    values: np.ndarray
+
+    def store(self) -> None:
+        """Write the embeddings into this machine's cache."""
+        values, done = _open(_folder() / self.name, self.total, lambda: self.values.shape[1])
+        if not done[self.rows].all():
+            values[self.rows] = self.values
+            values.flush()
+            done[self.rows] = True
+            done.flush()
 
 
 class EmbeddingCache:
@@ -65,8 +93,7 @@ class EmbeddingCache:
         weights = state_hash(model.encoder)
         self._embed = embedder(model, sha256_of([weights, pool]), device)
         key = [_VERSION, weights, fingerprint, str(image), pixels, *filter(None, [pool])]
-        folder = cache_folder() / "embeddings"
-        self._plain, self._augmented = (folder / sha256_of(parts)[:24] for parts in (key, [*key, augment]))
+        self._plain, self._augmented = (sha256_of(parts)[:24] for parts in (key, [*key, augment]))
 
     def get(self, images: Images, rows: np.ndarray, views: int, progress: Progress | None = None) -> np.ndarray:
         """Return embeddings of images in their plain and augmented views.
@@ -79,12 +106,24 @@ class EmbeddingCache:
         Returns:
             (n, 1 + views, D) float32.
         """
+        by_view = [view.values for view in self.views(images, rows, views, progress)]
+        return np.stack(by_view + [by_view[0]] * (1 + views - len(by_view)), axis=1)
+
+    def views(
+        self, images: Images, rows: np.ndarray, views: int, progress: Progress | None = None
+    ) -> list[EmbeddedView]:
+        """Return the plain view and the augmented ones that differ from it; the arguments are those of `get`."""
         distinct = views if self._augmenter.rows else 0
-        by_view = [self._view(view, images, rows, distinct, progress) for view in range(1 + distinct)]
-        return np.stack(by_view + [by_view[0]] * (views - distinct), axis=1)
+        return [
+            EmbeddedView(self._name(view), self._rows, rows, self._view(view, images, rows, distinct, progress))
+            for view in range(1 + distinct)
+        ]
+
+    def _name(self, view: int) -> str:
+        return f"{self._augmented if view else self._plain}/view{view}"
 
     def _view(self, view: int, images: Images, rows: np.ndarray, views: int, progress: Progress | None) -> np.ndarray:
-        values, done = self._open(view)
+        values, done = _open(_folder() / self._name(view), self._rows, self._width)
         missing = np.flatnonzero(~done[rows])
         for start in range(0, len(missing), _BATCH):
             batch = missing[start : start + _BATCH]
@@ -97,19 +136,6 @@ class EmbeddingCache:
             done[rows[missing]] = True
             done.flush()
         return np.array(values[rows])
-
-    def _open(self, view: int) -> tuple[np.memmap, np.memmap]:
-        folder = (self._augmented if view else self._plain) / f"view{view}"
-        if not folder.exists():
-            folder.parent.mkdir(parents=True, exist_ok=True)
-            staging = Path(tempfile.mkdtemp(dir=folder.parent, prefix=f".view{view}.", suffix=".partial"))
-            _create(staging / "values.npy", (self._rows, self._width()), np.float32)
-            _create(staging / "done.npy", (self._rows,), np.bool_)
-            try:
-                os.replace(staging, folder)
-            except OSError:  # another process was faster
-                shutil.rmtree(staging)
-        return np.load(folder / "values.npy", mmap_mode="r+"), np.load(folder / "done.npy", mmap_mode="r+")
 
     def _width(self) -> int:
         with torch.no_grad():
@@ -131,6 +157,24 @@ def state_hash(module: nn.Module) -> str:
         digest.update(name.encode())
         digest.update(value.detach().cpu().contiguous().numpy().tobytes())
     return digest.hexdigest()
+
+
+def _folder() -> Path:
+    return cache_folder() / "embeddings"
+
+
+def _open(folder: Path, rows: int, width: Callable[[], int]) -> tuple[np.memmap, np.memmap]:
+    """Open the values of a view and which of them are done; both are created if there are none."""
+    if not folder.exists():
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        staging = Path(tempfile.mkdtemp(dir=folder.parent, prefix=f".{folder.name}.", suffix=".partial"))
+        _create(staging / "values.npy", (rows, width()), np.float32)
+        _create(staging / "done.npy", (rows,), np.bool_)
+        try:
+            os.replace(staging, folder)
+        except OSError:  # another process was faster
+            shutil.rmtree(staging)
+    return np.load(folder / "values.npy", mmap_mode="r+"), np.load(folder / "done.npy", mmap_mode="r+")
 
 
 def _create(path: Path, shape: tuple[int, ...], kind: type) -> None:

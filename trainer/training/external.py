@@ -24,7 +24,7 @@ from core.models.medical_encoders import find_medical_encoder, read_card
 from core.models.weights import exposure_of
 from core.runs import ExternalRecord, FittedRun, Predictions, RunMeta, shared_classes
 from trainer.progress import print_status, progress_bar
-from trainer.training.run_plan import RunPlan
+from trainer.training.run_plan import ExposureCheck, RunPlan
 
 EXCLUDED_PATIENTS_KEY = "excluded_patients_of"  # of an encoder's card: external sets whose patients were left out
 Predict = Callable[[Dataset], Predictions]
@@ -43,21 +43,6 @@ class Evaluation:
     records: dict[str, ExternalRecord] = field(default_factory=dict)
     predictions: dict[str, Predictions] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
-
-
-@dataclass(frozen=True)
-class ExposureCheck:
-    """Whether an encoder may have been trained on the images of an external test set.
-
-    Attributes:
-        refused: why the run must not be evaluated, with the remedy; "" where it may be.
-        same_archive: whether the encoder was trained on the same archive, without the patients of the set.
-        note: what is not known; "" for nothing.
-    """
-
-    refused: str = ""
-    same_archive: bool = False
-    note: str = ""
 
 
 def with_external(dataset: Dataset, requested: Sequence[str], classes: Mapping[str, str]) -> Dataset:
@@ -110,6 +95,11 @@ def _requested_set(name: str, classes: Mapping[str, str], dataset: Dataset) -> E
     return External(find_dataset(name).name, classes)
 
 
+def with_exposures(plan: RunPlan, dataset: Dataset) -> RunPlan:
+    """Check the external sets of a data set before the training, on the machine that has the data sets."""
+    return replace(plan, exposures={row.name: check_exposure(plan, row) for row in dataset.external})
+
+
 def evaluate_external(
     plan: RunPlan, dataset: Dataset, fitted: FittedRun, test: Predictions, predict: Predict
 ) -> Evaluation:
@@ -127,7 +117,8 @@ def evaluate_external(
     )
     notes = [f"Not evaluated on {record.title}: {record.refused}" for record in evaluation.records.values()]
     for external in dataset.external:
-        title, exposure = external.dataset.spec.title, check_exposure(plan, external)
+        title = external.dataset.spec.title
+        exposure = plan.exposures.get(external.name) or check_exposure(plan, external)
         if exposure.refused:
             evaluation.records[external.name] = ExternalRecord(title, refused=exposure.refused)
             notes.append(f"Not evaluated on {title}: {exposure.refused}")

@@ -6,7 +6,7 @@ Requests that do not fit the installed images are refused here, before any train
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from types import MappingProxyType
 from typing import Any
 
@@ -40,6 +40,21 @@ _CODE = 3  # increment when a change of the program changes results
 
 
 @dataclass(frozen=True)
+class ExposureCheck:
+    """Whether an encoder may have been trained on the images of an external test set.
+
+    Attributes:
+        refused: why the run must not be evaluated, with the remedy; "" where it may be.
+        same_archive: whether the encoder was trained on the same archive, without the patients of the set.
+        note: what is not known; "" for nothing.
+    """
+
+    refused: str = ""
+    same_archive: bool = False
+    note: str = ""
+
+
+@dataclass(frozen=True)
 class RunPlan:
     """Everything that determines a run, before training.
 
@@ -49,6 +64,8 @@ class RunPlan:
         rows: positions of the subset in the data set.
         setup: the part of the run's record that is known before training.
         sources: data sets for meta-learning.
+        exposures: name of an external set -> the check of its images, if it was made before the training: it reads data
+            sets that another machine may lack.
     """
 
     cell: Cell
@@ -59,6 +76,7 @@ class RunPlan:
     rows: np.ndarray
     setup: RunSetup
     sources: tuple[Source, ...] = ()
+    exposures: Mapping[str, ExposureCheck] = field(default_factory=dict)
 
     @property
     def preparation(self) -> Preparation:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from itertools import product
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,7 @@ from typing import Any
 import torch
 
 from core.data.dataset import Dataset, load_dataset
+from core.data.image_cache import Progress
 from core.data.specs import DatasetSpec
 from core.errors import BadRequest, LowshotError, WeightsUnavailable
 from core.metrics import METRICS
@@ -19,9 +21,13 @@ from core.models.weights import weights_of
 from core.runs import Run, RunMeta, open_store
 from trainer.progress import print_status, progress_bar, write_event
 from trainer.training.added_predictions import complete_external
+from trainer.training.engines import Engine, Task
+from trainer.training.external import missing_external_sets, with_exposures
 from trainer.training.run_cell import Keep, resolve_keep, run_cell
-from trainer.training.run_plan import incompatibility, plan_run
+from trainer.training.run_files import files_of_run
+from trainer.training.run_plan import RunPlan, incompatibility, plan_run
 from trainer.training.settings import Cell
+from trainer.training.shared_embeddings import SharedEmbeddings
 from trainer.training.strategies import STRATEGIES
 
 Pair = tuple[str, str]  # model and strategy
@@ -113,7 +119,7 @@ def available_pairs(pairs: Sequence[Pair], dataset: Dataset, all_models: bool = 
 def run_sweep(
     requests: Sequence[RunRequest],
     dataset: Dataset,
-    device: torch.device,
+    engine: Engine,
     title: str,
     failures: dict[Pair, str],
     keep_weights: Keep = "none",
@@ -124,52 +130,90 @@ def run_sweep(
     A run whose training failed is printed and left out.
 
     Args:
-        requests: the runs, in the order in which they are trained.
+        requests: the runs, in the order in which they are begun.
         dataset: their data set.
-        device: device to run on.
+        engine: trains them.
         title: title of the progress bar.
         failures: receives the pairs of model and strategy that could not continue, with the reason. Their remaining
-            runs are left out.
+            runs are not begun.
         keep_weights: which runs keep their weights.
         add_external: whether to evaluate stored runs on the external test sets that they lack.
     """
     store = open_store()
     stored = {folder.name: Run(folder, meta) for folder, meta in (store.runs | store.failed).items()}
     seeds, sizes = sorted({row.cell.seed for row in requests}), [row.cell.train_size for row in requests]
-    with progress_bar(title, "run") as show:
+    shared = SharedEmbeddings(dataset)
+    begun: dict[str, list[int]] = {}  # name of a run under way -> the requests for it
+
+    def tasks() -> Iterator[Task]:
         for index, request in enumerate(requests):
-            show(index, len(requests))
-            pair = (request.cell.model, request.cell.strategy)
-            if pair in failures:
+            if _pair(request) in failures:
+                settled.add(index)
                 continue
             try:
                 plan = plan_run(request.cell, dataset, request.options)
-                run = stored.get(plan.setup.run)
-                is_new = run is None
-                if run is None or add_external:
-                    with progress_bar(request.title, "step") as steps:
-                        if run is None:
-                            keep = resolve_keep(keep_weights, plan, seeds, sizes)
-                            run = Run(*run_cell(plan, dataset, keep, device, progress=steps))
-                        else:
-                            run = complete_external(run, plan, dataset, device, steps)
+                name, run = plan.setup.run, stored.get(plan.setup.run)
+                if name in begun:
+                    begun[name].append(index)
+                    continue
+                if run is not None and not (add_external and missing_external_sets(run.meta, dataset)):
+                    yield Task([index], request.title, _train, known=run)
+                    continue
+                plan = with_exposures(plan, dataset)
+                keep = resolve_keep(keep_weights, plan, seeds, sizes)
+                begun[name] = [index]
+                files = partial(files_of_run, plan, dataset)
+                embeddings = shared.tasks_for(plan) if run is None else ()
+                yield Task(begun[name], request.title, _train, (dataset,), (plan, keep, run), files, embeddings)
             except LowshotError as error:
-                failures[pair] = f"{request.title}: {error}"
-                print_status(f"stopped: {request.title}: {error} Its remaining runs are left out.")
-                continue
-            stored[plan.setup.run] = run
-            _report(request.title, run.meta, is_new)
-            if run.meta.failed:
-                print_status(f"failed: {request.title}: {run.meta.failed}")
-            else:
-                yield index, *run
+                yield Task([index], request.title, _train, known=error)
+
+    settled: set[int] = set()  # requests that are trained, read from the store or left out
+    with progress_bar(title, "run") as show:
+        show(0, len(requests))
+        for task, outcome in engine.run(tasks()):
+            is_new = False
+            if task.known is None:
+                plan, _, before = task.arguments
+                del begun[plan.setup.run]
+                is_new = before is None
+            for index in task.key:
+                show(len(settled), len(requests))  # the bar points at the run until its event arrives
+                settled.add(index)
+                if isinstance(outcome, Run):
+                    stored[outcome.meta.run] = outcome
+                if _report(requests[index], outcome, is_new and index == task.key[0], failures):
+                    yield index, *outcome
+            show(len(settled), len(requests))
         show(len(requests), len(requests))
 
 
-def _report(title: str, meta: RunMeta, is_new: bool) -> None:
-    """Report a finished run to a program that follows the progress."""
+def _pair(request: RunRequest) -> Pair:
+    return request.cell.model, request.cell.strategy
+
+
+def _train(
+    dataset: Dataset, plan: RunPlan, keep: Keep, stored: Run | None, device: torch.device, steps: Progress
+) -> Run:
+    """Train and store a run, or evaluate a stored one on the external test sets that it lacks."""
+    if stored is not None:
+        return complete_external(stored, plan, dataset, device, steps)
+    return Run(*run_cell(plan, dataset, keep, device, progress=steps))
+
+
+def _report(request: RunRequest, outcome: Run | LowshotError, is_new: bool, failures: dict[Pair, str]) -> bool:
+    """Report a run to people and to a program that follows the progress; return whether it is a valid run."""
+    if isinstance(outcome, LowshotError):
+        if _pair(request) not in failures:
+            failures[_pair(request)] = f"{request.title}: {outcome}"
+            print_status(f"stopped: {request.title}: {outcome} Its remaining runs are left out.")
+        return False
+    meta = outcome.meta
     metrics = {METRICS[name].title: round(meta.metrics[name], 4) for name in ("auroc", "balanced_accuracy")}
     write_event(
-        "run", title=title, run=meta.run, trained=is_new, seconds=meta.seconds, failed=meta.failed, metrics=metrics,
-        model=meta.model, strategy=meta.strategy, train_size=meta.train_size, seed=meta.seed,
+        "run", title=request.title, run=meta.run, trained=is_new, seconds=meta.seconds, failed=meta.failed,
+        metrics=metrics, model=meta.model, strategy=meta.strategy, train_size=meta.train_size, seed=meta.seed,
     )  # fmt: skip
+    if meta.failed:
+        print_status(f"failed: {request.title}: {meta.failed}")
+    return not meta.failed

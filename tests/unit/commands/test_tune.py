@@ -16,6 +16,7 @@ from trainer.cli import main
 from trainer.commands import tune
 from trainer.commands.tune import SEARCHED_BY_DEFAULT, SPACES, Search
 from trainer.flags import OPTIONS, read_settings
+from trainer.training.engines import LocalEngine
 from trainer.training.run_cell import fit_data
 from trainer.training.run_plan import plan_run
 from trainer.training.settings import Cell
@@ -50,7 +51,7 @@ def search(phantom, over, options=None, strategy="scratch", size=8):
     prepared = plan_run(Cell("phantom", "scratch-cnn", strategy, size, 0), phantom, options)
     bank = phantom.bank(64).images.view(Shut)
     bank.shut = frozenset(range(len(bank))) - frozenset(prepared.rows.tolist())
-    return Search([(prepared, fit_data(prepared, phantom, bank))], options, over, CPU)
+    return Search([(prepared, fit_data(prepared, phantom, bank))], options, over, LocalEngine(CPU))
 
 
 def landscape(monkeypatch):

@@ -15,6 +15,7 @@ from tests.synthetic_runs import STRONG, WEAK, make_families, make_run
 from tests.unit.runs.test_store import example_meta, example_predictions
 from trainer.reporting.document_tables import (
     TABLES,
+    cost_table,
     headline_table,
     size_table,
     variant_table,
@@ -45,6 +46,16 @@ def test_a_table_is_computed_from_stored_predictions(runs):
     assert "old" not in filled
     assert filled.startswith("before")
     assert with_tables(filled, open_store(runs)) == filled
+
+
+def test_costs_are_those_of_stored_runs(runs):
+    test = example_predictions(40)
+    for seed, seconds in enumerate((3.0, 36.0, 90.0)):
+        meta = replace(example_meta(f"run{seed}"), seed=seed, seconds=seconds)
+        save_run(meta, test, test, [], None, runs)
+    assert "| `scratch-cnn` | scratch | cpu | 36.0 | 50.0 | 1.6 | 0.4 |" in cost_table(open_store(runs), "phantom", [2])
+    with pytest.raises(BadRequest, match="no stored runs"):
+        cost_table(open_store(runs), "phantom", [2, 5])
 
 
 def test_a_table_may_be_of_a_class_against_the_rest(runs):
