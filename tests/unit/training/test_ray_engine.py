@@ -35,18 +35,8 @@ from trainer.training.ray_engine import RayEngine, open_engine
 NIH = "nih-chestxray14"
 TOKEN = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": secrets.token_hex(32)}
 LOOPBACK = {"RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0"}
-CURVE = [
-    "--models",
-    "scratch-cnn,imagenet-efficientnet-lite0",
-    "--sizes",
-    "3,5",
-    "--seeds",
-    "0,1",
-    "--epochs",
-    "2",
-    "--min-steps",
-    "20",
-]
+MODELS = "scratch-cnn,imagenet-efficientnet-lite0"
+CURVE = ["--models", MODELS, "--sizes", "3,5", "--seeds", "0", "--epochs", "2", "--min-steps", "20"]
 TIMES = ("made", "seconds")
 
 
@@ -109,7 +99,7 @@ def engine(cluster):
 def images(tmp_path_factory):
     root = tmp_path_factory.mktemp("images")
     for tint, label in enumerate(("a", "b")):
-        for seed in range(16):
+        for seed in range(12):
             put_image(root / label / f"{seed}.png", 100 * tint + seed, tint=tint)
     return root
 
@@ -185,12 +175,14 @@ def test_a_cluster_whose_worker_is_killed_trains_what_one_process_trains(
     assert killed
     # nothing is lost, nothing is there twice, nothing differs
     assert content(tmp_path / "there") == content(tmp_path / "here")
-    printed = [json.loads(line)["run"] for line in capsys.readouterr().out.splitlines()]
+    out = capsys.readouterr().out.splitlines()
+    assert [line for line in out if not line.startswith("{")] == []
+    printed = [json.loads(line)["run"] for line in out]
     told = [line for line in lines(events) if line["kind"] == "run"]
     assert sorted(printed) == sorted(line["run"] for line in told) == sorted({line["run"] for line in told})
     assert [line["run"] for line in told if not line["trained"]] == [stored.name]
     bars = [line for line in lines(events) if line["kind"] == "bar" and line["unit"] == "run"]
-    assert [bars[0]["done"], bars[-1]["done"], bars[-1]["total"]] == [0, 8, 8]
+    assert [bars[0]["done"], bars[-1]["done"], bars[-1]["total"]] == [0, 4, 4]
     # the workers read images that were sent, and left nothing behind
     for path in cache_folder().glob("banks/*/images.npy"):
         sent = cache / path.relative_to(cache_folder())
