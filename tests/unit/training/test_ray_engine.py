@@ -99,7 +99,7 @@ def engine(cluster):
 def images(tmp_path_factory):
     root = tmp_path_factory.mktemp("images")
     for tint, label in enumerate(("a", "b")):
-        for seed in range(12):
+        for seed in range(16):
             put_image(root / label / f"{seed}.png", 100 * tint + seed, tint=tint)
     return root
 
