@@ -99,6 +99,7 @@ def _connected(address: str) -> Iterator[bool]:
             ray.init(**options)
         except (Exception, SystemExit) as error:
             raise BadRequest(f"Ray cannot be used at {address or 'this machine'}: {error}") from None
+        ray._private.worker._worker_logs_enabled = False  # Ray would print lost workers among the results
         signal.signal(signal.SIGTERM, on_term)  # Ray would end the process without its last words
         yield bool(address)
 
