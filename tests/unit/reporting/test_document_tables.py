@@ -85,7 +85,7 @@ def test_no_run_no_table(runs, kind):
 
 
 def test_a_kind_of_table_that_does_not_exist_is_refused(runs):
-    with pytest.raises(BadRequest, match="results, sizes, variants, verdicts, shortcuts, external, but got 'result'"):
+    with pytest.raises(BadRequest, match="results, sizes, variants, verdicts, shortcuts, external, costs, but got 'result'"):
         with_tables("<!-- result: phantom at 2 -->\n<!-- end of results -->", open_store(runs))
 
 
