@@ -85,7 +85,7 @@ def test_no_run_no_table(runs, kind):
 
 
 def test_a_kind_of_table_that_does_not_exist_is_refused(runs):
-    with pytest.raises(BadRequest, match="results, sizes, variants, verdicts, shortcuts, external, costs, but got 'result'"):
+    with pytest.raises(BadRequest, match=r"results, sizes, .*, costs, but got 'result'"):
         with_tables("<!-- result: phantom at 2 -->\n<!-- end of results -->", open_store(runs))
 
 
@@ -149,7 +149,8 @@ def test_tables_of_documents_are_up_to_date(document, monkeypatch, tmp_path):
     """`make results` restores a figure that somebody changed by hand, and changes nothing else."""
     monkeypatch.delenv("LOWSHOT_RUNS", raising=False)
     copy, written = tmp_path / document.name, document.read_text()
-    copy.write_text(written.replace("| 0.9", "| 1.9", 1) if "<!-- end of results" in written else written)
+    by_hand = re.sub(r"\| (0\.9|\d+\.\d \|)", r"| 1\1", written, count=1)
+    copy.write_text(by_hand if "<!-- end of results" in written else written)
     changed = copy.read_text() != written
     assert write_tables(copy, open_store()) == changed == ("<!-- end of results" in written)
     assert copy.read_text() == written
