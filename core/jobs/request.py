@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
@@ -15,6 +16,7 @@ MOST_RUNS = 1000
 MOST_SEED, MOST_SIZE = 10_000, 1_000_000
 _MOST_DIGITS = len(str(MOST_SIZE))
 FULL = "full"
+CLUSTER = "RAY_ADDRESS"  # Ray's own variable: the cluster on which jobs are trained
 JOINED = "+"
 
 
@@ -84,13 +86,14 @@ class Request:
             raise BadRequest(f"These are up to {runs:,} runs; a job may have {MOST_RUNS:,} at most. Choose fewer.")
 
     def argv(self) -> list[str]:
-        """Return the command line, without a shell."""
+        """Return the command line, without a shell; jobs are trained on a cluster where one is configured."""
         source = f"--folder={self.folder}" if self.folder else f"--dataset={self.dataset}"
         settings = [f"--{name.replace('_', '-')}={value}" for name, value in self.options.items()]
+        cluster = ["--engine=ray"] if os.environ.get(CLUSTER) else []
         return [
             sys.executable, "-m", "trainer", "curve", source, f"--models={','.join(self.models)}",
             f"--strategies={','.join(self.strategies)}", f"--sizes={','.join(map(size_text, self.sizes))}",
-            f"--seeds={','.join(map(str, self.seeds))}", *(["--gate"] if self.folder else []), *settings,
+            f"--seeds={','.join(map(str, self.seeds))}", *(["--gate"] if self.folder else []), *settings, *cluster,
         ]  # fmt: skip
 
     def record(self) -> dict[str, Any]:

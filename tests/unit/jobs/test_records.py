@@ -44,6 +44,12 @@ def test_a_request_is_kept_and_becomes_a_command_line(job):
     ]  # fmt: skip
 
 
+def test_jobs_are_trained_on_a_cluster_where_one_is_configured(monkeypatch):
+    alone = REQUEST.argv()
+    monkeypatch.setenv("RAY_ADDRESS", "10.0.0.5:6379")
+    assert REQUEST.argv() == [*alone, "--engine=ray"]
+
+
 def test_a_process_is_known_by_its_start_as_well(job):
     here = psutil.Process()
     assert records.is_alive(State("running", here.pid, here.create_time()))
