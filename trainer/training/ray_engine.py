@@ -212,8 +212,9 @@ class RayEngine:
                 self._shared[id(embedding)] = embedding, self._submit(embedding, 0)
         arguments = [_Packed.of(value) if isinstance(value, Run) else value for value in task.arguments]
         return self._work.remote(
-            task.function, task.title, self._device, files, self._lines.actor, number, len(task.embeddings),
-            *(self._shared[id(value)][1] for value in (*task.embeddings, *task.shared)), *arguments,
+            task.function, task.title, self._device, files, self._lines.actor, number,
+            [self._shared[id(value)][1] for value in task.shared], arguments,
+            *(self._shared[id(embedding)][1] for embedding in task.embeddings),
         )  # fmt: skip
 
     def _blocks(self, file: File) -> list[ObjectRef]:
@@ -310,13 +311,15 @@ def _work(
     files: Iterable[tuple[str, str, Blocks]],
     lines: Any,
     number: int,
-    embedded: int,
-    *arguments: Any,
+    shared: Iterable[ObjectRef],
+    arguments: Iterable[Any],
+    *embeddings: Any,
 ) -> Any:
     """Carry out a task on a worker, with a run store of its own; a `LowshotError` is returned, not raised.
 
-    Ray passes the results of the tasks on which it depends, `embedded` in number, before the arguments.
+    Ray waits for the embeddings before it starts a task. Shared arguments are read last: they may open the files.
     """
+    import ray
 
     def send(kind: str, facts: dict[str, Any]) -> None:
         lines.put_nowait.remote((number, kind, facts))
@@ -325,12 +328,12 @@ def _work(
         os.environ["LOWSHOT_RUNS"] = folder
         try:
             _install(files)
-            for views in arguments[:embedded]:
+            for views in embeddings:
                 for view in () if isinstance(views, LowshotError) else views:  # the task meets the error itself
                     view.store()
-            values = [value.unpacked() if isinstance(value, _Packed) else value for value in arguments[embedded:]]
+            own = [value.unpacked() if isinstance(value, _Packed) else value for value in arguments]
             with progress.progress_bar(title, events.STEPS) as steps:
-                result = function(*values, pick_device(device), steps)
+                result = function(*ray.get(list(shared)), *own, pick_device(device), steps)
             return _Packed.of(result) if isinstance(result, Run) else result
         except LowshotError as error:
             return error
