@@ -102,10 +102,12 @@ def sentence(check: Randomised) -> str:
     if depends is None:
         return f"With random weights every Grad-CAM heatmap is flat, which proves little ({sample})."
     verdict = (
-        "do not survive random weights, as expected" if depends else "stay similar with random weights, so be cautious"
+        "Check passed: the maps depend on what was learned"
+        if depends
+        else "Check failed: the maps stay similar with random weights, so be cautious"
     )
     return (
-        f"Grad-CAM heatmaps {verdict}: rank correlation with the trained network's maps "
+        f"{verdict}. Rank correlation of Grad-CAM of the trained network with that of random weights "
         f"{format_correlation(last)} over {sample}; between the trained network's maps of different images "
         f"{format_correlation(check.others)}."
     )

@@ -164,7 +164,7 @@ def test_a_map_that_does_not_care_for_weights_is_found_out(monkeypatch):
 
 def test_results_are_reported_in_words():
     assert depends_on_weights(FOUND) is True
-    assert "do not survive random weights" in sentence(FOUND)
+    assert "Check passed: the maps depend on what was learned" in sentence(FOUND)
     assert "0.02 (-0.05 to 0.09) over 20 test images, 3 random initializations" in sentence(FOUND)
     assert "16 of 20 heatmaps peak on the planted evidence" in evidence_sentence(FOUND.planted)
     assert "random weights 5 of 60, where 11% is chance" in evidence_sentence(FOUND.planted)
