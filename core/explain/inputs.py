@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import partial
+from math import prod
 from typing import Any
 
 import torch
@@ -22,7 +23,7 @@ from torch.overrides import TorchFunctionMode
 from core.explain.methods import EXPLAINERS, Explainer, Heat, Question
 from core.models.classifier import channels_last
 
-WINDOWS = 6  # windows per side that cover an image; they move by half their side
+WINDOWS = 5  # windows per side that cover an image; they move by half their side
 STEPS = 20
 REACH, SHIFTS = 0.075, 4  # largest shift as a share of the side; number of shifts per axis
 CELLS = 28  # cells per side over which pixel attributions are averaged
@@ -47,12 +48,36 @@ def window_of(images: torch.Tensor) -> tuple[tuple[int, ...], tuple[int, ...]]:
     return (images.shape[1], *[side] * dims), (images.shape[1], *[max(1, side // 2)] * dims)
 
 
+def _reporting(question: Question, passes: int) -> Callable[[torch.Tensor], torch.Tensor]:
+    """Return the question's model, which reports progress after each call.
+
+    Args:
+        question: the question.
+        passes: number of images that the method will put through the model.
+    """
+    done = 0
+
+    def forward(images: torch.Tensor) -> torch.Tensor:
+        nonlocal done
+        logits: torch.Tensor = question.model(images)
+        done += len(images)
+        question.progress(min(1.0, done / passes))
+        return logits
+
+    return forward
+
+
 def _occlusion(question: Question) -> Heat:
     from captum.attr import Occlusion
 
     shape, strides = window_of(question.images)
+    places = [
+        1 + -(-(size - side) // stride)
+        for size, side, stride in zip(question.images.shape[2:], shape[1:], strides[1:], strict=True)
+    ]
+    model = _reporting(question, len(question.images) * (1 + prod(places)))
     with torch.no_grad():
-        drop = Occlusion(question.model).attribute(
+        drop = Occlusion(model).attribute(
             question.images,
             sliding_window_shapes=shape,
             strides=strides,
@@ -67,8 +92,9 @@ def _integrated_gradients(question: Question) -> Heat:
     from captum.attr import IntegratedGradients
 
     baseline = mean_image(question.images)
+    model = _reporting(question, len(question.images) * (STEPS + 2))  # the ends too, for the error
     with torch.enable_grad():
-        attributions, errors = IntegratedGradients(question.model).attribute(
+        attributions, errors = IntegratedGradients(model).attribute(
             question.images.detach().requires_grad_(),
             baseline,
             target=question.targets,
@@ -119,11 +145,13 @@ def _over_shifts(attribute: Callable[[Question], Heat], question: Question) -> H
     reach = max(1, round(REACH * side))
     steps = sorted({round(step) for step in torch.linspace(-reach, reach, SHIFTS).tolist()})
     padded = F.pad(question.images, (reach,) * 4, mode="replicate")
-    heat, counts = torch.zeros_like(padded[:, 0]), torch.zeros_like(padded[:1, 0])
+    heat, counts, passes = torch.zeros_like(padded[:, 0]), torch.zeros_like(padded[:1, 0]), 0
     for down in steps:
         for right in steps:
             place = (..., slice(reach + down, reach + down + side), slice(reach + right, reach + right + side))
             maps = attribute(question._replace(images=channels_last(padded[place]))).maps
+            passes += 1
+            question.progress(passes / len(steps) ** 2)
             heat[place] += F.interpolate(maps[:, None], size=(side, side), mode="bilinear", align_corners=False)[:, 0]
             counts[place] += 1
     center = slice(reach, reach + side)
@@ -202,6 +230,7 @@ EXPLAINERS.add(
         attribute=partial(_over_shifts, _grad_cam_anew),
         caution="It explains the mean over shifts and takes sixteen passes instead of one.",
         unsupported=_images_only,
+        slow=True,
     )
 )
 EXPLAINERS.add(
@@ -225,6 +254,7 @@ EXPLAINERS.add(
         attribute=partial(_over_shifts, _hires_cam),
         caution="The same as for HiResCAM. It explains the mean over shifts and takes sixteen times as long.",
         unsupported=lambda question: _no_finer_stage(question) or _images_only(question),
+        slow=True,
     )
 )
 EXPLAINERS.add(
@@ -234,6 +264,7 @@ EXPLAINERS.add(
         meaning="Patches that lower the score of the class when hidden: each is replaced by the image's mean in turn.",
         attribute=_occlusion,
         caution="A patch smaller than the evidence may be missed. Takes seconds.",
+        slow=True,
     )
 )
 EXPLAINERS.add(
@@ -243,6 +274,7 @@ EXPLAINERS.add(
         meaning="Each pixel's contribution to the score, relative to the mean image, averaged over small regions.",
         attribute=_integrated_gradients,
         caution="Another baseline image gives another map. Edges stand out whether they matter or not.",
+        slow=True,
     )
 )
 EXPLAINERS.add(

@@ -59,12 +59,14 @@ class Question(NamedTuple):
         images: (B, 3, S, S), normalized; volumes have one dimension more.
         features: (B, C, h, w), output of the encoder.
         targets: (B,), class indices.
+        progress: called with the share of the work that is done, in (0, 1], by methods that take many passes.
     """
 
     model: Classifier
     images: torch.Tensor
     features: torch.Tensor
     targets: torch.Tensor
+    progress: Callable[[float], None] = lambda share: None
 
 
 class Heat(NamedTuple):
@@ -92,6 +94,7 @@ class Explainer:
         attribute: a question -> its heat, in any resolution.
         caution: what to know before trusting such a map; "" if the meaning says it.
         unsupported: a question -> why the model is not supported, or "".
+        slow: whether it takes seconds and reports its progress.
     """
 
     name: str
@@ -100,6 +103,7 @@ class Explainer:
     attribute: Callable[[Question], Heat]
     caution: str = ""
     unsupported: Callable[[Question], str] = lambda question: ""
+    slow: bool = False
 
 
 EXPLAINERS: Registry[Explainer] = Registry("explainer")

@@ -65,7 +65,12 @@ class Network:
         return self._load(self.run)
 
     def predict(
-        self, image: Image.Image, explainer: str | None = None, target: int | None = None, uncertainty: bool = False
+        self,
+        image: Image.Image,
+        explainer: str | None = None,
+        target: int | None = None,
+        uncertainty: bool = False,
+        progress: Callable[[float], None] = lambda share: None,
     ) -> NetworkResult:
         """Return the prediction for an image, or the problem that prevented it.
 
@@ -76,10 +81,11 @@ class Network:
             explainer: name of the explainer; None for no heatmap.
             target: class to explain; None for the default class of the prediction.
             uncertainty: whether to compute the seed interval, the prediction set and the track record.
+            progress: called with the share of the heatmap that is done, by explainers that take seconds.
         """
         meta = self.run.meta
         try:
-            prediction = self.predictor([image], explainer, target)[0]
+            prediction = self.predictor([image], explainer, target, progress)[0]
             if not uncertainty:
                 return NetworkResult(meta, prediction)
             return NetworkResult(
@@ -155,7 +161,11 @@ class Settings:
 
 
 def analyze(
-    upload: Upload, settings: Settings, overridden: bool = False, known: dict[Hashable, Any] | None = None
+    upload: Upload,
+    settings: Settings,
+    overridden: bool = False,
+    known: dict[Hashable, Any] | None = None,
+    progress: Callable[[float], None] = lambda networks: None,
 ) -> Case:
     """Return all results for an image. Networks run if the input check accepts it, or if the user overrides the check.
 
@@ -164,6 +174,7 @@ def analyze(
         settings: what applies to every image.
         overridden: whether the user overrides a rejection by the input check.
         known: results for this image from earlier calls; they are used, and new ones added.
+        progress: called with the number of networks that are done, with the share of the one that computes a heatmap.
     """
     known = {} if known is None else known
     meta = settings.meta
@@ -183,15 +194,21 @@ def analyze(
     if case.rejected and not overridden:
         return case
     results = {}
-    for family, network in settings.networks.items():
+    for done, (family, network) in enumerate(settings.networks.items()):
         key = settings.key(family)
         if key not in known:
-            known[key] = network.predict(image(), settings.explainer, settings.target, settings.uncertainty)
+            progress(done)
+            share = partial(_part_done, progress, done)
+            known[key] = network.predict(image(), settings.explainer, settings.target, settings.uncertainty, share)
         results[family] = known[key]
     return replace(
         case, overridden=case.rejected, results=results, overlaps=_overlaps(results),
         verdict=verdict_of(settings.stages, results) if settings.stages else None,
     )  # fmt: skip
+
+
+def _part_done(progress: Callable[[float], None], done: int, share: float) -> None:
+    progress(done + share)
 
 
 def is_known(settings: Settings, overridden: bool, known: Mapping[Hashable, Any]) -> bool:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -91,6 +91,7 @@ class Predictor:
         images: Sequence[Image.Image | np.ndarray],
         explainer: str | None = None,
         target: int | None = None,
+        progress: Callable[[float], None] = lambda share: None,
     ) -> list[Prediction]:
         """Predict and, if requested, explain; both use one pass through the encoder.
 
@@ -98,6 +99,7 @@ class Predictor:
             images: decoded images of any size; for a run on volumes (D, H, W) uint8 arrays.
             explainer: name of an explainer; None for none.
             target: class to explain; the default of `default_target` if None.
+            progress: called with the share of the explanation that is done, by explainers that take seconds.
         Raises:
             BadRequest: if images are given to a run on volumes, or volumes to one on images.
         """
@@ -114,7 +116,7 @@ class Predictor:
             explanations: list[Explanation | None] = [None] * len(images)
             unexplained = ""
             if explainer is not None:
-                question = Question(self._model, batch, features, torch.as_tensor(targets).to(self.device))
+                question = Question(self._model, batch, features, torch.as_tensor(targets).to(self.device), progress)
                 unexplained = EXPLAINERS[explainer].unsupported(question)
                 if not unexplained:
                     heatmaps = explain(EXPLAINERS[explainer], question)

@@ -3,25 +3,25 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 import streamlit as st
 
-from core.data.image_cache import Progress
 from core.ui.text import escape
 
 
 @contextmanager
-def bar(title: str) -> Iterator[Progress]:
-    """Yield a function (done, total) that draws a progress bar; no bar appears if it is never called."""
+def bar(title: str) -> Iterator[Callable[[float, int], None]]:
+    """Yield a function (done, total) that draws a progress bar; no bar appears if it is never called.
+
+    What is done may include the share of the item in work.
+    """
     place, began = st.empty(), time.monotonic()
 
-    def show(done: int, total: int) -> None:
-        left = (time.monotonic() - began) / max(1, done) * (total - done)
-        place.progress(
-            min(1.0, done / max(1, total)), f"{escape(title)}: {done:,} of {total:,}, {duration_text(left)} left"
-        )
+    def show(done: float, total: int) -> None:
+        left = f", {duration_text((time.monotonic() - began) / done * (total - done))} left" if done else ""
+        place.progress(min(1.0, done / max(1, total)), f"{escape(title)}: {int(done):,} of {total:,}{left}")
 
     try:
         yield show

@@ -103,7 +103,7 @@ def test_occlusion_is_captums(name):
 
     model, images = network(name)
     shape, strides = window_of(images)
-    assert shape == (3, 11, 11)
+    assert shape == (3, 13, 13)
     wanted = Occlusion(model).attribute(images, shape, strides, mean_image(images), target=torch.tensor([1, 0]))
     found = EXPLAINERS["occlusion"].attribute(ask(model, images, 1, 0)).maps
     assert torch.allclose(found, wanted[:, 1].clamp(min=0), atol=1e-5)
@@ -136,6 +136,17 @@ def test_integrated_gradients_equal_captums_and_report_their_completeness(name):
     rise = (model(images) - model(mean_image(images)))[[0, 1], [1, 0]].detach()
     assert torch.allclose(wanted.sum(dim=(1, 2, 3)) - rise, off, atol=1e-4)
     assert f"the score rose by {rise[0]:+.2f}" in found.notes[0]
+
+
+@pytest.mark.parametrize("name", [name for name in EXPLAINERS if EXPLAINERS[name].slow])
+def test_slow_methods_report_their_progress_to_the_end(name):
+    model, images = network("scratch-resnet18", side=64)
+    shares = []
+    EXPLAINERS[name].attribute(ask(model, images, 1, 0)._replace(progress=shares.append))
+    assert len(shares) >= 5
+    assert shares == sorted(shares)
+    assert shares[-1] == 1
+    assert shares[-2] < 1
 
 
 def test_hires_cam_is_gradient_times_activation_of_the_earlier_stage():
