@@ -1,13 +1,16 @@
 """Diagnose: predictions of the three model families for uploaded images, side by side with their heatmaps."""
 
+from dataclasses import replace
+
 import streamlit as st
 
 from core.data.datasets.phantom import phantom_at
 from core.data.images import KINDS, encode_png
 from core.data.uploads import Upload
-from core.errors import CorruptRun, LowshotError, WeightsUnavailable
+from core.errors import CorruptRun, DataUnavailable, LowshotError, WeightsUnavailable
 from core.explain import EXPLAINERS
 from core.inference.analyze import Network, Settings
+from core.inference.examples import examples_of
 from core.inference.text import question_of, scope_of
 from core.inference.two_stage import Stages, suspicious_of
 from core.models import FAMILY_TITLES
@@ -16,7 +19,8 @@ from core.runs import RunMeta
 from core.runs.selection import SERVED_FAMILIES
 from core.ui import address, app_frame, cache, charts, pickers, text
 from core.ui.diagnose.batch import show_batch
-from core.ui.diagnose.case_view import PREVALENCE, PREVALENCE_KEY, show_cases
+from core.ui.diagnose.case_view import show_cases
+from core.ui.diagnose.display import PREVALENCE, PREVALENCE_KEY, Display
 from core.ui.diagnose.session import drop_missing, note_change, unpacked_uploads
 
 app_frame.require(__file__)
@@ -31,11 +35,8 @@ store, served = cache.store_and_networks()
 text.show_problems(store)
 questions = {task: question_of(next(iter(families.values()))[0].run.meta) for task, families in served.items()}
 if not served:
-    st.info(
-        "No trained run with weights is stored yet. Train one: `.venv/bin/python -m trainer curve --dataset phantom "
-        "--models scratch-cnn,imagenet-efficientnet-lite0 --sizes 25 --seeds 0`",
-        icon=":material/model_training:",
-    )
+    st.info("No trained network is stored yet.", icon=":material/model_training:")
+    st.page_link("pages/train.py", label="Train one", icon=":material/arrow_forward:")
     st.stop()
 
 
@@ -62,6 +63,64 @@ def chosen_stages(networks: dict[str, Network]) -> Stages | None:
         return None
 
 
+def pick_examples(task: str) -> dict[Upload, str]:
+    """Show the real example images of a task, if any; return those chosen, with their captions."""
+    try:
+        examples = examples_of(task)
+    except DataUnavailable as error:
+        st.caption(f"No example images: {text.escape(str(error))}")
+        return {}
+    if not examples:
+        return {}
+    chosen = {}
+    with st.expander("No image at hand? Try an example", icon=":material/image_search:"):
+        for number, (column, example) in enumerate(zip(st.columns(len(examples)), examples, strict=True), start=1):
+            column.image(
+                str(example.path), caption=text.escape(example.credit), width="stretch",
+                alt=f"Example {number}, labeled as {example.label}",
+            )  # fmt: skip
+            if column.toggle(
+                f"Example {number}", **address.switch(f"example-{number}", f"diagnose_example_{task}_{number}")
+            ):
+                chosen[example.upload(f"Example {number}")] = example.caption
+    return chosen
+
+
+def view_controls(meta: RunMeta, images: int) -> tuple[str, int | None, Display]:
+    """Choose the heatmap, the class that it explains, and how it is drawn; the progress of slow ones appears below."""
+    left, middle, right = st.columns(3)
+    explainer = left.selectbox(
+        "Heatmap", list(EXPLAINERS), **address.choice("heatmap", "diagnose_explainer", list(EXPLAINERS)),
+        format_func=lambda name: EXPLAINERS[name].title + (", takes seconds" if EXPLAINERS[name].slow else ""),
+    )  # fmt: skip
+    target = middle.selectbox(
+        "Class to explain",
+        [None, *range(len(meta.titles))],
+        format_func=lambda k: "Default class of each answer" if k is None else meta.titles[k],
+        **address.choice(
+            "class",
+            f"diagnose_{meta.dataset}_target",
+            [None, *range(len(meta.titles))],
+            text=lambda k: "default" if k is None else meta.labels[k],
+        ),
+        help="Default: the positive class, the most likely class, or the finding furthest above its threshold.",
+    )
+    opacity = right.slider(
+        "Heatmap opacity", 0.0, 1.0, 0.6, 0.05, **address.number("opacity", "diagnose_opacity", 0.6, 0.0, 1.0)
+    )
+    place = st.empty()
+    common = images > 1 and st.toggle(
+        "One heatmap scale for all images", **address.switch("scale", "diagnose_common_scale"),
+        help="For comparing images of one network. Otherwise the strongest region of every map is the brightest.",
+    )  # fmt: skip
+    st.slider(
+        "How common is the condition among the patients?", 0.01, 0.99, PREVALENCE, 0.01, format="percent",
+        **address.number("prevalence", PREVALENCE_KEY, PREVALENCE, 0.01, 0.99),
+        help="How many alarms and all-clears are right depends on it.",
+    )  # fmt: skip
+    return explainer, target, Display(place, opacity, common)
+
+
 task = st.selectbox(
     "Question",
     list(served),
@@ -74,7 +133,7 @@ if meta.synthetic:
     st.warning("This task is synthetic: its images are computer-generated.", icon=":material/science:")
 caution = pickers.warn_of_shortcuts(store, task)
 
-with st.expander("Networks and heatmap settings", icon=":material/tune:"):
+with st.expander("Networks", icon=":material/tune:"):
     networks = {}
     for column, (family, candidates) in zip(st.columns(len(served[task])), served[task].items(), strict=True):
         by_run = {network.run.meta.run: network for network in candidates}
@@ -88,33 +147,6 @@ with st.expander("Networks and heatmap settings", icon=":material/tune:"):
             "its training subset.",
         )
         networks[by_run[run].run.meta.family] = by_run[run]
-    left, right = st.columns(2)
-    explainer = left.selectbox(
-        "Heatmap", list(EXPLAINERS), format_func=lambda name: EXPLAINERS[name].title,
-        **address.choice("heatmap", "diagnose_explainer", list(EXPLAINERS)),
-        help="Occlusion and integrated gradients take several seconds per image and network.",
-    )  # fmt: skip
-    opacity = right.slider(
-        "Heatmap opacity", 0.0, 1.0, 0.6, 0.05, **address.number("opacity", "diagnose_opacity", 0.6, 0.0, 1.0)
-    )
-    classes = meta.titles
-    target = st.selectbox(
-        "Class to explain",
-        [None, *range(len(classes))],
-        format_func=lambda k: "Default class of each prediction" if k is None else classes[k],
-        **address.choice(
-            "class",
-            f"diagnose_{task}_target",
-            [None, *range(len(classes))],
-            text=lambda k: "default" if k is None else meta.labels[k],
-        ),
-        help="Default: the positive class, the most likely class, or the finding furthest above its threshold.",
-    )
-    st.slider(
-        "How common is the condition among the patients?", 0.01, 0.99, PREVALENCE, 0.01, format="percent",
-        **address.number("prevalence", PREVALENCE_KEY, PREVALENCE, 0.01, 0.99),
-        help="How many alarms and all-clears are right depends on it.",
-    )  # fmt: skip
     stages = chosen_stages(networks) if suspicious_of(meta) else None
 if missing := [FAMILY_TITLES[family] for family in SERVED_FAMILIES if family not in served[task]]:
     st.caption(f"No run with weights is stored for: {', '.join(missing)}.")
@@ -128,12 +160,14 @@ uploads = st.file_uploader(
     help=f"Up to {LIMITS.file_bytes // MIB} MB per file. Files are held in memory only and never stored; file names "
     "are not logged.",
 )
+examples = pick_examples(task)
 example = st.toggle(
     "Show an example (a synthetic phantom, not a patient)", **address.switch("example", "diagnose_example")
 )
 images, unread = unpacked_uploads(uploads)
 if unread:
     st.warning(f"{unread} files exceed the limit and were not read. Predictions cover the first {len(images)} images.")
+images += examples
 if example:
     images.append(Upload("Synthetic phantom", encode_png(phantom_at(EXAMPLE).pixels)))
     if not meta.synthetic:
@@ -142,7 +176,9 @@ if example:
             "predictions only show how the page works.",
             icon=":material/science:",
         )
+credits = {upload.digest: caption for upload, caption in examples.items()}
 drop_missing(images)
+address.expect("heatmap", "class", "opacity", "scale", "prevalence")
 if not images:
     st.caption("Images are held in memory only and never stored.")
     st.stop()
@@ -153,9 +189,11 @@ except (CorruptRun, WeightsUnavailable) as error:
     gatekeeper = None
     st.error(f"Image check unavailable: images are not checked. {text.escape(str(error))}")
 if gatekeeper is None:
-    st.caption(
-        "No image check runs for this task: every image gets a prediction, whatever it shows. Create one: "
-        f"`.venv/bin/python -m trainer gate --dataset {task}`"
+    st.caption("This task has no image check: every image gets an answer, whatever it shows.")
+settings = Settings(networks, gatekeeper, stages=stages, uncertainty=True)
+shown = show_batch(settings, images) if len(images) > FULLY_SHOWN else images
+if shown:
+    explainer, target, display = view_controls(meta, len(shown))
+    show_cases(
+        replace(settings, explainer=explainer, target=target), shown, replace(display, caution=caution, credits=credits)
     )
-settings = Settings(networks, gatekeeper, explainer, target, stages, uncertainty=True)
-show_cases(settings, show_batch(settings, images) if len(images) > FULLY_SHOWN else images, opacity, caution)

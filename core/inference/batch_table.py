@@ -1,4 +1,4 @@
-"""Results of many images as one table, and the table as CSV."""
+"""Results of many images as one table, for reading with the most urgent first, and in full as CSV."""
 
 from __future__ import annotations
 
@@ -7,12 +7,35 @@ import io
 from collections.abc import Sequence
 
 from core.inference.case import Case
-from core.inference.text import agree, check_text, decision, is_near
+from core.inference.conclusion import ORDER, conclude
+from core.inference.text import check_text, decision, is_near, percent
 from core.inference.two_stage import outcome
 from core.models import FAMILY_TITLES
 
 _FORMULA = ("=", "+", "-", "@", "\t", "\r")
 _SHORT = 12
+
+
+def by_urgency(cases: Sequence[Case]) -> list[Case]:
+    """Sort cases: disagreements first, then unsure ones, those without an answer, clear ones, and unreadable files."""
+    return sorted(cases, key=lambda case: (bool(case.problem), ORDER.index(conclude(case).status)))
+
+
+def overview_of(case: Case) -> dict[str, str]:
+    """Return what a reader of the table needs of a case: its verdict, what speaks against it, and each answer."""
+    if case.problem:
+        return {"Verdict": "Not read", "Why": case.problem, "File": case.name}
+    conclusion = conclude(case)
+    doubts = "; ".join(conclusion.doubts)
+    row = {"Verdict": conclusion.title, "Why": doubts[:1].upper() + doubts[1:], "File": case.name}
+    for result in case.results.values():
+        meta, prediction = result.meta, result.prediction
+        answer = result.problem
+        if prediction is not None:
+            chance = percent(prediction.probabilities[prediction.target])
+            answer = f"{decision(meta, prediction)} ({chance} {meta.titles[prediction.target]})"
+        row[FAMILY_TITLES[meta.family]] = answer  # type: ignore[index]
+    return row
 
 
 def rows_of(cases: Sequence[Case], names: bool = True) -> list[dict[str, str]]:
@@ -25,7 +48,8 @@ def rows_of(cases: Sequence[Case], names: bool = True) -> list[dict[str, str]]:
     rows = []
     for number, case in enumerate((case for case in cases if not case.problem), start=1):
         row = {"Image": str(number)} | ({"File": case.name} if names else {}) | {"Pixels SHA-256": case.pixels[:_SHORT]}
-        near = False
+        conclusion, near = conclude(case), False
+        row |= {"Verdict": conclusion.title, "Details": conclusion.details}
         for result in case.results.values():
             meta, prediction = result.meta, result.prediction
             family = FAMILY_TITLES[meta.family]  # type: ignore[index]
@@ -36,7 +60,8 @@ def rows_of(cases: Sequence[Case], names: bool = True) -> list[dict[str, str]]:
             row[f"{family}: probability"] = f"{prediction.probabilities[prediction.target]:.4f}"
             row[f"{family}: of"] = meta.titles[prediction.target]
             near |= is_near(meta, prediction)
-        row["Families agree"] = _yes(agree(case)) if len(case.predictions) > 1 else ""
+        decisions = {decision(meta, prediction) for meta, prediction in case.predictions}
+        row["Families agree"] = _yes(len(decisions) == 1) if len(case.predictions) > 1 else ""
         row["Near a threshold"] = _yes(near) if case.predictions else ""
         if case.verdict:
             row["Two stages"] = outcome(case.verdict)

@@ -16,7 +16,17 @@ from typing import Any
 from PIL import Image
 
 from core.inference.case import Case, NetworkResult
-from core.inference.text import agreement, caveats, check_text, decision, threshold_of, training_text, where
+from core.inference.conclusion import conclude
+from core.inference.text import (
+    caveats,
+    check_text,
+    data_caveats,
+    decision,
+    threshold_of,
+    track_record_text,
+    training_text,
+    where,
+)
 from core.inference.two_stage import outcome, performance_text, verdict_text
 from core.inference.uncertainty import PredictionSet, SeedInterval
 from core.paths import library_versions
@@ -32,10 +42,16 @@ class ReportOptions:
     Attributes:
         name: whether to include the upload's name.
         thumbnail: a small copy of the image, or None.
+        case: what the user calls the patient or the case; "" for nothing.
+        prevalence: share of patients with the condition, for how often answers are right.
+        caution: what to know about every answer of the task; "" for nothing.
     """
 
     name: bool = False
     thumbnail: Image.Image | None = None
+    case: str = ""
+    prevalence: float = 0.1
+    caution: str = ""
 
 
 def as_record(case: Case, options: ReportOptions | None = None, made: datetime | None = None) -> dict[str, Any]:
@@ -50,6 +66,8 @@ def as_record(case: Case, options: ReportOptions | None = None, made: datetime |
     image: dict[str, Any] = {"pixels_sha256": case.pixels, "width": case.width, "height": case.height}
     if options.name:
         image["name"] = case.name
+    if options.case:
+        image["case"] = options.case
     if options.thumbnail:
         image["thumbnail_png_base64"] = base64.b64encode(_png(options.thumbnail)).decode()
     return {
@@ -66,14 +84,14 @@ def as_record(case: Case, options: ReportOptions | None = None, made: datetime |
             "overridden": case.overridden,
             "words": check_text(case),
         },
-        "summary": agreement(case),
+        "summary": conclude(case).text,
         "two_stage": _two_stage(case),
-        "answers": [_network(family, result, case) for family, result in case.results.items()],
+        "answers": [_network(family, result, case, options.prevalence) for family, result in case.results.items()],
         "heatmap_overlap": [
             {"families": list(pair), "share_of_strongest_fifth_in_common": share, "by_chance": 0.2}
             for pair, share in case.overlaps.items()
         ],
-        "caveats": caveats(case),
+        "caveats": [*caveats(case), *([options.caution] if options.caution else []), *data_caveats(case)],
     }
 
 
@@ -105,7 +123,7 @@ def as_json(case: Case, options: ReportOptions | None = None, made: datetime | N
     return json.dumps(as_record(case, options, made), indent=2, ensure_ascii=False, allow_nan=False).encode()
 
 
-def _network(family: str, result: NetworkResult, case: Case) -> dict[str, Any]:
+def _network(family: str, result: NetworkResult, case: Case, prevalence: float) -> dict[str, Any]:
     meta, prediction = result.meta, result.prediction
     record: dict[str, Any] = {
         "family": family,
@@ -137,6 +155,7 @@ def _network(family: str, result: NetworkResult, case: Case) -> dict[str, Any]:
         "temperature": meta.temperature,
         "decision": decision(meta, prediction),
         "about": meta.titles[prediction.target],
+        "how_often_right": track_record_text(result, prevalence),
         "seed_interval": _seed_interval(result.seed_interval),
         "conformal_set": asdict(result.prediction_set)
         if isinstance(result.prediction_set, PredictionSet)

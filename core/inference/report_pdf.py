@@ -1,4 +1,4 @@
-"""Report on one image as PDF: the same values as the JSON report, for readers.
+"""Report on one image as PDF: a page for readers, and an appendix with the other values of the JSON report.
 
 Fonts are embedded; nothing is fetched.
 """
@@ -15,12 +15,14 @@ from PIL import Image
 
 from core.explain.quality import Faithfulness
 from core.inference.case import Case
+from core.inference.conclusion import conclude
 from core.inference.report_json import THUMBNAIL_SIDE, ReportOptions, as_record
-from core.inference.text import percent
+from core.inference.text import caveats, data_caveats, percent
 from core.models import FAMILY_TITLES
 
 _FONT, _MARGIN, _TEXT, _SMALL = "DejaVu", 16, 10, 8
 _IMAGE_SIDE = 42  # mm
+_WIDTHS = (25, 45, 80)  # of the columns of answers, relative
 
 
 @lru_cache(maxsize=1)
@@ -72,10 +74,10 @@ class _Page:
         self.sheet.ln(2)
         self.line(text, 12, bold=True)
 
-    def table(self, rows: Sequence[tuple[str, ...]]) -> None:
-        """Write a table; the first row is its heading."""
+    def table(self, rows: Sequence[tuple[str, ...]], widths: tuple[int, ...] | None = None) -> None:
+        """Write a table; the first row is its heading, and widths are relative."""
         self.sheet.set_font(_FONT, "", _SMALL)
-        with self.sheet.table(line_height=4.5, text_align="LEFT", headings_style=_bold()) as table:
+        with self.sheet.table(line_height=4.5, text_align="LEFT", headings_style=_bold(), col_widths=widths) as table:
             for row in rows:
                 table.row([_safe(cell) for cell in row])
         self.sheet.ln(2)
@@ -121,35 +123,60 @@ def as_pdf(
         made: time; now by default.
     """
     options, made = options or ReportOptions(), made or datetime.now(UTC)
-    record = as_record(case, options, made)
+    record, conclusion = as_record(case, options, made), conclude(case)
     page = _Page(made)
-    page.line("Lowshot case report", 16, bold=True)
+    page.line("Lowshot case report" + (f": {options.case}" if options.case else ""), 16, bold=True)
     page.line(record["caveats"][0], bold=True)
-    page.line(f"{case.task} · made {record['made']}")
+    file = f" · file {case.name}" if options.name else ""
+    page.line(f"{case.task} · made {record['made']}{file}", _SMALL)
+    page.heading(conclusion.title)
+    page.line(conclusion.details)
+    if options.thumbnail:
+        page.images({"The image as read": options.thumbnail, **(heatmaps or {})})
+    heading = ("Network", "Answer", "How often such answers are right")
+    page.table([heading, *map(_summary, record["answers"])], _WIDTHS)
+    page.heading("Caveats")
+    for line in filter(None, [*caveats(case)[1:], options.caution]):
+        page.line(f"• {line}", _SMALL)
+    page.sheet.add_page()
+    _write_appendix(page, case, record)
+    return bytes(page.sheet.output())
+
+
+def _summary(result: dict[str, Any]) -> tuple[str, str, str]:
+    """Return a network's row in the table of answers."""
+    title = FAMILY_TITLES[result["family"]]
+    if result["problem"]:
+        return title, "no answer", result["problem"]
+    label = next(label for label, name in result["class_titles"].items() if name == result["about"])
+    chance, seeds = percent(result["probabilities"][label]), result["seed_interval"]
+    answer = f"{result['decision']} ({result['about']}: {chance})"
+    if seeds and not isinstance(seeds, str):
+        answer += f". Retrained on other samples: {percent(seeds['low'])} to {percent(seeds['high'])}"
+    return title, answer, " ".join(result["how_often_right"]) or "unknown"
+
+
+def _write_appendix(page: _Page, case: Case, record: dict[str, Any]) -> None:
+    """Write what makes the report traceable: hashes, versions, all probabilities and the limits of the data."""
+    page.line("Appendix", 14, bold=True)
     page.line(f"Image: {case.width} x {case.height} pixels, SHA-256 of its pixels {case.pixels}", _SMALL)
-    if options.name:
-        page.line(f"File: {case.name}", _SMALL)
-    page.heading("Summary")
-    page.line(record["summary"])
-    page.line(f"Image check: {record['gate']['words']}")
+    page.line(f"Image check: {record['gate']['words']}", _SMALL)
     if both := record["two_stage"]:
         page.heading(f"Two stages: {both['outcome']}")
         page.line(both["words"])
         page.line(both["measured_words"], _SMALL)
-    if options.thumbnail:
-        page.images({"The image as read": options.thumbnail, **(heatmaps or {})})
     for result in record["answers"]:
         _write_result(page, result)
     for overlap in record["heatmap_overlap"]:
         pair = " and ".join(FAMILY_TITLES[family] for family in overlap["families"])
         share = overlap["share_of_strongest_fifth_in_common"]
-        page.line(f"Heatmaps of {pair}: {share:.0%} of the strongest fifth overlaps (20% by chance).")
-    page.heading("Limitations")
-    for line in record["caveats"][1:]:
-        page.line(f"• {line}")
+        page.line(f"Heatmaps of {pair}: {share:.0%} of the strongest fifth overlaps (20% by chance).", _SMALL)
+    if limits := data_caveats(case):
+        page.heading("Limits of the data")
+        for line in limits:
+            page.line(f"• {line}", _SMALL)
     page.heading("Versions")
     page.line(", ".join(f"{name} {version}" for name, version in record["versions"].items()), _SMALL)
-    return bytes(page.sheet.output())
 
 
 def _write_result(page: _Page, result: dict[str, Any]) -> None:
@@ -165,8 +192,8 @@ def _write_result(page: _Page, result: dict[str, Any]) -> None:
                 (result["class_titles"][label], percent(probability), "-" if threshold is None else percent(threshold))
             )
         page.table(rows)
-        page.line(_uncertainty(result))
-        page.line(_evidence(result["heatmap"]))
+        page.line(_uncertainty(result), _SMALL)
+        page.line(_evidence(result["heatmap"]), _SMALL)
     files = "; ".join(f"{name} {value}" for name, value in result["files_sha256"].items())
     encoder = ", ".join(f"{name} {value}" for name, value in result["encoder"].items() if value)
     page.line(f"Run {result['run']}, seed {result['seed']}. Encoder: {encoder}. SHA-256: {files}.", _SMALL)
@@ -175,11 +202,11 @@ def _write_result(page: _Page, result: dict[str, Any]) -> None:
 def _uncertainty(result: dict[str, Any]) -> str:
     seeds, members = result["seed_interval"], result["conformal_set"]
     if not isinstance(seeds, str):
-        seeds = f"Range over seeds: {percent(seeds['low'])} to {percent(seeds['high'])}. {seeds['how']}"
+        seeds = f"Retrained on other samples: {percent(seeds['low'])} to {percent(seeds['high'])}. {seeds['how']}"
     if isinstance(members, str):
-        return f"{seeds} Prediction set: {members}" if members else seeds
+        return f"{seeds} No prediction set: {members}" if members else seeds
     classes = ", ".join(members["classes"]) or "no class"
-    return f"{seeds} Prediction set at {members['level']:.0%}: {classes}. {members['how']}"
+    return f"{seeds} {members['level']:.0%} prediction set: {classes}. {members['how']}"
 
 
 def _evidence(heatmap: dict[str, Any]) -> str:

@@ -7,9 +7,8 @@ import numpy as np
 from core.data import DATASETS
 from core.data.specs import OPTIONS_SEPARATOR, class_titles
 from core.explain.methods import Explanation
-from core.inference.case import Case
+from core.inference.case import Case, NetworkResult
 from core.inference.predictor import Prediction
-from core.models import FAMILY_LETTERS
 from core.runs import RunMeta
 
 NEAR = 0.1
@@ -87,41 +86,19 @@ def training_text(meta: RunMeta) -> str:
     return f"Trained on {meta.train_size} labelled images per class{short}."
 
 
-def agree(case: Case) -> bool:
-    """Return whether all families with a prediction agree."""
-    return len({decision(meta, prediction) for meta, prediction in case.predictions}) == 1
+def track_record_text(result: NetworkResult, prevalence: float) -> list[str]:
+    """Describe how often such a decision is right: on each test set, then for patients of some prevalence.
 
-
-def agreement(case: Case) -> str:
-    """Summarize agreement of the families, closeness to a threshold and similarity to the training data."""
-    predictions = case.predictions
-    if not predictions:
-        return "No model family gave a prediction."
-    decisions: dict[str, list[str]] = {}
-    for meta, prediction in predictions:
-        decisions.setdefault(decision(meta, prediction), []).append(FAMILY_LETTERS[meta.family])
-    near = [FAMILY_LETTERS[meta.family] for meta, prediction in predictions if is_near(meta, prediction)]
-    if len(predictions) == 1:
-        summary = f"Only one model family gave a prediction: {next(iter(decisions))}"
-    elif len(decisions) == 1:
-        summary = f"All {len(predictions)} model families agree: {next(iter(decisions))}"
-    else:
-        sides = "; ".join(f"{' and '.join(families)}: {decided}" for decided, families in decisions.items())
-        summary = f"The model families disagree ({sides}), so the result is inconclusive"
-    within = f"within {100 * NEAR:.0f} percentage points of its threshold"
-    if near:
-        summary += f"; {' and '.join(near)} borderline, {within}"
-    elif any(threshold_of(meta, index) is not None for meta, _ in predictions for index in range(len(meta.labels))):
-        summary += "; none is near its threshold"
-    return f"{summary}. The image {_similarity(case)}."
-
-
-def _similarity(case: Case) -> str:
-    if case.check is None:
-        return "was not compared with the training data, because this task has no image check"
-    if not case.rejected:
-        return "resembles the training data"
-    return "does not resemble the training data" + (" but was analyzed anyway" if case.overridden else "")
+    Args:
+        result: of one network; without a track record nothing is returned.
+        prevalence: share of patients with the class that the prediction is about, in (0, 1).
+    """
+    if not result.track_record or result.prediction is None:
+        return []
+    meta = result.meta
+    name, alarm = in_sentence(meta.titles[result.prediction.target]), meta.positive is not None or meta.multilabel
+    rates = [record.text(name, alarm) for record in result.track_record]
+    return [*rates, result.track_record[-1].predictive_text(name, alarm, prevalence)]
 
 
 def check_text(case: Case) -> str:
@@ -136,7 +113,7 @@ def check_text(case: Case) -> str:
 
 
 def caveats(case: Case) -> list[str]:
-    """Return the caveats that a reader of the predictions must know, with those of the data set and of the runs."""
+    """Return the caveats that a reader of the predictions must know."""
     lines = ["Research use only. Not a medical device: do not base any decision about a patient on this."]
     if case.synthetic:
         lines.append("The task is synthetic: its images are computer-generated.")
@@ -144,12 +121,18 @@ def caveats(case: Case) -> list[str]:
         lines.append("The image check rejected this image; it was analyzed at the user's request.")
     if any(result.meta.leaks for result in case.results.values()):
         lines.append("A model was trained with leaks allowed: its reported performance is inflated by data leakage.")
-    for result in case.results.values():
-        name = result.meta.dataset.partition(OPTIONS_SEPARATOR)[0]
-        of_data = DATASETS[name].caveats if name in DATASETS else ()
-        lines += [line for line in (*of_data, *result.meta.notes) if line not in lines]
     lines.append("A heatmap shows which regions raised a score, not where disease is.")
     lines.append(
         "Probabilities are calibrated for images like those of the training subset and are not valid for others."
     )
+    return lines
+
+
+def data_caveats(case: Case) -> list[str]:
+    """Return the caveats of the data set and of the runs."""
+    lines: list[str] = []
+    for result in case.results.values():
+        name = result.meta.dataset.partition(OPTIONS_SEPARATOR)[0]
+        of_data = DATASETS[name].caveats if name in DATASETS else ()
+        lines += [line for line in (*of_data, *result.meta.notes) if line not in lines]
     return lines

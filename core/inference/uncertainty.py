@@ -124,8 +124,10 @@ def _logit(probabilities: np.ndarray) -> np.ndarray:
     return np.asarray(logit(np.clip(probabilities, _EDGE, 1 - _EDGE)))
 
 
-def prediction_set(fitted: Conformal, measured: Coverage, meta: RunMeta, prediction: Prediction) -> PredictionSet:
+def prediction_set(fitted: Conformal, measured: Coverage, meta: RunMeta, prediction: Prediction) -> PredictionSet | str:
     """Return the classes that cannot be ruled out for an image; for findings, whether the target finding can.
+
+    There is no set if measurement refutes its target: if the coverage of a class on test images is clearly lower.
 
     Args:
         fitted: conformal sets of the run, by `core.analysis.comparison.conformal`; for findings, of the prediction's
@@ -133,12 +135,21 @@ def prediction_set(fitted: Conformal, measured: Coverage, meta: RunMeta, predict
         measured: their coverage on test images.
         meta: the run.
         prediction: of the run for the image.
+    Returns:
+        the set, or why there is none.
     """
     labels, probabilities = meta.titles, prediction.probabilities
     if meta.multilabel:
         finding = labels[prediction.target]
         probability = probabilities[prediction.target]
         labels, probabilities = (f"no {finding}", finding), np.array([1 - probability, probability])
+    missed = [
+        f"{label} {share.value:.0%}"
+        for label, share in zip(labels, measured.holds, strict=True)
+        if share.high < fitted.level
+    ]
+    if missed:
+        return f"on test images, {fitted.level:.0%} sets contained the true class too rarely ({', '.join(missed)})."
     members = sets_of(fitted, probabilities[None])[0]
     coverages = ", ".join(f"{label} {share.value:.0%}" for label, share in zip(labels, measured.holds, strict=True))
     return PredictionSet(

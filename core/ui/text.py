@@ -26,9 +26,9 @@ def show_problems(store: Store) -> None:
 
 
 def color_bar() -> None:
-    """Show the colors of the heatmaps, from low to high attribution."""
+    """Show the colors of the heatmaps: the brighter, the more a region raised the score."""
     strip = np.repeat(color_table()[None], 12, axis=0)
     left, middle, right = st.columns([1, 4, 1], vertical_alignment="center")
-    left.caption("low attribution")
-    middle.image(strip, alt="Color bar from dark (low attribution) to bright yellow (high)", width="stretch")
-    right.caption("high attribution")
+    left.caption("no effect")
+    middle.image(strip, alt="Color bar from dark (no effect) to bright yellow (raised the score most)", width="stretch")
+    right.caption("raised the score most")

@@ -2,9 +2,9 @@
 
 import asyncio
 import io
+import json
 import zipfile
 
-import pytest
 from PIL import Image
 
 from core.data.datasets.phantom import phantom_at
@@ -68,15 +68,23 @@ def test_more_images_than_fit_become_a_table_with_one_shown_in_full(phantom_runs
     app = upload(app, [("all.zip", archive.getvalue())])
     assert not app.exception
     table = app.dataframe[0].value
-    assert table["Image"].tolist() == ["1", "2", "3", "4", "5", "not read"]
-    assert "contain programs" in table["Input gate"].iloc[-1]
+    assert table["Verdict"].tolist()[-1] == "Not read"
+    assert "contain programs" in table["Why"].iloc[-1]
+    ranks = [["No clear", "not clearly", "No verdict", "Both"].index(rank_of(row)) for row in table["Verdict"][:-1]]
+    assert ranks == sorted(ranks)
+    assert all(image.startswith("data:image/png;base64,") for image in table["Image"][:-1])
     assert len(app.metric) == 2
     first = [element.value for element in app.metric]
-    shown = float(first[0].rstrip("%")) / 100
-    assert float(table["A · From scratch: probability"][0]) == pytest.approx(shown, abs=0.001)
+    assert table["A · From scratch"][0].endswith(f"({first[0]} Opacity)")
+    assert table["Verdict"][0] in texts(app).replace("\\", "")
     app.selectbox(key="diagnose_pick").select_index(1).run()
     assert not app.exception
     assert [element.value for element in app.metric] != first
+
+
+def rank_of(verdict):
+    """What tells the urgency of a verdict."""
+    return next(mark for mark in ("No clear", "not clearly", "No verdict", "Both") if mark in verdict)
 
 
 def test_archives_are_unpacked_once_a_visit(phantom_runs, opened, monkeypatch):
@@ -126,12 +134,31 @@ def test_other_explainers_and_why_one_is_not_for_a_network(phantom_runs, monkeyp
 
 def test_rows_of_a_batch_are_about_the_positive_class_whatever_is_explained(phantom_runs, monkeypatch):
     app = open_page("diagnose", phantom_runs, monkeypatch)
-    negative, positive = app.selectbox(key="diagnose_phantom_target").options[1:]
-    app.selectbox(key="diagnose_phantom_target").set_value(0).run()
     app = upload(app, [(f"{index}.png", encode_png(phantom_at(4000 + index).pixels)) for index in range(5)])
+    app.selectbox(key="diagnose_phantom_target").set_value(0).run()
     assert not app.exception
-    assert set(app.dataframe[0].value["A · From scratch: of"]) == {positive}
-    assert app.metric[0].label == f"Probability of {negative.lower()}"
+    assert all(cell.endswith("Opacity)") for cell in app.dataframe[0].value["A · From scratch"])
+    assert app.metric[0].label == "Probability of no opacity"
+
+
+def test_heatmaps_share_one_scale_only_on_request(phantom_runs, monkeypatch):
+    app = open_page("diagnose", phantom_runs, monkeypatch)
+    app = upload(app, [(f"{index}.png", encode_png(phantom_at(index).pixels)) for index in (4001, 4003)])
+    assert "own scale" in texts(app)
+    assert "Scale maximum" not in texts(app)
+    app.toggle(key="diagnose_common_scale").set_value(True).run()
+    assert not app.exception
+    assert "share one scale" in texts(app)
+
+
+def test_an_image_can_be_enlarged_with_its_window_and_heatmaps(phantom_runs, monkeypatch):
+    app = open_page("diagnose", phantom_runs, monkeypatch)
+    app = upload(app, [("x.png", encode_png(phantom_at(4001).pixels))])
+    next(button for button in app.button if button.label == "Enlarge").click().run()
+    assert not app.exception
+    assert "the networks receive the image as uploaded" in texts(app)
+    assert {"Dark areas", "Bright areas", "As stored"} <= {button.label for button in app.button}
+    assert {slider.label for slider in app.slider} >= {"Level (gray value at the center)"}
 
 
 def test_heatmaps_are_measured_on_demand(phantom_runs, monkeypatch):
@@ -156,7 +183,7 @@ def test_heatmaps_show_the_checks_of_the_model_card(phantom_runs, monkeypatch):
         app = open_page("diagnose", phantom_runs, monkeypatch)
         app.toggle(key="diagnose_example").set_value(True).run()
         assert not app.exception
-        assert f"A · From scratch**, from its model card: {caution_for(*kept[0])}"[:60] in texts(app)
+        assert f"A · From scratch**, from its model card: {caution_for(*kept[0])}"[:60] in texts(app).replace("\\", "")
     finally:
         (kept[0][0].parent / FILE).unlink()
 
@@ -212,3 +239,28 @@ def test_every_answer_says_how_often_it_is_right_at_the_chosen_prevalence(phanto
     app.slider(key="diagnose_prevalence").set_value(0.5).run()
     assert not app.exception
     assert "Where 50% of patients have opacity" in texts(app).replace("\\", "")
+
+
+def test_a_report_is_chosen_in_a_dialog(phantom_runs, monkeypatch):
+    app = open_page("diagnose", phantom_runs, monkeypatch)
+    app.toggle(key="diagnose_example").set_value(True).run()
+    assert not [box for box in app.text_input if box.label == "Patient or case"]
+    next(button for button in app.button if button.label == "Report").click().run()
+    assert not app.exception
+    assert [box for box in app.text_input if box.label == "Patient or case"]
+    assert {"Print the file name", "Print the image and its heatmaps"} <= {box.label for box in app.checkbox}
+
+
+def test_real_examples_are_offered_with_their_credits(phantom_runs, tmp_path, monkeypatch):
+    import core.inference.examples
+
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "1.png").write_bytes(encode_png(phantom_at(4001).pixels))
+    row = {"tasks": ["phantom"], "credit": "Doe 2020, CC0", "author": "Doe", "licence": "CC0", "source": "", "note": ""}
+    (tmp_path / "mine" / "credits.json").write_text(json.dumps({**row, "images": {"1.png": "opacity"}}))
+    monkeypatch.setattr(core.inference.examples.examples_of, "__defaults__", (tmp_path,))
+    app = open_page("diagnose", phantom_runs, monkeypatch)
+    app.toggle(key="diagnose_example_phantom_1").set_value(True).run()
+    assert not app.exception
+    assert len(app.metric) == 2
+    assert "Example 1" in [element.value for element in app.text]

@@ -116,7 +116,6 @@ def test_the_opacity_slider_repaints_the_heatmap_and_keeps_the_prediction(opened
     page.get_by_text("Show an example").click()
     heatmap = page.locator("img[alt^='Grad-CAM']").first
     heatmap.wait_for()
-    page.get_by_text("Networks and heatmap settings").click()
     settle(page)
     before, said = heatmap.get_attribute("src"), page.locator("[data-testid=stMetricValue]").all_text_contents()
     slider = page.get_by_role("slider", name="Heatmap opacity")

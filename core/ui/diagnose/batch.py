@@ -2,36 +2,60 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
-from dataclasses import replace
 
+import pandas as pd
 import streamlit as st
 
 from core.data.uploads import Upload
 from core.inference import Case
 from core.inference.analyze import Settings, analyze, is_known
-from core.inference.batch_table import as_csv, rows_of
+from core.inference.batch_table import as_csv, by_urgency, overview_of, rows_of
+from core.inference.conclusion import Status, conclude
+from core.ui.diagnose.display import data_uri
 from core.ui.diagnose.session import results_of
 from core.ui.progress import bar
 
-_STOPPED = "diagnose_stopped"
+_STOPPED, _TABLE, _PICK = "diagnose_stopped", "diagnose_table", "diagnose_pick"
+_SIDE, _ROW, _HEADER, _TALLEST = 64, 56, 40, 640  # pixels
+_TITLES: dict[Status, str] = {
+    "disagree": "on which the networks disagree",
+    "unsure": "unsure",
+    "unchecked": "analyzed although the image check rejected them",
+    "none": "without an answer",
+    "clear": "clear",
+}
 
 
 def show_batch(settings: Settings, uploads: Sequence[Upload]) -> list[Upload]:
-    """Show a table of all images, and return the image to show in full, if any."""
+    """Show a table of all images, and return the image to show in full, if any.
+
+    Args:
+        settings: settings that apply to every image, without an explainer.
+        uploads: the images.
+    """
     overridden = settings.gatekeeper is not None and st.toggle(
         "Also predict images that fail the image check", key="diagnose_override_all"
     )
     batch = "-".join(upload.digest[:8] for upload in uploads)
-    rows = replace(settings, explainer=None, target=None, uncertainty=False)
-    cases = predict_all(rows, uploads, batch, overridden)
-    show_table([case for case in cases if case])
-    readable = [upload for upload, case in zip(uploads, cases, strict=True) if case is None or not case.problem]
-    names = [f"{number}: {upload.name}" for number, upload in enumerate(readable, start=1)]
-    position = st.selectbox(
-        "Image to show in full", range(len(readable)), format_func=names.__getitem__, key="diagnose_pick"
-    )
-    return [] if position is None else [readable[position]]
+    cases = predict_all(settings, uploads, batch, overridden)
+    digest_of = {id(case): upload.digest for upload, case in zip(uploads, cases, strict=True) if case}
+    known = by_urgency([case for case in cases if case])
+    if known:
+        _summary(known)
+        _table(known, [digest_of[id(case)] for case in known])
+        _download([case for case in cases if case])
+    by_digest = {upload.digest: upload for upload in uploads}
+    problems = {digest_of[id(case)] for case in known if case.problem}
+    ordered = dict.fromkeys([*(digest_of[id(case)] for case in known), *by_digest])
+    options = [digest for digest in ordered if digest not in problems]
+    if st.session_state.get(_PICK) not in options:
+        st.session_state.pop(_PICK, None)
+    chosen = st.selectbox(
+        "Case shown in full", options, format_func=lambda digest: by_digest[digest].name, key=_PICK
+    )  # fmt: skip
+    return [] if chosen is None else [by_digest[chosen]]
 
 
 def _stop(batch: str) -> None:
@@ -74,12 +98,47 @@ def predict_all(settings: Settings, uploads: Sequence[Upload], batch: str, overr
     return cases
 
 
-def show_table(cases: Sequence[Case]) -> None:
-    """Show the summary table and its download."""
+def _summary(cases: Sequence[Case]) -> None:
+    """Say how many cases need a look."""
+    counts = Counter(conclude(case).status for case in cases if not case.problem)
+    unread = sum(bool(case.problem) for case in cases)
+    parts = [f"{counts[status]} {title}" for status, title in _TITLES.items() if counts[status]]
+    parts += [f"{unread} not read"] if unread else []
+    st.subheader(f"{len(cases)} images: {', '.join(parts)}")
+
+
+def _table(cases: Sequence[Case], digests: Sequence[str]) -> None:
+    """Show one row per case; a click on a row opens the case."""
+    rows = [{"Image": _thumbnail(case), **overview_of(case)} for case in cases]
+
+    def open_case() -> None:
+        cells = st.session_state[_TABLE].selection.cells
+        if cells and not cases[cells[0][0]].problem:
+            st.session_state[_PICK] = digests[cells[0][0]]
+
     st.dataframe(
-        rows_of(cases), hide_index=True, width="stretch",
-        alt="One row per image: each family's decision and probability",
+        pd.DataFrame(rows), hide_index=True, width="stretch", row_height=_ROW, key=_TABLE,
+        height=min(_TALLEST, _ROW * len(rows) + _HEADER), on_select=open_case, selection_mode="single-cell",
+        column_config={
+            "Image": st.column_config.ImageColumn(width="small"),
+            "Verdict": st.column_config.TextColumn(width="large"),
+        },
+        alt="One row per image, the most urgent first: verdict, what speaks against it, and each network's answer",
     )  # fmt: skip
+    st.caption("Disagreements and unsure cases come first. Click a row to show the case in full below.")
+
+
+def _thumbnail(case: Case) -> str | None:
+    """Return a small copy of the image as a data URI."""
+    if case.thumbnail is None:
+        return None
+    small = case.thumbnail.copy()
+    small.thumbnail((_SIDE, _SIDE))
+    return data_uri(small)
+
+
+def _download(cases: Sequence[Case]) -> None:
+    """Show the download of all columns."""
     named = st.checkbox("Include file names in the CSV file", key="diagnose_csv_names")
     st.download_button(
         "Download CSV", lambda: as_csv(rows_of(cases, named)), "lowshot-batch.csv", "text/csv",

@@ -3,93 +3,103 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import streamlit as st
-from PIL import Image
+from streamlit.delta_generator import DeltaGenerator
 
 from core.analysis.saliency_sanity import caution_for
 from core.data.uploads import Upload
 from core.explain import EXPLAINERS, Explainer
-from core.explain.overlay import overlay
 from core.inference import Case, NetworkResult, PredictionSet
-from core.inference.analyze import Settings, analyze
-from core.inference.report_json import ReportOptions, as_json
-from core.inference.report_pdf import as_pdf
-from core.inference.text import agree, agreement, decision, in_sentence, percent, threshold_of, training_text, where
-from core.inference.two_stage import Verdict, outcome, performance_text, verdict_text
+from core.inference.analyze import Settings, analyze, is_known
+from core.inference.conclusion import Conclusion, conclude
+from core.inference.text import decision, in_sentence, percent, threshold_of, track_record_text, training_text, where
+from core.inference.two_stage import Verdict, performance_text, verdict_text
 from core.models import FAMILY_TITLES
 from core.ui import charts
+from core.ui.diagnose.display import PREVALENCE, PREVALENCE_KEY, Display, scales_of
+from core.ui.diagnose.report import report
 from core.ui.diagnose.session import measure_heatmaps, results_of
+from core.ui.diagnose.viewer import enlarge
+from core.ui.progress import bar
 from core.ui.text import color_bar, escape
 
 CHANCE = 0.2
-PREVALENCE, PREVALENCE_KEY = 0.1, "diagnose_prevalence"
 
 
-def show_cases(settings: Settings, uploads: Sequence[Upload], opacity: float, caution: str = "") -> None:
+def show_cases(settings: Settings, uploads: Sequence[Upload], display: Display) -> None:
     """Show images in full, each with its results; files that cannot be read come first.
 
     Args:
         settings: settings that apply to every image.
         uploads: the images.
-        opacity: of the heatmaps, in [0, 1].
-        caution: what to know about every answer of this task; "" for nothing.
+        display: how to show them.
     """
     distinct = {upload.digest: upload for upload in uploads}
     if len(distinct) < len(uploads):
         st.caption("Files with identical content are shown once.")
-    cases = []
-    for upload in distinct.values():
-        overridden = st.session_state.get(_override_key(upload), False)
-        cases.append((upload, analyze(upload, settings, overridden, results_of(upload))))
+    cases = _analyze_all(settings, list(distinct.values()), display.place)
     for _, case in cases:
         if case.problem:
             with st.container(border=True):
                 st.text(case.name)
                 st.error(case.problem, icon=":material/broken_image:")
-    scales = scales_of([case for _, case in cases])
+    if display.common_scale:
+        display = replace(display, scales=scales_of([case for _, case in cases]))
     for upload, case in cases:
         if not case.problem:
             with st.container(border=True):
                 st.text(case.name)
                 _override(upload, case)
-                _show_case(settings, upload, case, opacity, scales, caution)
-    if scales and settings.explainer:
-        _legend(EXPLAINERS[settings.explainer])
+                _show_case(settings, upload, case, display)
+    if settings.explainer and any(result.heatmap for _, case in cases for result in case.results.values()):
+        _legend(EXPLAINERS[settings.explainer], display.common_scale)
 
 
-def scales_of(cases: Sequence[Case]) -> dict[str, float]:
-    """Return the largest heatmap peak of each run over the images shown: the scale that its maps share."""
-    scales: dict[str, float] = {}
-    for case in cases:
-        for result in case.results.values():
-            if result.heatmap:
-                scales[result.meta.run] = max(result.heatmap.peak, scales.get(result.meta.run, 0.0))
-    return scales
+def _analyze_all(settings: Settings, uploads: Sequence[Upload], place: DeltaGenerator) -> list[tuple[Upload, Case]]:
+    """Return each image with its case; a bar beside the heatmap control shows the time left for slow heatmaps."""
+    overridden = {upload.digest: st.session_state.get(_override_key(upload), False) for upload in uploads}
+    new = [upload.digest for upload in uploads if not is_known(settings, overridden[upload.digest], results_of(upload))]
+    explainer = EXPLAINERS[settings.explainer] if settings.explainer else None
+    cases, each = [], len(settings.networks)
+    with place, bar(f"{explainer.title}, networks done" if explainer else "") as show:
+        for upload in uploads:
+            before = new.index(upload.digest) * each if upload.digest in new else 0
+
+            def progress(networks: float, before: int = before) -> None:
+                if explainer and explainer.slow:
+                    show(before + networks, len(new) * each)
+
+            case = analyze(upload, settings, overridden[upload.digest], results_of(upload), progress)
+            cases.append((upload, case))
+    return cases
 
 
-def _show_case(
-    settings: Settings, upload: Upload, case: Case, opacity: float, scales: dict[str, float], caution: str
-) -> None:
+def _show_case(settings: Settings, upload: Upload, case: Case, display: Display) -> None:
     """Show an image with its results."""
     assert case.thumbnail is not None
     if not case.results:
         st.image(case.thumbnail, caption="As read", alt="The uploaded image, without a prediction", width=256)
         return
-    agreement_panel(case)
-    if caution:
-        st.caption(f":material/crop_free: {escape(caution)}")
-    if case.verdict:
-        _two_stage_verdict(case.verdict)
+    _conclusion(conclude(case))
+    if display.caution:
+        st.caption(f":material/crop_free: {escape(display.caution)}")
     columns = st.columns(1 + len(case.results))
     with columns[0]:
         st.write("**Image**")
-        st.image(case.thumbnail, caption="As read", alt="The uploaded image without any overlay", width="stretch")
+        credit = display.credits.get(upload.digest, "As read")
+        st.image(case.thumbnail, caption=escape(credit), alt="The uploaded image without any overlay", width="stretch")
+        if st.button("Enlarge", icon=":material/zoom_in:", key=f"diagnose_enlarge_{upload.digest}", width="stretch"):
+            enlarge(upload, case, display)
     for column, result in zip(columns[1:], case.results.values(), strict=True):
         with column:
-            _family(case, result, opacity, scales)
+            _family(case, result, display)
+    if case.verdict:
+        _two_stages(case.verdict)
     _heatmap_quality(settings, upload, case)
-    _reports(upload, case, opacity, scales)
+    if st.button("Report", icon=":material/description:", key=f"diagnose_report_{upload.digest}"):
+        report(upload, case, display)
 
 
 def _override(upload: Upload, case: Case) -> None:
@@ -108,25 +118,24 @@ def _override_key(upload: Upload) -> str:
     return f"diagnose_override_{upload.digest}"
 
 
-def agreement_panel(case: Case) -> None:
-    """Show one sentence on agreement, distance to the threshold, and similarity to the training data."""
-    sentence = escape(agreement(case))
-    if agree(case) and len(case.predictions) > 1 and not case.rejected:
-        st.info(sentence, icon=":material/done_all:")
+def _conclusion(conclusion: Conclusion) -> None:
+    """Show the verdict and every reason to doubt it."""
+    text = f"**{escape(conclusion.title)}.** {escape(conclusion.details)}"
+    if conclusion.status == "clear":
+        st.info(text, icon=":material/done_all:")
     else:
-        st.warning(sentence, icon=":material/call_split:")
+        icons = {"disagree": ":material/call_split:", "unsure": ":material/help:"}
+        st.warning(text, icon=icons.get(conclusion.status, ":material/block:"))
 
 
-def _two_stage_verdict(verdict: Verdict) -> None:
-    """Show the two-stage verdict, how it was reached, and the measured performance of both stages together."""
-    title = escape(outcome(verdict))
-    with st.container(border=True):
-        st.markdown(f":material/filter_alt: Two stages: **{title}**")
+def _two_stages(verdict: Verdict) -> None:
+    """Explain how the two stages decided, with the measured performance of both stages together."""
+    with st.expander("How a screening and a second stage decide", icon=":material/filter_alt:"):
         st.write(escape(verdict_text(verdict)))
         st.caption(escape(performance_text(verdict.stages)))
 
 
-def _family(case: Case, result: NetworkResult, opacity: float, scales: dict[str, float]) -> None:
+def _family(case: Case, result: NetworkResult, display: Display) -> None:
     """Show one column: probability, decision, uncertainty and heatmap."""
     meta, prediction = result.meta, result.prediction
     st.write(f"**{FAMILY_TITLES[meta.family]}**")  # type: ignore[index]
@@ -143,7 +152,7 @@ def _family(case: Case, result: NetworkResult, opacity: float, scales: dict[str,
     _how_often_right(result)
     _uncertainty(result)
     title = charts.series_title(meta.model, meta.strategy, meta.series_variant)
-    _heatmap(case, result, opacity, scales, title)
+    _heatmap(case, result, display, title)
     st.caption(f"{escape(title)}. {escape(training_text(meta))}")
     if meta.leaks:
         st.caption(":material/warning: Trained with leaks allowed. Reported performance is inflated by data leakage.")
@@ -154,14 +163,11 @@ def _family(case: Case, result: NetworkResult, opacity: float, scales: dict[str,
 
 def _how_often_right(result: NetworkResult) -> None:
     """Show how often such a decision is right, on the own test set and elsewhere, and at the chosen prevalence."""
-    assert result.prediction is not None
-    meta = result.meta
-    name, alarm = in_sentence(meta.titles[result.prediction.target]), meta.positive is not None or meta.multilabel
-    for rates in result.track_record:
-        st.markdown(escape(rates.text(name, alarm)))
-    if result.track_record:
-        prevalence = st.session_state.get(PREVALENCE_KEY, PREVALENCE)
-        st.caption(escape(result.track_record[-1].predictive_text(name, alarm, prevalence)))
+    *rates, predictive = track_record_text(result, st.session_state.get(PREVALENCE_KEY, PREVALENCE)) or [""]
+    for sentence in rates:
+        st.markdown(escape(sentence))
+    if predictive:
+        st.caption(escape(predictive))
 
 
 def _uncertainty(result: NetworkResult) -> None:
@@ -173,43 +179,46 @@ def _uncertainty(result: NetworkResult) -> None:
         st.markdown(
             f"Retrained on other samples: **{percent(seeds.low)} to {percent(seeds.high)}**", help=escape(seeds.how)
         )
-        if not seeds.evaluated:
-            st.caption("Weights are stored for this seed only: the range comes from similar test images.")
     if isinstance(members, PredictionSet):
         classes = ", ".join(members.classes) or "no class fits"
         st.markdown(f"{members.level:.0%} prediction set: **{escape(classes)}**", help=escape(members.how))
     elif members:
-        st.caption(f"No prediction set: {escape(members)}")
+        st.caption("No prediction set", help=escape(members))
 
 
-def _heatmap(case: Case, result: NetworkResult, opacity: float, scales: dict[str, float], title: str) -> None:
+def _heatmap(case: Case, result: NetworkResult, display: Display, title: str) -> None:
     explanation = result.explanation
-    assert case.thumbnail is not None
     assert result.prediction is not None
     if explanation is None:
         reason = escape(result.prediction.unexplained)
         st.caption(f"No heatmap: {case.explainer} does not support this network. {reason}")
         return
     target = in_sentence(result.meta.titles[explanation.target])
-    scale = scales.get(result.meta.run, explanation.peak)
-    caption = f"{case.explainer}: evidence for {escape(target)}. Scale maximum: {scale:.3g}"
+    caption = f"{case.explainer}: bright regions raised the score of {escape(target)}"
+    if result.meta.run in display.scales:
+        caption += f". Scale maximum: {display.scales[result.meta.run]:.3g}"
     if explanation.degenerate:
-        caption = f"{case.explainer}: no positive evidence for {escape(target)}, so no overlay is drawn"
+        caption = f"{case.explainer}: nothing raised the score of {escape(target)}, so no overlay is drawn"
     st.image(
-        overlay(case.thumbnail, explanation, opacity, scale), caption=caption,
+        display.draw(case.thumbnail, result), caption=caption,
         alt=f"{case.explainer} of {title} for {target}; {where(explanation)}", width="stretch",
     )  # fmt: skip
     if explanation.note:
         st.caption(escape(explanation.note))
 
 
-def _legend(explainer: Explainer) -> None:
+def _legend(explainer: Explainer, common_scale: bool) -> None:
     """Show the color bar, the scale, and the limits of the method."""
     color_bar()
+    scale = (
+        "All images share one scale per network, from 0 to the network's largest peak, stated under each map: compare "
+        "brightness between images of one network, not between networks."
+        if common_scale
+        else "Each map has its own scale, from 0 to its peak: compare places within a map, not brightness between maps."
+    )
     st.caption(
         f"**{explainer.title}**: {explainer.meaning} {explainer.caution} A heatmap shows where features raised a "
-        "score, not where disease is. All images shown share one scale per model, from 0 to the model's largest peak, "
-        "stated under each map: compare brightness between images of one model, not between models."
+        f"score, not where disease is. {scale}"
     )
 
 
@@ -241,33 +250,3 @@ def _heatmap_quality(settings: Settings, upload: Upload, case: Case) -> None:
                 st.write(f"**{title}**: {result.faithfulness.text}")
             if caution := caution_for(*settings.networks[family].run):
                 st.write(f"**{title}**, from its model card: {escape(caution)}")
-
-
-def _reports(upload: Upload, case: Case, opacity: float, scales: dict[str, float]) -> None:
-    """Show the report downloads; content that may identify a patient is included only on request."""
-    with st.expander("Report", icon=":material/description:"):
-        left, right = st.columns(2)
-        name = left.checkbox("Include the file name", key=f"diagnose_name_{upload.digest}")
-        images = right.checkbox("Include a thumbnail and the heatmaps", key=f"diagnose_images_{upload.digest}")
-        st.caption("Both may identify a patient. Without them, the SHA-256 hash of the pixels identifies the image.")
-        options = ReportOptions(name, case.thumbnail if images else None)
-        overlays = _overlays(case, opacity, scales) if images else {}
-        stem = f"lowshot-{case.pixels[:12]}"
-        left.download_button(
-            "PDF", lambda: as_pdf(case, options, overlays), f"{stem}.pdf", "application/pdf",
-            key=f"diagnose_pdf_{upload.digest}", on_click="ignore", width="stretch",
-        )  # fmt: skip
-        right.download_button(
-            "JSON", lambda: as_json(case, options), f"{stem}.json", "application/json",
-            key=f"diagnose_json_{upload.digest}", on_click="ignore", width="stretch",
-        )  # fmt: skip
-
-
-def _overlays(case: Case, opacity: float, scales: dict[str, float]) -> dict[str, Image.Image]:
-    return {
-        f"{FAMILY_TITLES[family]}, {case.explainer}": overlay(  # type: ignore[index]
-            case.thumbnail, result.explanation, opacity, scales.get(result.meta.run)
-        )
-        for family, result in case.results.items()
-        if result.explanation and case.thumbnail
-    }

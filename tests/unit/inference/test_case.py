@@ -16,12 +16,14 @@ from core.explain import Explanation
 from core.explain.quality import Faithfulness
 from core.inference import Case, NetworkResult, PredictionSet, SeedInterval
 from core.inference.analyze import Network, pixels_hash
-from core.inference.batch_table import as_csv, rows_of
+from core.inference.batch_table import as_csv, by_urgency, overview_of, rows_of
+from core.inference.conclusion import conclude
 from core.inference.input_gate import CheckResult
 from core.inference.predictor import Prediction, Predictor
 from core.inference.report_json import ReportOptions, as_json, as_record
 from core.inference.report_pdf import as_pdf
-from core.inference.text import agreement, caveats, check_text, is_near
+from core.inference.text import caveats, check_text, is_near
+from core.inference.track_record import Rates
 from core.inference.uncertainty import (
     interval_from_similar_images,
     interval_over_seeds,
@@ -29,6 +31,7 @@ from core.inference.uncertainty import (
     seed_lookup,
     siblings,
 )
+from core.metrics import wilson
 from core.runs import WEIGHTS_FILE, Run, open_store
 from tests.synthetic_runs import STRONG, make_run
 from tests.unit.runs.test_store import example_meta
@@ -67,42 +70,6 @@ FULL = case(
     NetworkResult(replace(example_meta("run-c"), family="medical"), problem="Its encoder cannot be had."),
     check=REFUSED, overridden=True, overlaps={("scratch", "imagenet"): 0.4},
 )  # fmt: skip
-
-
-def test_no_threshold_is_mentioned_where_the_likeliest_class_decides():
-    said = agreement(case(several(result("scratch", 0.9)), several(result("imagenet", 0.8)), check=ADMITTED))
-    assert said == "All 2 model families agree: Ill \u03b2. The image resembles the training data."
-
-
-def several(network_result):
-    """The same answer of a task of classes, none of which is the positive one."""
-    return replace(network_result, meta=replace(network_result.meta, positive=None, task="multiclass"))
-
-
-@pytest.mark.parametrize(
-    ("found", "words"),
-    [
-        (
-            case(result("scratch", 0.9), result("imagenet", 0.8), check=ADMITTED),
-            "All 2 model families agree: Ill \u03b2; none is near its threshold. The image resembles the "
-            "training data.",
-        ),
-        (
-            case(result("scratch", 0.9), result("imagenet", 0.45), check=REFUSED, overridden=True),
-            "The model families disagree (A: Ill \u03b2; B: Normal), so the result is inconclusive; B borderline, "
-            "within 10 percentage points of its threshold. The image does not resemble the training data but was "
-            "analyzed anyway.",
-        ),
-        (
-            case(result("medical", 0.52)),
-            "Only one model family gave a prediction: Ill \u03b2; C borderline, within 10 percentage points of its "
-            "threshold. The image was not compared with the training data, because this task has no image check.",
-        ),
-        (case(), "No model family gave a prediction."),
-    ],
-)
-def test_agreement_is_one_plain_sentence(found, words):
-    assert agreement(found) == words
 
 
 def test_near_a_threshold_does_not_hang_on_the_class_explained():
@@ -146,15 +113,16 @@ def test_the_json_report_holds_what_answered_and_nothing_that_names_a_patient():
     assert second["conformal_set"]["classes"] == ["Normal", "Ill \u03b2"]
     assert third["problem"] == "Its encoder cannot be had."
     assert "torch" in record["versions"]
-    assert record["summary"] == agreement(FULL)
+    assert record["summary"] == conclude(FULL).text
 
 
 def test_file_name_and_thumbnail_are_in_a_report_only_on_request():
     import base64
 
     image = Image.fromarray(np.arange(400 * 300, dtype=np.uint32).astype(np.uint8).reshape(300, 400))
-    record = as_record(FULL, ReportOptions(True, image))
+    record = as_record(FULL, ReportOptions(True, image, "Case 7"))
     assert record["image"]["name"] == SECRET
+    assert record["image"]["case"] == "Case 7"
     small = decode(base64.b64decode(record["image"]["thumbnail_png_base64"]))
     assert small.size == (256, 192)
 
@@ -166,16 +134,38 @@ def text_of(content):
     return reader, " ".join(" ".join(page.extract_text() for page in reader.pages).split())
 
 
-def test_the_pdf_report_holds_the_figures_of_the_json_report():
-    reader, text = text_of(as_pdf(FULL, made=MADE))
-    for words in (agreement(FULL), "93.0%", "Ill \u03b2", "OVERRIDDEN", "run-scratch", "ab" * 32, "Measured.",
-                  "Its encoder cannot be had.", "40% of the strongest fifth", "Deletion 0.20",
-                  "B · ImageNet transfer:", "Not a medical device",
+def test_the_pdf_report_is_one_page_and_an_appendix():
+    reader, text = text_of(as_pdf(FULL, ReportOptions(case="Case 7", caution="Borders suffice."), made=MADE))
+    first = "".join(reader.pages[0].extract_text().split())
+    for words in (conclude(FULL).title, "93.0%", "Case 7", "Its encoder cannot be had.", "Not a medical device",
+                  "Borders suffice.", "B · ImageNet transfer", "90.0% to 96.0%", "request"):  # fmt: skip
+        assert words.replace(" ", "") in first, words
+    later = "".join("".join(page.extract_text() for page in reader.pages[1:]).split())
+    for words in ("OVERRIDDEN", "run-scratch", "ab" * 32, "Measured.", "40% of the strongest fifth", "Deletion 0.20",
                   FULL.results["scratch"].meta.hashes["predictions.npz"]):  # fmt: skip
-        assert words.replace(" ", "") in text.replace(" ", ""), words
+        assert words.replace(" ", "") in later, words
+        assert words.replace(" ", "") not in first
+    assert later.startswith("Appendix")
     assert SECRET not in text
     assert reader.metadata.title == "Lowshot case report"
     assert not any(page.images for page in reader.pages)
+
+
+def test_the_first_page_has_room_for_images_and_the_longest_texts():
+    rates = [Rates("", 0.97, 0.69), Rates("Chest X-rays of adults (NIH)", 0.8, 0.6)]
+    seeds = interval_over_seeds([0.4, 0.96])
+    three = [
+        replace(result(family, chance, seed_interval=seeds), track_record=rates)
+        for family, chance in (("scratch", 0.93), ("imagenet", 0.55), ("medical", 0.2))
+    ]
+    long = case(*three, check=REFUSED, overridden=True, synthetic=True)
+    image, *maps = (Image.new("L", (300, 300), shade) for shade in range(4))
+    content = as_pdf(long, ReportOptions(True, image, "x" * 80, 0.1, "Borders nearly suffice. " * 8),
+                     dict(zip("ABC", maps, strict=True)), MADE)  # fmt: skip
+    reader, _ = text_of(content)
+    assert reader.pages[1].extract_text().startswith("Appendix")
+    assert len(reader.pages[0].images) == 4
+    assert "of 100 without, it raises a false alarm in 31" in " ".join(reader.pages[0].extract_text().split())
 
 
 def test_the_pdf_shows_images_on_request_and_survives_missing_glyphs(caplog):
@@ -209,6 +199,23 @@ def test_the_table_and_its_csv_file():
     assert SECRET not in as_csv(rows_of([FULL], names=False)).decode()
 
 
+def test_the_table_shows_disagreements_first_and_no_hash():
+    clear = case(result("scratch", 0.9), result("imagenet", 0.8), check=ADMITTED)
+    unsure = case(result("scratch", 0.9), result("imagenet", 0.55), check=ADMITTED)
+    split = case(result("scratch", 0.9), result("imagenet", 0.2), check=ADMITTED)
+    rejected = replace(case(check=REFUSED), results={})
+    unread = Case("bad.png", problem="It is damaged.")
+    assert by_urgency([unread, clear, rejected, unsure, split]) == [split, unsure, rejected, clear, unread]
+    row = overview_of(unsure)
+    assert row["Verdict"] == "Both networks say ill \u03b2, but not clearly"
+    assert row["Why"] == "B is within 10 percentage points of its threshold"
+    assert row["A \u00b7 From scratch"] == "Ill \u03b2 (90.0% Ill \u03b2)"
+    assert overview_of(rejected)["Why"] == REFUSED.reasons[0].rstrip(".")
+    assert overview_of(unread) == {"Verdict": "Not read", "Why": "It is damaged.", "File": "bad.png"}
+    assert not any("ab" * 6 in cell for one in (unsure, rejected) for cell in overview_of(one).values())
+    assert "ab" * 6 in as_csv(rows_of([unsure])).decode()
+
+
 def test_other_seeds_stand_in_through_like_test_images():
     own = np.linspace(0.01, 0.99, 99)
     others = np.stack([own * 0.9, np.minimum(1, own * 1.1)])
@@ -239,6 +246,9 @@ def test_seeds_and_conformal_sets_of_stored_runs(runs):
         assert one.classes == (run[1].labels[int(chance > 0.5)],)
         assert "no guarantee" in one.how
         assert "Measured coverage on the test images" in one.how
+    rare = replace(measured, holds=(wilson(27, 60), measured.holds[1]))
+    said = prediction_set(fitted, rare, run[1], Prediction(np.array([0.1, 0.9]), (1,), 1, None))
+    assert said == f"on test images, 90% sets contained the true class too rarely ({run[1].titles[0]} 45%)."
 
 
 def test_a_damaged_run_of_another_seed_leaves_the_answer_alone(runs):

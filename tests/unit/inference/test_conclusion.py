@@ -1,0 +1,95 @@
+"""One verdict a case: what the networks say, and whatever speaks against it."""
+
+from dataclasses import replace
+
+import pytest
+
+from core.inference import NetworkResult, PredictionSet
+from core.inference.conclusion import conclude
+from core.inference.two_stage import Stages, Verdict
+from core.inference.uncertainty import interval_over_seeds
+from core.metrics.thresholds import Aim, OperatingPoint
+from tests.unit.inference.test_case import ADMITTED, REFUSED, case, result
+
+CHECKED = "Image check passed: the image resembles the training data."
+
+
+def holding(*classes):
+    return PredictionSet(classes, 0.9, "Measured.")
+
+
+@pytest.mark.parametrize(
+    ("found", "status", "words"),
+    [
+        (
+            case(result("scratch", 0.9), result("imagenet", 0.8), check=ADMITTED),
+            "clear", f"Both networks say ill \u03b2. No probability is near its threshold. {CHECKED}",
+        ),
+        (
+            case(result("scratch", 0.9), result("imagenet", 0.8), result("medical", 0.7)),
+            "clear", "All three networks say ill \u03b2. No probability is near its threshold. No image check: this "
+            "task has none, so the image may show anything.",
+        ),
+        (
+            case(result("scratch", 0.9), result("imagenet", 0.45), check=ADMITTED),
+            "disagree", "No clear answer: A says ill \u03b2, B says normal. B is within 10 percentage points of its "
+            f"threshold. {CHECKED}",
+        ),
+        (
+            case(result("scratch", 0.9), result("imagenet", 0.8), check=REFUSED, overridden=True),
+            "unchecked", "No verdict: the image check rejected this image (both networks say ill \u03b2). It was "
+            "analyzed at your request; how often answers to such images are right is unknown.",
+        ),
+        (
+            case(
+                result("scratch", 0.9, prediction_set=holding("Normal", "Ill \u03b2")),
+                result("imagenet", 0.8, prediction_set=holding("Normal", "Ill \u03b2")),
+                result("medical", 0.8, prediction_set=holding()), check=ADMITTED,
+            ),
+            "unsure", "All three networks say ill \u03b2, but not clearly. The prediction sets of A and B also "
+            f"include normal; no class fits the prediction set of C. {CHECKED}",
+        ),
+        (
+            case(result("scratch", 0.9, seed_interval=interval_over_seeds([0.4, 0.9])), check=ADMITTED),
+            "unsure", "Only network A gave an answer: ill \u03b2, but not clearly. Retrained on other samples, A may "
+            f"cross the threshold. {CHECKED}",
+        ),
+        (case(), "none", "No verdict: no network gave an answer."),
+        (
+            replace(case(check=REFUSED), results={}),
+            "none", "No verdict: the image check rejected this image. It is in color, but the training images are "
+            "grayscale.",
+        ),
+    ],
+)  # fmt: skip
+def test_the_verdict_states_every_conflict_once(found, status, words):
+    conclusion = conclude(found)
+    assert (conclusion.status, conclusion.text) == (status, words)
+
+
+def test_no_threshold_is_mentioned_where_the_most_likely_class_is_chosen():
+    several = [
+        replace(one, meta=replace(one.meta, positive=None, task="multiclass"))
+        for one in (result("scratch", 0.9), result("imagenet", 0.8))
+    ]
+    assert conclude(case(*several, check=ADMITTED)).text == f"Both networks say ill \u03b2. {CHECKED}"
+
+
+def test_a_network_without_an_answer_is_named():
+    failed = NetworkResult(result("medical", 0.5).meta, problem="Its encoder cannot be had.")
+    conclusion = conclude(case(result("scratch", 0.9), result("imagenet", 0.8), failed))
+    assert conclusion.status == "clear"
+    assert "C gave no answer" in conclusion.text
+
+
+def test_two_stages_that_contradict_the_networks_are_part_of_the_verdict():
+    stages = Stages("scratch", "imagenet", (1,), OperatingPoint(0.95, Aim("sensitivity", 0.95), 10, ""), 1, "unknown")
+    passed = Verdict(stages, ("Ill \u03b2",), 0.96, "Ill \u03b2", True)
+    cleared = Verdict(stages, ("Ill \u03b2",), 0.9, "", False)
+    agreeing = case(result("scratch", 0.9), result("imagenet", 0.8), check=ADMITTED)
+    assert conclude(replace(agreeing, verdict=passed)).status == "clear"
+    conclusion = conclude(replace(agreeing, verdict=cleared))
+    assert conclusion.status == "unsure"
+    assert conclusion.doubts == ("the two stages call it not suspicious",)
+    split = case(result("scratch", 0.9), result("imagenet", 0.2), check=ADMITTED, verdict=cleared)
+    assert "the two stages call it not suspicious" in conclude(split).doubts
