@@ -130,7 +130,8 @@ def test_a_case_is_decided_anew_at_another_threshold_and_prevalence(phantom_runs
 
 def test_a_click_on_a_cell_chooses_its_images(phantom_runs, monkeypatch):
     app = show(open_page("compare", phantom_runs, monkeypatch), "Confusion")
-    cell = confusion.Cell("compare_cell_phantom_None", "compare_truth_phantom_None", "compare_said_phantom_None")
+    of = "phantom_None"
+    cell = confusion.Cell(f"compare_cell_{of}", f"compare_truth_{of}", f"compare_said_{of}", {})
     name = app.selectbox(key=cell.series).value
     state = {"matrix": {"selection": {"points": [{"customdata": [1, 1]}]}}}
     monkeypatch.setattr(confusion.st, "session_state", state)
