@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 
 NOTICE = "Research use only. Not a medical device: do not base decisions about a patient on these predictions."
 _FRAMED, _WANTED = "framed", "wanted"
+# Streamlit's own ring is half transparent, with a contrast of 2.1:1 on white; this one has 5.2:1.
+_FOCUS_RING = "<style>:focus-visible { outline: 3px solid #0072B2 !important; outline-offset: 2px; }</style>"
 
 MultiPartParser.spool_max_size = LIMITS.file_bytes + 2 * MIB  # above it, uploads would be written to disk
 
@@ -81,6 +83,7 @@ def show(pages: list[StreamlitPage]) -> None:
         st.switch_page(page, query_params=parameters)
     st.caption(f":material/info: **Lowshot** · {NOTICE}")
     login.offer_logout()
+    st.html(_FOCUS_RING)
     address.start(chosen.url_path)
     with suppress(StopException):  # a page that stops early has choices too
         chosen.run()

@@ -66,7 +66,13 @@ def test_a_deep_link_on_a_fresh_server_opens_a_page_that_fits_and_stays_on_loopb
     page.close()
 
 
-def test_pages_of_an_empty_store_are_accessible(opened, tmp_path):
+FOCUSED = """() => {
+    const style = getComputedStyle(document.activeElement);
+    return [document.activeElement.outerHTML.slice(0, 80), style.outlineStyle, style.outlineWidth, style.outlineColor];
+}"""
+
+
+def test_pages_of_an_empty_store_are_accessible_and_show_the_focus(opened, tmp_path):
     (tmp_path / "runs").mkdir()
     page = new_page(opened)
     with running(tmp_path / "runs") as empty:
@@ -75,6 +81,10 @@ def test_pages_of_an_empty_store_are_accessible(opened, tmp_path):
             page.wait_for_selector(f"h1:has-text('{title}')")
             settle(page)
             assert violations(page) == []
+            for _ in range(12):
+                page.keyboard.press("Tab")
+                element, *ring = page.evaluate(FOCUSED)
+                assert ring == ["solid", "3px", "rgb(0, 114, 178)"] or element.startswith("<body"), element
     page.close()
 
 
