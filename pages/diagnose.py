@@ -36,7 +36,7 @@ text.show_problems(store)
 questions = {task: question_of(next(iter(families.values()))[0].run.meta) for task, families in served.items()}
 if not served:
     st.info("No trained network is stored yet.", icon=":material/model_training:")
-    st.page_link("pages/train.py", label="Train one", icon=":material/arrow_forward:")
+    st.page_link("pages/train.py", label="Train networks", icon=":material/arrow_forward:")
     st.stop()
 
 

@@ -43,7 +43,7 @@ _DASHES = (
 )  # fmt: skip
 _STRATEGIES = (
     "frozen", "finetune", "frozen-logistic", "finetune-last", "protonet", "protonet-meta", "maml", "plain-loop",
-    "plain-scratch",
+    "plain-scratch", "scratch-quick",
 )  # fmt: skip
 
 

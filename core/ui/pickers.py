@@ -59,11 +59,8 @@ def comparable_runs(store: Store, page: str) -> list[RunMeta]:
     """
     titles = {meta.dataset: meta.dataset_title for meta in sorted(store.metas(), key=_order)}
     if not titles:
-        st.info(
-            "No results are stored yet. Train some models: "
-            "`.venv/bin/python -m trainer curve --dataset phantom --sizes 10,25 --seeds 0,1`",
-            icon=":material/model_training:",
-        )
+        st.info("No results are stored yet.", icon=":material/model_training:")
+        st.page_link("pages/train.py", label="Train networks", icon=":material/arrow_forward:")
         st.stop()
     chosen: str = st.selectbox(
         "Data set", list(titles), format_func=titles.__getitem__,

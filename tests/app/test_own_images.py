@@ -211,7 +211,7 @@ def test_the_result_is_told_in_words_and_the_network_can_be_tried_and_downloaded
     diagnose = open_page("diagnose", made / "runs", monkeypatch)
     assert any(own.path.name in option for option in diagnose.selectbox(key="diagnose_task").options)
     monkeypatch.setattr("core.ui.login.owner", lambda: "y")
-    assert "No trained run" in texts(open_page("diagnose", made / "runs", monkeypatch))
+    assert "No trained network" in texts(open_page("diagnose", made / "runs", monkeypatch))
 
 
 def test_changed_images_are_trained_on_again_and_their_former_runs_go(trained, place, catalogue, monkeypatch, tmp_path):

@@ -37,7 +37,8 @@ def upload(app, files):
 def test_pages_without_results_explain_what_to_do(name, tmp_path, monkeypatch):
     app = open_page(name, tmp_path / "empty", monkeypatch)
     assert not app.exception
-    assert "python -m trainer curve" in texts(app)
+    assert "is stored yet" in texts(app) or "are stored yet" in texts(app)
+    assert [link.proto.label for link in app.get("page_link")] == ["Train networks"]
 
 
 @pytest.mark.parametrize("name", PAGES)
