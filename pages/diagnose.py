@@ -26,6 +26,7 @@ from core.ui.diagnose.session import drop_missing, note_change, unpacked_uploads
 app_frame.require(__file__)
 
 EXAMPLE = 2003
+DEFAULT_CLASS = -1
 FULLY_SHOWN = 4  # images; above this number the page shows a table and one image in full
 
 st.title("Diagnose")
@@ -95,13 +96,13 @@ def view_controls(meta: RunMeta, images: int) -> tuple[str, int | None, Display]
     )  # fmt: skip
     target = middle.selectbox(
         "Class to explain",
-        [None, *range(len(meta.titles))],
-        format_func=lambda k: "Default class of each answer" if k is None else meta.titles[k],
+        [DEFAULT_CLASS, *range(len(meta.titles))],
+        format_func=lambda k: "Default class of each answer" if k == DEFAULT_CLASS else meta.titles[k],
         **address.choice(
             "class",
             f"diagnose_{meta.dataset}_target",
-            [None, *range(len(meta.titles))],
-            text=lambda k: "default" if k is None else meta.labels[k],
+            [DEFAULT_CLASS, *range(len(meta.titles))],
+            text=lambda k: "default" if k == DEFAULT_CLASS else meta.labels[k],
         ),
         help="Default: the positive class, the most likely class, or the finding furthest above its threshold.",
     )
@@ -118,7 +119,7 @@ def view_controls(meta: RunMeta, images: int) -> tuple[str, int | None, Display]
         **address.number("prevalence", PREVALENCE_KEY, PREVALENCE, 0.01, 0.99),
         help="How many alarms and all-clears are right depends on it.",
     )  # fmt: skip
-    return explainer, target, Display(place, opacity, common)
+    return explainer, None if target == DEFAULT_CLASS else target, Display(place, opacity, common)
 
 
 task = st.selectbox(

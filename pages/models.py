@@ -53,14 +53,16 @@ def runs() -> None:
     folder, meta = run
     finding = None
     if meta.multilabel:
-        finding = st.selectbox(
-            "Finding", [None, *range(len(meta.labels))],
-            format_func=lambda index: "All findings, mean" if index is None else meta.titles[index],
+        options = [pickers.EVERY, *range(len(meta.labels))]
+        index = st.selectbox(
+            "Finding", options,
+            format_func=lambda k: "All findings, mean" if k == pickers.EVERY else meta.titles[k],
             **address.choice(
-                "finding", f"models_finding_{dataset}", [None, *range(len(meta.labels))],
-                text=lambda index: "all" if index is None else meta.labels[index],
+                "finding", f"models_finding_{dataset}", options,
+                text=lambda k: "all" if k == pickers.EVERY else meta.labels[k],
             ),
         )  # fmt: skip
+        finding = None if index == pickers.EVERY else index
     # Compute all results first, so that an error replaces the whole card.
     try:
         scores = cache.run_scores(run).scores

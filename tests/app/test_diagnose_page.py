@@ -121,6 +121,8 @@ def test_a_stopped_batch_reports_it_and_can_continue(phantom_runs, monkeypatch):
 def test_other_explainers_and_why_one_is_not_for_a_network(phantom_runs, monkeypatch):
     app = open_page("diagnose", phantom_runs, monkeypatch)
     app.toggle(key="diagnose_example").set_value(True).run()
+    target = app.selectbox(key="diagnose_phantom_target")
+    assert target.format_func(target.value) == "Default class of each answer"
     app.selectbox(key="diagnose_explainer").set_value("guided-grad-cam").run()
     assert not app.exception
     assert "ReLU6" in texts(app)
