@@ -207,9 +207,9 @@ def choice(
     visit: _Visit | None = st.session_state.get(_VISIT)
     chosen = st.session_state.get(key)
     if not (keep or more) and chosen is not None:
-        stale = [one for one in (chosen if several else [chosen]) if one not in options]
+        stale = [value for value in (chosen if several else [chosen]) if value not in options]
         if stale:
-            rest = [one for one in chosen if one in options] if several else []
+            rest = [value for value in chosen if value in options] if several else []
             st.session_state[key] = rest or (list(first) if several else first)
             if visit and visit.is_settled:
                 visit.refuse(name, ", ".join(map(text, stale)), available)
