@@ -13,12 +13,12 @@ from core.ui.tables import table
 
 app_frame.require(__file__)
 
-FOR_WHOM = 50  # labelled images per class of the reader whom the page addresses
+FOR_WHOM = 50  # labeled images per class of the reader whom the page addresses
 METRIC = METRICS["auroc"]
 
-st.title("What can a few labelled images buy?")
+st.title("What can a few labeled images buy?")
 st.write(
-    "Lowshot trains three families of networks on the same few labelled medical images, and evaluates "
+    "Lowshot trains three families of networks on the same few labeled medical images, and evaluates "
     "them on the same large test set that none of them has seen."
 )
 for family, column in zip(INTRODUCTIONS, st.columns(len(INTRODUCTIONS)), strict=True):
@@ -71,12 +71,12 @@ measured = {
 charts.show_figure(
     metric_charts.learning_curves(measured, METRIC.name),
     key="start_curves",
-    alt=f"{METRIC.title} against labelled images per class; the table below has the values at {size:g}.",
+    alt=f"{METRIC.title} against labeled images per class; the table below has the values at {size:g}.",
 )
 st.caption("Mean over seeds. Band: 95% interval over other training images, for the same test patients.")
 rows = size_table(summaries, titles, METRIC)
 table(rows, f"{METRIC.title} with {size:g} images per class", f"{metas[0].dataset}-start")
 st.caption(
-    f"{size:g} labelled images per class. 95% intervals: over other test patients for the same networks, and over "
+    f"{size:g} labeled images per class. 95% intervals: over other test patients for the same networks, and over "
     "other training images for the same test patients. Compare tests which differences are real."
 )

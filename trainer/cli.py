@@ -21,7 +21,7 @@ def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     meanings = "\n".join(f"  {name:12} {meaning}" for name, meaning in COMMANDS.items())
     top = argparse.ArgumentParser(
         prog=PROGRAM,
-        description="Lowshot: model families compared on few labelled images",
+        description="Lowshot: model families compared on few labeled images",
         epilog=f"commands:\n{meanings}",
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )

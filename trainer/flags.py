@@ -67,7 +67,7 @@ def pairs(text: str) -> dict[str, str]:
 
 
 def sizes(text: str) -> list[int | None]:
-    """Parse labelled images per class, joined by commas; `full` gives None."""
+    """Parse labeled images per class, joined by commas; `full` gives None."""
     try:
         parsed = [None if part == "full" else int(part) for part in text.split(",") if part]
     except ValueError:
@@ -150,7 +150,7 @@ for _row in (
     Option("label_smoothing", float, "share of each label that is spread over all classes", 0, below=1),
     Option("optimizer", str, f"optimizer; {_SEE}"),
     Option("schedule", str, f"learning rate schedule; {_SEE}"),
-    Option("epochs", int, "passes over the labelled images", 1),
+    Option("epochs", int, "passes over the labeled images", 1),
     Option("min_steps", int, "minimum number of steps, however few images there are", 0),
     Option("batch_size", int, "images per step", 1),
     Option("lr", float, "peak learning rate", 0, above=True),

@@ -65,7 +65,7 @@ def contestants(series: Iterable[Series]) -> dict[str, Series]:
 
 
 def headline(fits: Mapping[str, Fit]) -> Headline | None:
-    """Return how many labelled images each family needs for a performance that all of them reach.
+    """Return how many labeled images each family needs for a performance that all of them reach.
 
     Args:
         fits: family -> the learning curve of its series.

@@ -30,7 +30,7 @@ class Shortcut:
         dataset: name.
         part: in words, such as `the border`.
         model, strategy: of the classifier.
-        size: labelled images per class; None for all.
+        size: labeled images per class; None for all.
         seeds: of the runs.
         alone: AUROC from that part alone, the mean over seeds, with its interval over test images.
         whole: the same from whole images, if comparable runs are stored.
@@ -56,7 +56,7 @@ class Shortcut:
         whole = "" if self.whole is None else f"; from whole images it is {self.whole.value:.3f}"
         measured = (
             f"From {self.part} of the image alone, all else blanked, {self.model} ({self.strategy}, "
-            f"{self.size or 'all'} labelled images per class, {len(self.seeds)} "
+            f"{self.size or 'all'} labeled images per class, {len(self.seeds)} "
             f"{'seed' if len(self.seeds) == 1 else 'seeds'}) reaches an AUROC of "
             f"{self.alone:.3f}{whole}."
         )

@@ -32,7 +32,7 @@ def technology(subject: Subject) -> str:
 
 def aim(subject: Subject) -> str:
     """Objective."""
-    size = f"{subject.meta.train_size} labelled images per class" if subject.meta.train_size else "all labelled images"
+    size = f"{subject.meta.train_size} labeled images per class" if subject.meta.train_size else "all labeled images"
     return f"To measure the performance reached with {size}, compared with model families trained on the same images."
 
 
@@ -65,7 +65,7 @@ def preprocessing(subject: Subject) -> str:
 def subset(subject: Subject) -> str:
     """Subsets, drawn at random per class and nested."""
     rows = training_data(subject)
-    return f"{rows['Labelled images']}; subsets of one seed are nested. Subset hash {subject.meta.subset_hash[:12]}."
+    return f"{rows['Labeled images']}; subsets of one seed are nested. Subset hash {subject.meta.subset_hash[:12]}."
 
 
 def missing(subject: Subject) -> str:
@@ -141,7 +141,7 @@ def external(subject: Subject) -> str:
 def numbers(subject: Subject) -> str:
     """Numbers of images."""
     rows = training_data(subject)
-    return f"Training: {rows['Labelled images']} ({rows['Images per epoch']} per epoch). Test: {subject.tests:,}."
+    return f"Training: {rows['Labeled images']} ({rows['Images per epoch']} per epoch). Test: {subject.tests:,}."
 
 
 def performance(subject: Subject) -> str:

@@ -94,7 +94,7 @@ def training_data(subject: Subject) -> dict[str, str]:
         "Data set": meta.dataset_title,
         "Task": f"{meta.task}: {', '.join(meta.titles)}"
         + (f"; positive: {meta.titles[meta.positive]}" if meta.positive is not None else ""),
-        "Labelled images": f"{meta.images:,} in total ({size}), drawn with seed {meta.seed}",
+        "Labeled images": f"{meta.images:,} in total ({size}), drawn with seed {meta.seed}",
         "Images per epoch": counts or "not recorded",
         "Classes with fewer images": ", ".join(class_titles(meta.dataset, meta.short)) or "none",
         "Test images": f"{subject.tests:,}",

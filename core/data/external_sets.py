@@ -17,7 +17,7 @@ from core.data.datasets.folders import normalized_name
 from core.data.demographics import read_demographics
 from core.data.duplicates import find_copies
 from core.data.image_cache import Progress
-from core.data.listing import UNLABELLED, Listing
+from core.data.listing import UNLABELED, Listing
 from core.data.specs import DatasetSpec, External, family_of, find_dataset, labels_of
 from core.data.splits import Parts, merge_groups
 from core.errors import BadRequest, LeakFound, UnknownName
@@ -86,7 +86,7 @@ def load_external(external: External, dataset: Dataset, progress: Progress | Non
     labels = labels_of(spec, listing)
     classes = _class_mapping(external, spec, labels, dataset)
     relabeled = _relabeled(listing, labels, classes, dataset.labels)
-    known = relabeled != UNLABELLED if relabeled.ndim == 1 else ~np.isnan(relabeled).all(axis=1)
+    known = relabeled != UNLABELED if relabeled.ndim == 1 else ~np.isnan(relabeled).all(axis=1)
     rows = np.flatnonzero(bank.readable & known)
     # Check for shared patients and images, and for enough shared classes.
     _check_patients(spec, listing.groups[rows], dataset)
@@ -139,12 +139,12 @@ def _relabeled(
     listing: Listing, labels: tuple[str, ...], classes: Mapping[str, str], own: tuple[str, ...]
 ) -> np.ndarray:
     """Return the labels as indices of the data set's own classes; images of unmapped classes have no label."""
-    target_of = [own.index(classes[label]) if label in classes else UNLABELLED for label in labels]
+    target_of = [own.index(classes[label]) if label in classes else UNLABELED for label in labels]
     if listing.labels.ndim == 1:
-        return np.array([*target_of, UNLABELLED])[listing.labels]  # index -1 (unlabeled) selects the last entry
+        return np.array([*target_of, UNLABELED])[listing.labels]  # index -1 (unlabeled) selects the last entry
     relabeled = np.full((len(listing), len(own)), np.nan)
     for column, target in enumerate(target_of):
-        if target != UNLABELLED:  # several findings may map to one: it is positive if any is
+        if target != UNLABELED:  # several findings may map to one: it is positive if any is
             relabeled[:, target] = np.fmax(relabeled[:, target], listing.labels[:, column])
     return relabeled
 

@@ -14,7 +14,7 @@ from core.errors import DataUnavailable
 from core.files import sha256_of
 
 TRAIN, VALIDATION, TEST = "train", "validation", "test"
-UNLABELLED = -1  # class index of an image without a label, which is used for pretraining only
+UNLABELED = -1  # class index of an image without a label, which is used for pretraining only
 
 
 @dataclass(frozen=True)
@@ -23,7 +23,7 @@ class Listing:
 
     Attributes:
         ids: (N,) unique names, equal on all machines (paths relative to the data set's folder).
-        labels: (N,) class indices, `UNLABELLED` if there is none; or (N, findings) of 0, 1 and NaN (unknown) for
+        labels: (N,) class indices, `UNLABELED` if there is none; or (N, findings) of 0, 1 and NaN (unknown) for
             multilabel sets.
         groups: (N,) patient or lesion, as text; a group must stay in one part of a split.
         parts: (N,) `train`, `validation`, `test`, or "" if the publisher gives no part.

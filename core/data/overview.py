@@ -9,7 +9,7 @@ import numpy as np
 from PIL import Image
 
 from core.data.images import decode
-from core.data.listing import UNLABELLED, Listing
+from core.data.listing import UNLABELED, Listing
 from core.data.specs import DatasetSpec, class_titles, labels_of
 from core.data.volumes import as_slice_images
 from core.errors import UnreadableImage
@@ -38,7 +38,7 @@ class ImageSample:
 def class_counts(labels: np.ndarray, names: tuple[str, ...]) -> dict[str, int]:
     """Count the images of each class and those without a label; or with each finding and with no known finding."""
     if labels.ndim == 1:
-        known = labels[labels != UNLABELLED]
+        known = labels[labels != UNLABELED]
         counts = dict(zip(names, np.bincount(known, minlength=len(names)).tolist(), strict=True))
         return counts | ({NO_LABEL: len(labels) - len(known)} if len(known) < len(labels) else {})
     positive = labels > 0.5
@@ -64,7 +64,7 @@ def co_occurrence(labels: np.ndarray) -> np.ndarray:
 def label_text(label: np.ndarray, names: tuple[str, ...]) -> str:
     """Return one image's class, or its findings, as text."""
     if label.ndim == 0:
-        return NO_LABEL if label == UNLABELLED else names[int(label)]
+        return NO_LABEL if label == UNLABELED else names[int(label)]
     return ", ".join(name for name, value in zip(names, label, strict=True) if value > 0.5) or NONE_OF_THEM
 
 

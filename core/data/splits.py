@@ -11,7 +11,7 @@ from scipy.sparse.csgraph import connected_components
 from sklearn.model_selection import StratifiedGroupKFold
 
 from core.data.duplicates import Copies
-from core.data.listing import TEST, TRAIN, UNLABELLED, VALIDATION
+from core.data.listing import TEST, TRAIN, UNLABELED, VALIDATION
 from core.errors import BadRequest, LeakFound
 from core.files import sha256_of
 
@@ -141,7 +141,7 @@ def split(
     """
     # Unite copies into groups; leave out unreadable and unlabeled images.
     groups = merge_groups(groups, copies)
-    labeled = labels != UNLABELLED if labels.ndim == 1 else np.ones(len(labels), bool)
+    labeled = labels != UNLABELED if labels.ndim == 1 else np.ones(len(labels), bool)
     parts = np.where(readable & labeled, np.where(parts == "", TRAIN, parts), "no part").astype("<U10")
     notes: list[str] = []
     # Count pairs of copies with different known labels.
@@ -201,7 +201,7 @@ def _smallest_class(labels: np.ndarray, part: np.ndarray) -> int:
     """Return the number of images of the rarest class in a part; for findings, of all images."""
     if labels.ndim == 2:
         return int(part.sum())
-    return min(int((labels[part] == c).sum()) for c in np.unique(labels[labels != UNLABELLED]))
+    return min(int((labels[part] == c).sum()) for c in np.unique(labels[labels != UNLABELED]))
 
 
 def _check_left(labels: np.ndarray, parts: np.ndarray, crossing: np.ndarray) -> None:

@@ -79,11 +79,11 @@ def where(explanation: Explanation) -> str:
 
 
 def training_text(meta: RunMeta) -> str:
-    """Describe how many labelled images a run was trained on."""
+    """Describe how many labeled images a run was trained on."""
     if meta.train_size is None:
-        return f"Trained on all {meta.images} labelled images ({meta.per_class:.0f} per class on average)."
+        return f"Trained on all {meta.images} labeled images ({meta.per_class:.0f} per class on average)."
     short = f"; fewer of {', '.join(class_titles(meta.dataset, meta.short))}" if meta.short else ""
-    return f"Trained on {meta.train_size} labelled images per class{short}."
+    return f"Trained on {meta.train_size} labeled images per class{short}."
 
 
 def track_record_text(result: NetworkResult, prevalence: float) -> list[str]:

@@ -29,7 +29,7 @@ class Request:
         dataset: name of a registered data set; "" for own images.
         folder: path of own images, below a data root; "" for a registered set.
         models, strategies: their names.
-        sizes: labelled images per class; None for all.
+        sizes: labeled images per class; None for all.
         seeds: of the subsets.
         options: settings that differ from the strategy's defaults.
         expected: expected seconds of each run, in the order in which they are trained; 0 for one that is in the store,

@@ -89,7 +89,7 @@ class SeriesEstimate:
     both: Estimate
 
     def text(self, digits: int = 3, separator: str = "; ") -> str:
-        """Format the value with both intervals, each labelled by what varies in it.
+        """Format the value with both intervals, each labeled by what varies in it.
 
         Args:
             digits: after the decimal point.

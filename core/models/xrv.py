@@ -183,7 +183,7 @@ MODELS.add(
         outline=outline,
         summary="Trained to detect findings on seven public data sets of chest X-rays.",
         seen=EncoderExposure(
-            named="NIH ChestX-ray14, PadChest, CheXpert, MIMIC-CXR, NIH relabelled by Google, Open-i, RSNA pneumonia",
+            named="NIH ChestX-ray14, PadChest, CheXpert, MIMIC-CXR, NIH relabeled by Google, Open-i, RSNA pneumonia",
             # covid-radiography takes most of its images from RSNA, which are NIH images, and from PadChest
             seen=("nih-chestxray14", "chexpert", "covid-radiography"),
         ),

@@ -65,7 +65,7 @@ class RunSetup:
         protocol: version of the protocol (docs/protocol.md) that the run follows; 0 for runs made before the protocol.
         variant: settings that differ from those of the model and strategy, as `name=value` joined by commas; "" for the
             comparison proper.
-        images: number of labelled images seen in all.
+        images: number of labeled images seen in all.
         sampled: number of images of each class, or with each finding, that an epoch shows.
         short: classes that have fewer than train_size images.
         config: training settings.
@@ -162,7 +162,7 @@ class RunMeta(FittedRun):
 
     @property
     def per_class(self) -> float:
-        """Labelled images per class, or with each finding; the mean over classes for the full training set."""
+        """Labeled images per class, or with each finding; the mean over classes for the full training set."""
         if self.train_size is not None:
             return self.train_size
         positives = sum(self.sampled.values()) if self.multilabel and self.sampled else self.images

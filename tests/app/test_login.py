@@ -33,7 +33,7 @@ def buttons(app):
 def test_without_a_configuration_no_login_is_required(app):
     app.run()
     assert not app.exception
-    assert [title.value for title in app.title] == ["What can a few labelled images buy?"]
+    assert [title.value for title in app.title] == ["What can a few labeled images buy?"]
     assert "Log out" not in buttons(app)
 
 
@@ -65,7 +65,7 @@ def test_who_is_logged_in_sees_the_page_and_the_way_out(app, authlib):
     app.user = {"is_logged_in": True, "email": "a@example.org"}
     app.run()
     assert not app.exception
-    assert [title.value for title in app.title] == ["What can a few labelled images buy?"]
+    assert [title.value for title in app.title] == ["What can a few labeled images buy?"]
     assert "Log out" in buttons(app)
 
 

@@ -36,7 +36,7 @@ def test_the_finding_comes_from_the_stored_runs(tmp_path, monkeypatch):
     assert not app.exception
     assert labels(app) == LINKS
     sentence = app.subheader[0].value.replace("\\", "")
-    assert "needs this many labelled images per class" in sentence
+    assert "needs this many labeled images per class" in sentence
     assert sentence.index("with ImageNet pretraining") < sentence.index("trained from scratch")
     table = app.dataframe[0].value
     expected = {}
@@ -53,7 +53,7 @@ def test_one_size_gives_values_but_no_finding(tmp_path, monkeypatch):
     app = open_page("start", tmp_path / "runs", monkeypatch)
     assert not app.exception
     assert not app.subheader
-    assert "With 20 labelled images per class" in texts(app)
+    assert "With 20 labeled images per class" in texts(app)
 
 
 def test_a_link_with_a_task_leads_to_diagnose(phantom_runs, monkeypatch):

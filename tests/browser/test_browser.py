@@ -17,7 +17,7 @@ from tests.uploaded_files import packed, striped
 
 pytestmark = pytest.mark.browser
 PAGES = {
-    "start": "What can a few labelled images buy?",
+    "start": "What can a few labeled images buy?",
     "diagnose": "Diagnose",
     "learning_curves": "Learning curves",
     "compare": "Compare",

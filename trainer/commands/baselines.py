@@ -154,7 +154,7 @@ def gain(rows: Sequence[Mapping[str, Any]], first: str, second: str, size: int, 
         rows: rows of the log.
         first: title of the contender.
         second: title of the other.
-        size: labelled images per class.
+        size: labeled images per class.
         value: key of the score.
     """
     sides = [

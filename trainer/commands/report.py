@@ -42,7 +42,7 @@ class ReportSettings:
 
     Attributes:
         dataset: name of the data set.
-        size: labelled images per class, None for all images; empty for the size that most series have.
+        size: labeled images per class, None for all images; empty for the size that most series have.
         models, strategies: names to compare; empty for all.
         target: class or finding to evaluate against the rest, if the task is not binary; "" for none.
         aim: aim of the operating points.

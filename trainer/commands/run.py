@@ -33,7 +33,7 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
     flags.add_data(parser)
     parser.add_argument("--model", required=True, help="a model's name, or weights by path: FAMILY:ARCHITECTURE@PATH")
     parser.add_argument("--strategy", required=True)
-    parser.add_argument("--size", type=flags.sizes, required=True, help="labelled images per class, or full")
+    parser.add_argument("--size", type=flags.sizes, required=True, help="labeled images per class, or full")
     parser.add_argument("--seed", type=flags.seeds, default=[0])
     parser.add_argument("--again", action="store_true", help="train again and compare with the stored run")
     flags.add_training(parser)

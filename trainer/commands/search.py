@@ -66,7 +66,7 @@ class Space:
         name: name of the search and of its log.
         model: model that represents the family.
         strategies: strategies from which a trial chooses.
-        sizes: labelled images per class at which every trial is scored.
+        sizes: labeled images per class at which every trial is scored.
         seeds: seeds of the subsets, which no reported run uses.
         largest: data set -> largest size scored on it. The rarest classes of HAM10000 and NIH run out above 100.
         suggest: trial -> options; the key `strategy` names the strategy.

@@ -23,7 +23,7 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
     """Add the flags of the command."""
     add_data(parser)
     parser.add_argument("--model", default="imagenet-efficientnet-lite0", help="(default: %(default)s), frozen")
-    parser.add_argument("--size", type=sizes, default="50", help="labelled images per class (default: %(default)s)")
+    parser.add_argument("--size", type=sizes, default="50", help="labeled images per class (default: %(default)s)")
     parser.add_argument("--seeds", type=seeds, default="0,1,2,3,4", help="(default: %(default)s)")
     add_training(parser)
     parser.set_defaults(execute=run)

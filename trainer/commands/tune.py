@@ -1,6 +1,6 @@
 """`tune`: search settings by cross-validation inside a subset, within a budget of minutes.
 
-Trials see only the labelled images of the subset, as every training does, and never the test set. The search continues
+Trials see only the labeled images of the subset, as every training does, and never the test set. The search continues
 where it stopped. Its result is a file that `run`, `curve` and `ablate` take as `--settings`.
 
 References:
@@ -90,7 +90,7 @@ def held_out_loss(
     """Return the mean over runs of the negative log-likelihood of their held-out images, at the best temperature.
 
     Args:
-        fits: plans of several seeds, with the labelled images of their subsets.
+        fits: plans of several seeds, with the labeled images of their subsets.
         settings: the settings to evaluate.
         device: device to run on.
         progress: called with (done, total) after each training.
@@ -113,7 +113,7 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
     flags.add_data(parser)
     parser.add_argument("--model", required=True)
     parser.add_argument("--strategy", required=True)
-    parser.add_argument("--size", type=flags.sizes, required=True, help="labelled images per class, or full")
+    parser.add_argument("--size", type=flags.sizes, required=True, help="labeled images per class, or full")
     parser.add_argument(
         "--seeds", type=flags.seeds, default=[0], help="subsets on which settings are evaluated (default: 0)"
     )
@@ -175,7 +175,7 @@ class Search:
     """A search for settings that continues where it stopped.
 
     Args:
-        fits: plans of several seeds, with the labelled images of their subsets.
+        fits: plans of several seeds, with the labeled images of their subsets.
         options: fixed settings.
         over: settings that are searched over.
         engine: evaluates them, as many at a time as it has room for.

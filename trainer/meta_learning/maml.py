@@ -119,7 +119,7 @@ def query_loss(model: Classifier, task: Task, settings: Settings) -> torch.Tenso
 
 
 def adapt_to(model: Classifier, data: FitData, image: ImageSpec, settings: Settings, device: torch.device) -> Weights:
-    """Return a meta-learned model's weights after adaptation to labelled images; the model itself is unchanged."""
+    """Return a meta-learned model's weights after adaptation to labeled images; the model itself is unchanged."""
     model.eval().to(device)
     pixels = normalize(to_unit(data.images, device), image)
     targets = as_targets(data.labels).to(device)

@@ -16,7 +16,7 @@ from core.data import DATASETS
 from core.data.dataset import Dataset, scan
 from core.data.duplicates import find_copies
 from core.data.image_cache import Bank, open_bank
-from core.data.listing import UNLABELLED, Listing
+from core.data.listing import UNLABELED, Listing
 from core.data.preprocessing import preparation
 from core.data.specs import (
     OPTIONS_SEPARATOR,
@@ -152,7 +152,7 @@ def _without_copies(spec: DatasetSpec, dataset: Dataset) -> Source:
     listing, small = _scanned(spec)
     keep = small.readable
     if listing.labels.ndim == 1:
-        keep &= listing.labels != UNLABELLED
+        keep &= listing.labels != UNLABELED
     before = int(keep.sum())
     for guard in _guards(dataset):
         with progress_bar(f"{spec.name}: looking for copies") as show:

@@ -20,7 +20,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from core.data.listing import UNLABELLED
+from core.data.listing import UNLABELED
 from core.files import canonical_json, sha256_of
 from core.models.classifier import channels_last
 from trainer.pretraining.activations import PLAIN, Activations, activations
@@ -261,9 +261,9 @@ def _distance(
 
 def _loss(logits: torch.Tensor, target: torch.Tensor, task: str) -> torch.Tensor:
     if task != "multilabel":
-        if (target == UNLABELLED).all():
+        if (target == UNLABELED).all():
             return logits.sum() * 0
-        return F.cross_entropy(logits, target.long(), ignore_index=UNLABELLED, label_smoothing=0.1)
+        return F.cross_entropy(logits, target.long(), ignore_index=UNLABELED, label_smoothing=0.1)
     known = ~torch.isnan(target)
     loss = F.binary_cross_entropy_with_logits(logits, torch.nan_to_num(target).float(), reduction="none")
     return (loss * known).sum() / known.sum().clamp_min(1)

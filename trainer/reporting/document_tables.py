@@ -90,7 +90,7 @@ def size_table(store: Store, dataset: str, sizes: list[Size], of: str | None = N
     return _with_note(
         table(["family", "model", "strategy", "seeds", *map(_size_text, sizes)], rows),
         of,
-        f"AUROC, the mean over seeds, by labelled images per class, with 95% intervals: "
+        f"AUROC, the mean over seeds, by labeled images per class, with 95% intervals: "
         f"{_intervals(dataset, _images(columns[0], target))} At one size and seed every row learns from the same "
         "images.",
     )

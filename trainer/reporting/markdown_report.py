@@ -50,7 +50,7 @@ def _about(about: Data) -> str:
     size = "all" if about["size"] is None else about["size"]
     against = "" if about["task"] == "multilabel" else " against the rest"
     lines = [
-        f"# {about['title']}: what {size} labelled images per class buy",
+        f"# {about['title']}: what {size} labeled images per class buy",
         f"`{about['command']}` wrote this. {about['images']} test images of {about['groups']} patients or lesions; "
         + (f"only {about['target']}{against} is evaluated; " if about["target"] else "")
         + f"split `{about['split_hash'][:12]}`, images `{about['fingerprint'][:12]}`. All families were trained on "

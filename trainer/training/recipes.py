@@ -1,6 +1,6 @@
 """Settings by model and size from the search (`recipes.json`), and their selection from the search's logs.
 
-The best settings depend on the number of labelled images: views and penalties that help at 200 images per class hurt at
+The best settings depend on the number of labeled images: views and penalties that help at 200 images per class hurt at
 ten. A model that is the medical twin of another uses the other's settings, so that the two differ in weights alone.
 """
 
@@ -36,7 +36,7 @@ def recipe_for(spec: ModelSpec, strategy: str, per_class: float) -> Mapping[str,
     Args:
         spec: the model's row in the registry.
         strategy: name of the strategy.
-        per_class: labelled images per class.
+        per_class: labeled images per class.
     """
     by_size = recipes().get(strategy, {}).get(spec.settings_from or spec.name, {})
     if not by_size:

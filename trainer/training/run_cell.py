@@ -40,7 +40,7 @@ LIGHT_BYTES = 2_000_000
 
 
 def fit_data(plan: RunPlan, dataset: Dataset, images: np.ndarray) -> FitData:
-    """Read the labelled images of a run's subset from those of the data set, and nothing else."""
+    """Read the labeled images of a run's subset from those of the data set, and nothing else."""
     rows = plan.rows
     return FitData(
         images=images[rows],

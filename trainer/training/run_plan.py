@@ -95,7 +95,7 @@ def settings_of(spec: ModelSpec, strategy: Strategy, per_class: float) -> Settin
     Args:
         spec: the model's row in the registry.
         strategy: the strategy.
-        per_class: labelled images per class, on which searched settings depend.
+        per_class: labeled images per class, on which searched settings depend.
     """
     stated = {name: value for name, value in spec.settings.items() if name in strategy.takes}
     return replace(strategy.settings, **{**stated, **recipe_for(spec, strategy.name, per_class)})
@@ -269,7 +269,7 @@ def check_batch(settings: Settings, labels: np.ndarray) -> None:
     images = IMBALANCE[settings.imbalance].images_per_epoch(labels)
     if settings.batch_size > images:
         raise BadRequest(
-            f"--batch-size {settings.batch_size} is larger than the {images} labelled images of an epoch. Lower it, "
+            f"--batch-size {settings.batch_size} is larger than the {images} labeled images of an epoch. Lower it, "
             "or raise --size."
         )
 

@@ -17,7 +17,7 @@ class Settings:
     """Training settings; each strategy defines its own defaults.
 
     Attributes:
-        epochs: passes over the labelled images.
+        epochs: passes over the labeled images.
         min_steps: minimum number of optimizer steps; very small subsets get more epochs to reach it.
         batch_size: images per step.
         lr: peak learning rate.
@@ -129,7 +129,7 @@ class Cell:
 
 @dataclass(frozen=True)
 class FitData:
-    """The labelled images of a subset: all that a fitting function receives. It gives no access to a test set.
+    """The labeled images of a subset: all that a fitting function receives. It gives no access to a test set.
 
     Attributes:
         images: (n, C, S, S) uint8.

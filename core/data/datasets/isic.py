@@ -10,7 +10,7 @@ from itertools import repeat
 from pathlib import Path
 
 from core.data.datasets.folders import list_named_images
-from core.data.listing import UNLABELLED, Listing
+from core.data.listing import UNLABELED, Listing
 from core.data.specs import DATASETS, DatasetSpec, DemographicsTable
 from core.data.tables import read_table, refuse_rows, row_location
 from core.errors import DataUnavailable
@@ -35,7 +35,7 @@ def load(folder: Path) -> Listing:
     )
     refuse_rows(rows["dx"], ~rows["dx"].isin(("", *CLASSES)), table, reason.format)
     group_of = _grouped(folder, rows["image_id"].tolist())
-    labels = [CLASSES.index(dx) if dx else UNLABELLED for dx in rows["dx"]]
+    labels = [CLASSES.index(dx) if dx else UNLABELED for dx in rows["dx"]]
     listed = zip(rows["image_id"], labels, rows["image_id"].map(group_of), repeat(""))
     return list_named_images(folder, listed, table, CLASSES)
 

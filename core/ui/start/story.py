@@ -18,7 +18,7 @@ WAYS = {  # family of a model -> how its networks are trained, as the end of a s
     "medical": "with medical pretraining",
 }
 INTRODUCTIONS = {  # family -> what it is, as a sentence
-    "A": "**From scratch.** The network learns everything from the labelled images.",
+    "A": "**From scratch.** The network learns everything from the labeled images.",
     "B": "**ImageNet or generic transfer.** An encoder pretrained on everyday photographs describes each image, and a "
     "classifier learns from its descriptions.",
     "C": "**Medical transfer.** The same encoder, trained further on other medical images first.",
@@ -35,7 +35,7 @@ def finding_text(title: str, metric: Metric, finding: Headline, names: Mapping[s
         names: family -> its series.
     """
     needs = [f"{size.text()} {_way(names[family])}" for family, size in finding.needed.items() if family != LOOP]
-    return f"{title}: {metric.title} {finding.target:.3f} needs this many labelled images per class: {_listed(needs)}."
+    return f"{title}: {metric.title} {finding.target:.3f} needs this many labeled images per class: {_listed(needs)}."
 
 
 def meaning_text(
@@ -44,14 +44,14 @@ def meaning_text(
     """Return what to expect at one training-set size, best family first.
 
     Args:
-        size: labelled images per class.
+        size: labeled images per class.
         metric: the metric.
         summaries: family -> its estimate at that size.
         names: family -> its series.
     """
     ordered = sorted(summaries.items(), key=lambda row: row[1].value, reverse=metric.higher_is_better)
     values = [f"{estimate.value:.3f} {_way(names[family])}" for family, estimate in ordered if family != LOOP]
-    return f"With {size:g} labelled images per class, expect {metric.title} {_listed(values)}."
+    return f"With {size:g} labeled images per class, expect {metric.title} {_listed(values)}."
 
 
 def size_table(summaries: Mapping[str, SeriesEstimate], titles: Mapping[str, str], metric: Metric) -> pd.DataFrame:

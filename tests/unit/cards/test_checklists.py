@@ -44,7 +44,7 @@ def test_a_card_of_a_shipped_run(shipped):
     one = subject(shipped["medical-efficientnet-lite0"])
     rows = training_data(one)
     assert rows["License of the data"] == "CC BY 4.0"
-    assert rows["Labelled images"] == "400 in total (200 per class), drawn with seed 0"
+    assert rows["Labeled images"] == "400 in total (200 per class), drawn with seed 0"
     assert rows["Test images"] == "624"
     assert operating_point(one)["Decision rule"].startswith("Pneumonia from a probability of 0.")
     said = " ".join(limits(one))

@@ -68,7 +68,7 @@ def test_ham10000_in_class_folders(root):
     assert set(listing.parts) == {"train", "test"}
 
 
-def test_isic_keeps_unlabelled_images_and_groups_near_copies(root):
+def test_isic_keeps_unlabeled_images_and_groups_near_copies(root):
     folder = root / "isic2017_dermoscopy"
     for name in "abcde":
         put(folder / "images" / f"{name}.jpg")

@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from core.data.duplicates import Copies
-from core.data.listing import UNLABELLED
+from core.data.listing import UNLABELED
 from core.data.splits import check_disjoint, merge_groups, nested_subset, redundant_copies, split
 from core.errors import BadRequest, LeakFound
 
@@ -119,7 +119,7 @@ def test_too_few_groups_for_a_split_are_reported():
 
 
 def test_images_without_a_label_are_in_no_part():
-    labels = np.where(np.arange(300) % 3 == 2, UNLABELLED, np.arange(300) % 3)
+    labels = np.where(np.arange(300) % 3 == 2, UNLABELED, np.arange(300) % 3)
     parts = split(labels, np.arange(300).astype(str), np.full(300, ""), np.ones(300, bool), copies((0, 2), (3, 4)))
     assert sorted(np.concatenate([parts.train, parts.validation, parts.test])) == np.flatnonzero(labels >= 0).tolist()
     assert "100 images have no label and are in no part." in parts.notes

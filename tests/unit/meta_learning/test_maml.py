@@ -1,4 +1,4 @@
-"""MAML: the outer gradient of every order, and the adaptation to the labelled images."""
+"""MAML: the outer gradient of every order, and the adaptation to the labeled images."""
 
 from dataclasses import replace
 

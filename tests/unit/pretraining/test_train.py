@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from core.data import DATASETS
-from core.data.listing import UNLABELLED, Listing
+from core.data.listing import UNLABELED, Listing
 from core.errors import BadRequest, UnknownName, WeightsUnavailable
 from core.models import MODELS, dinov2
 from core.models.efficientnet_lite0 import IMAGENET, MEDICAL
@@ -67,7 +67,7 @@ def two_parts():
     findings = np.random.default_rng(0).integers(0, 2, (64, 14)).astype(float)
     findings[:, 2] = np.nan
     classes = np.arange(64) % 3
-    classes[:8] = UNLABELLED
+    classes[:8] = UNLABELED
     return [part_of(NIH, findings), part_of("isic2017-dermoscopy", classes, seed=1)]
 
 

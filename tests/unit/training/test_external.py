@@ -13,7 +13,7 @@ from core.data.dataset import load_dataset
 from core.data.datasets.custom import custom_dataset
 from core.data.datasets.phantom import make_phantom
 from core.data.external_sets import load_external
-from core.data.listing import UNLABELLED
+from core.data.listing import UNLABELED
 from core.data.specs import External, is_present
 from core.errors import BadRequest, DataUnavailable, LeakFound, UnknownName
 from core.metrics import measure
@@ -65,7 +65,7 @@ def test_a_mapping_names_classes_and_leaves_out_the_rest(own, tmp_path):
     found = load_external(External("", {"well": "clear", "ill": "opacity"}, path=folder), own)
     assert found.labels == CLASSES
     names = [name.split("/")[0] for name in found.dataset.listing.ids]
-    expected = [{"ill": 1, "well": 0, "odd": UNLABELLED}[name] for name in names]
+    expected = [{"ill": 1, "well": 0, "odd": UNLABELED}[name] for name in names]
     assert found.dataset.listing.labels.tolist() == expected
     assert "odd" not in {names[row] for row in found.dataset.parts.test}
 

@@ -37,7 +37,7 @@ def untrained(monkeypatch, runs):
         (["--size", "4", "--strategy", "finetune-last"], "does not go with finetune-last"),
         (
             ["--size", "4", "--batch-size", "9"],
-            "--batch-size 9 is larger than the 8 labelled images of an epoch.",
+            "--batch-size 9 is larger than the 8 labeled images of an epoch.",
         ),
         (["--size", "4", "--fold-ensemble", "1"], "scratch does not take --fold-ensemble"),
         (["--size", "4", "--mirror", "2"], "Expected --mirror to be a whole number of at least 0 and below 2"),
