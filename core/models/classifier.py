@@ -116,6 +116,11 @@ class Classifier(nn.Module):
         width = next(layer.in_features for layer in self.head.layers if isinstance(layer, nn.Linear))
         return getattr(self.encoder, "blocks", (width,))
 
+    @property
+    def separate(self) -> list[Classifier]:
+        """Classifiers whose embeddings, concatenated, are this one's: those of joined encoders, else itself."""
+        return self.encoder.separate() if hasattr(self.encoder, "separate") else [self]
+
     def embed(self, images: torch.Tensor) -> torch.Tensor:
         """Compute pooled features.
 

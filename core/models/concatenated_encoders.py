@@ -67,19 +67,14 @@ class JoinedEncoder(nn.Module):
         ]
         self.bypass_channels = sum(self.widths[len(parts) :])
         self.parts, self.image = tuple(parts), image
-        for number, part in enumerate(parts):
-            self.register_buffer(f"reduction{number}", _reduction(image.size, part.spec.image.size), persistent=False)
+        self.inputs = nn.ModuleList(_Resize(image, part.spec.image) for part in parts)
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
         expect_size(images, self.image.size)
         finest = max(part.side for part in self.parts)
-        unit = images * images.new_tensor(self.image.std).view(3, 1, 1)
-        unit = unit + images.new_tensor(self.image.mean).view(3, 1, 1)
         spatial, without_position = [], []
-        for number, (part, encoder) in enumerate(zip(self.parts, self.encoders, strict=True)):
-            reduction = self.get_buffer(f"reduction{number}")
-            resized = reduction @ unit @ reduction.T  # (B, 3, s, s)
-            features = _repeat(encoder(normalize(resized, part.spec.image)), finest)
+        for part, resize, encoder in zip(self.parts, self.inputs, self.encoders, strict=True):
+            features = _repeat(encoder(resize(images)), finest)
             spatial.append(features[:, : part.channels])
             without_position.append(features[:, part.channels :])
         return torch.cat([*spatial, *without_position], dim=1)
@@ -93,6 +88,35 @@ class JoinedEncoder(nn.Module):
             for pool, features_of_part, part in zip(self.pools, maps, self.parts, strict=True)
         ]
         return torch.cat(pooled, dim=1)
+
+    def separate(self) -> list[Classifier]:
+        """Return a classifier for each part; their embeddings of a joint input, concatenated, are the joint embedding.
+
+        A part that takes the joint input as it is equals its own model, so that both share cached embeddings.
+        """
+        encoders = [
+            encoder if part.spec.image == self.image else nn.Sequential(resize, encoder)
+            for part, resize, encoder in zip(self.parts, self.inputs, self.encoders, strict=True)
+        ]
+        return [
+            Classifier(encoder, Head(pool, nn.Sequential())) for encoder, pool in zip(encoders, self.pools, strict=True)
+        ]
+
+
+class _Resize(nn.Module):
+    """Conversion of a normalized image to the size and normalization of another input: (B, 3, S, S) -> (B, 3, s, s)."""
+
+    matrix: torch.Tensor
+
+    def __init__(self, given: ImageSpec, wanted: ImageSpec) -> None:
+        super().__init__()
+        self.given, self.wanted = given, wanted
+        self.register_buffer("matrix", _reduction(given.size, wanted.size), persistent=False)
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        unit = images * images.new_tensor(self.given.std).view(3, 1, 1)
+        unit = unit + images.new_tensor(self.given.mean).view(3, 1, 1)
+        return normalize(self.matrix @ unit @ self.matrix.T, self.wanted)
 
 
 def _reduction(size: int, target_size: int) -> torch.Tensor:

@@ -55,10 +55,10 @@ class EmbeddedView:
 
 
 class EmbeddingCache:
-    """Memory-mapped embeddings of one encoder on one data set.
+    """Memory-mapped embeddings of one model's encoder on one data set.
 
     Row i, view 0 is the plain image. View v > 0 is augmented with a seed that depends on i and v only, not on what was
-    computed before.
+    computed before. Joined encoders are cached one by one, so that they share the embeddings of each alone.
 
     Args:
         model: the classifier whose encoder and pooling are used.
@@ -82,18 +82,14 @@ class EmbeddingCache:
         device: torch.device,
         pixels: str = "",
     ) -> None:
-        self._model, self._image, self._augmenter, self._device = model, image, augmenter(augment), device
-        if self._augmenter.mixes:
+        if augmenter(augment).mixes:
             raise BadRequest(
                 f"--augment {augment} mixes images anew at every step, but embeddings of a frozen encoder are computed "
                 "once. Choose an augmentation that does not mix images."
             )
-        self._rows = rows
-        pool = "" if repr(model.head.pool) == repr(average_pool()) else repr(model.head.pool)
-        weights = state_hash(model.encoder)
-        self._embed = embedder(model, sha256_of([weights, pool]), device)
-        key = [_VERSION, weights, fingerprint, str(image), pixels, *filter(None, [pool])]
-        self._plain, self._augmented = (sha256_of(parts)[:24] for parts in (key, [*key, augment]))
+        self._encoders = [
+            _EncoderCache(part, image, fingerprint, rows, augment, device, pixels) for part in model.separate
+        ]
 
     def get(self, images: Images, rows: np.ndarray, views: int, progress: Progress | None = None) -> np.ndarray:
         """Return embeddings of images in their plain and augmented views.
@@ -106,13 +102,42 @@ class EmbeddingCache:
         Returns:
             (n, 1 + views, D) float32.
         """
-        by_view = [view.values for view in self.views(images, rows, views, progress)]
-        return np.stack(by_view + [by_view[0]] * (1 + views - len(by_view)), axis=1)
+        blocks = []
+        for encoder in self._encoders:
+            by_view = [view.values for view in encoder.views(images, rows, views, progress)]
+            blocks.append(np.stack(by_view + [by_view[0]] * (1 + views - len(by_view)), axis=1))
+        return np.concatenate(blocks, axis=2)
 
     def views(
         self, images: Images, rows: np.ndarray, views: int, progress: Progress | None = None
     ) -> list[EmbeddedView]:
         """Return the plain view and the augmented ones that differ from it; the arguments are those of `get`."""
+        return [view for encoder in self._encoders for view in encoder.views(images, rows, views, progress)]
+
+
+class _EncoderCache:
+    """Memory-mapped embeddings of one encoder; the arguments are those of `EmbeddingCache`."""
+
+    def __init__(
+        self,
+        model: Classifier,
+        image: ImageSpec,
+        fingerprint: str,
+        rows: int,
+        augment: str,
+        device: torch.device,
+        pixels: str,
+    ) -> None:
+        self._model, self._image, self._augmenter, self._device = model, image, augmenter(augment), device
+        self._rows = rows
+        pool = "" if repr(model.head.pool) == repr(average_pool()) else repr(model.head.pool)
+        weights = state_hash(model.encoder)
+        self._embed = embedder(model, sha256_of([weights, pool]), device)
+        key = [_VERSION, weights, fingerprint, str(image), pixels, *filter(None, [pool])]
+        self._plain, self._augmented = (sha256_of(parts)[:24] for parts in (key, [*key, augment]))
+
+    def views(self, images: Images, rows: np.ndarray, views: int, progress: Progress | None) -> list[EmbeddedView]:
+        """Return the plain view and the augmented ones that differ from it."""
         distinct = views if self._augmenter.rows else 0
         return [
             EmbeddedView(self._name(view), self._rows, rows, self._view(view, images, rows, distinct, progress))

@@ -9,13 +9,15 @@ import torch
 from torch.nn import functional as F
 
 from core.cards.networks import weights_facts
-from core.data.transforms import normalize
+from core.data.transforms import normalize, to_unit
 from core.errors import WeightsUnavailable
 from core.models import MODELS, concatenated_encoders, dinov2
 from core.models.encoders import LITE0_WEIGHTS
+from core.models.onnx_engine import TOLERANCE, difference
 from core.models.weights import package_file, state_of, weights_of
 from tests.random_weights import build, example
 from trainer.cli import main
+from trainer.training.embedding_cache import EmbeddingCache
 
 
 def installed():
@@ -171,6 +173,26 @@ def test_the_joined_embedding_is_both_encoders_own():
     assert model.blocks == (512, 768)
     for ours, alone in zip(found.split(model.blocks, dim=1), wanted, strict=True):
         assert torch.allclose(ours, alone, atol=1e-4 * float(alone.abs().max()))
+
+
+@needs_package
+def test_a_joined_encoder_shares_cached_embeddings_with_its_parts(monkeypatch, tmp_path):
+    """Where DINOv2-S has been cached by itself, joining it computes EfficientNet-Lite0 alone."""
+    monkeypatch.setenv("LOWSHOT_CACHE", str(tmp_path))
+    pixels, rows = np.random.default_rng(0).integers(0, 256, (2, 3, 224, 224), dtype=np.uint8), np.arange(2)
+    joined, image = build(concatenated_encoders.NAME), concatenated_encoders.IMAGE
+
+    def cached(model):
+        return EmbeddingCache(model, image, "set", 2, "mirror", torch.device("cpu")).get(pixels, rows, 1)
+
+    alone = cached(build(dinov2.NAME))
+    folders = set((tmp_path / "embeddings").iterdir())
+    both = cached(joined)
+    assert np.array_equal(both[:, :, 512:], alone)
+    assert len(set((tmp_path / "embeddings").iterdir()) - folders) == 2  # plain and mirrored, of EfficientNet-Lite0
+    with torch.no_grad():
+        direct = joined.eval().embed(normalize(to_unit(pixels, torch.device("cpu")), image)).numpy()
+    assert difference(both[:, 0], direct) < TOLERANCE
 
 
 @needs_package
