@@ -7,7 +7,7 @@ but are run by the head: see `EncoderPooling`.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Literal, TypeVar
 
 import torch
@@ -119,7 +119,8 @@ class Classifier(nn.Module):
     @property
     def separate(self) -> list[Classifier]:
         """Classifiers whose embeddings, concatenated, are this one's: those of joined encoders, else itself."""
-        return self.encoder.separate() if hasattr(self.encoder, "separate") else [self]
+        separate: Callable[[], list[Classifier]] | None = getattr(self.encoder, "separate", None)
+        return separate() if separate else [self]
 
     def embed(self, images: torch.Tensor) -> torch.Tensor:
         """Compute pooled features.

@@ -98,7 +98,9 @@ def contenders_of(name: str) -> tuple[Contender, ...]:
 
 def add_flags(parser: argparse.ArgumentParser) -> None:
     """Add the flags of the command."""
-    parser.add_argument("--family", required=True, help="frozen, frozen-stages, frozen-dinov2, frozen-joined, finetune, scratch")
+    parser.add_argument(
+        "--family", required=True, help="frozen, frozen-stages, frozen-dinov2, frozen-joined, finetune or scratch"
+    )
     parser.add_argument(
         "--minutes", type=minutes, default=110.0, help="time until it stops (default: 110); the same command continues"
     )

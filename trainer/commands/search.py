@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
-from sklearn.metrics import roc_auc_score
+from sklearn.metrics import balanced_accuracy_score, roc_auc_score
 
 from core.data import DATASETS
 from core.data.corruption import CORRUPTIONS, corrupt
@@ -31,7 +31,8 @@ from core.data.image_cache import Bank
 from core.data.preprocessing import preparation
 from core.errors import BadRequest
 from core.files import sha256_of, write_atomically
-from core.metrics.calibration import fit_temperature, negative_log_likelihood
+from core.metrics.calibration import fit_temperature, negative_log_likelihood, probabilities_of
+from core.metrics.thresholds import fit_threshold
 from core.models import MODELS
 from core.paths import PROJECT, pick_device
 from trainer.flags import add_training, count, minutes
@@ -180,7 +181,8 @@ def score(development: Development, cell: Cell, options: Mapping[str, Any], devi
 
     Returns:
         AUROC (mean over classes or findings) on clean images and the mean over corruptions, log-loss at the fitted
-        temperature and at temperature 1, training and evaluation seconds.
+        temperature and at temperature 1, training and evaluation seconds; of a binary task with out-of-fold predictions
+        also the balanced accuracy, clean and corrupted as in `score`, at the fitted threshold and at one half.
     """
     start_time = time.monotonic()
     dataset = development.dataset
@@ -205,16 +207,36 @@ def score(development: Development, cell: Cell, options: Mapping[str, Any], devi
     held_out = data.labels[fit.held_out]
     temperature = fit_temperature(fit.logits, held_out) if len(held_out) else 1.0
     auroc = {name: macro_auroc(values, labels) for name, values in logits.items()}
-    spoilt = float(np.mean([value for name, value in auroc.items() if name != "clean"]))
+    accuracies = {}
+    if labels.ndim == 1 and logits["clean"].shape[1] == 2 and len(held_out):
+        threshold = fit_threshold(probabilities_of(fit.logits, temperature)[:, 1], held_out == 1)
+        for name, cut in (("balanced_accuracy", threshold), ("balanced_accuracy_at_half", 0.5)):
+            accuracies[name] = _weighted(
+                {
+                    spoil: float(balanced_accuracy_score(labels, probabilities_of(values, temperature)[:, 1] >= cut))
+                    for spoil, values in logits.items()
+                }
+            )
     return {
         "clean": auroc["clean"],
-        "spoilt": spoilt,
-        "score": (1 - SPOILT_WEIGHT) * auroc["clean"] + SPOILT_WEIGHT * spoilt,
+        "spoilt": _spoilt(auroc),
+        "score": _weighted(auroc),
         "log_loss": negative_log_likelihood(logits["clean"], labels, temperature),
         "log_loss_at_1": negative_log_likelihood(logits["clean"], labels),
         "temperature": temperature,
         "seconds": round(time.monotonic() - start_time, 1),
+        **accuracies,
     }
+
+
+def _spoilt(values: Mapping[str, float]) -> float:
+    """Return the mean over corruptions."""
+    return float(np.mean([value for name, value in values.items() if name != "clean"]))
+
+
+def _weighted(values: Mapping[str, float]) -> float:
+    """Return the weighted mean of the value on clean images and of the mean over corruptions."""
+    return (1 - SPOILT_WEIGHT) * values["clean"] + SPOILT_WEIGHT * _spoilt(values)
 
 
 def macro_auroc(logits: np.ndarray, labels: np.ndarray) -> float:
