@@ -25,16 +25,16 @@ class Registry(dict[str, T]):
         super().__init__()
         self.kind = kind
 
-    def add(self, row: T) -> T:
-        """Add a row and return it.
+    def add(self, *rows: T) -> None:
+        """Add rows.
 
         Raises:
-            ValueError: if the name is already registered.
+            ValueError: if a name is already registered.
         """
-        if row.name in self:
-            raise ValueError(f"{self.kind} {row.name!r} is registered twice")
-        self[row.name] = row
-        return row
+        for row in rows:
+            if row.name in self:
+                raise ValueError(f"{self.kind} {row.name!r} is registered twice")
+            self[row.name] = row
 
     def __missing__(self, name: str) -> T:
         close = difflib.get_close_matches(name, self, n=1)

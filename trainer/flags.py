@@ -142,7 +142,7 @@ OPTIONS: Registry[Option] = Registry("setting")
 DATA = ("augment", "preparation", "imbalance")
 _SEE = "python -m trainer list shows them"
 
-for _row in (
+OPTIONS.add(
     Option("augment", str, "augmentations joined by + (default: the strategy's)"),
     Option("preparation", str, "preprocessing steps joined by + (default: none)"),
     Option("imbalance", str, f"how class imbalance is handled; {_SEE}"),
@@ -189,8 +189,7 @@ for _row in (
     ),
     Option("side", int, "input size in pixels of a network from scratch (default: the model's own)", 32),
     Option("sources", str, "data sets that provide tasks, joined by + (default: all installed and unrelated)"),
-):  # fmt: skip
-    OPTIONS.add(_row)
+)  # fmt: skip
 
 
 def add_settings(parser: argparse.ArgumentParser, leave_out: Iterable[str] = ()) -> None:

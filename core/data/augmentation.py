@@ -160,7 +160,7 @@ def _cutmix(
     return mixed, torch.lerp(targets, targets[other], tall * wide / (height * width))
 
 
-for _row in (
+AUGMENTATIONS.add(
     Augmentation(
         "horizontal-flip", "Horizontal flip", "half of the images",
         "A flipped heart lies on the wrong side: harmless for opacities, wrong for situs or named sides.",
@@ -251,8 +251,7 @@ for _row in (
         "The pasted box may show no finding although its label counts.",
         mixing=_cutmix,
     ),
-):  # fmt: skip
-    AUGMENTATIONS.add(_row)
+)  # fmt: skip
 
 
 JOINED, NONE = "+", "none"

@@ -198,7 +198,8 @@ def _outer(length: int, share: int) -> np.ndarray:
     return np.minimum(position, position[::-1]) < max(1, round(length / share))
 
 
-for _step in (  # masking steps come first, so that no later step carries masked content into the region that stays
+# Masking steps come first, so that no later step carries masked content into the region that stays
+PREPROCESSING.add(
     Step(
         "border-only", "Border only", "Keeps the outer sixteenth at each side; the rest is black.",
         "For checking a data set, never for use: a classifier of these images has not seen the patient.",
@@ -241,5 +242,4 @@ for _step in (  # masking steps come first, so that no later step carries masked
         "None: encoders are trained with it.",
         scaling=lambda image: image, replaced_by="unit-range",
     ),
-):  # fmt: skip
-    PREPROCESSING.add(_step)
+)  # fmt: skip

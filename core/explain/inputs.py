@@ -231,9 +231,7 @@ EXPLAINERS.add(
         caution="It explains the mean over shifts and takes sixteen passes instead of one.",
         unsupported=_images_only,
         slow=True,
-    )
-)
-EXPLAINERS.add(
+    ),
     Explainer(
         name="hires-cam",
         title="HiResCAM, one stage earlier",
@@ -243,9 +241,7 @@ EXPLAINERS.add(
         "with random weights. The paper's proof holds for the last stage only. If the head reads several stages, the "
         "map omits what the other stages contribute.",
         unsupported=_no_finer_stage,
-    )
-)
-EXPLAINERS.add(
+    ),
     Explainer(
         name="hires-cam-shifted",
         title="HiResCAM over shifts",
@@ -255,9 +251,7 @@ EXPLAINERS.add(
         caution="The same as for HiResCAM. It explains the mean over shifts and takes sixteen times as long.",
         unsupported=lambda question: _no_finer_stage(question) or _images_only(question),
         slow=True,
-    )
-)
-EXPLAINERS.add(
+    ),
     Explainer(
         name="occlusion",
         title="Occlusion",
@@ -265,9 +259,7 @@ EXPLAINERS.add(
         attribute=_occlusion,
         caution="A patch smaller than the evidence may be missed. Takes seconds.",
         slow=True,
-    )
-)
-EXPLAINERS.add(
+    ),
     Explainer(
         name="integrated-gradients",
         title="Integrated gradients",
@@ -275,9 +267,7 @@ EXPLAINERS.add(
         attribute=_integrated_gradients,
         caution="Another baseline image gives another map. Edges stand out whether they matter or not.",
         slow=True,
-    )
-)
-EXPLAINERS.add(
+    ),
     Explainer(
         name="guided-grad-cam",
         title="Guided Grad-CAM",
@@ -286,5 +276,5 @@ EXPLAINERS.add(
         caution="Guided backpropagation draws similar edges for a network with random weights (Adebayo et al. 2018): "
         "the sharpness comes from the image, not from the evidence. For experts.",
         unsupported=_other_than_relu,
-    )
+    ),
 )

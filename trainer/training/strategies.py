@@ -76,6 +76,9 @@ class Strategy:
         return ""
 
 
+_FINETUNE = Settings(
+    epochs=15, min_steps=100, batch_size=32, lr=1e-4, weight_decay=1e-2, layer_decay=0.75, frozen_below=0.2, folds=2
+)
 STRATEGIES: Registry[Strategy] = Registry("strategy")
 
 
@@ -88,9 +91,7 @@ STRATEGIES.add(
         fit=fit_scratch,
         takes=(*NETWORK, "side"),
         head_only=False,
-    )
-)
-STRATEGIES.add(
+    ),
     Strategy(
         name="frozen",
         title="Frozen encoder, MLP head",
@@ -99,9 +100,7 @@ STRATEGIES.add(
         fit=fit_frozen,
         takes=(*LOSS_AND_OPTIMIZER, *HEADS),
         head_only=True,
-    )
-)
-STRATEGIES.add(
+    ),
     Strategy(
         name="frozen-logistic",
         title="Frozen encoder, logistic regression",
@@ -110,9 +109,7 @@ STRATEGIES.add(
         fit=fit_frozen_logistic,
         takes=(*DATA, *HEADS, "strength"),
         head_only=True,
-    )
-)
-STRATEGIES.add(
+    ),
     Strategy(
         name="plain-loop",
         title="Frozen encoder, plain loop",
@@ -122,9 +119,7 @@ STRATEGIES.add(
         takes=(),
         head_only=True,
         like="frozen",
-    )
-)
-STRATEGIES.add(
+    ),
     Strategy(
         name="plain-scratch",
         title="From scratch, plain loop",
@@ -136,9 +131,7 @@ STRATEGIES.add(
         takes=("side",),
         head_only=False,
         like="scratch",
-    )
-)
-STRATEGIES.add(
+    ),
     Strategy(
         name="scratch-quick",
         title="From scratch, few steps",
@@ -148,12 +141,7 @@ STRATEGIES.add(
         takes=(*NETWORK, "side"),
         head_only=False,
         like="scratch",
-    )
-)
-_FINETUNE = Settings(
-    epochs=15, min_steps=100, batch_size=32, lr=1e-4, weight_decay=1e-2, layer_decay=0.75, frozen_below=0.2, folds=2
-)
-STRATEGIES.add(
+    ),
     Strategy(
         name="finetune",
         title="Fine-tuned",
@@ -163,9 +151,7 @@ STRATEGIES.add(
         takes=FINETUNED,
         head_only=False,
         starts_from="frozen",
-    )
-)
-STRATEGIES.add(
+    ),
     Strategy(
         name="finetune-last",
         title="Last stage fine-tuned",
@@ -176,9 +162,7 @@ STRATEGIES.add(
         head_only=False,
         starts_from="frozen",
         like="finetune",
-    )
-)
-STRATEGIES.add(
+    ),
     Strategy(
         name="protonet",
         title="Prototypes of a frozen encoder",
@@ -188,9 +172,7 @@ STRATEGIES.add(
         takes=("augment", "preparation"),
         head_only=True,
         like="frozen",
-    )
-)
-STRATEGIES.add(
+    ),
     Strategy(
         name="protonet-meta",
         title="Prototypes of a meta-learnt encoder",
@@ -204,9 +186,7 @@ STRATEGIES.add(
         head_only=False,
         like="scratch",
         query_loss=protonet.query_loss,
-    )
-)  # fmt: skip
-STRATEGIES.add(
+    ),
     Strategy(
         name="maml",
         title="MAML",

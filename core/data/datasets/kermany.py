@@ -82,8 +82,8 @@ _ROW = DatasetSpec(
         ),
     ),
 )
-DATASETS.add(_ROW)
 DATASETS.add(
+    _ROW,
     replace(
         _ROW,
         name="kermany-3",
@@ -96,5 +96,5 @@ DATASETS.add(
         load=load_three,
         derived_from="kermany",
         external=(),  # no other data set distinguishes bacterial from viral pneumonia
-    )
+    ),
 )

@@ -187,5 +187,4 @@ def _row(name: str, facts: dict[str, Any]) -> DatasetSpec:
     )
 
 
-for _name, _facts in INFO.items():
-    DATASETS.add(_row(_name, _facts))
+DATASETS.add(*(_row(name, facts) for name, facts in INFO.items()))

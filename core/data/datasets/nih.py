@@ -104,9 +104,7 @@ DATASETS.add(
             "Labels were mined from reports by text rules; about one in ten is wrong when a reader checks the image.",
         ),
         remote=Remote("kaggle", "nih-chest-xrays/data"),
-    )
-)
-DATASETS.add(
+    ),
     DatasetSpec(
         name="nih-adult-pneumonia",
         title="Pneumonia, mostly adults (NIH ChestX-ray14)",
@@ -133,5 +131,5 @@ DATASETS.add(
             "evaluated here.",
         ),
         derived_from="nih-chestxray14",
-    )
+    ),
 )

@@ -59,9 +59,7 @@ DATASETS.add(
         citation="Chen 2018, doi:10.17632/56rmx5bjcr",
         url="https://data.mendeley.com/datasets/56rmx5bjcr",
         caveats=("Kellgren-Lawrence grades; readers disagree on adjacent grades.",),
-    )
-)
-DATASETS.add(
+    ),
     DatasetSpec(
         name="malaria",
         title="Malaria blood-smear cells (NLM)",
@@ -76,9 +74,7 @@ DATASETS.add(
         licence="public domain",
         citation="Rajaraman et al. 2018, doi:10.7717/peerj.4568",
         url="https://lhncbc.nlm.nih.gov/LHC-research/LHC-projects/image-processing/malaria-datasheet.html",
-    )
-)
-DATASETS.add(
+    ),
     DatasetSpec(
         name="breast-ultrasound",
         title="Breast ultrasound (BUSI)",
@@ -92,9 +88,7 @@ DATASETS.add(
         citation="Al-Dhabyani et al. 2020, doi:10.1016/j.dib.2019.104863",
         url="https://doi.org/10.1016/j.dib.2019.104863",
         caveats=("Patients are not identified: only copies of an image are kept together.",),
-    )
-)
-DATASETS.add(
+    ),
     DatasetSpec(
         name="blood-cells",
         title="White blood cells (BCCD, augmented)",
@@ -109,5 +103,5 @@ DATASETS.add(
         url="https://github.com/Shenggan/BCCD_Dataset",
         caveats=("Rotated copies of about 365 originals.",),
         corpus_only="its images are rotated copies of about 365 originals, not identified, so no valid split exists",
-    )
+    ),
 )
