@@ -2,7 +2,6 @@
 
 import streamlit as st
 
-from core.errors import LowshotError
 from core.runs.series import runs_by_series
 from core.ui import address, app_frame, cache, pickers, text
 from core.ui.compare import conformal, confusion, differences, external, metrics, operating, training, two_stage
@@ -38,7 +37,5 @@ section = st.segmented_control(
     "Show", list(SECTIONS), default="Metrics", required=True,
     **address.choice("section", "compare_section", list(SECTIONS), text=address.slug),
 )  # fmt: skip
-try:
+with text.stop_on_error():
     SECTIONS[section](View(store, chosen, size, finding))
-except LowshotError as error:
-    st.error(text.escape(str(error)))

@@ -44,11 +44,8 @@ name = st.selectbox(
 )
 spec = dataset_options(name, "data")
 name = spec.name
-try:
+with text.stop_on_error():
     listing = cache.listing(name)
-except LowshotError as error:
-    st.error(text.escape(str(error)))
-    st.stop()
 labels = class_titles(name, labels_of(spec, listing))
 for caveat in spec.caveats:
     st.caption(text.escape(caveat))

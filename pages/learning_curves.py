@@ -8,7 +8,6 @@ import streamlit as st
 
 from core.analysis.comparison import curves_over_seeds
 from core.analysis.external import evaluated
-from core.errors import LowshotError
 from core.metrics import METRICS, between_seeds
 from core.runs.series import runs_by_series
 from core.ui import address, app_frame, cache, charts, pickers, text
@@ -35,10 +34,7 @@ with left:
     metas = pickers.comparable_runs(store, "curves")
 dataset, series = metas[0].dataset, runs_by_series(store, metas)
 with right:
-    metric = st.selectbox(
-        "Metric", list(METRICS), format_func=lambda name: METRICS[name].title,
-        **address.choice("metric", "curves_metric", list(METRICS)),
-    )  # fmt: skip
+    metric = pickers.pick_metric("curves_metric")
     finding = pickers.pick_finding(metas[0], "curves")
 points = {name: series[name] for name in pickers.pick_series(series, "curves")}
 external_set = pickers.pick_test_set(points, "curves") if finding is None else ""
@@ -51,20 +47,18 @@ at_sizes = {  # 0 stands for all training images, last
     if (at_size := [run for run in runs if (run.meta.train_size or 0) == size])
 }
 first, second, third = st.columns([2, 2, 1], vertical_alignment="bottom")
-with first:
-    section = st.segmented_control(
-        "Show", [MEASURED, BOUGHT], default=MEASURED, required=True, disabled=bool(external_set),
-        **address.choice("section", "curves_section", (MEASURED, BOUGHT), text=address.slug),
-        help="Fitted curves take a moment the first time: every run is evaluated on resampled test images.",
-    )  # fmt: skip
-with second:
-    usual = PANELS if len(points) > MANY else TOGETHER
-    layout = st.segmented_control(
-        "Layout", [TOGETHER, PANELS], default=usual, required=True,
-        **address.choice(
-            "layout", "curves_layout", (TOGETHER, PANELS), usual, {TOGETHER: "one", PANELS: "panels"}.__getitem__
-        ),
-    )  # fmt: skip
+section = first.segmented_control(
+    "Show", [MEASURED, BOUGHT], default=MEASURED, required=True, disabled=bool(external_set),
+    **address.choice("section", "curves_section", (MEASURED, BOUGHT), text=address.slug),
+    help="Fitted curves take a moment the first time: every run is evaluated on resampled test images.",
+)  # fmt: skip
+usual = PANELS if len(points) > MANY else TOGETHER
+layout = second.segmented_control(
+    "Layout", [TOGETHER, PANELS], default=usual, required=True,
+    **address.choice(
+        "layout", "curves_layout", (TOGETHER, PANELS), usual, {TOGETHER: "one", PANELS: "panels"}.__getitem__
+    ),
+)  # fmt: skip
 with third:
     section = MEASURED if external_set else section
     seeds = st.toggle("Individual seeds", disabled=section == BOUGHT, **address.switch("seeds", "curves_seeds"))
@@ -77,16 +71,13 @@ with third:
     )  # fmt: skip
     patients = patients and not external_set
 titles = {name: pickers.title_of(name, runs) for name, runs in points.items()}
-try:
+with text.stop_on_error():
     values = {
         name: [meta.external[external_set].metrics[metric] for _, meta in runs]
         if external_set
         else cache.values(runs, metric, finding)
         for name, runs in points.items()
     }
-except LowshotError as error:
-    st.error(text.escape(str(error)))
-    st.stop()
 
 
 def measured() -> dict[str, metric_charts.Measured]:
@@ -96,7 +87,7 @@ def measured() -> dict[str, metric_charts.Measured]:
 
 if section == BOUGHT:
     place = st.empty()
-    try:
+    with text.stop_on_error():
         ready = cache.are_fitted(points, metric, finding)
         if not ready and (quick := curves_over_seeds(points, values, metric)):  # first the curves, then their bands
             by_title = {titles[name]: (measured()[titles[name]], fit) for name, fit in quick.items()}
@@ -107,9 +98,6 @@ if section == BOUGHT:
                 )  # fmt: skip
                 st.caption("Bands: other training images. Those over other test patients too are being computed.")
         fits = cache.fitted_curves(points, metric, finding)
-    except LowshotError as error:
-        st.error(text.escape(str(error)))
-        st.stop()
     place.empty()
     named = {titles[name]: fit for name, fit in fits.items()}
     of = "" if finding is None else f"-{metas[0].labels[finding]}"
@@ -127,11 +115,10 @@ def table() -> pd.DataFrame:
         spread = between_seeds([of_run[run.folder] for run in runs], METRICS[metric])
         row = {
             "Series": titles[name], "Images per class": str(size or "all"), METRICS[metric].title: spread.mean,
-            SEEDS: f"{spread.low:.3f} to {spread.high:.3f}" if spread.seeds > 1 else "one seed",
+            SEEDS: spread.ends,
         }  # fmt: skip
         if patients:
-            interval = cache.summaries(runs, finding)[metric].patients
-            row[PATIENTS] = f"{interval.low:.3f} to {interval.high:.3f}"
+            row[PATIENTS] = cache.summaries(runs, finding)[metric].patients.ends
         class_of = dict(zip(metas[0].labels, metas[0].titles, strict=True))
         short = sorted({class_of.get(label, label) for _, meta in runs for label in meta.short})
         rows.append(row | {

@@ -83,7 +83,7 @@ def runs() -> None:
         f"{meta.seconds:.0f} s"
     )
     st.subheader("Known limits")
-    run_card.show_list(limits(subject))
+    text.show_list(limits(subject))
     st.subheader("Training data")
     run_card.show_facts(training_data(subject))
     st.subheader("What the encoder has seen")

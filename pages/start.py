@@ -3,7 +3,6 @@
 import streamlit as st
 
 from core.analysis.contest import contestants, headline
-from core.errors import LowshotError
 from core.metrics import METRICS
 from core.runs.series import runs_by_series
 from core.ui import app_frame, cache, charts, pickers, text
@@ -47,7 +46,7 @@ if not names:
     st.info("No stored run of this data set takes part in the comparison. Choose another data set.")
     st.stop()
 titles = {family: pickers.title_of(name, sized[name]) for family, name in names.items()}
-try:
+with text.stop_on_error():
     fits = cache.fitted_curves({name: sized[name] for name in names.values()}, METRIC.name, None)
     sizes = {run.meta.per_class for name in names.values() for run in sized[name]}
     size = min(sizes, key=lambda n: abs(n - FOR_WHOM))
@@ -56,9 +55,6 @@ try:
         for family, name in names.items()
         if (at_size := [run for run in sized[name] if run.meta.per_class == size])
     }
-except LowshotError as error:
-    st.error(text.escape(str(error)))
-    st.stop()
 
 finding = headline({family: fits[name] for family, name in names.items() if name in fits})
 if finding:

@@ -2,7 +2,7 @@
 
 import streamlit as st
 
-from core.errors import BadRequest, LowshotError
+from core.errors import BadRequest
 from core.jobs import own_study
 from core.jobs.queue import Queue
 from core.jobs.request import Request, sizes_of
@@ -31,11 +31,8 @@ kind = st.segmented_control(
     "Images", list(form.KINDS), default=first, required=True,
     **address.choice("images", "train_kind", list(form.KINDS), first, form.KINDS.__getitem__),
 )  # fmt: skip
-try:
+with text.stop_on_error():
     catalogue = cache.catalogue()
-except LowshotError as error:
-    st.error(text.escape(str(error)))
-    st.stop()
 
 
 def own_images_study() -> None:

@@ -6,7 +6,7 @@ calibration predictions of a run, never the test predictions.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import chain, combinations
 from typing import Any, TypeVar
@@ -75,6 +75,20 @@ def paired(runs: Sequence[Run], others: Sequence[Run]) -> list[tuple[Run, Run]]:
     return pairs
 
 
+def comparable_pairs(
+    series: Mapping[Key, Sequence[Run]],
+) -> tuple[list[tuple[Key, Key]], dict[tuple[Key, Key], str]]:
+    """Return all pairs of series that can be compared, and why the others cannot."""
+    pairs, refused = [], {}
+    for pair in combinations(series, 2):
+        try:
+            paired(series[pair[0]], series[pair[1]])
+            pairs.append(pair)
+        except BadRequest as error:
+            refused[pair] = str(error)
+    return pairs, refused
+
+
 def _flat(pairs: Sequence[tuple[Run, Run]]) -> list[Run]:
     return [*(run for run, _ in pairs), *(other for _, other in pairs)]
 
@@ -100,7 +114,6 @@ def compare_runs(
     others: Sequence[Run],
     names: Sequence[str] | None = None,
     finding: int | None = None,
-    margin: float = MARGIN,
 ) -> dict[str, Difference]:
     """Compare two series at one size by the hierarchical paired bootstrap, for each metric.
 
@@ -111,13 +124,12 @@ def compare_runs(
         others: of the second.
         names: metrics; all by default.
         finding: the finding, or class against the rest, to evaluate; None for the task as it is.
-        margin: of equivalence, in units of each metric.
     Raises:
         BadRequest: if they cannot be compared; see `paired`.
     """
     pairs = paired(runs, others)
     every = _flat(pairs)
-    if record := stored_result("differences", every, finding, str(margin)):
+    if record := stored_result("differences", every, finding, str(MARGIN)):
         return {name: unpack(Difference, record[name]) for name in names or METRICS}
     resampled = resampled_runs(every, finding)
     first, second = resampled[: len(pairs)], resampled[len(pairs) :]
@@ -128,7 +140,6 @@ def compare_runs(
             np.array([run.values[name] for run in second]),
             first[0].n,
             first[0].groups,
-            margin,
         )
         for name in names or tuple(METRICS)
     }
@@ -157,7 +168,6 @@ def compare_all(
     names: Sequence[str] | None = None,
     finding: int | None = None,
     pairs: Sequence[tuple[Key, Key]] | None = None,
-    margin: float = MARGIN,
 ) -> dict[tuple[Key, Key], dict[str, Difference]]:
     """Compare pairs of series, each pair at one size; p values of a metric are corrected by Holm over the pairs.
 
@@ -166,12 +176,11 @@ def compare_all(
         names: metrics; all by default.
         finding: the finding, or class against the rest, to evaluate; None for the task as it is.
         pairs: the stated contrasts; every pair by default.
-        margin: of equivalence, in units of each metric.
     Raises:
         BadRequest: if two of them cannot be compared.
     """
     chosen = list(combinations(series, 2)) if pairs is None else pairs
-    results = {pair: compare_runs(series[pair[0]], series[pair[1]], names, finding, margin) for pair in chosen}
+    results = {pair: compare_runs(series[pair[0]], series[pair[1]], names, finding) for pair in chosen}
     for name in names or tuple(METRICS):
         for pair, difference in zip(results, holm_corrected([row[name] for row in results.values()]), strict=True):
             results[pair][name] = difference
@@ -210,13 +219,19 @@ def learning_curves(
         BadRequest: if the runs are not of one split.
     """
     check_comparable(chain.from_iterable(series.values()))
-    measured = {}
-    for key, runs in series.items():
-        by_size: dict[float, dict[int, np.ndarray]] = {}
-        for (_, meta), resampled in zip(runs, resampled_runs(runs, finding), strict=True):
-            by_size.setdefault(meta.per_class, {})[meta.seed] = resampled.values[metric]
-        measured[key] = MeasuredCurve(metric, by_size)
+    measured = {
+        key: _measured(metric, runs, [run.values[metric] for run in resampled_runs(runs, finding)])
+        for key, runs in series.items()
+    }
     return measured, fit_curves(measured)
+
+
+def _measured(metric: str, runs: Sequence[Run], values: Iterable[np.ndarray]) -> MeasuredCurve:
+    """Return a learning curve from the values of each run, (B + 1,)."""
+    by_size: dict[float, dict[int, np.ndarray]] = {}
+    for (_, meta), of_run in zip(runs, values, strict=True):
+        by_size.setdefault(meta.per_class, {})[meta.seed] = of_run
+    return MeasuredCurve(metric, by_size)
 
 
 def curves_over_seeds(
@@ -229,13 +244,12 @@ def curves_over_seeds(
         values: the metric of each of these runs.
         metric: its name.
     """
-    measured = {}
-    for key, runs in series.items():
-        by_size: dict[float, dict[int, np.ndarray]] = {}
-        for (_, meta), value in zip(runs, values[key], strict=True):
-            by_size.setdefault(meta.per_class, {})[meta.seed] = np.full(_QUICK + 1, value)
-        measured[key] = MeasuredCurve(metric, by_size)
-    return fit_curves(measured)
+    return fit_curves(
+        {
+            key: _measured(metric, runs, [np.full(_QUICK + 1, value) for value in values[key]])
+            for key, runs in series.items()
+        }
+    )
 
 
 def stored_curves(

@@ -44,6 +44,11 @@ class Estimate:
     high: float
     n: int
 
+    @property
+    def ends(self) -> str:
+        """The interval as "low to high"."""
+        return f"{self.low:.3f} to {self.high:.3f}"
+
     def __format__(self, spec: str) -> str:
         """Format as "value (low to high)", each number by `spec`; a dash where the value is undefined."""
         spec = spec or ".3f"
@@ -70,6 +75,11 @@ class Spread:
     high: float
     seeds: int
 
+    @property
+    def ends(self) -> str:
+        """The interval as "low to high", or "one seed"."""
+        return f"{self.low:.3f} to {self.high:.3f}" if self.seeds > 1 else "one seed"
+
 
 @dataclass(frozen=True)
 class SeriesEstimate:
@@ -88,18 +98,10 @@ class SeriesEstimate:
     seeds: Spread
     both: Estimate
 
-    def text(self, digits: int = 3, separator: str = "; ") -> str:
-        """Format the value with both intervals, each labeled by what varies in it.
-
-        Args:
-            digits: after the decimal point.
-            separator: between the parts.
-        """
-        over_seeds = (
-            f"seeds {self.seeds.low:.{digits}f} to {self.seeds.high:.{digits}f}" if self.seeds.seeds > 1 else "one seed"
-        )
-        over_patients = f"test patients {self.patients.low:.{digits}f} to {self.patients.high:.{digits}f}"
-        return separator.join([f"{self.value:.{digits}f}", over_patients, over_seeds])
+    def text(self, separator: str = "; ") -> str:
+        """Format the value with both intervals, each labeled by what varies in it."""
+        over_seeds = f"seeds {self.seeds.ends}" if self.seeds.seeds > 1 else self.seeds.ends
+        return separator.join([f"{self.value:.3f}", f"test patients {self.patients.ends}", over_seeds])
 
 
 def resample_weights(labels: np.ndarray, groups: np.ndarray, draws: int = RESAMPLES) -> np.ndarray:

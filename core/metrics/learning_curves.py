@@ -398,6 +398,13 @@ def label_multiplier(fit: Fit, other: Fit, size: float) -> Bounded:
     return _bounded(ratios, fit.sizes[0] / size, fit.limit / size, fit.sizes[-1] / size)
 
 
+def multiplier_at(fits: Mapping[Key, Fit], first: Key, second: Key, size: float) -> tuple[Key, Key, Bounded]:
+    """Return which family is behind at a size, which is ahead, and how many times as many labels the former needs."""
+    lead = (fits[first].rising(np.array([size])) - fits[second].rising(np.array([size])))[0, 0]
+    behind, ahead = (first, second) if lead < 0 else (second, first)
+    return behind, ahead, label_multiplier(fits[behind], fits[ahead], size)
+
+
 def crossover(first: Fit, second: Fit) -> Crossover:
     """Return where one of two families overtakes the other, within the sizes measured for both.
 

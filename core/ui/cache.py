@@ -9,7 +9,7 @@ import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
-from itertools import chain, combinations
+from itertools import chain
 from operator import attrgetter
 from pathlib import Path
 from typing import Any
@@ -26,7 +26,6 @@ from core.data.duplicates import Copies, find_copies
 from core.data.listing import Listing
 from core.data.overlap import Source, copies_by_source
 from core.data.specs import DatasetSpec, find_dataset, find_folder, list_images
-from core.errors import BadRequest
 from core.inference.analyze import Network
 from core.inference.input_gate import FILE as GATE_FILE
 from core.inference.input_gate import Gatekeeper, open_gate
@@ -321,13 +320,7 @@ def differences(
 def _pairwise_differences(
     series: Runs, finding: int | None
 ) -> tuple[dict[tuple[Series, Series], dict[str, Difference]], dict[tuple[Series, Series], str]]:
-    pairs, refused = [], {}
-    for pair in combinations(series, 2):
-        try:
-            comparison.paired(series[pair[0]], series[pair[1]])
-            pairs.append(pair)
-        except BadRequest as error:
-            refused[pair] = str(error)
+    pairs, refused = comparison.comparable_pairs(series)
     new = [pair for pair in pairs if not comparison.has_difference(series[pair[0]], series[pair[1]], finding)]
     evaluate_runs((series[name] for name in series if any(name in pair for pair in new)), finding)
     return comparison.compare_all(series, finding=finding, pairs=pairs), refused

@@ -14,6 +14,7 @@ from core.analysis.shortcuts import STEPS, shortcuts_of, warning_of
 from core.data import DATASETS
 from core.data.specs import OPTIONS_SEPARATOR, DatasetSpec, family_of, find_dataset
 from core.errors import LowshotError
+from core.metrics import METRICS
 from core.runs import Run, RunMeta, Store
 from core.runs.series import Series, by_series, comparison_proper
 from core.ui import address, charts
@@ -100,6 +101,14 @@ def comparable_runs(store: Store, page: str) -> list[RunMeta]:
 def title_of(name: Series, runs: Sequence[Run]) -> str:
     """Return the title of a series, marked if any of its runs was made with leaks allowed."""
     return charts.series_title(*name) + (f" {LEAK_MARK}" if any(meta.leaks for _, meta in runs) else "")
+
+
+def pick_metric(key: str) -> str:
+    """Show the picker of a metric under `key` and return its name."""
+    names = list(METRICS)
+    return st.selectbox(
+        "Metric", names, format_func=lambda name: METRICS[name].title, **address.choice("metric", key, names)
+    )
 
 
 def pick_size(metas: Sequence[RunMeta], page: str) -> int | None:

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 
 import numpy as np
 import streamlit as st
 
+from core.errors import LowshotError
 from core.explain.overlay import color_table
 from core.runs import Store
 
@@ -16,6 +19,21 @@ LEAK_MARK = "⚠ leaks allowed"  # follows the name of every run made with leaks
 def escape(text: str) -> str:
     """Escape text for Markdown, so that it is shown literally and never as a link, an image or markup."""
     return re.sub(r"([\\`*_{}\[\]()#+\-.!|<>$:~&^])", r"\\\1", text.replace("\n", " "))
+
+
+def show_list(sentences: Iterable[str]) -> None:
+    """Show sentences as a list."""
+    st.markdown("\n".join(f"- {escape(sentence)}" for sentence in sentences))
+
+
+@contextmanager
+def stop_on_error() -> Iterator[None]:
+    """Show an error of the program's own in words and stop the page, or the fragment, there."""
+    try:
+        yield
+    except LowshotError as error:
+        st.error(escape(str(error)))
+        st.stop()
 
 
 def show_problems(store: Store) -> None:

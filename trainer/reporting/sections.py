@@ -22,7 +22,7 @@ from core.metrics.learning_curves import (
     crossover,
     default_target,
     images_needed,
-    label_multiplier,
+    multiplier_at,
 )
 from core.metrics.measures import Average, unit_weights
 from core.metrics.operating_point import decision_curve
@@ -40,15 +40,11 @@ STAGE_DRAWS = 500
 COVERAGES = (0.5, 0.7, 0.8, 0.9, 1.0)
 
 
-def _name(key: Series) -> dict[str, str]:
-    return key._asdict()
-
-
 def family(key: Series, runs: Sequence[Run], finding: int | None) -> dict[str, Any]:
     """Return every metric of a series, with intervals over test patients, over seeds, and over both."""
     estimates = summarize(runs, finding=finding)
     return {
-        **_name(key),
+        **key._asdict(),
         "family": runs[0][1].family,
         "seeds": [meta.seed for _, meta in runs],
         "metrics": {name: asdict(estimate) for name, estimate in estimates.items()},
@@ -57,19 +53,16 @@ def family(key: Series, runs: Sequence[Run], finding: int | None) -> dict[str, A
 
 def comparisons(series: Runs, finding: int | None) -> list[dict[str, Any]]:
     """Compare every pair of series: hierarchical paired bootstrap, plus DeLong and McNemar for each seed."""
-    pairs: list[tuple[Series, Series]] = []
-    rows: list[dict[str, Any]] = []
-    for pair in combinations(series, 2):
-        try:
-            comparison.paired(series[pair[0]], series[pair[1]])
-            pairs.append(pair)
-        except BadRequest as error:
-            rows.append({"first": _name(pair[0]), "second": _name(pair[1]), "refused": str(error)})
+    pairs, refused = comparison.comparable_pairs(series)
+    rows: list[dict[str, Any]] = [
+        {"first": first._asdict(), "second": second._asdict(), "refused": why}
+        for (first, second), why in refused.items()
+    ]
     differences = comparison.compare_all(series, finding=finding, pairs=pairs)
     tests = {pair: comparison.seed_tests(series[pair[0]], series[pair[1]], finding) for pair in pairs}
     classical = {kind: _corrected(tests, kind) for kind in ("delong", "mcnemar")}
     for pair, metrics in differences.items():
-        first, second = map(_name, pair)
+        first, second = (key._asdict() for key in pair)
         verdicts = {name: row.verdict_text(series_name(first), series_name(second)) for name, row in metrics.items()}
         by_seed = [
             asdict(test) | {f"{kind}_holm": values.get((pair, test.seed)) for kind, values in classical.items()}
@@ -100,7 +93,7 @@ def by_class(series: Runs) -> list[dict[str, Any]]:
             for name in BY_CLASS
             for average in AVERAGES
         }
-        rows.append({**_name(key), "classes": values, **averages})
+        rows.append({**key._asdict(), "classes": values, **averages})
     return rows
 
 
@@ -126,9 +119,9 @@ def _operation(key: Series, runs: Sequence[Run], aim: Aim, target: int | None) -
         thresholds = [point.threshold for point in points]
         performance = operating_point.evaluate_at_shift(tests, thresholds, 0, aim.prevalence, curve).performance
     except BadRequest as error:
-        return {**_name(key), "refused": str(error), "cautions": []}
+        return {**key._asdict(), "refused": str(error), "cautions": []}
     return {
-        **_name(key),
+        **key._asdict(),
         "refused": "",
         "decision_curve": {
             name: getattr(curve, name).tolist() for name in ("thresholds", "benefit", "low", "high", "act_on_all")
@@ -150,7 +143,7 @@ def calibration(series: Runs, finding: int | None) -> list[dict[str, Any]]:
         chances = [chance_error(scores) for scores in tests]
         rows.append(
             {
-                **_name(key),
+                **key._asdict(),
                 "temperatures": [meta.temperature for _, meta in runs],
                 "chance_ece": float(np.mean([chance.mean for chance in chances])),
                 "chance_ece_high": float(np.mean([chance.high for chance in chances])),
@@ -164,7 +157,7 @@ def conformal(series: Runs, level: float, finding: int | None) -> dict[str, Any]
     """Return the conformal prediction sets of each series with their test coverage, or why they are refused."""
     rows = []
     for key, runs in series.items():
-        row: dict[str, Any] = _name(key)
+        row: dict[str, Any] = key._asdict()
         try:
             fits, holds = comparison.conformal_series(runs, level, finding)
         except (BadRequest, LeakFound) as error:
@@ -198,7 +191,7 @@ def selective(series: Runs, finding: int | None) -> list[dict[str, Any]]:
         curve = risk_curve([test.scores for test in tests], tests[0].groups, np.array(COVERAGES))
         rows = zip(curve.coverage, curve.risk, curve.low, curve.high, strict=True)
         risks = [{"coverage": share, "risk": risk, "low": low, "high": high} for share, risk, low, high in rows]
-        series_rows.append({**_name(key), "risks": risks})
+        series_rows.append({**key._asdict(), "risks": risks})
     return series_rows
 
 
@@ -228,19 +221,18 @@ def _curve(key: Series, measured: MeasuredCurve, fit: Fit | None, target_value: 
     asymptote = needed = None
     if fit and target_value is not None:
         doubts, asymptote, needed = fit.doubts, fit.asymptote(), _bounded(images_needed(fit, target_value))
-    return {**_name(key), "points": points, "doubts": doubts, "asymptote": asymptote, "needed": needed}
+    return {**key._asdict(), "points": points, "doubts": doubts, "asymptote": asymptote, "needed": needed}
 
 
 def _pair(first: Series, second: Series, fits: Mapping[Series, Fit], size: float) -> dict[str, Any]:
-    lead = float((fits[first].rising(np.array([size])) - fits[second].rising(np.array([size])))[0, 0])
-    behind, ahead = (first, second) if lead < 0 else (second, first)
+    behind, ahead, multiplier = multiplier_at(fits, first, second, size)
     crossing = crossover(fits[first], fits[second])
-    words = crossing.verdict(series_name(_name(first)), series_name(_name(second)))
+    words = crossing.verdict(series_name(first._asdict()), series_name(second._asdict()))
     return {
-        "behind": _name(behind),
-        "ahead": _name(ahead),
+        "behind": behind._asdict(),
+        "ahead": ahead._asdict(),
         "size": size,
-        "multiplier": _bounded(label_multiplier(fits[behind], fits[ahead], size), 1, " times as many labels"),
+        "multiplier": _bounded(multiplier, 1, " times as many labels"),
         "crossover": asdict(crossing) | {"detected": crossing.detected, "words": words},
     }
 
@@ -277,7 +269,11 @@ def two_stage(
     rows: list[dict[str, Any]] = []
     measured: list[tuple[dict[str, Any], TwoStage]] = []
     for (name, key, runs), (confirmer, seconds) in product(candidates, series.items()):
-        row: dict[str, Any] = {"screen": _name(key) | {"dataset": name}, "confirmer": _name(confirmer), "refused": ""}
+        row: dict[str, Any] = {
+            "screen": key._asdict() | {"dataset": name},
+            "confirmer": confirmer._asdict(),
+            "refused": "",
+        }
         rows.append(row)
         try:
             measured.append((row, joint(runs, seconds, series[single], suspicious, aim, STAGE_DRAWS)))
@@ -286,7 +282,7 @@ def two_stage(
     gains = holm_corrected([pair.gain for _, pair in measured])
     for (row, pair), gain in zip(measured, gains, strict=True):
         row |= replace(pair, gain=gain).record()
-    return {"single": _name(single), "sensitivity": sensitivity, "pairs": rows}
+    return {"single": single._asdict(), "sensitivity": sensitivity, "pairs": rows}
 
 
 def _bounded(estimate: Bounded, digits: int = 0, unit: str = "") -> dict[str, Any]:
@@ -297,7 +293,7 @@ def _bounded(estimate: Bounded, digits: int = 0, unit: str = "") -> dict[str, An
 def subgroups(series: Runs, finding: int | None) -> list[dict[str, Any]]:
     """Return the results of every series by sex and by age, mean over seeds; empty where neither is stored."""
     rows = [(key, by_subgroup(runs, finding)) for key, runs in series.items()]
-    return [{**_name(key), "groups": [asdict(group) for group in groups]} for key, groups in rows if groups]
+    return [{**key._asdict(), "groups": [asdict(group) for group in groups]} for key, groups in rows if groups]
 
 
 def as_text(rows: Sequence[Data]) -> str:

@@ -16,7 +16,7 @@ from core.ui import address, cache, charts
 from core.ui.compare import metric_charts
 from core.ui.compare.view import View
 from core.ui.tables import table
-from core.ui.text import escape
+from core.ui.text import escape, show_list
 
 LEVELS = (0.8, 0.9, 0.95)
 MISSED = " ↓"
@@ -42,12 +42,7 @@ def show(view: View) -> None:
     if not measured:
         st.caption(needed)
         return
-    st.markdown(
-        "\n".join(
-            f"- {escape(_finding(view.title(name), view.labels, level, coverages))}"
-            for name, (_, coverages) in measured.items()
-        )
-    )
+    show_list(_finding(view.title(name), view.labels, level, coverages) for name, (_, coverages) in measured.items())
     dots = [
         charts.Dot(
             f"{view.title(name)}, {label}", charts.style_of(*name), row.value, row.low, row.high,

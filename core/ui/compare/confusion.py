@@ -31,7 +31,7 @@ from core.ui.compare.operating import fittable_series
 from core.ui.compare.view import View
 from core.ui.pickers import series_text
 from core.ui.tables import table
-from core.ui.text import escape
+from core.ui.text import escape, show_list
 
 A_ROW = 3
 
@@ -62,7 +62,7 @@ def show(view: View) -> None:
         name: confusion_matrix(row.scores.labels, row.scores.decisions, labels=range(len(view.labels)))
         for name, row in evaluated.items()
     }
-    st.markdown("\n".join(f"- {escape(_finding(view.title(name), view.labels, n))}" for name, n in counts.items()))
+    show_list(_finding(view.title(name), view.labels, n) for name, n in counts.items())
     of = f"{view.dataset}_{view.finding}"
     places = range(len(view.labels))
     named = view.labels if view.finding is not None else view.first.labels  # stable names, for the address
@@ -136,14 +136,11 @@ def _images_of_cell(view: View, runs: Mapping[Series, Run], evaluated: Mapping[S
     """Show the pickers of a cell, the names and thumbnails of its images, and one of them in detail."""
     st.subheader("Images in a cell")
     first, second, third = st.columns([2, 1, 1])
-    with first:
-        name = st.selectbox("Series", list(evaluated), format_func=view.title, **cell.bound["matrix"])
+    name = first.selectbox("Series", list(evaluated), format_func=view.title, **cell.bound["matrix"])
     places = range(len(view.labels))
     named = view.labels.__getitem__
-    with second:
-        truth = st.selectbox("Truth", places, format_func=named, **cell.bound["truth"])
-    with third:
-        decision = st.selectbox("Decision", places, format_func=named, **cell.bound["decision"])
+    truth = second.selectbox("Truth", places, format_func=named, **cell.bound["truth"])
+    decision = third.selectbox("Decision", places, format_func=named, **cell.bound["decision"])
     predictions = evaluated[name]
     matches = np.flatnonzero((predictions.scores.labels == truth) & (predictions.scores.decisions == decision))
     if not len(matches):
@@ -256,8 +253,7 @@ def _load(dataset: str, name: str) -> ImageSample | str:
 def _heatmaps(view: View, runs: Mapping[Series, Run], image: Image.Image) -> None:
     """Show the heatmap of each series with stored weights."""
     kept = {name: run for name, run in runs.items() if run.meta.has_weights}
-    columns = st.columns(max(2, len(kept)))
-    for column, (name, run) in zip(columns, kept.items(), strict=False):
+    for column, (name, run) in zip(st.columns(max(2, len(kept))), kept.items(), strict=False):
         with column:
             try:
                 prediction = cache.predictor(run)([image], next(iter(EXPLAINERS)), view.finding)[0]

@@ -11,9 +11,9 @@ from core.runs.series import Series
 from core.ui import address, cache, charts
 from core.ui.compare import metric_charts
 from core.ui.compare.view import View
-from core.ui.pickers import series_text
+from core.ui.pickers import pick_metric, series_text
 from core.ui.tables import table
-from core.ui.text import escape
+from core.ui.text import escape, show_list
 
 
 def show(view: View) -> None:
@@ -22,16 +22,12 @@ def show(view: View) -> None:
         st.info("Pick at least two series to compare them.")
         return
     left, right = st.columns(2)
-    with left:
-        reference = st.selectbox(
-            "Reference", list(view.runs), format_func=view.title,
-            **address.choice("reference", f"compare_reference_{view.dataset}", list(view.runs), text=series_text),
-        )  # fmt: skip
+    reference = left.selectbox(
+        "Reference", list(view.runs), format_func=view.title,
+        **address.choice("reference", f"compare_reference_{view.dataset}", list(view.runs), text=series_text),
+    )  # fmt: skip
     with right:
-        metric = st.selectbox(
-            "Metric", list(METRICS), format_func=lambda name: METRICS[name].title,
-            **address.choice("metric", "compare_difference_metric", list(METRICS)),
-        )  # fmt: skip
+        metric = pick_metric("compare_difference_metric")
     differences, refused, pairs = cache.differences(view.runs, reference, view.finding)
     for name, reason in refused.items():
         st.error(f"{escape(view.title(name))} is not compared. {escape(reason)}")
@@ -39,11 +35,7 @@ def show(view: View) -> None:
         return
     rows = {view.title(name): (charts.style_of(*name), metrics[metric]) for name, metrics in differences.items()}
     margin = next(difference.margin for _, difference in rows.values())
-    st.markdown(
-        "\n".join(
-            f"- {escape(difference.sentence(title, view.title(reference)))}" for title, (_, difference) in rows.items()
-        )
-    )
+    show_list(difference.sentence(title, view.title(reference)) for title, (_, difference) in rows.items())
     charts.show_figure(
         metric_charts.forest(rows, metric), key="compare_forest",
         alt=f"Differences in {METRICS[metric].title} from {view.title(reference)}; described in words above.",
@@ -97,10 +89,8 @@ def _seed_tests(view: View, names: list[Series], reference: Series) -> None:
                 row["AUROC difference (DeLong)"] = f"{delong.effect:+.3f} ({delong.low:+.3f} to {delong.high:+.3f})"
                 row["p, DeLong"] = format_p(delong.p)
             if tests.mcnemar:
-                row["Only this one right"], row["Only the reference right"] = (
-                    tests.mcnemar.only_first,
-                    tests.mcnemar.only_second,
-                )
+                row["Only this one right"] = tests.mcnemar.only_first
+                row["Only the reference right"] = tests.mcnemar.only_second
                 row["p, McNemar exact"] = format_p(tests.mcnemar.p)
             rows.append(row)
     table(pd.DataFrame(rows), "DeLong and McNemar for each seed", f"{view.file}-seeds")

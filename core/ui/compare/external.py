@@ -11,8 +11,9 @@ from core.metrics import METRICS
 from core.ui import address, charts, external
 from core.ui.compare import metric_charts
 from core.ui.compare.view import View
+from core.ui.pickers import pick_metric
 from core.ui.tables import table
-from core.ui.text import escape
+from core.ui.text import escape, show_list
 
 
 def show(view: View) -> None:
@@ -33,16 +34,12 @@ def show(view: View) -> None:
         return
     titles = {name: record.title for _, meta in every for name, record in meta.external.items()}
     left, right = st.columns(2)
-    with left:
-        name = st.selectbox(
-            "External test set", names, format_func=titles.__getitem__,
-            **address.choice("test", f"compare_external_{view.dataset}", names),
-        )  # fmt: skip
+    name = left.selectbox(
+        "External test set", names, format_func=titles.__getitem__,
+        **address.choice("test", f"compare_external_{view.dataset}", names),
+    )  # fmt: skip
     with right:
-        metric = st.selectbox(
-            "Metric", list(METRICS), format_func=lambda row: METRICS[row].title,
-            **address.choice("metric", "compare_external_metric", list(METRICS)),
-        )  # fmt: skip
+        metric = pick_metric("compare_external_metric")
     results = {
         series: external.external_results(tested, name)
         for series, runs in view.runs.items()
@@ -53,8 +50,8 @@ def show(view: View) -> None:
     external.show_facts(next(iter(results.values()))[0])
     if view.finding is not None:
         st.caption("These results cover all shared classes, whichever class is chosen above.")
-    overall = {view.title(series): views[0] for series, views in results.items()}
-    st.markdown("\n".join(f"- {escape(title)}: {escape(row.sentence(metric))}" for title, row in overall.items()))
+    titled = {view.title(series): views for series, views in results.items()}
+    show_list(f"{title}: {views[0].sentence(metric)}" for title, views in titled.items())
     estimates = {
         view.title(series): (charts.style_of(*series), views[0].own[metric], views[0].external[metric])
         for series, views in results.items()
@@ -64,7 +61,6 @@ def show(view: View) -> None:
         alt=f"{METRICS[metric].title} on the own and on the external test set; described in words above.",
     )  # fmt: skip
     st.caption(external.CAPTION)
-    titled = {view.title(series): views for series, views in results.items()}
     table(external.frame(titled, (metric,)), "Own test and external test", f"{view.file}-external")
     if any(row.view for views in results.values() for row in views):
         st.caption(external.VIEWS)

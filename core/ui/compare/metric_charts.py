@@ -56,11 +56,9 @@ def learning_curves(
         single_seeds: whether to show each seed as well.
         panels: whether each series has its own panel, with the means of the others in gray.
     """
-    figure, places = _frame(list(series), panels)
     means = {title: [(n, float(np.mean(row.values[n]))) for n in sorted(row.values)] for title, row in series.items()}
+    figure, places = _frame(means, panels)
     for (title, row), at in zip(series.items(), places, strict=True):
-        if panels:
-            _behind(figure, [line for other, line in means.items() if other != title], at)
         _measured(figure, title, row, METRICS[metric], single_seeds, at)
     _axes(
         figure, sorted({n for row in series.values() for n in row.values}), METRICS[metric].title, panels, len(series)
@@ -81,11 +79,8 @@ def fitted_curves(
         target: a target value, drawn as a line.
         panels: whether each series has its own panel, with the others in gray.
     """
-    figure, places = _frame(list(series), panels)
-    lines = {title: _curve(fit) for title, (_, fit) in series.items()}
+    figure, places = _frame({title: _curve(fit) for title, (_, fit) in series.items()}, panels)
     for (title, (row, fit)), at in zip(series.items(), places, strict=True):
-        if panels:
-            _behind(figure, [line for other, line in lines.items() if other != title], at)
         _fitted(figure, title, row.style, fit, at)
         figure.add_scatter(
             x=list(fit.sizes), y=list(fit.means), mode="markers", name=legend_title(title, False), legendgroup=title,
@@ -170,18 +165,24 @@ def _kinds(rows: Sequence[Mapping[str, float | None]]) -> list[str]:
     return sorted(names, key=lambda name: (name != "loss", name))
 
 
-def _frame(titles: list[str], panels: bool) -> tuple[go.Figure, list[dict[str, int]]]:
-    """Return a figure and the row and column of each series in it."""
+def _frame(lines: Mapping[str, Sequence[tuple[float, float]]], panels: bool) -> tuple[go.Figure, list[dict[str, int]]]:
+    """Return a figure and the row and column of each series in it; panels show the others, thin and gray."""
     if not panels:
-        return go.Figure(), [{} for _ in titles]
-    columns = min(_A_ROW, len(titles))
-    rows = -(-len(titles) // columns)
+        return go.Figure(), [{} for _ in lines]
+    columns = min(_A_ROW, len(lines))
+    rows = -(-len(lines) // columns)
     figure = make_subplots(
-        rows=rows, cols=columns, shared_xaxes="all", shared_yaxes="all", subplot_titles=list(map(legend_title, titles)),
+        rows=rows, cols=columns, shared_xaxes="all", shared_yaxes="all", subplot_titles=list(map(legend_title, lines)),
         vertical_spacing=0.42 / max(rows, 2), horizontal_spacing=0.03,
     )  # fmt: skip
     figure.update_annotations(font_size=12)
-    return figure, [{"row": index // columns + 1, "col": index % columns + 1} for index in range(len(titles))]
+    places = [{"row": index // columns + 1, "col": index % columns + 1} for index in range(len(lines))]
+    for title, at in zip(lines, places, strict=True):
+        figure.add_scatter(
+            **_joined([line for other, line in lines.items() if other != title]), mode="lines", showlegend=False,
+            line={"color": translucent(GREY, 0.6), "width": 1}, hoverinfo="skip", **at,
+        )  # fmt: skip
+    return figure, places
 
 
 _PLOT = 400  # height of a single panel in pixels, and of what is above and below it
@@ -226,14 +227,6 @@ def _label_ends(figure: go.Figure, ends: Mapping[str, tuple[float, float, Style]
         )
 
 
-def _behind(figure: go.Figure, lines: Sequence[Sequence[tuple[float, float]]], at: dict[str, int]) -> None:
-    """Draw the other series, thin and gray."""
-    figure.add_scatter(
-        **_joined(lines), mode="lines", line={"color": translucent(GREY, 0.6), "width": 1}, showlegend=False,
-        hoverinfo="skip", **at,
-    )  # fmt: skip
-
-
 def _joined(lines: Sequence[Sequence[tuple[float | None, float | None]]]) -> dict[str, list[float | None]]:
     """Join several lines into one trace with gaps, because fewer traces draw faster."""
     every = [point for line in lines for point in (*line, (None, None))]
@@ -276,7 +269,7 @@ def _measured(
 
 def _over_seeds(spread: Spread) -> str:
     """Format the interval over seeds."""
-    return f"{spread.seeds} seeds: {spread.low:.3f} to {spread.high:.3f}" if spread.seeds > 1 else "one seed"
+    return f"{spread.seeds} seeds: {spread.ends}" if spread.seeds > 1 else spread.ends
 
 
 def _curve(fit: Fit) -> list[tuple[float, float]]:

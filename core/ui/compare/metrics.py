@@ -11,7 +11,7 @@ from streamlit.delta_generator import DeltaGenerator
 
 from core.metrics import METRICS, Estimate, SeriesEstimate, Spread, between_seeds
 from core.runs.series import REPORTED, Series
-from core.ui import address, cache, charts
+from core.ui import cache, charts, pickers
 from core.ui.compare.view import View
 from core.ui.tables import as_csv, table
 from core.ui.text import escape
@@ -26,10 +26,7 @@ CAPTION = (
 
 def show(view: View) -> None:
     """Show one metric in words, as a figure and as a table; then all metrics, and the report by class."""
-    metric: str = st.selectbox(
-        "Metric", list(METRICS), format_func=lambda name: METRICS[name].title,
-        **address.choice("metric", "compare_metric", list(METRICS)),
-    )  # fmt: skip
+    metric = pickers.pick_metric("compare_metric")
     place = st.empty()
     if not cache.are_evaluated(view.runs.values(), view.finding):
         # First show the intervals over seeds, which are quick; replace them once the others are computed.
@@ -71,8 +68,7 @@ def _content(
     dots, rows = [], []
     for name in order:
         spread, estimate = seeds[name], patients.get(name)
-        over_seeds = f"{spread.low:.3f} to {spread.high:.3f}" if spread.seeds > 1 else "one seed"
-        over_patients = f"{estimate.low:.3f} to {estimate.high:.3f}" if estimate else WAITING
+        over_patients = estimate.ends if estimate else WAITING
         low, high = (estimate.low, estimate.high) if estimate else (spread.mean, spread.mean)
         dots.append(
             charts.Dot(
@@ -83,7 +79,7 @@ def _content(
         rows.append(
             {
                 "Series": view.title(name), row.title: f"{spread.mean:.3f}", "Other test patients": over_patients,
-                "Other training images": over_seeds, "Seeds": spread.seeds,
+                "Other training images": spread.ends, "Seeds": spread.seeds,
             }
         )  # fmt: skip
     waiting = "" if patients else "-seeds"
@@ -104,8 +100,12 @@ def _all_metrics(view: View, summaries: Mapping[Series, Mapping[str, SeriesEstim
     """Show every metric of every series, and a file with all intervals."""
     first = view.first
     rows = [
-        {"Series": view.title(name), "Metric": METRICS[metric].title, "Value": f"{row.value:.3f}"}
-        | {"Other test patients": f"{row.patients.low:.3f} to {row.patients.high:.3f}"}
+        {
+            "Series": view.title(name),
+            "Metric": METRICS[metric].title,
+            "Value": f"{row.value:.3f}",
+            "Other test patients": row.patients.ends,
+        }
         for metric in METRICS
         for name, by_metric in summaries.items()
         for row in [by_metric[metric]]

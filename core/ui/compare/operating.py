@@ -12,7 +12,7 @@ import pandas as pd
 import streamlit as st
 
 from core.analysis.operating_point import ShiftedSeries, shift_thresholds
-from core.errors import BadRequest, LowshotError
+from core.errors import BadRequest
 from core.metrics.operating_point import shift_cost
 from core.metrics.thresholds import Aim
 from core.runs import Run
@@ -21,7 +21,7 @@ from core.ui import address, cache, charts, pickers
 from core.ui.compare import operating_charts
 from core.ui.compare.view import View
 from core.ui.tables import table
-from core.ui.text import escape
+from core.ui.text import escape, stop_on_error
 
 
 def show(view: View) -> None:
@@ -31,11 +31,8 @@ def show(view: View) -> None:
 
 @st.fragment
 def _fragment(view: View, target: int | None) -> None:
-    try:
-        with address.part("operating"):
-            _content(view, target)
-    except LowshotError as error:  # the page cannot catch an error raised in a fragment
-        st.error(escape(str(error)))
+    with stop_on_error(), address.part("operating"):  # the page cannot catch an error raised in a fragment
+        _content(view, target)
 
 
 def _content(view: View, target: int | None) -> None:

@@ -41,14 +41,9 @@ def show(view: View) -> None:
         st.info("Choose at least one suspicious class, and leave at least one class that is not suspicious.")
         return
     sensitivity = st.slider(
-        "Target sensitivity of the screening stage",
-        0.8,
-        0.99,
-        0.95,
-        0.01,
-        format="percent",
+        "Target sensitivity of the screening stage", 0.8, 0.99, 0.95, 0.01, format="percent",
         **address.number("sensitivity", "compare_screen_sensitivity", 0.95, 0.8, 0.99),
-    )
+    )  # fmt: skip
     stages = {(name, key): runs for name, by_series in screens.items() for key, runs in by_series.items()}
     left, right = st.columns(2)
     with left:
@@ -95,24 +90,19 @@ def _results(
     single, one = charts.series_title(*of_one), charts.style_of(*of_one)
     worse = results.gain.verdict == "different" and not results.helps
     (st.success if results.helps else st.warning if worse else st.info)(escape(results.verdict()))
-    values = {
-        "Suspicious images that end with a suspicious class (joint sensitivity)": results.sensitivity,
-        "Other images that do not (joint specificity)": results.specificity,
-        f"Specificity of one model alone at the same sensitivity ({single})": results.single,
-        "Suspicious images that end with the right class": results.named,
-        "Images that the second stage sees (workload)": results.workload,
-    }
+    values = (
+        ("Joint sensitivity", "Suspicious images that end with a suspicious class (joint sensitivity)",
+         results.sensitivity),
+        ("Joint specificity", "Other images that do not (joint specificity)", results.specificity),
+        (f"Specificity of one model, {single}", f"Specificity of one model alone at the same sensitivity ({single})",
+         results.single),
+        ("Right class", "Suspicious images that end with the right class", results.named),
+        ("Workload", "Images that the second stage sees (workload)", results.workload),
+    )  # fmt: skip
     both = charts.Style(charts.INK, "solid", "circle")
-    titles_of = (
-        "Joint sensitivity",
-        "Joint specificity",
-        f"Specificity of one model, {single}",
-        "Right class",
-        "Workload",
-    )
     dots = [
         charts.Dot(title, one if row is results.single else both, row.value, row.low, row.high, note=f"{row:.3f}")
-        for title, row in zip(titles_of, values.values(), strict=True)
+        for title, _, row in values
     ]
     charts.show_figure(
         charts.dot_plot(dots, "Share of images"), key="compare_stages_chart",
@@ -120,7 +110,7 @@ def _results(
     )  # fmt: skip
     rows = [
         {"What": quantity, "Share": f"{estimate:.3f}", "Interval over": "test patients"}
-        for quantity, estimate in values.items()
+        for _, quantity, estimate in values
     ]
     gain = results.gain
     rows.append({"What": "Gain in specificity", "Share": gain.interval_text(), "Interval over": gain.varies})

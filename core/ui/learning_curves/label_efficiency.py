@@ -10,12 +10,12 @@ import pandas as pd
 import streamlit as st
 
 from core.metrics import METRICS
-from core.metrics.learning_curves import REACH, Fit, crossover, default_target, images_needed, label_multiplier
+from core.metrics.learning_curves import REACH, Fit, crossover, default_target, images_needed, multiplier_at
 from core.ui import address, charts
 from core.ui.compare import metric_charts
 from core.ui.compare.metric_charts import Measured
 from core.ui.tables import table
-from core.ui.text import escape
+from core.ui.text import escape, show_list
 
 _STEP = 0.005
 
@@ -79,16 +79,14 @@ def _target(fits: Mapping[str, Fit], metric: str, file: str) -> float:
 
 
 def _needed(fits: Mapping[str, Fit], target: float) -> pd.DataFrame:
-    rows = []
-    for title, fit in fits.items():
-        value, low, high = fit.asymptote()
-        rows.append(
-            {
-                "Series": title,
-                "Images per class needed": images_needed(fit, target).text(),
-                "Asymptote": f"{value:.3f} ({low:.3f} to {high:.3f})" if fit.identifiable else "not identifiable",
-            }
-        )
+    rows = [
+        {
+            "Series": title, "Images per class needed": images_needed(fit, target).text(),
+            "Asymptote": "{:.3f} ({:.3f} to {:.3f})".format(*fit.asymptote()) if fit.identifiable
+            else "not identifiable",
+        }
+        for title, fit in fits.items()
+    ]  # fmt: skip
     return pd.DataFrame(rows)
 
 
@@ -102,9 +100,7 @@ def _multipliers(fits: Mapping[str, Fit], file: str) -> None:
     )  # fmt: skip
     rows = []
     for first, second in combinations([title for title, fit in fits.items() if fit.sizes[0] <= at <= fit.sizes[-1]], 2):
-        lead = (fits[first].rising(np.array([at])) - fits[second].rising(np.array([at])))[0, 0]
-        behind, ahead = (first, second) if lead < 0 else (second, first)
-        multiplier = label_multiplier(fits[behind], fits[ahead], at)
+        behind, ahead, multiplier = multiplier_at(fits, first, second, at)
         rows.append({"Series behind": behind, "needs times as many labels": multiplier.text(1), "to equal": ahead})
     if not rows:
         st.write(f"No two series were measured around {at:g} images per class.")
@@ -124,4 +120,4 @@ def _crossovers(fits: Mapping[str, Fit]) -> None:
     st.markdown("\n".join(f"- {escape(line)}" for line in crossing) or "No two curves cross within the measured sizes.")
     if separate:
         with st.expander(f"{len(separate)} pairs that do not cross"):
-            st.markdown("\n".join(f"- {escape(line)}" for line in separate))
+            show_list(separate)

@@ -32,10 +32,10 @@ def card(spec: ModelSpec) -> None:
     st.caption(f"{text.escape(FAMILY_TITLES[spec.family])}. Name in commands: `{spec.name}`.")
     st.write(text.escape(spec.summary))
     st.subheader("What the encoder has seen")
-    run_card.show_list(encoder_training_data(spec))
+    text.show_list(encoder_training_data(spec))
     st.subheader("Weights")
     # a list, because a table truncates addresses and paths, which do not wrap
-    run_card.show_list([f"{name}: {fact}" for name, fact in weights_facts(spec).items()])
+    text.show_list(f"{name}: {fact}" for name, fact in weights_facts(spec).items())
     st.subheader("Input")
     run_card.show_facts(input_facts(spec.image))
     st.subheader("Architecture")

@@ -141,11 +141,6 @@ def calibration(scores: Scores, error: Estimate | None, style: charts.Style, key
     st.caption("Numbers: images per probability bin. Bars: 95% intervals that treat images as independent.")
 
 
-def show_list(sentences: Sequence[str]) -> None:
-    """Show sentences as a list."""
-    st.markdown("\n".join(f"- {text.escape(sentence)}" for sentence in sentences))
-
-
 def checklist(subject: Subject) -> None:
     """Show a reporting checklist, filled in from the record where possible."""
     name = st.segmented_control(
@@ -184,7 +179,7 @@ def encoder(card: Mapping[str, Any]) -> None:
         card: content of its card file.
     """
     st.subheader("Known limits")
-    show_list(encoder_limits(card))
+    text.show_list(encoder_limits(card))
     st.subheader("Facts")
     show_facts({
         "Started from": str(card.get("start", "not recorded")), "License": str(card["licence"]),

@@ -61,10 +61,8 @@ def size_table(summaries: Mapping[str, SeriesEstimate], titles: Mapping[str, str
             {
                 "Family": titles[family],
                 metric.title: f"{estimate.value:.3f}",
-                "Other test patients": f"{estimate.patients.low:.3f} to {estimate.patients.high:.3f}",
-                "Other training images": f"{estimate.seeds.low:.3f} to {estimate.seeds.high:.3f}"
-                if estimate.seeds.seeds > 1
-                else "one seed",
+                "Other test patients": estimate.patients.ends,
+                "Other training images": estimate.seeds.ends,
             }
             for family, estimate in summaries.items()
         ]
