@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import argparse
 import json
-from collections.abc import Iterable, Mapping
+import math
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,15 +17,19 @@ from core.paths import DEVICES
 from core.registry import Registry
 
 
-def minutes(text: str) -> float:
-    """Parse a number of minutes above 0."""
+def _number(text: str, accepts: Callable[[float], bool], expected: str) -> float:
     try:
         number = float(text)
     except ValueError:
-        number = 0.0
-    if not 0 < number < float("inf"):
-        raise argparse.ArgumentTypeError(f"expected a number of minutes above 0, but got {text!r}")
-    return number
+        number = math.nan
+    if math.isfinite(number) and accepts(number):
+        return number
+    raise argparse.ArgumentTypeError(f"expected {expected}, but got {text!r}")
+
+
+def minutes(text: str) -> float:
+    """Parse a number of minutes above 0."""
+    return _number(text, lambda number: number > 0, "a number of minutes above 0")
 
 
 def count(text: str) -> int:
@@ -36,13 +41,8 @@ def count(text: str) -> int:
 
 def share(text: str) -> float:
     """Parse a number of GPUs: a fraction of one, or a whole number; 0 for none."""
-    try:
-        number = float(text)
-    except ValueError:
-        number = -1.0
-    if not 0 <= number < float("inf") or (number > 1 and number != int(number)):
-        raise argparse.ArgumentTypeError(f"expected a fraction of a GPU or a whole number of GPUs, but got {text!r}")
-    return number
+    expected = "a fraction of a GPU or a whole number of GPUs"
+    return _number(text, lambda number: 0 <= number <= 1 or (number > 1 and number.is_integer()), expected)
 
 
 def names(text: str) -> list[str]:

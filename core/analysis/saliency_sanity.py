@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Mapping
 from dataclasses import asdict
@@ -60,7 +61,10 @@ def save_check(folder: Path, meta: RunMeta, check: Randomised) -> None:
     except CorruptRun:  # the file is written again
         rows = {}
     rows = {name: row for name, row in rows.items() if (folder.parent / name).is_dir()}
-    rows[meta.run] = {"weights": meta.hashes[WEIGHTS_FILE], "found": _plain(asdict(check))}
+    found = json.loads(  # four digits, and None for NaN, which other programs can read
+        json.dumps(asdict(check)), parse_float=lambda text: round(float(text), 4), parse_constant=lambda _: None
+    )
+    rows[meta.run] = {"weights": meta.hashes[WEIGHTS_FILE], "found": found}
     save_sidecar(folder.parent, FILE, {"runs": rows})
 
 
@@ -74,15 +78,6 @@ def _rows(folder: Path) -> dict[str, Any]:
 
 def _similarity(row: dict[str, Any]) -> MapSimilarity:
     return MapSimilarity(**{name: math.nan if value is None else float(value) for name, value in row.items()})
-
-
-def _plain(value: Any) -> Any:
-    """Round to four digits and replace NaN by None, which other programs can read."""
-    if isinstance(value, float):
-        return None if math.isnan(value) else round(value, 4)
-    if isinstance(value, dict):
-        return {name: _plain(item) for name, item in value.items()}
-    return [_plain(item) for item in value] if isinstance(value, list | tuple) else value
 
 
 def depends_on_weights(check: Randomised) -> bool | None:

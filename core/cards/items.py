@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import csv
-import io
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+
+import pandas as pd
 
 from core.cards.subject import Subject
 
@@ -72,13 +72,8 @@ def as_markdown(guideline: Guideline, subject: Subject) -> str:
 
 def as_csv(guideline: Guideline, subject: Subject) -> str:
     """Format the checklist as CSV; open items are marked."""
-    text = io.StringIO()
-    rows = csv.writer(text, lineterminator="\n")
-    rows.writerow(["item", "section", "asks for", "answer"])
-    rows.writerows(
-        [item.number, item.section, item.topic, answer or OPEN] for item, answer in answered(guideline, subject)
-    )
-    return text.getvalue()
+    rows = [(item.number, item.section, item.topic, answer or OPEN) for item, answer in answered(guideline, subject)]
+    return pd.DataFrame(rows, columns=["item", "section", "asks for", "answer"]).to_csv(index=False)
 
 
 def _cell(answer: str) -> str:

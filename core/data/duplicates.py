@@ -87,10 +87,8 @@ def find_copies(first: Bank, second: Bank | None = None, progress: Progress | No
     _, keep = np.unique(pairs[:, :2], axis=0, return_index=True)
     pairs = pairs[keep]
     result = Copies(pairs[:, 0].astype(int), pairs[:, 1].astype(int), pairs[:, 2])
-    write_atomically(
-        path,
-        json.dumps({name: getattr(result, name).tolist() for name in ("first", "second", "similarity")}).encode(),
-    )
+    columns = {name: values.tolist() for name, values in vars(result).items()}
+    write_atomically(path, json.dumps(columns).encode())
     return result
 
 
@@ -151,15 +149,8 @@ def _identical_files(first: Bank, second: Bank | None) -> np.ndarray:
 
 
 def _cache_path(first: Bank, second: Bank | None) -> Path:
-    parts = [
-        _VERSION,
-        str(THRESHOLD),
-        str(REGISTERED_THRESHOLD),
-        str(CANDIDATE_THRESHOLD),
-        *first.content,
-        "against",
-        *(second.content if second else ()),
-    ]
+    thresholds = map(str, (THRESHOLD, REGISTERED_THRESHOLD, CANDIDATE_THRESHOLD))
+    parts = [_VERSION, *thresholds, *first.content, "against", *(second.content if second else ())]
     return cache_folder() / "audits" / f"{sha256_of(parts)[:24]}.json"
 
 

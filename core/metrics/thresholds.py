@@ -80,14 +80,11 @@ class OperatingPoint:
     Attributes:
         threshold: probability of the positive class from which the decision is positive.
         aim: its goal.
-        positives, negatives: number of images it was fitted on.
         caution: what these images cannot support, "" for nothing.
     """
 
     threshold: float
     aim: Aim
-    positives: int
-    negatives: int
     caution: str = ""
 
 
@@ -146,7 +143,7 @@ def fit_operating_point(held_out: Scores, aim: Aim) -> OperatingPoint:
             f"{positives / (positives + 1):.1%}, not {aim.sensitivity:.1%}."
         )
     threshold = float(np.clip(RULES[aim.rule].fit(p, truth, aim), _EDGE, 1 - _EDGE))
-    return OperatingPoint(threshold, aim, positives, negatives, caution)
+    return OperatingPoint(threshold, aim, caution)
 
 
 def _rank(positives: int, target: float) -> int:
@@ -168,11 +165,10 @@ def _best_cut(p: np.ndarray, truth: np.ndarray, gain: float, loss: float) -> flo
 
 
 RULES: Registry[Rule] = Registry("rule")
-for _row in (
+RULES.add(
     Rule("balanced", "both classes weighted equally, by a smooth curve", lambda p, truth, _: fit_threshold(p, truth)),
     Rule("sensitivity", "a sensitivity of {0.sensitivity:.0%}", _at_sensitivity),
     Rule("youden", "the best sum of sensitivity and specificity", lambda p, truth, _: _best_cut(p, truth, 1, 1)),
     Rule("cost", "least cost, a missed case counting as {0.ratio:g} false alarms at a prevalence of {0.prevalence:.1%}",
          lambda p, truth, aim: _best_cut(p, truth, aim.prevalence * aim.ratio, 1 - aim.prevalence)),
-):  # fmt: skip
-    RULES.add(_row)
+)  # fmt: skip

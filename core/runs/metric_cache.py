@@ -18,7 +18,7 @@ import numpy as np
 
 from core.files import canonical_json, sha256_of, sha256_of_file, write_atomically
 from core.metrics import METRICS
-from core.metrics.bootstrap import RESAMPLES, measure_resamples, prepend_ones, resample_weights
+from core.metrics.bootstrap import RESAMPLES, measure_resamples
 from core.metrics.grouped_bootstrap import GroupResamples, measure_groups, resample_groups, supports
 from core.paths import cache_folder
 from core.runs import PREDICTIONS_FILE, Run
@@ -151,6 +151,6 @@ def _groups(labels: bytes, kind: str, shape: tuple[int, ...], groups: tuple[str,
 
 @lru_cache(maxsize=2)
 def _weights(labels: bytes, kind: str, shape: tuple[int, ...], groups: tuple[str, ...]) -> np.ndarray:
-    weights = prepend_ones(resample_weights(np.frombuffer(labels, kind).reshape(shape), np.array(groups)))
+    weights = _groups(labels, kind, shape, groups).weights().astype(float)
     weights.setflags(write=False)
     return weights

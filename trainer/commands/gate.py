@@ -24,8 +24,8 @@ IMAGES = 2000
 _HELD_OUT_SHARE = 4  # one group in four is held out for the threshold
 
 
-def make_gate(dataset: Dataset, device: torch.device, progress: Progress | None = None, most: int = IMAGES) -> Gate:
-    """Fit a gate to at most `most` training images; one group in four is held out for its threshold.
+def make_gate(dataset: Dataset, device: torch.device, progress: Progress | None = None) -> Gate:
+    """Fit a gate to at most `IMAGES` training images; one group in four is held out for its threshold.
 
     Raises:
         BadRequest: if the data set holds volumes, or too few images.
@@ -33,7 +33,7 @@ def make_gate(dataset: Dataset, device: torch.device, progress: Progress | None 
     if dataset.spec.dims == 3:
         raise BadRequest(f"{dataset.spec.name} holds volumes; the input gate is for images.")
     random = np.random.default_rng(0)
-    rows = np.sort(random.permutation(dataset.parts.train)[:most])
+    rows = np.sort(random.permutation(dataset.parts.train)[:IMAGES])
     groups = np.unique(dataset.parts.groups[rows])
     held = np.isin(dataset.parts.groups[rows], random.permutation(groups)[: len(groups) // _HELD_OUT_SHARE])
     if held.sum() < 5:

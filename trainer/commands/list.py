@@ -58,16 +58,14 @@ def catalogue() -> Iterator[dict[str, Any]]:
         }  # fmt: skip
     for name, parts in PRESETS.items():
         yield {"kind": "augment", "name": name, "title": name, "meaning": ", ".join(parts) or "images as they are"}
-    for augmentation in AUGMENTATIONS.values():
-        meaning = f"{augmentation.ranges}. {augmentation.caveat}"
-        yield {"kind": "augment", "name": augmentation.name, "title": augmentation.title, "meaning": meaning}
+    for change in AUGMENTATIONS.values():
+        meaning = f"{change.ranges}. {change.caveat}"
+        yield {"kind": "augment", "name": change.name, "title": change.title, "meaning": meaning}
     for step in PREPROCESSING.values():
         meaning = f"{step.meaning} {step.caveat}".strip()
         yield {"kind": "preparation", "name": step.name, "title": step.title, "meaning": meaning}
-    for imbalance in IMBALANCE.values():
-        yield {
-            "kind": "imbalance", "name": imbalance.name, "title": imbalance.title, "meaning": imbalance.meaning
-        }  # fmt: skip
+    for way in IMBALANCE.values():
+        yield {"kind": "imbalance", "name": way.name, "title": way.title, "meaning": way.meaning}
     for kind, table in (("loss", LOSSES), ("optimizer", OPTIMIZERS), ("schedule", SCHEDULES)):
         for row in table.values():
             yield {"kind": kind, "name": row.name, "title": row.name, "meaning": row.meaning}
@@ -95,24 +93,18 @@ def run(arguments: argparse.Namespace) -> int:
         kind = "volumes" if model.image.dims == 3 else "images"
         state, _ = state_of(model.weights)
         print(f"  {model.name:44} {model.family:10} {kind:8} {state:17} {', '.join(strategies_of(model))}")
-    print("Strategies")
-    for strategy in STRATEGIES.values():
-        print(f"  {strategy.name:28} {strategy.meaning}")
-    print("Augmentations (--augment, several joined by +)")
-    for name, parts in PRESETS.items():
-        print(f"  {name:28} {', '.join(parts) or 'images as they are'}")
-    for augmentation in AUGMENTATIONS.values():
-        print(f"  {augmentation.name:28} {augmentation.ranges}. {augmentation.caveat}")
-    print("Preprocessing (--preparation, several joined by +)")
-    for step in PREPROCESSING.values():
-        print(f"  {step.name:28} {step.meaning} {step.caveat}")
-    for title, rows in (
-        ("Class imbalance (--imbalance)", IMBALANCE),
-        ("Losses (--loss); class-weighted: --imbalance class-weights", LOSSES),
-        ("Optimizers (--optimizer)", OPTIMIZERS),
-        ("Schedules of the learning rate (--schedule)", SCHEDULES),
+    rows = list(catalogue())
+    for kind, title in (
+        ("strategy", "Strategies"),
+        ("augment", "Augmentations (--augment, several joined by +)"),
+        ("preparation", "Preprocessing (--preparation, several joined by +)"),
+        ("imbalance", "Class imbalance (--imbalance)"),
+        ("loss", "Losses (--loss); class-weighted: --imbalance class-weights"),
+        ("optimizer", "Optimizers (--optimizer)"),
+        ("schedule", "Schedules of the learning rate (--schedule)"),
     ):
         print(title)
-        for row in rows.values():
-            print(f"  {row.name:28} {row.meaning}")
+        for row in rows:
+            if row["kind"] == kind:
+                print(f"  {row['name']:28} {row['meaning']}")
     return 0

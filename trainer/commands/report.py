@@ -10,12 +10,10 @@ import argparse
 import json
 import math
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
-
-import numpy as np
 
 from core.analysis.results_to_ship import store_results
 from core.analysis.shortcuts import shortcuts_of
@@ -199,7 +197,9 @@ def report_on(store: Store, settings: ReportSettings) -> dict[str, Any]:
         "shortcuts": [asdict(row) | {"words": row.sentence} for row in shortcuts_of(store, settings.dataset, split)],
         "apart": [_apart(meta) for meta in metas if meta.variant or meta.leaks],
     }
-    plain: dict[str, Any] = _plain(content)
+    plain: dict[str, Any] = json.loads(  # NaN and infinity, which JSON lacks, become None
+        json.dumps(content, default=lambda value: value.item()), parse_constant=lambda _: None
+    )
     return plain
 
 
@@ -249,16 +249,3 @@ def _about(
 def _apart(meta: RunMeta) -> dict[str, Any]:
     names = ("run", "model", "strategy", "variant", "leaks", "train_size", "seed", "metrics")
     return {name: getattr(meta, name) for name in names}
-
-
-def _plain(value: Any) -> Any:
-    """Convert a value to plain JSON types; NaN and infinity, which JSON lacks, become None."""
-    if isinstance(value, Mapping):
-        return {str(key): _plain(item) for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [_plain(item) for item in value]
-    if isinstance(value, float | np.floating):
-        return float(value) if math.isfinite(value) else None
-    if isinstance(value, np.integer):
-        return int(value)
-    return value

@@ -38,7 +38,6 @@ def test_no_rule_takes_test_images(rule):
     scores = held_out(0)
     point = fit_operating_point(scores, Aim(rule))
     assert 0 < point.threshold < 1
-    assert (point.positives, point.negatives) == (scores.labels.sum(), (1 - scores.labels).sum())
     with pytest.raises(BadRequest, match="these are test images"):
         fit_operating_point(replace(scores, part="test"), Aim(rule))
     assert parse(["report", "--rule", rule]).rule == rule
