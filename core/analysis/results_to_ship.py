@@ -1,7 +1,7 @@
 """The results that a data set's runs ship with: what pages show before anything is chosen.
 
-These are the intervals of every series at every size, and, for the series that stand for the families, their fitted
-learning curves and the differences between them at every size.
+These are the intervals of every series at every size, those of the tests for shortcuts, and, for the series that stand
+for the families, their fitted learning curves and the differences between them at every size.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from pathlib import Path
 
 from core.analysis.comparison import curves_to_store, difference_to_store
 from core.analysis.contest import contestants
+from core.analysis.shortcuts import runs_compared
 from core.errors import BadRequest
 from core.runs import Run, Store
 from core.runs.series import intervals_to_store, runs_by_series
@@ -37,6 +38,7 @@ def store_results(store: Store, dataset: str, progress: Callable[[int, int], Non
     split = Counter(meta.split_hash for meta in metas).most_common(1)[0][0]
     series = runs_by_series(store, [meta for meta in metas if meta.split_hash == split])
     cells = [runs for every in series.values() for runs in _by_size(every).values()]
+    cells += [runs for pair in runs_compared(store, dataset, split).values() for runs in pair if runs]
     results: Results = {"intervals": {}, "differences": {}, "curves": {}}
     for done, runs in enumerate(cells):
         progress(done, len(cells))

@@ -92,17 +92,26 @@ def shortcuts_of(store: Store, dataset: str, split: str | None = None) -> list[S
         dataset: name.
         split: hash of the split to use; None for that of the latest run.
     """
+    return [_of(step, alone, whole) for step, (alone, whole) in runs_compared(store, dataset, split).items()]
+
+
+def runs_compared(store: Store, dataset: str, split: str | None = None) -> dict[str, tuple[list[Run], list[Run]]]:
+    """Return the runs of each shortcut test: on one part of the images, and on whole images, one per seed.
+
+    `shortcuts_of` explains the arguments; there are no runs on whole images if they do not have the same seeds.
+    """
     metas = [meta for meta in store.metas(dataset) if not meta.leaks]
     blanked = [meta for meta in metas if meta.preparation in STEPS]
     if split is None and blanked:
         split = max(blanked, key=lambda meta: meta.made).split_hash
     series = runs_by_series(store, [meta for meta in metas if meta.split_hash == split])
-    shortcuts = []
+    compared = {}
     for step in STEPS:
         rows = [runs for runs in series.values() if runs[0].meta.preparation == step]
         if rows:
-            shortcuts.append(_of(step, _largest(rows[0]), list(series.values())))
-    return shortcuts
+            alone = _largest(rows[0])
+            compared[step] = alone, _on_whole_images(alone, list(series.values()))
+    return compared
 
 
 def _largest(runs: Sequence[Run]) -> list[Run]:
@@ -111,7 +120,8 @@ def _largest(runs: Sequence[Run]) -> list[Run]:
     return [run for run in runs if run.meta.per_class == most]
 
 
-def _of(step: str, runs: Sequence[Run], groups: Sequence[Sequence[Run]]) -> Shortcut:
+def _on_whole_images(runs: Sequence[Run], groups: Sequence[Sequence[Run]]) -> list[Run]:
+    """Return the runs with the same model, strategy, size and seeds on whole images; none if a seed is missing."""
     first, seeds = runs[0].meta, {meta.seed for _, meta in runs}
     whole = [
         Run(folder, meta)
@@ -121,7 +131,12 @@ def _of(step: str, runs: Sequence[Run], groups: Sequence[Sequence[Run]]) -> Shor
         and meta.train_size == first.train_size
         and meta.seed in seeds
     ]
+    return whole if len(whole) == len(runs) else []
+
+
+def _of(step: str, alone: Sequence[Run], whole: Sequence[Run]) -> Shortcut:
+    first, seeds = alone[0].meta, sorted({meta.seed for _, meta in alone})
     return Shortcut(
-        first.dataset, STEPS[step], first.model, first.strategy, first.train_size, tuple(sorted(seeds)),
-        estimate(runs, ["auroc"])["auroc"], estimate(whole, ["auroc"])["auroc"] if len(whole) == len(runs) else None,
+        first.dataset, STEPS[step], first.model, first.strategy, first.train_size, tuple(seeds),
+        estimate(alone, ["auroc"])["auroc"], estimate(whole, ["auroc"])["auroc"] if whole else None,
     )  # fmt: skip

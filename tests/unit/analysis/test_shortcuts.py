@@ -6,10 +6,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from core.analysis.results_to_ship import store_results
 from core.analysis.shortcuts import shortcuts_of, warning_of
 from core.data.preprocessing import preparation
 from core.errors import BadRequest
-from core.runs import open_store
+from core.runs import metric_cache, open_store
 from core.runs.series import estimate, runs_by_series
 from tests.synthetic_runs import STRONG, WEAK, make_run
 from trainer.cli import main
@@ -81,6 +82,23 @@ def test_a_planted_shortcut_is_reported_and_none_is_never_called_absent(runs):
     with pytest.raises(BadRequest, match="there are no stored runs for it"):
         with_tables(place.format(50), store)
     assert shortcuts_of(store, "kermany") == []
+
+
+def test_stored_results_make_the_tests_cheap(runs, monkeypatch, tmp_path):
+    for seed in range(4):
+        make_run(runs, STRONG, 20, seed, 3.0)
+    for seed in range(2):
+        blanked(runs, STRONG, seed, 2.0, "border-only")
+    found = shortcuts_of(open_store(runs), "phantom")
+    assert found[0].whole is not None
+    store_results(open_store(runs), "phantom", lambda done, total: None)
+    monkeypatch.setenv("LOWSHOT_CACHE", str(tmp_path / "empty"))
+
+    def refuse(predictions):
+        raise AssertionError("resampled test images were measured")
+
+    monkeypatch.setattr(metric_cache, "_measure", refuse)
+    assert shortcuts_of(open_store(runs), "phantom") == found
 
 
 def test_runs_with_leaks_or_of_another_split_do_not_count(runs):
