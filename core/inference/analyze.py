@@ -31,6 +31,7 @@ from core.inference.uncertainty import (
     interval_over_seeds,
     prediction_set,
     seed_lookup,
+    thresholds_of,
 )
 from core.runs import Run, RunMeta
 
@@ -110,8 +111,8 @@ class Network:
         try:
             if siblings := [run for run in self.runs[1:] if run.meta.has_weights]:
                 others = [self._load(run)([image])[0].probabilities[target] for run in siblings]
-                return interval_over_seeds([own, *map(float, others)])
-            return interval_from_similar_images(*self._seed_lookup(target), own)
+                return interval_over_seeds([own, *map(float, others)], thresholds_of([self.run, *siblings], target))
+            return interval_from_similar_images(*self._seed_lookup(target), own, thresholds_of(self.runs, target))
         except LowshotError as error:
             return f"Variability between seeds is not available: {error}"
 

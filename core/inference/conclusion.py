@@ -18,6 +18,7 @@ from core.models import FAMILY_LETTERS
 
 Status = Literal["disagree", "unsure", "unchecked", "none", "clear"]
 ORDER: tuple[Status, ...] = ("disagree", "unsure", "unchecked", "none", "clear")  # the most urgent first
+UNSTABLE = 0.1  # share of retrained networks that decide otherwise, from which a decision is in doubt
 _COUNTS = {2: "Both networks", 3: "All three networks"}
 
 
@@ -91,8 +92,8 @@ def _doubts(case: Case, agree: bool) -> list[str]:
         their = "their thresholds" if len(near) > 1 else "its threshold"
         doubts.append(f"{_join(near)} {verb} within {100 * NEAR:.0f} percentage points of {their}")
     far = [result for result in answered if not is_near(result.meta, _prediction(result))]
-    if crossing := [_letter(result) for result in far if _crosses_threshold(result)]:
-        doubts.append(f"retrained on other samples, {_join(crossing)} may cross the threshold")
+    if unstable := [_letter(result) for result in far if _is_unstable(result)]:
+        doubts.append(f"retrained on other samples, {_join(unstable)} may decide otherwise")
     by_conflict: dict[tuple[str, bool], list[str]] = {}
     for result in answered:
         if conflict := _conflict_of_set(result):
@@ -144,15 +145,13 @@ def _set_text(others: str, holds_decision: bool, letters: list[str]) -> str:
     return f"{sets} {'are' if several else 'is'} {others}"
 
 
-def _crosses_threshold(result: NetworkResult) -> bool:
-    """Return whether the interval over seeds reaches the threshold of the class that it is about."""
-    interval, prediction, meta = result.seed_interval, _prediction(result), result.meta
-    threshold = threshold_of(meta, prediction.target)
-    if threshold is None and meta.positive is not None:
-        threshold = 1 - meta.threshold
-    if threshold is None or not isinstance(interval, SeedInterval):
-        return False
-    return interval.low < threshold <= interval.high
+def _is_unstable(result: NetworkResult) -> bool:
+    """Return whether at least `UNSTABLE` of the networks retrained on other samples decide otherwise.
+
+    That the range of their probabilities reaches the threshold is no doubt by itself; `docs/methods.md` has the rule.
+    """
+    interval = result.seed_interval
+    return isinstance(interval, SeedInterval) and (interval.otherwise or 0.0) >= UNSTABLE
 
 
 def _suspicious(case: Case) -> bool:

@@ -32,6 +32,8 @@ class SeedInterval:
         seeds: number of runs.
         evaluated: True if all runs predicted this image; False if test images with a similar probability stand in.
         how: explanation in a sentence.
+        otherwise: share of the other seeds' predictions that lie on the other side of their own threshold; None if the
+            most likely class is predicted, without a threshold.
     """
 
     low: float
@@ -39,6 +41,7 @@ class SeedInterval:
     seeds: int
     evaluated: bool
     how: str
+    otherwise: float | None = None
 
 
 @dataclass(frozen=True)
@@ -88,13 +91,32 @@ def seed_lookup(run: Run, others: Sequence[Run], target: int) -> tuple[np.ndarra
     return first.scores.probabilities[common, target], table[:, common]
 
 
-def interval_from_similar_images(own: np.ndarray, others: np.ndarray, probability: float) -> SeedInterval | str:
+def thresholds_of(runs: Sequence[Run], target: int) -> np.ndarray | None:
+    """Return (S,) probabilities of a class from which each run predicts it; None if the most likely class is predicted.
+
+    Args:
+        runs: runs that differ only in their seed.
+        target: the class or finding.
+    """
+    first = runs[0].meta
+    if first.multilabel:
+        return np.array([run.meta.thresholds[target] for run in runs])
+    if first.positive is None:
+        return None
+    thresholds = np.array([run.meta.threshold for run in runs])
+    return thresholds if target == first.positive else 1 - thresholds
+
+
+def interval_from_similar_images(
+    own: np.ndarray, others: np.ndarray, probability: float, thresholds: np.ndarray | None = None
+) -> SeedInterval | str:
     """Return the interval of other seeds' predictions for similar test images, or why there is none.
 
     Args:
-        own: test predictions of the run, by `seed_lookup`.
-        others: those of its other seeds.
+        own: (N,) test predictions of the run, by `seed_lookup`.
+        others: (S, N), those of its other seeds.
         probability: of the same class for the image.
+        thresholds: (1 + S,), by `thresholds_of`, that of the run first.
     """
     seeds, images = others.shape
     if not seeds:
@@ -109,15 +131,29 @@ def interval_from_similar_images(own: np.ndarray, others: np.ndarray, probabilit
         f"contains 95% of their predictions for the {len(similar)} test images to which this run gave a similar "
         "probability."
     )
-    return SeedInterval(float(low), float(high), seeds + 1, evaluated=False, how=how)
+    otherwise = _share_otherwise(probability, others[:, similar], thresholds)
+    return SeedInterval(float(low), float(high), seeds + 1, evaluated=False, how=how, otherwise=otherwise)
 
 
-def interval_over_seeds(probabilities: Sequence[float]) -> SeedInterval:
-    """Return the range of several seeds' predictions for this image."""
+def interval_over_seeds(probabilities: Sequence[float], thresholds: np.ndarray | None = None) -> SeedInterval:
+    """Return the range of several seeds' predictions for this image.
+
+    Args:
+        probabilities: (1 + S,), that of the run first.
+        thresholds: (1 + S,), by `thresholds_of`.
+    """
     low, high, count = min(probabilities), max(probabilities), len(probabilities)
     mean = float(np.mean(probabilities))
     how = f"Lowest and highest prediction of {count} seeds for this image; their mean is {mean:.1%}."
-    return SeedInterval(low, high, count, evaluated=True, how=how)
+    otherwise = _share_otherwise(probabilities[0], np.array(probabilities[1:])[:, None], thresholds)
+    return SeedInterval(low, high, count, evaluated=True, how=how, otherwise=otherwise)
+
+
+def _share_otherwise(own: float, others: np.ndarray, thresholds: np.ndarray | None) -> float | None:
+    """Return the share of (S, N) predictions of other seeds that decide otherwise than a probability of the run."""
+    if thresholds is None or not others.size:
+        return None
+    return float(((others >= thresholds[1:, None]) != (own >= thresholds[0])).mean())
 
 
 def _logit(probabilities: np.ndarray) -> np.ndarray:

@@ -25,6 +25,7 @@ from core.inference.predictor import Predictor
 from core.inference.text import percent
 from core.runs import open_store
 from core.runs.selection import default_runs
+from core.ui.text import escape
 from tests.browser.server import process
 from tests.load.visitor import Visitor
 
@@ -155,7 +156,9 @@ def _answered(visitor, shown, number, name, content):
     pictures = [one.url for images in shown.of("imgs") for one in images.imgs]
     own = bool(pictures) and is_copy(visitor.media(pictures[0]), content)
     refused = any("Not answered" in text for text in texts)
-    return Answered(number, name, shown.seconds, [one.body for one in shown.of("metric")], refused, name in texts, own)
+    return Answered(
+        number, name, shown.seconds, [one.body for one in shown.of("metric")], refused, escape(name) in texts, own
+    )
 
 
 def is_copy(shown, sent):

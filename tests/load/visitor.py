@@ -32,8 +32,8 @@ class Shown:
         return [getattr(one, kind) for one in self.elements if one.WhichOneof("type") == kind]
 
     def texts(self):
-        """All that was written as text or Markdown."""
-        return [one.body for kind in ("text", "markdown", "alert") for one in self.of(kind)]
+        """All that was written as text, headings or Markdown."""
+        return [one.body for kind in ("text", "heading", "markdown", "alert") for one in self.of(kind)]
 
 
 class Visitor:

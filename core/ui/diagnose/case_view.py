@@ -43,14 +43,14 @@ def show_cases(settings: Settings, uploads: Sequence[Upload], display: Display) 
     for _, case in cases:
         if case.problem:
             with st.container(border=True):
-                st.text(case.name)
+                st.header(escape(case.name), anchor=False)
                 st.error(case.problem, icon=":material/broken_image:")
     if display.common_scale:
         display = replace(display, scales=scales_of([case for _, case in cases]))
     for upload, case in cases:
         if not case.problem:
             with st.container(border=True):
-                st.text(case.name)
+                st.header(escape(case.name), anchor=False)
                 _override(upload, case)
                 _show_case(settings, upload, case, display)
     if settings.explainer and any(result.heatmap for _, case in cases for result in case.results.values()):
@@ -176,8 +176,10 @@ def _uncertainty(result: NetworkResult) -> None:
     if isinstance(seeds, str):
         st.caption(escape(seeds))
     else:
+        otherwise = f"; {seeds.otherwise:.0%} of them decide otherwise" if seeds.otherwise else ""
         st.markdown(
-            f"Retrained on other samples: **{percent(seeds.low)} to {percent(seeds.high)}**", help=escape(seeds.how)
+            f"Retrained on other samples: **{percent(seeds.low)} to {percent(seeds.high)}**{escape(otherwise)}",
+            help=escape(seeds.how),
         )
     if isinstance(members, PredictionSet):
         classes = ", ".join(members.classes) or "no class fits"

@@ -30,6 +30,7 @@ from core.inference.uncertainty import (
     prediction_set,
     seed_lookup,
     siblings,
+    thresholds_of,
 )
 from core.metrics import wilson
 from core.runs import WEIGHTS_FILE, Run, open_store
@@ -228,6 +229,11 @@ def test_other_seeds_stand_in_through_like_test_images():
     assert "variability is unknown" in interval_from_similar_images(own, np.zeros((0, 99)), 0.5)
     over_seeds = interval_over_seeds([0.2, 0.6, 0.4])
     assert over_seeds == SeedInterval(0.2, 0.6, 3, True, over_seeds.how)
+    assert interval_over_seeds([0.2, 0.6, 0.4], np.array([0.5, 0.5, 0.5])).otherwise == 0.5
+    assert interval_over_seeds([0.2, 0.6, 0.4], np.array([0.5, 0.7, 0.5])).otherwise == 0.0  # at its own threshold
+    steady = interval_from_similar_images(own, others, 0.5, np.array([0.1, 0.05, 0.05]))
+    assert (steady.low, steady.otherwise) == (found.low, 0.0)
+    assert interval_from_similar_images(own, others, 0.5, np.array([0.1, 0.05, 1.0])).otherwise > 0.4
 
 
 def test_seeds_and_conformal_sets_of_stored_runs(runs):
@@ -240,6 +246,9 @@ def test_seeds_and_conformal_sets_of_stored_runs(runs):
     own_probabilities, other_probabilities = seed_lookup(run, others, 1)
     assert other_probabilities.shape == (2, 60)
     assert np.allclose(own_probabilities, load_part(run).scores.probabilities[:, 1])
+    thresholds = thresholds_of([run, *others], run.meta.positive)
+    assert thresholds.tolist() == [row.meta.threshold for row in (run, *others)]
+    assert np.allclose(thresholds_of([run], 1 - run.meta.positive), 1 - run.meta.threshold)
     fitted, measured = conformal(run, 0.9)
     for chance in (0.001, 0.999):
         one = prediction_set(fitted, measured, run[1], Prediction(np.array([1 - chance, chance]), (1,), 1, None))

@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 
+import numpy as np
 import pytest
 
 from core.inference import NetworkResult, PredictionSet
@@ -12,6 +13,11 @@ from core.metrics.thresholds import Aim, OperatingPoint
 from tests.unit.inference.test_case import ADMITTED, REFUSED, case, result
 
 CHECKED = "Image check passed: the image resembles the training data."
+
+
+def retrained(*others):
+    """The interval over a network with a probability of 0.9 and some retrained ones, with thresholds of 0.5."""
+    return interval_over_seeds([0.9, *others], np.full(1 + len(others), 0.5))
 
 
 def holding(*classes):
@@ -50,9 +56,13 @@ def holding(*classes):
             f"include normal; no class fits the prediction set of C. {CHECKED}",
         ),
         (
-            case(result("scratch", 0.9, seed_interval=interval_over_seeds([0.4, 0.9])), check=ADMITTED),
+            case(result("scratch", 0.9, seed_interval=retrained(0.4)), check=ADMITTED),
             "unsure", "Only network A gave an answer: ill \u03b2, but not clearly. Retrained on other samples, A may "
-            f"cross the threshold. {CHECKED}",
+            f"decide otherwise. {CHECKED}",
+        ),
+        (
+            case(result("scratch", 0.9, seed_interval=retrained(0.4, *[0.8] * 19)), check=ADMITTED),
+            "clear", "Only network A gave an answer: ill \u03b2. No probability is near its threshold. " + CHECKED,
         ),
         (case(), "none", "No verdict: no network gave an answer."),
         (
