@@ -11,6 +11,7 @@ from core.paths import encoders_folder
 from core.runs.series import runs_by_series
 from core.ui import address, app_frame, cache, charts, external, pickers, text
 from core.ui.model_cards import checks, network_card, run_card  # fmt: skip
+from core.ui.network_download import offer_download
 from core.ui.tables import table
 
 app_frame.require(__file__)
@@ -126,10 +127,10 @@ def runs() -> None:
     st.subheader("Export")
     if meta.has_weights:
         st.write(
-            "Exports to ONNX by default; see `--format` for other formats. The exported file is read back and compared "
-            "with the run."
+            "As ONNX and safetensors files, each with a card. Every file is read back and compared with the run. The "
+            "document docs/command-line.md lists further formats."
         )
-        st.code(f"python -m trainer export {meta.run}", language=None)
+        offer_download(meta, "models")
     else:
         st.write(
             "This run has no stored weights and cannot be exported. The first seed of the same size may have weights."
@@ -142,7 +143,7 @@ def encoders() -> None:
     """Show the card of an encoder pretrained here."""
     folders = [path.parent for path in sorted(encoders_folder().glob(f"*/*/{CARD_FILE}")) if path.parent.name[0] != "."]
     if not folders:
-        st.info("No encoder was pretrained here yet. Pretrain one: `.venv/bin/python -m trainer pretrain`")
+        st.info("No encoder was pretrained here yet. The document docs/command-line.md explains how to pretrain one.")
         return
     folder = st.selectbox(
         "Encoder", folders, format_func=lambda path: f"{path.parent.name}, {path.name}",
@@ -158,8 +159,7 @@ def encoders() -> None:
     st.header(text.escape(card.get("title", folder.parent.name)))
     run_card.encoder(card)
     st.subheader("Export")
-    st.write("The weights are stored as safetensors. An exported run includes its encoder:")
-    st.code("python -m trainer export RUN", language=None)
+    st.write("The weights are stored as safetensors. The download on the card of a run includes its encoder.")
     if folder.parent.name in MODELS:
         st.subheader("Architecture")
         run_card.network(folder.parent.name, 2, "", f"{folder.parent.name}-stages")

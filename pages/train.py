@@ -2,6 +2,7 @@
 
 import streamlit as st
 
+from core.data.own_images import sets_of
 from core.errors import BadRequest
 from core.jobs import own_study
 from core.jobs.queue import Queue
@@ -22,10 +23,10 @@ st.write(
 queue = Queue()
 jobs = [job for job in queue.jobs() if not own_study.is_of_another(job, login.owner())]
 if unfinished := {job.name for job in jobs if not job.is_over}:
-    st.subheader("In progress")
+    st.header("In progress")
     st.fragment(job_panel.show_unfinished, run_every="1s")(queue, unfinished)
 
-st.subheader("New job")
+st.header("New job")
 first = form.PRESENT if address.is_given("set") else form.OWN  # a link may name a data set alone
 kind = st.segmented_control(
     "Images", list(form.KINDS), default=first, required=True,
@@ -41,8 +42,9 @@ def own_images_study() -> None:
     if own is None:
         return
     place = st.container()
-    checked = own_images.check(own)
+    checked = own_images.check(own, study.start_next)
     if checked is None:
+        study.forget_next()
         return
     with place:
         result.show(checked)
@@ -96,8 +98,9 @@ else:
     new_job()
 
 if finished := [job for job in reversed(jobs) if job.is_over]:
-    st.subheader("Finished")
+    st.header("Finished")
+    own_sets = sets_of(login.owner())
     for job in finished[:SHOWN]:
-        job_panel.show_finished(queue, job)
+        job_panel.show_finished(queue, job, own_sets)
     if len(finished) > SHOWN:
         st.caption(f"{len(finished) - SHOWN} older jobs are not shown. Remove some to see them.")

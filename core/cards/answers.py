@@ -230,4 +230,4 @@ def specification(subject: Subject) -> str:
     """The weights and their export."""
     if not subject.meta.has_weights:
         return ""
-    return f"Weights in the run's folder; python -m trainer export {subject.meta.run} exports it for other programs."
+    return "Weights in the run's folder; its model card offers them for other programs, as ONNX and safetensors files."

@@ -1,11 +1,11 @@
-"""Request of a job: what to train, its command line, and which paths of own images are allowed."""
+"""Request of a job: what to compute, its command line, and which paths of own images are allowed."""
 
 from __future__ import annotations
 
 import os
 import sys
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -18,11 +18,13 @@ _MOST_DIGITS = len(str(MOST_SIZE))
 FULL = "full"
 CLUSTER = "RAY_ADDRESS"  # Ray's own variable: the cluster on which jobs are trained
 JOINED = "+"
+CURVE = "curve"
+ON_STORED_RUNS = ("sanity", "subgroups")  # commands that need a data set and nothing else
 
 
 @dataclass(frozen=True)
 class Request:
-    """Learning curves to train.
+    """Learning curves to train, or a command on the stored runs of a data set.
 
     Attributes:
         title: display name of the data set.
@@ -34,6 +36,7 @@ class Request:
         options: settings that differ from the strategy's defaults.
         expected: expected seconds of each run, in the order in which they are trained; 0 for one that is in the store,
             empty if unknown.
+        command: `curve`, or one of `ON_STORED_RUNS`; these have a title and a data set only.
     """
 
     title: str
@@ -45,6 +48,7 @@ class Request:
     folder: str = ""
     options: Mapping[str, Any] = field(default_factory=dict)
     expected: tuple[float, ...] = ()
+    command: str = CURVE
 
     def check(self) -> None:
         """Raise if the request cannot be run on this machine.
@@ -64,6 +68,10 @@ class Request:
         Raises:
             BadRequest: if something is missing, out of range, or looks like a flag or a path instead of a name.
         """
+        if self.command in ON_STORED_RUNS and self.dataset and not self.folder:
+            return
+        if self.command != CURVE:
+            raise BadRequest(f"Expected a job on a registered data set, but got {self.command!r}.")
         for kind, chosen in (
             ("model", self.models),
             ("training strategy", self.strategies),
@@ -85,9 +93,23 @@ class Request:
         if (runs := len(self.models) * len(self.strategies) * len(self.sizes) * len(self.seeds)) > MOST_RUNS:
             raise BadRequest(f"These are up to {runs:,} runs; a job may have {MOST_RUNS:,} at most. Choose fewer.")
 
+    def fewer(self) -> Request | None:
+        """Return the request for fewer images: without the largest size, or half of the only one; None if none is."""
+        *smaller, largest = self.sizes
+        sizes = tuple(smaller) or ((largest // 2,) if largest and largest > 1 else ())
+        return replace(self, sizes=sizes, expected=()) if sizes else None
+
+    def more(self) -> Request | None:
+        """Return the request for more images: without the smallest size, or twice the only one; None if none is."""
+        smallest, *larger = self.sizes
+        sizes = tuple(larger) or ((2 * smallest,) if smallest else ())
+        return replace(self, sizes=sizes, expected=()) if sizes else None
+
     def argv(self) -> list[str]:
         """Return the command line, without a shell; jobs are trained on a cluster where one is configured."""
         source = f"--folder={self.folder}" if self.folder else f"--dataset={self.dataset}"
+        if self.command != CURVE:
+            return [sys.executable, "-m", "trainer", self.command, source]
         settings = [f"--{name.replace('_', '-')}={value}" for name, value in self.options.items()]
         cluster = ["--engine=ray"] if os.environ.get(CLUSTER) else []
         return [

@@ -148,6 +148,23 @@ def test_copies_are_left_out_with_one_click_and_brought_back(place, monkeypatch)
     assert "with a copy in another class" not in texts(app)
 
 
+def test_any_label_is_corrected_from_the_thumbnails(place, monkeypatch):
+    app = stored(bring(open_train(place, monkeypatch), FILES))
+    app.toggle(key="train_browse").set_value(True).run()
+    assert not app.exception
+    app.number_input(key="train_browse_page_ill_2").set_value(2).run()
+    labels = [box for box in app.selectbox if box.key.startswith("train_browse_label_ill/")]
+    assert len(labels) == 20
+    assert all("Label of" in box.label for box in labels)
+    name = labels[3].key.removeprefix("train_browse_label_")
+    labels[3].set_value("well").run()
+    app.button(key="train_browse_correct").click().run()
+    assert not app.exception
+    assert "**ill**, 39 images" in texts(app)
+    assert not (only_set().path / name).exists()
+    assert not Queue().jobs()
+
+
 def test_classes_that_are_copies_of_one_another_cannot_be_trained_on(place, monkeypatch):
     files = class_files({"ill": 20})
     app = stored(bring(open_train(place, monkeypatch), files | {n.replace("ill", "well"): c for n, c in files.items()}))
@@ -194,7 +211,7 @@ def test_the_result_is_told_in_words_and_the_network_can_be_tried_and_downloaded
     monkeypatch.setattr("core.ui.login.owner", lambda: "x")
     for name in ("data", "cache", "runs"):
         monkeypatch.setenv(f"LOWSHOT_{name.upper()}", str(made / name))
-    monkeypatch.setattr("core.ui.train.result.export_network", lambda run: run.encode())
+    monkeypatch.setattr("core.ui.network_download.export_network", lambda run: run.encode())
     app = open_page("train", made / "runs", monkeypatch)
     assert not app.exception
     shown = texts(app)
@@ -212,6 +229,26 @@ def test_the_result_is_told_in_words_and_the_network_can_be_tried_and_downloaded
     assert any(own.path.name in option for option in diagnose.selectbox(key="diagnose_task").options)
     monkeypatch.setattr("core.ui.login.owner", lambda: "y")
     assert "No trained network" in texts(open_page("diagnose", made / "runs", monkeypatch))
+
+
+def test_a_corrected_label_is_trained_on_again_in_one_step(trained, place, catalogue, monkeypatch, tmp_path):
+    made, own = trained
+    monkeypatch.setattr("core.ui.login.owner", lambda: "x")
+    shutil.copytree(made / "runs", tmp_path / "runs")
+    monkeypatch.setenv("LOWSHOT_DATA", str(made / "data"))
+    app = open_page("train", tmp_path / "runs", monkeypatch)
+    app.toggle(key="train_browse").set_value(True).run()
+    box = next(box for box in app.selectbox if box.key == "train_browse_label_level/0.png")
+    box.set_value("upright").run()
+    try:
+        button = app.button(key="train_browse_correct")
+        assert button.label == "Correct label and train again"
+        button.click().run()
+        assert not app.exception
+        (job,) = Queue().jobs()
+        assert job.request.folder == str(own.path)
+    finally:
+        own_images.relabel(own, "upright/0.png", "level")
 
 
 def test_changed_images_are_trained_on_again_and_their_former_runs_go(trained, place, catalogue, monkeypatch, tmp_path):

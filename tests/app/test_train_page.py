@@ -8,12 +8,14 @@ from dataclasses import asdict, replace
 import psutil
 import pytest
 
+from core.data import own_images
 from core.jobs import records
 from core.jobs.catalogue import Catalogue
 from core.jobs.queue import Queue
 from core.jobs.records import State
 from core.jobs.request import Request
 from tests.app.test_pages import open_page, texts
+from tests.uploaded_files import class_files
 from trainer.commands.list import catalogue as rows
 
 REQUEST = Request(
@@ -178,6 +180,48 @@ def test_finished_jobs_report_how_they_ended_and_can_continue(queue, tmp_path, m
     assert [job.state.status for job in queue.jobs()][-1] == "queued"
     app.button(key=f"train_forget_{failed.name}").click().run()
     assert not failed.folder.exists()
+
+
+@pytest.mark.parametrize(
+    ("why", "label", "sizes"),
+    [
+        ("Memory ran out. Close other programs.", "Train with fewer images: 3 per class", (3,)),
+        ("The subset cannot train it. Raise --size.", "Train with more images: 5 per class", (5,)),
+    ],
+)
+def test_a_failed_job_offers_the_remedy(why, label, sizes, queue, tmp_path, monkeypatch):
+    put(queue, State("failed", began=1.0, ended=5.0, why=why), request=replace(REQUEST, sizes=(3, 5)))
+    app = open_page("train", tmp_path / "runs", monkeypatch)
+    button(app, label).click().run()
+    assert not app.exception
+    assert queue.jobs()[-1].request == replace(REQUEST, sizes=sizes, expected=())
+
+
+def test_a_full_disk_offers_to_delete_own_images(queue, tmp_path, monkeypatch):
+    for name in ("DATA", "CACHE"):
+        monkeypatch.setenv(f"LOWSHOT_{name}", str(tmp_path / name.lower()))
+    monkeypatch.setattr("core.ui.login.owner", lambda: "me")
+    own, _ = own_images.store("me", "Mine", own_images.file_entries(class_files({"ill": 13, "well": 13}).items()))
+    put(queue, State("failed", began=1.0, ended=5.0, why="The disk is full."))
+    app = open_page("train", tmp_path / "runs", monkeypatch)
+    button(app, "Delete Mine").click().run()
+    assert not app.exception
+    assert not own.path.exists()
+    assert len(queue.jobs()) == 1
+
+
+def test_missing_weights_lead_to_the_card_that_names_what_to_install(queue, no_weights, tmp_path, monkeypatch):
+    request = replace(REQUEST, models=("imagenet-resnet50",), strategies=("frozen",))
+    put(queue, State("failed", began=1.0, ended=5.0, why="It could not be trained here."), request=request)
+    app = open_page("train", tmp_path / "runs", monkeypatch)
+    assert not app.exception
+    (link,) = [one.proto for one in app.get("page_link") if "What to install" in one.proto.label]
+    assert link.query_string == "section=networks&network=imagenet-resnet50"
+    card = open_page("models", tmp_path / "runs", monkeypatch)
+    card.segmented_control(key="models_kind").set_value("Networks").run()
+    card.selectbox(key="models_network").set_value("imagenet-resnet50").run()
+    assert not card.exception
+    assert "not on this machine" in texts(card).replace("\\", "")
 
 
 def test_a_trainer_that_does_not_respond_is_reported(queue, tmp_path, monkeypatch):

@@ -11,8 +11,10 @@ import streamlit as st
 from core.analysis.saliency_sanity import depends_on_weights, evidence_sentence, read_check, rows_of, sentence
 from core.analysis.subgroups import FILE as PEOPLE_FILE
 from core.analysis.subgroups import LEAST_OF_CLASS, Subgroup, by_subgroup, title_of
-from core.data.specs import find_dataset
-from core.errors import CorruptRun, LowshotError
+from core.data.specs import find_dataset, is_present
+from core.errors import BadRequest, CorruptRun, LowshotError
+from core.jobs.queue import Queue
+from core.jobs.request import Request
 from core.metrics import Estimate
 from core.runs import Run, RunMeta
 from core.ui import text
@@ -30,7 +32,7 @@ def sanity(folder: Path, meta: RunMeta) -> None:
     if check is None:
         st.write("No check of its heatmaps is stored with this run. It is unknown whether they depend on its weights.")
         if meta.has_weights:
-            st.code(f"python -m trainer sanity --dataset {meta.dataset}", language=None)
+            _offer_job("sanity", "Check of heatmaps", "Check the heatmaps of this data set's runs", meta)
         return
     show = st.warning if depends_on_weights(check) is False else st.write
     show(text.escape(sentence(check)))
@@ -102,10 +104,41 @@ def _no_groups(meta: RunMeta) -> None:
     except LowshotError:
         known = False
     if known:
-        st.write("Ages and sexes of the test images are not stored yet. To store them, with the data set present, run:")
-        st.code(f"python -m trainer subgroups --dataset {meta.dataset}", language=None)
+        st.write("Ages and sexes of the test images are not stored with the runs yet.")
+        _offer_job("subgroups", "Ages and sexes", "Store ages and sexes", meta)
     else:
         st.write("Unknown: the data set provides neither age nor sex.")
+
+
+def _offer_job(command: str, title: str, label: str, meta: RunMeta) -> None:
+    """Offer a job that computes what a card lacks for all runs of a data set.
+
+    Args:
+        command: one of `ON_STORED_RUNS`.
+        title: of the job.
+        label: of the button.
+        meta: the run of the card.
+    """
+    try:
+        present = is_present(find_dataset(meta.dataset))
+    except LowshotError:
+        present = False
+    queue = Queue()
+    if not present:
+        st.caption("The images of this data set are not on this server, so this cannot be computed here.")
+    elif any(
+        not job.is_over and (job.request.command, job.request.dataset) == (command, meta.dataset)
+        for job in queue.jobs()
+    ):
+        st.page_link("pages/train.py", label="A job computes this: see Train", icon=":material/hourglass_top:")
+    elif st.button(label, key=f"models_{command}", icon=":material/play_arrow:"):
+        request = Request(f"{title}: {meta.dataset_title}", (), (), (), (), dataset=meta.dataset, command=command)
+        try:
+            queue.ask(request)
+        except (BadRequest, OSError) as error:
+            st.error(text.escape(str(error)))
+            return
+        st.rerun()
 
 
 def _value(group: Subgroup, name: str) -> str:

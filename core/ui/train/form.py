@@ -14,6 +14,7 @@ from core.data.specs import DatasetSpec, is_present
 from core.errors import BadRequest, LowshotError
 from core.jobs.catalogue import Catalogue, Row
 from core.jobs.costs import Cost, expected, is_same_work
+from core.jobs.own_study import STUDY_MODELS
 from core.jobs.request import JOINED, own_path
 from core.models import MODELS
 from core.models.weights import weights_of
@@ -26,7 +27,6 @@ from core.ui.progress import duration_text
 OWN, FOLDER, PRESENT = "My own images", "A folder on the server", "An available data set"
 KINDS = {OWN: "own", FOLDER: "folder", PRESENT: "set"}  # and their names in an address
 SIZES, SEEDS = ("5", "10", "25", "50", "100", "200", "full"), ("0", "1", "2", "3", "4")
-USUAL_MODELS = ("scratch-cnn", "imagenet-efficientnet-lite0", "medical-efficientnet-lite0")
 _FIRST = ("augment", "preparation", "imbalance")
 _TITLES = {"augment": "Augmentation", "preparation": "Preprocessing", "imbalance": "Class imbalance"}
 
@@ -89,7 +89,7 @@ def pick_models(catalogue: Catalogue, spec: DatasetSpec) -> list[str]:
             usable.append(name)
         except LowshotError as error:
             missing[name] = str(error)
-    default = [name for name in USUAL_MODELS if name in usable] or usable[:1]
+    default = [name for name in STUDY_MODELS if name in usable] or usable[:1]
     chosen: list[str] = st.multiselect(
         "Models", usable, default=default, format_func=lambda name: MODELS[name].title,
         **address.choice("model", f"train_models_{spec.dims}_{spec.name}", usable, default, several=True),

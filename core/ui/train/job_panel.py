@@ -11,12 +11,16 @@ import pandas as pd
 import plotly.graph_objects as go
 import streamlit as st
 
+from core.data.own_images import OwnSet
 from core.errors import BadRequest
+from core.jobs import own_study
 from core.jobs.costs import time_left
 from core.jobs.events import STEPS, Progress
 from core.jobs.queue import Queue
 from core.jobs.records import LOG, Job
-from core.jobs.request import size_text
+from core.jobs.remedies import remedy_of, without_weights
+from core.jobs.request import CURVE, size_text
+from core.models import MODELS
 from core.ui import charts, text
 from core.ui.charts import COLORS
 from core.ui.progress import duration_text
@@ -37,6 +41,8 @@ def heading(job: Job) -> None:
     request = job.request
     status = "is being cancelled" if job.stopping and not job.is_over else status
     st.markdown(f"{icon} **{text.escape(request.title)}** · {status}")
+    if request.command != CURVE:
+        return
     parts = [
         ", ".join(request.models), ", ".join(request.strategies),
         f"{', '.join(map(size_text, request.sizes))} per class", f"seeds {', '.join(map(str, request.seeds))}",
@@ -85,7 +91,8 @@ def _running(job: Job) -> None:
         )
     elif not followed.runs_total:
         st.caption("The trainer is starting; this takes a few seconds.")
-    _figures(followed, elapsed, left)
+    if job.request.command == CURVE:
+        _figures(followed, elapsed, left)
     if followed.epochs:
         _curve(job, followed)
     elif followed.title:
@@ -124,19 +131,29 @@ def log(followed: Progress) -> None:
         st.code("\n".join(lines), language=None, wrap_lines=True)
 
 
-def show_finished(queue: Queue, job: Job) -> None:
-    """Show a finished job: how it ended, the runs it stored, and the actions on it."""
+def show_finished(queue: Queue, job: Job, own_sets: Sequence[OwnSet]) -> None:
+    """Show a finished job: how it ended, the runs it stored, and the actions on it.
+
+    Args:
+        queue: of the job.
+        job: the job.
+        own_sets: the visitor's own images, which can be deleted if the disk is full.
+    """
     state = job.state
     with st.container(border=True):
         heading(job)
         if state.status == "failed":
             st.error(text.escape(state.why), icon=":material/error:")
         kept = f"{state.kept} of {state.total} runs are in the store." if state.total else "No run was finished."
+        if job.request.command != CURVE:
+            kept = "The model cards show the result." if state.status == "done" else ""
         duration = (
             f" It took {duration_text(state.ended - state.began)}." if state.began and state.ended > state.began else ""
         )
         st.write(kept + duration)
         with st.container(horizontal=True):
+            if state.status == "failed":
+                _remedy(queue, job, own_sets)
             if state.status != "done" and st.button(
                 "Continue", key=f"train_again_{job.name}", icon=":material/resume:"
             ):
@@ -148,6 +165,30 @@ def show_finished(queue: Queue, job: Job) -> None:
                 st.rerun()
         if st.toggle("Runs and log", key=f"train_log_{job.name}"):
             _details(job)
+
+
+def _remedy(queue: Queue, job: Job, own_sets: Sequence[OwnSet]) -> None:
+    """Offer the action that fits the reason why a job failed, if there is one besides `Continue`."""
+    remedy = remedy_of(job)
+    if remedy == "weights":
+        for model in without_weights(job.request):
+            st.page_link(
+                "pages/models.py", label=f"What to install for {text.escape(MODELS[model].title)}",
+                icon=":material/download:", query_params={"section": "networks", "network": model},
+            )  # fmt: skip
+    elif remedy == "space" and own_sets:
+        with st.popover("Free space: delete own images", icon=":material/delete:"):
+            st.write("Images, and all networks and results that were made from them. Then continue this job.")
+            for own in own_sets:
+                if st.button(f"Delete {text.escape(own.title)}", key=f"train_free_{job.name}_{own.path.name}"):
+                    _try(lambda _, own=own: own_study.delete(own, queue), job)  # type: ignore[misc]
+    elif remedy in ("fewer", "more"):
+        request = job.request.fewer() if remedy == "fewer" else job.request.more()
+        if request and st.button(
+            f"Train with {remedy} images: {', '.join(map(size_text, request.sizes))} per class",
+            key=f"train_{remedy}_{job.name}", icon=":material/model_training:",
+        ):  # fmt: skip
+            _try(lambda _: queue.ask(request), job)
 
 
 def _try(act: Callable[[Job], object], job: Job) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from datetime import datetime
 from pathlib import Path
 from typing import NamedTuple
@@ -26,15 +26,15 @@ from core.data.volumes import as_slice_images
 from core.errors import LowshotError, WeightsUnavailable
 from core.jobs import own_study
 from core.jobs.queue import Queue
+from core.models.efficientnet_lite0 import MEDICAL
 from core.models.medical_encoders import copies_in_corpus, find_medical_encoder, read_card
 from core.paths import MIB
 from core.ui import cache, login, text
 from core.ui.progress import bar
 
-ENCODER = "medical-efficientnet-lite0"
 _ZIP, _FOLDER, _BY_CLASS = "A zip", "A folder", "Class by class"
 _NEW = ""
-_SHOWN = 5
+_SHOWN, _PAGE = 5, 20  # images in a row, and on a page
 _MOST_CLASSES = 10
 
 
@@ -179,8 +179,13 @@ def _help() -> str:
     return "Other files are left out. Nothing is kept if the images cannot be used."
 
 
-def check(own: OwnSet) -> Checked | None:
-    """Show the check of a set: images per class, damaged files, copies, patients; None if it cannot be trained on."""
+def check(own: OwnSet, train_again: Callable[[OwnSet], None]) -> Checked | None:
+    """Show the check of a set: images per class, damaged files, copies, patients; None if it cannot be trained on.
+
+    Args:
+        own: the set.
+        train_again: starts a study of the set as it is then; offered with corrected labels if networks are stored.
+    """
     st.subheader("Check", anchor=False)
     try:
         spec = custom_dataset(own.path)
@@ -190,6 +195,7 @@ def check(own: OwnSet) -> Checked | None:
         st.error(text.escape(str(error)))
         return None
     _thumbnails(spec, listing)
+    _labels(own, spec, listing, train_again)
     within, across = redundant_copies(listing.labels, copies)
     _remedy(own, listing, unreadable, "not readable and not used.", "unreadable", "file")
     conflicts = _remedy(
@@ -205,7 +211,7 @@ def check(own: OwnSet) -> Checked | None:
     _patients(own, spec, listing)
     if conflicts:
         st.write("Correct the labels of these copies, or leave them out, before you train.")
-        if correct(own, spec, listing, listing.ids[across[:_SHOWN]].tolist(), ""):
+        if correct(own, spec, listing, listing.ids[across[:_SHOWN]].tolist(), "", "train"):
             st.rerun()
         return None
     try:
@@ -240,6 +246,25 @@ def _thumbnails(spec: DatasetSpec, listing: Listing) -> None:
             place.image(shown.image, alt=f"An image of {label}", width="stretch")
 
 
+def _labels(own: OwnSet, spec: DatasetSpec, listing: Listing, train_again: Callable[[OwnSet], None]) -> None:
+    """Show all images of a class, a page at a time, with controls that correct their labels."""
+    if not st.toggle("Look through the images and correct labels", key="train_browse"):
+        return
+    left, right = st.columns(2)
+    label = left.selectbox("Class", spec.labels, key="train_browse_class")
+    members = positions_of(listing.labels, spec.labels.index(label))
+    pages = max(1, -(-len(members) // _PAGE))
+    page = 1
+    if pages > 1:
+        page = int(right.number_input(f"Page, 1 to {pages}", 1, pages, key=f"train_browse_page_{label}_{pages}"))
+    names = listing.ids[members[(page - 1) * _PAGE : page * _PAGE]].tolist()
+    has_runs = bool(cache.store().metas(spec.name))
+    if correct(own, spec, listing, names, "and train again" if has_runs else "", "train_browse"):
+        if has_runs:
+            train_again(own)
+        st.rerun()
+
+
 def _remedy(
     own: OwnSet, listing: Listing, rows: Sequence[int] | np.ndarray, found: str, key: str, one: str, several: str = ""
 ) -> bool:
@@ -263,7 +288,7 @@ def _remedy(
 def _seen(own: OwnSet, spec: DatasetSpec, listing: Listing) -> int:
     """Compare the images with what the medical encoder was trained on; return the number that it has seen."""
     try:
-        card = read_card(find_medical_encoder(ENCODER, spec.name))
+        card = read_card(find_medical_encoder(MEDICAL, spec.name))
     except WeightsUnavailable:
         return 0
     here = [name for name in card["seen"] if is_present(find_dataset(name))]
@@ -311,7 +336,7 @@ def _patients(own: OwnSet, spec: DatasetSpec, listing: Listing) -> None:
             st.rerun()
 
 
-def correct(own: OwnSet, spec: DatasetSpec, listing: Listing, suggested: Sequence[str], then: str) -> bool:
+def correct(own: OwnSet, spec: DatasetSpec, listing: Listing, suggested: Sequence[str], then: str, key: str) -> bool:
     """Show images with a control that moves each to another class or leaves it out.
 
     Args:
@@ -320,25 +345,27 @@ def correct(own: OwnSet, spec: DatasetSpec, listing: Listing, suggested: Sequenc
         listing: its images.
         suggested: names of the images to show.
         then: end of the button's label, such as "and train again".
+        key: prefix of the widgets' keys.
     Returns:
         whether an image was moved or left out.
     """
     leave = "Leave out"
     position = {name: index for index, name in enumerate(listing.ids.tolist())}
     changes: dict[str, str] = {}
-    for place, name in zip(st.columns(_SHOWN), suggested, strict=False):
+    rows = -(-len(suggested) // _SHOWN)
+    columns = (column for _ in range(rows) for column in st.columns(_SHOWN))
+    for place, name in zip(columns, suggested, strict=False):
         with place:
             label = spec.labels[int(listing.labels[position[name]])]
             if shown := read_sample(spec, listing, position[name]):
                 shown.image.thumbnail((224, 224))
                 st.image(shown.image, alt=f"An image labeled {label}", width="stretch")
-            st.caption(text.escape(Path(name).name))
-            chosen = st.selectbox("Label", [*spec.labels, leave], index=spec.labels.index(label),
-                                  key=f"train_label_{name}")  # fmt: skip
+            chosen = st.selectbox(f"Label of {text.escape(Path(name).name)}", [*spec.labels, leave],
+                                  index=spec.labels.index(label), key=f"{key}_label_{name}")  # fmt: skip
             if chosen != label:
                 changes[name] = chosen
     counted = f"{len(changes)} labels" if len(changes) > 1 else "label"
-    button = st.button(f"Correct {counted} {then}", key="train_correct", disabled=not changes)
+    button = st.button(f"Correct {counted} {then}".strip(), key=f"{key}_correct", disabled=not changes)
     if not button:
         return False
     try:

@@ -10,7 +10,6 @@ from core.analysis.contest import LOOP, contestants
 from core.analysis.label_errors import disputed_images
 from core.errors import LowshotError
 from core.inference.input_gate import FILE as GATE_FILE
-from core.jobs.exports import export_network
 from core.metrics import METRICS
 from core.metrics.comparisons import MIN_SEEDS
 from core.metrics.learning_curves import Fit
@@ -20,6 +19,7 @@ from core.runs.selection import default_runs, held_out_loss
 from core.runs.series import Series, runs_by_series
 from core.ui import cache, charts, text
 from core.ui.compare import metric_charts
+from core.ui.network_download import offer_download
 from core.ui.start.story import WAYS, meaning_text
 from core.ui.train import own_images, study
 from core.ui.train.own_images import Checked
@@ -143,17 +143,7 @@ def _networks(checked: Checked) -> None:
         "Network to download", order, format_func=titles.__getitem__,
         key="train_network", help="First: the one that performs best on images held out within its training subset.",
     )  # fmt: skip
-    run = networks[family]
-    key = f"train_export_{run.meta.digest}"
-    if key not in st.session_state:
-        if not st.button("Prepare the download", key="train_prepare", icon=":material/deployed_code:"):
-            return
-        with st.spinner("Writing ONNX and safetensors files and checking that they predict alike"):
-            st.session_state[key] = export_network(run.meta.run)
-    st.download_button(
-        "Download (ONNX, safetensors, cards)", st.session_state[key], f"{run.meta.run}.zip", "application/zip",
-        key="train_download", icon=":material/download:",
-    )  # fmt: skip
+    offer_download(networks[family].meta, "train")
 
 
 def _labels(checked: Checked, runs: Sequence[Run]) -> None:
@@ -168,5 +158,5 @@ def _labels(checked: Checked, runs: Sequence[Run]) -> None:
             "the networks: to correct only where they err makes them look better than they are."
         )
         listing = checked.dataset.listing
-        if own_images.correct(checked.own, checked.spec, listing, names[:_DISPUTED], "and train again"):
-            study.start_next(checked)
+        if own_images.correct(checked.own, checked.spec, listing, names[:_DISPUTED], "and train again", "train"):
+            study.start_next(checked.own)

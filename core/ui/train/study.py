@@ -6,6 +6,7 @@ from dataclasses import replace
 
 import streamlit as st
 
+from core.data.own_images import OwnSet
 from core.errors import BadRequest, LowshotError
 from core.jobs import own_study
 from core.jobs.catalogue import Catalogue
@@ -17,7 +18,7 @@ from core.models.weights import weights_of
 from core.runs import RunMeta
 from core.ui import cache, text
 from core.ui.train import form
-from core.ui.train.own_images import ENCODER, Checked
+from core.ui.train.own_images import Checked
 
 DEEPER = {  # what goes deeper -> models, training strategies and seeds that it adds
     "DINOv2-S": (("generic-dinov2-vits14-imgfocus",), (), ()),
@@ -51,7 +52,7 @@ def request_for(checked: Checked, deeper: list[str]) -> Request:
 
 
 def _is_usable(model: str, checked: Checked) -> bool:
-    if model == ENCODER and checked.seen:
+    if MODELS[model].family == "medical" and checked.seen:
         return False
     try:
         weights_of(MODELS[model], checked.spec.name)
@@ -77,7 +78,7 @@ def show(checked: Checked, catalogue: Catalogue, queue: Queue) -> None:
         f"**Networks:** {text.escape(networks)}. Each learns from {', '.join(map(str, smaller))} and {largest} images "
         f"per class, {len(request.seeds)} times with other images."
     )
-    if ENCODER not in request.models:
+    if all(MODELS[model].family != "medical" for model in request.models):
         st.caption("Without medical transfer: its encoder has seen some of these images, or is not available here.")
     if len(request.seeds) < 5:
         st.caption(
@@ -98,10 +99,15 @@ def is_current(meta: RunMeta, checked: Checked) -> bool:
     return meta.dataset == checked.spec.name and meta.split_hash == checked.dataset.split_hash
 
 
-def start_next(checked: Checked) -> None:
+def start_next(own: OwnSet) -> None:
     """Rerun the page and start the study at once, on the images as they are then."""
-    st.session_state[_NEXT] = checked.own.name
+    st.session_state[_NEXT] = own.name
     st.rerun()
+
+
+def forget_next() -> None:
+    """Start no study by itself, because the images cannot be trained on as they are."""
+    st.session_state.pop(_NEXT, None)
 
 
 def _is_next(checked: Checked) -> bool:

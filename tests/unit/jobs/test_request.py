@@ -9,7 +9,7 @@ import pytest
 from core.errors import BadRequest, LowshotError
 from core.jobs import events
 from core.jobs.catalogue import Catalogue, read_catalogue
-from core.jobs.request import own_path, sizes_of
+from core.jobs.request import Request, from_record, own_path, sizes_of
 from tests.unit.jobs.test_records import REQUEST
 from trainer.cli import main
 
@@ -26,11 +26,28 @@ from trainer.cli import main
         ({"dataset": ""}, "Choose a data set"),
         ({"folder": "/"}, "Choose a data set"),
         ({"seeds": tuple(range(600))}, "up to 1,200 runs"),
+        ({"command": "sanity", "folder": "/"}, "a registered data set"),
+        ({"command": "weights"}, "a registered data set"),
     ],
 )
 def test_what_cannot_be_a_job_is_refused(change, said):
     with pytest.raises(BadRequest, match=said):
         replace(REQUEST, **change).check()
+
+
+def test_a_command_on_stored_runs_needs_a_data_set_alone():
+    request = Request("Ages", (), (), (), (), dataset="ham10000", command="subgroups")
+    request.check()
+    assert from_record(request.record()) == request
+    assert request.argv()[1:] == ["-m", "trainer", "subgroups", "--dataset=ham10000"]
+
+
+def test_a_request_for_fewer_or_more_images_keeps_the_rest():
+    assert replace(REQUEST, expected=(1.0,)).fewer() == replace(REQUEST, sizes=(10,))
+    assert REQUEST.more() == replace(REQUEST, sizes=(None,))
+    assert replace(REQUEST, sizes=(50,)).fewer().sizes == (25,)
+    assert replace(REQUEST, sizes=(50,)).more().sizes == (100,)
+    assert replace(REQUEST, sizes=(None,)).fewer() is replace(REQUEST, sizes=(None,)).more() is None
 
 
 def test_custom_images_must_lie_below_a_data_root_despite_links(tmp_path, monkeypatch):

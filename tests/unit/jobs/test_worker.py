@@ -3,17 +3,20 @@
 import os
 import signal
 import time
+from concurrent.futures import ThreadPoolExecutor
 
 import psutil
 import pytest
 import torch
 
-from core.jobs import records
+from core.data import own_images
+from core.jobs import own_study, records
 from core.jobs.queue import Queue
 from core.jobs.request import Request
 from core.paths import cache_folder
 from core.runs import open_store
 from tests import PATIENCE
+from tests.uploaded_files import class_files
 
 
 @pytest.fixture
@@ -87,6 +90,23 @@ def test_two_jobs_run_in_turn_and_survive_a_restart_of_the_app(place):
     assert done.state.began >= stopped.state.ended - 1
     again.forget(done)
     assert [job.name for job in again.jobs()] == [long.name]
+
+
+def test_two_visitors_who_train_at_once_get_their_turn_and_their_own_networks(place):
+    brought = {"x": class_files({"a": 13, "b": 13}), "y": class_files({"a": 13, "b": 13}, start=50)}
+    sets = [
+        own_images.store(owner, "Mine", own_images.file_entries(files.items()))[0] for owner, files in brought.items()
+    ]
+    with ThreadPoolExecutor(2) as both:
+        jobs = list(both.map(lambda own: Queue().ask(request_for(own.path, 2)), sets))
+    done = [wait_for(job, lambda now: now.is_over) for job in jobs]
+    assert [job.state.status for job in done] == ["done", "done"]
+    first, second = sorted(done, key=lambda job: job.state.began)
+    assert second.state.began >= first.state.ended - 1
+    assert {meta.dataset for meta in open_store().metas()} == {own.name for own in sets}
+    own_study.delete(sets[0], Queue())
+    assert {meta.dataset for meta in open_store().metas()} == {sets[1].name}
+    assert [job.request.folder for job in Queue().jobs()] == [str(sets[1].path)]
 
 
 def test_a_killed_training_fails_resumes_and_outlives_its_worker(place):
