@@ -78,7 +78,7 @@ _add(
 )  # fmt: skip
 for _name, _title, _width, _norm, _words in (
     ("scratch-cnn-160", "CNN at 160 px", 32, nn.BatchNorm2d, "batch normalization"),
-    ("scratch-cnn-160-wide", "Wide CNN at 160 px", 64, nn.BatchNorm2d, "batch normalization, twice as wide"),
+    ("scratch-cnn-160-narrow", "Narrow CNN at 160 px", 16, nn.BatchNorm2d, "batch normalization, half as wide"),
     ("scratch-cnn-160-groupnorm", "CNN at 160 px, group norm", 32, _group_norm, "group normalization"),
 ):
     _add(

@@ -133,7 +133,7 @@ def _scratch(trial: Trial) -> dict[str, Any]:
     }
 
 
-SCRATCH_MODELS = ("scratch-cnn-160", "scratch-cnn-160-wide", "scratch-cnn-160-groupnorm")
+SCRATCH_MODELS = ("scratch-cnn-160", "scratch-cnn-160-narrow", "scratch-cnn-160-groupnorm")
 _SHORT = {"nih-chestxray14": 10}  # 14 findings: 50 images of each take half of a trial's time
 _HEADS = ("frozen-logistic", "frozen")
 SPACES = {
