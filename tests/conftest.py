@@ -120,6 +120,18 @@ def no_weights(tmp_path, monkeypatch):
 
 
 @pytest.fixture(scope="session")
+def few_phantoms():
+    """The phantom set with few images, which are quickly drawn at every size that a model takes."""
+    from core.data import DATASETS
+    from core.data.dataset import load_dataset
+    from core.data.listing import TEST, TRAIN, VALIDATION
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("core.data.datasets.phantom.COUNTS", {TRAIN: 40, VALIDATION: 8, TEST: 4})
+        return load_dataset(DATASETS["phantom"])
+
+
+@pytest.fixture(scope="session")
 def phantom_runs(tmp_path_factory):
     """A store of quick phantom runs of two families, at two sizes and two seeds."""
     argv = ["--dataset", "phantom", "--sizes", "3,5", "--seeds", "0,1"]
@@ -133,11 +145,14 @@ def phantom_runs(tmp_path_factory):
 
 @pytest.fixture(scope="session")
 def findings_runs(tmp_path_factory):
-    """A store of quick runs on phantoms with several findings, one of them a variant."""
+    """A store of quick runs on few phantoms with several findings, one of them a variant."""
     argv = ["--dataset", "phantom-multilabel", "--models", "imagenet-efficientnet-lite0", "--strategies", "frozen"]
     argv += ["--sizes", "5", "--seeds", "0,1"]
     variant = [*argv, "--preparation", "clahe", "--augment", "none"]
-    return stored_curves(tmp_path_factory, "findings-runs", argv, variant)
+    counts = {"train": 120, "validation": 60, "test": 60}
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("core.data.datasets.phantom.MORE_COUNTS", counts)
+        return stored_curves(tmp_path_factory, "findings-runs", argv, variant)
 
 
 def stored_curves(tmp_path_factory, name, *asked):

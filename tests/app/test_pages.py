@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from pathlib import Path
 
 import pytest
 from streamlit.testing.v1 import AppTest
@@ -16,10 +17,12 @@ PAGES = ["diagnose", "learning_curves", "compare"]
 
 
 def open_page(name, store, monkeypatch):
-    monkeypatch.setenv("LOWSHOT_RUNS", str(store))
+    """The page by itself, in a session that began on the Start page while nothing was stored."""
+    monkeypatch.setenv("LOWSHOT_RUNS", str(Path(store) / "nothing"))
     app = AppTest.from_file("../../streamlit_app.py", default_timeout=PATIENCE)
     app.session_state["framed"] = True
     app.run()
+    monkeypatch.setenv("LOWSHOT_RUNS", str(store))
     return app.switch_page(f"pages/{name}.py").run()
 
 

@@ -1,4 +1,4 @@
-"""What only a real browser shows: deep links on a fresh server, uploads, layout, and where requests go."""
+"""What only a real browser shows: deep links, uploads, layout, and where requests go."""
 
 import os
 from pathlib import Path
@@ -44,25 +44,32 @@ def address(opened, phantom_runs):
         yield found
 
 
+@pytest.fixture(scope="module")
+def shipped(opened):
+    """The app on the shipped runs."""
+    with running() as found:
+        yield found
+
+
 @pytest.mark.parametrize("path", PAGES)
-def test_a_deep_link_on_a_fresh_server_opens_a_page_that_fits_and_stays_on_loopback(opened, phantom_runs, path):
-    """On the small store of the tests; the learning curves are those of the shipped runs."""
+def test_a_deep_link_opens_a_page_that_fits_and_stays_on_loopback(opened, request, path):
+    """In a new session, on the small store of the tests; the learning curves are those of the shipped runs."""
+    address = request.getfixturevalue("shipped" if path == "learning_curves" else "address")
     page, hosts = new_page(opened), set()
-    page.on("request", lambda request: hosts.add(urlparse(request.url).hostname))
-    with running(None if path == "learning_curves" else phantom_runs) as fresh:
-        page.goto(f"{fresh}/{path}")
-        page.wait_for_selector(f"h1:has-text('{PAGES[path]}')")
-        settle(page)
-        assert page.get_by_text(NOTICE).count() == 1
-        assert page.get_by_role("link", name="Compare").count() >= 1
-        assert page.get_by_text("Page not found").count() == 0
-        assert page.locator("[data-testid=stException]").count() == 0
-        assert violations(page) == []
-        for width in WIDTHS:
-            page.set_viewport_size({"width": width, "height": 900})
-            page.wait_for_function("document.documentElement.scrollWidth <= document.documentElement.clientWidth + 1")
-            whole_page(page, width, ARTEFACTS / f"{path}-{width}.png")
-        assert hosts <= {"127.0.0.1", None, ""}
+    page.on("request", lambda sent: hosts.add(urlparse(sent.url).hostname))
+    page.goto(f"{address}/{path}")
+    page.wait_for_selector(f"h1:has-text('{PAGES[path]}')")
+    settle(page)
+    assert page.get_by_text(NOTICE).count() == 1
+    assert page.get_by_role("link", name="Compare").count() >= 1
+    assert page.get_by_text("Page not found").count() == 0
+    assert page.locator("[data-testid=stException]").count() == 0
+    assert violations(page) == []
+    for width in WIDTHS:
+        page.set_viewport_size({"width": width, "height": 900})
+        page.wait_for_function("document.documentElement.scrollWidth <= document.documentElement.clientWidth + 1")
+        whole_page(page, width, ARTEFACTS / f"{path}-{width}.png")
+    assert hosts <= {"127.0.0.1", None, ""}
     page.close()
 
 

@@ -6,8 +6,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from core.data import DATASETS
-from core.data.dataset import load_dataset
 from core.data.datasets.phantom import phantom_at
 from core.data.image_cache import open_bank
 from core.data.images import to_array
@@ -18,7 +16,7 @@ from core.inference.predictor import Predictor
 from core.metrics.calibration import probabilities_of
 from core.runs import read_predictions, read_run
 from core.types import ImageSpec
-from tests.unit.training.test_run_cell import CPU, few_test_images
+from tests.unit.training.test_run_cell import CPU
 from trainer.training.run_cell import run_cell
 from trainer.training.run_plan import plan_run
 from trainer.training.settings import Cell, Settings
@@ -109,8 +107,8 @@ def test_volumes_keep_their_ratio_and_refuse_what_takes_pictures_only():
         preparation("clahe").volume(voxels, 16)
 
 
-def test_banks_of_different_preparations_are_kept_apart():
-    listing = load_dataset(DATASETS["phantom"]).listing
+def test_banks_of_different_preparations_are_kept_apart(few_phantoms):
+    listing = few_phantoms.listing
     plain = open_bank(listing, 16, 1).images
     changed = open_bank(listing, 16, 1, preparation=preparation("brightness-contrast")).images
     same = open_bank(listing, 16, 1, preparation=preparation("unit-range")).images
@@ -120,12 +118,11 @@ def test_banks_of_different_preparations_are_kept_apart():
 
 @pytest.mark.parametrize("steps", ["clahe+unit-range", "keep-aspect+brightness-contrast"])
 @pytest.mark.parametrize(("model", "strategy"), [("scratch-cnn", "scratch"), ("imagenet-efficientnet-lite0", "frozen")])
-def test_images_are_prepared_for_prediction_as_for_training(steps, model, strategy, runs, monkeypatch):
-    quick = Settings(epochs=1, min_steps=2, batch_size=8, lr=1e-3, weight_decay=0.0, patience=1, views=1)
+def test_images_are_prepared_for_prediction_as_for_training(few_phantoms, steps, model, strategy, runs, monkeypatch):
+    quick = Settings(epochs=1, min_steps=2, batch_size=8, lr=1e-3, weight_decay=0.0, patience=1, views=1, folds=2)
     monkeypatch.setattr("trainer.training.run_plan.settings_of", lambda *_: quick)
-    phantom = few_test_images(load_dataset(DATASETS["phantom"]))
-    prepared = plan_run(Cell("phantom", model, strategy, 4, 0), phantom, {"preparation": steps})
-    folder, _ = run_cell(prepared, phantom, "all", CPU, runs)
+    prepared = plan_run(Cell("phantom", model, strategy, 4, 0), few_phantoms, {"preparation": steps})
+    folder, _ = run_cell(prepared, few_phantoms, "all", CPU, runs)
     meta, test = read_run(folder), read_predictions(folder)
     assert meta.variant == f"preparation={preparation(steps).name}"
     assert (meta.mean == (0, 0, 0)) == ("unit-range" in steps)

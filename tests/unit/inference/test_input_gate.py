@@ -144,12 +144,12 @@ class Remembering(Gatekeeper):
 
 
 @pytest.mark.data
-def test_other_kinds_of_images_are_refused_and_genuine_ones_are_not():
+def test_other_kinds_of_images_are_refused_and_genuine_ones_are_not(kermany):
     """The bar: at least 95% of what does not belong refused, at most 5% of genuine test images.
 
     One gate is made here from fewer images than usual, the other is the shipped one.
     """
-    chest, skin = real("kermany"), real("ham10000")
+    chest, skin = kermany, real("ham10000")
     shipped = read_gate(PROJECT / "checkpoints" / "ham10000")
     assert shipped.fingerprint == skin.fingerprint
     keepers = {"chest": Remembering(make_gate(some_of(chest, 600), CPU)), "skin": Remembering(shipped)}

@@ -222,23 +222,26 @@ def test_models_and_data_sets_go_together_by_dimension(cubes):
 
 
 def quick(monkeypatch):
-    settings = Settings(epochs=1, min_steps=2, batch_size=6, lr=1e-3, weight_decay=1e-2, patience=1, views=1)
+    settings = Settings(epochs=1, min_steps=2, batch_size=6, lr=1e-3, weight_decay=1e-2, patience=1, views=1, folds=2)
     monkeypatch.setattr("trainer.training.run_plan.settings_of", lambda *_: settings)
 
 
-@pytest.mark.parametrize("name", ["nodulemnist3d", "vesselmnist3d"])
+@pytest.mark.parametrize(
+    ("name", "model", "strategy", "size"),
+    [("nodulemnist3d", "imagenet-efficientnet-lite0-slices", "frozen", "3"),
+     ("vesselmnist3d", "scratch-resnet18-3d", "scratch", "1")],  # kernels in three dimensions take seconds an image
+)  # fmt: skip
 @pytest.mark.filterwarnings("ignore:.*is not the file that MedMNIST publishes")
-def test_data_sets_in_medmnists_format_need_no_change(name, tmp_path, runs, monkeypatch, capsys):
+def test_data_sets_in_medmnists_format_need_no_change(name, model, strategy, size, tmp_path, runs, monkeypatch, capsys):
     from trainer.cli import main
 
     quick(monkeypatch)
     monkeypatch.setenv("LOWSHOT_DATA", str(tmp_path / "data"))
     put_medmnist(tmp_path / "data" / "medmnist", name, (12, 8, 6))
-    for model, strategy in (("scratch-resnet18-3d", "scratch"), ("imagenet-efficientnet-lite0-slices", "frozen")):
-        argv = ["run", "--dataset", name, "--model", model, "--strategy", strategy, "--size", "3", "--json"]
-        assert main(argv) == 0
-        row = json.loads(capsys.readouterr().out)
-        assert 0 <= row["metrics"]["auroc"] <= 1
+    argv = ["run", "--dataset", name, "--model", model, "--strategy", strategy, "--size", size, "--json"]
+    assert main(argv) == 0
+    row = json.loads(capsys.readouterr().out)
+    assert 0 <= row["metrics"]["auroc"] <= 1
 
 
 def test_a_run_on_volumes_predicts_explains_and_refuses_images(cubes, runs, monkeypatch):

@@ -2,6 +2,7 @@
 
 import json
 from dataclasses import replace
+from functools import partial
 
 import numpy as np
 import pytest
@@ -46,6 +47,9 @@ CPU = torch.device("cpu")
 @pytest.fixture(autouse=True)
 def cache(tmp_path, monkeypatch):
     monkeypatch.setenv("LOWSHOT_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr("trainer.pretraining.train._BATCH", 16)
+    few = partial(clustered_difference, draws=100)
+    monkeypatch.setattr("trainer.pretraining.linear_probe.clustered_difference", few)
 
 
 def part_of(name, labels, groups=None, seed=0):
@@ -63,10 +67,10 @@ def part_of(name, labels, groups=None, seed=0):
     return CorpusPart(DATASETS[name], listing, bank, number, every, none, none, {}, {})
 
 
-def two_parts():
-    findings = np.random.default_rng(0).integers(0, 2, (64, 14)).astype(float)
+def two_parts(images=16):
+    findings = np.random.default_rng(0).integers(0, 2, (images, 14)).astype(float)
     findings[:, 2] = np.nan
-    classes = np.arange(64) % 3
+    classes = np.arange(images) % 3
     classes[:8] = UNLABELED
     return [part_of(NIH, findings), part_of("isic2017-dermoscopy", classes, seed=1)]
 
@@ -194,7 +198,7 @@ def test_new_runs_take_the_newest_recipe_and_stored_runs_their_own(tmp_path, mon
 
 
 def test_activations_are_computed_once_and_resumed(monkeypatch):
-    start, part = STARTS[IMAGENET], two_parts()[0]
+    start, part = STARTS[IMAGENET], two_parts(64)[0]
     trunk, _ = start.build(4)
     rows = np.arange(40)
     monkeypatch.setattr("trainer.pretraining.activations._BLOCK", 32)
@@ -287,7 +291,7 @@ def small_corpus(tmp_path, monkeypatch):
     """NIH as the target; Kermany, whose two classes differ plainly, as the corpus that judges."""
     put_nih(tmp_path / "nih", [(seed, seed) for seed in range(6)])
     for tint, label in enumerate(("NORMAL", "PNEUMONIA")):
-        for seed in range(100):
+        for seed in range(60):
             name = f"person{seed + 200 * tint}_{label}.png"
             put_image(tmp_path / "kermany" / "train" / label / name, 1000 + seed, tint=tint)
     for name, folder in ((NIH, "nih"), ("kermany", "kermany")):

@@ -16,7 +16,6 @@ from core.data import DATASETS
 from core.data.dataset import load_dataset
 from core.data.datasets.phantom import phantom_at
 from core.data.images import decode
-from core.data.listing import TEST, TRAIN, VALIDATION
 from core.errors import BadRequest
 from core.inference.predictor import Predictor
 from core.metrics.calibration import probabilities_of
@@ -52,14 +51,6 @@ def phantom():
     return load_dataset(DATASETS["phantom"])
 
 
-@pytest.fixture(scope="module")
-def small():
-    """The same with few images, which are quickly drawn at every size that a model takes."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("core.data.datasets.phantom.COUNTS", {TRAIN: 40, VALIDATION: 8, TEST: 4})
-        return load_dataset(DATASETS["phantom"])
-
-
 def train(dataset, model, strategy, size, seed=0, store=None, keep="all", **options):
     sources = {"sources": "tones"} if STRATEGIES[strategy].query_loss else {}
     prepared = plan_run(Cell(dataset.spec.name, model, strategy, size, seed), dataset, sources | options)
@@ -67,14 +58,17 @@ def train(dataset, model, strategy, size, seed=0, store=None, keep="all", **opti
 
 
 @pytest.mark.parametrize(("model", "strategy"), PAIRS)
-def test_every_strategy_writes_a_run_that_predicts(small, runs, weights, other_sets, model, strategy, monkeypatch):
+def test_every_strategy_writes_a_run_that_predicts(
+    few_phantoms, runs, weights, other_sets, model, strategy, monkeypatch
+):
     steps = 1 if "vits" in model else 2  # a transformer takes seconds a step
     quick = Settings(
-        epochs=steps, min_steps=steps, batch_size=16, lr=1e-3, weight_decay=1e-2, patience=1, views=1, episodes=2,
-        tasks=1, shots=1, queries=1, inner_lr=0.01, inner_steps=1, adapt_steps=1, outer_lr=1e-3, order="second",
+        epochs=steps, min_steps=steps, batch_size=16, lr=1e-3, weight_decay=1e-2, patience=1, views=1, folds=2,
+        episodes=2, tasks=1, shots=1, queries=1, inner_lr=0.01, inner_steps=1, adapt_steps=1, outer_lr=1e-3,
+        order="second",
     )  # fmt: skip
     monkeypatch.setattr("trainer.training.run_plan.settings_of", lambda *_: quick)
-    folder = train(small, model, strategy, 4, store=runs)
+    folder = train(few_phantoms, model, strategy, 4, store=runs)
     meta, test = read_run(folder), read_predictions(folder)
     assert meta.metrics.keys() == meta.metrics_at_half.keys()
     assert np.isfinite(test.logits).all()
@@ -278,32 +272,32 @@ def test_blocks_of_an_embedding_are_scaled_one_by_one():
 
 
 @pytest.mark.parametrize("ensemble", [0, 1])
-def test_a_stored_head_comes_back_whatever_it_is_made_of(small, runs, ensemble):
+def test_a_stored_head_comes_back_whatever_it_is_made_of(few_phantoms, runs, ensemble):
     """Normalization, penalty path, fold ensemble and mirror images: the app answers as the run was measured."""
     options = {"fold_ensemble": ensemble, "mirror": 1, "views": 1}
     spec = MODELS["control-random-frozen"]
-    prepared = plan_run(Cell("phantom", spec.name, "frozen-logistic", 5, 0), small, options)
-    folder, _ = run_cell(prepared, small, "all", CPU, runs)
+    prepared = plan_run(Cell("phantom", spec.name, "frozen-logistic", 5, 0), few_phantoms, options)
+    folder, _ = run_cell(prepared, few_phantoms, "all", CPU, runs)
     meta, test = read_run(folder), read_predictions(folder)
     images = [Image.fromarray(phantom_at(int(name[-9:-4])).pixels) for name in test.ids[:3]]
     answers = Predictor(folder)(images)
     stored = probabilities_of(test.logits[:3], meta.temperature)
     assert np.allclose([a.probabilities for a in answers], stored, atol=2e-3)
-    again = predict_with_stored_weights(folder, meta, small, CPU, None).logits
+    again = predict_with_stored_weights(folder, meta, few_phantoms, CPU, None).logits
     assert np.allclose(again, test.logits, atol=2e-2)
     assert any(name.startswith("tapped.head.layers.0.heads.") for name in read_weights(folder)) == bool(ensemble)
 
 
 @pytest.mark.parametrize("tune", ["norm", "bias", "lora"])
-def test_fine_tuning_changes_only_what_it_is_to_change(small, runs, tune):
+def test_fine_tuning_changes_only_what_it_is_to_change(few_phantoms, runs, tune):
     spec = MODELS["imagenet-efficientnet-lite0"]
     options = {"tune": tune, "epochs": 1, "min_steps": 1, "lr": 0.01}
-    prepared = plan_run(Cell("phantom", spec.name, "finetune", 5, 0), small, options)
+    prepared = plan_run(Cell("phantom", spec.name, "finetune", 5, 0), few_phantoms, options)
     if tune == "lora":
         with pytest.raises(BadRequest, match="no parameters that --tune lora could train"):
-            run_cell(prepared, small, "all", CPU, runs)
+            run_cell(prepared, few_phantoms, "all", CPU, runs)
         return
-    state = read_weights(run_cell(prepared, small, "all", CPU, runs)[0])
+    state = read_weights(run_cell(prepared, few_phantoms, "all", CPU, runs)[0])
     start = spec.build(2, "phantom", 0).state_dict()
     changed = {name for name in start if "encoder" in name and not torch.equal(start[name].half(), state[name].half())}
     assert changed
@@ -327,10 +321,10 @@ def test_low_rank_updates_become_part_of_the_kernels():
     assert torch.allclose(encoder(images), tuned)
 
 
-def test_every_network_learns_from_all_labels_and_peaks(small, runs):
+def test_every_network_learns_from_all_labels_and_peaks(few_phantoms, runs):
     """Folds predict one another; the final network sees every image, and its rate rises to its peak."""
-    prepared = plan_run(Cell("phantom", "scratch-cnn", "scratch", 6, 0), small, {"epochs": 5, "min_steps": 10})
-    folder, _ = run_cell(prepared, small, "all", CPU, runs)
+    prepared = plan_run(Cell("phantom", "scratch-cnn", "scratch", 6, 0), few_phantoms, {"epochs": 5, "min_steps": 10})
+    folder, _ = run_cell(prepared, few_phantoms, "all", CPU, runs)
     rows = read_history(folder)
     assert {row["fold"] for row in rows} == {0, 1, 2}
     for fold in (0, 1, 2):
@@ -343,13 +337,13 @@ def test_every_network_learns_from_all_labels_and_peaks(small, runs):
     assert final[-1]["fit_loss"] > 0
     meta = read_run(folder)
     assert sum(meta.sampled.values()) == meta.images == 12
-    assert sorted(read_predictions(folder, "validation").ids) == sorted(small.listing.ids[prepared.rows])
+    assert sorted(read_predictions(folder, "validation").ids) == sorted(few_phantoms.listing.ids[prepared.rows])
 
 
-def test_patience_stops_folds_after_the_peak_and_sets_the_final_length(small, runs):
+def test_patience_stops_folds_after_the_peak_and_sets_the_final_length(few_phantoms, runs):
     options = {"epochs": 40, "min_steps": 0, "patience": 2, "lr": 0.01, "augment": "none"}
-    prepared = plan_run(Cell("phantom", "scratch-cnn", "scratch", 6, 0), small, options)
-    rows = read_history(run_cell(prepared, small, "all", CPU, runs)[0])
+    prepared = plan_run(Cell("phantom", "scratch-cnn", "scratch", 6, 0), few_phantoms, options)
+    rows = read_history(run_cell(prepared, few_phantoms, "all", CPU, runs)[0])
     last = {fold: [row["epoch"] for row in rows if row["fold"] == fold][-1] for fold in (0, 1, 2)}
     assert min(last[1], last[2]) >= 40 * 0.2
     best = []
