@@ -13,9 +13,9 @@ if "PYTEST_XDIST_WORKER" in os.environ:  # each process has a core of its own
     os.environ.setdefault("OMP_NUM_THREADS", "1")
 REQUIRED = os.environ.get("LOWSHOT_REQUIRE_DATA") == "1"
 LONGEST = (
-    "unit/inference/test_input_gate.py",
-    "unit/data/test_duplicates.py",
     "browser/test_browser.py",
+    "unit/data/test_duplicates.py",
+    "unit/inference/test_input_gate.py",
     "unit/jobs/test_worker.py",
     "unit/commands/test_export.py",
     "unit/commands/test_cli.py",
