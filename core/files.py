@@ -1,22 +1,32 @@
-"""Files on disk: atomic writes and hashes, independent of the files' meaning."""
+"""Files on disk: atomic writes, locks between processes and hashes, independent of the files' meaning.
+
+What is not finished has a hidden name next to its target and a lock, which the system takes from a process that dies:
+whatever is not locked was left by a killed process.
+"""
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import io
 import json
 import os
+import secrets
 import shutil
-import tempfile
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager, suppress
 from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+from filelock import FileLock
 
 if TYPE_CHECKING:
     from _typeshed import SupportsRead
 
 _CHUNK = 1 << 20
+_LOCK, _PARTIAL, _BEFORE = ".lock", ".partial", ".before"
+_DEPTH = 3  # levels of folders in which unfinished writes are looked for
 
 
 def write_atomically(path: Path, content: bytes) -> None:
@@ -27,17 +37,103 @@ def write_atomically(path: Path, content: bytes) -> None:
 def write_stream_atomically(path: Path, content: SupportsRead[bytes]) -> None:
     """Replace a file atomically by the content of a stream of any length, copied in chunks."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    handle, partial = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".partial")
+    partial = _hidden(path, f".{secrets.token_hex(4)}{_PARTIAL}")
+    with FileLock(partial):  # creates it; the lock ends with the process
+        try:
+            with partial.open("wb") as file:
+                shutil.copyfileobj(content, file, _CHUNK)
+                file.flush()
+                os.fsync(file.fileno())
+            os.replace(partial, path)
+        except BaseException:
+            partial.unlink(missing_ok=True)
+            raise
+
+
+@contextmanager
+def locked(target: Path, timeout: float = -1) -> Iterator[None]:
+    """Hold the lock of a file or folder, which need not exist; a thread may take a lock again that it holds.
+
+    Args:
+        target: the file or folder.
+        timeout: seconds to wait for another process or thread; negative waits forever.
+    Raises:
+        filelock.Timeout: if another one holds the lock.
+        OSError: if the parent folder cannot be written to.
+    """
+    lock = FileLock(_hidden(target, _LOCK), is_singleton=True)
+    with lock.acquire(timeout):
+        try:
+            yield
+        finally:
+            if lock.lock_counter == 1:
+                Path(lock.lock_file).unlink(missing_ok=True)
+
+
+@contextmanager
+def staging_folder(target: Path) -> Iterator[Path]:
+    """Yield an empty folder for the new content of a folder, to be published; the target is locked meanwhile.
+
+    At the end nothing is left of it but what was moved out.
+    """
+    target.parent.mkdir(parents=True, exist_ok=True)
+    with locked(target):
+        _tidy(target)
+        staging = _hidden(target, _PARTIAL)
+        staging.mkdir()
+        try:
+            yield staging
+        finally:
+            shutil.rmtree(staging, ignore_errors=True)
+
+
+def publish(staging: Path, target: Path) -> None:
+    """Move a finished folder from staging into place; a kill leaves the old or the new one, and an error the old."""
     try:
-        with os.fdopen(handle, "wb") as file:
-            shutil.copyfileobj(content, file, _CHUNK)
-            file.flush()
-            os.fsync(file.fileno())
-        os.chmod(partial, 0o644)
-        os.replace(partial, path)
-    except BaseException:
-        Path(partial).unlink(missing_ok=True)
-        raise
+        if target.exists():
+            os.replace(target, _hidden(target, _BEFORE))
+        os.replace(staging, target)
+    finally:
+        _tidy(target)
+
+
+def remove_unfinished(roots: Iterable[Path]) -> None:
+    """Remove what killed processes left half-written below some folders; what a living process writes stays.
+
+    A folder that was about to be replaced is put back.
+    """
+    for root in roots:
+        for folder, folders, files in os.walk(root):
+            for path in (Path(folder, name) for name in (*folders, *files) if name.startswith(".")):
+                with suppress(OSError):  # in use, already removed, or read-only
+                    if path.suffix == _PARTIAL and path.is_file():
+                        with FileLock(path).acquire(timeout=0):
+                            path.unlink()
+                    elif path.suffix in (_LOCK, _PARTIAL, _BEFORE):
+                        target = path.with_name(path.stem[1:])
+                        with locked(target, timeout=0):
+                            _tidy(target)
+            if len(Path(folder).relative_to(root).parts) == _DEPTH - 1:
+                folders.clear()
+
+
+def _hidden(target: Path, suffix: str) -> Path:
+    return target.with_name(f".{target.name}{suffix}")
+
+
+def _tidy(target: Path) -> None:
+    """Undo or finish the replacement of a folder, and remove what was staged for it."""
+    before = _hidden(target, _BEFORE)
+    if before.exists() and not target.exists():
+        os.replace(before, target)
+    for path in (before, _hidden(target, _PARTIAL)):
+        shutil.rmtree(path, ignore_errors=True)
+
+
+def require_space(folder: Path, size: int) -> None:
+    """Raise the error of a full disk unless `size` bytes are free; writing to mapped memory would end the process."""
+    if shutil.disk_usage(folder).free < size:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(folder))
 
 
 def canonical_json(value: Any) -> str:
@@ -67,6 +163,6 @@ def cached_sha256_of_file(path: Path) -> str:
     return _sha256_once(str(path), stat.st_size, stat.st_mtime_ns)
 
 
-@lru_cache(maxsize=4096)
+@lru_cache(maxsize=2**16)  # files of 20,000 runs
 def _sha256_once(path: str, size: int, modified_ns: int) -> str:
     return sha256_of_file(Path(path))

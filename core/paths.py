@@ -28,6 +28,11 @@ def _folders(variable: str, default: Path) -> list[Path]:
     return [folder.expanduser().resolve() for folder in folders or [default]]
 
 
+def own_images_folder() -> Path:
+    """Return the folder of images that people bring in the browser: `own-images` in the first data root."""
+    return data_roots()[0] / "own-images"
+
+
 def runs_folder() -> Path:
     """Return the folder of the run store: `LOWSHOT_RUNS`, else the `checkpoints/` shipped with the program."""
     return Path(os.environ.get("LOWSHOT_RUNS") or PROJECT / "checkpoints").expanduser().resolve()
@@ -57,6 +62,11 @@ def cache_folder() -> Path:
 def jobs_folder() -> Path:
     """Return the folder of jobs started by the app: `LOWSHOT_JOBS`, else in the cache."""
     return Path(os.environ.get("LOWSHOT_JOBS") or cache_folder() / "jobs").expanduser().resolve()
+
+
+def written_folders() -> tuple[Path, ...]:
+    """Return the folders in which the program stores what it makes."""
+    return runs_folder(), encoders_folder(), cache_folder(), jobs_folder(), own_images_folder()
 
 
 def pick_device(name: str) -> torch.device:

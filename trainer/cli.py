@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import argparse
-import errno
 import os
 import sys
 from collections.abc import Sequence
 
-from core.errors import LowshotError
+from core.errors import DISK_FULL, LowshotError, disk_problem
+from core.files import remove_unfinished
 from core.jobs.events import FULL
+from core.paths import written_folders
 from trainer.commands import COMMANDS, parser_of
 
 PROGRAM = "python -m trainer"
@@ -31,7 +32,7 @@ def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run a command.
+    """Remove what killed processes left half-written, then run a command.
 
     Returns:
         the exit code: 0 for success, 1 for a negative result of the command, 2 for an invalid request, 74 for a full
@@ -41,6 +42,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     from trainer.progress import write_event
 
     code, why = 1, ""
+    remove_unfinished(written_folders())
     try:
         code = parsed.execute(parsed)
     except BrokenPipeError:  # the reader closed the output
@@ -63,7 +65,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
 INTERRUPTED = 130
 REFUSED = 2
 _RESUME = "Finished runs are kept; the same command continues from here."
-_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
 def explain(error: BaseException) -> tuple[int, str] | None:
@@ -72,8 +73,8 @@ def explain(error: BaseException) -> tuple[int, str] | None:
         return REFUSED, str(error)
     if isinstance(error, KeyboardInterrupt):
         return INTERRUPTED, f"Interrupted. {_RESUME}"
-    if isinstance(error, OSError) and error.errno in _FULL:
-        return FULL, f"The disk is full ({error.strerror}). Free some space. {_RESUME}"
+    if isinstance(error, OSError) and (problem := disk_problem(error)):
+        return FULL if error.errno in DISK_FULL else REFUSED, f"{problem} {_RESUME}"
     if isinstance(error, MemoryError) or _is_out_of_memory(error):
         return REFUSED, (
             "Memory ran out. Close other programs, or choose a smaller model, a smaller --batch-size or fewer images. "

@@ -9,13 +9,15 @@ import os
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
+from filelock import Timeout
 from tqdm import tqdm
 
 from core.data.image_cache import Progress
+from core.files import locked
 from core.jobs import events
 
 _INTERVAL = 1.0  # seconds between two progress lines of a bar
@@ -76,3 +78,15 @@ def print_status(text: str) -> None:
     write_event("say", text=text)
     if not _senders:
         print(text, file=sys.stderr)
+
+
+@contextmanager
+def locked_in_turn(target: Path, title: str) -> Iterator[None]:
+    """Hold the lock of a file or folder; if another process holds it, say so and wait."""
+    with ExitStack() as stack:
+        try:
+            stack.enter_context(locked(target, timeout=0))
+        except Timeout:
+            print_status(f"waiting: {title}: another process works on it")
+            stack.enter_context(locked(target))
+        yield

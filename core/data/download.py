@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import os
-import shutil
-import tempfile
 import warnings
 from collections.abc import Callable
 from pathlib import Path
@@ -13,6 +11,7 @@ from core.data.datasets.folders import subfolders
 from core.data.datasets.medmnist import file_name
 from core.data.specs import OPTIONS_SEPARATOR, DatasetSpec
 from core.errors import DataUnavailable
+from core.files import staging_folder
 
 
 def download_dataset(spec: DatasetSpec, root: Path) -> Path:
@@ -33,19 +32,16 @@ def download_dataset(spec: DatasetSpec, root: Path) -> Path:
             f"{spec.title} requires an application at {spec.remote.ref}. Unpack it as {root / spec.folders[0]}."
         )
     # Download into a hidden folder and move the files into place once the layout is known to be right.
-    root.mkdir(parents=True, exist_ok=True)
     folder = root / spec.folders[0]
-    staging = Path(tempfile.mkdtemp(dir=root, prefix=f".{spec.folders[0]}.", suffix=".partial"))
     by_hand = f"Get it by hand from {spec.url}, and unpack it as {folder}."
     try:
-        _DOWNLOADERS[spec.remote.kind](spec, staging)
-        _merge(_find_layout(spec, staging), folder)
+        with staging_folder(folder) as staging:
+            _DOWNLOADERS[spec.remote.kind](spec, staging)
+            _merge(_find_layout(spec, staging), folder)
     except _DownloadFailed as error:
         raise DataUnavailable(f"{spec.title} could not be downloaded: {error} {by_hand}") from None
     except DataUnavailable as error:
         raise DataUnavailable(f"The download of {spec.title} is not laid out as expected: {error}") from None
-    finally:
-        shutil.rmtree(staging, ignore_errors=True)
     return folder
 
 

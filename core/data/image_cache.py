@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import os
 import shutil
 from collections.abc import Callable, Collection, Iterator
@@ -17,14 +18,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from filelock import FileLock
 from PIL import Image
 
 from core.data.images import decode
 from core.data.listing import Listing
 from core.data.preprocessing import PLAIN, Preparation
 from core.errors import UnreadableImage
-from core.files import sha256_of, write_atomically
+from core.files import locked, require_space, sha256_of, write_atomically
 from core.paths import cache_folder
 
 _VERSION = "2"
@@ -79,8 +79,7 @@ def open_bank(
     """
     folder = bank_folder(listing, size, channels, preparation)
     if not (folder / _FACTS).exists():
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        with FileLock(folder.with_name(f".{folder.name}.lock")):
+        with locked(folder):
             if not (folder / _FACTS).exists():
                 _build(listing, size, channels, preparation, folder, progress)
     return _open(folder.name)
@@ -123,12 +122,13 @@ def _build(
     listing: Listing, size: int, channels: int, preparation: Preparation, folder: Path, progress: Progress | None
 ) -> None:
     # Resume an interrupted build: rewrite its log to the complete blocks.
-    staging = folder.with_name(f".{folder.name}.partial")
+    staging = folder.with_name(f".{folder.name}.unfinished")
     staging.mkdir(exist_ok=True)
     shape = (len(listing), channels, *[size] * listing.dims)
     rows = list(_rows_done(staging, shape))
     complete = [json.dumps(rows[start : start + _BLOCK]) + "\n" for start in range(0, len(rows), _BLOCK)]
     write_atomically(staging / _DONE, "".join(complete).encode())
+    require_space(staging, (len(listing) - len(rows)) * math.prod(shape[1:]))
     mode = "r+" if rows else "w+"
     images = np.lib.format.open_memmap(staging / _IMAGES, mode=mode, dtype=np.uint8, shape=shape)
     # Decode block by block; the log gets a block only after its pixels are written.

@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import secrets
 import shutil
 import tempfile
 import time
@@ -26,10 +27,9 @@ from core.data.image_cache import delete_banks_of
 from core.data.images import KINDS, SUFFIXES
 from core.data.uploads import Upload, is_skipped, members, problem_of
 from core.errors import BadRequest, DataUnavailable, UnreadableImage
-from core.files import sha256_of, sha256_of_file, write_atomically
-from core.paths import LIMITS, MIB, data_roots
+from core.files import sha256_of, sha256_of_file, staging_folder, write_atomically
+from core.paths import LIMITS, MIB, own_images_folder
 
-FOLDER = "own-images"
 DAYS = 7  # that images are kept
 LEAST_IMAGES = 13  # per class, so that a fifth, then a tenth can be set apart
 MOST_SETS = 10  # per owner
@@ -37,7 +37,7 @@ SET_LIMITS = replace(
     LIMITS, file_bytes=256 * MIB, images=5000, entries=5500, directory_bytes=2 * MIB, unpacked_bytes=1024 * MIB
 )
 LEAST_FREE = 300 * MIB  # left on the disk for others
-_LEFT_OUT, _RECORD, _PARTIAL = ".left-out", ".set.json", ".partial"
+_LEFT_OUT, _RECORD = ".left-out", ".set.json"
 _LONGEST = 80
 _NESTED = "An archive inside an archive is not opened."
 _KINDS = ((b"\x89PNG", ".png"), (b"\xff\xd8\xff", ".jpg"), (b"II*\0", ".tif"), (b"MM\0*", ".tif"), (b"BM", ".bmp"))
@@ -75,19 +75,14 @@ class OwnSet:
         return sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file())
 
 
-def root() -> Path:
-    """Return the folder of all owners."""
-    return data_roots()[0] / FOLDER
-
-
 def is_inside(path: Path) -> bool:
     """Return whether a path lies in the folder of all owners, where nobody may go by typing a path."""
-    return path == root() or root() in path.parents
+    return own_images_folder() in (path, *path.parents)
 
 
 def sets_of(owner: str) -> list[OwnSet]:
     """Return the sets of an owner, newest first; those past their time are not shown."""
-    stored = [own for own in _sets_in(root() / owner) if own.until > time.time()] if owner else []
+    stored = [own for own in _sets_in(own_images_folder() / owner) if own.until > time.time()] if owner else []
     return sorted(stored, key=lambda own: -own.made)
 
 
@@ -101,15 +96,8 @@ def expired_sets() -> list[OwnSet]:
     return [own for folder in _owners() for own in _sets_in(folder) if own.until <= time.time()]
 
 
-def delete_unfinished() -> None:
-    """Delete what a process that died left while it stored a set; to be called before anybody stores one."""
-    for folder in _owners():
-        for partial in folder.glob(f"*{_PARTIAL}"):
-            shutil.rmtree(partial, ignore_errors=True)
-
-
 def _owners() -> list[Path]:
-    return subfolders(root()) if root().is_dir() else []
+    return subfolders(own_images_folder()) if own_images_folder().is_dir() else []
 
 
 def _sets_in(folder: Path) -> Iterator[OwnSet]:
@@ -162,30 +150,20 @@ def store(owner: str, title: str, entries: list[Entry]) -> tuple[OwnSet, dict[st
         )
     if len(sets_of(owner)) >= MOST_SETS:
         raise BadRequest(f"You have stored {MOST_SETS} sets of images. Delete one first.")
-    folder = root() / owner
+    folder = own_images_folder() / owner
     try:
-        folder.mkdir(parents=True, exist_ok=True)
-        staging = Path(tempfile.mkdtemp(dir=folder, prefix=".", suffix=_PARTIAL))
-    except OSError as error:
-        raise BadRequest(
-            f"Images cannot be stored on this server: {error.strerror or error}. Ask your administrator to make the "
-            "first folder of LOWSHOT_DATA writable."
-        ) from None
-    try:
-        refused = _write(staging, entries)
-        made = time.time()
-        write_atomically(staging / _RECORD, json.dumps({"title": title, "made": made}).encode())
-        path = _free_name(folder, _safe(title, "images"))
-        staging.chmod(0o755)
-        os.replace(staging, path)
-        return OwnSet(path, title, made), refused
+        with staging_folder(folder / secrets.token_hex(8)) as staging:
+            refused = _write(staging, entries)
+            made = time.time()
+            write_atomically(staging / _RECORD, json.dumps({"title": title, "made": made}).encode())
+            path = _free_name(folder, _safe(title, "images"))
+            os.replace(staging, path)
+            return OwnSet(path, title, made), refused
     except OSError as error:
         raise BadRequest(
             f"The images could not be stored: {error.strerror or error}. Nothing was kept. Ask your administrator to "
-            "free some space, then upload them again."
+            "free some space and to make the first folder of LOWSHOT_DATA writable, then upload them again."
         ) from None
-    finally:
-        shutil.rmtree(staging, ignore_errors=True)
 
 
 def _write(staging: Path, entries: list[Entry]) -> dict[str, str]:

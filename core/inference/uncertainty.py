@@ -61,11 +61,7 @@ class PredictionSet:
 
 def siblings(store: Store, meta: RunMeta) -> list[Run]:
     """Return the runs that differ from a run only in their seed."""
-    return [
-        Run(folder, other)
-        for folder, other in store.runs.items()
-        if other.cell[:-1] == meta.cell[:-1] and other.seed != meta.seed and not other.failed
-    ]
+    return [run for run in store.by_experiment.get(meta.cell[:-1], []) if run.meta.seed != meta.seed]
 
 
 def seed_lookup(run: Run, others: Sequence[Run], target: int) -> tuple[np.ndarray, np.ndarray]:

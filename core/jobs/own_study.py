@@ -16,9 +16,10 @@ from core.data import own_images
 from core.data.dataset import Dataset
 from core.data.own_images import OwnSet
 from core.errors import BadRequest
+from core.files import remove_unfinished
 from core.jobs.queue import Queue
 from core.jobs.records import Job
-from core.paths import runs_folder
+from core.paths import runs_folder, written_folders
 
 STUDY_MODELS = tuple(NAMED[family].model for family in "ABC")
 STUDY_STRATEGIES = ("scratch-quick", "frozen")
@@ -86,8 +87,8 @@ def delete(own: OwnSet, queue: Queue) -> None:
 
 
 def delete_expired(queue: Queue) -> None:
-    """Delete the sets that are past their time, unless a job uses them, and what was left half-stored."""
-    own_images.delete_unfinished()
+    """Delete the sets that are past their time, unless a job uses them, and all that was left half-written."""
+    remove_unfinished(written_folders())
     for own in own_images.expired_sets():
         try:
             delete(own, queue)

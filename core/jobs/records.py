@@ -8,12 +8,10 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
+import secrets
 import signal
-import tempfile
-import time
 from dataclasses import asdict, dataclass, replace
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any, Literal, get_args
 
@@ -21,7 +19,7 @@ import psutil
 from filelock import FileLock, Timeout
 
 from core.errors import BadRequest
-from core.files import write_atomically
+from core.files import locked, staging_folder, write_atomically
 from core.jobs import events
 from core.jobs.request import Request, from_record
 
@@ -34,6 +32,7 @@ _SIGNALS: dict[int, str] = {
     signal.SIGBUS: "The process could not write memory-mapped data (SIGBUS), most often because the disk is full.",
 }
 _SAME_START = 2.0  # seconds by which two readings of a process's start time may differ
+_NAME = "%Y%m%d-%H%M%S-%f"
 
 
 @dataclass(frozen=True)
@@ -42,8 +41,8 @@ class State:
 
     Attributes:
         status: waiting, running, or how it ended.
-        pid, started: number and start time of the training's process; the start time distinguishes it from a later
-            process with the same number.
+        pid, started: number and start time of the training's process; the start time, in seconds since the machine was
+            started, distinguishes it from a later process with the same number.
         began, ended: in seconds since 1970; 0 if it did not.
         why: why it failed, in a sentence.
         kept, total: number of runs in the store, and of all runs.
@@ -91,20 +90,15 @@ class Job:
 
 
 def create(jobs: Path, request: Request) -> Job:
-    """Write a new, waiting job; the names of jobs sort in the order of the requests."""
-    jobs.mkdir(parents=True, exist_ok=True)
-    staging = Path(tempfile.mkdtemp(dir=jobs, prefix=".", suffix=".partial"))
-    try:
+    """Write a new, waiting job; the names of jobs sort in the order of the requests, even if the clock is set back."""
+    with locked(jobs / "names"), staging_folder(jobs / secrets.token_hex(8)) as staging:
         write_atomically(staging / REQUEST, json.dumps(request.record(), indent=1).encode())
-        staging.chmod(0o755)
-        while True:
-            folder = jobs / f"{datetime.now(UTC):%Y%m%d-%H%M%S-%f}"
-            if not folder.exists():
-                os.replace(staging, folder)
-                return Job(folder, request, State())
-            time.sleep(1e-4)
-    finally:
-        shutil.rmtree(staging, ignore_errors=True)
+        now, names = datetime.now(UTC), [folder.name for folder in folders_of(jobs) if folder.name[:8].isdigit()]
+        if names and f"{now:{_NAME}}" <= names[-1]:
+            now = datetime.strptime(names[-1], _NAME) + timedelta(microseconds=1)
+        folder = jobs / f"{now:{_NAME}}"
+        os.replace(staging, folder)
+        return Job(folder, request, State())
 
 
 def folders_of(jobs: Path) -> list[Path]:
@@ -179,9 +173,14 @@ def is_alive(state: State) -> bool:
     """Return whether the very process of a state still runs."""
     try:
         process = psutil.Process(state.pid)
-        return abs(process.create_time() - state.started) < _SAME_START and process.status() != psutil.STATUS_ZOMBIE
+        return abs(start_of(process) - state.started) < _SAME_START and process.status() != psutil.STATUS_ZOMBIE
     except (psutil.Error, ValueError):
         return False
+
+
+def start_of(process: psutil.Process) -> float:
+    """Return when a process was started, in seconds since the start of the machine: the clock may be set meanwhile."""
+    return process.create_time() - psutil.boot_time()
 
 
 def _why(code: int | None, followed: events.Progress) -> str:

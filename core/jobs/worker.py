@@ -90,7 +90,7 @@ def _start(job: Job) -> tuple[Job, subprocess.Popen[bytes]]:
         )  # fmt: skip
     try:
         handle = psutil.Process(process.pid)
-        job = records.write_state(job, State("running", process.pid, handle.create_time(), time.time()))
+        job = records.write_state(job, State("running", process.pid, records.start_of(handle), time.time()))
     except BaseException:  # a process that cannot be followed or ended must not run
         os.killpg(process.pid, signal.SIGKILL)
         process.wait()

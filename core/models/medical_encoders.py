@@ -11,9 +11,6 @@ stored runs that name them; new runs use the newest version.
 from __future__ import annotations
 
 import json
-import os
-import shutil
-import tempfile
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -29,7 +26,7 @@ from core.data.duplicates import find_copies
 from core.data.overlap import StepProgress
 from core.data.specs import DatasetSpec, family_of, find_dataset, is_present
 from core.errors import WeightsUnavailable
-from core.files import sha256_of_file, write_atomically
+from core.files import publish, sha256_of_file, staging_folder, write_atomically
 from core.models.classifier import Classifier
 from core.models.specs import MODELS
 from core.paths import encoders_folder
@@ -252,19 +249,11 @@ def save_own_encoder(folder: Path, state: dict[str, torch.Tensor], card: dict[st
     """Write weights in half precision and the card with their hash, replacing an existing encoder as a whole."""
     from safetensors.torch import save
 
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    staging = Path(tempfile.mkdtemp(dir=folder.parent, prefix=f".{folder.name}.", suffix=".partial"))
     half = {
         key: (value.half() if value.is_floating_point() else value).contiguous().cpu() for key, value in state.items()
     }
-    write_atomically(staging / WEIGHTS_FILE, save(half))
-    card_with_hash = {**card, "sha256": sha256_of_file(staging / WEIGHTS_FILE)}
-    write_atomically(staging / CARD_FILE, card_text(card_with_hash))
-    staging.chmod(0o755)
-    if folder.exists():
-        old = staging.with_name(f"{staging.name}.old")
-        os.replace(folder, old)
-        os.replace(staging, folder)
-        shutil.rmtree(old, ignore_errors=True)
-    else:
-        os.replace(staging, folder)
+    with staging_folder(folder) as staging:
+        write_atomically(staging / WEIGHTS_FILE, save(half))
+        card_with_hash = {**card, "sha256": sha256_of_file(staging / WEIGHTS_FILE)}
+        write_atomically(staging / CARD_FILE, card_text(card_with_hash))
+        publish(staging, folder)

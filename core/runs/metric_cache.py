@@ -10,6 +10,7 @@ from __future__ import annotations
 import io
 import zipfile
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -83,7 +84,8 @@ def _cached(key: str, load: Callable[[], PartScores]) -> ResampledRun:
         buffer = io.BytesIO()
         values = np.stack([result.values[name] for name in METRICS])
         np.savez(buffer, found=values, images=np.array(result.images), counts=np.array([result.n, result.groups]))
-        write_atomically(path, buffer.getvalue())
+        with suppress(OSError):  # without a disk to write to, it is measured again next time
+            write_atomically(path, buffer.getvalue())
     return result
 
 

@@ -2,24 +2,23 @@
 
 It contains `run.json` (settings, data and results), `predictions.npz` (out-of-fold or hold-out, test, and, if any,
 calibration and external test sets), `history.jsonl` (training curves) and optionally `weights.safetensors`. A run is
-written to a staging folder and moved into place in one step. Files that it names by hash are checked when read. Pickles
-are never read.
+written to a staging folder and moved into place in one step; its lock keeps two processes from writing it at the same
+time. Files that it names by hash are checked when read. Pickles are never read.
 """
 
 from __future__ import annotations
 
 import json
-import os
 import shutil
-import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
+from functools import cached_property, lru_cache
 from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from core.errors import CorruptRun
-from core.files import cached_sha256_of_file, sha256_of_file, write_atomically
+from core.files import cached_sha256_of_file, publish, sha256_of_file, staging_folder, write_atomically
 from core.paths import runs_folder
 from core.runs.predictions import (
     Predictions,
@@ -62,11 +61,17 @@ class Store:
 
     def metas(self, dataset: str | None = None) -> list[RunMeta]:
         """Return the valid runs of one data set or all; of runs that repeat the same experiment, the latest."""
-        latest: dict[tuple[object, ...], RunMeta] = {}
-        for meta in sorted(self.runs.values(), key=lambda meta: meta.made):
-            if dataset in (None, meta.dataset):
-                latest[meta.cell] = meta
+        chosen = (meta for meta in self.runs.values() if dataset in (None, meta.dataset))
+        latest = {meta.cell: meta for meta in sorted(chosen, key=lambda meta: meta.made)}
         return sorted(latest.values(), key=lambda meta: (meta.dataset, meta.run))
+
+    @cached_property
+    def by_experiment(self) -> dict[tuple[object, ...], list[Run]]:
+        """The valid runs that differ only in their seed, by `cell` without the seed."""
+        groups: dict[tuple[object, ...], list[Run]] = {}
+        for folder, meta in self.runs.items():
+            groups.setdefault(meta.cell[:-1], []).append(Run(folder, meta))
+        return groups
 
     def folder_of(self, run: str) -> Path | None:
         """Return the folder of a valid run."""
@@ -101,9 +106,7 @@ def save_run(
     if calibration is not None:
         parts["calibration"] = calibration
     folder = (store or runs_folder()) / meta.dataset / meta.run
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    staging = Path(tempfile.mkdtemp(dir=folder.parent, prefix=f".{meta.run}.", suffix=".partial"))
-    try:
+    with staging_folder(folder) as staging:
         write_atomically(staging / PREDICTIONS_FILE, pack(parts, external))
         write_atomically(staging / HISTORY_FILE, "".join(json.dumps(row) + "\n" for row in history).encode())
         if weights is not None:
@@ -112,11 +115,8 @@ def save_run(
             half = {k: (v.half() if v.is_floating_point() else v).contiguous().cpu() for k, v in weights.items()}
             write_atomically(staging / WEIGHTS_FILE, save(half))
         meta = replace(meta, hashes={path.name: sha256_of_file(path) for path in sorted(staging.iterdir())})
-        write_atomically(staging / RUN_FILE, (json.dumps(asdict(meta), indent=1, sort_keys=True) + "\n").encode())
-        staging.chmod(0o755)
-        return folder, meta if _put(staging, folder) else read_run(folder)
-    finally:
-        shutil.rmtree(staging, ignore_errors=True)
+        _write_record(staging, asdict(meta))
+        return folder, _publish_or_keep(staging, folder, meta)
 
 
 def add_external(
@@ -135,34 +135,20 @@ def add_external(
     Raises:
         CorruptRun: if the run cannot be read.
     """
-    meta = read_run(folder)
-    parts = {part: read_predictions(folder, part) for part in stored_parts(folder)}
-    kept = {name: read_predictions(folder, "external", name) for name in external_names(folder) if name not in records}
-    content = json.loads((folder / RUN_FILE).read_text()) | {
-        "external": {name: asdict(record) for name, record in {**meta.external, **records}.items()},
-        "notes": list(dict.fromkeys([*meta.notes, *notes])),
-    }
-    staging = Path(tempfile.mkdtemp(dir=folder.parent, prefix=f".{folder.name}.", suffix=".partial"))
-    try:
+    with staging_folder(folder) as staging:
+        meta = read_run(folder)
+        parts = {part: read_predictions(folder, part) for part in stored_parts(folder)}
+        names = [name for name in external_names(folder) if name not in records]
+        kept = {name: read_predictions(folder, "external", name) for name in names}
+        content = json.loads((folder / RUN_FILE).read_text()) | {
+            "external": {name: asdict(record) for name, record in {**meta.external, **records}.items()},
+            "notes": list(dict.fromkeys([*meta.notes, *notes])),
+        }
         shutil.copytree(folder, staging, dirs_exist_ok=True)
         write_atomically(staging / PREDICTIONS_FILE, pack(parts, {**kept, **predictions}))
         content["hashes"][PREDICTIONS_FILE] = sha256_of_file(staging / PREDICTIONS_FILE)
-        write_atomically(staging / RUN_FILE, (json.dumps(content, indent=1, sort_keys=True) + "\n").encode())
-        _swap(staging, folder)
-    finally:
-        shutil.rmtree(staging, ignore_errors=True)
-
-
-def _swap(staging: Path, folder: Path) -> None:
-    """Replace the folder of a run by a complete one."""
-    before = folder.with_name(f".{folder.name}.{os.getpid()}.before.partial")
-    os.replace(folder, before)
-    try:
-        os.replace(staging, folder)
-    except OSError:
-        os.replace(before, folder)
-        raise
-    shutil.rmtree(before, ignore_errors=True)
+        _write_record(staging, content)
+        publish(staging, folder)
 
 
 def pack_run(folder: Path) -> dict[str, bytes]:
@@ -182,43 +168,28 @@ def put_run(dataset: str, run: str, files: Mapping[str, bytes], replace: bool = 
         CorruptRun: if the files are not those of a valid run of this name.
     """
     folder = runs_folder() / dataset / run
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    staging = Path(tempfile.mkdtemp(dir=folder.parent, prefix=f".{run}.", suffix=".partial"))
-    try:
+    with staging_folder(folder) as staging:
         arrived = staging / dataset / run
         for name in files.keys() & {RUN_FILE, PREDICTIONS_FILE, HISTORY_FILE, WEIGHTS_FILE}:
             write_atomically(arrived / name, files[name])
         meta = read_run(arrived)
-        if replace and folder.exists():
-            _swap(arrived, folder)
-        elif not _put(arrived, folder):
-            meta = read_run(folder)
+        if not replace:
+            return Run(folder, _publish_or_keep(arrived, folder, meta))
+        publish(arrived, folder)
         return Run(folder, meta)
-    finally:
-        shutil.rmtree(staging, ignore_errors=True)
 
 
-def _put(staging: Path, folder: Path) -> bool:
-    """Move a finished run into place. An existing valid run is kept; a damaged one is replaced.
+def _write_record(folder: Path, content: dict[str, Any]) -> None:
+    write_atomically(folder / RUN_FILE, (json.dumps(content, indent=1, sort_keys=True) + "\n").encode())
 
-    Returns:
-        whether the run was moved; False if an existing run was kept.
-    """
+
+def _publish_or_keep(staging: Path, folder: Path, meta: RunMeta) -> RunMeta:
+    """Publish a run, unless a valid one is in its place; return the record of what is there then."""
     try:
-        read_run(folder)
-        return False
+        return read_run(folder)
     except CorruptRun:
-        pass
-    if folder.exists():
-        os.replace(folder, staging.with_name(f"{staging.name}.damaged"))
-        shutil.rmtree(staging.with_name(f"{staging.name}.damaged"), ignore_errors=True)
-    try:
-        os.replace(staging, folder)
-    except OSError:
-        if not folder.exists():
-            raise
-        return False  # another process was faster with the same run
-    return True
+        publish(staging, folder)
+        return meta
 
 
 def read_run(folder: Path) -> RunMeta:
@@ -228,7 +199,8 @@ def read_run(folder: Path) -> RunMeta:
         CorruptRun: if `run.json` is missing, damaged or of another format, or a file it names is missing or changed.
     """
     try:
-        meta = from_record(json.loads((folder / RUN_FILE).read_text()), folder)
+        stat = (folder / RUN_FILE).stat()
+        meta = _record_once(folder, stat.st_ino, stat.st_size, stat.st_mtime_ns)
         for name, digest in meta.hashes.items():
             path = folder / name
             if path.is_symlink() or not path.is_file() or cached_sha256_of_file(path) != digest:
@@ -238,6 +210,11 @@ def read_run(folder: Path) -> RunMeta:
     except ValueError as error:
         raise CorruptRun(f"{RUN_FILE} is damaged: {error}") from None
     return with_missing_metrics(meta, folder)
+
+
+@lru_cache(maxsize=2**15)  # reading a store again after a change costs little
+def _record_once(folder: Path, inode: int, size: int, modified_ns: int) -> RunMeta:
+    return from_record(json.loads((folder / RUN_FILE).read_text()), folder)
 
 
 def open_store(store: Path | None = None) -> Store:

@@ -13,6 +13,7 @@ from PIL import Image
 from starlette.formparsers import MultiPartParser
 from streamlit.runtime.scriptrunner import StopException
 
+from core.errors import disk_problem
 from core.paths import LIMITS, MIB
 from core.ui import address, cache, login  # `cache` imports the libraries that are frozen below
 
@@ -85,6 +86,11 @@ def show(pages: list[StreamlitPage]) -> None:
     login.offer_logout()
     st.html(_FOCUS_RING)
     address.start(chosen.url_path)
-    with suppress(StopException):  # a page that stops early has choices too
-        chosen.run()
+    try:
+        with suppress(StopException):  # a page that stops early has choices too
+            chosen.run()
+    except OSError as error:
+        if not (problem := disk_problem(error)):
+            raise
+        st.error(problem)
     address.finish()

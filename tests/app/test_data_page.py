@@ -1,5 +1,7 @@
 """The Data page: every section for every kind of data set, on a first and a second visit, and without data."""
 
+import errno
+
 import pytest
 
 from core.data import DATASETS
@@ -8,6 +10,7 @@ from core.data.datasets.custom import custom_dataset
 from core.data.preprocessing import PREPROCESSING
 from core.data.previews import as_image, augmentation_previews, pixels_of
 from core.data.specs import list_images
+from tests.app.test_address import visit
 from tests.app.test_pages import open_page, texts
 from tests.unit.training.test_contamination import compilation  # noqa: F401  (a fixture)
 
@@ -43,6 +46,22 @@ def test_a_set_is_read_divided_and_compared_on_demand(compilation, tmp_path, mon
     assert "groups of images" in texts(app), "eight images a class are too few to set a part aside"
     app = show(app, "covid-radiography", "Overview")
     assert app.dataframe[0].value["not split"].tolist() == [8, 8, 8]
+
+
+@pytest.mark.usefixtures("frame")
+def test_a_full_disk_is_named_where_images_are_decoded(compilation, tmp_path, monkeypatch):  # noqa: F811
+    monkeypatch.setenv("LOWSHOT_RUNS", str(tmp_path / "runs"))
+    monkeypatch.setenv("LOWSHOT_CACHE", str(tmp_path / "cache"))
+    app = show(visit("data"), "covid-radiography", "Split and copies")
+
+    def full(handle):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr("core.files.os.fsync", full)
+    app.button[0].click().run()
+    assert not app.exception
+    assert [error.value for error in app.error] == ["The disk is full (No space left on device). Free some space."]
+    assert not list((tmp_path / "cache").rglob("*.partial"))
 
 
 def test_copies_by_source_come_from_the_audit(class_folder, tmp_path, monkeypatch):

@@ -49,7 +49,7 @@ def put(queue, state, *events, request=REQUEST):
 
 def running():
     here = psutil.Process()
-    return State("running", here.pid, here.create_time(), began=time.time() - 30)
+    return State("running", here.pid, records.start_of(here), began=time.time() - 30)
 
 
 def button(app, label):

@@ -12,14 +12,15 @@ import shlex
 import time
 import tomllib
 from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from filelock import FileLock
+from filelock import Timeout
 
 from core.errors import BadRequest
-from core.files import write_atomically
+from core.files import locked, write_atomically
 from core.paths import PROJECT, describe_device, library_versions, pick_device
 from core.runs import PROTOCOL
 from trainer.commands import parser_of
@@ -97,7 +98,7 @@ def run(arguments: argparse.Namespace) -> int:
         BadRequest: if the plan has no such unit.
     """
     units, log = read_plan(arguments.plan), arguments.plan.with_suffix(".jsonl")
-    finished = {row["unit"]: row for row in _rows_of(log) if row["protocol"] == PROTOCOL}
+    finished = _finished(log)
     if arguments.list:
         print(_overview(units, finished))
         return 0
@@ -112,21 +113,41 @@ def run(arguments: argparse.Namespace) -> int:
                 f"{unit.name} would end after {arguments.minutes:g} minutes. Run the same command again to continue."
             )
             break
-        print_status(f"unit {unit.name}, about {unit.minutes:g} minutes")
-        start = time.monotonic()
-        for line, parsed in zip(unit.commands, commands[unit.name], strict=True):
-            print_status(line)
-            if code := parsed.execute(parsed):
-                return int(code)
-        devices = {describe_device(pick_device(getattr(parsed, "device", "auto"))) for parsed in commands[unit.name]}
-        row = {
-            "unit": unit.name, "protocol": PROTOCOL, "minutes": round((time.monotonic() - start) / 60, 1),
-            "device": ", ".join(sorted(devices)), "versions": library_versions(),
-        }  # fmt: skip
-        with FileLock(log.with_suffix(".lock")):  # units may run side by side
-            rows = [*_rows_of(log), row]
-            write_atomically(log, "".join(json.dumps(row) + "\n" for row in rows).encode())
+        with ExitStack() as stack:
+            try:
+                stack.enter_context(locked(log.with_name(unit.name), timeout=0))
+            except Timeout:
+                print_status(f"unit {unit.name} is skipped: another process runs it")
+                continue
+            if not arguments.unit and unit.name in _finished(log):  # by another process, meanwhile
+                continue
+            if code := _run(unit, commands[unit.name], log):
+                return code
     return 0
+
+
+def _run(unit: Unit, commands: Sequence[argparse.Namespace], log: Path) -> int:
+    """Run the commands of a unit and log it; the exit code is that of the first command that fails."""
+    print_status(f"unit {unit.name}, about {unit.minutes:g} minutes")
+    start = time.monotonic()
+    for line, parsed in zip(unit.commands, commands, strict=True):
+        print_status(line)
+        if code := parsed.execute(parsed):
+            return int(code)
+    devices = {describe_device(pick_device(getattr(parsed, "device", "auto"))) for parsed in commands}
+    row = {
+        "unit": unit.name, "protocol": PROTOCOL, "minutes": round((time.monotonic() - start) / 60, 1),
+        "device": ", ".join(sorted(devices)), "versions": library_versions(),
+    }  # fmt: skip
+    with locked(log):  # units may run side by side
+        rows = [*_rows_of(log), row]
+        write_atomically(log, "".join(json.dumps(row) + "\n" for row in rows).encode())
+    return 0
+
+
+def _finished(log: Path) -> dict[str, dict[str, Any]]:
+    """Return the rows of the units that were finished under the current protocol."""
+    return {row["unit"]: row for row in _rows_of(log) if row["protocol"] == PROTOCOL}
 
 
 def _rows_of(log: Path) -> list[dict[str, Any]]:

@@ -23,7 +23,7 @@ from core.data import DATASETS
 from core.data.image_cache import Progress
 from core.data.specs import find_dataset, is_present
 from core.errors import BadRequest, LowshotError
-from core.files import canonical_json, sha256_of, write_atomically
+from core.files import canonical_json, locked, sha256_of, write_atomically
 from core.models import MODELS, dinov2, efficientnet_lite0
 from core.models.medical_encoders import (
     CARD_FILE,
@@ -45,8 +45,8 @@ from trainer.pretraining.starts import STARTS, Start
 from trainer.pretraining.train import Recipe, average_weights, chosen_rows, embeddings, prepare_materials
 from trainer.pretraining.train import pretrain as train_by
 from trainer.pretraining.trials import PROXIES, run_trial
-from trainer.progress import print_status
-from trainer.training.engines import File, Task, result_of
+from trainer.progress import locked_in_turn, print_status
+from trainer.training.engines import Engine, File, Task, result_of
 from trainer.training.ray_engine import open_engine
 from trainer.training.run_files import files_of_bank, files_of_weights
 
@@ -113,23 +113,31 @@ def run(arguments: argparse.Namespace) -> int:
             for record in result_of(engine, trial):
                 _log(folder.parent / LOG_FILE, {"kind": "trial", "targets": targets, **record})
             return 0
-        waiting = folder.with_name(f".{folder.name}-seed{recipe.seed}.waiting")
-        if _is_trained(waiting, recipe, parts):
-            print_status(f"The encoder is already trained; its gates are evaluated now: {waiting}")
-        else:
-            training = Task(0, "pretraining", _train, (parts,), (recipe,), partial(_files, start, parts))
-            state, facts = result_of(engine, training)
-            # before the gates, so that the training cannot be lost
-            save_own_encoder(waiting, state, _describe(start, recipe, targets, parts) | facts)
-        state = weights_of(waiting)  # in half precision, as stored
-        gate_tasks = [
-            Task(
-                index, f"gates of {part.spec.name}", _gates_of, (part,), (recipe, state), partial(_files, start, [part])
-            )
-            for index, part in enumerate(parts)
-            if part.spec.name in evaluated_sets
-        ]
-        outcomes = {task.key: outcome for task, outcome in engine.run(gate_tasks)}
+        with locked_in_turn(folder, f"the pretraining of {folder.name}"):
+            return _pretrain(engine, folder, recipe, targets, parts)
+
+
+def _pretrain(engine: Engine, folder: Path, recipe: Recipe, targets: tuple[str, ...], parts: list[CorpusPart]) -> int:
+    """Train an encoder unless it is there already, evaluate its gates, and store it if it passes all of them."""
+    start, waiting = STARTS[recipe.start], folder.with_name(f".{folder.name}-seed{recipe.seed}.waiting")
+    if recipe.seed == 0 and _is_trained(folder, recipe, parts):
+        shutil.rmtree(waiting, ignore_errors=True)
+        print(f"Already stored: {folder / WEIGHTS_FILE}")
+        return 0
+    if _is_trained(waiting, recipe, parts):
+        print_status(f"The encoder is already trained; its gates are evaluated now: {waiting}")
+    else:
+        training = Task(0, "pretraining", _train, (parts,), (recipe,), partial(_files, start, parts))
+        state, facts = result_of(engine, training)
+        # before the gates, so that the training cannot be lost
+        save_own_encoder(waiting, state, _describe(start, recipe, targets, parts) | facts)
+    state = weights_of(waiting)  # in half precision, as stored
+    gate_tasks = [
+        Task(index, f"gates of {part.spec.name}", _gates_of, (part,), (recipe, state), partial(_files, start, [part]))
+        for index, part in enumerate(parts)
+        if part.spec.name in _evaluated_sets(recipe.sets)
+    ]
+    outcomes = {task.key: outcome for task, outcome in engine.run(gate_tasks)}
     results: list[ProbeResult] = []
     for _, outcome in sorted(outcomes.items()):
         if isinstance(outcome, LowshotError):
@@ -249,8 +257,9 @@ def _is_trained(waiting: Path, recipe: Recipe, parts: list[CorpusPart]) -> bool:
 
 
 def _log(path: Path, record: Mapping[str, Any]) -> None:
-    before = path.read_text() if path.exists() else ""
-    write_atomically(path, (before + json.dumps(record) + "\n").encode())
+    with locked(path):
+        before = path.read_text() if path.exists() else ""
+        write_atomically(path, (before + json.dumps(record) + "\n").encode())
 
 
 def _describe(start: Start, recipe: Recipe, targets: Sequence[str], parts: list[CorpusPart]) -> dict[str, Any]:

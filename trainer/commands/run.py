@@ -14,16 +14,16 @@ from core.data.image_cache import Progress
 from core.errors import BadRequest
 from core.metrics import METRICS
 from core.paths import pick_device
-from core.runs import Run, RunMeta, as_stored, open_store, read_predictions
+from core.runs import Run, RunMeta, as_stored, read_predictions
 from trainer import flags
-from trainer.progress import print_status, progress_bar
+from trainer.progress import locked_in_turn, print_status, progress_bar
 from trainer.reporting.run_lines import print_runs
 from trainer.training.added_predictions import complete_external
 from trainer.training.external import with_external
 from trainer.training.run_cell import run_cell
 from trainer.training.run_plan import RunPlan, plan_run
 from trainer.training.settings import Cell
-from trainer.training.sweep import RunRequest, load_for_training
+from trainer.training.sweep import RunRequest, folder_of, load_for_training, stored_run
 
 MAX_CHANGE = 0.005  # of a metric when a run is trained again
 
@@ -51,10 +51,8 @@ def run(arguments: argparse.Namespace) -> int:
     cell = Cell(dataset.spec.name, arguments.model, arguments.strategy, arguments.size[0], arguments.seed[0])
     request = RunRequest(cell, flags.stated_settings(arguments))
     plan, device = plan_run(cell, dataset, request.options), pick_device(arguments.device)
-    store = open_store()
-    runs = (Run(*row) for row in (store.runs | store.failed).items())
-    stored = next((row for row in runs if row.folder.name == plan.setup.run), None)
-    with progress_bar(request.title, "step") as show:
+    with locked_in_turn(folder_of(plan), request.title), progress_bar(request.title, "step") as show:
+        stored = stored_run(plan)
         if stored and arguments.again:
             return _compare(stored, plan, dataset, device, show, arguments.json)
         if stored is None:

@@ -16,7 +16,7 @@ import torch
 from torch import nn
 
 from core.data.image_cache import Progress
-from core.files import canonical_json, sha256_of, write_atomically
+from core.files import canonical_json, locked, sha256_of, write_atomically
 from core.models.classifier import Classifier
 from core.models.specs import ModelSpec
 from core.paths import cache_folder
@@ -87,20 +87,21 @@ def meta_learn(
         ]
     )[:24]
     path = cache_folder() / "starts" / f"{key}.safetensors"
-    if state := _read(path):
-        model.load_state_dict(state)
-        return
-    pools = [source.pool(spec.image.size, settings.preparation) for source in sources]
-    tasks = Tasks(pools, TaskSpec(logits, findings, settings.shots, settings.queries), spec.image, device)
-    unfinished = StateFile(f"start-{key}", device)
-    with torch.backends.cudnn.flags(enabled=True, deterministic=True, benchmark=False):
-        try:
-            history = run_outer_loop(model, tasks, query_loss, settings, seed, device, progress, unfinished)
-        except NonFiniteError:
-            unfinished.remove()
-            raise
-    _write(path, model, {"kind": kind, "settings": used, "sources": hashes_of(sources), "query_loss": history})
-    unfinished.remove()
+    with locked(path):  # another run may need the same weights
+        if state := _read(path):
+            model.load_state_dict(state)
+            return
+        pools = [source.pool(spec.image.size, settings.preparation) for source in sources]
+        tasks = Tasks(pools, TaskSpec(logits, findings, settings.shots, settings.queries), spec.image, device)
+        unfinished = StateFile(f"start-{key}", device)
+        with torch.backends.cudnn.flags(enabled=True, deterministic=True, benchmark=False):
+            try:
+                history = run_outer_loop(model, tasks, query_loss, settings, seed, device, progress, unfinished)
+            except NonFiniteError:
+                unfinished.remove()
+                raise
+        _write(path, model, {"kind": kind, "settings": used, "sources": hashes_of(sources), "query_loss": history})
+        unfinished.remove()
 
 
 def _read(path: Path) -> dict[str, torch.Tensor] | None:

@@ -13,7 +13,7 @@ import torch
 
 from core.data.augmentation import augmenter
 from core.data.transforms import normalize, to_unit
-from core.files import sha256_of, write_atomically
+from core.files import locked, require_space, sha256_of, write_atomically
 from core.models.classifier import channels_last
 from core.paths import cache_folder
 from trainer.pretraining.corpus import CorpusPart
@@ -63,9 +63,10 @@ def activations(
     key = [str(_VERSION), start.weights.sha256, str(cut), str(start.image), augment, str(view)]
     key += [part.spec.name, part.listing.stamp, *part.listing.ids[rows]]
     folder = cache_folder() / "activations" / sha256_of(key)[:24]
-    done = int((folder / "done").read_text()) if (folder / "done").exists() else 0
-    if done < len(rows):
-        _compute(folder, done, trunk, part, rows, view, start, device)
+    with locked(folder):  # another process may need the same activations
+        done = int((folder / "done").read_text()) if (folder / "done").exists() else 0
+        if done < len(rows):
+            _compute(folder, done, trunk, part, rows, view, start, device)
     return Activations(*(np.load(folder / name, mmap_mode="r") for name in ("features.npy", "pooled.npy")))
 
 
@@ -108,4 +109,5 @@ def _compute(
 
 def _open_memmap(path: Path, count: int, example: np.ndarray, done: int) -> np.memmap:
     shape = (count, *example.shape[1:])
+    require_space(path.parent, (count - done) * example[0].nbytes)
     return np.lib.format.open_memmap(path, "r+" if done else "w+", dtype=example.dtype, shape=shape)

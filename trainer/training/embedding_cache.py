@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import os
-import shutil
-import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,7 +15,7 @@ from core.data.augmentation import augmenter
 from core.data.image_cache import Progress
 from core.data.transforms import normalize, to_unit
 from core.errors import BadRequest
-from core.files import sha256_of
+from core.files import locked, publish, require_space, sha256_of, staging_folder
 from core.models.classifier import Classifier, average_pool
 from core.models.onnx_engine import embedder
 from core.paths import cache_folder
@@ -149,17 +146,19 @@ class _EncoderCache:
 
     def _view(self, view: int, images: Images, rows: np.ndarray, views: int, progress: Progress | None) -> np.ndarray:
         values, done = _open(_folder() / self._name(view), self._rows, self._width)
-        missing = np.flatnonzero(~done[rows])
-        for start in range(0, len(missing), _BATCH):
-            batch = missing[start : start + _BATCH]
-            values[rows[batch]] = self._compute(images[batch], rows[batch], view)
-            if progress:
-                total = (1 + views) * len(missing)
-                progress(view * len(missing) + start + len(batch), total)
-        if len(missing):
-            values.flush()
-            done[rows[missing]] = True
-            done.flush()
+        if not done[rows].all():
+            with locked(_folder() / self._name(view)):  # another process may need the same embeddings
+                missing = np.flatnonzero(~done[rows])
+                require_space(_folder(), len(missing) * values[0].nbytes)
+                for start in range(0, len(missing), _BATCH):
+                    batch = missing[start : start + _BATCH]
+                    values[rows[batch]] = self._compute(images[batch], rows[batch], view)
+                    if progress:
+                        total = (1 + views) * len(missing)
+                        progress(view * len(missing) + start + len(batch), total)
+                values.flush()
+                done[rows[missing]] = True
+                done.flush()
         return np.array(values[rows])
 
     def _width(self) -> int:
@@ -191,14 +190,11 @@ def _folder() -> Path:
 def _open(folder: Path, rows: int, width: Callable[[], int]) -> tuple[np.memmap, np.memmap]:
     """Open the values of a view and which of them are done; both are created if there are none."""
     if not folder.exists():
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        staging = Path(tempfile.mkdtemp(dir=folder.parent, prefix=f".{folder.name}.", suffix=".partial"))
-        _create(staging / "values.npy", (rows, width()), np.float32)
-        _create(staging / "done.npy", (rows,), np.bool_)
-        try:
-            os.replace(staging, folder)
-        except OSError:  # another process was faster
-            shutil.rmtree(staging)
+        with staging_folder(folder) as staging:
+            if not folder.exists():  # another process may have been faster
+                _create(staging / "values.npy", (rows, width()), np.float32)
+                _create(staging / "done.npy", (rows,), np.bool_)
+                publish(staging, folder)
     return np.load(folder / "values.npy", mmap_mode="r+"), np.load(folder / "done.npy", mmap_mode="r+")
 
 

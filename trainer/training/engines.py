@@ -12,7 +12,7 @@ import torch
 from core.errors import LowshotError
 from trainer.progress import progress_bar
 
-AT_ONCE = 1000  # tasks of a sweep that wait at most, so that memory stays flat and a cluster sees what is to come
+AT_ONCE = 500  # tasks of a sweep that wait at most: each keeps a lock file open, and a cluster sees what is to come
 
 
 class File(NamedTuple):

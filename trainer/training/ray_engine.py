@@ -24,11 +24,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import psutil
-from filelock import FileLock
 
 from core.data.image_cache import Progress
 from core.errors import BadRequest, LowshotError
-from core.files import canonical_json, sha256_of, write_stream_atomically
+from core.files import canonical_json, locked, sha256_of, write_stream_atomically
 from core.jobs import events
 from core.paths import PROJECT, cache_folder, pick_device
 from core.runs import Run, pack_run, put_run
@@ -360,8 +359,7 @@ def _write(path: Path, blocks: Blocks) -> None:
     """Write a file from the object store, unless it is there; of several workers on a machine, one fetches it."""
     if path.exists():
         return
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with FileLock(path.with_name(f".{path.name}.lock")):
+    with locked(path):
         if not path.exists():
             write_stream_atomically(path, _Stream(blocks))
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from functools import partial
 from itertools import product
@@ -10,16 +11,19 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from filelock import Timeout
 
 from core.data.dataset import Dataset, load_dataset
 from core.data.image_cache import Progress
 from core.data.specs import DatasetSpec
-from core.errors import BadRequest, LowshotError, WeightsUnavailable
+from core.errors import BadRequest, CorruptRun, LowshotError, WeightsUnavailable
+from core.files import locked
 from core.metrics import METRICS
 from core.models import MODELS
 from core.models.weights import weights_of
-from core.runs import Run, RunMeta, open_store
-from trainer.progress import print_status, progress_bar, write_event
+from core.paths import runs_folder
+from core.runs import Run, RunMeta, read_run
+from trainer.progress import locked_in_turn, print_status, progress_bar, write_event
 from trainer.training.added_predictions import complete_external
 from trainer.training.engines import Engine, Task
 from trainer.training.external import missing_external_sets, with_exposures
@@ -127,7 +131,7 @@ def run_sweep(
 ) -> Iterator[tuple[int, Path, RunMeta]]:
     """Train the runs that the store lacks and yield all: position in the requests, folder and record.
 
-    A run whose training failed is printed and left out.
+    A run whose training failed is printed and left out. Runs that another process trains come last, and are waited for.
 
     Args:
         requests: the runs, in the order in which they are begun.
@@ -139,53 +143,110 @@ def run_sweep(
         keep_weights: which runs keep their weights.
         add_external: whether to evaluate stored runs on the external test sets that they lack.
     """
-    store = open_store()
-    stored = {folder.name: Run(folder, meta) for folder, meta in (store.runs | store.failed).items()}
-    seeds, sizes = sorted({row.cell.seed for row in requests}), [row.cell.train_size for row in requests]
-    shared = SharedEmbeddings(dataset)
-    begun: dict[str, list[int]] = {}  # name of a run under way -> the requests for it
+    sweep = _Sweep(requests, dataset, failures, keep_weights, add_external)
+    waiting: Sequence[int] = range(len(requests))
+    with progress_bar(title, "run") as show, sweep.locks:
+        show(0, len(requests))
+        while waiting:
+            for task, outcome in engine.run(sweep.tasks(waiting)):
+                is_new = sweep.finish(task)
+                for index in task.key:
+                    show(len(sweep.settled), len(requests))  # the bar points at the run until its event arrives
+                    sweep.settled.add(index)
+                    if _report(requests[index], outcome, is_new and index == task.key[0], failures):
+                        yield index, *outcome
+                show(len(sweep.settled), len(requests))
+            waiting, sweep.busy = sweep.busy, []
+            if waiting:
+                first = requests[waiting[0]]
+                others = f" and {len(waiting) - 1} more" if len(waiting) > 1 else ""
+                with locked_in_turn(folder_of(plan_run(first.cell, dataset, first.options)), first.title + others):
+                    pass
+        show(len(requests), len(requests))
 
-    def tasks() -> Iterator[Task]:
-        for index, request in enumerate(requests):
-            if _pair(request) in failures:
-                settled.add(index)
+
+@dataclass
+class _Sweep:
+    """State of a sweep; the first attributes are the arguments of `run_sweep`.
+
+    Attributes:
+        begun: name of a run under way -> the requests for it, and its lock.
+        settled: requests that are trained, read from the store or left out.
+        busy: requests for runs that another process trains.
+        locks: releases the locks of the runs under way at the end.
+    """
+
+    requests: Sequence[RunRequest]
+    dataset: Dataset
+    failures: dict[Pair, str]
+    keep_weights: Keep
+    add_external: bool
+    begun: dict[str, tuple[list[int], ExitStack]] = field(default_factory=dict)
+    settled: set[int] = field(default_factory=set)
+    busy: list[int] = field(default_factory=list)
+    locks: ExitStack = field(default_factory=ExitStack)
+
+    def __post_init__(self) -> None:
+        self._shared = SharedEmbeddings(self.dataset)
+        self._seeds = sorted({row.cell.seed for row in self.requests})
+        self._sizes = [row.cell.train_size for row in self.requests]
+
+    def tasks(self, waiting: Sequence[int]) -> Iterator[Task]:
+        """Yield the tasks of requests; the run of each is locked until it is finished."""
+        for index in waiting:
+            request = self.requests[index]
+            if _pair(request) in self.failures:
+                self.settled.add(index)
                 continue
             try:
-                plan = plan_run(request.cell, dataset, request.options)
-                name, run = plan.setup.run, stored.get(plan.setup.run)
-                if name in begun:
-                    begun[name].append(index)
+                plan = plan_run(request.cell, self.dataset, request.options)
+                if plan.setup.run in self.begun:
+                    self.begun[plan.setup.run][0].append(index)
                     continue
-                if run is not None and not (add_external and missing_external_sets(run.meta, dataset)):
-                    yield Task([index], request.title, _train, known=run)
-                    continue
-                plan = with_exposures(plan, dataset)
-                keep = resolve_keep(keep_weights, plan, seeds, sizes)
-                begun[name] = [index]
-                files = partial(files_of_run, plan, dataset)
-                embeddings = shared.tasks_for(plan) if run is None else ()
-                yield Task(begun[name], request.title, _train, (dataset,), (plan, keep, run), files, embeddings)
+                yield self._task(index, plan)
+            except Timeout:
+                self.busy.append(index)
             except LowshotError as error:
                 yield Task([index], request.title, _train, known=error)
 
-    settled: set[int] = set()  # requests that are trained, read from the store or left out
-    with progress_bar(title, "run") as show:
-        show(0, len(requests))
-        for task, outcome in engine.run(tasks()):
-            is_new = False
-            if task.known is None:
-                plan, _, before = task.arguments
-                del begun[plan.setup.run]
-                is_new = before is None
-            for index in task.key:
-                show(len(settled), len(requests))  # the bar points at the run until its event arrives
-                settled.add(index)
-                if isinstance(outcome, Run):
-                    stored[outcome.meta.run] = outcome
-                if _report(requests[index], outcome, is_new and index == task.key[0], failures):
-                    yield index, *outcome
-            show(len(settled), len(requests))
-        show(len(requests), len(requests))
+    def _task(self, index: int, plan: RunPlan) -> Task:
+        title, run = self.requests[index].title, stored_run(plan)
+        with ExitStack() as lock:
+            if not self._is_complete(run):
+                lock.enter_context(locked(folder_of(plan), timeout=0))
+                run = stored_run(plan)  # the process that held the lock may have stored it
+            if self._is_complete(run):
+                return Task([index], title, _train, known=run)
+            plan = with_exposures(plan, self.dataset)
+            keep = resolve_keep(self.keep_weights, plan, self._seeds, self._sizes)
+            embeddings = self._shared.tasks_for(plan) if run is None else ()
+            self.begun[plan.setup.run] = key, _ = [index], self.locks.enter_context(lock.pop_all())
+        files = partial(files_of_run, plan, self.dataset)
+        return Task(key, title, _train, (self.dataset,), (plan, keep, run), files, embeddings)
+
+    def _is_complete(self, run: Run | None) -> bool:
+        return run is not None and not (self.add_external and missing_external_sets(run.meta, self.dataset))
+
+    def finish(self, task: Task) -> bool:
+        """Release the lock of a task's run; return whether the task has trained it."""
+        if task.known is not None:
+            return False
+        plan, _, before = task.arguments
+        self.begun.pop(plan.setup.run)[1].close()
+        return before is None
+
+
+def folder_of(plan: RunPlan) -> Path:
+    """Return the folder of a run in the store, whether it is there or not."""
+    return runs_folder() / plan.setup.dataset / plan.setup.run
+
+
+def stored_run(plan: RunPlan) -> Run | None:
+    """Return a run from the store, even if its training failed; None if there is none, or a damaged one."""
+    try:
+        return Run(folder_of(plan), read_run(folder_of(plan)))
+    except CorruptRun:
+        return None
 
 
 def _pair(request: RunRequest) -> Pair:

@@ -18,13 +18,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from filelock import FileLock
 from medmnist.info import HOMEPAGE, INFO
 
 from core.data.listing import TEST, TRAIN, VALIDATION, Listing, stamp_of_files
 from core.data.specs import DATASETS, DatasetSpec, Remote
 from core.errors import DataUnavailable
-from core.files import sha256_of, write_atomically, write_stream_atomically
+from core.files import locked, sha256_of, write_atomically, write_stream_atomically
 from core.paths import cache_folder
 
 _VERSION = "2"
@@ -114,7 +113,7 @@ def _unpacked(path: Path, name: str, size: str) -> tuple[Path, bool]:
     folder = cache_folder() / "archives" / sha256_of([_VERSION, name, stamp])[:24]
     facts = folder / "facts.json"
     folder.mkdir(parents=True, exist_ok=True)
-    with FileLock(folder.with_name(f".{folder.name}.lock")):
+    with locked(folder):
         if not facts.exists():
             _unpack(path, folder)
             try:

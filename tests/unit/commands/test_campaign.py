@@ -1,10 +1,13 @@
 """The campaign: plans good and bad, units that run once, and units that stop at the first failure."""
 
 import json
+import threading
 
 import pytest
 
 from core.errors import BadRequest
+from core.files import locked
+from tests import PATIENCE
 from trainer.cli import main
 from trainer.commands.campaign import PLAN, parsed_commands, read_plan
 
@@ -53,6 +56,26 @@ def test_a_unit_that_would_end_too_late_is_not_started(tmp_path, capsys):
     assert main(["campaign", "--plan", str(plan), "--minutes", "90"]) == 0
     assert not plan.with_suffix(".jsonl").exists()
     assert "would end after 90 minutes" in capsys.readouterr().err
+
+
+def test_a_unit_that_another_process_runs_is_skipped(tmp_path, capsys):
+    plan = write(tmp_path / "plan.toml", ("first", 1, ["describe scratch-cnn"]), ("last", 1, ["list"]))
+    held, over = threading.Event(), threading.Event()
+
+    def other():
+        with locked(tmp_path / "first"):
+            held.set()
+            over.wait(PATIENCE)
+
+    thread = threading.Thread(target=other)
+    thread.start()
+    held.wait(PATIENCE)
+    assert main(["campaign", "--plan", str(plan)]) == 0
+    over.set()
+    thread.join()
+    assert "unit first is skipped: another process runs it" in capsys.readouterr().err
+    assert [json.loads(line)["unit"] for line in plan.with_suffix(".jsonl").read_text().splitlines()] == ["last"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["plan.jsonl", "plan.toml"]
 
 
 @pytest.mark.parametrize(

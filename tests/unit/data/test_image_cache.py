@@ -65,7 +65,7 @@ def test_half_written_progress_is_not_trusted(monkeypatch):
 
     with pytest.raises(KeyboardInterrupt):
         open_bank(listing_of(20, killed, "half"), 16, 1)
-    for note in cache_folder().glob("banks/.*.partial/done.jsonl"):
+    for note in cache_folder().glob("banks/.*.unfinished/done.jsonl"):
         note.write_text(note.read_text() + '[["abc", nu')
     assert open_bank(listing_of(20, png, "half"), 16, 1).images[:, 0, 0, 0].tolist() == list(range(20))
 

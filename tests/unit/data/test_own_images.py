@@ -12,6 +12,8 @@ from core.data.image_cache import open_bank
 from core.data.own_images import LEAST_IMAGES
 from core.data.specs import list_images
 from core.errors import BadRequest, DataUnavailable
+from core.files import remove_unfinished
+from core.paths import written_folders
 from tests.conftest import as_rows
 from tests.uploaded_files import class_files, image, packed
 
@@ -120,7 +122,7 @@ def test_a_visit_that_ends_while_images_are_stored_leaves_nothing(data_root, mon
     killed = data_root / "own-images" / "a" / ".x.partial"
     (killed / "ill").mkdir(parents=True)
     (killed / "ill" / "0.png").write_bytes(image(0))
-    own_images.delete_unfinished()
+    remove_unfinished(written_folders())
     assert left(data_root) == []
 
 

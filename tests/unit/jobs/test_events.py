@@ -63,6 +63,8 @@ def test_a_full_disk_does_not_end_a_training_that_is_followed(monkeypatch):
     ("error", "code", "said"),
     [
         (OSError(errno.ENOSPC, "No space left on device"), 74, "disk is full"),
+        (OSError(errno.EROFS, "Read-only file system", "/store/x"), 2, "/store/x: Read-only file system. Let the user"),
+        (PermissionError(errno.EACCES, "Permission denied", "/store/x"), 2, "choose another folder: LOWSHOT_RUNS"),
         (MemoryError(), 2, "Memory ran out"),
         (
             RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 9 bytes"),

@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 from dataclasses import replace
+from datetime import datetime
 from types import SimpleNamespace
 
 import psutil
@@ -32,6 +33,20 @@ def job(tmp_path):
     return records.create(tmp_path / "jobs", REQUEST)
 
 
+def test_a_clock_that_is_set_back_neither_ends_a_job_nor_lets_a_later_one_overtake(job, monkeypatch):
+    here, created, boot = psutil.Process(), psutil.Process.create_time, psutil.boot_time
+    state = State("running", here.pid, records.start_of(here))
+    with monkeypatch.context() as patch:
+        patch.setattr(psutil.Process, "create_time", lambda process: created(process) - 3600)
+        patch.setattr(psutil, "boot_time", lambda: boot() - 3600)
+        assert records.is_alive(state)
+    earlier = records.datetime(2001, 1, 1)
+    monkeypatch.setattr(records, "datetime", SimpleNamespace(now=lambda zone: earlier, strptime=datetime.strptime))
+    jobs = [job, *(records.create(job.folder.parent, REQUEST) for _ in range(2))]
+    assert [stored.name for stored in Queue(job.folder.parent).jobs()] == [stored.name for stored in jobs]
+    assert not list(job.folder.parent.glob(".*"))
+
+
 def put(job, *lines):
     (job.folder / records.PROGRESS).write_text("".join(json.dumps(line) + "\n" for line in lines))
 
@@ -52,9 +67,9 @@ def test_jobs_are_trained_on_a_cluster_where_one_is_configured(monkeypatch):
 
 def test_a_process_is_known_by_its_start_as_well(job):
     here = psutil.Process()
-    assert records.is_alive(State("running", here.pid, here.create_time()))
-    assert not records.is_alive(State("running", here.pid, here.create_time() - 60))
-    records.write_state(job, State("running", here.pid, here.create_time() - 60, began=5.0))
+    assert records.is_alive(State("running", here.pid, records.start_of(here)))
+    assert not records.is_alive(State("running", here.pid, records.start_of(here) - 60))
+    records.write_state(job, State("running", here.pid, records.start_of(here) - 60, began=5.0))
     found = records.read(job.folder)
     assert found.state.status == "failed"
     assert "without giving a reason" in found.state.why
@@ -116,7 +131,7 @@ def test_a_job_outlives_its_images(tmp_path, monkeypatch):
     process = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE, start_new_session=True)
     try:
         records.write_state(
-            asked, State("running", process.pid, psutil.Process(process.pid).create_time(), time.time())
+            asked, State("running", process.pid, records.start_of(psutil.Process(process.pid)), time.time())
         )
         mine.rmdir()
         assert [job.state.status for job in queue.jobs()] == ["running", "queued"]

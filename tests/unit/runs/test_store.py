@@ -1,12 +1,14 @@
 """The run store: records, predictions and weights are written whole and verified when read."""
 
+import errno
 import io
+import itertools
 import json
 import os
+import shutil
 import signal
-import subprocess
 import sys
-import textwrap
+import threading
 from dataclasses import replace
 
 import numpy as np
@@ -15,16 +17,21 @@ import torch
 from scipy.special import softmax
 from sklearn.metrics import roc_auc_score
 
-from core.errors import CorruptRun
+from core.errors import CorruptRun, disk_problem
+from core.files import remove_unfinished
 from core.metrics import METRICS
 from core.runs import (
     PREDICTIONS_FILE,
     RUN_FILE,
     WEIGHTS_FILE,
+    ExternalRecord,
     Predictions,
     RunMeta,
+    add_external,
     as_stored,
     open_store,
+    pack_run,
+    put_run,
     read_predictions,
     read_run,
     read_weights,
@@ -206,23 +213,92 @@ def test_a_link_in_a_run_is_refused(runs, tmp_path):
     assert "predictions.npz is missing or does not match its hash" in next(iter(open_store(runs).problems.values()))
 
 
-def test_a_kill_during_a_save_leaves_no_run_and_spoils_none(runs):
+def killed_at(count, change):
+    """Forks a process that changes the store and is killed at a line of what writes; returns whether it was."""
+    if pid := os.fork():
+        return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == -signal.SIGKILL
+    try:
+        lines = itertools.count()
+
+        def trace(frame, event, _):
+            code = frame.f_code
+            if not code.co_filename.endswith(("core/files.py", "runs/store.py")) or "atomically" in code.co_name:
+                return None
+            if event == "line" and next(lines) == count:
+                os.kill(os.getpid(), signal.SIGKILL)
+            return trace
+
+        sys.settrace(trace)
+        change()
+        sys.settrace(None)
+    finally:
+        os._exit(0)
+
+
+def replace_external(folder):
+    records = {"adults": ExternalRecord("Adults", labels=("No", "Yes"), images=4, groups=4, metrics=METRIC_VALUES)}
+    add_external(folder, records, {"adults": replace(example_predictions(4), part="external")}, ["A note."])
+
+
+@pytest.mark.parametrize("change", ["save", "save over a damaged one", "add external", "arrive"])
+def test_a_kill_at_any_line_of_a_save_leaves_the_old_or_the_new_run(runs, tmp_path, change):
+    other = save(tmp_path / "elsewhere", "killed")
+    files = pack_run(other)
+    folder, seen = runs / "phantom" / "killed", set()
     save(runs, "before")
-    script = textwrap.dedent(
-        f"""
-        import os, signal
-        from pathlib import Path
-        from core.runs import store
-        from tests.unit.runs.test_store import save
-        store._put = lambda *paths: os.kill(os.getpid(), signal.SIGKILL)
-        save(Path({str(runs)!r}), "killed")
-        """
-    )
-    died = subprocess.run([sys.executable, "-c", script], env={**os.environ, "PYTHONPATH": "."}, check=False)
-    assert died.returncode == -signal.SIGKILL
-    store = open_store(runs)
-    assert [meta.run for meta in store.metas()] == ["before"]
-    assert store.problems == {}
+    for count in itertools.count():
+        shutil.rmtree(folder, ignore_errors=True)
+        if change == "add external":
+            shutil.copytree(other, folder)
+            killed = killed_at(count, lambda: replace_external(folder))
+        elif change == "arrive":
+            killed = killed_at(count, lambda: put_run("phantom", "killed", files, replace=True))
+        else:
+            if change != "save":
+                damage_json(shutil.copytree(other, folder))
+            killed = killed_at(count, lambda: save(runs, "killed"))
+        remove_unfinished([runs])
+        assert {path.name for path in folder.parent.iterdir()} <= {"before", "killed"}
+        store = open_store(runs)
+        assert set(store.problems) <= ({"phantom/killed"} if "damaged" in change else set())
+        assert store.runs[runs / "phantom" / "before"]
+        seen.add(tuple(store.runs[folder].notes) if folder in store.runs else None)
+        if not killed:
+            break
+    assert count > 30
+    before = {"add external": ("one",)}.get(change)
+    assert seen == {before, ("one", "A note.") if change == "add external" else ("one",)}
+
+
+def test_a_full_disk_leaves_the_run_that_was_there(runs, monkeypatch):
+    folder = save(runs)
+    before = {path.name: path.read_bytes() for path in folder.iterdir()}
+
+    def full(handle):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr("core.files.os.fsync", full)
+    for change in (lambda: replace_external(folder), lambda: save(runs, "other")):
+        with pytest.raises(OSError, match="No space") as caught:
+            change()
+        assert "Free some space" in disk_problem(caught.value)
+    assert {path.name: path.read_bytes() for path in folder.iterdir()} == before
+    assert [path.name for path in folder.parent.iterdir()] == [folder.name]
+
+
+def test_two_processes_add_external_sets_and_neither_loses_its_own(runs):
+    folder = save(runs)
+    sets = [f"set{number}" for number in range(6)]
+
+    def add(name):
+        add_external(folder, {name: ExternalRecord(name, refused="Its encoder learned from them.")}, {})
+
+    threads = [threading.Thread(target=add, args=(name,)) for name in sets]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert sorted(read_run(folder).external) == sets
 
 
 def test_an_empty_or_missing_store_is_no_error(tmp_path):
