@@ -1,7 +1,8 @@
 # `make app` starts Lowshot, `make test` runs all checks, `make check` the quick ones, `make hooks` runs these before every
 # commit, `make setup` only builds the environment, `make screenshots` takes the README's pictures again, `make load` lets
-# 20 visitors use the app for two minutes.
+# 20 visitors use the app for two minutes, `make soak MINUTES=30` kills its processes at random moments.
 PYTHON ?= python3
+MINUTES ?= 20
 VENV := .venv
 BIN := $(VENV)/bin
 AXE := tests/browser/node_modules/axe-core/axe.min.js
@@ -9,7 +10,7 @@ FAST := tests/architecture $(addprefix tests/unit/,test_registry.py test_files.p
 	data/test_augmentation.py data/test_download.py data/test_images.py data/test_splits.py \
 	metrics/test_bootstrap.py metrics/test_measures.py)
 
-.PHONY: app setup test check fast hooks lint results screenshots load
+.PHONY: app setup test check fast hooks lint results screenshots load soak
 .DELETE_ON_ERROR:
 
 app: setup
@@ -45,6 +46,10 @@ screenshots: $(VENV)/.installed-dev
 load: $(VENV)/.installed-dev
 	$(BIN)/python -m tests.load.load
 	$(BIN)/python -m tests.load.load --alone
+
+# one thread each: processes are forked, and their results compared
+soak: $(VENV)/.installed-dev
+	OMP_NUM_THREADS=1 $(BIN)/python -m tests.load.soak --minutes $(MINUTES)
 
 # checks the accessibility of pages; without npm the tests that need it are skipped, and fail where data is required
 $(AXE): tests/browser/package.json
