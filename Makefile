@@ -1,16 +1,18 @@
 # `make app` starts Lowshot, `make test` runs all checks, `make check` the quick ones, `make hooks` runs these before every
 # commit, `make setup` only builds the environment, `make screenshots` takes the README's pictures again, `make load` lets
-# 20 visitors use the app for two minutes, `make soak MINUTES=30` kills its processes at random moments.
+# 20 visitors use the app for two minutes, `make soak MINUTES=30` kills its processes at random moments, `make bench`
+# measures it against what a user would pick instead.
 PYTHON ?= python3
 MINUTES ?= 20
 VENV := .venv
 BIN := $(VENV)/bin
+BENCH := .venv-bench
 AXE := tests/browser/node_modules/axe-core/axe.min.js
 FAST := tests/architecture $(addprefix tests/unit/,test_registry.py test_files.py analysis/test_comparison.py \
 	data/test_augmentation.py data/test_download.py data/test_images.py data/test_splits.py \
 	metrics/test_bootstrap.py metrics/test_measures.py)
 
-.PHONY: app setup test check fast hooks lint results screenshots load soak
+.PHONY: app setup test check fast hooks lint results screenshots load soak bench
 .DELETE_ON_ERROR:
 
 app: setup
@@ -50,6 +52,18 @@ load: $(VENV)/.installed-dev
 # one thread each: processes are forked, and their results compared
 soak: $(VENV)/.installed-dev
 	OMP_NUM_THREADS=1 $(BIN)/python -m tests.load.soak --minutes $(MINUTES)
+
+# the peers' packages, on top of those of the program; requirements.txt keeps them from bringing another PyTorch
+$(BENCH)/.installed: requirements-bench.txt $(VENV)/.installed-dev
+	test -x $(BENCH)/bin/python || $(BIN)/python -m venv $(BENCH)
+	$(BIN)/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))' \
+		> "$$($(BENCH)/bin/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')/lowshot.pth"
+	$(BENCH)/bin/python -m pip install --disable-pip-version-check -r requirements-bench.txt
+	touch $@
+
+bench: $(BENCH)/.installed
+	$(BENCH)/bin/python -m benchmarks $(if $(ONLY),--only $(ONLY)) $(if $(AGAIN),--again)
+	$(BENCH)/bin/python -m benchmarks --write docs/performance.md
 
 # checks the accessibility of pages; without npm the tests that need it are skipped, and fail where data is required
 $(AXE): tests/browser/package.json

@@ -19,6 +19,7 @@ LONGEST = (
     "unit/jobs/test_worker.py",
     "unit/commands/test_export.py",
     "unit/commands/test_cli.py",
+    "unit/test_benchmarks.py",
     "unit/pretraining/test_train.py",
     "unit/reporting/test_document_tables.py",
     "unit/metrics/test_comparisons.py",

@@ -43,13 +43,13 @@ def running(store=None):
 
 
 @contextmanager
-def process(store=None):
-    """The same, with the number of its process."""
+def process(store=None, script="streamlit_app.py", **environment):
+    """The same, with the number of its process; for another script, or with more variables, if given."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
-    environment = {**os.environ, **({"LOWSHOT_RUNS": str(store)} if store else {})}
-    argv = [sys.executable, "-m", "streamlit", "run", "streamlit_app.py", f"--server.port={port}"]
+    environment = {**os.environ, **({"LOWSHOT_RUNS": str(store)} if store else {}), **environment}
+    argv = [sys.executable, "-m", "streamlit", "run", str(script), f"--server.port={port}"]
     address = f"http://127.0.0.1:{port}"
     with tempfile.TemporaryFile("w+") as said:  # a pipe that nobody reads would stop a server that says much
         server = subprocess.Popen(argv, cwd=ROOT, env=environment, stdout=subprocess.DEVNULL, stderr=said)
@@ -75,7 +75,7 @@ def _wait(address, server, said):
             urllib.request.urlopen(f"{address}/_stcore/health", timeout=PATIENCE).close()
             return
         except OSError:
-            time.sleep(0.3)
+            time.sleep(0.05)
     raise RuntimeError("The app did not answer in time.")
 
 

@@ -1,0 +1,80 @@
+"""The last stored measurements as tables of a document: `python -m benchmarks --write docs/performance.md`.
+
+A document marks their places by `<!-- benchmarks: pairs -->` or `<!-- benchmarks: plan -->`, and
+`<!-- end of benchmarks -->`.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from benchmarks.growth import plan
+from benchmarks.harness import BUSY, Pair, Record, Row
+from core.errors import BadRequest
+from core.files import write_atomically
+from trainer.reporting.markdown import table
+
+_BLOCK = re.compile(r"(<!-- benchmarks: (\w+) -->\n).*?(<!-- end of benchmarks -->)", re.DOTALL)
+HEAD = ("what", "Lowshot", "peer", "times as good", "of the limit", "goal")
+
+
+def cells(row: Row) -> list[str]:
+    """Format a row for a table, without its note."""
+    goal, met = row.goal
+    share = "" if row.limit_share is None else f"{row.limit_share:.0%}"
+    verdict = f"{goal}: {'reached' if met else 'missed'}" if goal else ""
+    return [f"{row.what}, {row.unit}", *map(_number, (row.ours, row.peer, row.ratio)), share, verdict]
+
+
+def _number(value: float | None) -> str:
+    if value is None:
+        return ""
+    return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.3g}"
+
+
+def pairs_text(pairs: Sequence[Pair], results: Mapping[str, Record]) -> str:
+    """Return a section for each measured pair: its table, notes on quality, where and when; and which are missing."""
+    sections, missing = [], []
+    for pair in pairs:
+        record = results.get(pair.name)
+        if not record or not record.is_complete:
+            missing.append(pair.title)
+            continue
+        rows = pair.rows(record.measured)
+        notes = "".join(f"- {row.what}: {row.note}.\n" for row in rows if row.note)
+        turns = "Each size once" if record.turns == 1 else f"Medians of {record.turns} alternating runs"
+        busy = f"; other programs used up to {record.busy:.0%} of the processors" if record.busy > BUSY else ""
+        versions = ", ".join(f"{name} {number}" for name, number in record.versions.items())
+        where = f"{turns} on {record.machine}, {record.date}{busy}. {versions}."
+        sections.append(f"### {pair.title}\n\n{table(HEAD, [cells(row) for row in rows])}\n\n{notes}\n{where}\n")
+    if missing:
+        sections.append(f"Not measured yet; `make bench` does it: {'; '.join(missing)}.\n")
+    return "\n".join(sections)
+
+
+def plan_text(results: Mapping[str, Record]) -> str:
+    """Return the planned sizes as a table."""
+    planned = plan(results)
+    if not planned:
+        return "Not measured yet; `make bench` does it.\n"
+    rows = [[_number(value) for value in row.values()] for row in planned]
+    return f"{table(list(planned[0]), rows)}\n"
+
+
+def write_document(path: Path, pairs: Sequence[Pair], results: Mapping[str, Record]) -> bool:
+    """Update the tables of a document in place; return whether it changed.
+
+    Raises:
+        BadRequest: if it does not exist, or marks no place for them.
+    """
+    texts = {"pairs": pairs_text(pairs, results), "plan": plan_text(results)}
+    before = path.read_text() if path.is_file() else ""
+    marked = {block[2] for block in _BLOCK.finditer(before)}
+    if not marked or marked - set(texts):
+        raise BadRequest(f"Expected {path} to have a place for one of {', '.join(texts)}: <!-- benchmarks: pairs -->.")
+    after = _BLOCK.sub(lambda block: f"{block[1]}{texts[block[2]]}{block[3]}", before)
+    if after != before:
+        write_atomically(path, after.encode())
+    return after != before
