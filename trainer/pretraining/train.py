@@ -21,6 +21,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from core.data.listing import UNLABELED
+from core.errors import BadRequest
 from core.files import canonical_json, sha256_of
 from core.models.classifier import channels_last
 from trainer.pretraining.activations import PLAIN, Activations, activations
@@ -157,7 +158,13 @@ def pretrain(
     Returns:
         the tail in evaluation mode, not yet averaged with the starting weights, and the training curve: step, loss and
         its terms.
+    Raises:
+        BadRequest: if the corpus is smaller than a batch.
     """
+    if (images := sum(len(material.rows) for material in materials)) < _BATCH:
+        raise BadRequest(
+            f"The corpus has {images} images; pretraining needs at least {_BATCH}. Name further data sets with --sets."
+        )
     # model, heads and optimizer
     torch.manual_seed(recipe.seed)
     tail = copy.deepcopy(start_tail).to(device).eval().requires_grad_(True)  # batch normalization keeps its statistics

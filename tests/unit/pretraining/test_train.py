@@ -3,6 +3,7 @@
 import json
 from dataclasses import replace
 from functools import partial
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -118,6 +119,11 @@ def test_a_killed_pretraining_goes_on_to_the_same_end(monkeypatch):
     resumed, history = pretrain(recipe, materials, start, CPU)
     assert history[-1]["step"] == 3
     assert distance(resumed, whole) == pytest.approx(0, abs=1e-8)
+
+
+def test_a_corpus_that_fills_no_batch_is_refused():
+    with pytest.raises(BadRequest, match="has 4 images; pretraining needs at least"):
+        pretrain(small(), [SimpleNamespace(rows=np.arange(2))] * 2, None, CPU)
 
 
 def test_the_distance_to_the_start_is_what_distillation_makes_small():
