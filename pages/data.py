@@ -75,7 +75,7 @@ def overview() -> None:
     st.table(pd.DataFrame({"": list(facts), "Fact": list(facts.values())}).set_index(""))
     for shortcut in shortcuts_of(cache.store(), name):
         st.write(f"- {text.escape(shortcut.sentence)}")
-    st.subheader("Class balance")
+    st.header("Class balance")
     parts = {part or "not split": listing.parts == part for part in dict.fromkeys(listing.parts.tolist())}
     counts = {part: class_counts(listing.labels[which], labels) for part, which in parts.items()}
     charts.show_figure(
@@ -88,7 +88,7 @@ def overview() -> None:
         rows["label unknown"] = [unknown.get(label, 0) for label in rows["Class"]]
     table(rows, "Images by class and part", f"{name}-classes")
     if listing.labels.ndim == 2:
-        st.subheader("Co-occurring findings")
+        st.header("Co-occurring findings")
         pairs = co_occurrence(listing.labels)
         charts.show_figure(
             summary_charts.together(pairs, labels), key="data_together",
@@ -112,7 +112,7 @@ def images() -> None:
             place.image(
                 small, caption=text.escape(Path(look.id).stem), alt=f"An image of {look.label}", width="stretch"
             )
-    st.subheader("Image properties")
+    st.header("Image properties")
     rows = image_facts(spec, listing)
     if listing.dims == 3:
         st.write(f"{len(rows)} volumes sampled at random, each measured on its three middle slices side by side.")

@@ -22,24 +22,30 @@ st.write(
 )
 for family, column in zip(INTRODUCTIONS, st.columns(len(INTRODUCTIONS)), strict=True):
     column.markdown(f"**{family} ·** {INTRODUCTIONS[family]}")
-for column, (page, label, icon) in zip(
-    st.columns(3),
-    (
-        ("pages/diagnose.py", "Try an image", ":material/radiology:"),
-        ("pages/compare.py", "See the evidence", ":material/balance:"),
-        ("pages/train.py", "Use your own images", ":material/upload:"),
-    ),
-    strict=True,
-):
-    with column.container(border=True):
-        st.page_link(page, label=f"**{label}**", icon=icon, width="stretch")
+links = st.container()
 
-store = cache.store()
+
+def show_links(task: dict[str, str], dataset: dict[str, str]) -> None:
+    """Show the three ways on, with the chosen data set in their addresses."""
+    ways = (
+        ("pages/diagnose.py", "Try an image", ":material/radiology:", task),
+        ("pages/compare.py", "See the evidence", ":material/balance:", dataset),
+        ("pages/train.py", "Use your own images", ":material/upload:", {"images": "own"}),
+    )
+    for column, (page, label, icon, query) in zip(links.columns(3), ways, strict=True):
+        with column.container(border=True):
+            st.page_link(page, label=f"**{label}**", icon=icon, width="stretch", query_params=query)
+
+
+store, served = cache.store_and_networks()
 text.show_problems(store)
 if not store.metas():
+    show_links({}, {})
     st.info("No results are stored yet. Train networks on the Train page; the finding then appears here.")
     st.stop()
 metas = pickers.comparable_runs(store, "start")
+chosen = metas[0].dataset
+show_links({"task": chosen} if chosen in served else {}, {"set": chosen})
 sized = runs_by_series(store, [meta for meta in metas if meta.train_size is not None])
 names = contestants(sized)
 if not names:
@@ -58,7 +64,7 @@ with text.stop_on_error():
 
 finding = headline({family: fits[name] for family, name in names.items() if name in fits})
 if finding:
-    st.subheader(text.escape(finding_text(metas[0].dataset_title, METRIC, finding, names)), anchor=False)
+    st.header(text.escape(finding_text(metas[0].dataset_title, METRIC, finding, names)), anchor=False)
 st.write(text.escape(meaning_text(size, METRIC, summaries, names)))
 measured = {
     titles[family]: metric_charts.Measured.of(name, sized[name], cache.values(sized[name], METRIC.name, None))

@@ -24,6 +24,24 @@ NOTICE = "Research use only. Not a medical device: do not base decisions about a
 _FRAMED, _WANTED = "framed", "wanted"
 # Streamlit's own ring is half transparent, with a contrast of 2.1:1 on white; this one has 5.2:1.
 _FOCUS_RING = "<style>:focus-visible { outline: 3px solid #0072B2 !important; outline-offset: 2px; }</style>"
+# Streamlit adds an entry to the browser's history for a page, and another when the page writes the choices that it kept
+# into the address. The second replaces the first, or it would take two steps to go back. Whatever the visitor chooses
+# later adds an entry.
+_ONE_ENTRY_A_PAGE = """<script>
+if (!window.lowshotEntries) {
+    window.lowshotEntries = true;
+    const push = history.pushState.bind(history);
+    let arriving = false;
+    for (const action of ["pointerdown", "keydown"]) {
+        addEventListener(action, () => { arriving = false; }, true);
+    }
+    history.pushState = (state, title, url) => {
+        const same = new URL(url, location.href).pathname === location.pathname;
+        if (same && arriving) { history.replaceState(state, title, url); } else { push(state, title, url); }
+        arriving = !same;
+    };
+}
+</script>"""
 
 MultiPartParser.spool_max_size = LIMITS.file_bytes + 2 * MIB  # above it, uploads would be written to disk
 
@@ -85,6 +103,7 @@ def show(pages: list[StreamlitPage]) -> None:
     st.caption(f":material/info: **Lowshot** · {NOTICE}")
     login.offer_logout()
     st.html(_FOCUS_RING)
+    st.html(_ONE_ENTRY_A_PAGE, unsafe_allow_javascript=True)
     address.start(chosen.url_path)
     try:
         with suppress(StopException):  # a page that stops early has choices too

@@ -51,7 +51,7 @@ def test_what_labels_buy_is_read_off_the_fits(sizes, metric, monkeypatch):
     assert len(needed) == 2
     assert needed["Images per class needed"].str.contains("95% interval").all()
     assert list(more.columns) == ["Series behind", "needs times as many labels", "to equal"]
-    assert "Crossovers" in [element.value for element in app.subheader]
+    assert "Crossovers" in [element.value for element in app.header]
     app.segmented_control(key="curves_layout").set_value("A panel per series").run()
     assert not app.exception
 
@@ -61,7 +61,7 @@ def test_another_value_to_be_reached_needs_another_number_of_images(sizes, monke
     before = app.dataframe[0].value["Images per class needed"].tolist()
     app.number_input(key="curves_wanted_phantom-auroc").set_value(0.999).run()
     assert app.dataframe[0].value["Images per class needed"].tolist() != before
-    assert "Images per class needed for 0.999" in [element.value for element in app.subheader]
+    assert "Images per class needed for 0.999" in [element.value for element in app.header]
 
 
 def test_the_page_and_the_report_agree_on_what_is_needed(sizes, monkeypatch):

@@ -35,7 +35,8 @@ def test_the_finding_comes_from_the_stored_runs(tmp_path, monkeypatch):
     app = open_page("start", tmp_path / "runs", monkeypatch)
     assert not app.exception
     assert labels(app) == LINKS
-    sentence = app.subheader[0].value.replace("\\", "")
+    assert [element.proto.query_string for element in app.get("page_link")] == ["", "set=phantom", "images=own"]
+    sentence = app.header[0].value.replace("\\", "")
     assert "needs this many labeled images per class" in sentence
     assert sentence.index("with ImageNet pretraining") < sentence.index("trained from scratch")
     table = app.dataframe[0].value
@@ -52,7 +53,7 @@ def test_one_size_gives_values_but_no_finding(tmp_path, monkeypatch):
         make_run(tmp_path / "runs", kind, 20, 0, 1.0)
     app = open_page("start", tmp_path / "runs", monkeypatch)
     assert not app.exception
-    assert not app.subheader
+    assert not app.header
     assert "With 20 labeled images per class" in texts(app)
 
 

@@ -110,13 +110,13 @@ def settle(page):
 
 
 def violations(page):
-    """Serious and critical violations of accessibility rules that axe-core finds, each with the first element."""
+    """What axe-core finds, each with the first element: serious and critical violations, and gaps between headings."""
     page.add_script_tag(path=str(AXE))
     found = page.evaluate("axe.run(document, {resultTypes: ['violations']})")["violations"]
     return [
         f"{row['id']}: {row['help']}: {row['nodes'][0]['html'][:200]}"
         for row in found
-        if row["impact"] in ("serious", "critical")
+        if row["impact"] in ("serious", "critical") or row["id"] == "heading-order"
     ]
 
 

@@ -237,8 +237,10 @@ def test_a_job_outlives_a_reload_and_a_restart_and_is_cancelled(opened, class_fo
         page.close()
 
 
-def test_a_zip_of_own_images_becomes_a_trained_network_and_an_answer(opened, own_places, tmp_path):
-    files = striped()
+def test_a_zip_of_own_images_becomes_a_trained_network_and_an_answer(opened, own_places, tmp_path, monkeypatch):
+    """With few images and without the medical encoder, so that there are 18 short trainings."""
+    monkeypatch.setenv("LOWSHOT_ENCODERS", str(tmp_path / "encoders"))
+    files = striped(28)
     (tmp_path / "stripes.zip").write_bytes(packed(files))
     with running() as fresh:
         page = new_page(opened)
@@ -274,6 +276,95 @@ def test_a_zip_of_own_images_becomes_a_trained_network_and_an_answer(opened, own
         page.close()
 
 
+def test_a_browser_closed_in_the_middle_of_an_upload_leaves_nothing(opened, own_places, tmp_path):
+    """The browser itself slows the upload down, so that it is surely under way when the page is closed."""
+    (tmp_path / "stripes.zip").write_bytes(packed(striped()))
+    with running() as fresh:
+        page, ended = new_page(opened), []
+        page.goto(f"{fresh}/train")
+        page.get_by_text("Zip with a folder of images per class").wait_for()
+        settle(page)
+        page.on("requestfinished", lambda request: ended.append(request.url))
+        protocol = page.context.new_cdp_session(page)
+        protocol.send("Network.enable")
+        slow = {"offline": False, "latency": 0, "downloadThroughput": -1, "uploadThroughput": 2000}
+        protocol.send("Network.emulateNetworkConditions", slow)
+        with page.expect_request(lambda request: "upload_file" in request.url and request.method == "PUT"):
+            page.set_input_files("input[type=file]", str(tmp_path / "stripes.zip"))
+        page.wait_for_timeout(1000)
+        assert not [url for url in ended if "upload_file" in url]
+        assert page.get_by_role("button", name="Store and check").count() == 0
+        page.close()
+        page = new_page(opened)
+        page.goto(f"{fresh}/train")
+        page.get_by_text("Zip with a folder of images per class").wait_for()
+        settle(page)
+        assert page.get_by_text("stripes").count() == 0
+        assert not [path for path in (tmp_path / "data").rglob("*") if path.is_file()]
+        page.set_input_files("input[type=file]", str(tmp_path / "stripes.zip"))
+        page.get_by_role("button", name="Store and check").wait_for()
+        page.close()
+
+
+@pytest.mark.parametrize("width", WIDTHS)
+def test_a_clinician_uploads_an_image_reads_the_answer_and_takes_the_report(opened, address, width):
+    page = new_page(opened, width)
+    page.goto(f"{address}/diagnose?task=phantom")
+    settle(page)
+    page.set_input_files(
+        "input[type=file]",
+        {"name": "mine.png", "mimeType": "image/png", "buffer": encode_png(phantom_at(4001).pixels)},
+    )
+    page.wait_for_function("document.querySelectorAll('[data-testid=stMetric]').length === 2")
+    settle(page)
+    assert page.get_by_role("heading", name="mine.png").count() == 1
+    assert page.get_by_text("networks say").or_(page.get_by_text("No clear answer")).count() >= 1
+    assert page.get_by_text("of 100 without, it raises a false alarm").count() >= 2
+    page.get_by_role("button", name="Report").click()
+    page.get_by_role("dialog").wait_for()
+    field = page.get_by_role("textbox", name="Patient or case")
+    field.fill("Case 7")
+    field.press("Enter")
+    settle(page)
+    assert violations(page) == []
+    with page.expect_download() as download:
+        page.get_by_role("button", name="Download PDF").click()
+    content = Path(download.value.path()).read_bytes()
+    assert content.startswith(b"%PDF")
+    assert download.value.suggested_filename.startswith("lowshot-")
+    page.close()
+
+
+@pytest.mark.parametrize("width", WIDTHS)
+def test_a_researcher_reads_the_headline_compares_and_shares_a_link(opened, address, width):
+    page = new_page(opened, width)
+    page.goto(f"{address}/start")
+    page.get_by_text("labeled images per class, expect AUROC").wait_for()
+    settle(page)
+    page.get_by_role("link", name="See the evidence").click()
+    page.wait_for_selector("h1:has-text('Compare')")
+    page.wait_for_url("**/compare?set=phantom")
+    settle(page)
+    page.get_by_role("radio", name="Differences").click()
+    page.wait_for_url("**section=differences*")
+    settle(page)
+    shown = page.locator("[data-testid=stMain]").inner_text()
+    assert "Differences" in shown
+    assert page.locator(".js-plotly-plot").or_(page.locator("[data-testid=stDataFrame]")).count() >= 1
+    page.mouse.move(0, 0)  # Streamlit's own colors of a control under the pointer have less contrast
+    page.wait_for_timeout(500)
+    assert violations(page) == []
+    other = opened.new_context(viewport={"width": width, "height": 900}).new_page()
+    other.goto(page.url)
+    other.get_by_role("radio", name="Differences").wait_for()
+    settle(other)
+    assert other.get_by_role("radio", name="Differences").get_attribute("aria-checked") == "true"
+    assert other.locator("[data-testid=stMain]").inner_text() == shown
+    assert other.locator("[data-testid=stException]").count() == 0
+    other.context.close()
+    page.close()
+
+
 def test_a_link_to_a_data_set_shows_it(opened, address):
     page = new_page(opened)
     page.goto(f"{address}/data?set=phantom-3d")
@@ -297,6 +388,18 @@ def test_reload_history_and_a_change_of_page_keep_choices_and_images(opened, add
     settle(page)
     page.get_by_text("Preprocessing", exact=True).click()
     page.wait_for_url("**/data?section=preprocessing")
+    page.get_by_role("link", name="Train", exact=True).click()
+    page.wait_for_url("**/train")
+    settle(page)
+    page.get_by_role("link", name="Data", exact=True).click()
+    page.wait_for_url("**/data?section=preprocessing")
+    settle(page)
+    page.go_back()
+    page.wait_for_url("**/train")
+    settle(page)
+    page.go_back()
+    page.wait_for_url("**/data?section=preprocessing")
+    settle(page)
     page.get_by_role("link", name="Diagnose").click()
     page.get_by_text("mine.png").first.wait_for()
     page.wait_for_selector("[data-testid=stMetric]")

@@ -134,7 +134,7 @@ SHOWN, SIDE = 6, 420
 
 def _images_of_cell(view: View, runs: Mapping[Series, Run], evaluated: Mapping[Series, PartScores], cell: Cell) -> None:
     """Show the pickers of a cell, the names and thumbnails of its images, and one of them in detail."""
-    st.subheader("Images in a cell")
+    st.header("Images in a cell")
     first, second, third = st.columns([2, 1, 1])
     name = first.selectbox("Series", list(evaluated), format_func=view.title, **cell.bound["matrix"])
     places = range(len(view.labels))

@@ -17,7 +17,7 @@ from core.ui.tables import table
 
 def within(spec: DatasetSpec, listing: Listing) -> None:
     """Show the copies within a data set, pair by pair."""
-    st.subheader("Copies within the data set")
+    st.header("Copies within the data set")
     copies = cache.copies(spec.name, listing.stamp)
     if not len(copies):
         st.write("The audit found no copies within the data set.")
@@ -50,7 +50,7 @@ def within(spec: DatasetSpec, listing: Listing) -> None:
 
 def elsewhere(spec: DatasetSpec, listing: Listing) -> None:
     """Show the copies from other data sets, by class and source."""
-    st.subheader("Copies from other data sets")
+    st.header("Copies from other data sets")
     if spec.derived_from:
         st.write(
             f"This data set is derived from {text.escape(DATASETS[spec.derived_from].title)}. Wherever data sets must "

@@ -104,7 +104,7 @@ def _summary(cases: Sequence[Case]) -> None:
     unread = sum(bool(case.problem) for case in cases)
     parts = [f"{counts[status]} {title}" for status, title in _TITLES.items() if counts[status]]
     parts += [f"{unread} not read"] if unread else []
-    st.subheader(f"{len(cases)} images: {', '.join(parts)}")
+    st.header(f"{len(cases)} images: {', '.join(parts)}")
 
 
 def _table(cases: Sequence[Case], digests: Sequence[str]) -> None:

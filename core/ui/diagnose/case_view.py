@@ -176,7 +176,7 @@ def _uncertainty(result: NetworkResult) -> None:
     if isinstance(seeds, str):
         st.caption(escape(seeds))
     else:
-        otherwise = f"; {seeds.otherwise:.0%} of them decide otherwise" if seeds.otherwise else ""
+        otherwise = f"; {percent(seeds.otherwise)} of them decide otherwise" if seeds.otherwise else ""
         st.markdown(
             f"Retrained on other samples: **{percent(seeds.low)} to {percent(seeds.high)}**{escape(otherwise)}",
             help=escape(seeds.how),

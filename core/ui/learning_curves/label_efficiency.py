@@ -50,7 +50,7 @@ def show(measured: Mapping[str, Measured], fits: Mapping[str, Fit], metric: str,
         f"test images. Dotted: extrapolation, up to {REACH} times the largest measured size, and none where the fit "
         "does not support it."
     )
-    st.subheader(f"Images per class needed for {target:.3f}")
+    st.header(f"Images per class needed for {target:.3f}")
     table(_needed(fits, target), "Images per class each series needs, and its asymptote", f"{file}-needed")
     doubts: dict[str, list[str]] = {}
     for title, fit in fits.items():
@@ -58,9 +58,9 @@ def show(measured: Mapping[str, Measured], fits: Mapping[str, Fit], metric: str,
             doubts.setdefault(doubt, []).append(title)
     st.markdown("\n".join(f"- {escape(doubt)} ({escape('; '.join(titles))})" for doubt, titles in doubts.items()))
     if len(fits) > 1:
-        st.subheader("Label multipliers")
+        st.header("Label multipliers")
         _multipliers(fits, file)
-        st.subheader("Crossovers")
+        st.header("Crossovers")
         _crossovers(fits)
 
 

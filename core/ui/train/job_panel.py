@@ -151,7 +151,7 @@ def show_finished(queue: Queue, job: Job, own_sets: Sequence[OwnSet]) -> None:
             f" It took {duration_text(state.ended - state.began)}." if state.began and state.ended > state.began else ""
         )
         st.write(kept + duration)
-        with st.container(horizontal=True):
+        with st.container(horizontal=True, vertical_alignment="center"):
             if state.status == "failed":
                 _remedy(queue, job, own_sets)
             if state.status != "done" and st.button(
