@@ -206,7 +206,7 @@ def test_a_run_is_restored_if_replacing_it_fails(runs, monkeypatch):
             raise OSError("full")
         replace_file(source, target)
 
-    monkeypatch.setattr("core.runs.store.os.replace", fail_to_replace)
+    monkeypatch.setattr("os.replace", fail_to_replace)
     with pytest.raises(OSError, match="full"):
         add_external(folder, {NAME: ExternalRecord("Adults", refused="its encoder learnt from them.")}, {})
     assert read_run(folder) == before

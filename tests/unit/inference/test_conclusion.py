@@ -93,7 +93,7 @@ def test_a_network_without_an_answer_is_named():
 
 
 def test_two_stages_that_contradict_the_networks_are_part_of_the_verdict():
-    stages = Stages("scratch", "imagenet", (1,), OperatingPoint(0.95, Aim("sensitivity", 0.95), 10, ""), 1, "unknown")
+    stages = Stages("scratch", "imagenet", (1,), OperatingPoint(0.95, Aim("sensitivity", 0.95)), 1, "unknown")
     passed = Verdict(stages, ("Ill \u03b2",), 0.96, "Ill \u03b2", True)
     cleared = Verdict(stages, ("Ill \u03b2",), 0.9, "", False)
     agreeing = case(result("scratch", 0.9), result("imagenet", 0.8), check=ADMITTED)
