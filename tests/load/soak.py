@@ -74,7 +74,7 @@ def sweep():
 
 
 def job():
-    """A worker with a job, which is asked for again until it is done."""
+    """A worker with a job, started again until the job is done."""
     jobs = jobs_folder()
     while not any(records.stored(folder).state.status == "done" for folder in records.folders_of(jobs)):
         if all(records.read(folder).is_over for folder in records.folders_of(jobs)):

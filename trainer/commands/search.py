@@ -134,7 +134,7 @@ def _scratch(trial: Trial) -> dict[str, Any]:
 
 
 SCRATCH_MODELS = ("scratch-cnn-160", "scratch-cnn-160-narrow", "scratch-cnn-160-groupnorm")
-_SHORT = {"nih-chestxray14": 10}  # 14 findings: 50 images of each take half of a trial's time
+SHORT = {"nih-chestxray14": 10}  # 14 findings: 50 images of each take half of a trial's time
 _HEADS = ("frozen-logistic", "frozen")
 SPACES = {
     space.name: space
@@ -142,8 +142,8 @@ SPACES = {
         Space("frozen", "imagenet-efficientnet-lite0", _HEADS, (10, 50, 200), (100, 101), _frozen),
         Space("frozen-stages", "imagenet-efficientnet-lite0-stages", _HEADS, (10, 50, 200), (100, 101), _frozen),
         Space("frozen-dinov2", "generic-dinov2-vits14-imgfocus", _HEADS, (10, 50, 200), (100, 101), _frozen),
-        Space("finetune", "imagenet-efficientnet-lite0", ("finetune",), (10, 50), (100,), _finetune, _SHORT),
-        Space("scratch", SCRATCH_MODELS[0], ("scratch",), (10, 50), (100,), _scratch, _SHORT),
+        Space("finetune", "imagenet-efficientnet-lite0", ("finetune",), (10, 50), (100,), _finetune, SHORT),
+        Space("scratch", SCRATCH_MODELS[0], ("scratch",), (10, 50), (100,), _scratch, SHORT),
     )
 }
 
