@@ -1,4 +1,4 @@
-"""The contest between the families: the series that stands for each, the contrasts between them, and the headline.
+"""The contest between the families: the series that stands for each, the contrasts with their verdicts, the headline.
 
 The rules are in `docs/protocol.md`.
 """
@@ -8,28 +8,49 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 
+from core.analysis.comparison import compare_runs
+from core.metrics.comparisons import Difference, holm_corrected
 from core.metrics.learning_curves import Bounded, Fit, images_needed
 from core.models import FAMILY_LETTERS, MODELS
-from core.runs.series import Series, comparison_proper
+from core.runs import Run, Store
+from core.runs.series import Series, comparison_proper, runs_by_series
 
 LOOP = "plain loop"  # the baseline that nobody tuned
-NAMED = {  # family -> its series; those of the old recipes, until the search has named others (docs/protocol.md)
-    "A": Series("scratch-cnn", "scratch"),
-    "B": Series("imagenet-efficientnet-lite0", "frozen"),
-    "C": Series("medical-efficientnet-lite0", "frozen"),
-    LOOP: Series("imagenet-efficientnet-lite0", "plain-loop"),
+PRIMARY = {  # data set -> labeled images per class at which contrasts get a verdict
+    "kermany": (10, 50, 200),
+    "ham10000": (10, 50, 100),
+    "covid-radiography": (10, 50, 100),
+    "nih-chestxray14": (10, 50, 100),
 }
-_B = NAMED["B"]
+_A = Series("scratch-cnn-160-groupnorm", "scratch")
+_LITE0 = Series("imagenet-efficientnet-lite0", "frozen-logistic")
+_DINO = Series("generic-dinov2-vits14-imgfocus", "frozen-logistic")
+_MEDICAL_LITE0 = _LITE0._replace(model="medical-efficientnet-lite0")
+_MEDICAL_DINO = _DINO._replace(model="medical-dinov2-vits14-imgfocus")
+NAMED = {"A": _A, "B": _DINO, "C": _MEDICAL_DINO, LOOP: _DINO._replace(strategy="plain-loop")}  # family -> its series
 CONTRASTS = {  # title -> the two series, the first minus the second
-    "B against A": (_B, NAMED["A"]),
-    "C against B": (NAMED["C"], _B),
-    "B fine-tuned against its frozen head": (_B._replace(strategy="finetune"), _B),
-    "B after every stage against its last layer": (_B._replace(model="imagenet-efficientnet-lite0-stages"), _B),
+    "B against A": (_DINO, _A),
+    "C against B, EfficientNet-Lite0": (_MEDICAL_LITE0, _LITE0),
+    "C against B, DINOv2-S": (_MEDICAL_DINO, _DINO),
+    "B against its plain loop, EfficientNet-Lite0": (_LITE0, _LITE0._replace(strategy="plain-loop")),
+    "B against its plain loop, DINOv2-S": (_DINO, _DINO._replace(strategy="plain-loop")),
+    "C against its plain loop, EfficientNet-Lite0": (_MEDICAL_LITE0, _MEDICAL_LITE0._replace(strategy="plain-loop")),
+    "C against its plain loop, DINOv2-S": (_MEDICAL_DINO, _MEDICAL_DINO._replace(strategy="plain-loop")),
+    "A against its plain loop": (_A, Series("scratch-cnn-160", "plain-scratch")),
 }
 _BASELINES = ("plain-loop", "plain-scratch")
+
+
+class Contrast(NamedTuple):
+    """Two series compared on one data set at one size."""
+
+    dataset: str
+    size: int
+    title: str
 
 
 @dataclass(frozen=True)
@@ -49,7 +70,7 @@ def contestants(series: Iterable[Series]) -> dict[str, Series]:
     """Return the series that stands for each family, and the plain loop, among those stored.
 
     It is the one in `NAMED`. Where that is not stored, as for images of one's own, it is the first series of the family
-    with its strategy's own settings.
+    with its strategy's own settings, with a frozen encoder if there is one.
     """
     stored = comparison_proper(series)
     by_family: dict[str, list[Series]] = {family: [] for family in NAMED}
@@ -58,10 +79,34 @@ def contestants(series: Iterable[Series]) -> dict[str, Series]:
         if family in by_family and (family == LOOP or row.strategy not in _BASELINES):
             by_family[family].append(row)
     return {
-        family: next((row for row in rows if row[:2] == NAMED[family][:2]), rows[0])
+        family: min(rows, key=lambda row: (row[:2] != NAMED[family][:2], not row.strategy.startswith("frozen")))
         for family, rows in by_family.items()
         if rows
     }
+
+
+def contrast_runs(store: Store, datasets: Iterable[str]) -> dict[Contrast, tuple[list[Run], list[Run]]]:
+    """Return the runs of both sides of every contrast that is stored, at the primary sizes of these data sets."""
+    found = {}
+    for dataset in datasets:
+        metas = [meta for meta in store.metas(dataset) if not meta.leaks]
+        for size in PRIMARY.get(dataset, ()):
+            series = runs_by_series(store, [meta for meta in metas if meta.train_size == size])
+            for title, (first, second) in CONTRASTS.items():
+                if first in series and second in series:
+                    found[Contrast(dataset, size, title)] = (series[first], series[second])
+    return found
+
+
+def verdicts(store: Store) -> dict[Contrast, Difference]:
+    """Compare both sides of every stored contrast in AUROC, corrected by Holm over all contrasts of all data sets.
+
+    Raises:
+        BadRequest: if two series cannot be compared; see `core.analysis.comparison.paired`.
+    """
+    runs = contrast_runs(store, PRIMARY)
+    differences = [compare_runs(first, second, ["auroc"])["auroc"] for first, second in runs.values()]
+    return dict(zip(runs, holm_corrected(differences), strict=True))
 
 
 def headline(fits: Mapping[str, Fit]) -> Headline | None:

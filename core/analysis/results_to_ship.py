@@ -1,7 +1,8 @@
 """The results that a data set's runs ship with: what pages show before anything is chosen.
 
-These are the intervals of every series at every size, those of the tests for shortcuts, and, for the series that stand
-for the families, their fitted learning curves and the differences between them at every size.
+These are the intervals of every series at every size, those of the tests for shortcuts, the contrasts of the protocol,
+and, for the series that stand for the families, their fitted learning curves and the differences between them at every
+size.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ from itertools import combinations
 from pathlib import Path
 
 from core.analysis.comparison import curves_to_store, difference_to_store
-from core.analysis.contest import contestants
+from core.analysis.contest import contestants, contrast_runs
 from core.analysis.shortcuts import runs_compared
 from core.errors import BadRequest
 from core.runs import Run, Store
@@ -44,12 +45,14 @@ def store_results(store: Store, dataset: str, progress: Callable[[int, int], Non
         progress(done, len(cells))
         results["intervals"] |= intervals_to_store(runs)
     progress(len(cells), len(cells))
+    for first, second in contrast_runs(store, [dataset]).values():
+        results["differences"] |= difference_to_store(first, second)
     # Pages order series as `runs_by_series` does, and some leave out the runs on all training images.
     named = set(contestants(series).values())
     contest = {name: runs for name, runs in series.items() if name in named}
-    for first, second in combinations(map(_by_size, contest.values()), 2):
-        for size in first.keys() & second.keys():
-            results["differences"] |= difference_to_store(first[size], second[size])
+    for one, other in combinations(map(_by_size, contest.values()), 2):
+        for size in one.keys() & other.keys():
+            results["differences"] |= difference_to_store(one[size], other[size])
     sized = {name: [run for run in runs if run.meta.train_size is not None] for name, runs in contest.items()}
     for shown in (contest, sized):
         results["curves"] |= curves_to_store({name: runs for name, runs in shown.items() if runs}, METRIC)

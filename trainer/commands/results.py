@@ -1,14 +1,16 @@
-"""`results`: list the stored runs of a data set, or fill the result tables of a document."""
+"""`results`: list the stored runs of a data set, give the verdicts of the protocol, or fill a document."""
 
 from __future__ import annotations
 
 import argparse
+import json
 from pathlib import Path
 
+from core.analysis.contest import verdicts
 from core.runs import open_store
 from core.runs.series import by_series
 from trainer.progress import print_status
-from trainer.reporting.document_tables import write_tables
+from trainer.reporting.document_tables import every_verdict, write_tables
 from trainer.reporting.run_lines import print_runs
 
 
@@ -16,18 +18,28 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
     """Add the flags of the command."""
     parser.add_argument("--dataset", default="kermany")
     parser.add_argument("--json", action="store_true")
+    parser.add_argument(
+        "--verdicts", action="store_true", help="print every contrast of docs/protocol.md with its verdict instead"
+    )
     parser.add_argument("--write", type=Path, metavar="DOCUMENT", help="fill the result tables of a Markdown file")
     parser.set_defaults(execute=run)
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Print the runs, or fill the tables."""
+    """Print the runs or the verdicts, or fill the tables."""
     store = open_store()
     for name, why in store.problems.items():
         print_status(f"left out: {name}: {why}")
     if arguments.write:
         changed = write_tables(arguments.write, store)
         print_status(f"{arguments.write}: {'tables updated' if changed else 'tables were up to date'}")
+        return 0
+    if arguments.verdicts:
+        if arguments.json:
+            for contrast, difference in verdicts(store).items():
+                print(json.dumps(contrast._asdict() | difference.record()))
+        else:
+            print(every_verdict(store), end="")
         return 0
     metas = [meta for group in by_series(store.metas(arguments.dataset)).values() for meta in group]
     print_runs(metas, arguments.json)

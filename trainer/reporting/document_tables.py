@@ -6,8 +6,8 @@ A document marks the place of a table by one of these comments and `<!-- end of 
 - `<!-- sizes: DATASET at SIZE,SIZE -->`: every series with runs at all these sizes, with its AUROC at each;
 - `<!-- variants: DATASET at SIZE -->`: the effect of settings that differ from a strategy's defaults;
 - `<!-- external: DATASET at SIZE -->`: own test and external test side by side, with the difference;
-- `<!-- verdicts: DATASET at SIZE,SIZE -->`: the predefined contrasts (`CONTRASTS`) at these sizes, in AUROC, each with
-  its verdict, corrected by Holm over the table;
+- `<!-- verdicts: DATASET at SIZE,SIZE -->`: the contrasts of the protocol at these sizes, in AUROC, each with its
+  verdict, corrected by Holm over all contrasts of all data sets;
 - `<!-- shortcuts: DATASET at SIZE -->`: whether the border or the corners alone separate the classes, in sentences;
 - `<!-- costs: DATASET at SIZE,SIZE -->`: how long the stored runs took, and how long 10,000 more would take.
 
@@ -23,7 +23,7 @@ from statistics import median
 from typing import Any
 
 from core.analysis.comparison import compare_all
-from core.analysis.contest import CONTRASTS
+from core.analysis.contest import CONTRASTS, Contrast, verdicts
 from core.analysis.external import by_view, external_sets
 from core.analysis.shortcuts import shortcuts_of
 from core.data.specs import find_dataset
@@ -35,7 +35,7 @@ from core.metrics.equivalence import MARGIN
 from core.models import MODELS
 from core.runs import RunMeta, Store
 from core.runs.scores import target_named
-from core.runs.series import OLD_RECIPE, Run, Series, comparison_proper, estimate, runs_by_series, summarize
+from core.runs.series import Run, Series, comparison_proper, estimate, runs_by_series, summarize
 from trainer.reporting.markdown import table
 from trainer.reporting.run_lines import HEADLINE
 
@@ -126,42 +126,53 @@ def variant_table(store: Store, dataset: str, sizes: list[Size], of: str | None 
 
 
 def verdict_table(store: Store, dataset: str, sizes: list[Size], of: str | None = None) -> str:
-    """Return a row for each predefined contrast at each size, in AUROC, with its verdict.
+    """Return a row for each contrast of the protocol on a data set at some sizes, with its verdict.
 
     Raises:
-        BadRequest: if both sides of a contrast are stored at none of these sizes.
+        BadRequest: if no such contrast is stored, or one class is named.
     """
-    series: dict[tuple[Size, Series], list[Run]] = {}
-    contrasts: dict[tuple[tuple[Size, Series], tuple[Size, Series]], str] = {}
-    for size in sizes:
-        at_size = _at(store, dataset, size)
-        series |= {(size, key): runs for key, runs in at_size.items()}
-        for title, sides in CONTRASTS.items():
-            recipes = [tuple(side._replace(variant=variant) for side in sides) for variant in ("", OLD_RECIPE)]
-            stored = [pair for pair in recipes if pair[0] in at_size and pair[1] in at_size]
-            if stored:  # prefer the current recipes to those from before the protocol; never mix them
-                contrasts[(size, stored[0][0]), (size, stored[0][1])] = title
-    if not contrasts:
+    if of:
+        raise BadRequest(f"The protocol's contrasts are of whole tasks. Remove 'of {of}'.")
+    found = verdicts(store)
+    shown = {at: difference for at, difference in found.items() if at.dataset == dataset and at.size in sizes}
+    if not shown:
         raise _missing(dataset, sizes)
-    target = _target(series, of)
-    differences = {pair: row["auroc"] for pair, row in compare_all(series, ("auroc",), target, list(contrasts)).items()}
-    rows = []
-    for ((size, key), other), difference in differences.items():
-        title = contrasts[(size, key), other]
-        mark = f" ({OLD_RECIPE})" if key.is_old else ""
-        p_values = [format_p(p) for p in (difference.holm, difference.holm_equivalence)]
-        first, _, second = title.partition(" against ")
-        verdict = difference.verdict_text(first, second)
-        rows.append(
-            [f"{title}{mark}", _size_text(size), str(difference.seeds), difference.interval_text(), *p_values, verdict]
-        )
+    rows = [_verdict_row(at, difference)[1:] for at, difference in shown.items()]
+    return f"{table(_VERDICT_HEAD[1:], rows)}\n\n{_verdict_note(shown)}\n"
+
+
+def every_verdict(store: Store) -> str:
+    """Return every stored contrast of the protocol with its verdict.
+
+    Raises:
+        BadRequest: if none is stored.
+    """
+    found = verdicts(store)
+    if not found:
+        raise BadRequest("No contrast of the protocol is stored. Train both sides of one: see docs/protocol.md.")
+    return f"{table(_VERDICT_HEAD, [_verdict_row(*row) for row in found.items()])}\n\n{_verdict_note(found)}\n"
+
+
+_VERDICT_HEAD = ["data set", "contrast", "size", "seeds", "difference of AUROC", "p", "p of equivalence", "verdict"]
+
+
+def _verdict_row(at: Contrast, difference: Difference) -> list[str]:
+    first, _, second = at.title.partition(",")[0].partition(" against ")
+    p_values = [format_p(p) for p in (difference.holm, difference.holm_equivalence)]
+    return [
+        at.dataset, at.title, _size_text(at.size), str(difference.seeds), difference.interval_text(), *p_values,
+        difference.verdict_text(first, second),
+    ]  # fmt: skip
+
+
+def _verdict_note(found: Mapping[Contrast, Difference]) -> str:
+    titles = {at.title for at in found}
     names = "; ".join(
         f"{title}: `{first.model}` {first.strategy} minus `{second.model}` {second.strategy}"
         for title, (first, second) in CONTRASTS.items()
-        if title in contrasts.values()
+        if title in titles
     )
-    head = ["contrast", "size", "seeds", "difference of AUROC", "p", "p of equivalence", "verdict"]
-    return _with_note(table(head, rows), of, f"{names}. Differences are {_verdicts(differences.values())}")
+    return f"{names}. Differences are {_verdicts(found.values())}"
 
 
 def _changes(differences: dict[str, Difference]) -> list[str]:

@@ -3,9 +3,13 @@
 import numpy as np
 import pytest
 
-from core.analysis.contest import LOOP, NAMED, contestants, headline
+from core.analysis import contest
+from core.analysis.contest import CONTRASTS, LOOP, NAMED, Contrast, contestants, headline, verdicts
 from core.metrics.learning_curves import MeasuredCurve, fit_curves
+from core.models import MODELS
+from core.runs import open_store
 from core.runs.series import Series
+from tests.synthetic_runs import STRONG, WEAK, make_families, make_run
 
 SIZES = (10, 25, 50, 100, 200)
 
@@ -30,6 +34,30 @@ def test_where_the_named_series_is_not_stored_another_of_the_family_stands_for_i
     other = Series("imagenet-efficientnet-lite0-stages", "frozen-logistic")
     assert contestants([other]) == {"B": other}
     assert contestants([Series("scratch-cnn-160", "plain-scratch")]) == {}
+
+
+def test_a_frozen_encoder_stands_for_a_family_before_a_fine_tuned_one():
+    frozen = Series("imagenet-efficientnet-lite0", "frozen")
+    assert contestants([Series("imagenet-efficientnet-lite0", "finetune"), frozen]) == {"B": frozen}
+
+
+def test_every_named_series_is_in_a_contrast():
+    assert set(NAMED.values()) <= {side for sides in CONTRASTS.values() for side in sides}
+    assert all(side.model in MODELS for sides in CONTRASTS.values() for side in sides)
+
+
+def test_verdicts_are_corrected_over_all_data_sets(runs, monkeypatch):
+    monkeypatch.setattr(contest, "PRIMARY", {"phantom": (10,), "kermany": (10, 50)})
+    monkeypatch.setattr(contest, "CONTRASTS", {"B against A": (Series(*STRONG), Series(*WEAK))})
+    for dataset, strength in (("phantom", 4.0), ("kermany", 1.1)):
+        make_families(runs, (10,), range(5), {WEAK: 1.0, STRONG: strength}, dataset=dataset, variant="")
+    make_run(runs, STRONG, 50, 0, 2.0, dataset="kermany")
+    found = verdicts(open_store(runs))
+    assert set(found) == {Contrast("phantom", 10, "B against A"), Contrast("kermany", 10, "B against A")}
+    clear, close = found["phantom", 10, "B against A"], found["kermany", 10, "B against A"]
+    assert (clear.contrasts, clear.holm) == (2, pytest.approx(2 * clear.p))
+    assert clear.verdict == "different"
+    assert close.holm == pytest.approx(max(2 * clear.p, close.p))
 
 
 def test_every_curve_reaches_the_target_within_its_sizes_and_fewest_labels_come_first():

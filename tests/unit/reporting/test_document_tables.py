@@ -8,15 +8,18 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from core.analysis.contest import CONTRASTS
+from core.analysis import contest
 from core.errors import BadRequest
 from core.metrics import METRICS
 from core.runs import metric_cache, open_store, read_predictions, save_run
+from core.runs.series import Series
 from tests.synthetic_runs import STRONG, WEAK, make_families, make_run
 from tests.unit.runs.test_store import example_meta, example_predictions
+from trainer.reporting import document_tables
 from trainer.reporting.document_tables import (
     TABLES,
     cost_table,
+    every_verdict,
     headline_table,
     size_table,
     variant_table,
@@ -125,18 +128,26 @@ def test_a_variant_is_compared_with_what_it_departs_from(runs):
     assert change < -0.2
 
 
-def test_stated_contrasts_get_verdicts_corrected_over_the_table(runs):
+def test_contrasts_of_the_protocol_get_verdicts(runs, monkeypatch):
+    monkeypatch.setattr(contest, "PRIMARY", {"phantom": (10, 50, 100)})
+    for module in (contest, document_tables):
+        monkeypatch.setattr(module, "CONTRASTS", {"B against A": (Series(*STRONG), Series(*WEAK))})
+    with pytest.raises(BadRequest, match="No contrast of the protocol is stored"):
+        every_verdict(open_store(runs))
     make_families(runs, sizes=(10, 50), seeds=range(5), families={WEAK: 1.0, STRONG: 4.0}, tests=300)
     make_run(runs, STRONG, 100, 0, 3.0)
     make_run(runs, WEAK, 100, 0, 3.0)
-    table = verdict_table(open_store(runs), "phantom", [10, 50, 100])
+    table = verdict_table(open_store(runs), "phantom", [10, 100])
     rows = [line.split(" | ") for line in table.splitlines() if line.startswith("| B against A")]
-    assert [row[1] for row in rows] == ["10 a class", "50 a class", "100 a class"]
-    assert [row[-1] for row in rows[:2]] == ["different: B is better |"] * 2
-    assert rows[2][4:] == ["–", "–", "no verdict: 1 seed, at least 5 needed |"]
+    assert [row[1] for row in rows] == ["10 a class", "100 a class"]
+    assert rows[0][-1] == "different: B is better |"
+    assert rows[1][4:] == ["–", "–", "no verdict: 1 seed, at least 5 needed |"]
     assert "corrected by Holm over 2 contrasts" in table
     assert "within 0.01" in table
-    assert {"B against A", "C against B"} <= set(CONTRASTS)
+    every = every_verdict(open_store(runs))
+    assert every.count("| phantom | B against A | ") == 3
+    with pytest.raises(BadRequest, match="contrasts are of whole tasks"):
+        verdict_table(open_store(runs), "phantom", [10], "Yes")
 
 
 def test_variants_alone_are_compared_with_nothing(runs):
