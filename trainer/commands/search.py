@@ -32,7 +32,7 @@ from core.data.preprocessing import preparation
 from core.errors import BadRequest
 from core.files import sha256_of, write_atomically
 from core.metrics.calibration import fit_temperature, negative_log_likelihood, probabilities_of
-from core.metrics.thresholds import fit_threshold
+from core.metrics.thresholds import fit_thresholds
 from core.models import MODELS
 from core.paths import PROJECT, pick_device
 from trainer.flags import add_training, count, minutes
@@ -53,6 +53,7 @@ SETS = ("kermany", "ham10000", "nih-chestxray14")
 LOG_FOLDER = PROJECT / "docs" / "protocol"
 TRIALS = 16  # of every family; `--choose` reads no later ones
 SPOILT_WEIGHT = 0.5
+LEAST_EVALUATED = 5  # positives, and negatives, of a finding that counts
 _SPOIL_SEED = 0
 _SPOIL_VERSION = "1"  # increment when a corruption changes
 
@@ -181,8 +182,9 @@ def score(development: Development, cell: Cell, options: Mapping[str, Any], devi
 
     Returns:
         AUROC (mean over classes or findings) on clean images and the mean over corruptions, log-loss at the fitted
-        temperature and at temperature 1, training and evaluation seconds; of a binary task with out-of-fold predictions
-        also the balanced accuracy, clean and corrupted as in `score`, at the fitted threshold and at one half.
+        temperature and at temperature 1, training and evaluation seconds; of two classes or of findings, with
+        out-of-fold predictions, also the balanced accuracy, clean and corrupted as in `score`, at the fitted threshold
+        and at the share of positives in the subset.
     """
     start_time = time.monotonic()
     dataset = development.dataset
@@ -208,14 +210,17 @@ def score(development: Development, cell: Cell, options: Mapping[str, Any], devi
     temperature = fit_temperature(fit.logits, held_out) if len(held_out) else 1.0
     auroc = {name: macro_auroc(values, labels) for name, values in logits.items()}
     accuracies = {}
-    if labels.ndim == 1 and logits["clean"].shape[1] == 2 and len(held_out):
-        threshold = fit_threshold(probabilities_of(fit.logits, temperature)[:, 1], held_out == 1)
-        for name, cut in (("balanced_accuracy", threshold), ("balanced_accuracy_at_half", 0.5)):
+    multilabel = labels.ndim == 2
+    if len(held_out) and (multilabel or logits["clean"].shape[1] == 2):
+        probabilities, truth = _yes_no(probabilities_of(fit.logits, temperature, multilabel), held_out)
+        cuts = {
+            "balanced_accuracy": np.array(fit_thresholds(probabilities, truth)),
+            "balanced_accuracy_at_share": np.nanmean(truth, axis=0),
+        }
+        by_image = {name: probabilities_of(values, temperature, multilabel) for name, values in logits.items()}
+        for name, cut in cuts.items():
             accuracies[name] = _weighted(
-                {
-                    spoil: float(balanced_accuracy_score(labels, probabilities_of(values, temperature)[:, 1] >= cut))
-                    for spoil, values in logits.items()
-                }
+                {spoil: _balanced_accuracy(*_yes_no(values, labels), cut) for spoil, values in by_image.items()}
             )
     return {
         "clean": auroc["clean"],
@@ -256,8 +261,23 @@ def macro_auroc(logits: np.ndarray, labels: np.ndarray) -> float:
     for column, truth in zip(logits.T, labels.T, strict=True):
         known = ~np.isnan(truth)
         shown = truth[known] > 0.5
-        if min(shown.sum(), (~shown).sum()) >= 5:
+        if min(shown.sum(), (~shown).sum()) >= LEAST_EVALUATED:
             values.append(roc_auc_score(shown, column[known]))
+    return float(np.mean(values))
+
+
+def _yes_no(probabilities: np.ndarray, labels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return probability and truth of each finding, (N, C); of two classes, those of the second one, (N, 1)."""
+    return (probabilities, labels) if labels.ndim == 2 else (probabilities[:, 1:], labels[:, None].astype(float))
+
+
+def _balanced_accuracy(probabilities: np.ndarray, truth: np.ndarray, cuts: np.ndarray) -> float:
+    """Return the mean balanced accuracy over the columns that AUROC is averaged over."""
+    values = []
+    for column, present, cut in zip(probabilities.T, truth.T, cuts, strict=True):
+        known = ~np.isnan(present)
+        if min((present[known] > 0.5).sum(), (present[known] < 0.5).sum()) >= LEAST_EVALUATED:
+            values.append(balanced_accuracy_score(present[known] > 0.5, column[known] >= cut))
     return float(np.mean(values))
 
 

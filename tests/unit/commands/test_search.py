@@ -52,6 +52,15 @@ def test_macro_auroc_leaves_out_what_too_few_show():
     assert macro_auroc(logits[:, ::-1], rare) < 1
 
 
+def test_balanced_accuracy_is_the_mean_over_findings_at_their_own_cuts():
+    truth = np.array([[1, 1], [1, np.nan], [0, 0], [0, 0]] * 5, float)
+    p = np.array([[0.9, 0.3], [0.4, 0.9], [0.3, 0.1], [0.2, 0.1]] * 5)
+    assert searching._balanced_accuracy(p, truth, np.array([0.5, 0.2])) == pytest.approx((0.75 + 1) / 2)
+    assert searching._balanced_accuracy(p, truth, np.array([0.35, 0.5])) == pytest.approx((1 + 0.5) / 2)
+    of_two, as_finding = searching._yes_no(np.stack([1 - p[:, 0], p[:, 0]], axis=1), truth[:, 0].astype(int))
+    assert searching._balanced_accuracy(of_two, as_finding, np.array([0.5])) == 0.75
+
+
 def test_a_search_writes_a_log_and_goes_on_with_it(runs, tmp_path, monkeypatch):
     space = Space(
         "tiny", "control-random-frozen", ("frozen-logistic",), (4,), (100,),
@@ -71,6 +80,7 @@ def test_a_search_writes_a_log_and_goes_on_with_it(runs, tmp_path, monkeypatch):
     (cell,) = rows[0]["cells"]
     assert (cell["set"], cell["size"], cell["seed"]) == ("phantom", 4, 100)
     assert cell["score"] == pytest.approx((cell["clean"] + cell["spoilt"]) / 2, abs=1e-4)
+    assert 0 <= cell["balanced_accuracy_at_share"] <= 1
     assert sorted(row["options"]["strength"] for row in rows) == [1.0, 10.0, 100.0]  # no trial repeats another
     assert main([*argv, "4"]) == 2
     assert main(["search", "--space", "none"]) == 2
