@@ -26,21 +26,35 @@ PRIMARY = {  # data set -> labeled images per class at which contrasts get a ver
     "covid-radiography": (10, 50, 100),
     "nih-chestxray14": (10, 50, 100),
 }
-_A = Series("scratch-cnn-160-groupnorm", "scratch")
-_LITE0 = Series("imagenet-efficientnet-lite0", "frozen-logistic")
-_DINO = Series("generic-dinov2-vits14-imgfocus", "frozen-logistic")
-_MEDICAL_LITE0 = _LITE0._replace(model="medical-efficientnet-lite0")
-_MEDICAL_DINO = _DINO._replace(model="medical-dinov2-vits14-imgfocus")
-NAMED = {"A": _A, "B": _DINO, "C": _MEDICAL_DINO, LOOP: _DINO._replace(strategy="plain-loop")}  # family -> its series
+PLAIN_SCRATCH = Series("scratch-cnn-160", "plain-scratch")
+
+
+def plain_loop(series: Series) -> Series:
+    """Return the plain loop on the encoder of a series."""
+    return series._replace(strategy="plain-loop")
+
+
+def _frozen(model: str) -> Series:
+    return Series(model, "frozen-logistic")
+
+
+ENCODERS = {  # title -> its series as B and, pretrained further on medical images, as C
+    "EfficientNet-Lite0": (_frozen("imagenet-efficientnet-lite0"), _frozen("medical-efficientnet-lite0")),
+    "DINOv2-S": (_frozen("generic-dinov2-vits14-imgfocus"), _frozen("medical-dinov2-vits14-imgfocus")),
+}
+_B, _C = ENCODERS["DINOv2-S"]
+NAMED = {  # family -> the series that stands for it
+    "A": Series("scratch-cnn-160-groupnorm", "scratch"),
+    "B": _B,
+    "C": _C,
+    LOOP: plain_loop(_B),
+}
 CONTRASTS = {  # title -> the two series, the first minus the second
-    "B against A": (_DINO, _A),
-    "C against B, EfficientNet-Lite0": (_MEDICAL_LITE0, _LITE0),
-    "C against B, DINOv2-S": (_MEDICAL_DINO, _DINO),
-    "B against its plain loop, EfficientNet-Lite0": (_LITE0, _LITE0._replace(strategy="plain-loop")),
-    "B against its plain loop, DINOv2-S": (_DINO, _DINO._replace(strategy="plain-loop")),
-    "C against its plain loop, EfficientNet-Lite0": (_MEDICAL_LITE0, _MEDICAL_LITE0._replace(strategy="plain-loop")),
-    "C against its plain loop, DINOv2-S": (_MEDICAL_DINO, _MEDICAL_DINO._replace(strategy="plain-loop")),
-    "A against its plain loop": (_A, Series("scratch-cnn-160", "plain-scratch")),
+    "B against A": (NAMED["B"], NAMED["A"]),
+    **{f"C against B, {title}": (c, b) for title, (b, c) in ENCODERS.items()},
+    **{f"B against its plain loop, {title}": (b, plain_loop(b)) for title, (b, _) in ENCODERS.items()},
+    **{f"C against its plain loop, {title}": (c, plain_loop(c)) for title, (_, c) in ENCODERS.items()},
+    "A against its plain loop": (NAMED["A"], PLAIN_SCRATCH),
 }
 _BASELINES = ("plain-loop", "plain-scratch")
 

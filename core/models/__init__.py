@@ -14,6 +14,6 @@ from core.models import dinov2  # noqa: F401
 
 # isort: split
 from core.models import astra, concatenated_encoders, custom_weights  # noqa: F401
-from core.models.specs import FAMILY_LETTERS, FAMILY_TITLES, MODELS
+from core.models.specs import BASELINE_COLOR, FAMILY_COLORS, FAMILY_LETTERS, FAMILY_TITLES, MODELS
 
-__all__ = ["FAMILY_LETTERS", "FAMILY_TITLES", "MODELS"]
+__all__ = ["BASELINE_COLOR", "FAMILY_COLORS", "FAMILY_LETTERS", "FAMILY_TITLES", "MODELS"]

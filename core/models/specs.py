@@ -27,6 +27,10 @@ FAMILY_TITLES: dict[Family, str] = {
     "control": "Control",
 }
 FAMILY_LETTERS: dict[str, str] = {family: title.partition(" · ")[0] for family, title in FAMILY_TITLES.items()}
+FAMILY_COLORS: dict[Family, str] = {  # of Okabe and Ito 2008, which color-blind readers tell apart
+    "scratch": "#0072B2", "imagenet": "#D55E00", "generic": "#CC79A7", "medical": "#009E73", "control": "#6E6E6E",
+}  # fmt: skip
+BASELINE_COLOR = "#0F1115"  # of the untuned loops
 PATH_MARK = "@"
 SCRATCH = ("scratch",)
 FROZEN = ("frozen", "frozen-logistic")

@@ -11,7 +11,7 @@ import plotly.graph_objects as go
 import streamlit as st
 
 from core.inference.predictor import Prediction
-from core.models import FAMILY_LETTERS, MODELS
+from core.models import BASELINE_COLOR, FAMILY_COLORS, FAMILY_LETTERS, MODELS
 from core.runs import OLD_RECIPE, RunMeta
 from core.ui.text import LEAK_MARK
 
@@ -25,13 +25,10 @@ class Style:
     marker: str
 
 
-# The family determines the color (Okabe and Ito 2008). Family and model determine the marker, family, strategy and
-# variant the dash, so that the series that stand for the families also differ without color.
+# The family determines the color. Family and model determine the marker, family, strategy and variant the dash, so that
+# the series that stand for the families also differ without color.
 COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
-FAMILY_COLORS = {
-    "scratch": "#0072B2", "imagenet": "#D55E00", "generic": "#CC79A7", "medical": "#009E73", "control": "#6E6E6E",
-}  # fmt: skip
-INK = "#0F1115"  # of text and of the untuned loops: the text color of the only theme, see `.streamlit/config.toml`
+INK = BASELINE_COLOR  # also the text color of the only theme, see `.streamlit/config.toml`
 RED = "#B00020"
 _MARKERS = (
     "circle", "square", "diamond", "triangle-up", "x", "cross", "star", "hexagon", "pentagon", "triangle-down",

@@ -1,6 +1,6 @@
-"""Result tables in documents, updated from the run store by `python -m trainer results --write README.md`.
+"""Result tables and figures in documents, updated from the run store by `python -m trainer results --write README.md`.
 
-A document marks the place of a table by one of these comments and `<!-- end of results -->`:
+A document marks their places by one of these comments and `<!-- end of results -->`:
 
 - `<!-- results: DATASET at SIZE -->`: every model and strategy with default settings, with the headline metrics;
 - `<!-- sizes: DATASET at SIZE,SIZE -->`: every series with runs at all these sizes, with its AUROC at each;
@@ -9,7 +9,8 @@ A document marks the place of a table by one of these comments and `<!-- end of 
 - `<!-- verdicts: DATASET at SIZE,SIZE -->`: the contrasts of the protocol at these sizes, in AUROC, each with its
   verdict, corrected by Holm over all contrasts of all data sets;
 - `<!-- shortcuts: DATASET at SIZE -->`: whether the border or the corners alone separate the classes, in sentences;
-- `<!-- costs: DATASET at SIZE,SIZE -->`: how long the stored runs took, and how long 10,000 more would take.
+- `<!-- costs: DATASET at SIZE,SIZE -->`: how long the stored runs took, and how long 10,000 more would take;
+- `<!-- curves: DATASET at SIZE,SIZE -->`: the learning curves of the contest, a figure beside the document.
 
 `... at SIZE of CLASS` evaluates one class against the rest.
 """
@@ -36,6 +37,7 @@ from core.models import MODELS
 from core.runs import RunMeta, Store
 from core.runs.scores import target_named
 from core.runs.series import Run, Series, comparison_proper, estimate, runs_by_series, summarize
+from trainer.reporting.document_figures import write_curves
 from trainer.reporting.markdown import table
 from trainer.reporting.run_lines import HEADLINE
 
@@ -269,13 +271,22 @@ TABLES: dict[str, Callable[[Store, str, list[Size], str | None], str]] = {
 }  # fmt: skip
 
 
-def with_tables(text: str, store: Store) -> str:
-    """Return a document with every table updated."""
+def with_tables(text: str, store: Store, folder: Path) -> str:
+    """Return a document with every table updated, and write its figures.
+
+    Args:
+        text: the document.
+        store: the run store.
+        folder: folder of the document.
+    """
 
     def fill(block: re.Match[str]) -> str:
-        if block[2] not in TABLES:
-            raise BadRequest(f"Expected a table of the kind {', '.join(TABLES)}, but got {block[2]!r}.")
+        kinds = [*TABLES, "curves"]
+        if block[2] not in kinds:
+            raise BadRequest(f"Expected a table of the kind {', '.join(kinds)}, but got {block[2]!r}.")
         sizes = [None if size == "full" else int(size) for size in block[4].split(",")]
+        if block[2] == "curves":
+            return f"{block[1]}{write_curves(store, block[3], sizes, folder)}{block[6]}"
         return f"{block[1]}{TABLES[block[2]](store, block[3], sizes, block[5])}{block[6]}"
 
     return _BLOCK.sub(fill, text)
@@ -284,7 +295,7 @@ def with_tables(text: str, store: Store) -> str:
 def write_tables(path: Path, store: Store) -> bool:
     """Update the tables of a document in place; return whether it changed."""
     before = path.read_text()
-    after = with_tables(before, store)
+    after = with_tables(before, store, path.parent)
     if after != before:
         write_atomically(path, after.encode())
     return after != before

@@ -17,7 +17,7 @@ from core.cards.subject import Subject
 from core.errors import LowshotError
 from core.metrics import METRICS, Estimate, Scores, SeriesEstimate
 from core.metrics.reliability import Bin, chance_error, reliability
-from core.models import MODELS
+from core.models import FAMILY_COLORS, MODELS
 from core.models.medical_encoders import probe_results_of
 from core.models.summary import alt_text, diagram, format_count, format_shape
 from core.runs import RunMeta
@@ -263,7 +263,7 @@ def pretraining(curve: Sequence[dict[str, Any]]) -> go.Figure:
     figure = go.Figure()
     figure.add_scatter(
         x=[row["step"] for row in curve], y=[row["loss"] for row in curve], mode="lines+markers", name="loss",
-        line={"color": charts.FAMILY_COLORS["medical"], "width": 2}, marker={"symbol": "circle", "size": 5},
+        line={"color": FAMILY_COLORS["medical"], "width": 2}, marker={"symbol": "circle", "size": 5},
         hovertemplate="step %{x}: %{y:.3f}<extra></extra>",
     )  # fmt: skip
     figure.update_xaxes(title="Step")

@@ -78,9 +78,12 @@ def test_a_planted_shortcut_is_reported_and_none_is_never_called_absent(runs):
     assert corners.sentence in text
     assert len(content["families"]) == 1  # they enter no comparison
     place = "<!-- shortcuts: phantom at {} -->\n<!-- end of results -->\n"
-    assert with_tables(place.format(20), store).splitlines()[1:3] == [f"- {border.sentence}", f"- {corners.sentence}"]
+    assert with_tables(place.format(20), store, runs).splitlines()[1:3] == [
+        f"- {border.sentence}",
+        f"- {corners.sentence}",
+    ]
     with pytest.raises(BadRequest, match="there are no stored runs for it"):
-        with_tables(place.format(50), store)
+        with_tables(place.format(50), store, runs)
     assert shortcuts_of(store, "kermany") == []
 
 

@@ -46,10 +46,10 @@ def test_a_table_is_computed_from_stored_predictions(runs):
     assert "seeds (Student's t over training subsets; these test images)" in table
     assert "0.123" not in table
     text = "before\n<!-- results: phantom at 2 -->\nold\n<!-- end of results -->\nafter\n"
-    filled = with_tables(text, open_store(runs))
+    filled = with_tables(text, open_store(runs), runs)
     assert "old" not in filled
     assert filled.startswith("before")
-    assert with_tables(filled, open_store(runs)) == filled
+    assert with_tables(filled, open_store(runs), runs) == filled
 
 
 def test_costs_are_those_of_stored_runs(runs):
@@ -65,13 +65,13 @@ def test_costs_are_those_of_stored_runs(runs):
 def test_a_table_may_be_of_a_class_against_the_rest(runs):
     make_run(runs, STRONG, 20, 0, 2.0, task="multiclass")
     text = "".join(f"<!-- results: phantom at 20{of} -->\n<!-- end of results -->\n" for of in ("", " of b"))
-    whole, one = with_tables(text, open_store(runs)).split("<!-- end of results -->")[:2]
+    whole, one = with_tables(text, open_store(runs), runs).split("<!-- end of results -->")[:2]
     rows = [next(line for line in part.splitlines() if "imagenet" in line) for part in (whole, one)]
     assert rows[0] != rows[1]
     assert "b against the rest." in one
     assert "against the rest" not in whole
     with pytest.raises(BadRequest, match="no class or finding 'z' to evaluate"):
-        with_tables(text.replace("of b", "of z"), open_store(runs))
+        with_tables(text.replace("of b", "of z"), open_store(runs), runs)
 
 
 def test_a_table_of_a_finding_counts_the_images_whose_label_is_known(runs):
@@ -89,8 +89,8 @@ def test_no_run_no_table(runs, kind):
 
 
 def test_a_kind_of_table_that_does_not_exist_is_refused(runs):
-    with pytest.raises(BadRequest, match=r"results, sizes, .*, costs, but got 'result'"):
-        with_tables("<!-- result: phantom at 2 -->\n<!-- end of results -->", open_store(runs))
+    with pytest.raises(BadRequest, match=r"results, sizes, .*, costs, curves, but got 'result'"):
+        with_tables("<!-- result: phantom at 2 -->\n<!-- end of results -->", open_store(runs), runs)
 
 
 def stored(runs, name, strength, **facts):
@@ -203,7 +203,7 @@ def test_means_of_several_classes_or_findings_are_up_to_date(few_resamples):
     assert len(tables) > 3
     store = open_store()
     for written in tables:
-        assert figures(with_tables(written, store)) == figures(written)
+        assert figures(with_tables(written, store, ROOT)) == figures(written)
 
 
 @pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.name)
