@@ -283,19 +283,22 @@ def holm(p_values: Sequence[float]) -> list[float]:
     return stepped[np.argsort(order)].tolist()
 
 
-def holm_corrected(differences: Sequence[Difference]) -> list[Difference]:
+def holm_corrected(differences: Sequence[Difference], planned: int = 0) -> list[Difference]:
     """Return the contrasts with Holm's correction over them, for each of the two tests separately.
 
     Args:
         differences: of one metric over all stated contrasts. Those without p values (too few seeds) are not tested and
-            do not count.
+            do not count, unless they are among the planned ones.
+        planned: number of contrasts stated beforehand; those that are missing or without p values have p = 1. By
+            default those tested.
     """
     tested = [index for index, difference in enumerate(differences) if not math.isnan(difference.p)]
-    different = holm([differences[index].p for index in tested])
-    equivalent = holm([differences[index].p_equivalence for index in tested])
+    others = [1.0] * (planned - len(tested))
+    different = holm([*(differences[index].p for index in tested), *others])
+    equivalent = holm([*(differences[index].p_equivalence for index in tested), *others])
     results = list(differences)
-    for index, p, p_equivalence in zip(tested, different, equivalent, strict=True):
-        results[index] = replace(results[index], holm=p, holm_equivalence=p_equivalence, contrasts=len(tested))
+    for index, p, p_equivalence in zip(tested, different, equivalent, strict=False):
+        results[index] = replace(results[index], holm=p, holm_equivalence=p_equivalence, contrasts=len(different))
     return results
 
 

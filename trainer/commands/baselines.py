@@ -22,12 +22,13 @@ from core.data import DATASETS
 from core.data.dataset import load_dataset
 from core.errors import BadRequest
 from core.files import write_atomically
+from core.models import MODELS
 from core.paths import pick_device
 from trainer.commands.search import LOG_FOLDER, SETS, SHORT, Development, development_of, score
 from trainer.flags import add_training, minutes
 from trainer.progress import print_status
 from trainer.reporting.markdown import table
-from trainer.training.recipes import best_model
+from trainer.training.recipes import best_model, recipe_for
 from trainer.training.settings import Cell
 
 SIZES = (10, 50, 100)
@@ -87,7 +88,7 @@ def contenders_of(name: str) -> tuple[Contender, ...]:
         ),
         "scratch": (
             Contender("from scratch", best_model("scratch", "scratch-cnn-160"), "scratch", {}),
-            Contender("plain loop", "scratch-cnn-160", "plain-scratch", {}),
+            Contender("plain loop", best_model("scratch", "scratch-cnn-160"), "plain-scratch", {}),
         ),
     }
     if name not in families:
@@ -109,10 +110,12 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Score the cells that the log lacks, then print the summary."""
+    """Score the cells that the log lacks or has with other settings, then print the summary."""
     contenders, device = contenders_of(arguments.family), pick_device(arguments.device)
     path = arguments.log or LOG_FOLDER / f"baselines-{arguments.family}.jsonl"
-    rows = [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
+    settings = {(each.title, size): _settings(each, size) for each in contenders for size in SIZES}
+    logged = [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
+    rows = [row for row in logged if row["settings"] == settings.get((row["contender"], row["size"]))]
     done = {(row["contender"], row["set"], row["size"], row["seed"]) for row in rows}
     until = time.monotonic() + 60 * arguments.minutes
     developments: dict[tuple[str, str], Development] = {}
@@ -134,13 +137,18 @@ def run(arguments: argparse.Namespace) -> int:
                     scores = score(developments[at], cell, contender.options, device)
                     rows.append(
                         {"contender": contender.title, "model": contender.model, "strategy": contender.strategy,
-                         "set": name, "size": size, "seed": seed,
+                         "set": name, "size": size, "seed": seed, "settings": settings[contender.title, size],
                          **{k: round(v, 5) for k, v in scores.items()}}
                     )  # fmt: skip
                     write_atomically(path, "".join(json.dumps(row) + "\n" for row in rows).encode())
                     print_status(f"{cell.title}, {contender.title}: {scores['clean']:.4f}")
     print(summary(rows, [contender.title for contender in contenders]))
     return 0
+
+
+def _settings(contender: Contender, size: int) -> dict[str, Any]:
+    """Return what a contender's settings are at a size, apart from the strategy's own."""
+    return {**recipe_for(MODELS[contender.model], contender.strategy, size), **contender.options}
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,7 @@ import argparse
 import json
 from pathlib import Path
 
-from core.analysis.contest import verdicts
+from core.analysis.contest import planned, verdicts
 from core.runs import open_store
 from core.runs.series import by_series
 from trainer.progress import print_status
@@ -36,8 +36,10 @@ def run(arguments: argparse.Namespace) -> int:
         return 0
     if arguments.verdicts:
         if arguments.json:
-            for contrast, difference in verdicts(store).items():
-                print(json.dumps(contrast._asdict() | difference.record()))
+            found = verdicts(store)
+            for contrast in planned():
+                row = found[contrast].record() if contrast in found else {"verdict": "not run"}
+                print(json.dumps(contrast._asdict() | row))
         else:
             print(every_verdict(store), end="")
         return 0

@@ -24,7 +24,7 @@ from statistics import median
 from typing import Any
 
 from core.analysis.comparison import compare_all
-from core.analysis.contest import CONTRASTS, Contrast, verdicts
+from core.analysis.contest import CONTRASTS, Contrast, planned, verdicts
 from core.analysis.external import by_view, external_sets
 from core.analysis.shortcuts import shortcuts_of
 from core.data.specs import find_dataset
@@ -144,7 +144,7 @@ def verdict_table(store: Store, dataset: str, sizes: list[Size], of: str | None 
 
 
 def every_verdict(store: Store) -> str:
-    """Return every stored contrast of the protocol with its verdict.
+    """Return every contrast of the protocol with its verdict; those whose runs are not stored are marked.
 
     Raises:
         BadRequest: if none is stored.
@@ -152,7 +152,11 @@ def every_verdict(store: Store) -> str:
     found = verdicts(store)
     if not found:
         raise BadRequest("No contrast of the protocol is stored. Train both sides of one: see docs/protocol.md.")
-    return f"{table(_VERDICT_HEAD, [_verdict_row(*row) for row in found.items()])}\n\n{_verdict_note(found)}\n"
+    rows = [
+        _verdict_row(at, found[at]) if at in found else [at.dataset, at.title, _size_text(at.size), *"–––––"]
+        for at in planned()
+    ]
+    return f"{table(_VERDICT_HEAD, rows)}\n\n{_verdict_note(found)} A dash: not run.\n"
 
 
 _VERDICT_HEAD = ["data set", "contrast", "size", "seeds", "difference of AUROC", "p", "p of equivalence", "verdict"]
@@ -171,7 +175,7 @@ def _verdict_note(found: Mapping[Contrast, Difference]) -> str:
     titles = {at.title for at in found}
     names = "; ".join(
         f"{title}: `{first.model}` {first.strategy} minus `{second.model}` {second.strategy}"
-        for title, (first, second) in CONTRASTS.items()
+        for title, (first, second, _) in CONTRASTS.items()
         if title in titles
     )
     return f"{names}. Differences are {_verdicts(found.values())}"

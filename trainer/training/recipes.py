@@ -33,6 +33,8 @@ def recipes() -> dict[str, dict[str, dict[str, dict[str, Any]]]]:
 def recipe_for(spec: ModelSpec, strategy: str, per_class: float) -> Mapping[str, Any]:
     """Return the settings of the searched size that is nearest by ratio; empty where nothing was searched.
 
+    Of two sizes that are equally near the smaller one counts: more data sets were searched there.
+
     Args:
         spec: the model's row in the registry.
         strategy: name of the strategy.
@@ -41,7 +43,7 @@ def recipe_for(spec: ModelSpec, strategy: str, per_class: float) -> Mapping[str,
     by_size = recipes().get(strategy, {}).get(spec.settings_from or spec.name, {})
     if not by_size:
         return {}
-    nearest = min(by_size, key=lambda size: abs(math.log(per_class / int(size))))
+    nearest = min(by_size, key=lambda size: (round(abs(math.log(per_class / int(size))), 6), int(size)))
     settings: Mapping[str, Any] = by_size[nearest]["settings"]
     return settings
 

@@ -110,6 +110,8 @@ def test_settings_follow_the_size_and_a_twin_takes_those_of_its_model(monkeypatc
     monkeypatch.setattr("trainer.training.recipes.recipes", lambda: table)
     spec, strategy = MODELS["imagenet-efficientnet-lite0"], STRATEGIES["frozen"]
     assert [settings_of(spec, strategy, n).lr for n in (1, 10, 40, 50, 2000)] == [0.1, 0.1, 0.1, 0.2, 0.2]
+    sizes["50"] = {"score": 0.9, "settings": {"lr": 0.3}}
+    assert [settings_of(spec, strategy, n).lr for n in (100, 101)] == [0.3, 0.2]  # as far from 50 as from 200
     for twin in ("medical-efficientnet-lite0", "control-random-frozen"):
         assert settings_of(MODELS[twin], strategy, 10).lr == 0.1
     assert settings_of(MODELS["medical-efficientnet-lite0-stages"], strategy, 10) == strategy.settings

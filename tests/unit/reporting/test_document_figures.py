@@ -4,7 +4,7 @@ from xml.etree import ElementTree
 
 import pytest
 
-from core.analysis.contest import CONTRASTS, NAMED
+from core.analysis.contest import NAMED
 from core.errors import BadRequest
 from core.runs import open_store
 from tests.synthetic_runs import make_run
@@ -36,6 +36,6 @@ def test_a_figure_says_in_words_what_it_draws_and_is_drawn_again_only_for_other_
 
 
 def test_one_size_is_no_curve(runs, tmp_path):
-    make_run(runs, CONTRASTS["B against A"][0][:2], 10, 0, 2.0)
+    make_run(runs, NAMED["B"][:2], 10, 0, 2.0)
     with pytest.raises(BadRequest, match="at two of these sizes"):
         write_curves(open_store(runs), "phantom", [10, 50], tmp_path)

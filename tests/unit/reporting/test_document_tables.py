@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from core.analysis import contest
+from core.analysis.contest import Sides
 from core.errors import BadRequest
 from core.metrics import METRICS
 from core.runs import metric_cache, open_store, read_predictions, save_run
@@ -129,9 +130,10 @@ def test_a_variant_is_compared_with_what_it_departs_from(runs):
 
 
 def test_contrasts_of_the_protocol_get_verdicts(runs, monkeypatch):
-    monkeypatch.setattr(contest, "PRIMARY", {"phantom": (10, 50, 100)})
+    sizes = {"phantom": (10, 50, 100, 200)}
+    monkeypatch.setattr(contest, "PRIMARY", sizes)
     for module in (contest, document_tables):
-        monkeypatch.setattr(module, "CONTRASTS", {"B against A": (Series(*STRONG), Series(*WEAK))})
+        monkeypatch.setattr(module, "CONTRASTS", {"B against A": Sides(Series(*STRONG), Series(*WEAK), sizes)})
     with pytest.raises(BadRequest, match="No contrast of the protocol is stored"):
         every_verdict(open_store(runs))
     make_families(runs, sizes=(10, 50), seeds=range(5), families={WEAK: 1.0, STRONG: 4.0}, tests=300)
@@ -142,10 +144,11 @@ def test_contrasts_of_the_protocol_get_verdicts(runs, monkeypatch):
     assert [row[1] for row in rows] == ["10 a class", "100 a class"]
     assert rows[0][-1] == "different: B is better |"
     assert rows[1][4:] == ["–", "–", "no verdict: 1 seed, at least 5 needed |"]
-    assert "corrected by Holm over 2 contrasts" in table
+    assert "corrected by Holm over 4 contrasts" in table
     assert "within 0.01" in table
     every = every_verdict(open_store(runs))
-    assert every.count("| phantom | B against A | ") == 3
+    assert every.count("| phantom | B against A | ") == 4
+    assert "| phantom | B against A | 200 a class | – | – | – | – | – |" in every
     with pytest.raises(BadRequest, match="contrasts are of whole tasks"):
         verdict_table(open_store(runs), "phantom", [10], "Yes")
 
