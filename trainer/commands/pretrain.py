@@ -39,7 +39,7 @@ from core.models.medical_encoders import (
 from core.paths import describe_device, encoders_folder, library_versions
 from trainer.flags import add_device, add_engine, names
 from trainer.pretraining.activations import PLAIN, activations
-from trainer.pretraining.corpus import CorpusPart, build_corpus, guard_sets
+from trainer.pretraining.corpus import CorpusPart, build_corpus, guard_sets, without_test_images
 from trainer.pretraining.linear_probe import gates
 from trainer.pretraining.starts import STARTS, Start
 from trainer.pretraining.train import Recipe, average_weights, chosen_rows, embeddings, prepare_materials
@@ -216,7 +216,7 @@ def _files(start: Start, parts: Iterable[CorpusPart]) -> Iterator[File]:
 
 
 def _try(parts: list[CorpusPart], recipe: Recipe, device: torch.device, _: Progress) -> list[dict[str, Any]]:
-    return list(run_trial(recipe, parts, device))
+    return list(run_trial(recipe, [without_test_images(part) for part in parts], device))
 
 
 def _train(

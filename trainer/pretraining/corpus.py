@@ -8,13 +8,13 @@ Patients held out for the gate are excluded too, as are copies of their images i
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from sklearn.model_selection import GroupShuffleSplit
 
 from core.data import DATASETS
-from core.data.dataset import scan
+from core.data.dataset import load_dataset, scan
 from core.data.duplicates import Copies, find_copies
 from core.data.image_cache import Bank, open_bank
 from core.data.listing import Listing
@@ -122,6 +122,15 @@ def build_corpus(targets: Sequence[str], names: Sequence[str], gates: Iterable[s
         validation, test = (held_out.get(part, empty) for part in _HELD_OUT)
         parts.append(CorpusPart(spec, listing, bank, groups, train, validation, test, copied, patients))
     return sorted(parts, key=lambda part: list(names).index(part.spec.name))
+
+
+def without_test_images(part: CorpusPart) -> CorpusPart:
+    """Leave out the test images of the part's own data set, so that the choice of a recipe depends on none of them.
+
+    The recipe also serves encoders that are later evaluated on this data set; their corpus leaves it out altogether.
+    """
+    test = load_dataset(part.spec).parts.test
+    return replace(part, train=np.setdiff1d(part.train, test), validation=np.setdiff1d(part.validation, test))
 
 
 def _drop(keep: np.ndarray, indices: np.ndarray) -> int:

@@ -6,10 +6,11 @@ import numpy as np
 import pytest
 
 from core.data import DATASETS
+from core.data.dataset import load_dataset
 from core.data.specs import External
 from core.errors import DataUnavailable
 from tests.publisher_folders import put_image, put_nih
-from trainer.pretraining.corpus import build_corpus, guard_sets
+from trainer.pretraining.corpus import build_corpus, guard_sets, without_test_images
 
 NIH = "nih-chestxray14"
 
@@ -52,6 +53,17 @@ def test_held_out_patients_are_nobody_elses(archive):
     sides = [set(part.listing.groups[rows]) for rows in (part.train, part.validation, part.test)]
     assert all(sides)
     assert sum(map(len, sides)) == len(set.union(*sides))
+
+
+def test_trials_know_no_test_image_of_any_data_set(archive):
+    part = build_corpus(["kermany"], [NIH], [NIH], 32)[0]
+    dataset = load_dataset(DATASETS[NIH])
+    tests = set(dataset.listing.ids[dataset.parts.test])
+    parts = (part, without_test_images(part))
+    rows = [set(each.listing.ids[np.concatenate([each.train, each.validation])]) for each in parts]
+    assert rows[0] & tests
+    assert rows[1] == rows[0] - tests
+    assert rows[1]
 
 
 def test_guards_are_targets_relatives_and_external_sets(archive):
