@@ -155,9 +155,10 @@ def fit_plain_loop_frozen(
 ) -> FitResult:
     """Fit a head with a plain training loop on cached views of a frozen encoder: the untuned baseline."""
     embeddings = embeddings_of(model, spec, data, settings, context)
+    views = embeddings[:, 1:] if embeddings.shape[1] > 1 else embeddings  # all training images have the plain view only
 
     def fit(rows: np.ndarray) -> nn.Sequential:
-        return fit_plain_loop(model.head.layers, embeddings[rows, 1:], data.labels[rows], settings, context.seed)
+        return fit_plain_loop(model.head.layers, views[rows], data.labels[rows], settings, context.seed)
 
     return _fit_head(model, data, settings, context, embeddings, fit)
 

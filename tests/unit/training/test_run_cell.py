@@ -360,6 +360,11 @@ def test_the_plain_loop_beats_chance_and_takes_no_setting(phantom, runs):
         plan_run(Cell("phantom", "imagenet-efficientnet-lite0", "plain-loop", 4, 0), phantom, {"lr": 0.1})
 
 
+def test_the_plain_loop_sees_all_training_images_as_they_are(few_phantoms, runs):
+    meta = read_run(train(few_phantoms, "control-random-frozen", "plain-loop", None, store=runs))
+    assert (meta.train_size, meta.config["views"]) == (None, 0)
+
+
 def test_folds_hold_out_every_image_once_and_keep_groups_together():
     labels, groups = np.repeat([0, 1], 20), np.arange(40) // 2
     folds = inner_folds(labels, groups, 5, 0)
