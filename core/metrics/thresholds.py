@@ -1,9 +1,10 @@
 """Operating points: decision thresholds fitted on images that the classifier was not trained on.
 
-The default fit is deliberately smooth. With ten images per class the best empirical cut varies strongly between
-subsets. A logistic curve through the scores (Platt 1999), with both classes weighted equally, crosses one half at the
-point that maximises sensitivity + specificity if its shape holds, and varies far less. This is the operating point of
-every stored run.
+The default fit is deliberately cautious. With ten images per class the best empirical cut varies strongly between
+subsets, and it is fitted to images that are more alike than those of a test set. A logistic curve through the scores
+(Platt 1999) stays near the scores as they are: the logarithm of its slope and its intercept have normal priors. The
+threshold is where the curve equals the share of positives, which maximizes sensitivity + specificity if its shape
+holds. This is the operating point of every run.
 
 The other rules use the empirical scores: a target sensitivity, the best sum of sensitivity and specificity (Youden),
 the least cost. The performance of an operating point on test images is in `operating_point`.
@@ -18,14 +19,15 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
-from scipy.special import expit, logit
-from sklearn.linear_model import LogisticRegression
+from scipy.optimize import minimize
+from scipy.special import expit, log_expit, logit
 from sklearn.metrics import roc_curve
 
 from core.errors import BadRequest
 from core.metrics.scores import Scores, refuse_test
 from core.registry import Registry
 
+PRIOR = 0.3  # as of the temperature's logarithm
 _EDGE = 1e-6
 
 
@@ -88,37 +90,47 @@ class OperatingPoint:
     caution: str = ""
 
 
-def fit_threshold(probabilities: np.ndarray, labels: np.ndarray) -> float:
+def fit_threshold(probabilities: np.ndarray, labels: np.ndarray, prior: float = PRIOR) -> float:
     """Fit the balanced operating point of a binary task.
 
     Args:
-        probabilities: (N,) of the positive class.
+        probabilities: (N,) of the positive class, calibrated.
         labels: (N,), True or 1 for positive.
+        prior: standard deviation of log slope and intercept before any image is seen, above 0. With a small one the
+            threshold is the share of positives, with a large one it depends on these images alone.
     Returns:
-        a probability in (0, 1); 0.5 if a class is missing or the scores do not rise with the label.
+        a probability in (0, 1); 0.5 if a class is missing.
     """
     labels = np.asarray(labels, bool)
     if labels.all() or not labels.any():
         return 0.5
-    scores = logit(np.clip(probabilities, _EDGE, 1 - _EDGE))[:, None]
-    curve = LogisticRegression(C=1.0, class_weight="balanced").fit(scores, labels)
-    slope, intercept = float(curve.coef_[0, 0]), float(curve.intercept_[0])
-    if slope <= 0:
-        return 0.5
-    cut = np.clip(-intercept / slope, scores.min(), scores.max())
-    return float(np.clip(expit(cut), _EDGE, 1 - _EDGE))
+    scores = logit(np.clip(probabilities, _EDGE, 1 - _EDGE))
+    signs = np.where(labels, 1.0, -1.0)
+
+    def loss(parameters: np.ndarray) -> tuple[float, np.ndarray]:
+        log_slope, intercept = parameters
+        margins = signs * (np.exp(log_slope) * scores + intercept)
+        pull = -signs * expit(-margins)
+        gradient = np.array([(pull * scores).sum() * np.exp(log_slope), pull.sum()]) + parameters / prior**2
+        return float(0.5 * (parameters**2).sum() / prior**2 - log_expit(margins).sum()), gradient
+
+    log_slope, intercept = minimize(loss, np.zeros(2), jac=True).x
+    cut = (logit(labels.mean()) - intercept) / np.exp(log_slope)
+    return float(np.clip(expit(np.clip(cut, scores.min(), scores.max())), _EDGE, 1 - _EDGE))
 
 
-def fit_thresholds(probabilities: np.ndarray, labels: np.ndarray) -> tuple[float, ...]:
+def fit_thresholds(probabilities: np.ndarray, labels: np.ndarray, prior: float = PRIOR) -> tuple[float, ...]:
     """Fit the operating point of each finding on the images whose label is known for it.
 
     Args:
-        probabilities: (N, C).
+        probabilities: (N, C), calibrated.
         labels: (N, C) of 0, 1 and NaN.
+        prior: see `fit_threshold`.
     """
     known = ~np.isnan(labels)
     return tuple(
-        fit_threshold(probabilities[known[:, k], k], labels[known[:, k], k] > 0.5) for k in range(labels.shape[1])
+        fit_threshold(probabilities[known[:, k], k], labels[known[:, k], k] > 0.5, prior)
+        for k in range(labels.shape[1])
     )
 
 
@@ -166,7 +178,7 @@ def _best_cut(p: np.ndarray, truth: np.ndarray, gain: float, loss: float) -> flo
 
 RULES: Registry[Rule] = Registry("rule")
 RULES.add(
-    Rule("balanced", "both classes weighted equally, by a smooth curve", lambda p, truth, _: fit_threshold(p, truth)),
+    Rule("balanced", "both classes weighted equally, by a cautious curve", lambda p, truth, _: fit_threshold(p, truth)),
     Rule("sensitivity", "a sensitivity of {0.sensitivity:.0%}", _at_sensitivity),
     Rule("youden", "the best sum of sensitivity and specificity", lambda p, truth, _: _best_cut(p, truth, 1, 1)),
     Rule("cost", "least cost, a missed case counting as {0.ratio:g} false alarms at a prevalence of {0.prevalence:.1%}",

@@ -53,6 +53,7 @@ SETS = ("kermany", "ham10000", "nih-chestxray14")
 LOG_FOLDER = PROJECT / "docs" / "protocol"
 TRIALS = 16  # of every family; `--choose` reads no later ones
 SPOILT_WEIGHT = 0.5
+PRIORS = (0.03, 0.3, 3.0)  # of the threshold; the first all but ignores out-of-fold predictions
 LEAST_EVALUATED = 5  # positives, and negatives, of a finding that counts
 _SPOIL_SEED = 0
 _SPOIL_VERSION = "1"  # increment when a corruption changes
@@ -183,8 +184,8 @@ def score(development: Development, cell: Cell, options: Mapping[str, Any], devi
     Returns:
         AUROC (mean over classes or findings) on clean images and the mean over corruptions, log-loss at the fitted
         temperature and at temperature 1, training and evaluation seconds; of two classes or of findings, with
-        out-of-fold predictions, also the balanced accuracy, clean and corrupted as in `score`, at the fitted threshold
-        and at the share of positives in the subset.
+        out-of-fold predictions, also the balanced accuracy, clean and corrupted as in `score`, at thresholds fitted
+        with several priors (`fit_threshold`).
     """
     start_time = time.monotonic()
     dataset = development.dataset
@@ -213,14 +214,11 @@ def score(development: Development, cell: Cell, options: Mapping[str, Any], devi
     multilabel = labels.ndim == 2
     if len(held_out) and (multilabel or logits["clean"].shape[1] == 2):
         probabilities, truth = _yes_no(probabilities_of(fit.logits, temperature, multilabel), held_out)
-        cuts = {
-            "balanced_accuracy": np.array(fit_thresholds(probabilities, truth)),
-            "balanced_accuracy_at_share": np.nanmean(truth, axis=0),
-        }
         by_image = {name: probabilities_of(values, temperature, multilabel) for name, values in logits.items()}
-        for name, cut in cuts.items():
-            accuracies[name] = _weighted(
-                {spoil: _balanced_accuracy(*_yes_no(values, labels), cut) for spoil, values in by_image.items()}
+        for prior in PRIORS:
+            cuts = fit_thresholds(probabilities, truth, prior)
+            accuracies[f"balanced_accuracy_prior_{prior:g}"] = _weighted(
+                {name: _balanced_accuracy(*_yes_no(values, labels), cuts) for name, values in by_image.items()}
             )
     return {
         "clean": auroc["clean"],
@@ -271,7 +269,7 @@ def _yes_no(probabilities: np.ndarray, labels: np.ndarray) -> tuple[np.ndarray, 
     return (probabilities, labels) if labels.ndim == 2 else (probabilities[:, 1:], labels[:, None].astype(float))
 
 
-def _balanced_accuracy(probabilities: np.ndarray, truth: np.ndarray, cuts: np.ndarray) -> float:
+def _balanced_accuracy(probabilities: np.ndarray, truth: np.ndarray, cuts: Sequence[float]) -> float:
     """Return the mean balanced accuracy over the columns that AUROC is averaged over."""
     values = []
     for column, present, cut in zip(probabilities.T, truth.T, cuts, strict=True):

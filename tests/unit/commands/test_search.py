@@ -80,7 +80,7 @@ def test_a_search_writes_a_log_and_goes_on_with_it(runs, tmp_path, monkeypatch):
     (cell,) = rows[0]["cells"]
     assert (cell["set"], cell["size"], cell["seed"]) == ("phantom", 4, 100)
     assert cell["score"] == pytest.approx((cell["clean"] + cell["spoilt"]) / 2, abs=1e-4)
-    assert 0 <= cell["balanced_accuracy_at_share"] <= 1
+    assert 0 <= cell["balanced_accuracy_prior_0.3"] <= 1
     assert sorted(row["options"]["strength"] for row in rows) == [1.0, 10.0, 100.0]  # no trial repeats another
     assert main([*argv, "4"]) == 2
     assert main(["search", "--space", "none"]) == 2

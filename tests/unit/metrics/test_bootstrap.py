@@ -115,7 +115,17 @@ def test_threshold_is_near_the_best_balanced_accuracy():
 
 def test_threshold_falls_back_where_nothing_can_be_fitted():
     assert fit_threshold(np.array([0.2, 0.4]), np.array([1, 1])) == 0.5
-    assert fit_threshold(np.array([0.9, 0.8, 0.2, 0.1]), np.array([0, 0, 1, 1])) == 0.5
+    assert fit_threshold(np.array([0.9, 0.8, 0.2, 0.1]), np.array([0, 0, 1, 1])) == pytest.approx(0.5)
+
+
+def test_threshold_of_few_images_stays_near_the_share_of_positives():
+    p, labels = np.array([0.2, 0.7, 0.75, 0.8, 0.9, 0.95]), np.array([0, 0, 0, 0, 1, 1])
+    cautious, free = fit_threshold(p, labels), fit_threshold(p, labels, prior=100)
+    assert 0.8 < free < 0.9
+    assert 1 / 3 < cautious < 0.5
+    assert fit_threshold(p, labels, prior=1e-3) == pytest.approx(1 / 3, abs=1e-3)
+    many = fit_threshold(np.repeat(p, 1000), np.repeat(labels, 1000))
+    assert many > cautious + 0.2
 
 
 def test_bootstrap_draws_patients_whole_and_keeps_class_counts():
