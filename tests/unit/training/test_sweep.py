@@ -3,7 +3,6 @@
 import errno
 import shutil
 import threading
-import time
 from types import SimpleNamespace
 
 import pytest
@@ -13,6 +12,7 @@ from core.jobs import events
 from core.runs import open_store
 from tests import PATIENCE
 from trainer.cli import main
+from trainer.progress import print_status
 
 SWEEP = ["curve", "--dataset", "phantom", "--models", "scratch-cnn", "--strategies", "scratch", "--sizes", "2"]
 SWEEP += ["--seeds", "0,1,2"]
@@ -41,14 +41,19 @@ def test_a_run_that_another_process_trains_comes_last(runs, tmp_path, short_trai
     assert main(SWEEP) == 0
     theirs = next(path for path in (tmp_path / "other" / "phantom").iterdir() if "-s0-" in path.name)
     monkeypatch.setenv("LOWSHOT_RUNS", str(runs))
-    held = threading.Event()
+    held, waited_for = threading.Event(), threading.Event()
+
+    def say(text):
+        print_status(text)
+        if text.startswith("waiting: "):
+            waited_for.set()
+
+    monkeypatch.setattr("trainer.progress.print_status", say)
 
     def train_elsewhere():
         with locked(runs / "phantom" / theirs.name):
             held.set()
-            until = time.monotonic() + PATIENCE
-            while len(open_store(runs).runs) < 2 and time.monotonic() < until:
-                time.sleep(0.05)
+            waited_for.wait(PATIENCE)
             if not dies:
                 shutil.copytree(theirs, runs / "phantom" / theirs.name)
 
