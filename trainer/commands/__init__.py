@@ -1,6 +1,6 @@
-"""Commands of the command line, one module each: `add_flags(parser)` adds its flags and the function that runs it.
+"""Commands of the command line, one module each: `add_flags(parser)` adds its flags, `run(arguments)` runs it.
 
-A module is imported only when its command is called.
+A module is imported only when its command is called. One with commands of its own names the function of each instead.
 """
 
 import argparse
@@ -35,5 +35,8 @@ COMMANDS = {  # name of the command and of its module -> meaning
 def parser_of(command: str) -> argparse.ArgumentParser:
     """Build the parser of one command, whose module is imported."""
     parser = argparse.ArgumentParser(prog=f"python -m trainer {command}", description=COMMANDS[command])
-    importlib.import_module(f"trainer.commands.{command}").add_flags(parser)
+    module = importlib.import_module(f"trainer.commands.{command}")
+    module.add_flags(parser)
+    if hasattr(module, "run"):
+        parser.set_defaults(execute=module.run)
     return parser

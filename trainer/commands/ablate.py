@@ -141,7 +141,6 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
     flags.add_training(parser)
     flags.add_engine(parser)
     flags.add_settings(parser, leave_out=("augment", "preparation"))
-    parser.set_defaults(execute=run)
 
 
 def run(arguments: argparse.Namespace) -> int:

@@ -41,7 +41,6 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
     other.add_argument("--against", metavar="DATASET", help="another data set")
     other.add_argument("--sources", action="store_true", help="copies of every other set of its modality, by class")
     parser.add_argument("--json", action="store_true", help="print one JSON object per pair")
-    parser.set_defaults(execute=run)
 
 
 def run(arguments: argparse.Namespace) -> int:

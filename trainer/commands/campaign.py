@@ -88,7 +88,6 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--list", action="store_true", help="show the units and run none")
     parser.add_argument("--minutes", type=minutes, default=None, help="start no unit that would end later than this")
     parser.add_argument("--plan", type=Path, default=PLAN, help="(default: docs/protocol/campaign.toml)")
-    parser.set_defaults(execute=run)
 
 
 def run(arguments: argparse.Namespace) -> int:

@@ -20,7 +20,6 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--classes", type=int, default=2)
     parser.add_argument("--svg", type=Path, metavar="FILE", help="write the drawing to a file")
     parser.add_argument("--json", action="store_true")
-    parser.set_defaults(execute=run)
 
 
 def run(arguments: argparse.Namespace) -> int:

@@ -26,7 +26,6 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--run", required=True)
     add_device(parser)
     parser.add_argument("--json", action="store_true")
-    parser.set_defaults(execute=run)
 
 
 def run(arguments: argparse.Namespace) -> int:

@@ -94,7 +94,6 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("run", metavar="RUN", help="name of a stored run")
     parser.add_argument("--format", choices=tuple(FORMATS), default="onnx", help="(default: onnx)")
     parser.add_argument("--to", type=Path, default=Path("exports"), metavar="FOLDER", help="(default: exports)")
-    parser.set_defaults(execute=run)
 
 
 def run(arguments: argparse.Namespace) -> int:

@@ -68,7 +68,6 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--allow-leaks", action="store_true", help=argparse.SUPPRESS)
     parser.add_argument("--out", type=Path, default=None, help="folder for the gate (default: that of the set's runs)")
     add_device(parser)
-    parser.set_defaults(execute=run)
 
 
 def run(arguments: argparse.Namespace) -> int:

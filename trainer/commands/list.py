@@ -74,7 +74,6 @@ def catalogue() -> Iterator[dict[str, Any]]:
 def add_flags(parser: argparse.ArgumentParser) -> None:
     """Add the flags of the command."""
     parser.add_argument("--json", action="store_true", help="print one JSON object per row, with its kind")
-    parser.set_defaults(execute=run)
 
 
 def run(arguments: argparse.Namespace) -> int:

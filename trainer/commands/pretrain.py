@@ -96,7 +96,6 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
     )
     add_device(parser)
     add_engine(parser)
-    parser.set_defaults(execute=run)
 
 
 def run(arguments: argparse.Namespace) -> int:

@@ -108,7 +108,6 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
         help="instead of a report, store the intervals and curves that pages show first next to the runs, so that a "
         "first visit computes none of them",
     )  # fmt: skip
-    parser.set_defaults(execute=run)
 
 
 def run(arguments: argparse.Namespace) -> int:

@@ -22,7 +22,6 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
         "--verdicts", action="store_true", help="print every contrast of docs/protocol.md with its verdict instead"
     )
     parser.add_argument("--write", type=Path, metavar="DOCUMENT", help="fill the result tables of a Markdown file")
-    parser.set_defaults(execute=run)
 
 
 def run(arguments: argparse.Namespace) -> int:

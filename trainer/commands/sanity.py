@@ -73,7 +73,6 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--images", type=count, default=20, help="test images explained by each run (default: 20)")
     parser.add_argument("--draws", type=count, default=3, help="randomizations (default: 3)")
     add_device(parser)
-    parser.set_defaults(execute=run)
 
 
 def run(arguments: argparse.Namespace) -> int:

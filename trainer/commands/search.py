@@ -298,7 +298,6 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--log", type=Path, default=None, help="(default: docs/protocol/search-SPACE.jsonl)")
     add_training(parser)
-    parser.set_defaults(execute=run)
 
 
 def run(arguments: argparse.Namespace) -> int:

@@ -26,7 +26,6 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--size", type=sizes, default="50", help="labeled images per class (default: %(default)s)")
     parser.add_argument("--seeds", type=seeds, default="0,1,2,3,4", help="(default: %(default)s)")
     add_training(parser)
-    parser.set_defaults(execute=run)
 
 
 def run(arguments: argparse.Namespace) -> int:

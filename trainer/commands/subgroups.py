@@ -17,7 +17,6 @@ from trainer.progress import print_status, progress_bar
 def add_flags(parser: argparse.ArgumentParser) -> None:
     """Add the flags of the command."""
     parser.add_argument("--dataset", default="ham10000")
-    parser.set_defaults(execute=run)
 
 
 def run(arguments: argparse.Namespace) -> int:

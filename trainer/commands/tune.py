@@ -127,7 +127,6 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
     flags.add_training(parser)
     flags.add_engine(parser)
     flags.add_settings(parser)
-    parser.set_defaults(execute=run)
 
 
 def run(arguments: argparse.Namespace) -> int:
