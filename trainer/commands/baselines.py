@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import math
 import time
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -16,12 +15,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from scipy.stats import t as student
 
 from core.data import DATASETS
 from core.data.dataset import load_dataset
 from core.errors import BadRequest
 from core.files import write_atomically
+from core.metrics import Spread, between_seeds
 from core.models import MODELS
 from core.paths import pick_device
 from trainer.commands.search import LOG_FOLDER, SETS, SHORT, Development, development_of, score
@@ -150,18 +149,8 @@ def _settings(contender: Contender, size: int) -> dict[str, Any]:
     return {**recipe_for(MODELS[contender.model], contender.strategy, size), **contender.options}
 
 
-@dataclass(frozen=True)
-class Gain:
-    """Mean difference of AUROC over cells, with Student's 95% interval over them."""
-
-    mean: float
-    low: float
-    high: float
-    cells: int
-
-
-def gain(rows: Sequence[Mapping[str, Any]], first: str, second: str, size: int, value: str = "clean") -> Gain:
-    """Return how much better one contender is than another, paired by data set and seed.
+def gain(rows: Sequence[Mapping[str, Any]], first: str, second: str, size: int, value: str = "clean") -> Spread:
+    """Return how much better one contender is than another, paired by data set and seed, which are its seeds.
 
     Args:
         rows: rows of the log.
@@ -174,12 +163,7 @@ def gain(rows: Sequence[Mapping[str, Any]], first: str, second: str, size: int, 
         {(row["set"], row["seed"]): row[value] for row in rows if (row["contender"], row["size"]) == (title, size)}
         for title in (first, second)
     ]
-    differences = np.array([sides[0][key] - sides[1][key] for key in sides[0] if key in sides[1]])
-    mean = float(differences.mean())
-    half = math.nan
-    if len(differences) > 1:
-        half = float(student.ppf(0.975, len(differences) - 1) * differences.std(ddof=1) / math.sqrt(len(differences)))
-    return Gain(mean, mean - half, mean + half, len(differences))
+    return between_seeds([sides[0][key] - sides[1][key] for key in sides[0] if key in sides[1]])
 
 
 def summary(rows: Sequence[Mapping[str, Any]], titles: Iterable[str]) -> str:
@@ -191,7 +175,7 @@ def summary(rows: Sequence[Mapping[str, Any]], titles: Iterable[str]) -> str:
             clean, spoilt = (gain(rows, first, other, size, value) for value in ("clean", "spoilt"))
             cells.append(
                 [str(size), other, *(f"{g.mean:+.3f} ({g.low:+.3f} to {g.high:+.3f})" for g in (clean, spoilt)),
-                 str(clean.cells)]
+                 str(clean.seeds)]
             )  # fmt: skip
     excess = [row["log_loss"] - row["log_loss_at_1"] for row in rows if row["contender"] == first]
     return (

@@ -164,7 +164,7 @@ def test_a_gain_is_paired_by_data_set_and_seed():
     ]
     found = gain(rows, "a", "b", 10)
     assert found.mean == pytest.approx(0.5 / 3)
-    assert found.cells == 3
+    assert found.seeds == 3
     error = np.std([0.1, 0.3, 0.1], ddof=1) / 3**0.5
     assert found.high - found.mean == pytest.approx(4.30265 * error, rel=1e-4)  # Student's t, 2 degrees of freedom
 
