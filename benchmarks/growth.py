@@ -2,7 +2,7 @@
 
 Each size is measured once, in a process of its own; the sizes together show the growth. Images: a table of image files
 is listed, hashed, decoded at 64 and at 160 pixels, audited for copies and split. Classes: one frozen cell of five
-images a class, whose images have to be encoded. Cells: a sweep of a frozen encoder on 1,000 images.
+images per class, whose images have to be encoded. Cells: a sweep of a frozen encoder on 1,000 images.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from trainer.training.sweep import RunRequest, run_sweep
 
 MODEL = "imagenet-efficientnet-lite0"
 IMAGES, CLASSES, CELLS = (1_000, 3_000, 10_000, 30_000), (10, 50, 100, 500), (25, 250, 2_500)
-PER_CLASS, OF_SWEEP = 16, 1_000  # images a class; images of the sweep
+PER_CLASS, OF_SWEEP = 16, 1_000  # images per class; images of the sweep
 SIZES = (2, 4, 6, 8, 10)  # of the sweep's cells, per class
 LINEAR, FLAT = 0.9, 0.8  # time per unit and memory of the smallest size, as shares of those of the largest, at least
 PLANNED = (112_120, 1_000_000)
@@ -61,7 +61,7 @@ def sides(quick: bool, folder: Path) -> Mapping[str, Side]:
 
 
 def train_cell(table: str) -> Values:
-    """Train one cell of five images a class; reading the data set is not timed."""
+    """Train one cell of five images per class; reading the data set is not timed."""
     return _train(table, [5], [0])
 
 

@@ -147,7 +147,7 @@ def split() -> None:
     together = len(np.unique(listing.groups)) - len(np.unique(data.parts.groups))
     st.write(
         f"- Groups merged because they contain copies of the same image: {together:,}. Images excluded because a copy, "
-        f"or their patient, is in a part that is kept whole: {data.parts.dropped:,}. No group is in two parts."
+        f"or their patient, is in the test or validation part: {data.parts.dropped:,}. No group is in two parts."
     )
     if data.unreadable:
         st.write(f"- {len(data.unreadable):,} files could not be read:")

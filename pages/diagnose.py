@@ -97,7 +97,7 @@ def view_controls(meta: RunMeta, images: int) -> tuple[str, int | None, Display]
     target = middle.selectbox(
         "Class to explain",
         [DEFAULT_CLASS, *range(len(meta.titles))],
-        format_func=lambda k: "Default class of each answer" if k == DEFAULT_CLASS else meta.titles[k],
+        format_func=lambda k: "Default class for each network" if k == DEFAULT_CLASS else meta.titles[k],
         **address.choice(
             "class",
             f"diagnose_{meta.dataset}_target",
@@ -115,9 +115,9 @@ def view_controls(meta: RunMeta, images: int) -> tuple[str, int | None, Display]
         help="For comparing images of one network. Otherwise the strongest region of every map is the brightest.",
     )  # fmt: skip
     st.slider(
-        "How common is the condition among the patients?", 0.01, 0.99, PREVALENCE, 0.01, format="percent",
+        "Prevalence in your patients", 0.01, 0.99, PREVALENCE, 0.01, format="percent",
         **address.number("prevalence", PREVALENCE_KEY, PREVALENCE, 0.01, 0.99),
-        help="How many alarms and all-clears are right depends on it.",
+        help="Predictive values depend on the prevalence.",
     )  # fmt: skip
     return explainer, None if target == DEFAULT_CLASS else target, Display(place, opacity, common)
 
@@ -190,7 +190,7 @@ except (CorruptRun, WeightsUnavailable) as error:
     gatekeeper = None
     st.error(f"Image check unavailable: images are not checked. {text.escape(str(error))}")
 if gatekeeper is None:
-    st.caption("This task has no image check: every image gets an answer, whatever it shows.")
+    st.caption("This task has no image check: every image receives a prediction, even an unsuitable one.")
 settings = Settings(networks, gatekeeper, stages=stages, uncertainty=True)
 shown = show_batch(settings, images) if len(images) > FULLY_SHOWN else images
 if shown:

@@ -104,7 +104,7 @@ def runs() -> None:
         views = [row for row in compared if row.name == name]
         external.show_facts(views[0])
         table(
-            external.frame({"This run": views}).drop(columns="Series"), "Own test and external test",
+            external.frame({"This run": views}).drop(columns="Series"), "Internal test and external test",
             f"{meta.run}-{name}",
         )  # fmt: skip
         st.caption(external.CAPTION + (f" {external.VIEWS}" if len(views) > 1 else ""))

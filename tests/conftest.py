@@ -231,7 +231,7 @@ def class_folder(tmp_path):
 
 @pytest.fixture
 def other_sets(tmp_path, monkeypatch):
-    """Two small data sets to meta-learn from, `rings` of three classes and `tones` of two, fifteen patients a class."""
+    """Two small data sets to meta-learn from, `rings` of three classes and `tones` of two; 15 patients per class."""
     from PIL import Image
 
     from core.data import DATASETS

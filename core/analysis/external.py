@@ -1,8 +1,8 @@
-"""Comparison of a series on its own test set with an external test set, at the same operating point.
+"""Comparison of a series on its internal test set with an external test set, at the same operating point.
 
 Both figures are of one task: images and probabilities are restricted to the classes that both sets have. The drop is
-own test set minus external set. Patients of the two sets are resampled independently and seeds together, because each
-seed is one network evaluated on both sets.
+internal test set minus external set. Patients of the two sets are resampled independently and seeds together, because
+each seed is one network evaluated on both sets.
 """
 
 from __future__ import annotations
@@ -28,14 +28,14 @@ _READ = ("auroc", "sensitivity", "specificity")
 
 @dataclass(frozen=True)
 class ExternalResult:
-    """A series at one size on its own test set and on an external one.
+    """A series at one size on its internal test set and on an external one.
 
     Attributes:
         name: of the external set.
         record: of the first run: title, shared classes, caveat, whether the set is of the encoder's archive.
         view: projection to which the external images are restricted; "" for all.
         own, external: metric -> mean over seeds with its 95% interval over patients, on the own and the external set.
-        drop: metric -> own minus external, with its 95% interval over seeds and the patients of both sets.
+        drop: metric -> internal minus external, with its 95% interval over seeds and the patients of both sets.
         own_images, own_groups, images, groups: number of images and of patients or lesions of the shared classes, on
             the own and the external set.
         seeds: number of runs.
@@ -64,8 +64,9 @@ class ExternalResult:
         own, external, drop = self.own[metric], self.external[metric], self.drop[metric]
         varies = "seeds and the patients of both sets" if drop.seeds > 1 else "the patients of both sets, one seed"
         return (
-            f"{METRICS[metric].title}: {own.value:.3f} on the own test images, {external.value:.3f} on {self.title}: a "
-            f"difference of {drop.effect:+.3f} (95% interval over {varies} {drop.low:+.3f} to {drop.high:+.3f})."
+            f"{METRICS[metric].title}: {own.value:.3f} on the internal test images, {external.value:.3f} on "
+            f"{self.title}: a difference of {drop.effect:+.3f} (95% interval over {varies} {drop.low:+.3f} to "
+            f"{drop.high:+.3f})."
         )
 
 
@@ -113,7 +114,7 @@ def views(run: Run, name: str) -> list[str]:
 def compare_with_external(
     runs: Sequence[Run], name: str, names: Sequence[str] | None = None, view: str = ""
 ) -> ExternalResult:
-    """Compare the results of a series on its own test set and on an external one.
+    """Compare the results of a series on its internal test set and on an external one.
 
     Args:
         runs: of one series at one size, evaluated on both.

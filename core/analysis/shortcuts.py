@@ -55,7 +55,7 @@ class Shortcut:
         """The finding and its consequence, in words."""
         whole = "" if self.whole is None else f"; from whole images it is {self.whole.value:.3f}"
         measured = (
-            f"From {self.part} of the image alone, all else blanked, {self.model} ({self.strategy}, "
+            f"From {self.part} of the image alone, with the rest blanked out, {self.model} ({self.strategy}, "
             f"{self.size or 'all'} labeled images per class, {len(self.seeds)} "
             f"{'seed' if len(self.seeds) == 1 else 'seeds'}) reaches an AUROC of "
             f"{self.alone:.3f}{whole}."
@@ -77,7 +77,7 @@ def warning_of(shortcuts: Sequence[Shortcut]) -> str:
     near = all(row.whole is not None and row.alone.value > row.whole.value - _NEAR for row in parts)
     names = " and ".join(_NAMES[row.part] for row in parts).capitalize()
     reached = " and ".join(f"from {row.part} alone an AUROC of {row.alone:.3f}" for row in parts)
-    found = "nearly suffice" if near else "tell the classes apart better than chance"
+    found = "nearly suffice to distinguish the classes" if near else "distinguish the classes better than chance"
     return (
         f"{names} alone {found}: the network may recognize the hospital, not the disease. A classifier reaches "
         f"{reached}; any prediction may rely on this."

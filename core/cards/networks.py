@@ -53,21 +53,21 @@ def weights_facts(spec: ModelSpec) -> dict[str, str]:
     """Return the source and terms of the weights, and whether they are available on this machine."""
     weights = spec.weights
     if weights.kind == "random":
-        return {"Source": "none: random initialization from the seed", "Licence": "none needed"}
-    facts = {"Source": weights.source, "Name": weights.ref, "Licence": weights.licence or _own_licences(spec)}
+        return {"Source": "none: random initialization from the seed", "License": "none needed"}
+    facts = {"Source": weights.source, "Name": weights.ref, "License": weights.licence or _own_licenses(spec)}
     if weights.terms:
         facts["Terms to accept"] = weights.terms
     return facts | {"On this machine": _here(spec)}
 
 
-def _own_licences(spec: ModelSpec) -> str:
-    licences = []
+def _own_licenses(spec: ModelSpec) -> str:
+    licenses = []
     for folder in variants(spec.weights.ref):
         try:
-            licences.append(f"{folder.name}: {read_card(folder)['licence']}")
+            licenses.append(f"{folder.name}: {read_card(folder)['licence']}")
         except LowshotError:  # `encoder_training_data` reports what is wrong with its card
             continue
-    return "; ".join(licences) or "not stated"
+    return "; ".join(licenses) or "not stated"
 
 
 def _here(spec: ModelSpec) -> str:

@@ -22,7 +22,7 @@ from core.models.specs import EncoderExposure
 from core.paths import encoders_folder
 from core.runs import RunMeta
 
-_WIDE = 0.1  # width of a 95% interval above which a metric is called uncertain
+_WIDE = 0.1  # width of a 95% interval above which a metric is called imprecise
 _FEW_SEEDS = 5
 
 
@@ -39,7 +39,7 @@ class Subject:
         folder: of the run; None if it is not stored.
         subgroups: its metrics by sex and age; empty if neither is known.
         shortcuts: warning about shortcut learning on its data set, in a sentence; "" if untested or none was found.
-        elsewhere: the run on its own test set and on external ones.
+        elsewhere: the run on its internal test set and on external ones.
     """
 
     meta: RunMeta
@@ -139,7 +139,7 @@ def _sources(subject: Subject) -> list[str]:
         elif {"auroc"} <= record.metrics.keys() & record.own_metrics.keys():
             own, external = record.own_metrics["auroc"], record.metrics["auroc"]
             sentences.append(
-                f"AUROC {own:.3f} on its own test images, {external:.3f} on {record.title}. {record.caveat}".strip()
+                f"AUROC {own:.3f} on internal test images, {external:.3f} on {record.title}. {record.caveat}".strip()
             )
     return sentences
 
@@ -163,7 +163,9 @@ def limits(subject: Subject) -> tuple[str, ...]:
         short = ", ".join(class_titles(meta.dataset, meta.short))
         sentences.append(f"Too few training images of {short}: all available images were used.")
     if wide := [METRICS[name].title for name, value in subject.estimates.items() if value.high - value.low > _WIDE]:
-        sentences.append(f"Few test images leave {', '.join(wide)} uncertain: 95% intervals wider than {_WIDE:g}.")
+        names = " and ".join(filter(None, [", ".join(wide[:-1]), wide[-1]]))
+        verb, width = ("are", "intervals wider") if len(wide) > 1 else ("is", "interval wider")
+        sentences.append(f"{names} {verb} imprecise because of few test images: 95% {width} than {_WIDE:g}.")
     if subject.seeds < _FEW_SEEDS:
         sentences.append(
             f"Only {subject.seeds} stored seed(s): the effect of other training images is largely unknown."

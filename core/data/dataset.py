@@ -129,5 +129,5 @@ def _hide_rare_findings(listing: Listing, parts: Parts, labels: tuple[str, ...],
     truth = listing.labels.copy()
     truth[np.ix_(parts.test, rare)] = np.nan
     listed = ", ".join(f"{labels[k]} ({positives[k]})" for k in rare)
-    note = f"Learnt but not judged, as fewer than {least} test images show them: {listed}."
+    note = f"Trained but not evaluated (fewer than {least} positive test images): {listed}."
     return replace(listing, labels=truth), replace(parts, notes=(*parts.notes, note))

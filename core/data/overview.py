@@ -101,7 +101,7 @@ def image_facts(spec: DatasetSpec, listing: Listing) -> list[dict[str, Any]]:
             "Class": shown.label,
             "Width": shown.image.width,
             "Height": shown.image.height,
-            "Colour": "colour" if shown.image.mode == "RGB" and not _is_grey(shown.image) else "grey",
+            "Color": "color" if shown.image.mode == "RGB" and not _is_gray(shown.image) else "gray",
             "Mean brightness": round(float(np.asarray(shown.image.convert("L")).mean()), 1),
             "kB": round(shown.bytes / 1024, 1),
         }
@@ -109,6 +109,6 @@ def image_facts(spec: DatasetSpec, listing: Listing) -> list[dict[str, Any]]:
     ]
 
 
-def _is_grey(image: Image.Image) -> bool:
+def _is_gray(image: Image.Image) -> bool:
     pixels = np.asarray(image)
     return bool((pixels[..., 0] == pixels[..., 1]).all() and (pixels[..., 1] == pixels[..., 2]).all())

@@ -1,6 +1,6 @@
 """Images that people bring in the browser: folders of class folders below `own-images` in the first data root.
 
-Each owner, a log-in or a browser, has a folder, and each set of images a folder in it. A set is stored completely or
+Each owner, a login or a browser, has a folder, and each set of images a folder in it. A set is stored completely or
 not at all. What its owner leaves out moves to a hidden folder in the set, from where it can be brought back. Nothing
 here decodes an image; content decides what a file is, and no name of an upload is used as a path.
 """

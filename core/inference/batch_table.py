@@ -17,14 +17,14 @@ _SHORT = 12
 
 
 def by_urgency(cases: Sequence[Case]) -> list[Case]:
-    """Sort cases: disagreements first, then unsure ones, those without an answer, clear ones, and unreadable files."""
+    """Sort cases: disagreements, uncertain cases, those without a prediction, those in agreement, unreadable files."""
     return sorted(cases, key=lambda case: (bool(case.problem), ORDER.index(conclude(case).status)))
 
 
 def overview_of(case: Case) -> dict[str, str]:
-    """Return what a reader of the table needs of a case: its verdict, what speaks against it, and each answer."""
+    """Return what a reader of the table needs of a case: its verdict, what speaks against it, and each prediction."""
     if case.problem:
-        return {"Verdict": "Not read", "Why": case.problem, "File": case.name}
+        return {"Verdict": "Unreadable", "Why": case.problem, "File": case.name}
     conclusion = conclude(case)
     doubts = "; ".join(conclusion.doubts)
     row = {"Verdict": conclusion.title, "Why": doubts[:1].upper() + doubts[1:], "File": case.name}
@@ -58,18 +58,20 @@ def rows_of(cases: Sequence[Case], names: bool = True) -> list[dict[str, str]]:
                 continue
             row[family] = decision(meta, prediction)
             row[f"{family}: probability"] = f"{prediction.probabilities[prediction.target]:.4f}"
-            row[f"{family}: of"] = meta.titles[prediction.target]
+            row[f"{family}: class"] = meta.titles[prediction.target]
             near |= is_near(meta, prediction)
         decisions = {decision(meta, prediction) for meta, prediction in case.predictions}
         row["Families agree"] = _yes(len(decisions) == 1) if len(case.predictions) > 1 else ""
         row["Near a threshold"] = _yes(near) if case.predictions else ""
         if case.verdict:
             row["Two stages"] = outcome(case.verdict)
-        row["Input gate"] = check_text(case)
+        row["Image check"] = check_text(case)
         rows.append(row)
     for case in cases:
         if case.problem:
-            rows.append({"Image": "not read"} | ({"File": case.name} if names else {}) | {"Input gate": case.problem})
+            rows.append(
+                {"Image": "unreadable"} | ({"File": case.name} if names else {}) | {"Image check": case.problem}
+            )
     return rows
 
 

@@ -18,7 +18,7 @@ from core.models import FAMILY_LETTERS
 
 Status = Literal["disagree", "unsure", "unchecked", "none", "clear"]
 ORDER: tuple[Status, ...] = ("disagree", "unsure", "unchecked", "none", "clear")  # the most urgent first
-UNSTABLE = 0.1  # share of retrained networks that decide otherwise, from which a decision is in doubt
+UNSTABLE = 0.1  # share of retrained networks with a different prediction from which a decision is in doubt
 _COUNTS = {2: "Both networks", 3: "All three networks"}
 
 
@@ -56,9 +56,9 @@ def conclude(case: Case) -> Conclusion:
     """Weigh all results for an image."""
     if not case.predictions:
         if case.check is None or case.check.admitted:
-            return Conclusion("none", "No verdict: no network gave an answer")
+            return Conclusion("none", "No result: no network produced a prediction")
         reasons = tuple(reason.rstrip(".") for reason in case.check.reasons)
-        return Conclusion("none", "No verdict: the image check rejected this image", reasons)
+        return Conclusion("none", "No result: the image check rejected this image", reasons)
     said: dict[str, list[str]] = {}
     for meta, prediction in case.predictions:
         titles = ", ".join(map(in_sentence, decision(meta, prediction).split(", ")))
@@ -66,19 +66,19 @@ def conclude(case: Case) -> Conclusion:
     doubts, agreed = tuple(_doubts(case, len(said) == 1)), next(iter(said))
     if len(said) > 1:
         sides = ", ".join(f"{_join(who)} {'say' if len(who) > 1 else 'says'} {what}" for what, who in said.items())
-        status, title = "disagree", f"No clear answer: {sides}"
+        status, title = "disagree", f"The networks disagree: {sides}"
     else:
         count = len(case.predictions)
         status = "unsure" if doubts else "clear"
         title = f"{_COUNTS.get(count, f'All {count} networks')} say {agreed}"
         if count == 1:
-            title = f"Only network {said[agreed][0]} gave an answer: {agreed}"
-        title += ", but not clearly" if doubts else ""
+            title = f"Only network {said[agreed][0]} produced a prediction: {agreed}"
+        title += ", with reservations" if doubts else ""
     if case.rejected:
         title = title[:1].lower() + title[1:]
         return Conclusion(
-            "unchecked", f"No verdict: the image check rejected this image ({title})", doubts,
-            ("It was analyzed at your request; how often answers to such images are right is unknown",),
+            "unchecked", f"No result: the image check rejected this image ({title})", doubts,
+            ("It was analyzed at your request; accuracy on such images is unknown",),
         )  # fmt: skip
     return Conclusion(status, title, doubts, tuple(_notes(case, doubts)))  # type: ignore[arg-type]
 
@@ -93,14 +93,14 @@ def _doubts(case: Case, agree: bool) -> list[str]:
         doubts.append(f"{_join(near)} {verb} within {100 * NEAR:.0f} percentage points of {their}")
     far = [result for result in answered if not is_near(result.meta, _prediction(result))]
     if unstable := [_letter(result) for result in far if _is_unstable(result)]:
-        doubts.append(f"retrained on other samples, {_join(unstable)} may decide otherwise")
+        doubts.append(f"{_join(unstable)} may give a different prediction when retrained on other samples")
     by_conflict: dict[tuple[str, bool], list[str]] = {}
     for result in answered:
         if conflict := _conflict_of_set(result):
             by_conflict.setdefault(conflict, []).append(_letter(result))
     doubts += [_set_text(*conflict, letters) for conflict, letters in by_conflict.items()]
     if case.verdict and (not agree or case.verdict.alarm != _suspicious(case)):
-        doubts.append(f"the two stages call it {in_sentence(outcome(case.verdict))}")
+        doubts.append(f"the two-stage procedure classifies it as {in_sentence(outcome(case.verdict))}")
     return doubts
 
 
@@ -112,11 +112,11 @@ def _notes(case: Case, doubts: tuple[str, ...]) -> list[str]:
     if has_threshold and not doubts:
         notes.append("No probability is near its threshold")
     if failed := [_letter(result) for result in case.results.values() if result.prediction is None]:
-        notes.append(f"{_join(failed)} gave no answer")
+        notes.append(f"{_join(failed)} produced no prediction")
     notes.append(
         "Image check passed: the image resembles the training data"
         if case.check
-        else "No image check: this task has none, so the image may show anything"
+        else "This task has no image check; the image may be unsuitable"
     )
     return notes
 
@@ -139,14 +139,14 @@ def _set_text(others: str, holds_decision: bool, letters: list[str]) -> str:
     several = len(letters) > 1
     sets = f"the prediction set{'s' if several else ''} of {_join(letters)}"
     if not others:
-        return f"no class fits {sets}"
+        return f"{sets} contain{'' if several else 's'} no class"
     if holds_decision:
         return f"{sets} also include{'' if several else 's'} {others}"
     return f"{sets} {'are' if several else 'is'} {others}"
 
 
 def _is_unstable(result: NetworkResult) -> bool:
-    """Return whether at least `UNSTABLE` of the networks retrained on other samples decide otherwise.
+    """Return whether at least `UNSTABLE` of the networks retrained on other samples predict a different class.
 
     That the range of their probabilities reaches the threshold is no doubt by itself; `docs/methods.md` has the rule.
     """

@@ -1,9 +1,9 @@
-"""Example images that ship with the program: real images whose licence allows it, with their credits.
+"""Example images that ship with the program: real images whose license allows it, with their credits.
 
 Each folder below `examples/` holds images and a `credits.json`:
 
 - `tasks`: names of the data sets whose networks the images are for
-- `credit`: author, year and licence in a few words, shown below each image
+- `credit`: author, year and license in a few words, shown below each image
 - `author`, `licence`, `source`: in full, the source as an address
 - `note`: what a reader has to know, such as whether a network was trained on the images
 - `images`: file name -> the publisher's label
@@ -32,7 +32,7 @@ class Example:
     Attributes:
         path: of the image file.
         label: the publisher's label, as inside a sentence.
-        credit: author, year and licence in a few words.
+        credit: author, year and license in a few words.
         note: what a reader has to know; "" for nothing.
     """
 

@@ -22,7 +22,7 @@ from core.models import FAMILY_TITLES
 
 _FONT, _MARGIN, _TEXT, _SMALL = "DejaVu", 16, 10, 8
 _IMAGE_SIDE = 42  # mm
-_WIDTHS = (25, 45, 80)  # of the columns of answers, relative
+_WIDTHS = (25, 45, 80)  # of the columns of predictions, relative
 
 
 @lru_cache(maxsize=1)
@@ -133,7 +133,7 @@ def as_pdf(
     page.line(conclusion.details)
     if options.thumbnail:
         page.images({"The image as read": options.thumbnail, **(heatmaps or {})})
-    heading = ("Network", "Answer", "How often such answers are right")
+    heading = ("Network", "Prediction", "Accuracy on test images")
     page.table([heading, *map(_summary, record["answers"])], _WIDTHS)
     page.heading("Caveats")
     for line in filter(None, [*caveats(case)[1:], options.caution]):
@@ -144,10 +144,10 @@ def as_pdf(
 
 
 def _summary(result: dict[str, Any]) -> tuple[str, str, str]:
-    """Return a network's row in the table of answers."""
+    """Return a network's row in the table of predictions."""
     title = FAMILY_TITLES[result["family"]]
     if result["problem"]:
-        return title, "no answer", result["problem"]
+        return title, "no prediction", result["problem"]
     label = next(label for label, name in result["class_titles"].items() if name == result["about"])
     chance, seeds = percent(result["probabilities"][label]), result["seed_interval"]
     answer = f"{result['decision']} ({result['about']}: {chance})"

@@ -12,7 +12,7 @@ from core.inference.predictor import Prediction
 from core.runs import RunMeta
 
 NEAR = 0.1
-_THIRDS = ("upper", "middle", "lower"), ("left", "centre", "right")
+_THIRDS = ("upper", "middle", "lower"), ("left", "center", "right")
 
 
 def percent(probability: float) -> str:
@@ -42,7 +42,11 @@ def scope_of(meta: RunMeta) -> str:
     """Return which answers a task's networks can give, and of whom the images they were trained on are."""
     row = DATASETS.get(meta.dataset)
     answers = ", ".join(map(in_sentence, meta.titles))
-    other = "No other finding is reported." if meta.multilabel else "Any other condition is taken for one of these."
+    other = (
+        "No other finding is reported."
+        if meta.multilabel
+        else "Images of any other condition are still assigned to one of these classes."
+    )
     known = f" Trained and tested on images of {in_sentence(row.population)}" if row and row.population else ""
     return f"Possible answers: {answers}. {other}{known}"
 

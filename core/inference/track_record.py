@@ -1,4 +1,4 @@
-"""How often a network is right about a class: on its own test images and elsewhere, at its operating point."""
+"""How often a network is right about a class: on internal and external test images, at its operating point."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ class Rates:
     """Sensitivity and specificity for one class on one test set.
 
     Attributes:
-        title: of the test set; "" for the network's own.
+        title: of the test set; "" for the internal one.
         sensitivity: share of the images with the class that the network finds, in [0, 1].
         specificity: share of the images without it that the network clears, in [0, 1].
     """
@@ -38,10 +38,10 @@ class Rates:
         hits, errors = _of_100(self.sensitivity), _of_100(1 - self.specificity)
         if alarm:
             return f"{place} images with {name}, it finds {hits}; of 100 without, it raises a false alarm in {errors}."
-        return f"{place} images of {name}, it recognizes {hits}; of 100 others, it takes {errors} for it."
+        return f"{place} images of {name}, it recognizes {hits}; of 100 others, it misclassifies {errors} as {name}."
 
     def predictive_text(self, name: str, alarm: bool, prevalence: float) -> str:
-        """Format how many positive and negative answers are right where the class has some prevalence.
+        """Format how many positive and negative predictions are right where the class has some prevalence.
 
         Args:
             name: of the class, as inside a sentence.
@@ -49,15 +49,17 @@ class Rates:
             prevalence: share of patients with the class, in (0, 1).
         """
         values = predictive_values(np.array(self.sensitivity), np.array(self.specificity), prevalence)
-        titles = ("alarms", "all-clears") if alarm else ("such answers", "other answers")
+        titles = ("positive", "negative") if alarm else ("such", "other")
         kinds = zip(titles, map(float, values), strict=True)
-        counts = [f"of 100 {kind}, {_of_100(value)} are right" for kind, value in kinds if not math.isnan(value)]
+        counts = [
+            f"of 100 {kind} predictions, {_of_100(value)} are right" for kind, value in kinds if not math.isnan(value)
+        ]
         basis = f", by the rates on {self.title}" if self.title else ""
         return f"Where {prevalence:.0%} of patients have {name}{basis}: {'; '.join(counts)}."
 
 
 def track_record(run: Run, target: int) -> list[Rates]:
-    """Return how often a run is right about a class: on its own test images, then on external sets of two classes.
+    """Return how often a run is right about a class: on internal test images, then on external sets of two classes.
 
     Args:
         run: the run.

@@ -124,8 +124,8 @@ def interval_from_similar_images(
     low, high = np.percentile(others[:, similar], _ENDS)
     how = (
         f"Only this seed's weights are stored, so the other {seeds} could not predict this image. The interval "
-        f"contains 95% of their predictions for the {len(similar)} test images to which this run gave a similar "
-        "probability."
+        f"spans the central 95% of their predictions for the {len(similar)} test images with the most similar "
+        "probabilities."
     )
     otherwise = _share_otherwise(probability, others[:, similar], thresholds)
     return SeedInterval(float(low), float(high), seeds + 1, evaluated=False, how=how, otherwise=otherwise)
@@ -146,7 +146,7 @@ def interval_over_seeds(probabilities: Sequence[float], thresholds: np.ndarray |
 
 
 def _share_otherwise(own: float, others: np.ndarray, thresholds: np.ndarray | None) -> float | None:
-    """Return the share of (S, N) predictions of other seeds that decide otherwise than a probability of the run."""
+    """Return the share of (S, N) predictions of other seeds that differ from the decision of the run."""
     if thresholds is None or not others.size:
         return None
     return float(((others >= thresholds[1:, None]) != (own >= thresholds[0])).mean())

@@ -63,7 +63,7 @@ def resampled_shared(run: Run, name: str, external: bool, view: str = "") -> Res
     Args:
         run: the run.
         name: of the external set, on which the run was evaluated.
-        external: True for the external images, False for the run's own test images.
+        external: True for the external images, False for the run's internal test images.
         view: projection to which the external images are restricted; "" for all.
     Raises:
         CorruptRun: if its predictions cannot be read.

@@ -163,9 +163,9 @@ def external_names(folder: Path) -> tuple[str, ...]:
 def shared_classes(meta: FittedRun, predictions: Predictions, labels: Sequence[str]) -> tuple[Scores, np.ndarray]:
     """Restrict predictions to the classes that a run shares with an external test set.
 
-    The run's own test images and the external ones then have the same task: images of other classes are left out, and
-    the probabilities of the shared classes are divided by their sum. The temperature and the threshold remain the run's
-    own.
+    The run's internal test images and the external ones then have the same task: images of other classes are left out,
+    and the probabilities of the shared classes are divided by their sum. The temperature and the threshold remain the
+    run's own.
 
     Args:
         meta: the run.

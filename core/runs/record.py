@@ -34,7 +34,7 @@ class ExternalRecord:
         images, groups: number of external images of these classes, and of their patients or lesions.
         fingerprint: of the external images.
         metrics: on the external images.
-        own_metrics: on the run's own test images of the same classes.
+        own_metrics: on the run's internal test images of the same classes.
         caveat: how the classes or the people differ, in a sentence; "" if nothing is known.
         same_archive: whether the encoder was trained on the archive that the external set comes from, without its
             patients.

@@ -1,4 +1,4 @@
-"""Own test and external test side by side, on the Compare page and on model cards."""
+"""Internal test and external test side by side, on the Compare page and on model cards."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from core.ui.text import escape
 
 CAPTION = (
     "Both results use the shared classes, at the run's own temperature and threshold: mean over seeds with 95% "
-    "intervals over patients. The difference is own test minus external test (elsewhere); its 95% interval is over "
+    "intervals over patients. The difference is internal test minus external test; its 95% interval is over "
     "seeds and the patients of both sets, resampled independently. Accuracy, precision, F1 and AUPRC also depend on "
     "the share of each class, which differs between the sets."
 )
@@ -25,9 +25,9 @@ VIEWS = (
 )
 
 
-@st.cache_data(max_entries=64, show_spinner="Evaluating own test and external test", hash_funcs=BY_RECORD)
+@st.cache_data(max_entries=64, show_spinner="Evaluating internal test and external test", hash_funcs=BY_RECORD)
 def external_results(runs: Sequence[Run], name: str) -> list[ExternalResult]:
-    """Return a series' results on its own and on an external test set, overall and by view; cached between reruns."""
+    """Return a series' results on its internal and on an external test set, overall and by view; cached."""
     return by_view(runs, name)
 
 
@@ -38,15 +38,15 @@ def radiologist_reading(runs: Sequence[Run], name: str) -> Reading | None:
 
 
 def rows(series: str, results: Sequence[ExternalResult], names: Sequence[str] = SHOWN) -> list[dict[str, str | int]]:
-    """Return a row for each metric and view: own test, external test and the difference."""
+    """Return a row for each metric and view: internal test, external test and the difference."""
     return [
         {
             "Series": series,
             "Views": result.view or "all",
             "Metric": METRICS[name].title,
-            "Own test": f"{result.own[name]:.3f}",
-            "Elsewhere": f"{result.external[name]:.3f}",
-            "Own minus elsewhere": result.drop[name].interval_text(),
+            "Internal test": f"{result.own[name]:.3f}",
+            "External test": f"{result.external[name]:.3f}",
+            "Internal minus external": result.drop[name].interval_text(),
             "Images there": result.images,
             "Seeds": result.seeds,
         }

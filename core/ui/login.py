@@ -1,9 +1,9 @@
-"""Optional log-in before every page (Streamlit's OIDC, enabled by `[auth]` in secrets.toml), and who owns own images.
+"""Optional login before every page (Streamlit's OIDC, enabled by `[auth]` in secrets.toml), and who owns own images.
 
-Without `[auth]` there is no log-in. If the log-in is configured but cannot work, pages stay closed. The identity
+Without `[auth]` there is no login. If the login is configured but cannot work, pages stay closed. The identity
 provider decides who may log in; see docs/security.md.
 
-Images that a visitor stores belong to the log-in or, where there is none, to the browser: a random secret in a cookie.
+Images that a visitor stores belong to the login or, where there is none, to the browser: a random secret in a cookie.
 It is in no address, because people pass addresses on, and it is set only once images are stored.
 """
 
@@ -32,14 +32,14 @@ def is_needed() -> bool:
 
 
 def ask() -> None:
-    """Show the log-in buttons, or why nobody can log in."""
+    """Show the login buttons, or why nobody can log in."""
     st.title("Lowshot")
     if _is_unreadable():
         st.error(
             "The server's secrets.toml cannot be read, so nobody can log in. Ask your administrator to fix the file."
         )
     elif find_spec("authlib") is None:
-        st.error("A log-in is configured, but Authlib is not installed. Ask your administrator to install it.")
+        st.error("A login is configured, but Authlib is not installed. Ask your administrator to install it.")
     else:
         st.write("Log in to continue.")
         for provider in _providers(_configured()):
@@ -50,7 +50,7 @@ def ask() -> None:
 
 
 def offer_logout() -> None:
-    """Show a log-out button if a log-in is configured."""
+    """Show a logout button if a login is configured."""
     if _configured():
         user = st.user.get("email") or st.user.get("name") or "logged in"
         st.button("Log out", key="logout", on_click=st.logout, help=escape(str(user)), type="tertiary")

@@ -241,13 +241,13 @@ def _shortcut_warning(digests: list[str], _store: Store, dataset: str, split: st
 
 
 def pick_test_set(series: Mapping[Series, Sequence[Run]], page: str) -> str:
-    """Choose the test images on which runs are shown: the data set's own, or an external set.
+    """Choose the test images on which runs are shown: the internal ones, or an external set.
 
     Args:
         series: runs to choose for.
         page: prefix of the widget's key.
     Returns:
-        name of the external set; "" for the own test images, and where no run was evaluated elsewhere.
+        name of the external set; "" for the internal test images, and where no run was evaluated on an external set.
     """
     runs = list(chain.from_iterable(series.values()))
     names = external_sets(runs)
@@ -255,8 +255,8 @@ def pick_test_set(series: Mapping[Series, Sequence[Run]], page: str) -> str:
         return ""
     titles = {name: evaluated(runs, name)[0].meta.external[name].title for name in names}
     chosen: str | None = st.segmented_control(
-        "Test images", ["", *names], format_func=lambda name: titles.get(name, "Own test set"), default="",
-        required=True, help="External sets have images of other patients and places.",
+        "Test images", ["", *names], format_func=lambda name: titles.get(name, "Internal test set"), default="",
+        required=True, help="External sets contain other patients from other sites.",
         **address.choice("test", f"{page}_test_set", ["", *names], text=lambda name: name or "own"),
     )  # fmt: skip
     return chosen or ""

@@ -43,7 +43,7 @@ def test_a_set_is_read_divided_and_compared_on_demand(compilation, tmp_path, mon
     assert "all 24 images are read once" in texts(app)
     app.button[0].click().run()
     assert not app.exception
-    assert "groups of images" in texts(app), "eight images a class are too few to set a part aside"
+    assert "groups of images" in texts(app), "eight images per class are too few to set a part aside"
     app = show(app, "covid-radiography", "Overview")
     assert app.dataframe[0].value["not split"].tolist() == [8, 8, 8]
 

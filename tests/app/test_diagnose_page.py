@@ -68,9 +68,9 @@ def test_more_images_than_fit_become_a_table_with_one_shown_in_full(phantom_runs
     app = upload(app, [("all.zip", archive.getvalue())])
     assert not app.exception
     table = app.dataframe[0].value
-    assert table["Verdict"].tolist()[-1] == "Not read"
+    assert table["Verdict"].tolist()[-1] == "Unreadable"
     assert "contain programs" in table["Why"].iloc[-1]
-    ranks = [["No clear", "not clearly", "No verdict", "Both"].index(rank_of(row)) for row in table["Verdict"][:-1]]
+    ranks = [["disagree", "reservations", "No result", "Both"].index(rank_of(row)) for row in table["Verdict"][:-1]]
     assert ranks == sorted(ranks)
     assert all(image.startswith("data:image/png;base64,") for image in table["Image"][:-1])
     assert len(app.metric) == 2
@@ -84,7 +84,7 @@ def test_more_images_than_fit_become_a_table_with_one_shown_in_full(phantom_runs
 
 def rank_of(verdict):
     """What tells the urgency of a verdict."""
-    return next(mark for mark in ("No clear", "not clearly", "No verdict", "Both") if mark in verdict)
+    return next(mark for mark in ("disagree", "reservations", "No result", "Both") if mark in verdict)
 
 
 def test_archives_are_unpacked_once_a_visit(phantom_runs, opened, monkeypatch):
@@ -122,7 +122,7 @@ def test_other_explainers_and_why_one_is_not_for_a_network(phantom_runs, monkeyp
     app = open_page("diagnose", phantom_runs, monkeypatch)
     app.toggle(key="diagnose_example").set_value(True).run()
     target = app.selectbox(key="diagnose_phantom_target")
-    assert target.format_func(target.value) == "Default class of each answer"
+    assert target.format_func(target.value) == "Default class for each network"
     app.selectbox(key="diagnose_explainer").set_value("guided-grad-cam").run()
     assert not app.exception
     assert "ReLU6" in texts(app)

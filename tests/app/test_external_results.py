@@ -13,11 +13,11 @@ from tests.unit.analysis.test_external import NAME, evaluate
 
 @pytest.fixture
 def store(tmp_path):
-    """One family evaluated elsewhere, the other refused there."""
+    """One family evaluated on an external set, the other refused there."""
     for seed in range(2):
         evaluate(make_run(tmp_path, STRONG, 20, seed, 3.0), 1.0, same_archive=True)
         folder = make_run(tmp_path, WEAK, 20, seed, 1.0)
-        add_external(folder, {NAME: ExternalRecord("Adults", refused="its encoder learnt from them.")}, {})
+        add_external(folder, {NAME: ExternalRecord("Adults", refused="its encoder learned from them.")}, {})
     return tmp_path
 
 
@@ -27,7 +27,7 @@ def test_compare_shows_both_side_by_side(store, monkeypatch):
     runs = [Run(folder, read_run(folder)) for folder in sorted(store.glob("phantom/*frozen*"))]
     found = external.compare_with_external(runs, NAME)
     assert found.sentence("auroc") in said
-    assert "evaluated on Adults: its encoder learnt from them." in said
+    assert "evaluated on Adults: its encoder learned from them." in said
     assert "Adults instead of children." in said
     assert "same archive" in said
     assert "So few images do not support a verdict." in said
@@ -35,8 +35,8 @@ def test_compare_shows_both_side_by_side(store, monkeypatch):
     rows = app.dataframe[0].value
     assert rows["Views"].tolist() == ["all", "AP", "PA"]
     own, drop = found.own["auroc"], found.drop["auroc"]
-    assert rows["Own test"][0] == f"{own.value:.3f} ({own.low:.3f} to {own.high:.3f})"
-    assert rows["Own minus elsewhere"][0] == f"{drop.effect:+.3f} ({drop.low:+.3f} to {drop.high:+.3f})"
+    assert rows["Internal test"][0] == f"{own.value:.3f} ({own.low:.3f} to {own.high:.3f})"
+    assert rows["Internal minus external"][0] == f"{drop.effect:+.3f} ({drop.low:+.3f} to {drop.high:+.3f})"
     app.selectbox(key="compare_external_metric").set_value("ece").run()
     assert not app.exception
     assert set(app.dataframe[0].value["Metric"]) == {METRICS["ece"].title}
@@ -44,7 +44,7 @@ def test_compare_shows_both_side_by_side(store, monkeypatch):
 
 def test_without_an_external_set_the_way_to_one_is_shown(made_runs, monkeypatch):
     app = show(open_page("compare", made_runs, monkeypatch), "External test")
-    assert "None of these runs was evaluated on images from elsewhere" in texts(app)
+    assert "None of these runs was evaluated on an external test set" in texts(app)
     assert [link.proto.label for link in app.get("page_link")] == ["Train runs"]
 
 
@@ -57,8 +57,8 @@ def test_model_cards_show_it_too(store, monkeypatch):
         app.selectbox(key="models_series_phantom").select_index(place).run()
         assert not app.exception, name
         seen += texts(app).replace("\\", "")
-    assert "on the own test images" in seen
-    assert "Not evaluated on Adults: its encoder learnt from them." in seen
+    assert "on the internal test images" in seen
+    assert "Not evaluated on Adults: its encoder learned from them." in seen
     assert "Other sources were not tested" in seen
 
 
@@ -66,7 +66,7 @@ def test_learning_curves_switch_to_the_external_set(store, monkeypatch):
     app = open_page("learning_curves", store, monkeypatch)
     own = app.dataframe[0].value
     switch = app.segmented_control(key="curves_test_set")
-    assert switch.options == ["Own test set", "Adults"]
+    assert switch.options == ["Internal test set", "Adults"]
     switch.set_value(NAME).run()
     assert not app.exception
     there = app.dataframe[0].value

@@ -42,7 +42,7 @@ def test_networks_of_every_kind_without_runs_and_weights(tmp_path, no_weights, m
         assert not app.exception
         assert said in texts(app).replace("\\", "")
         known = facts(app)
-        assert "- Licence" in texts(app)
+        assert "- License" in texts(app)
         assert {"Normalization", "Feature map", "Embedding", "Trainable", "Multiply-adds"} <= known.keys()
         stages, ways = (frame.value for frame in app.dataframe)
         assert stages["Stage"].iloc[-1] == "in all"

@@ -215,7 +215,7 @@ def test_the_result_is_told_in_words_and_the_network_can_be_tried_and_downloaded
     app = open_page("train", made / "runs", monkeypatch)
     assert not app.exception
     shown = texts(app)
-    assert "With 16 labeled images per class, expect AUROC" in shown.replace("\\", "")
+    assert "With 16 labeled images per class, the measured AUROC is" in shown.replace("\\", "")
     assert "What more images would bring cannot be said" in shown or "16 more images per class" in shown
     assert "Estimates from 3 seeds" in shown
     assert "The image check of Diagnose is fitted" in shown

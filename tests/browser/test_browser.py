@@ -318,7 +318,7 @@ def test_a_clinician_uploads_an_image_reads_the_answer_and_takes_the_report(open
     page.wait_for_function("document.querySelectorAll('[data-testid=stMetric]').length === 2")
     settle(page)
     assert page.get_by_role("heading", name="mine.png").count() == 1
-    assert page.get_by_text("networks say").or_(page.get_by_text("No clear answer")).count() >= 1
+    assert page.get_by_text("networks say").or_(page.get_by_text("The networks disagree")).count() >= 1
     assert page.get_by_text("of 100 without, it raises a false alarm").count() >= 2
     page.get_by_role("button", name="Report").click()
     page.get_by_role("dialog").wait_for()
@@ -339,7 +339,7 @@ def test_a_clinician_uploads_an_image_reads_the_answer_and_takes_the_report(open
 def test_a_researcher_reads_the_headline_compares_and_shares_a_link(opened, address, width):
     page = new_page(opened, width)
     page.goto(f"{address}/start")
-    page.get_by_text("labeled images per class, expect AUROC").wait_for()
+    page.get_by_text("labeled images per class, the measured AUROC is").wait_for()
     settle(page)
     page.get_by_role("link", name="See the evidence").click()
     page.wait_for_selector("h1:has-text('Compare')")

@@ -30,7 +30,7 @@ from tests.browser.server import process
 from tests.load.visitor import Visitor
 
 MIB = 2**20
-FIRST = 6001  # phantom that no run learnt from or was judged on
+FIRST = 6001  # phantom that no run was trained or evaluated on
 
 
 @dataclass

@@ -20,7 +20,7 @@ from trainer.progress import print_status
 def add_flags(parser: argparse.ArgumentParser) -> None:
     """Add the subcommands and their flags."""
     actions = parser.add_subparsers(dest="action", required=True, metavar="list|get")
-    listed = actions.add_parser("list", help="list data sets: whether they are installed, counts and licences")
+    listed = actions.add_parser("list", help="list data sets: whether they are installed, counts and licenses")
     listed.set_defaults(execute=data_list)
     listed.add_argument("--json", action="store_true", help="print one JSON object per data set")
     get = actions.add_parser("get", help="download a data set from its publisher")

@@ -1,7 +1,7 @@
 """`export`: write a stored run as a file for other programs, read it again and compare it with the run.
 
 An exported network takes pixels or voxels that were preprocessed as for the run and scaled to [0, 1]. It returns logits
-and calibrated probabilities. A JSON file next to it holds labels, operating points, preprocessing and licence. Keras'
+and calibrated probabilities. A JSON file next to it holds labels, operating points, preprocessing and license. Keras'
 `.h5` is not written: use the ONNX file instead.
 """
 

@@ -19,7 +19,7 @@ from trainer.progress import print_status
 def add_flags(parser: argparse.ArgumentParser) -> None:
     """Add the subcommands and their flags."""
     actions = parser.add_subparsers(dest="action", required=True, metavar="list|get|convert-xrv")
-    listed = actions.add_parser("list", help="list weights: whether they are installed, sources and licences")
+    listed = actions.add_parser("list", help="list weights: whether they are installed, sources and licenses")
     listed.set_defaults(execute=weights_list)
     listed.add_argument("--json", action="store_true", help="print one JSON object per model")
     get = actions.add_parser("get", help="download the weights of a model from their publisher")

@@ -44,8 +44,8 @@ def source_notes(sources: Sequence[Source], settings: Settings) -> tuple[str, ..
     copies = sum(source.removed for source in sources)
     names = ", ".join(source.title for source in sources)
     return (
-        f"Its start was meta-learnt from {settings.episodes:,} tasks of {names}; {copies} images there that are copies "
-        "of images of this set or its relatives were left out.",
+        f"Its start was meta-learned from {settings.episodes:,} tasks of {names}; {copies} images there that are "
+        "copies of images of this set or its relatives were left out.",
     )
 
 

@@ -178,7 +178,7 @@ def few_shot_auroc(features: np.ndarray, labels: np.ndarray, groups: np.ndarray,
 
 def _findings(labels: np.ndarray) -> Iterator[np.ndarray]:
     for column in labels.T:
-        if (column == 1).sum() >= MIN_POSITIVES:  # half of them are learnt, the others scored
+        if (column == 1).sum() >= MIN_POSITIVES:  # half of them are learned, the others scored
             yield np.where(np.isnan(column), -1, column)
 
 

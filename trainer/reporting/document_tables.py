@@ -5,7 +5,7 @@ A document marks their places by one of these comments and `<!-- end of results 
 - `<!-- results: DATASET at SIZE -->`: every model and strategy with default settings, with the headline metrics;
 - `<!-- sizes: DATASET at SIZE,SIZE -->`: every series with runs at all these sizes, with its AUROC at each;
 - `<!-- variants: DATASET at SIZE -->`: the effect of settings that differ from a strategy's defaults;
-- `<!-- external: DATASET at SIZE -->`: own test and external test side by side, with the difference;
+- `<!-- external: DATASET at SIZE -->`: internal test and external test side by side, with the difference;
 - `<!-- verdicts: DATASET at SIZE,SIZE -->`: the contrasts of the protocol at these sizes, in AUROC, each with its
   verdict, corrected by Holm over all contrasts of all data sets;
 - `<!-- shortcuts: DATASET at SIZE -->`: whether the border or the corners alone separate the classes, in sentences;
@@ -68,7 +68,7 @@ def headline_table(store: Store, dataset: str, sizes: list[Size], of: str | None
         table(head, rows),
         of,
         f"Mean over seeds with 95% intervals: {_intervals(dataset, _images(series, target))} At the operating point "
-        f"fitted inside each training subset. Training and judging the {len(default_runs)} stored runs of "
+        f"fitted inside each training subset. Training and evaluating the {len(default_runs)} stored runs of "
         f"this data set took {sum(meta.seconds for meta in default_runs) / 60:.0f} minutes on {devices}.",
     )
 
@@ -212,7 +212,7 @@ def shortcut_sentences(store: Store, dataset: str, sizes: list[Size], of: str | 
 
 
 def external_table(store: Store, dataset: str, sizes: list[Size], of: str | None = None) -> str:
-    """Return a row for each series, external test set and view: own test, external test and the difference, in AUROC.
+    """Return a row for each series, external set and view: internal test, external test and the difference, in AUROC.
 
     Raises:
         BadRequest: if no run of that size was evaluated on an external set, or one class is named.
@@ -230,9 +230,9 @@ def external_table(store: Store, dataset: str, sizes: list[Size], of: str | None
                 rows.append([*_named(key), str(result.seeds), title, result.view or "all", *figures])
     if not rows:
         raise _missing(dataset, sizes)
-    head = ["family", "model", "strategy", "seeds", "external set", "views", "own test", "elsewhere"]
+    head = ["family", "model", "strategy", "seeds", "external set", "views", "internal test", "external test"]
     return (
-        table([*head, "own minus elsewhere"], rows)
+        table([*head, "internal minus external"], rows)
         + f"\n\nAUROC on the shared classes, {_size_text(sizes[0])}: mean over "
         "seeds (95% interval over patients). The difference has its 95% interval over seeds and the patients of both "
         f"sets. {' '.join(sets.values())}\n"
@@ -349,7 +349,7 @@ def _intervals(dataset: str, images: int) -> str:
 
 
 def _size_text(size: Size) -> str:
-    return f"{size} a class" if size else "all training images"
+    return f"{size} per class" if size else "all training images"
 
 
 def _missing(dataset: str, sizes: list[Size]) -> BadRequest:

@@ -49,8 +49,8 @@ def as_text(rows: Sequence[Data]) -> str:
         return ""
     parts = [
         "On the classes that both sets share, at the run's own temperature and threshold: mean over seeds with 95% "
-        "intervals over patients. The difference is own test minus external test, with its 95% interval over seeds and "
-        "the patients of both sets, resampled independently.",
+        "intervals over patients. The difference is internal test minus external test, with its 95% interval over "
+        "seeds and the patients of both sets, resampled independently.",
     ]
     for name in dict.fromkeys(row["set"] for row in rows if not row["refused"]):
         set_rows = [row for row in rows if row["set"] == name and not row["refused"]]
@@ -60,13 +60,14 @@ def as_text(rows: Sequence[Data]) -> str:
             f"{', '.join(first['labels'])}. {first['caveat']}".rstrip()
         )
         for metric in SHOWN:
-            head = [METRICS[metric].title, "views", "seeds", "own test", "external test", "own minus external"]
+            head = [METRICS[metric].title, "views", "seeds", "internal test", "external test"]
+            head.append("internal minus external")
             parts.append(table(head, [_line(row, view, metric) for row in set_rows for view in row["views"]]))
         parts += [_reader_study(row) for row in set_rows if row["reading"]]
     parts += [
         f"{series_name(row)} was not evaluated on {row['title']}: {row['refused']}" for row in rows if row["refused"]
     ]
-    return section("Own test and external test sets", *parts)
+    return section("Internal and external test sets", *parts)
 
 
 def _line(row: Data, view: Data, metric: str) -> list[str]:

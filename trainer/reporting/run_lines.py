@@ -44,17 +44,17 @@ def print_runs(metas: Iterable[RunMeta], as_json: bool) -> None:
 
 
 def lines_of_external(records: Mapping[str, ExternalRecord]) -> list[str]:
-    """Return a line for each external test set: performance there and on the own test part, or why there is none."""
+    """Return a line for each external test set: performance there and on internal test images, or why there is none."""
     lines = []
     for name, record in records.items():
         if record.refused:
-            lines.append(f"elsewhere, {name}: not evaluated: {record.refused}")
+            lines.append(f"external test, {name}: not evaluated: {record.refused}")
             continue
         figures = "  ".join(
-            f"{METRICS[metric].title} {record.metrics[metric]:.3f} (own test {record.own_metrics[metric]:.3f})"
+            f"{METRICS[metric].title} {record.metrics[metric]:.3f} (internal test {record.own_metrics[metric]:.3f})"
             for metric in HEADLINE
             if metric in record.metrics and metric in record.own_metrics
         )
         archive = "  (same archive as the encoder's images)" if record.same_archive else ""
-        lines.append(f"elsewhere, {name}: {figures}{archive}")
+        lines.append(f"external test, {name}: {figures}{archive}")
     return lines

@@ -301,7 +301,7 @@ def as_text(rows: Sequence[Data]) -> str:
     if not rows:
         return ""
     parts = [
-        "Mean over seeds with 95% intervals over test patients or lesions (resampled whole), not corrected for "
+        "Mean over seeds with 95% intervals over test images (resampled by patient or lesion), not corrected for "
         "the number of groups; differences are from the largest group. Means over classes are given only where a "
         f"group has {LEAST_OF_CLASS} images of each class. Groups differ in their classes and in many unrecorded ways: "
         "a difference does not show its cause.",

@@ -29,7 +29,7 @@ def count_seen_images(dataset: Dataset, weights: Weights) -> tuple[int, tuple[st
             "medical encoder was trained on. Remove them, leave out the medical models, or add --allow-leaks; the "
             "results will mention it."
         )
-    notes = [f"LEAKS ALLOWED: the medical encoder learnt from {len(seen)} of these images."] if seen else []
+    notes = [f"LEAKS ALLOWED: the medical encoder learned from {len(seen)} of these images."] if seen else []
     if absent:
-        notes.append("Nobody has compared these images with all those that the medical encoder learnt from.")
+        notes.append("Nobody has compared these images with all those that the medical encoder learned from.")
     return len(seen), tuple(notes)

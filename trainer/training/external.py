@@ -109,7 +109,7 @@ def evaluate_external(
         plan: plan of the run.
         dataset: its data set, with its external sets.
         fitted: the run with its operating point.
-        test: predictions on its own test images.
+        test: predictions on internal test images.
         predict: external data set -> the run's predictions on its test part.
     """
     evaluation = Evaluation(
@@ -155,14 +155,14 @@ def check_exposure(plan: RunPlan, external: ExternalSet) -> ExposureCheck:
     for source in plan.sources:
         if family_of(source.spec.name) == family_of(name):
             return ExposureCheck(
-                f"its start was meta-learnt from {source.spec.name}, which has images of the same archive. Name other "
+                f"its start was meta-learned from {source.spec.name}, which has images of the same archive. Name other "
                 "data sets with --sources."
             )
     if spec.seen and external.dataset.spec.path is None:
         known = exposure_of(spec, name)
         if known == "seen":
             return ExposureCheck(
-                f"the makers of {spec.name} say that it learnt from {family_of(name)}, whose images these are. Choose "
+                f"the makers of {spec.name} say that it learned from {family_of(name)}, whose images these are. Choose "
                 "another model for this comparison."
             )
         if known == "unknown":
@@ -179,7 +179,7 @@ def _exposure_of_own_encoder(card: Mapping[str, Any], external: ExternalSet) -> 
     same = [seen for seen in card["seen"] if family_of(seen) == family_of(name)]
     if same and (name in same or not excluded):
         return ExposureCheck(
-            f"its encoder learnt from {same[0]}, and the patients of {name} were not left out. Choose a model whose "
+            f"its encoder learned from {same[0]}, and the patients of {name} were not left out. Choose a model whose "
             f"encoder's card names {name} under {EXCLUDED_PATIENTS_KEY!r}, or pretrain one without them."
         )
     absent = []
@@ -191,10 +191,10 @@ def _exposure_of_own_encoder(card: Mapping[str, Any], external: ExternalSet) -> 
             absent.append(seen)
         elif count := _copies_in(seen, external):
             return ExposureCheck(
-                f"its encoder learnt from {seen}, which holds copies of {count} of these images. Take them out of the "
+                f"its encoder learned from {seen}, which holds copies of {count} of these images. Take them out of the "
                 "external test set, or choose a model whose encoder has not seen them."
             )
-    note = f"Nobody has compared {name} with all that the encoder learnt from: {', '.join(absent)} is not here."
+    note = f"Nobody has compared {name} with all that the encoder learned from: {', '.join(absent)} is not here."
     return ExposureCheck(same_archive=bool(same), note=note if absent else "")
 
 

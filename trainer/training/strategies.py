@@ -175,7 +175,7 @@ STRATEGIES.add(
     ),
     Strategy(
         name="protonet-meta",
-        title="Prototypes of a meta-learnt encoder",
+        title="Prototypes of a meta-learned encoder",
         meaning="Nearest mean embedding, with an encoder trained for that purpose on tasks of other data sets.",
         settings=Settings(
             epochs=1, min_steps=0, batch_size=64, lr=0.0, weight_decay=0.0, views=4, episodes=2000, tasks=4, shots=5,

@@ -180,7 +180,7 @@ def _small(loaded: ImageSample) -> Image.Image:
 
 
 def _case(view: View, runs: Mapping[Series, Run], evaluated: Mapping[Series, PartScores], name: str) -> None:
-    """Show an image with the prediction of each series, and what it would be elsewhere."""
+    """Show an image with the prediction of each series, and what it would be at another threshold and prevalence."""
     loaded = _load(view.dataset, name)
     if not isinstance(loaded, str):
         st.image(_small(loaded), caption=escape(name), alt=f"Test image, {loaded.label}")

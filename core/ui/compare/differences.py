@@ -46,7 +46,7 @@ def show(view: View) -> None:
         f"Differences in {METRICS[metric].title} from {view.title(reference)}", f"{view.file}-{metric}-differences",
     )  # fmt: skip
     st.caption(
-        "95% interval over seeds and test patients together (hierarchical paired bootstrap, patients resampled whole). "
+        "95% interval over seeds and test patients together (hierarchical paired bootstrap, resampled by patient). "
         f"Different: p below .05. Equivalent: two one-sided tests place the difference within {margin:g} "
         "(shaded), p below .05. Undecided: neither. Both p-values are corrected with Holm's method over "
         f"{'one pair' if pairs == 1 else f'all {pairs} pairs of the series'}, for any choice of reference. With fewer "

@@ -1,4 +1,4 @@
-"""Compare: each series on its own and on an external test set, at the same operating point."""
+"""Compare: each series on its internal and on an external test set, at the same operating point."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def show(view: View) -> None:
         external.show_refused(refusals(runs), view.title(series))
     if not names:
         st.write(
-            "**None of these runs was evaluated on images from elsewhere**, so these results say nothing about other "
+            "**None of these runs was evaluated on an external test set**, so these results say nothing about other "
             "hospitals. A run is evaluated on an external test set while it is trained."
         )
         known = find_dataset(view.dataset).external if view.dataset in DATASETS else ()
@@ -58,10 +58,10 @@ def show(view: View) -> None:
     }
     charts.show_figure(
         metric_charts.own_and_external(estimates, metric), key="compare_external_chart",
-        alt=f"{METRICS[metric].title} on the own and on the external test set; described in words above.",
+        alt=f"{METRICS[metric].title} on the internal and on the external test set; described in words above.",
     )  # fmt: skip
     st.caption(external.CAPTION)
-    table(external.frame(titled, (metric,)), "Own test and external test", f"{view.file}-external")
+    table(external.frame(titled, (metric,)), "Internal test and external test", f"{view.file}-external")
     if any(row.view for views in results.values() for row in views):
         st.caption(external.VIEWS)
     for series in results:
@@ -69,6 +69,5 @@ def show(view: View) -> None:
             st.write(f"**{escape(view.title(series))}**")
             external.show_radiologist(reading)
     with st.expander("All metrics"):
-        table(
-            external.frame(titled, tuple(METRICS)), "All metrics, own test and external test", f"{view.file}-elsewhere"
-        )
+        complete = external.frame(titled, tuple(METRICS))
+        table(complete, "All metrics, internal test and external test", f"{view.file}-elsewhere")

@@ -115,16 +115,16 @@ def forest(rows: Mapping[str, tuple[Style, Difference]], metric: str) -> go.Figu
 
 
 def own_and_external(series: Mapping[str, tuple[Style, Estimate, Estimate]], metric: str) -> go.Figure:
-    """Draw a metric of each series on its own and on an external test set, with 95% intervals over patients.
+    """Draw a metric of each series on its internal and on an external test set, with 95% intervals over patients.
 
     Args:
-        series: title -> style, the estimate on the own test set and on the external one.
+        series: title -> style, the estimate on the internal test set and on the external one.
         metric: name of the metric.
     """
     dots = [
         Dot(f"{title}, {place}", style, row.value, row.low, row.high, note=f"{row:.3f}")
         for title, (style, own, external) in series.items()
-        for place, row in (("own test", own), ("elsewhere", external))
+        for place, row in (("internal test", own), ("external test", external))
     ]
     return dot_plot(dots, METRICS[metric].title)
 

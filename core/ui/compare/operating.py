@@ -157,7 +157,7 @@ def _table(view: View, target: int | None, chosen: Chosen, shifted: dict[Series,
             else ""
         )
         + f". Predictive values (PPV, NPV) at a prevalence of {100 * chosen.aim.prevalence:g}%. Mean over seeds, 95% "
-        "intervals over test patients, resampled whole."
+        "intervals over test images, resampled by patient."
     )
     for name, runs in view.runs.items():
         for caution in sorted({point.caution for point in cache.points(runs, target, chosen.aim)} - {""}):

@@ -31,8 +31,8 @@ def show(view: View) -> None:
     }
     if without := [view.title(name) for name, rows in histories.items() if not rows]:
         st.caption(
-            f"No training curve is stored for: {escape('; '.join(without))}. For a head on a frozen encoder, "
-            "cross-validation within the subset determines when to stop, and no curve is stored."
+            f"Without a training curve: {escape('; '.join(without))}. No training curve is stored for heads on frozen "
+            "encoders."
         )
     shown = {view.title(name): (charts.style_of(*name), rows) for name, rows in histories.items() if rows}
     if lines := [f"- {escape(title)}: {_ended(rows)}" for title, (_, rows) in shown.items()]:

@@ -21,10 +21,10 @@ _STOPPED, _TABLE, _PICK = "diagnose_stopped", "diagnose_table", "diagnose_pick"
 _SIDE, _ROW, _HEADER, _TALLEST = 64, 56, 40, 640  # pixels
 _TITLES: dict[Status, str] = {
     "disagree": "on which the networks disagree",
-    "unsure": "unsure",
+    "unsure": "uncertain",
     "unchecked": "analyzed although the image check rejected them",
-    "none": "without an answer",
-    "clear": "clear",
+    "none": "without a prediction",
+    "clear": "in agreement",
 }
 
 
@@ -103,7 +103,7 @@ def _summary(cases: Sequence[Case]) -> None:
     counts = Counter(conclude(case).status for case in cases if not case.problem)
     unread = sum(bool(case.problem) for case in cases)
     parts = [f"{counts[status]} {title}" for status, title in _TITLES.items() if counts[status]]
-    parts += [f"{unread} not read"] if unread else []
+    parts += [f"{unread} unreadable"] if unread else []
     st.header(f"{len(cases)} images: {', '.join(parts)}")
 
 
@@ -123,9 +123,9 @@ def _table(cases: Sequence[Case], digests: Sequence[str]) -> None:
             "Image": st.column_config.ImageColumn(width="small"),
             "Verdict": st.column_config.TextColumn(width="large"),
         },
-        alt="One row per image, the most urgent first: verdict, what speaks against it, and each network's answer",
+        alt="One row per image, the most urgent first: verdict, what speaks against it, and each network's prediction",
     )  # fmt: skip
-    st.caption("Disagreements and unsure cases come first. Click a row to show the case in full below.")
+    st.caption("Disagreements and uncertain cases come first. Click a row to show the case in full below.")
 
 
 def _thumbnail(case: Case) -> str | None:

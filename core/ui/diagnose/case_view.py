@@ -130,7 +130,7 @@ def _conclusion(conclusion: Conclusion) -> None:
 
 def _two_stages(verdict: Verdict) -> None:
     """Explain how the two stages decided, with the measured performance of both stages together."""
-    with st.expander("How a screening and a second stage decide", icon=":material/filter_alt:"):
+    with st.expander("Two-stage result", icon=":material/filter_alt:"):
         st.write(escape(verdict_text(verdict)))
         st.caption(escape(performance_text(verdict.stages)))
 
@@ -162,7 +162,7 @@ def _family(case: Case, result: NetworkResult, display: Display) -> None:
 
 
 def _how_often_right(result: NetworkResult) -> None:
-    """Show how often such a decision is right, on the own test set and elsewhere, and at the chosen prevalence."""
+    """Show how often such a decision is right, on internal and external test sets and at the chosen prevalence."""
     *rates, predictive = track_record_text(result, st.session_state.get(PREVALENCE_KEY, PREVALENCE)) or [""]
     for sentence in rates:
         st.markdown(escape(sentence))
@@ -176,7 +176,7 @@ def _uncertainty(result: NetworkResult) -> None:
     if isinstance(seeds, str):
         st.caption(escape(seeds))
     else:
-        otherwise = f"; {percent(seeds.otherwise)} of them decide otherwise" if seeds.otherwise else ""
+        otherwise = f"; {percent(seeds.otherwise)} of them predict a different class" if seeds.otherwise else ""
         st.markdown(
             f"Retrained on other samples: **{percent(seeds.low)} to {percent(seeds.high)}**{escape(otherwise)}",
             help=escape(seeds.how),
@@ -196,11 +196,11 @@ def _heatmap(case: Case, result: NetworkResult, display: Display, title: str) ->
         st.caption(f"No heatmap: {case.explainer} does not support this network. {reason}")
         return
     target = in_sentence(result.meta.titles[explanation.target])
-    caption = f"{case.explainer}: bright regions raised the score of {escape(target)}"
+    caption = f"{case.explainer}: bright regions raised the score for {escape(target)}"
     if result.meta.run in display.scales:
         caption += f". Scale maximum: {display.scales[result.meta.run]:.3g}"
     if explanation.degenerate:
-        caption = f"{case.explainer}: nothing raised the score of {escape(target)}, so no overlay is drawn"
+        caption = f"{case.explainer}: no region raised the score for {escape(target)}, so no overlay is drawn"
     st.image(
         display.draw(case.thumbnail, result), caption=caption,
         alt=f"{case.explainer} of {title} for {target}; {where(explanation)}", width="stretch",

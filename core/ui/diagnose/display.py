@@ -26,7 +26,7 @@ class Display:
         opacity: of the heatmaps, in [0, 1].
         common_scale: whether the heatmaps of one network share one scale, for comparing images.
         caution: what to know about every answer of this task; "" for nothing.
-        credits: source and licence of example images, by digest of the upload.
+        credits: source and license of example images, by digest of the upload.
         scales: heatmap value drawn brightest, by run; the largest of each heatmap where missing.
     """
 

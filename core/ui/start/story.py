@@ -51,7 +51,7 @@ def meaning_text(
     """
     ordered = sorted(summaries.items(), key=lambda row: row[1].value, reverse=metric.higher_is_better)
     values = [f"{estimate.value:.3f} {_way(names[family])}" for family, estimate in ordered if family != LOOP]
-    return f"With {size:g} labeled images per class, expect {metric.title} {_listed(values)}."
+    return f"With {size:g} labeled images per class, the measured {metric.title} is {_listed(values)}."
 
 
 def size_table(summaries: Mapping[str, SeriesEstimate], titles: Mapping[str, str], metric: Metric) -> pd.DataFrame:

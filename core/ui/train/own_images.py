@@ -96,7 +96,7 @@ def _whose() -> str:
     return (
         "Only you see them, when you are logged in."
         if st.user.get("is_logged_in", False)
-        else "Only this browser shows them: a cookie identifies it. Who clears the cookies cannot get back to them."
+        else "Only this browser shows them: a cookie identifies it. If you clear your cookies, you lose access to them."
     )
 
 
@@ -305,8 +305,8 @@ def _seen(own: OwnSet, spec: DatasetSpec, listing: Listing) -> int:
     seen, absent = _corpus_copies(str(own.path), listing.stamp, card)
     if absent:
         st.caption("Not all that the medical encoder was trained on is on this server to compare with.")
-    _remedy(own, listing, sorted(seen), "that the medical encoder was trained on, so that it would look better "
-            "than it is.", "seen", "image")  # fmt: skip
+    _remedy(own, listing, sorted(seen), "that the medical encoder was trained on, which would inflate its "
+            "performance.", "seen", "image")  # fmt: skip
     return len(seen)
 
 
@@ -321,9 +321,7 @@ def _patients(own: OwnSet, spec: DatasetSpec, listing: Listing) -> None:
     if patients < len(listing):
         st.write(f"**Patients:** {patients:,}, from {PATIENTS_FILE}. No patient is in two parts of the split.")
     else:
-        st.write(
-            "**Patients:** not known. If a patient has several images, results look better than they are: add a table."
-        )
+        st.write("**Patients:** not known. If a patient has several images, results are inflated: add a table.")
     with st.expander(f"Add a table of patients ({PATIENTS_FILE})"):
         file = st.file_uploader("CSV with the columns file and patient", "csv", key=_key("patients"))
         if file and st.button("Use this table", key="train_patients"):

@@ -109,8 +109,8 @@ def gain_text(fit: Fit | None, size: float) -> str:
     if fit.extrapolable and larger <= fit.limit:
         gain, low, high = fit.gain_between(size, larger)
         return (
-            f"{more:g} more images per class would bring about {gain:+.3f} (95% interval {low:+.3f} to {high:+.3f}), "
-            "by the fitted curve."
+            f"The fitted curve predicts a gain of about {gain:+.3f} (95% interval {low:+.3f} to {high:+.3f}) from "
+            f"{more:g} more images per class."
         )
     gain, low, high = fit.gain_between(fit.sizes[-2], fit.sizes[-1])
     return (
@@ -154,8 +154,8 @@ def _labels(checked: Checked, runs: Sequence[Run]) -> None:
             st.write("On average the networks agree with every label of the images that were held out.")
             return
         st.write(
-            "Held-out images that the networks assign to another class, the most certain first. Judge the image, not "
-            "the networks: to correct only where they err makes them look better than they are."
+            "Held-out images that the networks assign to another class, the most certain first. Decide from the "
+            "image alone. Correcting only the labels that the networks dispute inflates their performance."
         )
         listing = checked.dataset.listing
         if own_images.correct(checked.own, checked.spec, listing, names[:_DISPUTED], "and train again", "train"):

@@ -50,7 +50,7 @@ def evaluate(folder, strength, task="binary", images=90, labels=None, same_archi
 
 @pytest.fixture
 def series(runs):
-    """Five seeds that are strong on their own test images and weak elsewhere."""
+    """Five seeds that are strong on internal test images and weak on external ones."""
     return [evaluate(make_run(runs, STRONG, 50, seed, 3.0), 1.0) for seed in range(5)]
 
 
@@ -65,7 +65,7 @@ def test_predictions_and_facts_come_back_as_they_were_stored(series):
     assert read_predictions(folder).facts == {}
 
 
-def test_the_drop_is_the_mean_over_seeds_of_own_minus_elsewhere(series):
+def test_the_drop_is_the_mean_over_seeds_of_internal_minus_external(series):
     found = external.compare_with_external(series, NAME)
     own = [
         roc_auc_score((p := read_predictions(folder)).labels, p.logits[:, 1] - p.logits[:, 0]) for folder, _ in series
@@ -80,7 +80,9 @@ def test_the_drop_is_the_mean_over_seeds_of_own_minus_elsewhere(series):
     assert drop.effect == pytest.approx(np.mean(own) - np.mean(there))
     assert 0 < drop.low < drop.effect < drop.high
     assert (found.own_images, found.images, found.seeds) == (120, 90, 5)
-    assert found.sentence("auroc").startswith(f"AUROC: {np.mean(own):.3f} on the own test images, {np.mean(there):.3f}")
+    assert found.sentence("auroc").startswith(
+        f"AUROC: {np.mean(own):.3f} on the internal test images, {np.mean(there):.3f}"
+    )
     assert "over seeds and the patients of both sets" in found.sentence("auroc")
 
 
@@ -168,10 +170,10 @@ def test_runs_of_other_external_images_are_not_brought_together(series):
 
 def test_why_a_run_was_not_evaluated_is_kept(runs):
     folder = make_run(runs, WEAK, 50, 0, 1.0)
-    add_external(folder, {NAME: ExternalRecord("Adults", refused="its encoder learnt from them.")}, {})
+    add_external(folder, {NAME: ExternalRecord("Adults", refused="its encoder learned from them.")}, {})
     run = Run(folder, read_run(folder))
     assert external.external_sets([run]) == []
-    assert external.refusals([run])[NAME].refused == "its encoder learnt from them."
+    assert external.refusals([run])[NAME].refused == "its encoder learned from them."
     assert external.evaluated([run], NAME) == []
 
 
@@ -183,7 +185,7 @@ def test_the_report_and_the_tables_show_both_side_by_side(series, runs, tmp_path
     found = external.compare_with_external(series, NAME)
     assert row["views"][0]["drop"]["auroc"]["value"] == pytest.approx(found.drop["auroc"].effect)
     text = as_markdown(content)
-    assert "## Own test and external test sets" in text
+    assert "## Internal and external test sets" in text
     assert f"{found.own['auroc'].value:.3f} (" in text
     assert f"{found.drop['auroc'].effect:+.3f} (" in text
     assert "confirmed 3 of 3 No, 2 of 3 Yes." in text
@@ -208,13 +210,13 @@ def test_a_run_is_restored_if_replacing_it_fails(runs, monkeypatch):
 
     monkeypatch.setattr("os.replace", fail_to_replace)
     with pytest.raises(OSError, match="full"):
-        add_external(folder, {NAME: ExternalRecord("Adults", refused="its encoder learnt from them.")}, {})
+        add_external(folder, {NAME: ExternalRecord("Adults", refused="its encoder learned from them.")}, {})
     assert read_run(folder) == before
     assert [path.name for path in folder.parent.iterdir()] == [folder.name]
 
 
 def test_a_refused_series_is_marked_in_the_report(runs):
     folder = make_run(runs, WEAK, 50, 0, 1.0)
-    add_external(folder, {NAME: ExternalRecord("Adults", refused="its encoder learnt from them.")}, {})
+    add_external(folder, {NAME: ExternalRecord("Adults", refused="its encoder learned from them.")}, {})
     text = as_markdown(report_on(open_store(), ReportSettings(read_run(folder).dataset)))
-    assert "was not evaluated on Adults: its encoder learnt from them." in text
+    assert "was not evaluated on Adults: its encoder learned from them." in text

@@ -133,7 +133,7 @@ def test_every_layer_with_weights_is_made_random_once_the_last_one_first(name):
     assert all(key.startswith("tapped.head.") for key in changed)
 
 
-def test_a_network_that_learnt_points_at_its_evidence_and_a_random_one_does_not():
+def test_a_network_that_learned_points_at_its_evidence_and_a_random_one_does_not():
     model, (images, evidence) = looks_at_brightness(), bright_squares()
     before = copy.deepcopy(model.state_dict())
     found = check_randomised(model, images, [1] * len(images), 5, evidence)

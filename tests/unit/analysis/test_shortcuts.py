@@ -24,7 +24,7 @@ def test_blanking_leaves_border_or_corners_and_nothing_of_the_rest():
     border, corners = (preparation(name).image(grey, 64, 3) for name in ("border-only", "corner-only"))
     expected = np.ones((64, 64), bool)
     expected[4:60, 4:60] = False
-    assert ((border > 0) == expected).all()  # in every colour
+    assert ((border > 0) == expected).all()  # in every color
     expected = np.zeros((64, 64), bool)
     for rows in (slice(0, 8), slice(56, 64)):
         expected[rows, :8] = expected[rows, 56:] = True

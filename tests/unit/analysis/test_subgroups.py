@@ -175,7 +175,7 @@ def test_the_card_and_the_checklists_take_the_groups_up(skin):
     assert [answers.by_group(none), answers.people(none), answers.fairness(none), answers.poor_input(none)] == [""] * 4
 
 
-def test_what_ships_is_of_the_test_images_and_names_its_licence():
+def test_what_ships_is_of_the_test_images_and_names_its_license():
     content = read_sidecar(SHIPPED, FILE)
     assert content["licence"] == DATASETS["ham10000"].licence
     runs = [(f, m) for f, m in open_store(PROJECT / "checkpoints").runs.items() if m.dataset == "ham10000"]

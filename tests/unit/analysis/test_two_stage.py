@@ -13,7 +13,7 @@ from tests.synthetic_runs import STRONG, WEAK, make_run, of, predictions
 
 
 def stages(runs, order=None):
-    """Screens of two classes and second stages of three, of one set, judged on the same images."""
+    """Screens of two classes and second stages of three, of one set, evaluated on the same images."""
     random = np.random.default_rng(0)
     several = of([make_run(runs, STRONG, 50, seed, 2.5, task="multiclass", dataset="kermany-3") for seed in (0, 1)])
     screens = []
@@ -43,7 +43,7 @@ def test_stages_are_joined_by_image_whatever_their_order(runs):
     assert of_one_model.sensitivity.value > 0.7
 
 
-def test_stages_of_two_sets_without_common_seeds_or_with_learnt_test_images_are_refused(runs):
+def test_stages_of_two_sets_without_common_seeds_or_with_learned_test_images_are_refused(runs):
     screens, several = stages(runs)
     aim = Aim("sensitivity", 0.9)
     other_set = [Run(folder, replace(meta, dataset="ham10000")) for folder, meta in screens]

@@ -39,7 +39,7 @@ def test_available_weights_are_shown_as_available(weights):
     assert weights_facts(MODELS["imagenet-resnet18"])["On this machine"] == "yes"
 
 
-def test_dinov2_learnt_on_web_images_and_not_as_imagenet_networks_do():
+def test_dinov2_learned_on_web_images_and_not_as_imagenet_networks_do():
     assert "not ImageNet pretraining: pretrained on 142 million unlabeled web images" in DINOV2.summary
     assert "web images" in encoder_training_data(DINOV2)[0]
 
@@ -63,7 +63,7 @@ def test_our_encoders_are_listed_one_by_one(tmp_path, monkeypatch):
         (tmp_path / spec.weights.ref / name).mkdir(parents=True)
         (tmp_path / spec.weights.ref / name / CARD_FILE).write_text("{")
     assert [one.partition(":")[0] for one in encoder_training_data(spec)] == ["hurt"]
-    assert weights_facts(spec)["Licence"] == "not stated"
+    assert weights_facts(spec)["License"] == "not stated"
 
 
 def test_the_input_in_numbers():

@@ -35,7 +35,7 @@ def test_spoilt_images_differ_are_repeatable_and_keep_their_shape(name, channels
 
 
 def test_no_candidate_trains_on_what_spoils():
-    """Candidates change geometry and mix; brightness, contrast and noise are left to the spoils."""
+    """Candidates change geometry and mix; brightness, contrast and noise are left to the corruptions."""
     from core.data.augmentation import AUGMENTATIONS, PRESETS
 
     for name in searching._VIEWS:

@@ -89,6 +89,6 @@ def test_aggressive_views_differ():
     assert all(not torch.allclose(views[i], views[j]) for i in range(8) for j in range(i))
 
 
-def test_colour_is_kept():
+def test_color_is_kept():
     colour = torch.rand(2, 3, 64, 64)
     assert augmenter("aggressive").apply(colour, np.arange(2)).shape == (2, 3, 64, 64)

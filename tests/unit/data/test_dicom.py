@@ -33,7 +33,7 @@ TOP = 4095
 
 
 def dicom(pixels, photometric="MONOCHROME2", **more):
-    """The bytes of a DICOM file with 12-bit grey or 8-bit colour pixels."""
+    """The bytes of a DICOM file with 12-bit gray or 8-bit color pixels."""
     file = Dataset()
     file.file_meta = FileMetaDataset()
     file.file_meta.TransferSyntaxUID = more.pop("syntax", ExplicitVRLittleEndian)
@@ -106,7 +106,7 @@ def test_padding_does_not_set_the_range(grey):
     assert shown[:, 5:].max() == 255
 
 
-def test_colour_stays_colour():
+def test_color_stays_color():
     pixels = np.random.default_rng(0).integers(0, 256, (20, 24, 3), dtype=np.uint8)
     assert np.array_equal(np.asarray(decode(dicom(pixels, "RGB"))), pixels)
 
@@ -128,7 +128,7 @@ def test_a_negative_slope_does_not_blacken_the_picture(grey):
     assert shown.std() > 50
 
 
-def test_palette_colours_keep_their_depth():
+def test_palette_colors_keep_their_depth():
     indices = np.arange(400, dtype=np.uint8).reshape(20, 20) % 4
     table = np.array([0, 20000, 40000, 65535], np.uint16)
     words = {}

@@ -70,7 +70,7 @@ def with_scans(extra):
 
 
 def in_tiff(jpeg, strips=1):
-    """A TIFF of grey strips, each of them the same JPEG."""
+    """A TIFF of gray strips, each of them the same JPEG."""
     offsets = struct.pack(f"<{strips}L", *[8] * strips)
     lengths = struct.pack(f"<{strips}L", *[len(jpeg)] * strips)
     at = 8 + len(jpeg) + len(jpeg) % 2

@@ -88,7 +88,7 @@ def test_clahe_and_levels_equal_the_library_on_brightness():
     assert stretched.max() == 255
 
 
-def test_colours_keep_their_hue_and_greyscale_drops_them():
+def test_colors_keep_their_hue_and_greyscale_drops_them():
     pixels = np.full((64, 64, 3), 30, np.uint8)
     pixels[..., 0] = RANDOM.integers(90, 250, (64, 64))
     red = Image.fromarray(pixels)

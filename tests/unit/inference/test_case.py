@@ -195,7 +195,7 @@ def test_the_table_and_its_csv_file():
     assert rows[0]["Near a threshold"] == "yes"
     assert rows[0]["C · Medical transfer"] == "Its encoder cannot be had."
     read = list(csv.DictReader(io.StringIO(as_csv(rows).decode("utf-8-sig"))))
-    assert [row["Image"] for row in read] == ["1", "2", "not read"]
+    assert [row["Image"] for row in read] == ["1", "2", "unreadable"]
     assert read[2]["File"] == "'=cmd()|x"
     assert SECRET not in as_csv(rows_of([FULL], names=False)).decode()
 
@@ -208,11 +208,11 @@ def test_the_table_shows_disagreements_first_and_no_hash():
     unread = Case("bad.png", problem="It is damaged.")
     assert by_urgency([unread, clear, rejected, unsure, split]) == [split, unsure, rejected, clear, unread]
     row = overview_of(unsure)
-    assert row["Verdict"] == "Both networks say ill \u03b2, but not clearly"
+    assert row["Verdict"] == "Both networks say ill \u03b2, with reservations"
     assert row["Why"] == "B is within 10 percentage points of its threshold"
     assert row["A \u00b7 From scratch"] == "Ill \u03b2 (90.0% Ill \u03b2)"
     assert overview_of(rejected)["Why"] == REFUSED.reasons[0].rstrip(".")
-    assert overview_of(unread) == {"Verdict": "Not read", "Why": "It is damaged.", "File": "bad.png"}
+    assert overview_of(unread) == {"Verdict": "Unreadable", "Why": "It is damaged.", "File": "bad.png"}
     assert not any("ab" * 6 in cell for one in (unsure, rejected) for cell in overview_of(one).values())
     assert "ab" * 6 in as_csv(rows_of([unsure])).decode()
 

@@ -33,18 +33,18 @@ def holding(*classes):
         ),
         (
             case(result("scratch", 0.9), result("imagenet", 0.8), result("medical", 0.7)),
-            "clear", "All three networks say ill \u03b2. No probability is near its threshold. No image check: this "
-            "task has none, so the image may show anything.",
+            "clear", "All three networks say ill \u03b2. No probability is near its threshold. This task has "
+            "no image check; the image may be unsuitable.",
         ),
         (
             case(result("scratch", 0.9), result("imagenet", 0.45), check=ADMITTED),
-            "disagree", "No clear answer: A says ill \u03b2, B says normal. B is within 10 percentage points of its "
-            f"threshold. {CHECKED}",
+            "disagree", "The networks disagree: A says ill \u03b2, B says normal. B is within 10 percentage points of "
+            f"its threshold. {CHECKED}",
         ),
         (
             case(result("scratch", 0.9), result("imagenet", 0.8), check=REFUSED, overridden=True),
-            "unchecked", "No verdict: the image check rejected this image (both networks say ill \u03b2). It was "
-            "analyzed at your request; how often answers to such images are right is unknown.",
+            "unchecked", "No result: the image check rejected this image (both networks say ill \u03b2). It was "
+            "analyzed at your request; accuracy on such images is unknown.",
         ),
         (
             case(
@@ -52,22 +52,23 @@ def holding(*classes):
                 result("imagenet", 0.8, prediction_set=holding("Normal", "Ill \u03b2")),
                 result("medical", 0.8, prediction_set=holding()), check=ADMITTED,
             ),
-            "unsure", "All three networks say ill \u03b2, but not clearly. The prediction sets of A and B also "
-            f"include normal; no class fits the prediction set of C. {CHECKED}",
+            "unsure", "All three networks say ill \u03b2, with reservations. The prediction sets of A and B also "
+            f"include normal; the prediction set of C contains no class. {CHECKED}",
         ),
         (
             case(result("scratch", 0.9, seed_interval=retrained(0.4)), check=ADMITTED),
-            "unsure", "Only network A gave an answer: ill \u03b2, but not clearly. Retrained on other samples, A may "
-            f"decide otherwise. {CHECKED}",
+            "unsure", "Only network A produced a prediction: ill \u03b2, with reservations. A may give a different "
+            f"prediction when retrained on other samples. {CHECKED}",
         ),
         (
             case(result("scratch", 0.9, seed_interval=retrained(0.4, *[0.8] * 19)), check=ADMITTED),
-            "clear", "Only network A gave an answer: ill \u03b2. No probability is near its threshold. " + CHECKED,
+            "clear", "Only network A produced a prediction: ill \u03b2. No probability is near its threshold. "
+            f"{CHECKED}",
         ),
-        (case(), "none", "No verdict: no network gave an answer."),
+        (case(), "none", "No result: no network produced a prediction."),
         (
             replace(case(check=REFUSED), results={}),
-            "none", "No verdict: the image check rejected this image. It is in color, but the training images are "
+            "none", "No result: the image check rejected this image. It is in color, but the training images are "
             "grayscale.",
         ),
     ],
@@ -85,11 +86,11 @@ def test_no_threshold_is_mentioned_where_the_most_likely_class_is_chosen():
     assert conclude(case(*several, check=ADMITTED)).text == f"Both networks say ill \u03b2. {CHECKED}"
 
 
-def test_a_network_without_an_answer_is_named():
+def test_a_network_without_a_prediction_is_named():
     failed = NetworkResult(result("medical", 0.5).meta, problem="Its encoder cannot be had.")
     conclusion = conclude(case(result("scratch", 0.9), result("imagenet", 0.8), failed))
     assert conclusion.status == "clear"
-    assert "C gave no answer" in conclusion.text
+    assert "C produced no prediction" in conclusion.text
 
 
 def test_two_stages_that_contradict_the_networks_are_part_of_the_verdict():
@@ -100,6 +101,6 @@ def test_two_stages_that_contradict_the_networks_are_part_of_the_verdict():
     assert conclude(replace(agreeing, verdict=passed)).status == "clear"
     conclusion = conclude(replace(agreeing, verdict=cleared))
     assert conclusion.status == "unsure"
-    assert conclusion.doubts == ("the two stages call it not suspicious",)
+    assert conclusion.doubts == ("the two-stage procedure classifies it as not suspicious",)
     split = case(result("scratch", 0.9), result("imagenet", 0.2), check=ADMITTED, verdict=cleared)
-    assert "the two stages call it not suspicious" in conclude(split).doubts
+    assert "the two-stage procedure classifies it as not suspicious" in conclude(split).doubts

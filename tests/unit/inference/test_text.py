@@ -29,8 +29,9 @@ def test_tasks_are_questions_with_a_stated_population(name):
 
 
 def test_classes_and_findings_state_what_they_leave_out():
-    assert "Possible answers: normal, pneumonia. Any other condition is taken for one of these." in scope_of(
-        meta_of("kermany")
+    assert (
+        "Possible answers: normal, pneumonia. Images of any other condition are still assigned to one of these classes."
+        in scope_of(meta_of("kermany"))
     )
     assert "No other finding is reported." in scope_of(meta_of("nih-chestxray14"))
 

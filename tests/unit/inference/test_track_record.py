@@ -1,4 +1,4 @@
-"""How often a network is right: counts of the stored predictions, elsewhere too, and Bayes at a prevalence."""
+"""How often a network is right: counts of the stored predictions, external ones too, and Bayes at a prevalence."""
 
 from dataclasses import replace
 
@@ -42,20 +42,22 @@ def test_texts_state_natural_frequencies():
     assert rates.text("pneumonia", True) == (
         "Of 100 test images with pneumonia, it finds 97; of 100 without, it raises a false alarm in 31."
     )
-    assert rates.text("melanoma", False).endswith("of 100 others, it takes 31 for it.")
+    assert rates.text("melanoma", False).endswith("of 100 others, it misclassifies 31 as melanoma.")
     assert Rates("adults", 1.0, 1.0).text("pneumonia", True).startswith("On adults: of 100 images")
 
 
 def test_predictive_values_follow_from_the_prevalence():
     text = Rates("", 0.9, 0.9).predictive_text("pneumonia", True, 0.5)
-    assert "of 100 alarms, 90 are right; of 100 all-clears, 90 are right" in text
+    assert "of 100 positive predictions, 90 are right; of 100 negative predictions, 90 are right" in text
     positive = 0.9 * 0.01 / (0.9 * 0.01 + 0.1 * 0.99)
-    assert f"of 100 alarms, {round(100 * positive)} are right" in Rates("", 0.9, 0.9).predictive_text("x", True, 0.01)
+    rare = Rates("", 0.9, 0.9).predictive_text("x", True, 0.01)
+    assert f"of 100 positive predictions, {round(100 * positive)} are right" in rare
     never = Rates("", 0.0, 1.0).predictive_text("pneumonia", True, 0.1)
-    assert "alarms" not in never
-    assert "of 100 all-clears, 90 are right" in never
+    assert "positive predictions" not in never
+    assert "of 100 negative predictions, 90 are right" in never
 
 
-def test_predictive_values_name_the_set_of_their_rates_and_call_classes_answers():
-    assert "by the rates on Adults: of 100 alarms" in Rates("Adults", 0.9, 0.9).predictive_text("pneumonia", True, 0.5)
-    assert "of 100 such answers, 90 are right" in Rates("", 0.9, 0.9).predictive_text("nevus", False, 0.5)
+def test_predictive_values_name_the_set_of_their_rates_and_do_not_call_classes_positive():
+    adults = Rates("Adults", 0.9, 0.9).predictive_text("pneumonia", True, 0.5)
+    assert "by the rates on Adults: of 100 positive predictions" in adults
+    assert "of 100 such predictions, 90 are right" in Rates("", 0.9, 0.9).predictive_text("nevus", False, 0.5)

@@ -144,7 +144,9 @@ def few_tested(dataset, n=30):
 
 
 @pytest.mark.parametrize("order", ["second", "first", "anil"])
-def test_a_start_is_learnt_once_and_named_by_what_determines_it(target, other_sets, runs, tmp_path, monkeypatch, order):
+def test_a_start_is_learned_once_and_named_by_what_determines_it(
+    target, other_sets, runs, tmp_path, monkeypatch, order
+):
     monkeypatch.setenv("LOWSHOT_CACHE", str(tmp_path / "cache"))
     options = {**QUICK, "order": order}
     names = set()
@@ -156,7 +158,7 @@ def test_a_start_is_learnt_once_and_named_by_what_determines_it(target, other_se
     run_cell(other, target, "none", CPU)
     assert len(list((cache_folder() / "starts").iterdir())) == 2
     for path in (cache_folder() / "starts").iterdir():
-        path.write_bytes(path.read_bytes()[:40])  # damaged, and learnt again
+        path.write_bytes(path.read_bytes()[:40])  # damaged, and learned again
     again, _ = run_cell(plan_run(cell(target), target, options), target, "none", CPU, tmp_path / "again")
     assert again.name in names
     stored = open_store(runs).folder_of(again.name)
@@ -194,7 +196,7 @@ def test_meta_learned_runs_are_stored_named_and_not_served_as_from_scratch(targe
     assert default_runs(open_store(), target.spec.name)["scratch"][1].strategy == usual.strategy == "scratch"
 
 
-def test_findings_are_meta_learnt_by_bce(findings, runs):
+def test_findings_are_meta_learned_by_bce(findings, runs):
     findings = few_tested(findings, 40)
     quick = {name: value for name, value in QUICK.items() if name != "sources"}
     prepared = plan_run(cell(findings, size=4), findings, quick)

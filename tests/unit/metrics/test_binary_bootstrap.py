@@ -25,7 +25,7 @@ def findings(random, n, ties):
     p = random.random((n, 4)).round(1) if ties else random.random((n, 4))
     labels = random.choice([0.0, 1.0, np.nan], size=(n, 4), p=[0.6, 0.2, 0.2])
     labels[:2, 0] = 0, 1
-    labels[:, 3] = 0  # nobody has it: not judged
+    labels[:, 3] = 0  # nobody has it: not evaluated
     return Scores(p, labels, thresholds=(0.5, 0.2, 0.8, 0.5))
 
 

@@ -85,7 +85,7 @@ def test_inflation_keeps_every_weight_of_the_published_network(weights):
 
 
 class OverDepth(nn.Module):
-    """A layer for images on a volume: the mean, or for pooling the maximum, over neighbouring slices, then the layer on
+    """A layer for images on a volume: the mean, or for pooling the maximum, over neighboring slices, then the layer on
     each slice. With kernels that are alike along depth this is what a layer for volumes does.
     """
 

@@ -39,7 +39,7 @@ def archive(tmp_path, monkeypatch):
     return tmp_path
 
 
-def test_no_patient_of_a_target_or_its_external_set_is_learnt(archive):
+def test_no_patient_of_a_target_or_its_external_set_is_learned(archive):
     part = build_corpus(["kermany"], [NIH], [NIH], 32)[0]
     kept = part.listing.groups[np.concatenate([part.train, part.validation, part.test])]
     assert set(kept) == {str(patient) for patient in range(40)} - {"3", "7"}

@@ -294,7 +294,7 @@ def test_a_probe_never_scores_a_patient_it_was_fitted_on():
 
 @pytest.fixture
 def small_corpus(tmp_path, monkeypatch):
-    """NIH as the target; Kermany, whose two classes differ plainly, as the corpus that judges."""
+    """NIH as the target; Kermany, whose two classes differ plainly, as the corpus for evaluation."""
     put_nih(tmp_path / "nih", [(seed, seed) for seed in range(6)])
     for tint, label in enumerate(("NORMAL", "PNEUMONIA")):
         for seed in range(60):
@@ -387,7 +387,7 @@ def test_a_trial_is_evaluated_on_proxies_and_trains_on_none(monkeypatch):
     recipe = Recipe(IMAGENET, {NIH: 64}, cut=4, views=1, epochs=1)
     records = list(run_trial(recipe, [first, proxy], CPU))
     assert [record["recipe"]["average"] for record in records] == [1.0, 0.5, 0.25]
-    assert "malaria" not in records[0]["recipe"]["sets"]  # what stands for a target is not learnt
+    assert "malaria" not in records[0]["recipe"]["sets"]  # nothing is learned from what stands for a target
     tasks = {key.partition(", ")[0] for key in records[0]["gains"]}
     assert tasks == {"malaria", f"{NIH} (findings left out)", f"{NIH} (findings learnt)"}
     assert set(PROXIES).isdisjoint(name for choice in GATES for name in choice)

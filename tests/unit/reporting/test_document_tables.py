@@ -85,7 +85,7 @@ def test_a_table_of_a_finding_counts_the_images_whose_label_is_known(runs):
 
 @pytest.mark.parametrize("kind", TABLES)
 def test_no_run_no_table(runs, kind):
-    with pytest.raises(BadRequest, match="No table of phantom can be made for 2 a class"):
+    with pytest.raises(BadRequest, match="No table of phantom can be made for 2 per class"):
         TABLES[kind](open_store(runs), "phantom", [2])
 
 
@@ -109,7 +109,7 @@ def test_a_table_by_size_holds_the_series_that_have_every_size(runs):
         stored(runs, f"plain{size}", 9.0, train_size=size)
     stored(runs, "short", 9.0, train_size=5, variant="lr=1")
     table = size_table(open_store(runs), "phantom", [2, 5])
-    assert "| 2 a class | 5 a class |" in table
+    assert "| 2 per class | 5 per class |" in table
     cell = "1.000<br>test patients 1.000 to 1.000<br>one seed"
     assert f"| scratch | 1 | {cell} | {cell} |" in table
     assert "lr=1" not in table
@@ -141,14 +141,14 @@ def test_contrasts_of_the_protocol_get_verdicts(runs, monkeypatch):
     make_run(runs, WEAK, 100, 0, 3.0)
     table = verdict_table(open_store(runs), "phantom", [10, 100])
     rows = [line.split(" | ") for line in table.splitlines() if line.startswith("| B against A")]
-    assert [row[1] for row in rows] == ["10 a class", "100 a class"]
+    assert [row[1] for row in rows] == ["10 per class", "100 per class"]
     assert rows[0][-1] == "different: B is better |"
     assert rows[1][4:] == ["–", "–", "no verdict: 1 seed, at least 5 needed |"]
     assert "corrected by Holm over 4 contrasts" in table
     assert "within 0.01" in table
     every = every_verdict(open_store(runs))
     assert every.count("| phantom | B against A | ") == 4
-    assert "| phantom | B against A | 200 a class | – | – | – | – | – |" in every
+    assert "| phantom | B against A | 200 per class | – | – | – | – | – |" in every
     with pytest.raises(BadRequest, match="contrasts are of whole tasks"):
         verdict_table(open_store(runs), "phantom", [10], "Yes")
 

@@ -114,7 +114,7 @@ def test_shipped_runs_have_every_metric(shipped):
     assert all(meta.metrics.keys() >= set(METRICS) for meta in shipped.runs.values())
 
 
-def test_no_shipped_run_learnt_from_a_test_image_or_patient(shipped):
+def test_no_shipped_run_learned_from_a_test_image_or_patient(shipped):
     for folder, meta in shipped.runs.items():
         held_out, test = read_predictions(folder, "validation"), read_predictions(folder)
         assert not meta.leaks

@@ -37,13 +37,13 @@ def make_folder(root, count, seed, names=CLASSES):
 
 @pytest.fixture(scope="module")
 def own(tmp_path_factory):
-    """One's own images, 40 a class."""
+    """One's own images, 40 per class."""
     return load_dataset(custom_dataset(make_folder(tmp_path_factory.mktemp("own") / "here", 40, 50_000)))
 
 
 @pytest.fixture(scope="module")
 def elsewhere(tmp_path_factory):
-    """Images of other patients, 15 a class."""
+    """Images of other patients, 15 per class."""
     return make_folder(tmp_path_factory.mktemp("other") / "elsewhere", 15, 60_000, ("CLEAR", "Opacity"))
 
 
@@ -162,7 +162,7 @@ def test_an_encoder_that_saw_the_set_or_its_patients_is_refused(own, elsewhere):
     adults = replace(adults, dataset=replace(adults.dataset, spec=DATASETS["nih-adult-pneumonia"]))
     for seen in ("nih-adult-pneumonia", "nih-chestxray14"):
         refused = _exposure_of_own_encoder({**ENCODER, "seen": [seen]}, adults).refused
-        assert f"learnt from {seen}, and the patients of nih-adult-pneumonia were not left out" in refused
+        assert f"learned from {seen}, and the patients of nih-adult-pneumonia were not left out" in refused
         assert "pretrain one without them" in refused
     without = {**ENCODER, "seen": ["nih-chestxray14"], "excluded_patients_of": ["nih-adult-pneumonia"]}
     standing = _exposure_of_own_encoder(without, adults)
@@ -181,14 +181,14 @@ def test_an_encoder_that_saw_copies_of_own_images_is_refused(own, tmp_path, monk
     assert not _exposure_of_own_encoder(card, clean).refused
     Image.open(corpus / "Uninfected" / "2.png").save(folder / "clear" / "seen.png")
     refused = _exposure_of_own_encoder(card, load_external(External("", path=folder), own)).refused
-    assert "learnt from malaria, which holds copies of 1 of these images. Take them out" in refused
+    assert "learned from malaria, which holds copies of 1 of these images. Take them out" in refused
     monkeypatch.setitem(DATASETS, "malaria", replace(DATASETS["malaria"], path=tmp_path / "gone"))
     assert "Nobody has compared" in _exposure_of_own_encoder(card, clean).note
 
 
 @pytest.fixture
 def evaluated(own, elsewhere, runs):
-    """A stored run of one's own images, evaluated elsewhere."""
+    """A stored run of one's own images, evaluated on an external set."""
     argv = ["curve", "--folder", str(own.spec.path), "--models", "imagenet-efficientnet-lite0", "--strategies",
             "frozen", "--sizes", "5", "--seeds", "0"]  # fmt: skip
     assert main([*argv, "--external", str(elsewhere)]) == 0
@@ -214,7 +214,7 @@ def test_a_run_stores_what_it_predicts_elsewhere_at_its_own_operating_point(eval
     assert row["external"] == {name: record.metrics}
     assert row["external_own"] == {name: record.own_metrics}
     assert main(["results", "--dataset", meta.dataset]) == 0
-    assert f"elsewhere, {name}: AUROC" in capsys.readouterr().out
+    assert f"external test, {name}: AUROC" in capsys.readouterr().out
 
 
 def test_a_stored_run_is_evaluated_on_another_set_later(evaluated, elsewhere, tmp_path, capsys):

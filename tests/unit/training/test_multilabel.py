@@ -186,7 +186,7 @@ def test_folds_of_findings_hold_out_every_image_once():
     assert all(not set(learnt // 3) & set(held // 3) for learnt, held in folds)
 
 
-def test_findings_are_learnt_stored_and_answered(runs):
+def test_findings_are_learned_stored_and_answered(runs):
     data = load_dataset(DATASETS["phantom-multilabel"])
     prepared = plan_run(Cell("phantom-multilabel", "imagenet-efficientnet-lite0", "frozen", 40, 0), data)
     folder, _ = run_cell(prepared, data, "all", CPU, runs)

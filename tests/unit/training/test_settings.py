@@ -99,7 +99,7 @@ def test_only_repeats_are_changed_on_the_way_to_the_majority(oblong, quick, monk
     assert same.tolist() == [True, False] * 3
 
 
-def test_what_is_recorded_is_what_was_learnt(oblong, runs, quick):
+def test_what_is_recorded_is_what_was_learned(oblong, runs, quick):
     meta = read_run(run(oblong, runs, {"imbalance": "oversample"}))
     everything = oblong.listing.labels[oblong.parts.train]
     commonest = max((everything == c).sum() for c in (0, 1))
