@@ -25,7 +25,7 @@ from core.paths import cache_folder
 from core.runs import PREDICTIONS_FILE, Run
 from core.runs.scores import PartScores, load_part, load_shared_classes
 
-VERSION = 1  # increase it when a metric, the resampling or a fitted threshold changes
+VERSION = 2  # increase it when a metric, the resampling or a fitted threshold changes
 
 
 @dataclass(frozen=True)
