@@ -4,8 +4,6 @@ Measurements are stored after each, in `benchmarks/results.json`. A pair that wa
 versions is not measured again; an interrupted one continues.
 """
 
-from __future__ import annotations
-
 import argparse
 import sys
 from collections.abc import Sequence

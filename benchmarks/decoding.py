@@ -1,7 +1,5 @@
 """Decoding into the image cache against a PIL loop on every core, and the warm start of 15,000 images: pair 5."""
 
-from __future__ import annotations
-
 import io
 from collections.abc import Mapping
 from functools import partial

@@ -4,8 +4,6 @@ A document marks their places by `<!-- benchmarks: pairs -->` or `<!-- benchmark
 `<!-- end of benchmarks -->`.
 """
 
-from __future__ import annotations
-
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path

@@ -4,8 +4,6 @@ Both sides embed the same images, in batches of 32. The quality is that of a log
 embeddings: its AUROC on the other half of the images, from either side's embeddings.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path

@@ -5,8 +5,6 @@ is listed, hashed, decoded at 64 and at 160 pixels, audited for copies and split
 images per class, whose images have to be encoded. Cells: a sweep of a frozen encoder on 1,000 images.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial

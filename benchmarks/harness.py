@@ -5,8 +5,6 @@ all alike, and every measurement is stored at once, so that an interrupted bench
 are computed from stored measurements alone.
 """
 
-from __future__ import annotations
-
 import json
 import os
 import platform

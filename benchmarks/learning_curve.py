@@ -8,8 +8,6 @@ one seed; each turn takes another seed. Lowshot also fits each cell's threshold 
 which the peers do not.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path

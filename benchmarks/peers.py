@@ -1,7 +1,5 @@
 """What a user would write instead, shared by several pairs: DataLoaders of PyTorch and of fastai over image files."""
 
-from __future__ import annotations
-
 import io
 from typing import Any
 

@@ -4,8 +4,6 @@ The usual way predicts first and then explains: two passes through the encoder, 
 explains from the features of the prediction. The limit is Lowshot's prediction without heatmaps.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path

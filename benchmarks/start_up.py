@@ -1,7 +1,5 @@
 """Start of the app until the first page is complete, and of the command line: pair 6."""
 
-from __future__ import annotations
-
 import subprocess
 import sys
 from collections.abc import Mapping

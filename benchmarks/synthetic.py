@@ -1,7 +1,5 @@
 """Image files for measurements of growth: cheap to make, alike as radiographs are, but no copies of each other."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import numpy as np

@@ -5,8 +5,6 @@ tensor in memory, which is the limit, and with a DataLoader loop and fastai, whi
 All train the same parameters.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from functools import partial

@@ -1,7 +1,5 @@
 """Registry: a table of rows that are looked up by name, such as data sets, models, strategies and losses."""
 
-from __future__ import annotations
-
 import difflib
 from typing import Protocol, TypeVar
 

@@ -1,7 +1,5 @@
 """Small types shared by several packages of `core`."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol
 

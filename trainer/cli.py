@@ -1,7 +1,5 @@
 """The command line: finds the command, runs it, and turns errors into sentences and exit codes."""
 
-from __future__ import annotations
-
 import argparse
 import os
 import sys

@@ -1,7 +1,5 @@
 """Types of command-line flags, and training settings as flags or in a settings file."""
 
-from __future__ import annotations
-
 import argparse
 import json
 import math

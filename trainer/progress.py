@@ -3,8 +3,6 @@
 The lines go to the file that `LOWSHOT_PROGRESS` names, in place of the bar; `core.jobs.events` defines their content.
 """
 
-from __future__ import annotations
-
 import os
 import sys
 import time

@@ -4,8 +4,6 @@ This module loads, pairs and checks runs. The statistics are in `core.metrics`. 
 calibration predictions of a run, never the test predictions.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import chain, combinations

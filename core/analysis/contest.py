@@ -3,8 +3,6 @@
 The rules are in `docs/protocol.md`.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass

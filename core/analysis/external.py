@@ -5,8 +5,6 @@ internal test set minus external set. Patients of the two sets are resampled ind
 each seed is one network evaluated on both sets.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 

@@ -3,8 +3,6 @@
 Reference: Northcutt et al. 2021, Confident learning, arXiv:1911.00068.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 
 import numpy as np

@@ -5,8 +5,6 @@ evaluated on the same resamples. Thresholds are fitted on held-out images; the u
 in `core.metrics.operating_point` and `core.metrics.selective`.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 

@@ -5,8 +5,6 @@ and, for the series that stand for the families, their fitted learning curves an
 size.
 """
 
-from __future__ import annotations
-
 from collections import Counter
 from collections.abc import Callable, Sequence
 from itertools import combinations

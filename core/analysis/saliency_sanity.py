@@ -1,7 +1,5 @@
 """Sanity checks of heatmaps, stored next to the runs of a data set: reading, writing and formatting."""
 
-from __future__ import annotations
-
 import json
 import math
 from collections.abc import Mapping

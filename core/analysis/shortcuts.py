@@ -7,8 +7,6 @@ References:
     DeGrave et al. 2021, doi:10.1038/s42256-021-00338-7. Maguolo and Nanni 2021, arXiv:2004.12823.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import dataclass
 

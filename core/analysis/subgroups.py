@@ -5,8 +5,6 @@ causes. It is measured here, not explained. Patients or lesions are resampled as
 resamples, and intervals are not corrected for the number of groups.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path

@@ -1,7 +1,5 @@
 """Two-stage diagnosis from stored runs: pairs the stages by seed and puts their images in the same order."""
 
-from __future__ import annotations
-
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import TypeVar

@@ -3,8 +3,6 @@
 Answers that are the same for every run are constants.
 """
 
-from __future__ import annotations
-
 from core.analysis.saliency_sanity import caution_for
 from core.analysis.subgroups import characteristics, title_of
 from core.cards.subject import Subject, operating_point, training_data

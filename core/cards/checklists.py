@@ -5,8 +5,6 @@ References:
     TRIPOD+AI: Collins et al. 2024, doi:10.1136/bmj-2023-078378.
 """
 
-from __future__ import annotations
-
 from core.cards import answers
 from core.cards.items import Guideline, Item
 from core.cards.subject import encoder_training_data, limits

@@ -1,7 +1,5 @@
 """Limitations of an encoder that this program pretrained, from its card."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from typing import Any
 

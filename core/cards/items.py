@@ -1,7 +1,5 @@
 """An item of a reporting checklist, and a checklist as Markdown or CSV."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 

@@ -4,8 +4,6 @@ They are read from the model's row, from the cards of encoders that this program
 itself. Nothing is downloaded, and no weights are needed.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 
 from core.cards.subject import own_training_data, third_party_training_data

@@ -3,8 +3,6 @@
 Undocumented training data are reported as unknown, never as unseen.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path

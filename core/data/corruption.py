@@ -7,8 +7,6 @@ References:
     Hendrycks and Dietterich 2019, arXiv:1903.12261 (corruptions as a benchmark of robustness).
 """
 
-from __future__ import annotations
-
 import io
 from collections.abc import Callable
 

@@ -1,7 +1,5 @@
 """Age and sex of the people in a data set's images, read from the publisher's table."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass, field
 from pathlib import PurePosixPath
 

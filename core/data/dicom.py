@@ -6,8 +6,6 @@ References:
     DICOM PS3.3 C.7.6.3.1.2 (photometric interpretation), C.11.1 (modality LUT), C.11.2 (VOI LUT and windowing).
 """
 
-from __future__ import annotations
-
 import io
 import logging
 import warnings

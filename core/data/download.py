@@ -1,7 +1,5 @@
 """Download of data sets from their publishers; every error says how to get the data set by hand."""
 
-from __future__ import annotations
-
 import os
 import warnings
 from collections.abc import Callable

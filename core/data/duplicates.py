@@ -11,8 +11,6 @@ References:
     compositional algorithm).
 """
 
-from __future__ import annotations
-
 import json
 from collections.abc import Iterator
 from dataclasses import dataclass

@@ -4,8 +4,6 @@ This module knows neither runs nor encoders; `trainer.training.external` decides
 set.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 

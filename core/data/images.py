@@ -3,8 +3,6 @@
 PNG, JPEG, TIFF, BMP and DICOM files are recognized by content and not by name. The size is checked before decoding.
 """
 
-from __future__ import annotations
-
 import io
 import warnings
 

@@ -1,7 +1,5 @@
 """Limit on the scans of a JPEG: a progressive JPEG is decoded scan by scan, each over all its pixels."""
 
-from __future__ import annotations
-
 from core.errors import UnreadableImage
 from core.paths import LIMITS
 

@@ -1,7 +1,5 @@
 """Sources of a compilation: copies that a data set shares with other data sets, class by class."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from dataclasses import dataclass

@@ -1,7 +1,5 @@
 """Overview of a data set before anything is trained: counts of classes and properties of its images."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from typing import Any
 

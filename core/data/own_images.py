@@ -5,8 +5,6 @@ not at all. What its owner leaves out moves to a hidden folder in the set, from 
 here decodes an image; content decides what a file is, and no name of an upload is used as a path.
 """
 
-from __future__ import annotations
-
 import json
 import os
 import re

@@ -1,7 +1,5 @@
 """Previews of augmentations and preprocessing steps on one image."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 
 import numpy as np

@@ -1,7 +1,5 @@
 """The table of data sets: one `DatasetSpec` per row. Loaders are in `core.data.datasets`."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial

@@ -1,7 +1,5 @@
 """Splits: the publisher's test set is kept whole, missing parts are split off by group, small subsets are nested."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass, replace
 from itertools import combinations
 

@@ -1,7 +1,5 @@
 """Label tables of publishers, read as text; errors name the file, the row and the remedy before images are read."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterable
 from pathlib import Path, PurePosixPath
 

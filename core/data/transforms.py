@@ -1,7 +1,5 @@
 """From stored pixels to an encoder's input: scaling and normalization of whole batches on the device."""
 
-from __future__ import annotations
-
 import numpy as np
 import torch
 

@@ -4,8 +4,6 @@ The content of a file decides its type, not its name. An archive is read only if
 deflated members are read one by one, and archives within archives are refused.
 """
 
-from __future__ import annotations
-
 import io
 import struct
 import zipfile

@@ -1,7 +1,5 @@
 """Volumes: resizing to single-channel cubes, and 2-D images that represent them where only images can be used."""
 
-from __future__ import annotations
-
 from dataclasses import replace
 
 import numpy as np

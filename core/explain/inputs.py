@@ -8,8 +8,6 @@ References:
     arXiv:1412.6806; why it needs caution: Adebayo et al. 2018, arXiv:1810.03292.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from functools import partial
 from math import prod

@@ -3,8 +3,6 @@
 Colors are colorblind-safe and never the only carrier of meaning.
 """
 
-from __future__ import annotations
-
 from functools import cache
 
 import numpy as np

@@ -5,8 +5,6 @@ same with regions in random order, without which neither number is informative. 
 (doi:10.1038/s42256-022-00536-x) found that Grad-CAM localizes worse than people.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 

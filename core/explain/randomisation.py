@@ -10,8 +10,6 @@ References:
     both, the maps of a deep random network are flat and prove nothing.
 """
 
-from __future__ import annotations
-
 import copy
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field

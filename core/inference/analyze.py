@@ -1,7 +1,5 @@
 """From an uploaded image to its case: input check, predictions with heatmaps and uncertainty, and their comparison."""
 
-from __future__ import annotations
-
 import logging
 import traceback
 from collections.abc import Callable, Hashable, Mapping, Sequence

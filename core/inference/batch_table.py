@@ -1,7 +1,5 @@
 """Results of many images as one table, for reading with the most urgent first, and in full as CSV."""
 
-from __future__ import annotations
-
 import csv
 import io
 from collections.abc import Sequence

@@ -4,8 +4,6 @@ Agreement of the families, thresholds, prediction sets, the two stages and the i
 that no two parts of a page or a report contradict each other.
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from typing import Literal
 

@@ -11,8 +11,6 @@ Each folder below `examples/` holds images and a `credits.json`:
 A new example is an image file and its line in `images`.
 """
 
-from __future__ import annotations
-
 import json
 from dataclasses import dataclass
 from pathlib import Path

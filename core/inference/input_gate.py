@@ -7,8 +7,6 @@ would fit much better rotated or inverted is rejected with that as the reason; t
 images.
 """
 
-from __future__ import annotations
-
 import io
 import threading
 import zipfile

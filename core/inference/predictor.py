@@ -1,7 +1,5 @@
 """Predictions for new images: a stored run is loaded once and then queried many times, from several threads."""
 
-from __future__ import annotations
-
 import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace

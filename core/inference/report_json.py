@@ -4,8 +4,6 @@ The image is identified by the SHA-256 of its pixels. The upload's name and a th
 because both may identify a patient.
 """
 
-from __future__ import annotations
-
 import base64
 import io
 import json

@@ -3,8 +3,6 @@
 Fonts are embedded; nothing is fetched.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from functools import lru_cache

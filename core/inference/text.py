@@ -1,7 +1,5 @@
 """Sentences about a prediction, shared by the page, reports and tables."""
 
-from __future__ import annotations
-
 import numpy as np
 
 from core.data import DATASETS

@@ -1,7 +1,5 @@
 """How often a network is right about a class: on internal and external test images, at its operating point."""
 
-from __future__ import annotations
-
 import math
 from dataclasses import dataclass
 

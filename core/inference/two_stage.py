@@ -4,8 +4,6 @@ Stages, thresholds and figures are those of `core.analysis.two_stage`, as on the
 among the runs that predict the image, and applied.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 

@@ -5,8 +5,6 @@ predictions of the other seeds stand in: those for the test images to which this
 Nothing here runs a network.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import dataclass
 

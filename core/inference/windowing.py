@@ -1,7 +1,5 @@
 """Window and level of grayscale images, for display only: no network sees the result."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 
 import numpy as np

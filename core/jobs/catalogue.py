@@ -1,7 +1,5 @@
 """Training options, as listed by the trainer: `python -m trainer list --json`, run once."""
 
-from __future__ import annotations
-
 import json
 import subprocess
 import sys

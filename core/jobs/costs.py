@@ -3,8 +3,6 @@
 Nothing is guessed: without such a run the time is unknown.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from statistics import median

@@ -5,8 +5,6 @@ the training curve), `run` (one finished run), `say` (a message for people) and 
 reason).
 """
 
-from __future__ import annotations
-
 import json
 import os
 import time

@@ -1,7 +1,5 @@
 """The network of a stored run as files for other programs: `python -m trainer export`, run in a process of its own."""
 
-from __future__ import annotations
-
 import io
 import subprocess
 import sys

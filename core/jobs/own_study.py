@@ -3,8 +3,6 @@
 Deletion of own images is here too, because it concerns their jobs, their runs and the images themselves.
 """
 
-from __future__ import annotations
-
 import shutil
 from collections.abc import Sequence
 from pathlib import Path

@@ -1,7 +1,5 @@
 """The job queue as the app uses it: submit, run, cancel, repeat and remove jobs."""
 
-from __future__ import annotations
-
 import shutil
 import subprocess
 import sys

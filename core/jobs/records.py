@@ -4,8 +4,6 @@ Only the app writes requests and `stop`; only the worker writes states. All file
 written atomically.
 """
 
-from __future__ import annotations
-
 import json
 import os
 import secrets

@@ -1,7 +1,5 @@
 """The action that fits the reason why a job failed."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Literal
 

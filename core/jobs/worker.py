@@ -4,8 +4,6 @@ The app starts it, and it outlives the app. A lock, which the system takes from 
 only one. A job that a killed worker left running is taken over by the next worker.
 """
 
-from __future__ import annotations
-
 import os
 import signal
 import subprocess

@@ -11,8 +11,6 @@ References:
     Wilson 1927, doi:10.1080/01621459.1927.10502953.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass

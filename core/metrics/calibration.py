@@ -4,8 +4,6 @@ References:
     Guo et al. 2017, On calibration of modern neural networks, arXiv:1706.04599.
 """
 
-from __future__ import annotations
-
 import numpy as np
 from scipy.optimize import minimize_scalar
 from scipy.special import expit, log_expit, log_softmax, softmax

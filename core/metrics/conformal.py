@@ -20,8 +20,6 @@ References:
     Angelopoulos and Bates 2021, an introduction, arXiv:2107.07511.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal

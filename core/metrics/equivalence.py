@@ -6,8 +6,6 @@ References:
     Schuirmann 1987, A comparison of the two one-sided tests procedure and the power approach, doi:10.1007/BF01068419.
 """
 
-from __future__ import annotations
-
 import math
 
 from scipy import integrate, stats

@@ -17,8 +17,6 @@ References:
     Small-sample factor for seeds (expanded percentiles): Hesterberg 2015, arXiv:1411.5279.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import TypeVar

@@ -14,8 +14,6 @@ References:
     Calibration class by class: Kull et al. 2019, arXiv:1910.12656.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal

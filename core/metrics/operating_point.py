@@ -9,8 +9,6 @@ References:
     Shifting probabilities to another prevalence: Saerens et al. 2002, doi:10.1162/089976602753284446.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 

@@ -8,8 +8,6 @@ References:
     Consistency resampling: Bröcker and Smith 2007, doi:10.1175/WAF993.1.
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 
 import numpy as np

@@ -7,8 +7,6 @@ References:
     El-Yaniv and Wiener 2010, JMLR 11:1605-1641. Geifman and El-Yaniv 2017, arXiv:1705.08500.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import dataclass
 

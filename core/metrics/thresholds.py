@@ -13,8 +13,6 @@ References:
     Platt 1999, Probabilistic outputs for support vector machines. Youden 1950, doi:10.1002/1097-0142(1950)3:1.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from dataclasses import dataclass
 

@@ -9,8 +9,6 @@ where it finds as many suspicious images. This needs the truth of the test image
 not a way to operate. The comparison is paired by seed and has the verdicts of `comparisons`.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any

@@ -8,8 +8,6 @@ References:
     Merlin: Blankemeier et al. 2024, arXiv:2406.06512. Inflation: Carreira and Zisserman 2017, arXiv:1705.07750.
 """
 
-from __future__ import annotations
-
 import copy
 from functools import cache
 from typing import Any

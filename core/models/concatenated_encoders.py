@@ -6,8 +6,6 @@ images decoded at 160, and less from EfficientNet-Lite0 run at 224.) The scales 
 each is a block (`Classifier.blocks`) that heads can normalize separately.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import dataclass
 

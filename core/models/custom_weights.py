@@ -11,8 +11,6 @@ saved by transformers. PATH is a safetensors file (or a folder with `model.safet
 SHA-256. The training data of such weights is unknown, and runs say so.
 """
 
-from __future__ import annotations
-
 from functools import partial
 from typing import Any
 

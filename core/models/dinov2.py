@@ -13,8 +13,6 @@ References:
     DINOv2: Oquab et al. 2023, arXiv:2304.07193.
 """
 
-from __future__ import annotations
-
 import copy
 from dataclasses import replace
 from functools import cache, partial

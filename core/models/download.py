@@ -3,8 +3,6 @@
 Only a command downloads: pages, training runs and imports never access the network.
 """
 
-from __future__ import annotations
-
 import tempfile
 from pathlib import Path
 

@@ -3,8 +3,6 @@
 At the smaller size the embedding is taken after the last layer, or after every stage.
 """
 
-from __future__ import annotations
-
 import copy
 from collections.abc import Callable
 from dataclasses import replace

@@ -4,8 +4,6 @@ References:
     EfficientNet: Tan and Le 2019, arXiv:1905.11946. The Lite variants: github.com/tensorflow/tpu.
 """
 
-from __future__ import annotations
-
 from typing import Any
 
 import torch

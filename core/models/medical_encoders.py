@@ -8,8 +8,6 @@ targets, and it left out only the patients in a target's validation and test par
 stored runs that name them; new runs use the newest version.
 """
 
-from __future__ import annotations
-
 import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass

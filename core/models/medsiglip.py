@@ -8,8 +8,6 @@ References:
     MedGemma technical report: Sellergren et al. 2025, arXiv:2507.05201. SigLIP: Zhai et al. 2023, arXiv:2303.15343.
 """
 
-from __future__ import annotations
-
 import json
 from functools import partial
 from pathlib import Path

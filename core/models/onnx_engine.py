@@ -5,8 +5,6 @@ Volumes, other devices and very large networks use PyTorch. Both give the same e
 checked when a graph is built, so a cache may contain embeddings of both. Nothing is written to disk.
 """
 
-from __future__ import annotations
-
 import contextlib
 import io
 import logging

@@ -1,7 +1,5 @@
 """Family A: networks trained from random weights on the small training subset only."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Sequence
 from functools import partial
 from itertools import pairwise

@@ -5,8 +5,6 @@ all layers that run at one resolution. Multiply-adds are half of PyTorch's count
 diagram is an SVG without scripts, fonts or external references.
 """
 
-from __future__ import annotations
-
 import math
 from collections import Counter
 from dataclasses import dataclass, field

@@ -10,8 +10,6 @@ References:
     Simonyan and Zisserman 2014, arXiv:1409.1556. Inception-v3: Szegedy et al. 2015, arXiv:1512.00567.
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path

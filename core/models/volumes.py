@@ -10,8 +10,6 @@ References:
     arXiv:1802.04712. ResNet-18 on volumes of 28 voxels: Yang et al. 2023, doi:10.1038/s41597-022-01721-8.
 """
 
-from __future__ import annotations
-
 from dataclasses import replace
 from functools import partial
 from typing import Any

@@ -6,8 +6,6 @@ Files of other publishers are searched in the folders of `LOWSHOT_WEIGHTS`, laid
 raises an error and is never replaced by random weights.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import replace
 from importlib.metadata import PackageNotFoundError, files

@@ -14,8 +14,6 @@ References:
     TorchXRayVision: Cohen et al. 2021, arXiv:2111.00595; weights `densenet121-res224-all`: arXiv:2002.02497.
 """
 
-from __future__ import annotations
-
 import pickle
 import warnings
 from collections import OrderedDict

@@ -5,8 +5,6 @@ resamples, so intervals of any set of runs, and differences between them, follow
 again. The files can be deleted; they are computed again.
 """
 
-from __future__ import annotations
-
 import io
 import zipfile
 from collections.abc import Callable, Mapping

@@ -3,8 +3,6 @@
 Predictions on external test sets are in the same file, each set under its own name.
 """
 
-from __future__ import annotations
-
 import io
 import lzma
 import zipfile

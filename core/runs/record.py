@@ -1,7 +1,5 @@
 """The record of a run, and the checks that a stored record must pass."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, field, fields

@@ -4,8 +4,6 @@ All evaluation of stored runs reads predictions through this module, so that pag
 or finding. Statistics are in `core.metrics`.
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 
 import numpy as np

@@ -1,7 +1,5 @@
 """Default runs of each family, selected by their held-out predictions and never by the test set."""
 
-from __future__ import annotations
-
 import math
 
 from core.errors import CorruptRun

@@ -4,8 +4,6 @@ The module that writes a file defines its meaning. Whatever a file states about 
 from which it was made, so that it is never applied to another run.
 """
 
-from __future__ import annotations
-
 import json
 from pathlib import Path
 from typing import Any

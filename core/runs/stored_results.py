@@ -6,8 +6,6 @@ predictions and operating points of all its runs, the resampling, and `metric_ca
 other runs. `core.analysis.results_to_ship` makes the file; without it, or if it is damaged, everything is computed.
 """
 
-from __future__ import annotations
-
 import base64
 import math
 from collections.abc import Mapping, Sequence

@@ -3,8 +3,6 @@
 Keys identify content: the whole records of runs (`hash_funcs=BY_RECORD`), or the stamp of a listing.
 """
 
-from __future__ import annotations
-
 import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress

@@ -1,7 +1,5 @@
 """Chart styles and shared figures. Each series keeps its color, dash and marker; color is never the only cue."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass

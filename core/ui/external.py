@@ -1,7 +1,5 @@
 """Internal test and external test side by side, on the Compare page and on model cards."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 
 import pandas as pd

@@ -7,8 +7,6 @@ Images that a visitor stores belong to the login or, where there is none, to the
 It is in no address, because people pass addresses on, and it is set only once images are stored.
 """
 
-from __future__ import annotations
-
 import re
 import secrets
 from collections.abc import Mapping

@@ -1,7 +1,5 @@
 """Download of a stored run's network, on Train and on the model cards."""
 
-from __future__ import annotations
-
 import streamlit as st
 
 from core.errors import LowshotError

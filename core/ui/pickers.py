@@ -1,7 +1,5 @@
 """Pickers and warnings shared by the pages."""
 
-from __future__ import annotations
-
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from itertools import chain

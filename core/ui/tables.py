@@ -1,7 +1,5 @@
 """Tables with a download button."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from typing import Any
 

@@ -1,7 +1,5 @@
 """Text shared by several pages: Markdown escaping, damaged runs, and the color bar."""
 
-from __future__ import annotations
-
 import re
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager

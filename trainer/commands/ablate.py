@@ -5,8 +5,6 @@ ways to handle imbalance the name is enough. Models are compared with the first 
 all contrasts of the command, so rows are printed at its end.
 """
 
-from __future__ import annotations
-
 import argparse
 import json
 from collections.abc import Iterator

@@ -1,7 +1,5 @@
 """`audit`: find copies of images between the parts of a data set, or between two data sets."""
 
-from __future__ import annotations
-
 import argparse
 import json
 from dataclasses import asdict

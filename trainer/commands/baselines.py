@@ -4,8 +4,6 @@ Test images are not read. Subsets have seeds that neither the search nor a repor
 are trained on the same subset. Scores of every cell are in a log, from which the summary is computed.
 """
 
-from __future__ import annotations
-
 import argparse
 import json
 import time

@@ -4,8 +4,6 @@ A unit is a list of commands that together take at most two hours. The plan is `
 unit is a line of `docs/protocol/campaign.jsonl`. An interrupted unit continues where it stopped, as its commands do.
 """
 
-from __future__ import annotations
-
 import argparse
 import json
 import shlex

@@ -1,7 +1,5 @@
 """`curve`: learning curves over models, strategies, sizes and seeds; by default a short study of own images."""
 
-from __future__ import annotations
-
 import argparse
 
 from core.errors import BadRequest

@@ -1,7 +1,5 @@
 """`data`: list the data sets with their state on this machine, and download them."""
 
-from __future__ import annotations
-
 import argparse
 import json
 from pathlib import Path

@@ -1,7 +1,5 @@
 """`describe`: summarize a network: stages, parameters, multiply-adds and drawing."""
 
-from __future__ import annotations
-
 import argparse
 import json
 from dataclasses import asdict

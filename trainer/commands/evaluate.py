@@ -1,7 +1,5 @@
 """`evaluate`: evaluate the saved weights of a stored run on the test images again."""
 
-from __future__ import annotations
-
 import argparse
 import json
 from dataclasses import asdict, replace

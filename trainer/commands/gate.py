@@ -1,7 +1,5 @@
 """`gate`: fit the input gate of a data set to its training images, without their labels."""
 
-from __future__ import annotations
-
 import argparse
 from pathlib import Path
 

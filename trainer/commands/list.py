@@ -1,7 +1,5 @@
 """`list`: list data sets, models, strategies and settings, as text or as JSON rows for other programs."""
 
-from __future__ import annotations
-
 import argparse
 import json
 from collections.abc import Iterable, Iterator

@@ -1,7 +1,5 @@
 """`predict`: predict image files with stored runs."""
 
-from __future__ import annotations
-
 import argparse
 import json
 import sys

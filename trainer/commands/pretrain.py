@@ -4,8 +4,6 @@ On held-out patients of the corpus, chest and skin, every embedding must beat th
 whole interval above zero. These gates are evaluated once, after the trials have fixed the recipe.
 """
 
-from __future__ import annotations
-
 import argparse
 import json
 import shutil

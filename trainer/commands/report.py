@@ -4,8 +4,6 @@ Variants, and runs with leaks allowed, are listed separately and enter no compar
 one with the most runs is reported, and the runs of the others are counted.
 """
 
-from __future__ import annotations
-
 import argparse
 import json
 import math

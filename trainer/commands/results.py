@@ -1,7 +1,5 @@
 """`results`: list the stored runs of a data set, give the verdicts of the protocol, or fill a document."""
 
-from __future__ import annotations
-
 import argparse
 import json
 from pathlib import Path

@@ -1,7 +1,5 @@
 """`run`: train one cell of the comparison, or read it from the store."""
 
-from __future__ import annotations
-
 import argparse
 import tempfile
 from pathlib import Path

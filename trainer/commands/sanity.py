@@ -1,7 +1,5 @@
 """`sanity`: randomize the weights of stored runs and store with them whether their heatmaps change."""
 
-from __future__ import annotations
-
 import argparse
 from pathlib import Path
 

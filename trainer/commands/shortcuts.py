@@ -1,7 +1,5 @@
 """`shortcuts`: test a data set for shortcut learning, with frozen probes of the border and of the corners alone."""
 
-from __future__ import annotations
-
 import argparse
 import json
 from dataclasses import asdict

@@ -1,7 +1,5 @@
 """`subgroups`: store ages and sexes of the test images with the runs, so that results by group need no data set."""
 
-from __future__ import annotations
-
 import argparse
 
 from core.analysis.subgroups import characteristics, save_demographics

@@ -1,7 +1,5 @@
 """`weights`: list, download and convert pretrained weights."""
 
-from __future__ import annotations
-
 import argparse
 import json
 from pathlib import Path

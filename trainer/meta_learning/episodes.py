@@ -6,8 +6,6 @@ References:
     Episodes: Vinyals et al. 2016, arXiv:1606.04080.
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 
 import numpy as np

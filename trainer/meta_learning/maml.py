@@ -13,8 +13,6 @@ References:
     from zero: Kao et al. 2022, arXiv:2106.15367.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable
 
 import torch

@@ -4,8 +4,6 @@
 cache key is a hash of everything that determines the weights.
 """
 
-from __future__ import annotations
-
 import copy
 from collections.abc import Callable, Sequence
 from pathlib import Path

@@ -7,8 +7,6 @@ References:
     Snell et al. 2017, arXiv:1703.05175.
 """
 
-from __future__ import annotations
-
 import numpy as np
 import torch
 from torch import nn

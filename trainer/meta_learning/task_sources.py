@@ -5,8 +5,6 @@ findings: images of patients who are in neither the evaluated parts nor the subs
 part of the task.
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
 

@@ -3,8 +3,6 @@
 The files lie in the cache and can be deleted. An interrupted computation resumes from its last block.
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from pathlib import Path
 

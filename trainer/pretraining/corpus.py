@@ -5,8 +5,6 @@ themselves, copies of them, and all other images of a patient of whom one of the
 Patients held out for the gate are excluded too, as are copies of their images in other data sets.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 

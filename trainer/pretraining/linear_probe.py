@@ -4,8 +4,6 @@ A probe is logistic regression on centered embeddings of unit length, as models 
 fitted and evaluated on held-out images alone, so that an encoder gains nothing from fitting its own training images.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Mapping
 
 import numpy as np

@@ -5,8 +5,6 @@ weights. The split preserves them, and each image passes the expensive early lay
 step.
 """
 
-from __future__ import annotations
-
 import copy
 from collections.abc import Callable
 from dataclasses import dataclass

@@ -9,8 +9,6 @@ References:
     arXiv:2109.01903.
 """
 
-from __future__ import annotations
-
 import copy
 import time
 from dataclasses import asdict, dataclass, field

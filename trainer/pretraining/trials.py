@@ -8,8 +8,6 @@ the recipe's encoder with its starting weights: on the proxies, on those finding
 patients.
 """
 
-from __future__ import annotations
-
 import time
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, replace

@@ -4,8 +4,6 @@ The color of a line is its family's, black is an untuned baseline, dash and mark
 of families are 95% intervals over seeds (Student's t); test patients vary as well, see the tables.
 """
 
-from __future__ import annotations
-
 import io
 from collections.abc import Mapping, Sequence
 from pathlib import Path

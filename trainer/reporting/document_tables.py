@@ -15,8 +15,6 @@ A document marks their places by one of these comments and `<!-- end of results 
 `... at SIZE of CLASS` evaluates one class against the rest.
 """
 
-from __future__ import annotations
-
 import re
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path

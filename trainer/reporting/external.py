@@ -1,7 +1,5 @@
 """Report section on external test sets: internal and external performance side by side, as data and as Markdown."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Any

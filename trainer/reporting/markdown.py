@@ -1,7 +1,5 @@
 """Formatting of numbers, intervals and tables as Markdown."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from typing import Any
 

@@ -1,7 +1,5 @@
 """Markdown report: sentences and tables, made from the data of `report` alone."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 
 from core.metrics import METRICS

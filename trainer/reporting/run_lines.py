@@ -1,7 +1,5 @@
 """Stored runs as lines on the command line: text for people, JSON for programs."""
 
-from __future__ import annotations
-
 import json
 from collections.abc import Iterable, Mapping
 from typing import Any

@@ -1,7 +1,5 @@
 """Report sections as data, computed from the runs of every series with `core.analysis`."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
 from itertools import combinations, product

@@ -4,8 +4,6 @@ Runs with saved weights are evaluated with them; runs without are trained again.
 equal the stored ones.
 """
 
-from __future__ import annotations
-
 import tempfile
 from pathlib import Path
 

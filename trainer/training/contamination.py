@@ -4,8 +4,6 @@ For registered data sets the encoder's card answers: the corpus was audited agai
 images are compared here with the corpus, as far as the corpus is installed.
 """
 
-from __future__ import annotations
-
 from core.data.dataset import Dataset
 from core.errors import LeakFound
 from core.models.medical_encoders import copies_in_corpus, find_medical_encoder, read_card

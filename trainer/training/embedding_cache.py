@@ -1,7 +1,5 @@
 """On-disk cache of a frozen encoder's embeddings, computed once per image and view for all runs of a sweep."""
 
-from __future__ import annotations
-
 import hashlib
 from collections.abc import Callable
 from dataclasses import dataclass

@@ -4,8 +4,6 @@ A run is evaluated unchanged: its temperature and threshold come from its own su
 what the external images are, and whether they share patients or copies with the data set.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import lru_cache

@@ -3,8 +3,6 @@
 A patient's images, and copies of an image, never straddle two folds.
 """
 
-from __future__ import annotations
-
 import numpy as np
 from sklearn.model_selection import StratifiedGroupKFold
 

@@ -1,7 +1,5 @@
 """Heads on cached embeddings: the MLP and logistic regression, each with its own normalization."""
 
-from __future__ import annotations
-
 import copy
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor

@@ -6,8 +6,6 @@ References:
     Frankle et al. 2021, arXiv:2003.00152: batch normalization alone.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 

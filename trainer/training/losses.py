@@ -13,8 +13,6 @@ References:
     reference of PESG is the initial weights, as in the paper, where LibAUC samples it at random.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any

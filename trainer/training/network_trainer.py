@@ -1,7 +1,5 @@
 """Training loop of whole networks, with exact resuming of interrupted trainings."""
 
-from __future__ import annotations
-
 import copy
 import math
 import time

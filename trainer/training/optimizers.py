@@ -6,8 +6,6 @@ References:
     PESG with its rate cut to a tenth after half and after three quarters: Yuan et al. 2021, arXiv:2012.03173.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any

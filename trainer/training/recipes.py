@@ -4,8 +4,6 @@ The best settings depend on the number of labeled images: views and penalties th
 ten. A model that is the medical twin of another uses the other's settings, so that the two differ in weights alone.
 """
 
-from __future__ import annotations
-
 import json
 import math
 from collections.abc import Mapping, Sequence

@@ -1,7 +1,5 @@
 """Carry out the plan of a run: train, fit the operating point, evaluate, store."""
 
-from __future__ import annotations
-
 import time
 from collections.abc import Callable
 from datetime import UTC, datetime

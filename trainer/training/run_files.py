@@ -1,7 +1,5 @@
 """Files that a training reads beside its arguments: decoded images and encoders' weights. Workers may lack them."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from pathlib import Path
 

@@ -3,8 +3,6 @@
 Requests that do not fit the installed images are refused here, before any training, with a remedy.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
 from types import MappingProxyType

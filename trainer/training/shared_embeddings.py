@@ -1,7 +1,5 @@
 """Embeddings that the runs of a sweep share: tasks that compute each one once, for engines of several machines."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from functools import partial
 from typing import NamedTuple

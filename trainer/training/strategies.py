@@ -1,7 +1,5 @@
 """Registry of training strategies: what each trains, its settings, and its fitting function."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 

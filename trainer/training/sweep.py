@@ -1,7 +1,5 @@
 """Sweeps: the data set, the pairs of model and strategy that can be trained on it, and the runs that are missing."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field

@@ -4,8 +4,6 @@ References:
     Irvin et al. 2019, CheXpert, arXiv:1901.07031. Smoothing of uncertain labels: Pham et al. 2021, arXiv:1911.06475.
 """
 
-from __future__ import annotations
-
 import re
 from pathlib import Path
 

@@ -5,8 +5,6 @@ References:
     Class confounded with source: DeGrave et al. 2021, doi:10.1038/s42256-021-00338-7.
 """
 
-from __future__ import annotations
-
 from pathlib import Path
 
 from core.data.datasets.folders import ALIASES, list_class_folders

@@ -1,7 +1,5 @@
 """The user's own images as a data set: a folder of class folders, or a table of paths, labels and patients."""
 
-from __future__ import annotations
-
 import re
 from collections.abc import Callable
 from dataclasses import replace

@@ -1,7 +1,5 @@
 """The most common layout: folders named after classes, optionally within folders for the parts of a split."""
 
-from __future__ import annotations
-
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path

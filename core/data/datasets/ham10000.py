@@ -4,8 +4,6 @@ References:
     Tschandl et al. 2018, Scientific Data 5:180161, doi:10.1038/sdata.2018.161; data doi:10.7910/DVN/DBW86T.
 """
 
-from __future__ import annotations
-
 from itertools import repeat
 from pathlib import Path
 

@@ -4,8 +4,6 @@ References:
     Codella et al. 2018, Skin lesion analysis toward melanoma detection (ISIC 2017), arXiv:1710.05006.
 """
 
-from __future__ import annotations
-
 from itertools import repeat
 from pathlib import Path
 

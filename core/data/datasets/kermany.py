@@ -4,8 +4,6 @@ References:
     Kermany et al. 2018, Cell 172(5), doi:10.1016/j.cell.2018.02.010; data doi:10.17632/rscbjbr9sj
 """
 
-from __future__ import annotations
-
 import re
 from dataclasses import replace
 from pathlib import Path

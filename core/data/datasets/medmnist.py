@@ -6,8 +6,6 @@ References:
     Yang et al. 2023, MedMNIST v2, Scientific Data 10:41, doi:10.1038/s41597-022-01721-8.
 """
 
-from __future__ import annotations
-
 import hashlib
 import json
 import warnings

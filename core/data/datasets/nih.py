@@ -4,8 +4,6 @@ References:
     Wang et al. 2017, ChestX-ray8, arXiv:1705.02315.
 """
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import numpy as np

@@ -4,8 +4,6 @@ They are used for tests, for a first run without data, and to test whether heatm
 reports label them as synthetic.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import lru_cache

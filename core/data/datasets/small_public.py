@@ -1,7 +1,5 @@
 """Small public data sets in class folders: knee, blood smear, breast ultrasound. Tasks, and pretraining corpus of C."""
 
-from __future__ import annotations
-
 import re
 from pathlib import Path
 

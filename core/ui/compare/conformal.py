@@ -1,7 +1,5 @@
 """Compare: conformal prediction sets with a target coverage, and their measured coverage."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import replace
 

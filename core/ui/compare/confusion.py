@@ -1,7 +1,5 @@
 """Compare: confusion matrices (counts and rates) at the chosen operating point, and the images of a cell."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial

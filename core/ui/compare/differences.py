@@ -1,7 +1,5 @@
 """Compare: difference of each series from a reference, with interval, corrected p-values and verdict."""
 
-from __future__ import annotations
-
 import pandas as pd
 import streamlit as st
 

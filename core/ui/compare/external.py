@@ -1,7 +1,5 @@
 """Compare: each series on its internal and on an external test set, at the same operating point."""
 
-from __future__ import annotations
-
 import streamlit as st
 
 from core.analysis.external import evaluated, external_sets, refusals

@@ -1,7 +1,5 @@
 """Compare: a metric of each series with its intervals, all metrics, and the classification report of every run."""
 
-from __future__ import annotations
-
 import json
 from collections.abc import Mapping
 

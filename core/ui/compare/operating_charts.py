@@ -1,7 +1,5 @@
 """Six diagrams of one operating point in one figure: a click in the legend hides a series in all of them."""
 
-from __future__ import annotations
-
 import copy
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass

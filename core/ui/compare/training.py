@@ -1,7 +1,5 @@
 """Compare: stored training curves of the runs, loss and metric against epoch."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 
 import numpy as np

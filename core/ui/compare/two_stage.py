@@ -1,7 +1,5 @@
 """Compare: a sensitive screening stage and a multiclass second stage, against one model at the same sensitivity."""
 
-from __future__ import annotations
-
 from dataclasses import replace
 
 import pandas as pd

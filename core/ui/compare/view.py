@@ -1,7 +1,5 @@
 """The selection at the top of the Compare page, passed to each section."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 
 import streamlit as st

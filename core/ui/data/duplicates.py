@@ -1,7 +1,5 @@
 """Results of the audit on the Data page: copies within a data set, and copies from other data sets."""
 
-from __future__ import annotations
-
 import numpy as np
 import pandas as pd
 import streamlit as st

@@ -1,7 +1,5 @@
 """Charts of the Data page."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import numpy as np

@@ -1,7 +1,5 @@
 """Batches of images: predictions with a progress bar that can be stopped, then a table and its CSV file."""
 
-from __future__ import annotations
-
 from collections import Counter
 from collections.abc import Sequence
 

@@ -1,7 +1,5 @@
 """View of one image on the Diagnose page: image check, one column per family, heatmap quality, and report downloads."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import replace
 

@@ -1,7 +1,5 @@
 """How the Diagnose page shows images and heatmaps."""
 
-from __future__ import annotations
-
 import base64
 import io
 from collections.abc import Mapping, Sequence

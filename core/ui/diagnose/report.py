@@ -1,7 +1,5 @@
 """Dialog in which the content of a report is chosen before its download."""
 
-from __future__ import annotations
-
 import streamlit as st
 
 from core.data.uploads import Upload

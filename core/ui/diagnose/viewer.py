@@ -1,7 +1,5 @@
 """Dialog that shows an image at its original resolution: zoom, pan, window and level, and the heatmaps over it."""
 
-from __future__ import annotations
-
 from dataclasses import astuple
 
 import plotly.graph_objects as go

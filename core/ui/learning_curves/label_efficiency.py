@@ -1,7 +1,5 @@
 """Label efficiency on the Learning curves page: fitted curves, images needed, label multipliers, and crossovers."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from itertools import combinations
 

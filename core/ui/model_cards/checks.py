@@ -1,7 +1,5 @@
 """Parts of a model card that need extra records: sanity checks of heatmaps, and results by sex and age."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from pathlib import Path
 

@@ -1,7 +1,5 @@
 """The card of a network: facts on a row of `MODELS`, whether or not a run uses it."""
 
-from __future__ import annotations
-
 import pandas as pd
 import streamlit as st
 

@@ -1,7 +1,5 @@
 """Parts of model cards: tables of facts, architecture, metrics with intervals, calibration, and checklists."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from typing import Any
 

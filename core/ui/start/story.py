@@ -1,7 +1,5 @@
 """Sentences and table of the start page, computed from stored runs."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 
 import pandas as pd

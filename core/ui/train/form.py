@@ -1,7 +1,5 @@
 """Form of the Train page: data, models, strategies and settings, and the expected cost of a job."""
 
-from __future__ import annotations
-
 from collections.abc import Collection, Sequence
 from typing import Any, NamedTuple
 

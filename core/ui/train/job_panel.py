@@ -1,7 +1,5 @@
 """Jobs on the Train page: the running job with its training curve, queued jobs, and finished jobs."""
 
-from __future__ import annotations
-
 import time
 from collections.abc import Callable, Sequence
 from datetime import datetime

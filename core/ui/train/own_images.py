@@ -1,7 +1,5 @@
 """Own images on the Train page: upload and storage, and the check before they are trained on."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Sequence
 from datetime import datetime
 from pathlib import Path

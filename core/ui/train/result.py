@@ -1,7 +1,5 @@
 """The result of a study of own images: findings in words, one figure, the trained network, and labels to check."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 
 import streamlit as st

@@ -1,7 +1,5 @@
 """The study of own images: what is trained by default, how to go deeper, and the start."""
 
-from __future__ import annotations
-
 from dataclasses import replace
 
 import streamlit as st
