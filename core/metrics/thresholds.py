@@ -4,7 +4,7 @@ The default fit is deliberately cautious. With ten images per class the best emp
 subsets, and it is fitted to images that are more alike than those of a test set. A logistic curve through the scores
 (Platt 1999) stays near the scores as they are: the logarithm of its slope and its intercept have normal priors. The
 threshold is where the curve equals the share of positives, which maximizes sensitivity + specificity if its shape
-holds. This is the operating point of every run.
+holds. This is the operating point of every run of the protocol.
 
 The other rules use the empirical scores: a target sensitivity, the best sum of sensitivity and specificity (Youden),
 the least cost. The performance of an operating point on test images is in `operating_point`.

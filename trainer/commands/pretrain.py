@@ -106,6 +106,7 @@ def run(arguments: argparse.Namespace) -> int:
     parts = build_corpus(targets, (*recipe.sets, *proxies), evaluated_sets, start.image.size)
     with open_engine(arguments) as engine:
         if arguments.trial:
+            parts = [without_test_images(part) for part in parts]  # here, as workers of a cluster have no data sets
             trial = Task(0, "trial", _try, (parts,), (recipe,), partial(_files, start, parts))
             for record in result_of(engine, trial):
                 _log(folder.parent / LOG_FILE, {"kind": "trial", "targets": targets, **record})
@@ -213,7 +214,7 @@ def _files(start: Start, parts: Iterable[CorpusPart]) -> Iterator[File]:
 
 
 def _try(parts: list[CorpusPart], recipe: Recipe, device: torch.device, _: Progress) -> list[dict[str, Any]]:
-    return list(run_trial(recipe, [without_test_images(part) for part in parts], device))
+    return list(run_trial(recipe, parts, device))
 
 
 def _train(

@@ -7,6 +7,7 @@ of families are 95% intervals over seeds (Student's t); test patients vary as we
 import io
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from xml.sax.saxutils import escape
 
 from core.analysis.contest import ENCODERS, NAMED, PLAIN_SCRATCH, plain_loop
 from core.errors import BadRequest
@@ -46,7 +47,7 @@ def write_curves(store: Store, dataset: str, sizes: Sequence[int | None], folder
         raise BadRequest(f"No series of the contest has runs of {dataset} at two of these sizes. Train them first.")
     path = folder / FOLDER / f"{dataset}.svg"
     text = _in_words(panels)
-    if not path.exists() or _as_xml(text) not in path.read_text():
+    if not path.exists() or escape(text) not in path.read_text():
         write_atomically(path, _draw(panels, text))
     return f"![{text}]({FOLDER}/{path.name})\n"
 
@@ -87,10 +88,6 @@ def _in_words(panels: Mapping[str, Mapping[Series, Curve]]) -> str:
         ]
         parts.append(f"{title}: {'; '.join(lines)}")
     return f"{_METRIC.title} by labeled images per class, mean over seeds. {'. '.join(parts)}."
-
-
-def _as_xml(text: str) -> str:
-    return text.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
 
 
 def _draw(panels: Mapping[str, Mapping[Series, Curve]], text: str) -> bytes:
