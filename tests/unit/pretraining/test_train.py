@@ -10,6 +10,7 @@ import pytest
 import torch
 
 from core.data import DATASETS
+from core.data.dataset import load_dataset
 from core.data.listing import UNLABELED, Listing
 from core.errors import BadRequest, UnknownName, WeightsUnavailable
 from core.models import MODELS, dinov2
@@ -391,3 +392,16 @@ def test_a_trial_is_evaluated_on_proxies_and_trains_on_none(monkeypatch):
     tasks = {key.partition(", ")[0] for key in records[0]["gains"]}
     assert tasks == {"malaria", f"{NIH} (findings left out)", f"{NIH} (findings learnt)"}
     assert set(PROXIES).isdisjoint(name for choice in GATES for name in choice)
+
+
+def test_the_command_tries_a_recipe_without_any_test_image(small_corpus, monkeypatch):
+    argv, out = small_corpus
+    monkeypatch.setattr("trainer.commands.pretrain.PROXIES", ())
+    seen = []
+    monkeypatch.setattr("trainer.commands.pretrain.run_trial", lambda recipe, parts, device: seen.extend(parts) or [{}])
+    assert main([*argv, "--trial"]) == 0
+    (part,) = seen
+    rows = np.concatenate([part.train, part.validation])
+    assert len(rows)
+    assert not np.isin(rows, load_dataset(DATASETS["kermany"]).parts.test).any()
+    assert json.loads((out / "recipes.jsonl").read_text())["kind"] == "trial"
