@@ -20,7 +20,8 @@ from core.errors import BadRequest
 from core.inference.predictor import Predictor
 from core.metrics.calibration import probabilities_of
 from core.models import MODELS
-from core.models.classifier import mlp_layers
+from core.models.classifier import Classifier, mlp_layers
+from core.models.specs import ModelSpec
 from core.runs import Run, open_store, read_history, read_predictions, read_run, read_weights
 from tests.random_weights import RUN
 from trainer.training.folds import inner_folds
@@ -377,8 +378,8 @@ def test_folds_hold_out_every_image_once_and_keep_groups_together():
 def test_fitting_functions_cannot_receive_a_test_set():
     """They take a model, its facts, `FitData`, settings and a context; none of these holds a data set."""
     for strategy in STRATEGIES.values():
-        given = [p.annotation for p in inspect.signature(strategy.fit).parameters.values()]
-        assert given == ["Classifier", "ModelSpec", "FitData", "Settings", "FitContext"]
+        given = [p.annotation for p in inspect.signature(strategy.fit, eval_str=True).parameters.values()]
+        assert given == [Classifier, ModelSpec, FitData, Settings, FitContext]
     assert set(FitData.__dataclass_fields__) == {
         "images", "labels", "groups", "rows", "classes", "fingerprint", "population",
     }  # fmt: skip
