@@ -3,6 +3,7 @@
 A document marks their places by one of these comments and `<!-- end of results -->`:
 
 - `<!-- results: DATASET at SIZE -->`: every model and strategy with default settings, with the headline metrics;
+- `<!-- contest: DATASET at SIZE,SIZE -->`: the series of the contest, with the AUROC of each at these sizes;
 - `<!-- sizes: DATASET at SIZE,SIZE -->`: every series with runs at all these sizes, with its AUROC at each;
 - `<!-- variants: DATASET at SIZE -->`: the effect of settings that differ from a strategy's defaults;
 - `<!-- external: DATASET at SIZE -->`: internal test and external test side by side, with the difference;
@@ -93,6 +94,32 @@ def size_table(store: Store, dataset: str, sizes: list[Size], of: str | None = N
         f"AUROC, the mean over seeds, by labeled images per class, with 95% intervals: "
         f"{_intervals(dataset, _images(columns[0], target))} At one size and seed every row learns from the same "
         "images.",
+    )
+
+
+def contest_table(store: Store, dataset: str, sizes: list[Size], of: str | None = None) -> str:
+    """Return a row for each series that takes part in a contrast of the protocol, with its AUROC at some sizes.
+
+    Raises:
+        BadRequest: if none has runs at any of these sizes.
+    """
+    columns = [_at(store, dataset, size) for size in sizes]
+    contrasted = dict.fromkeys(side for first, second, _ in CONTRASTS.values() for side in (first, second))
+    shown = [key for key in contrasted if any(key in column for column in columns)]
+    if not shown:
+        raise _missing(dataset, sizes)
+    target = _target({key: column[key] for column in columns for key in shown if key in column}, of)
+    rows = [
+        _named(key)
+        + [_figures(column[key], ("auroc",), target)[0] if key in column else "–" for column in columns]
+        for key in shown
+    ]  # fmt: skip
+    images = next(_images({key: column[key]}, target) for column in columns for key in shown if key in column)
+    return _with_note(
+        table(["family", "model", "strategy", *map(_size_text, sizes)], rows),
+        of,
+        f"AUROC, the mean over seeds, with 95% intervals: {_intervals(dataset, images)} At one size and seed every row "
+        "learns from the same images. A dash: not stored.",
     )
 
 
@@ -268,8 +295,8 @@ def cost_table(store: Store, dataset: str, sizes: list[Size], of: str | None = N
 
 
 TABLES: dict[str, Callable[[Store, str, list[Size], str | None], str]] = {
-    "results": headline_table, "sizes": size_table, "variants": variant_table, "verdicts": verdict_table,
-    "shortcuts": shortcut_sentences, "external": external_table, "costs": cost_table,
+    "results": headline_table, "contest": contest_table, "sizes": size_table, "variants": variant_table,
+    "verdicts": verdict_table, "shortcuts": shortcut_sentences, "external": external_table, "costs": cost_table,
 }  # fmt: skip
 
 

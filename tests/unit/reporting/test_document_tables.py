@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from core.analysis import contest
-from core.analysis.contest import Sides
+from core.analysis.contest import NAMED, Sides
 from core.errors import BadRequest
 from core.metrics import METRICS
 from core.runs import metric_cache, open_store, read_predictions, save_run
@@ -19,6 +19,7 @@ from tests.unit.runs.test_store import example_meta, example_predictions
 from trainer.reporting import document_tables
 from trainer.reporting.document_tables import (
     TABLES,
+    contest_table,
     cost_table,
     every_verdict,
     headline_table,
@@ -90,7 +91,7 @@ def test_no_run_no_table(runs, kind):
 
 
 def test_a_kind_of_table_that_does_not_exist_is_refused(runs):
-    with pytest.raises(BadRequest, match=r"results, sizes, .*, costs, curves, but got 'result'"):
+    with pytest.raises(BadRequest, match=r"results, contest, .*, costs, curves, but got 'result'"):
         with_tables("<!-- result: phantom at 2 -->\n<!-- end of results -->", open_store(runs), runs)
 
 
@@ -114,6 +115,20 @@ def test_a_table_by_size_holds_the_series_that_have_every_size(runs):
     assert f"| scratch | 1 | {cell} | {cell} |" in table
     assert "lr=1" not in table
     assert "lr=1" in size_table(open_store(runs), "phantom", [5])
+
+
+def test_the_contest_table_holds_contrasted_series_only_and_marks_what_is_missing(runs):
+    control = ("control-random-frozen", "frozen-logistic")
+    for size in (10, 50):
+        make_run(runs, NAMED["B"][:2], size, 0, 2.0)
+        make_run(runs, control, size, 0, 1.0)
+    make_run(runs, NAMED["A"][:2], 10, 0, 1.0)
+    lines = contest_table(open_store(runs), "phantom", [10, 50]).splitlines()
+    rows = [line for line in lines if line.startswith(("| generic", "| scratch", "| control"))]
+    assert {row.split(" | ")[1].strip("`") for row in rows} == {NAMED["A"].model, NAMED["B"].model}
+    scratch, generic = sorted(rows, reverse=True)
+    assert scratch.endswith("| – |")
+    assert "–" not in generic
 
 
 def test_a_variant_is_compared_with_what_it_departs_from(runs):
