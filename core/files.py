@@ -14,12 +14,14 @@ import os
 import secrets
 import shutil
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from filelock import FileLock
+from filelock import FileLock, Timeout
+
+from core.errors import BadRequest
 
 if TYPE_CHECKING:
     from _typeshed import SupportsRead
@@ -68,6 +70,23 @@ def locked(target: Path, timeout: float = -1) -> Iterator[None]:
         finally:
             if lock.lock_counter == 1:
                 Path(lock.lock_file).unlink(missing_ok=True)
+
+
+@contextmanager
+def sole_writer(path: Path) -> Iterator[None]:
+    """Hold the lock of a log while a command continues it.
+
+    Raises:
+        BadRequest: if another process holds it.
+    """
+    with ExitStack() as stack:
+        try:
+            stack.enter_context(locked(path, timeout=0))
+        except Timeout:
+            raise BadRequest(
+                f"Another process writes {path.name}. Wait until it ends, or name another --log."
+            ) from None
+        yield
 
 
 @contextmanager

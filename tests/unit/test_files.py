@@ -11,7 +11,16 @@ from contextlib import ExitStack
 import pytest
 from filelock import Timeout
 
-from core.files import locked, publish, remove_unfinished, require_space, sha256_of, staging_folder, write_atomically
+from core.files import (
+    locked,
+    publish,
+    remove_unfinished,
+    require_space,
+    sha256_of,
+    sole_writer,
+    staging_folder,
+    write_atomically,
+)
 
 
 def test_parts_are_distinguished():
@@ -78,6 +87,16 @@ def test_a_lock_keeps_others_out_and_leaves_no_file(tmp_path):
         assert isinstance(in_a_thread(lambda: take(target)), Timeout)
     assert in_a_thread(lambda: take(target)) is None
     assert list(target.parent.iterdir()) == []
+
+
+def test_a_log_has_one_writer(tmp_path):
+    def write():
+        with sole_writer(tmp_path / "search.jsonl"):
+            pass
+
+    with locked(tmp_path / "search.jsonl"):
+        assert "Another process writes search.jsonl" in str(in_a_thread(write))
+    assert in_a_thread(write) is None
 
 
 def test_what_a_living_process_writes_stays_and_the_rest_goes(tmp_path, monkeypatch):

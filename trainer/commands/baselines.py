@@ -13,11 +13,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 
 from core.data import DATASETS
 from core.data.dataset import load_dataset
 from core.errors import BadRequest
-from core.files import write_atomically
+from core.files import sole_writer, write_atomically
 from core.metrics import Spread, between_seeds
 from core.models import MODELS
 from core.paths import pick_device
@@ -109,15 +110,26 @@ def run(arguments: argparse.Namespace) -> int:
     """Score the cells that the log lacks or has with other settings, then print the summary."""
     contenders, device = contenders_of(arguments.family), pick_device(arguments.device)
     path = arguments.log or LOG_FOLDER / f"baselines-{arguments.family}.jsonl"
+    with sole_writer(path):
+        rows = _score_missing(contenders, path, arguments.family in COSTLY, 60 * arguments.minutes, device)
+    if rows:
+        print(summary(rows, [contender.title for contender in contenders]))
+    return 0
+
+
+def _score_missing(
+    contenders: Sequence[Contender], path: Path, costly: bool, seconds: float, device: torch.device
+) -> list[dict[str, Any]]:
+    """Score the cells that a log lacks; return all rows of the current settings, or none if the time is over."""
     settings = {(each.title, size): _settings(each, size) for each in contenders for size in SIZES}
     logged = [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
     rows = [row for row in logged if row["settings"] == settings.get((row["contender"], row["size"]))]
     done = {(row["contender"], row["set"], row["size"], row["seed"]) for row in rows}
-    until = time.monotonic() + 60 * arguments.minutes
+    until = time.monotonic() + seconds
     developments: dict[tuple[str, str], Development] = {}
     for size in SIZES:
         for name in SETS:
-            if arguments.family in COSTLY and size > SHORT.get(name, size):
+            if costly and size > SHORT.get(name, size):
                 continue
             for seed in SEEDS:
                 for contender in contenders:
@@ -125,7 +137,7 @@ def run(arguments: argparse.Namespace) -> int:
                         continue
                     if time.monotonic() > until:
                         print_status("The time is over; the same command continues.")
-                        return 0
+                        return []
                     at = (name, contender.model)
                     if at not in developments:
                         developments[at] = development_of(load_dataset(DATASETS[name]), contender.model)
@@ -138,8 +150,7 @@ def run(arguments: argparse.Namespace) -> int:
                     )  # fmt: skip
                     write_atomically(path, "".join(json.dumps(row) + "\n" for row in rows).encode())
                     print_status(f"{cell.title}, {contender.title}: {scores['clean']:.4f}")
-    print(summary(rows, [contender.title for contender in contenders]))
-    return 0
+    return rows
 
 
 def _settings(contender: Contender, size: int) -> dict[str, Any]:

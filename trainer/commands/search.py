@@ -30,7 +30,7 @@ from core.data.dataset import Dataset, load_dataset
 from core.data.image_cache import Bank
 from core.data.preprocessing import preparation
 from core.errors import BadRequest
-from core.files import sha256_of, write_atomically
+from core.files import sha256_of, sole_writer, write_atomically
 from core.metrics.calibration import fit_temperature, negative_log_likelihood, probabilities_of
 from core.metrics.thresholds import fit_thresholds
 from core.models import MODELS
@@ -305,14 +305,21 @@ def run(arguments: argparse.Namespace) -> int:
 
     With `--choose` no trial is run: the best settings of all logs become the strategies' defaults.
     """
-    import optuna
-
     if arguments.choose:
         return _choose()
     if arguments.space not in SPACES:
         raise BadRequest(f"Expected --space to be one of {', '.join(SPACES)}, but got {arguments.space!r}.")
     space, device = SPACES[arguments.space], pick_device(arguments.device)
     path = arguments.log or LOG_FOLDER / f"search-{space.name}.jsonl"
+    with sole_writer(path):
+        _search(space, path, arguments.trials, 60 * arguments.minutes, device)
+    return 0
+
+
+def _search(space: Space, path: Path, trials: int, seconds: float, device: torch.device) -> None:
+    """Add trials to a log until it has the requested number or the time is over."""
+    import optuna
+
     rows = [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
     developments = {name: development_of(load_dataset(DATASETS[name]), space.model) for name in SETS}
     optuna.logging.set_verbosity(optuna.logging.WARNING)
@@ -325,8 +332,8 @@ def run(arguments: argparse.Namespace) -> int:
                 value=row["value"],
             )
         )
-    until = time.monotonic() + 60 * arguments.minutes
-    while len(rows) < arguments.trials and time.monotonic() < until:
+    until = time.monotonic() + seconds
+    while len(rows) < trials and time.monotonic() < until:
         trial, options = _new_trial(study, space, rows)
         cells = []
         try:
@@ -354,8 +361,7 @@ def run(arguments: argparse.Namespace) -> int:
             }
         )  # fmt: skip
         write_atomically(path, "".join(json.dumps(row) + "\n" for row in rows).encode())
-        print_status(f"trial {len(rows)} of {arguments.trials}: {value:.4f} {options}")
-    return 0
+        print_status(f"trial {len(rows)} of {trials}: {value:.4f} {options}")
 
 
 def _new_trial(study: Study, space: Space, rows: Sequence[Mapping[str, Any]]) -> tuple[Trial, dict[str, Any]]:
