@@ -156,7 +156,7 @@ OPTIONS.add(
     Option("clip", float, "norm at which gradients are clipped", 0, above=True),
     Option("average", float, "decay per step of the moving average of the weights; 0 for no average", 0, below=1),
     Option("patience", int, "epochs without a lower held-out loss until a fold stops; 0 for no early stopping", 0),
-    Option("folds", int, "folds of the cross-validation inside the subset", 2),
+    Option("folds", int, "folds of the cross-validation inside the subset; 1 for none", 1),
     Option("views", int, "augmented views per image for the head of a frozen encoder", 0),
     Option(
         "scaling", str, "scaling of embeddings: unit (centered, of unit length) or standard (each feature by itself)",

@@ -60,7 +60,11 @@ class Shortcut:
         )
         if not self.detected:
             return f"{measured} That is not detectably better than chance: no shortcut was found there."
-        few = "" if len(self.seeds) >= MIN_SEEDS else f" in these {len(self.seeds)} subsets, too few for a verdict"
+        few = (
+            ""
+            if len(self.seeds) >= MIN_SEEDS
+            else (f" in {len(self.seeds)} {'subset' if len(self.seeds) == 1 else 'subsets'}, too few for a verdict")
+        )
         return (
             f"{measured} That is better than chance{few}: {self.part} {'tell' if self.part.endswith('s') else 'tells'} "
             "the classes apart without the disease, and a classifier of whole images may rely on this too."

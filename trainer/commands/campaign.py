@@ -28,6 +28,7 @@ from trainer.reporting.markdown import table
 
 PLAN = PROJECT / "docs" / "protocol" / "campaign.toml"
 LONGEST = 120  # minutes of a unit
+NEGATIVE = 1  # exit code of a command with a negative result
 
 
 @dataclass(frozen=True)
@@ -89,7 +90,7 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """List or run units; the exit code is that of the first command that fails.
+    """List or run units; the exit code is that of the first command that fails: 1, a negative result, is no failure.
 
     Raises:
         BadRequest: if the plan has no such unit.
@@ -129,7 +130,7 @@ def _run(unit: Unit, commands: Sequence[argparse.Namespace], log: Path) -> int:
     start = time.monotonic()
     for line, parsed in zip(unit.commands, commands, strict=True):
         print_status(line)
-        if code := parsed.execute(parsed):
+        if (code := parsed.execute(parsed)) > NEGATIVE:
             return int(code)
     devices = {describe_device(pick_device(getattr(parsed, "device", "auto"))) for parsed in commands}
     row = {

@@ -144,7 +144,7 @@ def fit_frozen_logistic(
     model.head.layers = _final_head([heads[index] for heads in fold_heads], final, settings)
     selection = describe_folds(settings, positions)
     if not settings.strength:
-        selection += f"; penalty 1/{strength:g} chosen there"
+        selection += f"; penalty 1/{strength:g}" + (" chosen there" if folds else "")
     return FitResult(positions, logits, HEAD, selection)
 
 

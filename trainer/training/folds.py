@@ -9,7 +9,7 @@ from sklearn.model_selection import StratifiedGroupKFold
 from core.data.splits import strata_of
 from core.errors import BadRequest
 
-NOTHING_HELD_OUT = "nothing held out, as a class has images of one patient only; threshold 0.5, temperature 1"
+NOTHING_HELD_OUT = "nothing held out (one fold, or one patient in a class); threshold 0.5, temperature 1"
 
 
 def can_cross_validate(labels: np.ndarray, groups: np.ndarray, folds: int) -> bool:

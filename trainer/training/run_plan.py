@@ -120,7 +120,10 @@ def settings_for(
         raise BadRequest(f"{strategy.name} does not take {not_taken[0]}; it takes {taken}.")
     if "loss" in stated:
         row = LOSSES[stated["loss"]]
-        stated = ({"optimizer": row.optimizer} if row.optimizer else {}) | stated
+        implied: dict[str, Any] = {"optimizer": row.optimizer} if row.optimizer else {}
+        if not row.smooths:  # a searched recipe may smooth labels
+            implied["label_smoothing"] = 0.0
+        stated = implied | stated
         stated["loss"] = "" if row.name == default_loss(labels) else row.name
     if stated.get("optimizer", defaults.optimizer) != defaults.optimizer:
         stated = {**OPTIMIZERS[stated["optimizer"]].settings, **stated}

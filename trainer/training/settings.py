@@ -31,7 +31,7 @@ class Settings:
             stops early. The final network is trained for the median length of the folds. 0 disables early stopping.
         layer_decay: factor of the learning rate from each layer of the encoder to the layer before it.
         frozen_below: share of `lr` below which a layer of the encoder stays frozen.
-        folds: number of folds of the cross-validation inside the subset.
+        folds: number of folds of the cross-validation inside the subset; 1 for none.
         loss: name of a loss; "" for the default of the labels: cross-entropy, or masked-bce for findings.
         label_smoothing: share of each label that is spread over all classes.
         optimizer: name of an optimizer.

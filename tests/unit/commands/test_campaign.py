@@ -1,5 +1,6 @@
 """The campaign: plans good and bad, units that run once, and units that stop at the first failure."""
 
+import argparse
 import json
 import threading
 
@@ -9,6 +10,7 @@ from core.errors import BadRequest
 from core.files import locked
 from tests import PATIENCE
 from trainer.cli import main
+from trainer.commands import campaign
 from trainer.commands.campaign import PLAN, parsed_commands, read_plan
 
 
@@ -49,6 +51,17 @@ def test_units_run_once_and_stop_at_the_first_failure(tmp_path, capsys):
     failing = write(tmp_path / "failing.toml", ("bad", 1, ["curve --dataset no-such-set", "list"]))
     assert main(["campaign", "--plan", str(failing)]) == 2
     assert not failing.with_suffix(".jsonl").exists()
+
+
+@pytest.mark.parametrize(("code", "logged"), [(1, True), (2, False)])
+def test_a_negative_result_ends_no_unit(tmp_path, monkeypatch, code, logged):
+    ran = []
+    commands = [argparse.Namespace(execute=lambda _, code=each: ran.append(code) or code) for each in (code, 0)]
+    monkeypatch.setattr(campaign, "parsed_commands", lambda unit: commands)
+    plan = write(tmp_path / "plan.toml", ("first", 1, ["shortcuts", "list"]))
+    assert main(["campaign", "--plan", str(plan)]) == (0 if logged else code)
+    assert ran == ([code, 0] if logged else [code])
+    assert plan.with_suffix(".jsonl").exists() == logged
 
 
 def test_a_unit_that_would_end_too_late_is_not_started(tmp_path, capsys):

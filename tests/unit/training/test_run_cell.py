@@ -24,7 +24,7 @@ from core.models.classifier import Classifier, mlp_layers
 from core.models.specs import ModelSpec
 from core.runs import Run, open_store, read_history, read_predictions, read_run, read_weights
 from tests.random_weights import RUN
-from trainer.training.folds import inner_folds
+from trainer.training.folds import NOTHING_HELD_OUT, inner_folds
 from trainer.training.heads import fit_logistic, fit_mlp, logits_of, run_in_parallel
 from trainer.training.layer_freezing import merge_low_rank, parameter_groups
 from trainer.training.network_trainer import train_network
@@ -135,6 +135,20 @@ def test_the_same_cell_gives_the_same_numbers(phantom, tmp_path):
     first, second = (train(small, "scratch-cnn", "scratch", 4, store=tmp_path / name, **quick) for name in "ab")
     assert read_run(first).run == read_run(second).run
     assert np.array_equal(read_predictions(first).logits, read_predictions(second).logits)
+
+
+@pytest.mark.parametrize(
+    ("model", "strategy", "options"),
+    [
+        ("scratch-cnn", "scratch", {"epochs": 2, "min_steps": 2}),
+        ("control-random-frozen", "frozen-logistic", {"views": 0}),
+        ("control-random-frozen", "frozen", {"views": 0, "epochs": 2, "min_steps": 2}),
+    ],
+)
+def test_one_fold_holds_nothing_out(phantom, runs, model, strategy, options):
+    meta = read_run(train(few_test_images(phantom), model, strategy, 4, store=runs, folds=1, **options))
+    assert meta.selection.startswith(NOTHING_HELD_OUT)
+    assert (meta.threshold, meta.temperature) == (0.5, 1.0)
 
 
 def test_a_network_from_scratch_trains_and_predicts_at_another_size(phantom, runs):

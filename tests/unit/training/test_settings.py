@@ -10,6 +10,7 @@ from PIL import Image
 from core.data.augmentation import augmenter, canonical_name
 from core.data.dataset import load_dataset
 from core.data.datasets.custom import custom_dataset
+from core.errors import BadRequest
 from core.inference.predictor import Predictor
 from core.metrics.bootstrap import resample_weights
 from core.models import MODELS
@@ -21,8 +22,9 @@ from trainer.training.class_balance import IMBALANCE
 from trainer.training.heads import fit_mlp
 from trainer.training.network_trainer import train_network
 from trainer.training.run_cell import fit_data, run_cell
-from trainer.training.run_plan import plan_run
+from trainer.training.run_plan import plan_run, settings_for
 from trainer.training.settings import Cell, FitContext, Settings
+from trainer.training.strategies import STRATEGIES
 
 LITE0 = "imagenet-efficientnet-lite0"
 QUICK = Settings(epochs=2, min_steps=6, batch_size=8, lr=1e-2, weight_decay=0.0, patience=0, views=2)
@@ -148,6 +150,15 @@ def test_a_variant_never_stands_for_the_comparison_proper(oblong, runs, quick):
     run(oblong, runs, {"augment": "none"}, size=6)
     assert headline_table(open_store(runs), name, [6]).count("`scratch-cnn`") == 1
     assert "the 1 stored runs" in headline_table(open_store(runs), name, [6])
+
+
+def test_a_loss_without_smoothing_overrides_a_recipe_that_smooths():
+    strategy, labels = STRATEGIES["frozen"], np.array([0, 1])
+    recipe = replace(strategy.settings, label_smoothing=0.1)
+    assert settings_for(recipe, strategy, {"loss": "focal"}, labels, 2).label_smoothing == 0
+    assert settings_for(recipe, strategy, {"loss": "cross-entropy"}, labels, 2).label_smoothing == 0.1
+    with pytest.raises(BadRequest, match="does not take smoothed labels"):
+        settings_for(recipe, strategy, {"loss": "focal", "label_smoothing": 0.1}, labels, 2)
 
 
 def test_augmentations_have_one_name_whatever_their_order():
