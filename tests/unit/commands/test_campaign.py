@@ -42,6 +42,7 @@ def test_units_run_once_and_stop_at_the_first_failure(tmp_path, capsys):
     assert [row["unit"] for row in rows] == ["first"]
     assert rows[0]["minutes"] >= 0
     assert rows[0]["versions"]["torch"]
+    assert rows[0]["code"] == campaign.code_hash()
     assert main(["campaign", "--plan", str(plan), "--list"]) == 0
     assert "2 units, 0.0 hours left" in capsys.readouterr().out
     assert main(["campaign", "--plan", str(plan)]) == 0  # the rest only
