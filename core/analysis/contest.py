@@ -55,7 +55,7 @@ def _frozen(model: str) -> Series:
     return Series(model, "frozen-logistic")
 
 
-_A = Series("scratch-cnn-160-groupnorm", "scratch")  # provisional, until the search of A has ended
+_A = Series("scratch-cnn-160", "scratch")
 PLAIN_SCRATCH = _A._replace(strategy="plain-scratch")
 LITE0, DINO = "EfficientNet-Lite0", "DINOv2-S"
 ENCODERS = {  # title -> its series as B and, pretrained further on medical images, as C
