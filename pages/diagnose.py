@@ -58,7 +58,8 @@ def chosen_stages(networks: dict[str, Network]) -> Stages | None:
         "on images held out within their training subsets. The screening threshold is fitted on the same images.",
     )  # fmt: skip
     try:
-        return cache.chosen_stages({family: network.runs for family, network in networks.items()}, sensitivity)
+        runs = {family: network.runs for family, network in networks.items()}
+        return cache.chosen_stages(runs, sensitivity, cache.STAGE_RESAMPLES)
     except LowshotError as error:
         st.caption(f"No two-stage verdict: {text.escape(str(error))}")
         return None

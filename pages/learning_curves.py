@@ -118,7 +118,7 @@ def table() -> pd.DataFrame:
             SEEDS: spread.ends,
         }  # fmt: skip
         if patients:
-            row[PATIENTS] = cache.summaries(runs, finding)[metric].patients.ends
+            row[PATIENTS] = cache.summaries(runs, finding=finding)[metric].patients.ends
         class_of = dict(zip(metas[0].labels, metas[0].titles, strict=True))
         short = sorted({class_of.get(label, label) for _, meta in runs for label in meta.short})
         rows.append(row | {

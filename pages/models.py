@@ -67,11 +67,11 @@ def runs() -> None:
     # Compute all results first, so that an error replaces the whole card.
     try:
         scores = cache.run_scores(run).scores
-        estimates = cache.estimates([run], finding)
-        summaries = cache.summaries(same, finding)
+        estimates = cache.estimates([run], finding=finding)
+        summaries = cache.summaries(same, finding=finding)
         groups = checks.subgroups(run, finding)
         shortcuts = pickers.shortcut_warning(store, meta.dataset, meta.split_hash)
-        compared = [row for name in external_sets([run]) for row in external.external_results([run], name)]
+        compared = [row for name in external_sets([run]) for row in cache.external_results([run], name)]
     except (CorruptRun, LowshotError) as error:
         st.error(text.escape(str(error)))
         return
@@ -108,7 +108,7 @@ def runs() -> None:
             f"{meta.run}-{name}",
         )  # fmt: skip
         st.caption(external.CAPTION + (f" {external.VIEWS}" if len(views) > 1 else ""))
-        if (reading := external.radiologist_reading([run], name)) is not None:
+        if (reading := cache.radiologist_reading([run], name)) is not None:
             external.show_radiologist(reading)
     st.subheader("By sex and age")
     checks.show_subgroups(groups, meta)

@@ -14,9 +14,8 @@ from typing import Any
 
 import streamlit as st
 
-from core.analysis import comparison, operating_point, two_stage
-from core.analysis.comparison import SeedTests
-from core.analysis.operating_point import ResampledSeries, RocCurve, ShiftedSeries
+from core.analysis import comparison, external, operating_point, two_stage
+from core.analysis.operating_point import RocCurve, ShiftedSeries
 from core.data import own_images
 from core.data.dataset import Dataset, load_dataset, scan
 from core.data.datasets.custom import custom_dataset
@@ -28,20 +27,18 @@ from core.inference.analyze import Network
 from core.inference.input_gate import FILE as GATE_FILE
 from core.inference.input_gate import Gatekeeper, open_gate
 from core.inference.predictor import Predictor
-from core.inference.two_stage import Stages, choose_stages
+from core.inference.two_stage import choose_stages
 from core.inference.uncertainty import siblings
-from core.jobs.catalogue import Catalogue, read_catalogue
+from core.jobs.catalogue import read_catalogue
 from core.jobs.own_study import delete_expired
 from core.jobs.queue import Queue
-from core.metrics import Estimate, SeriesEstimate, measure
+from core.metrics import measure
 from core.metrics.comparisons import Difference
-from core.metrics.conformal import Conformal, Coverage
 from core.metrics.learning_curves import Fit
 from core.metrics.operating_point import DecisionCurve
 from core.metrics.reliability import Bin, reliability
 from core.metrics.selective import RiskCurve
 from core.metrics.thresholds import Aim, OperatingPoint
-from core.metrics.two_stage import TwoStage
 from core.models import MODELS
 from core.models.summary import Architecture, architecture
 from core.paths import runs_folder
@@ -167,26 +164,9 @@ def _gatekeeper(folder: str, size: int, changed: int, fingerprints: tuple[str, .
     return open_gate(Path(folder), fingerprints)
 
 
-@st.cache_data(max_entries=256, show_spinner="Computing intervals", hash_funcs=BY_RECORD)
-def estimates(runs: Sequence[Run], finding: int | None = None) -> dict[str, Estimate]:
-    """Return the mean metrics of runs with 95% intervals over test images, resampled by patient.
-
-    Args:
-        runs: of one series and size.
-        finding: the finding to evaluate; None for all.
-    """
-    return estimate(runs, finding=finding)
-
-
-@st.cache_data(max_entries=256, show_spinner="Computing intervals", hash_funcs=BY_RECORD)
-def summaries(runs: Sequence[Run], finding: int | None = None) -> dict[str, SeriesEstimate]:
-    """Return the metrics of a series with intervals over test patients, over seeds, and over both.
-
-    Args:
-        runs: of one series and size.
-        finding: the finding to evaluate; None for all.
-    """
-    return summarize(runs, finding=finding)
+# Metrics of the runs of one series and size, with intervals.
+estimates = st.cache_data(max_entries=256, show_spinner="Computing intervals", hash_funcs=BY_RECORD)(estimate)
+summaries = st.cache_data(max_entries=256, show_spinner="Computing intervals", hash_funcs=BY_RECORD)(summarize)
 
 
 @st.cache_data(max_entries=32, show_spinner="Reading the architecture")
@@ -237,10 +217,7 @@ def _own(path: str, changed: int) -> DatasetSpec:
     return custom_dataset(Path(path))
 
 
-@st.cache_resource(show_spinner="Loading the training options")
-def catalogue() -> Catalogue:
-    """Return the options of a training, as reported by the trainer."""
-    return read_catalogue()
+catalogue = st.cache_resource(show_spinner="Loading the training options")(read_catalogue)
 
 
 @st.cache_resource(max_entries=4, show_spinner=False)
@@ -324,10 +301,7 @@ def _pairwise_differences(
     return comparison.compare_all(series, finding=finding, pairs=pairs), refused
 
 
-@st.cache_data(max_entries=128, show_spinner=False, hash_funcs=BY_RECORD)
-def seed_tests(runs: Sequence[Run], others: Sequence[Run], finding: int | None) -> list[SeedTests]:
-    """Return DeLong's and McNemar's tests for each seed."""
-    return comparison.seed_tests(runs, others, finding)
+seed_tests = st.cache_data(max_entries=128, show_spinner=False, hash_funcs=BY_RECORD)(comparison.seed_tests)
 
 
 def values(runs: Sequence[Run], metric: str, finding: int | None) -> list[float]:
@@ -340,9 +314,9 @@ def _finding_values(runs: Sequence[Run], metric: str, finding: int) -> list[floa
     return [measure(load_part(run, target=finding).scores, metric)[metric] for run in runs]
 
 
-@st.cache_resource(max_entries=32, show_spinner="Resampling test images", hash_funcs=BY_RECORD)
-def _resampled_series(runs: Sequence[Run], target: int | None) -> ResampledSeries:
-    return operating_point.resample_series(runs, target)
+_resampled_series = st.cache_resource(max_entries=32, show_spinner="Resampling test images", hash_funcs=BY_RECORD)(
+    operating_point.resample_series
+)
 
 
 @st.cache_data(max_entries=512, show_spinner=False, hash_funcs={**BY_RECORD, Aim: _used_by_rule})
@@ -395,12 +369,7 @@ def fitted_at(run: Run, target: int | None = None) -> float:
     return float(load_part(run, "validation", target).scores.positives()[1].mean())
 
 
-@st.cache_data(max_entries=128, show_spinner=False, hash_funcs=BY_RECORD)
-def conformal(
-    runs: Sequence[Run], level: float, target: int | None
-) -> tuple[list[tuple[Conformal, Coverage]], list[Estimate]]:
-    """Return the prediction sets (conformal) of each run and their mean coverage of each class."""
-    return comparison.conformal_series(runs, level, target)
+conformal = st.cache_data(max_entries=128, show_spinner=False, hash_funcs=BY_RECORD)(comparison.conformal_series)
 
 
 @st.cache_data(max_entries=512, show_spinner=False, hash_funcs=BY_RECORD)
@@ -430,26 +399,12 @@ def fitted_curves(series: Runs, metric: str, finding: int | None) -> dict[Series
     return comparison.learning_curves(series, metric, finding)[1]
 
 
-@st.cache_data(max_entries=64, show_spinner=False, hash_funcs=BY_RECORD)
-def best_single(series: Runs, suspicious: tuple[int, ...]) -> Series:
-    """Return the best single-stage series, chosen on held-out images, for comparison with two stages."""
-    return two_stage.best_single(series, suspicious)
+best_single = st.cache_data(max_entries=64, show_spinner=False, hash_funcs=BY_RECORD)(two_stage.best_single)
+chosen_stages = st.cache_data(max_entries=64, show_spinner="Combining the stages", hash_funcs=BY_RECORD)(choose_stages)
+two_stage_results = st.cache_data(max_entries=64, show_spinner="Combining the stages", hash_funcs=BY_RECORD)(
+    two_stage.joint
+)
 
-
-@st.cache_data(max_entries=64, show_spinner="Combining the stages", hash_funcs=BY_RECORD)
-def chosen_stages(series: Mapping[str, Sequence[Run]], sensitivity: float) -> Stages:
-    """Choose both stages for the Diagnose page.
-
-    Args:
-        series: by family, the run that predicts, followed by its other seeds.
-        sensitivity: target sensitivity of the screening stage.
-    """
-    return choose_stages(series, sensitivity, STAGE_RESAMPLES)
-
-
-@st.cache_data(max_entries=64, show_spinner="Combining the stages", hash_funcs=BY_RECORD)
-def two_stage_results(
-    screens: Sequence[Run], confirmers: Sequence[Run], singles: Sequence[Run], suspicious: tuple[int, ...], aim: Aim
-) -> TwoStage:
-    """Return the joint performance of both stages, compared with a single model."""
-    return two_stage.joint(screens, confirmers, singles, suspicious, aim, STAGE_RESAMPLES)
+_EVALUATING = "Evaluating internal test and external test"
+external_results = st.cache_data(max_entries=64, show_spinner=_EVALUATING, hash_funcs=BY_RECORD)(external.by_view)
+radiologist_reading = st.cache_data(max_entries=64, show_spinner=False, hash_funcs=BY_RECORD)(external.reading)

@@ -5,10 +5,9 @@ from collections.abc import Mapping, Sequence
 import pandas as pd
 import streamlit as st
 
-from core.analysis.external import SHOWN, ExternalResult, Reading, by_view, reading
+from core.analysis.external import SHOWN, ExternalResult, Reading
 from core.metrics import METRICS
-from core.runs import ExternalRecord, Run
-from core.ui.cache import BY_RECORD
+from core.runs import ExternalRecord
 from core.ui.text import escape
 
 CAPTION = (
@@ -23,23 +22,14 @@ VIEWS = (
 )
 
 
-@st.cache_data(max_entries=64, show_spinner="Evaluating internal test and external test", hash_funcs=BY_RECORD)
-def external_results(runs: Sequence[Run], name: str) -> list[ExternalResult]:
-    """Return a series' results on its internal and on an external test set, overall and by view; cached."""
-    return by_view(runs, name)
+def frame(series: Mapping[str, Sequence[ExternalResult]], names: Sequence[str] = SHOWN) -> pd.DataFrame:
+    """Return a row for each series, view and metric: internal test, external test and the difference.
 
-
-@st.cache_data(max_entries=64, show_spinner=False, hash_funcs=BY_RECORD)
-def radiologist_reading(runs: Sequence[Run], name: str) -> Reading | None:
-    """Return a series' results against a radiologist's reading of the external images; cached between reruns."""
-    return reading(runs, name)
-
-
-def rows(series: str, results: Sequence[ExternalResult], names: Sequence[str] = SHOWN) -> list[dict[str, str | int]]:
-    """Return a row for each metric and view: internal test, external test and the difference."""
-    return [
+    The column of views is omitted if no series has any.
+    """
+    rows = pd.DataFrame([
         {
-            "Series": series,
+            "Series": title,
             "Views": result.view or "all",
             "Metric": METRICS[name].title,
             "Internal test": f"{result.own[name]:.3f}",
@@ -48,15 +38,11 @@ def rows(series: str, results: Sequence[ExternalResult], names: Sequence[str] = 
             "Images there": result.images,
             "Seeds": result.seeds,
         }
+        for title, results in series.items()
         for result in results
         for name in names
-    ]
-
-
-def frame(series: Mapping[str, Sequence[ExternalResult]], names: Sequence[str] = SHOWN) -> pd.DataFrame:
-    """Return the rows of several series as a table; the column of views is omitted if no series has any."""
-    table = pd.DataFrame([row for title, views in series.items() for row in rows(title, views, names)])
-    return table if any(view.view for views in series.values() for view in views) else table.drop(columns="Views")
+    ])  # fmt: skip
+    return rows if (rows["Views"] != "all").any() else rows.drop(columns="Views")
 
 
 def show_facts(result: ExternalResult) -> None:

@@ -6,7 +6,7 @@ from core.analysis.external import evaluated, external_sets, refusals
 from core.data import DATASETS
 from core.data.specs import find_dataset
 from core.metrics import METRICS
-from core.ui import address, charts, external
+from core.ui import address, cache, charts, external
 from core.ui.compare import metric_charts
 from core.ui.compare.view import View
 from core.ui.pickers import pick_metric
@@ -39,7 +39,7 @@ def show(view: View) -> None:
     with right:
         metric = pick_metric("compare_external_metric")
     results = {
-        series: external.external_results(tested, name)
+        series: cache.external_results(tested, name)
         for series, runs in view.runs.items()
         if (tested := evaluated(runs, name))
     }
@@ -63,7 +63,7 @@ def show(view: View) -> None:
     if any(row.view for views in results.values() for row in views):
         st.caption(external.VIEWS)
     for series in results:
-        if (reading := external.radiologist_reading(view.runs[series], name)) is not None:
+        if (reading := cache.radiologist_reading(view.runs[series], name)) is not None:
             st.write(f"**{escape(view.title(series))}**")
             external.show_radiologist(reading)
     with st.expander("All metrics"):

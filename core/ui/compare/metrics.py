@@ -30,7 +30,7 @@ def show(view: View) -> None:
         # First show the intervals over seeds, which are quick; replace them once the others are computed.
         _content(place, view, metric, {name: _over_seeds(view, name, metric) for name in view.runs}, {})
         cache.evaluate_runs(view.runs.values(), view.finding)
-    summaries = {name: cache.summaries(runs, view.finding) for name, runs in view.runs.items()}
+    summaries = {name: cache.summaries(runs, finding=view.finding) for name, runs in view.runs.items()}
     of_metric = {name: rows[metric] for name, rows in summaries.items()}
     _content(
         place, view, metric, {name: row.seeds for name, row in of_metric.items()},

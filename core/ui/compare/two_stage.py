@@ -50,8 +50,9 @@ def show(view: View) -> None:
         second = _pick("Second stage", [(dataset, key) for key in seconds], dataset)
     single = cache.best_single(seconds, suspicious)
     results = cache.two_stage_results(
-        stages[first], seconds[second[1]], seconds[single], suspicious, Aim("sensitivity", sensitivity)
-    )
+        stages[first], seconds[second[1]], seconds[single], suspicious, Aim("sensitivity", sensitivity),
+        cache.STAGE_RESAMPLES,
+    )  # fmt: skip
     pairs = len(stages) * len(seconds)
     results = replace(results, gain=bonferroni_corrected(results.gain, pairs))
     _results(results, pairs, class_titles(dataset, labels), suspicious, single, view)
