@@ -33,9 +33,6 @@ with right:
 series = runs_by_series(store, [meta for meta in metas if meta.train_size == size])
 chosen = {name: series[name] for name in pickers.pick_series(series, "compare")}
 finding = pickers.pick_finding(metas[0], "compare")
-section = st.segmented_control(
-    "Show", list(SECTIONS), default="Metrics", required=True,
-    **address.choice("section", "compare_section", list(SECTIONS), text=address.slug),
-)  # fmt: skip
+section = address.segments("Show", "section", "compare_section", SECTIONS, text=address.slug)
 with text.stop_on_error():
     SECTIONS[section](View(store, chosen, size, finding))

@@ -22,7 +22,7 @@ from core.data.overview import (
 from core.data.previews import Preview, as_image, augmentation_previews, pixels_of, preprocessing_previews
 from core.data.specs import class_titles, how_to_get, is_present, labels_of
 from core.data.volumes import as_slice_images
-from core.errors import LowshotError, UnreadableImage
+from core.errors import UnreadableImage
 from core.ui import address, app_frame, cache, charts, text
 from core.ui.data import duplicates, summary_charts
 from core.ui.pickers import dataset_options
@@ -39,9 +39,7 @@ st.write("What each data set contains, how it is split, and how training transfo
 
 present = [spec for spec in DATASETS.values() if is_present(spec)]
 names = [spec.name for spec in present]
-name = st.selectbox(
-    "Data set", names, format_func=lambda key: DATASETS[key].title, **address.choice("set", "data_set", names)
-)
+name = st.selectbox("Data set", format_func=lambda key: DATASETS[key].title, **address.choice("set", "data_set", names))
 spec = dataset_options(name, "data")
 name = spec.name
 with text.stop_on_error():
@@ -49,10 +47,7 @@ with text.stop_on_error():
 labels = class_titles(name, labels_of(spec, listing))
 for caveat in spec.caveats:
     st.caption(text.escape(caveat))
-section = st.segmented_control(
-    "Show", SECTIONS, default=OVERVIEW, required=True,
-    **address.choice("section", "data_section", SECTIONS, text=address.slug),
-)  # fmt: skip
+section = address.segments("Show", "section", "data_section", SECTIONS, text=address.slug)
 
 
 def overview() -> None:
@@ -101,7 +96,7 @@ def overview() -> None:
 def images() -> None:
     """Show a random grid of images for each class, and how images differ in size and color."""
     bound = address.number("sample", "data_seed", 0, 0, 999, int)
-    seed = int(st.number_input("Sample", 0, 999, 0, help="Change the number to see other images.", **bound))
+    seed = int(st.number_input("Sample", help="Change the number to see other images.", **bound))
     for index, label in enumerate(labels):
         members = positions_of(listing.labels, index)
         st.write(f"**{text.escape(label)}**, {len(members):,} images")
@@ -123,6 +118,7 @@ def images() -> None:
     table(pd.DataFrame(rows), "Size, color and brightness of the sampled images", f"{name}-images")
 
 
+@text.show_errors()
 def split() -> None:
     """Show the parts and groups that runs use, the results of the audit, and copies from other data sets."""
     if not is_built(as_slice_images(listing), SCAN_SIZE, 1) and not st.session_state.get(f"data_read_{name}"):
@@ -131,11 +127,7 @@ def split() -> None:
             st.session_state[f"data_read_{name}"] = True
             st.rerun()
         return
-    try:
-        data = cache.dataset(name, listing.stamp)
-    except LowshotError as error:
-        st.error(text.escape(str(error)))
-        return
+    data = cache.dataset(name, listing.stamp)
     rows = [
         {"Part": part, "Images": len(rows), "Groups": len(np.unique(data.parts.groups[rows]))}
         | class_counts(listing.labels[rows], labels)
@@ -169,14 +161,12 @@ def picked_image() -> int:
     if not shown:
         st.info("No image of this data set is labeled with any of its findings, so there is nothing to preview.")
         st.stop()
-    label = left.selectbox(
-        "Class", shown, format_func=labels.__getitem__,
-        **address.choice("class", f"data_preview_class_{name}", shown, text=labels_of(spec, listing).__getitem__),
-    )  # fmt: skip
+    stable = labels_of(spec, listing).__getitem__
+    bound = address.choice("class", f"data_preview_class_{name}", shown, text=stable)
+    label = left.selectbox("Class", format_func=labels.__getitem__, **bound)
     members = positions_of(listing.labels, label)
     bound = address.number("image", f"data_preview_{name}_{label}", 0, 0, len(members) - 1, int)
-    number = right.number_input("Image", 0, len(members) - 1, 0, **bound)
-    return int(members[int(number)])
+    return int(members[int(right.number_input("Image", **bound))])
 
 
 def show_previews(previews: list[Preview], before: np.ndarray, scales: bool) -> None:
@@ -207,23 +197,20 @@ def another(index: int, before: np.ndarray) -> np.ndarray:
     return before
 
 
+@text.show_errors()
 def previews(kind: str) -> None:
     """Show augmentation or preprocessing of one image."""
     index = picked_image()
-    try:
-        before = pixels_of(spec, listing, index)
-        if kind == PREPARE:
-            st.caption("Values: the input of an encoder with mean and standard deviation 0.5.")
-            show_previews(preprocessing_previews(spec, listing, index), as_image(before), scales=True)
-            return
-        bound = address.number("seed", "data_preview_seed", 0, 0, 9999, int)
-        seed = int(st.number_input("Seed", 0, 9999, 0, **bound))
-        other = another(index, before)
-        truth = label_text(np.asarray(listing.labels[index]), labels)
-        st.caption(f"An image of {text.escape(truth)}. The same seed gives the same augmentation.")
-        show_previews(augmentation_previews(before, other, seed), as_image(before), scales=False)
-    except UnreadableImage as error:
-        st.error(text.escape(str(error)))
+    before = pixels_of(spec, listing, index)
+    if kind == PREPARE:
+        st.caption("Values: the input of an encoder with mean and standard deviation 0.5.")
+        show_previews(preprocessing_previews(spec, listing, index), as_image(before), scales=True)
+        return
+    seed = int(st.number_input("Seed", **address.number("seed", "data_preview_seed", 0, 0, 9999, int)))
+    other = another(index, before)
+    truth = label_text(np.asarray(listing.labels[index]), labels)
+    st.caption(f"An image of {text.escape(truth)}. The same seed gives the same augmentation.")
+    show_previews(augmentation_previews(before, other, seed), as_image(before), scales=False)
 
 
 if section == OVERVIEW:

@@ -52,7 +52,7 @@ def run_title(meta: RunMeta) -> str:
 def chosen_stages(networks: dict[str, Network]) -> Stages | None:
     """Show the slider for the screening sensitivity and choose both stages; None if they cannot be chosen."""
     sensitivity = st.slider(
-        "Target sensitivity of the screening stage", 0.8, 0.99, 0.95, 0.01, format="percent",
+        "Target sensitivity of the screening stage", step=0.01, format="percent",
         **address.number("sensitivity", "diagnose_sensitivity", 0.95, 0.8, 0.99),
         help="The networks of both stages are chosen from those above by their performance "
         "on images held out within their training subsets. The screening threshold is fitted on the same images.",
@@ -92,12 +92,11 @@ def view_controls(meta: RunMeta, images: int) -> tuple[str, int | None, Display]
     """Choose the heatmap, the class that it explains, and how it is drawn; the progress of slow ones appears below."""
     left, middle, right = st.columns(3)
     explainer = left.selectbox(
-        "Heatmap", list(EXPLAINERS), **address.choice("heatmap", "diagnose_explainer", list(EXPLAINERS)),
+        "Heatmap", **address.choice("heatmap", "diagnose_explainer", EXPLAINERS),
         format_func=lambda name: EXPLAINERS[name].title + (", takes seconds" if EXPLAINERS[name].slow else ""),
     )  # fmt: skip
     target = middle.selectbox(
         "Class to explain",
-        [DEFAULT_CLASS, *range(len(meta.titles))],
         format_func=lambda k: "Default class for each network" if k == DEFAULT_CLASS else meta.titles[k],
         **address.choice(
             "class",
@@ -107,28 +106,21 @@ def view_controls(meta: RunMeta, images: int) -> tuple[str, int | None, Display]
         ),
         help="Default: the positive class, the most likely class, or the finding furthest above its threshold.",
     )
-    opacity = right.slider(
-        "Heatmap opacity", 0.0, 1.0, 0.6, 0.05, **address.number("opacity", "diagnose_opacity", 0.6, 0.0, 1.0)
-    )
+    opacity = right.slider("Heatmap opacity", step=0.05, **address.number("opacity", "diagnose_opacity", 0.6, 0.0, 1.0))
     place = st.empty()
     common = images > 1 and st.toggle(
         "One heatmap scale for all images", **address.switch("scale", "diagnose_common_scale"),
         help="For comparing images of one network. Otherwise the strongest region of every map is the brightest.",
     )  # fmt: skip
     st.slider(
-        "Prevalence in your patients", 0.01, 0.99, PREVALENCE, 0.01, format="percent",
+        "Prevalence in your patients", step=0.01, format="percent",
         **address.number("prevalence", PREVALENCE_KEY, PREVALENCE, 0.01, 0.99),
         help="Predictive values depend on the prevalence.",
     )  # fmt: skip
     return explainer, None if target == DEFAULT_CLASS else target, Display(place, opacity, common)
 
 
-task = st.selectbox(
-    "Question",
-    list(served),
-    format_func=questions.__getitem__,
-    **address.choice("task", "diagnose_task", list(served)),
-)
+task = st.selectbox("Question", format_func=questions.__getitem__, **address.choice("task", "diagnose_task", served))
 meta = next(iter(served[task].values()))[0].run.meta  # for facts about the data set, equal in all runs
 st.caption(text.escape(scope_of(meta)))
 if meta.synthetic:
@@ -142,9 +134,8 @@ with st.expander("Networks", icon=":material/tune:"):
         families = {network.run.meta.family for network in candidates}
         run = column.selectbox(
             " / ".join(title for name, title in FAMILY_TITLES.items() if name in families),
-            list(by_run),
             format_func=lambda run, by_run=by_run: run_title(by_run[run].run.meta),
-            **address.choice(family, f"diagnose_{task}_{family}", list(by_run)),
+            **address.choice(family, f"diagnose_{task}_{family}", by_run),
             help="Default: of the runs with the most labels, the one that performed best on images held out within "
             "its training subset.",
         )

@@ -22,6 +22,7 @@ SEEDS, PATIENTS = "Other training images", "Other test patients"  # what varies 
 ONE_SIDED = ("sensitivity", "specificity", "precision")
 MEASURED, BOUGHT = "Measured", "Label efficiency"
 TOGETHER, PANELS = "One panel", "A panel per series"
+LAYOUTS = {TOGETHER: "one", PANELS: "panels"}  # and their names in an address
 MANY = 4  # with more series, bands overlap
 
 st.title("Learning curves")
@@ -47,18 +48,13 @@ at_sizes = {  # 0 stands for all training images, last
     if (at_size := [run for run in runs if (run.meta.train_size or 0) == size])
 }
 first, second, third = st.columns([2, 2, 1], vertical_alignment="bottom")
-section = first.segmented_control(
-    "Show", [MEASURED, BOUGHT], default=MEASURED, required=True, disabled=bool(external_set),
-    **address.choice("section", "curves_section", (MEASURED, BOUGHT), text=address.slug),
+section = address.segments(
+    "Show", "section", "curves_section", (MEASURED, BOUGHT), text=address.slug, place=first,
+    disabled=bool(external_set),
     help="Fitted curves take a moment the first time: every run is evaluated on resampled test images.",
 )  # fmt: skip
 usual = PANELS if len(points) > MANY else TOGETHER
-layout = second.segmented_control(
-    "Layout", [TOGETHER, PANELS], default=usual, required=True,
-    **address.choice(
-        "layout", "curves_layout", (TOGETHER, PANELS), usual, {TOGETHER: "one", PANELS: "panels"}.__getitem__
-    ),
-)  # fmt: skip
+layout = address.segments("Layout", "layout", "curves_layout", LAYOUTS, usual, LAYOUTS.__getitem__, second)
 with third:
     section = MEASURED if external_set else section
     seeds = st.toggle("Individual seeds", disabled=section == BOUGHT, **address.switch("seeds", "curves_seeds"))

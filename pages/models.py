@@ -4,10 +4,10 @@ import streamlit as st
 
 from core.analysis.external import external_sets, refusals
 from core.cards.subject import Subject, encoder_training_data, limits, operating_point, training_data
-from core.errors import CorruptRun, LowshotError
 from core.models import MODELS
 from core.models.medical_encoders import CARD_FILE, read_card
 from core.paths import encoders_folder
+from core.runs import Run
 from core.runs.series import runs_by_series
 from core.ui import address, app_frame, cache, charts, external, pickers, text
 from core.ui.model_cards import checks, network_card, run_card  # fmt: skip
@@ -21,12 +21,20 @@ RUNS, ENCODERS, NETWORKS = SECTIONS = ("Runs", "Encoders", "Networks")
 st.title("Model cards")
 st.write("What to know about a model before trusting it. Items without a record are listed as open.")
 first = NETWORKS if address.is_given("network") else RUNS  # a link may name a network alone
-kind = st.segmented_control(
-    "Show", SECTIONS, default=first, required=True,
-    **address.choice("section", "models_kind", SECTIONS, first, address.slug),
-)  # fmt: skip
+kind = address.segments("Show", "section", "models_kind", SECTIONS, first, address.slug)
 
 
+def size_text(size: int) -> str:
+    """Return a training-set size as text; 0 stands for all images."""
+    return str(size or "all")
+
+
+def seed_text(run: Run) -> str:
+    """Return the seed of a run as text."""
+    return str(run.meta.seed)
+
+
+@text.show_errors()
 def runs() -> None:
     """Show the card of a stored run."""
     # Pick a run by data set, series, size and seed.
@@ -35,46 +43,23 @@ def runs() -> None:
     metas = pickers.comparable_runs(store, "models")
     dataset, series = metas[0].dataset, runs_by_series(store, metas)
     left, middle, right = st.columns([3, 1, 1])
-    chosen = left.selectbox(
-        "Series", list(series), format_func=lambda name: charts.series_title(*name),
-        **address.choice("series", f"models_series_{dataset}", list(series), text=pickers.series_text),
-    )  # fmt: skip
+    bound = address.choice("series", f"models_series_{dataset}", series, text=pickers.series_text)
+    chosen = left.selectbox("Series", format_func=lambda name: charts.series_title(*name), **bound)
     sizes = sorted({run.meta.train_size or 0 for run in series[chosen]}, reverse=True)
-    size = middle.selectbox(
-        "Images per class", sizes, format_func=lambda n: str(n or "all"),
-        **address.choice("size", f"models_size_{dataset}_{chosen}", sizes, text=lambda n: str(n or "all")),
-    )  # fmt: skip
+    bound = address.choice("size", f"models_size_{dataset}_{chosen}", sizes, text=size_text)
+    size = middle.selectbox("Images per class", format_func=size_text, **bound)
     same = [run for run in series[chosen] if (run.meta.train_size or 0) == size]
-    run = right.selectbox(
-        "Seed", same, format_func=lambda run: str(run.meta.seed),
-        **address.choice(
-            "seed", f"models_seed_{dataset}_{chosen}_{size}", same, text=lambda run: str(run.meta.seed)
-        ),
-    )  # fmt: skip
+    bound = address.choice("seed", f"models_seed_{dataset}_{chosen}_{size}", same, text=seed_text)
+    run = right.selectbox("Seed", format_func=seed_text, **bound)
     folder, meta = run
-    finding = None
-    if meta.multilabel:
-        options = [pickers.EVERY, *range(len(meta.labels))]
-        index = st.selectbox(
-            "Finding", options,
-            format_func=lambda k: "All findings, mean" if k == pickers.EVERY else meta.titles[k],
-            **address.choice(
-                "finding", f"models_finding_{dataset}", options,
-                text=lambda k: "all" if k == pickers.EVERY else meta.labels[k],
-            ),
-        )  # fmt: skip
-        finding = None if index == pickers.EVERY else index
+    finding = pickers.pick_finding(meta, "models") if meta.multilabel else None
     # Compute all results first, so that an error replaces the whole card.
-    try:
-        scores = cache.run_scores(run).scores
-        estimates = cache.estimates([run], finding=finding)
-        summaries = cache.summaries(same, finding=finding)
-        groups = checks.subgroups(run, finding)
-        shortcuts = pickers.shortcut_warning(store, meta.dataset, meta.split_hash)
-        compared = [row for name in external_sets([run]) for row in cache.external_results([run], name)]
-    except (CorruptRun, LowshotError) as error:
-        st.error(text.escape(str(error)))
-        return
+    scores = cache.run_scores(run).scores
+    estimates = cache.estimates([run], finding=finding)
+    summaries = cache.summaries(same, finding=finding)
+    groups = checks.subgroups(run, finding)
+    shortcuts = pickers.shortcut_warning(store, meta.dataset, meta.split_hash)
+    compared = [row for name in external_sets([run]) for row in cache.external_results([run], name)]
     # Draw the card, section by section.
     shape = run_card.shape_in_words(meta.model, len(meta.labels))
     subject = Subject(meta, estimates, len(scores), len(same), shape, folder, groups, shortcuts, compared)
@@ -139,23 +124,16 @@ def runs() -> None:
     run_card.checklist(subject)
 
 
+@text.show_errors()
 def encoders() -> None:
     """Show the card of an encoder pretrained here."""
     folders = [path.parent for path in sorted(encoders_folder().glob(f"*/*/{CARD_FILE}")) if path.parent.name[0] != "."]
     if not folders:
         st.info("No encoder was pretrained here yet. The document docs/command-line.md explains how to pretrain one.")
         return
-    folder = st.selectbox(
-        "Encoder", folders, format_func=lambda path: f"{path.parent.name}, {path.name}",
-        **address.choice(
-            "encoder", "models_encoder", folders, text=lambda path: f"{path.parent.name}.{path.name}"
-        ),
-    )  # fmt: skip
-    try:
-        card = read_card(folder)
-    except LowshotError as error:
-        st.error(text.escape(str(error)))
-        return
+    bound = address.choice("encoder", "models_encoder", folders, text=lambda path: f"{path.parent.name}.{path.name}")
+    folder = st.selectbox("Encoder", format_func=lambda path: f"{path.parent.name}, {path.name}", **bound)
+    card = read_card(folder)
     st.header(text.escape(card.get("title", folder.parent.name)))
     run_card.encoder(card)
     st.subheader("Export")

@@ -1,5 +1,7 @@
 """Train: bring own images or choose a data set, start a job as a separate process, follow it, and see its result."""
 
+from dataclasses import replace
+
 import streamlit as st
 
 from core.data.own_images import sets_of
@@ -28,10 +30,7 @@ if unfinished := {job.name for job in jobs if not job.is_over}:
 
 st.header("New job")
 first = form.PRESENT if address.is_given("set") else form.OWN  # a link may name a data set alone
-kind = st.segmented_control(
-    "Images", list(form.KINDS), default=first, required=True,
-    **address.choice("images", "train_kind", list(form.KINDS), first, form.KINDS.__getitem__),
-)  # fmt: skip
+kind = address.segments("Images", "images", "train_kind", form.KINDS, first, form.KINDS.__getitem__)
 with text.stop_on_error():
     catalogue = cache.catalogue()
 
@@ -60,13 +59,12 @@ def new_job() -> None:
     strategies = form.pick_strategies(catalogue, models)
     left, right = st.columns(2)
     sizes = left.multiselect(
-        "Labeled images per class", form.SIZES, default=["10", "25"], accept_new_options=True,
+        "Labeled images per class", accept_new_options=True,
         help="Number of images to train on. full: all training images.",
         **address.choice("size", "train_sizes", form.SIZES, ["10", "25"], several=True, more=True),
     )  # fmt: skip
     seeds = right.multiselect(
-        "Seeds", form.SEEDS, default=["0", "1"],
-        **address.choice("seed", "train_seeds", form.SEEDS, ["0", "1"], several=True),
+        "Seeds", **address.choice("seed", "train_seeds", form.SEEDS, ["0", "1"], several=True),
         help="Each seed draws a different training subset. Comparing families requires at least five.",
     )  # fmt: skip
     options = form.pick_settings(catalogue, strategies)
@@ -84,12 +82,7 @@ def new_job() -> None:
         return
     seconds = form.show_cost(cache.store().metas(), pairs, request.sizes, request.seeds, data.spec.name, options)
     if st.button("Start", type="primary", icon=":material/play_arrow:", key="train_start"):
-        try:
-            queue.ask(Request(**{**vars(request), "expected": seconds}))
-        except (BadRequest, OSError) as error:
-            st.error(text.escape(str(error)))
-            return
-        st.rerun()
+        text.rerun_after(queue.ask, replace(request, expected=seconds))
 
 
 if kind == form.OWN:

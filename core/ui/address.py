@@ -1,6 +1,7 @@
 """The choices of a page in its address: a link, a reload and the browser's Back button restore them.
 
-`choice`, `number` and `switch` return the arguments that bind a widget to a parameter of the address. Streamlit's own
+`choice`, `number` and `switch` return the arguments of a widget that bind it to a parameter of the address: its key,
+what can be chosen, and the default where the widget takes one. Streamlit's own
 `bind="query-params"` does not serve here: it writes the displayed title of an option instead of its name, shares one
 value between pages, and drops an unknown value silently.
 
@@ -11,7 +12,7 @@ kept. Values that equal the default are left out.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -162,7 +163,7 @@ def is_given(name: str) -> bool:
 def choice(
     name: str,
     key: str,
-    options: Sequence[Any],
+    options: Iterable[Any],
     default: Any = FIRST,
     text: Callable[[Any], str] = str,
     *,
@@ -183,10 +184,12 @@ def choice(
         more: whether the widget accepts texts that are not among the options, which are texts.
 
     Returns:
-        Keyword arguments of the widget.
+        Keyword arguments of the widget, with its options and, if several can be picked, its default.
     """
+    options = list(options)
     by_text = {text(option): option for option in options}
     first: Any = next(iter(options), None) if default is FIRST else default
+    shown = {"options": options} | ({"default": first} if several and not keep else {})
     names = list(by_text)
     available = ", ".join(names[:_LISTED]) + (f" and {len(names) - _LISTED} more" if len(names) > _LISTED else "")
 
@@ -213,12 +216,35 @@ def choice(
             st.session_state[key] = rest or (list(first) if several else first)
             if visit and visit.is_settled:
                 visit.refuse(name, ", ".join(map(text, stale)), available)
-    return _bind(name, key, first, read, texts_of, available)
+    return shown | _bind(name, key, first, read, texts_of, available)
+
+
+def segments(
+    title: str, name: str, key: str, options: Iterable[Any], default: Any = FIRST, text: Callable[[Any], str] = str,
+    place: Any = st, **arguments: Any,
+) -> Any:  # fmt: skip
+    """Show a row of buttons, one of which is always pressed, and return its option; `choice` explains the arguments.
+
+    Args:
+        title: label of the widget.
+        name: of the parameter.
+        key: of the widget.
+        options: what can be picked.
+        default: the option that is pressed at first.
+        text: returns the stable name of an option.
+        place: where to show it.
+        arguments: further arguments of `st.segmented_control`.
+    """
+    bound = choice(name, key, options, default, text)
+    pressed = bound["options"][0] if default is FIRST else default
+    return place.segmented_control(title, default=pressed, required=True, **bound, **arguments)
 
 
 def switch(name: str, key: str, default: bool = False) -> dict[str, Any]:
     """Bind a toggle or a checkbox; `choice` explains the arguments."""
-    return choice(name, key, (False, True), default, lambda on: _YES if on else _NO)
+    bound = choice(name, key, (False, True), default, lambda on: _YES if on else _NO)
+    del bound["options"]
+    return bound
 
 
 def number(
@@ -252,7 +278,8 @@ def number(
         st.session_state[key] = default
     limits = [f"{word} {limit:g}" for word, limit in (("from", low), ("to", high)) if limit is not None]
     whole = "whole numbers" if kind is int else "numbers"
-    return _bind(name, key, default, read, texts_of, " ".join([whole, *limits]))
+    bound = _bind(name, key, default, read, texts_of, " ".join([whole, *limits]))
+    return {"value": default, "min_value": low, "max_value": high} | bound
 
 
 def typed(name: str, key: str) -> dict[str, Any]:

@@ -2,12 +2,12 @@
 
 import streamlit as st
 
-from core.errors import LowshotError
 from core.jobs.exports import export_network
 from core.runs import RunMeta
-from core.ui.text import escape
+from core.ui.text import show_errors
 
 
+@show_errors()
 def offer_download(meta: RunMeta, page: str) -> None:
     """Offer a run's network as ONNX and safetensors files, which are written on request.
 
@@ -19,12 +19,8 @@ def offer_download(meta: RunMeta, page: str) -> None:
     if key not in st.session_state:
         if not st.button("Prepare the download", key=f"{page}_prepare", icon=":material/deployed_code:"):
             return
-        try:
-            with st.spinner("Writing ONNX and safetensors files and checking that they predict alike"):
-                st.session_state[key] = export_network(meta.run)
-        except LowshotError as error:
-            st.error(escape(str(error)))
-            return
+        with st.spinner("Writing ONNX and safetensors files and checking that they predict alike"):
+            st.session_state[key] = export_network(meta.run)
     st.download_button(
         "Download (ONNX, safetensors, cards)", st.session_state[key], f"{meta.run}.zip", "application/zip",
         key=f"{page}_download", icon=":material/download:",

@@ -36,10 +36,8 @@ def dataset_options(name: str, page: str) -> DatasetSpec:
     """
     chosen = []
     for option, values in DATASETS[name].options.items():
-        value = st.pills(
-            option.capitalize(), values, default=values[0], required=True,
-            **address.choice(option, f"{page}_{name}_{option}", values),
-        )  # fmt: skip
+        bound = address.choice(option, f"{page}_{name}_{option}", values)
+        value = st.pills(option.capitalize(), default=values[0], required=True, **bound)
         chosen.append(f"{option}={value}")
     spec = find_dataset(f"{name}{OPTIONS_SEPARATOR}{','.join(chosen)}")
     if spec.synthetic:
@@ -62,9 +60,8 @@ def comparable_runs(store: Store, page: str) -> list[RunMeta]:
         st.page_link("pages/train.py", label="Train networks", icon=":material/arrow_forward:")
         st.stop()
     chosen: str = st.selectbox(
-        "Data set", list(titles), format_func=titles.__getitem__,
-        **address.choice("set", f"{page}_dataset", list(titles)),
-    )  # fmt: skip
+        "Data set", format_func=titles.__getitem__, **address.choice("set", f"{page}_dataset", titles)
+    )
     metas = store.metas(chosen)
     leaking = {meta.split_hash for meta in metas if meta.leaks}
     counted = Counter(meta.split_hash for meta in metas).most_common()
@@ -75,10 +72,8 @@ def comparable_runs(store: Store, page: str) -> list[RunMeta]:
     }
     if len(splits) > 1:
         st.warning("Stored runs of this data set come from different images or splits and are not mixed.")
-        split = st.selectbox(
-            "Split", list(descriptions), format_func=descriptions.__getitem__,
-            **address.choice("split", f"{page}_split_{chosen}", list(descriptions), text=lambda name: name[:8]),
-        )  # fmt: skip
+        bound = address.choice("split", f"{page}_split_{chosen}", descriptions, text=lambda name: name[:8])
+        split = st.selectbox("Split", format_func=descriptions.__getitem__, **bound)
     shown = [meta for meta in metas if meta.split_hash == split]
     if shown[0].synthetic:
         st.warning("This data set is synthetic: its images are computer-generated.", icon=":material/science:")
@@ -103,10 +98,9 @@ def title_of(name: Series, runs: Sequence[Run]) -> str:
 
 def pick_metric(key: str) -> str:
     """Show the picker of a metric under `key` and return its name."""
-    names = list(METRICS)
-    return st.selectbox(
-        "Metric", names, format_func=lambda name: METRICS[name].title, **address.choice("metric", key, names)
-    )
+    bound = address.choice("metric", key, METRICS)
+    chosen: str = st.selectbox("Metric", format_func=lambda name: METRICS[name].title, **bound)
+    return chosen
 
 
 def pick_size(metas: Sequence[RunMeta], page: str) -> int | None:
@@ -122,10 +116,11 @@ def pick_size(metas: Sequence[RunMeta], page: str) -> int | None:
     ]
     shared = [n for n in sizes if all(n in of_family for of_family in by_family)]
     default = (shared or sizes)[-1]
-    return st.select_slider(
-        "Labeled training images per class", sizes, value=default, format_func=size_text,
-        **address.choice("size", f"{page}_size_{metas[0].dataset}", sizes, default, size_text),
-    )  # fmt: skip
+    bound = address.choice("size", f"{page}_size_{metas[0].dataset}", sizes, default, size_text)
+    chosen: int | None = st.select_slider(
+        "Labeled training images per class", value=default, format_func=size_text, **bound
+    )
+    return chosen
 
 
 def size_text(size: int | None) -> str:
@@ -137,9 +132,7 @@ def pick_seed(seeds: Sequence[int], page: str, title: str = "Seed") -> int:
     """Pick a seed if there are several."""
     if len(seeds) == 1:
         return seeds[0]
-    chosen: int = st.segmented_control(
-        title, seeds, default=seeds[0], required=True, **address.choice("seed", f"{page}_seed", seeds)
-    )
+    chosen: int = address.segments(title, "seed", f"{page}_seed", seeds)
     return chosen
 
 
@@ -155,13 +148,10 @@ def pick_finding(of: RunMeta, page: str) -> int | None:
     every = "Mean over all findings that can be evaluated" if of.multilabel else "All classes"
     rest = "" if of.multilabel else " against the rest"
     title, options = "Finding" if of.multilabel else "Class", [EVERY, *range(len(of.labels))]
-    chosen = st.selectbox(
-        title, options, format_func=lambda k: every if k == EVERY else f"{of.titles[k]}{rest}",
-        **address.choice(
-            title.lower(), f"{page}_finding_{of.dataset}", options,
-            text=lambda k: "all" if k == EVERY else of.labels[k],
-        ),
-    )  # fmt: skip
+    bound = address.choice(
+        title.lower(), f"{page}_finding_{of.dataset}", options, text=lambda k: "all" if k == EVERY else of.labels[k]
+    )
+    chosen = st.selectbox(title, format_func=lambda k: every if k == EVERY else f"{of.titles[k]}{rest}", **bound)
     return None if chosen == EVERY else chosen
 
 
@@ -174,7 +164,7 @@ def pick_series(series: Mapping[Series, Sequence[Run]], page: str) -> list[Serie
     usual = list(contestants(series).values()) or comparison_proper(series) or list(series)
     key = f"{page}_series_{next(iter(series.values()))[0].meta.dataset}" if series else f"{page}_series"
     before = st.session_state.get(key)
-    bound = address.choice("series", key, list(series), usual, series_text, several=True, keep=True)
+    bound = address.choice("series", key, series, usual, series_text, several=True, keep=True)
     picked: dict[Series, bool] = st.session_state.setdefault(f"{key}_picked", {})
     if (linked := st.session_state.get(key)) is not None and linked != before:
         picked |= {name: name in linked for name in series}
@@ -184,8 +174,8 @@ def pick_series(series: Mapping[Series, Sequence[Run]], page: str) -> list[Serie
     if key not in st.session_state or set(st.session_state[key]) != set(wanted):
         st.session_state[key] = wanted
     shown = st.multiselect(
-        "Series", list(series), format_func=lambda name: title_of(name, series[name]),
-        on_change=_remember, args=(key, wanted), **bound,
+        "Series", format_func=lambda name: title_of(name, series[name]), on_change=_remember,
+        args=(key, wanted), **bound,
     )  # fmt: skip
     if not shown:
         st.info("Pick at least one series.")
@@ -252,9 +242,9 @@ def pick_test_set(series: Mapping[Series, Sequence[Run]], page: str) -> str:
     if not names:
         return ""
     titles = {name: evaluated(runs, name)[0].meta.external[name].title for name in names}
-    chosen: str | None = st.segmented_control(
-        "Test images", ["", *names], format_func=lambda name: titles.get(name, "Internal test set"), default="",
-        required=True, help="External sets contain other patients from other sites.",
-        **address.choice("test", f"{page}_test_set", ["", *names], text=lambda name: name or "own"),
+    chosen: str | None = address.segments(
+        "Test images", "test", f"{page}_test_set", ["", *names], text=lambda name: name or "own",
+        format_func=lambda name: titles.get(name, "Internal test set"),
+        help="External sets contain other patients from other sites.",
     )  # fmt: skip
     return chosen or ""

@@ -1,13 +1,13 @@
 """Text shared by several pages: Markdown escaping, damaged runs, and the color bar."""
 
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 
 import numpy as np
 import streamlit as st
 
-from core.errors import LowshotError
+from core.errors import LowshotError, disk_problem
 from core.explain.overlay import color_table
 from core.runs import Store
 
@@ -32,6 +32,26 @@ def stop_on_error() -> Iterator[None]:
     except LowshotError as error:
         st.error(escape(str(error)))
         st.stop()
+
+
+@contextmanager
+def show_errors(*others: type[Exception]) -> Iterator[None]:
+    """Show an error of the program's own in words and skip the rest of the block; a decorated function returns None.
+
+    Args:
+        others: further types of errors to show.
+    """
+    try:
+        yield
+    except (LowshotError, *others) as error:
+        st.error(escape(disk_problem(error) or str(error)))
+
+
+def rerun_after(act: Callable[..., object], *arguments: object) -> None:
+    """Do something and rerun the page, or show in words why it cannot be done."""
+    with show_errors(OSError):
+        act(*arguments)
+        st.rerun()
 
 
 def show_problems(store: Store) -> None:

@@ -22,11 +22,10 @@ MISSED = " ↓"
 
 def show(view: View) -> None:
     """Show the coverage by class of each series: in words, as a figure and as tables."""
-    target = view.target("compare") if view.first.multilabel else view.finding
+    target = view.target() if view.first.multilabel else view.finding
     view = replace(view, finding=target)
-    level = st.segmented_control(
-        "Target coverage", LEVELS, default=0.9, format_func=lambda share: f"{share:.0%}",
-        required=True, **address.choice("coverage", "compare_level", LEVELS, 0.9),
+    level = address.segments(
+        "Target coverage", "coverage", "compare_level", LEVELS, 0.9, format_func=lambda share: f"{share:.0%}",
         help="Share of images whose prediction set contains the true class, for every class. A higher coverage needs "
         "larger sets.",
     )  # fmt: skip

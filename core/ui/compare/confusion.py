@@ -1,7 +1,7 @@
 """Compare: confusion matrices (counts and rates) at the chosen operating point, and the images of a cell."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -34,19 +34,12 @@ from core.ui.text import escape, show_list
 A_ROW = 3
 
 
-@dataclass(frozen=True)
-class Cell:
-    """Keys of the widgets that choose a cell: the series, the true class and the decision; and their arguments."""
-
-    series: str
-    truth: str
-    decision: str
-    bound: dict[str, dict[str, Any]]
+Cell = dict[str, dict[str, Any]]  # arguments of the widgets that pick a series, the true class and the decision
 
 
 def show(view: View) -> None:
     """Show the confusion matrix of each series for one seed, and the images of a cell."""
-    view = replace(view, finding=view.target("compare")) if view.first.multilabel else view
+    view = replace(view, finding=view.target()) if view.first.multilabel else view
     binary = view.first.positive is not None or view.finding is not None
     chosen = operating.pick_operating_point(prevalence_too=False) if binary else None
     seed = pickers.pick_seed(view.seeds(), "compare")
@@ -64,27 +57,27 @@ def show(view: View) -> None:
     of = f"{view.dataset}_{view.finding}"
     places = range(len(view.labels))
     named = view.labels if view.finding is not None else view.first.labels  # stable names, for the address
-    keys = f"compare_cell_{of}", f"compare_truth_{of}", f"compare_said_{of}"
-    bound = {
-        "matrix": address.choice("matrix", keys[0], list(evaluated), text=series_text),
-        "truth": address.choice("truth", keys[1], places, places[-1], named.__getitem__),
-        "decision": address.choice("decision", keys[2], places, text=named.__getitem__),
+    cell = {
+        "matrix": address.choice("matrix", f"compare_cell_{of}", evaluated, text=series_text),
+        "truth": address.choice("truth", f"compare_truth_{of}", places, places[-1], named.__getitem__),
+        "decision": address.choice("decision", f"compare_said_{of}", places, text=named.__getitem__),
     }
-    cell = Cell(*keys, bound)
-    for key, usual in zip(keys, (next(iter(evaluated), None), places[-1], 0), strict=True):
+    keys = [control["key"] for control in cell.values()]
+    of_series, *place = (
         st.session_state.setdefault(key, usual)
+        for key, usual in zip(keys, (next(iter(evaluated), None), places[-1], 0), strict=True)
+    )
     columns = st.columns(min(A_ROW, len(view.runs)))
     for index, name in enumerate(view.runs):
         with columns[index % len(columns)]:
             if name not in evaluated:
                 st.caption(f"{escape(view.title(name))}: no run with seed {seed}.")
                 continue
-            place = (st.session_state[cell.truth], st.session_state[cell.decision])
-            picked = place if st.session_state[cell.series] == name else None
+            picked = (place[0], place[1]) if of_series == name else None
             figure = charts.confusion(counts[name], view.labels, view.title(name), picked)
             key = f"matrix_{of}_{index}_{picked}"  # a new chart, so that a click on any other cell counts
             charts.show_figure(
-                figure, key=key, on_select=partial(_pick, key, name, cell),
+                figure, key=key, on_select=partial(_pick, key, name, keys),
                 alt=f"Confusion matrix of {view.title(name)}: " + "; ".join(
                     f"{label}: {counts[name][i, i]} of {counts[name][i].sum()} correct"
                     for i, label in enumerate(view.labels)
@@ -99,11 +92,10 @@ def show(view: View) -> None:
         _images_of_cell(view, runs, evaluated, cell)
 
 
-def _pick(key: str, name: Series, cell: Cell) -> None:
+def _pick(key: str, name: Series, keys: Sequence[str]) -> None:
     """Choose the cell that was clicked in the matrix of a series; a second click clears nothing."""
     if points := st.session_state[key]["selection"]["points"]:
-        st.session_state[cell.series] = name
-        st.session_state[cell.truth], st.session_state[cell.decision] = points[0]["customdata"]
+        st.session_state.update(zip(keys, (name, *points[0]["customdata"]), strict=True))
 
 
 def _finding(title: str, labels: Sequence[str], counts: np.ndarray) -> str:
@@ -134,11 +126,10 @@ def _images_of_cell(view: View, runs: Mapping[Series, Run], evaluated: Mapping[S
     """Show the pickers of a cell, the names and thumbnails of its images, and one of them in detail."""
     st.header("Images in a cell")
     first, second, third = st.columns([2, 1, 1])
-    name = first.selectbox("Series", list(evaluated), format_func=view.title, **cell.bound["matrix"])
-    places = range(len(view.labels))
+    name = first.selectbox("Series", format_func=view.title, **cell["matrix"])
     named = view.labels.__getitem__
-    truth = second.selectbox("Truth", places, format_func=named, **cell.bound["truth"])
-    decision = third.selectbox("Decision", places, format_func=named, **cell.bound["decision"])
+    truth = second.selectbox("Truth", format_func=named, **cell["truth"])
+    decision = third.selectbox("Decision", format_func=named, **cell["decision"])
     predictions = evaluated[name]
     matches = np.flatnonzero((predictions.scores.labels == truth) & (predictions.scores.decisions == decision))
     if not len(matches):
@@ -157,8 +148,8 @@ def _images_of_cell(view: View, runs: Mapping[Series, Run], evaluated: Mapping[S
             {rows.columns[1]: st.column_config.NumberColumn(format="percent")},
         )  # fmt: skip
     with right:
-        key = f"compare_case_{cell.series}_{name}_{truth}_{decision}"
-        _case(view, runs, evaluated, st.selectbox("Case", names, **address.choice("case", key, names)))
+        key = f"compare_case_{cell['matrix']['key']}_{name}_{truth}_{decision}"
+        _case(view, runs, evaluated, st.selectbox("Case", **address.choice("case", key, names)))
 
 
 def _thumbnails(view: View, names: Sequence[str]) -> None:

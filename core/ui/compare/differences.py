@@ -20,10 +20,8 @@ def show(view: View) -> None:
         st.info("Pick at least two series to compare them.")
         return
     left, right = st.columns(2)
-    reference = left.selectbox(
-        "Reference", list(view.runs), format_func=view.title,
-        **address.choice("reference", f"compare_reference_{view.dataset}", list(view.runs), text=series_text),
-    )  # fmt: skip
+    bound = address.choice("reference", f"compare_reference_{view.dataset}", view.runs, text=series_text)
+    reference = left.selectbox("Reference", format_func=view.title, **bound)
     with right:
         metric = pick_metric("compare_difference_metric")
     differences, refused, pairs = cache.differences(view.runs, reference, view.finding)

@@ -32,10 +32,8 @@ def show(view: View) -> None:
         return
     titles = {name: record.title for _, meta in every for name, record in meta.external.items()}
     left, right = st.columns(2)
-    name = left.selectbox(
-        "External test set", names, format_func=titles.__getitem__,
-        **address.choice("test", f"compare_external_{view.dataset}", names),
-    )  # fmt: skip
+    bound = address.choice("test", f"compare_external_{view.dataset}", names)
+    name = left.selectbox("External test set", format_func=titles.__getitem__, **bound)
     with right:
         metric = pick_metric("compare_external_metric")
     results = {

@@ -26,7 +26,7 @@ from core.ui.text import escape, stop_on_error
 
 def show(view: View) -> None:
     """Show the picker of the class, then the sliders and diagrams, which rerun on their own."""
-    _fragment(view, view.target("compare"))
+    _fragment(view, view.target())
 
 
 @st.fragment
@@ -204,9 +204,8 @@ def pick_operating_point(prevalence_too: bool = True) -> Chosen:
     """
     left, right = st.columns([3, 2], vertical_alignment="top")
     with left:
-        rule = st.segmented_control(
-            "Operating point for", list(TITLES), default="balanced", format_func=TITLES.__getitem__,
-            required=True, **address.choice("rule", "compare_rule", list(TITLES), "balanced"),
+        rule = address.segments(
+            "Operating point for", "rule", "compare_rule", TITLES, format_func=TITLES.__getitem__,
             help="Fitted on images held out within each training subset, never on test images. Balanced is the "
             "operating point of every stored run.",
         )  # fmt: skip
@@ -214,23 +213,23 @@ def pick_operating_point(prevalence_too: bool = True) -> Chosen:
     with right:
         if rule == "sensitivity":
             sensitivity = st.slider(
-                "Target sensitivity", 0.5, 0.99, 0.95, 0.01, format="percent",
+                "Target sensitivity", step=0.01, format="percent",
                 **address.number("sensitivity", "compare_sensitivity", 0.95, 0.5, 0.99),
             )  # fmt: skip
         elif rule == "cost":
             ratio = st.select_slider(
-                "Cost of a missed case, in false alarms", RATIOS, value=5.0, format_func="{:g}".format,
+                "Cost of a missed case, in false alarms", value=5.0, format_func="{:g}".format,
                 **address.choice("cost", "compare_ratio", RATIOS, 5.0, "{:g}".format),
             )  # fmt: skip
     left, right = st.columns(2)
     shift = left.slider(
-        "Shift of the threshold", -0.5, 0.5, 0.0, 0.01, **address.number("shift", "compare_shift", 0.0, -0.5, 0.5),
+        "Shift of the threshold", step=0.01, **address.number("shift", "compare_shift", 0.0, -0.5, 0.5),
         help="Added to the probability at which each run calls an image positive.",
     )  # fmt: skip
     if not prevalence_too and rule != "cost":
         return Chosen(Aim(rule, sensitivity, ratio, st.session_state.get("compare_prevalence", USUAL)), shift)
     prevalence = right.select_slider(
-        "Prevalence in the target population", PREVALENCES, value=USUAL, format_func=lambda share: f"{100 * share:g}%",
+        "Prevalence in the target population", value=USUAL, format_func=lambda share: f"{100 * share:g}%",
         **address.choice("prevalence", "compare_prevalence", PREVALENCES, USUAL, "{:g}".format),
         help="Predictive values, precision and net benefit depend on it.",
     )  # fmt: skip

@@ -19,10 +19,7 @@ def show(view: View) -> None:
     """Show the training curves of one seed or of all seeds."""
     seeds = view.seeds()
     options = [*seeds, ALL]
-    seed = st.segmented_control(
-        "Seed", options, default=seeds[0], required=True,
-        **address.choice("seed", "compare_training_seed", options, text=lambda seed: str(seed).lower()),
-    )  # fmt: skip
+    seed = address.segments("Seed", "seed", "compare_training_seed", options, text=lambda seed: str(seed).lower())
     histories = {
         name: [curve for run in runs if seed in (ALL, run.meta.seed) for curve in curves_of(cache.history(run))]
         for name, runs in view.runs.items()

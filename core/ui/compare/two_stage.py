@@ -39,7 +39,7 @@ def show(view: View) -> None:
         st.info("Choose at least one suspicious class, and leave at least one class that is not suspicious.")
         return
     sensitivity = st.slider(
-        "Target sensitivity of the screening stage", 0.8, 0.99, 0.95, 0.01, format="percent",
+        "Target sensitivity of the screening stage", step=0.01, format="percent",
         **address.number("sensitivity", "compare_screen_sensitivity", 0.95, 0.8, 0.99),
     )  # fmt: skip
     stages = {(name, key): runs for name, by_series in screens.items() for key, runs in by_series.items()}
@@ -63,7 +63,7 @@ def _suspicious(dataset: str, labels: tuple[str, ...]) -> tuple[int, ...]:
     base = dataset.partition(OPTIONS_SEPARATOR)[0]
     default = [label for label in (DATASETS[base].suspicious if base in DATASETS else ()) if label in labels]
     chosen = st.multiselect(
-        "Suspicious classes", labels, default=default,
+        "Suspicious classes",
         **address.choice("suspicious", f"compare_suspicious_{dataset}", labels, default, several=True),
         format_func=dict(zip(labels, class_titles(dataset, labels), strict=True)).__getitem__,
     )  # fmt: skip
@@ -72,11 +72,11 @@ def _suspicious(dataset: str, labels: tuple[str, ...]) -> tuple[int, ...]:
 
 def _pick(title: str, stages: list[Stage], dataset: str) -> Stage:
     name = title.split()[0].lower()
+    bound = address.choice(
+        name, f"compare_{name}_{dataset}", stages, text=lambda stage: f"{stage[0]}.{series_text(stage[1])}"
+    )
     chosen: Stage = st.selectbox(
-        title, stages,
-        **address.choice(
-            name, f"compare_{name}_{dataset}", stages, text=lambda stage: f"{stage[0]}.{series_text(stage[1])}"
-        ),
+        title, **bound,
         format_func=lambda stage: charts.series_title(*stage[1]) + (f" · {stage[0]}" if stage[0] != dataset else ""),
     )  # fmt: skip
     return chosen

@@ -62,7 +62,7 @@ class View:
         """Return the run with a seed for each series that has one."""
         return {name: run for name, runs in self.runs.items() for run in runs if run.meta.seed == seed}
 
-    def target(self, page: str) -> int | None:
+    def target(self) -> int | None:
         """Return the class or finding chosen at the top; if the task has several and none is chosen, show a picker."""
         if self.first.positive is not None or self.finding is not None:
             return self.finding
@@ -71,11 +71,7 @@ class View:
         options = cache.run_scores(run).scores.evaluable if multilabel else range(len(self.first.labels))
         if not options:
             raise BadRequest("No finding can be evaluated: none has enough test images with and without it.")
-        chosen: int = st.selectbox(
-            "Finding to evaluate" if multilabel else "Class to evaluate against the rest", options,
-            format_func=self.first.titles.__getitem__,
-            **address.choice(
-                "positive", f"{page}_class_{self.dataset}", options, text=self.first.labels.__getitem__
-            ),
-        )  # fmt: skip
+        title = "Finding to evaluate" if multilabel else "Class to evaluate against the rest"
+        bound = address.choice("positive", f"compare_class_{self.dataset}", options, text=self.first.labels.__getitem__)
+        chosen: int = st.selectbox(title, format_func=self.first.titles.__getitem__, **bound)
         return chosen

@@ -38,7 +38,7 @@ def within(spec: DatasetSpec, listing: Listing) -> None:
     )
     table(pairs, "Pairs of copies within the data set", f"{spec.name}-copies")
     bound = address.number("pair", f"data_pair_{spec.name}", 1, 1, len(copies), int)
-    number = int(st.number_input("Show pair", 1, len(copies), 1, **bound)) - 1
+    number = int(st.number_input("Show pair", **bound)) - 1
     for place, index in zip(st.columns([1, 1, 1]), (firsts[number], seconds[number]), strict=False):
         if loaded := read_sample(spec, listing, int(index)):
             place.image(

@@ -69,7 +69,7 @@ def _target(fits: Mapping[str, Fit], metric: str, file: str) -> float:
     least = -1.0 if metric == "mcc" else 0.0
     default = float(np.clip(first, least, 1))
     chosen = st.number_input(
-        f"Target {row.title}", least, 1.0, default, _STEP, format="%.3f",
+        f"Target {row.title}", step=_STEP, format="%.3f",
         **address.number("target", f"curves_wanted_{file}", default, least, 1.0),
         help=f"{row.meaning} {'Higher' if row.higher_is_better else 'Lower'} is better.",
     )  # fmt: skip
@@ -92,10 +92,8 @@ def _multipliers(fits: Mapping[str, Fit], file: str) -> None:
     """Show for every pair how many times more labels the worse series needs to equal the better one."""
     sizes = sorted({n for fit in fits.values() for n in fit.sizes})
     middle = sizes[len(sizes) // 2]
-    at = st.select_slider(
-        "Images per class of the better series", sizes, value=middle, format_func="{:g}".format,
-        **address.choice("at", f"curves_at_{file}", sizes, middle, "{:g}".format),
-    )  # fmt: skip
+    bound = address.choice("at", f"curves_at_{file}", sizes, middle, "{:g}".format)
+    at = st.select_slider("Images per class of the better series", value=middle, format_func="{:g}".format, **bound)
     rows = []
     for first, second in combinations([title for title, fit in fits.items() if fit.sizes[0] <= at <= fit.sizes[-1]], 2):
         behind, ahead, multiplier = multiplier_at(fits, first, second, at)

@@ -10,7 +10,7 @@ from core.analysis.saliency_sanity import depends_on_weights, evidence_sentence,
 from core.analysis.subgroups import FILE as PEOPLE_FILE
 from core.analysis.subgroups import LEAST_OF_CLASS, Subgroup, by_subgroup, title_of
 from core.data.specs import find_dataset, is_present
-from core.errors import BadRequest, CorruptRun, LowshotError
+from core.errors import CorruptRun, LowshotError
 from core.jobs.queue import Queue
 from core.jobs.request import Request
 from core.metrics import Estimate
@@ -131,12 +131,7 @@ def _offer_job(command: str, title: str, label: str, meta: RunMeta) -> None:
         st.page_link("pages/train.py", label="A job computes this: see Train", icon=":material/hourglass_top:")
     elif st.button(label, key=f"models_{command}", icon=":material/play_arrow:"):
         request = Request(f"{title}: {meta.dataset_title}", (), (), (), (), dataset=meta.dataset, command=command)
-        try:
-            queue.ask(request)
-        except (BadRequest, OSError) as error:
-            st.error(text.escape(str(error)))
-            return
-        st.rerun()
+        text.rerun_after(queue.ask, request)
 
 
 def _value(group: Subgroup, name: str) -> str:

@@ -4,7 +4,6 @@ import pandas as pd
 import streamlit as st
 
 from core.cards.networks import encoder_training_data, input_facts, title_of, weights_facts
-from core.errors import LowshotError
 from core.models import FAMILY_TITLES, MODELS
 from core.models.specs import ModelSpec, by_family
 from core.ui import address, cache, text
@@ -16,12 +15,8 @@ _CLASSES = 2
 
 def pick() -> ModelSpec:
     """Pick one of all networks, which are ordered by family."""
-    names = [spec.name for spec in by_family()]
-    name = st.selectbox(
-        "Network", names, format_func=lambda model: title_of(MODELS[model]),
-        **address.choice("network", "models_network", names),
-    )  # fmt: skip
-    return MODELS[name]
+    bound = address.choice("network", "models_network", [spec.name for spec in by_family()])
+    return MODELS[st.selectbox("Network", format_func=lambda model: title_of(MODELS[model]), **bound)]
 
 
 def card(spec: ModelSpec) -> None:
@@ -43,13 +38,10 @@ def card(spec: ModelSpec) -> None:
     _strategies(spec)
 
 
+@text.show_errors()
 def _strategies(spec: ModelSpec) -> None:
     """Show the supported training strategies as the trainer lists them; shown last because the trainer starts first."""
-    try:
-        catalogue = cache.catalogue()
-    except LowshotError as error:
-        st.error(text.escape(str(error)))
-        return
+    catalogue = cache.catalogue()
     rows = catalogue.of("strategy")
     shown = [
         {"Strategy": rows[name]["title"], "In commands": name, "What is trained": rows[name]["meaning"]}

@@ -141,11 +141,9 @@ def calibration(scores: Scores, error: Estimate | None, style: charts.Style, key
 
 def checklist(subject: Subject) -> None:
     """Show a reporting checklist, filled in from the record where possible."""
-    name = st.segmented_control(
-        "Guideline", list(GUIDELINES), default=next(iter(GUIDELINES)), required=True,
-        format_func=lambda row: GUIDELINES[row].title,
-        **address.choice("guideline", "models_guideline", list(GUIDELINES)),
-    )  # fmt: skip
+    name = address.segments(
+        "Guideline", "guideline", "models_guideline", GUIDELINES, format_func=lambda row: GUIDELINES[row].title
+    )
     guideline = GUIDELINES[name]
     rows = answered(guideline, subject)
     known = sum(bool(answer) for _, answer in rows)

@@ -46,12 +46,12 @@ def pick_data(kind: str) -> Data | None:
     if kind == FOLDER:
         return _pick_folder()
     names = [spec.name for spec in DATASETS.values() if is_present(spec) and not spec.corpus_only]
-    name = st.selectbox(
-        "Data set", names, format_func=lambda row: DATASETS[row].title, **address.choice("set", "train_dataset", names)
-    )
+    bound = address.choice("set", "train_dataset", names)
+    name = st.selectbox("Data set", format_func=lambda row: DATASETS[row].title, **bound)
     return Data(dataset_options(name, "train"))
 
 
+@text.show_errors(OSError)
 def _pick_folder() -> Data | None:
     roots = ", ".join(map(str, data_roots()))
     typed = st.text_input(
@@ -62,14 +62,10 @@ def _pick_folder() -> Data | None:
     st.caption(f"Own images must be below {text.escape(roots)}. Nothing is copied or uploaded.")
     if not typed.strip():
         return None
-    try:
-        path = own_path(typed)
-        if is_inside(path):
-            raise BadRequest("These images belong to who uploaded them. Upload yours under My own images.")
-        spec = cache.own_images_spec(path)
-    except (LowshotError, OSError) as error:
-        st.error(text.escape(str(error)))
-        return None
+    path = own_path(typed)
+    if is_inside(path):
+        raise BadRequest("These images belong to who uploaded them. Upload yours under My own images.")
+    spec = cache.own_images_spec(path)
     st.caption(f"{text.escape(spec.title)}: {len(spec.labels)} classes, {text.escape(', '.join(spec.labels))}.")
     for caveat in spec.caveats:
         st.caption(text.escape(caveat))
@@ -88,10 +84,8 @@ def pick_models(catalogue: Catalogue, spec: DatasetSpec) -> list[str]:
         except LowshotError as error:
             missing[name] = str(error)
     default = [name for name in STUDY_MODELS if name in usable] or usable[:1]
-    chosen: list[str] = st.multiselect(
-        "Models", usable, default=default, format_func=lambda name: MODELS[name].title,
-        **address.choice("model", f"train_models_{spec.dims}_{spec.name}", usable, default, several=True),
-    )  # fmt: skip
+    bound = address.choice("model", f"train_models_{spec.dims}_{spec.name}", usable, default, several=True)
+    chosen: list[str] = st.multiselect("Models", format_func=lambda name: MODELS[name].title, **bound)
     if missing:
         with st.expander(f"{len(missing)} models are not available here"):
             for name, reason in missing.items():
@@ -103,10 +97,8 @@ def pick_strategies(catalogue: Catalogue, models: Sequence[str]) -> list[str]:
     """Pick training strategies that at least one of the models supports."""
     names, rows = catalogue.strategies_for(models), catalogue.of("strategy")
     default = [name for name in ("scratch", "frozen") if name in names]
-    chosen: list[str] = st.multiselect(
-        "Training strategies", names, default=default, format_func=lambda name: rows[name]["title"],
-        **address.choice("strategy", f"train_strategies_{'_'.join(names)}", names, default, several=True),
-    )  # fmt: skip
+    bound = address.choice("strategy", f"train_strategies_{'_'.join(names)}", names, default, several=True)
+    chosen: list[str] = st.multiselect("Training strategies", format_func=lambda name: rows[name]["title"], **bound)
     return [name for name in names if name in chosen]
 
 
@@ -117,10 +109,8 @@ def pick_settings(catalogue: Catalogue, strategies: Sequence[str]) -> dict[str, 
         st.caption("Leave blank for defaults. Any other value makes the runs a variant.")
         values = {name: _widget(catalogue, rows[name]) for name in _FIRST if name in rows}
         further = [name for name in rows if name not in _FIRST]
-        more: list[str] = st.multiselect(
-            "Further settings", further, format_func=_title_of,
-            **address.choice("setting", "train_more", further, [], several=True),
-        )  # fmt: skip
+        bound = address.choice("setting", "train_more", further, [], several=True)
+        more: list[str] = st.multiselect("Further settings", format_func=_title_of, **bound)
         values |= {name: _widget(catalogue, rows[name]) for name in more if name in rows}
     return {name: value for name, value in values.items() if value not in (None, "")}
 
@@ -141,9 +131,9 @@ def _widget(catalogue: Catalogue, row: Row) -> Any:
 
         if row["several"]:
             bound = address.choice(name, key, row["choices"], [], several=True)
-            return JOINED.join(st.multiselect(title, row["choices"], format_func=choice_title, help=help_text, **bound))
+            return JOINED.join(st.multiselect(title, format_func=choice_title, help=help_text, **bound))
         chosen = st.selectbox(
-            title, row["choices"], index=None, placeholder="Default of the strategy", format_func=choice_title,
+            title, index=None, placeholder="Default of the strategy", format_func=choice_title,
             help=help_text, **address.choice(name, key, row["choices"], None),
         )  # fmt: skip
         if chosen in described:
@@ -154,13 +144,10 @@ def _widget(catalogue: Catalogue, row: Row) -> Any:
     least = row["least"]
     if row["type"] == "int":
         bound = address.number(name, key, None, int(least or 0), kind=int)
-        return st.number_input(title, value=None, min_value=int(least or 0), step=1, help=help_text, **bound)
+        return st.number_input(title, step=1, help=help_text, **bound)
     most = None if row["below"] is None else float(row["below"])  # Streamlit refuses a mixture of int and float
     bound = address.number(name, key, None, float(least or 0), most)
-    return st.number_input(
-        title, value=None, min_value=float(least or 0), max_value=most, step=1e-4, format="%g",
-        help=help_text, **bound,
-    )  # fmt: skip
+    return st.number_input(title, step=1e-4, format="%g", help=help_text, **bound)
 
 
 def show_cost(

@@ -1,7 +1,7 @@
 """Jobs on the Train page: the running job with its training curve, queued jobs, and finished jobs."""
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from datetime import datetime
 from typing import Any
 
@@ -10,7 +10,6 @@ import plotly.graph_objects as go
 import streamlit as st
 
 from core.data.own_images import OwnSet
-from core.errors import BadRequest
 from core.jobs import own_study
 from core.jobs.costs import time_left
 from core.jobs.events import STEPS, Progress
@@ -69,7 +68,7 @@ def show_unfinished(queue: Queue, names: set[str]) -> None:
             if st.button(
                 "Cancel", key=f"train_cancel_{job.name}", icon=":material/stop_circle:", disabled=job.stopping
             ):
-                _try(queue.cancel, job)
+                text.rerun_after(queue.cancel, job)
 
 
 def _running(job: Job) -> None:
@@ -155,12 +154,11 @@ def show_finished(queue: Queue, job: Job, own_sets: Sequence[OwnSet]) -> None:
             if state.status != "done" and st.button(
                 "Continue", key=f"train_again_{job.name}", icon=":material/resume:"
             ):
-                _try(queue.again, job)
+                text.rerun_after(queue.again, job)
             if state.kept:
                 st.page_link("pages/learning_curves.py", label="Learning curves", icon=":material/show_chart:")
             if st.button("Remove", key=f"train_forget_{job.name}", icon=":material/delete:"):
-                queue.forget(job)
-                st.rerun()
+                text.rerun_after(queue.forget, job)
         if st.toggle("Runs and log", key=f"train_log_{job.name}"):
             _details(job)
 
@@ -179,23 +177,14 @@ def _remedy(queue: Queue, job: Job, own_sets: Sequence[OwnSet]) -> None:
             st.write("Images, and all networks and results that were made from them. Then continue this job.")
             for own in own_sets:
                 if st.button(f"Delete {text.escape(own.title)}", key=f"train_free_{job.name}_{own.path.name}"):
-                    _try(lambda _, own=own: own_study.delete(own, queue), job)  # type: ignore[misc]
+                    text.rerun_after(own_study.delete, own, queue)
     elif remedy in ("fewer", "more"):
         request = job.request.fewer() if remedy == "fewer" else job.request.more()
         if request and st.button(
             f"Train with {remedy} images: {', '.join(map(size_text, request.sizes))} per class",
             key=f"train_{remedy}_{job.name}", icon=":material/model_training:",
         ):  # fmt: skip
-            _try(lambda _: queue.ask(request), job)
-
-
-def _try(act: Callable[[Job], object], job: Job) -> None:
-    try:
-        act(job)
-    except (BadRequest, OSError) as error:
-        st.error(text.escape(str(error)))
-        return
-    st.rerun()
+            text.rerun_after(queue.ask, request)
 
 
 def _details(job: Job) -> None:

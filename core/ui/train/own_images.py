@@ -81,13 +81,10 @@ def _storage(own: OwnSet, queue: Queue) -> None:
     with right.popover("Delete", icon=":material/delete:", width="stretch"):
         st.write("Delete these images and all networks and results that were made from them?")
         if st.button("Delete now", key="train_own_delete", type="primary"):
-            try:
+            with text.show_errors():
                 own_study.delete(own, queue)
                 _say("Your images and what was trained on them are deleted.")
-            except LowshotError as error:
-                st.error(text.escape(str(error)))
-                return
-            st.rerun()
+                st.rerun()
 
 
 def _whose() -> str:
@@ -104,7 +101,7 @@ def _upload() -> None:
                                key="train_way")  # fmt: skip
     entries: list[Entry] = []
     title = ""
-    try:
+    with text.show_errors():
         if way == _ZIP:
             file = st.file_uploader(
                 "Zip with a folder of images per class", "zip", key=_key("zip"),
@@ -121,8 +118,6 @@ def _upload() -> None:
             title = files[0].name.split("/")[0] if files else ""
         else:
             entries, title = _by_class()
-    except LowshotError as error:
-        st.error(text.escape(str(error)))
     st.caption(
         f"{KINDS} images: at least {LEAST_IMAGES} per class, at most {SET_LIMITS.images:,} in all. They are stored on "
         f"this server for {DAYS} days, unchanged and with their headers, and never sent elsewhere. {_whose()} A table "
@@ -135,14 +130,11 @@ def _upload() -> None:
         _store(title.strip(), entries)
 
 
+@text.show_errors()
 def _store(title: str, entries: list[Entry]) -> None:
     with st.spinner(f"Storing {len(entries):,} files"):
-        try:
-            own, refused = own_images.store(login.new_owner(), title, entries)
-        except LowshotError as error:
-            st.error(text.escape(str(error)))
-            return
-    st.session_state["train_uploads"] = st.session_state.get("train_uploads", 0) + 1  # empties the uploaders
+        own, refused = own_images.store(login.new_owner(), title, entries)
+    _empty_uploaders()
     st.session_state["train_own"] = own.path.name
     listed = "; ".join(f"{name}: {why}" for name, why in list(refused.items())[:_SHOWN])
     more = f"; and {len(refused) - _SHOWN} more" if len(refused) > _SHOWN else ""
@@ -173,10 +165,16 @@ def _key(name: str) -> str:
     return f"train_own_{name}_{st.session_state.get('train_uploads', 0)}"
 
 
+def _empty_uploaders() -> None:
+    """Change the keys of the uploaders, so that they show no files."""
+    st.session_state["train_uploads"] = st.session_state.get("train_uploads", 0) + 1
+
+
 def _help() -> str:
     return "Other files are left out. Nothing is kept if the images cannot be used."
 
 
+@text.show_errors(OSError)
 def check(own: OwnSet, train_again: Callable[[OwnSet], None]) -> Checked | None:
     """Show the check of a set: images per class, damaged files, copies, patients; None if it cannot be trained on.
 
@@ -185,13 +183,9 @@ def check(own: OwnSet, train_again: Callable[[OwnSet], None]) -> Checked | None:
         train_again: starts a study of the set as it is then; offered with corrected labels if networks are stored.
     """
     st.subheader("Check", anchor=False)
-    try:
-        spec = custom_dataset(own.path)
-        listing = list_images(spec)
-        unreadable, copies = _audit(own.path, listing.stamp)
-    except (LowshotError, OSError) as error:
-        st.error(text.escape(str(error)))
-        return None
+    spec = custom_dataset(own.path)
+    listing = list_images(spec)
+    unreadable, copies = _audit(own.path, listing.stamp)
     _thumbnails(spec, listing)
     _labels(own, spec, listing, train_again)
     within, across = redundant_copies(listing.labels, copies)
@@ -204,19 +198,14 @@ def check(own: OwnSet, train_again: Callable[[OwnSet], None]) -> Checked | None:
     if own.left_out and st.button(
         f"Bring {_counted(len(own.left_out), 'image')} back", key="train_back", icon=":material/undo:"
     ):
-        own_images.bring_back(own)
-        st.rerun()
+        text.rerun_after(own_images.bring_back, own)
     _patients(own, spec, listing)
     if conflicts:
         st.write("Correct the labels of these copies, or leave them out, before you train.")
         if correct(own, spec, listing, listing.ids[across[:_SHOWN]].tolist(), "", "train"):
             st.rerun()
         return None
-    try:
-        dataset = cache.own_dataset(own.path, listing.stamp)
-    except LowshotError as error:
-        st.error(text.escape(str(error)))
-        return None
+    dataset = cache.own_dataset(own.path, listing.stamp)
     st.write(
         f"**Split:** {len(dataset.parts.train):,} images for training, {len(dataset.parts.validation):,} for "
         f"validation, {len(dataset.parts.test):,} for testing. No network learns from a test image."
@@ -323,13 +312,10 @@ def _patients(own: OwnSet, spec: DatasetSpec, listing: Listing) -> None:
     with st.expander(f"Add a table of patients ({PATIENTS_FILE})"):
         file = st.file_uploader("CSV with the columns file and patient", "csv", key=_key("patients"))
         if file and st.button("Use this table", key="train_patients"):
-            try:
+            with text.show_errors():
                 own_images.add_patients(own, file.getvalue())
-            except LowshotError as error:
-                st.error(text.escape(str(error)))
-                return
-            st.session_state["train_uploads"] = st.session_state.get("train_uploads", 0) + 1
-            st.rerun()
+                _empty_uploaders()
+                st.rerun()
 
 
 def correct(own: OwnSet, spec: DatasetSpec, listing: Listing, suggested: Sequence[str], then: str, key: str) -> bool:
@@ -361,19 +347,15 @@ def correct(own: OwnSet, spec: DatasetSpec, listing: Listing, suggested: Sequenc
             if chosen != label:
                 changes[name] = chosen
     counted = f"{len(changes)} labels" if len(changes) > 1 else "label"
-    button = st.button(f"Correct {counted} {then}".strip(), key=f"{key}_correct", disabled=not changes)
-    if not button:
-        return False
-    try:
-        for name, chosen in changes.items():
-            if chosen == leave:
-                own_images.leave_out(own, [name])
-            else:
-                own_images.relabel(own, name, chosen)
-    except LowshotError as error:
-        st.error(text.escape(str(error)))
-        return False
-    return True
+    if st.button(f"Correct {counted} {then}".strip(), key=f"{key}_correct", disabled=not changes):
+        with text.show_errors():
+            for name, chosen in changes.items():
+                if chosen == leave:
+                    own_images.leave_out(own, [name])
+                else:
+                    own_images.relabel(own, name, chosen)
+            return True
+    return False
 
 
 def _counted(count: int, one: str, several: str = "") -> str:

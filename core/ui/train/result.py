@@ -6,7 +6,6 @@ import streamlit as st
 
 from core.analysis.contest import LOOP, contestants
 from core.analysis.label_errors import disputed_images
-from core.errors import LowshotError
 from core.inference.input_gate import FILE as GATE_FILE
 from core.metrics import METRICS
 from core.metrics.comparisons import MIN_SEEDS
@@ -26,6 +25,7 @@ METRIC = METRICS["auroc"]
 _DISPUTED = 5
 
 
+@text.show_errors()
 def show(checked: Checked) -> None:
     """Show the result of the runs on the images as they are now; nothing if there are none."""
     store = cache.store()
@@ -41,15 +41,12 @@ def show(checked: Checked) -> None:
     if not names:
         st.info("Compare shows these networks; none of them takes part in the comparison of the families.")
         return
-    try:
-        size = max(run.meta.per_class for name in names.values() for run in sized[name])
-        at_size = {family: [run for run in sized[name] if run.meta.per_class == size] for family, name in names.items()}
-        at_size = {family: runs for family, runs in at_size.items() if runs}
-        _findings(checked, {family: sized[name] for family, name in names.items()}, names, at_size, size)
-        _networks(checked)
-        _labels(checked, [run for runs in at_size.values() for run in runs])
-    except LowshotError as error:
-        st.error(text.escape(str(error)))
+    size = max(run.meta.per_class for name in names.values() for run in sized[name])
+    at_size = {family: [run for run in sized[name] if run.meta.per_class == size] for family, name in names.items()}
+    at_size = {family: runs for family, runs in at_size.items() if runs}
+    _findings(checked, {family: sized[name] for family, name in names.items()}, names, at_size, size)
+    _networks(checked)
+    _labels(checked, [run for runs in at_size.values() for run in runs])
 
 
 def _findings(

@@ -5,7 +5,7 @@ from dataclasses import replace
 import streamlit as st
 
 from core.data.own_images import OwnSet
-from core.errors import BadRequest, LowshotError
+from core.errors import LowshotError
 from core.jobs import own_study
 from core.jobs.catalogue import Catalogue
 from core.jobs.own_study import STUDY_MODELS, STUDY_SEEDS, STUDY_STRATEGIES
@@ -59,17 +59,14 @@ def _is_usable(model: str, checked: Checked) -> bool:
     return True
 
 
+@text.show_errors(OSError)
 def show(checked: Checked, catalogue: Catalogue, queue: Queue) -> None:
     """Show the study with its sizes and expected time, and start it."""
     st.subheader("Train", anchor=False)
     deeper = st.pills("Go deeper", list(DEEPER), selection_mode="multi", key="train_deeper",
                       help="Each choice adds training runs; the expected time follows.")  # fmt: skip
-    try:
-        request = request_for(checked, list(deeper))
-        request.check()
-    except BadRequest as error:
-        st.error(text.escape(str(error)))
-        return
+    request = request_for(checked, list(deeper))
+    request.check()
     *smaller, largest = request.sizes
     networks = "; ".join(MODELS[model].title for model in request.models)
     st.write(
@@ -121,11 +118,7 @@ def start(request: Request, checked: Checked, queue: Queue) -> None:
         queue: of jobs.
     """
     stale = any(not is_current(meta, checked) for meta in cache.store().metas(checked.spec.name))
-    try:
-        if stale:
-            own_study.delete_runs(checked.own)
-        queue.ask(request)
-    except (BadRequest, OSError) as error:
-        st.error(text.escape(str(error)))
-        return
+    if stale:
+        own_study.delete_runs(checked.own)
+    queue.ask(request)
     st.rerun()
