@@ -115,7 +115,7 @@ def images() -> None:
         st.write(f"{len(rows)} images sampled at random, measured as stored in their files.")
         alt = "Width against height; the table below has the numbers"
         charts.show_figure(summary_charts.sizes(rows), key="data_sizes", alt=alt)
-    table(pd.DataFrame(rows), "Size, color and brightness of the sampled images", f"{name}-images")
+    table(rows, "Size, color and brightness of the sampled images", f"{name}-images")
 
 
 @text.show_errors()
@@ -133,7 +133,7 @@ def split() -> None:
         | class_counts(listing.labels[rows], labels)
         for part, rows in data.parts.by_name.items()
     ]
-    table(pd.DataFrame(rows), "Images, groups and classes by part", f"{name}-parts")
+    table(rows, "Images, groups and classes by part", f"{name}-parts")
     for note in data.parts.notes:
         st.write(f"- {text.escape(note)}")
     together = len(np.unique(listing.groups)) - len(np.unique(data.parts.groups))
@@ -143,7 +143,7 @@ def split() -> None:
     )
     if data.unreadable:
         st.write(f"- {len(data.unreadable):,} files could not be read:")
-        table(pd.DataFrame({"File": list(data.unreadable), "Why": list(data.unreadable.values())}),
+        table({"File": list(data.unreadable), "Why": list(data.unreadable.values())},
               "Files that could not be read, and why", f"{name}-unreadable")  # fmt: skip
     charts.show_figure(
         summary_charts.group_sizes(data.parts.groups), key="data_groups",
@@ -228,7 +228,7 @@ with st.expander(f"Not on this machine ({len(DATASETS) - len(present)} data sets
         for other in DATASETS.values()
         if other not in present
     ]
-    table(pd.DataFrame(absent), "Data sets that are not on this machine and how to get them", "absent-data-sets")
+    table(absent, "Data sets that are not on this machine and how to get them", "absent-data-sets")
 if st.button("Reload folders", help="Use this after adding or removing files."):
     cache.forget_data()
     st.rerun()

@@ -13,8 +13,7 @@ from core.runs.series import runs_by_series
 from core.ui import address, app_frame, cache, charts, pickers, text
 from core.ui.compare import metric_charts
 from core.ui.learning_curves import label_efficiency
-from core.ui.tables import as_csv
-from core.ui.tables import table as data_table
+from core.ui.tables import download, table
 
 app_frame.require(__file__)
 
@@ -101,7 +100,7 @@ if section == BOUGHT:
     st.stop()
 
 
-def table() -> pd.DataFrame:
+def summarize() -> pd.DataFrame:
     """Return a row per series and size: mean, intervals over seeds and test patients, and the spread over seeds."""
     if patients and not cache.are_evaluated(at_sizes.values(), finding):
         cache.evaluate_runs(at_sizes.values(), finding)
@@ -124,7 +123,7 @@ def table() -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
-summary = table()
+summary = summarize()
 shared = set.intersection(*({run.meta.per_class for run in runs} for runs in points.values()))
 if shared:
     at = max(shared)
@@ -164,13 +163,10 @@ st.caption(
     "at the operating point fitted within each training subset. Hollow marker: a class had fewer images than requested "
     "and all of them were used."
 )
-st.dataframe(
-    summary, hide_index=True, width="stretch", alt=f"{METRICS[metric].title} by series and size",
+table(
+    summary, f"{METRICS[metric].title} by series and size",
+    formats=dict.fromkeys(summary.select_dtypes(float), "%.3f"),
     column_order=[name for name in summary.columns if name not in ("SD over seeds", "Lowest", "Highest")],
-    column_config={
-        name: st.column_config.NumberColumn(format="%.3f")
-        for name in summary.columns if summary[name].dtype == float
-    },
 )  # fmt: skip
 every = pd.DataFrame(
     [
@@ -181,15 +177,12 @@ every = pd.DataFrame(
 )  # fmt: skip
 first, second = st.columns(2)
 named = summary.assign(Dataset=dataset, Metric=metric, **{"Test set": external_set or "own"}).round(6)
-for place, label, content, name in (
-    (first, "Download this table (CSV)", named, f"{dataset}-{metric}.csv"),
-    (second, "Download all runs (CSV)", every, f"{dataset}-runs.csv"),
-):
-    place.download_button(label, as_csv(content), name, "text/csv", width="stretch")
+download("Download this table (CSV)", named, f"{dataset}-{metric}", first, width="stretch")
+download("Download all runs (CSV)", every, f"{dataset}-runs", second, width="stretch")
 with st.expander("Are the subsets the same for all families?"):
     subsets = every.groupby(["train_size", "seed"])["subset_hash"].agg(["nunique", "first", "size"]).reset_index()
     subsets.columns = ["Images per class", "Seed", "Different subsets", "Hash", "Runs"]
     subsets["Hash"] = subsets["Hash"].str[:12]
     same = bool((subsets["Different subsets"] == 1).all())
     st.write("Yes: one subset for each size and seed." if same else "**No**: some runs differ in their subsets.")
-    data_table(subsets, "Subset hashes by size and seed", f"{dataset}-subsets")
+    table(subsets, "Subset hashes by size and seed", f"{dataset}-subsets")

@@ -55,7 +55,8 @@ def new_job() -> None:
     data = form.pick_data(kind)
     if data is None:
         return
-    models = form.pick_models(catalogue, data.spec)
+    spec, folder = data
+    models = form.pick_models(catalogue, spec)
     strategies = form.pick_strategies(catalogue, models)
     left, right = st.columns(2)
     sizes = left.multiselect(
@@ -70,9 +71,8 @@ def new_job() -> None:
     options = form.pick_settings(catalogue, strategies)
     try:
         request = Request(
-            title=data.spec.title, dataset="" if data.folder else data.spec.name, folder=data.folder,
-            models=tuple(models), strategies=tuple(strategies), sizes=sizes_of(sizes),
-            seeds=tuple(sorted(map(int, seeds))), options=options,
+            title=spec.title, dataset="" if folder else spec.name, folder=folder, models=tuple(models),
+            strategies=tuple(strategies), sizes=sizes_of(sizes), seeds=tuple(sorted(map(int, seeds))), options=options,
         )  # fmt: skip
         request.check()
         if not (pairs := catalogue.pairs(models, strategies)):
@@ -80,7 +80,7 @@ def new_job() -> None:
     except BadRequest as error:
         st.info(text.escape(str(error)))
         return
-    seconds = form.show_cost(cache.store().metas(), pairs, request.sizes, request.seeds, data.spec.name, options)
+    seconds = form.show_cost(cache.store().metas(), pairs, request, spec.name)
     if st.button("Start", type="primary", icon=":material/play_arrow:", key="train_start"):
         text.rerun_after(queue.ask, replace(request, expected=seconds))
 

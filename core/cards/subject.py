@@ -53,10 +53,7 @@ class Subject:
     @property
     def data(self) -> DatasetSpec | None:
         """The data set's row; None for own images and for rows that no longer exist."""
-        try:
-            return find_dataset(self.meta.dataset)
-        except LowshotError:
-            return None
+        return row_of(self.meta)
 
     @property
     def encoder_card(self) -> dict[str, Any] | None:
@@ -68,6 +65,14 @@ class Subject:
             return read_card(folder) if folder.resolve().is_relative_to(encoders_folder()) else None
         except LowshotError:
             return None
+
+
+def row_of(meta: RunMeta) -> DatasetSpec | None:
+    """Return the row of a run's data set; None for own images and for rows that no longer exist."""
+    try:
+        return find_dataset(meta.dataset)
+    except LowshotError:
+        return None
 
 
 def encoder_training_data(subject: Subject) -> str:

@@ -15,7 +15,7 @@ import math
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 import streamlit as st
 from streamlit.runtime.scriptrunner import get_script_run_ctx
@@ -31,14 +31,6 @@ _LISTED = 12  # options that a sentence names
 _NO, _YES = "no", "yes"
 
 
-class _Bound(NamedTuple):
-    """A widget that is bound to a parameter."""
-
-    key: str
-    default: Any
-    texts_of: Callable[[Any], list[str]]
-
-
 @dataclass
 class _Visit:
     """One stay on a page: from its opening, or a step in the browser's history, to the next.
@@ -48,7 +40,7 @@ class _Visit:
         given: parameters of the address at the start.
         restores: whether a parameter that is missing in the address means the default.
         notes: where sentences about unknown values appear.
-        bound: widgets of the current run by parameter.
+        bound: key, default, and function from a value to its texts of the current run's widgets, by parameter.
         read: parameters that were read from the address.
         parts: parameters that each fragment bound.
         later: parameters whose widgets appear later in the visit.
@@ -60,7 +52,7 @@ class _Visit:
     given: dict[str, list[str]]
     restores: bool
     notes: DeltaGenerator
-    bound: dict[str, _Bound] = field(default_factory=dict)
+    bound: dict[str, tuple[str, Any, Callable[[Any], list[str]]]] = field(default_factory=dict)
     read: set[str] = field(default_factory=set)
     parts: dict[str, set[str]] = field(default_factory=dict)
     later: set[str] = field(default_factory=set)
@@ -298,7 +290,7 @@ def _bind(
     """Bind a parameter to a widget, and on arrival set the widget to what the address says."""
     visit: _Visit | None = st.session_state.get(_VISIT)
     if visit is not None:
-        visit.bound[name] = _Bound(key, default, texts_of)
+        visit.bound[name] = key, default, texts_of
         if name not in visit.read and (not visit.is_settled or name in visit.later):
             visit.read.add(name)
             if name in visit.given:

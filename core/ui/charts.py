@@ -11,6 +11,7 @@ import streamlit as st
 from core.inference.predictor import Prediction
 from core.models import BASELINE_COLOR, FAMILY_COLORS, FAMILY_LETTERS, MODELS
 from core.runs import OLD_RECIPE, RunMeta
+from core.ui.tables import table
 from core.ui.text import LEAK_MARK
 
 
@@ -251,8 +252,6 @@ def probability_table(meta: RunMeta, prediction: Prediction) -> None:
         | ({"Threshold": meta.thresholds[index]} if meta.multilabel else {})
         for index, (label, p) in enumerate(zip(meta.titles, prediction.probabilities, strict=True))
     ]
-    figures = {name: st.column_config.NumberColumn(format="percent") for name in ("Probability", "Threshold")}
-    st.dataframe(
-        sorted(rows, key=lambda row: -float(str(row["Probability"]))), hide_index=True, width="stretch",
-        alt="Probability of every class, the most likely first", column_config=figures,
-    )  # fmt: skip
+    ordered = sorted(rows, key=lambda row: -float(str(row["Probability"])))
+    percent = dict.fromkeys(("Probability", "Threshold"), "percent")
+    table(ordered, "Probability of every class, the most likely first", formats=percent)

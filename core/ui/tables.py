@@ -1,25 +1,41 @@
 """Tables with a download button."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import pandas as pd
 import streamlit as st
 
+Rows = pd.DataFrame | Sequence[Mapping[str, Any]]
 
-def table(rows: pd.DataFrame, alt: str, file: str, formats: Mapping[str, Any] | None = None) -> None:
+
+def table(rows: Rows, alt: str, file: str = "", formats: Mapping[str, str] | None = None, **arguments: Any) -> None:
     """Show a table and its download button.
 
     Args:
-        rows: the table.
+        rows: the table, or its rows by column.
         alt: description for screen readers.
-        file: name of the download, without the extension.
-        formats: column -> how to show it, from `st.column_config`.
+        file: name of the download, without the extension; "" for none.
+        formats: column -> format of its numbers, as in `st.column_config.NumberColumn`.
+        arguments: further arguments of `st.dataframe`.
     """
-    st.dataframe(rows, hide_index=True, width="stretch", alt=alt, column_config=formats)
-    st.download_button("Download (CSV)", as_csv(rows), f"{file}.csv", "text/csv", key=f"download_{file}")
+    frame = pd.DataFrame(rows)
+    columns = {name: st.column_config.NumberColumn(format=shown) for name, shown in (formats or {}).items()}
+    columns |= arguments.pop("column_config", {})
+    st.dataframe(frame, hide_index=True, width="stretch", alt=alt, column_config=columns, **arguments)
+    if file:
+        download("Download (CSV)", frame, file, key=f"download_{file}")
 
 
-def as_csv(rows: pd.DataFrame) -> bytes:
-    """Return a table as CSV, with the mark by which spreadsheets recognize UTF-8."""
-    return rows.to_csv(index=False).encode("utf-8-sig")
+def download(title: str, rows: Rows, file: str, place: Any = st, **arguments: Any) -> None:
+    """Show a button that downloads a table as CSV, with the mark by which spreadsheets recognize UTF-8.
+
+    Args:
+        title: of the button.
+        rows: the table, or its rows by column.
+        file: name of the file, without the extension.
+        place: where to show it.
+        arguments: further arguments of `st.download_button`.
+    """
+    content = pd.DataFrame(rows).to_csv(index=False).encode("utf-8-sig")
+    place.download_button(title, content, f"{file}.csv", "text/csv", **arguments)

@@ -4,7 +4,6 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 import numpy as np
-import pandas as pd
 import streamlit as st
 
 from core.errors import BadRequest, LeakFound
@@ -58,14 +57,14 @@ def show(view: View) -> None:
         for name, (_, coverages) in measured.items()
         for label, row in zip(view.labels, coverages, strict=True)
     ]
-    table(pd.DataFrame(rows), "Coverage of prediction sets by class, measured on the test images", f"{view.file}-sets")
+    table(rows, "Coverage of prediction sets by class, measured on the test images", f"{view.file}-sets")
     st.caption(
         "Coverage: share of the test images of a class whose set contains the class, mean over seeds, with the 95% "
         f"interval over test images, resampled by patient. Dotted line: the target. {MISSED.strip()}: significantly "
         f"below it. {needed}"
     )
     with st.expander("Size of the sets, and what they promise"):
-        sizes = pd.DataFrame([_sizes(view.title(name), per_run) for name, (per_run, _) in measured.items()])
+        sizes = [_sizes(view.title(name), per_run) for name, (per_run, _) in measured.items()]
         table(sizes, "Size of the prediction sets of each series", f"{view.file}-set-sizes")
         for promise in sorted({per_run[0][0].guarantee for per_run, _ in measured.values()}):
             st.write(escape(promise))

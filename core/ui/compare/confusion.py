@@ -143,10 +143,8 @@ def _images_of_cell(view: View, runs: Mapping[Series, Run], evaluated: Mapping[S
     left, right = st.columns([2, 3])
     with left:
         rows = pd.DataFrame({"Case": names, named(decision): probabilities[order].round(4)})
-        table(
-            rows, f"Images of {named(truth)} taken for {named(decision)}", f"{view.file}-cell",
-            {rows.columns[1]: st.column_config.NumberColumn(format="percent")},
-        )  # fmt: skip
+        alt = f"Images of {named(truth)} taken for {named(decision)}"
+        table(rows, alt, f"{view.file}-cell", {named(decision): "percent"})
     with right:
         key = f"compare_case_{cell['matrix']['key']}_{name}_{truth}_{decision}"
         _case(view, runs, evaluated, st.selectbox("Case", **address.choice("case", key, names)))
@@ -183,11 +181,8 @@ def _case(view: View, runs: Mapping[Series, Run], evaluated: Mapping[Series, Par
         | dict(zip(view.labels, scores.probabilities[0].tolist(), strict=True))
         for series, scores in of_case.items()
     ]
-    st.dataframe(
-        pd.DataFrame(rows), hide_index=True, width="stretch",
-        alt=f"Probability of each class by every series for {name}",
-        column_config={label: st.column_config.NumberColumn(format="percent") for label in view.labels},
-    )  # fmt: skip
+    percent = dict.fromkeys(view.labels, "percent")
+    table(rows, f"Probability of each class by every series for {name}", formats=percent)
     if len(view.labels) == 2:
         _what_if(view, runs, of_case, name)
     if isinstance(loaded, str) or not any(run.meta.has_weights for run in runs.values()):

@@ -1,6 +1,5 @@
 """Compare: difference of each series from a reference, with interval, corrected p-values and verdict."""
 
-import pandas as pd
 import streamlit as st
 
 from core.metrics import METRICS
@@ -36,11 +35,12 @@ def show(view: View) -> None:
         metric_charts.forest(rows, metric), key="compare_forest",
         alt=f"Differences in {METRICS[metric].title} from {view.title(reference)}; described in words above.",
     )  # fmt: skip
-    shown = pd.DataFrame([_row(title, row, view.title(reference)) for title, (_, row) in rows.items()])
-    table(
-        shown[["Series", "Metric", "Difference"]].assign(Verdict=[row.verdict for _, row in rows.values()]),
-        f"Differences in {METRICS[metric].title} from {view.title(reference)}", f"{view.file}-{metric}-differences",
-    )  # fmt: skip
+    shown = [
+        {"Series": title, "Metric": METRICS[metric].title, "Difference": row.interval_text(), "Verdict": row.verdict}
+        for title, (_, row) in rows.items()
+    ]
+    alt = f"Differences in {METRICS[metric].title} from {view.title(reference)}"
+    table(shown, alt, f"{view.file}-{metric}-differences")
     st.caption(
         "95% interval over seeds and test patients together (hierarchical paired bootstrap, resampled by patient). "
         f"Different: p below .05. Equivalent: two one-sided tests place the difference within {margin:g} "
@@ -50,13 +50,11 @@ def show(view: View) -> None:
         "was trained on the same subsets as the reference."
     )
     with st.expander("All metrics"):
-        every = pd.DataFrame(
-            [
-                _row(view.title(name), difference, view.title(reference))
-                for name, metrics in differences.items()
-                for difference in metrics.values()
-            ]
-        )
+        every = [
+            _row(view.title(name), difference, view.title(reference))
+            for name, metrics in differences.items()
+            for difference in metrics.values()
+        ]
         table(every, f"Differences from {view.title(reference)} in every metric", f"{view.file}-differences")
     with st.expander("Seed by seed: DeLong (AUROC) and McNemar (decisions)"):
         _seed_tests(view, list(differences), reference)
@@ -89,7 +87,7 @@ def _seed_tests(view: View, names: list[Series], reference: Series) -> None:
                 row["Only the reference right"] = tests.mcnemar.only_second
                 row["p, McNemar exact"] = format_p(tests.mcnemar.p)
             rows.append(row)
-    table(pd.DataFrame(rows), "DeLong and McNemar for each seed", f"{view.file}-seeds")
+    table(rows, "DeLong and McNemar for each seed", f"{view.file}-seeds")
     st.caption(
         "Not corrected for multiple testing, and each test ignores the variation between training subsets: these tests "
         "supplement the comparison above and do not replace it. McNemar's test treats images as independent."

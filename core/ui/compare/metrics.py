@@ -11,7 +11,7 @@ from core.metrics import METRICS, Estimate, SeriesEstimate, Spread, between_seed
 from core.runs.series import REPORTED, Series
 from core.ui import cache, charts, pickers
 from core.ui.compare.view import View
-from core.ui.tables import as_csv, table
+from core.ui.tables import download, table
 from core.ui.text import escape
 
 WAITING = "…"
@@ -91,12 +91,11 @@ def _content(
             charts.dot_plot(dots, row.title), key=f"compare_metric_chart{waiting}",
             alt=f"{row.title} of each series with its intervals; the table below has the numbers.",
         )  # fmt: skip
-        table(pd.DataFrame(rows), f"{row.title} of each series with intervals", f"{view.file}-{metric}{waiting}")
+        table(rows, f"{row.title} of each series with intervals", f"{view.file}-{metric}{waiting}")
 
 
 def _all_metrics(view: View, summaries: Mapping[Series, Mapping[str, SeriesEstimate]]) -> None:
     """Show every metric of every series, and a file with all intervals."""
-    first = view.first
     rows = [
         {
             "Series": view.title(name),
@@ -108,11 +107,11 @@ def _all_metrics(view: View, summaries: Mapping[Series, Mapping[str, SeriesEstim
         for name, by_metric in summaries.items()
         for row in [by_metric[metric]]
     ]
-    st.dataframe(pd.DataFrame(rows), hide_index=True, width="stretch", alt="Every metric of each series with intervals")
+    table(rows, "Every metric of each series with intervals")
     numbers = [
         {
             "dataset": view.dataset, "train_size": view.size or "full", **name._asdict(),
-            "finding": "" if view.finding is None else first.labels[view.finding], "seeds": len(view.runs[name]),
+            "finding": "" if view.finding is None else view.first.labels[view.finding], "seeds": len(view.runs[name]),
             "leaks": max(meta.leaks for _, meta in view.runs[name]), "metric": metric, "value": row.value,
             "patients_low": row.patients.low, "patients_high": row.patients.high, "seeds_low": row.seeds.low,
             "seeds_high": row.seeds.high, "both_low": row.both.low, "both_high": row.both.high,
@@ -121,9 +120,7 @@ def _all_metrics(view: View, summaries: Mapping[Series, Mapping[str, SeriesEstim
         for name, by_metric in summaries.items()
         for metric, row in by_metric.items()
     ]  # fmt: skip
-    st.download_button(
-        "All metrics, all intervals (CSV)", as_csv(pd.DataFrame(numbers).round(6)), f"{view.file}.csv", "text/csv"
-    )
+    download("All metrics, all intervals (CSV)", pd.DataFrame(numbers).round(6), view.file)
 
 
 def _report(view: View) -> None:
@@ -139,22 +136,21 @@ def _report(view: View) -> None:
     ]  # fmt: skip
     every = pd.DataFrame(rows)
     titles = {name: view.title(name) for name in view.runs}
-    mean = every.groupby(["model", "strategy", "variant", "class"], sort=False)[["images", *REPORTED]].mean()
+    keys = ["model", "strategy", "variant"]
+    mean = every.groupby([*keys, "class"], sort=False)[["images", *REPORTED]].mean()
     shown = mean.reset_index().replace({"class": dict(zip(view.first.labels, view.first.titles, strict=True))})
-    shown.insert(0, "Series", [titles[Series(*key)] for key in shown[["model", "strategy", "variant"]].to_numpy()])
-    shown = shown.drop(columns=["model", "strategy", "variant"]).rename(
+    shown.insert(0, "Series", [titles[Series(*key)] for key in shown[keys].to_numpy()])
+    shown = shown.drop(columns=keys).rename(
         columns={"class": "Class", "images": "Test images", **{name: METRICS[name].title for name in REPORTED}}
     )
-    formats = {METRICS[name].title: st.column_config.NumberColumn(format="%.3f") for name in REPORTED}
-    st.dataframe(
-        shown, hide_index=True, width="stretch", alt="Classification report: each class against the rest, by series",
-        column_config={"Series": st.column_config.Column(pinned=True), **formats},
+    table(
+        shown, "Classification report: each class against the rest, by series",
+        formats={METRICS[name].title: "%.3f" for name in REPORTED},
+        column_config={"Series": st.column_config.Column(pinned=True)},
     )  # fmt: skip
     st.caption("Each class or finding against the rest, mean over seeds. The files contain every run.")
     left, right = st.columns(2)
-    left.download_button(
-        "Classification report (CSV)", as_csv(every.round(6)), f"{view.file}-report.csv", "text/csv", width="stretch"
-    )
+    download("Classification report (CSV)", every.round(6), f"{view.file}-report", left, width="stretch")
     content = json.loads(every.round(6).to_json(orient="records"))
     right.download_button(
         "Classification report (JSON)", json.dumps(content, indent=1).encode(), f"{view.file}-report.json",

@@ -8,7 +8,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-import pandas as pd
 import streamlit as st
 
 from core.analysis.operating_point import ShiftedSeries, shift_thresholds
@@ -147,7 +146,7 @@ def _table(view: View, target: int | None, chosen: Chosen, shifted: dict[Series,
             "Threshold": f"{min(at_shift.thresholds):.2f} to {max(at_shift.thresholds):.2f}",
         }
         rows.append(row)
-    table(pd.DataFrame(rows), "Performance of each series at its operating point", f"{view.file}-operating")
+    table(rows, "Performance of each series at its operating point", f"{view.file}-operating")
     st.caption(
         f"{escape(_evaluated(view, target))} against the rest; threshold fitted for {chosen.aim.title}"
         + (

@@ -3,7 +3,6 @@
 from collections.abc import Mapping, Sequence
 
 import numpy as np
-import pandas as pd
 import streamlit as st
 
 from core.ui import address, cache, charts
@@ -49,7 +48,7 @@ def show(view: View) -> None:
         }
         for name, runs in view.runs.items()
     ]  # fmt: skip
-    table(pd.DataFrame(rows), "What was trained of each series, and for how long", f"{view.file}-training")
+    table(rows, "What was trained of each series, and for how long", f"{view.file}-training")
 
 
 def _ended(runs: Sequence[Sequence[Mapping[str, float | None]]]) -> str:

@@ -2,7 +2,6 @@
 
 from dataclasses import replace
 
-import pandas as pd
 import streamlit as st
 
 from core.analysis.two_stage import stage_candidates
@@ -113,7 +112,7 @@ def _results(
     ]
     gain = results.gain
     rows.append({"What": "Gain in specificity", "Share": gain.interval_text(), "Interval over": gain.varies})
-    table(pd.DataFrame(rows), "Joint performance of both stages with intervals", f"{view.file}-stages")
+    table(rows, "Joint performance of both stages with intervals", f"{view.file}-stages")
     st.caption(
         f"Suspicious: {escape(', '.join(titles[k] for k in suspicious))}. Mean over seeds that both stages have, with "
         f"95% intervals. Verdict: p below .05 after correction for the {pairs} pairs of stages that can be chosen here "

@@ -74,4 +74,4 @@ def elsewhere(spec: DatasetSpec, listing: Listing) -> None:
             if count
         ]
     if rows:
-        table(pd.DataFrame(rows), "Copies by source and class", f"{spec.name}-sources")
+        table(rows, "Copies by source and class", f"{spec.name}-sources")

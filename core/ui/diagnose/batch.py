@@ -3,7 +3,6 @@
 from collections import Counter
 from collections.abc import Sequence
 
-import pandas as pd
 import streamlit as st
 
 from core.data.uploads import Upload
@@ -14,6 +13,7 @@ from core.inference.conclusion import Status, conclude
 from core.ui.diagnose.display import data_uri
 from core.ui.diagnose.session import results_of
 from core.ui.progress import bar
+from core.ui.tables import table
 
 _STOPPED, _TABLE, _PICK = "diagnose_stopped", "diagnose_table", "diagnose_pick"
 _SIDE, _ROW, _HEADER, _TALLEST = 64, 56, 40, 640  # pixels
@@ -56,14 +56,6 @@ def show_batch(settings: Settings, uploads: Sequence[Upload]) -> list[Upload]:
     return [] if chosen is None else [by_digest[chosen]]
 
 
-def _stop(batch: str) -> None:
-    st.session_state[_STOPPED] = batch
-
-
-def _continue() -> None:
-    st.session_state.pop(_STOPPED, None)
-
-
 def predict_all(settings: Settings, uploads: Sequence[Upload], batch: str, overridden: bool) -> list[Case | None]:
     """Return the case of each image, None for those not processed, while a bar shows the remaining time.
 
@@ -78,7 +70,10 @@ def predict_all(settings: Settings, uploads: Sequence[Upload], batch: str, overr
     stopped = st.session_state.get(_STOPPED) == batch
     place = st.empty()
     if missing and not stopped:
-        place.button("Stop", key="diagnose_stop", icon=":material/stop:", on_click=_stop, args=(batch,))
+        place.button(
+            "Stop", key="diagnose_stop", icon=":material/stop:", on_click=st.session_state.update,
+            args=({_STOPPED: batch},),
+        )  # fmt: skip
     cases: list[Case | None] = []
     with bar("Running the networks") as progress:
         for position, upload in enumerate(uploads):
@@ -92,7 +87,7 @@ def predict_all(settings: Settings, uploads: Sequence[Upload], batch: str, overr
     if stopped and missing:
         processed = len(uploads) - missing
         st.warning(f"Stopped: {processed} of {len(uploads)} images were processed.", icon=":material/stop:")
-        st.button("Continue", key="diagnose_go_on", on_click=_continue)
+        st.button("Continue", key="diagnose_go_on", on_click=st.session_state.pop, args=(_STOPPED, None))
     return cases
 
 
@@ -114,14 +109,14 @@ def _table(cases: Sequence[Case], digests: Sequence[str]) -> None:
         if cells and not cases[cells[0][0]].problem:
             st.session_state[_PICK] = digests[cells[0][0]]
 
-    st.dataframe(
-        pd.DataFrame(rows), hide_index=True, width="stretch", row_height=_ROW, key=_TABLE,
-        height=min(_TALLEST, _ROW * len(rows) + _HEADER), on_select=open_case, selection_mode="single-cell",
+    alt = "One row per image, the most urgent first: verdict, what speaks against it, and each network's prediction"
+    table(
+        rows, alt, key=_TABLE, on_select=open_case, selection_mode="single-cell", row_height=_ROW,
+        height=min(_TALLEST, _ROW * len(rows) + _HEADER),
         column_config={
             "Image": st.column_config.ImageColumn(width="small"),
             "Verdict": st.column_config.TextColumn(width="large"),
         },
-        alt="One row per image, the most urgent first: verdict, what speaks against it, and each network's prediction",
     )  # fmt: skip
     st.caption("Disagreements and uncertain cases come first. Click a row to show the case in full below.")
 

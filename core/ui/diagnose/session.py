@@ -45,17 +45,16 @@ def unpacked_uploads(files: Sequence[UploadedFile]) -> tuple[list[Upload], int]:
     every = [*(upload for upload in {old.digest: old for old in kept}.values() if upload.digest not in new), *uploads]
     if len(every) > len(uploads):
         st.caption(f"From before, still shown: {len(every) - len(uploads)}. New files are added to them.")
-        st.button("Remove them", key="diagnose_remove", icon=":material/delete:", on_click=_remove_kept)
+        st.button(
+            "Remove them", key="diagnose_remove", icon=":material/delete:", on_click=st.session_state.pop,
+            args=(_KEPT, None),
+        )  # fmt: skip
     return every[: LIMITS.images], unread + max(0, len(every) - LIMITS.images)
 
 
 def note_change() -> None:
     """Note that the visitor added or removed files; the uploader also empties when the page is left."""
     st.session_state[_CHANGED] = True
-
-
-def _remove_kept() -> None:
-    st.session_state.pop(_KEPT, None)
 
 
 def drop_missing(uploads: Sequence[Upload]) -> None:

@@ -50,15 +50,12 @@ def _window(image: Image.Image, name: str) -> Window:
         st.session_state.setdefault(key, value)
     with st.container(horizontal=True):
         for title, window in presets(image).items():
-            st.button(title, key=f"diagnose_window_{title}", on_click=_set_window, args=(keys, window))
+            chosen = dict(zip(keys, astuple(window), strict=True))
+            st.button(title, key=f"diagnose_window_{title}", on_click=st.session_state.update, args=(chosen,))
     left, right = st.columns(2)
     level = left.slider("Level (gray value at the center)", 0, 255, key=keys[0])
     width = right.slider("Window (range of gray values)", 1, 256, key=keys[1])
     return Window(level, width)
-
-
-def _set_window(keys: tuple[str, str], window: Window) -> None:
-    st.session_state.update(zip(keys, astuple(window), strict=True))
 
 
 def pan_and_zoom(image: Image.Image, name: str) -> go.Figure:

@@ -4,7 +4,6 @@ from collections.abc import Mapping
 from itertools import combinations
 
 import numpy as np
-import pandas as pd
 import streamlit as st
 
 from core.metrics import METRICS
@@ -76,8 +75,8 @@ def _target(fits: Mapping[str, Fit], metric: str, file: str) -> float:
     return float(chosen)
 
 
-def _needed(fits: Mapping[str, Fit], target: float) -> pd.DataFrame:
-    rows = [
+def _needed(fits: Mapping[str, Fit], target: float) -> list[dict[str, str]]:
+    return [
         {
             "Series": title, "Images per class needed": images_needed(fit, target).text(),
             "Asymptote": "{:.3f} ({:.3f} to {:.3f})".format(*fit.asymptote()) if fit.identifiable
@@ -85,7 +84,6 @@ def _needed(fits: Mapping[str, Fit], target: float) -> pd.DataFrame:
         }
         for title, fit in fits.items()
     ]  # fmt: skip
-    return pd.DataFrame(rows)
 
 
 def _multipliers(fits: Mapping[str, Fit], file: str) -> None:
@@ -101,7 +99,7 @@ def _multipliers(fits: Mapping[str, Fit], file: str) -> None:
     if not rows:
         st.write(f"No two series were measured around {at:g} images per class.")
         return
-    table(pd.DataFrame(rows), f"How many times more labels a series needs to equal another with {at:g}", f"{file}-more")
+    table(rows, f"How many times more labels a series needs to equal another with {at:g}", f"{file}-more")
 
 
 def _crossovers(fits: Mapping[str, Fit]) -> None:

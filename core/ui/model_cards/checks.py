@@ -3,14 +3,14 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-import pandas as pd
 import streamlit as st
 
 from core.analysis.saliency_sanity import depends_on_weights, evidence_sentence, read_check, rows_of, sentence
 from core.analysis.subgroups import FILE as PEOPLE_FILE
 from core.analysis.subgroups import LEAST_OF_CLASS, Subgroup, by_subgroup, title_of
-from core.data.specs import find_dataset, is_present
-from core.errors import CorruptRun, LowshotError
+from core.cards.subject import row_of
+from core.data.specs import is_present
+from core.errors import CorruptRun
 from core.jobs.queue import Queue
 from core.jobs.request import Request
 from core.metrics import Estimate
@@ -36,7 +36,7 @@ def sanity(folder: Path, meta: RunMeta) -> None:
     show(text.escape(sentence(check)))
     if check.planted:
         st.write(text.escape(evidence_sentence(check.planted)))
-    table(pd.DataFrame(rows_of(check)), "Grad-CAM with weights randomized from the head down", f"{meta.run}-sanity")
+    table(rows_of(check), "Grad-CAM with weights randomized from the head down", f"{meta.run}-sanity")
     st.caption(
         "Grad-CAM with weights randomized from the head down (Adebayo et al. 2018, arXiv:1810.03292). Spearman's rank "
         "correlation, mean over images with its 95% interval; flat maps carry no information and are excluded."
@@ -76,7 +76,7 @@ def show_subgroups(groups: Sequence[Subgroup], meta: RunMeta) -> None:
         }
         for group in groups
     ]  # fmt: skip
-    table(pd.DataFrame(rows), "Results by sex and age", f"{meta.run}-groups")
+    table(rows, "Results by sex and age", f"{meta.run}-groups")
     differences = [
         {
             "Group": f"{group.by}: {group.name}", "minus": group.against,
@@ -87,7 +87,7 @@ def show_subgroups(groups: Sequence[Subgroup], meta: RunMeta) -> None:
     ]  # fmt: skip
     if differences:
         st.write("**Differences from the largest group**")
-        table(pd.DataFrame(differences), "Differences between groups", f"{meta.run}-group-differences")
+        table(differences, "Differences between groups", f"{meta.run}-group-differences")
     st.caption(
         "This run on its test images, with 95% intervals (resampled by patient or lesion), not corrected "
         "for the number of groups. Means over classes are given only if a group has "
@@ -97,11 +97,8 @@ def show_subgroups(groups: Sequence[Subgroup], meta: RunMeta) -> None:
 
 
 def _no_groups(meta: RunMeta) -> None:
-    try:
-        known = find_dataset(meta.dataset).demographics is not None
-    except LowshotError:
-        known = False
-    if known:
+    row = row_of(meta)
+    if row and row.demographics is not None:
         st.write("Ages and sexes of the test images are not stored with the runs yet.")
         _offer_job("subgroups", "Ages and sexes", "Store ages and sexes", meta)
     else:
@@ -117,12 +114,8 @@ def _offer_job(command: str, title: str, label: str, meta: RunMeta) -> None:
         label: of the button.
         meta: the run of the card.
     """
-    try:
-        present = is_present(find_dataset(meta.dataset))
-    except LowshotError:
-        present = False
-    queue = Queue()
-    if not present:
+    row, queue = row_of(meta), Queue()
+    if row is None or not is_present(row):
         st.caption("The images of this data set are not on this server, so this cannot be computed here.")
     elif any(
         not job.is_over and (job.request.command, job.request.dataset) == (command, meta.dataset)

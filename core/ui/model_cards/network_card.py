@@ -1,6 +1,5 @@
 """The card of a network: facts on a row of `MODELS`, whether or not a run uses it."""
 
-import pandas as pd
 import streamlit as st
 
 from core.cards.networks import encoder_training_data, input_facts, title_of, weights_facts
@@ -47,4 +46,4 @@ def _strategies(spec: ModelSpec) -> None:
         {"Strategy": rows[name]["title"], "In commands": name, "What is trained": rows[name]["meaning"]}
         for name in catalogue.strategies_for([spec.name])
     ]
-    table(pd.DataFrame(shown), f"Training strategies for {spec.title}", f"{spec.name}-strategies")
+    table(shown, f"Training strategies for {spec.title}", f"{spec.name}-strategies")

@@ -108,8 +108,7 @@ def show_metrics(meta: RunMeta, estimates: Mapping[str, Estimate], summaries: Ma
 
 def _numbers(rows: list[dict[str, Any]], alt: str, file: str) -> None:
     frame = pd.DataFrame(rows).round(4)
-    formats = {name: st.column_config.NumberColumn(format="%.3f") for name in frame.columns if name != "Metric"}
-    table(frame, alt, file, formats)
+    table(frame, alt, file, {name: "%.3f" for name in frame.columns if name != "Metric"})
 
 
 def calibration(scores: Scores, error: Estimate | None, style: charts.Style, key: str) -> None:
@@ -156,7 +155,7 @@ def checklist(subject: Subject) -> None:
         {"Item": item.number, "Section": item.section, "Asks for": item.topic, "Answer": answer or OPEN}
         for item, answer in rows
     ]
-    st.dataframe(pd.DataFrame(shown), hide_index=True, width="stretch", alt=f"{guideline.title} with answers")
+    table(shown, f"{guideline.title} with answers")
     with st.container(horizontal=True):
         st.download_button(
             "Download (Markdown)", as_markdown(guideline, subject), f"{name}-{subject.meta.run}.md", "text/markdown",
@@ -194,7 +193,7 @@ def encoder(card: Mapping[str, Any]) -> None:
         }
         for part in card.get("corpus", ())
     ]  # fmt: skip
-    table(pd.DataFrame(corpus), "Data sets for pretraining the encoder", "encoder-corpus")
+    table(corpus, "Data sets for pretraining the encoder", "encoder-corpus")
     _evaluation(card)
     if curve := card.get("training_curve"):
         st.subheader("Training curve")
@@ -221,7 +220,7 @@ def _evaluation(card: Mapping[str, Any]) -> None:
     if rows:
         st.subheader("Effect of pretraining")
         st.write("AUROC of a logistic regression on embeddings, before (start) and after pretraining (encoder).")
-        table(pd.DataFrame(rows), "AUROC of start and encoder by data set", "encoder-evaluation")
+        table(rows, "AUROC of start and encoder by data set", "encoder-evaluation")
 
 
 def _plain(value: Any) -> str:

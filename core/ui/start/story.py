@@ -2,12 +2,11 @@
 
 from collections.abc import Mapping
 
-import pandas as pd
-
 from core.analysis.contest import LOOP, Headline
 from core.metrics import Metric, SeriesEstimate
 from core.models import MODELS
 from core.runs.series import Series
+from core.ui.tables import Rows
 
 WAYS = {  # family of a model -> how its networks are trained, as the end of a sentence
     "scratch": "trained from scratch",
@@ -52,19 +51,17 @@ def meaning_text(
     return f"With {size:g} labeled images per class, the measured {metric.title} is {_listed(values)}."
 
 
-def size_table(summaries: Mapping[str, SeriesEstimate], titles: Mapping[str, str], metric: Metric) -> pd.DataFrame:
+def size_table(summaries: Mapping[str, SeriesEstimate], titles: Mapping[str, str], metric: Metric) -> Rows:
     """Return a row per family at one size: the mean with its intervals over test patients and over seeds."""
-    return pd.DataFrame(
-        [
-            {
-                "Family": titles[family],
-                metric.title: f"{estimate.value:.3f}",
-                "Other test patients": estimate.patients.ends,
-                "Other training images": estimate.seeds.ends,
-            }
-            for family, estimate in summaries.items()
-        ]
-    )
+    return [
+        {
+            "Family": titles[family],
+            metric.title: f"{estimate.value:.3f}",
+            "Other test patients": estimate.patients.ends,
+            "Other training images": estimate.seeds.ends,
+        }
+        for family, estimate in summaries.items()
+    ]
 
 
 def _way(name: Series) -> str:

@@ -1,9 +1,8 @@
 """Form of the Train page: data, models, strategies and settings, and the expected cost of a job."""
 
-from collections.abc import Collection, Sequence
-from typing import Any, NamedTuple
+from collections.abc import Sequence
+from typing import Any
 
-import pandas as pd
 import streamlit as st
 
 from core.data import DATASETS
@@ -13,7 +12,7 @@ from core.errors import BadRequest, LowshotError
 from core.jobs.catalogue import Catalogue, Row
 from core.jobs.costs import Cost, expected, is_same_work
 from core.jobs.own_study import STUDY_MODELS
-from core.jobs.request import JOINED, own_path
+from core.jobs.request import JOINED, Request, own_path
 from core.models import MODELS
 from core.models.weights import weights_of
 from core.paths import data_roots, describe_device, pick_device
@@ -21,6 +20,7 @@ from core.runs import RunMeta
 from core.ui import address, cache, text
 from core.ui.pickers import dataset_options
 from core.ui.progress import duration_text
+from core.ui.tables import table
 
 OWN, FOLDER, PRESENT = "My own images", "A folder on the server", "An available data set"
 KINDS = {OWN: "own", FOLDER: "folder", PRESENT: "set"}  # and their names in an address
@@ -29,30 +29,22 @@ _FIRST = ("augment", "preparation", "imbalance")
 _TITLES = {"augment": "Augmentation", "preparation": "Preprocessing", "imbalance": "Class imbalance"}
 
 
-class Data(NamedTuple):
-    """Images to train on.
+def pick_data(kind: str) -> tuple[DatasetSpec, str] | None:
+    """Pick a registered data set or a folder below a data root; None until there is a valid choice.
 
-    Attributes:
-        spec: the data set.
-        folder: path of own images; "" for a registered data set.
+    Returns:
+        The data set, and the path of own images; "" for a registered data set.
     """
-
-    spec: DatasetSpec
-    folder: str = ""
-
-
-def pick_data(kind: str) -> Data | None:
-    """Pick a registered data set or a folder below a data root; None until there is a valid choice."""
     if kind == FOLDER:
         return _pick_folder()
     names = [spec.name for spec in DATASETS.values() if is_present(spec) and not spec.corpus_only]
     bound = address.choice("set", "train_dataset", names)
     name = st.selectbox("Data set", format_func=lambda row: DATASETS[row].title, **bound)
-    return Data(dataset_options(name, "train"))
+    return dataset_options(name, "train"), ""
 
 
 @text.show_errors(OSError)
-def _pick_folder() -> Data | None:
+def _pick_folder() -> tuple[DatasetSpec, str] | None:
     roots = ", ".join(map(str, data_roots()))
     typed = st.text_input(
         "Folder or CSV file", key="train_folder", placeholder="my-images",
@@ -69,7 +61,7 @@ def _pick_folder() -> Data | None:
     st.caption(f"{text.escape(spec.title)}: {len(spec.labels)} classes, {text.escape(', '.join(spec.labels))}.")
     for caveat in spec.caveats:
         st.caption(text.escape(caveat))
-    return Data(spec, str(path))
+    return spec, str(path)
 
 
 def pick_models(catalogue: Catalogue, spec: DatasetSpec) -> list[str]:
@@ -151,28 +143,21 @@ def _widget(catalogue: Catalogue, row: Row) -> Any:
 
 
 def show_cost(
-    metas: Sequence[RunMeta],
-    pairs: Sequence[tuple[str, str]],
-    sizes: Sequence[int | None],
-    seeds: Sequence[int],
-    dataset: str,
-    options: Collection[str],
+    metas: Sequence[RunMeta], pairs: Sequence[tuple[str, str]], request: Request, dataset: str
 ) -> tuple[float, ...]:
     """Show the expected time of a job, based on stored runs.
 
     Args:
         metas: stored runs.
         pairs: model and strategy of each series.
-        sizes: labeled images per class; None for all.
-        seeds: of the training subsets.
+        request: of the job.
         dataset: name of the data set.
-        options: names of the settings that differ from the defaults.
 
     Returns:
         The expected seconds of each run; empty if some are unknown.
     """
     device = describe_device(pick_device("auto"))
-    costs = expected(metas, pairs, sizes, seeds, dataset, device, options)
+    costs = expected(metas, pairs, request.sizes, request.seeds, dataset, device, request.options)
     known = [cost for cost in costs if cost]
     stored = sum(cost.seconds == 0 for cost in known)
     if stored == len(costs):
@@ -182,7 +167,7 @@ def show_cost(
     new, measured = len(costs) - stored, len(known) - stored
     basis = f"based on stored runs on {text.escape(device)}; reading a data set for the first time takes longer."
     reason = f"no similar run on {text.escape(device)} is stored"
-    if not is_same_work(options):
+    if not is_same_work(request.options):
         reason = "the settings change the amount of work"
     unknown = f"**unknown**, because {reason}."
     total = duration_text(sum(cost.seconds for cost in known))
@@ -195,7 +180,7 @@ def show_cost(
     else:
         message += f"Expected time: {unknown}"
     st.write(message)
-    _table(pairs, costs, len(sizes) * len(seeds))
+    _table(pairs, costs, len(request.sizes) * len(request.seeds))
     return tuple(cost.seconds for cost in known) if len(known) == len(costs) else ()
 
 
@@ -213,6 +198,5 @@ def _table(pairs: Sequence[tuple[str, str]], costs: Sequence[Cost | None], each:
             "Based on": f"{basis} runs" + (" of other data sets" if any(c.elsewhere for c in known) else "")
             if known else "",
         })  # fmt: skip
-    alt = "Expected time by model and strategy"
     with st.expander("Expected time by model"):
-        st.dataframe(pd.DataFrame(rows), hide_index=True, width="stretch", alt=alt)
+        table(rows, "Expected time by model and strategy")

@@ -5,7 +5,6 @@ from collections.abc import Sequence
 from datetime import datetime
 from typing import Any
 
-import pandas as pd
 import plotly.graph_objects as go
 import streamlit as st
 
@@ -21,6 +20,7 @@ from core.models import MODELS
 from core.ui import charts, text
 from core.ui.charts import COLORS
 from core.ui.progress import duration_text
+from core.ui.tables import table
 
 STATES = {
     "queued": (":material/schedule:", "queued"),
@@ -197,7 +197,7 @@ def _details(job: Job) -> None:
             }
             for run in followed.runs
         ]  # fmt: skip
-        st.dataframe(pd.DataFrame(rows), hide_index=True, width="stretch", alt="Finished runs of this job")
+        table(rows, "Finished runs of this job")
     if followed.epochs:
         _curve(job, followed)
     log(followed)

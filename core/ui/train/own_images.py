@@ -32,6 +32,7 @@ from core.ui.progress import bar
 
 _ZIP, _FOLDER, _BY_CLASS = "A zip", "A folder", "Class by class"
 _NEW = ""
+_HELP = "Other files are left out. Nothing is kept if the images cannot be used."
 _SHOWN, _PAGE = 5, 20  # images in a row, and on a page
 _MOST_CLASSES = 10
 
@@ -41,13 +42,11 @@ class Checked(NamedTuple):
 
     Attributes:
         own: the set.
-        spec: its row as a data set.
         dataset: its images, read and split.
         seen: number of images that the medical encoder was trained on.
     """
 
     own: OwnSet
-    spec: DatasetSpec
     dataset: Dataset
     seen: int
 
@@ -105,14 +104,14 @@ def _upload() -> None:
         if way == _ZIP:
             file = st.file_uploader(
                 "Zip with a folder of images per class", "zip", key=_key("zip"),
-                max_upload_size=SET_LIMITS.file_bytes // MIB, help=_help(),
+                max_upload_size=SET_LIMITS.file_bytes // MIB, help=_HELP,
             )  # fmt: skip
             if file:
                 entries, title = own_images.zip_entries(file.name, file.getvalue()), Path(file.name).stem
         elif way == _FOLDER:
             files = st.file_uploader(
                 "Folder with a folder of images per class", accept_multiple_files="directory", key=_key("folder"),
-                help=_help(),
+                help=_HELP,
             )  # fmt: skip
             entries = own_images.file_entries((file.name, file.getvalue()) for file in files)
             title = files[0].name.split("/")[0] if files else ""
@@ -153,7 +152,7 @@ def _by_class() -> tuple[list[Entry], str]:
         with column.container(border=True):
             name = st.text_input("Class", f"Class {number + 1}", max_chars=60, key=_key(f"class{number}")).strip()
             dropped = st.file_uploader(
-                f"Images of {text.escape(name)}", accept_multiple_files=True, key=_key(f"files{number}"), help=_help()
+                f"Images of {text.escape(name)}", accept_multiple_files=True, key=_key(f"files{number}"), help=_HELP
             )
             names.append(name)
             folder = name.replace("/", "-").replace("\\", "-")
@@ -168,10 +167,6 @@ def _key(name: str) -> str:
 def _empty_uploaders() -> None:
     """Change the keys of the uploaders, so that they show no files."""
     st.session_state["train_uploads"] = st.session_state.get("train_uploads", 0) + 1
-
-
-def _help() -> str:
-    return "Other files are left out. Nothing is kept if the images cannot be used."
 
 
 @text.show_errors(OSError)
@@ -199,7 +194,7 @@ def check(own: OwnSet, train_again: Callable[[OwnSet], None]) -> Checked | None:
         f"Bring {_counted(len(own.left_out), 'image')} back", key="train_back", icon=":material/undo:"
     ):
         text.rerun_after(own_images.bring_back, own)
-    _patients(own, spec, listing)
+    _patients(own, listing)
     if conflicts:
         st.write("Correct the labels of these copies, or leave them out, before you train.")
         if correct(own, spec, listing, listing.ids[across[:_SHOWN]].tolist(), "", "train"):
@@ -210,7 +205,7 @@ def check(own: OwnSet, train_again: Callable[[OwnSet], None]) -> Checked | None:
         f"**Split:** {len(dataset.parts.train):,} images for training, {len(dataset.parts.validation):,} for "
         f"validation, {len(dataset.parts.test):,} for testing. No network learns from a test image."
     )
-    return Checked(own, spec, dataset, seen)
+    return Checked(own, dataset, seen)
 
 
 @st.cache_resource(max_entries=4, show_spinner=False)
@@ -302,7 +297,7 @@ def _corpus_copies(folder: str, stamp: str, _card: dict[str, object]) -> tuple[s
     return copies_in_corpus(custom_dataset(Path(folder)), _card, bar)
 
 
-def _patients(own: OwnSet, spec: DatasetSpec, listing: Listing) -> None:
+def _patients(own: OwnSet, listing: Listing) -> None:
     """Say whether patients are known, and take the table that names them."""
     patients = len(np.unique(listing.groups))
     if patients < len(listing):

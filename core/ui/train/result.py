@@ -29,7 +29,7 @@ _DISPUTED = 5
 def show(checked: Checked) -> None:
     """Show the result of the runs on the images as they are now; nothing if there are none."""
     store = cache.store()
-    stored = store.metas(checked.spec.name)
+    stored = store.metas(checked.dataset.spec.name)
     metas = [meta for meta in stored if study.is_current(meta, checked)]
     if not metas:
         if stored:
@@ -116,15 +116,15 @@ def gain_text(fit: Fit | None, size: float) -> str:
 
 def _networks(checked: Checked) -> None:
     """Link to the Diagnose task, and offer a trained network for download."""
-    networks = default_runs(cache.store(), checked.spec.name)
+    networks = default_runs(cache.store(), checked.dataset.spec.name)
     if not networks:
         st.info("No network was kept. Start again to train those that are missing.")
         return
-    has_gate = (runs_folder() / checked.spec.name / GATE_FILE).exists()
+    has_gate = (runs_folder() / checked.dataset.spec.name / GATE_FILE).exists()
     with st.container(horizontal=True, vertical_alignment="bottom"):
         st.page_link(
             "pages/diagnose.py", label="Try an image", icon=":material/radiology:",
-            query_params={"task": checked.spec.name},
+            query_params={"task": checked.dataset.spec.name},
         )  # fmt: skip
         st.page_link("pages/compare.py", label="Compare the networks", icon=":material/balance:")
     st.caption(
@@ -152,6 +152,6 @@ def _labels(checked: Checked, runs: Sequence[Run]) -> None:
             "Held-out images that the networks assign to another class, the most certain first. Decide from the "
             "image alone. Correcting only the labels that the networks dispute inflates their performance."
         )
-        listing = checked.dataset.listing
-        if own_images.correct(checked.own, checked.spec, listing, names[:_DISPUTED], "and train again", "train"):
+        data, disputed = checked.dataset, names[:_DISPUTED]
+        if own_images.correct(checked.own, data.spec, data.listing, disputed, "and train again", "train"):
             study.start_next(checked.own)

@@ -53,7 +53,7 @@ def _is_usable(model: str, checked: Checked) -> bool:
     if MODELS[model].family == "medical" and checked.seen:
         return False
     try:
-        weights_of(MODELS[model], checked.spec.name)
+        weights_of(MODELS[model], checked.dataset.spec.name)
     except LowshotError:
         return False
     return True
@@ -80,18 +80,23 @@ def show(checked: Checked, catalogue: Catalogue, queue: Queue) -> None:
             "A quick study, meant to end within five minutes for 500 images on two processor cores: estimates that say "
             "whether to go on. With fewer than five seeds there is no verdict on which way is better."
         )
-    metas = [meta for meta in cache.store().metas() if meta.dataset != checked.spec.name or is_current(meta, checked)]
+    store, name = cache.store(), checked.dataset.spec.name
+    metas = [meta for meta in store.metas() if meta.dataset != name or is_current(meta, checked)]
     pairs = catalogue.pairs(request.models, request.strategies)
-    seconds = form.show_cost(metas, pairs, request.sizes, request.seeds, checked.spec.name, {})
+    seconds = form.show_cost(metas, pairs, request, name)
     if any(not job.is_over for job in own_study.jobs_on(checked.own, queue.jobs())):
         st.caption("These images are being trained on; see above.")
     elif st.button("Start", type="primary", icon=":material/play_arrow:", key="train_start") or _is_next(checked):
-        start(replace(request, expected=seconds), checked, queue)
+        # Delete runs on an earlier state of the images, so that none is mistaken for new.
+        if not all(is_current(meta, checked) for meta in store.metas(name)):
+            own_study.delete_runs(checked.own)
+        queue.ask(replace(request, expected=seconds))
+        st.rerun()
 
 
 def is_current(meta: RunMeta, checked: Checked) -> bool:
     """Return whether a run learned from the images as they are now, split in the same way."""
-    return meta.dataset == checked.spec.name and meta.split_hash == checked.dataset.split_hash
+    return meta.dataset == checked.dataset.spec.name and meta.split_hash == checked.dataset.split_hash
 
 
 def start_next(own: OwnSet) -> None:
@@ -107,18 +112,3 @@ def forget_next() -> None:
 
 def _is_next(checked: Checked) -> bool:
     return st.session_state.pop(_NEXT, "") == checked.own.name
-
-
-def start(request: Request, checked: Checked, queue: Queue) -> None:
-    """Start a job on own images; runs on an earlier state of the images are deleted, so that none is mistaken for new.
-
-    Args:
-        request: of the job.
-        checked: the images as they are now.
-        queue: of jobs.
-    """
-    stale = any(not is_current(meta, checked) for meta in cache.store().metas(checked.spec.name))
-    if stale:
-        own_study.delete_runs(checked.own)
-    queue.ask(request)
-    st.rerun()
