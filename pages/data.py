@@ -73,11 +73,8 @@ def overview() -> None:
     st.header("Class balance")
     parts = {part or "not split": listing.parts == part for part in dict.fromkeys(listing.parts.tolist())}
     counts = {part: class_counts(listing.labels[which], labels) for part, which in parts.items()}
-    charts.show_figure(
-        summary_charts.balance(counts),
-        key="data_balance",
-        alt="Images by class and part; the table below has the numbers",
-    )
+    alt = "Images by class and part; the table below has the numbers"
+    charts.show_figure(summary_charts.balance(counts), key="data_balance", alt=alt)
     rows = pd.DataFrame(counts).rename_axis("Class").reset_index()
     if unknown := unknown_counts(listing.labels, labels):
         rows["label unknown"] = [unknown.get(label, 0) for label in rows["Class"]]
@@ -85,10 +82,8 @@ def overview() -> None:
     if listing.labels.ndim == 2:
         st.header("Co-occurring findings")
         pairs = co_occurrence(listing.labels)
-        charts.show_figure(
-            summary_charts.together(pairs, labels), key="data_together",
-            alt="Images that show both findings of a pair; the table below has the numbers",
-        )  # fmt: skip
+        alt = "Images that show both findings of a pair; the table below has the numbers"
+        charts.show_figure(summary_charts.together(pairs, labels), key="data_together", alt=alt)
         table(pd.DataFrame(pairs, columns=labels).assign(Finding=labels).set_index("Finding").reset_index(),
               "Images that show both the finding of the row and that of the column", f"{name}-together")  # fmt: skip
 
@@ -145,10 +140,8 @@ def split() -> None:
         st.write(f"- {len(data.unreadable):,} files could not be read:")
         table({"File": list(data.unreadable), "Why": list(data.unreadable.values())},
               "Files that could not be read, and why", f"{name}-unreadable")  # fmt: skip
-    charts.show_figure(
-        summary_charts.group_sizes(data.parts.groups), key="data_groups",
-        alt="Number of groups by number of images per group; most groups are small",
-    )  # fmt: skip
+    alt = "Number of groups by number of images per group; most groups are small"
+    charts.show_figure(summary_charts.group_sizes(data.parts.groups), key="data_groups", alt=alt)
     st.caption(f"Split hash {data.split_hash[:12]}, data hash {data.fingerprint[:12]}. Every run record contains both.")
     duplicates.within(spec, listing)
     duplicates.elsewhere(spec, listing)

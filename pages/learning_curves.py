@@ -73,30 +73,24 @@ with text.stop_on_error():
         else cache.values(runs, metric, finding)
         for name, runs in points.items()
     }
-
-
-def measured() -> dict[str, metric_charts.Measured]:
-    """Return the values to plot for each series, by title."""
-    return {titles[name]: metric_charts.Measured.of(name, runs, values[name]) for name, runs in points.items()}
-
+measured = {titles[name]: metric_charts.Measured.of(name, runs, values[name]) for name, runs in points.items()}
 
 if section == BOUGHT:
     place = st.empty()
     with text.stop_on_error():
         ready = cache.are_fitted(points, metric, finding)
         if not ready and (quick := curves_over_seeds(points, values, metric)):  # first the curves, then their bands
-            by_title = {titles[name]: (measured()[titles[name]], fit) for name, fit in quick.items()}
+            by_title = {titles[name]: (measured[titles[name]], fit) for name, fit in quick.items()}
             with place.container():
-                charts.show_figure(
-                    metric_charts.fitted_curves(by_title, metric, None, layout == PANELS), key="curves_first",
-                    alt=f"Fitted curves of {METRICS[metric].title}, before test images are resampled.",
-                )  # fmt: skip
+                figure = metric_charts.fitted_curves(by_title, metric, None, layout == PANELS)
+                alt = f"Fitted curves of {METRICS[metric].title}, before test images are resampled."
+                charts.show_figure(figure, key="curves_first", alt=alt)
                 st.caption("Bands: other training images. Those over other test patients too are being computed.")
         fits = cache.fitted_curves(points, metric, finding)
     place.empty()
     named = {titles[name]: fit for name, fit in fits.items()}
     of = "" if finding is None else f"-{metas[0].labels[finding]}"
-    label_efficiency.show(measured(), named, metric, layout == PANELS, f"{dataset}-{metric}{of}")
+    label_efficiency.show(measured, named, metric, layout == PANELS, f"{dataset}-{metric}{of}")
     st.stop()
 
 
@@ -124,15 +118,9 @@ def summarize() -> pd.DataFrame:
 
 
 summary = summarize()
-shared = set.intersection(*({run.meta.per_class for run in runs} for runs in points.values()))
-if shared:
+if shared := set.intersection(*(set(row.values) for row in measured.values())):
     at = max(shared)
-    means = {
-        titles[name]: float(
-            np.mean([value for run, value in zip(runs, values[name], strict=True) if run.meta.per_class == at])
-        )
-        for name, runs in points.items()
-    }
+    means = {title: float(np.mean(row.values[at])) for title, row in measured.items()}
     order = sorted(means, key=means.__getitem__, reverse=METRICS[metric].higher_is_better)
     listed = ", ".join(f"{means[title]:.3f} with {text.escape(title)}" for title in order)
     st.write(f"**{METRICS[metric].title} with {at:g} labeled images per class: {listed}.**")
@@ -149,7 +137,7 @@ else:
     )
 st.write(f"**{METRICS[metric].title}.** {METRICS[metric].meaning} {reading}")
 charts.show_figure(
-    metric_charts.learning_curves(measured(), metric, seeds, layout == PANELS),
+    metric_charts.learning_curves(measured, metric, seeds, layout == PANELS),
     key="curves_chart",
     alt=f"{METRICS[metric].title} against labeled images per class for {len(points)} series; the table below "
     "contains the same numbers.",

@@ -70,11 +70,8 @@ measured = {
     titles[family]: metric_charts.Measured.of(name, sized[name], cache.values(sized[name], METRIC.name, None))
     for family, name in names.items()
 }
-charts.show_figure(
-    metric_charts.learning_curves(measured, METRIC.name),
-    key="start_curves",
-    alt=f"{METRIC.title} against labeled images per class; the table below has the values at {size:g}.",
-)
+alt = f"{METRIC.title} against labeled images per class; the table below has the values at {size:g}."
+charts.show_figure(metric_charts.learning_curves(measured, METRIC.name), key="start_curves", alt=alt)
 st.caption("Mean over seeds. Band: 95% interval over other training images, for the same test patients.")
 rows = size_table(summaries, titles, METRIC)
 table(rows, f"{METRIC.title} with {size:g} images per class", f"{metas[0].dataset}-start")

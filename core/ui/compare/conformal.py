@@ -39,24 +39,17 @@ def show(view: View) -> None:
         st.caption(needed)
         return
     show_list(_finding(view.title(name), view.labels, level, coverages) for name, (_, coverages) in measured.items())
-    dots = [
-        charts.Dot(
-            f"{view.title(name)}, {label}", charts.style_of(*name), row.value, row.low, row.high,
-            note=f"{row:.3f}" + (MISSED if row.high < level else ""),
-        )
-        for name, (_, coverages) in measured.items()
-        for label, row in zip(view.labels, coverages, strict=True)
-    ]  # fmt: skip
+    dots, rows = [], []
+    for name, (_, coverages) in measured.items():
+        for label, row in zip(view.labels, coverages, strict=True):
+            title, shown = view.title(name), f"{row:.3f}{MISSED if row.high < level else ''}"
+            style = charts.style_of(*name)
+            dots.append(charts.Dot(f"{title}, {label}", style, row.value, row.low, row.high, note=shown))
+            rows.append({"Series": title, "True class": label, "Coverage": shown})
     figure = charts.dot_plot(dots, "Share of sets that contain the true class")
     figure.add_vline(level, line={"color": metric_charts.GREY, "width": 1.5, "dash": "dot"})
-    charts.show_figure(
-        figure, key="compare_coverage", alt="Measured coverage by series and class; the table below has the numbers."
-    )
-    rows = [
-        {"Series": view.title(name), "True class": label, "Coverage": f"{row:.3f}{MISSED if row.high < level else ''}"}
-        for name, (_, coverages) in measured.items()
-        for label, row in zip(view.labels, coverages, strict=True)
-    ]
+    alt = "Measured coverage by series and class; the table below has the numbers."
+    charts.show_figure(figure, key="compare_coverage", alt=alt)
     table(rows, "Coverage of prediction sets by class, measured on the test images", f"{view.file}-sets")
     st.caption(
         "Coverage: share of the test images of a class whose set contains the class, mean over seeds, with the 95% "

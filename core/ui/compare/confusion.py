@@ -44,7 +44,7 @@ def show(view: View) -> None:
     chosen = operating.pick_operating_point(prevalence_too=False) if binary else None
     seed = pickers.pick_seed(view.seeds(), "compare")
     if chosen:
-        view = replace(view, runs=fittable_series(view, view.finding, chosen))
+        view = replace(view, runs=fittable_series(view, chosen))
         if not view.runs:
             return
     runs = view.at_seed(seed)

@@ -31,10 +31,8 @@ def show(view: View) -> None:
     rows = {view.title(name): (charts.style_of(*name), metrics[metric]) for name, metrics in differences.items()}
     margin = next(difference.margin for _, difference in rows.values())
     show_list(difference.sentence(title, view.title(reference)) for title, (_, difference) in rows.items())
-    charts.show_figure(
-        metric_charts.forest(rows, metric), key="compare_forest",
-        alt=f"Differences in {METRICS[metric].title} from {view.title(reference)}; described in words above.",
-    )  # fmt: skip
+    alt = f"Differences in {METRICS[metric].title} from {view.title(reference)}; described in words above."
+    charts.show_figure(metric_charts.forest(rows, metric), key="compare_forest", alt=alt)
     shown = [
         {"Series": title, "Metric": METRICS[metric].title, "Difference": row.interval_text(), "Verdict": row.verdict}
         for title, (_, row) in rows.items()

@@ -52,10 +52,8 @@ def show(view: View) -> None:
         view.title(series): (charts.style_of(*series), views[0].own[metric], views[0].external[metric])
         for series, views in results.items()
     }
-    charts.show_figure(
-        metric_charts.own_and_external(estimates, metric), key="compare_external_chart",
-        alt=f"{METRICS[metric].title} on the internal and on the external test set; described in words above.",
-    )  # fmt: skip
+    alt = f"{METRICS[metric].title} on the internal and on the external test set; described in words above."
+    charts.show_figure(metric_charts.own_and_external(estimates, metric), key="compare_external_chart", alt=alt)
     st.caption(external.CAPTION)
     table(external.frame(titled, (metric,)), "Internal test and external test", f"{view.file}-external")
     if any(row.view for views in results.values() for row in views):

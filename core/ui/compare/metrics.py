@@ -87,10 +87,8 @@ def _content(
             + (f"; {escape(others)}." if others else ".")
             + ("" if row.higher_is_better else " Lower is better.")
         )
-        charts.show_figure(
-            charts.dot_plot(dots, row.title), key=f"compare_metric_chart{waiting}",
-            alt=f"{row.title} of each series with its intervals; the table below has the numbers.",
-        )  # fmt: skip
+        alt = f"{row.title} of each series with its intervals; the table below has the numbers."
+        charts.show_figure(charts.dot_plot(dots, row.title), key=f"compare_metric_chart{waiting}", alt=alt)
         table(rows, f"{row.title} of each series with intervals", f"{view.file}-{metric}{waiting}")
 
 

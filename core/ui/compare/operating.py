@@ -25,16 +25,13 @@ from core.ui.text import escape, stop_on_error
 
 def show(view: View) -> None:
     """Show the picker of the class, then the sliders and diagrams, which rerun on their own."""
-    _fragment(view, view.target())
+    _content(replace(view, finding=view.target()))
 
 
 @st.fragment
-def _fragment(view: View, target: int | None) -> None:
-    with stop_on_error(), address.part("operating"):  # the page cannot catch an error raised in a fragment
-        _content(view, target)
-
-
-def _content(view: View, target: int | None) -> None:
+@stop_on_error()  # the page cannot catch an error raised in a fragment
+@address.part("operating")
+def _content(view: View) -> None:
     chosen = pick_operating_point()
     left, right = st.columns([3, 1], vertical_alignment="bottom")
     with left:
@@ -42,14 +39,14 @@ def _content(view: View, target: int | None) -> None:
     single = right.toggle(
         "Individual seeds", help="In the first two diagrams.", **address.switch("seeds", "compare_single")
     )
-    view = replace(view, runs=fittable_series(view, target, chosen))
+    view = replace(view, runs=fittable_series(view, chosen))
     if not view.runs:
         return
-    shifted = _shifted(view, target, chosen, chosen.shift)
-    _finding(view, target, chosen, shifted)
+    shifted = _shifted(view, chosen, chosen.shift)
+    _finding(view, chosen, shifted)
     at_seed = view.at_seed(seed)
     series = {
-        view.title(name): _series_data(view, name, target, shifted[name], at_seed.get(name, view.runs[name][0]))
+        view.title(name): _series_data(view, name, shifted[name], at_seed.get(name, view.runs[name][0]))
         for name in view.runs
     }
     if lacking := [view.title(name) for name in view.runs if name not in at_seed]:
@@ -68,52 +65,45 @@ def _content(view: View, target: int | None) -> None:
         "perfect calibration, acting on all and on none. Bands (up to "
         f"{operating_charts.BANDED} series): 95% over test images; bars of the calibration diagram: Wilson intervals."
     )
-    _table(view, target, chosen, shifted)
+    _table(view, chosen, shifted)
 
 
-def fittable_series(view: View, target: int | None, chosen: Chosen) -> dict[Series, list[Run]]:
+def fittable_series(view: View, chosen: Chosen) -> dict[Series, list[Run]]:
     """Return the series whose operating points can be fitted; show the reason for each of the others."""
     fittable = {}
     for name, runs in view.runs.items():
         try:
-            chosen.fitted(runs, target)
+            chosen.fitted(runs, view.finding)
             fittable[name] = runs
         except BadRequest as error:
             st.error(f"{escape(view.title(name))}: {escape(str(error))}")
     return fittable
 
 
-def _banded(view: View) -> bool:
-    return len(view.runs) <= operating_charts.BANDED
-
-
-def _shifted(view: View, target: int | None, chosen: Chosen, shift: float) -> dict[Series, ShiftedSeries]:
+def _shifted(view: View, chosen: Chosen, shift: float) -> dict[Series, ShiftedSeries]:
     """Return the performance of every series at a shift of its fitted thresholds."""
-    settings = shift, chosen.aim.prevalence, _banded(view)
+    target, settings = view.finding, (shift, chosen.aim.prevalence, len(view.runs) <= operating_charts.BANDED)
     return {
         name: cache.shifted(runs, target, chosen.fitted(runs, target), *settings) for name, runs in view.runs.items()
     }
 
 
-def _series_data(
-    view: View, name: Series, target: int | None, shifted: ShiftedSeries, run: Run
-) -> operating_charts.SeriesData:
-    runs = view.runs[name]
+def _series_data(view: View, name: Series, shifted: ShiftedSeries, run: Run) -> operating_charts.SeriesData:
+    runs, target = view.runs[name], view.finding
     mean, seeds = cache.roc_curves(runs, target)
-    return operating_charts.SeriesData(
-        charts.style_of(*name), mean, seeds, shifted, cache.risk(runs, target, shifted.thresholds, _banded(view)),
-        cache.reliability_bins(run, target), shifted.thresholds[runs.index(run)],
-    )  # fmt: skip
+    risk = cache.risk(runs, target, shifted.thresholds, len(view.runs) <= operating_charts.BANDED)
+    bins, threshold = cache.reliability_bins(run, target), shifted.thresholds[runs.index(run)]
+    return operating_charts.SeriesData(charts.style_of(*name), mean, seeds, shifted, risk, bins, threshold)
 
 
-def _evaluated(view: View, target: int | None) -> str:
+def _evaluated(view: View) -> str:
     """Return the title of the class that counts as positive."""
-    index = view.first.positive if target is None else target
+    index = view.first.positive if view.finding is None else view.finding
     assert index is not None
     return view.first.titles[index]
 
 
-def _finding(view: View, target: int | None, chosen: Chosen, shifted: dict[Series, ShiftedSeries]) -> None:
+def _finding(view: View, chosen: Chosen, shifted: dict[Series, ShiftedSeries]) -> None:
     """Say what each series finds and how often it raises a false alarm, most cases found first."""
     counts = {name: at_shift.performance.per_thousand() for name, at_shift in shifted.items()}
     order = sorted(counts, key=lambda name: -counts[name]["found"])
@@ -123,12 +113,12 @@ def _finding(view: View, target: int | None, chosen: Chosen, shifted: dict[Serie
         for name in order
     ]
     cases = 1000 * chosen.aim.prevalence
-    st.markdown(f"Of 1,000 people, {cases:g} of them with {escape(_evaluated(view, target))}:\n\n" + "\n".join(lines))
+    st.markdown(f"Of 1,000 people, {cases:g} of them with {escape(_evaluated(view))}:\n\n" + "\n".join(lines))
 
 
-def _table(view: View, target: int | None, chosen: Chosen, shifted: dict[Series, ShiftedSeries]) -> None:
+def _table(view: View, chosen: Chosen, shifted: dict[Series, ShiftedSeries]) -> None:
     rows = []
-    fitted = _shifted(view, target, chosen, 0.0) if chosen.shift else shifted
+    fitted = _shifted(view, chosen, 0.0) if chosen.shift else shifted
     for name, at_shift in shifted.items():
         performance = at_shift.performance
         row = {
@@ -148,7 +138,7 @@ def _table(view: View, target: int | None, chosen: Chosen, shifted: dict[Series,
         rows.append(row)
     table(rows, "Performance of each series at its operating point", f"{view.file}-operating")
     st.caption(
-        f"{escape(_evaluated(view, target))} against the rest; threshold fitted for {chosen.aim.title}"
+        f"{escape(_evaluated(view))} against the rest; threshold fitted for {chosen.aim.title}"
         + (
             f", then shifted by {chosen.shift:+.2f}; more missed and more false alarms: the effect of the shift, per "
             "1,000 people"
@@ -159,7 +149,7 @@ def _table(view: View, target: int | None, chosen: Chosen, shifted: dict[Series,
         "intervals over test images, resampled by patient."
     )
     for name, runs in view.runs.items():
-        for caution in sorted({point.caution for point in cache.points(runs, target, chosen.aim)} - {""}):
+        for caution in sorted({point.caution for point in cache.points(runs, view.finding, chosen.aim)} - {""}):
             st.warning(f"{escape(view.title(name))}: {escape(caution)}", icon=":material/warning:")
 
 

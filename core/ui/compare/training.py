@@ -32,10 +32,8 @@ def show(view: View) -> None:
     if lines := [f"- {escape(title)}: {_ended(rows)}" for title, (_, rows) in shown.items()]:
         st.markdown("\n".join(lines))
     if shown:
-        charts.show_figure(
-            metric_charts.training_curves(shown), key="compare_training",
-            alt="Loss and metric against epoch of every run, on training images and on held-out images.",
-        )  # fmt: skip
+        alt = "Loss and metric against epoch of every run, on training images and on held-out images."
+        charts.show_figure(metric_charts.training_curves(shown), key="compare_training", alt=alt)
         st.caption(
             "Solid: training images. Dashed: images held out within the subset. Epoch 0 is before training. Each fold "
             "of a run has its own lines; the final network is trained on all images and has no held-out images."

@@ -102,10 +102,8 @@ def _results(
         charts.Dot(title, one if row is results.single else both, row.value, row.low, row.high, note=f"{row:.3f}")
         for title, _, row in values
     ]
-    charts.show_figure(
-        charts.dot_plot(dots, "Share of images"), key="compare_stages_chart",
-        alt="Joint performance of both stages with intervals; the table below has the numbers.",
-    )  # fmt: skip
+    alt = "Joint performance of both stages with intervals; the table below has the numbers."
+    charts.show_figure(charts.dot_plot(dots, "Share of images"), key="compare_stages_chart", alt=alt)
     rows = [
         {"What": quantity, "Share": f"{estimate:.3f}", "Interval over": "test patients"}
         for _, quantity, estimate in values
