@@ -1,10 +1,11 @@
 """An item of a reporting checklist, and a checklist as Markdown or CSV."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import pandas as pd
 
+from core.cards.answers import answers_of
 from core.cards.subject import Subject
 
 OPEN = "open"
@@ -18,13 +19,13 @@ class Item:
         number: as in the guideline.
         section: of a report.
         topic: what is asked for, in a few words.
-        answer: run -> the answer from its record, or the answer for every run; "" leaves the item open.
+        answer: name of the answer in `answers_of`; "" leaves the item open.
     """
 
     number: str
     section: str
     topic: str
-    answer: Callable[[Subject], str] | str = ""
+    answer: str = ""
 
 
 @dataclass(frozen=True)
@@ -46,7 +47,8 @@ class Guideline:
 
 def answered(guideline: Guideline, subject: Subject) -> list[tuple[Item, str]]:
     """Return every item with its answer; "" is open."""
-    return [(item, item.answer if isinstance(item.answer, str) else item.answer(subject)) for item in guideline.items]
+    answers = answers_of(subject)
+    return [(item, answers[item.answer] if item.answer else "") for item in guideline.items]
 
 
 def as_markdown(guideline: Guideline, subject: Subject) -> str:

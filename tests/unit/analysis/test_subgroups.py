@@ -20,7 +20,7 @@ from core.analysis.subgroups import (
     save_demographics,
     stored_demographics,
 )
-from core.cards import answers
+from core.cards.answers import answers_of
 from core.cards.subject import Subject, limits
 from core.data import DATASETS
 from core.data.demographics import Demographics, read_demographics
@@ -167,12 +167,14 @@ def test_the_card_and_the_checklists_take_the_groups_up(skin):
     groups = by_subgroup([skin[0]], draws=40)
     one = Subject(meta, {}, 2003, 5, "", folder, groups)
     assert "by device, skin type or ethnicity" in " ".join(limits(one))
-    assert "sex female (888 images): AUROC 0." in answers.by_group(one)
-    assert answers.people(one).startswith("Test images: female 888, male 1,104")
-    assert "No measures were taken" in answers.fairness(one)
-    assert "image check" in answers.poor_input(one)
-    none = replace(one, folder=None, subgroups=())
-    assert [answers.by_group(none), answers.people(none), answers.fairness(none), answers.poor_input(none)] == [""] * 4
+    answers = answers_of(one)
+    assert "sex female (888 images): AUROC 0." in answers["performance"]
+    assert answers["people"].startswith("Test images: female 888, male 1,104")
+    assert "No measures were taken" in answers["fairness"]
+    assert "image check" in answers["poor input"]
+    none = answers_of(replace(one, folder=None, subgroups=()))
+    assert "sex female" not in none["performance"]
+    assert [none["people"], none["fairness"], none["poor input"]] == [""] * 3
 
 
 def test_what_ships_is_of_the_test_images_and_names_its_license():
