@@ -118,9 +118,8 @@ def split() -> None:
     """Show the parts and groups that runs use, the results of the audit, and copies from other data sets."""
     if not is_built(as_slice_images(listing), SCAN_SIZE, 1) and not st.session_state.get(f"data_read_{name}"):
         st.write(f"To split the data set, all {len(listing):,} images are read once and compared with one another.")
-        if st.button("Read and compare images", type="primary"):
-            st.session_state[f"data_read_{name}"] = True
-            st.rerun()
+        read = {f"data_read_{name}": True}
+        st.button("Read and compare images", type="primary", on_click=st.session_state.update, args=(read,))
         return
     data = cache.dataset(name, listing.stamp)
     rows = [
@@ -222,6 +221,4 @@ with st.expander(f"Not on this machine ({len(DATASETS) - len(present)} data sets
         if other not in present
     ]
     table(absent, "Data sets that are not on this machine and how to get them", "absent-data-sets")
-if st.button("Reload folders", help="Use this after adding or removing files."):
-    cache.forget_data()
-    st.rerun()
+st.button("Reload folders", help="Use this after adding or removing files.", on_click=cache.forget_data)

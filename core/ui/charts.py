@@ -3,6 +3,7 @@
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import plotly.graph_objects as go
@@ -22,6 +23,14 @@ class Style:
     colour: str
     dash: str
     marker: str
+
+    def line(self, width: float = 2, dash: str = "") -> dict[str, Any]:
+        """Return the properties of a line in this style."""
+        return {"color": self.colour, "dash": dash or self.dash, "width": width}
+
+    def mark(self, size: int, **properties: Any) -> dict[str, Any]:
+        """Return the properties of a marker in this style."""
+        return {"symbol": self.marker, "size": size, "color": self.colour} | properties
 
 
 # The family determines the color. Family and model determine the marker, family, strategy and variant the dash, so that
@@ -146,8 +155,7 @@ def dot_plot(rows: Sequence[Dot], title: str) -> go.Figure:
                     line={"color": row.style.colour, "width": width},
                 )  # fmt: skip
         figure.add_scatter(
-            x=[row.value], y=[place], mode="markers", showlegend=False,
-            marker={"symbol": row.style.marker, "size": 13, "color": row.style.colour},
+            x=[row.value], y=[place], mode="markers", showlegend=False, marker=row.style.mark(13),
             hovertemplate=f"{row.title}<br>{row.note}<extra></extra>",
         )  # fmt: skip
         figure.add_annotation(

@@ -242,9 +242,9 @@ def pick_test_set(series: Mapping[Series, Sequence[Run]], page: str) -> str:
     if not names:
         return ""
     titles = {name: evaluated(runs, name)[0].meta.external[name].title for name in names}
-    chosen: str | None = address.segments(
+    chosen: str = address.segments(
         "Test images", "test", f"{page}_test_set", ["", *names], text=lambda name: name or "own",
         format_func=lambda name: titles.get(name, "Internal test set"),
         help="External sets contain other patients from other sites.",
     )  # fmt: skip
-    return chosen or ""
+    return chosen

@@ -84,7 +84,7 @@ def fitted_curves(
         _fitted(figure, title, row.style, fit, at)
         figure.add_scatter(
             x=list(fit.sizes), y=list(fit.means), mode="markers", name=legend_title(title, False), legendgroup=title,
-            showlegend=False, **at, marker={"symbol": row.style.marker, "size": 8, "color": row.style.colour},
+            showlegend=False, **at, marker=row.style.mark(8),
             hovertemplate="measured mean %{y:.3f} at %{x:g}<extra>" + title + "</extra>",
         )  # fmt: skip
     if target is not None:
@@ -92,10 +92,10 @@ def fitted_curves(
     ticks = {n for row, _ in series.values() for n in row.values} | {fit.limit for _, fit in series.values()}
     _axes(figure, sorted(ticks), METRICS[metric].title, panels, len(series))
     if not panels:
-        at_limit = {
-            title: float(fit.sign * fit.rising(np.array([fit.limit]))[0, 0]) for title, (_, fit) in series.items()
+        ends = {
+            title: (fit.limit, float(fit.sign * fit.rising(np.array([fit.limit]))[0, 0]), row.style)
+            for title, (row, fit) in series.items()
         }
-        ends = {title: (fit.limit, at_limit[title], row.style) for title, (row, fit) in series.items()}
         _label_ends(figure, ends, [] if target is None else [target])
     return figure
 
@@ -143,7 +143,7 @@ def training_curves(series: Mapping[str, tuple[Style, Sequence[Sequence[Mapping[
                 lines = [[(row["epoch"], row.get(f"{part}_{kind}")) for row in rows] for rows in runs]
                 if any(value is not None for line in lines for _, value in line):
                     figure.add_scatter(
-                        **_joined(lines), mode="lines", line={"color": style.colour, "dash": dash, "width": 1.6},
+                        **_joined(lines), mode="lines", line=style.line(1.6, dash),
                         name=f"{legend_title(title, False)}, {'training' if part == 'train' else 'held out'}",
                         legendgroup=f"{title}-{part}", showlegend=column == 1, row=1, col=column,
                         hovertemplate="epoch %{x}: %{y:.3f}<extra></extra>",
@@ -151,8 +151,7 @@ def training_curves(series: Mapping[str, tuple[Style, Sequence[Sequence[Mapping[
                     ends = [line[-1] for line in lines if line and line[-1][1] is not None]
                     figure.add_scatter(
                         x=[x for x, _ in ends], y=[y for _, y in ends], mode="markers", showlegend=False,
-                        legendgroup=f"{title}-{part}", hoverinfo="skip", row=1, col=column,
-                        marker={"symbol": style.marker, "size": 8, "color": style.colour},
+                        legendgroup=f"{title}-{part}", hoverinfo="skip", row=1, col=column, marker=style.mark(8),
                     )  # fmt: skip
     figure.update_xaxes(title="Epoch")
     figure.update_layout(height=430 + 22 * len(series), margin_t=40, legend={"orientation": "h", "y": -0.25})
@@ -251,11 +250,8 @@ def _measured(
     )  # fmt: skip
     figure.add_scatter(
         x=sizes, y=[float(np.mean(row)) for row in values], mode="lines+markers", name=legend_title(title, False),
-        legendgroup=title, showlegend=False, line={"color": style.colour, "dash": style.dash, "width": 2.5}, **at,
-        marker={
-            "symbol": [f"{style.marker}-open" if n in measured.short else style.marker for n in sizes],
-            "size": 9, "color": style.colour,
-        },
+        legendgroup=title, showlegend=False, line=style.line(2.5), **at,
+        marker=style.mark(9, symbol=[f"{style.marker}-open" if n in measured.short else style.marker for n in sizes]),
         customdata=[_over_seeds(spread) for spread in spreads],
         hovertemplate="%{y:.3f} at %{x:g} per class<br>%{customdata}<extra>" + title + "</extra>",
     )  # fmt: skip
@@ -263,7 +259,7 @@ def _measured(
         figure.add_scatter(
             x=[n for n, row in zip(sizes, values, strict=True) for _ in row], y=[v for row in values for v in row],
             mode="markers", showlegend=False, legendgroup=title, hovertemplate="one seed: %{y:.3f}<extra></extra>",
-            marker={"symbol": style.marker, "size": 5, "color": style.colour, "opacity": 0.5}, **at,
+            marker=style.mark(5, opacity=0.5), **at,
         )  # fmt: skip
 
 
@@ -290,7 +286,7 @@ def _fitted(figure: go.Figure, title: str, style: Style, fit: Fit, at: dict[str,
         outside = band is beyond
         figure.add_scatter(
             x=band.sizes, y=band.value, mode="lines", name=legend_title(title, False), legendgroup=title,
-            showlegend=False, **at, line={"color": style.colour, "dash": dash, "width": 1.5 if outside else 2.5},
+            showlegend=False, **at, line=style.line(1.5 if outside else 2.5, dash),
             hovertemplate="%{y:.3f} at %{x:.0f} per class" + (", extrapolated" if outside else "")
             + "<extra>" + title + "</extra>",
         )  # fmt: skip

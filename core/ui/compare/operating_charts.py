@@ -103,8 +103,7 @@ def _legend(title: str, style: Style) -> Trace:
     """Return an invisible trace that puts the line and marker of a series into the legend."""
     return _scatter(
         x=[None], y=[None], mode="lines+markers", name=legend_title(title, False), legendgroup=title,
-        line={"color": style.colour, "dash": style.dash, "width": 2},
-        marker={"symbol": style.marker, "size": 9, "color": style.colour},
+        line=style.line(), marker=style.mark(9),
     )  # fmt: skip
 
 
@@ -151,7 +150,7 @@ class _Lines:
 
     def line(self, x: np.ndarray, y: np.ndarray) -> Trace:
         return _scatter(
-            x=x, y=y, mode="lines", line={"color": self.style.colour, "dash": self.style.dash, "width": 2},
+            x=x, y=y, mode="lines", line=self.style.line(),
             hovertemplate="%{x:.3f}, %{y:.3f}<extra>" + self.title + "</extra>", **self._common(),
         )  # fmt: skip
 
@@ -166,9 +165,7 @@ class _Lines:
         return _scatter(
             x=x, y=y, mode="markers",
             hovertemplate="operating point: %{x:.3f}, %{y:.3f}<extra>" + self.title + "</extra>",
-            marker={"symbol": self.style.marker, "size": size, "color": self.style.colour,
-                    "line": {"color": "white", "width": 1}},
-            **self._common(),
+            marker=self.style.mark(size, line={"color": "white", "width": 1}), **self._common(),
         )  # fmt: skip
 
     def band(self, x: np.ndarray, low: np.ndarray, high: np.ndarray) -> Trace:
@@ -179,10 +176,7 @@ class _Lines:
 
     def reliability(self, bins: list[Bin]) -> Trace:
         style = {"thickness": 1, "width": 2, "color": translucent(self.style.colour, 0.5)}
-        return reliability_line(
-            bins, style, self.title, mode="lines",
-            line={"color": self.style.colour, "dash": self.style.dash, "width": 2}, **self._common(),
-        )  # fmt: skip
+        return reliability_line(bins, style, self.title, mode="lines", line=self.style.line(), **self._common())
 
     def counts(self, bins: list[Bin]) -> Trace:
         return dict(

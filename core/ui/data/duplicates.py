@@ -58,11 +58,10 @@ def elsewhere(spec: DatasetSpec, listing: Listing) -> None:
     if not others:
         st.write("No other data set with this kind of image is on this machine.")
         return
-    if not st.session_state.get(f"data_sources_{spec.name}"):
+    key = f"data_sources_{spec.name}"
+    if not st.session_state.get(key):
         st.write(f"Compare every image with those of {', '.join(text.escape(other.title) for other in others)}.")
-        if st.button("Look for copies"):
-            st.session_state[f"data_sources_{spec.name}"] = True
-            st.rerun()
+        st.button("Look for copies", on_click=st.session_state.update, args=({key: True},))
         return
     rows = []
     for source in cache.sources(spec.name, listing.stamp):

@@ -13,7 +13,7 @@ from core.inference import Case, NetworkResult, PredictionSet
 from core.inference.analyze import Settings, analyze, is_known
 from core.inference.conclusion import Conclusion, conclude
 from core.inference.text import decision, in_sentence, percent, threshold_of, track_record_text, training_text, where
-from core.inference.two_stage import Verdict, performance_text, verdict_text
+from core.inference.two_stage import performance_text, verdict_text
 from core.models import FAMILY_TITLES
 from core.ui import charts
 from core.ui.diagnose.display import PREVALENCE, PREVALENCE_KEY, Display, scales_of
@@ -38,17 +38,14 @@ def show_cases(settings: Settings, uploads: Sequence[Upload], display: Display) 
     if len(distinct) < len(uploads):
         st.caption("Files with identical content are shown once.")
     cases = _analyze_all(settings, list(distinct.values()), display.place)
-    for _, case in cases:
-        if case.problem:
-            with st.container(border=True):
-                st.header(escape(case.name), anchor=False)
-                st.error(case.problem, icon=":material/broken_image:")
     if display.common_scale:
         display = replace(display, scales=scales_of([case for _, case in cases]))
-    for upload, case in cases:
-        if not case.problem:
-            with st.container(border=True):
-                st.header(escape(case.name), anchor=False)
+    for upload, case in sorted(cases, key=lambda row: not row[1].problem):
+        with st.container(border=True):
+            st.header(escape(case.name), anchor=False)
+            if case.problem:
+                st.error(case.problem, icon=":material/broken_image:")
+            else:
                 _override(upload, case)
                 _show_case(settings, upload, case, display)
     if settings.explainer and any(result.heatmap for _, case in cases for result in case.results.values()):
@@ -94,7 +91,9 @@ def _show_case(settings: Settings, upload: Upload, case: Case, display: Display)
         with column:
             _family(case, result, display)
     if case.verdict:
-        _two_stages(case.verdict)
+        with st.expander("Two-stage result", icon=":material/filter_alt:"):
+            st.write(escape(verdict_text(case.verdict)))
+            st.caption(escape(performance_text(case.verdict.stages)))
     _heatmap_quality(settings, upload, case)
     if st.button("Report", icon=":material/description:", key=f"diagnose_report_{upload.digest}"):
         report(upload, case, display)
@@ -118,19 +117,10 @@ def _override_key(upload: Upload) -> str:
 
 def _conclusion(conclusion: Conclusion) -> None:
     """Show the verdict and every reason to doubt it."""
-    text = f"**{escape(conclusion.title)}.** {escape(conclusion.details)}"
-    if conclusion.status == "clear":
-        st.info(text, icon=":material/done_all:")
-    else:
-        icons = {"disagree": ":material/call_split:", "unsure": ":material/help:"}
-        st.warning(text, icon=icons.get(conclusion.status, ":material/block:"))
-
-
-def _two_stages(verdict: Verdict) -> None:
-    """Explain how the two stages decided, with the measured performance of both stages together."""
-    with st.expander("Two-stage result", icon=":material/filter_alt:"):
-        st.write(escape(verdict_text(verdict)))
-        st.caption(escape(performance_text(verdict.stages)))
+    show = st.info if conclusion.status == "clear" else st.warning
+    icons = {"clear": ":material/done_all:", "disagree": ":material/call_split:", "unsure": ":material/help:"}
+    icon = icons.get(conclusion.status, ":material/block:")
+    show(f"**{escape(conclusion.title)}.** {escape(conclusion.details)}", icon=icon)
 
 
 def _family(case: Case, result: NetworkResult, display: Display) -> None:

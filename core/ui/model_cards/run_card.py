@@ -243,8 +243,7 @@ def reliability_diagram(bins: Sequence[Bin], style: charts.Style) -> go.Figure:
         reliability_line(
             bins, {"color": style.colour}, "", mode="lines+markers+text", name="measured",
             text=[f"{row.n}" for row in bins], textposition="bottom right", textfont={"color": charts.INK, "size": 12},
-            line={"color": style.colour, "width": 2},
-            marker={"symbol": style.marker, "size": 9, "color": style.colour},
+            line=style.line(dash="solid"), marker=style.mark(9),
         )
     )  # fmt: skip
     figure.update_xaxes(title="Predicted probability", range=[-0.02, 1.02])

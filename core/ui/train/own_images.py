@@ -280,9 +280,9 @@ def _seen(own: OwnSet, spec: DatasetSpec, listing: Listing) -> int:
         images = sum(len(cache.listing(name)) for name in unread)
         left, right = st.columns([3, 1], vertical_alignment="center")
         left.info(f"Not compared yet with what the medical encoder was trained on. {images:,} images are read first.")
-        if right.button("Compare", key="train_compare", width="stretch"):
-            st.session_state[key] = True
-            st.rerun()
+        right.button(
+            "Compare", key="train_compare", width="stretch", on_click=st.session_state.update, args=({key: True},)
+        )
         return 0
     seen, absent = _corpus_copies(str(own.path), listing.stamp, card)
     if absent:

@@ -41,20 +41,20 @@ def show(checked: Checked) -> None:
     if not names:
         st.info("Compare shows these networks; none of them takes part in the comparison of the families.")
         return
-    size = max(run.meta.per_class for name in names.values() for run in sized[name])
-    at_size = {family: [run for run in sized[name] if run.meta.per_class == size] for family, name in names.items()}
-    at_size = {family: runs for family, runs in at_size.items() if runs}
-    _findings(checked, {family: sized[name] for family, name in names.items()}, names, at_size, size)
+    runs = {family: sized[name] for family, name in names.items()}
+    size = max(run.meta.per_class for rows in runs.values() for run in rows)
+    at_size = {
+        family: largest
+        for family, rows in runs.items()
+        if (largest := [run for run in rows if run.meta.per_class == size])
+    }
+    _findings(runs, names, at_size, size)
     _networks(checked)
     _labels(checked, [run for runs in at_size.values() for run in runs])
 
 
 def _findings(
-    checked: Checked,
-    runs: Mapping[str, Sequence[Run]],
-    names: Mapping[str, Series],
-    at_size: Mapping[str, Sequence[Run]],
-    size: float,
+    runs: Mapping[str, Sequence[Run]], names: Mapping[str, Series], at_size: Mapping[str, Sequence[Run]], size: float
 ) -> None:
     """Show in words and in a figure what the images yield, and what more of them would bring."""
     summaries = {family: cache.summaries(rows)[METRIC.name] for family, rows in at_size.items()}
@@ -74,21 +74,19 @@ def _findings(
         st.caption(f"Estimates from {seeds} seeds. Choose Five seeds below before you claim that one way is better.")
     titles = {family: charts.series_title(*name) for family, name in names.items()}
     measured = {
-        titles[family]: metric_charts.Measured.of(
-            names[family], rows, cache.values(rows, METRIC.name, None)
-        )
+        titles[family]: metric_charts.Measured.of(names[family], rows, cache.values(rows, METRIC.name, None))
         for family, rows in runs.items()
-    }  # fmt: skip
-    fitted = {
-        titles[family]: (measured[titles[family]], fits[names[family]]) for family in runs if names[family] in fits
     }
-    alt = f"{METRIC.title} against images per class; the sentences above have the values at {size:g}"
+    fitted = {titles[family]: (measured[titles[family]], fits[name]) for family, name in names.items() if name in fits}
     if len(fitted) == len(measured):
-        charts.show_figure(metric_charts.fitted_curves(fitted, METRIC.name), key="train_result", alt=alt)
-        st.caption("Points: means over seeds. Lines: fitted curves with 95% bands; dotted beyond the measured sizes.")
+        figure = metric_charts.fitted_curves(fitted, METRIC.name)
+        lines = "Lines: fitted curves with 95% bands; dotted beyond the measured sizes."
     else:
-        charts.show_figure(metric_charts.learning_curves(measured, METRIC.name), key="train_result", alt=alt)
-        st.caption("Points: means over seeds. No curves are fitted: at least three sizes are needed.")
+        figure = metric_charts.learning_curves(measured, METRIC.name)
+        lines = "No curves are fitted: at least three sizes are needed."
+    alt = f"{METRIC.title} against images per class; the sentences above have the values at {size:g}"
+    charts.show_figure(figure, key="train_result", alt=alt)
+    st.caption(f"Points: means over seeds. {lines}")
 
 
 def gain_text(fit: Fit | None, size: float) -> str:
