@@ -34,7 +34,7 @@ with left:
     metas = pickers.comparable_runs(store, "curves")
 dataset, series = metas[0].dataset, runs_by_series(store, metas)
 with right:
-    metric = pickers.pick_metric("curves_metric")
+    measure = METRICS[metric := pickers.pick_metric("curves_metric")]
     finding = pickers.pick_finding(metas[0], "curves")
 points = {name: series[name] for name in pickers.pick_series(series, "curves")}
 external_set = pickers.pick_test_set(points, "curves") if finding is None else ""
@@ -83,7 +83,7 @@ if section == BOUGHT:
             by_title = {titles[name]: (measured[titles[name]], fit) for name, fit in quick.items()}
             with place.container():
                 figure = metric_charts.fitted_curves(by_title, metric, None, layout == PANELS)
-                alt = f"Fitted curves of {METRICS[metric].title}, before test images are resampled."
+                alt = f"Fitted curves of {measure.title}, before test images are resampled."
                 charts.show_figure(figure, key="curves_first", alt=alt)
                 st.caption("Bands: other training images. Those over other test patients too are being computed.")
         fits = cache.fitted_curves(points, metric, finding)
@@ -101,18 +101,14 @@ def summarize() -> pd.DataFrame:
     rows = []
     for (name, size), runs in at_sizes.items():
         of_run = dict(zip((run.folder for run in points[name]), values[name], strict=True))
-        spread = between_seeds([of_run[run.folder] for run in runs], METRICS[metric])
-        row = {
-            "Series": titles[name], "Images per class": str(size or "all"), METRICS[metric].title: spread.mean,
-            SEEDS: spread.ends,
-        }  # fmt: skip
-        if patients:
-            row[PATIENTS] = cache.summaries(runs, finding=finding)[metric].patients.ends
+        spread = between_seeds([of_run[run.folder] for run in runs], measure)
         class_of = dict(zip(metas[0].labels, metas[0].titles, strict=True))
         short = sorted({class_of.get(label, label) for _, meta in runs for label in meta.short})
-        rows.append(row | {
-            "Seeds": spread.seeds, "SD over seeds": spread.sd, "Lowest": spread.lowest, "Highest": spread.highest,
-            "Classes short": ", ".join(short) or "none",
+        over_patients = {PATIENTS: cache.summaries(runs, finding=finding)[metric].patients.ends} if patients else {}
+        rows.append({
+            "Series": titles[name], "Images per class": str(size or "all"), measure.title: spread.mean,
+            SEEDS: spread.ends, **over_patients, "Seeds": spread.seeds, "SD over seeds": spread.sd,
+            "Lowest": spread.lowest, "Highest": spread.highest, "Classes short": ", ".join(short) or "none",
         })  # fmt: skip
     return pd.DataFrame(rows)
 
@@ -121,25 +117,26 @@ summary = summarize()
 if shared := set.intersection(*(set(row.values) for row in measured.values())):
     at = max(shared)
     means = {title: float(np.mean(row.values[at])) for title, row in measured.items()}
-    order = sorted(means, key=means.__getitem__, reverse=METRICS[metric].higher_is_better)
+    order = sorted(means, key=means.__getitem__, reverse=measure.higher_is_better)
     listed = ", ".join(f"{means[title]:.3f} with {text.escape(title)}" for title in order)
-    st.write(f"**{METRICS[metric].title} with {at:g} labeled images per class: {listed}.**")
-reading = "Higher is better." if METRICS[metric].higher_is_better else "Lower is better."
+    st.write(f"**{measure.title} with {at:g} labeled images per class: {listed}.**")
+higher, highest = ("Higher", "highest") if measure.higher_is_better else ("Lower", "lowest")
+reading = f"{higher} is better."
 if metric in ONE_SIDED:
     reading += " A model can maximize it by assigning all images to one class: read it together with its counterpart."
 else:
-    column = summary[METRICS[metric].title]
-    best = summary.loc[column.idxmax() if METRICS[metric].higher_is_better else column.idxmin()]
-    of = f"{'highest' if METRICS[metric].higher_is_better else 'lowest'} of {len(summary)} cells on the test set"
+    column = summary[measure.title]
+    best = summary.loc[column.idxmax() if measure.higher_is_better else column.idxmin()]
+    optimistic = f" ({highest} of {len(summary)} cells on the test set, so slightly optimistic)"
     reading += (
         f" Best mean: {text.escape(best['Series'])} with {best['Images per class']} images per class, "
-        f"{best[METRICS[metric].title]:.3f}{f' ({of}, so slightly optimistic)' if len(summary) > 1 else ''}."
+        f"{best[measure.title]:.3f}{optimistic if len(summary) > 1 else ''}."
     )
-st.write(f"**{METRICS[metric].title}.** {METRICS[metric].meaning} {reading}")
+st.write(f"**{measure.title}.** {measure.meaning} {reading}")
 charts.show_figure(
     metric_charts.learning_curves(measured, metric, seeds, layout == PANELS),
     key="curves_chart",
-    alt=f"{METRICS[metric].title} against labeled images per class for {len(points)} series; the table below "
+    alt=f"{measure.title} against labeled images per class for {len(points)} series; the table below "
     "contains the same numbers.",
 )
 st.caption(
@@ -152,7 +149,7 @@ st.caption(
     "and all of them were used."
 )
 table(
-    summary, f"{METRICS[metric].title} by series and size",
+    summary, f"{measure.title} by series and size",
     formats=dict.fromkeys(summary.select_dtypes(float), "%.3f"),
     column_order=[name for name in summary.columns if name not in ("SD over seeds", "Lowest", "Highest")],
 )  # fmt: skip

@@ -51,7 +51,7 @@ def runs() -> None:
     same = [run for run in series[chosen] if (run.meta.train_size or 0) == size]
     bound = address.choice("seed", f"models_seed_{dataset}_{chosen}_{size}", same, text=seed_text)
     run = right.selectbox("Seed", format_func=seed_text, **bound)
-    folder, meta = run
+    meta = run.meta
     finding = pickers.pick_finding(meta, "models") if meta.multilabel else None
     # Compute all results first, so that an error replaces the whole card.
     scores = cache.run_scores(run).scores
@@ -59,10 +59,11 @@ def runs() -> None:
     summaries = cache.summaries(same, finding=finding)
     groups = checks.subgroups(run, finding)
     shortcuts = pickers.shortcut_warning(store, meta.dataset, meta.split_hash)
-    compared = [row for name in external_sets([run]) for row in cache.external_results([run], name)]
+    compared = {name: cache.external_results([run], name) for name in external_sets([run])}
     # Draw the card, section by section.
     shape = run_card.shape_in_words(meta.model, len(meta.labels))
-    subject = Subject(meta, estimates, len(scores), len(same), shape, folder, groups, shortcuts, compared)
+    elsewhere = [result for views in compared.values() for result in views]
+    subject = Subject(meta, estimates, len(scores), len(same), shape, run.folder, groups, shortcuts, elsewhere)
     st.header(text.escape(charts.series_title(*chosen)))
     st.caption(
         f"Run {text.escape(meta.run)}, created {text.escape(meta.made)} on {text.escape(meta.device)} in "
@@ -85,13 +86,10 @@ def runs() -> None:
     if not meta.external:
         st.write("This run was not evaluated on an external test set.")
     external.show_refused(refusals([run]))
-    for name in external_sets([run]):
-        views = [row for row in compared if row.name == name]
+    for name, views in compared.items():
         external.show_facts(views[0])
-        table(
-            external.frame({"This run": views}).drop(columns="Series"), "Internal test and external test",
-            f"{meta.run}-{name}",
-        )  # fmt: skip
+        rows = external.frame({"This run": views}).drop(columns="Series")
+        table(rows, "Internal test and external test", f"{meta.run}-{name}")
         st.caption(external.CAPTION + (f" {external.VIEWS}" if len(views) > 1 else ""))
         if (reading := cache.radiologist_reading([run], name)) is not None:
             external.show_radiologist(reading)
@@ -108,7 +106,7 @@ def runs() -> None:
     st.subheader("Architecture")
     run_card.network(meta.model, len(meta.labels), meta.trained, f"{meta.run}-stages")
     st.subheader("Sanity checks of heatmaps")
-    checks.sanity(folder, meta)
+    checks.sanity(run)
     st.subheader("Export")
     if meta.has_weights:
         st.write(

@@ -38,6 +38,7 @@ class Style:
 COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
 INK = BASELINE_COLOR  # also the text color of the only theme, see `.streamlit/config.toml`
 RED = "#B00020"
+ABOVE = {"orientation": "h", "yanchor": "bottom", "y": 1.02}  # place of a legend
 _MARKERS = (
     "circle", "square", "diamond", "triangle-up", "x", "cross", "star", "hexagon", "pentagon", "triangle-down",
     "star-diamond", "hourglass", "bowtie", "triangle-left",
@@ -250,6 +251,27 @@ def confusion(
     figure.update_yaxes(title="Truth", range=[len(labels) - 0.5, -0.5], showgrid=False)
     figure.update_xaxes(title="Decision", range=[-0.5, len(labels) - 0.5], showgrid=False)
     figure.update_layout(height=330, title={"text": legend_title(title), "font": {"size": 13}}, margin_t=60)
+    return figure
+
+
+def loss_curves(rows: Sequence[Mapping[str, Any]], lines: Mapping[str, tuple[str, Style]], step: str) -> go.Figure:
+    """Draw losses during training.
+
+    Args:
+        rows: stored values, in order.
+        lines: name of a loss in the rows -> its title and style.
+        step: name of the horizontal axis in the rows.
+    """
+    figure = go.Figure()
+    for field, (title, style) in lines.items():
+        known = [row for row in rows if row.get(field) is not None]
+        figure.add_scatter(
+            x=[row[step] for row in known], y=[row[field] for row in known], mode="lines+markers", name=title,
+            line=style.line(), marker=style.mark(6), hovertemplate=f"{step} %{{x}}: %{{y:.4f}}<extra>{title}</extra>",
+        )  # fmt: skip
+    figure.update_xaxes(title=step.capitalize(), rangemode="tozero")
+    figure.update_yaxes(title="Loss", rangemode="tozero")
+    figure.update_layout(height=280, margin_t=10, legend=ABOVE, uirevision="kept")
     return figure
 
 

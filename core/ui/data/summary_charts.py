@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 import plotly.graph_objects as go
 
-from core.ui.charts import COLORS
+from core.ui.charts import ABOVE, COLORS
 
 _PATTERNS = ("", "/", "x", ".")
 
@@ -24,12 +24,7 @@ def balance(counts: dict[str, dict[str, int]]) -> go.Figure:
             hovertemplate="%{y}: %{x:,} images<extra>" + part + "</extra>",
         )  # fmt: skip
     bars = max(map(len, counts.values()), default=0)
-    figure.update_layout(
-        barmode="stack",
-        height=130 + 34 * max(2, bars),
-        margin_t=10,
-        legend={"orientation": "h", "yanchor": "bottom", "y": 1.02},
-    )
+    figure.update_layout(barmode="stack", height=130 + 34 * max(2, bars), margin_t=10, legend=ABOVE)
     figure.update_yaxes(autorange="reversed", type="category")
     figure.update_xaxes(title="Images")
     return figure

@@ -1,7 +1,6 @@
 """Parts of a model card that need extra records: sanity checks of heatmaps, and results by sex and age."""
 
 from collections.abc import Sequence
-from pathlib import Path
 
 import streamlit as st
 
@@ -20,23 +19,23 @@ from core.ui.cache import BY_RECORD
 from core.ui.tables import table
 
 
-def sanity(folder: Path, meta: RunMeta) -> None:
+def sanity(run: Run) -> None:
     """Show how the run's heatmaps change when its weights are randomized, or that no check is stored."""
     try:
-        check = read_check(folder, meta)
+        check = read_check(*run)
     except CorruptRun as error:
         st.warning(text.escape(str(error)))
         return
     if check is None:
         st.write("No check of its heatmaps is stored with this run. It is unknown whether they depend on its weights.")
-        if meta.has_weights:
-            _offer_job("sanity", "Check of heatmaps", "Check the heatmaps of this data set's runs", meta)
+        if run.meta.has_weights:
+            _offer_job("sanity", "Check of heatmaps", "Check the heatmaps of this data set's runs", run.meta)
         return
     show = st.warning if depends_on_weights(check) is False else st.write
     show(text.escape(sentence(check)))
     if check.planted:
         st.write(text.escape(evidence_sentence(check.planted)))
-    table(rows_of(check), "Grad-CAM with weights randomized from the head down", f"{meta.run}-sanity")
+    table(rows_of(check), "Grad-CAM with weights randomized from the head down", f"{run.meta.run}-sanity")
     st.caption(
         "Grad-CAM with weights randomized from the head down (Adebayo et al. 2018, arXiv:1810.03292). Spearman's rank "
         "correlation, mean over images with its 95% interval; flat maps carry no information and are excluded."

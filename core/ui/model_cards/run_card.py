@@ -198,7 +198,8 @@ def encoder(card: Mapping[str, Any]) -> None:
     if curve := card.get("training_curve"):
         st.subheader("Training curve")
         alt = f"Pretraining loss, from {curve[0]['loss']:.2f} to {curve[-1]['loss']:.2f}"
-        charts.show_figure(pretraining(curve), key="models_pretraining", alt=alt)
+        lines = {"loss": ("loss", charts.Style(FAMILY_COLORS["medical"], "solid", "circle"))}
+        charts.show_figure(charts.loss_curves(curve, lines, "step"), key="models_pretraining", alt=alt)
     if recipe := card.get("recipe"):
         st.subheader("Recipe")
         show_facts({name.replace("_", " ").capitalize(): _plain(value) for name, value in recipe.items()})
@@ -248,19 +249,5 @@ def reliability_diagram(bins: Sequence[Bin], style: charts.Style) -> go.Figure:
     )  # fmt: skip
     figure.update_xaxes(title="Predicted probability", range=[-0.02, 1.02])
     figure.update_yaxes(title="Observed frequency", range=[-0.02, 1.02])
-    figure.update_layout(height=380, margin_t=10, legend={"orientation": "h", "yanchor": "bottom", "y": 1.02})
-    return figure
-
-
-def pretraining(curve: Sequence[dict[str, Any]]) -> go.Figure:
-    """Draw loss against step of an encoder's pretraining."""
-    figure = go.Figure()
-    figure.add_scatter(
-        x=[row["step"] for row in curve], y=[row["loss"] for row in curve], mode="lines+markers", name="loss",
-        line={"color": FAMILY_COLORS["medical"], "width": 2}, marker={"symbol": "circle", "size": 5},
-        hovertemplate="step %{x}: %{y:.3f}<extra></extra>",
-    )  # fmt: skip
-    figure.update_xaxes(title="Step")
-    figure.update_yaxes(title="Loss", rangemode="tozero")
-    figure.update_layout(height=300, margin_t=10, showlegend=False)
+    figure.update_layout(height=380, margin_t=10, legend=charts.ABOVE)
     return figure

@@ -166,20 +166,18 @@ def show_cost(
     message = f"**{len(costs)} runs**" + (f", {stored} of them in the store already. " if stored else ". ")
     new, measured = len(costs) - stored, len(known) - stored
     basis = f"based on stored runs on {text.escape(device)}; reading a data set for the first time takes longer."
-    reason = f"no similar run on {text.escape(device)} is stored"
-    if not is_same_work(request.options):
-        reason = "the settings change the amount of work"
+    reason = "the settings change the amount of work"
+    if is_same_work(request.options):
+        reason = f"no similar run on {text.escape(device)} is stored"
     unknown = f"**unknown**, because {reason}."
     total = duration_text(sum(cost.seconds for cost in known))
     if measured == new:
-        message += f"Expected time: **{total}**, {basis}"
+        time = f"**{total}**, {basis}"
     elif measured:
-        message += (
-            f"Expected time: {total} for {measured} of them, {basis} For the other {new - measured} it is {unknown}"
-        )
+        time = f"{total} for {measured} of them, {basis} For the other {new - measured} it is {unknown}"
     else:
-        message += f"Expected time: {unknown}"
-    st.write(message)
+        time = unknown
+    st.write(f"{message}Expected time: {time}")
     _table(pairs, costs, len(request.sizes) * len(request.seeds))
     return tuple(cost.seconds for cost in known) if len(known) == len(costs) else ()
 

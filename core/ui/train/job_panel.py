@@ -3,9 +3,7 @@
 import time
 from collections.abc import Sequence
 from datetime import datetime
-from typing import Any
 
-import plotly.graph_objects as go
 import streamlit as st
 
 from core.data.own_images import OwnSet
@@ -18,7 +16,7 @@ from core.jobs.remedies import remedy_of, without_weights
 from core.jobs.request import CURVE, size_text
 from core.models import MODELS
 from core.ui import charts, text
-from core.ui.charts import COLORS
+from core.ui.charts import COLORS, Style
 from core.ui.progress import duration_text
 from core.ui.tables import table
 
@@ -30,6 +28,11 @@ STATES = {
     "cancelled": (":material/cancel:", "cancelled"),
 }
 _LINES = 14
+_MOST = 400
+_CURVES = {
+    "train_loss": ("Loss on training images", Style(COLORS[0], "solid", "circle")),
+    "validation_loss": ("Loss on held-out images", Style(COLORS[1], "dash", "square")),
+}
 
 
 def heading(job: Job) -> None:
@@ -99,7 +102,11 @@ def _running(job: Job) -> None:
 
 def _curve(job: Job, followed: Progress) -> None:
     epochs = followed.epochs
-    charts.show_figure(training_curve(epochs), key=f"train_curve_{job.name}", alt=alt_text(epochs))
+    figure = charts.loss_curves(epochs[:: 1 + len(epochs) // _MOST], _CURVES, "epoch")  # long curves are thinned
+    last = epochs[-1]
+    losses = [f"{title.lower()} {last[loss]:.3f}" for loss, (title, _) in _CURVES.items() if last.get(loss) is not None]
+    alt = f"Training curve up to epoch {last['epoch']}: {', '.join(losses) or 'no loss yet'}"
+    charts.show_figure(figure, key=f"train_curve_{job.name}", alt=alt)
 
 
 def _figures(followed: Progress, elapsed: float, left: float | None) -> None:
@@ -202,36 +209,3 @@ def _details(job: Job) -> None:
         _curve(job, followed)
     log(followed)
     st.caption(f"The full output of the trainer is in {text.escape(f'{job.name}/{LOG}')}, in the folder of jobs.")
-
-
-_MOST = 400
-_CURVES = (
-    ("train_loss", "Loss on training images", COLORS[0], "solid", "circle"),
-    ("validation_loss", "Loss on held-out images", COLORS[1], "dash", "square"),
-)
-
-
-def training_curve(epochs: Sequence[dict[str, Any]]) -> go.Figure:
-    """Draw loss against epoch on training and on held-out images; long curves are thinned."""
-    figure = go.Figure()
-    shown = epochs[:: 1 + len(epochs) // _MOST]
-    for field, title, colour, dash, marker in _CURVES:
-        rows = [row for row in shown if row.get(field) is not None]
-        figure.add_scatter(
-            x=[row["epoch"] for row in rows], y=[row[field] for row in rows], mode="lines+markers", name=title,
-            line={"color": colour, "dash": dash, "width": 2}, marker={"symbol": marker, "size": 6, "color": colour},
-            hovertemplate="epoch %{x}: %{y:.4f}<extra>" + title + "</extra>",
-        )  # fmt: skip
-    figure.update_xaxes(title="Epoch", rangemode="tozero")
-    figure.update_yaxes(title="Loss", rangemode="tozero")
-    figure.update_layout(
-        height=280, margin_t=10, legend={"orientation": "h", "yanchor": "bottom", "y": 1.02}, uirevision="kept"
-    )
-    return figure
-
-
-def alt_text(epochs: Sequence[dict[str, Any]]) -> str:
-    """Return the alternative text of the training curve."""
-    last = epochs[-1]
-    parts = [f"{title.lower()} {last[field]:.3f}" for field, title, *_ in _CURVES if last.get(field) is not None]
-    return f"Training curve up to epoch {last['epoch']}: {', '.join(parts) or 'no loss yet'}"

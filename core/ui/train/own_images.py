@@ -146,9 +146,8 @@ def _by_class() -> tuple[list[Entry], str]:
     count = int(st.number_input("Number of classes", 2, _MOST_CLASSES, 2, key=_key("classes")))
     files: list[tuple[str, bytes]] = []
     names = []
-    for number, column in enumerate(col for row in range(0, count, 2) for col in st.columns(2)):
-        if number == count:
-            break
+    columns = (column for _ in range(0, count, 2) for column in st.columns(2))
+    for number, column in zip(range(count), columns, strict=False):
         with column.container(border=True):
             name = st.text_input("Class", f"Class {number + 1}", max_chars=60, key=_key(f"class{number}")).strip()
             dropped = st.file_uploader(
