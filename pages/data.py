@@ -97,11 +97,9 @@ def images() -> None:
         st.write(f"**{text.escape(label)}**, {len(members):,} images")
         drawn = sample_images(spec, listing, members, A_ROW, seed)
         for place, look in zip(st.columns(A_ROW), drawn, strict=False):
-            small = look.image.copy()
-            small.thumbnail((224, 224))
-            place.image(
-                small, caption=text.escape(Path(look.id).stem), alt=f"An image of {look.label}", width="stretch"
-            )
+            look.image.thumbnail((224, 224))
+            caption = text.escape(Path(look.id).stem)
+            place.image(look.image, caption=caption, alt=f"An image of {look.label}", width="stretch")
     st.header("Image properties")
     rows = image_facts(spec, listing)
     if listing.dims == 3:

@@ -81,9 +81,8 @@ def pick_examples(task: str) -> dict[Upload, str]:
                 str(example.path), caption=text.escape(example.credit), width="stretch",
                 alt=f"Example {number}, labeled as {example.label}",
             )  # fmt: skip
-            if column.toggle(
-                f"Example {number}", **address.switch(f"example-{number}", f"diagnose_example_{task}_{number}")
-            ):
+            bound = address.switch(f"example-{number}", f"diagnose_example_{task}_{number}")
+            if column.toggle(f"Example {number}", **bound):
                 chosen[example.upload(f"Example {number}")] = example.caption
     return chosen
 
@@ -95,17 +94,15 @@ def view_controls(meta: RunMeta, images: int) -> tuple[str, int | None, Display]
         "Heatmap", **address.choice("heatmap", "diagnose_explainer", EXPLAINERS),
         format_func=lambda name: EXPLAINERS[name].title + (", takes seconds" if EXPLAINERS[name].slow else ""),
     )  # fmt: skip
+    bound = address.choice(
+        "class", f"diagnose_{meta.dataset}_target", [DEFAULT_CLASS, *range(len(meta.titles))],
+        text=lambda k: "default" if k == DEFAULT_CLASS else meta.labels[k],
+    )  # fmt: skip
     target = middle.selectbox(
-        "Class to explain",
+        "Class to explain", **bound,
         format_func=lambda k: "Default class for each network" if k == DEFAULT_CLASS else meta.titles[k],
-        **address.choice(
-            "class",
-            f"diagnose_{meta.dataset}_target",
-            [DEFAULT_CLASS, *range(len(meta.titles))],
-            text=lambda k: "default" if k == DEFAULT_CLASS else meta.labels[k],
-        ),
         help="Default: the positive class, the most likely class, or the finding furthest above its threshold.",
-    )
+    )  # fmt: skip
     opacity = right.slider("Heatmap opacity", step=0.05, **address.number("opacity", "diagnose_opacity", 0.6, 0.0, 1.0))
     place = st.empty()
     common = images > 1 and st.toggle(

@@ -34,7 +34,8 @@ with left:
     metas = pickers.comparable_runs(store, "curves")
 dataset, series = metas[0].dataset, runs_by_series(store, metas)
 with right:
-    measure = METRICS[metric := pickers.pick_metric("curves_metric")]
+    metric = pickers.pick_metric("curves_metric")
+    measure = METRICS[metric]
     finding = pickers.pick_finding(metas[0], "curves")
 points = {name: series[name] for name in pickers.pick_series(series, "curves")}
 external_set = pickers.pick_test_set(points, "curves") if finding is None else ""
@@ -133,12 +134,9 @@ else:
         f"{best[measure.title]:.3f}{optimistic if len(summary) > 1 else ''}."
     )
 st.write(f"**{measure.title}.** {measure.meaning} {reading}")
-charts.show_figure(
-    metric_charts.learning_curves(measured, metric, seeds, layout == PANELS),
-    key="curves_chart",
-    alt=f"{measure.title} against labeled images per class for {len(points)} series; the table below "
-    "contains the same numbers.",
-)
+figure = metric_charts.learning_curves(measured, metric, seeds, layout == PANELS)
+of = f"{len(points)} series; the table below contains the same numbers."
+charts.show_figure(figure, key="curves_chart", alt=f"{measure.title} against labeled images per class for {of}")
 st.caption(
     "Line: mean over seeds; each seed draws a different training subset. Band: 95% interval of the mean over seeds "
     "(Student's t) for fixed test patients; none for a single seed. The table lists the same interval and, if switched "

@@ -115,7 +115,6 @@ def _of_series(title: str, data: SeriesData, prevalence: float, single_seeds: bo
     observed = np.interp(data.mark, [row.stated for row in bins], [row.happened.value for row in bins])
     line = _Lines(title, data.style)
     traces = [
-        _legend(title, data.style) | _ROC,
         line.line(data.mean.false_positive_rate, data.mean.sensitivity) | _ROC,
         line.mark([false_positive_rate], [sensitivity]) | _ROC,
         line.line(data.mean.sensitivity, data.mean.precision(prevalence)) | _PR,
@@ -135,7 +134,8 @@ def _of_series(title: str, data: SeriesData, prevalence: float, single_seeds: bo
         seeds = [_thinned(roc) for roc in data.seeds]
         traces.append(line.thin([(roc.false_positive_rate, roc.sensitivity) for roc in seeds]) | _ROC)
         traces.append(line.thin([(roc.sensitivity, roc.precision(prevalence)) for roc in seeds]) | _PR)
-    return traces
+    of_series = {"legendgroup": title, "showlegend": False}  # the legend's own entry stands for all
+    return [_legend(title, data.style) | _ROC, *(trace | of_series for trace in traces)]
 
 
 @dataclass(frozen=True)
@@ -145,45 +145,41 @@ class _Lines:
     title: str
     style: Style
 
-    def _common(self) -> dict[str, object]:
-        return {"legendgroup": self.title, "showlegend": False}
-
     def line(self, x: np.ndarray, y: np.ndarray) -> Trace:
         return _scatter(
             x=x, y=y, mode="lines", line=self.style.line(),
-            hovertemplate="%{x:.3f}, %{y:.3f}<extra>" + self.title + "</extra>", **self._common(),
+            hovertemplate="%{x:.3f}, %{y:.3f}<extra>" + self.title + "</extra>",
         )  # fmt: skip
 
     def thin(self, lines: list[tuple[np.ndarray, np.ndarray]]) -> Trace:
         x, y = (np.concatenate([np.r_[line[side], np.nan] for line in lines]) for side in (0, 1))
         return _scatter(
-            x=x, y=y, mode="lines", line={"color": translucent(self.style.colour, 0.35), "width": 1}, hoverinfo="skip",
-            **self._common(),
-        )  # fmt: skip
+            x=x, y=y, mode="lines", line={"color": translucent(self.style.colour, 0.35), "width": 1}, hoverinfo="skip"
+        )
 
     def mark(self, x: object, y: object, size: int = 12) -> Trace:
         return _scatter(
             x=x, y=y, mode="markers",
             hovertemplate="operating point: %{x:.3f}, %{y:.3f}<extra>" + self.title + "</extra>",
-            marker=self.style.mark(size, line={"color": "white", "width": 1}), **self._common(),
+            marker=self.style.mark(size, line={"color": "white", "width": 1}),
         )  # fmt: skip
 
     def band(self, x: np.ndarray, low: np.ndarray, high: np.ndarray) -> Trace:
         return _scatter(
             x=np.r_[x, x[::-1]], y=np.r_[high, low[::-1]], fill="toself", mode="none", hoverinfo="skip",
-            fillcolor=translucent(self.style.colour, 0.09), **self._common(),
+            fillcolor=translucent(self.style.colour, 0.09),
         )  # fmt: skip
 
     def reliability(self, bins: list[Bin]) -> Trace:
         style = {"thickness": 1, "width": 2, "color": translucent(self.style.colour, 0.5)}
-        return reliability_line(bins, style, self.title, mode="lines", line=self.style.line(), **self._common())
+        return reliability_line(bins, style, self.title, mode="lines", line=self.style.line())
 
     def counts(self, bins: list[Bin]) -> Trace:
-        return dict(
-            type="bar",
-            x=[(row.low + row.high) / 2 for row in bins], y=[row.n for row in bins], marker_color=self.style.colour,
-            hovertemplate="%{y} images around %{x:.2f}<extra>" + self.title + "</extra>", **self._common(),
-        )  # fmt: skip
+        return {
+            "type": "bar", "x": [(row.low + row.high) / 2 for row in bins], "y": [row.n for row in bins],
+            "hovertemplate": "%{y} images around %{x:.2f}<extra>" + self.title + "</extra>",
+            "marker_color": self.style.colour,
+        }  # fmt: skip
 
 
 def reliability_line(bins: Sequence[Bin], interval_style: Mapping[str, object], title: str, **style: object) -> Trace:

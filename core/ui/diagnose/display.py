@@ -54,11 +54,7 @@ def scales_of(cases: Sequence[Case]) -> dict[str, float]:
 
 def data_uri(image: Image.Image) -> str:
     """Return an image as a data URI: PNG, or JPEG for large images, so that pages stay quick."""
-    buffer = io.BytesIO()
-    if image.width * image.height <= _LOSSLESS:
-        kind = "png"
-        image.save(buffer, "PNG", compress_level=1)
-    else:
-        kind = "jpeg"
-        image.save(buffer, "JPEG", quality=95)
+    buffer, small = io.BytesIO(), image.width * image.height <= _LOSSLESS
+    kind, options = ("png", {"compress_level": 1}) if small else ("jpeg", {"quality": 95})
+    image.save(buffer, kind, **options)
     return f"data:image/{kind};base64,{base64.b64encode(buffer.getvalue()).decode()}"

@@ -127,10 +127,8 @@ def _offer_job(command: str, title: str, label: str, meta: RunMeta) -> None:
 
 
 def _value(group: Subgroup, name: str) -> str:
-    if group.too_few:
-        return group.too_few
     estimate = group.figures.get(name)
-    return "too few of a class" if estimate is None else f"{estimate:.3f}"
+    return group.too_few or ("too few of a class" if estimate is None else f"{estimate:.3f}")
 
 
 def _signed(difference: Estimate | None) -> str:
