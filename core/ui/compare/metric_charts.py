@@ -9,7 +9,7 @@ import numpy as np
 import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
-from core.metrics import METRICS, Estimate, Metric, Spread, between_seeds
+from core.metrics import METRICS, Estimate, Metric, between_seeds
 from core.metrics.comparisons import Difference
 from core.metrics.learning_curves import Fit
 from core.runs import Run
@@ -233,26 +233,18 @@ def _joined(lines: Sequence[Sequence[tuple[float | None, float | None]]]) -> dic
 
 
 def _measured(
-    figure: go.Figure,
-    title: str,
-    measured: Measured,
-    metric: Metric,
-    single_seeds: bool,
-    at: dict[str, int],
+    figure: go.Figure, title: str, measured: Measured, metric: Metric, single_seeds: bool, at: dict[str, int]
 ) -> None:
     style, sizes = measured.style, sorted(measured.values)
     values = [measured.values[n] for n in sizes]
     spreads = [between_seeds(row, metric) for row in values]
-    several = [(n, spread) for n, spread in zip(sizes, spreads, strict=True) if spread.seeds > 1]
-    _band(
-        figure, [n for n, _ in several], [spread.low for _, spread in several], [spread.high for _, spread in several],
-        translucent(style.colour, 0.13), title, at,
-    )  # fmt: skip
+    ends = [(n, spread.low, spread.high) for n, spread in zip(sizes, spreads, strict=True) if spread.seeds > 1]
+    _band(figure, ends, translucent(style.colour, 0.13), title, at)
     figure.add_scatter(
         x=sizes, y=[float(np.mean(row)) for row in values], mode="lines+markers", name=legend_title(title, False),
         legendgroup=title, showlegend=False, line=style.line(2.5), **at,
         marker=style.mark(9, symbol=[f"{style.marker}-open" if n in measured.short else style.marker for n in sizes]),
-        customdata=[_over_seeds(spread) for spread in spreads],
+        customdata=[f"{spread.seeds} seeds: " * (spread.seeds > 1) + spread.ends for spread in spreads],
         hovertemplate="%{y:.3f} at %{x:g} per class<br>%{customdata}<extra>" + title + "</extra>",
     )  # fmt: skip
     if single_seeds:
@@ -263,40 +255,31 @@ def _measured(
         )  # fmt: skip
 
 
-def _over_seeds(spread: Spread) -> str:
-    """Format the interval over seeds."""
-    return f"{spread.seeds} seeds: {spread.ends}" if spread.seeds > 1 else spread.ends
-
-
 def _curve(fit: Fit) -> list[tuple[float, float]]:
     sizes = np.geomspace(fit.sizes[0], fit.sizes[-1], _POINTS)
     return list(zip(sizes.tolist(), (fit.sign * fit.rising(sizes)[0]).tolist(), strict=True))
 
 
 def _fitted(figure: go.Figure, title: str, style: Style, fit: Fit, at: dict[str, int]) -> None:
-    inside = fit.band(np.geomspace(fit.sizes[0], fit.sizes[-1], _POINTS))
-    beyond = fit.band(np.geomspace(fit.sizes[-1], fit.limit, _POINTS)) if fit.limit > fit.sizes[-1] else None
-    for band, dash, faint in ((inside, style.dash, 0.15), (beyond, "dot", 0.06)):
-        if band is None:
-            continue
-        _band(
-            figure, band.sizes.tolist(), band.low.tolist(), band.high.tolist(), translucent(style.colour, faint), title,
-            at,
-        )  # fmt: skip
-        outside = band is beyond
+    parts = [(fit.sizes[0], fit.sizes[-1], style.dash, 2.5, 0.15, "")]
+    if fit.limit > fit.sizes[-1]:
+        parts.append((fit.sizes[-1], fit.limit, "dot", 1.5, 0.06, ", extrapolated"))
+    for start, end, dash, width, faint, note in parts:
+        band = fit.band(np.geomspace(start, end, _POINTS))
+        ends = list(zip(band.sizes.tolist(), band.low.tolist(), band.high.tolist(), strict=True))
+        _band(figure, ends, translucent(style.colour, faint), title, at)
         figure.add_scatter(
             x=band.sizes, y=band.value, mode="lines", name=legend_title(title, False), legendgroup=title,
-            showlegend=False, **at, line=style.line(1.5 if outside else 2.5, dash),
-            hovertemplate="%{y:.3f} at %{x:.0f} per class" + (", extrapolated" if outside else "")
-            + "<extra>" + title + "</extra>",
+            showlegend=False, **at, line=style.line(width, dash),
+            hovertemplate=f"%{{y:.3f}} at %{{x:.0f}} per class{note}<extra>{title}</extra>",
         )  # fmt: skip
 
 
 def _band(
-    figure: go.Figure, x: Sequence[float], low: Sequence[float], high: Sequence[float], colour: str, title: str,
-    at: dict[str, int],
-) -> None:  # fmt: skip
+    figure: go.Figure, ends: Sequence[tuple[float, float, float]], colour: str, title: str, at: dict[str, int]
+) -> None:
+    """Fill the area between the low and the high ends, given as (x, low, high)."""
     figure.add_scatter(
-        x=[*x, *x[::-1]], y=[*high, *low[::-1]], fill="toself", mode="none", fillcolor=colour, legendgroup=title,
-        showlegend=False, hoverinfo="skip", **at,
+        x=[x for x, _, _ in [*ends, *ends[::-1]]], y=[high for _, _, high in ends] + [low for _, low, _ in ends[::-1]],
+        fill="toself", mode="none", fillcolor=colour, legendgroup=title, showlegend=False, hoverinfo="skip", **at,
     )  # fmt: skip

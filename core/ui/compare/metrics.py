@@ -28,14 +28,14 @@ def show(view: View) -> None:
     place = st.empty()
     if not cache.are_evaluated(view.runs.values(), view.finding):
         # First show the intervals over seeds, which are quick; replace them once the others are computed.
-        _content(place, view, metric, {name: _over_seeds(view, name, metric) for name in view.runs}, {})
+        values = {name: cache.values(runs, metric, view.finding) for name, runs in view.runs.items()}
+        seeds = {name: between_seeds(row, METRICS[metric]) for name, row in values.items()}
+        _content(place, view, metric, seeds, {})
         cache.evaluate_runs(view.runs.values(), view.finding)
     summaries = {name: cache.summaries(runs, finding=view.finding) for name, runs in view.runs.items()}
     of_metric = {name: rows[metric] for name, rows in summaries.items()}
-    _content(
-        place, view, metric, {name: row.seeds for name, row in of_metric.items()},
-        {name: row.patients for name, row in of_metric.items()},
-    )  # fmt: skip
+    seeds = {name: row.seeds for name, row in of_metric.items()}
+    _content(place, view, metric, seeds, {name: row.patients for name, row in of_metric.items()})
     first = view.first
     positive = f" Positive class: {escape(first.titles[first.positive])}." if first.positive is not None else ""
     count = next(iter(of_metric.values())).patients.n
@@ -47,11 +47,6 @@ def show(view: View) -> None:
         _all_metrics(view, summaries)
     with st.expander("By class: classification report"):
         _report(view)
-
-
-def _over_seeds(view: View, name: Series, metric: str) -> Spread:
-    """Return the spread of a metric over seeds, from the stored records."""
-    return between_seeds(cache.values(view.runs[name], metric, view.finding), METRICS[metric])
 
 
 def _content(

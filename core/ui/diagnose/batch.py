@@ -4,6 +4,7 @@ from collections import Counter
 from collections.abc import Sequence
 
 import streamlit as st
+from PIL import Image
 
 from core.data.uploads import Upload
 from core.inference import Case
@@ -50,9 +51,8 @@ def show_batch(settings: Settings, uploads: Sequence[Upload]) -> list[Upload]:
     options = [digest for digest in ordered if digest not in problems]
     if st.session_state.get(_PICK) not in options:
         st.session_state.pop(_PICK, None)
-    chosen = st.selectbox(
-        "Case shown in full", options, format_func=lambda digest: by_digest[digest].name, key=_PICK
-    )  # fmt: skip
+    named = {digest: upload.name for digest, upload in by_digest.items()}
+    chosen = st.selectbox("Case shown in full", options, format_func=named.__getitem__, key=_PICK)
     return [] if chosen is None else [by_digest[chosen]]
 
 
@@ -77,12 +77,10 @@ def predict_all(settings: Settings, uploads: Sequence[Upload], batch: str, overr
     cases: list[Case | None] = []
     with bar("Running the networks") as progress:
         for position, upload in enumerate(uploads):
-            if stopped and not kept[position]:
-                cases.append(None)
-                continue
-            if not kept[position]:
+            is_new = not kept[position]
+            if is_new and not stopped:
                 progress(kept[:position].count(False), missing)
-            cases.append(analyze(upload, settings, overridden, results_of(upload)))
+            cases.append(None if is_new and stopped else analyze(upload, settings, overridden, results_of(upload)))
     place.empty()
     if stopped and missing:
         processed = len(uploads) - missing
@@ -102,7 +100,7 @@ def _summary(cases: Sequence[Case]) -> None:
 
 def _table(cases: Sequence[Case], digests: Sequence[str]) -> None:
     """Show one row per case; a click on a row opens the case."""
-    rows = [{"Image": _thumbnail(case), **overview_of(case)} for case in cases]
+    rows = [{"Image": _thumbnail(case.thumbnail) if case.thumbnail else None, **overview_of(case)} for case in cases]
 
     def open_case() -> None:
         cells = st.session_state[_TABLE].selection.cells
@@ -121,11 +119,9 @@ def _table(cases: Sequence[Case], digests: Sequence[str]) -> None:
     st.caption("Disagreements and uncertain cases come first. Click a row to show the case in full below.")
 
 
-def _thumbnail(case: Case) -> str | None:
-    """Return a small copy of the image as a data URI."""
-    if case.thumbnail is None:
-        return None
-    small = case.thumbnail.copy()
+def _thumbnail(image: Image.Image) -> str:
+    """Return a small copy of an image as a data URI."""
+    small = image.copy()
     small.thumbnail((_SIDE, _SIDE))
     return data_uri(small)
 

@@ -12,7 +12,6 @@ from core.data.specs import is_present
 from core.errors import CorruptRun
 from core.jobs.queue import Queue
 from core.jobs.request import Request
-from core.metrics import Estimate
 from core.runs import Run, RunMeta
 from core.ui import text
 from core.ui.cache import BY_RECORD
@@ -79,7 +78,7 @@ def show_subgroups(groups: Sequence[Subgroup], meta: RunMeta) -> None:
     differences = [
         {
             "Group": f"{group.by}: {group.name}", "minus": group.against,
-            **{title_of(name): _signed(group.differences.get(name)) for name in metrics},
+            **{title_of(name): f"{shown:+.3f}" if (shown := group.differences.get(name)) else "–" for name in metrics},
         }
         for group in groups
         if group.against
@@ -129,7 +128,3 @@ def _offer_job(command: str, title: str, label: str, meta: RunMeta) -> None:
 def _value(group: Subgroup, name: str) -> str:
     estimate = group.figures.get(name)
     return group.too_few or ("too few of a class" if estimate is None else f"{estimate:.3f}")
-
-
-def _signed(difference: Estimate | None) -> str:
-    return "–" if difference is None else f"{difference:+.3f}"

@@ -62,6 +62,7 @@ def _is_usable(model: str, checked: Checked) -> bool:
 @text.show_errors(OSError)
 def show(checked: Checked, catalogue: Catalogue, queue: Queue) -> None:
     """Show the study with its sizes and expected time, and start it."""
+    own = checked.own
     st.subheader("Train", anchor=False)
     deeper = st.pills("Go deeper", list(DEEPER), selection_mode="multi", key="train_deeper",
                       help="Each choice adds training runs; the expected time follows.")  # fmt: skip
@@ -84,12 +85,14 @@ def show(checked: Checked, catalogue: Catalogue, queue: Queue) -> None:
     metas = [meta for meta in store.metas() if meta.dataset != name or is_current(meta, checked)]
     pairs = catalogue.pairs(request.models, request.strategies)
     seconds = form.show_cost(metas, pairs, request, name)
-    if any(not job.is_over for job in own_study.jobs_on(checked.own, queue.jobs())):
+    if any(not job.is_over for job in own_study.jobs_on(own, queue.jobs())):
         st.caption("These images are being trained on; see above.")
-    elif st.button("Start", type="primary", icon=":material/play_arrow:", key="train_start") or _is_next(checked):
+        return
+    is_pressed = st.button("Start", type="primary", icon=":material/play_arrow:", key="train_start")
+    if is_pressed or st.session_state.pop(_NEXT, "") == own.name:
         # Delete runs on an earlier state of the images, so that none is mistaken for new.
         if not all(is_current(meta, checked) for meta in store.metas(name)):
-            own_study.delete_runs(checked.own)
+            own_study.delete_runs(own)
         queue.ask(replace(request, expected=seconds))
         st.rerun()
 
@@ -108,7 +111,3 @@ def start_next(own: OwnSet) -> None:
 def forget_next() -> None:
     """Start no study by itself, because the images cannot be trained on as they are."""
     st.session_state.pop(_NEXT, None)
-
-
-def _is_next(checked: Checked) -> bool:
-    return st.session_state.pop(_NEXT, "") == checked.own.name
