@@ -52,8 +52,7 @@ def own_images_study() -> None:
 
 def new_job() -> None:
     """Show the form of a job, its expected cost, and the button that starts it."""
-    data = form.pick_data(kind)
-    if data is None:
+    if (data := form.pick_data(kind)) is None:
         return
     spec, folder = data
     models = form.pick_models(catalogue, spec)

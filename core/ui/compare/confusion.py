@@ -76,17 +76,14 @@ def show(view: View) -> None:
             picked = (place[0], place[1]) if of_series == name else None
             figure = charts.confusion(counts[name], view.labels, view.title(name), picked)
             key = f"matrix_{of}_{index}_{picked}"  # a new chart, so that a click on any other cell counts
-            charts.show_figure(
-                figure, key=key, on_select=partial(_pick, key, name, keys),
-                alt=f"Confusion matrix of {view.title(name)}: " + "; ".join(
-                    f"{label}: {counts[name][i, i]} of {counts[name][i].sum()} correct"
-                    for i, label in enumerate(view.labels)
-                ),
-            )  # fmt: skip
+            correct = zip(view.labels, counts[name].diagonal(), counts[name].sum(axis=1), strict=True)
+            shares = "; ".join(f"{label}: {right} of {every} correct" for label, right, every in correct)
+            alt = f"Confusion matrix of {view.title(name)}: {shares}"
+            charts.show_figure(figure, key=key, alt=alt, on_select=partial(_pick, key, name, keys))
+    shift = f", shifted by {chosen.shift:+.2f}" if chosen and chosen.shift else ""
     st.caption(
         "Number of images, and their share of all images of the same true class. Click a cell to see its images. "
-        + (f"Threshold fitted for {chosen.aim.title}" if chosen else "")
-        + (f", shifted by {chosen.shift:+.2f}." if chosen and chosen.shift else "." if chosen else "")
+        + (f"Threshold fitted for {chosen.aim.title}{shift}." if chosen else "")
     )
     if evaluated:
         _images_of_cell(view, runs, evaluated, cell)

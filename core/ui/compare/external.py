@@ -25,8 +25,7 @@ def show(view: View) -> None:
             "**None of these runs was evaluated on an external test set**, so these results say nothing about other "
             "hospitals. A run is evaluated on an external test set while it is trained."
         )
-        known = find_dataset(view.dataset).external if view.dataset in DATASETS else ()
-        for row in known:
+        for row in find_dataset(view.dataset).external if view.dataset in DATASETS else ():
             st.write(f"- Suitable: {escape(DATASETS[row.dataset].title)} ({escape(', '.join(row.classes))}).")
         st.page_link("pages/train.py", label="Train runs", icon=":material/model_training:")
         return

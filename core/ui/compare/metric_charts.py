@@ -60,9 +60,8 @@ def learning_curves(
     figure, places = _frame(means, panels)
     for (title, row), at in zip(series.items(), places, strict=True):
         _measured(figure, title, row, METRICS[metric], single_seeds, at)
-    _axes(
-        figure, sorted({n for row in series.values() for n in row.values}), METRICS[metric].title, panels, len(series)
-    )
+    sizes = {n for row in series.values() for n in row.values}
+    _axes(figure, sorted(sizes), METRICS[metric].title, panels, len(series))
     if not panels:
         _label_ends(figure, {title: (*means[title][-1], row.style) for title, row in series.items()})
     return figure

@@ -128,11 +128,10 @@ def _report(view: View) -> None:
         for row in cache.report(run)
     ]  # fmt: skip
     every = pd.DataFrame(rows)
-    titles = {name: view.title(name) for name in view.runs}
     keys = ["model", "strategy", "variant"]
     mean = every.groupby([*keys, "class"], sort=False)[["images", *REPORTED]].mean()
     shown = mean.reset_index().replace({"class": dict(zip(view.first.labels, view.first.titles, strict=True))})
-    shown.insert(0, "Series", [titles[Series(*key)] for key in shown[keys].to_numpy()])
+    shown.insert(0, "Series", [view.title(Series(*key)) for key in shown[keys].to_numpy()])
     shown = shown.drop(columns=keys).rename(
         columns={"class": "Class", "images": "Test images", **{name: METRICS[name].title for name in REPORTED}}
     )

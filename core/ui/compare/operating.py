@@ -153,12 +153,7 @@ def _table(view: View, chosen: Chosen, shifted: dict[Series, ShiftedSeries]) -> 
             st.warning(f"{escape(view.title(name))}: {escape(caution)}", icon=":material/warning:")
 
 
-TITLES = {
-    "balanced": "Balanced",
-    "sensitivity": "Target sensitivity",
-    "youden": "Youden index",
-    "cost": "Least cost",
-}
+TITLES = {"balanced": "Balanced", "sensitivity": "Target sensitivity", "youden": "Youden index", "cost": "Least cost"}
 USUAL = 0.1
 RATIOS = (0.2, 0.5, 1.0, 2.0, 5.0, 10.0, 20.0, 50.0)
 PREVALENCES = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, *(share / 100 for share in range(10, 100, 5)))

@@ -3,6 +3,7 @@
 from dataclasses import replace
 
 import streamlit as st
+from streamlit.delta_generator import DeltaGenerator
 
 from core.analysis.two_stage import stage_candidates
 from core.data import DATASETS
@@ -43,10 +44,8 @@ def show(view: View) -> None:
     )  # fmt: skip
     stages = {(name, key): runs for name, by_series in screens.items() for key, runs in by_series.items()}
     left, right = st.columns(2)
-    with left:
-        first = _pick("Screen", list(stages), dataset)
-    with right:
-        second = _pick("Second stage", [(dataset, key) for key in seconds], dataset)
+    first = _pick(left, "Screen", list(stages), dataset)
+    second = _pick(right, "Second stage", [(dataset, key) for key in seconds], dataset)
     single = cache.best_single(seconds, suspicious)
     results = cache.two_stage_results(
         stages[first], seconds[second[1]], seconds[single], suspicious, Aim("sensitivity", sensitivity),
@@ -69,12 +68,12 @@ def _suspicious(dataset: str, labels: tuple[str, ...]) -> tuple[int, ...]:
     return tuple(index for index, label in enumerate(labels) if label in chosen)
 
 
-def _pick(title: str, stages: list[Stage], dataset: str) -> Stage:
+def _pick(place: DeltaGenerator, title: str, stages: list[Stage], dataset: str) -> Stage:
     name = title.split()[0].lower()
     bound = address.choice(
         name, f"compare_{name}_{dataset}", stages, text=lambda stage: f"{stage[0]}.{series_text(stage[1])}"
     )
-    chosen: Stage = st.selectbox(
+    chosen: Stage = place.selectbox(
         title, **bound,
         format_func=lambda stage: charts.series_title(*stage[1]) + (f" · {stage[0]}" if stage[0] != dataset else ""),
     )  # fmt: skip

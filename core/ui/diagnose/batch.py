@@ -40,15 +40,20 @@ def show_batch(settings: Settings, uploads: Sequence[Upload]) -> list[Upload]:
     batch = "-".join(upload.digest[:8] for upload in uploads)
     cases = predict_all(settings, uploads, batch, overridden)
     digest_of = {id(case): upload.digest for upload, case in zip(uploads, cases, strict=True) if case}
-    known = by_urgency([case for case in cases if case])
+    done = [case for case in cases if case]
+    known = by_urgency(done)
+    digests = [digest_of[id(case)] for case in known]
     if known:
         _summary(known)
-        _table(known, [digest_of[id(case)] for case in known])
-        _download([case for case in cases if case])
+        _table(known, digests)
+        names_too = st.checkbox("Include file names in the CSV file", key="diagnose_csv_names")
+        st.download_button(
+            "Download CSV", lambda: as_csv(rows_of(done, names_too)), "lowshot-batch.csv", "text/csv",
+            key="diagnose_csv", on_click="ignore", icon=":material/download:",
+        )  # fmt: skip
     by_digest = {upload.digest: upload for upload in uploads}
-    problems = {digest_of[id(case)] for case in known if case.problem}
-    ordered = dict.fromkeys([*(digest_of[id(case)] for case in known), *by_digest])
-    options = [digest for digest in ordered if digest not in problems]
+    problems = {digest for digest, case in zip(digests, known, strict=True) if case.problem}
+    options = [digest for digest in dict.fromkeys([*digests, *by_digest]) if digest not in problems]
     if st.session_state.get(_PICK) not in options:
         st.session_state.pop(_PICK, None)
     named = {digest: upload.name for digest, upload in by_digest.items()}
@@ -124,12 +129,3 @@ def _thumbnail(image: Image.Image) -> str:
     small = image.copy()
     small.thumbnail((_SIDE, _SIDE))
     return data_uri(small)
-
-
-def _download(cases: Sequence[Case]) -> None:
-    """Show the download of all columns."""
-    named = st.checkbox("Include file names in the CSV file", key="diagnose_csv_names")
-    st.download_button(
-        "Download CSV", lambda: as_csv(rows_of(cases, named)), "lowshot-batch.csv", "text/csv",
-        key="diagnose_csv", on_click="ignore", icon=":material/download:",
-    )  # fmt: skip

@@ -37,11 +37,10 @@ def show(measured: Mapping[str, Measured], fits: Mapping[str, Fit], metric: str,
     needed = sorted(((images_needed(fit, target), title) for title, fit in fits.items()), key=lambda row: row[0].value)
     listed = ", ".join(f"{size.format(size.value)} with {title}" for size, title in needed)
     st.write(f"**{METRICS[metric].title} {target:.3f} needs this many labeled images per class: {escape(listed)}.**")
-    charts.show_figure(
-        metric_charts.fitted_curves({title: (measured[title], fits[title]) for title in fits}, metric, target, panels),
-        key="curves_fitted",
-        alt=f"Fitted curves of {METRICS[metric].title}; the tables below have the numbers derived from them.",
-    )
+    fitted = {title: (measured[title], fit) for title, fit in fits.items()}
+    figure = metric_charts.fitted_curves(fitted, metric, target, panels)
+    alt = f"Fitted curves of {METRICS[metric].title}; the tables below have the numbers derived from them."
+    charts.show_figure(figure, key="curves_fitted", alt=alt)
     st.caption(
         "Power law with an asymptote, fitted to the means over seeds (markers). Band: 95%, from resampled seeds and "
         f"test images. Dotted: extrapolation, up to {REACH} times the largest measured size, and none where the fit "

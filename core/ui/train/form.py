@@ -64,17 +64,20 @@ def _pick_folder() -> tuple[DatasetSpec, str] | None:
     return spec, str(path)
 
 
+def why_no_weights(model: str, dataset: str) -> str:
+    """Return why a model's weights are not available here for a data set; "" if they are."""
+    try:
+        weights_of(MODELS[model], dataset)
+        return ""
+    except LowshotError as error:
+        return str(error)
+
+
 def pick_models(catalogue: Catalogue, spec: DatasetSpec) -> list[str]:
     """Pick models that support the images and whose weights are present; list the others with the reason."""
-    usable, missing = [], {}
-    for name, row in catalogue.of("model").items():
-        if row["dims"] != spec.dims or name not in MODELS:
-            continue
-        try:
-            weights_of(MODELS[name], spec.name)
-            usable.append(name)
-        except LowshotError as error:
-            missing[name] = str(error)
+    offered = [name for name, row in catalogue.of("model").items() if row["dims"] == spec.dims and name in MODELS]
+    missing = {name: reason for name in offered if (reason := why_no_weights(name, spec.name))}
+    usable = [name for name in offered if name not in missing]
     default = [name for name in STUDY_MODELS if name in usable] or usable[:1]
     bound = address.choice("model", f"train_models_{spec.dims}_{spec.name}", usable, default, several=True)
     chosen: list[str] = st.multiselect("Models", format_func=lambda name: MODELS[name].title, **bound)

@@ -328,8 +328,7 @@ def correct(own: OwnSet, spec: DatasetSpec, listing: Listing, suggested: Sequenc
     leave = "Leave out"
     position = {name: index for index, name in enumerate(listing.ids.tolist())}
     changes: dict[str, str] = {}
-    rows = -(-len(suggested) // _SHOWN)
-    columns = (column for _ in range(rows) for column in st.columns(_SHOWN))
+    columns = (column for _ in range(0, len(suggested), _SHOWN) for column in st.columns(_SHOWN))
     for place, name in zip(columns, suggested, strict=False):
         with place:
             label = spec.labels[int(listing.labels[position[name]])]

@@ -5,14 +5,12 @@ from dataclasses import replace
 import streamlit as st
 
 from core.data.own_images import OwnSet
-from core.errors import LowshotError
 from core.jobs import own_study
 from core.jobs.catalogue import Catalogue
 from core.jobs.own_study import STUDY_MODELS, STUDY_SEEDS, STUDY_STRATEGIES
 from core.jobs.queue import Queue
 from core.jobs.request import Request
 from core.models import MODELS
-from core.models.weights import weights_of
 from core.runs import RunMeta
 from core.ui import cache, text
 from core.ui.train import form
@@ -39,24 +37,16 @@ def request_for(checked: Checked, deeper: list[str]) -> Request:
     """
     added = [DEEPER[name] for name in deeper]
     models = [*STUDY_MODELS, *(model for models, _, _ in added for model in models)]
+    unseen = [model for model in models if MODELS[model].family != "medical" or not checked.seen]
+    name = checked.dataset.spec.name
     return Request(
         title=checked.own.title,
         folder=str(checked.own.path),
-        models=tuple(model for model in models if _is_usable(model, checked)),
+        models=tuple(model for model in unseen if not form.why_no_weights(model, name)),
         strategies=(*STUDY_STRATEGIES, *(strategy for _, strategies, _ in added for strategy in strategies)),
         sizes=own_study.study_sizes(checked.dataset),
         seeds=(*STUDY_SEEDS, *(seed for _, _, seeds in added for seed in seeds)),
     )
-
-
-def _is_usable(model: str, checked: Checked) -> bool:
-    if MODELS[model].family == "medical" and checked.seen:
-        return False
-    try:
-        weights_of(MODELS[model], checked.dataset.spec.name)
-    except LowshotError:
-        return False
-    return True
 
 
 @text.show_errors(OSError)
