@@ -1,5 +1,6 @@
 """Data: contents, split and copies of each data set, and how training transforms its images."""
 
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
@@ -180,10 +181,8 @@ def show_previews(previews: list[Preview], before: np.ndarray, scales: bool) -> 
 def another(index: int, before: np.ndarray) -> np.ndarray:
     """Return a second image, for augmentations that mix two; the first image itself if no other can be read."""
     for step in range(1, 6):
-        try:
+        with suppress(UnreadableImage):
             return pixels_of(spec, listing, (index + step * len(listing) // 6) % len(listing))
-        except UnreadableImage:
-            continue
     return before
 
 

@@ -5,6 +5,7 @@ itself. Nothing is downloaded, and no weights are needed.
 """
 
 from collections.abc import Iterator
+from contextlib import suppress
 
 from core.cards.subject import own_training_data, third_party_training_data
 from core.data import DATASETS
@@ -61,10 +62,8 @@ def weights_facts(spec: ModelSpec) -> dict[str, str]:
 def _own_licenses(spec: ModelSpec) -> str:
     licenses = []
     for folder in variants(spec.weights.ref):
-        try:
+        with suppress(LowshotError):  # `encoder_training_data` reports what is wrong with its card
             licenses.append(f"{folder.name}: {read_card(folder)['licence']}")
-        except LowshotError:  # `encoder_training_data` reports what is wrong with its card
-            continue
     return "; ".join(licenses) or "not stated"
 
 

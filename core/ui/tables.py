@@ -6,10 +6,11 @@ from typing import Any
 import pandas as pd
 import streamlit as st
 
-Rows = pd.DataFrame | Sequence[Mapping[str, Any]]
 
-
-def table(rows: Rows, alt: str, file: str = "", formats: Mapping[str, str] | None = None, **arguments: Any) -> None:
+def table(
+    rows: pd.DataFrame | Sequence[Mapping[str, Any]], alt: str, file: str = "",
+    formats: Mapping[str, str] | None = None, **arguments: Any,
+) -> None:  # fmt: skip
     """Show a table and its download button.
 
     Args:
@@ -27,15 +28,15 @@ def table(rows: Rows, alt: str, file: str = "", formats: Mapping[str, str] | Non
         download("Download (CSV)", frame, file, key=f"download_{file}")
 
 
-def download(title: str, rows: Rows, file: str, place: Any = st, **arguments: Any) -> None:
+def download(title: str, rows: pd.DataFrame, file: str, place: Any = st, **arguments: Any) -> None:
     """Show a button that downloads a table as CSV, with the mark by which spreadsheets recognize UTF-8.
 
     Args:
         title: of the button.
-        rows: the table, or its rows by column.
+        rows: the table.
         file: name of the file, without the extension.
         place: where to show it.
         arguments: further arguments of `st.download_button`.
     """
-    content = pd.DataFrame(rows).to_csv(index=False).encode("utf-8-sig")
+    content = rows.to_csv(index=False).encode("utf-8-sig")
     place.download_button(title, content, f"{file}.csv", "text/csv", **arguments)

@@ -41,9 +41,10 @@ def show_errors(*others: type[Exception]) -> Iterator[None]:
     Args:
         others: further types of errors to show.
     """
+    shown: tuple[type[Exception], ...] = (LowshotError, *others)
     try:
         yield
-    except (LowshotError, *others) as error:
+    except shown as error:
         st.error(escape(disk_problem(error) or str(error)))
 
 

@@ -34,9 +34,6 @@ from core.ui.text import escape, show_list
 A_ROW = 3
 
 
-Cell = dict[str, dict[str, Any]]  # arguments of the widgets that pick a series, the true class and the decision
-
-
 def show(view: View) -> None:
     """Show the confusion matrix of each series for one seed, and the images of a cell."""
     view = replace(view, finding=view.target()) if view.first.multilabel else view
@@ -57,16 +54,14 @@ def show(view: View) -> None:
     of = f"{view.dataset}_{view.finding}"
     places = range(len(view.labels))
     named = view.labels if view.finding is not None else view.first.labels  # stable names, for the address
-    cell = {
-        "matrix": address.choice("matrix", f"compare_cell_{of}", evaluated, text=series_text),
-        "truth": address.choice("truth", f"compare_truth_{of}", places, places[-1], named.__getitem__),
-        "decision": address.choice("decision", f"compare_said_{of}", places, text=named.__getitem__),
-    }
-    keys = [control["key"] for control in cell.values()]
-    of_series, *place = (
-        st.session_state.setdefault(key, usual)
-        for key, usual in zip(keys, (next(iter(evaluated), None), places[-1], 0), strict=True)
-    )
+    cell = [
+        address.choice("matrix", f"compare_cell_{of}", evaluated, text=series_text),
+        address.choice("truth", f"compare_truth_{of}", places, places[-1], named.__getitem__),
+        address.choice("decision", f"compare_said_{of}", places, text=named.__getitem__),
+    ]
+    keys = [bound["key"] for bound in cell]
+    first: tuple[Any, ...] = next(iter(evaluated), None), places[-1], 0
+    of_series, *place = (st.session_state.setdefault(key, usual) for key, usual in zip(keys, first, strict=True))
     columns = st.columns(min(A_ROW, len(view.runs)))
     for index, name in enumerate(view.runs):
         with columns[index % len(columns)]:
@@ -119,14 +114,24 @@ def _scores_at(view: View, name: Series, run: Run, chosen: operating.Chosen | No
 SHOWN, SIDE = 6, 420
 
 
-def _images_of_cell(view: View, runs: Mapping[Series, Run], evaluated: Mapping[Series, PartScores], cell: Cell) -> None:
-    """Show the pickers of a cell, the names and thumbnails of its images, and one of them in detail."""
+def _images_of_cell(
+    view: View, runs: Mapping[Series, Run], evaluated: Mapping[Series, PartScores], cell: list[dict[str, Any]]
+) -> None:
+    """Show the pickers of a cell, the names and thumbnails of its images, and one of them in detail.
+
+    Args:
+        view: the selection.
+        runs: the run of each series.
+        evaluated: its predictions.
+        cell: arguments of the widgets that pick a series, the true class and the decision.
+    """
     st.header("Images in a cell")
     first, second, third = st.columns([2, 1, 1])
-    name = first.selectbox("Series", format_func=view.title, **cell["matrix"])
+    bound_series, bound_truth, bound_decision = cell
+    name = first.selectbox("Series", format_func=view.title, **bound_series)
     named = view.labels.__getitem__
-    truth = second.selectbox("Truth", format_func=named, **cell["truth"])
-    decision = third.selectbox("Decision", format_func=named, **cell["decision"])
+    truth = second.selectbox("Truth", format_func=named, **bound_truth)
+    decision = third.selectbox("Decision", format_func=named, **bound_decision)
     predictions = evaluated[name]
     matches = np.flatnonzero((predictions.scores.labels == truth) & (predictions.scores.decisions == decision))
     if not len(matches):
@@ -143,7 +148,7 @@ def _images_of_cell(view: View, runs: Mapping[Series, Run], evaluated: Mapping[S
         alt = f"Images of {named(truth)} taken for {named(decision)}"
         table(rows, alt, f"{view.file}-cell", {named(decision): "percent"})
     with right:
-        key = f"compare_case_{cell['matrix']['key']}_{name}_{truth}_{decision}"
+        key = f"compare_case_{bound_series['key']}_{name}_{truth}_{decision}"
         _case(view, runs, evaluated, st.selectbox("Case", **address.choice("case", key, names)))
 
 

@@ -6,7 +6,6 @@ from core.analysis.contest import LOOP, Headline
 from core.metrics import Metric, SeriesEstimate
 from core.models import MODELS
 from core.runs.series import Series
-from core.ui.tables import Rows
 
 WAYS = {  # family of a model -> how its networks are trained, as the end of a sentence
     "scratch": "trained from scratch",
@@ -51,7 +50,9 @@ def meaning_text(
     return f"With {size:g} labeled images per class, the measured {metric.title} is {_listed(values)}."
 
 
-def size_table(summaries: Mapping[str, SeriesEstimate], titles: Mapping[str, str], metric: Metric) -> Rows:
+def size_table(
+    summaries: Mapping[str, SeriesEstimate], titles: Mapping[str, str], metric: Metric
+) -> list[dict[str, str]]:
     """Return a row per family at one size: the mean with its intervals over test patients and over seeds."""
     return [
         {

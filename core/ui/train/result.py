@@ -30,8 +30,7 @@ def show(checked: Checked) -> None:
     """Show the result of the runs on the images as they are now; nothing if there are none."""
     store = cache.store()
     stored = store.metas(checked.dataset.spec.name)
-    metas = [meta for meta in stored if study.is_current(meta, checked)]
-    if not metas:
+    if not (metas := [meta for meta in stored if study.is_current(meta, checked)]):
         if stored:
             st.info("The images have changed since networks were trained on them. Start again to see the result.")
         return
