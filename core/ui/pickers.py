@@ -162,7 +162,7 @@ def pick_series(series: Mapping[Series, Sequence[Run]], page: str) -> list[Serie
     size therefore reappears at the sizes that have it.
     """
     usual = list(contestants(series).values()) or comparison_proper(series) or list(series)
-    key = f"{page}_series_{next(iter(series.values()))[0].meta.dataset}" if series else f"{page}_series"
+    key = f"{page}_series_{next(iter(series.values()))[0].meta.dataset}"
     before = st.session_state.get(key)
     bound = address.choice("series", key, series, usual, series_text, several=True, keep=True)
     picked: dict[Series, bool] = st.session_state.setdefault(f"{key}_picked", {})

@@ -9,7 +9,7 @@ from core.ui import address, cache, charts
 from core.ui.compare import metric_charts
 from core.ui.compare.view import View
 from core.ui.tables import table
-from core.ui.text import escape
+from core.ui.text import escape, show_list
 
 ALL = "All"
 
@@ -29,9 +29,8 @@ def show(view: View) -> None:
             "encoders."
         )
     shown = {view.title(name): (charts.style_of(*name), rows) for name, rows in histories.items() if rows}
-    if lines := [f"- {escape(title)}: {_ended(rows)}" for title, (_, rows) in shown.items()]:
-        st.markdown("\n".join(lines))
     if shown:
+        show_list(f"{title}: {_ended(rows)}" for title, (_, rows) in shown.items())
         alt = "Loss and metric against epoch of every run, on training images and on held-out images."
         charts.show_figure(metric_charts.training_curves(shown), key="compare_training", alt=alt)
         st.caption(
