@@ -136,8 +136,8 @@ def split() -> None:
     )
     if data.unreadable:
         st.write(f"- {len(data.unreadable):,} files could not be read:")
-        table({"File": list(data.unreadable), "Why": list(data.unreadable.values())},
-              "Files that could not be read, and why", f"{name}-unreadable")  # fmt: skip
+        unreadable = [{"File": file, "Why": why} for file, why in data.unreadable.items()]
+        table(unreadable, "Files that could not be read, and why", f"{name}-unreadable")
     alt = "Number of groups by number of images per group; most groups are small"
     charts.show_figure(summary_charts.group_sizes(data.parts.groups), key="data_groups", alt=alt)
     st.caption(f"Split hash {data.split_hash[:12]}, data hash {data.fingerprint[:12]}. Every run record contains both.")

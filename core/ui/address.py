@@ -1,9 +1,9 @@
 """The choices of a page in its address: a link, a reload and the browser's Back button restore them.
 
-`choice`, `number` and `switch` return the arguments of a widget that bind it to a parameter of the address: its key,
-what can be chosen, and the default where the widget takes one. Streamlit's own
-`bind="query-params"` does not serve here: it writes the displayed title of an option instead of its name, shares one
-value between pages, and drops an unknown value silently.
+`choice`, `number`, `switch` and `typed` return the arguments of a widget that bind it to a parameter of the address:
+its key, what can be chosen, and for numbers and several choices the default. Streamlit's own `bind="query-params"`
+does not serve here: it writes the displayed title of an option instead of its name, shares one value between pages, and
+drops an unknown value silently.
 
 The address decides when a page opens with parameters, and after Back or Forward. Otherwise the session's choices are
 kept. Values that equal the default are left out.
@@ -40,7 +40,7 @@ class _Visit:
         given: parameters of the address at the start.
         restores: whether a parameter that is missing in the address means the default.
         notes: where sentences about unknown values appear.
-        bound: key, default, and function from a value to its texts of the current run's widgets, by parameter.
+        bound: widgets of the current run by parameter: key, default, and the function from a value to its texts.
         read: parameters that were read from the address.
         parts: parameters that each fragment bound.
         later: parameters whose widgets appear later in the visit.
