@@ -2,12 +2,12 @@
 
 import streamlit as st
 
-from core.analysis.contest import contestants, headline
+from core.analysis.contest import contestants, finding_text, headline
 from core.metrics import METRICS
 from core.runs.series import runs_by_series
 from core.ui import app_frame, cache, charts, pickers, text
 from core.ui.compare import metric_charts
-from core.ui.start.story import INTRODUCTIONS, finding_text, meaning_text, size_table
+from core.ui.start.story import INTRODUCTIONS, meaning_text, size_table
 from core.ui.tables import table
 
 app_frame.require(__file__)

@@ -4,13 +4,14 @@ The rules are in `docs/protocol.md`.
 """
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
 
 from core.analysis.comparison import compare_runs
+from core.metrics import Metric
 from core.metrics.comparisons import Difference, holm_corrected
 from core.metrics.learning_curves import Bounded, Fit, images_needed
 from core.models import FAMILY_LETTERS, MODELS
@@ -75,6 +76,12 @@ CONTRASTS = {
     "A against its plain loop": Sides(_A, PLAIN_SCRATCH, _SCRATCH_SIZES),
 }
 _BASELINES = ("plain-loop", "plain-scratch")
+WAYS = {  # family of a model -> how its networks are trained, as the end of a sentence
+    "scratch": "trained from scratch",
+    "imagenet": "with ImageNet pretraining",
+    "generic": "with generic self-supervised pretraining",
+    "medical": "with medical pretraining",
+}
 
 
 @dataclass(frozen=True)
@@ -164,3 +171,26 @@ def headline(fits: Mapping[str, Fit]) -> Headline | None:
     target = sign * math.floor(1000 * reached) / 1000
     needed = {family: images_needed(fit, target) for family, fit in fits.items()}
     return Headline(target, dict(sorted(needed.items(), key=lambda row: row[1].value)))
+
+
+def finding_text(title: str, metric: Metric, finding: Headline, names: Mapping[str, Series]) -> str:
+    """Return the finding as one sentence: the images per class that each family needs for the same performance.
+
+    Args:
+        title: of the data set.
+        metric: the metric of the curves.
+        finding: the headline.
+        names: family -> its series.
+    """
+    needs = [f"{size.text()} {way_of(names[family])}" for family, size in finding.needed.items() if family != LOOP]
+    return f"{title}: {metric.title} {finding.target:.3f} needs this many labeled images per class: {listed(needs)}."
+
+
+def way_of(name: Series) -> str:
+    """Return how the networks of a series are trained, as the end of a sentence."""
+    return WAYS[MODELS[name.model].family]
+
+
+def listed(parts: Sequence[str]) -> str:
+    """Return parts of a sentence as an enumeration."""
+    return parts[0] if len(parts) == 1 else f"{', '.join(parts[:-1])} and {parts[-1]}"

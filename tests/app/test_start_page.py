@@ -4,11 +4,12 @@ from types import SimpleNamespace
 
 from streamlit.testing.v1 import AppTest
 
+from core.analysis.contest import WAYS
 from core.metrics import METRICS
 from core.models import FAMILY_LETTERS
 from core.runs import open_store
 from core.runs.series import Series
-from core.ui.start.story import INTRODUCTIONS, WAYS, meaning_text
+from core.ui.start.story import INTRODUCTIONS, meaning_text
 from tests import PATIENCE
 from tests.app.test_pages import open_page, texts
 from tests.synthetic_runs import STRONG, WEAK, make_run

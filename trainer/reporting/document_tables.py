@@ -6,6 +6,7 @@ A document marks their places by one of these comments and `<!-- end of results 
 - `<!-- contest: DATASET at SIZE,SIZE -->`: the series of the contest, with the AUROC of each at these sizes;
 - `<!-- sizes: DATASET at SIZE,SIZE -->`: every series with runs at all these sizes, with its AUROC at each;
 - `<!-- variants: DATASET at SIZE -->`: the effect of settings that differ from a strategy's defaults;
+- `<!-- finding: DATASET at SIZE,SIZE,SIZE -->`: the labeled images that each family needs, in a sentence;
 - `<!-- external: DATASET at SIZE -->`: internal test and external test side by side, with the difference;
 - `<!-- verdicts: DATASET at SIZE,SIZE -->`: the contrasts of the protocol at these sizes, in AUROC, each with its
   verdict, corrected by Holm over all contrasts of all data sets;
@@ -22,8 +23,8 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
-from core.analysis.comparison import compare_all
-from core.analysis.contest import CONTRASTS, Contrast, planned, verdicts
+from core.analysis.comparison import compare_all, learning_curves
+from core.analysis.contest import CONTRASTS, Contrast, contestants, finding_text, headline, planned, verdicts
 from core.analysis.external import by_view, external_sets
 from core.analysis.shortcuts import shortcuts_of
 from core.data.specs import find_dataset
@@ -224,6 +225,24 @@ def _verdicts(differences: Iterable[Difference]) -> str:
     )
 
 
+def finding_sentence(store: Store, dataset: str, sizes: list[Size], of: str | None = None) -> str:
+    """Return how many labeled images the families of the contest need for the same AUROC, by their learning curves.
+
+    Raises:
+        BadRequest: if fewer than two families have runs at three of these sizes.
+    """
+    metas = [meta for meta in _metas(store, dataset) if meta.train_size and meta.train_size in sizes]
+    series = runs_by_series(store, metas)
+    names = contestants(series)
+    target = _target(series, of)
+    fits = learning_curves({name: series[name] for name in names.values()}, "auroc", target)[1]
+    finding = headline({family: fits[name] for family, name in names.items() if name in fits})
+    if finding is None:
+        raise _missing(dataset, sizes)
+    title = f"{metas[0].dataset_title}, {of} against the rest" if of else metas[0].dataset_title
+    return f"{finding_text(title, METRICS['auroc'], finding, names)}\n"
+
+
 def shortcut_sentences(store: Store, dataset: str, sizes: list[Size], of: str | None = None) -> str:
     """Return what the border and the corners of the images reveal about the classes, a sentence each.
 
@@ -296,7 +315,8 @@ def cost_table(store: Store, dataset: str, sizes: list[Size], of: str | None = N
 
 TABLES: dict[str, Callable[[Store, str, list[Size], str | None], str]] = {
     "results": headline_table, "contest": contest_table, "sizes": size_table, "variants": variant_table,
-    "verdicts": verdict_table, "shortcuts": shortcut_sentences, "external": external_table, "costs": cost_table,
+    "verdicts": verdict_table, "finding": finding_sentence, "shortcuts": shortcut_sentences,
+    "external": external_table, "costs": cost_table,
 }  # fmt: skip
 
 

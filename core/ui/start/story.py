@@ -1,37 +1,17 @@
-"""Sentences and table of the start page, computed from stored runs."""
+"""Sentences and table of the start page, computed from stored runs; the finding is in `core.analysis.contest`."""
 
 from collections.abc import Mapping
 
-from core.analysis.contest import LOOP, Headline
+from core.analysis.contest import LOOP, listed, way_of
 from core.metrics import Metric, SeriesEstimate
-from core.models import MODELS
 from core.runs.series import Series
 
-WAYS = {  # family of a model -> how its networks are trained, as the end of a sentence
-    "scratch": "trained from scratch",
-    "imagenet": "with ImageNet pretraining",
-    "generic": "with generic self-supervised pretraining",
-    "medical": "with medical pretraining",
-}
 INTRODUCTIONS = {  # family -> what it is, as a sentence
     "A": "**From scratch.** The network learns everything from the labeled images.",
     "B": "**ImageNet or generic transfer.** An encoder pretrained on everyday photographs describes each image, and a "
     "classifier learns from its descriptions.",
     "C": "**Medical transfer.** The same encoder, trained further on other medical images first.",
 }
-
-
-def finding_text(title: str, metric: Metric, finding: Headline, names: Mapping[str, Series]) -> str:
-    """Return the finding as one sentence: the images per class that each family needs for the same performance.
-
-    Args:
-        title: of the data set.
-        metric: the metric of the curves.
-        finding: the headline.
-        names: family -> its series.
-    """
-    needs = [f"{size.text()} {_way(names[family])}" for family, size in finding.needed.items() if family != LOOP]
-    return f"{title}: {metric.title} {finding.target:.3f} needs this many labeled images per class: {_listed(needs)}."
 
 
 def meaning_text(
@@ -46,8 +26,8 @@ def meaning_text(
         names: family -> its series.
     """
     ordered = sorted(summaries.items(), key=lambda row: row[1].value, reverse=metric.higher_is_better)
-    values = [f"{estimate.value:.3f} {_way(names[family])}" for family, estimate in ordered if family != LOOP]
-    return f"With {size:g} labeled images per class, the measured {metric.title} is {_listed(values)}."
+    values = [f"{estimate.value:.3f} {way_of(names[family])}" for family, estimate in ordered if family != LOOP]
+    return f"With {size:g} labeled images per class, the measured {metric.title} is {listed(values)}."
 
 
 def size_table(
@@ -63,11 +43,3 @@ def size_table(
         }
         for family, estimate in summaries.items()
     ]
-
-
-def _way(name: Series) -> str:
-    return WAYS[MODELS[name.model].family]
-
-
-def _listed(parts: list[str]) -> str:
-    return parts[0] if len(parts) == 1 else f"{', '.join(parts[:-1])} and {parts[-1]}"

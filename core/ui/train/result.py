@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 
 import streamlit as st
 
-from core.analysis.contest import LOOP, contestants
+from core.analysis.contest import LOOP, WAYS, contestants
 from core.analysis.label_errors import disputed_images
 from core.inference.input_gate import FILE as GATE_FILE
 from core.metrics import METRICS
@@ -17,7 +17,7 @@ from core.runs.series import Series, runs_by_series
 from core.ui import cache, charts, text
 from core.ui.compare import metric_charts
 from core.ui.network_download import offer_download
-from core.ui.start.story import WAYS, meaning_text
+from core.ui.start.story import meaning_text
 from core.ui.train import own_images, study
 from core.ui.train.own_images import Checked
 

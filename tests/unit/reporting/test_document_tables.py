@@ -22,6 +22,7 @@ from trainer.reporting.document_tables import (
     contest_table,
     cost_table,
     every_verdict,
+    finding_sentence,
     headline_table,
     size_table,
     variant_table,
@@ -168,6 +169,18 @@ def test_contrasts_of_the_protocol_get_verdicts(runs, monkeypatch):
         verdict_table(open_store(runs), "phantom", [10], "Yes")
 
 
+def test_the_finding_says_how_many_images_each_family_needs(runs):
+    make_families(runs, sizes=(10, 50, 200), seeds=range(3), families={WEAK: 1.0, STRONG: 2.0}, tests=200)
+    sentence = finding_sentence(open_store(runs), "phantom", [10, 50, 200])
+    assert re.fullmatch(
+        r".*: AUROC 0\.\d{3} needs this many labeled images per class: "
+        r".* with ImageNet pretraining and .* trained from scratch\.\n",
+        sentence,
+    )
+    with pytest.raises(BadRequest, match="No table"):
+        finding_sentence(open_store(runs), "phantom", [10, 50])
+
+
 def test_variants_alone_are_compared_with_nothing(runs):
     stored(runs, "other", 0.0, variant="loss=focal")
     with pytest.raises(BadRequest, match="No table"):
@@ -175,8 +188,8 @@ def test_variants_alone_are_compared_with_nothing(runs):
 
 
 SLOW = re.compile(
-    r"<!-- (?:results|sizes|verdicts|shortcuts): (?:ham10000|covid-radiography|nih-chestxray14)\S* at [\w,]+ -->\n"
-    r".*?<!-- end of results -->\n",
+    r"<!-- (?:results|contest|sizes|verdicts|finding|shortcuts): (?:ham10000|covid-radiography|nih-chestxray14)\S* "
+    r"at [\w,]+ -->\n.*?<!-- end of results -->\n",
     re.DOTALL,
 )
 
