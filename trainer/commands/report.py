@@ -9,7 +9,7 @@ import json
 import math
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +24,7 @@ from core.metrics.thresholds import RULES, Aim
 from core.runs import RunMeta, Store, open_store
 from core.runs.scores import target_named
 from core.runs.series import Run, by_series, comparison_proper, resampled_runs, runs_by_series
+from trainer.commands import parser_of
 from trainer.flags import names, sizes
 from trainer.progress import print_status, progress_bar
 from trainer.reporting import sections
@@ -31,64 +32,18 @@ from trainer.reporting.external import external_rows
 from trainer.reporting.markdown_report import as_markdown
 from trainer.reporting.sections import Runs, subgroups
 
-
-@dataclass(frozen=True)
-class ReportSettings:
-    """Choices of a report.
-
-    Attributes:
-        dataset: name of the data set.
-        size: labeled images per class, None for all images; empty for the size that most series have.
-        models, strategies: names to compare; empty for all.
-        target: class or finding to evaluate against the rest, if the task is not binary; "" for none.
-        aim: aim of the operating points.
-        metric: metric of the learning curves.
-        reach: value that the curves are to reach; None for that of the first series at its largest size.
-        level: coverage of the conformal sets.
-        suspicious: classes that a screen passes to a second stage; empty for no two-stage diagnosis.
-    """
-
-    dataset: str
-    size: tuple[int | None, ...] = ()
-    models: tuple[str, ...] = ()
-    strategies: tuple[str, ...] = ()
-    target: str = ""
-    aim: Aim = field(default_factory=lambda: Aim("sensitivity", prevalence=0.1))
-    metric: str = "auroc"
-    reach: float | None = None
-    level: float = 0.9
-    suspicious: tuple[str, ...] = ()
-
-    @property
-    def command(self) -> str:
-        """The command that makes this report again."""
-        default = ReportSettings(self.dataset)
-        flags = {
-            "size": "" if not self.size else self.size[0] or "full",
-            "models": ",".join(self.models),
-            "strategies": ",".join(self.strategies),
-            "target": self.target,
-            "metric": "" if self.metric == default.metric else self.metric,
-            "reach": "" if self.reach is None else self.reach,
-            "suspicious": ",".join(self.suspicious),
-            "level": "" if self.level == default.level else self.level,
-        }
-        for name in ("rule", "sensitivity", "ratio", "prevalence"):
-            value = getattr(self.aim, name)
-            flags[name] = "" if value == getattr(default.aim, name) else value
-        stated = "".join(f" --{name} {value}" for name, value in flags.items() if value != "")
-        return f"python -m trainer report --dataset {self.dataset}{stated}"
+_NOT_IN_COMMAND = ("command", "execute", "dataset", "json", "write", "store_results")
 
 
 def add_flags(parser: argparse.ArgumentParser) -> None:
     """Add the flags of the command."""
     parser.add_argument("--dataset", default="kermany")
+    parser.add_argument("--size", type=sizes, help="images per class (default: the largest that most series have)")
+    parser.add_argument("--models", type=names, help="joined by commas (default: all)")
+    parser.add_argument("--strategies", type=names, help="joined by commas (default: all)")
     parser.add_argument(
-        "--size", type=sizes, default=None, help="images per class (default: the largest that most series have)"
+        "--target", default="", help="class or finding to evaluate against the rest, if the task is not binary"
     )
-    parser.add_argument("--models", type=names, default=None, help="joined by commas (default: all)")
-    parser.add_argument("--strategies", type=names, default=None, help="joined by commas (default: all)")
-    parser.add_argument("--target", help="class or finding to evaluate against the rest, if the task is not binary")
     parser.add_argument(
         "--rule", choices=tuple(RULES), default="sensitivity", help="rule that thresholds are fitted by"
     )
@@ -96,9 +51,9 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--ratio", type=float, default=1.0, help="false alarms that one missed case outweighs")
     parser.add_argument("--prevalence", type=float, default=0.1, help="prevalence in use (default: 0.1)")
     parser.add_argument("--metric", default="auroc", help="metric of the learning curves (default: auroc)")
-    parser.add_argument("--reach", type=float, default=None, help="value that the curves are to reach")
+    parser.add_argument("--reach", type=float, help="value that the curves are to reach")
     parser.add_argument("--level", type=float, default=0.9, help="coverage of the conformal sets (default: 0.9)")
-    parser.add_argument("--suspicious", type=names, help="classes that a screen passes to a second stage")
+    parser.add_argument("--suspicious", type=names, default=[], help="classes that a screen passes to a second stage")
     parser.add_argument("--json", action="store_true", help="print one JSON object")
     parser.add_argument("--write", type=Path, metavar="FILE", help="write it as Markdown")
     parser.add_argument(
@@ -112,27 +67,15 @@ def run(arguments: argparse.Namespace) -> int:
     """Print or write the report."""
     if arguments.size and len(arguments.size) > 1:
         raise BadRequest(f"A report is about one size, but {len(arguments.size)} were given.")
-    settings = ReportSettings(
-        arguments.dataset,
-        tuple(arguments.size or ()),
-        tuple(arguments.models or ()),
-        tuple(arguments.strategies or ()),
-        arguments.target or "",
-        Aim(arguments.rule, arguments.sensitivity, arguments.ratio, arguments.prevalence),
-        METRICS[arguments.metric].name,
-        arguments.reach,
-        arguments.level,
-        tuple(arguments.suspicious or ()),
-    )
     store = open_store()
     for name, why in store.problems.items():
         print_status(f"left out: {name}: {why}")
     if arguments.store_results:
         with progress_bar("evaluating resampled test images", "cell") as show:
-            path = store_results(store, settings.dataset, show)
+            path = store_results(store, arguments.dataset, show)
         print_status(f"{path}: written, {path.stat().st_size / 1e6:.2f} MB")
         return 0
-    content = report_on(store, settings)
+    content = report_on(store, arguments)
     if arguments.write:
         write_atomically(arguments.write, as_markdown(content).encode())
         print_status(f"{arguments.write}: written")
@@ -143,23 +86,26 @@ def run(arguments: argparse.Namespace) -> int:
     return 0
 
 
-def report_on(store: Store, settings: ReportSettings) -> dict[str, Any]:
+def report_on(store: Store, arguments: argparse.Namespace) -> dict[str, Any]:
     """Return the report as data: numbers, texts, lists and mappings only; undefined values are None.
 
     Raises:
         BadRequest: if no run of the data set, or of the size, is stored, the target is not one of its classes, or the
             level is impossible.
+        UnknownName: if there is no such metric.
     """
-    required_patients(settings.level)
+    required_patients(arguments.level)
+    metric = METRICS[arguments.metric].name
+    aim = Aim(arguments.rule, arguments.sensitivity, arguments.ratio, arguments.prevalence)
     metas = [
         meta
-        for meta in store.metas(settings.dataset)
-        if meta.model in (settings.models or (meta.model,))
-        and meta.strategy in (settings.strategies or (meta.strategy,))
+        for meta in store.metas(arguments.dataset)
+        if meta.model in (arguments.models or (meta.model,))
+        and meta.strategy in (arguments.strategies or (meta.strategy,))
     ]
     if not metas:
         raise BadRequest(
-            f"No such run of {settings.dataset} is stored. Train some: python -m trainer curve --dataset ..."
+            f"No such run of {arguments.dataset} is stored. Train some: python -m trainer curve --dataset ..."
         )
     proper = [meta for meta in metas if not meta.variant and not meta.leaks]
     split = Counter(meta.split_hash for meta in proper or metas).most_common(1)[0][0]
@@ -167,31 +113,31 @@ def report_on(store: Store, settings: ReportSettings) -> dict[str, Any]:
     proper = [meta for meta in proper if meta.split_hash == split]
     stored_series = runs_by_series(store, proper)
     every = {key: stored_series[key] for key in comparison_proper(stored_series)}
-    size = settings.size[0] if settings.size else _most_common_size(proper or same_split)
+    size = arguments.size[0] if arguments.size else _most_common_size(proper or same_split)
     series = {key: chosen for key, runs in every.items() if (chosen := [r for r in runs if r[1].train_size == size])}
     if proper and not series:
-        raise BadRequest(f"No run of {settings.dataset} with {size or 'all'} images per class is stored.")
-    target = target_named(same_split[0], settings.target) if settings.target else None
+        raise BadRequest(f"No run of {arguments.dataset} with {size or 'all'} images per class is stored.")
+    target = target_named(same_split[0], arguments.target) if arguments.target else None
     _measure(every, target)
     content = {
-        "about": _about(metas, same_split, [run for runs in series.values() for run in runs], size, settings, target),
+        "about": _about(metas, same_split, [run for runs in series.values() for run in runs], size, arguments, target),
         "families": [sections.family(key, runs, target) for key, runs in series.items()],
         "external": external_rows(series),
         "comparisons": sections.comparisons(series, target),
         "by_class": sections.by_class(series) if same_split[0].positive is None and target is None else [],
         "subgroups": subgroups(series, target),
-        "operating": sections.operating(series, settings.aim, target),
+        "operating": sections.operating(series, aim, target),
         "calibration": sections.calibration(series, target),
-        "conformal": sections.conformal(series, settings.level, target),
+        "conformal": sections.conformal(series, arguments.level, target),
         "selective": sections.selective(series, target),
         "two_stage": sections.two_stage(
             series,
-            _screens(store, same_split[0], size) if settings.suspicious else {},
-            tuple(target_named(same_split[0], label) for label in settings.suspicious),
-            settings.aim.sensitivity,
+            _screens(store, same_split[0], size) if arguments.suspicious else {},
+            tuple(target_named(same_split[0], label) for label in arguments.suspicious),
+            aim.sensitivity,
         ),
-        "curves": sections.curves(every, settings.metric, settings.reach, size, target),
-        "shortcuts": [asdict(row) | {"words": row.sentence} for row in shortcuts_of(store, settings.dataset, split)],
+        "curves": sections.curves(every, metric, arguments.reach, size, target),
+        "shortcuts": [asdict(row) | {"words": row.sentence} for row in shortcuts_of(store, arguments.dataset, split)],
         "apart": [_apart(meta) for meta in metas if meta.variant or meta.leaks],
     }
     plain: dict[str, Any] = json.loads(  # NaN and infinity, which JSON lacks, become None
@@ -227,20 +173,30 @@ def _about(
     same_split: Sequence[RunMeta],
     runs: Sequence[Run],
     size: int | None,
-    settings: ReportSettings,
+    arguments: argparse.Namespace,
     target: int | None,
 ) -> dict[str, Any]:
     first = same_split[0]
     counts = resampled_runs(runs[:1], target)[0] if runs else None
     return {
-        "command": settings.command, "dataset": first.dataset, "title": first.dataset_title, "task": first.task,
+        "command": _command(arguments), "dataset": first.dataset, "title": first.dataset_title, "task": first.task,
         "labels": first.labels, "positive": None if first.positive is None else first.labels[first.positive],
-        "target": settings.target, "synthetic": first.synthetic, "size": size, "split_hash": first.split_hash,
+        "target": arguments.target, "synthetic": first.synthetic, "size": size, "split_hash": first.split_hash,
         "fingerprint": first.fingerprint, "images": counts.n if counts else 0, "groups": counts.groups if counts else 0,
         "notes": first.notes, "other_splits": len(metas) - len(same_split),
         "short": sorted({label for _, meta in runs for label in meta.short}),
         "subsets": {str(meta.seed): meta.subset_hash for _, meta in runs},
     }  # fmt: skip
+
+
+def _command(arguments: argparse.Namespace) -> str:
+    """Return the command that makes this report again."""
+    parser, flags = parser_of("report"), []
+    for name, value in vars(arguments).items():
+        if name not in _NOT_IN_COMMAND and value != parser.get_default(name):
+            values = value if isinstance(value, list) else [value]
+            flags.append(f" --{name} {','.join('full' if part is None else str(part) for part in values)}")
+    return f"python -m trainer report --dataset {arguments.dataset}{''.join(flags)}"
 
 
 def _apart(meta: RunMeta) -> dict[str, Any]:

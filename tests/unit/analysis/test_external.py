@@ -16,8 +16,8 @@ from core.metrics import measure
 from core.runs import ExternalRecord, Run, add_external, open_store, read_predictions, read_run, shared_classes
 from core.runs.metric_cache import resampled_run, resampled_shared
 from tests.synthetic_runs import STRONG, WEAK, make_run, predictions
-from trainer.cli import main
-from trainer.commands.report import ReportSettings, report_on
+from trainer.cli import main, parse
+from trainer.commands.report import report_on
 from trainer.reporting.markdown_report import as_markdown
 
 NAME = "adults"
@@ -179,7 +179,7 @@ def test_why_a_run_was_not_evaluated_is_kept(runs):
 
 def test_the_report_and_the_tables_show_both_side_by_side(series, runs, tmp_path):
     dataset = series[0][1].dataset
-    content = report_on(open_store(), ReportSettings(dataset))
+    content = report_on(open_store(), parse(["report", f"--dataset={dataset}"]))
     json.dumps(content, allow_nan=False)
     (row,) = content["external"]
     found = external.compare_with_external(series, NAME)
@@ -218,5 +218,5 @@ def test_a_run_is_restored_if_replacing_it_fails(runs, monkeypatch):
 def test_a_refused_series_is_marked_in_the_report(runs):
     folder = make_run(runs, WEAK, 50, 0, 1.0)
     add_external(folder, {NAME: ExternalRecord("Adults", refused="its encoder learned from them.")}, {})
-    text = as_markdown(report_on(open_store(), ReportSettings(read_run(folder).dataset)))
+    text = as_markdown(report_on(open_store(), parse(["report", f"--dataset={read_run(folder).dataset}"])))
     assert "was not evaluated on Adults: its encoder learned from them." in text

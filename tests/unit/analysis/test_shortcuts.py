@@ -13,8 +13,8 @@ from core.errors import BadRequest
 from core.runs import metric_cache, open_store
 from core.runs.series import estimate, runs_by_series
 from tests.synthetic_runs import STRONG, WEAK, make_run
-from trainer.cli import main
-from trainer.commands.report import ReportSettings, report_on
+from trainer.cli import main, parse
+from trainer.commands.report import report_on
 from trainer.reporting.document_tables import with_tables
 from trainer.reporting.markdown_report import as_markdown
 
@@ -71,7 +71,7 @@ def test_a_planted_shortcut_is_reported_and_none_is_never_called_absent(runs):
     assert "corners" not in warning.lower()
     assert warning_of([corners]) == ""
     assert warning_of([]) == ""
-    content = report_on(store, ReportSettings("phantom", (20,)))
+    content = report_on(store, parse(["report", "--dataset=phantom", "--size=20"]))
     text = as_markdown(content)
     assert "## Shortcuts" in text
     assert border.sentence in text

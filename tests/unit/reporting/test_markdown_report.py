@@ -8,12 +8,11 @@ import pytest
 from sklearn.metrics import roc_auc_score
 
 from core.analysis import comparison
-from core.metrics.thresholds import Aim
 from core.runs import Run, open_store, read_run
 from core.runs.series import estimate, runs_by_series
 from tests.synthetic_runs import STRONG, WEAK, make_families, make_run
-from trainer.cli import main
-from trainer.commands.report import ReportSettings, report_on
+from trainer.cli import main, parse
+from trainer.commands.report import report_on
 from trainer.reporting.markdown import number, with_interval
 from trainer.reporting.markdown_report import LEAK_MARK, as_markdown
 
@@ -22,8 +21,8 @@ def sections(text):
     return [line[3:] for line in text.splitlines() if line.startswith("## ")]
 
 
-def asked(**how):
-    return ReportSettings("phantom", **how)
+def arguments(dataset="phantom", **flags):
+    return parse(["report", f"--dataset={dataset}", *(f"--{name}={value}" for name, value in flags.items())])
 
 
 @pytest.fixture
@@ -54,7 +53,7 @@ def test_the_command_answers_in_text_json_and_markdown(families, capsys, tmp_pat
 
 def test_figures_are_those_of_the_stored_predictions(families):
     store = open_store()
-    content = report_on(store, asked(size=(50,)))
+    content = report_on(store, arguments(size=50))
     runs = [Run(f, m) for f, m in store.runs.items() if m.train_size == 50 and m.model == WEAK[0]]
     found = content["families"][0]["metrics"]["auroc"]
     expected = estimate(runs)["auroc"]
@@ -75,29 +74,23 @@ def test_figures_are_those_of_the_stored_predictions(families):
 
 def test_without_a_size_the_one_that_most_series_have_is_taken(families):
     make_run(families, STRONG, 200, 0, 3.0)
-    assert report_on(open_store(), asked())["about"]["size"] == 100
+    assert report_on(open_store(), arguments())["about"]["size"] == 100
 
 
 def test_the_command_of_a_report_makes_it_again(families):
-    flags = f"--size 50 --models {WEAK[0]} --strategies scratch --metric brier --reach 0.2 --level 0.8 --rule cost"
-    flags += " --ratio 5.0 --prevalence 0.3 --sensitivity 0.9 --suspicious a,b --target a"
-    from trainer.cli import parse
-    from trainer.commands import report
-
-    seen = []
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(report, "report_on", lambda store, asked: seen.append(asked) or {"about": 1})
-        for argv in (f"report --dataset phantom {flags}".split(), None):
-            argv = argv or seen[0].command.split()[3:]
-            report.run(parse([*argv, "--json"]))
-    assert seen[0] == seen[1]
-    assert ReportSettings("phantom").command == "python -m trainer report --dataset phantom"
+    flags = f"--size=50 --models={WEAK[0]} --strategies=scratch --metric=brier --reach=0.2 --level=0.8 --rule=cost"
+    flags += " --ratio=5.0 --prevalence=0.3 --sensitivity=0.9"
+    first = report_on(open_store(), parse(f"report --dataset=phantom {flags}".split()))
+    command = first["about"]["command"]
+    assert all(flag in command.split() for flag in flags.replace("=", " ").split())
+    assert report_on(open_store(), parse(command.split()[3:])) == first
+    assert report_on(open_store(), arguments())["about"]["command"] == "python -m trainer report --dataset phantom"
 
 
 def test_variants_and_leaks_are_kept_apart_and_marked(families):
     make_run(families, WEAK, 50, 0, 9.0, variant="augment=none")
     make_run(families, WEAK, 50, 0, 9.0, leaks=7, split_hash="leaking", run="leaking")
-    content = report_on(open_store(), asked(size=(50,)))
+    content = report_on(open_store(), arguments(size=50))
     assert [one["seeds"] for one in content["families"]] == [[0, 1, 2, 3, 4]] * 2
     assert [(one["variant"], one["leaks"]) for one in content["apart"]] == [("", 7), ("augment=none", 0)]
     text = as_markdown(content)
@@ -110,7 +103,7 @@ def test_leaking_runs_alone_are_shown_and_never_compared(runs):
     for seed in (0, 1):
         make_run(runs, WEAK, 50, seed, 3.0, leaks=7)
         make_run(runs, STRONG, 50, seed, 3.0, leaks=7)
-    text = as_markdown(report_on(open_store(), asked()))
+    text = as_markdown(report_on(open_store(), arguments()))
     assert text.count(LEAK_MARK) == 4
     assert sections(text) == ["Excluded from comparisons"]
 
@@ -118,12 +111,12 @@ def test_leaking_runs_alone_are_shown_and_never_compared(runs):
 def test_the_split_with_most_runs_of_the_comparison_proper_is_reported(families):
     for seed in range(30):
         make_run(families, WEAK, 50, seed, 1.0, leaks=1, split_hash="other", run=f"leaking{seed}")
-    assert report_on(open_store(), asked())["about"]["split_hash"] == "p"
+    assert report_on(open_store(), arguments())["about"]["split_hash"] == "p"
 
 
 def test_what_cannot_be_paired_is_named_and_the_rest_compared(families):
     make_run(families, ("control-random-frozen", "frozen"), 50, 9, 1.0)
-    content = report_on(open_store(), asked(size=(50,)))
+    content = report_on(open_store(), arguments(size=50))
     refused = [one for one in content["comparisons"] if one["refused"]]
     assert len(refused) == 2
     assert len(content["comparisons"]) == 3
@@ -131,20 +124,20 @@ def test_what_cannot_be_paired_is_named_and_the_rest_compared(families):
 
 
 def test_too_few_calibration_patients_are_refused_in_words(families):
-    text = as_markdown(report_on(open_store(), asked(size=(10,), level=0.95)))
+    text = as_markdown(report_on(open_store(), arguments(size=10, level=0.95)))
     assert "need at least 19 calibration patients of every class, but No has" in text
 
 
 def test_several_classes(runs):
     make_families(runs, sizes=(25, 50, 100), task="multiclass", dataset="kermany-3")
     store = open_store()
-    plain = report_on(store, ReportSettings("kermany-3", (50,)))
+    plain = report_on(store, arguments("kermany-3", size=50))
     text = as_markdown(plain)
     assert "Class by class" in sections(text)
     assert "name one with `--target`" in text
     row = plain["by_class"][0]
     assert row["macro_f1"] == pytest.approx(np.mean([one["value"] for one in row["classes"]["f1"]]))
-    chosen = report_on(store, ReportSettings("kermany-3", (50,), target="b", suspicious=("b", "c")))
+    chosen = report_on(store, arguments("kermany-3", size=50, target="b", suspicious="b,c"))
     assert chosen["operating"]["series"][0]["sensitivity"]["value"] > 0.5
     assert len(chosen["two_stage"]["pairs"]) == 4
     assert chosen["two_stage"]["single"]["model"] == STRONG[0]
@@ -159,7 +152,7 @@ def test_several_classes(runs):
 def test_a_class_against_the_rest_has_the_same_figures_in_every_section(runs):
     make_families(runs, sizes=(10, 25, 50), task="multiclass", dataset="kermany-3")
     store = open_store()
-    content = report_on(store, ReportSettings("kermany-3", (50,), target="b", aim=Aim("balanced", prevalence=0.1)))
+    content = report_on(store, arguments("kermany-3", size=50, target="b", rule="balanced"))
     series = runs_by_series(store, [meta for meta in store.metas() if meta.train_size == 50])
     for key, family in zip(series, content["families"], strict=True):
         judged = [comparison.load_part(run) for run in series[key]]
@@ -175,14 +168,14 @@ def test_a_class_against_the_rest_has_the_same_figures_in_every_section(runs):
     assert [len(row["first_seed"]) for row in content["calibration"]] == [10, 10]
     assert [len(row["holds"]) for row in content["conformal"]["series"]] == [2, 2]
     assert len(content["selective"]) == len(content["curves"]["series"]) == 2
-    whole = report_on(store, ReportSettings("kermany-3", (50,)))
+    whole = report_on(store, arguments("kermany-3", size=50))
     assert whole["families"][0]["metrics"]["auroc"] != content["families"][0]["metrics"]["auroc"]
 
 
 def test_binary_runs_of_the_same_set_may_screen(runs):
     make_families(runs, sizes=(50,), task="multiclass", dataset="kermany-3")
     make_families(runs, sizes=(50,), dataset="kermany")
-    pairs = report_on(open_store(), ReportSettings("kermany-3", suspicious=("b", "c")))["two_stage"]["pairs"]
+    pairs = report_on(open_store(), arguments("kermany-3", suspicious="b,c"))["two_stage"]["pairs"]
     assert len(pairs) == 8
     ours = [one for one in pairs if one["screen"]["dataset"] == "kermany"]
     assert len(ours) == 4
@@ -191,13 +184,13 @@ def test_binary_runs_of_the_same_set_may_screen(runs):
 
 def test_findings_are_evaluated_one_at_a_time_or_as_their_mean(runs):
     make_families(runs, sizes=(25, 50), task="multilabel")
-    whole = report_on(open_store(), asked(size=(50,)))
+    whole = report_on(open_store(), arguments(size=50))
     assert whole["operating"] is None
     assert whole["calibration"] == []
     assert [one["refused"][:40] for one in whole["conformal"]["series"]] == [
         "Conformal sets need one class per image;"
     ] * 2
-    one = report_on(open_store(), asked(size=(50,), target="y"))
+    one = report_on(open_store(), arguments(size=50, target="y"))
     assert one["about"]["images"] < whole["about"]["images"] == 120
     assert one["operating"]["series"][0]["refused"] == ""
     assert "only y is evaluated" in as_markdown(one)
@@ -232,7 +225,7 @@ def test_undefined_numbers_are_dashes():
 
 def test_one_seed_and_one_series_are_enough(runs):
     folder = make_run(runs, WEAK, 50, 0, 2.0)
-    text = as_markdown(report_on(open_store(), asked()))
+    text = as_markdown(report_on(open_store(), arguments()))
     assert "## Comparisons" not in text
     assert "Fewer than three sizes" in text
     assert read_run(Path(folder)).metrics
@@ -243,6 +236,6 @@ def test_curves_that_meet_at_one_size_only_are_not_compared(runs):
         make_run(runs, WEAK, size, 0, 1.0)
     for size in (10, 25, 50):
         make_run(runs, STRONG, size, 0, 2.0)
-    found = report_on(open_store(runs), ReportSettings("phantom", (10,)))["curves"]
+    found = report_on(open_store(runs), arguments(size=10))["curves"]
     assert len(found["series"]) == 2
     assert found["pairs"] == []

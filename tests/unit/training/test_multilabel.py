@@ -23,7 +23,8 @@ from core.runs.metric_cache import resampled_run
 from core.runs.series import estimate
 from tests.synthetic_runs import STRONG, make_run
 from tests.unit.training.test_run_cell import CPU
-from trainer.commands.report import ReportSettings, report_on
+from trainer.cli import parse
+from trainer.commands.report import report_on
 from trainer.reporting.markdown_report import as_markdown
 from trainer.training.folds import inner_folds
 from trainer.training.run_cell import run_cell
@@ -118,8 +119,8 @@ def test_findings_not_evaluated_are_refused_alone_and_excluded_from_the_mean(run
     with pytest.raises(BadRequest, match="y cannot be evaluated"):
         resampled_run(run, 1)
     with pytest.raises(BadRequest, match="y cannot be evaluated"):
-        report_on(store, ReportSettings("phantom", (20,), target="y"))
-    content = report_on(store, ReportSettings("phantom", (20,)))
+        report_on(store, parse(["report", "--dataset=phantom", "--size=20", "--target=y"]))
+    content = report_on(store, parse(["report", "--dataset=phantom", "--size=20"]))
     assert content["by_class"][0]["classes"]["auroc"][1]["value"] is None
     assert content["by_class"][0]["macro_auroc"] == pytest.approx(
         content["by_class"][0]["classes"]["auroc"][0]["value"]
