@@ -7,9 +7,8 @@ all contrasts of the command, so rows are printed at its end.
 
 import argparse
 import json
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import suppress
-from dataclasses import dataclass
 from itertools import combinations
 from typing import Any
 
@@ -31,25 +30,12 @@ from trainer.training.run_plan import plan_run
 from trainer.training.settings import Cell
 from trainer.training.sweep import RunRequest, available_pairs, compatible_pairs, load_for_training, run_sweep
 
-NONE, EACH, PAIRS, ALL = "none", "each", "pairs", "all"
-ORDERS = (EACH, PAIRS, ALL)
+NONE = "none"
 SHOWN = ("auroc", "balanced_accuracy")
 DIFFERENCES = ("difference", "difference_of_models")
 _STARTS = {"imagenet": "ImageNet"}
 Runs = list[Run]
-
-
-@dataclass(frozen=True)
-class Combination:
-    """Ingredients used together; the others of the ablation are left out.
-
-    Attributes:
-        title: the ingredients joined by `+`, or `none`.
-        options: the settings that it changes.
-    """
-
-    title: str
-    options: dict[str, Any]
+Options = dict[str, Any]
 
 
 def setting_of(ingredient: str) -> tuple[str, Any] | None:
@@ -78,7 +64,7 @@ def setting_of(ingredient: str) -> tuple[str, Any] | None:
     return option.name, option.check(typed)
 
 
-def combinations_of(ingredients: list[str], orders: list[str]) -> list[Combination]:
+def combinations_of(ingredients: list[str], orders: list[str]) -> dict[str, Options]:
     """Return no ingredient first, then each alone, pairs, and as many together as possible.
 
     Two values of one setting exclude each other.
@@ -86,39 +72,40 @@ def combinations_of(ingredients: list[str], orders: list[str]) -> list[Combinati
     Args:
         ingredients: their names.
         orders: any of `each`, `pairs` and `all`.
+    Returns:
+        the ingredients joined by `+`, or `none` -> the settings that they change, with the other ingredients left out.
     Raises:
         BadRequest: if an ingredient is unknown or named twice, or an order is unknown.
     """
     settings = {name: setting_of(name) for name in ingredients}
     if len(settings) < len(ingredients):
         raise BadRequest(f"An ingredient is named twice in {', '.join(ingredients)}.")
-    if unknown := [name for name in orders if name not in ORDERS]:
-        raise BadRequest(f"Expected {', '.join(ORDERS)}, but got {unknown[0]!r}.")
     stated = [setting[0] for setting in settings.values() if setting]
     most = len(ingredients) - len(stated) + len(set(stated))
-    counts = {EACH: 1, PAIRS: 2, ALL: most}
+    counts = {"each": 1, "pairs": 2, "all": most}
+    if unknown := [name for name in orders if name not in counts]:
+        raise BadRequest(f"Expected {', '.join(counts)}, but got {unknown[0]!r}.")
     numbers = sorted({counts[name] for name in orders if counts[name] <= most})
     subsets = [(), *(subset for number in numbers for subset in combinations(ingredients, number))]
-    return [_combination(subset, settings) for subset in subsets if _is_possible(subset, settings)]
+    every = {JOINED.join(names) or NONE: _options(names, settings) for names in subsets}
+    return {title: options for title, options in every.items() if options is not None}
 
 
-def _is_possible(names: tuple[str, ...], settings: dict[str, tuple[str, Any] | None]) -> bool:
-    stated = [setting[0] for name in names if (setting := settings[name])]
-    return len(stated) == len(set(stated))
-
-
-def _combination(names: tuple[str, ...], settings: dict[str, tuple[str, Any] | None]) -> Combination:
-    """Return the settings of some ingredients, which switch off the others.
+def _options(names: tuple[str, ...], settings: dict[str, tuple[str, Any] | None]) -> Options | None:
+    """Return the settings of some ingredients, which switch off the others; None if two exclude each other.
 
     There is no augmentation at all where an augmentation or a preprocessing step is evaluated.
     """
-    options: dict[str, Any] = dict(setting for name in names if (setting := settings[name]))
+    stated = [setting for name in names if (setting := settings[name])]
+    options: Options = dict(stated)
+    if len(options) < len(stated):
+        return None
     if not all(settings.values()):
         steps = [name for name in names if name in PREPROCESSING]
         left_out = [PREPROCESSING[name].replaced_by for name in settings if name in PREPROCESSING and name not in names]
         options["augment"] = JOINED.join(name for name in names if name in AUGMENTATIONS) or NONE
         options["preparation"] = JOINED.join(filter(None, [*steps, *left_out]))
-    return Combination(JOINED.join(names) or NONE, options)
+    return options
 
 
 def add_flags(parser: argparse.ArgumentParser) -> None:
@@ -154,23 +141,28 @@ def run(arguments: argparse.Namespace) -> int:
         for model, strategy in sorted(pairs, key=lambda pair: arguments.strategies.index(pair[1])):
             cells = [Cell(dataset.spec.name, model, strategy, size, seed) for seed in arguments.seeds]
             try:  # check all combinations before training one
-                for combination in every:
-                    plan_run(cells[0], dataset, {**options, **combination.options})
+                for changed in every.values():
+                    plan_run(cells[0], dataset, {**options, **changed})
             except LowshotError as error:
                 print_status(f"left out: {model} {strategy}: {error}")
                 complete = False
                 continue
             groups.append(cells[0])
-            requests += [RunRequest(cell, {**options, **row.options}) for row in every for cell in cells]
-    runs: list[list[Runs]] = [[[] for _ in every] for _ in groups]
+            requests += [RunRequest(cell, {**options, **changed}) for changed in every.values() for cell in cells]
+    done: dict[int, Run] = {}
     failures: dict[tuple[str, str], str] = {}
     with open_engine(arguments) as engine:
         for index, folder, meta in run_sweep(requests, dataset, engine, "ablate", failures):
-            group, combination_index = divmod(index // len(arguments.seeds), len(every))
-            runs[group][combination_index].append(Run(folder, meta))
+            done[index] = Run(folder, meta)
+    seeds = len(arguments.seeds)
+    by_series = [
+        [done[index] for index in range(start, start + seeds) if index in done]
+        for start in range(0, len(requests), seeds)
+    ]
     rows: list[dict[str, Any]] = []
     first: dict[tuple[int | None, str], list[Runs]] = {}
-    for cell, combined in zip(groups, runs, strict=True):
+    for group, cell in enumerate(groups):
+        combined = by_series[group * len(every) : (group + 1) * len(every)]
         if not all(combined):
             print_status(
                 f"incomplete: {cell.model} {cell.strategy} n={cell.train_size or 'full'}: a combination has no run, so "
@@ -178,31 +170,30 @@ def run(arguments: argparse.Namespace) -> int:
             )
             complete = False
             continue
-        for one in combined:
-            one.sort(key=lambda run: arguments.seeds.index(run.meta.seed))
         rows += _rows(every, combined, first.setdefault((cell.train_size, cell.strategy), combined))
     complete = complete and not failures
     _correct(rows)
     for row in rows:
-        print(json.dumps(_plain(row)) if arguments.json else _line(row), flush=True)
+        plain = row | {kind: {name: value.record() for name, value in row[kind].items()} for kind in DIFFERENCES}
+        print(json.dumps(plain) if arguments.json else _line(row), flush=True)
     return 0 if complete else 2
 
 
-def _rows(every: list[Combination], runs: list[Runs], first: list[Runs]) -> Iterator[dict[str, Any]]:
+def _rows(every: Iterable[str], runs: list[Runs], first: list[Runs]) -> Iterator[dict[str, Any]]:
     """Yield a row per combination: means over seeds, and differences that are not yet corrected.
 
     Args:
-        every: the combinations, none of the ingredients first.
+        every: titles of the combinations, none of the ingredients first.
         runs: the runs of each combination.
         first: those of the first model.
     """
     is_first = runs is first
-    for combination, these, reference in zip(every, runs, first, strict=True):
+    for title, these, reference in zip(every, runs, first, strict=True):
         meta = these[0][1]
         yield {
             "dataset": meta.dataset, "model": meta.model, "family": meta.family, "start": _start(meta),
             "strategy": meta.strategy, "train_size": meta.train_size, "seeds": [meta.seed for _, meta in these],
-            "combination": combination.title, "variant": meta.variant, "leaks": max(meta.leaks for _, meta in these),
+            "combination": title, "variant": meta.variant, "leaks": max(meta.leaks for _, meta in these),
             "metrics": {name: float(np.mean([meta.metrics[name] for _, meta in these])) for name in METRICS},
             "difference": {} if these is runs[0] else _differences(these, runs[0]),
             "against": "" if is_first else reference[0][1].model,
@@ -224,11 +215,6 @@ def _correct(rows: list[dict[str, Any]]) -> None:
         corrected = holm_corrected([differences[name] for differences in every])
         for differences, difference in zip(every, corrected, strict=True):
             differences[name] = difference
-
-
-def _plain(row: dict[str, Any]) -> dict[str, Any]:
-    """Return a row as plain data."""
-    return row | {kind: {name: value.record() for name, value in row[kind].items()} for kind in DIFFERENCES}
 
 
 def _start(meta: RunMeta) -> str:

@@ -16,7 +16,7 @@ from trainer.commands.ablate import _correct, _line, _rows, combinations_of
 
 
 def of(ingredients, orders="each,pairs,all"):
-    return {one.title: one.options for one in combinations_of(ingredients.split(","), orders.split(","))}
+    return combinations_of(ingredients.split(","), orders.split(","))
 
 
 def test_ingredients_make_settings_and_what_is_left_out_is_left_out():
