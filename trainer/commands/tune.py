@@ -13,7 +13,7 @@ import argparse
 import json
 import time
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -42,45 +42,20 @@ if TYPE_CHECKING:
 BY = "mean negative log-likelihood of held-out images inside the subset, at their best temperature"
 
 
-@dataclass(frozen=True)
-class Space:
-    """Values over which a setting is searched; one of the three attributes is set.
-
-    Attributes:
-        factor: the range is from the default divided by it to the default times it, on a logarithmic scale.
-        between: the range.
-        choices: the values.
-    """
-
-    factor: float = 0.0
-    between: tuple[float, float] | None = None
-    choices: tuple[Any, ...] = ()
-
-    def suggest(self, trial: Trial, name: str, default: Any) -> Any:
-        """Suggest a value for a trial; the default is always a possible value."""
-        if self.factor:
-            return trial.suggest_float(name, default / self.factor, default * self.factor, log=True)
-        if self.between:
-            low, high = self.between
-            return trial.suggest_float(name, min(low, default), max(high, default))
-        return trial.suggest_categorical(name, list(dict.fromkeys((default, *self.choices))))
-
-
-SPACES: dict[str, Space] = {
-    "lr": Space(factor=10),
-    "weight_decay": Space(factor=30),
-    "label_smoothing": Space(between=(0.0, 0.3)),
-    "batch_size": Space(choices=(8, 16, 32, 64)),
-    "augment": Space(choices=("none", "mild", "aggressive")),
-    "average": Space(choices=(0.0, 0.9, 0.98, 0.995)),
-    "layer_decay": Space(between=(0.5, 1.0)),
-    "schedule": Space(choices=("one-cycle", "cosine", "constant")),
-    "loss": Space(choices=("", "focal")),
-    "depth": Space(choices=(1, 2, 3)),
-    "inner_lr": Space(factor=10),
-    "adapt_steps": Space(choices=(5, 10, 20)),
-    "outer_lr": Space(factor=10),
+# Values over which a setting is searched; the default is always one of them. The range of a factor is from the default
+# divided by it to the default times it, on a logarithmic scale.
+FACTORS = {"lr": 10, "weight_decay": 30, "inner_lr": 10, "outer_lr": 10}
+RANGES = {"label_smoothing": (0.0, 0.3), "layer_decay": (0.5, 1.0)}
+CHOICES: dict[str, tuple[Any, ...]] = {
+    "batch_size": (8, 16, 32, 64),
+    "augment": ("none", "mild", "aggressive"),
+    "average": (0.0, 0.9, 0.98, 0.995),
+    "schedule": ("one-cycle", "cosine", "constant"),
+    "loss": ("", "focal"),
+    "depth": (1, 2, 3),
+    "adapt_steps": (5, 10, 20),
 }
+SEARCHABLE = (*FACTORS, *RANGES, *CHOICES)
 SEARCHED_BY_DEFAULT = ("lr", "weight_decay", "label_smoothing", "augment", "layer_decay", "inner_lr", "adapt_steps")
 
 
@@ -156,14 +131,14 @@ def _searched_settings(named: list[str] | None, plan: RunPlan, options: dict[str
     """
     takes = plan.strategy.takes
     for name in named or ():
-        if name not in SPACES:
-            raise BadRequest(f"{name!r} cannot be searched over; these can: {', '.join(SPACES)}.")
+        if name not in SEARCHABLE:
+            raise BadRequest(f"{name!r} cannot be searched over; these can: {', '.join(SEARCHABLE)}.")
         if name not in takes:
             raise BadRequest(f"{plan.strategy.name} does not take {name}; choose among {', '.join(takes)}.")
         if name in options:
             raise BadRequest(f"{name} is both fixed and searched over; leave one out.")
     over = named or [name for name in SEARCHED_BY_DEFAULT if name in takes and name not in options]
-    if unset := [name for name in over if SPACES[name].factor and not getattr(plan.settings, name)]:
+    if unset := [name for name in over if name in FACTORS and not getattr(plan.settings, name)]:
         raise BadRequest(f"{unset[0]} is 0, so there is no value to search around; set it or leave it out.")
     if not over:
         raise BadRequest(f"{plan.strategy.name} has no setting to search over.")
@@ -239,7 +214,7 @@ class Search:
 
     def _task(self, trial: Trial) -> Task:
         """Suggest settings and return the task of evaluating them."""
-        suggested = {name: SPACES[name].suggest(trial, name, getattr(self._default, name)) for name in self._over}
+        suggested = {name: _suggest(trial, name, getattr(self._default, name)) for name in self._over}
         plan, data = self._fits[0]
         title, options = f"trial {trial.number + 1}", {**self._options, **suggested}
         try:
@@ -260,6 +235,16 @@ class Search:
             "usual_value": study.trials[0].value, "trials": len(study.trials),
         }  # fmt: skip
         write_atomically(out, (json.dumps(record, indent=1) + "\n").encode())
+
+
+def _suggest(trial: Trial, name: str, default: Any) -> Any:
+    """Suggest a value of a setting for a trial."""
+    if name in FACTORS:
+        return trial.suggest_float(name, default / FACTORS[name], default * FACTORS[name], log=True)
+    if name in RANGES:
+        low, high = RANGES[name]
+        return trial.suggest_float(name, min(low, default), max(high, default))
+    return trial.suggest_categorical(name, list(dict.fromkeys((default, *CHOICES[name]))))
 
 
 def _has_value(study: Study) -> bool:

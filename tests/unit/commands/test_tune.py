@@ -14,7 +14,7 @@ from core.paths import cache_folder
 from core.runs import open_store
 from trainer.cli import main
 from trainer.commands import tune
-from trainer.commands.tune import SEARCHED_BY_DEFAULT, SPACES, Search
+from trainer.commands.tune import SEARCHABLE, SEARCHED_BY_DEFAULT, Search
 from trainer.flags import OPTIONS, read_settings
 from trainer.training.engines import LocalEngine
 from trainer.training.run_cell import fit_data
@@ -170,6 +170,6 @@ def test_searches_that_make_no_sense_are_refused(runs, capsys, more, said):
 
 
 def test_every_space_is_a_setting():
-    assert set(SEARCHED_BY_DEFAULT) <= set(SPACES) <= set(OPTIONS)
+    assert set(SEARCHED_BY_DEFAULT) <= set(SEARCHABLE) <= set(OPTIONS)
     with pytest.raises(SystemExit):
         main(["tune", "--model", "a", "--strategy", "b", "--size", "1", "--minutes", "0"])
