@@ -9,7 +9,7 @@ import numpy as np
 from core.data import DATASETS
 from core.data.dataset import load_dataset
 from core.data.specs import family_of, find_dataset
-from core.errors import BadRequest, CorruptRun
+from core.errors import BadRequest
 from core.metrics import METRICS, bootstrap
 from core.paths import pick_device
 from core.runs import as_stored, read_predictions, scores_of
@@ -28,12 +28,10 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Print all metrics with intervals, and the largest difference from a stored logit."""
-    folder, meta = find_run(arguments.run)
+    folder, meta = find_run(arguments.run, with_weights=True)
     if family_of(meta.dataset) not in DATASETS:
         raise BadRequest(f"{meta.dataset} is not a registered data set, so its test images cannot be loaded.")
     dataset = load_dataset(find_dataset(meta.dataset), allow_leaks=meta.leaks > 0)
-    if not meta.has_weights:
-        raise CorruptRun(f"The run {meta.run} has no saved weights. Remove its folder {folder} and train it again.")
     with progress_bar("evaluating") as show:
         device = pick_device(arguments.device)
         logits = predict_with_stored_weights(folder, meta, dataset, device, show).logits
@@ -46,16 +44,8 @@ def run(arguments: argparse.Namespace) -> int:
             "that these metrics are inflated."
         )
     if arguments.json:
-        print(
-            json.dumps(
-                {
-                    "run": meta.run,
-                    "variant": meta.variant,
-                    "leaks": meta.leaks,
-                    "metrics": {name: asdict(e) for name, e in estimates.items()},
-                }
-            )
-        )
+        metrics = {name: asdict(estimate) for name, estimate in estimates.items()}
+        print(json.dumps({"run": meta.run, "variant": meta.variant, "leaks": meta.leaks, "metrics": metrics}))
     else:
         for name, e in estimates.items():
             interval = f"95% interval over test patients {e.low:.3f} to {e.high:.3f}"

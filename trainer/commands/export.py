@@ -27,7 +27,7 @@ from core.data.image_cache import open_bank
 from core.data.preprocessing import preparation
 from core.data.specs import family_of, find_dataset, is_present
 from core.data.transforms import normalize, to_unit
-from core.errors import BadRequest, CorruptRun
+from core.errors import BadRequest
 from core.files import sha256_of_file, write_atomically
 from core.inference.predictor import image_spec_of, load_classifier
 from core.models.classifier import Classifier
@@ -103,9 +103,7 @@ def run(arguments: argparse.Namespace) -> int:
         BadRequest: if the network cannot be converted to the format.
         CorruptRun: if the run has no saved weights.
     """
-    folder, meta = find_run(arguments.run)
-    if not meta.has_weights:
-        raise CorruptRun(f"The run {meta.run} has no saved weights. Remove its folder {folder} and train it again.")
+    folder, meta = find_run(arguments.run, with_weights=True)
     row = FORMATS[arguments.format]
     path = arguments.to / f"{meta.run}{row.suffix}"
     network = portable(meta, folder)

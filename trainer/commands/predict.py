@@ -25,12 +25,12 @@ from trainer.progress import print_status
 OPACITY = 0.6
 
 
-def find_run(name: str) -> Run:
+def find_run(name: str, with_weights: bool = False) -> Run:
     """Return a stored run by its name.
 
     Raises:
         BadRequest: if its training failed.
-        CorruptRun: if it is damaged.
+        CorruptRun: if it is damaged, or lacks the weights that are needed.
         UnknownName: if there is none.
     """
     store = open_store()
@@ -42,7 +42,10 @@ def find_run(name: str) -> Run:
             if folder_name.endswith(f"/{name}"):
                 raise CorruptRun(f"The run {name} is damaged: {why}.")
         raise UnknownName(f"There is no run named {name!r} in the store; see python -m trainer results.")
-    return Run(folder, store.runs[folder])
+    run = Run(folder, store.runs[folder])
+    if with_weights and not run.meta.has_weights:
+        raise CorruptRun(f"The run {name} has no saved weights. Remove its folder {folder} and train it again.")
+    return run
 
 
 def add_flags(parser: argparse.ArgumentParser) -> None:
