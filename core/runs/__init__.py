@@ -20,7 +20,6 @@ from core.runs.record import (
     RunSetup,
 )
 from core.runs.store import (
-    HISTORY_FILE,
     RUN_FILE,
     Run,
     Store,
@@ -35,7 +34,6 @@ from core.runs.store import (
 )
 
 __all__ = [
-    "HISTORY_FILE",
     "OLD_RECIPE",
     "PREDICTIONS_FILE",
     "PROTOCOL",

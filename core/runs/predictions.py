@@ -11,7 +11,6 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from types import MappingProxyType
 
 import numpy as np
 
@@ -51,9 +50,6 @@ class Predictions:
     facts: Mapping[str, np.ndarray] = field(default_factory=dict)
 
 
-_NONE: Mapping[str, Predictions] = MappingProxyType({})
-
-
 def as_stored(logits: np.ndarray, multilabel: bool) -> np.ndarray:
     """Round logits to the half precision in which they are stored, so that metrics are measured on the stored values.
 
@@ -72,7 +68,7 @@ def _half(logits: np.ndarray) -> np.ndarray:
     return np.clip(logits, -_LARGEST, _LARGEST).astype(np.float16)
 
 
-def pack(parts: Mapping[EvaluatedPart, Predictions], external: Mapping[str, Predictions] = _NONE) -> bytes:
+def pack(parts: Mapping[EvaluatedPart, Predictions], external: Mapping[str, Predictions]) -> bytes:
     """Pack predictions by part, and on external test sets by name, as the content of an `npz` file without pickles.
 
     LZMA makes names and labels half as long as `numpy.savez_compressed` does. Logits that half precision represents

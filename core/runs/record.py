@@ -2,10 +2,11 @@
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, is_dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any, get_args
+from types import UnionType
+from typing import Any, Literal, get_args, get_origin
 
 from core.data.specs import class_titles
 from core.files import sha256_of
@@ -193,93 +194,58 @@ class RunMeta(FittedRun):
         return WEIGHTS_FILE in self.hashes
 
 
-def _is_count(value: Any) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool) and value >= 0
-
-
-def _is_number(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
-
-
-def _is_share(value: Any) -> bool:
-    return _is_number(value) and 0 <= value <= 1
-
-
-def _is_text(value: Any) -> bool:
-    return isinstance(value, str)
-
-
-def _are(check: Callable[[Any], bool], least: int = 0, most: int = MAX_CLASSES) -> Callable[[Any], bool]:
-    return lambda values: isinstance(values, tuple) and least <= len(values) <= most and all(map(check, values))
-
-
-def _map_of(check: Callable[[Any], bool]) -> Callable[[Any], bool]:
-    return lambda values: isinstance(values, dict) and all(_is_text(k) and check(v) for k, v in values.items())
-
-
-def _is_metrics(values: Any) -> bool:
-    return _map_of(_is_number)(values) and set(values) >= _ALWAYS
-
-
-def _is_channel_values(values: Any) -> bool:
-    return _are(_is_number, 3, 3)(values)
-
-
-def _is_external(value: Any) -> bool:
-    return (
-        isinstance(value, ExternalRecord)
-        and all(map(_is_text, (value.title, value.fingerprint, value.caveat, value.refused)))
-        and isinstance(value.same_archive, bool)
-        and _are(_is_text)(value.labels)
-        and _is_count(value.images)
-        and _is_count(value.groups)
-        and all(_map_of(_is_number)(metrics) for metrics in (value.metrics, value.own_metrics))
-    )
-
-
-def _external(record: Any) -> dict[str, ExternalRecord]:
-    """Parse the results of a run on external test sets.
+def _parsed(value: Any, kind: Any) -> Any:
+    """Convert a value of JSON to the type of a field.
 
     Raises:
-        ValueError: if a field is unknown or missing.
+        KeyError, TypeError, ValueError: if it has another type. Numbers must be finite, and whole ones 0 or more.
     """
-    try:
-        rows = {str(name): dict(row) for name, row in record.items()}
-        return {name: ExternalRecord(**{**row, "labels": tuple(row.get("labels", ()))}) for name, row in rows.items()}
-    except (AttributeError, TypeError, ValueError):
-        raise ValueError(f"external has the invalid value {str(record)[:40]!r}") from None
+    if kind is int:
+        valid = type(value) is int and value >= 0
+    elif kind is float:
+        valid = type(value) is int or (type(value) is float and math.isfinite(value))
+    else:
+        valid = kind is Any or type(value) is kind
+    if valid:
+        return value
+    origin, parts = get_origin(kind), get_args(kind)
+    if origin is UnionType:
+        return None if value is None else _parsed(value, parts[0])
+    if origin is tuple and isinstance(value, list) and len(value) <= MAX_CLASSES:
+        kinds = [parts[0]] * len(value) if parts[-1] is Ellipsis else parts
+        return tuple(_parsed(item, part) for item, part in zip(value, kinds, strict=True))
+    if origin is dict and isinstance(value, dict):
+        return {name: _parsed(item, parts[1]) for name, item in value.items()}
+    if is_dataclass(kind) and isinstance(value, dict):
+        types = {row.name: row.type for row in fields(kind)}
+        return kind(**{name: _parsed(item, types[name]) for name, item in value.items()})  # type: ignore[operator]
+    if origin is Literal and value in parts:
+        return value
+    raise ValueError
 
 
-_CHECKS: dict[str, Callable[[Any], bool]] = {
-    "labels": _are(_is_text, 1),
-    "positive": lambda value: value is None or _is_count(value),
+def _is_share(value: float) -> bool:
+    return 0 <= value <= 1
+
+
+def _is_complete(metrics: dict[str, float]) -> bool:
+    return metrics.keys() >= _ALWAYS
+
+
+_RANGES: dict[str, Callable[[Any], bool]] = {  # what the types of the fields do not say
+    "labels": lambda values: len(values) > 0,
     "channels": lambda value: value in (1, 3),
-    "synthetic": lambda value: isinstance(value, bool),
-    "train_size": lambda value: value is None or (_is_count(value) and value > 0),
-    "seed": _is_count,
-    "images": lambda value: _is_count(value) and value > 0,
-    "short": _are(_is_text),
-    "notes": _are(_is_text),
-    "config": lambda value: isinstance(value, dict),
-    "size": lambda value: _is_count(value) and 0 < value <= MAX_SIZE,
-    "mean": _is_channel_values,
-    "std": _is_channel_values,
-    "encoder": _map_of(_is_text),
+    "train_size": lambda value: value != 0,
+    "images": lambda value: value > 0,
+    "size": lambda value: 0 < value <= MAX_SIZE,
     "trained": lambda value: value in ("head", "all"),
     "threshold": _is_share,
-    "temperature": lambda value: _is_number(value) and value > 0,
-    "metrics": _is_metrics,
-    "metrics_at_half": _is_metrics,
-    "seconds": _is_number,
-    "versions": _map_of(_is_text),
-    "hashes": lambda values: _map_of(_is_text)(values) and PREDICTIONS_FILE in values,
+    "thresholds": lambda values: all(map(_is_share, values)),
+    "temperature": lambda value: value > 0,
+    "metrics": _is_complete,
+    "metrics_at_half": _is_complete,
+    "hashes": lambda values: PREDICTIONS_FILE in values,
     "format": lambda value: value == FORMAT,
-    "task": lambda value: value in get_args(Task),
-    "sampled": _map_of(_is_count),
-    "leaks": _is_count,
-    "protocol": _is_count,
-    "thresholds": _are(_is_share),
-    "external": lambda values: isinstance(values, dict) and all(map(_is_external, values.values())),
 }
 _LATER = (  # fields missing from the records of older runs
     "variant", "sampled", "leaks", "preparation", "thresholds", "failed", "external",
@@ -300,16 +266,15 @@ def from_record(record: Any, folder: Path) -> RunMeta:
     record = {"protocol": 0, "task": "multiclass" if record.get("positive") is None else "binary", **record}
     values: dict[str, Any] = {}
     for row in fields(RunMeta):
-        if row.name not in record and row.name in _LATER:
-            continue
-        if row.name not in record:
+        if row.name in record:
+            try:
+                values[row.name] = _parsed(record[row.name], row.type)
+                if row.name in _RANGES and not _RANGES[row.name](values[row.name]):
+                    raise ValueError
+            except (KeyError, TypeError, ValueError):
+                raise ValueError(f"{row.name} has the invalid value {str(record[row.name])[:40]!r}") from None
+        elif row.name not in _LATER:
             raise ValueError(f"{row.name} is missing")
-        value = record[row.name]
-        values[row.name] = tuple(value) if isinstance(value, list) else value
-        if row.name == "external":
-            values[row.name] = _external(value)
-        if not _CHECKS.get(row.name, _is_text)(values[row.name]):
-            raise ValueError(f"{row.name} has the invalid value {str(value)[:40]!r}")
     meta = RunMeta(**values)
     if meta.positive is not None and meta.positive >= len(meta.labels):
         raise ValueError("positive is not one of the labels")

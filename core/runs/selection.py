@@ -23,7 +23,8 @@ def candidates(store: Store, dataset: str, family: str) -> list[Run]:
         if meta.run in current
         and FAMILY_LETTERS[meta.family] == FAMILY_LETTERS[family]
         and meta.has_weights
-        and _takes_images(meta)
+        and meta.model in MODELS
+        and MODELS[meta.model].image.dims == 2
     ]
     return sorted(runs, key=lambda run: (*_rank(run.meta), run.meta.run))
 
@@ -39,18 +40,13 @@ def default_runs(store: Store, dataset: str) -> dict[str, Run]:
     return chosen
 
 
-def _takes_images(meta: RunMeta) -> bool:
-    return meta.model in MODELS and MODELS[meta.model].image.dims == 2
-
-
 def _rank(meta: RunMeta) -> tuple[bool, float, int]:
-    """Return the sort key of a run, best first: the comparison proper, most labels, the current protocol."""
-    return _departs(meta), -meta.per_class, -meta.protocol
+    """Return the sort key of a run, best first: the comparison proper, most labels, the current protocol.
 
-
-def _departs(meta: RunMeta) -> bool:
-    """Return whether a run is outside the comparison proper: other settings, leaks, or meta-trained on other tasks."""
-    return bool(meta.variant or meta.leaks or "meta_learnt_from" in meta.config)
+    Runs with other settings, with leaks, or meta-trained on other tasks are outside the comparison proper.
+    """
+    departs = bool(meta.variant or meta.leaks or "meta_learnt_from" in meta.config)
+    return departs, -meta.per_class, -meta.protocol
 
 
 def held_out_loss(run: Run) -> float:

@@ -10,11 +10,10 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property, lru_cache
 from pathlib import Path
-from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from core.errors import CorruptRun
@@ -34,7 +33,6 @@ from core.types import EvaluatedPart
 if TYPE_CHECKING:
     import torch
 
-_NONE: Mapping[str, Predictions] = MappingProxyType({})
 RUN_FILE, HISTORY_FILE = "run.json", "history.jsonl"
 
 
@@ -86,7 +84,7 @@ def save_run(
     weights: dict[str, torch.Tensor] | None,
     store: Path | None = None,
     calibration: Predictions | None = None,
-    external: Mapping[str, Predictions] = _NONE,
+    external: Mapping[str, Predictions] | None = None,
 ) -> tuple[Path, RunMeta]:
     """Write a complete run; an existing run is left unchanged.
 
@@ -98,7 +96,7 @@ def save_run(
         weights: tensors to store in half precision; None stores none.
         store: the run store; the default one if None.
         calibration: predictions on images used only for conformal calibration; None if there are none.
-        external: predictions on external test sets, by name.
+        external: predictions on external test sets, by name; None if there are none.
     Returns:
         the run's folder and its record as stored, with hashes.
     """
@@ -107,7 +105,7 @@ def save_run(
         parts["calibration"] = calibration
     folder = (store or runs_folder()) / meta.dataset / meta.run
     with staging_folder(folder) as staging:
-        write_atomically(staging / PREDICTIONS_FILE, pack(parts, external))
+        write_atomically(staging / PREDICTIONS_FILE, pack(parts, external or {}))
         write_atomically(staging / HISTORY_FILE, "".join(json.dumps(row) + "\n" for row in history).encode())
         if weights is not None:
             from safetensors.torch import save
@@ -222,7 +220,9 @@ def open_store(store: Path | None = None) -> Store:
     runs: dict[Path, RunMeta] = {}
     failed: dict[Path, RunMeta] = {}
     problems = {}
-    for folder in _run_folders(store or runs_folder()):
+    for folder in sorted((store or runs_folder()).glob("*/*")):
+        if not folder.is_dir() or folder.is_symlink() or folder.name[0] == "." or folder.parent.name == "encoders":
+            continue
         name = f"{folder.parent.name}/{folder.name}"
         try:
             meta = read_run(folder)
@@ -233,15 +233,6 @@ def open_store(store: Path | None = None) -> Store:
         if meta.failed:
             problems[name] = f"its training failed: {meta.failed}"
     return Store(runs, problems, failed)
-
-
-def _run_folders(store: Path) -> Iterator[Path]:
-    if not store.is_dir():
-        return
-    for dataset in sorted(path for path in store.iterdir() if path.is_dir() and path.name != "encoders"):
-        for folder in sorted(path for path in dataset.iterdir() if path.is_dir() and not path.is_symlink()):
-            if not folder.name.startswith("."):
-                yield folder
 
 
 def read_weights(folder: Path) -> dict[str, torch.Tensor]:

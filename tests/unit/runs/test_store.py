@@ -93,12 +93,12 @@ def test_answers_are_stored_in_half_precision_and_older_ones_as_they_were():
     labels, names = random.integers(0, 3, 4000), np.char.add("patient/image-", np.arange(4000).astype(str))
     files = {}
     for kind, values in (("half", halved), ("single", logits)):
-        files[kind] = pack({"test": Predictions(names, names, labels, values)})
+        files[kind] = pack({"test": Predictions(names, names, labels, values)}, {})
         with np.load(io.BytesIO(files[kind]), allow_pickle=False) as file:
             assert file["test_logits"].dtype == {"half": np.float16, "single": np.float32}[kind]
             assert np.array_equal(file["test_logits"].astype(np.float32), values)
     assert len(files["half"]) < 0.7 * len(files["single"])
-    assert files["half"] == pack({"test": Predictions(names, names, labels, halved)})  # no date in it
+    assert files["half"] == pack({"test": Predictions(names, names, labels, halved)}, {})  # no date in it
     auroc = [roc_auc_score(labels == 1, softmax(values, axis=1)[:, 1]) for values in (halved, logits)]
     assert auroc[0] == pytest.approx(auroc[1], abs=1e-5)
 
