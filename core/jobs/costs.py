@@ -58,14 +58,10 @@ def cost_of(
 
 def _at(seconds: dict[int | None, float], size: int | None) -> float:
     """Interpolate linearly between sizes, extrapolate in proportion above the largest, and use the smallest below."""
-    if size in seconds:
-        return seconds[size]
+    if size is None:
+        return seconds[None]
     sizes = sorted(n for n in seconds if n is not None)
-    assert size is not None
-    largest = sizes[-1]
-    if size > largest:
-        return seconds[largest] * size / largest
-    return float(np.interp(size, sizes, [seconds[n] for n in sizes]))
+    return float(np.interp(size, sizes, [seconds[n] for n in sizes])) * max(1.0, size / sizes[-1])
 
 
 def is_same_work(options: Iterable[str]) -> bool:

@@ -9,6 +9,7 @@ import json
 import os
 import time
 from collections.abc import Iterable
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -25,16 +26,12 @@ def append(path: Path, kind: str, **facts: Any) -> None:
     A line that cannot be written is lost: reporting progress must never stop a training.
     """
     line = json.dumps({"time": round(time.time(), 2), "kind": kind, **facts}) + "\n"
-    try:
+    with suppress(OSError):
         handle = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644)
-    except OSError:
-        return
-    try:
-        os.write(handle, line.encode())
-    except OSError:
-        return
-    finally:
-        os.close(handle)
+        try:
+            os.write(handle, line.encode())
+        finally:
+            os.close(handle)
 
 
 def read(path: Path) -> list[dict[str, Any]]:

@@ -5,6 +5,7 @@ Deletion of own images is here too, because it concerns their jobs, their runs a
 
 import shutil
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
@@ -87,7 +88,5 @@ def delete_expired(queue: Queue) -> None:
     """Delete the sets that are past their time, unless a job uses them, and all that was left half-written."""
     remove_unfinished(written_folders())
     for own in own_images.expired_sets():
-        try:
+        with suppress(BadRequest):
             delete(own, queue)
-        except BadRequest:
-            continue

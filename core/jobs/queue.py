@@ -30,13 +30,7 @@ class Queue:
 
     def jobs(self) -> list[Job]:
         """Return all jobs, oldest first; folders whose request cannot be read are left out."""
-        valid = []
-        for folder in records.folders_of(self.folder):
-            try:
-                valid.append(records.read(folder))
-            except BadRequest:
-                continue
-        return valid
+        return records.all_in(self.folder, records.read)
 
     def ask(self, request: Request) -> Job:
         """Append a job to the queue and make sure that a worker runs.
@@ -94,7 +88,7 @@ class Queue:
         Returns:
             why none could be started, in a sentence; "" if one was, or none is needed.
         """
-        unsettled = any(not records.stored(job.folder).is_over for job in self.jobs())
+        unsettled = any(not job.is_over for job in records.all_in(self.folder, records.stored))
         if not unsettled or records.has_worker(self.folder):
             return ""
         try:

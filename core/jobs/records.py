@@ -8,6 +8,8 @@ import json
 import os
 import secrets
 import signal
+from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -90,7 +92,7 @@ class Job:
 def create(jobs: Path, request: Request) -> Job:
     """Write a new, waiting job; the names of jobs sort in the order of the requests, even if the clock is set back."""
     with locked(jobs / "names"), staging_folder(jobs / secrets.token_hex(8)) as staging:
-        write_atomically(staging / REQUEST, json.dumps(request.record(), indent=1).encode())
+        write_atomically(staging / REQUEST, json.dumps(asdict(request), indent=1).encode())
         now, names = datetime.now(UTC), [folder.name for folder in folders_of(jobs) if folder.name[:8].isdigit()]
         if names and f"{now:{_NAME}}" <= names[-1]:
             now = datetime.strptime(names[-1], _NAME) + timedelta(microseconds=1)
@@ -104,6 +106,20 @@ def folders_of(jobs: Path) -> list[Path]:
     if not jobs.is_dir():
         return []
     return sorted(path for path in jobs.iterdir() if path.name[0] != "." and path.is_dir() and not path.is_symlink())
+
+
+def all_in(jobs: Path, read_job: Callable[[Path], Job]) -> list[Job]:
+    """Return all jobs, oldest first, as `stored` or `read` reads them; those whose request cannot be read are left out.
+
+    Args:
+        jobs: folder of the jobs.
+        read_job: `stored` or `read`.
+    """
+    valid = []
+    for folder in folders_of(jobs):
+        with suppress(BadRequest):
+            valid.append(read_job(folder))
+    return valid
 
 
 def stored(folder: Path) -> Job:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -117,10 +117,6 @@ class Request:
             f"--strategies={','.join(self.strategies)}", f"--sizes={','.join(map(size_text, self.sizes))}",
             f"--seeds={','.join(map(str, self.seeds))}", *(["--gate"] if self.folder else []), *settings, *cluster,
         ]  # fmt: skip
-
-    def record(self) -> dict[str, Any]:
-        """Return plain values, for a file."""
-        return asdict(self)
 
 
 def from_record(record: Any) -> Request:

@@ -9,10 +9,8 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import replace
-from functools import partial
 from pathlib import Path
 
 import psutil
@@ -32,26 +30,13 @@ _NICE = 5  # the app has priority
 def work(jobs: Path) -> None:
     """Settle the jobs left by other workers, then run waiting jobs, oldest first."""
     for job in _with_status(jobs, "running"):
-        _finish(job, partial(_unseen, job.state))
+        _finish(job, None)
     while waiting := _with_status(jobs, "queued"):
         _run(waiting[0])
 
 
-def _unseen(state: State) -> tuple[None] | None:
-    """Poll a process started by another worker, whose exit code cannot be known."""
-    return None if records.is_alive(state) else (None,)
-
-
 def _with_status(jobs: Path, status: str) -> list[Job]:
-    jobs_with_status = []
-    for folder in records.folders_of(jobs):
-        try:
-            job = records.stored(folder)
-        except BadRequest:
-            continue
-        if job.state.status == status:
-            jobs_with_status.append(job)
-    return jobs_with_status
+    return [job for job in records.all_in(jobs, records.stored) if job.state.status == status]
 
 
 def _run(job: Job) -> None:
@@ -65,12 +50,7 @@ def _run(job: Job) -> None:
         why = str(error) if isinstance(error, BadRequest) else f"It could not be started: {error.strerror or error}."
         records.write_state(job, replace(job.state, status="failed", ended=time.time(), why=why))
         return
-
-    def poll() -> tuple[int] | None:
-        code = process.poll()
-        return None if code is None else (code,)
-
-    _finish(job, poll)
+    _finish(job, process)
 
 
 def _start(job: Job) -> tuple[Job, subprocess.Popen[bytes]]:
@@ -98,15 +78,15 @@ def _start(job: Job) -> tuple[Job, subprocess.Popen[bytes]]:
     return job, process
 
 
-def _finish(job: Job, poll: Callable[[], tuple[int | None] | None]) -> None:
+def _finish(job: Job, process: subprocess.Popen[bytes] | None) -> None:
     """Wait for a training, stop it if its cancellation is requested, and record how it ended.
 
     Args:
         job: running.
-        poll: returns a tuple with the exit code (None if unknowable) once the process is gone, else None.
+        process: its process; None if another worker started it, so that its exit code cannot be known.
     """
     requested_at = 0.0
-    while (exit_code := poll()) is None:
+    while process.poll() is None if process else records.is_alive(job.state):
         if (job.folder / records.STOP).exists():
             if not requested_at:
                 requested_at = time.monotonic()
@@ -115,27 +95,21 @@ def _finish(job: Job, poll: Callable[[], tuple[int | None] | None]) -> None:
                 _signal(job.state, signal.SIGKILL)
         time.sleep(_POLL)
     job = replace(job, stopping=(job.folder / records.STOP).exists())
-    records.write_state(job, records.final_state(job, exit_code[0], time.time()))
+    records.write_state(job, records.final_state(job, process.returncode if process else None, time.time()))
 
 
 def _signal(state: State, number: signal.Signals) -> None:
     """Send a signal to a training and its child processes, if it is still the same process."""
     if records.is_alive(state):
-        try:
+        with suppress(ProcessLookupError):  # it has ended by itself
             os.killpg(state.pid, number)
-        except ProcessLookupError:  # it has ended by itself
-            return
 
 
-def main(jobs: Path) -> int:
+def main(jobs: Path) -> None:
     """Work unless another worker does."""
-    try:
-        with FileLock(jobs / records.LOCK).acquire(timeout=_WAIT):
-            work(jobs)
-    except Timeout:
-        return 0
-    return 0
+    with suppress(Timeout), FileLock(jobs / records.LOCK).acquire(timeout=_WAIT):
+        work(jobs)
 
 
 if __name__ == "__main__":
-    sys.exit(main(Path(sys.argv[1])))
+    main(Path(sys.argv[1]))

@@ -2,7 +2,7 @@
 
 import json
 import os
-from dataclasses import replace
+from dataclasses import asdict, replace
 
 import pytest
 
@@ -38,7 +38,7 @@ def test_what_cannot_be_a_job_is_refused(change, said):
 def test_a_command_on_stored_runs_needs_a_data_set_alone():
     request = Request("Ages", (), (), (), (), dataset="ham10000", command="subgroups")
     request.check()
-    assert from_record(request.record()) == request
+    assert from_record(asdict(request)) == request
     assert request.argv()[1:] == ["-m", "trainer", "subgroups", "--dataset=ham10000"]
 
 
