@@ -145,18 +145,15 @@ def compare_runs(
 
 def has_difference(runs: Sequence[Run], others: Sequence[Run], finding: int | None = None) -> bool:
     """Return whether `compare_runs` would find a stored difference of these two series."""
-    pairs = paired(runs, others)
-    every = _flat(pairs)
-    return stored_result("differences", every, finding, str(MARGIN)) is not None
+    return stored_result("differences", _flat(paired(runs, others)), finding, str(MARGIN)) is not None
 
 
 def difference_to_store(runs: Sequence[Run], others: Sequence[Run]) -> dict[str, Any]:
     """Compute the differences of two series at one size for `stored_results`; empty if they cannot be paired."""
     try:
-        pairs = paired(runs, others)
+        every = _flat(paired(runs, others))
     except BadRequest:
         return {}
-    every = _flat(pairs)
     rows = {name: pack(row) for name, row in compare_runs(runs, others).items()}
     return {result_key(every, None, str(MARGIN)): rows}
 

@@ -126,17 +126,12 @@ def format_correlation(similarity: MapSimilarity) -> str:
 
 def rows_of(check: Randomised) -> list[dict[str, str]]:
     """Return table rows, one per step of the randomisation."""
-    rows = [
+    steps = [*zip(STEPS, check.steps, strict=True), ("nothing; maps of other images", check.others)]
+    return [
         {
             "Random": name,
             "Rank correlation with the trained maps": format_correlation(step),
             "Flat maps": f"{step.flat:.0%}",
         }
-        for name, step in zip(STEPS, check.steps, strict=True)
+        for name, step in steps
     ]
-    rows.append({
-        "Random": "nothing; maps of other images",
-        "Rank correlation with the trained maps": format_correlation(check.others),
-        "Flat maps": f"{check.others.flat:.0%}",
-    })  # fmt: skip
-    return rows

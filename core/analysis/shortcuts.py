@@ -7,12 +7,13 @@ References:
     DeGrave et al. 2021, doi:10.1038/s42256-021-00338-7. Maguolo and Nanni 2021, arXiv:2004.12823.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from itertools import chain
 
 from core.metrics import Estimate
 from core.metrics.comparisons import MIN_SEEDS
-from core.runs import Run, Store
+from core.runs import Run, RunMeta, Store
 from core.runs.series import estimate, runs_by_series
 
 STEPS = {"border-only": "the border", "corner-only": "the corners"}
@@ -94,7 +95,14 @@ def shortcuts_of(store: Store, dataset: str, split: str | None = None) -> list[S
         dataset: name.
         split: hash of the split to use; None for that of the latest run.
     """
-    return [_of(step, alone, whole) for step, (alone, whole) in runs_compared(store, dataset, split).items()]
+    shortcuts = []
+    for step, (alone, whole) in runs_compared(store, dataset, split).items():
+        first, seeds = alone[0].meta, sorted(run.meta.seed for run in alone)
+        estimates = [estimate(runs, ["auroc"])["auroc"] if runs else None for runs in (alone, whole)]
+        shortcuts.append(
+            Shortcut(dataset, STEPS[step], first.model, first.strategy, first.train_size, tuple(seeds), *estimates)
+        )
+    return shortcuts
 
 
 def runs_compared(store: Store, dataset: str, split: str | None = None) -> dict[str, tuple[list[Run], list[Run]]]:
@@ -106,39 +114,23 @@ def runs_compared(store: Store, dataset: str, split: str | None = None) -> dict[
     blanked = [meta for meta in metas if meta.preparation in STEPS]
     if split is None and blanked:
         split = max(blanked, key=lambda meta: meta.made).split_hash
-    series = runs_by_series(store, [meta for meta in metas if meta.split_hash == split])
+    series = list(runs_by_series(store, [meta for meta in metas if meta.split_hash == split]).values())
     compared = {}
     for step in STEPS:
-        rows = [runs for runs in series.values() if runs[0].meta.preparation == step]
-        if rows:
-            alone = _largest(rows[0])
-            compared[step] = alone, _on_whole_images(alone, list(series.values()))
+        runs = next((runs for runs in series if runs[0].meta.preparation == step), None)
+        if runs:
+            most = max(run.meta.per_class for run in runs)
+            alone = [run for run in runs if run.meta.per_class == most]
+            compared[step] = alone, _on_whole_images(alone, chain.from_iterable(series))
     return compared
 
 
-def _largest(runs: Sequence[Run]) -> list[Run]:
-    """Return the runs of the largest size."""
-    most = max(meta.per_class for _, meta in runs)
-    return [run for run in runs if run.meta.per_class == most]
-
-
-def _on_whole_images(runs: Sequence[Run], groups: Sequence[Sequence[Run]]) -> list[Run]:
+def _on_whole_images(runs: Sequence[Run], others: Iterable[Run]) -> list[Run]:
     """Return the runs with the same model, strategy, size and seeds on whole images; none if a seed is missing."""
-    first, seeds = runs[0].meta, {meta.seed for _, meta in runs}
-    whole = [
-        Run(folder, meta)
-        for group in groups
-        for folder, meta in group
-        if (meta.model, meta.strategy, meta.variant, meta.protocol) == (first.model, first.strategy, "", first.protocol)
-        and meta.train_size == first.train_size
-        and meta.seed in seeds
-    ]
+
+    def kind(meta: RunMeta) -> tuple[object, ...]:
+        return meta.model, meta.strategy, meta.protocol, meta.train_size
+
+    first, seeds = runs[0].meta, {run.meta.seed for run in runs}
+    whole = [run for run in others if not run.meta.variant and kind(run.meta) == kind(first) and run.meta.seed in seeds]
     return whole if len(whole) == len(runs) else []
-
-
-def _of(step: str, alone: Sequence[Run], whole: Sequence[Run]) -> Shortcut:
-    first, seeds = alone[0].meta, sorted({meta.seed for _, meta in alone})
-    return Shortcut(
-        first.dataset, STEPS[step], first.model, first.strategy, first.train_size, tuple(seeds),
-        estimate(alone, ["auroc"])["auroc"], estimate(whole, ["auroc"])["auroc"] if whole else None,
-    )  # fmt: skip

@@ -77,12 +77,12 @@ def save_demographics(folder: Path, ids: np.ndarray, people: Demographics, facts
     return save_sidecar(folder, FILE, {**facts, "ids": ids.tolist(), "age": ages, "sex": people.sex.tolist()})
 
 
-def stored_demographics(folder: Path, ids: np.ndarray) -> Demographics | None:
+def stored_demographics(folder: Path, ids: np.ndarray | None = None) -> Demographics | None:
     """Read ages and sexes of the test images of a run; None if none are stored.
 
     Args:
         folder: of the data set's runs.
-        ids: (N,) names of the test images; age and sex of images not stored are unknown.
+        ids: (N,) names of the test images, all that are stored by default; age and sex of others are unknown.
     Raises:
         CorruptRun: if the record is damaged.
     """
@@ -94,18 +94,15 @@ def stored_demographics(folder: Path, ids: np.ndarray) -> Demographics | None:
         known = {name: (float("nan") if age is None else float(age), str(sex)) for name, age, sex in rows}
     except (KeyError, TypeError, ValueError) as error:
         raise CorruptRun(f"{folder.name}/{FILE} cannot be read ({error})") from None
-    rows_of_images = [known.get(name, (float("nan"), "")) for name in ids.tolist()]
-    return Demographics(
-        np.array([age for age, _ in rows_of_images]), np.array([sex for _, sex in rows_of_images], dtype=str)
-    )
+    people = [known.get(name, (float("nan"), "")) for name in (known if ids is None else ids.tolist())]
+    return Demographics(np.array([age for age, _ in people]), np.array([sex for _, sex in people], dtype=str))
 
 
 def characteristics(folder: Path) -> str:
     """Describe the demographics of the test images in a sentence; "" if none are stored or the record is damaged."""
     try:
-        content = read_sidecar(folder, FILE)
-        people = stored_demographics(folder, np.array(content["ids"])) if content else None
-    except (CorruptRun, KeyError):
+        people = stored_demographics(folder)
+    except CorruptRun:
         return ""
     if people is None:
         return ""
@@ -142,11 +139,22 @@ def by_subgroup(runs: Sequence[Run], target: int | None = None, draws: int = DRA
         return []
     weights = weights_for(scores.labels, groups)[: draws + 1]
     views = [_views(test.scores, test.meta) for test in tests]
-    subgroups: list[Subgroup] = []
-    for by in (SEX, AGE):
-        rows = [(name, member) for variable, name, member in members(people) if variable == by]
-        subgroups += _by_variable(by, rows, scores, groups, views, weights)
-    return subgroups
+    subgroups: list[tuple[Subgroup, dict[str, np.ndarray]]] = []
+    for by, name, member in members(people):
+        size = len(np.unique(groups[member]))
+        too_few = "" if size >= LEAST else f"fewer than {LEAST} patients or lesions"
+        subgroup = Subgroup(by, name, int(member.sum()), size, _counts(scores.of(member)), too_few)
+        subgroups.append((subgroup, {} if too_few else _resampled(views, member, weights)))
+    # The largest group of each variable is the reference of the others.
+    evaluated = [row for row in subgroups if not row[0].too_few]
+    largest = {
+        by: max((row for row in evaluated if row[0].by == by), key=lambda row: row[0].images)
+        for by in {subgroup.by for subgroup, _ in evaluated}
+    }
+    return [
+        subgroup if subgroup.too_few else _with_metrics(subgroup, values, *largest[subgroup.by])
+        for subgroup, values in subgroups
+    ]
 
 
 def _views(scores: Scores, meta: RunMeta) -> list[tuple[Scores, dict[str, str]]]:
@@ -161,31 +169,6 @@ def _views(scores: Scores, meta: RunMeta) -> list[tuple[Scores, dict[str, str]]]
     if scores.positive is None and not scores.multilabel and 0 < len(classes) < len(meta.labels):
         views.append((scores.merged(classes), {SUSPICIOUS: "auroc"}))
     return views
-
-
-def _by_variable(
-    by: str,
-    rows: list[tuple[str, np.ndarray]],
-    scores: Scores,
-    groups: np.ndarray,
-    views: list[list[tuple[Scores, dict[str, str]]]],
-    weights: np.ndarray,
-) -> list[Subgroup]:
-    """Return the groups of one variable, each with its metrics and its differences from the largest group."""
-    resampled: dict[str, dict[str, np.ndarray]] = {}
-    subgroups = []
-    for name, member in rows:
-        size = len(np.unique(groups[member]))
-        too_few = "" if size >= LEAST else f"fewer than {LEAST} patients or lesions"
-        subgroups.append(Subgroup(by, name, int(member.sum()), size, _counts(scores.of(member)), too_few))
-        if not too_few:
-            resampled[name] = _resampled(views, member, weights)
-    largest = max(
-        (subgroup for subgroup in subgroups if not subgroup.too_few), key=lambda subgroup: subgroup.images, default=None
-    )
-    if largest is None:
-        return subgroups
-    return [subgroup if subgroup.too_few else _with_metrics(subgroup, largest, resampled) for subgroup in subgroups]
 
 
 def _counts(scores: Scores) -> tuple[int, ...]:
@@ -210,8 +193,11 @@ def _resampled(
     return {figure: np.mean(values, axis=0) for figure, values in by_figure.items()}
 
 
-def _with_metrics(subgroup: Subgroup, largest: Subgroup, resampled: dict[str, dict[str, np.ndarray]]) -> Subgroup:
-    own, reference, n = resampled[subgroup.name], resampled[largest.name], subgroup.images
+def _with_metrics(
+    subgroup: Subgroup, own: dict[str, np.ndarray], largest: Subgroup, reference: dict[str, np.ndarray]
+) -> Subgroup:
+    """Return a group with its metrics and its differences from the largest group, from (B + 1,) values of both."""
+    n = subgroup.images
     figures = {name: interval(values, n) for name, values in own.items()}
     if subgroup is largest:
         return replace(subgroup, figures=figures)
