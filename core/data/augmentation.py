@@ -43,7 +43,8 @@ class Pose:
 
 Geometry = Callable[[np.random.Generator, Pose], None]
 Photometry = Callable[[torch.Tensor, list[np.random.Generator]], torch.Tensor]
-Mixing = Callable[[torch.Tensor, torch.Tensor, np.random.Generator], tuple[torch.Tensor, torch.Tensor]]
+Batch = tuple[torch.Tensor, torch.Tensor]  # images and targets
+Mixing = Callable[[torch.Tensor, torch.Tensor, np.random.Generator], Batch]
 
 
 @dataclass(frozen=True)
@@ -137,17 +138,13 @@ def _clahe(images: torch.Tensor, randoms: list[np.random.Generator]) -> torch.Te
     return torch.lerp(images, equalize_clahe(images.clamp(0, 1), 2.0, (8, 8)), share)
 
 
-def _mixup(
-    images: torch.Tensor, targets: torch.Tensor, random: np.random.Generator
-) -> tuple[torch.Tensor, torch.Tensor]:
+def _mixup(images: torch.Tensor, targets: torch.Tensor, random: np.random.Generator) -> Batch:
     share = float(random.beta(0.4, 0.4))
     other = torch.from_numpy(random.permutation(len(images))).to(images.device)
     return torch.lerp(images[other], images, share), torch.lerp(targets[other], targets, share)
 
 
-def _cutmix(
-    images: torch.Tensor, targets: torch.Tensor, random: np.random.Generator
-) -> tuple[torch.Tensor, torch.Tensor]:
+def _cutmix(images: torch.Tensor, targets: torch.Tensor, random: np.random.Generator) -> Batch:
     height, width = images.shape[-2:]
     cut = np.sqrt(1 - random.beta(1, 1))
     tall, wide = round(height * cut), round(width * cut)
@@ -296,9 +293,7 @@ class Augmenter:
                 flat = row.photometry(flat, randoms)
         return flat.clamp(0, 1).reshape(shape)
 
-    def mix(
-        self, images: torch.Tensor, targets: torch.Tensor, random: np.random.Generator
-    ) -> tuple[torch.Tensor, torch.Tensor]:
+    def mix(self, images: torch.Tensor, targets: torch.Tensor, random: np.random.Generator) -> Batch:
         """Mix the images of a batch with one another, and their targets alike, by one method chosen at random."""
         methods = [row.mixing for row in self.rows if row.mixing]
         return methods[random.integers(len(methods))](images, targets, random) if methods else (images, targets)

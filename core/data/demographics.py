@@ -1,5 +1,6 @@
 """Age and sex of the people in a data set's images, read from the publisher's table."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import PurePosixPath
 
@@ -9,11 +10,12 @@ import pandas as pd
 from core.data.specs import DatasetSpec, find_folder
 from core.data.tables import read_table
 from core.errors import DataUnavailable
+from core.types import READER, VIEW
 
 MAX_AGE = 110  # years; larger values are errors of the table
 VIEWS = ("AP", "PA")
 FEMALE, MALE, UNKNOWN = "female", "male", ""
-_READINGS = {"yes": 1.0, "no": 0.0}
+READINGS = ("yes", "no")
 _SEXES = {"f": FEMALE, "female": FEMALE, "m": MALE, "male": MALE}
 
 
@@ -24,14 +26,13 @@ class Demographics:
     Attributes:
         age: (N,) years; NaN if unknown.
         sex: (N,) `female`, `male`, or "" if unknown.
-        view: (N,) `AP`, `PA`, or "" if unknown; empty if the table has no views.
-        reader: (N,) a radiologist's reading: 1 yes, 0 no, NaN none; empty if the table has no readings.
+        facts: further facts about each image that the table has: (N,) `view`, `AP`, `PA` or "", and `reader`, a
+            radiologist's reading, `yes`, `no` or "".
     """
 
     age: np.ndarray
     sex: np.ndarray
-    view: np.ndarray = field(default_factory=lambda: np.array([], str))
-    reader: np.ndarray = field(default_factory=lambda: np.array([]))
+    facts: Mapping[str, np.ndarray] = field(default_factory=dict)
 
 
 def read_demographics(spec: DatasetSpec, ids: np.ndarray) -> Demographics:
@@ -55,13 +56,18 @@ def read_demographics(spec: DatasetSpec, ids: np.ndarray) -> Demographics:
     rows = rows[~rows.index.duplicated()].reindex([_stem(name) for name in ids.tolist()])
     age = pd.to_numeric(rows[columns.age].str.strip().str.rstrip("Yy"), errors="coerce").to_numpy(float)
     sex = rows[columns.sex].str.strip().str.lower().map(_SEXES).fillna(UNKNOWN)
-    optional: dict[str, np.ndarray] = {}
-    if columns.view:
-        views = rows[columns.view].fillna(UNKNOWN).str.strip().str.upper()
-        optional["view"] = views.where(views.isin(VIEWS), UNKNOWN).to_numpy(str)
-    if columns.reader:
-        optional["reader"] = rows[columns.reader].fillna("").str.strip().str.lower().map(_READINGS).to_numpy(float)
-    return Demographics(np.where((age >= 0) & (age <= MAX_AGE), age, np.nan), sex.to_numpy(str), **optional)
+    facts = {
+        fact: _known(rows[column], values)
+        for fact, column, values in ((VIEW, columns.view, VIEWS), (READER, columns.reader, READINGS))
+        if column
+    }
+    return Demographics(np.where((age >= 0) & (age <= MAX_AGE), age, np.nan), sex.to_numpy(str), facts)
+
+
+def _known(cells: pd.Series, values: tuple[str, ...]) -> np.ndarray:
+    """Return cells as the values that they spell in any case; other cells are unknown."""
+    spelling = {value.casefold(): value for value in values}
+    return cells.str.strip().str.casefold().map(spelling).fillna(UNKNOWN).to_numpy(str)
 
 
 def _stem(name: str) -> str:

@@ -35,7 +35,11 @@ def download_dataset(spec: DatasetSpec, root: Path) -> Path:
     try:
         with staging_folder(folder) as staging:
             _DOWNLOADERS[spec.remote.kind](spec, staging)
-            _merge(_find_layout(spec, staging), folder)
+            source = _find_layout(spec, staging)
+            for path in filter(Path.is_file, sorted(source.rglob("*"))):  # a folder may be shared by several data sets
+                target = folder / path.relative_to(source)
+                target.parent.mkdir(parents=True, exist_ok=True)
+                os.replace(path, target)
     except _DownloadFailed as error:
         raise DataUnavailable(f"{spec.title} could not be downloaded: {error} {by_hand}") from None
     except DataUnavailable as error:
@@ -64,15 +68,6 @@ def _find_layout(spec: DatasetSpec, staging: Path) -> Path:
 
 class _DownloadFailed(Exception):
     """Reason why a download failed, as a sentence."""
-
-
-def _merge(staging: Path, folder: Path) -> None:
-    """Move the download into place file by file, so that a folder shared by several data sets keeps the others."""
-    for source in sorted(staging.rglob("*")):
-        if source.is_file():
-            target = folder / source.relative_to(staging)
-            target.parent.mkdir(parents=True, exist_ok=True)
-            os.replace(source, target)
 
 
 def _from_kaggle(spec: DatasetSpec, staging: Path) -> None:

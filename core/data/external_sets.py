@@ -19,7 +19,6 @@ from core.data.listing import UNLABELED, Listing
 from core.data.specs import DatasetSpec, External, family_of, find_dataset, labels_of
 from core.data.splits import Parts, merge_groups
 from core.errors import BadRequest, LeakFound, UnknownName
-from core.types import READER, VIEW
 
 _SHOWN = 3
 
@@ -103,7 +102,8 @@ def load_external(external: External, dataset: Dataset, progress: Progress | Non
         split_hash=dataset.split_hash,  # of the split that it was checked against
         unreadable={str(listing.ids[index]): why for index, why in bank.errors.items()},
     )
-    return ExternalSet(spec.name, matched_dataset, shared, external.caveat, _facts(spec, listing))
+    facts = read_demographics(spec, listing.ids).facts if spec.demographics else {}
+    return ExternalSet(spec.name, matched_dataset, shared, external.caveat, facts)
 
 
 def _class_mapping(external: External, spec: DatasetSpec, labels: tuple[str, ...], dataset: Dataset) -> dict[str, str]:
@@ -190,15 +190,3 @@ def _check_copies(spec: DatasetSpec, listing: Listing, rows: np.ndarray, dataset
 def _used(dataset: Dataset) -> np.ndarray:
     """Return the images of the training, validation and test parts."""
     return np.concatenate(list(dataset.parts.by_name.values()))
-
-
-def _facts(spec: DatasetSpec, listing: Listing) -> dict[str, np.ndarray]:
-    """Return the view and a radiologist's reading (`yes` or `no`) of each image, if the publisher's table has them."""
-    if spec.demographics is None:
-        return {}
-    people, facts = read_demographics(spec, listing.ids), {}
-    if len(people.view):
-        facts[VIEW] = people.view
-    if len(people.reader):
-        facts[READER] = np.where(np.isnan(people.reader), "", np.where(people.reader == 1, "yes", "no"))
-    return facts

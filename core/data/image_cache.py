@@ -18,9 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from PIL import Image
 
-from core.data.images import decode
 from core.data.listing import Listing
 from core.data.preprocessing import PLAIN, Preparation
 from core.errors import UnreadableImage
@@ -105,7 +103,7 @@ def is_built(listing: Listing, size: int, channels: int) -> bool:
 
 def delete_banks_of(digests: Collection[str]) -> None:
     """Delete the banks, finished or not, that hold no other images than those with these SHA-256 hashes."""
-    for folder in (cache_folder() / "banks").glob("*/"):
+    for folder in (cache_folder() / _BANKS).glob("*/"):
         try:
             if (folder / _FACTS).exists():
                 content = set(json.loads((folder / _FACTS).read_text())["content"])
@@ -176,13 +174,8 @@ def _read(
         data = listing.read(index)
     except OSError as error:
         return "", f"The file cannot be opened ({type(error).__name__})."
-    if isinstance(data, np.ndarray):
-        digest = hashlib.sha256(data.tobytes()).hexdigest()
-        if listing.dims == 3:
-            return digest, preparation.volume(data, size)
-        return digest, preparation.image(Image.fromarray(data), size, channels)
-    digest = hashlib.sha256(data).hexdigest()
+    digest = hashlib.sha256(data.tobytes() if isinstance(data, np.ndarray) else data).hexdigest()
     try:
-        return digest, preparation.image(decode(data), size, channels)
+        return digest, preparation.pixels(data, listing.dims, size, channels)
     except UnreadableImage as error:
         return digest, str(error)

@@ -171,7 +171,7 @@ def _write(staging: Path, entries: list[Entry]) -> dict[str, str]:
     held_bytes = 0
     for path, read in entries:
         if PurePosixPath(path).name.lower() == PATIENTS_FILE:
-            _put(staging / PATIENTS_FILE, read().content)
+            (staging / PATIENTS_FILE).write_bytes(read().content)
             read_patients(staging / PATIENTS_FILE)
             continue
         if path not in places:
@@ -191,19 +191,13 @@ def _write(staging: Path, entries: list[Entry]) -> dict[str, str]:
         class_folder.mkdir(parents=True, exist_ok=True)
         stem, _, stated = name.rpartition(".")
         is_stated = stem and f".{stated.lower()}" in SUFFIXES
-        _put(
-            _free_name(class_folder, stem if is_stated else name, f".{stated}" if is_stated else suffix), upload.content
-        )
+        file = (stem, f".{stated}") if is_stated else (name, suffix)
+        _free_name(class_folder, *file).write_bytes(upload.content)
         counts[folders[-1]] += 1
         if sum(counts.values()) > SET_LIMITS.images:
             raise BadRequest(f"These are more than {SET_LIMITS.images:,} images. Upload fewer.")
     _check_classes(counts, refused)
     return refused
-
-
-def _put(path: Path, content: bytes) -> None:
-    """Write a file of a set that is not published yet."""
-    path.write_bytes(content)
 
 
 def _check_classes(counts: Counter[str], refused: dict[str, str]) -> None:
@@ -232,14 +226,11 @@ def _places(paths: list[str]) -> tuple[dict[str, tuple[str, ...]], dict[str, str
 
     Folders that all files share are dropped, and folders below a class folder are too.
     """
-    split = {
-        path: [step for step in path.replace("\\", "/").split("/") if step not in ("", ".", "..")] for path in paths
-    }
-    split = {
-        path: steps
-        for path, steps in split.items()
-        if steps and steps[-1].lower() != PATIENTS_FILE and not any(step.startswith(".") for step in steps)
-    }
+    split = {}
+    for path in paths:
+        steps = [step for step in path.replace("\\", "/").split("/") if step not in ("", ".", "..")]
+        if steps and steps[-1].lower() != PATIENTS_FILE and not any(step.startswith(".") for step in steps):
+            split[path] = steps
     while len({steps[0] for steps in split.values() if len(steps) > 1}) == 1 and any(map(_is_deep, split.values())):
         split = {path: steps[1:] if len(steps) > 1 else steps for path, steps in split.items()}
     has_parts = any(_is_deep(steps) and _is_part(steps[0]) for steps in split.values())
@@ -301,14 +292,10 @@ def add_patients(own: OwnSet, content: bytes) -> None:
         table.write_bytes(content)
         if not read_patients(table):
             raise DataUnavailable(f"{PATIENTS_FILE} names no patient. Add a row per image.")
-    _write_or_refuse(own.path / PATIENTS_FILE, content)
-
-
-def _write_or_refuse(path: Path, content: bytes) -> None:
     try:
-        write_atomically(path, content)
+        write_atomically(own.path / PATIENTS_FILE, content)
     except OSError as error:
-        raise BadRequest(f"{path.name} could not be stored: {error.strerror or error}. Free some space.") from None
+        raise BadRequest(f"{PATIENTS_FILE} could not be stored: {error.strerror or error}. Free some space.") from None
 
 
 def leave_out(own: OwnSet, ids: Iterable[str]) -> None:

@@ -15,7 +15,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 from PIL import Image
 
-from core.data.images import to_array
+from core.data.images import decode, to_array
 from core.data.volumes import to_cube
 from core.errors import BadRequest
 from core.registry import Registry
@@ -99,6 +99,17 @@ class Preparation:
         for step in self.steps:
             image = step.scaling(image) if step.scaling else image
         return image
+
+    def pixels(self, data: bytes | np.ndarray, dims: int, size: int, channels: int) -> np.ndarray:
+        """Decode and preprocess what a listing reads: the bytes of an image file, or the pixels of an image or volume.
+
+        Raises:
+            UnreadableImage: if the file cannot be read as an image.
+            BadRequest: if a step accepts images only.
+        """
+        if isinstance(data, bytes):
+            return self.image(decode(data), size, channels)
+        return self.volume(data, size) if dims == 3 else self.image(Image.fromarray(data), size, channels)
 
     def image(self, image: Image.Image, size: int, channels: int) -> np.ndarray:
         """Preprocess an image.

@@ -4,10 +4,8 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from PIL import Image
 
 from core.data.augmentation import AUGMENTATIONS, Augmentation, Augmenter
-from core.data.images import decode
 from core.data.listing import Listing
 from core.data.preprocessing import PLAIN, PREPROCESSING, Preparation, Step
 from core.data.specs import DatasetSpec
@@ -44,10 +42,7 @@ def pixels_of(spec: DatasetSpec, listing: Listing, index: int, preparation: Prep
         data = listing.read(index)
     except OSError as error:
         raise UnreadableImage(f"The file cannot be opened ({type(error).__name__}).") from None
-    if isinstance(data, np.ndarray) and listing.dims == 3:
-        return preparation.volume(data, CUBE)
-    image = Image.fromarray(data) if isinstance(data, np.ndarray) else decode(data)
-    return preparation.image(image, SIDE, spec.channels)
+    return preparation.pixels(data, listing.dims, CUBE if listing.dims == 3 else SIDE, spec.channels)
 
 
 def as_image(pixels: np.ndarray) -> np.ndarray:

@@ -235,13 +235,10 @@ def find_folder(spec: DatasetSpec) -> Path | None:
     if spec.path is not None:
         return spec.path if spec.path.is_dir() else None
     wanted = {normalized_name(name) for name in spec.folders}
-    for root in data_roots():
-        if root.is_dir():
-            for path in subfolders(root):
-                if normalized_name(path.name) in wanted and (
-                    not spec.files or any((path / name).is_file() for name in spec.files)
-                ):
-                    return path
+    for path in (path for root in data_roots() if root.is_dir() for path in subfolders(root)):
+        has_file = not spec.files or any((path / name).is_file() for name in spec.files)
+        if normalized_name(path.name) in wanted and has_file:
+            return path
     return None
 
 

@@ -1,6 +1,6 @@
 """Splits: the publisher's test set is kept whole, missing parts are split off by group, small subsets are nested."""
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from itertools import combinations
 
 import numpy as np
@@ -187,12 +187,11 @@ def split(
         notes.append(f"{joined} {note}" if given_count else note)
         parts[_split_off(parts, labels, groups, _VALIDATION_SHARE)] = VALIDATION
     train, validation, test = (np.flatnonzero(parts == part) for part in (TRAIN, VALIDATION, TEST))
-    result = Parts(train, validation, test, groups, tuple(notes))
-    crossed = int(crossing.sum())
-    if allow_leaks:
-        return replace(result, leaks=crossed)
-    check_disjoint(groups, result.by_name)
-    return replace(result, dropped=crossed)
+    dropped, leaks = (0, int(crossing.sum())) if allow_leaks else (int(crossing.sum()), 0)
+    result = Parts(train, validation, test, groups, tuple(notes), dropped, leaks)
+    if not allow_leaks:
+        check_disjoint(groups, result.by_name)
+    return result
 
 
 def _smallest_class(labels: np.ndarray, part: np.ndarray) -> int:

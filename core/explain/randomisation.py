@@ -27,7 +27,6 @@ STEPS = ("the head", "and the last third of the encoder", "and its middle third"
 IMAGES, DRAWS = 20, 3
 CHECKED = "grad-cam"  # its maps are compared with those of random weights
 POINTING = (CHECKED, "hires-cam", "hires-cam-shifted")  # these are counted for peaks on planted evidence
-_MEASURED = (nn.modules.batchnorm._BatchNorm,)
 
 
 @dataclass(frozen=True)
@@ -97,19 +96,18 @@ def randomise(layer: nn.Module, random: torch.Generator) -> None:
     scale = getattr(layer, "weight", None)
     if isinstance(scale, torch.Tensor) and scale.ndim == 1:
         nn.init.ones_(scale)
-    if isinstance(layer, _MEASURED):
+    if isinstance(layer, nn.modules.batchnorm._BatchNorm):
         layer.train()
 
 
 def from_the_head_down(model: Classifier) -> list[list[nn.Module]]:
     """Return the layers that have weights in the order of randomization, one list for each of `STEPS`."""
-    encoder, head = ([layer for layer in part.modules() if _has_own(layer)] for part in (model.encoder, model.head))
+    encoder, head = (
+        [layer for layer in part.modules() if list(layer.parameters(recurse=False))]
+        for part in (model.encoder, model.head)
+    )
     thirds = np.array_split(np.arange(len(encoder))[::-1], len(STEPS) - 1)
     return [head[::-1], *([encoder[place] for place in third] for third in thirds)]
-
-
-def _has_own(layer: nn.Module) -> bool:
-    return next(layer.parameters(recurse=False), None) is not None
 
 
 def rank_correlation(first: Explanation, second: Explanation) -> float:

@@ -143,12 +143,10 @@ def load_table(folder: Path, table: Path) -> Listing:
         if not (folder / name).resolve().is_relative_to(folder.resolve()):
             raise DataUnavailable(f"{row_location(table, row)}: {name!r} is a link that leads out of {folder.name!r}.")
     # Read patients and parts if the table has them, then the labels.
-    patients = (
-        rows[columns[key]].where(rows[columns[key]] != "", names) if (key := _known(columns, PATIENTS)) else names
-    )
-    parts = _parts(rows[columns[key]], table) if (key := _known(columns, PARTS)) else [""] * len(rows)
-    if key := _known(columns, LABELS):
-        labels, class_names = _from_cells(rows[columns[key]], table)
+    patients = rows[column].where(rows[column] != "", names) if (column := _known(columns, PATIENTS)) else names
+    parts = _parts(rows[column], table) if (column := _known(columns, PARTS)) else [""] * len(rows)
+    if column := _known(columns, LABELS):
+        labels, class_names = _from_cells(rows[column], table)
     elif findings := _findings(rows, columns, table):
         labels, class_names = rows[findings].replace(_VALUES).to_numpy(np.float32), tuple(findings)
     else:
@@ -159,12 +157,13 @@ def load_table(folder: Path, table: Path) -> Listing:
 
 
 def _known(columns: dict[str, str], wanted: tuple[str, ...]) -> str | None:
-    return next((normalized_name(name) for name in wanted if normalized_name(name) in columns), None)
+    """Return the column that has one of the wanted names."""
+    return next((columns[name] for name in map(normalized_name, wanted) if name in columns), None)
 
 
 def _column(columns: dict[str, str], wanted: tuple[str, ...], table: Path, content: str) -> str:
-    if key := _known(columns, wanted):
-        return columns[key]
+    if column := _known(columns, wanted):
+        return column
     raise DataUnavailable(
         f"{table.name} has no column for {content} among its {len(columns)}. Name one of them {', '.join(wanted[:3])}."
     )
@@ -192,9 +191,8 @@ def _from_cells(cells: pd.Series, table: Path) -> tuple[np.ndarray, tuple[str, .
     if not any(len(parts) > 1 for parts in split):
         refuse_rows(cells, cells.str.strip() == "", table, lambda _: "there is no label. Add one, or remove the row.")
         classes = sorted(spelling_of)
-        return np.array([classes.index(parts[0].casefold()) for parts in split]), tuple(
-            spelling_of[key] for key in classes
-        )
+        labels = np.array([classes.index(parts[0].casefold()) for parts in split])
+        return labels, tuple(spelling_of[key] for key in classes)
     findings = sorted(key for key in spelling_of if key not in NO_FINDING)
     present = [{part.casefold() for part in parts} for parts in split]
     labels = np.array([[float(key in parts) for key in findings] for parts in present], np.float32)

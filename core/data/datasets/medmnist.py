@@ -41,6 +41,7 @@ MODALITIES = {
     "adrenal": "shape from abdominal CT", "fracture": "chest CT", "vessel": "shape from brain MRA",
     "synapse": "electron microscopy",
 }  # fmt: skip
+_DAMAGE = (KeyError, TypeError, ValueError, RuntimeError, EOFError, zlib.error, zipfile.BadZipFile)
 _PARTS = {"train": TRAIN, "val": VALIDATION, "test": TEST}
 _TASKS: dict[str, Any] = {
     "binary-class": "binary",
@@ -113,28 +114,23 @@ def _unpacked(path: Path, name: str, size: str) -> tuple[Path, bool]:
     folder.mkdir(parents=True, exist_ok=True)
     with locked(folder):
         if not facts.exists():
-            _unpack(path, folder)
-            try:
+            try:  # may be damaged, encrypted, lack a member, or use an unknown compression
+                _unpack(path, folder)
                 _check(folder, name)
-            except (TypeError, ValueError, EOFError) as error:
-                raise _damaged(path, error) from None
+            except _DAMAGE as error:
+                raise DataUnavailable(
+                    f"{path.name} is damaged or not a MedMNIST file ({error}). Download it again."
+                ) from None
             write_atomically(facts, json.dumps({"official": is_official(path, name, size)}).encode())
     return folder, bool(json.loads(facts.read_text())["official"])
 
 
 def _unpack(path: Path, folder: Path) -> None:
     """Write the arrays of an archive into a folder, one file each."""
-    try:
-        archive = zipfile.ZipFile(path)
-    except (OSError, zipfile.BadZipFile) as error:
-        raise _damaged(path, error) from None
-    with archive:
+    with zipfile.ZipFile(path) as archive:
         for member in [f"{part}_{kind}.npy" for part in _PARTS for kind in ("images", "labels")]:
-            try:  # may be damaged, encrypted, lack the member, or use an unknown compression
-                with archive.open(member) as packed:
-                    write_stream_atomically(folder / member, packed)
-            except (KeyError, RuntimeError, EOFError, zlib.error, zipfile.BadZipFile) as error:
-                raise _damaged(path, error) from None
+            with archive.open(member) as packed:
+                write_stream_atomically(folder / member, packed)
 
 
 def _check(folder: Path, name: str) -> None:
@@ -152,10 +148,6 @@ def _check(folder: Path, name: str) -> None:
             raise ValueError(f"the {part} labels are not {len(images)} rows of {columns} integers")
         if len(labels) and not 0 <= labels.min() <= labels.max() < (2 if findings else len(facts["label"])):
             raise ValueError(f"the {part} labels contain an unknown class")
-
-
-def _damaged(path: Path, error: Exception) -> DataUnavailable:
-    return DataUnavailable(f"{path.name} is damaged or not a MedMNIST file ({error}). Download it again.")
 
 
 def _row(name: str, facts: dict[str, Any]) -> DatasetSpec:

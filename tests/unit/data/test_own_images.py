@@ -2,6 +2,7 @@
 
 import errno
 import time
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -94,14 +95,14 @@ def test_what_cannot_be_used_ends_in_a_sentence_and_leaves_nothing(files, words,
 
 
 def test_a_full_disk_ends_in_a_sentence_and_leaves_nothing(data_root, monkeypatch):
-    written = []
+    written, write = [], Path.write_bytes
 
     def put(path, content):
         if len(written) == N:
             raise OSError(errno.ENOSPC, "No space left on device")
-        written.append(path.write_bytes(content))
+        written.append(write(path, content))
 
-    monkeypatch.setattr(own_images, "_put", put)
+    monkeypatch.setattr(Path, "write_bytes", put)
     with pytest.raises(BadRequest, match=r"No space left on device\. Nothing was kept"):
         stored(class_files({"ill": N, "well": N}))
     assert len(written) == N
@@ -115,9 +116,11 @@ def test_a_visit_that_ends_while_images_are_stored_leaves_nothing(data_root, mon
     def put(path, content):
         raise Stopped
 
-    monkeypatch.setattr(own_images, "_put", put)
-    with pytest.raises(Stopped):
-        stored(class_files({"ill": N, "well": N}))
+    files = class_files({"ill": N, "well": N})
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "write_bytes", put)
+        with pytest.raises(Stopped):
+            stored(files)
     assert left(data_root) == []
     killed = data_root / "own-images" / "a" / ".x.partial"
     (killed / "ill").mkdir(parents=True)

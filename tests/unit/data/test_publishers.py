@@ -106,8 +106,9 @@ def test_adult_pneumonia_as_published(root):
         "PNEUMONIA/1_0.jpg": (1, "1", ""), "PNEUMONIA/1_1.jpg": (1, "1", ""), "NORMAL/2_0.jpg": (0, "2", ""),
     }  # fmt: skip
     people = read_demographics(spec, listing.ids)
-    assert people.view.tolist() == ["AP", "PA", ""]
-    np.testing.assert_array_equal(people.reader, [1, np.nan, 0])
+    assert {fact: values.tolist() for fact, values in people.facts.items()} == {
+        "view": ["AP", "PA", ""], "reader": ["yes", "", "no"],
+    }  # fmt: skip
     assert family_of(spec.name) == "nih-chestxray14"
     put(folder / "labels.csv", columns + "NORMAL/2_0.jpg,healthy,2,,F,PA,\n")
     with pytest.raises(DataUnavailable, match=r"row 2: label is 'healthy'; expected NORMAL or PNEUMONIA"):
@@ -137,8 +138,8 @@ def test_the_real_external_sets():
     assert np.bincount(listing.labels).tolist() == [500, 500]
     assert len(np.unique(listing.groups)) == 682
     people = read_demographics(adults, listing.ids)
-    assert [int((people.view == view).sum()) for view in ("AP", "PA")] == [567, 433]
-    assert np.isfinite(people.reader).sum() == 39
+    assert [int((people.facts["view"] == view).sum()) for view in ("AP", "PA")] == [567, 433]
+    assert (people.facts["reader"] != "").sum() == 39
     nih_here = DATASETS["nih-chestxray14"]
     if find_folder(nih_here):
         assert len(np.intersect1d(listing.groups, list_images(nih_here).groups)) > 300
