@@ -32,6 +32,7 @@ from trainer.reporting.external import external_rows
 from trainer.reporting.markdown_report import as_markdown
 from trainer.reporting.sections import Runs, subgroups
 
+_APART = ("run", "model", "strategy", "variant", "leaks", "train_size", "seed", "metrics")
 _NOT_IN_COMMAND = ("command", "execute", "dataset", "json", "write", "store_results")
 
 
@@ -118,6 +119,7 @@ def report_on(store: Store, arguments: argparse.Namespace) -> dict[str, Any]:
     if proper and not series:
         raise BadRequest(f"No run of {arguments.dataset} with {size or 'all'} images per class is stored.")
     target = target_named(same_split[0], arguments.target) if arguments.target else None
+    one_task = {} if same_split[0].multilabel and target is None else series
     _measure(every, target)
     content = {
         "about": _about(metas, same_split, [run for runs in series.values() for run in runs], size, arguments, target),
@@ -127,9 +129,9 @@ def report_on(store: Store, arguments: argparse.Namespace) -> dict[str, Any]:
         "by_class": sections.by_class(series) if same_split[0].positive is None and target is None else [],
         "subgroups": subgroups(series, target),
         "operating": sections.operating(series, aim, target),
-        "calibration": sections.calibration(series, target),
+        "calibration": sections.calibration(one_task, target),
         "conformal": sections.conformal(series, arguments.level, target),
-        "selective": sections.selective(series, target),
+        "selective": sections.selective(one_task, target),
         "two_stage": sections.two_stage(
             series,
             _screens(store, same_split[0], size) if arguments.suspicious else {},
@@ -138,7 +140,7 @@ def report_on(store: Store, arguments: argparse.Namespace) -> dict[str, Any]:
         ),
         "curves": sections.curves(every, metric, arguments.reach, size, target),
         "shortcuts": [asdict(row) | {"words": row.sentence} for row in shortcuts_of(store, arguments.dataset, split)],
-        "apart": [_apart(meta) for meta in metas if meta.variant or meta.leaks],
+        "apart": [{name: getattr(meta, name) for name in _APART} for meta in metas if meta.variant or meta.leaks],
     }
     plain: dict[str, Any] = json.loads(  # NaN and infinity, which JSON lacks, become None
         json.dumps(content, default=lambda value: value.item()), parse_constant=lambda _: None
@@ -197,8 +199,3 @@ def _command(arguments: argparse.Namespace) -> str:
             values = value if isinstance(value, list) else [value]
             flags.append(f" --{name} {','.join('full' if part is None else str(part) for part in values)}")
     return f"python -m trainer report --dataset {arguments.dataset}{''.join(flags)}"
-
-
-def _apart(meta: RunMeta) -> dict[str, Any]:
-    names = ("run", "model", "strategy", "variant", "leaks", "train_size", "seed", "metrics")
-    return {name: getattr(meta, name) for name in names}

@@ -1,6 +1,7 @@
 """`sanity`: randomize the weights of stored runs and store with them whether their heatmaps change."""
 
 import argparse
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
@@ -94,9 +95,12 @@ def run(arguments: argparse.Namespace) -> int:
 
 def _check(folder: Path, meta: RunMeta, dataset: Dataset, arguments: argparse.Namespace, device: torch.device) -> bool:
     """Print the check of a run, which is read from the store or made; return whether there is one."""
+    check = None
+    with suppress(LowshotError):  # a damaged record is written again
+        check = read_check(folder, meta)
     try:
-        check = _stored(folder, meta, arguments)
-        if check is None or (dataset.spec.evidence and not check.planted):
+        same = check is not None and (check.images, check.draws) == (arguments.images, arguments.draws)
+        if check is None or not same or (dataset.spec.evidence and not check.planted):
             check = check_run(folder, meta, dataset, arguments.images, arguments.draws, device)
             save_check(folder, meta, check)
     except LowshotError as error:
@@ -104,13 +108,3 @@ def _check(folder: Path, meta: RunMeta, dataset: Dataset, arguments: argparse.Na
         return False
     print(f"{meta.run}: {sentence(check)}" + (f" {evidence_sentence(check.planted)}" if check.planted else ""))
     return True
-
-
-def _stored(folder: Path, meta: RunMeta, arguments: argparse.Namespace) -> Randomised | None:
-    """Read the stored check of a run; None if there is none with these numbers of images and randomizations."""
-    try:
-        check = read_check(folder, meta)
-    except LowshotError:
-        return None
-    same = check is not None and (check.images, check.draws) == (arguments.images, arguments.draws)
-    return check if same else None

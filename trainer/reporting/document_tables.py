@@ -330,13 +330,11 @@ def with_tables(text: str, store: Store, folder: Path) -> str:
     """
 
     def fill(block: re.Match[str]) -> str:
-        kinds = [*TABLES, "curves"]
-        if block[2] not in kinds:
-            raise BadRequest(f"Expected a table of the kind {', '.join(kinds)}, but got {block[2]!r}.")
+        tables = TABLES | {"curves": lambda store, dataset, sizes, of: write_curves(store, dataset, sizes, folder)}
+        if block[2] not in tables:
+            raise BadRequest(f"Expected a table of the kind {', '.join(tables)}, but got {block[2]!r}.")
         sizes = [None if size == "full" else int(size) for size in block[4].split(",")]
-        if block[2] == "curves":
-            return f"{block[1]}{write_curves(store, block[3], sizes, folder)}{block[6]}"
-        return f"{block[1]}{TABLES[block[2]](store, block[3], sizes, block[5])}{block[6]}"
+        return f"{block[1]}{tables[block[2]](store, block[3], sizes, block[5])}{block[6]}"
 
     return _BLOCK.sub(fill, text)
 

@@ -97,11 +97,11 @@ def _by_class(rows: Sequence[Data], labels: Sequence[str]) -> str:
         return ""
     tables = []
     for name in rows[0]["classes"]:
-        averages = [[number(row[f"{average}_{name}"]) for average in sections.AVERAGES] for row in rows]
         lines = [
-            [series_name(row), *map(with_interval, row["classes"][name]), *means]
-            for row, means in zip(rows, averages, strict=True)
-        ]
+            [series_name(row), *map(with_interval, row["classes"][name]),
+             *(number(row[f"{average}_{name}"]) for average in sections.AVERAGES)]
+            for row in rows
+        ]  # fmt: skip
         tables.append(table([METRICS[name].title, *labels, *sections.AVERAGES], lines))
     introduction = (
         "Each class against the rest: mean over seeds with 95% intervals over test patients; then the averages."

@@ -61,12 +61,12 @@ def comparisons(series: Runs, finding: int | None) -> list[dict[str, Any]]:
     classical = {kind: _corrected(tests, kind) for kind in ("delong", "mcnemar")}
     for pair, metrics in differences.items():
         first, second = (key._asdict() for key in pair)
-        verdicts = {name: row.verdict_text(series_name(first), series_name(second)) for name, row in metrics.items()}
+        names = series_name(first), series_name(second)
         by_seed = [
             asdict(test) | {f"{kind}_holm": values.get((pair, test.seed)) for kind, values in classical.items()}
             for test in tests[pair]
         ]
-        records = {name: row.record() | {"verdict_text": verdicts[name]} for name, row in metrics.items()}
+        records = {name: row.record() | {"verdict_text": row.verdict_text(*names)} for name, row in metrics.items()}
         rows.append({"first": first, "second": second, "refused": "", "metrics": records, "by_seed": by_seed})
     return rows
 
@@ -135,8 +135,6 @@ def calibration(series: Runs, finding: int | None) -> list[dict[str, Any]]:
     """Return temperatures, the reliability diagram of the first seed, and the calibration error expected by chance."""
     rows = []
     for key, runs in series.items():
-        if runs[0][1].multilabel and finding is None:
-            continue
         tests = [comparison.load_part(run, target=finding).scores for run in runs]
         chances = [chance_error(scores) for scores in tests]
         rows.append(
@@ -180,11 +178,9 @@ def conformal(series: Runs, level: float, finding: int | None) -> dict[str, Any]
 
 
 def selective(series: Runs, finding: int | None) -> list[dict[str, Any]]:
-    """Return the risk among the most certain images at each coverage; empty for several findings at once."""
+    """Return the risk among the most certain images at each coverage."""
     series_rows = []
     for key, runs in series.items():
-        if runs[0][1].multilabel and finding is None:
-            continue
         tests = [comparison.load_part(run, target=finding) for run in runs]
         curve = risk_curve([test.scores for test in tests], tests[0].groups, np.array(COVERAGES))
         rows = zip(curve.coverage, curve.risk, curve.low, curve.high, strict=True)
