@@ -5,6 +5,7 @@ calibration predictions of a run, never the test predictions.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from itertools import chain, combinations
 from typing import Any, TypeVar
@@ -28,7 +29,7 @@ from core.metrics.conformal import Conformal, Coverage, calibrate, check_calibra
 from core.metrics.learning_curves import LEAST_SIZES, Fit, MeasuredCurve, fit_curves
 from core.runs import Run, stored_parts
 from core.runs.metric_cache import weights_for
-from core.runs.scores import PartScores, load_part
+from core.runs.scores import load_part
 from core.runs.series import check_comparable, resampled_runs
 from core.runs.stored_results import pack, result_key, stored_result, unpack
 from core.types import EvaluatedPart
@@ -194,15 +195,11 @@ def seed_tests(runs: Sequence[Run], others: Sequence[Run], finding: int | None =
         if not np.array_equal(first.ids, second.ids):
             raise BadRequest("These runs were evaluated on different test images and cannot be compared.")
         decisions = None if first.scores.multilabel else mcnemar(first.scores, second.scores)
-        tests.append(SeedTests(run.meta.seed, _delong(first, second), decisions))
+        areas = None
+        with suppress(BadRequest):  # too few patients of a class
+            areas = delong(first.scores, second.scores, first.groups)
+        tests.append(SeedTests(run.meta.seed, areas, decisions))
     return tests
-
-
-def _delong(first: PartScores, second: PartScores) -> DeLong | None:
-    try:
-        return delong(first.scores, second.scores, first.groups)
-    except BadRequest:
-        return None
 
 
 def learning_curves(

@@ -58,7 +58,5 @@ def store_results(store: Store, dataset: str, progress: Callable[[int, int], Non
 
 
 def _by_size(runs: Sequence[Run]) -> dict[int | None, list[Run]]:
-    sizes: dict[int | None, list[Run]] = {}
-    for run in runs:
-        sizes.setdefault(run.meta.train_size, []).append(run)
-    return sizes
+    sizes = dict.fromkeys(run.meta.train_size for run in runs)
+    return {size: [run for run in runs if run.meta.train_size == size] for size in sizes}

@@ -17,6 +17,7 @@ from core.data.specs import find_dataset
 from core.errors import CorruptRun, LowshotError
 from core.metrics import METRICS, Estimate, Scores
 from core.metrics.bootstrap import interval, measure_resamples
+from core.metrics.measures import support, unit_weights
 from core.runs import Run, RunMeta
 from core.runs.metric_cache import weights_for
 from core.runs.scores import load_part
@@ -172,9 +173,7 @@ def _views(scores: Scores, meta: RunMeta) -> list[tuple[Scores, dict[str, str]]]
 
 
 def _counts(scores: Scores) -> tuple[int, ...]:
-    if scores.multilabel:
-        return tuple((np.nan_to_num(scores.labels) > 0.5).sum(axis=0).tolist())
-    return tuple(np.bincount(scores.labels, minlength=scores.probabilities.shape[1]).tolist())
+    return tuple(support(scores, unit_weights(scores))[:, 0].astype(int).tolist())
 
 
 def _resampled(

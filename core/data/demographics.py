@@ -52,8 +52,8 @@ def read_demographics(spec: DatasetSpec, ids: np.ndarray) -> Demographics:
     columns = spec.demographics
     table = next((folder / name for name in columns.files if (folder / name).is_file()), folder / columns.files[0])
     rows = read_table(table, filter(None, (columns.image, columns.age, columns.sex, columns.view, columns.reader)))
-    rows.index = pd.Index(_stem(name) for name in rows[columns.image])
-    rows = rows[~rows.index.duplicated()].reindex([_stem(name) for name in ids.tolist()])
+    rows.index = pd.Index(PurePosixPath(name).stem for name in rows[columns.image])
+    rows = rows[~rows.index.duplicated()].reindex([PurePosixPath(name).stem for name in ids.tolist()])
     age = pd.to_numeric(rows[columns.age].str.strip().str.rstrip("Yy"), errors="coerce").to_numpy(float)
     sex = rows[columns.sex].str.strip().str.lower().map(_SEXES).fillna(UNKNOWN)
     facts = {
@@ -68,7 +68,3 @@ def _known(cells: pd.Series, values: tuple[str, ...]) -> np.ndarray:
     """Return cells as the values that they spell in any case; other cells are unknown."""
     spelling = {value.casefold(): value for value in values}
     return cells.str.strip().str.casefold().map(spelling).fillna(UNKNOWN).to_numpy(str)
-
-
-def _stem(name: str) -> str:
-    return PurePosixPath(name).stem

@@ -4,6 +4,7 @@ All evaluation of stored runs reads predictions through this module, so that pag
 or finding. Statistics are in `core.metrics`.
 """
 
+from contextlib import suppress
 from dataclasses import dataclass
 
 import numpy as np
@@ -56,7 +57,8 @@ def load_part(run: Run, part: EvaluatedPart = "test", target: int | None = None)
     elif target is not None and meta.positive is None:
         scores = scores.merged((target,))
         if part == "test":
-            scores = scores.at(_threshold(run, target))
+            with suppress(BadRequest):  # it stays 0.5 if the held-out images lack the class, or all others
+                scores = scores.at(fit_operating_point(load_part(run, "validation", target).scores, Aim()).threshold)
     return PartScores(meta, scores, stored.groups[kept], stored.ids[kept])
 
 
@@ -93,11 +95,3 @@ def target_named(meta: RunMeta, label: str) -> int:
             f"with {', '.join(meta.labels)}."
         )
     return meta.labels.index(label)
-
-
-def _threshold(run: Run, target: int) -> float:
-    """Return the operating point of a class against the rest; 0.5 if the held-out images lack either."""
-    try:
-        return fit_operating_point(load_part(run, "validation", target).scores, Aim()).threshold
-    except BadRequest:
-        return 0.5

@@ -20,7 +20,7 @@ from core.data.preprocessing import PREPROCESSING
 from core.errors import BadRequest, LowshotError
 from core.metrics import METRICS
 from core.metrics.comparisons import Difference, holm_corrected
-from core.runs import Run, RunMeta
+from core.runs import Run
 from trainer import flags
 from trainer.progress import print_status
 from trainer.training.class_balance import IMBALANCE
@@ -190,8 +190,9 @@ def _rows(every: Iterable[str], runs: list[Runs], first: list[Runs]) -> Iterator
     is_first = runs is first
     for title, these, reference in zip(every, runs, first, strict=True):
         meta = these[0][1]
+        start = "random" if meta.encoder.get("kind") == "random" else _STARTS.get(meta.family, meta.family)
         yield {
-            "dataset": meta.dataset, "model": meta.model, "family": meta.family, "start": _start(meta),
+            "dataset": meta.dataset, "model": meta.model, "family": meta.family, "start": f"{start} start",
             "strategy": meta.strategy, "train_size": meta.train_size, "seeds": [meta.seed for _, meta in these],
             "combination": title, "variant": meta.variant, "leaks": max(meta.leaks for _, meta in these),
             "metrics": {name: float(np.mean([meta.metrics[name] for _, meta in these])) for name in METRICS},
@@ -215,12 +216,6 @@ def _correct(rows: list[dict[str, Any]]) -> None:
         corrected = holm_corrected([differences[name] for differences in every])
         for differences, difference in zip(every, corrected, strict=True):
             differences[name] = difference
-
-
-def _start(meta: RunMeta) -> str:
-    """Describe the starting weights."""
-    kind = "random" if meta.encoder.get("kind") == "random" else _STARTS.get(meta.family, meta.family)
-    return f"{kind} start"
 
 
 def _line(row: dict[str, Any]) -> str:

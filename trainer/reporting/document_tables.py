@@ -67,7 +67,7 @@ def headline_table(store: Store, dataset: str, sizes: list[Size], of: str | None
     return _with_note(
         table(head, rows),
         of,
-        f"Mean over seeds with 95% intervals: {_intervals(dataset, _images(series, target))} At the operating point "
+        f"Mean over seeds with 95% intervals: {_intervals(dataset, series, target)} At the operating point "
         f"fitted inside each training subset. Training and evaluating the {len(default_runs)} stored runs of "
         f"this data set took {sum(meta.seconds for meta in default_runs) / 60:.0f} minutes on {devices}.",
     )
@@ -93,7 +93,7 @@ def size_table(store: Store, dataset: str, sizes: list[Size], of: str | None = N
         table(["family", "model", "strategy", "seeds", *map(_size_text, sizes)], rows),
         of,
         f"AUROC, the mean over seeds, by labeled images per class, with 95% intervals: "
-        f"{_intervals(dataset, _images(columns[0], target))} At one size and seed every row learns from the same "
+        f"{_intervals(dataset, columns[0], target)} At one size and seed every row learns from the same "
         "images.",
     )
 
@@ -148,7 +148,7 @@ def variant_table(store: Store, dataset: str, sizes: list[Size], of: str | None 
         table(["family", "model", "strategy", "seeds", *titles, *(f"change of {title}" for title in titles)], rows),
         of,
         f"{_size_text(sizes[0]).capitalize()}: mean over seeds with 95% intervals: "
-        f"{_intervals(dataset, _images(series, target))} Change: difference from the same model and strategy by "
+        f"{_intervals(dataset, series, target)} Change: difference from the same model and strategy by "
         f"default on the same subsets, {_verdicts(change for row in changes.values() for change in row.values())}",
     )
 
@@ -374,13 +374,9 @@ def _with_note(result: str, of: str | None, note: str) -> str:
     return f"{result}\n\n{f'{of} against the rest. ' if of else ''}{note}\n"
 
 
-def _images(series: dict[Series, list[Run]], target: int | None) -> int:
-    """Return the number of test images; for a finding, of those whose label is known."""
-    return estimate(next(iter(series.values())), ("auroc",), target)["auroc"].n
-
-
-def _intervals(dataset: str, images: int) -> str:
-    """Describe the two intervals of a cell in a sentence."""
+def _intervals(dataset: str, series: dict[Series, list[Run]], target: int | None) -> str:
+    """Describe the two intervals of a cell in a sentence; images of unknown label are not counted for a finding."""
+    images = estimate(next(iter(series.values())), ("auroc",), target)["auroc"].n
     try:
         unit = find_dataset(dataset).group_key
     except LowshotError:
