@@ -12,6 +12,7 @@ References:
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -20,9 +21,11 @@ from core.errors import BadRequest
 from core.registry import Registry
 
 
-@dataclass
-class Pose:
-    """Affine pose of one image: angle in degrees, shift as a fraction of the side; a negative scale mirrors."""
+class Pose(NamedTuple):
+    """Affine pose of one image: angle in degrees, shift as a fraction of the side; a negative scale mirrors.
+
+    Poses are composed by adding their angles and shifts and multiplying their scales.
+    """
 
     angle: float = 0.0
     shift_x: float = 0.0
@@ -30,18 +33,8 @@ class Pose:
     scale_x: float = 1.0
     scale_y: float = 1.0
 
-    def resize(self, x: float, y: float) -> None:
-        """Multiply the scale along each axis; a negative factor mirrors."""
-        self.scale_x *= x
-        self.scale_y *= y
 
-    def move(self, x: float, y: float) -> None:
-        """Add to the shift, as a fraction of the side."""
-        self.shift_x += x
-        self.shift_y += y
-
-
-Geometry = Callable[[np.random.Generator, Pose], None]
+Geometry = Callable[[np.random.Generator], Pose]
 Photometry = Callable[[torch.Tensor, list[np.random.Generator]], torch.Tensor]
 Batch = tuple[torch.Tensor, torch.Tensor]  # images and targets
 Mixing = Callable[[torch.Tensor, torch.Tensor, np.random.Generator], Batch]
@@ -56,7 +49,7 @@ class Augmentation:
         title: display name.
         ranges: range of the random parameter, in words.
         caveat: what a clinician should know about it.
-        geometry: (generator, pose) -> None; applies a random change to the pose.
+        geometry: generator -> a random pose.
         photometry: ((B, C, S, S) in [0, 1], one generator per image) -> the same shape, not yet clipped to [0, 1].
         mixing: ((B, ...) normalized images, (B, K) targets as probabilities, generator) -> mixed images and targets.
         volumes: whether it accepts volumes.
@@ -75,33 +68,31 @@ class Augmentation:
 AUGMENTATIONS: Registry[Augmentation] = Registry("augmentation")
 
 
-def _rotate(degrees: float, random: np.random.Generator, pose: Pose) -> None:
-    pose.angle += random.uniform(-degrees, degrees)
+def _rotate(degrees: float, random: np.random.Generator) -> Pose:
+    return Pose(random.uniform(-degrees, degrees))
 
 
-def _shift(share: float, random: np.random.Generator, pose: Pose) -> None:
-    pose.move(*random.uniform(-share, share, size=2))
+def _shift(share: float, random: np.random.Generator) -> Pose:
+    return Pose(0.0, *random.uniform(-share, share, size=2))
 
 
-def _zoom(low: float, high: float, random: np.random.Generator, pose: Pose) -> None:
+def _zoom(low: float, high: float, random: np.random.Generator) -> Pose:
     zoom = random.uniform(low, high)
-    pose.resize(zoom, zoom)
+    return Pose(scale_x=zoom, scale_y=zoom)
 
 
-def _stretch(log_ratio: float, random: np.random.Generator, pose: Pose) -> None:
+def _stretch(log_ratio: float, random: np.random.Generator) -> Pose:
     stretch = float(np.exp(random.uniform(-log_ratio, log_ratio) / 2))
-    pose.resize(stretch, 1 / stretch)
+    return Pose(scale_x=stretch, scale_y=1 / stretch)
 
 
-def _crop(least: float, random: np.random.Generator, pose: Pose) -> None:
+def _crop(least: float, random: np.random.Generator) -> Pose:
     zoom = 1 / random.uniform(least, 1)
-    pose.resize(zoom, zoom)
-    pose.move(*random.uniform(-1, 1, size=2) * (zoom - 1) / 2)
+    return Pose(0.0, *random.uniform(-1, 1, size=2) * (zoom - 1) / 2, zoom, zoom)
 
 
-def _flip(x: float, y: float, random: np.random.Generator, pose: Pose) -> None:
-    if random.random() < 0.5:
-        pose.resize(x, y)
+def _flip(x: float, y: float, random: np.random.Generator) -> Pose:
+    return Pose(scale_x=x, scale_y=y) if random.random() < 0.5 else Pose()
 
 
 def _uniform(low: float, high: float, images: torch.Tensor, randoms: list[np.random.Generator]) -> torch.Tensor:
@@ -164,7 +155,7 @@ AUGMENTATIONS.add(
     Augmentation(
         "mirror", "Mirror image", "every image",
         "For averaging over an image and its mirror image at test time; see horizontal flip.",
-        geometry=lambda random, pose: pose.resize(-1.0, 1.0),
+        geometry=lambda random: Pose(scale_x=-1.0),
     ),
     Augmentation(
         "vertical-flip", "Vertical flip", "half of the images",
@@ -281,13 +272,9 @@ class Augmenter:
         shape = images.shape
         flat = images.flatten(1, -3)  # (B, C or C * D, S, S)
         randoms = [np.random.default_rng(seed) for seed in seeds]
-        poses = [Pose() for _ in randoms]
-        for row in self.rows:
-            if row.geometry:
-                for random, pose in zip(randoms, poses, strict=True):
-                    row.geometry(random, pose)
-        if any(row.geometry for row in self.rows):
-            flat = _warp(flat, poses)
+        if geometries := [row.geometry for row in self.rows if row.geometry]:
+            poses = np.array([[geometry(random) for geometry in geometries] for random in randoms])  # (B, G, 5)
+            flat = _warp(flat, np.hstack([poses[..., :3].sum(axis=1), poses[..., 3:].prod(axis=1)]))
         for row in self.rows:
             if row.photometry:
                 flat = row.photometry(flat, randoms)
@@ -332,14 +319,12 @@ def canonical_name(name: str) -> str:
     return JOINED.join(sorted(names, key=lambda part: known.index(AUGMENTATIONS[part].name)))
 
 
-def _warp(images: torch.Tensor, poses: list[Pose]) -> torch.Tensor:
+def _warp(images: torch.Tensor, poses: np.ndarray) -> torch.Tensor:
+    """Warp (B, C, S, S) images to (B, 5) poses."""
     from kornia.geometry.transform import get_affine_matrix2d, warp_affine
 
     count, _, height, width = images.shape
-    parameters = torch.tensor(
-        [[p.angle, p.shift_x, p.shift_y, p.scale_x, p.scale_y] for p in poses], dtype=torch.float32
-    )
-    angle, shift, scale = parameters.to(images.device).split([1, 2, 2], dim=1)
+    angle, shift, scale = torch.from_numpy(poses).float().to(images.device).split([1, 2, 2], dim=1)
     side = torch.tensor([width, height], device=images.device)
     center = ((side - 1) / 2).expand(count, 2).float()
     matrix = get_affine_matrix2d(shift * side, center, scale, angle[:, 0])[:, :2]
