@@ -88,8 +88,7 @@ class DatasetSpec:
         positive: index of the class whose probability a binary task reports; None for other tasks.
         load: (folder, options by name) -> the listing. Generated data sets ignore the folder.
         folders: possible names of the data set's folder (case, hyphens, underscores and spaces do not matter).
-        files: the folder must have one of these files, if several data sets share a folder; empty for any folder.
-        file_of: (options by name) -> that file, if it depends on the options.
+        file_of: (options by name) -> a file that the folder must have; None if no other data set shares the folder.
         titles: class whose name is a code -> its display name, including the code.
         suspicious: classes that a screening stage passes on to a second stage; empty if the task has no such stage.
         dims: 2 for images, 3 for volumes.
@@ -119,7 +118,6 @@ class DatasetSpec:
     labels: tuple[str, ...]
     load: Callable[..., Listing]
     folders: tuple[str, ...] = ()
-    files: tuple[str, ...] = ()
     file_of: Callable[..., str] | None = None
     titles: Mapping[str, str] = field(default_factory=dict)
     suspicious: tuple[str, ...] = ()
@@ -215,7 +213,7 @@ def _with_options(spec: DatasetSpec, base: str, chosen: dict[str, str]) -> Datas
         name=f"{base}{OPTIONS_SEPARATOR}{options}",
         title=f"{spec.title}, {options.replace(',', ', ')}",
         load=partial(spec.load, **chosen),
-        files=tuple(spec.file_of(**chosen) for _ in spec.files) if spec.file_of else spec.files,
+        file_of=partial(spec.file_of, **chosen) if spec.file_of else None,
     )
 
 
@@ -236,8 +234,7 @@ def find_folder(spec: DatasetSpec) -> Path | None:
         return spec.path if spec.path.is_dir() else None
     wanted = {normalized_name(name) for name in spec.folders}
     for path in (path for root in data_roots() if root.is_dir() for path in subfolders(root)):
-        has_file = not spec.files or any((path / name).is_file() for name in spec.files)
-        if normalized_name(path.name) in wanted and has_file:
+        if normalized_name(path.name) in wanted and (spec.file_of is None or (path / spec.file_of()).is_file()):
             return path
     return None
 

@@ -162,7 +162,6 @@ def _row(name: str, facts: dict[str, Any]) -> DatasetSpec:
         positive=1 if task == "binary" else None,
         load=partial(load, name=name),
         folders=("medmnist", "medmnist_v2"),
-        files=(file_name(name),),
         file_of=partial(file_name, name),
         dims=3 if volumes else 2,
         channels=facts["n_channels"],
