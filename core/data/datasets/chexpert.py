@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from core.data.datasets.folders import ALIASES, list_class_folders
+from core.data.datasets.folders import list_class_folders
 from core.data.listing import TEST, TRAIN, Listing, listing_of_files
 from core.data.specs import DATASETS, DatasetSpec, Remote
 from core.data.tables import checked_paths, read_table, row_location
@@ -82,8 +82,7 @@ def _load_class_folders(folder: Path) -> Listing:
 
     An image that is in the folders of several findings has all of them; all other findings count as absent.
     """
-    names = {name: ALIASES.get(name, (name,)) for name in FINDINGS}
-    listing = list_class_folders(folder, names, allow_missing=True)
+    listing = list_class_folders(folder, FINDINGS, allow_missing=True)
     images: dict[tuple[str, str], list[int]] = {}
     for index, (name, part) in enumerate(zip(listing.ids, listing.parts, strict=True)):
         levels = name.split("/")

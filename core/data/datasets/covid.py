@@ -7,7 +7,7 @@ References:
 
 from pathlib import Path
 
-from core.data.datasets.folders import ALIASES, list_class_folders
+from core.data.datasets.folders import list_class_folders
 from core.data.listing import Listing
 from core.data.specs import DATASETS, DatasetSpec, Remote
 
@@ -16,7 +16,7 @@ CLASSES = ("COVID", "Lung_Opacity", "Normal", "Viral Pneumonia")
 
 def load(folder: Path) -> Listing:
     """Read `CLASS / [images /] image` for the classes present; `masks/` folders are skipped."""
-    return list_class_folders(folder, {name: ALIASES[name] for name in CLASSES}, allow_missing=True)
+    return list_class_folders(folder, CLASSES, allow_missing=True)
 
 
 DATASETS.add(

@@ -95,7 +95,7 @@ def find_parts(root: Path) -> list[tuple[str, Path]]:
 
 def list_class_folders(
     root: Path,
-    classes: Mapping[str, tuple[str, ...]] | None = None,
+    names: Iterable[str] = (),
     group_of: Callable[[str, str, str], str] | None = None,
     allow_missing: bool = False,
 ) -> Listing:
@@ -103,8 +103,8 @@ def list_class_folders(
 
     Args:
         root: the data set's folder.
-        classes: label -> possible names of its folder, in the order of the class indices. By default every folder is a
-            class; folders that are aliases of one label form one class unless a part has both.
+        names: labels in the order of the class indices; their folders may have the names in `ALIASES`. By default every
+            folder is a class; folders that are aliases of one label form one class unless a part has both.
         group_of: (part, label, file name without suffix) -> group. By default every image is its own group.
         allow_missing: leave out classes without images, so that class indices count only the classes present.
     Returns:
@@ -114,7 +114,7 @@ def list_class_folders(
     """
     # Find the classes.
     parts = find_parts(root)
-    classes = classes or _classes_found(parts)
+    classes = {name: ALIASES.get(name, (name,)) for name in names} or _classes_found(parts)
     if not classes:
         raise DataUnavailable(
             f"{root.name!r} contains no folders. Lay it out as CLASS/image.png, with one folder per class."

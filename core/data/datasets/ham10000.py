@@ -24,7 +24,7 @@ def load(folder: Path) -> Listing:
     """
     table = next((folder / name for name in _TABLES if (folder / name).is_file()), None)
     if table is None:
-        return list_class_folders(folder, {name: (name,) for name in CLASSES})
+        return list_class_folders(folder, CLASSES)
     rows = read_table(table, ("lesion_id", "image_id", "dx"), unique="image_id")
     reason = f"{{!r}} is not one of {', '.join(CLASSES)}. Take the publisher's file."
     refuse_rows(rows["dx"], ~rows["dx"].isin(CLASSES), table, reason.format)

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
-from core.data.datasets.folders import ALIASES, list_class_folders
+from core.data.datasets.folders import list_class_folders
 from core.data.listing import TEST, Listing
 from core.data.specs import DATASETS, DatasetSpec, External, Remote
 from core.errors import DataUnavailable
@@ -34,7 +34,7 @@ def patient_of(part: str, label: str, stem: str) -> str:
 
 def load(folder: Path) -> Listing:
     """Read `train|val|test / NORMAL|PNEUMONIA`."""
-    return list_class_folders(folder, {label: ALIASES[label] for label in LABELS}, patient_of)
+    return list_class_folders(folder, LABELS, patient_of)
 
 
 def load_three(folder: Path) -> Listing:

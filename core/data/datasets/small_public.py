@@ -18,9 +18,7 @@ _SLIDE = re.compile(r"C\d+P\d+")
 
 def load_knee(folder: Path) -> Listing:
     """Read `train|val|test / 0..4`; both knees of a person are one group."""
-    return list_class_folders(
-        folder, {grade: (grade,) for grade in GRADES}, lambda part, label, stem: stem.split("_")[0].rstrip("LR")
-    )
+    return list_class_folders(folder, GRADES, lambda part, label, stem: stem.split("_")[0].rstrip("LR"))
 
 
 def load_malaria(folder: Path) -> Listing:
@@ -30,12 +28,12 @@ def load_malaria(folder: Path) -> Listing:
         match = _SLIDE.match(stem)
         return match.group(0) if match else stem
 
-    return list_class_folders(folder, {label: (label,) for label in CELLS}, patient_of)
+    return list_class_folders(folder, CELLS, patient_of)
 
 
 def load_ultrasound(folder: Path) -> Listing:
     """Read `benign / malignant / normal`; the publisher's segmentation masks in the same folders are left out."""
-    listing = list_class_folders(folder, {label: (label,) for label in TUMOURS})
+    listing = list_class_folders(folder, TUMOURS)
     kept = np.array([not _SEGMENTATION.search(name) for name in listing.ids])
     rows = zip(listing.ids[kept], listing.labels[kept], listing.groups[kept], listing.parts[kept], strict=True)
     return listing_of_files(folder, list(rows), TUMOURS)
