@@ -58,9 +58,9 @@ def as_text(rows: Sequence[Data]) -> str:
             f"{', '.join(first['labels'])}. {first['caveat']}".rstrip()
         )
         for metric in SHOWN:
-            head = [METRICS[metric].title, "views", "seeds", "internal test", "external test"]
-            head.append("internal minus external")
-            parts.append(table(head, [_line(row, view, metric) for row in set_rows for view in row["views"]]))
+            head = ["views", "seeds", "internal test", "external test", "internal minus external"]
+            lines = [_line(row, view, metric) for row in set_rows for view in row["views"]]
+            parts.append(table([METRICS[metric].title, *head], lines))
         parts += [_reader_study(row) for row in set_rows if row["reading"]]
     parts += [
         f"{series_name(row)} was not evaluated on {row['title']}: {row['refused']}" for row in rows if row["refused"]

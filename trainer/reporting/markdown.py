@@ -12,24 +12,20 @@ def series_name(series: Data) -> str:
     return f"{series['model']} {series['strategy']}{variant}"
 
 
-def number(value: float | None, digits: int = 3) -> str:
+def number(value: float | None, form: str = ".3f") -> str:
     """Format a number, or a dash where it is undefined."""
-    return "–" if value is None else f"{value:.{digits}f}"
+    return "–" if value is None else format(value, form)
 
 
-def signed(value: float | None) -> str:
-    """Format a difference with its sign, or a dash where it is undefined."""
-    return "–" if value is None else f"{value:+.3f}"
-
-
-def with_interval(estimate: Data) -> str:
-    """Format a value with its interval."""
-    return f"{number(estimate['value'])} ({number(estimate['low'])} to {number(estimate['high'])})"
+def with_interval(estimate: Data, value: str = "value", form: str = ".3f") -> str:
+    """Format a value with its interval; `value` is the key of the value itself."""
+    center, low, high = (number(estimate[key], form) for key in (value, "low", "high"))
+    return f"{center} ({low} to {high})"
 
 
 def signed_interval(difference: Data, value: str = "effect") -> str:
-    """Format a difference with its interval; `value` is the key of the difference itself."""
-    return f"{signed(difference[value])} ({signed(difference['low'])} to {signed(difference['high'])})"
+    """Format a difference with its interval and signs; `value` is the key of the difference itself."""
+    return with_interval(difference, value, "+.3f")
 
 
 def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:

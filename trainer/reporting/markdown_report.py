@@ -184,7 +184,7 @@ def _calibration(rows: Sequence[Data], families: Sequence[Data]) -> str:
     lines = [
         [
             series_name(row),
-            " ".join(number(value, 2) for value in row["temperatures"]),
+            " ".join(number(value, ".2f") for value in row["temperatures"]),
             *(with_interval(metrics[series_name(row)][metric]["patients"]) for metric in ("brier", "ece")),
             f"{number(row['chance_ece'])} ({number(row['chance_ece_high'])})",
         ]
@@ -209,7 +209,7 @@ def _conformal(content: Data, about: Data) -> str:
             series_name(row),
             row["kind"],
             *map(with_interval, row["holds"]),
-            *(number(row[name], 2) for name in ("size", "single", "empty")),
+            *(number(row[name], ".2f") for name in ("size", "single", "empty")),
         ]
         for row in rows
     ]
