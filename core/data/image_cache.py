@@ -14,6 +14,7 @@ import os
 import shutil
 from collections.abc import Callable, Collection, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -104,16 +105,14 @@ def is_built(listing: Listing, size: int, channels: int) -> bool:
 def delete_banks_of(digests: Collection[str]) -> None:
     """Delete the banks, finished or not, that hold no other images than those with these SHA-256 hashes."""
     for folder in (cache_folder() / _BANKS).glob("*/"):
-        try:
+        with suppress(OSError, ValueError, KeyError):
             if (folder / _FACTS).exists():
                 content = set(json.loads((folder / _FACTS).read_text())["content"])
             else:
                 lines = (folder / _DONE).read_text().splitlines()
                 content = {digest for line in lines for digest, _ in json.loads(line)}
-        except (OSError, ValueError, KeyError):
-            continue
-        if content and content <= set(digests):
-            shutil.rmtree(folder, ignore_errors=True)
+            if content and content <= set(digests):
+                shutil.rmtree(folder, ignore_errors=True)
 
 
 def _build(
@@ -158,13 +157,10 @@ def _build(
 
 def _rows_done(staging: Path, shape: tuple[int, ...]) -> Iterator[tuple[str, str | None]]:
     """Yield the rows (digest, error or None) that an interrupted build finished, in whole blocks."""
-    try:
-        if np.load(staging / _IMAGES, mmap_mode="r", allow_pickle=False).shape != shape:
-            raise ValueError
-        for line in (staging / _DONE).read_text().splitlines():
-            yield from [(digest, reason) for digest, reason in json.loads(line)]
-    except (OSError, ValueError):
-        return
+    with suppress(OSError, ValueError):
+        if np.load(staging / _IMAGES, mmap_mode="r", allow_pickle=False).shape == shape:
+            for line in (staging / _DONE).read_text().splitlines():
+                yield from [(digest, reason) for digest, reason in json.loads(line)]
 
 
 def _read(

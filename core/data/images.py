@@ -47,7 +47,9 @@ def decode(content: bytes) -> Image.Image:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # the limit below is stricter
             image = Image.open(io.BytesIO(content), formats=FORMATS)
-            _check_header(image)
+            _check_size(*image.size)
+            if _has_more_frames(image):
+                raise UnreadableImage("The file holds several frames; expected one. Export a single frame.")
             _check_scans(image, content)
             image.load()
             return _plain(ImageOps.exif_transpose(image))
@@ -59,12 +61,6 @@ def decode(content: bytes) -> Image.Image:
         raise
     except Exception:  # decoders raise many types on damaged input
         raise UnreadableImage("The image is damaged or incomplete. Export it again.") from None
-
-
-def _check_header(image: Image.Image) -> None:
-    _check_size(*image.size)
-    if _has_more_frames(image):
-        raise UnreadableImage("The file holds several frames; expected one. Export a single frame.")
 
 
 def _check_size(width: int, height: int) -> None:

@@ -9,7 +9,7 @@ import numpy as np
 from core.data.dataset import scan
 from core.data.duplicates import find_copies
 from core.data.image_cache import Bank, Progress
-from core.data.overview import class_counts
+from core.data.overview import class_counts, part_counts
 from core.data.specs import DATASETS, DatasetSpec, family_of, is_present, labels_of
 
 StepProgress = Callable[[str], AbstractContextManager[Progress]]
@@ -66,14 +66,13 @@ def copies_by_source(spec: DatasetSpec, watch: StepProgress) -> list[Source]:
             other_listing, other_bank = scan(other, progress)
         with watch(f"comparing with {other.name}") as progress:
             own_copies, other_copies = _shared(spec.name, bank, other.name, other_bank, progress)
-        parts, counts = np.unique(other_listing.parts[other_copies], return_counts=True)
         sources.append(
             Source(
                 other=other.name,
                 images=len(own_copies),
                 of=len(listing),
                 by_class=class_counts(listing.labels[own_copies], labels),
-                by_part={part or "not split": int(n) for part, n in zip(parts.tolist(), counts, strict=True)},
+                by_part=part_counts(other_listing.parts[other_copies]),
             )
         )
     return sources

@@ -46,6 +46,12 @@ def class_counts(labels: np.ndarray, names: tuple[str, ...]) -> dict[str, int]:
     }
 
 
+def part_counts(parts: np.ndarray) -> dict[str, int]:
+    """Count the images of each part of a split."""
+    names, counts = np.unique(parts, return_counts=True)
+    return dict(zip((name or "not split" for name in names.tolist()), counts.tolist(), strict=True))
+
+
 def unknown_counts(labels: np.ndarray, names: tuple[str, ...]) -> dict[str, int]:
     """Count the images with an unknown label, by finding; empty if all labels are known."""
     if labels.ndim == 1 or not np.isnan(labels).any():

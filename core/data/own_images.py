@@ -16,6 +16,7 @@ import unicodedata
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path, PurePosixPath
 
 from core.data.datasets.custom import PATIENTS_FILE, dataset_name, read_patients
@@ -121,11 +122,9 @@ def zip_entries(name: str, content: bytes) -> list[Entry]:
 
 def file_entries(files: Iterable[tuple[str, bytes]]) -> list[Entry]:
     """Return uploaded files, by their paths, as entries."""
-
-    def reader(name: str, content: bytes) -> Callable[[], Upload]:
-        return lambda: Upload(name, content, problem_of(content))
-
-    return [(name, reader(name, content)) for name, content in files if not is_skipped(name)]
+    return [
+        (name, partial(Upload, name, content, problem_of(content))) for name, content in files if not is_skipped(name)
+    ]
 
 
 def store(owner: str, title: str, entries: list[Entry]) -> tuple[OwnSet, dict[str, str]]:

@@ -203,11 +203,8 @@ def _smallest_class(labels: np.ndarray, part: np.ndarray) -> int:
 
 def _check_left(labels: np.ndarray, parts: np.ndarray, crossing: np.ndarray) -> None:
     """Raise if a class has no training or test image left, or a finding lost all its training images as leaks."""
-    if labels.ndim == 1:
-        positive = (labels[:, None] == np.arange(labels.max() + 1)).astype(float)
-    else:
-        positive = np.nan_to_num(labels)
-    for index, column in enumerate((positive > 0.5).T):
+    for index in range(labels.max() + 1 if labels.ndim == 1 else labels.shape[1]):
+        column = _has_class(labels, index)
         remaining = {part: bool((column & (parts == part)).any()) for part in (TRAIN, TEST)}
         if not remaining[TRAIN] and (column & crossing).any():
             raise LeakFound(

@@ -96,14 +96,13 @@ def unpack(files: Iterable[tuple[str, bytes]], limits: Limits = LIMITS) -> tuple
 def _images_in(name: str, content: bytes, limits: Limits) -> Iterator[Callable[[], Upload]]:
     """Yield a reader for each image of a file."""
     if not content.startswith(_ZIP):
-        yield lambda: Upload(name, content, problem=problem_of(content, limits))
+        yield partial(Upload, name, content, problem_of(content, limits))
         return
     try:
         for _, read in members(name, content, limits):
             yield read
     except UnreadableImage as error:
-        refused = Upload(name, problem=str(error))
-        yield lambda: refused
+        yield partial(Upload, name, problem=str(error))
 
 
 def problem_of(content: bytes, limits: Limits = LIMITS) -> str:

@@ -42,12 +42,10 @@ def read(path: Path) -> list[dict[str, Any]]:
         return []
     events = []
     for line in content.splitlines():
-        try:
+        with suppress(ValueError):
             event = json.loads(line)
-        except ValueError:
-            continue
-        if isinstance(event, dict) and isinstance(event.get("kind"), str):
-            events.append(event)
+            if isinstance(event, dict) and isinstance(event.get("kind"), str):
+                events.append(event)
     return events
 
 

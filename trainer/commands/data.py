@@ -5,10 +5,8 @@ import json
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from core.data import DATASETS
-from core.data.overview import class_counts
+from core.data.overview import class_counts, part_counts
 from core.data.specs import DatasetSpec, find_dataset, find_folder, how_to_get, is_present, labels_of, list_images
 from core.errors import LowshotError
 from core.paths import data_roots
@@ -53,11 +51,10 @@ def facts_of(spec: DatasetSpec) -> dict[str, Any]:
             listing = list_images(spec)
         except LowshotError as error:
             return {**facts, "present": False, "missing": str(error)}
-        parts, counts = np.unique(listing.parts, return_counts=True)
         labels = labels_of(spec, listing)
         facts |= {
             "images": len(listing),
-            "counts": {part or "not split": int(n) for part, n in zip(parts.tolist(), counts, strict=True)},
+            "counts": part_counts(listing.parts),
             "classes": class_counts(listing.labels, labels),
         }
         if absent := [label for label in spec.labels if label not in labels]:

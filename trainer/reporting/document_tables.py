@@ -19,6 +19,7 @@ A document marks their places by one of these comments and `<!-- end of results 
 
 import re
 from collections.abc import Callable, Iterable, Mapping
+from contextlib import suppress
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -377,10 +378,9 @@ def _with_note(result: str, of: str | None, note: str) -> str:
 def _intervals(dataset: str, series: dict[Series, list[Run]], target: int | None) -> str:
     """Describe the two intervals of a cell in a sentence; images of unknown label are not counted for a finding."""
     images = estimate(next(iter(series.values())), ("auroc",), target)["auroc"].n
-    try:
+    unit = "group"
+    with suppress(LowshotError):
         unit = find_dataset(dataset).group_key
-    except LowshotError:
-        unit = "group"
     return (
         f"test patients (the {images} test images resampled by {unit}, copies together; these seeds) and seeds "
         "(Student's t over training subsets; these test images)."
