@@ -165,18 +165,16 @@ def intervals_to_store(runs: Sequence[Run]) -> dict[str, Any]:
 def by_series(metas: Sequence[RunMeta]) -> dict[Series, list[RunMeta]]:
     """Group runs by series, ordered by family and registration; models that no longer exist are left out."""
     families: list[str] = list(FAMILY_TITLES)
-    rows = list(MODELS)
-
-    def order(meta: RunMeta) -> tuple[object, ...]:
-        row = rows.index(meta.model) if meta.model in rows else len(rows)  # weights given by path have no row
-        family, variant = families.index(meta.family), meta.series_variant
-        return family, row, meta.model, meta.strategy, variant, meta.per_class, meta.seed
-
-    known = sorted((meta for meta in metas if meta.model in MODELS), key=order)
+    rows = {model: row for row, model in enumerate(MODELS)}
     groups: dict[Series, list[RunMeta]] = {}
-    for meta in known:
-        groups.setdefault(Series(meta.model, meta.strategy, meta.series_variant), []).append(meta)
-    return groups
+    for meta in sorted(metas, key=lambda meta: (meta.per_class, meta.seed)):
+        if meta.model in MODELS:
+            groups.setdefault(Series(meta.model, meta.strategy, meta.series_variant), []).append(meta)
+
+    def order(series: Series) -> tuple[int, int, Series]:
+        return families.index(groups[series][0].family), rows.get(series.model, len(rows)), series  # a path has no row
+
+    return {series: groups[series] for series in sorted(groups, key=order)}
 
 
 def runs_by_series(store: Store, metas: Sequence[RunMeta]) -> dict[Series, list[Run]]:

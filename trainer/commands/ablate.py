@@ -134,7 +134,7 @@ def run(arguments: argparse.Namespace) -> int:
     pairs = compatible_pairs(arguments.models, arguments.strategies)
     dataset = load_for_training(flags.requested_dataset(arguments), arguments.allow_leaks)
     pairs = available_pairs(pairs, dataset)
-    options, complete = flags.stated_settings(arguments), True
+    options = flags.stated_settings(arguments)
     requests: list[RunRequest] = []
     groups: list[Cell] = []  # those whose combinations are compared, in the order of the requests
     for size in arguments.sizes:
@@ -145,7 +145,6 @@ def run(arguments: argparse.Namespace) -> int:
                     plan_run(cells[0], dataset, {**options, **changed})
             except LowshotError as error:
                 print_status(f"left out: {model} {strategy}: {error}")
-                complete = False
                 continue
             groups.append(cells[0])
             requests += [RunRequest(cell, {**options, **changed}) for changed in every.values() for cell in cells]
@@ -168,15 +167,14 @@ def run(arguments: argparse.Namespace) -> int:
                 f"incomplete: {cell.model} {cell.strategy} n={cell.train_size or 'full'}: a combination has no run, so "
                 "none is compared."
             )
-            complete = False
             continue
         rows += _rows(every, combined, first.setdefault((cell.train_size, cell.strategy), combined))
-    complete = complete and not failures
     _correct(rows)
     for row in rows:
         plain = row | {kind: {name: value.record() for name, value in row[kind].items()} for kind in DIFFERENCES}
         print(json.dumps(plain) if arguments.json else _line(row), flush=True)
-    return 0 if complete else 2
+    complete = len(rows) == len(pairs) * len(arguments.sizes) * len(every)
+    return 0 if complete and not failures else 2
 
 
 def _rows(every: Iterable[str], runs: list[Runs], first: list[Runs]) -> Iterator[dict[str, Any]]:
