@@ -177,10 +177,20 @@ def compare_all(
     """
     chosen = list(combinations(series, 2)) if pairs is None else pairs
     results = {pair: compare_runs(series[pair[0]], series[pair[1]], names, finding) for pair in chosen}
-    for name in names or tuple(METRICS):
-        for pair, difference in zip(results, holm_corrected([row[name] for row in results.values()]), strict=True):
-            results[pair][name] = difference
+    correct(list(results.values()), names or tuple(METRICS))
     return results
+
+
+def correct(rows: Sequence[dict[str, Difference]], names: Sequence[str]) -> None:
+    """Correct the p values of each metric by Holm over several comparisons, in place.
+
+    Args:
+        rows: metric -> difference, for each comparison.
+        names: metrics.
+    """
+    for name in names:
+        for row, difference in zip(rows, holm_corrected([row[name] for row in rows]), strict=True):
+            row[name] = difference
 
 
 def seed_tests(runs: Sequence[Run], others: Sequence[Run], finding: int | None = None) -> list[SeedTests]:

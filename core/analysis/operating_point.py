@@ -180,11 +180,7 @@ def risk_at(series: ResampledSeries, thresholds: Sequence[float], banded: bool =
 def roc_curves(series: ResampledSeries) -> tuple[RocCurve, list[RocCurve]]:
     """Return the mean ROC curve over seeds, and the ROC curve of each run."""
     grid = np.linspace(0, 1, GRID)
-    runs = []
-    for scores in series.tests:
-        p, truth = scores.positives()
-        false_positive_rate, sensitivity, _ = roc_curve(truth, p)
-        runs.append(RocCurve(false_positive_rate, sensitivity))
+    runs = [RocCurve(*roc_curve(truth, p)[:2]) for p, truth in (scores.positives() for scores in series.tests)]
     mean = np.mean([_highest(run, grid) for run in runs], axis=0)
     return RocCurve(np.r_[0.0, grid], np.r_[0.0, mean]), runs
 

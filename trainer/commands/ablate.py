@@ -14,12 +14,12 @@ from typing import Any
 
 import numpy as np
 
-from core.analysis.comparison import compare_runs
+from core.analysis.comparison import compare_runs, correct
 from core.data.augmentation import AUGMENTATIONS, JOINED
 from core.data.preprocessing import PREPROCESSING
 from core.errors import BadRequest, LowshotError
 from core.metrics import METRICS
-from core.metrics.comparisons import Difference, holm_corrected
+from core.metrics.comparisons import Difference
 from core.runs import Run
 from trainer import flags
 from trainer.progress import print_status
@@ -136,7 +136,7 @@ def run(arguments: argparse.Namespace) -> int:
     pairs = available_pairs(pairs, dataset)
     options = flags.stated_settings(arguments)
     requests: list[RunRequest] = []
-    groups: list[Cell] = []  # those whose combinations are compared, in the order of the requests
+    groups: list[tuple[Cell, list[range]]] = []  # a cell, and the positions of the requests for each combination
     for size in arguments.sizes:
         for model, strategy in sorted(pairs, key=lambda pair: arguments.strategies.index(pair[1])):
             cells = [Cell(dataset.spec.name, model, strategy, size, seed) for seed in arguments.seeds]
@@ -146,22 +146,18 @@ def run(arguments: argparse.Namespace) -> int:
             except LowshotError as error:
                 print_status(f"left out: {model} {strategy}: {error}")
                 continue
-            groups.append(cells[0])
+            starts = range(len(requests), len(requests) + len(every) * len(cells), len(cells))
+            groups.append((cells[0], [range(start, start + len(cells)) for start in starts]))
             requests += [RunRequest(cell, {**options, **changed}) for changed in every.values() for cell in cells]
     done: dict[int, Run] = {}
     failures: dict[tuple[str, str], str] = {}
     with open_engine(arguments) as engine:
         for index, folder, meta in run_sweep(requests, dataset, engine, "ablate", failures):
             done[index] = Run(folder, meta)
-    seeds = len(arguments.seeds)
-    by_series = [
-        [done[index] for index in range(start, start + seeds) if index in done]
-        for start in range(0, len(requests), seeds)
-    ]
     rows: list[dict[str, Any]] = []
     first: dict[tuple[int | None, str], list[Runs]] = {}
-    for group, cell in enumerate(groups):
-        combined = by_series[group * len(every) : (group + 1) * len(every)]
+    for cell, positions in groups:
+        combined = [[done[index] for index in indices if index in done] for indices in positions]
         if not all(combined):
             print_status(
                 f"incomplete: {cell.model} {cell.strategy} n={cell.train_size or 'full'}: a combination has no run, so "
@@ -169,7 +165,7 @@ def run(arguments: argparse.Namespace) -> int:
             )
             continue
         rows += _rows(every, combined, first.setdefault((cell.train_size, cell.strategy), combined))
-    _correct(rows)
+    correct([row[kind] for row in rows for kind in DIFFERENCES if row[kind]], SHOWN)
     for row in rows:
         plain = row | {kind: {name: value.record() for name, value in row[kind].items()} for kind in DIFFERENCES}
         print(json.dumps(plain) if arguments.json else _line(row), flush=True)
@@ -205,15 +201,6 @@ def _differences(runs: Runs, others: Runs) -> dict[str, Difference]:
     if not {meta.seed for _, meta in runs} & {meta.seed for _, meta in others}:
         return {}
     return compare_runs(runs, others, SHOWN)
-
-
-def _correct(rows: list[dict[str, Any]]) -> None:
-    """Correct every difference of a metric by Holm over all of them, in place."""
-    every = [row[kind] for row in rows for kind in DIFFERENCES if row[kind]]
-    for name in SHOWN:
-        corrected = holm_corrected([differences[name] for differences in every])
-        for differences, difference in zip(every, corrected, strict=True):
-            differences[name] = difference
 
 
 def _line(row: dict[str, Any]) -> str:

@@ -137,13 +137,14 @@ def variant_table(store: Store, dataset: str, sizes: list[Size], of: str | None 
     if not pairs:
         raise _missing(dataset, sizes)
     changes = compare_all(series, SHOWN, target, pairs)
-    shown = {key for pair in pairs for key in pair}
+    cells = {key.default: ["–"] * len(SHOWN) for key, _ in pairs}
+    for (key, _), row in changes.items():
+        cells[key] = [f"{row[name].interval_text()}: {row[name].verdict}" for name in SHOWN]
     rows = [
-        [*_named(key), str(len(runs)), *_figures(runs, SHOWN, target),
-         *_changes(changes.get((key, key.default), {}))]
+        [*_named(key), str(len(runs)), *_figures(runs, SHOWN, target), *cells[key]]
         for key, runs in series.items()
-        if key in shown
-    ]  # fmt: skip
+        if key in cells
+    ]
     titles = [METRICS[name].title for name in SHOWN]
     return _with_note(
         table(["family", "model", "strategy", "seeds", *titles, *(f"change of {title}" for title in titles)], rows),
@@ -206,13 +207,6 @@ def _verdict_note(found: Mapping[Contrast, Difference]) -> str:
         if title in titles
     )
     return f"{names}. Differences are {_verdicts(found.values())}"
-
-
-def _changes(differences: dict[str, Difference]) -> list[str]:
-    """Format the change of each metric with its verdict; dashes for the reference series."""
-    return [
-        f"{differences[name].interval_text()}: {differences[name].verdict}" if differences else "–" for name in SHOWN
-    ]
 
 
 def _verdicts(differences: Iterable[Difference]) -> str:

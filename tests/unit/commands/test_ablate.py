@@ -6,13 +6,14 @@ from dataclasses import replace
 import pytest
 import torch
 
+from core.analysis.comparison import correct
 from core.errors import BadRequest, UnknownName
 from core.models import MODELS
 from core.runs import open_store
 from tests.synthetic_runs import STRONG, WEAK, make_run
 from tests.synthetic_runs import of as of_runs
 from trainer.cli import main
-from trainer.commands.ablate import _correct, _line, _rows, combinations_of
+from trainer.commands.ablate import DIFFERENCES, SHOWN, _line, _rows, combinations_of
 
 
 def of(ingredients, orders="each,pairs,all"):
@@ -133,7 +134,7 @@ def test_verdicts_are_corrected_over_every_contrast_of_the_command(runs):
     first = made[:3]
     rows = [*_rows(every, first, first), *_rows(every, made[3:], first)]
     before = [row["difference"]["auroc"] for row in rows if row["difference"]]
-    _correct(rows)
+    correct([row[kind] for row in rows for kind in DIFFERENCES if row[kind]], SHOWN)
     after = [one["auroc"] for row in rows for one in (row["difference"], row["difference_of_models"]) if one]
     assert len(after) == 7
     assert {one.contrasts for one in after} == {7}
