@@ -93,16 +93,14 @@ class Request:
         if (runs := len(self.models) * len(self.strategies) * len(self.sizes) * len(self.seeds)) > MOST_RUNS:
             raise BadRequest(f"These are up to {runs:,} runs; a job may have {MOST_RUNS:,} at most. Choose fewer.")
 
-    def fewer(self) -> Request | None:
-        """Return the request for fewer images: without the largest size, or half of the only one; None if none is."""
-        *smaller, largest = self.sizes
-        sizes = tuple(smaller) or ((largest // 2,) if largest and largest > 1 else ())
-        return replace(self, sizes=sizes, expected=()) if sizes else None
+    def with_images(self, change: str) -> Request | None:
+        """Return the request for `fewer` or `more` images; None if there is none.
 
-    def more(self) -> Request | None:
-        """Return the request for more images: without the smallest size, or twice the only one; None if none is."""
-        smallest, *larger = self.sizes
-        sizes = tuple(larger) or ((2 * smallest,) if smallest else ())
+        It lacks the largest or the smallest size; if there is one size only, it has half or twice that.
+        """
+        only, fewer = self.sizes[0] or 0, change == "fewer"
+        others = self.sizes[:-1] if fewer else self.sizes[1:]
+        sizes = others or tuple(filter(None, [only // 2 if fewer else 2 * only]))
         return replace(self, sizes=sizes, expected=()) if sizes else None
 
     def argv(self) -> list[str]:

@@ -3,7 +3,6 @@
 from core.runs.predictions import (
     Predictions,
     as_stored,
-    external_names,
     read_predictions,
     scores_of,
     shared_classes,
@@ -11,7 +10,6 @@ from core.runs.predictions import (
 )
 from core.runs.record import (
     OLD_RECIPE,
-    PREDICTIONS_FILE,
     PROTOCOL,
     WEIGHTS_FILE,
     ExternalRecord,
@@ -20,7 +18,6 @@ from core.runs.record import (
     RunSetup,
 )
 from core.runs.store import (
-    RUN_FILE,
     Run,
     Store,
     add_external,
@@ -35,9 +32,7 @@ from core.runs.store import (
 
 __all__ = [
     "OLD_RECIPE",
-    "PREDICTIONS_FILE",
     "PROTOCOL",
-    "RUN_FILE",
     "WEIGHTS_FILE",
     "ExternalRecord",
     "FittedRun",
@@ -48,7 +43,6 @@ __all__ = [
     "Store",
     "add_external",
     "as_stored",
-    "external_names",
     "open_store",
     "pack_run",
     "put_run",

@@ -20,7 +20,8 @@ from core.metrics import METRICS
 from core.metrics.bootstrap import RESAMPLES, measure_resamples
 from core.metrics.grouped_bootstrap import GroupResamples, measure_groups, resample_groups, supports
 from core.paths import cache_folder
-from core.runs import PREDICTIONS_FILE, Run
+from core.runs import Run
+from core.runs.record import PREDICTIONS_FILE
 from core.runs.scores import PartScores, load_part, load_shared_classes
 
 VERSION = 2  # increase it when a metric, the resampling or a fitted threshold changes

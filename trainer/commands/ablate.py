@@ -6,7 +6,6 @@ all contrasts of the command, so rows are printed at its end.
 """
 
 import argparse
-import json
 from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from itertools import combinations
@@ -23,6 +22,7 @@ from core.metrics.comparisons import Difference
 from core.runs import Run
 from trainer import flags
 from trainer.progress import print_status
+from trainer.reporting.run_lines import print_row
 from trainer.training.class_balance import IMBALANCE
 from trainer.training.losses import LOSSES
 from trainer.training.ray_engine import open_engine
@@ -168,7 +168,7 @@ def run(arguments: argparse.Namespace) -> int:
     correct([row[kind] for row in rows for kind in DIFFERENCES if row[kind]], SHOWN)
     for row in rows:
         plain = row | {kind: {name: value.record() for name, value in row[kind].items()} for kind in DIFFERENCES}
-        print(json.dumps(plain) if arguments.json else _line(row), flush=True)
+        print_row(plain, _line(row), arguments.json)
     complete = len(rows) == len(pairs) * len(arguments.sizes) * len(every)
     return 0 if complete and not failures else 2
 

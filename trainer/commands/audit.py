@@ -10,6 +10,7 @@ from core.data.overlap import copies_by_source
 from core.data.specs import find_dataset
 from trainer.flags import add_folder, requested_dataset
 from trainer.progress import print_status, progress_bar
+from trainer.reporting.run_lines import print_row
 
 
 def _sources(arguments: argparse.Namespace) -> int:
@@ -19,14 +20,11 @@ def _sources(arguments: argparse.Namespace) -> int:
     if not sources:
         print_status(f"No other data set of modality {spec.modality!r} is on this machine.")
     for row in sources:
-        if arguments.json:
-            print(json.dumps(asdict(row)))
-            continue
         classes = ", ".join(f"{label} {count:,}" for label, count in row.by_class.items() if count)
         parts = ", ".join(f"{part} {count:,}" for part, count in row.by_part.items())
-        print(f"{row.other:22} {row.images:,} of {row.of:,} images are copies" + (f": {classes}" if classes else ""))
-        if parts:
-            print(f"{'':22} parts of the other set: {parts}")
+        text = f"{row.other:22} {row.images:,} of {row.of:,} images are copies" + (f": {classes}" if classes else "")
+        text += f"\n{'':22} parts of the other set: {parts}" if parts else ""
+        print_row(asdict(row), text, arguments.json)
     return 1 if any(row.images for row in sources) else 0
 
 

@@ -1,7 +1,6 @@
 """`data`: list the data sets with their state on this machine, and download them."""
 
 import argparse
-import json
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +10,7 @@ from core.data.specs import DatasetSpec, find_dataset, find_folder, how_to_get, 
 from core.errors import LowshotError
 from core.paths import data_roots
 from trainer.progress import print_status
+from trainer.reporting.run_lines import print_row
 
 
 def add_flags(parser: argparse.ArgumentParser) -> None:
@@ -28,14 +28,10 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
 def data_list(arguments: argparse.Namespace) -> int:
     """Print a line for each data set."""
     for row in [facts_of(spec) for spec in DATASETS.values()]:
-        if arguments.json:
-            print(json.dumps(row), flush=True)
-            continue
         counts = ", ".join(f"{part} {count:,}" for part, count in row["counts"].items())
         state = f"{row['images']:,} images ({counts})" if row["present"] else "not on this machine"
-        print(f"{row['name']:22} {row['task']:10} {state}; {row['licence']}")
-        if row["missing"]:
-            print(f"{'':22} {row['missing']}")
+        missing = f"\n{'':22} {row['missing']}" if row["missing"] else ""
+        print_row(row, f"{row['name']:22} {row['task']:10} {state}; {row['licence']}{missing}", arguments.json)
     return 0
 
 

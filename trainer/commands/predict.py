@@ -1,7 +1,6 @@
 """`predict`: predict image files with stored runs."""
 
 import argparse
-import json
 import sys
 from pathlib import Path
 from typing import Any
@@ -21,6 +20,7 @@ from core.paths import DEVICES, pick_device
 from core.runs import Run, open_store
 from core.runs.selection import default_runs
 from trainer.progress import print_status
+from trainer.reporting.run_lines import print_row
 
 OPACITY = 0.6
 
@@ -80,10 +80,11 @@ def run(arguments: argparse.Namespace) -> int:
         upload = _read(path)
         case = analyze(upload, settings, arguments.despite_gate)
         if case.problem:
-            _print(arguments, {"image": str(path), "error": case.problem}, f"{path}: {case.problem}")
+            print_row({"image": str(path), "error": case.problem}, f"{path}: {case.problem}", arguments.json)
         elif case.check and not case.results:
             reasons = " ".join(case.check.reasons)
-            _print(arguments, {"image": str(path), "refused": reasons}, f"{path}: refused by the input gate: {reasons}")
+            refusal = {"image": str(path), "refused": reasons}
+            print_row(refusal, f"{path}: refused by the input gate: {reasons}", arguments.json)
         predicted += bool(case.results)
         for result in case.results.values():
             row = _row(path, case, result)
@@ -93,12 +94,8 @@ def run(arguments: argparse.Namespace) -> int:
             line += f"  [{row['variant']}]" if row["variant"] else ""
             line += f"  (LEAKS ALLOWED in training: {row['leaks']} images)" if row["leaks"] else ""
             line += "  (REFUSED by the input gate)" if case.rejected else ""
-            _print(arguments, row, line)
+            print_row(row, line, arguments.json)
     return 0 if predicted else 1
-
-
-def _print(arguments: argparse.Namespace, row: dict[str, Any], line: str) -> None:
-    print(json.dumps(row) if arguments.json else line, flush=True)
 
 
 def _read(path: Path) -> Upload:

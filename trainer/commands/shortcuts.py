@@ -1,7 +1,6 @@
 """`shortcuts`: test a data set for shortcut learning, with frozen probes of the border and of the corners alone."""
 
 import argparse
-import json
 from dataclasses import asdict
 
 from core.analysis.shortcuts import STEPS, shortcuts_of
@@ -9,7 +8,7 @@ from core.errors import BadRequest
 from core.paths import pick_device
 from core.runs import Store
 from trainer.flags import add_data, add_training, requested_dataset, seeds, sizes
-from trainer.reporting.run_lines import print_runs
+from trainer.reporting.run_lines import print_row, print_runs
 from trainer.training.engines import LocalEngine
 from trainer.training.settings import Cell
 from trainer.training.sweep import RunRequest, available_pairs, compatible_pairs, load_for_training, run_sweep
@@ -51,5 +50,5 @@ def run(arguments: argparse.Namespace) -> int:
         print_runs(runs.values(), True)
     shortcuts = shortcuts_of(Store(runs, {}), dataset.spec.name, dataset.split_hash)
     for row in shortcuts:
-        print(json.dumps(asdict(row) | {"words": row.sentence}) if arguments.json else row.sentence, flush=True)
+        print_row(asdict(row) | {"words": row.sentence}, row.sentence, arguments.json)
     return int(any(row.detected for row in shortcuts))

@@ -1,7 +1,6 @@
 """`weights`: list, download and convert pretrained weights."""
 
 import argparse
-import json
 from pathlib import Path
 
 from core.errors import BadRequest
@@ -12,6 +11,7 @@ from core.models.weights import state_of
 from core.models.xrv import PUBLISHED_SHA256, convert
 from core.paths import weights_folders
 from trainer.progress import print_status
+from trainer.reporting.run_lines import print_row
 
 
 def add_flags(parser: argparse.ArgumentParser) -> None:
@@ -40,11 +40,8 @@ def weights_list(arguments: argparse.Namespace) -> int:
             "sha256": cached_sha256_of_file(path) if path else spec.weights.sha256,
             "licence": spec.weights.licence, "source": spec.weights.source,
         }  # fmt: skip
-        if arguments.json:
-            print(json.dumps(row), flush=True)
-        else:
-            about = "; ".join(filter(None, [spec.weights.ref, spec.weights.licence]))
-            print(f"{spec.name:44} {state:17} {about}")
+        about = "; ".join(filter(None, [spec.weights.ref, spec.weights.licence]))
+        print_row(row, f"{spec.name:44} {state:17} {about}", arguments.json)
     return 0
 
 

@@ -1,4 +1,4 @@
-"""Stored runs as lines on the command line: text for people, JSON for programs."""
+"""Results as lines on the command line: text for people, JSON for programs."""
 
 import json
 from collections.abc import Iterable, Mapping
@@ -14,6 +14,11 @@ _ROW = (
 )  # fmt: skip
 
 
+def print_row(row: Mapping[str, Any], text: str, as_json: bool) -> None:
+    """Print a result as one JSON object, or as text."""
+    print(json.dumps(row) if as_json else text, flush=True)
+
+
 def as_row(meta: RunMeta) -> dict[str, Any]:
     """Return a stored run as one JSON object."""
     evaluated = {name: record for name, record in meta.external.items() if not record.refused}
@@ -26,19 +31,15 @@ def as_row(meta: RunMeta) -> dict[str, Any]:
 
 
 def print_runs(metas: Iterable[RunMeta], as_json: bool) -> None:
-    """Print one line or one JSON object per run."""
+    """Print one line, with one for each external test set, or one JSON object per run."""
     for meta in metas:
-        if as_json:
-            print(json.dumps(as_row(meta)), flush=True)
-            continue
         figures = "  ".join(f"{METRICS[name].title} {meta.metrics[name]:.3f}" for name in HEADLINE)
         short = f"  (too few images of {', '.join(meta.short)})" if meta.short else ""
         variant = f"  [{meta.series_variant}]" if meta.series_variant else ""
         leaks = f"  (LEAKS ALLOWED: {meta.leaks} images)" if meta.leaks else ""
         size = meta.train_size or "full"
-        print(f"{meta.model} {meta.strategy}{variant}  n={size}  seed {meta.seed}  {figures}{short}{leaks}", flush=True)
-        for line in lines_of_external(meta.external):
-            print(f"    {line}", flush=True)
+        line = f"{meta.model} {meta.strategy}{variant}  n={size}  seed {meta.seed}  {figures}{short}{leaks}"
+        print_row(as_row(meta), "\n    ".join([line, *lines_of_external(meta.external)]), as_json)
 
 
 def lines_of_external(records: Mapping[str, ExternalRecord]) -> list[str]:

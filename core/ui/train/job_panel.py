@@ -186,7 +186,7 @@ def _remedy(queue: Queue, job: Job, own_sets: Sequence[OwnSet]) -> None:
                 if st.button(f"Delete {text.escape(own.title)}", key=f"train_free_{job.name}_{own.path.name}"):
                     text.rerun_after(own_study.delete, own, queue)
     elif remedy in ("fewer", "more"):
-        request = job.request.fewer() if remedy == "fewer" else job.request.more()
+        request = job.request.with_images(remedy)
         if request and st.button(
             f"Train with {remedy} images: {', '.join(map(size_text, request.sizes))} per class",
             key=f"train_{remedy}_{job.name}", icon=":material/model_training:",

@@ -43,11 +43,11 @@ def test_a_command_on_stored_runs_needs_a_data_set_alone():
 
 
 def test_a_request_for_fewer_or_more_images_keeps_the_rest():
-    assert replace(REQUEST, expected=(1.0,)).fewer() == replace(REQUEST, sizes=(10,))
-    assert REQUEST.more() == replace(REQUEST, sizes=(None,))
-    assert replace(REQUEST, sizes=(50,)).fewer().sizes == (25,)
-    assert replace(REQUEST, sizes=(50,)).more().sizes == (100,)
-    assert replace(REQUEST, sizes=(None,)).fewer() is replace(REQUEST, sizes=(None,)).more() is None
+    assert replace(REQUEST, expected=(1.0,)).with_images("fewer") == replace(REQUEST, sizes=(10,))
+    assert REQUEST.with_images("more") == replace(REQUEST, sizes=(None,))
+    assert replace(REQUEST, sizes=(50,)).with_images("fewer").sizes == (25,)
+    assert replace(REQUEST, sizes=(50,)).with_images("more").sizes == (100,)
+    assert not any(replace(REQUEST, sizes=(None,)).with_images(change) for change in ("fewer", "more"))
 
 
 def test_custom_images_must_lie_below_a_data_root_despite_links(tmp_path, monkeypatch):

@@ -21,8 +21,6 @@ from core.errors import CorruptRun, disk_problem
 from core.files import remove_unfinished
 from core.metrics import METRICS
 from core.runs import (
-    PREDICTIONS_FILE,
-    RUN_FILE,
     WEIGHTS_FILE,
     ExternalRecord,
     Predictions,
@@ -38,6 +36,8 @@ from core.runs import (
     save_run,
 )
 from core.runs.predictions import pack
+from core.runs.record import PREDICTIONS_FILE
+from core.runs.store import RUN_FILE
 
 METRIC_VALUES = dict.fromkeys(METRICS, 0.9)
 

@@ -11,7 +11,8 @@ from core.metrics import METRICS, Scores, measure
 from core.metrics.calibration import probabilities_of
 from core.metrics.measures import COUNTED
 from core.paths import PROJECT
-from core.runs import RUN_FILE, open_store, read_predictions, read_run, scores_of
+from core.runs import open_store, read_predictions, read_run, scores_of
+from core.runs.store import RUN_FILE
 from tests.synthetic_runs import WEAK, make_run
 
 ROUNDED = 0.51e-6  # records have six digits

@@ -17,7 +17,8 @@ from core.data.listing import UNLABELED
 from core.data.specs import External, is_present
 from core.errors import BadRequest, DataUnavailable, LeakFound, UnknownName
 from core.metrics import measure
-from core.runs import Run, external_names, open_store, read_predictions, read_run, shared_classes
+from core.runs import Run, open_store, read_predictions, read_run, shared_classes
+from core.runs.predictions import external_names
 from tests.conftest import need
 from trainer.cli import main, parse
 from trainer.training.external import _exposure_of_own_encoder, with_external
