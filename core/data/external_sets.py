@@ -157,8 +157,7 @@ def _present_classes(labels: np.ndarray, names: tuple[str, ...]) -> set[str]:
 
 def _check_patients(spec: DatasetSpec, groups: np.ndarray, dataset: Dataset) -> None:
     """Raise LeakFound if two tables of own images share patients; registered sets number theirs independently."""
-    both_name_patients = all(row.path is not None and row.group_key != "image" for row in (spec, dataset.spec))
-    if not both_name_patients:
+    if any(row.path is None or row.group_key == "image" for row in (spec, dataset.spec)):
         return
     shared = np.intersect1d(groups, dataset.listing.groups[_used(dataset)])
     if len(shared):

@@ -41,12 +41,10 @@ class Faithfulness:
     def text(self) -> str:
         """The scores with their random baselines, in a sentence."""
         better = (self.deletion < self.random_deletion) + (self.insertion > self.random_insertion)
-        verdict = ("no better than random", "better than random in one of the two", "better than random in both")[
-            better
-        ]
+        verdicts = "no better than random", "better than random in one of the two", "better than random in both"
         return (
             f"Deletion {self.deletion:.2f} (random order {self.random_deletion:.2f}, lower is better), insertion "
-            f"{self.insertion:.2f} (random order {self.random_insertion:.2f}, higher is better): {verdict}."
+            f"{self.insertion:.2f} (random order {self.random_insertion:.2f}, higher is better): {verdicts[better]}."
         )
 
 

@@ -33,8 +33,7 @@ def default_runs(store: Store, dataset: str) -> dict[str, Run]:
     """Return the default run of each column: among those with most labels, the best on held-out images."""
     chosen = {}
     for family in SERVED_FAMILIES:
-        runs = candidates(store, dataset, family)
-        if runs:
+        if runs := candidates(store, dataset, family):
             most = [run for run in runs if _rank(run.meta) == _rank(runs[0].meta)]
             chosen[family] = min(most, key=held_out_loss)
     return chosen

@@ -7,8 +7,7 @@ from pathlib import Path
 
 from core.files import write_atomically
 from core.models import MODELS
-from core.models.specs import ModelSpec
-from core.models.summary import Architecture, alt_text, architecture, diagram, format_count, format_shape
+from core.models.summary import alt_text, architecture, diagram, format_count, format_shape
 from trainer.progress import print_status
 
 
@@ -29,13 +28,7 @@ def run(arguments: argparse.Namespace) -> int:
         print_status(f"{arguments.svg}: {alt_text(facts)}")
     if arguments.json:
         print(json.dumps({"model": spec.name, **asdict(facts)}))
-    else:
-        print_architecture(spec, facts)
-    return 0
-
-
-def print_architecture(spec: ModelSpec, facts: Architecture) -> None:
-    """Print the table of stages and the totals."""
+        return 0
     print(f"{spec.name}: {spec.title}. {spec.summary}")
     print(alt_text(facts))
     rows = [("stage", "shape", "parameters", "multiply-adds", "layers")]
@@ -49,3 +42,4 @@ def print_architecture(spec: ModelSpec, facts: Architecture) -> None:
     for name, shape, parameters, macs, layers in rows:
         line = f"{name:{widths[0]}}  {shape:{widths[1]}}  {parameters:>{widths[2]}}  {macs:>{widths[3]}}  {layers}"
         print(line.rstrip())
+    return 0

@@ -88,23 +88,18 @@ def run(arguments: argparse.Namespace) -> int:
     with progress_bar("runs checked", "run") as show:
         for index, (folder, meta) in enumerate(runs):
             show(index, len(runs))
-            done += _check(folder, meta, dataset, arguments, device)
+            check = None
+            with suppress(LowshotError):  # a damaged record is written again
+                check = read_check(folder, meta)
+            try:
+                same = check is not None and (check.images, check.draws) == (arguments.images, arguments.draws)
+                if check is None or not same or (dataset.spec.evidence and not check.planted):
+                    check = check_run(folder, meta, dataset, arguments.images, arguments.draws, device)
+                    save_check(folder, meta, check)
+            except LowshotError as error:
+                print_status(f"left out: {meta.run}: {error}")
+                continue
+            done += 1
+            print(f"{meta.run}: {sentence(check)} {evidence_sentence(check.planted)}".rstrip())
         show(len(runs), len(runs))
     return 0 if done else 1
-
-
-def _check(folder: Path, meta: RunMeta, dataset: Dataset, arguments: argparse.Namespace, device: torch.device) -> bool:
-    """Print the check of a run, which is read from the store or made; return whether there is one."""
-    check = None
-    with suppress(LowshotError):  # a damaged record is written again
-        check = read_check(folder, meta)
-    try:
-        same = check is not None and (check.images, check.draws) == (arguments.images, arguments.draws)
-        if check is None or not same or (dataset.spec.evidence and not check.planted):
-            check = check_run(folder, meta, dataset, arguments.images, arguments.draws, device)
-            save_check(folder, meta, check)
-    except LowshotError as error:
-        print_status(f"left out: {meta.run}: {error}")
-        return False
-    print(f"{meta.run}: {sentence(check)}" + (f" {evidence_sentence(check.planted)}" if check.planted else ""))
-    return True
