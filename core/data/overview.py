@@ -105,14 +105,9 @@ def image_facts(spec: DatasetSpec, listing: Listing) -> list[dict[str, Any]]:
             "Class": shown.label,
             "Width": shown.image.width,
             "Height": shown.image.height,
-            "Color": "color" if shown.image.mode == "RGB" and not _is_gray(shown.image) else "gray",
+            "Color": "color" if shown.image.mode == "RGB" and np.ptp(np.asarray(shown.image), axis=2).any() else "gray",
             "Mean brightness": round(float(np.asarray(shown.image.convert("L")).mean()), 1),
             "kB": round(shown.bytes / 1024, 1),
         }
         for shown in sample_images(spec, listing, np.arange(len(listing)), SAMPLE_SIZE, seed=0)
     ]
-
-
-def _is_gray(image: Image.Image) -> bool:
-    pixels = np.asarray(image)
-    return bool((pixels[..., 0] == pixels[..., 1]).all() and (pixels[..., 1] == pixels[..., 2]).all())

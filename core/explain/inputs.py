@@ -111,8 +111,7 @@ def _integrated_gradients(question: Question) -> Heat:
 def by_places(signed: torch.Tensor) -> torch.Tensor:
     """Average (B, S, S) signed attributions over a grid of cells, (B, c, c); what cancels within a cell is noise."""
     pool = F.adaptive_avg_pool2d if signed.ndim == 3 else F.adaptive_avg_pool3d
-    places: torch.Tensor = pool(signed[:, None], min(CELLS, signed.shape[-1]))[:, 0]
-    return places
+    return pool(signed[:, None], min(CELLS, signed.shape[-1]))[:, 0]
 
 
 def _guided_grad_cam(question: Question) -> Heat:

@@ -69,8 +69,7 @@ def faithfulness(image: Image.Image, explanation: Explanation, predict: Predict,
         for frame in deletion_frames(start, end, heat, steps)
     ]
     curves = predict(frames)[:, explanation.target].reshape(4, steps + 1)
-    areas = np.trapezoid(curves, dx=1 / steps, axis=1)
-    return Faithfulness(*areas.tolist())
+    return Faithfulness(*np.trapezoid(curves, dx=1 / steps, axis=1).tolist())
 
 
 def deletion_frames(start: Image.Image, end: Image.Image, heat: np.ndarray, steps: int) -> list[Image.Image]:

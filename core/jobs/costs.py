@@ -52,16 +52,13 @@ def cost_of(
     sized = [m for m in rows if (m.train_size is None) == (size is None)]
     if not sized:
         return None
-    seconds = {n: median(m.seconds for m in sized if m.train_size == n) for n in {m.train_size for m in sized}}
-    return Cost(_at(seconds, size), len(sized), not same_dataset)
-
-
-def _at(seconds: dict[int | None, float], size: int | None) -> float:
-    """Interpolate linearly between sizes, extrapolate in proportion above the largest, and use the smallest below."""
-    if size is None:
-        return seconds[None]
-    sizes = sorted(n for n in seconds if n is not None)
-    return float(np.interp(size, sizes, [seconds[n] for n in sizes])) * max(1.0, size / sizes[-1])
+    # Interpolate linearly between sizes, extrapolate in proportion above the largest, and use the smallest below. The
+    # full set is the only size among runs on it.
+    full = 1
+    sizes = sorted({m.train_size or full for m in sized})
+    seconds = [median(m.seconds for m in sized if (m.train_size or full) == n) for n in sizes]
+    beyond = max(1.0, (size or full) / sizes[-1])
+    return Cost(float(np.interp(size or full, sizes, seconds)) * beyond, len(sized), not same_dataset)
 
 
 def is_same_work(options: Iterable[str]) -> bool:

@@ -220,8 +220,7 @@ def _read_program(path: Path, meta: RunMeta, folder: Path) -> Predict:
 def _to_tensors(network: Portable, example: torch.Tensor) -> bytes:
     from safetensors.torch import save
 
-    state = {name: value.contiguous() for name, value in network.model.state_dict().items()}
-    return save(state)
+    return save({name: value.contiguous() for name, value in network.model.state_dict().items()})
 
 
 def _read_tensors(path: Path, meta: RunMeta, folder: Path) -> Predict:
@@ -231,8 +230,7 @@ def _read_tensors(path: Path, meta: RunMeta, folder: Path) -> Predict:
     for value in network.model.state_dict().values():  # so that only the file provides weights
         value.zero_()
     network.model.load_state_dict(load_file(path))
-    with torch.no_grad():
-        return lambda pixels: network(torch.from_numpy(pixels))[1].detach().numpy()
+    return lambda pixels: network(torch.from_numpy(pixels))[1].detach().numpy()
 
 
 FORMATS.add(

@@ -142,10 +142,8 @@ def report_on(store: Store, arguments: argparse.Namespace) -> dict[str, Any]:
         "shortcuts": [asdict(row) | {"words": row.sentence} for row in shortcuts_of(store, arguments.dataset, split)],
         "apart": [{name: getattr(meta, name) for name in _APART} for meta in metas if meta.variant or meta.leaks],
     }
-    plain: dict[str, Any] = json.loads(  # NaN and infinity, which JSON lacks, become None
-        json.dumps(content, default=lambda value: value.item()), parse_constant=lambda _: None
-    )
-    return plain
+    text = json.dumps(content, default=lambda value: value.item())
+    return json.loads(text, parse_constant=lambda _: None)  # NaN and infinity, which JSON lacks, become None
 
 
 def _screens(store: Store, of: RunMeta, size: int | None) -> dict[str, Runs]:

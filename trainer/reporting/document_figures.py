@@ -38,11 +38,11 @@ def write_curves(store: Store, dataset: str, sizes: Sequence[int | None], folder
     Raises:
         BadRequest: if no series of the contest has runs at two of these sizes.
     """
-    panels = {
-        title: _curves(store, dataset, sizes, (NAMED["A"], PLAIN_SCRATCH, b, plain_loop(b), c, plain_loop(c)))
-        for title, (b, c) in ENCODERS.items()
-    }
-    panels = {title: curves for title, curves in panels.items() if curves}
+    panels = {}
+    for title, (b, c) in ENCODERS.items():
+        series = NAMED["A"], PLAIN_SCRATCH, b, plain_loop(b), c, plain_loop(c)
+        if curves := _curves(store, dataset, sizes, series):
+            panels[title] = curves
     if not panels:
         raise BadRequest(f"No series of the contest has runs of {dataset} at two of these sizes. Train them first.")
     path = folder / FOLDER / f"{dataset}.svg"

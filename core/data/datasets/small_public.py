@@ -22,13 +22,10 @@ def load_knee(folder: Path) -> Listing:
 
 
 def load_malaria(folder: Path) -> Listing:
-    """Read `Parasitized / Uninfected`; the file name contains the patient."""
-
-    def patient_of(part: str, label: str, stem: str) -> str:
-        match = _SLIDE.match(stem)
-        return match.group(0) if match else stem
-
-    return list_class_folders(folder, CELLS, patient_of)
+    """Read `Parasitized / Uninfected`; the file name may begin with the patient."""
+    return list_class_folders(
+        folder, CELLS, lambda part, label, stem: match.group(0) if (match := _SLIDE.match(stem)) else stem
+    )
 
 
 def load_ultrasound(folder: Path) -> Listing:
