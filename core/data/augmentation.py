@@ -88,7 +88,8 @@ def _stretch(log_ratio: float, random: np.random.Generator) -> Pose:
 
 def _crop(least: float, random: np.random.Generator) -> Pose:
     zoom = 1 / random.uniform(least, 1)
-    return Pose(0.0, *random.uniform(-1, 1, size=2) * (zoom - 1) / 2, zoom, zoom)
+    x, y = random.uniform(-1, 1, size=2) * (zoom - 1) / 2
+    return Pose(0.0, x, y, zoom, zoom)
 
 
 def _flip(x: float, y: float, random: np.random.Generator) -> Pose:

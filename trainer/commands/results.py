@@ -30,16 +30,14 @@ def run(arguments: argparse.Namespace) -> int:
     if arguments.write:
         changed = write_tables(arguments.write, store)
         print_status(f"{arguments.write}: {'tables updated' if changed else 'tables were up to date'}")
-        return 0
-    if arguments.verdicts:
-        if arguments.json:
-            found = verdicts(store)
-            for contrast in planned():
-                row = found[contrast].record() if contrast in found else {"verdict": "not run"}
-                print(json.dumps(contrast._asdict() | row))
-        else:
-            print(every_verdict(store), end="")
-        return 0
-    metas = [meta for group in by_series(store.metas(arguments.dataset)).values() for meta in group]
-    print_runs(metas, arguments.json)
+    elif arguments.verdicts and arguments.json:
+        found = verdicts(store)
+        for contrast in planned():
+            row = found[contrast].record() if contrast in found else {"verdict": "not run"}
+            print(json.dumps(contrast._asdict() | row))
+    elif arguments.verdicts:
+        print(every_verdict(store), end="")
+    else:
+        metas = [meta for group in by_series(store.metas(arguments.dataset)).values() for meta in group]
+        print_runs(metas, arguments.json)
     return 0
