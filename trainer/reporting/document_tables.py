@@ -110,18 +110,18 @@ def contest_table(store: Store, dataset: str, sizes: list[Size], of: str | None 
     shown = [key for key in contrasted if any(key in column for column in columns)]
     if not shown:
         raise _missing(dataset, sizes)
-    target = _target({key: column[key] for column in columns for key in shown if key in column}, of)
+    stored = {key: column[key] for column in columns for key in shown if key in column}
+    target = _target(stored, of)
     rows = [
         _named(key)
         + [_figures(column[key], ("auroc",), target)[0] if key in column else "–" for column in columns]
         for key in shown
     ]  # fmt: skip
-    images = next(_images({key: column[key]}, target) for column in columns for key in shown if key in column)
     return _with_note(
         table(["family", "model", "strategy", *map(_size_text, sizes)], rows),
         of,
-        f"AUROC, the mean over seeds, with 95% intervals: {_intervals(dataset, images)} At one size and seed every row "
-        "learns from the same images. A dash: not stored.",
+        f"AUROC, the mean over seeds, with 95% intervals: {_intervals(dataset, stored, target)} At one size and seed "
+        "every row learns from the same images. A dash: not stored.",
     )
 
 
