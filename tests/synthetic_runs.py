@@ -76,7 +76,8 @@ def make_run(
     name = fields.pop("run", f"{model}-{strategy}-n{size}-s{seed}-{len(fields)}{task}{fields.get('variant', '')}")
     p = probabilities_of(held_out.logits, 1.0, task == "multilabel")
     meta = replace(
-        example_meta(name), model=model, strategy=strategy, family=MODELS[model].family, train_size=size, seed=seed,
+        example_meta(name), model=model, strategy=strategy, family=MODELS[model].family, seed=seed,
+        train_size=fields.pop("train_size", size),
         task=task, labels=LABELS[task], positive=1 if task == "binary" else None, temperature=1.0,
         threshold=fit_threshold(p[:, 1], held_out.labels == 1) if task == "binary" else 0.5,
         thresholds=fit_thresholds(p, held_out.labels) if task == "multilabel" else (),

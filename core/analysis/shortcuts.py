@@ -97,7 +97,7 @@ def shortcuts_of(store: Store, dataset: str, split: str | None = None) -> list[S
     """
     shortcuts = []
     for step, (alone, whole) in runs_compared(store, dataset, split).items():
-        first, seeds = alone[0].meta, sorted(run.meta.seed for run in alone)
+        first, seeds = alone[0].meta, sorted({run.meta.seed for run in alone})
         facts = dataset, STEPS[step], first.model, first.strategy, first.train_size, tuple(seeds)
         on_whole = estimate(whole, ["auroc"])["auroc"] if whole else None
         shortcuts.append(Shortcut(*facts, estimate(alone, ["auroc"])["auroc"], on_whole))

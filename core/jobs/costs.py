@@ -52,8 +52,8 @@ def cost_of(
     sized = [m for m in rows if (m.train_size is None) == (size is None)]
     if not sized:
         return None
-    # Interpolate linearly between sizes, extrapolate in proportion above the largest, and use the smallest below. The
-    # full set is the only size among runs on it.
+    # Interpolate linearly between sizes, extrapolate in proportion above the largest, and use the smallest below. Runs
+    # on all images have no size; they count as size 1.
     full = 1
     sizes = sorted({m.train_size or full for m in sized})
     seconds = [median(m.seconds for m in sized if (m.train_size or full) == n) for n in sizes]

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property, lru_cache
 from pathlib import Path
@@ -220,9 +220,7 @@ def open_store(store: Path | None = None) -> Store:
     runs: dict[Path, RunMeta] = {}
     failed: dict[Path, RunMeta] = {}
     problems = {}
-    for folder in sorted((store or runs_folder()).glob("*/*")):
-        if not folder.is_dir() or folder.is_symlink() or folder.name[0] == "." or folder.parent.name == "encoders":
-            continue
+    for folder in _run_folders(store or runs_folder()):
         name = f"{folder.parent.name}/{folder.name}"
         try:
             meta = read_run(folder)
@@ -233,6 +231,15 @@ def open_store(store: Path | None = None) -> Store:
         if meta.failed:
             problems[name] = f"its training failed: {meta.failed}"
     return Store(runs, problems, failed)
+
+
+def _run_folders(store: Path) -> Iterator[Path]:
+    if not store.is_dir():
+        return
+    for dataset in sorted(path for path in store.iterdir() if path.is_dir() and path.name != "encoders"):
+        for folder in sorted(path for path in dataset.iterdir() if path.is_dir() and not path.is_symlink()):
+            if not folder.name.startswith("."):
+                yield folder
 
 
 def read_weights(folder: Path) -> dict[str, torch.Tensor]:

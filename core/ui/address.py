@@ -176,7 +176,7 @@ def choice(
         more: whether the widget accepts texts that are not among the options, which are texts.
 
     Returns:
-        Keyword arguments of the widget, with its options and, if several can be picked, its default.
+        Keyword arguments of the widget, with its options and, if several can be picked and not `keep`, its default.
     """
     options = list(options)
     by_text = {text(option): option for option in options}

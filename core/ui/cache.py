@@ -164,7 +164,7 @@ def _gatekeeper(folder: str, size: int, changed: int, fingerprints: tuple[str, .
     return open_gate(Path(folder), fingerprints)
 
 
-# Metrics of the runs of one series and size, with intervals.
+# Metrics of the runs of one series and size, with intervals; `names` and `finding` are given by name.
 estimates = st.cache_data(max_entries=256, show_spinner="Computing intervals", hash_funcs=BY_RECORD)(estimate)
 summaries = st.cache_data(max_entries=256, show_spinner="Computing intervals", hash_funcs=BY_RECORD)(summarize)
 

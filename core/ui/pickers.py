@@ -161,6 +161,9 @@ def pick_series(series: Mapping[Series, Sequence[Run]], page: str) -> list[Serie
     The session stores which series the user added or removed, not which are shown. A series that is missing at another
     size therefore reappears at the sizes that have it.
     """
+    if not series:
+        st.info("None of the stored models is known to this version. Choose another data set or size.")
+        st.stop()
     usual = list(contestants(series).values()) or comparison_proper(series) or list(series)
     key = f"{page}_series_{next(iter(series.values()))[0].meta.dataset}"
     before = st.session_state.get(key)

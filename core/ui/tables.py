@@ -1,4 +1,4 @@
-"""Tables with a download button."""
+"""Tables and their downloads."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -11,7 +11,7 @@ def table(
     rows: pd.DataFrame | Sequence[Mapping[str, Any]], alt: str, file: str = "",
     formats: Mapping[str, str] | None = None, **arguments: Any,
 ) -> None:  # fmt: skip
-    """Show a table and its download button.
+    """Show a table, with a download button if a file is named.
 
     Args:
         rows: the table, or its rows by column.

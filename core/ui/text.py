@@ -45,14 +45,16 @@ def show_errors(*others: type[Exception]) -> Iterator[None]:
     try:
         yield
     except shown as error:
-        st.error(escape(disk_problem(error) or str(error)))
+        st.error(escape(str(error)))
 
 
 def rerun_after(act: Callable[..., object], *arguments: object) -> None:
     """Do something and rerun the page, or show in words why it cannot be done."""
-    with show_errors(OSError):
+    try:
         act(*arguments)
         st.rerun()
+    except (LowshotError, OSError) as error:
+        st.error(escape(disk_problem(error) or str(error)))
 
 
 def show_problems(store: Store) -> None:

@@ -224,7 +224,7 @@ def finding_sentence(store: Store, dataset: str, sizes: list[Size], of: str | No
     """Return how many labeled images the families of the contest need for the same AUROC, by their learning curves.
 
     Raises:
-        BadRequest: if fewer than two families have runs at three of these sizes.
+        BadRequest: if fewer than two contestants, the plain loop counted, have runs at three of these sizes.
     """
     metas = [meta for meta in _metas(store, dataset) if meta.train_size and meta.train_size in sizes]
     series = runs_by_series(store, metas)

@@ -127,7 +127,11 @@ def _unpacked(path: Path, name: str, size: str) -> tuple[Path, bool]:
 
 def _unpack(path: Path, folder: Path) -> None:
     """Write the arrays of an archive into a folder, one file each."""
-    with zipfile.ZipFile(path) as archive:
+    try:
+        opened = zipfile.ZipFile(path)
+    except OSError as error:
+        raise DataUnavailable(f"{path.name} cannot be read ({error}). Check its permissions.") from None
+    with opened as archive:
         for member in [f"{part}_{kind}.npy" for part in _PARTS for kind in ("images", "labels")]:
             with archive.open(member) as packed:
                 write_stream_atomically(folder / member, packed)

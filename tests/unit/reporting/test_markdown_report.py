@@ -1,6 +1,7 @@
 """`report`: every section from stored runs, what is kept apart and marked, and what is refused."""
 
 import json
+from itertools import product
 from pathlib import Path
 
 import numpy as np
@@ -85,6 +86,16 @@ def test_the_command_of_a_report_makes_it_again(families):
     assert all(flag in command.split() for flag in flags.replace("=", " ").split())
     assert report_on(open_store(), parse(command.split()[3:])) == first
     assert report_on(open_store(), arguments())["about"]["command"] == "python -m trainer report --dataset phantom"
+
+
+def test_the_command_of_a_report_keeps_lists_and_all_images(runs):
+    for kind, seed in product((WEAK, STRONG), (0, 1)):
+        make_run(runs, kind, 50, seed, 2.0, task="multiclass", dataset="kermany-3", train_size=None)
+    flags = f"--size=full --models={WEAK[0]},{STRONG[0]} --suspicious=b,c --target=b"
+    first = report_on(open_store(), parse(f"report --dataset=kermany-3 {flags}".split()))
+    command = first["about"]["command"]
+    assert all(flag in command.split() for flag in flags.replace("=", " ").split())
+    assert report_on(open_store(), parse(command.split()[3:])) == first
 
 
 def test_variants_and_leaks_are_kept_apart_and_marked(families):
