@@ -57,7 +57,7 @@ CORPUS = {
 GATES = (("nih-chestxray14", "kermany"), ("isic2017-dermoscopy", "ham10000"))  # the first of each in the corpus
 CHOSEN = {
     efficientnet_lite0.IMAGENET: Recipe(efficientnet_lite0.IMAGENET, cut=3, views=2, epochs=3, lr=3e-4, distill=0.0),
-    dinov2.NAME: Recipe(dinov2.NAME, cut=5, views=0, epochs=3, lr=1e-4),
+    dinov2.NAME: Recipe(dinov2.NAME, cut=5, views=0, epochs=3, lr=1e-4, distill=0.0),
 }
 LOG_FILE = "recipes.jsonl"
 
