@@ -61,11 +61,8 @@ class Shortcut:
         )
         if not self.detected:
             return f"{measured} That is not detectably better than chance: no shortcut was found there."
-        few = (
-            ""
-            if len(self.seeds) >= MIN_SEEDS
-            else (f" in {len(self.seeds)} {'subset' if len(self.seeds) == 1 else 'subsets'}, too few for a verdict")
-        )
+        subsets = "1 subset" if len(self.seeds) == 1 else f"{len(self.seeds)} subsets"
+        few = "" if len(self.seeds) >= MIN_SEEDS else f" in {subsets}, too few for a verdict"
         return (
             f"{measured} That is better than chance{few}: {self.part} {'tell' if self.part.endswith('s') else 'tells'} "
             "the classes apart without the disease, and a classifier of whole images may rely on this too."

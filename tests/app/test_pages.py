@@ -199,3 +199,16 @@ def test_kermany_is_the_default_data_set(tmp_path, monkeypatch):
     names = app.selectbox(key="curves_dataset").options
     assert app.selectbox(key="curves_dataset").value == "kermany"
     assert len(names) == 3
+
+
+def pick_from_no_series():
+    from core.ui import pickers
+
+    pickers.pick_series({}, "curves")
+    raise AssertionError("the page goes on")
+
+
+def test_runs_of_models_that_no_longer_exist_end_in_a_sentence():
+    app = AppTest.from_function(pick_from_no_series, default_timeout=PATIENCE).run()
+    assert not app.exception
+    assert "None of the stored models is known" in app.info[0].value

@@ -1,6 +1,7 @@
 """The protocol's search: corrupted images, halves of the validation part, and a log that a later call resumes."""
 
 import json
+import threading
 
 import numpy as np
 import pytest
@@ -8,7 +9,9 @@ import pytest
 from core.data import DATASETS
 from core.data.corruption import CORRUPTIONS, corrupt
 from core.errors import BadRequest
+from core.files import locked
 from core.models import MODELS
+from tests import PATIENCE
 from trainer.cli import main
 from trainer.commands import baselines
 from trainer.commands import search as searching
@@ -85,6 +88,25 @@ def test_a_search_writes_a_log_and_goes_on_with_it(runs, tmp_path, monkeypatch):
     assert main([*argv, "4"]) == 2
     assert main(["search", "--space", "none"]) == 2
     assert DATASETS["phantom"]
+
+
+@pytest.mark.parametrize("argv", [["search", "--space", "frozen"], ["baselines", "--family", "frozen"]])
+def test_a_second_writer_of_a_log_is_refused(tmp_path, capsys, argv):
+    log = tmp_path / "log.jsonl"
+    held, over = threading.Event(), threading.Event()
+
+    def other():
+        with locked(log):
+            held.set()
+            over.wait(PATIENCE)
+
+    thread = threading.Thread(target=other)
+    thread.start()
+    held.wait(PATIENCE)
+    assert main([*argv, "--log", str(log)]) == 2
+    over.set()
+    thread.join()
+    assert "Another process writes log.jsonl" in capsys.readouterr().err
 
 
 def test_the_settings_of_each_size_are_those_of_the_best_trial_over_sets():

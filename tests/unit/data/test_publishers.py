@@ -316,6 +316,17 @@ def test_the_full_chexpert_table_parses():
     assert int((counts["No Finding"] == 1).sum()) == 22_381
 
 
+def test_a_medmnist_file_that_cannot_be_opened_is_named(root, monkeypatch):
+    archive(root / "medmnist" / "breastmnist.npz", (28, 28))
+
+    def refuse(path):
+        raise PermissionError(13, "Permission denied", str(path))
+
+    monkeypatch.setattr(medmnist.zipfile, "ZipFile", refuse)
+    with pytest.raises(DataUnavailable, match=r"breastmnist.npz cannot be read .*Check its permissions"):
+        DATASETS["breastmnist"].load(root / "medmnist")
+
+
 def test_medmnist_files_of_another_kind_are_refused_with_the_reason(root):
     def archive(**changed):
         arrays = {f"{part}_images": np.zeros((4, 28, 28), np.uint8) for part in ("train", "val", "test")}

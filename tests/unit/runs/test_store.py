@@ -10,6 +10,7 @@ import signal
 import sys
 import threading
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -40,6 +41,15 @@ from core.runs.record import PREDICTIONS_FILE
 from core.runs.store import RUN_FILE
 
 METRIC_VALUES = dict.fromkeys(METRICS, 0.9)
+
+
+def test_a_store_that_cannot_be_read_is_an_error_and_not_empty(runs, monkeypatch):
+    def refuse(self):
+        raise PermissionError(13, "Permission denied", str(self))
+
+    monkeypatch.setattr(Path, "iterdir", refuse)
+    with pytest.raises(PermissionError):
+        open_store(runs)
 
 
 def example_meta(run="cnn-n2-s0-abc"):
