@@ -172,7 +172,7 @@ def by_series(metas: Sequence[RunMeta]) -> dict[Series, list[RunMeta]]:
             groups.setdefault(Series(meta.model, meta.strategy, meta.series_variant), []).append(meta)
 
     def order(series: Series) -> tuple[int, int, Series]:
-        return families.index(groups[series][0].family), rows[series.model], series
+        return families.index(groups[series][0].family), rows.get(series.model, len(rows)), series  # a path has no row
 
     return {series: groups[series] for series in sorted(groups, key=order)}
 
