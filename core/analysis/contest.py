@@ -75,6 +75,13 @@ CONTRASTS = {
     f"B against its plain loop, {DINO}": Sides(_B, plain_loop(_B), _DINO_LOOP_SIZES),
     "A against its plain loop": Sides(_A, PLAIN_SCRATCH, _SCRATCH_SIZES),
 }
+QUESTIONS = {  # question -> how the titles of its contrasts begin
+    "Does an encoder pretrained on photographs beat training from scratch?": "B against A",
+    "Does further pretraining on medical images help?": "C against B",
+    "Do the searched recipes of B beat an untuned loop on the same encoder?": "B against its plain loop",
+    "Do those of C?": "C against its plain loop",
+    "Does the searched recipe of A beat an untuned loop on the same network?": "A against its plain loop",
+}
 _BASELINES = ("plain-loop", "plain-scratch")
 WAYS = {  # family of a model -> how its networks are trained, as the end of a sentence
     "scratch": "trained from scratch",
@@ -154,6 +161,39 @@ def verdicts(store: Store) -> dict[Contrast, Difference]:
     runs = contrast_runs(store, PRIMARY)
     differences = [compare_runs(first, second, ["auroc"])["auroc"] for first, second in runs.values()]
     return dict(zip(runs, holm_corrected(differences, len(planned())), strict=True))
+
+
+def answers(found: Mapping[Contrast, Difference]) -> list[str]:
+    """Answer the protocol's questions by counting the verdicts of the contrasts behind each, a sentence a question.
+
+    Args:
+        found: contrast -> its difference; planned contrasts that are not in it count as not stored.
+    """
+    sentences = []
+    for question, title in QUESTIONS.items():
+        first, _, second = title.partition(" against ")
+        contrasts = [at for at in planned() if at.title.partition(",")[0] == title]
+        stored = [found[at] for at in contrasts if at in found]
+        gains = [difference.effect for difference in stored if difference.winner == 0]
+        losses = [-difference.effect for difference in stored if difference.winner == 1]
+        counts = {
+            f"{first} is better in {{}}{_range_text(gains)}": len(gains),
+            f"{second} is better in {{}}{_range_text(losses)}": len(losses),
+            "the two are equivalent in {}": sum(difference.verdict == "equivalent" for difference in stored),
+            "the verdict is undecided in {}": sum(difference.verdict == "undecided" for difference in stored),
+            "there are too few seeds in {}": sum(difference.verdict == "no verdict" for difference in stored),
+            "nothing is stored in {}": len(contrasts) - len(stored),
+        }
+        if contrasts:
+            parts = listed([text.format(count) for text, count in counts.items() if count])
+            sentences.append(f"{question} Of {len(contrasts)} contrasts, {parts}.")
+    return sentences
+
+
+def _range_text(sizes: Sequence[float]) -> str:
+    """Return how large some differences of AUROC are, in parentheses."""
+    low, high = (f"{size:.3f}" for size in (min(sizes), max(sizes))) if sizes else ("", "")
+    return f" (by {low} to {high} AUROC)" if low != high else f" (by {low} AUROC)" if low else ""
 
 
 def headline(fits: Mapping[str, Fit]) -> Headline | None:

@@ -7,6 +7,8 @@ A document marks their places by one of these comments and `<!-- end of results 
 - `<!-- sizes: DATASET at SIZE,SIZE -->`: every series with runs at all these sizes, with its AUROC at each;
 - `<!-- variants: DATASET at SIZE -->`: the effect of settings that differ from a strategy's defaults;
 - `<!-- finding: DATASET at SIZE,SIZE,SIZE -->`: the labeled images that each family needs, in a sentence;
+- `<!-- answers: DATASET,DATASET at SIZE -->`: the protocol's questions, each with its verdicts counted in a sentence,
+  and the mean AUROC of the contest's encoders on these data sets' test images and elsewhere;
 - `<!-- external: DATASET at SIZE -->`: internal test and external test side by side, with the difference;
 - `<!-- verdicts: DATASET at SIZE,SIZE -->`: the contrasts of the protocol at these sizes, in AUROC, each with its
   verdict, corrected by Holm over all contrasts of all data sets;
@@ -25,7 +27,17 @@ from statistics import median
 from typing import Any
 
 from core.analysis.comparison import compare_all, learning_curves
-from core.analysis.contest import CONTRASTS, Contrast, contestants, finding_text, headline, planned, verdicts
+from core.analysis.contest import (
+    CONTRASTS,
+    NAMED,
+    Contrast,
+    answers,
+    contestants,
+    finding_text,
+    headline,
+    planned,
+    verdicts,
+)
 from core.analysis.external import by_view, external_sets
 from core.analysis.shortcuts import shortcuts_of
 from core.data.specs import find_dataset
@@ -238,6 +250,34 @@ def finding_sentence(store: Store, dataset: str, sizes: list[Size], of: str | No
     return f"{finding_text(title, METRICS['auroc'], finding, names)}\n"
 
 
+def answer_sentences(store: Store, datasets: str, sizes: list[Size], of: str | None = None) -> str:
+    """Return the protocol's questions, each with its answer, and what is lost on images from elsewhere.
+
+    Args:
+        store: the run store.
+        datasets: names of data sets with external test sets, joined by commas.
+        sizes: the training-set size of the results elsewhere.
+        of: not used, as the contrasts are of whole tasks.
+    Raises:
+        BadRequest: if no contrast is stored, or no run on an external set.
+    """
+    found = verdicts(store)
+    if not found:
+        raise _missing(datasets, sizes)
+    lines = answers(found)
+    for dataset in datasets.split(","):
+        series = _at(store, dataset, sizes[0])
+        if (named := NAMED["B"]) not in series:
+            raise _missing(dataset, sizes)
+        for name in external_sets(series[named]):
+            result = by_view(series[named], name, ("auroc",))[0]
+            lines.append(
+                f"How much is lost elsewhere? {series[named][0].meta.dataset_title}, B with {_size_text(sizes[0])}: "
+                f"{result.sentence('auroc')}"
+            )
+    return "".join(f"- {line}\n" for line in lines)
+
+
 def shortcut_sentences(store: Store, dataset: str, sizes: list[Size], of: str | None = None) -> str:
     """Return what the border and the corners of the images reveal about the classes, a sentence each.
 
@@ -310,8 +350,8 @@ def cost_table(store: Store, dataset: str, sizes: list[Size], of: str | None = N
 
 TABLES: dict[str, Callable[[Store, str, list[Size], str | None], str]] = {
     "results": headline_table, "contest": contest_table, "sizes": size_table, "variants": variant_table,
-    "verdicts": verdict_table, "finding": finding_sentence, "shortcuts": shortcut_sentences,
-    "external": external_table, "costs": cost_table,
+    "verdicts": verdict_table, "finding": finding_sentence, "answers": answer_sentences,
+    "shortcuts": shortcut_sentences, "external": external_table, "costs": cost_table,
 }  # fmt: skip
 
 

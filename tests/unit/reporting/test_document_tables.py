@@ -15,10 +15,12 @@ from core.metrics import METRICS
 from core.runs import metric_cache, open_store, read_predictions, save_run
 from core.runs.series import Series
 from tests.synthetic_runs import STRONG, WEAK, make_families, make_run
+from tests.unit.analysis.test_external import evaluate
 from tests.unit.runs.test_store import example_meta, example_predictions
 from trainer.reporting import document_tables
 from trainer.reporting.document_tables import (
     TABLES,
+    answer_sentences,
     contest_table,
     cost_table,
     every_verdict,
@@ -181,6 +183,27 @@ def test_the_finding_says_how_many_images_each_family_needs(runs):
         finding_sentence(open_store(runs), "phantom", [10, 50])
 
 
+def test_questions_are_answered_by_verdicts_and_by_results_elsewhere(runs, monkeypatch):
+    sizes = {"phantom": (10, 100)}
+    named = {"A": Series(*WEAK), "B": Series(*STRONG)}
+    monkeypatch.setattr(contest, "PRIMARY", sizes)
+    monkeypatch.setattr(contest, "CONTRASTS", {"B against A": Sides(named["B"], named["A"], sizes)})
+    monkeypatch.setattr("trainer.reporting.document_tables.NAMED", named)
+    make_families(runs, (10,), range(5), {WEAK: 1.0, STRONG: 4.0}, tests=200)
+    with pytest.raises(BadRequest, match="No table"):
+        answer_sentences(open_store(runs), "kermany", [10])
+    lines = answer_sentences(open_store(runs), "phantom", [10]).splitlines()
+    assert re.fullmatch(
+        r"- Does an encoder .*\? Of 2 contrasts, B is better in 1 \(by \S+ AUROC\) and nothing is stored in 1\.",
+        lines[0],
+    )
+    for folder, meta in open_store(runs).runs.items():
+        if meta.model == STRONG[0]:
+            evaluate(folder, 1.0)
+    elsewhere = answer_sentences(open_store(runs), "phantom", [10]).splitlines()[-1]
+    assert re.search(r"AUROC: \d\.\d{3} on the internal test images, \d\.\d{3} on Adults: a difference", elsewhere)
+
+
 def test_variants_alone_are_compared_with_nothing(runs):
     stored(runs, "other", 0.0, variant="loss=focal")
     with pytest.raises(BadRequest, match="No table"):
@@ -188,8 +211,8 @@ def test_variants_alone_are_compared_with_nothing(runs):
 
 
 SLOW = re.compile(
-    r"<!-- (?:results|contest|sizes|verdicts|finding|shortcuts): (?:ham10000|covid-radiography|nih-chestxray14)\S* "
-    r"at [\w,]+ -->\n.*?<!-- end of results -->\n",
+    r"<!-- (?:(?!curves)\w+: (?:ham10000|covid-radiography|nih-chestxray14)|answers: )\S* at [\w,]+ -->\n.*?"
+    r"<!-- end of results -->\n",
     re.DOTALL,
 )
 
@@ -226,7 +249,7 @@ def few_resamples(monkeypatch):
 def figures(text):
     """What each row of a table is about, and every mean, which stands before its intervals."""
     rows = [line.split(" | ")[:3] for line in text.splitlines() if line.startswith("| ")]
-    return rows, re.findall(r"[+-]?\d\.\d{3}(?= \(|<br>test|\.\s| needs)", text)
+    return rows, re.findall(r"[+-]?\d\.\d{3}(?= \(|<br>test|\.\s| needs| on )", text)
 
 
 def test_means_of_several_classes_or_findings_are_up_to_date(few_resamples):
