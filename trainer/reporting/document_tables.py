@@ -4,6 +4,8 @@ A document marks their places by one of these comments and `<!-- end of results 
 
 - `<!-- results: DATASET at SIZE -->`: every model and strategy with default settings, with the headline metrics;
 - `<!-- contest: DATASET at SIZE,SIZE -->`: the series of the contest, with the AUROC of each at these sizes;
+- `<!-- families: DATASET,DATASET at SIZE -->`: a row a data set, with the AUROC of the series that stands for each
+  family, and of the plain loop;
 - `<!-- sizes: DATASET at SIZE,SIZE -->`: every series with runs at all these sizes, with its AUROC at each;
 - `<!-- variants: DATASET at SIZE -->`: the effect of settings that differ from a strategy's defaults;
 - `<!-- finding: DATASET at SIZE,SIZE,SIZE -->`: the labeled images that each family needs, in a sentence;
@@ -134,6 +136,33 @@ def contest_table(store: Store, dataset: str, sizes: list[Size], of: str | None 
         of,
         f"AUROC, the mean over seeds, with 95% intervals: {_intervals(dataset, stored, target)} At one size and seed "
         "every row learns from the same images. A dash: not stored.",
+    )
+
+
+def families_table(store: Store, datasets: str, sizes: list[Size], of: str | None = None) -> str:
+    """Return a row for each data set, with the AUROC of the series that stands for each family at one size.
+
+    Args:
+        store: the run store.
+        datasets: names of data sets, joined by commas; those without runs of the contest are left out.
+        sizes: the training-set size.
+        of: not used, as families stand for whole tasks.
+    Raises:
+        BadRequest: if no data set has such runs.
+    """
+    rows = []
+    for dataset in datasets.split(","):
+        series = _at(store, dataset, sizes[0])
+        names = {family: name for family, name in NAMED.items() if name in series}
+        cells = [_figures(series[names[family]], ("auroc",), None)[0] if family in names else "–" for family in NAMED]
+        if names:
+            rows.append([series[next(iter(names.values()))][0].meta.dataset_title, *cells])
+    if not rows:
+        raise _missing(datasets, sizes)
+    rules = "; ".join(f"{family}: `{name.model}` {name.strategy}" for family, name in NAMED.items())
+    return (
+        f"{table(['data set', *NAMED], rows)}\n\nAUROC, the mean over seeds, {_size_text(sizes[0])}, with 95% "
+        f"intervals over test patients (these seeds) and over seeds (these test images). {rules}. A dash: not stored.\n"
     )
 
 
@@ -349,8 +378,8 @@ def cost_table(store: Store, dataset: str, sizes: list[Size], of: str | None = N
 
 
 TABLES: dict[str, Callable[[Store, str, list[Size], str | None], str]] = {
-    "results": headline_table, "contest": contest_table, "sizes": size_table, "variants": variant_table,
-    "verdicts": verdict_table, "finding": finding_sentence, "answers": answer_sentences,
+    "results": headline_table, "families": families_table, "contest": contest_table, "sizes": size_table,
+    "variants": variant_table, "verdicts": verdict_table, "finding": finding_sentence, "answers": answer_sentences,
     "shortcuts": shortcut_sentences, "external": external_table, "costs": cost_table,
 }  # fmt: skip
 

@@ -31,6 +31,7 @@ from core.paths import PROJECT
 from core.runs import Run, open_store, read_predictions
 from core.runs.sidecar import read_sidecar, save_sidecar
 from tests.conftest import need
+from tests.synthetic_runs import STRONG, make_run
 from trainer.cli import main
 
 SHIPPED = PROJECT / "checkpoints" / "ham10000"
@@ -144,12 +145,11 @@ def test_figures_of_a_group_are_scikit_learns_on_its_images(skin):
 
 
 def test_small_groups_are_marked_and_equal_groups_do_not_differ(tmp_path, monkeypatch):
-    shipped = next((PROJECT / "checkpoints" / "kermany").glob("imagenet-*-frozen-n10-s0-*"))
-    shutil.copytree(shipped, tmp_path / "kermany" / shipped.name)
+    make_run(tmp_path, STRONG, 10, 0, 2.0, dataset="kermany", tests=600)
     run = Run(*next(iter(open_store(tmp_path).runs.items())))
     assert by_subgroup([run]) == []
     ids = read_predictions(run[0]).ids
-    sex = np.where(np.arange(len(ids)) % 2, "female", "male")
+    sex = np.where(np.arange(len(ids)) // 4 % 2, "female", "male")
     age = np.where(np.arange(len(ids)) < LEAST - 10, 20.0, 50.0)
     save_demographics(tmp_path / "kermany", ids, Demographics(age, sex), {})
     found = {one.name: one for one in by_subgroup([run], draws=300)}

@@ -24,6 +24,7 @@ from trainer.reporting.document_tables import (
     contest_table,
     cost_table,
     every_verdict,
+    families_table,
     finding_sentence,
     headline_table,
     size_table,
@@ -94,7 +95,7 @@ def test_no_run_no_table(runs, kind):
 
 
 def test_a_kind_of_table_that_does_not_exist_is_refused(runs):
-    with pytest.raises(BadRequest, match=r"results, contest, .*, costs, curves, but got 'result'"):
+    with pytest.raises(BadRequest, match=r"results, families, contest, .*, costs, curves, but got 'result'"):
         with_tables("<!-- result: phantom at 2 -->\n<!-- end of results -->", open_store(runs), runs)
 
 
@@ -183,6 +184,21 @@ def test_the_finding_says_how_many_images_each_family_needs(runs):
         finding_sentence(open_store(runs), "phantom", [10, 50])
 
 
+def test_families_stand_side_by_side_with_the_plain_loop(runs, monkeypatch):
+    monkeypatch.setattr(document_tables, "NAMED", {"A": Series(*WEAK), "B": Series(*STRONG)})
+    make_families(runs, (10,), range(3), {WEAK: 1.0, STRONG: 4.0})
+    table = families_table(open_store(runs), "phantom,kermany", [10])
+    head, _, row, _, note, *rest = table.splitlines()
+    assert head == "| data set | A | B |"
+    means = [float(value) for value in re.findall(r"\| (\d\.\d{3})<br>test patients", row)]
+    assert len(means) == 2
+    assert means[0] < means[1]
+    assert f"A: `{WEAK[0]}` {WEAK[1]}; B: `{STRONG[0]}` {STRONG[1]}" in note
+    assert not rest
+    with pytest.raises(BadRequest, match="No table of kermany"):
+        families_table(open_store(runs), "kermany", [10])
+
+
 def test_questions_are_answered_by_verdicts_and_by_results_elsewhere(runs, monkeypatch):
     sizes = {"phantom": (10, 100)}
     named = {"A": Series(*WEAK), "B": Series(*STRONG)}
@@ -211,8 +227,8 @@ def test_variants_alone_are_compared_with_nothing(runs):
 
 
 SLOW = re.compile(
-    r"<!-- (?:(?!curves)\w+: (?:ham10000|covid-radiography|nih-chestxray14)|answers: )\S* at [\w,]+ -->\n.*?"
-    r"<!-- end of results -->\n",
+    r"<!-- (?:(?!curves)\w+: (?:ham10000|covid-radiography|nih-chestxray14)|(?:answers|families): )\S* "
+    r"at [\w,]+ -->\n.*?<!-- end of results -->\n",
     re.DOTALL,
 )
 
