@@ -107,17 +107,20 @@ class Headline:
 def contestants(series: Iterable[Series]) -> dict[str, Series]:
     """Return the series that stands for each family, and the plain loop, among those stored.
 
-    It is the one in `NAMED`. Where that is not stored, as for images of one's own, it is the first series of the family
-    with its strategy's own settings, with a frozen encoder if there is one.
+    It is the one in `NAMED`. B, C and the plain loop share an encoder: another one of the contest stands for them if
+    more of its series are stored. A family of which none is stored, as with images of one's own, is represented by its
+    first series with its strategy's own settings, with a frozen encoder if there is one.
     """
     stored = comparison_proper(series)
+    b, c = max(((_B, _C), *ENCODERS.values()), key=lambda sides: len({*sides, plain_loop(sides[0])} & {*stored}))
+    first = {"A": _A, "B": b, "C": c, LOOP: plain_loop(b)}
     by_family: dict[str, list[Series]] = {family: [] for family in NAMED}
     for row in stored:
         family = LOOP if row.strategy == "plain-loop" else FAMILY_LETTERS[MODELS[row.model].family]
         if family in by_family and (family == LOOP or row.strategy not in _BASELINES):
             by_family[family].append(row)
     return {
-        family: min(rows, key=lambda row: (row[:2] != NAMED[family][:2], not row.strategy.startswith("frozen")))
+        family: min(rows, key=lambda row: (row != first[family], not row.strategy.startswith("frozen")))
         for family, rows in by_family.items()
         if rows
     }

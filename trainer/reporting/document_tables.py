@@ -11,7 +11,8 @@ A document marks their places by one of these comments and `<!-- end of results 
 - `<!-- finding: DATASET at SIZE,SIZE,SIZE -->`: the labeled images that each family needs, in a sentence;
 - `<!-- answers: DATASET,DATASET at SIZE -->`: the protocol's questions, each with its verdicts counted in a sentence,
   and the mean AUROC of the contest's encoders on these data sets' test images and elsewhere;
-- `<!-- external: DATASET at SIZE -->`: internal test and external test side by side, with the difference;
+- `<!-- external: DATASET at SIZE -->`: the series of the contest, internal and external test side by side, with the
+  difference;
 - `<!-- verdicts: DATASET at SIZE,SIZE -->`: the contrasts of the protocol at these sizes, in AUROC, each with its
   verdict, corrected by Holm over all contrasts of all data sets;
 - `<!-- shortcuts: DATASET at SIZE -->`: whether the border or the corners alone separate the classes, in sentences;
@@ -31,6 +32,7 @@ from typing import Any
 from core.analysis.comparison import compare_all, learning_curves
 from core.analysis.contest import (
     CONTRASTS,
+    ENCODERS,
     NAMED,
     Contrast,
     answers,
@@ -120,8 +122,7 @@ def contest_table(store: Store, dataset: str, sizes: list[Size], of: str | None 
         BadRequest: if none has runs at any of these sizes.
     """
     columns = [_at(store, dataset, size) for size in sizes]
-    contrasted = dict.fromkeys(side for first, second, _ in CONTRASTS.values() for side in (first, second))
-    shown = [key for key in contrasted if any(key in column for column in columns)]
+    shown = [key for key in _contrasted() if any(key in column for column in columns)]
     if not shown:
         raise _missing(dataset, sizes)
     stored = {key: column[key] for column in columns for key in shown if key in column}
@@ -153,16 +154,18 @@ def families_table(store: Store, datasets: str, sizes: list[Size], of: str | Non
     rows = []
     for dataset in datasets.split(","):
         series = _at(store, dataset, sizes[0])
-        names = {family: name for family, name in NAMED.items() if name in series}
+        names = {family: name for family, name in contestants(series).items() if name in _contrasted()}
         cells = [_figures(series[names[family]], ("auroc",), None)[0] if family in names else "–" for family in NAMED]
         if names:
-            rows.append([series[next(iter(names.values()))][0].meta.dataset_title, *cells])
+            title = series[next(iter(names.values()))][0].meta.dataset_title
+            encoder = next((name for name, (b, _) in ENCODERS.items() if b in names.values()), "–")
+            rows.append([title, *cells, encoder])
     if not rows:
         raise _missing(datasets, sizes)
-    rules = "; ".join(f"{family}: `{name.model}` {name.strategy}" for family, name in NAMED.items())
     return (
-        f"{table(['data set', *NAMED], rows)}\n\nAUROC, the mean over seeds, {_size_text(sizes[0])}, with 95% "
-        f"intervals over test patients (these seeds) and over seeds (these test images). {rules}. A dash: not stored.\n"
+        f"{table(['data set', *NAMED, 'encoder of B, C and the plain loop'], rows)}\n\nAUROC, the mean over seeds, "
+        f"{_size_text(sizes[0])}, with 95% intervals over test patients (these seeds) and over seeds (these test "
+        "images). A dash: not stored.\n"
     )
 
 
@@ -320,16 +323,21 @@ def shortcut_sentences(store: Store, dataset: str, sizes: list[Size], of: str | 
 
 
 def external_table(store: Store, dataset: str, sizes: list[Size], of: str | None = None) -> str:
-    """Return a row for each series, external set and view: internal test, external test and the difference, in AUROC.
+    """Return a row for each series of the contest, external set and view: internal and external AUROC, and the loss.
+
+    Where none of the contest is stored, all with default settings are shown.
 
     Raises:
-        BadRequest: if no run of that size was evaluated on an external set, or one class is named.
+        BadRequest: if no such run of that size was evaluated on an external set, or one class is named.
     """
     if of:
         raise BadRequest(f"A table of external test sets covers all shared classes. Remove 'of {of}'.")
     rows, sets = [], dict[str, str]()
-    for key, runs in _at(store, dataset, sizes[0]).items():
-        for name in external_sets(runs) if not key.variant else ():
+    series = _at(store, dataset, sizes[0])
+    contest = [key for key in _contrasted() if key in series]
+    for key in contest or [key for key in series if not key.variant]:
+        runs = series[key]
+        for name in external_sets(runs):
             for result in by_view(runs, name, ("auroc",)):
                 own, external, drop = result.own["auroc"], result.external["auroc"], result.drop["auroc"]
                 sets[name] = f"{result.record.title}: {', '.join(result.record.labels)}. {result.record.caveat}".strip()
@@ -418,6 +426,11 @@ def _metas(store: Store, dataset: str) -> list[RunMeta]:
 
 def _at(store: Store, dataset: str, size: Size) -> dict[Series, list[Run]]:
     return runs_by_series(store, [meta for meta in _metas(store, dataset) if meta.train_size == size])
+
+
+def _contrasted() -> list[Series]:
+    """Return the series that take part in a contrast of the protocol."""
+    return list(dict.fromkeys(side for first, second, _ in CONTRASTS.values() for side in (first, second)))
 
 
 def _named(key: Series) -> list[str]:

@@ -4,7 +4,19 @@ import numpy as np
 import pytest
 
 from core.analysis import contest
-from core.analysis.contest import CONTRASTS, LOOP, NAMED, PRIMARY, Sides, contestants, headline, planned, verdicts
+from core.analysis.contest import (
+    CONTRASTS,
+    ENCODERS,
+    LOOP,
+    NAMED,
+    PRIMARY,
+    Sides,
+    contestants,
+    headline,
+    plain_loop,
+    planned,
+    verdicts,
+)
 from core.metrics.learning_curves import MeasuredCurve, fit_curves
 from core.models import MODELS
 from core.runs import open_store
@@ -34,6 +46,12 @@ def test_where_the_named_series_is_not_stored_another_of_the_family_stands_for_i
     other = Series("imagenet-efficientnet-lite0-stages", "frozen-logistic")
     assert contestants([other]) == {"B": other}
     assert contestants([Series("scratch-cnn-160", "plain-scratch")]) == {}
+
+
+def test_b_and_c_and_the_plain_loop_share_an_encoder():
+    (b, c), (named, _) = ENCODERS["EfficientNet-Lite0"], ENCODERS["DINOv2-S"]
+    assert contestants([named, plain_loop(named), b, c, plain_loop(b)]) == {"B": b, "C": c, LOOP: plain_loop(b)}
+    assert contestants([named, plain_loop(named), b, c])["B"] == named, "of each, two are stored"
 
 
 def test_a_frozen_encoder_stands_for_a_family_before_a_fine_tuned_one():

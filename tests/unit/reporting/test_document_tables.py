@@ -184,17 +184,17 @@ def test_the_finding_says_how_many_images_each_family_needs(runs):
         finding_sentence(open_store(runs), "phantom", [10, 50])
 
 
-def test_families_stand_side_by_side_with_the_plain_loop(runs, monkeypatch):
-    monkeypatch.setattr(document_tables, "NAMED", {"A": Series(*WEAK), "B": Series(*STRONG)})
-    make_families(runs, (10,), range(3), {WEAK: 1.0, STRONG: 4.0})
+def test_families_stand_side_by_side_with_the_plain_loop(runs):
+    loop = NAMED["B"]._replace(strategy="plain-loop")
+    strengths = {NAMED["A"][:2]: 1.0, loop[:2]: 2.0, NAMED["B"][:2]: 4.0}
+    make_families(runs, (10,), range(3), strengths, variant="")
     table = families_table(open_store(runs), "phantom,kermany", [10])
-    head, _, row, _, note, *rest = table.splitlines()
-    assert head == "| data set | A | B |"
-    means = [float(value) for value in re.findall(r"\| (\d\.\d{3})<br>test patients", row)]
-    assert len(means) == 2
-    assert means[0] < means[1]
-    assert f"A: `{WEAK[0]}` {WEAK[1]}; B: `{STRONG[0]}` {STRONG[1]}" in note
-    assert not rest
+    head, _, row, _, note = table.splitlines()
+    assert head == "| data set | A | B | C | plain loop | encoder of B, C and the plain loop |"
+    a, b, c, of_loop, encoder = row.strip("| ").split(" | ")[1:]
+    assert float(a[:5]) < float(of_loop[:5]) < float(b[:5])
+    assert (c, encoder) == ("–", "DINOv2-S")
+    assert "10 per class" in note
     with pytest.raises(BadRequest, match="No table of kermany"):
         families_table(open_store(runs), "kermany", [10])
 
