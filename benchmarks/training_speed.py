@@ -48,7 +48,7 @@ def sides(quick: bool, folder: Path) -> Mapping[str, Side]:
         settings = replace(settings, epochs=20, min_steps=0, patience=0)
         files = listing.subset(shuffled[: (1 if quick else STEPS) * settings.batch_size])
         images, rows = open_bank(files, spec.image.size, 1).images, np.arange(len(files))
-        data = FitData(images, files.labels, rows, rows, 2, "", len(rows))
+        data = FitData(images, files.labels, rows, rows, 2, "files", "", len(rows))
         epochs: dict[str, Epoch] = {
             OURS: partial(training_loop(spec, data, settings).train, None), BARE: BareLoop(spec, data, settings).epoch,
             LOOP: loader_epoch(spec, files, settings), FASTAI: fastai_epoch(spec, files, settings),

@@ -59,6 +59,11 @@ def cache_folder() -> Path:
     return Path(os.environ.get("LOWSHOT_CACHE") or PROJECT / ".cache").expanduser().resolve()
 
 
+def embeddings_folder() -> Path:
+    """Return the folder of frozen encoders' embeddings, which has a folder for each data set's name."""
+    return cache_folder() / "embeddings"
+
+
 def jobs_folder() -> Path:
     """Return the folder of jobs started by the app: `LOWSHOT_JOBS`, else in the cache."""
     return Path(os.environ.get("LOWSHOT_JOBS") or cache_folder() / "jobs").expanduser().resolve()

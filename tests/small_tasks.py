@@ -40,7 +40,7 @@ def some_task(findings=False, seed=0, size=5):
 def fit_data(labels, groups=None, seed=0):
     images = np.random.default_rng(seed).integers(0, 256, (len(labels), 3, 6, 6), np.uint8)
     rows = np.arange(len(labels))
-    return FitData(images, np.asarray(labels), rows if groups is None else groups, rows, 2, "", len(rows))
+    return FitData(images, np.asarray(labels), rows if groups is None else groups, rows, 2, "set", "", len(rows))
 
 
 def pool(labels, groups=None, rows=None, name="other"):

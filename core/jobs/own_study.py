@@ -17,7 +17,7 @@ from core.errors import BadRequest
 from core.files import remove_unfinished
 from core.jobs.queue import Queue
 from core.jobs.records import Job
-from core.paths import runs_folder, written_folders
+from core.paths import embeddings_folder, runs_folder, written_folders
 
 STUDY_MODELS = ("scratch-cnn", "imagenet-efficientnet-lite0", "medical-efficientnet-lite0")  # the quickest of A, B, C
 STUDY_STRATEGIES = ("scratch-quick", "frozen")
@@ -70,7 +70,7 @@ def delete_runs(own: OwnSet) -> None:
 
 
 def delete(own: OwnSet, queue: Queue) -> None:
-    """Delete a set of own images with its jobs, its runs and the decoded copies of its images.
+    """Delete a set of own images with its jobs, its runs, and the decoded copies and embeddings of its images.
 
     Raises:
         BadRequest: if a job still uses the images, or they cannot be deleted.
@@ -80,6 +80,7 @@ def delete(own: OwnSet, queue: Queue) -> None:
         raise BadRequest("A job still uses these images. Cancel it first.")
     own_images.delete(own)
     delete_runs(own)
+    shutil.rmtree(embeddings_folder() / own.name, ignore_errors=True)
     for job in jobs:
         queue.forget(job)
 

@@ -233,7 +233,7 @@ def test_both_sides_do_the_same_steps(strategy):
     settings = replace(STRATEGIES[strategy].settings, augment="none", batch_size=4, epochs=2, min_steps=0, patience=0)
     rows = np.arange(8)
     images = np.random.default_rng(0).integers(0, 256, (8, 1, 64, 64), np.uint8)
-    data = FitData(images, rows % 2, rows, rows, 2, "", 8)
+    data = FitData(images, rows % 2, rows, rows, 2, "set", "", 8)
     bare, loop = training_speed.BareLoop(spec, data, settings), training_speed.training_loop(spec, data, settings)
     for network in (bare.model, loop._model):
         for layer in network.modules():

@@ -39,7 +39,9 @@ def make_gate(dataset: Dataset, device: torch.device, progress: Progress | None 
     spec = MODELS[ENCODER]
     images = dataset.bank(spec.image.size, progress).images
     model = spec.build(2, "", 0).eval().requires_grad_(False)
-    cache = EmbeddingCache(model, spec.image, dataset.fingerprint, len(dataset.listing), "none", device)
+    cache = EmbeddingCache(
+        model, spec.image, dataset.spec.name, dataset.fingerprint, len(dataset.listing), "none", device
+    )
     embeddings = cache.get(images[rows], rows, 0, progress)[:, 0]
     changed = []  # embeddings of held-out images, turned or inverted
     for row in rows[held]:

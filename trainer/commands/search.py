@@ -201,7 +201,7 @@ def score(development: Development, cell: Cell, options: Mapping[str, Any], devi
         if plan.strategy.head_only:
             key = sha256_of([data.fingerprint, "development", name, str(_SPOIL_SEED), _SPOIL_VERSION])
             cache = EmbeddingCache(
-                model, plan.spec.image, key, len(images), settings.augment, device, plan.setup.preparation
+                model, plan.spec.image, data.dataset, key, len(images), settings.augment, device, plan.setup.preparation
             )
             embeddings = cache.get(images, np.arange(len(images)), 0)[:, 0]
             logits[name] = logits_of(model.head.layers.cpu(), embeddings)

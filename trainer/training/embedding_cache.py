@@ -16,7 +16,7 @@ from core.errors import BadRequest
 from core.files import locked, publish, require_space, sha256_of, staging_folder
 from core.models.classifier import Classifier, average_pool
 from core.models.onnx_engine import embedder
-from core.paths import cache_folder
+from core.paths import embeddings_folder
 from core.types import Images, ImageSpec
 
 _BATCH = 32
@@ -28,7 +28,7 @@ class EmbeddedView:
     """Embeddings of some images in one view, to be sent to the cache of another machine.
 
     Attributes:
-        name: of the view's folder in the cache.
+        name: path of the view's folder in the cache; its first part is the data set's name.
         total: number of images of the data set.
         rows: (n,) positions of the images.
         values: (n, D) float32.
@@ -41,7 +41,7 @@ class EmbeddedView:
 
     def store(self) -> None:
         """Write the embeddings into this machine's cache."""
-        values, done = _open(_folder() / self.name, self.total, lambda: self.values.shape[1])
+        values, done = _open(embeddings_folder() / self.name, self.total, lambda: self.values.shape[1])
         if not done[self.rows].all():
             values[self.rows] = self.values
             values.flush()
@@ -58,6 +58,7 @@ class EmbeddingCache:
     Args:
         model: the classifier whose encoder and pooling are used.
         image: the encoder's input specification.
+        dataset: name of the data set, under which its embeddings are stored and deleted.
         fingerprint: hash of the data set.
         rows: number of images in the data set.
         augment: name of the augmentation of the views.
@@ -71,6 +72,7 @@ class EmbeddingCache:
         self,
         model: Classifier,
         image: ImageSpec,
+        dataset: str,
         fingerprint: str,
         rows: int,
         augment: str,
@@ -83,7 +85,7 @@ class EmbeddingCache:
                 "once. Choose an augmentation that does not mix images."
             )
         self._encoders = [
-            _EncoderCache(part, image, fingerprint, rows, augment, device, pixels) for part in model.separate
+            _EncoderCache(part, image, dataset, fingerprint, rows, augment, device, pixels) for part in model.separate
         ]
 
     def get(self, images: Images, rows: np.ndarray, views: int, progress: Progress | None = None) -> np.ndarray:
@@ -117,6 +119,7 @@ class _EncoderCache:
         self,
         model: Classifier,
         image: ImageSpec,
+        dataset: str,
         fingerprint: str,
         rows: int,
         augment: str,
@@ -124,7 +127,7 @@ class _EncoderCache:
         pixels: str,
     ) -> None:
         self._model, self._image, self._augmenter, self._device = model, image, augmenter(augment), device
-        self._rows = rows
+        self._dataset, self._rows = dataset, rows
         pool = "" if repr(model.head.pool) == repr(average_pool()) else repr(model.head.pool)
         weights = state_hash(model.encoder)
         self._embed = embedder(model, sha256_of([weights, pool]), device)
@@ -140,14 +143,14 @@ class _EncoderCache:
         ]
 
     def _name(self, view: int) -> str:
-        return f"{self._augmented if view else self._plain}/view{view}"
+        return f"{self._dataset}/{self._augmented if view else self._plain}/view{view}"
 
     def _view(self, view: int, images: Images, rows: np.ndarray, views: int, progress: Progress | None) -> np.ndarray:
-        values, done = _open(_folder() / self._name(view), self._rows, self._width)
+        values, done = _open(embeddings_folder() / self._name(view), self._rows, self._width)
         if not done[rows].all():
-            with locked(_folder() / self._name(view)):  # another process may need the same embeddings
+            with locked(embeddings_folder() / self._name(view)):  # another process may need the same embeddings
                 missing = np.flatnonzero(~done[rows])
-                require_space(_folder(), len(missing) * values[0].nbytes)
+                require_space(embeddings_folder(), len(missing) * values[0].nbytes)
                 for start in range(0, len(missing), _BATCH):
                     batch = missing[start : start + _BATCH]
                     values[rows[batch]] = self._compute(images[batch], rows[batch], view)
@@ -179,10 +182,6 @@ def state_hash(module: nn.Module) -> str:
         digest.update(name.encode())
         digest.update(value.detach().cpu().contiguous().numpy().tobytes())
     return digest.hexdigest()
-
-
-def _folder() -> Path:
-    return cache_folder() / "embeddings"
 
 
 def _open(folder: Path, rows: int, width: Callable[[], int]) -> tuple[np.memmap, np.memmap]:

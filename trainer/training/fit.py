@@ -44,7 +44,7 @@ def embeddings_of(
     """Return (n, 1 + views, D) embeddings of a subset in plain and augmented views."""
     pixels = preparation(settings.preparation).pixel_steps
     cache = EmbeddingCache(
-        model, spec.image, data.fingerprint, data.population, settings.augment, context.device, pixels
+        model, spec.image, data.dataset, data.fingerprint, data.population, settings.augment, context.device, pixels
     )
     return cache.get(data.images, data.rows, settings.views, context.progress)
 

@@ -46,6 +46,7 @@ def fit_data(plan: RunPlan, dataset: Dataset, images: np.ndarray) -> FitData:
         groups=dataset.parts.groups[rows],
         rows=rows,
         classes=len(dataset.labels),
+        dataset=dataset.spec.name,
         fingerprint=dataset.fingerprint,
         population=len(dataset.listing),
     )
@@ -185,8 +186,9 @@ def _predictor(
     cache = None
     if plan.strategy.head_only:
         cache = EmbeddingCache(
-            model, image, dataset.fingerprint, len(dataset.listing), "mirror", device, plan.setup.preparation
-        )
+            model, image, dataset.spec.name, dataset.fingerprint, len(dataset.listing), "mirror", device,
+            plan.setup.preparation,
+        )  # fmt: skip
 
     def predict(part: EvaluatedPart, rows: np.ndarray) -> Predictions:
         chosen = _Rows(images, rows)

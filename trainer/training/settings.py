@@ -137,7 +137,7 @@ class FitData:
         groups: (n,) group numbers.
         rows: (n,) positions in the data set, under which embeddings are cached.
         classes: number of classes.
-        fingerprint, population: hash of the data set, and its total number of images.
+        dataset, fingerprint, population: name and hash of the data set, and its total number of images.
     """
 
     images: np.ndarray
@@ -145,6 +145,7 @@ class FitData:
     groups: np.ndarray
     rows: np.ndarray
     classes: int
+    dataset: str
     fingerprint: str
     population: int
 

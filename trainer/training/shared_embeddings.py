@@ -70,6 +70,7 @@ def _embed(dataset: Dataset, plan: RunPlan, need: _Need, device: torch.device, s
     chosen, spec = sets[need.external], plan.spec
     model = spec.build(len(dataset.labels), plan.setup.dataset, plan.cell.seed)
     cache = EmbeddingCache(
-        model, spec.image, chosen.fingerprint, len(chosen.listing), need.augment, device, plan.setup.preparation
-    )
+        model, spec.image, chosen.spec.name, chosen.fingerprint, len(chosen.listing), need.augment, device,
+        plan.setup.preparation,
+    )  # fmt: skip
     return cache.views(plan.images(chosen)[need.rows], need.rows, need.views, steps)

@@ -14,6 +14,7 @@ from core.jobs.own_study import LARGEST, study_sizes
 from core.jobs.queue import Queue
 from core.jobs.records import State
 from core.jobs.request import Request
+from core.paths import embeddings_folder
 from tests.uploaded_files import class_files
 
 REQUEST = Request("Mine", ("scratch-cnn",), ("scratch-quick",), (2,), (0,), dataset="phantom")
@@ -51,8 +52,12 @@ def own(tmp_path, monkeypatch):
     return stored
 
 
-def test_deletion_takes_images_runs_and_jobs_but_never_under_a_job(own, tmp_path):
+def test_deletion_takes_images_runs_and_jobs_but_never_under_a_job(own, tmp_path, monkeypatch):
+    monkeypatch.setenv("LOWSHOT_CACHE", str(tmp_path / "cache"))
     queue = Queue()
+    embeddings = [embeddings_folder() / name / "plain" / "view0" for name in (own.name, "kermany")]
+    for folder in embeddings:
+        folder.mkdir(parents=True)
     job = queue.ask(replace(REQUEST, dataset="", folder=str(own.path)))
     other = queue.ask(REQUEST)
     assert own_study.is_of_another(job, "b")
@@ -65,6 +70,7 @@ def test_deletion_takes_images_runs_and_jobs_but_never_under_a_job(own, tmp_path
     own_study.delete(own, queue)
     assert not own.path.exists()
     assert not (tmp_path / "runs" / own.name).exists()
+    assert [folder.exists() for folder in embeddings] == [False, True]
     assert [left.request for left in queue.jobs()] == [REQUEST]
 
 

@@ -183,13 +183,14 @@ def test_a_joined_encoder_shares_cached_embeddings_with_its_parts(monkeypatch, t
     joined, image = build(concatenated_encoders.NAME), concatenated_encoders.IMAGE
 
     def cached(model):
-        return EmbeddingCache(model, image, "set", 2, "mirror", torch.device("cpu")).get(pixels, rows, 1)
+        return EmbeddingCache(model, image, "set", "", 2, "mirror", torch.device("cpu")).get(pixels, rows, 1)
 
     alone = cached(build(dinov2.NAME))
-    folders = set((tmp_path / "embeddings").iterdir())
+    folders = set((tmp_path / "embeddings" / "set").iterdir())
     both = cached(joined)
     assert np.array_equal(both[:, :, 512:], alone)
-    assert len(set((tmp_path / "embeddings").iterdir()) - folders) == 2  # plain and mirrored, of EfficientNet-Lite0
+    new = set((tmp_path / "embeddings" / "set").iterdir()) - folders
+    assert len(new) == 2  # plain and mirrored, of EfficientNet-Lite0
     with torch.no_grad():
         direct = joined.eval().embed(normalize(to_unit(pixels, torch.device("cpu")), image)).numpy()
     assert difference(both[:, 0], direct) < TOLERANCE

@@ -83,7 +83,7 @@ def test_a_cache_may_hold_embeddings_of_both(engine_first, monkeypatch, tmp_path
         with pytest.MonkeyPatch.context() as patch:
             if not by_engine:
                 patch.setattr(onnx_engine, "_graph", lambda _: None)
-            cache = EmbeddingCache(build(NAME), MODELS[NAME].image, "set", 6, "aggressive", CPU)
+            cache = EmbeddingCache(build(NAME), MODELS[NAME].image, "set", "", 6, "aggressive", CPU)
             return cache.get(pixels[which], rows[which], 1)
 
     ask(engine_first, rows[:3])

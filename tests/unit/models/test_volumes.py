@@ -265,7 +265,7 @@ def test_two_ways_to_pool_one_encoder_share_no_embeddings(tmp_path, monkeypatch)
     found = []
     volumes = np.stack([make_cube(index, index % 2)[0][None] for index in range(2)])
     for name in ("imagenet-efficientnet-lite0-slices", "imagenet-efficientnet-lite0-slices-attention"):
-        cache = EmbeddingCache(build(name, 2), MODELS[name].image, "fingerprint", 2, "none", torch.device("cpu"))
+        cache = EmbeddingCache(build(name, 2), MODELS[name].image, "set", "", 2, "none", torch.device("cpu"))
         found.append(cache.get(volumes, np.arange(2), 0))
     mean, slices = found
     assert (mean.shape, slices.shape) == ((2, 1, 1280), (2, 1, 32 * 1280))

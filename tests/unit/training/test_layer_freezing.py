@@ -95,7 +95,7 @@ def test_only_what_has_thawed_moves(depth, every, moved):
     model = Classifier(encoder, Head(average_pool(), linear_layers(3, 2)))
     random = np.random.default_rng(0)
     rows = np.arange(8)
-    data = FitData(random.integers(0, 256, (8, 1, 6, 6), np.uint8), rows % 2, rows, rows, 2, "", 8)
+    data = FitData(random.integers(0, 256, (8, 1, 6, 6), np.uint8), rows % 2, rows, rows, 2, "set", "", 8)
     settings = replace(
         SETTINGS, depth=depth, thaw_every=every, epochs=5, min_steps=0, average=0.0, patience=0, augment="none", lr=0.01
     )
