@@ -30,22 +30,30 @@ def candidates(store: Store, dataset: str, family: str) -> list[Run]:
 
 
 def default_runs(store: Store, dataset: str) -> dict[str, Run]:
-    """Return the default run of each column: among those with most labels, the best on held-out images."""
+    """Return the default run of each column: among those of one size, the best on held-out images.
+
+    Columns are compared side by side, so the size is the largest that the comparison proper of every column has. A
+    column without it, or all columns if they have no size in common, take their own largest.
+    """
+    columns = {family: runs for family in SERVED_FAMILIES if (runs := candidates(store, dataset, family))}
+    sizes = [{run.meta.per_class for run in runs if not _departs(run.meta)} for runs in columns.values()]
+    common = max(set.intersection(*filter(None, sizes)), default=None) if any(sizes) else None
     chosen = {}
-    for family in SERVED_FAMILIES:
-        if runs := candidates(store, dataset, family):
-            most = [run for run in runs if _rank(run.meta) == _rank(runs[0].meta)]
-            chosen[family] = min(most, key=held_out_loss)
+    for family, runs in columns.items():
+        pool = [run for run in runs if run.meta.per_class == common and not _departs(run.meta)] or runs
+        best = [run for run in pool if _rank(run.meta) == _rank(pool[0].meta)]
+        chosen[family] = min(best, key=held_out_loss)
     return chosen
 
 
 def _rank(meta: RunMeta) -> tuple[bool, float, int]:
-    """Return the sort key of a run, best first: the comparison proper, most labels, the current protocol.
+    """Return the sort key of a run, best first: the comparison proper, most labels, the current protocol."""
+    return _departs(meta), -meta.per_class, -meta.protocol
 
-    Runs with other settings, with leaks, or meta-trained on other tasks are outside the comparison proper.
-    """
-    departs = bool(meta.variant or meta.leaks or "meta_learnt_from" in meta.config)
-    return departs, -meta.per_class, -meta.protocol
+
+def _departs(meta: RunMeta) -> bool:
+    """Return whether a run is outside the comparison proper: other settings, leaks, or meta-trained on other tasks."""
+    return bool(meta.variant or meta.leaks or "meta_learnt_from" in meta.config)
 
 
 def held_out_loss(run: Run) -> float:

@@ -96,7 +96,8 @@ def settings_of(spec: ModelSpec, strategy: Strategy, per_class: float) -> Settin
         per_class: labeled images per class, on which searched settings depend.
     """
     stated = {name: value for name, value in spec.settings.items() if name in strategy.takes}
-    return replace(strategy.settings, **{**stated, **recipe_for(spec, strategy.name, per_class)})
+    settings = replace(strategy.settings, **{**stated, **recipe_for(spec, strategy.name, per_class)})
+    return replace(settings, augment=canonical_name(settings.augment))
 
 
 def settings_for(

@@ -43,3 +43,17 @@ def test_other_columns_hold_one_family(runs):
         "scratch": "scratch-cnn", "imagenet": dinov2.NAME, "medical": efficientnet_lite0.MEDICAL,
     }  # fmt: skip
     assert tuple(served) == SERVED_FAMILIES
+
+
+def test_columns_show_networks_of_one_size_where_they_have_one_in_common(runs):
+    from_scratch, ours, _ = (
+        store_run(runs, "scratch-cnn", 10),
+        store_run(runs, efficientnet_lite0.IMAGENET, 10, 2.0),
+        store_run(runs, efficientnet_lite0.IMAGENET, 50, 3.0),
+    )
+    served = default_runs(open_store(runs), "phantom")
+    assert {column: folder for column, (folder, _) in served.items()} == {"scratch": from_scratch, "imagenet": ours}
+    alone = store_run(runs, efficientnet_lite0.MEDICAL, 25)
+    served = default_runs(open_store(runs), "phantom")
+    assert served["medical"][0] == alone
+    assert served["imagenet"][1].per_class == 50, "no size is common to all columns"

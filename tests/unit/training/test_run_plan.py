@@ -10,11 +10,14 @@ from core.data.dataset import load_dataset
 from core.data.listing import Listing
 from core.data.specs import find_dataset
 from core.errors import BadRequest
+from core.models import MODELS
 from core.runs import open_store
 from trainer.cli import main
 from trainer.training import run_cell
-from trainer.training.run_plan import plan_run
+from trainer.training.recipes import recipes
+from trainer.training.run_plan import plan_run, settings_for, settings_of
 from trainer.training.settings import Cell
+from trainer.training.strategies import STRATEGIES
 
 RUN = ["run", "--dataset", "phantom", "--model", "scratch-cnn", "--strategy", "scratch"]
 
@@ -112,3 +115,14 @@ def test_findings_that_the_subset_cannot_teach_are_named(monkeypatch):
     assert said.endswith("select the others: --dataset sparse@findings=A.")
     found = load_dataset(find_dataset("sparse@findings=A"))
     assert plan_run(replace(cell, dataset=found.spec.name), found).setup.labels == ("A",)
+
+
+@pytest.mark.parametrize(
+    ("strategy", "model", "size"),
+    [(strategy, model, size) for strategy, row in recipes().items() for model, sizes in row.items() for size in sizes],
+)
+def test_a_searched_recipe_is_no_variant_of_itself(strategy, model, size):
+    per_class = int(size)
+    defaults = settings_of(MODELS[model], STRATEGIES[strategy], per_class)
+    labels = np.repeat([0, 1], per_class)
+    assert settings_for(defaults, STRATEGIES[strategy], {}, labels, 2).difference_from(defaults) == ""
