@@ -50,7 +50,7 @@ from core.files import write_atomically
 from core.metrics import METRICS
 from core.metrics.comparisons import MIN_SEEDS, Difference, format_p
 from core.metrics.equivalence import MARGIN
-from core.models import MODELS
+from core.models import FAMILY_LETTERS, MODELS
 from core.runs import RunMeta, Store
 from core.runs.scores import target_named
 from core.runs.series import Run, Series, comparison_proper, estimate, runs_by_series, summarize
@@ -429,8 +429,9 @@ def _at(store: Store, dataset: str, size: Size) -> dict[Series, list[Run]]:
 
 
 def _contrasted() -> list[Series]:
-    """Return the series that take part in a contrast of the protocol."""
-    return list(dict.fromkeys(side for first, second, _ in CONTRASTS.values() for side in (first, second)))
+    """Return the series that take part in a contrast of the protocol, family by family."""
+    series = dict.fromkeys(side for first, second, _ in CONTRASTS.values() for side in (first, second))
+    return sorted(series, key=lambda name: FAMILY_LETTERS[MODELS[name.model].family])
 
 
 def _named(key: Series) -> list[str]:
