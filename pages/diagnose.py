@@ -133,8 +133,8 @@ with st.expander("Networks", icon=":material/tune:"):
             " / ".join(title for name, title in FAMILY_TITLES.items() if name in families),
             format_func=lambda run, by_run=by_run: run_title(by_run[run].run.meta),
             **address.choice(family, f"diagnose_{task}_{family}", by_run),
-            help="Default: of the runs with the most labels, the one that performed best on images held out within "
-            "its training subset.",
+            help="Default: of the runs of the largest size that all columns have, the one that performed best on "
+            "images held out within its training subset.",
         )
         networks[by_run[run].run.meta.family] = by_run[run]
     stages = chosen_stages(networks) if suspicious_of(meta) else None

@@ -108,11 +108,16 @@ def contestants(series: Iterable[Series]) -> dict[str, Series]:
     """Return the series that stands for each family, and the plain loop, among those stored.
 
     It is the one in `NAMED`. B, C and the plain loop share an encoder: another one of the contest stands for them if
-    more of its series are stored. A family of which none is stored, as with images of one's own, is represented by its
-    first series with its strategy's own settings, with a frozen encoder if there is one.
+    more of its series are stored, or as many with C among them. A family of which none is stored, as with images of
+    one's own, is represented by its first series with its strategy's own settings, with a frozen encoder if there is
+    one.
     """
     stored = comparison_proper(series)
-    b, c = max(((_B, _C), *ENCODERS.values()), key=lambda sides: len({*sides, plain_loop(sides[0])} & {*stored}))
+    shared = {sides: {*sides, plain_loop(sides[0])} for sides in ((_B, _C), *ENCODERS.values())}
+    b, c = max(shared, key=lambda sides: (len(shared[sides] & {*stored}), sides[1] in stored))
+    if b in stored:
+        others = set().union(*shared.values()) - shared[b, c]
+        stored = [row for row in stored if row not in others]
     first = {"A": _A, "B": b, "C": c, LOOP: plain_loop(b)}
     by_family: dict[str, list[Series]] = {family: [] for family in NAMED}
     for row in stored:
@@ -170,7 +175,7 @@ def answers(found: Mapping[Contrast, Difference]) -> list[str]:
     """Answer the protocol's questions by counting the verdicts of the contrasts behind each, a sentence a question.
 
     Args:
-        found: contrast -> its difference; planned contrasts that are not in it count as not stored.
+        found: contrast -> its difference; planned contrasts that are not in it lack a side.
     """
     sentences = []
     for question, (title, first, second) in QUESTIONS.items():
@@ -184,7 +189,7 @@ def answers(found: Mapping[Contrast, Difference]) -> list[str]:
             "the two are equivalent in {}": sum(difference.verdict == "equivalent" for difference in stored),
             "the verdict is undecided in {}": sum(difference.verdict == "undecided" for difference in stored),
             "there are too few seeds in {}": sum(difference.verdict == "no verdict" for difference in stored),
-            "nothing is stored in {}": len(contrasts) - len(stored),
+            "a side is missing in {}": len(contrasts) - len(stored),
         }
         if contrasts:
             parts = listed([text.format(count) for text, count in counts.items() if count])

@@ -10,7 +10,7 @@ A document marks their places by one of these comments and `<!-- end of results 
 - `<!-- variants: DATASET at SIZE -->`: the effect of settings that differ from a strategy's defaults;
 - `<!-- finding: DATASET at SIZE,SIZE,SIZE -->`: the labeled images that each family needs, in a sentence;
 - `<!-- answers: DATASET,DATASET at SIZE -->`: the protocol's questions, each with its verdicts counted in a sentence,
-  and the mean AUROC of the contest's encoders on these data sets' test images and elsewhere;
+  and the mean AUROC of B on these data sets' test images and elsewhere;
 - `<!-- external: DATASET at SIZE -->`: the series of the contest, internal and external test side by side, with the
   difference;
 - `<!-- verdicts: DATASET at SIZE,SIZE -->`: the contrasts of the protocol at these sizes, in AUROC, each with its
@@ -147,10 +147,11 @@ def families_table(store: Store, datasets: str, sizes: list[Size], of: str | Non
         store: the run store.
         datasets: names of data sets, joined by commas; those without runs of the contest are left out.
         sizes: the training-set size.
-        of: not used, as families stand for whole tasks.
+        of: a class, which is refused.
     Raises:
-        BadRequest: if no data set has such runs.
+        BadRequest: if no data set has such runs, or one class is named.
     """
+    _whole_task(of)
     rows = []
     for dataset in datasets.split(","):
         series = _at(store, dataset, sizes[0])
@@ -205,8 +206,7 @@ def verdict_table(store: Store, dataset: str, sizes: list[Size], of: str | None 
     Raises:
         BadRequest: if no such contrast is stored, or one class is named.
     """
-    if of:
-        raise BadRequest(f"The protocol's contrasts are of whole tasks. Remove 'of {of}'.")
+    _whole_task(of)
     found = verdicts(store)
     shown = {at: difference for at, difference in found.items() if at.dataset == dataset and at.size in sizes}
     if not shown:
@@ -283,28 +283,30 @@ def finding_sentence(store: Store, dataset: str, sizes: list[Size], of: str | No
 
 
 def answer_sentences(store: Store, datasets: str, sizes: list[Size], of: str | None = None) -> str:
-    """Return the protocol's questions, each with its answer, and what is lost on images from elsewhere.
+    """Return the protocol's questions, each with its answer, and what B loses on images from elsewhere.
 
     Args:
         store: the run store.
-        datasets: names of data sets with external test sets, joined by commas.
+        datasets: names of data sets, joined by commas.
         sizes: the training-set size of the results elsewhere.
-        of: not used, as the contrasts are of whole tasks.
+        of: a class, which is refused.
     Raises:
-        BadRequest: if no contrast is stored, or no run on an external set.
+        BadRequest: if no contrast is stored, a data set has no B at this size, or one class is named.
     """
+    _whole_task(of)
     found = verdicts(store)
     if not found:
         raise _missing(datasets, sizes)
     lines = answers(found)
     for dataset in datasets.split(","):
         series = _at(store, dataset, sizes[0])
-        if (named := NAMED["B"]) not in series:
+        if (b := contestants(series).get("B")) is None:
             raise _missing(dataset, sizes)
-        for name in external_sets(series[named]):
-            result = by_view(series[named], name, ("auroc",))[0]
+        title = series[b][0].meta.dataset_title
+        for name in external_sets(series[b]):
+            result = by_view(series[b], name, ("auroc",))[0]
             lines.append(
-                f"How much is lost elsewhere? {series[named][0].meta.dataset_title}, B with {_size_text(sizes[0])}: "
+                f"How much is lost elsewhere? {title}, B (`{b.model}`) with {_size_text(sizes[0])}: "
                 f"{result.sentence('auroc')}"
             )
     return "".join(f"- {line}\n" for line in lines)
@@ -325,17 +327,16 @@ def shortcut_sentences(store: Store, dataset: str, sizes: list[Size], of: str | 
 def external_table(store: Store, dataset: str, sizes: list[Size], of: str | None = None) -> str:
     """Return a row for each series of the contest, external set and view: internal and external AUROC, and the loss.
 
-    Where none of the contest is stored, all with default settings are shown.
+    Where none of the contest was evaluated, all with default settings are shown.
 
     Raises:
         BadRequest: if no such run of that size was evaluated on an external set, or one class is named.
     """
-    if of:
-        raise BadRequest(f"A table of external test sets covers all shared classes. Remove 'of {of}'.")
+    _whole_task(of)
     rows, sets = [], dict[str, str]()
     series = _at(store, dataset, sizes[0])
-    contest = [key for key in _contrasted() if key in series]
-    for key in contest or [key for key in series if not key.variant]:
+    evaluated = [key for key, runs in series.items() if not key.variant and external_sets(runs)]
+    for key in [key for key in _contrasted() if key in evaluated] or evaluated:
         runs = series[key]
         for name in external_sets(runs):
             for result in by_view(runs, name, ("auroc",)):
@@ -445,6 +446,12 @@ def _figures(runs: list[Run], names: tuple[str, ...], target: int | None) -> lis
 
 def _target(series: Mapping[Any, list[Run]], of: str | None) -> int | None:
     return target_named(next(iter(series.values()))[0][1], of) if of and series else None
+
+
+def _whole_task(of: str | None) -> None:
+    """Refuse to evaluate one class against the rest in a table of whole tasks."""
+    if of:
+        raise BadRequest(f"This table is of whole tasks. Remove 'of {of}'.")
 
 
 def _with_note(result: str, of: str | None, note: str) -> str:

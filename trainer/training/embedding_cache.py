@@ -143,7 +143,7 @@ class _EncoderCache:
         ]
 
     def _name(self, view: int) -> str:
-        return f"{self._dataset}/{self._augmented if view else self._plain}/view{view}"
+        return f"{self._dataset}/{self._augmented if view else self._plain}-view{view}"
 
     def _view(self, view: int, images: Images, rows: np.ndarray, views: int, progress: Progress | None) -> np.ndarray:
         values, done = _open(embeddings_folder() / self._name(view), self._rows, self._width)

@@ -51,7 +51,8 @@ def test_where_the_named_series_is_not_stored_another_of_the_family_stands_for_i
 def test_b_and_c_and_the_plain_loop_share_an_encoder():
     (b, c), (named, _) = ENCODERS["EfficientNet-Lite0"], ENCODERS["DINOv2-S"]
     assert contestants([named, plain_loop(named), b, c, plain_loop(b)]) == {"B": b, "C": c, LOOP: plain_loop(b)}
-    assert contestants([named, plain_loop(named), b, c])["B"] == named, "of each, two are stored"
+    assert contestants([named, plain_loop(named), b, c]) == {"B": b, "C": c}, "of each, two are stored"
+    assert contestants([named, plain_loop(named), b]) == {"B": named, LOOP: plain_loop(named)}
 
 
 def test_a_frozen_encoder_stands_for_a_family_before_a_fine_tuned_one():
