@@ -390,12 +390,12 @@ def test_folds_hold_out_every_image_once_and_keep_groups_together():
 
 
 def test_fitting_functions_cannot_receive_a_test_set():
-    """They take a model, its facts, `FitData`, settings and a context; none of these holds a data set."""
+    """They take a model, its facts, `FitData`, settings and a context; none holds a data set, only its name."""
     for strategy in STRATEGIES.values():
         given = [p.annotation for p in inspect.signature(strategy.fit, eval_str=True).parameters.values()]
         assert given == [Classifier, ModelSpec, FitData, Settings, FitContext]
     assert set(FitData.__dataclass_fields__) == {
-        "images", "labels", "groups", "rows", "classes", "fingerprint", "population",
+        "images", "labels", "groups", "rows", "classes", "dataset", "fingerprint", "population",
     }  # fmt: skip
 
 
