@@ -52,10 +52,9 @@ def own(tmp_path, monkeypatch):
     return stored
 
 
-def test_deletion_takes_images_runs_and_jobs_but_never_under_a_job(own, tmp_path, monkeypatch):
-    monkeypatch.setenv("LOWSHOT_CACHE", str(tmp_path / "cache"))
+def test_deletion_takes_images_runs_and_jobs_but_never_under_a_job(own, tmp_path):
     queue = Queue()
-    embeddings = [embeddings_folder() / name / "plain" / "view0" for name in (own.name, "kermany")]
+    embeddings = [embeddings_folder() / name / "key-view0" for name in (own.name, "kermany")]
     for folder in embeddings:
         folder.mkdir(parents=True)
     job = queue.ask(replace(REQUEST, dataset="", folder=str(own.path)))
