@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from filelock import FileLock
 
 if "PYTEST_XDIST_WORKER" in os.environ:  # each process has a core of its own
@@ -36,6 +37,12 @@ def pytest_collection_modifyitems(items):
     """Begins with the files that take minutes, so that no process is left alone with one of them at the end."""
     place = {f"tests/{name}": index for index, name in enumerate(LONGEST)}
     items.sort(key=lambda item: place.get(item.nodeid.partition("::")[0], len(place)))
+
+
+def pytest_runtest_setup(item):
+    """Skips tests of the GPU where there is none."""
+    if item.get_closest_marker("gpu") and not torch.cuda.is_available():
+        pytest.skip("PyTorch finds no CUDA device")
 
 
 def common(tmp_path_factory):

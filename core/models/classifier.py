@@ -7,6 +7,7 @@ but are run by the head: see `EncoderPooling`.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Literal, TypeVar
 
@@ -18,6 +19,7 @@ HEAD_LAYERS = "tapped.head.layers."  # prefix of the head's tensors in a classif
 HIDDEN = 512
 DROPOUT = 0.3
 M = TypeVar("M", bound=nn.Module)
+_LOG = logging.getLogger("lowshot.memory")
 
 
 class EncoderPooling(nn.Module):
@@ -214,6 +216,26 @@ def mlp_layers(features: int, classes: int) -> nn.Sequential:
 def linear_layers(features: int, classes: int) -> nn.Sequential:
     """Return the linear head, a logistic regression: embedding -> classes."""
     return nn.Sequential(nn.Linear(features, classes))
+
+
+def compute_in_halves(compute: Callable[[torch.Tensor], torch.Tensor], batch: torch.Tensor) -> torch.Tensor:
+    """Compute on a batch, or on one half after the other where it does not fit into the GPU's memory.
+
+    Args:
+        compute: maps (B, ...) inputs to (B, ...) outputs, each input on its own.
+        batch: (B, ...) inputs.
+
+    Raises:
+        torch.OutOfMemoryError: if a single input does not fit.
+    """
+    try:
+        return compute(batch)
+    except torch.OutOfMemoryError:
+        if len(batch) == 1:
+            raise
+    torch.cuda.empty_cache()  # outside the handler, which keeps the tensors of the failed attempt alive
+    _LOG.warning("The GPU's memory is full: a batch of %d is computed in two halves.", len(batch))
+    return torch.cat([compute_in_halves(compute, half) for half in batch.tensor_split(2)])
 
 
 def channels_last(images: torch.Tensor) -> torch.Tensor:

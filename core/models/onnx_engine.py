@@ -17,7 +17,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from core.models.classifier import Classifier, channels_last, to_device
+from core.models.classifier import Classifier, channels_last, compute_in_halves, to_device
 
 TOLERANCE = 1e-4  # largest distance from PyTorch's embedding of an image, relative to its norm
 _AT_ONCE = 4  # images per pass; activations between layers stay in the processor's cache
@@ -48,7 +48,7 @@ def embed_eagerly(model: Classifier, images: torch.Tensor, device: torch.device)
     """Compute embeddings with PyTorch: (B, C, S, S) normalized images or (B, C, S, S, S) volumes -> (B, D)."""
     to_device(model.eval(), device)
     with torch.no_grad():
-        return model.embed(channels_last(images.to(device))).float().cpu().numpy()
+        return compute_in_halves(lambda part: model.embed(channels_last(part.to(device))).float().cpu(), images).numpy()
 
 
 def difference(embeddings: np.ndarray, reference: np.ndarray) -> float:

@@ -14,9 +14,9 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from core.data.augmentation import augmenter
 from core.data.image_cache import Progress
 from core.data.transforms import normalize, to_unit
-from core.models.classifier import Classifier, channels_last, to_device
+from core.models.classifier import Classifier, channels_last, compute_in_halves, to_device
 from core.types import Images, ImageSpec
-from trainer.progress import write_event
+from trainer.progress import print_status, write_event
 from trainer.training.class_balance import imbalance_for
 from trainer.training.layer_freezing import check_unfreezing, unfreeze_due
 from trainer.training.losses import NonFiniteError, accuracy, all_finite, as_targets, loss_for
@@ -48,20 +48,32 @@ def predict_logits(
         progress: called with (images done, images in total).
         mirror: average the logits of each image and of its mirror image.
     """
+
+    def forward(batch: torch.Tensor) -> torch.Tensor:
+        return cast(torch.Tensor, model(channels_last(batch))).float()
+
     was_training = model.training
     to_device(model.eval(), device)
     batches = []
     with torch.no_grad():
         for start in range(0, len(images), _EVALUATION_BATCH):
             batch = normalize(to_unit(images[start : start + _EVALUATION_BATCH], device), image)
-            logits = model(channels_last(batch)).float()
+            logits = compute_in_halves(lambda part: model(channels_last(part)).float(), batch)
             if mirror:
-                logits = (logits + model(channels_last(batch.flip(-1))).float()) / 2
+                logits = (
+                    logits + compute_in_halves(lambda part: model(channels_last(part)).float(), batch.flip(-1))
+                ) / 2
             batches.append(logits.cpu())
             if progress:
                 progress(start + len(batch), len(images))
     model.train(was_training)
     return torch.cat(batches).numpy()
+
+
+def images_on_gpu(images: Images) -> torch.Tensor | None:
+    """Copy (N, C, S, S) uint8 images to the GPU; return None if they would take over a quarter of its free memory."""
+    size = len(images) * images[:1].nbytes
+    return torch.from_numpy(np.array(images[:])).cuda() if size <= torch.cuda.mem_get_info()[0] / 4 else None
 
 
 class TrainingLoop:
@@ -92,6 +104,8 @@ class TrainingLoop:
         weights = self._imbalance.weights(learn.labels, learn.classes)
         self._weights = weights.to(device) if weights is not None else None
         to_device(model, device)
+        self._bank = images_on_gpu(learn.images) if device.type == "cuda" else None
+        self._parts = 1  # that a batch is divided into, where the GPU's memory does not hold it whole
         self._targets = as_targets(learn.labels).to(device)
         self._images_per_epoch = self._imbalance.images_per_epoch(learn.labels)
         self._steps_per_epoch = max(1, round(self._images_per_epoch / settings.batch_size))
@@ -153,23 +167,50 @@ class TrainingLoop:
 
     def _step(self, positions: np.ndarray, repeats: np.ndarray | None) -> tuple[float, torch.Tensor]:
         batch, targets = self._batch(positions, repeats)
-        with torch.autocast(self._device.type, torch.bfloat16, enabled=self._device.type == "cuda"):
-            outputs = self._model(channels_last(batch))
-        loss = self._loss(outputs.float(), targets, self._weights)
-        if not torch.isfinite(loss):
-            raise NonFiniteError("the loss was")
-        self._optimizer.zero_grad(set_to_none=True)
-        loss.backward()
+        while (result := self._add_gradients(batch, targets)) is None:
+            self._parts *= 2
+            torch.cuda.empty_cache()
+            print_status(
+                f"The GPU's memory is full: batches are computed in {self._parts} parts from now on. Gradients are "
+                "those of the whole batch; batch normalization sees one part at a time."
+            )
+        loss, outputs = result
         nn.utils.clip_grad_norm_(self._model.parameters(), self._settings.clip)
         self._optimizer.step()
         self._schedule.step()
         if self._averaged:
             self._averaged.update_parameters(self._model)
-        return float(loss.detach()), outputs.detach()
+        return loss, outputs
+
+    def _add_gradients(self, batch: torch.Tensor, targets: torch.Tensor) -> tuple[float, torch.Tensor] | None:
+        """Compute the gradients of a batch in `_parts` parts; return the mean loss and the outputs.
+
+        Returns None if the GPU's memory does not hold a part of several images.
+        """
+        self._optimizer.zero_grad(set_to_none=True)
+        total, outputs, count = 0.0, [], min(self._parts, len(batch))
+        try:
+            for part, part_targets in zip(batch.tensor_split(count), targets.tensor_split(count), strict=True):
+                with torch.autocast(self._device.type, torch.bfloat16, enabled=self._device.type == "cuda"):
+                    output = self._model(channels_last(part))
+                loss = self._loss(output.float(), part_targets, self._weights) * (len(part) / len(batch))
+                if not torch.isfinite(loss):
+                    raise NonFiniteError("the loss was")
+                loss.backward()
+                total += float(loss.detach())
+                outputs.append(output.detach())
+        except torch.OutOfMemoryError:
+            if 2 * self._parts > len(batch):
+                raise
+            return None
+        return total, torch.cat(outputs)
 
     def _batch(self, positions: np.ndarray, repeats: np.ndarray | None) -> tuple[torch.Tensor, torch.Tensor]:
         """Return the normalized images at some positions, augmented as the settings say, and their targets."""
-        pixels = to_unit(self._learn.images[positions], self._device)
+        if self._bank is None:
+            pixels = to_unit(self._learn.images[positions], self._device)
+        else:
+            pixels = self._bank[torch.from_numpy(positions).to(self._device)].float() / 255
         augmented = self._augment.apply(pixels, self._random.integers(0, 2**63, len(positions)))
         if repeats is not None:
             is_repeat = torch.from_numpy(repeats).to(self._device).view(-1, *[1] * (pixels.ndim - 1))
