@@ -15,7 +15,7 @@ from core.inference import Case, NetworkResult
 from core.inference.analyze import Network, Settings, analyze
 from core.inference.input_gate import Gatekeeper, open_gate
 from core.inference.predictor import Predictor
-from core.inference.text import threshold_of
+from core.inference.sentences import threshold_of
 from core.paths import DEVICES, pick_device
 from core.runs import Run, open_store
 from core.runs.selection import default_runs
