@@ -11,7 +11,7 @@ from core.errors import CorruptRun, DataUnavailable, LowshotError, WeightsUnavai
 from core.explain import EXPLAINERS
 from core.inference.analyze import Network, Settings
 from core.inference.examples import examples_of
-from core.inference.text import question_of, scope_of
+from core.inference.sentences import question_of, scope_of
 from core.inference.two_stage import Stages, suspicious_of
 from core.models import FAMILY_TITLES
 from core.paths import LIMITS, MIB

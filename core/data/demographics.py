@@ -7,8 +7,8 @@ from pathlib import PurePosixPath
 import numpy as np
 import pandas as pd
 
+from core.data.label_tables import read_table
 from core.data.specs import DatasetSpec, find_folder
-from core.data.tables import read_table
 from core.errors import DataUnavailable
 from core.types import READER, VIEW
 

@@ -135,7 +135,7 @@ class Settings:
 
     Attributes:
         networks: by family, all of one data set.
-        gatekeeper: the input gate; None if the task has none.
+        gatekeeper: the image check; None if the task has none.
         explainer: name of the explainer; None for no heatmaps.
         target: class to explain; None for the default class of each prediction.
         stages: the screening and the second stage; None if the task has no stages.

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from core.inference.case import Case
 from core.inference.conclusion import ORDER, conclude
-from core.inference.text import check_text, decision, is_near, percent
+from core.inference.sentences import check_text, decision, is_near, percent
 from core.inference.two_stage import outcome
 from core.models import FAMILY_TITLES
 

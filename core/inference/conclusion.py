@@ -9,7 +9,7 @@ from typing import Literal
 
 from core.inference.case import Case, NetworkResult
 from core.inference.predictor import Prediction
-from core.inference.text import NEAR, decision, in_sentence, is_near, threshold_of
+from core.inference.sentences import NEAR, decision, in_sentence, is_near, threshold_of
 from core.inference.two_stage import outcome
 from core.inference.uncertainty import PredictionSet, SeedInterval
 from core.models import FAMILY_LETTERS

@@ -15,7 +15,7 @@ from PIL import Image
 
 from core.inference.case import Case, NetworkResult
 from core.inference.conclusion import conclude
-from core.inference.text import (
+from core.inference.sentences import (
     caveats,
     check_text,
     data_caveats,

@@ -15,7 +15,7 @@ from core.explain.quality import Faithfulness
 from core.inference.case import Case
 from core.inference.conclusion import conclude
 from core.inference.report_json import THUMBNAIL_SIDE, ReportOptions, as_record
-from core.inference.text import caveats, data_caveats, percent
+from core.inference.sentences import caveats, data_caveats, percent
 from core.models import FAMILY_TITLES
 
 _FONT, _MARGIN, _TEXT, _SMALL = "DejaVu", 16, 10, 8

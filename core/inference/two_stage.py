@@ -14,7 +14,7 @@ from core.data import DATASETS
 from core.data.specs import OPTIONS_SEPARATOR
 from core.errors import LowshotError
 from core.inference.case import NetworkResult
-from core.inference.text import percent
+from core.inference.sentences import percent
 from core.metrics.bootstrap import RESAMPLES
 from core.metrics.thresholds import Aim, OperatingPoint
 from core.metrics.two_stage import TwoStage

@@ -139,7 +139,7 @@ def predictor(run: Run) -> Predictor:
 
 
 def gatekeeper(dataset: str, metas: Iterable[RunMeta]) -> Gatekeeper | None:
-    """Return the input gate of a data set, shared by all visitors; None if there is none.
+    """Return the image check of a data set, shared by all visitors; None if there is none.
 
     Args:
         dataset: name.

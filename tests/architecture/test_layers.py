@@ -1,6 +1,7 @@
 """Who may import whom (DESIGN: the direction of imports), read from the source without running it."""
 
 import ast
+from collections import Counter
 from pathlib import Path
 
 import pytest
@@ -29,6 +30,27 @@ LAYERS = (
     ("core/analysis/", "core/inference/", "core/cards/", "core/jobs/"),
     ("core/ui/",),
 )
+
+SAME_SUBJECT = {  # base name of several modules -> what all of them are about
+    "conformal": "conformal prediction sets",
+    "data": "the data sets of this machine",
+    "download": "downloads from publishers",
+    "duplicates": "copies of images",
+    "encoders": "encoders",
+    "external": "external test sets",
+    "learning_curves": "learning curves",
+    "operating_point": "the operating point",
+    "own_images": "images of one's own",
+    "progress": "progress of long work",
+    "scores": "predictions to be measured",
+    "shortcuts": "shortcut learning",
+    "specs": "tables of facts",
+    "subgroups": "results by sex and age",
+    "train": "training",
+    "two_stage": "two-stage diagnosis",
+    "volumes": "volumes",
+    "weights": "pretrained weights",
+}
 
 
 def name_of(path):
@@ -118,3 +140,17 @@ def test_no_circle_of_imports():
         for name in free:
             del waiting[name]
     assert sorted(waiting) == []
+
+
+def test_no_base_name_stands_for_two_subjects():
+    """A module may share its base name with one on another floor only if both are about the same subject."""
+    modules = [path for path in SOURCES if path.name != "__init__.py"]
+    count = Counter(path.stem for path in modules)
+    shared = {name for name, number in count.items() if number > 1}
+    assert shared == SAME_SUBJECT.keys()
+
+
+def test_commands_are_imported_by_commands_only():
+    for path in SOURCES:
+        if not name_of(path).startswith(("trainer/commands/", "trainer/cli.py")):
+            assert not [module for module, _ in imports(path) if module.startswith("trainer.commands")], name_of(path)

@@ -22,7 +22,7 @@ from core.data.datasets.phantom import phantom_at
 from core.data.images import decode, encode_png
 from core.data.specs import find_dataset, list_images
 from core.inference.predictor import Predictor
-from core.inference.text import percent
+from core.inference.sentences import percent
 from core.runs import open_store
 from core.runs.selection import default_runs
 from core.ui.text import escape

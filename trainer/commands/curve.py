@@ -36,7 +36,7 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
         "--seeds", type=flags.seeds, default=None,
         help=f"(default: {','.join(map(str, SEEDS))}{own}{','.join(map(str, STUDY_SEEDS))})",
     )  # fmt: skip
-    parser.add_argument("--gate", action="store_true", help="also fit the input gate of the Diagnose page")
+    parser.add_argument("--gate", action="store_true", help="also make the image check of the Diagnose page")
     parser.add_argument("--keep-weights", choices=("served", "all", "none"), default="served")
     flags.add_training(parser)
     flags.add_engine(parser)
@@ -77,7 +77,7 @@ def run(arguments: argparse.Namespace) -> int:
         try:
             store_gate(dataset, pick_device(arguments.device))
         except BadRequest as error:
-            print_status(f"no input gate: {error}")
+            print_status(f"no image check: {error}")
     if failures:
         raise BadRequest(
             f"{len(failures)} of {len(pairs)} pairs of model and strategy could not continue, and their remaining runs "

@@ -1,4 +1,4 @@
-"""`gate`: fit the input gate of a data set to its training images, without their labels."""
+"""`gate`: fit the image check of a data set to its training images, without their labels."""
 
 import argparse
 from pathlib import Path
@@ -29,13 +29,13 @@ def make_gate(dataset: Dataset, device: torch.device, progress: Progress | None 
         BadRequest: if the data set holds volumes, or too few images.
     """
     if dataset.spec.dims == 3:
-        raise BadRequest(f"{dataset.spec.name} holds volumes; the input gate is for images.")
+        raise BadRequest(f"{dataset.spec.name} holds volumes; the image check is for images.")
     random = np.random.default_rng(0)
     rows = np.sort(random.permutation(dataset.parts.train)[:IMAGES])
     groups = np.unique(dataset.parts.groups[rows])
     held = np.isin(dataset.parts.groups[rows], random.permutation(groups)[: len(groups) // _HELD_OUT_SHARE])
     if held.sum() < 5:
-        raise BadRequest(f"An input gate needs training images of at least 20 groups, but there are {len(groups)}.")
+        raise BadRequest(f"An image check needs training images of at least 20 groups, but there are {len(groups)}.")
     spec = MODELS[ENCODER]
     images = dataset.bank(spec.image.size, progress).images
     model = spec.build(2, "", 0).eval().requires_grad_(False)
@@ -87,4 +87,4 @@ def store_gate(dataset: Dataset, device: torch.device, folder: Path | None = Non
         gate = make_gate(dataset, device, show)
     folder = folder or runs_folder() / dataset.spec.name
     save_gate(folder, gate)
-    print_status(f"The input gate of {dataset.spec.name}, from {gate.images} images, is in {folder}.")
+    print_status(f"The image check of {dataset.spec.name}, from {gate.images} images, is in {folder}.")

@@ -15,7 +15,7 @@ from core.inference import Case, NetworkResult
 from core.inference.analyze import Network, Settings, analyze
 from core.inference.input_gate import Gatekeeper, open_gate
 from core.inference.predictor import Predictor
-from core.inference.text import threshold_of
+from core.inference.sentences import threshold_of
 from core.paths import DEVICES, pick_device
 from core.runs import Run, open_store
 from core.runs.selection import default_runs
@@ -58,7 +58,7 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
     which.add_argument("--run", help="one stored run")
     parser.add_argument("--cam", type=Path, metavar="FOLDER", help="write Grad-CAM overlays to a folder")
     parser.add_argument(
-        "--despite-gate", action="store_true", help="predict images that the input gate refuses, too, and mark them"
+        "--despite-gate", action="store_true", help="predict images that the image check refuses, too, and mark them"
     )
     parser.add_argument("--json", action="store_true")
     parser.add_argument("--device", choices=DEVICES, default="cpu")
@@ -84,7 +84,7 @@ def run(arguments: argparse.Namespace) -> int:
         elif case.check and not case.results:
             reasons = " ".join(case.check.reasons)
             refusal = {"image": str(path), "refused": reasons}
-            print_row(refusal, f"{path}: refused by the input gate: {reasons}", arguments.json)
+            print_row(refusal, f"{path}: refused by the image check: {reasons}", arguments.json)
         predicted += bool(case.results)
         for result in case.results.values():
             row = _row(path, case, result)
@@ -93,7 +93,7 @@ def run(arguments: argparse.Namespace) -> int:
             line = f"{path}: {row['model']}: {row['label']} {row['probability']:.3f}, decision {row['decision']}"
             line += f"  [{row['variant']}]" if row["variant"] else ""
             line += f"  (LEAKS ALLOWED in training: {row['leaks']} images)" if row["leaks"] else ""
-            line += "  (REFUSED by the input gate)" if case.rejected else ""
+            line += "  (REFUSED by the image check)" if case.rejected else ""
             print_row(row, line, arguments.json)
     return 0 if predicted else 1
 
@@ -106,7 +106,7 @@ def _read(path: Path) -> Upload:
 
 
 def _gatekeeper(chosen: list[Run], overridden: bool) -> Gatekeeper | None:
-    """Return the input gate stored next to the runs, which are of one data set; None if there is none.
+    """Return the image check stored next to the runs, which are of one data set; None if there is none.
 
     Raises:
         CorruptRun: if it is damaged or was made from other images than the runs, unless it is overridden.
@@ -121,7 +121,7 @@ def _gatekeeper(chosen: list[Run], overridden: bool) -> Gatekeeper | None:
         print_status(f"images are not checked: {error}")
         return None
     if gatekeeper is None:
-        print_status(f"{folder.name} has no input gate: images are not checked")
+        print_status(f"{folder.name} has no image check: images are not checked")
     return gatekeeper
 
 

@@ -58,7 +58,7 @@ class Schedule:
     build: Callable[[Optimizer, int, float], LRScheduler]
 
 
-OPTIMIZERS: Registry[OptimizerSpec] = Registry("optimiser")
+OPTIMIZERS: Registry[OptimizerSpec] = Registry("optimizer")
 SCHEDULES: Registry[Schedule] = Registry("schedule")
 
 
@@ -81,13 +81,13 @@ def optimizer_for(settings: Settings, loss: Loss) -> OptimizerSpec:
     return row
 
 
-def schedule_for(settings: Settings, optimiser: Optimizer, steps: int, warm_up: float) -> LRScheduler:
+def schedule_for(settings: Settings, optimizer: Optimizer, steps: int, warm_up: float) -> LRScheduler:
     """Return the schedule of some settings for an optimizer whose groups have their peak rates.
 
     Raises:
         UnknownName: if there is none of that name.
     """
-    return SCHEDULES[settings.schedule].build(optimiser, steps, warm_up)
+    return SCHEDULES[settings.schedule].build(optimizer, steps, warm_up)
 
 
 def _pesg(groups: Groups, settings: Settings, loss: Compute, steps: int, fused: bool) -> Optimizer:

@@ -11,9 +11,9 @@ import numpy as np
 import pandas as pd
 
 from core.data.datasets.folders import list_class_folders
+from core.data.label_tables import checked_paths, read_table, row_location
 from core.data.listing import TEST, TRAIN, Listing, listing_of_files
 from core.data.specs import DATASETS, DatasetSpec, Remote
-from core.data.tables import checked_paths, read_table, row_location
 from core.errors import DataUnavailable
 
 FINDINGS = (

@@ -10,9 +10,9 @@ import numpy as np
 import pandas as pd
 
 from core.data.datasets.folders import ALIASES, PART_FOLDERS, list_class_folders, normalized_name
+from core.data.label_tables import check_unique, checked_paths, read_table, refuse_rows, row_location
 from core.data.listing import Listing, listing_of_files
 from core.data.specs import DatasetSpec
-from core.data.tables import check_unique, checked_paths, read_table, refuse_rows, row_location
 from core.errors import DataUnavailable
 from core.files import sha256_of
 

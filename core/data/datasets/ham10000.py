@@ -8,9 +8,9 @@ from itertools import repeat
 from pathlib import Path
 
 from core.data.datasets.folders import list_class_folders, list_named_images
+from core.data.label_tables import read_table, refuse_rows
 from core.data.listing import Listing
 from core.data.specs import DATASETS, DatasetSpec, DemographicsTable, External, Remote
-from core.data.tables import read_table, refuse_rows
 
 CLASSES = ("akiec", "bcc", "bkl", "df", "mel", "nv", "vasc")
 TABLE = "HAM10000_metadata"

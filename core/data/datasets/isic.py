@@ -8,9 +8,9 @@ from itertools import repeat
 from pathlib import Path
 
 from core.data.datasets.folders import list_named_images
+from core.data.label_tables import read_table, refuse_rows, row_location
 from core.data.listing import UNLABELED, Listing
 from core.data.specs import DATASETS, DatasetSpec, DemographicsTable
-from core.data.tables import read_table, refuse_rows, row_location
 from core.errors import DataUnavailable
 
 CLASSES = ("bkl", "mel", "nv")

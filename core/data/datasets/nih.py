@@ -9,9 +9,9 @@ from pathlib import Path
 import numpy as np
 
 from core.data.datasets.folders import list_named_images
+from core.data.label_tables import checked_paths, read_table, refuse_rows, row_location
 from core.data.listing import TEST, TRAIN, Listing, listing_of_files
 from core.data.specs import DATASETS, DatasetSpec, DemographicsTable, Remote
-from core.data.tables import checked_paths, read_table, refuse_rows, row_location
 from core.errors import DataUnavailable
 
 FINDINGS = (

@@ -17,7 +17,7 @@ from core.data.specs import find_dataset, is_present
 from core.errors import LowshotError
 from core.explain.methods import EXPLAINERS
 from core.explain.overlay import overlay
-from core.inference.text import where
+from core.inference.sentences import where
 from core.metrics import Scores
 from core.metrics.operating_point import at_thresholds, shift_prevalence
 from core.runs import Run

@@ -12,12 +12,20 @@ from core.explain import EXPLAINERS, Explainer
 from core.inference import Case, NetworkResult, PredictionSet
 from core.inference.analyze import Settings, analyze, is_known
 from core.inference.conclusion import Conclusion, conclude
-from core.inference.text import decision, in_sentence, percent, threshold_of, track_record_text, training_text, where
+from core.inference.sentences import (
+    decision,
+    in_sentence,
+    percent,
+    threshold_of,
+    track_record_text,
+    training_text,
+    where,
+)
 from core.inference.two_stage import performance_text, verdict_text
 from core.models import FAMILY_TITLES
 from core.ui import charts
 from core.ui.diagnose.display import PREVALENCE, PREVALENCE_KEY, Display, scales_of
-from core.ui.diagnose.report import report
+from core.ui.diagnose.report_dialog import report
 from core.ui.diagnose.session import measure_heatmaps, results_of
 from core.ui.diagnose.viewer import enlarge
 from core.ui.progress import bar

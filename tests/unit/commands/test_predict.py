@@ -54,9 +54,9 @@ def test_a_refused_image_gets_a_reason_and_no_prediction_unless_overridden(one_r
     code, rows, _ = predict(capsys, [*pictures, "--despite-gate"])
     assert [row["gate"] for row in rows] == ["admitted", "refused"]
     assert main(["predict", pictures[1], "--dataset", "phantom", "--despite-gate"]) == 0
-    assert "(REFUSED by the input gate)" in capsys.readouterr().out
+    assert "(REFUSED by the image check)" in capsys.readouterr().out
     assert main(["predict", pictures[1], "--dataset", "phantom"]) == 1
-    assert "refused by the input gate: It is unlike" in capsys.readouterr().out
+    assert "refused by the image check: It is unlike" in capsys.readouterr().out
 
 
 def test_a_gate_made_from_other_images_answers_for_none(one_run, runs, pictures, capsys):
@@ -76,4 +76,4 @@ def test_without_a_gate_any_image_is_predicted_and_that_is_reported(one_run, run
     (runs / "phantom" / "gate.npz").unlink()
     code, rows, said = predict(capsys, pictures)
     assert (code, len(rows)) == (0, 2)
-    assert "phantom has no input gate" in said
+    assert "phantom has no image check" in said

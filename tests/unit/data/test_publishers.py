@@ -11,9 +11,9 @@ import pytest
 from core.data import DATASETS
 from core.data.datasets import chexpert, ham10000, medmnist, nih
 from core.data.demographics import read_demographics
+from core.data.label_tables import read_table
 from core.data.overview import class_counts, label_text
 from core.data.specs import family_of, find_dataset, find_folder, list_images
-from core.data.tables import read_table
 from core.errors import DataUnavailable, UnknownName
 from tests.conftest import as_rows, need, put
 

@@ -22,7 +22,7 @@ from core.inference.input_gate import CheckResult
 from core.inference.predictor import Prediction, Predictor
 from core.inference.report_json import ReportOptions, as_json, as_record
 from core.inference.report_pdf import as_pdf
-from core.inference.text import caveats, check_text, is_near
+from core.inference.sentences import caveats, check_text, is_near
 from core.inference.track_record import Rates
 from core.inference.uncertainty import (
     interval_from_similar_images,

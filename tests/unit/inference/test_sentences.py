@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 
 from core.data import DATASETS
-from core.inference.text import question_of, scope_of
+from core.inference.sentences import question_of, scope_of
 from tests.unit.runs.test_store import example_meta
 
 
