@@ -40,9 +40,10 @@ INK = BASELINE_COLOR  # also the text color of the only theme, see `.streamlit/c
 RED = "#B00020"
 ABOVE = {"orientation": "h", "yanchor": "bottom", "y": 1.02}  # place of a legend
 _MARKERS = (
-    "circle", "square", "diamond", "triangle-up", "x", "cross", "star", "hexagon", "pentagon", "triangle-down",
+    "circle", "square", "diamond", "triangle-up", "star", "cross", "hexagram", "hexagon", "pentagon", "triangle-down",
     "star-diamond", "hourglass", "bowtie", "triangle-left",
 )  # fmt: skip
+_BASELINE_MARKER = "x"  # of the untuned loops alone
 _DASHES = (
     "solid", "dash", "longdash", "dashdot", "longdashdot", "6px,3px", "10px,2px,2px,2px", "4px,2px", "12px,4px",
     "8px,3px,2px,3px", "2px,4px",
@@ -70,7 +71,7 @@ def style_of(model: str, strategy: str, variant: str = "") -> Style:
     way = _STRATEGIES.index(strategy) if strategy in _STRATEGIES else 0
     shift = 5 if variant == OLD_RECIPE else 1 + sum(variant.encode()) % (len(_DASHES) - 1) if variant else 0
     dash = family + way + shift
-    marker = "x" if strategy.startswith("plain-") else _MARKERS[(family + index) % len(_MARKERS)]
+    marker = _BASELINE_MARKER if strategy.startswith("plain-") else _MARKERS[(family + index) % len(_MARKERS)]
     return Style(color, _DASHES[dash % len(_DASHES)], marker)
 
 

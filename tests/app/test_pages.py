@@ -141,13 +141,14 @@ def test_hostile_labels_are_shown_as_text(phantom_runs, tmp_path, monkeypatch):
 
 
 def test_the_families_of_the_contest_differ_without_color():
-    from core.analysis.contest import NAMED
+    from core.analysis.contest import ENCODERS, NAMED, plain_loop
     from core.ui.charts import style_of
 
-    for variant in ("", OLD_RECIPE):
-        styles = [style_of(*name[:2], variant) for name in NAMED.values()]
-        assert len({(style.dash, style.marker) for style in styles}) == len(styles)
-        assert len({style.dash for style in styles}) == len(styles)
+    for b, c in ENCODERS.values():
+        for variant in ("", OLD_RECIPE):
+            styles = [style_of(*name[:2], variant) for name in (NAMED["A"], b, c, plain_loop(b))]
+            assert len({style.marker for style in styles}) == len(styles)
+            assert len({style.dash for style in styles}) == len(styles)
 
 
 def test_labels_of_lines_never_overlap_and_give_way_to_a_legend():
