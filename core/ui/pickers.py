@@ -21,10 +21,10 @@ from core.ui.text import LEAK_MARK, escape
 EVERY = -1  # stands for None, which a restored widget would show as no choice
 
 
-def _order(meta: RunMeta) -> tuple[int, str]:
-    """Sort key of a run: data sets in the order of the registry, so that Kermany is the default; others by name."""
-    registered, family = list(DATASETS), family_of(meta.dataset)
-    return registered.index(family) if family in registered else len(registered), meta.dataset
+def dataset_order(name: str) -> tuple[int, str]:
+    """Sort key of data sets: in the order of the registry, so that Kermany is the default; others by name."""
+    registered, family = list(DATASETS), family_of(name)
+    return registered.index(family) if family in registered else len(registered), name
 
 
 def dataset_options(name: str, page: str) -> DatasetSpec:
@@ -54,7 +54,8 @@ def comparable_runs(store: Store, page: str) -> list[RunMeta]:
         store: the run store.
         page: prefix of the widgets' keys.
     """
-    titles = {meta.dataset: meta.dataset_title for meta in sorted(store.metas(), key=_order)}
+    titles = {meta.dataset: meta.dataset_title for meta in store.metas()}
+    titles = dict(sorted(titles.items(), key=lambda row: dataset_order(row[0])))
     if not titles:
         st.info("No results are stored yet.", icon=":material/model_training:")
         st.page_link("pages/train.py", label="Train networks", icon=":material/arrow_forward:")

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 from streamlit.testing.v1 import AppTest
 
+from core.paths import PROJECT
 from core.runs import OLD_RECIPE, open_store
 from core.runs.series import runs_by_series, summarize
 from core.ui.charts import series_title
@@ -213,3 +214,10 @@ def test_runs_of_models_that_no_longer_exist_end_in_a_sentence():
     app = AppTest.from_function(pick_from_no_series, default_timeout=PATIENCE).run()
     assert not app.exception
     assert "None of the stored models is known" in app.info[0].value
+
+
+def test_kermany_is_the_default_task_of_the_shipped_networks(monkeypatch):
+    app = open_page("diagnose", PROJECT / "checkpoints", monkeypatch)
+    assert not app.exception
+    assert app.selectbox(key="diagnose_task").value == "kermany"
+    assert "may recognize the hospital" not in texts(app)
