@@ -45,7 +45,7 @@ def dataset_options(name: str, page: str) -> DatasetSpec:
     return spec
 
 
-def comparable_runs(store: Store, page: str) -> list[RunMeta]:
+def comparable_runs(store: Store, page: str, notes: bool = True) -> list[RunMeta]:
     """Pick a data set and, if its runs come from several splits, one split, so that its runs are comparable.
 
     If no run is stored, the page explains how to make one and stops.
@@ -53,6 +53,7 @@ def comparable_runs(store: Store, page: str) -> list[RunMeta]:
     Args:
         store: the run store.
         page: prefix of the widgets' keys.
+        notes: whether to say what was done to the split.
     """
     titles = {meta.dataset: meta.dataset_title for meta in store.metas()}
     titles = dict(sorted(titles.items(), key=lambda row: dataset_order(row[0])))
@@ -87,14 +88,19 @@ def comparable_runs(store: Store, page: str) -> list[RunMeta]:
             "patient, in another part. Reported performance is inflated by data leakage.",
             icon=":material/warning:",
         )
-    for note in shown[0].notes:
+    for note in shown[0].notes if notes else ():
         st.caption(escape(note))
     return shown
 
 
 def title_of(name: Series, runs: Sequence[Run]) -> str:
     """Return the title of a series, marked if any of its runs was made with leaks allowed."""
-    return charts.series_title(*name) + (f" {LEAK_MARK}" if any(meta.leaks for _, meta in runs) else "")
+    return mark_leaks(charts.series_title(*name), runs)
+
+
+def mark_leaks(title: str, runs: Sequence[Run]) -> str:
+    """Return a title, marked if any of the runs was made with leaks allowed."""
+    return title + (f" {LEAK_MARK}" if any(meta.leaks for _, meta in runs) else "")
 
 
 def pick_metric(key: str) -> str:
