@@ -38,6 +38,7 @@ class Style:
 COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
 INK = BASELINE_COLOR  # also the text color of the only theme, see `.streamlit/config.toml`
 RED = "#B00020"
+SHARES = ((0.0, "#FFFFFF"), (1.0, "#6BAED6"))  # colors of shares from 0 to 1, all with a contrast of 7:1 to `INK`
 ABOVE = {"orientation": "h", "yanchor": "bottom", "y": 1.02}  # place of a legend
 _MARKERS = (
     "circle", "square", "diamond", "triangle-up", "star", "cross", "hexagram", "hexagon", "pentagon", "triangle-down",
@@ -231,8 +232,8 @@ def confusion(
     text = [[f"{n:.0f}<br>{s:.0%}" for n, s in zip(ns, ss, strict=True)] for ns, ss in zip(counts, share, strict=True)]
     figure = go.Figure(
         go.Heatmap(
-            z=share, x=list(labels), y=list(labels), text=text, texttemplate="%{text}", textfont={"size": 16},
-            colorscale="Blues", zmin=0, zmax=1, showscale=False, hoverinfo="skip",
+            z=share, x=list(labels), y=list(labels), text=text, texttemplate="%{text}",
+            textfont={"size": 16, "color": INK}, colorscale=SHARES, zmin=0, zmax=1, showscale=False, hoverinfo="skip",
         )
     )  # fmt: skip
     cells = [(row, column) for row in range(len(labels)) for column in range(len(labels))]
@@ -247,7 +248,7 @@ def confusion(
         row, column = picked
         figure.add_shape(
             type="rect", x0=column - 0.5, x1=column + 0.5, y0=row - 0.5, y1=row + 0.5,
-            line={"color": FAMILY_COLORS["imagenet"], "width": 3},
+            line={"color": INK, "width": 3},
         )  # fmt: skip
     figure.update_yaxes(title="Truth", range=[len(labels) - 0.5, -0.5], showgrid=False)
     figure.update_xaxes(title="Decision", range=[-0.5, len(labels) - 0.5], showgrid=False)

@@ -152,6 +152,23 @@ def test_the_families_of_the_contest_differ_without_color():
             assert len({style.dash for style in styles}) == len(styles)
 
 
+def test_counts_in_cells_can_be_read_on_every_color():
+    import numpy as np
+
+    from core.ui.charts import INK, SHARES, confusion
+
+    def luminance(color):
+        channels = np.array([int(color[i : i + 2], 16) for i in (1, 3, 5)]) / 255
+        linear = np.where(channels <= 0.03928, channels / 12.92, ((channels + 0.055) / 1.055) ** 2.4)
+        return float(linear @ (0.2126, 0.7152, 0.0722))
+
+    figure = confusion(np.array([[5, 5], [0, 9]]), ("a", "b"), "title")
+    assert figure.data[0].textfont.color == INK
+    assert figure.data[0].colorscale == SHARES
+    for _, color in SHARES:
+        assert (luminance(color) + 0.05) / (luminance(INK) + 0.05) >= 4.5
+
+
 def test_labels_of_lines_never_overlap_and_give_way_to_a_legend():
     import numpy as np
 
