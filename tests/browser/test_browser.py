@@ -73,10 +73,37 @@ def test_a_deep_link_opens_a_page_that_fits_and_stays_on_loopback(opened, reques
     page.close()
 
 
+# The ring of the focused element, or of the frame, label or handle around it, and whether it is cut off.
 FOCUSED = """() => {
-    const style = getComputedStyle(document.activeElement);
-    return [document.activeElement.outerHTML.slice(0, 80), style.outlineStyle, style.outlineWidth, style.outlineColor];
+    let place = document.activeElement;
+    for (let level = 0; level < 4 && getComputedStyle(place).outlineStyle !== 'solid'; level++) {
+        place = place.parentElement;
+    }
+    const [inner, outer] = [place, place.parentElement].map(element => element.getBoundingClientRect());
+    const style = getComputedStyle(place), around = getComputedStyle(place.parentElement);
+    const cut = around.overflow !== 'visible' && (inner.left - 3 < outer.left || inner.top - 3 < outer.top);
+    const shown = inner.width > 8 && !cut;
+    return [document.activeElement.outerHTML.slice(0, 80), shown, style.outlineStyle, style.outlineWidth,
+            style.outlineColor];
 }"""
+RING = [True, "solid", "3px", "rgb(0, 114, 178)"]
+
+
+@pytest.mark.parametrize("path", ["diagnose?task=phantom&example=yes", "compare", "learning_curves"])
+def test_every_control_shows_the_focus(opened, address, path):
+    page = new_page(opened)
+    page.goto(f"{address}/{path}")
+    page.wait_for_selector("h1")
+    settle(page)
+    kinds = set()
+    for _ in range(24):
+        page.keyboard.press("Tab")
+        element, *ring = page.evaluate(FOCUSED)
+        kinds.add(page.evaluate("document.activeElement.getAttribute('role') || document.activeElement.type"))
+        assert ring == RING or element.startswith(("<body", "<main")), element
+    assert "combobox" in kinds
+    assert kinds & {"switch", "range"}
+    page.close()
 
 
 def test_pages_of_an_empty_store_are_accessible_and_show_the_focus(opened, tmp_path):
@@ -91,7 +118,7 @@ def test_pages_of_an_empty_store_are_accessible_and_show_the_focus(opened, tmp_p
             for _ in range(12):
                 page.keyboard.press("Tab")
                 element, *ring = page.evaluate(FOCUSED)
-                assert ring == ["solid", "3px", "rgb(0, 114, 178)"] or element.startswith("<body"), element
+                assert ring == RING or element.startswith(("<body", "<main")), element
     page.close()
 
 
