@@ -73,6 +73,29 @@ def test_a_deep_link_opens_a_page_that_fits_and_stays_on_loopback(opened, reques
     page.close()
 
 
+SECTIONS = {
+    "compare": (
+        "differences", "external-test", "operating-point", "confusion", "prediction-sets", "two-stages", "training",
+    ),
+    "learning_curves": ("label-efficiency",),
+    "data": ("images", "split-and-copies", "augmentation", "preprocessing"),
+    "models": ("encoders", "networks"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("path", SECTIONS)
+def test_every_section_is_accessible(opened, address, path):
+    page = new_page(opened)
+    for section in SECTIONS[path]:
+        page.goto(f"{address}/{path}?section={section}" + ("&set=phantom" if path == "data" else ""))
+        page.wait_for_selector("h1")
+        settle(page)
+        assert page.get_by_text("is not available here").count() == 0
+        assert page.locator("[data-testid=stException]").count() == 0
+        assert violations(page) == []
+    page.close()
+
+
 # The ring of the focused element, or of the frame, label or handle around it, and whether it is cut off.
 FOCUSED = """() => {
     let place = document.activeElement;
