@@ -96,18 +96,22 @@ def test_every_section_is_accessible(opened, address, path):
     page.close()
 
 
-# The ring of the focused element, or of the frame, label or handle around it, and whether it is cut off.
+# The first ring that is not cut off: of the focused element, or of the frame, label or handle around it.
 FOCUSED = """() => {
-    let place = document.activeElement;
-    for (let level = 0; level < 4 && getComputedStyle(place).outlineStyle !== 'solid'; level++) {
+    const ring = place => {
+        const style = getComputedStyle(place), around = getComputedStyle(place.parentElement);
+        const [inner, outer] = [place, place.parentElement].map(element => element.getBoundingClientRect());
+        const reach = parseFloat(style.outlineOffset) + 1;
+        const cut = around.overflow !== 'visible' && (inner.left - reach < outer.left || inner.top - reach < outer.top);
+        const shown = style.outlineStyle === 'solid' && inner.width > 8 && !cut;
+        return [shown, style.outlineStyle, style.outlineWidth, style.outlineColor];
+    };
+    let place = document.activeElement, found = ring(place);
+    for (let level = 0; level < 4 && !found[0] && place.parentElement.parentElement; level++) {
         place = place.parentElement;
+        found = ring(place);
     }
-    const [inner, outer] = [place, place.parentElement].map(element => element.getBoundingClientRect());
-    const style = getComputedStyle(place), around = getComputedStyle(place.parentElement);
-    const cut = around.overflow !== 'visible' && (inner.left - 3 < outer.left || inner.top - 3 < outer.top);
-    const shown = inner.width > 8 && !cut;
-    return [document.activeElement.outerHTML.slice(0, 80), shown, style.outlineStyle, style.outlineWidth,
-            style.outlineColor];
+    return [document.activeElement.outerHTML.slice(0, 80), ...found];
 }"""
 RING = [True, "solid", "3px", "rgb(0, 114, 178)"]
 
