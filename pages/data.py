@@ -175,7 +175,8 @@ def show_previews(previews: list[Preview], before: np.ndarray, scales: bool) -> 
                 continue
             values = f" Values {preview.scale[0]:.2f} to {preview.scale[1]:.2f}." if scales else ""
             place.image(preview.pixels, caption=row.title, alt=f"The image after {row.title}", width="stretch")
-            place.caption(f"`{row.name}`: {text.escape(meaning)}.{values} {text.escape(row.caveat)}".replace("..", "."))
+            described = f"{text.escape(row.name)}: {text.escape(meaning)}.{values} {text.escape(row.caveat)}"
+            place.caption(described.replace("..", "."))
 
 
 def another(index: int, before: np.ndarray) -> np.ndarray:

@@ -34,7 +34,10 @@ st.write("Upload images and compare the predictions of three differently trained
 
 store, served = cache.store_and_networks()
 text.show_problems(store)
-questions = {task: question_of(next(iter(families.values()))[0].run.meta) for task, families in served.items()}
+questions = {
+    task: question_of(next(iter(served[task].values()))[0].run.meta)
+    for task in sorted(served, key=pickers.dataset_order)
+}
 if not served:
     st.info("No trained network is stored yet.", icon=":material/model_training:")
     st.page_link("pages/train.py", label="Train networks", icon=":material/arrow_forward:")
@@ -117,7 +120,7 @@ def view_controls(meta: RunMeta, images: int) -> tuple[str, int | None, Display]
     return explainer, None if target == DEFAULT_CLASS else target, Display(place, opacity, common)
 
 
-task = st.selectbox("Question", format_func=questions.__getitem__, **address.choice("task", "diagnose_task", served))
+task = st.selectbox("Question", format_func=questions.__getitem__, **address.choice("task", "diagnose_task", questions))
 meta = next(iter(served[task].values()))[0].run.meta  # for facts about the data set, equal in all runs
 st.caption(text.escape(scope_of(meta)))
 if meta.synthetic:

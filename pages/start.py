@@ -2,12 +2,12 @@
 
 import streamlit as st
 
-from core.analysis.contest import contestants, finding_text, headline
+from core.analysis.contest import LOOP, contestants, finding_text, headline, listed, way_of
 from core.metrics import METRICS
 from core.runs.series import runs_by_series
 from core.ui import app_frame, cache, charts, pickers, text
 from core.ui.compare import metric_charts
-from core.ui.start.story import INTRODUCTIONS, meaning_text, size_table
+from core.ui.start.story import INTRODUCTIONS, LOOP_MEANING, family_title, meaning_text, size_table
 from core.ui.tables import table
 
 app_frame.require(__file__)
@@ -43,18 +43,19 @@ if not store.metas():
     show_links({}, {})
     st.info("No results are stored yet. Train networks on the Train page; the finding then appears here.")
     st.stop()
-metas = pickers.comparable_runs(store, "start")
+metas = pickers.comparable_runs(store, "start", notes=False)
 chosen = metas[0].dataset
 show_links({"task": chosen} if chosen in served else {}, {"set": chosen})
 sized = runs_by_series(store, [meta for meta in metas if meta.train_size is not None])
 names = contestants(sized)
-if not names:
+if not names.keys() - {LOOP}:
     st.info("No stored run of this data set takes part in the comparison. Choose another data set.")
     st.stop()
-titles = {family: pickers.title_of(name, sized[name]) for family, name in names.items()}
+networks = {family: charts.series_title(*name).partition(" · ")[2] for family, name in names.items()}
+titles = {family: pickers.mark_leaks(family_title(family, name), sized[name]) for family, name in names.items()}
 with text.stop_on_error():
     fits = cache.fitted_curves({name: sized[name] for name in names.values()}, METRIC.name, None)
-    sizes = {run.meta.per_class for name in names.values() for run in sized[name]}
+    sizes = {run.meta.per_class for family, name in names.items() if family != LOOP for run in sized[name]}
     size = min(sizes, key=lambda n: abs(n - FOR_WHOM))
     summaries = {
         family: cache.summaries(at_size)[METRIC.name]
@@ -65,6 +66,8 @@ with text.stop_on_error():
 finding = headline({family: fits[name] for family, name in names.items() if name in fits})
 if finding:
     st.header(text.escape(finding_text(metas[0].dataset_title, METRIC, finding, names)), anchor=False)
+    if short := [way_of(name) for family, name in names.items() if family != LOOP and family not in finding.needed]:
+        st.caption(f"Not counted, because a curve needs three sizes: networks {listed(short)}.")
 st.write(text.escape(meaning_text(size, METRIC, summaries, names)))
 measured = {
     titles[family]: metric_charts.Measured.of(name, sized[name], cache.values(sized[name], METRIC.name, None))
@@ -72,8 +75,11 @@ measured = {
 }
 alt = f"{METRIC.title} against labeled images per class; the table below has the values at {size:g}."
 charts.show_figure(metric_charts.learning_curves(measured, METRIC.name), key="start_curves", alt=alt)
-st.caption("Mean over seeds. Band: 95% interval over other training images, for the same test patients.")
-rows = size_table(summaries, titles, METRIC)
+st.caption(
+    "Mean over seeds. Band: 95% interval over other training images, for the same test patients."
+    + (f" {LOOP_MEANING}" if LOOP in names else "")
+)
+rows = size_table(summaries, titles, networks, METRIC)
 table(rows, f"{METRIC.title} with {size:g} images per class", f"{metas[0].dataset}-start")
 st.caption(
     f"{size:g} labeled images per class. 95% intervals: over other test patients for the same networks, and over "

@@ -126,7 +126,7 @@ def as_pdf(
     page.line("Lowshot case report" + (f": {options.case}" if options.case else ""), 16, bold=True)
     page.line(record["caveats"][0], bold=True)
     file = f" · file {case.name}" if options.name else ""
-    page.line(f"{case.task} · made {record['made']}{file}", _SMALL)
+    page.line(f"{case.task} · made {made:%d %B %Y, %H:%M %Z}{file}", _SMALL)
     page.heading(conclusion.title)
     page.line(conclusion.details)
     if options.thumbnail:

@@ -38,11 +38,13 @@ class Style:
 COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
 INK = BASELINE_COLOR  # also the text color of the only theme, see `.streamlit/config.toml`
 RED = "#B00020"
+SHARES = ((0.0, "#FFFFFF"), (1.0, "#6BAED6"))  # colors of shares from 0 to 1, all with a contrast of 7:1 to `INK`
 ABOVE = {"orientation": "h", "yanchor": "bottom", "y": 1.02}  # place of a legend
 _MARKERS = (
-    "circle", "square", "diamond", "triangle-up", "x", "cross", "star", "hexagon", "pentagon", "triangle-down",
+    "circle", "square", "diamond", "triangle-up", "star", "cross", "hexagram", "hexagon", "pentagon", "triangle-down",
     "star-diamond", "hourglass", "bowtie", "triangle-left",
 )  # fmt: skip
+_BASELINE_MARKER = "x"  # of the untuned loops alone
 _DASHES = (
     "solid", "dash", "longdash", "dashdot", "longdashdot", "6px,3px", "10px,2px,2px,2px", "4px,2px", "12px,4px",
     "8px,3px,2px,3px", "2px,4px",
@@ -70,7 +72,7 @@ def style_of(model: str, strategy: str, variant: str = "") -> Style:
     way = _STRATEGIES.index(strategy) if strategy in _STRATEGIES else 0
     shift = 5 if variant == OLD_RECIPE else 1 + sum(variant.encode()) % (len(_DASHES) - 1) if variant else 0
     dash = family + way + shift
-    marker = "x" if strategy.startswith("plain-") else _MARKERS[(family + index) % len(_MARKERS)]
+    marker = _BASELINE_MARKER if strategy.startswith("plain-") else _MARKERS[(family + index) % len(_MARKERS)]
     return Style(color, _DASHES[dash % len(_DASHES)], marker)
 
 
@@ -230,8 +232,8 @@ def confusion(
     text = [[f"{n:.0f}<br>{s:.0%}" for n, s in zip(ns, ss, strict=True)] for ns, ss in zip(counts, share, strict=True)]
     figure = go.Figure(
         go.Heatmap(
-            z=share, x=list(labels), y=list(labels), text=text, texttemplate="%{text}", textfont={"size": 16},
-            colorscale="Blues", zmin=0, zmax=1, showscale=False, hoverinfo="skip",
+            z=share, x=list(labels), y=list(labels), text=text, texttemplate="%{text}",
+            textfont={"size": 16, "color": INK}, colorscale=SHARES, zmin=0, zmax=1, showscale=False, hoverinfo="skip",
         )
     )  # fmt: skip
     cells = [(row, column) for row in range(len(labels)) for column in range(len(labels))]
@@ -246,7 +248,7 @@ def confusion(
         row, column = picked
         figure.add_shape(
             type="rect", x0=column - 0.5, x1=column + 0.5, y0=row - 0.5, y1=row + 0.5,
-            line={"color": FAMILY_COLORS["imagenet"], "width": 3},
+            line={"color": INK, "width": 3},
         )  # fmt: skip
     figure.update_yaxes(title="Truth", range=[len(labels) - 0.5, -0.5], showgrid=False)
     figure.update_xaxes(title="Decision", range=[-0.5, len(labels) - 0.5], showgrid=False)

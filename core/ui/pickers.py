@@ -21,10 +21,10 @@ from core.ui.text import LEAK_MARK, escape
 EVERY = -1  # stands for None, which a restored widget would show as no choice
 
 
-def _order(meta: RunMeta) -> tuple[int, str]:
-    """Sort key of a run: data sets in the order of the registry, so that Kermany is the default; others by name."""
-    registered, family = list(DATASETS), family_of(meta.dataset)
-    return registered.index(family) if family in registered else len(registered), meta.dataset
+def dataset_order(name: str) -> tuple[int, str]:
+    """Sort key of data sets: in the order of the registry, so that Kermany is the default; others by name."""
+    registered, family = list(DATASETS), family_of(name)
+    return registered.index(family) if family in registered else len(registered), name
 
 
 def dataset_options(name: str, page: str) -> DatasetSpec:
@@ -45,7 +45,7 @@ def dataset_options(name: str, page: str) -> DatasetSpec:
     return spec
 
 
-def comparable_runs(store: Store, page: str) -> list[RunMeta]:
+def comparable_runs(store: Store, page: str, notes: bool = True) -> list[RunMeta]:
     """Pick a data set and, if its runs come from several splits, one split, so that its runs are comparable.
 
     If no run is stored, the page explains how to make one and stops.
@@ -53,8 +53,10 @@ def comparable_runs(store: Store, page: str) -> list[RunMeta]:
     Args:
         store: the run store.
         page: prefix of the widgets' keys.
+        notes: whether to say what was done to the split.
     """
-    titles = {meta.dataset: meta.dataset_title for meta in sorted(store.metas(), key=_order)}
+    titles = {meta.dataset: meta.dataset_title for meta in store.metas()}
+    titles = dict(sorted(titles.items(), key=lambda row: dataset_order(row[0])))
     if not titles:
         st.info("No results are stored yet.", icon=":material/model_training:")
         st.page_link("pages/train.py", label="Train networks", icon=":material/arrow_forward:")
@@ -86,14 +88,19 @@ def comparable_runs(store: Store, page: str) -> list[RunMeta]:
             "patient, in another part. Reported performance is inflated by data leakage.",
             icon=":material/warning:",
         )
-    for note in shown[0].notes:
+    for note in shown[0].notes if notes else ():
         st.caption(escape(note))
     return shown
 
 
 def title_of(name: Series, runs: Sequence[Run]) -> str:
     """Return the title of a series, marked if any of its runs was made with leaks allowed."""
-    return charts.series_title(*name) + (f" {LEAK_MARK}" if any(meta.leaks for _, meta in runs) else "")
+    return mark_leaks(charts.series_title(*name), runs)
+
+
+def mark_leaks(title: str, runs: Sequence[Run]) -> str:
+    """Return a title, marked if any of the runs was made with leaks allowed."""
+    return title + (f" {LEAK_MARK}" if any(meta.leaks for _, meta in runs) else "")
 
 
 def pick_metric(key: str) -> str:

@@ -42,6 +42,17 @@ def test_identical_files_are_shown_once(phantom_runs, monkeypatch):
     assert len(app.metric) == 2
 
 
+def test_a_shortcut_is_named_before_the_upload_and_in_the_answer(phantom_runs, monkeypatch):
+    found = "Borders alone nearly suffice to distinguish the classes."
+    monkeypatch.setattr("core.ui.pickers.shortcut_warning", lambda *_: found)
+    app = open_page("diagnose", phantom_runs, monkeypatch)
+    assert [element.value for element in app.warning].count(found) == 1
+    assert found not in "".join(element.value for element in app.caption)
+    app.toggle(key="diagnose_example").set_value(True).run()
+    assert not app.exception
+    assert sum(found in element.value for element in app.caption) == 1
+
+
 def test_an_example_and_a_smaller_training_set(phantom_runs, monkeypatch):
     app = open_page("diagnose", phantom_runs, monkeypatch)
     app.toggle(key="diagnose_example").set_value(True).run()

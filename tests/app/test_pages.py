@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 from streamlit.testing.v1 import AppTest
 
+from core.paths import PROJECT
 from core.runs import OLD_RECIPE, open_store
 from core.runs.series import runs_by_series, summarize
 from core.ui.charts import series_title
@@ -141,13 +142,31 @@ def test_hostile_labels_are_shown_as_text(phantom_runs, tmp_path, monkeypatch):
 
 
 def test_the_families_of_the_contest_differ_without_color():
-    from core.analysis.contest import NAMED
+    from core.analysis.contest import ENCODERS, NAMED, plain_loop
     from core.ui.charts import style_of
 
-    for variant in ("", OLD_RECIPE):
-        styles = [style_of(*name[:2], variant) for name in NAMED.values()]
-        assert len({(style.dash, style.marker) for style in styles}) == len(styles)
-        assert len({style.dash for style in styles}) == len(styles)
+    for b, c in ENCODERS.values():
+        for variant in ("", OLD_RECIPE):
+            styles = [style_of(*name[:2], variant) for name in (NAMED["A"], b, c, plain_loop(b))]
+            assert len({style.marker for style in styles}) == len(styles)
+            assert len({style.dash for style in styles}) == len(styles)
+
+
+def test_counts_in_cells_can_be_read_on_every_color():
+    import numpy as np
+
+    from core.ui.charts import INK, SHARES, confusion
+
+    def luminance(color):
+        channels = np.array([int(color[i : i + 2], 16) for i in (1, 3, 5)]) / 255
+        linear = np.where(channels <= 0.03928, channels / 12.92, ((channels + 0.055) / 1.055) ** 2.4)
+        return float(linear @ (0.2126, 0.7152, 0.0722))
+
+    figure = confusion(np.array([[5, 5], [0, 9]]), ("a", "b"), "title")
+    assert figure.data[0].textfont.color == INK
+    assert figure.data[0].colorscale == SHARES
+    for _, color in SHARES:
+        assert (luminance(color) + 0.05) / (luminance(INK) + 0.05) >= 4.5
 
 
 def test_labels_of_lines_never_overlap_and_give_way_to_a_legend():
@@ -212,3 +231,10 @@ def test_runs_of_models_that_no_longer_exist_end_in_a_sentence():
     app = AppTest.from_function(pick_from_no_series, default_timeout=PATIENCE).run()
     assert not app.exception
     assert "None of the stored models is known" in app.info[0].value
+
+
+def test_kermany_is_the_default_task_of_the_shipped_networks(monkeypatch):
+    app = open_page("diagnose", PROJECT / "checkpoints", monkeypatch)
+    assert not app.exception
+    assert app.selectbox(key="diagnose_task").value == "kermany"
+    assert "may recognize the hospital" not in texts(app)

@@ -4,12 +4,12 @@ from types import SimpleNamespace
 
 from streamlit.testing.v1 import AppTest
 
-from core.analysis.contest import WAYS
+from core.analysis.contest import LOOP, WAYS, plain_loop
 from core.metrics import METRICS
 from core.models import FAMILY_LETTERS
 from core.runs import open_store
 from core.runs.series import Series
-from core.ui.start.story import INTRODUCTIONS, meaning_text
+from core.ui.start.story import INTRODUCTIONS, family_title, meaning_text
 from tests import PATIENCE
 from tests.app.test_pages import open_page, texts
 from tests.synthetic_runs import STRONG, WEAK, make_run
@@ -73,3 +73,15 @@ def test_every_family_of_the_contest_has_its_own_words():
     generic = Series("generic-dinov2-vits14-imgfocus", "frozen")
     estimate = SimpleNamespace(value=0.9)
     assert "0.900 with generic" in meaning_text(50, METRICS["auroc"], {"B": estimate}, {"B": generic})
+
+
+def test_the_plain_loop_is_told_last_even_where_it_is_best():
+    b = Series("imagenet-efficientnet-lite0-stages", "frozen-logistic")
+    names, loop = {"B": b, "A": Series("scratch-cnn", "scratch")}, {LOOP: plain_loop(b)}
+    values = {"B": SimpleNamespace(value=0.9), "A": SimpleNamespace(value=0.8), LOOP: SimpleNamespace(value=0.95)}
+    assert meaning_text(50, METRICS["auroc"], values, names | loop) == (
+        "With 50 labeled images per class, the measured AUROC is 0.900 with ImageNet pretraining and 0.800 trained "
+        "from scratch. A plain training loop that nobody tuned reaches 0.950 with ImageNet pretraining."
+    )
+    titles = [family_title(family, name) for family, name in (names | loop).items()]
+    assert titles == ["B · ImageNet transfer", "A · From scratch", "Plain loop"]

@@ -73,10 +73,64 @@ def test_a_deep_link_opens_a_page_that_fits_and_stays_on_loopback(opened, reques
     page.close()
 
 
+SECTIONS = {
+    "compare": (
+        "differences", "external-test", "operating-point", "confusion", "prediction-sets", "two-stages", "training",
+    ),
+    "learning_curves": ("label-efficiency",),
+    "data": ("images", "split-and-copies", "augmentation", "preprocessing"),
+    "models": ("encoders", "networks"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("path", SECTIONS)
+def test_every_section_is_accessible(opened, address, path):
+    page = new_page(opened)
+    for section in SECTIONS[path]:
+        page.goto(f"{address}/{path}?section={section}" + ("&set=phantom" if path == "data" else ""))
+        page.wait_for_selector("h1")
+        settle(page)
+        assert page.get_by_text("is not available here").count() == 0
+        assert page.locator("[data-testid=stException]").count() == 0
+        assert violations(page) == []
+    page.close()
+
+
+# The first ring that is not cut off: of the focused element, or of the frame, label or handle around it.
 FOCUSED = """() => {
-    const style = getComputedStyle(document.activeElement);
-    return [document.activeElement.outerHTML.slice(0, 80), style.outlineStyle, style.outlineWidth, style.outlineColor];
+    const ring = place => {
+        const style = getComputedStyle(place), around = getComputedStyle(place.parentElement);
+        const [inner, outer] = [place, place.parentElement].map(element => element.getBoundingClientRect());
+        const reach = parseFloat(style.outlineOffset) + 1;
+        const cut = around.overflow !== 'visible' && (inner.left - reach < outer.left || inner.top - reach < outer.top);
+        const shown = style.outlineStyle === 'solid' && inner.width > 8 && !cut;
+        return [shown, style.outlineStyle, style.outlineWidth, style.outlineColor];
+    };
+    let place = document.activeElement, found = ring(place);
+    for (let level = 0; level < 4 && !found[0] && place.parentElement.parentElement; level++) {
+        place = place.parentElement;
+        found = ring(place);
+    }
+    return [document.activeElement.outerHTML.slice(0, 80), ...found];
 }"""
+RING = [True, "solid", "3px", "rgb(0, 114, 178)"]
+
+
+@pytest.mark.parametrize("path", ["diagnose?task=phantom&example=yes", "compare", "learning_curves"])
+def test_every_control_shows_the_focus(opened, address, path):
+    page = new_page(opened)
+    page.goto(f"{address}/{path}")
+    page.wait_for_selector("h1")
+    settle(page)
+    kinds = set()
+    for _ in range(24):
+        page.keyboard.press("Tab")
+        element, *ring = page.evaluate(FOCUSED)
+        kinds.add(page.evaluate("document.activeElement.getAttribute('role') || document.activeElement.type"))
+        assert ring == RING or element.startswith(("<body", "<main")), element
+    assert "combobox" in kinds
+    assert kinds & {"switch", "range"}
+    page.close()
 
 
 def test_pages_of_an_empty_store_are_accessible_and_show_the_focus(opened, tmp_path):
@@ -91,7 +145,7 @@ def test_pages_of_an_empty_store_are_accessible_and_show_the_focus(opened, tmp_p
             for _ in range(12):
                 page.keyboard.press("Tab")
                 element, *ring = page.evaluate(FOCUSED)
-                assert ring == ["solid", "3px", "rgb(0, 114, 178)"] or element.startswith("<body"), element
+                assert ring == RING or element.startswith(("<body", "<main")), element
     page.close()
 
 

@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 import plotly.graph_objects as go
 
-from core.ui.charts import ABOVE, COLORS
+from core.ui.charts import ABOVE, COLORS, INK, SHARES
 
 _PATTERNS = ("", "/", "x", ".")
 
@@ -35,8 +35,8 @@ def together(counts: np.ndarray, names: tuple[str, ...]) -> go.Figure:
     share = counts / np.maximum(np.diag(counts)[:, None], 1)
     figure = go.Figure(
         go.Heatmap(
-            z=share, x=list(names), y=list(names), colorscale="Blues", zmin=0, zmax=1, text=counts,
-            texttemplate="%{text:,}", colorbar={"title": "share of row"},
+            z=share, x=list(names), y=list(names), colorscale=SHARES, zmin=0, zmax=1, text=counts,
+            texttemplate="%{text:,}", textfont_color=INK, colorbar={"title": "share of row"},
             hovertemplate="%{y} with %{x}: %{text:,} images, %{z:.0%} of %{y}<extra></extra>",
         )
     )  # fmt: skip

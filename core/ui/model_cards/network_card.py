@@ -21,7 +21,7 @@ def pick() -> ModelSpec:
 def card(spec: ModelSpec) -> None:
     """Show the card of a network."""
     st.header(text.escape(spec.title))
-    st.caption(f"{text.escape(FAMILY_TITLES[spec.family])}. Name in commands: `{spec.name}`.")
+    st.caption(f"{text.escape(FAMILY_TITLES[spec.family])}. Name in commands: {text.escape(spec.name)}.")
     st.write(text.escape(spec.summary))
     st.subheader("What the encoder has seen")
     text.show_list(encoder_training_data(spec))
