@@ -16,6 +16,7 @@ from core.metrics.comparisons import Difference, holm_corrected
 from core.metrics.learning_curves import Bounded, Fit, images_needed
 from core.models import FAMILY_LETTERS, MODELS
 from core.runs import Run, Store
+from core.runs.selection import default_runs
 from core.runs.series import Series, comparison_proper, runs_by_series
 
 LOOP = "plain loop"  # the baseline that nobody tuned
@@ -129,6 +130,16 @@ def contestants(series: Iterable[Series]) -> dict[str, Series]:
         for family, rows in by_family.items()
         if rows
     }
+
+
+def default_networks(store: Store, dataset: str) -> dict[str, Run]:
+    """Return the run that predicts by default in each column: of the contest's series, if they are stored.
+
+    The families of one answer thus share an encoder, as those of the tables do; see `core.runs.selection`.
+    """
+    named = {_A, *(series for pair in ENCODERS.values() for series in pair)}
+    stand = contestants(runs_by_series(store, store.metas(dataset))).values()
+    return default_runs(store, dataset, named.intersection(stand))
 
 
 def planned() -> list[Contrast]:

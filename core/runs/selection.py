@@ -1,6 +1,7 @@
 """Default runs of each family, selected by their held-out predictions and never by the test set."""
 
 import math
+from collections.abc import Collection
 
 from core.errors import CorruptRun
 from core.metrics.calibration import negative_log_likelihood
@@ -29,13 +30,23 @@ def candidates(store: Store, dataset: str, family: str) -> list[Run]:
     return sorted(runs, key=lambda run: (*_rank(run.meta), run.meta.run))
 
 
-def default_runs(store: Store, dataset: str) -> dict[str, Run]:
+def default_runs(store: Store, dataset: str, preferred: Collection[tuple[str, str, str]] = ()) -> dict[str, Run]:
     """Return the default run of each column: among those of one size, the best on held-out images.
 
     Columns are compared side by side, so the size is the largest that the comparison proper of every column has. A
     column without it, or all columns if they have no size in common, take their own largest.
+
+    Args:
+        store: the run store.
+        dataset: name of the data set.
+        preferred: model, strategy and variant of series; a column that has runs of one chooses among these.
     """
-    columns = {family: runs for family in SERVED_FAMILIES if (runs := candidates(store, dataset, family))}
+    columns = {}
+    for family in SERVED_FAMILIES:
+        runs = candidates(store, dataset, family)
+        named = [run for run in runs if (run.meta.model, run.meta.strategy, run.meta.series_variant) in preferred]
+        if named or runs:
+            columns[family] = named or runs
     sizes = [{run.meta.per_class for run in runs if not _departs(run.meta)} for runs in columns.values()]
     common = max(set.intersection(*filter(None, sizes)), default=None) if any(sizes) else None
     chosen = {}

@@ -15,6 +15,7 @@ from typing import Any
 import streamlit as st
 
 from core.analysis import comparison, external, operating_point, two_stage
+from core.analysis.contest import default_networks
 from core.analysis.operating_point import RocCurve, ShiftedSeries
 from core.data import own_images
 from core.data.dataset import Dataset, load_dataset, scan
@@ -45,7 +46,7 @@ from core.paths import runs_folder
 from core.runs import Run, RunMeta, Store, open_store, read_history
 from core.runs.metric_cache import is_cached
 from core.runs.scores import PartScores, load_part
-from core.runs.selection import candidates, default_runs
+from core.runs.selection import candidates
 from core.runs.series import Series, class_report, estimate, has_intervals, resampled_runs, summarize
 from core.ui import login
 from core.ui.progress import bar
@@ -105,7 +106,7 @@ def _networks(root: str, stamp: str) -> dict[str, dict[str, list[Network]]]:
     opened = _store(root, stamp)
     networks: dict[str, dict[str, list[Network]]] = {}
     for name in dict.fromkeys(meta.dataset for meta in opened.metas()):
-        for family, default in default_runs(opened, name).items():
+        for family, default in default_networks(opened, name).items():
             runs = [default, *(run for run in candidates(opened, name, family) if run.folder != default.folder)]
             by_family = networks.setdefault(name, {})
             by_family[family] = [Network([run, *siblings(opened, run.meta)], predictor) for run in runs]

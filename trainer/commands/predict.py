@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 
+from core.analysis.contest import default_networks
 from core.data.uploads import Upload
 from core.errors import BadRequest, CorruptRun, UnknownName, WeightsUnavailable
 from core.explain.overlay import overlay
@@ -18,7 +19,6 @@ from core.inference.predictor import Predictor
 from core.inference.sentences import threshold_of
 from core.paths import DEVICES, pick_device
 from core.runs import Run, open_store
-from core.runs.selection import default_runs
 from trainer.progress import print_status
 from trainer.reporting.run_lines import print_row
 
@@ -68,7 +68,7 @@ def run(arguments: argparse.Namespace) -> int:
     """Predict each image; return 1 if none was predicted. Images that the gate refuses are not, unless requested."""
     device = pick_device(arguments.device)
     chosen = (
-        [find_run(arguments.run)] if arguments.run else list(default_runs(open_store(), arguments.dataset).values())
+        [find_run(arguments.run)] if arguments.run else list(default_networks(open_store(), arguments.dataset).values())
     )
     networks = _load_networks(chosen, device)
     if not networks:

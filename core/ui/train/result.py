@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 
 import streamlit as st
 
-from core.analysis.contest import LOOP, WAYS, contestants
+from core.analysis.contest import LOOP, WAYS, contestants, default_networks
 from core.analysis.label_errors import disputed_images
 from core.inference.input_gate import FILE as GATE_FILE
 from core.metrics import METRICS
@@ -12,7 +12,7 @@ from core.metrics.comparisons import MIN_SEEDS
 from core.metrics.learning_curves import Fit
 from core.paths import runs_folder
 from core.runs import Run
-from core.runs.selection import default_runs, held_out_loss
+from core.runs.selection import held_out_loss
 from core.runs.series import Series, runs_by_series
 from core.ui import cache, charts, text
 from core.ui.compare import metric_charts
@@ -113,7 +113,7 @@ def gain_text(fit: Fit | None, size: float) -> str:
 
 def _networks(checked: Checked) -> None:
     """Link to the Diagnose task, and offer a trained network for download."""
-    networks = default_runs(cache.store(), checked.dataset.spec.name)
+    networks = default_networks(cache.store(), checked.dataset.spec.name)
     if not networks:
         st.info("No network was kept. Start again to train those that are missing.")
         return
