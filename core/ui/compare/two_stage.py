@@ -73,11 +73,10 @@ def _pick(place: DeltaGenerator, title: str, stages: list[Stage], dataset: str) 
     bound = address.choice(
         name, f"compare_{name}_{dataset}", stages, text=lambda stage: f"{stage[0]}.{series_text(stage[1])}"
     )
-    chosen: Stage = place.selectbox(
+    return place.selectbox(
         title, **bound,
         format_func=lambda stage: charts.series_title(*stage[1]) + (f" · {stage[0]}" if stage[0] != dataset else ""),
     )  # fmt: skip
-    return chosen
 
 
 def _results(
