@@ -71,10 +71,8 @@ def score_at(row: Mapping[str, Any], size: int) -> float:
     return float(np.mean([np.mean([cell["score"] for cell in cells if cell["set"] == name]) for name in sets]))
 
 
-def best_model(strategy: str, fallback: str) -> str:
-    """Return the model that did best in the search for a strategy, over sizes; `fallback` where none was searched."""
-    searched = recipes().get(strategy, {})
-    if not searched:
-        return fallback
+def best_model(strategy: str) -> str:
+    """Return the model that did best in the search for a strategy, over sizes."""
+    searched = recipes()[strategy]
     means = {model: np.mean([facts["score"] for facts in by_size.values()]) for model, by_size in searched.items()}
     return max(means, key=lambda model: means[model])
