@@ -104,7 +104,7 @@ def _finding(title: str, labels: Sequence[str], counts: np.ndarray) -> str:
 
 def _scores_at(view: View, name: Series, run: Run, chosen: operating.Chosen | None) -> PartScores:
     """Return the test predictions of a run, at the chosen operating point if the task has a threshold."""
-    predictions = cache.run_scores(run, view.finding)
+    predictions = cache.run_scores(run, target=view.finding)
     if chosen is None:
         return predictions
     runs = view.runs[name]
