@@ -12,7 +12,7 @@ from core.explain import EXPLAINERS
 from core.inference.analyze import Network, Settings
 from core.inference.examples import examples_of
 from core.inference.sentences import question_of, scope_of
-from core.inference.two_stage import Stages, suspicious_of
+from core.inference.two_stage import Stages
 from core.models import FAMILY_TITLES
 from core.paths import LIMITS, MIB
 from core.runs import RunMeta
@@ -140,7 +140,7 @@ with st.expander("Networks", icon=":material/tune:"):
             "images held out within its training subset.",
         )
         networks[by_run[run].run.meta.family] = by_run[run]
-    stages = chosen_stages(networks) if suspicious_of(meta) else None
+    stages = chosen_stages(networks) if meta.suspicious else None
 if missing := [FAMILY_TITLES[family] for family in SERVED_FAMILIES if family not in served[task]]:
     st.caption(f"No run with weights is stored for: {', '.join(missing)}.")
 

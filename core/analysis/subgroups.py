@@ -13,8 +13,7 @@ from typing import Any
 import numpy as np
 
 from core.data.demographics import FEMALE, MALE, Demographics
-from core.data.specs import find_dataset
-from core.errors import CorruptRun, LowshotError
+from core.errors import CorruptRun
 from core.metrics import METRICS, Estimate, Scores
 from core.metrics.bootstrap import interval, measure_resamples
 from core.metrics.measures import support, unit_weights
@@ -162,13 +161,8 @@ def _views(scores: Scores, meta: RunMeta) -> list[tuple[Scores, dict[str, str]]]
     """Return the predictions with their figures (figure -> metric); multiclass ones also as suspicious or not."""
     names = BINARY if scores.positive is not None else ("auroc", "balanced_accuracy", "accuracy")
     views = [(scores, {name: name for name in names})]
-    try:
-        suspicious = find_dataset(meta.dataset).suspicious
-    except LowshotError:
-        suspicious = ()
-    classes = tuple(meta.labels.index(name) for name in suspicious if name in meta.labels)
-    if scores.positive is None and not scores.multilabel and 0 < len(classes) < len(meta.labels):
-        views.append((scores.merged(classes), {SUSPICIOUS: "auroc"}))
+    if scores.positive is None and 0 < len(meta.suspicious) < len(meta.labels):
+        views.append((scores.merged(meta.suspicious), {SUSPICIOUS: "auroc"}))
     return views
 
 

@@ -136,6 +136,13 @@ def to_array(
     return pixels[None] if channels == 1 else np.ascontiguousarray(pixels.transpose(2, 0, 1))
 
 
+def reduced(image: Image.Image, side: int) -> Image.Image:
+    """Return a copy of an image whose sides are at most `side` pixels long; smaller images keep their size."""
+    copy = image.copy()
+    copy.thumbnail((side, side))
+    return copy
+
+
 def encode_png(pixels: np.ndarray) -> bytes:
     """Encode (H, W) or (H, W, 3) uint8 pixels as a PNG file."""
     buffer = io.BytesIO()

@@ -1,6 +1,4 @@
 """Attribution methods, their quality, and overlays. Only this package uses captum."""
 
-from core.explain import inputs  # noqa: F401 (registers its explainers)
+from core.explain import inputs  # registers its explainers
 from core.explain.methods import EXPLAINERS, Explainer, Explanation, Question, explain
-
-__all__ = ["EXPLAINERS", "Explainer", "Explanation", "Question", "explain"]

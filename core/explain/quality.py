@@ -11,6 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 from PIL import Image, ImageFilter
 
+from core.data.images import reduced
 from core.explain.methods import Explanation
 
 STEPS = 10
@@ -57,15 +58,14 @@ def faithfulness(image: Image.Image, explanation: Explanation, predict: Predict,
         predict: images -> (N, C) probabilities by the model that was explained.
         steps: number of equal parts in which regions are deleted or inserted.
     """
-    reduced = image.copy()
-    reduced.thumbnail((_SIDE, _SIDE))
-    blurred = reduced.filter(ImageFilter.GaussianBlur(_BLUR * max(reduced.size)))
-    own = _resized(explanation.heat, reduced.size)
-    random_heat = _resized(np.random.default_rng(0).random((_PLACES, _PLACES)), reduced.size)
+    small = reduced(image, _SIDE)
+    blurred = small.filter(ImageFilter.GaussianBlur(_BLUR * max(small.size)))
+    own = _resized(explanation.heat, small.size)
+    random_heat = _resized(np.random.default_rng(0).random((_PLACES, _PLACES)), small.size)
     frames = [
         frame
         for heat in (own, random_heat)
-        for start, end in ((reduced, blurred), (blurred, reduced))
+        for start, end in ((small, blurred), (blurred, small))
         for frame in deletion_frames(start, end, heat, steps)
     ]
     curves = predict(frames)[:, explanation.target].reshape(4, steps + 1)

@@ -2,5 +2,3 @@
 
 from core.inference.case import Case, NetworkResult
 from core.inference.uncertainty import PredictionSet, SeedInterval
-
-__all__ = ["Case", "NetworkResult", "PredictionSet", "SeedInterval"]

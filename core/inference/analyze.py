@@ -12,6 +12,7 @@ import numpy as np
 from PIL import Image
 
 from core.analysis.comparison import conformal
+from core.data.images import reduced
 from core.data.uploads import Upload
 from core.errors import LowshotError, UnreadableImage
 from core.explain import EXPLAINERS
@@ -226,8 +227,7 @@ def _read(name: str, decode: Callable[[], Image.Image]) -> Case:
         image = decode()
     except UnreadableImage as error:
         return Case(name, problem=str(error))
-    thumbnail = image.copy()
-    thumbnail.thumbnail((THUMBNAIL_SIDE, THUMBNAIL_SIDE))
+    thumbnail = reduced(image, THUMBNAIL_SIDE)
     return Case(name, pixels_hash(image), image.width, image.height, thumbnail=thumbnail)
 
 

@@ -1,8 +1,8 @@
 """Results of many images as one table, for reading with the most urgent first, and in full as CSV."""
 
-import csv
-import io
 from collections.abc import Sequence
+
+import pandas as pd
 
 from core.inference.case import Case
 from core.inference.conclusion import ORDER, conclude
@@ -75,13 +75,8 @@ def rows_of(cases: Sequence[Case], names: bool = True) -> list[dict[str, str]]:
 
 def as_csv(rows: Sequence[dict[str, str]]) -> bytes:
     """Format rows as a CSV file whose cells no spreadsheet interprets as formulas."""
-    columns = list(dict.fromkeys(name for row in rows for name in row))
-    buffer = io.StringIO()
-    writer = csv.DictWriter(buffer, columns, restval="")
-    writer.writeheader()
-    for row in rows:
-        writer.writerow({name: f"'{value}" if value.startswith(_FORMULA) else value for name, value in row.items()})
-    return buffer.getvalue().encode("utf-8-sig")
+    cells = pd.DataFrame(rows).fillna("").map(lambda cell: f"'{cell}" if cell.startswith(_FORMULA) else cell)
+    return cells.to_csv(index=False, lineterminator="\r\n").encode("utf-8-sig")
 
 
 def _yes(value: bool) -> str:

@@ -13,6 +13,7 @@ from typing import Any
 
 from PIL import Image
 
+from core.data.images import reduced
 from core.inference.case import Case, NetworkResult
 from core.inference.conclusion import conclude
 from core.inference.sentences import (
@@ -185,8 +186,6 @@ def _heatmap(result: NetworkResult, case: Case) -> dict[str, Any]:
 
 
 def _png(image: Image.Image) -> bytes:
-    thumbnail = image.copy()
-    thumbnail.thumbnail((THUMBNAIL_SIDE, THUMBNAIL_SIDE))
     buffer = io.BytesIO()
-    thumbnail.save(buffer, "PNG")
+    reduced(image, THUMBNAIL_SIDE).save(buffer, "PNG")
     return buffer.getvalue()

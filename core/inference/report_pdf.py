@@ -11,6 +11,7 @@ from typing import Any
 
 from PIL import Image
 
+from core.data.images import reduced
 from core.explain.quality import Faithfulness
 from core.inference.case import Case
 from core.inference.conclusion import conclude
@@ -74,8 +75,11 @@ class _Page:
 
     def table(self, rows: Sequence[tuple[str, ...]], widths: tuple[int, ...] | None = None) -> None:
         """Write a table; the first row is its heading, and widths are relative."""
+        from fpdf.fonts import FontFace
+
+        bold = FontFace(emphasis="BOLD")
         self.sheet.set_font(_FONT, "", _SMALL)
-        with self.sheet.table(line_height=4.5, text_align="LEFT", headings_style=_bold(), col_widths=widths) as table:
+        with self.sheet.table(line_height=4.5, text_align="LEFT", headings_style=bold, col_widths=widths) as table:
             for row in rows:
                 table.row([_safe(cell) for cell in row])
         self.sheet.ln(2)
@@ -87,8 +91,7 @@ class _Page:
             self.sheet.add_page()
             top = self.sheet.get_y()
         for column, (title, image) in enumerate(images.items()):
-            thumbnail = image.convert("RGB")
-            thumbnail.thumbnail((THUMBNAIL_SIDE, THUMBNAIL_SIDE))
+            thumbnail = reduced(image.convert("RGB"), THUMBNAIL_SIDE)
             scale = _IMAGE_SIDE / max(thumbnail.size)
             x = left + column * (_IMAGE_SIDE + 3)
             self.sheet.image(
@@ -98,12 +101,6 @@ class _Page:
             self.sheet.set_font(_FONT, "", _SMALL)
             self.sheet.multi_cell(_IMAGE_SIDE, 3.5, _safe(title), align="L", new_x="LMARGIN", new_y="TOP")
         self.sheet.set_y(top + _IMAGE_SIDE + 12)
-
-
-def _bold() -> Any:
-    from fpdf.fonts import FontFace
-
-    return FontFace(emphasis="BOLD")
 
 
 def as_pdf(

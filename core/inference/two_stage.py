@@ -10,8 +10,6 @@ from dataclasses import dataclass
 import numpy as np
 
 from core.analysis.two_stage import best_single, joint, screen_point
-from core.data import DATASETS
-from core.data.specs import OPTIONS_SEPARATOR
 from core.errors import LowshotError
 from core.inference.case import NetworkResult
 from core.inference.sentences import percent
@@ -19,7 +17,6 @@ from core.metrics.bootstrap import RESAMPLES
 from core.metrics.thresholds import Aim, OperatingPoint
 from core.metrics.two_stage import TwoStage
 from core.models import FAMILY_LETTERS
-from core.runs import RunMeta
 from core.runs.selection import held_out_loss
 from core.runs.series import Run
 
@@ -68,13 +65,6 @@ class Verdict:
         return bool(self.second)
 
 
-def suspicious_of(meta: RunMeta) -> tuple[int, ...]:
-    """Return the indices of the classes that a screen passes on; empty if the task has no stages."""
-    name = meta.dataset.partition(OPTIONS_SEPARATOR)[0]
-    names = DATASETS[name].suspicious if name in DATASETS and meta.task == "multiclass" else ()
-    return tuple(index for index, label in enumerate(meta.labels) if label in names)
-
-
 def choose_stages(series: Mapping[str, Sequence[Run]], sensitivity: float, resamples: int = RESAMPLES) -> Stages:
     """Choose both stages among families by held-out images alone, and measure them on the test images.
 
@@ -89,7 +79,7 @@ def choose_stages(series: Mapping[str, Sequence[Run]], sensitivity: float, resam
         CorruptRun: if a run's held-out images cannot be read.
     """
     aim = Aim("sensitivity", sensitivity)
-    suspicious = suspicious_of(next(iter(series.values()))[0][1])
+    suspicious = next(iter(series.values()))[0].meta.suspicious
     screen = best_single(series, suspicious)
     confirmer = min(series, key=lambda family: np.mean([held_out_loss(run) for run in series[family]]))
     figures: TwoStage | str

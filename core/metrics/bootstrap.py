@@ -2,7 +2,7 @@
 
 All runs on a test set share the same resamples, so runs can be subtracted resample by resample (`comparisons`).
 Intervals between seeds (`between_seeds`) answer a different question. A series reports both, and a third interval over
-seeds and patients together (`series_estimate`). Each interval names what varies in it.
+seeds and patients together (`with_seeds`). Each interval names what varies in it.
 
 References:
     Zou and Donner 2008, Construction of confidence limits about effect measures, doi:10.1002/sim.3095 (MOVER: combines
@@ -188,19 +188,6 @@ def bootstrap(
     by_run = [measure_resamples(run, weights, names) for run in runs]
     means = {name: np.mean([values[name] for values in by_run], axis=0) for name in by_run[0]}
     return {name: interval(values, len(groups), METRICS[name]) for name, values in means.items()}
-
-
-def series_estimate(values: np.ndarray, n: int, metric: Metric) -> SeriesEstimate:
-    """Return the mean over seeds with its intervals over test patients, over seeds, and over both.
-
-    Args:
-        values: (K, B + 1), one row per seed: the value on the original images, then on each resample.
-        n: number of test images.
-        metric: what was measured.
-    Raises:
-        ValueError: if there is no seed.
-    """
-    return with_seeds(interval(values.mean(axis=0), n, metric), values[:, 0].tolist(), metric)
 
 
 def with_seeds(patients: Estimate, by_seed: Sequence[float], metric: Metric) -> SeriesEstimate:

@@ -56,26 +56,6 @@ def fit_temperature(logits: np.ndarray, labels: np.ndarray) -> float:
     return float(np.exp(best.x)) if best.fun < loss(0.0) else 1.0
 
 
-def expected_calibration_error(
-    probabilities: np.ndarray, labels: np.ndarray, weights: np.ndarray, bins: int = BINS
-) -> np.ndarray:
-    """Return the top-label expected calibration error.
-
-    Args:
-        probabilities: (N, C), rows sum to 1.
-        labels: (N,), class indices.
-        weights: (B, N) image weights.
-        bins: number of equal-width confidence bins, at least 1.
-    Returns:
-        (B,), in [0, 1]; 0 is perfectly calibrated.
-    Raises:
-        ValueError: if there is no image or bins < 1.
-    """
-    if not len(labels):
-        raise ValueError("Expected at least one image, but got none.")
-    return calibration_gap(probabilities.max(axis=1), probabilities.argmax(axis=1) == labels, weights, bins)
-
-
 def calibration_gap(predicted: np.ndarray, occurred: np.ndarray, weights: np.ndarray, bins: int = BINS) -> np.ndarray:
     """Return the mean gap over bins between predicted probability and observed frequency.
 

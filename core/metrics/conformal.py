@@ -27,7 +27,7 @@ from typing import Literal
 import numpy as np
 
 from core.errors import BadRequest, LeakFound
-from core.metrics.bootstrap import Estimate, interval, prepend_ones, resample_weights, wilson
+from core.metrics.bootstrap import Estimate, interval, wilson
 from core.metrics.scores import Scores, refuse_test
 
 Kind = Literal["split", "cross"]
@@ -127,7 +127,7 @@ def sets_of(fitted: Conformal, probabilities: np.ndarray) -> np.ndarray:
     return np.asarray(probabilities) >= np.array(fitted.least)
 
 
-def coverage(fitted: Conformal, scores: Scores, groups: np.ndarray, weights: np.ndarray | None = None) -> Coverage:
+def coverage(fitted: Conformal, scores: Scores, groups: np.ndarray, weights: np.ndarray) -> Coverage:
     """Measure the coverage on test images with 95% intervals.
 
     Intervals are Wilson's, or bootstrap intervals if patients have several images.
@@ -136,15 +136,12 @@ def coverage(fitted: Conformal, scores: Scores, groups: np.ndarray, weights: np.
         fitted: by `calibrate`.
         scores: predictions that it was not fitted on.
         groups: (N,), patients or lesions.
-        weights: (B + 1, N) resampled images, the first row all ones; resampled here if None.
+        weights: (B + 1, N) resampled images, the first row all ones.
     """
     sets = sets_of(fitted, scores.probabilities)
     holds = sets[np.arange(len(scores)), scores.labels]
-    if len(np.unique(groups)) == len(groups):
-        weights = None
-    elif weights is None:
-        weights = prepend_ones(resample_weights(scores.labels, groups))
-    estimates = _coverage_by_class(holds, scores.labels, groups, len(fitted.least), weights)
+    resampled = None if len(np.unique(groups)) == len(groups) else weights
+    estimates = _coverage_by_class(holds, scores.labels, groups, len(fitted.least), resampled)
     sizes = sets.sum(axis=1)
     return Coverage(tuple(estimates), float(sizes.mean()), float((sizes == 1).mean()), float((sizes == 0).mean()))
 

@@ -20,7 +20,7 @@ from typing import Literal
 
 import numpy as np
 
-from core.metrics.calibration import calibration_gap, expected_calibration_error
+from core.metrics.calibration import calibration_gap
 from core.metrics.scores import Scores
 from core.registry import Registry
 
@@ -209,7 +209,9 @@ def _brier_of(scores: Scores, weights: np.ndarray, c: int) -> np.ndarray:
 
 
 def _ece(scores: Scores, weights: np.ndarray) -> np.ndarray:
-    return expected_calibration_error(scores.probabilities, scores.labels, weights)
+    """Return the top-label expected calibration error."""
+    confidence, is_correct = scores.probabilities.max(axis=1), scores.probabilities.argmax(axis=1) == scores.labels
+    return calibration_gap(confidence, is_correct, weights)
 
 
 def _ece_of(scores: Scores, weights: np.ndarray, c: int) -> np.ndarray:

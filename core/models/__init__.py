@@ -4,16 +4,14 @@ Importing the package fills `MODELS`. A new model is one row in a module importe
 order in which models are listed and get their colors.
 """
 
-from core.models import efficientnet_lite0, scratch  # noqa: F401
+from core.models import efficientnet_lite0, scratch
 
 # isort: split
-from core.models import medsiglip, timm_models, volumes, xrv  # noqa: F401
+from core.models import medsiglip, timm_models, volumes, xrv
 
 # isort: split
-from core.models import dinov2  # noqa: F401
+from core.models import dinov2
 
 # isort: split
-from core.models import astra, concatenated_encoders, custom_weights  # noqa: F401
+from core.models import astra, concatenated_encoders, custom_weights
 from core.models.specs import BASELINE_COLOR, FAMILY_COLORS, FAMILY_LETTERS, FAMILY_TITLES, MODELS
-
-__all__ = ["BASELINE_COLOR", "FAMILY_COLORS", "FAMILY_LETTERS", "FAMILY_TITLES", "MODELS"]

@@ -20,7 +20,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch.nn import functional as F
 
 from core.models.classifier import Classifier, EncoderPooling, Head, mlp_layers
 from core.models.encoders import ClassTokenEncoder
@@ -106,6 +105,7 @@ def published_state() -> dict[str, torch.Tensor]:
     """
     import onnx
     from onnx.numpy_helper import to_array
+    from timm.layers import resample_abs_pos_embed
 
     graph = onnx.load(package_file(WEIGHTS)).graph
     tensors = {item.name: torch.from_numpy(np.array(to_array(item))) for item in graph.initializer}
@@ -119,10 +119,10 @@ def published_state() -> dict[str, torch.Tensor]:
                 weights[bias.removesuffix(".bias")] = tensors[products[product]].T
     # Embeddings and final norm.
     anonymous = {value.shape[1]: value for name, value in tensors.items() if "::" in name and value.ndim == 3}
-    side = round(max(anonymous) ** 0.5)
+    positions = torch.cat([anonymous[1], anonymous[max(anonymous)]], dim=1)  # of the class token and the patches
     state = {
         "cls_token": tensors["backbone.embeddings.cls_token"],
-        "pos_embed": torch.cat([anonymous[1], _resampled(anonymous[side**2])], dim=1),
+        "pos_embed": resample_abs_pos_embed(positions, [IMAGE.size // _PATCH] * 2, antialias=False),
         "patch_embed.proj.weight": tensors["backbone.embeddings.patch_embeddings.projection.weight"],
         "patch_embed.proj.bias": tensors["backbone.embeddings.patch_embeddings.projection.bias"],
         "norm.weight": tensors["backbone.layernorm.weight"],
@@ -142,17 +142,6 @@ def published_state() -> dict[str, torch.Tensor]:
             state[f"{target}.norm{number}.bias"] = tensors[f"{source}.norm{number}.bias"]
             state[f"{target}.ls{number}.gamma"] = tensors[f"{source}.layer_scale{number}.lambda1"]
     return state
-
-
-def _resampled(positions: torch.Tensor) -> torch.Tensor:
-    """Resample position embeddings to 224 pixels: (1, H * H, C) -> (1, h * h, C).
-
-    Bicubic without antialiasing, as in the package's own graph.
-    """
-    side, target_side = round(positions.shape[1] ** 0.5), IMAGE.size // _PATCH
-    grid = positions.transpose(1, 2).unflatten(2, (side, side))
-    resized = F.interpolate(grid, size=(target_side, target_side), mode="bicubic", align_corners=False)
-    return resized.flatten(2).transpose(1, 2)
 
 
 def classifier_of(network: Any, classes: int, seed: int) -> Classifier:

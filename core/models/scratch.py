@@ -12,11 +12,7 @@ from core.models.classifier import Classifier, Head, average_pool, linear_layers
 from core.models.specs import MODELS, SCRATCH, ModelSpec, Weights
 from core.types import ImageSpec
 
-GROUPS = 8
-
-
-def _group_norm(width: int) -> nn.Module:
-    return nn.GroupNorm(GROUPS, width)
+GROUP_NORM = partial(nn.GroupNorm, 8)
 
 
 def build_cnn(
@@ -77,7 +73,7 @@ _add(
 for _name, _title, _width, _norm, _words in (
     ("scratch-cnn-160", "CNN at 160 px", 32, nn.BatchNorm2d, "batch normalization"),
     ("scratch-cnn-160-narrow", "Narrow CNN at 160 px", 16, nn.BatchNorm2d, "batch normalization, half as wide"),
-    ("scratch-cnn-160-groupnorm", "CNN at 160 px, group norm", 32, _group_norm, "group normalization"),
+    ("scratch-cnn-160-groupnorm", "CNN at 160 px, group norm", 32, GROUP_NORM, "group normalization"),
 ):
     _add(
         _name, _title, 160, partial(build_cnn, [_width * factor for factor in (1, 1, 2, 4, 4)], _norm, True),
@@ -96,6 +92,6 @@ _add(  # He et al. 2015, arXiv:1512.03385
 )  # fmt: skip
 _add(
     "scratch-groupnorm-cnn", "Small CNN, group norm", 64,
-    partial(build_cnn, (3, 64, 64, 128, 128), _group_norm, False),
+    partial(build_cnn, (3, 64, 64, 128, 128), GROUP_NORM, False),
     "Four convolution stages with group normalization, which a few steps can adapt.",
 )  # fmt: skip

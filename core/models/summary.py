@@ -74,10 +74,6 @@ class Architecture:
     head_parameters: int
     macs: int
 
-    def trainable(self, head_only: bool) -> int:
-        """Return the number of trained parameters of a strategy that trains only the head, or everything."""
-        return self.head_parameters if head_only else self.parameters
-
 
 @dataclass
 class _Open:

@@ -8,7 +8,7 @@ from pathlib import Path
 from types import UnionType
 from typing import Any, Literal, get_args, get_origin
 
-from core.data.specs import class_titles
+from core.data.specs import DATASETS, OPTIONS_SEPARATOR, class_titles
 from core.files import sha256_of
 from core.types import Task
 
@@ -171,6 +171,13 @@ class RunMeta(FittedRun):
     def titles(self) -> tuple[str, ...]:
         """Display names of `labels`."""
         return class_titles(self.dataset, self.labels)
+
+    @property
+    def suspicious(self) -> tuple[int, ...]:
+        """Indices of the classes that a screen passes on to a second stage; empty if the task has no stages."""
+        name = self.dataset.partition(OPTIONS_SEPARATOR)[0]
+        names = DATASETS[name].suspicious if name in DATASETS and self.task == "multiclass" else ()
+        return tuple(index for index, label in enumerate(self.labels) if label in names)
 
     @property
     def cell(self) -> tuple[str, str, str, str, str, int | None, int]:

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from core.errors import BadRequest
-from core.metrics import METRICS, Estimate, Scores, SeriesEstimate, series_estimate
+from core.metrics import METRICS, Estimate, Scores, SeriesEstimate
 from core.metrics.bootstrap import interval, with_seeds
 from core.metrics.measures import Average, support, unit_weights
 from core.models import FAMILY_TITLES, MODELS
@@ -128,8 +128,8 @@ def summarize(
         return {name: summaries[name] for name in names or METRICS}
     resampled = resampled_runs(runs, finding)
     return {
-        name: series_estimate(np.array([run.values[name] for run in resampled]), resampled[0].n, METRICS[name])
-        for name in names or tuple(METRICS)
+        name: with_seeds(patients, [float(run.values[name][0]) for run in resampled], METRICS[name])
+        for name, patients in mean_estimates(resampled, names or tuple(METRICS)).items()
     }
 
 

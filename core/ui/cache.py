@@ -45,7 +45,7 @@ from core.models.summary import Architecture, architecture
 from core.paths import runs_folder
 from core.runs import Run, RunMeta, Store, open_store, read_history
 from core.runs.metric_cache import is_cached
-from core.runs.scores import PartScores, load_part
+from core.runs.scores import load_part
 from core.runs.selection import candidates
 from core.runs.series import Series, class_report, estimate, has_intervals, resampled_runs, summarize
 from core.ui import login
@@ -358,10 +358,7 @@ def reliability_bins(run: Run, target: int | None) -> list[Bin]:
     return reliability(load_part(run, target=target).scores)
 
 
-@st.cache_data(max_entries=256, show_spinner=False, hash_funcs=BY_RECORD)
-def run_scores(run: Run, target: int | None = None) -> PartScores:
-    """Return a run's test predictions with the names of the images."""
-    return load_part(run, target=target)
+run_scores = st.cache_data(max_entries=256, show_spinner=False, hash_funcs=BY_RECORD)(load_part)
 
 
 @st.cache_data(max_entries=256, show_spinner=False, hash_funcs=BY_RECORD)

@@ -90,8 +90,7 @@ def _configured() -> Mapping[str, Any]:
     """Return the section `[auth]`; empty if there is none."""
     if not st.secrets.load_if_toml_exists():
         return {}
-    section: Mapping[str, Any] = st.secrets.get("auth", {})
-    return section
+    return st.secrets.get("auth", {})
 
 
 def _providers(auth: Mapping[str, Any]) -> list[str]:

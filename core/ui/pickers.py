@@ -106,8 +106,7 @@ def mark_leaks(title: str, runs: Sequence[Run]) -> str:
 def pick_metric(key: str) -> str:
     """Show the picker of a metric under `key` and return its name."""
     bound = address.choice("metric", key, METRICS)
-    chosen: str = st.selectbox("Metric", format_func=lambda name: METRICS[name].title, **bound)
-    return chosen
+    return st.selectbox("Metric", format_func=lambda name: METRICS[name].title, **bound)
 
 
 def pick_size(metas: Sequence[RunMeta], page: str) -> int | None:
@@ -124,10 +123,7 @@ def pick_size(metas: Sequence[RunMeta], page: str) -> int | None:
     shared = [n for n in sizes if all(n in of_family for of_family in by_family)]
     default = (shared or sizes)[-1]
     bound = address.choice("size", f"{page}_size_{metas[0].dataset}", sizes, default, size_text)
-    chosen: int | None = st.select_slider(
-        "Labeled training images per class", value=default, format_func=size_text, **bound
-    )
-    return chosen
+    return st.select_slider("Labeled training images per class", value=default, format_func=size_text, **bound)
 
 
 def size_text(size: int | None) -> str:
@@ -139,8 +135,7 @@ def pick_seed(seeds: Sequence[int], page: str, title: str = "Seed") -> int:
     """Pick a seed if there are several."""
     if len(seeds) == 1:
         return seeds[0]
-    chosen: int = address.segments(title, "seed", f"{page}_seed", seeds)
-    return chosen
+    return address.segments(title, "seed", f"{page}_seed", seeds)
 
 
 def pick_finding(of: RunMeta, page: str) -> int | None:

@@ -85,8 +85,8 @@ def contenders_of(name: str) -> tuple[Contender, ...]:
             Contender("plain loop", lite0, "plain-loop", {}),
         ),
         "scratch": (
-            Contender("from scratch", best_model("scratch", "scratch-cnn-160"), "scratch", {}),
-            Contender("plain loop", best_model("scratch", "scratch-cnn-160"), "plain-scratch", {}),
+            Contender("from scratch", best_model("scratch"), "scratch", {}),
+            Contender("plain loop", best_model("scratch"), "plain-scratch", {}),
         ),
     }
     if name not in families:

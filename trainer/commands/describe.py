@@ -37,7 +37,7 @@ def run(arguments: argparse.Namespace) -> int:
         for stage in facts.stages
     ]
     rows.append(("total", "", f"{facts.parameters:,}", format_count(facts.macs), ""))
-    rows.append(("trained with a frozen encoder", "", f"{facts.trainable(True):,}", "", ""))
+    rows.append(("trained with a frozen encoder", "", f"{facts.head_parameters:,}", "", ""))
     widths = [max(len(row[column]) for row in rows) for column in range(4)]
     for name, shape, parameters, macs, layers in rows:
         line = f"{name:{widths[0]}}  {shape:{widths[1]}}  {parameters:>{widths[2]}}  {macs:>{widths[3]}}  {layers}"

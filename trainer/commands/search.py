@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
+from scipy.special import softmax
 from sklearn.metrics import balanced_accuracy_score, roc_auc_score
 
 from core.data import DATASETS
@@ -252,9 +253,7 @@ def macro_auroc(logits: np.ndarray, labels: np.ndarray) -> float:
     if labels.ndim == 1:
         if logits.shape[1] == 2:
             return float(roc_auc_score(labels, logits[:, 1] - logits[:, 0]))
-        shifted = logits - logits.max(axis=1, keepdims=True)
-        probabilities = np.exp(shifted) / np.exp(shifted).sum(axis=1, keepdims=True)
-        return float(roc_auc_score(labels, probabilities, multi_class="ovr", average="macro"))
+        return float(roc_auc_score(labels, softmax(logits, axis=1), multi_class="ovr", average="macro"))
     values = []
     for column, truth in zip(logits.T, labels.T, strict=True):
         known = ~np.isnan(truth)

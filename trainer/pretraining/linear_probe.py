@@ -80,8 +80,7 @@ def _scores(train: np.ndarray, labels: np.ndarray, test: np.ndarray, strength: f
     center = train.mean(axis=0)
     model = LogisticRegression(C=strength, max_iter=300, class_weight="balanced")
     model.fit(unit(train, center), labels)
-    scores: np.ndarray = model.decision_function(unit(test, center))
-    return scores
+    return model.decision_function(unit(test, center))
 
 
 def cross_fitted_scores(

@@ -42,9 +42,7 @@ def _view_record(view: ExternalResult) -> dict[str, Any]:
 
 
 def as_text(rows: Sequence[Data]) -> str:
-    """Return the section as Markdown; "" if there are no rows."""
-    if not rows:
-        return ""
+    """Return the section as Markdown."""
     parts = [
         "On the classes that both sets share, at the run's own temperature and threshold: mean over seeds with 95% "
         "intervals over patients. The difference is internal test minus external test, with its 95% interval over "

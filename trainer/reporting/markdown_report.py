@@ -23,23 +23,23 @@ LEAK_MARK = "**LEAKS ALLOWED**"
 
 
 def as_markdown(content: Data) -> str:
-    """Return the whole report."""
-    about = content["about"]
+    """Return the whole report, without the sections that would be empty."""
+    about, families = content["about"], content["families"]
     parts = [
         _about(about),
-        _families(content["families"]),
-        external.as_text(content["external"]),
-        _by_class(content["by_class"], about["labels"]),
-        sections.as_text(content["subgroups"]),
-        _comparisons(content["comparisons"]),
-        _operating(content["operating"]) if content["families"] else "",
-        _calibration(content["calibration"], content["families"]),
-        _conformal(content["conformal"], about),
-        _selective(content["selective"]),
-        _two_stage(content["two_stage"]),
-        _curves(content["curves"]),
+        _families(families) if families else "",
+        external.as_text(content["external"]) if content["external"] else "",
+        _by_class(content["by_class"], about["labels"]) if content["by_class"] else "",
+        sections.as_text(content["subgroups"]) if content["subgroups"] else "",
+        _comparisons(content["comparisons"]) if content["comparisons"] else "",
+        _operating(content["operating"]) if families else "",
+        _calibration(content["calibration"], families) if content["calibration"] else "",
+        _conformal(content["conformal"], about) if content["conformal"]["series"] else "",
+        _selective(content["selective"]) if content["selective"] else "",
+        _two_stage(content["two_stage"]) if content["two_stage"] else "",
+        _curves(content["curves"]) if content["curves"]["series"] else "",
         section("Shortcuts", *(row["words"] for row in content["shortcuts"])) if content["shortcuts"] else "",
-        _excluded(content["apart"]),
+        _excluded(content["apart"]) if content["apart"] else "",
     ]
     return "\n\n".join(part for part in parts if part) + "\n"
 
@@ -64,8 +64,6 @@ def _about(about: Data) -> str:
 
 
 def _families(families: Sequence[Data]) -> str:
-    if not families:
-        return ""
     head = ["seeds", "mean", "test patients", "seeds vary", "both vary", "SD of seeds", "range"]
     return section(
         "Families",
@@ -93,8 +91,6 @@ def _ends(interval: Data) -> str:
 
 
 def _by_class(rows: Sequence[Data], labels: Sequence[str]) -> str:
-    if not rows:
-        return ""
     tables = []
     for name in rows[0]["classes"]:
         lines = [
@@ -117,7 +113,7 @@ def _comparisons(pairs: Sequence[Data]) -> str:
         kind, title = SEED_TESTS.get(name, ("", ""))
         head = [METRICS[name].title, "first minus second", "p", "p of equivalence", "power", "verdict"]
         tables.append(table([*head, title] if kind else head, [_compared(row, name, kind) for row in rows]))
-    return section("Comparisons", *([_method(rows)] if rows else []), *tables, *refused) if pairs else ""
+    return section("Comparisons", *([_method(rows)] if rows else []), *tables, *refused)
 
 
 def _pair(row: Data) -> str:
@@ -178,8 +174,6 @@ def _operating(content: Data | None) -> str:
 
 
 def _calibration(rows: Sequence[Data], families: Sequence[Data]) -> str:
-    if not rows:
-        return ""
     metrics = {series_name(row): row["metrics"] for row in families}
     lines = [
         [
@@ -199,8 +193,6 @@ def _calibration(rows: Sequence[Data], families: Sequence[Data]) -> str:
 
 
 def _conformal(content: Data, about: Data) -> str:
-    if not content["series"]:
-        return ""
     labels = about["labels"] if not about["target"] else (f"not {about['target']}", about["target"])
     labels = ("absent", "present") if about["task"] == "multilabel" else labels
     rows = [row for row in content["series"] if not row["refused"]]
@@ -225,8 +217,6 @@ def _conformal(content: Data, about: Data) -> str:
 
 
 def _selective(rows: Sequence[Data]) -> str:
-    if not rows:
-        return ""
     head = ["series", *(f"most certain {risk['coverage']:.0%}" for risk in rows[0]["risks"])]
     lines = [
         [series_name(row), *(with_interval({**risk, "value": risk["risk"]}) for risk in row["risks"])] for row in rows
@@ -235,9 +225,7 @@ def _selective(rows: Sequence[Data]) -> str:
     return section("Selective prediction", introduction, table(head, lines))
 
 
-def _two_stage(content: Data | None) -> str:
-    if content is None:
-        return ""
+def _two_stage(content: Data) -> str:
     rows = [pair for pair in content["pairs"] if not pair["refused"]]
     head = ["screen", "second stage", "sensitivity", "specificity", "correct class", "seen by the second stage",
             "one model alone", "gain", "verdict"]  # fmt: skip
@@ -270,8 +258,6 @@ def _two_stage(content: Data | None) -> str:
 
 
 def _curves(content: Data) -> str:
-    if not content["series"]:
-        return ""
     title, reach = METRICS[content["metric"]].title, content["reach"]
     head = ["series", "mean at each size", "asymptote", f"images per class for {number(reach)}", "doubts"]
     lines = [
@@ -299,8 +285,6 @@ def _curves(content: Data) -> str:
 
 
 def _excluded(rows: Sequence[Data]) -> str:
-    if not rows:
-        return ""
     lines = [
         [
             series_name(run), str(run["train_size"] or "all"), str(run["seed"]), number(run["metrics"]["auroc"]),

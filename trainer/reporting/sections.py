@@ -292,8 +292,6 @@ def subgroups(series: Runs, finding: int | None) -> list[dict[str, Any]]:
 
 def as_text(rows: Sequence[Data]) -> str:
     """Return the subgroup section as Markdown."""
-    if not rows:
-        return ""
     parts = [
         "Mean over seeds with 95% intervals over test images (resampled by patient or lesion), not corrected for "
         "the number of groups; differences are from the largest group. Means over classes are given only where a "

@@ -49,29 +49,6 @@ def embeddings_of(
     return cache.get(data.images, data.rows, settings.views, context.progress)
 
 
-def cross_validate(
-    embeddings: np.ndarray, data: FitData, settings: Settings, seed: int, fit: Callable[[np.ndarray], nn.Sequential]
-) -> tuple[np.ndarray, np.ndarray, nn.Sequential]:
-    """Fit a head to all images, and one head per fold to predict the fold's held-out images.
-
-    Args:
-        embeddings: (n, views, D), the plain view first.
-        data: the subset.
-        settings: training settings.
-        seed: random seed of the folds.
-        fit: maps positions in the subset to a head fitted to them.
-    Returns:
-        positions, their out-of-fold logits, and the final head: the head fitted to all images or, for a fold ensemble,
-        the mean of all heads. There are no positions where nothing can be held out.
-    """
-    folds = validation_folds(data.labels, data.groups, settings.folds, seed)
-    parts = [*(rest for rest, _ in folds), np.arange(len(data.labels))]
-    *fold_heads, final = run_in_parallel([partial(fit, rows) for rows in parts])
-    held_out = [held for _, held in folds]
-    logits = [logits_of(head, embeddings[held, 0]) for head, held in zip(fold_heads, held_out, strict=True)]
-    return *concatenate_folds(held_out, logits, data.classes), _final_head(fold_heads, final, settings)
-
-
 def _final_head(fold_heads: Sequence[nn.Sequential], final: nn.Sequential, settings: Settings) -> nn.Sequential:
     """Return the mean of all heads for a fold ensemble, else the head that was fitted to all images."""
     if settings.fold_ensemble and fold_heads:
@@ -88,7 +65,7 @@ def concatenate_folds(
     return np.concatenate(held_out), np.concatenate(logits)
 
 
-def _fit_head(
+def fit_head(
     model: Classifier,
     data: FitData,
     settings: Settings,
@@ -96,9 +73,26 @@ def _fit_head(
     embeddings: np.ndarray,
     fit: Callable[[np.ndarray], nn.Sequential],
 ) -> FitResult:
-    """Cross-validate a head on embeddings and put the final head into the model; `fit` as in `cross_validate`."""
-    positions, logits, model.head.layers = cross_validate(embeddings, data, settings, context.seed, fit)
-    return FitResult(positions, logits, HEAD, describe_folds(settings, positions))
+    """Fit a head to all images, and one head per fold to predict the fold's held-out images.
+
+    The model gets the head fitted to all images or, for a fold ensemble, the mean of all heads.
+
+    Args:
+        model: the classifier; its head is replaced.
+        data: the subset.
+        settings: training settings.
+        context: seed of the folds.
+        embeddings: (n, views, D), the plain view first.
+        fit: maps positions in the subset to a head fitted to them.
+    """
+    folds = validation_folds(data.labels, data.groups, settings.folds, context.seed)
+    parts = [*(rest for rest, _ in folds), np.arange(len(data.labels))]
+    *fold_heads, final = run_in_parallel([partial(fit, rows) for rows in parts])
+    held_out = [held for _, held in folds]
+    logits = [logits_of(head, embeddings[held, 0]) for head, held in zip(fold_heads, held_out, strict=True)]
+    model.head.layers = _final_head(fold_heads, final, settings)
+    positions, logits_by_position = concatenate_folds(held_out, logits, data.classes)
+    return FitResult(positions, logits_by_position, HEAD, describe_folds(settings, positions))
 
 
 def fit_frozen(model: Classifier, spec: ModelSpec, data: FitData, settings: Settings, context: FitContext) -> FitResult:
@@ -108,7 +102,7 @@ def fit_frozen(model: Classifier, spec: ModelSpec, data: FitData, settings: Sett
     def fit(rows: np.ndarray) -> nn.Sequential:
         return fit_mlp(model.head.layers, embeddings[rows], data.labels[rows], settings, context.seed, model.blocks)
 
-    return _fit_head(model, data, settings, context, embeddings, fit)
+    return fit_head(model, data, settings, context, embeddings, fit)
 
 
 def fit_frozen_logistic(
@@ -158,7 +152,7 @@ def fit_plain_loop_frozen(
     def fit(rows: np.ndarray) -> nn.Sequential:
         return fit_plain_loop(model.head.layers, views[rows], data.labels[rows], settings, context.seed)
 
-    return _fit_head(model, data, settings, context, embeddings, fit)
+    return fit_head(model, data, settings, context, embeddings, fit)
 
 
 def fit_network(
@@ -325,7 +319,7 @@ def fit_protonet(
     def fit(rows: np.ndarray) -> nn.Sequential:
         return fit_prototypes(embeddings[rows], data.labels[rows], data.classes)
 
-    return _fit_head(model, data, settings, context, embeddings, fit)
+    return fit_head(model, data, settings, context, embeddings, fit)
 
 
 def fit_protonet_meta(

@@ -58,11 +58,9 @@ def predict_logits(
     with torch.no_grad():
         for start in range(0, len(images), _EVALUATION_BATCH):
             batch = normalize(to_unit(images[start : start + _EVALUATION_BATCH], device), image)
-            logits = compute_in_halves(lambda part: model(channels_last(part)).float(), batch)
+            logits = compute_in_halves(forward, batch)
             if mirror:
-                logits = (
-                    logits + compute_in_halves(lambda part: model(channels_last(part)).float(), batch.flip(-1))
-                ) / 2
+                logits = (logits + compute_in_halves(forward, batch.flip(-1))) / 2
             batches.append(logits.cpu())
             if progress:
                 progress(start + len(batch), len(images))

@@ -24,8 +24,7 @@ def recipes() -> dict[str, dict[str, dict[str, dict[str, Any]]]]:
 
     Scores are those on development images.
     """
-    table: dict[str, dict[str, dict[str, dict[str, Any]]]] = json.loads(PATH.read_text())
-    return table
+    return json.loads(PATH.read_text())
 
 
 def recipe_for(spec: ModelSpec, strategy: str, per_class: float) -> Mapping[str, Any]:
@@ -42,8 +41,7 @@ def recipe_for(spec: ModelSpec, strategy: str, per_class: float) -> Mapping[str,
     if not by_size:
         return {}
     nearest = min(by_size, key=lambda size: (round(abs(math.log(per_class / int(size))), 6), int(size)))
-    settings: Mapping[str, Any] = by_size[nearest]["settings"]
-    return settings
+    return by_size[nearest]["settings"]
 
 
 def choose(rows: Sequence[Mapping[str, Any]], model: str) -> dict[tuple[str, str], dict[str, dict[str, Any]]]:
@@ -73,10 +71,8 @@ def score_at(row: Mapping[str, Any], size: int) -> float:
     return float(np.mean([np.mean([cell["score"] for cell in cells if cell["set"] == name]) for name in sets]))
 
 
-def best_model(strategy: str, fallback: str) -> str:
-    """Return the model that did best in the search for a strategy, over sizes; `fallback` where none was searched."""
-    searched = recipes().get(strategy, {})
-    if not searched:
-        return fallback
+def best_model(strategy: str) -> str:
+    """Return the model that did best in the search for a strategy, over sizes."""
+    searched = recipes()[strategy]
     means = {model: np.mean([facts["score"] for facts in by_size.values()]) for model, by_size in searched.items()}
     return max(means, key=lambda model: means[model])

@@ -12,6 +12,7 @@ import streamlit as st
 from PIL import Image
 from sklearn.metrics import confusion_matrix
 
+from core.data.images import reduced
 from core.data.overview import ImageSample, read_sample
 from core.data.specs import find_dataset, is_present
 from core.errors import LowshotError
@@ -103,7 +104,7 @@ def _finding(title: str, labels: Sequence[str], counts: np.ndarray) -> str:
 
 def _scores_at(view: View, name: Series, run: Run, chosen: operating.Chosen | None) -> PartScores:
     """Return the test predictions of a run, at the chosen operating point if the task has a threshold."""
-    predictions = cache.run_scores(run, view.finding)
+    predictions = cache.run_scores(run, target=view.finding)
     if chosen is None:
         return predictions
     runs = view.runs[name]
@@ -159,20 +160,19 @@ def _thumbnails(view: View, names: Sequence[str]) -> None:
         if isinstance(loaded, str):
             st.caption(loaded)
             return
-        place.image(_small(loaded), caption=escape(Path(name).name), alt=f"Test image, {loaded.label}", width="stretch")
-
-
-def _small(loaded: ImageSample) -> Image.Image:
-    small = loaded.image.copy()
-    small.thumbnail((SIDE, SIDE))
-    return small
+        place.image(
+            reduced(loaded.image, SIDE),
+            caption=escape(Path(name).name),
+            alt=f"Test image, {loaded.label}",
+            width="stretch",
+        )
 
 
 def _case(view: View, runs: Mapping[Series, Run], evaluated: Mapping[Series, PartScores], name: str) -> None:
     """Show an image with the prediction of each series, and what it would be at another threshold and prevalence."""
     loaded = _load(view.dataset, name)
     if not isinstance(loaded, str):
-        st.image(_small(loaded), caption=escape(name), alt=f"Test image, {loaded.label}")
+        st.image(reduced(loaded.image, SIDE), caption=escape(name), alt=f"Test image, {loaded.label}")
     of_case = {
         series: row.scores.of(where_it_is[:1])
         for series, row in evaluated.items()

@@ -91,8 +91,7 @@ def _layout() -> dict[str, Any]:
         if number < 3:  # the first three diagrams show shares from 0 to 1
             figure.update_yaxes(range=[-0.02, 1.04], **at)
     figure.update_yaxes(rangemode="tozero", row=3, col=2)
-    layout: dict[str, Any] = figure.layout.to_plotly_json()
-    return layout
+    return figure.layout.to_plotly_json()
 
 
 def _scatter(**properties: object) -> Trace:

@@ -7,10 +7,11 @@ from streamlit.delta_generator import DeltaGenerator
 
 from core.analysis.two_stage import stage_candidates
 from core.data import DATASETS
-from core.data.specs import OPTIONS_SEPARATOR, class_titles, family_of
+from core.data.specs import family_of
 from core.metrics.comparisons import bonferroni_corrected, format_p
 from core.metrics.thresholds import Aim
 from core.metrics.two_stage import TwoStage
+from core.runs import RunMeta
 from core.runs.series import Series
 from core.ui import address, cache, charts
 from core.ui.compare.view import View
@@ -33,9 +34,9 @@ def show(view: View) -> None:
         return
     dataset = view.dataset if view.dataset in confirmers else next(iter(confirmers))
     seconds = confirmers[dataset]
-    labels = next(iter(seconds.values()))[0].meta.labels
-    suspicious = _suspicious(dataset, labels)
-    if not 0 < len(suspicious) < len(labels):
+    meta = next(iter(seconds.values()))[0].meta
+    suspicious = _suspicious(meta)
+    if not 0 < len(suspicious) < len(meta.labels):
         st.info("Choose at least one suspicious class, and leave at least one class that is not suspicious.")
         return
     sensitivity = st.slider(
@@ -53,19 +54,18 @@ def show(view: View) -> None:
     )  # fmt: skip
     pairs = len(stages) * len(seconds)
     results = replace(results, gain=bonferroni_corrected(results.gain, pairs))
-    _results(results, pairs, class_titles(dataset, labels), suspicious, single, view)
+    _results(results, pairs, meta.titles, suspicious, single, view)
 
 
-def _suspicious(dataset: str, labels: tuple[str, ...]) -> tuple[int, ...]:
+def _suspicious(meta: RunMeta) -> tuple[int, ...]:
     """Show the picker of the suspicious classes and return their indices."""
-    base = dataset.partition(OPTIONS_SEPARATOR)[0]
-    default = [label for label in (DATASETS[base].suspicious if base in DATASETS else ()) if label in labels]
+    default = [meta.labels[index] for index in meta.suspicious]
     chosen = st.multiselect(
         "Suspicious classes",
-        **address.choice("suspicious", f"compare_suspicious_{dataset}", labels, default, several=True),
-        format_func=dict(zip(labels, class_titles(dataset, labels), strict=True)).__getitem__,
+        **address.choice("suspicious", f"compare_suspicious_{meta.dataset}", meta.labels, default, several=True),
+        format_func=dict(zip(meta.labels, meta.titles, strict=True)).__getitem__,
     )  # fmt: skip
-    return tuple(index for index, label in enumerate(labels) if label in chosen)
+    return tuple(index for index, label in enumerate(meta.labels) if label in chosen)
 
 
 def _pick(place: DeltaGenerator, title: str, stages: list[Stage], dataset: str) -> Stage:
@@ -73,11 +73,10 @@ def _pick(place: DeltaGenerator, title: str, stages: list[Stage], dataset: str) 
     bound = address.choice(
         name, f"compare_{name}_{dataset}", stages, text=lambda stage: f"{stage[0]}.{series_text(stage[1])}"
     )
-    chosen: Stage = place.selectbox(
+    return place.selectbox(
         title, **bound,
         format_func=lambda stage: charts.series_title(*stage[1]) + (f" · {stage[0]}" if stage[0] != dataset else ""),
     )  # fmt: skip
-    return chosen
 
 
 def _results(
@@ -126,9 +125,8 @@ def _absent(view: View) -> None:
     if view.first.multilabel or not several:
         st.info("This data set has no multiclass task: two stages need several classes, some of them suspicious.")
         return
-    base = several[0].partition(OPTIONS_SEPARATOR)[0]
     st.info(
         f"No second stage with several classes is stored for {view.size or 'all'} labeled images per class. Train one "
-        f"on {DATASETS[base].title}."
+        f"on {DATASETS[several[0]].title}."
     )
     st.page_link("pages/train.py", label="Train runs", icon=":material/model_training:")

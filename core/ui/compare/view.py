@@ -73,5 +73,4 @@ class View:
             raise BadRequest("No finding can be evaluated: none has enough test images with and without it.")
         title = "Finding to evaluate" if multilabel else "Class to evaluate against the rest"
         bound = address.choice("positive", f"compare_class_{self.dataset}", options, text=self.first.labels.__getitem__)
-        chosen: int = st.selectbox(title, format_func=self.first.titles.__getitem__, **bound)
-        return chosen
+        return st.selectbox(title, format_func=self.first.titles.__getitem__, **bound)

@@ -4,8 +4,8 @@ from collections import Counter
 from collections.abc import Sequence
 
 import streamlit as st
-from PIL import Image
 
+from core.data.images import reduced
 from core.data.uploads import Upload
 from core.inference import Case
 from core.inference.analyze import Settings, analyze, is_known
@@ -105,7 +105,10 @@ def _summary(cases: Sequence[Case]) -> None:
 
 def _table(cases: Sequence[Case], digests: Sequence[str]) -> None:
     """Show one row per case; a click on a row opens the case."""
-    rows = [{"Image": _thumbnail(case.thumbnail) if case.thumbnail else None, **overview_of(case)} for case in cases]
+    rows = [
+        {"Image": data_uri(reduced(case.thumbnail, _SIDE)) if case.thumbnail else None, **overview_of(case)}
+        for case in cases
+    ]
 
     def open_case() -> None:
         cells = st.session_state[_TABLE].selection.cells
@@ -122,10 +125,3 @@ def _table(cases: Sequence[Case], digests: Sequence[str]) -> None:
         },
     )  # fmt: skip
     st.caption("Disagreements and uncertain cases come first. Click a row to show the case in full below.")
-
-
-def _thumbnail(image: Image.Image) -> str:
-    """Return a small copy of an image as a data URI."""
-    small = image.copy()
-    small.thumbnail((_SIDE, _SIDE))
-    return data_uri(small)

@@ -57,7 +57,7 @@ def network(model: str, classes: int, trained: str, file: str) -> None:
     st.image(diagram(shape), alt=alt_text(shape), width="stretch")
     st.caption(text.escape(alt_text(shape)))
     if trained:
-        trainable = shape.trainable(trained == "head")
+        trainable = shape.head_parameters if trained == "head" else shape.parameters
         st.write(f"**{shape.parameters:,} parameters**, of which this strategy trains {trainable:,}.")
     else:
         show_facts(shape_facts(MODELS[model], shape))

@@ -15,7 +15,7 @@ from core.inference.batch_table import rows_of
 from core.inference.predictor import Prediction, decide
 from core.inference.report_json import as_json
 from core.inference.report_pdf import as_pdf
-from core.inference.two_stage import choose_stages, outcome, performance_text, suspicious_of, verdict_of, verdict_text
+from core.inference.two_stage import choose_stages, outcome, performance_text, verdict_of, verdict_text
 from core.metrics.thresholds import Aim
 from core.runs import open_store
 from core.runs.series import runs_by_series
@@ -97,9 +97,9 @@ def test_unavailable_figures_are_reported(series):
 
 def test_only_tasks_of_classes_with_a_division_have_stages(series):
     meta = series["imagenet"][0][1]
-    assert suspicious_of(meta) == (1, 2)
-    assert suspicious_of(replace(meta, dataset="own-somewhere")) == ()
-    assert suspicious_of(replace(meta, task="binary", positive=1)) == ()
+    assert meta.suspicious == (1, 2)
+    assert replace(meta, dataset="own-somewhere").suspicious == ()
+    assert replace(meta, task="binary", positive=1).suspicious == ()
 
 
 @pytest.mark.parametrize("spec", DATASETS.values(), ids=lambda spec: spec.name)

@@ -13,7 +13,8 @@ from core.jobs.records import Job, State
 from core.jobs.remedies import remedy_of, without_weights
 from tests.unit.jobs.test_records import REQUEST
 from trainer.cli import explain
-from trainer.training.folds import inner_folds
+from trainer.training.run_plan import check_batch
+from trainer.training.settings import Settings
 
 
 def failed(why, **request):
@@ -22,7 +23,7 @@ def failed(why, **request):
 
 def too_few():
     with pytest.raises(BadRequest) as caught:
-        inner_folds(np.array([0, 0, 1, 1]), np.array([0, 0, 1, 1]), 5, 0)
+        check_batch(Settings(epochs=1, min_steps=1, batch_size=8, lr=0.1, weight_decay=0.0), np.array([0, 1]))
     return caught.value
 
 

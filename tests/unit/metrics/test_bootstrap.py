@@ -10,7 +10,7 @@ from sklearn import metrics as reference
 from core.metrics import METRICS, Estimate, Scores, bootstrap, measure
 from core.metrics.bootstrap import resample_weights
 from core.metrics.calibration import (
-    expected_calibration_error,
+    calibration_gap,
     fit_temperature,
     negative_log_likelihood,
     probabilities_of,
@@ -74,11 +74,11 @@ def test_weights_count_images():
 def test_ece_by_hand():
     probabilities = np.array([[0.1, 0.9], [0.1, 0.9], [0.4, 0.6], [0.4, 0.6]])
     labels = np.array([1, 0, 1, 1])  # confidence .9 is right half the time, .6 always
-    assert expected_calibration_error(probabilities, labels, np.ones((1, len(labels))), bins=10)[0] == pytest.approx(
-        (0.4 + 0.4) / 2
-    )
+    confidence, is_correct = probabilities.max(axis=1), probabilities.argmax(axis=1) == labels
+    assert calibration_gap(confidence, is_correct, np.ones((1, 4)), bins=10)[0] == pytest.approx((0.4 + 0.4) / 2)
+    assert METRICS["ece"].compute(Scores(probabilities, labels), np.ones((1, 4)))[0] == pytest.approx(0.4)
     with pytest.raises(ValueError, match="at least one image"):
-        expected_calibration_error(probabilities[:0], labels[:0], np.ones((1, 0)))
+        calibration_gap(confidence[:0], is_correct[:0], np.ones((1, 0)))
 
 
 @settings(deadline=None, max_examples=30)

@@ -9,7 +9,8 @@ from hypothesis import strategies as st
 from scipy import stats
 
 from core.errors import BadRequest
-from core.metrics import METRICS, Scores, series_estimate
+from core.metrics import METRICS, Scores
+from core.metrics.bootstrap import interval, with_seeds
 from core.metrics.comparisons import (
     Difference,
     bonferroni_corrected,
@@ -283,7 +284,8 @@ def test_intervals_of_few_seeds_cover_at_least_the_nominal_share_and_give_no_ver
 @pytest.mark.parametrize("between", [0.0, 1.0, 4.0])
 def test_the_interval_of_a_series_over_both_covers_at_least_the_nominal_share(seeds, between):
     values = 0.5 + 1e-3 * crossed(np.random.default_rng(4), 2000, seeds, between)
-    found = [series_estimate(one, 600, METRICS["auroc"]) for one in values]
+    metric = METRICS["auroc"]
+    found = [with_seeds(interval(one.mean(axis=0), 600, metric), one[:, 0].tolist(), metric) for one in values]
     assert np.mean([one.both.low <= 0.5 <= one.both.high for one in found]) >= 0.94
     if between == 4.0:  # what either interval alone leaves out
         assert np.mean([one.patients.low <= 0.5 <= one.patients.high for one in found]) < 0.8

@@ -10,8 +10,17 @@ from sklearn.calibration import calibration_curve
 
 from core.errors import BadRequest, LeakFound
 from core.metrics import Scores, measure
+from core.metrics.bootstrap import prepend_ones, resample_weights
 from core.metrics.calibration import probabilities_of
-from core.metrics.conformal import calibrate, check_calibration_disjoint, coverage, required_patients, sets_of
+from core.metrics.conformal import (
+    Conformal,
+    Coverage,
+    calibrate,
+    check_calibration_disjoint,
+    coverage,
+    required_patients,
+    sets_of,
+)
 from core.metrics.reliability import chance_error, reliability
 from core.metrics.selective import decision_certainty, risk_curve
 
@@ -102,11 +111,15 @@ def test_a_temperature_does_not_change_the_sets_of_two_classes():
     assert np.array_equal(*found)
 
 
+def covered(fitted: Conformal, scores: Scores, groups: np.ndarray) -> Coverage:
+    return coverage(fitted, scores, groups, prepend_ones(resample_weights(scores.labels, groups)))
+
+
 def test_coverage_is_measured_not_promised():
     fitted = calibrate(several(0, 3000), np.arange(3000), 0.9)
     assert "at least 90% of sets contain the true class" in fitted.guarantee
     assert "used for nothing else" in fitted.guarantee
-    same, elsewhere = (coverage(fitted, several(1, 600, "test", shift=s), np.arange(600)) for s in (0, 1.2))
+    same, elsewhere = (covered(fitted, several(1, 600, "test", shift=s), np.arange(600)) for s in (0, 1.2))
     assert all(one.low <= 0.93 and one.high >= 0.87 for one in same.holds)
     assert all(one.high < 0.9 for one in elsewhere.holds)
     cross = calibrate(several(0, 300, "validation"), np.arange(300), 0.9)
@@ -117,13 +130,13 @@ def test_coverage_is_measured_not_promised():
 def test_coverage_by_hand_and_by_patients():
     fitted = replace(calibrate(several(0, 60), np.arange(60), 0.9), least=(0.5, 0.5, 0.2))
     p = np.array([[0.6, 0.2, 0.2], [0.4, 0.5, 0.1], [0.45, 0.45, 0.1], [0.1, 0.6, 0.3]])
-    found = coverage(fitted, Scores(p, np.array([0, 1, 2, 2])), np.arange(4))
+    found = covered(fitted, Scores(p, np.array([0, 1, 2, 2])), np.arange(4))
     assert [one.value for one in found.holds] == [1, 1, 0.5]
     assert (found.size, found.single, found.empty) == (5 / 4, 0.25, 0.25)
     many = several(2, 300, "test")
-    wide, narrow = (coverage(fitted, many, groups).holds[0] for groups in (np.arange(300) // 30, np.arange(300)))
+    wide, narrow = (covered(fitted, many, groups).holds[0] for groups in (np.arange(300) // 30, np.arange(300)))
     assert wide.value == narrow.value
-    absent = coverage(fitted, Scores(p[:2], np.array([0, 0])), np.arange(2))
+    absent = covered(fitted, Scores(p[:2], np.array([0, 0])), np.arange(2))
     assert np.isnan(absent.holds[1].value)
 
 

@@ -29,7 +29,7 @@ def test_stages_add_up(name):
     assert facts.input == MODELS[name].image.shape
     assert facts.stages[-1].shape == (3,)
     assert facts.stages[-2].shape == (facts.embedding,)
-    assert facts.trainable(True) < facts.trainable(False) == facts.parameters
+    assert facts.head_parameters < facts.parameters
     assert all(stage.name and stage.parameters >= 0 for stage in facts.stages)
 
 

@@ -143,7 +143,7 @@ def test_without_the_corpus_custom_images_are_reported_as_unchecked(class_folder
 @pytest.mark.parametrize("name", ["ham10000", "nih-chestxray14"])
 def test_no_lesion_or_patient_is_on_both_sides_of_any_split_for_any_seed(name):
     """The parts, what each seed's subset leaves to them, and the folds inside every subset."""
-    from trainer.training.folds import inner_folds
+    from trainer.training.folds import validation_folds
 
     data = real(name)
     sides = [set(data.parts.groups[rows]) for rows in (data.parts.train, data.parts.validation, data.parts.test)]
@@ -157,7 +157,7 @@ def test_no_lesion_or_patient_is_on_both_sides_of_any_split_for_any_seed(name):
             rows = data.subset(size, seed).indices
             assert set(data.parts.groups[rows]) <= sides[0]
             groups = data.listing.groups[rows]
-            for learnt, held in inner_folds(data.listing.labels[rows], data.parts.groups[rows], 5, seed):
+            for learnt, held in validation_folds(data.listing.labels[rows], data.parts.groups[rows], 5, seed):
                 assert not set(groups[learnt]) & set(groups[held])
 
 

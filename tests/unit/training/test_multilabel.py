@@ -26,7 +26,7 @@ from tests.unit.training.test_run_cell import CPU
 from trainer.cli import parse
 from trainer.commands.report import report_on
 from trainer.reporting.markdown_report import as_markdown
-from trainer.training.folds import inner_folds
+from trainer.training.folds import validation_folds
 from trainer.training.run_cell import run_cell
 from trainer.training.run_plan import plan_run
 from trainer.training.settings import Cell
@@ -182,7 +182,7 @@ def test_strata_are_the_rarest_finding_and_none_is_too_small():
 
 
 def test_folds_of_findings_hold_out_every_image_once():
-    folds = inner_folds(MASKED, np.arange(300) // 3, 5, 0)
+    folds = validation_folds(MASKED, np.arange(300) // 3, 5, 0)
     assert sorted(np.concatenate([held for _, held in folds])) == list(range(300))
     assert all(not set(learnt // 3) & set(held // 3) for learnt, held in folds)
 
