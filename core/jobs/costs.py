@@ -25,11 +25,13 @@ class Cost:
         seconds: the median of comparable runs, interpolated over their sizes; 0 for a run that is in the store.
         runs: number of stored runs used.
         elsewhere: whether these were of other data sets.
+        slower: whether these had fewer CPU threads, so that the time is an upper estimate.
     """
 
     seconds: float
     runs: int
     elsewhere: bool = False
+    slower: bool = False
 
 
 def cost_of(
@@ -43,10 +45,12 @@ def cost_of(
         strategy: of the run.
         size: of the run; None for all images.
         dataset: its data set; runs on others count only if there are none on this.
-        device: as recorded in runs.
+        device: as recorded in runs; on a CPU, runs with fewer threads count if there are none with as many.
     """
-    key = (model, strategy, device, "", "", PROTOCOL)
-    comparable = [m for m in metas if (m.model, m.strategy, m.device, m.failed, m.variant, m.protocol) == key]
+    key = (model, strategy, "", "", PROTOCOL)
+    of_kind = [m for m in metas if (m.model, m.strategy, m.failed, m.variant, m.protocol) == key]
+    same_device = [m for m in of_kind if m.device == device]
+    comparable = same_device or [m for m in of_kind if 0 < _threads(m.device) < _threads(device)]
     same_dataset = [m for m in comparable if m.dataset == dataset]
     rows = same_dataset or comparable
     sized = [m for m in rows if (m.train_size is None) == (size is None)]
@@ -58,7 +62,14 @@ def cost_of(
     sizes = sorted({m.train_size or full for m in sized})
     seconds = [median(m.seconds for m in sized if (m.train_size or full) == n) for n in sizes]
     beyond = max(1.0, (size or full) / sizes[-1])
-    return Cost(float(np.interp(size or full, sizes, seconds)) * beyond, len(sized), not same_dataset)
+    expected_seconds = float(np.interp(size or full, sizes, seconds)) * beyond
+    return Cost(expected_seconds, len(sized), not same_dataset, not same_device)
+
+
+def _threads(device: str) -> int:
+    """Return the number of threads of a CPU as recorded in runs; 0 for other devices."""
+    count, _, kind = device.partition(" ")
+    return int(count) if kind.startswith("CPU thread") and count.isdecimal() else 0
 
 
 def is_same_work(options: Iterable[str]) -> bool:

@@ -168,12 +168,13 @@ def show_cost(
         return (0.0,) * stored
     message = f"**{len(costs)} runs**" + (f", {stored} of them in the store already. " if stored else ". ")
     new, measured = len(costs) - stored, len(known) - stored
-    basis = f"based on stored runs on {text.escape(device)}; reading a data set for the first time takes longer."
+    runs_on = "fewer CPU threads" if any(cost.slower for cost in known) else text.escape(device)
+    basis = f"based on stored runs on {runs_on}; reading a data set for the first time takes longer."
     reason = "the settings change the amount of work"
     if is_same_work(request.options):
         reason = f"no similar run on {text.escape(device)} is stored"
     unknown = f"**unknown**, because {reason}."
-    total = duration_text(sum(cost.seconds for cost in known))
+    total = ("at most " if any(c.slower for c in known) else "") + duration_text(sum(c.seconds for c in known))
     if measured == new:
         time = f"**{total}**, {basis}"
     elif measured:

@@ -37,6 +37,18 @@ def test_costs_are_measured_never_guessed():
     assert [row.seconds for row in rows] == [4.0, 4.0, 8.0, 8.0]
 
 
+def test_runs_on_fewer_threads_give_an_upper_estimate():
+    stored = [
+        meta(10, 4.0, device="1 CPU thread"),
+        meta(10, 3.0, device="2 CPU threads"),
+        meta(10, 1.0, device="A GPU"),
+    ]
+    assert cost_of(stored, "m", "s", 10, "d", "2 CPU threads") == Cost(3.0, 1)
+    assert cost_of(stored[:1], "m", "s", 10, "d", "2 CPU threads") == Cost(4.0, 1, slower=True)
+    assert cost_of(stored[1:], "m", "s", 10, "d", "1 CPU thread") is None
+    assert cost_of(stored[:2], "m", "s", 10, "d", "A GPU") is None
+
+
 def test_settings_that_change_the_work_make_the_cost_unknown():
     stored = [meta(10, 4.0), meta(10, 900.0, seed=1, variant="epochs=1000"), meta(20, 900.0, variant="side=512")]
     assert cost_of(stored, "m", "s", 10, "d", "here") == Cost(4.0, 1)

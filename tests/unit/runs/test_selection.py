@@ -5,16 +5,17 @@ from dataclasses import replace
 import pytest
 import torch
 
+from core.analysis.contest import default_networks
 from core.models import MODELS, dinov2, efficientnet_lite0
 from core.runs import open_store, save_run
 from core.runs.selection import SERVED_FAMILIES, candidates, default_runs
 from tests.unit.runs.test_store import example_meta, example_predictions
 
 
-def store_run(runs, model, size, logits_times=1.0):
+def store_run(runs, model, size, logits_times=1.0, strategy="frozen"):
     """A run of a model with weights, whose held-out predictions are that much surer."""
     meta = replace(
-        example_meta(f"{model}-{size}"), model=model, family=MODELS[model].family, strategy="frozen", train_size=size,
+        example_meta(f"{model}-{size}"), model=model, family=MODELS[model].family, strategy=strategy, train_size=size,
         images=2 * size,
     )  # fmt: skip
     held_out = example_predictions(4)
@@ -57,3 +58,13 @@ def test_columns_show_networks_of_one_size_where_they_have_one_in_common(runs):
     served = default_runs(open_store(runs), "phantom")
     assert served["medical"][0] == alone
     assert served["imagenet"][1].per_class == 50, "no size is common to all columns"
+
+
+def test_the_series_of_the_contest_answer_where_they_are_stored(runs):
+    better = store_run(runs, dinov2.NAME, 10, 9.0)
+    assert default_networks(open_store(runs), "phantom")["imagenet"][0] == better
+    ours = store_run(runs, "imagenet-efficientnet-lite0-stages", 10, strategy="frozen-logistic")
+    medical = store_run(runs, "medical-efficientnet-lite0-stages", 10, strategy="frozen-logistic")
+    store_run(runs, efficientnet_lite0.MEDICAL, 10, 9.0)
+    served = default_networks(open_store(runs), "phantom")
+    assert {column: folder for column, (folder, _) in served.items()} == {"imagenet": ours, "medical": medical}
