@@ -170,7 +170,7 @@ class TrainingLoop:
             torch.cuda.empty_cache()
             print_status(
                 f"The GPU's memory is full: batches are computed in {self._parts} parts from now on. Gradients are "
-                "those of the whole batch; batch normalization sees one part at a time."
+                "averaged over the parts; batch normalization sees one part at a time."
             )
         loss, outputs = result
         nn.utils.clip_grad_norm_(self._model.parameters(), self._settings.clip)

@@ -88,7 +88,7 @@ def test_embeddings_and_predictions_survive_a_full_memory():
     np.testing.assert_allclose(embed_eagerly(tight, batch, CPU), embed_eagerly(whole, batch, CPU), atol=1e-5)
 
 
-def test_training_goes_on_in_parts_with_the_gradients_of_the_whole_batch():
+def test_training_goes_on_in_parts_with_gradients_averaged_over_them():
     messages = []
     with sent_to(lambda kind, facts: messages.append((kind, facts))):
         (whole, _), (tight, result) = trained(network(nn.Identity()), CPU, 3), trained(network(FullAbove(9)), CPU, 3)
