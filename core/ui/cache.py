@@ -68,7 +68,11 @@ def store() -> Store:
     Runs on images that another visitor stored are left out.
     """
     root = runs_folder()
-    opened, hidden = _store(str(root), _stamp(root)), _sets_of_others()
+    return _without(_sets_of_others(), _store(str(root), _stamp(root)))
+
+
+def _without(hidden: set[str], opened: Store) -> Store:
+    """Return a store without the runs on some data sets."""
     if not hidden:
         return opened
     runs, failed = (
@@ -95,10 +99,10 @@ def store_and_networks() -> tuple[Store, dict[str, dict[str, list[Network]]]]:
 
     Networks are shared by all visitors.
     """
-    root = runs_folder()
-    hidden = _sets_of_others()
-    networks = {name: rows for name, rows in _networks(str(root), _stamp(root)).items() if name not in hidden}
-    return store(), networks
+    root, hidden = runs_folder(), _sets_of_others()
+    stamp = _stamp(root)  # once: it looks at every file of the store
+    networks = {name: rows for name, rows in _networks(str(root), stamp).items() if name not in hidden}
+    return _without(hidden, _store(str(root), stamp)), networks
 
 
 @st.cache_resource(max_entries=2, show_spinner=False)

@@ -94,20 +94,25 @@ class Visitor:
         shown.seconds = time.monotonic() - began
         return shown
 
+    def click(self, label):
+        """Clicks the button with this label; what the page then shows."""
+        button = WidgetState(id=self._buttons[label], trigger_value=True)
+        return self._run([button])
+
     def media(self, url):
         """A picture that the page shows."""
         got = self._http.get(self.address + url, timeout=self._seconds)
         got.raise_for_status()
         return got.content
 
-    def _run(self):
+    def _run(self, clicked=()):
         """Runs the page with the widgets as they are, through a switch of pages if there is one."""
         began = time.monotonic()
         ask = BackMsg()
         ask.rerun_script.query_string = self._query
         ask.rerun_script.page_script_hash = self._hash
         ask.rerun_script.page_name = "" if self._hash else self._page
-        ask.rerun_script.widget_states.widgets.extend(self._states.values())
+        ask.rerun_script.widget_states.widgets.extend([*self._states.values(), *clicked])
         self._socket.send(ask.SerializeToString())
         shown = Shown()
         while True:
@@ -126,6 +131,7 @@ class Visitor:
             shown.problem = "the page shows an error"
         for one in shown.of("file_uploader"):
             self._uploader = one.id
+        self._buttons = {one.label: one.id for one in shown.of("button")}
         shown.seconds = time.monotonic() - began
         return shown
 
