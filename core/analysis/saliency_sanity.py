@@ -10,6 +10,7 @@ from typing import Any
 from core.errors import CorruptRun
 from core.explain.methods import EXPLAINERS
 from core.explain.randomisation import STEPS, MapSimilarity, PlantedHits, Randomised
+from core.metrics.bootstrap import with_interval
 from core.runs import WEIGHTS_FILE, RunMeta
 from core.runs.sidecar import read_sidecar, save_sidecar
 
@@ -118,10 +119,9 @@ def evidence_sentence(planted: Mapping[str, PlantedHits]) -> str:
 
 def format_correlation(similarity: MapSimilarity) -> str:
     """Format a rank correlation with its interval."""
-    value, low, high = similarity.value, similarity.low, similarity.high
-    if math.isnan(value):
+    if math.isnan(similarity.value):
         return "undefined: all flat"
-    return f"{value:.2f}" if math.isnan(low) else f"{value:.2f} ({low:.2f} to {high:.2f})"
+    return with_interval(similarity.value, similarity.low, similarity.high, ".2f")
 
 
 def rows_of(check: Randomised) -> list[dict[str, str]]:
