@@ -239,7 +239,7 @@ def reliability_diagram(bins: Sequence[Bin], style: charts.Style) -> go.Figure:
     )
     figure.add_trace(
         reliability_line(
-            bins, {"color": style.colour}, "", mode="lines+markers+text", name="measured",
+            bins, {"color": style.color}, "", mode="lines+markers+text", name="measured",
             text=[f"{row.n}" for row in bins], textposition="bottom right", textfont={"color": charts.INK, "size": 12},
             line=style.line(dash="solid"), marker=style.mark(9),
         )
