@@ -12,7 +12,7 @@ import numpy as np
 
 from core.errors import BadRequest
 from core.metrics import METRICS, Estimate
-from core.metrics.bootstrap import bootstrap
+from core.metrics.bootstrap import bootstrap, interval_text
 from core.metrics.comparisons import Difference, paired_difference
 from core.runs import ExternalRecord, Run, read_predictions
 from core.runs.metric_cache import ResampledRun, resampled_shared
@@ -63,8 +63,8 @@ class ExternalResult:
         varies = "seeds and the patients of both sets" if drop.seeds > 1 else "the patients of both sets, one seed"
         return (
             f"{METRICS[metric].title}: {own.value:.3f} on the internal test images, {external.value:.3f} on "
-            f"{self.title}: a difference of {drop.effect:+.3f} (95% interval over {varies} {drop.low:+.3f} to "
-            f"{drop.high:+.3f})."
+            f"{self.title}: a difference of {drop.effect:+.3f} (95% interval over {varies} "
+            f"{interval_text(drop.low, drop.high, '+.3f')})."
         )
 
 

@@ -9,7 +9,8 @@ from typing import Any
 
 from core.errors import CorruptRun
 from core.explain.methods import EXPLAINERS
-from core.explain.randomisation import STEPS, MapSimilarity, PlantedHits, Randomised
+from core.explain.randomization import STEPS, MapSimilarity, PlantedHits, Randomized
+from core.metrics.bootstrap import with_interval
 from core.runs import WEIGHTS_FILE, RunMeta
 from core.runs.sidecar import read_sidecar, save_sidecar
 
@@ -17,7 +18,7 @@ FILE = "sanity.json"
 ALIKE = 0.5  # rank correlation from which maps are called similar
 
 
-def read_check(folder: Path, meta: RunMeta) -> Randomised | None:
+def read_check(folder: Path, meta: RunMeta) -> Randomized | None:
     """Read the check of a run; None if there is none, or it was made with other weights.
 
     Args:
@@ -36,7 +37,7 @@ def read_check(folder: Path, meta: RunMeta) -> Randomised | None:
         if "hits" in counted or any("chance" in counts for counts in counted.values()):  # older kind of chance
             counted = {}
         planted = {name: PlantedHits(**counts) for name, counts in counted.items() if name in EXPLAINERS}
-        return Randomised(
+        return Randomized(
             int(stored["images"]), int(stored["draws"]), tuple(steps), _similarity(stored["others"]), planted
         )
     except (AttributeError, KeyError, TypeError, ValueError) as error:
@@ -52,7 +53,7 @@ def caution_for(folder: Path, meta: RunMeta) -> str:
     return sentence(check) if check else ""
 
 
-def save_check(folder: Path, meta: RunMeta, check: Randomised) -> None:
+def save_check(folder: Path, meta: RunMeta, check: Randomized) -> None:
     """Store the check of a run next to the runs of its data set, with the hash of its weights."""
     try:
         rows = _rows(folder.parent)
@@ -78,7 +79,7 @@ def _similarity(row: dict[str, Any]) -> MapSimilarity:
     return MapSimilarity(**{name: math.nan if value is None else float(value) for name, value in row.items()})
 
 
-def depends_on_weights(check: Randomised) -> bool | None:
+def depends_on_weights(check: Randomized) -> bool | None:
     """Return whether the maps disappear when every weight is random; None if all maps, trained or random, were flat."""
     last = check.steps[-1]
     if math.isnan(last.value):
@@ -86,7 +87,7 @@ def depends_on_weights(check: Randomised) -> bool | None:
     return (last.value if math.isnan(last.high) else last.high) < ALIKE
 
 
-def sentence(check: Randomised) -> str:
+def sentence(check: Randomized) -> str:
     """Format the check as a sentence for readers of a heatmap."""
     last, depends = check.steps[-1], depends_on_weights(check)
     sample = f"{check.images} test images, {check.draws} random initializations"
@@ -118,14 +119,13 @@ def evidence_sentence(planted: Mapping[str, PlantedHits]) -> str:
 
 def format_correlation(similarity: MapSimilarity) -> str:
     """Format a rank correlation with its interval."""
-    value, low, high = similarity.value, similarity.low, similarity.high
-    if math.isnan(value):
+    if math.isnan(similarity.value):
         return "undefined: all flat"
-    return f"{value:.2f}" if math.isnan(low) else f"{value:.2f} ({low:.2f} to {high:.2f})"
+    return with_interval(similarity.value, similarity.low, similarity.high, ".2f")
 
 
-def rows_of(check: Randomised) -> list[dict[str, str]]:
-    """Return table rows, one per step of the randomisation."""
+def rows_of(check: Randomized) -> list[dict[str, str]]:
+    """Return table rows, one per step of the randomization."""
     steps = [*zip(STEPS, check.steps, strict=True), ("nothing; maps of other images", check.others)]
     return [
         {

@@ -27,6 +27,18 @@ _BLOCK = 160_000
 TAILS = (100 * (1 - LEVEL) / 2, 100 * (1 + LEVEL) / 2)
 
 
+def interval_text(low: float, high: float, spec: str = ".3f") -> str:
+    """Format an interval as "low to high"."""
+    return f"{low:{spec}} to {high:{spec}}"
+
+
+def with_interval(value: float, low: float, high: float, spec: str = ".3f") -> str:
+    """Format a value as "value (low to high)": a dash if it is undefined, no parentheses if the interval is."""
+    if math.isnan(value):
+        return "–"
+    return f"{value:{spec}}" if math.isnan(low) else f"{value:{spec}} ({interval_text(low, high, spec)})"
+
+
 @dataclass(frozen=True)
 class Estimate:
     """A value with its 95% confidence interval.
@@ -45,12 +57,11 @@ class Estimate:
     @property
     def ends(self) -> str:
         """The interval as "low to high"."""
-        return f"{self.low:.3f} to {self.high:.3f}"
+        return interval_text(self.low, self.high)
 
     def __format__(self, spec: str) -> str:
         """Format as "value (low to high)", each number by `spec`; a dash where the value is undefined."""
-        spec = spec or ".3f"
-        return "–" if math.isnan(self.value) else f"{self.value:{spec}} ({self.low:{spec}} to {self.high:{spec}})"
+        return with_interval(self.value, self.low, self.high, spec or ".3f")
 
 
 @dataclass(frozen=True)
@@ -76,7 +87,7 @@ class Spread:
     @property
     def ends(self) -> str:
         """The interval as "low to high", or "one seed"."""
-        return f"{self.low:.3f} to {self.high:.3f}" if self.seeds > 1 else "one seed"
+        return interval_text(self.low, self.high) if self.seeds > 1 else "one seed"
 
 
 @dataclass(frozen=True)

@@ -48,7 +48,7 @@ import numpy as np
 from scipy import stats
 
 from core.errors import BadRequest
-from core.metrics.bootstrap import LEVEL
+from core.metrics.bootstrap import LEVEL, interval_text, with_interval
 from core.metrics.equivalence import MARGIN, tost_p, tost_power
 from core.metrics.measures import METRICS
 from core.metrics.scores import Scores
@@ -142,7 +142,7 @@ class Difference:
 
     def interval_text(self) -> str:
         """Format the difference with its interval, signed."""
-        return f"{self.effect:+.3f} ({self.low:+.3f} to {self.high:+.3f})"
+        return with_interval(self.effect, self.low, self.high, "+.3f")
 
     def verdict_text(self, first: str, second: str) -> str:
         """Format the verdict in a few words, without numbers."""
@@ -161,8 +161,8 @@ class Difference:
             second: name of the second.
         """
         title = METRICS[self.metric].title
-        effect = f"{first} minus {second} {self.effect:+.3f} (95% interval over {self.varies} "
-        effect += f"{self.low:+.3f} to {self.high:+.3f}"
+        ends = interval_text(self.low, self.high, "+.3f")
+        effect = f"{first} minus {second} {self.effect:+.3f} (95% interval over {self.varies} {ends}"
         over = "" if self.contrasts == 1 else f" by Holm over {self.contrasts} contrasts"
         p, p_equivalence = format_p(self.holm), format_p(self.holm_equivalence)
         if self.verdict == "no verdict":

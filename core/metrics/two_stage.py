@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from core.errors import BadRequest
-from core.metrics.bootstrap import RESAMPLES, Estimate, interval, prepend_ones, resample_weights
+from core.metrics.bootstrap import RESAMPLES, Estimate, interval, interval_text, prepend_ones, resample_weights
 from core.metrics.comparisons import Difference, no_verdict_text, paired_difference
 from core.metrics.scores import Scores
 
@@ -57,8 +57,9 @@ class TwoStage:
         """Format the finding as a sentence."""
         gain = self.gain
         measured = (
-            f"specificity {gain.effect:+.3f} (95% interval over {gain.varies} {gain.low:+.3f} to {gain.high:+.3f}) "
-            f"against the best single model at the same sensitivity of {self.sensitivity.value:.3f}"
+            f"specificity {gain.effect:+.3f} (95% interval over {gain.varies} "
+            f"{interval_text(gain.low, gain.high, '+.3f')}) against the best single model at the same sensitivity of "
+            f"{self.sensitivity.value:.3f}"
         )
         within = f", by less than the margin of {gain.margin:g}" if gain.within_margin else ""
         opening = {

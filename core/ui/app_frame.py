@@ -66,8 +66,8 @@ gc.freeze()
 def _icon() -> Image.Image:
     """Return an icon of three bars, one per family. A Material symbol would be fetched from the internet."""
     icon = Image.new("RGB", (48, 48), "white")
-    for position, (colour, bar_height) in enumerate((("#0072B2", 20), ("#D55E00", 32), ("#009E73", 44))):
-        icon.paste(Image.new("RGB", (12, bar_height), colour), (3 + 15 * position, 48 - bar_height))
+    for position, (color, bar_height) in enumerate((("#0072B2", 20), ("#D55E00", 32), ("#009E73", 44))):
+        icon.paste(Image.new("RGB", (12, bar_height), color), (3 + 15 * position, 48 - bar_height))
     return icon
 
 

@@ -20,17 +20,17 @@ from core.ui.text import LEAK_MARK
 class Style:
     """Color, line dash and marker of a series."""
 
-    colour: str
+    color: str
     dash: str
     marker: str
 
     def line(self, width: float = 2, dash: str = "") -> dict[str, Any]:
         """Return the properties of a line in this style."""
-        return {"color": self.colour, "dash": dash or self.dash, "width": width}
+        return {"color": self.color, "dash": dash or self.dash, "width": width}
 
     def mark(self, size: int, **properties: Any) -> dict[str, Any]:
         """Return the properties of a marker in this style."""
-        return {"symbol": self.marker, "size": size, "color": self.colour} | properties
+        return {"symbol": self.marker, "size": size, "color": self.color} | properties
 
 
 # The family determines the color. Family and model determine the marker, family, strategy and variant the dash, so that
@@ -76,9 +76,9 @@ def style_of(model: str, strategy: str, variant: str = "") -> Style:
     return Style(color, _DASHES[dash % len(_DASHES)], marker)
 
 
-def translucent(colour: str, alpha: float) -> str:
+def translucent(color: str, alpha: float) -> str:
     """Convert #RRGGBB to rgba() with an opacity."""
-    red, green, blue = (int(colour[i : i + 2], 16) for i in (1, 3, 5))
+    red, green, blue = (int(color[i : i + 2], 16) for i in (1, 3, 5))
     return f"rgba({red},{green},{blue},{alpha})"
 
 
@@ -155,7 +155,7 @@ def dot_plot(rows: Sequence[Dot], title: str) -> go.Figure:
             if ends and not any(map(math.isnan, ends)):
                 figure.add_scatter(
                     x=list(ends), y=[place + below] * 2, mode="lines", showlegend=False, hoverinfo="skip",
-                    line={"color": row.style.colour, "width": width},
+                    line={"color": row.style.color, "width": width},
                 )  # fmt: skip
         figure.add_scatter(
             x=[row.value], y=[place], mode="markers", showlegend=False, marker=row.style.mark(13),
@@ -208,7 +208,7 @@ def label_lines(figure: go.Figure, ends: Mapping[str, tuple[float, float, Style]
         figure.add_annotation(
             x=math.log10(x), y=y, ax=right, ay=top - centers[title] * scale, axref="x", ayref="y", xanchor="left",
             text=texts[title], align="left", font_size=13, showarrow=True, arrowhead=0, arrowwidth=1,
-            arrowcolor=style.colour,
+            arrowcolor=style.color,
         )  # fmt: skip
     longest = max(len(line) for text in texts.values() for line in text.split("<br>"))
     figure.update_layout(margin_r=15 + _LETTER * longest)

@@ -191,14 +191,14 @@ def test_no_two_models_share_color_and_marker():
     from core.models import MODELS
     from core.ui.charts import style_of
 
-    styles = {(style.colour, style.marker) for style in (style_of(name, "frozen") for name in MODELS)}
+    styles = {(style.color, style.marker) for style in (style_of(name, "frozen") for name in MODELS)}
     assert len(styles) == len(MODELS)
     by_family = {}
     for spec in MODELS.values():
-        by_family.setdefault(spec.family, set()).add(style_of(spec.name, "frozen").colour)
+        by_family.setdefault(spec.family, set()).add(style_of(spec.name, "frozen").color)
     assert all(len(colors) == 1 for colors in by_family.values())
     assert len(set.union(*by_family.values())) == len(by_family)  # no two families share a color
-    assert style_of("medical:resnet18@/weights/x.safetensors", "frozen").colour.startswith("#")
+    assert style_of("medical:resnet18@/weights/x.safetensors", "frozen").color.startswith("#")
 
 
 def test_strategies_of_one_model_differ_in_their_dash():

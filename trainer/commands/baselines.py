@@ -20,6 +20,7 @@ from core.data.dataset import load_dataset
 from core.errors import BadRequest
 from core.files import sole_writer, write_atomically
 from core.metrics import Spread, between_seeds
+from core.metrics.bootstrap import with_interval
 from core.models import MODELS
 from core.paths import pick_device
 from trainer.commands.search import LOG_FOLDER, SETS, SHORT, Development, development_of, score
@@ -183,7 +184,7 @@ def summary(rows: Sequence[Mapping[str, Any]], titles: Iterable[str]) -> str:
         for other in others:
             clean, spoilt = (gain(rows, first, other, size, value) for value in ("clean", "spoilt"))
             cells.append(
-                [str(size), other, *(f"{g.mean:+.3f} ({g.low:+.3f} to {g.high:+.3f})" for g in (clean, spoilt)),
+                [str(size), other, *(with_interval(g.mean, g.low, g.high, "+.3f") for g in (clean, spoilt)),
                  str(clean.seeds)]
             )  # fmt: skip
     excess = [row["log_loss"] - row["log_loss_at_1"] for row in rows if row["contender"] == first]

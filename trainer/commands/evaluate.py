@@ -48,7 +48,7 @@ def run(arguments: argparse.Namespace) -> int:
         print(json.dumps({"run": meta.run, "variant": meta.variant, "leaks": meta.leaks, "metrics": metrics}))
     else:
         for name, e in estimates.items():
-            interval = f"95% interval over test patients {e.low:.3f} to {e.high:.3f}"
+            interval = f"95% interval over test patients {e.ends}"
             print(f"{METRICS[name].title:26} {e.value:.3f}  ({interval}, n = {e.n})")
     difference = np.abs(logits - as_stored(stored.logits, meta.multilabel)).max()
     print_status(f"Largest difference from a stored logit: {difference:.6f}")

@@ -14,7 +14,7 @@ from core.data.preprocessing import preparation
 from core.data.specs import find_dataset
 from core.data.transforms import normalize, to_unit
 from core.errors import BadRequest, LowshotError
-from core.explain.randomisation import Randomised, check_randomised
+from core.explain.randomization import Randomized, check_randomized
 from core.inference.predictor import default_target, image_spec_of, load_classifier
 from core.metrics.calibration import probabilities_of
 from core.models.classifier import to_device
@@ -42,7 +42,7 @@ def rows_to_explain(dataset: Dataset, meta: RunMeta, count: int) -> np.ndarray:
 
 def check_run(
     folder: Path, meta: RunMeta, dataset: Dataset, count: int, draws: int, device: torch.device
-) -> Randomised:
+) -> Randomized:
     """Check the heatmaps of one run on test images.
 
     Raises:
@@ -63,7 +63,7 @@ def check_run(
     targets = [default_target(meta, row) for row in probabilities]
     locate = dataset.spec.evidence
     evidence = [locate(name) for name in dataset.listing.ids[rows].tolist()] if locate else None
-    return check_randomised(model, images, targets, draws, evidence)
+    return check_randomized(model, images, targets, draws, evidence)
 
 
 def add_flags(parser: argparse.ArgumentParser) -> None:

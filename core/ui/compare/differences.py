@@ -3,6 +3,7 @@
 import streamlit as st
 
 from core.metrics import METRICS
+from core.metrics.bootstrap import with_interval
 from core.metrics.comparisons import MIN_SEEDS, Difference, format_p
 from core.runs.series import Series
 from core.ui import address, cache, charts
@@ -78,7 +79,7 @@ def _seed_tests(view: View, names: list[Series], reference: Series) -> None:
             row: dict[str, str | int] = {"Series": view.title(name), "Seed": tests.seed}
             if tests.delong:
                 delong = tests.delong
-                row["AUROC difference (DeLong)"] = f"{delong.effect:+.3f} ({delong.low:+.3f} to {delong.high:+.3f})"
+                row["AUROC difference (DeLong)"] = with_interval(delong.effect, delong.low, delong.high, "+.3f")
                 row["p, DeLong"] = format_p(delong.p)
             if tests.mcnemar:
                 row["Only this one right"] = tests.mcnemar.only_first

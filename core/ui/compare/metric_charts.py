@@ -238,7 +238,7 @@ def _measured(
     values = [measured.values[n] for n in sizes]
     spreads = [between_seeds(row, metric) for row in values]
     ends = [(n, spread.low, spread.high) for n, spread in zip(sizes, spreads, strict=True) if spread.seeds > 1]
-    _band(figure, ends, translucent(style.colour, 0.13), title, at)
+    _band(figure, ends, translucent(style.color, 0.13), title, at)
     figure.add_scatter(
         x=sizes, y=[float(np.mean(row)) for row in values], mode="lines+markers", name=legend_title(title, False),
         legendgroup=title, showlegend=False, line=style.line(2.5), **at,
@@ -266,7 +266,7 @@ def _fitted(figure: go.Figure, title: str, style: Style, fit: Fit, at: dict[str,
     for start, end, dash, width, faint, note in parts:
         band = fit.band(np.geomspace(start, end, _POINTS))
         ends = list(zip(band.sizes.tolist(), band.low.tolist(), band.high.tolist(), strict=True))
-        _band(figure, ends, translucent(style.colour, faint), title, at)
+        _band(figure, ends, translucent(style.color, faint), title, at)
         figure.add_scatter(
             x=band.sizes, y=band.value, mode="lines", name=legend_title(title, False), legendgroup=title,
             showlegend=False, **at, line=style.line(width, dash),
@@ -275,10 +275,10 @@ def _fitted(figure: go.Figure, title: str, style: Style, fit: Fit, at: dict[str,
 
 
 def _band(
-    figure: go.Figure, ends: Sequence[tuple[float, float, float]], colour: str, title: str, at: dict[str, int]
+    figure: go.Figure, ends: Sequence[tuple[float, float, float]], color: str, title: str, at: dict[str, int]
 ) -> None:
     """Fill the area between the low and the high ends, given as (x, low, high)."""
     figure.add_scatter(
         x=[x for x, _, _ in [*ends, *ends[::-1]]], y=[high for _, _, high in ends] + [low for _, low, _ in ends[::-1]],
-        fill="toself", mode="none", fillcolor=colour, legendgroup=title, showlegend=False, hoverinfo="skip", **at,
+        fill="toself", mode="none", fillcolor=color, legendgroup=title, showlegend=False, hoverinfo="skip", **at,
     )  # fmt: skip

@@ -153,7 +153,7 @@ class _Lines:
     def thin(self, lines: list[tuple[np.ndarray, np.ndarray]]) -> Trace:
         x, y = (np.concatenate([np.r_[line[side], np.nan] for line in lines]) for side in (0, 1))
         return _scatter(
-            x=x, y=y, mode="lines", line={"color": translucent(self.style.colour, 0.35), "width": 1}, hoverinfo="skip"
+            x=x, y=y, mode="lines", line={"color": translucent(self.style.color, 0.35), "width": 1}, hoverinfo="skip"
         )
 
     def mark(self, x: object, y: object, size: int = 12) -> Trace:
@@ -166,18 +166,18 @@ class _Lines:
     def band(self, x: np.ndarray, low: np.ndarray, high: np.ndarray) -> Trace:
         return _scatter(
             x=np.r_[x, x[::-1]], y=np.r_[high, low[::-1]], fill="toself", mode="none", hoverinfo="skip",
-            fillcolor=translucent(self.style.colour, 0.09),
+            fillcolor=translucent(self.style.color, 0.09),
         )  # fmt: skip
 
     def reliability(self, bins: list[Bin]) -> Trace:
-        style = {"thickness": 1, "width": 2, "color": translucent(self.style.colour, 0.5)}
+        style = {"thickness": 1, "width": 2, "color": translucent(self.style.color, 0.5)}
         return reliability_line(bins, style, self.title, mode="lines", line=self.style.line())
 
     def counts(self, bins: list[Bin]) -> Trace:
         return {
             "type": "bar", "x": [(row.low + row.high) / 2 for row in bins], "y": [row.n for row in bins],
             "hovertemplate": "%{y} images around %{x:.2f}<extra>" + self.title + "</extra>",
-            "marker_color": self.style.colour,
+            "marker_color": self.style.color,
         }  # fmt: skip
 
 

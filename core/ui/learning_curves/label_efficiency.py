@@ -7,6 +7,7 @@ import numpy as np
 import streamlit as st
 
 from core.metrics import METRICS
+from core.metrics.bootstrap import with_interval
 from core.metrics.learning_curves import REACH, Fit, crossover, default_target, images_needed, multiplier_at
 from core.ui import address, charts
 from core.ui.compare import metric_charts
@@ -78,8 +79,7 @@ def _needed(fits: Mapping[str, Fit], target: float) -> list[dict[str, str]]:
     return [
         {
             "Series": title, "Images per class needed": images_needed(fit, target).text(),
-            "Asymptote": "{:.3f} ({:.3f} to {:.3f})".format(*fit.asymptote()) if fit.identifiable
-            else "not identifiable",
+            "Asymptote": with_interval(*fit.asymptote()) if fit.identifiable else "not identifiable",
         }
         for title, fit in fits.items()
     ]  # fmt: skip

@@ -14,6 +14,7 @@ from core.cards.networks import shape_facts
 from core.cards.subject import Subject
 from core.errors import LowshotError
 from core.metrics import METRICS, Estimate, Scores, SeriesEstimate
+from core.metrics.bootstrap import with_interval
 from core.metrics.reliability import Bin, chance_error, reliability
 from core.models import FAMILY_COLORS, MODELS
 from core.models.medical_encoders import probe_results_of
@@ -206,7 +207,7 @@ def _evaluation(card: Mapping[str, Any]) -> None:
         {
             "Evaluated on": f"{gate.images:,} images of {gate.patients:,} patients of {gate.dataset} that it never saw",
             "Read": READS.get(gate.read, gate.read), "Start": gate.start, "Encoder": gate.encoder,
-            "Difference (95% interval)": "{:+.3f} ({:+.3f} to {:+.3f})".format(*gate.difference),
+            "Difference (95% interval)": with_interval(*gate.difference, "+.3f"),
         }
         for gate in probe_results_of(card)
     ]  # fmt: skip
@@ -238,7 +239,7 @@ def reliability_diagram(bins: Sequence[Bin], style: charts.Style) -> go.Figure:
     )
     figure.add_trace(
         reliability_line(
-            bins, {"color": style.colour}, "", mode="lines+markers+text", name="measured",
+            bins, {"color": style.color}, "", mode="lines+markers+text", name="measured",
             text=[f"{row.n}" for row in bins], textposition="bottom right", textfont={"color": charts.INK, "size": 12},
             line=style.line(dash="solid"), marker=style.mark(9),
         )

@@ -1,5 +1,6 @@
 """The result of a study of own images: findings in words, one figure, the trained network, and labels to check."""
 
+import math
 from collections.abc import Mapping, Sequence
 
 import streamlit as st
@@ -8,6 +9,7 @@ from core.analysis.contest import LOOP, WAYS, contestants, default_networks
 from core.analysis.label_errors import disputed_images
 from core.inference.input_gate import FILE as GATE_FILE
 from core.metrics import METRICS
+from core.metrics.bootstrap import interval_text
 from core.metrics.comparisons import MIN_SEEDS
 from core.metrics.learning_curves import Fit
 from core.paths import runs_folder
@@ -62,7 +64,7 @@ def _findings(
     st.markdown(f"**{text.escape(meaning_text(size, METRIC, summaries, names))}**")
     both = summaries[best].both
     way = WAYS[at_size[best][0].meta.family]
-    interval = f" (95% interval {both.low:.3f} to {both.high:.3f})" if both.low == both.low else ""
+    interval = "" if math.isnan(both.low) else f" (95% interval {interval_text(both.low, both.high)})"
     st.write(
         text.escape(
             f"Best here: {way}, {METRIC.title} {both.value:.3f}{interval}. {gain_text(fits.get(names[best]), size)}"
@@ -101,13 +103,14 @@ def gain_text(fit: Fit | None, size: float) -> str:
     if fit.extrapolable and larger <= fit.limit:
         gain, low, high = fit.gain_between(size, larger)
         return (
-            f"The fitted curve predicts a gain of about {gain:+.3f} (95% interval {low:+.3f} to {high:+.3f}) from "
-            f"{more:g} more images per class."
+            f"The fitted curve predicts a gain of about {gain:+.3f} (95% interval {interval_text(low, high, '+.3f')}) "
+            f"from {more:g} more images per class."
         )
     gain, low, high = fit.gain_between(fit.sizes[-2], fit.sizes[-1])
     return (
         f"What more images would bring cannot be said: {' '.join(fit.doubts)} From {fit.sizes[-2]:g} to "
-        f"{fit.sizes[-1]:g} images per class the gain was {gain:+.3f} (95% interval {low:+.3f} to {high:+.3f})."
+        f"{fit.sizes[-1]:g} images per class the gain was {gain:+.3f} "
+        f"(95% interval {interval_text(low, high, '+.3f')})."
     )
 
 

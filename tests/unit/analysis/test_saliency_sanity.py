@@ -27,17 +27,17 @@ from core.data.dataset import load_dataset
 from core.data.datasets.phantom import phantom_at
 from core.errors import BadRequest, CorruptRun
 from core.explain import Explanation
-from core.explain.randomisation import (
+from core.explain.randomization import (
     STEPS,
     MapSimilarity,
     PlantedHits,
-    Randomised,
+    Randomized,
     _on_planted,
-    check_randomised,
+    check_randomized,
     from_the_head_down,
     near,
     peaks_on,
-    randomise,
+    randomize,
     rank_correlation,
 )
 from core.models import MODELS
@@ -50,7 +50,7 @@ from trainer.cli import main
 from trainer.commands.sanity import check_run, rows_to_explain
 
 GOOD = MapSimilarity(0.02, -0.05, 0.09, 0.1)
-FOUND = Randomised(
+FOUND = Randomized(
     20,
     3,
     (MapSimilarity(0.6, 0.5, 0.7, 0.0), GOOD, GOOD, GOOD),
@@ -127,7 +127,7 @@ def test_every_layer_with_weights_is_made_random_once_the_last_one_first(name):
     assert covered == sum(value.numel() for value in model.parameters())
     before = copy.deepcopy(model.state_dict())
     for layer in steps[0]:
-        randomise(layer, torch.Generator().manual_seed(0))
+        randomize(layer, torch.Generator().manual_seed(0))
     changed = {key for key, value in model.state_dict().items() if not torch.equal(value, before[key])}
     assert changed
     assert all(key.startswith("tapped.head.") for key in changed)
@@ -136,7 +136,7 @@ def test_every_layer_with_weights_is_made_random_once_the_last_one_first(name):
 def test_a_network_that_learned_points_at_its_evidence_and_a_random_one_does_not():
     model, (images, evidence) = looks_at_brightness(), bright_squares()
     before = copy.deepcopy(model.state_dict())
-    found = check_randomised(model, images, [1] * len(images), 5, evidence)
+    found = check_randomized(model, images, [1] * len(images), 5, evidence)
     assert all(torch.equal(value, before[key]) for key, value in model.state_dict().items())
     assert not model.training
     assert (found.images, found.draws, len(found.steps)) == (8, 5, 4)
@@ -146,7 +146,7 @@ def test_a_network_that_learned_points_at_its_evidence_and_a_random_one_does_not
     assert planted.random_hits < 40
     assert 0 <= planted.elsewhere < 1
     assert found.steps[-1].high < 0.9
-    assert found == check_randomised(model, images, [1] * len(images), 5, evidence), "the draws are seeded"
+    assert found == check_randomized(model, images, [1] * len(images), 5, evidence), "the draws are seeded"
 
 
 def test_a_map_that_does_not_care_for_weights_is_found_out(monkeypatch):
@@ -156,7 +156,7 @@ def test_a_map_that_does_not_care_for_weights_is_found_out(monkeypatch):
     row = replace(EXPLAINERS["grad-cam"], attribute=lambda asked: Heat(asked.images.diff(dim=2).abs().mean(dim=1)))
     monkeypatch.setitem(EXPLAINERS, "grad-cam", row)
     images, _ = bright_squares()
-    found = check_randomised(looks_at_brightness(), images, [1] * 8)
+    found = check_randomized(looks_at_brightness(), images, [1] * 8)
     assert [one.value for one in found.steps] == pytest.approx([1.0] * 4)
     assert depends_on_weights(found) is False
     assert "cautious" in sentence(found)
@@ -259,7 +259,7 @@ def test_the_command_checks_runs_keeps_what_it_found_and_answers_from_it(stored,
     def never(*arguments):
         raise AssertionError("it was checked again")
 
-    monkeypatch.setattr("trainer.commands.sanity.check_randomised", never)
+    monkeypatch.setattr("trainer.commands.sanity.check_randomized", never)
     assert main(argv) == 0
     assert capsys.readouterr().out == first
     assert main(["sanity", "--dataset", "ham10000"]) == 2

@@ -9,7 +9,7 @@ from scipy.stats import binomtest
 
 from core.analysis.saliency_sanity import read_check
 from core.data.datasets.phantom import SIDE, phantom_at
-from core.explain.randomisation import from_the_head_down, randomise
+from core.explain.randomization import from_the_head_down, randomize
 from core.inference.predictor import Predictor
 from core.paths import PROJECT
 from core.runs import open_store, read_run
@@ -42,7 +42,7 @@ def test_trained_maps_find_the_evidence_more_often_than_chance_and_random_ones_d
     random = torch.Generator().manual_seed(0)
     for layers in from_the_head_down(predictor._model):
         for layer in layers:
-            randomise(layer, random)
+            randomize(layer, random)
     maps = predictor([Image.fromarray(one.pixels) for one in PHANTOMS], "grad-cam", 1)
     assert not any(one.explanation.degenerate for one in maps), "a flat map is no answer"
     blind, _ = found_at(predictor)

@@ -66,7 +66,7 @@ class PlantedHits:
 
 
 @dataclass(frozen=True)
-class Randomised:
+class Randomized:
     """Result of randomizing a network's weights.
 
     Attributes:
@@ -84,7 +84,7 @@ class Randomised:
     planted: Mapping[str, PlantedHits] = field(default_factory=dict)
 
 
-def randomise(layer: nn.Module, random: torch.Generator) -> None:
+def randomize(layer: nn.Module, random: torch.Generator) -> None:
     """Reinitialize a layer's own weights; batch normalization switches to the statistics of its input."""
     for value in layer.parameters(recurse=False):
         if value.ndim > 1:
@@ -140,13 +140,13 @@ def peaks_on(explanation: Explanation, where: np.ndarray) -> bool:
     return bool(where[cell])
 
 
-def check_randomised(
+def check_randomized(
     model: Classifier,
     images: torch.Tensor,
     targets: Sequence[int],
     draws: int = DRAWS,
     evidence: Sequence[np.ndarray] | None = None,
-) -> Randomised:
+) -> Randomized:
     """Compare Grad-CAM of a trained network with Grad-CAM of its copy, randomized from the head down.
 
     Args:
@@ -164,7 +164,7 @@ def check_randomised(
         random = torch.Generator().manual_seed(draw)
         for step, layers in enumerate(from_the_head_down(changed)):
             for layer in layers:
-                randomise(layer, random)
+                randomize(layer, random)
             by_step[step].append(_maps(changed, images, targets))
         if evidence is not None:
             fully_random.append(changed)
@@ -178,7 +178,7 @@ def check_randomised(
             if not EXPLAINERS[name].unsupported(question):
                 random_maps = [_maps(network, images, targets, name) for network in fully_random]
                 planted[name] = _on_planted(_maps(model, images, targets, name), random_maps, evidence)
-    return Randomised(len(trained), draws, steps, others, planted)
+    return Randomized(len(trained), draws, steps, others, planted)
 
 
 def _on_planted(
