@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import pytest
 
-from core.metrics import conformal, grouped_bootstrap
+from core.metrics import grouped_bootstrap
 from core.runs import metric_cache
 from core.ui import charts
 from core.ui.compare import confusion
@@ -24,7 +24,7 @@ def test_sliders_move_everything_and_draw_nothing_anew(made_runs, monkeypatch):
     app = show(open_page("compare", made_runs, monkeypatch), "Operating point")
     drawn = []
     bootstrap = sys.modules["core.metrics.bootstrap"]  # the package exports a function of this name
-    for module in (bootstrap, grouped_bootstrap, conformal):
+    for module in (bootstrap, grouped_bootstrap):
         monkeypatch.setattr(module, "resample_weights", lambda *given, **named: drawn.append(given))
     monkeypatch.setattr(metric_cache, "_measure", lambda *given: drawn.append(given))
     before = app.dataframe[0].value
