@@ -1,9 +1,8 @@
 # `make app` starts Lowshot, `make test` runs all checks, `make check` the quick ones, `make hooks` runs these before every
-# commit, `make setup` only builds the environment, `make screenshots` takes the README's pictures again, `make load` lets
-# 20 visitors use the app for two minutes, `make soak MINUTES=30` kills its processes at random moments, `make bench`
-# measures it against what a user would pick instead.
+# commit, `make setup` only builds the environment, `make screenshots` takes the README's pictures again, `make load
+# MINUTES=10` lets 20 visitors use the app at once, `make soak MINUTES=30` kills its processes at random moments, `make
+# bench` measures it against what a user would pick instead.
 PYTHON ?= python3
-MINUTES ?= 20
 VENV := .venv
 BIN := $(VENV)/bin
 BENCH := .venv-bench
@@ -45,11 +44,14 @@ results: setup
 screenshots: $(VENV)/.installed-dev
 	$(BIN)/python -m tests.browser.server docs
 
+load: MINUTES ?= 10
 load: $(VENV)/.installed-dev
-	$(BIN)/python -m tests.load.load
+	$(BIN)/python -m tests.load.load --minutes $(MINUTES) && failed=0 || failed=1; \
+		$(BIN)/python -m benchmarks --write docs/performance.md && exit $$failed
 	$(BIN)/python -m tests.load.load --alone
 
 # one thread each: processes are forked, and their results compared
+soak: MINUTES ?= 20
 soak: $(VENV)/.installed-dev
 	OMP_NUM_THREADS=1 $(BIN)/python -m tests.load.soak --minutes $(MINUTES)
 

@@ -1,13 +1,14 @@
 """The last stored measurements as tables of a document: `python -m benchmarks --write docs/performance.md`.
 
-A document marks their places by `<!-- benchmarks: pairs -->` or `<!-- benchmarks: plan -->`, and
-`<!-- end of benchmarks -->`.
+A document marks their places by `<!-- benchmarks: pairs -->`, `<!-- benchmarks: plan -->` or
+`<!-- benchmarks: load -->`, and `<!-- end of benchmarks -->`.
 """
 
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from benchmarks import visitors
 from benchmarks.growth import plan
 from benchmarks.harness import BUSY, Pair, Record, Row
 from core.errors import BadRequest
@@ -43,13 +44,42 @@ def pairs_text(pairs: Sequence[Pair], results: Mapping[str, Record]) -> str:
         rows = pair.rows(record.measured)
         notes = "".join(f"- {row.what}: {row.note}.\n" for row in rows if row.note)
         turns = "Each size once" if record.turns == 1 else f"Medians of {record.turns} alternating runs"
-        busy = f"; other programs used up to {record.busy:.0%} of the processors" if record.busy > BUSY else ""
-        versions = ", ".join(f"{name} {number}" for name, number in record.versions.items())
-        where = f"{turns} on {record.machine}, {record.date}{busy}. {versions}."
+        where = _where(record, turns)
         sections.append(f"### {pair.title}\n\n{table(HEAD, [cells(row) for row in rows])}\n\n{notes}\n{where}\n")
     if missing:
         sections.append(f"Not measured yet; `make bench` does it: {'; '.join(missing)}.\n")
     return "\n".join(sections)
+
+
+def _where(record: Record, how: str) -> str:
+    busy = f"; other programs used up to {record.busy:.0%} of the processors" if record.busy > BUSY else ""
+    versions = ", ".join(f"{name} {number}" for name, number in record.versions.items())
+    return f"{how} on {record.machine}, {record.date}{busy}. {versions}."
+
+
+def load_text(results: Mapping[str, Record]) -> str:
+    """Return the latencies of many visitors at once as a table, and the memory of their server."""
+    record = results.get(visitors.NAME)
+    if not record or not record.is_complete:
+        return "Not measured yet; `make load` does it.\n"
+    *taken, memory = visitors.rows(record)
+    (crowd,) = record.measured[visitors.VISITORS]
+    body = [[row["what"], _number(row["median"]), _number(row["p95"]), *map(str, (row["times"], row["errors"]))]
+            for row in taken]  # fmt: skip
+    verdict = "flat" if memory["flat"] else "**not flat**"
+    return (
+        f"{table(('what', 'median', '95th percentile', 'times', 'errors'), body)}\n\n"
+        f"- Pages that showed what belongs to another visitor: {crowd['not_their_own']}.\n"
+        f"- Memory of the server: {memory['half']:,} MiB after half the time and {memory['last']:,} MiB at the end. A "
+        f"line fitted to the second half grows by {memory['growth']:.1%}: {verdict}, as less than "
+        f"{memory['most_growth']:.0%} is. With its training jobs it held {memory['peak_with_jobs']:,} MiB at most.\n\n"
+        f"{_where(record, _crowd_text(crowd))}\n"
+    )
+
+
+def _crowd_text(crowd: Mapping[str, int]) -> str:
+    doing = ", ".join(f"{crowd[name]} {words}" for name, words in visitors.DOING.items())
+    return f"{crowd['users']} visitors for {crowd['seconds'] / 60:.3g} minutes ({doing})"
 
 
 def plan_text(results: Mapping[str, Record]) -> str:
@@ -67,7 +97,7 @@ def write_document(path: Path, pairs: Sequence[Pair], results: Mapping[str, Reco
     Raises:
         BadRequest: if it does not exist, or marks no place for them.
     """
-    texts = {"pairs": pairs_text(pairs, results), "plan": plan_text(results)}
+    texts = {"pairs": pairs_text(pairs, results), "plan": plan_text(results), "load": load_text(results)}
     before = path.read_text() if path.is_file() else ""
     marked = {block[2] for block in _BLOCK.finditer(before)}
     if not marked or marked - set(texts):

@@ -3,18 +3,30 @@
 Run `python -m benchmarks.page_times` or, for some pages only, `python -m benchmarks.page_times compare start`. Cold is
 the first visit of a freshly started server with an empty cache of its own; warm is the second visit, by another
 visitor. A section is opened by a click and timed from there. The stored runs are those of `LOWSHOT_RUNS`, by default
-the shipped ones. Needs Chromium and the packages of `requirements-dev.txt`.
+the shipped ones. With `--runs 10000` they are those runs and copies of them under new sizes and seeds, in a temporary
+store. Needs Chromium and the packages of `requirements-dev.txt`.
 """
 
 from __future__ import annotations
 
 import argparse
+import json
+import math
 import os
+import shutil
 import tempfile
 from collections.abc import Sequence
+from contextlib import nullcontext
+from itertools import islice
+from pathlib import Path
 from time import perf_counter
 from typing import TYPE_CHECKING
 
+from core.errors import BadRequest
+from core.files import sha256_of
+from core.paths import runs_folder
+from core.runs import open_store
+from core.runs.store import RUN_FILE
 from tests.browser.server import browser, new_page, running
 
 if TYPE_CHECKING:
@@ -43,14 +55,69 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Print a table of all pages and sections; returns 0."""
     parser = argparse.ArgumentParser(description="Time the pages in a browser.")
     parser.add_argument("pages", nargs="*", help=f"of {', '.join(PAGES)} (default: all)")
-    chosen = parser.parse_args(arguments).pages or list(PAGES)
+    parser.add_argument("--runs", type=int, metavar="N", help="number of runs in the store (default: those there are)")
+    asked = parser.parse_args(arguments)
+    chosen = asked.pages or list(PAGES)
     if unknown := set(chosen) - set(PAGES):
         parser.error(f"no such page: {', '.join(sorted(unknown))}; the pages are {', '.join(PAGES)}")
+    with tempfile.TemporaryDirectory() if asked.runs else nullcontext() as folder:
+        store = runs_folder()
+        if folder:
+            store = Path(folder)
+            try:
+                grow(runs_folder(), store, asked.runs)
+            except BadRequest as error:
+                parser.error(str(error))
+        _print_times(chosen, store)
+    return 0
+
+
+def grow(store: Path, target: Path, count: int) -> None:
+    """Copy a run store, and its runs again under new sizes and seeds, until there are enough runs.
+
+    The sizes and the seeds of every series grow alike; runs on the full training set have new seeds only. A copy is
+    another run in every respect that the program looks at: its name, its cell, its training images, and the last
+    digits of its temperature, without which it would share the cached metrics of the run that it was copied from.
+
+    Args:
+        store: the run store.
+        target: an empty folder.
+        count: number of runs.
+    Raises:
+        BadRequest: if the store has none, or more than that.
+    """
+    runs = open_store(store).runs
+    if not 0 < len(runs) <= count:
+        raise BadRequest(f"Expected --runs to be at least the number of runs in {store}, {len(runs)}, but got {count}.")
+    shutil.copytree(store, target, dirs_exist_ok=True, ignore=shutil.ignore_patterns("encoders"))
+    for failed in open_store(target).failed:
+        shutil.rmtree(failed)
+    rounds = math.ceil(count / len(runs))
+    across = math.ceil(math.sqrt(rounds))  # seeds of each size
+    step = 1 + max(max(meta.seed, meta.train_size or 0) for meta in runs.values())
+    copies = ((turn, folder) for turn in range(1, rounds) for folder in runs)
+    for turn, folder in islice(copies, count - len(runs)):
+        record = json.loads((folder / RUN_FILE).read_text())
+        if record["train_size"] is None:
+            record["seed"] += step * turn
+        else:
+            record["train_size"] += step * (turn // across)
+            record["seed"] += step * (turn % across)
+        record["run"] += f"-copy{turn}"
+        record["subset_hash"] = sha256_of([record["subset_hash"], str(turn)])
+        record["temperature"] *= 1 + 1e-9 * turn
+        copy = target / record["dataset"] / record["run"]
+        shutil.copytree(folder, copy)
+        (copy / RUN_FILE).write_text(json.dumps(record))
+
+
+def _print_times(pages: Sequence[str], store: Path) -> None:
+    """Print a row for each page and section, with a fresh server for each page."""
     print(f"{'page':<32}{'cold':>7}{'warm':>7}")
-    for name in chosen:
+    for name in pages:
         with tempfile.TemporaryDirectory() as cache:
             os.environ["LOWSHOT_CACHE"] = cache
-            with running() as address, browser() as opened:
+            with running(store) as address, browser() as opened:
                 cold, warm = (_times(opened, address, name) for _ in range(2))
         for section in cold:
             slow = " slow" if cold[section] > COLD or warm[section] > WARM else ""
@@ -58,7 +125,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
                 f"{' / '.join(filter(None, (name, section))):<32}{cold[section]:7.1f}{warm[section]:7.1f}{slow}",
                 flush=True,
             )
-    return 0
 
 
 def _times(opened: Browser, address: str, name: str) -> dict[str, float]:

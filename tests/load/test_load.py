@@ -1,29 +1,44 @@
-"""The load test on a small scale: two visitors at once, without a browser, each seeing their own results."""
+"""The load test on a small scale: a few visitors at once, without a browser, each seeing what is theirs."""
 
 import pytest
+from streamlit.proto.Alert_pb2 import Alert
+from streamlit.proto.Element_pb2 import Element
 
+from benchmarks import visitors
 from core.data.datasets.phantom import phantom_at
 from core.data.images import encode_png
-from tests.browser.server import process
-from tests.load.load import Images, crowd, is_copy, report, wrong_answers
+from tests.load.load import Crowd, Images, crowded, diagnose, is_copy, record_of, server, train, walk, wrong_answers
+from tests.load.visitor import Shown
 
 
 @pytest.fixture(scope="module")
 def found(phantom_runs):
-    with process(phantom_runs) as (address, pid):
-        return crowd(address, pid, "phantom", users=2, seconds=600, most=2)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("LOWSHOT_RUNS", str(phantom_runs))
+        before = set(phantom_runs.rglob("*"))
+        with server() as (address, pid):
+            visits = [diagnose, diagnose, walk, train, train]
+            made = crowded(address, pid, "phantom", visits, seconds=600, most=1, looks=1)
+        assert set(phantom_runs.rglob("*")) == before
+    return made
 
 
-def test_two_visitors_each_see_their_own(found, phantom_runs, monkeypatch):
+def test_visitors_each_see_their_own(found, phantom_runs, monkeypatch):
     monkeypatch.setenv("LOWSHOT_RUNS", str(phantom_runs))
-    wrong = wrong_answers(found, "phantom")
-    figures = report(found, wrong)
-    assert figures["errors"] == []
-    assert figures["not_their_own"] == []
-    assert figures["answers"] == 4
-    assert sorted(one.number for one in found.answered) == [0, 1, 2, 3]
+    assert found.errors == []
+    assert found.not_their_own == []
+    assert wrong_answers(found, "phantom") == []
+    assert sorted(one.number for one in found.answered) == [0, 1]
     assert all(len(one.metrics) == 2 for one in found.answered)
-    assert figures["server_peak_mib"] > 100
+    assert found.studies == ["cancelled"] * 2
+    assert {page for (page, _, _), tables in found.tables.items() if tables} == {"compare", "learning_curves"}
+
+
+def test_figures_are_rows_for_programs(found):
+    *taken, memory = visitors.rows(record_of(found))
+    assert all(row["times"] > 0 and row["errors"] == 0 and row["p95"] >= row["median"] > 0 for row in taken)
+    assert {row["what"].partition(":")[0] for row in taken} == {"Diagnose", "Compare", "Learning curves", "Train"}
+    assert memory["peak_with_jobs"] >= memory["last"] > 100
 
 
 def test_an_answer_to_another_image_is_noticed(found, phantom_runs, monkeypatch):
@@ -31,6 +46,18 @@ def test_an_answer_to_another_image_is_noticed(found, phantom_runs, monkeypatch)
     first, second = found.answered[:2]
     first.metrics, second.metrics = second.metrics, first.metrics
     assert set(wrong_answers(found, "phantom")) == {first.name, second.name}
+
+
+def test_images_of_another_visitor_and_errors_are_noticed():
+    crowd = Crowd("", "phantom", 2, 0)
+    shown = Shown([Element(), Element()], seconds=1.0, problem="the page shows an error")
+    shown.elements[0].markdown.body = "**Visitor 1 study 0** · queued"
+    shown.elements[1].alert.body, shown.elements[1].alert.format = "The disk is full.", Alert.ERROR
+    crowd.took(0, "Train: open", shown)
+    assert crowd.found.not_their_own == ["visitor 0: Train: open: images of visitor 1"]
+    assert [text for _, text in crowd.found.errors] == ["the page shows an error", "The disk is full."]
+    crowd.took(1, "Train: open", Shown(shown.elements[:1]))
+    assert len(crowd.found.not_their_own) == 1
 
 
 def test_copies_of_an_image_are_recognized():

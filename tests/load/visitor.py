@@ -99,6 +99,25 @@ class Visitor:
         button = WidgetState(id=self._buttons[label], trigger_value=True)
         return self._run([button])
 
+    def offers(self, label):
+        """Whether the page has a button with this label."""
+        return label in self._buttons
+
+    def choices(self, label):
+        """The options of the row of buttons with this label, as the page names them."""
+        return [one.content for one in self._segments[label].options]
+
+    def press(self, label, option):
+        """Presses one of a row of buttons of which one is always pressed; what the page then shows."""
+        place = self._segments[label].id
+        state = self._states.setdefault(place, WidgetState(id=place))
+        state.string_array_value.data[:] = [option]
+        return self._run()
+
+    def look(self):
+        """Runs the page again as it is; what it then shows."""
+        return self._run()
+
     def media(self, url):
         """A picture that the page shows."""
         got = self._http.get(self.address + url, timeout=self._seconds)
@@ -121,6 +140,8 @@ class Visitor:
             if kind == "new_session":
                 self._hash, self.session = got.new_session.page_script_hash, got.new_session.initialize.session_id
                 shown.elements.clear()
+            elif kind == "navigation":  # a page that was asked for by its path has its hash only here
+                self._hash = got.navigation.page_script_hash
             elif kind == "delta" and got.delta.WhichOneof("type") == "new_element":
                 shown.elements.append(got.delta.new_element)
             elif kind == "script_finished" and got.script_finished != ForwardMsg.FINISHED_EARLY_FOR_RERUN:
@@ -132,6 +153,9 @@ class Visitor:
         for one in shown.of("file_uploader"):
             self._uploader = one.id
         self._buttons = {one.label: one.id for one in shown.of("button")}
+        self._segments = {one.label: one for one in shown.of("button_group")}
+        there = {one.id for kind in ("file_uploader", "button_group") for one in shown.of(kind)}
+        self._states = {place: state for place, state in self._states.items() if place in there}  # as a browser does
         shown.seconds = time.monotonic() - began
         return shown
 

@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from benchmarks import __main__ as command
-from benchmarks import decoding, encoder_engine, growth, learning_curve, prediction, training_speed
+from benchmarks import decoding, encoder_engine, growth, learning_curve, prediction, training_speed, visitors
 from benchmarks.document import write_document
 from benchmarks.harness import (
     Pair,
@@ -143,9 +143,10 @@ def test_a_document_shows_stored_figures_and_says_what_is_not_measured(pair, tmp
     document.write_text(
         "Before.\n<!-- benchmarks: pairs -->\nold\n<!-- end of benchmarks -->\n"
         "<!-- benchmarks: plan -->\n<!-- end of benchmarks -->\n"
+        "<!-- benchmarks: load -->\n<!-- end of benchmarks -->\n"
     )
     assert write_document(document, [row], {})
-    assert document.read_text().count("Not measured yet") == 2
+    assert document.read_text().count("Not measured yet") == 3
     complete = {"ours": [{"seconds": 1500.0}] * 3, "peer": [{"seconds": 3000.0}] * 3}
     record = Record("Some processor, 2 cores", {"torch": "2"}, 3, "2026-11-30", 0.4, complete)
     assert write_document(document, [row], {"work": record})
@@ -165,7 +166,39 @@ def test_the_page_on_performance_shows_what_is_stored(tmp_path):
     page = command.RESULTS.parents[1] / "docs" / "performance.md"
     copy = tmp_path / "performance.md"
     copy.write_text(page.read_text())
-    assert not write_document(copy, list(command.PAIRS.values()), read_results(command.RESULTS))
+    stored = read_results(command.RESULTS) | read_results(visitors.path_beside())
+    assert not write_document(copy, list(command.PAIRS.values()), stored)
+
+
+def crowd_record(held):
+    crowd = {"diagnose": 10, "walk": 5, "train": 5, "users": 20, "seconds": 601, "not_their_own": 0, "peak_mib": 3000}
+    taken = {"Compare: open": [{"seconds": 1.25, "p95": 4.5, "times": 120, "errors": 1}]}
+    memory = [{"seconds": second, "mib": mib} for second, mib in enumerate(held)]
+    measured = {**taken, visitors.VISITORS: [crowd], visitors.MEMORY: memory}
+    return Record("Some processor, 2 cores", {"torch": "2"}, 1, "2026-11-30", 0.0, measured)
+
+
+def test_a_document_shows_the_load_test_beside_the_other_results(tmp_path, capsys):
+    document = tmp_path / "performance.md"
+    document.write_text("<!-- benchmarks: load -->\n<!-- end of benchmarks -->\n")
+    write_results(
+        visitors.path_beside(tmp_path / "results.json"), {visitors.NAME: crowd_record([500, 900, 1000, 1000, 1000])}
+    )
+    assert command.main(["--write", str(document), "--results", str(tmp_path / "results.json")]) == 0
+    text = document.read_text()
+    assert "| Compare: open, s | 1.25 | 4.5 | 120 | 1 |" in text
+    assert "grows by 0.0%: flat" in text
+    assert "20 visitors for 10 minutes (10 on Diagnose, 5 on Compare and Learning curves, 5 on Train) on Some" in text
+    assert "updated" in capsys.readouterr().err
+
+
+def test_memory_is_flat_if_the_line_through_its_second_half_is():
+    assert visitors.growth([0, 1, 2, 3, 4], [1, 500, 100, 110, 120]) == pytest.approx(20 / 110)
+    assert visitors.growth([0, 1], [1, 2]) == 0
+    *_, rising = visitors.rows(crowd_record([500, 900, 1000, 1100, 1200]))
+    assert rising["what"] == "Memory of the server, MiB"
+    assert (rising["half"], rising["last"], rising["flat"]) == (1000, 1200, False)
+    assert visitors.rows(crowd_record([500, 900, 1000, 1010, 1020]))[-1]["flat"]
 
 
 def test_the_plan_follows_from_the_fitted_cost_model():
