@@ -13,13 +13,13 @@ import torch
 from torch import nn
 
 from benchmarks.harness import Measured, Pair, Row, Side, calling, middle
+from core.analysis.contest import default_networks
 from core.data.images import decode, to_array
 from core.data.transforms import normalize, to_unit
 from core.errors import DataUnavailable
 from core.inference.predictor import Predictor, image_spec_of, load_classifier
 from core.paths import PROJECT
 from core.runs import RunMeta, open_store
-from core.runs.selection import default_runs
 
 SAME = 1e-4  # of the map's peak
 PASSES = 10  # of the three networks in a turn
@@ -28,7 +28,7 @@ OURS, FORWARD, CAPTUM, GRAD_CAM = "Lowshot", "prediction alone", "captum", "grad
 
 def sides(quick: bool, folder: Path) -> Mapping[str, Side]:
     """Return Lowshot and its peers on the networks that the page Diagnose shows first."""
-    runs = list(default_runs(open_store(), "kermany").values())
+    runs = list(default_networks(open_store(), "kermany").values())
     if not runs:
         raise DataUnavailable("No run on kermany with weights is stored. Set LOWSHOT_RUNS to checkpoints/ of Lowshot.")
     picture = decode(next((PROJECT / "examples" / "kermany").glob("*.jpeg")).read_bytes())

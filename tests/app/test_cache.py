@@ -7,9 +7,9 @@ from dataclasses import replace
 
 import streamlit as st
 
+from core.analysis.contest import default_networks
 from core.paths import PROJECT
 from core.runs import Run, open_store, read_run
-from core.runs.selection import default_runs
 from core.runs.series import estimate
 from core.ui import cache
 from tests.app.test_pages import open_page
@@ -56,7 +56,7 @@ def test_what_answers_follows_the_store(phantom_runs, tmp_path, monkeypatch):
     store, networks = cache.store_and_networks()
     assert list(networks) == ["phantom"]
     defaults = {family: members[0].run for family, members in networks["phantom"].items()}
-    assert defaults == default_runs(store, "phantom")
+    assert defaults == default_networks(store, "phantom")
     assert store is cache.store()
     folder = next(iter(defaults.values()))[0]
     shutil.rmtree(folder)

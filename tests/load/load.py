@@ -33,6 +33,7 @@ from streamlit.proto.Alert_pb2 import Alert
 
 from benchmarks import visitors
 from benchmarks.harness import Record, busy_share, describe_machine, recorded_versions, write_results
+from core.analysis.contest import default_networks
 from core.data.datasets.phantom import make_phantom, phantom_at
 from core.data.images import decode, encode_png
 from core.data.specs import find_dataset, list_images
@@ -43,7 +44,6 @@ from core.jobs.records import has_worker
 from core.metrics import METRICS
 from core.paths import data_roots, runs_folder
 from core.runs import open_store
-from core.runs.selection import default_runs
 from core.ui.text import escape
 from tests import PATIENCE
 from tests.browser.server import process
@@ -381,7 +381,7 @@ def is_copy(shown, sent):
 def wrong_answers(found, dataset):
     """Names of images whose page showed another image, another name or another answer than the runs give here."""
     images = Images(dataset)
-    predictors = [Predictor(folder) for folder, _ in default_runs(open_store(), dataset).values()]
+    predictors = [Predictor(folder) for folder, _ in default_networks(open_store(), dataset).values()]
     wrong = []
     for one in found.answered:
         image = decode(images(one.number))
@@ -439,7 +439,7 @@ def alone(address, pid, dataset, batches):
         for number in range(12):
             shown = visitor.upload({f"{number}": images(number)})
             singles.append(shown.seconds)
-            assert len(shown.of("metric")) == len(default_runs(open_store(), dataset)), shown.texts()
+            assert len(shown.of("metric")) == len(default_networks(open_store(), dataset)), shown.texts()
         for turn in range(batches):
             numbers = range(100 + 50 * turn, 150 + 50 * turn)
             shown = visitor.upload({str(number): images(number) for number in numbers})

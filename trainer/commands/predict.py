@@ -53,7 +53,9 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("images", nargs="+", type=Path, metavar="IMAGE")
     which = parser.add_mutually_exclusive_group()
     which.add_argument(
-        "--dataset", default="kermany", help="data set whose task is predicted, by the best stored run of each family"
+        "--dataset",
+        default="kermany",
+        help="data set whose task is predicted, by the networks that Diagnose shows first",
     )
     which.add_argument("--run", help="one stored run")
     parser.add_argument("--cam", type=Path, metavar="FOLDER", help="write Grad-CAM overlays to a folder")

@@ -8,11 +8,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from core.analysis.contest import default_networks
 from core.data.datasets.phantom import phantom_at
 from core.inference.input_gate import open_gate, read_gate, save_gate
 from core.paths import runs_folder
 from core.runs import open_store
-from core.runs.selection import default_runs
 from trainer.cli import main
 
 
@@ -31,7 +31,7 @@ def one_run(runs):
     with pytest.MonkeyPatch.context() as patch:
         patch.delenv("LOWSHOT_RUNS")
         shipped = runs_folder()
-        folder, meta = default_runs(open_store(), "phantom")["imagenet"]
+        folder, meta = default_networks(open_store(), "phantom")["imagenet"]
     shutil.copytree(folder, runs / "phantom" / meta.run)
     shutil.copy(shipped / "phantom" / "gate.npz", runs / "phantom")
     return meta

@@ -7,13 +7,13 @@ from PIL import Image
 from scipy.ndimage import distance_transform_edt
 from scipy.stats import binomtest
 
+from core.analysis.contest import default_networks
 from core.analysis.saliency_sanity import read_check
 from core.data.datasets.phantom import SIDE, phantom_at
 from core.explain.randomization import from_the_head_down, randomize
 from core.inference.predictor import Predictor
 from core.paths import PROJECT
 from core.runs import open_store, read_run
-from core.runs.selection import default_runs
 from tests.heatmap_peaks import peak_distance
 
 PHANTOMS = [phantom_at(index) for index in range(1401, 1521, 2)]  # test images with an opacity
@@ -53,7 +53,7 @@ def test_trained_maps_find_the_evidence_more_often_than_chance_and_random_ones_d
 def test_the_networks_that_answer_for_phantoms_point_at_what_was_planted(model):
     """By the check that ships with them: four maps of five, and those of random weights no more often than chance."""
     (folder,) = (path for path in STORE.glob(f"{model}-frozen-n200-s0-*"))
-    assert folder in [one for one, _ in default_runs(open_store(STORE.parent), "phantom").values()]
+    assert folder in [one for one, _ in default_networks(open_store(STORE.parent), "phantom").values()]
     found = read_check(folder, read_run(folder)).planted["hires-cam-shifted"]
     assert found.of == 100
     assert found.hits >= 80
