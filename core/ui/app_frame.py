@@ -25,13 +25,15 @@ _FRAMED, _WANTED = "framed", "wanted"
 # Streamlit's own ring is half transparent, with a contrast of 2.1:1 on white; this one has 5.2:1.
 # The inputs of boxes are clipped by their frames, and those of toggles and sliders are hidden, so that their frame,
 # label or handle has the ring. That of a segment is inside it, because the row of segments cuts off what is outside.
-_FOCUS_RING = """<style>
+# Hashes in tables break into lines: a cell cannot be scrolled by keyboard.
+_STYLE = """<style>
 :focus-visible,
 label:has(input:focus-visible),
 .react-aria-ComboBox [role=group]:has(input:focus-visible),
 .stSlider div:has(> div > input:focus-visible) { outline: 3px solid #0072B2 !important; outline-offset: 2px; }
 .react-aria-ComboBox input:focus-visible { outline: none !important; }
 [data-variant=segmented_control]:focus-visible { outline-offset: -3px !important; }
+[data-testid=stTable] td p { overflow-wrap: anywhere !important; }
 </style>"""
 # Streamlit adds an entry to the browser's history for a page, and another when the page writes the choices that it kept
 # into the address. The second replaces the first, or it would take two steps to go back. Whatever the visitor chooses
@@ -111,7 +113,7 @@ def show(pages: list[StreamlitPage]) -> None:
         st.switch_page(page, query_params=parameters)
     st.caption(f":material/info: **Lowshot** · {NOTICE}")
     login.offer_logout()
-    st.html(_FOCUS_RING)
+    st.html(_STYLE)
     st.html(_ONE_ENTRY_A_PAGE, unsafe_allow_javascript=True)
     address.start(chosen.url_path)
     try:
