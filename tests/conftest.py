@@ -10,8 +10,6 @@ import pytest
 import torch
 from filelock import FileLock
 
-if "PYTEST_XDIST_WORKER" in os.environ:  # each process has a core of its own
-    os.environ.setdefault("OMP_NUM_THREADS", "1")
 REQUIRED = os.environ.get("LOWSHOT_REQUIRE_DATA") == "1"
 LONGEST = (
     "browser/test_browser.py",
@@ -31,6 +29,12 @@ LONGEST = (
     "app/test_compare_page.py",
     "unit/training/test_resume.py",
 )
+
+
+def pytest_configure(config):
+    """Gives each process that runs tests a core of its own: PyTorch reads the variable as a process starts."""
+    if config.getoption("numprocesses", None):
+        os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 
 def pytest_collection_modifyitems(items):
