@@ -1,11 +1,15 @@
 """Label tables of publishers, read as text; errors name the file, the row and the remedy before images are read."""
 
+from __future__ import annotations
+
 from collections.abc import Callable, Iterable
 from pathlib import Path, PurePosixPath
-
-import pandas as pd
+from typing import TYPE_CHECKING
 
 from core.errors import DataUnavailable
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 _LONGEST = 250
 _FIRST_ROW = 2  # row number in a spreadsheet, below the header
@@ -21,6 +25,8 @@ def read_table(path: Path, columns: Iterable[str], unique: str | None = None) ->
     Raises:
         DataUnavailable: if the file is missing or not a table, lacks a column, or has a duplicate.
     """
+    import pandas as pd
+
     if not path.is_file():
         raise DataUnavailable(f"{path.name} is missing in {path.parent.name}; take the publisher's file.")
     try:

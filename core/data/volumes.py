@@ -3,13 +3,14 @@
 from dataclasses import replace
 
 import numpy as np
-from scipy.ndimage import zoom
 
 from core.data.listing import Listing
 
 
 def to_cube(volume: np.ndarray, size: int) -> np.ndarray:
     """Resize (D, H, W) uint8 voxels to (1, size, size, size) uint8, linearly along each axis."""
+    from scipy.ndimage import zoom
+
     if volume.shape != (size,) * 3:
         factors = [size / side for side in volume.shape]
         volume = np.clip(np.rint(zoom(volume.astype(np.float32), factors, order=1)), 0, 255).astype(np.uint8)

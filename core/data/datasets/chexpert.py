@@ -4,17 +4,22 @@ References:
     Irvin et al. 2019, CheXpert, arXiv:1901.07031. Smoothing of uncertain labels: Pham et al. 2021, arXiv:1911.06475.
 """
 
+from __future__ import annotations
+
 import re
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
-import pandas as pd
 
 from core.data.datasets.folders import list_class_folders
 from core.data.label_tables import checked_paths, read_table, row_location
 from core.data.listing import TEST, TRAIN, Listing, listing_of_files
 from core.data.specs import DATASETS, DatasetSpec, Remote
 from core.errors import DataUnavailable
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 FINDINGS = (
     "No Finding", "Enlarged Cardiomediastinum", "Cardiomegaly", "Lung Opacity", "Lung Lesion", "Edema",
@@ -39,6 +44,8 @@ def parse_labels(rows: pd.DataFrame, table: Path, uncertain: str, blank: str) ->
     Raises:
         DataUnavailable: naming the first row with another value.
     """
+    import pandas as pd
+
     codes, texts = pd.factorize(rows[list(FINDINGS)].to_numpy(dtype=object).ravel())
     value_of = {"1.0": 1.0, "0.0": 0.0, "-1.0": UNCERTAIN[uncertain]}
     value_of |= {text.removesuffix(".0"): value for text, value in value_of.items()} | {"": BLANK[blank]}

@@ -1,13 +1,15 @@
 """The user's own images as a data set: a folder of class folders, or a table of paths, labels and patients."""
 
+from __future__ import annotations
+
 import re
 from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
-import pandas as pd
 
 from core.data.datasets.folders import ALIASES, PART_FOLDERS, list_class_folders, normalized_name
 from core.data.label_tables import check_unique, checked_paths, read_table, refuse_rows, row_location
@@ -15,6 +17,9 @@ from core.data.listing import Listing, listing_of_files
 from core.data.specs import DatasetSpec
 from core.errors import DataUnavailable
 from core.files import sha256_of
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 PATHS = ("path", "image", "file", "filename", "image path")
 LABELS = ("label", "labels", "class", "finding", "findings", "finding labels", "diagnosis", "target")

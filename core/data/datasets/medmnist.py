@@ -8,15 +8,16 @@ References:
 
 import hashlib
 import json
+import runpy
 import warnings
 import zipfile
 import zlib
 from functools import partial
+from importlib.metadata import distribution
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from medmnist.info import HOMEPAGE, INFO
 
 from core.data.listing import TEST, TRAIN, VALIDATION, Listing, stamp_of_files
 from core.data.specs import DATASETS, DatasetSpec, Remote
@@ -24,6 +25,9 @@ from core.errors import DataUnavailable
 from core.files import locked, sha256_of, write_atomically, write_stream_atomically
 from core.paths import cache_folder
 
+# the file of the table alone: importing the package imports PyTorch and scikit-learn
+_TABLE = runpy.run_path(str(distribution("medmnist").locate_file("medmnist/info.py")))
+HOMEPAGE, INFO = _TABLE["HOMEPAGE"], _TABLE["INFO"]
 _VERSION = "2"
 SIZES_2D, SIZES_3D = ("28", "64", "128", "224"), ("28", "64")
 MADE_FROM = {

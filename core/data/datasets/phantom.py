@@ -10,7 +10,6 @@ from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
-from scipy.ndimage import gaussian_filter
 
 from core.data.images import encode_png
 from core.data.listing import TEST, TRAIN, VALIDATION, Listing
@@ -51,16 +50,22 @@ def make_phantom(seed: int, label: int, side: int = SIDE) -> Phantom:
     image += 0.05 * np.clip(ribs, 0, 1) * np.clip(lungs + 0.25, 0, 1)
     # Texture of soft tissue and of vessels, then the opacity.
     for grain, strength in ((side / 16, 0.045), (side / 48, 0.065)):
-        texture = gaussian_filter(random.normal(size=(side, side)), grain)
+        texture = _blurred(random.normal(size=(side, side)), grain)
         image += strength * texture / texture.std()
     evidence = np.zeros((side, side), bool)
     if label:
         opacity, evidence = _opacity(random, x, y)
         image += opacity
     # Blur, noise and exposure of the detector.
-    image = gaussian_filter(image, 0.6) + random.normal(0, 0.02, size=image.shape)
+    image = _blurred(image, 0.6) + random.normal(0, 0.02, size=image.shape)
     image = image * random.uniform(0.85, 1.15) + random.uniform(-0.04, 0.04)
     return Phantom(np.round(np.clip(image + 0.06, 0, 1) * 255).astype(np.uint8), evidence, label)
+
+
+def _blurred(values: np.ndarray, sigma: float) -> np.ndarray:
+    from scipy.ndimage import gaussian_filter
+
+    return gaussian_filter(values, sigma)
 
 
 def _pose(random: np.random.Generator, x: np.ndarray, y: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -156,7 +161,7 @@ def make_phantom_of_findings(seed: int, present: np.ndarray) -> tuple[np.ndarray
     effusion = (y >= level + 0.02 * np.sin(9 * x)) & (np.abs(x - (1 - side)) < 0.15) & (y < 0.84)
     for mask, strength, is_present in ((nodule, 85.0, present[1]), (effusion, 75.0, present[2])):
         if is_present:
-            pixels += strength * gaussian_filter(mask.astype(float), 1.2)
+            pixels += strength * _blurred(mask.astype(float), 1.2)
     regions = np.stack([thorax.evidence, nodule & present[1], effusion & present[2]])
     return np.round(np.clip(pixels, 0, 255)).astype(np.uint8), regions
 
@@ -198,8 +203,8 @@ def make_cube(seed: int, label: int) -> tuple[np.ndarray, np.ndarray]:
     center, radius = random.uniform(0.3, 0.7, 3), random.uniform(0.10, 0.17)
     ball = np.linalg.norm(np.stack([z, y, x], axis=-1) - center, axis=-1) <= radius
     if label:
-        cube += 0.3 * gaussian_filter(ball.astype(float), 0.7)
-    cube = gaussian_filter(cube, 0.5)
+        cube += 0.3 * _blurred(ball.astype(float), 0.7)
+    cube = _blurred(cube, 0.5)
     return np.round(np.clip(cube, 0, 1) * 255).astype(np.uint8), ball & bool(label)
 
 
