@@ -6,7 +6,6 @@ from itertools import combinations
 import numpy as np
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
-from sklearn.model_selection import StratifiedGroupKFold
 
 from core.data.duplicates import Copies
 from core.data.listing import TEST, TRAIN, UNLABELED, VALIDATION
@@ -224,6 +223,8 @@ def _crossing(parts: np.ndarray, groups: np.ndarray, kept: str) -> np.ndarray:
 
 def _split_off(parts: np.ndarray, labels: np.ndarray, groups: np.ndarray, share: int) -> np.ndarray:
     """Select one in `share` training images, stratified by class and in whole groups."""
+    from sklearn.model_selection import StratifiedGroupKFold
+
     pool = np.flatnonzero(parts == TRAIN)
     strata = np.zeros(len(parts), int)
     strata[pool] = strata_of(labels[pool], groups[pool], share)

@@ -16,7 +16,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from scipy import stats
 
 from core.metrics.measures import METRICS, Metric
 from core.metrics.scores import Scores
@@ -225,6 +224,8 @@ def between_seeds(values: Sequence[float], metric: Metric | None = None) -> Spre
     Raises:
         ValueError: if there is no seed.
     """
+    from scipy import stats
+
     by_seed = np.asarray(values, dtype=float)
     if not len(by_seed):
         raise ValueError("Expected the value of at least one seed.")
@@ -245,6 +246,8 @@ def wilson(hits: int, n: int) -> Estimate:
         hits: number of images with the property, 0 to n.
         n: number of images.
     """
+    from scipy import stats
+
     if not n:
         return Estimate(float("nan"), 0.0, 1.0, 0)
     ends = stats.binomtest(int(hits), int(n)).proportion_ci(LEVEL, method="wilson")

@@ -4,7 +4,6 @@ A patient's images, and copies of an image, never straddle two folds.
 """
 
 import numpy as np
-from sklearn.model_selection import StratifiedGroupKFold
 
 from core.data.splits import strata_of
 
@@ -24,6 +23,8 @@ def validation_folds(
     Returns:
         no pairs where nothing can be held out: for one fold, or if a class has only one group.
     """
+    from sklearn.model_selection import StratifiedGroupKFold
+
     labels = strata_of(labels, groups, folds)
     count = min(folds, *(len(np.unique(groups[labels == c])) for c in np.unique(labels)))
     if count < 2:

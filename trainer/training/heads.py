@@ -8,7 +8,6 @@ import numpy as np
 import torch
 from scipy.optimize import minimize
 from scipy.special import expit, log_expit
-from sklearn.linear_model import LogisticRegression
 from torch import nn
 from torch.nn import functional as F
 
@@ -178,6 +177,8 @@ def _fit_multinomial(
     flat: np.ndarray, labels: np.ndarray, classes: int, strengths: Sequence[float], weighted: bool
 ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
     """Yield weights (C, D) and biases (C,) of multinomial regression for each strength."""
+    from sklearn.linear_model import LogisticRegression
+
     model = LogisticRegression(max_iter=2000, class_weight="balanced" if weighted else None, warm_start=True)
     for strength in strengths:
         model.set_params(C=strength).fit(flat, labels)

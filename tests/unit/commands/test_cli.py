@@ -3,15 +3,19 @@
 import json
 import shutil
 import signal
+import subprocess
+import sys
 
 import pytest
 from PIL import Image
 
 from core.data.datasets.phantom import phantom_at
-from core.paths import runs_folder
+from core.paths import PROJECT, runs_folder
 from core.runs import open_store
 from trainer.cli import main
 from trainer.training import run_cell
+
+HEAVY = {"sklearn", "pandas", "medmnist", "timm", "transformers", "captum", "kornia", "streamlit"}
 
 
 @pytest.fixture
@@ -91,6 +95,25 @@ def test_list_names_every_row(capsys):
     assert main(["list"]) == 0
     shown = capsys.readouterr().out
     assert all(name in shown for name in ("kermany", "phantom", "scratch-densenet121", "finetune"))
+
+
+@pytest.mark.parametrize(
+    ("argv", "spared"),
+    [
+        (["--help"], {"torch", "scipy", *HEAVY}),
+        (["data", "--help"], {"torch", *HEAVY}),
+        (["campaign", "--help"], {"torch", *HEAVY}),
+        (["list"], HEAVY),
+    ],
+    ids=" ".join,
+)
+def test_what_computes_nothing_does_not_wait_for_libraries_that_compute(argv, spared):
+    code = (
+        "import sys; from trainer.cli import main\ntry: main(sys.argv[1:])\nexcept SystemExit: pass\n"
+        "print(*sys.modules, file=sys.stderr)"
+    )
+    done = subprocess.run([sys.executable, "-c", code, *argv], capture_output=True, text=True, check=True, cwd=PROJECT)
+    assert set(done.stderr.split()) & spared == set()
 
 
 def test_audit_finds_crossing_copies(class_folder, capsys, monkeypatch):
