@@ -26,6 +26,7 @@ _FRAMED, _WANTED = "framed", "wanted"
 # The inputs of boxes are clipped by their frames, and those of toggles and sliders are hidden, so that their frame,
 # label or handle has the ring. That of a segment is inside it, because the row of segments cuts off what is outside.
 # Hashes in tables break into lines: a cell cannot be scrolled by keyboard.
+# Streamlit's own color of a pressed segment or pill under the pointer has a contrast of 3.9:1.
 _STYLE = """<style>
 :focus-visible,
 label:has(input:focus-visible),
@@ -33,6 +34,7 @@ label:has(input:focus-visible),
 .stSlider div:has(> div > input:focus-visible) { outline: 3px solid #0072B2 !important; outline-offset: 2px; }
 .react-aria-ComboBox input:focus-visible { outline: none !important; }
 [data-variant=segmented_control]:focus-visible { outline-offset: -3px !important; }
+[role=radio][aria-checked=true]:hover { color: #0F1115 !important; }
 [data-testid=stTable] td p { overflow-wrap: anywhere !important; }
 </style>"""
 # Streamlit adds an entry to the browser's history for a page, and another when the page writes the choices that it kept

@@ -100,11 +100,11 @@ def new_page(opened, width=1280):
 
 
 def settle(page):
-    """Waits until the script run is over and nothing is stale."""
+    """Waits until the script run is over, nothing is stale, and the code of every element has been loaded."""
     page.wait_for_selector("[data-testid=stApp]")
     page.wait_for_function(
         "() => document.querySelector('[data-testid=stApp]')?.dataset.testScriptState === 'notRunning'"
-        " && !document.querySelector('[data-stale=true]')"
+        " && !document.querySelector('[data-stale=true], [data-testid=stSkeleton]')"
     )
     page.wait_for_timeout(500)
 
