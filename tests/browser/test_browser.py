@@ -14,6 +14,7 @@ from core.data.datasets.phantom import phantom_at
 from core.data.images import encode_png
 from core.jobs.queue import Queue
 from core.ui.app_frame import NOTICE
+from tests import PATIENCE
 from tests.browser.server import AXE, ROOT, WIDTHS, browser, chromium, new_page, running, settle, violations, whole_page
 from tests.conftest import need
 from tests.uploaded_files import packed, striped
@@ -321,7 +322,7 @@ def test_a_zip_of_own_images_becomes_a_trained_network_and_an_answer(opened, own
         settle(page)
         page.reload()
         page.get_by_role("button", name="Start").click()
-        page.get_by_role("heading", name="Result").wait_for(timeout=1000 * 600)
+        page.get_by_role("heading", name="Result").wait_for(timeout=2000 * PATIENCE)
         other = opened.new_context().new_page()
         other.goto(f"{fresh}/train")
         other.get_by_text("Zip with a folder of images per class").wait_for()
