@@ -105,7 +105,7 @@ def test_list_names_every_row(capsys):
         (["campaign", "--help"], {"torch", *HEAVY}),
         (["list"], HEAVY),
     ],
-    ids=" ".join,
+    ids=["help", "data", "campaign", "list"],
 )
 def test_what_computes_nothing_does_not_wait_for_libraries_that_compute(argv, spared):
     code = (
