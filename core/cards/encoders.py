@@ -36,10 +36,6 @@ def encoder_limits(card: Mapping[str, Any]) -> tuple[str, ...]:
         copies = ", ".join(f"{count:,} of {name}" for name, count in removed.items())
         if strict:
             others = "Other images of these sets' patients were excluded, as far as patients are identified."
-        elif all("people_removed" in row for row in corpus):
-            others = (
-                "Patients in these sets' validation and test parts were excluded, as far as patients are identified."
-            )
         else:
             others = "Other images of the same patients were not removed."
         limits.append(f"Copies of images were removed from its training data: {copies}. {others}")
