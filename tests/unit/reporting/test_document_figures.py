@@ -1,10 +1,11 @@
 """Figures of documents: what is drawn, and when the file is written again."""
 
+import shutil
 from xml.etree import ElementTree
 
 import pytest
 
-from core.analysis.contest import NAMED
+from core.analysis.contest import ENCODERS, NAMED
 from core.errors import BadRequest
 from core.runs import open_store
 from tests.synthetic_runs import make_run
@@ -33,6 +34,22 @@ def test_a_figure_says_in_words_what_it_draws_and_is_drawn_again_only_for_other_
     make_run(runs, NAMED["B"][:2], 50, 2, 1.0)
     assert write_curves(open_store(runs), "phantom", [10, 50], tmp_path) != shown
     assert b"another version" not in path.read_bytes()
+
+
+def test_a_panel_shows_an_encoder_and_goes_with_its_runs(runs, tmp_path):
+    for series in (NAMED["A"], *(ENCODERS[title][0] for title in ENCODERS)):
+        for size in (10, 50):
+            make_run(runs, series[:2], size, 0, 2.0)
+    first, second = ENCODERS
+    shown = write_curves(open_store(runs), "phantom", [10, 50], tmp_path)
+    assert f"{first}: A" in shown
+    assert f"{second}: A" in shown
+    for run in (runs / "phantom").glob(f"{ENCODERS[second][0].model}-*"):
+        shutil.rmtree(run)
+    shown = write_curves(open_store(runs), "phantom", [10, 50], tmp_path)
+    assert f"{first}: A" in shown
+    assert second not in shown
+    assert second not in (tmp_path / "figures" / "phantom.svg").read_text()
 
 
 def test_one_size_is_no_curve(runs, tmp_path):
