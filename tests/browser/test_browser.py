@@ -329,6 +329,8 @@ def test_a_zip_of_own_images_becomes_a_trained_network_and_an_answer(opened, own
         assert other.get_by_text("stripes").count() == 0
         other.close()
         for width in WIDTHS:
+            if width != WIDTHS[0]:
+                shutil.copytree(SHIPPED, tmp_path / "runs", dirs_exist_ok=True)
             page.set_viewport_size({"width": width, "height": 900})
             page.goto(f"{fresh}/train")
             page.get_by_role("heading", name="Result").wait_for()
@@ -346,7 +348,6 @@ def test_a_zip_of_own_images_becomes_a_trained_network_and_an_answer(opened, own
             assert page.locator("[data-testid=stException]").count() == 0
             assert page.get_by_text("level").first.is_visible()
             assert violations(page) == []
-            shutil.copytree(SHIPPED, tmp_path / "runs", dirs_exist_ok=True)
         page.close()
 
 
@@ -444,7 +445,6 @@ def test_a_researcher_reads_the_headline_compares_and_shares_a_link(opened, requ
     page.locator(".js-plotly-plot .main-svg").first.wait_for()
     shown = page.locator("[data-testid=stMain]").inner_text()
     assert "Differences" in shown
-    assert page.locator(".js-plotly-plot").or_(page.locator("[data-testid=stDataFrame]")).count() >= 1
     assert violations(page) == []
     other = opened.new_context(viewport={"width": width, "height": 900}).new_page()
     other.goto(page.url)
