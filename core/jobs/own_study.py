@@ -19,7 +19,7 @@ from core.jobs.queue import Queue
 from core.jobs.records import Job
 from core.paths import embeddings_folder, runs_folder, written_folders
 
-STUDY_MODELS = ("scratch-cnn", "imagenet-efficientnet-lite0", "medical-efficientnet-lite0")  # the quickest of A, B, C
+STUDY_MODELS = ("scratch-cnn-64", "imagenet-efficientnet-lite0", "medical-efficientnet-lite0")  # quickest of A, B, C
 STUDY_STRATEGIES = ("scratch-quick", "frozen")
 STUDY_SEEDS = (0, 1, 2)
 LARGEST = 200  # images per class

@@ -70,14 +70,15 @@ _add(
     "scratch-cnn", "Small CNN", 64, partial(build_cnn, (3, 32, 64, 128), None, False),
     "Three convolution, ReLU and pooling stages and one fully connected layer.",
 )  # fmt: skip
-for _name, _title, _width, _norm, _words in (
-    ("scratch-cnn-160", "CNN at 160 px", 32, nn.BatchNorm2d, "batch normalization"),
-    ("scratch-cnn-160-narrow", "Narrow CNN at 160 px", 16, nn.BatchNorm2d, "batch normalization, half as wide"),
-    ("scratch-cnn-160-groupnorm", "CNN at 160 px, group norm", 32, GROUP_NORM, "group normalization"),
+for _name, _title, _side, _width, _norm, _words in (
+    ("scratch-cnn-160", "CNN at 160 px", 160, 32, nn.BatchNorm2d, "batch normalization, at the image size of B and C"),
+    ("scratch-cnn-160-narrow", "Narrow CNN at 160 px", 160, 16, nn.BatchNorm2d, "batch normalization, half as wide"),
+    ("scratch-cnn-160-groupnorm", "CNN at 160 px, group norm", 160, 32, GROUP_NORM, "group normalization"),
+    ("scratch-cnn-64", "Narrow CNN at 64 px", 64, 16, nn.BatchNorm2d, "batch normalization; it learns in few steps"),
 ):
     _add(
-        _name, _title, 160, partial(build_cnn, [_width * factor for factor in (1, 1, 2, 4, 4)], _norm, True),
-        f"A stem of stride 2 and four convolution stages with {_words}, at the image size of B and C.",
+        _name, _title, _side, partial(build_cnn, [_width * factor for factor in (1, 1, 2, 4, 4)], _norm, True),
+        f"A stem of stride 2 and four convolution stages with {_words}.",
         uses_batch_norm=_norm is nn.BatchNorm2d,
     )  # fmt: skip
 _add(  # Huang et al. 2017, arXiv:1608.06993
