@@ -22,6 +22,7 @@ def build_cnn(
     classes: int,
     dataset: str,
     seed: int,
+    pooled: int = 4,
 ) -> Classifier:
     """Build a CNN of stages of convolution, normalization, ReLU and pooling, then average pooling and a linear layer.
 
@@ -36,15 +37,16 @@ def build_cnn(
         classes: number of classes.
         dataset: not used.
         seed: random seed of the weights.
+        pooled: number of stages that end in pooling, from the first on. Fewer leave a finer map for heatmaps.
     """
     torch.manual_seed(seed)
     layers: list[nn.Module] = []
     if stem and norm:
         layers += [nn.Conv2d(3, widths[0], 5, stride=2, padding=2, bias=False), norm(widths[0]), nn.ReLU()]
-    for channels, width in pairwise(widths):
+    for stage, (channels, width) in enumerate(pairwise(widths)):
         layers.append(nn.Conv2d(channels, width, 3, padding=1, bias=norm is None))
         layers += [norm(width)] if norm else []
-        layers += [nn.ReLU(), nn.MaxPool2d(2)]
+        layers += [nn.ReLU(), nn.MaxPool2d(2)] if stage < pooled else [nn.ReLU()]
     return Classifier(nn.Sequential(*layers), Head(average_pool(), linear_layers(widths[-1], classes)))
 
 
@@ -70,17 +72,21 @@ _add(
     "scratch-cnn", "Small CNN", 64, partial(build_cnn, (3, 32, 64, 128), None, False),
     "Three convolution, ReLU and pooling stages and one fully connected layer.",
 )  # fmt: skip
-for _name, _title, _side, _width, _norm, _words in (
-    ("scratch-cnn-160", "CNN at 160 px", 160, 32, nn.BatchNorm2d, "batch normalization, at the image size of B and C"),
-    ("scratch-cnn-160-narrow", "Narrow CNN at 160 px", 160, 16, nn.BatchNorm2d, "batch normalization, half as wide"),
-    ("scratch-cnn-160-groupnorm", "CNN at 160 px, group norm", 160, 32, GROUP_NORM, "group normalization"),
-    ("scratch-cnn-64", "Narrow CNN at 64 px", 64, 16, nn.BatchNorm2d, "batch normalization; it learns in few steps"),
+for _name, _title, _width, _norm, _words in (
+    ("scratch-cnn-160", "CNN at 160 px", 32, nn.BatchNorm2d, "batch normalization"),
+    ("scratch-cnn-160-narrow", "Narrow CNN at 160 px", 16, nn.BatchNorm2d, "batch normalization, half as wide"),
+    ("scratch-cnn-160-groupnorm", "CNN at 160 px, group norm", 32, GROUP_NORM, "group normalization"),
 ):
     _add(
-        _name, _title, _side, partial(build_cnn, [_width * factor for factor in (1, 1, 2, 4, 4)], _norm, True),
-        f"A stem of stride 2 and four convolution stages with {_words}.",
+        _name, _title, 160, partial(build_cnn, [_width * factor for factor in (1, 1, 2, 4, 4)], _norm, True),
+        f"A stem of stride 2 and four convolution stages with {_words}, at the image size of B and C.",
         uses_batch_norm=_norm is nn.BatchNorm2d,
     )  # fmt: skip
+_add(
+    "scratch-cnn-64", "CNN at 64 px", 64, partial(build_cnn, (16, 16, 32, 64, 64), nn.BatchNorm2d, True, pooled=2),
+    "The CNN at 160 px for smaller images, half as wide and with less pooling; it learns in few steps.",
+    uses_batch_norm=True,
+)  # fmt: skip
 _add(  # Huang et al. 2017, arXiv:1608.06993
     "scratch-densenet121", "DenseNet-121", 128, partial(build_timm, "densenet121"),
     "The network used most in chest X-ray papers, without pretraining.",

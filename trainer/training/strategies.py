@@ -134,7 +134,7 @@ STRATEGIES.add(
         name="scratch-quick",
         title="From scratch, few steps",
         meaning="As from scratch, but short enough for a first look at one's own images; more steps may do better.",
-        settings=Settings(epochs=8, min_steps=150, batch_size=16, lr=3e-3, weight_decay=1e-2, folds=2),
+        settings=Settings(epochs=8, min_steps=200, batch_size=16, lr=3e-3, weight_decay=1e-2, folds=2),
         fit=fit_scratch,
         takes=(*NETWORK, "side"),
         head_only=False,

@@ -180,7 +180,7 @@ def test_results_are_reported_in_words():
 def stored(tmp_path, monkeypatch):
     """A store of one shipped run that keeps weights, without the check that ships with it."""
     store = tmp_path / "store"
-    shipped = next((PROJECT / "checkpoints" / "phantom").glob("scratch-cnn-scratch-n50-s0-*"))
+    shipped = next((PROJECT / "checkpoints" / "phantom").glob("scratch-cnn-64-scratch-n50-s0-*"))
     shutil.copytree(shipped, store / "phantom" / shipped.name)
     monkeypatch.setenv("LOWSHOT_RUNS", str(store))
     return store, next(iter(open_store(store).runs.items()))

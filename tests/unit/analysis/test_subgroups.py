@@ -189,7 +189,7 @@ def test_the_command_wants_runs_of_these_images(tmp_path, monkeypatch, capsys):
     monkeypatch.setenv("LOWSHOT_RUNS", str(tmp_path))
     assert main(["subgroups", "--dataset", "phantom"]) == 2
     assert "No stored run of phantom" in capsys.readouterr().err
-    for path in (PROJECT / "checkpoints" / "phantom").glob("scratch-cnn-scratch-n10-s0-*"):
+    for path in (PROJECT / "checkpoints" / "phantom").glob("scratch-cnn-64-scratch-n10-s0-*"):
         shutil.copytree(path, tmp_path / "phantom" / path.name)
     assert main(["subgroups", "--dataset", "phantom"]) == 2
     assert "gives neither" in capsys.readouterr().err

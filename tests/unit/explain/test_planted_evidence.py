@@ -18,6 +18,7 @@ from tests.heatmap_peaks import peak_distance
 
 PHANTOMS = [phantom_at(index) for index in range(1401, 1521, 2)]  # test images with an opacity
 STORE = PROJECT / "checkpoints" / "phantom"
+PRETRAINED = ("imagenet", "medical")
 
 
 def found_at(predictor, explainer="grad-cam", phantoms=PHANTOMS):
@@ -33,9 +34,11 @@ def found_at(predictor, explainer="grad-cam", phantoms=PHANTOMS):
     return int(sum(hits)), float(np.mean(near))
 
 
-@pytest.mark.parametrize("family", ["scratch", "imagenet", "medical"])
-def test_trained_maps_find_the_evidence_more_often_than_chance_and_random_ones_do_not(family):
-    folder = next(path for path in sorted(STORE.glob(f"{family}-*-n50-s0-*")))
+@pytest.mark.parametrize(
+    "series", ["scratch-cnn-64-scratch", *(f"{way}-efficientnet-lite0-stages-frozen-logistic" for way in PRETRAINED)]
+)
+def test_trained_maps_find_the_evidence_more_often_than_chance_and_random_ones_do_not(series):
+    (folder,) = STORE.glob(f"{series}-n50-s0-*")
     predictor = Predictor(folder)
     hits, chance = found_at(predictor)
     assert binomtest(hits, len(PHANTOMS), chance, "greater").pvalue < 0.001, (hits, chance)
@@ -52,7 +55,7 @@ def test_trained_maps_find_the_evidence_more_often_than_chance_and_random_ones_d
 @pytest.mark.parametrize("model", ["imagenet-efficientnet-lite0-stages", "medical-efficientnet-lite0-stages"])
 def test_the_networks_that_answer_for_phantoms_point_at_what_was_planted(model):
     """By the check that ships with them: four maps of five, and those of random weights no more often than chance."""
-    (folder,) = (path for path in STORE.glob(f"{model}-frozen-n200-s0-*"))
+    (folder,) = (path for path in STORE.glob(f"{model}-frozen-logistic-n200-s0-*"))
     assert folder in [one for one, _ in default_networks(open_store(STORE.parent), "phantom").values()]
     found = read_check(folder, read_run(folder)).planted["hires-cam-shifted"]
     assert found.of == 100
@@ -61,6 +64,6 @@ def test_the_networks_that_answer_for_phantoms_point_at_what_was_planted(model):
 
 
 def test_shifts_find_the_evidence_where_one_pass_misses_it():
-    predictor = Predictor(next(STORE.glob("imagenet-efficientnet-lite0-frozen-n50-s0-*")))
+    predictor = Predictor(next(STORE.glob("imagenet-efficientnet-lite0-stages-frozen-logistic-n50-s0-*")))
     some = PHANTOMS[:16]
     assert found_at(predictor, "grad-cam-shifted", some)[0] > found_at(predictor, "grad-cam", some)[0]

@@ -5,7 +5,11 @@ from dataclasses import replace
 import pytest
 
 from core.jobs import events
+from core.jobs.catalogue import read_catalogue
 from core.jobs.costs import Cost, cost_of, expected, time_left
+from core.jobs.own_study import STUDY_MODELS, STUDY_SEEDS, STUDY_STRATEGIES
+from core.paths import PROJECT
+from core.runs import open_store
 from tests.unit.runs.test_store import example_meta
 
 
@@ -35,6 +39,14 @@ def test_costs_are_measured_never_guessed():
     assert [row.seconds for row in rows] == [0.0, 4.0, 0.0, 8.0]
     rows = expected(stored, [("m", "s")], [10, 50], [0, 7], "d", "here", ["lr"])
     assert [row.seconds for row in rows] == [4.0, 4.0, 8.0, 8.0]
+
+
+def test_the_time_of_the_short_study_is_known_before_its_first_run():
+    stored = open_store(PROJECT / "checkpoints").metas()
+    pairs = read_catalogue().pairs(STUDY_MODELS, STUDY_STRATEGIES)
+    assert len(pairs) == len(STUDY_MODELS)
+    costs = expected(stored, pairs, [12, 25, 50, 100], STUDY_SEEDS, "own-new-1", "2 CPU threads")
+    assert all(cost and cost.seconds > 0 for cost in costs)
 
 
 def test_runs_on_fewer_threads_give_an_upper_estimate():
