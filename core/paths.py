@@ -1,20 +1,23 @@
-"""Folders from environment variables, the compute device, library versions, and the limits of uploads."""
+"""Folders from environment variables, the compute device, versions, and the limits of uploads."""
 
 from __future__ import annotations
 
 import os
 from dataclasses import dataclass
+from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from core.errors import BadRequest
+from core.files import sha256_of
 
 if TYPE_CHECKING:
     import torch
 
 PROJECT = Path(__file__).resolve().parent.parent
 DEVICES = ("auto", "cpu", "cuda")
+_CODE = (".py", ".json")  # suffixes of what counts as code
 _RECORDED = ("torch", "torchvision", "timm", "transformers", "captum", "kornia", "scikit-learn", "numpy", "pillow")
 
 
@@ -109,6 +112,13 @@ def library_versions() -> dict[str, str]:
         except PackageNotFoundError:
             versions[package] = "not installed"
     return versions
+
+
+@cache
+def code_hash() -> str:
+    """Return a hash of the code and recipes that train and evaluate, as they were at the first call."""
+    files = [path for part in ("core", "trainer") for path in (PROJECT / part).rglob("*") if path.suffix in _CODE]
+    return sha256_of(part for path in sorted(files) for part in (str(path.relative_to(PROJECT)), path.read_bytes()))
 
 
 MIB = 2**20

@@ -18,8 +18,8 @@ from typing import Any
 from filelock import Timeout
 
 from core.errors import BadRequest
-from core.files import locked, sha256_of, write_atomically
-from core.paths import PROJECT, describe_device, library_versions, pick_device
+from core.files import locked, write_atomically
+from core.paths import PROJECT, code_hash, describe_device, library_versions, pick_device
 from core.runs import PROTOCOL
 from trainer.commands import parser_of
 from trainer.flags import minutes
@@ -28,7 +28,6 @@ from trainer.reporting.markdown import table
 
 PLAN = PROJECT / "docs" / "protocol" / "campaign.toml"
 LONGEST = 120  # minutes of a unit
-CODE = (".py", ".json")
 NEGATIVE = 1  # exit code of a command with a negative result
 
 
@@ -142,12 +141,6 @@ def _run(unit: Unit, commands: Sequence[argparse.Namespace], log: Path) -> int:
         rows = [*_rows_of(log), row]
         write_atomically(log, "".join(json.dumps(row) + "\n" for row in rows).encode())
     return 0
-
-
-def code_hash() -> str:
-    """Return a hash of the code and recipes that train and evaluate, which is the same for all units of a campaign."""
-    files = [path for part in ("core", "trainer") for path in (PROJECT / part).rglob("*") if path.suffix in CODE]
-    return sha256_of(part for path in sorted(files) for part in (str(path.relative_to(PROJECT)), path.read_bytes()))
 
 
 def _finished(log: Path) -> dict[str, dict[str, Any]]:

@@ -16,9 +16,8 @@ import numpy as np
 import torch
 
 from core.files import write_atomically
-from core.paths import cache_folder
+from core.paths import cache_folder, code_hash
 
-_VERSION = 1
 _SHARE = 0.1  # maximum share of the time that is spent on writing
 
 
@@ -27,12 +26,13 @@ class StateFile:
 
     Args:
         name: unique name of the training, such as the name of its run.
-        device: device of the training; a training that began on another kind of device starts anew.
+        device: device of the training. A training that began on another kind of device, or with another version of the
+            program or of PyTorch, starts anew.
     """
 
     def __init__(self, name: str, device: torch.device) -> None:
         self.path = cache_folder() / "unfinished" / f"{name}.pt"
-        self._stamp = [_VERSION, str(torch.__version__), device.type]
+        self._stamp = [code_hash(), str(torch.__version__), device.type]
         self._device, self._name = device, name
         self._written, self._cost = time.monotonic(), 0.0
 

@@ -8,6 +8,7 @@ import pytest
 
 from core.errors import BadRequest
 from core.files import locked
+from core.paths import code_hash
 from tests import PATIENCE
 from trainer.cli import main
 from trainer.commands import campaign
@@ -42,7 +43,7 @@ def test_units_run_once_and_stop_at_the_first_failure(tmp_path, capsys):
     assert [row["unit"] for row in rows] == ["first"]
     assert rows[0]["minutes"] >= 0
     assert rows[0]["versions"]["torch"]
-    assert rows[0]["code"] == campaign.code_hash()
+    assert rows[0]["code"] == code_hash()
     assert main(["campaign", "--plan", str(plan), "--list"]) == 0
     assert "2 units, 0.0 hours left" in capsys.readouterr().out
     assert main(["campaign", "--plan", str(plan)]) == 0  # the rest only

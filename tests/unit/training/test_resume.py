@@ -22,6 +22,7 @@ from core.runs import open_store, read_predictions, read_run, read_weights
 from tests import PATIENCE
 from tests.conftest import need
 from trainer.cli import main
+from trainer.training import resume
 from trainer.training.network_trainer import train_network
 from trainer.training.resume import StateFile
 from trainer.training.run_cell import fit_data
@@ -112,11 +113,14 @@ def test_an_unreadable_state_file_is_ignored(some, tmp_path, monkeypatch, conten
     assert np.array_equal(whole.logits, again.logits)
 
 
-def test_a_state_of_another_environment_is_ignored(some, tmp_path, monkeypatch):
+@pytest.mark.parametrize(
+    ("place", "name", "value"), [(torch, "__version__", "1.0"), (resume, "code_hash", lambda: "later")]
+)
+def test_a_state_of_another_environment_is_ignored(some, tmp_path, monkeypatch, place, name, value):
     monkeypatch.setenv("LOWSHOT_CACHE", str(tmp_path))
     StateFile("there", torch.device("cpu")).write({"value": 1})
     assert StateFile("there", CPU).read() == {"value": 1}
-    monkeypatch.setattr(torch, "__version__", "1.0")
+    monkeypatch.setattr(place, name, value)
     assert StateFile("there", CPU).read() is None
 
 
