@@ -127,7 +127,7 @@ def run(arguments: argparse.Namespace) -> int:
 def _run(unit: Unit, commands: Sequence[argparse.Namespace], log: Path) -> int:
     """Run the commands of a unit and log it; the exit code is that of the first command that fails."""
     print_status(f"unit {unit.name}, about {unit.minutes:g} minutes")
-    start = time.monotonic()
+    start, version = time.monotonic(), code_hash()  # before the code on disk can change
     for line, parsed in zip(unit.commands, commands, strict=True):
         print_status(line)
         if (code := parsed.execute(parsed)) > NEGATIVE:
@@ -135,7 +135,7 @@ def _run(unit: Unit, commands: Sequence[argparse.Namespace], log: Path) -> int:
     devices = {describe_device(pick_device(getattr(parsed, "device", "auto"))) for parsed in commands}
     row = {
         "unit": unit.name, "protocol": PROTOCOL, "minutes": round((time.monotonic() - start) / 60, 1),
-        "device": ", ".join(sorted(devices)), "versions": library_versions(), "code": code_hash(),
+        "device": ", ".join(sorted(devices)), "versions": library_versions(), "code": version,
     }  # fmt: skip
     with locked(log):  # units may run side by side
         rows = [*_rows_of(log), row]
