@@ -11,7 +11,7 @@ def test_a_folder_gets_the_short_study_that_the_page_offers(class_folder, monkey
     monkeypatch.setattr("trainer.commands.curve.run_sweep", lambda requests, *_: asked.extend(requests) or iter(()))
     assert main(["curve", "--folder", str(root)]) == 2  # nothing was trained
     cells = [request.cell for request in asked]
-    assert {cell.model for cell in cells} >= {"scratch-cnn", "imagenet-efficientnet-lite0"}
+    assert {cell.model for cell in cells} >= {"scratch-cnn-64", "imagenet-efficientnet-lite0"}
     assert {cell.model for cell in cells} <= {*STUDY_MODELS}
     assert {cell.strategy for cell in cells} == {"scratch-quick", "frozen"}
     assert {cell.seed for cell in cells} == {0, 1, 2}

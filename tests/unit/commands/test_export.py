@@ -45,7 +45,7 @@ def shipped(monkeypatch):
 
 @pytest.mark.parametrize("name", exports.FORMATS)
 def test_an_exported_file_predicts_as_the_run_does(shipped, tmp_path, capsys, name):
-    meta = shipped("scratch-cnn")
+    meta = shipped("scratch-cnn-64")
     assert main(["export", meta.run, "--format", name, "--to", str(tmp_path)]) == 0
     said = capsys.readouterr().out
     assert "on 64 test images of phantom" in said
@@ -89,7 +89,7 @@ def test_a_file_with_other_predictions_is_reported(shipped, tmp_path, capsys, mo
         return lambda pixels: row.read(path, meta, folder)(pixels) + 0.01
 
     monkeypatch.setitem(exports.FORMATS, "safetensors", replace(row, read=wrong))
-    assert main(["export", shipped("scratch-cnn").run, "--format", "safetensors", "--to", str(tmp_path)]) == 1
+    assert main(["export", shipped("scratch-cnn-64").run, "--format", "safetensors", "--to", str(tmp_path)]) == 1
     assert "1.00e-02" in capsys.readouterr().out
 
 
@@ -237,7 +237,7 @@ def test_an_unsupported_network_is_refused_and_nothing_is_written(kinds, stored,
 
 def test_a_network_too_large_for_onnx_is_refused(shipped, tmp_path, capsys, monkeypatch):
     monkeypatch.setattr(exports, "ONNX_BYTES", 1000)
-    assert main(["export", shipped("scratch-cnn").run, "--to", str(tmp_path / "exported")]) == 2
+    assert main(["export", shipped("scratch-cnn-64").run, "--to", str(tmp_path / "exported")]) == 2
     assert "An ONNX file holds at most 2 GB" in capsys.readouterr().err
     assert not (tmp_path / "exported").exists()
 
@@ -262,7 +262,7 @@ def test_runs_that_cannot_be_exported_are_refused(shipped, runs, tmp_path, capsy
 
 
 def test_the_python_way_in(shipped, tmp_path):
-    meta = shipped("scratch-cnn")
+    meta = shipped("scratch-cnn-64")
     folder = open_store().folder_of(meta.run)
     stored = read_predictions(folder)
     run = load_run(str(folder))
@@ -289,7 +289,7 @@ def test_notebooks_run_from_top_to_bottom(path, tmp_path):
     notebook = nbformat.read(path, as_version=4)
     assert all(not cell.get("outputs") and not cell.get("execution_count") for cell in notebook.cells)
     for cell in notebook.cells:  # the networks need not be good
-        cell.source = cell.source.replace('"--min-steps", "100"', '"--epochs", "5", "--min-steps", "10"')
+        cell.source = cell.source.replace('"scratch-quick"', '"scratch-quick", "--epochs", "5", "--min-steps", "10"')
     NotebookClient(
         notebook, timeout=PATIENCE, kernel_name="python3", resources={"metadata": {"path": path.parent}}
     ).execute()
