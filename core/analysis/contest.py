@@ -240,8 +240,8 @@ def finding_text(title: str, metric: Metric, finding: Headline, names: Mapping[s
         finding: the headline.
         names: family -> its series.
     """
-    needs = [f"{size.text()} {way_of(names[family])}" for family, size in finding.needed.items() if family != LOOP]
-    return f"{title}: {metric.title} {finding.target:.3f} needs this many labeled images per class: {listed(needs)}."
+    needs = [size.text(unit=f" {way_of(names[family])}") for family, size in finding.needed.items() if family != LOOP]
+    return f"{title}: labeled images per class needed for {metric.title} {finding.target:.3f}: {listed(needs)}."
 
 
 def way_of(name: Series) -> str:

@@ -63,8 +63,8 @@ class ExternalResult:
         varies = "seeds and the patients of both sets" if drop.seeds > 1 else "the patients of both sets, one seed"
         return (
             f"{METRICS[metric].title}: {own.value:.3f} on the internal test images, {external.value:.3f} on "
-            f"{self.title}: a difference of {drop.effect:+.3f} (95% interval over {varies} "
-            f"{interval_text(drop.low, drop.high, '+.3f')})."
+            f"{self.title}, a change of {-drop.effect:+.3f} (95% interval over {varies} "
+            f"{interval_text(-drop.high, -drop.low, '+.3f')})."
         )
 
 

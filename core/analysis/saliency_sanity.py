@@ -10,6 +10,7 @@ from typing import Any
 from core.errors import CorruptRun
 from core.explain.methods import EXPLAINERS
 from core.explain.randomization import STEPS, MapSimilarity, PlantedHits, Randomized
+from core.files import locked
 from core.metrics.bootstrap import with_interval
 from core.runs import WEIGHTS_FILE, RunMeta
 from core.runs.sidecar import read_sidecar, save_sidecar
@@ -55,16 +56,17 @@ def caution_for(folder: Path, meta: RunMeta) -> str:
 
 def save_check(folder: Path, meta: RunMeta, check: Randomized) -> None:
     """Store the check of a run next to the runs of its data set, with the hash of its weights."""
-    try:
-        rows = _rows(folder.parent)
-    except CorruptRun:  # the file is written again
-        rows = {}
-    rows = {name: row for name, row in rows.items() if (folder.parent / name).is_dir()}
     found = json.loads(  # four digits, and None for NaN, which other programs can read
         json.dumps(asdict(check)), parse_float=lambda text: round(float(text), 4), parse_constant=lambda _: None
     )
-    rows[meta.run] = {"weights": meta.hashes[WEIGHTS_FILE], "found": found}
-    save_sidecar(folder.parent, FILE, {"runs": rows})
+    with locked(folder.parent / FILE):  # another process may store the check of another run
+        try:
+            rows = _rows(folder.parent)
+        except CorruptRun:  # the file is written again
+            rows = {}
+        rows = {name: row for name, row in rows.items() if (folder.parent / name).is_dir()}
+        rows[meta.run] = {"weights": meta.hashes[WEIGHTS_FILE], "found": found}
+        save_sidecar(folder.parent, FILE, {"runs": rows})
 
 
 def _rows(folder: Path) -> dict[str, Any]:

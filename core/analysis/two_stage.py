@@ -1,5 +1,6 @@
 """Two-stage diagnosis from stored runs: pairs the stages by seed and puts their images in the same order."""
 
+import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import TypeVar
@@ -122,19 +123,24 @@ def _check_one_set(runs: Sequence[Run]) -> None:
         )
     if len({meta.labels for meta in metas if meta.positive is None}) > 1:
         raise BadRequest("Multiclass runs must have the same classes to be combined.")
-    trained: set[str] = set().union(*(load_part(run, "validation").ids.tolist() for run in runs))
+    held_out: set[str] = set().union(*(load_part(run, "validation").ids.tolist() for run in runs))
     tested: set[str] = set().union(*(load_part(run).ids.tolist() for run in runs))
-    if trained & tested:
-        raise LeakFound(f"{len(trained & tested)} test images of one stage are training images of another.")
+    if held_out & tested:
+        raise LeakFound(f"{len(held_out & tested)} test images of one stage are training images of another.")
 
 
 def best_single(series: Mapping[Key, Sequence[Run]], suspicious: tuple[int, ...]) -> Key:
-    """Return the series that best separates suspicious images on held-out images, by mean AUROC."""
+    """Return the series that best separates suspicious images on held-out images, by mean AUROC.
+
+    Raises:
+        BadRequest: if no series has held-out images of suspicious and of other classes with every seed.
+    """
 
     def held_out(key: Key) -> float:
         scores = [_suspicious(load_part(run, "validation").scores, suspicious) for run in series[key]]
         return float(np.mean([measure(run_scores, "auroc")["auroc"] for run_scores in scores]))
 
-    if not series:
-        raise BadRequest("Expected at least one series to choose from.")
-    return max(series, key=held_out)
+    means = {key: mean for key in series if math.isfinite(mean := held_out(key))}
+    if not means:
+        raise BadRequest("No series has held-out images of suspicious and other classes, by which the best is chosen.")
+    return max(means, key=means.__getitem__)

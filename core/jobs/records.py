@@ -31,6 +31,7 @@ _SIGNALS: dict[int, str] = {
     signal.SIGKILL: "The process was killed (SIGKILL), most often because memory ran out.",
     signal.SIGBUS: "The process could not write memory-mapped data (SIGBUS), most often because the disk is full.",
 }
+_PROBE = 0.1  # seconds to wait for the lock, which another process may hold for a moment to look
 _SAME_START = 2.0  # seconds by which two readings of a process's start time may differ
 _NAME = "%Y%m%d-%H%M%S-%f"
 
@@ -154,7 +155,7 @@ def read(folder: Path) -> Job:
 def has_worker(jobs: Path) -> bool:
     """Return whether a worker runs the jobs of a folder; the system releases the lock of a dead worker."""
     try:
-        with FileLock(jobs / LOCK).acquire(timeout=0):
+        with FileLock(jobs / LOCK).acquire(timeout=_PROBE):
             return False
     except Timeout:
         return True

@@ -106,9 +106,11 @@ def _signal(state: State, number: signal.Signals) -> None:
 
 
 def main(jobs: Path) -> None:
-    """Work unless another worker does."""
-    with suppress(Timeout), FileLock(jobs / records.LOCK).acquire(timeout=_WAIT):
-        work(jobs)
+    """Work until no job is left, unless another worker does."""
+    with suppress(Timeout):
+        while _with_status(jobs, "running") or _with_status(jobs, "queued"):  # one may come while the lock is released
+            with FileLock(jobs / records.LOCK).acquire(timeout=_WAIT):
+                work(jobs)
 
 
 if __name__ == "__main__":

@@ -112,9 +112,10 @@ def calibrate(scores: Scores, groups: np.ndarray, level: float, labels: Sequence
         chosen = np.sort(shuffled[np.unique(groups[shuffled], return_index=True)[1]])  # one random image per patient
         if len(chosen) < enough:
             name = labels[c] if labels else f"class number {c}"
+            most = 100 * len(chosen) // (len(chosen) + 1)
             raise BadRequest(
                 f"Sets at {level:.0%} need at least {enough} calibration patients of every class, but {name} has "
-                f"{len(chosen)}. Label more, or choose a level of at most {1 - 1 / (len(chosen) + 1):.0%}."
+                f"{len(chosen)}. Label more{f', or choose a level of at most {most}%' if most else ''}."
             )
         rank = int(np.floor((1 - level) * (len(chosen) + 1) + _ROUNDING))
         least.append(float(np.sort(scores.probabilities[chosen, c])[rank - 1]))

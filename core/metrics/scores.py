@@ -1,6 +1,6 @@
 """Predictions with their labels and operating point, for one part of a data set.
 
-Metrics are in `measures`; reading from files is in `core.runs.series`.
+Metrics are in `measures`; reading from files is in `core.runs.scores`.
 """
 
 from __future__ import annotations

@@ -11,12 +11,12 @@ saved by transformers. PATH is a safetensors file (or a folder with `model.safet
 SHA-256. The training data of such weights is unknown, and runs say so.
 """
 
-from functools import partial
+from functools import cache, partial
 from typing import Any
 
 import torch
 
-from core.errors import UnknownName, WeightsUnavailable
+from core.errors import BadRequest, UnknownName, WeightsUnavailable
 from core.models import medsiglip, timm_models
 from core.models.classifier import Classifier
 from core.models.specs import FROZEN, MODELS, PATH_MARK, TRANSFER, Family, ModelSpec, Weights
@@ -67,9 +67,16 @@ def _timm_image(architecture: str) -> ImageSpec:
 def _timm_facts(architecture: str) -> Any:
     import timm
 
+    unknown = UnknownName(f"timm has no architecture {architecture!r}; see timm.list_models(pretrained=True).")
     if not timm.is_model(architecture):
-        raise UnknownName(f"timm has no architecture {architecture!r}; see timm.list_models().")
-    return timm.get_pretrained_cfg(architecture) or timm.get_pretrained_cfg(architecture.partition(".")[0])
+        raise unknown
+    try:
+        facts = timm.get_pretrained_cfg(architecture)
+    except RuntimeError:  # the tag after the dot is unknown
+        raise unknown from None
+    if facts is None:
+        raise unknown
+    return facts
 
 
 def _build_timm(name: str, architecture: str, classes: int, dataset: str, seed: int) -> Classifier:
@@ -86,8 +93,28 @@ def _build_timm(name: str, architecture: str, classes: int, dataset: str, seed: 
     except (OSError, SafetensorError) as error:
         raise WeightsUnavailable(f"{path} is not a safetensors file: {error}.") from None
     network = timm_models.load_timm(architecture, path, file_classes)
+    check_feature_map(architecture)
     torch.manual_seed(seed)
     return timm_models.classifier_of(network, classes)
+
+
+@cache
+def check_feature_map(architecture: str) -> None:
+    """Refuse networks whose features are no (B, C, h, w) map and have no class token: heatmaps would be wrong.
+
+    Raises:
+        BadRequest: for such an architecture.
+    """
+    import timm
+
+    with torch.device("meta"), torch.no_grad():
+        network: Any = timm.create_model(architecture, pretrained=False).eval()
+        shape = network.forward_features(torch.zeros(1, *_timm_facts(architecture).input_size)).shape
+    if not timm_models.has_class_token(network) and (len(shape) != 4 or shape[1] != network.num_features):
+        raise BadRequest(
+            f"{architecture} has no feature map from which heatmaps could be computed. Choose a convolutional network, "
+            "such as resnet50, or a vision transformer with a class token."
+        )
 
 
 def _outline_timm(architecture: str, classes: int) -> Classifier:

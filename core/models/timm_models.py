@@ -107,10 +107,14 @@ def classifier_of(network: Any, classes: int, size: int = 0) -> Classifier:
         size: see `TimmEncoder`; not needed for vision transformers.
     """
     network.reset_classifier(0)
-    tokens = getattr(network, "num_prefix_tokens", 0) and getattr(network, "global_pool", "") == "token"
-    encoder = ClassTokenEncoder(network) if tokens else TimmEncoder(network, size)
+    encoder = ClassTokenEncoder(network) if has_class_token(network) else TimmEncoder(network, size)
     head = Head(EncoderPooling(encoder), mlp_layers(int(network.head_hidden_size), classes))
     return Classifier(encoder, head, encoder.bypass_channels if isinstance(encoder, ClassTokenEncoder) else 0)
+
+
+def has_class_token(network: Any) -> bool:
+    """Whether the embedding of a timm network is the class token of a vision transformer."""
+    return bool(getattr(network, "num_prefix_tokens", 0)) and getattr(network, "global_pool", "") == "token"
 
 
 def load_timm(name: str, path: Path, classes: int, **options: Any) -> Any:

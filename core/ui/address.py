@@ -258,9 +258,10 @@ def number(
     def read(texts: list[str]) -> Any:
         try:
             value = kind(texts[-1])
-        except ValueError:
+            fits = math.isfinite(value) and least <= value <= most
+        except (ValueError, OverflowError):  # no number, or an integer of more than 308 digits
             return default, texts
-        return (value, []) if math.isfinite(value) and least <= value <= most else (default, texts)
+        return (value, []) if fits else (default, texts)
 
     def texts_of(value: Any) -> list[str]:
         return ["" if value is None else f"{value:.10g}"]

@@ -79,8 +79,7 @@ def _without(hidden: set[str], opened: Store) -> Store:
         {folder: meta for folder, meta in rows.items() if meta.dataset not in hidden}
         for rows in (opened.runs, opened.failed)
     )
-    not_theirs = {folder.name for folder in opened.failed.keys() - failed.keys()}
-    problems = {name: why for name, why in opened.problems.items() if name not in not_theirs}
+    problems = {name: why for name, why in opened.problems.items() if name.partition("/")[0] not in hidden}
     return replace(opened, runs=runs, failed=failed, problems=problems)
 
 

@@ -6,6 +6,8 @@ from core.jobs.exports import export_network
 from core.runs import RunMeta
 from core.ui.text import show_errors
 
+_EXPORT = "network_export"  # in the session: digest of the run, and the zip file
+
 
 @show_errors()
 def offer_download(meta: RunMeta, page: str) -> None:
@@ -15,13 +17,14 @@ def offer_download(meta: RunMeta, page: str) -> None:
         meta: of a run with weights.
         page: prefix of the widgets' keys.
     """
-    key = f"{page}_export_{meta.digest}"
-    if key not in st.session_state:
+    digest, content = st.session_state.get(_EXPORT, ("", b""))  # the last one alone: they are large
+    if digest != meta.digest:
         if not st.button("Prepare the download", key=f"{page}_prepare", icon=":material/deployed_code:"):
             return
         with st.spinner("Writing ONNX and safetensors files and checking that they predict alike"):
-            st.session_state[key] = export_network(meta.run)
+            content = export_network(meta.run)
+        st.session_state[_EXPORT] = meta.digest, content
     st.download_button(
-        "Download (ONNX, safetensors, cards)", st.session_state[key], f"{meta.run}.zip", "application/zip",
+        "Download (ONNX, safetensors, cards)", content, f"{meta.run}.zip", "application/zip",
         key=f"{page}_download", icon=":material/download:",
     )  # fmt: skip

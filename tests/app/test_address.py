@@ -79,7 +79,7 @@ def test_values_that_are_unknown_here_are_named_with_what_is_available(runs):
     assert "not available here" not in texts(app.run())
 
 
-@pytest.mark.parametrize("value", ["banana", "nan", "7"])
+@pytest.mark.parametrize("value", ["banana", "nan", "7", "1e999"])
 def test_numbers_outside_their_range_are_refused(runs, value):
     app = visit("compare", section="operating-point", shift=value)
     assert f"shift={value} is not available here" in texts(app).replace("\\", "")

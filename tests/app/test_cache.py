@@ -9,7 +9,7 @@ import streamlit as st
 
 from core.analysis.contest import default_networks
 from core.paths import PROJECT
-from core.runs import Run, open_store, read_run
+from core.runs import Run, Store, open_store, read_run
 from core.runs.series import estimate
 from core.ui import cache
 from tests.app.test_pages import open_page
@@ -77,3 +77,12 @@ def test_nothing_of_a_visitor_is_kept_from_the_garbage_collector(tmp_path, monke
     cache.predictor(cache.store_and_networks()[1]["phantom"]["scratch"][0].run)
     cache.gatekeeper("phantom", [])
     assert not frozen
+
+
+def test_problems_of_runs_on_another_visitors_images_are_not_shown():
+    problems = {
+        "own-theirs/damaged": "run.json is damaged",
+        "own-theirs/failed": "its training failed",
+        "phantom/x": "x",
+    }
+    assert cache._without({"own-theirs"}, Store({}, problems, {})).problems == {"phantom/x": "x"}

@@ -38,7 +38,7 @@ def test_the_finding_comes_from_the_stored_runs(tmp_path, monkeypatch):
     assert labels(app) == LINKS
     assert [element.proto.query_string for element in app.get("page_link")] == ["", "set=phantom", "images=own"]
     sentence = app.header[0].value.replace("\\", "")
-    assert "needs this many labeled images per class" in sentence
+    assert "labeled images per class needed for AUROC" in sentence
     assert sentence.index("with ImageNet pretraining") < sentence.index("trained from scratch")
     table = app.dataframe[0].value
     expected = {}

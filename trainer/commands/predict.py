@@ -74,6 +74,8 @@ def run(arguments: argparse.Namespace) -> int:
     )
     networks = _load_networks(chosen, device)
     if not networks:
+        if arguments.run:
+            raise BadRequest(f"The network of {arguments.run} cannot be loaded for the reason printed above.")
         raise BadRequest(f"No run with weights is stored for {arguments.dataset}; train one with curve first.")
     gatekeeper = _gatekeeper(chosen, arguments.despite_gate)
     settings = Settings(networks, gatekeeper, "grad-cam" if arguments.cam else None)

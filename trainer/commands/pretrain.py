@@ -122,6 +122,10 @@ def _pretrain(engine: Engine, folder: Path, recipe: Recipe, targets: tuple[str, 
         shutil.rmtree(waiting, ignore_errors=True)
         print(f"Already stored: {folder / WEIGHTS_FILE}")
         return 0
+    if recipe.seed != 0 and not (folder / CARD_FILE).exists():
+        raise BadRequest(
+            f"Seed {recipe.seed} would replicate the encoder in {folder}, which is missing. Start with seed 0."
+        )
     if _is_trained(waiting, recipe, parts):
         print_status(f"The encoder is already trained; its gates are evaluated now: {waiting}")
     else:
@@ -162,11 +166,10 @@ def _pretrain(engine: Engine, folder: Path, recipe: Recipe, targets: tuple[str, 
 
 def _store_replicate(folder: Path, waiting: Path, seed: int, figures: list[dict[str, Any]], passed: bool) -> int:
     """Add the results of another seed to the card of the stored encoder; its weights are not stored."""
-    if (folder / CARD_FILE).exists():
-        card = read_card(folder)
-        others = [row for row in card["replicates"] if row["seed"] != seed]
-        card["replicates"] = [*others, {"seed": seed, "passed": passed, "gates": figures}]
-        write_atomically(folder / CARD_FILE, card_text(card))
+    card = read_card(folder)
+    others = [row for row in card["replicates"] if row["seed"] != seed]
+    card["replicates"] = [*others, {"seed": seed, "passed": passed, "gates": figures}]
+    write_atomically(folder / CARD_FILE, card_text(card))
     shutil.rmtree(waiting)
     print(f"Seed {seed} is a replicate: its results are in {folder / CARD_FILE}, its weights are not stored.")
     return 0 if passed else 1

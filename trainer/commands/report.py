@@ -7,6 +7,7 @@ one with the most runs is reported, and the runs of the others are counted.
 import argparse
 import json
 import math
+import shlex
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import asdict, replace
@@ -195,5 +196,5 @@ def _command(arguments: argparse.Namespace) -> str:
     for name, value in vars(arguments).items():
         if name not in _NOT_IN_COMMAND and value != parser.get_default(name):
             values = value if isinstance(value, list) else [value]
-            flags.append(f" --{name} {','.join('full' if part is None else str(part) for part in values)}")
-    return f"python -m trainer report --dataset {arguments.dataset}{''.join(flags)}"
+            flags += [f"--{name}", ",".join("full" if part is None else str(part) for part in values)]
+    return shlex.join(["python", "-m", "trainer", "report", "--dataset", arguments.dataset, *flags])

@@ -331,9 +331,9 @@ def _search(space: Space, path: Path, trials: int, seconds: float, device: torch
                 value=row["value"],
             )
         )
-    until = time.monotonic() + seconds
+    until, refused = time.monotonic() + seconds, list[dict[str, Any]]()
     while len(rows) < trials and time.monotonic() < until:
-        trial, options = _new_trial(study, space, rows)
+        trial, options = _new_trial(study, space, rows, refused)
         cells = []
         try:
             for name, size, seed in cells_of(space, SETS):
@@ -346,6 +346,7 @@ def _search(space: Space, path: Path, trials: int, seconds: float, device: torch
                 )
         except BadRequest as error:
             study.tell(trial, state=optuna.trial.TrialState.FAIL)
+            refused.append(options)
             print_status(f"trial {len(rows)}: {error}")
             continue
         value = float(np.mean([np.mean([c["score"] for c in cells if c["set"] == name]) for name in SETS]))
@@ -363,12 +364,14 @@ def _search(space: Space, path: Path, trials: int, seconds: float, device: torch
         print_status(f"trial {len(rows)} of {trials}: {value:.4f} {options}")
 
 
-def _new_trial(study: Study, space: Space, rows: Sequence[Mapping[str, Any]]) -> tuple[Trial, dict[str, Any]]:
-    """Suggest settings that no trial in the log has: by the estimator, else at random."""
+def _new_trial(
+    study: Study, space: Space, rows: Sequence[Mapping[str, Any]], refused: list[dict[str, Any]]
+) -> tuple[Trial, dict[str, Any]]:
+    """Suggest settings that no trial in the log has and that were not refused: by the estimator, else at random."""
     from optuna.samplers import RandomSampler, TPESampler
     from optuna.trial import TrialState
 
-    tried = [row["options"] for row in rows]
+    tried = [*(row["options"] for row in rows), *refused]
     for attempt in range(100):
         seed = 100 * len(rows) + attempt
         study.sampler = RandomSampler(seed) if attempt else TPESampler(seed=len(rows))

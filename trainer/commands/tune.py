@@ -70,13 +70,15 @@ def held_out_loss(
         device: device to run on.
         progress: called with (done, total) after each training.
     Raises:
-        BadRequest: if a training diverged.
+        BadRequest: if a training diverged, or holds no image out.
     """
     losses = []
     for done, (plan, data) in enumerate(fits, 1):
         _, fit = train(plan, data, settings, FitContext(plan.cell.seed, device))
         if fit.failed:
             raise BadRequest(fit.failed)
+        if not len(fit.held_out):
+            raise BadRequest("No image is held out, so that settings cannot be compared. Use two folds or more.")
         labels = data.labels[fit.held_out]
         losses.append(negative_log_likelihood(fit.logits, labels, fit_temperature(fit.logits, labels)))
         progress(done, len(fits))

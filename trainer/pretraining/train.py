@@ -157,7 +157,7 @@ def pretrain(
         the tail in evaluation mode, not yet averaged with the starting weights, and the training curve: step, loss and
         its terms.
     Raises:
-        BadRequest: if the corpus is smaller than a batch.
+        BadRequest: if the corpus is smaller than a batch, or the loss is not finite.
     """
     if (images := sum(len(material.rows) for material in materials)) < _BATCH:
         raise BadRequest(
@@ -208,6 +208,8 @@ def pretrain(
             supervised = _supervised(heads, stages, groups, materials)
             distance = _distance(heads, stages, groups, materials)
             loss = supervised + recipe.distill * distance
+            if not torch.isfinite(loss):
+                raise BadRequest(f"Pretraining diverged at step {step + 1}. Lower --lr, which was {recipe.lr:g}.")
             optimizer.zero_grad(set_to_none=True)
             loss.backward()
             nn.utils.clip_grad_norm_(tail.parameters(), 1.0)

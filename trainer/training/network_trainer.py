@@ -263,7 +263,8 @@ class TrainingLoop:
         return {
             "model": self._model.state_dict(),
             "loss": self._loss.state_dict() if isinstance(self._loss, nn.Module) else {},
-            "optimiser": self._optimizer.state_dict(),
+            "optimizer": self._optimizer.state_dict(),
+            "parts": self._parts,
             "schedule": self._schedule.state_dict(),
             "averaged": self._averaged.state_dict() if self._averaged else {},
             "random": generator_state(self._random),
@@ -280,7 +281,8 @@ class TrainingLoop:
         self._model.load_state_dict(state["model"])
         if isinstance(self._loss, nn.Module):
             self._loss.load_state_dict(state["loss"])
-        self._optimizer.load_state_dict(state["optimiser"])
+        self._optimizer.load_state_dict(state["optimizer"])
+        self._parts = state["parts"]
         self._schedule.load_state_dict(state["schedule"])
         if self._averaged:
             self._averaged.load_state_dict(state["averaged"])

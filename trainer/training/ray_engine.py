@@ -371,9 +371,11 @@ class _Stream:
         self._blocks, self._rest = iter(blocks), b""
 
     def read(self, size: int = -1) -> bytes:
+        """Read at most `size` bytes; a negative one reads the rest of a block. Empty at the end."""
         import ray
 
         if not self._rest and (block := next(self._blocks, None)) is not None:
             self._rest = ray.get(block)
-        part, self._rest = self._rest[:size], self._rest[size:]
+        end = len(self._rest) if size < 0 else size
+        part, self._rest = self._rest[:end], self._rest[end:]
         return part

@@ -60,8 +60,11 @@ def choose(rows: Sequence[Mapping[str, Any]], model: str) -> dict[tuple[str, str
         for size in sorted({cell["size"] for cell in row["cells"]}):
             value = score_at(row, size)
             if str(size) not in by_size or value > by_size[str(size)]["score"]:
-                by_size[str(size)] = {"score": round(value, 5), "settings": options}
-    return best
+                by_size[str(size)] = {"score": value, "settings": options}
+    return {
+        key: {size: row | {"score": round(row["score"], 5)} for size, row in by_size.items()}
+        for key, by_size in best.items()
+    }
 
 
 def score_at(row: Mapping[str, Any], size: int) -> float:

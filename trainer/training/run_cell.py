@@ -107,7 +107,8 @@ def run_cell(
     fitted = _fit_operating_point(plan, fit.selection, validation)
     # predict the test part, the calibration part and the external test sets
     predict = _predictor(plan, model, dataset, images, device, progress)
-    test, calibration = predict("test", dataset.parts.test), predict("calibration", dataset.calibration)
+    test = predict("test", dataset.parts.test)
+    calibration = predict("calibration", dataset.calibration) if len(dataset.calibration) else None
 
     def predict_external(external: Dataset) -> Predictions:
         images = plan.images(external)

@@ -37,19 +37,21 @@ def unpacked_uploads(files: Sequence[UploadedFile]) -> tuple[list[Upload], int]:
     by_visitor = st.session_state.pop(_CHANGED, False)
     if before != file_ids:
         if not file_ids and not by_visitor:  # the page was left, or the uploader was exchanged
-            kept = st.session_state[_KEPT] = [*kept, *unpacked[0]]
+            kept = list({upload.digest: upload for upload in [*unpacked[0], *kept]}.values())[: LIMITS.images]
+            st.session_state[_KEPT] = kept
         unpacked = unpack([(file.name, file.getvalue()) for file in files])
         st.session_state[_UNPACKED] = (file_ids, unpacked)
     uploads, unread = unpacked
     new = {upload.digest for upload in uploads}
-    every = [*(upload for upload in {old.digest: old for old in kept}.values() if upload.digest not in new), *uploads]
-    if len(every) > len(uploads):
-        st.caption(f"From before, still shown: {len(every) - len(uploads)}. New files are added to them.")
+    old = [upload for upload in kept if upload.digest not in new]
+    shown = old[: max(0, LIMITS.images - len(uploads))]
+    if shown:
+        st.caption(f"From before, still shown: {len(shown)}. New files are added to them.")
         st.button(
             "Remove them", key="diagnose_remove", icon=":material/delete:", on_click=st.session_state.pop,
             args=(_KEPT, None),
         )  # fmt: skip
-    return every[: LIMITS.images], unread + max(0, len(every) - LIMITS.images)
+    return [*shown, *uploads], unread + len(old) - len(shown)
 
 
 def note_change() -> None:

@@ -37,7 +37,7 @@ def show(measured: Mapping[str, Measured], fits: Mapping[str, Fit], metric: str,
     target = _target(fits, metric, file)
     needed = sorted(((images_needed(fit, target), title) for title, fit in fits.items()), key=lambda row: row[0].value)
     listed = ", ".join(f"{size.format(size.value)} with {title}" for size, title in needed)
-    st.write(f"**{METRICS[metric].title} {target:.3f} needs this many labeled images per class: {escape(listed)}.**")
+    st.write(f"**Labeled images per class needed for {METRICS[metric].title} {target:.3f}: {escape(listed)}.**")
     fitted = {title: (measured[title], fit) for title, fit in fits.items()}
     figure = metric_charts.fitted_curves(fitted, metric, target, panels)
     alt = f"Fitted curves of {METRICS[metric].title}; the tables below have the numbers derived from them."

@@ -74,5 +74,16 @@ def test_the_best_single_model_is_chosen_without_the_test_images(runs):
     good = of([make_run(runs, STRONG, 50, 0, 3.0, task="multiclass", change=hopeless)])
     poor = of([make_run(runs, WEAK, 50, 0, 1.0, task="multiclass")])
     assert best_single({"good": good, "poor": poor}, (1,)) == "good"
-    with pytest.raises(BadRequest, match="at least one series"):
-        best_single({}, (1,))
+
+
+def test_a_series_without_held_out_images_is_not_chosen(runs):
+    def none_held_out(held_out, test):
+        arrays = {name: value[:0] for name, value in vars(held_out).items() if isinstance(value, np.ndarray)}
+        return replace(held_out, **arrays), test
+
+    without = of([make_run(runs, STRONG, 50, 0, 3.0, task="multiclass", change=none_held_out)])
+    usual = of([make_run(runs, WEAK, 50, 0, 1.0, task="multiclass")])
+    assert best_single({"without": without, "usual": usual}, (1,)) == "usual"
+    for series in ({}, {"without": without}):
+        with pytest.raises(BadRequest, match="No series has held-out images"):
+            best_single(series, (1,))

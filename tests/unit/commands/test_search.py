@@ -90,6 +90,30 @@ def test_a_search_writes_a_log_and_goes_on_with_it(runs, tmp_path, monkeypatch):
     assert DATASETS["phantom"]
 
 
+def test_refused_settings_are_not_tried_again(runs, tmp_path, monkeypatch):
+    tried = []
+
+    def refuse_ten(development, cell, options, device):
+        tried.append(options["strength"])
+        if options["strength"] == 10.0:
+            raise BadRequest("not this one")
+        return {"score": 0.5}
+
+    space = Space(
+        "tiny", "control-random-frozen", ("frozen-logistic",), (4,), (100,),
+        lambda trial: {
+            "strategy": "frozen-logistic", "strength": trial.suggest_categorical("strength", [1.0, 10.0, 100.0])
+        },
+    )  # fmt: skip
+    monkeypatch.setattr(searching, "SPACES", {"tiny": space})
+    monkeypatch.setattr(searching, "SETS", ("phantom",))
+    monkeypatch.setattr(searching, "score", refuse_ten)
+    argv = ["search", "--space", "tiny", "--log", str(tmp_path / "log.jsonl"), "--trials"]
+    assert main([*argv, "2"]) == 0
+    assert main([*argv, "3"]) == 2  # the third is refused, and then none is left
+    assert tried.count(10.0) <= 2  # once in each process
+
+
 @pytest.mark.parametrize("argv", [["search", "--space", "frozen"], ["baselines", "--family", "frozen"]])
 def test_a_second_writer_of_a_log_is_refused(tmp_path, capsys, argv):
     log = tmp_path / "log.jsonl"

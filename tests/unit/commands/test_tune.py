@@ -2,6 +2,7 @@
 
 import json
 from dataclasses import replace
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -102,6 +103,15 @@ def test_a_stopped_search_goes_on(phantom, monkeypatch, tmp_path):
     assert not {one.lr for one in before} & {one.lr for one in after}  # nothing is drawn twice
     other = search(phantom, ["lr"])
     assert other.name != search(phantom, ["lr", "label_smoothing"]).name
+
+
+def test_without_held_out_images_nothing_is_compared(phantom, monkeypatch):
+    plan = plan_run(Cell("phantom", "scratch-cnn", "scratch", 4, 0), phantom)
+    nothing = SimpleNamespace(failed="", held_out=np.array([], int), logits=np.zeros((0, 2)))
+    monkeypatch.setattr(tune, "train", lambda *_: (None, nothing))
+    data = fit_data(plan, phantom, plan.images(phantom))
+    with pytest.raises(BadRequest, match="Use two folds or more"):
+        tune.held_out_loss([(plan, data)], plan.settings, CPU, lambda done, total: None)
 
 
 def test_settings_that_cannot_be_evaluated_are_skipped(phantom, monkeypatch, tmp_path):

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from core.data import own_images
-from core.jobs import own_study, records
+from core.jobs import own_study, records, worker
 from core.jobs.queue import Queue
 from core.jobs.request import Request
 from core.paths import cache_folder
@@ -124,8 +124,8 @@ def test_a_killed_training_fails_resumes_and_outlives_its_worker(place):
     before, told = failed.followed().epochs[reached - 1], second.followed().epochs[reached - 1]
     assert told["seconds"] == before["seconds"], "the epochs before the kill are not trained again"
     workers = workers_of(Queue().folder)
-    for worker in workers:
-        worker.kill()
+    for process in workers:
+        process.kill()
     psutil.wait_procs(workers, timeout=PATIENCE)
     assert records.read(second.folder).state.status == "running"
     Queue().cancel(second)
@@ -156,3 +156,17 @@ def test_after_worker_and_training_are_killed_the_job_fails_and_the_next_is_trai
     assert records.read(short.folder).state.status == "queued"
     assert wait_for(short, lambda job: job.is_over).state.status == "done"
     assert records.stored(long.folder).state.status == "failed", "the next worker notes it"
+
+
+def test_a_job_that_comes_while_a_worker_stops_is_worked_on(tmp_path, monkeypatch):
+    waiting, worked = ["first"], []
+
+    def work(jobs):
+        worked.append(waiting.pop())
+        if len(worked) == 1:
+            waiting.append("second")  # after the worker's last look, before it releases the lock
+
+    monkeypatch.setattr(worker, "work", work)
+    monkeypatch.setattr(worker, "_with_status", lambda jobs, status: waiting if status == "queued" else [])
+    worker.main(tmp_path)
+    assert worked == ["first", "second"]

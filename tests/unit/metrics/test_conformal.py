@@ -51,6 +51,20 @@ def test_too_few_calibration_patients_are_refused_with_the_number_needed(level, 
         calibrate(many, many.labels * 100 + np.arange(300) % (3 * (enough - 1)), level)
 
 
+@pytest.mark.parametrize(
+    ("patients", "advice"),
+    [(0, r"has 0\. Label more\.$"), (2, "has 2. Label more, or choose a level of at most 66%"), (7, "at most 87%")],
+)
+def test_the_level_that_is_recommended_is_possible(patients, advice):
+    scores = several(0, 300)
+    kept = np.flatnonzero((scores.labels != 2) | (np.cumsum(scores.labels == 2) <= patients))
+    few = replace(scores, probabilities=scores.probabilities[kept], labels=scores.labels[kept])
+    with pytest.raises(BadRequest, match=advice):
+        calibrate(few, np.arange(len(kept)), 0.9)
+    if patients:
+        calibrate(few, np.arange(len(kept)), int(advice[-3:-1]) / 100)
+
+
 def test_the_least_probability_by_hand():
     p = np.arange(1, 20) / 100
     scores = Scores(np.stack([1 - p, p], axis=1), np.ones(19, int), 1, part="calibration")

@@ -8,9 +8,10 @@ from safetensors.torch import load_file, save_file
 
 from core.data.preprocessing import preparation
 from core.data.transforms import normalize, to_unit
-from core.errors import UnknownName, WeightsUnavailable
+from core.errors import BadRequest, UnknownName, WeightsUnavailable
 from core.files import sha256_of_file
 from core.models import MODELS
+from core.models.custom_weights import check_feature_map
 from core.models.summary import outline
 from core.models.timm_models import NETWORKS
 from core.models.weights import FILE, weights_of
@@ -239,6 +240,7 @@ def test_a_file_with_another_classifier_or_none_is_read_in_full(tmp_path, classe
         ("resnet18@/x.safetensors", UnknownName, "FAMILY:ARCHITECTURE@PATH"),
         ("other:resnet18@/x.safetensors", UnknownName, "FAMILY:ARCHITECTURE@PATH"),
         ("medical:resnet17@/x.safetensors", UnknownName, "no architecture 'resnet17'"),
+        ("medical:resnet18.bogus@/x.safetensors", UnknownName, "no architecture 'resnet18.bogus'"),
         ("medical:resnet18@/nowhere/x.safetensors", WeightsUnavailable, "nothing at"),
         ("medical:resnet18@{folder}/weights.pth", WeightsUnavailable, "Expected a safetensors file"),
         ("medical:resnet18@{folder}/text.safetensors", WeightsUnavailable, "not a safetensors file"),
@@ -250,3 +252,14 @@ def test_a_wrong_path_or_name_is_reported(name, error, said, tmp_path):
     (tmp_path / "text.safetensors").write_bytes(b"anything")
     with pytest.raises(error, match=said):
         MODELS[name.format(folder=tmp_path)].build(2, "phantom", 0)
+
+
+@pytest.mark.parametrize("name", ["swin_tiny_patch4_window7_224", "mixer_b16_224", "vit_base_patch16_siglip_224"])
+def test_networks_without_a_feature_map_are_refused(name):
+    with pytest.raises(BadRequest, match="no feature map"):
+        check_feature_map(name)
+
+
+@pytest.mark.parametrize("name", ["resnet50", "convnext_tiny", "vit_small_patch16_224.augreg_in1k"])
+def test_networks_with_a_feature_map_or_a_class_token_are_taken(name):
+    check_feature_map(name)

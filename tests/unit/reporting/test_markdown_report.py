@@ -1,6 +1,7 @@
 """`report`: every section from stored runs, what is kept apart and marked, and what is refused."""
 
 import json
+import shlex
 from itertools import product
 from pathlib import Path
 
@@ -13,7 +14,7 @@ from core.runs import Run, open_store, read_run
 from core.runs.series import estimate, runs_by_series
 from tests.synthetic_runs import STRONG, WEAK, make_families, make_run
 from trainer.cli import main, parse
-from trainer.commands.report import report_on
+from trainer.commands.report import _command, report_on
 from trainer.reporting.markdown import number, with_interval
 from trainer.reporting.markdown_report import LEAK_MARK, as_markdown
 
@@ -86,6 +87,8 @@ def test_the_command_of_a_report_makes_it_again(families):
     assert all(flag in command.split() for flag in flags.replace("=", " ").split())
     assert report_on(open_store(), parse(command.split()[3:])) == first
     assert report_on(open_store(), arguments())["about"]["command"] == "python -m trainer report --dataset phantom"
+    spaced = _command(parse(["report", "--dataset", "phantom", "--target", "Viral Pneumonia"]))
+    assert parse(shlex.split(spaced)[3:]).target == "Viral Pneumonia"
 
 
 def test_the_command_of_a_report_keeps_lists_and_all_images(runs):

@@ -1,5 +1,6 @@
 """Training really learns, and only from the data that it may see."""
 
+import copy
 import inspect
 import json
 from dataclasses import replace
@@ -22,7 +23,7 @@ from core.metrics.calibration import probabilities_of
 from core.models import MODELS
 from core.models.classifier import Classifier, mlp_layers
 from core.models.specs import ModelSpec
-from core.runs import Run, open_store, read_history, read_predictions, read_run, read_weights
+from core.runs import Run, open_store, read_history, read_predictions, read_run, read_weights, stored_parts
 from tests.random_weights import RUN
 from trainer.training.folds import NOTHING_HELD_OUT, validation_folds
 from trainer.training.heads import fit_logistic, fit_mlp, logits_of, run_in_parallel
@@ -160,6 +161,17 @@ def test_a_network_from_scratch_trains_and_predicts_at_another_size(phantom, run
     stored = read_predictions(folder).logits[0]
     answer = Predictor(folder)([decode(phantom.listing.read(int(phantom.parts.test[0])))])[0]
     assert np.allclose(answer.probabilities, probabilities_of(stored[None], meta.temperature, False)[0], atol=1e-3)
+
+
+@pytest.mark.parametrize(("model", "strategy"), [("scratch-cnn", "scratch"), ("control-random-frozen", "frozen-logistic")])
+def test_a_set_without_calibration_images_is_trained_on(few_phantoms, runs, model, strategy):
+    dataset = copy.copy(few_phantoms)
+    vars(dataset)["calibration"] = np.array([], int)
+    options = {"epochs": 1, "min_steps": 1} if strategy == "scratch" else {"augment": "none", "views": 0}
+    folder = train(dataset, model, strategy, 4, store=runs, **options)
+    assert stored_parts(folder) == ("validation", "test")
+    with pytest.raises(BadRequest, match="calibration patients of every class"):
+        conformal(Run(folder, read_run(folder)), 0.9)
 
 
 def test_conformal_sets_are_calibrated_on_images_that_serve_nothing_else(phantom, runs):
