@@ -163,7 +163,9 @@ def test_a_network_from_scratch_trains_and_predicts_at_another_size(phantom, run
     assert np.allclose(answer.probabilities, probabilities_of(stored[None], meta.temperature, False)[0], atol=1e-3)
 
 
-@pytest.mark.parametrize(("model", "strategy"), [("scratch-cnn", "scratch"), ("control-random-frozen", "frozen-logistic")])
+@pytest.mark.parametrize(
+    ("model", "strategy"), [("scratch-cnn", "scratch"), ("control-random-frozen", "frozen-logistic")]
+)
 def test_a_set_without_calibration_images_is_trained_on(few_phantoms, runs, model, strategy):
     dataset = copy.copy(few_phantoms)
     vars(dataset)["calibration"] = np.array([], int)
