@@ -59,6 +59,7 @@ def _frozen(model: str) -> Series:
 
 _A = Series("scratch-cnn-160", "scratch")
 PLAIN_SCRATCH = _A._replace(strategy="plain-scratch")
+SMALL_SCRATCH = _A._replace(model="scratch-cnn-64")  # belongs to no contrast
 LITE0, DINO = "EfficientNet-Lite0", "DINOv2-S"
 ENCODERS = {  # title -> its series as B and, pretrained further on medical images, as C
     LITE0: (_frozen("imagenet-efficientnet-lite0-stages"), _frozen("medical-efficientnet-lite0-stages")),

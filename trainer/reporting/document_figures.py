@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from xml.sax.saxutils import escape
 
-from core.analysis.contest import ENCODERS, NAMED, PLAIN_SCRATCH, plain_loop
+from core.analysis.contest import ENCODERS, NAMED, PLAIN_SCRATCH, SMALL_SCRATCH, plain_loop
 from core.errors import BadRequest
 from core.files import write_atomically
 from core.metrics import METRICS, Spread, between_seeds
@@ -20,6 +20,7 @@ from core.runs.series import Series, by_series
 FOLDER = "figures"  # beside the document
 _METRIC = METRICS["auroc"]
 _STYLES = {"A": ("-", "o"), "B": ("-", "s"), "C": ("--", "^")}
+_SMALL_STYLE = ("--", "D")
 _BASELINE_DASHES = {"A": ":", "B": "-.", "C": "--"}
 Curve = Mapping[int, Spread]  # images per class -> the mean over seeds and its interval
 
@@ -41,7 +42,7 @@ def write_curves(store: Store, dataset: str, sizes: Sequence[int | None], folder
     panels = {}
     for title, (b, c) in ENCODERS.items():
         of_encoder = b, plain_loop(b), c, plain_loop(c)
-        curves = _curves(store, dataset, sizes, (NAMED["A"], PLAIN_SCRATCH, *of_encoder))
+        curves = _curves(store, dataset, sizes, (NAMED["A"], SMALL_SCRATCH, PLAIN_SCRATCH, *of_encoder))
         if not curves.keys().isdisjoint(of_encoder):
             panels[title] = curves
     if not panels:
@@ -56,6 +57,8 @@ def write_curves(store: Store, dataset: str, sizes: Sequence[int | None], folder
 def title_of(series: Series) -> str:
     """Return the name of a series in a figure: the letter of its family, or what it is a baseline of."""
     letter = FAMILY_LETTERS[MODELS[series.model].family]
+    if series == SMALL_SCRATCH:
+        return f"{letter}, 64 pixels"
     return f"plain loop of {letter}" if _is_baseline(series) else letter
 
 
@@ -102,7 +105,8 @@ def _draw(panels: Mapping[str, Mapping[Series, Curve]], text: str) -> bytes:
         for name, curve in curves.items():
             family = MODELS[name.model].family
             letter = FAMILY_LETTERS[family]
-            color, (dash, marker), spreads = FAMILY_COLORS[family], _STYLES[letter], list(curve.values())
+            dash, marker = _SMALL_STYLE if name == SMALL_SCRATCH else _STYLES[letter]
+            color, spreads = FAMILY_COLORS[family], list(curve.values())
             if _is_baseline(name):
                 color, dash, marker = BASELINE_COLOR, _BASELINE_DASHES[letter], "x"
             else:

@@ -465,9 +465,11 @@ def _intervals(dataset: str, series: dict[Series, list[Run]], target: int | None
     unit = "group"
     with suppress(LowshotError):
         unit = find_dataset(dataset).group_key
+    on_all = all(run.meta.train_size is None for runs in series.values() for run in runs)
+    drawn = "folds and initial weights, on the same training images" if on_all else "training subsets"
     return (
         f"test patients (the {images} test images resampled by {unit}, copies together; these seeds) and seeds "
-        "(Student's t over training subsets; these test images)."
+        f"(Student's t over {drawn}; these test images)."
     )
 
 

@@ -5,7 +5,7 @@ from xml.etree import ElementTree
 
 import pytest
 
-from core.analysis.contest import ENCODERS, NAMED
+from core.analysis.contest import ENCODERS, NAMED, SMALL_SCRATCH
 from core.errors import BadRequest
 from core.runs import open_store
 from tests.synthetic_runs import make_run
@@ -14,14 +14,15 @@ from trainer.reporting.document_tables import with_tables
 
 
 def test_a_figure_says_in_words_what_it_draws_and_is_drawn_again_only_for_other_values(runs, tmp_path):
-    for name in ("A", "B", "C"):
+    for series in (NAMED["A"], NAMED["B"], NAMED["C"], SMALL_SCRATCH):
         for size in (10, 50):
             for seed in (0, 1):
-                make_run(runs, NAMED[name][:2], size, seed, 2.0 + size / 50)
+                make_run(runs, series[:2], size, seed, 2.0 + size / 50)
     shown = write_curves(open_store(runs), "phantom", [10, 50, None], tmp_path)
     metas = open_store(runs).metas("phantom")
     mean = sum(m.metrics["auroc"] for m in metas if m.model == NAMED["B"].model and m.train_size == 50) / 2
     assert "; B 0." in shown
+    assert "; A, 64 pixels 0." in shown
     assert f"{mean:.3f} at 50" in shown
     assert shown.endswith("](figures/phantom.svg)\n")
     path = tmp_path / "figures" / "phantom.svg"

@@ -58,6 +58,13 @@ def test_a_table_is_computed_from_stored_predictions(runs):
     assert with_tables(filled, open_store(runs), runs) == filled
 
 
+def test_on_all_training_images_seeds_do_not_stand_for_training_subsets(runs):
+    for seed in (0, 1):
+        make_run(runs, STRONG, 50, seed, 2.0, train_size=None)
+    table = size_table(open_store(runs), "phantom", [None])
+    assert "Student's t over folds and initial weights, on the same training images" in table
+
+
 def test_costs_are_those_of_stored_runs(runs):
     test = example_predictions(40)
     for seed, seconds in enumerate((3.0, 36.0, 90.0)):
