@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 from core.errors import DISK_FULL, LowshotError, disk_problem
 from core.files import remove_unfinished
-from core.jobs.events import FULL
+from core.jobs.events import EXIT_DISK_FULL
 from core.paths import written_folders
 from trainer.commands import COMMANDS, parser_of
 
@@ -72,7 +72,7 @@ def explain(error: BaseException) -> tuple[int, str] | None:
     if isinstance(error, KeyboardInterrupt):
         return INTERRUPTED, f"Interrupted. {_RESUME}"
     if isinstance(error, OSError) and (problem := disk_problem(error)):
-        return FULL if error.errno in DISK_FULL else REFUSED, f"{problem} {_RESUME}"
+        return EXIT_DISK_FULL if error.errno in DISK_FULL else REFUSED, f"{problem} {_RESUME}"
     if isinstance(error, MemoryError) or _is_out_of_memory(error):
         return REFUSED, (
             "Memory ran out. Close other programs, or choose a smaller model, a smaller --batch-size or fewer images. "

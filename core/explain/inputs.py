@@ -18,7 +18,7 @@ from torch import nn
 from torch.nn import functional as F
 from torch.overrides import TorchFunctionMode
 
-from core.explain.methods import EXPLAINERS, Explainer, Heat, Question
+from core.explain.methods import EXPLAINERS, Attribution, Explainer, ExplainerInput
 from core.models.classifier import channels_last
 
 WINDOWS = 5  # windows per side that cover an image; they move by half their side
@@ -46,58 +46,58 @@ def window_of(images: torch.Tensor) -> tuple[tuple[int, ...], tuple[int, ...]]:
     return (images.shape[1], *[side] * dims), (images.shape[1], *[max(1, side // 2)] * dims)
 
 
-def _reporting(question: Question, passes: int) -> Callable[[torch.Tensor], torch.Tensor]:
-    """Return the question's model, which reports progress after each call.
+def _reporting(inputs: ExplainerInput, passes: int) -> Callable[[torch.Tensor], torch.Tensor]:
+    """Return the model, which then reports progress after each call.
 
     Args:
-        question: the question.
+        inputs: of the explainer.
         passes: number of images that the method will put through the model.
     """
     done = 0
 
     def forward(images: torch.Tensor) -> torch.Tensor:
         nonlocal done
-        logits: torch.Tensor = question.model(images)
+        logits: torch.Tensor = inputs.model(images)
         done += len(images)
-        question.progress(min(1.0, done / passes))
+        inputs.progress(min(1.0, done / passes))
         return logits
 
     return forward
 
 
-def _occlusion(question: Question) -> Heat:
+def _occlusion(inputs: ExplainerInput) -> Attribution:
     from captum.attr import Occlusion
 
-    shape, strides = window_of(question.images)
+    shape, strides = window_of(inputs.images)
     places = [
         1 + -(-(size - side) // stride)
-        for size, side, stride in zip(question.images.shape[2:], shape[1:], strides[1:], strict=True)
+        for size, side, stride in zip(inputs.images.shape[2:], shape[1:], strides[1:], strict=True)
     ]
-    model = _reporting(question, len(question.images) * (1 + prod(places)))
+    model = _reporting(inputs, len(inputs.images) * (1 + prod(places)))
     with torch.no_grad():
         drop = Occlusion(model).attribute(
-            question.images,
+            inputs.images,
             sliding_window_shapes=shape,
             strides=strides,
-            baselines=mean_image(question.images),
-            target=question.targets,
+            baselines=mean_image(inputs.images),
+            target=inputs.targets,
             perturbations_per_eval=_AT_ONCE,
         )
-    return Heat(drop[:, 0].clamp(min=0))  # equal for all channels, which are hidden together
+    return Attribution(drop[:, 0].clamp(min=0))  # equal for all channels, which are hidden together
 
 
-def _integrated_gradients(question: Question) -> Heat:
+def _integrated_gradients(inputs: ExplainerInput) -> Attribution:
     from captum.attr import IntegratedGradients
 
-    baseline = mean_image(question.images)
-    model = _reporting(question, len(question.images) * (STEPS + 2))  # the ends too, for the error
+    baseline = mean_image(inputs.images)
+    model = _reporting(inputs, len(inputs.images) * (STEPS + 2))  # the ends too, for the error
     with torch.enable_grad():
         attributions, errors = IntegratedGradients(model).attribute(
-            question.images.detach().requires_grad_(),
+            inputs.images.detach().requires_grad_(),
             baseline,
-            target=question.targets,
+            target=inputs.targets,
             n_steps=STEPS,
-            internal_batch_size=max(_AT_ONCE, len(question.images)),
+            internal_batch_size=max(_AT_ONCE, len(inputs.images)),
             return_convergence_delta=True,
         )
     sums = attributions.detach().sum(dim=tuple(range(1, attributions.ndim)))
@@ -105,7 +105,7 @@ def _integrated_gradients(question: Question) -> Heat:
         f"The pixel attributions sum to {total:+.2f}; the score rose by {total - off:+.2f} from the mean image."
         for total, off in zip(sums.tolist(), errors.tolist(), strict=True)
     )
-    return Heat(by_places(attributions.detach().sum(dim=1)).clamp(min=0), notes)
+    return Attribution(by_places(attributions.detach().sum(dim=1)).clamp(min=0), notes)
 
 
 def by_places(signed: torch.Tensor) -> torch.Tensor:
@@ -114,48 +114,48 @@ def by_places(signed: torch.Tensor) -> torch.Tensor:
     return pool(signed[:, None], min(CELLS, signed.shape[-1]))[:, 0]
 
 
-def _guided_grad_cam(question: Question) -> Heat:
+def _guided_grad_cam(inputs: ExplainerInput) -> Attribution:
     from captum.attr import GuidedGradCam
 
     with torch.enable_grad():
-        attributions = GuidedGradCam(question.model, question.model.tap).attribute(
-            question.images.detach().requires_grad_(),
-            target=question.targets,
-            interpolate_mode="bilinear" if question.images.ndim == 4 else "trilinear",
+        attributions = GuidedGradCam(inputs.model, inputs.model.tap).attribute(
+            inputs.images.detach().requires_grad_(),
+            target=inputs.targets,
+            interpolate_mode="bilinear" if inputs.images.ndim == 4 else "trilinear",
         )
-    return Heat(attributions.detach().sum(dim=1).clamp(min=0))
+    return Attribution(attributions.detach().sum(dim=1).clamp(min=0))
 
 
-def _grad_cam_anew(question: Question) -> Heat:
+def _grad_cam_anew(inputs: ExplainerInput) -> Attribution:
     """Compute Grad-CAM of images that have not been encoded yet."""
     with torch.no_grad():
-        features = question.model.encoder(question.images)
-    return EXPLAINERS["grad-cam"].attribute(question._replace(features=features))
+        features = inputs.model.encoder(inputs.images)
+    return EXPLAINERS["grad-cam"].attribute(inputs._replace(features=features))
 
 
-def _over_shifts(attribute: Callable[[Question], Heat], question: Question) -> Heat:
+def _over_shifts(attribute: Callable[[ExplainerInput], Attribution], inputs: ExplainerInput) -> Attribution:
     """Average a method's maps of slightly shifted images, each shifted back; borders are padded by repetition.
 
-    The question's features are not those of the shifted images, so the method must not use them.
+    The features are not those of the shifted images, so the method must not use them.
     """
-    side = question.images.shape[-1]
+    side = inputs.images.shape[-1]
     reach = max(1, round(REACH * side))
     steps = sorted({round(step) for step in torch.linspace(-reach, reach, SHIFTS).tolist()})
-    padded = F.pad(question.images, (reach,) * 4, mode="replicate")
+    padded = F.pad(inputs.images, (reach,) * 4, mode="replicate")
     heat, counts, passes = torch.zeros_like(padded[:, 0]), torch.zeros_like(padded[:1, 0]), 0
     for down in steps:
         for right in steps:
             place = (..., slice(reach + down, reach + down + side), slice(reach + right, reach + right + side))
-            maps = attribute(question._replace(images=channels_last(padded[place]))).maps
+            maps = attribute(inputs._replace(images=channels_last(padded[place]))).maps
             passes += 1
-            question.progress(passes / len(steps) ** 2)
+            inputs.progress(passes / len(steps) ** 2)
             heat[place] += F.interpolate(maps[:, None], size=(side, side), mode="bilinear", align_corners=False)[:, 0]
             counts[place] += 1
     center = slice(reach, reach + side)
-    return Heat((heat / counts.clamp(min=1))[:, center, center], places=maps.shape[-1])
+    return Attribution((heat / counts.clamp(min=1))[:, center, center], places=maps.shape[-1])
 
 
-def _hires_cam(question: Question) -> Heat:
+def _hires_cam(inputs: ExplainerInput) -> Attribution:
     """Compute gradient times activation, place by place.
 
     At earlier stages, averaging gradients over places as Grad-CAM does would mix evidence for the class at one place
@@ -164,18 +164,18 @@ def _hires_cam(question: Question) -> Heat:
     from captum.attr import LayerGradientXActivation
 
     with torch.enable_grad():
-        attributions = LayerGradientXActivation(question.model, question.model.finer).attribute(
-            question.images.detach().requires_grad_(), target=question.targets
+        attributions = LayerGradientXActivation(inputs.model, inputs.model.finer).attribute(
+            inputs.images.detach().requires_grad_(), target=inputs.targets
         )
-    return Heat(attributions.detach().sum(dim=1).clamp(min=0))
+    return Attribution(attributions.detach().sum(dim=1).clamp(min=0))
 
 
-def _no_finer_stage(question: Question) -> str:
-    return "" if question.model.finer else "This network has no earlier stage with a finer feature map."
+def _no_finer_stage(inputs: ExplainerInput) -> str:
+    return "" if inputs.model.finer else "This network has no earlier stage with a finer feature map."
 
 
-def _images_only(question: Question) -> str:
-    return "" if question.images.ndim == 4 else "It shifts two-dimensional images, but this network takes volumes."
+def _images_only(inputs: ExplainerInput) -> str:
+    return "" if inputs.images.ndim == 4 else "It shifts two-dimensional images, but this network takes volumes."
 
 
 class _Recorder(TorchFunctionMode):
@@ -209,8 +209,8 @@ def activations(model: nn.Module, images: torch.Tensor) -> tuple[list[str], int]
     return recorder.called, len(layers)
 
 
-def _other_than_relu(question: Question) -> str:
-    called, from_layers = activations(question.model, question.images)
+def _other_than_relu(inputs: ExplainerInput) -> str:
+    called, from_layers = activations(inputs.model, inputs.images)
     others = sorted({_TITLES.get(name, name) for name in called if name not in ("relu", "relu_")})
     if others:
         return f"It supports ReLU activations only, but this network uses {', '.join(others)}."
@@ -246,7 +246,7 @@ EXPLAINERS.add(
         "position are averaged out.",
         attribute=partial(_over_shifts, _hires_cam),
         caution="The same as for HiResCAM. It explains the mean over shifts and takes sixteen times as long.",
-        unsupported=lambda question: _no_finer_stage(question) or _images_only(question),
+        unsupported=lambda inputs: _no_finer_stage(inputs) or _images_only(inputs),
         slow=True,
     ),
     Explainer(

@@ -51,7 +51,7 @@ class Explanation:
         return replace(self, heat=heat, peak=peak, degenerate=spread < FLAT)
 
 
-class Question(NamedTuple):
+class ExplainerInput(NamedTuple):
     """Input of an explainer: a batch, and the classifier that predicted it.
 
     Attributes:
@@ -69,7 +69,7 @@ class Question(NamedTuple):
     progress: Callable[[float], None] = lambda share: None
 
 
-class Heat(NamedTuple):
+class Attribution(NamedTuple):
     """Output of an explainer.
 
     Attributes:
@@ -91,51 +91,51 @@ class Explainer:
         name: key in the registry.
         title: display name.
         meaning: one sentence for readers.
-        attribute: a question -> its heat, in any resolution.
+        attribute: input -> its attribution, in any resolution.
         caution: what to know before trusting such a map; "" if the meaning says it.
-        unsupported: a question -> why the model is not supported, or "".
+        unsupported: input -> why the model is not supported, or "".
         slow: whether it takes seconds and reports its progress.
     """
 
     name: str
     title: str
     meaning: str
-    attribute: Callable[[Question], Heat]
+    attribute: Callable[[ExplainerInput], Attribution]
     caution: str = ""
-    unsupported: Callable[[Question], str] = lambda question: ""
+    unsupported: Callable[[ExplainerInput], str] = lambda inputs: ""
     slow: bool = False
 
 
 EXPLAINERS: Registry[Explainer] = Registry("explainer")
 
 
-def explain(explainer: Explainer, question: Question) -> list[Explanation]:
+def explain(explainer: Explainer, inputs: ExplainerInput) -> list[Explanation]:
     """Return heatmaps in the frame of the images. Methods at the tap reuse the encoder pass of the prediction.
 
     Args:
         explainer: the method; it must support the model.
-        question: the batch and its classifier.
+        inputs: the batch and its classifier.
     """
-    heat = explainer.attribute(question._replace(features=question.features.detach()))
-    maps = heat.maps.detach()
+    attribution = explainer.attribute(inputs._replace(features=inputs.features.detach()))
+    maps = attribution.maps.detach()
     mode = "bilinear" if maps.ndim == 3 else "trilinear"
-    large = F.interpolate(maps[:, None], size=question.images.shape[2:], mode=mode, align_corners=False)[:, 0]
-    notes = heat.notes or ("",) * len(maps)
-    cell = 1 / (heat.places or maps.shape[-1])
+    large = F.interpolate(maps[:, None], size=inputs.images.shape[2:], mode=mode, align_corners=False)[:, 0]
+    notes = attribution.notes or ("",) * len(maps)
+    cell = 1 / (attribution.places or maps.shape[-1])
     return [
         Explanation(map_, float(map_.max()), target, bool(map_.max() - map_.min() < FLAT), note, cell)
-        for map_, target, note in zip(large.cpu().numpy(), question.targets.tolist(), notes, strict=True)
+        for map_, target, note in zip(large.cpu().numpy(), inputs.targets.tolist(), notes, strict=True)
     ]
 
 
-def _grad_cam(question: Question) -> Heat:
+def _grad_cam(inputs: ExplainerInput) -> Attribution:
     from captum.attr import LayerGradCam
 
-    tapped = question.model.tapped
+    tapped = inputs.model.tapped
     with torch.enable_grad():
         method = LayerGradCam(tapped, tapped.tap)
-        heat = method.attribute(question.features.requires_grad_(), target=question.targets, relu_attributions=True)
-    return Heat(heat.detach()[:, 0])  # (B, h, w), of volumes (B, d, h, w)
+        heat = method.attribute(inputs.features.requires_grad_(), target=inputs.targets, relu_attributions=True)
+    return Attribution(heat.detach()[:, 0])  # (B, h, w), of volumes (B, d, h, w)
 
 
 EXPLAINERS.add(

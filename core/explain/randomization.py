@@ -20,7 +20,7 @@ from scipy import stats
 from scipy.ndimage import distance_transform_edt
 from torch import nn
 
-from core.explain.methods import EXPLAINERS, Explanation, Question, explain
+from core.explain.methods import EXPLAINERS, ExplainerInput, Explanation, explain
 from core.models.classifier import Classifier, channels_last
 
 STEPS = ("the head", "and the last third of the encoder", "and its middle third", "every layer")
@@ -173,9 +173,9 @@ def check_randomized(
     planted = {}
     if evidence is not None:
         planted[CHECKED] = _on_planted(trained, by_step[-1], evidence)
-        question = _question(model, images, targets)
+        inputs = _input_of(model, images, targets)
         for name in POINTING:
-            if not EXPLAINERS[name].unsupported(question):
+            if not EXPLAINERS[name].unsupported(inputs):
                 random_maps = [_maps(network, images, targets, name) for network in fully_random]
                 planted[name] = _on_planted(_maps(model, images, targets, name), random_maps, evidence)
     return Randomized(len(trained), draws, steps, others, planted)
@@ -195,14 +195,14 @@ def _on_planted(
     )
 
 
-def _question(model: Classifier, images: torch.Tensor, targets: Sequence[int]) -> Question:
+def _input_of(model: Classifier, images: torch.Tensor, targets: Sequence[int]) -> ExplainerInput:
     with torch.no_grad():
         features = model.encoder(channels_last(images))
-    return Question(model, images, features, torch.as_tensor(targets, device=images.device))
+    return ExplainerInput(model, images, features, torch.as_tensor(targets, device=images.device))
 
 
 def _maps(model: Classifier, images: torch.Tensor, targets: Sequence[int], name: str = CHECKED) -> list[Explanation]:
-    return explain(EXPLAINERS[name], _question(model, images, targets))
+    return explain(EXPLAINERS[name], _input_of(model, images, targets))
 
 
 def _similarity(trained: list[Explanation], others: list[list[Explanation]]) -> MapSimilarity:

@@ -14,7 +14,7 @@ from core.data.images import decode
 from core.data.preprocessing import preparation
 from core.data.transforms import normalize, to_unit
 from core.errors import BadRequest, CorruptRun, UnknownName, UnreadableImage
-from core.explain import EXPLAINERS, Explanation, Question, explain
+from core.explain import EXPLAINERS, ExplainerInput, Explanation, explain
 from core.metrics.calibration import probabilities_of
 from core.models import MODELS
 from core.models.classifier import HEAD_LAYERS, Classifier, channels_last, layers_like, to_device
@@ -114,10 +114,12 @@ class Predictor:
             explanations: list[Explanation | None] = [None] * len(images)
             unexplained = ""
             if explainer is not None:
-                question = Question(self._model, batch, features, torch.as_tensor(targets).to(self.device), progress)
-                unexplained = EXPLAINERS[explainer].unsupported(question)
+                inputs = ExplainerInput(
+                    self._model, batch, features, torch.as_tensor(targets).to(self.device), progress
+                )
+                unexplained = EXPLAINERS[explainer].unsupported(inputs)
                 if not unexplained:
-                    heatmaps = explain(EXPLAINERS[explainer], question)
+                    heatmaps = explain(EXPLAINERS[explainer], inputs)
                     explanations = [self._framed(*pair) for pair in zip(heatmaps, images, strict=True)]
         return [
             Prediction(row, decide(meta, row), explained, explanation, unexplained)

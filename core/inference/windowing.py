@@ -27,7 +27,7 @@ class Window:
         return image.convert("L").point(np.clip(levels, 0, 255).astype(np.uint8).tolist())
 
 
-FULL = Window()
+FULL_RANGE = Window()
 
 
 def is_gray(image: Image.Image) -> bool:
@@ -42,7 +42,7 @@ def presets(image: Image.Image) -> dict[str, Window]:
     """Return windows by title: all levels, all but the extremes, and the darker and the brighter half of the pixels."""
     low, middle, high = np.percentile(np.asarray(image.convert("L")), (_TAIL, 50, 100 - _TAIL)).round().astype(int)
     return {
-        "As stored": FULL,
+        "As stored": FULL_RANGE,
         "Automatic": _between(low, high),
         "Dark areas": _between(low, middle),
         "Bright areas": _between(middle, high),

@@ -16,7 +16,7 @@ from typing import Any
 
 VARIABLE = "LOWSHOT_PROGRESS"
 RUNS, STEPS = "run", "step"  # units of the bar over runs and of the bar of one run
-FULL = os.EX_IOERR  # exit code of a trainer that could not write its reason because the disk was full
+EXIT_DISK_FULL = os.EX_IOERR  # exit code of a trainer that could not write its reason because the disk was full
 _TEXTS = 200
 
 

@@ -201,7 +201,7 @@ def start_of(process: psutil.Process) -> float:
 def _why(code: int | None, followed: events.Progress) -> str:
     if followed.code is not None:
         return followed.why or "An unexpected error occurred. The job's log.txt has the details."
-    if code == events.FULL:
+    if code == events.EXIT_DISK_FULL:
         return "The disk is full. Free some space. Finished runs are kept; the same command continues from here."
     if code is not None and code < 0:
         return _SIGNALS.get(-code, f"The process was terminated by signal {-code}.")

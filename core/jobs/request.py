@@ -15,7 +15,7 @@ from core.paths import data_roots
 MOST_RUNS = 1000
 MOST_SEED, MOST_SIZE = 10_000, 1_000_000
 _MOST_DIGITS = len(str(MOST_SIZE))
-FULL = "full"
+ALL_IMAGES = "full"
 CLUSTER = "RAY_ADDRESS"  # Ray's own variable: the cluster on which jobs are trained
 JOINED = "+"
 CURVE = "curve"
@@ -134,7 +134,7 @@ def from_record(record: Any) -> Request:
 
 def size_text(size: int | None) -> str:
     """Format a size for the command line."""
-    return FULL if size is None else str(size)
+    return ALL_IMAGES if size is None else str(size)
 
 
 def sizes_of(texts: list[str]) -> tuple[int | None, ...]:
@@ -146,11 +146,11 @@ def sizes_of(texts: list[str]) -> tuple[int | None, ...]:
     sizes: list[int | None] = []
     for text in texts:
         cleaned = text.strip().casefold()
-        if cleaned != FULL and not (cleaned.isascii() and cleaned.isdigit()):
-            raise BadRequest(f"Expected sizes as whole numbers, or {FULL}, but got {text!r}.")
-        if cleaned != FULL and len(cleaned) > _MOST_DIGITS:
+        if cleaned != ALL_IMAGES and not (cleaned.isascii() and cleaned.isdigit()):
+            raise BadRequest(f"Expected sizes as whole numbers, or {ALL_IMAGES}, but got {text!r}.")
+        if cleaned != ALL_IMAGES and len(cleaned) > _MOST_DIGITS:
             raise BadRequest(f"Expected sizes of at most {MOST_SIZE:,}, but got a number of {len(cleaned):,} digits.")
-        sizes.append(None if cleaned == FULL else int(cleaned))
+        sizes.append(None if cleaned == ALL_IMAGES else int(cleaned))
     return tuple(sorted(set(sizes), key=lambda size: (size is None, size or 0)))
 
 

@@ -25,7 +25,7 @@ from benchmarks.harness import (
 from core.data.images import encode_png
 from core.data.listing import Listing
 from core.errors import BadRequest, LowshotError
-from core.explain import EXPLAINERS, Question, explain
+from core.explain import EXPLAINERS, ExplainerInput, explain
 from core.models import MODELS
 from core.models.classifier import Classifier, Head, average_pool, linear_layers
 from trainer.training.settings import FitData
@@ -251,7 +251,7 @@ def test_heatmaps_of_captum_the_usual_way_equal_ours():
     encoder = nn.Sequential(nn.Conv2d(3, 8, 3, stride=4), nn.ReLU())
     model = Classifier(encoder, Head(average_pool(), linear_layers(8, 2))).eval()
     images = torch.randn(1, 3, 32, 32)
-    question = Question(model, images, model.encoder(images), torch.tensor([1]))
+    question = ExplainerInput(model, images, model.encoder(images), torch.tensor([1]))
     ours = [explain(EXPLAINERS["grad-cam"], question)[0].heat]
     theirs = prediction.with_captum(model, images, 1)
     assert prediction.largest_difference(ours, [theirs]) <= prediction.SAME

@@ -10,7 +10,7 @@ from PIL import Image
 
 from core.data import DATASETS
 from core.data.dataset import load_dataset
-from core.explain.methods import EXPLAINERS, Question, explain
+from core.explain.methods import EXPLAINERS, ExplainerInput, explain
 from core.metrics.grouped_bootstrap import measure_groups, resample_groups
 from core.metrics.measures import COUNTED, METRICS
 from core.metrics.scores import Scores
@@ -85,8 +85,8 @@ def test_an_explainer(followed):
     model = MODELS["scratch-cnn"].build(2, "phantom", 0).eval()
     image = MODELS["scratch-cnn"].image
     images = torch.randn(2, image.channels, image.size, image.size)
-    question = Question(model, images, model.encoder(images), torch.tensor([0, 1]))
-    found = explain(EXPLAINERS["saliency"], question)
+    inputs = ExplainerInput(model, images, model.encoder(images), torch.tensor([0, 1]))
+    found = explain(EXPLAINERS["saliency"], inputs)
     assert [one.heat.shape for one in found] == [(image.size, image.size)] * 2
     assert not any(one.degenerate for one in found)
 

@@ -8,7 +8,7 @@ from PIL import Image
 
 from core.data.uploads import Upload
 from core.inference import Case
-from core.inference.windowing import FULL, Window, is_gray, presets
+from core.inference.windowing import FULL_RANGE, Window, is_gray, presets
 from core.models import FAMILY_TITLES
 from core.ui.diagnose.display import Display, data_uri
 
@@ -46,7 +46,7 @@ def enlarge(upload: Upload, case: Case, display: Display) -> None:
 def _window(image: Image.Image, name: str) -> Window:
     """Let the user choose the window of a grayscale image."""
     keys = f"{_LEVEL}_{name}", f"{_WIDTH}_{name}"
-    for key, value in zip(keys, astuple(FULL), strict=True):
+    for key, value in zip(keys, astuple(FULL_RANGE), strict=True):
         st.session_state.setdefault(key, value)
     with st.container(horizontal=True):
         for title, window in presets(image).items():

@@ -151,9 +151,11 @@ def test_a_network_that_learned_points_at_its_evidence_and_a_random_one_does_not
 
 def test_a_map_that_does_not_care_for_weights_is_found_out(monkeypatch):
     """An edge detector in place of Grad-CAM, as Adebayo et al. warn of."""
-    from core.explain.methods import EXPLAINERS, Heat
+    from core.explain.methods import EXPLAINERS, Attribution
 
-    row = replace(EXPLAINERS["grad-cam"], attribute=lambda asked: Heat(asked.images.diff(dim=2).abs().mean(dim=1)))
+    row = replace(
+        EXPLAINERS["grad-cam"], attribute=lambda asked: Attribution(asked.images.diff(dim=2).abs().mean(dim=1))
+    )
     monkeypatch.setitem(EXPLAINERS, "grad-cam", row)
     images, _ = bright_squares()
     found = check_randomized(looks_at_brightness(), images, [1] * 8)

@@ -6,7 +6,7 @@ import torch
 from PIL import Image
 from torch import nn
 
-from core.explain import EXPLAINERS, Explanation, Question, explain
+from core.explain import EXPLAINERS, ExplainerInput, Explanation, explain
 from core.explain.inputs import activations, by_places, mean_image, window_of
 from core.explain.overlay import overlay
 from core.models.classifier import Classifier, Head, average_pool
@@ -28,9 +28,9 @@ class Staged(nn.Sequential):
 
 
 def ask(model, images, *targets):
-    """A question about one class for each image."""
+    """A inputs about one class for each image."""
     with torch.no_grad():
-        return Question(model, images, model.encoder(images), torch.tensor(targets))
+        return ExplainerInput(model, images, model.encoder(images), torch.tensor(targets))
 
 
 def test_grad_cam_by_hand():

@@ -3,13 +3,13 @@
 import numpy as np
 from PIL import Image
 
-from core.inference.windowing import FULL, Window, is_gray, presets
+from core.inference.windowing import FULL_RANGE, Window, is_gray, presets
 
 RAMP = Image.fromarray(np.arange(256, dtype=np.uint8)[None].repeat(4, axis=0))
 
 
 def test_a_window_is_stretched_from_black_to_white():
-    assert np.array_equal(np.asarray(FULL.apply(RAMP)), np.asarray(RAMP))
+    assert np.array_equal(np.asarray(FULL_RANGE.apply(RAMP)), np.asarray(RAMP))
     shown = np.asarray(Window(100, 50).apply(RAMP))[0].astype(int)
     assert shown[:76].max() == 0
     assert abs(shown[100] - 128) <= 1
@@ -20,7 +20,7 @@ def test_a_window_is_stretched_from_black_to_white():
 def test_presets_follow_the_gray_levels_of_the_image():
     pixels = np.array([[10] * 50 + [60] * 26 + [200] * 24], np.uint8)
     found = presets(Image.fromarray(pixels))
-    assert found["As stored"] == FULL
+    assert found["As stored"] == FULL_RANGE
     assert found["Automatic"] == Window(105, 190)
     assert (found["Dark areas"].level, found["Bright areas"].width) == ((10 + 35) // 2, 165)
     assert presets(Image.new("L", (8, 8), 7))["Automatic"] == Window(7, 1)

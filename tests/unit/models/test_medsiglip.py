@@ -11,7 +11,7 @@ from safetensors.torch import load_file, save_file
 from core.data.preprocessing import preparation
 from core.data.transforms import normalize, to_unit
 from core.errors import WeightsUnavailable
-from core.explain import EXPLAINERS, Question, explain
+from core.explain import EXPLAINERS, ExplainerInput, explain
 from core.files import sha256_of_file
 from core.models import MODELS
 from core.models.weights import FILE, exposure_of, weights_of
@@ -62,7 +62,7 @@ def test_grad_cam_is_the_gradient_through_the_attention_pool(tower):
     model, images = build(NAME, 2).eval(), example(NAME, 1)
     with torch.no_grad():
         features = model.encoder(images)
-    asked = [Question(model, images, features, torch.tensor([target])) for target in (0, 1)]
+    asked = [ExplainerInput(model, images, features, torch.tensor([target])) for target in (0, 1)]
     maps = [explain(EXPLAINERS["grad-cam"], one)[0] for one in asked]
     assert not all(one.degenerate for one in maps)
     taken = features.clone().requires_grad_()
