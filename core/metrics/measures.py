@@ -113,10 +113,11 @@ def unit_weights(scores: Scores) -> np.ndarray:
 def mean_of_defined(values: np.ndarray, shares: np.ndarray | None = None) -> np.ndarray:
     """Return the mean over the rows of (C, B) that are not NaN; NaN if all are."""
     shares = (np.ones_like(values) if shares is None else shares) * ~np.isnan(values)
-    return _ratio((np.nan_to_num(values) * shares).sum(axis=0), shares.sum(axis=0))
+    return ratio((np.nan_to_num(values) * shares).sum(axis=0), shares.sum(axis=0))
 
 
-def _ratio(part: np.ndarray, whole: np.ndarray, empty: float = np.nan) -> np.ndarray:
+def ratio(part: np.ndarray, whole: np.ndarray, empty: float = np.nan) -> np.ndarray:
+    """Divide element by element; where the whole is 0, the result is `empty`."""
     return np.divide(part, whole, out=np.full(np.shape(part), empty, dtype=float), where=whole > 0)
 
 
@@ -132,15 +133,15 @@ def _counts(scores: Scores, weights: np.ndarray, c: int) -> tuple[np.ndarray, np
 
 # metric -> (true positives, false positives, false negatives, true negatives) -> values; all (B,)
 COUNTED: dict[str, OfCounts] = {
-    "accuracy": lambda tp, fp, fn, tn: _ratio(tp + tn, tp + fp + fn + tn),
-    "sensitivity": lambda tp, fp, fn, tn: _ratio(tp, tp + fn),
-    "specificity": lambda tp, fp, fn, tn: _ratio(tn, tn + fp),
-    "balanced_accuracy": lambda tp, fp, fn, tn: (_ratio(tp, tp + fn) + _ratio(tn, tn + fp)) / 2,
-    "precision": lambda tp, fp, fn, tn: _ratio(tp, tp + fp, empty=0.0),
-    "f1": lambda tp, fp, fn, tn: _ratio(2 * tp, 2 * tp + fp + fn, empty=0.0),
+    "accuracy": lambda tp, fp, fn, tn: ratio(tp + tn, tp + fp + fn + tn),
+    "sensitivity": lambda tp, fp, fn, tn: ratio(tp, tp + fn),
+    "specificity": lambda tp, fp, fn, tn: ratio(tn, tn + fp),
+    "balanced_accuracy": lambda tp, fp, fn, tn: (ratio(tp, tp + fn) + ratio(tn, tn + fp)) / 2,
+    "precision": lambda tp, fp, fn, tn: ratio(tp, tp + fp, empty=0.0),
+    "f1": lambda tp, fp, fn, tn: ratio(2 * tp, 2 * tp + fp + fn, empty=0.0),
     "mcc": lambda tp, fp, fn, tn: np.where(
         tp + fp + fn + tn > 0,
-        _ratio(tp * tn - fp * fn, np.sqrt((tp + fp) * (tp + fn) * (tn + fp) * (tn + fn)), empty=0.0),
+        ratio(tp * tn - fp * fn, np.sqrt((tp + fp) * (tp + fn) * (tn + fp) * (tn + fn)), empty=0.0),
         np.nan,
     ),
 }
@@ -156,7 +157,7 @@ def _over_classes(metric: PerClass) -> Weighted:
 
 
 def _accuracy(scores: Scores, weights: np.ndarray) -> np.ndarray:
-    return _ratio(weights @ (scores.labels == scores.decisions).astype(float), weights.sum(axis=1))
+    return ratio(weights @ (scores.labels == scores.decisions).astype(float), weights.sum(axis=1))
 
 
 def _balanced_accuracy(scores: Scores, weights: np.ndarray) -> np.ndarray:
@@ -170,7 +171,7 @@ def _mcc(scores: Scores, weights: np.ndarray) -> np.ndarray:
     total = weights.sum(axis=1)
     correct = weights @ (scores.labels == scores.decisions).astype(float)
     denominator = np.sqrt((total**2 - (truth**2).sum(axis=1)) * np.maximum(total**2 - (decided**2).sum(axis=1), 0))
-    return np.where(total > 0, _ratio(correct * total - (truth * decided).sum(axis=1), denominator, empty=0.0), np.nan)
+    return np.where(total > 0, ratio(correct * total - (truth * decided).sum(axis=1), denominator, empty=0.0), np.nan)
 
 
 def _steps(scores: Scores, weights: np.ndarray, c: int) -> tuple[np.ndarray, np.ndarray]:
@@ -188,24 +189,24 @@ def _steps(scores: Scores, weights: np.ndarray, c: int) -> tuple[np.ndarray, np.
 def _auroc(scores: Scores, weights: np.ndarray, c: int) -> np.ndarray:
     positive, negative = _steps(scores, weights, c)
     above = np.cumsum(positive, axis=1) - positive / 2
-    return _ratio((above * negative).sum(axis=1), positive.sum(axis=1) * negative.sum(axis=1))
+    return ratio((above * negative).sum(axis=1), positive.sum(axis=1) * negative.sum(axis=1))
 
 
 def _auprc(scores: Scores, weights: np.ndarray, c: int) -> np.ndarray:
     positive, negative = _steps(scores, weights, c)
     hits, called = np.cumsum(positive, axis=1), np.cumsum(positive + negative, axis=1)
-    return _ratio((_ratio(hits, called, empty=0.0) * positive).sum(axis=1), positive.sum(axis=1))
+    return ratio((ratio(hits, called, empty=0.0) * positive).sum(axis=1), positive.sum(axis=1))
 
 
 def _brier(scores: Scores, weights: np.ndarray) -> np.ndarray:
     if scores.positive is not None:
         return _brier_of(scores, weights, scores.positive)
     truth = np.eye(scores.probabilities.shape[1])[scores.labels]
-    return _ratio(weights @ ((scores.probabilities - truth) ** 2).sum(axis=1), weights.sum(axis=1))
+    return ratio(weights @ ((scores.probabilities - truth) ** 2).sum(axis=1), weights.sum(axis=1))
 
 
 def _brier_of(scores: Scores, weights: np.ndarray, c: int) -> np.ndarray:
-    return _ratio(weights @ (scores.probabilities[:, c] - (scores.labels == c)) ** 2, weights.sum(axis=1))
+    return ratio(weights @ (scores.probabilities[:, c] - (scores.labels == c)) ** 2, weights.sum(axis=1))
 
 
 def _ece(scores: Scores, weights: np.ndarray) -> np.ndarray:

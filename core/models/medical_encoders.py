@@ -2,10 +2,6 @@
 
 The folder is `checkpoints/encoders/<model>/<variant>/`. Variants of a model differ in their training data. The variant
 used for a data set has seen neither that set, nor a relative of it, nor any of its patients.
-
-Cards have a version. Version 1 (no key `version`) is from an older recipe: it was chosen with probes on images of later
-targets, and it left out only the patients in a target's validation and test parts. These encoders are used only by the
-stored runs that name them; new runs use the newest version.
 """
 
 import json
@@ -30,9 +26,8 @@ from core.models.specs import MODELS
 from core.paths import encoders_folder
 
 WEIGHTS_FILE, CARD_FILE = "weights.safetensors", "card.json"
-VERSION = 2  # version of the cards that `trainer pretrain` writes
+VERSION = 2  # of the cards
 VARIANT_PREFIX = "variant:"  # prefix of a variant's name in place of a data set
-_NIH = "nih-chestxray14"
 
 
 def relatives(name: str) -> set[str]:
@@ -111,15 +106,10 @@ class ProbeResult:
 
 
 def probe_results_of(card: Mapping[str, Any]) -> list[ProbeResult]:
-    """Return the probe results in a card; cards of version 1 have at most one."""
-    if card.get("version", 1) >= VERSION:
-        rows = card.get("gates", ())
-    else:
-        keys = {name: "nih_test" if name == _NIH else f"{name}_test" for name in card["seen"]}
-        rows = [{"dataset": name, "read": "last", **card[key]} for name, key in keys.items() if key in card][:1]
+    """Return the probe results in a card."""
     return [
         ProbeResult(**{**row, "difference": tuple(row["difference"]), "findings": tuple(row["findings"])})
-        for row in rows
+        for row in card.get("gates", ())
     ]
 
 
@@ -131,10 +121,10 @@ def variants(model: str) -> list[Path]:
 def find_medical_encoder(model: str, dataset: str) -> Path:
     """Return the variant of a model for new runs on a data set.
 
-    Only variants of the newest version count. For a registered set of real images, the variant must not have seen the
-    set or a relative, and must have been audited against the set's family, as only the audit shows that its corpus has
-    no copies. For generated images and the user's own images any variant is valid. Among several variants, the one
-    audited against the most sets is used, so that a new encoder for one set does not change other runs.
+    For a registered set of real images, the variant must not have seen the set or a relative, and must have been
+    audited against the set's family, as only the audit shows that its corpus has no copies. For generated images and
+    the user's own images any variant is valid. Among several variants, the one audited against the most sets is used,
+    so that a new encoder for one set does not change other runs.
 
     Args:
         model: name of the model.
@@ -152,9 +142,8 @@ def find_medical_encoder(model: str, dataset: str) -> Path:
             cards[variant] = read_card(variant)
         except WeightsUnavailable as error:  # another variant may be valid
             damaged = error
-    newest = max((card.get("version", 1) for card in cards.values()), default=VERSION)
     for variant, card in sorted(cards.items(), key=lambda row: -len(row[1]["left_out"])):
-        if card.get("version", 1) < newest or (must_be_audited and family not in card["left_out"]):
+        if must_be_audited and family not in card["left_out"]:
             continue
         if family not in map(family_of, card["seen"]):
             return variant
@@ -168,7 +157,7 @@ def find_medical_encoder(model: str, dataset: str) -> Path:
 
 
 def variant_of_run(encoder: Mapping[str, Any]) -> str:
-    """Return the variant that a stored run used, of any version, in the form that `find_medical_encoder` accepts.
+    """Return the variant that a stored run used, in the form that `find_medical_encoder` accepts.
 
     Args:
         encoder: the run's record of its encoder, with `ref` (model and variant) and `sha256`.

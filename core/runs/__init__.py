@@ -21,11 +21,13 @@ from core.runs.store import (
     Run,
     Store,
     add_external,
+    find_run,
     open_store,
     pack_run,
     put_run,
     read_history,
     read_run,
     read_weights,
+    remaining_loss,
     save_run,
 )

@@ -13,10 +13,11 @@ import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property, lru_cache
+from math import nan
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from core.errors import CorruptRun
+from core.errors import BadRequest, CorruptRun, UnknownName
 from core.files import cached_sha256_of_file, publish, sha256_of_file, staging_folder, write_atomically
 from core.paths import runs_folder
 from core.runs.predictions import (
@@ -258,6 +259,18 @@ def read_weights(folder: Path) -> dict[str, torch.Tensor]:
     return {key: value.float() if value.is_floating_point() else value for key, value in state.items()}
 
 
+def remaining_loss(folder: Path) -> float:
+    """Return a network's loss on its own training images as a share of the loss of guessing; NaN if not recorded.
+
+    Guessing gives every image the shares of the classes. A network that fits its training images leaves less than half.
+
+    Raises:
+        CorruptRun: if the training curves are damaged.
+    """
+    history = read_history(folder)
+    return float(history[-1]["fit_loss"] / history[-1]["guess_loss"]) if history and "fit_loss" in history[-1] else nan
+
+
 def read_history(folder: Path) -> list[dict[str, Any]]:
     """Read a run's training curves, one row per epoch; empty if the strategy stores none.
 
@@ -274,3 +287,26 @@ def read_history(folder: Path) -> list[dict[str, Any]]:
     if not all(isinstance(row, dict) for row in rows):
         raise CorruptRun(f"{folder.name}/{HISTORY_FILE} cannot be read (a row is not an object)")
     return rows
+
+
+def find_run(name: str, with_weights: bool = False) -> Run:
+    """Return a stored run by its name.
+
+    Raises:
+        BadRequest: if its training failed.
+        CorruptRun: if it is damaged, or lacks the weights that are needed.
+        UnknownName: if there is none.
+    """
+    store = open_store()
+    folder = store.folder_of(name)
+    if folder is None:
+        if failed := next((meta for meta in store.failed.values() if meta.run == name), None):
+            raise BadRequest(f"The training of the run {name} failed: {failed.failed}")
+        for folder_name, why in store.problems.items():
+            if folder_name.endswith(f"/{name}"):
+                raise CorruptRun(f"The run {name} is damaged: {why}.")
+        raise UnknownName(f"There is no run named {name!r} in the store; see python -m trainer results.")
+    run = Run(folder, store.runs[folder])
+    if with_weights and not run.meta.has_weights:
+        raise CorruptRun(f"The run {name} has no saved weights. Remove its folder {folder} and train it again.")
+    return run

@@ -5,8 +5,7 @@ import shutil
 import pytest
 
 from core.jobs.queue import Queue
-from core.models.medical_encoders import CARD_FILE
-from core.paths import PROJECT
+from core.models.medical_encoders import CARD_FILE, read_card
 from tests.app.test_pages import open_page, texts
 
 
@@ -79,24 +78,30 @@ def test_damaged_runs_and_checks_are_named(phantom_runs, tmp_path, monkeypatch):
     assert folder.name in texts(app)
 
 
-@pytest.mark.parametrize(("target", "images"), [("kermany", [11029]), ("nih-chestxray14", [4158, 8260])])
-def test_the_card_of_a_shipped_encoder(target, images, tmp_path, monkeypatch):
+@pytest.mark.parametrize(
+    ("model", "targets", "seen"),
+    [
+        ("efficientnet-lite0", "kermany-covid-radiography-ham10000", "nih-chestxray14, isic2017-dermoscopy"),
+        ("dinov2-vits14-imgfocus", "nih-chestxray14", "kermany, isic2017-dermoscopy, ham10000"),
+    ],
+)
+def test_the_card_of_a_shipped_encoder(model, targets, seen, tmp_path, monkeypatch):
     app = open_page("models", tmp_path / "empty", monkeypatch)
     app.segmented_control(key="models_kind").set_value("Encoders").run()
     box = app.selectbox(key="models_encoder")
-    box.set_value(box.value.parents[1] / "medical-efficientnet-lite0" / f"without-{target}").run()
+    folder = box.value.parents[1] / f"medical-{model}" / f"strict-without-{targets}"
+    box.set_value(folder).run()
     assert not app.exception
     said = texts(app).replace("\\", "")
-    assert "It performs worse than its starting weights on" in said
-    assert "ham10000" in said
-    assert app.dataframe[0].value["Images"].tolist() == images
+    assert f"Do not use it on data it was trained on, or on sets of the same images: {seen}." in said
+    assert "It performs worse than its starting weights on" not in said  # it passed the acceptance test
+    assert app.dataframe[0].value["Images"].tolist() == [part["images"] for part in read_card(folder)["corpus"]]
 
 
 @pytest.mark.parametrize("card", [None, "{", '{"seen": []}'])
 def test_encoders_that_are_not_there_or_damaged(card, tmp_path, monkeypatch):
-    shipped = PROJECT / "checkpoints" / "encoders" / "medical-efficientnet-lite0" / "without-kermany"
     if card is not None:
-        folder = tmp_path / "encoders" / "medical-efficientnet-lite0" / shipped.name
+        folder = tmp_path / "encoders" / "medical-efficientnet-lite0" / "any"
         folder.mkdir(parents=True)
         (folder / CARD_FILE).write_text(card)
     monkeypatch.setattr("core.paths.encoders_folder", lambda: tmp_path / "encoders")

@@ -12,8 +12,7 @@ from core.data.specs import family_of, find_dataset
 from core.errors import BadRequest
 from core.metrics import METRICS, bootstrap
 from core.paths import pick_device
-from core.runs import as_stored, read_predictions, scores_of
-from trainer.commands.predict import find_run
+from core.runs import as_stored, find_run, read_predictions, scores_of
 from trainer.flags import add_device
 from trainer.progress import print_status, progress_bar
 from trainer.training.run_cell import predict_with_stored_weights

@@ -32,9 +32,8 @@ from core.files import sha256_of_file, write_atomically
 from core.inference.predictor import image_spec_of, load_classifier
 from core.models.classifier import Classifier
 from core.registry import Registry
-from core.runs import RunMeta
+from core.runs import RunMeta, find_run
 from core.types import ImageSpec
-from trainer.commands.predict import find_run
 from trainer.progress import print_status
 
 if TYPE_CHECKING:

@@ -9,7 +9,7 @@ import torch
 
 from core.analysis.contest import default_networks
 from core.data.uploads import Upload
-from core.errors import BadRequest, CorruptRun, UnknownName, WeightsUnavailable
+from core.errors import BadRequest, CorruptRun, WeightsUnavailable
 from core.explain.overlay import overlay
 from core.files import sha256_of
 from core.inference import Case, NetworkResult
@@ -18,34 +18,11 @@ from core.inference.input_gate import Gatekeeper, open_gate
 from core.inference.predictor import Predictor
 from core.inference.sentences import threshold_of
 from core.paths import DEVICES, pick_device
-from core.runs import Run, open_store
+from core.runs import Run, find_run, open_store
 from trainer.progress import print_status
 from trainer.reporting.run_lines import print_row
 
 OPACITY = 0.6
-
-
-def find_run(name: str, with_weights: bool = False) -> Run:
-    """Return a stored run by its name.
-
-    Raises:
-        BadRequest: if its training failed.
-        CorruptRun: if it is damaged, or lacks the weights that are needed.
-        UnknownName: if there is none.
-    """
-    store = open_store()
-    folder = store.folder_of(name)
-    if folder is None:
-        if failed := next((meta for meta in store.failed.values() if meta.run == name), None):
-            raise BadRequest(f"The training of the run {name} failed: {failed.failed}")
-        for folder_name, why in store.problems.items():
-            if folder_name.endswith(f"/{name}"):
-                raise CorruptRun(f"The run {name} is damaged: {why}.")
-        raise UnknownName(f"There is no run named {name!r} in the store; see python -m trainer results.")
-    run = Run(folder, store.runs[folder])
-    if with_weights and not run.meta.has_weights:
-        raise CorruptRun(f"The run {name} has no saved weights. Remove its folder {folder} and train it again.")
-    return run
 
 
 def add_flags(parser: argparse.ArgumentParser) -> None:

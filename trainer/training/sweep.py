@@ -218,7 +218,8 @@ class _Sweep:
             plan = with_exposures(plan, self.dataset)
             keep = resolve_keep(self.keep_weights, plan, self._seeds, self._sizes)
             embeddings = self._shared.tasks_for(plan) if run is None else ()
-            self.begun[plan.setup.run] = key, _ = [index], self.locks.enter_context(lock.pop_all())
+            key = [index]
+            self.begun[plan.setup.run] = key, self.locks.enter_context(lock.pop_all())
         files = partial(files_of_run, plan, self.dataset)
         return Task(key, title, _train, (self.dataset,), (plan, keep, run), files, embeddings)
 

@@ -2,6 +2,7 @@
 
 import csv
 import io
+import json
 from dataclasses import replace
 
 import pytest
@@ -60,6 +61,14 @@ def test_limitations_name_what_weakens_a_run():
         assert part in said
     assert subject(meta).data is None
     assert training_data(subject(meta))["License of the data"] == "not stated"
+
+
+@pytest.mark.parametrize(("loss", "told"), [(0.3, True), (0.1, False), (None, False)])
+def test_a_network_that_hardly_fits_its_training_images_says_so(loss, told, tmp_path):
+    last = {} if loss is None else {"fit_loss": loss, "guess_loss": 0.4}
+    (tmp_path / "history.jsonl").write_text(json.dumps({"epoch": 1, **last}))
+    said = " ".join(limits(replace(subject(example_meta("x")), folder=tmp_path)))
+    assert ("its loss on them is 75% of that of guessing" in said) == told
 
 
 def test_third_parties_encoders_are_never_called_unseen(shipped):
