@@ -10,7 +10,7 @@ from core.paths import encoders_folder
 from core.runs import Run
 from core.runs.series import runs_by_series
 from core.ui import address, app_frame, cache, charts, external, pickers, text
-from core.ui.model_cards import checks, network_card, run_card  # fmt: skip
+from core.ui.model_cards import checks, network_card, run_card
 from core.ui.network_download import offer_download
 from core.ui.tables import table
 
@@ -25,7 +25,7 @@ kind = address.segments("Show", "section", "models_kind", SECTIONS, first, addre
 
 
 def size_text(size: int) -> str:
-    """Return a training-set size as text; 0 stands for all images."""
+    """Return a training-set size as text; 0 stands for all images, as a list cannot hold None."""
     return str(size or "all")
 
 

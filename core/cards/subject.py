@@ -14,6 +14,7 @@ from core.data import DATASETS
 from core.data.specs import DatasetSpec, class_titles, family_of, find_dataset
 from core.errors import LowshotError
 from core.metrics import METRICS, Estimate
+from core.metrics.comparisons import MIN_SEEDS
 from core.models import MODELS
 from core.models.medical_encoders import read_card
 from core.models.specs import EncoderExposure
@@ -21,7 +22,6 @@ from core.paths import encoders_folder
 from core.runs import RunMeta, remaining_loss
 
 _WIDE = 0.1  # width of a 95% interval above which a metric is called imprecise
-_FEW_SEEDS = 5
 _UNDERFIT = 0.5  # share of the loss of guessing above which a network is called underfitted
 
 
@@ -175,7 +175,7 @@ def limits(subject: Subject) -> tuple[str, ...]:
         names = " and ".join(filter(None, [", ".join(wide[:-1]), wide[-1]]))
         verb, width = ("are", "intervals wider") if len(wide) > 1 else ("is", "interval wider")
         sentences.append(f"{names} {verb} imprecise because of few test images: 95% {width} than {_WIDE:g}.")
-    if subject.seeds < _FEW_SEEDS:
+    if subject.seeds < MIN_SEEDS:
         sentences.append(
             f"Only {subject.seeds} stored seed(s): the effect of other training images is largely unknown."
         )

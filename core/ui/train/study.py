@@ -10,6 +10,7 @@ from core.jobs.catalogue import Catalogue
 from core.jobs.own_study import STUDY_MODELS, STUDY_SEEDS, STUDY_STRATEGIES
 from core.jobs.queue import Queue
 from core.jobs.request import Request
+from core.metrics.comparisons import MIN_SEEDS
 from core.models import MODELS
 from core.runs import RunMeta
 from core.ui import cache, text
@@ -66,7 +67,7 @@ def show(checked: Checked, catalogue: Catalogue, queue: Queue) -> None:
     )
     if all(MODELS[model].family != "medical" for model in request.models):
         st.caption("Without medical transfer: its encoder has seen some of these images, or is not available here.")
-    if len(request.seeds) < 5:
+    if len(request.seeds) < MIN_SEEDS:
         st.caption(
             "A quick study, meant to end within five minutes for 500 images on two processor cores: estimates that say "
             "whether to go on. With fewer than five seeds there is no verdict on which way is better."
