@@ -287,8 +287,8 @@ def test_means_of_several_classes_or_findings_are_up_to_date(few_resamples):
 
 @pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.name)
 def test_no_figure_of_a_result_is_typed_into_prose(document):
-    """Figures stand in blocks that `make results` fills; commands in code may hold numbers."""
-    text = re.sub(r"<!-- \w+: .*?<!-- end of results -->|```.*?```|`[^`]*`", "", document.read_text(), flags=re.DOTALL)
+    """Figures stand in blocks that `make results` or `make bench` fill; commands in code may hold numbers."""
+    text = re.sub(r"<!-- \w+: .*?<!-- end of \w+ -->|```.*?```|`[^`]*`", "", document.read_text(), flags=re.DOTALL)
     assert re.findall(r"(?<![\d.])[01]\.\d{3}(?![\d.])|AUROC of \S*\d", text) == []
 
 
