@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
-from core.models.medical_encoders import ProbeResult, probe_results_of
+from core.models.medical_encoders import ProbeResult
 
 
 def encoder_limits(card: Mapping[str, Any]) -> tuple[str, ...]:
@@ -12,33 +12,25 @@ def encoder_limits(card: Mapping[str, Any]) -> tuple[str, ...]:
         "Research use only. Not a medical device. An encoder makes no predictions by itself: operating points, "
         "calibration, performance by group and heatmap checks are on the cards of the runs that use it."
     ]
-    results = [(f"unseen patients of {gate.dataset}", gate.encoder, gate.start) for gate in probe_results_of(card)]
-    results += [(name, row["encoder"], row["start"]) for name, row in card.get("transfer", {}).items()]
-    if worse := [name for name, encoder, start in results if encoder < start]:
-        limits.append(f"It performs worse than its starting weights on {', '.join(worse)}.")
     corpus = card.get("corpus", ())
     if len(corpus) == 1:
         limits.append(f"It was trained on one source: {corpus[0]['title']}, {corpus[0]['images']:,} images.")
     removed: dict[str, int] = {}
-    strict = card.get("excluded_patients_of", ())
-    excluded = {*card["left_out"], *strict}
+    excluded = {*card["left_out"], *card.get("excluded_patients_of", ())}
     for row in corpus:
         for name, count in row["copies_removed"].items():
             if count and name in excluded:
                 removed[name] = removed.get(name, 0) + count
     if removed:
         copies = ", ".join(f"{count:,} of {name}" for name, count in removed.items())
-        if strict:
-            others = "Other images of these sets' patients were excluded, as far as patients are identified."
-        else:
-            others = "Other images of the same patients were not removed."
-        limits.append(f"Copies of images were removed from its training data: {copies}. {others}")
+        limits.append(
+            f"Copies of images were removed from its training data: {copies}. Other images of these sets' patients "
+            "were excluded, as far as patients are identified."
+        )
     limits.append(f"Do not use it on data it was trained on, or on sets of the same images: {', '.join(card['seen'])}.")
     for row in card.get("replicates", ()):
         worst = min((ProbeResult(**values) for values in row["gates"]), key=lambda gate: gate.difference[1])
         outcome = "passed the same gates" if row["passed"] else f"failed the gate of {worst.dataset} ({worst.read})"
         limits.append(f"The same recipe with seed {row['seed']} {outcome}; seed 0 is shipped.")
-    if card.get("transfer"):
-        limits.append("Its results on other sets have no intervals.")
     limits.append("Performance by age, sex or device is not recorded.")
     return tuple(limits)

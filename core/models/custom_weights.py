@@ -92,8 +92,8 @@ def _build_timm(name: str, architecture: str, classes: int, dataset: str, seed: 
             file_classes = file.get_slice(classifier).get_shape()[0] if classifier in file.keys() else 0  # noqa: SIM118
     except (OSError, SafetensorError) as error:
         raise WeightsUnavailable(f"{path} is not a safetensors file: {error}.") from None
-    network = timm_models.load_timm(architecture, path, file_classes)
     check_feature_map(architecture)
+    network = timm_models.load_timm(architecture, path, file_classes)
     torch.manual_seed(seed)
     return timm_models.classifier_of(network, classes)
 

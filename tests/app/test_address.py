@@ -142,6 +142,16 @@ def test_the_form_of_a_job_restores(runs, monkeypatch):
     assert app.query_params == link
 
 
+def test_an_integer_without_end_in_the_address_is_refused(runs, monkeypatch):
+    from core.jobs.catalogue import Catalogue
+    from trainer.commands.list import catalogue
+
+    monkeypatch.setattr("core.ui.cache.catalogue", lambda: Catalogue(catalogue()))
+    app = visit("train", set="phantom", setting="epochs", epochs="9" * 400)
+    assert not app.exception
+    assert "epochs" not in app.query_params
+
+
 def test_the_data_page_restores(runs):
     link = {"set": "phantom", "section": "augmentation", "image": "3", "seed": "5"}
     app = visit("data", **link)

@@ -251,8 +251,8 @@ def test_heatmaps_of_captum_the_usual_way_equal_ours():
     encoder = nn.Sequential(nn.Conv2d(3, 8, 3, stride=4), nn.ReLU())
     model = Classifier(encoder, Head(average_pool(), linear_layers(8, 2))).eval()
     images = torch.randn(1, 3, 32, 32)
-    question = ExplainerInput(model, images, model.encoder(images), torch.tensor([1]))
-    ours = [explain(EXPLAINERS["grad-cam"], question)[0].heat]
+    inputs = ExplainerInput(model, images, model.encoder(images), torch.tensor([1]))
+    ours = [explain(EXPLAINERS["grad-cam"], inputs)[0].heat]
     theirs = prediction.with_captum(model, images, 1)
     assert prediction.largest_difference(ours, [theirs]) <= prediction.SAME
     assert prediction.largest_difference(ours, [theirs.T]) > 0.01

@@ -211,10 +211,6 @@ def _evaluation(card: Mapping[str, Any]) -> None:
         }
         for gate in probe_results_of(card)
     ]  # fmt: skip
-    rows += [
-        {"Evaluated on": name, "Start": row["start"], "Encoder": row["encoder"]}
-        for name, row in card.get("transfer", {}).items()
-    ]
     if rows:
         st.subheader("Effect of pretraining")
         st.write("AUROC of a logistic regression on embeddings, before (start) and after pretraining (encoder).")

@@ -28,7 +28,7 @@ class Staged(nn.Sequential):
 
 
 def ask(model, images, *targets):
-    """A inputs about one class for each image."""
+    """The input of an explainer for one class of each image."""
     with torch.no_grad():
         return ExplainerInput(model, images, model.encoder(images), torch.tensor(targets))
 

@@ -55,6 +55,7 @@ def test_no_shipped_network_is_hardly_trained():
     wrong = {folder: complaint(meta.config, read_history(folder)) for folder, meta in networks.items()}
     underfit = {folder for folder, why in wrong.items() if why == HALF}
     assert {series_of(networks[folder]) for folder in underfit} == UNDERFIT
+    assert "**A hardly learns here.**" in (PROJECT / "docs" / "results.md").read_text()
     assert {folder.name: why for folder, why in wrong.items() if why and folder not in underfit} == {}
 
 
