@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterable
+from functools import cache
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING
 
@@ -93,3 +95,21 @@ def checked_paths(root: Path, names: pd.Series, table: Path) -> pd.Series:
                 "invalid. Give paths relative to the folder of the table."
             )
     return clean
+
+
+def check_files(root: Path, names: pd.Series, table: Path) -> None:
+    """Check that every path of a table is a file, and that no link leads out of the folder.
+
+    Raises:
+        DataUnavailable: naming the first row whose file is missing or outside the folder.
+    """
+    top = root.resolve()
+    leads_out = cache(lambda path: not Path(path).resolve().is_relative_to(top))  # a few folders hold all files
+    for row, name in enumerate(names):
+        path = os.path.join(root, name)
+        if not os.path.isfile(path):
+            raise DataUnavailable(
+                f"{row_location(table, row)}: there is no file {name!r} in {root.name!r}. Correct the path."
+            )
+        if leads_out(os.path.dirname(path)) or (os.path.islink(path) and leads_out(path)):
+            raise DataUnavailable(f"{row_location(table, row)}: {name!r} is a link that leads out of {root.name!r}.")

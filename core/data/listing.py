@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -63,7 +64,7 @@ def stamp_of_files(root: Path, ids: np.ndarray) -> str:
     """Return a listing's `stamp`, computed from file names, sizes and modification times."""
     rows = [str(root.resolve())]
     for name in ids:
-        status = (root / name).stat()
+        status = os.stat(os.path.join(root, name))  # a Path for each file takes three times as long
         rows.append(f"{name}|{status.st_size}|{status.st_mtime_ns}")
     return sha256_of(rows)
 

@@ -1,8 +1,10 @@
-"""Embeddings of a frozen encoder, computed by ONNX Runtime if it supports the network, else by PyTorch.
+"""Embeddings of a frozen encoder, computed by ONNX Runtime if that is faster, else by PyTorch.
 
-ONNX Runtime folds batch normalization into convolutions and fuses activations; it is used for images on the CPU.
-Volumes, other devices and very large networks use PyTorch. Both give the same embeddings within `TOLERANCE`, which is
-checked when a graph is built, so a cache may contain embeddings of both. Nothing is written to disk.
+ONNX Runtime folds batch normalization into convolutions and fuses activations; it is used for images on the CPU. A
+network without batch normalization, such as a vision transformer, spends its time in matrix products, which PyTorch
+computes faster. Volumes, other devices and very large networks use PyTorch too. Both give the same embeddings within
+`TOLERANCE`, which is checked when a graph is built, so a cache may contain embeddings of both. Nothing is written to
+disk.
 """
 
 import contextlib
@@ -11,16 +13,17 @@ import logging
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from functools import lru_cache
+from functools import lru_cache, partial
 
 import numpy as np
 import torch
 from torch import nn
+from torch.nn.modules.batchnorm import _BatchNorm
 
 from core.models.classifier import Classifier, channels_last, compute_in_halves, to_device
 
 TOLERANCE = 1e-4  # largest distance from PyTorch's embedding of an image, relative to its norm
-_AT_ONCE = 4  # images per pass; activations between layers stay in the processor's cache
+_AT_ONCE = 4  # images per pass: activations between layers stay in the processor's cache
 _LARGEST = 2**29  # bytes of weights; building a graph holds them three times in memory
 _LOG = logging.getLogger("lowshot.engine")
 Embed = Callable[[torch.Tensor], np.ndarray]
@@ -36,10 +39,10 @@ def embedder(model: Classifier, key: str, device: torch.device) -> Embed:
     """
 
     def embed(images: torch.Tensor) -> np.ndarray:
-        run = None
-        if device.type == "cpu" and images.ndim == 4:
-            run = _graph(_Source((key, tuple(images.shape[1:]), torch.get_num_threads()), model.eval()))
-        return run(images) if run else embed_eagerly(model, images, device)
+        if device.type != "cpu" or images.ndim != 4:
+            return embed_eagerly(model, images, device)
+        run = _graph(_Source((key, tuple(images.shape[1:]), torch.get_num_threads()), model.eval()))
+        return _in_parts(run or partial(embed_eagerly, model, device=device), images)
 
     return embed
 
@@ -49,6 +52,12 @@ def embed_eagerly(model: Classifier, images: torch.Tensor, device: torch.device)
     to_device(model.eval(), device)
     with torch.no_grad():
         return compute_in_halves(lambda part: model.embed(channels_last(part.to(device))).float().cpu(), images).numpy()
+
+
+def _in_parts(embed: Embed, images: torch.Tensor) -> np.ndarray:
+    """Embed a few images at a time, always as many, as the last bits of an embedding depend on their number."""
+    filled = torch.cat([images, images[-1:].expand(-len(images) % _AT_ONCE, *images.shape[1:])])
+    return np.concatenate([embed(part) for part in filled.split(_AT_ONCE)])[: len(images)]
 
 
 def difference(embeddings: np.ndarray, reference: np.ndarray) -> float:
@@ -77,8 +86,10 @@ class _Source:
 
 @lru_cache(maxsize=2)
 def _graph(source: _Source) -> Embed | None:
-    """Build the graph of an encoder and compare it with PyTorch; None if it cannot be built or differs."""
+    """Build the graph of an encoder and compare it with PyTorch; None if PyTorch is to be used."""
     _, shape, threads = source.key
+    if not any(isinstance(layer, _BatchNorm) for layer in source.model.encoder.modules()):
+        return None
     if sum(value.nbytes for value in source.model.state_dict().values()) > _LARGEST:
         return None
     images = torch.randn(3, *shape, generator=torch.Generator().manual_seed(0))
@@ -127,9 +138,6 @@ def _session(graph: bytes, threads: int) -> Embed:
     session = onnxruntime.InferenceSession(graph, options, providers=["CPUExecutionProvider"])
 
     def run(images: torch.Tensor) -> np.ndarray:
-        # every pass has as many images, as the last bits of an embedding depend on their number
-        filled = torch.cat([images, images[-1:].expand(-len(images) % _AT_ONCE, *images.shape[1:])])
-        parts = [part.contiguous().numpy() for part in filled.split(_AT_ONCE)]
-        return np.concatenate([session.run(["embeddings"], {"images": part})[0] for part in parts])[: len(images)]
+        return np.asarray(session.run(["embeddings"], {"images": images.contiguous().numpy()})[0])
 
     return run

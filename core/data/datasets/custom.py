@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from core.data.datasets.folders import ALIASES, PART_FOLDERS, list_class_folders, normalized_name
-from core.data.label_tables import check_unique, checked_paths, read_table, refuse_rows, row_location
+from core.data.label_tables import check_files, check_unique, checked_paths, read_table, refuse_rows, row_location
 from core.data.listing import Listing, listing_of_files
 from core.data.specs import DatasetSpec
 from core.errors import DataUnavailable
@@ -140,13 +140,7 @@ def load_table(folder: Path, table: Path) -> Listing:
         raise DataUnavailable(f"{table.name} has a header only. Add one row per image.")
     names = checked_paths(folder, rows[path_column], table)
     check_unique(names, table)
-    for row, name in enumerate(names):
-        if not (folder / name).is_file():
-            raise DataUnavailable(
-                f"{row_location(table, row)}: there is no file {name!r} in {folder.name!r}. Correct the path."
-            )
-        if not (folder / name).resolve().is_relative_to(folder.resolve()):
-            raise DataUnavailable(f"{row_location(table, row)}: {name!r} is a link that leads out of {folder.name!r}.")
+    check_files(folder, names, table)
     # Read patients and parts if the table has them, then the labels.
     patients = rows[column].where(rows[column] != "", names) if (column := _known(columns, PATIENTS)) else names
     parts = _parts(rows[column], table) if (column := _known(columns, PARTS)) else [""] * len(rows)

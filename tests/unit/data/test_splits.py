@@ -42,6 +42,29 @@ def test_subsets_do_not_depend_on_the_order_of_files():
     assert here.hash == there.hash
 
 
+def test_a_part_is_split_off_once_for_the_same_images(monkeypatch, tmp_path):
+    """The selection is read from the cache, and made again if the file there is damaged or the images are others."""
+    from sklearn.model_selection import StratifiedGroupKFold
+
+    monkeypatch.setenv("LOWSHOT_CACHE", str(tmp_path))
+    made, original = [], StratifiedGroupKFold.split
+    monkeypatch.setattr(StratifiedGroupKFold, "split", lambda *given: made.append(1) or original(*given))
+
+    def ask(count):
+        groups = np.arange(count).astype(str)
+        return split(np.arange(count) % 2, groups, np.full(count, ""), np.ones(count, bool), NO_COPIES)
+
+    first, again = ask(200), ask(200)
+    assert len(made) == 2  # a test and a validation part
+    assert all(np.array_equal(first.by_name[part], again.by_name[part]) for part in first.by_name)
+    for path in tmp_path.glob("splits/*"):
+        path.write_bytes(b"")
+    assert np.array_equal(ask(200).test, first.test)
+    assert len(made) == 4
+    ask(210)
+    assert len(made) == 6
+
+
 def test_a_short_class_gives_all_it_has_and_is_named():
     labels = np.array([0] * 3 + [1] * 10)
     ids = np.array([str(i) for i in range(13)])
