@@ -20,6 +20,7 @@ from benchmarks.harness import Measured, Pair, Record, Row, Side, Values, in_fre
 from benchmarks.synthetic import write_images, write_table
 from core.data.dataset import load_dataset
 from core.data.datasets.custom import custom_dataset
+from trainer.allocator import keep_freed_memory
 from trainer.training.engines import LocalEngine
 from trainer.training.settings import Cell
 from trainer.training.sweep import RunRequest, run_sweep
@@ -69,6 +70,7 @@ def train_sweep(table: str, cells: int) -> Values:
 
 
 def _train(table: str, sizes: Sequence[int], seeds: Sequence[int]) -> Values:
+    keep_freed_memory()
     dataset = load_dataset(custom_dataset(Path(table)))
     dataset.bank(SIDE)
     requests = [RunRequest(Cell(dataset.spec.name, MODEL, "frozen", size, seed)) for size in sizes for seed in seeds]

@@ -58,10 +58,12 @@ def sides(quick: bool, folder: Path) -> Mapping[str, Side]:
 
 def sweep(name: str, sizes: list[int], seeds: list[int]) -> Values:
     """Train all cells as `python -m trainer curve` does; returns the mean AUROC of each seed and the cells."""
+    from trainer.allocator import keep_freed_memory
     from trainer.training.engines import LocalEngine
     from trainer.training.settings import Cell
     from trainer.training.sweep import RunRequest, load_for_training, run_sweep
 
+    keep_freed_memory()
     requests = [RunRequest(Cell(name, MODEL, "frozen", size, seed)) for size in sizes for seed in seeds]
     engine = LocalEngine(torch.device("cpu"))
     metas = [meta for _, _, meta in run_sweep(requests, load_for_training(find_dataset(name)), engine, "curve", {})]

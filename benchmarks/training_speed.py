@@ -24,6 +24,7 @@ from core.data.transforms import normalize, to_unit
 from core.models import MODELS
 from core.models.classifier import Classifier
 from core.models.specs import ModelSpec
+from trainer.allocator import keep_freed_memory
 from trainer.training.layer_freezing import parameter_groups
 from trainer.training.losses import loss_for
 from trainer.training.network_trainer import WARM_UP, TrainingLoop, set_training_mode
@@ -32,7 +33,7 @@ from trainer.training.run_plan import settings_of
 from trainer.training.settings import FitData, Settings
 from trainer.training.strategies import STRATEGIES
 
-KINDS = {"finetune": "imagenet-efficientnet-lite0", "scratch": "scratch-cnn"}  # strategy -> model
+KINDS = {"finetune": "imagenet-efficientnet-lite0", "scratch": "scratch-cnn-160"}  # strategy -> model
 STEPS = 16  # of an epoch, which is one turn
 OURS, BARE, LOOP, FASTAI = "Lowshot", "tensor in memory", "DataLoader loop", "fastai"
 Epoch = Callable[[], object]
@@ -40,6 +41,7 @@ Epoch = Callable[[], object]
 
 def sides(quick: bool, folder: Path) -> Mapping[str, Side]:
     """Return each way of training for each strategy; one epoch of each, untimed, warms up."""
+    keep_freed_memory()  # for all sides
     listing = list_images(find_dataset("phantom" if quick else "kermany"))
     shuffled = np.random.default_rng(0).permutation(np.flatnonzero(listing.parts == TRAIN))
     made: dict[str, Side] = {}

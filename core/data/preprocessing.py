@@ -128,6 +128,8 @@ class Preparation:
         for step in self.steps:
             pixels = np.where(step.keep_mask(*pixels.shape[1:]), pixels, 0) if step.keep_mask else pixels
             pixels = _of_brightness(step.pixels, pixels) if step.pixels else pixels
+        if pixels.shape[1:] == (size, size):
+            return pixels
         return np.pad(pixels, ((0, 0), (top, size - bottom), (left, size - right)))
 
     def volume(self, voxels: np.ndarray, size: int) -> np.ndarray:

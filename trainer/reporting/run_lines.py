@@ -31,7 +31,7 @@ def as_row(meta: RunMeta) -> dict[str, Any]:
 
 
 def print_runs(metas: Iterable[RunMeta], as_json: bool) -> None:
-    """Print one line, with one for each external test set, or one JSON object per run."""
+    """Print one line with the run's name at its end, and one for each external test set, or one JSON object per run."""
     for meta in metas:
         figures = "  ".join(f"{METRICS[name].title} {meta.metrics[name]:.3f}" for name in HEADLINE)
         short = f"  (too few images of {', '.join(meta.short)})" if meta.short else ""
@@ -39,7 +39,7 @@ def print_runs(metas: Iterable[RunMeta], as_json: bool) -> None:
         leaks = f"  (LEAKS ALLOWED: {meta.leaks} images)" if meta.leaks else ""
         size = meta.train_size or "full"
         line = f"{meta.model} {meta.strategy}{variant}  n={size}  seed {meta.seed}  {figures}{short}{leaks}"
-        print_row(as_row(meta), "\n    ".join([line, *lines_of_external(meta.external)]), as_json)
+        print_row(as_row(meta), "\n    ".join([f"{line}  run {meta.run}", *lines_of_external(meta.external)]), as_json)
 
 
 def lines_of_external(records: Mapping[str, ExternalRecord]) -> list[str]:

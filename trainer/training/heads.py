@@ -82,14 +82,16 @@ def fit_mlp(
     gather = nn.Sequential(*leading)
     width = hidden_layer.get_parameter("weight").shape[1]
     rows = embeddings.reshape(len(embeddings), -1, width)
-    mean, deviation = mean_and_deviation(rows)
     norm = unit_norm(rows, tuple(blocks) or (width,), width**0.5)
-    center, spread = torch.from_numpy(mean), torch.from_numpy(deviation)
+    standard = mean_and_deviation(rows) if settings.scaling == "standard" else None
     inputs = torch.from_numpy(embeddings).flatten(0, 1)  # (n * views, D)
     views = embeddings.shape[1]
 
     def normalized(raw: torch.Tensor) -> torch.Tensor:
-        return norm(gather(raw)) if settings.scaling == "unit" else (gather(raw) - center) / spread
+        if standard is None:
+            return norm(gather(raw))
+        center, spread = map(torch.from_numpy, standard)
+        return (gather(raw) - center) / spread
 
     # loss, optimizer and schedule
     imbalance = imbalance_for(settings.imbalance, labels, settings.augment)
@@ -119,10 +121,10 @@ def fit_mlp(
         optimizer.step()
         schedule.step()
     # make the normalization part of the head
-    if settings.scaling == "unit":
+    if standard is None:
         layers = nn.Sequential(*leading, norm, *layers[len(leading) :])
     else:
-        _absorb_standardization(hidden_layer, mean, deviation)
+        _absorb_standardization(hidden_layer, *standard)
     if not all_finite(layers.state_dict().values()):
         raise NonFiniteError(f"in the end a weight {failed}")
     return layers.eval()
@@ -159,17 +161,19 @@ def fit_logistic(
     else:
         positions, view = epoch.positions, epoch.views(views, random)
     norm = unit_norm(embeddings, tuple(blocks) or (embeddings.shape[-1],), 1.0)
-    mean, deviation = mean_and_deviation(embeddings)
+    standard = mean_and_deviation(embeddings) if settings.scaling == "standard" else None
     flat, targets = embeddings[positions, view], labels[positions]
-    flat = norm(torch.from_numpy(flat)).numpy() if settings.scaling == "unit" else (flat - mean) / deviation
+    flat = norm(torch.from_numpy(flat)).numpy() if standard is None else (flat - standard[0]) / standard[1]
     fits = _fit_multinomial if labels.ndim == 1 else _fit_binary
     heads = []
     for weight, bias in fits(flat, targets, classes, strengths, imbalance.uses_class_weights):
         linear = linear_layers(flat.shape[1], classes)
         linear.load_state_dict({"0.weight": torch.from_numpy(weight), "0.bias": torch.from_numpy(bias)})
-        if settings.scaling == "standard":
-            _absorb_standardization(linear[0], mean, deviation)
-        heads.append((nn.Sequential(norm, *linear) if settings.scaling == "unit" else linear).eval())
+        if standard is None:
+            linear = nn.Sequential(norm, *linear)
+        else:
+            _absorb_standardization(linear[0], *standard)
+        heads.append(linear.eval())
     return heads
 
 
