@@ -21,7 +21,7 @@ from core.files import sha256_of
 from core.inference.case import Case, NetworkResult
 from core.inference.input_gate import Gatekeeper
 from core.inference.predictor import Prediction, Predictor
-from core.inference.track_record import Rates, track_record
+from core.inference.track_record import Rates, rated_class, track_record
 from core.inference.two_stage import Stages, verdict_of
 from core.inference.uncertainty import (
     PredictionSet,
@@ -117,7 +117,7 @@ class Network:
 
     def _rates(self, prediction: Prediction) -> list[Rates]:
         try:
-            return self._track_record(prediction.target)
+            return self._track_record(rated_class(self.run.meta, prediction.target))
         except LowshotError:  # the record is missing or damaged; the prediction stands without it
             return []
 

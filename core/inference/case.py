@@ -29,7 +29,8 @@ class NetworkResult:
         prediction: None if there is none.
         problem: why there is none.
         seed_interval, prediction_set: uncertainty of the prediction, or why it is unknown; "" if not requested.
-        track_record: how often the network is right about the target class; empty if not requested or unknown.
+        track_record: how often the network is right about the condition, or about the target class if there is none;
+            empty if not requested or unknown.
         faithfulness: of the heatmap, if it was measured.
     """
 

@@ -7,6 +7,7 @@ from core.data.specs import OPTIONS_SEPARATOR, class_titles
 from core.explain.methods import Explanation
 from core.inference.case import Case, NetworkResult
 from core.inference.predictor import Prediction
+from core.inference.track_record import rated_class
 from core.runs import RunMeta
 
 NEAR = 0.1
@@ -93,12 +94,13 @@ def track_record_text(result: NetworkResult, prevalence: float) -> list[str]:
 
     Args:
         result: of one network; without a track record nothing is returned.
-        prevalence: share of patients with the class that the prediction is about, in (0, 1).
+        prevalence: share of patients with the class whose rates are told, in (0, 1).
     """
     if not result.track_record or result.prediction is None:
         return []
     meta = result.meta
-    name, alarm = in_sentence(meta.titles[result.prediction.target]), meta.positive is not None or meta.multilabel
+    target = rated_class(meta, result.prediction.target)
+    name, alarm = in_sentence(meta.titles[target]), meta.positive is not None or meta.multilabel
     rates = [record.text(name, alarm) for record in result.track_record]
     return [*rates, result.track_record[-1].predictive_text(name, alarm, prevalence)]
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from core.metrics.operating_point import predictive_values
-from core.runs import Run
+from core.runs import Run, RunMeta
 from core.runs.scores import load_part
 from core.runs.series import class_report
 
@@ -54,6 +54,11 @@ class Rates:
         ]
         basis = f", by the rates on {self.title}" if self.title else ""
         return f"Where {prevalence:.0%} of patients have {name}{basis}: {'; '.join(counts)}."
+
+
+def rated_class(meta: RunMeta, target: int) -> int:
+    """Return the class whose rates are told: the condition in a task of two classes, else the predicted target."""
+    return target if meta.positive is None else meta.positive
 
 
 def track_record(run: Run, target: int) -> list[Rates]:

@@ -1,9 +1,7 @@
 """The action that fits the reason why a job failed."""
 
-from pathlib import Path
 from typing import Literal
 
-from core.data.datasets.custom import dataset_name
 from core.errors import WeightsUnavailable
 from core.jobs.records import Job
 from core.jobs.request import Request
@@ -35,11 +33,10 @@ def remedy_of(job: Job) -> Remedy:
 
 def without_weights(request: Request) -> list[str]:
     """Return the requested models whose weights are not on this machine."""
-    dataset = request.dataset or dataset_name(Path(request.folder))
     missing = []
     for model in (name for name in request.models if name in MODELS):
         try:
-            weights_of(MODELS[model], dataset)
+            weights_of(MODELS[model], request.dataset_name)
         except WeightsUnavailable:
             missing.append(model)
     return missing

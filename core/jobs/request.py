@@ -9,6 +9,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from core.data.datasets.custom import dataset_name
 from core.errors import BadRequest
 from core.paths import data_roots
 
@@ -49,6 +50,11 @@ class Request:
     options: Mapping[str, Any] = field(default_factory=dict)
     expected: tuple[float, ...] = ()
     command: str = CURVE
+
+    @property
+    def dataset_name(self) -> str:
+        """The name under which the runs of the data set are stored."""
+        return self.dataset or dataset_name(Path(self.folder))
 
     def check(self) -> None:
         """Raise if the request cannot be run on this machine.

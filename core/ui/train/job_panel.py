@@ -163,7 +163,10 @@ def show_finished(queue: Queue, job: Job, own_sets: Sequence[OwnSet]) -> None:
             ):
                 text.rerun_after(queue.again, job)
             if state.kept:
-                st.page_link("pages/learning_curves.py", label="Learning curves", icon=":material/show_chart:")
+                st.page_link(
+                    "pages/learning_curves.py", label="Learning curves", icon=":material/show_chart:",
+                    query_params={"set": job.request.dataset_name},
+                )  # fmt: skip
             if st.button("Remove", key=f"train_forget_{job.name}", icon=":material/delete:"):
                 text.rerun_after(queue.forget, job)
         if st.toggle("Runs and log", key=f"train_log_{job.name}"):

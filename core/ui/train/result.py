@@ -126,7 +126,10 @@ def _networks(checked: Checked) -> None:
             "pages/diagnose.py", label="Try an image", icon=":material/radiology:",
             query_params={"task": checked.dataset.spec.name},
         )  # fmt: skip
-        st.page_link("pages/compare.py", label="Compare the networks", icon=":material/balance:")
+        st.page_link(
+            "pages/compare.py", label="Compare the networks", icon=":material/balance:",
+            query_params={"set": checked.dataset.spec.name},
+        )  # fmt: skip
     st.caption(
         "The image check of Diagnose is fitted: it refuses images of another kind."
         if has_gate
