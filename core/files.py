@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 _CHUNK = 1 << 20
 _LOCK, _PARTIAL, _BEFORE = ".lock", ".partial", ".before"
-_DEPTH = 3  # levels of folders in which unfinished writes are looked for
+_DEPTH = 5  # levels of folders in which unfinished writes are looked for: sent/<hash>/<maker>/<model>/ in the cache
 
 
 def write_atomically(path: Path, content: bytes) -> None:

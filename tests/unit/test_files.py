@@ -104,8 +104,9 @@ def test_what_a_living_process_writes_stays_and_the_rest_goes(tmp_path, monkeypa
     for name in (".gone.partial", ".gone.1234.partial", "data/.gone.partial", ".kept.before", ".new.before", "new"):
         (tmp_path / name).mkdir(parents=True)
         (tmp_path / name / "file").write_text(name)
-    for name in (".run.json.ab12.partial", ".run.lock", "data/sub/.x.partial", "visible.lock"):
-        (tmp_path / name).parent.mkdir(exist_ok=True)
+    sent = "sent/hash/maker/model/.model.safetensors.ab12.partial"
+    for name in (".run.json.ab12.partial", ".run.lock", "data/sub/.x.partial", sent, "visible.lock"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).write_text("")
     fsync = os.fsync
 

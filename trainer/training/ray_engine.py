@@ -18,7 +18,7 @@ import tempfile
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
-from functools import partial
+from functools import cache, partial
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -27,7 +27,7 @@ import psutil
 
 from core.data.image_cache import Progress
 from core.errors import BadRequest, LowshotError
-from core.files import canonical_json, locked, sha256_of, write_stream_atomically
+from core.files import canonical_json, locked, remove_unfinished, sha256_of, write_stream_atomically
 from core.jobs import events
 from core.paths import PROJECT, cache_folder, pick_device
 from core.runs import Run, pack_run, put_run
@@ -340,6 +340,7 @@ def _work(
 
 def _install(files: Iterable[tuple[str, str, Blocks]]) -> None:
     """Write files that this machine lacks: images into its cache, weights into folders named by what they hold."""
+    _tidy_cache()
     by_variable: dict[str, list[tuple[str, Blocks]]] = {CACHE: [], ENCODERS: [], WEIGHTS: []}
     for variable, name, blocks in files:
         by_variable[variable].append((name, blocks))
@@ -353,6 +354,12 @@ def _install(files: Iterable[tuple[str, str, Blocks]]) -> None:
         for name, blocks in sent:
             _write(folder / name, blocks)
         os.environ[variable] = str(folder)
+
+
+@cache
+def _tidy_cache() -> None:
+    """Remove what killed workers left half-written in this machine's cache, once in each worker process."""
+    remove_unfinished([cache_folder()])
 
 
 def _write(path: Path, blocks: Blocks) -> None:

@@ -156,6 +156,10 @@ def test_a_cluster_whose_worker_is_killed_trains_what_one_process_trains(
     events = tmp_path / "events.jsonl"
     monkeypatch.setenv("LOWSHOT_RUNS", str(tmp_path / "there"))
     monkeypatch.setenv("LOWSHOT_PROGRESS", str(events))
+    # a worker that is gone left a part of a file
+    left = cache / "sent" / "hash" / "maker" / "model" / ".model.safetensors.ab12.partial"
+    left.parent.mkdir(parents=True)
+    left.touch()
     killed = []
 
     def kill():
