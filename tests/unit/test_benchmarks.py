@@ -22,8 +22,10 @@ from benchmarks.harness import (
     recorded_versions,
     write_results,
 )
+from core.data.duplicates import Copies
 from core.data.images import encode_png
 from core.data.listing import Listing
+from core.data.splits import halve, split
 from core.errors import BadRequest, LowshotError
 from core.explain import EXPLAINERS, ExplainerInput, explain
 from core.models import MODELS
@@ -211,21 +213,30 @@ def test_the_plan_follows_from_the_fitted_cost_model():
     engine = f"{growth.MODEL}: {encoder_engine.OURS}"
     records = {
         "growth": Record("", {}, 1, measured=measured),
-        "decoding": Record("", {}, 1, measured={decoding.OURS: [{"seconds": 10.0, "images": 2000}]}),
         "encoder-engine": Record("", {}, 1, measured={engine: [{"seconds": 3.0, "images": 300}]}),
     }
-    *_, million = growth.plan(records)
-    assert million["images"] == 1_000_000
-    assert million["hours to list and audit"] == pytest.approx(1, rel=1e-3)
-    assert million["hours to decode"] == pytest.approx(5000 / 3600)
-    assert million["hours to encode once"] == pytest.approx(10_000 / 3600)
-    assert million["hours of 25 cells"] == pytest.approx(50 / 3600, rel=1e-3)
+    *_, chexpert, million = growth.plan(records)
+    assert (chexpert["images"], million["images"]) == (224_316, 1_000_000)
+    hours = [million[name] for name in million if name.startswith("hours")]
+    # 100 images of the subsets in 5 views, and 24 % of a million or, in the measured sweep, of a thousand
+    seconds = 3600, (500 + 240_000) / 100, 50 - (500 + 240) / 100
+    assert hours == pytest.approx([value / 3600 for value in (*seconds, sum(seconds))], rel=1e-3)
     assert million["GiB of memory"] == pytest.approx(10_512 / 1024, rel=1e-2)
-    assert growth.plan(records | {"decoding": Record("", {}, 1)}) == []
+    assert million["GiB of embeddings"] == pytest.approx(240_500 * 5120 / 2**30)
+    assert growth.plan(records | {"growth": Record("", {}, 1)}) == []
     time_of_classes, memory_of_classes = growth.rows(measured)[2:4]
     assert time_of_classes.goal[1]
     assert not memory_of_classes.goal[1]
     assert memory_of_classes.note.endswith(f"suspected: {growth.CAUSES['classes']}")
+
+
+def test_the_plan_encodes_the_share_of_images_that_a_split_holds_out():
+    count = 5000
+    names, labels = np.array([f"{number}" for number in range(count)]), np.arange(count) % 2
+    nothing = np.array([], int)
+    parts = split(labels, np.arange(count), np.full(count, ""), np.ones(count, bool), Copies(nothing, nothing, nothing))
+    _, calibration = halve(parts.validation, names, labels, parts.groups)
+    assert (len(parts.test) + len(calibration)) / count == pytest.approx(growth.HELD_OUT, abs=0.002)
 
 
 def test_a_function_that_fails_in_a_new_process_stops_the_benchmark():
