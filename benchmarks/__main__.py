@@ -1,7 +1,7 @@
 """`python -m benchmarks`, called by `make bench`: measure Lowshot against what a user would pick instead.
 
 Measurements are stored after each, in `benchmarks/results.json`. A pair that was measured on this machine with these
-versions is not measured again; an interrupted one continues.
+versions of libraries is not measured again, even if Lowshot's own code has changed; an interrupted one continues.
 """
 
 import argparse
@@ -21,6 +21,7 @@ from benchmarks.harness import (
     describe_machine,
     measure,
     read_results,
+    recorded_code,
     recorded_versions,
     write_results,
 )
@@ -87,7 +88,7 @@ def run(pairs: Sequence[Pair], results: dict[str, Record], parsed: argparse.Name
     for pair in pairs:
         stored = results.get(pair.name)
         if parsed.again or not stored or (stored.machine, stored.versions) != here:
-            results[pair.name] = Record(*here, 1 if parsed.quick else pair.turns)
+            results[pair.name] = Record(*here, 1 if parsed.quick else pair.turns, code=recorded_code())
         if not results[pair.name].is_complete:
             waiting.append(pair)
     if waiting and not parsed.quick:

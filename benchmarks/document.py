@@ -10,12 +10,13 @@ from pathlib import Path
 
 from benchmarks import visitors
 from benchmarks.growth import plan
-from benchmarks.harness import BUSY, Pair, Record, Row
+from benchmarks.harness import BUSY, Pair, Record, Row, recorded_code
 from core.errors import BadRequest
 from core.files import write_atomically
 from trainer.reporting.markdown import table
 
 _BLOCK = re.compile(r"(<!-- benchmarks: (\w+) -->\n).*?(<!-- end of benchmarks -->)", re.DOTALL)
+OLDER = "; measured with older code"  # than that which writes the document
 HEAD = ("what", "Lowshot", "peer", "times as good", "of the limit", "goal")
 
 
@@ -54,7 +55,9 @@ def pairs_text(pairs: Sequence[Pair], results: Mapping[str, Record]) -> str:
 def _where(record: Record, how: str) -> str:
     busy = f"; other programs used up to {record.busy:.0%} of the processors" if record.busy > BUSY else ""
     versions = ", ".join(f"{name} {number}" for name, number in record.versions.items())
-    return f"{how} on {record.machine}, {record.date}{busy}. {versions}."
+    code = f", code {record.code}" if record.code else ""
+    older = OLDER if record.code != recorded_code() else ""
+    return f"{how} on {record.machine}{code}, {record.date}{older}{busy}. {versions}."
 
 
 def load_text(results: Mapping[str, Record]) -> str:

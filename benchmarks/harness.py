@@ -25,7 +25,7 @@ import psutil
 
 from core.errors import BadRequest, LowshotError
 from core.files import write_atomically
-from core.paths import PROJECT, library_versions
+from core.paths import PROJECT, code_hash, library_versions
 
 RESULTS = PROJECT / "benchmarks" / "results.json"
 BUSY = 0.2  # share of the processors in use by other programs above which measurements are doubtful
@@ -123,7 +123,16 @@ class Pair:
 
 @dataclass
 class Record:
-    """Measurements of a pair on one machine with one set of library versions, as they are stored."""
+    """Measurements of a pair on one machine with one set of library versions, as they are stored.
+
+    Attributes:
+        machine, versions: of the measurements.
+        turns: measurements of each side.
+        date: day of the last one, as in ISO 8601.
+        busy: largest share of the processors that other programs used.
+        measured: the measurements.
+        code: Lowshot's code when they began; "" in records from before this was stored.
+    """
 
     machine: str
     versions: Mapping[str, str]
@@ -131,6 +140,7 @@ class Record:
     date: str = ""
     busy: float = 0.0
     measured: dict[str, list[Values]] = field(default_factory=dict)
+    code: str = ""
 
     @property
     def is_complete(self) -> bool:
@@ -267,6 +277,11 @@ def describe_machine() -> str:
     processor = names[0] if names else platform.processor() or platform.machine()
     memory = round(psutil.virtual_memory().total / 2**30)
     return f"{processor}, {cores()} cores, {memory} GiB, {platform.system()}, Python {platform.python_version()}"
+
+
+def recorded_code() -> str:
+    """Return the first digits of the hash of Lowshot's code."""
+    return code_hash()[:8]
 
 
 def recorded_versions() -> dict[str, str]:

@@ -32,7 +32,7 @@ from PIL import Image
 from streamlit.proto.Alert_pb2 import Alert
 
 from benchmarks import visitors
-from benchmarks.harness import Record, busy_share, describe_machine, recorded_versions, write_results
+from benchmarks.harness import Record, busy_share, describe_machine, recorded_code, recorded_versions, write_results
 from core.analysis.contest import default_networks
 from core.data.datasets.phantom import make_phantom, phantom_at
 from core.data.images import decode, encode_png
@@ -421,7 +421,7 @@ def record_of(found, busy=0.0):
     thinned = found.held[:: 1 + len(found.held) // KEPT]
     measured[visitors.MEMORY] = [{"seconds": round(when, 1), "mib": round(held / MIB)} for when, held in thinned]
     today = datetime.now(UTC).date().isoformat()
-    return Record(describe_machine(), recorded_versions(), 1, today, busy, measured)
+    return Record(describe_machine(), recorded_versions(), 1, today, busy, measured, recorded_code())
 
 
 def alone(address, pid, dataset, batches):
