@@ -10,7 +10,17 @@ from collections.abc import Sequence
 from importlib.util import find_spec
 from pathlib import Path
 
-from benchmarks import decoding, encoder_engine, growth, learning_curve, prediction, start_up, training_speed, visitors
+from benchmarks import (
+    decoding,
+    encoder_engine,
+    growth,
+    learning_curve,
+    page_times,
+    prediction,
+    start_up,
+    training_speed,
+    visitors,
+)
 from benchmarks.document import HEAD, cells, write_document
 from benchmarks.harness import (
     BUSY,
@@ -49,7 +59,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         results = read_results(parsed.results)
         if parsed.write:
-            results |= read_results(visitors.path_beside(parsed.results))
+            for path in (visitors.path_beside(parsed.results), page_times.path_beside(parsed.results)):
+                results |= read_results(path)
             changed = write_document(parsed.write, list(PAIRS.values()), results)
             print(f"{parsed.write}: {'updated' if changed else 'was up to date'}", file=sys.stderr)
             return 0

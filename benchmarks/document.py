@@ -1,14 +1,14 @@
 """The last stored measurements as tables of a document: `python -m benchmarks --write docs/performance.md`.
 
-A document marks their places by `<!-- benchmarks: pairs -->`, `<!-- benchmarks: plan -->` or
-`<!-- benchmarks: load -->`, and `<!-- end of benchmarks -->`.
+A document marks their places by `<!-- benchmarks: pairs -->`, or `plan`, `load` or `pages`, and
+`<!-- end of benchmarks -->`.
 """
 
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from benchmarks import visitors
+from benchmarks import page_times, visitors
 from benchmarks.growth import plan
 from benchmarks.harness import BUSY, Pair, Record, Row, recorded_code
 from core.errors import BadRequest
@@ -85,6 +85,24 @@ def _crowd_text(crowd: Mapping[str, int]) -> str:
     return f"{crowd['users']} visitors for {crowd['seconds'] / 60:.3g} minutes ({doing})"
 
 
+def pages_text(results: Mapping[str, Record]) -> str:
+    """Return a table of the times of pages for each measured run store."""
+    sections = []
+    for name, record in results.items():
+        if name.split()[0] != page_times.NAME:
+            continue
+        body = []
+        for what, (values,) in record.measured.items():
+            if what != page_times.STORE:
+                goal = "at most {:g} s and {:g} s".format(*page_times.limits(what))
+                verdict = f"{goal}: {'missed' if page_times.is_slow(what, values) else 'reached'}"
+                body.append([what, f"{values['cold']:.1f}", f"{values['warm']:.1f}", verdict])
+        (store,) = record.measured[page_times.STORE]
+        where = _where(record, f"A store of {store['runs']:,} runs")
+        sections.append(f"{table(('page', 'cold, s', 'warm, s', 'goal'), body)}\n\n{where}\n")
+    return "\n".join(sections) or "Not measured yet; `python -m benchmarks.page_times` does it.\n"
+
+
 def plan_text(results: Mapping[str, Record]) -> str:
     """Return the planned sizes as a table."""
     planned = plan(results)
@@ -100,7 +118,10 @@ def write_document(path: Path, pairs: Sequence[Pair], results: Mapping[str, Reco
     Raises:
         BadRequest: if it does not exist, or marks no place for them.
     """
-    texts = {"pairs": pairs_text(pairs, results), "plan": plan_text(results), "load": load_text(results)}
+    texts = {
+        "pairs": pairs_text(pairs, results), "plan": plan_text(results), "load": load_text(results),
+        "pages": pages_text(results),
+    }  # fmt: skip
     before = path.read_text() if path.is_file() else ""
     marked = {block[2] for block in _BLOCK.finditer(before)}
     if not marked or marked - set(texts):

@@ -4,7 +4,8 @@ Run `python -m benchmarks.page_times` or, for some pages only, `python -m benchm
 the first visit of a freshly started server with an empty cache of its own; warm is the second visit, by another
 visitor. A section is opened by a click and timed from there. The stored runs are those of `LOWSHOT_RUNS`, by default
 the shipped ones. With `--runs 10000` they are those runs and copies of them under new sizes and seeds, in a temporary
-store. Needs Chromium and the packages of `requirements-dev.txt`.
+store. The times of all pages are stored beside the results of `python -m benchmarks`, whose `--write` puts them into
+its document. Needs Chromium and the packages of `requirements-dev.txt`.
 """
 
 from __future__ import annotations
@@ -17,11 +18,23 @@ import shutil
 import tempfile
 from collections.abc import Sequence
 from contextlib import nullcontext
+from datetime import UTC, datetime
 from itertools import islice
 from pathlib import Path
 from time import perf_counter
 from typing import TYPE_CHECKING
 
+from benchmarks.harness import (
+    RESULTS,
+    Record,
+    Values,
+    busy_share,
+    describe_machine,
+    read_results,
+    recorded_code,
+    recorded_versions,
+    write_results,
+)
 from core.errors import BadRequest
 from core.files import sha256_of
 from core.paths import runs_folder
@@ -43,7 +56,9 @@ PAGES = {  # page -> its sections, which a click opens
     "models": ("Networks",),
     "train": (),
 }  # fmt: skip
-WARM, COLD = 2.0, 5.0  # the longest that a page should take
+NAME, STORED = "pages", "pages.json"  # in the folder of the other results
+STORE = "store"  # the side that says how many runs there were
+WARM, COLD, FIRST = 2.0, 5.0, 3.0  # seconds that a page should take at most; the last, for a cold visit of Start
 READY = """() => {
     const app = document.querySelector('[data-testid=stApp]')
     return app?.dataset.testScriptState === 'notRunning' && document.querySelector('h1')
@@ -52,10 +67,11 @@ READY = """() => {
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Print a table of all pages and sections; returns 0."""
+    """Print a table of all pages and sections, and store it; returns 1 if one is slow, else 0."""
     parser = argparse.ArgumentParser(description="Time the pages in a browser.")
     parser.add_argument("pages", nargs="*", help=f"of {', '.join(PAGES)} (default: all)")
     parser.add_argument("--runs", type=int, metavar="N", help="number of runs in the store (default: those there are)")
+    parser.add_argument("--results", type=Path, default=path_beside(), metavar="FILE", help="(default: %(default)s)")
     asked = parser.parse_args(arguments)
     chosen = asked.pages or list(PAGES)
     if unknown := set(chosen) - set(PAGES):
@@ -68,8 +84,31 @@ def main(arguments: Sequence[str] | None = None) -> int:
                 grow(runs_folder(), store, asked.runs)
             except BadRequest as error:
                 parser.error(str(error))
-        _print_times(chosen, store)
-    return 0
+        runs, busy = len(open_store(store).runs), busy_share()
+        times = _print_times(chosen, store)
+    if set(chosen) == set(PAGES):
+        measured = {what: [values] for what, values in times.items()} | {STORE: [{"runs": runs}]}
+        today = datetime.now(UTC).date().isoformat()
+        record = Record(describe_machine(), recorded_versions(), 1, today, busy, measured, recorded_code())
+        name = f"{NAME} {asked.runs}" if asked.runs else NAME
+        write_results(asked.results, read_results(asked.results) | {name: record})
+    return int(any(is_slow(what, values) for what, values in times.items()))
+
+
+def path_beside(results: Path = RESULTS) -> Path:
+    """Return where the times of pages lie, given the file of the other results."""
+    return results.with_name(STORED)
+
+
+def limits(what: str) -> tuple[float, float]:
+    """Return the seconds that a page or section should take at most, cold and warm."""
+    return (FIRST if what == "start" else COLD), WARM
+
+
+def is_slow(what: str, values: Values) -> bool:
+    """Return whether a page or section exceeds one of its limits; the values are its seconds, `cold` and `warm`."""
+    cold, warm = limits(what)
+    return bool(values["cold"] > cold or values["warm"] > warm)
 
 
 def grow(store: Path, target: Path, count: int) -> None:
@@ -111,8 +150,9 @@ def grow(store: Path, target: Path, count: int) -> None:
         (copy / RUN_FILE).write_text(json.dumps(record))
 
 
-def _print_times(pages: Sequence[str], store: Path) -> None:
-    """Print a row for each page and section, with a fresh server for each page."""
+def _print_times(pages: Sequence[str], store: Path) -> dict[str, Values]:
+    """Print a row for each page and section, with a fresh server for each page; return them."""
+    times: dict[str, Values] = {}
     print(f"{'page':<32}{'cold':>7}{'warm':>7}")
     for name in pages:
         with tempfile.TemporaryDirectory() as cache:
@@ -120,11 +160,11 @@ def _print_times(pages: Sequence[str], store: Path) -> None:
             with running(store) as address, browser() as opened:
                 cold, warm = (_times(opened, address, name) for _ in range(2))
         for section in cold:
-            slow = " slow" if cold[section] > COLD or warm[section] > WARM else ""
-            print(
-                f"{' / '.join(filter(None, (name, section))):<32}{cold[section]:7.1f}{warm[section]:7.1f}{slow}",
-                flush=True,
-            )
+            what = " / ".join(filter(None, (name, section)))
+            times[what] = {"cold": round(cold[section], 2), "warm": round(warm[section], 2)}
+            slow = " slow" if is_slow(what, times[what]) else ""
+            print(f"{what:<32}{cold[section]:7.1f}{warm[section]:7.1f}{slow}", flush=True)
+    return times
 
 
 def _times(opened: Browser, address: str, name: str) -> dict[str, float]:

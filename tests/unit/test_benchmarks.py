@@ -10,7 +10,16 @@ import torch
 from torch import nn
 
 from benchmarks import __main__ as command
-from benchmarks import decoding, encoder_engine, growth, learning_curve, prediction, training_speed, visitors
+from benchmarks import (
+    decoding,
+    encoder_engine,
+    growth,
+    learning_curve,
+    page_times,
+    prediction,
+    training_speed,
+    visitors,
+)
 from benchmarks.document import OLDER, write_document
 from benchmarks.harness import (
     Pair,
@@ -169,9 +178,10 @@ def test_a_document_shows_stored_figures_and_says_what_is_not_measured(pair, tmp
         "Before.\n<!-- benchmarks: pairs -->\nold\n<!-- end of benchmarks -->\n"
         "<!-- benchmarks: plan -->\n<!-- end of benchmarks -->\n"
         "<!-- benchmarks: load -->\n<!-- end of benchmarks -->\n"
+        "<!-- benchmarks: pages -->\n<!-- end of benchmarks -->\n"
     )
     assert write_document(document, [row], {})
-    assert document.read_text().count("Not measured yet") == 3
+    assert document.read_text().count("Not measured yet") == 4
     complete = {"ours": [{"seconds": 1500.0}] * 3, "peer": [{"seconds": 3000.0}] * 3}
     record = Record("Some processor, 2 cores", {"torch": "2"}, 3, "2026-11-30", 0.4, complete)
     assert write_document(document, [row], {"work": record})
@@ -191,7 +201,11 @@ def test_the_page_on_performance_shows_what_is_stored(tmp_path):
     page = command.RESULTS.parents[1] / "docs" / "performance.md"
     copy = tmp_path / "performance.md"
     copy.write_text(page.read_text())
-    stored = read_results(command.RESULTS) | read_results(visitors.path_beside())
+    stored = {
+        name: record
+        for path in (command.RESULTS, visitors.path_beside(), page_times.path_beside())
+        for name, record in read_results(path).items()
+    }
     write_document(copy, list(command.PAIRS.values()), stored)
     assert copy.read_text().replace(OLDER, "") == page.read_text().replace(OLDER, "")  # code changes, figures stay
 
