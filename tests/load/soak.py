@@ -3,7 +3,8 @@
 `python -m tests.load.soak --minutes 20` lets two processes at a time sweep, pretrain, decode images, store uploads, run
 jobs or save runs, each kind of work in folders of its own, and kills them after random times, until both have finished
 by themselves. What is there after a kill must be whole; what is there at the end must equal what undisturbed processes
-make. Then the work begins anew. At least ten kills a minute are made, however slow the machine is. Images are drawn.
+make. Then the work begins anew. It ends after the minutes and at least 200 kills (`--kills`), however slow the machine
+is. Images are drawn.
 """
 
 import argparse
@@ -38,8 +39,6 @@ from core.runs.predictions import external_names
 from tests.publisher_folders import put_image, put_nih
 from tests.synthetic_runs import STRONG, WEAK, make_run, predictions
 from trainer.cli import main as trainer
-
-KILLS_A_MINUTE = 10
 
 
 def use(root):
@@ -248,9 +247,10 @@ def check_end(work, root):
 
 
 def main(arguments=None):
-    """Kills for some minutes and prints the counts; whatever is wrong raises an error."""
+    """Kills for some minutes and prints the counts in its last line; whatever is wrong raises an error."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--minutes", type=float, default=20.0)
+    parser.add_argument("--kills", type=int, default=200, help="at least, in addition (default: %(default)s)")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--only", default="", help="kinds of work joined by commas (default: all)")
     asked = parser.parse_args(arguments)
@@ -270,8 +270,8 @@ def main(arguments=None):
             assert process.exitcode == 0, (root / "log.txt").read_text()[-3000:]
             work.seconds, work.whole = time.monotonic() - began, work.look()
             print(f"{work.do.__name__}: {work.seconds:.1f} s undisturbed, makes {len(work.whole)}", flush=True)
-        until = time.monotonic() + 60 * asked.minutes
-        while time.monotonic() < until or kills.total() < KILLS_A_MINUTE * asked.minutes:
+        began = time.monotonic()
+        while time.monotonic() < began + 60 * asked.minutes or kills.total() < asked.kills:
             work = chance.choice(works)
             use(root := Path(folder) / "killed" / work.do.__name__)
             root.mkdir(parents=True, exist_ok=True)
@@ -282,8 +282,9 @@ def main(arguments=None):
                 check_end(work, root)
                 finished[f"{work.do.__name__} finished"] += 1
                 shutil.rmtree(root)
+    minutes = (time.monotonic() - began) / 60
     counts = ", ".join(f"{count} {what}" for what, count in sorted((kills + finished).items()))
-    print(f"{kills.total()} kills, nothing lost, corrupt, trained twice or left behind: {counts}")
+    print(f"{kills.total()} kills in {minutes:.1f} min, nothing lost, corrupt, trained twice or left behind: {counts}")
 
 
 if __name__ == "__main__":

@@ -9,9 +9,14 @@ from tests import PATIENCE
 
 
 def test_killed_uploads_and_decoding_lose_nothing():
-    argv = [sys.executable, "-m", "tests.load.soak", "--minutes", "0.1", "--only", "uploads,decoding"]
+    argv = [sys.executable, "-m", "tests.load.soak", "--minutes", "0.1", "--kills", "1"]
+    argv += ["--only", "uploads,decoding"]
     done = subprocess.run(
         argv, env={**os.environ, "OMP_NUM_THREADS": "1"}, capture_output=True, text=True, timeout=PATIENCE, check=False
     )
     assert done.returncode == 0, done.stderr
-    assert int(re.search(r"^(\d+) kills, nothing lost", done.stdout, re.MULTILINE).group(1)) >= 1, done.stdout
+    last = done.stdout.splitlines()[-1]
+    found = re.fullmatch(r"(\d+) kills in [\d.]+ min, nothing lost, .* left behind: (.+)", last)
+    assert found, done.stdout
+    killed = re.findall(r"(\d+) (?:uploads|decoding) killed", found.group(2))
+    assert sum(map(int, killed)) == int(found.group(1)) >= 1
