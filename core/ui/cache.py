@@ -185,12 +185,13 @@ def listing(name: str) -> Listing:
     Its folder is read again when the files directly in it change, or after `forget_data`.
     """
     folder = find_folder(find_dataset(name)) or Path()
-    changed = max((path.stat().st_mtime_ns for path in (folder, *folder.iterdir())), default=0) if folder.name else 0
-    return _listing(name, str(folder), changed)
+    paths = (folder, *folder.iterdir()) if folder.name else ()
+    stamp = "\n".join(sorted(f"{path.name}|{path.stat().st_mtime_ns}" for path in paths))
+    return _listing(name, str(folder), stamp)
 
 
 @st.cache_resource(max_entries=4, show_spinner="Reading the data set's folder")
-def _listing(name: str, folder: str, changed: int) -> Listing:
+def _listing(name: str, folder: str, stamp: str) -> Listing:
     return list_images(find_dataset(name))
 
 

@@ -2,6 +2,7 @@
 
 import gc
 import json
+import os
 import shutil
 from dataclasses import replace
 
@@ -47,6 +48,20 @@ def test_the_store_is_read_again_when_a_file_came_went_or_changed_and_not_otherw
     assert not cache.store().runs
     shutil.rmtree(folder)
     assert not cache.store().problems
+
+
+def test_a_listing_is_read_again_when_a_file_changed_even_if_the_clock_was_set_back(tmp_path, monkeypatch):
+    read = []
+    monkeypatch.setattr(cache, "find_dataset", lambda name: name)
+    monkeypatch.setattr(cache, "find_folder", lambda spec: tmp_path)
+    monkeypatch.setattr(cache, "list_images", lambda spec: read.append(spec) or object())
+    for name in ("images.csv", "labels.csv"):
+        (tmp_path / name).touch()
+    before = cache.listing("set-of-tables")
+    assert cache.listing("set-of-tables") is before
+    os.utime(tmp_path / "labels.csv", (0, 0))
+    assert cache.listing("set-of-tables") is not before
+    assert len(read) == 2
 
 
 def test_what_answers_follows_the_store(phantom_runs, tmp_path, monkeypatch):
