@@ -152,6 +152,16 @@ def test_the_job_under_way_is_shown_and_cancelled(queue, tmp_path, monkeypatch):
     assert not (waiting.folder / records.STOP).exists()
 
 
+def test_no_time_is_negative_if_the_clock_was_set_back(queue, tmp_path, monkeypatch):
+    bar = {"kind": "bar", "title": "curve", "unit": "run", "done": 1, "total": 2}
+    put(queue, replace(running(), began=time.time() + 3600), bar)
+    app = open_page("train", tmp_path / "runs", monkeypatch)
+    assert not app.exception
+    shown = {one.label: one.value for one in app.metric}
+    assert shown["Time so far"] == "0 s"
+    assert shown["Time left"] == "about 30 s"  # of two runs, the first was in the store
+
+
 def test_a_worker_that_cannot_start_is_reported(queue, tmp_path, monkeypatch):
     put(queue, State())
     monkeypatch.setattr(Queue, "wake", lambda self: "No job can be started: <b> 0.0 MB left.")

@@ -76,7 +76,7 @@ def show_unfinished(queue: Queue, names: set[str]) -> None:
 
 def _running(job: Job) -> None:
     followed = job.followed()
-    elapsed = time.time() - job.state.began
+    elapsed = max(0.0, time.time() - job.state.began)  # the clock may have been set back
     left = time_left(followed, job.request.expected, elapsed)
     if followed.runs_total:
         st.progress(
