@@ -68,14 +68,24 @@ def predict_logits(
     return torch.cat(batches).numpy()
 
 
-def images_on_gpu(images: Images) -> torch.Tensor | None:
-    """Copy (N, C, S, S) uint8 images to the GPU; return None if they would take over a quarter of its free memory."""
+def images_on_device(images: Images, device: torch.device) -> torch.Tensor | None:
+    """Copy (N, C, S, S) uint8 images to a device; return None if they take over a quarter of a GPU's free memory."""
     size = len(images) * images[:1].nbytes
-    return torch.from_numpy(np.array(images[:])).cuda() if size <= torch.cuda.mem_get_info()[0] / 4 else None
+    if device.type == "cuda" and size > torch.cuda.mem_get_info()[0] / 4:
+        return None
+    return torch.from_numpy(np.array(images[:])).to(device)
 
 
 class TrainingLoop:
-    """Training state of one network: model, optimizer, schedule, random state, history and best weights."""
+    """Training state of one network: model, optimizer, schedule, random state, history and best weights.
+
+    Args:
+        model, groups_of_parameters, learn, image, settings, frozen_statistics, stop_after: as in `train_network`.
+        seed: seed of order, augmentation and dropout.
+        device: device to run on.
+        in_bfloat16: whether the forward pass computes in bfloat16; by default on a GPU.
+        holds_images: whether the images stay in the device's memory; by default on a GPU.
+    """
 
     def __init__(
         self,
@@ -88,8 +98,13 @@ class TrainingLoop:
         device: torch.device,
         frozen_statistics: bool,
         stop_after: int = 0,
+        in_bfloat16: bool | None = None,
+        holds_images: bool | None = None,
     ) -> None:
         torch.manual_seed(seed)
+        is_gpu = device.type == "cuda"
+        self._in_bfloat16 = is_gpu if in_bfloat16 is None else in_bfloat16
+        holds_images = is_gpu if holds_images is None else holds_images
         self._frozen_statistics = frozen_statistics
         self._random = np.random.default_rng(seed)
         self._model, self._learn, self._image, self._settings, self._device = model, learn, image, settings, device
@@ -102,7 +117,7 @@ class TrainingLoop:
         weights = self._imbalance.weights(learn.labels, learn.classes)
         self._weights = weights.to(device) if weights is not None else None
         to_device(model, device)
-        self._bank = images_on_gpu(learn.images) if device.type == "cuda" else None
+        self._bank = images_on_device(learn.images, device) if holds_images else None
         self._parts = 1  # that a batch is divided into, where the GPU's memory does not hold it whole
         self._targets = as_targets(learn.labels).to(device)
         self._images_per_epoch = self._imbalance.images_per_epoch(learn.labels)
@@ -189,7 +204,7 @@ class TrainingLoop:
         total, outputs, count = 0.0, [], min(self._parts, len(batch))
         try:
             for part, part_targets in zip(batch.tensor_split(count), targets.tensor_split(count), strict=True):
-                with torch.autocast(self._device.type, torch.bfloat16, enabled=self._device.type == "cuda"):
+                with torch.autocast(self._device.type, torch.bfloat16, enabled=self._in_bfloat16):
                     output = self._model(channels_last(part))
                 loss = self._loss(output.float(), part_targets, self._weights) * (len(part) / len(batch))
                 if not torch.isfinite(loss):
