@@ -7,26 +7,23 @@ are trained on the same subset. Scores of every cell are in a log, from which th
 import argparse
 import json
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 
 from core.data import DATASETS
 from core.data.dataset import load_dataset
 from core.errors import BadRequest
 from core.files import sole_writer, write_atomically
-from core.metrics import Spread, between_seeds
-from core.metrics.bootstrap import with_interval
 from core.models import MODELS
 from core.paths import pick_device
-from trainer.commands.search import LOG_FOLDER, SETS, SHORT, Development, development_of, score
+from trainer.commands.search import SETS, SHORT, Development, development_of, score
 from trainer.flags import add_training, minutes
 from trainer.progress import print_status
-from trainer.reporting.markdown import table
+from trainer.reporting.baselines import log_of, read_log, summary
 from trainer.training.recipes import best_model, recipe_for
 from trainer.training.settings import Cell
 
@@ -103,28 +100,31 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--minutes", type=minutes, default=110.0, help="time until it stops (default: 110); the same command continues"
     )
+    parser.add_argument("--summary", action="store_true", help="print the summary of the log and train nothing")
     parser.add_argument("--log", type=Path, default=None, help="(default: docs/protocol/baselines-FAMILY.jsonl)")
     add_training(parser)
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Score the cells that the log lacks or has with other settings, then print the summary."""
+    """Score the cells that the log lacks or has with other settings, then print the summary of all it has."""
     contenders, device = contenders_of(arguments.family), pick_device(arguments.device)
-    path = arguments.log or LOG_FOLDER / f"baselines-{arguments.family}.jsonl"
-    with sole_writer(path):
-        rows = _score_missing(contenders, path, arguments.family in COSTLY, 60 * arguments.minutes, device)
-    if rows:
-        print(summary(rows, [contender.title for contender in contenders]))
+    path = arguments.log or log_of(arguments.family)
+    if not arguments.summary:
+        with sole_writer(path):
+            _score_missing(contenders, path, arguments.family in COSTLY, 60 * arguments.minutes, device)
+    rows = read_log(path)
+    if not rows:
+        raise BadRequest(f"{path.name} has no rows yet. Leave --summary out, to score some.")
+    print(summary(rows))
     return 0
 
 
 def _score_missing(
     contenders: Sequence[Contender], path: Path, costly: bool, seconds: float, device: torch.device
-) -> list[dict[str, Any]]:
-    """Score the cells that a log lacks; return all rows of the current settings, or none if the time is over."""
+) -> None:
+    """Score the cells that a log lacks until the time is over; rows of other settings are replaced."""
     settings = {(each.title, size): _settings(each, size) for each in contenders for size in SIZES}
-    logged = [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
-    rows = [row for row in logged if row["settings"] == settings.get((row["contender"], row["size"]))]
+    rows = [row for row in read_log(path) if row["settings"] == settings.get((row["contender"], row["size"]))]
     done = {(row["contender"], row["set"], row["size"], row["seed"]) for row in rows}
     until = time.monotonic() + seconds
     developments: dict[tuple[str, str], Development] = {}
@@ -138,7 +138,7 @@ def _score_missing(
                         continue
                     if time.monotonic() > until:
                         print_status("The time is over; the same command continues.")
-                        return []
+                        return
                     at = (name, contender.model)
                     if at not in developments:
                         developments[at] = development_of(load_dataset(DATASETS[name]), contender.model)
@@ -151,45 +151,8 @@ def _score_missing(
                     )  # fmt: skip
                     write_atomically(path, "".join(json.dumps(row) + "\n" for row in rows).encode())
                     print_status(f"{cell.title}, {contender.title}: {scores['clean']:.4f}")
-    return rows
 
 
 def _settings(contender: Contender, size: int) -> dict[str, Any]:
     """Return what a contender's settings are at a size, apart from the strategy's own."""
     return {**recipe_for(MODELS[contender.model], contender.strategy, size), **contender.options}
-
-
-def gain(rows: Sequence[Mapping[str, Any]], first: str, second: str, size: int, value: str = "clean") -> Spread:
-    """Return how much better one contender is than another, paired by data set and seed, which are its seeds.
-
-    Args:
-        rows: rows of the log.
-        first: title of the contender.
-        second: title of the other.
-        size: labeled images per class.
-        value: key of the score.
-    """
-    sides = [
-        {(row["set"], row["seed"]): row[value] for row in rows if (row["contender"], row["size"]) == (title, size)}
-        for title in (first, second)
-    ]
-    return between_seeds([sides[0][key] - sides[1][key] for key in sides[0] if key in sides[1]])
-
-
-def summary(rows: Sequence[Mapping[str, Any]], titles: Iterable[str]) -> str:
-    """Return Markdown: the first contender against each other one, by size, then its log-loss after calibration."""
-    first, *others = titles
-    cells = []
-    for size in SIZES:
-        for other in others:
-            clean, spoilt = (gain(rows, first, other, size, value) for value in ("clean", "spoilt"))
-            cells.append(
-                [str(size), other, *(with_interval(g.mean, g.low, g.high, "+.3f") for g in (clean, spoilt)),
-                 str(clean.seeds)]
-            )  # fmt: skip
-    excess = [row["log_loss"] - row["log_loss_at_1"] for row in rows if row["contender"] == first]
-    return (
-        table(["size", f"{first} minus", "AUROC, clean images", "AUROC, corrupted images", "cells"], cells)
-        + "\n\nMean over data sets and subsets, with Student's 95% interval over these. Log-loss of the first after "
-        f"calibration minus that at temperature 1: mean {np.mean(excess):+.3f}, largest {np.max(excess):+.3f}.\n"
-    )

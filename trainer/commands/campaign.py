@@ -37,7 +37,7 @@ class Unit:
 
     Attributes:
         name: short name.
-        minutes: expected time on two CPU cores.
+        minutes: expected time on one CPU core, while another unit runs on the second.
         commands: command lines, without `python -m trainer`.
     """
 

@@ -17,6 +17,8 @@ A document marks their places by one of these comments and `<!-- end of results 
   verdict, corrected by Holm over all contrasts of all data sets;
 - `<!-- shortcuts: DATASET at SIZE -->`: whether the border or the corners alone separate the classes, in sentences;
 - `<!-- costs: DATASET at SIZE,SIZE -->`: how long the stored runs took, and how long 10,000 more would take;
+- `<!-- baselines: FAMILY,FAMILY at SIZE,SIZE -->`: the recipes against untuned baselines on development images, from
+  the logs of `python -m trainer baselines`;
 - `<!-- curves: DATASET at SIZE,SIZE -->`: the learning curves of the contest, a figure beside the document.
 
 `... at SIZE of CLASS` evaluates one class against the rest.
@@ -34,6 +36,7 @@ from core.analysis.contest import (
     CONTRASTS,
     ENCODERS,
     NAMED,
+    VARIES,
     Contrast,
     answers,
     contestants,
@@ -54,6 +57,7 @@ from core.models import FAMILY_LETTERS, MODELS
 from core.runs import RunMeta, Store
 from core.runs.scores import target_named
 from core.runs.series import Run, Series, comparison_proper, estimate, runs_by_series, summarize
+from trainer.reporting.baselines import baseline_table
 from trainer.reporting.document_figures import write_curves
 from trainer.reporting.markdown import table
 from trainer.reporting.run_lines import HEADLINE
@@ -279,7 +283,7 @@ def finding_sentence(store: Store, dataset: str, sizes: list[Size], of: str | No
     if finding is None:
         raise _missing(dataset, sizes)
     title = f"{metas[0].dataset_title}, {of} against the rest" if of else metas[0].dataset_title
-    return f"{finding_text(title, METRICS['auroc'], finding, names)}\n"
+    return f"{finding_text(title, METRICS['auroc'], finding, names)} {VARIES}\n"
 
 
 def answer_sentences(store: Store, datasets: str, sizes: list[Size], of: str | None = None) -> str:
@@ -386,10 +390,19 @@ def cost_table(store: Store, dataset: str, sizes: list[Size], of: str | None = N
     return _with_note(table(head, rows), of, note)
 
 
+def development_table(store: Store, dataset: str, sizes: list[Size], of: str | None = None) -> str:
+    """Return recipes against baselines on development images; `dataset` names the families whose logs are read.
+
+    Raises:
+        BadRequest: if a family has no log.
+    """
+    return baseline_table(dataset.split(","), [size for size in sizes if size])
+
+
 TABLES: dict[str, Callable[[Store, str, list[Size], str | None], str]] = {
     "results": headline_table, "families": families_table, "contest": contest_table, "sizes": size_table,
     "variants": variant_table, "verdicts": verdict_table, "finding": finding_sentence, "answers": answer_sentences,
-    "shortcuts": shortcut_sentences, "external": external_table, "costs": cost_table,
+    "baselines": development_table, "shortcuts": shortcut_sentences, "external": external_table, "costs": cost_table,
 }  # fmt: skip
 
 

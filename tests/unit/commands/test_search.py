@@ -15,7 +15,7 @@ from tests import PATIENCE
 from trainer.cli import main
 from trainer.commands import baselines
 from trainer.commands import search as searching
-from trainer.commands.baselines import Contender, contenders_of, gain
+from trainer.commands.baselines import Contender, contenders_of
 from trainer.commands.search import Space, macro_auroc
 from trainer.pretraining.starts import STARTS
 from trainer.training.recipes import best_model, choose, recipes
@@ -198,20 +198,10 @@ def test_recipes_are_compared_with_baselines_on_development_images(runs, tmp_pat
     monkeypatch.setattr(baselines, "score", lambda *arguments: pytest.fail("scored again"))
     assert main(argv) == 0
     assert capsys.readouterr().out == first
-
-
-def test_a_gain_is_paired_by_data_set_and_seed():
-    values = {"a": (0.8, 0.9, 0.7), "b": (0.7, 0.6, 0.6)}
-    rows = [
-        {"contender": title, "set": "x", "seed": seed, "size": 10, "clean": value}
-        for title, row in values.items()
-        for seed, value in enumerate(row)
-    ]
-    found = gain(rows, "a", "b", 10)
-    assert found.mean == pytest.approx(0.5 / 3)
-    assert found.seeds == 3
-    error = np.std([0.1, 0.3, 0.1], ddof=1) / 3**0.5
-    assert found.high - found.mean == pytest.approx(4.30265 * error, rel=1e-4)  # Student's t, 2 degrees of freedom
+    assert main([*argv, "--summary"]) == 0
+    assert capsys.readouterr().out == first
+    assert main([*argv[:-1], str(tmp_path / "empty.jsonl"), "--summary"]) == 2
+    assert "empty.jsonl has no rows yet" in capsys.readouterr().err
 
 
 def test_every_contender_goes_with_its_strategy():
