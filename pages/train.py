@@ -1,10 +1,12 @@
 """Train: bring own images or choose a data set, start a job as a separate process, follow it, and see its result."""
 
 from dataclasses import replace
+from pathlib import Path
 
 import streamlit as st
 
-from core.data.own_images import sets_of
+from core.data.own_images import OwnSet, on_server, sets_of
+from core.data.specs import DatasetSpec
 from core.errors import BadRequest
 from core.jobs import own_study
 from core.jobs.queue import Queue
@@ -35,9 +37,8 @@ with text.stop_on_error():
     catalogue = cache.catalogue()
 
 
-def own_images_study() -> None:
-    """Show the visitor's own images: storage, result, check and study."""
-    own = own_images.pick_set(queue)
+def own_images_study(own: OwnSet | None) -> None:
+    """Show a visitor's own images: result, check and study."""
     if own is None:
         return
     place = st.container()
@@ -50,11 +51,23 @@ def own_images_study() -> None:
     study.show(checked, catalogue, queue)
 
 
-def new_job() -> None:
-    """Show the form of a job, its expected cost, and the button that starts it."""
+def folder_or_set() -> None:
+    """Show the study of a folder on the server, or the form of a job."""
     if (data := form.pick_data(kind)) is None:
         return
     spec, folder = data
+    if (
+        folder
+        and form.fits_study(spec)
+        and not st.toggle("Choose models and settings myself", **address.switch("choose", "train_choose"))
+    ):
+        own_images_study(on_server(Path(folder)))
+    else:
+        new_job(spec, folder)
+
+
+def new_job(spec: DatasetSpec, folder: str) -> None:
+    """Show the form of a job, its expected cost, and the button that starts it."""
     models = form.pick_models(catalogue, spec)
     strategies = form.pick_strategies(catalogue, models)
     left, right = st.columns(2)
@@ -85,9 +98,9 @@ def new_job() -> None:
 
 
 if kind == form.OWN:
-    own_images_study()
+    own_images_study(own_images.pick_set(queue))
 else:
-    new_job()
+    folder_or_set()
 
 if finished := [job for job in reversed(jobs) if job.is_over]:
     st.header("Finished")

@@ -45,10 +45,10 @@ Entry = tuple[str, Callable[[], Upload]]  # path as the upload states it, and it
 
 @dataclass(frozen=True)
 class OwnSet:
-    """A stored set of images.
+    """A set of images: uploaded, or in a folder on the server.
 
     Attributes:
-        path: its folder.
+        path: its folder or table.
         title: name that its owner gave it.
         made: when it was stored, in seconds since 1970.
     """
@@ -61,6 +61,11 @@ class OwnSet:
     def name(self) -> str:
         """Name of the data set, in the run store too."""
         return dataset_name(self.path)
+
+    @property
+    def is_uploaded(self) -> bool:
+        """Whether its owner uploaded it and may change it; a folder on the server stays as it is."""
+        return is_inside(self.path)
 
     @property
     def until(self) -> float:
@@ -77,6 +82,11 @@ class OwnSet:
 def is_inside(path: Path) -> bool:
     """Return whether a path lies in the folder of all owners, where nobody may go by typing a path."""
     return own_images_folder() in (path, *path.parents)
+
+
+def on_server(path: Path) -> OwnSet:
+    """Return a folder or table on the server as a set."""
+    return OwnSet(path, path.name, path.stat().st_mtime)
 
 
 def sets_of(owner: str) -> list[OwnSet]:

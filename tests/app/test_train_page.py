@@ -11,6 +11,7 @@ import pytest
 from core.data import own_images
 from core.jobs import records
 from core.jobs.catalogue import Catalogue
+from core.jobs.own_study import STUDY_SEEDS, STUDY_STRATEGIES
 from core.jobs.queue import Queue
 from core.jobs.records import State
 from core.jobs.request import Request
@@ -98,6 +99,8 @@ def test_own_images_are_taken_from_below_a_data_root_only(queue, class_folder, t
     app.segmented_control(key="train_kind").set_value("A folder on the server").run()
     assert not app.exception
     assert all(one.label != "Start" for one in app.button)
+    assert app.selectbox(key="train_offered").options == ["mine", "Another path"]
+    app.selectbox(key="train_offered").set_value("Another path").run()
     for bad in ("/etc", "../jobs", "nothing"):
         app.text_input(key="train_folder").set_value(bad).run()
         assert not app.exception
@@ -105,9 +108,30 @@ def test_own_images_are_taken_from_below_a_data_root_only(queue, class_folder, t
     app.text_input(key="train_folder").set_value("mine").run()
     assert not app.exception
     assert "2 classes, ill, well" in texts(app)
+    app.toggle(key="train_choose").set_value(True).run()
     assert "unknown" in texts(app)
     button(app, "Start").click().run()
     assert queue.jobs()[0].request.folder == str(folder)
+
+
+def test_a_folder_on_the_server_gets_the_study_and_is_not_changed(queue, class_folder, tmp_path, monkeypatch):
+    folder = class_folder({"well": 30, "ill": 30}, name="data/mine")
+    (folder / "well" / "damaged.png").write_bytes(b"no image")
+    before = sorted(path.name for path in folder.rglob("*"))
+    monkeypatch.setenv("LOWSHOT_DATA", str(tmp_path / "data"))
+    monkeypatch.setenv("LOWSHOT_CACHE", str(tmp_path / "cache"))
+    app = open_page("train", tmp_path / "runs", monkeypatch)
+    app.segmented_control(key="train_kind").set_value("A folder on the server").run()
+    app.selectbox(key="train_offered").set_value("mine").run()
+    assert not app.exception
+    assert "1 file not readable and not used" in texts(app)
+    assert "Move them out of the folder" in texts(app)
+    assert not [one for one in app.button if one.label.startswith(("Leave", "Delete", "Correct"))]
+    button(app, "Start").click().run()
+    request = queue.jobs()[0].request
+    assert (request.folder, request.strategies, request.seeds) == (str(folder), STUDY_STRATEGIES, STUDY_SEEDS)
+    assert len(request.sizes) == 4
+    assert sorted(path.name for path in folder.rglob("*")) == before
 
 
 def test_incompatible_choices_are_explained(queue, tmp_path, monkeypatch):

@@ -6,8 +6,9 @@ from typing import Any
 import streamlit as st
 
 from core.data import DATASETS
-from core.data.own_images import is_inside
-from core.data.specs import DatasetSpec, is_present
+from core.data.datasets.folders import subfolders
+from core.data.own_images import SET_LIMITS, is_inside
+from core.data.specs import DatasetSpec, is_present, list_images
 from core.errors import BadRequest, LowshotError
 from core.jobs.catalogue import Catalogue, Row
 from core.jobs.costs import Cost, expected, is_same_work
@@ -25,6 +26,7 @@ from core.ui.tables import table
 OWN, FOLDER, PRESENT = "My own images", "A folder on the server", "An available data set"
 KINDS = {OWN: "own", FOLDER: "folder", PRESENT: "set"}  # and their names in an address
 SIZES, SEEDS = ("5", "10", "25", "50", "100", "200", "full"), ("0", "1", "2", "3", "4")
+_OTHER, _MOST_OFFERED = "Another path", 50
 _FIRST = ("augment", "preparation", "imbalance")
 _TITLES = {"augment": "Augmentation", "preparation": "Preprocessing", "imbalance": "Class imbalance"}
 
@@ -46,13 +48,20 @@ def pick_data(kind: str) -> tuple[DatasetSpec, str] | None:
 @text.show_errors(OSError)
 def _pick_folder() -> tuple[DatasetSpec, str] | None:
     roots = ", ".join(map(str, data_roots()))
-    typed = st.text_input(
-        "Folder or CSV file", key="train_folder", placeholder="my-images",
-        help="A folder with one subfolder per class, or a CSV file with the columns path, label and, if possible, "
-        "patient.",
-    )  # fmt: skip
+    offered = _folders()
+    typed: str | None = _OTHER
+    if offered:
+        typed = st.selectbox(
+            "Folder", [*offered, _OTHER], index=None, placeholder="Choose a folder", key="train_offered"
+        )
+    if typed == _OTHER:
+        typed = st.text_input(
+            "Folder or CSV file", key="train_folder", placeholder="my-images",
+            help="A folder with one subfolder per class, or a CSV file with the columns path, label and, if possible, "
+            "patient.",
+        )  # fmt: skip
     st.caption(f"Own images must be below {text.escape(roots)}. Nothing is copied or uploaded.")
-    if not typed.strip():
+    if not typed or not typed.strip():
         return None
     path = own_path(typed)
     if is_inside(path):
@@ -62,6 +71,23 @@ def _pick_folder() -> tuple[DatasetSpec, str] | None:
     for caveat in spec.caveats:
         st.caption(text.escape(caveat))
     return spec, str(path)
+
+
+def _folders() -> list[str]:
+    """Return the folders directly below a data root that hold folders of classes, without those of registered sets."""
+    registered = {name for spec in DATASETS.values() for name in spec.folders}
+    return [
+        path.name
+        for root in data_roots()
+        if root.is_dir()
+        for path in subfolders(root)
+        if path.name not in registered and not is_inside(path) and len(subfolders(path)) > 1
+    ][:_MOST_OFFERED]
+
+
+def fits_study(spec: DatasetSpec) -> bool:
+    """Return whether the study of own images takes a set: images of one class each, few enough to read at once."""
+    return spec.dims == 2 and spec.task != "multilabel" and len(list_images(spec)) <= SET_LIMITS.images
 
 
 def why_no_weights(model: str, dataset: str) -> str:

@@ -181,7 +181,10 @@ def check(own: OwnSet, train_again: Callable[[OwnSet], None]) -> Checked | None:
     listing = list_images(spec)
     unreadable, copies = _audit(own.path, listing.stamp)
     _thumbnails(spec, listing)
-    _labels(own, spec, listing, train_again)
+    if own.is_uploaded:
+        _labels(own, spec, listing, train_again)
+    else:
+        st.caption("Nothing is copied, and nothing in this folder is changed: follow the advice below in the folder.")
     within, across = redundant_copies(listing.labels, copies)
     _remedy(own, listing, unreadable, "not readable and not used.", "unreadable", "file")
     conflicts = _remedy(
@@ -194,7 +197,7 @@ def check(own: OwnSet, train_again: Callable[[OwnSet], None]) -> Checked | None:
     ):
         text.rerun_after(own_images.bring_back, own)
     _patients(own, listing)
-    if conflicts:
+    if conflicts and own.is_uploaded:
         st.write("Correct the labels of these copies, or leave them out, before you train.")
         if correct(own, spec, listing, listing.ids[across[:_SHOWN]].tolist(), "", "train"):
             st.rerun()
@@ -256,6 +259,9 @@ def _remedy(
     left, right = st.columns([3, 1], vertical_alignment="center")
     names = ", ".join(map(str, listing.ids[list(rows[:3])]))
     left.warning(f"{counted} {found} For example: {text.escape(names)}", icon=":material/warning:")
+    if not own.is_uploaded:
+        right.caption("Move them out of the folder.")
+        return True
     if right.button(f"Leave {counted} out", key=f"train_leave_{key}", width="stretch"):
         try:
             own_images.leave_out(own, listing.ids[list(rows)].tolist())
@@ -300,9 +306,14 @@ def _patients(own: OwnSet, listing: Listing) -> None:
     """Say whether patients are known, and take the table that names them."""
     patients = len(np.unique(listing.groups))
     if patients < len(listing):
-        st.write(f"**Patients:** {patients:,}, from {PATIENTS_FILE}. No patient is in two parts of the split.")
+        st.write(f"**Patients:** {patients:,}. No patient is in two parts of the split.")
     else:
         st.write("**Patients:** not known. If a patient has several images, results are inflated: add a table.")
+    if not own.is_uploaded:
+        st.caption(
+            f"A table {PATIENTS_FILE} with the columns file and patient may lie beside the folders of the classes."
+        )
+        return
     with st.expander(f"Add a table of patients ({PATIENTS_FILE})"):
         file = st.file_uploader("CSV with the columns file and patient", "csv", key=_key("patients"))
         if file and st.button("Use this table", key="train_patients"):

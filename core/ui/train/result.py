@@ -51,7 +51,8 @@ def show(checked: Checked) -> None:
     }
     _findings(runs, names, at_size, size)
     _networks(checked)
-    _labels(checked, [run for runs in at_size.values() for run in runs])
+    if checked.own.is_uploaded:
+        _labels(checked, [run for runs in at_size.values() for run in runs])
 
 
 def _findings(

@@ -82,7 +82,7 @@ def show(checked: Checked, catalogue: Catalogue, queue: Queue) -> None:
     is_pressed = st.button("Start", type="primary", icon=":material/play_arrow:", key="train_start")
     if is_pressed or st.session_state.pop(_NEXT, "") == own.name:
         # Delete runs on an earlier state of the images, so that none is mistaken for new.
-        if not all(is_current(meta, checked) for meta in store.metas(name)):
+        if own.is_uploaded and not all(is_current(meta, checked) for meta in store.metas(name)):
             own_study.delete_runs(own)
         queue.ask(replace(request, expected=seconds))
         st.rerun()
