@@ -151,7 +151,7 @@ table(
     formats=dict.fromkeys(summary.select_dtypes(float), "%.3f"),
     column_order=[name for name in summary.columns if name not in ("SD over seeds", "Lowest", "Highest")],
 )  # fmt: skip
-every = pd.DataFrame(
+all_runs = pd.DataFrame(
     [
         {"dataset": m.dataset, **name._asdict(), "train_size": m.train_size or "full", "seed": m.seed,
          "leaks": m.leaks, "subset_hash": m.subset_hash, "run": m.run, **m.metrics}
@@ -161,9 +161,9 @@ every = pd.DataFrame(
 first, second = st.columns(2)
 named = summary.assign(Dataset=dataset, Metric=metric, **{"Test set": external_set or "own"}).round(6)
 download("Download this table (CSV)", named, f"{dataset}-{metric}", first, width="stretch")
-download("Download all runs (CSV)", every, f"{dataset}-runs", second, width="stretch")
+download("Download all runs (CSV)", all_runs, f"{dataset}-runs", second, width="stretch")
 with st.expander("Are the subsets the same for all families?"):
-    subsets = every.groupby(["train_size", "seed"])["subset_hash"].agg(["nunique", "first", "size"]).reset_index()
+    subsets = all_runs.groupby(["train_size", "seed"])["subset_hash"].agg(["nunique", "first", "size"]).reset_index()
     subsets.columns = ["Images per class", "Seed", "Different subsets", "Hash", "Runs"]
     subsets["Hash"] = subsets["Hash"].str[:12]
     same = bool((subsets["Different subsets"] == 1).all())

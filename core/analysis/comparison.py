@@ -127,10 +127,10 @@ def compare_runs(
         BadRequest: if they cannot be compared; see `paired`.
     """
     pairs = paired(runs, others)
-    every = _flat(pairs)
-    if record := stored_result("differences", every, finding, str(MARGIN)):
+    both_sides = _flat(pairs)
+    if record := stored_result("differences", both_sides, finding, str(MARGIN)):
         return {name: unpack(Difference, record[name]) for name in names or METRICS}
-    resampled = resampled_runs(every, finding)
+    resampled = resampled_runs(both_sides, finding)
     first, second = resampled[: len(pairs)], resampled[len(pairs) :]
     return {
         name: paired_difference(
@@ -152,11 +152,11 @@ def has_difference(runs: Sequence[Run], others: Sequence[Run], finding: int | No
 def difference_to_store(runs: Sequence[Run], others: Sequence[Run]) -> dict[str, Any]:
     """Compute the differences of two series at one size for `stored_results`; empty if they cannot be paired."""
     try:
-        every = _flat(paired(runs, others))
+        both_sides = _flat(paired(runs, others))
     except BadRequest:
         return {}
     rows = {name: pack(row) for name, row in compare_runs(runs, others).items()}
-    return {result_key(every, None, str(MARGIN)): rows}
+    return {result_key(both_sides, None, str(MARGIN)): rows}
 
 
 def compare_all(

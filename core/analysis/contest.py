@@ -155,7 +155,7 @@ def planned() -> list[Contrast]:
 
 def contrast_runs(store: Store, datasets: Iterable[str]) -> dict[Contrast, tuple[list[Run], list[Run]]]:
     """Return the runs of both sides of every planned contrast that is stored on these data sets."""
-    found = {}
+    sides_by_contrast = {}
     for dataset in datasets:
         metas = [meta for meta in store.metas(dataset) if not meta.leaks and meta.seed in SEEDS]
         series = runs_by_series(store, metas)
@@ -165,8 +165,8 @@ def contrast_runs(store: Store, datasets: Iterable[str]) -> dict[Contrast, tuple
                 [run for run in series.get(name, ()) if run.meta.train_size == at.size] for name in (first, second)
             ]
             if at.dataset == dataset and all(sides):
-                found[at] = (sides[0], sides[1])
-    return found
+                sides_by_contrast[at] = (sides[0], sides[1])
+    return sides_by_contrast
 
 
 def verdicts(store: Store) -> dict[Contrast, Difference]:
@@ -183,16 +183,16 @@ def verdicts(store: Store) -> dict[Contrast, Difference]:
     return dict(zip(runs, holm_corrected(differences, len(planned())), strict=True))
 
 
-def answers(found: Mapping[Contrast, Difference]) -> list[str]:
+def answers(differences: Mapping[Contrast, Difference]) -> list[str]:
     """Answer the protocol's questions by counting the verdicts of the contrasts behind each, a sentence a question.
 
     Args:
-        found: contrast -> its difference; planned contrasts that are not in it lack a side.
+        differences: contrast -> its difference; planned contrasts that are not in it lack a side.
     """
     sentences = []
     for question, (title, first, second) in QUESTIONS.items():
         contrasts = [at for at in planned() if title in at.title]
-        stored = [found[at] for at in contrasts if at in found]
+        stored = [differences[at] for at in contrasts if at in differences]
         gains = [difference.effect for difference in stored if difference.winner == 0]
         losses = [-difference.effect for difference in stored if difference.winner == 1]
         counts = {

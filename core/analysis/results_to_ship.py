@@ -36,7 +36,7 @@ def store_results(store: Store, dataset: str, progress: Callable[[int, int], Non
         raise BadRequest(f"No run of {dataset} is stored. Train some: python -m trainer curve --dataset {dataset}")
     split = Counter(meta.split_hash for meta in metas).most_common(1)[0][0]
     series = runs_by_series(store, [meta for meta in metas if meta.split_hash == split])
-    cells = [runs for every in series.values() for runs in _by_size(every).values()]
+    cells = [runs for all_sizes in series.values() for runs in _by_size(all_sizes).values()]
     cells += [runs for pair in runs_compared(store, dataset, split).values() for runs in pair if runs]
     results: Results = {"intervals": {}, "differences": {}, "curves": {}}
     for done, runs in enumerate(cells):
@@ -48,9 +48,9 @@ def store_results(store: Store, dataset: str, progress: Callable[[int, int], Non
     # Pages order series as `runs_by_series` does, and some leave out the runs on all training images.
     named = set(contestants(series).values())
     contest = {name: runs for name, runs in series.items() if name in named}
-    for one, other in combinations(map(_by_size, contest.values()), 2):
-        for size in one.keys() & other.keys():
-            results["differences"] |= difference_to_store(one[size], other[size])
+    for first_by_size, second_by_size in combinations(map(_by_size, contest.values()), 2):
+        for size in first_by_size.keys() & second_by_size.keys():
+            results["differences"] |= difference_to_store(first_by_size[size], second_by_size[size])
     sized = {name: [run for run in runs if run.meta.train_size is not None] for name, runs in contest.items()}
     for shown in (contest, sized):
         results["curves"] |= curves_to_store({name: runs for name, runs in shown.items() if runs}, METRIC)

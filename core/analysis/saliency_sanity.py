@@ -56,7 +56,7 @@ def caution_for(folder: Path, meta: RunMeta) -> str:
 
 def save_check(folder: Path, meta: RunMeta, check: Randomized) -> None:
     """Store the check of a run next to the runs of its data set, with the hash of its weights."""
-    found = json.loads(  # four digits, and None for NaN, which other programs can read
+    record = json.loads(  # four digits, and None for NaN, which other programs can read
         json.dumps(asdict(check)), parse_float=lambda text: round(float(text), 4), parse_constant=lambda _: None
     )
     with locked(folder.parent / FILE):  # another process may store the check of another run
@@ -65,7 +65,7 @@ def save_check(folder: Path, meta: RunMeta, check: Randomized) -> None:
         except CorruptRun:  # the file is written again
             rows = {}
         rows = {name: row for name, row in rows.items() if (folder.parent / name).is_dir()}
-        rows[meta.run] = {"weights": meta.hashes[WEIGHTS_FILE], "found": found}
+        rows[meta.run] = {"weights": meta.hashes[WEIGHTS_FILE], "found": record}
         save_sidecar(folder.parent, FILE, {"runs": rows})
 
 

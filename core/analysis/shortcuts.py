@@ -77,9 +77,9 @@ def warning_of(shortcuts: Sequence[Shortcut]) -> str:
     near = all(row.whole is not None and row.alone.value > row.whole.value - _NEAR for row in parts)
     names = " and ".join(_NAMES[row.part] for row in parts).capitalize()
     reached = " and ".join(f"from {row.part} alone an AUROC of {row.alone:.3f}" for row in parts)
-    found = "nearly suffice to distinguish the classes" if near else "distinguish the classes better than chance"
+    verdict = "nearly suffice to distinguish the classes" if near else "distinguish the classes better than chance"
     return (
-        f"{names} alone {found}: the network may recognize the hospital, not the disease. A classifier reaches "
+        f"{names} alone {verdict}: the network may recognize the hospital, not the disease. A classifier reaches "
         f"{reached}; any prediction may rely on this."
     )
 

@@ -97,18 +97,18 @@ def _each(values: tuple[float, ...]) -> str:
     return ", ".join(f"{value:.4g}" for value in dict.fromkeys(values))
 
 
-def shape_facts(spec: ModelSpec, found: Architecture) -> dict[str, str]:
+def shape_facts(spec: ModelSpec, shape: Architecture) -> dict[str, str]:
     """Return the shape in numbers: input, feature map, embedding, parameters and multiply-adds."""
     frozen = any(name in FROZEN for name in spec.strategies)
     tuned = any(name not in FROZEN for name in spec.strategies)
-    trained = [f"{found.head_parameters:,} (the head) with a frozen encoder"] if frozen else []
-    trained += [f"up to {found.parameters:,} with fine-tuning" if frozen else "all"] if tuned else []
-    unit = "volume" if len(found.input) > 3 else "image"
+    trained = [f"{shape.head_parameters:,} (the head) with a frozen encoder"] if frozen else []
+    trained += [f"up to {shape.parameters:,} with fine-tuning" if frozen else "all"] if tuned else []
+    unit = "volume" if len(shape.input) > 3 else "image"
     return {
-        "Input": format_shape(found.input),
-        "Feature map": format_shape(found.features),
-        "Embedding": f"{found.embedding:,} numbers",
-        "Parameters": f"{found.parameters:,}",
+        "Input": format_shape(shape.input),
+        "Feature map": format_shape(shape.features),
+        "Embedding": f"{shape.embedding:,} numbers",
+        "Parameters": f"{shape.parameters:,}",
         "Trainable": "; ".join(trained),
-        "Multiply-adds": f"{found.macs:,} ({format_count(found.macs)}) for one {unit}",
+        "Multiply-adds": f"{shape.macs:,} ({format_count(shape.macs)}) for one {unit}",
     }

@@ -212,11 +212,11 @@ def _write(staging: Path, entries: list[Entry]) -> dict[str, str]:
 def _check_classes(counts: Counter[str], refused: dict[str, str]) -> None:
     """Raise BadRequest unless there are at least two classes of enough images."""
     if len(counts) < 2:
-        found = f"only one, {next(iter(counts))!r}" if counts else "none"
+        classes = f"only one, {next(iter(counts))!r}" if counts else "none"
         example = next(iter(refused.items()), None)
         why = f" For example, {example[0]!r} was left out: {example[1]}" if example else ""
         raise BadRequest(
-            f"Expected images of at least two classes, each in a folder of its name, but found {found}. Put the "
+            f"Expected images of at least two classes, each in a folder of its name, but found {classes}. Put the "
             f"images of each class into a folder of their own. Nothing was kept.{why}"
         )
     if parts := [label for label in counts if _is_part(label)]:

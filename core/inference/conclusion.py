@@ -57,20 +57,20 @@ def conclude(case: Case) -> Conclusion:
             return Conclusion("none", "No result: no network produced a prediction")
         reasons = tuple(reason.rstrip(".") for reason in case.check.reasons)
         return Conclusion("none", "No result: the image check rejected this image", reasons)
-    said: dict[str, list[str]] = {}
+    decisions: dict[str, list[str]] = {}
     for meta, prediction in case.predictions:
         titles = ", ".join(map(in_sentence, decision(meta, prediction).split(", ")))
-        said.setdefault(titles, []).append(FAMILY_LETTERS[meta.family])
-    doubts, agreed = tuple(_doubts(case, len(said) == 1)), next(iter(said))
-    if len(said) > 1:
-        sides = ", ".join(f"{_join(who)} {'say' if len(who) > 1 else 'says'} {what}" for what, who in said.items())
+        decisions.setdefault(titles, []).append(FAMILY_LETTERS[meta.family])
+    doubts, agreed = tuple(_doubts(case, len(decisions) == 1)), next(iter(decisions))
+    if len(decisions) > 1:
+        sides = ", ".join(f"{_join(who)} {'say' if len(who) > 1 else 'says'} {what}" for what, who in decisions.items())
         status, title = "disagree", f"The networks disagree: {sides}"
     else:
         count = len(case.predictions)
         status = "unsure" if doubts else "clear"
         title = f"{_COUNTS.get(count, f'All {count} networks')} say {agreed}"
         if count == 1:
-            title = f"Only network {said[agreed][0]} produced a prediction: {agreed}"
+            title = f"Only network {decisions[agreed][0]} produced a prediction: {agreed}"
         title += ", with reservations" if doubts else ""
     if case.rejected:
         title = title[:1].lower() + title[1:]

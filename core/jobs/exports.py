@@ -29,8 +29,8 @@ def export_network(run: str) -> bytes:
             try:
                 subprocess.run(argv, cwd=PROJECT, capture_output=True, text=True, timeout=_SECONDS, check=True)
             except subprocess.CalledProcessError as error:
-                said = (error.stderr.strip() or error.stdout.strip()).splitlines()
-                raise LowshotError(f"The network could not be written as {form}: {said[-1] if said else ''}") from None
+                output = (error.stderr.strip() or error.stdout.strip()).splitlines() or [""]
+                raise LowshotError(f"The network could not be written as {form}: {output[-1]}") from None
             except (OSError, subprocess.SubprocessError) as error:
                 raise LowshotError(f"The network could not be written ({type(error).__name__}). Try again.") from None
         for path in sorted(Path(folder).iterdir()):

@@ -127,8 +127,8 @@ def _counts(scores: Scores, weights: np.ndarray, c: int) -> tuple[np.ndarray, np
     hits, decided_positive, positives = (
         weights @ members.astype(float) for members in (truth & decided, decided, truth)
     )
-    rest = weights.sum(axis=1) - decided_positive - positives + hits
-    return hits, np.maximum(decided_positive - hits, 0), np.maximum(positives - hits, 0), np.maximum(rest, 0)
+    true_negatives = weights.sum(axis=1) - decided_positive - positives + hits
+    return hits, np.maximum(decided_positive - hits, 0), np.maximum(positives - hits, 0), np.maximum(true_negatives, 0)
 
 
 # metric -> (true positives, false positives, false negatives, true negatives) -> values; all (B,)

@@ -46,8 +46,8 @@ class Operation:
     def per_thousand(self) -> dict[str, float]:
         """Return the counts per 1,000 people: cases found and missed, false alarms, and people correctly left alone."""
         cases, others = 1000 * self.prevalence, 1000 * (1 - self.prevalence)
-        found, left_alone = self.sensitivity.value * cases, self.specificity.value * others
-        return {"found": found, "missed": cases - found, "false_alarms": others - left_alone, "left_alone": left_alone}
+        hits, left_alone = self.sensitivity.value * cases, self.specificity.value * others
+        return {"found": hits, "missed": cases - hits, "false_alarms": others - left_alone, "left_alone": left_alone}
 
 
 @dataclass(frozen=True)

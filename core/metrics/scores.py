@@ -96,8 +96,8 @@ class Scores:
         The odds order images as the probabilities do, and still separate them where a probability rounds to 1. No
         temperature therefore changes the ranking of a binary task.
         """
-        p, rest = self.probabilities[:, c], np.delete(self.probabilities, c, axis=1).sum(axis=1)
-        return np.divide(p, rest, out=np.full(len(p), np.inf), where=rest > 0)
+        p, others = self.probabilities[:, c], np.delete(self.probabilities, c, axis=1).sum(axis=1)
+        return np.divide(p, others, out=np.full(len(p), np.inf), where=others > 0)
 
     def classes(self) -> list[int]:
         """Return the classes whose one-vs-rest metrics are averaged."""

@@ -201,9 +201,9 @@ def layers_like(state: Mapping[str, torch.Tensor], current: nn.Sequential, block
         states = [{key[len(p) :]: value for key, value in state.items() if key.startswith(p)} for p in prefixes]
         return nn.Sequential(HeadEnsemble([layers_like(part, nn.Sequential(), blocks) for part in states]))
     before = list(current)[: next((i for i, layer in enumerate(current) if isinstance(layer, nn.Linear)), 0)]
-    rest = {key: value for key, value in state.items() if int(key.split(".")[0]) >= len(before)}
-    norm = [UnitNorm(blocks)] if any(key.endswith(".mean") for key in rest) else []
-    kernels = [value.shape for key, value in rest.items() if key.endswith(".weight") and value.ndim == 2]
+    head_state = {key: value for key, value in state.items() if int(key.split(".")[0]) >= len(before)}
+    norm = [UnitNorm(blocks)] if any(key.endswith(".mean") for key in head_state) else []
+    kernels = [value.shape for key, value in head_state.items() if key.endswith(".weight") and value.ndim == 2]
     linear = linear_layers(kernels[0][1], kernels[0][0]) if len(kernels) == 1 else None
     return nn.Sequential(*before, *norm, *(linear or mlp_layers(kernels[0][1], kernels[-1][0])))
 

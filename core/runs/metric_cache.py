@@ -123,8 +123,8 @@ def _measure(predictions: PartScores) -> ResampledRun:
     values = (
         measure_groups(predictions.scores, groups_for(labels, groups)) if supports(predictions.scores, count) else {}
     )
-    if rest := [name for name in METRICS if name not in values]:
-        values |= measure_resamples(predictions.scores, weights_for(labels, groups), rest)
+    if unmeasured := [name for name in METRICS if name not in values]:
+        values |= measure_resamples(predictions.scores, weights_for(labels, groups), unmeasured)
     return ResampledRun(values, images, len(predictions.ids), count)
 
 

@@ -188,9 +188,9 @@ def choice(
     def read(texts: list[str]) -> Any:
         if more:
             return [name for name in texts if name], []
-        found = [by_text[name] for name in texts if name in by_text]
+        known = [by_text[name] for name in texts if name in by_text]
         refused = [name for name in texts if name and name not in by_text]
-        return (found if found or texts == [""] else list(first)) if several else (found or [first])[-1], refused
+        return (known if known or texts == [""] else list(first)) if several else (known or [first])[-1], refused
 
     def texts_of(value: Any) -> list[str]:
         if not several:
@@ -204,8 +204,8 @@ def choice(
     if not (keep or more) and chosen is not None:
         stale = [value for value in (chosen if several else [chosen]) if value not in options]
         if stale:
-            rest = [value for value in chosen if value in options] if several else []
-            st.session_state[key] = rest or (list(first) if several else first)
+            current = [value for value in chosen if value in options] if several else []
+            st.session_state[key] = current or (list(first) if several else first)
             if visit and visit.is_settled:
                 visit.refuse(name, ", ".join(map(text, stale)), available)
     return shown | _bind(name, key, first, read, texts_of, available)

@@ -147,13 +147,13 @@ def pick_finding(of: RunMeta, page: str) -> int | None:
     """
     if of.positive is not None:
         return None
-    every = "Mean over all findings that can be evaluated" if of.multilabel else "All classes"
-    rest = "" if of.multilabel else " against the rest"
+    all_title = "Mean over all findings that can be evaluated" if of.multilabel else "All classes"
+    ending = "" if of.multilabel else " against the rest"
     title, options = "Finding" if of.multilabel else "Class", [EVERY, *range(len(of.labels))]
     bound = address.choice(
         title.lower(), f"{page}_finding_{of.dataset}", options, text=lambda k: "all" if k == EVERY else of.labels[k]
     )
-    chosen = st.selectbox(title, format_func=lambda k: every if k == EVERY else f"{of.titles[k]}{rest}", **bound)
+    chosen = st.selectbox(title, format_func=lambda k: all_title if k == EVERY else f"{of.titles[k]}{ending}", **bound)
     return None if chosen == EVERY else chosen
 
 

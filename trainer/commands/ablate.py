@@ -87,8 +87,8 @@ def combinations_of(ingredients: list[str], orders: list[str]) -> dict[str, Opti
         raise BadRequest(f"Expected {', '.join(counts)}, but got {unknown[0]!r}.")
     numbers = sorted({counts[name] for name in orders if counts[name] <= most})
     subsets = [(), *(subset for number in numbers for subset in combinations(ingredients, number))]
-    every = {JOINED.join(names) or NONE: _options(names, settings) for names in subsets}
-    return {title: options for title, options in every.items() if options is not None}
+    options_of = {JOINED.join(names) or NONE: _options(names, settings) for names in subsets}
+    return {title: options for title, options in options_of.items() if options is not None}
 
 
 def _options(names: tuple[str, ...], settings: dict[str, tuple[str, Any] | None]) -> Options | None:
@@ -130,7 +130,7 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Compare each combination with no ingredient, and each model with the first; return 2 if a run is missing."""
-    every = combinations_of(arguments.of, arguments.orders)
+    options_of = combinations_of(arguments.of, arguments.orders)
     pairs = compatible_pairs(arguments.models, arguments.strategies)
     dataset = load_for_training(flags.requested_dataset(arguments), arguments.allow_leaks)
     pairs = available_pairs(pairs, dataset)
@@ -141,14 +141,14 @@ def run(arguments: argparse.Namespace) -> int:
         for model, strategy in sorted(pairs, key=lambda pair: arguments.strategies.index(pair[1])):
             cells = [Cell(dataset.spec.name, model, strategy, size, seed) for seed in arguments.seeds]
             try:  # check all combinations before training one
-                for changed in every.values():
+                for changed in options_of.values():
                     plan_run(cells[0], dataset, {**options, **changed})
             except LowshotError as error:
                 print_status(f"left out: {model} {strategy}: {error}")
                 continue
-            starts = range(len(requests), len(requests) + len(every) * len(cells), len(cells))
+            starts = range(len(requests), len(requests) + len(options_of) * len(cells), len(cells))
             groups.append((cells[0], [range(start, start + len(cells)) for start in starts]))
-            requests += [RunRequest(cell, {**options, **changed}) for changed in every.values() for cell in cells]
+            requests += [RunRequest(cell, {**options, **changed}) for changed in options_of.values() for cell in cells]
     done: dict[int, Run] = {}
     failures: dict[tuple[str, str], str] = {}
     with open_engine(arguments) as engine:
@@ -164,25 +164,25 @@ def run(arguments: argparse.Namespace) -> int:
                 "none is compared."
             )
             continue
-        rows += _rows(every, combined, first.setdefault((cell.train_size, cell.strategy), combined))
+        rows += _rows(options_of, combined, first.setdefault((cell.train_size, cell.strategy), combined))
     correct([row[kind] for row in rows for kind in DIFFERENCES if row[kind]], SHOWN)
     for row in rows:
         plain = row | {kind: {name: value.record() for name, value in row[kind].items()} for kind in DIFFERENCES}
         print_row(plain, _line(row), arguments.json)
-    complete = len(rows) == len(pairs) * len(arguments.sizes) * len(every)
+    complete = len(rows) == len(pairs) * len(arguments.sizes) * len(options_of)
     return 0 if complete and not failures else 2
 
 
-def _rows(every: Iterable[str], runs: list[Runs], first: list[Runs]) -> Iterator[dict[str, Any]]:
+def _rows(titles: Iterable[str], runs: list[Runs], first: list[Runs]) -> Iterator[dict[str, Any]]:
     """Yield a row per combination: means over seeds, and differences that are not yet corrected.
 
     Args:
-        every: titles of the combinations, none of the ingredients first.
+        titles: titles of the combinations, none of the ingredients first.
         runs: the runs of each combination.
         first: those of the first model.
     """
     is_first = runs is first
-    for title, these, reference in zip(every, runs, first, strict=True):
+    for title, these, reference in zip(titles, runs, first, strict=True):
         meta = these[0][1]
         start = "random" if meta.encoder.get("kind") == "random" else _STARTS.get(meta.family, meta.family)
         yield {

@@ -202,9 +202,9 @@ def _evaluated_sets(sets: Iterable[str]) -> tuple[str, ...]:
     corpus = set(sets)
     chosen = [next((name for name in choice if name in corpus), "") for choice in GATES]
     if not any(chosen):
-        every = ", ".join(name for choice in GATES for name in choice)
+        gates = ", ".join(name for choice in GATES for name in choice)
         raise BadRequest(
-            f"Expected --sets to name one of {every}, on whose held-out patients the encoder is evaluated."
+            f"Expected --sets to name one of {gates}, on whose held-out patients the encoder is evaluated."
         )
     return tuple(filter(None, chosen))
 

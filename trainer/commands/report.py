@@ -114,14 +114,15 @@ def report_on(store: Store, arguments: argparse.Namespace) -> dict[str, Any]:
     same_split = [meta for meta in metas if meta.split_hash == split]
     proper = [meta for meta in proper if meta.split_hash == split]
     stored_series = runs_by_series(store, proper)
-    every = {key: stored_series[key] for key in comparison_proper(stored_series)}
+    all_sizes = {key: stored_series[key] for key in comparison_proper(stored_series)}
     size = arguments.size[0] if arguments.size else _most_common_size(proper or same_split)
-    series = {key: chosen for key, runs in every.items() if (chosen := [r for r in runs if r[1].train_size == size])}
+    of_size = {key: [run for run in runs if run.meta.train_size == size] for key, runs in all_sizes.items()}
+    series = {key: runs for key, runs in of_size.items() if runs}
     if proper and not series:
         raise BadRequest(f"No run of {arguments.dataset} with {size or 'all'} images per class is stored.")
     target = target_named(same_split[0], arguments.target) if arguments.target else None
     one_task = {} if same_split[0].multilabel and target is None else series
-    _measure(every, target)
+    _measure(all_sizes, target)
     content = {
         "about": _about(metas, same_split, [run for runs in series.values() for run in runs], size, arguments, target),
         "families": [sections.family(key, runs, target) for key, runs in series.items()],
@@ -139,7 +140,7 @@ def report_on(store: Store, arguments: argparse.Namespace) -> dict[str, Any]:
             tuple(target_named(same_split[0], label) for label in arguments.suspicious),
             aim.sensitivity,
         ),
-        "curves": sections.curves(every, metric, arguments.reach, size, target),
+        "curves": sections.curves(all_sizes, metric, arguments.reach, size, target),
         "shortcuts": [asdict(row) | {"words": row.sentence} for row in shortcuts_of(store, arguments.dataset, split)],
         "apart": [{name: getattr(meta, name) for name in _APART} for meta in metas if meta.variant or meta.leaks],
     }
@@ -149,18 +150,18 @@ def report_on(store: Store, arguments: argparse.Namespace) -> dict[str, Any]:
 
 def _screens(store: Store, of: RunMeta, size: int | None) -> dict[str, Runs]:
     """Return binary runs on images of the same set, which may screen for runs of several classes."""
-    every, confirmers = stage_candidates(store, replace(of, train_size=size))
-    return {dataset: series for dataset, series in every.items() if dataset not in confirmers}
+    screeners, confirmers = stage_candidates(store, replace(of, train_size=size))
+    return {dataset: series for dataset, series in screeners.items() if dataset not in confirmers}
 
 
-def _measure(every: Runs, target: int | None) -> None:
+def _measure(series: Runs, target: int | None) -> None:
     """Compute the resampled metrics that are not cached, with a progress bar."""
     with progress_bar("evaluating resampled test images", "series") as show:
-        for done, runs in enumerate(every.values()):
-            show(done, len(every))
+        for done, runs in enumerate(series.values()):
+            show(done, len(series))
             resampled_runs(runs, target)
-        if every:
-            show(len(every), len(every))
+        if series:
+            show(len(series), len(series))
 
 
 def _most_common_size(metas: Sequence[RunMeta]) -> int | None:

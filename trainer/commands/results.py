@@ -31,9 +31,9 @@ def run(arguments: argparse.Namespace) -> int:
         changed = write_tables(arguments.write, store)
         print_status(f"{arguments.write}: {'tables updated' if changed else 'tables were up to date'}")
     elif arguments.verdicts and arguments.json:
-        found = verdicts(store)
+        differences = verdicts(store)
         for contrast in planned():
-            row = found[contrast].record() if contrast in found else {"verdict": "not run"}
+            row = differences[contrast].record() if contrast in differences else {"verdict": "not run"}
             print(json.dumps(contrast._asdict() | row))
     elif arguments.verdicts:
         print(every_verdict(store), end="")

@@ -153,10 +153,10 @@ def _images_of_guard_patients(
 def _held_out(groups: np.ndarray, labels: np.ndarray, keep: np.ndarray) -> dict[str, np.ndarray]:
     """Return the labeled images of held-out patients: validation and test."""
     labeled = labels >= 0 if labels.ndim == 1 else ~np.isnan(labels).all(axis=1)
-    rest, parts = np.flatnonzero(keep & labeled), {}
+    remaining, parts = np.flatnonzero(keep & labeled), {}
     for seed, (part, share) in enumerate(_HELD_OUT.items()):
         splitter = GroupShuffleSplit(1, test_size=share, random_state=seed)
-        remaining, chosen = next(splitter.split(rest, groups=groups[rest]))
-        parts[part] = rest[chosen]
-        rest = rest[remaining]
+        others, chosen = next(splitter.split(remaining, groups=groups[remaining]))
+        parts[part] = remaining[chosen]
+        remaining = remaining[others]
     return parts

@@ -160,9 +160,9 @@ def few_shot_auroc(features: np.ndarray, labels: np.ndarray, groups: np.ndarray,
         for target in [labels] if labels.ndim == 1 else _findings(labels):
             known = np.flatnonzero(target >= 0)
             chosen = _support(target, known, size, np.random.default_rng(seed))
-            rest = known[~np.isin(groups[known], groups[chosen])]
-            scores = _scores(features[chosen], target[chosen].astype(int), features[rest], FEW_SHOT_STRENGTH)
-            truth = target[rest]
+            others = known[~np.isin(groups[known], groups[chosen])]
+            scores = _scores(features[chosen], target[chosen].astype(int), features[others], FEW_SHOT_STRENGTH)
+            truth = target[others]
             truths = [truth == 1] if scores.ndim == 1 else [truth == k for k in np.unique(target[known])]
             columns = scores[:, None] if scores.ndim == 1 else scores
             aurocs += [

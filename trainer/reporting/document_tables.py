@@ -211,8 +211,8 @@ def verdict_table(store: Store, dataset: str, sizes: list[Size], of: str | None 
         BadRequest: if no such contrast is stored, or one class is named.
     """
     _whole_task(of)
-    found = verdicts(store)
-    shown = {at: difference for at, difference in found.items() if at.dataset == dataset and at.size in sizes}
+    differences = verdicts(store)
+    shown = {at: difference for at, difference in differences.items() if at.dataset == dataset and at.size in sizes}
     if not shown:
         raise _missing(dataset, sizes)
     rows = [_verdict_row(at, difference)[1:] for at, difference in shown.items()]
@@ -225,14 +225,14 @@ def every_verdict(store: Store) -> str:
     Raises:
         BadRequest: if none is stored.
     """
-    found = verdicts(store)
-    if not found:
+    differences = verdicts(store)
+    if not differences:
         raise BadRequest("No contrast of the protocol is stored. Train both sides of one: see docs/protocol.md.")
     rows = [
-        _verdict_row(at, found[at]) if at in found else [at.dataset, at.title, _size_text(at.size), *"–––––"]
+        _verdict_row(at, row) if (row := differences.get(at)) else [at.dataset, at.title, _size_text(at.size), *"–––––"]
         for at in planned()
     ]
-    return f"{table(_VERDICT_HEAD, rows)}\n\n{_verdict_note(found)} A dash: not run.\n"
+    return f"{table(_VERDICT_HEAD, rows)}\n\n{_verdict_note(differences)} A dash: not run.\n"
 
 
 _VERDICT_HEAD = ["data set", "contrast", "size", "seeds", "difference of AUROC", "p", "p of equivalence", "verdict"]
@@ -247,14 +247,14 @@ def _verdict_row(at: Contrast, difference: Difference) -> list[str]:
     ]  # fmt: skip
 
 
-def _verdict_note(found: Mapping[Contrast, Difference]) -> str:
-    titles = {at.title for at in found}
+def _verdict_note(differences: Mapping[Contrast, Difference]) -> str:
+    titles = {at.title for at in differences}
     names = "; ".join(
         f"{title}: `{first.model}` {first.strategy} minus `{second.model}` {second.strategy}"
         for title, (first, second, _) in CONTRASTS.items()
         if title in titles
     )
-    return f"{names}. Differences are {_verdicts(found.values())}"
+    return f"{names}. Differences are {_verdicts(differences.values())}"
 
 
 def _verdicts(differences: Iterable[Difference]) -> str:
@@ -298,10 +298,10 @@ def answer_sentences(store: Store, datasets: str, sizes: list[Size], of: str | N
         BadRequest: if no contrast is stored, a data set has no B at this size, or one class is named.
     """
     _whole_task(of)
-    found = verdicts(store)
-    if not found:
+    differences = verdicts(store)
+    if not differences:
         raise _missing(datasets, sizes)
-    lines = answers(found)
+    lines = answers(differences)
     for dataset in datasets.split(","):
         series = _at(store, dataset, sizes[0])
         if (b := contestants(series).get("B")) is None:

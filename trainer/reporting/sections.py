@@ -189,9 +189,9 @@ def selective(series: Runs, finding: int | None) -> list[dict[str, Any]]:
     return series_rows
 
 
-def curves(every: Runs, metric: str, reach: float | None, size: int | None, finding: int | None) -> dict[str, Any]:
+def curves(series: Runs, metric: str, reach: float | None, size: int | None, finding: int | None) -> dict[str, Any]:
     """Return learning curves over all sizes: fits, sizes needed, and label multipliers and crossovers of every pair."""
-    measured, fits = comparison.learning_curves(every, metric, finding)
+    measured, fits = comparison.learning_curves(series, metric, finding)
     first = next(iter(fits.values()), None)
     target_value = reach if reach is not None or first is None else default_target(first)
     return {

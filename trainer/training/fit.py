@@ -86,7 +86,7 @@ def fit_head(
         fit: maps positions in the subset to a head fitted to them.
     """
     folds = validation_folds(data.labels, data.groups, settings.folds, context.seed)
-    parts = [*(rest for rest, _ in folds), np.arange(len(data.labels))]
+    parts = [*(trained_on for trained_on, _ in folds), np.arange(len(data.labels))]
     *fold_heads, final = run_in_parallel([partial(fit, rows) for rows in parts])
     held_out = [held for _, held in folds]
     logits = [logits_of(head, embeddings[held, 0]) for head, held in zip(fold_heads, held_out, strict=True)]
@@ -123,7 +123,7 @@ def fit_frozen_logistic(
             embeddings[rows], data.labels[rows], data.classes, inverse_penalties, settings, context.seed, model.blocks
         )
 
-    fold_heads = [fit(rest, strengths) for rest, _ in folds]
+    fold_heads = [fit(trained_on, strengths) for trained_on, _ in folds]
     candidates = []
     for index, strength in enumerate(strengths):
         parts = [logits_of(heads[index], embeddings[held, 0]) for heads, held in zip(fold_heads, held_out, strict=True)]
@@ -192,13 +192,13 @@ def fit_network(
         if context.progress:
             context.progress(index * total + done, len(parts) * total)
 
-    for index, (fold, (rest, held)) in enumerate(parts):
+    for index, (fold, (trained_on, held)) in enumerate(parts):
         model.head.layers = copy.deepcopy(layers)
         model.load_state_dict(start)
         model.requires_grad_(True)
         unfinished = context.unfinished.part(f"fold{fold}") if context.unfinished else None
         fold_context = replace(context, progress=partial(show, index), unfinished=unfinished)
-        groups, learn, hold_out = prepare(data.part(rest)), data.part(rest), data.part(held)
+        groups, learn, hold_out = prepare(data.part(trained_on)), data.part(trained_on), data.part(held)
         stop_after = round(float(np.median(lengths))) if settings.patience and lengths and not fold else 0
         trained = train_network(
             model, groups, learn, hold_out, spec.image, settings, fold_context, frozen_statistics, stop_after

@@ -54,9 +54,9 @@ def open_engine(arguments: argparse.Namespace) -> Iterator[Engine]:
     Raises:
         BadRequest: if flags contradict each other, Ray is not installed, or the cluster cannot be used.
     """
-    asked = {name: getattr(arguments, name) for name in ("address", "cpus_per_run", "gpus_per_run")}
+    cluster_flags = {name: getattr(arguments, name) for name in ("address", "cpus_per_run", "gpus_per_run")}
     if arguments.engine == "local":
-        if stated := [name for name, value in asked.items() if value not in ("", None)]:
+        if stated := [name for name, value in cluster_flags.items() if value not in ("", None)]:
             raise BadRequest(f"--{stated[0].replace('_', '-')} is for a cluster. Add --engine ray, or leave it out.")
         yield LocalEngine(pick_device(arguments.device))
         return

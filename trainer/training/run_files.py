@@ -50,7 +50,7 @@ def files_of_weights(weights: Weights, dataset: str) -> Iterator[File]:
         for name in (WEIGHTS_FILE, CARD_FILE):
             yield File(ENCODERS, f"{weights.ref}/{folder.name}/{name}", folder / name)
     if weights.kind in ("hub", "converted", "file") and not weights.ref.startswith(("/", "~")):
-        found, ref = find_file(weights), Path(weights.ref)
-        folder = ref.parent if ref.name == found.name else ref
-        for path in (*sorted(found.parent.glob("*.json")), found):
+        file, ref = find_file(weights), Path(weights.ref)
+        folder = ref.parent if ref.name == file.name else ref
+        for path in (*sorted(file.parent.glob("*.json")), file):
             yield File(WEIGHTS, str(folder / path.name), path)

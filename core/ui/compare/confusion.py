@@ -73,7 +73,7 @@ def show(view: View) -> None:
             figure = charts.confusion(counts[name], view.labels, view.title(name), picked)
             key = f"matrix_{of}_{index}_{picked}"  # a new chart, so that a click on any other cell counts
             correct = zip(view.labels, counts[name].diagonal(), counts[name].sum(axis=1), strict=True)
-            shares = "; ".join(f"{label}: {right} of {every} correct" for label, right, every in correct)
+            shares = "; ".join(f"{label}: {right} of {images} correct" for label, right, images in correct)
             alt = f"Confusion matrix of {view.title(name)}: {shares}"
             charts.show_figure(figure, key=key, alt=alt, on_select=partial(_pick, key, name, keys))
     shift = f", shifted by {chosen.shift:+.2f}" if chosen and chosen.shift else ""

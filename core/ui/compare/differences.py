@@ -49,12 +49,12 @@ def show(view: View) -> None:
         "was trained on the same subsets as the reference."
     )
     with st.expander("All metrics"):
-        every = [
+        all_metrics = [
             _row(view.title(name), difference, view.title(reference))
             for name, metrics in differences.items()
             for difference in metrics.values()
         ]
-        table(every, f"Differences from {view.title(reference)} in every metric", f"{view.file}-differences")
+        table(all_metrics, f"Differences from {view.title(reference)} in every metric", f"{view.file}-differences")
     with st.expander("Seed by seed: DeLong (AUROC) and McNemar (decisions)"):
         _seed_tests(view, list(differences), reference)
 

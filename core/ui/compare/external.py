@@ -16,8 +16,8 @@ from core.ui.text import escape, show_list
 
 def show(view: View) -> None:
     """Show the chart, sentences and table of an external set for one metric; then all metrics by view."""
-    every = [run for runs in view.runs.values() for run in runs]
-    names = external_sets(every)
+    all_runs = [run for runs in view.runs.values() for run in runs]
+    names = external_sets(all_runs)
     for series, runs in view.runs.items():
         external.show_refused(refusals(runs), view.title(series))
     if not names:
@@ -29,7 +29,7 @@ def show(view: View) -> None:
             st.write(f"- Suitable: {escape(DATASETS[row.dataset].title)} ({escape(', '.join(row.classes))}).")
         st.page_link("pages/train.py", label="Train runs", icon=":material/model_training:")
         return
-    titles = {name: record.title for _, meta in every for name, record in meta.external.items()}
+    titles = {name: record.title for _, meta in all_runs for name, record in meta.external.items()}
     left, right = st.columns(2)
     bound = address.choice("test", f"compare_external_{view.dataset}", names)
     name = left.selectbox("External test set", format_func=titles.__getitem__, **bound)

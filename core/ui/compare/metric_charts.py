@@ -227,8 +227,8 @@ def _label_ends(figure: go.Figure, ends: Mapping[str, tuple[float, float, Style]
 
 def _joined(lines: Sequence[Sequence[tuple[float | None, float | None]]]) -> dict[str, list[float | None]]:
     """Join several lines into one trace with gaps, because fewer traces draw faster."""
-    every = [point for line in lines for point in (*line, (None, None))]
-    return {"x": [x for x, _ in every], "y": [y for _, y in every]}
+    points = [point for line in lines for point in (*line, (None, None))]
+    return {"x": [x for x, _ in points], "y": [y for _, y in points]}
 
 
 def _measured(

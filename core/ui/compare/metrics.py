@@ -127,9 +127,9 @@ def _report(view: View) -> None:
         for run in runs
         for row in cache.report(run)
     ]  # fmt: skip
-    every = pd.DataFrame(rows)
+    by_run = pd.DataFrame(rows)
     keys = ["model", "strategy", "variant"]
-    mean = every.groupby([*keys, "class"], sort=False)[["images", *REPORTED]].mean()
+    mean = by_run.groupby([*keys, "class"], sort=False)[["images", *REPORTED]].mean()
     shown = mean.reset_index().replace({"class": dict(zip(view.first.labels, view.first.titles, strict=True))})
     shown.insert(0, "Series", [view.title(Series(*key)) for key in shown[keys].to_numpy()])
     shown = shown.drop(columns=keys).rename(
@@ -142,8 +142,8 @@ def _report(view: View) -> None:
     )  # fmt: skip
     st.caption("Each class or finding against the rest, mean over seeds. The files contain every run.")
     left, right = st.columns(2)
-    download("Classification report (CSV)", every.round(6), f"{view.file}-report", left, width="stretch")
-    content = json.loads(every.round(6).to_json(orient="records"))
+    download("Classification report (CSV)", by_run.round(6), f"{view.file}-report", left, width="stretch")
+    content = json.loads(by_run.round(6).to_json(orient="records"))
     right.download_button(
         "Classification report (JSON)", json.dumps(content, indent=1).encode(), f"{view.file}-report.json",
         "application/json", width="stretch",

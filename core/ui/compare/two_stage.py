@@ -83,7 +83,7 @@ def _results(
     results: TwoStage, pairs: int, titles: tuple[str, ...], suspicious: tuple[int, ...], of_one: Series, view: View
 ) -> None:
     """Show the verdict in a sentence, then the figure and the table of results."""
-    single, one = charts.series_title(*of_one), charts.style_of(*of_one)
+    single, single_style = charts.series_title(*of_one), charts.style_of(*of_one)
     worse = results.gain.verdict == "different" and not results.helps
     (st.success if results.helps else st.warning if worse else st.info)(escape(results.verdict()))
     values = (
@@ -96,9 +96,10 @@ def _results(
         ("Workload", "Images that the second stage sees (workload)", results.workload),
     )  # fmt: skip
     both = charts.Style(charts.INK, "solid", "circle")
+    styles = [single_style if row is results.single else both for _, _, row in values]
     dots = [
-        charts.Dot(title, one if row is results.single else both, row.value, row.low, row.high, note=f"{row:.3f}")
-        for title, _, row in values
+        charts.Dot(title, style, row.value, row.low, row.high, note=f"{row:.3f}")
+        for (title, _, row), style in zip(values, styles, strict=True)
     ]
     alt = "Joint performance of both stages with intervals; the table below has the numbers."
     charts.show_figure(charts.dot_plot(dots, "Share of images"), key="compare_stages_chart", alt=alt)

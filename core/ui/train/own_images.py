@@ -250,15 +250,16 @@ def _labels(own: OwnSet, spec: DatasetSpec, listing: Listing, train_again: Calla
 
 
 def _remedy(
-    own: OwnSet, listing: Listing, rows: Sequence[int] | np.ndarray, found: str, key: str, one: str, several: str = ""
-) -> bool:
-    """Show what was found about some images and a button that leaves them out; return whether there are any."""
-    counted = _counted(len(rows), one, several)
+    own: OwnSet, listing: Listing, rows: Sequence[int] | np.ndarray, problem: str, key: str, singular: str,
+    plural: str = "",
+) -> bool:  # fmt: skip
+    """Show a problem of some images and a button that leaves them out; return whether there are any."""
+    counted = _counted(len(rows), singular, plural)
     if not len(rows):
         return False
     left, right = st.columns([3, 1], vertical_alignment="center")
     names = ", ".join(map(str, listing.ids[list(rows[:3])]))
-    left.warning(f"{counted} {found} For example: {text.escape(names)}", icon=":material/warning:")
+    left.warning(f"{counted} {problem} For example: {text.escape(names)}", icon=":material/warning:")
     if not own.is_uploaded:
         right.caption("Move them out of the folder.")
         return True
@@ -362,8 +363,8 @@ def correct(own: OwnSet, spec: DatasetSpec, listing: Listing, suggested: Sequenc
     return False
 
 
-def _counted(count: int, one: str, several: str = "") -> str:
-    return f"{count:,} {one if count == 1 else several or f'{one}s'}"
+def _counted(count: int, singular: str, plural: str = "") -> str:
+    return f"{count:,} {singular if count == 1 else plural or f'{singular}s'}"
 
 
 def _say(message: str) -> None:
