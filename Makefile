@@ -19,16 +19,16 @@ app: setup
 
 setup: $(VENV)/.installed
 
-$(VENV)/.installed: requirements.txt requirements-alone.txt
+$(VENV)/.installed: requirements.txt requirements-no-deps.txt
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Lowshot needs Python 3.11 or newer; set PYTHON=")'
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --disable-pip-version-check -r requirements.txt
-	$(BIN)/python -m pip install --disable-pip-version-check --no-deps -r requirements-alone.txt
+	$(BIN)/python -m pip install --disable-pip-version-check --no-deps -r requirements-no-deps.txt
 	touch $@
 
-$(VENV)/.installed-dev: requirements-dev.txt requirements-dev-alone.txt requirements-volumes.txt requirements-cluster.txt $(VENV)/.installed
+$(VENV)/.installed-dev: requirements-dev.txt requirements-dev-no-deps.txt requirements-volumes.txt requirements-cluster.txt $(VENV)/.installed
 	$(BIN)/python -m pip install --disable-pip-version-check -r requirements-dev.txt
-	$(BIN)/python -m pip install --disable-pip-version-check --no-deps -r requirements-dev-alone.txt
+	$(BIN)/python -m pip install --disable-pip-version-check --no-deps -r requirements-dev-no-deps.txt
 	touch $@
 
 lint: $(VENV)/.installed-dev

@@ -4,7 +4,16 @@ import streamlit as st
 
 from core.runs.series import runs_by_series
 from core.ui import address, app_frame, cache, pickers, text
-from core.ui.compare import conformal, confusion, differences, external, metrics, operating, training, two_stage
+from core.ui.compare import (
+    conformal,
+    confusion,
+    differences,
+    external,
+    metrics,
+    operating_point_section,
+    training,
+    two_stage,
+)
 from core.ui.compare.view import View
 
 app_frame.require(__file__)
@@ -13,7 +22,7 @@ SECTIONS = {
     "Metrics": metrics.show,
     "Differences": differences.show,
     "External test": external.show,
-    "Operating point": operating.show,
+    "Operating point": operating_point_section.show,
     "Confusion": confusion.show,
     "Prediction sets": conformal.show,
     "Two stages": two_stage.show,

@@ -14,7 +14,7 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
-from core.analysis.results_to_ship import store_results
+from core.analysis.precomputed_results import store_results
 from core.analysis.shortcuts import shortcuts_of
 from core.analysis.two_stage import stage_candidates
 from core.errors import BadRequest

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from core.analysis.results_to_ship import store_results
+from core.analysis.precomputed_results import store_results
 from core.analysis.shortcuts import shortcuts_of, warning_of
 from core.data.preprocessing import preparation
 from core.errors import BadRequest

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from core.analysis import comparison
-from core.analysis.results_to_ship import store_results
+from core.analysis.precomputed_results import store_results
 from core.metrics import METRICS
 from core.runs import Run, metric_cache, open_store
 from core.runs.series import estimate, has_intervals, runs_by_series, summarize

@@ -1,4 +1,4 @@
-"""The results that a data set's runs ship with: what pages show before anything is chosen.
+"""Results computed in advance and stored with the runs of a data set: what pages show before anything is chosen.
 
 These are the intervals of every series at every size, those of the tests for shortcuts, the contrasts of the protocol,
 and, for the series that stand for the families, their fitted learning curves and the differences between them at every
