@@ -34,7 +34,7 @@ st.header("New job")
 first = form.PRESENT if address.is_given("set") else form.OWN  # a link may name a data set alone
 kind = address.segments("Images", "images", "train_kind", form.KINDS, first, form.KINDS.__getitem__)
 with text.stop_on_error():
-    catalogue = cache.catalogue()
+    catalog = cache.catalog()
 
 
 def own_images_study(own: OwnSet | None) -> None:
@@ -48,7 +48,7 @@ def own_images_study(own: OwnSet | None) -> None:
         return
     with place:
         result.show(checked)
-    study.show(checked, catalogue, queue)
+    study.show(checked, catalog, queue)
 
 
 def folder_or_set() -> None:
@@ -68,8 +68,8 @@ def folder_or_set() -> None:
 
 def new_job(spec: DatasetSpec, folder: str) -> None:
     """Show the form of a job, its expected cost, and the button that starts it."""
-    models = form.pick_models(catalogue, spec)
-    strategies = form.pick_strategies(catalogue, models)
+    models = form.pick_models(catalog, spec)
+    strategies = form.pick_strategies(catalog, models)
     left, right = st.columns(2)
     sizes = left.multiselect(
         "Labeled images per class", accept_new_options=True,
@@ -80,14 +80,14 @@ def new_job(spec: DatasetSpec, folder: str) -> None:
         "Seeds", **address.choice("seed", "train_seeds", form.SEEDS, ["0", "1"], several=True),
         help="Each seed draws a different training subset. Comparing families requires at least five.",
     )  # fmt: skip
-    options = form.pick_settings(catalogue, strategies)
+    options = form.pick_settings(catalog, strategies)
     try:
         request = Request(
             title=spec.title, dataset="" if folder else spec.name, folder=folder, models=tuple(models),
             strategies=tuple(strategies), sizes=sizes_of(sizes), seeds=tuple(sorted(map(int, seeds))), options=options,
         )  # fmt: skip
         request.check()
-        if not (pairs := catalogue.pairs(models, strategies)):
+        if not (pairs := catalog.pairs(models, strategies)):
             raise BadRequest("None of these models supports any of these training strategies. Choose another one.")
     except BadRequest as error:
         st.info(text.escape(str(error)))

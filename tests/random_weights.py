@@ -82,7 +82,7 @@ def put_xrv(folder: Path, file: Path, old_format=True) -> torch.nn.Module:
 
 
 def with_spread(network):
-    """Gives batch normalisation statistics of its own, so that mixed-up ones are noticed."""
+    """Gives batch normalization statistics of its own, so that mixed-up ones are noticed."""
     for name, value in network.named_buffers():
         if name.endswith("running_var"):
             value.uniform_(0.5, 1.5)

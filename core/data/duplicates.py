@@ -200,9 +200,9 @@ def _unit(images: np.ndarray) -> np.ndarray:
     margin = images.shape[1] // 16
     inside = np.zeros(images.shape[1:], bool)
     inside[margin:-margin, margin:-margin] = True
-    centred = np.where(inside, images - images[:, inside].mean(axis=1)[:, None, None], 0)
-    length = np.sqrt((centred**2).sum(axis=(1, 2), keepdims=True))
-    return np.divide(centred, length, out=np.zeros_like(centred), where=length > 1e-3)
+    centered = np.where(inside, images - images[:, inside].mean(axis=1)[:, None, None], 0)
+    length = np.sqrt((centered**2).sum(axis=(1, 2), keepdims=True))
+    return np.divide(centered, length, out=np.zeros_like(centered), where=length > 1e-3)
 
 
 def register(first: torch.Tensor, second: torch.Tensor, pose: torch.Tensor | None = None) -> torch.Tensor:

@@ -21,7 +21,7 @@ SUFFIXES = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp", ".dcm", ".dicom")
 KINDS = "PNG, JPEG, TIFF, BMP or DICOM"
 MAX_PIXELS, MAX_BYTES, MIN_SIDE = LIMITS.pixels, LIMITS.file_bytes, LIMITS.side
 _TIFF_JPEG = (6, 7)  # old style and new
-_WIDE_GREY = ("I", "I;16", "I;16B", "I;16L", "F")
+_WIDE_GRAY = ("I", "I;16", "I;16B", "I;16L", "F")
 
 
 def decode(content: bytes) -> Image.Image:
@@ -93,7 +93,7 @@ def _check_scans(image: Image.Image, content: bytes) -> None:
 def _plain(image: Image.Image) -> Image.Image:
     if image.mode in ("L", "RGB") and "transparency" not in image.info:
         return image
-    if image.mode in _WIDE_GREY:
+    if image.mode in _WIDE_GRAY:
         return Image.fromarray(_stretch(np.array(image, np.float32)))
     if image.mode == "1":
         return image.convert("L")

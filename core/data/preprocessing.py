@@ -37,7 +37,7 @@ class Step:
         meaning: what it does, in a sentence.
         caveat: what a clinician should know about it.
         pixels: ((H, W) uint8 luminance or voxels) -> the same shape; colors keep their hue.
-        grey: whether colors are dropped.
+        gray: whether colors are dropped.
         keep_mask: (height, width) -> (H, W) bool, the region to keep; the rest becomes black in all channels.
         pads: whether the image keeps its aspect ratio, on a black margin; else it is squashed to a square.
         scaling: the encoder's input -> the same with another mean and standard deviation.
@@ -51,7 +51,7 @@ class Step:
     caveat: str
     pixels: Callable[[np.ndarray], np.ndarray] | None = None
     keep_mask: Callable[[int, int], np.ndarray] | None = None
-    grey: bool = False
+    gray: bool = False
     pads: bool = False
     scaling: Callable[[ImageSpec], ImageSpec] | None = None
     replaced_by: str = ""
@@ -121,7 +121,7 @@ class Preparation:
         Returns:
             (channels, size, size), uint8.
         """
-        if any(step.grey for step in self.steps):
+        if any(step.gray for step in self.steps):
             image = image.convert("L")
         left, top, right, bottom = self.box(image.width, image.height, size)
         pixels = to_array(image, (right - left, bottom - top), channels, self.interpolation)
@@ -226,7 +226,7 @@ PREPROCESSING.add(
     Step(
         "greyscale", "Grayscale", "Drops colors and keeps luminance.",
         "Color is diagnostic on skin and in stained cells.",
-        grey=True, volumes=False,
+        gray=True, volumes=False,
     ),
     Step(
         KEEP_ASPECT, "Keep the aspect ratio", "Pads the image with black instead of squashing it to a square.",

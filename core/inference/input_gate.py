@@ -29,7 +29,7 @@ from core.types import ImageSpec
 
 FILE, ENCODER = "gate.npz", "imagenet-efficientnet-lite0"
 COMPONENTS, QUANTILE = 64, 0.99
-MIN_DETAIL, MIN_COLOUR = 6.0, 0.06
+MIN_DETAIL, MIN_COLOR = 6.0, 0.06
 MOST_MARGIN = 0.9
 
 
@@ -42,7 +42,7 @@ class Gate:
         components: (K, D) principal directions, each divided by its standard deviation.
         noise: standard deviation in each of the other directions.
         threshold: distance above which an image is unlike the training images.
-        colour: share of training images that are in color.
+        colour: share of training images that are in color; the key in the stored file.
         images: number of images used.
         fingerprint: of the data set, as in the record of every run trained on it.
         margin: a transformed image whose distance is below this share of the original's distance shows the correct
@@ -60,11 +60,11 @@ class Gate:
 
     def distance(self, embeddings: np.ndarray) -> np.ndarray:
         """Return the (N,) RMS standardized distance of (N, D) embeddings; about 1 for a training image."""
-        centred = embeddings - self.mean
-        projected = centred @ self.components.T  # (N, K), in deviations
+        centered = embeddings - self.mean
+        projected = centered @ self.components.T  # (N, K), in deviations
         scale = np.linalg.norm(self.components, axis=1)
-        residual = (centred**2).sum(axis=1) - ((projected / scale) ** 2).sum(axis=1)
-        return np.sqrt(((projected**2).sum(axis=1) + np.maximum(residual, 0) / self.noise**2) / centred.shape[1])
+        residual = (centered**2).sum(axis=1) - ((projected / scale) ** 2).sum(axis=1)
+        return np.sqrt(((projected**2).sum(axis=1) + np.maximum(residual, 0) / self.noise**2) / centered.shape[1])
 
 
 @dataclass(frozen=True)
@@ -83,14 +83,14 @@ class CheckResult:
     threshold: float
 
 
-def fit_gate(embeddings: np.ndarray, held: np.ndarray, others: np.ndarray, colour: float, fingerprint: str) -> Gate:
+def fit_gate(embeddings: np.ndarray, held: np.ndarray, others: np.ndarray, color: float, fingerprint: str) -> Gate:
     """Fit the model to some training images, and its threshold and margin to others.
 
     Args:
         embeddings: (N, D) of training images.
         held: (M, D) of training images of other patients.
         others: (M, T, D) of the latter, transformed in each of T ways.
-        colour: share of color images.
+        color: share of color images.
         fingerprint: of the data set.
     """
     from sklearn.decomposition import PCA
@@ -100,7 +100,7 @@ def fit_gate(embeddings: np.ndarray, held: np.ndarray, others: np.ndarray, colou
     components = pca.components_ / np.sqrt(pca.explained_variance_ + 1e-12)[:, None]
     noise = float(np.sqrt(max(pca.noise_variance_, 1e-12)))
     gate = Gate(
-        pca.mean_.astype(np.float32), components.astype(np.float32), noise, 0.0, colour, len(embeddings), fingerprint
+        pca.mean_.astype(np.float32), components.astype(np.float32), noise, 0.0, color, len(embeddings), fingerprint
     )
     own = gate.distance(held)
     corrected_best = gate.distance(others.reshape(-1, held.shape[1])).reshape(len(held), -1).min(axis=1)
@@ -125,9 +125,9 @@ def plain_reasons(gate: Gate, image: Image.Image) -> list[str]:
     if pixels.mean(axis=2).std() < MIN_DETAIL:
         reasons.append("It has almost uniform brightness and shows no detail.")
     spread = (pixels.max(axis=2) - pixels.min(axis=2)).mean() / 255
-    if gate.colour == 0 and spread > MIN_COLOUR:
+    if gate.colour == 0 and spread > MIN_COLOR:
         reasons.append("It is in color, but the training images are grayscale.")
-    if gate.colour == 1 and spread < MIN_COLOUR / 10:
+    if gate.colour == 1 and spread < MIN_COLOR / 10:
         reasons.append("It is grayscale, but the training images are in color.")
     return reasons
 

@@ -30,7 +30,7 @@ from core.inference.input_gate import Gatekeeper, open_gate
 from core.inference.predictor import Predictor
 from core.inference.two_stage import choose_stages
 from core.inference.uncertainty import siblings
-from core.jobs.catalogue import read_catalogue
+from core.jobs.catalog import read_catalog
 from core.jobs.own_study import delete_expired
 from core.jobs.queue import Queue
 from core.metrics import measure
@@ -222,7 +222,7 @@ def _own(path: str, changed: int) -> DatasetSpec:
     return custom_dataset(Path(path))
 
 
-catalogue = st.cache_resource(show_spinner="Loading the training options")(read_catalogue)
+catalog = st.cache_resource(show_spinner="Loading the training options")(read_catalog)
 
 
 @st.cache_resource(max_entries=4, show_spinner=False)

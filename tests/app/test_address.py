@@ -69,11 +69,11 @@ def test_the_address_follows_the_choices_and_leaves_defaults_out(runs):
 
 
 def test_values_that_are_unknown_here_are_named_with_what_is_available(runs):
-    app = visit("compare", set="ham10000", size="30", section="magic", colour="red")
+    app = visit("compare", set="ham10000", size="30", section="magic", color="red")
     shown = texts(app).replace("\\", "")
     assert "size=30 is not available here, so the page shows its default. Available: 20, 50." in shown
     assert "section=magic is not available here" in shown
-    assert "colour=red in the address does not apply to this page. It has: set, size, series" in shown
+    assert "color=red in the address does not apply to this page. It has: set, size, series" in shown
     assert app.select_slider(key="compare_size_ham10000").value == 50
     assert app.query_params == {"set": "ham10000"}
     assert "not available here" not in texts(app.run())
@@ -131,10 +131,10 @@ def test_learning_curves_restore(runs):
 
 
 def test_the_form_of_a_job_restores(runs, monkeypatch):
-    from core.jobs.catalogue import Catalogue
-    from trainer.commands.list import catalogue
+    from core.jobs.catalog import Catalog
+    from trainer.commands.list import catalog
 
-    monkeypatch.setattr("core.ui.cache.catalogue", lambda: Catalogue(catalogue()))
+    monkeypatch.setattr("core.ui.cache.catalog", lambda: Catalog(catalog()))
     settings = {"setting": ["label_smoothing", "lr"], "lr": "0.001", "label_smoothing": "0.1"}
     link = {"set": "phantom", "model": "scratch-cnn", "size": ["10", "40"], **settings}
     app = visit("train", **link)
@@ -143,10 +143,10 @@ def test_the_form_of_a_job_restores(runs, monkeypatch):
 
 
 def test_an_integer_without_end_in_the_address_is_refused(runs, monkeypatch):
-    from core.jobs.catalogue import Catalogue
-    from trainer.commands.list import catalogue
+    from core.jobs.catalog import Catalog
+    from trainer.commands.list import catalog
 
-    monkeypatch.setattr("core.ui.cache.catalogue", lambda: Catalogue(catalogue()))
+    monkeypatch.setattr("core.ui.cache.catalog", lambda: Catalog(catalog()))
     app = visit("train", set="phantom", setting="epochs", epochs="9" * 400)
     assert not app.exception
     assert "epochs" not in app.query_params

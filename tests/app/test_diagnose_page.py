@@ -207,8 +207,8 @@ def test_nothing_of_an_upload_reaches_a_log_or_the_disk(phantom_runs, monkeypatc
     caplog.set_level("DEBUG")
     monkeypatch.setenv("TMPDIR", str(tmp_path))
     app = open_page("diagnose", phantom_runs, monkeypatch)
-    grey = phantom_at(4000).pixels
-    app = upload(app, [("Doe_Jane.dcm", dicom(grey.astype("uint16"))), ("Doe_bad.png", b"GIF89a Doe")])
+    gray = phantom_at(4000).pixels
+    app = upload(app, [("Doe_Jane.dcm", dicom(gray.astype("uint16"))), ("Doe_bad.png", b"GIF89a Doe")])
     assert not app.exception
     assert "Doe_Jane.dcm" in [element.value.replace("\\", "") for element in app.header]
     said = caplog.text + "".join(capfd.readouterr())

@@ -4,10 +4,10 @@ import pytest
 from streamlit.testing.v1 import AppTest
 
 from core.errors import LowshotError
-from core.jobs.catalogue import Catalogue
+from core.jobs.catalog import Catalog
 from tests import PATIENCE
 from tests.app.test_pages import open_page, texts
-from trainer.commands.list import catalogue as rows
+from trainer.commands.list import catalog as rows
 
 SAID = {
     "scratch-cnn": "Nothing: its weights are random",
@@ -19,10 +19,10 @@ SAID = {
 
 
 @pytest.fixture(autouse=True)
-def catalogue(monkeypatch):
+def catalog(monkeypatch):
     """What the trainer says, without the process that the page asks."""
-    asked = Catalogue(rows())
-    monkeypatch.setattr("core.ui.cache.catalogue", lambda: asked)
+    asked = Catalog(rows())
+    monkeypatch.setattr("core.ui.cache.catalog", lambda: asked)
 
 
 def facts(app):
@@ -77,7 +77,7 @@ def test_a_trainer_that_does_not_answer_is_named(tmp_path, monkeypatch):
     def fail():
         raise LowshotError("The trainer does not answer.")
 
-    monkeypatch.setattr("core.ui.cache.catalogue", fail)
+    monkeypatch.setattr("core.ui.cache.catalog", fail)
     app = networks(tmp_path, monkeypatch)
     assert not app.exception
     assert app.error[0].value.replace("\\", "") == "The trainer does not answer."

@@ -8,31 +8,31 @@ from core.data import own_images
 from core.data.dataset import load_dataset
 from core.data.datasets.custom import custom_dataset
 from core.data.specs import list_images
-from core.jobs.catalogue import Catalogue
+from core.jobs.catalog import Catalog
 from core.jobs.own_study import study_sizes
 from core.jobs.queue import Queue
 from core.runs import open_store
 from tests.app.test_pages import open_page, texts
 from tests.uploaded_files import class_files, image, packed, striped
 from trainer.cli import main
-from trainer.commands.list import catalogue as rows
+from trainer.commands.list import catalog as rows
 
 FILES = class_files({"ill": 40, "well": 40})
 
 
 @pytest.fixture(scope="module")
-def catalogue():
+def catalog():
     """What the trainer says, without the process that the page asks."""
-    return Catalogue(rows())
+    return Catalog(rows())
 
 
 @pytest.fixture
-def place(tmp_path, monkeypatch, catalogue):
+def place(tmp_path, monkeypatch, catalog):
     """Empty folders of data, runs, cache and jobs, at whose queue nobody works."""
     for name in ("data", "cache", "runs", "jobs"):
         monkeypatch.setenv(f"LOWSHOT_{name.upper()}", str(tmp_path / name))
     monkeypatch.setattr(Queue, "wake", lambda self: "")
-    monkeypatch.setattr("core.ui.cache.catalogue", lambda: catalogue)
+    monkeypatch.setattr("core.ui.cache.catalog", lambda: catalog)
     return tmp_path
 
 
@@ -204,9 +204,7 @@ def trained(tmp_path_factory):
     return place, own
 
 
-def test_the_result_is_told_in_words_and_the_network_can_be_tried_and_downloaded(
-    trained, place, catalogue, monkeypatch
-):
+def test_the_result_is_told_in_words_and_the_network_can_be_tried_and_downloaded(trained, place, catalog, monkeypatch):
     made, own = trained
     monkeypatch.setattr("core.ui.login.owner", lambda: "x")
     for name in ("data", "cache", "runs"):
@@ -231,7 +229,7 @@ def test_the_result_is_told_in_words_and_the_network_can_be_tried_and_downloaded
     assert "No trained network" in texts(open_page("diagnose", made / "runs", monkeypatch))
 
 
-def test_a_corrected_label_is_trained_on_again_in_one_step(trained, place, catalogue, monkeypatch, tmp_path):
+def test_a_corrected_label_is_trained_on_again_in_one_step(trained, place, catalog, monkeypatch, tmp_path):
     made, own = trained
     monkeypatch.setattr("core.ui.login.owner", lambda: "x")
     shutil.copytree(made / "runs", tmp_path / "runs")
@@ -251,7 +249,7 @@ def test_a_corrected_label_is_trained_on_again_in_one_step(trained, place, catal
         own_images.relabel(own, "upright/0.png", "level")
 
 
-def test_changed_images_are_trained_on_again_and_their_former_runs_go(trained, place, catalogue, monkeypatch, tmp_path):
+def test_changed_images_are_trained_on_again_and_their_former_runs_go(trained, place, catalog, monkeypatch, tmp_path):
     made, own = trained
     monkeypatch.setattr("core.ui.login.owner", lambda: "x")
     shutil.copytree(made / "runs", tmp_path / "runs")

@@ -10,14 +10,14 @@ import pytest
 
 from core.data import own_images
 from core.jobs import records
-from core.jobs.catalogue import Catalogue
+from core.jobs.catalog import Catalog
 from core.jobs.own_study import STUDY_SEEDS, STUDY_STRATEGIES
 from core.jobs.queue import Queue
 from core.jobs.records import State
 from core.jobs.request import Request
 from tests.app.test_pages import open_page, texts
 from tests.uploaded_files import class_files
-from trainer.commands.list import catalogue as rows
+from trainer.commands.list import catalog as rows
 
 REQUEST = Request(
     title="Own [x](y)", dataset="phantom", models=("scratch-cnn",), strategies=("scratch",), sizes=(3,), seeds=(0, 1),
@@ -26,17 +26,17 @@ REQUEST = Request(
 
 
 @pytest.fixture(scope="module")
-def catalogue():
+def catalog():
     """What the trainer says, without the process that the page asks."""
-    return Catalogue(rows())
+    return Catalog(rows())
 
 
 @pytest.fixture
-def queue(tmp_path, monkeypatch, catalogue):
+def queue(tmp_path, monkeypatch, catalog):
     """An empty queue at which nobody works."""
     monkeypatch.setenv("LOWSHOT_JOBS", str(tmp_path / "jobs"))
     monkeypatch.setattr(Queue, "wake", lambda self: None)
-    monkeypatch.setattr("core.ui.cache.catalogue", lambda: catalogue)
+    monkeypatch.setattr("core.ui.cache.catalog", lambda: catalog)
     return Queue()
 
 
@@ -264,7 +264,7 @@ def test_a_trainer_that_does_not_respond_is_reported(queue, tmp_path, monkeypatc
     def fail():
         raise LowshotError("The trainer does not say what it can do")
 
-    monkeypatch.setattr("core.ui.cache.catalogue", fail)
+    monkeypatch.setattr("core.ui.cache.catalog", fail)
     app = open_page("train", tmp_path / "runs", monkeypatch)
     assert not app.exception
     assert "does not say" in texts(app)

@@ -10,7 +10,7 @@ from PIL import Image
 from core.data.dataset import Dataset
 from core.data.image_cache import Progress
 from core.errors import BadRequest
-from core.inference.input_gate import ENCODER, MIN_COLOUR, Gate, corrections, embed, fit_gate, save_gate
+from core.inference.input_gate import ENCODER, MIN_COLOR, Gate, corrections, embed, fit_gate, save_gate
 from core.models import MODELS
 from core.paths import pick_device, runs_folder
 from trainer.flags import add_data, add_device, requested_dataset
@@ -58,7 +58,7 @@ def _color_share(images: np.ndarray, rows: np.ndarray) -> float:
     """Return the share of color images; a share below 1% is rounded to 0, one above 99% to 1."""
     if images.shape[1] == 1:
         return 0.0
-    share = float(np.mean([np.ptp(images[row].astype(int), axis=0).mean() / 255 > MIN_COLOUR for row in rows]))
+    share = float(np.mean([np.ptp(images[row].astype(int), axis=0).mean() / 255 > MIN_COLOR for row in rows]))
     return round(share) if min(share, 1 - share) < 0.01 else share
 
 

@@ -31,7 +31,7 @@ _CHOICES: dict[str, Iterable[str]] = {
 _SEVERAL = ("augment", "preparation", "sources")
 
 
-def catalogue() -> Iterator[dict[str, Any]]:
+def catalog() -> Iterator[dict[str, Any]]:
     """Yield rows of data sets, models, strategies, options, and the values of options."""
     for data in DATASETS.values():
         yield {
@@ -77,7 +77,7 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> int:
     """Print the lists."""
     if arguments.json:
-        for entry in catalogue():
+        for entry in catalog():
             print(json.dumps(entry), flush=True)
         return 0
     print("Data sets")
@@ -90,7 +90,7 @@ def run(arguments: argparse.Namespace) -> int:
         kind = "volumes" if model.image.dims == 3 else "images"
         state, _ = state_of(model.weights)
         print(f"  {model.name:44} {model.family:10} {kind:8} {state:17} {', '.join(strategies_of(model))}")
-    rows = list(catalogue())
+    rows = list(catalog())
     for kind, title in (
         ("strategy", "Strategies"),
         ("augment", "Augmentations (--augment, several joined by +)"),

@@ -11,7 +11,7 @@ from core.data.specs import DATASETS, DatasetSpec
 
 GRADES = tuple("01234")
 CELLS = ("Parasitized", "Uninfected")
-TUMOURS = ("benign", "malignant", "normal")
+TUMORS = ("benign", "malignant", "normal")
 _SEGMENTATION = re.compile(r"_mask(_\d+)?\.\w+$")
 _SLIDE = re.compile(r"C\d+P\d+")
 
@@ -30,10 +30,10 @@ def load_malaria(folder: Path) -> Listing:
 
 def load_ultrasound(folder: Path) -> Listing:
     """Read `benign / malignant / normal`; the publisher's segmentation masks in the same folders are left out."""
-    listing = list_class_folders(folder, TUMOURS)
+    listing = list_class_folders(folder, TUMORS)
     kept = np.array([not _SEGMENTATION.search(name) for name in listing.ids])
     rows = zip(listing.ids[kept], listing.labels[kept], listing.groups[kept], listing.parts[kept], strict=True)
-    return listing_of_files(folder, list(rows), TUMOURS)
+    return listing_of_files(folder, list(rows), TUMORS)
 
 
 DATASETS.add(
@@ -74,7 +74,7 @@ DATASETS.add(
         question="Benign, malignant or no mass on a breast ultrasound image?",
         modality="breast ultrasound",
         task="multiclass",
-        labels=TUMOURS,
+        labels=TUMORS,
         load=load_ultrasound,
         folders=("breast_ultrasound", "Dataset_BUSI_with_GT"),
         licence="CC BY 4.0, as listed by MedMNIST",

@@ -47,7 +47,7 @@ def show(view: View) -> None:
             dots.append(charts.Dot(f"{title}, {label}", style, row.value, row.low, row.high, note=shown))
             rows.append({"Series": title, "True class": label, "Coverage": shown})
     figure = charts.dot_plot(dots, "Share of sets that contain the true class")
-    figure.add_vline(level, line={"color": metric_charts.GREY, "width": 1.5, "dash": "dot"})
+    figure.add_vline(level, line={"color": metric_charts.GRAY, "width": 1.5, "dash": "dot"})
     alt = "Measured coverage by series and class; the table below has the numbers."
     charts.show_figure(figure, key="compare_coverage", alt=alt)
     table(rows, "Coverage of prediction sets by class, measured on the test images", f"{view.file}-sets")

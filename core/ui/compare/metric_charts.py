@@ -17,7 +17,7 @@ from core.runs.series import Series
 from core.ui import charts
 from core.ui.charts import Dot, Style, dot_plot, label_lines, legend_title, translucent
 
-GREY = "#9A9A9A"
+GRAY = "#9A9A9A"
 _A_ROW = 3
 _POINTS = 80
 
@@ -108,8 +108,8 @@ def forest(rows: Mapping[str, tuple[Style, Difference]], metric: str) -> go.Figu
     better = "right" if METRICS[metric].higher_is_better else "left"
     figure = dot_plot(dots, f"{METRICS[metric].title}: difference from the reference ({better} is better)")
     margin = next(row.margin for _, row in rows.values())
-    figure.add_vrect(-margin, margin, fillcolor=translucent(GREY, 0.2), line_width=0, layer="below")
-    figure.add_vline(0, line={"color": GREY, "width": 1.5})
+    figure.add_vrect(-margin, margin, fillcolor=translucent(GRAY, 0.2), line_width=0, layer="below")
+    figure.add_vline(0, line={"color": GRAY, "width": 1.5})
     return figure
 
 
@@ -178,7 +178,7 @@ def _frame(lines: Mapping[str, Sequence[tuple[float, float]]], panels: bool) -> 
     for title, at in zip(lines, places, strict=True):
         figure.add_scatter(
             **_joined([line for other, line in lines.items() if other != title]), mode="lines", showlegend=False,
-            line={"color": translucent(GREY, 0.6), "width": 1}, hoverinfo="skip", **at,
+            line={"color": translucent(GRAY, 0.6), "width": 1}, hoverinfo="skip", **at,
         )  # fmt: skip
     return figure, places
 

@@ -27,7 +27,7 @@ AXES = (
 Trace = dict[str, Any]  # a plain dict, so that plotly validates it only once, with the figure
 _POINTS = 300
 BANDED = 4  # with more series, bands would overlap
-_GREY = "#777777"
+_GRAY = "#777777"
 
 
 @dataclass(frozen=True)
@@ -62,15 +62,15 @@ def diagrams(series: Mapping[str, SeriesData], prevalence: float, single_seeds: 
         single_seeds: whether to draw the curve of each seed behind the mean.
     """
     traces: list[Trace] = [
-        _grey([0, 1], [0, 1]) | _ROC,
-        _grey([0, 1], [prevalence, prevalence]) | _PR,
-        _grey([0, 1], [0, 1]) | _RELIABILITY,
+        _gray([0, 1], [0, 1]) | _ROC,
+        _gray([0, 1], [prevalence, prevalence]) | _PR,
+        _gray([0, 1], [0, 1]) | _RELIABILITY,
     ]
     for number, (title, data) in enumerate(series.items()):
         if not number:
             curve = data.shifted.decision_curve
-            traces.append(_grey(curve.thresholds, curve.act_on_all, "acting on all") | _DECISION)
-            traces.append(_grey([0, 1], [0, 0], "acting on none") | _DECISION)
+            traces.append(_gray(curve.thresholds, curve.act_on_all, "acting on all") | _DECISION)
+            traces.append(_gray([0, 1], [0, 0], "acting on none") | _DECISION)
         traces += _of_series(title, data, prevalence, single_seeds, len(series) <= BANDED)
     layout = copy.deepcopy(_layout())
     layout["yaxis4"]["range"] = [-0.15 * prevalence, 1.05 * prevalence]
@@ -211,8 +211,8 @@ def _thinned(roc: RocCurve) -> RocCurve:
     return RocCurve(roc.false_positive_rate[kept], roc.sensitivity[kept])
 
 
-def _grey(x: object, y: object, name: str = "") -> Trace:
+def _gray(x: object, y: object, name: str = "") -> Trace:
     return _scatter(
-        x=x, y=y, mode="lines", line={"color": _GREY, "dash": "dot", "width": 1}, showlegend=False,
+        x=x, y=y, mode="lines", line={"color": _GRAY, "dash": "dot", "width": 1}, showlegend=False,
         hovertemplate=name + "<extra></extra>" if name else None, hoverinfo=None if name else "skip",
     )  # fmt: skip

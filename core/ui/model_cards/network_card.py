@@ -40,10 +40,10 @@ def card(spec: ModelSpec) -> None:
 @text.show_errors()
 def _strategies(spec: ModelSpec) -> None:
     """Show the supported training strategies as the trainer lists them; shown last because the trainer starts first."""
-    catalogue = cache.catalogue()
-    rows = catalogue.of("strategy")
+    catalog = cache.catalog()
+    rows = catalog.of("strategy")
     shown = [
         {"Strategy": rows[name]["title"], "In commands": name, "What is trained": rows[name]["meaning"]}
-        for name in catalogue.strategies_for([spec.name])
+        for name in catalog.strategies_for([spec.name])
     ]
     table(shown, f"Training strategies for {spec.title}", f"{spec.name}-strategies")

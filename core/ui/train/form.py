@@ -10,7 +10,7 @@ from core.data.datasets.folders import subfolders
 from core.data.own_images import SET_LIMITS, is_inside
 from core.data.specs import DatasetSpec, is_present, list_images
 from core.errors import BadRequest, LowshotError
-from core.jobs.catalogue import Catalogue, Row
+from core.jobs.catalog import Catalog, Row
 from core.jobs.costs import Cost, expected, is_same_work
 from core.jobs.own_study import STUDY_MODELS
 from core.jobs.request import JOINED, Request, own_path
@@ -99,9 +99,9 @@ def why_no_weights(model: str, dataset: str) -> str:
         return str(error)
 
 
-def pick_models(catalogue: Catalogue, spec: DatasetSpec) -> list[str]:
+def pick_models(catalog: Catalog, spec: DatasetSpec) -> list[str]:
     """Pick models that support the images and whose weights are present; list the others with the reason."""
-    offered = [name for name, row in catalogue.of("model").items() if row["dims"] == spec.dims and name in MODELS]
+    offered = [name for name, row in catalog.of("model").items() if row["dims"] == spec.dims and name in MODELS]
     missing = {name: reason for name in offered if (reason := why_no_weights(name, spec.name))}
     usable = [name for name in offered if name not in missing]
     default = [name for name in STUDY_MODELS if name in usable] or usable[:1]
@@ -114,25 +114,25 @@ def pick_models(catalogue: Catalogue, spec: DatasetSpec) -> list[str]:
     return [name for name in usable if name in chosen]
 
 
-def pick_strategies(catalogue: Catalogue, models: Sequence[str]) -> list[str]:
+def pick_strategies(catalog: Catalog, models: Sequence[str]) -> list[str]:
     """Pick training strategies that at least one of the models supports."""
-    names, rows = catalogue.strategies_for(models), catalogue.of("strategy")
+    names, rows = catalog.strategies_for(models), catalog.of("strategy")
     default = [name for name in ("scratch", "frozen") if name in names]
     bound = address.choice("strategy", f"train_strategies_{'_'.join(names)}", names, default, several=True)
     chosen: list[str] = st.multiselect("Training strategies", format_func=lambda name: rows[name]["title"], **bound)
     return [name for name in names if name in chosen]
 
 
-def pick_settings(catalogue: Catalogue, strategies: Sequence[str]) -> dict[str, Any]:
+def pick_settings(catalog: Catalog, strategies: Sequence[str]) -> dict[str, Any]:
     """Pick settings that differ from the strategy's defaults; only settings that all strategies support."""
-    rows = {row["name"]: row for row in catalogue.settings_for(strategies)}
+    rows = {row["name"]: row for row in catalog.settings_for(strategies)}
     with st.expander("Augmentation, class imbalance and other settings"):
         st.caption("Leave blank for defaults. Any other value makes the runs a variant.")
-        values = {name: _widget(catalogue, rows[name]) for name in _FIRST if name in rows}
+        values = {name: _widget(catalog, rows[name]) for name in _FIRST if name in rows}
         further = [name for name in rows if name not in _FIRST]
         bound = address.choice("setting", "train_more", further, [], several=True)
         more: list[str] = st.multiselect("Further settings", format_func=_title_of, **bound)
-        values |= {name: _widget(catalogue, rows[name]) for name in more if name in rows}
+        values |= {name: _widget(catalog, rows[name]) for name in more if name in rows}
     return {name: value for name, value in values.items() if value not in (None, "")}
 
 
@@ -140,12 +140,12 @@ def _title_of(name: str) -> str:
     return _TITLES.get(name, name.replace("_", " ").capitalize())
 
 
-def _widget(catalogue: Catalogue, row: Row) -> Any:
+def _widget(catalog: Catalog, row: Row) -> Any:
     """Show the widget of a setting and return its value; None if it is left blank."""
     name, title = row["name"], _title_of(row["name"])
     key, help_text = f"train_set_{name}", text.escape(row["meaning"])
     if row["choices"]:
-        described = catalogue.of(name)
+        described = catalog.of(name)
 
         def choice_title(choice: str) -> str:
             return described[choice]["title"] if choice in described else choice

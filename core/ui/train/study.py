@@ -6,7 +6,7 @@ import streamlit as st
 
 from core.data.own_images import OwnSet
 from core.jobs import own_study
-from core.jobs.catalogue import Catalogue
+from core.jobs.catalog import Catalog
 from core.jobs.own_study import STUDY_MODELS, STUDY_SEEDS, STUDY_STRATEGIES
 from core.jobs.queue import Queue
 from core.jobs.request import Request
@@ -51,7 +51,7 @@ def request_for(checked: Checked, deeper: list[str]) -> Request:
 
 
 @text.show_errors(OSError)
-def show(checked: Checked, catalogue: Catalogue, queue: Queue) -> None:
+def show(checked: Checked, catalog: Catalog, queue: Queue) -> None:
     """Show the study with its sizes and expected time, and start it."""
     own = checked.own
     st.subheader("Train", anchor=False)
@@ -74,7 +74,7 @@ def show(checked: Checked, catalogue: Catalogue, queue: Queue) -> None:
         )
     store, name = cache.store(), checked.dataset.spec.name
     metas = [meta for meta in store.metas() if meta.dataset != name or is_current(meta, checked)]
-    pairs = catalogue.pairs(request.models, request.strategies)
+    pairs = catalog.pairs(request.models, request.strategies)
     seconds = form.show_cost(metas, pairs, request, name)
     if any(not job.is_over for job in own_study.jobs_on(own, queue.jobs())):
         st.caption("These images are being trained on; see above.")

@@ -20,8 +20,8 @@ from trainer.reporting.markdown_report import as_markdown
 
 
 def test_blanking_leaves_border_or_corners_and_nothing_of_the_rest():
-    grey = Image.fromarray(np.full((64, 64, 3), (90, 200, 30), np.uint8))
-    border, corners = (preparation(name).image(grey, 64, 3) for name in ("border-only", "corner-only"))
+    gray = Image.fromarray(np.full((64, 64, 3), (90, 200, 30), np.uint8))
+    border, corners = (preparation(name).image(gray, 64, 3) for name in ("border-only", "corner-only"))
     expected = np.ones((64, 64), bool)
     expected[4:60, 4:60] = False
     assert ((border > 0) == expected).all()  # in every color

@@ -73,9 +73,9 @@ def test_the_input_in_numbers():
     assert input_facts(MODELS["imagenet-resnet50"].image)["Normalization"] == (
         "values in [0, 1], minus 0.485, 0.456, 0.406, divided by 0.229, 0.224, 0.225; from -2.118 to 2.64"
     )
-    grey = input_facts(MODELS["medical-xrv-densenet121"].image)
-    assert grey["Channels"].startswith("1;")
-    assert grey["Normalization"].endswith("from -1024 to 1024")
+    gray = input_facts(MODELS["medical-xrv-densenet121"].image)
+    assert gray["Channels"].startswith("1;")
+    assert gray["Normalization"].endswith("from -1024 to 1024")
     assert input_facts(MODELS["scratch-resnet18-3d"].image)["Size"] == "32 x 32 x 32 voxels"
 
 

@@ -32,7 +32,7 @@ def test_ingredients_make_settings_and_what_is_left_out_is_left_out():
     }  # fmt: skip
 
 
-def test_the_trio_of_flip_noise_and_normalisation():
+def test_the_trio_of_flip_noise_and_normalization():
     found = of("horizontal-flip,noise,mean-std")
     assert list(found) == [
         "none", "horizontal-flip", "noise", "mean-std", "horizontal-flip+noise", "horizontal-flip+mean-std",

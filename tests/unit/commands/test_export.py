@@ -119,9 +119,9 @@ def convolution(channels):
 
 
 KINDS = {
-    "grey": (ImageSpec(40, channels=1), small(lambda: convolution(1))),
+    "gray": (ImageSpec(40, channels=1), small(lambda: convolution(1))),
     "bicubic": (ImageSpec(40, interpolation="bicubic"), small(lambda: convolution(3))),
-    "grey-volume": (ImageSpec(32, channels=1, dims=3), small(lambda: inflate(convolution(1)), 3)),
+    "gray-volume": (ImageSpec(32, channels=1, dims=3), small(lambda: inflate(convolution(1)), 3)),
     "inflated": (ImageSpec(40, dims=3), small(lambda: inflate(convolution(3)), 3)),
     "slices": (ImageSpec(32, dims=3), lambda n: over_slices(small(lambda: convolution(3))(n), n, False)),
     "attention": (ImageSpec(32, dims=3), lambda n: over_slices(small(lambda: convolution(3))(n), n, True)),

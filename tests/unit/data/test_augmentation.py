@@ -13,7 +13,7 @@ from core.types import ImageSpec
 IMAGES = to_unit(np.stack([phantom_at(index).pixels[None] for index in range(6)]))
 
 
-def test_scaling_and_normalisation():
+def test_scaling_and_normalization():
     assert IMAGES.shape == (6, 1, 192, 192)
     assert 0 <= IMAGES.min() < IMAGES.max() <= 1
     done = normalize(IMAGES, ImageSpec(192, mean=(0.5, 0.4, 0.3), std=(0.5, 0.5, 0.5)))
@@ -90,5 +90,5 @@ def test_aggressive_views_differ():
 
 
 def test_color_is_kept():
-    colour = torch.rand(2, 3, 64, 64)
-    assert augmenter("aggressive").apply(colour, np.arange(2)).shape == (2, 3, 64, 64)
+    color = torch.rand(2, 3, 64, 64)
+    assert augmenter("aggressive").apply(color, np.arange(2)).shape == (2, 3, 64, 64)

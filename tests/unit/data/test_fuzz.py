@@ -27,7 +27,7 @@ from tests.unit.data.test_dicom import dicom
 
 COUNT, SEED = int(os.environ.get("LOWSHOT_FUZZ", "400")), int(os.environ.get("LOWSHOT_FUZZ_SEED", "0"))
 SECONDS, MEMORY = 5, 2**30
-GREY = np.random.default_rng(0).integers(0, 256, (40, 48), dtype=np.uint8)
+GRAY = np.random.default_rng(0).integers(0, 256, (40, 48), dtype=np.uint8)
 SMOOTH = np.add.outer(np.arange(40) * 3, np.arange(48) * 2).astype(np.uint8)
 TELLING = (0, 1, 2, 4, 8, 16, 32, 64, 127, 128, 254, 255)
 
@@ -72,17 +72,17 @@ def deep_dicom(depth=200, element=(0x0028, 0x3000), closed=True):
 
 SEEDS = {
     "png": encode_png(SMOOTH),
-    "interlaced colour png": saved("PNG", np.stack([SMOOTH] * 3, -1), optimize=True),
+    "interlaced color png": saved("PNG", np.stack([SMOOTH] * 3, -1), optimize=True),
     "wide png": saved("PNG", SMOOTH.astype(np.uint16) * 200),
     "jpeg": saved("JPEG"),
-    "progressive jpeg": saved("JPEG", np.stack([GREY] * 3, -1), progressive=True),
+    "progressive jpeg": saved("JPEG", np.stack([GRAY] * 3, -1), progressive=True),
     "tiff": saved("TIFF"),
     "lzw tiff": saved("TIFF", compression="tiff_lzw"),
     "deflated tiff": saved("TIFF", np.stack([SMOOTH] * 3, -1), compression="tiff_deflate"),
     "jpeg tiff": saved("TIFF", compression="jpeg"),
     "bmp": saved("BMP"),
     "dicom": dicom(SMOOTH.astype(np.uint16), WindowCenter=100, WindowWidth=50, RescaleSlope="2", RescaleIntercept="-3"),
-    "colour dicom": dicom(np.stack([SMOOTH] * 3, -1), photometric="RGB"),
+    "color dicom": dicom(np.stack([SMOOTH] * 3, -1), photometric="RGB"),
     "jpeg dicom": jpeg_dicom(),
     "rle dicom": rle_dicom(),
     "deep dicom": deep_dicom(),

@@ -79,10 +79,10 @@ def test_a_heatmap_leaves_the_margin_out():
 def test_clahe_and_levels_equal_the_library_on_brightness():
     from skimage.exposure import equalize_adapthist
 
-    grey = np.asarray(WIDE.convert("L").resize((64, 64)))
-    found = preparation("clahe").image(Image.fromarray(grey), 64, 1)[0]
-    assert np.abs(found - 255 * equalize_adapthist(grey, clip_limit=0.01)).max() <= 0.5
-    dull = Image.fromarray((grey // 4 + 90).astype(np.uint8))
+    gray = np.asarray(WIDE.convert("L").resize((64, 64)))
+    found = preparation("clahe").image(Image.fromarray(gray), 64, 1)[0]
+    assert np.abs(found - 255 * equalize_adapthist(gray, clip_limit=0.01)).max() <= 0.5
+    dull = Image.fromarray((gray // 4 + 90).astype(np.uint8))
     stretched = preparation("brightness-contrast").image(dull, 64, 1)
     assert stretched.min() == 0
     assert stretched.max() == 255
@@ -94,9 +94,9 @@ def test_colors_keep_their_hue_and_greyscale_drops_them():
     red = Image.fromarray(pixels)
     changed = preparation("brightness-contrast").image(red, 64, 3).astype(int)
     assert (changed[0] >= changed[1] - 2).all()
-    grey = preparation("greyscale").image(red, 64, 3)
-    assert np.array_equal(grey[0], grey[1])
-    assert np.array_equal(grey[1], grey[2])
+    gray = preparation("greyscale").image(red, 64, 3)
+    assert np.array_equal(gray[0], gray[1])
+    assert np.array_equal(gray[1], gray[2])
 
 
 def test_volumes_keep_their_ratio_and_refuse_what_takes_pictures_only():

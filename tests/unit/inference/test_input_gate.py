@@ -36,8 +36,8 @@ def test_distance_is_the_mahalanobis_distance_of_the_fitted_model():
 
     count = len(gate.components)
     pca = PCA(count).fit(points)
-    centred = points[:20] - pca.mean_
-    expected = np.sqrt(np.einsum("nd,de,ne->n", centred, np.linalg.inv(pca.get_covariance()), centred) / 12)
+    centered = points[:20] - pca.mean_
+    expected = np.sqrt(np.einsum("nd,de,ne->n", centered, np.linalg.inv(pca.get_covariance()), centered) / 12)
     assert count == 11
     assert np.allclose(gate.distance(points[:20]), expected, rtol=1e-2)
     assert empirical_covariance(points).shape == (12, 12)
@@ -96,11 +96,11 @@ def test_the_reason_is_the_transformation_that_corrects_the_image(distances, rea
 def test_uniform_images_and_wrong_colors_are_refused_at_any_distance():
     near = as_told([0.1] * 50)
     assert "uniform brightness" in check_image(ONE, Image.new("L", (50, 50), 90), near).reasons[0]
-    coloured = Image.fromarray(RANDOM.integers(0, 256, (8, 8, 3), dtype=np.uint8)).resize((128, 128))
-    assert "in color" in check_image(ONE, coloured, near).reasons[0]
+    colored = Image.fromarray(RANDOM.integers(0, 256, (8, 8, 3), dtype=np.uint8)).resize((128, 128))
+    assert "in color" in check_image(ONE, colored, near).reasons[0]
     skin = Gate(np.zeros(1), np.ones((1, 1)), 1.0, 2.0, 1.0, 10, "f")
     assert "It is grayscale" in check_image(skin, DETAIL, near).reasons[0]
-    assert check_image(skin, coloured, near).admitted
+    assert check_image(skin, colored, near).admitted
 
 
 def other_pictures():

@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 
 from core.jobs import events
-from core.jobs.catalogue import read_catalogue
+from core.jobs.catalog import read_catalog
 from core.jobs.costs import Cost, cost_of, expected, time_left
 from core.jobs.own_study import STUDY_MODELS, STUDY_SEEDS, STUDY_STRATEGIES
 from core.paths import PROJECT
@@ -43,7 +43,7 @@ def test_costs_are_measured_never_guessed():
 
 def test_the_time_of_the_short_study_is_known_before_its_first_run():
     stored = open_store(PROJECT / "checkpoints").metas()
-    pairs = read_catalogue().pairs(STUDY_MODELS, STUDY_STRATEGIES)
+    pairs = read_catalog().pairs(STUDY_MODELS, STUDY_STRATEGIES)
     assert len(pairs) == len(STUDY_MODELS)
     costs = expected(stored, pairs, [12, 25, 50, 100], STUDY_SEEDS, "own-new-1", "2 CPU threads")
     assert all(cost and cost.seconds > 0 for cost in costs)

@@ -8,7 +8,7 @@ import pytest
 
 from core.errors import BadRequest, LowshotError
 from core.jobs import events
-from core.jobs.catalogue import Catalogue, read_catalogue
+from core.jobs.catalog import Catalog, read_catalog
 from core.jobs.request import Request, from_record, own_path, sizes_of
 from tests.unit.jobs.test_records import REQUEST
 from trainer.cli import main
@@ -79,14 +79,14 @@ def test_sizes_are_read_as_typed():
 
 
 def test_a_trainer_that_cannot_be_queried_is_reported(monkeypatch):
-    monkeypatch.setattr("core.jobs.catalogue.sys.executable", "/nowhere/python")
+    monkeypatch.setattr("core.jobs.catalog.sys.executable", "/nowhere/python")
     with pytest.raises(LowshotError, match="options could not be read"):
-        read_catalogue()
+        read_catalog()
 
 
 def test_the_trainer_lists_the_choices(capsys):
     assert main(["list", "--json"]) == 0
-    found = Catalogue(json.loads(line) for line in capsys.readouterr().out.splitlines())
+    found = Catalog(json.loads(line) for line in capsys.readouterr().out.splitlines())
     both = ["scratch-cnn", "imagenet-efficientnet-lite0"]
     assert found.pairs(both, ["frozen", "scratch"]) == [(both[0], "scratch"), (both[1], "frozen")]
     assert "maml" in found.strategies_for([both[0]])

@@ -22,13 +22,13 @@ from trainer.training.strategies import STRATEGIES
 
 
 @pytest.mark.parametrize("name", [spec.name for spec in MODELS.values() if "scratch" in spec.strategies])
-def test_meta_learning_goes_with_networks_without_batch_normalisation_alone(name):
+def test_meta_learning_goes_with_networks_without_batch_normalization_alone(name):
     network = MODELS[name].build(2, "phantom", 0)
-    normalised = any(isinstance(module, nn.modules.batchnorm._BatchNorm) for module in network.modules())
-    assert MODELS[name].uses_batch_norm == normalised
+    normalized = any(isinstance(module, nn.modules.batchnorm._BatchNorm) for module in network.modules())
+    assert MODELS[name].uses_batch_norm == normalized
     for strategy in ("maml", "protonet-meta"):
-        assert ("it has batch normalization" in STRATEGIES[strategy].incompatibility(MODELS[name])) == normalised
-        assert (strategy in strategies_of(MODELS[name])) != normalised
+        assert ("it has batch normalization" in STRATEGIES[strategy].incompatibility(MODELS[name])) == normalized
+        assert (strategy in strategies_of(MODELS[name])) != normalized
 
 
 class Places:

@@ -194,9 +194,9 @@ def test_test_images_are_refused_where_something_is_fitted():
 
 def test_wilson_by_hand_and_at_the_edge():
     z = 1.959963984540054
-    centre, n = 8 / 10, 10
-    middle = (centre + z**2 / (2 * n)) / (1 + z**2 / n)
-    half = z / (1 + z**2 / n) * np.sqrt(centre * (1 - centre) / n + z**2 / (4 * n**2))
+    center, n = 8 / 10, 10
+    middle = (center + z**2 / (2 * n)) / (1 + z**2 / n)
+    half = z / (1 + z**2 / n) * np.sqrt(center * (1 - center) / n + z**2 / (4 * n**2))
     found = wilson(8, 10)
     assert (found.value, found.low, found.high) == pytest.approx((0.8, middle - half, middle + half))
     assert wilson(10, 10).low < 1 == wilson(10, 10).high

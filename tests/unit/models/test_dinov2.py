@@ -62,7 +62,7 @@ def test_tokens_equal_those_of_the_packages_own_graph():
     network.load_state_dict(dinov2.published_state(), strict=True)
     theirs = onnx.load(package_file(dinov2.WEIGHTS))
     norm = f"backbone.encoder.layer.{dinov2.READ_BLOCK + 1}.norm1"
-    scale = next(node.input[0] for node in theirs.graph.node if f"{norm}.weight" in node.input)  # normalised tokens
+    scale = next(node.input[0] for node in theirs.graph.node if f"{norm}.weight" in node.input)  # normalized tokens
     divided = next(node.input[0] for node in theirs.graph.node if scale in node.output)
     residual = next(node.input[0] for node in theirs.graph.node if divided in node.output)
     last = next(node.output[0] for node in theirs.graph.node if "backbone.layernorm.bias" in node.input)

@@ -46,8 +46,8 @@ def test_preprocessing_equals_the_librarys_own():
     assert found.shape == (1, 1, 224, 224)
     assert np.allclose(found[0, 0].numpy(), wanted, atol=1e-3)  # of a range of 2048
     assert found.min() == -1024
-    coloured = normalize(to_unit(pixels.repeat(3, axis=1)), SPEC.image)
-    assert torch.allclose(coloured, found, atol=1e-3)
+    colored = normalize(to_unit(pixels.repeat(3, axis=1)), SPEC.image)
+    assert torch.allclose(colored, found, atol=1e-3)
 
 
 def test_the_address_and_order_are_the_librarys():

@@ -48,7 +48,7 @@ def test_auc_margin_and_pesg_agree_with_libauc(findings):
     reference = MultiLabelAUCMLoss(num_labels=3, device="cpu") if findings else AUCMLoss(device="cpu")
     for name in names:
         getattr(reference, name).data = getattr(reference, name).data.double()
-    optimiser = Pesg([{"params": list(ours.parameters())}], loss, 0.1, 1e-5, restarts=[3])
+    optimizer = Pesg([{"params": list(ours.parameters())}], loss, 0.1, 1e-5, restarts=[3])
     other = PESG(theirs.parameters(), loss_fn=reference, lr=0.1, weight_decay=1e-5, verbose=False, device="cpu")
     for place, start in zip(other.model_ref, [*theirs.parameters(), reference.a, reference.b], strict=True):
         place.data = start.data.clone()  # LibAUC draws its first reference; ours is the start
@@ -58,7 +58,7 @@ def test_auc_margin_and_pesg_agree_with_libauc(findings):
         scores = logits.sigmoid() if findings else (logits[:, 1:] - logits[:, :1]).sigmoid()
         yours = reference(scores, labels if findings else labels[:, None])
         assert mine.item() == pytest.approx(yours.item(), abs=1e-9)
-        for one, value in ((optimiser, mine), (other, yours)):
+        for one, value in ((optimizer, mine), (other, yours)):
             one.zero_grad()
             value.sum().backward()
             one.step()
@@ -146,7 +146,7 @@ def test_saturated_logits_and_lopsided_batches_give_finite_losses_and_gradients(
     + [("", "adamw", name) for name in SCHEDULES]
     + [("auc-margin", "pesg", name) for name in SCHEDULES],
 )
-def test_every_loss_optimiser_and_schedule_learns(loss, optimizer, schedule):
+def test_every_loss_optimizer_and_schedule_learns(loss, optimizer, schedule):
     random = np.random.default_rng(0)
     labels = np.arange(60) % 2
     embeddings = (random.normal(size=(60, 1, 8)) + 2 * labels[:, None, None]).astype(np.float32)
@@ -161,12 +161,12 @@ def test_every_loss_optimiser_and_schedule_learns(loss, optimizer, schedule):
 @pytest.mark.parametrize("name", SCHEDULES)
 def test_schedules_have_their_shape(name):
     weights = torch.zeros(1, requires_grad=True)
-    optimiser = torch.optim.SGD([weights], lr=1.0)
-    schedule = schedule_for(Settings(1, 1, 1, 1.0, 0.0, schedule=name), optimiser, 100, 0.2)
+    optimizer = torch.optim.SGD([weights], lr=1.0)
+    schedule = schedule_for(Settings(1, 1, 1, 1.0, 0.0, schedule=name), optimizer, 100, 0.2)
     rates = []
     for _ in range(100):
-        rates.append(optimiser.param_groups[0]["lr"])
-        optimiser.step()
+        rates.append(optimizer.param_groups[0]["lr"])
+        optimizer.step()
         schedule.step() if len(rates) < 100 else None
     shape = {
         "one-cycle": (0.04, 1.0, 0.0), "cosine": (1.0, np.cos(np.pi / 5) / 2 + 0.5, 0.0),
@@ -178,13 +178,13 @@ def test_schedules_have_their_shape(name):
 @pytest.mark.parametrize("name", SCHEDULES)
 @pytest.mark.parametrize("steps", range(1, 12))
 def test_schedules_take_any_number_of_steps(name, steps):
-    optimiser = torch.optim.AdamW([torch.zeros(1, requires_grad=True)], lr=1.0)
+    optimizer = torch.optim.AdamW([torch.zeros(1, requires_grad=True)], lr=1.0)
     for warm_up in (0.2, 0.3):
-        schedule = schedule_for(Settings(1, 1, 1, 1.0, 0.0, schedule=name), optimiser, steps, warm_up)
+        schedule = schedule_for(Settings(1, 1, 1, 1.0, 0.0, schedule=name), optimizer, steps, warm_up)
         for _ in range(steps):
-            optimiser.step()
+            optimizer.step()
             schedule.step()
-            assert 0 <= optimiser.param_groups[0]["lr"] <= 1
+            assert 0 <= optimizer.param_groups[0]["lr"] <= 1
 
 
 def test_auc_margin_brings_its_recipe_and_the_run_records_it(phantom):

@@ -67,7 +67,7 @@ def test_it_is_refused_with_what_to_change(untrained, capsys, argv, said):
     assert open_store().runs == {}
 
 
-def test_a_batch_that_comes_with_an_optimiser_is_no_request(runs):
+def test_a_batch_that_comes_with_an_optimizer_is_no_request(runs):
     """128 images a step are PESG's recipe; of a smaller subset each step sees all."""
     phantom = load_dataset(DATASETS["phantom"])
     cell = Cell("phantom", "scratch-cnn", "scratch", 4, 0)

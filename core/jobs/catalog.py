@@ -13,7 +13,7 @@ Row = Mapping[str, Any]
 _SECONDS = 180
 
 
-class Catalogue:
+class Catalog:
     """The trainer's rows by kind and name.
 
     Args:
@@ -47,7 +47,7 @@ class Catalogue:
         return [row for name, row in self.of("option").items() if accepted and all(name in names for names in accepted)]
 
 
-def read_catalogue() -> Catalogue:
+def read_catalog() -> Catalog:
     """Query the trainer for its options, which takes some seconds.
 
     Raises:
@@ -56,7 +56,7 @@ def read_catalogue() -> Catalogue:
     argv = [sys.executable, "-m", "trainer", "list", "--json"]
     try:
         process = subprocess.run(argv, cwd=PROJECT, capture_output=True, text=True, timeout=_SECONDS, check=True)
-        return Catalogue(json.loads(line) for line in process.stdout.splitlines())
+        return Catalog(json.loads(line) for line in process.stdout.splitlines())
     except (OSError, subprocess.SubprocessError, ValueError, KeyError) as error:
         raise LowshotError(
             f"The training options could not be read ({type(error).__name__}). Run python -m trainer list to see why."
