@@ -25,7 +25,7 @@ from core.data.specs import class_titles, how_to_get, is_present, labels_of
 from core.data.volumes import as_slice_images
 from core.errors import UnreadableImage
 from core.ui import address, app_frame, cache, charts, text
-from core.ui.data import duplicates, summary_charts
+from core.ui.data import audit_results, summary_charts
 from core.ui.pickers import dataset_options
 from core.ui.tables import table
 
@@ -141,8 +141,8 @@ def split() -> None:
     alt = "Number of groups by number of images per group; most groups are small"
     charts.show_figure(summary_charts.group_sizes(data.parts.groups), key="data_groups", alt=alt)
     st.caption(f"Split hash {data.split_hash[:12]}, data hash {data.fingerprint[:12]}. Every run record contains both.")
-    duplicates.within(spec, listing)
-    duplicates.elsewhere(spec, listing)
+    audit_results.within(spec, listing)
+    audit_results.elsewhere(spec, listing)
 
 
 def picked_image() -> int:

@@ -19,7 +19,7 @@ LONGEST = (
     "unit/commands/test_export.py",
     "unit/commands/test_cli.py",
     "unit/test_benchmarks.py",
-    "unit/pretraining/test_train.py",
+    "unit/pretraining/test_encoder_training.py",
     "unit/reporting/test_document_tables.py",
     "unit/metrics/test_comparisons.py",
     "unit/training/test_contamination.py",

@@ -7,7 +7,7 @@ order in which models are listed and get their colors.
 from core.models import efficientnet_lite0, scratch
 
 # isort: split
-from core.models import medsiglip, timm_models, volumes, xrv
+from core.models import medsiglip, timm_models, volume_models, xrv
 
 # isort: split
 from core.models import dinov2

@@ -18,7 +18,7 @@ from torch import nn
 from core.models.classifier import Classifier, Head, average_pool, mlp_layers
 from core.models.encoders import TimmEncoder
 from core.models.specs import FROZEN, MODELS, EncoderExposure, ModelSpec, Weights
-from core.models.volumes import inflate
+from core.models.volume_models import inflate
 from core.models.weights import package_file
 from core.types import ImageSpec
 

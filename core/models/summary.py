@@ -18,7 +18,7 @@ from torch.utils.hooks import RemovableHandle
 
 from core.models.classifier import Classifier, EncoderPooling
 from core.models.specs import ModelSpec
-from core.models.volumes import SlicesEncoder
+from core.models.volume_models import SlicesEncoder
 
 Shape = tuple[int, ...]
 _RESIZING = (

@@ -2,8 +2,8 @@
 
 Files of other publishers are searched in the folders of `LOWSHOT_WEIGHTS`, laid out as on the hub
 (`timm/resnet18.tv_in1k/model.safetensors`), then in the Hugging Face cache. This module never accesses the network;
-`core.models.download` does. Only safetensors files are read. A file that is missing, damaged or of another network
-raises an error and is never replaced by random weights.
+`core.models.weight_downloads` does. Only safetensors files are read. A file that is missing, damaged or of another
+network raises an error and is never replaced by random weights.
 """
 
 from collections.abc import Sequence

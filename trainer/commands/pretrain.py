@@ -38,10 +38,10 @@ from core.paths import describe_device, encoders_folder, library_versions
 from trainer.flags import add_device, add_engine, names
 from trainer.pretraining.activations import PLAIN, activations
 from trainer.pretraining.corpus import CorpusPart, build_corpus, guard_sets, without_test_images
+from trainer.pretraining.encoder_training import Recipe, average_weights, chosen_rows, embeddings, prepare_materials
+from trainer.pretraining.encoder_training import pretrain as train_by
 from trainer.pretraining.linear_probe import gates
 from trainer.pretraining.starts import STARTS, Start
-from trainer.pretraining.train import Recipe, average_weights, chosen_rows, embeddings, prepare_materials
-from trainer.pretraining.train import pretrain as train_by
 from trainer.pretraining.trials import PROXIES, run_trial
 from trainer.progress import locked_in_turn, print_status
 from trainer.training.engines import Engine, File, Task, result_of

@@ -5,8 +5,8 @@ from pathlib import Path
 
 from core.errors import BadRequest
 from core.files import cached_sha256_of_file
-from core.models.download import download_weights, find_weights
 from core.models.specs import by_family
+from core.models.weight_downloads import download_weights, find_weights
 from core.models.weights import state_of
 from core.models.xrv import PUBLISHED_SHA256, convert
 from core.paths import weights_folders

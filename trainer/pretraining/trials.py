@@ -18,10 +18,10 @@ import torch
 
 from trainer.pretraining.activations import PLAIN, activations
 from trainer.pretraining.corpus import CorpusPart
+from trainer.pretraining.encoder_training import Recipe, average_weights, embeddings, prepare_materials
+from trainer.pretraining.encoder_training import pretrain as train_by
 from trainer.pretraining.linear_probe import few_shot_auroc
 from trainer.pretraining.starts import STARTS, Tail, Trunk
-from trainer.pretraining.train import Recipe, average_weights, embeddings, prepare_materials
-from trainer.pretraining.train import pretrain as train_by
 from trainer.progress import print_status
 
 PROXIES = ("knee-osteoarthritis", "breast-ultrasound", "malaria")

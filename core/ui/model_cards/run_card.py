@@ -8,7 +8,7 @@ import plotly.graph_objects as go
 import streamlit as st
 
 from core.cards.checklists import GUIDELINES
-from core.cards.encoders import encoder_limits
+from core.cards.encoder_limits import encoder_limits
 from core.cards.items import OPEN, answered, as_csv, as_markdown
 from core.cards.networks import shape_facts
 from core.cards.subject import Subject

@@ -17,7 +17,7 @@ from core.metrics.calibration import probabilities_of
 from core.models import MODELS, xrv
 from core.models.classifier import Classifier, Head, average_pool, linear_layers
 from core.models.specs import ModelSpec, Weights
-from core.models.volumes import inflate, over_slices
+from core.models.volume_models import inflate, over_slices
 from core.models.weights import weights_of
 from core.runs import open_store, read_predictions, read_run, save_run
 from core.types import ImageSpec

@@ -16,7 +16,7 @@ from core.errors import BadRequest, UnknownName, WeightsUnavailable
 from core.files import sha256_of_file
 from core.inference.predictor import Predictor
 from core.models import MODELS, xrv
-from core.models.download import download_weights, find_weights
+from core.models.weight_downloads import download_weights, find_weights
 from core.models.weights import FILE, state_of
 from core.runs import open_store
 from core.runs.series import Series, by_series

@@ -30,6 +30,7 @@ from trainer.cli import main, parse
 from trainer.commands.pretrain import GATES, _evaluated_sets, _recipe
 from trainer.pretraining.activations import PLAIN, activations
 from trainer.pretraining.corpus import CorpusPart
+from trainer.pretraining.encoder_training import Recipe, average_weights, chosen_rows, prepare_materials, pretrain
 from trainer.pretraining.linear_probe import (
     clustered_difference,
     columns_of,
@@ -39,7 +40,6 @@ from trainer.pretraining.linear_probe import (
     macro_auroc,
 )
 from trainer.pretraining.starts import STARTS
-from trainer.pretraining.train import Recipe, average_weights, chosen_rows, prepare_materials, pretrain
 from trainer.pretraining.trials import PROXIES, run_trial
 
 NIH = "nih-chestxray14"
@@ -49,7 +49,7 @@ CPU = torch.device("cpu")
 @pytest.fixture(autouse=True)
 def cache(tmp_path, monkeypatch):
     monkeypatch.setenv("LOWSHOT_CACHE", str(tmp_path / "cache"))
-    monkeypatch.setattr("trainer.pretraining.train._BATCH", 16)
+    monkeypatch.setattr("trainer.pretraining.encoder_training._BATCH", 16)
     few = partial(clustered_difference, draws=100)
     monkeypatch.setattr("trainer.pretraining.linear_probe.clustered_difference", few)
 
@@ -103,7 +103,7 @@ def test_a_killed_pretraining_goes_on_to_the_same_end(monkeypatch):
     recipe = small()
     materials = prepare_materials(recipe, two_parts(), trunk, start, CPU)
     whole, _ = pretrain(recipe, materials, start, CPU)
-    monkeypatch.setattr("trainer.pretraining.train._CHECKPOINT_STEPS", 1)
+    monkeypatch.setattr("trainer.pretraining.encoder_training._CHECKPOINT_STEPS", 1)
     steps = torch.optim.AdamW.step
     done = []
 

@@ -22,7 +22,7 @@ from core.inference.predictor import Predictor
 from core.metrics.calibration import probabilities_of
 from core.models import MODELS
 from core.models.classifier import average_pool, mlp_layers
-from core.models.volumes import SliceAttention, SlicePool, SlicesEncoder, inflate
+from core.models.volume_models import SliceAttention, SlicePool, SlicesEncoder, inflate
 from core.runs import open_store, read_predictions, read_run
 from core.runs.selection import candidates
 from core.types import ImageSpec
