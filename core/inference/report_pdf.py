@@ -16,7 +16,7 @@ from core.explain.quality import Faithfulness
 from core.inference.case import Case
 from core.inference.conclusion import conclude
 from core.inference.report_json import THUMBNAIL_SIDE, ReportOptions, as_record
-from core.inference.sentences import caveats, data_caveats, percent
+from core.inference.sentences import caveats, data_caveats, percent, percent_range
 from core.models import FAMILY_TITLES
 
 _FONT, _MARGIN, _TEXT, _SMALL = "DejaVu", 16, 10, 8
@@ -147,7 +147,7 @@ def _summary(result: dict[str, Any]) -> tuple[str, str, str]:
     chance, seeds = percent(result["probabilities"][label]), result["seed_interval"]
     answer = f"{result['decision']} ({result['about']}: {chance})"
     if seeds and not isinstance(seeds, str):
-        answer += f". Retrained on other samples: {percent(seeds['low'])} to {percent(seeds['high'])}"
+        answer += f". Retrained on other samples: {percent_range(seeds['low'], seeds['high'])}"
     return title, answer, " ".join(result["how_often_right"]) or "unknown"
 
 
@@ -197,7 +197,7 @@ def _write_result(page: _Page, result: dict[str, Any]) -> None:
 def _uncertainty(result: dict[str, Any]) -> str:
     seeds, members = result["seed_interval"], result["conformal_set"]
     if not isinstance(seeds, str):
-        seeds = f"Retrained on other samples: {percent(seeds['low'])} to {percent(seeds['high'])}. {seeds['how']}"
+        seeds = f"Retrained on other samples: {percent_range(seeds['low'], seeds['high'])}. {seeds['how']}"
     if isinstance(members, str):
         return f"{seeds} No prediction set: {members}" if members else seeds
     classes = ", ".join(members["classes"]) or "no class"

@@ -23,6 +23,11 @@ def percent(probability: float) -> str:
     return f"{probability:.1%}"
 
 
+def percent_range(low: float, high: float) -> str:
+    """Format a range of probabilities in percent, as `percent` formats its ends."""
+    return f"{percent(low)} to {percent(high)}"
+
+
 def in_sentence(title: str) -> str:
     """Format a class's title for use inside a sentence: lower-case its first letter, unless it is an abbreviation."""
     return title if title[1:2].isupper() else title[:1].lower() + title[1:]

@@ -26,9 +26,15 @@ _BLOCK = 160_000
 TAILS = (100 * (1 - LEVEL) / 2, 100 * (1 + LEVEL) / 2)
 
 
-def interval_text(low: float, high: float, spec: str = ".3f") -> str:
-    """Format an interval as "low to high"."""
-    return f"{low:{spec}} to {high:{spec}}"
+def number_text(value: float | None, spec: str = ".3f") -> str:
+    """Format a number, or a dash if it is None."""
+    return "–" if value is None else f"{value:{spec}}"
+
+
+def interval_text(low: float | None, high: float | None, spec: str = ".3f") -> str:
+    """Format an interval as "low to high", or percentages as "82 to 98%"; an end that is None as a dash."""
+    start, end = number_text(low, spec), number_text(high, spec)
+    return f"{start.removesuffix('%') if end.endswith('%') else start} to {end}"
 
 
 def with_interval(value: float, low: float, high: float, spec: str = ".3f") -> str:

@@ -1,7 +1,9 @@
-"""Formatting of numbers, intervals and tables as Markdown."""
+"""Formatting of stored estimates, series and tables as Markdown."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
+
+from core.metrics.bootstrap import interval_text, number_text
 
 Data = Mapping[str, Any]
 
@@ -12,15 +14,9 @@ def series_name(series: Data) -> str:
     return f"{series['model']} {series['strategy']}{variant}"
 
 
-def number(value: float | None, form: str = ".3f") -> str:
-    """Format a number, or a dash where it is undefined."""
-    return "–" if value is None else format(value, form)
-
-
 def with_interval(estimate: Data, value: str = "value", form: str = ".3f") -> str:
     """Format a value with its interval; `value` is the key of the value itself."""
-    center, low, high = (number(estimate[key], form) for key in (value, "low", "high"))
-    return f"{center} ({low} to {high})"
+    return f"{number_text(estimate[value], form)} ({interval_text(estimate['low'], estimate['high'], form)})"
 
 
 def signed_interval(difference: Data, value: str = "effect") -> str:

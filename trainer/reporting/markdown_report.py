@@ -3,11 +3,11 @@
 from collections.abc import Sequence
 
 from core.metrics import METRICS
+from core.metrics.bootstrap import interval_text, number_text
 from core.metrics.comparisons import MIN_SEEDS, format_p
 from trainer.reporting import external, sections
 from trainer.reporting.markdown import (
     Data,
-    number,
     section,
     series_name,
     signed_interval,
@@ -81,13 +81,14 @@ def _families(families: Sequence[Data]) -> str:
 def _family(series: Data, estimate: Data) -> list[str]:
     seeds = estimate["seeds"]
     return [
-        series_name(series), str(seeds["seeds"]), number(estimate["value"]), _ends(estimate["patients"]), _ends(seeds),
-        _ends(estimate["both"]), number(seeds["sd"]), f"{number(seeds['lowest'])} to {number(seeds['highest'])}",
+        series_name(series), str(seeds["seeds"]), number_text(estimate["value"]), _ends(estimate["patients"]),
+        _ends(seeds), _ends(estimate["both"]), number_text(seeds["sd"]),
+        interval_text(seeds["lowest"], seeds["highest"]),
     ]  # fmt: skip
 
 
 def _ends(interval: Data) -> str:
-    return "–" if interval["low"] is None else f"{number(interval['low'])} to {number(interval['high'])}"
+    return "–" if interval["low"] is None else interval_text(interval["low"], interval["high"])
 
 
 def _by_class(rows: Sequence[Data], labels: Sequence[str]) -> str:
@@ -95,7 +96,7 @@ def _by_class(rows: Sequence[Data], labels: Sequence[str]) -> str:
     for name in rows[0]["classes"]:
         lines = [
             [series_name(row), *map(with_interval, row["classes"][name]),
-             *(number(row[f"{average}_{name}"]) for average in sections.AVERAGES)]
+             *(number_text(row[f"{average}_{name}"]) for average in sections.AVERAGES)]
             for row in rows
         ]  # fmt: skip
         tables.append(table([METRICS[name].title, *labels, *sections.AVERAGES], lines))
@@ -178,9 +179,9 @@ def _calibration(rows: Sequence[Data], families: Sequence[Data]) -> str:
     lines = [
         [
             series_name(row),
-            " ".join(number(value, ".2f") for value in row["temperatures"]),
+            " ".join(number_text(value, ".2f") for value in row["temperatures"]),
             *(with_interval(metrics[series_name(row)][metric]["patients"]) for metric in ("brier", "ece")),
-            f"{number(row['chance_ece'])} ({number(row['chance_ece_high'])})",
+            f"{number_text(row['chance_ece'])} ({number_text(row['chance_ece_high'])})",
         ]
         for row in rows
     ]
@@ -201,7 +202,7 @@ def _conformal(content: Data, about: Data) -> str:
             series_name(row),
             row["kind"],
             *map(with_interval, row["holds"]),
-            *(number(row[name], ".2f") for name in ("size", "single", "empty")),
+            *(number_text(row[name], ".2f") for name in ("size", "single", "empty")),
         ]
         for row in rows
     ]
@@ -259,11 +260,11 @@ def _two_stage(content: Data) -> str:
 
 def _curves(content: Data) -> str:
     title, reach = METRICS[content["metric"]].title, content["reach"]
-    head = ["series", "mean at each size", "asymptote", f"images per class for {number(reach)}", "doubts"]
+    head = ["series", "mean at each size", "asymptote", f"images per class for {number_text(reach)}", "doubts"]
     lines = [
         [
             series_name(row),
-            ", ".join(f"{point['size']:g}: {number(point['mean'])}" for point in row["points"]),
+            ", ".join(f"{point['size']:g}: {number_text(point['mean'])}" for point in row["points"]),
             with_interval(dict(zip(_ENDS, row["asymptote"], strict=True))) if row["asymptote"] else "–",
             row["needed"]["words"] if row["needed"] else "–",
             " ".join(row["doubts"]) or "none",
@@ -287,7 +288,7 @@ def _curves(content: Data) -> str:
 def _excluded(rows: Sequence[Data]) -> str:
     lines = [
         [
-            series_name(run), str(run["train_size"] or "all"), str(run["seed"]), number(run["metrics"]["auroc"]),
+            series_name(run), str(run["train_size"] or "all"), str(run["seed"]), number_text(run["metrics"]["auroc"]),
             f"{LEAK_MARK}: {run['leaks']} images" if run["leaks"] else "variant",
         ]
         for run in rows

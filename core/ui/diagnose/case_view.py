@@ -16,6 +16,7 @@ from core.inference.sentences import (
     decision,
     in_sentence,
     percent,
+    percent_range,
     threshold_of,
     track_record_text,
     training_text,
@@ -174,7 +175,7 @@ def _uncertainty(result: NetworkResult) -> None:
     else:
         otherwise = f"; {percent(seeds.otherwise)} of them predict a different class" if seeds.otherwise else ""
         st.markdown(
-            f"Retrained on other samples: **{percent(seeds.low)} to {percent(seeds.high)}**{escape(otherwise)}",
+            f"Retrained on other samples: **{percent_range(seeds.low, seeds.high)}**{escape(otherwise)}",
             help=escape(seeds.how),
         )
     if isinstance(members, PredictionSet):

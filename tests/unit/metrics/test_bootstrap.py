@@ -169,5 +169,5 @@ def test_the_auroc_interval_covers_the_truth_at_its_nominal_rate():
 def test_an_estimate_is_formatted_with_its_interval():
     estimate = Estimate(0.81234, 0.79, 0.8333, 100)
     assert f"{estimate:.3f}" == f"{estimate}" == "0.812 (0.790 to 0.833)"
-    assert f"{estimate:.0%}" == "81% (79% to 83%)"
+    assert f"{estimate:.0%}" == "81% (79 to 83%)"
     assert f"{Estimate(float('nan'), 0.0, 0.0, 0):.3f}" == "–"

@@ -15,7 +15,7 @@ from core.runs.series import estimate, runs_by_series
 from tests.synthetic_runs import STRONG, WEAK, make_families, make_run
 from trainer.cli import main, parse
 from trainer.commands.report import _command, report_on
-from trainer.reporting.markdown import number, with_interval
+from trainer.reporting.markdown import with_interval
 from trainer.reporting.markdown_report import LEAK_MARK, as_markdown
 
 
@@ -233,7 +233,6 @@ def test_bad_requests_get_one_error_message(runs, capsys, argv, said):
 
 
 def test_undefined_numbers_are_dashes():
-    assert number(None) == "–"
     assert with_interval({"value": 0.5, "low": None, "high": 0.6}) == "0.500 (– to 0.600)"
 
 
