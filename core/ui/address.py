@@ -185,6 +185,7 @@ def choice(
     names = list(by_text)
     available = ", ".join(names[:_LISTED]) + (f" and {len(names) - _LISTED} more" if len(names) > _LISTED else "")
 
+    # Texts of the address -> the widget's value, and the texts that are no option
     def read(texts: list[str]) -> Any:
         if more:
             return [name for name in texts if name], []
@@ -192,6 +193,7 @@ def choice(
         refused = [name for name in texts if name and name not in by_text]
         return (known if known or texts == [""] else list(first)) if several else (known or [first])[-1], refused
 
+    # The widget's value -> texts of the address; "" stands for nothing chosen
     def texts_of(value: Any) -> list[str]:
         if not several:
             return ["" if value is None and None not in options else text(value)]
@@ -199,6 +201,7 @@ def choice(
             return list(value) or [""]
         return [name for name, option in by_text.items() if option in value] or [""]
 
+    # Another choice on the page may have removed options: drop those chosen before, and name them
     visit: _Visit | None = st.session_state.get(_VISIT)
     chosen = st.session_state.get(key)
     if not (keep or more) and chosen is not None:

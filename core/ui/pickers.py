@@ -64,6 +64,8 @@ def comparable_runs(store: Store, page: str, notes: bool = True) -> list[RunMeta
     chosen: str = st.selectbox(
         "Data set", format_func=titles.__getitem__, **address.choice("set", f"{page}_dataset", titles)
     )
+
+    # Show one split: the most frequent without leaks, unless another is chosen
     metas = store.metas(chosen)
     leaking = {meta.split_hash for meta in metas if meta.leaks}
     counted = Counter(meta.split_hash for meta in metas).most_common()
@@ -76,6 +78,8 @@ def comparable_runs(store: Store, page: str, notes: bool = True) -> list[RunMeta
         st.warning("Stored runs of this data set come from different images or splits and are not mixed.")
         bound = address.choice("split", f"{page}_split_{chosen}", descriptions, text=lambda name: name[:8])
         split = st.selectbox("Split", format_func=descriptions.__getitem__, **bound)
+
+    # Warn of what limits the conclusions from these runs
     shown = [meta for meta in metas if meta.split_hash == split]
     if shown[0].synthetic:
         st.warning("This data set is synthetic: its images are computer-generated.", icon=":material/science:")

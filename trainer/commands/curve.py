@@ -51,6 +51,7 @@ def run(arguments: argparse.Namespace) -> int:
         BadRequest: at the end, if a model that was named is not available, a model and strategy could not continue, or
             every training failed.
     """
+    # Train the short study on images of one's own, else the whole comparison, where nothing else is stated
     own = bool(arguments.folder)
     models = arguments.models or (STUDY_MODELS if own else None)
     pairs = compatible_pairs(models, arguments.strategies or (STUDY_STRATEGIES if own else STRATEGIES))
@@ -58,6 +59,8 @@ def run(arguments: argparse.Namespace) -> int:
     sizes = arguments.sizes or (study_sizes(dataset) if own else SIZES)
     dataset = with_external(dataset, arguments.external, arguments.external_classes)
     options = flags.stated_settings(arguments)
+
+    # Leave out models that cannot be trained here; if they were named, say so at the end
     available = available_pairs(pairs, dataset, arguments.models is None)
     left_out = [] if arguments.models is None else [pair for pair in pairs if pair not in available]
     requests = [
@@ -66,6 +69,8 @@ def run(arguments: argparse.Namespace) -> int:
         for size in sizes
         for seed in arguments.seeds or (STUDY_SEEDS if own else SEEDS)
     ]
+
+    # Train what the store lacks, and print each run as it finishes
     count, failures = 0, dict[tuple[str, str], str]()
     with open_engine(arguments) as engine:
         for _, _, meta in run_sweep(
@@ -78,6 +83,8 @@ def run(arguments: argparse.Namespace) -> int:
             store_gate(dataset, pick_device(arguments.device))
         except BadRequest as error:
             print_status(f"no image check: {error}")
+
+    # Finished runs are stored by now, whatever failed
     if failures:
         raise BadRequest(
             f"{len(failures)} of {len(pairs)} pairs of model and strategy could not continue, and their remaining runs "

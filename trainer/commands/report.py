@@ -96,9 +96,12 @@ def report_on(store: Store, arguments: argparse.Namespace) -> dict[str, Any]:
             level is impossible.
         UnknownName: if there is no such metric.
     """
+    # Check the flags before anything slow
     required_patients(arguments.level)
     metric = METRICS[arguments.metric].name
     aim = Aim(arguments.rule, arguments.sensitivity, arguments.ratio, arguments.prevalence)
+
+    # Compare runs of one split: the most frequent one among runs without variants and leaks
     metas = [
         meta
         for meta in store.metas(arguments.dataset)
@@ -113,6 +116,8 @@ def report_on(store: Store, arguments: argparse.Namespace) -> dict[str, Any]:
     split = Counter(meta.split_hash for meta in proper or metas).most_common(1)[0][0]
     same_split = [meta for meta in metas if meta.split_hash == split]
     proper = [meta for meta in proper if meta.split_hash == split]
+
+    # Learning curves cover all sizes, comparisons one
     stored_series = runs_by_series(store, proper)
     all_sizes = {key: stored_series[key] for key in comparison_proper(stored_series)}
     size = arguments.size[0] if arguments.size else _most_common_size(proper or same_split)
@@ -120,9 +125,12 @@ def report_on(store: Store, arguments: argparse.Namespace) -> dict[str, Any]:
     series = {key: runs for key, runs in of_size.items() if runs}
     if proper and not series:
         raise BadRequest(f"No run of {arguments.dataset} with {size or 'all'} images per class is stored.")
+
+    # Resample with a progress bar first; the sections then read the cache
     target = target_named(same_split[0], arguments.target) if arguments.target else None
     one_task = {} if same_split[0].multilabel and target is None else series
     _measure(all_sizes, target)
+
     content = {
         "about": _about(metas, same_split, [run for runs in series.values() for run in runs], size, arguments, target),
         "families": [sections.family(key, runs, target) for key, runs in series.items()],

@@ -188,6 +188,7 @@ def score(development: Development, cell: Cell, options: Mapping[str, Any], devi
         out-of-fold predictions, also the balanced accuracy, clean and corrupted as in `score`, at thresholds fitted
         with several priors (`fit_threshold`).
     """
+    # Train on the subset
     start_time = time.monotonic()
     dataset = development.dataset
     plan = plan_run(cell, dataset, options)
@@ -196,6 +197,8 @@ def score(development: Development, cell: Cell, options: Mapping[str, Any], devi
     model, fit = train(plan, data, settings, FitContext(cell.seed, device))
     if fit.failed:
         raise BadRequest(fit.failed)
+
+    # Predict the development images, clean and corrupted; a frozen encoder's embeddings serve all trials
     labels = dataset.listing.labels[dataset.development]
     logits = {}
     for name, images in development.spoilt.items():
@@ -208,9 +211,13 @@ def score(development: Development, cell: Cell, options: Mapping[str, Any], devi
             logits[name] = logits_of(model.head.layers.cpu(), embeddings)
         else:
             logits[name] = predict_logits(model, images, plan.spec.image, device)
+
+    # Fit the temperature to out-of-fold predictions
     held_out = data.labels[fit.held_out]
     temperature = fit_temperature(fit.logits, held_out) if len(held_out) else 1.0
     auroc = {name: macro_auroc(values, labels) for name, values in logits.items()}
+
+    # Fit thresholds to the same predictions, and measure the decisions that they make
     accuracies = {}
     multilabel = labels.ndim == 2
     if len(held_out) and (multilabel or logits["clean"].shape[1] == 2):

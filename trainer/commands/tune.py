@@ -110,6 +110,8 @@ def run(arguments: argparse.Namespace) -> int:
     """Search settings and print the result."""
     if len(arguments.size) != 1:
         raise BadRequest("tune takes one size, because the best settings depend on the size.")
+
+    # Plan a run for each seed; the search evaluates settings inside their subsets
     dataset = load_for_training(flags.requested_dataset(arguments), arguments.allow_leaks)
     options, model, strategy = flags.stated_settings(arguments), arguments.model, arguments.strategy
     cells = [Cell(dataset.spec.name, model, strategy, arguments.size[0], seed) for seed in arguments.seeds]
@@ -177,6 +179,7 @@ class Search:
         from optuna.storages import JournalStorage
         from optuna.storages.journal import JournalFileBackend
 
+        # Open the study, or continue it: the journal keeps every trial
         optuna.logging.set_verbosity(optuna.logging.WARNING)
         journal = cache_folder() / "tuning" / f"{self.name}.journal"
         journal.parent.mkdir(parents=True, exist_ok=True)
@@ -191,6 +194,8 @@ class Search:
             print_status(f"continuing after {before} trials")
         else:
             study.enqueue_trial({name: getattr(self._default, name) for name in self._over}, skip_if_exists=True)
+
+        # Ask for settings while there is time, and tell the study the loss of each; refused settings count as pruned
         start, seconds = time.monotonic(), 60 * minutes
         with progress_bar("tuning", "percent") as show:
 
@@ -207,6 +212,8 @@ class Search:
                 else:
                     study.tell(task.key, outcome)
                 self._write(study, out)
+
+        # Compare the best settings with the defaults, which are the first trial
         if not _has_value(study):
             raise BadRequest(f"No settings could be evaluated: {study.trials[0].user_attrs.get('refused')}")
         value = study.trials[0].value

@@ -53,6 +53,8 @@ def adapt(
         outer: whether the outer loop will differentiate through the steps.
     """
     differentiate, head_only = outer and settings.order != "first", settings.order == "anil"
+
+    # The head starts at zero; ANIL adapts it alone, on embeddings computed once
     parameters = dict(model.named_parameters())
     fast = parameters | {name: torch.zeros_like(parameters[name]).requires_grad_() for name in (WEIGHT, BIAS)}
     inputs = images
@@ -60,7 +62,7 @@ def adapt(
         with torch.set_grad_enabled(differentiate):
             inputs = torch.cat([model.embed(part) for part in images.split(_CHUNK)])
         fast = {name: fast[name] for name in (WEIGHT, BIAS)}
-    if not outer:
+    if not outer:  # outside the outer loop nothing reaches back to the initial weights
         fast = {name: value.detach() for name, value in fast.items()}
 
     def embed(weights: Weights, part: torch.Tensor) -> torch.Tensor:
@@ -73,12 +75,14 @@ def adapt(
         with torch.set_grad_enabled(differentiate):
             return torch.cat([embed(fast, part) for part in inputs.split(_CHUNK)]).mean(dim=0)
 
+    # Each step uses all support images, their embeddings centered; first order detaches the weights before it
     for _ in range(steps):
         current = {
             name: value.clone() if differentiate else value.detach().requires_grad_() for name, value in fast.items()
         }
         gradients = _gradients(embed, current, support_mean(), inputs, targets, columns, differentiate)
         fast = {name: value - settings.inner_lr * gradients[name] for name, value in fast.items()}
+    # Fold the mean of the embeddings into the bias
     return parameters | fast | {BIAS: fast[BIAS] - fast[WEIGHT] @ support_mean()}
 
 

@@ -75,6 +75,7 @@ def meta_learn(
     Raises:
         NonFiniteError: if the loss is not finite; the model keeps the weights of the last finite loss.
     """
+    # The key contains all that determines the weights, so that equal requests share them
     logits = len(model.head.layers[-1].get_parameter("bias"))
     used = {name: getattr(settings, name) for name in KEY_SETTINGS}
     key = sha256_of(
@@ -89,6 +90,7 @@ def meta_learn(
         if state := _read(path):
             model.load_state_dict(state)
             return
+        # Run the outer loop on tasks from all sources, with algorithms that give the same weights every time
         pools = [source.pool(spec.image.size, settings.preparation) for source in sources]
         tasks = Tasks(pools, TaskSpec(logits, findings, settings.shots, settings.queries), spec.image, device)
         unfinished = StateFile(f"start-{key}", device)
@@ -98,6 +100,7 @@ def meta_learn(
             except NonFiniteError:
                 unfinished.remove()
                 raise
+        # Store the weights first, so that a kill between the two leaves at least one of them
         _write(path, model, {"kind": kind, "settings": used, "sources": hashes_of(sources), "query_loss": history})
         unfinished.remove()
 
@@ -143,14 +146,18 @@ def run_outer_loop(
     optimizer = torch.optim.Adam(model.parameters(), lr=settings.outer_lr)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps)
     history: list[float] = []
+
+    # Continue an interrupted training exactly: weights, optimizer, schedule and random tasks
     if state := unfinished.read() if unfinished else None:
         model.load_state_dict(state["model"])
         optimizer.load_state_dict(state["optimiser"])
         schedule.load_state_dict(state["schedule"])
         random.bit_generator.state = state["random"]
         history = state["history"]
-    good = copy.deepcopy(model.state_dict())
+
+    good = copy.deepcopy(model.state_dict())  # the weights of the last finite loss
     while len(history) < steps:
+        # Sum the gradients of a batch of tasks one by one, so that only one task's graph is in memory
         optimizer.zero_grad(set_to_none=True)
         total = 0.0
         for _ in range(settings.tasks):
@@ -163,6 +170,8 @@ def run_outer_loop(
                 f"meta-learning diverged at step {len(history) + 1}, and the start of the step before was kept. Lower "
                 f"--inner-lr, which was {settings.inner_lr:g}, or --outer-lr, which was {settings.outer_lr:g}."
             )
+
+        # Take the step, and save it before the next one
         good = copy.deepcopy(model.state_dict())
         nn.utils.clip_grad_norm_(model.parameters(), settings.clip)
         optimizer.step()

@@ -193,11 +193,13 @@ def fit_network(
             context.progress(index * total + done, len(parts) * total)
 
     for index, (fold, (trained_on, held)) in enumerate(parts):
+        # Begin each network from the same initial weights
         model.head.layers = copy.deepcopy(layers)
         model.load_state_dict(start)
         model.requires_grad_(True)
         unfinished = context.unfinished.part(f"fold{fold}") if context.unfinished else None
         fold_context = replace(context, progress=partial(show, index), unfinished=unfinished)
+        # Train it; the final network has no images to stop by, and stops at the median length of the folds
         groups, learn, hold_out = prepare(data.part(trained_on)), data.part(trained_on), data.part(held)
         stop_after = round(float(np.median(lengths))) if settings.patience and lengths and not fold else 0
         trained = train_network(
@@ -210,6 +212,8 @@ def fit_network(
         if fold:
             predicted.append(trained.logits)
             lengths.append(trained.epochs)
+
+    # Keep the out-of-fold predictions, and how well the final network fits its own training images
     positions, logits = concatenate_folds([held for _, held in folds[: len(predicted)]], predicted, data.classes)
     fitted = predict_logits(model, data.images, spec.image, context.device)
     model.cpu()

@@ -25,7 +25,8 @@ from core.runs import Run
 from core.runs.scores import PartScores
 from core.runs.series import Series
 from core.ui import address, cache, charts, pickers
-from core.ui.compare.operating_point_section import PREVALENCES, Chosen, fittable_series, pick_operating_point
+from core.ui.compare import operating_point_section as operating
+from core.ui.compare.operating_point_section import fittable_series
 from core.ui.compare.view import View
 from core.ui.pickers import series_text
 from core.ui.tables import table
@@ -38,12 +39,14 @@ def show(view: View) -> None:
     """Show the confusion matrix of each series for one seed, and the images of a cell."""
     view = replace(view, finding=view.target()) if view.first.multilabel else view
     binary = view.first.positive is not None or view.finding is not None
-    chosen = pick_operating_point(prevalence_too=False) if binary else None
+    chosen = operating.pick_operating_point(prevalence_too=False) if binary else None
     seed = pickers.pick_seed(view.seeds(), "compare")
     if chosen:
         view = replace(view, runs=fittable_series(view, chosen))
         if not view.runs:
             return
+
+    # Count the decisions of each series at the chosen threshold
     runs = view.at_seed(seed)
     evaluated = {name: _scores_at(view, name, run, chosen) for name, run in runs.items()}
     counts = {
@@ -51,6 +54,8 @@ def show(view: View) -> None:
         for name, row in evaluated.items()
     }
     show_list(_finding(view.title(name), view.labels, n) for name, n in counts.items())
+
+    # Keep the chosen cell in the address: a series, a true class and a decision
     of = f"{view.dataset}_{view.finding}"
     places = range(len(view.labels))
     named = view.labels if view.finding is not None else view.first.labels  # stable names, for the address
@@ -62,6 +67,8 @@ def show(view: View) -> None:
     keys = [bound["key"] for bound in cell]
     first: tuple[Any, ...] = next(iter(evaluated), None), places[-1], 0
     of_series, *place = (st.session_state.setdefault(key, usual) for key, usual in zip(keys, first, strict=True))
+
+    # Draw a matrix per series; a click chooses a cell
     columns = st.columns(min(A_ROW, len(view.runs)))
     for index, name in enumerate(view.runs):
         with columns[index % len(columns)]:
@@ -101,7 +108,7 @@ def _finding(title: str, labels: Sequence[str], counts: np.ndarray) -> str:
     return f"{text}. Most frequent mistake: {labels[truth]} taken for {labels[decision]} ({share:.0%} of them)."
 
 
-def _scores_at(view: View, name: Series, run: Run, chosen: Chosen | None) -> PartScores:
+def _scores_at(view: View, name: Series, run: Run, chosen: operating.Chosen | None) -> PartScores:
     """Return the test predictions of a run, at the chosen operating point if the task has a threshold."""
     predictions = cache.run_scores(run, target=view.finding)
     if chosen is None:
@@ -205,7 +212,7 @@ def _what_if(view: View, runs: Mapping[Series, Run], of_case: Mapping[Series, Sc
         help="The same for every series. Each series' own threshold is that of the table above.",
     )  # fmt: skip
     prevalence = right.select_slider(
-        "Prevalence", sorted({*PREVALENCES, usual}), value=usual, key=f"what_if_share_{name}",
+        "Prevalence", sorted({*operating.PREVALENCES, usual}), value=usual, key=f"what_if_share_{name}",
         format_func=lambda share: f"{100 * share:g}%",
         help=f"Share of patients with {positive}. The probabilities were fitted at {100 * usual:g}%.",
     )  # fmt: skip

@@ -29,6 +29,8 @@ def show(view: View) -> None:
             st.write(f"- Suitable: {escape(DATASETS[row.dataset].title)} ({escape(', '.join(row.classes))}).")
         st.page_link("pages/train.py", label="Train runs", icon=":material/model_training:")
         return
+
+    # Choose an external set and a metric, and evaluate the series that were tested on it
     titles = {name: record.title for _, meta in all_runs for name, record in meta.external.items()}
     left, right = st.columns(2)
     bound = address.choice("test", f"compare_external_{view.dataset}", names)
@@ -45,6 +47,8 @@ def show(view: View) -> None:
     external.show_facts(next(iter(results.values()))[0])
     if view.finding is not None:
         st.caption("These results cover all shared classes, whichever class is chosen above.")
+
+    # Answer for one metric in sentences, a chart and a table
     titled = {view.title(series): views for series, views in results.items()}
     show_list(f"{title}: {views[0].sentence(metric)}" for title, views in titled.items())
     estimates = {
@@ -57,6 +61,8 @@ def show(view: View) -> None:
     table(external.frame(titled, (metric,)), "Internal test and external test", f"{view.file}-external")
     if any(row.view for views in results.values() for row in views):
         st.caption(external.VIEWS)
+
+    # Compare with radiologists' readings of the same images, where a set has them
     for series in results:
         if (reading := cache.radiologist_reading(view.runs[series], name)) is not None:
             st.write(f"**{escape(view.title(series))}**")
