@@ -156,6 +156,19 @@ def _over_classes(metric: PerClass) -> Weighted:
     return lambda scores, weights: np.mean([metric(scores, weights, c) for c in scores.classes()], axis=0)
 
 
+def counted_metric(name: str, title: str, meaning: str, range: tuple[float, float] = (0.0, 1.0)) -> Metric:
+    """Return the row of a metric in `COUNTED`: of a class against the rest, or the mean over classes; more is better.
+
+    Args:
+        name: key in `COUNTED`.
+        title: display name.
+        meaning: one sentence for readers.
+        range: least and largest possible value.
+    """
+    of_class = _of_class(name)
+    return Metric(name, title, _over_classes(of_class), of_class, True, meaning, range=range)
+
+
 def _accuracy(scores: Scores, weights: np.ndarray) -> np.ndarray:
     return ratio(weights @ (scores.labels == scores.decisions).astype(float), weights.sum(axis=1))
 
@@ -226,14 +239,10 @@ METRICS.add(
     Metric("balanced_accuracy", "Balanced accuracy", _balanced_accuracy, _of_class("balanced_accuracy"), True,
            "Mean sensitivity over classes."),
     Metric("accuracy", "Accuracy", _accuracy, _of_class("accuracy"), True, "Share of images classified correctly."),
-    Metric("sensitivity", "Sensitivity", _over_classes(_of_class("sensitivity")), _of_class("sensitivity"), True,
-           "Share of positive images called positive."),
-    Metric("specificity", "Specificity", _over_classes(_of_class("specificity")), _of_class("specificity"), True,
-           "Share of negative images called negative."),
-    Metric("precision", "Precision", _over_classes(_of_class("precision")), _of_class("precision"), True,
-           "Share of positive calls that are correct."),
-    Metric("f1", "F1", _over_classes(_of_class("f1")), _of_class("f1"), True,
-           "Harmonic mean of precision and sensitivity."),
+    counted_metric("sensitivity", "Sensitivity", "Share of positive images called positive."),
+    counted_metric("specificity", "Specificity", "Share of negative images called negative."),
+    counted_metric("precision", "Precision", "Share of positive calls that are correct."),
+    counted_metric("f1", "F1", "Harmonic mean of precision and sensitivity."),
     Metric("mcc", "Matthews correlation (MCC)", _mcc, _of_class("mcc"), True,
            "Correlation of decision and truth, from -1 to 1; 0 is chance.", range=(-1.0, 1.0)),
     Metric("brier", "Brier score", _brier, _brier_of, False, "Mean squared error of the probability.",

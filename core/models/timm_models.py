@@ -160,17 +160,19 @@ def outline(facts: TimmFacts, classes: int) -> Classifier:
     return classifier_of(timm.create_model(facts.timm, pretrained=False, **facts.options), classes)
 
 
-for _facts in NETWORKS:
-    MODELS.add(
-        ModelSpec(
-            name=_facts.name,
-            title=_facts.title,
-            family=_facts.family,
-            image=_facts.image,
-            weights=Weights("hub", f"timm/{_facts.timm}", licence=_facts.licence, source=_facts.source),
-            strategies=TRANSFER,
-            build=partial(build, _facts),
-            outline=partial(outline, _facts),
-            summary=_facts.summary,
-        )
+def model_of(facts: TimmFacts) -> ModelSpec:
+    """Return the row of a network in the table of models."""
+    return ModelSpec(
+        name=facts.name,
+        title=facts.title,
+        family=facts.family,
+        image=facts.image,
+        weights=Weights("hub", f"timm/{facts.timm}", licence=facts.licence, source=facts.source),
+        strategies=TRANSFER,
+        build=partial(build, facts),
+        outline=partial(outline, facts),
+        summary=facts.summary,
     )
+
+
+MODELS.add(*map(model_of, NETWORKS))

@@ -17,17 +17,21 @@ from core.metrics.scores import Scores
 from core.models import MODELS
 from core.runs import open_store
 from tests import PATIENCE
+from tests.random_weights import put_timm
 from trainer.cli import main
 from trainer.training.strategies import STRATEGIES
 
-TEXT = (Path(__file__).parents[2] / "CONTRIBUTING.md").read_text()
+ROOT = Path(__file__).parents[2]
+TEXT = (ROOT / "CONTRIBUTING.md").read_text()
 EXAMPLES = dict(re.findall(r"### An? ([\w ]+)\n.*?```python\n(.*?)```", TEXT, flags=re.DOTALL))
+FILES = dict(re.findall(r"### An? ([\w ]+)\n[^#]*?\nIt touches (.*)\n", TEXT))
+NUMBERS = ("one file", "two files", "three files")
 
 
 @pytest.fixture
 def followed():
     """A function that runs an example by its title and returns its names; registries are put back afterwards."""
-    changed = (DATASETS, EXPLAINERS, METRICS, STRATEGIES, COUNTED)
+    changed = (DATASETS, EXPLAINERS, METRICS, MODELS, STRATEGIES, COUNTED)
     before = [dict(table) for table in changed]
 
     def follow(title):
@@ -43,6 +47,26 @@ def followed():
 
 def test_there_is_an_example_of_each_kind():
     assert set(EXAMPLES) == {"data set", "encoder", "training strategy", "explainer", "metric", "page"}
+
+
+@pytest.mark.parametrize("title", EXAMPLES)
+def test_an_example_names_the_few_files_it_touches(title):
+    number, _, listed = FILES[title].partition(": ")
+    files = re.findall(r"`(.+?)`( \(new\))?", listed)
+    assert NUMBERS[len(files) - 1] == number
+    for file, new in files:
+        assert (ROOT / file).is_file() != bool(new)
+        assert (ROOT / file).parent.is_dir()
+
+
+def test_every_kind_of_entry_names_the_few_places_it_touches():
+    table = TEXT.partition("| to add | write | where |")[2].partition("\n\n")[0]
+    rows = [row.strip("|").split("|") for row in table.splitlines()[2:]]
+    assert len(rows) > len(EXAMPLES)
+    for kind, _, where in rows:
+        places = re.findall(r"`(.+?)`", where)
+        assert 1 <= len(places) <= len(NUMBERS), kind
+        assert [place for place in places if not (ROOT / place).exists()] == [], kind
 
 
 def test_a_data_set(followed, tmp_path, monkeypatch):
@@ -62,13 +86,21 @@ def test_a_data_set(followed, tmp_path, monkeypatch):
     assert len(dataset.parts.test) > 0
 
 
-def test_an_encoder(followed):
+def test_an_encoder(followed, tmp_path, monkeypatch):
     import timm
 
-    row = followed("encoder")["row"]
-    published = timm.get_pretrained_cfg(row.timm)
-    assert (row.mean, row.std, row.interpolation) == (published.mean, published.std, published.interpolation)
-    assert published.num_classes == row.classes
+    facts = followed("encoder")["facts"]
+    published = timm.get_pretrained_cfg(facts.timm)
+    assert (facts.mean, facts.std, facts.interpolation) == (published.mean, published.std, published.interpolation)
+    assert published.num_classes == facts.classes
+    network = put_timm(tmp_path, facts)
+    monkeypatch.setenv("LOWSHOT_WEIGHTS", str(tmp_path))
+    model = MODELS[facts.name].build(2, "phantom", 0).eval()
+    images = torch.randn(2, 3, 64, 64)
+    with torch.no_grad():
+        assert model(images).shape == (2, 2)
+        expected = network.forward_head(network.forward_features(images), pre_logits=True)
+        assert torch.allclose(model.embed(images), expected, atol=1e-5)
 
 
 def test_a_training_strategy(followed, runs):
