@@ -1,4 +1,4 @@
-"""What all tests share: a cache and run store of their own, and how real data is asked for."""
+"""Fixtures that all tests share: their own cache and run store, weights, small runs, and real data where present."""
 
 import os
 import shutil
@@ -32,31 +32,37 @@ LONGEST = (
 
 
 def pytest_configure(config):
-    """Gives each process that runs tests a core of its own: PyTorch reads the variable as a process starts."""
+    """Give each test process one thread; PyTorch reads the variable when the process starts."""
     if config.getoption("numprocesses", None):
         os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 
 def pytest_collection_modifyitems(items):
-    """Begins with the files that take minutes, so that no process is left alone with one of them at the end."""
+    """Run the slowest files first, so that no process is still busy with one of them when the others are done."""
     place = {f"tests/{name}": index for index, name in enumerate(LONGEST)}
     items.sort(key=lambda item: place.get(item.nodeid.partition("::")[0], len(place)))
 
 
 def pytest_runtest_setup(item):
-    """Skips tests of the GPU where there is none."""
+    """Skip GPU tests on machines without a GPU."""
     if item.get_closest_marker("gpu") and not torch.cuda.is_available():
         pytest.skip("PyTorch finds no CUDA device")
 
 
 def common(tmp_path_factory):
-    """The folder that the processes which run the tests side by side share."""
+    """Return the folder that all parallel test processes share."""
     base = tmp_path_factory.getbasetemp()
     return base.parent if "PYTEST_XDIST_WORKER" in os.environ else base
 
 
 def made_once(tmp_path_factory, name, make):
-    """A folder that the first process to ask makes with `make(folder)`, for all of them: nobody may write to it."""
+    """Return a folder that is filled once and shared by all test processes, which must not write to it.
+
+    Args:
+        tmp_path_factory: pytest's.
+        name: of the folder.
+        make: fills a folder; called in the first process that needs it.
+    """
     folder = common(tmp_path_factory) / name
     with FileLock(folder.with_suffix(".lock")):
         if not folder.exists():
@@ -70,7 +76,7 @@ def made_once(tmp_path_factory, name, make):
 
 @pytest.fixture(scope="session", autouse=True)
 def _own_cache(tmp_path_factory):
-    """Tests never read or write the user's caches. Processes that run them side by side share one."""
+    """Keep tests away from the user's caches; parallel test processes share one of their own."""
     os.environ["LOWSHOT_CACHE"] = str(common(tmp_path_factory) / "cache")
 
 
@@ -85,7 +91,7 @@ def runs(tmp_path, monkeypatch):
 
 @pytest.fixture
 def families(runs):
-    """Made-up runs of (a weak, a strong) family: three seeds at size 50."""
+    """Synthetic runs of a weak and of a strong family: three seeds each at size 50."""
     from tests.synthetic_runs import make_families, of
 
     made = of(make_families(runs, sizes=(50,)))
@@ -94,7 +100,7 @@ def families(runs):
 
 @pytest.fixture
 def opened(monkeypatch):
-    """Names of members of zip archives, as they are read."""
+    """Names of the members of zip archives that were read, in order."""
     import zipfile
 
     names, open_member = [], zipfile.ZipFile.open
@@ -110,7 +116,7 @@ def opened(monkeypatch):
 
 @pytest.fixture(scope="session")
 def all_weights(tmp_path_factory):
-    """A folder with a random checkpoint, in its publisher's format, for every model that needs one."""
+    """A folder with a random checkpoint for every model that needs one, in its publisher's format."""
     from tests.random_weights import put_all
 
     return made_once(tmp_path_factory, "weights", put_all)
@@ -118,14 +124,14 @@ def all_weights(tmp_path_factory):
 
 @pytest.fixture
 def weights(all_weights, monkeypatch):
-    """That folder as `LOWSHOT_WEIGHTS`."""
+    """The folder of `all_weights`, set as `LOWSHOT_WEIGHTS`."""
     monkeypatch.setenv("LOWSHOT_WEIGHTS", str(all_weights))
     return all_weights
 
 
 @pytest.fixture
 def no_weights(tmp_path, monkeypatch):
-    """An empty folder as `LOWSHOT_WEIGHTS`, and an empty cache of the hub."""
+    """No weights: `LOWSHOT_WEIGHTS` and the cache of the Hugging Face hub are empty folders."""
     monkeypatch.setenv("LOWSHOT_WEIGHTS", str(tmp_path / "weights"))
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "hub"))
     return tmp_path / "weights"
@@ -133,7 +139,7 @@ def no_weights(tmp_path, monkeypatch):
 
 @pytest.fixture(scope="session")
 def few_phantoms():
-    """The phantom set with few images, which are quickly drawn at every size that a model takes."""
+    """The phantom set with few images, so that it renders quickly at every size that a model takes."""
     from core.data import DATASETS
     from core.data.dataset import load_dataset
     from core.data.listing import TEST, TRAIN, VALIDATION
@@ -145,7 +151,7 @@ def few_phantoms():
 
 @pytest.fixture(scope="session")
 def phantom_runs(tmp_path_factory):
-    """A store of quick phantom runs of two families, at two sizes and two seeds."""
+    """A store of short phantom runs: two families, two sizes, two seeds."""
     argv = ["--dataset", "phantom", "--sizes", "3,5", "--seeds", "0,1"]
     return stored_curves(
         tmp_path_factory,
@@ -157,7 +163,7 @@ def phantom_runs(tmp_path_factory):
 
 @pytest.fixture(scope="session")
 def findings_runs(tmp_path_factory):
-    """A store of quick runs on few phantoms with several findings, one of them a variant."""
+    """A store of short runs on phantoms with several findings; half of the runs are a variant."""
     argv = ["--dataset", "phantom-multilabel", "--models", "imagenet-efficientnet-lite0", "--strategies", "frozen"]
     argv += ["--sizes", "5", "--seeds", "0,1"]
     variant = [*argv, "--preparation", "clahe", "--augment", "none"]
@@ -167,15 +173,15 @@ def findings_runs(tmp_path_factory):
         return stored_curves(tmp_path_factory, "findings-runs", argv, variant)
 
 
-def stored_curves(tmp_path_factory, name, *asked):
-    """A store of what `curve` trains, made once; a copy for each process, as some tests put records into it."""
+def stored_curves(tmp_path_factory, name, *commands):
+    """Return a store of runs that `curve` commands train once; each process has a copy, as some tests add records."""
     from trainer.cli import main
 
     def make(folder):
         with pytest.MonkeyPatch.context() as patch:
             patch.setenv("LOWSHOT_RUNS", str(folder))
             shorten(patch)
-            for argv in asked:
+            for argv in commands:
                 assert main(["curve", *argv]) == 0
 
     made = made_once(tmp_path_factory, name, make)
@@ -184,12 +190,12 @@ def stored_curves(tmp_path_factory, name, *asked):
 
 @pytest.fixture
 def short_training(monkeypatch):
-    """Training from scratch takes a few steps, for tests that need runs and not what was learned."""
+    """Train from scratch for a few steps only, for tests that need runs but not good ones."""
     shorten(monkeypatch)
 
 
 def shorten(patch):
-    """Trains from scratch for 20 steps."""
+    """Limit training from scratch to 20 steps."""
     from trainer.training.strategies import STRATEGIES
 
     row = STRATEGIES["scratch"]
@@ -199,11 +205,12 @@ def shorten(patch):
 
 @pytest.fixture(scope="session")
 def kermany():
-    """The real Kermany set; without it the test is skipped, or fails where data is required."""
+    """The real Kermany set; see `need` for what happens without it."""
     return real("kermany")
 
 
 def real(name):
+    """Load a real data set; see `need` for what happens without it."""
     from core.data import DATASETS
     from core.data.dataset import load_dataset
     from core.data.specs import is_present
@@ -213,7 +220,7 @@ def real(name):
 
 
 def need(condition, reason, required=REQUIRED):
-    """Skips with the reason, or fails where it must not be missing."""
+    """Skip the test unless the condition holds; fail it instead where real data is required."""
     if not condition:
         if required:
             pytest.fail(reason)
@@ -222,7 +229,7 @@ def need(condition, reason, required=REQUIRED):
 
 @pytest.fixture
 def class_folder(tmp_path):
-    """A folder of class folders with small distinct images: `make(counts)` -> its path."""
+    """A function that makes class folders with small, distinct images: number of images by class -> path."""
 
     def make(counts, parts=None, side=40, name="own"):
         from PIL import Image
@@ -242,7 +249,7 @@ def class_folder(tmp_path):
 
 @pytest.fixture
 def other_sets(tmp_path, monkeypatch):
-    """Two small data sets to meta-learn from, `rings` of three classes and `tones` of two; 15 patients per class."""
+    """Two small data sets to meta-learn from: `rings` with three classes, `tones` with two; 15 patients per class."""
     from PIL import Image
 
     from core.data import DATASETS
@@ -268,7 +275,7 @@ def other_sets(tmp_path, monkeypatch):
 
 
 def put(path, content=None):
-    """A small image, or text, with the folders above it."""
+    """Write a small image, or a text, and create its parent folders."""
     from PIL import Image
 
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -279,7 +286,7 @@ def put(path, content=None):
 
 
 def as_rows(listing):
-    """id -> (label, group, part)."""
+    """Return a listing as a mapping: id -> (label, group, part)."""
     rows = zip(
         listing.ids.tolist(), listing.labels.tolist(), listing.groups.tolist(), listing.parts.tolist(), strict=True
     )

@@ -1,4 +1,4 @@
-"""The frame around pages, and made-up runs that tests of several sections read; none writes to them."""
+"""The frame around pages, and synthetic runs that tests of several sections read; none writes to them."""
 
 import pytest
 from streamlit.runtime.pages_manager import PagesManager
@@ -8,7 +8,7 @@ from tests.synthetic_runs import STRONG, WEAK, make_run
 
 @pytest.fixture(scope="session")
 def made_runs(tmp_path_factory):
-    """Binary runs of two families, of known strength."""
+    """Binary runs of two families of known strength."""
     store = tmp_path_factory.mktemp("made") / "runs"
     for seed in range(3):
         for kind, strength in ((WEAK, 0.5), (STRONG, 3.0)):
@@ -18,7 +18,7 @@ def made_runs(tmp_path_factory):
 
 @pytest.fixture(scope="session")
 def class_runs(tmp_path_factory):
-    """Runs of three classes of two families."""
+    """Three-class runs of two families."""
     store = tmp_path_factory.mktemp("classes") / "runs"
     for seed in range(2):
         for kind, strength in ((WEAK, 1.0), (STRONG, 3.0)):
@@ -28,7 +28,7 @@ def class_runs(tmp_path_factory):
 
 @pytest.fixture
 def frame(monkeypatch):
-    """Runs pages within the frame, as a server does; AppTest would look into the folder `pages` and run them alone."""
+    """Run pages within the frame, as a server does; by default AppTest runs each file of `pages` by itself."""
     create = PagesManager.__init__
 
     def create_without_folder(self, *args, **fields):

@@ -1,4 +1,4 @@
-"""The address of a page: it restores choices, follows them, and unknown values are named."""
+"""The address of a page restores choices and follows them; unknown values are reported."""
 
 import pytest
 from streamlit.testing.v1 import AppTest
@@ -14,7 +14,7 @@ pytestmark = pytest.mark.usefixtures("frame")
 
 @pytest.fixture
 def runs(tmp_path, monkeypatch):
-    """Two sets, one of them with two sizes."""
+    """Runs on two data sets, one of them with two sizes."""
     for kind in (WEAK, STRONG):
         for dataset, size in (("kermany", 20), ("ham10000", 20), ("ham10000", 50)):
             for seed in range(2):
@@ -23,9 +23,9 @@ def runs(tmp_path, monkeypatch):
 
 
 def visit(page, **parameters):
-    """A new visitor who opens a link."""
+    """Open a link as a new visitor."""
     app = AppTest.from_file("../../streamlit_app.py", default_timeout=PATIENCE)
-    if page != "start":  # to which the first run leads
+    if page != "start":  # the page of the first run
         app.run()
         app.switch_page(f"pages/{page}.py")
     app.query_params.update(parameters)
@@ -68,7 +68,7 @@ def test_the_address_follows_the_choices_and_leaves_defaults_out(runs):
     assert again.select_slider(key="compare_size_kermany").value == 20
 
 
-def test_values_that_are_unknown_here_are_named_with_what_is_available(runs):
+def test_unknown_values_are_reported_with_the_available_ones(runs):
     app = visit("compare", set="ham10000", size="30", section="magic", color="red")
     shown = texts(app).replace("\\", "")
     assert "size=30 is not available here, so the page shows its default. Available: 20, 50." in shown
@@ -110,7 +110,7 @@ def test_choices_survive_a_change_of_page(runs):
     assert app.selectbox(key="curves_metric").value == "auroc", "a link decides about what it leaves out, too"
 
 
-def test_start_and_model_cards_have_their_addresses(runs):
+def test_start_and_model_cards_restore(runs):
     app = visit("start", set="ham10000")
     assert app.selectbox(key="start_dataset").value == "ham10000"
     app = visit("models", set="ham10000", size="20", seed="1")
@@ -142,7 +142,7 @@ def test_the_form_of_a_job_restores(runs, monkeypatch):
     assert app.query_params == link
 
 
-def test_an_integer_without_end_in_the_address_is_refused(runs, monkeypatch):
+def test_an_integer_of_many_digits_in_the_address_is_refused(runs, monkeypatch):
     from core.jobs.catalog import Catalog
     from trainer.commands.list import catalog
 
@@ -160,7 +160,7 @@ def test_the_data_page_restores(runs):
     assert app.query_params == link
 
 
-def test_images_and_what_needs_them_survive_a_change_of_page(phantom_runs, monkeypatch):
+def test_uploads_and_their_settings_survive_a_change_of_page(phantom_runs, monkeypatch):
     monkeypatch.setenv("LOWSHOT_RUNS", str(phantom_runs))
     app = visit("diagnose", task="phantom", opacity="0.3")
     app.file_uploader[0].set_value([("mine.png", encode_png(phantom_at(4001).pixels), "image/png")]).run()

@@ -1,4 +1,4 @@
-"""The app's caches are recomputed when the record of a run changes, whatever its files hold."""
+"""The app recomputes cached values when the record of a run changes, even if its other files do not."""
 
 import gc
 import json
@@ -25,7 +25,7 @@ def test_estimates_follow_the_threshold_of_the_record(tmp_path):
     assert cache.estimates([other]) == estimate([other]) != before
 
 
-def test_a_model_is_made_ready_anew_when_its_record_changes(tmp_path, monkeypatch):
+def test_a_network_is_loaded_again_when_its_record_changes(tmp_path, monkeypatch):
     monkeypatch.setattr(cache, "Predictor", read_run)
     folder = make_run(tmp_path, STRONG, 20, 0, 1.0)
     assert cache.predictor(Run(folder, read_run(folder))).temperature == 1
@@ -34,7 +34,7 @@ def test_a_model_is_made_ready_anew_when_its_record_changes(tmp_path, monkeypatc
     assert cache.predictor(Run(folder, read_run(folder))).temperature == 7.5
 
 
-def test_the_store_is_read_again_when_a_file_came_went_or_changed_and_not_otherwise(tmp_path, monkeypatch):
+def test_the_store_is_read_again_only_when_a_file_is_added_changed_or_removed(tmp_path, monkeypatch):
     monkeypatch.setenv("LOWSHOT_RUNS", str(tmp_path))
     assert not cache.store().runs
     folder = make_run(tmp_path, STRONG, 20, 0, 1.0)
@@ -64,7 +64,7 @@ def test_a_listing_is_read_again_when_a_file_changed_even_if_the_clock_was_set_b
     assert len(read) == 2
 
 
-def test_what_answers_follows_the_store(phantom_runs, tmp_path, monkeypatch):
+def test_the_networks_of_diagnose_follow_the_store(phantom_runs, tmp_path, monkeypatch):
     monkeypatch.setenv("LOWSHOT_RUNS", str(tmp_path / "store"))
     assert cache.store_and_networks()[1] == {}
     shutil.copytree(phantom_runs, tmp_path / "store")
@@ -80,8 +80,8 @@ def test_what_answers_follows_the_store(phantom_runs, tmp_path, monkeypatch):
     assert folder not in left
 
 
-def test_nothing_of_a_visitor_is_kept_from_the_garbage_collector(tmp_path, monkeypatch):
-    """Pages hold uploads, in cycles that the collector alone frees. It is spared libraries, before any page runs."""
+def test_uploads_are_left_to_the_garbage_collector(tmp_path, monkeypatch):
+    """Pages hold uploads in reference cycles, which only the collector frees; only libraries are exempt from it."""
     app = open_page("diagnose", PROJECT / "checkpoints", monkeypatch)
     assert gc.get_freeze_count() > 0
     st.cache_resource.clear()

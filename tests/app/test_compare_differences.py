@@ -16,7 +16,7 @@ from tests.synthetic_runs import STRONG, WEAK, make_run, predictions
 
 
 def store_of(folder, seeds, families):
-    """Runs of families of known strength, a run a seed."""
+    """Store runs of families of known strength, one run per seed."""
     for seed in range(seeds):
         for kind, strength in families.items():
             make_run(folder, kind, 20, seed, strength)
@@ -52,7 +52,7 @@ def test_below_five_seeds_there_is_no_verdict_however_large_the_difference(made_
     assert set(rows["p, Holm"]) == set(rows["p of equivalence, Holm"]) == {"–"}
 
 
-def test_a_verdict_is_that_of_the_report_whichever_the_reference(tmp_path, monkeypatch):
+def test_verdicts_equal_those_of_the_report_for_any_reference(tmp_path, monkeypatch):
     third = ("medical-efficientnet-lite0", "frozen")
     store_of(tmp_path, 5, {WEAK: 1.0, STRONG: 1.8, third: 1.3})
     store = open_store(tmp_path)
@@ -78,7 +78,7 @@ def test_a_verdict_is_that_of_the_report_whichever_the_reference(tmp_path, monke
 
 
 def test_equal_families_are_equivalent_or_undecided(tmp_path, monkeypatch):
-    """The same predictions under two names lie within any margin; others of the same strength need not."""
+    """The same predictions under two names are within any margin; different ones of the same strength may not be."""
     third = ("medical-efficientnet-lite0", "frozen")
     for seed in range(5):
         random = np.random.default_rng(seed)

@@ -16,11 +16,11 @@ from tests.synthetic_runs import STRONG, WEAK, make_run
 
 
 def case(app):
-    """The picker of a case in the cell that is shown."""
+    """Return the picker of a case in the displayed cell."""
     return next(box for box in app.selectbox if box.label == "Case")
 
 
-def test_sliders_move_everything_and_draw_nothing_anew(made_runs, monkeypatch):
+def test_sliders_update_everything_without_resampling(made_runs, monkeypatch):
     app = show(open_page("compare", made_runs, monkeypatch), "Operating point")
     drawn = []
     bootstrap = sys.modules["core.metrics.bootstrap"]  # the package exports a function of this name
@@ -48,7 +48,7 @@ def nothing_held_out(held_out, test):
 
 
 @pytest.mark.parametrize("section", ["Operating point", "Confusion"])
-def test_a_series_with_nothing_held_out_is_named_and_the_others_are_shown(section, tmp_path, monkeypatch):
+def test_a_series_without_held_out_images_is_named_and_the_others_are_shown(section, tmp_path, monkeypatch):
     make_run(tmp_path, STRONG, 20, 0, 3.0)
     make_run(tmp_path, WEAK, 20, 0, 1.0, change=nothing_held_out)
     app = show(open_page("compare", tmp_path, monkeypatch), section)
@@ -89,7 +89,7 @@ def test_a_strict_aim_reports_that_too_few_images_were_held_out(tmp_path, monkey
     assert "10 held-out positives support an expected sensitivity of at most 90.9%" in texts(app).replace("\\", "")
 
 
-def test_images_behind_a_cell_with_every_familys_probability_and_heatmap(phantom_runs, monkeypatch):
+def test_a_cell_shows_its_images_with_every_familys_probability_and_heatmap(phantom_runs, monkeypatch):
     app = show(open_page("compare", phantom_runs, monkeypatch), "Confusion")
     for truth in (1, 0):
         app.selectbox(key="compare_truth_phantom_None").set_value(truth).run()
@@ -107,7 +107,7 @@ def test_images_behind_a_cell_with_every_familys_probability_and_heatmap(phantom
     assert len(app.get("image")) > images
 
 
-def test_a_case_is_decided_anew_at_another_threshold_and_prevalence(phantom_runs, monkeypatch):
+def test_a_case_is_decided_again_at_another_threshold_and_prevalence(phantom_runs, monkeypatch):
     app = show(open_page("compare", phantom_runs, monkeypatch), "Confusion")
     name = case(app).value
     first = app.dataframe[1].value.iloc[0]

@@ -1,4 +1,4 @@
-"""The Compare page: every section for every kind of task, and choices that are kept."""
+"""The Compare page: every section for every kind of task, and choices that persist."""
 
 import pytest
 
@@ -65,7 +65,7 @@ def test_one_class_is_evaluated_against_the_rest_in_every_section(class_runs, mo
             assert {"not b", "b"} == set(app.dataframe[0].value["True class"])
 
 
-def test_one_family_alone_has_nothing_to_be_compared_with(tmp_path, monkeypatch):
+def test_a_single_family_has_no_differences(tmp_path, monkeypatch):
     make_run(tmp_path, STRONG, 20, 0, 2.0)
     app = show(open_page("compare", tmp_path, monkeypatch), "Differences")
     assert "at least two series" in texts(app)
@@ -87,7 +87,7 @@ def test_choices_survive_a_change_of_page(made_runs, monkeypatch):
 
 
 @pytest.mark.usefixtures("frame")
-def test_a_kept_choice_that_is_no_longer_offered_is_made_anew(made_runs, tmp_path, monkeypatch):
+def test_a_choice_that_is_no_longer_available_is_reset(made_runs, tmp_path, monkeypatch):
     app = open_page("compare", made_runs, monkeypatch)
     series = app.multiselect(key="compare_series_phantom")
     series.set_value(series.value[:1]).run()
@@ -98,7 +98,7 @@ def test_a_kept_choice_that_is_no_longer_offered_is_made_anew(made_runs, tmp_pat
     assert [title.split(" · ")[0] for title in app.dataframe[0].value["Series"]] == ["B"]
 
 
-def test_series_that_a_size_lacks_are_there_again_at_the_size_that_has_them(tmp_path, monkeypatch):
+def test_series_that_one_size_lacks_reappear_at_another_size(tmp_path, monkeypatch):
     third = ("medical-efficientnet-lite0", "frozen")
     for kind in (WEAK, STRONG, third):
         make_run(tmp_path, kind, 20, 0, 2.0)
@@ -150,7 +150,7 @@ def test_the_classification_report_agrees_with_scikit_learn(class_runs):
         assert mine["images"] == theirs[name]["support"]
 
 
-def test_the_page_opens_with_one_series_a_family_at_the_largest_size_that_all_have(tmp_path, monkeypatch):
+def test_the_page_opens_with_one_series_per_family_at_the_largest_common_size(tmp_path, monkeypatch):
     for kind in (WEAK, STRONG, ("imagenet-efficientnet-lite0-stages", "frozen"), ("control-random-frozen", "frozen")):
         make_run(tmp_path, kind, 20, 0, 2.0)
     make_run(tmp_path, STRONG, 50, 0, 2.0)

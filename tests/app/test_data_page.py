@@ -25,7 +25,7 @@ def show(app, name, section):
 
 @pytest.mark.parametrize("name", ["phantom", "phantom-multilabel", "phantom-3d"])
 @pytest.mark.parametrize("section", SECTIONS)
-def test_every_section_of_every_kind_of_set(name, section, tmp_path, monkeypatch):
+def test_every_section_of_every_kind_of_data_set(name, section, tmp_path, monkeypatch):
     app = show(open_page("data", tmp_path / "runs", monkeypatch), name, section)
     assert not app.exception
     shown = texts(app).replace("\\", "")
@@ -37,7 +37,7 @@ def test_every_section_of_every_kind_of_set(name, section, tmp_path, monkeypatch
         assert all(f"\n{row.name}: " in shown for row in PREPROCESSING.values() if name != "phantom-3d" or row.volumes)
 
 
-def test_a_set_is_read_divided_and_compared_on_demand(compilation, tmp_path, monkeypatch):  # noqa: F811
+def test_a_data_set_is_read_split_and_compared_on_demand(compilation, tmp_path, monkeypatch):  # noqa: F811
     app = show(open_page("data", tmp_path / "runs", monkeypatch), "covid-radiography", "Split and copies")
     assert "all 24 images are read once" in texts(app)
     app.button[0].click().run()

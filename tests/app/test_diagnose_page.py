@@ -1,4 +1,4 @@
-"""The Diagnose page: good and bad uploads, batches, examples, explainers, and that nothing of an upload is kept."""
+"""The Diagnose page: valid and invalid uploads, batches, examples and explainers; no upload is stored."""
 
 import asyncio
 import io
@@ -13,7 +13,7 @@ from core.ui.cache import store_and_networks
 from tests.app.test_pages import open_page, texts, upload
 
 
-def test_good_and_bad_uploads_side_by_side(phantom_runs, monkeypatch):
+def test_valid_and_invalid_uploads_side_by_side(phantom_runs, monkeypatch):
     app = open_page("diagnose", phantom_runs, monkeypatch)
     jpeg = io.BytesIO()
     Image.fromarray(phantom_at(4001).pixels).save(jpeg, "JPEG")
@@ -42,7 +42,7 @@ def test_identical_files_are_shown_once(phantom_runs, monkeypatch):
     assert len(app.metric) == 2
 
 
-def test_a_shortcut_is_named_before_the_upload_and_in_the_answer(phantom_runs, monkeypatch):
+def test_a_shortcut_is_named_before_the_upload_and_with_the_prediction(phantom_runs, monkeypatch):
     found = "Borders alone nearly suffice to distinguish the classes"
     monkeypatch.setattr("core.ui.pickers.shortcut_warning", lambda *_: found)
     app = open_page("diagnose", phantom_runs, monkeypatch)
@@ -94,11 +94,11 @@ def test_more_images_than_fit_become_a_table_with_one_shown_in_full(phantom_runs
 
 
 def rank_of(verdict):
-    """What tells the urgency of a verdict."""
+    """Return the words that state the urgency of a verdict."""
     return next(mark for mark in ("disagree", "reservations", "No result", "Both") if mark in verdict)
 
 
-def test_archives_are_unpacked_once_a_visit(phantom_runs, opened, monkeypatch):
+def test_archives_are_unpacked_once_per_visit(phantom_runs, opened, monkeypatch):
     archives = []
     for index in (4000, 4001):
         archive = io.BytesIO()
@@ -129,7 +129,7 @@ def test_a_stopped_batch_reports_it_and_can_continue(phantom_runs, monkeypatch):
     assert "Stopped" not in texts(app)
 
 
-def test_other_explainers_and_why_one_is_not_for_a_network(phantom_runs, monkeypatch):
+def test_explainers_can_be_changed_and_an_incompatible_one_says_why(phantom_runs, monkeypatch):
     app = open_page("diagnose", phantom_runs, monkeypatch)
     app.toggle(key="diagnose_example").set_value(True).run()
     target = app.selectbox(key="diagnose_phantom_target")
@@ -201,7 +201,7 @@ def test_heatmaps_show_the_checks_of_the_model_card(phantom_runs, monkeypatch):
         (kept[0][0].parent / FILE).unlink()
 
 
-def test_nothing_of_an_upload_reaches_a_log_or_the_disk(phantom_runs, monkeypatch, caplog, capfd, tmp_path):
+def test_no_upload_reaches_a_log_or_the_disk(phantom_runs, monkeypatch, caplog, capfd, tmp_path):
     from tests.unit.data.test_dicom import SECRET, dicom
 
     caplog.set_level("DEBUG")
@@ -220,7 +220,7 @@ def test_nothing_of_an_upload_reaches_a_log_or_the_disk(phantom_runs, monkeypatc
 def test_a_large_upload_is_not_spooled_to_the_disk():
     from starlette.requests import Request
 
-    import core.ui.app_frame  # noqa: F401 (which the app starts with)
+    import core.ui.app_frame  # noqa: F401 (imported first by the app)
     from core.paths import LIMITS, MIB
 
     content = bytes(3 * MIB)
@@ -241,7 +241,7 @@ def test_a_large_upload_is_not_spooled_to_the_disk():
     assert most > LIMITS.file_bytes
 
 
-def test_every_answer_says_how_often_it_is_right_at_the_chosen_prevalence(phantom_runs, monkeypatch):
+def test_every_prediction_says_how_often_it_is_right_at_the_chosen_prevalence(phantom_runs, monkeypatch):
     app = open_page("diagnose", phantom_runs, monkeypatch)
     app.toggle(key="diagnose_example").set_value(True).run()
     for meta in (network.run.meta for network in (row[0] for row in store_and_networks()[1]["phantom"].values())):

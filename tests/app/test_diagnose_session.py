@@ -1,4 +1,4 @@
-"""Uploads of earlier visits to Diagnose are kept once each, and new files come before them at the limit."""
+"""Diagnose keeps every earlier upload once; at the limit, new files take precedence."""
 
 from dataclasses import replace
 from types import SimpleNamespace
@@ -19,7 +19,7 @@ class UploadedFile:
 
 @pytest.fixture
 def visit(monkeypatch):
-    """A visit whose uploader gives the files of these numbers; returns the names that are shown, and the rest."""
+    """A function that visits Diagnose with some files in the uploader: numbers -> (names shown, number left out)."""
     place = SimpleNamespace(session_state={}, caption=lambda *_: None, button=lambda *_, **__: None)
     monkeypatch.setattr(session, "st", place)
     monkeypatch.setattr(session, "LIMITS", replace(session.LIMITS, images=3))

@@ -1,4 +1,4 @@
-"""External results on the pages: figures side by side, views apart, and why a series was not evaluated."""
+"""External results on the pages: values side by side, each view by itself, and why a series was not evaluated."""
 
 import pytest
 
@@ -42,13 +42,13 @@ def test_compare_shows_both_side_by_side(store, monkeypatch):
     assert set(app.dataframe[0].value["Metric"]) == {METRICS["ece"].title}
 
 
-def test_without_an_external_set_the_way_to_one_is_shown(made_runs, monkeypatch):
+def test_without_external_results_the_page_explains_how_to_get_some(made_runs, monkeypatch):
     app = show(open_page("compare", made_runs, monkeypatch), "External test")
     assert "None of these runs was evaluated on an external test set" in texts(app)
     assert [link.proto.label for link in app.get("page_link")] == ["Train runs"]
 
 
-def test_model_cards_show_it_too(store, monkeypatch):
+def test_model_cards_show_external_results(store, monkeypatch):
     app = open_page("models", store, monkeypatch)
     assert not app.exception
     names = app.selectbox(key="models_series_phantom").options

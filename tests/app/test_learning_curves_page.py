@@ -1,4 +1,4 @@
-"""The Learning curves page: label savings, in panels and in one chart, and without a possible fit."""
+"""The Learning curves page: label savings, in panels and in one chart, and curves that cannot be fitted."""
 
 import numpy as np
 import pytest
@@ -43,7 +43,7 @@ def test_curves_come_before_their_bands(sizes, monkeypatch, tmp_path):
 
 
 @pytest.mark.parametrize("metric", ["auroc", "brier", "mcc"])
-def test_what_labels_buy_is_read_off_the_fits(sizes, metric, monkeypatch):
+def test_label_savings_are_read_off_the_fits(sizes, metric, monkeypatch):
     app = open_page("learning_curves", sizes, monkeypatch)
     app.selectbox(key="curves_metric").set_value(metric).run()
     app = show(app)
@@ -56,7 +56,7 @@ def test_what_labels_buy_is_read_off_the_fits(sizes, metric, monkeypatch):
     assert not app.exception
 
 
-def test_another_value_to_be_reached_needs_another_number_of_images(sizes, monkeypatch):
+def test_another_target_needs_another_number_of_images(sizes, monkeypatch):
     app = show(open_page("learning_curves", sizes, monkeypatch))
     before = app.dataframe[0].value["Images per class needed"].tolist()
     app.number_input(key="curves_wanted_phantom-auroc").set_value(0.999).run()
@@ -64,7 +64,7 @@ def test_another_value_to_be_reached_needs_another_number_of_images(sizes, monke
     assert "Images per class needed for 0.999" in [element.value for element in app.header]
 
 
-def test_the_page_and_the_report_agree_on_what_is_needed(sizes, monkeypatch):
+def test_the_page_and_the_report_agree_on_the_sizes_needed(sizes, monkeypatch):
     store = open_store(sizes)
     found = sections.curves(runs_by_series(store, store.metas()), "auroc", None, None, None)
     app = show(open_page("learning_curves", sizes, monkeypatch))
@@ -97,7 +97,7 @@ def test_two_sizes_are_too_few_for_a_curve(tmp_path, monkeypatch):
     assert "No selected series has three sizes or more" in texts(app)
 
 
-def test_a_finding_can_be_looked_at_alone(tmp_path, monkeypatch):
+def test_a_single_finding_can_be_shown(tmp_path, monkeypatch):
     for size in (10, 20, 40):
         for seed in range(2):
             make_run(tmp_path, STRONG, size, seed, size / 15, task="multilabel")

@@ -41,7 +41,7 @@ def test_without_a_configuration_no_login_is_required(app):
     ("section", "labels"),
     [(ONE, ["Log in"]), (SHARED | {"clinic": OWN, "campus": OWN}, ["Log in with clinic", "Log in with campus"])],
 )
-def test_who_is_not_logged_in_sees_the_notice_and_the_way_in_and_nothing_else(app, authlib, section, labels):
+def test_without_a_login_only_the_notice_and_the_login_buttons_are_shown(app, authlib, section, labels):
     app.secrets["auth"] = section
     app.run()
     assert not app.exception
@@ -60,7 +60,7 @@ def test_a_page_opened_directly_requires_the_login(app, authlib, runs):
     assert not app.get("file_uploader")
 
 
-def test_who_is_logged_in_sees_the_page_and_the_way_out(app, authlib):
+def test_after_the_login_the_page_and_the_logout_button_are_shown(app, authlib):
     app.secrets["auth"] = ONE
     app.user = {"is_logged_in": True, "email": "a@example.org"}
     app.run()
@@ -69,7 +69,7 @@ def test_who_is_logged_in_sees_the_page_and_the_way_out(app, authlib):
     assert "Log out" in buttons(app)
 
 
-def test_without_authlib_the_pages_stay_shut(app, monkeypatch):
+def test_without_authlib_the_pages_stay_closed(app, monkeypatch):
     monkeypatch.setattr(login, "find_spec", lambda name: None)
     app.secrets["auth"] = ONE
     app.run()
@@ -77,7 +77,7 @@ def test_without_authlib_the_pages_stay_shut(app, monkeypatch):
     assert not app.button
 
 
-def test_with_a_damaged_file_of_secrets_the_pages_stay_shut(app, tmp_path, monkeypatch):
+def test_with_a_damaged_secrets_file_the_pages_stay_closed(app, tmp_path, monkeypatch):
     from streamlit import config
     from streamlit.runtime.secrets import Secrets
 

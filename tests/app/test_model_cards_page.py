@@ -34,7 +34,7 @@ def test_the_card_of_a_run(phantom_runs, monkeypatch):
     assert set(app.dataframe[-1].value["Answer"]) > {"open"}
 
 
-def test_what_a_card_lacks_is_computed_by_a_job_and_the_network_is_downloaded(phantom_runs, tmp_path, monkeypatch):
+def test_a_job_computes_what_a_card_lacks_and_the_network_can_be_downloaded(phantom_runs, tmp_path, monkeypatch):
     monkeypatch.setenv("LOWSHOT_JOBS", str(tmp_path / "jobs"))
     monkeypatch.setattr(Queue, "wake", lambda self: "")
     monkeypatch.setattr("core.ui.network_download.export_network", lambda run: run.encode())
@@ -98,7 +98,7 @@ def test_the_card_of_a_shipped_encoder(model, targets, seen, tmp_path, monkeypat
 
 
 @pytest.mark.parametrize("card", [None, "{", '{"seen": []}'])
-def test_encoders_that_are_not_there_or_damaged(card, tmp_path, monkeypatch):
+def test_missing_and_damaged_encoders_are_reported(card, tmp_path, monkeypatch):
     if card is not None:
         folder = tmp_path / "encoders" / "medical-efficientnet-lite0" / "any"
         folder.mkdir(parents=True)

@@ -20,13 +20,13 @@ SAID = {
 
 @pytest.fixture(autouse=True)
 def catalog(monkeypatch):
-    """What the trainer says, without the process that the page asks."""
-    asked = Catalog(rows())
-    monkeypatch.setattr("core.ui.cache.catalog", lambda: asked)
+    """The training options, listed in this process instead of a new one."""
+    options = Catalog(rows())
+    monkeypatch.setattr("core.ui.cache.catalog", lambda: options)
 
 
 def facts(app):
-    """The tables of facts as one mapping."""
+    """Return the tables of facts as one mapping."""
     return {name: value.replace("\\", "") for one in app.table for name, value in one.value["Fact"].items()}
 
 
@@ -52,7 +52,7 @@ def test_networks_of_every_kind_without_runs_and_weights(tmp_path, no_weights, m
     assert "To download them: accept the terms" in texts(app).replace("\\", "")
 
 
-def test_networks_beside_runs(phantom_runs, monkeypatch):
+def test_networks_are_listed_next_to_runs(phantom_runs, monkeypatch):
     app = networks(phantom_runs, monkeypatch)
     assert not app.exception
     assert app.header[0].value == "Small CNN"
@@ -73,7 +73,7 @@ def test_a_link_opens_a_network(name, tmp_path, monkeypatch):
     assert app.header[0].value.replace("\\", "") == shown
 
 
-def test_a_trainer_that_does_not_answer_is_named(tmp_path, monkeypatch):
+def test_a_trainer_that_does_not_respond_is_reported(tmp_path, monkeypatch):
     def fail():
         raise LowshotError("The trainer does not answer.")
 

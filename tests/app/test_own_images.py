@@ -1,4 +1,4 @@
-"""Own images on the Train page: from a zip to a study, its result, corrected labels, and who sees them."""
+"""Own images on the Train page: from a zip to a study, its result, corrected labels, and other visitors."""
 
 import shutil
 
@@ -22,13 +22,13 @@ FILES = class_files({"ill": 40, "well": 40})
 
 @pytest.fixture(scope="module")
 def catalog():
-    """What the trainer says, without the process that the page asks."""
+    """The training options, listed in this process instead of a new one."""
     return Catalog(rows())
 
 
 @pytest.fixture
 def place(tmp_path, monkeypatch, catalog):
-    """Empty folders of data, runs, cache and jobs, at whose queue nobody works."""
+    """Empty folders for data, runs, cache and jobs; no worker takes jobs from the queue."""
     for name in ("data", "cache", "runs", "jobs"):
         monkeypatch.setenv(f"LOWSHOT_{name.upper()}", str(tmp_path / name))
     monkeypatch.setattr(Queue, "wake", lambda self: "")
@@ -117,7 +117,7 @@ def test_another_visitor_sees_neither_images_nor_jobs(place, monkeypatch):
         (lambda: {"inner.zip": packed(FILES)}, "archive inside an archive"),
     ],
 )
-def test_bad_uploads_end_in_a_sentence(files, words, place, monkeypatch):
+def test_bad_uploads_are_refused_in_a_sentence(files, words, place, monkeypatch):
     app = bring(open_train(place, monkeypatch), files())
     if has(app, "train_store"):
         app = stored(app)
@@ -193,7 +193,7 @@ def test_classes_are_named_and_filled_one_by_one(place, monkeypatch):
 
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory):
-    """A store with a tiny study of own images, made by the command that a job runs, and the set's folder."""
+    """A folder with a tiny study of own images, trained by the command that a job runs, and the set of images."""
     place = tmp_path_factory.mktemp("trained")
     with pytest.MonkeyPatch.context() as patch:
         for name in ("data", "cache", "runs"):
@@ -204,7 +204,7 @@ def trained(tmp_path_factory):
     return place, own
 
 
-def test_the_result_is_told_in_words_and_the_network_can_be_tried_and_downloaded(trained, place, catalog, monkeypatch):
+def test_a_result_is_stated_in_words_and_its_network_can_be_tried_and_downloaded(trained, place, catalog, monkeypatch):
     made, own = trained
     monkeypatch.setattr("core.ui.login.owner", lambda: "x")
     for name in ("data", "cache", "runs"):
@@ -249,7 +249,7 @@ def test_a_corrected_label_is_trained_on_again_in_one_step(trained, place, catal
         own_images.relabel(own, "upright/0.png", "level")
 
 
-def test_changed_images_are_trained_on_again_and_their_former_runs_go(trained, place, catalog, monkeypatch, tmp_path):
+def test_changed_images_are_trained_on_again_and_old_runs_are_deleted(trained, place, catalog, monkeypatch, tmp_path):
     made, own = trained
     monkeypatch.setattr("core.ui.login.owner", lambda: "x")
     shutil.copytree(made / "runs", tmp_path / "runs")

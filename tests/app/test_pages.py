@@ -1,4 +1,4 @@
-"""Every page with no results, with results, and with damaged, mixed or hostile ones."""
+"""Every page without results, with results, and with damaged, mixed or hostile results."""
 
 import json
 import shutil
@@ -18,7 +18,7 @@ PAGES = ["diagnose", "learning_curves", "compare"]
 
 
 def open_page(name, store, monkeypatch):
-    """The page by itself, in a session that began on the Start page while nothing was stored."""
+    """Open a page by itself, in a session that began on the Start page while nothing was stored."""
     monkeypatch.setenv("LOWSHOT_RUNS", str(Path(store) / "nothing"))
     app = AppTest.from_file("../../streamlit_app.py", default_timeout=PATIENCE)
     app.session_state["framed"] = True
@@ -87,7 +87,7 @@ def test_curves_react_to_metric_and_series(phantom_runs, monkeypatch):
     assert "one subset for each size and seed" in texts(open_page("learning_curves", phantom_runs, monkeypatch))
 
 
-def test_compare_shows_both_intervals_side_by_side_named_by_what_varies(phantom_runs, monkeypatch):
+def test_compare_shows_intervals_over_patients_and_over_seeds_side_by_side(phantom_runs, monkeypatch):
     app = open_page("compare", phantom_runs, monkeypatch)
     store = open_store(phantom_runs)
     largest = [meta for meta in store.metas() if meta.train_size == 5]
@@ -227,7 +227,7 @@ def pick_from_no_series():
     raise AssertionError("the page goes on")
 
 
-def test_runs_of_models_that_no_longer_exist_end_in_a_sentence():
+def test_runs_of_models_that_no_longer_exist_are_reported():
     app = AppTest.from_function(pick_from_no_series, default_timeout=PATIENCE).run()
     assert not app.exception
     assert "None of the stored models is known" in app.info[0].value

@@ -1,4 +1,4 @@
-"""The start page: its finding comes from the stored runs, and the three ways on are there without any."""
+"""The Start page: its finding is computed from the stored runs, and without any it still shows three next steps."""
 
 from types import SimpleNamespace
 
@@ -21,7 +21,7 @@ def labels(app):
     return [element.proto.label.strip("*") for element in app.get("page_link")]
 
 
-def test_three_ways_on_without_results(tmp_path, monkeypatch):
+def test_three_next_steps_without_results(tmp_path, monkeypatch):
     app = open_page("start", tmp_path / "empty", monkeypatch)
     assert not app.exception
     assert labels(app) == LINKS
@@ -75,7 +75,7 @@ def test_every_family_of_the_contest_has_its_own_words():
     assert "0.900 with generic" in meaning_text(50, METRICS["auroc"], {"B": estimate}, {"B": generic})
 
 
-def test_the_plain_loop_is_told_last_even_where_it_is_best():
+def test_the_plain_loop_comes_last_even_where_it_is_best():
     b = Series("imagenet-efficientnet-lite0-stages", "frozen-logistic")
     names, loop = {"B": b, "A": Series("scratch-cnn", "scratch")}, {LOOP: plain_loop(b)}
     values = {"B": SimpleNamespace(value=0.9), "A": SimpleNamespace(value=0.8), LOOP: SimpleNamespace(value=0.95)}

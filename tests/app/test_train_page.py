@@ -1,4 +1,4 @@
-"""The Train page: choices, costs, starting, and jobs in every state. Nothing is trained here."""
+"""The Train page: choices, costs, the start of a job, and jobs in every state. These tests train nothing."""
 
 import json
 import sys
@@ -27,13 +27,13 @@ REQUEST = Request(
 
 @pytest.fixture(scope="module")
 def catalog():
-    """What the trainer says, without the process that the page asks."""
+    """The training options, listed in this process instead of a new one."""
     return Catalog(rows())
 
 
 @pytest.fixture
 def queue(tmp_path, monkeypatch, catalog):
-    """An empty queue at which nobody works."""
+    """An empty job queue without a worker."""
     monkeypatch.setenv("LOWSHOT_JOBS", str(tmp_path / "jobs"))
     monkeypatch.setattr(Queue, "wake", lambda self: None)
     monkeypatch.setattr("core.ui.cache.catalog", lambda: catalog)
@@ -147,7 +147,7 @@ def test_incompatible_choices_are_explained(queue, tmp_path, monkeypatch):
     assert all(one.label != "Start" for one in app.button)
 
 
-def test_the_job_under_way_is_shown_and_cancelled(queue, tmp_path, monkeypatch):
+def test_a_running_job_is_shown_and_can_be_cancelled(queue, tmp_path, monkeypatch):
     epochs = [
         {"kind": "epoch", "epoch": n, "train_loss": None if n == 0 else 0.5, "validation_loss": 0.6,
          "validation_accuracy": 0.75} for n in range(4)

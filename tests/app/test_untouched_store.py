@@ -1,4 +1,4 @@
-"""Showing results changes nothing in the run store, so that servers which only show them may have it read-only."""
+"""Showing results changes nothing in the run store, so that a server may mount it read-only."""
 
 import pytest
 from streamlit.testing.v1 import AppTest
@@ -12,11 +12,11 @@ pytestmark = pytest.mark.usefixtures("frame")
 
 
 def state(store):
-    """Every file and folder with the time of its last change; a file that comes and goes changes that of its folder."""
+    """Return the time of the last change of every file and folder; a temporary file changes that of its folder."""
     return {path: path.stat().st_mtime_ns for path in [store, *store.rglob("*")]}
 
 
-def test_pages_and_an_answer_leave_the_store_as_it_was(phantom_runs, monkeypatch):
+def test_pages_and_a_prediction_leave_the_store_unchanged(phantom_runs, monkeypatch):
     monkeypatch.setenv("LOWSHOT_RUNS", str(phantom_runs))
     before = state(phantom_runs)
     app = AppTest.from_file("../../streamlit_app.py", default_timeout=PATIENCE)

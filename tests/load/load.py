@@ -1,13 +1,14 @@
-"""Many visitors at once, against the real app: errors, cross-talk, latency, memory. Then one visitor alone: speed.
+"""Load test of the real app with many concurrent visitors: errors, mixed-up results, latency and memory.
 
-`python -m tests.load.load` starts the app on a free port of loopback, over a copy of the run store and an empty cache,
-lets 20 visitors use it for ten minutes, and ends it. Half of them upload different images to Diagnose, a quarter walk
-through Compare and Learning curves, and a quarter bring images on Train and start a study there, one after the other.
-Every answer is compared with what the same run says of that image here, and the picture that is shown with the one
-that was sent; a table with that of the other visitors who look at the same; and images, jobs and results with whose
-they are. The figures are printed as JSON lines and stored for `docs/performance.md`. `--alone` measures one visitor
-instead: one image, fifty, and memory over many. Images are drawn, or on Diagnose of the test part of a data set that
-is here.
+`python -m tests.load.load` runs the app on a free port of the loopback interface, with a copy of the run store and an
+empty cache, while 20 visitors use it for ten minutes. Half of them upload different images to Diagnose, a quarter open
+Compare and Learning curves, and a quarter upload images to Train and run one study after the other. The test checks
+that every prediction equals that of the same run in this process, that every displayed picture is the uploaded one,
+that visitors who make the same choices see the same tables, and that nobody sees another visitor's images, jobs or
+results. The measurements are printed as JSON lines and stored for `docs/performance.md`.
+
+`--alone` measures a single visitor instead: the time for one image and for fifty, and the memory over many images.
+Images are synthetic, or for Diagnose those of the test part of a data set that is installed.
 """
 
 import argparse
@@ -53,14 +54,23 @@ from tests.uploaded_files import packed
 MIB = 2**20
 FIRST = 6001  # phantom that no run was trained or evaluated on
 PER_CLASS = 20  # images of a study
-LOOK = 2.0  # seconds between two looks at the progress of a study
-KEPT = 200  # looks at the memory that are stored, at most
+LOOK = 2.0  # seconds between two requests for the progress of a study
+KEPT = 200  # largest number of memory measurements that are stored
 OWN = re.compile(rb"Visitor (\d+) study \d+")  # the title of a visitor's images, wherever a page shows it
 
 
 @dataclass
-class Answered:
-    """One image that a visitor got an answer for."""
+class Uploaded:
+    """One image that a visitor uploaded to Diagnose.
+
+    Attributes:
+        number: of the image, which determines it.
+        name: of the file.
+        seconds: until the page had finished.
+        metrics: probabilities that the page showed, as text.
+        refused: whether the image check refused it.
+        own_name, own_picture: whether the page showed the file's own name and picture.
+    """
 
     number: int
     name: str
@@ -72,20 +82,20 @@ class Answered:
 
 
 @dataclass
-class Found:
-    """What a load test found.
+class LoadResult:
+    """Result of a load test.
 
     Attributes:
-        answered: images on Diagnose.
-        errors: (what the visitor did, what went wrong).
-        not_their_own: sentences about pages that showed what belongs to another visitor.
-        times: what the visitors did -> seconds of each time.
-        tables: what a walk looked at -> the tables there, which are the same for all.
-        studies: final states of the studies of own images, as the page says them.
-        held: (seconds since the start, bytes that the server holds, without its jobs).
-        doing: what the visitors did -> number of visitors.
-        seconds: that the test took.
-        peak: bytes that the server and its jobs held at most.
+        answered: images uploaded to Diagnose.
+        errors: (action, what went wrong).
+        not_their_own: sentences about pages that showed another visitor's work.
+        times: action -> duration of each time, in seconds.
+        tables: page, choices and section -> the tables there, which are the same for all visitors.
+        studies: final states of the studies, as displayed.
+        held: (seconds since the start, memory of the server without its jobs, in bytes).
+        doing: activity -> number of visitors.
+        seconds: duration of the test.
+        peak: largest memory of the server with its jobs, in bytes.
     """
 
     answered: list = field(default_factory=list)
@@ -101,7 +111,7 @@ class Found:
 
 
 class Images:
-    """Different images by number, as (PNG or publisher's bytes), of phantoms or of a data set's test part."""
+    """Distinct images by number, encoded: phantoms, or images of a data set's test part."""
 
     def __init__(self, dataset):
         self._listing = None
@@ -117,9 +127,11 @@ class Images:
 
 
 class Memory(threading.Thread):
-    """Watches how much memory a process and those it started hold.
+    """A thread that records the memory of a process and of the processes it started.
 
-    `peak` and `now` are bytes of all of them, `held` those of the process alone, each with the seconds until then.
+    Attributes:
+        peak: largest memory of all of them, in bytes.
+        held: (seconds since the start, memory of the process alone, in bytes).
     """
 
     def __init__(self, pid):
@@ -128,9 +140,9 @@ class Memory(threading.Thread):
         self._began, self.peak, self.held = time.monotonic(), 0, []
 
     def now(self):
-        """Bytes held now."""
+        """Return the current memory of all processes, in bytes, and record it."""
         try:
-            held = [one.memory_info().rss for one in (self._process, *self._process.children(recursive=True))]
+            held = [process.memory_info().rss for process in (self._process, *self._process.children(recursive=True))]
         except psutil.NoSuchProcess:
             return 0
         self.held.append((time.monotonic() - self._began, held[0]))
@@ -142,17 +154,17 @@ class Memory(threading.Thread):
             self.now()
 
     def stop(self):
-        """Stops watching."""
+        """Stop recording."""
         self._over.set()
         self.join()
 
 
 @contextmanager
 def server(store=None):
-    """The app over copies, as visitors store images, jobs and runs: (address, number of its process).
+    """Run the app with a copy of a run store and empty folders; yield its address and process ID.
 
     Args:
-        store: the run store; the default one if None. Its copy is used.
+        store: folder of the run store; None for the default one.
     """
     with tempfile.TemporaryDirectory(prefix="lowshot-load-") as folder:
         place = Path(folder)
@@ -168,7 +180,7 @@ def server(store=None):
 
 
 def _end_jobs(queue):
-    """Cancels all jobs and waits until nobody works at them: a worker outlives its server."""
+    """Cancel all jobs and wait until their worker, which outlives the server, has ended."""
     until = time.monotonic() + PATIENCE
     for job in queue.jobs():
         if not job.is_over:
@@ -179,15 +191,15 @@ def _end_jobs(queue):
 
 @dataclass
 class Crowd:
-    """What all visitors of a load test share.
+    """State that all visitors of a load test share.
 
     Attributes:
         address: of the server.
-        dataset: task, and where images for Diagnose come from.
+        dataset: task, and source of the images for Diagnose.
         users: number of visitors.
-        seconds: for which they begin something new once all are there.
-        most: things that each begins, at most.
-        looks: after which a study is cancelled; None follows it to its end, if there is time.
+        seconds: duration of the test from when all visitors are connected.
+        most: largest number of turns per visitor; None for no limit.
+        looks: progress requests after which a study is cancelled; None waits for its end if there is time.
     """
 
     address: str
@@ -198,12 +210,12 @@ class Crowd:
     looks: int | None = None
 
     def __post_init__(self):
-        self.found, self.together, self.until = Found(), threading.Barrier(self.users), None
+        self.result, self.together, self.until = LoadResult(), threading.Barrier(self.users), None
         sizes = {meta.train_size for meta in open_store().metas(self.dataset)}
         self.sizes = sorted(sizes, key=lambda size: (size is None, size))
 
     def turns(self):
-        """Numbers of what a visitor begins, from when all are there until the time is over."""
+        """Yield the number of each turn of a visitor, from when all are connected until the time is over."""
         self.together.wait()
         self.until = time.monotonic() + self.seconds
         for turn in itertools.count():
@@ -212,32 +224,32 @@ class Crowd:
             yield turn
 
     def took(self, user, what, shown, errors=True):
-        """Keeps how long something took, and whether the page shows an error or what belongs to another visitor.
+        """Record the duration of an action, and errors and other visitors' images that the page shows.
 
         Args:
             user: number of the visitor.
-            what: the page and what was done there.
+            what: the page and the action.
             shown: what the page shows.
-            errors: whether a red box is an error.
+            errors: whether a red box counts as an error.
         """
-        self.found.times.setdefault(what, []).append(shown.seconds)
+        self.result.times.setdefault(what, []).append(shown.seconds)
         if shown.problem:
-            self.found.errors.append((what, shown.problem))
+            self.result.errors.append((what, shown.problem))
         if errors:
             red = [one.body for one in shown.of("alert") if one.format == Alert.ERROR]
-            self.found.errors.extend((what, text) for text in red)
+            self.result.errors.extend((what, text) for text in red)
         for element in shown.elements:
             for owner in set(OWN.findall(element.SerializeToString())) - {str(user).encode()}:
                 self.differs(user, f"{what}: images of visitor {owner.decode()}")
         return shown
 
     def differs(self, user, what):
-        """Keeps that a page showed something that is not the visitor's own."""
-        self.found.not_their_own.append(f"visitor {user}: {what}")
+        """Record that a page showed something that is not the visitor's own."""
+        self.result.not_their_own.append(f"visitor {user}: {what}")
 
 
 def diagnose(crowd, user):
-    """Uploads one image after the other; each is given once, to one visitor."""
+    """Upload one image after the other; every image is used once, by one visitor."""
     images = Images(crowd.dataset)
     with Visitor(crowd.address, query=f"task={crowd.dataset}") as visitor:
         crowd.took(user, "Diagnose: open", visitor.opened)
@@ -245,11 +257,11 @@ def diagnose(crowd, user):
             number = user + crowd.users * turn
             content, name = images(number), f"user-{user}-image-{number}"
             shown = crowd.took(user, "Diagnose: upload and answer an image", visitor.upload({name: content}), False)
-            crowd.found.answered.append(_answered(visitor, shown, number, name, content))
+            crowd.result.answered.append(_uploaded(visitor, shown, number, name, content))
 
 
 def walk(crowd, user):
-    """Opens Compare and Learning curves, each time with other choices, and looks at every section."""
+    """Open every section of Compare and Learning curves, with other choices on every turn."""
     metrics = list(METRICS)
     for turn in crowd.turns():
         size, metric = (options[(user + turn) % len(options)] for options in (crowd.sizes, metrics))
@@ -261,15 +273,15 @@ def _sections(crowd, user, title, page, choice):
     with Visitor(crowd.address, page, f"set={crowd.dataset}&{choice}") as visitor:
         crowd.took(user, f"{title}: open", visitor.opened, errors=False)
         for section in visitor.choices("Show"):
-            # a red box is none: it says for what this size has too few images
+            # a red box is no error here: it says for what this size has too few images
             shown = crowd.took(user, f"{title}: open a section", visitor.press("Show", section), errors=False)
             tables = [one.arrow_data.data for one in shown.of("dataframe")]
-            if crowd.found.tables.setdefault((page, choice, section), tables) != tables:
+            if crowd.result.tables.setdefault((page, choice, section), tables) != tables:
                 crowd.differs(user, f"{title}, {section}, {choice}: other tables than another visitor's")
 
 
 def train(crowd, user):
-    """Brings images, starts a study, follows it to its end or cancels it, and deletes all; then the next."""
+    """On every turn upload images, start a study, wait for its end or cancel it, and delete everything."""
     with Visitor(crowd.address, "train") as visitor:
         crowd.took(user, "Train: open", visitor.opened)
         for turn in crowd.turns():
@@ -282,7 +294,7 @@ def train(crowd, user):
 
 
 def _own_files(user, turn):
-    """Path -> content of images that only this visitor has."""
+    """Return images that only this visitor has: path -> content."""
     first = 10**6 * (user + 1) + 10**3 * turn
     return {
         f"{name}-{user}/{number}.png": encode_png(make_phantom(first + number, label).pixels)
@@ -298,7 +310,7 @@ def _check_pictures(crowd, user, visitor, shown, files):
 
 
 def _follow(crowd, user, visitor, title):
-    """Starts the study of the images that are shown, and looks at it until it is over."""
+    """Start a study of the displayed images, and follow it until it is over."""
     shown = crowd.took(user, "Train: start a study", visitor.click("Start"))
     cancelled = None
     for look in itertools.count():
@@ -314,28 +326,28 @@ def _follow(crowd, user, visitor, title):
             time.sleep(LOOK)
             shown = crowd.took(user, "Train: look at a study", visitor.look())
     state = next((text.rpartition(" ")[2] for text in headings), "missing")
-    crowd.found.studies.append(state)
+    crowd.result.studies.append(state)
     if state != "cancelled" and (state != "done" or "Result" not in shown.texts()):
-        crowd.found.errors.append(("Train: look at a study", f"{title} is {state}"))
+        crowd.result.errors.append(("Train: look at a study", f"{title} is {state}"))
     crowd.took(user, "Train: remove a job", visitor.click("Remove"))
 
 
 def mixed(users):
-    """What each of a number of visitors does."""
+    """Return the activity of each of some visitors."""
     return [(train, diagnose, walk, diagnose)[user % 4] for user in range(users)]
 
 
 def crowded(address, pid, dataset, visits, seconds, most=None, looks=None):
-    """Lets visitors use the app at once.
+    """Run a load test and return its result.
 
     Args:
         address, pid: of the server.
-        dataset: task, and where images for Diagnose come from.
-        visits: what each visitor does.
+        dataset: task, and source of the images for Diagnose.
+        visits: activity of each visitor.
         seconds, most, looks: as in `Crowd`.
     """
     crowd, memory = Crowd(address, dataset, len(visits), seconds, most, looks), Memory(pid)
-    crowd.found.doing = {name: sum(visit.__name__ == name for visit in visits) for name in visitors.DOING}
+    crowd.result.doing = {name: sum(visit.__name__ == name for visit in visits) for name in visitors.DOING}
     memory.start()
     threads = [threading.Thread(target=_visit, args=(crowd, visit, user)) for user, visit in enumerate(visits)]
     began = time.monotonic()
@@ -343,11 +355,11 @@ def crowded(address, pid, dataset, visits, seconds, most=None, looks=None):
         thread.start()
     for thread in threads:
         thread.join()
-    found = crowd.found
-    found.seconds = time.monotonic() - began
+    result = crowd.result
+    result.seconds = time.monotonic() - began
     memory.stop()
-    found.peak, found.held = memory.peak, memory.held
-    return found
+    result.peak, result.held = memory.peak, memory.held
+    return result
 
 
 def _visit(crowd, visit, user):
@@ -355,21 +367,21 @@ def _visit(crowd, visit, user):
         visit(crowd, user)
     except Exception as error:
         crowd.together.abort()
-        crowd.found.errors.append((f"{visit.__name__}: visitor {user}", f"{type(error).__name__}: {error}"))
+        crowd.result.errors.append((f"{visit.__name__}: visitor {user}", f"{type(error).__name__}: {error}"))
 
 
-def _answered(visitor, shown, number, name, content):
+def _uploaded(visitor, shown, number, name, content):
     texts = shown.texts()
     pictures = [one.url for images in shown.of("imgs") for one in images.imgs]
     own = bool(pictures) and is_copy(visitor.media(pictures[0]), content)
     refused = any("Not answered" in text for text in texts)
-    return Answered(
+    return Uploaded(
         number, name, shown.seconds, [one.body for one in shown.of("metric")], refused, escape(name) in texts, own
     )
 
 
 def is_copy(shown, sent):
-    """Whether a picture that the page shows is the one that was sent, up to its compression."""
+    """Return whether a displayed picture is the uploaded one, apart from compression."""
     ours = decode(sent).convert("RGB")
     theirs = Image.open(io.BytesIO(shown)).convert("RGB")
     ours.thumbnail(theirs.size)
@@ -378,59 +390,59 @@ def is_copy(shown, sent):
     return float(np.abs(np.asarray(ours, float) - np.asarray(theirs, float)).mean()) < 4
 
 
-def wrong_answers(found, dataset):
-    """Names of images whose page showed another image, another name or another answer than the runs give here."""
+def wrong_predictions(result, dataset):
+    """Return the names of images that were displayed with another picture, name or prediction than their own."""
     images = Images(dataset)
     predictors = [Predictor(folder) for folder, _ in default_networks(open_store(), dataset).values()]
     wrong = []
-    for one in found.answered:
-        image = decode(images(one.number))
-        if not one.refused:
-            expected = [answer.probabilities[answer.target] for p in predictors for answer in p([image])]
-            said = [percent(float(value)) for value in expected]
-            alike = len(said) == len(one.metrics) and all(map(_alike, said, one.metrics))
+    for upload in result.answered:
+        image = decode(images(upload.number))
+        if not upload.refused:
+            predictions = [prediction for predictor in predictors for prediction in predictor([image])]
+            expected = [percent(float(row.probabilities[row.target])) for row in predictions]
+            alike = len(expected) == len(upload.metrics) and all(map(_alike, expected, upload.metrics))
         else:
-            alike = not one.metrics
-        if not (alike and one.own_name and one.own_picture):
-            wrong.append(one.name)
+            alike = not upload.metrics
+        if not (alike and upload.own_name and upload.own_picture):
+            wrong.append(upload.name)
     return wrong
 
 
-def _alike(one, other):
-    """Whether two probabilities in percent differ by no more than the last digit shown."""
-    values = [float(text.strip("<>% ")) for text in (one, other)]
+def _alike(first, second):
+    """Return whether two probabilities in percent differ by at most one unit in the last displayed digit."""
+    values = [float(text.strip("<>% ")) for text in (first, second)]
     return abs(values[0] - values[1]) < 0.11
 
 
-def record_of(found, busy=0.0):
-    """The figures of a load test, in the form in which benchmarks are stored."""
-    errors = [what for what, _ in found.errors]
+def record_of(result, busy=0.0):
+    """Return the result of a load test as a record of a benchmark."""
+    errors = [what for what, _ in result.errors]
     measured = {
         what: [{
             "seconds": round(float(np.median(seconds)), 3), "p95": round(float(np.percentile(seconds, 95)), 3),
             "times": len(seconds), "errors": errors.count(what),
         }]
-        for what, seconds in sorted(found.times.items())
+        for what, seconds in sorted(result.times.items())
     }  # fmt: skip
     measured[visitors.VISITORS] = [{
-        **found.doing, "users": sum(found.doing.values()), "seconds": round(found.seconds, 1),
-        "answers": len(found.answered), "refused": sum(one.refused for one in found.answered),
-        "studies_done": found.studies.count("done"), "studies_cancelled": found.studies.count("cancelled"),
-        "errors": len(errors), "not_their_own": len(found.not_their_own), "peak_mib": round(found.peak / MIB),
+        **result.doing, "users": sum(result.doing.values()), "seconds": round(result.seconds, 1),
+        "answers": len(result.answered), "refused": sum(one.refused for one in result.answered),
+        "studies_done": result.studies.count("done"), "studies_cancelled": result.studies.count("cancelled"),
+        "errors": len(errors), "not_their_own": len(result.not_their_own), "peak_mib": round(result.peak / MIB),
     }]  # fmt: skip
-    thinned = found.held[:: 1 + len(found.held) // KEPT]
+    thinned = result.held[:: 1 + len(result.held) // KEPT]
     measured[visitors.MEMORY] = [{"seconds": round(when, 1), "mib": round(held / MIB)} for when, held in thinned]
     today = datetime.now(UTC).date().isoformat()
     return Record(describe_machine(), recorded_versions(), 1, today, busy, measured, recorded_code())
 
 
 def alone(address, pid, dataset, batches):
-    """One visitor, warm: seconds for one image with three heatmaps, for fifty, and memory before and after many.
+    """Measure one visitor after a warm-up: seconds for one image and for fifty, and memory after each fifty.
 
     Args:
         address, pid: of the server.
-        dataset: task, and where images come from.
-        batches: of fifty images; the first warms up.
+        dataset: task, and source of the images.
+        batches: number of batches of fifty images; the first is the warm-up.
     """
     images, memory = Images(dataset), Memory(pid)
     memory.start()
@@ -457,30 +469,30 @@ def alone(address, pid, dataset, batches):
 
 
 def main(arguments=None):
-    """Runs a load test, prints and stores what it found; 1 unless all went well and memory stayed flat."""
+    """Run a load test, print and store its result; return 1 unless all checks passed and memory stayed flat."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--dataset", default="phantom", help="task, and where images come from (default: phantom)")
+    parser.add_argument("--dataset", default="phantom", help="task, and source of the images (default: phantom)")
     parser.add_argument("--users", type=int, default=20)
     parser.add_argument("--minutes", type=float, default=10)
     parser.add_argument("--results", type=Path, default=visitors.path_beside(), help="(default: %(default)s)")
-    parser.add_argument("--alone", action="store_true", help="measure one visitor alone; stores nothing")
-    parser.add_argument("--batches", type=int, default=11, help="of fifty images, with --alone")
-    asked = parser.parse_args(arguments)
-    if asked.alone:
+    parser.add_argument("--alone", action="store_true", help="measure a single visitor; nothing is stored")
+    parser.add_argument("--batches", type=int, default=11, help="batches of fifty images, with --alone")
+    options = parser.parse_args(arguments)
+    if options.alone:
         with process() as (address, pid):
-            print(json.dumps(alone(address, pid, asked.dataset, asked.batches), indent=1))
+            print(json.dumps(alone(address, pid, options.dataset, options.batches), indent=1))
         return 0
     busy = busy_share()
     with server() as (address, pid):
-        found = crowded(address, pid, asked.dataset, mixed(asked.users), 60 * asked.minutes)
-    found.not_their_own += wrong_answers(found, asked.dataset)
-    record = record_of(found, busy)
+        result = crowded(address, pid, options.dataset, mixed(options.users), 60 * options.minutes)
+    result.not_their_own += wrong_predictions(result, options.dataset)
+    record = record_of(result, busy)
     print(visitors.json_lines(record))
-    write_results(asked.results, {visitors.NAME: record})
-    for line in [*(f"error: {what}: {text}" for what, text in found.errors), *found.not_their_own]:
+    write_results(options.results, {visitors.NAME: record})
+    for line in [*(f"error: {what}: {text}" for what, text in result.errors), *result.not_their_own]:
         print(line, file=sys.stderr)
     flat = visitors.rows(record)[-1]["flat"]
-    return 1 if found.errors or found.not_their_own or not found.answered or not flat else 0
+    return 1 if result.errors or result.not_their_own or not result.answered or not flat else 0
 
 
 if __name__ == "__main__":

@@ -1,10 +1,10 @@
-"""SIGKILL at random moments: is anything corrupt, lost, trained twice or left behind?
+"""Soak test: SIGKILL at random moments must leave nothing corrupt, lost, trained twice or left behind.
 
-`python -m tests.load.soak --minutes 20` lets two processes at a time sweep, pretrain, decode images, store uploads, run
-jobs or save runs, each kind of work in folders of its own, and kills them after random times, until both have finished
-by themselves. What is there after a kill must be whole; what is there at the end must equal what undisturbed processes
-make. Then the work begins anew. It ends after the minutes and at least 200 kills (`--kills`), however slow the machine
-is. Images are drawn.
+`python -m tests.load.soak --minutes 20` runs one task at a time in two processes: a sweep, a pretraining, decoding of
+images, storing of uploads, a job, or saving of runs. Each task has its own folders. The processes are killed after
+random times and started again until both finish. After every kill the files must be valid; in the end they must equal
+those of processes that nobody killed. Then the task starts over. The test ends after the minutes and at least 200 kills
+(`--kills`), however slow the machine is. All images are synthetic.
 """
 
 import argparse
@@ -42,7 +42,7 @@ from trainer.cli import main as trainer
 
 
 def use(root):
-    """Makes the folders below `root` those of this process; the images are shared and only read."""
+    """Set the folders of this process to those below `root`; the images are shared and only read."""
     for name in ("RUNS", "ENCODERS", "CACHE", "JOBS"):
         os.environ[f"LOWSHOT_{name}"] = str(root / name.lower())
     os.environ["LOWSHOT_DATA"] = f"{root / 'data'}{os.pathsep}{root.parents[1] / 'images'}"
@@ -50,7 +50,7 @@ def use(root):
 
 
 def draw_images(folder):
-    """Two classes of small images, and two small sets in the layouts of their publishers."""
+    """Write small images of two classes, and two small data sets in their publishers' layouts."""
     put_nih(folder / "nih-chestxray14", [(seed, seed) for seed in range(6)])
     for tint, label in enumerate(("NORMAL", "PNEUMONIA")):
         for seed in range(100):
@@ -59,7 +59,7 @@ def draw_images(folder):
 
 
 def request():
-    """A sweep over drawn images as a job."""
+    """Return a job that sweeps over the synthetic images."""
     return Request(
         title="Soak", folder=str(data_roots()[1] / "drawn"), models=("scratch-cnn", "imagenet-efficientnet-lite0"),
         strategies=("scratch", "frozen"), sizes=(2, 3), seeds=(0, 1), options={"epochs": 8, "min_steps": 0},
@@ -67,13 +67,13 @@ def request():
 
 
 def sweep():
-    """A sweep from the command line."""
+    """Run a sweep from the command line."""
     argv = request().argv()[3:]
     assert trainer([flag for flag in argv if flag != "--gate"]) == 0
 
 
 def job():
-    """A worker with a job, started again until the job is done."""
+    """Run a job with a worker, and start it again until it is done."""
     jobs = jobs_folder()
     while not any(records.stored(folder).state.status == "done" for folder in records.folders_of(jobs)):
         if all(records.read(folder).is_over for folder in records.folders_of(jobs)):
@@ -82,7 +82,7 @@ def job():
 
 
 def pretraining():
-    """A medical encoder of a small corpus, stored or refused by its gate."""
+    """Pretrain a medical encoder on a small corpus; its gate may refuse it."""
     for name in ("nih-chestxray14", "kermany", "chestmnist", "pneumoniamnist", "nih-adult-pneumonia"):
         DATASETS[name] = replace(DATASETS[name], path=data_roots()[1] / name)
     argv = ["pretrain", "--targets", "nih-chestxray14", "--sets", "kermany", "--epochs", "1", "--views", "1"]
@@ -90,7 +90,7 @@ def pretraining():
 
 
 def decoding():
-    """Image banks of three sizes, in blocks of a few images."""
+    """Decode image banks of several sizes, in blocks of a few images."""
     image_cache._BLOCK = 4
     listing = list_images(custom_dataset(data_roots()[1] / "drawn"))
     for size in (32, 64, 128, 224, 256):
@@ -98,13 +98,13 @@ def decoding():
 
 
 def uploads():
-    """Sets of uploaded images, until there are five."""
+    """Store sets of uploaded images until there are five."""
     while len(own_images.sets_of("owner")) < 5:
         own_images.store("owner", "Set", own_images.file_entries(drawn_files()))
 
 
 def drawn_files():
-    """Small images of two classes as (path, content)."""
+    """Yield small images of two classes as (path, content)."""
     for number in range(40):
         buffer = io.BytesIO()
         Image.fromarray(np.full((32, 32), 5 * number, np.uint8)).save(buffer, "PNG")
@@ -112,7 +112,7 @@ def drawn_files():
 
 
 def saves():
-    """Runs that are saved, completed and replaced, over and over."""
+    """Save, complete and replace runs, over and over."""
     elsewhere = cache_folder() / f"elsewhere-{os.getpid()}"
     for number in range(12):
         folder = make_run(runs_folder(), (WEAK, STRONG)[number % 2], 10, number // 2, 2.0)
@@ -126,7 +126,7 @@ def saves():
 
 
 def stored():
-    """What is in the run store, apart from times: every run is read and checked."""
+    """Read and check every run of the store; return the contents apart from times."""
     store = open_store()
     assert not store.problems, store.problems
     content = {}
@@ -141,19 +141,19 @@ def stored():
 
 
 def encoders():
-    """The weights of each encoder, without those that wait for their gate."""
-    found = {path.parent.name: sha256_of_file(path) for path in encoders_folder().rglob("weights.safetensors")}
-    return {name: digest for name, digest in found.items() if not name.endswith(".waiting")}
+    """Return the hash of each encoder's weights, without encoders that have not passed their gate yet."""
+    hashes = {path.parent.name: sha256_of_file(path) for path in encoders_folder().rglob("weights.safetensors")}
+    return {name: digest for name, digest in hashes.items() if not name.endswith(".waiting")}
 
 
 def banks():
-    """The pixels of each finished image bank."""
+    """Return the hash of the pixels of each finished image bank."""
     facts = (cache_folder() / "banks").glob("[!.]*/facts.json")
     return {path.parent.name: sha256_of([np.load(path.with_name("images.npy")).tobytes()]) for path in facts}
 
 
 def own_sets():
-    """The number of complete sets of uploaded images."""
+    """Check every set of uploaded images; return an entry for each of the first five."""
     expected = sorted(content for _, content in drawn_files())
     sets = own_images.sets_of("owner")
     for own in sets:
@@ -163,13 +163,13 @@ def own_sets():
 
 @dataclass
 class Work:
-    """A kind of work that is killed.
+    """A task whose processes are killed.
 
     Attributes:
-        do: the work.
-        look: checks what is there, and returns it; it grows until it equals `whole`.
-        seconds: that it takes undisturbed.
-        whole: what undisturbed work makes.
+        do: runs the task.
+        look: checks the files and returns their contents, which grow until they equal `whole`.
+        seconds: duration without kills.
+        whole: contents of the files without kills.
     """
 
     do: object
@@ -179,7 +179,7 @@ class Work:
 
 
 def start(work, root):
-    """Starts the work in a process group of its own; its output goes to a file."""
+    """Start a task in its own process group; its output goes to a file."""
 
     def run():
         os.setsid()
@@ -197,7 +197,7 @@ def start(work, root):
 
 
 def disturb(work, root, chance, kills):
-    """Starts two processes, kills each after a random time, and sometimes a training that one of them had begun.
+    """Start two processes, kill each after a random time, and sometimes the training that a worker had started.
 
     Returns:
         whether both finished before they were killed.
@@ -223,19 +223,19 @@ def disturb(work, root, chance, kills):
 
 
 def living(root):
-    """The processes that were started with the folders below `root`."""
-    every = psutil.process_iter(["environ"])
-    return [process for process in every if str(root) in (process.info["environ"] or {}).get("LOWSHOT_RUNS", "")]
+    """Return the running processes whose folders are below `root`."""
+    processes = psutil.process_iter(["environ"])
+    return [process for process in processes if str(root) in (process.info["environ"] or {}).get("LOWSHOT_RUNS", "")]
 
 
 def leftovers():
-    """Hidden files and folders that a killed process has left."""
+    """Return the hidden files and folders that killed processes left behind."""
     kinds = (".partial", ".before", ".lock", ".unfinished", ".waiting")
     return [str(path) for root in written_folders() for path in root.rglob(".*") if path.suffix in kinds]
 
 
 def check_end(work, root):
-    """Checks what two processes have made that finished after many kills."""
+    """Check the files of two processes that finished after many kills."""
     whole = work.look()
     assert whole == work.whole, f"{work.do.__name__} made {whole}, but undisturbed {work.whole}"
     remove_unfinished(written_folders())
@@ -247,17 +247,17 @@ def check_end(work, root):
 
 
 def main(arguments=None):
-    """Kills for some minutes and prints the counts in its last line; whatever is wrong raises an error."""
+    """Run the soak test for some minutes and print the counts in its last line; an error is raised if a check fails."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--minutes", type=float, default=20.0)
     parser.add_argument("--kills", type=int, default=200, help="at least, in addition (default: %(default)s)")
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--only", default="", help="kinds of work joined by commas (default: all)")
-    asked = parser.parse_args(arguments)
+    parser.add_argument("--only", default="", help="tasks joined by commas (default: all)")
+    options = parser.parse_args(arguments)
     works = [Work(sweep, stored), Work(job, stored), Work(pretraining, encoders), Work(decoding, banks),
              Work(uploads, own_sets), Work(saves, stored)]  # fmt: skip
-    works = [work for work in works if work.do.__name__ in (asked.only or work.do.__name__).split(",")]
-    chance, kills, finished = random.Random(asked.seed), Counter(), Counter()
+    works = [work for work in works if work.do.__name__ in (options.only or work.do.__name__).split(",")]
+    chance, kills, finished = random.Random(options.seed), Counter(), Counter()
     with tempfile.TemporaryDirectory(prefix="soak-") as folder, ExitStack() as ending:
         draw_images(Path(folder) / "images")
         ending.callback(lambda: [process.kill() for process in living(folder)])
@@ -271,7 +271,7 @@ def main(arguments=None):
             work.seconds, work.whole = time.monotonic() - began, work.look()
             print(f"{work.do.__name__}: {work.seconds:.1f} s undisturbed, makes {len(work.whole)}", flush=True)
         began = time.monotonic()
-        while time.monotonic() < began + 60 * asked.minutes or kills.total() < asked.kills:
+        while time.monotonic() < began + 60 * options.minutes or kills.total() < options.kills:
             work = chance.choice(works)
             use(root := Path(folder) / "killed" / work.do.__name__)
             root.mkdir(parents=True, exist_ok=True)

@@ -1,4 +1,4 @@
-"""The soak test on a small scale: uploads and decoding, killed a few times."""
+"""The soak test on a small scale: uploads and image decoding are killed a few times."""
 
 import os
 import re

@@ -1,4 +1,4 @@
-"""Two real servers over one run store and one folder of jobs: nothing is repeated, and nothing is lost with one."""
+"""Two real servers share a run store and a job queue: no training is repeated, and none is lost if one server dies."""
 
 import os
 import signal
@@ -17,7 +17,7 @@ FORM = "set=phantom&model=scratch-cnn&strategy=scratch&size=4&seed=0"
 FORM += "&setting=epochs&setting=min_steps&epochs=2&min_steps=1"
 
 
-def test_the_same_job_asked_of_two_servers_is_trained_once_though_one_is_killed(phantom_runs, tmp_path):
+def test_a_job_started_on_two_servers_is_trained_once_even_if_one_is_killed(phantom_runs, tmp_path):
     store, queue = phantom_runs, Queue(tmp_path / "jobs")
     before = set(open_store(store).runs)
     with ExitStack() as stack, ThreadPoolExecutor(2) as both:
@@ -26,8 +26,8 @@ def test_the_same_job_asked_of_two_servers_is_trained_once_though_one_is_killed(
             stack.enter_context(visitor)
             for visitor in both.map(lambda server: Visitor(server[0], "train", FORM, PATIENCE), servers)
         ]
-        asked = list(both.map(lambda visitor: visitor.click("Start"), visitors))
-        assert [shown.problem for shown in asked] == ["", ""]
+        pages = list(both.map(lambda visitor: visitor.click("Start"), visitors))
+        assert [shown.problem for shown in pages] == ["", ""]
         os.kill(servers[0][1], signal.SIGKILL)
         until = time.monotonic() + PATIENCE
         while not all(job.is_over for job in queue.jobs()) and time.monotonic() < until:
@@ -39,10 +39,10 @@ def test_the_same_job_asked_of_two_servers_is_trained_once_though_one_is_killed(
     log = "".join((job.folder / records.LOG).read_text() for job in (first, second))
     assert [first.state.status, second.state.status] == ["done", "done"], log
     assert second.state.began >= first.state.ended, "one at a time"
-    told = [event for job in (first, second) for event in events.read(job.folder / records.PROGRESS)]
-    assert [event["trained"] for event in told if event["kind"] == "run"] == [True, False]
+    logged = [event for job in (first, second) for event in events.read(job.folder / records.PROGRESS)]
+    assert [event["trained"] for event in logged if event["kind"] == "run"] == [True, False]
     opened = open_store(store)
     assert opened.problems == {}
     (made,) = set(opened.runs) - before
-    assert [event["run"] for event in told if event["kind"] == "run"] == [made.name] * 2
+    assert [event["run"] for event in logged if event["kind"] == "run"] == [made.name] * 2
     assert not list(store.rglob(".*"))

@@ -1,4 +1,4 @@
-"""A visitor of the running app without a browser: Streamlit's own messages over its websocket, files over HTTP."""
+"""A visitor of the running app without a browser: Streamlit's own messages over a websocket, files over HTTP."""
 
 import itertools
 import time
@@ -15,12 +15,12 @@ MOST_BYTES = 64 * 2**20
 
 @dataclass
 class Shown:
-    """What one run of the page showed.
+    """What a page showed after one run of its script.
 
     Attributes:
-        elements: in the order in which they came.
+        elements: in order of arrival.
         seconds: from the request to the end of the script.
-        problem: "" where the script ended well.
+        problem: why the script failed; "" if it succeeded.
     """
 
     elements: list = field(default_factory=list)
@@ -28,11 +28,11 @@ class Shown:
     problem: str = ""
 
     def of(self, kind):
-        """Elements of a kind, such as `metric`, as their own messages."""
+        """Return the elements of a kind, such as `metric`, as Streamlit's messages."""
         return [getattr(one, kind) for one in self.elements if one.WhichOneof("type") == kind]
 
     def texts(self):
-        """All that was written as text, headings or Markdown."""
+        """Return everything written as text, heading, Markdown or alert."""
         return [one.body for kind in ("text", "heading", "markdown", "alert") for one in self.of(kind)]
 
 
@@ -41,9 +41,9 @@ class Visitor:
 
     Args:
         address: of the app, `http://127.0.0.1:port`.
-        page: its path.
-        query: of the link.
-        seconds: waited for one run of the page at most.
+        page: path of the page.
+        query: query string of the link.
+        seconds: timeout for one run of the page.
     """
 
     def __init__(self, address, page="diagnose", query="", seconds=300):
@@ -71,7 +71,7 @@ class Visitor:
         self._http.close()
 
     def upload(self, files):
-        """Gives files, name -> content, to the page's uploader in place of those before; what the page then shows."""
+        """Replace the files in the page's uploader with others, name -> content; return what the page then shows."""
         began = time.monotonic()
         ask = BackMsg()
         ask.file_urls_request.request_id = str(next(self._numbers))
@@ -95,37 +95,37 @@ class Visitor:
         return shown
 
     def click(self, label):
-        """Clicks the button with this label; what the page then shows."""
+        """Click the button with this label; return what the page then shows."""
         button = WidgetState(id=self._buttons[label], trigger_value=True)
         return self._run([button])
 
     def offers(self, label):
-        """Whether the page has a button with this label."""
+        """Return whether the page has a button with this label."""
         return label in self._buttons
 
     def choices(self, label):
-        """The options of the row of buttons with this label, as the page names them."""
+        """Return the displayed options of the row of buttons with this label."""
         return [one.content for one in self._segments[label].options]
 
     def press(self, label, option):
-        """Presses one of a row of buttons of which one is always pressed; what the page then shows."""
+        """Press one button of a row in which one is always pressed; return what the page then shows."""
         place = self._segments[label].id
         state = self._states.setdefault(place, WidgetState(id=place))
         state.string_array_value.data[:] = [option]
         return self._run()
 
     def look(self):
-        """Runs the page again as it is; what it then shows."""
+        """Run the page again without a change; return what it then shows."""
         return self._run()
 
     def media(self, url):
-        """A picture that the page shows."""
+        """Download a picture that the page shows."""
         got = self._http.get(self.address + url, timeout=self._seconds)
         got.raise_for_status()
         return got.content
 
     def _run(self, clicked=()):
-        """Runs the page with the widgets as they are, through a switch of pages if there is one."""
+        """Run the page with the current widget values, and follow a switch to another page."""
         began = time.monotonic()
         ask = BackMsg()
         ask.rerun_script.query_string = self._query
@@ -140,7 +140,7 @@ class Visitor:
             if kind == "new_session":
                 self._hash, self.session = got.new_session.page_script_hash, got.new_session.initialize.session_id
                 shown.elements.clear()
-            elif kind == "navigation":  # a page that was asked for by its path has its hash only here
+            elif kind == "navigation":  # the only message with the hash of a page that was requested by its path
                 self._hash = got.navigation.page_script_hash
             elif kind == "delta" and got.delta.WhichOneof("type") == "new_element":
                 shown.elements.append(got.delta.new_element)
@@ -160,7 +160,7 @@ class Visitor:
         return shown
 
     def _until(self, wanted):
-        """The next message that is wanted."""
+        """Return the next message that meets a condition."""
         until = time.monotonic() + self._seconds
         while True:
             got = ForwardMsg()
