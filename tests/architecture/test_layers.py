@@ -136,30 +136,30 @@ def test_imports_go_downwards():
     assert upward == []
 
 
-def test_every_source_has_a_place():
+def test_every_source_has_a_layer():
     roots = ("core/__init__.py", "trainer/__init__.py")
     assert [name_of(path) for path in SOURCES if layer(name_of(path)) is None and name_of(path) not in roots] == []
     files = [member for members in LAYERS for member in members]
     assert [member for member in files if not (ROOT / member).exists()] == []
 
 
-def test_the_longest_test_files_are_named_as_they_are():
+def test_the_longest_test_files_exist():
     assert [name for name in LONGEST if not (ROOT / "tests" / name).is_file()] == []
 
 
-def test_unit_tests_have_the_folders_of_the_product():
+def test_unit_tests_mirror_the_folders_of_the_product():
     product = {path.name for top in ("core", "trainer") for path in (ROOT / top).iterdir() if path.is_dir()}
     assert {path.parent.name for path in (ROOT / "tests/unit").glob("*/test_*.py")} <= product
 
 
-def test_pages_have_only_pages():
+def test_the_folder_of_pages_holds_only_pages():
     assert all(path.suffix == ".py" and path.name != "__init__.py" for path in (ROOT / "pages").glob("*.py"))
     for page in (ROOT / "pages").glob("*.py"):
         assert "frame.require(__file__)" in page.read_text()
         assert "set_page_config" not in page.read_text()
 
 
-def test_no_circle_of_imports():
+def test_there_are_no_circular_imports():
     """Imports inside functions count; those for type checkers do not."""
     waiting = {path: sources_imported_by(path) for path in SOURCES}
     while free := [path for path, needed in waiting.items() if not needed & waiting.keys()]:
@@ -169,7 +169,7 @@ def test_no_circle_of_imports():
 
 
 def test_no_base_name_stands_for_two_subjects():
-    """A module may share its base name with one on another floor only if both are about the same subject."""
+    """Modules of different layers may share a base name only if they are about the same subject."""
     modules = [path for path in SOURCES if path.name != "__init__.py"]
     count = Counter(path.stem for path in modules)
     shared = {name for name, number in count.items() if number > 1}

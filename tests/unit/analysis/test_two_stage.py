@@ -51,8 +51,8 @@ def test_stages_of_two_sets_without_common_seeds_or_with_learned_test_images_are
         joint(other_set, several, several, (1, 2), aim)
     with pytest.raises(BadRequest, match="no seed in common"):
         joint(screens[:1], several[1:], several, (1, 2), aim)
-    learnt = read_predictions(several[0][0], "validation")
-    held_out = replace(learnt, ids=np.r_[read_predictions(several[0][0]).ids[:1], learnt.ids[1:]])
+    validation = read_predictions(several[0][0], "validation")
+    held_out = replace(validation, ids=np.r_[read_predictions(several[0][0]).ids[:1], validation.ids[1:]])
     leaking = make_run(runs, STRONG, 50, 0, 2.0, task="multiclass", dataset="kermany-3", run="leaking",
                        change=lambda _, test: (held_out, test))  # fmt: skip
     with pytest.raises(LeakFound, match="1 test images of one stage are training images"):

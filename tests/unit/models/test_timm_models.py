@@ -62,8 +62,8 @@ def test_embeddings_of_heavy_networks_equal_timms_own(name):
         wide = (12 / value[0].numel()) ** 0.5 if value.ndim > 1 else 0.1  # so that values stay about as large
         state[key] = (torch.rand(value.shape, generator=random) - 0.5).mul_(wide)
     theirs.load_state_dict(state, assign=True)
-    learnt = {key: value for key, value in state.items() if not key.startswith("head.fc.")}
-    model.encoder.network.load_state_dict(learnt, assign=True)
+    encoder_state = {key: value for key, value in state.items() if not key.startswith("head.fc.")}
+    model.encoder.network.load_state_dict(encoder_state, assign=True)
     images = example(name, 1)
     with torch.no_grad():
         found, wanted = model.embed(images), theirs.forward_head(theirs.forward_features(images), pre_logits=True)

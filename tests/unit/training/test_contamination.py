@@ -157,8 +157,8 @@ def test_no_lesion_or_patient_is_on_both_sides_of_any_split_for_any_seed(name):
             rows = data.subset(size, seed).indices
             assert set(data.parts.groups[rows]) <= sides[0]
             groups = data.listing.groups[rows]
-            for learnt, held in validation_folds(data.listing.labels[rows], data.parts.groups[rows], 5, seed):
-                assert not set(groups[learnt]) & set(groups[held])
+            for trained_on, held in validation_folds(data.listing.labels[rows], data.parts.groups[rows], 5, seed):
+                assert not set(groups[trained_on]) & set(groups[held])
 
 
 @pytest.mark.data

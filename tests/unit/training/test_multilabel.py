@@ -184,7 +184,7 @@ def test_strata_are_the_rarest_finding_and_none_is_too_small():
 def test_folds_of_findings_hold_out_every_image_once():
     folds = validation_folds(MASKED, np.arange(300) // 3, 5, 0)
     assert sorted(np.concatenate([held for _, held in folds])) == list(range(300))
-    assert all(not set(learnt // 3) & set(held // 3) for learnt, held in folds)
+    assert all(not set(trained_on // 3) & set(held // 3) for trained_on, held in folds)
 
 
 def test_findings_are_learned_stored_and_answered(runs):

@@ -180,13 +180,13 @@ def test_conformal_sets_are_calibrated_on_images_that_serve_nothing_else(phantom
     folder = train(phantom, "scratch-cnn", "scratch", 5, store=runs, epochs=3, min_steps=6)
     meta = read_run(folder)
     stored = read_predictions(folder, "calibration")
-    learnt = phantom.listing.ids[phantom.subset(5, 0).indices]
+    trained_on = phantom.listing.ids[phantom.subset(5, 0).indices]
     assert sorted(stored.ids) == sorted(phantom.listing.ids[phantom.calibration])
     halves = (phantom.development, phantom.calibration)
     assert sorted(np.concatenate(halves)) == sorted(phantom.parts.validation)
     assert abs(len(halves[0]) - len(halves[1])) <= 2
     assert not {*phantom.parts.groups[halves[0]]} & {*phantom.parts.groups[halves[1]]}
-    assert not {*stored.ids} & {*learnt, *read_predictions(folder).ids}
+    assert not {*stored.ids} & {*trained_on, *read_predictions(folder).ids}
     fitted, _ = conformal(Run(folder, meta), 0.9)
     assert fitted.kind == "split"
     assert sum(fitted.patients) == len(stored.ids)
@@ -398,7 +398,7 @@ def test_folds_hold_out_every_image_once_and_keep_groups_together():
     labels, groups = np.repeat([0, 1], 20), np.arange(40) // 2
     folds = validation_folds(labels, groups, 5, 0)
     assert sorted(np.concatenate([held for _, held in folds])) == list(range(40))
-    assert all(not set(groups[learnt]) & set(groups[held]) for learnt, held in folds)
+    assert all(not set(groups[trained_on]) & set(groups[held]) for trained_on, held in folds)
     assert validation_folds(np.array([0, 1, 1]), np.arange(3), 5, 0) == []  # nothing can be held out
 
 
