@@ -36,7 +36,7 @@ store, served = cache.store_and_networks()
 text.show_problems(store)
 questions = {
     task: question_of(next(iter(served[task].values()))[0].run.meta)
-    for task in sorted(served, key=pickers.dataset_order)
+    for task in sorted(served, key=lambda task: pickers.dataset_order(task, store))
 }
 if not served:
     st.info("No trained network is stored yet.", icon=":material/model_training:")

@@ -21,10 +21,14 @@ from core.ui.text import LEAK_MARK, escape
 EVERY = -1  # stands for None, which a restored widget would show as no choice
 
 
-def dataset_order(name: str) -> tuple[int, str]:
-    """Sort key of data sets: in the order of the registry, so that Kermany is the default; others by name."""
+def dataset_order(name: str, store: Store) -> tuple[bool, int, str]:
+    """Sort key of data sets: in the order of the registry, so that Kermany is the default; others by name.
+
+    Sets with a shortcut warning come last, so that none is the default while another one has runs.
+    """
     registered, family = list(DATASETS), family_of(name)
-    return registered.index(family) if family in registered else len(registered), name
+    place = registered.index(family) if family in registered else len(registered)
+    return bool(_shortcut_message(store, name)), place, name
 
 
 def dataset_options(name: str, page: str) -> DatasetSpec:
@@ -56,7 +60,7 @@ def comparable_runs(store: Store, page: str, notes: bool = True) -> list[RunMeta
         notes: whether to say what was done to the split.
     """
     titles = {meta.dataset: meta.dataset_title for meta in store.metas()}
-    titles = dict(sorted(titles.items(), key=lambda row: dataset_order(row[0])))
+    titles = dict(sorted(titles.items(), key=lambda row: dataset_order(row[0], store)))
     if not titles:
         st.info("No results are stored yet.", icon=":material/model_training:")
         st.page_link("pages/train.py", label="Train networks", icon=":material/arrow_forward:")
@@ -211,13 +215,18 @@ def warn_of_shortcuts(store: Store, dataset: str, split: str | None = None) -> s
         dataset: name.
         split: hash of the split that is shown; None for the split of the newest run.
     """
-    try:
-        message = shortcut_warning(store, dataset, split)
-    except LowshotError as error:
-        message = f"The test for shortcuts in image borders and corners failed: {error}"
+    message = _shortcut_message(store, dataset, split)
     if message:
         st.warning(escape(message), icon=":material/crop_free:")
     return message
+
+
+def _shortcut_message(store: Store, dataset: str, split: str | None = None) -> str:
+    """Return the shortcut warning of a data set, or that the test for shortcuts failed; "" if neither."""
+    try:
+        return shortcut_warning(store, dataset, split)
+    except LowshotError as error:
+        return f"The test for shortcuts in image borders and corners failed: {error}"
 
 
 def shortcut_warning(store: Store, dataset: str, split: str | None = None) -> str:

@@ -220,6 +220,21 @@ def test_kermany_is_the_default_data_set(tmp_path, monkeypatch):
     assert len(names) == 3
 
 
+def test_a_set_with_a_shortcut_is_never_the_default_while_another_has_runs(tmp_path, monkeypatch):
+    """COVID-19 Radiography comes before own images in the registry."""
+    for seed in range(2):
+        make_run(tmp_path, STRONG, 20, seed, 3.0, dataset="covid-radiography")
+        border = {"preparation": "border-only", "variant": "preparation border-only"}
+        make_run(tmp_path, STRONG, 20, seed, 2.0, dataset="covid-radiography", **border)
+    assert open_page("compare", tmp_path, monkeypatch).selectbox(key="compare_dataset").value == "covid-radiography"
+    make_run(tmp_path, STRONG, 20, 0, 3.0, dataset="own-images")
+    keys = {"compare": "compare_dataset", "start": "start_dataset", "learning_curves": "curves_dataset"}
+    for page, key in keys.items():
+        box = open_page(page, tmp_path, monkeypatch).selectbox(key=key)
+        assert box.value == "own-images", page
+        assert len(box.options) == 2
+
+
 def pick_from_no_series():
     from core.ui import pickers
 
