@@ -11,7 +11,7 @@ from typing import Any
 from core.analysis.external import ExternalResult
 from core.analysis.subgroups import Subgroup
 from core.data import DATASETS
-from core.data.specs import DatasetSpec, class_titles, family_of, find_dataset
+from core.data.specs import DatasetSpec, class_titles, family_of, known_dataset
 from core.errors import LowshotError
 from core.metrics import METRICS, Estimate
 from core.metrics.comparisons import MIN_SEEDS
@@ -70,10 +70,7 @@ class Subject:
 
 def row_of(meta: RunMeta) -> DatasetSpec | None:
     """Return the row of a run's data set; None for own images and for rows that no longer exist."""
-    try:
-        return find_dataset(meta.dataset)
-    except LowshotError:
-        return None
+    return known_dataset(meta.dataset)
 
 
 def encoder_training_data(subject: Subject) -> str:

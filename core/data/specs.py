@@ -17,6 +17,7 @@ from core.types import Task
 
 OPTIONS_SEPARATOR = "@"
 FINDINGS, JOINED = "findings", "+"
+OWN = "own-"  # begins the names of the user's own data sets
 
 
 @dataclass(frozen=True)
@@ -81,7 +82,7 @@ class DatasetSpec:
         name: key in the registry and in the run store.
         title: display name.
         modality: kind of images.
-        question: what a network answers about an image, as a clinician would ask; "" if only the title says it.
+        question: what a network answers about an image, as a clinician would ask; "" if only the classes say it.
         population: of whom the images are, in a sentence; "" if it is not known.
         task: binary and multiclass have one class per image, multilabel any number of findings.
         labels: names of the classes, in the order of the logits; empty if the folder defines them.
@@ -173,6 +174,14 @@ def find_dataset(name: str) -> DatasetSpec:
     return _of_findings(spec, findings) if findings else spec
 
 
+def known_dataset(name: str) -> DatasetSpec | None:
+    """Return the row of a name with options; None for own images and for rows that no longer exist."""
+    try:
+        return find_dataset(name)
+    except UnknownName:
+        return None
+
+
 def _findings(spec: DatasetSpec, value: str) -> tuple[str, ...]:
     """Return the named findings in the order of the data set; an empty tuple if they are all findings.
 
@@ -186,7 +195,7 @@ def _findings(spec: DatasetSpec, value: str) -> tuple[str, ...]:
 
 
 def _of_findings(spec: DatasetSpec, findings: tuple[str, ...]) -> DatasetSpec:
-    """Return the row of the same images with only some of their findings."""
+    """Return the row of the same images with only some of their findings; the question about all no longer fits."""
     columns = [spec.labels.index(label) for label in findings]
 
     def load(folder: Path) -> Listing:
@@ -196,7 +205,8 @@ def _of_findings(spec: DatasetSpec, findings: tuple[str, ...]) -> DatasetSpec:
     option = f"{FINDINGS}={JOINED.join(findings)}"
     separator = "," if OPTIONS_SEPARATOR in spec.name else OPTIONS_SEPARATOR
     title = f"{spec.title}: {', '.join(findings)}"
-    return replace(spec, name=f"{spec.name}{separator}{option}", title=title, labels=findings, load=load)
+    name = f"{spec.name}{separator}{option}"
+    return replace(spec, name=name, title=title, question="", labels=findings, load=load)
 
 
 def all_findings(spec: DatasetSpec) -> DatasetSpec:

@@ -3,7 +3,7 @@
 import numpy as np
 
 from core.data import DATASETS
-from core.data.specs import OPTIONS_SEPARATOR, class_titles
+from core.data.specs import OPTIONS_SEPARATOR, OWN, class_titles, known_dataset
 from core.explain.methods import Explanation
 from core.inference.case import Case, NetworkResult
 from core.inference.predictor import Prediction
@@ -11,6 +11,7 @@ from core.inference.track_record import rated_class
 from core.runs import RunMeta
 
 NEAR = 0.1
+_LISTED = 6  # classes that a question names
 _THIRDS = ("upper", "middle", "lower"), ("left", "center", "right")
 
 
@@ -34,17 +35,23 @@ def in_sentence(title: str) -> str:
 
 
 def question_of(meta: RunMeta) -> str:
-    """Return what a task's networks answer, as a clinician would ask; the data set's title if its row has no question.
+    """Return what a task's networks answer, as a clinician would ask, and the data set's title."""
+    row = known_dataset(meta.dataset)
+    question = row.question if row and row.question else _plain_question(meta)
+    return f"{question} · {meta.dataset_title}"
 
-    A selection of a set's findings, `nih-chestxray14@findings=...`, has its own title and no question.
-    """
-    row = DATASETS.get(meta.dataset)
-    return f"{row.question} · {meta.dataset_title}" if row and row.question else meta.dataset_title
+
+def _plain_question(meta: RunMeta) -> str:
+    """Return a question about the classes, for own images and for some of a set's findings."""
+    if meta.multilabel:
+        return "Which findings?"
+    *others, last = map(in_sentence, meta.titles)
+    return f"Which of these: {', '.join(others)} or {last}?" if len(others) < _LISTED else "Which class?"
 
 
 def scope_of(meta: RunMeta) -> str:
     """Return which answers a task's networks can give, and of whom the images they were trained on are."""
-    row = DATASETS.get(meta.dataset)
+    row = known_dataset(meta.dataset)
     answers = ", ".join(map(in_sentence, meta.titles))
     other = (
         "No other finding is reported."
@@ -52,7 +59,8 @@ def scope_of(meta: RunMeta) -> str:
         else "Images of any other condition are still assigned to one of these classes."
     )
     known = f" Trained and tested on images of {in_sentence(row.population)}" if row and row.population else ""
-    return f"Possible answers: {answers}. {other}{known}"
+    own = " Trained and tested on your own images." if meta.dataset.startswith(OWN) else ""
+    return f"Possible answers: {answers}. {other}{known}{own}"
 
 
 def decision(meta: RunMeta, prediction: Prediction) -> str:

@@ -14,7 +14,7 @@ import numpy as np
 from core.data.datasets.folders import ALIASES, PART_FOLDERS, list_class_folders, normalized_name
 from core.data.label_tables import check_files, check_unique, checked_paths, read_table, refuse_rows, row_location
 from core.data.listing import Listing, listing_of_files
-from core.data.specs import DatasetSpec
+from core.data.specs import OWN, DatasetSpec
 from core.errors import DataUnavailable
 from core.files import sha256_of
 
@@ -82,7 +82,7 @@ def _row(path: Path, load: Callable[..., Listing], listing: Listing) -> DatasetS
 def dataset_name(path: Path) -> str:
     """Return the name of the data set of a user's folder or table, which need not exist."""
     stem = re.sub("[^a-z0-9]+", "-", normalized_name(path.stem))[:_LONGEST].strip("-")
-    return f"own-{stem or 'images'}-{_suffix(path)}"
+    return f"{OWN}{stem or 'images'}-{_suffix(path)}"
 
 
 def _suffix(path: Path) -> str:

@@ -45,6 +45,39 @@ MODALITIES = {
     "adrenal": "shape from abdominal CT", "fracture": "chest CT", "vessel": "shape from brain MRA",
     "synapse": "electron microscopy",
 }  # fmt: skip
+_LITS = "Patients of the Liver Tumor Segmentation Benchmark."
+ABOUT = {  # kind -> question and population, as the publishers describe them
+    "path": (
+        "Which tissue on a colon pathology image?",
+        "Patients with colorectal cancer; the test images are from another center.",
+    ),
+    "chest": (
+        "Which of 14 findings on a chest X-ray?", "Patients of one hospital, the NIH Clinical Center in Bethesda."
+    ),
+    "derma": ("Which kind of pigmented skin lesion?", "Patients of two centers, in Vienna and in Queensland."),
+    "oct": (
+        "Neovascularization, macular edema or drusen on a retinal OCT image?",
+        "Adults of several centers in the United States and China.",
+    ),
+    "pneumonia": (
+        "Pneumonia on a child's chest X-ray?", "Children of one to five years, from one hospital in Guangzhou."
+    ),
+    "retina": (
+        "Which grade of diabetic retinopathy on a fundus photograph?", "Patients of the DeepDRiD challenge."
+    ),
+    "breast": ("Malignant mass on a breast ultrasound image?", "Women of 25 to 75 years, from one hospital in Cairo."),
+    "blood": ("Which kind of blood cell?", "Blood cells of people without infection, blood disease or cancer."),
+    "tissue": ("Which kind of kidney cell?", "Cells of human kidney cortex, from three specimens."),
+    "organa": ("Which organ on an axial slice of an abdominal CT scan?", _LITS),
+    "organc": ("Which organ on a coronal slice of an abdominal CT scan?", _LITS),
+    "organs": ("Which organ on a sagittal slice of an abdominal CT scan?", _LITS),
+    "organ": ("Which organ in an abdominal CT scan?", _LITS),
+    "nodule": ("Malignant lung nodule in a chest CT scan?", "Patients of the LIDC-IDRI collection."),
+    "adrenal": ("Adrenal hyperplasia, from the shape of the gland?", "Patients of one hospital in Shanghai."),
+    "fracture": ("Which kind of rib fracture in a chest CT scan?", "Patients of the RibFrac data set."),
+    "vessel": ("Aneurysm in a segment of a brain vessel?", "Brain vessels from 103 scans."),
+    "synapse": ("Excitatory or inhibitory synapse?", "Brain tissue of an adult rat."),
+}  # fmt: skip
 _DAMAGE = (KeyError, TypeError, ValueError, RuntimeError, EOFError, zlib.error, zipfile.BadZipFile)
 _PARTS = {"train": TRAIN, "val": VALIDATION, "test": TEST}
 _TASKS: dict[str, Any] = {
@@ -160,11 +193,14 @@ def _check(folder: Path, name: str) -> None:
 
 def _row(name: str, facts: dict[str, Any]) -> DatasetSpec:
     task = _TASKS[facts["task"]]
-    volumes = name.endswith("3d")
+    volumes, kind = name.endswith("3d"), name.split("mnist")[0]
+    question, population = ABOUT[kind]
     return DatasetSpec(
         name=name,
         title=facts["python_class"] + (" (volumes)" if volumes else ""),
-        modality=MODALITIES[name.split("mnist")[0]],
+        question=question,
+        population=population,
+        modality=MODALITIES[kind],
         task=task,
         labels=tuple(str(label) for label in facts["label"].values()),
         positive=1 if task == "binary" else None,
