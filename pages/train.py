@@ -39,6 +39,7 @@ with text.stop_on_error():
 
 def own_images_study(own: OwnSet | None) -> None:
     """Show a visitor's own images: result, check and study."""
+    address.expect("way", "browse", "deeper")
     if own is None:
         return
     place = st.container()

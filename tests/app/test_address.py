@@ -68,6 +68,21 @@ def test_the_address_follows_the_choices_and_leaves_defaults_out(runs):
     assert again.select_slider(key="compare_size_kermany").value == 20
 
 
+def test_what_if_on_a_case_restores_and_follows(phantom_runs, monkeypatch):
+    monkeypatch.setenv("LOWSHOT_RUNS", str(phantom_runs))
+    what_if = {"case-threshold": "0.8", "case-prevalence": "0.5", "case-heatmaps": "yes"}
+    link = {"section": "confusion", **what_if}
+    app = visit("compare", **link)
+    name = next(box for box in app.selectbox if box.label == "Case").value
+    threshold = app.slider(key=f"what_if_cut_{name}")
+    assert threshold.value == 0.8
+    assert app.select_slider(key=f"what_if_share_{name}").value == 0.5
+    assert app.toggle(key=f"cell_heat_phantom_{name}").value is True
+    assert app.query_params == link
+    threshold.set_value(0.3).run()
+    assert app.query_params == {**link, "case-threshold": "0.3"}
+
+
 def test_unknown_values_are_reported_with_the_available_ones(runs):
     app = visit("compare", set="ham10000", size="30", section="magic", color="red")
     shown = texts(app).replace("\\", "")

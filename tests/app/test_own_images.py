@@ -12,6 +12,7 @@ from core.jobs.catalog import Catalog
 from core.jobs.own_study import study_sizes
 from core.jobs.queue import Queue
 from core.runs import open_store
+from tests.app.test_address import visit
 from tests.app.test_pages import open_page, texts
 from tests.uploaded_files import class_files, image, packed, striped
 from trainer.cli import main
@@ -189,6 +190,22 @@ def test_classes_are_named_and_filled_one_by_one(place, monkeypatch):
     app = stored(app.run())
     assert list_images(custom_dataset(only_set().path)).class_names == ("mole", "none")
     assert app.selectbox(key="train_own").options[0] == "mole or none"
+
+
+@pytest.mark.usefixtures("frame")
+def test_a_link_restores_the_way_to_bring_images_and_the_study(place, monkeypatch):
+    app = visit("train", way="class-by-class")
+    assert app.segmented_control(key="train_way").value == "Class by class"
+    assert app.query_params == {"way": "class-by-class"}
+    own_images.store("x", "Mine", own_images.file_entries(FILES.items()))
+    monkeypatch.setattr("core.ui.login.owner", lambda: "x")
+    link = {"browse": "yes", "deeper": ["dinov2-s", "five-seeds"]}
+    app = visit("train", **link)
+    assert app.toggle(key="train_browse").value is True
+    assert app.pills(key="train_deeper").value == ["DINOv2-S", "Five seeds"]
+    assert app.query_params == link
+    app.pills(key="train_deeper").set_value([]).run()
+    assert app.query_params == {"browse": "yes"}
 
 
 @pytest.fixture(scope="module")

@@ -119,6 +119,7 @@ def _scores_at(view: View, name: Series, run: Run, chosen: operating.Chosen | No
 
 
 SHOWN, SIDE = 6, 420
+_THRESHOLDS = 0.01, 0.99  # ends of the slider
 
 
 def _images_of_cell(
@@ -195,11 +196,12 @@ def _case(view: View, runs: Mapping[Series, Run], evaluated: Mapping[Series, Par
         _what_if(view, runs, of_case, name)
     if isinstance(loaded, str) or not any(run.meta.has_weights for run in runs.values()):
         return
-    if st.toggle("Heatmaps", key=f"cell_heat_{view.dataset}_{name}"):
+    if st.toggle("Heatmaps", **address.switch("case-heatmaps", f"cell_heat_{view.dataset}_{name}")):
         _heatmaps(view, runs, loaded.image)
 
 
 @st.fragment
+@address.part("what if")
 def _what_if(view: View, runs: Mapping[Series, Run], of_case: Mapping[Series, Scores], name: str) -> None:
     """Show what each series would decide on a case at another threshold and another prevalence."""
     fitted_at = {series: cache.fitted_at(runs[series], view.finding) for series in of_case}
@@ -207,13 +209,16 @@ def _what_if(view: View, runs: Mapping[Series, Run], of_case: Mapping[Series, Sc
     positive = view.labels[next(iter(of_case.values())).positive or 0]
     st.write("**What if**")
     left, right = st.columns(2)
+    own_threshold = float(np.clip(round(next(iter(of_case.values())).threshold, 2), *_THRESHOLDS))
     threshold = left.slider(
-        "Threshold", 0.01, 0.99, round(next(iter(of_case.values())).threshold, 2), 0.01, key=f"what_if_cut_{name}",
+        "Threshold", step=0.01,
+        **address.number("case-threshold", f"what_if_cut_{name}", own_threshold, *_THRESHOLDS),
         help="The same for every series. Each series' own threshold is that of the table above.",
     )  # fmt: skip
+    shares = sorted({*operating.PREVALENCES, usual})
     prevalence = right.select_slider(
-        "Prevalence", sorted({*operating.PREVALENCES, usual}), value=usual, key=f"what_if_share_{name}",
-        format_func=lambda share: f"{100 * share:g}%",
+        "Prevalence", value=usual, format_func=lambda share: f"{100 * share:g}%",
+        **address.choice("case-prevalence", f"what_if_share_{name}", shares, usual, "{:g}".format),
         help=f"Share of patients with {positive}. The probabilities were fitted at {100 * usual:g}%.",
     )  # fmt: skip
     lines = []

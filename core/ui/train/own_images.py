@@ -27,7 +27,7 @@ from core.jobs.queue import Queue
 from core.models.efficientnet_lite0 import MEDICAL
 from core.models.medical_encoders import copies_in_corpus, find_medical_encoder, read_card
 from core.paths import MIB
-from core.ui import cache, login, text
+from core.ui import address, cache, login, text
 from core.ui.progress import bar
 
 _ZIP, _FOLDER, _BY_CLASS = "A zip", "A folder", "Class by class"
@@ -96,8 +96,7 @@ def _whose() -> str:
 
 def _upload() -> None:
     """Show the ways to bring images, and store them."""
-    way = st.segmented_control("Bring images as", [_ZIP, _FOLDER, _BY_CLASS], default=_ZIP, required=True,
-                               key="train_way")  # fmt: skip
+    way = address.segments("Bring images as", "way", "train_way", (_ZIP, _FOLDER, _BY_CLASS), text=address.slug)
     entries: list[Entry] = []
     title = ""
     with text.show_errors():
@@ -232,7 +231,7 @@ def _thumbnails(spec: DatasetSpec, listing: Listing) -> None:
 
 def _labels(own: OwnSet, spec: DatasetSpec, listing: Listing, train_again: Callable[[OwnSet], None]) -> None:
     """Show all images of a class, a page at a time, with controls that correct their labels."""
-    if not st.toggle("Look through the images and correct labels", key="train_browse"):
+    if not st.toggle("Look through the images and correct labels", **address.switch("browse", "train_browse")):
         return
     left, right = st.columns(2)
     label = left.selectbox("Class", spec.labels, key="train_browse_class")

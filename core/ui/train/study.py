@@ -13,7 +13,7 @@ from core.jobs.request import Request
 from core.metrics.comparisons import MIN_SEEDS
 from core.models import MODELS
 from core.runs import RunMeta
-from core.ui import cache, text
+from core.ui import address, cache, text
 from core.ui.train import form
 from core.ui.train.own_images import Checked
 
@@ -55,8 +55,10 @@ def show(checked: Checked, catalog: Catalog, queue: Queue) -> None:
     """Show the study with its sizes and expected time, and start it."""
     own = checked.own
     st.subheader("Train", anchor=False)
-    deeper = st.pills("Go deeper", list(DEEPER), selection_mode="multi", key="train_deeper",
-                      help="Each choice adds training runs; the expected time follows.")  # fmt: skip
+    bound = address.choice("deeper", "train_deeper", DEEPER, [], address.slug, several=True)
+    deeper = st.pills(
+        "Go deeper", selection_mode="multi", help="Each choice adds training runs; the expected time follows.", **bound
+    )
     request = request_for(checked, list(deeper))
     request.check()
     *smaller, largest = request.sizes
