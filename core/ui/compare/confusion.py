@@ -194,6 +194,11 @@ def _case(view: View, runs: Mapping[Series, Run], evaluated: Mapping[Series, Par
     table(rows, f"Probability of each class by every series for {name}", formats=percent)
     if len(view.labels) == 2:
         _what_if(view, runs, of_case, name)
+    else:
+        st.caption(
+            "What if the threshold or the prevalence were another? Choose a class above: the answer is about one class "
+            "against the rest."
+        )
     if isinstance(loaded, str) or not any(run.meta.has_weights for run in runs.values()):
         return
     if st.toggle("Heatmaps", **address.switch("case-heatmaps", f"cell_heat_{view.dataset}_{name}")):
