@@ -138,7 +138,6 @@ def _report(view: View) -> None:
     table(
         shown, "Classification report: each class against the rest, by series",
         formats={METRICS[name].title: "%.3f" for name in REPORTED},
-        column_config={"Series": st.column_config.Column(pinned=True)},
     )  # fmt: skip
     st.caption("Each class or finding against the rest, mean over seeds. The files contain every run.")
     left, right = st.columns(2)
