@@ -81,9 +81,8 @@ def pick_examples(task: str) -> dict[Upload, str]:
     with st.expander("No image at hand? Try an example", icon=":material/image_search:"):
         for number, (column, example) in enumerate(zip(st.columns(len(examples)), examples, strict=True), start=1):
             column.image(
-                str(example.path), caption=text.escape(example.credit), width="stretch",
-                alt=f"Example {number}, labeled as {example.label}",
-            )  # fmt: skip
+                str(example.path), caption=text.escape(example.credit), width="stretch", alt=f"Example {number}"
+            )
             bound = address.switch(f"example-{number}", f"diagnose_example_{task}_{number}")
             if column.toggle(f"Example {number}", **bound):
                 chosen[example.upload(f"Example {number}")] = example.caption

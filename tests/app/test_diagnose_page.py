@@ -273,6 +273,8 @@ def test_real_examples_are_offered_with_their_credits(phantom_runs, tmp_path, mo
     (tmp_path / "mine" / "credits.json").write_text(json.dumps({**row, "images": {"1.png": "opacity"}}))
     monkeypatch.setattr(core.inference.examples.examples_of, "__defaults__", (tmp_path,))
     app = open_page("diagnose", phantom_runs, monkeypatch)
+    (shown,) = [image.proto.imgs[0] for image in app.get("image")]
+    assert (shown.alt, shown.caption) == ("Example 1", "Doe 2020, CC0"), "neither tells the label before the answer"
     app.toggle(key="diagnose_example_phantom_1").set_value(True).run()
     assert not app.exception
     assert len(app.metric) == 2
