@@ -75,23 +75,32 @@ def merge_groups(groups: np.ndarray, copies: Copies) -> np.ndarray:
     return united[number]
 
 
-def redundant_copies(labels: np.ndarray, copies: Copies) -> tuple[np.ndarray, np.ndarray]:
+def redundant_copies(
+    labels: np.ndarray, copies: Copies, parts: np.ndarray
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Return the images that can be left out so that no copies remain.
+
+    Of the copies in several parts a test image stays, else a validation image; of those in one part, the first.
 
     Args:
         labels: (N,) class indices.
         copies: pairs of copies.
+        parts: (N,) the publisher's parts, "" if unknown.
     Returns:
-        positions of images that are copies of an earlier image of their class, and positions of all images that have
-        copies in another class, as one of the labels must be wrong.
+        positions of images that are copies of another image of their class, positions of those of them that are
+        outside the test part and copies of a test image, and positions of all images that have copies in another class,
+        as one of the labels must be wrong.
     """
     groups = merge_groups(np.arange(len(labels)), copies)
     classes = np.zeros((groups.max() + 1, labels.max() + 1), bool)
     classes[groups, labels] = True
     conflicting = (classes.sum(axis=1) > 1)[groups]
-    first = np.zeros(len(labels), bool)
-    first[np.unique(groups, return_index=True)[1]] = True
-    return np.flatnonzero(~first & ~conflicting), np.flatnonzero(conflicting)
+    order = np.lexsort((np.arange(len(labels)), parts != VALIDATION, parts != TEST))
+    kept = order[np.unique(groups[order], return_index=True)[1]]  # of each group
+    redundant = ~conflicting
+    redundant[kept] = False
+    twin = redundant & (parts != TEST) & (parts[kept] == TEST)[groups]
+    return np.flatnonzero(redundant & ~twin), np.flatnonzero(twin), np.flatnonzero(conflicting)
 
 
 def strata_of(labels: np.ndarray, groups: np.ndarray, least: int) -> np.ndarray:

@@ -54,6 +54,10 @@ def stored(app):
     return app
 
 
+def plain(app):
+    return texts(app).replace("\\", "")
+
+
 def has(app, key):
     return any(one.key == key for one in app.button)
 
@@ -147,6 +151,19 @@ def test_copies_are_left_out_with_one_click_and_brought_back(place, monkeypatch)
     app.button(key="train_correct").click().run()
     assert not app.exception
     assert "with a copy in another class" not in texts(app)
+
+
+def test_of_copies_across_the_split_the_training_twin_is_left_out(place, monkeypatch):
+    files = class_files({"ill": 40, "well": 40}, "train/") | class_files({"ill": 20, "well": 20}, "test/", start=80)
+    app = stored(bring(open_train(place, monkeypatch), files | {"train/ill/a.png": files["test/ill/0.png"]}))
+    assert "1 copy of test images among the training images. For example: train/ill/a.png" in texts(app).replace(
+        "\\", ""
+    )
+    app.button(key="train_leave_twins").click().run()
+    assert not app.exception
+    own = only_set()
+    assert own.left_out == ["train/ill/a.png"]
+    assert (own.path / "test" / "ill" / "0.png").exists()
 
 
 def test_any_label_is_corrected_from_the_thumbnails(place, monkeypatch):

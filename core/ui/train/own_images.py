@@ -184,11 +184,12 @@ def check(own: OwnSet, train_again: Callable[[OwnSet], None]) -> Checked | None:
         _labels(own, spec, listing, train_again)
     else:
         st.caption("Nothing is copied, and nothing in this folder is changed: follow the advice below in the folder.")
-    within, across = redundant_copies(listing.labels, copies)
+    within, twins, across = redundant_copies(listing.labels, copies, listing.parts)
     _remedy(own, listing, unreadable, "not readable and not used.", "unreadable", "file")
     conflicts = _remedy(
         own, listing, across, "with a copy in another class, so that one of the labels is wrong.", "across", "image",
     )  # fmt: skip
+    _remedy(own, listing, twins, "of test images among the training images.", "twins", "copy", "copies")
     _remedy(own, listing, within, "of another image of the same class.", "within", "copy", "copies")
     seen = _seen(own, spec, listing)
     if own.left_out and st.button(

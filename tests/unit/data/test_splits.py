@@ -150,7 +150,16 @@ def test_images_without_a_label_are_in_no_part():
 
 
 def test_copies_to_leave_out_are_the_later_ones_of_a_class_and_all_across_classes():
-    labels = np.array([0, 0, 0, 1, 1, 1, 0])
-    within, across = redundant_copies(labels, copies((0, 1), (1, 2), (3, 6)))
-    assert (within.tolist(), across.tolist()) == ([1, 2], [3, 6])
-    assert [len(rows) for rows in redundant_copies(labels, NO_COPIES)] == [0, 0]
+    labels, unknown = np.array([0, 0, 0, 1, 1, 1, 0]), np.full(7, "")
+    within, twins, across = redundant_copies(labels, copies((0, 1), (1, 2), (3, 6)), unknown)
+    assert (within.tolist(), twins.tolist(), across.tolist()) == ([1, 2], [], [3, 6])
+    assert [len(rows) for rows in redundant_copies(labels, NO_COPIES, unknown)] == [0, 0, 0]
+
+
+def test_of_copies_in_two_parts_the_test_image_stays_and_the_training_twin_goes():
+    parts = np.array(["train", "train", "validation", "test", "test", "train", "validation", "train"])
+    pairs = copies((0, 3), (3, 4), (2, 4), (5, 6), (1, 7))
+    within, twins, across = redundant_copies(np.zeros(8, int), pairs, parts)
+    assert twins.tolist() == [0, 2], "copies of test images"
+    assert within.tolist() == [4, 5, 7], "a second test image, a copy of a validation image, a second training image"
+    assert not len(across)
