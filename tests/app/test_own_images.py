@@ -166,6 +166,37 @@ def test_of_copies_across_the_split_the_training_twin_is_left_out(place, monkeyp
     assert (own.path / "test" / "ill" / "0.png").exists()
 
 
+def test_medical_transfer_waits_until_the_images_are_compared_with_its_corpus(place, monkeypatch):
+    """A set of its corpus is on this machine, and not read yet."""
+    folder = custom_dataset(class_folders(place / "corpus"))
+    monkeypatch.setattr("core.ui.train.own_images.read_card", lambda path: {"seen": ["kermany"]})
+    monkeypatch.setattr("core.ui.train.own_images.is_present", lambda spec: True)
+    monkeypatch.setattr("core.ui.train.own_images.cache.listing", lambda name: list_images(folder))
+    monkeypatch.setattr("core.ui.train.own_images.copies_in_corpus", lambda spec, card, watch: (set(), []))
+    app = stored(bring(open_train(place, monkeypatch), FILES))
+    shown = texts(app)
+    assert "Medical transfer takes no part yet" in shown
+    assert "press Compare above" in shown
+    assert "medical" not in networks(app)
+    app.button(key="train_compare").click().run()
+    assert not app.exception
+    assert "takes no part yet" not in texts(app)
+    assert "medical" in networks(app)
+
+
+def class_folders(folder):
+    """Stores a few images in class folders and returns the folder."""
+    for name, content in class_files({"a": 2, "b": 2}, start=900).items():
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_bytes(content)
+    return folder
+
+
+def networks(app):
+    """The sentence that names the networks of the study."""
+    return next(element.value for element in app.markdown if element.value.startswith("**Networks:**"))
+
+
 def test_any_label_is_corrected_from_the_thumbnails(place, monkeypatch):
     app = stored(bring(open_train(place, monkeypatch), FILES))
     app.toggle(key="train_browse").set_value(True).run()

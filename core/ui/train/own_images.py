@@ -43,12 +43,12 @@ class Checked(NamedTuple):
     Attributes:
         own: the set.
         dataset: its images, read and split.
-        seen: number of images that the medical encoder was trained on.
+        seen: number of images that the medical encoder was trained on; None if that is not known yet.
     """
 
     own: OwnSet
     dataset: Dataset
-    seen: int
+    seen: int | None
 
 
 def pick_set(queue: Queue) -> OwnSet | None:
@@ -273,8 +273,12 @@ def _remedy(
     return True
 
 
-def _seen(own: OwnSet, spec: DatasetSpec, listing: Listing) -> int:
-    """Compare the images with what the medical encoder was trained on; return the number that it has seen."""
+def _seen(own: OwnSet, spec: DatasetSpec, listing: Listing) -> int | None:
+    """Compare the images with what the medical encoder was trained on, at once or with a button.
+
+    Returns:
+        the number of images that it has seen; None until they are compared.
+    """
     try:
         card = read_card(find_medical_encoder(MEDICAL, spec.name))
     except WeightsUnavailable:
@@ -285,11 +289,14 @@ def _seen(own: OwnSet, spec: DatasetSpec, listing: Listing) -> int:
     if unread and not st.session_state.get(key):
         images = sum(len(cache.listing(name)) for name in unread)
         left, right = st.columns([3, 1], vertical_alignment="center")
-        left.info(f"Not compared yet with what the medical encoder was trained on. {images:,} images are read first.")
+        left.info(
+            "Medical transfer takes no part yet: your images are not compared with those that its encoder was trained "
+            f"on, and copies would inflate its performance. To compare them, {images:,} images are read first."
+        )
         right.button(
             "Compare", key="train_compare", width="stretch", on_click=st.session_state.update, args=({key: True},)
         )
-        return 0
+        return None
     seen, absent = _corpus_copies(str(own.path), listing.stamp, card)
     if absent:
         st.caption("Not all that the medical encoder was trained on is on this server to compare with.")

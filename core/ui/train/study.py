@@ -38,7 +38,7 @@ def request_for(checked: Checked, deeper: list[str]) -> Request:
     """
     added = [DEEPER[name] for name in deeper]
     models = [*STUDY_MODELS, *(model for models, _, _ in added for model in models)]
-    unseen = [model for model in models if MODELS[model].family != "medical" or not checked.seen]
+    unseen = [model for model in models if MODELS[model].family != "medical" or checked.seen == 0]
     name = checked.dataset.spec.name
     return Request(
         title=checked.own.title,
@@ -68,7 +68,11 @@ def show(checked: Checked, catalog: Catalog, queue: Queue) -> None:
         f"per class, {len(request.seeds)} times with other images."
     )
     if all(MODELS[model].family != "medical" for model in request.models):
-        st.caption("Without medical transfer: its encoder has seen some of these images, or is not available here.")
+        st.caption(
+            "Without medical transfer: press Compare above to find out whether its encoder has seen your images."
+            if checked.seen is None
+            else "Without medical transfer: its encoder has seen some of these images, or is not available here."
+        )
     if len(request.seeds) < MIN_SEEDS:
         st.caption(
             "A quick study, meant to end within five minutes for 500 images on two processor cores: estimates that say "
