@@ -7,7 +7,16 @@ from core.metrics import METRICS
 from core.runs.series import runs_by_series
 from core.ui import app_frame, cache, charts, pickers, text
 from core.ui.compare import metric_charts
-from core.ui.start.story import INTRODUCTIONS, LOOP_MEANING, family_title, meaning_text, size_table
+from core.ui.start.story import (
+    INTRODUCTIONS,
+    LOOP_MEANING,
+    best_family,
+    family_title,
+    labels_text,
+    meaning_text,
+    rates_text,
+    size_table,
+)
 from core.ui.tables import table
 
 app_frame.require(__file__)
@@ -57,18 +66,25 @@ with text.stop_on_error():
     fits = cache.fitted_curves({name: sized[name] for name in names.values()}, METRIC.name, None)
     sizes = {run.meta.per_class for family, name in names.items() if family != LOOP for run in sized[name]}
     size = min(sizes, key=lambda n: abs(n - FOR_WHOM))
-    summaries = {
-        family: cache.summaries(at_size)[METRIC.name]
+    estimates = {
+        family: cache.summaries(at_size)
         for family, name in names.items()
         if (at_size := [run for run in sized[name] if run.meta.per_class == size])
     }
+    summaries = {family: rows[METRIC.name] for family, rows in estimates.items()}
+    best = best_family(summaries, METRIC)
+    meaning = [
+        meaning_text(size, METRIC, summaries, names),
+        rates_text(metas[0], names[best], estimates[best]),
+        labels_text(fits, names.get("A"), names[best], size),
+    ]
 
 finding = headline({family: fits[name] for family, name in names.items() if name in fits})
 if finding:
     st.header(text.escape(finding_text(metas[0].dataset_title, METRIC, finding, names)), anchor=False)
     if short := [way_of(name) for family, name in names.items() if family != LOOP and family not in finding.needed]:
         st.caption(f"Not counted, because a curve needs three sizes: networks {listed(short)}.")
-st.write(text.escape(meaning_text(size, METRIC, summaries, names)))
+st.write(text.escape(" ".join(filter(None, meaning))))
 measured = {
     titles[family]: metric_charts.Measured.of(name, sized[name], cache.values(sized[name], METRIC.name, None))
     for family, name in names.items()

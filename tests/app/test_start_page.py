@@ -9,7 +9,7 @@ from core.metrics import METRICS
 from core.models import FAMILY_LETTERS
 from core.runs import open_store
 from core.runs.series import Series
-from core.ui.start.story import INTRODUCTIONS, family_title, meaning_text
+from core.ui.start.story import INTRODUCTIONS, family_title, labels_text, meaning_text
 from tests import PATIENCE
 from tests.app.test_pages import open_page, texts
 from tests.synthetic_runs import STRONG, WEAK, make_run
@@ -40,13 +40,21 @@ def test_the_finding_comes_from_the_stored_runs(tmp_path, monkeypatch):
     sentence = app.header[0].value.replace("\\", "")
     assert "labeled images per class needed for AUROC" in sentence
     assert sentence.index("with ImageNet pretraining") < sentence.index("trained from scratch")
+    at_50 = [meta for meta in open_store().metas() if meta.train_size == 50]
+
+    def mean(family, metric):
+        values = [meta.metrics[metric] for meta in at_50 if meta.family == family]
+        return sum(values) / len(values)
+
     table = app.dataframe[0].value
-    expected = {}
-    for meta in open_store().metas():
-        if meta.train_size == 50:
-            expected.setdefault(meta.family, []).append(meta.metrics["auroc"])
-    means = [f"{sum(values) / len(values):.3f}" for _, values in sorted(expected.items(), reverse=True)]
-    assert table[METRICS["auroc"].title].tolist() == means
+    assert table[METRICS["auroc"].title].tolist() == [f"{mean(row, 'auroc'):.3f}" for row in ("scratch", "imagenet")]
+    hits, alarms = (
+        round(100 * share) for share in (mean("imagenet", "sensitivity"), 1 - mean("imagenet", "specificity"))
+    )
+    shown = texts(app).replace("\\", "")
+    assert "The best is the network with ImageNet pretraining. Of 100 test images with yes, it " in shown
+    assert f"it finds {hits}; of 100 without, it raises a false alarm in {alarms}." in shown
+    assert "To equal the best of these, training from scratch needs" in shown
 
 
 def test_one_size_gives_values_but_no_finding(tmp_path, monkeypatch):
@@ -56,6 +64,21 @@ def test_one_size_gives_values_but_no_finding(tmp_path, monkeypatch):
     assert not app.exception
     assert not app.header
     assert "With 20 labeled images per class" in texts(app)
+    assert "it finds" in texts(app)
+    assert "training from scratch needs" not in texts(app)
+
+
+def test_a_task_of_several_classes_has_no_rates(class_runs, monkeypatch):
+    app = open_page("start", class_runs, monkeypatch)
+    assert not app.exception
+    assert "it finds" not in texts(app)
+
+
+def test_what_training_from_scratch_needs_is_told_only_where_another_family_is_better():
+    a, b = Series("scratch-cnn", "scratch"), Series("imagenet-efficientnet-lite0", "frozen")
+    assert labels_text({a: None, b: None}, a, a, 50) == ""
+    assert labels_text({b: None}, a, b, 50) == ""
+    assert labels_text({b: None}, None, b, 50) == ""
 
 
 def test_a_link_with_a_task_leads_to_diagnose(phantom_runs, monkeypatch):

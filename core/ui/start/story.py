@@ -3,8 +3,12 @@
 from collections.abc import Mapping
 
 from core.analysis.contest import LOOP, listed, way_of
+from core.inference.sentences import in_sentence
+from core.inference.track_record import Rates
 from core.metrics import Metric, SeriesEstimate
+from core.metrics.learning_curves import Fit, label_multiplier
 from core.models import FAMILY_TITLES, MODELS
+from core.runs import RunMeta
 from core.runs.series import Series
 
 INTRODUCTIONS = {  # family -> what it is, as a sentence
@@ -36,6 +40,43 @@ def meaning_text(
     known = listed(list(values.values()))
     measured = f"With {size:g} labeled images per class, the measured {metric.title} is {known}."
     return f"{measured} A plain training loop that nobody tuned reaches {loop}." if loop else measured
+
+
+def best_family(summaries: Mapping[str, SeriesEstimate], metric: Metric) -> str:
+    """Return the family with the best estimate; the plain loop is none."""
+    values = {family: estimate.value for family, estimate in summaries.items() if family != LOOP}
+    return (max if metric.higher_is_better else min)(values, key=values.__getitem__)
+
+
+def rates_text(meta: RunMeta, best: Series, estimates: Mapping[str, SeriesEstimate]) -> str:
+    """Return how often the best network is right, as natural frequencies; "" if the task has no positive class.
+
+    Args:
+        meta: any run of the task.
+        best: the series of the best family.
+        estimates: metric -> its estimate, at the operating points of that series.
+    """
+    if meta.positive is None:
+        return ""
+    rates = Rates("", estimates["sensitivity"].value, estimates["specificity"].value)
+    return f"The best is the network {way_of(best)}. {rates.text(in_sentence(meta.titles[meta.positive]), alarm=True)}"
+
+
+def labels_text(fits: Mapping[Series, Fit], scratch: Series | None, best: Series, size: float) -> str:
+    """Return how many times as many labels training from scratch needs to equal the best family.
+
+    Args:
+        fits: series -> its learning curve.
+        scratch: the series that is trained from scratch; None if there is none.
+        best: the series of the best family.
+        size: images per class of that series.
+    Returns:
+        "" if training from scratch is the best, or a curve is missing.
+    """
+    if scratch is None or scratch == best or scratch not in fits or best not in fits:
+        return ""
+    needed = label_multiplier(fits[scratch], fits[best], size).text(1, " times")
+    return f"To equal the best of these, training from scratch needs {needed} as many labeled images."
 
 
 def family_title(family: str, name: Series) -> str:
