@@ -192,7 +192,7 @@ def open_gate(folder: Path, fingerprints: Collection[str]) -> Gatekeeper | None:
     if set(fingerprints) - {gate.fingerprint}:
         raise CorruptRun(
             f"The image check of {folder.name} was made from other images than the networks were trained on. Make it "
-            f"again: python -m trainer gate --dataset {folder.name}"
+            "again with the trainer's command gate."
         )
     return Gatekeeper(gate)
 

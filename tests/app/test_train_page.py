@@ -258,6 +258,20 @@ def test_missing_weights_lead_to_the_card_that_names_what_to_install(queue, no_w
     assert "not on this machine" in texts(card).replace("\\", "")
 
 
+def test_models_without_weights_link_to_their_cards_and_no_page_prints_a_command(
+    queue, no_weights, tmp_path, monkeypatch
+):
+    monkeypatch.setenv("LOWSHOT_ENCODERS", str(tmp_path / "encoders"))
+    app = open_page("train", tmp_path / "runs", monkeypatch)
+    app.segmented_control(key="train_kind").set_value("An available data set").run()
+    app.selectbox(key="train_dataset").set_value("phantom").run()
+    assert not app.exception
+    assert "python -m" not in texts(app)
+    assert "**EfficientNet-Lite0, medical**: none of its encoders is known" in texts(app)
+    links = {link.proto.label.replace("\\", ""): link.proto.query_string for link in app.get("page_link")}
+    assert links["What to install for ResNet-50, ImageNet"] == "section=networks&network=imagenet-resnet50"
+
+
 def test_a_trainer_that_does_not_respond_is_reported(queue, tmp_path, monkeypatch):
     from core.errors import LowshotError
 

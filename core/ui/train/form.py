@@ -15,7 +15,8 @@ from core.jobs.costs import Cost, expected, is_same_work
 from core.jobs.own_study import STUDY_MODELS
 from core.jobs.request import JOINED, Request, own_path
 from core.models import MODELS
-from core.models.weights import weights_of
+from core.models.specs import ModelSpec
+from core.models.weights import exposure_of, weights_of
 from core.paths import data_roots, describe_device, pick_device
 from core.runs import RunMeta
 from core.ui import address, cache, text
@@ -90,28 +91,42 @@ def fits_study(spec: DatasetSpec) -> bool:
     return spec.dims == 2 and spec.task != "multilabel" and len(list_images(spec)) <= SET_LIMITS.images
 
 
-def why_no_weights(model: str, dataset: str) -> str:
-    """Return why a model's weights are not available here for a data set; "" if they are."""
+def has_weights(model: str, dataset: str) -> bool:
+    """Return whether a model's weights are available here for a data set."""
     try:
         weights_of(MODELS[model], dataset)
-        return ""
-    except LowshotError as error:
-        return str(error)
+        return True
+    except LowshotError:
+        return False
 
 
 def pick_models(catalog: Catalog, spec: DatasetSpec) -> list[str]:
-    """Pick models that support the images and whose weights are present; list the others with the reason."""
+    """Pick models that support the images and whose weights are present; list the others and what they lack."""
     offered = [name for name, row in catalog.of("model").items() if row["dims"] == spec.dims and name in MODELS]
-    missing = {name: reason for name in offered if (reason := why_no_weights(name, spec.name))}
-    usable = [name for name in offered if name not in missing]
+    usable = [name for name in offered if has_weights(name, spec.name)]
+    missing = [name for name in offered if name not in usable]
     default = [name for name in STUDY_MODELS if name in usable] or usable[:1]
     bound = address.choice("model", f"train_models_{spec.dims}_{spec.name}", usable, default, several=True)
     chosen: list[str] = st.multiselect("Models", format_func=lambda name: MODELS[name].title, **bound)
     if missing:
         with st.expander(f"{len(missing)} models are not available here"):
-            for name, reason in missing.items():
-                st.write(f"- **{text.escape(MODELS[name].title)}**: {text.escape(reason)}")
+            for name in missing:
+                _say_what_is_missing(MODELS[name], spec.name)
     return [name for name in usable if name in chosen]
+
+
+def _say_what_is_missing(model: ModelSpec, dataset: str) -> None:
+    """Say why a model cannot be trained on a data set, or link to the card that says how to get its weights."""
+    title = text.escape(model.title)
+    if model.weights.kind == "own":
+        st.write(f"**{title}**: none of its encoders is known never to have seen this data set.")
+    elif exposure_of(model, dataset) == "seen":
+        st.write(f"**{title}**: its encoder was trained on images of this data set.")
+    else:
+        st.page_link(
+            "pages/models.py", label=f"What to install for {title}", icon=":material/download:",
+            query_params={"section": "networks", "network": model.name},
+        )  # fmt: skip
 
 
 def pick_strategies(catalog: Catalog, models: Sequence[str]) -> list[str]:

@@ -43,7 +43,7 @@ def request_for(checked: Checked, deeper: list[str]) -> Request:
     return Request(
         title=checked.own.title,
         folder=str(checked.own.path),
-        models=tuple(model for model in unseen if not form.why_no_weights(model, name)),
+        models=tuple(model for model in unseen if form.has_weights(model, name)),
         strategies=(*STUDY_STRATEGIES, *(strategy for _, strategies, _ in added for strategy in strategies)),
         sizes=own_study.study_sizes(checked.dataset),
         seeds=(*STUDY_SEEDS, *(seed for _, _, seeds in added for seed in seeds)),

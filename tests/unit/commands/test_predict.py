@@ -66,7 +66,7 @@ def test_a_gate_made_from_other_images_answers_for_none(one_run, runs, pictures,
     code, rows, said = predict(capsys, pictures[:1])
     assert (code, rows) == (2, [])
     assert "made from other images" in said
-    assert "trainer gate --dataset phantom" in said
+    assert "Make it again with the trainer's command gate." in said
     code, rows, said = predict(capsys, [*pictures, "--despite-gate"])
     assert [row["gate"] for row in rows] == [None, None]
     assert "images are not checked" in said
