@@ -2,6 +2,7 @@
 
 import errno
 
+import numpy as np
 import pytest
 
 from core.data import DATASETS
@@ -10,6 +11,8 @@ from core.data.datasets.custom import custom_dataset
 from core.data.preprocessing import PREPROCESSING
 from core.data.previews import as_image, augmentation_previews, pixels_of
 from core.data.specs import list_images
+from core.models import FAMILY_COLORS
+from core.ui.data import summary_charts
 from tests.app.test_address import visit
 from tests.app.test_pages import open_page, texts
 from tests.unit.training.test_contamination import compilation  # noqa: F401  (a fixture)
@@ -35,6 +38,16 @@ def test_every_section_of_every_kind_of_data_set(name, section, tmp_path, monkey
     if section == "Preprocessing":
         assert "Values -1.00 to" in shown
         assert all(f"\n{row.name}: " in shown for row in PREPROCESSING.values() if name != "phantom-3d" or row.volumes)
+
+
+def test_charts_of_the_data_leave_the_colors_to_the_families():
+    parts = {part: {"a": 3, "b": 4} for part in ("train", "validation", "test", "not split")}
+    row = {"Width": 3, "Height": 4, "Class": "a"}
+    figures = summary_charts.balance(parts), summary_charts.sizes([row]), summary_charts.group_sizes(np.arange(4))
+    for figure in figures:
+        used = figure.to_json().upper()
+        assert not [color for color in FAMILY_COLORS.values() if color in used]
+    assert len({bar.marker.color for bar in figures[0].data}) == len(parts)
 
 
 def test_a_data_set_is_read_split_and_compared_on_demand(compilation, tmp_path, monkeypatch):  # noqa: F811

@@ -1,11 +1,11 @@
-"""Charts of the Data page."""
+"""Charts of the Data page, in ink and grays: each color stands for a family of networks."""
 
 from typing import Any
 
 import numpy as np
 import plotly.graph_objects as go
 
-from core.ui.charts import ABOVE, COLORS, INK, SHARES
+from core.ui.charts import ABOVE, GRAYS, INK, SHARES
 
 _PATTERNS = ("", "/", "x", ".")
 
@@ -20,7 +20,7 @@ def balance(counts: dict[str, dict[str, int]]) -> go.Figure:
     for place, (part, classes) in enumerate(counts.items()):
         figure.add_bar(
             y=list(classes), x=list(classes.values()), orientation="h", name=part,
-            marker={"color": COLORS[place % len(COLORS)], "pattern": {"shape": _PATTERNS[place % len(_PATTERNS)]}},
+            marker={"color": GRAYS[place % len(GRAYS)], "pattern": {"shape": _PATTERNS[place % len(_PATTERNS)]}},
             hovertemplate="%{y}: %{x:,} images<extra>" + part + "</extra>",
         )  # fmt: skip
     bars = max(map(len, counts.values()), default=0)
@@ -51,7 +51,7 @@ def sizes(rows: list[dict[str, Any]]) -> go.Figure:
     figure = go.Figure()
     figure.add_scatter(
         x=[row["Width"] for row in rows], y=[row["Height"] for row in rows], mode="markers",
-        marker={"size": 9, "color": COLORS[0], "opacity": 0.35}, text=[row["Class"] for row in rows],
+        marker={"size": 9, "color": INK, "opacity": 0.35}, text=[row["Class"] for row in rows],
         hovertemplate="%{x} x %{y} pixels<br>%{text}<extra></extra>",
     )  # fmt: skip
     figure.update_xaxes(title="Width in pixels", rangemode="tozero")
@@ -65,7 +65,7 @@ def group_sizes(groups: np.ndarray) -> go.Figure:
     _, images = np.unique(groups, return_counts=True)
     numbers, counts = np.unique(np.minimum(images, 20), return_counts=True)
     names = [f"{n}" if n < 20 else "20 or more" for n in numbers]
-    figure = go.Figure(go.Bar(x=names, y=counts, marker_color=COLORS[0], hovertemplate="%{y:,} groups<extra></extra>"))
+    figure = go.Figure(go.Bar(x=names, y=counts, marker_color=GRAYS[1], hovertemplate="%{y:,} groups<extra></extra>"))
     figure.update_xaxes(title="Images in the group", type="category")
     figure.update_yaxes(title="Groups")
     figure.update_layout(height=260, margin_t=10)

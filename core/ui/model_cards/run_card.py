@@ -16,7 +16,7 @@ from core.errors import LowshotError
 from core.metrics import METRICS, Estimate, Scores, SeriesEstimate
 from core.metrics.bootstrap import with_interval
 from core.metrics.reliability import Bin, chance_error, reliability
-from core.models import FAMILY_COLORS, MODELS
+from core.models import MODELS
 from core.models.medical_encoders import probe_results_of
 from core.models.summary import alt_text, diagram, format_count, format_shape
 from core.runs import RunMeta
@@ -195,7 +195,7 @@ def encoder(card: Mapping[str, Any]) -> None:
     if curve := card.get("training_curve"):
         st.subheader("Training curve")
         alt = f"Pretraining loss, from {curve[0]['loss']:.2f} to {curve[-1]['loss']:.2f}"
-        lines = {"loss": ("loss", charts.Style(FAMILY_COLORS["medical"], "solid", "circle"))}
+        lines = {"loss": ("loss", charts.Style(charts.INK, "solid", "circle"))}
         charts.show_figure(charts.loss_curves(curve, lines, "step"), key="models_pretraining", alt=alt)
     if recipe := card.get("recipe"):
         st.subheader("Recipe")
