@@ -5,6 +5,7 @@ import shutil
 import pytest
 
 from core.jobs.queue import Queue
+from core.models import FAMILY_COLORS
 from core.models.medical_encoders import CARD_FILE, read_card
 from tests.app.test_pages import open_page, texts
 
@@ -95,6 +96,8 @@ def test_the_card_of_a_shipped_encoder(model, targets, seen, tmp_path, monkeypat
     said = texts(app).replace("\\", "")
     assert f"Do not use it on data it was trained on, or on sets of the same images: {seen}." in said
     assert app.dataframe[0].value["Images"].tolist() == [part["images"] for part in read_card(folder)["corpus"]]
+    (loss,) = app.get("plotly_chart")
+    assert FAMILY_COLORS["medical"] not in str(loss.proto), "the color stands for the family"
 
 
 @pytest.mark.parametrize("card", [None, "{", '{"seen": []}'])
