@@ -46,6 +46,7 @@ LAYERS = (  # from the lowest; a file named in one layer does not belong to its 
 )  # fmt: skip
 
 SAME_SUBJECT = {  # base name of several modules -> what all of them are about
+    "baselines": "recipes against untuned baselines",
     "conformal": "conformal prediction sets",
     "data": "the data sets of this machine",
     "external": "external test sets",

@@ -22,7 +22,7 @@ from core.models.weights import weights_of
 from core.runs import open_store, read_predictions, read_run, save_run
 from core.types import ImageSpec
 from tests import PATIENCE
-from tests.unit.models.test_volumes import put_medmnist
+from tests.unit.models.test_volume_models import put_medmnist
 from tests.unit.runs.test_store import example_meta, example_predictions
 from trainer.cli import main, parse
 from trainer.commands import export as exports

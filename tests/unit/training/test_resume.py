@@ -146,7 +146,7 @@ def test_a_killed_run_resumes_from_its_last_epoch(runs, tmp_path, capsys):
         assert np.array_equal(read_predictions(whole, part).logits, read_predictions(resumed, part).logits)
     first, second = read_weights(whole), read_weights(resumed)
     assert all(torch.equal(first[name], second[name]) for name in first)
-    assert capsys.readouterr().out.count("scratch-cnn") == 2
+    assert capsys.readouterr().out.count("scratch-cnn scratch") == 2
 
 
 @pytest.mark.parametrize(
