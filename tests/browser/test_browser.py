@@ -35,7 +35,7 @@ ARTEFACTS = Path(os.environ.get("LOWSHOT_ARTEFACTS", ".cache/screenshots"))
 
 @pytest.fixture(scope="module")
 def opened():
-    need(chromium(), "no Chromium on this machine", required=False)
+    need(chromium(), "no Chromium on this machine")
     need(AXE.exists(), "axe-core is not installed; make test installs it where there is npm")
     ARTEFACTS.mkdir(parents=True, exist_ok=True)
     with browser() as found:
@@ -406,6 +406,7 @@ def test_a_clinician_uploads_an_image_reads_the_answer_and_takes_the_report(open
     heatmaps = page.locator("img[alt^='Grad-CAM']").all()
     assert len(heatmaps) == networks
     assert all(is_drawn(heatmap) for heatmap in heatmaps)
+    whole_page(page, width, ARTEFACTS / f"diagnose-{STORES[store]}-{width}.png")
     page.get_by_role("button", name="Report").click()
     page.get_by_role("dialog").wait_for()
     field = page.get_by_role("textbox", name="Patient or case")
@@ -435,10 +436,12 @@ def test_a_researcher_reads_the_headline_compares_and_shares_a_link(opened, requ
     page.get_by_text("labeled images per class, the measured AUROC is").wait_for()
     settle(page)
     assert page.get_by_role("heading", level=2).count() == (store == "shipped")  # a headline takes three sizes
+    whole_page(page, width, ARTEFACTS / f"start-{STORES[store]}-{width}.png")
     page.get_by_role("link", name="See the evidence").click()
     page.wait_for_selector("h1:has-text('Compare')")
     page.wait_for_url(f"**/compare?set={STORES[store]}")
     settle(page)
+    whole_page(page, width, ARTEFACTS / f"compare-{STORES[store]}-{width}.png")
     page.get_by_role("radio", name="Differences").click()
     page.wait_for_url("**section=differences*")
     settle(page)
