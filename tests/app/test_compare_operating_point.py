@@ -130,11 +130,11 @@ def test_a_case_is_decided_again_at_another_threshold_and_prevalence(phantom_run
 
 def test_what_if_is_offered_for_one_class_against_the_rest(class_runs, monkeypatch):
     app = show(open_page("compare", class_runs, monkeypatch), "Confusion")
-    assert "choose a class above" in texts(app)
+    assert "Choose a class above" in texts(app)
     assert all(slider.label != "Threshold" for slider in app.slider)
     app.selectbox(key="compare_finding_phantom").set_value(1).run()
     assert not app.exception
-    assert "choose a class above" not in texts(app)
+    assert "Choose a class above" not in texts(app)
     assert any(slider.label == "Threshold" for slider in app.slider)
     assert any("becomes" in element.value for element in app.markdown)
 

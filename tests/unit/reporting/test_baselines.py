@@ -39,7 +39,7 @@ def test_the_table_says_what_is_ahead_behind_or_not_compared(monkeypatch, tmp_pa
     first, second = (line for line in baseline_table(["frozen"], [10, 50]).splitlines() if "| logistic" in line)
     assert "| 10 | +0.100 (+0.075 to +0.125), ahead | -0.100 (-0.125 to -0.075), behind | 3 |" in first
     assert "| 50 | not compared | not compared | 0 |" in second
-    assert "logistic regression +0.007 and +0.020; plain loop +0.010 and +0.020" in baseline_table(["frozen"], [10])
+    assert "logistic regression +0.008 and +0.020; plain loop +0.010 and +0.020" in baseline_table(["frozen"], [10])
     assert "| 10 | old MLP | -0.100 (-0.125 to -0.075) | -0.100 (-0.125 to -0.075) | 3 |" in summary(rows)
     with pytest.raises(BadRequest, match="There is no log of scratch"):
         baseline_table(["scratch"], [10])
