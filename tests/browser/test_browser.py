@@ -2,6 +2,7 @@
 
 import os
 import shutil
+import zipfile
 from pathlib import Path
 from urllib.parse import urlparse
 
@@ -337,6 +338,8 @@ def test_a_zip_of_own_images_becomes_a_trained_network_and_an_answer(opened, own
             settle(page)
             assert violations(page) == []
             whole_page(page, width, ARTEFACTS / f"train-own-{width}.png")
+            if width == WIDTHS[0]:
+                check_download(page)
             page.get_by_role("link", name="Try an image").click()
             page.get_by_text("Possible answers: level, upright").wait_for()
             settle(page)
@@ -349,6 +352,20 @@ def test_a_zip_of_own_images_becomes_a_trained_network_and_an_answer(opened, own
             assert page.get_by_text("level").first.is_visible()
             assert violations(page) == []
         page.close()
+
+
+def check_download(page):
+    """Prepares the network of the result and downloads it: the archive is whole and has every format, with a card."""
+    page.get_by_role("button", name="Prepare the download").click()
+    button = page.get_by_role("button", name="Download (ONNX, safetensors, cards)")
+    button.wait_for()
+    settle(page)
+    with page.expect_download() as download:
+        button.click()
+    with zipfile.ZipFile(download.value.path()) as archive:
+        assert archive.testzip() is None
+        assert {Path(name).suffix for name in archive.namelist()} >= {".onnx", ".safetensors", ".json"}
+    assert page.locator("[data-testid=stException]").count() == 0
 
 
 def test_a_browser_closed_in_the_middle_of_an_upload_leaves_nothing(opened, own_places, tmp_path):
@@ -461,6 +478,27 @@ def test_a_researcher_reads_the_headline_compares_and_shares_a_link(opened, requ
     assert other.locator("[data-testid=stMain]").inner_text() == shown
     assert other.locator("[data-testid=stException]").count() == 0
     other.context.close()
+    page.close()
+
+
+def test_a_click_on_a_cell_of_a_confusion_matrix_shows_its_images(opened, shipped):
+    """On the normal images that the second matrix takes for ill, which are not those shown at first."""
+    page = new_page(opened)
+    page.goto(f"{shipped}/compare?set=phantom&section=confusion")
+    page.get_by_role("heading", name="Images in a cell").wait_for()
+    settle(page)
+    cells = page.locator(".js-plotly-plot .nsewdrag").nth(1)
+    cells.scroll_into_view_if_needed()
+    box = cells.bounding_box()
+    page.mouse.click(box["x"] + 0.75 * box["width"], box["y"] + 0.25 * box["height"])
+    page.wait_for_function("new URLSearchParams(location.search).get('truth') === 'No opacity'")
+    settle(page)
+    chosen = {name: page.get_by_role("combobox", name=name, exact=True).input_value() for name in ("Truth", "Decision")}
+    assert chosen == {"Truth": "No opacity", "Decision": "Opacity"}
+    assert "matrix=imagenet-efficientnet-lite0-stages.frozen-logistic" in page.url
+    counts = page.locator(".js-plotly-plot").nth(1).locator("text").all_text_contents()
+    found = page.get_by_text("images, most confident decisions first").or_(page.get_by_text("No test image is in"))
+    assert any(text.startswith(found.inner_text().split()[0]) for text in counts) or "No test" in found.inner_text()
     page.close()
 
 
