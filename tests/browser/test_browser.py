@@ -262,6 +262,9 @@ def test_a_job_outlives_a_reload_and_a_restart_and_is_cancelled(opened, class_fo
         page.wait_for_selector("h2:has-text('New job'), h3:has-text('New job')")
         settle(page)
         page.get_by_text("A folder on the server").click()
+        settle(page)
+        page.get_by_role("combobox", name="Folder").click()
+        page.get_by_role("option", name="Another path").click()
         folder = page.locator("input[aria-label='Folder or CSV file']")
         folder.fill("../runs")
         folder.press("Enter")
@@ -269,6 +272,8 @@ def test_a_job_outlives_a_reload_and_a_restart_and_is_cancelled(opened, class_fo
         folder.fill("mine")
         folder.press("Enter")
         page.get_by_text("2 classes").wait_for()
+        settle(page)
+        page.get_by_text("Choose models and settings myself").click()
         settle(page)
         strategies = page.get_by_role("combobox", name="Training strategies")
         strategies.press("Backspace")  # heads have no curve
