@@ -59,7 +59,7 @@ def scope_of(meta: RunMeta) -> str:
         else "Images of any other condition are still assigned to one of these classes."
     )
     known = f" Trained and tested on images of {in_sentence(row.population)}" if row and row.population else ""
-    own = " Trained and tested on your own images." if meta.dataset.startswith(OWN) else ""
+    own = " Trained and tested on images that were brought to this server." if meta.dataset.startswith(OWN) else ""
     return f"Possible answers: {answers}. {other}{known}{own}"
 
 

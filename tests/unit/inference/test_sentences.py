@@ -55,7 +55,7 @@ def test_some_of_a_sets_findings_keep_its_population_and_not_its_count():
 def test_own_images_are_asked_about_by_their_classes():
     own = replace(meta_of("kermany"), dataset="own-images", dataset_title="My images", labels=("Mole", "Nevus", "DF"))
     assert question_of(own) == "Which of these: mole, nevus or DF? · My images"
-    assert scope_of(own).endswith("Trained and tested on your own images.")
+    assert scope_of(own).endswith("Trained and tested on images that were brought to this server.")
     many = replace(own, labels=tuple(map(str, range(10))))
     assert question_of(many) == "Which class? · My images"
 

@@ -46,7 +46,7 @@ def test_the_table_says_what_is_ahead_behind_or_not_compared(monkeypatch, tmp_pa
 
 
 def test_the_logs_that_ship_hold_whole_cells():
-    """Every contender of a logged cell is there, so that differences are paired."""
+    """Every contender of a logged cell is there, except in the cell at which the command was stopped."""
     for path in baselines.FOLDER.glob("baselines-*.jsonl"):
         by_cell = {}
         for each in read_log(path):
