@@ -15,6 +15,7 @@ import time
 import unicodedata
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path, PurePosixPath
@@ -26,7 +27,7 @@ from core.data.image_cache import delete_banks_of
 from core.data.images import KINDS, SUFFIXES
 from core.data.uploads import Upload, is_skipped, members, problem_of
 from core.errors import BadRequest, DataUnavailable, UnreadableImage
-from core.files import sha256_of, sha256_of_file, staging_folder, write_atomically
+from core.files import locked, sha256_of, sha256_of_file, staging_folder, write_atomically
 from core.paths import LIMITS, MIB, own_images_folder
 
 DAYS = 7  # that images are kept
@@ -163,8 +164,9 @@ def store(owner: str, title: str, entries: list[Entry]) -> tuple[OwnSet, dict[st
             refused = _write(staging, entries)
             made = time.time()
             write_atomically(staging / _RECORD, json.dumps({"title": title, "made": made}).encode())
-            path = _free_name(folder, _safe(title, "images"))
-            os.replace(staging, path)
+            with locked(folder / "names"):  # another upload of the same owner may end now
+                path = _free_name(folder, _safe(title, "images"))
+                os.replace(staging, path)
             return OwnSet(path, title, made), refused
     except OSError as error:
         raise BadRequest(
@@ -367,7 +369,7 @@ def delete(own: OwnSet) -> None:
     shutil.rmtree(own.path, ignore_errors=True)
     if own.path.exists():
         raise BadRequest("Some images could not be deleted. Ask your administrator to delete them.")
-    if not any(own.path.parent.iterdir()):
+    with suppress(OSError):  # the owner has other sets
         own.path.parent.rmdir()
 
 

@@ -2,6 +2,7 @@
 
 import errno
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -45,6 +46,20 @@ def test_a_zip_becomes_a_folder_of_class_folders(above):
     assert own_images.sets_of("b") == own_images.sets_of("") == []
     assert [other.path for other in own_images.sets_of_others("b")] == [own.path]
     assert own.name == custom_dataset(own.path).name
+
+
+def test_uploads_that_end_at_the_same_moment_get_names_of_their_own(monkeypatch):
+    free_name = own_images._free_name
+
+    def slowly(folder, *name):
+        found = free_name(folder, *name)
+        time.sleep(0.2 if name == ("Mine",) else 0)
+        return found
+
+    monkeypatch.setattr(own_images, "_free_name", slowly)
+    with ThreadPoolExecutor(3) as pool:
+        sets = list(pool.map(lambda _: stored(class_files({"ill": N, "well": N}))[0], range(3)))
+    assert len({own.path for own in sets}) == len(own_images.sets_of("a")) == 3
 
 
 def test_parts_of_a_split_are_kept_and_rubbish_is_left_out_by_name():
