@@ -173,7 +173,7 @@ def verdicts(store: Store) -> dict[Contrast, Difference]:
     """Compare both sides of every stored contrast in AUROC, corrected by Holm over all planned ones.
 
     A planned contrast without a p value, because it is not stored or has too few seeds, counts with p = 1 in both
-    tests. Runs that fail or gates that are missed therefore loosen no other test.
+    tests. Runs that fail or acceptance tests that are missed therefore loosen no other test.
 
     Raises:
         BadRequest: if two series cannot be compared; see `core.analysis.comparison.paired`.

@@ -29,8 +29,12 @@ def encoder_limits(card: Mapping[str, Any]) -> tuple[str, ...]:
         )
     limits.append(f"Do not use it on data it was trained on, or on sets of the same images: {', '.join(card['seen'])}.")
     for row in card.get("replicates", ()):
-        worst = min((ProbeResult(**values) for values in row["gates"]), key=lambda gate: gate.difference[1])
-        outcome = "passed the same gates" if row["passed"] else f"failed the gate of {worst.dataset} ({worst.read})"
+        worst = min((ProbeResult(**values) for values in row["probes"]), key=lambda probe: probe.difference[1])
+        outcome = (
+            "passed the same acceptance test"
+            if row["passed"]
+            else f"failed the acceptance test on {worst.dataset} ({worst.read})"
+        )
         limits.append(f"The same recipe with seed {row['seed']} {outcome}; seed 0 is shipped.")
     limits.append("Performance by age, sex or device is not recorded.")
     return tuple(limits)

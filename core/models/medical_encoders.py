@@ -109,7 +109,7 @@ def probe_results_of(card: Mapping[str, Any]) -> list[ProbeResult]:
     """Return the probe results in a card."""
     return [
         ProbeResult(**{**row, "difference": tuple(row["difference"]), "findings": tuple(row["findings"])})
-        for row in card.get("gates", ())
+        for row in card.get("probes", ())
     ]
 
 

@@ -82,7 +82,7 @@ def job():
 
 
 def pretraining():
-    """Pretrain a medical encoder on a small corpus; its gate may refuse it."""
+    """Pretrain a medical encoder on a small corpus; its acceptance test may refuse it."""
     for name in ("nih-chestxray14", "kermany", "chestmnist", "pneumoniamnist", "nih-adult-pneumonia"):
         DATASETS[name] = replace(DATASETS[name], path=data_roots()[1] / name)
     argv = ["pretrain", "--targets", "nih-chestxray14", "--sets", "kermany", "--epochs", "1", "--views", "1"]
@@ -141,7 +141,7 @@ def stored():
 
 
 def encoders():
-    """Return the hash of each encoder's weights, without encoders that have not passed their gate yet."""
+    """Return the hash of each encoder's weights, without encoders that have not passed their acceptance test yet."""
     hashes = {path.parent.name: sha256_of_file(path) for path in encoders_folder().rglob("weights.safetensors")}
     return {name: digest for name, digest in hashes.items() if not name.endswith(".waiting")}
 

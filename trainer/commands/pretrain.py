@@ -1,7 +1,7 @@
-"""`pretrain`: train a medical encoder by a recipe, evaluate it at the gates, and store it with a card.
+"""`pretrain`: train a medical encoder by a recipe, evaluate it in the acceptance test, and store it with a card.
 
 On held-out patients of the corpus, chest and skin, every embedding must beat the same embedding of its start, with the
-whole interval above zero. These gates are evaluated once, after the trials have fixed the recipe.
+whole interval above zero. The test is run once, after the trials have fixed the recipe.
 """
 
 import argparse
@@ -40,7 +40,7 @@ from trainer.pretraining.activations import PLAIN, activations
 from trainer.pretraining.corpus import CorpusPart, build_corpus, guard_sets, without_test_images
 from trainer.pretraining.encoder_training import Recipe, average_weights, chosen_rows, embeddings, prepare_materials
 from trainer.pretraining.encoder_training import pretrain as train_by
-from trainer.pretraining.linear_probe import gates
+from trainer.pretraining.linear_probe import probe_results
 from trainer.pretraining.starts import STARTS, Start
 from trainer.pretraining.trials import PROXIES, run_trial
 from trainer.progress import locked_in_turn, print_status
@@ -54,7 +54,7 @@ CORPUS = {
     "isic2017-dermoscopy": 3000,
     "ham10000": 3000,
 }  # maximum number of images
-GATES = (("nih-chestxray14", "kermany"), ("isic2017-dermoscopy", "ham10000"))  # the first of each in the corpus
+EVALUATED = (("nih-chestxray14", "kermany"), ("isic2017-dermoscopy", "ham10000"))  # the first of each in the corpus
 CHOSEN = {
     efficientnet_lite0.IMAGENET: Recipe(efficientnet_lite0.IMAGENET, cut=3, views=2, epochs=3, lr=3e-4, distill=0.0),
     dinov2.NAME: Recipe(dinov2.NAME, cut=5, views=0, epochs=3, lr=1e-4, distill=0.0),
@@ -97,7 +97,7 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Pretrain an encoder; return 1 if it does not beat its start at every gate, and is therefore not stored."""
+    """Pretrain an encoder; return 1 if it does not beat its start in every probe, and is therefore not stored."""
     recipe, targets = _recipe(arguments), tuple(arguments.targets)
     start = STARTS[recipe.start]
     folder = (arguments.out or encoders_folder()) / start.medical / f"strict-without-{'-'.join(targets)}"
@@ -116,7 +116,7 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def _pretrain(engine: Engine, folder: Path, recipe: Recipe, targets: tuple[str, ...], parts: list[CorpusPart]) -> int:
-    """Train an encoder unless it is there already, evaluate its gates, and store it if it passes all of them."""
+    """Train an encoder unless it is there already, run its acceptance test, and store it if it passes."""
     start, waiting = STARTS[recipe.start], folder.with_name(f".{folder.name}-seed{recipe.seed}.waiting")
     if recipe.seed == 0 and _is_trained(folder, recipe, parts):
         shutil.rmtree(waiting, ignore_errors=True)
@@ -127,19 +127,19 @@ def _pretrain(engine: Engine, folder: Path, recipe: Recipe, targets: tuple[str, 
             f"Seed {recipe.seed} would replicate the encoder in {folder}, which is missing. Start with seed 0."
         )
     if _is_trained(waiting, recipe, parts):
-        print_status(f"The encoder is already trained; its gates are evaluated now: {waiting}")
+        print_status(f"The encoder is already trained; its acceptance test runs now: {waiting}")
     else:
         training = Task(0, "pretraining", _train, (parts,), (recipe,), partial(_files, start, parts))
         state, facts = result_of(engine, training)
-        # before the gates, so that the training cannot be lost
+        # before the acceptance test, so that the training cannot be lost
         save_own_encoder(waiting, state, _describe(start, recipe, targets, parts) | facts)
     state = weights_of(waiting)  # in half precision, as stored
-    gate_tasks = [
-        Task(index, f"gates of {part.spec.name}", _gates_of, (part,), (recipe, state), partial(_files, start, [part]))
+    probes = [
+        Task(index, f"probes of {part.spec.name}", _probes_of, (part,), (recipe, state), partial(_files, start, [part]))
         for index, part in enumerate(parts)
         if part.spec.name in _evaluated_sets(recipe.sets)
     ]
-    outcomes = {task.key: outcome for task, outcome in engine.run(gate_tasks)}
+    outcomes = {task.key: outcome for task, outcome in engine.run(probes)}
     results: list[ProbeResult] = []
     for _, outcome in sorted(outcomes.items()):
         if isinstance(outcome, LowshotError):
@@ -147,8 +147,8 @@ def _pretrain(engine: Engine, folder: Path, recipe: Recipe, targets: tuple[str, 
         results += outcome
     passed = all(row.passed for row in results)
     figures = [asdict(row) for row in results]
-    result = {"recipe": asdict(recipe), "passed": passed, "gates": figures}
-    _log(folder.parent / LOG_FILE, {"kind": "gate", "targets": targets, **result})
+    result = {"recipe": asdict(recipe), "passed": passed, "probes": figures}
+    _log(folder.parent / LOG_FILE, {"kind": "acceptance test", "targets": targets, **result})
     print(json.dumps(result, indent=1))
     if recipe.seed != 0:
         return _store_replicate(folder, waiting, recipe.seed, figures, passed)
@@ -156,9 +156,9 @@ def _pretrain(engine: Engine, folder: Path, recipe: Recipe, targets: tuple[str, 
         refused = waiting.with_suffix(".refused")
         shutil.rmtree(refused, ignore_errors=True)
         waiting.rename(refused)
-        print(f"Not stored: it does not beat its start at every gate. Its weights are in {refused}.")
+        print(f"Not stored: it does not beat its start in every probe. Its weights are in {refused}.")
         return 1
-    save_own_encoder(folder, state, {**read_card(waiting), "gates": figures, "replicates": []})
+    save_own_encoder(folder, state, {**read_card(waiting), "probes": figures, "replicates": []})
     shutil.rmtree(waiting)
     print(f"Stored: {folder / WEIGHTS_FILE}")
     return 0
@@ -168,7 +168,7 @@ def _store_replicate(folder: Path, waiting: Path, seed: int, figures: list[dict[
     """Add the results of another seed to the card of the stored encoder; its weights are not stored."""
     card = read_card(folder)
     others = [row for row in card["replicates"] if row["seed"] != seed]
-    card["replicates"] = [*others, {"seed": seed, "passed": passed, "gates": figures}]
+    card["replicates"] = [*others, {"seed": seed, "passed": passed, "probes": figures}]
     write_atomically(folder / CARD_FILE, card_text(card))
     shutil.rmtree(waiting)
     print(f"Seed {seed} is a replicate: its results are in {folder / CARD_FILE}, its weights are not stored.")
@@ -200,11 +200,11 @@ def _evaluated_sets(sets: Iterable[str]) -> tuple[str, ...]:
         BadRequest: if there is none.
     """
     corpus = set(sets)
-    chosen = [next((name for name in choice if name in corpus), "") for choice in GATES]
+    chosen = [next((name for name in choice if name in corpus), "") for choice in EVALUATED]
     if not any(chosen):
-        gates = ", ".join(name for choice in GATES for name in choice)
+        names = ", ".join(name for choice in EVALUATED for name in choice)
         raise BadRequest(
-            f"Expected --sets to name one of {gates}, on whose held-out patients the encoder is evaluated."
+            f"Expected --sets to name one of {names}, on whose held-out patients the encoder is evaluated."
         )
     return tuple(filter(None, chosen))
 
@@ -235,21 +235,21 @@ def _train(
     return average_weights(start_tail, trained, recipe.average).encoder_state(), facts
 
 
-def _gates_of(
+def _probes_of(
     part: CorpusPart, recipe: Recipe, state: dict[str, torch.Tensor], device: torch.device, _: Progress
 ) -> list[ProbeResult]:
-    """Return the gate of a set: the encoder against its start, for every embedding."""
+    """Return the probes of a set: the encoder against its start, for every embedding."""
     start = STARTS[recipe.start]
     trunk, origin = start.build(recipe.cut)
     tail = start.build(recipe.cut)[1]
     tail.load_encoder_state(state)
     held = np.concatenate([part.validation, part.test])
     cached = activations(start, recipe.cut, trunk, part, held, PLAIN, device)
-    return gates(part, *(embeddings(each, cached, device) for each in (tail, origin)))
+    return probe_results(part, *(embeddings(each, cached, device) for each in (tail, origin)))
 
 
 def _is_trained(waiting: Path, recipe: Recipe, parts: list[CorpusPart]) -> bool:
-    """Return whether this recipe was trained on these images, but its gates were not evaluated yet."""
+    """Return whether this recipe was trained on these images, but its acceptance test was not run yet."""
     if not (waiting / CARD_FILE).exists():
         return False
     card = read_card(waiting)

@@ -2,7 +2,7 @@
 
 The rule is strict. Three kinds of images of a target, its relatives and its external test sets are excluded: the images
 themselves, copies of them, and all other images of a patient of whom one of these sets holds a copy, in any part.
-Patients held out for the gate are excluded too, as are copies of their images in other data sets.
+Patients held out for the acceptance test are excluded too, as are copies of their images in other data sets.
 """
 
 from collections.abc import Iterable, Sequence
@@ -22,7 +22,7 @@ from core.errors import DataUnavailable
 from core.models.medical_encoders import relatives
 from trainer.progress import progress_bar
 
-_HELD_OUT = {"validation": 0.1, "test": 0.25}  # shares of the patients of a gate's data set, in this order
+_HELD_OUT = {"validation": 0.1, "test": 0.25}  # shares of the patients of an evaluated set, in this order
 
 
 @dataclass(frozen=True)
@@ -33,7 +33,7 @@ class CorpusPart:
         spec, listing: the data set.
         bank: its images at the pretraining size.
         groups: (N,) number of each image's patient; patients who share a copy of an image are merged.
-        train, validation, test: index arrays; the last two are empty except for data sets of the gate.
+        train, validation, test: index arrays; the last two are empty except for evaluated sets.
         copies: name of another data set -> images removed because they are copies of its images.
         patients: name of another data set -> further images removed, of patients of whom it holds a copy.
     """
@@ -78,21 +78,21 @@ def guard_sets(targets: Sequence[str], names: Iterable[str]) -> list[str]:
     return [name for name in sorted(excluded | external_names) if is_present(DATASETS[name])]
 
 
-def build_corpus(targets: Sequence[str], names: Sequence[str], gates: Iterable[str], size: int) -> list[CorpusPart]:
+def build_corpus(targets: Sequence[str], names: Sequence[str], evaluated: Iterable[str], size: int) -> list[CorpusPart]:
     """Read, audit and clean the corpus.
 
     Args:
         targets: data sets that the encoder must never have seen.
         names: data sets to train on; all must be installed.
-        gates: those of them of which patients are held out to evaluate the encoder.
+        evaluated: those of them of which patients are held out to evaluate the encoder.
         size: side in pixels.
     Raises:
         DataUnavailable: see `guard_sets`; or if a data set of the corpus is missing.
     """
     guards = {name: scan(DATASETS[name]) for name in guard_sets(targets, names)}
     parts: list[CorpusPart] = []
-    # data sets of the gate come first, as the others are compared with their held-out patients
-    for name in sorted(names, key=lambda name: name not in set(gates)):
+    # evaluated sets come first, as the others are compared with their held-out patients
+    for name in sorted(names, key=lambda name: name not in set(evaluated)):
         # read, and merge the patients of copies
         spec = DATASETS[name]
         with progress_bar(f"{name}: reading") as show:
@@ -100,7 +100,7 @@ def build_corpus(targets: Sequence[str], names: Sequence[str], gates: Iterable[s
             bank = open_bank(listing, size, spec.channels, show)
         groups = merge_groups(listing.groups, find_copies(small))
         keep = small.readable
-        # exclude copies and patients of the guards, and copies of held-out patients of the gate
+        # exclude copies and patients of the guards, and copies of held-out patients of evaluated sets
         copied, patients = {}, {}
         for guard, (guard_listing, guard_bank) in guards.items():
             copies = find_copies(small, guard_bank)
@@ -112,8 +112,8 @@ def build_corpus(targets: Sequence[str], names: Sequence[str], gates: Iterable[s
             copies = find_copies(small, scan(part.spec)[1])
             crossing = np.isin(copies.second, np.concatenate([part.validation, part.test]))
             copied[part.spec.name] = _drop(keep, np.unique(copies.first[crossing]))
-        # hold out patients for the gate
-        held_out = _held_out(groups, listing.labels, keep) if name in gates else {}
+        # hold out patients for the acceptance test
+        held_out = _held_out(groups, listing.labels, keep) if name in evaluated else {}
         empty = np.array([], int)
         is_held_out = np.isin(groups, groups[np.concatenate([empty, *held_out.values()])])
         train = np.flatnonzero(keep & ~is_held_out)

@@ -26,7 +26,9 @@ def unit(features: np.ndarray, center: np.ndarray) -> np.ndarray:
     return centered / np.linalg.norm(centered, axis=1, keepdims=True).clip(1e-8)
 
 
-def gates(part: CorpusPart, encoder: Mapping[str, np.ndarray], start: Mapping[str, np.ndarray]) -> list[ProbeResult]:
+def probe_results(
+    part: CorpusPart, encoder: Mapping[str, np.ndarray], start: Mapping[str, np.ndarray]
+) -> list[ProbeResult]:
     """Compare an encoder with its starting weights on held-out patients of a data set: one `ProbeResult` per embedding.
 
     The strength of each probe is chosen on the validation patients. The metrics are those of the test patients.

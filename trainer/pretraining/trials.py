@@ -1,6 +1,6 @@
 """Trials of pretraining recipes, to choose between them.
 
-They use no image of a target or of the gate, and no test image of any data set.
+They use no image of a target or of the acceptance test, and no test image of any data set.
 
 A trial trains on part of the corpus. Other data sets, the `PROXIES`, stand for a target of another kind; some findings
 of the chest X-rays, whose labels are hidden in training, stand for a target of the same kind. Few-shot probes compare

@@ -205,11 +205,11 @@ def encoder(card: Mapping[str, Any]) -> None:
 def _evaluation(card: Mapping[str, Any]) -> None:
     rows = [
         {
-            "Evaluated on": f"{gate.images:,} images of {gate.patients:,} patients of {gate.dataset} that it never saw",
-            "Read": READS.get(gate.read, gate.read), "Start": gate.start, "Encoder": gate.encoder,
-            "Difference (95% interval)": with_interval(*gate.difference, "+.3f"),
+            "Evaluated on": f"{row.images:,} images of {row.patients:,} patients of {row.dataset} that it never saw",
+            "Read": READS.get(row.read, row.read), "Start": row.start, "Encoder": row.encoder,
+            "Difference (95% interval)": with_interval(*row.difference, "+.3f"),
         }
-        for gate in probe_results_of(card)
+        for row in probe_results_of(card)
     ]  # fmt: skip
     if rows:
         st.subheader("Effect of pretraining")

@@ -87,7 +87,7 @@ def test_near_a_threshold_does_not_hang_on_the_class_explained():
         assert not is_near(far, chances)
 
 
-def test_the_gates_word_is_stated_with_its_override():
+def test_what_the_image_check_said_is_stated_with_its_override():
     assert check_text(FULL).endswith("OVERRIDDEN: analyzed anyway at the user's request.")
     assert "Not analyzed" in check_text(replace(FULL, overridden=False))
     assert "Accepted" in check_text(replace(FULL, check=ADMITTED))

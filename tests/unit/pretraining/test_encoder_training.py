@@ -1,4 +1,4 @@
-"""Pretraining of the medical encoder: training, resumption, probes, gates and cards."""
+"""Pretraining of the medical encoder: training, resumption, probes, the acceptance test and cards."""
 
 import json
 from dataclasses import replace
@@ -27,7 +27,7 @@ from core.models.medical_encoders import (
 )
 from tests.publisher_folders import put_image, put_nih
 from trainer.cli import main, parse
-from trainer.commands.pretrain import GATES, _evaluated_sets, _recipe
+from trainer.commands.pretrain import EVALUATED, _evaluated_sets, _recipe
 from trainer.pretraining.activations import PLAIN, activations
 from trainer.pretraining.corpus import CorpusPart
 from trainer.pretraining.encoder_training import Recipe, average_weights, chosen_rows, prepare_materials, pretrain
@@ -36,8 +36,8 @@ from trainer.pretraining.linear_probe import (
     columns_of,
     cross_fitted_scores,
     few_shot_auroc,
-    gates,
     macro_auroc,
+    probe_results,
 )
 from trainer.pretraining.starts import STARTS
 from trainer.pretraining.trials import PROXIES, run_trial
@@ -227,7 +227,7 @@ def test_activations_are_computed_once_and_resumed(monkeypatch):
     assert not np.array_equal(plain.features, found.features)
 
 
-def test_which_recipe_and_gates_are_taken():
+def test_which_recipe_and_evaluated_sets_are_taken():
     recipe = _recipe(parse(["pretrain", "--targets", "kermany", "--sets", NIH, "--epochs", "7"]))
     assert (recipe.sets, recipe.epochs, recipe.start) == ({NIH: 8000}, 7, IMAGENET)
     assert NIH not in _recipe(parse(["pretrain", "--targets", "chestmnist"])).sets
@@ -271,8 +271,8 @@ def test_probes_tell_what_is_in_embeddings_from_what_is_not():
     useful = useless.copy()
     useful[:, 0] += 2 * labels
     part = replace(part_of("kermany", labels, groups), validation=np.arange(100), test=np.arange(100, 300))
-    (better,) = gates(part, {"last": useful}, {"last": useless})
-    (same,) = gates(part, {"last": useless}, {"last": useless})
+    (better,) = probe_results(part, {"last": useful}, {"last": useless})
+    (same,) = probe_results(part, {"last": useless}, {"last": useless})
     assert better.passed
     assert better.encoder > 0.85 > better.start
     assert not same.passed
@@ -316,9 +316,9 @@ def test_the_command_keeps_or_refuses_logs_and_repeats(small_corpus, monkeypatch
     logged = [json.loads(line) for line in (out / "recipes.jsonl").read_text().splitlines()]
     (record,) = logged
     assert record["passed"] == (code == 0)
-    assert {row["read"] for row in record["gates"]} == {"last", "stages"}
-    assert {row["dataset"] for row in record["gates"]} == {"kermany"}
-    assert record["passed"] == all(row["difference"][1] > 0 for row in record["gates"])
+    assert {row["read"] for row in record["probes"]} == {"last", "stages"}
+    assert {row["dataset"] for row in record["probes"]} == {"kermany"}
+    assert record["passed"] == all(row["difference"][1] > 0 for row in record["probes"])
     (folder,) = [path for path in out.iterdir() if path.is_dir()]
     assert folder.name == (
         "strict-without-nih-chestxray14" if code == 0 else ".strict-without-nih-chestxray14-seed0.refused"
@@ -335,7 +335,7 @@ def test_an_encoder_that_waits_for_its_gate_is_not_trained_again(small_corpus, m
     def stop(*_):
         raise KeyboardInterrupt
 
-    judged = "trainer.commands.pretrain.gates"
+    judged = "trainer.commands.pretrain.probe_results"
     with monkeypatch.context() as patched:
         patched.setattr(judged, stop)
         assert main(argv) == 130
@@ -353,7 +353,8 @@ def test_another_seed_is_a_replicate_in_the_card(small_corpus, monkeypatch):
     argv, out = small_corpus
     outcomes = iter([(0.1, 0.05, 0.2), (0.1, -0.05, 0.2)])
     monkeypatch.setattr(
-        "trainer.commands.pretrain.gates", lambda *_: [ProbeResult("kermany", "last", 0.9, 0.8, next(outcomes), 9, 9)]
+        "trainer.commands.pretrain.probe_results",
+        lambda *_: [ProbeResult("kermany", "last", 0.9, 0.8, next(outcomes), 9, 9)],
     )
     assert main(argv) == 0
     folder = out / "strict-without-nih-chestxray14"
@@ -384,7 +385,7 @@ def test_a_trial_is_evaluated_on_proxies_and_trains_on_none(monkeypatch):
     assert "malaria" not in records[0]["recipe"]["sets"]  # nothing is learned from what stands for a target
     tasks = {key.partition(", ")[0] for key in records[0]["gains"]}
     assert tasks == {"malaria", f"{NIH} (findings left out)", f"{NIH} (findings learnt)"}
-    assert set(PROXIES).isdisjoint(name for choice in GATES for name in choice)
+    assert set(PROXIES).isdisjoint(name for choice in EVALUATED for name in choice)
 
 
 def test_the_command_tries_a_recipe_without_any_test_image(small_corpus, monkeypatch):
