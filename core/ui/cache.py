@@ -222,6 +222,14 @@ def _own(path: str, changed: int) -> DatasetSpec:
     return custom_dataset(Path(path))
 
 
+@st.cache_data(
+    ttl=60, max_entries=8, show_spinner="Reading your images", hash_funcs={DatasetSpec: lambda spec: spec.name}
+)
+def image_count(spec: DatasetSpec) -> int:
+    """Return the number of images of a data set, as it was within the last minute."""
+    return len(list_images(spec))
+
+
 catalog = st.cache_resource(show_spinner="Loading the training options")(read_catalog)
 
 

@@ -46,6 +46,21 @@ def test_a_link_restores_compare_and_stays_as_it_is(runs):
     assert app.query_params == link, "a rerun changes nothing"
 
 
+def test_a_link_restores_the_folder_that_was_chosen(class_folder, tmp_path, monkeypatch):
+    class_folder({"well": 20, "ill": 20}, name="data/mine")
+    monkeypatch.setenv("LOWSHOT_DATA", str(tmp_path / "data"))
+    monkeypatch.setenv("LOWSHOT_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setenv("LOWSHOT_RUNS", str(tmp_path / "runs"))
+    link = {"images": "folder", "folder": "mine"}
+    app = visit("train", **link)
+    assert app.query_params == link
+    assert app.selectbox(key="train_offered").value == "mine"
+    assert "Split" in texts(app)
+    app = visit("train", images="folder", folder="nothing")
+    assert app.selectbox(key="train_offered").value is None
+    assert "nothing" in texts(app) and "mine" in texts(app)
+
+
 def test_the_address_follows_the_choices_and_leaves_defaults_out(runs):
     app = visit("compare")
     assert app.query_params == {}

@@ -8,7 +8,7 @@ import streamlit as st
 from core.data import DATASETS
 from core.data.datasets.folders import subfolders
 from core.data.own_images import SET_LIMITS, is_inside
-from core.data.specs import DatasetSpec, is_present, list_images
+from core.data.specs import DatasetSpec, is_present
 from core.errors import BadRequest, LowshotError
 from core.jobs.catalog import Catalog, Row
 from core.jobs.costs import Cost, expected, is_same_work
@@ -52,9 +52,8 @@ def _pick_folder() -> tuple[DatasetSpec, str] | None:
     offered = _folders()
     typed: str | None = _OTHER
     if offered:
-        typed = st.selectbox(
-            "Folder", [*offered, _OTHER], index=None, placeholder="Choose a folder", key="train_offered"
-        )
+        bound = address.choice("folder", "train_offered", [*offered, _OTHER], None)
+        typed = st.selectbox("Folder", index=None, placeholder="Choose a folder", **bound)
     if typed == _OTHER:
         typed = st.text_input(
             "Folder or CSV file", key="train_folder", placeholder="my-images",
@@ -88,7 +87,7 @@ def _folders() -> list[str]:
 
 def fits_study(spec: DatasetSpec) -> bool:
     """Return whether the study of own images takes a set: images of one class each, few enough to read at once."""
-    return spec.dims == 2 and spec.task != "multilabel" and len(list_images(spec)) <= SET_LIMITS.images
+    return spec.dims == 2 and spec.task != "multilabel" and cache.image_count(spec) <= SET_LIMITS.images
 
 
 def has_weights(model: str, dataset: str) -> bool:
