@@ -36,7 +36,7 @@ PLANNED = (112_120, 224_316, 1_000_000)  # images; those of ChestX-ray14, those 
 PLANNED_CELLS = 25
 EMBEDDING_BYTES, SIDE = 1280 * 4, 160
 CAUSES = {
-    "images": "the audit for copies holds about 10 KB of every image and compares all pairs of fingerprints",
+    "images": "the audit for copies compares all pairs of fingerprints",
     "classes": "the head and its cross-validation grow with images times classes",
     "cells": "the run store is listed with all of its runs",
 }

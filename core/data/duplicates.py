@@ -12,7 +12,8 @@ References:
 """
 
 import json
-from collections.abc import Iterator
+import tempfile
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -30,6 +31,7 @@ CANDIDATE_THRESHOLD = 0.90  # correlation of fingerprints above which a pair is 
 _NEIGHBOURS, _WORTH = 64, 16  # maximum candidates per image to compare, and to register: the most similar ones
 _MANY = 32  # with more identical files than this, each is paired with the first only
 _BLOCK, _PAIRS = 1024, 2048
+_AT_ONCE = 2**23  # correlations held in memory
 _VERSION = "2"
 
 
@@ -66,10 +68,10 @@ def find_copies(first: Bank, second: Bank | None = None, progress: Progress | No
         )
     # Describe every image by a coarse fingerprint and by its fine structure.
     other = second or first
-    prints = fingerprint(first.images)
-    other_prints = prints if second is None else fingerprint(second.images)
-    fine = _fine_structures(first.images)
-    other_fine = fine if second is None else _fine_structures(second.images)
+    prints = _in_file(first.images, fingerprint, np.float32)
+    other_prints = prints if second is None else _in_file(second.images, fingerprint, np.float32)
+    fine = _in_file(first.images, fine_structure, np.float16)
+    other_fine = fine if second is None else _in_file(second.images, fine_structure, np.float16)
     # Compare the fine structure of candidates; register those that remain unclear and compare again.
     rows = [_identical_files(first, second)]
     for i, j, to_register in _candidates(prints, other_prints, second is None, progress):
@@ -98,9 +100,10 @@ def _candidates(
     Within one bank each pair comes once.
     """
     ours, theirs = ours.reshape(len(ours), -1), theirs.reshape(len(theirs), -1)
-    for start in range(0, len(ours), _BLOCK):
+    rows = min(_BLOCK, max(1, _AT_ONCE // max(1, len(theirs))))
+    for start in range(0, len(ours), rows):
         offset = start if same else 0
-        correlation = ours[start : start + _BLOCK] @ theirs[offset:].T
+        correlation = ours[start : start + rows] @ theirs[offset:].T
         if same:
             correlation[np.tri(*correlation.shape, dtype=np.bool_)] = -1
         i, j = np.nonzero(correlation > _threshold_for(correlation, _NEIGHBOURS)[:, None])
@@ -109,7 +112,7 @@ def _candidates(
             some = slice(first, first + _PAIRS)
             yield i[some] + start, j[some] + offset, to_register[some]
         if progress:
-            progress(min(start + _BLOCK, len(ours)), len(ours))
+            progress(min(start + rows, len(ours)), len(ours))
 
 
 def _threshold_for(correlation: np.ndarray, count: int) -> np.ndarray:
@@ -121,10 +124,21 @@ def _threshold_for(correlation: np.ndarray, count: int) -> np.ndarray:
     return thresholds
 
 
-def _fine_structures(images: np.ndarray) -> np.ndarray:
-    """Return the fine structure of a whole bank, block by block in half precision so that large sets fit in memory."""
-    blocks = [fine_structure(images[at : at + _BLOCK]).astype(np.float16) for at in range(0, len(images), _BLOCK)]
-    return np.concatenate(blocks)
+def _in_file(images: np.ndarray, describe: Callable[[np.ndarray], np.ndarray], kind: type[np.floating]) -> np.ndarray:
+    """Return the descriptions of a bank's images, mapped from a file without a name, so that large sets fit in memory.
+
+    Raises:
+        OSError: if the disk of the cache is full.
+    """
+    cache_folder().mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryFile(dir=cache_folder()) as file:
+        shape = (0,)
+        for at in range(0, len(images), _BLOCK):
+            block = describe(images[at : at + _BLOCK]).astype(kind)
+            shape = block.shape[1:]
+            file.write(block.tobytes())
+        file.flush()
+        return np.memmap(file, kind, "r", shape=(len(images), *shape)) if len(images) else np.empty(shape, kind)
 
 
 def _identical_files(first: Bank, second: Bank | None) -> np.ndarray:
