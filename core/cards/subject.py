@@ -22,7 +22,7 @@ from core.paths import encoders_folder
 from core.runs import RunMeta, remaining_loss
 
 _WIDE = 0.1  # width of a 95% interval above which a metric is called imprecise
-_UNDERFIT = 0.5  # share of the loss of guessing above which a network is called underfitted
+UNDERFIT = 0.5  # share of the loss of guessing above which a network is called underfitted
 
 
 @dataclass(frozen=True)
@@ -160,7 +160,7 @@ def limits(subject: Subject) -> tuple[str, ...]:
     if subject.shortcuts:
         sentences.append(subject.shortcuts)
     sentences += _sources(subject)
-    if subject.folder and (left := remaining_loss(subject.folder)) > _UNDERFIT:
+    if subject.folder and (left := remaining_loss(subject.folder)) > UNDERFIT:
         sentences.append(
             f"It hardly fits its own training images: its loss on them is {left:.0%} of that of guessing. Longer "
             "training may give a better network."

@@ -300,7 +300,7 @@ def die(device, progress):
     os.kill(os.getpid(), signal.SIGKILL)
 
 
-def test_what_goes_wrong_on_a_worker_is_said_here(engine, monkeypatch):
+def test_errors_of_workers_name_their_cause(engine, monkeypatch):
     with pytest.raises(BadRequest, match="Lower --lr"):
         result_of(engine, Task(0, "", fail, arguments=("Lower --lr.",)))
     monkeypatch.setattr("trainer.training.ray_engine.RETRIES", 0)
