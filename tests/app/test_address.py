@@ -58,7 +58,8 @@ def test_a_link_restores_the_folder_that_was_chosen(class_folder, tmp_path, monk
     assert "Split" in texts(app)
     app = visit("train", images="folder", folder="nothing")
     assert app.selectbox(key="train_offered").value is None
-    assert "nothing" in texts(app) and "mine" in texts(app)
+    assert "nothing" in texts(app)
+    assert "mine" in texts(app)
 
 
 def test_the_address_follows_the_choices_and_leaves_defaults_out(runs):
