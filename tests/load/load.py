@@ -38,6 +38,7 @@ from core.analysis.contest import default_networks
 from core.data.datasets.phantom import make_phantom, phantom_at
 from core.data.images import decode, encode_png
 from core.data.specs import find_dataset, list_images
+from core.inference.input_gate import open_gate
 from core.inference.predictor import Predictor
 from core.inference.sentences import percent
 from core.jobs.queue import Queue
@@ -374,7 +375,7 @@ def _uploaded(visitor, shown, number, name, content):
     texts = shown.texts()
     pictures = [one.url for images in shown.of("imgs") for one in images.imgs]
     own = bool(pictures) and is_copy(visitor.media(pictures[0]), content)
-    refused = any("Not answered" in text for text in texts)
+    refused = any("does not look like an image for this task" in text for text in texts)
     return Uploaded(
         number, name, shown.seconds, [one.body for one in shown.of("metric")], refused, escape(name) in texts, own
     )
@@ -391,19 +392,24 @@ def is_copy(shown, sent):
 
 
 def wrong_predictions(result, dataset):
-    """Return the names of images that were displayed with another picture, name or prediction than their own."""
-    images = Images(dataset)
-    predictors = [Predictor(folder) for folder, _ in default_networks(open_store(), dataset).values()]
+    """Return the names of images that were displayed with another picture, name or prediction than their own.
+
+    The image check must have refused those that it refuses here, and no others.
+    """
+    images, networks = Images(dataset), default_networks(open_store(), dataset).values()
+    predictors = [Predictor(folder) for folder, _ in networks]
+    check = open_gate(runs_folder() / dataset, {meta.fingerprint for _, meta in networks})
     wrong = []
     for upload in result.answered:
         image = decode(images(upload.number))
-        if not upload.refused:
+        admitted = check is None or check(image).admitted
+        if admitted:
             predictions = [prediction for predictor in predictors for prediction in predictor([image])]
             expected = [percent(float(row.probabilities[row.target])) for row in predictions]
             alike = len(expected) == len(upload.metrics) and all(map(_alike, expected, upload.metrics))
         else:
             alike = not upload.metrics
-        if not (alike and upload.own_name and upload.own_picture):
+        if not (alike and admitted != upload.refused and upload.own_name and upload.own_picture):
             wrong.append(upload.name)
     return wrong
 
