@@ -69,7 +69,7 @@ class Uploaded:
         name: of the file.
         seconds: until the page had finished.
         metrics: probabilities that the page showed, as text.
-        refused: whether the image check refused it.
+        refused: whether the page showed no probability.
         own_name, own_picture: whether the page showed the file's own name and picture.
     """
 
@@ -375,10 +375,8 @@ def _uploaded(visitor, shown, number, name, content):
     texts = shown.texts()
     pictures = [one.url for images in shown.of("imgs") for one in images.imgs]
     own = bool(pictures) and is_copy(visitor.media(pictures[0]), content)
-    refused = any("does not look like an image for this task" in text for text in texts)
-    return Uploaded(
-        number, name, shown.seconds, [one.body for one in shown.of("metric")], refused, escape(name) in texts, own
-    )
+    metrics = [one.body for one in shown.of("metric")]
+    return Uploaded(number, name, shown.seconds, metrics, not metrics, escape(name) in texts, own)
 
 
 def is_copy(shown, sent):
@@ -403,13 +401,10 @@ def wrong_predictions(result, dataset):
     for upload in result.answered:
         image = decode(images(upload.number))
         admitted = check is None or check(image).admitted
-        if admitted:
-            predictions = [prediction for predictor in predictors for prediction in predictor([image])]
-            expected = [percent(float(row.probabilities[row.target])) for row in predictions]
-            alike = len(expected) == len(upload.metrics) and all(map(_alike, expected, upload.metrics))
-        else:
-            alike = not upload.metrics
-        if not (alike and admitted != upload.refused and upload.own_name and upload.own_picture):
+        predictions = [row for predictor in predictors for row in predictor([image])] if admitted else []
+        expected = [percent(float(row.probabilities[row.target])) for row in predictions]
+        alike = len(expected) == len(upload.metrics) and all(map(_alike, expected, upload.metrics))
+        if not (alike and upload.own_name and upload.own_picture):
             wrong.append(upload.name)
     return wrong
 

@@ -1,5 +1,7 @@
 """The load test on a small scale: a few concurrent visitors without a browser each see only their own work."""
 
+from dataclasses import replace
+
 import pytest
 from streamlit.proto.Alert_pb2 import Alert
 from streamlit.proto.Element_pb2 import Element
@@ -28,6 +30,8 @@ def test_each_visitor_sees_only_their_own_work(result, phantom_runs, monkeypatch
     assert result.errors == []
     assert result.not_their_own == []
     assert wrong_predictions(result, "phantom") == []
+    unanswered = replace(result, answered=[replace(result.answered[0], metrics=[], refused=True)])
+    assert wrong_predictions(unanswered, "phantom") == [result.answered[0].name]
     assert sorted(one.number for one in result.answered) == [0, 1]
     assert all(len(one.metrics) == 2 for one in result.answered)
     assert result.studies == ["cancelled"] * 2

@@ -8,7 +8,7 @@ import pytest
 import torch
 from PIL import Image
 
-from core.data import DATASETS
+from core.data import DATASETS, duplicates
 from core.data.datasets.phantom import SIDE, make_phantom
 from core.data.duplicates import find_copies, fingerprint, register
 from core.data.image_cache import Bank, open_bank
@@ -80,6 +80,18 @@ def test_each_pair_within_a_set_once():
     contents = [encoded(make_phantom(0, 0).pixels), encoded(pixels), encoded(pixels, "JPEG", quality=60)]
     copies = find_copies(bank_of(contents))
     assert list(zip(copies.first.tolist(), copies.second.tolist(), strict=True)) == [(1, 2)]
+
+
+@pytest.mark.parametrize("rows", [1, 2])
+def test_pairs_are_found_across_the_blocks_of_a_large_set_and_leave_no_other_file(rows, tmp_path, monkeypatch):
+    monkeypatch.setenv("LOWSHOT_CACHE", str(tmp_path))  # or the second row would find the result of the first
+    phantoms = [make_phantom(number, 1).pixels for number in range(5)]
+    contents = [encoded(pixels) for pixels in phantoms] + [encoded(phantoms[0], "JPEG", quality=60)]
+    monkeypatch.setattr(duplicates, "_BLOCK", 2)
+    monkeypatch.setattr(duplicates, "_AT_ONCE", rows * len(contents))
+    copies = find_copies(bank_of(contents))
+    assert list(zip(copies.first.tolist(), copies.second.tolist(), strict=True)) == [(0, 5)]
+    assert [path.name for path in tmp_path.iterdir()] == ["audits"]
 
 
 def test_flat_images_are_not_copies_of_each_other():

@@ -335,12 +335,12 @@ def test_an_encoder_that_waits_for_its_gate_is_not_trained_again(small_corpus, m
     def stop(*_):
         raise KeyboardInterrupt
 
-    judged = "trainer.commands.pretrain.probe_results"
+    probed = "trainer.commands.pretrain.probe_results"
     with monkeypatch.context() as patched:
-        patched.setattr(judged, stop)
+        patched.setattr(probed, stop)
         assert main(argv) == 130
     row = ProbeResult("kermany", "last", 0.9, 0.8, (0.1, 0.05, 0.2), images=9, patients=9)
-    monkeypatch.setattr(judged, lambda *_: [row])
+    monkeypatch.setattr(probed, lambda *_: [row])
     monkeypatch.setattr("trainer.commands.pretrain.train_by", None)  # is not called
     assert main(argv) == 0
     assert "already trained" in capsys.readouterr().err
