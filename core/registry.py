@@ -1,7 +1,8 @@
 """Registry: a table of rows that are looked up by name, such as data sets, models, strategies and losses."""
 
 import difflib
-from typing import Protocol, TypeVar
+from pkgutil import resolve_name
+from typing import Any, Protocol, TypeVar
 
 from core.errors import UnknownName
 
@@ -38,3 +39,18 @@ class Registry(dict[str, T]):
         close = difflib.get_close_matches(name, self, n=1)
         hint = f"Did you mean {close[0]!r}?" if close else f"Known: {', '.join(self)}."
         raise UnknownName(f"There is no {self.kind} named {name!r}. {hint}")
+
+
+class LazyFunction:
+    """A function in another module, which is imported at the first call: listing the rows loads no large library.
+
+    Args:
+        path: module and function, as in `core.models.astra:build`.
+        arguments, named: first arguments and named arguments of every call.
+    """
+
+    def __init__(self, path: str, *arguments: Any, **named: Any) -> None:
+        self.path, self.arguments, self.named = path, arguments, named
+
+    def __call__(self, *arguments: Any) -> Any:
+        return resolve_name(self.path)(*self.arguments, *arguments, **self.named)

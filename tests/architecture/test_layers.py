@@ -69,7 +69,10 @@ def name_of(path):
 
 @cache
 def imports(path):
-    """List (module, whether at module level) for every import that runs: not for those for type checkers."""
+    """List (module, whether at module level) for every import that runs: not for those for type checkers.
+
+    A `LazyFunction` names a function of another module, which is imported when the function is called.
+    """
     modules = []
 
     def visit(node, top):
@@ -80,6 +83,8 @@ def imports(path):
                 modules.extend((alias.name, top) for alias in child.names)
             elif isinstance(child, ast.ImportFrom):
                 modules.extend((f"{child.module}.{alias.name}", top) for alias in child.names)
+            elif isinstance(child, ast.Call) and getattr(child.func, "id", "") == "LazyFunction":
+                modules.append((ast.literal_eval(child.args[0]).replace(":", "."), False))
             visit(child, top and not isinstance(child, ast.FunctionDef | ast.AsyncFunctionDef))
 
     visit(ast.parse(path.read_text()), True)
