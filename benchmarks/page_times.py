@@ -2,10 +2,13 @@
 
 Run `python -m benchmarks.page_times` or, for some pages only, `python -m benchmarks.page_times compare start`. Cold is
 the first visit of a freshly started server with an empty cache of its own; warm is the second visit, by another
-visitor. A section is opened by a click and timed from there. The stored runs are those of `LOWSHOT_RUNS`, by default
-the shipped ones. With `--runs 10000` they are those runs and copies of them under new sizes and seeds, in a temporary
-store. The times of all pages are stored beside the results of `python -m benchmarks`, whose `--write` puts them into
-its document. Needs Chromium and the packages of `requirements-dev.txt`.
+visitor. A section is opened by a click and timed from there. An app that shows one small chart and nothing else is the
+limit: Streamlit, the browser and the library of the charts take as long in every app.
+
+The stored runs are those of `LOWSHOT_RUNS`, by default the shipped ones. With `--runs 10000` they are those runs and
+copies of them under new sizes and seeds, in a temporary store. The times of all pages are stored beside the results of
+`python -m benchmarks`, whose `--write` puts them into its document. Needs Chromium and the packages of
+`requirements-dev.txt`.
 """
 
 from __future__ import annotations
@@ -40,7 +43,7 @@ from core.files import sha256_of
 from core.paths import runs_folder
 from core.runs import open_store
 from core.runs.store import RUN_FILE
-from tests.browser.server import browser, new_page, running
+from tests.browser.server import browser, new_page, process, running
 
 if TYPE_CHECKING:
     from playwright.sync_api import Browser, Page
@@ -57,6 +60,12 @@ PAGES = {  # page -> its sections, which a click opens
     "train": (),
 }  # fmt: skip
 NAME, STORED = "pages", "pages.json"  # in the folder of the other results
+LIMIT = "an app with one chart"
+ONE_CHART = """import streamlit as st
+
+st.title("One chart")
+st.plotly_chart({"data": [{"y": [1, 2, 3]}]})
+"""
 STORE = "store"  # the side that says how many runs there were
 WARM, COLD, FIRST = 2.0, 5.0, 3.0  # seconds that a page should take at most; the last, for a cold visit of Start
 READY = """() => {
@@ -108,7 +117,7 @@ def limits(what: str) -> tuple[float, float]:
 def is_slow(what: str, values: Values) -> bool:
     """Return whether a page or section exceeds one of its limits; the values are its seconds, `cold` and `warm`."""
     cold, warm = limits(what)
-    return bool(values["cold"] > cold or values["warm"] > warm)
+    return what != LIMIT and bool(values["cold"] > cold or values["warm"] > warm)
 
 
 def grow(store: Path, target: Path, count: int) -> None:
@@ -164,6 +173,12 @@ def _print_times(pages: Sequence[str], store: Path) -> dict[str, Values]:
             times[what] = {"cold": round(cold[section], 2), "warm": round(warm[section], 2)}
             slow = " slow" if is_slow(what, times[what]) else ""
             print(f"{what:<32}{cold[section]:7.1f}{warm[section]:7.1f}{slow}", flush=True)
+    with tempfile.TemporaryDirectory() as folder:
+        (script := Path(folder) / "one_chart.py").write_text(ONE_CHART)
+        with process(script=script) as (address, _), browser() as opened:
+            cold, warm = (_times(opened, address, "") for _ in range(2))
+    times[LIMIT] = {"cold": round(cold[""], 2), "warm": round(warm[""], 2)}
+    print(f"{LIMIT:<32}{cold['']:7.1f}{warm['']:7.1f}", flush=True)
     return times
 
 
@@ -173,7 +188,7 @@ def _times(opened: Browser, address: str, name: str) -> dict[str, float]:
     began = perf_counter()
     page.goto(f"{address}/{name}")
     times = {"": _until_complete(page, began)}
-    for section in PAGES[name]:
+    for section in PAGES.get(name, ()):
         began = perf_counter()
         page.get_by_role("radio", name=section, exact=True).click()
         page.wait_for_timeout(100)  # until the click has reached the server

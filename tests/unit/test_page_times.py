@@ -49,7 +49,8 @@ def test_fewer_runs_than_there_are_cannot_be_asked_for(runs, capsys):
 def timed(runs, tmp_path, monkeypatch):
     """A store of four runs; `main` times nothing, but finds `times` and lists in `shown` what it would have timed."""
     make_families(runs, sizes=(10,), seeds=(0, 1))
-    times, shown = {"start": {"cold": 2.96, "warm": 1.0}, "compare / Training": {"cold": 4.0, "warm": 1.9}}, []
+    times: dict = {"start": {"cold": 2.96, "warm": 1.0}, "compare / Training": {"cold": 4.0, "warm": 1.9}}
+    times[page_times.LIMIT], shown = {"cold": 5.5, "warm": 2.5}, []
 
     def print_times(pages, store):
         shown.append((pages, len(open_store(store).runs)))
@@ -97,5 +98,6 @@ def test_the_times_of_all_pages_are_stored_for_the_document(timed, tmp_path):
     assert text.count("| compare / Training | 4.0 | 1.9 | at most 5 s and 2 s: reached |") == 2
     assert "| start | 3.0 | 1.0 | at most 3 s and 2 s: reached |" in text
     assert "| start | 3.5 | 1.0 | at most 3 s and 2 s: missed |" in text
+    assert text.count("| an app with one chart | 5.5 | 2.5 | the limit |") == 2
     assert "A store of 4 runs on" in text
     assert "A store of 24 runs on" in text
