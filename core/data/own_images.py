@@ -156,8 +156,7 @@ def store(owner: str, title: str, entries: list[Entry]) -> tuple[OwnSet, dict[st
         raise BadRequest(
             f"These are {len(entries):,} files; at most {SET_LIMITS.entries:,} are stored at once. Upload fewer."
         )
-    if len(sets_of(owner)) >= MOST_SETS:
-        raise BadRequest(f"You have stored {MOST_SETS} sets of images. Delete one first.")
+    _refuse_above_limit(owner)
     folder = own_images_folder() / owner
     try:
         with staging_folder(folder / secrets.token_hex(8)) as staging:
@@ -165,6 +164,7 @@ def store(owner: str, title: str, entries: list[Entry]) -> tuple[OwnSet, dict[st
             made = time.time()
             write_atomically(staging / _RECORD, json.dumps({"title": title, "made": made}).encode())
             with locked(folder / "names"):  # another upload of the same owner may end now
+                _refuse_above_limit(owner)
                 path = _free_name(folder, _safe(title, "images"))
                 os.replace(staging, path)
             return OwnSet(path, title, made), refused
@@ -173,6 +173,12 @@ def store(owner: str, title: str, entries: list[Entry]) -> tuple[OwnSet, dict[st
             f"The images could not be stored: {error.strerror or error}. Nothing was kept. Ask your administrator to "
             "free some space and to make the first folder of LOWSHOT_DATA writable, then upload them again."
         ) from None
+
+
+def _refuse_above_limit(owner: str) -> None:
+    """Raise BadRequest if the owner has as many sets as may be stored."""
+    if len(sets_of(owner)) >= MOST_SETS:
+        raise BadRequest(f"You have stored {MOST_SETS} sets of images. Delete one first.")
 
 
 def _write(staging: Path, entries: list[Entry]) -> dict[str, str]:

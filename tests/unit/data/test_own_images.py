@@ -4,6 +4,7 @@ import errno
 import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from threading import Barrier
 
 import numpy as np
 import pytest
@@ -16,6 +17,7 @@ from core.data.specs import list_images
 from core.errors import BadRequest, DataUnavailable
 from core.files import remove_unfinished
 from core.paths import written_folders
+from tests import PATIENCE
 from tests.conftest import as_rows
 from tests.uploaded_files import class_files, image, packed
 
@@ -60,6 +62,26 @@ def test_uploads_that_end_at_the_same_moment_get_names_of_their_own(monkeypatch)
     with ThreadPoolExecutor(3) as pool:
         sets = list(pool.map(lambda _: stored(class_files({"ill": N, "well": N}))[0], range(3)))
     assert len({own.path for own in sets}) == len(own_images.sets_of("a")) == 3
+
+
+def test_uploads_that_end_at_the_same_moment_do_not_exceed_the_number_of_sets(monkeypatch, data_root):
+    monkeypatch.setattr(own_images, "MOST_SETS", 2)
+    write, all_written = own_images._write, Barrier(3)
+
+    def together(*arguments):
+        refused = write(*arguments)
+        all_written.wait(PATIENCE)
+        return refused
+
+    monkeypatch.setattr(own_images, "_write", together)
+    with ThreadPoolExecutor(3) as pool:
+        ends = [pool.submit(stored, class_files({"ill": N, "well": N})) for _ in range(3)]
+    refused = [str(end.exception()) for end in ends if end.exception()]
+    assert refused == ["You have stored 2 sets of images. Delete one first."]
+    assert {path.parent.parent for path in left(data_root) if path.suffix == ".png"} == {
+        own.path for own in own_images.sets_of("a")
+    }
+    assert len(own_images.sets_of("a")) == 2
 
 
 def test_parts_of_a_split_are_kept_and_rubbish_is_left_out_by_name():
