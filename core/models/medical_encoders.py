@@ -4,26 +4,29 @@ The folder is `checkpoints/encoders/<model>/<variant>/`. Variants of a model dif
 used for a data set has seen neither that set, nor a relative of it, nor any of its patients.
 """
 
+from __future__ import annotations
+
 import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import torch
-from torch import nn
 
 from core.data import DATASETS
-from core.data.dataset import scan
-from core.data.duplicates import find_copies
-from core.data.overlap import StepProgress
 from core.data.specs import DatasetSpec, family_of, find_dataset, is_present
 from core.errors import WeightsUnavailable
 from core.files import publish, sha256_of_file, staging_folder, write_atomically
-from core.models.classifier import Classifier
 from core.models.specs import MODELS
 from core.paths import encoders_folder
+
+if TYPE_CHECKING:
+    import torch
+    from torch import nn
+
+    from core.data.overlap import StepProgress
+    from core.models.classifier import Classifier
 
 WEIGHTS_FILE, CARD_FILE = "weights.safetensors", "card.json"
 VERSION = 2  # of the cards
@@ -62,6 +65,9 @@ def copies_in_corpus(spec: DatasetSpec, card: Mapping[str, Any], watch: StepProg
     Returns:
         positions of images that the encoder has seen, and names of the data sets that are missing or incomplete.
     """
+    from core.data.dataset import scan
+    from core.data.duplicates import find_copies
+
     corpus_sizes = {part["set"]: part["images"] + part["held_out"] for part in card.get("corpus", ())}
     absent: list[str] = []
     seen: set[int] = set()

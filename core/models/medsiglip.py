@@ -9,7 +9,6 @@ References:
 """
 
 import json
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -18,13 +17,10 @@ import torch
 from core.errors import WeightsUnavailable
 from core.models.classifier import Classifier, EncoderPooling, Head, mlp_layers
 from core.models.encoders import SiglipEncoder
-from core.models.specs import FROZEN, MODELS, EncoderExposure, ModelSpec, Weights
+from core.models.specs import MODELS
 from core.models.weights import find_file, weights_of
 from core.types import ImageSpec
 
-NAME = "medical-medsiglip"
-PAGE = "https://huggingface.co/google/medsiglip-448"
-IMAGE = ImageSpec(size=448)
 CONFIG, PROCESSOR = "config.json", "preprocessor_config.json"
 _TOWER: dict[str, Any] = {
     "hidden_size": 1152, "intermediate_size": 4304, "num_hidden_layers": 27, "num_attention_heads": 16,
@@ -105,29 +101,3 @@ def outline(classes: int) -> Classifier:
     from transformers import SiglipVisionConfig, SiglipVisionModel
 
     return classifier_of(SiglipVisionModel(SiglipVisionConfig(**_TOWER)), classes)
-
-
-MODELS.add(
-    ModelSpec(
-        name=NAME,
-        title="MedSigLIP",
-        family="medical",
-        image=IMAGE,
-        weights=Weights(
-            "hub",
-            "google/medsiglip-448",
-            licence="Health AI Developer Foundations terms of use",
-            source="Google, on medical and everyday image-text pairs",
-            terms=PAGE,
-        ),
-        strategies=FROZEN,
-        build=partial(build, NAME),
-        outline=outline,
-        summary="Google's medical image-text encoder, 400 million parameters, kept frozen.",
-        seen=EncoderExposure(
-            named="MIMIC-CXR, PAD-UFES-20, SCIN, TCGA, CAMELYON, PMC-OA, SLAKE, and private sets, dermatoscopic, "
-            "ophthalmological, CT and MRI ones among them",
-            unknown=("ham10000",),
-        ),
-    )
-)

@@ -1,4 +1,4 @@
-"""The table of models: one `ModelSpec` per row. Builders are in modules by family or architecture.
+"""What the table of models holds of each: `ModelSpec`. The rows are in `core.models.table`.
 
 A model outside the table is named by family, architecture and path; see `core.models.custom_weights`.
 """
@@ -150,7 +150,7 @@ class ModelRegistry(Registry[ModelSpec]):
     """Registry of models; look-up also accepts names with a path to weights, which iteration does not list.
 
     Attributes:
-        model_at: (name with a path) -> model; set by `core.models.custom_weights`.
+        model_at: (name with a path) -> model.
     """
 
     model_at: Callable[[str], ModelSpec]

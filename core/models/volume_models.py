@@ -10,25 +10,20 @@ References:
     arXiv:1802.04712. ResNet-18 on volumes of 28 voxels: Yang et al. 2023, doi:10.1038/s41597-022-01721-8.
 """
 
-from dataclasses import replace
-from functools import partial
+from collections.abc import Callable
 from typing import Any
 
 import torch
 from torch import nn
 from torch.nn import functional as F
 
-from core.models import efficientnet_lite0, timm_models
 from core.models.classifier import Classifier, Head, average_pool, linear_layers, mlp_layers
 from core.models.encoders import TimmEncoder
-from core.models.specs import FROZEN, MODELS, SCRATCH, TRANSFER, ModelSpec, Weights
-from core.types import ImageSpec
 
-SLICES = 32
 SLICE_SIDE = 96
 _AT_ONCE = 128  # slices per pass through a frozen encoder
 _ATTENTION = 128
-_RESNET18 = timm_models.NETWORKS[0].name
+Build = Callable[[int, str, int], Classifier]  # as `ModelSpec.build`
 
 
 class SlicesEncoder(nn.Module):
@@ -157,65 +152,25 @@ def _inflated_classifier(classifier_2d: Classifier, classes: int) -> Classifier:
     return Classifier(TimmEncoder(inflate(network)), Head(average_pool(3), mlp_layers(features, classes)))
 
 
-def build_inflated(classes: int, dataset: str, seed: int) -> Classifier:
-    """Build the ImageNet ResNet-18 with inflated kernels."""
-    classifier_2d = MODELS[_RESNET18].build(classes, dataset, seed)
+def build_inflated(build: Build, classes: int, dataset: str, seed: int) -> Classifier:
+    """Build a classifier of volumes with the inflated kernels of one of images, which `build` builds."""
+    classifier_2d = build(classes, dataset, seed)
     torch.manual_seed(seed)
     return _inflated_classifier(classifier_2d, classes)
 
 
-def build_slices(name: str, attention: bool, classes: int, dataset: str, seed: int) -> Classifier:
-    """Build a classifier of volumes with the encoder of an image model over slices."""
-    classifier_2d = MODELS[name].build(classes, dataset, seed)
+def outline_inflated(outline: Callable[[int], Classifier], classes: int) -> Classifier:
+    """Build the same network without pretrained weights, to read its shape; `outline` builds that of images."""
+    return _inflated_classifier(outline(classes), classes)
+
+
+def build_slices(build: Build, attention: bool, classes: int, dataset: str, seed: int) -> Classifier:
+    """Build a classifier of volumes with the encoder of one of images, which `build` builds, over slices."""
+    classifier_2d = build(classes, dataset, seed)
     torch.manual_seed(seed)
     return over_slices(classifier_2d, classes, attention)
 
 
-def _outline_slices(attention: bool, classes: int) -> Classifier:
-    return over_slices(efficientnet_lite0.build_random(classes, "", 0), classes, attention)
-
-
-MODELS.add(
-    ModelSpec(
-        name="scratch-resnet18-3d",
-        title="ResNet-18 in 3D",
-        family="scratch",
-        image=ImageSpec(SLICES, channels=1, dims=3),
-        weights=Weights("random"),
-        strategies=SCRATCH,
-        build=build_scratch,
-        settings={"epochs": 30, "min_steps": 200, "batch_size": 16},
-        summary="ResNet-18 with three-dimensional kernels, without pretraining.",
-    ),
-    ModelSpec(
-        name="imagenet-resnet18-inflated",
-        title="ResNet-18 in 3D, inflated from ImageNet",
-        family="imagenet",
-        image=replace(MODELS[_RESNET18].image, size=64, dims=3),
-        weights=MODELS[_RESNET18].weights,
-        strategies=TRANSFER,
-        build=build_inflated,
-        outline=lambda classes: _inflated_classifier(timm_models.outline(timm_models.NETWORKS[0], classes), classes),
-        summary="The ImageNet ResNet-18 with each kernel repeated along depth.",
-    ),
-)
-for _base, _attention in (
-    (efficientnet_lite0.IMAGENET, False),
-    (efficientnet_lite0.IMAGENET, True),
-    (efficientnet_lite0.MEDICAL, False),
-):
-    _spec = MODELS[_base]
-    MODELS.add(
-        ModelSpec(
-            name=f"{_base}-slices" + "-attention" * _attention,
-            title=f"{_spec.title}, over slices" + " with attention" * _attention,
-            family=_spec.family,
-            image=ImageSpec(SLICES, dims=3),
-            weights=_spec.weights,
-            strategies=("frozen",) if _attention else FROZEN,
-            build=partial(build_slices, _base, _attention),
-            outline=partial(_outline_slices, _attention),
-            summary=f"The same encoder as {_base}, frozen, on each slice of a volume; "
-            + ("slices are weighted by attention." if _attention else "slices are averaged."),
-        )
-    )
+def outline_slices(outline: Callable[[int], Classifier], attention: bool, classes: int) -> Classifier:
+    """Build the same network without pretrained weights, to read its shape; `outline` builds that of images."""
+    return over_slices(outline(classes), classes, attention)

@@ -26,19 +26,13 @@ import torch
 from core.errors import WeightsUnavailable
 from core.files import sha256_of_file, write_atomically
 from core.models.classifier import Classifier
-from core.models.specs import MODELS, TRANSFER, EncoderExposure, ModelSpec, Weights
-from core.models.timm_models import classifier_of
+from core.models.specs import MODELS
+from core.models.timm_networks import classifier_of
 from core.models.weights import FILE, find_file, weights_of
-from core.types import ImageSpec
 
 NAME = "medical-xrv-densenet121"
-REF = "torchxrayvision/densenet121-res224-all"
-ADDRESS = (
-    "https://github.com/mlmed/torchxrayvision/releases/download/v1/"
-    "nih-pc-chex-mimic_ch-google-openi-kaggle-densenet121-d121-tw-lr001-rot45-tr15-sc15-seed0-best.pt"
-)
+IMAGE, REF, ADDRESS = MODELS[NAME].image, MODELS[NAME].weights.ref, MODELS[NAME].weights.source
 PUBLISHED_SHA256 = "56524913dd16a906422e8d8b66a7a5c46be1d82eb7ac012d8103776f1aa68899"
-IMAGE = ImageSpec(size=224, mean=(0.5, 0.5, 0.5), std=(1 / 2048, 1 / 2048, 1 / 2048), channels=1)
 _CLASSIFIER = "classifier."
 _MODULES = (
     "torchxrayvision.models.DenseNet", "torchxrayvision.models._DenseBlock", "torchxrayvision.models._DenseLayer",
@@ -167,23 +161,3 @@ def outline(classes: int) -> Classifier:
     import timm
 
     return classifier_of(timm.create_model("densenet121", pretrained=False, in_chans=1), classes, IMAGE.size)
-
-
-MODELS.add(
-    ModelSpec(
-        name=NAME,
-        title="DenseNet-121, TorchXRayVision",
-        family="medical",
-        image=IMAGE,
-        weights=Weights("converted", REF, licence="Apache-2.0; terms of each source", source=ADDRESS),
-        strategies=TRANSFER,
-        build=build,
-        outline=outline,
-        summary="Trained to detect findings on seven public data sets of chest X-rays.",
-        seen=EncoderExposure(
-            named="NIH ChestX-ray14, PadChest, CheXpert, MIMIC-CXR, NIH relabeled by Google, Open-i, RSNA pneumonia",
-            # covid-radiography takes most of its images from RSNA, which are NIH images, and from PadChest
-            seen=("nih-chestxray14", "chexpert", "covid-radiography"),
-        ),
-    )
-)

@@ -22,7 +22,7 @@ from core.data.image_cache import Progress
 from core.data.specs import find_dataset, is_present
 from core.errors import BadRequest, LowshotError
 from core.files import canonical_json, locked, sha256_of, write_atomically
-from core.models import MODELS, dinov2, efficientnet_lite0
+from core.models import MODELS
 from core.models.medical_encoders import (
     CARD_FILE,
     VERSION,
@@ -34,6 +34,7 @@ from core.models.medical_encoders import (
     save_own_encoder,
     weights_of,
 )
+from core.models.table import DINOV2, LITE0
 from core.paths import describe_device, encoders_folder, library_versions
 from trainer.flags import add_device, add_engine, names
 from trainer.pretraining.activations import PLAIN, activations
@@ -56,8 +57,8 @@ CORPUS = {
 }  # maximum number of images
 EVALUATED = (("nih-chestxray14", "kermany"), ("isic2017-dermoscopy", "ham10000"))  # the first of each in the corpus
 CHOSEN = {
-    efficientnet_lite0.IMAGENET: Recipe(efficientnet_lite0.IMAGENET, cut=3, views=2, epochs=3, lr=3e-4, distill=0.0),
-    dinov2.NAME: Recipe(dinov2.NAME, cut=5, views=0, epochs=3, lr=1e-4, distill=0.0),
+    LITE0: Recipe(LITE0, cut=3, views=2, epochs=3, lr=3e-4, distill=0.0),
+    DINOV2: Recipe(DINOV2, cut=5, views=0, epochs=3, lr=1e-4, distill=0.0),
 }
 LOG_FILE = "recipes.jsonl"
 

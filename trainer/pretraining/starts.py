@@ -13,9 +13,10 @@ from typing import Any
 import torch
 from torch import nn
 
-from core.models import dinov2, efficientnet_lite0
-from core.models.encoders import LITE0_WEIGHTS, imagenet_lite0_state, lite0_network
+from core.models import MODELS, dinov2
+from core.models.encoders import imagenet_lite0_state, lite0_network
 from core.models.specs import Weights
+from core.models.table import DINOV2, DINOV2_MEDICAL, LITE0, LITE0_MEDICAL
 from core.registry import Registry
 from core.types import ImageSpec
 
@@ -114,10 +115,10 @@ def _build_lite0(cut: int) -> tuple[Trunk, Tail]:
 
 STARTS.add(
     Start(
-        name=efficientnet_lite0.IMAGENET,
-        medical=efficientnet_lite0.MEDICAL,
-        weights=LITE0_WEIGHTS,
-        image=efficientnet_lite0.IMAGE,
+        name=LITE0,
+        medical=LITE0_MEDICAL,
+        weights=MODELS[LITE0].weights,
+        image=MODELS[LITE0].image,
         cuts=(3, 2, 4),
         build=_build_lite0,
     )
@@ -158,10 +159,10 @@ def _build_dinov2(cut: int) -> tuple[Trunk, Tail]:
 
 STARTS.add(
     Start(
-        name=dinov2.NAME,
-        medical=dinov2.MEDICAL,
-        weights=dinov2.WEIGHTS,
-        image=dinov2.IMAGE,
+        name=DINOV2,
+        medical=DINOV2_MEDICAL,
+        weights=MODELS[DINOV2].weights,
+        image=MODELS[DINOV2].image,
         cuts=(5, 3, 6),
         build=_build_dinov2,
     )

@@ -24,8 +24,8 @@ from core.data.volumes import as_slice_images
 from core.errors import LowshotError, WeightsUnavailable
 from core.jobs import own_study
 from core.jobs.queue import Queue
-from core.models.efficientnet_lite0 import MEDICAL
 from core.models.medical_encoders import copies_in_corpus, find_medical_encoder, read_card
+from core.models.table import LITE0_MEDICAL
 from core.paths import MIB
 from core.ui import address, cache, login, text
 from core.ui.progress import bar
@@ -280,7 +280,7 @@ def _seen(own: OwnSet, spec: DatasetSpec, listing: Listing) -> int | None:
         the number of images that it has seen; None until they are compared.
     """
     try:
-        card = read_card(find_medical_encoder(MEDICAL, spec.name))
+        card = read_card(find_medical_encoder(LITE0_MEDICAL, spec.name))
     except WeightsUnavailable:
         return 0
     here = [name for name in card["seen"] if is_present(find_dataset(name))]

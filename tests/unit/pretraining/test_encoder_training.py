@@ -14,7 +14,6 @@ from core.data.dataset import load_dataset
 from core.data.listing import UNLABELED, Listing
 from core.errors import BadRequest, UnknownName, WeightsUnavailable
 from core.models import MODELS, dinov2
-from core.models.efficientnet_lite0 import IMAGENET, MEDICAL
 from core.models.medical_encoders import (
     ProbeResult,
     find_medical_encoder,
@@ -25,6 +24,7 @@ from core.models.medical_encoders import (
     variant_of_run,
     weights_of,
 )
+from core.models.table import LITE0, LITE0_MEDICAL
 from tests.publisher_folders import put_image, put_nih
 from trainer.cli import main, parse
 from trainer.commands.pretrain import EVALUATED, _evaluated_sets, _recipe
@@ -78,7 +78,7 @@ def two_parts(images=16):
 
 
 def small(**named):
-    return Recipe(IMAGENET, {NIH: 64, "isic2017-dermoscopy": 64}, cut=4, views=1, epochs=2, **named)
+    return Recipe(LITE0, {NIH: 64, "isic2017-dermoscopy": 64}, cut=4, views=1, epochs=2, **named)
 
 
 def distance(first, second):
@@ -87,7 +87,7 @@ def distance(first, second):
 
 
 def test_pretraining_moves_the_tail_and_averaging_holds_it_back():
-    trunk, start = STARTS[IMAGENET].build(4)
+    trunk, start = STARTS[LITE0].build(4)
     recipe = small()
     trained, history = pretrain(recipe, prepare_materials(recipe, two_parts(), trunk, start, CPU), start, CPU)
     assert np.isfinite([row["loss"] for row in history]).all()
@@ -99,7 +99,7 @@ def test_pretraining_moves_the_tail_and_averaging_holds_it_back():
 
 
 def test_a_killed_pretraining_goes_on_to_the_same_end(monkeypatch):
-    trunk, start = STARTS[IMAGENET].build(4)
+    trunk, start = STARTS[LITE0].build(4)
     recipe = small()
     materials = prepare_materials(recipe, two_parts(), trunk, start, CPU)
     whole, _ = pretrain(recipe, materials, start, CPU)
@@ -128,7 +128,7 @@ def test_a_corpus_that_fills_no_batch_is_refused():
 
 
 def test_the_distance_to_the_start_is_what_distillation_makes_small():
-    trunk, start = STARTS[IMAGENET].build(4)
+    trunk, start = STARTS[LITE0].build(4)
     ends = []
     for weight in (0.0, 30.0):
         recipe = small(distill=weight, lr=1e-3)
@@ -137,26 +137,26 @@ def test_the_distance_to_the_start_is_what_distillation_makes_small():
     assert ends[1] < ends[0]
 
 
-@pytest.mark.parametrize("cut", STARTS[IMAGENET].cuts)
+@pytest.mark.parametrize("cut", STARTS[LITE0].cuts)
 def test_trunk_and_tail_are_the_network_that_is_read(cut):
     """Both reads of a cut start equal the embeddings of the models of family B."""
     images = torch.rand(2, 3, 160, 160)
-    trunk, tail = STARTS[IMAGENET].build(cut)
+    trunk, tail = STARTS[LITE0].build(cut)
     with torch.inference_mode():
         features, pooled = trunk(images)
         outputs = [*tail(features), pooled]
         for read, suffix in (("last", ""), ("stages", "-stages")):
-            model = MODELS[IMAGENET + suffix].build(2, "", 0).eval()
+            model = MODELS[LITE0 + suffix].build(2, "", 0).eval()
             wanted = model.head.pool(model.encoder(images)) if not suffix else model.encoder(images).mean((2, 3))
             found = torch.cat([outputs[place] for place in tail.reads[read]], dim=1)
             assert torch.allclose(found, wanted, atol=1e-4)
 
 
-@pytest.mark.parametrize("cut", STARTS[dinov2.NAME].cuts)
+@pytest.mark.parametrize("cut", STARTS[dinov2.SPEC.name].cuts)
 def test_trunk_and_tail_are_the_transformer_that_is_read(cut):
     images = torch.rand(2, 3, 224, 224)
-    trunk, tail = STARTS[dinov2.NAME].build(cut)
-    model = MODELS[dinov2.NAME].build(2, "", 0).eval()
+    trunk, tail = STARTS[dinov2.SPEC.name].build(cut)
+    model = MODELS[dinov2.SPEC.name].build(2, "", 0).eval()
     with torch.inference_mode():
         (found,) = tail(trunk(images)[0])
         assert torch.allclose(found, model.embed(images), atol=1e-4)
@@ -165,7 +165,7 @@ def test_trunk_and_tail_are_the_transformer_that_is_read(cut):
 
 
 def test_a_transformer_is_trained_on_half_of_its_tokens():
-    _, tail = STARTS[dinov2.NAME].build(6)
+    _, tail = STARTS[dinov2.SPEC.name].build(6)
     tokens, seen = torch.randn(2, 257, 384), []
     tail.blocks["7"].register_forward_pre_hook(lambda _, given: seen.append(given[0].shape[1]))
     tail(tokens)
@@ -176,17 +176,17 @@ def test_a_transformer_is_trained_on_half_of_its_tokens():
 
 def test_what_is_saved_is_read_by_the_medical_model(tmp_path, monkeypatch):
     monkeypatch.setenv("LOWSHOT_ENCODERS", str(tmp_path))
-    _, tail = STARTS[IMAGENET].build(3)
+    _, tail = STARTS[LITE0].build(3)
     with torch.no_grad():
         tail.conv_head.weight.mul_(2)
     card = {"version": 2, "seen": [NIH], "left_out": ["kermany"], "licence": ""}
-    save_own_encoder(tmp_path / MEDICAL / "new", tail.encoder_state(), card)
-    model, start = (MODELS[name].build(2, "kermany", 0).encoder.state_dict() for name in (MEDICAL, IMAGENET))
+    save_own_encoder(tmp_path / LITE0_MEDICAL / "new", tail.encoder_state(), card)
+    model, start = (MODELS[name].build(2, "kermany", 0).encoder.state_dict() for name in (LITE0_MEDICAL, LITE0))
     assert torch.allclose(model["network.conv_head.weight"], 2 * start["network.conv_head.weight"], atol=1e-3)
     assert torch.equal(model["network.conv_stem.weight"], start["network.conv_stem.weight"])
-    save_own_encoder(tmp_path / MEDICAL / "new", {"network.nothing": torch.zeros(1)}, card)
+    save_own_encoder(tmp_path / LITE0_MEDICAL / "new", {"network.nothing": torch.zeros(1)}, card)
     with pytest.raises(WeightsUnavailable, match="belong to another network: this one has no network"):
-        load_pretrained(MODELS[IMAGENET].build(2, "", 0).encoder, tmp_path / MEDICAL / "new")
+        load_pretrained(MODELS[LITE0].build(2, "", 0).encoder, tmp_path / LITE0_MEDICAL / "new")
 
 
 def test_a_run_takes_the_encoder_audited_against_its_set_and_a_stored_run_its_own(tmp_path, monkeypatch):
@@ -205,7 +205,7 @@ def test_a_run_takes_the_encoder_audited_against_its_set_and_a_stored_run_its_ow
 
 
 def test_activations_are_computed_once_and_resumed(monkeypatch):
-    start, part = STARTS[IMAGENET], two_parts(64)[0]
+    start, part = STARTS[LITE0], two_parts(64)[0]
     trunk, _ = start.build(4)
     rows = np.arange(40)
     monkeypatch.setattr("trainer.pretraining.activations._BLOCK", 32)
@@ -229,7 +229,7 @@ def test_activations_are_computed_once_and_resumed(monkeypatch):
 
 def test_which_recipe_and_evaluated_sets_are_taken():
     recipe = _recipe(parse(["pretrain", "--targets", "kermany", "--sets", NIH, "--epochs", "7"]))
-    assert (recipe.sets, recipe.epochs, recipe.start) == ({NIH: 8000}, 7, IMAGENET)
+    assert (recipe.sets, recipe.epochs, recipe.start) == ({NIH: 8000}, 7, LITE0)
     assert NIH not in _recipe(parse(["pretrain", "--targets", "chestmnist"])).sets
     assert _evaluated_sets([NIH, "kermany", "isic2017-dermoscopy"]) == (NIH, "isic2017-dermoscopy")
     assert _evaluated_sets(["kermany", "malaria"]) == ("kermany",)
@@ -307,7 +307,7 @@ def small_corpus(tmp_path, monkeypatch):
         monkeypatch.setitem(DATASETS, name, replace(DATASETS[name], path=tmp_path / "nowhere"))
     monkeypatch.setattr("trainer.pretraining.linear_probe.MIN_POSITIVES", 3)
     argv = ["pretrain", "--targets", NIH, "--sets", "kermany", "--epochs", "1", "--views", "1", "--cut", "4"]
-    return [*argv, "--out", str(tmp_path / "out"), "--device", "cpu"], tmp_path / "out" / MEDICAL
+    return [*argv, "--out", str(tmp_path / "out"), "--device", "cpu"], tmp_path / "out" / LITE0_MEDICAL
 
 
 def test_the_command_keeps_or_refuses_logs_and_repeats(small_corpus, monkeypatch, capsys):
@@ -368,7 +368,7 @@ def test_another_seed_is_a_replicate_in_the_card(small_corpus, monkeypatch):
 
 def test_the_recipe_takes_the_same_images_for_every_seed():
     part = part_of("kermany", np.zeros(50, int))
-    first, second = (chosen_rows(Recipe(IMAGENET, {"kermany": 20}, seed=seed), part) for seed in (0, 1))
+    first, second = (chosen_rows(Recipe(LITE0, {"kermany": 20}, seed=seed), part) for seed in (0, 1))
     assert len(first) == 20
     assert np.array_equal(first, second)
 
@@ -379,7 +379,7 @@ def test_a_trial_is_evaluated_on_proxies_and_trains_on_none(monkeypatch):
     findings = np.random.default_rng(0).integers(0, 2, (150, 14)).astype(float)
     first = replace(part_of(NIH, findings), train=np.arange(64), validation=np.arange(64, 150))
     proxy = part_of("malaria", np.arange(64) % 2)
-    recipe = Recipe(IMAGENET, {NIH: 64}, cut=4, views=1, epochs=1)
+    recipe = Recipe(LITE0, {NIH: 64}, cut=4, views=1, epochs=1)
     records = list(run_trial(recipe, [first, proxy], CPU))
     assert [record["recipe"]["average"] for record in records] == [1.0, 0.5, 0.25]
     assert "malaria" not in records[0]["recipe"]["sets"]  # nothing is learned from what stands for a target
