@@ -4,21 +4,25 @@ Each image has its own seed, so its augmented view does not depend on the other 
 transforms are composed into one affine warp, so pixels are interpolated once. All slices of a volume (B, C, D, H, W)
 get the same transform.
 
-References:
-    MixUp: Zhang et al. 2018, arXiv:1710.09412. CutMix: Yun et al. 2019, arXiv:1905.04899.
-    CLAHE: Zuiderveld 1994, Graphics Gems IV, doi:10.1016/B978-0-12-336156-1.50061-6.
+What is computed on the pixels is in `pixel_augmentation`.
 """
+
+from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
-import torch
 
 from core.errors import BadRequest
-from core.registry import Registry
+from core.registry import LazyFunction, Registry
+
+if TYPE_CHECKING:
+    import torch
+
+    from core.data.pixel_augmentation import Batch
 
 
 class Pose(NamedTuple):
@@ -32,12 +36,6 @@ class Pose(NamedTuple):
     shift_y: float = 0.0
     scale_x: float = 1.0
     scale_y: float = 1.0
-
-
-Geometry = Callable[[np.random.Generator], Pose]
-Photometry = Callable[[torch.Tensor, list[np.random.Generator]], torch.Tensor]
-Batch = tuple[torch.Tensor, torch.Tensor]  # images and targets
-Mixing = Callable[[torch.Tensor, torch.Tensor, np.random.Generator], Batch]
 
 
 @dataclass(frozen=True)
@@ -59,9 +57,9 @@ class Augmentation:
     title: str
     ranges: str
     caveat: str
-    geometry: Geometry | None = None
-    photometry: Photometry | None = None
-    mixing: Mixing | None = None
+    geometry: Callable[[np.random.Generator], Pose] | None = None
+    photometry: Callable[[torch.Tensor, list[np.random.Generator]], torch.Tensor] | None = None
+    mixing: Callable[[torch.Tensor, torch.Tensor, np.random.Generator], Batch] | None = None
     volumes: bool = True
 
 
@@ -94,57 +92,6 @@ def _crop(least: float, random: np.random.Generator) -> Pose:
 
 def _flip(x: float, y: float, random: np.random.Generator) -> Pose:
     return Pose(scale_x=x, scale_y=y) if random.random() < 0.5 else Pose()
-
-
-def _uniform(low: float, high: float, images: torch.Tensor, randoms: list[np.random.Generator]) -> torch.Tensor:
-    """Return one random factor per image, (B,)."""
-    values = [random.uniform(low, high) for random in randoms]
-    return torch.tensor(values, dtype=torch.float32, device=images.device)
-
-
-def _brightness(images: torch.Tensor, randoms: list[np.random.Generator]) -> torch.Tensor:
-    from kornia.enhance import adjust_brightness
-
-    return adjust_brightness(images, _uniform(0.85, 1.15, images, randoms) - 1)
-
-
-def _contrast(images: torch.Tensor, randoms: list[np.random.Generator]) -> torch.Tensor:
-    from kornia.enhance import adjust_contrast_with_mean_subtraction
-
-    return adjust_contrast_with_mean_subtraction(images, _uniform(0.75, 1.25, images, randoms))
-
-
-def _noise(images: torch.Tensor, randoms: list[np.random.Generator]) -> torch.Tensor:
-    planes = images.shape[1] if images.shape[1] > 3 else 1  # noise is shared by color channels, not by slices
-    noise = np.zeros((len(randoms), planes, *images.shape[2:]), np.float32)
-    for row, random in zip(noise, randoms, strict=True):
-        if random.random() < 0.3:
-            row[:] = 0.03 * random.standard_normal(row.shape, dtype=np.float32)
-    return images + torch.from_numpy(noise).to(images.device)
-
-
-def _clahe(images: torch.Tensor, randoms: list[np.random.Generator]) -> torch.Tensor:
-    from kornia.enhance import equalize_clahe
-
-    share = _uniform(0, 1, images, randoms).view(-1, 1, 1, 1)
-    return torch.lerp(images, equalize_clahe(images.clamp(0, 1), 2.0, (8, 8)), share)
-
-
-def _mixup(images: torch.Tensor, targets: torch.Tensor, random: np.random.Generator) -> Batch:
-    share = float(random.beta(0.4, 0.4))
-    other = torch.from_numpy(random.permutation(len(images))).to(images.device)
-    return torch.lerp(images[other], images, share), torch.lerp(targets[other], targets, share)
-
-
-def _cutmix(images: torch.Tensor, targets: torch.Tensor, random: np.random.Generator) -> Batch:
-    height, width = images.shape[-2:]
-    cut = np.sqrt(1 - random.beta(1, 1))
-    tall, wide = round(height * cut), round(width * cut)
-    top, left = random.integers(height - tall + 1), random.integers(width - wide + 1)
-    other = torch.from_numpy(random.permutation(len(images))).to(images.device)
-    mixed = images.clone()
-    mixed[..., top : top + tall, left : left + wide] = images[other][..., top : top + tall, left : left + wide]
-    return mixed, torch.lerp(targets, targets[other], tall * wide / (height * width))
 
 
 AUGMENTATIONS.add(
@@ -211,32 +158,32 @@ AUGMENTATIONS.add(
     Augmentation(
         "brightness", "Brightness", "-15 to 15% of the range",
         "Exposure varies; very dark lungs may look like emphysema.",
-        photometry=_brightness,
+        photometry=LazyFunction("core.data.pixel_augmentation:brightness"),
     ),
     Augmentation(
         "contrast", "Contrast", "0.75 to 1.25",
         "Windowing varies; faint opacities may vanish.",
-        photometry=_contrast,
+        photometry=LazyFunction("core.data.pixel_augmentation:contrast"),
     ),
     Augmentation(
         "clahe-jitter", "CLAHE jitter", "blended with its locally equalized version by 0 to 100%",
         "Local equalization amplifies faint opacities and noise alike.",
-        photometry=_clahe, volumes=False,
+        photometry=LazyFunction("core.data.pixel_augmentation:clahe"), volumes=False,
     ),
     Augmentation(
         "noise", "Gaussian noise", "standard deviation 0.03, in 30% of the images",
         "Resembles a lower dose; hides fine interstitial patterns.",
-        photometry=_noise,
+        photometry=LazyFunction("core.data.pixel_augmentation:noise"),
     ),
     Augmentation(
         "mixup", "MixUp", "two images blended, beta(0.4, 0.4)",
         "No patient looks like a blend of two; improves calibration rather than realism.",
-        mixing=_mixup,
+        mixing=LazyFunction("core.data.pixel_augmentation:mixup"),
     ),
     Augmentation(
         "cutmix", "CutMix", "a box of another image, beta(1, 1)",
         "The pasted box may show no finding although its label counts.",
-        mixing=_cutmix,
+        mixing=LazyFunction("core.data.pixel_augmentation:cutmix"),
     ),
 )  # fmt: skip
 
@@ -268,6 +215,8 @@ class Augmenter:
         Returns:
             the same shape, in [0, 1].
         """
+        from core.data.pixel_augmentation import warp
+
         if not self.rows:
             return images
         shape = images.shape
@@ -275,7 +224,7 @@ class Augmenter:
         randoms = [np.random.default_rng(seed) for seed in seeds]
         if geometries := [row.geometry for row in self.rows if row.geometry]:
             poses = np.array([[geometry(random) for geometry in geometries] for random in randoms])  # (B, G, 5)
-            flat = _warp(flat, np.hstack([poses[..., :3].sum(axis=1), poses[..., 3:].prod(axis=1)]))
+            flat = warp(flat, np.hstack([poses[..., :3].sum(axis=1), poses[..., 3:].prod(axis=1)]))
         for row in self.rows:
             if row.photometry:
                 flat = row.photometry(flat, randoms)
@@ -318,15 +267,3 @@ def canonical_name(name: str) -> str:
         raise BadRequest(f"The augmentation {sorted(repeated)[0]} is named twice in {name!r}.")
     known = list(AUGMENTATIONS)
     return JOINED.join(sorted(names, key=lambda part: known.index(AUGMENTATIONS[part].name)))
-
-
-def _warp(images: torch.Tensor, poses: np.ndarray) -> torch.Tensor:
-    """Warp (B, C, S, S) images to (B, 5) poses."""
-    from kornia.geometry.transform import get_affine_matrix2d, warp_affine
-
-    count, _, height, width = images.shape
-    angle, shift, scale = torch.from_numpy(poses).float().to(images.device).split([1, 2, 2], dim=1)
-    side = torch.tensor([width, height], device=images.device)
-    center = ((side - 1) / 2).expand(count, 2).float()
-    matrix = get_affine_matrix2d(shift * side, center, scale, angle[:, 0])[:, :2]
-    return warp_affine(images, matrix, (height, width), padding_mode="border", align_corners=True)
