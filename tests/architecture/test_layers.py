@@ -34,8 +34,9 @@ LAYERS = (  # from the lowest; a file named in one layer does not belong to its 
     ("pages/", "streamlit_app.py"),
     ("trainer/allocator.py", "trainer/flags.py", "trainer/progress.py"),
     (
-        "trainer/training/class_balance.py", "trainer/training/embedding_cache.py", "trainer/training/folds.py",
-        "trainer/training/layer_freezing.py", "trainer/training/losses.py", "trainer/training/optimizers.py",
+        "trainer/training/auc_margin.py", "trainer/training/class_balance.py", "trainer/training/embedding_cache.py",
+        "trainer/training/folds.py", "trainer/training/layer_freezing.py", "trainer/training/loss_functions.py",
+        "trainer/training/losses.py", "trainer/training/optimizer_builders.py", "trainer/training/optimizers.py",
         "trainer/training/resume.py", "trainer/training/settings.py",
     ),
     ("trainer/meta_learning/", "trainer/pretraining/"),

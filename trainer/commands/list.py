@@ -16,8 +16,7 @@ from trainer.flags import OPTIONS
 from trainer.training.class_balance import IMBALANCE
 from trainer.training.losses import LOSSES
 from trainer.training.optimizers import OPTIMIZERS, SCHEDULES
-from trainer.training.run_plan import strategies_of
-from trainer.training.strategies import STRATEGIES
+from trainer.training.strategies import STRATEGIES, strategies_of
 
 _CHOICES: dict[str, Iterable[str]] = {
     "augment": (*PRESETS, *AUGMENTATIONS),

@@ -23,7 +23,7 @@ from core.data.transforms import normalize, to_unit
 from core.models.classifier import HEAD_LAYERS, Classifier
 from core.types import ImageSpec
 from trainer.meta_learning.episodes import Task
-from trainer.training.losses import as_targets, masked_bce
+from trainer.training.loss_functions import as_targets, masked_bce
 from trainer.training.settings import FitData, Settings
 
 ENCODER = "encoder."

@@ -19,32 +19,15 @@ from core.models.classifier import Classifier
 from core.models.specs import ModelSpec
 from core.paths import cache_folder
 from trainer.meta_learning.episodes import Task, Tasks, TaskSpec
-from trainer.meta_learning.task_sources import Source
+from trainer.meta_learning.task_sources import Source, hashes_of
 from trainer.training.embedding_cache import state_hash
-from trainer.training.losses import NonFiniteError
+from trainer.training.loss_functions import NonFiniteError
 from trainer.training.resume import StateFile, generator_state
 from trainer.training.settings import Settings
 
 QueryLoss = Callable[[Classifier, Task, Settings], torch.Tensor]
 KEY_SETTINGS = ("episodes", "tasks", "shots", "queries", "inner_lr", "inner_steps", "outer_lr", "order", "clip")
 _VERSION = 2
-
-
-def hashes_of(sources: Sequence[Source]) -> dict[str, str]:
-    """Return the content hashes of the sources, for a run's record and name."""
-    return {source.spec.name: source.hash for source in sources}
-
-
-def source_notes(sources: Sequence[Source], settings: Settings) -> tuple[str, ...]:
-    """Return notes for readers of the results on the meta-learned start."""
-    if not sources:
-        return ()
-    copies = sum(source.removed for source in sources)
-    names = ", ".join(source.title for source in sources)
-    return (
-        f"Its start was meta-learned from {settings.episodes:,} tasks of {names}; {copies} images there that are "
-        "copies of images of this set or its relatives were left out.",
-    )
 
 
 def meta_learn(

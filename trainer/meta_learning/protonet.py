@@ -14,7 +14,7 @@ from torch.nn import functional as F
 
 from core.models.classifier import Classifier, linear_layers
 from trainer.meta_learning.episodes import Task
-from trainer.training.losses import masked_bce
+from trainer.training.loss_functions import masked_bce
 from trainer.training.settings import Settings
 
 

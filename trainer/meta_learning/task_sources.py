@@ -5,8 +5,12 @@ findings: images of patients who are in neither the evaluated parts nor the subs
 part of the task.
 """
 
+from __future__ import annotations
+
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -29,9 +33,11 @@ from core.data.specs import (
 from core.errors import BadRequest, DataUnavailable
 from core.files import sha256_of
 from core.models.medical_encoders import relatives
-from trainer.meta_learning.episodes import Pool
 from trainer.progress import progress_bar
-from trainer.training.settings import Cell
+from trainer.training.settings import Cell, Settings
+
+if TYPE_CHECKING:
+    from trainer.meta_learning.episodes import Pool
 
 JOINED = "+"
 RESERVED = (200, 50)  # images per class whose patients are in no task, so that smaller subsets share initial weights
@@ -64,6 +70,8 @@ class Source:
 
     def pool(self, size: int, steps: str) -> Pool:
         """Return its images at a size after preprocessing."""
+        from trainer.meta_learning.episodes import Pool
+
         _, groups = np.unique(self.listing.groups, return_inverse=True)
         return Pool(self.spec.name, self.bank(size, steps).images, self.labels, groups, self.rows)
 
@@ -93,6 +101,23 @@ def sources_for(dataset: Dataset, cell: Cell, named: str) -> list[Source]:
     if not sources and others is None:
         raise BadRequest(_no_source_message(dataset))
     return [*sources, others] if others else sources
+
+
+def hashes_of(sources: Sequence[Source]) -> dict[str, str]:
+    """Return the content hashes of the sources, for a run's record and name."""
+    return {source.spec.name: source.hash for source in sources}
+
+
+def source_notes(sources: Sequence[Source], settings: Settings) -> tuple[str, ...]:
+    """Return notes for readers of the results on the meta-learned start."""
+    if not sources:
+        return ()
+    copies = sum(source.removed for source in sources)
+    names = ", ".join(source.title for source in sources)
+    return (
+        f"Its start was meta-learned from {settings.episodes:,} tasks of {names}; {copies} images there that are "
+        "copies of images of this set or its relatives were left out.",
+    )
 
 
 def _unrelated(dataset: Dataset) -> list[str]:

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
-import torch
 
 from core.data.augmentation import augmenter
 from core.errors import BadRequest
 from core.registry import Registry
+
+if TYPE_CHECKING:
+    import torch
 
 
 @dataclass(frozen=True)
@@ -99,6 +102,8 @@ class Imbalance:
 
     def weights(self, labels: np.ndarray, classes: int) -> torch.Tensor | None:
         """Return (C,) class weights of the loss, or for findings weights of their positives; None for equal weights."""
+        import torch
+
         if not self.uses_class_weights:
             return None
         if labels.ndim == 2:

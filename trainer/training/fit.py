@@ -17,7 +17,6 @@ import torch
 from scipy.special import xlogy
 from torch import nn
 
-from core.data.augmentation import augmenter
 from core.data.preprocessing import preparation
 from core.metrics.calibration import fit_temperature, negative_log_likelihood
 from core.models.classifier import Classifier, HeadEnsemble
@@ -26,16 +25,15 @@ from trainer.meta_learning.maml import adapt_to
 from trainer.meta_learning.protonet import fit_prototypes
 from trainer.training.embedding_cache import EmbeddingCache
 from trainer.training.folds import NOTHING_HELD_OUT, validation_folds
+from trainer.training.frozen_settings import head_settings
 from trainer.training.heads import fit_logistic, fit_mlp, fit_plain_loop, logits_of, run_in_parallel
 from trainer.training.layer_freezing import merge_low_rank, parameter_groups
-from trainer.training.losses import LOSSES
 from trainer.training.network_trainer import TrainingResult, predict_logits, train_network
 from trainer.training.settings import FitContext, FitData, FitResult, Settings
 
 HEAD = "tapped."
 STRENGTHS = (0.3, 1.0, 3.0, 10.0, 30.0, 100.0)  # inverse L2 penalties to choose from, for embeddings of unit length
 NO_FOLDS_STRENGTH = 10.0  # inverse penalty where nothing can be held out
-FROZEN = Settings(epochs=10, min_steps=30, batch_size=64, lr=1e-3, weight_decay=1e-2, views=4)
 
 
 def embeddings_of(
@@ -253,20 +251,6 @@ def fit_finetune(
         return [*encoder_groups, {"params": list(model.head.parameters()), "lr": settings.lr}]
 
     return fit_network(model, spec, data, settings, context, frozen_statistics=True, prepare=prepare)
-
-
-def head_settings(settings: Settings) -> Settings:
-    """Return how the head is trained before the encoder: as `frozen` does, on the same images and with the same loss.
-
-    Mixed images have no embeddings to cache, so that mixing augmentations are left out. A loss with an optimizer of its
-    own is replaced by the default loss.
-    """
-    start = replace(FROZEN, preparation=settings.preparation, imbalance=settings.imbalance)
-    if not augmenter(settings.augment).mixes:
-        start = replace(start, augment=settings.augment)
-    if not settings.loss or not LOSSES[settings.loss].optimizer:
-        start = replace(start, loss=settings.loss, label_smoothing=settings.label_smoothing)
-    return start
 
 
 def fit_scratch(

@@ -13,7 +13,8 @@ from torch.nn import functional as F
 
 from core.models.classifier import DROPOUT, UnitNorm, linear_layers
 from trainer.training.class_balance import imbalance_for
-from trainer.training.losses import NonFiniteError, all_finite, as_targets, loss_for
+from trainer.training.loss_functions import NonFiniteError, all_finite, as_targets
+from trainer.training.losses import loss_for
 from trainer.training.optimizers import optimizer_for, schedule_for
 from trainer.training.settings import Settings
 

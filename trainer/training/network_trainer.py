@@ -19,7 +19,8 @@ from core.types import Images, ImageSpec
 from trainer.progress import print_status, write_event
 from trainer.training.class_balance import imbalance_for
 from trainer.training.layer_freezing import check_unfreezing, unfreeze_due
-from trainer.training.losses import NonFiniteError, accuracy, all_finite, as_targets, loss_for
+from trainer.training.loss_functions import NonFiniteError, accuracy, all_finite, as_targets
+from trainer.training.losses import loss_for
 from trainer.training.optimizers import optimizer_for, schedule_for
 from trainer.training.resume import generator_state
 from trainer.training.settings import FitContext, FitData, Settings

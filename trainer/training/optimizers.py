@@ -1,25 +1,22 @@
-"""Registries of optimizers and of learning rate schedules.
+"""Registries of optimizers and of learning rate schedules; `optimizer_builders` builds them."""
 
-References:
-    Adam: Kingma and Ba 2015, arXiv:1412.6980. AdamW: Loshchilov and Hutter 2019, arXiv:1711.05101.
-    One cycle: Smith and Topin 2018, arXiv:1708.07120. Cosine: Loshchilov and Hutter 2017, arXiv:1608.03983.
-    PESG with its rate cut to a tenth after half and after three quarters: Yuan et al. 2021, arXiv:2012.03173.
-"""
+from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any
-
-from torch.optim import SGD, Adam, AdamW, Optimizer
-from torch.optim.lr_scheduler import CosineAnnealingLR, LambdaLR, LRScheduler, MultiStepLR, OneCycleLR
+from typing import TYPE_CHECKING, Any
 
 from core.errors import BadRequest
-from core.registry import Registry
-from trainer.training.losses import AucMargin, Compute, Loss, Pesg
+from core.registry import LazyFunction, Registry
+from trainer.training.losses import Loss
 from trainer.training.settings import Settings
 
-Groups = list[dict[str, Any]]
-STEP_MILESTONES = (0.5, 0.75)
+if TYPE_CHECKING:
+    from torch.optim import Optimizer
+    from torch.optim.lr_scheduler import LRScheduler
+
+    from trainer.training.loss_functions import Compute
+    from trainer.training.optimizer_builders import Groups
 
 
 @dataclass(frozen=True)
@@ -90,61 +87,39 @@ def schedule_for(settings: Settings, optimizer: Optimizer, steps: int, warm_up: 
     return SCHEDULES[settings.schedule].build(optimizer, steps, warm_up)
 
 
-def _pesg(groups: Groups, settings: Settings, loss: Compute, steps: int, fused: bool) -> Optimizer:
-    assert isinstance(loss, AucMargin)
-    return Pesg(groups, loss, settings.lr, settings.weight_decay, _cuts(steps))
-
-
-def _cuts(steps: int) -> list[int]:
-    return [max(1, round(steps * share)) for share in STEP_MILESTONES]
-
-
-def _one_cycle(optimizer: Optimizer, steps: int, warm_up: float) -> LRScheduler:
-    peaks = [group["lr"] for group in optimizer.param_groups]
-    if warm_up * steps == 1:  # PyTorch counts a warm-up of one step as length 0 and would divide by it
-        warm_up /= 2
-    cycles = "betas" in optimizer.defaults or "momentum" in optimizer.defaults
-    return OneCycleLR(optimizer, peaks, total_steps=steps, pct_start=warm_up, cycle_momentum=cycles)
-
-
 OPTIMIZERS.add(
     OptimizerSpec(
         "adamw", "Adaptive learning rate per weight, with decoupled weight decay.",
-        lambda groups, settings, loss, steps, fused: AdamW(
-            groups, lr=settings.lr, weight_decay=settings.weight_decay, fused=fused or None
-        ),
+        LazyFunction("trainer.training.optimizer_builders:adamw"),
     ),
     OptimizerSpec(
         "adam", "Adaptive learning rate per weight, with weight decay inside the gradient.",
-        lambda groups, settings, loss, steps, fused: Adam(
-            groups, lr=settings.lr, weight_decay=settings.weight_decay, fused=fused or None
-        ),
+        LazyFunction("trainer.training.optimizer_builders:adam"),
     ),
     OptimizerSpec(
         "sgd", "Stochastic gradient descent with momentum 0.9; default learning rate 0.01.",
-        lambda groups, settings, loss, steps, fused: SGD(
-            groups, lr=settings.lr, weight_decay=settings.weight_decay, momentum=0.9
-        ),
+        LazyFunction("trainer.training.optimizer_builders:sgd"),
         settings={"lr": 1e-2, "weight_decay": 1e-4},
     ),
     OptimizerSpec(
-        "pesg", "For auc-margin; by default rate 0.1, batches of 128, rate cut to a tenth twice.", _pesg,
+        "pesg", "For auc-margin; by default rate 0.1, batches of 128, rate cut to a tenth twice.",
+        LazyFunction("trainer.training.optimizer_builders:pesg"),
         settings={"lr": 0.1, "batch_size": 128, "weight_decay": 1e-5, "schedule": "step"}, loss="auc-margin",
     ),
 )  # fmt: skip
 
 SCHEDULES.add(
-    Schedule("one-cycle", "Rises to the peak rate, then falls to zero.", _one_cycle),
+    Schedule(
+        "one-cycle", "Rises to the peak rate, then falls to zero.",
+        LazyFunction("trainer.training.optimizer_builders:one_cycle"),
+    ),
     Schedule(
         "cosine", "Falls from the peak rate to zero along half a cosine.",
-        lambda optimizer, steps, warm_up: CosineAnnealingLR(optimizer, steps),
+        LazyFunction("trainer.training.optimizer_builders:cosine"),
     ),
-    Schedule(
-        "constant", "The peak rate throughout.",
-        lambda optimizer, steps, warm_up: LambdaLR(optimizer, lambda step: 1.0),
-    ),
+    Schedule("constant", "The peak rate throughout.", LazyFunction("trainer.training.optimizer_builders:constant")),
     Schedule(
         "step", "The peak rate, cut to a tenth after half and after three quarters of the steps.",
-        lambda optimizer, steps, warm_up: MultiStepLR(optimizer, _cuts(steps), gamma=0.1),
+        LazyFunction("trainer.training.optimizer_builders:step"),
     ),
 )  # fmt: skip

@@ -27,7 +27,7 @@ from trainer.training.external import evaluate_external
 from trainer.training.fit import HEAD, concatenate_folds
 from trainer.training.folds import NOTHING_HELD_OUT
 from trainer.training.heads import logits_of
-from trainer.training.losses import NonFiniteError
+from trainer.training.loss_functions import NonFiniteError
 from trainer.training.network_trainer import predict_logits
 from trainer.training.resume import StateFile
 from trainer.training.run_plan import RunPlan

@@ -21,17 +21,16 @@ from core.models.specs import ModelSpec, Weights
 from core.models.weights import exposure_of, weights_of
 from core.runs import RunSetup
 from trainer.flags import OPTIONS, checked
-from trainer.meta_learning.outer_loop import hashes_of, source_notes
-from trainer.meta_learning.task_sources import Source, sources_for
+from trainer.meta_learning.task_sources import Source, hashes_of, source_notes, sources_for
 from trainer.progress import progress_bar
 from trainer.training.class_balance import IMBALANCE, imbalance_for
 from trainer.training.contamination import count_seen_images
-from trainer.training.fit import head_settings
+from trainer.training.frozen_settings import head_settings
 from trainer.training.losses import LOSSES, default_loss, loss_for
 from trainer.training.optimizers import OPTIMIZERS, SCHEDULES, optimizer_for
 from trainer.training.recipes import recipe_for
 from trainer.training.settings import Cell, Settings
-from trainer.training.strategies import STRATEGIES, Strategy
+from trainer.training.strategies import STRATEGIES, Strategy, strategies_of
 
 _NO_OPTIONS: Mapping[str, Any] = MappingProxyType({})
 _CODE = 3  # increment when a change of the program changes results
@@ -141,11 +140,6 @@ def settings_for(
     if "batch_size" in options:
         check_batch(settings, labels)
     return settings
-
-
-def strategies_of(spec: ModelSpec) -> list[str]:
-    """Return the strategies that are available for a model."""
-    return [strategy.name for strategy in STRATEGIES.values() if not strategy.incompatibility(spec)]
 
 
 def plan_run(cell: Cell, dataset: Dataset, options: Mapping[str, Any] = _NO_OPTIONS) -> RunPlan:

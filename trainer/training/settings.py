@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field, fields, replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import torch
 
-from core.data.image_cache import Progress
-from trainer.training.resume import StateFile
+if TYPE_CHECKING:
+    import torch
+
+    from core.data.image_cache import Progress
+    from trainer.training.resume import StateFile
 
 
 @dataclass(frozen=True)

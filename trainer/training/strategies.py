@@ -1,26 +1,20 @@
 """Registry of training strategies: what each trains, its settings, and its fitting function."""
 
+from __future__ import annotations
+
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
 
-from core.models.classifier import Classifier
-from core.models.specs import ModelSpec
-from core.registry import Registry
+from core.registry import LazyFunction, Registry
 from trainer.flags import DATA
-from trainer.meta_learning import maml, protonet
-from trainer.meta_learning.outer_loop import QueryLoss
-from trainer.training.fit import (
-    FROZEN,
-    fit_finetune,
-    fit_frozen,
-    fit_frozen_logistic,
-    fit_maml,
-    fit_plain_loop_frozen,
-    fit_protonet,
-    fit_protonet_meta,
-    fit_scratch,
-)
+from trainer.training.frozen_settings import FROZEN
 from trainer.training.settings import FitContext, FitData, FitResult, Settings
+
+if TYPE_CHECKING:
+    from core.models.classifier import Classifier
+    from core.models.specs import ModelSpec
+    from trainer.meta_learning.outer_loop import QueryLoss
 
 LOSS_AND_OPTIMIZER = (
     *DATA, "loss", "label_smoothing", "optimizer", "schedule", "epochs", "min_steps", "batch_size", "lr",
@@ -30,7 +24,6 @@ HEADS = ("views", "scaling", "fold_ensemble", "mirror", "folds")
 NETWORK = (*LOSS_AND_OPTIMIZER, "clip", "average", "patience", "mirror", "folds")
 FINETUNED = (*NETWORK, "layer_decay", "frozen_below", "depth", "thaw_every", "tune", "rank")
 META = ("episodes", "tasks", "shots", "queries", "outer_lr", "sources")
-Fit = Callable[[Classifier, ModelSpec, FitData, Settings, FitContext], FitResult]
 
 
 @dataclass(frozen=True)
@@ -55,7 +48,7 @@ class Strategy:
     title: str
     meaning: str
     settings: Settings
-    fit: Fit
+    fit: Callable[[Classifier, ModelSpec, FitData, Settings, FitContext], FitResult]
     takes: tuple[str, ...]
     head_only: bool
     starts_from: str | None = None
@@ -80,13 +73,18 @@ _FINETUNE = Settings(
 STRATEGIES: Registry[Strategy] = Registry("strategy")
 
 
+def strategies_of(spec: ModelSpec) -> list[str]:
+    """Return the strategies that are available for a model."""
+    return [strategy.name for strategy in STRATEGIES.values() if not strategy.incompatibility(spec)]
+
+
 STRATEGIES.add(
     Strategy(
         name="scratch",
         title="From scratch",
         meaning="Every weight is trained on the subset alone, from random initialization.",
         settings=Settings(epochs=60, min_steps=200, batch_size=32, lr=1e-3, weight_decay=1e-2, folds=2),
-        fit=fit_scratch,
+        fit=LazyFunction("trainer.training.fit:fit_scratch"),
         takes=(*NETWORK, "side"),
         head_only=False,
     ),
@@ -95,7 +93,7 @@ STRATEGIES.add(
         title="Frozen encoder, MLP head",
         meaning="The encoder is frozen; only the head is trained.",
         settings=FROZEN,
-        fit=fit_frozen,
+        fit=LazyFunction("trainer.training.fit:fit_frozen"),
         takes=(*LOSS_AND_OPTIMIZER, *HEADS),
         head_only=True,
     ),
@@ -104,7 +102,7 @@ STRATEGIES.add(
         title="Frozen encoder, logistic regression",
         meaning="A linear head on embeddings of unit length; its penalty is chosen inside the subset.",
         settings=Settings(epochs=1, min_steps=1, batch_size=64, lr=0.0, weight_decay=0.0, views=4),
-        fit=fit_frozen_logistic,
+        fit=LazyFunction("trainer.training.fit:fit_frozen_logistic"),
         takes=(*DATA, *HEADS, "strength"),
         head_only=True,
     ),
@@ -113,7 +111,7 @@ STRATEGIES.add(
         title="Frozen encoder, plain loop",
         meaning="Untuned baseline: an MLP on raw embeddings, trained for 20 epochs at a constant learning rate.",
         settings=Settings(epochs=20, min_steps=0, batch_size=32, lr=1e-3, weight_decay=1e-2, views=20),
-        fit=fit_plain_loop_frozen,
+        fit=LazyFunction("trainer.training.fit:fit_plain_loop_frozen"),
         takes=(),
         head_only=True,
         like="frozen",
@@ -125,7 +123,7 @@ STRATEGIES.add(
         settings=Settings(
             epochs=60, min_steps=0, batch_size=32, lr=1e-3, weight_decay=1e-2, schedule="constant", folds=1
         ),
-        fit=fit_scratch,
+        fit=LazyFunction("trainer.training.fit:fit_scratch"),
         takes=("side",),
         head_only=False,
         like="scratch",
@@ -135,7 +133,7 @@ STRATEGIES.add(
         title="From scratch, few steps",
         meaning="As from scratch, but short enough for a first look at one's own images; more steps may do better.",
         settings=Settings(epochs=8, min_steps=200, batch_size=16, lr=3e-3, weight_decay=1e-2, folds=2),
-        fit=fit_scratch,
+        fit=LazyFunction("trainer.training.fit:fit_scratch"),
         takes=(*NETWORK, "side"),
         head_only=False,
         like="scratch",
@@ -145,7 +143,7 @@ STRATEGIES.add(
         title="Fine-tuned",
         meaning="The head is trained first, then together with the deeper layers of the encoder at lower rates.",
         settings=_FINETUNE,
-        fit=fit_finetune,
+        fit=LazyFunction("trainer.training.fit:fit_finetune"),
         takes=FINETUNED,
         head_only=False,
         starts_from="frozen",
@@ -155,7 +153,7 @@ STRATEGIES.add(
         title="Last stage fine-tuned",
         meaning="The head is trained first, then together with the encoder's last stage.",
         settings=replace(_FINETUNE, depth=1),
-        fit=fit_finetune,
+        fit=LazyFunction("trainer.training.fit:fit_finetune"),
         takes=FINETUNED,
         head_only=False,
         starts_from="frozen",
@@ -166,7 +164,7 @@ STRATEGIES.add(
         title="Prototypes of a frozen encoder",
         meaning="Nothing is trained: each image gets the class with the nearest mean embedding.",
         settings=Settings(epochs=1, min_steps=0, batch_size=64, lr=0.0, weight_decay=0.0, views=4),
-        fit=fit_protonet,
+        fit=LazyFunction("trainer.training.fit:fit_protonet"),
         takes=("augment", "preparation"),
         head_only=True,
         like="frozen",
@@ -179,11 +177,11 @@ STRATEGIES.add(
             epochs=1, min_steps=0, batch_size=64, lr=0.0, weight_decay=0.0, views=4, episodes=2000, tasks=4, shots=5,
             queries=5, outer_lr=1e-3,
         ),
-        fit=fit_protonet_meta,
+        fit=LazyFunction("trainer.training.fit:fit_protonet_meta"),
         takes=("augment", "preparation", "clip", *META),
         head_only=False,
         like="scratch",
-        query_loss=protonet.query_loss,
+        query_loss=LazyFunction("trainer.meta_learning.protonet:query_loss"),
     ),
     Strategy(
         name="maml",
@@ -193,10 +191,10 @@ STRATEGIES.add(
             epochs=1, min_steps=0, batch_size=64, lr=0.0, weight_decay=0.0, augment="none", episodes=2000, tasks=4,
             shots=5, queries=5, inner_lr=0.1, inner_steps=5, adapt_steps=10, outer_lr=1e-3, order="second",
         ),
-        fit=fit_maml,
+        fit=LazyFunction("trainer.training.fit:fit_maml"),
         takes=("preparation", "clip", "inner_lr", "inner_steps", "adapt_steps", "order", *META),
         head_only=False,
         like="scratch",
-        query_loss=maml.query_loss,
+        query_loss=LazyFunction("trainer.meta_learning.maml:query_loss"),
     )
 )  # fmt: skip

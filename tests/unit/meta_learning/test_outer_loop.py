@@ -15,10 +15,9 @@ from tests.small_tasks import CPU, IMAGE, SETTINGS, pool, small_model
 from trainer.meta_learning.episodes import Pool, Tasks, TaskSpec
 from trainer.meta_learning.maml import query_loss
 from trainer.meta_learning.outer_loop import run_outer_loop
-from trainer.training.losses import NonFiniteError
+from trainer.training.loss_functions import NonFiniteError
 from trainer.training.resume import StateFile
-from trainer.training.run_plan import strategies_of
-from trainer.training.strategies import STRATEGIES
+from trainer.training.strategies import STRATEGIES, strategies_of
 
 
 @pytest.mark.parametrize("name", [spec.name for spec in MODELS.values() if "scratch" in spec.strategies])

@@ -14,7 +14,8 @@ from core.runs import read_run
 from tests.unit.training.test_run_cell import few_test_images
 from trainer.training.class_balance import IMBALANCE, EpochOrder, Imbalance, imbalance_for
 from trainer.training.heads import fit_logistic
-from trainer.training.losses import accuracy, as_targets, default_loss, masked_bce
+from trainer.training.loss_functions import accuracy, as_targets, masked_bce
+from trainer.training.losses import default_loss
 from trainer.training.run_plan import plan_run
 from trainer.training.settings import Cell, Settings
 

@@ -12,8 +12,9 @@ from core.data.dataset import load_dataset
 from core.errors import BadRequest, UnknownName
 from core.models.classifier import mlp_layers
 from core.runs import open_store
+from trainer.training.auc_margin import MARGIN, AucMargin, Pesg, auc_margin_at_optimum
 from trainer.training.heads import fit_mlp, logits_of
-from trainer.training.losses import LOSSES, MARGIN, AucMargin, Pesg, auc_margin_at_optimum, loss_for
+from trainer.training.losses import LOSSES, loss_for
 from trainer.training.optimizers import OPTIMIZERS, SCHEDULES, schedule_for
 from trainer.training.run_plan import plan_run
 from trainer.training.settings import Cell, Settings
