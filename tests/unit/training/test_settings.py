@@ -1,7 +1,5 @@
 """Every setting reaches training and changes the result, and caches keep settings apart."""
 
-import subprocess
-import sys
 from dataclasses import replace
 
 import numpy as np
@@ -53,15 +51,6 @@ def quick(monkeypatch):
 def run(dataset, store, options=None, model="scratch-cnn", strategy="scratch", keep="all", size=None):
     prepared = plan_run(Cell(dataset.spec.name, model, strategy, size, 0), dataset, options or {})
     return run_cell(prepared, dataset, keep, CPU, store)[0]
-
-
-def test_the_choices_of_a_training_are_listed_without_pytorch():
-    script = (
-        "import sys; import core.data.augmentation, trainer.flags, trainer.training.class_balance, "
-        "trainer.training.optimizers, trainer.training.strategies; print('torch' in sys.modules)"
-    )
-    found = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
-    assert found.stdout.split() == ["False"]
 
 
 def test_class_weights_and_repeats_change_heads_and_networks():
