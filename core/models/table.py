@@ -11,16 +11,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any
 
-from core.models.specs import (
-    FROZEN,
-    MODELS,
-    SCRATCH,
-    TRANSFER,
-    EncoderExposure,
-    ModelSpec,
-    Weights,
-    joined_weights,
-)
+from core.models.specs import FROZEN, MODELS, SCRATCH, TRANSFER, EncoderExposure, ModelSpec, Weights, joined_weights
 from core.models.timm_models import IMAGENET_MEAN, IMAGENET_STD, NETWORKS, model_of
 from core.registry import LazyFunction
 from core.types import ImageSpec
