@@ -53,8 +53,8 @@ def show(view: View) -> None:
     table(rows, "Coverage of prediction sets by class, measured on the test images", f"{view.file}-sets")
     st.caption(
         "Coverage: share of the test images of a class whose set contains the class, mean over seeds, with the 95% "
-        f"interval over test images, resampled by patient. Dotted line: the target. {MISSED.strip()}: significantly "
-        f"below it. {needed}"
+        "interval over test images, resampled by patient or lesion. Dotted line: the target. "
+        f"{MISSED.strip()}: significantly below it. {needed}"
     )
     with st.expander("Size of the sets, and what they promise"):
         sizes = [_sizes(view.title(name), per_run) for name, (per_run, _) in measured.items()]
