@@ -1,7 +1,7 @@
 """Entry point of the app: list its pages. Start it with `streamlit run streamlit_app.py`."""
 
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 
 import streamlit as st
 
@@ -12,7 +12,8 @@ async def loaded(app: st.App) -> AsyncIterator[None]:
     from core.runs import open_store
     from core.ui import app_frame  # noqa: F401
 
-    open_store()  # each record is kept
+    with suppress(OSError):  # pages report it
+        open_store()  # each record is kept
     yield
 
 

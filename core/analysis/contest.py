@@ -232,7 +232,7 @@ def headline(fits: Mapping[str, Fit]) -> Headline | None:
     return Headline(target, dict(sorted(needed.items(), key=lambda row: row[1].value)))
 
 
-VARIES = "The intervals are over training samples and test patients together."
+VARIES = "Read from curves fitted to the means. The intervals are over training samples and test patients together."
 
 
 def finding_text(title: str, metric: Metric, finding: Headline, names: Mapping[str, Series]) -> str:

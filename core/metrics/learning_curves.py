@@ -318,7 +318,7 @@ class Bounded:
         """
         value = f"{self.format(self.value, digits)}{unit}"
         if self.low >= self.most or self.high <= self.least:
-            return f"{value} (the whole 95% interval lies there)"
+            return f"{value} (as is the whole 95% interval)"
         mark = ", extrapolated" if self.extrapolated and self.reached else ""
         return f"{value} (95% interval {self.format(self.low, digits)} to {self.format(self.high, digits)}{mark})"
 

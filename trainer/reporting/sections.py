@@ -293,8 +293,8 @@ def subgroups(series: Runs, finding: int | None) -> list[dict[str, Any]]:
 def as_text(rows: Sequence[Data]) -> str:
     """Return the subgroup section as Markdown."""
     parts = [
-        "Mean over seeds with 95% intervals over test images (resampled by patient or lesion), not corrected for "
-        "the number of groups; differences are from the largest group. Means over classes are given only where a "
+        "Mean over seeds with 95% intervals over test images (resampled by patient, lesion or image), not corrected "
+        "for the number of groups; differences are from the largest group. Means over classes are given only where a "
         f"group has {LEAST_OF_CLASS} images of each class. Groups differ in their classes and in many unrecorded ways: "
         "a difference does not show its cause.",
     ]

@@ -53,7 +53,7 @@ def show(view: View) -> None:
     table(rows, "Coverage of prediction sets by class, measured on the test images", f"{view.file}-sets")
     st.caption(
         "Coverage: share of the test images of a class whose set contains the class, mean over seeds, with the 95% "
-        "interval over test images, resampled by patient or lesion. Dotted line: the target. "
+        "interval over test images, resampled by patient, lesion or image. Dotted line: the target. "
         f"{MISSED.strip()}: significantly below it. {needed}"
     )
     with st.expander("Size of the sets, and what they promise"):

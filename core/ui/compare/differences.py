@@ -41,9 +41,9 @@ def show(view: View) -> None:
     alt = f"Differences in {METRICS[metric].title} from {view.title(reference)}"
     table(shown, alt, f"{view.file}-{metric}-differences")
     st.caption(
-        "95% interval over seeds and test patients together (hierarchical paired bootstrap, resampled by patient or "
-        f"lesion). Different: p below .05. Equivalent: two one-sided tests place the difference within {margin:g} "
-        "(shaded), p below .05. Undecided: neither. Both p-values are corrected with Holm's method over "
+        "95% interval over seeds and test patients together (hierarchical paired bootstrap, resampled by patient, "
+        "lesion or image). Different: p below .05. Equivalent: two one-sided tests place the difference within "
+        f"{margin:g} (shaded), p below .05. Undecided: neither. Both p-values are corrected with Holm's method over "
         f"{'one pair' if pairs == 1 else f'all {pairs} pairs of the series'}, for any choice of reference. With fewer "
         f"than {MIN_SEEDS} common seeds, the interval is the wider t-based one and there is no verdict. Every series "
         "was trained on the same subsets as the reference."

@@ -16,9 +16,9 @@ from core.ui.text import escape
 
 WAITING = "…"
 CAPTION = (
-    "Mean over seeds. Thick: 95% interval over other test patients (resampled by patient or lesion, fixed seeds). "
-    "Thin, below it: 95% interval over other training images (Student's t over seeds, fixed patients). They answer "
-    "different questions; the file also has the interval over both. **Differences** tests which series differ."
+    "Mean over seeds. Thick: 95% interval over other test patients (resampled by patient, lesion or image, fixed "
+    "seeds). Thin, below it: 95% interval over other training images (Student's t over seeds, fixed patients). They "
+    "answer different questions; the file also has the interval over both. **Differences** tests which series differ."
 )
 
 

@@ -146,7 +146,7 @@ def _table(view: View, chosen: Chosen, shifted: dict[Series, ShiftedSeries]) -> 
             else ""
         )
         + f". Predictive values (PPV, NPV) at a prevalence of {100 * chosen.aim.prevalence:g}%. Mean over seeds, 95% "
-        "intervals over test images, resampled by patient or lesion."
+        "intervals over test images, resampled by patient, lesion or image."
     )
     for name, runs in view.runs.items():
         for caution in sorted({point.caution for point in cache.points(runs, view.finding, chosen.aim)} - {""}):

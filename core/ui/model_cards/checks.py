@@ -87,7 +87,7 @@ def show_subgroups(groups: Sequence[Subgroup], meta: RunMeta) -> None:
         st.write("**Differences from the largest group**")
         table(differences, "Differences between groups", f"{meta.run}-group-differences")
     st.caption(
-        "This run on its test images, with 95% intervals (resampled by patient or lesion), not corrected "
+        "This run on its test images, with 95% intervals (resampled by patient, lesion or image), not corrected "
         "for the number of groups. Means over classes are given only if a group has "
         f"{LEAST_OF_CLASS} images of each class. Groups differ in their classes and in factors that are not recorded: "
         "a difference says nothing about its cause."

@@ -102,8 +102,8 @@ def show_metrics(meta: RunMeta, estimates: Mapping[str, Estimate], summaries: Ma
         _numbers(over_seeds, "Mean metrics over seeds with intervals", f"{meta.run}-means")
     st.caption(
         f"On {next(iter(estimates.values())).n:,} test images, at the run's operating point, with 95% intervals. "
-        "Patients: the test patients vary (resampled by patient or lesion) and the trained networks are fixed. Seeds: "
-        "the training images vary (Student's t over seeds) and the test patients are fixed."
+        "Patients: the test patients vary (resampled by patient, lesion or image) and the trained networks are fixed. "
+        "Seeds: the training images vary (Student's t over seeds) and the test patients are fixed."
     )
 
 

@@ -137,7 +137,7 @@ def test_images_needed_are_those_at_which_the_curve_passes():
     assert beyond.extrapolated
     assert "extrapolated" in beyond.text()
     never = images_needed(found, 0.97)
-    assert never.text() == "more than 800 (the whole 95% interval lies there)"
+    assert never.text() == "more than 800 (as is the whole 95% interval)"
     assert images_needed(found, 0.5).text().startswith("at most 10 (")
 
 

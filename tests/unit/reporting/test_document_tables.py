@@ -185,6 +185,7 @@ def test_the_finding_says_how_many_images_each_family_needs(runs):
     assert re.fullmatch(
         r".*: labeled images per class needed for AUROC 0\.\d{3}: "
         r".* with ImageNet pretraining .* and .* trained from scratch \(.*\)\. "
+        r"Read from curves fitted to the means\. "
         r"The intervals are over training samples and test patients together\.\n",
         sentence,
     )
