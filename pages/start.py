@@ -2,7 +2,7 @@
 
 import streamlit as st
 
-from core.analysis.contest import LOOP, VARIES, contestants, finding_text, headline, listed, way_of
+from core.analysis.contest import FINDING_NOTE, LOOP, contestants, finding_text, headline, listed, way_of
 from core.metrics import METRICS
 from core.runs.series import runs_by_series
 from core.ui import app_frame, cache, charts, pickers, text
@@ -82,7 +82,7 @@ with text.stop_on_error():
 finding = headline({family: fits[name] for family, name in names.items() if name in fits})
 if finding:
     st.header(text.escape(finding_text(metas[0].dataset_title, METRIC, finding, names)), anchor=False)
-    st.caption(VARIES)
+    st.caption(FINDING_NOTE)
     if short := [way_of(name) for family, name in names.items() if family != LOOP and family not in finding.needed]:
         st.caption(f"Not counted, because a curve needs three sizes: networks {listed(short)}.")
 st.write(text.escape(" ".join(filter(None, meaning))))

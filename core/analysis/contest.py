@@ -232,13 +232,15 @@ def headline(fits: Mapping[str, Fit]) -> Headline | None:
     return Headline(target, dict(sorted(needed.items(), key=lambda row: row[1].value)))
 
 
-VARIES = "Read from curves fitted to the means. The intervals are over training samples and test patients together."
+FINDING_NOTE = (
+    "Read from curves fitted to the means. The intervals are over training samples and test patients together."
+)
 
 
 def finding_text(title: str, metric: Metric, finding: Headline, names: Mapping[str, Series]) -> str:
     """Return the finding as one sentence: the images per class that each family needs for the same performance.
 
-    `VARIES` says what its intervals are over.
+    `FINDING_NOTE` says where its numbers come from and what its intervals are over.
 
     Args:
         title: of the data set.

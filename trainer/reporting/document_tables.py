@@ -35,8 +35,8 @@ from core.analysis.comparison import compare_all, learning_curves
 from core.analysis.contest import (
     CONTRASTS,
     ENCODERS,
+    FINDING_NOTE,
     NAMED,
-    VARIES,
     Contrast,
     answers,
     contestants,
@@ -283,7 +283,7 @@ def finding_sentence(store: Store, dataset: str, sizes: list[Size], of: str | No
     if finding is None:
         raise _missing(dataset, sizes)
     title = f"{metas[0].dataset_title}, {of} against the rest" if of else metas[0].dataset_title
-    return f"{finding_text(title, METRICS['auroc'], finding, names)} {VARIES}\n"
+    return f"{finding_text(title, METRICS['auroc'], finding, names)} {FINDING_NOTE}\n"
 
 
 def answer_sentences(store: Store, datasets: str, sizes: list[Size], of: str | None = None) -> str:

@@ -51,8 +51,8 @@ def masked_bce(logits: torch.Tensor, targets: torch.Tensor, weights: torch.Tenso
     return elementwise[known].mean()
 
 
-def negative_log_likelihood(logits: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
-    """Mean negative log-likelihood of (B, C) logits, for findings over the known labels."""
+def mean_log_loss(logits: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+    """Mean log-loss of (B, C) logits, for findings over the known labels."""
     return masked_bce(logits, targets) if targets.ndim == 2 else F.cross_entropy(logits, targets)
 
 

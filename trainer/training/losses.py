@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
     from trainer.training.loss_functions import Compute
 
-_NEGATIVE_LOG_LIKELIHOOD = LazyFunction("trainer.training.loss_functions:negative_log_likelihood")
+_LOG_LOSS = LazyFunction("trainer.training.loss_functions:mean_log_loss")
 
 
 @dataclass(frozen=True)
@@ -53,7 +53,7 @@ class Loss:
     takes_class_weights: bool = True
     smooths: bool = False
     mixes: bool = True
-    held_out: Callable[[torch.Tensor, torch.Tensor], torch.Tensor] = _NEGATIVE_LOG_LIKELIHOOD
+    held_out: Callable[[torch.Tensor, torch.Tensor], torch.Tensor] = _LOG_LOSS
     optimizer: str = ""
 
     def held_out_loss(self, logits: np.ndarray, labels: np.ndarray) -> float:
