@@ -43,7 +43,7 @@ class Row:
 
     Attributes:
         what: what was measured.
-        unit: of the figures; one of `LOWER_IS_BETTER`, or else more is better.
+        unit: unit of the figures; one of `LOWER_IS_BETTER`, or else more is better.
         ours: Lowshot's figure.
         peer: the peer's figure; None if there is no peer.
         limit: the best figure that is possible here, such as that of the bare network; None if it is not known.
@@ -103,7 +103,7 @@ class Pair:
     """A row of the table of pairs.
 
     Attributes:
-        name: as `--only` takes it.
+        name: name that `--only` takes.
         title: what is compared, for people.
         minutes: how long it takes on two cores.
         sides: (whether at the smallest size, empty folder) -> what is measured in turn, by name.
@@ -126,7 +126,7 @@ class Record:
     """Measurements of a pair on one machine with one set of library versions, as they are stored.
 
     Attributes:
-        machine, versions: of the measurements.
+        machine, versions: machine and library versions of the measurements.
         turns: measurements of each side.
         date: day of the last one, as in ISO 8601.
         busy: largest share of the processors that other programs used.

@@ -1,7 +1,7 @@
 """Files on disk: atomic writes, locks between processes and hashes, independent of the files' meaning.
 
-What is not finished has a hidden name next to its target and a lock, which the system takes from a process that dies:
-whatever is not locked was left by a killed process.
+An unfinished file or folder has a hidden name next to its target, and a lock, which the operating system releases when
+the process dies. One that is not locked was therefore left by a killed process.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 _CHUNK = 1 << 20
 _LOCK, _PARTIAL, _BEFORE = ".lock", ".partial", ".before"
-_DEPTH = 5  # levels of folders in which unfinished writes are looked for: sent/<hash>/<maker>/<model>/ in the cache
+_DEPTH = 5  # levels of folders that are searched for unfinished writes: sent/<hash>/<maker>/<model>/ in the cache
 
 
 def write_atomically(path: Path, content: bytes) -> None:
@@ -40,7 +40,7 @@ def write_stream_atomically(path: Path, content: SupportsRead[bytes]) -> None:
     """Replace a file atomically by the content of a stream of any length, copied in chunks."""
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = _hidden(path, f".{secrets.token_hex(4)}{_PARTIAL}")
-    with FileLock(partial):  # creates it; the lock ends with the process
+    with FileLock(partial):  # creates the file; the lock ends with the process
         try:
             with partial.open("wb") as file:
                 shutil.copyfileobj(content, file, _CHUNK)
@@ -54,7 +54,7 @@ def write_stream_atomically(path: Path, content: SupportsRead[bytes]) -> None:
 
 @contextmanager
 def locked(target: Path, timeout: float = -1) -> Iterator[None]:
-    """Hold the lock of a file or folder, which need not exist; a thread may take a lock again that it holds.
+    """Hold the lock of a file or folder, which need not exist; a thread may take a lock that it already holds.
 
     Args:
         target: the file or folder.
@@ -84,7 +84,7 @@ def sole_writer(path: Path) -> Iterator[None]:
             stack.enter_context(locked(path, timeout=0))
         except Timeout:
             raise BadRequest(
-                f"Another process writes {path.name}. Wait until it ends, or name another --log."
+                f"Another process is writing {path.name}. Wait until it ends, or name another --log."
             ) from None
         yield
 
@@ -93,7 +93,7 @@ def sole_writer(path: Path) -> Iterator[None]:
 def staging_folder(target: Path) -> Iterator[Path]:
     """Yield an empty folder for the new content of a folder, to be published; the target is locked meanwhile.
 
-    At the end nothing is left of it but what was moved out.
+    At the end everything that was not moved out is deleted.
     """
     target.parent.mkdir(parents=True, exist_ok=True)
     with locked(target):
@@ -107,7 +107,7 @@ def staging_folder(target: Path) -> Iterator[Path]:
 
 
 def publish(staging: Path, target: Path) -> None:
-    """Move a finished folder from staging into place; a kill leaves the old or the new one, and an error the old."""
+    """Move a finished folder into place; a kill leaves the old or the new folder, an error leaves the old one."""
     try:
         if target.exists():
             os.replace(target, _hidden(target, _BEFORE))
@@ -117,9 +117,9 @@ def publish(staging: Path, target: Path) -> None:
 
 
 def remove_unfinished(roots: Iterable[Path]) -> None:
-    """Remove what killed processes left half-written below some folders; what a living process writes stays.
+    """Remove what killed processes left half-written below some folders; files of running processes stay.
 
-    A folder that was about to be replaced is put back.
+    A folder whose replacement was interrupted is restored.
     """
     for root in roots:
         for folder, folders, files in os.walk(root):
@@ -150,7 +150,7 @@ def _tidy(target: Path) -> None:
 
 
 def require_space(folder: Path, size: int) -> None:
-    """Raise the error of a full disk unless `size` bytes are free; writing to mapped memory would end the process."""
+    """Raise the error of a full disk unless `size` bytes are free: writing to mapped memory would end the process."""
     if shutil.disk_usage(folder).free < size:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(folder))
 

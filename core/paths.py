@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 PROJECT = Path(__file__).resolve().parent.parent
 DEVICES = ("auto", "cpu", "cuda")
-_CODE = (".py", ".json")  # suffixes of what counts as code
+_CODE = (".py", ".json")  # suffixes of files that count as code
 _RECORDED = ("torch", "torchvision", "timm", "transformers", "captum", "kornia", "scikit-learn", "numpy", "pillow")
 
 
@@ -32,7 +32,7 @@ def _folders(variable: str, default: Path) -> list[Path]:
 
 
 def own_images_folder() -> Path:
-    """Return the folder of images that people bring in the browser: `own-images` in the first data root."""
+    """Return the folder of images that users upload in the browser: `own-images` in the first data root."""
     return data_roots()[0] / "own-images"
 
 
@@ -73,7 +73,7 @@ def jobs_folder() -> Path:
 
 
 def written_folders() -> tuple[Path, ...]:
-    """Return the folders in which the program stores what it makes."""
+    """Return the folders in which the program stores its output."""
     return runs_folder(), encoders_folder(), cache_folder(), jobs_folder(), own_images_folder()
 
 

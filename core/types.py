@@ -7,7 +7,7 @@ import numpy as np
 
 Task = Literal["binary", "multiclass", "multilabel"]
 EvaluatedPart = Literal["validation", "calibration", "test", "external"]  # parts whose predictions a run stores
-VIEW, READER = "view", "reader"  # facts about external images: projection of a radiograph, a radiologist's yes or no
+VIEW, READER = "view", "reader"  # facts about external images: projection of a radiograph, a radiologist's reading
 Interpolation = Literal["bilinear", "bicubic"]
 
 

@@ -44,9 +44,9 @@ class SeedTests:
     """Classical tests of one pair of runs.
 
     Attributes:
-        seed: of both.
-        delong: of AUROC; None if a class comes from fewer than two test patients.
-        mcnemar: of decisions; None for several findings.
+        seed: seed of both runs.
+        delong: test of AUROC; None if a class comes from fewer than two test patients.
+        mcnemar: test of the decisions; None for several findings.
     """
 
     seed: int
@@ -119,8 +119,8 @@ def compare_runs(
     P values are not corrected for other contrasts.
 
     Args:
-        runs: of the first series.
-        others: of the second.
+        runs: runs of the first series.
+        others: runs of the second series.
         names: metrics; all by default.
         finding: the finding, or class against the rest, to evaluate; None for the task as it is.
     Raises:
@@ -168,7 +168,7 @@ def compare_all(
     """Compare pairs of series, each pair at one size; p values of a metric are corrected by Holm over the pairs.
 
     Args:
-        series: runs of each.
+        series: the runs of each series.
         names: metrics; all by default.
         finding: the finding, or class against the rest, to evaluate; None for the task as it is.
         pairs: the stated contrasts; every pair by default.
@@ -242,9 +242,9 @@ def curves_over_seeds(
     """Fit learning curves to the values of each run alone, which is quick: test images are not resampled.
 
     Args:
-        series: runs of each.
-        values: the metric of each of these runs.
-        metric: its name.
+        series: the runs of each series.
+        values: the metric of each run.
+        metric: name of the metric.
     """
     return fit_curves(
         {
@@ -278,7 +278,7 @@ def curves_to_store(series: Mapping[Key, Sequence[Run]], metric: str) -> dict[st
 
 
 def _curve_settings(series: Mapping[Key, Sequence[Run]], metric: str) -> dict[Key, list[str]]:
-    """Return what a fitted curve depends on besides its runs: the resampled seeds are those of all series together."""
+    """Return what a fitted curve depends on besides its own runs: all series share the resampled seeds."""
     seeds = sorted({run.meta.seed for runs in series.values() for run in runs})
     return {
         key: [metric, str(seeds), str([(run.meta.per_class, run.meta.seed) for run in runs])]

@@ -95,7 +95,7 @@ WAYS = {  # family of a model -> how its networks are trained, as the end of a s
 
 @dataclass(frozen=True)
 class Headline:
-    """What the learning curves of a data set say about labels.
+    """How many labels each family needs for the same performance, from the learning curves of a data set.
 
     Attributes:
         target: the best value of the metric that every family's curve reaches within its measured sizes.
@@ -109,10 +109,10 @@ class Headline:
 def contestants(series: Iterable[Series]) -> dict[str, Series]:
     """Return the series that stands for each family, and the plain loop, among those stored.
 
-    It is the one in `NAMED`. B, C and the plain loop share an encoder: another one of the contest stands for them if
-    more of its series are stored, or as many with C among them. A family of which none is stored, as with images of
-    one's own, is represented by its first series with its strategy's own settings, with a frozen encoder if there is
-    one.
+    These are the series in `NAMED`, if they are stored. B, C and the plain loop share an encoder: they use another
+    encoder of the contest if more of its series are stored, or equally many with C among them. If none of a family's
+    series is stored, as for a user's own images, the family's first series with default settings stands for it,
+    preferably one with a frozen encoder.
     """
     stored = comparison_proper(series)
     shared = {sides: {*sides, plain_loop(sides[0])} for sides in ((_B, _C), *ENCODERS.values())}
@@ -136,7 +136,7 @@ def contestants(series: Iterable[Series]) -> dict[str, Series]:
 def default_networks(store: Store, dataset: str) -> dict[str, Run]:
     """Return the run that predicts by default in each column: of the contest's series, if they are stored.
 
-    The families of one answer thus share an encoder, as those of the tables do; see `core.runs.selection`.
+    The networks compared side by side thus share an encoder, as in the tables; see `core.runs.selection`.
     """
     named = {_A, *(series for pair in ENCODERS.values() for series in pair)}
     stand = contestants(runs_by_series(store, store.metas(dataset))).values()
@@ -173,7 +173,7 @@ def verdicts(store: Store) -> dict[Contrast, Difference]:
     """Compare both sides of every stored contrast in AUROC, corrected by Holm over all planned ones.
 
     A planned contrast without a p value, because it is not stored or has too few seeds, counts with p = 1 in both
-    tests. Runs that fail or acceptance tests that are missed therefore loosen no other test.
+    tests. Failed runs and failed acceptance tests therefore do not make the other tests less strict.
 
     Raises:
         BadRequest: if two series cannot be compared; see `core.analysis.comparison.paired`.
@@ -184,7 +184,7 @@ def verdicts(store: Store) -> dict[Contrast, Difference]:
 
 
 def answers(differences: Mapping[Contrast, Difference]) -> list[str]:
-    """Answer the protocol's questions by counting the verdicts of the contrasts behind each, a sentence a question.
+    """Answer the protocol's questions by counting the verdicts of the contrasts behind each, one sentence per question.
 
     Args:
         differences: contrast -> its difference; planned contrasts that are not in it lack a side.
@@ -243,7 +243,7 @@ def finding_text(title: str, metric: Metric, finding: Headline, names: Mapping[s
     `FINDING_NOTE` says where its numbers come from and what its intervals are over.
 
     Args:
-        title: of the data set.
+        title: title of the data set.
         metric: the metric of the curves.
         finding: the headline.
         names: family -> its series.

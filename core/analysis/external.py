@@ -29,8 +29,8 @@ class ExternalResult:
     """A series at one size on its internal test set and on an external one.
 
     Attributes:
-        name: of the external set.
-        record: of the first run: title, shared classes, caveat, whether the set is of the encoder's archive.
+        name: name of the external set.
+        record: record of the first run: title, shared classes, caveat, whether the set is of the encoder's archive.
         view: projection to which the external images are restricted; "" for all.
         own, external: metric -> mean over seeds with its 95% interval over patients, on the own and the external set.
         drop: metric -> internal minus external, with its 95% interval over seeds and the patients of both sets.
@@ -70,7 +70,7 @@ class ExternalResult:
 
 @dataclass(frozen=True)
 class Reading:
-    """Evaluation on the few external images that a radiologist read, by that label; it supports no verdict.
+    """Evaluation against a radiologist's reading of a few external images; it supports no verdict.
 
     Attributes:
         images: number of images that were read.
@@ -115,8 +115,8 @@ def compare_with_external(
     """Compare the results of a series on its internal test set and on an external one.
 
     Args:
-        runs: of one series at one size, evaluated on both.
-        name: of the external set.
+        runs: runs of one series at one size, evaluated on both sets.
+        name: name of the external set.
         names: metrics; all by default.
         view: projection to which the external images are restricted; "" for all.
     Raises:
@@ -158,7 +158,7 @@ def by_view(runs: Sequence[Run], name: str, names: Sequence[str] | None = None) 
 
 
 def reading(runs: Sequence[Run], name: str) -> Reading | None:
-    """Evaluate a series by a radiologist's reading of external images; None unless runs are binary and readings exist.
+    """Evaluate a series against a radiologist's reading; None unless runs are binary and readings exist.
 
     Raises:
         CorruptRun: if predictions cannot be read.

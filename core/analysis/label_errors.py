@@ -19,7 +19,7 @@ def disputed_images(runs: Sequence[Run]) -> list[str]:
     """Return the images that runs assign to another class on average, the least probable label first.
 
     Args:
-        runs: of one data set with one class per image.
+        runs: runs of one data set with one class per image.
     Raises:
         CorruptRun: if predictions cannot be read.
     """

@@ -40,7 +40,7 @@ class ResampledSeries:
     Attributes:
         tests, held_out: predictions, one `Scores` per run.
         groups: (N,) patients or lesions of the test images.
-        resamples: of the test images.
+        resamples: resamples of the test images.
     """
 
     tests: tuple[Scores, ...]
@@ -63,7 +63,7 @@ class ShiftedSeries:
     """A series at the user's operating point.
 
     Attributes:
-        thresholds: of each run, shifted.
+        thresholds: shifted threshold of each run.
         performance: sensitivity, specificity and predictive values at them.
         decision_curve: net benefit, with the shifted thresholds marked.
     """
@@ -78,14 +78,14 @@ class RocCurve:
     """ROC curve.
 
     Attributes:
-        false_positive_rate, sensitivity: (T,), from calling none to calling all.
+        false_positive_rate, sensitivity: (T,), from calling no image positive to calling all positive.
     """
 
     false_positive_rate: np.ndarray
     sensitivity: np.ndarray
 
     def precision(self, prevalence: float) -> np.ndarray:
-        """Return the (T,) precision at a prevalence; before the first positive calls, the precision of these."""
+        """Return the (T,) precision at a prevalence; before the first positive calls, it is the precision of these."""
         tp, fp = self.sensitivity * prevalence, self.false_positive_rate * (1 - prevalence)
         positive_calls = tp + fp
         shares = np.divide(tp, positive_calls, out=np.full(len(positive_calls), np.nan), where=positive_calls > 0)
@@ -98,7 +98,7 @@ def resample_series(runs: Sequence[Run], target: int | None = None) -> Resampled
     """Read a series and resample its test images.
 
     Args:
-        runs: of one series at one size.
+        runs: runs of one series at one size.
         target: the class or finding to evaluate against the rest, for a task that is not binary.
     Raises:
         BadRequest: if the runs are not of one split, or the task is not binary and no target is given.
@@ -143,7 +143,7 @@ def evaluate_at_shift(
     Args:
         series: the series.
         fitted: threshold of each run.
-        shift: added to each.
+        shift: amount added to each threshold.
         prevalence: share of positives in the population of use.
         curve: the decision curve at this prevalence, if known; thresholds move only its marks.
     Raises:

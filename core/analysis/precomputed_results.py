@@ -1,8 +1,8 @@
-"""Results computed in advance and stored with the runs of a data set: what pages show before anything is chosen.
+"""Results computed in advance and stored with the runs of a data set: what pages show before the user chooses anything.
 
-These are the intervals of every series at every size, those of the tests for shortcuts, the contrasts of the protocol,
-and, for the series that stand for the families, their fitted learning curves and the differences between them at every
-size.
+These are the intervals of every series at every size, the intervals of the shortcut tests, and the contrasts of the
+protocol. For the series that stand for the families, the learning curves and the differences at every size are stored
+too.
 """
 
 from collections import Counter

@@ -23,7 +23,7 @@ def read_check(folder: Path, meta: RunMeta) -> Randomized | None:
     """Read the check of a run; None if there is none, or it was made with other weights.
 
     Args:
-        folder: of the run.
+        folder: the run's folder.
         meta: its record.
     Raises:
         CorruptRun: if the record of the checks is damaged.
@@ -35,7 +35,7 @@ def read_check(folder: Path, meta: RunMeta) -> Randomized | None:
         stored = row["found"]
         steps = [_similarity(step) for _, step in zip(STEPS, stored["steps"], strict=True)]
         counted = stored["planted"] or {}
-        if "hits" in counted or any("chance" in counts for counts in counted.values()):  # older kind of chance
+        if "hits" in counted or any("chance" in counts for counts in counted.values()):  # an older definition of chance
             counted = {}
         planted = {name: PlantedHits(**counts) for name, counts in counted.items() if name in EXPLAINERS}
         return Randomized(

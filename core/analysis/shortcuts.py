@@ -27,10 +27,10 @@ class Shortcut:
 
     Attributes:
         dataset: name.
-        part: in words, such as `the border`.
-        model, strategy: of the classifier.
+        part: the part in words, such as `the border`.
+        model, strategy: model and strategy of the classifier.
         size: labeled images per class; None for all.
-        seeds: of the runs.
+        seeds: seeds of the runs.
         alone: AUROC from that part alone, the mean over seeds, with its interval over test images.
         whole: the same from whole images, if comparable runs are stored.
     """

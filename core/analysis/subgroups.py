@@ -39,7 +39,7 @@ class Subgroup:
 
     Attributes:
         by: the grouping variable.
-        name: of the group.
+        name: name of the group.
         images, groups: number of test images, and of patients or lesions.
         classes: number of images of each class, or with each finding.
         too_few: why there are no figures; "" if there are.
@@ -68,7 +68,7 @@ def save_demographics(folder: Path, ids: np.ndarray, people: Demographics, facts
     """Store ages and sexes of test images next to the runs of their data set.
 
     Args:
-        folder: of the data set's runs.
+        folder: folder of the data set's runs.
         ids: (N,) names of the test images.
         people: their ages and sexes.
         facts: origin of the data.
@@ -81,7 +81,7 @@ def stored_demographics(folder: Path, ids: np.ndarray | None = None) -> Demograp
     """Read ages and sexes of the test images of a run; None if none are stored.
 
     Args:
-        folder: of the data set's runs.
+        folder: folder of the data set's runs.
         ids: (N,) names of the test images, all that are stored by default; age and sex of others are unknown.
     Raises:
         CorruptRun: if the record is damaged.

@@ -36,7 +36,7 @@ def joint(
         confirmers: multiclass runs.
         singles: the model to compare with, chosen without the test set (`best_single`).
         suspicious: classes of the second stage that count as suspicious.
-        aim: of the screen's threshold, fitted on its held-out images.
+        aim: goal of the screen's threshold, which is fitted on its held-out images.
         draws: number of bootstrap resamples.
     Raises:
         BadRequest: if the runs are not of one data set and split, have no common seed, or were evaluated on different

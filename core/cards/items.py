@@ -16,8 +16,8 @@ class Item:
     """A row of a checklist.
 
     Attributes:
-        number: as in the guideline.
-        section: of a report.
+        number: number in the guideline.
+        section: section of a report.
         topic: what is asked for, in a few words.
         answer: name of the answer in `answers_of`; "" leaves the item open.
     """

@@ -35,7 +35,7 @@ class Subject:
         tests: number of test images.
         seeds: number of stored runs of its series and size, itself included.
         shape: its network in a sentence; "" if it cannot be described.
-        folder: of the run; None if it is not stored.
+        folder: the run's folder; None if it is not stored.
         subgroups: its metrics by sex and age; empty if neither is known.
         shortcuts: warning about shortcut learning on its data set, in a sentence; "" if untested or none was found.
         elsewhere: the run on its internal test set and on external ones.
@@ -200,8 +200,8 @@ def third_party_training_data(kind: str, source: str, exposure: EncoderExposure 
     """Describe what any other encoder was trained on.
 
     Args:
-        kind: of its weights, as in `Weights`.
-        source: of its weights; "" if unknown.
+        kind: kind of its weights, as in `Weights`.
+        source: source of its weights; "" if unknown.
         exposure: training data documented by its publishers, if its row has them.
     """
     if kind == "random":

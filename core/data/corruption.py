@@ -1,7 +1,7 @@
 """Image corruptions: transforms that no candidate trains on; the search for settings uses them to test robustness.
 
 A test set differs from the training images in ways that nobody foresees. A search on clean validation images alone
-prefers heads that have never seen a changed image.
+favors heads that were trained without any change of the images.
 
 References:
     Hendrycks and Dietterich 2019, arXiv:1903.12261 (corruptions as a benchmark of robustness).
@@ -64,7 +64,7 @@ def corrupt(name: str, images: np.ndarray, seed: int) -> np.ndarray:
     Args:
         name: key of `CORRUPTIONS`.
         images: (N, 1 or 3, S, S), uint8.
-        seed: of the random parameters; equal seeds give equal images.
+        seed: seed of the random parameters; equal seeds give equal images.
     Returns:
         the same shape, uint8.
     """

@@ -35,7 +35,7 @@ class Dataset:
         fingerprint: SHA-256 over ids, labels and file contents; equal on every machine with equal data.
         split_hash: SHA-256 over the fingerprint and the ids of each part.
         unreadable: id -> why the image could not be read; such images are in no part.
-        leaks_allowed: whether images that are in two parts, or that an encoder has seen, are kept and counted.
+        leaks_allowed: whether images that cross the split, or that an encoder has seen, are kept and counted.
         external: test sets of other patients, on which its runs are also evaluated.
         refused: name of an external set that is not used -> its title and the reason.
     """
@@ -96,7 +96,7 @@ def load_dataset(spec: DatasetSpec, progress: Progress | None = None, allow_leak
     Args:
         spec: its row of the registry.
         progress: called with (images done, total images) while files are read for the first time.
-        allow_leaks: keep images whose copy or patient is in another part in the publisher's part, and count them.
+        allow_leaks: keep, and count, images whose copy or patient is in another part of the split.
     Raises:
         DataUnavailable: if the data set is not on this machine.
         LeakFound: if a group is in two parts of the split.

@@ -121,7 +121,7 @@ def _bands(stored: np.ndarray) -> Iterator[np.ndarray]:
 
 
 def _display_limits(stored: np.ndarray, display_values: Callable[[np.ndarray], np.ndarray], padding: Any) -> np.ndarray:
-    """Return display values that include the darkest and the brightest one; padding counts only if all is padding."""
+    """Return the extreme display values of each block of rows; padding is ignored unless the image is all padding."""
     all_padding = bool(np.all(stored == padding))
     extremes = []
     for band in _bands(stored):

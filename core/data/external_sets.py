@@ -31,7 +31,7 @@ class ExternalSet:
         name: name of its row.
         dataset: its images with the classes of the matched data set as labels; all usable ones form the test part.
         labels: classes or findings that both have, as the matched data set names them.
-        caveat: how its classes or people differ, in a sentence; "" if no difference is known.
+        caveat: how its classes or patients differ, in a sentence; "" if no difference is known.
         facts: further facts about each image of the listing, by name: (N,) text, "" if unknown.
     """
 

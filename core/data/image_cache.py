@@ -103,7 +103,7 @@ def is_built(listing: Listing, size: int, channels: int) -> bool:
 
 
 def delete_banks_of(digests: Collection[str]) -> None:
-    """Delete the banks, finished or not, that hold no other images than those with these SHA-256 hashes."""
+    """Delete the banks, finished or not, whose images all have one of these SHA-256 hashes."""
     for folder in (cache_folder() / _BANKS).glob("*/"):
         with suppress(OSError, ValueError, KeyError):
             if (folder / _FACTS).exists():

@@ -122,7 +122,7 @@ def to_array(
     """Resize with antialiasing and convert to a channels-first array.
 
     Args:
-        image: as `decode` returns it.
+        image: the image, as `decode` returns it.
         shape: width and height in pixels; the aspect ratio may change.
         channels: 1 for gray, 3 for RGB.
         interpolation: interpolation method.

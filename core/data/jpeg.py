@@ -1,4 +1,4 @@
-"""Limit on the scans of a JPEG: a progressive JPEG is decoded scan by scan, each over all its pixels."""
+"""Limit on the scans of a JPEG: decoding a progressive JPEG takes a pass over all pixels for each scan."""
 
 from core.errors import UnreadableImage
 from core.paths import LIMITS

@@ -1,8 +1,8 @@
-"""Images that people bring in the browser: folders of class folders below `own-images` in the first data root.
+"""Images that users upload in the browser: folders of class folders below `own-images` in the first data root.
 
-Each owner, a login or a browser, has a folder, and each set of images a folder in it. A set is stored completely or
-not at all. What its owner leaves out moves to a hidden folder in the set, from where it can be brought back. Nothing
-here decodes an image; content decides what a file is, and no name of an upload is used as a path.
+Each owner, a login or a browser, has a folder, and each set of images has a folder in it. A set is stored completely
+or not at all. Images that the owner leaves out move to a hidden folder in the set and can be restored. Nothing here
+decodes an image. The content of a file determines its type, and no uploaded name is used as a path.
 """
 
 import json
@@ -30,13 +30,13 @@ from core.errors import BadRequest, DataUnavailable, UnreadableImage
 from core.files import locked, sha256_of, sha256_of_file, staging_folder, write_atomically
 from core.paths import LIMITS, MIB, own_images_folder
 
-DAYS = 7  # that images are kept
-LEAST_IMAGES = 13  # per class, so that a fifth, then a tenth can be set apart
+DAYS = 7  # for which images are kept
+LEAST_IMAGES = 13  # per class: a fifth is set apart for testing, then a tenth for validation
 MOST_SETS = 10  # per owner
 SET_LIMITS = replace(
     LIMITS, file_bytes=256 * MIB, images=5000, entries=5500, directory_bytes=2 * MIB, unpacked_bytes=1024 * MIB
 )
-LEAST_FREE = 300 * MIB  # left on the disk for others
+LEAST_FREE = 300 * MIB  # bytes that stay free on the disk for other programs
 _LEFT_OUT, _RECORD = ".left-out", ".set.json"
 _LONGEST = 80
 _NESTED = "An archive inside an archive is not opened."
@@ -81,7 +81,7 @@ class OwnSet:
 
 
 def is_inside(path: Path) -> bool:
-    """Return whether a path lies in the folder of all owners, where nobody may go by typing a path."""
+    """Return whether a path lies in the folder of all owners, which typed paths may not reach."""
     return own_images_folder() in (path, *path.parents)
 
 
@@ -91,7 +91,7 @@ def on_server(path: Path) -> OwnSet:
 
 
 def sets_of(owner: str) -> list[OwnSet]:
-    """Return the sets of an owner, newest first; those past their time are not shown."""
+    """Return the sets of an owner, newest first, without expired ones."""
     stored = [own for own in _sets_in(own_images_folder() / owner) if own.until > time.time()] if owner else []
     return sorted(stored, key=lambda own: -own.made)
 
@@ -102,7 +102,7 @@ def sets_of_others(owner: str) -> list[OwnSet]:
 
 
 def expired_sets() -> list[OwnSet]:
-    """Return the sets of all owners that are past their time."""
+    """Return the expired sets of all owners."""
     return [own for folder in _owners() for own in _sets_in(folder) if own.until <= time.time()]
 
 
@@ -154,7 +154,7 @@ def store(owner: str, title: str, entries: list[Entry]) -> tuple[OwnSet, dict[st
     """
     if len(entries) > SET_LIMITS.entries:
         raise BadRequest(
-            f"These are {len(entries):,} files; at most {SET_LIMITS.entries:,} are stored at once. Upload fewer."
+            f"There are {len(entries):,} files; at most {SET_LIMITS.entries:,} are stored at once. Upload fewer."
         )
     _refuse_above_limit(owner)
     folder = own_images_folder() / owner
@@ -163,7 +163,7 @@ def store(owner: str, title: str, entries: list[Entry]) -> tuple[OwnSet, dict[st
             refused = _write(staging, entries)
             made = time.time()
             write_atomically(staging / _RECORD, json.dumps({"title": title, "made": made}).encode())
-            with locked(folder / "names"):  # another upload of the same owner may end now
+            with locked(folder / "names"):  # another upload of the same owner may finish at the same time
                 _refuse_above_limit(owner)
                 path = _free_name(folder, _safe(title, "images"))
                 os.replace(staging, path)
@@ -212,7 +212,7 @@ def _write(staging: Path, entries: list[Entry]) -> dict[str, str]:
         _free_name(class_folder, *file).write_bytes(upload.content)
         counts[folders[-1]] += 1
         if sum(counts.values()) > SET_LIMITS.images:
-            raise BadRequest(f"These are more than {SET_LIMITS.images:,} images. Upload fewer.")
+            raise BadRequest(f"There are more than {SET_LIMITS.images:,} images. Upload fewer.")
     _check_classes(counts, refused)
     return refused
 
@@ -239,7 +239,7 @@ def _check_classes(counts: Counter[str], refused: dict[str, str]) -> None:
 
 
 def _places(paths: list[str]) -> tuple[dict[str, tuple[str, ...]], dict[str, str]]:
-    """Return path -> ([part], class, file name), and path -> why the file has no place.
+    """Return path -> ([part], class, file name), and path -> why the file cannot be placed.
 
     Folders that all files share are dropped, and folders below a class folder are too.
     """
@@ -276,7 +276,7 @@ def _is_part(name: str) -> bool:
 
 
 def _safe(name: str, otherwise: str) -> str:
-    """Return a name that is safe as that of a file or folder: letters, digits and few other characters."""
+    """Return a safe name for a file or folder, of letters, digits and a few other characters."""
     kept = re.sub(r"[^\w .()+-]+", "_", unicodedata.normalize("NFC", name)).strip(" ._")
     return kept[-_LONGEST:].strip(" ._") or otherwise
 
@@ -380,5 +380,5 @@ def delete(own: OwnSet) -> None:
 
 
 def owner_name(secret: str) -> str:
-    """Return the name of an owner's folder, from which the secret that opens it cannot be told."""
+    """Return the name of an owner's folder; the secret that opens it cannot be derived from the name."""
     return sha256_of([secret])[:32]

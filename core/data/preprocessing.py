@@ -115,7 +115,7 @@ class Preparation:
         """Preprocess an image.
 
         Args:
-            image: as `decode` returns it.
+            image: the image, as `decode` returns it.
             size: side in pixels.
             channels: 1 for gray, 3 for RGB.
         Returns:

@@ -82,8 +82,8 @@ class DatasetSpec:
         name: key in the registry and in the run store.
         title: display name.
         modality: kind of images.
-        question: what a network answers about an image, as a clinician would ask; "" if only the classes say it.
-        population: of whom the images are, in a sentence; "" if it is not known.
+        question: what a network predicts, as a question that a clinician would ask; "" if only the classes tell.
+        population: whose images these are, in a sentence; "" if unknown.
         task: binary and multiclass have one class per image, multilabel any number of findings.
         labels: names of the classes, in the order of the logits; empty if the folder defines them.
         positive: index of the class whose probability a binary task reports; None for other tasks.

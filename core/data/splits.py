@@ -87,9 +87,9 @@ def redundant_copies(
         copies: pairs of copies.
         parts: (N,) the publisher's parts, "" if unknown.
     Returns:
-        positions of images that are copies of another image of their class, positions of those of them that are
-        outside the test part and copies of a test image, and positions of all images that have copies in another class,
-        as one of the labels must be wrong.
+        positions of images that are copies of another image of their class; positions of those among them that are
+        outside the test part and copies of a test image; and positions of all images with a copy in another class,
+        because one of the labels must be wrong.
     """
     groups = merge_groups(np.arange(len(labels)), copies)
     classes = np.zeros((groups.max() + 1, labels.max() + 1), bool)

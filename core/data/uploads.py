@@ -189,7 +189,7 @@ def _read(archive: zipfile.ZipFile, entry: zipfile.ZipInfo, limits: Limits) -> b
             f"The file would unpack to more than {limits.ratio} times its size, which no real image does."
         )
     try:
-        with archive.open(entry) as member:  # in chunks: if the stated size is false, at most one is unpacked
+        with archive.open(entry) as member:  # in chunks, so that at most one is unpacked if the stated size is false
             return b"".join(iter(lambda: member.read(_CHUNK), b""))
     except (zipfile.BadZipFile, zlib.error, EOFError, OSError, RuntimeError, ValueError, NotImplementedError):
         raise UnreadableImage("The file is damaged inside the archive. Pack it again.") from None

@@ -35,7 +35,7 @@ _TITLES = {"hardtanh": "ReLU6", "hardtanh_": "ReLU6", "relu6": "ReLU6", "gelu": 
 
 
 def mean_image(images: torch.Tensor) -> torch.Tensor:
-    """Return each image's own mean of each channel, everywhere: (B, C, S, S) -> the same shape."""
+    """Return an image filled with each image's own channel means: (B, C, S, S) -> the same shape."""
     return images.mean(dim=tuple(range(2, images.ndim)), keepdim=True).expand_as(images).contiguous()
 
 
@@ -50,7 +50,7 @@ def _reporting(inputs: ExplainerInput, passes: int) -> Callable[[torch.Tensor], 
     """Return the model, which then reports progress after each call.
 
     Args:
-        inputs: of the explainer.
+        inputs: the explainer's input.
         passes: number of images that the method will put through the model.
     """
     done = 0
@@ -109,7 +109,7 @@ def _integrated_gradients(inputs: ExplainerInput) -> Attribution:
 
 
 def by_places(signed: torch.Tensor) -> torch.Tensor:
-    """Average (B, S, S) signed attributions over a grid of cells, (B, c, c); what cancels within a cell is noise."""
+    """Average (B, S, S) signed attributions over a grid of cells, (B, c, c), so that noise within a cell cancels."""
     pool = F.adaptive_avg_pool2d if signed.ndim == 3 else F.adaptive_avg_pool3d
     return pool(signed[:, None], min(CELLS, signed.shape[-1]))[:, 0]
 

@@ -55,7 +55,7 @@ class ExplainerInput(NamedTuple):
     """Input of an explainer: a batch, and the classifier that predicted it.
 
     Attributes:
-        model: in evaluation mode.
+        model: the classifier, in evaluation mode.
         images: (B, 3, S, S), normalized; volumes have one dimension more.
         features: (B, C, h, w), output of the encoder.
         targets: (B,), class indices.

@@ -30,7 +30,7 @@ def overlay(image: Image.Image, explanation: Explanation, opacity: float, scale:
     Args:
         image: the upright image, in its own size.
         explanation: a heatmap in the frame of the model's square input.
-        opacity: of the strongest regions, in [0, 1].
+        opacity: opacity of the strongest regions, in [0, 1].
         scale: value drawn in the brightest color; the heatmap's own peak if None.
     Returns:
         an RGB image of the same size; the plain image if the heatmap is degenerate.

@@ -1,7 +1,8 @@
 """Quality of heatmaps: faithfulness of one to its model, and agreement of two.
 
-Faithfulness is measured by deletion and insertion (Petsiuk, Das and Saenko 2018, arXiv:1806.07421), always next to the
-same with regions in random order, without which neither number is informative. On chest X-rays, Saporta et al. 2022
+Faithfulness is measured by deletion and insertion (Petsiuk, Das and Saenko 2018, arXiv:1806.07421). Both scores are
+reported with those of a random order of regions, because neither is informative alone. On chest X-rays, Saporta et al.
+2022
 (doi:10.1038/s42256-022-00536-x) found that Grad-CAM localizes worse than people.
 """
 
@@ -17,7 +18,7 @@ from core.explain.methods import Explanation
 STEPS = 10
 TOP = 0.2
 _SIDE = 256  # larger images are reduced first; no network uses a higher resolution
-_BLUR = 0.08  # of the side
+_BLUR = 0.08  # radius as a share of the longer side
 _PLACES = 8  # cells per side of the random order
 
 Predict = Callable[[Sequence[Image.Image]], np.ndarray]

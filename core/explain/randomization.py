@@ -1,8 +1,8 @@
 """Sanity check of heatmaps: weights are randomized from the head down, and the maps compared.
 
 A map that does not change when the weights are randomized shows the image, not the network. Rank correlation measures
-the similarity of two maps; that between the trained network's maps of different images shows the similarity of
-unrelated maps. If evidence was planted, the check also counts how often a map peaks on it.
+the similarity of two maps. The correlation of the trained network's maps of different images shows how similar
+unrelated maps are. If evidence was planted, the check also counts how often a map peaks on it.
 
 References:
     Adebayo et al. 2018, Sanity checks for saliency maps, arXiv:1810.03292 (cascading randomization). Weights are drawn
@@ -52,8 +52,8 @@ class PlantedHits:
     Flat maps do not count as peaking.
 
     Attributes:
-        hits, of: by the trained network.
-        random_hits, random_of: with every layer random.
+        hits, of: number of maps of the trained network that peak on the evidence, and of all its maps.
+        random_hits, random_of: the same with every layer random.
         elsewhere: share of maps with every layer random that peak on the evidence of another image. Maps and evidence
             both have typical positions and so coincide by chance.
     """
@@ -119,7 +119,7 @@ def rank_correlation(first: Explanation, second: Explanation) -> float:
 
 
 def near(evidence: np.ndarray, reach: float) -> np.ndarray:
-    """Return where evidence is or is near.
+    """Return the region of the evidence, extended by a distance.
 
     Args:
         evidence: (H, W) bool, True at the evidence.

@@ -41,7 +41,7 @@ _LOG = logging.getLogger("lowshot.diagnose")
 
 
 class Network:
-    """A stored run that predicts, with what the uncertainty of its predictions is computed from.
+    """A stored run that predicts, with the runs from which the uncertainty of its predictions is computed.
 
     Attributes:
         run: the run that predicts.
@@ -49,7 +49,7 @@ class Network:
 
     Args:
         runs: the run that predicts, followed by the runs that differ from it only in their seed.
-        load: a run -> its predictor; called for every image, so it should keep what it loads.
+        load: a run -> its predictor; called for every image, so it should cache what it loads.
     """
 
     def __init__(self, runs: Sequence[Run], load: Callable[[Run], Predictor]) -> None:
@@ -77,7 +77,7 @@ class Network:
         An unexpected error is logged by kind and place only, as its text may contain values of the image.
 
         Args:
-            image: as `decode` returns it.
+            image: the image, as `decode` returns it.
             explainer: name of the explainer; None for no heatmap.
             target: class to explain; None for the default class of the prediction.
             uncertainty: whether to compute the seed interval, the prediction set and the track record.
@@ -135,7 +135,7 @@ class Settings:
     """Settings that apply to every image.
 
     Attributes:
-        networks: by family, all of one data set.
+        networks: family -> network; all networks are of one data set.
         gatekeeper: the image check; None if the task has none.
         explainer: name of the explainer; None for no heatmaps.
         target: class to explain; None for the default class of each prediction.

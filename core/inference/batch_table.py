@@ -1,4 +1,4 @@
-"""Results of many images as one table, for reading with the most urgent first, and in full as CSV."""
+"""Results of many images: a table for reading, the most urgent first, and a CSV file with everything."""
 
 from collections.abc import Sequence
 
@@ -40,7 +40,7 @@ def rows_of(cases: Sequence[Case], names: bool = True) -> list[dict[str, str]]:
     """Return one row per image; files that could not be read come last.
 
     Args:
-        cases: in the order of the uploads.
+        cases: cases in the order of the uploads.
         names: whether to include the uploads' names.
     """
     rows = []

@@ -31,7 +31,7 @@ class NetworkResult:
         seed_interval, prediction_set: uncertainty of the prediction, or why it is unknown; "" if not requested.
         track_record: how often the network is right about the condition, or about the target class if there is none;
             empty if not requested or unknown.
-        faithfulness: of the heatmap, if it was measured.
+        faithfulness: faithfulness of the heatmap, if it was measured.
     """
 
     meta: RunMeta
@@ -58,16 +58,16 @@ class Case:
     """One image and all results for it.
 
     Attributes:
-        name: of the upload; shown to the person who uploaded it, and included in a report only on request.
+        name: name of the upload; shown to the person who uploaded it, and included in a report only on request.
         pixels: SHA-256 of its decoded pixels, which identifies it.
-        width, height: as decoded.
+        width, height: size of the decoded image in pixels.
         task: title of the data set.
         synthetic: whether the task's images are generated.
         check: result of the input check; None if the task has none.
         overridden: analyzed although the check rejected it.
         explainer: title of the explainer; "" if no heatmaps were requested.
-        results: by family.
-        verdict: of both stages; None if the task has no stages, or a stage has no prediction.
+        results: family -> result.
+        verdict: verdict of both stages; None if the task has no stages, or a stage has no prediction.
         overlaps: pairs of families and the share of the strongest fifth of their heatmaps that overlaps.
         thumbnail: a small copy of the image.
         problem: why the file cannot be read as an image; "" if it can.

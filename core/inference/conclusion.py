@@ -120,7 +120,7 @@ def _notes(case: Case, doubts: tuple[str, ...]) -> list[str]:
 
 
 def _conflict_of_set(result: NetworkResult) -> tuple[str, bool] | None:
-    """Return the other classes of a prediction set, and whether it holds the decision too; None if only that."""
+    """Return the other classes of a prediction set, and whether the decision is in it; None if nothing else is."""
     members, prediction, meta = result.prediction_set, _prediction(result), result.meta
     if not isinstance(members, PredictionSet):
         return None
@@ -146,7 +146,7 @@ def _set_text(others: str, holds_decision: bool, letters: list[str]) -> str:
 def _is_unstable(result: NetworkResult) -> bool:
     """Return whether at least `UNSTABLE` of the networks retrained on other samples predict a different class.
 
-    That the range of their probabilities reaches the threshold is no doubt by itself; `docs/methods.md` has the rule.
+    A range of their probabilities that reaches the threshold is no reason for doubt by itself; see `docs/methods.md`.
     """
     interval = result.seed_interval
     return isinstance(interval, SeedInterval) and (interval.otherwise or 0.0) >= UNSTABLE

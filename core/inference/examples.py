@@ -5,7 +5,7 @@ Each folder below `examples/` holds images and a `credits.json`:
 - `tasks`: names of the data sets whose networks the images are for
 - `credit`: author, year and license in a few words, shown below each image
 - `author`, `licence`, `source`: in full, the source as an address
-- `note`: what a reader has to know, such as whether a network was trained on the images
+- `note`: what a reader should know, such as whether a network was trained on the images
 - `images`: file name -> the publisher's label
 
 A new example is an image file and its line in `images`.
@@ -28,10 +28,10 @@ class Example:
     """An example image.
 
     Attributes:
-        path: of the image file.
+        path: path of the image file.
         label: the publisher's label, as inside a sentence.
         credit: author, year and license in a few words.
-        note: what a reader has to know; "" for nothing.
+        note: what a reader should know; "" for nothing.
     """
 
     path: Path
@@ -54,7 +54,7 @@ def examples_of(task: str, folder: Path = FOLDER) -> list[Example]:
 
     Args:
         task: name of the data set.
-        folder: with one subfolder per source.
+        folder: folder with one subfolder per source.
     Raises:
         DataUnavailable: if credits cannot be read, or an image that they name is missing.
     """

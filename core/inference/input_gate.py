@@ -38,13 +38,13 @@ class Gate:
     """Model of the training images' embeddings.
 
     Attributes:
-        mean: (D,) of their embeddings.
+        mean: (D,) mean of their embeddings.
         components: (K, D) principal directions, each divided by its standard deviation.
         noise: standard deviation in each of the other directions.
         threshold: distance above which an image is unlike the training images.
         colour: share of training images that are in color; the key in the stored file.
         images: number of images used.
-        fingerprint: of the data set, as in the record of every run trained on it.
+        fingerprint: fingerprint of the data set, as in the record of every run trained on it.
         margin: a transformed image whose distance is below this share of the original's distance shows the correct
             orientation or polarity.
     """
@@ -74,7 +74,7 @@ class CheckResult:
     Attributes:
         admitted: whether networks of the task may analyze the image.
         reasons: why not, in sentences.
-        distance, threshold: of the image, and of the gate.
+        distance, threshold: distance of the image, and threshold of the gate.
     """
 
     admitted: bool
@@ -87,11 +87,11 @@ def fit_gate(embeddings: np.ndarray, held: np.ndarray, others: np.ndarray, color
     """Fit the model to some training images, and its threshold and margin to others.
 
     Args:
-        embeddings: (N, D) of training images.
-        held: (M, D) of training images of other patients.
-        others: (M, T, D) of the latter, transformed in each of T ways.
+        embeddings: (N, D) embeddings of training images.
+        held: (M, D) embeddings of training images of other patients.
+        others: (M, T, D) embeddings of the latter, transformed in each of T ways.
         color: share of color images.
-        fingerprint: of the data set.
+        fingerprint: fingerprint of the data set.
     """
     from sklearn.decomposition import PCA
 
@@ -136,9 +136,9 @@ def check_image(gate: Gate, image: Image.Image, embed: Callable[[list[Image.Imag
     """Check whether an image is of the kind that the task's networks were trained on, and if not, why.
 
     Args:
-        gate: of the task.
-        image: as `decode` returns it.
-        embed: images -> (N, D) embeddings, as those the gate was fitted to.
+        gate: the task's gate.
+        image: the image, as `decode` returns it.
+        embed: images -> (N, D) embeddings, by the encoder that the gate was fitted with.
     """
     reasons = plain_reasons(gate, image)
     corrected = corrections(image)
@@ -156,7 +156,7 @@ class Gatekeeper:
     """A gate with the encoder of its embeddings. Safe to share between threads.
 
     Args:
-        gate: of the task.
+        gate: the task's gate.
     Raises:
         WeightsUnavailable: if the encoder's weights are not available.
     """
@@ -180,8 +180,8 @@ def open_gate(folder: Path, fingerprints: Collection[str]) -> Gatekeeper | None:
     """Load the gate stored next to a data set's runs, ready to check images; None if there is none.
 
     Args:
-        folder: of the data set's runs.
-        fingerprints: of the training images of the runs that will predict.
+        folder: folder of the data set's runs.
+        fingerprints: fingerprints of the training images of the runs that will predict.
     Raises:
         CorruptRun: if it is damaged, or was made from other images than the runs were trained on.
         WeightsUnavailable: if its encoder's weights are not available.

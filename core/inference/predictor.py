@@ -50,7 +50,7 @@ class Predictor:
 
     Args:
         folder: the run's folder.
-        device: on which it runs; the CPU if None.
+        device: device to run on; the CPU if None.
     Raises:
         CorruptRun: if the run is damaged or has no weights.
         WeightsUnavailable: if its encoder's weights are not available.

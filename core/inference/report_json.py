@@ -42,8 +42,8 @@ class ReportOptions:
         name: whether to include the upload's name.
         thumbnail: a small copy of the image, or None.
         case: what the user calls the patient or the case; "" for nothing.
-        prevalence: share of patients with the condition, for how often answers are right.
-        caution: what to know about every answer of the task; "" for nothing.
+        prevalence: share of patients with the condition, on which predictive values depend.
+        caution: what to know about every prediction of the task; "" for nothing.
     """
 
     name: bool = False
@@ -57,7 +57,7 @@ def as_record(case: Case, options: ReportOptions | None = None, made: datetime |
     """Convert a case to plain values.
 
     Args:
-        case: with its results.
+        case: the case with its results.
         options: optional content; none by default.
         made: time; now by default.
     """

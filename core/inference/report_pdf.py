@@ -112,7 +112,7 @@ def as_pdf(
     """Format a case as a PDF file.
 
     Args:
-        case: with its results.
+        case: the case with its results.
         options: optional content.
         heatmaps: overlays by title, drawn next to the thumbnail; omitted without it.
         made: time; now by default.

@@ -35,7 +35,7 @@ def in_sentence(title: str) -> str:
 
 
 def question_of(meta: RunMeta) -> str:
-    """Return what a task's networks answer, as a clinician would ask, and the data set's title."""
+    """Return a task as the question that a clinician would ask, and the data set's title."""
     row = known_dataset(meta.dataset)
     question = row.question if row and row.question else _plain_question(meta)
     return f"{question} · {meta.dataset_title}"
@@ -50,7 +50,7 @@ def _plain_question(meta: RunMeta) -> str:
 
 
 def scope_of(meta: RunMeta) -> str:
-    """Return which answers a task's networks can give, and of whom the images they were trained on are."""
+    """Return which classes a task's networks can predict, and on whose images they were trained."""
     row = known_dataset(meta.dataset)
     answers = ", ".join(map(in_sentence, meta.titles))
     other = (
@@ -69,7 +69,7 @@ def decision(meta: RunMeta, prediction: Prediction) -> str:
 
 
 def threshold_of(meta: RunMeta, target: int) -> float | None:
-    """Return the probability from which a class is predicted; None if the most likely class is."""
+    """Return the lowest probability at which a class is predicted; None if the most likely class is predicted."""
     if meta.multilabel:
         return meta.thresholds[target]
     return meta.threshold if target == meta.positive else None
@@ -106,8 +106,8 @@ def track_record_text(result: NetworkResult, prevalence: float) -> list[str]:
     """Describe how often such a decision is right: on each test set, then for patients of some prevalence.
 
     Args:
-        result: of one network; without a track record nothing is returned.
-        prevalence: share of patients with the class whose rates are told, in (0, 1).
+        result: result of one network; without a track record the list is empty.
+        prevalence: share of patients with the class whose rates are reported, in (0, 1).
     """
     if not result.track_record or result.prediction is None:
         return []
@@ -130,7 +130,7 @@ def check_text(case: Case) -> str:
 
 
 def caveats(case: Case) -> list[str]:
-    """Return the caveats that a reader of the predictions must know."""
+    """Return what a reader of the predictions must know."""
     lines = ["Research use only. Not a medical device: do not base any decision about a patient on this."]
     if case.synthetic:
         lines.append("The task is synthetic: its images are computer-generated.")

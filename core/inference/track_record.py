@@ -16,7 +16,7 @@ class Rates:
     """Sensitivity and specificity for one class on one test set.
 
     Attributes:
-        title: of the test set; "" for the internal one.
+        title: title of the test set; "" for the internal one.
         sensitivity: share of the images with the class that the network finds, in [0, 1].
         specificity: share of the images without it that the network clears, in [0, 1].
     """
@@ -29,8 +29,8 @@ class Rates:
         """Format as natural frequencies, which are understood better than rates (Gigerenzer et al. 2007).
 
         Args:
-            name: of the class, as inside a sentence.
-            alarm: whether the class is a condition that is present or absent, in place of one class of several.
+            name: name of the class, as inside a sentence.
+            alarm: whether the class is a condition that is present or absent, not one class of several.
         """
         place = f"On {self.title}: of 100" if self.title else "Of 100 test"
         hits, errors = _of_100(self.sensitivity), _of_100(1 - self.specificity)
@@ -42,7 +42,7 @@ class Rates:
         """Format how many positive and negative predictions are right where the class has some prevalence.
 
         Args:
-            name: of the class, as inside a sentence.
+            name: name of the class, as inside a sentence.
             alarm: whether the class is a condition that is present or absent; see `text`.
             prevalence: share of patients with the class, in (0, 1).
         """
@@ -57,7 +57,7 @@ class Rates:
 
 
 def rated_class(meta: RunMeta, target: int) -> int:
-    """Return the class whose rates are told: the condition in a task of two classes, else the predicted target."""
+    """Return the class whose rates are reported: the condition in a binary task, else the predicted target."""
     return target if meta.positive is None else meta.positive
 
 

@@ -30,7 +30,7 @@ class Stages:
         suspicious: indices of the classes that the screen passes on.
         point: the screen's threshold, fitted on its held-out images.
         seeds: number of seeds that the figures average.
-        figures: measured on test images; or why they are unknown.
+        figures: joint performance on test images, or why it is unknown.
     """
 
     screen: str
@@ -72,7 +72,7 @@ def choose_stages(series: Mapping[str, Sequence[Run]], sensitivity: float, resam
     class the highest probability.
 
     Args:
-        series: by family, of a task with suspicious classes: the run that predicts, then its other seeds.
+        series: family -> the run that predicts, then its other seeds; of a task with suspicious classes.
         sensitivity: target of the screen.
         resamples: number of bootstrap resamples.
     Raises:
@@ -97,7 +97,7 @@ def verdict_of(stages: Stages, results: Mapping[str, NetworkResult]) -> Verdict 
 
     Args:
         stages: the stages.
-        results: by family.
+        results: family -> result.
     """
     screen, confirmer = results[stages.screen].prediction, results[stages.confirmer].prediction
     if screen is None or confirmer is None:

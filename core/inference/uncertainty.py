@@ -30,8 +30,8 @@ class SeedInterval:
         seeds: number of runs.
         evaluated: True if all runs predicted this image; False if test images with a similar probability stand in.
         how: explanation in a sentence.
-        otherwise: share of the other seeds' predictions that lie on the other side of their own threshold; None if the
-            most likely class is predicted, without a threshold.
+        otherwise: share of the other seeds' predictions that differ from the decision, each at its own threshold;
+            None if the most likely class is predicted, without a threshold.
     """
 
     low: float
@@ -86,7 +86,7 @@ def seed_lookup(run: Run, others: Sequence[Run], target: int) -> tuple[np.ndarra
 
 
 def thresholds_of(runs: Sequence[Run], target: int) -> np.ndarray | None:
-    """Return (S,) probabilities of a class from which each run predicts it; None if the most likely class is predicted.
+    """Return (S,) thresholds of a class, one per run; None if the most likely class is predicted.
 
     Args:
         runs: runs that differ only in their seed.
@@ -109,7 +109,7 @@ def interval_from_similar_images(
     Args:
         own: (N,) test predictions of the run, by `seed_lookup`.
         others: (S, N), those of its other seeds.
-        probability: of the same class for the image.
+        probability: probability of the same class for the image.
         thresholds: (1 + S,), by `thresholds_of`, that of the run first.
     """
     seeds, images = others.shape
@@ -157,14 +157,14 @@ def _logit(probabilities: np.ndarray) -> np.ndarray:
 def prediction_set(fitted: Conformal, measured: Coverage, meta: RunMeta, prediction: Prediction) -> PredictionSet | str:
     """Return the classes that cannot be ruled out for an image; for findings, whether the target finding can.
 
-    There is no set if measurement refutes its target: if the coverage of a class on test images is clearly lower.
+    There is no set if the measured coverage of a class on test images is clearly below the target.
 
     Args:
         fitted: conformal sets of the run, by `core.analysis.comparison.conformal`; for findings, of the prediction's
             target.
         measured: their coverage on test images.
         meta: the run.
-        prediction: of the run for the image.
+        prediction: the run's prediction for the image.
     Returns:
         the set, or why there is none.
     """

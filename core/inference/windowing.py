@@ -15,7 +15,7 @@ class Window:
 
     Attributes:
         level: its center, in [0, 255].
-        width: in [1, 256].
+        width: number of gray levels, in [1, 256].
     """
 
     level: int = 128

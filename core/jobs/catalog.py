@@ -17,7 +17,7 @@ class Catalog:
     """The trainer's rows by kind and name.
 
     Args:
-        rows: as the trainer prints them; each has a `kind` and a `name`.
+        rows: rows as the trainer prints them; each has a `kind` and a `name`.
     """
 
     def __init__(self, rows: Iterable[Row]) -> None:

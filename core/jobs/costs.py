@@ -41,9 +41,9 @@ def cost_of(
 
     Args:
         metas: stored runs; those with non-default settings do not count.
-        model: of the run.
-        strategy: of the run.
-        size: of the run; None for all images.
+        model: name of the model.
+        strategy: name of the training strategy.
+        size: labeled images per class; None for all images.
         dataset: its data set; runs on others count only if there are none on this.
         device: as recorded in runs; on a CPU, runs with fewer threads count if there are none with as many.
     """
@@ -91,10 +91,10 @@ def expected(
     Args:
         metas: stored runs.
         pairs: models and strategies.
-        sizes: of the runs.
-        seeds: of the runs.
+        sizes: training-set sizes.
+        seeds: seeds of each size.
         dataset: their data set.
-        device: as recorded in runs.
+        device: name of the device, as runs record it.
         options: settings that differ from the defaults; if any, stored runs cannot be recognized.
     """
     stated = set(options)

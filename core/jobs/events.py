@@ -57,10 +57,10 @@ class Progress:
         doing: title of the current step.
         unit, done, total: progress of that step.
         runs_done, runs_total: progress of the whole job; 0 of 0 before the first run.
-        title: of the current run.
+        title: title of the current run.
         epochs: its training curve so far.
         runs: the finished runs, in order.
-        untrained: indices, among all runs of the job, of those that took no time: from the store, or left out.
+        untrained: indices of the runs that took no time, because they were in the store or were left out.
         trained: indices of the other finished runs.
         texts: the latest messages, with their time.
         code, why: exit code and reason as reported by the process; None before the end.

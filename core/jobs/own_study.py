@@ -1,4 +1,4 @@
-"""The study of own images that is offered first: short enough to wait for, so its results are estimates.
+"""The study of own images that users are offered first: short enough to wait for, so its results are estimates.
 
 Deletion of own images is here too, because it concerns their jobs, their runs and the images themselves.
 """
@@ -24,7 +24,7 @@ STUDY_STRATEGIES = ("scratch-quick", "frozen")
 STUDY_SEEDS = (0, 1, 2)
 LARGEST = 200  # images per class
 LEAST = 8  # images per class that a study needs
-_SIZES = 4  # three would fit a curve, but not allow it to be extrapolated
+_SIZES = 4  # a curve can be fitted to three sizes, but not extrapolated
 
 
 def study_sizes(dataset: Dataset) -> tuple[int, ...]:
@@ -86,7 +86,7 @@ def delete(own: OwnSet, queue: Queue) -> None:
 
 
 def delete_expired(queue: Queue) -> None:
-    """Delete the sets that are past their time, unless a job uses them, and all that was left half-written."""
+    """Delete the expired sets that no job uses, and everything that was left half-written."""
     remove_unfinished(written_folders())
     for own in own_images.expired_sets():
         with suppress(BadRequest):

@@ -22,7 +22,7 @@ class Queue:
     """The jobs in a folder. It has no state in memory, so any number of queues, in any process, see the same jobs.
 
     Args:
-        folder: of the jobs; that of the app if None.
+        folder: folder of the jobs; the app's own if None.
     """
 
     def __init__(self, folder: Path | None = None) -> None:
@@ -63,8 +63,8 @@ class Queue:
             write_atomically(job.folder / records.STOP, b"")
         except OSError as error:
             raise BadRequest(
-                f"The job cannot be cancelled: {error.strerror or error} in {job.folder}. Free some space, or end the "
-                f"process {job.state.pid or 'once it has started'} manually."
+                f"The job cannot be cancelled: {error.strerror or error} in {job.folder}. Free some space, or manually "
+                f"end the process {job.state.pid or 'once it has started'}."
             ) from None
         self.wake()
 

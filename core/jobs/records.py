@@ -31,7 +31,7 @@ _SIGNALS: dict[int, str] = {
     signal.SIGKILL: "The process was killed (SIGKILL), most often because memory ran out.",
     signal.SIGBUS: "The process could not write memory-mapped data (SIGBUS), most often because the disk is full.",
 }
-_PROBE = 0.1  # seconds to wait for the lock, which another process may hold for a moment to look
+_PROBE = 0.1  # seconds to wait for the lock, which another process may hold briefly to test it
 _SAME_START = 2.0  # seconds by which two readings of a process's start time may differ
 _NAME = "%Y%m%d-%H%M%S-%f"
 
@@ -42,7 +42,7 @@ class State:
 
     Attributes:
         status: waiting, running, or how it ended.
-        pid, started: number and start time of the training's process; the start time, in seconds since the machine was
+        pid, started: number and start time of the training process; the start time, in seconds since the machine was
             started, distinguishes it from a later process with the same number.
         began, ended: in seconds since 1970; 0 if it did not.
         why: why it failed, in a sentence.
@@ -64,7 +64,7 @@ class Job:
     """A job with its current state.
 
     Attributes:
-        folder: of the job.
+        folder: the job's folder.
         request: what to train.
         state: current state.
         stopping: whether its cancellation was requested.
@@ -171,7 +171,7 @@ def final_state(job: Job, code: int | None, when: float) -> State:
     """Return the final state of a job.
 
     Args:
-        job: whose process is gone.
+        job: a job whose process is gone.
         code: its exit code, negative for a signal; None if unknown.
         when: time of the end.
     """
@@ -185,7 +185,7 @@ def final_state(job: Job, code: int | None, when: float) -> State:
 
 
 def is_alive(state: State) -> bool:
-    """Return whether the very process of a state still runs."""
+    """Return whether the process that a state names still runs, and not a later one with the same number."""
     try:
         process = psutil.Process(state.pid)
         return abs(start_of(process) - state.started) < _SAME_START and process.status() != psutil.STATUS_ZOMBIE
@@ -194,7 +194,7 @@ def is_alive(state: State) -> bool:
 
 
 def start_of(process: psutil.Process) -> float:
-    """Return when a process was started, in seconds since the start of the machine: the clock may be set meanwhile."""
+    """Return the start time of a process in seconds since the machine started, as the clock may be set in between."""
     return process.create_time() - psutil.boot_time()
 
 

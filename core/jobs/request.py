@@ -33,7 +33,7 @@ class Request:
         folder: path of own images, below a data root; "" for a registered set.
         models, strategies: their names.
         sizes: labeled images per class; None for all.
-        seeds: of the subsets.
+        seeds: seeds of the subsets.
         options: settings that differ from the strategy's defaults.
         expected: expected seconds of each run, in the order in which they are trained; 0 for one that is in the store,
             empty if unknown.
@@ -102,7 +102,7 @@ class Request:
     def with_images(self, change: str) -> Request | None:
         """Return the request for `fewer` or `more` images; None if there is none.
 
-        It lacks the largest or the smallest size; if there is one size only, it has half or twice that.
+        It leaves out the largest or the smallest size; a single size is halved or doubled.
         """
         only, fewer = self.sizes[0] or 0, change == "fewer"
         others = self.sizes[:-1] if fewer else self.sizes[1:]

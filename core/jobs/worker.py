@@ -1,7 +1,7 @@
 """The process that runs jobs one at a time until none is waiting: `python -m core.jobs.worker FOLDER`.
 
-The app starts it, and it outlives the app. A lock, which the system takes from a dead process, ensures that there is
-only one. A job that a killed worker left running is taken over by the next worker.
+The app starts it, and it outlives the app. A lock, which the operating system releases when a process dies, ensures
+that there is only one. A job that a killed worker left running is taken over by the next worker.
 """
 
 import os
@@ -59,7 +59,7 @@ def _start(job: Job) -> tuple[Job, subprocess.Popen[bytes]]:
     Raises:
         OSError: if it cannot be started or recorded; then nothing runs.
     """
-    records.write_state(job, State("running", began=time.time()))  # fails on a full disk before anything runs
+    records.write_state(job, State("running", began=time.time()))  # on a full disk this fails before anything runs
     environment = {**os.environ, events.VARIABLE: str(job.folder / records.PROGRESS)}
     with (job.folder / records.LOG).open("ab") as log:
         process = subprocess.Popen(

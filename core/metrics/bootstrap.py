@@ -49,7 +49,7 @@ class Estimate:
     """A value with its 95% confidence interval.
 
     Attributes:
-        value: on the original images.
+        value: value on the original images.
         low, high: ends of the interval.
         n: number of images.
     """
@@ -101,9 +101,9 @@ class SeriesEstimate:
 
     Attributes:
         value: mean over seeds on the original images.
-        patients: with the 95% interval over test patients, seeds held fixed.
+        patients: the mean with its 95% interval over test patients, seeds held fixed.
         seeds: spread between seeds with the 95% Student interval, test patients held fixed.
-        both: with the 95% interval over seeds and test patients together; NaN ends for a single seed, whose
+        both: the mean with its 95% interval over seeds and test patients together; NaN ends for a single seed, whose
             contribution is unknown.
     """
 

@@ -71,7 +71,7 @@ class Difference:
         p_equivalence: larger p value of the two one-sided tests that the families differ by the margin or more; NaN if
             there is no verdict.
         holm_equivalence: `p_equivalence` corrected over the contrasts.
-        margin: of equivalence, in units of the metric.
+        margin: margin of equivalence, in units of the metric.
         contrasts: number of contrasts in Holm's correction.
         error: standard error; `error_patients` and `error_seeds` are its parts (NaN for the seeds' part of a single
             seed).
@@ -216,7 +216,7 @@ def paired_difference(
         second: the same for the other family.
         n: number of test images.
         groups: number of patients or lesions among them.
-        margin: of equivalence, in units of the metric, above 0.
+        margin: margin of equivalence, in units of the metric, above 0.
     Raises:
         BadRequest: if the shapes differ, there is no seed, or the margin is not above 0.
     """
@@ -262,7 +262,7 @@ def combined_error(
     Args:
         patients: standard error over test patients of the mean over seeds.
         of_seeds: standard deviation between seeds divided by the square root of their number.
-        seeds: at least 2.
+        seeds: number of seeds, at least 2.
         groups: number of patients or lesions.
         counted_twice: variance within `of_seeds` that is the patients' noise of each seed, which `patients` has too.
     """
@@ -275,7 +275,7 @@ def holm(p_values: Sequence[float]) -> list[float]:
     """Correct p values with Holm's step-down procedure, which controls the family-wise error rate.
 
     Args:
-        p_values: of one question tested several times, such as one metric over all pairs of families.
+        p_values: p values of one question tested several times, such as one metric over all pairs of families.
     """
     p = np.asarray(p_values, dtype=float)
     order = np.argsort(p, kind="stable")
@@ -287,8 +287,8 @@ def holm_corrected(differences: Sequence[Difference], planned: int = 0) -> list[
     """Return the contrasts with Holm's correction over them, for each of the two tests separately.
 
     Args:
-        differences: of one metric over all stated contrasts. Those without p values (too few seeds) are not tested and
-            do not count, unless they are among the planned ones.
+        differences: differences of one metric, one per stated contrast. Those without p values (too few seeds) are
+            not tested and do not count, unless they are among the planned ones.
         planned: number of contrasts stated beforehand; those that are missing or without p values have p = 1. By
             default those tested.
     """
@@ -303,7 +303,7 @@ def holm_corrected(differences: Sequence[Difference], planned: int = 0) -> list[
 
 
 def bonferroni_corrected(difference: Difference, contrasts: int) -> Difference:
-    """Return one contrast corrected as the first of several (Bonferroni), when the others are not computed.
+    """Return one of several contrasts with Bonferroni's correction, when the others are not computed.
 
     Args:
         difference: not yet corrected.

@@ -134,7 +134,7 @@ def coverage(fitted: Conformal, scores: Scores, groups: np.ndarray, weights: np.
     Intervals are Wilson's, or bootstrap intervals if patients have several images.
 
     Args:
-        fitted: by `calibrate`.
+        fitted: result of `calibrate`.
         scores: predictions that it was not fitted on.
         groups: (N,), patients or lesions.
         weights: (B + 1, N) resampled images, the first row all ones.
@@ -153,7 +153,7 @@ def mean_coverage(
     """Return the coverage of each class, the mean over runs on the same test images, with 95% intervals.
 
     Args:
-        fitted: by `calibrate`, one per run.
+        fitted: results of `calibrate`, one per run.
         runs: predictions that they were not fitted on.
         groups: (N,), patients or lesions.
         weights: (B + 1, N) resampled images, the first row all ones.

@@ -22,7 +22,7 @@ def tost_p(effect: float, error: float, freedom: float, margin: float = MARGIN) 
         effect: the measured difference.
         error: its standard error, at least 0.
         freedom: degrees of freedom of the error.
-        margin: of equivalence, above 0.
+        margin: margin of equivalence, above 0.
     """
     if error == 0:
         return float(abs(effect) >= margin)
@@ -40,9 +40,9 @@ def tost_power(
     Args:
         error: true standard error of the difference, at least 0.
         freedom: degrees of freedom with which it is estimated.
-        margin: of equivalence.
+        margin: margin of equivalence.
         effect: the true difference.
-        level: of the test; divide by the number of contrasts for the hardest step of Holm's procedure.
+        level: level of the test; divide by the number of contrasts for the hardest step of Holm's procedure.
     """
     if error == 0:
         return float(abs(effect) < margin)

@@ -119,8 +119,8 @@ def measure_groups(scores: Scores, resamples: GroupResamples) -> dict[str, np.nd
     Metrics without a fast path are left out. If no finding has both classes, every metric is NaN.
 
     Args:
-        scores: of a task that `supports` accepts.
-        resamples: of its images.
+        scores: predictions of a task that `supports` accepts.
+        resamples: resamples of its images.
     Returns:
         metric -> (B + 1,) values.
     """

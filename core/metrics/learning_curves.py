@@ -5,8 +5,8 @@ ones for every family, so curves can be subtracted resample by resample.
 
 The curve is fitted to the means over seeds by weighted least squares, in closed form for each exponent of a grid, under
 the constraints of the metric: it never falls with more labels, and its asymptote does not exceed a perfect score. Three
-parameters need four sizes. Data that fit a perfect asymptote as well as a nearer one do not determine the asymptote;
-the fit then says so.
+parameters need four sizes. If a perfect asymptote fits the data as well as a nearer one, the data do not determine the
+asymptote, and the fit says so.
 
 Required sizes, label multipliers and crossovers are read off the fitted curves, each with an interval. Nothing is
 reported beyond `Fit.limit`; a size beyond it, or below the smallest measured one, is given as a bound.

@@ -55,7 +55,7 @@ class DecisionCurve:
     """Net benefit, in true positives per person, against the threshold probability for acting.
 
     Attributes:
-        prevalence: at which the curve holds.
+        prevalence: prevalence at which the curve holds.
         thresholds: (T,) threshold probabilities.
         benefit, low, high: (T,) net benefit of the classifier with the ends of its 95% interval.
         act_on_all: (T,) net benefit of acting on everybody; acting on nobody has 0.
@@ -140,8 +140,8 @@ def net_benefit(sensitivity: np.ndarray, specificity: np.ndarray, prevalence: fl
     """Return true positives per person minus false alarms at their exchange rate.
 
     Args:
-        sensitivity: of the decision.
-        specificity: of the decision.
+        sensitivity: sensitivity of the decision.
+        specificity: specificity of the decision.
         prevalence: share of positives.
         acting: threshold probability for acting; its odds are the number of cases that one false alarm is worth.
     """

@@ -44,8 +44,8 @@ class ChanceError:
     """Calibration error that perfectly calibrated probabilities would show on the same number of images.
 
     Attributes:
-        mean: over simulated labels.
-        high: exceeded in 5% of them.
+        mean: mean error over the simulations.
+        high: error exceeded in 5% of the simulations.
     """
 
     mean: float

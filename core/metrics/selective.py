@@ -64,8 +64,8 @@ def risk_curve(
         groups: (N,), patients or lesions, resampled as a whole.
         coverage: (T,) shares above 0, up to 1; 5% to all by default.
         draws: number of bootstrap resamples.
-        resamples: of the images, made once for all positions of a slider; made here if None. Without resamples the
-            curve has no band (NaN).
+        resamples: resamples of the images, made once for all positions of a slider; made here if None. Without
+            resamples the curve has no band (NaN).
     Raises:
         BadRequest: if there is no run or there are several findings.
     """
@@ -85,7 +85,7 @@ def _risks(scores: Scores, weights: np.ndarray, shares: np.ndarray) -> np.ndarra
     Args:
         scores: predictions.
         weights: (B, 1 + N) integers, a column of zeros first.
-        shares: (T,) of images answered.
+        shares: (T,) shares of images answered.
     """
     certainty = decision_certainty(scores)
     order = np.argsort(-certainty, kind="stable")

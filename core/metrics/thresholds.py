@@ -25,7 +25,7 @@ from core.errors import BadRequest
 from core.metrics.scores import Scores, refuse_test
 from core.registry import Registry
 
-PRIOR = 0.3  # as of the temperature's logarithm
+PRIOR = 0.3  # the same as for the logarithm of the temperature
 _EDGE = 1e-6
 
 
@@ -92,7 +92,7 @@ def fit_threshold(probabilities: np.ndarray, labels: np.ndarray, prior: float = 
     """Fit the balanced operating point of a binary task.
 
     Args:
-        probabilities: (N,) of the positive class, calibrated.
+        probabilities: (N,) calibrated probabilities of the positive class.
         labels: (N,), True or 1 for positive.
         prior: standard deviation of log slope and intercept before any image is seen, above 0. With a small one the
             threshold is the share of positives, with a large one it depends on these images alone.
@@ -157,7 +157,7 @@ def fit_operating_point(held_out: Scores, aim: Aim) -> OperatingPoint:
 
 
 def _rank(positives: int, target: float) -> int:
-    """Return how many held-out positives must lie above, so that the next one does with the target probability."""
+    """Return how many held-out positives a threshold must reach so that a new one does with the target probability."""
     return int(np.ceil(target * (positives + 1) - 1e-9))
 
 

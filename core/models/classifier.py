@@ -1,4 +1,4 @@
-"""Common structure of all models: an encoder computes a feature map, a head pools and classifies it, a tap is between.
+"""Structure of all models: an encoder computes a feature map, a head pools and classifies it, with a tap between them.
 
 Explanations, embeddings and freezing need only the tap. A feature map is (B, C, h, w), for volumes (B, C, d, h, w).
 If a pretrained network has layers after its map (a norm, a last transformer block), these layers belong to the encoder
@@ -62,7 +62,7 @@ class TappedHead(nn.Module):
 
     Args:
         head: feature map -> logits.
-        bypass_channels: number of last channels that have no position, such as a class token; they bypass the tap.
+        bypass_channels: number of trailing channels without position, such as a class token; they bypass the tap.
     """
 
     def __init__(self, head: Head, bypass_channels: int = 0) -> None:

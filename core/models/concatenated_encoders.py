@@ -1,9 +1,9 @@
 """Concatenated embeddings of two networks: EfficientNet-Lite0 after every stage, and DINOv2-S.
 
 Both get the same image, each at its own size and normalization: the joint input has the 224 pixels of DINOv2 and is
-downsampled to 160 for EfficientNet-Lite0. (On validation images of Kermany et al., heads learn the same from it as from
-images decoded at 160, and less from EfficientNet-Lite0 run at 224.) The scales of the two embeddings are unrelated, so
-each is a block (`Classifier.blocks`) that heads can normalize separately.
+downsampled to 160 for EfficientNet-Lite0. (On validation images of Kermany et al., heads do as well on downsampled
+images as on images decoded at 160, and worse with EfficientNet-Lite0 at 224.) The scales of the two embeddings are
+unrelated, so each is a block (`Classifier.blocks`) that heads can normalize separately.
 """
 
 from collections.abc import Sequence

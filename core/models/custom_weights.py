@@ -1,4 +1,4 @@
-"""Models whose weights are given by path: `FAMILY:ARCHITECTURE@PATH`, accepted wherever a model's name is.
+"""Models whose weights are given by path: `FAMILY:ARCHITECTURE@PATH`, accepted in place of a model's name.
 
     medical:resnet50@radimagenet/resnet50.safetensors
     imagenet:vit_small_patch16_224.augreg_in1k@/weights/vit.safetensors
@@ -100,7 +100,7 @@ def _build_timm(name: str, architecture: str, classes: int, dataset: str, seed: 
 
 @cache
 def check_feature_map(architecture: str) -> None:
-    """Refuse networks whose features are no (B, C, h, w) map and have no class token: heatmaps would be wrong.
+    """Refuse networks without a (B, C, h, w) feature map or a class token, because heatmaps would be wrong.
 
     Raises:
         BadRequest: for such an architecture.

@@ -60,7 +60,7 @@ def copies_in_corpus(spec: DatasetSpec, card: Mapping[str, Any], watch: StepProg
 
     Args:
         spec: the row of the images.
-        card: of the encoder.
+        card: the encoder's card.
         watch: description of a step -> a context manager that yields its progress function.
     Returns:
         positions of images that the encoder has seen, and names of the data sets that are missing or incomplete.

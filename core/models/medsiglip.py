@@ -77,7 +77,7 @@ def build(name: str, classes: int, dataset: str, seed: int) -> Classifier:
     """Build a SigLIP vision tower with its weights.
 
     Args:
-        name: of the model.
+        name: name of the model.
         classes: number of classes.
         dataset: name of the data set.
         seed: random seed of the head.

@@ -55,7 +55,7 @@ def embed_eagerly(model: Classifier, images: torch.Tensor, device: torch.device)
 
 
 def _in_parts(embed: Embed, images: torch.Tensor) -> np.ndarray:
-    """Embed a few images at a time, always as many, as the last bits of an embedding depend on their number."""
+    """Embed the same small number of images at a time: the last bits of an embedding depend on that number."""
     filled = torch.cat([images, images[-1:].expand(-len(images) % _AT_ONCE, *images.shape[1:])])
     return np.concatenate([embed(part) for part in filled.split(_AT_ONCE)])[: len(images)]
 
@@ -73,7 +73,7 @@ def difference(embeddings: np.ndarray, reference: np.ndarray) -> float:
 
 @dataclass(frozen=True)
 class _Source:
-    """What a graph is built from; two sources are equal if their keys are.
+    """The source of a graph; two sources are equal if their keys are.
 
     Attributes:
         key: hash of the weights, shape of one input, number of threads.

@@ -1,4 +1,4 @@
-"""What the table of models holds of each: `ModelSpec`. The rows are in `core.models.table`.
+"""The row of a model, `ModelSpec`. The table of models is in `core.models.table`.
 
 A model outside the table is named by family, architecture and path; see `core.models.custom_weights`.
 """
@@ -27,7 +27,7 @@ FAMILY_TITLES: dict[Family, str] = {
     "control": "Control",
 }
 FAMILY_LETTERS: dict[str, str] = {family: title.partition(" · ")[0] for family, title in FAMILY_TITLES.items()}
-FAMILY_COLORS: dict[Family, str] = {  # of Okabe and Ito 2008, which color-blind readers tell apart
+FAMILY_COLORS: dict[Family, str] = {  # from Okabe and Ito 2008; color-blind readers can tell them apart
     "scratch": "#0072B2", "imagenet": "#D55E00", "generic": "#CC79A7", "medical": "#009E73", "control": "#6E6E6E",
 }  # fmt: skip
 BASELINE_COLOR = "#0F1115"  # of the untuned loops

@@ -154,7 +154,7 @@ class _Walk:
 
 
 def outline(spec: ModelSpec, classes: int) -> Classifier:
-    """Build a model without values on the meta device, so that no weights are needed and none can be mistaken."""
+    """Build a model on the meta device, which holds no values: no weights are needed."""
     with torch.random.fork_rng(devices=[]), torch.device("meta"):
         model = spec.outline(classes) if spec.outline else spec.build(classes, "", 0)
     return model.eval()

@@ -1,9 +1,9 @@
 """Pretrained weights on this machine: their location and hash, and whether they may be used on a data set.
 
-Files of other publishers are searched in the folders of `LOWSHOT_WEIGHTS`, laid out as on the hub
+Files of other publishers are looked for in the folders of `LOWSHOT_WEIGHTS`, laid out as on the hub
 (`timm/resnet18.tv_in1k/model.safetensors`), then in the Hugging Face cache. This module never accesses the network;
-`core.models.weight_downloads` does. Only safetensors files are read. A file that is missing, damaged or of another
-network raises an error and is never replaced by random weights.
+`core.models.weight_downloads` does. Only safetensors files are read. A file that is missing, is damaged or belongs to
+another network raises an error and is never replaced by random weights.
 """
 
 from collections.abc import Sequence
@@ -139,7 +139,7 @@ def _file_in(package: str, name: str) -> Path | None:
 
 
 def _joined(shards: Sequence[Path], sha256: str) -> Path:
-    """Join the shards of a file below the cache, unless that was done before."""
+    """Join the shards of a file in the cache folder, unless that was done before."""
     path = cache_folder() / "weights" / f"{sha256[:24]}.pt"
     if not path.is_file() or cached_sha256_of_file(path) != sha256:
         write_atomically(path, b"".join(shard.read_bytes() for shard in shards))

@@ -2,7 +2,7 @@
 
 The key covers the predictions, the operating point and a version. All runs on a test set share the same
 resamples, so intervals of any set of runs, and differences between them, follow from cached values without measuring
-again. The files can be deleted; they are computed again.
+again. The files can be deleted and are then computed again.
 """
 
 import io
@@ -61,7 +61,7 @@ def resampled_shared(run: Run, name: str, external: bool, view: str = "") -> Res
 
     Args:
         run: the run.
-        name: of the external set, on which the run was evaluated.
+        name: name of the external set, on which the run was evaluated.
         external: True for the external images, False for the run's internal test images.
         view: projection to which the external images are restricted; "" for all.
     Raises:

@@ -110,9 +110,9 @@ def read_predictions(folder: Path, part: EvaluatedPart = "test", name: str = "")
     """Read the predictions of a run on `test`, `validation` or `calibration`, or on an external test set.
 
     Args:
-        folder: of the run.
-        part: which images.
-        name: of the external test set, if the part is `external`.
+        folder: the run's folder.
+        part: the images to read.
+        name: name of the external test set, if the part is `external`.
     Raises:
         CorruptRun: if the file is missing or damaged, or has no predictions on that part.
     """
@@ -163,7 +163,7 @@ def shared_classes(meta: FittedRun, predictions: Predictions, labels: Sequence[s
 
     Args:
         meta: the run.
-        predictions: on its test images, or on the external ones.
+        predictions: predictions on its test images, or on the external ones.
         labels: names of the shared classes or findings; at least two for a task of classes.
     Returns:
         the scores, and (N,) bool, the images they are of.

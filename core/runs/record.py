@@ -31,10 +31,10 @@ class ExternalRecord:
         title: display name of the external set.
         labels: the shared classes or findings, as the run names them.
         images, groups: number of external images of these classes, and of their patients or lesions.
-        fingerprint: of the external images.
-        metrics: on the external images.
-        own_metrics: on the run's internal test images of the same classes.
-        caveat: how the classes or the people differ, in a sentence; "" if nothing is known.
+        fingerprint: fingerprint of the external images.
+        metrics: metrics on the external images.
+        own_metrics: metrics on the run's internal test images of the same classes.
+        caveat: how the classes or the patients differ, in a sentence; "" if nothing is known.
         same_archive: whether the encoder was trained on the archive that the external set comes from, without its
             patients.
         refused: why the run was not evaluated on the set, with the remedy; "" if it was. All other fields are then
@@ -58,17 +58,17 @@ class RunSetup:
     """What is known about a run before it is trained.
 
     Attributes:
-        run: folder name, made of what determines the run and a hash of it.
+        run: folder name: what determines the run, and a hash over it.
         dataset, dataset_title, task, labels, positive, channels, synthetic: the task.
         model, family, strategy, train_size, seed: the cell of the comparison; train_size None is the full training set.
-        protocol: version of the protocol (docs/protocol.md) that the run follows; 0 for runs made before the protocol.
+        protocol: version of docs/protocol.md that the run follows; 0 for runs made before it.
         variant: settings that differ from those of the model and strategy, as `name=value` joined by commas; "" for the
             comparison proper.
         images: number of labeled images seen in all.
         sampled: number of images of each class, or with each finding, that an epoch shows.
         short: classes that have fewer than train_size images.
         config: training settings.
-        subset_hash, split_hash, fingerprint: of the images.
+        subset_hash, split_hash, fingerprint: hashes of the subset, of the split and of the whole data set.
         notes: what was done to the split.
         leaks: number of training and validation images kept although a copy of them, or their patient, is in another
             part.
@@ -138,13 +138,13 @@ class RunMeta(FittedRun):
     """The record of a run: everything about it except its arrays.
 
     Attributes:
-        metrics, metrics_at_half: on the test set at the threshold, and at 0.5.
+        metrics, metrics_at_half: metrics on the test set, at the threshold and at 0.5.
         seconds: wall time of training and evaluation, including embeddings that were not cached yet.
-        device: on which the run was made.
+        device: device on which the run was made.
         made: time in UTC.
         failed: why training stopped early; "" if it did not. The figures of a failed run are those of the last good
             epoch, and no table counts them.
-        versions: of the libraries.
+        versions: versions of the libraries.
         hashes: file name -> SHA-256.
         external: name of an external test set -> result of the run on it, or why it was not evaluated.
     """
@@ -264,7 +264,7 @@ def from_record(record: Any, folder: Path) -> RunMeta:
 
     Args:
         record: content of `run.json`.
-        folder: that contained it.
+        folder: folder that contained it.
     Raises:
         ValueError: naming the first field that is missing or invalid.
     """

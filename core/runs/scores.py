@@ -23,7 +23,7 @@ class PartScores:
     Attributes:
         meta: the run.
         scores: predictions at the operating point.
-        groups, ids: (N,) of their images.
+        groups, ids: (N,) groups and names of their images.
     """
 
     meta: RunMeta
@@ -40,7 +40,7 @@ def load_part(run: Run, part: EvaluatedPart = "test", target: int | None = None)
 
     Args:
         run: the run.
-        part: which images.
+        part: the images to load.
         target: the finding, or the class against the rest, to evaluate; None for the task as it is. Ignored for binary
             tasks.
     Raises:
@@ -67,7 +67,7 @@ def load_shared_classes(run: Run, name: str, external: bool, view: str = "") -> 
 
     Args:
         run: the run.
-        name: of the external set, on which the run was evaluated.
+        name: name of the external set, on which the run was evaluated.
         external: True for the external images, False for the run's internal test images.
         view: projection to which the external images are restricted; "" for all.
     Raises:

@@ -143,7 +143,7 @@ def _stored(runs: Sequence[Run], finding: int | None) -> dict[str, SeriesEstimat
 
 
 def has_intervals(runs: Sequence[Run], finding: int | None = None) -> bool:
-    """Return whether `summarize` would measure no resample: the intervals are stored, or every run is cached."""
+    """Return whether `summarize` needs no resampling: the intervals are stored, or every run is cached."""
     stored = stored_result("intervals", runs, finding) is not None
     return stored or all(is_cached(run, finding) for run in runs)
 

@@ -1,7 +1,7 @@
 """JSON files stored next to the runs of a data set, with a hash that shows whether they are intact.
 
-The module that writes a file defines its meaning. Whatever a file states about a run names the hash of the run's file
-from which it was made, so that it is never applied to another run.
+The module that writes a file defines its meaning. A statement about a run names the hash of the run's file from which
+it was computed, so that it is never applied to another run.
 """
 
 import json

@@ -90,7 +90,7 @@ def save_run(
     """Write a complete run; an existing run is left unchanged.
 
     Args:
-        meta: without hashes.
+        meta: the record, without hashes.
         validation: out-of-fold or hold-out predictions inside the subset.
         test: predictions on the test set.
         history: rows of the training curves.
@@ -127,10 +127,10 @@ def add_external(
     """Add external test sets to a stored run, or replace them; its name and all other figures are unchanged.
 
     Args:
-        folder: of the run.
+        folder: the run's folder.
         records: name of the external set -> result of the run on it, or why it was not evaluated.
-        predictions: on the sets on which it was evaluated.
-        notes: added to those of the run.
+        predictions: predictions on the sets on which it was evaluated.
+        notes: notes to add to those of the run.
     Raises:
         CorruptRun: if the run cannot be read.
     """
@@ -161,7 +161,7 @@ def put_run(dataset: str, run: str, files: Mapping[str, bytes], replace: bool = 
     Args:
         dataset: its data set.
         run: its name.
-        files: by name; they are checked as those of any stored run.
+        files: file name -> content; checked as the files of any stored run.
         replace: whether they replace an existing valid run.
     Raises:
         CorruptRun: if the files are not those of a valid run of this name.
@@ -183,7 +183,7 @@ def _write_record(folder: Path, content: dict[str, Any]) -> None:
 
 
 def _publish_or_keep(staging: Path, folder: Path, meta: RunMeta) -> RunMeta:
-    """Publish a run, unless a valid one is in its place; return the record of what is there then."""
+    """Publish a run unless a valid one is already stored; return the record of the one that is stored then."""
     try:
         return read_run(folder)
     except CorruptRun:

@@ -3,7 +3,7 @@
 Intervals of a series at one size, differences between two series, and fitted learning curves are stored as they were
 computed, in double precision: a page shows the same numbers with and without them. A result is found by a key over the
 predictions and operating points of all its runs, the resampling, and `metric_cache.VERSION`, so it is never used for
-other runs. `core.analysis.precomputed_results` makes the file; without it, or if it is damaged, everything is computed.
+other runs. `core.analysis.precomputed_results` writes the file. If it is missing or damaged, everything is computed.
 """
 
 import base64

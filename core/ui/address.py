@@ -1,8 +1,8 @@
-"""The choices of a page in its address: a link, a reload and the browser's Back button restore them.
+"""A page's choices in its address, from which a link, a reload and the browser's Back button restore them.
 
 `choice`, `number`, `switch` and `typed` return the arguments of a widget that bind it to a parameter of the address:
 its key, what can be chosen, and for numbers and several choices the default. Streamlit's own `bind="query-params"`
-does not serve here: it writes the displayed title of an option instead of its name, shares one value between pages, and
+is not used: it writes the displayed title of an option instead of its name, shares one value between pages, and
 drops an unknown value silently.
 
 The address decides when a page opens with parameters, and after Back or Forward. Otherwise the session's choices are
@@ -39,7 +39,7 @@ class _Visit:
         page: path of the page.
         given: parameters of the address at the start.
         restores: whether a parameter that is missing in the address means the default.
-        notes: where sentences about unknown values appear.
+        notes: container for sentences about unknown values.
         bound: widgets of the current run by parameter: key, default, and the function from a value to its texts.
         read: parameters that were read from the address.
         parts: parameters that each fragment bound.
@@ -94,7 +94,7 @@ def start(page: str) -> None:
 
 
 def finish() -> None:
-    """Write the choices into the address at the end of a run, and name parameters that nothing on the page uses."""
+    """Write the choices into the address at the end of a run, and report parameters that the page does not use."""
     visit: _Visit = st.session_state[_VISIT]
     unused = {name: texts for name, texts in visit.given.items() if name not in {*visit.bound, *visit.later}}
     if unused and not visit.is_settled:
@@ -108,7 +108,7 @@ def finish() -> None:
 
 
 def _write(visit: _Visit) -> None:
-    """Bring the address up to date. A default that it names stays, so that a link is not rewritten."""
+    """Update the address. Defaults that it names stay, so that a link is not rewritten."""
     now = parameters()
     wanted = visit.waiting()
     for name, (key, default, texts_of) in visit.bound.items():
@@ -124,7 +124,7 @@ def part(name: str) -> Iterator[None]:
     """Keep the address up to date when a fragment runs on its own.
 
     Args:
-        name: of the fragment.
+        name: name of the fragment.
     """
     visit: _Visit = st.session_state[_VISIT]
     for parameter in visit.parts.get(name, set()):
@@ -140,7 +140,7 @@ def expect(*names: str) -> None:
     """Keep parameters in the address until their widgets appear, such as those that need an image.
 
     Args:
-        names: of the parameters.
+        names: names of the parameters.
     """
     visit: _Visit = st.session_state[_VISIT]
     visit.later |= set(names)
@@ -166,8 +166,8 @@ def choice(
     """Bind a widget that picks from options, and drop a choice that is no longer among them.
 
     Args:
-        name: of the parameter.
-        key: of the widget in the session.
+        name: name of the parameter.
+        key: key of the widget in the session.
         options: what can be picked.
         default: what the widget shows at first. A list if several can be picked.
         text: returns the stable name of an option, distinct among the options.
@@ -222,12 +222,12 @@ def segments(
 
     Args:
         title: label of the widget.
-        name: of the parameter.
-        key: of the widget.
+        name: name of the parameter.
+        key: key of the widget.
         options: what can be picked.
         default: the option that is pressed at first.
         text: returns the stable name of an option.
-        place: where to show it.
+        place: container that shows the widget.
         arguments: further arguments of `st.segmented_control`.
     """
     bound = choice(name, key, options, default, text)
@@ -249,8 +249,8 @@ def number(
     """Bind a slider or a number input; `choice` explains the other arguments.
 
     Args:
-        name: of the parameter.
-        key: of the widget.
+        name: name of the parameter.
+        key: key of the widget.
         default: what the widget shows at first; None if it is empty.
         low: the smallest value.
         high: the largest value.
@@ -307,5 +307,5 @@ def _bind(
 
 
 def slug(title: str) -> str:
-    """Return a title as it stands in an address: lower case, with hyphens."""
+    """Return a title as it appears in an address: lower case, with hyphens."""
     return "-".join(title.lower().split())

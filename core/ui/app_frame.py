@@ -92,11 +92,11 @@ def require(file: str) -> None:
 def show(pages: list[StreamlitPage]) -> None:
     """Draw the frame and run the requested page; "/" leads to the first of the pages, "/?task=NAME" to Diagnose."""
 
-    def root() -> None:  # its name is its path, so no page may have it
+    def root() -> None:  # its name is its path, so no page may have the same name
         parameters = address.parameters()
         st.switch_page("pages/diagnose.py" if "task" in parameters else pages[0], query_params=parameters)
 
-    # Set the icon before navigation, which would fetch the page's Material symbol from the internet for the tab.
+    # Set the icon before navigation, which would otherwise fetch the page's Material symbol from the internet.
     st.set_page_config(page_icon=_icon(), layout="wide")
     # A default page is reachable at "/" only. A hidden default page keeps links such as "/diagnose" working.
     hidden = st.Page(root, title="Lowshot", default=True, visibility="hidden")
@@ -104,7 +104,7 @@ def show(pages: list[StreamlitPage]) -> None:
     chosen = st.navigation([hidden, *pages], position="hidden" if locked else "top")
     name = "Lowshot" if chosen == hidden else f"{chosen.title} · Lowshot"
     st.set_page_config(page_title=name)
-    if locked:  # before the session counts as framed, so that no page runs
+    if locked:  # before the session counts as framed, so that no page can run
         st.caption(f":material/info: **Lowshot** · {NOTICE}")
         login.ask()
         st.stop()

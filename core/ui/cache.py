@@ -117,7 +117,7 @@ def _networks(root: str, stamp: str) -> dict[str, dict[str, list[Network]]]:
 
 
 def _stamp(root: Path) -> str:
-    """Return the paths and modification times of all files of runs; it runs at every rerun, so is fast."""
+    """Return the paths and modification times of all files of runs; fast, because every rerun calls it."""
     lines = []
     for folder in _visible(root):
         for run in _visible(folder.path):
@@ -128,7 +128,7 @@ def _stamp(root: Path) -> str:
 
 
 def _visible(folder: str | Path) -> list[os.DirEntry[str]]:
-    """Return the entries of a folder without hidden ones; none for a file, or for a run that is just being moved."""
+    """Return the entries of a folder except hidden ones; none for a file, or for a run that is being moved."""
     try:
         with os.scandir(folder) as entries:
             return [entry for entry in entries if not entry.name.startswith(".")]
@@ -208,7 +208,7 @@ def own_dataset(folder: Path, stamp: str) -> Dataset:
 
 @st.cache_resource(show_spinner=False, ttl=3600)
 def delete_expired_images() -> None:
-    """Delete own images that are past their time: when the server starts, then every hour."""
+    """Delete expired own images: when the server starts, then every hour."""
     delete_expired(Queue())
 
 
@@ -266,7 +266,7 @@ def forget_data() -> None:
 
 
 def are_evaluated(groups: Iterable[Sequence[Run]], finding: int | None) -> bool:
-    """Return whether the intervals of all these series at one size come at once, without resampling test images."""
+    """Return whether the intervals of all these series at one size are available without resampling test images."""
     return all(has_intervals(runs, finding) for runs in groups)
 
 

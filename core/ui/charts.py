@@ -37,7 +37,7 @@ class Style:
 # the series that stand for the families also differ without color.
 COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
 INK = BASELINE_COLOR  # also the text color of the only theme, see `.streamlit/config.toml`
-GRAYS = (INK, "#5A5F66", "#8C9197", "#B4B8BD")  # of what is no family
+GRAYS = (INK, "#5A5F66", "#8C9197", "#B4B8BD")  # for whatever belongs to no family
 RED = "#B00020"
 SHARES = ((0.0, "#FFFFFF"), (1.0, "#6BAED6"))  # colors of shares from 0 to 1, all with a contrast of 7:1 to `INK`
 ABOVE = {"orientation": "h", "yanchor": "bottom", "y": 1.02}  # place of a legend
@@ -90,11 +90,11 @@ def legend_title(title: str, wrapped: bool = True) -> str:
 
 
 def show_figure(figure: go.Figure, key: str, alt: str, on_select: Callable[[], None] | None = None) -> None:
-    """Show a figure with its alternative text; all its text has the contrast of the page's text.
+    """Show a figure with its alternative text; all its text has the same contrast as the text of the page.
 
     Args:
         figure: the figure.
-        key: of the chart.
+        key: key of the chart.
         alt: description for screen readers.
         on_select: called when a point is clicked.
     """
@@ -118,7 +118,7 @@ def ready(figure: go.Figure) -> go.Figure:
     return figure
 
 
-_LINE, _LETTER = 17, 7  # height of a line of a label and width of a letter, in pixels
+_LINE, _LETTER = 17, 7  # height of a line and width of a letter in labels, in pixels
 
 
 @dataclass(frozen=True)
@@ -126,12 +126,12 @@ class Dot:
     """A row of a dot plot.
 
     Attributes:
-        title: at the left.
-        style: of the marker and its intervals.
+        title: text at the left.
+        style: style of the marker and its intervals.
         value: the value.
         low, high: ends of the thick interval.
         thin: ends of a second, thin interval below the first; None for none.
-        note: at the right; also shown on hovering.
+        note: text at the right; also shown on hovering.
     """
 
     title: str
@@ -144,11 +144,11 @@ class Dot:
 
 
 def dot_plot(rows: Sequence[Dot], title: str) -> go.Figure:
-    """Draw a value with its intervals a row, best read from top to bottom, with its numbers at the right.
+    """Draw one row per value: the value with its intervals, and its numbers at the right.
 
     Args:
-        rows: from top to bottom.
-        title: of the axis.
+        rows: rows from top to bottom.
+        title: title of the axis.
     """
     figure = go.Figure()
     for place, row in enumerate(rows):
@@ -180,8 +180,8 @@ def label_lines(figure: go.Figure, ends: Mapping[str, tuple[float, float, Style]
     """Label lines of a figure with a logarithmic horizontal axis at its right edge, so that labels never overlap.
 
     Args:
-        figure: whose vertical range is set.
-        ends: title -> horizontal and vertical place of the end of the line, and its style.
+        figure: the figure; its vertical range is set here.
+        ends: title -> horizontal and vertical position of the end of the line, and its style.
         plot: height of the plot in pixels.
         right: right end of the horizontal axis, as a logarithm.
     Returns:
@@ -225,8 +225,8 @@ def confusion(
 
     Args:
         counts: (C, C).
-        labels: of the classes.
-        title: of the figure.
+        labels: names of the classes.
+        title: title of the figure.
         picked: row and column of a cell to frame.
     """
     share = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)

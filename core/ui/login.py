@@ -1,10 +1,10 @@
-"""Optional login before every page (Streamlit's OIDC, enabled by `[auth]` in secrets.toml), and who owns own images.
+"""Optional login before every page (Streamlit's OIDC, enabled by `[auth]` in secrets.toml), and owners of images.
 
 Without `[auth]` there is no login. If the login is configured but cannot work, pages stay closed. The identity
 provider decides who may log in; see docs/security.md.
 
 Images that a visitor stores belong to the login or, where there is none, to the browser: a random secret in a cookie.
-It is in no address, because people pass addresses on, and it is set only once images are stored.
+The secret is in no address, because people pass addresses on. The cookie is set only once images are stored.
 """
 
 import re
@@ -63,14 +63,14 @@ def owner() -> str:
 
 
 def new_owner() -> str:
-    """Return the same, and let the visit own images from now on."""
+    """Return the name of the visitor's folder; a browser without one gets a secret, so that it can own images."""
     if not owner():
         st.session_state[_VISIT] = secrets.token_urlsafe(32)
     return owner()
 
 
 def keep_owner() -> None:
-    """Let the browser keep the secret of the visit, so that a reload finds the images that it has stored."""
+    """Store the visit's secret in a cookie, so that a reload finds the stored images."""
     secret = st.session_state.get(_VISIT)
     if secret and st.context.cookies.get(_COOKIE) != secret:
         cookie = f"{_COOKIE}={secret}; max-age={DAYS * 86400}; path=/; SameSite=Strict"

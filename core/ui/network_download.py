@@ -14,14 +14,14 @@ def offer_download(meta: RunMeta, page: str) -> None:
     """Offer a run's network as ONNX and safetensors files, which are written on request.
 
     Args:
-        meta: of a run with weights.
+        meta: record of a run with weights.
         page: prefix of the widgets' keys.
     """
-    digest, content = st.session_state.get(_EXPORT, ("", b""))  # the last one alone: they are large
+    digest, content = st.session_state.get(_EXPORT, ("", b""))  # only the last one, because they are large
     if digest != meta.digest:
         if not st.button("Prepare the download", key=f"{page}_prepare", icon=":material/deployed_code:"):
             return
-        with st.spinner("Writing ONNX and safetensors files and checking that they predict alike"):
+        with st.spinner("Writing ONNX and safetensors files and checking their predictions"):
             content = export_network(meta.run)
         st.session_state[_EXPORT] = meta.digest, content
     st.download_button(

@@ -35,7 +35,7 @@ def dataset_options(name: str, page: str) -> DatasetSpec:
     """Pick the options of a data set, if it has any, and return its row; warn if it is synthetic.
 
     Args:
-        name: of the data set.
+        name: name of the data set.
         page: prefix of the widgets' keys.
     """
     chosen = []
@@ -57,7 +57,7 @@ def comparable_runs(store: Store, page: str, notes: bool = True) -> list[RunMeta
     Args:
         store: the run store.
         page: prefix of the widgets' keys.
-        notes: whether to say what was done to the split.
+        notes: whether to state what was done to the split.
     """
     titles = {meta.dataset: meta.dataset_title for meta in store.metas()}
     titles = dict(sorted(titles.items(), key=lambda row: dataset_order(row[0], store)))
@@ -83,7 +83,7 @@ def comparable_runs(store: Store, page: str, notes: bool = True) -> list[RunMeta
         bound = address.choice("split", f"{page}_split_{chosen}", descriptions, text=lambda name: name[:8])
         split = st.selectbox("Split", format_func=descriptions.__getitem__, **bound)
 
-    # Warn of what limits the conclusions from these runs
+    # Warn about what limits the conclusions from these runs
     shown = [meta for meta in metas if meta.split_hash == split]
     if shown[0].synthetic:
         st.warning("This data set is synthetic: its images are computer-generated.", icon=":material/science:")

@@ -13,7 +13,7 @@ from core.ui.text import escape
 def bar(title: str) -> Iterator[Callable[[float, int], None]]:
     """Yield a function (done, total) that draws a progress bar; no bar appears if it is never called.
 
-    What is done may include the share of the item in work.
+    The number done may include a fraction of the current item.
     """
     place, began = st.empty(), time.monotonic()
 

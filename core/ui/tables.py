@@ -49,13 +49,13 @@ def _pinned(frame: pd.DataFrame) -> list[str]:
 
 
 def download(title: str, rows: pd.DataFrame, file: str, place: Any = st, **arguments: Any) -> None:
-    """Show a button that downloads a table as CSV, with the mark by which spreadsheets recognize UTF-8.
+    """Show a button that downloads a table as CSV, with the byte order mark by which spreadsheets recognize UTF-8.
 
     Args:
-        title: of the button.
+        title: label of the button.
         rows: the table.
         file: name of the file, without the extension.
-        place: where to show it.
+        place: container that shows the button.
         arguments: further arguments of `st.download_button`.
     """
     content = rows.to_csv(index=False).encode("utf-8-sig")

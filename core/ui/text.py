@@ -26,7 +26,7 @@ def show_list(sentences: Iterable[str]) -> None:
 
 @contextmanager
 def stop_on_error() -> Iterator[None]:
-    """Show an error of the program's own in words and stop the page, or the fragment, there."""
+    """Show the text of a `LowshotError` and stop the page, or the fragment, there."""
     try:
         yield
     except LowshotError as error:
@@ -36,7 +36,7 @@ def stop_on_error() -> Iterator[None]:
 
 @contextmanager
 def show_errors(*others: type[Exception]) -> Iterator[None]:
-    """Show an error of the program's own in words and skip the rest of the block; a decorated function returns None.
+    """Show the text of a `LowshotError` and skip the rest of the block; a decorated function returns None.
 
     Args:
         others: further types of errors to show.
@@ -49,7 +49,7 @@ def show_errors(*others: type[Exception]) -> Iterator[None]:
 
 
 def rerun_after(act: Callable[..., object], *arguments: object) -> None:
-    """Do something and rerun the page, or show in words why it cannot be done."""
+    """Call a function and rerun the page, or show why the call failed."""
     try:
         act(*arguments)
         st.rerun()

@@ -103,7 +103,7 @@ def test_another_visitor_sees_neither_images_nor_jobs(place, monkeypatch):
     assert all(one.key != "train_own" for one in other.selectbox)
     other.segmented_control(key="train_kind").set_value("A folder on the server").run()
     other.text_input(key="train_folder").set_value(str(own.path)).run()
-    assert "belong to who uploaded them" in texts(other)
+    assert "belong to the visitor who uploaded them" in texts(other)
     other.segmented_control(key="train_kind").set_value("My own images").run()
     other = stored(bring(other, class_files({"a": 40, "b": 40}, start=100), "Theirs"))
     other.button(key="train_start").click().run()
@@ -279,9 +279,9 @@ def test_a_result_is_stated_in_words_and_its_network_can_be_tried_and_downloaded
     assert not app.exception
     shown = texts(app)
     assert "With 16 labeled images per class, the measured AUROC is" in shown.replace("\\", "")
-    assert "What more images would bring cannot be said" in shown or "16 more images per class" in shown
+    assert "The gain from more images cannot be predicted" in shown or "16 more images per class" in shown
     assert "Estimates from 3 seeds" in shown
-    assert "The image check of Diagnose is fitted" in shown
+    assert "Diagnose has an image check for these images" in shown
     app.button(key="train_prepare").click().run()
     assert not app.exception
     assert app.get("download_button")

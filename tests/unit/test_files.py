@@ -95,7 +95,7 @@ def test_a_log_has_one_writer(tmp_path):
             pass
 
     with locked(tmp_path / "search.jsonl"):
-        assert "Another process writes search.jsonl" in str(in_a_thread(write))
+        assert "Another process is writing search.jsonl" in str(in_a_thread(write))
     assert in_a_thread(write) is None
 
 

@@ -50,7 +50,7 @@ def activations(
 
     Args:
         start: the starting network.
-        cut: where it is split.
+        cut: block after which the network is split.
         trunk: its trunk.
         part: the data set.
         rows: indices of images of the data set.

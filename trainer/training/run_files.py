@@ -40,7 +40,7 @@ def files_of_weights(weights: Weights, dataset: str) -> Iterator[File]:
     """Yield the files of an encoder's weights; those in Python packages are installed with them on every machine.
 
     Args:
-        weights: of a model.
+        weights: weights of a model.
         dataset: data set on which it is used, which determines the medical encoder.
     """
     for part in weights.parts:

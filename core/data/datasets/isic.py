@@ -20,7 +20,8 @@ TABLE, PAIRS = "labels.csv", "near_duplicates.csv"
 def load(folder: Path) -> Listing:
     """Read `labels.csv` and the images below the folder; an image with an empty `dx` has no label.
 
-    It is not published which images show the same lesion. Pairs of near copies in `near_duplicates.csv` share a group.
+    The publisher does not state which images show the same lesion. Pairs of near copies in `near_duplicates.csv` share
+    a group.
 
     Raises:
         DataUnavailable: naming the file and the invalid row.

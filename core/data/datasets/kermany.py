@@ -41,7 +41,7 @@ def load_three(folder: Path) -> Listing:
     """Read the same images in three classes; file names of pneumonia images contain `bacteria` or `virus`.
 
     Raises:
-        DataUnavailable: if the file name of a pneumonia contains neither.
+        DataUnavailable: if the file name of a pneumonia image contains neither.
     """
     two = load(folder)
     is_type = [("bacteria" in name.casefold(), "virus" in name.casefold()) for name in two.ids]

@@ -1,4 +1,4 @@
-"""Small public data sets in class folders: knee, blood smear, breast ultrasound. Tasks, and pretraining corpus of C."""
+"""Small public data sets in class folders: knee, blood smear, breast ultrasound; tasks, and corpus for pretraining."""
 
 import re
 from pathlib import Path

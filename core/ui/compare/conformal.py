@@ -56,7 +56,7 @@ def show(view: View) -> None:
         "interval over test images, resampled by patient, lesion or image. Dotted line: the target. "
         f"{MISSED.strip()}: significantly below it. {needed}"
     )
-    with st.expander("Size of the sets, and what they promise"):
+    with st.expander("Size of the sets, and what they guarantee"):
         sizes = [_sizes(view.title(name), per_run) for name, (per_run, _) in measured.items()]
         table(sizes, "Size of the prediction sets of each series", f"{view.file}-set-sizes")
         for promise in sorted({per_run[0][0].guarantee for per_run, _ in measured.values()}):

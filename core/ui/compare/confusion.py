@@ -176,7 +176,7 @@ def _thumbnails(view: View, names: Sequence[str]) -> None:
 
 
 def _case(view: View, runs: Mapping[Series, Run], evaluated: Mapping[Series, PartScores], name: str) -> None:
-    """Show an image with the prediction of each series, and what it would be at another threshold and prevalence."""
+    """Show an image with the prediction of each series, and what these would be at another threshold and prevalence."""
     loaded = _load(view.dataset, name)
     if not isinstance(loaded, str):
         st.image(reduced(loaded.image, SIDE), caption=escape(name), alt=f"Test image, {loaded.label}")
@@ -196,8 +196,8 @@ def _case(view: View, runs: Mapping[Series, Run], evaluated: Mapping[Series, Par
         _what_if(view, runs, of_case, name)
     else:
         st.caption(
-            "What if the threshold or the prevalence were another? Choose a class above: the answer is about one class "
-            "against the rest."
+            "What if the threshold or the prevalence were different? Choose a class above: the answer is about one "
+            "class against the rest."
         )
     if isinstance(loaded, str) or not any(run.meta.has_weights for run in runs.values()):
         return

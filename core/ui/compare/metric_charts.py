@@ -206,7 +206,7 @@ def _label_ends(figure: go.Figure, ends: Mapping[str, tuple[float, float, Style]
     """Label each line of a single panel at its end, or add a legend if there are too many.
 
     Args:
-        figure: with all its traces.
+        figure: the figure, with all its traces.
         ends: title -> end of the line and its style.
         also: values that the vertical axis must show.
     """

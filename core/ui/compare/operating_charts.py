@@ -58,7 +58,7 @@ def diagrams(series: Mapping[str, SeriesData], prevalence: float, single_seeds: 
 
     Args:
         series: title -> data.
-        prevalence: at which precision and net benefit apply.
+        prevalence: prevalence at which precision and net benefit apply.
         single_seeds: whether to draw the curve of each seed behind the mean.
     """
     traces: list[Trace] = [
@@ -185,9 +185,9 @@ def reliability_line(bins: Sequence[Bin], interval_style: Mapping[str, object], 
     """Return observed frequency against predicted probability, with Wilson intervals.
 
     Args:
-        bins: of the reliability diagram, without empty bins.
+        bins: bins of the reliability diagram, without empty ones.
         interval_style: style of the intervals.
-        title: of the series.
+        title: title of the series.
         style: style of the line and markers.
     """
     observed = [row.happened for row in bins]
@@ -204,7 +204,7 @@ def reliability_line(bins: Sequence[Bin], interval_style: Mapping[str, object], 
 
 
 def _thinned(roc: RocCurve) -> RocCurve:
-    """Reduce a curve to at most `_POINTS` points, which draw the same curve."""
+    """Reduce a curve to at most `_POINTS` points that draw the same curve."""
     if len(roc.sensitivity) <= _POINTS:
         return roc
     kept = np.linspace(0, len(roc.sensitivity) - 1, _POINTS).round().astype(int)

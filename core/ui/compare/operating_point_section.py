@@ -104,7 +104,7 @@ def _evaluated(view: View) -> str:
 
 
 def _finding(view: View, chosen: Chosen, shifted: dict[Series, ShiftedSeries]) -> None:
-    """Say what each series finds and how often it raises a false alarm, most cases found first."""
+    """List what each series finds and how often it raises a false alarm, most cases found first."""
     counts = {name: at_shift.performance.per_thousand() for name, at_shift in shifted.items()}
     order = sorted(counts, key=lambda name: -counts[name]["found"])
     lines = [
@@ -165,7 +165,7 @@ class Chosen:
 
     Attributes:
         aim: rule of the operating point, with the prevalence.
-        shift: added to each threshold.
+        shift: amount added to each threshold.
     """
 
     aim: Aim

@@ -45,11 +45,11 @@ def show(view: View) -> None:
         }
         for name, runs in view.runs.items()
     ]  # fmt: skip
-    table(rows, "What was trained of each series, and for how long", f"{view.file}-training")
+    table(rows, "Trained part of each series, and training time", f"{view.file}-training")
 
 
 def _ended(runs: Sequence[Sequence[Mapping[str, float | None]]]) -> str:
-    """Say how the loss changed from the first to the last epoch, mean over the runs and folds."""
+    """Describe how the loss changed from the first to the last epoch, mean over runs and folds."""
     parts = []
     for part, place in (("train", "training images"), ("validation", "held-out images")):
         losses = [[value for row in rows if (value := row.get(f"{part}_loss")) is not None] for rows in runs]

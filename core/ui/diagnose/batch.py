@@ -95,7 +95,7 @@ def predict_all(settings: Settings, uploads: Sequence[Upload], batch: str, overr
 
 
 def _summary(cases: Sequence[Case]) -> None:
-    """Say how many cases need a look."""
+    """State how many cases need attention."""
     counts = Counter(conclude(case).status for case in cases if not case.problem)
     unread = sum(bool(case.problem) for case in cases)
     parts = [f"{counts[status]} {title}" for status, title in _TITLES.items() if counts[status]]

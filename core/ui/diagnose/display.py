@@ -20,10 +20,10 @@ class Display:
     """How images and heatmaps are shown.
 
     Attributes:
-        place: where the progress of slow heatmaps appears.
-        opacity: of the heatmaps, in [0, 1].
+        place: container for the progress of slow heatmaps.
+        opacity: opacity of the heatmaps, in [0, 1].
         common_scale: whether the heatmaps of one network share one scale, for comparing images.
-        caution: what to know about every answer of this task; "" for nothing.
+        caution: what to know about every prediction of this task; "" for nothing.
         credits: source and license of example images, by digest of the upload.
         scales: heatmap value drawn brightest, by run; the largest of each heatmap where missing.
     """
@@ -53,7 +53,7 @@ def scales_of(cases: Sequence[Case]) -> dict[str, float]:
 
 
 def data_uri(image: Image.Image) -> str:
-    """Return an image as a data URI: PNG, or JPEG for large images, so that pages stay quick."""
+    """Return an image as a data URI: PNG, or JPEG for large images, so that pages stay fast."""
     buffer, small = io.BytesIO(), image.width * image.height <= _LOSSLESS
     kind, options = ("png", {"compress_level": 1}) if small else ("jpeg", {"quality": 95})
     image.save(buffer, kind, **options)

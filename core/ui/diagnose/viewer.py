@@ -62,8 +62,8 @@ def pan_and_zoom(image: Image.Image, name: str) -> go.Figure:
     """Draw an image in a figure that can be panned and zoomed.
 
     Args:
-        image: of any size.
-        name: of the image; the view is kept while it stays the same.
+        image: an image of any size.
+        name: name of the image; the view is kept while the name stays the same.
     """
     width, height = image.size
     figure = go.Figure()

@@ -108,8 +108,8 @@ def _offer_job(command: str, title: str, label: str, meta: RunMeta) -> None:
 
     Args:
         command: one of `ON_STORED_RUNS`.
-        title: of the job.
-        label: of the button.
+        title: title of the job.
+        label: label of the button.
         meta: the run of the card.
     """
     row, queue = row_of(meta), Queue()

@@ -13,7 +13,7 @@ _CLASSES = 2
 
 
 def pick() -> ModelSpec:
-    """Pick one of all networks, which are ordered by family."""
+    """Pick a network; they are ordered by family."""
     bound = address.choice("network", "models_network", [spec.name for spec in by_family()])
     return MODELS[st.selectbox("Network", format_func=lambda model: title_of(MODELS[model]), **bound)]
 

@@ -118,8 +118,8 @@ def calibration(scores: Scores, error: Estimate | None, style: charts.Style, key
     Args:
         scores: test predictions of the run.
         error: expected calibration error; None if unknown.
-        style: of the run's series.
-        key: of the chart.
+        style: style of the run's series.
+        key: key of the chart.
     """
     bins = [row for row in reliability(scores) if row.n]
     chance = chance_error(scores)

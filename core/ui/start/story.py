@@ -26,7 +26,7 @@ LOOP_MEANING = (
 def meaning_text(
     size: float, metric: Metric, summaries: Mapping[str, SeriesEstimate], names: Mapping[str, Series]
 ) -> str:
-    """Return what to expect at one training-set size, best family first, then the plain loop.
+    """Return the performance to expect at one training-set size, best family first, then the plain loop.
 
     Args:
         size: labeled images per class.

@@ -65,7 +65,7 @@ def _pick_folder() -> tuple[DatasetSpec, str] | None:
         return None
     path = own_path(typed)
     if is_inside(path):
-        raise BadRequest("These images belong to who uploaded them. Upload yours under My own images.")
+        raise BadRequest("These images belong to the visitor who uploaded them. Upload yours under My own images.")
     spec = cache.own_images_spec(path)
     st.caption(f"{text.escape(spec.title)}: {len(spec.labels)} classes, {text.escape(', '.join(spec.labels))}.")
     for caveat in spec.caveats:
@@ -86,7 +86,7 @@ def _folders() -> list[str]:
 
 
 def fits_study(spec: DatasetSpec) -> bool:
-    """Return whether the study of own images takes a set: images of one class each, few enough to read at once."""
+    """Return whether a set suits the study of own images: one class per image, and few enough images to read."""
     return spec.dims == 2 and spec.task != "multilabel" and cache.image_count(spec) <= SET_LIMITS.images
 
 
@@ -100,7 +100,7 @@ def has_weights(model: str, dataset: str) -> bool:
 
 
 def pick_models(catalog: Catalog, spec: DatasetSpec) -> list[str]:
-    """Pick models that support the images and whose weights are present; list the others and what they lack."""
+    """Pick models that support the images and whose weights are present; list the others with the reason."""
     offered = [name for name, row in catalog.of("model").items() if row["dims"] == spec.dims and name in MODELS]
     usable = [name for name in offered if has_weights(name, spec.name)]
     missing = [name for name in offered if name not in usable]
@@ -115,7 +115,7 @@ def pick_models(catalog: Catalog, spec: DatasetSpec) -> list[str]:
 
 
 def _say_what_is_missing(model: ModelSpec, dataset: str) -> None:
-    """Say why a model cannot be trained on a data set, or link to the card that says how to get its weights."""
+    """State why a model cannot be trained on a data set, or link to the card that explains how to get its weights."""
     title = text.escape(model.title)
     if model.weights.kind == "own":
         st.write(f"**{title}**: none of its encoders is known never to have seen this data set.")
@@ -193,7 +193,7 @@ def show_cost(
     Args:
         metas: stored runs.
         pairs: model and strategy of each series.
-        request: of the job.
+        request: the job's request.
         dataset: name of the data set.
 
     Returns:

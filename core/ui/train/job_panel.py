@@ -139,7 +139,7 @@ def show_finished(queue: Queue, job: Job, own_sets: Sequence[OwnSet]) -> None:
     """Show a finished job: how it ended, the runs it stored, and the actions on it.
 
     Args:
-        queue: of the job.
+        queue: the job's queue.
         job: the job.
         own_sets: the visitor's own images, which can be deleted if the disk is full.
     """

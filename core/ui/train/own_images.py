@@ -71,7 +71,7 @@ def pick_set(queue: Queue) -> OwnSet | None:
 
 
 def _storage(own: OwnSet, queue: Queue) -> None:
-    """Say where a set is stored and for how long, and offer to delete it."""
+    """State where a set is stored and for how long, and offer to delete it."""
     left, right = st.columns([4, 1], vertical_alignment="center")
     left.caption(
         f"Stored on this server until {datetime.fromtimestamp(own.until):%d %B %Y}, then deleted with all that is "
@@ -95,7 +95,7 @@ def _whose() -> str:
 
 
 def _upload() -> None:
-    """Show the ways to bring images, and store them."""
+    """Show the ways to upload images, and store them."""
     way = address.segments("Bring images as", "way", "train_way", (_ZIP, _FOLDER, _BY_CLASS), text=address.slug)
     entries: list[Entry] = []
     title = ""
@@ -119,7 +119,7 @@ def _upload() -> None:
     st.caption(
         f"{KINDS} images: at least {LEAST_IMAGES} per class, at most {SET_LIMITS.images:,} in all. They are stored on "
         f"this server for {DAYS} days, unchanged and with their headers, and never sent elsewhere. {_whose()} A table "
-        f"{PATIENTS_FILE} with the columns file and patient may lie beside the folders of the classes."
+        f"{PATIENTS_FILE} with the columns file and patient may be next to the folders of the classes."
     )
     if not entries:
         return
@@ -290,8 +290,8 @@ def _seen(own: OwnSet, spec: DatasetSpec, listing: Listing) -> int | None:
         images = sum(len(cache.listing(name)) for name in unread)
         left, right = st.columns([3, 1], vertical_alignment="center")
         left.info(
-            "Medical transfer takes no part yet: your images are not compared with those that its encoder was trained "
-            f"on, and copies would inflate its performance. To compare them, {images:,} images are read first."
+            "Medical transfer takes no part yet: your images have not been compared with those that its encoder was "
+            f"trained on, and copies would inflate its performance. The comparison first reads {images:,} images."
         )
         right.button(
             "Compare", key="train_compare", width="stretch", on_click=st.session_state.update, args=({key: True},)
@@ -299,7 +299,7 @@ def _seen(own: OwnSet, spec: DatasetSpec, listing: Listing) -> int | None:
         return None
     seen, absent = _corpus_copies(str(own.path), listing.stamp, card)
     if absent:
-        st.caption("Not all that the medical encoder was trained on is on this server to compare with.")
+        st.caption("Some of the images that the medical encoder was trained on are not on this server to compare with.")
     _remedy(own, listing, sorted(seen), "that the medical encoder was trained on, which would inflate its "
             "performance.", "seen", "image")  # fmt: skip
     return len(seen)
@@ -311,7 +311,7 @@ def _corpus_copies(folder: str, stamp: str, _card: dict[str, object]) -> tuple[s
 
 
 def _patients(own: OwnSet, listing: Listing) -> None:
-    """Say whether patients are known, and take the table that names them."""
+    """State whether patients are known, and accept the table that names them."""
     patients = len(np.unique(listing.groups))
     if patients < len(listing):
         st.write(f"**Patients:** {patients:,}. No patient is in two parts of the split.")
@@ -319,7 +319,7 @@ def _patients(own: OwnSet, listing: Listing) -> None:
         st.write("**Patients:** not known. If a patient has several images, results are inflated: add a table.")
     if not own.is_uploaded:
         st.caption(
-            f"A table {PATIENTS_FILE} with the columns file and patient may lie beside the folders of the classes."
+            f"A table {PATIENTS_FILE} with the columns file and patient may be next to the folders of the classes."
         )
         return
     with st.expander(f"Add a table of patients ({PATIENTS_FILE})"):

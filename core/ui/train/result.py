@@ -1,4 +1,4 @@
-"""The result of a study of own images: findings in words, one figure, the trained network, and labels to check."""
+"""The result of a study of own images: findings, one figure, the trained network, and labels to check."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -58,7 +58,7 @@ def show(checked: Checked) -> None:
 def _findings(
     runs: Mapping[str, Sequence[Run]], names: Mapping[str, Series], at_size: Mapping[str, Sequence[Run]], size: float
 ) -> None:
-    """Show in words and in a figure what the images yield, and what more of them would bring."""
+    """Show the performance reached, in words and in a figure, and the gain expected from more images."""
     summaries = {family: cache.summaries(rows)[METRIC.name] for family, rows in at_size.items()}
     best = max(summaries, key=lambda family: summaries[family].value)
     fits = cache.fitted_curves({names[family]: rows for family, rows in runs.items()}, METRIC.name, None)
@@ -92,14 +92,14 @@ def _findings(
 
 
 def gain_text(fit: Fit | None, size: float) -> str:
-    """Return what as many images again would bring by a fitted learning curve, or why that cannot be said.
+    """Return the gain that twice as many images would bring by a fitted curve, or why it is unknown.
 
     Args:
         fit: the curve; None if there are too few sizes.
         size: images per class so far.
     """
     if fit is None:
-        return "What more images would bring is not known: fewer than three sizes are trained."
+        return "The gain from more images is unknown: networks were trained at fewer than three sizes."
     more, larger = size, 2 * size
     if fit.extrapolable and larger <= fit.limit:
         gain, low, high = fit.gain_between(size, larger)
@@ -109,7 +109,7 @@ def gain_text(fit: Fit | None, size: float) -> str:
         )
     gain, low, high = fit.gain_between(fit.sizes[-2], fit.sizes[-1])
     return (
-        f"What more images would bring cannot be said: {' '.join(fit.doubts)} From {fit.sizes[-2]:g} to "
+        f"The gain from more images cannot be predicted: {' '.join(fit.doubts)} From {fit.sizes[-2]:g} to "
         f"{fit.sizes[-1]:g} images per class the gain was {gain:+.3f} "
         f"(95% interval {interval_text(low, high, '+.3f')})."
     )
@@ -132,7 +132,7 @@ def _networks(checked: Checked) -> None:
             query_params={"set": checked.dataset.spec.name},
         )  # fmt: skip
     st.caption(
-        "The image check of Diagnose is fitted: it refuses images of another kind."
+        "Diagnose has an image check for these images: it refuses images of another kind."
         if has_gate
         else "Diagnose has no image check for these images: there are too few to fit one."
     )

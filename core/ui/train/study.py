@@ -1,4 +1,4 @@
-"""The study of own images: what is trained by default, how to go deeper, and the start."""
+"""The study of own images: its default, ways to go deeper, and the start button."""
 
 from dataclasses import replace
 
@@ -17,7 +17,7 @@ from core.ui import address, cache, text
 from core.ui.train import form
 from core.ui.train.own_images import Checked
 
-DEEPER = {  # what goes deeper -> models, training strategies and seeds that it adds
+DEEPER = {  # choice -> models, training strategies and seeds that it adds
     "DINOv2-S": (("generic-dinov2-vits14-imgfocus",), (), ()),
     "Five seeds": ((), (), (3, 4)),
     "Full length from scratch": ((), ("scratch",), ()),
@@ -65,7 +65,7 @@ def show(checked: Checked, catalog: Catalog, queue: Queue) -> None:
     networks = "; ".join(MODELS[model].title for model in request.models)
     st.write(
         f"**Networks:** {text.escape(networks)}. Each learns from {', '.join(map(str, smaller))} and {largest} images "
-        f"per class, {len(request.seeds)} times with other images."
+        f"per class, {len(request.seeds)} times with different images."
     )
     if all(MODELS[model].family != "medical" for model in request.models):
         st.caption(
@@ -106,5 +106,5 @@ def start_next(own: OwnSet) -> None:
 
 
 def forget_next() -> None:
-    """Start no study by itself, because the images cannot be trained on as they are."""
+    """Cancel the automatic start of a study, because the images cannot be trained on as they are."""
     st.session_state.pop(_NEXT, None)

@@ -130,7 +130,7 @@ def test_a_second_writer_of_a_log_is_refused(tmp_path, capsys, argv):
     assert main([*argv, "--log", str(log)]) == 2
     over.set()
     thread.join()
-    assert "Another process writes log.jsonl" in capsys.readouterr().err
+    assert "Another process is writing log.jsonl" in capsys.readouterr().err
 
 
 def test_the_settings_of_each_size_are_those_of_the_best_trial_over_sets():
