@@ -40,7 +40,7 @@ def show(view: View) -> None:
     rows = [
         {
             "Series": view.title(name), "Trained": "the classifier (head)" if runs[0].meta.trained == "head" else "all",
-            "Seconds a run": f"{np.mean([meta.seconds for _, meta in runs]):.0f}", "Seeds": len(runs),
+            "Seconds per run": f"{np.mean([meta.seconds for _, meta in runs]):.0f}", "Seeds": len(runs),
             "Device": ", ".join(sorted({meta.device for _, meta in runs})),
         }
         for name, runs in view.runs.items()

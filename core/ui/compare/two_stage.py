@@ -87,12 +87,12 @@ def _results(
     worse = results.gain.verdict == "different" and not results.helps
     (st.success if results.helps else st.warning if worse else st.info)(escape(results.verdict()))
     values = (
-        ("Joint sensitivity", "Suspicious images that end with a suspicious class (joint sensitivity)",
+        ("Joint sensitivity", "Suspicious images that receive a suspicious class (joint sensitivity)",
          results.sensitivity),
         ("Joint specificity", "Other images that do not (joint specificity)", results.specificity),
         (f"Specificity of one model, {single}", f"Specificity of one model alone at the same sensitivity ({single})",
          results.single),
-        ("Right class", "Suspicious images that end with the right class", results.named),
+        ("Correct class", "Suspicious images that receive the correct class", results.named),
         ("Workload", "Images that the second stage sees (workload)", results.workload),
     )  # fmt: skip
     both = charts.Style(charts.INK, "solid", "circle")

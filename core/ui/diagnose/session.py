@@ -46,7 +46,7 @@ def unpacked_uploads(files: Sequence[UploadedFile]) -> tuple[list[Upload], int]:
     old = [upload for upload in kept if upload.digest not in new]
     shown = old[: max(0, LIMITS.images - len(uploads))]
     if shown:
-        st.caption(f"From before, still shown: {len(shown)}. New files are added to them.")
+        st.caption(f"Uploaded earlier and still shown: {len(shown)}. New files are added to them.")
         st.button(
             "Remove them", key="diagnose_remove", icon=":material/delete:", on_click=st.session_state.pop,
             args=(_KEPT, None),

@@ -129,8 +129,8 @@ def calibration(scores: Scores, error: Estimate | None, style: charts.Style, key
         more = "more than" if error.value > chance.high else "no more than"
         st.write(
             f"Expected calibration error **{error:.3f}** over test patients: {more} "
-            f"the {chance.high:.3f} that perfectly calibrated probabilities of the same number of images exceed by "
-            "chance in 5% of cases."
+            f"{chance.high:.3f}, the value that perfectly calibrated probabilities of as many images exceed by chance "
+            "in 5% of cases."
         )
     st.caption("Numbers: images per probability bin. Bars: 95% intervals that treat images as independent.")
 

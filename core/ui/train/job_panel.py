@@ -184,7 +184,7 @@ def _remedy(queue: Queue, job: Job, own_sets: Sequence[OwnSet]) -> None:
             )  # fmt: skip
     elif remedy == "space" and own_sets:
         with st.popover("Free space: delete own images", icon=":material/delete:"):
-            st.write("Images, and all networks and results that were made from them. Then continue this job.")
+            st.write("This deletes images and all networks and results made from them. Then continue this job.")
             for own in own_sets:
                 if st.button(f"Delete {text.escape(own.title)}", key=f"train_free_{job.name}_{own.path.name}"):
                     text.rerun_after(own_study.delete, own, queue)

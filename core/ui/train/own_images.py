@@ -74,7 +74,7 @@ def _storage(own: OwnSet, queue: Queue) -> None:
     """State where a set is stored and for how long, and offer to delete it."""
     left, right = st.columns([4, 1], vertical_alignment="center")
     left.caption(
-        f"Stored on this server until {datetime.fromtimestamp(own.until):%d %B %Y}, then deleted with all that is "
+        f"Stored on this server until {datetime.fromtimestamp(own.until):%d %B %Y}, then deleted with everything "
         f"trained on them. {_whose()} Folder: {text.escape(str(own.path))}"
     )
     with right.popover("Delete", icon=":material/delete:", width="stretch"):
@@ -82,7 +82,7 @@ def _storage(own: OwnSet, queue: Queue) -> None:
         if st.button("Delete now", key="train_own_delete", type="primary"):
             with text.show_errors():
                 own_study.delete(own, queue)
-                _say("Your images and what was trained on them are deleted.")
+                _say("Your images and everything trained on them have been deleted.")
                 st.rerun()
 
 
@@ -183,7 +183,7 @@ def check(own: OwnSet, train_again: Callable[[OwnSet], None]) -> Checked | None:
     if own.is_uploaded:
         _labels(own, spec, listing, train_again)
     else:
-        st.caption("Nothing is copied, and nothing in this folder is changed: follow the advice below in the folder.")
+        st.caption("Nothing is copied, and nothing in this folder is changed: make the corrections there yourself.")
     within, twins, across = redundant_copies(listing.labels, copies, listing.parts)
     _remedy(own, listing, unreadable, "not readable and not used.", "unreadable", "file")
     conflicts = _remedy(

@@ -73,7 +73,7 @@ def _findings(
     )
     seeds = min(len(rows) for rows in at_size.values())
     if seeds < MIN_SEEDS:
-        st.caption(f"Estimates from {seeds} seeds. Choose Five seeds below before you claim that one way is better.")
+        st.caption(f"Estimates from {seeds} seeds. Choose Five seeds below before you claim that one is better.")
     titles = {family: charts.series_title(*name) for family, name in names.items()}
     measured = {
         titles[family]: metric_charts.Measured.of(names[family], rows, cache.values(rows, METRIC.name, None))
@@ -150,7 +150,7 @@ def _labels(checked: Checked, runs: Sequence[Run]) -> None:
     names = disputed_images(runs)
     with st.expander(f"Labels to check ({len(names)})"):
         if not names:
-            st.write("On average the networks agree with every label of the images that were held out.")
+            st.write("On average the networks agree with the label of every held-out image.")
             return
         st.write(
             "Held-out images that the networks assign to another class, the most certain first. Decide from the "

@@ -75,7 +75,7 @@ def show(checked: Checked, catalog: Catalog, queue: Queue) -> None:
         )
     if len(request.seeds) < MIN_SEEDS:
         st.caption(
-            "A quick study, meant to end within five minutes for 500 images on two processor cores: estimates that say "
+            "A quick study, meant to end within five minutes for 500 images on two processor cores. Its estimates show "
             "whether to go on. With fewer than five seeds there is no verdict on which way is better."
         )
     store, name = cache.store(), checked.dataset.spec.name
@@ -83,7 +83,7 @@ def show(checked: Checked, catalog: Catalog, queue: Queue) -> None:
     pairs = catalog.pairs(request.models, request.strategies)
     seconds = form.show_cost(metas, pairs, request, name)
     if any(not job.is_over for job in own_study.jobs_on(own, queue.jobs())):
-        st.caption("These images are being trained on; see above.")
+        st.caption("A job is training on these images; see above.")
         return
     is_pressed = st.button("Start", type="primary", icon=":material/play_arrow:", key="train_start")
     if is_pressed or st.session_state.pop(_NEXT, "") == own.name:
