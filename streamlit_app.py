@@ -8,12 +8,12 @@ import streamlit as st
 
 @asynccontextmanager
 async def loaded(app: st.App) -> AsyncIterator[None]:
-    """Load the libraries, and the records of runs, before the server answers its first visitor."""
+    """Load the libraries and the records of runs before the server answers its first visitor."""
     from core.runs import open_store
     from core.ui import app_frame  # noqa: F401
 
     with suppress(OSError):  # pages report it
-        open_store()  # each record is kept
+        open_store()  # caches each record
     yield
 
 

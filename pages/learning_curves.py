@@ -80,7 +80,7 @@ if section == BOUGHT:
     place = st.empty()
     with text.stop_on_error():
         ready = cache.are_fitted(points, metric, finding)
-        if not ready and (quick := curves_over_seeds(points, values, metric)):  # first the curves, then their bands
+        if not ready and (quick := curves_over_seeds(points, values, metric)):  # curves first, then their bands
             by_title = {titles[name]: (measured[titles[name]], fit) for name, fit in quick.items()}
             with place.container():
                 figure = metric_charts.fitted_curves(by_title, metric, None, layout == PANELS)

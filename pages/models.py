@@ -20,7 +20,7 @@ RUNS, ENCODERS, NETWORKS = SECTIONS = ("Runs", "Encoders", "Networks")
 
 st.title("Model cards")
 st.write("What to know about a model before trusting it. Items without a record are listed as open.")
-first = NETWORKS if address.is_given("network") else RUNS  # a link may name a network alone
+first = NETWORKS if address.is_given("network") else RUNS  # a link may name only a network
 kind = address.segments("Show", "section", "models_kind", SECTIONS, first, address.slug)
 
 

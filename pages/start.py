@@ -1,4 +1,4 @@
-"""The start page: the question, what was found on one data set, and three ways on."""
+"""The start page: the question, the finding on one data set, and links to the next steps."""
 
 import streamlit as st
 
@@ -21,7 +21,7 @@ from core.ui.tables import table
 
 app_frame.require(__file__)
 
-FOR_WHOM = 50  # labeled images per class of the reader whom the page addresses
+FOR_WHOM = 50  # labeled images per class that the page assumes its reader to have
 METRIC = METRICS["auroc"]
 
 st.title("What can a few labeled images buy?")
@@ -35,7 +35,7 @@ links = st.container()
 
 
 def show_links(task: dict[str, str], dataset: dict[str, str]) -> None:
-    """Show the three ways on, with the chosen data set in their addresses."""
+    """Show links to the next steps, with the chosen data set in their addresses."""
     ways = (
         ("pages/diagnose.py", "Try an image", ":material/radiology:", task),
         ("pages/compare.py", "See the evidence", ":material/balance:", dataset),

@@ -1,4 +1,4 @@
-"""Train: bring own images or choose a data set, start a job as a separate process, follow it, and see its result."""
+"""Train: upload images or choose a data set, start a job as a separate process, follow it, and see its result."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -20,7 +20,7 @@ SHOWN = 20
 
 st.title("Train")
 st.write(
-    "Train networks on a few of your own images, or on a data set, and see what more images would bring. Jobs run in "
+    "Train networks on a few of your own images, or on a data set, and estimate the gain from more images. Jobs run in "
     "the background: closing this page or restarting the app does not stop them."
 )
 
@@ -31,7 +31,7 @@ if unfinished := {job.name for job in jobs if not job.is_over}:
     st.fragment(job_panel.show_unfinished, run_every="1s")(queue, unfinished)
 
 st.header("New job")
-first = form.PRESENT if address.is_given("set") else form.OWN  # a link may name a data set alone
+first = form.PRESENT if address.is_given("set") else form.OWN  # a link may name only a data set
 kind = address.segments("Images", "images", "train_kind", form.KINDS, first, form.KINDS.__getitem__)
 with text.stop_on_error():
     catalog = cache.catalog()
