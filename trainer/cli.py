@@ -53,7 +53,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         code, why = expected
         try:
             print(f"\n{why}" if code == INTERRUPTED else f"lowshot: {why}", file=sys.stderr, flush=True)
-        except OSError:  # the log is on the full disk; the exit code has to suffice
+        except OSError:  # the log is on the full disk, so only the exit code can tell
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stderr.fileno())
     finally:
         write_event("end", code=code, why=why)

@@ -72,7 +72,7 @@ def progress_bar(title: str, unit: str = "image") -> Iterator[Progress]:
 
 
 def print_status(text: str) -> None:
-    """Print a status message, which is not a result, on standard error."""
+    """Print a message that is not a result on standard error."""
     write_event("say", text=text)
     if not _senders:
         print(text, file=sys.stderr)

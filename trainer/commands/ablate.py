@@ -59,7 +59,7 @@ def setting_of(ingredient: str) -> tuple[str, Any] | None:
         )
     option = flags.OPTIONS[name]
     typed: Any = value
-    with suppress(ValueError):  # `check` refuses text that is no number
+    with suppress(ValueError):  # `check` refuses text that is not a number
         typed = option.kind(value)
     return option.name, option.check(typed)
 
@@ -94,7 +94,7 @@ def combinations_of(ingredients: list[str], orders: list[str]) -> dict[str, Opti
 def _options(names: tuple[str, ...], settings: dict[str, tuple[str, Any] | None]) -> Options | None:
     """Return the settings of some ingredients, which switch off the others; None if two exclude each other.
 
-    There is no augmentation at all where an augmentation or a preprocessing step is evaluated.
+    Where an augmentation or a preprocessing step is evaluated, all other augmentation is switched off.
     """
     stated = [setting for name in names if (setting := settings[name])]
     options: Options = dict(stated)
@@ -179,7 +179,7 @@ def _rows(titles: Iterable[str], runs: list[Runs], first: list[Runs]) -> Iterato
     Args:
         titles: titles of the combinations, none of the ingredients first.
         runs: the runs of each combination.
-        first: those of the first model.
+        first: the runs of the first model.
     """
     is_first = runs is first
     for title, these, reference in zip(titles, runs, first, strict=True):

@@ -98,7 +98,7 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
         "--family", required=True, help="frozen, frozen-stages, frozen-dinov2, frozen-joined, finetune or scratch"
     )
     parser.add_argument(
-        "--minutes", type=minutes, default=110.0, help="time until it stops (default: 110); the same command continues"
+        "--minutes", type=minutes, default=110.0, help="minutes to run (default: 110); the same command continues"
     )
     parser.add_argument("--summary", action="store_true", help="print the summary of the log and train nothing")
     parser.add_argument("--log", type=Path, default=None, help="(default: docs/protocol/baselines-FAMILY.jsonl)")
@@ -114,7 +114,7 @@ def run(arguments: argparse.Namespace) -> int:
             _score_missing(contenders, path, arguments.family in COSTLY, 60 * arguments.minutes, device)
     rows = read_log(path)
     if not rows:
-        raise BadRequest(f"{path.name} has no rows yet. Leave --summary out, to score some.")
+        raise BadRequest(f"{path.name} has no rows yet. Leave out --summary to score some.")
     print(summary(rows))
     return 0
 
@@ -122,7 +122,7 @@ def run(arguments: argparse.Namespace) -> int:
 def _score_missing(
     contenders: Sequence[Contender], path: Path, costly: bool, seconds: float, device: torch.device
 ) -> None:
-    """Score the cells that a log lacks until the time is over; rows of other settings are replaced."""
+    """Score the cells that a log lacks until time is up; rows of other settings are replaced."""
     settings = {(each.title, size): _settings(each, size) for each in contenders for size in SIZES}
     rows = [row for row in read_log(path) if row["settings"] == settings.get((row["contender"], row["size"]))]
     done = {(row["contender"], row["set"], row["size"], row["seed"]) for row in rows}
@@ -137,7 +137,7 @@ def _score_missing(
                     if (contender.title, name, size, seed) in done:
                         continue
                     if time.monotonic() > until:
-                        print_status("The time is over; the same command continues.")
+                        print_status("Time is up; the same command continues.")
                         return
                     at = (name, contender.model)
                     if at not in developments:
@@ -154,5 +154,5 @@ def _score_missing(
 
 
 def _settings(contender: Contender, size: int) -> dict[str, Any]:
-    """Return what a contender's settings are at a size, apart from the strategy's own."""
+    """Return the settings of a contender at a size that differ from the strategy's own."""
     return {**recipe_for(MODELS[contender.model], contender.strategy, size), **contender.options}

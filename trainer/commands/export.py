@@ -226,7 +226,7 @@ def _read_tensors(path: Path, meta: RunMeta, folder: Path) -> Predict:
     from safetensors.torch import load_file
 
     network = portable(meta, folder)
-    for value in network.model.state_dict().values():  # so that only the file provides weights
+    for value in network.model.state_dict().values():  # the weights come from the file alone
         value.zero_()
     network.model.load_state_dict(load_file(path))
     return lambda pixels: network(torch.from_numpy(pixels))[1].detach().numpy()

@@ -37,14 +37,14 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
     which.add_argument("--run", help="one stored run")
     parser.add_argument("--cam", type=Path, metavar="FOLDER", help="write Grad-CAM overlays to a folder")
     parser.add_argument(
-        "--despite-gate", action="store_true", help="predict images that the image check refuses, too, and mark them"
+        "--despite-gate", action="store_true", help="also predict images that the image check refuses, and mark them"
     )
     parser.add_argument("--json", action="store_true")
     parser.add_argument("--device", choices=DEVICES, default="cpu")
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Predict each image; return 1 if none was predicted. Images that the gate refuses are not, unless requested."""
+    """Predict each image, by default without those that the gate refuses; return 1 if none was predicted."""
     device = pick_device(arguments.device)
     chosen = (
         [find_run(arguments.run)] if arguments.run else list(default_networks(open_store(), arguments.dataset).values())

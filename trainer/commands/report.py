@@ -47,13 +47,13 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
         "--target", default="", help="class or finding to evaluate against the rest, if the task is not binary"
     )
     parser.add_argument(
-        "--rule", choices=tuple(RULES), default="sensitivity", help="rule that thresholds are fitted by"
+        "--rule", choices=tuple(RULES), default="sensitivity", help="rule by which thresholds are fitted"
     )
     parser.add_argument("--sensitivity", type=float, default=0.95, help="target sensitivity (default: 0.95)")
     parser.add_argument("--ratio", type=float, default=1.0, help="false alarms that one missed case outweighs")
     parser.add_argument("--prevalence", type=float, default=0.1, help="prevalence in use (default: 0.1)")
     parser.add_argument("--metric", default="auroc", help="metric of the learning curves (default: auroc)")
-    parser.add_argument("--reach", type=float, help="value that the curves are to reach")
+    parser.add_argument("--reach", type=float, help="value of the metric that the curves should reach")
     parser.add_argument("--level", type=float, default=0.9, help="coverage of the conformal sets (default: 0.9)")
     parser.add_argument("--suspicious", type=names, default=[], help="classes that a screen passes to a second stage")
     parser.add_argument("--json", action="store_true", help="print one JSON object")
@@ -200,7 +200,7 @@ def _about(
 
 
 def _command(arguments: argparse.Namespace) -> str:
-    """Return the command that makes this report again."""
+    """Return the command that reproduces this report."""
     parser, flags = parser_of("report"), []
     for name, value in vars(arguments).items():
         if name not in _NOT_IN_COMMAND and value != parser.get_default(name):

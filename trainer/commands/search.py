@@ -300,7 +300,7 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--choose", action="store_true", help="make the best settings of all logs the defaults")
     parser.add_argument("--trials", type=count, default=TRIALS, help="total number of trials (default: %(default)s)")
     parser.add_argument(
-        "--minutes", type=minutes, default=110.0, help="time until it stops (default: 110); the same command continues"
+        "--minutes", type=minutes, default=110.0, help="minutes to run (default: 110); the same command continues"
     )
     parser.add_argument("--log", type=Path, default=None, help="(default: docs/protocol/search-SPACE.jsonl)")
     add_training(parser)
@@ -323,7 +323,7 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def _search(space: Space, path: Path, trials: int, seconds: float, device: torch.device) -> None:
-    """Add trials to a log until it has the requested number or the time is over."""
+    """Add trials to a log until it has the requested number or time is up."""
     import optuna
 
     rows = [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []

@@ -5,12 +5,12 @@ only. Batch normalization is not allowed: it makes a prediction depend on the ot
 
 The head is one linear layer. It starts each task at zero, because tasks share no order of classes. It receives
 embeddings minus their mean over the support set: the component common to all images is far larger than the differences
-between them, and a learning rate suited to the one overshoots along the other. After the last step the mean becomes
-part of the bias.
+between them, and a learning rate that suits one of the two does not suit the other. After the last step the mean
+becomes part of the bias.
 
 References:
     MAML and its first order: Finn et al. 2017, arXiv:1703.03400. ANIL: Raghu et al. 2020, arXiv:1909.09157. A head
-    from zero: Kao et al. 2022, arXiv:2106.15367.
+    that starts at zero: Kao et al. 2022, arXiv:2106.15367.
 """
 
 from collections.abc import Callable

@@ -83,7 +83,7 @@ def meta_learn(
             except NonFiniteError:
                 unfinished.remove()
                 raise
-        # Store the weights first, so that a kill between the two leaves at least one of them
+        # Store the weights first, so that a kill between the two steps leaves at least the weights
         _write(path, model, {"kind": kind, "settings": used, "sources": hashes_of(sources), "query_loss": history})
         unfinished.remove()
 

@@ -121,7 +121,7 @@ def source_notes(sources: Sequence[Source], settings: Settings) -> tuple[str, ..
 
 
 def _unrelated(dataset: Dataset) -> list[str]:
-    """Return the installed real data sets that are no relatives of the target and have the same kind of labels.
+    """Return the installed real data sets that are not related to the target and have the same kind of labels.
 
     External test sets are left out unless they are named.
     """

@@ -1,8 +1,8 @@
 """The pretraining corpus: medical data sets without images or patients of the target data sets.
 
-The rule is strict. Three kinds of images of a target, its relatives and its external test sets are excluded: the images
-themselves, copies of them, and all other images of a patient of whom one of these sets holds a copy, in any part.
-Patients held out for the acceptance test are excluded too, as are copies of their images in other data sets.
+The rule is strict. Three kinds of images are excluded: all images of a target, of its relatives and of its external
+test sets; copies of these images; and all other images of a patient of whom one of these sets holds a copy, in any
+part. Patients held out for the acceptance test are excluded too, as are copies of their images in other data sets.
 """
 
 from collections.abc import Iterable, Sequence
@@ -84,7 +84,7 @@ def build_corpus(targets: Sequence[str], names: Sequence[str], evaluated: Iterab
     Args:
         targets: data sets that the encoder must never have seen.
         names: data sets to train on; all must be installed.
-        evaluated: those of them of which patients are held out to evaluate the encoder.
+        evaluated: data sets among them from which patients are held out to evaluate the encoder.
         size: side in pixels.
     Raises:
         DataUnavailable: see `guard_sets`; or if a data set of the corpus is missing.
@@ -142,7 +142,7 @@ def _images_of_guard_patients(
 ) -> np.ndarray:
     """Return indices of images of patients of whom a guard holds a copy.
 
-    In the same archive these are also the patients with a patient number of the guard.
+    In the same archive, patients with the same patient number as in the guard are included.
     """
     known = np.isin(groups, groups[copies.first])
     if family_of(guard) == family_of(spec.name):

@@ -1,7 +1,7 @@
 """Recipes against untuned baselines on development images, from the logs of `python -m trainer baselines`.
 
 A row of a log is one training: `contender`, `model`, `set`, `size` and `seed` say which, `clean` and `spoilt` are its
-AUROC on clean and corrupted images, `log_loss` and `log_loss_at_1` its log-loss after calibration and before. The first
+AUROC on clean and corrupted images, `log_loss` and `log_loss_at_1` its log-loss after and before calibration. The first
 contender of a log is the recipe.
 """
 

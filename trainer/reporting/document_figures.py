@@ -1,7 +1,7 @@
-"""Figures of documents: measured learning curves of the contest, one panel an encoder, as SVG beside the document.
+"""Figures of documents: measured learning curves of the contest, one panel per encoder, as SVG next to the document.
 
-The color of a line is its family's, black is an untuned baseline, dash and marker also tell lines apart. Bands
-of families are 95% intervals over seeds (Student's t); test patients vary as well, see the tables.
+The color of a line shows its family, and black an untuned baseline; dash and marker distinguish lines too. Bands of
+families are 95% intervals over seeds (Student's t); test patients vary as well, see the tables.
 """
 
 import io
@@ -28,8 +28,7 @@ Curve = Mapping[int, Spread]  # images per class -> the mean over seeds and its 
 def write_curves(store: Store, dataset: str, sizes: Sequence[int | None], folder: Path) -> str:
     """Draw the learning curves of a data set and return Markdown that shows them, with their values as its text.
 
-    The file is written only if the values differ from those it was drawn from, as every version of the library draws
-    other bytes.
+    The file is written only if its values have changed, because each version of the library writes different bytes.
 
     Args:
         store: the run store.
@@ -83,7 +82,7 @@ def _curves(
 
 
 def _in_words(panels: Mapping[str, Mapping[Series, Curve]]) -> str:
-    """Describe the figure for readers who do not see it."""
+    """Describe the figure for readers who cannot see it."""
     parts = []
     for title, curves in panels.items():
         lines = [

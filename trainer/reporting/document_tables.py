@@ -4,7 +4,7 @@ A document marks their places by one of these comments and `<!-- end of results 
 
 - `<!-- results: DATASET at SIZE -->`: every model and strategy with default settings, with the headline metrics;
 - `<!-- contest: DATASET at SIZE,SIZE -->`: the series of the contest, with the AUROC of each at these sizes;
-- `<!-- families: DATASET,DATASET at SIZE -->`: a row a data set, with the AUROC of the series that stands for each
+- `<!-- families: DATASET,DATASET at SIZE -->`: one row per data set, with the AUROC of the series that stands for each
   family, and of the plain loop;
 - `<!-- sizes: DATASET at SIZE,SIZE -->`: every series with runs at all these sizes, with its AUROC at each;
 - `<!-- variants: DATASET at SIZE -->`: the effect of settings that differ from a strategy's defaults;
@@ -317,7 +317,7 @@ def answer_sentences(store: Store, datasets: str, sizes: list[Size], of: str | N
 
 
 def shortcut_sentences(store: Store, dataset: str, sizes: list[Size], of: str | None = None) -> str:
-    """Return what the border and the corners of the images reveal about the classes, a sentence each.
+    """Return what the border and the corners of the images reveal about the classes, in one sentence each.
 
     Raises:
         BadRequest: if this was not tested at this size.

@@ -140,7 +140,7 @@ def imbalance_for(name: str, labels: np.ndarray, augment: str) -> Imbalance:
 
 
 def _repeat_members(members: np.ndarray, count: int, random: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
-    """Repeat members up to `count`, each equally often up to one; return them and whether each is a repeat."""
+    """Repeat members up to `count`, equally often within one; return them and whether each is a repeat."""
     whole, remainder = divmod(count, max(1, len(members)))
     chosen = np.concatenate([np.tile(members, whole), random.permutation(members)[:remainder]])
     return chosen, np.arange(count) >= len(members)

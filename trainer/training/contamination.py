@@ -1,7 +1,7 @@
 """Check whether a medical encoder was trained on the images of a data set.
 
-For registered data sets the encoder's card answers: the corpus was audited against them before training. A user's own
-images are compared here with the corpus, as far as the corpus is installed.
+For registered data sets the encoder's card has the result of the audit before pretraining. A user's own images are
+compared with the corpus here, as far as the corpus is installed.
 """
 
 from core.data.dataset import Dataset

@@ -53,7 +53,7 @@ class EmbeddingCache:
     """Memory-mapped embeddings of one model's encoder on one data set.
 
     Row i, view 0 is the plain image. View v > 0 is augmented with a seed that depends on i and v only, not on what was
-    computed before. Joined encoders are cached one by one, so that they share the embeddings of each alone.
+    computed before. The parts of a joined encoder are cached separately and shared with models of one part.
 
     Args:
         model: the classifier whose encoder and pooling are used.

@@ -1,4 +1,4 @@
-"""Where trainings run: an engine carries out tasks, here in this process, in `ray_engine` on a cluster."""
+"""Where trainings run: an engine carries out tasks, either in this process or, in `ray_engine`, on a cluster."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import torch
 from core.errors import LowshotError
 from trainer.progress import progress_bar
 
-AT_ONCE = 500  # tasks of a sweep that wait at most: each keeps a lock file open, and a cluster sees what is to come
+AT_ONCE = 500  # maximum number of waiting tasks, as each keeps a lock file open; a cluster scales with their number
 
 
 class File(NamedTuple):
@@ -28,15 +28,15 @@ class Task:
     """A computation for an engine.
 
     Attributes:
-        key: what the caller recognizes it by.
+        key: value by which the caller recognizes the task.
         title: short description for progress lines.
         function: called with the shared and the other arguments, the device and a function of (done, total).
         shared: arguments that many tasks have in common, such as a data set.
         arguments: the other arguments. A stored run among them, or as the result, travels with its files.
         files: returns the files that it reads, for workers that lack them.
-        embeddings: tasks whose results, embeddings, a worker puts into its cache first. In one process they are not
-            needed, as it computes each embedding once.
-        known: its outcome, if nothing is to be computed.
+        embeddings: tasks whose results are embeddings that a worker first puts into its cache. A single process does
+            not need them, as it computes each embedding once.
+        known: its outcome, if it is already known.
     """
 
     key: Any

@@ -2,8 +2,8 @@
 
 References:
     Howard and Ruder 2018, arXiv:1801.06146: lower rates for layers further from the head, and gradual unfreezing.
-    Hu et al. 2022, arXiv:2106.09685: low-rank updates (LoRA). Ben Zaken et al. 2022, arXiv:2106.10199: biases alone.
-    Frankle et al. 2021, arXiv:2003.00152: batch normalization alone.
+    Hu et al. 2022, arXiv:2106.09685: low-rank updates (LoRA). Ben Zaken et al. 2022, arXiv:2106.10199: biases only.
+    Frankle et al. 2021, arXiv:2003.00152: batch normalization only.
 """
 
 from collections.abc import Callable, Iterable, Iterator
@@ -44,7 +44,7 @@ def stages_of(encoder: nn.Module) -> list[list[nn.Parameter]]:
 def _blocks(network: nn.Module, prefix: str = "") -> Iterator[list[str]]:
     """Yield the module names of each block: a member of a list or sequence, or a child of the network.
 
-    A lone wrapper is replaced by what it wraps.
+    A wrapper around a single module is replaced by that module.
     """
     children = [(name, child) for name, child in network.named_children() if next(child.parameters(), None) is not None]
     if not children:

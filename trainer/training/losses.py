@@ -41,7 +41,7 @@ class Loss:
         smooths: whether it supports smoothed labels.
         mixes: whether it supports mixed images.
         held_out: (logits, targets) of held-out images -> scalar for early stopping.
-        optimizer: the only optimizer that it works with; "" for all optimizers but those made for one loss only.
+        optimizer: the only optimizer that it works with; "" for all optimizers except those made for one loss.
     """
 
     name: str

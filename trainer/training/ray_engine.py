@@ -1,4 +1,4 @@
-"""Trainings as tasks of a Ray cluster. Ray schedules, transports and retries them; nothing of that is repeated here.
+"""Trainings as tasks of a Ray cluster. Ray schedules, transports and retries them; this module does not.
 
 Workers need the installed packages only. Code, decoded images and weights travel through Ray's object store, once per
 machine; finished runs come back the same way, and this process alone writes to the run store. A machine that has a file
@@ -40,7 +40,7 @@ if TYPE_CHECKING:
 
 RETRIES = 5  # times that Ray repeats a training whose worker was lost
 _CONNECT = 5.0  # seconds for a cluster to answer
-_POLL = 1.0  # seconds between two looks at the progress
+_POLL = 1.0  # seconds between two readings of the progress
 _BLOCK = 64 * 2**20  # bytes of a file that travel at once
 _CLIENT = "ray://"
 _TEMPORARY = "lowshot-ray-"  # prefix of the folder of a Ray on this machine, followed by the id of its process
@@ -68,7 +68,7 @@ def open_engine(arguments: argparse.Namespace) -> Iterator[Engine]:
 
 @contextmanager
 def _connected(address: str) -> Iterator[bool]:
-    """Connect to a cluster, or start Ray on this machine alone, and yield whether the workers lack this disk.
+    """Connect to a cluster, or start Ray on this machine alone, and yield whether the workers lack access to this disk.
 
     Raises:
         BadRequest: if there is no cluster at the address, or it refuses.
@@ -99,7 +99,7 @@ def _connected(address: str) -> Iterator[bool]:
         except (Exception, SystemExit) as error:
             raise BadRequest(f"Ray cannot be used at {address or 'this machine'}: {error}") from None
         ray._private.worker._worker_logs_enabled = False  # Ray would print lost workers among the results
-        signal.signal(signal.SIGTERM, on_term)  # Ray would end the process without its last words
+        signal.signal(signal.SIGTERM, on_term)  # Ray would end the process without its final messages
         yield bool(address)
 
 
@@ -126,7 +126,7 @@ def _check_answers(address: str) -> None:
 
 @contextmanager
 def _temporary_folder() -> Iterator[Path]:
-    """Yield a folder for Ray's sockets and logs; it is removed at the end, and those of killed processes now."""
+    """Yield a folder for Ray's sockets and logs; it is removed at the end, folders of killed processes now."""
     for folder in Path(tempfile.gettempdir()).glob(f"{_TEMPORARY}*"):
         owner = folder.name.removeprefix(_TEMPORARY).partition("-")[0]
         if owner.isdecimal() and not psutil.pid_exists(int(owner)):
@@ -145,7 +145,7 @@ class RayEngine:
         device: name of the device, as it is called on the workers.
         cpus: cores of each task.
         gpus: GPUs of each task, or the share of one; None for one where the cluster has any.
-        ships: whether the workers lack this machine's disk.
+        ships: whether the workers lack access to this machine's disk.
     """
 
     def __init__(self, device: str, cpus: int, gpus: float | None, ships: bool) -> None:

@@ -1,6 +1,6 @@
 """State files of interrupted trainings: they resume from the last epoch and reach the same result.
 
-On another number of CPU threads PyTorch adds in another order, and the results differ by rounding.
+With another number of CPU threads PyTorch adds in a different order, and results differ by rounding.
 The files lie in the cache and can be deleted; each is removed when its run is stored. They hold plain tensors, numbers
 and text only, and nothing else is read from them.
 """

@@ -1,4 +1,4 @@
-"""Files that a training reads beside its arguments: decoded images and encoders' weights. Workers may lack them."""
+"""Files that a training reads besides its arguments: decoded images and encoders' weights. Workers may lack them."""
 
 from collections.abc import Iterator
 from pathlib import Path

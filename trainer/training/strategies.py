@@ -40,7 +40,7 @@ class Strategy:
         head_only: whether the encoder stays frozen, so that its embeddings can be cached.
         starts_from: strategy that trains the starting weights, with that strategy's own settings.
         like: another strategy; this one is available for every model that has it. "" where models name it themselves.
-        query_loss: loss that is minimized on tasks of other data sets before the subset is used; None for no
+        query_loss: loss that is minimized on tasks of other data sets before training on the subset; None for no
             meta-learning.
     """
 

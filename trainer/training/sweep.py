@@ -1,4 +1,4 @@
-"""Sweeps: the data set, the pairs of model and strategy that can be trained on it, and the runs that are missing."""
+"""Sweeps: the data set, the pairs of model and strategy that can be trained on it, and the missing runs."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
@@ -129,7 +129,8 @@ def run_sweep(
 ) -> Iterator[tuple[int, Path, RunMeta]]:
     """Train the runs that the store lacks and yield all: position in the requests, folder and record.
 
-    A run whose training failed is printed and left out. Runs that another process trains come last, and are waited for.
+    A run whose training failed is printed and left out. Runs that another process is training come last; the sweep
+    waits for them.
 
     Args:
         requests: the runs, in the order in which they are begun.
