@@ -50,7 +50,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description="Lowshot against its peers")
     parser.add_argument("--only", default="", metavar="PAIR,...", help=f"of {', '.join(PAIRS)} (default: all)")
     parser.add_argument(
-        "--quick", action="store_true", help="smallest sizes, once; proves that it works, stores nothing"
+        "--quick", action="store_true", help="measure the smallest sizes once, to test the pairs; store nothing"
     )
     parser.add_argument("--again", action="store_true", help="measure again what is stored")
     parser.add_argument("--results", type=Path, default=RESULTS, metavar="FILE", help="(default: %(default)s)")

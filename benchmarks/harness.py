@@ -30,7 +30,7 @@ from core.paths import PROJECT, code_hash, library_versions
 RESULTS = PROJECT / "benchmarks" / "results.json"
 BUSY = 0.2  # share of the processors in use by other programs above which measurements are doubtful
 LOWER_IS_BETTER = ("s", "MiB")
-_WATCH = 0.02  # seconds between two looks at the memory
+_WATCH = 0.02  # seconds between two measurements of the memory
 
 Values = dict[str, Any]
 Side = Callable[[int], Values]  # number of the turn -> values; `seconds` is added unless it is among them
@@ -43,7 +43,7 @@ class Row:
 
     Attributes:
         what: what was measured.
-        unit: unit of the figures; one of `LOWER_IS_BETTER`, or else more is better.
+        unit: unit of the figures. Less is better for units in `LOWER_IS_BETTER`, else more.
         ours: Lowshot's figure.
         peer: the peer's figure; None if there is no peer.
         limit: the best figure that is possible here, such as that of the bare network; None if it is not known.
@@ -270,7 +270,7 @@ def cores() -> int:
 
 
 def describe_machine() -> str:
-    """Return the processor, the cores that may be used, and the memory of this machine."""
+    """Return the processor, the number of usable cores, and the memory of this machine."""
     info = Path("/proc/cpuinfo")
     lines = info.read_text().splitlines() if info.exists() else []
     names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]

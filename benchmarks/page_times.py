@@ -6,7 +6,7 @@ visitor. A section is opened by a click and timed from there. An app that shows 
 limit: Streamlit, the browser and the library of the charts take as long in every app.
 
 The stored runs are those of `LOWSHOT_RUNS`, by default the shipped ones. With `--runs 10000` they are those runs and
-copies of them under new sizes and seeds, in a temporary store. The times of all pages are stored beside the results of
+copies of them under new sizes and seeds, in a temporary store. The times of all pages are stored next to the results of
 `python -m benchmarks`, whose `--write` puts them into its document. Needs Chromium and the packages of
 `requirements-dev.txt`.
 """
@@ -66,8 +66,8 @@ ONE_CHART = """import streamlit as st
 st.title("One chart")
 st.plotly_chart({"data": [{"y": [1, 2, 3]}]})
 """
-STORE = "store"  # the side that says how many runs there were
-WARM, COLD, FIRST = 2.0, 5.0, 3.0  # seconds that a page should take at most; the last, for a cold visit of Start
+STORE = "store"  # the side that records the number of runs
+WARM, COLD, FIRST = 2.0, 5.0, 3.0  # maximum seconds of a page: warm, cold, and for a cold visit of Start
 READY = """() => {
     const app = document.querySelector('[data-testid=stApp]')
     return app?.dataset.testScriptState === 'notRunning' && document.querySelector('h1')
@@ -105,7 +105,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def path_beside(results: Path = RESULTS) -> Path:
-    """Return where the times of pages lie, given the file of the other results."""
+    """Return the file of page times, given the file of the other results."""
     return results.with_name(STORED)
 
 

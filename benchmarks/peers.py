@@ -76,5 +76,5 @@ def fastai_loaders(listing: Listing, rows: np.ndarray, image: ImageSpec, batch_s
         batch_tfms=[*fastai.aug_transforms(), fastai.Normalize.from_stats(image.mean, image.std)],
     )
     source = [*rows.tolist(), *rows[:2].tolist()]
-    workers = cores() if len(rows) > batch_size else 0  # they start anew in every epoch, which one batch is not worth
+    workers = cores() if len(rows) > batch_size else 0  # starting workers takes longer than one batch
     return block.dataloaders(source, bs=min(batch_size, len(rows)), num_workers=workers, device=torch.device("cpu"))

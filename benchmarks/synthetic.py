@@ -1,4 +1,4 @@
-"""Image files for measurements of growth: cheap to make, alike as radiographs are, but no copies of each other."""
+"""Image files for measurements of growth: cheap to make, as similar as radiographs, but not copies of each other."""
 
 from pathlib import Path
 

@@ -20,7 +20,7 @@ DOING = {"diagnose": "on Diagnose", "walk": "on Compare and Learning curves", "t
 
 
 def path_beside(results: Path = RESULTS) -> Path:
-    """Return where the record of a load test lies, given the file of the other results."""
+    """Return the file of a load test's record, given the file of the other results."""
     return results.with_name(STORED)
 
 
@@ -60,5 +60,5 @@ def rows(record: Record) -> list[dict[str, Any]]:
 
 
 def json_lines(record: Record) -> str:
-    """Return the rows as JSON objects, one a line."""
+    """Return the rows as JSON objects, one per line."""
     return "\n".join(map(json.dumps, rows(record)))
