@@ -165,7 +165,7 @@ def _no_source_message(dataset: Dataset) -> str:
     if dataset.spec.task == "multilabel":
         remedy += f", or leave some findings for it: --dataset {dataset.spec.name}{OPTIONS_SEPARATOR}findings=A+B"
     return (
-        f"Meta-learning needs tasks from other data sets, but no data set on this machine goes with "
+        f"Meta-learning needs tasks from other data sets, but no data set on this machine suits "
         f"{dataset.spec.name} ({kind}). {remedy}, or choose another strategy."
     )
 

@@ -17,7 +17,7 @@ from core.models import BASELINE_COLOR, FAMILY_COLORS, FAMILY_LETTERS, MODELS
 from core.runs import Store
 from core.runs.series import Series, by_series
 
-FOLDER = "figures"  # beside the document
+FOLDER = "figures"  # next to the document
 _METRIC = METRICS["auroc"]
 _STYLES = {"A": ("-", "o"), "B": ("-", "s"), "C": ("--", "^")}
 _SMALL_STYLE = ("--", "D")

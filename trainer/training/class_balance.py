@@ -121,7 +121,7 @@ def imbalance_for(name: str, labels: np.ndarray, augment: str) -> Imbalance:
 
     Raises:
         UnknownName: if there is none of that name.
-        BadRequest: if it does not go with findings, or needs an augmentation and there is none.
+        BadRequest: if it does not support findings, or needs an augmentation and there is none.
     """
     row = IMBALANCE[name]
     if labels.ndim == 2 and not row.findings:

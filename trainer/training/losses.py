@@ -82,7 +82,7 @@ def loss_for(settings: Settings, labels: np.ndarray, classes: int) -> Loss:
         classes: number of classes.
     Raises:
         UnknownName: if there is none of that name.
-        BadRequest: if it does not go with the labels or with the other settings.
+        BadRequest: if it is incompatible with the labels or with the other settings.
     """
     row = LOSSES[settings.loss or default_loss(labels)]
     if not (row.findings if labels.ndim == 2 else row.classes):

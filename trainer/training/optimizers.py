@@ -64,7 +64,7 @@ def optimizer_for(settings: Settings, loss: Loss) -> OptimizerSpec:
 
     Raises:
         UnknownName: if there is none of that name.
-        BadRequest: if it does not go with the loss.
+        BadRequest: if it is incompatible with the loss.
     """
     row = OPTIMIZERS[settings.optimizer]
     if loss.optimizer and loss.optimizer != row.name:

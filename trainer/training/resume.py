@@ -44,7 +44,7 @@ class StateFile:
         try:
             state = torch.load(self.path, map_location=self._device, weights_only=True)
             stamp, generators = state["stamp"], state["generators"]
-        except Exception:  # missing, damaged or of another version: in every case the training starts anew
+        except Exception:  # missing, damaged or of another version: the training starts anew
             return None
         if stamp != self._stamp:
             return None

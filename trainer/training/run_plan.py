@@ -151,13 +151,13 @@ def plan_run(cell: Cell, dataset: Dataset, options: Mapping[str, Any] = _NO_OPTI
         options: settings that override the strategy's own, by the names of `trainer.flags`.
     Raises:
         UnknownName: if an option names something that does not exist.
-        BadRequest: if model, strategy, data set and settings do not go together.
+        BadRequest: if model, strategy, data set and settings are incompatible.
         WeightsUnavailable: if the encoder's weights are not available.
         LeakFound: if the encoder was trained on images of the data set and leaks are not allowed.
     """
     spec, strategy = MODELS[cell.model], STRATEGIES[cell.strategy]
     if why := strategy.incompatibility(spec):
-        raise BadRequest(f"{why} It goes with {', '.join(strategies_of(spec))}.")
+        raise BadRequest(f"{why} It supports {', '.join(strategies_of(spec))}.")
     if why := incompatibility(spec, dataset):
         raise BadRequest(f"{why} Choose another model; see python -m trainer list.")
     # subset and settings

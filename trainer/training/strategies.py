@@ -58,11 +58,11 @@ class Strategy:
     def incompatibility(self, spec: ModelSpec) -> str:
         """Return why a model cannot be trained with the strategy, in a sentence; "" if it can."""
         if self.name not in spec.strategies and self.like not in spec.strategies:
-            return f"{spec.name} does not go with {self.name}."
+            return f"{spec.name} does not support the strategy {self.name}."
         if self.query_loss and spec.uses_batch_norm:
             return (
-                f"{spec.name} does not go with {self.name}: it has batch normalization, which makes the prediction of "
-                "an image depend on the other images of its batch."
+                f"{spec.name} does not support the strategy {self.name}: it has batch normalization, which makes the "
+                "prediction of an image depend on the other images of its batch."
             )
         return ""
 

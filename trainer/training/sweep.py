@@ -69,7 +69,7 @@ def load_for_training(spec: DatasetSpec, allow_leaks: bool = False) -> Dataset:
 
 
 def compatible_pairs(models: Sequence[str] | None, strategies: Sequence[str]) -> list[Pair]:
-    """Return the pairs of model and strategy that go together; print those that do not, unless all models are meant.
+    """Return the compatible pairs of model and strategy; print the others, unless all models are meant.
 
     Args:
         models: names of models; None for all.
@@ -82,9 +82,9 @@ def compatible_pairs(models: Sequence[str] | None, strategies: Sequence[str]) ->
         if not STRATEGIES[strategy].incompatibility(MODELS[model]):
             pairs.append((model, strategy))
         elif models:
-            print_status(f"skipped: {model} does not go with {strategy}")
+            print_status(f"skipped: {model} does not support {strategy}")
     if not pairs:
-        raise BadRequest("None of these models goes with any of these strategies; see python -m trainer list.")
+        raise BadRequest("None of these models supports any of these strategies; see python -m trainer list.")
     return pairs
 
 
@@ -92,7 +92,7 @@ def available_pairs(pairs: Sequence[Pair], dataset: Dataset, all_models: bool = 
     """Return the pairs whose model takes the images and whose weights are installed; print each model left out.
 
     Args:
-        pairs: models and strategies that go together.
+        pairs: compatible models and strategies.
         dataset: the data set to train on.
         all_models: whether all models are meant; those that take no such images are then left out silently.
     Raises:

@@ -80,12 +80,12 @@ def test_relatives_count_as_the_target(target, other_sets, monkeypatch):
         sources_for(rings, cell(rings), "tones")
     with pytest.raises(BadRequest, match="rings is rings"):
         sources_for(rings, cell(rings), "rings")
-    with pytest.raises(BadRequest, match="no data set on this machine goes with rings"):
+    with pytest.raises(BadRequest, match="no data set on this machine suits rings"):
         sources_for(rings, cell(rings), "")
 
 
 def test_a_lone_set_is_refused_with_the_reason(target, spots):
-    with pytest.raises(BadRequest, match=r"no data set on this machine goes with .* \(2 classes\)"):
+    with pytest.raises(BadRequest, match=r"no data set on this machine suits .* \(2 classes\)"):
         plan_run(cell(target), target)
     whole = load_dataset(find_dataset("spots"))
     with pytest.raises(BadRequest, match="leave some findings for it: --dataset spots@findings=A"):
@@ -235,7 +235,8 @@ def test_one_image_a_class_will_do_where_nothing_is_held_out(target, other_sets,
 def test_what_meta_learning_cannot_do_is_refused_at_once(target, other_sets):
     with pytest.raises(BadRequest, match="Expected --order to be one of second, first, anil"):
         plan_run(cell(target), target, {**QUICK, "order": "third"})
-    with pytest.raises(BadRequest, match="scratch-densenet121 does not go with maml: it has batch normalization"):
+    why = "scratch-densenet121 does not support the strategy maml: it has batch normalization"
+    with pytest.raises(BadRequest, match=why):
         plan_run(cell(target, model="scratch-densenet121"), target, QUICK)
     with pytest.raises(BadRequest, match="maml does not take --epochs"):
         plan_run(cell(target), target, {**QUICK, "epochs": 3})

@@ -445,7 +445,7 @@ def test_incompatible_pairs_are_printed(phantom, capsys):
     fits = compatible_pairs(["scratch-cnn", "control-random-frozen"], ["scratch", "frozen"])
     assert fits == [("scratch-cnn", "scratch"), ("control-random-frozen", "frozen")]
     assert capsys.readouterr().err.count("skipped: ") == 2
-    with pytest.raises(BadRequest, match="does not go with"):
+    with pytest.raises(BadRequest, match="does not support the strategy"):
         plan_run(Cell("phantom", "scratch-cnn", "frozen", 4, 0), phantom)
 
 

@@ -36,8 +36,11 @@ def untrained(monkeypatch, runs):
 @pytest.mark.parametrize(
     ("argv", "said"),
     [
-        (["--size", "4", "--strategy", "frozen"], "scratch-cnn does not go with frozen. It goes with scratch"),
-        (["--size", "4", "--strategy", "finetune-last"], "does not go with finetune-last"),
+        (
+            ["--size", "4", "--strategy", "frozen"],
+            "scratch-cnn does not support the strategy frozen. It supports scratch",
+        ),
+        (["--size", "4", "--strategy", "finetune-last"], "does not support the strategy finetune-last"),
         (
             ["--size", "4", "--batch-size", "9"],
             "--batch-size 9 is larger than the 8 labeled images of an epoch.",
