@@ -1,4 +1,4 @@
-"""What a load test measured, as rows for programs and for a document: `make load` stores it beside `make bench`.
+"""Results of a load test, as rows for programs and for a document; stored next to those of `make bench`.
 
 The visitors themselves are those of `tests.load.load`. A record holds a side for each thing that visitors do, with the
 median of its seconds, and the sides `visitors` and `memory`.
