@@ -1,4 +1,4 @@
-"""Reporting guidelines: their items in a few words, and the name of the answer of a run's record to each.
+"""Reporting guidelines: their items in a few words, each with the name of the answer in a run's record.
 
 References:
     CLAIM 2024: Tejani et al. 2024, doi:10.1148/ryai.240300.

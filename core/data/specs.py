@@ -210,7 +210,7 @@ def _of_findings(spec: DatasetSpec, findings: tuple[str, ...]) -> DatasetSpec:
 
 
 def all_findings(spec: DatasetSpec) -> DatasetSpec:
-    """Return the row with all findings of a data set of which some were chosen; else the row itself."""
+    """Return the row with all findings if only some were chosen; else the row itself."""
     base, _, options = spec.name.partition(OPTIONS_SEPARATOR)
     others = [pair for pair in options.split(",") if not pair.startswith(f"{FINDINGS}=")]
     return find_dataset(f"{base}{OPTIONS_SEPARATOR}{','.join(others)}") if FINDINGS in options else spec

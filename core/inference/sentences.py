@@ -76,7 +76,7 @@ def threshold_of(meta: RunMeta, target: int) -> float | None:
 
 
 def is_near(meta: RunMeta, prediction: Prediction) -> bool:
-    """Return whether any probability lies close to its threshold, whatever class a heatmap is about."""
+    """Return whether any probability lies close to its threshold, not only that of the heatmap's class."""
     thresholds = [threshold_of(meta, index) for index in range(len(meta.labels))]
     return any(
         threshold is not None and abs(probability - threshold) < NEAR

@@ -127,7 +127,7 @@ def time_left(followed: Progress, weights: Sequence[float], elapsed: float) -> f
         return None
     known = len(weights) == followed.runs_total and sum(weights) > 0
     costs = list(weights) if known else [1.0] * followed.runs_total
-    for index in followed.untrained & set(range(followed.runs_done)):  # they took no time, whatever the estimate
+    for index in followed.untrained & set(range(followed.runs_done)):  # they took no time, whatever was estimated
         costs[index] = 0.0
     if not sum(costs):
         return 0.0

@@ -23,10 +23,10 @@ if TYPE_CHECKING:
 NOTICE = "Research use only. Not a medical device: do not base decisions about a patient on these predictions."
 _FRAMED, _WANTED = "framed", "wanted"
 # Streamlit's own ring is half transparent, with a contrast of 2.1:1 on white; this one has 5.2:1.
-# The inputs of boxes are clipped by their frames, and those of toggles and sliders are hidden, so that their frame,
-# label or handle has the ring. That of a segment is inside it, because the row of segments cuts off what is outside.
-# Hashes in tables break into lines: a cell cannot be scrolled by keyboard.
-# Streamlit's own color of a pressed segment or pill under the pointer has a contrast of 3.9:1.
+# Frames clip the inputs of boxes, and the inputs of toggles and sliders are hidden, so the frame, label or handle gets
+# the ring. A segment has its ring inside, because the row of segments clips its outside. Hashes in tables wrap, because
+# a cell cannot be scrolled by keyboard. Streamlit's own color of a pressed segment or pill under the pointer has a
+# contrast of 3.9:1.
 _STYLE = """<style>
 :focus-visible,
 label:has(input:focus-visible),
@@ -37,9 +37,9 @@ label:has(input:focus-visible),
 [role=radio][aria-checked=true]:hover { color: #0F1115 !important; }
 [data-testid=stTable] td p { overflow-wrap: anywhere !important; }
 </style>"""
-# Streamlit adds an entry to the browser's history for a page, and another when the page writes the choices that it kept
-# into the address. The second replaces the first, or it would take two steps to go back. Whatever the visitor chooses
-# later adds an entry.
+# Streamlit adds an entry to the browser's history for a page, and another when the page writes its kept choices into
+# the address. Here the second entry replaces the first; otherwise going back would take two steps. Every later choice
+# of the visitor adds an entry.
 _ONE_ENTRY_A_PAGE = """<script>
 if (!window.lowshotEntries) {
     window.lowshotEntries = true;

@@ -37,7 +37,7 @@ class Style:
 # the series that stand for the families also differ without color.
 COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
 INK = BASELINE_COLOR  # also the text color of the only theme, see `.streamlit/config.toml`
-GRAYS = (INK, "#5A5F66", "#8C9197", "#B4B8BD")  # for whatever belongs to no family
+GRAYS = (INK, "#5A5F66", "#8C9197", "#B4B8BD")  # for elements that belong to no family
 RED = "#B00020"
 SHARES = ((0.0, "#FFFFFF"), (1.0, "#6BAED6"))  # colors of shares from 0 to 1, all with a contrast of 7:1 to `INK`
 ABOVE = {"orientation": "h", "yanchor": "bottom", "y": 1.02}  # place of a legend

@@ -17,8 +17,8 @@ CAPTION = (
     "the share of each class, which differs between the sets."
 )
 VIEWS = (
-    "Views (AP, PA) are confounded with the label: sick patients are imaged lying down. Results within one view do not "
-    "benefit from this."
+    "Views (AP, PA) are confounded with the label: the classes differ in their share of AP images. Results within one "
+    "view do not benefit from this."
 )
 
 

@@ -274,7 +274,7 @@ def _remedy(
 
 
 def _seen(own: OwnSet, spec: DatasetSpec, listing: Listing) -> int | None:
-    """Compare the images with what the medical encoder was trained on, at once or with a button.
+    """Compare the images with the training images of the medical encoder, immediately or when a button is pressed.
 
     Returns:
         the number of images that it has seen; None until they are compared.
