@@ -12,7 +12,7 @@ import numpy as np
 from core.errors import BadRequest
 from core.metrics.scores import Scores
 from core.metrics.thresholds import Aim, fit_operating_point
-from core.runs import Run, RunMeta, read_predictions, scores_of, shared_classes
+from core.runs import FittedRun, Run, RunMeta, read_predictions, scores_of, shared_classes
 from core.types import VIEW, EvaluatedPart
 
 
@@ -60,6 +60,18 @@ def load_part(run: Run, part: EvaluatedPart = "test", target: int | None = None)
             with suppress(BadRequest):  # it stays 0.5 if the held-out images lack the class, or all others
                 scores = scores.at(fit_operating_point(load_part(run, "validation", target).scores, Aim()).threshold)
     return PartScores(meta, scores, stored.groups[kept], stored.ids[kept])
+
+
+def decision_rule(meta: FittedRun, target: int | None = None) -> str:
+    """Return how runs of a task turn probabilities into decisions, as a sentence for captions.
+
+    Args:
+        meta: a run of the task.
+        target: the finding, or the class against the rest, to evaluate; None for the task as it is.
+    """
+    if meta.task == "multiclass" and target is None:
+        return "Every image is assigned to its most likely class."
+    return "Decisions are made at the operating point fitted inside each training subset."
 
 
 def load_shared_classes(run: Run, name: str, external: bool, view: str = "") -> PartScores:

@@ -49,12 +49,14 @@ def test_a_shortcut_is_reported_wherever_the_data_set_is_shown(tmp_path, monkeyp
 
 def test_one_class_is_evaluated_against_the_rest_in_every_section(class_runs, monkeypatch):
     app = open_page("compare", class_runs, monkeypatch)
+    assert "Every image is assigned to its most likely class." in texts(app)
     whole = app.dataframe[0].value
     app.run()
     assert app.selectbox(key="compare_finding_phantom").value is not None, "that would be shown as no choice"
     app.selectbox(key="compare_finding_phantom").set_value(1).run()
     assert not app.exception
     assert (app.dataframe[0].value["AUROC"] != whole["AUROC"]).all()
+    assert "Decisions are made at the operating point fitted inside each training subset." in texts(app)
     for section in SECTIONS:
         show(app, section)
         assert not app.exception

@@ -55,7 +55,7 @@ from core.metrics.comparisons import MIN_SEEDS, Difference, format_p
 from core.metrics.equivalence import MARGIN
 from core.models import FAMILY_LETTERS, MODELS
 from core.runs import RunMeta, Store
-from core.runs.scores import target_named
+from core.runs.scores import decision_rule, target_named
 from core.runs.series import Run, Series, comparison_proper, estimate, runs_by_series, summarize
 from trainer.reporting.baselines import baseline_table
 from trainer.reporting.document_figures import write_curves
@@ -88,9 +88,10 @@ def headline_table(store: Store, dataset: str, sizes: list[Size], of: str | None
     return _with_note(
         table(head, rows),
         of,
-        f"Mean over seeds with 95% intervals: {_intervals(dataset, series, target)} At the operating point "
-        f"fitted inside each training subset. Training and evaluating the {len(default_runs)} stored runs of "
-        f"this data set took {sum(meta.seconds for meta in default_runs) / 60:.0f} minutes on {devices}.",
+        f"Mean over seeds with 95% intervals: {_intervals(dataset, series, target)} "
+        f"{decision_rule(next(iter(series.values()))[0].meta, target)} Training and evaluating the "
+        f"{len(default_runs)} stored runs of this data set took "
+        f"{sum(meta.seconds for meta in default_runs) / 60:.0f} minutes on {devices}.",
     )
 
 

@@ -8,6 +8,7 @@ import streamlit as st
 from streamlit.delta_generator import DeltaGenerator
 
 from core.metrics import METRICS, Estimate, SeriesEstimate, Spread, between_seeds
+from core.runs.scores import decision_rule
 from core.runs.series import REPORTED, Series
 from core.ui import cache, charts, pickers
 from core.ui.compare.view import View
@@ -40,8 +41,7 @@ def show(view: View) -> None:
     positive = f" Positive class: {escape(first.titles[first.positive])}." if first.positive is not None else ""
     count = next(iter(of_metric.values())).patients.n
     st.caption(
-        f"{METRICS[metric].meaning} {count:,} test images.{positive} At the operating point fitted within each "
-        f"training subset. {CAPTION}"
+        f"{METRICS[metric].meaning} {count:,} test images.{positive} {decision_rule(first, view.finding)} {CAPTION}"
     )
     with st.expander("All metrics"):
         _all_metrics(view, summaries)

@@ -20,6 +20,7 @@ from core.models import MODELS
 from core.models.medical_encoders import probe_results_of
 from core.models.summary import alt_text, diagram, format_count, format_shape
 from core.runs import RunMeta
+from core.runs.scores import decision_rule
 from core.ui import address, cache, charts, text
 from core.ui.compare.operating_charts import reliability_line
 from core.ui.tables import table
@@ -101,7 +102,7 @@ def show_metrics(meta: RunMeta, estimates: Mapping[str, Estimate], summaries: Ma
     with st.expander(f"{mean}, with intervals"):
         _numbers(over_seeds, "Mean metrics over seeds with intervals", f"{meta.run}-means")
     st.caption(
-        f"On {next(iter(estimates.values())).n:,} test images, at the run's operating point, with 95% intervals. "
+        f"On {next(iter(estimates.values())).n:,} test images, with 95% intervals. {decision_rule(meta)} "
         "Patients: the test patients vary (resampled by patient, lesion or image) and the trained networks are fixed. "
         "Seeds: the training images vary (Student's t over seeds) and the test patients are fixed."
     )
