@@ -19,8 +19,8 @@ from core.jobs.queue import Queue
 from core.jobs.records import Job
 from core.paths import embeddings_folder, runs_folder, written_folders
 
-STUDY_MODELS = ("scratch-cnn-64", "imagenet-efficientnet-lite0", "medical-efficientnet-lite0")  # quickest of A, B, C
-STUDY_STRATEGIES = ("scratch-quick", "frozen")
+STUDY_MODELS = ("imagenet-efficientnet-lite0", "medical-efficientnet-lite0", "scratch-cnn-64")  # quickest of B, C, A
+STUDY_STRATEGIES = ("frozen", "scratch-quick")
 STUDY_SEEDS = (0, 1, 2)
 LARGEST = 200  # images per class
 LEAST = 8  # images per class that a study needs
@@ -82,7 +82,7 @@ def delete(own: OwnSet, queue: Queue) -> None:
     delete_runs(own)
     shutil.rmtree(embeddings_folder() / own.name, ignore_errors=True)
     for job in jobs:
-        queue.forget(job)
+        queue.remove(job)
 
 
 def delete_expired(queue: Queue) -> None:

@@ -69,7 +69,7 @@ def load_for_training(spec: DatasetSpec, allow_leaks: bool = False) -> Dataset:
 
 
 def compatible_pairs(models: Sequence[str] | None, strategies: Sequence[str]) -> list[Pair]:
-    """Return the compatible pairs of model and strategy; print the others, unless all models are meant.
+    """Return the compatible pairs of model and strategy; print each named model and each strategy that has none.
 
     Args:
         models: names of models; None for all.
@@ -77,14 +77,17 @@ def compatible_pairs(models: Sequence[str] | None, strategies: Sequence[str]) ->
     Raises:
         BadRequest: if there is no such pair.
     """
-    pairs = []
-    for model, strategy in product(models or MODELS, strategies):
-        if not STRATEGIES[strategy].incompatibility(MODELS[model]):
-            pairs.append((model, strategy))
-        elif models:
-            print_status(f"skipped: {model} does not support {strategy}")
+    pairs = [
+        (model, strategy)
+        for model, strategy in product(models or MODELS, strategies)
+        if not STRATEGIES[strategy].incompatibility(MODELS[model])
+    ]
     if not pairs:
         raise BadRequest("None of these models supports any of these strategies; see python -m trainer list.")
+    for name in [*(models or ()), *strategies]:
+        if not any(name in pair for pair in pairs):
+            others = "strategies" if name in MODELS else "models"
+            print_status(f"skipped: {name} supports none of these {others}")
     return pairs
 
 

@@ -29,12 +29,12 @@ from tests.random_weights import RUN
 from trainer.training.folds import NOTHING_HELD_OUT, validation_folds
 from trainer.training.heads import fit_logistic, fit_mlp, logits_of, run_in_parallel
 from trainer.training.layer_freezing import merge_low_rank, parameter_groups
-from trainer.training.network_trainer import train_network
 from trainer.training.run_cell import fit_data, predict_with_stored_weights, run_cell
 from trainer.training.run_plan import plan_run
 from trainer.training.settings import Cell, FitContext, FitData, Settings
 from trainer.training.strategies import STRATEGIES
 from trainer.training.sweep import compatible_pairs
+from trainer.training.training_loop import train_network
 
 CPU = torch.device("cpu")
 SLOW = {"scratch-densenet121", "scratch-resnet18"}
@@ -441,10 +441,17 @@ def test_test_pixels_and_labels_change_no_weight_and_no_threshold(
     assert meta.metrics != other_meta.metrics
 
 
-def test_incompatible_pairs_are_printed(phantom, capsys):
+def test_models_and_strategies_without_a_compatible_pair_are_printed(phantom, capsys):
     fits = compatible_pairs(["scratch-cnn", "control-random-frozen"], ["scratch", "frozen"])
     assert fits == [("scratch-cnn", "scratch"), ("control-random-frozen", "frozen")]
-    assert capsys.readouterr().err.count("skipped: ") == 2
+    assert not capsys.readouterr().err
+    assert compatible_pairs(["scratch-cnn", "control-random-frozen"], ["finetune", "scratch"]) == fits[:1]
+    assert capsys.readouterr().err.splitlines() == [
+        "skipped: control-random-frozen supports none of these strategies",
+        "skipped: finetune supports none of these models",
+    ]
+    assert compatible_pairs(None, ["scratch"])
+    assert not capsys.readouterr().err
     with pytest.raises(BadRequest, match="does not support the strategy"):
         plan_run(Cell("phantom", "scratch-cnn", "frozen", 4, 0), phantom)
 
