@@ -50,6 +50,11 @@ def test_there_is_an_example_of_each_kind():
 
 
 @pytest.mark.parametrize("title", EXAMPLES)
+def test_an_example_of_a_new_file_has_the_docstring_that_ruff_asks_for(title):
+    assert EXAMPLES[title].startswith('"""') == ("(new)" in FILES[title])
+
+
+@pytest.mark.parametrize("title", EXAMPLES)
 def test_an_example_names_the_few_files_it_touches(title):
     number, _, listed = FILES[title].partition(": ")
     files = re.findall(r"`(.+?)`( \(new\))?", listed)
@@ -138,9 +143,8 @@ def test_a_page(tmp_path, phantom_runs, monkeypatch):
     from streamlit.testing.v1 import AppTest
 
     monkeypatch.setenv("LOWSHOT_RUNS", str(phantom_runs))
-    app = AppTest.from_string(
-        EXAMPLES["page"].replace('app_frame.require("pages/about.py")', ""), default_timeout=PATIENCE
-    )
+    assert "app_frame.require(__file__)" in EXAMPLES["page"]
+    app = AppTest.from_string(EXAMPLES["page"].replace("app_frame.require(__file__)", ""), default_timeout=PATIENCE)
     app.run()
     assert not app.exception
     assert app.title[0].value == "About"
