@@ -27,11 +27,11 @@ from core.models.specs import ModelSpec
 from trainer.allocator import keep_freed_memory
 from trainer.training.layer_freezing import parameter_groups
 from trainer.training.losses import loss_for
-from trainer.training.network_trainer import WARM_UP, TrainingLoop, set_training_mode
 from trainer.training.optimizers import optimizer_for, schedule_for
 from trainer.training.run_plan import settings_of
 from trainer.training.settings import FitData, Settings
 from trainer.training.strategies import STRATEGIES
+from trainer.training.training_loop import WARM_UP, TrainingLoop, set_training_mode
 
 KINDS = {"finetune": "imagenet-efficientnet-lite0", "scratch": "scratch-cnn-160"}  # strategy -> model
 STEPS = 16  # of an epoch, which is one turn

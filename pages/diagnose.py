@@ -176,13 +176,13 @@ if not images:
     st.stop()
 
 try:
-    gatekeeper = cache.gatekeeper(task, [network.run.meta for network in networks.values()])
+    image_checker = cache.image_checker(task, [network.run.meta for network in networks.values()])
 except (CorruptRun, WeightsUnavailable) as error:
-    gatekeeper = None
+    image_checker = None
     st.error(f"Image check unavailable: images are not checked. {text.escape(str(error))}")
-if gatekeeper is None:
+if image_checker is None:
     st.caption("This task has no image check: every image receives a prediction, even an unsuitable one.")
-settings = Settings(networks, gatekeeper, stages=stages, uncertainty=True)
+settings = Settings(networks, image_checker, stages=stages, uncertainty=True)
 shown = show_batch(settings, images) if len(images) > FULLY_SHOWN else images
 if shown:
     explainer, target, display = view_controls(meta, len(shown))

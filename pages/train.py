@@ -95,7 +95,7 @@ def new_job(spec: DatasetSpec, folder: str) -> None:
         return
     seconds = form.show_cost(cache.store().metas(), pairs, request, spec.name)
     if st.button("Start", type="primary", icon=":material/play_arrow:", key="train_start"):
-        text.rerun_after(queue.ask, replace(request, expected=seconds))
+        text.rerun_after(queue.submit, replace(request, expected=seconds))
 
 
 if kind == form.OWN:

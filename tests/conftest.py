@@ -14,7 +14,7 @@ REQUIRED = os.environ.get("LOWSHOT_REQUIRE_DATA") == "1"
 LONGEST = (
     "browser/test_browser.py",
     "unit/data/test_duplicates.py",
-    "unit/inference/test_input_gate.py",
+    "unit/inference/test_image_check.py",
     "unit/jobs/test_worker.py",
     "unit/commands/test_export.py",
     "unit/commands/test_cli.py",

@@ -49,7 +49,7 @@ class ResampledSeries:
     resamples: GroupResamples
 
     @property
-    def fitted_at(self) -> float:
+    def fitting_prevalence(self) -> float:
         """Share of positives among the held-out images, on which temperatures were fitted; the mean over runs."""
         return float(np.mean([scores.positives()[1].mean() for scores in self.held_out]))
 
@@ -154,7 +154,7 @@ def evaluate_at_shift(
     performance = operate(runs, series.groups, prevalence, series.resamples)
     curve = benefit_at(series, prevalence) if curve is None else curve
     return ShiftedSeries(
-        thresholds, performance, replace(curve, marks=operating_marks(runs, prevalence, series.fitted_at))
+        thresholds, performance, replace(curve, marks=operating_marks(runs, prevalence, series.fitting_prevalence))
     )
 
 
@@ -169,7 +169,7 @@ def benefit_at(series: ResampledSeries, prevalence: float, banded: bool = True) 
         BadRequest: if the prevalence is not between 0 and 1, or a class is missing among the held-out images.
     """
     resamples = series.for_curve(banded)
-    return decision_curve(series.tests, series.groups, prevalence, series.fitted_at, resamples=resamples)
+    return decision_curve(series.tests, series.groups, prevalence, series.fitting_prevalence, resamples=resamples)
 
 
 def risk_at(series: ResampledSeries, thresholds: Sequence[float], banded: bool = True) -> RiskCurve:

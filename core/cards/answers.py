@@ -3,7 +3,7 @@
 from core.analysis.saliency_sanity import caution_for
 from core.analysis.subgroups import characteristics, title_of
 from core.cards.subject import Subject, encoder_training_data, limits, operating_point, training_data
-from core.inference.input_gate import FILE as GATE_FILE
+from core.inference.image_check import FILE as IMAGE_CHECK_FILE
 from core.metrics import METRICS
 
 _USUAL = {  # the same for every run
@@ -88,7 +88,7 @@ def _on_evaluation(subject: Subject) -> dict[str, str]:
     diagnostic = [measured[name] for name in ("sensitivity", "specificity", "precision") if name in measured]
     refused = [row for row in subject.meta.external.values() if row.refused]
     caution = caution_for(subject.folder, subject.meta) if subject.folder else ""
-    has_gate = subject.folder is not None and (subject.folder.parent / GATE_FILE).is_file()
+    has_image_check = subject.folder is not None and (subject.folder.parent / IMAGE_CHECK_FILE).is_file()
     return {
         "metrics": ", ".join(METRICS[name].title for name in subject.estimates),
         "explainability": "Grad-CAM and other attributions on request. They show what raised a score, not where "
@@ -109,7 +109,7 @@ def _on_evaluation(subject: Subject) -> dict[str, str]:
         "limitations": " ".join(limits(subject)),
         "poor input": "Files that cannot be read are rejected. An image check rejects images unlike the training "
         "images, and rotated or inverted ones; an override is recorded in the report."
-        if has_gate
+        if has_image_check
         else "",
     }
 

@@ -28,7 +28,7 @@ from core.paths import cache_folder
 
 THRESHOLD, REGISTERED_THRESHOLD = 0.86, 0.90  # registration raises chance similarity
 CANDIDATE_THRESHOLD = 0.90  # correlation of fingerprints above which a pair is a candidate
-_NEIGHBOURS, _WORTH = 64, 16  # maximum candidates per image to compare, and to register: the most similar ones
+_COMPARED, _REGISTERED = 64, 16  # maximum candidates per image to compare, and to register: the most similar ones
 _MANY = 32  # with more identical files than this, each is paired with the first only
 _BLOCK, _PAIRS = 1024, 2048
 _AT_ONCE = 2**23  # correlations held in memory
@@ -106,8 +106,8 @@ def _candidates(
         correlation = ours[start : start + rows] @ theirs[offset:].T
         if same:
             correlation[np.tri(*correlation.shape, dtype=np.bool_)] = -1
-        i, j = np.nonzero(correlation > _threshold_for(correlation, _NEIGHBOURS)[:, None])
-        to_register = correlation[i, j] > _threshold_for(correlation, _WORTH)[i]
+        i, j = np.nonzero(correlation > _threshold_for(correlation, _COMPARED)[:, None])
+        to_register = correlation[i, j] > _threshold_for(correlation, _REGISTERED)[i]
         for first in range(0, len(i), _PAIRS):
             some = slice(first, first + _PAIRS)
             yield i[some] + start, j[some] + offset, to_register[some]

@@ -1,4 +1,4 @@
-"""Inference on one image: input check, predictions with their uncertainty, summary sentence, report."""
+"""Inference on one image: image check, predictions with their uncertainty, summary sentence, report."""
 
 from core.inference.case import Case, NetworkResult
 from core.inference.uncertainty import PredictionSet, SeedInterval

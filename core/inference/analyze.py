@@ -1,4 +1,4 @@
-"""From an uploaded image to its case: input check, predictions with heatmaps and uncertainty, and their comparison."""
+"""From an uploaded image to its case: image check, predictions with heatmaps and uncertainty, and their comparison."""
 
 import logging
 import traceback
@@ -19,7 +19,7 @@ from core.explain import EXPLAINERS
 from core.explain.quality import top_overlap
 from core.files import sha256_of
 from core.inference.case import Case, NetworkResult
-from core.inference.input_gate import Gatekeeper
+from core.inference.image_check import ImageChecker
 from core.inference.predictor import Prediction, Predictor
 from core.inference.track_record import Rates, rated_class, track_record
 from core.inference.two_stage import Stages, verdict_of
@@ -136,7 +136,7 @@ class Settings:
 
     Attributes:
         networks: family -> network; all networks are of one data set.
-        gatekeeper: the image check; None if the task has none.
+        image_checker: the image check; None if the task has none.
         explainer: name of the explainer; None for no heatmaps.
         target: class to explain; None for the default class of each prediction.
         stages: the screening and the second stage; None if the task has no stages.
@@ -144,7 +144,7 @@ class Settings:
     """
 
     networks: Mapping[str, Network]
-    gatekeeper: Gatekeeper | None = None
+    image_checker: ImageChecker | None = None
     explainer: str | None = None
     target: int | None = None
     stages: Stages | None = None
@@ -167,12 +167,12 @@ def analyze(
     known: dict[Hashable, Any] | None = None,
     progress: Callable[[float], None] = lambda networks: None,
 ) -> Case:
-    """Return all results for an image. Networks run if the input check accepts it, or if the user overrides the check.
+    """Return all results for an image. Networks run if the image check accepts it, or if the user overrides the check.
 
     Args:
         upload: the image; decoded only if something has to be computed.
         settings: what applies to every image.
-        overridden: whether the user overrides a rejection by the input check.
+        overridden: whether the user overrides a rejection by the image check.
         known: results for this image from earlier calls; they are used, and new ones added.
         progress: called with the number of networks that are done, with the share of the one that computes a heatmap.
     """
@@ -184,11 +184,11 @@ def analyze(
     case = replace(known[_IMAGE], name=upload.name)
     if case.problem:
         return case
-    if settings.gatekeeper and (_CHECK, meta.dataset) not in known:
-        known[_CHECK, meta.dataset] = settings.gatekeeper(image())
+    if settings.image_checker and (_CHECK, meta.dataset) not in known:
+        known[_CHECK, meta.dataset] = settings.image_checker(image())
     case = replace(
         case, task=meta.dataset_title, synthetic=meta.synthetic,
-        check=known[_CHECK, meta.dataset] if settings.gatekeeper else None,
+        check=known[_CHECK, meta.dataset] if settings.image_checker else None,
         explainer=EXPLAINERS[settings.explainer].title if settings.explainer else "",
     )  # fmt: skip
     if case.rejected and not overridden:
@@ -216,7 +216,7 @@ def is_known(settings: Settings, overridden: bool, known: Mapping[Hashable, Any]
     if _IMAGE not in known or known[_IMAGE].problem:
         return _IMAGE in known
     check = known.get((_CHECK, settings.meta.dataset))
-    if settings.gatekeeper and (check is None or not (check.admitted or overridden)):
+    if settings.image_checker and (check is None or not (check.admitted or overridden)):
         return check is not None
     return all(settings.key(family) in known for family in settings.networks)
 

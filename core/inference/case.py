@@ -1,4 +1,4 @@
-"""One image as a case: the result of the input check, and each family's prediction with its uncertainty."""
+"""One image as a case: the result of the image check, and each family's prediction with its uncertainty."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from PIL import Image
 
 from core.explain import Explanation
 from core.explain.quality import Faithfulness
-from core.inference.input_gate import CheckResult
+from core.inference.image_check import CheckResult
 from core.inference.predictor import Prediction
 from core.inference.track_record import Rates
 from core.inference.uncertainty import PredictionSet, SeedInterval
@@ -63,7 +63,7 @@ class Case:
         width, height: size of the decoded image in pixels.
         task: title of the data set.
         synthetic: whether the task's images are generated.
-        check: result of the input check; None if the task has none.
+        check: result of the image check; None if the task has none.
         overridden: analyzed although the check rejected it.
         explainer: title of the explainer; "" if no heatmaps were requested.
         results: family -> result.
@@ -95,5 +95,5 @@ class Case:
 
     @property
     def rejected(self) -> bool:
-        """Whether the input check rejected the image."""
+        """Whether the image check rejected the image."""
         return self.check is not None and not self.check.admitted

@@ -149,7 +149,7 @@ def _is_unstable(result: NetworkResult) -> bool:
     A range of their probabilities that reaches the threshold is no reason for doubt by itself; see `docs/methods.md`.
     """
     interval = result.seed_interval
-    return isinstance(interval, SeedInterval) and (interval.otherwise or 0.0) >= UNSTABLE
+    return isinstance(interval, SeedInterval) and (interval.disagreement or 0.0) >= UNSTABLE
 
 
 def _suspicious(case: Case) -> bool:

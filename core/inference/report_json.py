@@ -77,7 +77,7 @@ def as_record(case: Case, options: ReportOptions | None = None, made: datetime |
         "task": case.task,
         "synthetic": case.synthetic,
         "image": image,
-        "gate": {
+        "image_check": {
             **(asdict(case.check) if case.check else {}),
             "present": case.check is not None,
             "overridden": case.overridden,
@@ -85,7 +85,7 @@ def as_record(case: Case, options: ReportOptions | None = None, made: datetime |
         },
         "summary": conclude(case).text,
         "two_stage": _two_stage(case),
-        "answers": [_network(family, result, case, options.prevalence) for family, result in case.results.items()],
+        "results": [_network(family, result, case, options.prevalence) for family, result in case.results.items()],
         "heatmap_overlap": [
             {"families": list(pair), "share_of_strongest_fifth_in_common": share, "by_chance": 0.2}
             for pair, share in case.overlaps.items()
@@ -131,7 +131,7 @@ def _network(family: str, result: NetworkResult, case: Case, prevalence: float) 
         "strategy": meta.strategy,
         "variant": meta.variant,
         "seed": meta.seed,
-        "learnt_from": training_text(meta),
+        "trained_on": training_text(meta),
         "labelled_images": meta.images,
         "subset_hash": meta.subset_hash,
         "data_fingerprint": meta.fingerprint,
@@ -164,16 +164,14 @@ def _network(family: str, result: NetworkResult, case: Case, prevalence: float) 
 
 
 def _seed_interval(interval: SeedInterval | str) -> dict[str, Any] | str:
-    if isinstance(interval, str):
-        return interval
-    return {("asked" if name == "evaluated" else name): value for name, value in asdict(interval).items()}
+    return interval if isinstance(interval, str) else asdict(interval)
 
 
 def _heatmap(result: NetworkResult, case: Case) -> dict[str, Any]:
     explanation = result.explanation
     if explanation is None:
         reason = result.prediction.unexplained if result.prediction else ""
-        return {"explainer": case.explainer, "none_because": reason or "it was not requested"}
+        return {"explainer": case.explainer, "reason": reason or "it was not requested"}
     return {
         "explainer": case.explainer,
         "class": result.meta.titles[explanation.target],

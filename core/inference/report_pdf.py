@@ -129,7 +129,7 @@ def as_pdf(
     if options.thumbnail:
         page.images({"The image as read": options.thumbnail, **(heatmaps or {})})
     heading = ("Network", "Prediction", "Accuracy on test images")
-    page.table([heading, *map(_summary, record["answers"])], _WIDTHS)
+    page.table([heading, *map(_summary, record["results"])], _WIDTHS)
     page.heading("Caveats")
     for line in filter(None, [*caveats(case)[1:], options.caution]):
         page.line(f"• {line}", _SMALL)
@@ -155,12 +155,12 @@ def _write_appendix(page: _Page, case: Case, record: dict[str, Any]) -> None:
     """Write what makes the report traceable: hashes, versions, all probabilities and the limits of the data."""
     page.line("Appendix", 14, bold=True)
     page.line(f"Image: {case.width} x {case.height} pixels, SHA-256 of its pixels {case.pixels}", _SMALL)
-    page.line(f"Image check: {record['gate']['words']}", _SMALL)
+    page.line(f"Image check: {record['image_check']['words']}", _SMALL)
     if both := record["two_stage"]:
         page.heading(f"Two stages: {both['outcome']}")
         page.line(both["words"])
         page.line(both["measured_words"], _SMALL)
-    for result in record["answers"]:
+    for result in record["results"]:
         _write_result(page, result)
     for overlap in record["heatmap_overlap"]:
         pair = " and ".join(FAMILY_TITLES[family] for family in overlap["families"])
@@ -179,7 +179,7 @@ def _write_result(page: _Page, result: dict[str, Any]) -> None:
     if result["problem"]:
         page.line(result["problem"])
     else:
-        page.line(f"Decision: {result['decision']}. {result['learnt_from']}")
+        page.line(f"Decision: {result['decision']}. {result['trained_on']}")
         rows = [("Class", "Probability", "Threshold")]
         for label, probability in result["probabilities"].items():
             threshold = result["thresholds"][label]
@@ -205,8 +205,8 @@ def _uncertainty(result: dict[str, Any]) -> str:
 
 
 def _evidence(heatmap: dict[str, Any]) -> str:
-    if "none_because" in heatmap:
-        return f"{heatmap['explainer']}: no heatmap, because {heatmap['none_because']}"
+    if "reason" in heatmap:
+        return f"{heatmap['explainer']}: no heatmap, because {heatmap['reason']}"
     if heatmap["flat"]:
         return f"{heatmap['explainer']} for {heatmap['class']}: no positive evidence."
     description = f"{heatmap['where']}, peak {heatmap['peak']:.3g}. {heatmap['note']}"

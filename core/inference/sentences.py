@@ -119,7 +119,7 @@ def track_record_text(result: NetworkResult, prevalence: float) -> list[str]:
 
 
 def check_text(case: Case) -> str:
-    """Describe the result of the input check."""
+    """Describe the result of the image check."""
     if case.check is None:
         return "This task has no image check: any image is analyzed."
     distances = f"distance {case.check.distance:.2f}, threshold {case.check.threshold:.2f}"

@@ -30,7 +30,7 @@ class SeedInterval:
         seeds: number of runs.
         evaluated: True if all runs predicted this image; False if test images with a similar probability stand in.
         how: explanation in a sentence.
-        otherwise: share of the other seeds' predictions that differ from the decision, each at its own threshold;
+        disagreement: share of the other seeds' predictions that differ from the decision, each at its own threshold;
             None if the most likely class is predicted, without a threshold.
     """
 
@@ -39,7 +39,7 @@ class SeedInterval:
     seeds: int
     evaluated: bool
     how: str
-    otherwise: float | None = None
+    disagreement: float | None = None
 
 
 @dataclass(frozen=True)
@@ -125,8 +125,8 @@ def interval_from_similar_images(
         f"spans the central 95% of their predictions for the {len(similar)} test images with the most similar "
         "probabilities."
     )
-    otherwise = _share_otherwise(probability, others[:, similar], thresholds)
-    return SeedInterval(float(low), float(high), seeds + 1, evaluated=False, how=how, otherwise=otherwise)
+    disagreement = _disagreement(probability, others[:, similar], thresholds)
+    return SeedInterval(float(low), float(high), seeds + 1, evaluated=False, how=how, disagreement=disagreement)
 
 
 def interval_over_seeds(probabilities: Sequence[float], thresholds: np.ndarray | None = None) -> SeedInterval:
@@ -139,11 +139,11 @@ def interval_over_seeds(probabilities: Sequence[float], thresholds: np.ndarray |
     low, high, count = min(probabilities), max(probabilities), len(probabilities)
     mean = float(np.mean(probabilities))
     how = f"Lowest and highest prediction of {count} seeds for this image; their mean is {mean:.1%}."
-    otherwise = _share_otherwise(probabilities[0], np.array(probabilities[1:])[:, None], thresholds)
-    return SeedInterval(low, high, count, evaluated=True, how=how, otherwise=otherwise)
+    disagreement = _disagreement(probabilities[0], np.array(probabilities[1:])[:, None], thresholds)
+    return SeedInterval(low, high, count, evaluated=True, how=how, disagreement=disagreement)
 
 
-def _share_otherwise(own: float, others: np.ndarray, thresholds: np.ndarray | None) -> float | None:
+def _disagreement(own: float, others: np.ndarray, thresholds: np.ndarray | None) -> float | None:
     """Return the share of (S, N) predictions of other seeds that differ from the decision of the run."""
     if thresholds is None or not others.size:
         return None
@@ -175,13 +175,13 @@ def prediction_set(fitted: Conformal, measured: Coverage, meta: RunMeta, predict
         labels, probabilities = (f"no {finding}", finding), np.array([1 - probability, probability])
     missed = [
         f"{label} {share.value:.0%}"
-        for label, share in zip(labels, measured.holds, strict=True)
+        for label, share in zip(labels, measured.by_class, strict=True)
         if share.high < fitted.level
     ]
     if missed:
         return f"on test images, {fitted.level:.0%} sets contained the true class too rarely ({', '.join(missed)})."
     members = sets_of(fitted, probabilities[None])[0]
-    coverages = ", ".join(f"{label} {share.value:.0%}" for label, share in zip(labels, measured.holds, strict=True))
+    coverages = ", ".join(f"{label} {share.value:.0%}" for label, share in zip(labels, measured.by_class, strict=True))
     return PredictionSet(
         tuple(label for label, member in zip(labels, members, strict=True) if member),
         fitted.level,

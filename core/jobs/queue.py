@@ -32,7 +32,7 @@ class Queue:
         """Return all jobs, oldest first; folders whose request cannot be read are left out."""
         return records.all_in(self.folder, records.read)
 
-    def ask(self, request: Request) -> Job:
+    def submit(self, request: Request) -> Job:
         """Append a job to the queue and make sure that a worker runs.
 
         Raises:
@@ -68,11 +68,11 @@ class Queue:
             ) from None
         self.wake()
 
-    def again(self, job: Job) -> Job:
+    def resubmit(self, job: Job) -> Job:
         """Submit the same request again: finished runs come from the store, and an interrupted training resumes."""
-        return self.ask(job.request)
+        return self.submit(job.request)
 
-    def forget(self, job: Job) -> None:
+    def remove(self, job: Job) -> None:
         """Remove the record of a finished job; its runs stay in the store.
 
         Raises:

@@ -119,7 +119,8 @@ class Request:
         return [
             sys.executable, "-m", "trainer", "curve", source, f"--models={','.join(self.models)}",
             f"--strategies={','.join(self.strategies)}", f"--sizes={','.join(map(size_text, self.sizes))}",
-            f"--seeds={','.join(map(str, self.seeds))}", *(["--gate"] if self.folder else []), *settings, *cluster,
+            f"--seeds={','.join(map(str, self.seeds))}", *(["--image-check"] if self.folder else []),
+            *settings, *cluster,
         ]  # fmt: skip
 
 

@@ -69,12 +69,12 @@ class Coverage:
     """Performance of conformal sets on test images.
 
     Attributes:
-        holds: (C,) share of the images of each class whose set contains it.
+        by_class: (C,) share of the images of each class whose set contains it.
         size: mean number of classes in a set.
         single, empty: share of sets with one class, and with none.
     """
 
-    holds: tuple[Estimate, ...]
+    by_class: tuple[Estimate, ...]
     size: float
     single: float
     empty: float

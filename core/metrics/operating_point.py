@@ -148,10 +148,10 @@ def net_benefit(sensitivity: np.ndarray, specificity: np.ndarray, prevalence: fl
     return sensitivity * prevalence - (1 - specificity) * (1 - prevalence) * acting / (1 - acting)
 
 
-def shift_prevalence(probabilities: np.ndarray, fitted_at: float, prevalence: float) -> np.ndarray:
+def shift_prevalence(probabilities: np.ndarray, fitting_prevalence: float, prevalence: float) -> np.ndarray:
     """Convert probabilities that hold at one prevalence to another."""
     edge = 1e-12
-    moved = logit(np.clip(probabilities, edge, 1 - edge)) - logit(fitted_at) + logit(prevalence)
+    moved = logit(np.clip(probabilities, edge, 1 - edge)) - logit(fitting_prevalence) + logit(prevalence)
     return np.asarray(expit(moved))
 
 
@@ -159,7 +159,7 @@ def decision_curve(
     runs: Sequence[Scores],
     groups: np.ndarray,
     prevalence: float,
-    fitted_at: float,
+    fitting_prevalence: float,
     acting: np.ndarray | None = None,
     resamples: GroupResamples | None = None,
 ) -> DecisionCurve:
@@ -169,20 +169,20 @@ def decision_curve(
         runs: binary predictions for the same images.
         groups: (N,), patients or lesions, resampled as a whole.
         prevalence: share of positives in the population of use.
-        fitted_at: share of positives among the images that temperatures were fitted on; probabilities are shifted from
-            there to `prevalence`.
+        fitting_prevalence: share of positives among the images that temperatures were fitted on; probabilities
+            are shifted from there to `prevalence`.
         acting: (T,) threshold probabilities, ascending; 0.01 to 0.99 by default.
         resamples: from `resample_images`; a few are made here if None. Without resamples the curve has no band (NaN).
     Raises:
         BadRequest: if a prevalence is not between 0 and 1, or the task is not binary.
     """
     _check(prevalence)
-    _check(fitted_at)
+    _check(fitting_prevalence)
     acting = np.linspace(0.01, 0.99, 50) if acting is None else acting
     resamples = resample_images(runs, groups, CURVE_RESAMPLES) if resamples is None else resamples
     truth = runs[0].positives()[1]
     reached = [
-        np.searchsorted(acting, shift_prevalence(run.positives()[0], fitted_at, prevalence), side="right")
+        np.searchsorted(acting, shift_prevalence(run.positives()[0], fitting_prevalence, prevalence), side="right")
         for run in runs
     ]
     sensitivity, false_positive_rate = (
@@ -192,7 +192,7 @@ def decision_curve(
     low, high = percentile_band(benefit[1:])
     act_on_all = net_benefit(np.ones_like(acting), np.zeros_like(acting), prevalence, acting)
     return DecisionCurve(
-        prevalence, acting, benefit[0], low, high, act_on_all, operating_marks(runs, prevalence, fitted_at)
+        prevalence, acting, benefit[0], low, high, act_on_all, operating_marks(runs, prevalence, fitting_prevalence)
     )
 
 
@@ -213,13 +213,15 @@ def _called_shares(
     return np.asarray(sums[:, 1:] / sums[:, :1])
 
 
-def operating_marks(runs: Sequence[Scores], prevalence: float, fitted_at: float) -> tuple[tuple[float, float], ...]:
+def operating_marks(
+    runs: Sequence[Scores], prevalence: float, fitting_prevalence: float
+) -> tuple[tuple[float, float], ...]:
     """Return each run's operating point on a decision curve as (probability, net benefit)."""
     marks = []
     for run in runs:
         p, truth = run.positives()
         called = p >= run.threshold
-        acting = shift_prevalence(np.array(run.threshold), fitted_at, prevalence)
+        acting = shift_prevalence(np.array(run.threshold), fitting_prevalence, prevalence)
         benefit = net_benefit(called[truth].mean(), (~called)[~truth].mean(), prevalence, acting)
         marks.append((float(acting), float(benefit)))
     return tuple(marks)

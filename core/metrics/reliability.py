@@ -28,15 +28,15 @@ class Bin:
     Attributes:
         low, high: probability range.
         n: number of images; 0 for an empty bin.
-        stated: mean predicted probability; NaN for an empty bin.
-        happened: observed frequency with its Wilson interval, assuming independent images.
+        mean_probability: mean predicted probability; NaN for an empty bin.
+        frequency: observed frequency with its Wilson interval, assuming independent images.
     """
 
     low: float
     high: float
     n: int
-    stated: float
-    happened: Estimate
+    mean_probability: float
+    frequency: Estimate
 
 
 @dataclass(frozen=True)

@@ -85,7 +85,7 @@ NETWORKS = (
         source="LVD-142M: web images chosen for their likeness to curated sets, and those sets, ImageNet-22k "
         "among them",
         summary="Generic transfer, not ImageNet pretraining: pretrained on 142 million unlabeled web images. The "
-        "strongest generic encoder here; family C has to beat it.",
+        "strongest generic encoder here, and the baseline for family C.",
     ),
 )  # fmt: skip
 

@@ -106,7 +106,7 @@ def show(pages: list[StreamlitPage]) -> None:
     st.set_page_config(page_title=name)
     if locked:  # before the session counts as framed, so that no page can run
         st.caption(f":material/info: **Lowshot** · {NOTICE}")
-        login.ask()
+        login.show()
         st.stop()
     cache.delete_expired_images()
     st.session_state[_FRAMED] = True

@@ -25,8 +25,8 @@ from core.data.listing import Listing
 from core.data.overlap import Source, copies_by_source
 from core.data.specs import DatasetSpec, find_dataset, find_folder, list_images
 from core.inference.analyze import Network
-from core.inference.input_gate import FILE as GATE_FILE
-from core.inference.input_gate import Gatekeeper, open_gate
+from core.inference.image_check import FILE as IMAGE_CHECK_FILE
+from core.inference.image_check import ImageChecker, open_image_checker
 from core.inference.predictor import Predictor
 from core.inference.two_stage import choose_stages
 from core.inference.uncertainty import siblings
@@ -142,7 +142,7 @@ def predictor(run: Run) -> Predictor:
     return Predictor(run.folder)
 
 
-def gatekeeper(dataset: str, metas: Iterable[RunMeta]) -> Gatekeeper | None:
+def image_checker(dataset: str, metas: Iterable[RunMeta]) -> ImageChecker | None:
     """Return the image check of a data set, shared by all visitors; None if there is none.
 
     Args:
@@ -150,22 +150,22 @@ def gatekeeper(dataset: str, metas: Iterable[RunMeta]) -> Gatekeeper | None:
         metas: the runs that predict.
 
     Raises:
-        CorruptRun: if the gate is damaged, or was fitted on other images than these runs.
+        CorruptRun: if the image check is damaged, or was fitted on other images than these runs.
         WeightsUnavailable: if the weights of its encoder are not available here.
     """
-    path = runs_folder() / dataset / GATE_FILE
+    path = runs_folder() / dataset / IMAGE_CHECK_FILE
     try:
         status = path.stat()
     except OSError:
         return None
-    return _gatekeeper(
+    return _image_checker(
         str(path.parent), status.st_size, status.st_mtime_ns, tuple(sorted({meta.fingerprint for meta in metas}))
     )  # fmt: skip
 
 
 @st.cache_resource(max_entries=4, show_spinner="Loading the image check")
-def _gatekeeper(folder: str, size: int, changed: int, fingerprints: tuple[str, ...]) -> Gatekeeper | None:
-    return open_gate(Path(folder), fingerprints)
+def _image_checker(folder: str, size: int, changed: int, fingerprints: tuple[str, ...]) -> ImageChecker | None:
+    return open_image_checker(Path(folder), fingerprints)
 
 
 # Metrics of the runs of one series and size, with intervals; `names` and `finding` are given by name.
@@ -374,7 +374,7 @@ run_scores = st.cache_data(max_entries=256, show_spinner=False, hash_funcs=BY_RE
 
 
 @st.cache_data(max_entries=256, show_spinner=False, hash_funcs=BY_RECORD)
-def fitted_at(run: Run, target: int | None = None) -> float:
+def fitting_prevalence(run: Run, target: int | None = None) -> float:
     """Return the share of positives among a run's held-out images, at which its probabilities hold."""
     return float(load_part(run, "validation", target).scores.positives()[1].mean())
 

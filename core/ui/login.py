@@ -29,7 +29,7 @@ def is_needed() -> bool:
     return (_is_unreadable() or bool(_configured())) and not st.user.get("is_logged_in", False)
 
 
-def ask() -> None:
+def show() -> None:
     """Show the login buttons, or why nobody can log in."""
     st.title("Lowshot")
     if _is_unreadable():

@@ -90,7 +90,7 @@ def test_uploads_are_left_to_the_garbage_collector(tmp_path, monkeypatch):
     app.run()
     cache.store()
     cache.predictor(cache.store_and_networks()[1]["phantom"]["scratch"][0].run)
-    cache.gatekeeper("phantom", [])
+    cache.image_checker("phantom", [])
     assert not frozen
 
 

@@ -86,7 +86,7 @@ def test_a_zip_is_stored_checked_and_put_into_the_queue(place, monkeypatch):
     assert job.request.argv()[3:] == [
         "curve", f"--folder={own.path}",
         "--models=scratch-cnn-64,imagenet-efficientnet-lite0,medical-efficientnet-lite0",
-        "--strategies=scratch-quick,frozen", f"--sizes={sizes}", "--seeds=0,1,2", "--gate",
+        "--strategies=scratch-quick,frozen", f"--sizes={sizes}", "--seeds=0,1,2", "--image-check",
     ]  # fmt: skip
     assert not has(app, "train_start")
     app.button(key="train_own_delete").click().run()
@@ -265,7 +265,7 @@ def trained(tmp_path_factory):
             patch.setenv(f"LOWSHOT_{name.upper()}", str(place / name))
         own, _ = own_images.store("x", "Mine", own_images.file_entries(striped().items()))
         models = "imagenet-efficientnet-lite0,medical-efficientnet-lite0"
-        assert main(["curve", f"--folder={own.path}", f"--models={models}", "--sizes=4,8,16", "--gate"]) == 0
+        assert main(["curve", f"--folder={own.path}", f"--models={models}", "--sizes=4,8,16", "--image-check"]) == 0
     return place, own
 
 

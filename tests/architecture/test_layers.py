@@ -51,6 +51,7 @@ SAME_SUBJECT = {  # base name of several modules -> what all of them are about
     "conformal": "conformal prediction sets",
     "data": "the data sets of this machine",
     "external": "external test sets",
+    "image_check": "the check that an image is of the kind that a task is about",
     "learning_curves": "learning curves",
     "operating_point": "the operating point",
     "own_images": "images of one's own",

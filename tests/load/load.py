@@ -38,7 +38,7 @@ from core.analysis.contest import default_networks
 from core.data.datasets.phantom import make_phantom, phantom_at
 from core.data.images import decode, encode_png
 from core.data.specs import find_dataset, list_images
-from core.inference.input_gate import open_gate
+from core.inference.image_check import open_image_checker
 from core.inference.predictor import Predictor
 from core.inference.sentences import percent
 from core.jobs.queue import Queue
@@ -396,7 +396,7 @@ def wrong_predictions(result, dataset):
     """
     images, networks = Images(dataset), default_networks(open_store(), dataset).values()
     predictors = [Predictor(folder) for folder, _ in networks]
-    check = open_gate(runs_folder() / dataset, {meta.fingerprint for _, meta in networks})
+    check = open_image_checker(runs_folder() / dataset, {meta.fingerprint for _, meta in networks})
     wrong = []
     for upload in result.answered:
         image = decode(images(upload.number))

@@ -69,7 +69,7 @@ def request():
 def sweep():
     """Run a sweep from the command line."""
     argv = request().argv()[3:]
-    assert trainer([flag for flag in argv if flag != "--gate"]) == 0
+    assert trainer([flag for flag in argv if flag != "--image-check"]) == 0
 
 
 def job():

@@ -16,7 +16,7 @@ COMMANDS = {  # name of the command and of its module -> meaning
     "baselines": "compare recipes with untuned loops, on development images",
     "tune": "search settings by cross-validation inside a subset, without the test set",
     "pretrain": "pretrain an encoder of family B further on medical images",
-    "gate": "fit the image check of a data set, which refuses images of another kind",
+    "image-check": "fit the image check of a data set, which refuses images of another kind",
     "sanity": "check that heatmaps of stored runs change with randomized weights",
     "subgroups": "store ages and sexes of the test images with a data set's runs",
     "evaluate": "evaluate a stored run on the test images again",
@@ -35,7 +35,7 @@ COMMANDS = {  # name of the command and of its module -> meaning
 def parser_of(command: str) -> argparse.ArgumentParser:
     """Build the parser of one command, whose module is imported."""
     parser = argparse.ArgumentParser(prog=f"python -m trainer {command}", description=COMMANDS[command])
-    module = importlib.import_module(f"trainer.commands.{command}")
+    module = importlib.import_module(f"trainer.commands.{command.replace('-', '_')}")
     module.add_flags(parser)
     if hasattr(module, "run"):
         parser.set_defaults(execute=module.run)

@@ -6,7 +6,7 @@ from core.errors import BadRequest
 from core.jobs.own_study import STUDY_MODELS, STUDY_SEEDS, STUDY_STRATEGIES, study_sizes
 from core.paths import pick_device
 from trainer import flags
-from trainer.commands.gate import store_gate
+from trainer.commands.image_check import store_image_check
 from trainer.progress import print_status
 from trainer.reporting.run_lines import print_runs
 from trainer.training.external import with_external
@@ -36,7 +36,7 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
         "--seeds", type=flags.seeds, default=None,
         help=f"(default: {','.join(map(str, SEEDS))}{own}{','.join(map(str, STUDY_SEEDS))})",
     )  # fmt: skip
-    parser.add_argument("--gate", action="store_true", help="also make the image check of the Diagnose page")
+    parser.add_argument("--image-check", action="store_true", help="also make the image check of the Diagnose page")
     parser.add_argument("--keep-weights", choices=("served", "all", "none"), default="served")
     flags.add_training(parser)
     flags.add_engine(parser)
@@ -78,9 +78,9 @@ def run(arguments: argparse.Namespace) -> int:
         ):
             count += 1
             print_runs([meta], arguments.json)
-    if arguments.gate and count:
+    if arguments.image_check and count:
         try:
-            store_gate(dataset, pick_device(arguments.device))
+            store_image_check(dataset, pick_device(arguments.device))
         except BadRequest as error:
             print_status(f"no image check: {error}")
 

@@ -14,7 +14,7 @@ from core.explain.overlay import overlay
 from core.files import sha256_of
 from core.inference import Case, NetworkResult
 from core.inference.analyze import Network, Settings, analyze
-from core.inference.input_gate import Gatekeeper, open_gate
+from core.inference.image_check import ImageChecker, open_image_checker
 from core.inference.predictor import Predictor
 from core.inference.sentences import threshold_of
 from core.paths import DEVICES, pick_device
@@ -37,14 +37,16 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
     which.add_argument("--run", help="one stored run")
     parser.add_argument("--cam", type=Path, metavar="FOLDER", help="write Grad-CAM overlays to a folder")
     parser.add_argument(
-        "--despite-gate", action="store_true", help="also predict images that the image check refuses, and mark them"
+        "--despite-image-check",
+        action="store_true",
+        help="also predict images that the image check refuses, and mark them",
     )
     parser.add_argument("--json", action="store_true")
     parser.add_argument("--device", choices=DEVICES, default="cpu")
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Predict each image, by default without those that the gate refuses; return 1 if none was predicted."""
+    """Predict each image, by default without those that the image check refuses; return 1 if none was predicted."""
     device = pick_device(arguments.device)
     chosen = (
         [find_run(arguments.run)] if arguments.run else list(default_networks(open_store(), arguments.dataset).values())
@@ -54,12 +56,12 @@ def run(arguments: argparse.Namespace) -> int:
         if arguments.run:
             raise BadRequest(f"The network of {arguments.run} cannot be loaded for the reason printed above.")
         raise BadRequest(f"No run with weights is stored for {arguments.dataset}; train one with curve first.")
-    gatekeeper = _gatekeeper(chosen, arguments.despite_gate)
-    settings = Settings(networks, gatekeeper, "grad-cam" if arguments.cam else None)
+    image_checker = _image_checker(chosen, arguments.despite_image_check)
+    settings = Settings(networks, image_checker, "grad-cam" if arguments.cam else None)
     predicted = 0
     for path in arguments.images:
         upload = _read(path)
-        case = analyze(upload, settings, arguments.despite_gate)
+        case = analyze(upload, settings, arguments.despite_image_check)
         if case.problem:
             print_row({"image": str(path), "error": case.problem}, f"{path}: {case.problem}", arguments.json)
         elif case.check and not case.results:
@@ -86,7 +88,7 @@ def _read(path: Path) -> Upload:
         return Upload(str(path), problem="The file cannot be opened.")
 
 
-def _gatekeeper(chosen: list[Run], overridden: bool) -> Gatekeeper | None:
+def _image_checker(chosen: list[Run], overridden: bool) -> ImageChecker | None:
     """Return the image check stored next to the runs, which are of one data set; None if there is none.
 
     Raises:
@@ -95,15 +97,15 @@ def _gatekeeper(chosen: list[Run], overridden: bool) -> Gatekeeper | None:
     """
     folder = chosen[0].folder.parent
     try:
-        gatekeeper = open_gate(folder, {meta.fingerprint for _, meta in chosen})
+        image_checker = open_image_checker(folder, {meta.fingerprint for _, meta in chosen})
     except (CorruptRun, WeightsUnavailable) as error:
         if not overridden:
             raise
         print_status(f"images are not checked: {error}")
         return None
-    if gatekeeper is None:
+    if image_checker is None:
         print_status(f"{folder.name} has no image check: images are not checked")
-    return gatekeeper
+    return image_checker
 
 
 def _load_networks(chosen: list[Run], device: torch.device) -> dict[str, Network]:
@@ -137,7 +139,7 @@ def _row(path: Path, case: Case, result: NetworkResult) -> dict[str, Any]:
         "run": meta.run,
         "variant": meta.variant,
         "leaks": meta.leaks,
-        "gate": None if case.check is None else "admitted" if case.check.admitted else "refused",
+        "image_check": None if case.check is None else "admitted" if case.check.admitted else "refused",
     }
 
 

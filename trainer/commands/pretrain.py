@@ -39,7 +39,7 @@ from core.paths import describe_device, encoders_folder, library_versions
 from trainer.flags import add_device, add_engine, names
 from trainer.pretraining.activations import PLAIN, activations
 from trainer.pretraining.corpus import CorpusPart, build_corpus, guard_sets, without_test_images
-from trainer.pretraining.encoder_training import Recipe, average_weights, chosen_rows, embeddings, prepare_materials
+from trainer.pretraining.encoder_training import Recipe, average_weights, chosen_rows, embeddings, prepare_training_sets
 from trainer.pretraining.encoder_training import pretrain as train_by
 from trainer.pretraining.linear_probe import probe_results
 from trainer.pretraining.starts import STARTS, Start
@@ -227,7 +227,8 @@ def _train(
     """Train an encoder and return its weights, averaged with those of its start, and the facts of the training."""
     start_time = time.monotonic()
     trunk, start_tail = STARTS[recipe.start].build(recipe.cut)
-    trained, history = train_by(recipe, prepare_materials(recipe, parts, trunk, start_tail, device), start_tail, device)
+    training_sets = prepare_training_sets(recipe, parts, trunk, start_tail, device)
+    trained, history = train_by(recipe, training_sets, start_tail, device)
     facts = {
         "seconds": round(time.monotonic() - start_time, 1),
         "device": describe_device(device),

@@ -40,12 +40,12 @@ from trainer.flags import add_training, count, minutes
 from trainer.progress import print_status, progress_bar
 from trainer.training.embedding_cache import EmbeddingCache
 from trainer.training.heads import logits_of
-from trainer.training.network_trainer import predict_logits
 from trainer.training.recipes import PATH as RECIPES
 from trainer.training.recipes import choose
 from trainer.training.run_cell import fit_data, train
 from trainer.training.run_plan import plan_run
 from trainer.training.settings import Cell, FitContext
+from trainer.training.training_loop import predict_logits
 
 if TYPE_CHECKING:
     from optuna import Study, Trial

@@ -91,7 +91,7 @@ def chosen_rows(recipe: Recipe, part: CorpusPart) -> np.ndarray:
     return np.sort(np.random.default_rng(0).permutation(part.train)[: recipe.sets[part.spec.name]])
 
 
-def prepare_materials(
+def prepare_training_sets(
     recipe: Recipe, parts: list[CorpusPart], trunk: Trunk, tail: Tail, device: torch.device
 ) -> list[TrainingSet]:
     """Choose the recipe's images, and compute their activations and the teacher's embeddings.
@@ -103,15 +103,15 @@ def prepare_materials(
         tail: tail of the starting network.
         device: device on which they run.
     """
-    start, materials = STARTS[recipe.start], []
+    start, training_sets = STARTS[recipe.start], []
     for part in parts:
         rows = chosen_rows(recipe, part)
         by_view = [activations(start, recipe.cut, trunk, part, rows, v, device) for v in range(recipe.views + 1)]
         plain = by_view[PLAIN]
         teacher = tuple(torch.from_numpy(output) for output in pooled_outputs(tail, plain, device))
         labels = torch.as_tensor(part.listing.labels[rows])
-        materials.append(TrainingSet(part, rows, plain, tuple(by_view[1:]), teacher, labels))
-    return materials
+        training_sets.append(TrainingSet(part, rows, plain, tuple(by_view[1:]), teacher, labels))
+    return training_sets
 
 
 @torch.inference_mode()
@@ -132,12 +132,14 @@ def embeddings(tail: Tail, cached: Activations, device: torch.device) -> dict[st
 class _Heads(nn.Module):
     """Linear heads, one per data set and stage, on centered embeddings of unit length."""
 
-    def __init__(self, materials: list[TrainingSet], centers: list[torch.Tensor]) -> None:
+    def __init__(self, training_sets: list[TrainingSet], centers: list[torch.Tensor]) -> None:
         super().__init__()
         self.centers = nn.ParameterList(nn.Parameter(center, requires_grad=False) for center in centers)
         self._stages = len(centers)
         self.layers = nn.ModuleList(
-            nn.Linear(len(center), len(material.part.spec.labels)) for material in materials for center in centers
+            nn.Linear(len(center), len(training_set.part.spec.labels))
+            for training_set in training_sets
+            for center in centers
         )
 
     def of(self, index: int) -> list[nn.Module]:
@@ -149,7 +151,7 @@ class _Heads(nn.Module):
 
 
 def pretrain(
-    recipe: Recipe, materials: list[TrainingSet], start_tail: Tail, device: torch.device
+    recipe: Recipe, training_sets: list[TrainingSet], start_tail: Tail, device: torch.device
 ) -> tuple[Tail, list[dict[str, float]]]:
     """Train by a recipe. An interrupted training resumes from its last checkpoint.
 
@@ -159,7 +161,7 @@ def pretrain(
     Raises:
         BadRequest: if the corpus is smaller than a batch, or the loss is not finite.
     """
-    if (images := sum(len(material.rows) for material in materials)) < _BATCH:
+    if (images := sum(len(training_set.rows) for training_set in training_sets)) < _BATCH:
         raise BadRequest(
             f"The corpus has {images} images; pretraining needs at least {_BATCH}. Name further data sets with --sets."
         )
@@ -167,24 +169,25 @@ def pretrain(
     torch.manual_seed(recipe.seed)
     tail = copy.deepcopy(start_tail).to(device).eval().requires_grad_(True)  # batch normalization keeps its statistics
     centers = [
-        torch.cat(stage).mean(dim=0) for stage in zip(*(material.teacher for material in materials), strict=True)
+        torch.cat(stage).mean(dim=0)
+        for stage in zip(*(training_set.teacher for training_set in training_sets), strict=True)
     ]
-    heads = _Heads(materials, centers).to(device)
+    heads = _Heads(training_sets, centers).to(device)
     head_parameters = [p for p in heads.parameters() if p.requires_grad]
     optimizer = torch.optim.AdamW(
         [{"params": tail.parameters(), "lr": recipe.lr}, {"params": head_parameters, "lr": 10 * recipe.lr}],
         weight_decay=1e-4,
     )
-    # all images of the corpus in one order: material and row of each
-    owner = np.concatenate([np.full(len(material.rows), index) for index, material in enumerate(materials)])
-    row_in_material = np.concatenate([np.arange(len(material.rows)) for material in materials])
+    # all images of the corpus in one order: training_set and row of each
+    owner = np.concatenate([np.full(len(training_set.rows), index) for index, training_set in enumerate(training_sets)])
+    row_in_set = np.concatenate([np.arange(len(training_set.rows)) for training_set in training_sets])
     steps_per_epoch = len(owner) // _BATCH
     total = recipe.epochs * steps_per_epoch
     schedule = torch.optim.lr_scheduler.OneCycleLR(
         optimizer, [recipe.lr, 10 * recipe.lr], total_steps=total, pct_start=_WARM_UP
     )
     # resume an interrupted training
-    checkpoint = StateFile(f"pretrain-{_name_of(recipe, materials)}", device)
+    checkpoint = StateFile(f"pretrain-{_name_of(recipe, training_sets)}", device)
     history: list[dict[str, float]] = []
     step, spent = 0, 0.0
     if state := checkpoint.read():
@@ -198,15 +201,13 @@ def pretrain(
         while step < total:
             epoch, batch_index = divmod(step, steps_per_epoch)
             order = np.random.default_rng([recipe.seed, epoch]).permutation(len(owner))
-            # a batch, grouped by material
+            # a batch, grouped by training_set
             batch = order[batch_index * _BATCH : (batch_index + 1) * _BATCH]
-            groups = [
-                (index, np.sort(row_in_material[batch[owner[batch] == index]])) for index in np.unique(owner[batch])
-            ]
-            inputs = torch.cat([materials[index].view(epoch).batch(rows, device) for index, rows in groups])
+            groups = [(index, np.sort(row_in_set[batch[owner[batch] == index]])) for index in np.unique(owner[batch])]
+            inputs = torch.cat([training_sets[index].view(epoch).batch(rows, device) for index, rows in groups])
             stages = heads.unit(tail(channels_last(inputs)))
-            supervised = _supervised(heads, stages, groups, materials)
-            distance = _distance(heads, stages, groups, materials)
+            supervised = _supervised(heads, stages, groups, training_sets)
+            distance = _distance(heads, stages, groups, training_sets)
             loss = supervised + recipe.distill * distance
             if not torch.isfinite(loss):
                 raise BadRequest(f"Pretraining diverged at step {step + 1}. Lower --lr, which was {recipe.lr:g}.")
@@ -232,36 +233,36 @@ def pretrain(
     return tail.requires_grad_(False), history
 
 
-def _name_of(recipe: Recipe, materials: list[TrainingSet]) -> str:
+def _name_of(recipe: Recipe, training_sets: list[TrainingSet]) -> str:
     images = [
-        f"{material.part.spec.name}/{name}"
-        for material in materials
-        for name in material.part.listing.ids[material.rows]
+        f"{training_set.part.spec.name}/{name}"
+        for training_set in training_sets
+        for name in training_set.part.listing.ids[training_set.rows]
     ]
     return sha256_of([canonical_json(asdict(recipe)), *images])[:24]
 
 
 def _supervised(
-    heads: _Heads, stages: list[torch.Tensor], groups: list[tuple[int, np.ndarray]], materials: list[TrainingSet]
+    heads: _Heads, stages: list[torch.Tensor], groups: list[tuple[int, np.ndarray]], training_sets: list[TrainingSet]
 ) -> torch.Tensor:
     """Return the mean loss over the batch's images and the stages."""
     total = torch.zeros((), device=stages[0].device)
     offset = 0
     for index, rows in groups:
-        target = materials[index].labels[rows].to(stages[0].device)
+        target = training_sets[index].labels[rows].to(stages[0].device)
         for head, stage in zip(heads.of(index), stages, strict=True):
             logits = head(_SCALE * stage[offset : offset + len(rows)])
-            total = total + len(rows) * _loss(logits, target, materials[index].part.spec.task)
+            total = total + len(rows) * _loss(logits, target, training_sets[index].part.spec.task)
         offset += len(rows)
     return total / (offset * len(stages))
 
 
 def _distance(
-    heads: _Heads, stages: list[torch.Tensor], groups: list[tuple[int, np.ndarray]], materials: list[TrainingSet]
+    heads: _Heads, stages: list[torch.Tensor], groups: list[tuple[int, np.ndarray]], training_sets: list[TrainingSet]
 ) -> torch.Tensor:
     """Return 1 - cosine between the centered embeddings and the teacher's, averaged over images and stages."""
     device = stages[0].device
-    targets = [torch.cat([materials[index].teacher[k][rows] for index, rows in groups]) for k in range(len(stages))]
+    targets = [torch.cat([training_sets[index].teacher[k][rows] for index, rows in groups]) for k in range(len(stages))]
     pairs = zip(stages, heads.unit([target.to(device) for target in targets]), strict=True)
     return 1 - torch.stack([(student * teacher).sum(dim=1).mean() for student, teacher in pairs]).mean()
 

@@ -18,7 +18,7 @@ import torch
 
 from trainer.pretraining.activations import PLAIN, activations
 from trainer.pretraining.corpus import CorpusPart
-from trainer.pretraining.encoder_training import Recipe, average_weights, embeddings, prepare_materials
+from trainer.pretraining.encoder_training import Recipe, average_weights, embeddings, prepare_training_sets
 from trainer.pretraining.encoder_training import pretrain as train_by
 from trainer.pretraining.linear_probe import few_shot_auroc
 from trainer.pretraining.starts import STARTS, Tail, Trunk
@@ -60,7 +60,7 @@ def run_trial(recipe: Recipe, parts: list[CorpusPart], device: torch.device) -> 
     before = _few_shot_aurocs(probes, recipe, trunk, start_tail, device)
     start_time = time.monotonic()
     trained, history = train_by(
-        recipe, prepare_materials(recipe, train_parts, trunk, start_tail, device), start_tail, device
+        recipe, prepare_training_sets(recipe, train_parts, trunk, start_tail, device), start_tail, device
     )
     seconds = round(time.monotonic() - start_time, 1)
     for share in AVERAGES:

@@ -113,7 +113,7 @@ def _operation(key: Series, runs: Sequence[Run], aim: Aim, target: int | None) -
     try:
         tests = operating_point.resample_series(runs, target)
         points = operating_point.fit_points(tests, aim)
-        curve = decision_curve(tests.tests, tests.groups, aim.prevalence, tests.fitted_at)
+        curve = decision_curve(tests.tests, tests.groups, aim.prevalence, tests.fitting_prevalence)
         thresholds = [point.threshold for point in points]
         performance = operating_point.evaluate_at_shift(tests, thresholds, 0, aim.prevalence, curve).performance
     except BadRequest as error:
@@ -167,7 +167,7 @@ def conformal(series: Runs, level: float, finding: int | None) -> dict[str, Any]
                 "promise": fits[0][0].guarantee,
                 "patients": [list(fitted.patients) for fitted, _ in fits],
                 "holds": [asdict(coverage) for coverage in holds],
-                "first_seed": [asdict(coverage) for coverage in fits[0][1].holds],
+                "first_seed": [asdict(coverage) for coverage in fits[0][1].by_class],
                 **{
                     name: float(np.mean([getattr(evaluation, name) for _, evaluation in fits]))
                     for name in ("size", "single", "empty")

@@ -28,8 +28,8 @@ from trainer.training.folds import NOTHING_HELD_OUT, validation_folds
 from trainer.training.frozen_settings import head_settings
 from trainer.training.heads import fit_logistic, fit_mlp, fit_plain_loop, logits_of, run_in_parallel
 from trainer.training.layer_freezing import merge_low_rank, parameter_groups
-from trainer.training.network_trainer import TrainingResult, predict_logits, train_network
 from trainer.training.settings import FitContext, FitData, FitResult, Settings
+from trainer.training.training_loop import TrainingResult, predict_logits, train_network
 
 HEAD = "tapped."
 STRENGTHS = (0.3, 1.0, 3.0, 10.0, 30.0, 100.0)  # inverse L2 penalties to choose from, for embeddings of unit length

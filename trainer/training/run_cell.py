@@ -28,10 +28,10 @@ from trainer.training.fit import HEAD, concatenate_folds
 from trainer.training.folds import NOTHING_HELD_OUT
 from trainer.training.heads import logits_of
 from trainer.training.loss_functions import NonFiniteError
-from trainer.training.network_trainer import predict_logits
 from trainer.training.resume import StateFile
 from trainer.training.run_plan import RunPlan
 from trainer.training.settings import FitContext, FitData, FitResult, Settings
+from trainer.training.training_loop import predict_logits
 
 Keep = Literal["served", "all", "light", "none"]
 LIGHT_BYTES = 2_000_000

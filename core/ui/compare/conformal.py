@@ -67,10 +67,8 @@ def _finding(title: str, labels: Sequence[str], level: float, coverages: Sequenc
     """Return a sentence: whether the sets keep the target, and for which classes they do not."""
     missed = [f"{label} ({row.value:.0%})" for label, row in zip(labels, coverages, strict=True) if row.high < level]
     if not missed:
-        return f"{title}: the {level:.0%} prediction set holds the true class as often as stated."
-    return (
-        f"{title}: the {level:.0%} prediction set holds the true class less often than stated for {', '.join(missed)}."
-    )
+        return f"{title}: no class falls clearly short of the {level:.0%} coverage of the prediction sets."
+    return f"{title}: the prediction sets fall short of their {level:.0%} coverage of {', '.join(missed)}."
 
 
 def _sizes(title: str, per_run: Sequence[tuple[Conformal, Coverage]]) -> dict[str, str | float]:

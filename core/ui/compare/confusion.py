@@ -209,8 +209,8 @@ def _case(view: View, runs: Mapping[Series, Run], evaluated: Mapping[Series, Par
 @address.part("what if")
 def _what_if(view: View, runs: Mapping[Series, Run], of_case: Mapping[Series, Scores], name: str) -> None:
     """Show what each series would decide on a case at another threshold and another prevalence."""
-    fitted_at = {series: cache.fitted_at(runs[series], view.finding) for series in of_case}
-    usual = round(float(np.mean(list(fitted_at.values()))), 3)
+    fitting_prevalence = {series: cache.fitting_prevalence(runs[series], view.finding) for series in of_case}
+    usual = round(float(np.mean(list(fitting_prevalence.values()))), 3)
     positive = view.labels[next(iter(of_case.values())).positive or 0]
     st.write("**What if**")
     left, right = st.columns(2)
@@ -229,7 +229,7 @@ def _what_if(view: View, runs: Mapping[Series, Run], of_case: Mapping[Series, Sc
     lines = []
     for series, scores in of_case.items():
         stored = float(scores.positives()[0][0])
-        moved = float(shift_prevalence(np.array(stored), fitted_at[series], prevalence))
+        moved = float(shift_prevalence(np.array(stored), fitting_prevalence[series], prevalence))
         before = view.labels[int(scores.decisions[0])]
         now = positive if moved >= threshold else next(label for label in view.labels if label != positive)
         change = "as before" if now == before else f"instead of {before}"

@@ -111,7 +111,7 @@ def _of_series(title: str, data: SeriesData, prevalence: float, single_seeds: bo
     false_positive_rate, sensitivity = 1 - performance.specificity.value, performance.sensitivity.value
     decision_marks = np.array(curve.marks)
     bins = [row for row in data.bins if row.n]
-    observed = np.interp(data.mark, [row.stated for row in bins], [row.happened.value for row in bins])
+    observed = np.interp(data.mark, [row.mean_probability for row in bins], [row.frequency.value for row in bins])
     line = _Lines(title, data.style)
     traces = [
         line.line(data.mean.false_positive_rate, data.mean.sensitivity) | _ROC,
@@ -190,9 +190,10 @@ def reliability_line(bins: Sequence[Bin], interval_style: Mapping[str, object], 
         title: title of the series.
         style: style of the line and markers.
     """
-    observed = [row.happened for row in bins]
+    observed = [row.frequency for row in bins]
     return _scatter(
-        x=[row.stated for row in bins], y=[share.value for share in observed], customdata=[row.n for row in bins],
+        x=[row.mean_probability for row in bins], y=[share.value for share in observed],
+        customdata=[row.n for row in bins],
         error_y={
             "array": [share.high - share.value for share in observed],
             "arrayminus": [share.value - share.low for share in observed],

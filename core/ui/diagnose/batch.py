@@ -34,7 +34,7 @@ def show_batch(settings: Settings, uploads: Sequence[Upload]) -> list[Upload]:
         settings: settings that apply to every image, without an explainer.
         uploads: the images.
     """
-    overridden = settings.gatekeeper is not None and st.toggle(
+    overridden = settings.image_checker is not None and st.toggle(
         "Also predict images that fail the image check", key="diagnose_override_all"
     )
     batch = "-".join(upload.digest[:8] for upload in uploads)

@@ -173,7 +173,7 @@ def _uncertainty(result: NetworkResult) -> None:
     if isinstance(seeds, str):
         st.caption(escape(seeds))
     else:
-        otherwise = f"; {percent(seeds.otherwise)} of them predict a different class" if seeds.otherwise else ""
+        otherwise = f"; {percent(seeds.disagreement)} of them predict a different class" if seeds.disagreement else ""
         st.markdown(
             f"Retrained on other samples: **{percent_range(seeds.low, seeds.high)}**{escape(otherwise)}",
             help=escape(seeds.how),

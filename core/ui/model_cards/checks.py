@@ -122,7 +122,7 @@ def _offer_job(command: str, title: str, label: str, meta: RunMeta) -> None:
         st.page_link("pages/train.py", label="A job computes this: see Train", icon=":material/hourglass_top:")
     elif st.button(label, key=f"models_{command}", icon=":material/play_arrow:"):
         request = Request(f"{title}: {meta.dataset_title}", (), (), (), (), dataset=meta.dataset, command=command)
-        text.rerun_after(queue.ask, request)
+        text.rerun_after(queue.submit, request)
 
 
 def _value(group: Subgroup, name: str) -> str:

@@ -124,7 +124,9 @@ def calibration(scores: Scores, error: Estimate | None, style: charts.Style, key
     """
     bins = [row for row in reliability(scores) if row.n]
     chance = chance_error(scores)
-    shares = "; ".join(f"predicted {row.stated:.2f}, observed {row.happened.value:.2f} of {row.n}" for row in bins)
+    shares = "; ".join(
+        f"predicted {row.mean_probability:.2f}, observed {row.frequency.value:.2f} of {row.n}" for row in bins
+    )
     charts.show_figure(reliability_diagram(bins, style), key=key, alt=f"Reliability diagram: {shares}")
     if error:
         more = "more than" if error.value > chance.high else "no more than"

@@ -13,8 +13,8 @@ from core.runs.series import Series
 
 INTRODUCTIONS = {  # family -> what it is, as a sentence
     "A": "**From scratch.** The network learns everything from the labeled images.",
-    "B": "**ImageNet or generic transfer.** An encoder pretrained on everyday photographs describes each image, and a "
-    "classifier learns from its descriptions.",
+    "B": "**ImageNet or generic transfer.** An encoder pretrained on everyday photographs extracts features from each "
+    "image, and a classifier is trained on them.",
     "C": "**Medical transfer.** The same encoder, trained further on other medical images first.",
 }
 LOOP_MEANING = (

@@ -161,14 +161,14 @@ def show_finished(queue: Queue, job: Job, own_sets: Sequence[OwnSet]) -> None:
             if state.status != "done" and st.button(
                 "Continue", key=f"train_again_{job.name}", icon=":material/resume:"
             ):
-                text.rerun_after(queue.again, job)
+                text.rerun_after(queue.resubmit, job)
             if state.kept:
                 st.page_link(
                     "pages/learning_curves.py", label="Learning curves", icon=":material/show_chart:",
                     query_params={"set": job.request.dataset_name},
                 )  # fmt: skip
             if st.button("Remove", key=f"train_forget_{job.name}", icon=":material/delete:"):
-                text.rerun_after(queue.forget, job)
+                text.rerun_after(queue.remove, job)
         if st.toggle("Runs and log", key=f"train_log_{job.name}"):
             _details(job)
 
@@ -194,7 +194,7 @@ def _remedy(queue: Queue, job: Job, own_sets: Sequence[OwnSet]) -> None:
             f"Train with {remedy} images: {', '.join(map(size_text, request.sizes))} per class",
             key=f"train_{remedy}_{job.name}", icon=":material/model_training:",
         ):  # fmt: skip
-            text.rerun_after(queue.ask, request)
+            text.rerun_after(queue.submit, request)
 
 
 def _details(job: Job) -> None:

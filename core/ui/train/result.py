@@ -7,7 +7,7 @@ import streamlit as st
 
 from core.analysis.contest import LOOP, WAYS, contestants, default_networks
 from core.analysis.label_errors import disputed_images
-from core.inference.input_gate import FILE as GATE_FILE
+from core.inference.image_check import FILE as IMAGE_CHECK_FILE
 from core.metrics import METRICS
 from core.metrics.bootstrap import interval_text
 from core.metrics.comparisons import MIN_SEEDS
@@ -121,7 +121,7 @@ def _networks(checked: Checked) -> None:
     if not networks:
         st.info("No network was kept. Start again to train those that are missing.")
         return
-    has_gate = (runs_folder() / checked.dataset.spec.name / GATE_FILE).exists()
+    has_image_check = (runs_folder() / checked.dataset.spec.name / IMAGE_CHECK_FILE).exists()
     with st.container(horizontal=True, vertical_alignment="bottom"):
         st.page_link(
             "pages/diagnose.py", label="Try an image", icon=":material/radiology:",
@@ -133,7 +133,7 @@ def _networks(checked: Checked) -> None:
         )  # fmt: skip
     st.caption(
         "Diagnose has an image check for these images: it refuses images of another kind."
-        if has_gate
+        if has_image_check
         else "Diagnose has no image check for these images: there are too few to fit one."
     )
     order = sorted(networks, key=lambda family: held_out_loss(networks[family]))

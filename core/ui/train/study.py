@@ -90,7 +90,7 @@ def show(checked: Checked, catalog: Catalog, queue: Queue) -> None:
         # Delete runs on an earlier state of the images, so that none is mistaken for new.
         if own.is_uploaded and not all(is_current(meta, checked) for meta in store.metas(name)):
             own_study.delete_runs(own)
-        queue.ask(replace(request, expected=seconds))
+        queue.submit(replace(request, expected=seconds))
         st.rerun()
 
 

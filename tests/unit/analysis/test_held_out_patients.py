@@ -67,7 +67,7 @@ def test_calibration_images_are_used_where_a_run_stores_any(runs):
     assert stored_parts(with_part[0]) == ("validation", "test", "calibration")
     fitted, measured = comparison.conformal(with_part, 0.9)
     assert (fitted.kind, fitted.patients) == ("split", (20, 20))
-    assert len(measured.holds) == 2
+    assert len(measured.by_class) == 2
     fitted, _ = comparison.conformal(without, 0.9)
     assert (fitted.kind, fitted.patients) == ("cross", (25, 25))
     with pytest.raises(BadRequest, match="at least 99 calibration patients"):

@@ -88,7 +88,7 @@ def test_several_classes_need_one_to_be_named(runs):
 def test_coverage_over_seeds_is_the_mean_of_the_seeds_and_lies_in_its_interval(runs):
     found, holds = comparison.conformal_series(series_of(runs), 0.9)
     for c, one in enumerate(holds):
-        assert one.value == pytest.approx(np.mean([measured.holds[c].value for _, measured in found]))
+        assert one.value == pytest.approx(np.mean([measured.by_class[c].value for _, measured in found]))
         assert one.low <= one.value <= one.high
 
 

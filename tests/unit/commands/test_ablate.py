@@ -108,7 +108,7 @@ def test_a_seed_that_diverged_is_left_out_on_both_sides(runs, capsys, monkeypatc
             checked.append(value)
         return real(value) & (len(checked) != spoilt[0])
 
-    monkeypatch.setattr("trainer.training.network_trainer.torch.isfinite", finite)
+    monkeypatch.setattr("trainer.training.training_loop.torch.isfinite", finite)
     argv = ["ablate", "--dataset", "phantom", "--models", "scratch-cnn", "--strategies", "scratch", "--sizes", "4"]
     quick = ["--epochs", "1", "--min-steps", "1", "--of", "focal", "--json"]
     assert main([*argv, *quick, "--seeds", "0"]) == 0

@@ -10,7 +10,7 @@ from core.data.images import encode_png
 from core.data.uploads import Upload
 from core.errors import CorruptRun
 from core.inference.analyze import Network, Settings, analyze, is_known
-from core.inference.input_gate import CheckResult
+from core.inference.image_check import CheckResult
 from core.inference.predictor import Predictor
 from core.models import MODELS
 from core.runs import Run, save_run
@@ -51,7 +51,7 @@ def test_a_case_has_the_predictions_and_heatmaps_of_the_predictor(predictor):
 
 
 def test_a_rejected_image_gets_predictions_only_if_the_user_overrides_the_check(predictor):
-    settings = settings_of(predictor, gatekeeper=lambda image: REJECTED)
+    settings = settings_of(predictor, image_checker=lambda image: REJECTED)
     case = analyze(phantom(), settings)
     assert case.rejected
     assert not case.results
@@ -94,7 +94,7 @@ def test_an_explainer_that_does_not_support_a_network_says_why(predictor):
 
 
 def test_known_results_are_not_computed_again(predictor):
-    known, settings = {}, settings_of(predictor, gatekeeper=lambda image: replace(REJECTED, admitted=True))
+    known, settings = {}, settings_of(predictor, image_checker=lambda image: replace(REJECTED, admitted=True))
     assert not is_known(settings, False, known)
     first = analyze(phantom(), settings, known=known)
     assert len(known) == 3  # the image, its check and the one run
@@ -105,7 +105,7 @@ def test_known_results_are_not_computed_again(predictor):
 
 
 def test_a_rejected_image_is_known_unless_the_check_is_overridden(predictor):
-    known, settings = {}, settings_of(predictor, gatekeeper=lambda image: REJECTED)
+    known, settings = {}, settings_of(predictor, image_checker=lambda image: REJECTED)
     analyze(phantom(), settings, known=known)
     assert is_known(settings, False, known)
     assert not is_known(settings, True, known)

@@ -18,7 +18,7 @@ from core.inference import Case, NetworkResult, PredictionSet, SeedInterval
 from core.inference.analyze import Network, pixels_hash
 from core.inference.batch_table import as_csv, by_urgency, overview_of, rows_of
 from core.inference.conclusion import conclude
-from core.inference.input_gate import CheckResult
+from core.inference.image_check import CheckResult
 from core.inference.predictor import Prediction, Predictor
 from core.inference.report_json import ReportOptions, as_json, as_record
 from core.inference.report_pdf import as_pdf
@@ -100,10 +100,10 @@ def test_the_json_report_holds_what_answered_and_nothing_that_names_a_patient():
     assert SECRET not in text
     assert record["image"] == {"pixels_sha256": "ab" * 32, "width": 640, "height": 480}
     assert record["made"] == "2026-11-21T12:00:00+00:00"
-    assert record["gate"]["overridden"] is True
-    assert record["gate"]["distance"] == 2.5
-    assert record["gate"]["reasons"] == list(REFUSED.reasons)
-    first, second, third = record["answers"]
+    assert record["image_check"]["overridden"] is True
+    assert record["image_check"]["distance"] == 2.5
+    assert record["image_check"]["reasons"] == list(REFUSED.reasons)
+    first, second, third = record["results"]
     assert first["probabilities"] == {"Normal": pytest.approx(0.07), "Ill \u03b2": 0.93}
     assert first["thresholds"] == {"Normal": None, "Ill \u03b2": 0.5}
     assert first["files_sha256"] == FULL.results["scratch"].meta.hashes
@@ -229,11 +229,11 @@ def test_other_seeds_stand_in_through_like_test_images():
     assert "variability is unknown" in interval_from_similar_images(own, np.zeros((0, 99)), 0.5)
     over_seeds = interval_over_seeds([0.2, 0.6, 0.4])
     assert over_seeds == SeedInterval(0.2, 0.6, 3, True, over_seeds.how)
-    assert interval_over_seeds([0.2, 0.6, 0.4], np.array([0.5, 0.5, 0.5])).otherwise == 0.5
-    assert interval_over_seeds([0.2, 0.6, 0.4], np.array([0.5, 0.7, 0.5])).otherwise == 0.0  # at its own threshold
+    assert interval_over_seeds([0.2, 0.6, 0.4], np.array([0.5, 0.5, 0.5])).disagreement == 0.5
+    assert interval_over_seeds([0.2, 0.6, 0.4], np.array([0.5, 0.7, 0.5])).disagreement == 0.0  # at its own threshold
     steady = interval_from_similar_images(own, others, 0.5, np.array([0.1, 0.05, 0.05]))
-    assert (steady.low, steady.otherwise) == (found.low, 0.0)
-    assert interval_from_similar_images(own, others, 0.5, np.array([0.1, 0.05, 1.0])).otherwise > 0.4
+    assert (steady.low, steady.disagreement) == (found.low, 0.0)
+    assert interval_from_similar_images(own, others, 0.5, np.array([0.1, 0.05, 1.0])).disagreement > 0.4
 
 
 def test_seeds_and_conformal_sets_of_stored_runs(runs):
@@ -255,7 +255,7 @@ def test_seeds_and_conformal_sets_of_stored_runs(runs):
         assert one.classes == (run[1].labels[int(chance > 0.5)],)
         assert "no guarantee" in one.how
         assert "Measured coverage on the test images" in one.how
-    rare = replace(measured, holds=(wilson(27, 60), measured.holds[1]))
+    rare = replace(measured, by_class=(wilson(27, 60), measured.by_class[1]))
     said = prediction_set(fitted, rare, run[1], Prediction(np.array([0.1, 0.9]), (1,), 1, None))
     assert said == f"on test images, 90% sets contained the true class too rarely ({run[1].titles[0]} 45%)."
 

@@ -78,7 +78,7 @@ def test_a_verdict_is_the_same_on_the_page_in_reports_and_in_the_table(series, p
     assert record["two_stage"]["outcome"] == ends
     assert record["two_stage"]["screen"]["probability"] == pytest.approx(p[1] + p[2])
     assert record["two_stage"]["measured"]["workload"]["n"] == 300
-    assert record["answers"][0]["class_titles"] == {"a": "a", "b": "big one (b)", "c": "c"}
+    assert record["results"][0]["class_titles"] == {"a": "a", "b": "big one (b)", "c": "c"}
     assert rows_of([case])[0]["Two stages"] == ends
     from io import BytesIO
 

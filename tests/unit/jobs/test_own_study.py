@@ -57,8 +57,8 @@ def test_deletion_takes_images_runs_and_jobs_but_never_under_a_job(own, tmp_path
     embeddings = [embeddings_folder() / name / "key-view0" for name in (own.name, "kermany")]
     for folder in embeddings:
         folder.mkdir(parents=True)
-    job = queue.ask(replace(REQUEST, dataset="", folder=str(own.path)))
-    other = queue.ask(REQUEST)
+    job = queue.submit(replace(REQUEST, dataset="", folder=str(own.path)))
+    other = queue.submit(REQUEST)
     assert own_study.is_of_another(job, "b")
     assert not own_study.is_of_another(job, "a")
     assert not own_study.is_of_another(other, "b")
@@ -77,7 +77,7 @@ def test_sets_past_their_time_are_deleted_unless_a_job_uses_them(own, monkeypatc
     queue = Queue()
     own_study.delete_expired(queue)
     assert own.path.is_dir()
-    job = queue.ask(replace(REQUEST, dataset="", folder=str(own.path)))
+    job = queue.submit(replace(REQUEST, dataset="", folder=str(own.path)))
     monkeypatch.setattr(time, "time", lambda: own.until + 1)
     own_study.delete_expired(queue)
     assert own.path.is_dir()

@@ -113,7 +113,7 @@ def test_damaged_records_are_no_crash(job, tmp_path):
 def test_a_job_that_waits_is_cancelled_at_once(tmp_path, monkeypatch):
     monkeypatch.setattr(Queue, "wake", lambda self: None)
     queue = Queue(tmp_path / "jobs")
-    asked = queue.ask(REQUEST)
+    asked = queue.submit(REQUEST)
     queue.cancel(asked)
     assert queue.jobs()[0].state.status == "cancelled"
     work(queue.folder)
@@ -127,7 +127,7 @@ def test_a_job_outlives_its_images(tmp_path, monkeypatch):
     mine = tmp_path / "data" / "mine"
     mine.mkdir(parents=True)
     queue = Queue(tmp_path / "jobs")
-    asked, waiting = [queue.ask(replace(REQUEST, dataset="", folder=str(mine))) for _ in range(2)]
+    asked, waiting = [queue.submit(replace(REQUEST, dataset="", folder=str(mine))) for _ in range(2)]
     process = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE, start_new_session=True)
     try:
         records.write_state(
@@ -145,7 +145,7 @@ def test_a_job_outlives_its_images(tmp_path, monkeypatch):
     assert "Move your own images there" in queue.jobs()[1].state.why
     assert not (waiting.folder / records.LOG).exists(), "it was never started"
     with pytest.raises(BadRequest, match="Move your own images there"):
-        queue.again(asked)
+        queue.resubmit(asked)
 
 
 def test_a_job_that_was_removed_is_not_cancelled_into_being(job, tmp_path):
@@ -205,9 +205,9 @@ def test_no_worker_is_started_where_it_could_write_nothing(job, monkeypatch):
 def test_a_queue_has_an_end(tmp_path, monkeypatch):
     monkeypatch.setattr(Queue, "wake", lambda self: None)
     queue = Queue(tmp_path / "jobs")
-    asked = [queue.ask(REQUEST).name for _ in range(MOST_WAITING)]
+    asked = [queue.submit(REQUEST).name for _ in range(MOST_WAITING)]
     assert [job.name for job in queue.jobs()] == asked == sorted(asked)
     with pytest.raises(BadRequest, match="already waiting"):
-        queue.ask(REQUEST)
+        queue.submit(REQUEST)
     with pytest.raises(BadRequest, match="not finished"):
-        queue.forget(queue.jobs()[0])
+        queue.remove(queue.jobs()[0])

@@ -68,7 +68,7 @@ def is_training(job):
 
 
 def test_two_jobs_run_in_turn_and_survive_a_restart_of_the_app(place):
-    long, short = Queue().ask(request_for(place, 100_000)), Queue().ask(request_for(place, 2, seeds=(0, 1)))
+    long, short = Queue().submit(request_for(place, 100_000)), Queue().submit(request_for(place, 2, seeds=(0, 1)))
     running = wait_for(long, is_training)
     again = Queue()  # as after a restart of the app: nothing is known but what is on disk
     assert [job.state.status for job in again.jobs()] == ["running", "queued"]
@@ -88,7 +88,7 @@ def test_two_jobs_run_in_turn_and_survive_a_restart_of_the_app(place):
     assert [run["trained"] for run in done.followed().runs] == [True, True]
     assert len(open_store().runs) == 2
     assert done.state.began >= stopped.state.ended - 1
-    again.forget(done)
+    again.remove(done)
     assert [job.name for job in again.jobs()] == [long.name]
 
 
@@ -98,7 +98,7 @@ def test_two_visitors_who_train_at_once_get_their_turn_and_their_own_networks(pl
         own_images.store(owner, "Mine", own_images.file_entries(files.items()))[0] for owner, files in brought.items()
     ]
     with ThreadPoolExecutor(2) as both:
-        jobs = list(both.map(lambda own: Queue().ask(request_for(own.path, 2)), sets))
+        jobs = list(both.map(lambda own: Queue().submit(request_for(own.path, 2)), sets))
     done = [wait_for(job, lambda now: now.is_over) for job in jobs]
     assert [job.state.status for job in done] == ["done", "done"]
     first, second = sorted(done, key=lambda job: job.state.began)
@@ -110,7 +110,7 @@ def test_two_visitors_who_train_at_once_get_their_turn_and_their_own_networks(pl
 
 
 def test_a_killed_training_fails_resumes_and_outlives_its_worker(place):
-    job = Queue().ask(request_for(place, 100_000))
+    job = Queue().submit(request_for(place, 100_000))
     running = wait_for(job, is_training)
     os.kill(running.state.pid, signal.SIGKILL)
     failed = wait_for(job, lambda now: now.is_over)
@@ -120,7 +120,7 @@ def test_a_killed_training_fails_resumes_and_outlives_its_worker(place):
     reached = len(torch.load(kept, weights_only=True)["training"]["history"])
     assert reached > 1
 
-    second = wait_for(Queue().again(failed), lambda job: len(job.followed().epochs) >= reached)
+    second = wait_for(Queue().resubmit(failed), lambda job: len(job.followed().epochs) >= reached)
     before, told = failed.followed().epochs[reached - 1], second.followed().epochs[reached - 1]
     assert told["seconds"] == before["seconds"], "the epochs before the kill are not trained again"
     workers = workers_of(Queue().folder)
@@ -135,7 +135,7 @@ def test_a_killed_training_fails_resumes_and_outlives_its_worker(place):
 
 def test_a_full_disk_ends_a_training_as_failed_with_what_was_kept(place):
     """The system itself lets no file grow, as on a full disk: not even the log of the progress."""
-    job = Queue().ask(request_for(place, 100_000))
+    job = Queue().submit(request_for(place, 100_000))
     running = wait_for(job, is_training)
     psutil.Process(running.state.pid).rlimit(psutil.RLIMIT_FSIZE, (64, 64))
     failed = wait_for(job, lambda now: now.is_over)
@@ -144,7 +144,7 @@ def test_a_full_disk_ends_a_training_as_failed_with_what_was_kept(place):
 
 
 def test_after_worker_and_training_are_killed_the_job_fails_and_the_next_is_trained(place):
-    long, short = Queue().ask(request_for(place, 100_000)), Queue().ask(request_for(place, 2, seeds=(1,)))
+    long, short = Queue().submit(request_for(place, 100_000)), Queue().submit(request_for(place, 2, seeds=(1,)))
     running = wait_for(long, is_training)
     for process in [*workers_of(Queue().folder), psutil.Process(running.state.pid)]:
         process.kill()

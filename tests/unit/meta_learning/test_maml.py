@@ -13,8 +13,8 @@ from core.models.classifier import average_pool
 from tests.small_tasks import CPU, IMAGE, NAN, SETTINGS, fit_data, small_model, some_task
 from trainer.meta_learning.maml import adapt, adapt_to, query_loss
 from trainer.training.fit import fit_maml
-from trainer.training.network_trainer import predict_logits
 from trainer.training.settings import FitContext
+from trainer.training.training_loop import predict_logits
 
 
 def gradient_of(model, task, settings):

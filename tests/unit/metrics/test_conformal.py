@@ -134,8 +134,8 @@ def test_coverage_is_measured_not_promised():
     assert "at least 90% of sets contain the true class" in fitted.guarantee
     assert "used for nothing else" in fitted.guarantee
     same, elsewhere = (covered(fitted, several(1, 600, "test", shift=s), np.arange(600)) for s in (0, 1.2))
-    assert all(one.low <= 0.93 and one.high >= 0.87 for one in same.holds)
-    assert all(one.high < 0.9 for one in elsewhere.holds)
+    assert all(one.low <= 0.93 and one.high >= 0.87 for one in same.by_class)
+    assert all(one.high < 0.9 for one in elsewhere.by_class)
     cross = calibrate(several(0, 300, "validation"), np.arange(300), 0.9)
     assert cross.kind == "cross"
     assert "no guarantee" in cross.guarantee
@@ -145,13 +145,13 @@ def test_coverage_by_hand_and_by_patients():
     fitted = replace(calibrate(several(0, 60), np.arange(60), 0.9), least=(0.5, 0.5, 0.2))
     p = np.array([[0.6, 0.2, 0.2], [0.4, 0.5, 0.1], [0.45, 0.45, 0.1], [0.1, 0.6, 0.3]])
     found = covered(fitted, Scores(p, np.array([0, 1, 2, 2])), np.arange(4))
-    assert [one.value for one in found.holds] == [1, 1, 0.5]
+    assert [one.value for one in found.by_class] == [1, 1, 0.5]
     assert (found.size, found.single, found.empty) == (5 / 4, 0.25, 0.25)
     many = several(2, 300, "test")
-    wide, narrow = (covered(fitted, many, groups).holds[0] for groups in (np.arange(300) // 30, np.arange(300)))
+    wide, narrow = (covered(fitted, many, groups).by_class[0] for groups in (np.arange(300) // 30, np.arange(300)))
     assert wide.value == narrow.value
     absent = covered(fitted, Scores(p[:2], np.array([0, 0])), np.arange(2))
-    assert np.isnan(absent.holds[1].value)
+    assert np.isnan(absent.by_class[1].value)
 
 
 def test_a_calibration_patient_in_another_part_stops_everything():
@@ -169,20 +169,20 @@ def test_the_diagram_agrees_with_scikit_learn_and_counts_every_image():
     labels = (random.random(300) < p**2).astype(int)
     found = reliability(Scores(np.stack([1 - p, p], axis=1), labels, 1))
     happened, stated = calibration_curve(labels, p, n_bins=10)
-    assert [one.happened.value for one in found] == pytest.approx(happened)
-    assert [one.stated for one in found] == pytest.approx(stated)
+    assert [one.frequency.value for one in found] == pytest.approx(happened)
+    assert [one.mean_probability for one in found] == pytest.approx(stated)
     assert sum(one.n for one in found) == 300
-    assert all(one.low < one.stated <= one.high and one.happened.low < one.happened.high for one in found)
+    assert all(one.low < one.mean_probability <= one.high and one.frequency.low < one.frequency.high for one in found)
 
 
 def test_the_diagram_of_several_classes_is_that_of_the_decision():
     scores = several(0, 300)
     top = reliability(scores)
-    assert sum(one.n * one.happened.value for one in top if one.n) == pytest.approx(
+    assert sum(one.n * one.frequency.value for one in top if one.n) == pytest.approx(
         300 * measure(scores, "accuracy")["accuracy"]
     )
     assert top[0].n == 0
-    assert np.isnan(top[0].stated)
+    assert np.isnan(top[0].mean_probability)
     with pytest.raises(BadRequest, match="choose one of the findings first"):
         reliability(Scores(np.full((4, 2), 0.5), np.zeros((4, 2)), thresholds=(0.5, 0.5)))
 

@@ -30,7 +30,7 @@ from trainer.cli import main, parse
 from trainer.commands.pretrain import EVALUATED, _evaluated_sets, _recipe
 from trainer.pretraining.activations import PLAIN, activations
 from trainer.pretraining.corpus import CorpusPart
-from trainer.pretraining.encoder_training import Recipe, average_weights, chosen_rows, prepare_materials, pretrain
+from trainer.pretraining.encoder_training import Recipe, average_weights, chosen_rows, prepare_training_sets, pretrain
 from trainer.pretraining.linear_probe import (
     clustered_difference,
     columns_of,
@@ -89,7 +89,7 @@ def distance(first, second):
 def test_pretraining_moves_the_tail_and_averaging_holds_it_back():
     trunk, start = STARTS[LITE0].build(4)
     recipe = small()
-    trained, history = pretrain(recipe, prepare_materials(recipe, two_parts(), trunk, start, CPU), start, CPU)
+    trained, history = pretrain(recipe, prepare_training_sets(recipe, two_parts(), trunk, start, CPU), start, CPU)
     assert np.isfinite([row["loss"] for row in history]).all()
     full = distance(trained, start)
     assert full > 0
@@ -101,8 +101,8 @@ def test_pretraining_moves_the_tail_and_averaging_holds_it_back():
 def test_a_killed_pretraining_goes_on_to_the_same_end(monkeypatch):
     trunk, start = STARTS[LITE0].build(4)
     recipe = small()
-    materials = prepare_materials(recipe, two_parts(), trunk, start, CPU)
-    whole, _ = pretrain(recipe, materials, start, CPU)
+    training_sets = prepare_training_sets(recipe, two_parts(), trunk, start, CPU)
+    whole, _ = pretrain(recipe, training_sets, start, CPU)
     monkeypatch.setattr("trainer.pretraining.encoder_training._CHECKPOINT_STEPS", 1)
     steps = torch.optim.AdamW.step
     done = []
@@ -115,9 +115,9 @@ def test_a_killed_pretraining_goes_on_to_the_same_end(monkeypatch):
 
     monkeypatch.setattr(torch.optim.AdamW, "step", killed)
     with pytest.raises(KeyboardInterrupt):
-        pretrain(recipe, materials, start, CPU)
+        pretrain(recipe, training_sets, start, CPU)
     monkeypatch.setattr(torch.optim.AdamW, "step", steps)
-    resumed, history = pretrain(recipe, materials, start, CPU)
+    resumed, history = pretrain(recipe, training_sets, start, CPU)
     assert history[-1]["step"] == 3
     assert distance(resumed, whole) == pytest.approx(0, abs=1e-8)
 
@@ -132,7 +132,7 @@ def test_the_distance_to_the_start_is_what_distillation_makes_small():
     ends = []
     for weight in (0.0, 30.0):
         recipe = small(distill=weight, lr=1e-3)
-        _, history = pretrain(recipe, prepare_materials(recipe, two_parts(), trunk, start, CPU), start, CPU)
+        _, history = pretrain(recipe, prepare_training_sets(recipe, two_parts(), trunk, start, CPU), start, CPU)
         ends.append(history[-1]["distance"])
     assert ends[1] < ends[0]
 

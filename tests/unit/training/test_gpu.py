@@ -15,9 +15,9 @@ from core.models.classifier import Classifier, Head, average_pool, compute_in_ha
 from core.models.onnx_engine import embed_eagerly
 from core.types import ImageSpec
 from trainer.progress import sent_to
-from trainer.training.network_trainer import TrainingLoop, images_on_device, predict_logits, train_network
 from trainer.training.settings import FitContext, FitData
 from trainer.training.strategies import STRATEGIES
+from trainer.training.training_loop import TrainingLoop, images_on_device, predict_logits, train_network
 
 CPU, GPU = torch.device("cpu"), torch.device("cuda")
 IMAGE = ImageSpec(32)

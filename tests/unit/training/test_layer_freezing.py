@@ -14,9 +14,9 @@ from core.models.classifier import Classifier, Head, average_pool, linear_layers
 from core.models.encoders import TimmEncoder
 from core.types import ImageSpec
 from trainer.training.layer_freezing import THAW, check_unfreezing, parameter_groups, stages_of, unfreeze_due
-from trainer.training.network_trainer import train_network
 from trainer.training.settings import FitContext, FitData
 from trainer.training.strategies import STRATEGIES
+from trainer.training.training_loop import train_network
 
 SETTINGS = STRATEGIES["finetune"].settings
 CPU = torch.device("cpu")

@@ -23,11 +23,11 @@ from tests import PATIENCE
 from tests.conftest import need
 from trainer.cli import main
 from trainer.training import resume
-from trainer.training.network_trainer import train_network
 from trainer.training.resume import StateFile
 from trainer.training.run_cell import fit_data
 from trainer.training.run_plan import plan_run
 from trainer.training.settings import Cell, FitContext
+from trainer.training.training_loop import train_network
 
 CPU = torch.device("cpu")
 SPEC = MODELS["scratch-cnn"]

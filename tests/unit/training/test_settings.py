@@ -20,11 +20,11 @@ from tests.unit.training.test_run_cell import CPU
 from trainer.reporting.document_tables import headline_table
 from trainer.training.class_balance import IMBALANCE
 from trainer.training.heads import fit_mlp
-from trainer.training.network_trainer import train_network
 from trainer.training.run_cell import fit_data, run_cell
 from trainer.training.run_plan import plan_run, settings_for
 from trainer.training.settings import Cell, FitContext, Settings
 from trainer.training.strategies import STRATEGIES
+from trainer.training.training_loop import train_network
 
 LITE0 = "imagenet-efficientnet-lite0"
 QUICK = Settings(epochs=2, min_steps=6, batch_size=8, lr=1e-2, weight_decay=0.0, patience=0, views=2)
@@ -84,7 +84,7 @@ def test_networks_see_class_weights_and_plain_originals(oblong, quick):
 
 def test_only_repeats_are_changed_on_the_way_to_the_majority(oblong, quick, monkeypatch):
     """A network that records what it is shown: every original comes as it is, every repeat changed."""
-    from trainer.training.network_trainer import TrainingLoop
+    from trainer.training.training_loop import TrainingLoop
 
     spec = MODELS["scratch-cnn"]
     prepared = plan_run(Cell(oblong.spec.name, "scratch-cnn", "scratch", None, 0), oblong)

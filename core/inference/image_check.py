@@ -1,4 +1,4 @@
-"""The input check: whether an image is of the kind that a task's networks were trained on.
+"""The image check: whether an image is of the kind that a task's networks were trained on.
 
 It is a probabilistic principal component model (Tipping and Bishop 1999, doi:10.1111/1467-9868.00196) of the ImageNet
 encoder's embeddings of training images, small enough to be stored next to the runs. Its threshold comes from training
@@ -27,14 +27,14 @@ from core.models import MODELS
 from core.models.classifier import Classifier, channels_last, to_device
 from core.types import ImageSpec
 
-FILE, ENCODER = "gate.npz", "imagenet-efficientnet-lite0"
+FILE, ENCODER = "image-check.npz", "imagenet-efficientnet-lite0"
 COMPONENTS, QUANTILE = 64, 0.99
 MIN_DETAIL, MIN_COLOR = 6.0, 0.06
 MOST_MARGIN = 0.9
 
 
 @dataclass(frozen=True)
-class Gate:
+class ImageCheck:
     """Model of the training images' embeddings.
 
     Attributes:
@@ -69,12 +69,12 @@ class Gate:
 
 @dataclass(frozen=True)
 class CheckResult:
-    """Result of the input check.
+    """Result of the image check.
 
     Attributes:
         admitted: whether networks of the task may analyze the image.
         reasons: why not, in sentences.
-        distance, threshold: distance of the image, and threshold of the gate.
+        distance, threshold: distance of the image, and threshold of the image check.
     """
 
     admitted: bool
@@ -83,7 +83,9 @@ class CheckResult:
     threshold: float
 
 
-def fit_gate(embeddings: np.ndarray, held: np.ndarray, others: np.ndarray, color: float, fingerprint: str) -> Gate:
+def fit_image_check(
+    embeddings: np.ndarray, held: np.ndarray, others: np.ndarray, color: float, fingerprint: str
+) -> ImageCheck:
     """Fit the model to some training images, and its threshold and margin to others.
 
     Args:
@@ -99,13 +101,13 @@ def fit_gate(embeddings: np.ndarray, held: np.ndarray, others: np.ndarray, color
     pca = PCA(count, random_state=0).fit(embeddings)
     components = pca.components_ / np.sqrt(pca.explained_variance_ + 1e-12)[:, None]
     noise = float(np.sqrt(max(pca.noise_variance_, 1e-12)))
-    gate = Gate(
+    image_check = ImageCheck(
         pca.mean_.astype(np.float32), components.astype(np.float32), noise, 0.0, color, len(embeddings), fingerprint
     )
-    own = gate.distance(held)
-    corrected_best = gate.distance(others.reshape(-1, held.shape[1])).reshape(len(held), -1).min(axis=1)
+    own = image_check.distance(held)
+    corrected_best = image_check.distance(others.reshape(-1, held.shape[1])).reshape(len(held), -1).min(axis=1)
     margin = min(MOST_MARGIN, float(np.quantile(corrected_best / own, 1 - QUANTILE)))
-    return replace(gate, threshold=float(np.quantile(own, QUANTILE)), margin=margin)
+    return replace(image_check, threshold=float(np.quantile(own, QUANTILE)), margin=margin)
 
 
 def corrections(image: Image.Image) -> dict[str, Image.Image]:
@@ -118,66 +120,68 @@ def corrections(image: Image.Image) -> dict[str, Image.Image]:
     }
 
 
-def plain_reasons(gate: Gate, image: Image.Image) -> list[str]:
+def plain_reasons(image_check: ImageCheck, image: Image.Image) -> list[str]:
     """Return reasons against an image that need no network: no detail, or color unlike the training images."""
     pixels = np.asarray(image.convert("RGB").resize((128, 128), Image.Resampling.BILINEAR)).astype(float)
     reasons = []
     if pixels.mean(axis=2).std() < MIN_DETAIL:
         reasons.append("It has almost uniform brightness and shows no detail.")
     spread = (pixels.max(axis=2) - pixels.min(axis=2)).mean() / 255
-    if gate.colour == 0 and spread > MIN_COLOR:
+    if image_check.colour == 0 and spread > MIN_COLOR:
         reasons.append("It is in color, but the training images are grayscale.")
-    if gate.colour == 1 and spread < MIN_COLOR / 10:
+    if image_check.colour == 1 and spread < MIN_COLOR / 10:
         reasons.append("It is grayscale, but the training images are in color.")
     return reasons
 
 
-def check_image(gate: Gate, image: Image.Image, embed: Callable[[list[Image.Image]], np.ndarray]) -> CheckResult:
+def check_image(
+    image_check: ImageCheck, image: Image.Image, embed: Callable[[list[Image.Image]], np.ndarray]
+) -> CheckResult:
     """Check whether an image is of the kind that the task's networks were trained on, and if not, why.
 
     Args:
-        gate: the task's gate.
+        image_check: the task's image check.
         image: the image, as `decode` returns it.
-        embed: images -> (N, D) embeddings, by the encoder that the gate was fitted with.
+        embed: images -> (N, D) embeddings, by the encoder that the image check was fitted with.
     """
-    reasons = plain_reasons(gate, image)
+    reasons = plain_reasons(image_check, image)
     corrected = corrections(image)
-    distances = gate.distance(embed([image, *corrected.values()]))
+    distances = image_check.distance(embed([image, *corrected.values()]))
     own = float(distances[0])
     best = int(distances[1:].argmin())
-    if distances[1 + best] < min(own * gate.margin, gate.threshold):
+    if distances[1 + best] < min(own * image_check.margin, image_check.threshold):
         reasons.append(list(corrected)[best])
-    elif own > gate.threshold:
+    elif own > image_check.threshold:
         reasons.append("It is unlike the training images of this task.")
-    return CheckResult(not reasons, tuple(reasons), own, gate.threshold)
+    return CheckResult(not reasons, tuple(reasons), own, image_check.threshold)
 
 
-class Gatekeeper:
-    """A gate with the encoder of its embeddings. Safe to share between threads.
+class ImageChecker:
+    """An image check with the encoder of its embeddings. Safe to share between threads.
 
     Args:
-        gate: the task's gate.
+        image_check: the task's image check.
     Raises:
         WeightsUnavailable: if the encoder's weights are not available.
     """
 
-    def __init__(self, gate: Gate) -> None:
-        self.gate = gate
+    def __init__(self, image_check: ImageCheck) -> None:
+        self.image_check = image_check
         self._image = MODELS[ENCODER].image
         self._model = to_device(MODELS[ENCODER].build(2, "", 0), torch.device("cpu")).eval().requires_grad_(False)
         self._lock = threading.Lock()
 
     def __call__(self, image: Image.Image) -> CheckResult:
         """Check whether an image is of the kind that the task's networks were trained on, and if not, why."""
-        return check_image(self.gate, image, self._embed)
+        return check_image(self.image_check, image, self._embed)
 
     def _embed(self, images: list[Image.Image]) -> np.ndarray:
         with self._lock:
             return embed(self._model, self._image, images)
 
 
-def open_gate(folder: Path, fingerprints: Collection[str]) -> Gatekeeper | None:
-    """Load the gate stored next to a data set's runs, ready to check images; None if there is none.
+def open_image_checker(folder: Path, fingerprints: Collection[str]) -> ImageChecker | None:
+    """Load the image check stored next to a data set's runs, ready to check images; None if there is none.
 
     Args:
         folder: folder of the data set's runs.
@@ -186,15 +190,15 @@ def open_gate(folder: Path, fingerprints: Collection[str]) -> Gatekeeper | None:
         CorruptRun: if it is damaged, or was made from other images than the runs were trained on.
         WeightsUnavailable: if its encoder's weights are not available.
     """
-    gate = read_gate(folder)
-    if gate is None:
+    image_check = read_image_check(folder)
+    if image_check is None:
         return None
-    if set(fingerprints) - {gate.fingerprint}:
+    if set(fingerprints) - {image_check.fingerprint}:
         raise CorruptRun(
             f"The image check of {folder.name} was made from other images than the networks were trained on. Make it "
-            "again with the trainer's command gate."
+            "again: python -m trainer image-check, with the --dataset or --folder of the networks."
         )
-    return Gatekeeper(gate)
+    return ImageChecker(image_check)
 
 
 def embed(model: Classifier, spec: ImageSpec, images: list[Image.Image]) -> np.ndarray:
@@ -204,16 +208,18 @@ def embed(model: Classifier, spec: ImageSpec, images: list[Image.Image]) -> np.n
         return model.embed(channels_last(normalize(to_unit(pixels), spec))).numpy()
 
 
-def save_gate(folder: Path, gate: Gate) -> None:
-    """Write the gate next to the runs of its data set."""
-    halved = {"mean": gate.mean.astype(np.float16), "components": gate.components.astype(np.float16)}
+def save_image_check(folder: Path, image_check: ImageCheck) -> None:
+    """Write the image check next to the runs of its data set."""
+    halved = {"mean": image_check.mean.astype(np.float16), "components": image_check.components.astype(np.float16)}
     buffer = io.BytesIO()
-    np.savez_compressed(buffer, allow_pickle=False, **{k: np.asarray(v) for k, v in (asdict(gate) | halved).items()})
+    np.savez_compressed(
+        buffer, allow_pickle=False, **{k: np.asarray(v) for k, v in (asdict(image_check) | halved).items()}
+    )
     write_atomically(folder / FILE, buffer.getvalue())
 
 
-def read_gate(folder: Path) -> Gate | None:
-    """Read the gate of a data set's runs; None if there is none.
+def read_image_check(folder: Path) -> ImageCheck | None:
+    """Read the image check of a data set's runs; None if there is none.
 
     Raises:
         CorruptRun: if the file is damaged.
@@ -223,7 +229,9 @@ def read_gate(folder: Path) -> Gate | None:
         return None
     try:
         with np.load(path, allow_pickle=False) as file:
-            values = {row.name: file[row.name] for row in fields(Gate)}
+            values = {row.name: file[row.name] for row in fields(ImageCheck)}
     except (OSError, EOFError, ValueError, KeyError, zipfile.BadZipFile, zlib.error) as error:
         raise CorruptRun(f"{folder.name}/{FILE} cannot be read ({error}).") from None
-    return Gate(**{name: value.astype(np.float32) if value.ndim else value.item() for name, value in values.items()})
+    return ImageCheck(
+        **{name: value.astype(np.float32) if value.ndim else value.item() for name, value in values.items()}
+    )

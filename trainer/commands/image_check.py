@@ -1,4 +1,4 @@
-"""`gate`: fit the image check of a data set to its training images, without their labels."""
+"""`image-check`: fit the image check of a data set to its training images, without their labels."""
 
 import argparse
 from pathlib import Path
@@ -10,7 +10,15 @@ from PIL import Image
 from core.data.dataset import Dataset
 from core.data.image_cache import Progress
 from core.errors import BadRequest
-from core.inference.input_gate import ENCODER, MIN_COLOR, Gate, corrections, embed, fit_gate, save_gate
+from core.inference.image_check import (
+    ENCODER,
+    MIN_COLOR,
+    ImageCheck,
+    corrections,
+    embed,
+    fit_image_check,
+    save_image_check,
+)
 from core.models import MODELS
 from core.paths import pick_device, runs_folder
 from trainer.flags import add_data, add_device, requested_dataset
@@ -22,8 +30,8 @@ IMAGES = 2000
 _HELD_OUT_SHARE = 4  # one group in four is held out for the threshold
 
 
-def make_gate(dataset: Dataset, device: torch.device, progress: Progress | None = None) -> Gate:
-    """Fit a gate to at most `IMAGES` training images; one group in four is held out for its threshold.
+def make_image_check(dataset: Dataset, device: torch.device, progress: Progress | None = None) -> ImageCheck:
+    """Fit an image check to at most `IMAGES` training images; one group in four is held out for its threshold.
 
     Raises:
         BadRequest: if the data set holds volumes, or too few images.
@@ -49,7 +57,7 @@ def make_gate(dataset: Dataset, device: torch.device, progress: Progress | None 
         changed.append(embed(model, spec.image, list(variants.values())))
         if progress:
             progress(len(changed), int(held.sum()))
-    return fit_gate(
+    return fit_image_check(
         embeddings[~held], embeddings[held], np.stack(changed), _color_share(images, rows), dataset.fingerprint
     )
 
@@ -66,25 +74,27 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
     """Add the flags of the command."""
     add_data(parser)
     parser.add_argument("--allow-leaks", action="store_true", help=argparse.SUPPRESS)
-    parser.add_argument("--out", type=Path, default=None, help="folder for the gate (default: that of the set's runs)")
+    parser.add_argument(
+        "--out", type=Path, default=None, help="folder for the image check (default: that of the set's runs)"
+    )
     add_device(parser)
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Fit and store the gate."""
+    """Fit and store the image check."""
     dataset = load_for_training(requested_dataset(arguments), arguments.allow_leaks)
-    store_gate(dataset, pick_device(arguments.device), arguments.out)
+    store_image_check(dataset, pick_device(arguments.device), arguments.out)
     return 0
 
 
-def store_gate(dataset: Dataset, device: torch.device, folder: Path | None = None) -> None:
-    """Fit and store the gate of a data set, by default next to its runs.
+def store_image_check(dataset: Dataset, device: torch.device, folder: Path | None = None) -> None:
+    """Fit and store the image check of a data set, by default next to its runs.
 
     Raises:
         BadRequest: if the data set holds volumes, or too few images.
     """
     with progress_bar(f"{dataset.spec.name}: embedding training images") as show:
-        gate = make_gate(dataset, device, show)
+        image_check = make_image_check(dataset, device, show)
     folder = folder or runs_folder() / dataset.spec.name
-    save_gate(folder, gate)
-    print_status(f"The image check of {dataset.spec.name}, from {gate.images} images, is in {folder}.")
+    save_image_check(folder, image_check)
+    print_status(f"The image check of {dataset.spec.name}, from {image_check.images} images, is in {folder}.")

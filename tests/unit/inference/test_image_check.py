@@ -1,4 +1,4 @@
-"""The input check refuses images of another kind with the reason, and admits genuine ones."""
+"""The image check refuses images of another kind with the reason, and admits genuine ones."""
 
 from dataclasses import replace
 from typing import ClassVar
@@ -12,10 +12,17 @@ from sklearn.datasets import load_sample_images
 
 from core.data.images import decode
 from core.errors import CorruptRun
-from core.inference.input_gate import Gate, Gatekeeper, check_image, fit_gate, read_gate, save_gate
+from core.inference.image_check import (
+    ImageCheck,
+    ImageChecker,
+    check_image,
+    fit_image_check,
+    read_image_check,
+    save_image_check,
+)
 from core.paths import PROJECT
 from tests.conftest import real
-from trainer.commands.gate import make_gate
+from trainer.commands.image_check import make_image_check
 
 CPU = torch.device("cpu")
 RANDOM = np.random.default_rng(0)
@@ -31,52 +38,54 @@ def far(count, width):
 def test_distance_is_the_mahalanobis_distance_of_the_fitted_model():
     spread = RANDOM.normal(size=(12, 12)) * np.r_[3, 2, 1.5, 1, np.full(8, 0.2)]
     points = (RANDOM.normal(size=(400, 12)) @ spread.T + 5).astype(np.float32)
-    gate = fit_gate(points, points[:50], far(50, 12), 0.0, "f")
+    image_check = fit_image_check(points, points[:50], far(50, 12), 0.0, "f")
     from sklearn.decomposition import PCA
 
-    count = len(gate.components)
+    count = len(image_check.components)
     pca = PCA(count).fit(points)
     centered = points[:20] - pca.mean_
     expected = np.sqrt(np.einsum("nd,de,ne->n", centered, np.linalg.inv(pca.get_covariance()), centered) / 12)
     assert count == 11
-    assert np.allclose(gate.distance(points[:20]), expected, rtol=1e-2)
+    assert np.allclose(image_check.distance(points[:20]), expected, rtol=1e-2)
     assert empirical_covariance(points).shape == (12, 12)
 
 
 def test_about_one_in_a_hundred_held_images_lies_beyond_the_threshold():
     points = RANDOM.normal(size=(2000, 30)).astype(np.float32)
-    gate = fit_gate(points[:1000], points[1000:], far(1000, 30), 0.0, "f")
-    assert (gate.distance(points[1000:]) > gate.threshold).mean() == pytest.approx(0.01, abs=0.002)
+    image_check = fit_image_check(points[:1000], points[1000:], far(1000, 30), 0.0, "f")
+    assert (image_check.distance(points[1000:]) > image_check.threshold).mean() == pytest.approx(0.01, abs=0.002)
 
 
 def test_where_turning_changes_little_it_must_fit_much_better_to_be_the_reason():
     points = RANDOM.normal(size=(400, 12))
-    upright = fit_gate(points[:300], points[300:], far(100, 12), 0.0, "f")
-    lesions = fit_gate(points[:300], points[300:], points[300:, None] * np.full((4, 1), 0.5), 0.0, "f")
+    upright = fit_image_check(points[:300], points[300:], far(100, 12), 0.0, "f")
+    lesions = fit_image_check(points[:300], points[300:], points[300:, None] * np.full((4, 1), 0.5), 0.0, "f")
     assert upright.margin == 0.9
     assert lesions.margin == pytest.approx(0.5, abs=0.1)
 
 
-def test_a_gate_is_stored_and_read_again(tmp_path):
-    gate = fit_gate(RANDOM.normal(size=(300, 40)), RANDOM.normal(size=(50, 40)), far(50, 40), 1.0, "print")
-    assert read_gate(tmp_path) is None
-    save_gate(tmp_path, gate)
-    again = read_gate(tmp_path)
+def test_an_image_check_is_stored_and_read_again(tmp_path):
+    image_check = fit_image_check(
+        RANDOM.normal(size=(300, 40)), RANDOM.normal(size=(50, 40)), far(50, 40), 1.0, "print"
+    )
+    assert read_image_check(tmp_path) is None
+    save_image_check(tmp_path, image_check)
+    again = read_image_check(tmp_path)
     points = RANDOM.normal(size=(5, 40))
-    assert np.allclose(again.distance(points), gate.distance(points), rtol=1e-2)
-    assert (again.threshold, again.images, again.fingerprint) == (gate.threshold, 300, "print")
-    (tmp_path / "gate.npz").write_bytes(b"hello")
+    assert np.allclose(again.distance(points), image_check.distance(points), rtol=1e-2)
+    assert (again.threshold, again.images, again.fingerprint) == (image_check.threshold, 300, "print")
+    (tmp_path / "image-check.npz").write_bytes(b"hello")
     with pytest.raises(CorruptRun, match="cannot be read"):
-        read_gate(tmp_path)
+        read_image_check(tmp_path)
 
 
 def as_told(distances):
-    """An `embed` whose pictures lie, one after the other, at given distances from a gate of one direction."""
+    """An `embed` whose pictures lie, one after the other, at given distances from an image check of one direction."""
     left = list(distances)
     return lambda images: np.array([left.pop(0) for _ in images], float)[:, None]
 
 
-ONE = Gate(np.zeros(1), np.ones((1, 1)), 1.0, 2.0, 0.0, 10, "f")
+ONE = ImageCheck(np.zeros(1), np.ones((1, 1)), 1.0, 2.0, 0.0, 10, "f")
 DETAIL = Image.fromarray(RANDOM.integers(0, 256, (64, 64), dtype=np.uint8))
 
 
@@ -98,13 +107,13 @@ def test_uniform_images_and_wrong_colors_are_refused_at_any_distance():
     assert "uniform brightness" in check_image(ONE, Image.new("L", (50, 50), 90), near).reasons[0]
     colored = Image.fromarray(RANDOM.integers(0, 256, (8, 8, 3), dtype=np.uint8)).resize((128, 128))
     assert "in color" in check_image(ONE, colored, near).reasons[0]
-    skin = Gate(np.zeros(1), np.ones((1, 1)), 1.0, 2.0, 1.0, 10, "f")
+    skin = ImageCheck(np.zeros(1), np.ones((1, 1)), 1.0, 2.0, 1.0, 10, "f")
     assert "It is grayscale" in check_image(skin, DETAIL, near).reasons[0]
     assert check_image(skin, colored, near).admitted
 
 
 def other_pictures():
-    """Natural images that packages ship, text, noise and blank: none was ever used for a gate."""
+    """Natural images that packages ship, text, noise and blank: none was ever used for an image check."""
     from skimage import data
 
     found = [Image.fromarray(image) for image in load_sample_images().images]
@@ -131,8 +140,8 @@ def some_of(dataset, count):
     return replace(dataset, listing=dataset.listing.subset(rows), parts=parts, fingerprint=name)
 
 
-class Remembering(Gatekeeper):
-    """One whose encoder is asked once about a picture, whichever gate it is for."""
+class Remembering(ImageChecker):
+    """One whose encoder is asked once about a picture, whichever image check it is for."""
 
     seen: ClassVar = {}
 
@@ -147,12 +156,12 @@ class Remembering(Gatekeeper):
 def test_other_kinds_of_images_are_refused_and_genuine_ones_are_not(kermany):
     """The bar: at least 95% of what does not belong refused, at most 5% of genuine test images.
 
-    One gate is made here from fewer images than usual, the other is the shipped one.
+    One image check is made here from fewer images than usual, the other is the shipped one.
     """
     chest, skin = kermany, real("ham10000")
-    shipped = read_gate(PROJECT / "checkpoints" / "ham10000")
+    shipped = read_image_check(PROJECT / "checkpoints" / "ham10000")
     assert shipped.fingerprint == skin.fingerprint
-    keepers = {"chest": Remembering(make_gate(some_of(chest, 600), CPU)), "skin": Remembering(shipped)}
+    keepers = {"chest": Remembering(make_image_check(some_of(chest, 600), CPU)), "skin": Remembering(shipped)}
     genuine = {"chest": sample(chest, 40), "skin": sample(skin, 40)}
     others = other_pictures()
     for task, keeper in keepers.items():
