@@ -25,7 +25,7 @@ A document marks their places by one of these comments and `<!-- end of results 
 """
 
 import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from contextlib import suppress
 from pathlib import Path
 from statistics import median
@@ -47,6 +47,8 @@ from core.analysis.contest import (
 )
 from core.analysis.external import by_view, external_sets
 from core.analysis.shortcuts import shortcuts_of
+from core.data.augmentation import JOINED, NONE
+from core.data.preprocessing import PREPROCESSING
 from core.data.specs import find_dataset
 from core.errors import BadRequest, LowshotError
 from core.files import write_atomically
@@ -176,18 +178,21 @@ def families_table(store: Store, datasets: str, sizes: list[Size], of: str | Non
 
 
 def variant_table(store: Store, dataset: str, sizes: list[Size], of: str | None = None) -> str:
-    """Return the difference of each variant of a series from the series itself, at one training-set size.
+    """Return the difference of each variant of a series from its reference, at one training-set size.
+
+    The reference has the strategy's own settings or, where they are not stored, no ingredient of the ablation.
 
     Raises:
         BadRequest: if no series has a variant there.
     """
     series = _at(store, dataset, sizes[0])
     target = _target(series, of)
-    pairs = [(key, key.default) for key in series if key != key.default and key.default in series]
+    references = {key: _reference(key, series) for key in series}
+    pairs = [(key, reference) for key, reference in references.items() if reference and reference != key]
     if not pairs:
         raise _missing(dataset, sizes)
     changes = compare_all(series, SHOWN, target, pairs)
-    cells = {key.default: ["–"] * len(SHOWN) for key, _ in pairs}
+    cells = {reference: ["–"] * len(SHOWN) for _, reference in pairs}
     for (key, _), row in changes.items():
         cells[key] = [f"{row[name].interval_text()}: {row[name].verdict}" for name in SHOWN]
     rows = [
@@ -200,9 +205,24 @@ def variant_table(store: Store, dataset: str, sizes: list[Size], of: str | None 
         table(["family", "model", "strategy", "seeds", *titles, *(f"change of {title}" for title in titles)], rows),
         of,
         f"{_size_text(sizes[0]).capitalize()}: mean over seeds with 95% intervals: "
-        f"{_intervals(dataset, series, target)} Change: difference from the same model and strategy by "
-        f"default on the same subsets, {_verdicts(change for row in changes.values() for change in row.values())}",
+        f"{_intervals(dataset, series, target)} Change: difference from the row of the same model and strategy without "
+        f"a change, on the same subsets, {_verdicts(change for row in changes.values() for change in row.values())}",
     )
+
+
+def _reference(key: Series, series: Collection[Series]) -> Series | None:
+    """Return the series that a variant is compared with; None if it is not stored."""
+    if key.default in series:
+        return key.default
+    same = [other for other in series if other[:2] == key[:2] and _has_no_ingredient(other)]
+    return same[0] if same else None
+
+
+def _has_no_ingredient(key: Series) -> bool:
+    """Return whether a series has no augmentation and, of the steps of preprocessing, only substitutes of others."""
+    settings = dict(part.partition("=")[::2] for part in key.variant.split(", "))
+    steps = settings.pop("preparation", "").split(JOINED)
+    return settings == {"augment": NONE} and {step.replaced_by for step in PREPROCESSING.values()}.issuperset(steps)
 
 
 def verdict_table(store: Store, dataset: str, sizes: list[Size], of: str | None = None) -> str:

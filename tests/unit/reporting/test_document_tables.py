@@ -228,6 +228,19 @@ def test_questions_are_answered_by_verdicts_and_by_results_elsewhere(runs, monke
     assert re.search(r"AUROC: \d\.\d{3} on the internal test images, \d\.\d{3} on Adults, a change of", elsewhere)
 
 
+@pytest.mark.parametrize("steps", ["", ", preparation=unit-range"])
+def test_an_ablation_is_compared_with_the_runs_without_an_ingredient(runs, steps):
+    stored(runs, "none", 0.0, variant=f"augment=none{steps}")
+    stored(runs, "flip", 9.0, variant=f"augment=horizontal-flip{steps}")
+    stored(runs, "scaled", 9.0, variant="augment=none, preparation=mean-std")
+    lines = [line for line in variant_table(open_store(runs), "phantom", [2]).splitlines() if "augment" in line]
+    assert len(lines) == 3
+    assert [line.endswith("| – | – |") for line in lines].count(True) == 1
+    for line in lines:
+        name, change = line.split("|")[3], line.split("|")[-3]
+        assert ("–" in change) if f"(augment=none{steps})" in name else float(change.split()[0]) > 0.2
+
+
 def test_variants_alone_are_compared_with_nothing(runs):
     stored(runs, "other", 0.0, variant="loss=focal")
     with pytest.raises(BadRequest, match="No table"):
