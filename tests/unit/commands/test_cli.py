@@ -68,7 +68,7 @@ def test_results_predict_evaluate_and_retrain_a_stored_run(trained, tmp_path, ca
     [
         (["run", "--dataset", "kermani", "--model", "scratch-cnn", "--strategy", "scratch", "--size", "4"], "Did you"),
         (["run", "--dataset", "phantom", "--model", "scratch-cn", "--strategy", "scratch", "--size", "4"], "Did you"),
-        (["run", "--dataset", "phantom", "--model", "scratch-cnn", "--strategy", "frozen", "--size", "4"], "not go"),
+        (["run", "--dataset", "phantom", "--model", "scratch-cnn", "--strategy", "frozen", "--size", "4"], "supports"),
         (["curve", "--dataset", "phantom", "--models", "scratch-cnn", "--strategies", "frozen"], "None of these"),
         (["curve", "--folder", "/nowhere"], "There is nothing at"),
         (["evaluate", "--run", "nothing"], "no run named"),
