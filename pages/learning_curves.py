@@ -9,6 +9,7 @@ import streamlit as st
 from core.analysis.comparison import curves_over_seeds
 from core.analysis.external import evaluated
 from core.metrics import METRICS, between_seeds
+from core.runs.scores import decision_rule
 from core.runs.series import runs_by_series
 from core.ui import address, app_frame, cache, charts, pickers, text
 from core.ui.compare import metric_charts
@@ -142,9 +143,9 @@ st.caption(
     "(Student's t) for fixed test patients; none for a single seed. The table lists the same interval and, if switched "
     "on above, the interval over test patients for fixed seeds. **Compare** tests whether two families differ or are "
     "equivalent; bands cannot show this. All runs are evaluated on the same test images"
-    f"{' of the external set, on the classes that both sets share' if external_set else ', held out from training'}, "
-    "at the operating point fitted within each training subset. Hollow marker: a class had fewer images than requested "
-    "and all of them were used."
+    f"{' of the external set, on the classes that both sets share' if external_set else ', held out from training'}. "
+    f"{decision_rule(metas[0], finding)} Hollow marker: a class had fewer images than requested and all of them were "
+    "used."
 )
 table(
     summary, f"{measure.title} by series and size",

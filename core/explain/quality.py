@@ -1,9 +1,8 @@
 """Quality of heatmaps: faithfulness of one to its model, and agreement of two.
 
 Faithfulness is measured by deletion and insertion (Petsiuk, Das and Saenko 2018, arXiv:1806.07421). Both scores are
-reported with those of a random order of regions, because neither is informative alone. On chest X-rays, Saporta et al.
-2022
-(doi:10.1038/s42256-022-00536-x) found that Grad-CAM localizes worse than people.
+reported with those of a random order of regions, because neither is informative alone. On chest X-rays,
+Saporta et al. 2022 (doi:10.1038/s42256-022-00536-x) found that Grad-CAM localizes worse than people.
 """
 
 from collections.abc import Callable, Sequence

@@ -30,7 +30,7 @@ from core.inference.two_stage import outcome, performance_text, verdict_text
 from core.inference.uncertainty import PredictionSet, SeedInterval
 from core.paths import library_versions
 
-FORMAT = 1
+FORMAT = 2
 THUMBNAIL_SIDE = 256
 
 

@@ -157,7 +157,7 @@ def fit_operating_point(held_out: Scores, aim: Aim) -> OperatingPoint:
 
 
 def _rank(positives: int, target: float) -> int:
-    """Return how many held-out positives a threshold must reach so that a new one does with the target probability."""
+    """Return how many held-out positives must lie at or above a threshold for a new one to do so at a target rate."""
     return int(np.ceil(target * (positives + 1) - 1e-9))
 
 

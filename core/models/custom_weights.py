@@ -100,7 +100,7 @@ def _build_timm(name: str, architecture: str, classes: int, dataset: str, seed: 
 
 @cache
 def check_feature_map(architecture: str) -> None:
-    """Refuse networks without a (B, C, h, w) feature map or a class token, because heatmaps would be wrong.
+    """Refuse networks that have neither a (B, C, h, w) feature map nor a class token: heatmaps would be wrong.
 
     Raises:
         BadRequest: for such an architecture.

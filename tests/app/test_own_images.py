@@ -85,8 +85,8 @@ def test_a_zip_is_stored_checked_and_put_into_the_queue(place, monkeypatch):
     assert len(sizes.split(",")) == 4
     assert job.request.argv()[3:] == [
         "curve", f"--folder={own.path}",
-        "--models=scratch-cnn-64,imagenet-efficientnet-lite0,medical-efficientnet-lite0",
-        "--strategies=scratch-quick,frozen", f"--sizes={sizes}", "--seeds=0,1,2", "--image-check",
+        "--models=imagenet-efficientnet-lite0,medical-efficientnet-lite0,scratch-cnn-64",
+        "--strategies=frozen,scratch-quick", f"--sizes={sizes}", "--seeds=0,1,2", "--image-check",
     ]  # fmt: skip
     assert not has(app, "train_start")
     app.button(key="train_own_delete").click().run()

@@ -6,7 +6,7 @@ A module is imported only when its command is called. One with commands of its o
 import argparse
 import importlib
 
-COMMANDS = {  # name of the command and of its module -> meaning
+COMMANDS = {  # name of the command, and of its module with underscores -> meaning
     "list": "list data sets, models, strategies and settings",
     "run": "train one run of the comparison, or read it from the store",
     "curve": "train learning curves: models, strategies, sizes and seeds",

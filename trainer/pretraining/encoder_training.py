@@ -178,7 +178,7 @@ def pretrain(
         [{"params": tail.parameters(), "lr": recipe.lr}, {"params": head_parameters, "lr": 10 * recipe.lr}],
         weight_decay=1e-4,
     )
-    # all images of the corpus in one order: training_set and row of each
+    # all images of the corpus in one order: training set and row of each
     owner = np.concatenate([np.full(len(training_set.rows), index) for index, training_set in enumerate(training_sets)])
     row_in_set = np.concatenate([np.arange(len(training_set.rows)) for training_set in training_sets])
     steps_per_epoch = len(owner) // _BATCH
@@ -201,7 +201,7 @@ def pretrain(
         while step < total:
             epoch, batch_index = divmod(step, steps_per_epoch)
             order = np.random.default_rng([recipe.seed, epoch]).permutation(len(owner))
-            # a batch, grouped by training_set
+            # a batch, grouped by training set
             batch = order[batch_index * _BATCH : (batch_index + 1) * _BATCH]
             groups = [(index, np.sort(row_in_set[batch[owner[batch] == index]])) for index in np.unique(owner[batch])]
             inputs = torch.cat([training_sets[index].view(epoch).batch(rows, device) for index, rows in groups])

@@ -205,24 +205,36 @@ def variant_table(store: Store, dataset: str, sizes: list[Size], of: str | None 
         table(["family", "model", "strategy", "seeds", *titles, *(f"change of {title}" for title in titles)], rows),
         of,
         f"{_size_text(sizes[0]).capitalize()}: mean over seeds with 95% intervals: "
-        f"{_intervals(dataset, series, target)} Change: difference from the row of the same model and strategy without "
-        f"a change, on the same subsets, {_verdicts(change for row in changes.values() for change in row.values())}",
+        f"{_intervals(dataset, series, target)} Change: difference from the row of the same model and strategy with a "
+        f"dash, on the same subsets, {_verdicts(change for row in changes.values() for change in row.values())}",
     )
 
 
 def _reference(key: Series, series: Collection[Series]) -> Series | None:
-    """Return the series that a variant is compared with; None if it is not stored."""
+    """Return the series that a variant is compared with; None if it is not stored, or if several could be meant.
+
+    An ablation states augmentation and preprocessing in all its runs, so that none has the strategy's own settings.
+    """
     if key.default in series:
         return key.default
-    same = [other for other in series if other[:2] == key[:2] and _has_no_ingredient(other)]
-    return same[0] if same else None
+    settings, _ = _ablated(key)
+    same = [
+        other
+        for other in series
+        if other[:2] == key[:2] and other.is_old == key.is_old and _ablated(other) == (settings, True)
+    ]
+    return same[0] if "augment=" in key.variant and len(same) == 1 else None
 
 
-def _has_no_ingredient(key: Series) -> bool:
-    """Return whether a series has no augmentation and, of the steps of preprocessing, only substitutes of others."""
+def _ablated(key: Series) -> tuple[dict[str, str], bool]:
+    """Return the settings of a series but those of an ablation, and whether it has none of an ablation's ingredients.
+
+    It then has no augmentation, and no preprocessing but steps that stand for others.
+    """
     settings = dict(part.partition("=")[::2] for part in key.variant.split(", "))
-    steps = settings.pop("preparation", "").split(JOINED)
-    return settings == {"augment": NONE} and {step.replaced_by for step in PREPROCESSING.values()}.issuperset(steps)
+    augmentation, steps = settings.pop("augment", ""), settings.pop("preparation", "").split(JOINED)
+    substitutes = {step.replaced_by for step in PREPROCESSING.values()}
+    return settings, augmentation == NONE and substitutes.issuperset(steps)
 
 
 def verdict_table(store: Store, dataset: str, sizes: list[Size], of: str | None = None) -> str:

@@ -201,7 +201,7 @@ def _conformal(content: Data, about: Data) -> str:
         [
             series_name(row),
             row["kind"],
-            *map(with_interval, row["holds"]),
+            *map(with_interval, row["coverage"]),
             *(number_text(row[name], ".2f") for name in ("size", "single", "empty")),
         ]
         for row in rows

@@ -155,7 +155,7 @@ def conformal(series: Runs, level: float, finding: int | None) -> dict[str, Any]
     for key, runs in series.items():
         row: dict[str, Any] = key._asdict()
         try:
-            fits, holds = comparison.conformal_series(runs, level, finding)
+            fits, coverages = comparison.conformal_series(runs, level, finding)
         except (BadRequest, LeakFound) as error:
             rows.append({**row, "refused": str(error)})
             continue
@@ -166,7 +166,7 @@ def conformal(series: Runs, level: float, finding: int | None) -> dict[str, Any]
                 "kind": fits[0][0].kind,
                 "promise": fits[0][0].guarantee,
                 "patients": [list(fitted.patients) for fitted, _ in fits],
-                "holds": [asdict(coverage) for coverage in holds],
+                "coverage": [asdict(coverage) for coverage in coverages],
                 "first_seed": [asdict(coverage) for coverage in fits[0][1].by_class],
                 **{
                     name: float(np.mean([getattr(evaluation, name) for _, evaluation in fits]))

@@ -68,7 +68,7 @@ def predict_all(settings: Settings, uploads: Sequence[Upload], batch: str, overr
         settings: settings that apply to every image.
         uploads: the images.
         batch: key of this set of images; stopping applies to this set only.
-        overridden: whether the user overrides rejections by the input check.
+        overridden: whether the user overrides rejections by the image check.
     """
     kept = [is_known(settings, overridden, results_of(upload)) for upload in uploads]
     missing = kept.count(False)

@@ -109,7 +109,7 @@ def _show_case(settings: Settings, upload: Upload, case: Case, display: Display)
 
 
 def _override(upload: Upload, case: Case) -> None:
-    """Show why the input check rejected an image, with the checkbox that overrides it."""
+    """Show why the image check rejected an image, with the checkbox that overrides it."""
     if not case.rejected or case.check is None:
         return
     st.warning(
@@ -120,7 +120,7 @@ def _override(upload: Upload, case: Case) -> None:
 
 
 def _override_key(upload: Upload) -> str:
-    """Return the session key that records whether the user overrides the input check for an image."""
+    """Return the session key that records whether the user overrides the image check for an image."""
     return f"diagnose_override_{upload.digest}"
 
 

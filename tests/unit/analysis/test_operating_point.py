@@ -86,8 +86,8 @@ def test_several_classes_need_one_to_be_named(runs):
 
 
 def test_coverage_over_seeds_is_the_mean_of_the_seeds_and_lies_in_its_interval(runs):
-    found, holds = comparison.conformal_series(series_of(runs), 0.9)
-    for c, one in enumerate(holds):
+    found, coverages = comparison.conformal_series(series_of(runs), 0.9)
+    for c, one in enumerate(coverages):
         assert one.value == pytest.approx(np.mean([measured.by_class[c].value for _, measured in found]))
         assert one.low <= one.value <= one.high
 
@@ -105,9 +105,9 @@ def test_seeds_with_and_without_calibration_images_do_not_share_a_promise(runs):
 
 def test_a_report_has_the_interval_of_the_mean_coverage(runs):
     series = series_of(runs)
-    _, holds = comparison.conformal_series(series, 0.9)
+    _, coverages = comparison.conformal_series(series, 0.9)
     (row,) = sections.conformal({Series(*STRONG, ""): series}, 0.9, None)["series"]
-    assert row["holds"] == [vars(one) for one in holds]
+    assert row["coverage"] == [vars(one) for one in coverages]
 
 
 def test_stages_are_offered_of_one_set_and_size_without_variants_and_leaks(runs):

@@ -1,4 +1,4 @@
-"""`predict` runs the input check first, and only with the check made for the data set."""
+"""`predict` runs the image check first, and only with the check made for the data set."""
 
 import json
 import shutil
@@ -59,7 +59,7 @@ def test_a_refused_image_gets_a_reason_and_no_prediction_unless_overridden(one_r
     assert "refused by the image check: It is unlike" in capsys.readouterr().out
 
 
-def test_an_image_check_made_from_other_images_predicts_for_none(one_run, runs, pictures, capsys):
+def test_an_image_check_made_from_other_images_is_not_used(one_run, runs, pictures, capsys):
     folder = runs / "phantom"
     assert open_image_checker(folder, {one_run.fingerprint}) is not None
     save_image_check(folder, replace(read_image_check(folder), fingerprint="another"))

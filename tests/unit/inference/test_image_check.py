@@ -161,18 +161,18 @@ def test_other_kinds_of_images_are_refused_and_genuine_ones_are_not(kermany):
     chest, skin = kermany, real("ham10000")
     shipped = read_image_check(PROJECT / "checkpoints" / "ham10000")
     assert shipped.fingerprint == skin.fingerprint
-    keepers = {"chest": Remembering(make_image_check(some_of(chest, 600), CPU)), "skin": Remembering(shipped)}
+    checkers = {"chest": Remembering(make_image_check(some_of(chest, 600), CPU)), "skin": Remembering(shipped)}
     genuine = {"chest": sample(chest, 40), "skin": sample(skin, 40)}
     others = other_pictures()
-    for task, keeper in keepers.items():
-        refused = [not keeper(image).admitted for image in genuine[task]]
+    for task, checker in checkers.items():
+        refused = [not checker(image).admitted for image in genuine[task]]
         assert np.mean(refused) <= 0.05, task
         wrong = genuine["skin" if task == "chest" else "chest"][:30] + others
-        refused = [not keeper(image).admitted for image in wrong]
+        refused = [not checker(image).admitted for image in wrong]
         assert np.mean(refused) >= 0.95, task
     for change, reason in (
         (lambda image: image.transpose(Image.Transpose.ROTATE_180), "upside down"),
         (lambda image: ImageOps.invert(image.convert("L")), "inverted"),
     ):
-        found = [keepers["chest"](change(image)) for image in genuine["chest"][:20]]
+        found = [checkers["chest"](change(image)) for image in genuine["chest"][:20]]
         assert np.mean([reason in " ".join(one.reasons) for one in found]) >= 0.9

@@ -168,9 +168,9 @@ def test_the_diagram_agrees_with_scikit_learn_and_counts_every_image():
     p = random.random(300)
     labels = (random.random(300) < p**2).astype(int)
     found = reliability(Scores(np.stack([1 - p, p], axis=1), labels, 1))
-    happened, stated = calibration_curve(labels, p, n_bins=10)
-    assert [one.frequency.value for one in found] == pytest.approx(happened)
-    assert [one.mean_probability for one in found] == pytest.approx(stated)
+    frequency, mean_probability = calibration_curve(labels, p, n_bins=10)
+    assert [one.frequency.value for one in found] == pytest.approx(frequency)
+    assert [one.mean_probability for one in found] == pytest.approx(mean_probability)
     assert sum(one.n for one in found) == 300
     assert all(one.low < one.mean_probability <= one.high and one.frequency.low < one.frequency.high for one in found)
 

@@ -329,7 +329,7 @@ def test_the_command_keeps_or_refuses_logs_and_repeats(small_corpus, monkeypatch
     assert NIH in card["excluded_patients_of"]
 
 
-def test_an_encoder_that_waits_for_its_gate_is_not_trained_again(small_corpus, monkeypatch, capsys):
+def test_an_encoder_that_waits_for_its_acceptance_test_is_not_trained_again(small_corpus, monkeypatch, capsys):
     argv, out = small_corpus
 
     def stop(*_):

@@ -241,8 +241,22 @@ def test_an_ablation_is_compared_with_the_runs_without_an_ingredient(runs, steps
         assert ("–" in change) if f"(augment=none{steps})" in name else float(change.split()[0]) > 0.2
 
 
-def test_variants_alone_are_compared_with_nothing(runs):
-    stored(runs, "other", 0.0, variant="loss=focal")
+@pytest.mark.parametrize(
+    "others",
+    [
+        ["loss=focal"],
+        ["loss=focal", "augment=none"],  # it has the strategy's own augmentation
+        ["augment=none, epochs=3", "augment=horizontal-flip"],
+        ["augment=none", "augment=none, epochs=3"],
+        ["augment=horizontal-flip", "augment=none", "augment=none, preparation=unit-range"],  # either could be meant
+        ["augment=none", "augment=horizontal-flip, old recipe"],
+    ],
+)
+def test_variants_without_a_reference_are_compared_with_nothing(runs, others):
+    for number, variant in enumerate(others):
+        old = variant.endswith("old recipe")
+        facts = {"variant": variant.removesuffix(", old recipe"), "protocol": 0 if old else 1}
+        stored(runs, f"other{number}", 0.0, **facts)
     with pytest.raises(BadRequest, match="No table"):
         variant_table(open_store(runs), "phantom", [2])
 

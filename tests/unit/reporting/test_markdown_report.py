@@ -180,7 +180,7 @@ def test_a_class_against_the_rest_has_the_same_figures_in_every_section(runs):
     assert pair["metrics"]["auroc"]["effect"] == pytest.approx(means[0] - means[1])
     assert all(seed["delong"] and seed["mcnemar"] for seed in pair["by_seed"])
     assert [len(row["first_seed"]) for row in content["calibration"]] == [10, 10]
-    assert [len(row["holds"]) for row in content["conformal"]["series"]] == [2, 2]
+    assert [len(row["coverage"]) for row in content["conformal"]["series"]] == [2, 2]
     assert len(content["selective"]) == len(content["curves"]["series"]) == 2
     whole = report_on(store, arguments("kermany-3", size=50))
     assert whole["families"][0]["metrics"]["auroc"] != content["families"][0]["metrics"]["auroc"]
