@@ -141,7 +141,7 @@ def some_of(dataset, count):
 
 
 class Remembering(ImageChecker):
-    """One whose encoder is asked once about a picture, whichever image check it is for."""
+    """One whose encoder embeds a picture once, whichever image check it is for."""
 
     seen: ClassVar = {}
 
